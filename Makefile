@@ -1,0 +1,47 @@
+# Every target sets up what it needs: the virtual environment from uv.lock, nothing outside the tree
+# but the cache folder of `make assets`.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast assets check bench clean
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(VENV)/.locked ## Make the virtual environment from the lock file
+
+# uv installs the lock and is itself in it; pip brings the first one.
+$(VENV)/.locked: uv.lock pyproject.toml
+	@test -x $(BIN)/uv || { echo "setup: making $(VENV)"; $(PYTHON) -m venv $(VENV) && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+	@echo "setup: installing the locked packages"
+	@VIRTUAL_ENV= UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --all-extras
+	@touch $@
+
+demo: setup ## Show the whole system in a box, with its live view
+	$(BIN)/reconciler demo
+
+assets: setup ## Find or build the real servers that the cluster tests need
+	$(BIN)/python -m tests.assets
+
+test: setup ## Run every test that can run here; says what it skipped and how to get it
+	$(BIN)/python -m pytest
+
+test-fast: setup ## Run the unit tests alone
+	$(BIN)/python -m pytest tests/unit
+
+check: setup ## Lint, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: assets ## Measure; the figures are ratios within one run, also in build/bench.json
+	$(BIN)/python -m tests.bench
+
+clean: ## Remove what the other targets made in this tree
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,58 @@
+"""Time as one injected object, and the one text form in which instants are persisted."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Two clocks that are never mixed in one expression."""
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never steps; its zero means nothing."""
+        ...
+
+    def wall(self) -> float:
+        """Return seconds since the epoch, UTC; may step in both directions."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks; the monotonic one goes on while the machine is suspended.
+
+    Source: clock_gettime(2): CLOCK_MONOTONIC stops during suspend, CLOCK_BOOTTIME does not. A token
+    ages while we sleep, so the latter is taken where the kernel has it.
+    """
+
+    def monotonic(self) -> float:
+        return _monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+
+def _boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+_monotonic = _boottime if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+
+
+def format_utc(epoch_s: float) -> str:
+    """Return RFC 3339 in UTC, whole seconds rounded down: `2026-01-31T12:00:00Z`."""
+    return datetime.fromtimestamp(int(epoch_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def format_utc_millis(epoch_s: float) -> str:
+    """Return RFC 3339 in UTC with three digits of a second, rounded down."""
+    millis = int(epoch_s * 1000)
+    return format_utc(millis // 1000)[:-1] + f".{millis % 1000:03d}Z"
+
+
+def parse_utc(text: str) -> float | None:
+    """Return seconds since the epoch, or None for what is not an RFC 3339 instant with a zone."""
+    try:
+        instant = datetime.fromisoformat(text)
+        return instant.timestamp() if instant.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None

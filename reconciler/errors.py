@@ -1,0 +1,166 @@
+"""The error tree: one sentence each, built from facts, never from a response body's free text.
+
+No message, attribute or `repr` here may hold a token or another Secret value.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ReconcilerError(Exception):
+    """Anything this program raises on purpose."""
+
+
+class SettingsError(ReconcilerError):
+    """A setting is wrong or missing; the message names the variable and what it should be."""
+
+
+class WireError(ReconcilerError):
+    """A peer sent bytes that its protocol does not allow."""
+
+
+class DeposedError(ReconcilerError):
+    """A write was stopped on its way out because this replica may not write any more."""
+
+
+class RemoteError(ReconcilerError):
+    """A request to one of the three remote systems did not succeed.
+
+    Args:
+        message: What was asked, of what, and the answer in a few words.
+        status: HTTP status; 0 where no answer arrived.
+        reason: The peer's machine-readable reason (`Conflict`, `invalid_client`), or "".
+        retry_after_s: The peer's own wish, in seconds, or None.
+    """
+
+    transient = False
+    """True where the same request may succeed later without anybody changing anything."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        reason: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One entry of a Kubernetes Status' `details.causes`; `message` is the server's sentence."""
+
+    reason: str
+    message: str
+    field: str
+
+
+class KubeError(RemoteError):
+    """The Kubernetes API server refused a request, or could not be reached."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        reason: str = "",
+        retry_after_s: float | None = None,
+        causes: Sequence[Cause] = (),
+    ) -> None:
+        super().__init__(message, status=status, reason=reason, retry_after_s=retry_after_s)
+        self.causes = tuple(causes)
+
+
+class Unauthorized(KubeError):
+    """401: the credentials were not accepted, even after they were read again."""
+
+    transient = True
+
+
+class Forbidden(KubeError):
+    """403: this account lacks a right, or the namespace is terminating."""
+
+
+class NotFound(KubeError):
+    """404: the object, or its namespace, does not exist."""
+
+
+class Conflict(KubeError):
+    """409: the object is not the version that the write was meant for."""
+
+    transient = True
+
+
+class AlreadyExists(KubeError):
+    """409 AlreadyExists: a create found the name taken."""
+
+
+class Gone(KubeError):
+    """410, or reason Expired: the version or continue token is too old; list again."""
+
+    transient = True
+
+
+class VersionTooLarge(KubeError):
+    """The server has not yet seen the version that was asked for; ask for its newest."""
+
+    transient = True
+
+
+class Invalid(KubeError):
+    """422: the object would not be valid; `causes` name the fields."""
+
+
+class TooManyRequests(KubeError):
+    """429: the server asks for patience; `retry_after_s` says how much, where it said it."""
+
+    transient = True
+
+
+class ServerError(KubeError):
+    """5xx: the server failed, or is starting or stopping."""
+
+    transient = True
+
+
+class TransportError(KubeError):
+    """No answer: refused, reset, timed out, name not resolved, or TLS failed."""
+
+    transient = True
+
+
+class PlatformError(RemoteError):
+    """The platform's REST API refused a request, could not be reached, or spoke nonsense."""
+
+
+class PlatformUnavailable(PlatformError):
+    """The platform is away, failing or slow; what it said before stays true for us."""
+
+    transient = True
+
+
+class IssuerError(RemoteError):
+    """The token issuer gave no token that may be used."""
+
+
+class IssuerUnavailable(IssuerError):
+    """The issuer is away, failing, throttling or slow."""
+
+    transient = True
+
+
+class IssuerRefused(IssuerError):
+    """The issuer does not accept our client credentials; somebody must change one side."""
+
+
+class TokenUnusable(IssuerError):
+    """The issuer answered with a token that must not be written; `reason` names the rule.
+
+    Reasons: `malformed`, `huge`, `expired`, `no_expiry`, `not_bearer`.
+    """
+
+    transient = True

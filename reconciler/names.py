@@ -1,0 +1,115 @@
+"""Every name on the wire that is ours or the platform's: labels, annotations, Secrets, keys."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class SessionKey(NamedTuple):
+    """What a unit of work is about: one session in one namespace (original case)."""
+
+    namespace: str
+    session_id: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.session_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Label, annotation and object names; the defaults are the platform's.
+
+    Source: the platform's control plane, `kube_reconciler.go` (labels, `session-<id>-creds`,
+    key `api-token`; the ID is cut at 40 characters and lower-cased in object names only).
+    """
+
+    prefix: str = "ambient-code.io"
+    secret_pattern: str = "session-{id}-creds"  # noqa: S105 - an object's name, not a secret
+    secret_key: str = "api-token"  # noqa: S105 - the name of a key
+    managed_by: str = "ambient-control-plane"
+    field_manager: str = "token-reconciler"
+
+    def _ours(self, name: str) -> str:
+        return f"{self.prefix}/{name}"
+
+    @property
+    def session_id(self) -> str:
+        """Label on pods and Secrets: the session's ID in its original case."""
+        return self._ours("session-id")
+
+    @property
+    def project_id(self) -> str:
+        """Label on pods and Secrets: the project's ID."""
+        return self._ours("project-id")
+
+    @property
+    def managed(self) -> str:
+        """Label `true` on everything that the platform's control plane made."""
+        return self._ours("managed")
+
+    @property
+    def managed_by_label(self) -> str:
+        return self._ours("managed-by")
+
+    @property
+    def expires_at(self) -> str:
+        """Secret annotation: `exp` of the token that was written, RFC 3339."""
+        return self._ours("token-expires-at")
+
+    @property
+    def issued_at(self) -> str:
+        """Secret annotation: `iat` of the token that was written, RFC 3339."""
+        return self._ours("token-issued-at")
+
+    @property
+    def refreshed_at(self) -> str:
+        """Secret annotation: when it was written, issuer's time, RFC 3339 with milliseconds."""
+        return self._ours("token-refreshed-at")
+
+    @property
+    def refreshed_by(self) -> str:
+        """Secret annotation: replica and lease term that wrote it."""
+        return self._ours("token-refreshed-by")
+
+    @property
+    def confirmed(self) -> str:
+        """Secret annotation: proof that the platform once confirmed this session here."""
+        return self._ours("token-confirmed")
+
+    @property
+    def honoured(self) -> str:
+        """Secret annotation: digests of the refresh requests that were already carried out."""
+        return self._ours("refresh-honoured")
+
+    @property
+    def touched_at(self) -> str:
+        """Pod annotation: changed only to make the kubelet look at the Secret now."""
+        return self._ours("token-touched-at")
+
+    @property
+    def requested_at(self) -> str:
+        """Pod or Secret annotation set by a human: refresh now, once per value."""
+        return self._ours("refresh-requested-at")
+
+    @property
+    def paused(self) -> str:
+        """Pod or Secret annotation set by a human: `true` stops us from writing."""
+        return self._ours("refresh-paused")
+
+    def annotations(self) -> tuple[str, ...]:
+        """Return every annotation that is ever decoded; all others may hold values and are not."""
+        return (
+            self.expires_at, self.issued_at, self.refreshed_at, self.refreshed_by, self.confirmed,
+            self.honoured, self.touched_at, self.requested_at, self.paused,
+        )  # fmt: skip
+
+    def selector(self) -> str:
+        """Return the label selector for pods and Secrets of sessions.
+
+        `session-id` is always required: other Secrets carry `managed` too (a copied vertex
+        Secret, for one) and must never be touched.
+        """
+        return f"{self.session_id},{self.managed}=true"
+
+    def secret_name(self, session_id: str) -> str:
+        """Return the name of a session's Secret; two IDs may share one (cut, lower-cased)."""
+        return self.secret_pattern.format(id=session_id[:40].lower())

@@ -1,0 +1,236 @@
+"""Every setting: type, unit, default and reason, read from the environment once at start.
+
+The replaced loop's variables keep their names and meaning; ours begin with RECONCILER_. An empty
+value counts as unset. Values that are secret may come from a file instead (NAME_FILE), which is
+read again when it changes.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from reconciler.errors import SettingsError
+from reconciler.names import Names
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be a URL that begins with http:// or https://")
+    return value.rstrip("/")
+
+
+def _existing_file(value: Path) -> Path:
+    if not value.is_file():
+        raise ValueError("names no readable file")
+    return value
+
+
+def _split(value: Any) -> Any:
+    return (
+        [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, str)
+        else value
+    )
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+ExistingFile = Annotated[Path, AfterValidator(_existing_file)]
+Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """What `reconciler run` is told; see each field for unit and reason."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RECONCILER_", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    api_server_url: HttpUrl = Field(
+        "http://localhost:8000",
+        validation_alias="AMBIENT_API_SERVER_URL",
+        description="The platform's REST API.",
+    )
+    api_token: SecretStr | None = Field(
+        None,
+        validation_alias="AMBIENT_API_TOKEN",
+        description="A static token for the platform and the runners; OIDC wins over it.",
+    )
+    api_token_file: ExistingFile | None = Field(None, validation_alias="AMBIENT_API_TOKEN_FILE")
+    oidc_token_url: HttpUrl = Field(
+        "https://sso.redhat.com/auth/realms/redhat-external/protocol/openid-connect/token",
+        validation_alias="OIDC_TOKEN_URL",
+        description="The issuer's token endpoint.",
+    )
+    oidc_client_id: str = Field("", validation_alias="OIDC_CLIENT_ID")
+    oidc_client_id_file: ExistingFile | None = Field(None, validation_alias="OIDC_CLIENT_ID_FILE")
+    oidc_client_secret: SecretStr | None = Field(None, validation_alias="OIDC_CLIENT_SECRET")
+    oidc_client_secret_file: ExistingFile | None = Field(
+        None, validation_alias="OIDC_CLIENT_SECRET_FILE"
+    )
+    kubeconfig: str = Field(
+        "",
+        validation_alias="KUBECONFIG",
+        description="Else ~/.kube/config, else the pod's service account.",
+    )
+    platform_mode: Literal["standard", "mpp"] = Field(
+        "standard",
+        validation_alias="PLATFORM_MODE",
+        description="How a project's namespace is named.",
+    )
+    mpp_config_namespace: str = Field(
+        "ambient-code--config", validation_alias="MPP_CONFIG_NAMESPACE"
+    )
+    cp_runtime_namespace: str = Field(
+        "ambient-code--runtime-int", validation_alias="CP_RUNTIME_NAMESPACE"
+    )
+    project_kube_token_file: ExistingFile | None = Field(
+        None,
+        validation_alias="PROJECT_KUBE_TOKEN_FILE",
+        description="Another account for all work in project namespaces; read again as it rotates.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", validation_alias="LOG_LEVEL"
+    )
+    namespace: str = Field(
+        "ambient-code", validation_alias="NAMESPACE", description="Our own namespace."
+    )
+
+    namespaces: Words = Field(
+        [],
+        description="Namespaces to work in, by comma; none = all, which needs a ClusterRole.",
+    )
+    replica: str = Field(
+        default_factory=socket.gethostname, description="Our name in annotations and logs."
+    )
+    workers: int = Field(
+        16,
+        ge=1,
+        le=256,
+        description="Sessions worked on at once; an API server on two cores is saturated by 16.",
+    )
+    propagation_allowance_s: float = Field(
+        90.0,
+        gt=0,
+        le=600,
+        description="Seconds the kubelet may take to project a changed Secret: its sync period of"
+        " 60-90 s; more on clusters above 100 nodes.",
+    )
+    startup_resync: Literal["all", "stale"] = Field(
+        "all",
+        description="Refresh every running session's token at start, or only those with less than"
+        " 0.8 of their life left.",
+    )
+    resync_s: float = Field(
+        360.0,
+        ge=5,
+        description="Seconds between looks at the platform's list; 0.4 of a 15-minute token.",
+    )
+    touch: bool = Field(
+        True,
+        description="Patch a pod's annotation when its token would die before the kubelet's next"
+        " sync; needs the right to patch pods.",
+    )
+    request_limit_s: float = Field(
+        10.0, gt=0, le=60, description="Longest wait for one answer of the API server, seconds."
+    )
+    issuer_limit_s: float = Field(
+        5.0, gt=0, le=60, description="Longest wait for one answer of the issuer, seconds."
+    )
+    platform_limit_s: float = Field(
+        10.0, gt=0, le=60, description="Longest wait for one answer of the platform, seconds."
+    )
+    platform_parallel: int = Field(
+        8, ge=1, le=64, description="Projects listed at once; its server has a database behind it."
+    )
+    drain_s: float = Field(
+        20.0,
+        ge=0,
+        description="Longest wait for writes in flight after SIGTERM; under a pod's 30 s grace.",
+    )
+    listen: str = Field(
+        ":8080",
+        pattern=r"^(\[[0-9a-fA-F:]*\]|[^:\[\]]*):\d{1,5}$",
+        description="HOST:PORT of /livez and /readyz; no host = every address, as probes need.",
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: readable in a terminal, JSON elsewhere."
+    )
+    prefix: str = Field("ambient-code.io", description="Prefix of labels and annotations.")
+    secret_pattern: str = Field("session-{id}-creds", pattern=r"^[a-z0-9-]*\{id\}[a-z0-9-]*$")
+    secret_key: str = Field("api-token", pattern=r"^[-._a-zA-Z0-9]+$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lower_level(cls, values: Any) -> Any:
+        """Accept LOG_LEVEL in any case, as the replaced loop did."""
+        if isinstance(values, dict) and isinstance(values.get("LOG_LEVEL"), str):
+            level = values["LOG_LEVEL"].lower()
+            values = values | {"LOG_LEVEL": {"warn": "warning"}.get(level, level)}
+        return values
+
+    @property
+    def is_oidc(self) -> bool:
+        """True with both client credentials: then they win over a static token."""
+        return bool(
+            (self.oidc_client_id or self.oidc_client_id_file)
+            and (self.oidc_client_secret or self.oidc_client_secret_file)
+        )
+
+    def names(self) -> Names:
+        return Names(
+            prefix=self.prefix, secret_pattern=self.secret_pattern, secret_key=self.secret_key
+        )
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        SettingsError: One message that names every wrong variable and no secret value.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise SettingsError(
+            "\n".join(_sentence(found) for found in error.errors(include_input=False))
+        ) from None
+    if not settings.is_oidc and not (settings.api_token or settings.api_token_file):
+        raise SettingsError(_no_credentials(settings))
+    return settings
+
+
+def _no_credentials(settings: Settings) -> str:
+    if settings.oidc_client_id or settings.oidc_client_id_file:
+        return "OIDC_CLIENT_ID is set, but OIDC_CLIENT_SECRET (or OIDC_CLIENT_SECRET_FILE) is not"
+    if settings.oidc_client_secret or settings.oidc_client_secret_file:
+        return "OIDC_CLIENT_SECRET is set, but OIDC_CLIENT_ID (or OIDC_CLIENT_ID_FILE) is not"
+    return (
+        "no token to give to runners: set OIDC_CLIENT_ID and OIDC_CLIENT_SECRET,"
+        " or AMBIENT_API_TOKEN"
+    )
+
+
+def _sentence(found: Any) -> str:
+    """Word one finding of the validator: the variable as it is spelled, and what is wrong."""
+    name = str(found["loc"][0]) if found["loc"] else "settings"
+    variable = name if name.isupper() else f"RECONCILER_{name.upper()}"
+    message = str(found["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    shown = "" if "SECRET" in variable or "TOKEN" in variable else f" (is {_shown(variable)})"
+    return f"{variable} {message}{shown}"
+
+
+def _shown(variable: str) -> str:
+    return repr(os.environ.get(variable, ""))
