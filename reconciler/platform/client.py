@@ -1,0 +1,248 @@
+"""The platform's REST over HTTP: a limit on every await, every failure one of our errors."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from pydantic import BaseModel
+from yarl import URL
+
+from reconciler import __version__
+from reconciler.breaker import Breaker
+from reconciler.clock import Clock
+from reconciler.errors import (
+    IssuerUnavailable,
+    PlatformError,
+    PlatformUnavailable,
+    TokenUnusable,
+    WireError,
+)
+from reconciler.platform.answers import Answer, error_code, error_of, parse_retry_after
+from reconciler.platform.models import RUNNING, Page, Project, Session, T, decode
+from reconciler.platform.pages import SIZE, Listing, Query, read
+
+LIMIT_S = 10.0
+"""Longest wait for one answer; the server's own write time-out is 30 s, and nobody waits here for
+an answer that takes so long."""
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""A page of 100 sessions is 0.2 MB as a rule; their prompts have no limit, our memory has one."""
+
+BASE_PATH = "/api/ambient/v1"
+NO_PROJECT = "_"
+"""Sent as the project where none is meant; the SDK always sends one, the projects list ignores it.
+"""
+RUNNING_SEARCH = f"phase = '{RUNNING}'"
+
+_PROJECT = re.compile(r"[a-zA-Z0-9_-]{1,63}")
+_SESSION = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9_.-]{0,252}")
+
+Bearer = Callable[[bool], Awaitable[str]]
+"""Gives the token to ask with; called with True where the last one was refused."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class PlatformClient:
+    """Reads projects and sessions. Every failure is a `RemoteError` without a token in it.
+
+    Args:
+        session: Connections; its owner closes it.
+        base_url: `https://host:8000`, without the API's path.
+        limit_s: Longest wait for a token, and for an answer, in seconds.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        bearer: Bearer,
+        clock: Clock,
+        breaker: Breaker,
+        *,
+        limit_s: float = LIMIT_S,
+        page_size: int = SIZE,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self._session = session
+        self._base_url = base_url.rstrip("/") + BASE_PATH
+        self._bearer = bearer
+        self._clock = clock
+        self.breaker = breaker
+        self._limit_s = limit_s
+        self._page_size = page_size
+        self._max_body_bytes = max_body_bytes
+
+    async def projects(self) -> list[str]:
+        """Return the IDs of all projects; raises if any page failed."""
+        return [project.id for project in _whole(await self.list_projects())]
+
+    async def running_sessions(self, project: str | None) -> list[Session]:
+        """Return a project's running sessions (None: every project's); raises as `projects`."""
+        return _whole(await self.list_running(project))
+
+    async def list_projects(self) -> Listing[Project]:
+        """Read the projects; a page that fails after the first leaves a partial listing."""
+
+        async def fetch(query: Query) -> Page[Project]:
+            what = f"list projects, page {query.page}"
+            return await self._page(Page[Project], "/projects", query, NO_PROJECT, what)
+
+        return await read(fetch, size=self._page_size)
+
+    async def list_running(self, project: str | None) -> Listing[Session]:
+        """Read a project's running sessions, or without a project header those of all projects.
+
+        Raises:
+            RemoteError: Nothing could be read. A project that no header can carry is not asked for.
+        """
+        whose = "all projects" if project is None else f"project {project[:63]!r}"
+        if project is not None:
+            _check(_PROJECT, project, whose)
+
+        async def fetch(query: Query) -> Page[Session]:
+            what = f"list sessions of {whose}, page {query.page}"
+            return await self._page(Page[Session], "/sessions", query, project, what)
+
+        return await read(fetch, RUNNING_SEARCH, size=self._page_size)
+
+    async def session(self, session_id: str, project: str | None) -> Session | None:
+        """Return one session, or None where the platform itself says that there is none.
+
+        Args:
+            project: Sent as the header; None sends none.
+        """
+        what = f"get session {session_id[:80]!r}"
+        _check(_SESSION, session_id, what)
+        if project is not None:
+            _check(_PROJECT, project, f"project {project[:63]!r}")
+        answer = await self._ask(f"/sessions/{quote(session_id, safe='')}", {}, project, what)
+        if answer.status == 404 and error_code(answer.body) is not None:
+            self.breaker.succeeded()
+            return None
+        session = self._decode(Session, answer, what)
+        if session.id != session_id:
+            raise PlatformError(f"{what}: the platform answered about another session", status=200)
+        return session
+
+    async def probe(self) -> None:
+        """Return if the sessions list answers at all; raises `RemoteError` otherwise."""
+        answer = await self._ask(
+            "/sessions", {"page": 1, "search": RUNNING_SEARCH, "size": 1}, None, "probe"
+        )
+        self._decode(Page[Session], answer, "probe")
+
+    async def _page(
+        self, model: type[Page[T]], path: str, query: Query, project: str | None, what: str
+    ) -> Page[T]:
+        params: dict[str, str | int] = {
+            "orderBy": "id", "page": query.page, "size": self._page_size,
+        }  # fmt: skip
+        if query.search:
+            params["search"] = query.search
+        answer = await self._ask(path, params, project, what)
+        return self._decode(model, answer, what, keyset=query.keyset)
+
+    def _decode(self, model: type[M], answer: Answer, what: str, *, keyset: bool = False) -> M:
+        """Return the answer's content, or raise what it means; tells the breaker either way."""
+        error: PlatformError
+        if answer.status == 200:
+            try:
+                content = decode(model, answer.body)
+            except WireError as nonsense:
+                error = PlatformUnavailable(
+                    f"{what}: the platform answered 200 with something else: {nonsense}",
+                    status=200,
+                )
+            else:
+                self.breaker.succeeded()
+                return content
+        else:
+            error = error_of(answer, what=what)
+        # A 500 in the platform's own words may mean our search: no evidence of an outage.
+        if not (keyset and error.status == 500 and error_code(answer.body) is not None):
+            self._tell_breaker(error)
+        raise error
+
+    def _tell_breaker(self, error: PlatformError) -> None:
+        if isinstance(error, PlatformUnavailable):
+            self.breaker.failed(error)
+        else:
+            self.breaker.succeeded()
+
+    async def _ask(
+        self, path: str, params: dict[str, str | int], project: str | None, what: str
+    ) -> Answer:
+        """Send a GET; after a 401 once more with a fresh token."""
+        # The SDK's form: keys sorted, spaces as `+`. yarl would write it in another way.
+        query = urlencode(sorted(params.items()))
+        url = URL(self._base_url + path + (f"?{query}" if query else ""), encoded=True)
+        answer = await self._send(url, project, what, fresh=False)
+        if answer.status == 401:
+            answer = await self._send(url, project, what, fresh=True)
+        return answer
+
+    async def _send(self, url: URL, project: str | None, what: str, *, fresh: bool) -> Answer:
+        headers = {
+            "Accept": "application/json",
+            "Authorization": f"Bearer {await self._token(what, fresh=fresh)}",
+            "User-Agent": f"token-reconciler/{__version__}",
+        }
+        if project is not None:
+            headers["X-Ambient-Project"] = project
+        try:
+            async with (
+                asyncio.timeout(self._limit_s),
+                self._session.get(url, headers=headers, allow_redirects=False) as response,
+            ):
+                body = await self._read(response)
+                if body is not None:
+                    after = response.headers.get("Retry-After")
+                    wait_s = parse_retry_after(after, now_s=self._clock.wall())
+                    return Answer(response.status, body, wait_s)
+                failure = f"more than {self._max_body_bytes} bytes"
+        except TimeoutError:
+            failure = f"no answer within {self._limit_s:g} s"
+        except (aiohttp.ClientError, OSError) as error:
+            failure = f"no answer, {type(error).__name__}"
+        # Raised here and not while handling: an error of aiohttp may carry the request's headers,
+        # and as our error's context it would reach a log.
+        unavailable = PlatformUnavailable(f"{what}: {failure}")
+        self.breaker.failed(unavailable)
+        raise unavailable
+
+    async def _token(self, what: str, *, fresh: bool) -> str:
+        try:
+            async with asyncio.timeout(self._limit_s):
+                token = await self._bearer(fresh)
+        except TimeoutError:
+            token = ""
+        if not token:
+            raise IssuerUnavailable(f"{what}: no token to ask with")
+        if not (token.isascii() and token.isprintable()):
+            raise TokenUnusable(f"{what}: no header can carry the token", reason="malformed")
+        return token
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
+        """Return the body, or None where it is larger than we are willing to hold."""
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > self._max_body_bytes:
+                response.close()
+                return None
+        return bytes(body)
+
+
+def _check(pattern: re.Pattern[str], text: str, what: str) -> None:
+    if not pattern.fullmatch(text):
+        raise PlatformError(f"{what}: not asked for, this ID cannot be sent", reason="invalid_id")
+
+
+def _whole(listing: Listing[T]) -> list[T]:
+    if listing.error is not None:
+        raise listing.error
+    return listing.items

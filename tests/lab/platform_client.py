@@ -1,0 +1,71 @@
+"""What the tests of the platform's client share: a client, its tokens, and a scripted server."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+
+import aiohttp
+from aiohttp import web
+
+from reconciler.breaker import Breaker
+from reconciler.platform.client import PlatformClient
+from tests.support import ManualClock
+
+
+@dataclass
+class Tokens:
+    """A bearer whose next token is told apart by its number; `asked` lists the arguments."""
+
+    prefix: str = "synthetic-token"
+    number: int = 1
+
+    def __post_init__(self) -> None:
+        self.asked: list[bool] = []
+
+    @property
+    def current(self) -> str:
+        return f"{self.prefix}-{self.number:06}"
+
+    async def __call__(self, refused: bool) -> str:
+        self.asked.append(refused)
+        self.number += refused
+        return self.current
+
+
+@asynccontextmanager
+async def client_of(
+    url: str,
+    *,
+    tokens: Callable[[bool], Awaitable[str]] | None = None,
+    limit_s: float = 5.0,
+    page_size: int = 100,
+    max_body_bytes: int = 1 << 20,
+) -> AsyncIterator[PlatformClient]:
+    clock = ManualClock()
+    breaker = Breaker("platform", clock, Random(1))
+    async with aiohttp.ClientSession() as session:
+        yield PlatformClient(
+            session,
+            url,
+            tokens or Tokens(),
+            clock,
+            breaker,
+            limit_s=limit_s,
+            page_size=page_size,
+            max_body_bytes=max_body_bytes,
+        )
+
+
+@asynccontextmanager
+async def scripted(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """Serve every path with one handler on a free loopback port."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
