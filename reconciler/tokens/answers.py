@@ -1,0 +1,140 @@
+"""The issuer's answer, to a grant or to exactly one error; nothing of the body in it (pure)."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from reconciler.errors import IssuerError, IssuerRefused, IssuerUnavailable
+from reconciler.tokens.claims import unusable
+from reconciler.tokens.grant import Grant
+
+_REFUSALS = frozenset(
+    {
+        "access_denied",
+        "invalid_client",
+        "invalid_grant",
+        "invalid_request",
+        "invalid_scope",
+        "unauthorized_client",
+        "unsupported_grant_type",
+    }
+)
+"""Codes after which somebody must change something. Source: RFC 6749 5.2 and 4.1.2.1."""
+
+_CODES = _REFUSALS | {"server_error", "slow_down", "temporarily_unavailable"}
+"""Codes that may be repeated in a message; any other text of an `error` member may hold anything,
+so it is not."""
+
+_OTHER_STYLE = frozenset({"", "invalid_client", "invalid_request", "unauthorized_client"})
+"""Codes that issuers send when credentials came in the header instead of the body or vice versa."""
+
+_NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """Status, times and body; `body` is None where it was longer than what is read of one."""
+
+    status: int
+    body: bytes | None = field(repr=False)
+    sent_at: float
+    received_at: float
+    date_s: float | None = None
+    retry_after_s: float | None = None
+
+
+def is_success(answer: Answer) -> bool:
+    """Tell whether an answer may hold a token: 2xx and no `error` member."""
+    return 200 <= answer.status < 300 and error_code(answer) is None
+
+
+def wants_other_style(answer: Answer) -> bool:
+    """Tell whether the issuer may have disliked only where the credentials stood."""
+    code = error_code(answer)
+    if answer.status == 401:
+        return True
+    if answer.status == 400:
+        return code is None or code in _OTHER_STYLE
+    return code == "invalid_client"
+
+
+def error_code(answer: Answer) -> str | None:
+    """Return the body's `error` if it is a known code, "" for any other, None without one."""
+    members = _decode(answer.body)
+    if members is None or members.get("error") is None:
+        return None
+    code = members["error"]
+    return code if isinstance(code, str) and code in _CODES else ""
+
+
+def grant_of(answer: Answer, *, what: str) -> Grant:
+    """Return the grant in a successful answer.
+
+    Args:
+        what: The request in words, for messages.
+    Raises:
+        IssuerRefused: Our credentials, or the request, are not accepted.
+        IssuerUnavailable: It failed, throttles, or something else answers in its place.
+        TokenUnusable: `huge` or `malformed`.
+    """
+    if not is_success(answer):
+        raise _error_of(answer, what)
+    if answer.body is None:
+        raise unusable("huge", "the answer that holds it is longer than an answer may be")
+    members = _decode(answer.body)
+    if members is None:
+        raise IssuerUnavailable(
+            f"{what}: answered {answer.status} with something that is not a JSON object",
+            status=answer.status,
+            reason="not_json",
+        )
+    value, kind = members.get("access_token"), members.get("token_type")
+    if not isinstance(value, str):
+        raise unusable("malformed", "the answer has no access_token")
+    return Grant(
+        value,
+        sent_at=answer.sent_at,
+        received_at=answer.received_at,
+        token_type="" if kind is None else str(kind),
+        expires_in_s=_seconds(members.get("expires_in")),
+        date_s=answer.date_s,
+    )
+
+
+def _error_of(answer: Answer, what: str) -> IssuerError:
+    """400, 401 and 403 are a refusal unless they name a passing trouble, like known codes in a 200;
+    all else, a redirect or a 404 from a router too, means that no issuer was reached."""
+    code = error_code(answer) or ""
+    if code:
+        refused = code in _REFUSALS and answer.status < 500 and answer.status != 429
+    else:
+        refused = answer.status in (400, 401, 403)
+    named = f" {code}" if code else ""
+    return (IssuerRefused if refused else IssuerUnavailable)(
+        f"{what}: answered {answer.status}{named}",
+        status=answer.status,
+        reason=code,
+        retry_after_s=answer.retry_after_s,
+    )
+
+
+def _decode(body: bytes | None) -> dict[str, Any] | None:
+    # The caught errors hold the body; None lets them go, unchained.
+    if body is None:
+        return None
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return decoded if isinstance(decoded, dict) else None
+
+
+def _seconds(member: object) -> float | None:
+    """Read `expires_in`: a number, or a string of one as some issuers send it."""
+    if isinstance(member, str) and _NUMBER.fullmatch(member.strip()):
+        return float(member)
+    if isinstance(member, int | float) and not isinstance(member, bool) and abs(member) < 1e12:
+        return float(member)
+    return None

@@ -1,0 +1,32 @@
+"""The two headers of an answer that speak of time (pure)."""
+
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+
+def parse_date(text: str | None) -> float | None:
+    """Return a Date header as epoch seconds, or None for what is not one.
+
+    Source: RFC 9110 5.6.7; a date without a zone is UTC, as all HTTP dates are.
+    """
+    if text is None:
+        return None
+    try:
+        instant = parsedate_to_datetime(text)
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_retry_after(text: str | None, *, now_s: float) -> float | None:
+    """Return a Retry-After header in seconds from now, 0 or more, or None.
+
+    Args:
+        now_s: The time by the clock that a date form refers to: the answer's own Date.
+    """
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return float(text)
+    instant_s = parse_date(text)
+    return None if instant_s is None else max(0.0, instant_s - now_s)

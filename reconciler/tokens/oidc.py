@@ -1,0 +1,178 @@
+"""The one request to the issuer: client credentials for a token, within a time limit."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import quote_plus, urlsplit
+
+import aiohttp
+
+from reconciler.clock import Clock
+from reconciler.errors import IssuerRefused, IssuerUnavailable, SettingsError
+from reconciler.tokens.answers import Answer, grant_of, is_success, wants_other_style
+from reconciler.tokens.grant import Grant
+from reconciler.tokens.headers import parse_date, parse_retry_after
+
+LIMIT_S = 5.0
+"""Default limit of the whole request, both styles included: a mint takes 20-200 ms, and every
+session that is due waits for it."""
+
+MAX_ANSWER_BYTES = 64 * 1024
+"""Read at most: a token of 16 KiB, beside a refresh token and an ID token that some issuers add."""
+
+_CHUNK_BYTES = 8 * 1024
+
+Style = Literal["basic", "body"]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who we are to the issuer."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+
+
+class TokenEndpoint:
+    """Asks the issuer for one token.
+
+    HTTP Basic comes first (RFC 6749 2.3.1), credentials in the body second if the issuer dislikes
+    that; the style that worked comes first from then on.
+
+    Args:
+        url: The token endpoint, without user information.
+        session: Shared, owned by the caller.
+        credentials: Called for every request, so that changed files are seen; raises
+            `SettingsError` if there are none.
+        limit_s: Longest time for the whole request.
+    Raises:
+        ValueError: The URL holds user information, which would be a second set of credentials.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        session: aiohttp.ClientSession,
+        credentials: Callable[[], Credentials],
+        clock: Clock,
+        limit_s: float = LIMIT_S,
+    ) -> None:
+        if "@" in urlsplit(url).netloc:
+            raise ValueError("the token URL must not hold a user name or password")
+        self._url = url
+        self._session = session
+        self._credentials = credentials
+        self._clock = clock
+        self._limit_s = limit_s
+        self._style: Style = "basic"
+        self._what = f"token request to {_shown(url)}"
+
+    @property
+    def style(self) -> Style:
+        """How credentials are sent first."""
+        return self._style
+
+    async def ask(self) -> Grant:
+        """Request a token.
+
+        Raises:
+            IssuerRefused: Our credentials are missing, or were not accepted in either style.
+            IssuerUnavailable: No answer in time, or one that is not the issuer's.
+            TokenUnusable: `huge` or `malformed`.
+        Cancel: a token may have been issued; nobody has it.
+        """
+        return grant_of(await self._answer(self._read_credentials()), what=self._what)
+
+    def _read_credentials(self) -> Credentials:
+        try:
+            return self._credentials()
+        except SettingsError as error:
+            raise IssuerRefused(f"{self._what}: {error}", reason="no_credentials") from error
+
+    async def _answer(self, credentials: Credentials) -> Answer:
+        # aiohttp's errors may hold the request's headers, and with them the secret: ours is raised
+        # outside of the handler, so that nothing is chained.
+        try:
+            async with asyncio.timeout(self._limit_s):
+                return await self._try_styles(credentials)
+        except TimeoutError:
+            reason, why = "timeout", f"no answer in {self._limit_s:g} s"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # ValueError: aiohttp's bare word for a host that .netrc knows, or that is no host.
+            reason, why = _why(error)
+        raise IssuerUnavailable(f"{self._what}: {why}", reason=reason)
+
+    async def _try_styles(self, credentials: Credentials) -> Answer:
+        first = await self._post(credentials, self._style)
+        if not wants_other_style(first):
+            return first
+        other: Style = "body" if self._style == "basic" else "basic"
+        second = await self._post(credentials, other)
+        if is_success(second):
+            self._style = other
+        elif wants_other_style(second):
+            return first  # both refused: the preferred style's answer says why
+        return second
+
+    async def _post(self, credentials: Credentials, style: Style) -> Answer:
+        form = {"grant_type": "client_credentials"}
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        if style == "basic":
+            headers["Authorization"] = _basic(credentials)
+        else:
+            form["client_id"] = credentials.client_id
+            form["client_secret"] = credentials.client_secret
+        sent_at = self._clock.monotonic()
+        async with self._session.post(
+            self._url, data=form, headers=headers, allow_redirects=False
+        ) as response:
+            received_at = self._clock.monotonic()
+            date_s = parse_date(response.headers.get("Date"))
+            return Answer(
+                response.status,
+                await _read(response.content),
+                sent_at,
+                received_at,
+                date_s,
+                parse_retry_after(
+                    response.headers.get("Retry-After"),
+                    now_s=self._clock.wall() if date_s is None else date_s,
+                ),
+            )
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes | None:
+    """Return the body, or None as soon as it is longer than `MAX_ANSWER_BYTES`."""
+    body = bytearray()
+    async for chunk in content.iter_chunked(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            return None
+    return bytes(body)
+
+
+def _basic(credentials: Credentials) -> str:
+    # RFC 6749 2.3.1: each half is form-encoded before the colon joins them.
+    login = quote_plus(credentials.client_id)
+    return aiohttp.encode_basic_auth(login, quote_plus(credentials.client_secret))
+
+
+def _why(error: Exception) -> tuple[str, str]:
+    """Return a reason and a sentence, both ours; the error's own text is not repeated."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "dns", "its host name cannot be resolved"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "tls", f"TLS failed ({type(error).__name__})"
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return "connection", f"no connection ({os.strerror(number)})"
+    return "connection", f"the connection broke ({type(error).__name__})"
+
+
+def _shown(url: str) -> str:
+    """Return a URL without its query, which may hold secrets."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"

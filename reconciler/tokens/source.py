@@ -1,0 +1,316 @@
+"""Where everybody gets a token: one request in flight, one spare at hand, one view of outages."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+from typing import NoReturn, Protocol
+
+from reconciler.breaker import Breaker
+from reconciler.clock import Clock
+from reconciler.errors import IssuerError, IssuerUnavailable
+from reconciler.tokens.claims import read_claims, unusable
+from reconciler.tokens.flight import FlightClosed, SingleFlight
+from reconciler.tokens.grant import Grant, token_of
+from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.rest import Rest
+from reconciler.tokens.token import Token
+
+SPARE_FRACTION = 0.1
+"""A new spare is minted at this age, as a fraction of its life: with the issuer away every Secret
+can be lifted to an expiry of at least 0.9 of a life from the outage's start."""
+
+FRESH_FRACTION = 0.02
+"""A token that arrived this short a time ago, as a fraction of its life, is the answer to another
+question for one: an issuer that hands out half-used tokens is not asked ten thousand times for the
+same one when a fleet starts."""
+
+SANE_TTL_S = 86_400.0
+"""Longest life that is believed of others' annotations by itself; a longer one only while a token
+that lives so long is at hand. Until the first token is seen, it is all we can say."""
+
+SHORTEST_CYCLE_S = 1.0
+"""Spares are minted no more often, whatever their life, and failed mints are repeated no sooner
+than half of this on average."""
+
+LONGEST_SLEEP_S = 5.0
+"""A suspended machine wakes up to a dead spare; it must be noticed in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStats:
+    """Counts since the start; `best_remaining_s` is None without a token at hand, `resting_s` is
+    what is left of the pause after a refusal or a Retry-After."""
+
+    requests_total: int
+    issued_total: int
+    failures_total: int
+    last_error: str
+    resting_s: float
+    best_remaining_s: float | None
+    longest_ttl_s: float
+
+
+class TokenSource(Protocol):
+    """Gives tokens to the workers; the implementations never put one into an error or a log."""
+
+    @property
+    def longest_ttl_s(self) -> float:
+        """Longest life, in whole seconds, that an expiry somebody else wrote may claim."""
+        ...
+
+    async def get(self, *, min_remaining: float) -> Token:
+        """Return a token with enough life, asking the issuer if there is none at hand.
+
+        Args:
+            min_remaining: Least life left, as a fraction (0..1) of the token's own. One that was
+                minted for this call, or a moment ago, is returned even if it has less.
+        Raises:
+            IssuerError: There was no usable answer, or it is known that there would be none. What
+                is at hand stays there, see `best`.
+        Cancel: the request goes on for the others who wait.
+        """
+        ...
+
+    def best(self) -> Token | None:
+        """Return the longest-living token at hand, None if all are dead; never asks."""
+        ...
+
+    async def refresh(self) -> Token:
+        """Mint now, or join the request in flight, and return the best token at hand after it.
+
+        Raises:
+            IssuerError: As in `get`.
+        """
+        ...
+
+    def stats(self) -> TokenStats: ...
+
+
+class OidcSource:
+    """One token for the whole fleet, from an issuer that may be away.
+
+    Args:
+        ask: The one request, `TokenEndpoint.ask`; must end within its own time limit.
+        issuer_time: Told of the Date of each answer that held a usable token.
+        breaker: Opened by outages and unusable tokens; while it is down only `refresh` asks.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[Grant]],
+        *,
+        clock: Clock,
+        issuer_time: IssuerTime,
+        breaker: Breaker,
+        random: Random,
+    ) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._issuer_time = issuer_time
+        self._breaker = breaker
+        self._random = random
+        self._rest = Rest(clock, random)
+        self._flight = SingleFlight(self._mint)
+        self._newest: Token | None = None
+        self._best: Token | None = None
+        self._longest_ttl_s = 0.0
+        self._requests = 0
+        self._issued = 0
+        self._failures = 0
+        self._last_error = ""
+
+    @property
+    def longest_ttl_s(self) -> float:
+        """Longest life seen, up to `SANE_TTL_S` or that of the best token at hand.
+
+        Rounded up, because annotations hold whole seconds.
+        """
+        best = self.best()
+        if not self._longest_ttl_s:
+            return SANE_TTL_S
+        sane_s = min(self._longest_ttl_s, SANE_TTL_S)
+        return math.ceil(sane_s if best is None else max(best.ttl_s, sane_s))
+
+    async def get(self, *, min_remaining: float) -> Token:
+        best, newest = self.best(), self._newest
+        if best is not None and newest is not None and self._serves(newest, min_remaining):
+            return best
+        if self._breaker.is_down:
+            last = self._breaker.stats().last_error
+            raise IssuerUnavailable(f"the issuer is down, the last error was: {last}")
+        return await self.refresh()
+
+    def best(self) -> Token | None:
+        if self._best is None or self._best.remaining_s(self._clock.monotonic()) <= 0:
+            return None
+        return self._best
+
+    async def refresh(self) -> Token:
+        if self._rest.error is not None:
+            _raise(self._rest.error)
+        try:
+            failure = await self._flight.join()
+        except FlightClosed:
+            raise IssuerUnavailable("the token source was closed", reason="closed") from None
+        if failure is not None:
+            _raise(failure)
+        best = self.best()
+        if best is None:
+            raise unusable("expired", "it died before anybody could use it")
+        return best
+
+    async def keep_spare(self) -> None:
+        """Run for ever: keep a young token at hand, and look whether a lost issuer is back.
+
+        Cancel: a request in flight is left to `close`; tokens at hand stay.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._mint_spares(), name="mint_spares")
+            group.create_task(self._breaker.probe_while_down(self.refresh), name="probe_issuer")
+
+    async def close(self) -> None:
+        """Stop the request in flight; those who wait for it get an error."""
+        await self._flight.close()
+
+    def stats(self) -> TokenStats:
+        best = self.best()
+        return TokenStats(
+            requests_total=self._requests,
+            issued_total=self._issued,
+            failures_total=self._failures,
+            last_error=self._last_error,
+            resting_s=self._rest.remaining_s(),
+            best_remaining_s=best.remaining_s(self._clock.monotonic()) if best else None,
+            longest_ttl_s=self.longest_ttl_s,
+        )
+
+    def __repr__(self) -> str:
+        return f"<OidcSource best={self.best()}, {self._requests} requests>"
+
+    def _serves(self, newest: Token, min_remaining: float) -> bool:
+        """Tell whether asking again could bring nothing better than what is at hand.
+
+        The newest token decides, not the best: while the issuer gives short lives, a long-lived
+        one from before must not send every caller to it.
+        """
+        now_at = self._clock.monotonic()
+        if newest.remaining_s(now_at) <= 0:
+            return False
+        if now_at - newest.received_at <= FRESH_FRACTION * newest.ttl_s:
+            return True
+        return newest.remaining_s(now_at) >= min_remaining * newest.ttl_s
+
+    async def _mint(self) -> IssuerError | None:
+        """Ask once; the error is returned, not raised, since many may wait for it."""
+        self._requests += 1
+        try:
+            grant = await self._ask()
+            token = token_of(grant, now_s=self._issuer_time.now_s())
+        except IssuerError as error:
+            self._failed(error)
+            return error
+        if grant.date_s is not None:
+            # Nobody issues in the future: a Date before `iat` is some proxy's, which lags behind.
+            date_s = max(grant.date_s, float(math.floor(token.issued_s)))
+            self._issuer_time.observe(date_s, grant.sent_at, grant.received_at)
+        self._keep(token)
+        return None
+
+    def _keep(self, token: Token) -> None:
+        now_at = self._clock.monotonic()
+        self._newest = token
+        # Compared on our clock: after a step of the issuer's, expiries are not comparable.
+        if self._best is None or token.remaining_s(now_at) >= self._best.remaining_s(now_at):
+            self._best = token
+        self._longest_ttl_s = max(self._longest_ttl_s, token.ttl_s)
+        self._issued += 1
+        self._rest.end()
+        self._breaker.succeeded()
+
+    def _failed(self, error: IssuerError) -> None:
+        self._failures += 1
+        self._last_error = str(error)
+        if error.transient:
+            self._rest.as_asked(error)
+            self._breaker.failed(error)
+        else:
+            self._rest.after_refusal(error)
+            self._breaker.succeeded()
+
+    async def _mint_spares(self) -> None:
+        while True:
+            wait_s = self._spare_due_in_s()
+            if wait_s > 0:
+                await asyncio.sleep(min(wait_s, LONGEST_SLEEP_S))
+                continue
+            if self._breaker.is_down:
+                await self._breaker.wait_up()  # the probe mints
+                continue
+            try:
+                await self.refresh()
+            except IssuerError:
+                # Counted and kept in `stats`. During a rest this asks nobody.
+                await asyncio.sleep(SHORTEST_CYCLE_S * self._random.uniform(0.5, 1.0))
+
+    def _spare_due_in_s(self) -> float:
+        if self._newest is None:
+            return 0.0
+        cycle_s = max(SHORTEST_CYCLE_S, SPARE_FRACTION * self._newest.ttl_s)
+        return self._newest.received_at + cycle_s - self._clock.monotonic()
+
+
+class StaticSource:
+    """A token from the settings: nobody is asked, and no expiry unless it is a JWT with one.
+
+    Raises:
+        TokenUnusable: The value is `malformed` or `huge`.
+    """
+
+    def __init__(self, value: str, clock: Clock) -> None:
+        claims = read_claims(value)
+        now_s = clock.wall()
+        issued_s = now_s if claims.issued_s is None else claims.issued_s
+        expires_s = math.inf if claims.expires_s is None else claims.expires_s
+        self._clock = clock
+        self._token = Token(
+            value,
+            issued_s=issued_s,
+            expires_s=expires_s,
+            received_at=clock.monotonic(),
+            age_at_receipt_s=max(0.0, now_s - issued_s),
+        )
+
+    @property
+    def longest_ttl_s(self) -> float:
+        ttl_s = self._token.ttl_s
+        return ttl_s if math.isinf(ttl_s) else math.ceil(ttl_s)
+
+    async def get(self, *, min_remaining: float) -> Token:
+        """Return the token whatever is left of it: there will be no better one."""
+        best = self.best()
+        if best is None:
+            raise unusable("expired", "it comes from the settings; put a new one there")
+        return best
+
+    def best(self) -> Token | None:
+        return self._token if self._token.remaining_s(self._clock.monotonic()) > 0 else None
+
+    async def refresh(self) -> Token:
+        return await self.get(min_remaining=0.0)
+
+    def stats(self) -> TokenStats:
+        remaining_s = self._token.remaining_s(self._clock.monotonic())
+        left_s = remaining_s if remaining_s > 0 else None
+        return TokenStats(0, 1, 0, "", 0.0, left_s, self.longest_ttl_s)
+
+    def __repr__(self) -> str:
+        return f"<StaticSource {self._token!r}>"
+
+
+def _raise(error: IssuerError) -> NoReturn:
+    """Raise an equal error: each waiter gets its own, or one object collects all tracebacks."""
+    raise type(error)(
+        str(error), status=error.status, reason=error.reason, retry_after_s=error.retry_after_s
+    )

@@ -1,0 +1,398 @@
+"""The real client against the lab's issuer over loopback: every fault, and its way back."""
+
+import asyncio
+import socket
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+
+import aiohttp
+import pytest
+
+from reconciler.breaker import Breaker
+from reconciler.clock import SystemClock
+from reconciler.errors import (
+    IssuerError,
+    IssuerRefused,
+    IssuerUnavailable,
+    SettingsError,
+    TokenUnusable,
+)
+from reconciler.lab.issuer import Faults, Issuer
+from reconciler.lab.issuer_key import IssuerKey, TokenRejected
+from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.oidc import Credentials, TokenEndpoint
+from reconciler.tokens.source import OidcSource
+from tests.support import ManualClock
+
+SECRET = "p@ss:w%rd+ \u00fc/\u20ac"
+CLIENT = "control plane:1"
+
+
+@dataclass
+class Bench:
+    issuer: Issuer
+    session: aiohttp.ClientSession
+    credentials: Credentials
+
+    def endpoint(self, *, url: str = "", limit_s: float = 5.0) -> TokenEndpoint:
+        return TokenEndpoint(
+            url or self.issuer.token_url,
+            session=self.session,
+            credentials=lambda: self.credentials,
+            clock=SystemClock(),
+            limit_s=limit_s,
+        )
+
+    def source(self, endpoint: TokenEndpoint | None = None) -> OidcSource:
+        clock = SystemClock()
+        return OidcSource(
+            (endpoint or self.endpoint()).ask,
+            clock=clock,
+            issuer_time=IssuerTime(clock),
+            breaker=Breaker("issuer", clock, Random(1)),
+            random=Random(1),
+        )
+
+
+@pytest.fixture(scope="module")
+def key() -> IssuerKey:
+    """One key for all: making one takes longer than a test."""
+    return IssuerKey()
+
+
+@pytest.fixture
+async def bench(key: IssuerKey) -> AsyncIterator[Bench]:
+    async with (
+        Issuer(client_id=CLIENT, client_secret=SECRET, key=key) as issuer,
+        aiohttp.ClientSession() as session,
+    ):
+        yield Bench(issuer, session, Credentials(CLIENT, SECRET))
+
+
+async def test_a_token_is_minted_verified_and_counted(bench: Bench) -> None:
+    token = await bench.source().refresh()
+    claims = bench.issuer.verify(token.reveal())
+    assert claims["preferred_username"] == f"service-account-{CLIENT}"
+    assert (claims["iat"], claims["exp"]) == (token.issued_s, token.expires_s)
+    assert token.ttl_s == 900
+    assert bench.issuer.issued == {token.reveal()}
+    assert (bench.issuer.requests_total, bench.issuer.tokens_total) == (1, 1)
+
+
+async def test_every_token_is_another_one(bench: Bench) -> None:
+    source = bench.source()
+    values = {(await source.refresh()).reveal() for _ in range(5)}
+    assert values == bench.issuer.issued
+    assert len(values) == 5
+
+
+async def test_the_public_key_is_served(bench: Bench) -> None:
+    async with bench.session.get(f"{bench.issuer.url}/jwks") as response:
+        served = await response.json()
+    assert served == bench.issuer.jwks
+    assert served["keys"][0]["alg"] == "RS256"
+    assert "d" not in served["keys"][0]
+
+
+async def test_basic_comes_first_and_survives_any_character(bench: Bench) -> None:
+    endpoint = bench.endpoint()
+    await endpoint.ask()
+    assert endpoint.style == "basic"
+    assert bench.issuer.requests_total == 1
+
+
+async def test_body_credentials_are_tried_second_and_remembered(bench: Bench) -> None:
+    bench.issuer.faults.basic_refused = True
+    endpoint = bench.endpoint()
+    await endpoint.ask()
+    assert (endpoint.style, bench.issuer.requests_total) == ("body", 2)
+    await endpoint.ask()
+    assert bench.issuer.requests_total == 3
+
+
+async def test_an_issuer_that_changes_its_mind_is_followed_back(bench: Bench) -> None:
+    endpoint = bench.endpoint()
+    for faults, style in [
+        (Faults(basic_refused=True), "body"),
+        (Faults(body_refused=True), "basic"),
+    ]:
+        bench.issuer.faults = faults
+        await endpoint.ask()
+        assert endpoint.style == style
+
+
+async def test_wrong_credentials_are_refused_in_both_styles(bench: Bench) -> None:
+    bench.credentials = Credentials(CLIENT, "another")
+    endpoint = bench.endpoint()
+    with pytest.raises(IssuerRefused) as caught:
+        await endpoint.ask()
+    assert (caught.value.status, caught.value.reason) == (401, "invalid_client")
+    assert (endpoint.style, bench.issuer.requests_total) == ("basic", 2)
+
+
+async def test_rotated_credentials_are_seen_without_a_restart(bench: Bench) -> None:
+    endpoint = bench.endpoint()
+    bench.issuer.client_secret = "rotated"
+    with pytest.raises(IssuerRefused):
+        await endpoint.ask()
+    bench.credentials = Credentials(CLIENT, "rotated")
+    assert bench.issuer.verify((await endpoint.ask()).value)
+
+
+async def test_missing_credentials_are_a_refusal_that_names_the_setting(bench: Bench) -> None:
+    def read() -> Credentials:
+        raise SettingsError("OIDC_CLIENT_SECRET_FILE cannot be read")
+
+    endpoint = TokenEndpoint(
+        bench.issuer.token_url, session=bench.session, credentials=read, clock=SystemClock()
+    )
+    with pytest.raises(IssuerRefused, match="OIDC_CLIENT_SECRET_FILE"):
+        await endpoint.ask()
+    assert bench.issuer.requests_total == 0
+
+
+def _set(**changes: object) -> Callable[[], Faults]:
+    return lambda: Faults(**changes)  # type: ignore[arg-type]  # a table of faults by name
+
+
+@pytest.mark.parametrize(
+    ("faults", "error", "status", "reason"),
+    [
+        pytest.param(_set(away=True), IssuerUnavailable, 0, "connection", id="away"),
+        pytest.param(_set(status=401), IssuerRefused, 401, "invalid_client", id="401"),
+        pytest.param(_set(status=500), IssuerUnavailable, 500, "", id="500"),
+        pytest.param(_set(status=503), IssuerUnavailable, 503, "", id="503"),
+        pytest.param(_set(status=429, retry_after="7"), IssuerUnavailable, 429, "", id="429"),
+        pytest.param(_set(html=True), IssuerUnavailable, 200, "not_json", id="html"),
+        pytest.param(_set(redirect=True), IssuerUnavailable, 302, "", id="redirect"),
+        pytest.param(
+            _set(error_in_200=True), IssuerUnavailable, 200, "server_error", id="error-in-200"
+        ),
+        pytest.param(_set(token="expired"), TokenUnusable, 0, "expired", id="expired"),
+        pytest.param(_set(token="malformed"), TokenUnusable, 0, "malformed", id="malformed"),
+        pytest.param(_set(token="huge"), TokenUnusable, 0, "huge", id="huge"),
+        pytest.param(
+            _set(token="huge", huge_bytes=400_000), TokenUnusable, 0, "huge", id="endless-answer"
+        ),
+        pytest.param(_set(token_type="mac"), TokenUnusable, 0, "not_bearer", id="not-bearer"),
+        pytest.param(
+            _set(token="no_exp", expires_in="absent"), TokenUnusable, 0, "no_expiry", id="no-expiry"
+        ),
+        pytest.param(
+            _set(ttl_s=0.0, expires_in="absent"), TokenUnusable, 0, "malformed", id="no-life"
+        ),
+    ],
+)
+async def test_a_fault_is_one_error_and_healing_gives_a_token(
+    bench: Bench, faults: Callable[[], Faults], error: type[IssuerError], status: int, reason: str
+) -> None:
+    bench.issuer.faults = faults()
+    with pytest.raises(IssuerError) as caught:
+        await bench.source().refresh()
+    assert type(caught.value) is error
+    assert (caught.value.status, caught.value.reason) == (status, reason)
+    _assert_clean(caught.value, bench)
+    bench.issuer.heal()
+    token = await bench.source().refresh()
+    assert bench.issuer.verify(token.reveal())
+
+
+def _assert_clean(error: IssuerError, bench: Bench) -> None:
+    """No secret, no token and no body, in the message or in anything that is chained to it."""
+    shown = "".join(traceback.format_exception(error, chain=True)) + repr(vars(error))
+    assert error.__cause__ is None
+    forbidden = {SECRET, "upstream trouble", "log in", "never-a-token", "the lab's issuer says"}
+    assert not [text for text in forbidden | bench.issuer.issued if text in shown]
+
+
+async def test_a_retry_after_reaches_the_error(bench: Bench) -> None:
+    bench.issuer.faults = Faults(status=429, retry_after="7")
+    with pytest.raises(IssuerUnavailable) as caught:
+        await bench.endpoint().ask()
+    assert caught.value.retry_after_s == 7.0
+
+
+async def test_a_slow_issuer_is_given_up_on_at_the_limit(bench: Bench) -> None:
+    bench.issuer.faults.slow_s = 60
+    with pytest.raises(IssuerUnavailable) as caught:
+        await bench.endpoint(limit_s=0.05).ask()
+    assert caught.value.reason == "timeout"
+    assert "0.05 s" in str(caught.value)
+    _assert_clean(caught.value, bench)
+
+
+async def test_a_slow_issuer_within_the_limit_gives_a_token(bench: Bench) -> None:
+    bench.issuer.faults.slow_s = 0.02
+    assert bench.issuer.verify((await bench.endpoint().ask()).value)
+
+
+async def test_a_refused_connection_is_an_outage(bench: Bench) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/token?key=hidden"
+        with pytest.raises(IssuerUnavailable) as caught:
+            await bench.endpoint(url=url).ask()
+    assert caught.value.reason == "connection"
+    assert "hidden" not in str(caught.value)
+    _assert_clean(caught.value, bench)
+
+
+async def test_a_url_with_credentials_in_it_is_refused_at_construction(bench: Bench) -> None:
+    with pytest.raises(ValueError, match="user name") as caught:
+        bench.endpoint(url="https://user:hidden@issuer.example/token")
+    assert "hidden" not in str(caught.value)
+
+
+async def test_a_name_that_does_not_resolve_is_an_outage(bench: Bench) -> None:
+    with pytest.raises(IssuerUnavailable) as caught:
+        await bench.endpoint(url="http://issuer.invalid/token").ask()
+    assert caught.value.reason == "dns"
+
+
+async def test_tls_to_a_plain_port_is_an_outage(bench: Bench) -> None:
+    url = bench.issuer.token_url.replace("http:", "https:")
+    with pytest.raises(IssuerUnavailable) as caught:
+        await bench.endpoint(url=url).ask()
+    assert caught.value.reason == "tls"
+
+
+@asynccontextmanager
+async def _peer(*answers: bytes, then: bytes = b"") -> AsyncIterator[str]:
+    """Answer one connection after the other with these bytes; `then` is repeated until it ends."""
+    left = list(answers)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(left.pop(0))
+            await writer.drain()
+            while then:
+                writer.write(then)
+                await writer.drain()
+        except OSError:
+            pass  # the client has seen enough
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/token"
+
+
+async def test_an_answer_that_breaks_off_is_an_outage(bench: Bench) -> None:
+    half = b'HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{"access_token": "abc'
+    async with _peer(half) as url:
+        with pytest.raises(IssuerUnavailable) as caught:
+            await bench.endpoint(url=url).ask()
+    assert caught.value.reason == "connection"
+
+
+async def test_an_answer_without_an_end_is_read_no_further_than_its_limit(bench: Bench) -> None:
+    start = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+    async with _peer(start, then=b" " * 10_000) as url:
+        with pytest.raises(TokenUnusable) as caught:
+            await bench.endpoint(url=url).ask()
+    assert caught.value.reason == "huge"
+
+
+async def test_of_two_refusals_the_preferred_styles_is_reported(bench: Bench) -> None:
+    async with _peer(_refusal(401, "invalid_client"), _refusal(400, "invalid_request")) as url:
+        with pytest.raises(IssuerRefused) as caught:
+            await bench.endpoint(url=url).ask()
+    assert (caught.value.status, caught.value.reason) == (401, "invalid_client")
+
+
+async def test_an_outage_between_the_two_styles_is_an_outage(bench: Bench) -> None:
+    async with _peer(_refusal(401, "invalid_client"), _refusal(503, "server_error")) as url:
+        with pytest.raises(IssuerUnavailable) as caught:
+            await bench.endpoint(url=url).ask()
+    assert caught.value.status == 503
+
+
+def _refusal(status: int, code: str) -> bytes:
+    body = f'{{"error":"{code}"}}'
+    return (
+        f"HTTP/1.1 {status} No\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param(_set(expires_in="absent"), id="no-expires-in"),
+        pytest.param(_set(expires_in="string"), id="expires-in-a-string"),
+        pytest.param(_set(clock_offset_s=7200.0), id="clock-ahead"),
+        pytest.param(_set(clock_offset_s=-7200.0), id="clock-behind"),
+    ],
+)
+async def test_an_odd_but_usable_answer_gives_a_whole_life(
+    bench: Bench, faults: Callable[[], Faults]
+) -> None:
+    bench.issuer.faults = faults()
+    token = await bench.source().refresh()
+    # Whole seconds of `iat` and Date may differ by one; two on a stalled machine.
+    assert 897 < token.remaining_s(SystemClock().monotonic()) <= 900
+
+
+async def test_the_issuers_clock_is_learnt_from_its_date(bench: Bench) -> None:
+    bench.issuer.faults.clock_offset_s = -7200.0
+    grant = await bench.endpoint().ask()
+    assert grant.date_s is not None
+    time = IssuerTime(SystemClock())
+    time.observe(grant.date_s, grant.sent_at, grant.received_at)
+    assert time.skew_s == pytest.approx(-7200, abs=1.0 + time.error_s)
+
+
+async def test_a_short_life_is_told_by_the_token(bench: Bench) -> None:
+    bench.issuer.faults.ttl_s = 45
+    assert (await bench.source().refresh()).ttl_s == 45
+
+
+async def test_many_callers_over_the_network_make_one_request(bench: Bench) -> None:
+    bench.issuer.faults.slow_s = 0.02
+    source = bench.source()
+    await asyncio.gather(*(source.get(min_remaining=0.8) for _ in range(200)))
+    assert bench.issuer.requests_total == 1
+
+
+async def test_tokens_outlive_a_restart_of_their_issuer(bench: Bench, key: IssuerKey) -> None:
+    value = (await bench.endpoint().ask()).value
+    async with Issuer(key=key) as restarted:
+        assert restarted.verify(value)
+
+
+async def test_another_grant_type_is_unsupported(bench: Bench) -> None:
+    form = {"grant_type": "password", "client_id": CLIENT, "client_secret": SECRET}
+    async with bench.session.post(bench.issuer.token_url, data=form) as response:
+        assert response.status == 400
+        assert (await response.json())["error"] == "unsupported_grant_type"
+
+
+def test_a_validator_rejects_dead_foreign_and_broken_tokens() -> None:
+    clock = ManualClock()
+    issuer, stranger = Issuer(ttl_s=60, clock=clock), Issuer(ttl_s=60, clock=clock)
+    token = issuer.mint()
+    assert issuer.verify(token, now_s=clock.wall_s + 59.9)["exp"] == clock.wall_s + 60
+    cases = [
+        (token, clock.wall_s + 60, "expired"),
+        (stranger.mint(), clock.wall_s, "signature"),
+        (token[:40], clock.wall_s, "malformed"),
+        ("", clock.wall_s, "malformed"),
+        ("not.a.token", clock.wall_s, "malformed"),
+        ("\u00e9.\u00e9.\u00e9", clock.wall_s, "malformed"),
+    ]
+    for value, now_s, reason in cases:
+        with pytest.raises(TokenRejected) as caught:
+            issuer.verify(value, now_s=now_s)
+        assert caught.value.reason == reason
+    assert issuer.verify(token, 5.0, now_s=clock.wall_s + 64)
+
+
+def test_a_validator_keeps_its_own_clock_when_the_issuers_is_off() -> None:
+    clock = ManualClock()
+    issuer = Issuer(ttl_s=60, clock=clock)
+    issuer.faults.clock_offset_s = -3600
+    with pytest.raises(TokenRejected, match="expired"):
+        issuer.verify(issuer.mint())

@@ -1,0 +1,87 @@
+"""An issuer without a network: a list of things to say, on virtual time."""
+
+import asyncio
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import msgspec
+
+from reconciler.breaker import Breaker
+from reconciler.clock import Clock
+from reconciler.errors import IssuerError
+from reconciler.tokens.grant import Grant
+from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.source import OidcSource
+
+
+def jwt(**claims: object) -> str:
+    """Return an unsigned JWT with these claims."""
+    return jwt_of(msgspec.json.encode(claims))
+
+
+def jwt_of(payload: bytes) -> str:
+    """Return an unsigned JWT around any payload."""
+    return ".".join(_part(part) for part in (b'{"alg":"RS256"}', payload, b"signature"))
+
+
+def _part(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+@dataclass
+class FakeIssuer:
+    """Mints by the clock it is given; `fault` is raised instead while it is set.
+
+    Args:
+        ttl_s: Life of the tokens.
+        takes_s: How long each request takes.
+        age_s: How old a token already is when it arrives.
+        skew_s: The issuer's clock less our wall clock.
+    """
+
+    clock: Clock
+    ttl_s: float = 900.0
+    takes_s: float = 0.0
+    age_s: float = 0.0
+    skew_s: float = 0.0
+    fault: Callable[[], IssuerError] | None = None
+    asked_at: list[float] = field(default_factory=list)
+
+    async def ask(self) -> Grant:
+        sent_at = self.clock.monotonic()
+        self.asked_at.append(sent_at)
+        await asyncio.sleep(self.takes_s)
+        if self.fault is not None:
+            raise self.fault()
+        date_s = float(int(self.clock.wall() + self.skew_s))
+        issued_s = date_s - self.age_s
+        return Grant(
+            jwt(iat=issued_s, exp=issued_s + self.ttl_s, jti=len(self.asked_at)),
+            sent_at=sent_at,
+            received_at=self.clock.monotonic(),
+            expires_in_s=self.ttl_s,
+            date_s=date_s,
+        )
+
+
+@dataclass
+class Desk:
+    """A source with everything it needs."""
+
+    clock: Clock
+    issuer: FakeIssuer
+    issuer_time: IssuerTime
+    breaker: Breaker
+    source: OidcSource
+
+    @classmethod
+    def open(cls, clock: Clock, **issuer: float) -> "Desk":
+        fake = FakeIssuer(clock, **issuer)  # type: ignore[arg-type]  # numbers by name
+        issuer_time = IssuerTime(clock)
+        breaker = Breaker("issuer", clock, Random(1))
+        source = OidcSource(
+            fake.ask, clock=clock, issuer_time=issuer_time, breaker=breaker, random=Random(2)
+        )
+        return cls(clock, fake, issuer_time, breaker, source)

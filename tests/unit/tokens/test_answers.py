@@ -1,0 +1,118 @@
+"""Each answer of the issuer is a grant or exactly one error, without a word of the body."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.errors import IssuerError, IssuerRefused, IssuerUnavailable, TokenUnusable
+from reconciler.tokens.answers import Answer, grant_of, is_success, wants_other_style
+
+TOKEN = "an-opaque-token-of-some-issuer"
+GOOD = {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 900}
+
+
+def _answer(body: object, status: int = 200) -> Answer:
+    data = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
+    return Answer(status, data, sent_at=1.0, received_at=2.0, date_s=3.0)
+
+
+@pytest.mark.parametrize(
+    ("member", "seconds"),
+    [
+        (900, 900.0),
+        (899.5, 899.5),
+        ("900", 900.0),
+        (" 900 ", 900.0),
+        ("-1", -1.0),
+        (0, 0.0),
+        (None, None),
+        ("soon", None),
+        ("1e9", None),
+        ("", None),
+        (True, None),
+        ([900], None),
+        (10**40, None),
+    ],
+)
+def test_expires_in_is_a_number_or_a_string_of_one(member: object, seconds: float | None) -> None:
+    grant = grant_of(_answer(GOOD | {"expires_in": member}), what="x")
+    assert grant.expires_in_s == seconds
+
+
+def test_a_good_answer_is_a_grant_with_its_times() -> None:
+    grant = grant_of(_answer(GOOD), what="x")
+    assert (grant.value, grant.token_type) == (TOKEN, "Bearer")
+    assert (grant.sent_at, grant.received_at, grant.date_s) == (1.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "reason"),
+    [
+        (401, {"error": "invalid_client"}, IssuerRefused, "invalid_client"),
+        (400, {"error": "invalid_client"}, IssuerRefused, "invalid_client"),
+        (400, {"error": "unauthorized_client"}, IssuerRefused, "unauthorized_client"),
+        (400, {"error": "invalid_scope"}, IssuerRefused, "invalid_scope"),
+        (401, b"Unauthorized", IssuerRefused, ""),
+        (400, {"error": TOKEN}, IssuerRefused, ""),
+        (403, b"<html>", IssuerRefused, ""),
+        (200, {"error": "invalid_client"} | GOOD, IssuerRefused, "invalid_client"),
+        (200, {"error": "server_error"} | GOOD, IssuerUnavailable, "server_error"),
+        (200, {"error": {"code": 1}} | GOOD, IssuerUnavailable, ""),
+        (400, {"error": "temporarily_unavailable"}, IssuerUnavailable, "temporarily_unavailable"),
+        (500, {"error": "invalid_client"}, IssuerUnavailable, "invalid_client"),
+        (503, b"upstream", IssuerUnavailable, ""),
+        (429, {"error": "invalid_request"}, IssuerUnavailable, "invalid_request"),
+        (302, b"", IssuerUnavailable, ""),
+        (404, b"no such page", IssuerUnavailable, ""),
+        (200, b"<html>log in</html>", IssuerUnavailable, "not_json"),
+        (200, b"", IssuerUnavailable, "not_json"),
+        (200, [TOKEN], IssuerUnavailable, "not_json"),
+        (200, b"[" * 60_000, IssuerUnavailable, "not_json"),
+        (200, b'{"access_token": "\xff\xfe"}', IssuerUnavailable, "not_json"),
+        (200, {}, TokenUnusable, "malformed"),
+        (200, {"access_token": None}, TokenUnusable, "malformed"),
+        (200, {"access_token": [TOKEN]}, TokenUnusable, "malformed"),
+        (200, None, TokenUnusable, "huge"),
+        (500, None, IssuerUnavailable, ""),
+    ],
+)
+def test_any_other_answer_is_one_error(
+    status: int, body: object, error: type[IssuerError], reason: str
+) -> None:
+    with pytest.raises(IssuerError) as caught:
+        grant_of(_answer(body, status), what="token request")
+    assert type(caught.value) is error
+    assert caught.value.reason == reason
+    assert TOKEN not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "wanted"),
+    [
+        (401, b"", True),
+        (401, {"error": "invalid_client"}, True),
+        (400, {"error": "invalid_request"}, True),
+        (400, b"bad", True),
+        (200, {"error": "invalid_client"}, True),
+        (400, {"error": "invalid_scope"}, False),
+        (403, b"", False),
+        (503, b"", False),
+        (200, GOOD, False),
+    ],
+)
+def test_the_other_style_is_tried_only_where_it_may_help(
+    status: int, body: object, wanted: bool
+) -> None:
+    assert wants_other_style(_answer(body, status)) is wanted
+
+
+@given(status=st.integers(100, 599), body=st.one_of(st.none(), st.binary(max_size=200)))
+def test_any_bytes_are_a_grant_or_an_issuer_error(status: int, body: bytes | None) -> None:
+    answer = _answer(body, status)
+    try:
+        grant_of(answer, what="x")
+    except IssuerError:
+        return
+    assert is_success(answer)

@@ -1,0 +1,370 @@
+"""The source: reuse, one request for all, outages, refusals; on virtual time."""
+
+import asyncio
+import math
+import traceback
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from reconciler.errors import IssuerRefused, IssuerUnavailable, TokenUnusable
+from reconciler.lab.virtual_time import VirtualClock, run_virtual
+from reconciler.tokens.source import SANE_TTL_S, StaticSource
+from tests.support import ManualClock
+from tests.unit.tokens.support import Desk, jwt
+
+M = 0.8
+
+
+def _with_desk(story: Callable[[Desk], Awaitable[None]], **issuer: float) -> None:
+    async def main() -> None:
+        desk = Desk.open(VirtualClock(asyncio.get_running_loop()), **issuer)
+        await story(desk)
+        await desk.source.close()
+
+    run_virtual(main())
+
+
+def _away() -> IssuerUnavailable:
+    return IssuerUnavailable("token request: no connection", reason="connection")
+
+
+def _refused() -> IssuerRefused:
+    return IssuerRefused("token request: answered 401", status=401, reason="invalid_client")
+
+
+def test_a_token_with_enough_life_is_reused_and_one_with_less_is_not() -> None:
+    async def story(desk: Desk) -> None:
+        first = await desk.source.get(min_remaining=M)
+        await asyncio.sleep(0.19 * 900)
+        assert await desk.source.get(min_remaining=M) is first
+        await asyncio.sleep(0.02 * 900)
+        assert await desk.source.get(min_remaining=M) is not first
+        assert len(desk.issuer.asked_at) == 2
+
+    _with_desk(story)
+
+
+def test_a_thousand_callers_make_one_request() -> None:
+    async def story(desk: Desk) -> None:
+        gets = [desk.source.get(min_remaining=M) for _ in range(500)]
+        refreshes = [desk.source.refresh() for _ in range(500)]
+        tokens = await asyncio.gather(*gets, *refreshes)
+        assert len(set(tokens)) == 1
+        assert len(desk.issuer.asked_at) == 1
+
+    _with_desk(story, takes_s=0.5)
+
+
+def test_a_cancelled_caller_does_not_cancel_the_request_of_the_others() -> None:
+    async def story(desk: Desk) -> None:
+        first = asyncio.create_task(desk.source.get(min_remaining=M))
+        second = asyncio.create_task(desk.source.get(min_remaining=M))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        assert (await second).ttl_s == 900
+        assert len(desk.issuer.asked_at) == 1
+
+    _with_desk(story, takes_s=0.5)
+
+
+def test_a_caller_in_a_hurry_leaves_the_token_to_the_cache() -> None:
+    async def story(desk: Desk) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await desk.source.get(min_remaining=M)
+        await asyncio.sleep(1.0)
+        assert desk.source.best() is not None
+
+    _with_desk(story, takes_s=0.5)
+
+
+def test_a_minted_token_is_returned_even_if_it_has_less_than_asked() -> None:
+    async def story(desk: Desk) -> None:
+        token = await desk.source.get(min_remaining=M)
+        assert token.remaining_s(desk.clock.monotonic()) == 300
+
+    _with_desk(story, age_s=600)
+
+
+def test_an_issuer_of_half_used_tokens_is_not_asked_once_per_caller() -> None:
+    async def story(desk: Desk) -> None:
+        for _ in range(1000):
+            await desk.source.get(min_remaining=M)
+            await asyncio.sleep(0.01)
+        assert len(desk.issuer.asked_at) == 1
+        await asyncio.sleep(0.02 * 900)
+        await desk.source.get(min_remaining=M)
+        assert len(desk.issuer.asked_at) == 2
+
+    _with_desk(story, age_s=600)
+
+
+def test_a_shorter_life_does_not_displace_the_best_at_hand() -> None:
+    async def story(desk: Desk) -> None:
+        good = await desk.source.get(min_remaining=M)
+        desk.issuer.ttl_s = 60
+        await asyncio.sleep(400)
+        assert await desk.source.get(min_remaining=M) is good
+        assert desk.source.best() is good
+        for _ in range(100):
+            assert await desk.source.get(min_remaining=M) is good
+        assert len(desk.issuer.asked_at) == 2
+
+    _with_desk(story)
+
+
+def test_a_longer_life_displaces_the_best_even_if_the_issuers_clock_went_back() -> None:
+    async def story(desk: Desk) -> None:
+        old = await desk.source.get(min_remaining=M)
+        desk.issuer.skew_s = -3600
+        await asyncio.sleep(400)
+        new = await desk.source.get(min_remaining=M)
+        assert new is desk.source.best()
+        assert new.expires_s < old.expires_s
+
+    _with_desk(story)
+
+
+def test_best_never_asks_and_never_returns_a_dead_token() -> None:
+    async def story(desk: Desk) -> None:
+        assert desk.source.best() is None
+        token = await desk.source.refresh()
+        await asyncio.sleep(899)
+        assert desk.source.best() is token
+        await asyncio.sleep(1)
+        assert desk.source.best() is None
+        assert len(desk.issuer.asked_at) == 1
+
+    _with_desk(story)
+
+
+def test_refresh_mints_even_with_a_new_token_at_hand() -> None:
+    async def story(desk: Desk) -> None:
+        first = await desk.source.refresh()
+        assert await desk.source.refresh() is not first
+
+    _with_desk(story)
+
+
+def test_while_the_issuer_is_down_get_fails_at_once_without_a_request() -> None:
+    async def story(desk: Desk) -> None:
+        desk.issuer.fault = _away
+        for _ in range(3):
+            with pytest.raises(IssuerUnavailable):
+                await desk.source.get(min_remaining=M)
+        assert desk.breaker.is_down
+        asked = len(desk.issuer.asked_at)
+        with pytest.raises(IssuerUnavailable, match="no connection"):
+            await desk.source.get(min_remaining=M)
+        assert len(desk.issuer.asked_at) == asked == 3
+
+    _with_desk(story)
+
+
+def test_while_the_issuer_is_down_a_token_with_enough_life_is_still_given() -> None:
+    async def story(desk: Desk) -> None:
+        token = await desk.source.get(min_remaining=M)
+        desk.issuer.fault = _away
+        for _ in range(3):
+            with pytest.raises(IssuerUnavailable):
+                await desk.source.refresh()
+        assert desk.breaker.is_down
+        assert await desk.source.get(min_remaining=M) is token
+
+    _with_desk(story)
+
+
+def test_unusable_tokens_count_as_an_outage_and_leave_the_best_in_place() -> None:
+    async def story(desk: Desk) -> None:
+        good = await desk.source.refresh()
+        desk.issuer.age_s = 901
+        for _ in range(3):
+            with pytest.raises(TokenUnusable) as caught:
+                await desk.source.refresh()
+            assert caught.value.reason == "expired"
+        assert desk.breaker.is_down
+        assert desk.source.best() is good
+
+    _with_desk(story)
+
+
+def test_a_refusal_is_no_outage_and_is_not_repeated_for_every_caller() -> None:
+    async def story(desk: Desk) -> None:
+        desk.issuer.fault = _refused
+        for _ in range(3000):
+            with pytest.raises(IssuerRefused) as caught:
+                await desk.source.get(min_remaining=M)
+            assert (caught.value.status, caught.value.reason) == (401, "invalid_client")
+            await asyncio.sleep(0.1)
+        assert not desk.breaker.is_down
+        assert len(desk.issuer.asked_at) < 40
+        desk.issuer.fault = None
+        await asyncio.sleep(30)
+        assert (await desk.source.get(min_remaining=M)).ttl_s == 900
+
+    _with_desk(story)
+
+
+def test_an_issuer_that_refuses_is_back() -> None:
+    async def story(desk: Desk) -> None:
+        desk.issuer.fault = _away
+        for _ in range(3):
+            with pytest.raises(IssuerUnavailable):
+                await desk.source.get(min_remaining=M)
+        assert desk.breaker.stats().down
+        desk.issuer.fault = _refused
+        with pytest.raises(IssuerRefused):
+            await desk.source.refresh()
+        assert not desk.breaker.stats().down
+
+    _with_desk(story)
+
+
+def test_a_retry_after_is_honoured_before_the_breaker_opens() -> None:
+    async def story(desk: Desk) -> None:
+        desk.issuer.fault = lambda: IssuerUnavailable("busy", status=429, retry_after_s=7.0)
+        for _ in range(60):
+            with pytest.raises(IssuerUnavailable):
+                await desk.source.get(min_remaining=M)
+            await asyncio.sleep(0.1)
+        assert len(desk.issuer.asked_at) == 1
+        desk.issuer.fault = None
+        await asyncio.sleep(1.1)
+        assert (await desk.source.get(min_remaining=M)).ttl_s == 900
+
+    _with_desk(story)
+
+
+def test_each_waiter_gets_an_error_of_its_own() -> None:
+    async def story(desk: Desk) -> None:
+        desk.issuer.fault = _away
+        gets = [desk.source.get(min_remaining=M) for _ in range(10)]
+        errors = await asyncio.gather(*gets, return_exceptions=True)
+        assert len({id(error) for error in errors}) == 10
+        assert {str(error) for error in errors} == {"token request: no connection"}
+        assert len(desk.issuer.asked_at) == 1
+
+    _with_desk(story)
+
+
+def test_no_error_carries_the_token_that_was_refused() -> None:
+    async def story(desk: Desk) -> None:
+        desk.issuer.age_s = 901
+        with pytest.raises(TokenUnusable) as caught:
+            await desk.source.refresh()
+        assert "eyJ" not in "".join(traceback.format_exception(caught.value))
+        assert "eyJ" not in repr(desk.source) + repr(desk.source.stats())
+
+    _with_desk(story)
+
+
+def test_closing_ends_the_request_in_flight() -> None:
+    async def story(desk: Desk) -> None:
+        waiter = asyncio.create_task(desk.source.refresh())
+        await asyncio.sleep(1)
+        await desk.source.close()
+        with pytest.raises(IssuerUnavailable, match="closed"):
+            await waiter
+
+    _with_desk(story, takes_s=3600)
+
+
+@pytest.mark.parametrize("skew_s", [-7200.0, -90.0, 0.0, 90.0, 7200.0])
+def test_a_skewed_issuer_gives_its_time_and_costs_no_life(skew_s: float) -> None:
+    async def story(desk: Desk) -> None:
+        token = await desk.source.refresh()
+        assert desk.issuer_time.skew_s == pytest.approx(skew_s, abs=1.0)
+        assert token.remaining_s(desk.clock.monotonic()) == 900
+
+    _with_desk(story, skew_s=skew_s)
+
+
+def test_the_time_of_an_unusable_answer_is_not_believed() -> None:
+    async def story(desk: Desk) -> None:
+        desk.issuer.age_s = 901
+        with pytest.raises(TokenUnusable):
+            await desk.source.refresh()
+        assert not desk.issuer_time.observed
+
+    _with_desk(story)
+
+
+def test_a_date_before_the_issue_time_is_a_lagging_proxys() -> None:
+    async def story(desk: Desk) -> None:
+        desk.issuer.age_s = -300
+        await desk.source.refresh()
+        assert desk.issuer_time.skew_s == pytest.approx(300, abs=1.0)
+
+    _with_desk(story)
+
+
+@pytest.mark.parametrize(
+    ("lives", "longest_ttl_s"),
+    [
+        pytest.param([], SANE_TTL_S, id="nothing-seen-yet"),
+        pytest.param([900.0], 900, id="one"),
+        pytest.param([899.25], 900, id="rounded-up"),
+        pytest.param([900.0, 60.0], 900, id="a-shorter-one-later"),
+        pytest.param([60.0, 900.0], 900, id="a-longer-one-later"),
+        pytest.param([200_000.0], 200_000, id="longer-than-sane-while-at-hand"),
+    ],
+)
+def test_the_longest_life_seen_is_kept(lives: list[float], longest_ttl_s: float) -> None:
+    async def story(desk: Desk) -> None:
+        for ttl_s in lives:
+            desk.issuer.ttl_s = ttl_s
+            await desk.source.refresh()
+        assert desk.source.longest_ttl_s == longest_ttl_s
+
+    _with_desk(story)
+
+
+def test_an_absurdly_long_life_is_forgotten_with_its_token() -> None:
+    async def story(desk: Desk) -> None:
+        desk.issuer.ttl_s = 2 * SANE_TTL_S
+        await desk.source.refresh()
+        await asyncio.sleep(2 * SANE_TTL_S)
+        assert desk.source.longest_ttl_s == SANE_TTL_S
+
+    _with_desk(story)
+
+
+def test_stats_count_requests_tokens_and_failures() -> None:
+    async def story(desk: Desk) -> None:
+        await desk.source.refresh()
+        desk.issuer.fault = _refused
+        with pytest.raises(IssuerRefused):
+            await desk.source.refresh()
+        stats = desk.source.stats()
+        assert (stats.requests_total, stats.issued_total, stats.failures_total) == (2, 1, 1)
+        assert stats.best_remaining_s == 900
+        assert stats.last_error == "token request: answered 401"
+        assert 0 < stats.resting_s <= 1
+
+    _with_desk(story)
+
+
+async def test_a_static_token_lives_for_ever_unless_it_says_otherwise() -> None:
+    clock = ManualClock()
+    endless = StaticSource("a-static-token-from-settings", clock)
+    limited = StaticSource(jwt(iat=clock.wall_s - 100, exp=clock.wall_s + 800), clock)
+    assert (await endless.get(min_remaining=M)).expires_s == math.inf
+    assert endless.longest_ttl_s == math.inf
+    assert limited.longest_ttl_s == 900
+    clock.advance(799)
+    assert (await limited.get(min_remaining=M)).remaining_s(clock.now_at) == 1.0
+    clock.advance(1)
+    assert limited.best() is None
+    with pytest.raises(TokenUnusable, match="expired"):
+        await limited.refresh()
+    assert await endless.refresh() is endless.best()
+    assert limited.stats().best_remaining_s is None
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x", "with blanks in the middle of it", "eyJhbGciOiJSUzI1NiJ9"]
+)
+def test_a_static_value_that_is_no_token_stops_the_start(value: str) -> None:
+    with pytest.raises(TokenUnusable, match="malformed"):
+        StaticSource(value, ManualClock())
