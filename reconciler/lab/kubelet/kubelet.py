@@ -1,0 +1,203 @@
+"""The kubelet's shell: watches in, files and status writes out; `node` decides what and when."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from reconciler.clock import Clock, format_utc
+from reconciler.errors import KubeError, WireError
+from reconciler.lab.kubelet import status, volume
+from reconciler.lab.kubelet.feed import Feed
+from reconciler.lab.kubelet.node import Action, Draw, Node, Timing
+from reconciler.lab.kubelet.pods import Pod, SecretRef
+from reconciler.lab.kubelet.secrets import Payload, SecretCache
+from reconciler.lab.kubelet.sinks import PodSink, SecretSink
+from reconciler.lab.kubelet.wire import Api
+from reconciler.names import Names
+
+log = structlog.get_logger()
+
+WRITERS = 16
+"""Requests in flight, so that a thousand pods that start at once do not open as many sockets."""
+BATCH = 32
+"""Actions between two turns of the loop: a mount blocks it for 0.1-0.2 ms."""
+IDLE_S = 60.0
+_SETTLED = (404, 409, 422)
+"""Answers to a write that is conditioned on a UID: this incarnation of the pod is gone."""
+
+
+class Containers(Protocol):
+    """Who runs what is inside the pods. Called synchronously, in the order of events.
+
+    `at_s` is wall time in seconds since the epoch, taken right after the fact.
+    """
+
+    def projected(self, pod: Pod, files: Mapping[str, bytes], *, at_s: float) -> None:
+        """The volume holds these files now; the first time, `started` follows."""
+        ...
+
+    def started(self, pod: Pod, directory: Path, *, at_s: float) -> None: ...
+
+    def stopped(self, pod: Pod, *, at_s: float) -> None: ...
+
+
+class Kubelet:
+    """All pods of a node, or all session pods where no node is named.
+
+    Args:
+        draw: `Random.uniform` of the run's seed.
+        root: Directory that gets one directory per pod UID.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        containers: Containers,
+        *,
+        clock: Clock,
+        draw: Draw,
+        root: Path,
+        timing: Timing,
+        names: Names,
+        node_name: str | None = None,
+    ) -> None:
+        self.node = Node(timing, draw)
+        self._api = api
+        self._containers = containers
+        self._clock = clock
+        self._root = root
+        self._cache = SecretCache()
+        self._work: asyncio.Queue[Action] = asyncio.Queue()
+        self._wake = asyncio.Event()
+        query = {"labelSelector": names.selector()}
+        placed = {"fieldSelector": f"spec.nodeName={node_name}"} if node_name else {}
+        pods = PodSink(names, self._see_pod, self._lose_pod)
+        secrets = SecretSink(self._cache, self._see_secret)
+        self._pods = Feed(api, "/api/v1/pods", query | placed, pods, draw)
+        self._secrets = Feed(api, "/api/v1/secrets", query, secrets, draw)
+
+    def __repr__(self) -> str:
+        return f"<Kubelet {self.node!r}>"
+
+    async def run(self) -> None:
+        """Run until cancelled; containers that run then are the caller's to stop."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._secrets.run())
+            group.create_task(self._pods.run())
+            group.create_task(self._schedule())
+            for _ in range(WRITERS):
+                group.create_task(self._write())
+
+    def clear(self) -> None:
+        """Remove every volume: they hold tokens. Nothing may run any more."""
+        for pod in self.node.pods():
+            volume.remove(self._directory(pod))
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _see_pod(self, pod: Pod) -> None:
+        self.node.see_pod(pod, now_at=self._now())
+        self._wake.set()
+
+    def _lose_pod(self, uid: str) -> None:
+        pod = self.node.lose_pod(uid)
+        if pod is not None:
+            self._stop(pod)
+
+    def _see_secret(self, ref: SecretRef, digest: str | None) -> None:
+        self.node.see_secret(ref, digest, now_at=self._now())
+        self._wake.set()
+
+    async def _schedule(self) -> None:
+        """Do what is due, then sleep until something is; nothing before both lists are here."""
+        await self._secrets.listed.wait()
+        await self._pods.listed.wait()
+        while True:
+            self._wake.clear()
+            for action in self.node.due(self._now(), limit=BATCH):
+                self._do(action)
+            next_at = self.node.next_at()
+            wait_s = IDLE_S if next_at is None else next_at - self._now()
+            if wait_s <= 0:
+                await asyncio.sleep(0)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+
+    def _do(self, action: Action) -> None:
+        pod = action.pod
+        if action.kind == "stop":
+            self._stop(pod)
+        elif action.kind == "mount_stale":
+            self._mount_stale(pod)
+        elif action.kind == "mount" and (payload := self._cache.get(pod.secret)) is not None:
+            self._mount(pod, payload, newest=True)
+        else:
+            self._work.put_nowait(action)
+
+    def _mount(self, pod: Pod, payload: Payload, *, newest: bool) -> None:
+        files = payload.select(pod.files)
+        try:
+            if files is not None and payload.digest != self.node.mounted(pod.uid):
+                volume.project(self._directory(pod), files)
+                self._containers.projected(pod, files, at_s=self._clock.wall())
+        except OSError as error:
+            log.warning("lab_projection_failed", pod=pod.name, errno=error.errno)
+            files = None
+        now_at = self._now()
+        if files is None:
+            self.node.note_failed(pod.uid, "mount", now_at=now_at)
+        elif self.node.note_mounted(pod.uid, payload.digest, newest=newest, now_at=now_at):
+            self._containers.started(pod, self._directory(pod), at_s=self._clock.wall())
+
+    def _mount_stale(self, pod: Pod) -> None:
+        behind = self._cache.stale(pod.secret, mounted=self.node.mounted(pod.uid))
+        if behind is None:
+            self.node.note_unchanged(pod.uid, now_at=self._now())
+        else:
+            self._mount(pod, behind, newest=False)
+
+    def _stop(self, pod: Pod) -> None:
+        self._containers.stopped(pod, at_s=self._clock.wall())
+        volume.remove(self._directory(pod))
+
+    def _directory(self, pod: Pod) -> Path:
+        return self._root / pod.uid
+
+    async def _write(self) -> None:
+        while True:
+            action = await self._work.get()
+            try:
+                await self._carry_out(action)
+            except (KubeError, WireError) as error:
+                status_code = error.status if isinstance(error, KubeError) else 0
+                if action.kind == "mount" or status_code not in _SETTLED:
+                    self.node.note_failed(action.pod.uid, action.kind, now_at=self._now())
+            else:
+                self.node.note_done(action.pod.uid)
+            self._wake.set()
+
+    async def _carry_out(self, action: Action) -> None:
+        pod = action.pod
+        if action.kind == "report":
+            body = status.running(pod, format_utc(self._clock.wall()))
+            await self._api.merge(status.path_of(pod) + "/status", body)
+        elif action.kind == "remove":
+            await self._api.delete(status.path_of(pod), status.removal(pod))
+        else:
+            await self._mount_unwatched(pod)
+
+    async def _mount_unwatched(self, pod: Pod) -> None:
+        """Mount a Secret that the watch does not show, its labels being gone, say.
+
+        The kubelet knows Secrets by name alone; here such a one is read again at each drawn sync.
+        """
+        payload = await self._api.secret(pod.secret)
+        if self.node.mountable(pod.uid):
+            self._mount(pod, payload, newest=False)

@@ -1,0 +1,215 @@
+"""What a node does when: pure decisions over pods, digests of Secrets, and instants.
+
+Time is seconds on one clock that the caller chooses; chance comes in as `draw`. Values never do:
+a version of a Secret is its digest here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from reconciler.lab.kubelet.agenda import Agenda
+from reconciler.lab.kubelet.pods import Pod, SecretRef
+
+Draw = Callable[[float, float], float]
+"""Returns a number between the two (`Random.uniform`)."""
+
+Kind = Literal["mount", "mount_stale", "report", "stop", "remove"]
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_CAP_S = 122.0
+"""Source: kubernetes pkg/util/goroutinemap/exponentialbackoff: 500 ms, doubled, to 2 m 2 s."""
+
+TOUCH_S = (0.15, 0.3)
+"""From a pod's change to its volume, measured on a real node (design section 6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do now for one pod; the node waits to be told how a mount or a write ended."""
+
+    kind: Kind
+    pod: Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How slow the node is.
+
+    Args:
+        projection_s: From a Secret's change to the file, drawn each time: sync period and cache.
+        grace_cap_s: Most that a deleted pod's containers get, whatever the pod says.
+        stale_touches: Share of touches, 0-1, that are served from a cache one version behind.
+    """
+
+    projection_s: tuple[float, float] = (60.0, 90.0)
+    grace_cap_s: float = 60.0
+    stale_touches: float = 0.0
+
+
+@dataclass(slots=True)
+class _State:
+    pod: Pod
+    mounted: str = ""
+    started: bool = False
+    stopped: bool = False
+    failures: int = 0
+    ends_at: float | None = None
+
+
+class Node:
+    """The pods of one node and the one agenda of what is due for them."""
+
+    def __init__(self, timing: Timing, draw: Draw) -> None:
+        self.timing = timing
+        self._draw = draw
+        self._pods: dict[str, _State] = {}
+        self._users: dict[SecretRef, set[str]] = {}
+        self._agenda: Agenda[tuple[str, Kind]] = Agenda()
+
+    def __repr__(self) -> str:
+        started = sum(state.started for state in self._pods.values())
+        return f"<Node {len(self._pods)} pods, {started} started>"
+
+    def pods(self) -> list[Pod]:
+        """Return the pods as last seen, a copy."""
+        return [state.pod for state in self._pods.values()]
+
+    def started(self, uid: str) -> bool:
+        """Whether the pod's container runs (and was not stopped)."""
+        state = self._pods.get(uid)
+        return state is not None and state.started and not state.stopped
+
+    def mountable(self, uid: str) -> bool:
+        """Whether the pod is here and neither ended nor on its way out."""
+        state = self._pods.get(uid)
+        return state is not None and not state.stopped and state.ends_at is None
+
+    def mounted(self, uid: str) -> str:
+        """Return the digest of what the pod's volume holds, "" before the first mount."""
+        state = self._pods.get(uid)
+        return state.mounted if state is not None else ""
+
+    def next_at(self) -> float | None:
+        return self._agenda.next_at()
+
+    def see_pod(self, pod: Pod, *, now_at: float) -> None:
+        """Take in a pod as the API server has it now."""
+        state = self._pods.get(pod.uid)
+        if state is None:
+            state = self._pods[pod.uid] = _State(pod)
+            self._users.setdefault(pod.secret, set()).add(pod.uid)
+            touched = not pod.ended
+        else:
+            touched = state.pod.touch != pod.touch
+            state.pod = pod
+        if pod.grace_s is not None:
+            self._terminate(state, pod.grace_s, now_at)
+        elif pod.ended:
+            self._end(state, now_at)
+        elif touched:
+            kind = self._mount_kind(state)
+            self._agenda.hasten((pod.uid, kind), now_at + self._draw(*TOUCH_S))
+
+    def lose_pod(self, uid: str) -> Pod | None:
+        """Forget a pod that the API server no longer has; returns it if its container ran on."""
+        state = self._pods.pop(uid, None)
+        if state is None:
+            return None
+        self._users[state.pod.secret].discard(uid)
+        for kind in ("mount", "mount_stale", "report", "stop", "remove"):
+            self._agenda.drop((uid, kind))
+        return state.pod if state.started and not state.stopped else None
+
+    def see_secret(self, ref: SecretRef, digest: str | None, *, now_at: float) -> None:
+        """Take in that a Secret's values changed (None: it is gone).
+
+        Only running pods look again, at their next sync; a pod that waits for its first mount is
+        woken by its back-off or by a touch, never by the Secret.
+        """
+        for uid in self._users.get(ref, ()):
+            state = self._pods[uid]
+            if state.started and self.mountable(uid) and state.mounted != digest:
+                self._agenda.hasten((uid, "mount"), self._sync_at(now_at))
+
+    def due(self, now_at: float, *, limit: int = 1_000_000) -> list[Action]:
+        """Take out at most `limit` of the things to be done now, earliest first."""
+        actions: list[Action] = []
+        for uid, kind in self._agenda.due(now_at, limit=limit):
+            state = self._pods[uid]
+            if kind != "stop" or state.started:
+                actions.append(Action(kind, state.pod))
+            if kind == "stop":
+                state.stopped = True
+                if state.pod.grace_s is not None:
+                    self._agenda.set((uid, "remove"), now_at)
+        return actions
+
+    def note_mounted(self, uid: str, digest: str, *, newest: bool, now_at: float) -> bool:
+        """Note what a pod's volume holds now.
+
+        Args:
+            newest: Whether nothing newer is known; otherwise the next drawn sync will see to it.
+
+        Returns: Whether the container starts with this mount.
+        """
+        if not self.mountable(uid):
+            return False
+        state = self._pods[uid]
+        first = not state.started
+        state.mounted, state.started, state.failures = digest, True, 0
+        if newest:
+            self._agenda.drop((uid, "mount"))
+        else:
+            self._agenda.set((uid, "mount"), self._sync_at(now_at))
+        if first and state.pod.phase != "Running":
+            self._agenda.set((uid, "report"), now_at)
+        return first
+
+    def note_done(self, uid: str) -> None:
+        """Note that a write succeeded; the next failure starts with the shortest pause."""
+        if uid in self._pods and self._pods[uid].started:
+            self._pods[uid].failures = 0
+
+    def note_unchanged(self, uid: str, *, now_at: float) -> None:
+        """Note that a stale sync found nothing new: the sync period begins anew."""
+        if self.mountable(uid):
+            self._agenda.set((uid, "mount"), self._sync_at(now_at))
+
+    def note_failed(self, uid: str, kind: Kind, *, now_at: float) -> None:
+        """Note that an action did not succeed; it comes back after the back-off."""
+        state = self._pods.get(uid)
+        if state is None or (kind == "mount" and not self.mountable(uid)):
+            return
+        delay_s = min(BACKOFF_FIRST_S * 2.0 ** min(state.failures, 16), BACKOFF_CAP_S)
+        state.failures += 1
+        self._agenda.hasten((uid, kind), now_at + delay_s)
+
+    def _mount_kind(self, state: _State) -> Kind:
+        """Draw whether this touch meets a cache that is one version behind."""
+        behind = state.started and self._draw(0.0, 1.0) < self.timing.stale_touches
+        return "mount_stale" if behind else "mount"
+
+    def _sync_at(self, now_at: float) -> float:
+        return now_at + self._draw(*self.timing.projection_s)
+
+    def _terminate(self, state: _State, grace_s: float, now_at: float) -> None:
+        """Give the container its grace; a second deletion may only shorten it.
+
+        Nothing is projected meanwhile: the kubelet does not refresh the volumes of a terminating
+        pod. Source: kubernetes issue 116481 (open).
+        """
+        grace = min(grace_s, self.timing.grace_cap_s) if state.started else 0.0
+        ends_at = now_at + grace
+        if state.ends_at is None or ends_at < state.ends_at:
+            state.ends_at = ends_at
+            self._end(state, ends_at)
+
+    def _end(self, state: _State, at: float) -> None:
+        uid = state.pod.uid
+        for kind in ("mount", "mount_stale", "report"):
+            self._agenda.drop((uid, kind))
+        if not state.stopped:
+            self._agenda.hasten((uid, "stop"), at)
+        elif state.pod.grace_s is not None:
+            self._agenda.hasten((uid, "remove"), at)

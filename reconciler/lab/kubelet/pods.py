@@ -1,0 +1,137 @@
+"""The API server's bytes -> what a kubelet needs to know of a pod."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from reconciler.errors import WireError
+from reconciler.names import Names, SessionKey
+
+FILE_NAME = "bot-token"
+"""Where the runner looks for its token. Source: platform contract, the `runner-token` volume."""
+
+ENDED_PHASES = frozenset({"Succeeded", "Failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRef:
+    """A Secret by name; its namespace is its pod's."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One incarnation of a session's runner pod.
+
+    Args:
+        files: Pairs of Secret key and file name, the whole of what its token volume projects.
+        touch: Digest-like value that changes whenever an annotation does.
+        grace_s: Seconds its containers get, or None while it is not being deleted.
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    session: SessionKey
+    secret: SecretRef
+    files: tuple[tuple[str, str], ...]
+    phase: str
+    touch: frozenset[tuple[str, str]]
+    grace_s: float | None
+    containers: tuple[tuple[str, str], ...]
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in ENDED_PHASES
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    uid: str
+    name: str
+    namespace: str = "default"
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: float | None = None
+
+
+class _Item(msgspec.Struct):
+    key: str
+    path: str
+
+
+class _SecretSource(msgspec.Struct, rename="camel"):
+    secret_name: str = ""
+    items: list[_Item] | None = None
+
+
+class _Volume(msgspec.Struct):
+    secret: _SecretSource | None = None
+
+
+class _Container(msgspec.Struct):
+    name: str = "runner"
+    image: str = ""
+
+
+class _Spec(msgspec.Struct):
+    volumes: list[_Volume] | None = None
+    containers: list[_Container] | None = None
+
+
+class _Status(msgspec.Struct):
+    phase: str = "Pending"
+
+
+class _Pod(msgspec.Struct):
+    metadata: _Meta
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+_DECODER = msgspec.json.Decoder(_Pod)
+
+
+def decode_pod(data: bytes, names: Names) -> Pod:
+    """Decode one pod; a pod without volumes is read as if it had the platform's.
+
+    Raises:
+        WireError: Not a pod.
+    """
+    try:
+        raw = _DECODER.decode(data)
+    except msgspec.DecodeError as error:
+        raise WireError("the API server sent a pod that is none") from error
+    meta = raw.metadata
+    session_id = (meta.labels or {}).get(names.session_id, "")
+    source = _token_source(raw.spec.volumes or (), names.secret_name(session_id), names)
+    items = source.items or [_Item(names.secret_key, FILE_NAME)]
+    return Pod(
+        uid=meta.uid,
+        namespace=meta.namespace,
+        name=meta.name,
+        session=SessionKey(meta.namespace, session_id),
+        secret=SecretRef(meta.namespace, source.secret_name),
+        files=tuple((item.key, item.path) for item in items),
+        phase=raw.status.phase,
+        touch=frozenset((meta.annotations or {}).items()),
+        grace_s=_grace_s(meta),
+        containers=tuple((each.name, each.image) for each in raw.spec.containers or ()),
+    )
+
+
+def _token_source(volumes: Iterable[_Volume], expected: str, names: Names) -> _SecretSource:
+    """Return the volume of the session's Secret; others, such as `vertex`, are not ours."""
+    for volume in volumes:
+        if volume.secret is not None and volume.secret.secret_name == expected:
+            return volume.secret
+    return _SecretSource(secret_name=expected, items=[_Item(names.secret_key, FILE_NAME)])
+
+
+def _grace_s(meta: _Meta) -> float | None:
+    if meta.deletion_timestamp is None:
+        return None
+    return meta.deletion_grace_period_seconds or 0.0

@@ -1,0 +1,103 @@
+"""The node's cache of Secrets, with the one version before the newest for the stale read."""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+
+from reconciler.errors import WireError
+from reconciler.lab.kubelet.pods import SecretRef
+
+
+class Payload:
+    """The values of one version of a Secret, by key; known to others by `digest` alone."""
+
+    __slots__ = ("_values", "digest")
+
+    def __init__(self, values: Mapping[str, bytes]) -> None:
+        self._values = dict(values)
+        parts = [part for key in sorted(values) for part in (key.encode(), values[key])]
+        framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        self.digest = hashlib.sha256(framed).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"<Payload of {len(self._values)} keys>"
+
+    def select(self, keys: tuple[tuple[str, str], ...]) -> dict[str, bytes] | None:
+        """Return file name -> value, or None where a key is missing: then nothing is mounted."""
+        if any(key not in self._values for key, _ in keys):
+            return None
+        return {path: self._values[key] for key, path in keys}
+
+
+class SecretCache:
+    """What the Secret watch has said so far."""
+
+    def __init__(self) -> None:
+        self._current: dict[SecretRef, Payload] = {}
+        self._previous: dict[SecretRef, Payload] = {}
+
+    def __repr__(self) -> str:
+        return f"<SecretCache {len(self._current)} Secrets>"
+
+    def refs(self) -> set[SecretRef]:
+        return set(self._current)
+
+    def get(self, ref: SecretRef) -> Payload | None:
+        """Return the newest version, or None where the watch knows no such Secret."""
+        return self._current.get(ref)
+
+    def put(self, ref: SecretRef, payload: Payload) -> bool:
+        """Take a version in; returns whether a value changed (an annotation alone does not)."""
+        known = self._current.get(ref)
+        if known is not None and known.digest == payload.digest:
+            return False
+        if known is not None:
+            self._previous[ref] = known
+        self._current[ref] = payload
+        return True
+
+    def drop(self, ref: SecretRef) -> None:
+        self._current.pop(ref, None)
+        self._previous.pop(ref, None)
+
+    def stale(self, ref: SecretRef, *, mounted: str) -> Payload | None:
+        """Return what a cache sees that has missed the newest change, or None if that is mounted.
+
+        A cache never goes backwards: with the newest version mounted already, it is the newest.
+        """
+        current, previous = self._current.get(ref), self._previous.get(ref)
+        if current is None or mounted == current.digest or previous is None:
+            return None
+        return None if previous.digest == mounted else previous
+
+
+class _Meta(msgspec.Struct):
+    name: str
+    namespace: str = "default"
+
+
+class _Secret(msgspec.Struct):
+    metadata: _Meta
+    data: dict[str, str] | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Secret)
+
+
+def decode_secret(data: bytes) -> tuple[SecretRef, Payload]:
+    """Decode one Secret with its values.
+
+    Raises:
+        WireError: Not a Secret, or a value is not base64; without the bytes, which hold values.
+    """
+    try:
+        raw = _DECODER.decode(data)
+        values = {
+            key: base64.b64decode(text, validate=True) for key, text in (raw.data or {}).items()
+        }
+    except (msgspec.DecodeError, binascii.Error):
+        raise WireError("the API server sent a Secret that is none") from None
+    return SecretRef(raw.metadata.namespace, raw.metadata.name), Payload(values)

@@ -1,0 +1,152 @@
+"""One runner's gRPC client: a token kept in memory, a stream, and pushes now and then.
+
+Source: platform contract section 1, "What the runner reads": the file is read when the client is
+made and when it reconnects, never because it changed.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import grpc
+
+from reconciler.lab.kubelet.pods import FILE_NAME
+from reconciler.lab.runners.channels import Channel
+from reconciler.lab.runners.server import SESSION_HEADER
+from reconciler.lab.runners.tokens import Bearer, read_bearer
+from reconciler.names import SessionKey
+
+CALL_LIMIT_S = 5.0
+"""Source: platform contract section 1: pushes have 5 s."""
+FILE_POLL_S = 0.5
+
+Draw = Callable[[float, float], float]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Seconds between two calls, drawn uniformly.
+
+    Args:
+        push_s: Between two pushes.
+        reconnect_s: How long a stream is kept before it is dropped and opened anew.
+        pause_s: After a stream that could not be opened. The real one pauses about 30 s, which
+            would hide failures from a demo of a minute.
+    """
+
+    push_s: tuple[float, float] = (5.0, 25.0)
+    reconnect_s: tuple[float, float] = (60.0, 300.0)
+    pause_s: tuple[float, float] = (1.0, 3.0)
+
+
+class Ledger(Protocol):
+    """Where a refused call is entered."""
+
+    def refused(self, session: SessionKey, *, retry_succeeded: bool) -> None: ...
+
+
+class Runner:
+    """The client of one container; `listen` and `push` run beside each other until cancelled."""
+
+    def __init__(
+        self,
+        session: SessionKey,
+        directory: Path,
+        channel: Channel,
+        ledger: Ledger,
+        rates: Rates,
+        draw: Draw,
+    ) -> None:
+        self._session = session
+        self._file = directory / FILE_NAME
+        self._channel = channel
+        self._ledger = ledger
+        self._rates = rates
+        self._draw = draw
+        self._bearer: Bearer | None = None
+
+    def __repr__(self) -> str:
+        return f"<Runner {self._session}>"
+
+    async def listen(self) -> None:
+        """Hold a stream; drop it at random, read the file again, open the next one at once."""
+        await self._wait_token()
+        while True:
+            stream = await self._retrying(self._open)
+            if stream is None or not await self._hold(stream):
+                await asyncio.sleep(self._draw(*self._rates.pause_s))
+            self._reload()
+
+    async def push(self) -> None:
+        """Push at random intervals."""
+        await self._wait_token()
+        while True:
+            await asyncio.sleep(self._draw(*self._rates.push_s))
+            await self._retrying(self._push_once)
+
+    async def _wait_token(self) -> None:
+        while self._bearer is None:
+            self._reload()
+            if self._bearer is None:
+                await asyncio.sleep(FILE_POLL_S)
+
+    def _reload(self) -> None:
+        self._bearer = read_bearer(self._file) or self._bearer
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        header = self._bearer.header() if self._bearer is not None else ""
+        return (("authorization", header), (SESSION_HEADER, str(self._session)))
+
+    async def _retrying(self, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Make a call; refused, read the file once and retry once. None: it did not succeed."""
+        try:
+            return await call()
+        except (grpc.aio.AioRpcError, TimeoutError) as error:
+            if not _unauthenticated(error):
+                return None
+        self._reload()
+        try:
+            result = await call()
+        except (grpc.aio.AioRpcError, TimeoutError) as error:
+            if _unauthenticated(error):
+                self._ledger.refused(self._session, retry_succeeded=False)
+            return None
+        self._ledger.refused(self._session, retry_succeeded=True)
+        return result
+
+    async def _open(self) -> Any:
+        """Open the stream and wait for its first event: only then was the token accepted."""
+        stream = self._channel.watch(b"", metadata=self._metadata())
+        async with asyncio.timeout(CALL_LIMIT_S):
+            await stream.read()
+        return stream
+
+    async def _push_once(self) -> bytes:
+        call = self._channel.push(b"", metadata=self._metadata(), timeout=CALL_LIMIT_S)
+        answer: bytes = await call
+        return answer
+
+    async def _hold(self, stream: Any) -> bool:
+        """Read the stream for its drawn time, then drop it; returns whether it lasted so long.
+
+        Cancel: the stream is dropped; grpc.aio cancels a call whose read is cancelled.
+        """
+        try:
+            async with asyncio.timeout(self._draw(*self._rates.reconnect_s)):
+                while await stream.read() is not grpc.aio.EOF:
+                    pass
+        except TimeoutError:
+            return True
+        except grpc.aio.AioRpcError:
+            return False
+        finally:
+            stream.cancel()
+        return False
+
+
+def _unauthenticated(error: Exception) -> bool:
+    code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+    return code is grpc.StatusCode.UNAUTHENTICATED

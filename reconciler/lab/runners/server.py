@@ -1,0 +1,96 @@
+"""The platform's gRPC server as a runner meets it: a stream and a unary call that check tokens.
+
+Source: platform contract section 4. The token is checked once, when a call begins, with no leeway;
+an open stream outlives it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from reconciler.clock import Clock
+from reconciler.lab.runners.tokens import Verify, expiry_of
+from reconciler.names import SessionKey
+
+SERVICE = "ambient.v1.SessionService"
+WATCH = "WatchSessions"
+PUSH = "PushSessionMessage"
+
+SESSION_HEADER = "lab-session"
+"""Who calls: a shared token does not say it. `namespace/session`."""
+
+HELLO = b"\x08\x02"
+"""A SessionWatchEvent of type UPDATED and nothing else: the stream was accepted."""
+
+STOP_LIMIT_S = 1.0
+MAX_METADATA_BYTES = 64 * 1024
+"""Room for a huge token: gRPC's own 8 KiB would turn it into another error."""
+
+OnCall = Callable[[SessionKey, bool], None]
+"""Told of each call: whose, and whether it was accepted."""
+
+Context = Any
+"""A grpc.aio.ServicerContext; the library has no types."""
+
+
+class SessionServer:
+    """Listens on a free loopback port while entered."""
+
+    def __init__(self, verify: Verify, clock: Clock, on_call: OnCall) -> None:
+        self._verify = verify
+        self._clock = clock
+        self._on_call = on_call
+        self._closing = asyncio.Event()
+        self._server: Any = None
+        self.target = ""
+
+    def __repr__(self) -> str:
+        return f"<SessionServer {self.target}>"
+
+    async def __aenter__(self) -> Self:
+        self._server = grpc.aio.server(
+            options=[("grpc.so_reuseport", 0), ("grpc.max_metadata_size", MAX_METADATA_BYTES)]
+        )
+        self._server.add_generic_rpc_handlers((self._handlers(),))
+        self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        await self._server.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closing.set()
+        await self._server.stop(STOP_LIMIT_S)
+
+    def _handlers(self) -> Any:
+        """Return the service with bytes in and out: no generated code."""
+        methods = {
+            WATCH: grpc.unary_stream_rpc_method_handler(self._watch),
+            PUSH: grpc.unary_unary_rpc_method_handler(self._push),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    async def _watch(self, _request: bytes, context: Context) -> AsyncIterator[bytes]:
+        await self._authenticate(context)
+        yield HELLO
+        await self._closing.wait()
+
+    async def _push(self, _request: bytes, context: Context) -> bytes:
+        await self._authenticate(context)
+        return b""
+
+    async def _authenticate(self, context: Context) -> None:
+        """End the call as UNAUTHENTICATED unless its token is good now."""
+        metadata = dict(context.invocation_metadata())
+        token = str(metadata.get("authorization", "")).removeprefix("Bearer ")
+        accepted = self._clock.wall() < expiry_of(self._verify, token)
+        namespace, _, session_id = str(metadata.get(SESSION_HEADER, "")).partition("/")
+        self._on_call(SessionKey(namespace, session_id), accepted)
+        if not accepted:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "invalid token")

@@ -1,0 +1,396 @@
+"""Runners, server and kubelet over real sockets, against the box's API server.
+
+The validator's wall clock is moved by hand, so that every account is compared with exact numbers;
+only the kubelet's delays pass in real time.
+"""
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import grpc
+import pytest
+import structlog
+
+from reconciler.clock import SystemClock
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.deletion import DeleteOptions
+from reconciler.lab.apiserver.refusals import Refusal
+from reconciler.lab.apiserver.shell import ApiServer
+from reconciler.lab.runners.accounts import FleetReport, SessionReport
+from reconciler.lab.runners.channels import Channel
+from reconciler.lab.runners.runner import Rates
+from reconciler.lab.runners.server import SESSION_HEADER, SessionServer
+from reconciler.lab.signals import Fleet
+from reconciler.names import Names, SessionKey
+from tests.support import ManualClock
+from tests.unit.lab_fleet.signing import Issuer
+
+LIMIT_S = 10.0
+NAMES = Names()
+NEVER_S = (600.0, 900.0)
+BUSY = Rates(push_s=(0.02, 0.05), reconnect_s=(0.2, 0.4), pause_s=(0.05, 0.1))
+QUIET = Rates(push_s=NEVER_S, reconnect_s=NEVER_S, pause_s=NEVER_S)
+
+
+@dataclass
+class Box:
+    """An API server, an issuer and the validator's clock; a fleet is made by each test."""
+
+    server: ApiServer
+    issuer: Issuer
+    clock: ManualClock
+    root: Path
+
+    def fleet(
+        self, *, delay: tuple[float, float] = NEVER_S, rates: Rates = BUSY, grace_s: float = 0.1
+    ) -> Fleet:
+        return Fleet(
+            self.server.url,
+            self.server.admin_token,
+            self.issuer.verify,
+            self.clock,
+            Random(4),
+            self.root,
+            projection_delay=delay,
+            rates=rates,
+            grace_cap_s=grace_s,
+        )
+
+    def fresh(self, ttl_s: float) -> str:
+        return self.issuer.token(self.clock.wall() + ttl_s)
+
+    def write_secret(self, session: str, token: str) -> None:
+        name = NAMES.secret_name(session)
+        metadata = {"name": name, "labels": _labels(session)}
+        body = {
+            "metadata": metadata,
+            "data": {NAMES.secret_key: base64.b64encode(token.encode()).decode()},
+        }
+        if self.server.core.peek(kinds.SECRETS, f"ns/{name}") is None:
+            self.server.core.create(kinds.SECRETS, "ns", body)
+        else:
+            self.server.core.patch(kinds.SECRETS, "ns", name, {"data": body["data"]})
+
+    def start_pod(self, session: str) -> str:
+        """Create a session's pod; returns its UID."""
+        source = {
+            "secretName": NAMES.secret_name(session),
+            "items": [{"key": NAMES.secret_key, "path": "bot-token"}],
+        }
+        spec = {
+            "nodeName": "node",
+            "terminationGracePeriodSeconds": 60,
+            "containers": [{"name": "runner", "image": "runner"}],
+            "volumes": [{"name": "runner-token", "secret": source}],
+        }
+        metadata = {"name": _pod_name(session), "labels": _labels(session)}
+        pod = self.server.core.create(kinds.PODS, "ns", {"metadata": metadata, "spec": spec})
+        return str(pod["metadata"]["uid"])
+
+    def start(self, session: str, token: str) -> str:
+        self.write_secret(session, token)
+        return self.start_pod(session)
+
+    def touch(self, session: str) -> None:
+        annotations = {NAMES.touched_at: str(self.server.core.version)}
+        patch = {"metadata": {"annotations": annotations}}
+        self.server.core.patch(kinds.PODS, "ns", _pod_name(session), patch)
+
+    def delete_pod(self, session: str, *, grace_s: int | None = None) -> None:
+        options = DeleteOptions(grace_s=grace_s)
+        self.server.core.delete(kinds.PODS, "ns", _pod_name(session), options)
+
+    def phase(self, session: str) -> str:
+        try:
+            pod = self.server.core.get(kinds.PODS, "ns", _pod_name(session))
+        except Refusal:
+            return "gone"
+        return str(pod["status"]["phase"])
+
+    def file(self, uid: str) -> str:
+        return (self.root / uid / "bot-token").read_text()
+
+
+def _labels(session: str) -> dict[str, str]:
+    return {NAMES.session_id: session, NAMES.managed: "true"}
+
+
+def _pod_name(session: str) -> str:
+    return f"session-{session}-runner"
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture
+async def box(issuer: Issuer, tmp_path: Path) -> AsyncIterator[Box]:
+    core = Core(SystemClock())
+    core.create(kinds.NAMESPACES, "", {"metadata": {"name": "ns"}})
+    async with ApiServer(core) as server:
+        yield Box(server, issuer, ManualClock(), tmp_path)
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def only(report: FleetReport) -> SessionReport:
+    (session,) = report.sessions
+    return session
+
+
+async def wait_running(fleet: Fleet, count: int = 1) -> None:
+    def running() -> bool:
+        states = [session.state for session in fleet.report().sessions]
+        return states.count("running") == count and fleet.report().grpc_calls >= count
+
+    await wait_until(running)
+
+
+async def test_fresh_tokens_cost_nothing(box: Box) -> None:
+    for session in ("a", "b", "c"):
+        box.start(session, box.fresh(900))
+    async with box.fleet() as fleet:
+        await wait_running(fleet, 3)
+        await wait_until(lambda: all(s.grpc_calls > 20 for s in fleet.report().sessions))
+        box.clock.advance(899)
+    report = fleet.report()
+
+    assert report.expired_token_seconds == 0
+    assert (report.unauthenticated, report.reauthentications, report.rejections) == (0, 0, 0)
+    assert report.worst is None
+    assert {session.containers for session in report.sessions} == {1}
+
+
+async def test_pods_are_brought_to_running_through_their_status(box: Box) -> None:
+    box.start("a", box.fresh(900))
+    async with box.fleet():
+        await wait_until(lambda: box.phase("a") == "Running")
+
+    assert box.server.requests["patch", "pods/status"] == 1
+
+
+async def test_token_left_to_die_costs_exactly_its_gap(box: Box) -> None:
+    uid = box.start("a", box.fresh(10))
+    async with box.fleet() as fleet:
+        await wait_running(fleet)
+        box.clock.advance(15)
+        assert only(fleet.report()).expired_token_seconds == 5
+        await wait_until(lambda: fleet.report().unauthenticated > 0)
+
+        token = box.fresh(100)
+        box.write_secret("a", token)
+        box.clock.advance(7)
+        box.touch("a")
+        await wait_until(lambda: box.file(uid) == token)
+        box.clock.advance(90)
+        assert only(fleet.report()).expired_token_seconds == 12
+        assert only(fleet.report()).expires_at_s == box.clock.wall() + 3
+
+        box.clock.advance(4)
+    report = fleet.report()
+
+    assert report.expired_token_seconds == 13
+    assert report.worst == only(report)
+
+
+async def test_memory_of_a_runner_is_refused_once_for_a_token_that_died_in_it(box: Box) -> None:
+    uid = box.start("a", box.fresh(10))
+    rates = Rates(push_s=(0.02, 0.05), reconnect_s=NEVER_S)
+    async with box.fleet(rates=rates) as fleet:
+        await wait_running(fleet)
+        token = box.fresh(100)
+        box.write_secret("a", token)
+        box.touch("a")
+        await wait_until(lambda: box.file(uid) == token)
+        calls = fleet.report().grpc_calls
+        box.clock.advance(20)
+        await wait_until(lambda: fleet.report().grpc_calls > calls + 10)
+        report = fleet.report()
+
+    assert (report.reauthentications, report.rejections) == (1, 1)
+    assert (report.unauthenticated, report.expired_token_seconds) == (0, 0)
+
+
+async def test_touch_projects_at_once(box: Box) -> None:
+    uid = box.start("a", box.fresh(100))
+    async with box.fleet() as fleet:
+        await wait_running(fleet)
+        token = box.fresh(200)
+        box.write_secret("a", token)
+        began = time.monotonic()
+        box.touch("a")
+        await wait_until(lambda: box.file(uid) == token)
+
+        assert time.monotonic() - began >= 0.15
+
+
+async def test_change_without_a_touch_waits_for_the_drawn_sync(box: Box) -> None:
+    uid = box.start("a", box.fresh(100))
+    async with box.fleet(delay=(0.6, 0.7)) as fleet:
+        await wait_running(fleet)
+        token = box.fresh(200)
+        began = time.monotonic()
+        box.write_secret("a", token)
+        await wait_until(lambda: box.file(uid) == token)
+
+        assert time.monotonic() - began >= 0.6
+
+
+async def test_stale_touch_projects_the_old_value_until_the_next_drawn_sync(box: Box) -> None:
+    uid = box.start("a", box.fresh(100))
+    async with box.fleet(delay=(1.0, 1.5)) as fleet:
+        await wait_running(fleet)
+        fleet.set_stale_touches(1.0)
+        old, new = box.fresh(200), box.fresh(300)
+        box.write_secret("a", old)
+        box.write_secret("a", new)
+        box.touch("a")
+
+        await wait_until(lambda: box.file(uid) == old)
+        assert only(fleet.report()).expires_at_s == box.clock.wall() + 200
+        await wait_until(lambda: box.file(uid) == new)
+
+
+async def test_missing_secret_blocks_the_pod_until_a_retry_finds_it(box: Box) -> None:
+    box.start_pod("a")
+    async with box.fleet() as fleet:
+        await wait_until(lambda: box.server.requests["get", "secrets"] >= 2)
+        assert box.phase("a") == "Pending"
+        assert only(fleet.report()).state == "pending"
+        assert only(fleet.report()).containers == 0
+
+        box.write_secret("a", box.fresh(100))
+        await wait_running(fleet)
+        assert only(fleet.report()).expired_token_seconds == 0
+
+
+async def test_restarted_session_gets_a_container_account_of_its_own(box: Box) -> None:
+    old = box.start("a", box.fresh(10))
+    async with box.fleet() as fleet:
+        await wait_running(fleet)
+        box.clock.advance(12)
+        box.delete_pod("a")
+        await wait_until(lambda: box.phase("a") == "gone")
+        box.clock.advance(1000)
+        await wait_until(lambda: only(fleet.report()).state == "ended")
+        assert only(fleet.report()).expired_token_seconds == 2
+        assert not (box.root / old).exists()
+
+        box.start("a", box.issuer.issued[-1])
+        await wait_running(fleet)
+        box.clock.advance(3)
+        report = only(fleet.report())
+
+    assert (report.containers, report.expired_token_seconds) == (2, 5)
+
+
+async def test_deleted_pod_keeps_its_runner_through_its_grace(box: Box) -> None:
+    uid = box.start("a", box.fresh(100))
+    async with box.fleet(grace_s=1.0) as fleet:
+        await wait_running(fleet)
+        box.delete_pod("a")
+        await wait_until(lambda: only(fleet.report()).state == "stopping")
+        calls = fleet.report().grpc_calls
+        await wait_until(lambda: fleet.report().grpc_calls > calls + 3)
+        assert box.file(uid)
+        await wait_until(lambda: box.phase("a") == "gone")
+
+
+@pytest.mark.parametrize("compacted", [False, True], ids=["resumed", "version-gone"])
+async def test_outage_of_the_api_server_is_caught_up_with(box: Box, compacted: bool) -> None:
+    uid, _ = box.start("a", box.fresh(100)), box.start("b", box.fresh(100))
+    async with box.fleet() as fleet:
+        await wait_running(fleet, 2)
+        await box.server.away()
+        token = box.fresh(200)
+        box.write_secret("a", token)
+        box.touch("a")
+        box.delete_pod("b", grace_s=0)
+        if compacted:
+            box.server.core.compact()
+        await box.server.back()
+
+        await wait_until(lambda: box.file(uid) == token)
+        await wait_until(lambda: [s.state for s in fleet.report().sessions].count("ended") == 1)
+
+
+async def test_open_stream_outlives_its_token_but_no_new_call_passes(box: Box) -> None:
+    seen: list[bool] = []
+
+    def note(_session: SessionKey, accepted: bool) -> None:
+        seen.append(accepted)
+
+    async with SessionServer(box.issuer.verify, box.clock, note) as server:
+        channel = Channel(server.target)
+        metadata = (("authorization", f"Bearer {box.fresh(10)}"), (SESSION_HEADER, "ns/a"))
+        stream = channel.watch(b"", metadata=metadata)
+        await stream.read()
+        box.clock.advance(10)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.push(b"", metadata=metadata)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert not stream.done()
+        stream.cancel()
+        await channel.close()
+
+    assert seen == [True, False]
+
+
+async def test_forged_signature_is_refused(box: Box) -> None:
+    async with SessionServer(box.issuer.verify, box.clock, lambda *_: None) as server:
+        channel = Channel(server.target)
+        forged = Issuer().token(box.clock.wall() + 100)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.push(b"", metadata=(("authorization", f"Bearer {forged}"),))
+        await channel.close()
+
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_nothing_that_is_said_shows_a_token(
+    box: Box, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    box.start("a", box.fresh(5))
+    box.start("b", "not-a-token-but-secret")
+    with structlog.testing.capture_logs() as logs:
+        async with box.fleet() as fleet:
+            await wait_running(fleet, 2)
+            box.clock.advance(10)
+            await wait_until(lambda: fleet.report().unauthenticated > 3)
+            await box.server.away()
+            await wait_until(lambda: any(e["event"] == "lab_watch_failed" for e in logs))
+            said = repr(vars(fleet))
+            await box.server.back()
+
+    said += f"{logs} {caplog.text} {fleet.report()}"
+    hidden = [*box.issuer.issued, "not-a-token-but-secret", box.server.admin_token]
+    assert not [value for value in hidden if value in said]
+
+
+async def test_volumes_are_gone_when_the_fleet_is(box: Box) -> None:
+    box.start("a", box.fresh(100))
+    async with box.fleet(rates=QUIET) as fleet:
+        await wait_running(fleet)
+        assert list(box.root.iterdir())
+
+    assert not list(box.root.iterdir())
+    assert only(fleet.report()).state == "ended"
+
+
+async def test_error_of_the_caller_leaves_the_fleet_unwrapped(box: Box) -> None:
+    with pytest.raises(LookupError):
+        async with box.fleet():
+            raise LookupError

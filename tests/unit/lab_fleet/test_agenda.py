@@ -1,0 +1,34 @@
+"""The agenda gives each key back once, in order, at its last instant."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.lab.kubelet.agenda import Agenda
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["set", "hasten", "drop"]), st.integers(0, 5), st.integers(0, 20))
+)
+
+
+@given(steps, st.integers(0, 20))
+def test_agenda_agrees_with_a_plain_dict(steps: list[tuple[str, int, int]], now: int) -> None:
+    agenda: Agenda[int] = Agenda()
+    model: dict[int, int] = {}
+    for verb, key, at in steps:
+        if verb == "drop":
+            agenda.drop(key)
+            model.pop(key, None)
+        elif verb == "set":
+            agenda.set(key, at)
+            model[key] = at
+        else:
+            agenda.hasten(key, at)
+            model[key] = min(at, model.get(key, at))
+
+    taken = agenda.due(now, limit=100)
+
+    expected = {key for key, at in model.items() if at <= now}
+    assert sorted(taken) == sorted(expected)
+    assert [model[key] for key in taken] == sorted(model[key] for key in expected)
+    left = [at for key, at in model.items() if key not in expected]
+    assert agenda.next_at() == min(left, default=None)
