@@ -1,0 +1,1 @@
+"""What the cluster holds, kept current: the list/watch protocol, its I/O shell, and the store."""

@@ -1,0 +1,400 @@
+"""The list/watch protocol: next request, the wait before it, what to hand on (pure).
+
+`ListWatch` is told what happened (`page`, `opened`, `event`, `closed`, `failed`) and answers with
+what to emit; between two requests it is asked for `pause` and `request`. Time and chance come in
+as arguments. It follows client-go's reflector.go, save that a 410 means the same as a status and
+as an event, and that a transport fault costs a watch at the same version, not a list.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from reconciler.errors import (
+    Forbidden,
+    Gone,
+    KubeError,
+    ServerError,
+    TooManyRequests,
+    TransportError,
+    Unauthorized,
+    VersionTooLarge,
+    WireError,
+)
+from reconciler.informer.audit import Audit
+from reconciler.informer.backoff import BASE_S, Backoff
+from reconciler.informer.steps import (
+    Apply,
+    Emit,
+    Fact,
+    List,
+    ListWatchStats,
+    Mark,
+    Pause,
+    Replace,
+    Watch,
+)
+from reconciler.kube.api import Event, Meta, Page
+
+PAGE_LIMIT = 500
+"""Items a page of a consistent list. Source: client-go pager.go."""
+
+WATCH_S = (240.0, 300.0)
+"""A watch's life: jittered, so that a fleet's watches do not end together; under the 5 min after
+which load balancers and proxies drop flows."""
+
+IDLE_S = 75.0
+"""Longest silence of a server that sends bookmarks: about one a minute (k/k PR #90560)."""
+
+IDLE_GRACE_S = 5.0
+"""Without bookmarks silence is legal until the server ends the watch. Source: kube-rs PR #1945."""
+
+SHORT_S = 1.0
+"""A clean close before this is no normal end. Source: client-go "very short watch"."""
+
+STREAK = 3
+"""Watches in a row that brought nothing but an error or a close: then the version is suspect
+(stale versions are closed cleanly, with no 410, where no watch cache stands before etcd)."""
+
+FORBIDDEN_S = (30.0, 60.0)
+"""Rights are granted by humans; asking more often only fills the audit log."""
+
+PATIENCE_S = 60.0
+"""Longest Retry-After that is obeyed: a mistaken hour would outlast every token."""
+
+
+@dataclass(slots=True)
+class _Counts:
+    lists: int = 0
+    relists: int = 0
+    watches: int = 0
+    events: int = 0
+    bookmarks: int = 0
+    skipped: int = 0
+    short_watches: int = 0
+    idle_watches: int = 0
+    errors: int = 0
+    drift_found: int = 0
+
+
+@dataclass(slots=True)
+class _Listing:
+    """A list under way, of which all pages are fetched before anybody sees one."""
+
+    version: str
+    limit: int
+    audit: bool
+    continue_token: str = ""
+    first_version: str = ""
+    items: list[Meta] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Watching:
+    """The watch under way; `events` counts everything that carried a version."""
+
+    timeout_s: int
+    asked_at: float
+    opened_at: float | None = None
+    heard_at: float = 0.0
+    events: int = 0
+
+
+class ListWatch:
+    """One list/watch loop's state between its requests.
+
+    Args:
+        uniform: Returns a random number between its two arguments (`Random.uniform`).
+    """
+
+    def __init__(self, uniform: Callable[[float, float], float]) -> None:
+        self._uniform = uniform
+        self._backoff = Backoff(uniform)
+        self._counts = _Counts()
+        self._version = ""
+        self._must_list = True
+        self._consistent = True
+        self._demanded = False
+        self._listing: _Listing | None = None
+        self._watching: _Watching | None = None
+        self._audit = Audit(uniform)
+        self._bookmarks = False
+        self._fruitless = 0
+        self._failures = 0
+        self._watch_failing = False
+        self._forbidden = False
+        self._last_error = ""
+        self._backoff_s = 0.0
+        self._next_at = 0.0
+        self._floor_at = 0.0
+
+    # What to do next.
+
+    def pause(self, now_at: float) -> Pause:
+        """Return how long to wait before `request`."""
+        floor_s = max(0.0, self._floor_at - now_at)
+        return Pause(max(floor_s, self._next_at - now_at), floor_s)
+
+    def request(self, now_at: float) -> List | Watch:
+        """Decide the next request; the caller sends it at once."""
+        if self._listing is None and (self._must_list or self._demanded):
+            self._listing = self._start_list()
+        elif self._listing is None and self._audit.is_due(now_at):
+            self._listing = _Listing("", PAGE_LIMIT, audit=True)
+        self._next_at = self._floor_at = now_at
+        if (listing := self._listing) is not None:
+            self._counts.lists += 1
+            version = "" if listing.continue_token else listing.version
+            return List(version, listing.limit, listing.continue_token)
+        self._counts.watches += 1
+        self._watching = _Watching(int(self._uniform(*WATCH_S)), now_at)
+        return Watch(self._version, self._watching.timeout_s)
+
+    def demand(self) -> None:
+        """Have the next list, a consistent one, start with the next request."""
+        self._demanded = True
+
+    @property
+    def fresh_list(self) -> bool:
+        """Whether the next list would still have to start (none is under way)."""
+        return self._listing is None
+
+    @property
+    def idle_s(self) -> float:
+        """Longest silence to accept on the open watch, in seconds."""
+        if self._bookmarks or self._watching is None:
+            return IDLE_S
+        return self._watching.timeout_s + IDLE_GRACE_S
+
+    # What happened.
+
+    def page(self, page: Page[Meta], now_at: float) -> tuple[Emit, ...]:
+        """Take one page; the last one completes the list."""
+        listing = self._listing
+        assert listing is not None, "a page without a list"  # noqa: S101 - the caller's order
+        listing.first_version = listing.first_version or page.version
+        if not listing.first_version:
+            return self.failed(WireError("a list names no version"), now_at)
+        listing.items.extend(page.items)
+        listing.continue_token = page.continue_token
+        self._counts.skipped += page.skipped
+        if page.continue_token:
+            return ()
+        self._listing = None
+        replace = Replace(tuple(listing.items), listing.first_version, listing.audit)
+        recovered = self._healthy(now_at, "list_recovered")
+        if listing.audit:
+            self._audit.hold(replace, now_at)
+            return recovered
+        self._audit.listed(now_at)
+        self._counts.relists += bool(self._version)
+        self._version = replace.version
+        self._must_list = self._consistent = False
+        return (*recovered, replace)
+
+    def opened(self, now_at: float) -> None:
+        """The server began to answer the watch; silence counts from here."""
+        if self._watching is not None:
+            self._watching.opened_at = self._watching.heard_at = now_at
+
+    def event(self, event: Event[Meta], now_at: float) -> tuple[Emit, ...]:
+        """Take one event of the open watch."""
+        if self._watching is not None:
+            self._watching.heard_at = now_at
+        if not event.version:
+            self._counts.skipped += 1
+            return ()
+        if self._watching is not None:
+            self._watching.events += 1
+        self._fruitless = 0
+        self._version = event.version
+        emits = self._audit.place(event.version, self._emit_of(event))
+        return (*self._healthy(now_at, "watch_recovered"), *emits)
+
+    def closed(self, now_at: float) -> tuple[Emit, ...]:
+        """The server ended the watch cleanly: go on from the last version, unless it was short.
+
+        A close within `SHORT_S` is never followed at once (hot loop); it is a failure only if the
+        watch brought nothing.
+        """
+        watching, self._watching = self._watching, None
+        lived_s = now_at - (watching.opened_at or watching.asked_at) if watching else SHORT_S
+        if watching is None or lived_s >= SHORT_S:
+            self._fruitless = 0
+            return (*self._healthy(now_at, "watch_recovered"), *self._release_overdue(now_at))
+        if watching.events:
+            self._next_at = now_at + self._uniform(BASE_S, 2 * BASE_S)
+            return self._release_overdue(now_at)
+        self._counts.short_watches += 1
+        self._count_fruitless()
+        return self._failed("watch_restarted", "closed at once", now_at)
+
+    def interrupted(self) -> None:
+        """We ended the watch ourselves; it says nothing about the server."""
+        self._watching = None
+
+    def failed(self, error: KubeError | WireError, now_at: float) -> tuple[Emit, ...]:
+        """Take the failure of the request under way, at its start or in its stream."""
+        self._counts.errors += 1
+        if self._listing is not None:
+            return self._list_failed(self._listing, error, now_at)
+        idle = isinstance(error, TransportError) and self._is_idle(now_at)
+        started = self._watching is not None and self._watching.opened_at is not None
+        self._watching = None
+        self._judge_watch(error, started=started)
+        if not idle:
+            return self._failed("watch_restarted", str(error), now_at, error)
+        self._counts.idle_watches += 1
+        facts = self._failed("watch_idle", str(error), now_at, error)
+        return (*facts, *self._release_overdue(now_at))
+
+    def found_drift(self, differences: int) -> None:
+        """Count what an audit's `Replace` changed."""
+        self._counts.drift_found += differences
+
+    # Lists.
+
+    def _start_list(self) -> _Listing:
+        """Begin a list that the store will be made equal to.
+
+        The first one is consistent (version ""): "0" may answer from the past of a lagging
+        API server (k/k #59848), and a token's deadline read there is a wrong one. Later ones ask
+        for nothing older than what we saw, unpaged, which a server answers from memory.
+        """
+        self._must_list = True
+        if self._demanded:
+            self._demanded = False
+            self._consistent = True
+        if self._consistent:
+            return _Listing("", PAGE_LIMIT, audit=False)
+        return _Listing(self._version, 0, audit=False)
+
+    def _list_failed(
+        self, listing: _Listing, error: KubeError | WireError, now_at: float
+    ) -> tuple[Emit, ...]:
+        """Answer a failed page: the same page again, unless the error names a way out.
+
+        A first page leaves nothing to keep; what was wanted meanwhile is heeded at the next try.
+        """
+        if isinstance(error, Gone) and listing.continue_token:
+            self._listing = _Listing(listing.version, 0, listing.audit)
+            self._last_error = str(error)
+            return ()
+        if isinstance(error, (Gone, VersionTooLarge)) and listing.version:
+            self._listing = None
+            self._consistent = True
+            self._last_error = str(error)
+            return ()
+        if listing.audit:
+            self._audit.failed(now_at)
+        if listing.audit or not listing.continue_token or not _is_transient(error):
+            self._listing = None
+        return self._failed("list_failed", str(error), now_at, error)
+
+    # Watches.
+
+    def _judge_watch(self, error: KubeError | WireError, *, started: bool) -> None:
+        """Decide whether the version can still be trusted after a failed watch."""
+        if isinstance(error, Gone):
+            self._must_list = True
+        elif isinstance(error, VersionTooLarge):
+            self._must_list = self._consistent = True
+        elif isinstance(error, (TransportError, TooManyRequests, Unauthorized, Forbidden)):
+            return
+        elif started or not isinstance(error, ServerError):
+            self._count_fruitless()
+
+    def _is_idle(self, now_at: float) -> bool:
+        """Say whether the open watch has been silent for as long as is accepted."""
+        watching = self._watching
+        if watching is None or watching.opened_at is None:
+            return False
+        return now_at - watching.heard_at > self.idle_s - 0.1
+
+    def _count_fruitless(self) -> None:
+        self._fruitless += 1
+        if self._fruitless >= STREAK:
+            self._fruitless = 0
+            self._must_list = True
+
+    def _emit_of(self, event: Event[Meta]) -> Emit:
+        if event.type == "BOOKMARK":
+            self._counts.bookmarks += 1
+            self._bookmarks = True
+            return Mark(event.version)
+        if event.type == "SKIPPED" or event.object is None:
+            self._counts.skipped += 1
+            return Mark(event.version)
+        self._counts.events += 1
+        return Apply(event.type, event.object)
+
+    def _release_overdue(self, now_at: float) -> tuple[Emit, ...]:
+        """Go on from a safety list that the stream did not reach, though its server is there."""
+        overdue = self._audit.take_overdue(now_at)
+        if overdue is None:
+            return ()
+        self._version = overdue.version
+        return (overdue,)
+
+    # Failures and health.
+
+    def _failed(
+        self, name: str, text: str, now_at: float, error: Exception | None = None
+    ) -> tuple[Emit, ...]:
+        """Back off, and report the first failure of a streak; a missing right always once."""
+        self._failures += 1
+        self._watch_failing |= name != "list_failed"
+        self._last_error = text
+        wait_s = self._backoff.failed(now_at)
+        if isinstance(error, Forbidden):
+            wait_s = max(wait_s, self._uniform(*FORBIDDEN_S))
+        asked_s = error.retry_after_s if isinstance(error, KubeError) else None
+        floor_s = min(asked_s or 0.0, PATIENCE_S)
+        self._backoff_s = max(wait_s, floor_s)
+        self._next_at = now_at + self._backoff_s
+        self._floor_at = now_at + floor_s
+        if isinstance(error, Forbidden) and not self._forbidden:
+            self._forbidden = True
+            name = "list_forbidden" if name == "list_failed" else "watch_forbidden"
+            return (Fact(name, text, self._failures),)
+        return (Fact(name, text, self._failures),) if self._failures == 1 else ()
+
+    def _healthy(self, now_at: float, name: str) -> tuple[Emit, ...]:
+        """Note a sign of life: an event, a complete list, or a watch that lived and ended well.
+
+        A list between watches that fail ends no streak: the next watch would only begin it again.
+        """
+        self._backoff.healthy(now_at)
+        self._backoff_s = 0.0
+        if self._watch_failing and name == "list_recovered":
+            return ()
+        self._forbidden = self._watch_failing = False
+        failures, self._failures = self._failures, 0
+        return (Fact(name, self._last_error, failures),) if failures else ()
+
+    def stats(self) -> ListWatchStats:
+        counts = self._counts
+        return ListWatchStats(
+            state="listing" if self._must_list or self._listing else "watching",
+            version=self._version,
+            lists=counts.lists,
+            relists=counts.relists,
+            watches=counts.watches,
+            events=counts.events,
+            bookmarks=counts.bookmarks,
+            skipped=counts.skipped,
+            short_watches=counts.short_watches,
+            idle_watches=counts.idle_watches,
+            errors=counts.errors,
+            failures=self._failures,
+            backoff_s=self._backoff_s,
+            last_error=self._last_error,
+            drift_found=counts.drift_found,
+        )
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        return f"<ListWatch {stats.state} at {stats.version or 'nothing'}>"
+
+
+def _is_transient(error: KubeError | WireError) -> bool:
+    return isinstance(error, KubeError) and error.transient

@@ -1,0 +1,224 @@
+"""The objects of one kind as last seen, with the indexes that the controller asks (pure)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from reconciler.informer.versions import has_reached, is_newer
+from reconciler.kube.api import Meta
+from reconciler.names import SessionKey
+
+ObjectEvent = Literal["ADDED", "MODIFIED", "DELETED"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object before and after; None = absent. Either session key may need work.
+
+    From an event `old` and `new` may differ in UID (recreated) or in session (label edited).
+    """
+
+    old: Meta | None
+    new: Meta | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """`scopes` counts the namespaces (or "all") whose first list is in."""
+
+    kind: str
+    objects: int
+    sessions: int
+    namespaces: int
+    scopes: int
+
+
+class Store:
+    """Every object of one kind by namespace and name, and its session's names.
+
+    Three sources feed it: lists (`replace`), watch events (`apply`, `mark`) and the answers of our
+    own writes (`accept`). The first two are ordered against each other by their reader; answers may
+    come at any moment. An object newer than its scope's version can only be such an answer.
+
+    Order: every call leaves objects, indexes and versions in one consistent state.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._objects: dict[str, dict[str, Meta]] = {}
+        self._sessions: dict[SessionKey, tuple[str, ...]] = {}
+        self._versions: dict[str | None, str] = {}
+
+    def apply(self, event_type: ObjectEvent, meta: Meta) -> Change | None:
+        """Take one watch event; None where it changed nothing (known, or older than known)."""
+        self.mark(meta.version, self._scope_of(meta.namespace))
+        stored = self.get(meta.namespace, meta.name)
+        if event_type == "DELETED":
+            return self._apply_deletion(stored, meta)
+        if stored is not None and (_same(stored, meta) or is_newer(stored.version, meta.version)):
+            return None
+        self._put(stored, meta)
+        return Change(stored, meta)
+
+    def mark(self, version: str, namespace: str | None) -> None:
+        """Record how far a synced scope's stream has come, as a bookmark says it.
+
+        The last word counts even where its number is lower. Source: client-go
+        TestReflectorWatchHandler.
+        """
+        if namespace in self._versions:
+            self._versions[namespace] = version
+
+    def replace(self, items: Iterable[Meta], version: str, namespace: str | None) -> list[Change]:
+        """Make a scope equal to a complete list, except for answers newer than that list.
+
+        A list that is older than what the stream had reached is believed in full: history was
+        rewound (etcd restored), and dropping "older" objects would freeze the store for ever.
+
+        Args:
+            items: Every object of the scope.
+            version: The list's own version.
+            namespace: The scope; None = all namespaces.
+
+        Returns:
+            What changed: deletions first, then changes, then additions. An object under a new UID
+            is a deletion and an addition.
+        Cost: O(objects in the scope + items).
+        """
+        listed = {(item.namespace, item.name): item for item in items}
+        deleted: list[Change] = []
+        changed: list[Change] = []
+        reached = self.version(namespace)
+        for stored in self._in_scope(namespace):
+            key = stored.namespace, stored.name
+            new = listed.get(key)
+            if _survives(stored, reached, version) or (new is not None and _same(stored, new)):
+                listed.pop(key, None)
+            elif new is None or new.uid != stored.uid:
+                deleted.append(Change(stored, None))
+                self._remove(stored)
+            else:
+                changed.append(Change(stored, listed.pop(key)))
+                self._put(stored, new)
+        for new in listed.values():
+            self._put(None, new)
+        self._versions[namespace] = version
+        return [*deleted, *changed, *(Change(None, new) for new in listed.values())]
+
+    def accept(self, meta: Meta) -> Change | None:
+        """Take the answer of our own write at once, so that we read what we wrote.
+
+        Stored only where it is known to be newer; what cannot be compared waits for the watch.
+
+        Returns:
+            The change; None where the store knew as much already, or where the object is absent
+            although the stream has passed the answer: it was deleted meanwhile.
+        """
+        stored = self.get(meta.namespace, meta.name)
+        known = stored.version if stored is not None else self.version(meta.namespace)
+        if known is not None and not is_newer(meta.version, known):
+            return None
+        self._put(stored, meta)
+        return Change(stored, meta)
+
+    def version(self, namespace: str | None) -> str | None:
+        """Return how far the scope that covers `namespace` has come; None before its list."""
+        return self._versions.get(self._scope_of(namespace))
+
+    def synced(self, namespace: str | None) -> bool:
+        """Return whether a first complete list covers `namespace` (None = all of them)."""
+        return self.version(namespace) is not None
+
+    def get(self, namespace: str, name: str) -> Meta | None:
+        return self._objects.get(namespace, {}).get(name)
+
+    def by_session(self, key: SessionKey) -> tuple[Meta, ...]:
+        """Return the session's objects, by name; frozen, usually one."""
+        names = self._sessions.get(key, ())
+        return tuple(self._objects[key.namespace][name] for name in names)
+
+    def namespaces(self) -> frozenset[str]:
+        """Return the namespaces that hold at least one object."""
+        return frozenset(self._objects)
+
+    def snapshot(self) -> tuple[Meta, ...]:
+        """Return every object, a frozen copy. Cost: O(objects)."""
+        return tuple(meta for named in self._objects.values() for meta in named.values())
+
+    def stats(self) -> StoreStats:
+        return StoreStats(
+            kind=self.kind,
+            objects=len(self),
+            sessions=len(self._sessions),
+            namespaces=len(self._objects),
+            scopes=len(self._versions),
+        )
+
+    def __len__(self) -> int:
+        return sum(map(len, self._objects.values()))
+
+    def __repr__(self) -> str:
+        state = f"{len(self._versions)} synced" if self._versions else "not synced"
+        return f"<Store {self.kind} {len(self)} objects, {state}>"
+
+    def _apply_deletion(self, stored: Meta | None, last: Meta) -> Change | None:
+        """Remove what a DELETED event means, which may not be what is stored by now.
+
+        Same UID: it left the selection, even if our answer is newer than that. Should that answer
+        have brought it back, its own ADDED is still to come; were it kept instead, and not brought
+        back, nothing would ever remove it. Another UID: an older event is about its predecessor.
+        """
+        if stored is None:
+            return None
+        if stored.uid != last.uid and is_newer(stored.version, last.version):
+            return None
+        self._remove(stored)
+        return Change(stored, None)
+
+    def _scope_of(self, namespace: str | None) -> str | None:
+        return namespace if namespace in self._versions else None
+
+    def _in_scope(self, namespace: str | None) -> tuple[Meta, ...]:
+        if namespace is None:
+            return self.snapshot()
+        return tuple(self._objects.get(namespace, {}).values())
+
+    def _put(self, old: Meta | None, new: Meta) -> None:
+        self._objects.setdefault(new.namespace, {})[new.name] = new
+        if old is None or old.session_id != new.session_id:
+            if old is not None:
+                self._unindex(old)
+            self._index(new)
+
+    def _remove(self, old: Meta) -> None:
+        named = self._objects[old.namespace]
+        del named[old.name]
+        if not named:
+            del self._objects[old.namespace]
+        self._unindex(old)
+
+    def _index(self, meta: Meta) -> None:
+        """Enter an object under its session; without the label it belongs to none."""
+        if meta.session_id:
+            names = self._sessions.get(meta.key, ())
+            self._sessions[meta.key] = tuple(sorted((*names, meta.name)))
+
+    def _unindex(self, meta: Meta) -> None:
+        if not meta.session_id:
+            return
+        rest = tuple(name for name in self._sessions[meta.key] if name != meta.name)
+        if rest:
+            self._sessions[meta.key] = rest
+        else:
+            del self._sessions[meta.key]
+
+
+def _same(one: Meta, other: Meta) -> bool:
+    return one.version == other.version and one.uid == other.uid
+
+
+def _survives(stored: Meta, reached: str | None, listed: str) -> bool:
+    """Say whether a stored object is an answer that a list of version `listed` cannot know."""
+    if not is_newer(stored.version, listed):
+        return False
+    return reached is None or (is_newer(stored.version, reached) and has_reached(listed, reached))

@@ -1,0 +1,422 @@
+from collections.abc import Callable, Sequence
+from random import Random
+
+import pytest
+
+from reconciler.errors import (
+    Forbidden,
+    Gone,
+    Invalid,
+    KubeError,
+    NotFound,
+    ServerError,
+    TooManyRequests,
+    TransportError,
+    Unauthorized,
+    VersionTooLarge,
+    WireError,
+)
+from reconciler.informer.audit import EVERY_S
+from reconciler.informer.listwatch import (
+    FORBIDDEN_S,
+    IDLE_GRACE_S,
+    IDLE_S,
+    PATIENCE_S,
+    STREAK,
+    ListWatch,
+)
+from reconciler.informer.steps import Apply, Fact, List, Mark, Replace, Watch
+from tests.unit.informer.objects import added, bookmark, event, meta, page, skipped
+
+FIRST = List("", 500, "")
+Failure = KubeError | WireError
+
+
+def lowest(low: float, high: float) -> float:
+    return low
+
+
+def synced(version: int = 10) -> ListWatch:
+    machine = ListWatch(lowest)
+    assert machine.request(0.0) == FIRST
+    machine.page(page(version), 0.0)
+    return machine
+
+
+def watching(version: int = 10) -> ListWatch:
+    machine = synced(version)
+    assert machine.request(0.0) == Watch(str(version), 240)
+    machine.opened(0.0)
+    return machine
+
+
+def next_request(machine: ListWatch, now_at: float = 0.0) -> tuple[float, List | Watch]:
+    """Return the wait and what follows it."""
+    wait_s = machine.pause(now_at).wait_s
+    return round(wait_s, 6), machine.request(now_at + wait_s)
+
+
+class TestLists:
+    def test_the_first_list_is_consistent_and_paged_and_the_watch_starts_at_its_version(
+        self,
+    ) -> None:
+        machine = ListWatch(lowest)
+        assert next_request(machine) == (0.0, FIRST)
+        assert machine.page(page(10, meta("a"), continue_token="t"), 0.0) == ()
+        assert machine.request(0.0) == List("", 500, "t")
+        emits = machine.page(page(10, meta("b")), 0.0)
+        assert emits == (Replace((meta("a"), meta("b")), "10", audit=False),)
+        assert next_request(machine) == (0.0, Watch("10", 240))
+
+    def test_only_the_token_decides_on_more_pages(self) -> None:
+        machine = ListWatch(lowest)
+        machine.request(0.0)
+        assert machine.page(page(10, continue_token="t"), 0.0) == ()
+        machine.request(0.0)
+        assert machine.page(page(11), 0.0) == (Replace((), "10", audit=False),)
+
+    def test_an_expired_token_costs_one_unpaged_list_at_once(self) -> None:
+        machine = ListWatch(lowest)
+        machine.request(0.0)
+        machine.page(page(10, meta("a"), continue_token="t"), 0.0)
+        machine.request(0.0)
+        assert machine.failed(Gone("expired"), 0.0) == ()
+        assert next_request(machine) == (0.0, List("", 0, ""))
+        emits = machine.page(page(12, meta("b")), 0.0)
+        assert emits == (Replace((meta("b"),), "12", audit=False),)
+
+    def test_a_transport_failure_between_pages_repeats_the_page(self) -> None:
+        machine = ListWatch(lowest)
+        machine.request(0.0)
+        machine.page(page(10, meta("a"), continue_token="t"), 0.0)
+        machine.request(0.0)
+        machine.failed(TransportError("reset"), 0.0)
+        assert next_request(machine) == (0.8, List("", 500, "t"))
+
+    def test_a_relist_is_not_older_than_what_was_seen_and_unpaged(self) -> None:
+        machine = watching()
+        machine.event(added("a", 15), 5.0)
+        machine.failed(Gone("compacted"), 5.0)
+        assert next_request(machine, 5.0) == (0.8, List("15", 0, ""))
+        machine.page(page(20), 6.0)
+        assert machine.stats().relists == 1
+        assert next_request(machine, 6.0) == (0.0, Watch("20", 240))
+
+    @pytest.mark.parametrize("error", [Gone("g"), VersionTooLarge("t")])
+    def test_a_relist_whose_version_is_refused_asks_for_the_newest_at_once(
+        self, error: KubeError
+    ) -> None:
+        machine = watching()
+        machine.failed(Gone("compacted"), 5.0)
+        next_request(machine, 5.0)
+        machine.failed(error, 6.0)
+        assert next_request(machine, 6.0) == (0.0, FIRST)
+        machine.page(page(20), 7.0)
+        machine.request(7.0)
+        machine.failed(Gone("again"), 8.0)
+        assert next_request(machine, 8.0)[1] == List("20", 0, "")
+
+    def test_a_newest_list_that_is_refused_too_backs_off(self) -> None:
+        machine = ListWatch(lowest)
+        machine.request(0.0)
+        machine.failed(VersionTooLarge("odd"), 0.0)
+        assert next_request(machine) == (0.8, FIRST)
+
+    def test_a_list_without_a_version_is_refused(self) -> None:
+        machine = ListWatch(lowest)
+        machine.request(0.0)
+        machine.page(page("", meta("a")), 0.0)
+        assert machine.stats().errors == 1
+        assert next_request(machine) == (0.8, FIRST)
+
+    def test_unreadable_items_are_counted(self) -> None:
+        machine = ListWatch(lowest)
+        machine.request(0.0)
+        machine.page(page(10, skipped=2), 0.0)
+        assert machine.stats().skipped == 2
+
+    @pytest.mark.parametrize("error", [TransportError("x"), ServerError("x"), WireError("x")])
+    def test_a_failed_first_list_is_tried_again_with_growing_waits(self, error: Failure) -> None:
+        machine = ListWatch(lowest)
+        waits = []
+        for _ in range(7):
+            wait_s, request = next_request(machine)
+            assert request == FIRST
+            waits.append(wait_s)
+            machine.failed(error, 0.0)
+        assert waits == [0.0, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6]
+
+    def test_a_demanded_list_is_consistent_and_outlives_its_failure(self) -> None:
+        machine = watching()
+        machine.demand()
+        machine.interrupted()
+        assert next_request(machine, 5.0) == (0.0, FIRST)
+        machine.failed(TransportError("reset"), 5.0)
+        assert next_request(machine, 5.0) == (0.8, FIRST)
+        machine.page(page(20), 6.0)
+        assert next_request(machine, 6.0) == (0.0, Watch("20", 240))
+
+    def test_a_demand_during_a_list_costs_one_more(self) -> None:
+        machine = ListWatch(lowest)
+        machine.request(0.0)
+        machine.demand()
+        machine.page(page(10), 0.0)
+        assert next_request(machine) == (0.0, FIRST)
+
+
+def drop(machine: ListWatch, now_at: float) -> None:
+    machine.closed(now_at)
+
+
+def fail(error: Failure) -> Callable[[ListWatch, float], object]:
+    return lambda machine, now_at: machine.failed(error, now_at)
+
+
+WATCH = Watch("10", 240)
+RELIST = List("10", 0, "")
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["in stream", "at start"])
+@pytest.mark.parametrize(
+    ("error", "wait_s", "request_"),
+    [
+        (TransportError("reset"), 0.8, WATCH),
+        (ServerError("500", status=500), 0.8, WATCH),
+        (TooManyRequests("429", status=429), 0.8, WATCH),
+        (TooManyRequests("429", status=429, retry_after_s=7.0), 7.0, WATCH),
+        (ServerError("503", status=503, retry_after_s=0.1), 0.8, WATCH),
+        (TooManyRequests("429", status=429, retry_after_s=3600.0), PATIENCE_S, WATCH),
+        (Unauthorized("401", status=401), 0.8, WATCH),
+        (Forbidden("403", status=403), FORBIDDEN_S[0], WATCH),
+        (NotFound("404", status=404), 0.8, WATCH),
+        (Invalid("422", status=422), 0.8, WATCH),
+        (WireError("garbage"), 0.8, WATCH),
+        (Gone("410", status=410), 0.8, RELIST),
+        (VersionTooLarge("504", status=504), 0.8, FIRST),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_each_failure_of_a_watch_has_one_answer_wherever_it_shows(
+    error: Failure, wait_s: float, request_: List | Watch, opened: bool
+) -> None:
+    machine = synced()
+    machine.request(0.0)
+    if opened:
+        machine.opened(0.0)
+    machine.failed(error, 0.0)
+    assert next_request(machine) == (wait_s, request_)
+
+
+@pytest.mark.parametrize(
+    ("end", "relists"),
+    [
+        (drop, True),
+        (fail(ServerError("500 event", status=500)), True),
+        (fail(KubeError("400 event", status=400)), True),
+        (fail(WireError("garbage")), True),
+        (fail(TooManyRequests("429")), False),
+        (fail(TransportError("reset")), False),
+        (fail(Forbidden("403")), False),
+        (fail(Unauthorized("401")), False),
+    ],
+    ids=["short", "error", "refused", "garbage", "429", "transport", "403", "401"],
+)
+def test_only_fruitless_watches_in_a_row_cost_a_relist(
+    end: Callable[[ListWatch, float], object], relists: bool
+) -> None:
+    machine = synced()
+    now_at = 0.0
+    for _ in range(STREAK):
+        now_at += machine.pause(now_at).wait_s
+        assert isinstance(machine.request(now_at), Watch)
+        machine.opened(now_at)
+        end(machine, now_at)
+    assert machine.pause(now_at).wait_s >= 0.8
+    assert isinstance(machine.request(now_at + 60), List) is relists
+
+
+def test_an_event_between_ends_the_streak() -> None:
+    machine = synced()
+    for number in range(3 * STREAK):
+        assert isinstance(machine.request(0.0), Watch)
+        machine.opened(0.0)
+        machine.event(added("a", 11 + number), 0.0)
+        machine.failed(WireError("garbage"), 0.0)
+
+
+def test_a_server_error_at_the_start_never_costs_a_relist() -> None:
+    machine = synced()
+    for _ in range(3 * STREAK):
+        assert machine.request(0.0) == WATCH
+        machine.failed(ServerError("503", status=503), 0.0)
+
+
+class TestWatches:
+    def test_every_event_moves_the_version_even_backwards(self) -> None:
+        machine = watching()
+        emits = [
+            machine.event(added("a", 11), 1.0),
+            machine.event(event("MODIFIED", meta("a", 13)), 1.0),
+            machine.event(skipped(14), 1.0),
+            machine.event(bookmark(15), 1.0),
+            machine.event(event("DELETED", meta("a", 12)), 1.0),
+        ]
+        assert emits == [
+            (Apply("ADDED", meta("a", 11)),),
+            (Apply("MODIFIED", meta("a", 13)),),
+            (Mark("14"),),
+            (Mark("15"),),
+            (Apply("DELETED", meta("a", 12)),),
+        ]
+        machine.closed(240.0)
+        assert next_request(machine, 240.0) == (0.0, Watch("12", 240))
+        stats = machine.stats()
+        assert (stats.events, stats.bookmarks, stats.skipped, stats.relists) == (3, 1, 1, 0)
+
+    def test_an_event_without_a_version_is_skipped_and_moves_nothing(self) -> None:
+        machine = watching()
+        assert machine.event(skipped(""), 1.0) == ()
+        machine.closed(240.0)
+        assert machine.request(240.0) == WATCH
+
+    def test_a_watch_that_lived_is_followed_at_once(self) -> None:
+        machine = watching()
+        machine.closed(1.0)
+        assert next_request(machine, 1.0) == (0.0, WATCH)
+
+    def test_a_short_watch_that_brought_something_is_no_failure_yet_is_paced(self) -> None:
+        machine = watching()
+        machine.event(bookmark(11), 0.1)
+        machine.closed(0.2)
+        assert next_request(machine, 0.2) == (0.8, Watch("11", 240))
+        assert machine.stats().failures == 0
+
+    def test_a_watch_lasts_between_four_and_five_minutes(self) -> None:
+        lives = set()
+        for seed in range(100):
+            machine = ListWatch(Random(seed).uniform)
+            machine.request(0.0)
+            machine.page(page(10), 0.0)
+            request = machine.request(0.0)
+            assert isinstance(request, Watch)
+            lives.add(request.timeout_s)
+        assert 240 <= min(lives) < 250
+        assert 290 < max(lives) <= 300
+
+    def test_a_bookmark_arms_the_watchdog_for_good(self) -> None:
+        machine = watching()
+        assert machine.idle_s == 240 + IDLE_GRACE_S
+        machine.event(bookmark(11), 60.0)
+        assert machine.idle_s == IDLE_S
+        machine.closed(240.0)
+        machine.request(240.0)
+        assert machine.idle_s == IDLE_S
+
+    def test_silence_is_told_from_a_reset(self) -> None:
+        machine = watching()
+        machine.event(bookmark(11), 60.0)
+        assert machine.failed(TransportError("silent"), 60.0 + IDLE_S) == (
+            Fact("watch_idle", "silent", 1),
+        )
+        assert machine.stats().idle_watches == 1
+        assert next_request(machine, 135.0) == (0.8, Watch("11", 240))
+
+
+class TestReports:
+    def test_a_streak_is_reported_at_its_begin_and_its_end(self) -> None:
+        machine = watching()
+        facts: list[object] = []
+        for _ in range(5):
+            facts += machine.failed(TransportError("reset"), 0.0)
+            machine.request(0.0)
+            machine.opened(0.0)
+        facts += machine.event(bookmark(11), 1.0)
+        assert facts == [
+            Fact("watch_restarted", "reset", 1),
+            Fact("watch_recovered", "reset", 5),
+            Mark("11"),
+        ]
+
+    def test_a_missing_right_is_reported_once_even_amid_other_failures(self) -> None:
+        machine = ListWatch(lowest)
+        facts: list[object] = []
+        errors: Sequence[Failure] = [TransportError("away"), Forbidden("no"), Forbidden("no")]
+        for error in errors:
+            machine.request(0.0)
+            facts += machine.failed(error, 0.0)
+        assert facts == [Fact("list_failed", "away", 1), Fact("list_forbidden", "no", 2)]
+        machine.request(0.0)
+        assert machine.page(page(10), 0.0) == (
+            Fact("list_recovered", "no", 3),
+            Replace((), "10", audit=False),
+        )
+
+    def test_a_relist_between_failing_watches_is_no_recovery(self) -> None:
+        machine = watching()
+        machine.failed(Gone("410"), 0.0)
+        machine.request(0.0)
+        assert machine.page(page(20), 0.0) == (Replace((), "20", audit=False),)
+        machine.request(0.0)
+        machine.opened(0.0)
+        assert machine.failed(Gone("410"), 0.0) == ()
+        assert machine.stats().failures == 2
+
+    def test_only_the_servers_own_wish_is_a_floor(self) -> None:
+        machine = watching()
+        machine.failed(TooManyRequests("429", retry_after_s=0.5), 0.0)
+        pause = machine.pause(0.0)
+        assert (pause.wait_s, pause.floor_s) == (0.8, 0.5)
+
+    def test_stats_show_the_wait_until_health_returns(self) -> None:
+        machine = watching()
+        machine.failed(TransportError("reset"), 0.0)
+        assert (machine.stats().backoff_s, machine.stats().last_error) == (0.8, "reset")
+        machine.request(1.0)
+        machine.opened(1.0)
+        machine.event(bookmark(11), 1.0)
+        assert machine.stats().backoff_s == 0.0
+        assert repr(machine) == "<ListWatch watching at 11>"
+        assert repr(ListWatch(lowest)) == "<ListWatch listing at nothing>"
+
+
+class TestAudits:
+    DUE_AT = EVERY_S[0]
+
+    def audited(self) -> ListWatch:
+        machine = watching()
+        machine.event(bookmark(11), self.DUE_AT - 1)
+        machine.closed(self.DUE_AT)
+        assert next_request(machine, self.DUE_AT) == (0.0, FIRST)
+        assert machine.page(page(50), self.DUE_AT) == ()
+        assert machine.request(self.DUE_AT) == Watch("11", 240)
+        machine.opened(self.DUE_AT)
+        return machine
+
+    def test_a_safety_list_is_held_until_the_stream_reaches_it(self) -> None:
+        machine = self.audited()
+        assert machine.event(added("a", 12), self.DUE_AT) == (Apply("ADDED", meta("a", 12)),)
+        assert machine.event(bookmark(51), self.DUE_AT) == (
+            Replace((), "50", audit=True),
+            Mark("51"),
+        )
+        machine.found_drift(2)
+        assert (machine.stats().drift_found, machine.stats().relists) == (2, 0)
+
+    def test_a_stream_that_stays_behind_is_given_up_for_the_list(self) -> None:
+        machine = self.audited()
+        emits = machine.closed(self.DUE_AT + 240)
+        assert emits == (Replace((), "50", audit=True),)
+        assert machine.request(self.DUE_AT + 240) == Watch("50", 240)
+
+    def test_an_outage_is_no_drift(self) -> None:
+        machine = self.audited()
+        machine.event(bookmark(12), self.DUE_AT + 150)
+        machine.failed(TransportError("reset"), self.DUE_AT + 200)
+        assert next_request(machine, self.DUE_AT + 200)[1] == Watch("12", 240)
+
+    def test_a_failed_safety_list_does_not_stop_the_watch(self) -> None:
+        machine = watching()
+        machine.closed(self.DUE_AT)
+        assert machine.request(self.DUE_AT) == FIRST
+        machine.failed(ServerError("500"), self.DUE_AT)
+        assert next_request(machine, self.DUE_AT) == (0.8, WATCH)

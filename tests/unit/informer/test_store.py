@@ -1,0 +1,352 @@
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.informer.store import Change, Store
+from reconciler.kube.api import Meta
+from reconciler.names import SessionKey
+from tests.unit.informer.objects import meta
+
+
+def synced(*items: Meta, version: int | str = 10, namespace: str | None = None) -> Store:
+    store = Store("pods")
+    store.replace(items, str(version), namespace)
+    return store
+
+
+def check_indexes(store: Store) -> None:
+    """Compare every read with what a walk over all objects says."""
+    objects = store.snapshot()
+    assert len(store) == len(objects)
+    assert store.namespaces() == {item.namespace for item in objects}
+    keys = {item.key for item in objects if item.session_id}
+    assert store.stats().sessions == len(keys)
+    for key in keys:
+        expected = sorted((i for i in objects if i.key == key), key=lambda i: i.name)
+        assert store.by_session(key) == tuple(expected)
+    for item in objects:
+        assert store.get(item.namespace, item.name) is item
+
+
+class TestEvents:
+    def test_an_object_is_added_changed_and_deleted(self) -> None:
+        store = synced()
+        first, second = meta("a", 11), meta("a", 12)
+        assert store.apply("ADDED", first) == Change(None, first)
+        assert store.apply("MODIFIED", second) == Change(first, second)
+        assert store.apply("DELETED", meta("a", 13)) == Change(second, None)
+        assert store.apply("DELETED", meta("a", 13)) is None
+        assert store.version(None) == "13"
+
+    def test_the_same_version_is_no_change(self) -> None:
+        store = synced(meta("a", 5))
+        assert store.apply("ADDED", meta("a", 5)) is None
+
+    def test_an_older_event_is_dropped_yet_moves_the_version(self) -> None:
+        store = synced(meta("a", 9), version=10)
+        assert store.apply("MODIFIED", meta("a", 8)) is None
+        assert store.get("ns", "a") == meta("a", 9)
+        assert store.version(None) == "8"
+
+    def test_nine_is_older_than_ten(self) -> None:
+        store = synced(meta("a", 10))
+        assert store.apply("MODIFIED", meta("a", 9)) is None
+
+    def test_opaque_versions_are_taken_in_the_order_of_the_stream(self) -> None:
+        store = synced(meta("a", "zz"), version="zz")
+        assert store.apply("MODIFIED", meta("a", "aa")) is not None
+        assert store.apply("MODIFIED", meta("a", "aa")) is None
+
+    def test_a_recreated_object_carries_both_uids_in_one_change(self) -> None:
+        old, new = meta("a", 5, uid="one"), meta("a", 12, uid="two")
+        assert synced(old).apply("ADDED", new) == Change(old, new)
+
+    def test_a_late_deletion_of_a_predecessor_leaves_the_successor(self) -> None:
+        store = synced(meta("a", 12, uid="two"))
+        assert store.apply("DELETED", meta("a", 11, uid="one")) is None
+        assert len(store) == 1
+
+    def test_a_deletion_of_a_successor_that_we_never_saw_removes_its_predecessor(self) -> None:
+        store = synced(meta("a", 5, uid="one"))
+        assert store.apply("DELETED", meta("a", 12, uid="two")) is not None
+        assert len(store) == 0
+
+    def test_an_object_that_leaves_the_selection_is_removed_even_if_our_answer_is_newer(
+        self,
+    ) -> None:
+        store = synced(meta("a", 9))
+        store.accept(meta("a", 14))
+        assert store.apply("DELETED", meta("a", 12)) == Change(meta("a", 14), None)
+
+    def test_a_changed_session_label_moves_the_index_and_names_both_sessions(self) -> None:
+        old, new = meta("a", 5, session="one"), meta("a", 12, session="two")
+        store = synced(old)
+        assert store.apply("MODIFIED", new) == Change(old, new)
+        assert store.by_session(SessionKey("ns", "one")) == ()
+        assert store.by_session(SessionKey("ns", "two")) == (new,)
+
+    def test_an_object_without_the_label_belongs_to_no_session(self) -> None:
+        store = synced(meta("a", 5))
+        store.apply("MODIFIED", meta("a", 12, session=""))
+        assert store.by_session(SessionKey("ns", "")) == ()
+        assert (len(store), store.stats().sessions) == (1, 0)
+        store.apply("DELETED", meta("a", 13, session=""))
+        assert len(store) == 0
+
+    def test_two_objects_share_a_session_and_empty_index_entries_go(self) -> None:
+        store = synced(meta("b", 5, session="s"), meta("a", 6, session="s"))
+        key = SessionKey("ns", "s")
+        assert [item.name for item in store.by_session(key)] == ["a", "b"]
+        store.apply("DELETED", meta("a", 11, session="s"))
+        store.apply("DELETED", meta("b", 12, session="s"))
+        assert store.stats().sessions == 0
+        assert store.namespaces() == frozenset()
+
+
+class TestReplace:
+    def test_deletions_come_first_then_changes_then_additions(self) -> None:
+        store = synced(meta("a", 1), meta("b", 2), meta("c", 3))
+        changes = store.replace([meta("d", 11), meta("b", 12), meta("c", 3)], "20", None)
+        assert changes == [
+            Change(meta("a", 1), None),
+            Change(meta("b", 2), meta("b", 12)),
+            Change(None, meta("d", 11)),
+        ]
+
+    def test_a_recreation_in_a_gap_is_a_deletion_and_an_addition(self) -> None:
+        old, new = meta("a", 1, uid="one"), meta("a", 12, uid="two")
+        assert synced(old).replace([new], "20", None) == [Change(old, None), Change(None, new)]
+
+    def test_a_second_relist_does_not_delete_again(self) -> None:
+        store = synced(meta("a", 1))
+        assert len(store.replace([], "20", None)) == 1
+        assert store.replace([], "21", None) == []
+        assert store.apply("DELETED", meta("a", 22)) is None
+
+    def test_a_namespace_is_replaced_without_its_neighbours(self) -> None:
+        store = Store("pods")
+        store.replace([meta("a", 1, namespace="x")], "5", "x")
+        store.replace([meta("a", 2, namespace="y")], "6", "y")
+        assert (store.synced("x"), store.synced("z"), store.synced(None)) == (True, False, False)
+        assert store.replace([], "9", "x") == [Change(meta("a", 1, namespace="x"), None)]
+        assert (store.version("x"), store.version("y")) == ("9", "6")
+        assert store.namespaces() == {"y"}
+
+    def test_one_list_of_everything_syncs_each_namespace(self) -> None:
+        store = synced(version=7)
+        assert store.synced("any")
+        assert store.version("any") == "7"
+
+    def test_an_empty_list_counts_as_synced(self) -> None:
+        assert not Store("pods").synced(None)
+        assert synced().synced(None)
+
+    def test_history_that_was_rewound_is_believed(self) -> None:
+        store = synced(meta("a", 900), meta("b", 901), version=1000)
+        store.accept(meta("c", 1001))
+        changes = store.replace([meta("a", 90)], "100", None)
+        assert Change(meta("a", 900), meta("a", 90)) in changes
+        assert [item.name for item in store.snapshot()] == ["a"]
+
+
+class TestOwnAnswers:
+    def test_an_answer_is_read_at_once_and_its_event_changes_nothing(self) -> None:
+        store = synced(meta("a", 5))
+        assert store.accept(meta("a", 12)) == Change(meta("a", 5), meta("a", 12))
+        assert store.apply("MODIFIED", meta("a", 11)) is None
+        assert store.apply("MODIFIED", meta("a", 12)) is None
+        assert store.get("ns", "a") == meta("a", 12)
+
+    def test_an_answer_that_the_watch_overtook_is_ignored(self) -> None:
+        store = synced(meta("a", 5))
+        store.apply("MODIFIED", meta("a", 14))
+        assert store.accept(meta("a", 12)) is None
+
+    def test_an_answer_for_an_object_deleted_meanwhile_is_ignored(self) -> None:
+        store = synced(meta("a", 5))
+        store.apply("DELETED", meta("a", 14))
+        assert store.accept(meta("a", 12)) is None
+        assert len(store) == 0
+
+    def test_a_creation_is_stored_before_its_event(self) -> None:
+        store = synced(version=10)
+        assert store.accept(meta("a", 12)) == Change(None, meta("a", 12))
+
+    def test_an_answer_newer_than_a_list_survives_it(self) -> None:
+        store = synced(meta("a", 5), version=10)
+        store.accept(meta("a", 15))
+        store.accept(meta("new", 16))
+        assert store.replace([meta("a", 5)], "14", None) == []
+        assert store.get("ns", "a") == meta("a", 15)
+        assert store.get("ns", "new") == meta("new", 16)
+        assert len(store.replace([meta("a", 15)], "20", None)) == 1
+
+    def test_an_answer_before_the_first_list_survives_that_list(self) -> None:
+        store = Store("secrets")
+        store.accept(meta("a", 15))
+        assert store.replace([meta("a", 5)], "14", None) == []
+        assert store.get("ns", "a") == meta("a", 15)
+
+    @pytest.mark.parametrize("stored", [[meta("a", "zz")], []])
+    def test_an_answer_that_cannot_be_compared_waits_for_the_watch(
+        self, stored: list[Meta]
+    ) -> None:
+        store = synced(*stored, version="zz")
+        assert store.accept(meta("a", "yy")) is None
+
+    def test_a_bookmark_moves_the_version_of_a_synced_scope_only(self) -> None:
+        store = synced(version=10, namespace="x")
+        store.mark("12", "x")
+        store.mark("13", "y")
+        assert store.version("x") == "12"
+        assert not store.synced("y")
+
+
+def test_repr_and_stats_say_what_is_held() -> None:
+    assert repr(Store("pods")) == "<Store pods 0 objects, not synced>"
+    store = synced(meta("a", 1), meta("b", 2, session="s-a"))
+    assert repr(store) == "<Store pods 2 objects, 1 synced>"
+    stats = store.stats()
+    assert (stats.kind, stats.objects, stats.sessions, stats.scopes) == ("pods", 2, 1, 1)
+
+
+@dataclass
+class Listener:
+    """A mirror built from changes alone; it refuses one that does not follow from the last."""
+
+    mirror: dict[tuple[str, str], Meta] = field(default_factory=dict)
+
+    def hear(self, changes: Iterable[Change | None]) -> None:
+        for change in changes:
+            if change is None:
+                continue
+            item = change.new or change.old
+            assert item is not None
+            key = item.namespace, item.name
+            assert self.mirror.pop(key, None) == change.old
+            if change.new is not None:
+                self.mirror[key] = change.new
+
+
+@dataclass
+class Cluster:
+    """A history of writes with one version each, and how far a watcher has read it."""
+
+    objects: dict[tuple[str, str], Meta] = field(default_factory=dict)
+    history: list[tuple[str, Meta]] = field(default_factory=list)
+    read: int = 0
+    version: int = 1
+    births: int = 0
+
+    def put(self, key: tuple[str, str], session: str) -> Meta:
+        self.version += 1
+        old = self.objects.get(key)
+        self.births += old is None
+        uid = old.uid if old else f"uid-{self.births}"
+        new = meta(key[1], self.version, namespace=key[0], uid=uid, session=session)
+        self.objects[key] = new
+        self.history.append(("MODIFIED" if old else "ADDED", new))
+        return new
+
+    def delete(self, key: tuple[str, str]) -> None:
+        self.version += 1
+        old = self.objects.pop(key)
+        gone = meta(old.name, self.version, namespace=key[0], uid=old.uid, session=old.session_id)
+        self.history.append(("DELETED", gone))
+
+
+KEYS = st.tuples(st.sampled_from(["x", "y"]), st.sampled_from(["a", "b"]))
+SESSIONS = st.sampled_from(["", "one", "two"])
+STEPS = st.one_of(
+    st.tuples(st.just("put"), KEYS, SESSIONS),
+    st.tuples(st.just("write"), KEYS, SESSIONS),
+    st.tuples(st.just("delete"), KEYS, SESSIONS),
+    st.tuples(st.sampled_from(["answer", "read", "relist", "bookmark"]), KEYS, SESSIONS),
+)
+
+
+@given(st.lists(STEPS, max_size=60))
+def test_store_and_listeners_follow_any_history_of_a_cluster(
+    steps: list[tuple[str, tuple[str, str], str]],
+) -> None:
+    cluster, store, listener = Cluster(), Store("pods"), Listener()
+    answers: list[Meta] = []
+    listener.hear(store.replace([], "1", None))
+    for step, key, session in steps:
+        match step:
+            case "put":
+                cluster.put(key, session)
+            case "write":
+                answers.append(cluster.put(key, session))
+            case "delete" if key in cluster.objects:
+                cluster.delete(key)
+            case "answer" if answers:
+                listener.hear([store.accept(answers.pop(0))])
+            case "read" if cluster.read < len(cluster.history):
+                kind, item = cluster.history[cluster.read]
+                cluster.read += 1
+                listener.hear([store.apply(kind, item)])  # type: ignore[arg-type]  # one of three
+            case "relist":
+                cluster.read = len(cluster.history)
+                listener.hear(store.replace(cluster.objects.values(), str(cluster.version), None))
+            case "bookmark" if cluster.read == len(cluster.history):
+                store.mark(str(cluster.version), None)
+        check_indexes(store)
+        assert listener.mirror == {(i.namespace, i.name): i for i in store.snapshot()}
+    for answer in answers:
+        listener.hear([store.accept(answer)])
+    for kind, item in cluster.history[cluster.read :]:
+        listener.hear([store.apply(kind, item)])  # type: ignore[arg-type]  # one of three
+    assert listener.mirror == cluster.objects
+    assert {(i.namespace, i.name): i for i in store.snapshot()} == cluster.objects
+
+
+EVENTS = st.tuples(
+    st.sampled_from(["ADDED", "MODIFIED", "DELETED", "ACCEPT", "REPLACE"]),
+    st.sampled_from(["a", "b"]),
+    st.integers(1, 12),
+    st.sampled_from(["one", "two"]),
+    SESSIONS,
+)
+
+
+@given(st.lists(EVENTS, max_size=50))
+def test_events_in_any_order_leave_what_a_naive_model_says(
+    events: list[tuple[str, str, int, str, str]],
+) -> None:
+    store, listener = Store("pods"), Listener()
+    store.replace([], "1", None)
+    model: dict[str, Meta] = {}
+    reached = 1
+    for kind, name, number, uid, session in events:
+        item = meta(name, number, uid=uid, session=session)
+        old = model.get(name)
+        at = int(old.version) if old else 0
+        if kind == "REPLACE":
+            own = {
+                n: o
+                for n, o in model.items()
+                if int(o.version) > number >= reached and int(o.version) > reached
+            }
+            listener.hear(store.replace([item], str(number), None))
+            listed = {name: old if old and at == number and old.uid == uid else item}
+            model, reached = listed | own, number
+        elif kind == "ACCEPT":
+            listener.hear([store.accept(item)])
+            if number > (at or reached):
+                model[name] = item
+        else:
+            listener.hear([store.apply(kind, item)])  # type: ignore[arg-type]  # one of three
+            reached = number
+            if kind == "DELETED":
+                if old and (old.uid == uid or at <= number):
+                    del model[name]
+            elif old is None or number > at or (number == at and old.uid != uid):
+                model[name] = item
+        check_indexes(store)
+        assert {item.name: item for item in store.snapshot()} == model
+        assert listener.mirror == {("ns", n): i for n, i in model.items()}
+        assert store.version(None) == str(reached)
