@@ -1,0 +1,171 @@
+"""From what a client sent to what is stored: defaults, the server's own fields, validity."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.kinds import Kind, Object
+from reconciler.lab.apiserver.patches import copied
+from reconciler.lab.apiserver.refusals import Fault, bad_request, invalid
+from reconciler.lab.apiserver.validation import (
+    Undecodable,
+    check_shape,
+    faults_between,
+    faults_of,
+)
+
+POD_GRACE_S = 30
+"""Source: the pod's default terminationGracePeriodSeconds."""
+
+_KEPT = (
+    "namespace", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
+    "generation", "managedFields",
+)  # fmt: skip
+"""Metadata that a client cannot change; what it sends there is ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What the server gives to a new object: its identity and the instant, RFC 3339."""
+
+    uid: str
+    now: str
+
+
+def new_object(kind: Kind, namespace: str, body: Mapping[str, Any], birth: Birth) -> dict[str, Any]:
+    """Return a new object, complete but for version and managedFields.
+
+    Raises:
+        Refusal: 400 for what cannot be decoded, 422 for what is not valid.
+    """
+    check_types(kind, body)
+    item = _folded(kind, copied(body))
+    sent = item.get("metadata") or {}
+    if sent.get("namespace", namespace) != namespace and kind.namespaced:
+        raise bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+    dropped = {
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "managedFields",
+    }
+    metadata = {key: value for key, value in sent.items() if key not in dropped}
+    metadata["name"] = _name(kind, sent, birth.uid)
+    if kind.namespaced:
+        metadata["namespace"] = namespace
+    metadata |= {"uid": birth.uid, "creationTimestamp": birth.now}
+    item |= {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
+    _default(kind, item)
+    _shape(kind, item)
+    _validate(kind, item, faults_of(kind, item))
+    return _pruned(item)
+
+
+def next_object(
+    kind: Kind, old: Object, proposed: Mapping[str, Any], *, subresource: str
+) -> dict[str, Any]:
+    """Return the successor of `old`, complete but for version and managedFields.
+
+    `proposed` was shaped by `check_shape` already.
+
+    Raises:
+        Refusal: 422 for what is not valid or may not change.
+    """
+    sent = {key: value for key, value in proposed["metadata"].items() if key not in _KEPT}
+    item = _folded(kind, copied({**proposed, "metadata": sent}))
+    item |= {"kind": kind.kind, "apiVersion": kind.api_version}
+    metadata = item["metadata"]
+    for name in _KEPT:
+        if name in old["metadata"]:
+            metadata[name] = old["metadata"][name]
+    metadata["uid"] = metadata.get("uid") or old["metadata"]["uid"]
+    metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
+    item["metadata"] = metadata
+    if kind.status:
+        _keep(item, old, ("spec",) if subresource == "status" else ("status",))
+    _default(kind, item)
+    _validate(kind, item, [*faults_between(kind, old, item), *faults_of(kind, item)])
+    return _pruned(item)
+
+
+def check_types(kind: Kind, body: Mapping[str, Any]) -> None:
+    """Raise `Refusal` 400 where a body says that it is another kind."""
+    sent = body.get("kind") or kind.kind
+    version = body.get("apiVersion") or kind.api_version
+    if (sent, version) != (kind.kind, kind.api_version):
+        raise bad_request(
+            f'{sent} in version "{version}" cannot be handled as a {kind.kind}: '
+            f'no kind "{sent}" is registered for version "{version}" here'
+        )
+
+
+def _shape(kind: Kind, item: Object) -> None:
+    try:
+        check_shape(kind, item)
+    except Undecodable as error:
+        named = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}'
+        raise bad_request(f"{named}: {error}") from error
+
+
+def _validate(kind: Kind, item: Object, faults: list[Any]) -> None:
+    if faults:
+        raise invalid(kind, item["metadata"]["name"], faults)
+
+
+def _name(kind: Kind, sent: Mapping[str, Any], uid: str) -> str:
+    if sent.get("name"):
+        return str(sent["name"])
+    if not sent.get("generateName"):
+        rule = "Required value: name or generateName is required"
+        raise invalid(kind, "", [Fault("metadata.name", "FieldValueRequired", rule)])
+    return f"{sent['generateName']}{uid[:5]}"
+
+
+def _folded(kind: Kind, item: dict[str, Any]) -> dict[str, Any]:
+    """Move a Secret's stringData into data; it is write-only in the API."""
+    plain = item.pop("stringData", None) if kind is kinds.SECRETS else None
+    if plain:
+        encoded = {
+            key: base64.b64encode(str(text).encode()).decode() for key, text in plain.items()
+        }
+        item["data"] = (item.get("data") or {}) | encoded
+    return item
+
+
+def _default(kind: Kind, item: dict[str, Any]) -> None:
+    if kind is kinds.SECRETS:
+        item.setdefault("type", "Opaque")
+    elif kind is kinds.PODS:
+        item["spec"] = {
+            "restartPolicy": "Always", "terminationGracePeriodSeconds": POD_GRACE_S,
+            "schedulerName": "default-scheduler",
+        } | (item.get("spec") or {})  # fmt: skip
+        item.setdefault("status", {"phase": "Pending", "qosClass": "BestEffort"})
+    elif kind is kinds.NAMESPACES:
+        item.setdefault("spec", {"finalizers": ["kubernetes"]})
+        item.setdefault("status", {"phase": "Active"})
+        metadata = item["metadata"]
+        named = {"kubernetes.io/metadata.name": metadata["name"]}
+        metadata["labels"] = (metadata.get("labels") or {}) | named
+
+
+def _keep(item: dict[str, Any], old: Object, names: tuple[str, ...]) -> None:
+    for name in names:
+        item.pop(name, None)
+        if name in old:
+            item[name] = old[name]
+
+
+def _pruned(item: dict[str, Any]) -> dict[str, Any]:
+    """Leave out empty maps and lists where the API omits them."""
+    metadata = item["metadata"]
+    for name in ("labels", "annotations", "ownerReferences", "finalizers"):
+        if name in metadata and not metadata[name]:
+            del metadata[name]
+    if "data" in item and not item["data"]:
+        del item["data"]
+    return item

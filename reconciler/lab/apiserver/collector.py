@@ -1,0 +1,48 @@
+"""The two controllers that a cluster cannot do without: garbage collection and namespaces.
+
+One step at a time, called by whoever owns the core; nothing here runs by itself.
+"""
+
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.deletion import DeleteOptions
+from reconciler.lab.apiserver.kinds import Kind, Object
+from reconciler.lab.apiserver.selectors import Selection
+
+
+def collect(core: Core) -> int:
+    """Remove what has lost its last owner, and empty the namespaces that terminate.
+
+    Returns:
+        How many objects were deleted or marked; 0 when there is nothing left to do now. A pod on a
+        node is only marked: its kubelet removes it.
+    """
+    done = 0
+    while (orphan := core.dependents.next_orphan()) is not None:
+        kind, key = orphan
+        item = core.peek(kind, key)
+        if item is not None and core.dependents.is_orphan(item):
+            done += _sweep(core, kind, item)
+    for name in sorted(core.dependents.terminating):
+        done += _empty(core, name)
+    return done
+
+
+def _empty(core: Core, namespace: str) -> int:
+    done, left = 0, 0
+    for kind in kinds.STORED:
+        if kind.namespaced:
+            for item in core.list(kind, Selection(namespace)).items:
+                done += _sweep(core, kind, item)
+            left += len(core.list(kind, Selection(namespace)).items)
+    if left:
+        return done
+    core.finish_namespace(namespace)
+    return done + 1
+
+
+def _sweep(core: Core, kind: Kind, item: Object) -> int:
+    metadata = item["metadata"]
+    options = DeleteOptions(uid=metadata["uid"])
+    deleted = core.delete(kind, metadata.get("namespace", ""), metadata["name"], options)
+    return int(deleted.removed or deleted.object is not item)

@@ -1,0 +1,121 @@
+"""Faults on one client's way to the core, for simulations; the HTTP shell has its own."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from reconciler.errors import KubeError
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What befalls one request.
+
+    Args:
+        error: Raised instead of an answer.
+        delay_s: Before the server sees the request.
+        applied: The server carries it out all the same; only the answer is lost.
+    """
+
+    error: KubeError | None = None
+    delay_s: float = 0.0
+    applied: bool = False
+
+
+NO_FAULT = Fault()
+
+Judge = Callable[[str, str], Fault | None]
+"""Verb (`list`, `watch`, `get`, `create`, `patch`, `ready`) and plural -> what befalls it."""
+
+
+class OpenWatch(Protocol):
+    """A watch that faults can reach."""
+
+    def wake(self) -> None:
+        """Look again: a fault was switched."""
+        ...
+
+    def drop(self) -> None:
+        """Reset it."""
+        ...
+
+    def close(self) -> None:
+        """End it cleanly."""
+        ...
+
+
+class Faults:
+    """Faults of one client's way to the server; all off at first.
+
+    `judge` is asked for each request that `fail_next` leaves alone.
+    """
+
+    def __init__(self) -> None:
+        self.judge: Judge | None = None
+        self._ordered: deque[tuple[str, str, Fault]] = deque()
+        self._partitioned = False
+        self._silent = False
+        self._reachable = asyncio.Event()
+        self._reachable.set()
+        self._watches: dict[OpenWatch, None] = {}
+
+    def fail_next(
+        self, fault: Fault, *, verb: str = "", resource: str = "", count: int = 1
+    ) -> None:
+        """Let the next `count` requests that fit meet `fault`; "" fits all."""
+        self._ordered.extend([(verb, resource, fault)] * count)
+
+    def partition(self, *, cut: bool) -> None:
+        """Cut the way, or mend it: requests wait for it until their limit, watches fall silent."""
+        self._partitioned = cut
+        if cut:
+            self._reachable.clear()
+        else:
+            self._reachable.set()
+        self._wake()
+
+    def silence_watches(self, *, silent: bool) -> None:
+        """Watches stay open and bring nothing, not even bookmarks; events are kept meanwhile."""
+        self._silent = silent
+        self._wake()
+
+    def drop_watches(self) -> int:
+        """Reset every open watch; return how many."""
+        for watch in self._watches:
+            watch.drop()
+        return len(self._watches)
+
+    def close_watches(self) -> int:
+        """Let the server end every open watch cleanly; return how many."""
+        for watch in self._watches:
+            watch.close()
+        return len(self._watches)
+
+    @property
+    def mute(self) -> bool:
+        """Whether open watches bring nothing."""
+        return self._silent or self._partitioned
+
+    async def reach(self) -> None:
+        """Return when the way is open."""
+        await self._reachable.wait()
+
+    def fault_of(self, verb: str, resource: str) -> Fault:
+        """Return what befalls this request."""
+        for ordered in self._ordered:
+            if ordered[0] in ("", verb) and ordered[1] in ("", resource):
+                self._ordered.remove(ordered)
+                return ordered[2]
+        return (self.judge and self.judge(verb, resource)) or NO_FAULT
+
+    def opened(self, watch: OpenWatch) -> None:
+        self._watches[watch] = None
+
+    def closed(self, watch: OpenWatch) -> None:
+        self._watches.pop(watch, None)
+
+    def _wake(self) -> None:
+        for watch in self._watches:
+            watch.wake()

@@ -1,0 +1,121 @@
+"""Who wrote what and when: the box's own account, against which the controller's is held."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.kinds import Kind, Object
+
+WriteVerb = Literal["create", "update", "patch", "delete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `manager` owns the fields that a write changes."""
+
+    user: str = "system:lab"
+    agent: str = ""
+    manager: str = "lab"
+    dry_run: bool = False
+
+
+BOX = Caller(manager="kube-controller-manager")
+"""The box's own controllers: garbage collection and namespaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One committed write.
+
+    Args:
+        object: As stored, or as it was last when it is gone.
+        removed: It is gone.
+        at: Monotonic seconds of the core's clock.
+    """
+
+    verb: WriteVerb
+    kind: Kind
+    object: Object
+    removed: bool
+    version: int
+    caller: Caller
+    at: float
+
+    @property
+    def user(self) -> str:
+        return self.caller.user
+
+    @property
+    def field_manager(self) -> str:
+        return self.caller.manager
+
+
+@dataclass(frozen=True, slots=True)
+class SecretWrite:
+    """A write of a Secret, without any of its content but annotations."""
+
+    version: int
+    at: float
+    agent: str
+    manager: str
+    verb: WriteVerb
+    namespace: str
+    name: str
+    annotations: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTurn:
+    """The holder of a lease changed; `holder` "" = released or deleted."""
+
+    version: int
+    at: float
+    namespace: str
+    name: str
+    holder: str
+
+
+class Ledger:
+    """Secret writes and changes of lease holders, in the order of their versions.
+
+    A commit hook: `core.on_commit.append(ledger.record)`. Which of the writes came from a deposed
+    leader follows from comparing the two lists by version.
+    """
+
+    def __init__(self) -> None:
+        self.secret_writes: list[SecretWrite] = []
+        self.lease_turns: list[LeaseTurn] = []
+        self.secret_patches: Counter[str] = Counter()
+        """Patches applied to Secrets, by user agent."""
+        self._holders: dict[tuple[str, str], str] = {}
+
+    def __repr__(self) -> str:
+        return f"<Ledger {len(self.secret_writes)} writes, {len(self.lease_turns)} turns>"
+
+    def record(self, commit: Commit) -> None:
+        """Take in one commit."""
+        if commit.kind is kinds.SECRETS:
+            self._record_secret(commit)
+        elif commit.kind is kinds.LEASES:
+            self._record_lease(commit)
+
+    def _record_secret(self, commit: Commit) -> None:
+        metadata, caller = commit.object["metadata"], commit.caller
+        if commit.verb == "patch":
+            self.secret_patches[caller.agent] += 1
+        self.secret_writes.append(
+            SecretWrite(
+                commit.version, commit.at, caller.agent, caller.manager, commit.verb,
+                metadata["namespace"], metadata["name"], dict(metadata.get("annotations", {})),
+            )
+        )  # fmt: skip
+
+    def _record_lease(self, commit: Commit) -> None:
+        metadata = commit.object["metadata"]
+        key = metadata["namespace"], metadata["name"]
+        spec = commit.object.get("spec") or {}
+        holder = "" if commit.removed else spec.get("holderIdentity") or ""
+        if self._holders.get(key, "") != holder:
+            self._holders[key] = holder
+            self.lease_turns.append(LeaseTurn(commit.version, commit.at, *key, holder))

@@ -1,0 +1,247 @@
+"""What the API server says when it refuses: Status objects in the real server's words.
+
+Source: kubernetes 1.37 (apimachinery `pkg/api/errors`, `pkg/util/validation/field`; apiserver
+`pkg/storage`, `pkg/registry/rest`).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.errors import ReconcilerError
+from reconciler.lab.apiserver.kinds import Kind
+
+MODIFIED = (
+    "the object has been modified; please apply your changes to the latest version and try again"
+)
+CONTINUE_TOO_OLD = (
+    "The provided continue parameter is too old to display a consistent list result. You can start "
+    "a new list without the continue parameter, or use the continue token in this response to "
+    "retrieve the remainder of the results. Continuing with the provided token results in an "
+    "inconsistent list - objects that were created, modified, or deleted between the time the "
+    "first chunk was returned and now may show up in the list."
+)
+TOO_LARGE = "Too large resource version"
+
+
+class Refusal(ReconcilerError):
+    """A request that the API server does not carry out; `status` is its whole answer."""
+
+    def __init__(self, status: dict[str, Any]) -> None:
+        super().__init__(status["message"])
+        self.status = status
+
+    @property
+    def code(self) -> int:
+        code: int = self.status["code"]
+        return code
+
+    @property
+    def retry_after_s(self) -> int:
+        """The answer's Retry-After in seconds, 0 for none."""
+        seconds: int = self.status.get("details", {}).get("retryAfterSeconds", 0)
+        return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One wrong field; `body` is its sentence without the field's name."""
+
+    field: str
+    reason: str
+    body: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.field}: {self.body}"
+
+
+def refuse(
+    code: int, reason: str, message: str, *, details: dict[str, Any] | None = None
+) -> Refusal:
+    """Build a refusal from its parts."""
+    status: dict[str, Any] = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+    }
+    if details is not None:
+        status["details"] = details
+    return Refusal(status | {"code": code})
+
+
+def quote(text: str) -> str:
+    """Return `text` in double quotes, as Go's %q writes it for what occurs here."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _details(kind: Kind, name: str) -> dict[str, Any]:
+    found = {"name": name, "group": kind.group, "kind": kind.plural}
+    return {key: value for key, value in found.items() if value}
+
+
+def bad_request(message: str) -> Refusal:
+    return refuse(400, "BadRequest", message)
+
+
+def unauthorized() -> Refusal:
+    return refuse(401, "Unauthorized", "Unauthorized")
+
+
+def forbidden(kind: Kind, name: str, why: str) -> Refusal:
+    named = f" {quote(name)}" if name else ""
+    return refuse(
+        403, "Forbidden", f"{kind.qualified}{named} is forbidden: {why}",
+        details=_details(kind, name),
+    )  # fmt: skip
+
+
+def terminating(kind: Kind, name: str, namespace: str) -> Refusal:
+    """Source: apiserver `admission/plugin/namespace/lifecycle`."""
+    why = f"unable to create new content in namespace {namespace} because it is being terminated"
+    refusal = forbidden(kind, name, why)
+    refusal.status["details"]["causes"] = [
+        {
+            "reason": "NamespaceTerminating",
+            "message": f"namespace {namespace} is being terminated",
+            "field": "metadata.namespace",
+        }
+    ]
+    return refusal
+
+
+def not_found(kind: Kind, name: str) -> Refusal:
+    return refuse(
+        404, "NotFound", f"{kind.qualified} {quote(name)} not found", details=_details(kind, name)
+    )
+
+
+def method_not_allowed() -> Refusal:
+    message = "the server does not allow this method on the requested resource"
+    return refuse(405, "MethodNotAllowed", message, details={})
+
+
+def no_such_resource() -> Refusal:
+    """404 for a resource that a known group does not have."""
+    message = "the server could not find the requested resource"
+    return refuse(404, "NotFound", message, details={})
+
+
+def not_acceptable(message: str) -> Refusal:
+    return refuse(406, "NotAcceptable", message)
+
+
+def already_exists(kind: Kind, name: str) -> Refusal:
+    return refuse(
+        409, "AlreadyExists", f"{kind.qualified} {quote(name)} already exists",
+        details=_details(kind, name),
+    )  # fmt: skip
+
+
+def conflict(kind: Kind, name: str, why: str = MODIFIED) -> Refusal:
+    message = f"Operation cannot be fulfilled on {kind.qualified} {quote(name)}: {why}"
+    return refuse(409, "Conflict", message, details=_details(kind, name))
+
+
+def precondition(kind: Kind, name: str, what: str, wanted: str, found: str) -> Refusal:
+    """A delete's precondition failed; the real server names the kind here, not the resource."""
+    why = {
+        "UID": "The object might have been deleted and then recreated",
+        "ResourceVersion": "The object might have been modified",
+    }[what]
+    qualified = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
+    message = (
+        f"Operation cannot be fulfilled on {qualified} {quote(name)}: the {what} in the "
+        f"precondition ({wanted}) does not match the {what} in record ({found}). {why}"
+    )
+    details = _details(kind, name) | {"kind": kind.kind}
+    return refuse(409, "Conflict", message, details=details)
+
+
+def put_of_another(kind: Kind, key: str, name: str, wanted: str, found: str) -> Refusal:
+    """A PUT carries the UID of an object that was deleted and created again."""
+    why = (
+        f"StorageError: invalid object, Code: 4, Key: /registry/{kind.plural}/{key}, "
+        f"ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: "
+        f"{wanted}, UID in object meta: {found}"
+    )
+    return conflict(kind, name, why)
+
+
+def expired(message: str, *, token: str = "") -> Refusal:
+    """410; with a `token` the answer offers an inconsistent continuation."""
+    refusal = refuse(410, "Expired", message)
+    if token:
+        refusal.status["metadata"] = {"continue": token}
+    return refusal
+
+
+def too_old(version: int, oldest: int) -> Refusal:
+    """What a watch from a compacted version gets, inside its stream."""
+    return expired(f"too old resource version: {version} ({oldest})")
+
+
+def unsupported_patch() -> Refusal:
+    """415 from the router, which knows the patch types and no others."""
+    return refuse(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
+
+
+def unsupported_media_type(accepted: Sequence[str]) -> Refusal:
+    """415 for a body that is no object."""
+    return refuse(
+        415,
+        "UnsupportedMediaType",
+        "the body of the request was in an unknown format - accepted media types include: "
+        + ", ".join(accepted),
+    )
+
+
+def invalid(kind: Kind, name: str, faults: Sequence[Fault]) -> Refusal:
+    """422 with one cause for each wrong field."""
+    qualified = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
+    return _invalid(
+        f"{qualified} {quote(name)}", faults, _details(kind, name) | {"kind": kind.kind}
+    )
+
+
+def invalid_options(options: str, faults: Sequence[Fault]) -> Refusal:
+    """422 for a query (`ListOptions`, `DeleteOptions`)."""
+    details = {"group": "meta.k8s.io", "kind": options}
+    return _invalid(f'{options}.meta.k8s.io ""', faults, details)
+
+
+def undecodable_patch(why: str) -> Refusal:
+    """A patch whose result is not of its kind.
+
+    The real server repeats the whole patched object here, values included; this one does not.
+    """
+    fault = Fault("patch", "FieldValueInvalid", f"Invalid value: {quote('...')}: {why}")
+    return _invalid('"" ""', [fault], {})
+
+
+def _invalid(what: str, faults: Sequence[Fault], details: dict[str, Any]) -> Refusal:
+    sentences = list(dict.fromkeys(fault.sentence for fault in faults))
+    joined = sentences[0] if len(sentences) == 1 else f"[{', '.join(sentences)}]"
+    causes = [
+        {"reason": fault.reason, "message": fault.body, "field": fault.field} for fault in faults
+    ]
+    return refuse(
+        422, "Invalid", f"{what} is invalid: {joined}", details=details | {"causes": causes}
+    )
+
+
+def too_large_version(version: int, current: int) -> Refusal:
+    """504: a version that this server has not reached."""
+    return refuse(
+        504,
+        "Timeout",
+        f"Timeout: {TOO_LARGE}: {version}, current: {current}",
+        details={
+            "causes": [{"reason": "ResourceVersionTooLarge", "message": TOO_LARGE}],
+            "retryAfterSeconds": 1,
+        },
+    )

@@ -1,0 +1,114 @@
+"""Objects by kind and key, one version counter for all, and the changes that led here."""
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from reconciler.lab.apiserver.kinds import STORED, Kind, Object
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One committed write: `old` is None for a create, `new` for a removal."""
+
+    version: int
+    kind: Kind
+    key: str
+    old: Object | None
+    new: Object | None
+
+
+class Store:
+    """The newest state and a bounded way back.
+
+    Args:
+        history: Changes to keep; older ones are compacted away.
+    """
+
+    def __init__(self, *, history: int) -> None:
+        self.version = 1
+        self.compacted = 1
+        """Changes after this version are all known: a watch may start here, not before."""
+        self._history_limit = history
+        self._history: deque[Change] = deque()
+        self._objects: dict[Kind, dict[str, Object]] = {kind: {} for kind in STORED}
+        self._order: dict[Kind, list[str]] = {kind: [] for kind in STORED}
+
+    def get(self, kind: Kind, key: str) -> Object | None:
+        return self._objects[kind].get(key)
+
+    def count(self, kind: Kind) -> int:
+        return len(self._order[kind])
+
+    def put(self, kind: Kind, key: str, item: Object) -> Change:
+        """Commit `item` under the next version, which is written into a copy of its metadata."""
+        objects = self._objects[kind]
+        old = objects.get(key)
+        if old is None:
+            insort(self._order[kind], key)
+        new = objects[key] = stamped(item, self.version + 1)
+        return self._record(kind, key, old, new)
+
+    def remove(self, kind: Kind, key: str) -> Change:
+        """Commit a removal; raises KeyError for what is not there."""
+        old = self._objects[kind].pop(key)
+        order = self._order[kind]
+        del order[bisect_left(order, key)]
+        return self._record(kind, key, old, None)
+
+    def _record(self, kind: Kind, key: str, old: Object | None, new: Object | None) -> Change:
+        self.version += 1
+        change = Change(self.version, kind, key, old, new)
+        self._history.append(change)
+        while len(self._history) > self._history_limit:
+            self.compacted = self._history.popleft().version
+        return change
+
+    def compact(self, version: int) -> None:
+        """Forget the changes up to and including `version`."""
+        while self._history and self._history[0].version <= version:
+            self._history.popleft()
+        self.compacted = max(self.compacted, min(version, self.version))
+
+    def since(self, version: int) -> list[Change]:
+        """Return the changes after `version`, oldest first; it must not be compacted."""
+        found: list[Change] = []
+        for change in reversed(self._history):
+            if change.version <= version:
+                break
+            found.append(change)
+        return found[::-1]
+
+    def items(
+        self, kind: Kind, *, start: str = "", version: int = 0
+    ) -> Iterator[tuple[str, Object]]:
+        """Yield key and object in key order, from key `start` on.
+
+        Args:
+            version: As it was then, 0 for now; not before `compacted`.
+        """
+        objects, order = self._objects[kind], self._order[kind]
+        if version and version < self.version:
+            objects = self._at(kind, version)
+            order = order if objects is self._objects[kind] else sorted(objects)
+        for key in order[bisect_left(order, start) :]:
+            yield key, objects[key]
+
+    def _at(self, kind: Kind, version: int) -> dict[str, Object]:
+        """Return the objects as they were: the changes since then, undone. Cost: one copy."""
+        undo = [change for change in self.since(version) if change.kind is kind]
+        if not undo:
+            return self._objects[kind]
+        objects = dict(self._objects[kind])
+        for change in reversed(undo):
+            if change.old is None:
+                del objects[change.key]
+            else:
+                objects[change.key] = change.old
+        return objects
+
+
+def stamped(item: Object, version: int) -> Object:
+    """Return `item` with another resourceVersion."""
+    return {**item, "metadata": {**item["metadata"], "resourceVersion": str(version)}}

@@ -1,0 +1,361 @@
+"""The shell's faults, its accounts, and kubectl against it."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from reconciler.clock import SystemClock
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.ledger import Ledger
+from reconciler.lab.apiserver.rights import EVERYTHING, Rights, Rule, User
+from reconciler.lab.apiserver.shell import ApiServer
+
+SECRETS = "/api/v1/namespaces/default/secrets"
+PODS = "/api/v1/namespaces/default/pods"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+LIMIT_S = 10.0
+
+
+@pytest.fixture
+async def box() -> AsyncIterator[ApiServer]:
+    reader = Rule(("get", "list"), ("secrets",), ("default",))
+    rights = Rights({"admin": User("admin", (EVERYTHING,)), "reader": User("reader", (reader,))})
+    async with ApiServer(Core(SystemClock()), rights=rights, bookmark_s=0.05) as server:
+        yield server
+
+
+@pytest.fixture
+async def http(box: ApiServer) -> AsyncIterator[aiohttp.ClientSession]:
+    headers = {"Authorization": "Bearer admin", "User-Agent": "test/1"}
+    async with aiohttp.ClientSession(box.url, headers=headers) as session:
+        yield session
+
+
+async def status_of(http: aiohttp.ClientSession, path: str, **options: Any) -> int:
+    async with http.get(path, **options) as answer:
+        await answer.read()
+        return answer.status
+
+
+def make_secret(box: ApiServer, name: str = "s") -> None:
+    box.core.create(kinds.SECRETS, "default", {"metadata": {"name": name}})
+
+
+async def next_line(answer: aiohttp.ClientResponse) -> dict[str, Any]:
+    async with asyncio.timeout(LIMIT_S):
+        event: dict[str, Any] = json.loads(await answer.content.readline())
+    return event
+
+
+async def lines_within(answer: aiohttp.ClientResponse, seconds: float) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                found.append(json.loads(await answer.content.readline()))
+    return found
+
+
+WATCH = {"watch": "1", "allowWatchBookmarks": "true"}
+
+
+async def test_a_rule_covers_its_verbs_and_its_namespace(
+    box: ApiServer, http: aiohttp.ClientSession
+) -> None:
+    reader = {"headers": {"Authorization": "Bearer reader"}}
+    assert await status_of(http, SECRETS, **reader) == 200
+    assert await status_of(http, "/api/v1/secrets", **reader) == 403
+    assert await status_of(http, "/api/v1/namespaces/kube-system/secrets", **reader) == 403
+    assert await status_of(http, PODS, **reader) == 403
+    assert await status_of(http, SECRETS, params={"watch": "1"}, **reader) == 403
+
+
+async def test_rights_change_while_it_runs(box: ApiServer, http: aiohttp.ClientSession) -> None:
+    box.rights.users["admin"] = User("admin")
+    assert await status_of(http, SECRETS) == 403
+    del box.rights.users["admin"]
+    assert await status_of(http, SECRETS) == 401
+
+
+async def test_a_server_that_is_away_refuses_and_resets(
+    box: ApiServer, http: aiohttp.ClientSession
+) -> None:
+    url = box.url
+    async with http.get(SECRETS, params=WATCH) as watch:
+        await next_line(watch)
+        await box.away()
+        with pytest.raises(aiohttp.ClientError):
+            await watch.content.read()
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await status_of(http, SECRETS)
+    await box.back()
+    assert box.url == url
+    assert await status_of(http, SECRETS) == 200
+
+
+async def test_throttling_is_plain_text_with_a_wait(
+    box: ApiServer, http: aiohttp.ClientSession
+) -> None:
+    box.faults.throttle(retry_after_s=3)
+    async with http.get(SECRETS) as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "3")
+        assert await answer.text() == "Too many requests, please try again later.\n"
+    box.faults.clear()
+    assert await status_of(http, SECRETS) == 200
+
+
+@pytest.mark.parametrize("status", [500, 503, 504])
+async def test_a_share_of_requests_fails(
+    box: ApiServer, http: aiohttp.ClientSession, status: int
+) -> None:
+    box.faults.fail(status, share=0.25)
+    statuses = [await status_of(http, SECRETS) for _ in range(8)]
+    assert sorted(statuses) == [200] * 6 + [status] * 2
+    assert box.answers[status] == 2
+
+
+async def test_slowness_delays_every_answer(box: ApiServer, http: aiohttp.ClientSession) -> None:
+    box.faults.slow_s = 30.0
+    with pytest.raises(TimeoutError):
+        await status_of(http, SECRETS, timeout=aiohttp.ClientTimeout(total=0.1))
+
+
+async def test_bookmarks_come_between_events(box: ApiServer, http: aiohttp.ClientSession) -> None:
+    version = str(box.core.version)
+    async with http.get(SECRETS, params=WATCH | {"resourceVersion": version}) as watch:
+        assert (await next_line(watch))["type"] == "BOOKMARK"
+        make_secret(box)
+        event = await next_line(watch)
+        while event["type"] == "BOOKMARK":
+            event = await next_line(watch)
+        assert event["type"] == "ADDED"
+        mark = await next_line(watch)
+    assert mark["object"]["metadata"] == {"resourceVersion": str(box.core.version)}
+
+
+async def test_a_watch_that_did_not_ask_gets_no_bookmark(
+    box: ApiServer, http: aiohttp.ClientSession
+) -> None:
+    params = {"watch": "1", "timeoutSeconds": "1", "resourceVersion": str(box.core.version)}
+    async with http.get(SECRETS, params=params) as watch:
+        assert await watch.content.read() == b""
+
+
+async def test_all_watches_end_on_order(box: ApiServer, http: aiohttp.ClientSession) -> None:
+    async with http.get(SECRETS, params=WATCH) as watch:
+        await next_line(watch)
+        assert box.close_watches() == 1
+        await asyncio.wait_for(watch.content.read(), LIMIT_S)
+    assert box.watches == 0
+
+
+async def test_silence_holds_everything_back(box: ApiServer, http: aiohttp.ClientSession) -> None:
+    async with http.get(SECRETS, params=WATCH) as watch:
+        await next_line(watch)
+        box.silence_watches(silent=True)
+        make_secret(box)
+        # Several bookmarks' worth; what was on its way already comes.
+        heard = await lines_within(watch, 0.3)
+        assert len(heard) <= 1
+        assert all(event["type"] == "BOOKMARK" for event in heard)
+        box.silence_watches(silent=False)
+        event = await next_line(watch)
+        assert event["type"] == "ADDED"
+
+
+async def test_a_client_that_leaves_frees_its_watch(
+    box: ApiServer, http: aiohttp.ClientSession
+) -> None:
+    async with http.get(SECRETS, params={"watch": "1"}) as watch:
+        assert box.watches == 1
+        watch.close()
+    async with asyncio.timeout(LIMIT_S):
+        while box.watches:
+            await asyncio.sleep(0.01)
+
+
+async def test_what_a_pod_owned_goes_by_itself(box: ApiServer, http: aiohttp.ClientSession) -> None:
+    pod = box.core.create(kinds.PODS, "default", {"metadata": {"name": "p"}})
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": pod["metadata"]["uid"]}
+    body = {"metadata": {"name": "s", "ownerReferences": [owner]}}
+    box.core.create(kinds.SECRETS, "default", body)
+    async with http.delete(f"{PODS}/p") as answer:
+        assert answer.status == 200
+    assert await status_of(http, f"{SECRETS}/s") == 404
+
+
+async def test_a_namespace_goes_by_itself(box: ApiServer, http: aiohttp.ClientSession) -> None:
+    box.core.create(kinds.NAMESPACES, "", {"metadata": {"name": "n"}})
+    box.core.create(kinds.SECRETS, "n", {"metadata": {"name": "s"}})
+    async with http.delete("/api/v1/namespaces/n") as answer:
+        assert answer.status == 200
+    assert await status_of(http, "/api/v1/namespaces/n") == 404
+
+
+async def test_a_collection_is_deleted_by_selector(
+    box: ApiServer, http: aiohttp.ClientSession
+) -> None:
+    for name, labels in (("s", {"a": "1"}), ("t", {})):
+        body = {"metadata": {"name": name, "labels": labels}}
+        box.core.create(kinds.SECRETS, "default", body)
+    async with http.delete(SECRETS, params={"labelSelector": "a"}) as answer:
+        assert answer.status == 200
+    assert [item["metadata"]["name"] for item in box.core.list(kinds.SECRETS).items] == ["t"]
+
+
+async def test_requests_and_secret_patches_are_counted(
+    box: ApiServer, http: aiohttp.ClientSession
+) -> None:
+    ledger = Ledger()
+    box.core.on_commit.append(ledger.record)
+    make_secret(box)
+    for value in ("1", "2", "2"):
+        change = json.dumps({"metadata": {"annotations": {"a": value}}})
+        async with http.patch(f"{SECRETS}/s", data=change, headers=MERGE) as answer:
+            assert answer.status == 200
+    assert box.requests["patch", "secrets"] == 3
+    assert box.answers[200] == 3
+    # The third changed nothing, so nothing was written.
+    assert ledger.secret_patches == {"test/1": 2}
+
+
+async def test_a_body_has_a_limit(box: ApiServer, http: aiohttp.ClientSession) -> None:
+    make_secret(box)
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 65_536
+
+    async with http.patch(f"{SECRETS}/s", data=endless(), headers=MERGE) as answer:
+        assert answer.status == 413
+
+
+# kubectl
+
+
+@pytest.fixture
+def kubeconfig(box: ApiServer, tmp_path: Path) -> Path:
+    path = tmp_path / "kubeconfig"
+    path.write_text(box.kubeconfig(kubectl=True))
+    return path
+
+
+@pytest.fixture
+def fleet(box: ApiServer) -> None:
+    """A pod on a node, a Secret, a Lease and an Event about the pod."""
+    pod = {
+        "metadata": {"name": "p", "labels": {"app": "runner"}},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]},
+    }
+    box.core.create(kinds.PODS, "default", pod)
+    secret = {"metadata": {"name": "s"}, "stringData": {"api-token": "x"}}
+    box.core.create(kinds.SECRETS, "default", secret)
+    lease = {"metadata": {"name": "l"}, "spec": {"holderIdentity": "replica-1"}}
+    box.core.create(kinds.LEASES, "default", lease)
+    event = {
+        "metadata": {"name": "e"},
+        "involvedObject": {
+            "kind": "Pod",
+            "namespace": "default",
+            "name": "p",
+            "uid": box.core.get(kinds.PODS, "default", "p")["metadata"]["uid"],
+        },
+        "reason": "TokenRefreshed",
+        "message": "good until noon",
+        "type": "Normal",
+    }
+    box.core.create(kinds.EVENTS, "default", event)
+
+
+async def kubectl(kubeconfig: Path, *arguments: str) -> str:
+    """Run kubectl and return its standard output; it must succeed."""
+    program = shutil.which("kubectl")
+    if program is None:
+        pytest.skip("no kubectl on PATH")
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [program, *arguments],
+        env={"KUBECONFIG": str(kubeconfig), "HOME": str(kubeconfig.parent), "PATH": "/usr/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.usefixtures("fleet")
+@pytest.mark.parametrize(
+    ("arguments", "row"),
+    [
+        ("get pods", ["p", "0/1", "Pending", "0"]),
+        ("get pods -A", ["default", "p", "0/1", "Pending"]),
+        ("get pods -l app=runner", ["p", "0/1"]),
+        ("get secret s", ["s", "Opaque", "1"]),
+        ("get leases", ["l", "replica-1"]),
+        ("get ns default", ["default", "Active"]),
+    ],
+)
+async def test_kubectl_gets(kubeconfig: Path, arguments: str, row: list[str]) -> None:
+    lines = (await kubectl(kubeconfig, *arguments.split())).splitlines()
+    assert lines[0].split()[0] in ("NAME", "NAMESPACE")
+    assert lines[1].split()[: len(row)] == row
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_kubectl_describes_with_events(kubeconfig: Path) -> None:
+    pod = await kubectl(kubeconfig, "describe", "pod", "p")
+    assert "app=runner" in pod
+    assert "TokenRefreshed" in pod
+    secret = await kubectl(kubeconfig, "describe", "secret", "s")
+    assert "api-token:  1 bytes" in secret
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_kubectl_annotates_and_labels(box: ApiServer, kubeconfig: Path) -> None:
+    await kubectl(kubeconfig, "annotate", "pod", "p", "a.io/b=1")
+    await kubectl(kubeconfig, "annotate", "pod", "p", "a.io/b=2", "--overwrite")
+    await kubectl(kubeconfig, "label", "secret", "s", "l=1")
+    pod = box.core.get(kinds.PODS, "default", "p")
+    assert pod["metadata"]["annotations"] == {"a.io/b": "2"}
+    managers = {entry["manager"] for entry in pod["metadata"]["managedFields"]}
+    assert "kubectl-annotate" in managers
+    assert box.core.get(kinds.SECRETS, "default", "s")["metadata"]["labels"] == {"l": "1"}
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_kubectl_deletes(box: ApiServer, kubeconfig: Path) -> None:
+    assert await kubectl(kubeconfig, "delete", "secret", "s") == 'secret "s" deleted\n'
+    await kubectl(kubeconfig, "delete", "pod", "p", "--grace-period=0", "--force")
+    assert (box.core.count(kinds.SECRETS), box.core.count(kinds.PODS)) == (0, 0)
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_kubectl_watches(box: ApiServer, kubeconfig: Path) -> None:
+    async def end_pod() -> None:
+        while not box.watches:
+            await asyncio.sleep(0.01)
+        status = {"status": {"phase": "Running"}}
+        box.core.patch(kinds.PODS, "default", "p", status, subresource="status")
+        box.close_watches()
+
+    async with asyncio.TaskGroup() as group:
+        printed = group.create_task(kubectl(kubeconfig, "get", "pods", "-w"))
+        group.create_task(asyncio.wait_for(end_pod(), LIMIT_S))
+    phases = [line.split()[2] for line in printed.result().splitlines()[1:]]
+    assert phases == ["Pending", "Running"]
+
+
+async def test_kubectl_says_what_is_not_there(kubeconfig: Path) -> None:
+    with pytest.raises(AssertionError, match='secrets "none" not found'):
+        await kubectl(kubeconfig, "get", "secret", "none")
