@@ -1,0 +1,82 @@
+"""`python -m tests.assets`: find the programs, build what is missing.
+
+Exit codes: 0 all are there; 1 some are missing or cannot be built; 130 interrupted.
+"""
+
+import argparse
+import signal
+import sys
+from types import FrameType
+
+from tests.assets import build, locate
+from tests.assets.programs import PROGRAMS, Program
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.assets", description=__doc__)
+    parser.add_argument(
+        "--print", action="store_true", help="print `name path` lines and build nothing"
+    )
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _print() if arguments.print else _provide()
+    except build.BuildError as error:
+        _say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        _say("interrupted; nothing half-built was kept")
+        return 130
+
+
+def _print() -> int:
+    """Print what is there, one `name path` a line; what is missing goes to stderr."""
+    missing: list[str] = []
+    for program in PROGRAMS:
+        found = _search(program)
+        if found is None:
+            missing.append(f"{program.name} {program.version}")
+        else:
+            print(program.name, found.path)
+    if missing:
+        _say(f"missing: {', '.join(missing)}; build with: make assets")
+    return 1 if missing else 0
+
+
+def _provide() -> int:
+    for program in PROGRAMS:
+        found = _search(program)
+        if found is None:
+            with build.sole_builder(_say):
+                # Whoever held the lock before us may have built it.
+                found = _search(program) or _built(program)
+        size_mb = found.path.stat().st_size / 1e6
+        print(f"{program.name}: {found.answer}, {size_mb:.0f} MB, {found.path}", flush=True)
+    return 0
+
+
+def _built(program: Program) -> locate.Found:
+    result = locate.check(program, build.build(program, _say), pinned=True)
+    if isinstance(result, locate.Rejected):
+        raise build.BuildError(f"{result.path} {result.reason}")
+    return result
+
+
+def _search(program: Program) -> locate.Found | None:
+    found, rejected = locate.search(program)
+    for one in rejected:
+        _say(f"passed over {one.path}: {one.reason}")
+    return found
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Let SIGTERM unwind like Ctrl-C, so that the compilers are ended and the lock is released."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

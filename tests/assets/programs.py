@@ -1,0 +1,73 @@
+"""Which programs the tests need, and how each is built and asked for its version."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+KUBERNETES = "v1.37.2"
+ETCD = "v3.7.3"
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One binary.
+
+    Args:
+        name: File name, in every folder we look in.
+        version: The pinned version, with its "v".
+        module: Folder of the Go module that pins it.
+        package: Go package of its main function.
+        stamp: Linker settings that tell the binary its version.
+        ask: Arguments that make it print its version and exit 0.
+        any_on_path: True if whatever PATH offers is good enough.
+    """
+
+    name: str
+    version: str
+    module: Path
+    package: str
+    stamp: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ("--version",)
+    any_on_path: bool = False
+
+    def says(self, output: str) -> bool:
+        """Return whether `output` of `ask` names the pinned version (etcd prints it bare)."""
+        return self.version.removeprefix("v") in output
+
+    @property
+    def ldflags(self) -> str:
+        """Strip symbols, then stamp; without the stamp Kubernetes calls itself v0.0.0."""
+        return " ".join(("-s -w", *(f"-X {setting}" for setting in self.stamp)))
+
+
+def _stamp(*packages: str) -> tuple[str, ...]:
+    """Source: kubernetes hack/lib/version.sh."""
+    major, minor, _ = KUBERNETES.removeprefix("v").split(".")
+    values = {"gitVersion": KUBERNETES, "gitMajor": major, "gitMinor": minor}
+    return tuple(
+        f"{package}.{name}={value}" for package in packages for name, value in values.items()
+    )
+
+
+def _kubernetes(
+    name: str, *, ask: tuple[str, ...] = ("--version",), any_on_path: bool = False
+) -> Program:
+    return Program(
+        name=name,
+        version=KUBERNETES,
+        module=_HERE / "kubernetes",
+        package=f"k8s.io/kubernetes/cmd/{name}",
+        stamp=_stamp("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"),
+        ask=ask,
+        any_on_path=any_on_path,
+    )
+
+
+PROGRAMS = (
+    # The shortest build first: a wrong set-up of Go shows within seconds.
+    Program("etcd", ETCD, _HERE / "etcd", "go.etcd.io/etcd/server/v3"),
+    _kubernetes("kube-apiserver"),
+    # kubectl speaks to servers some versions apart; the tests use nothing new in it.
+    _kubernetes("kubectl", ask=("version", "--client"), any_on_path=True),
+)

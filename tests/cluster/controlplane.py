@@ -1,0 +1,268 @@
+"""A real kube-apiserver on a real etcd, for tests and benches; no node, no controller manager.
+
+Everything is synchronous; an async test calls it through `asyncio.to_thread`. What a cluster has
+and this one has not: default ServiceAccounts (the admission plugin that demands them is off),
+scheduling, kubelets, garbage collection, and namespaces that ever finish terminating.
+"""
+
+import contextlib
+import http.client
+import random
+import shutil
+import socket
+import ssl
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.cluster.credentials import ADMIN, Credentials, kubeconfig
+from tests.cluster.process import Server, ServerError
+
+READY_LIMIT_S = 50.0
+"""Ready 3.5 s after start on an idle machine; builds and other tests may run beside us."""
+
+POLL_S = 0.05
+ASK_LIMIT_S = 5.0
+PORT_TRIES = 5
+PORTS = range(20_000, 32_000)
+"""Below the ephemeral range (32768 up on Linux): while our server is down for an outage test, no
+outgoing connection of another process is given its port."""
+
+_TAKEN = "address already in use"
+
+
+class ControlPlane:
+    """One etcd and one kube-apiserver on loopback, in a temporary folder of their own.
+
+    Args:
+        binaries: Name -> path, as `tests.assets.find` returns it.
+        flags: More kube-apiserver flags; a later flag overrides an earlier one.
+        ready_limit_s: Longest wait for each start.
+    """
+
+    def __init__(
+        self,
+        binaries: Mapping[str, Path],
+        *,
+        flags: Iterable[str] = (),
+        ready_limit_s: float = READY_LIMIT_S,
+    ) -> None:
+        self.binaries = binaries
+        self._flags = list(flags)
+        self._ready_limit_s = ready_limit_s
+        # Short, as unix sockets live in it and their paths end at 107 bytes.
+        self._folder = Path(tempfile.mkdtemp(prefix="cp-"))
+        self._credentials = Credentials(self._folder)
+        self._trust = ssl.create_default_context(cafile=str(self.ca_file))
+        self._etcd = self._etcd_server()
+        self._port = 0
+        self._apiserver: Server | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<ControlPlane {self.url} {self._etcd!r} {self._apiserver!r}>"
+
+    @property
+    def url(self) -> str:
+        """`https://127.0.0.1:PORT`; stays the same until `stop`."""
+        return f"https://127.0.0.1:{self._port}"
+
+    @property
+    def ca_file(self) -> Path:
+        """PEM file that verifies the server."""
+        return self._credentials.serving_cert
+
+    @property
+    def admin_token(self) -> str:
+        """Bearer token of a member of system:masters (exempt from priority and fairness, too)."""
+        return self.token_for(ADMIN)
+
+    def token_for(self, user: str) -> str:
+        """Return the bearer token of one of `credentials.USERS`; raises KeyError for others."""
+        return self._credentials.tokens[user]
+
+    def kubeconfig(self, path: Path, *, user: str = ADMIN) -> Path:
+        """Write a kubeconfig for `user` to `path`, readable by its owner only; return `path`."""
+        text = kubeconfig(url=self.url, ca_file=self.ca_file, user=user, token=self.token_for(user))
+        path.touch(mode=0o600)
+        path.write_text(text)
+        return path
+
+    def start(self) -> None:
+        """Start both servers and wait until ready; on failure nothing is left.
+
+        Raises:
+            ServerError: With the last lines of the log of the server that failed.
+        """
+        try:
+            self._etcd.start()
+            self._start_on_free_port()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Kill both servers and delete their data, for good; idempotent.
+
+        Asked politely, the API server would drain for a minute.
+        """
+        if self._apiserver is not None:
+            self._apiserver.kill()
+        self._etcd.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def kill_apiserver(self) -> None:
+        """End the API server as a crash would; etcd keeps the data."""
+        self._running().kill()
+
+    def start_apiserver(self) -> None:
+        """Start a killed API server on its old port and wait until it is ready.
+
+        Raises:
+            ServerError: It ended, the port is taken, or it is not ready in time.
+        """
+        server = self._running()
+        server.start()
+        self._wait_ready(server)
+
+    def restart_apiserver(self) -> None:
+        """Kill and start the API server: every watch breaks, all data stays."""
+        self.kill_apiserver()
+        self.start_apiserver()
+
+    def pause(self) -> None:
+        """Freeze the API server: connections are accepted by the kernel, nobody answers."""
+        self._running().pause()
+
+    def resume(self) -> None:
+        """Undo `pause`; requests that waited are answered now."""
+        self._running().resume()
+
+    def _running(self) -> Server:
+        if self._apiserver is None:
+            raise ServerError("the control plane was not started")
+        return self._apiserver
+
+    def _etcd_server(self) -> Server:
+        """Etcd on unix sockets: no port that another process could take, no network at all.
+
+        Of the peer URL etcd uses only the (empty) host, so the kernel picks a name; a lone member
+        talks to no peer.
+        """
+        client, peer = self._etcd_url, f"unix://{self._folder}/peer.sock"
+        command = [
+            str(self.binaries["etcd"]),
+            "--name=test",
+            f"--data-dir={self._folder}/etcd",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=test={peer}",
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        ]
+        return Server("etcd", command, log=self._folder / "etcd.log")
+
+    @property
+    def _etcd_url(self) -> str:
+        return f"unix://{self._folder}/etcd.sock"
+
+    def _start_on_free_port(self) -> None:
+        """Start the API server on a port that was free just now; on another if we lost the race."""
+        for attempt in range(1, PORT_TRIES + 1):
+            self._port = _free_port()
+            server = self._apiserver = self._apiserver_server()
+            server.start()
+            try:
+                return self._wait_ready(server)
+            except ServerError as error:
+                if _TAKEN not in str(error) or attempt == PORT_TRIES:
+                    raise
+                server.kill()
+                server.log.unlink()
+
+    def _apiserver_server(self) -> Server:
+        have = self._credentials
+        command = [
+            str(self.binaries["kube-apiserver"]),
+            f"--etcd-servers={self._etcd_url}",
+            "--bind-address=127.0.0.1",
+            # Without it the server looks for a network interface, which a sandbox may not have.
+            "--advertise-address=127.0.0.1",
+            "--endpoint-reconciler-type=none",
+            f"--secure-port={self._port}",
+            f"--cert-dir={self._folder}/apiserver",
+            f"--tls-cert-file={have.serving_cert}",
+            f"--tls-private-key-file={have.serving_key}",
+            f"--token-auth-file={have.token_file}",
+            "--authorization-mode=RBAC",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={have.account_public_key}",
+            f"--service-account-signing-key-file={have.account_key}",
+            "--service-cluster-ip-range=10.0.0.0/24",
+            # Nobody here makes the default ServiceAccount that it would demand of every pod.
+            "--disable-admission-plugins=ServiceAccount",
+            *self._flags,
+        ]
+        return Server("kube-apiserver", command, log=self._folder / "apiserver.log")
+
+    def _wait_ready(self, server: Server) -> None:
+        """Poll /readyz until it says ok, within the limit.
+
+        It is our server that answers: its certificate is the one we made, for which nobody else
+        has the key, and it knows a token that we made.
+        """
+        deadline_at = time.monotonic() + self._ready_limit_s
+        reason: str | None = "not asked"
+        while time.monotonic() < deadline_at:
+            if not self._etcd.alive:
+                raise self._etcd.failed("ended")
+            if not server.alive:
+                raise server.failed("ended")
+            reason = self._ask_ready()
+            if reason is None:
+                return
+            time.sleep(POLL_S)
+        raise server.failed(f"was not ready in {self._ready_limit_s:.0f} s ({reason})")
+
+    def _ask_ready(self) -> str | None:
+        """Ask /readyz once; return None if ready, or else why not."""
+        server = http.client.HTTPSConnection(
+            "127.0.0.1", self._port, context=self._trust, timeout=ASK_LIMIT_S
+        )
+        with contextlib.closing(server):
+            try:
+                server.request(
+                    "GET", "/readyz", headers={"Authorization": f"Bearer {self.admin_token}"}
+                )
+                answer = server.getresponse()
+                words = answer.read().decode(errors="replace")
+            except (OSError, http.client.HTTPException) as error:
+                return str(error)
+        return None if answer.status == http.HTTPStatus.OK else f"{answer.status} {words[:500]}"
+
+
+def _free_port() -> int:
+    """Return a port of `PORTS` that nobody listens on now."""
+    for port in random.sample(PORTS, k=100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise ServerError("no free port in 100 tries")

@@ -1,0 +1,90 @@
+"""What a control plane needs on disk before it starts: keys, a certificate, users and tokens."""
+
+import json
+import secrets
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+ADMIN = "admin"
+
+USERS = ("reconciler", "rival", "platform", "tenant", "nobody")
+"""Users without any right until a test grants one."""
+
+OPENSSL_LIMIT_S = 30.0
+
+
+class Credentials:
+    """Files in `folder`, made new for every control plane.
+
+    `serving.crt` signs itself, so it is both the server's certificate and the CA file that
+    verifies it; only our server has its key. Service-account tokens have a key pair of their own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.serving_cert = folder / "serving.crt"
+        self.serving_key = folder / "serving.key"
+        self.account_key = folder / "service-account.key"
+        self.account_public_key = folder / "service-account.pub"
+        self.token_file = folder / "tokens.csv"
+        self.tokens: Mapping[str, str] = {
+            user: secrets.token_urlsafe(24) for user in (ADMIN, *USERS)
+        }
+        self._make_certificate()
+        self._make_account_key()
+        self._write_tokens()
+
+    def _make_certificate(self) -> None:
+        _openssl(
+            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+            "-days", "30", "-subj", "/CN=test-control-plane",
+            "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+            "-addext", "keyUsage=critical,digitalSignature,keyCertSign",
+            "-keyout", str(self.serving_key), "-out", str(self.serving_cert),
+        )  # fmt: skip
+
+    def _make_account_key(self) -> None:
+        _openssl(
+            "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-out", str(self.account_key),
+        )  # fmt: skip
+        _openssl(
+            "pkey", "-in", str(self.account_key), "-pubout", "-out", str(self.account_public_key)
+        )
+
+    def _write_tokens(self) -> None:
+        """Source: the API server's static token file: token, user, uid, "groups"."""
+        lines = [f'{self.tokens[ADMIN]},{ADMIN},{ADMIN},"system:masters"']
+        lines += [f"{self.tokens[user]},{user},{user}" for user in USERS]
+        self.token_file.write_text("\n".join(lines) + "\n")
+        self.token_file.chmod(0o600)
+
+
+def kubeconfig(*, url: str, ca_file: Path, user: str, token: str) -> str:
+    """Return a kubeconfig with one context (JSON, which is YAML)."""
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
+            "clusters": [
+                {"name": "test", "cluster": {"server": url, "certificate-authority": str(ca_file)}}
+            ],
+            "users": [{"name": user, "user": {"token": token}}],
+        },
+        indent=2,
+    )
+
+
+def _openssl(*arguments: str) -> None:
+    """Run openssl; raises `RuntimeError` with its own words if it is absent or fails."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise RuntimeError("the control plane's certificate needs the openssl program: install it")
+    done = subprocess.run(
+        [openssl, *arguments], capture_output=True, text=True, timeout=OPENSSL_LIMIT_S, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")
