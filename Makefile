@@ -19,7 +19,7 @@ $(VENV)/.locked: uv.lock pyproject.toml
 	@test -x $(BIN)/uv || { echo "setup: making $(VENV)"; $(PYTHON) -m venv $(VENV) && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
 	@echo "setup: installing the locked packages"
-	@VIRTUAL_ENV= UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --all-extras
+	@VIRTUAL_ENV= UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --all-extras --compile-bytecode
 	@touch $@
 
 demo: setup ## Show the whole system in a box, with its live view

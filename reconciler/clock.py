@@ -40,7 +40,7 @@ _monotonic = _boottime if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 
 def format_utc(epoch_s: float) -> str:
     """Return RFC 3339 in UTC, whole seconds rounded down: `2026-01-31T12:00:00Z`."""
-    return datetime.fromtimestamp(int(epoch_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(int(epoch_s), UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
 def format_utc_millis(epoch_s: float) -> str:

@@ -25,9 +25,12 @@ def environment_proxy(url: str) -> str | None:
 
 def open_session(url: str) -> aiohttp.ClientSession:
     """Open a session for one peer; the caller closes it and sets a time limit on every request."""
+    connector = aiohttp.TCPConnector(ssl=_trust() if url.startswith("https:") else False)
+    return aiohttp.ClientSession(connector=connector, proxy=environment_proxy(url), trust_env=False)
+
+
+def _trust() -> ssl.SSLContext:
     tls = ssl.create_default_context()
     if SERVICE_CA.is_file():
         tls.load_verify_locations(SERVICE_CA)
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=tls), proxy=environment_proxy(url), trust_env=False
-    )
+    return tls

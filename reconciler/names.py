@@ -1,6 +1,7 @@
 """Every name on the wire that is ours or the platform's: labels, annotations, Secrets, keys."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 
@@ -14,7 +15,7 @@ class SessionKey(NamedTuple):
         return f"{self.namespace}/{self.session_id}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Names:
     """Label, annotation and object names; the defaults are the platform's.
 
@@ -31,66 +32,66 @@ class Names:
     def _ours(self, name: str) -> str:
         return f"{self.prefix}/{name}"
 
-    @property
+    @cached_property
     def session_id(self) -> str:
         """Label on pods and Secrets: the session's ID in its original case."""
         return self._ours("session-id")
 
-    @property
+    @cached_property
     def project_id(self) -> str:
         """Label on pods and Secrets: the project's ID."""
         return self._ours("project-id")
 
-    @property
+    @cached_property
     def managed(self) -> str:
         """Label `true` on everything that the platform's control plane made."""
         return self._ours("managed")
 
-    @property
+    @cached_property
     def managed_by_label(self) -> str:
         return self._ours("managed-by")
 
-    @property
+    @cached_property
     def expires_at(self) -> str:
         """Secret annotation: `exp` of the token that was written, RFC 3339."""
         return self._ours("token-expires-at")
 
-    @property
+    @cached_property
     def issued_at(self) -> str:
         """Secret annotation: `iat` of the token that was written, RFC 3339."""
         return self._ours("token-issued-at")
 
-    @property
+    @cached_property
     def refreshed_at(self) -> str:
         """Secret annotation: when it was written, issuer's time, RFC 3339 with milliseconds."""
         return self._ours("token-refreshed-at")
 
-    @property
+    @cached_property
     def refreshed_by(self) -> str:
         """Secret annotation: replica and lease term that wrote it."""
         return self._ours("token-refreshed-by")
 
-    @property
+    @cached_property
     def confirmed(self) -> str:
         """Secret annotation: proof that the platform once confirmed this session here."""
         return self._ours("token-confirmed")
 
-    @property
+    @cached_property
     def honoured(self) -> str:
         """Secret annotation: digests of the refresh requests that were already carried out."""
         return self._ours("refresh-honoured")
 
-    @property
+    @cached_property
     def touched_at(self) -> str:
         """Pod annotation: changed only to make the kubelet look at the Secret now."""
         return self._ours("token-touched-at")
 
-    @property
+    @cached_property
     def requested_at(self) -> str:
         """Pod or Secret annotation set by a human: refresh now, once per value."""
         return self._ours("refresh-requested-at")
 
-    @property
+    @cached_property
     def paused(self) -> str:
         """Pod or Secret annotation set by a human: `true` stops us from writing."""
         return self._ours("refresh-paused")

@@ -1,0 +1,244 @@
+"""All parts of the main job joined: stores fed by reflectors, workers fed by the queue."""
+
+import asyncio
+import gc
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any, Literal
+
+import structlog
+
+from reconciler.breaker import Breaker
+from reconciler.clock import Clock
+from reconciler.control import retry
+from reconciler.control.directory import Directory
+from reconciler.control.feed import Feed
+from reconciler.control.gate import Gate
+from reconciler.control.lookup import Lookup
+from reconciler.control.planner import Planner
+from reconciler.control.resync import Resync, StartupResync
+from reconciler.control.seal import Seal
+from reconciler.control.touch import Touches
+from reconciler.control.worker import Worker
+from reconciler.control.writer import Writer
+from reconciler.informer.reflector import Reflector
+from reconciler.informer.store import Store
+from reconciler.kube.api import Kube, Meta, Resource, Scope
+from reconciler.kube.objects import partial_resource
+from reconciler.names import Names, SessionKey
+from reconciler.observe.once import Once
+from reconciler.platform.client import PlatformClient
+from reconciler.platform.namespaces import namespace_of
+from reconciler.queue.workqueue import WorkQueue
+from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.source import TokenSource
+
+log = structlog.get_logger()
+
+LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"
+"""Ended pods are filtered by the server; one that ends arrives as DELETED."""
+
+REPORT_S = 60.0
+"""One line a minute says what is still waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the controller stands on; each has a real and a simulated form."""
+
+    kube: Kube
+    platform: PlatformClient
+    source: TokenSource
+    issuer_time: IssuerTime
+    clock: Clock
+    random: Random
+    gate: Gate
+    kube_breaker: Breaker
+    platform_breaker: Breaker
+    issuer_breaker: Breaker
+    upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
+    """What the ports need to have running: the token source's spare, for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The settings that the main job depends on; see `Settings` for units and reasons."""
+
+    names: Names
+    seal: Seal
+    namespaces: Sequence[str] = ()
+    mode: Literal["standard", "mpp"] = "standard"
+    workers: int = 16
+    propagation_s: float = 90.0
+    startup: Literal["all", "stale"] = "all"
+    resync_s: float = 360.0
+    touch: bool = True
+    request_limit_s: float = 10.0
+    platform_parallel: int = 8
+    drain_s: float = 20.0
+    static: bool = False
+
+
+class Controller:
+    """One replica's main job."""
+
+    def __init__(self, ports: Ports, options: Options) -> None:
+        self._ports = ports
+        self._options = options
+        names, clock = options.names, ports.clock
+        pods, secrets = partial_resource("pods", names), partial_resource("secrets", names)
+        self.pods, self.secrets = Store("pods"), Store("secrets")
+        self.queue: WorkQueue[SessionKey] = WorkQueue(clock)
+        self.once = Once(clock)
+        self.startup = StartupResync(clock)
+        self.directory = Directory(
+            clock, names, options.seal, lambda session: namespace_of(session, options.mode)
+        )
+        self.planner = Planner(
+            pods=self.pods,
+            secrets=self.secrets,
+            directory=self.directory,
+            source=ports.source,
+            issuer_time=ports.issuer_time,
+            clock=clock,
+            names=names,
+            gate=ports.gate,
+            propagation_s=options.propagation_s,
+            startup=options.startup,
+            static=options.static,
+        )
+        self._touches = Touches()
+        self.feed = Feed(self.planner, self.queue, self._touches, clock)
+        self.worker = Worker(
+            planner=self.planner,
+            queue=self.queue,
+            writer=Writer(
+                kube=ports.kube,
+                pods=pods,
+                secrets=secrets,
+                secret_store=self.secrets,
+                names=names,
+                seal=options.seal,
+                gate=ports.gate,
+                limit_s=options.request_limit_s,
+            ),
+            source=ports.source,
+            lookup=Lookup(ports.platform, self.directory, self.once),
+            touches=self._touches if options.touch else None,
+            kube_breaker=ports.kube_breaker,
+            clock=clock,
+            random=ports.random,
+            once=self.once,
+            settled=self.startup.settled,
+        )
+        self.reflectors = [
+            self._reflector(resource, store, namespace)
+            for namespace in (options.namespaces or (None,))
+            for resource, store in ((pods, self.pods), (secrets, self.secrets))
+        ]
+        self.resync = Resync(
+            client=ports.platform,
+            directory=self.directory,
+            planner=self.planner,
+            feed=self.feed,
+            breaker=ports.platform_breaker,
+            startup=self.startup,
+            once=self.once,
+            random=ports.random,
+            period_s=options.resync_s,
+            parallel=options.platform_parallel,
+            namespaces=options.namespaces,
+        )
+        for breaker, gate in (
+            (ports.kube_breaker, retry.KUBE),
+            (ports.issuer_breaker, retry.ISSUER),
+            (ports.platform_breaker, retry.PLATFORM),
+        ):
+            breaker.on_recovery(partial(self._open_gate, gate))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set, then finish what is in flight.
+
+        Order: stores synced, then feed and startup resync, workers all along; at the end no key is
+        taken any more, those in flight end (bounded), and only then the streams are closed.
+        Raises: ExceptionGroup for a defect of ours; nothing that a peer does ends it.
+        """
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part) for part in self._parts()]
+            await stop.wait()
+            if not await self.queue.drain(self._options.drain_s):
+                log.warning("drain_cut_short", in_flight=self.queue.stats().schedule.running)
+            for task in tasks:
+                task.cancel()
+
+    def not_ready(self) -> str:
+        """Return "" once the stores hold a first list, else what is missing.
+
+        It depends on neither the resync nor the platform, nor on one namespace of several that
+        refuses us: a replica that is warm can take over.
+        """
+        missing = [str(reflector) for reflector in self.reflectors if not reflector.stats().synced]
+        return f"waiting for the first list of {', '.join(missing)}" if missing else ""
+
+    def _parts(self) -> list[Coroutine[Any, Any, None]]:
+        ports = self._ports
+        return [
+            *(reflector.run() for reflector in self.reflectors),
+            *(self.worker.run() for _ in range(self._options.workers)),
+            *(part() for part in ports.upkeep),
+            ports.kube_breaker.probe_while_down(ports.kube.ready),
+            ports.platform_breaker.probe_while_down(ports.platform.probe),
+            self._lead(),
+            self._report(),
+        ]
+
+    async def _lead(self) -> None:
+        for reflector in self.reflectors:
+            await reflector.wait_synced()
+        log.info("stores_synced", pods=len(self.pods), secrets=len(self.secrets))
+        gc.collect()
+        gc.freeze()  # what the first lists made lives on; later collections need not walk it
+        self.feed.open()
+        await self.resync.run()
+
+    async def _report(self) -> None:
+        """Say once a minute what is still waited for, so that silence means health."""
+        while True:
+            await asyncio.sleep(REPORT_S)
+            if why := self.not_ready():
+                log.warning("not_ready", why=why)
+            for breaker in self._breakers():
+                stats = breaker.stats()
+                if stats.down:
+                    log.warning(
+                        "endpoint_down",
+                        endpoint=stats.name,
+                        seconds=round(stats.down_for_s),
+                        error=stats.last_error,
+                    )
+
+    def _open_gate(self, gate: str) -> None:
+        woken = self.queue.open_gate(gate)
+        log.info("endpoint_recovered", endpoint=gate, sessions_woken=woken)
+
+    def _breakers(self) -> tuple[Breaker, ...]:
+        ports = self._ports
+        return ports.kube_breaker, ports.platform_breaker, ports.issuer_breaker
+
+    def _reflector(
+        self, resource: Resource[Meta], store: Store, namespace: str | None
+    ) -> Reflector:
+        pods = store is self.pods
+        return Reflector(
+            self._ports.kube,
+            resource,
+            Scope(namespace, self._options.names.selector(), LIVE_PODS if pods else ""),
+            store,
+            clock=self._ports.clock,
+            random=self._ports.random,
+            breaker=self._ports.kube_breaker,
+            on_change=self.feed.pod_changed if pods else self.feed.secret_changed,
+            on_seen=None if pods else self.feed.secret_seen,
+        )

@@ -1,0 +1,79 @@
+"""From what changed to queue entries: every source of work passes here and is planned once."""
+
+from collections.abc import Collection
+
+from reconciler.clock import Clock
+from reconciler.control.plan import DUE, Action
+from reconciler.control.planner import Planner
+from reconciler.control.touch import Touches
+from reconciler.informer.store import Change
+from reconciler.kube.api import Meta
+from reconciler.names import SessionKey
+from reconciler.queue.bands import Band
+from reconciler.queue.workqueue import WorkQueue
+
+
+class Feed:
+    """Turns changes of stores into entries; before `open` it lets the first lists pass by.
+
+    A session that needs nothing now gets its next deadline directly, without a worker's run.
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        queue: WorkQueue[SessionKey],
+        touches: Touches,
+        clock: Clock,
+    ) -> None:
+        self._planner = planner
+        self._queue = queue
+        self._touches = touches
+        self._clock = clock
+        self._is_open = False
+
+    def open(self) -> None:
+        """Let changes through from now on; the caller considers all keys once, right after."""
+        self._is_open = True
+
+    def pod_changed(self, change: Change) -> None:
+        self._changed(change, "pod")
+
+    def secret_changed(self, change: Change) -> None:
+        self._changed(change, "secret")
+
+    def secret_seen(self, secret: Meta) -> None:
+        """Take note of a Secret in the watch: a write that came back may ask for a touch."""
+        now_at = self._clock.monotonic()
+        if self._touches.seen(secret, now_at):
+            self._queue.add(secret.key, reason="touch", at=now_at, band=Band.EXPIRING, slack_s=0.0)
+
+    def consider(self, key: SessionKey, reason: str, *, leave: Collection[Action] = ()) -> Action:
+        """Plan a session and queue what follows: a run now, a deadline, or nothing.
+
+        Args:
+            leave: Actions that are reported but not queued.
+        """
+        _, plan = self._planner.plan(key)
+        if plan.action in leave:
+            return plan.action
+        if plan.action is Action.FORGET:
+            self._queue.remove(key)
+            return plan.action
+        is_due = plan.action in DUE
+        self._queue.add(
+            key,
+            reason=reason if is_due else plan.reason,
+            at=self._planner.at(plan.due_s),
+            band=min(plan.band, Band.CHANGED) if is_due and reason == "pod" else plan.band,
+            slack_s=plan.slack_s,
+        )
+        return plan.action
+
+    def _changed(self, change: Change, kind: str) -> None:
+        if not self._is_open:
+            return
+        both = (change.old, change.new)
+        keys = {meta.key: None for meta in both if meta is not None and meta.session_id}
+        for key in keys:
+            self.consider(key, kind)

@@ -1,0 +1,47 @@
+"""One session asked of the platform, because a pod appeared that nobody has confirmed."""
+
+import structlog
+
+from reconciler.control.directory import Directory
+from reconciler.control.plan import View
+from reconciler.names import SessionKey
+from reconciler.observe.once import Once
+from reconciler.platform.client import PlatformClient
+
+log = structlog.get_logger()
+
+
+class Lookup:
+    """Asks and tells the directory; callers read the answer there.
+
+    A labelled pod alone proves nothing: the platform must name the session, with the pod's project
+    and in the pod's namespace.
+    """
+
+    def __init__(self, client: PlatformClient, directory: Directory, once: Once) -> None:
+        self._client = client
+        self._directory = directory
+        self._once = once
+
+    async def __call__(self, key: SessionKey, view: View) -> None:
+        """Look one session up.
+
+        Raises:
+            PlatformError: No answer that says yes or no; what was known stays.
+        """
+        labelled = view.pod or view.secret
+        project = labelled.project_id if labelled is not None else ""
+        session = await self._client.session(key.session_id, project)
+        if session is None:
+            why = "the platform does not know this session"
+        elif self._directory.key_of(session) != key:
+            why = f"the platform has it in namespace {self._directory.key_of(session).namespace}"
+        elif session.project_id != project:
+            why = "the platform has it in another project"
+        else:
+            self._directory.confirm(session)
+            return
+        if self._directory.deny(key, why) and self._once.first("pod_not_confirmed", *key):
+            log.warning(
+                "pod_not_confirmed", namespace=key.namespace, session_id=key.session_id, why=why
+            )

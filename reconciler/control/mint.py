@@ -1,0 +1,47 @@
+"""Which token to write for a plan: asked for, at hand, or none that improves what is there."""
+
+from reconciler.control.facts import Facts
+from reconciler.control.plan import Plan
+from reconciler.control.renewal import MIN_REMAINING
+from reconciler.errors import IssuerError
+from reconciler.tokens.source import TokenSource
+from reconciler.tokens.token import Token
+
+AS_GOOD = frozenset({"startup_resync", "requested"})
+"""Reasons for which a token that ends at the same second is written too: the promise is a write.
+None of them moves an expiry backwards."""
+
+NEARLY_NEW = 0.98
+"""Life left, as a fraction, that satisfies a human's request: a thousand requests at once share a
+few tokens instead of asking the issuer a thousand times."""
+
+
+def improves(token: Token, facts: Facts | None, reason: str) -> bool:
+    """Tell whether writing `token` is allowed: an expiry that we wrote never moves backwards."""
+    if facts is None or facts.expires_s is None:
+        return True
+    if reason in AS_GOOD:
+        return token.expires_s >= facts.expires_s
+    return token.expires_s > facts.expires_s
+
+
+async def obtain(source: TokenSource, plan: Plan) -> Token | None:
+    """Return a token worth writing, or None where nothing at hand improves what is there.
+
+    With the issuer away the best token at hand is taken, however short its life, if it improves.
+
+    Raises:
+        IssuerError: No token can be had and none at hand improves.
+    """
+    try:
+        wanted = NEARLY_NEW if plan.reason == "requested" else MIN_REMAINING
+        token = await source.get(min_remaining=wanted)
+    except IssuerError:
+        best = source.best()
+        if best is not None and improves(best, plan.facts, plan.reason):
+            return best
+        raise
+    if improves(token, plan.facts, plan.reason):
+        return token
+    best = source.best()
+    return best if best is not None and improves(best, plan.facts, plan.reason) else None

@@ -1,0 +1,205 @@
+"""The decision: what to do for one session now, or until when nothing (pure).
+
+It is a function of what is known and of nothing else; events, timers and resyncs only cause it to
+be asked again. Losing any of them costs time, never correctness.
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import Literal
+
+from reconciler.control.facts import Facts, is_paused, pending_requests, read_facts
+from reconciler.control.renewal import MIN_REMAINING, allowance_s, renewal_s
+from reconciler.kube.api import Meta
+from reconciler.names import Names, SessionKey
+from reconciler.queue.bands import Band
+
+LOOK_AGAIN_S = 300.0
+"""A session is planned anew at least this often, whatever an annotation claims."""
+
+
+class Confirmation(enum.Enum):
+    """What the platform said of a session in this project and namespace."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+class Action(enum.Enum):
+    """What the worker carries out."""
+
+    WRITE = "write"
+    CREATE = "create"
+    CONFIRM = "confirm"
+    WAIT = "wait"
+    BLOCKED = "blocked"
+    FORGET = "forget"
+
+
+DUE = frozenset({Action.WRITE, Action.CREATE, Action.CONFIRM})
+"""Actions that a worker carries out now; the others only wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that is known of one session at one moment.
+
+    `pod` is the one that counts: the newest that is not being deleted, else the newest.
+    `secret` is the object of the expected name, whoever's label it carries.
+    `running` is the platform's word, as of its last readable list.
+    """
+
+    key: SessionKey
+    pod: Meta | None
+    secret: Meta | None
+    confirmation: Confirmation
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the decision depends on beside the session.
+
+    Args:
+        propagation_s: Time the kubelet may take to project a changed Secret, in seconds.
+        longest_ttl_s: Longest life of a token that is believed.
+        static: The token has no expiry.
+        term: This leader's name in `token-refreshed-by`.
+        startup: Which tokens that another term wrote are due at once: all, those with less than
+            0.8 of their life left, or none.
+        run_s: p95 of a run, seconds.
+    """
+
+    names: Names
+    propagation_s: float
+    longest_ttl_s: float
+    static: bool = False
+    term: str = ""
+    startup: Literal["all", "stale", "none"] = "none"
+    run_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do, why, how urgently; `due_s` (epoch) is when to look again if nothing happens.
+
+    `slack_s` is the time until somebody would notice; `touch` asks for a pod touch after the write;
+    `requests` are the digests that this write honours; `facts` is what a WRITE found in the Secret.
+    """
+
+    action: Action
+    reason: str
+    band: Band
+    due_s: float
+    slack_s: float
+    touch: bool = False
+    requests: tuple[str, ...] = ()
+    facts: Facts | None = None
+
+
+def plan(view: View, policy: Policy, now_s: float) -> Plan:
+    """Decide for one session at one instant of the issuer's time."""
+    names = policy.names
+    alive = view.pod is not None
+    if not alive and not (view.running and view.secret is not None):
+        return _plan(Action.FORGET, "not_running", now_s)
+    if view.secret is not None and view.secret.session_id != view.key.session_id:
+        return _plan(Action.BLOCKED, "secret_name_taken", now_s)
+    if is_paused(names, view.pod, view.secret):
+        return _plan(Action.BLOCKED, "paused", now_s)
+    if view.secret is None:
+        return _plan_missing(view, now_s)
+    facts = read_facts(
+        view.secret,
+        names,
+        now_s=now_s,
+        longest_ttl_s=policy.longest_ttl_s,
+        static=policy.static,
+    )
+    pending = pending_requests(names, view.secret, view.pod)
+    found = _due_now(facts, pending, policy, now_s)
+    if found is None:
+        return _plan_wait(view, view.secret, facts, policy, now_s)
+    reason, band = found
+    if view.confirmation is not Confirmation.YES:
+        return _unconfirmed(view.confirmation, now_s)
+    remaining_s = facts.remaining_s(now_s)
+    return Plan(
+        Action.WRITE,
+        reason,
+        band,
+        now_s,
+        (remaining_s or 0.0) - policy.propagation_s - policy.run_s,
+        touch=alive and _dies_before_sync(facts, remaining_s, policy),
+        requests=pending,
+        facts=facts,
+    )
+
+
+def _plan_missing(view: View, now_s: float) -> Plan:
+    if view.pod is None or view.pod.deleting:
+        return _plan(Action.BLOCKED, "pod_leaving", now_s)
+    if view.confirmation is not Confirmation.YES:
+        return _unconfirmed(view.confirmation, now_s)
+    return Plan(Action.CREATE, "secret_missing", Band.EXPIRING, now_s, 0.0, touch=True)
+
+
+def _unconfirmed(confirmation: Confirmation, now_s: float) -> Plan:
+    if confirmation is Confirmation.NO:
+        return _plan(Action.BLOCKED, "not_confirmed", now_s)
+    return Plan(Action.CONFIRM, "not_confirmed", Band.CHANGED, now_s, 0.0)
+
+
+def _due_now(
+    facts: Facts, pending: tuple[str, ...], policy: Policy, now_s: float
+) -> tuple[str, Band] | None:
+    """Return the first reason that makes a token due, the most urgent first, or None."""
+    if not facts.ours:
+        return "foreign_writer" if facts.writer else "never_written", Band.EXPIRING
+    if facts.why:
+        return facts.why, Band.EXPIRING
+    remaining_s = facts.remaining_s(now_s)
+    if remaining_s is not None and facts.issued_s is not None:
+        if remaining_s <= 0:
+            return "expired", Band.EXPIRING
+        ttl_s = remaining_s + now_s - facts.issued_s
+        if remaining_s < allowance_s(ttl_s, policy.propagation_s):
+            return "expiring", Band.EXPIRING
+    if pending:
+        return "requested", Band.CHANGED
+    if facts.refreshed_by != policy.term and _is_startup_due(facts, policy, now_s):
+        return "startup_resync", Band.STARTUP
+    return None
+
+
+def _is_startup_due(facts: Facts, policy: Policy, now_s: float) -> bool:
+    if policy.startup != "stale" or facts.issued_s is None or facts.expires_s is None:
+        return policy.startup == "all"
+    return facts.expires_s - now_s < MIN_REMAINING * (facts.expires_s - facts.issued_s)
+
+
+def _plan_wait(view: View, secret: Meta, facts: Facts, policy: Policy, now_s: float) -> Plan:
+    if facts.issued_s is None or facts.expires_s is None:
+        return _plan(Action.WAIT, "no_expiry", now_s)
+    uid = view.pod.uid if view.pod is not None else secret.uid
+    due_s = renewal_s(facts.issued_s, facts.expires_s, uid)
+    slack_s = facts.expires_s - now_s - policy.propagation_s - policy.run_s
+    if due_s > now_s:
+        until_s = min(due_s, now_s + LOOK_AGAIN_S)
+        return Plan(Action.WAIT, "renewal", Band.ROUTINE, until_s, slack_s)
+    if view.confirmation is not Confirmation.YES:
+        return _unconfirmed(view.confirmation, now_s)
+    touch = view.pod is not None and _dies_before_sync(facts, facts.remaining_s(now_s), policy)
+    return Plan(Action.WRITE, "renewal", Band.ROUTINE, now_s, slack_s, touch=touch, facts=facts)
+
+
+def _dies_before_sync(facts: Facts, remaining_s: float | None, policy: Policy) -> bool:
+    """Tell whether the token that the pod still sees ends before the kubelet looks by itself."""
+    if not facts.ours or facts.why:
+        return True
+    return remaining_s is not None and remaining_s < policy.propagation_s
+
+
+def _plan(action: Action, reason: str, now_s: float) -> Plan:
+    return Plan(action, reason, Band.ROUTINE, now_s + LOOK_AGAIN_S, LOOK_AGAIN_S)

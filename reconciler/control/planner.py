@@ -1,0 +1,132 @@
+"""Everything known of a session, gathered from the stores, and the decision about it."""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Literal
+
+from reconciler.clock import Clock
+from reconciler.control.directory import Directory
+from reconciler.control.gate import Gate
+from reconciler.control.plan import Plan, Policy, View, plan
+from reconciler.informer.store import Store
+from reconciler.kube.api import Meta
+from reconciler.names import Names, SessionKey
+from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.source import TokenSource
+
+POLICY_S = 0.1
+"""Age at which the longest life seen and the p95 are looked up again; neither moves faster."""
+
+
+class RunTimes:
+    """p95 of the latest runs' seconds, refreshed every `EVERY` runs."""
+
+    KEEP = 256
+    EVERY = 32
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=self.KEEP)
+        self._count = 0
+        self.p95_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._seconds.append(seconds)
+        self._count += 1
+        if self._count % self.EVERY == 0:
+            self.p95_s = sorted(self._seconds)[int(0.95 * len(self._seconds))]
+
+
+class Planner:
+    """Reads, never waits, never writes: the same answer for the same state.
+
+    Args:
+        startup: See `Policy.startup`; followers plan with "none".
+    """
+
+    def __init__(
+        self,
+        *,
+        pods: Store,
+        secrets: Store,
+        directory: Directory,
+        source: TokenSource,
+        issuer_time: IssuerTime,
+        clock: Clock,
+        names: Names,
+        gate: Gate,
+        propagation_s: float,
+        startup: Literal["all", "stale", "none"],
+        static: bool,
+    ) -> None:
+        self.names = names
+        self.startup = startup
+        self.run_times = RunTimes()
+        self._pods = pods
+        self._secrets = secrets
+        self._directory = directory
+        self._source = source
+        self._issuer_time = issuer_time
+        self._clock = clock
+        self._gate = gate
+        self._propagation_s = propagation_s
+        self._static = static
+        self._policy: Policy | None = None
+        self._policy_at = 0.0
+
+    def policy(self) -> Policy:
+        """Return what decisions depend on now; built anew every `POLICY_S`, not for each plan."""
+        now_at = self._clock.monotonic()
+        policy = self._policy
+        if (
+            policy is not None
+            and now_at - self._policy_at < POLICY_S
+            and (policy.term, policy.startup) == (self._gate.term, self.startup)
+        ):
+            return policy
+        self._policy_at = now_at
+        self._policy = Policy(
+            names=self.names,
+            propagation_s=self._propagation_s,
+            longest_ttl_s=self._source.longest_ttl_s,
+            static=self._static,
+            term=self._gate.term,
+            startup=self.startup,
+            run_s=self.run_times.p95_s,
+        )
+        return self._policy
+
+    def view(self, key: SessionKey) -> View:
+        pod = leading_pod(self._pods.by_session(key))
+        secret = self._secrets.get(key.namespace, self.names.secret_name(key.session_id))
+        own = secret if secret is not None and secret.session_id == key.session_id else None
+        return View(
+            key=key,
+            pod=pod,
+            secret=secret,
+            confirmation=self._directory.confirmation(key, pod, own),
+            running=self._directory.is_running(key),
+        )
+
+    def plan(self, key: SessionKey) -> tuple[View, Plan]:
+        view = self.view(key)
+        return view, plan(view, self.policy(), self.now_s())
+
+    def now_s(self) -> float:
+        """Return the issuer's time, epoch seconds."""
+        return self._issuer_time.now_s()
+
+    def at(self, instant_s: float) -> float:
+        """Convert an instant of the issuer's time to our monotonic clock."""
+        return self._clock.monotonic() + instant_s - self.now_s()
+
+    def live_keys(self) -> set[SessionKey]:
+        """Return the key of every pod that has not ended. Cost: O(pods)."""
+        return {pod.key for pod in self._pods.snapshot() if pod.session_id}
+
+    def pods_to_touch(self, key: SessionKey) -> list[Meta]:
+        return [pod for pod in self._pods.by_session(key) if not pod.deleting]
+
+
+def leading_pod(pods: Iterable[Meta]) -> Meta | None:
+    """Choose the pod that counts: the newest that is not being deleted, else the newest."""
+    return max(pods, key=lambda pod: (not pod.deleting, pod.created_s, pod.name), default=None)

@@ -1,0 +1,191 @@
+"""The startup resync, all sessions at once, and the periodic one, a trickle."""
+
+import asyncio
+from collections.abc import Iterable
+from random import Random
+
+import structlog
+
+from reconciler.breaker import Breaker
+from reconciler.clock import Clock
+from reconciler.control.directory import Directory
+from reconciler.control.feed import Feed
+from reconciler.control.plan import DUE, Action
+from reconciler.control.planner import Planner
+from reconciler.errors import RemoteError
+from reconciler.names import SessionKey
+from reconciler.observe.once import Once
+from reconciler.platform.client import PlatformClient
+from reconciler.platform.sweep import Sweep, sweep
+
+log = structlog.get_logger()
+
+TRICKLE_FRACTION = 0.5
+"""The periodic resync spreads its sessions over this part of its period."""
+
+
+class StartupResync:
+    """Follows the sessions of the startup resync until each came to rest once.
+
+    Order: `begin` before the first key is considered; `settled` from the workers at any time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: set[SessionKey] = set()
+        self._open: set[SessionKey] = set()
+        self._outcomes: dict[str, int] = {}
+        self._began_at: float | None = None
+        self._listed = False
+        self.finished = asyncio.Event()
+        self.seconds = 0.0
+
+    def begin(self) -> None:
+        self._began_at = self._clock.monotonic()
+        self._outcomes = {}
+        self._known, self._open = set(), set()
+        self._listed = False
+        self.finished.clear()
+
+    @property
+    def sessions(self) -> int:
+        """Number of sessions that were found so far."""
+        return len(self._known)
+
+    def knows(self, key: SessionKey) -> bool:
+        return key in self._known
+
+    def add(self, key: SessionKey, *, due: bool) -> None:
+        """Count a session once, whoever names it; one that is not due has come to rest."""
+        if key in self._known:
+            return
+        self._known.add(key)
+        self._open.add(key)
+        if not due:
+            self.settled(key, "kept")
+
+    def all_listed(self) -> None:
+        """No more sessions will be added; with none open it is finished."""
+        self._listed = True
+        self._finish_if_done()
+
+    def settled(self, key: SessionKey, outcome: str) -> None:
+        if self._began_at is None or key not in self._open:
+            return
+        self._open.discard(key)
+        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
+        self._finish_if_done()
+
+    def _finish_if_done(self) -> None:
+        if self._open or not self._listed or self._began_at is None:
+            return
+        self.seconds = self._clock.monotonic() - self._began_at
+        self._began_at = None
+        self.finished.set()
+        log.info(
+            "startup_resync_finished",
+            sessions=self.sessions,
+            seconds=round(self.seconds, 3),
+            **dict(sorted(self._outcomes.items())),
+        )
+
+
+class Resync:
+    """Asks the platform who runs and has each of them considered."""
+
+    def __init__(
+        self,
+        *,
+        client: PlatformClient,
+        directory: Directory,
+        planner: Planner,
+        feed: Feed,
+        breaker: Breaker,
+        startup: StartupResync,
+        once: Once,
+        random: Random,
+        period_s: float,
+        parallel: int,
+        namespaces: Iterable[str],
+    ) -> None:
+        self._client = client
+        self._directory = directory
+        self._planner = planner
+        self._feed = feed
+        self._breaker = breaker
+        self._startup = startup
+        self._once = once
+        self._random = random
+        self._period_s = period_s
+        self._parallel = parallel
+        self._namespaces = frozenset(namespaces)
+
+    async def run(self) -> None:
+        """Run the startup resync, then one look per period, for ever.
+
+        Cancel: sessions already queued stay queued.
+        """
+        await self._run_startup()
+        while True:
+            await self._sleep_until_next()
+            await self._run_periodic()
+
+    async def _run_startup(self) -> None:
+        """Queue what needs no platform at once, the rest when the platform has answered."""
+        self._startup.begin()
+        live = self._planner.live_keys()
+        log.info("startup_resync_started", pods=len(live))
+        for key in live:
+            self._consider(key, leave=(Action.CONFIRM,))
+        listed = await self._sweep()
+        for key in [*live, *(self._keys(listed) if listed else ())]:
+            if not self._startup.knows(key):
+                self._consider(key)
+        self._startup.all_listed()
+        self._directory.prune(live)
+
+    def _consider(self, key: SessionKey, *, leave: tuple[Action, ...] = ()) -> None:
+        action = self._feed.consider(key, "startup_resync", leave=leave)
+        if action is not Action.FORGET and action not in leave:
+            self._startup.add(key, due=action in DUE)
+
+    async def _run_periodic(self) -> None:
+        found = await self._sweep()
+        if found is None:
+            return
+        live = self._planner.live_keys()
+        keys = list(dict.fromkeys([*self._keys(found), *live]))
+        pause_s = self._period_s * TRICKLE_FRACTION / max(1, len(keys))
+        for index, key in enumerate(keys):
+            self._feed.consider(key, "resync")
+            if index % 50 == 49:
+                await asyncio.sleep(pause_s * 50)
+        self._directory.prune(live)
+
+    async def _sweep(self) -> Sweep | None:
+        """List all projects' running sessions; None when the platform gave no list at all."""
+        try:
+            found = await sweep(self._client, parallel=self._parallel)
+        except RemoteError as error:
+            if self._once.first("platform_not_listed"):
+                log.warning("platform_not_listed", error=str(error))
+            return None
+        self._once.again("platform_not_listed")
+        for project, failure in found.failures.items():
+            if self._once.first("project_not_listed", project):
+                log.warning("project_not_listed", project=project, error=str(failure))
+        for oddity in found.oddities:
+            if self._once.first("session_odd", oddity):
+                log.warning("session_odd", fact=oddity)
+        return found
+
+    def _keys(self, found: Sweep) -> list[SessionKey]:
+        keys = self._directory.listed(found.sessions, complete=found.complete)
+        if not self._namespaces:
+            return keys
+        return [key for key in keys if key.namespace in self._namespaces]
+
+    async def _sleep_until_next(self) -> None:
+        """Sleep a period, spread so that replicas and restarts do not meet; or until it is back."""
+        await asyncio.sleep(self._period_s * self._random.uniform(0.8, 1.0))
+        await self._breaker.wait_up()

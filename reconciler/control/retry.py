@@ -1,0 +1,84 @@
+"""Which failure waits how long, for what, and whether a human must hear of it (pure)."""
+
+from dataclasses import dataclass
+
+from reconciler import errors
+from reconciler.errors import RemoteError
+from reconciler.queue import backoff
+from reconciler.queue.backoff import Pace
+
+ISSUER = "issuer"
+KUBE = "kube"
+PLATFORM = "platform"
+
+TERMINATING = "NamespaceTerminating"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a session whose run failed.
+
+    `gate` names the endpoint whose recovery wakes it early ("" = none); `says` is the log event for
+    what somebody must mend ("" = nothing to say beyond the count).
+    """
+
+    pace: Pace
+    gate: str = ""
+    says: str = ""
+
+
+_TRANSIENT = Verdict(backoff.TRANSIENT)
+_CONFLICT = Verdict(backoff.CONFLICT)
+_THROTTLED = Verdict(backoff.THROTTLED)
+_GONE = Verdict(backoff.MISCONFIGURED)
+
+
+TAKEN_ATTEMPTS = 3
+"""AlreadyExists so often, seconds apart, with nothing to see for our selector, is no race between a
+create and its watch event: somebody took the Secret's labels."""
+
+
+def judge(error: RemoteError, attempt: int) -> Verdict:
+    """Class a failed request, the `attempt`-th in a row for its session; see `Verdict`."""
+    if isinstance(error, errors.AlreadyExists):
+        if attempt <= TAKEN_ATTEMPTS:
+            return _CONFLICT
+        return Verdict(backoff.MISCONFIGURED, says="secret_without_labels")
+    if isinstance(error, errors.IssuerRefused):
+        return Verdict(backoff.TRANSIENT, ISSUER, "issuer_refused")
+    if isinstance(error, errors.IssuerError):
+        return Verdict(backoff.TRANSIENT, ISSUER)
+    if isinstance(error, errors.PlatformError):
+        return Verdict(backoff.TRANSIENT, PLATFORM)
+    if isinstance(error, errors.Conflict):
+        return _CONFLICT
+    if isinstance(error, errors.TooManyRequests):
+        return _THROTTLED
+    if isinstance(error, errors.TransportError | errors.ServerError | errors.Unauthorized):
+        return Verdict(backoff.TRANSIENT, KUBE)
+    if isinstance(error, errors.NotFound) or is_terminating(error):
+        return _GONE
+    if isinstance(error, errors.Invalid) and is_replaced(error):
+        return _CONFLICT
+    if isinstance(error, errors.Forbidden):
+        return Verdict(backoff.MISCONFIGURED, says="write_forbidden")
+    if error.transient:
+        return _TRANSIENT
+    return Verdict(backoff.MISCONFIGURED, says="write_refused")
+
+
+def is_replaced(error: RemoteError) -> bool:
+    """Tell a 422 that means "another object has this name now" from a wrong one.
+
+    Source: the API server answers a wrong `metadata.uid` in a patch with 422, "field is immutable".
+    """
+    return isinstance(error, errors.Invalid) and any(
+        cause.field == "metadata.uid" for cause in error.causes
+    )
+
+
+def is_terminating(error: RemoteError) -> bool:
+    """Tell a 403 of a namespace on its way out, which is let go quietly."""
+    return isinstance(error, errors.Forbidden) and any(
+        cause.reason == TERMINATING for cause in error.causes
+    )

@@ -1,0 +1,305 @@
+"""One session at a time: plan, carry out, plan again; failures get their class and their time."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import structlog
+from cachetools import TTLCache
+
+from reconciler import errors
+from reconciler.breaker import Breaker
+from reconciler.clock import Clock, format_utc
+from reconciler.control import mint, retry
+from reconciler.control.facts import requests
+from reconciler.control.plan import Action, Plan, View
+from reconciler.control.planner import Planner
+from reconciler.control.retry import Verdict
+from reconciler.control.touch import Touches
+from reconciler.control.writer import Writer
+from reconciler.errors import DeposedError, RemoteError, WireError
+from reconciler.kube.api import Meta
+from reconciler.names import SessionKey
+from reconciler.observe.once import Once
+from reconciler.queue import backoff
+from reconciler.queue.bands import Band
+from reconciler.queue.work import Next, Work
+from reconciler.queue.workqueue import QueueClosed, WorkQueue
+from reconciler.tokens.source import TokenSource
+
+log = structlog.get_logger()
+
+ROUNDS = 4
+"""Plans in one run: confirm, create, write; a fourth means that the world moves under us."""
+
+LIFE_FRACTION = 0.25
+"""A retry never waits for more of the remaining life than this."""
+
+FIGHT_S = 600.0
+"""Overwrites of one Secret by others are counted over this long."""
+
+FIGHT_FREE = 2
+"""So many are repaired at once; with more, somebody writes against us."""
+
+Lookup = Callable[[SessionKey, View], Awaitable[None]]
+"""Asks the platform about one session and tells the directory."""
+
+Settled = Callable[[SessionKey, str], None]
+"""Told the outcome of each run that came to rest: `refreshed`, `kept`, `failed` or `blocked`."""
+
+
+class NothingBetterError(Exception):
+    """Every token at hand ends no later than the one that is there."""
+
+
+@dataclass(slots=True)
+class WorkerStats:
+    """Counts since start; `refreshes` by reason, `failures` by error class."""
+
+    refreshes: dict[str, int]
+    failures: dict[str, int]
+    touches_total: int = 0
+    created_total: int = 0
+    crashes_total: int = 0
+
+
+class Worker:
+    """Takes sessions from the queue until it closes; any number of `run` may go side by side."""
+
+    def __init__(
+        self,
+        *,
+        planner: Planner,
+        queue: WorkQueue[SessionKey],
+        writer: Writer,
+        source: TokenSource,
+        lookup: Lookup,
+        touches: Touches | None,
+        kube_breaker: Breaker,
+        clock: Clock,
+        random: Random,
+        once: Once,
+        settled: Settled,
+    ) -> None:
+        self._planner = planner
+        self._queue = queue
+        self._writer = writer
+        self._source = source
+        self._lookup = lookup
+        self._touches = touches
+        self._kube_breaker = kube_breaker
+        self._clock = clock
+        self._random = random
+        self._once = once
+        self._settled = settled
+        self._fights: TTLCache[SessionKey, int] = TTLCache(10_000, FIGHT_S, timer=clock.monotonic)
+        self.stats = WorkerStats({}, {})
+
+    async def run(self) -> None:
+        """Work until the queue closes.
+
+        Cancel: a write in flight may have been applied; its session comes again to whoever leads.
+        """
+        while True:
+            try:
+                work = await self._queue.get()
+            except QueueClosed:
+                return
+            following: Next | None = None
+            try:
+                following = await self._attempt(work)
+            finally:
+                self._queue.done(work.key, next=following)
+
+    async def _attempt(self, work: Work[SessionKey]) -> Next | None:
+        """Run once; whatever happens, return when the session is due next."""
+        started_at = self._clock.monotonic()
+        try:
+            following = await self._settle(work)
+        except NothingBetterError:
+            self._settled(work.key, "kept")
+            verdict = Verdict(backoff.TRANSIENT, retry.ISSUER)
+            return self._later(work, verdict, self._queue.fail(work.key))
+        except DeposedError:
+            return self._later(work, Verdict(backoff.TRANSIENT), 1)
+        except RemoteError as error:
+            return self._failed(work, error)
+        except WireError as error:
+            return self._failed(work, errors.ServerError(str(error)))
+        except Exception:
+            # A defect of ours that one session provokes must not take the others' tokens along.
+            self.stats.crashes_total += 1
+            log.exception("reconcile_crashed", **_named(work.key))
+            self._settled(work.key, "failed")
+            return self._later(work, Verdict(backoff.MISCONFIGURED), self._queue.fail(work.key))
+        self._queue.forgive(work.key)
+        self._planner.run_times.add(self._clock.monotonic() - started_at)
+        return following
+
+    async def _settle(self, work: Work[SessionKey]) -> Next | None:
+        key = work.key
+        await self._touch_if_due(key)
+        wrote = False
+        for _ in range(ROUNDS):
+            view, plan = self._planner.plan(key)
+            if plan.action in (Action.WAIT, Action.BLOCKED, Action.FORGET):
+                return self._rest(key, view, plan, wrote=wrote)
+            if self._kube_breaker.is_down:
+                raise errors.TransportError("the API server is away")
+            match plan.action:
+                case Action.CONFIRM:
+                    await self._lookup(key, view)
+                case Action.CREATE:
+                    await self._create(key, view, plan)
+                    wrote = True
+                case Action.WRITE:
+                    if (pause_at := self._fight_pause(key, plan)) is not None:
+                        return Next(pause_at, plan.band, plan.slack_s, plan.reason)
+                    await self._write(key, view, plan)
+                    wrote = True
+        raise errors.Conflict(f"{key}: still not settled after {ROUNDS} rounds")
+
+    def _rest(self, key: SessionKey, view: View, plan: Plan, *, wrote: bool) -> Next | None:
+        """Say what blocks, once, and return the next deadline."""
+        if plan.action is Action.FORGET:
+            if self._touches is not None:
+                self._touches.drop(key)
+            self._settled(key, "kept")
+            return None
+        if plan.action is Action.BLOCKED:
+            if self._once.first(plan.reason, *key):
+                log.warning("session_blocked", why=plan.reason, **_named(key), **_subject(view))
+            self._settled(key, "blocked")
+        else:
+            self._settled(key, "refreshed" if wrote else "kept")
+        at = self._planner.at(plan.due_s)
+        touch_at = self._touches.next_at(key) if self._touches is not None else None
+        if touch_at is not None and touch_at < at:
+            return Next(touch_at, Band.EXPIRING, plan.slack_s, "touch")
+        return Next(at, plan.band, plan.slack_s, plan.reason)
+
+    async def _write(self, key: SessionKey, view: View, plan: Plan) -> None:
+        secret = view.secret
+        assert secret is not None  # noqa: S101 - WRITE is planned for a Secret that is there
+        token = await mint.obtain(self._source, plan)
+        standing = requests(self._planner.names, secret, view.pod)
+        if token is None and not plan.requests:
+            raise NothingBetterError
+        now_s = self._planner.now_s()
+        written = await self._writer.refresh(secret, token, now_s=now_s, honoured=standing)
+        if token is None:
+            return
+        self._refreshed(key, written, token.expires_s, plan, now_s)
+
+    async def _create(self, key: SessionKey, view: View, plan: Plan) -> None:
+        pod = view.pod
+        assert pod is not None  # noqa: S101 - CREATE is planned for a pod that is there
+        if await self._writer.read_again(key):
+            return
+        token = await mint.obtain(self._source, plan)
+        if token is None:
+            raise NothingBetterError
+        now_s = self._planner.now_s()
+        made = await self._writer.create(key, pod, token, now_s=now_s)
+        self.stats.created_total += 1
+        log.warning("secret_recreated", **_named(key), secret=made.name, pod=pod.name)
+        self._refreshed(key, made, token.expires_s, plan, now_s)
+
+    def _refreshed(
+        self, key: SessionKey, secret: Meta, expires_s: float, plan: Plan, now_s: float
+    ) -> None:
+        if plan.touch and self._touches is not None:
+            self._touches.want(key, secret, self._clock.monotonic())
+        self.stats.refreshes[plan.reason] = self.stats.refreshes.get(plan.reason, 0) + 1
+        log.info(
+            "runner_token_refreshed",
+            namespace=key.namespace,
+            secret=secret.name,
+            session_id=key.session_id,
+            expires_at=format_utc(expires_s) if expires_s != float("inf") else None,
+            reason=plan.reason,
+        )
+
+    async def _touch_if_due(self, key: SessionKey) -> None:
+        if self._touches is None or not self._touches.is_due(key, self._clock.monotonic()):
+            return
+        for pod in self._planner.pods_to_touch(key):
+            try:
+                await self._writer.touch(pod, now_s=self._planner.now_s())
+                self.stats.touches_total += 1
+            except (errors.NotFound, errors.Invalid):
+                continue  # another pod, or none, has that name now; it starts with the new token
+            except errors.Forbidden:
+                if self._once.first("touch_forbidden", key.namespace):
+                    log.warning("touch_forbidden", namespace=key.namespace)
+        self._touches.done(key, self._clock.monotonic())
+
+    def _fight_pause(self, key: SessionKey, plan: Plan) -> float | None:
+        """Return when to write again over another writer, or None for now."""
+        if plan.reason != "foreign_writer" or "foreign_writer" not in self.stats.refreshes:
+            return None
+        count = self._fights.get(key, 0) + 1
+        self._fights[key] = count
+        if count <= FIGHT_FREE or count % 2 == 0:
+            return None
+        if self._once.first("secret_fought_over", *key):
+            writer = plan.facts.writer if plan.facts else ""
+            log.warning("secret_fought_over", **_named(key), writer=writer, overwrites=count)
+        wait_s = backoff.MISCONFIGURED.delay_s(
+            count, fraction_of_life_s=None, draw=self._random.random()
+        )
+        return self._clock.monotonic() + wait_s
+
+    def _failed(self, work: Work[SessionKey], error: RemoteError) -> Next:
+        name = type(error).__name__
+        self.stats.failures[name] = self.stats.failures.get(name, 0) + 1
+        attempt = self._queue.fail(work.key)
+        verdict = retry.judge(error, attempt)
+        self._report(work.key, error, verdict, attempt)
+        self._settled(work.key, "failed")
+        return self._later(work, verdict, attempt, retry_after_s=error.retry_after_s)
+
+    def _report(self, key: SessionKey, error: RemoteError, verdict: Verdict, attempt: int) -> None:
+        """Log a failure once for what it is about: a namespace, a Secret, or an endpoint."""
+        if verdict.says == "write_forbidden":
+            said = self._once.first(verdict.says, key.namespace)
+        elif verdict.says:
+            said = self._once.first(verdict.says, *key)
+        else:
+            said = self._once.first(type(error).__name__, verdict.gate or str(key))
+        if said:
+            log.warning(
+                verdict.says or "refresh_failed", **_named(key), error=str(error), attempt=attempt
+            )
+
+    def _later(
+        self,
+        work: Work[SessionKey],
+        verdict: Verdict,
+        attempt: int,
+        *,
+        retry_after_s: float | None = None,
+    ) -> Next:
+        """Return the retry's time: never later than a fraction of the life that is left."""
+        _, plan = self._planner.plan(work.key)
+        life_s = plan.slack_s * LIFE_FRACTION
+        wait_s = verdict.pace.delay_s(
+            attempt,
+            fraction_of_life_s=life_s if verdict.pace is not backoff.MISCONFIGURED else None,
+            draw=self._random.random(),
+            retry_after_s=retry_after_s,
+        )
+        at = self._clock.monotonic() + wait_s
+        return Next(at, plan.band, plan.slack_s, plan.reason, verdict.gate)
+
+
+def _named(key: SessionKey) -> dict[str, Any]:
+    return {"namespace": key.namespace, "session_id": key.session_id}
+
+
+def _subject(view: View) -> dict[str, Any]:
+    return {
+        "pod": view.pod.name if view.pod else None,
+        "secret": view.secret.name if view.secret else None,
+    }

@@ -1,0 +1,115 @@
+"""The writes: each with its preconditions, inside the gate, its answer taken into the store."""
+
+from typing import Any
+
+from reconciler.control import bodies
+from reconciler.control.gate import Gate
+from reconciler.control.seal import Seal
+from reconciler.errors import DeposedError
+from reconciler.informer.store import Change, Store
+from reconciler.kube.api import Kube, Meta, Resource, Scope
+from reconciler.names import Names, SessionKey
+from reconciler.tokens.token import Token
+
+
+class Writer:
+    """Carries out what was decided; knows nothing of why.
+
+    Args:
+        limit_s: Longest wait for one answer; a write starts only if the gate stays open that long.
+    """
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        pods: Resource[Meta],
+        secrets: Resource[Meta],
+        secret_store: Store,
+        names: Names,
+        seal: Seal,
+        gate: Gate,
+        limit_s: float,
+    ) -> None:
+        self._kube = kube
+        self._pods = pods
+        self._secrets = secrets
+        self._store = secret_store
+        self._names = names
+        self._seal = seal
+        self._gate = gate
+        self._limit_s = limit_s
+
+    async def refresh(
+        self, secret: Meta, token: Token | None, *, now_s: float, honoured: tuple[str, ...]
+    ) -> Meta:
+        """Patch a Secret (`token` None: its annotations alone) and return its new state.
+
+        Raises:
+            Conflict: Another version; nothing changed.
+            Invalid: Another object of that name, or one that cannot be changed.
+            DeposedError: Stopped at the gate; nothing was sent.
+        Cancel: May have been applied; the watch will tell.
+        """
+        body = bodies.refresh(
+            secret,
+            token,
+            self._names,
+            now_s=now_s,
+            written_by=self._gate.term,
+            seal=self._seal.make(secret.key, secret.uid),
+            honoured=honoured,
+        )
+        return self._accept(await self._patch(self._secrets, secret, body))
+
+    async def create(self, key: SessionKey, pod: Meta, token: Token, *, now_s: float) -> Meta:
+        """Create a session's Secret, owned by its pod, then seal it with its new UID.
+
+        Raises:
+            AlreadyExists: The name is taken.
+            Forbidden: No right, or the namespace is terminating.
+        """
+        body = bodies.creation(
+            key, pod, token, self._names, now_s=now_s, written_by=self._gate.term
+        )
+        self._ask()
+        made = await self._kube.create(
+            self._secrets, key.namespace, body, limit_s=self._limit_s, permit=self._gate.check
+        )
+        self._accept(made)
+        return await self.refresh(made, None, now_s=now_s, honoured=())
+
+    async def touch(self, pod: Meta, *, now_s: float) -> None:
+        """Patch a pod's annotation so that the kubelet looks at its volumes now."""
+        await self._patch(self._pods, pod, bodies.touch(pod, self._names, now_s=now_s))
+
+    async def read_again(self, key: SessionKey) -> list[Change]:
+        """List one Secret's metadata from a consistent read into the store.
+
+        Asked where a stale store would make us do harm or spin: before a create, after repeated
+        conflicts. A list, since no right to get Secrets is held.
+        """
+        name = self._names.secret_name(key.session_id)
+        scope = Scope(key.namespace, self._names.selector(), f"metadata.name={name}")
+        page = await self._kube.list(self._secrets, scope, limit_s=self._limit_s)
+        found = [self._store.accept(meta) for meta in page.items]
+        return [change for change in found if change is not None]
+
+    async def _patch(self, resource: Resource[Meta], target: Meta, body: dict[str, Any]) -> Meta:
+        self._ask()
+        return await self._kube.patch(
+            resource,
+            target.namespace,
+            target.name,
+            body,
+            limit_s=self._limit_s,
+            permit=self._gate.check,
+        )
+
+    def _ask(self) -> None:
+        if not self._gate.may_write(self._limit_s):
+            raise DeposedError("this replica may not write for as long as a request may take")
+
+    def _accept(self, secret: Meta) -> Meta:
+        self._store.accept(secret)
+        return secret

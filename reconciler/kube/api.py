@@ -1,0 +1,181 @@
+"""The seam to Kubernetes: five verbs over partial objects.
+
+Two things implement it: the HTTP client, and the lab's API-server core called directly on virtual
+time. Nothing above this room knows which one it has.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import msgspec
+
+from reconciler.names import SessionKey
+
+T = TypeVar("T")
+
+Body = Mapping[str, Any]
+"""A JSON object to send."""
+
+Permit = Callable[[], None]
+"""Called synchronously as a write's bytes are handed to the socket; raises `DeposedError` to stop
+it there."""
+
+
+class Meta(msgspec.Struct, frozen=True, gc=False):
+    """What we keep of a pod or a Secret: names and times, never a value.
+
+    `annotations` holds those of `Names.annotations()` that are present, no other; `writers` are
+    the field managers that own the token's key in a Secret (empty for a pod); `created_s` is
+    seconds since the epoch.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    version: str
+    session_id: str
+    project_id: str
+    created_s: float
+    deleting: bool
+    annotations: dict[str, str]
+    writers: tuple[str, ...]
+
+    @property
+    def key(self) -> SessionKey:
+        return SessionKey(self.namespace, self.session_id)
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """One page of a list; `version` is the list's own, `skipped` counts undecodable items."""
+
+    items: list[T]
+    version: str
+    continue_token: str
+    skipped: int
+
+
+EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "SKIPPED"]
+
+
+class Event(msgspec.Struct, Generic[T], frozen=True):
+    """One watch event. `object` is None for BOOKMARK and for SKIPPED (type or object unreadable,
+    version readable); `version` is where a later watch may resume."""
+
+    type: EventType
+    version: str
+    object: T | None
+
+
+@dataclass(frozen=True)
+class Resource(Generic[T]):
+    """A kind and how its bytes become objects.
+
+    Args:
+        plural: Path segment (`pods`).
+        group: API group, "" for core.
+        partial: Ask the server for metadata only, in every answer, a write's included.
+        decode: One object's bytes -> T. Raises `WireError`.
+        decode_page: A list's bytes -> `Page[T]`. Raises `WireError`.
+        decode_event: One watch line -> `Event[T]`. Raises `WireError`, or the `KubeError` that an
+            ERROR event carries.
+    """
+
+    plural: str
+    group: str
+    version: str
+    partial: bool
+    decode: Callable[[bytes], T]
+    decode_page: Callable[[bytes], Page[T]]
+    decode_event: Callable[[bytes], Event[T]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What part of a kind: a namespace (None = all) and the server-side filters."""
+
+    namespace: str | None = None
+    labels: str = ""
+    fields: str = ""
+
+
+class Watch(Protocol[T]):
+    """An open watch."""
+
+    async def receive(self, *, idle_s: float) -> Event[T] | None:
+        """Return the next event, or None when the server ended the watch cleanly.
+
+        Args:
+            idle_s: Longest silence to accept, in seconds.
+
+        Raises:
+            TransportError: Silent for `idle_s`, reset, or ended in the middle of a line.
+            WireError: A line is not JSON or names no version.
+            KubeError: The server sent an ERROR event.
+        Cancel: An event that was not returned is not lost: resume from the last version.
+        """
+        ...
+
+
+class Kube(Protocol):
+    """The verbs. Each ends within `limit_s`; each failure is a `KubeError` or a `WireError`."""
+
+    async def list(
+        self,
+        resource: Resource[T],
+        scope: Scope,
+        *,
+        limit: int = 0,
+        continue_token: str = "",
+        version: str = "",
+        limit_s: float = 30.0,
+    ) -> Page[T]:
+        """Return one page.
+
+        Args:
+            limit: Items a page, 0 = all.
+            continue_token: From the page before; then `version` is not sent.
+            version: "" = most recent, "0" = anything, "N" = not older than N.
+        """
+        ...
+
+    def watch(
+        self, resource: Resource[T], scope: Scope, *, version: str, timeout_s: int
+    ) -> AbstractAsyncContextManager[Watch[T]]:
+        """Open a watch with bookmarks after `version`; the server ends it after `timeout_s`."""
+        ...
+
+    async def get(
+        self, resource: Resource[T], namespace: str, name: str, *, limit_s: float = 10.0
+    ) -> T: ...
+
+    async def create(
+        self,
+        resource: Resource[T],
+        namespace: str,
+        body: Body,
+        *,
+        limit_s: float = 10.0,
+        permit: Permit | None = None,
+    ) -> T: ...
+
+    async def patch(
+        self,
+        resource: Resource[T],
+        namespace: str,
+        name: str,
+        body: Body,
+        *,
+        limit_s: float = 10.0,
+        permit: Permit | None = None,
+    ) -> T:
+        """Send a JSON merge patch (RFC 7386); preconditions ride in `metadata`.
+
+        Cancel: may or may not have been applied.
+        """
+        ...
+
+    async def ready(self, *, limit_s: float = 5.0) -> None:
+        """Return if the server answers at all; raises `KubeError` otherwise."""
+        ...

@@ -1,0 +1,57 @@
+"""kubernetes-asyncio's credential loaders without the 767 models that its package imports.
+
+The loaders need two classes of the client; `import kubernetes_asyncio` brings every API and model
+with them, which doubles this program's start and costs it 60 MiB. While the loaders are imported,
+bare packages stand in for the three that would import everything, and go again afterwards: whoever
+imports kubernetes_asyncio later gets the real one.
+"""
+
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
+
+_ROOT = "kubernetes_asyncio"
+
+
+def _import_loaders() -> tuple[Any, Any]:
+    """Return the `config` package and the client's `Configuration`."""
+    if _ROOT in sys.modules:
+        return _import_plainly()
+    root = _bare_package(_ROOT)
+    client = _bare_package(f"{_ROOT}.client")
+    try:
+        configuration = importlib.import_module(f"{_ROOT}.client.configuration").Configuration
+        vars(client).update(Configuration=configuration, ApiClient=None)
+        vars(root).update(client=client)
+        return importlib.import_module(f"{_ROOT}.config"), configuration
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == _ROOT]:
+            del sys.modules[name]
+
+
+def _import_plainly() -> tuple[Any, Any]:
+    config = importlib.import_module(f"{_ROOT}.config")
+    return config, importlib.import_module(f"{_ROOT}.client").Configuration
+
+
+def _bare_package(name: str) -> ModuleType:
+    """Put a package with the real one's path, but without its `__init__`, into sys.modules."""
+    parent, _, child = name.rpartition(".")
+    if parent:
+        paths = [f"{path}/{child}" for path in sys.modules[parent].__path__]
+    else:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.submodule_search_locations is None:
+            raise ImportError(f"{name} is not installed")
+        paths = list(spec.submodule_search_locations)
+    package = ModuleType(name)
+    package.__path__ = paths
+    sys.modules[name] = package
+    return package
+
+
+config, Configuration = _import_loaders()
+"""The loaders (`load_incluster_config`, `load_kube_config`, `ConfigException`), and the class that
+they fill."""

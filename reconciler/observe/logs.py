@@ -1,0 +1,77 @@
+"""How the log looks: JSON lines for machines, columns for a terminal; never a token."""
+
+import asyncio
+import atexit
+import logging
+import sys
+from typing import Any, Literal, TextIO
+
+import msgspec
+import structlog
+
+
+class LineSink:
+    """A text file to which one turn of the event loop writes once, however many lines it logs.
+
+    A system call a line is a tenth of a refresh. Without a running loop, and at exit, lines are
+    written at once, so that only a kill in the middle of a turn can lose any.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._lines: list[str] = []
+        atexit.register(self.flush)
+
+    def write(self, text: str) -> int:
+        if not self._lines:
+            try:
+                asyncio.get_running_loop().call_soon(self._flush_turn)
+            except RuntimeError:
+                return self._file.write(text)
+        self._lines.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing within a turn of the loop: its end flushes."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._flush_turn()
+
+    def _flush_turn(self) -> None:
+        lines, self._lines = self._lines, []
+        self._file.write("".join(lines))
+        self._file.flush()
+
+
+def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
+    """Set up structlog and the standard library's loggers, once per process, to stderr.
+
+    The libraries' loggers stay at WARNING: kubernetes-asyncio writes whole response bodies at
+    DEBUG.
+    """
+    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[Any] = (
+        [structlog.dev.ConsoleRenderer(pad_event_to=28)]
+        if console
+        else [structlog.processors.format_exc_info, _render_json]
+    )
+    structlog.configure(
+        processors=shared + last,
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(LineSink(sys.stderr)),  # type: ignore[arg-type]  # write and flush are all it uses
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+
+
+def _render_json(_: object, __: str, event: Any) -> str:
+    named = {"timestamp": event.pop("timestamp"), "level": event.pop("level")}
+    named["event"] = event.pop("event")
+    return msgspec.json.encode(named | event, enc_hook=repr).decode()

@@ -1,0 +1,184 @@
+"""A platform full of sessions on a real API server, as the replaced control plane leaves it."""
+
+import asyncio
+import base64
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from reconciler.lab.issuer import Issuer
+from reconciler.lab.platform import LabPlatform
+from reconciler.names import Names
+from tests.cluster.admin import PODS, SECRETS, Admin, collection, item
+from tests.cluster.controlplane import ControlPlane
+
+NAMES = Names()
+PLATFORM_MANAGER = "ambient-control-plane"
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """One session's objects in the cluster."""
+
+    session_id: str
+    namespace: str
+    secret: str
+    pod: str
+
+
+@dataclass
+class World:
+    """Issuer, platform and cluster; `add` makes a session in all three."""
+
+    admin: Admin
+    control_plane: ControlPlane
+    issuer: Issuer
+    platform: LabPlatform
+    folder: Path
+    runners: list[Runner] = field(default_factory=list)
+
+    def environment(self, **settings: str) -> dict[str, str]:
+        """Return what `reconciler run` needs to work on this world, and no other."""
+        kubeconfig = self.control_plane.kubeconfig(self.folder / "kubeconfig")
+        return {
+            "KUBECONFIG": str(kubeconfig),
+            "AMBIENT_API_SERVER_URL": self.platform.url,
+            "OIDC_TOKEN_URL": self.issuer.token_url,
+            "OIDC_CLIENT_ID": self.issuer.client_id,
+            "OIDC_CLIENT_SECRET": self.issuer.client_secret,
+            "RECONCILER_LISTEN": "127.0.0.1:0",
+            "RECONCILER_LOG_FORMAT": "json",
+            "RECONCILER_NAMESPACES": ",".join(sorted({r.namespace for r in self.runners})),
+        } | settings
+
+    async def add_project(self) -> str:
+        """Make a project and its namespace, both new; returns the name that they share."""
+        project = f"team-{secrets.token_hex(4)}"
+        await self.admin.create_namespace(project)
+        self.platform.add_project(project)
+        return project
+
+    async def add(
+        self,
+        project: str,
+        *,
+        session_id: str = "",
+        token: str = "obviously-fake-old-token",
+        with_secret: bool = True,
+        known: bool = True,
+        **labels: str,
+    ) -> Runner:
+        """Make a running session: the platform's row, its Secret and its pod, in that order."""
+        session_id = session_id or f"2Ab{secrets.token_hex(12)}"
+        name = session_id[:40].lower()
+        runner = Runner(session_id, project, f"session-{name}-creds", f"session-{name}-runner")
+        if known:
+            self.platform.add_session(session_id, project)
+        if with_secret:
+            await self.add_secret(runner, token)
+        await self.admin.create_pod(
+            project, runner.pod, labels=self.labels(runner) | labels, secret=runner.secret
+        )
+        self.runners.append(runner)
+        return runner
+
+    async def add_secret(self, runner: Runner, token: str, **more: Any) -> None:
+        body = {
+            "metadata": {"name": runner.secret, "labels": self.labels(runner)},
+            "stringData": {NAMES.secret_key: token},
+        } | more
+        path = collection(runner.namespace, SECRETS)
+        await self.admin.expect("POST", path, body, fieldManager=PLATFORM_MANAGER)
+
+    def labels(self, runner: Runner) -> dict[str, str]:
+        return {
+            NAMES.session_id: runner.session_id,
+            NAMES.project_id: runner.namespace,
+            NAMES.managed: "true",
+            NAMES.managed_by_label: PLATFORM_MANAGER,
+        }
+
+    async def secret(self, runner: Runner) -> dict[str, Any]:
+        return await self.admin.expect("GET", item(runner.namespace, SECRETS, runner.secret))
+
+    async def pod(self, runner: Runner) -> dict[str, Any]:
+        return await self.admin.expect("GET", item(runner.namespace, PODS, runner.pod))
+
+    async def token(self, runner: Runner) -> str:
+        """Read the token as a runner would."""
+        return token_in(await self.secret(runner))
+
+
+def token_in(secret: dict[str, Any]) -> str:
+    return base64.b64decode(secret["data"][NAMES.secret_key]).decode()
+
+
+class ExpiryWatch:
+    """Reads every version of the Secrets as it is written and keeps account of dead tokens.
+
+    A Secret counts from the first good token that the controller put there; from then on, each
+    moment at which its newest token was past its `exp` is an expired-token second.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._expires_s: dict[str, float] = {}
+        self.versions: dict[str, int] = {}
+        self.expired_s = 0.0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["ExpiryWatch"]:
+        namespaces = {runner.namespace for runner in self._world.runners}
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._follow(namespace)) for namespace in namespaces]
+            try:
+                yield self
+            finally:
+                for task in tasks:
+                    task.cancel()
+                for name in self._expires_s:
+                    self._account(name)
+
+    async def _follow(self, namespace: str) -> None:
+        admin = self._world.admin
+        async with admin.session.get(
+            admin.url + collection(namespace, SECRETS), params={"watch": "1"}, timeout=None
+        ) as response:
+            async for line in response.content:
+                event = json.loads(line)
+                if event["type"] in ("ADDED", "MODIFIED"):
+                    self._seen(event["object"])
+
+    def _seen(self, secret: dict[str, Any]) -> None:
+        token = token_in(secret)
+        if token not in self._world.issuer.issued:
+            return
+        name = f"{secret['metadata']['namespace']}/{secret['metadata']['name']}"
+        self._account(name)
+        payload = token.split(".")[1]
+        claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        self._expires_s[name] = claims["exp"]
+        self.versions[name] = self.versions.get(name, 0) + 1
+
+    def _account(self, name: str) -> None:
+        """Add the time since the token that was there until now had died."""
+        dead_s = self._world.issuer.now_s() - self._expires_s.get(name, float("inf"))
+        self.expired_s += max(0.0, dead_s)
+
+
+@asynccontextmanager
+async def open_world(
+    control_plane: ControlPlane, admin: Admin, folder: Path, *, ttl_s: float = 900.0
+) -> AsyncIterator[World]:
+    """Start an issuer and a platform beside a control plane."""
+    async with (
+        Issuer(ttl_s=ttl_s) as issuer,
+        LabPlatform(lambda token: bool(issuer.verify(token))) as platform,
+    ):
+        yield World(admin, control_plane, issuer, platform, folder)

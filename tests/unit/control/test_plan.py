@@ -1,0 +1,217 @@
+"""The decision, by table and by property: nothing here waits, asks or remembers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.clock import format_utc
+from reconciler.control.facts import pending_requests
+from reconciler.control.plan import LOOK_AGAIN_S, Action, Confirmation, Plan, View, plan
+from reconciler.control.renewal import renewal_s
+from reconciler.queue.bands import Band
+from tests.unit.control.build import NAMES, NOW_S, TERM, TTL_S, pod, policy, secret, view
+
+
+def decide(seen: View, **changes: object) -> Plan:
+    return plan(seen, policy(**changes), NOW_S)
+
+
+def test_a_fresh_token_waits_for_its_instant_on_the_grid() -> None:
+    found = decide(view(secret=secret(age_s=10)))
+    due_s = renewal_s(NOW_S - 10, NOW_S - 10 + TTL_S, "pod-uid")
+    assert (found.action, found.reason, found.band) == (Action.WAIT, "renewal", Band.ROUTINE)
+    assert found.due_s == pytest.approx(min(due_s, NOW_S + LOOK_AGAIN_S))
+
+
+def test_a_token_past_its_instant_is_renewed_without_a_touch() -> None:
+    found = decide(view(secret=secret(age_s=0.61 * TTL_S)))
+    assert (found.action, found.reason, found.touch) == (Action.WRITE, "renewal", False)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "reason"), [(901, "expired"), (900 - 89, "expiring")], ids=["dead", "allowance"]
+)
+def test_a_token_that_dies_before_the_kubelet_looks_is_written_first_and_touched(
+    age_s: float, reason: str
+) -> None:
+    found = decide(view(secret=secret(age_s=age_s)))
+    assert (found.action, found.reason, found.band) == (Action.WRITE, reason, Band.EXPIRING)
+    assert found.touch
+    assert found.slack_s < 0
+
+
+def test_a_dead_token_without_a_pod_is_written_without_a_touch() -> None:
+    found = decide(view(pod=None, secret=secret(age_s=901)))
+    assert (found.action, found.touch) == (Action.WRITE, False)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "reason"),
+    [
+        ({}, "expiry_unknown"),
+        ({NAMES.expires_at: "soon", NAMES.issued_at: "lately"}, "expiry_unknown"),
+        ({NAMES.expires_at: "2026-01-01T00:10:00", NAMES.issued_at: "x"}, "expiry_unknown"),
+        (
+            {NAMES.expires_at: "2099-01-01T00:00:00Z", NAMES.issued_at: format_utc(NOW_S)},
+            "expiry_too_far",
+        ),
+        (
+            {NAMES.expires_at: "2099-01-01T00:15:00Z", NAMES.issued_at: "2099-01-01T00:00:00Z"},
+            "expiry_impossible",
+        ),
+        (
+            {NAMES.expires_at: format_utc(NOW_S), NAMES.issued_at: format_utc(NOW_S + 1)},
+            "expiry_impossible",
+        ),
+        (
+            {NAMES.expires_at: format_utc(NOW_S + 600), NAMES.issued_at: format_utc(NOW_S - 9e5)},
+            "expiry_too_far",
+        ),
+    ],
+    ids=["absent", "garbage", "no zone", "forged", "future", "reversed", "too long a life"],
+)
+def test_an_expiry_that_cannot_be_believed_is_due_now(
+    annotations: dict[str, str], reason: str
+) -> None:
+    found = decide(view(secret=secret(age_s=None, annotations=annotations, by=TERM)))
+    assert (found.action, found.reason, found.band) == (Action.WRITE, reason, Band.EXPIRING)
+
+
+@pytest.mark.parametrize(
+    ("writers", "reason"),
+    [(("ambient-control-plane",), "foreign_writer"), ((), "never_written")],
+    ids=["overwritten", "empty"],
+)
+def test_a_value_that_is_not_ours_is_due_now(writers: tuple[str, ...], reason: str) -> None:
+    found = decide(view(secret=secret(writers=writers)))
+    assert (found.action, found.reason, found.touch) == (Action.WRITE, reason, True)
+
+
+def test_a_value_that_we_own_beside_another_manager_is_ours() -> None:
+    found = decide(view(secret=secret(writers=("kubectl", "token-reconciler"))))
+    assert found.action is Action.WAIT
+
+
+@pytest.mark.parametrize(
+    ("startup", "age_s", "action"),
+    [
+        ("all", 1, Action.WRITE),
+        ("stale", 1, Action.WAIT),
+        ("stale", 0.21 * TTL_S, Action.WRITE),
+        ("none", 1, Action.WAIT),
+    ],
+)
+def test_a_new_term_refreshes_what_another_term_wrote(
+    startup: str, age_s: float, action: Action
+) -> None:
+    found = decide(view(secret=secret(age_s=age_s, by="replica-1/7")), startup=startup)
+    assert found.action is action
+    if action is Action.WRITE:
+        assert (found.reason, found.band) == ("startup_resync", Band.STARTUP)
+
+
+def test_a_missing_secret_is_created_for_a_confirmed_session() -> None:
+    found = decide(view(secret=None))
+    assert (found.action, found.band, found.touch) == (Action.CREATE, Band.EXPIRING, True)
+
+
+def test_nothing_is_created_for_a_pod_on_its_way_out() -> None:
+    assert decide(view(pod=pod(deleting=True), secret=None)).action is Action.BLOCKED
+
+
+def test_a_pod_in_its_grace_keeps_its_token() -> None:
+    found = decide(view(pod=pod(deleting=True), secret=secret(age_s=901)))
+    assert found.action is Action.WRITE
+
+
+@pytest.mark.parametrize("held", [None, secret(age_s=901), secret(writers=())])
+@pytest.mark.parametrize(
+    ("confirmation", "action"),
+    [(Confirmation.UNKNOWN, Action.CONFIRM), (Confirmation.NO, Action.BLOCKED)],
+)
+def test_nothing_is_written_for_a_session_that_the_platform_did_not_confirm(
+    held: object, confirmation: Confirmation, action: Action
+) -> None:
+    found = decide(view(secret=held, confirmation=confirmation))  # type: ignore[arg-type]  # a Meta
+    assert found.action is action
+
+
+def test_a_session_without_a_pod_is_refreshed_while_the_platform_calls_it_running() -> None:
+    assert decide(view(pod=None, secret=secret(age_s=901))).action is Action.WRITE
+    gone = view(pod=None, secret=secret(age_s=901), running=False)
+    assert decide(gone).action is Action.FORGET
+    assert decide(view(pod=None, secret=None)).action is Action.FORGET
+
+
+@pytest.mark.parametrize("on", ["pod", "secret"])
+def test_a_pause_on_either_object_stops_every_write(on: str) -> None:
+    paused = {NAMES.paused: "true"}
+    seen = view(
+        pod=pod(annotations=paused if on == "pod" else {}),
+        secret=secret(age_s=901, annotations=paused if on == "secret" else {}),
+    )
+    assert (decide(seen).action, decide(seen).reason) == (Action.BLOCKED, "paused")
+
+
+@pytest.mark.parametrize("on", ["pod", "secret"])
+def test_each_value_of_a_request_is_honoured_once(on: str) -> None:
+    asked = {NAMES.requested_at: "now please"}
+    seen_pod = pod(annotations=asked if on == "pod" else {})
+    held = secret(annotations=asked if on == "secret" else {})
+    found = decide(view(seen_pod, held))
+    assert (found.action, found.reason) == (Action.WRITE, "requested")
+    honoured = {NAMES.honoured: ",".join(found.requests)}
+    after = secret(annotations=(asked if on == "secret" else {}) | honoured)
+    assert decide(view(seen_pod, after)).action is Action.WAIT
+    assert pending_requests(NAMES, after, pod(annotations={NAMES.requested_at: "again"}))
+
+
+def test_a_secret_of_another_session_with_the_same_name_is_left_alone() -> None:
+    found = decide(view(secret=secret(age_s=901, session_id="2ABCdef")))
+    assert (found.action, found.reason) == (Action.BLOCKED, "secret_name_taken")
+
+
+def test_a_static_token_is_written_once_and_then_rests() -> None:
+    held = secret(age_s=None, annotations={NAMES.refreshed_by: TERM})
+    assert decide(view(secret=held), static=True).action is Action.WAIT
+    other = secret(age_s=None, writers=("kubectl",))
+    assert decide(view(secret=other), static=True).action is Action.WRITE
+
+
+@given(
+    age_s=st.floats(-1e6, 1e6),
+    ttl_s=st.floats(-1e5, 1e7),
+    propagation_s=st.floats(1, 600),
+    alive=st.booleans(),
+    ours=st.booleans(),
+    paused=st.booleans(),
+    confirmation=st.sampled_from(Confirmation),
+    garbage=st.text(max_size=20),
+    spoil=st.booleans(),
+)
+def test_whatever_the_annotations_say_a_plan_is_near_or_a_write(
+    age_s: float,
+    ttl_s: float,
+    propagation_s: float,
+    alive: bool,
+    ours: bool,
+    paused: bool,
+    confirmation: Confirmation,
+    garbage: str,
+    spoil: bool,
+) -> None:
+    annotations = {NAMES.paused: "true"} if paused else {}
+    if spoil:
+        annotations[NAMES.expires_at] = garbage
+    held = secret(
+        age_s=age_s,
+        ttl_s=ttl_s,
+        writers=("token-reconciler",) if ours else ("other",),
+        annotations=annotations,
+    )
+    seen = view(pod() if alive else None, held, confirmation=confirmation)
+    found = decide(seen, propagation_s=propagation_s)
+    assert NOW_S <= found.due_s <= NOW_S + LOOK_AGAIN_S
+    if found.action in (Action.WRITE, Action.CREATE):
+        assert confirmation is Confirmation.YES
+        assert not paused
