@@ -1,7 +1,9 @@
 """Time as one injected object, and the one text form in which instants are persisted."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 
@@ -24,18 +26,14 @@ class SystemClock:
     ages while we sleep, so the latter is taken where the kernel has it.
     """
 
-    def monotonic(self) -> float:
-        return _monotonic()
-
-    def wall(self) -> float:
-        return time.time()
-
-
-def _boottime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-_monotonic = _boottime if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+    def __init__(self) -> None:
+        # Bound once: this is read two dozen times a refresh.
+        self.monotonic: Callable[[], float] = (
+            partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+            if hasattr(time, "CLOCK_BOOTTIME")
+            else time.monotonic
+        )
+        self.wall: Callable[[], float] = time.time
 
 
 def format_utc(epoch_s: float) -> str:

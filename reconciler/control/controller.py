@@ -179,8 +179,12 @@ class Controller:
         It depends on neither the resync nor the platform, nor on one namespace of several that
         refuses us: a replica that is warm can take over.
         """
-        missing = [str(reflector) for reflector in self.reflectors if not reflector.stats().synced]
-        return f"waiting for the first list of {', '.join(missing)}" if missing else ""
+        missing = [reflector.name for reflector in self.reflectors if not reflector.is_settled]
+        if missing:
+            return f"waiting for the first list of {', '.join(missing)}"
+        if not any(reflector.stats().synced for reflector in self.reflectors):
+            return "no right to list pods or Secrets anywhere"
+        return ""
 
     def _parts(self) -> list[Coroutine[Any, Any, None]]:
         ports = self._ports
@@ -196,10 +200,11 @@ class Controller:
 
     async def _lead(self) -> None:
         for reflector in self.reflectors:
-            await reflector.wait_synced()
+            await reflector.wait_settled()
         log.info("stores_synced", pods=len(self.pods), secrets=len(self.secrets))
         gc.collect()
         gc.freeze()  # what the first lists made lives on; later collections need not walk it
+        gc.set_threshold(10_000, 20, 20)  # a refresh makes no cycles; collect by the hundred
         self.feed.open()
         await self.resync.run()
 

@@ -61,10 +61,12 @@ class Feed:
             self._queue.remove(key)
             return plan.action
         is_due = plan.action in DUE
+        # What blocks is said by the run; waiting for its next look would keep it quiet for minutes.
+        waits = plan.action is Action.WAIT
         self._queue.add(
             key,
             reason=reason if is_due else plan.reason,
-            at=self._planner.at(plan.due_s),
+            at=self._planner.at(plan.due_s) if waits else self._clock.monotonic(),
             band=min(plan.band, Band.CHANGED) if is_due and reason == "pod" else plan.band,
             slack_s=plan.slack_s,
         )

@@ -119,9 +119,12 @@ class Planner:
         """Convert an instant of the issuer's time to our monotonic clock."""
         return self._clock.monotonic() + instant_s - self.now_s()
 
-    def live_keys(self) -> set[SessionKey]:
-        """Return the key of every pod that has not ended. Cost: O(pods)."""
-        return {pod.key for pod in self._pods.snapshot() if pod.session_id}
+    def live_keys(self) -> dict[SessionKey, None]:
+        """Return the key of every pod that has not ended, in the store's order.
+
+        Cost: O(pods).
+        """
+        return {pod.key: None for pod in self._pods.snapshot() if pod.session_id}
 
     def pods_to_touch(self, key: SessionKey) -> list[Meta]:
         return [pod for pod in self._pods.by_session(key) if not pod.deleting]

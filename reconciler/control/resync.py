@@ -10,7 +10,7 @@ from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.control.directory import Directory
 from reconciler.control.feed import Feed
-from reconciler.control.plan import DUE, Action
+from reconciler.control.plan import Action
 from reconciler.control.planner import Planner
 from reconciler.errors import RemoteError
 from reconciler.names import SessionKey
@@ -22,6 +22,10 @@ log = structlog.get_logger()
 
 TRICKLE_FRACTION = 0.5
 """The periodic resync spreads its sessions over this part of its period."""
+
+SLICE = 100
+"""Sessions planned in one turn of the loop: ten thousand at once would stall it for half a second,
+and the first writes would wait for the last plan."""
 
 
 class StartupResync:
@@ -135,8 +139,10 @@ class Resync:
         self._startup.begin()
         live = self._planner.live_keys()
         log.info("startup_resync_started", pods=len(live))
-        for key in live:
+        for index, key in enumerate(live):
             self._consider(key, leave=(Action.CONFIRM,))
+            if index % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
         listed = await self._sweep()
         for key in [*live, *(self._keys(listed) if listed else ())]:
             if not self._startup.knows(key):
@@ -147,7 +153,7 @@ class Resync:
     def _consider(self, key: SessionKey, *, leave: tuple[Action, ...] = ()) -> None:
         action = self._feed.consider(key, "startup_resync", leave=leave)
         if action is not Action.FORGET and action not in leave:
-            self._startup.add(key, due=action in DUE)
+            self._startup.add(key, due=action is not Action.WAIT)
 
     async def _run_periodic(self) -> None:
         found = await self._sweep()

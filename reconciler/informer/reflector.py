@@ -14,7 +14,7 @@ import structlog
 
 from reconciler.breaker import Breaker
 from reconciler.clock import Clock
-from reconciler.errors import KubeError, ServerError, TransportError, WireError
+from reconciler.errors import Forbidden, KubeError, ServerError, TransportError, WireError
 from reconciler.informer.listwatch import ListWatch
 from reconciler.informer.steps import Apply, Emit, Fact, List, ListWatchStats, Mark, Replace, Watch
 from reconciler.informer.store import Change, Store
@@ -88,6 +88,7 @@ class Reflector:
         self._protocol = ListWatch(random.uniform)
         self._log = _LOG.bind(resource=resource.plural, namespace=scope.namespace)
         self._synced = asyncio.Event()
+        self._settled = asyncio.Event()
         self._woken = asyncio.Event()
         self._cut: asyncio.Timeout | None = None
         self._relists_wanted: list[asyncio.Future[None]] = []
@@ -119,6 +120,23 @@ class Reflector:
         """Return once the first complete list is in the store; an empty one counts."""
         await self._synced.wait()
 
+    @property
+    def name(self) -> str:
+        """What is reflected, for people: `secrets in team-a`."""
+        return f"{self._resource.plural} in {self._scope.namespace or 'all namespaces'}"
+
+    @property
+    def is_settled(self) -> bool:
+        """True once the store is synced, or the server refused us the right to list."""
+        return self._settled.is_set()
+
+    async def wait_settled(self) -> None:
+        """Return once it is known what this scope can give: its list, or a refusal.
+
+        A missing right may be granted later; nobody else has to wait for that.
+        """
+        await self._settled.wait()
+
     async def relist(self) -> None:
         """Return once a consistent list that began after this call is in the store.
 
@@ -147,8 +165,7 @@ class Reflector:
         )
 
     def __repr__(self) -> str:
-        where = self._scope.namespace or "all namespaces"
-        return f"<Reflector {self._resource.plural} in {where} {self._protocol!r}>"
+        return f"<Reflector {self.name} {self._protocol!r}>"
 
     async def _pause(self) -> None:
         """Wait as the protocol says; beyond the server's wish, a recovery or relist ends it."""
@@ -228,6 +245,8 @@ class Reflector:
             self._breaker.failed(error)
         elif isinstance(error, KubeError):
             self._breaker.succeeded()
+        if isinstance(error, Forbidden):
+            self._settled.set()
         self._carry_out(self._protocol.failed(error, self._clock.monotonic()))
 
     def _carry_out(self, emits: tuple[Emit, ...]) -> None:
@@ -256,6 +275,7 @@ class Reflector:
             return
         self._log.info("relisted" if self._synced.is_set() else "listed", **found)
         self._synced.set()
+        self._settled.set()
         for done in self._relists_begun:
             if not done.done():
                 done.set_result(None)

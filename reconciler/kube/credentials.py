@@ -5,6 +5,7 @@ again before they age, a half-written file never replaces a good token, and a 40
 again, which runs an exec plug-in anew.
 """
 
+import os
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -126,6 +127,10 @@ class KubeconfigCredentials:
         """Load the file anew; a failing plug-in leaves what was loaded before in place."""
         if self._override is not None:
             self._override.value(fresh=True)
+        if not _any_file(self._path):
+            if self._loaded is not None:
+                return
+            raise SettingsError(f"KUBECONFIG {self._path}: no such file")
         loaded = Configuration()
         try:
             loader = await config.load_kube_config(
@@ -156,6 +161,11 @@ def find_credentials(
     if path:
         return KubeconfigCredentials(path, clock, context=context, token_file=token_file)
     return InClusterCredentials(clock, token_file)
+
+
+def _any_file(paths: str) -> bool:
+    """Tell whether one of KUBECONFIG's paths, joined as PATH is, names a file."""
+    return any(Path(path).expanduser().is_file() for path in paths.split(os.pathsep))
 
 
 def _bearer(token: str) -> dict[str, str]:
