@@ -1,0 +1,298 @@
+"""Each fault of the design as a scenario: the whole controller, minutes of virtual time."""
+
+import asyncio
+
+import pytest
+
+from reconciler.errors import Conflict, Forbidden, ServerError, TransportError
+from reconciler.lab.apiserver.injection import Fault
+from reconciler.lab.apiserver.kinds import SECRETS
+from tests.unit.control.virtual import NAMES, PROJECT, World, running, simulate
+
+
+async def settled(world: World) -> None:
+    async with asyncio.timeout(60):
+        await world.controller.startup.finished.wait()
+        await asyncio.sleep(5)  # the second touch
+
+
+def test_an_hour_without_faults_never_leaves_a_dead_token_and_writes_on_the_grid() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(20):
+            world.add(f"2Ab{number}")
+        async with running(world):
+            await settled(world)
+            before = len(world.secret_writes())
+            for _ in range(360):
+                await asyncio.sleep(10)
+                assert min(world.remaining_s(f"2Ab{n}") for n in range(20)) > 0.4 * 900 - 10
+        writes = len(world.secret_writes()) - before
+        assert writes == pytest.approx(20 * 3600 / 360, rel=0.1)
+        # Untouched pods: no token came near its end after the first.
+        assert len(world.pod_writes()) == 2 * 20
+
+    simulate(scenario)
+
+
+def test_an_issuer_outage_within_the_slack_costs_nothing_thanks_to_the_spare() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(5):
+            world.add(f"2Ab{number}")
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(1000)
+            world.issuer.away = True
+            for _ in range(70):
+                await asyncio.sleep(10)  # 700 s: less than 0.9 of a life minus the allowance
+                assert min(world.remaining_s(f"2Ab{n}") for n in range(5)) > 0
+            asked = world.issuer.requests
+            world.issuer.away = False
+            await asyncio.sleep(30)
+            assert min(world.remaining_s(f"2Ab{n}") for n in range(5)) > 0.7 * 900
+            assert world.issuer.requests - asked < 5
+        assert world.events("endpoint_recovered")
+
+    simulate(scenario)
+
+
+def test_an_api_outage_ends_with_one_write_per_secret() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(10):
+            world.add(f"2Ab{number}")
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(400)
+            world.faults.judge = lambda verb, plural: Fault(TransportError("no route"))
+            world.faults.drop_watches()
+            await asyncio.sleep(300)
+            before = len(world.secret_writes())
+            world.faults.judge = None
+            await asyncio.sleep(20)
+            written = [
+                commit.object["metadata"]["name"] for commit in world.secret_writes()[before:]
+            ]
+            assert len(written) == len(set(written))
+            assert min(world.remaining_s(f"2Ab{n}") for n in range(10)) > 300
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Conflict("stale", status=409), ServerError("oops", status=500), TransportError("reset")],
+    ids=["409", "500", "reset"],
+)
+def test_a_write_that_fails_once_is_repeated_within_seconds(error: Exception) -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        world.faults.fail_next(Fault(error), verb="patch", resource="secrets")  # type: ignore[arg-type]  # a KubeError
+        async with running(world):
+            async with asyncio.timeout(10):
+                while world.token("2Ab0") not in world.issuer.minted:
+                    await asyncio.sleep(0.1)
+
+    simulate(scenario)
+
+
+def test_a_write_whose_answer_was_lost_is_not_repeated_for_nothing() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        lost = Fault(TransportError("reset"), applied=True)
+        world.faults.fail_next(lost, verb="patch", resource="secrets")
+        async with running(world):
+            await settled(world)
+        assert len(world.secret_writes()) == 1
+
+    simulate(scenario)
+
+
+def test_a_deleted_secret_comes_back_sealed_and_owned() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await settled(world)
+            world.delete_secret("2Ab0")
+            await asyncio.sleep(5)
+            metadata = world.secret("2Ab0")["metadata"]
+            assert metadata["ownerReferences"][0]["kind"] == "Pod"
+            assert metadata["annotations"][NAMES.confirmed].startswith("v1.")
+            assert world.remaining_s("2Ab0") > 700
+
+    simulate(scenario)
+
+
+def test_a_secret_that_lost_its_labels_is_reported_and_not_fought() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await settled(world)
+            name = NAMES.secret_name("2Ab0")
+            world.core.patch(
+                SECRETS, PROJECT, name, {"metadata": {"labels": {NAMES.managed: None}}}
+            )
+            await asyncio.sleep(120)
+        assert len(world.events("secret_without_labels")) == 1
+
+    simulate(scenario)
+
+
+def test_a_restarted_session_on_its_dead_secret_is_written_and_touched_at_once() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        world.add("2AbOther")  # an empty list alone would not make us stop
+        async with running(world):
+            await settled(world)
+            world.delete_pod("2Ab0")
+            del world.platform.sessions["2Ab0"]
+            await asyncio.sleep(3000)
+            assert world.remaining_s("2Ab0") < 0
+            writes, touches = len(world.secret_writes()), len(world.pod_writes())
+            world.add_pod("2Ab0")
+            await asyncio.sleep(5)
+            assert world.remaining_s("2Ab0") > 700
+            assert len(world.secret_writes()) == writes + 1
+            assert len(world.pod_writes()) == touches + 2
+
+    simulate(scenario)
+
+
+def test_an_overwrite_is_repaired_at_once_and_a_fight_is_backed_off_from() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await settled(world)
+            for _ in range(100):
+                world.overwrite("2Ab0")
+                await asyncio.sleep(1)
+            fought = world.events("secret_fought_over")
+            assert [line["writer"] for line in fought] == ["kubectl"]
+            assert len(world.secret_writes()) < 20
+            await asyncio.sleep(400)
+            assert world.remaining_s("2Ab0") > 0
+
+    simulate(scenario)
+
+
+def test_no_write_leaves_a_closed_gate() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        world.gate.is_open = False
+        async with running(world):
+            await asyncio.sleep(60)
+            assert world.secret_writes() == []
+            world.gate.is_open = True
+            await settled(world)
+            assert world.remaining_s("2Ab0") > 700
+
+    simulate(scenario)
+
+
+def test_an_empty_or_failing_platform_stops_nobody() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await settled(world)
+            world.platform.sessions.clear()
+            await asyncio.sleep(2000)
+            world.platform.away = True
+            await asyncio.sleep(2000)
+            assert world.remaining_s("2Ab0") > 300
+
+    simulate(scenario)
+
+
+def test_a_seal_carries_confirmation_over_a_restart_without_a_platform() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await settled(world)
+        assert world.platform.lookups == 0
+
+        world.platform.away = True
+        world.controller.directory.prune([])
+        world.platform.sessions.clear()
+        secret, pod = (
+            world.controller.secrets.snapshot()[0],
+            world.controller.pods.snapshot()[0],
+        )
+        fresh = type(world.controller.directory)(
+            world.clock,
+            NAMES,
+            world.controller.directory._seal,
+            lambda session: PROJECT,
+        )
+        assert fresh.confirmation(pod.key, pod, secret).value == "yes"
+
+    simulate(scenario)
+
+
+def test_a_pod_of_an_unknown_session_is_looked_up_rarely_and_gets_nothing() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2AbForged", known=False)
+        async with running(world):
+            await asyncio.sleep(600)
+        assert world.secret_writes() == []
+        assert len(world.events("pod_not_confirmed")) == 1
+        assert world.platform.lookups < 15
+
+    simulate(scenario)
+
+
+def test_missing_rights_are_said_once_a_namespace_and_tried_slowly() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(10):
+            world.add(f"2Ab{number}")
+
+        denied = Fault(Forbidden("no", status=403, reason="Forbidden"))
+        world.faults.judge = lambda verb, plural: denied if verb == "patch" else None
+        async with running(world):
+            await asyncio.sleep(300)
+        assert len(world.events("write_forbidden")) == 1
+
+    simulate(scenario)
+
+
+def test_short_lived_tokens_never_move_an_expiry_backwards() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await settled(world)
+            world.issuer.ttl_s = 60
+            last = world.remaining_s("2Ab0") + world.clock.wall()
+            for _ in range(150):
+                await asyncio.sleep(10)
+                expires_s = world.remaining_s("2Ab0") + world.clock.wall()
+                assert expires_s >= last
+                assert expires_s > world.clock.wall()
+                last = expires_s
+
+    simulate(scenario)
+
+
+def test_requests_are_bounded_while_the_issuer_refuses_for_an_hour() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(50):
+            world.add(f"2Ab{number}")
+        world.issuer.away = True
+        async with running(world):
+            await asyncio.sleep(3600)
+            assert world.issuer.requests < 3600 / 0.9
+            world.issuer.away = False
+            await asyncio.sleep(10)
+            assert min(world.remaining_s(f"2Ab{n}") for n in range(50)) > 700
+
+    simulate(scenario)
+
+
+def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_new() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(200):
+            world.add(f"2Ab{number}")
+        async with running(world):
+            async with asyncio.timeout(30):
+                while not world.secret_writes():
+                    await asyncio.sleep(0.001)
+        assert 1 <= len(world.secret_writes()) < 200
+        assert world.controller.queue.stats().schedule.running == 0
+
+    simulate(scenario)

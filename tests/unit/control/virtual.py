@@ -1,0 +1,263 @@
+"""The whole controller on virtual time: real stores, queue and workers over the lab's core."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Coroutine, Mapping, MutableMapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import structlog
+from structlog.testing import LogCapture
+
+from reconciler.breaker import Breaker
+from reconciler.control.controller import Controller, Options, Ports
+from reconciler.control.seal import Seal
+from reconciler.errors import DeposedError, IssuerUnavailable, PlatformUnavailable
+from reconciler.lab.apiserver.core import AT_ONCE, Core
+from reconciler.lab.apiserver.direct import DirectKube
+from reconciler.lab.apiserver.injection import Faults
+from reconciler.lab.apiserver.kinds import NAMESPACES, PODS, SECRETS
+from reconciler.lab.apiserver.ledger import Caller, Commit
+from reconciler.lab.virtual_time import VirtualClock, run_virtual
+from reconciler.names import Names
+from reconciler.platform.models import Project, Session
+from reconciler.platform.pages import Listing
+from reconciler.tokens.grant import Grant
+from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.source import OidcSource
+
+NAMES = Names()
+PROJECT = "team-a"
+PLATFORM = Caller("platform", "ambient-control-plane", "ambient-control-plane")
+INTRUDER = Caller("intruder", "kubectl", "kubectl")
+US = Caller("us", "token-reconciler/0", "token-reconciler")
+
+
+class FakeIssuer:
+    """Mints unsigned JWTs on the virtual clock; `away` refuses, `ttl_s` may change."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self.away = False
+        self.ttl_s = 900
+        self.requests = 0
+        self.minted: list[str] = []
+
+    async def ask(self) -> Grant:
+        self.requests += 1
+        sent_at = self._clock.monotonic()
+        await asyncio.sleep(0.02)
+        if self.away:
+            raise IssuerUnavailable("the issuer is away")
+        value = self.mint(self.ttl_s)
+        return Grant(value, sent_at, self._clock.monotonic(), date_s=int(self._clock.wall()))
+
+    def mint(self, ttl_s: int) -> str:
+        now_s = int(self._clock.wall())
+        claims = {"iat": now_s, "exp": now_s + ttl_s, "jti": f"obviously-fake-{len(self.minted)}"}
+        payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+        self.minted.append(f"eyJhbGciOiJub25lIn0.{payload}.c2ln")
+        return self.minted[-1]
+
+
+class FakePlatform:
+    """What the controller asks of the platform, from a dict; `away` fails every call."""
+
+    def __init__(self, breaker: Breaker) -> None:
+        self.breaker = breaker
+        self.sessions: dict[str, Session] = {}
+        self.away = False
+        self.lookups = 0
+
+    def _guard(self) -> None:
+        if self.away:
+            raise PlatformUnavailable("the platform is away")
+
+    async def list_projects(self) -> Listing[Project]:
+        self._guard()
+        return Listing([Project(id=PROJECT)], 0, 1, 0, True, None)
+
+    async def list_running(self, project: str | None) -> Listing[Session]:
+        self._guard()
+        return Listing(list(self.sessions.values()), 0, 1, 0, True, None)
+
+    async def session(self, session_id: str, project: str | None) -> Session | None:
+        self._guard()
+        self.lookups += 1
+        return self.sessions.get(session_id)
+
+    async def probe(self) -> None:
+        self._guard()
+
+
+class SwitchGate:
+    """A gate that a test closes."""
+
+    def __init__(self) -> None:
+        self.term = "replica-0/1"
+        self.is_open = True
+
+    def may_write(self, need_s: float) -> bool:
+        return self.is_open
+
+    def check(self) -> None:
+        if not self.is_open:
+            raise DeposedError("closed by the test")
+
+
+@dataclass
+class World:
+    """A cluster, an issuer, a platform and one controller, all on the running virtual loop."""
+
+    clock: VirtualClock
+    core: Core
+    faults: Faults
+    issuer: FakeIssuer
+    platform: FakePlatform
+    gate: SwitchGate
+    controller: Controller
+    source: OidcSource
+    logs: list[MutableMapping[str, Any]]
+    commits: list[Commit] = field(default_factory=list)
+
+    def add(self, session_id: str, *, known: bool = True) -> None:
+        """Add a session as the platform does: its row, its Secret with an old token, its pod."""
+        if known:
+            self.platform.sessions[session_id] = Session(
+                id=session_id, project_id=PROJECT, phase="Running"
+            )
+        self.add_secret(session_id)
+        self.add_pod(session_id)
+
+    def add_secret(self, session_id: str) -> None:
+        self.core.create(
+            SECRETS,
+            PROJECT,
+            {
+                "metadata": {
+                    "name": NAMES.secret_name(session_id),
+                    "labels": self._labels(session_id),
+                },
+                "stringData": {NAMES.secret_key: "obviously-fake-old-token"},
+            },
+            by=PLATFORM,
+        )
+
+    def add_pod(self, session_id: str, *, name: str = "") -> None:
+        self.core.create(
+            PODS,
+            PROJECT,
+            {
+                "metadata": {
+                    "name": name or f"session-{session_id.lower()}-runner",
+                    "labels": self._labels(session_id),
+                },
+                "spec": {"nodeName": "node", "containers": [{"name": "r", "image": "r"}]},
+            },
+            by=PLATFORM,
+        )
+
+    def _labels(self, session_id: str) -> dict[str, str]:
+        return {
+            NAMES.session_id: session_id,
+            NAMES.project_id: PROJECT,
+            NAMES.managed: "true",
+        }
+
+    def overwrite(self, session_id: str, value: str = "obviously-fake-intruder") -> None:
+        body = {"stringData": {NAMES.secret_key: value}}
+        self.core.patch(SECRETS, PROJECT, NAMES.secret_name(session_id), body, by=INTRUDER)
+
+    def delete_secret(self, session_id: str) -> None:
+        self.core.delete(SECRETS, PROJECT, NAMES.secret_name(session_id), AT_ONCE, by=INTRUDER)
+
+    def delete_pod(self, session_id: str) -> None:
+        name = f"session-{session_id.lower()}-runner"
+        self.core.delete(PODS, PROJECT, name, AT_ONCE, by=PLATFORM)
+
+    def secret(self, session_id: str) -> Mapping[str, Any]:
+        return self.core.get(SECRETS, PROJECT, NAMES.secret_name(session_id))
+
+    def token(self, session_id: str) -> str:
+        return base64.b64decode(self.secret(session_id)["data"][NAMES.secret_key]).decode()
+
+    def remaining_s(self, session_id: str) -> float:
+        payload = self.token(session_id).split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return float(claims["exp"] - self.clock.wall())
+
+    def secret_writes(self) -> list[Commit]:
+        return [c for c in self.commits if c.caller == US and c.kind is SECRETS]
+
+    def pod_writes(self) -> list[Commit]:
+        return [c for c in self.commits if c.caller == US and c.kind is PODS]
+
+    def events(self, name: str) -> list[MutableMapping[str, Any]]:
+        return [line for line in self.logs if line["event"] == name]
+
+
+def simulate(scenario: Any, **options: Any) -> None:
+    """Run `async scenario(world)` on a fresh virtual loop."""
+    run_virtual(_main(scenario, options))
+
+
+def _main(scenario: Any, options: dict[str, Any]) -> Coroutine[Any, Any, None]:
+    async def main() -> None:
+        async with _world(options) as world:
+            await scenario(world)
+
+    return main()
+
+
+@asynccontextmanager
+async def running(world: World) -> AsyncIterator[None]:
+    """Run the controller until the block ends, then drain it."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.controller.run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+@asynccontextmanager
+async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
+    clock = VirtualClock(asyncio.get_running_loop())
+    core = Core(clock, seed="test")
+    core.create(NAMESPACES, "", {"metadata": {"name": PROJECT}})
+    faults, random = Faults(), Random(7)
+    breakers = [Breaker(name, clock, random) for name in ("kube", "platform", "issuer")]
+    issuer, platform, gate = FakeIssuer(clock), FakePlatform(breakers[1]), SwitchGate()
+    issuer_time = IssuerTime(clock)
+    source = OidcSource(
+        issuer.ask, clock=clock, issuer_time=issuer_time, breaker=breakers[2], random=random
+    )
+    ports = Ports(
+        kube=DirectKube(core, clock, caller=US, faults=faults, latency_s=0.005),
+        platform=platform,  # type: ignore[arg-type]  # stands in for the client over HTTP
+        source=source,
+        issuer_time=issuer_time,
+        clock=clock,
+        random=random,
+        gate=gate,
+        kube_breaker=breakers[0],
+        platform_breaker=breakers[1],
+        issuer_breaker=breakers[2],
+        upkeep=(source.keep_spare,),
+    )
+    capture = LogCapture()
+    structlog.configure(processors=[capture], cache_logger_on_first_use=False)
+    controller = Controller(
+        ports, Options(names=NAMES, seal=Seal("obviously-fake-client-secret"), **options)
+    )
+    world = World(clock, core, faults, issuer, platform, gate, controller, source, capture.entries)
+    core.on_commit.append(world.commits.append)
+    try:
+        yield world
+    finally:
+        structlog.reset_defaults()
+        await source.close()
