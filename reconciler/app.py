@@ -38,6 +38,9 @@ log = structlog.get_logger()
 BEARER_REMAINING = 0.2
 """Life left, as a fraction, of the token that we show the platform ourselves."""
 
+FORCE_S = 10.0
+"""A platform that refuses every token must not make us ask the issuer for one a request."""
+
 
 def run(settings: Settings) -> None:
     """Run the controller until a signal; raises `SettingsError` for what only a human can mend."""
@@ -52,7 +55,7 @@ async def _run(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         controller = await stack.enter_async_context(build(settings))
         await stack.enter_async_context(
-            serve_health(settings.listen, live=lambda: "", ready=controller.not_ready)
+            serve_health(settings.listen, live=controller.not_live, ready=controller.not_ready)
         )
         log.info("started", version=__version__, replica=settings.replica)
         await controller.run(stop)
@@ -96,7 +99,7 @@ async def build(settings: Settings) -> AsyncIterator[Controller]:
         platform = PlatformClient(
             session,
             settings.api_server_url,
-            bearer=_bearer(source),
+            bearer=_bearer(source, clock),
             clock=clock,
             breaker=platform_breaker,
             limit_s=settings.platform_limit_s,
@@ -160,12 +163,16 @@ def _credentials(settings: Settings, secret: "_Secret") -> Callable[[], Credenti
     return lambda: Credentials(client_id.read(), secret.read())
 
 
-def _bearer(source: TokenSource) -> Bearer:
-    """Show the platform the token that the runners get; a refused one is minted anew."""
+def _bearer(source: TokenSource, clock: Clock) -> Bearer:
+    """Show the platform the token that the runners get; a refused one is minted anew, in time."""
+    forced_at = -FORCE_S
 
     async def bearer(refused: bool) -> str:
-        token = await (source.refresh() if refused else source.get(min_remaining=BEARER_REMAINING))
-        return token.reveal()
+        nonlocal forced_at
+        if refused and clock.monotonic() - forced_at >= FORCE_S:
+            forced_at = clock.monotonic()
+            return (await source.refresh()).reveal()
+        return (await source.get(min_remaining=BEARER_REMAINING)).reveal()
 
     return bearer
 

@@ -29,6 +29,8 @@ def _http_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be a URL that begins with http:// or https://")
+    if parts.username or parts.password:
+        raise ValueError("must not hold a user or password")
     return value.rstrip("/")
 
 
@@ -228,7 +230,11 @@ def _sentence(found: Any) -> str:
     name = str(found["loc"][0]) if found["loc"] else "settings"
     variable = name if name.isupper() else f"RECONCILER_{name.upper()}"
     message = str(found["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    shown = "" if "SECRET" in variable or "TOKEN" in variable else f" (is {_shown(variable)})"
+    shown = (
+        ""
+        if "SECRET" in variable or "TOKEN" in variable or "URL" in variable
+        else f" (is {_shown(variable)})"
+    )
     return f"{variable} {message}{shown}"
 
 

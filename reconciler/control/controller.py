@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ import structlog
 
 from reconciler.breaker import Breaker
 from reconciler.clock import Clock
-from reconciler.control import retry
+from reconciler.control import renewal, retry
 from reconciler.control.directory import Directory
 from reconciler.control.feed import Feed
 from reconciler.control.gate import Gate
@@ -29,7 +30,7 @@ from reconciler.kube.api import Kube, Meta, Resource, Scope
 from reconciler.kube.objects import partial_resource
 from reconciler.names import Names, SessionKey
 from reconciler.observe.once import Once
-from reconciler.platform.client import PlatformClient
+from reconciler.platform.api import Platform
 from reconciler.platform.namespaces import namespace_of
 from reconciler.queue.workqueue import WorkQueue
 from reconciler.tokens.issuer_time import IssuerTime
@@ -40,6 +41,10 @@ log = structlog.get_logger()
 LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"
 """Ended pods are filtered by the server; one that ends arrives as DELETED."""
 
+SILENT_S = 1000.0
+"""Three times the longest life of a watch: each list, watch, event and bookmark breaks a silence,
+and the watchdog of a healthy reflector does so at least that often."""
+
 REPORT_S = 60.0
 """One line a minute says what is still waited for."""
 
@@ -49,7 +54,7 @@ class Ports:
     """What the controller stands on; each has a real and a simulated form."""
 
     kube: Kube
-    platform: PlatformClient
+    platform: Platform
     source: TokenSource
     issuer_time: IssuerTime
     clock: Clock
@@ -173,6 +178,16 @@ class Controller:
             for task in tasks:
                 task.cancel()
 
+    def not_live(self) -> str:
+        """Return "" unless a stream has stalled in a way that only a restart can mend."""
+        if self._ports.kube_breaker.is_down:
+            return ""
+        for reflector in self.reflectors:
+            silent_s = reflector.stats().silent_s
+            if silent_s is not None and silent_s > SILENT_S:
+                return f"nothing heard of {reflector.name} for {silent_s:.0f} s"
+        return ""
+
     def not_ready(self) -> str:
         """Return "" once the stores hold a first list, else what is missing.
 
@@ -205,8 +220,23 @@ class Controller:
         gc.collect()
         gc.freeze()  # what the first lists made lives on; later collections need not walk it
         gc.set_threshold(10_000, 20, 20)  # a refresh makes no cycles; collect by the hundred
+        self._warn_of_no_slack()
         self.feed.open()
         await self.resync.run()
+
+    def _warn_of_no_slack(self) -> None:
+        """Say it when the kubelet's own pace cannot serve tokens so short, and we may not touch."""
+        token, options = self._ports.source.best(), self._options
+        if token is None or options.touch or math.isinf(token.ttl_s):
+            return
+        slack_s = renewal.slack_s(token.ttl_s, options.propagation_s)
+        if slack_s <= 0:
+            log.warning(
+                "no_slack",
+                token_ttl_s=token.ttl_s,
+                propagation_allowance_s=options.propagation_s,
+                slack_s=round(slack_s, 1),
+            )
 
     async def _report(self) -> None:
         """Say once a minute what is still waited for, so that silence means health."""

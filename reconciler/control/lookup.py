@@ -6,7 +6,7 @@ from reconciler.control.directory import Directory
 from reconciler.control.plan import View
 from reconciler.names import SessionKey
 from reconciler.observe.once import Once
-from reconciler.platform.client import PlatformClient
+from reconciler.platform.api import Platform
 
 log = structlog.get_logger()
 
@@ -18,7 +18,7 @@ class Lookup:
     and in the pod's namespace.
     """
 
-    def __init__(self, client: PlatformClient, directory: Directory, once: Once) -> None:
+    def __init__(self, client: Platform, directory: Directory, once: Once) -> None:
         self._client = client
         self._directory = directory
         self._once = once

@@ -48,11 +48,6 @@ def allowance_s(ttl_s: float, propagation_s: float) -> float:
     return min(propagation_s, (1 - EARLIEST - GRID) * ttl_s)
 
 
-def lease_fits(lease_s: float, ttl_s: float) -> bool:
-    """Tell whether a takeover costs little enough of a token's life."""
-    return lease_s <= ttl_s / 6
-
-
 def slack_s(ttl_s: float, propagation_s: float) -> float:
     """Return how long a fault may last before anybody notices, without a spare token."""
     return (1 - EARLIEST - GRID) * ttl_s - propagation_s

@@ -15,7 +15,7 @@ from reconciler.control.planner import Planner
 from reconciler.errors import RemoteError
 from reconciler.names import SessionKey
 from reconciler.observe.once import Once
-from reconciler.platform.client import PlatformClient
+from reconciler.platform.api import Platform
 from reconciler.platform.sweep import Sweep, sweep
 
 log = structlog.get_logger()
@@ -100,7 +100,7 @@ class Resync:
     def __init__(
         self,
         *,
-        client: PlatformClient,
+        client: Platform,
         directory: Directory,
         planner: Planner,
         feed: Feed,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from reconciler.errors import PlatformUnavailable, RemoteError
-from reconciler.platform.client import PlatformClient
+from reconciler.platform.api import Platform
 from reconciler.platform.models import RUNNING, Session
 from reconciler.platform.pages import Listing
 
@@ -40,7 +40,7 @@ class Sweep:
     oddities: list[str]
 
 
-async def sweep(client: PlatformClient, *, parallel: int) -> Sweep:
+async def sweep(client: Platform, *, parallel: int) -> Sweep:
     """Ask for the projects, then for each one's running sessions, `parallel` at a time.
 
     Where the projects cannot be listed, or none is, one list without a project covers them all.
@@ -65,7 +65,7 @@ async def sweep(client: PlatformClient, *, parallel: int) -> Sweep:
 class _Run:
     """One sweep under way; a target is a project, or None for all of them."""
 
-    client: PlatformClient
+    client: Platform
     projects: list[str] = field(default_factory=list)
     failures: dict[str, RemoteError] = field(default_factory=dict)
     oddities: list[str] = field(default_factory=list)

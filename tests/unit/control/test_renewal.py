@@ -8,7 +8,6 @@ from reconciler.control.renewal import (
     EARLIEST,
     GRID,
     allowance_s,
-    lease_fits,
     phase,
     renewal_s,
     slack_s,
@@ -66,8 +65,3 @@ def test_the_allowance_never_makes_a_token_just_written_due(
 
 def test_the_slack_of_a_15_minute_token_is_270_seconds() -> None:
     assert slack_s(900, 90) == pytest.approx(270)
-
-
-def test_a_lease_may_cost_a_sixth_of_a_life() -> None:
-    assert lease_fits(15, 900)
-    assert not lease_fits(15, 60)

@@ -238,7 +238,7 @@ async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
     )
     ports = Ports(
         kube=DirectKube(core, clock, caller=US, faults=faults, latency_s=0.005),
-        platform=platform,  # type: ignore[arg-type]  # stands in for the client over HTTP
+        platform=platform,
         source=source,
         issuer_time=issuer_time,
         clock=clock,
