@@ -93,7 +93,9 @@ class Worker:
         self._random = random
         self._once = once
         self._settled = settled
-        self._fights: TTLCache[SessionKey, int] = TTLCache(10_000, FIGHT_S, timer=clock.monotonic)
+        self._fights: TTLCache[SessionKey, tuple[int, float]] = TTLCache(
+            10_000, FIGHT_S, timer=clock.monotonic
+        )
         self.stats = WorkerStats({}, {})
 
     async def run(self) -> None:
@@ -236,20 +238,32 @@ class Worker:
         self._touches.done(key, self._clock.monotonic())
 
     def _fight_pause(self, key: SessionKey, plan: Plan) -> float | None:
-        """Return when to write again over another writer, or None for now."""
-        if plan.reason != "foreign_writer" or "foreign_writer" not in self.stats.refreshes:
+        """Return when to write again over another writer, or None for now.
+
+        Each repair of what was ours puts off the next one; the first few are free, since a human
+        with kubectl is no fight.
+        """
+        if plan.reason != "foreign_writer" or plan.facts is None or not plan.facts.refreshed_by:
             return None
-        count = self._fights.get(key, 0) + 1
-        self._fights[key] = count
-        if count <= FIGHT_FREE or count % 2 == 0:
-            return None
-        if self._once.first("secret_fought_over", *key):
-            writer = plan.facts.writer if plan.facts else ""
-            log.warning("secret_fought_over", **_named(key), writer=writer, overwrites=count)
-        wait_s = backoff.MISCONFIGURED.delay_s(
-            count, fraction_of_life_s=None, draw=self._random.random()
-        )
-        return self._clock.monotonic() + wait_s
+        now_at = self._clock.monotonic()
+        count, until_at = self._fights.get(key, (0, now_at))
+        if now_at < until_at:
+            return until_at
+        count += 1
+        if count > FIGHT_FREE:
+            draw = self._random.random()
+            until_at = now_at + backoff.MISCONFIGURED.delay_s(
+                count - FIGHT_FREE, fraction_of_life_s=None, draw=draw
+            )
+            if self._once.first("secret_fought_over", *key):
+                log.warning(
+                    "secret_fought_over",
+                    **_named(key),
+                    writer=plan.facts.writer,
+                    overwrites=count,
+                )
+        self._fights[key] = (count, until_at)
+        return None
 
     def _failed(self, work: Work[SessionKey], error: RemoteError) -> Next:
         name = type(error).__name__
