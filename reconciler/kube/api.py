@@ -143,7 +143,11 @@ class Kube(Protocol):
     def watch(
         self, resource: Resource[T], scope: Scope, *, version: str, timeout_s: int
     ) -> AbstractAsyncContextManager[Watch[T]]:
-        """Open a watch with bookmarks after `version`; the server ends it after `timeout_s`."""
+        """Open a watch with bookmarks after `version`; the server ends it after `timeout_s`.
+
+        Opening ends within a limit of the implementation's own, 15 s or less, as `TransportError`
+        if the server does not answer by then. Leaving the context drops the connection at once.
+        """
         ...
 
     async def get(

@@ -1,5 +1,8 @@
 """A status from the API server, in an answer or inside a watch, to exactly one error class."""
 
+import math
+import re
+
 import msgspec
 
 from reconciler import errors
@@ -27,7 +30,13 @@ class Status(msgspec.Struct):
 
 
 _DECODER = msgspec.json.Decoder(Status)
+_FIELD = re.compile(r"[A-Za-z][\w.:/\[\]-]{0,127}")
+"""What a field looks like; an admission webhook may send anything."""
+
 _TOO_LARGE = "Too large resource version"
+
+MAX_RETRY_AFTER_S = 300.0
+"""Longer wishes come from a maintenance page; the API server asks for a minute at most."""
 
 _BY_REASON: dict[str, type[KubeError]] = {
     "Expired": errors.Gone,
@@ -52,7 +61,7 @@ def error_of_answer(
     """Map an HTTP answer that is not a success; a body that is no Status costs nothing."""
     try:
         status = _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         status = Status()
     status.code = code
     return error_of(status, what=what, retry_after_s=retry_after_s)
@@ -73,16 +82,30 @@ def error_of(status: Status, *, what: str, retry_after_s: float | None = None) -
     if cls is None:
         cls = errors.ServerError if status.code >= 500 or not status.code else KubeError
     if retry_after_s is None and details.retry_after_s > 0:
-        retry_after_s = float(details.retry_after_s)
-    named = f" {status.reason}" if status.reason else ""
-    fields = "".join(f", {cause.field}" for cause in causes if cause.field)
+        retry_after_s = min(float(details.retry_after_s), MAX_RETRY_AFTER_S)
+    named = f" {status.reason}" if _is_word(status.reason) else ""
+    fields = "".join(f", {cause.field}" for cause in causes if _FIELD.fullmatch(cause.field))
     return cls(
         f"{what}: the API server answered {status.code or 'an error'}{named}{fields}",
         status=status.code,
-        reason=status.reason,
+        reason=status.reason if _is_word(status.reason) else "",
         retry_after_s=retry_after_s,
         causes=causes,
     )
+
+
+def retry_after(text: str) -> float | None:
+    """Read a Retry-After header in seconds; the API server never sends the date form."""
+    try:
+        wait_s = float(text)
+    except ValueError:
+        return None
+    return min(max(0.0, wait_s), MAX_RETRY_AFTER_S) if math.isfinite(wait_s) else None
+
+
+def _is_word(reason: str) -> bool:
+    """Tell a machine-readable reason from free text, which may quote an object."""
+    return reason.isalnum() and len(reason) <= 64
 
 
 def _is_too_large(status: Status, causes: list[Cause]) -> bool:

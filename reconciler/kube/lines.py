@@ -31,7 +31,7 @@ class LineBuffer:
             return
         *complete, last = rest.split(b"\n")
         for line in (bytes(self._rest), *complete):
-            if line.strip():
+            if line and not line.isspace():
                 self._lines.append(line)
         self._rest = bytearray(last)
 
@@ -42,4 +42,4 @@ class LineBuffer:
     @property
     def has_rest(self) -> bool:
         """True when the stream would end in the middle of a line."""
-        return bool(self._rest.strip())
+        return bool(self._rest) and not self._rest.isspace()

@@ -16,24 +16,26 @@ _ROOT = "kubernetes_asyncio"
 
 
 def _import_loaders() -> tuple[Any, Any]:
-    """Return the `config` package and the client's `Configuration`."""
-    if _ROOT in sys.modules:
-        return _import_plainly()
-    root = _bare_package(_ROOT)
-    client = _bare_package(f"{_ROOT}.client")
+    """Return the `config` package and the client's `Configuration`, as copies of this room's own.
+
+    Whatever of the package was imported before is put back as it was.
+    """
+    before = _take_out()
     try:
+        root = _bare_package(_ROOT)
+        client = _bare_package(f"{_ROOT}.client")
         configuration = importlib.import_module(f"{_ROOT}.client.configuration").Configuration
         vars(client).update(Configuration=configuration, ApiClient=None)
         vars(root).update(client=client)
         return importlib.import_module(f"{_ROOT}.config"), configuration
     finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] == _ROOT]:
-            del sys.modules[name]
+        _take_out()
+        sys.modules.update(before)
 
 
-def _import_plainly() -> tuple[Any, Any]:
-    config = importlib.import_module(f"{_ROOT}.config")
-    return config, importlib.import_module(f"{_ROOT}.client").Configuration
+def _take_out() -> dict[str, ModuleType]:
+    names = [name for name in sys.modules if name.partition(".")[0] == _ROOT]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def _bare_package(name: str) -> ModuleType:

@@ -5,7 +5,8 @@ its values, so they must not become Python objects even for a moment.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -18,14 +19,20 @@ from reconciler.names import Names
 T = TypeVar("T")
 
 
+_Name = Annotated[str, msgspec.Meta(min_length=1)]
+"""A string that is there; without one an object cannot be told from others, or a watch resumed."""
+
+
 class _ListMeta(msgspec.Struct):
-    version: str = msgspec.field(name="resourceVersion", default="")
+    version: _Name = msgspec.field(name="resourceVersion")
     continue_token: str = msgspec.field(name="continue", default="")
 
 
 class _RawList(msgspec.Struct):
+    """A list, even an empty one, says so: taken for one, any other answer would delete all."""
+
     metadata: _ListMeta
-    items: list[msgspec.Raw] | None = None
+    items: list[msgspec.Raw] | None
 
 
 class _RawEvent(msgspec.Struct):
@@ -33,12 +40,16 @@ class _RawEvent(msgspec.Struct):
     object: msgspec.Raw
 
 
-class _Leaf(msgspec.Struct):
+class _Leaf(msgspec.Struct, gc=False):
     """`{}` in a fieldsV1 set; its presence is all it says."""
 
 
+class _ObjectMeta(msgspec.Struct):
+    version: _Name = msgspec.field(name="resourceVersion")
+
+
 class _Versioned(msgspec.Struct):
-    metadata: _ListMeta
+    metadata: _ObjectMeta
 
 
 _LIST = msgspec.json.Decoder(_RawList)
@@ -50,10 +61,39 @@ _STATUS = msgspec.json.Decoder(Status)
 def partial_resource(plural: str, names: Names) -> Resource[Meta]:
     """Describe core/v1 pods or Secrets as metadata only.
 
-    Cost: about 3 us an object of 750 bytes.
+    Pages and events are decoded in one pass; what that refuses goes the careful way of `resource`,
+    which finds out what can be kept of it.
+
+    Cost: 4.6 us for a Secret of 1.5 KB, in an answer or an event (6.2 and 12 in several passes).
     """
-    decode = _meta_decoder(names)
-    return resource(plural, group="", version="v1", partial=True, decode=decode)
+    shape, build = _meta_shape(names)
+    decode = _meta_decoder(shape, build)
+    careful = resource(plural, group="", version="v1", partial=True, decode=decode)
+    swift_page = msgspec.json.Decoder(
+        msgspec.defstruct("SwiftList", [("metadata", _ListMeta), ("items", list[shape])])  # type: ignore[valid-type]  # built above
+    )
+    swift_event = msgspec.json.Decoder(
+        msgspec.defstruct(
+            "SwiftEvent", [("type", Literal["ADDED", "MODIFIED", "DELETED"]), ("object", shape)]
+        )
+    )
+
+    def decode_page(data: bytes) -> Page[Meta]:
+        try:
+            listed: Any = swift_page.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return careful.decode_page(data)
+        meta = listed.metadata
+        return Page([build(item) for item in listed.items], meta.version, meta.continue_token, 0)
+
+    def decode_event(line: bytes) -> Event[Meta]:
+        try:
+            event: Any = swift_event.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return careful.decode_event(line)
+        return Event(event.type, event.object.metadata.resourceVersion, build(event.object))
+
+    return replace(careful, decode_page=decode_page, decode_event=decode_event)
 
 
 def resource(
@@ -110,77 +150,95 @@ def struct_decoder(struct: type[T]) -> Callable[[bytes], T]:
     return decode
 
 
-def _meta_decoder(names: Names) -> Callable[[bytes], Meta]:
-    """Build structs that name exactly our labels, our annotations and the token key's owner."""
-    labels = _fields("Labels", [names.session_id, names.project_id])
-    ours = names.annotations()
-    annotations = _fields("Annotations", list(ours))
-    data = msgspec.defstruct(
-        "Data",
-        [("token", _Leaf | None, msgspec.field(name=f"f:{names.secret_key}", default=None))],
-    )
-    fields_v1 = msgspec.defstruct(
-        "FieldsV1", [("data", data | None, msgspec.field(name="f:data", default=None))]
-    )
-    managed = msgspec.defstruct(
-        "Managed",
-        [
-            ("manager", str, ""),
-            ("fields", fields_v1 | None, msgspec.field(name="fieldsV1", default=None)),
-        ],
-    )
-    metadata = msgspec.defstruct(
-        "Metadata",
-        [
-            ("name", str),
-            ("uid", str),
-            ("resourceVersion", str),
-            ("namespace", str, ""),
-            ("creationTimestamp", str | None, None),
-            ("deletionTimestamp", str | None, None),
-            ("labels", labels | None, None),
-            ("annotations", annotations | None, None),
-            ("managedFields", list[managed] | None, None),  # type: ignore[valid-type]  # built above
-        ],
-    )
-    decoder = msgspec.json.Decoder(msgspec.defstruct("Partial", [("metadata", metadata)]))
+def _meta_decoder(
+    shape: type[msgspec.Struct], build: Callable[[Any], Meta]
+) -> Callable[[bytes], Meta]:
+    decoder = msgspec.json.Decoder(shape)
 
     def decode(data: bytes) -> Meta:
         try:
-            meta: Any = decoder.decode(data).metadata  # type: ignore[attr-defined]  # built above
+            partial = decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise WireError("an object has no readable metadata") from error
-        found = meta.annotations
-        writers = meta.managedFields or ()
-        return Meta(
-            namespace=meta.namespace,
-            name=meta.name,
-            uid=meta.uid,
-            version=meta.resourceVersion,
-            session_id=(meta.labels and meta.labels.f0) or "",
-            project_id=(meta.labels and meta.labels.f1) or "",
-            created_s=parse_utc(meta.creationTimestamp or "") or 0.0,
-            deleting=meta.deletionTimestamp is not None,
-            annotations={
-                name: value
-                for index, name in enumerate(ours)
-                if found is not None and (value := getattr(found, f"f{index}")) is not None
-            },
-            writers=tuple(
-                writer.manager
-                for writer in writers
-                if writer.fields and writer.fields.data and writer.fields.data.token is not None
-            ),
-        )
+        return build(partial)
 
     return decode
 
 
+def _meta_shape(names: Names) -> tuple[type[msgspec.Struct], Callable[[Any], Meta]]:
+    """Return a struct that names exactly our labels, annotations and token key, and its reader.
+
+    The structs live for one call, so the garbage collector need not know them.
+    """
+    labels = _fields("Labels", [names.session_id, names.project_id])
+    ours = names.annotations()
+    annotations = _fields("Annotations", list(ours))
+    data = _struct(
+        "Data",
+        ("token", _Leaf | None, msgspec.field(name=f"f:{names.secret_key}", default=None)),
+    )
+    fields_v1 = _struct(
+        "FieldsV1", ("data", data | None, msgspec.field(name="f:data", default=None))
+    )
+    managed = _struct(
+        "Managed",
+        ("manager", str, ""),
+        ("fields", fields_v1 | None, msgspec.field(name="fieldsV1", default=None)),
+    )
+    metadata = _struct(
+        "Metadata",
+        ("name", _Name),
+        ("uid", _Name),
+        ("resourceVersion", _Name),
+        ("namespace", str, ""),
+        ("creationTimestamp", str | None, None),
+        ("deletionTimestamp", str | None, None),
+        ("labels", labels | None, None),
+        ("annotations", annotations | None, None),
+        ("managedFields", list[managed] | None, None),  # type: ignore[valid-type]  # built above
+    )
+    values = msgspec.structs.astuple
+
+    def build(partial: Any) -> Meta:
+        meta = partial.metadata
+        found = meta.annotations
+        label = meta.labels
+        session_id, project_id = (label.f0, label.f1) if label is not None else (None, None)
+        return Meta(
+            meta.namespace,
+            meta.name,
+            meta.uid,
+            meta.resourceVersion,
+            session_id or "",
+            project_id or "",
+            parse_utc(meta.creationTimestamp or "") or 0.0,
+            meta.deletionTimestamp is not None,
+            {
+                name: value
+                for name, value in zip(ours, values(found), strict=True)
+                if value is not None
+            }
+            if found is not None
+            else {},
+            tuple([w.manager for w in meta.managedFields or () if _owns_token(w.fields)]),
+        )
+
+    return _struct("Partial", ("metadata", metadata)), build
+
+
+def _owns_token(fields: Any) -> bool:
+    return fields is not None and fields.data is not None and fields.data.token is not None
+
+
+def _struct(name: str, *fields: Any) -> type[msgspec.Struct]:
+    return msgspec.defstruct(name, fields, gc=False)
+
+
 def _fields(struct: str, names: list[str]) -> type[msgspec.Struct]:
-    return msgspec.defstruct(
+    return _struct(
         struct,
-        [
+        *(
             (f"f{index}", str | None, msgspec.field(name=name, default=None))
             for index, name in enumerate(names)
-        ],
+        ),
     )

@@ -1,0 +1,180 @@
+"""One request and its answer: for how long, and what a refusal of our credentials does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp.payload import BytesPayload
+from yarl import URL
+
+from reconciler.errors import TransportError, Unauthorized
+from reconciler.kube.api import Permit
+from reconciler.kube.connection import Credentials
+from reconciler.kube.failures import error_of_answer, retry_after
+from reconciler.kube.sessions import Link, Sessions
+from reconciler.kube.transport import FOREIGN, failure_of
+
+CONNECT_S = 5.0
+
+_LIMITS = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
+"""Only for connecting: the rest of a request has one limit, which its credentials share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent; `target` is the path with its query, encoded; `what` names it in errors."""
+
+    method: str
+    target: str
+    what: str
+    accept: str
+    data: bytes | None = field(default=None, repr=False)
+    content_type: str = ""
+    permit: Permit | None = None
+
+
+class GuardedBody(BytesPayload):
+    """A body that asks for leave at the moment its bytes go to the socket, with no await between.
+
+    Signing, connecting and waiting for a free connection all happen before; a lease can end in
+    each of them. The headers wait for the body: of a write that is stopped, nothing is sent.
+    """
+
+    def __init__(self, data: bytes, content_type: str, permit: Permit | None) -> None:
+        super().__init__(data, content_type=content_type)
+        self._permit = permit
+
+    async def write_with_length(self, writer: Any, content_length: int | None) -> None:
+        if self._permit is not None:
+            self._permit()
+        await super().write_with_length(writer, content_length)
+
+    async def write(self, writer: Any) -> None:
+        await self.write_with_length(writer, None)
+
+
+class Exchange:
+    """Sends requests; every failure is a `KubeError`, or the `DeposedError` of a permit."""
+
+    def __init__(self, credentials: Credentials, sessions: Sessions) -> None:
+        self._credentials = credentials
+        self._sessions = sessions
+
+    async def read(self, request: Request, *, limit_s: float) -> bytes:
+        """Return the whole body of a success.
+
+        Args:
+            limit_s: For all of it: credentials, a free connection, a repetition after a 401.
+        Cancel: May have been sent.
+        """
+        try:
+            async with asyncio.timeout(limit_s), AsyncExitStack() as stack:
+                response = await self._accepted(request, stack)
+                return await response.read()
+        except FOREIGN as error:
+            failure = failure_of(error, request.what)
+        raise failure
+
+    @asynccontextmanager
+    async def stream(
+        self, request: Request, *, start_s: float
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Yield the open response of a success; its connection is closed afterwards, never reused.
+
+        Args:
+            start_s: Longest wait for the status line.
+        """
+        async with AsyncExitStack() as stack:
+            response = await self._started(request, stack, start_s)
+            stack.callback(_drop, response)
+            if response.status != 200:
+                raise error_of_answer(response.status, b"", what=request.what)
+            yield response
+
+    async def _started(
+        self, request: Request, stack: AsyncExitStack, start_s: float
+    ) -> aiohttp.ClientResponse:
+        try:
+            async with asyncio.timeout(start_s):
+                return await self._accepted(request, stack)
+        except FOREIGN as error:
+            failure = failure_of(error, request.what)
+        raise failure
+
+    async def _accepted(self, request: Request, stack: AsyncExitStack) -> aiohttp.ClientResponse:
+        """Return the response of a success; `stack` gives back what it holds.
+
+        A 401 is sent once more with credentials that were read again. So is a failed handshake,
+        where nothing was sent yet, if the certificates have changed meanwhile.
+        """
+        is_last = False
+        while True:
+            async with AsyncExitStack() as own:
+                link = await own.enter_async_context(self._sessions.borrow())
+                headers = {"Accept": request.accept} | await self._credentials.headers()
+                try:
+                    response = await _send(link, request, headers, own)
+                except aiohttp.ClientSSLError:
+                    if is_last or not await self._sessions.replace(link):
+                        raise
+                    is_last = True
+                    continue
+                if response.status < 300:
+                    stack.push_async_exit(own.pop_all())
+                    return response
+                refusal = error_of_answer(
+                    response.status,
+                    await response.read(),
+                    what=request.what,
+                    retry_after_s=retry_after(response.headers.get("Retry-After", "")),
+                )
+            if is_last or not isinstance(refusal, Unauthorized):
+                raise refusal
+            is_last = True
+            await self._credentials.renew()
+            await self._sessions.replace(link)
+
+
+async def _send(
+    link: Link, request: Request, headers: dict[str, str], stack: AsyncExitStack
+) -> aiohttp.ClientResponse:
+    closed = TransportError(f"{request.what}: the client of the API server is closed")
+    if link.is_closed():
+        raise closed
+    body = None
+    if request.data is not None:
+        body = GuardedBody(request.data, request.content_type, request.permit)
+    try:
+        return await stack.enter_async_context(
+            link.session.request(
+                request.method,
+                URL(link.connection.url + request.target, encoded=True),
+                headers=headers,
+                data=body,
+                timeout=_LIMITS,
+                allow_redirects=False,
+                proxy=link.connection.proxy,
+                server_hostname=link.connection.server_name,
+            )
+        )
+    except asyncio.CancelledError:
+        # A closing connector cancels what waits for a free connection: nobody cancelled us.
+        task = asyncio.current_task()
+        if link.is_closed() and task is not None and not task.cancelling():
+            raise closed from None
+        raise
+
+
+def _drop(response: aiohttp.ClientResponse) -> None:
+    """Drop the connection now, whatever is still under way.
+
+    A polite close of TLS would first wait for the peer to take what is in flight, which a half-dead
+    one never does.
+    """
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
