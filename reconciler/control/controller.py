@@ -1,7 +1,6 @@
 """All parts of the main job joined: stores fed by reflectors, workers fed by the queue."""
 
 import asyncio
-import gc
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -84,6 +83,8 @@ class Options:
     platform_parallel: int = 8
     drain_s: float = 20.0
     static: bool = False
+    on_synced: Callable[[], None] = lambda: None
+    """Called once, when the first lists are in the stores."""
 
 
 class Controller:
@@ -114,7 +115,7 @@ class Controller:
             startup=options.startup,
             static=options.static,
         )
-        self._touches = Touches()
+        self._touches = Touches() if options.touch else None
         self.feed = Feed(self.planner, self.queue, self._touches, clock)
         self.worker = Worker(
             planner=self.planner,
@@ -131,7 +132,7 @@ class Controller:
             ),
             source=ports.source,
             lookup=Lookup(ports.platform, self.directory, self.once),
-            touches=self._touches if options.touch else None,
+            touches=self._touches,
             kube_breaker=ports.kube_breaker,
             clock=clock,
             random=ports.random,
@@ -217,9 +218,7 @@ class Controller:
         for reflector in self.reflectors:
             await reflector.wait_settled()
         log.info("stores_synced", pods=len(self.pods), secrets=len(self.secrets))
-        gc.collect()
-        gc.freeze()  # what the first lists made lives on; later collections need not walk it
-        gc.set_threshold(10_000, 20, 20)  # a refresh makes no cycles; collect by the hundred
+        self._options.on_synced()
         self._warn_of_no_slack()
         self.feed.open()
         await self.resync.run()

@@ -23,7 +23,7 @@ class Feed:
         self,
         planner: Planner,
         queue: WorkQueue[SessionKey],
-        touches: Touches,
+        touches: Touches | None,
         clock: Clock,
     ) -> None:
         self._planner = planner
@@ -38,6 +38,12 @@ class Feed:
 
     def pod_changed(self, change: Change) -> None:
         self._changed(change, "pod")
+        if self._is_open and self._touches is not None and change.old is None and change.new:
+            pod = change.new
+            secret = self._planner.missed_write(pod)
+            if secret is not None:
+                self._touches.want(pod.key, secret, self._clock.monotonic())
+                self.secret_seen(secret)
 
     def secret_changed(self, change: Change) -> None:
         self._changed(change, "secret")
@@ -45,7 +51,7 @@ class Feed:
     def secret_seen(self, secret: Meta) -> None:
         """Take note of a Secret in the watch: a write that came back may ask for a touch."""
         now_at = self._clock.monotonic()
-        if self._touches.seen(secret, now_at):
+        if self._touches is not None and self._touches.seen(secret, now_at):
             self._queue.add(secret.key, reason="touch", at=now_at, band=Band.EXPIRING, slack_s=0.0)
 
     def consider(self, key: SessionKey, reason: str, *, leave: Collection[Action] = ()) -> Action:

@@ -131,7 +131,7 @@ def plan(view: View, policy: Policy, now_s: float) -> Plan:
         band,
         now_s,
         (remaining_s or 0.0) - policy.propagation_s - policy.run_s,
-        touch=alive and _dies_before_sync(facts, remaining_s, policy),
+        touch=_dies_before_sync(facts, remaining_s, policy),
         requests=pending,
         facts=facts,
     )
@@ -190,12 +190,15 @@ def _plan_wait(view: View, secret: Meta, facts: Facts, policy: Policy, now_s: fl
         return Plan(Action.WAIT, "renewal", Band.ROUTINE, until_s, slack_s)
     if view.confirmation is not Confirmation.YES:
         return _unconfirmed(view.confirmation, now_s)
-    touch = view.pod is not None and _dies_before_sync(facts, facts.remaining_s(now_s), policy)
+    touch = _dies_before_sync(facts, facts.remaining_s(now_s), policy)
     return Plan(Action.WRITE, "renewal", Band.ROUTINE, now_s, slack_s, touch=touch, facts=facts)
 
 
 def _dies_before_sync(facts: Facts, remaining_s: float | None, policy: Policy) -> bool:
-    """Tell whether the token that the pod still sees ends before the kubelet looks by itself."""
+    """Tell whether the token that a pod still sees ends before the kubelet looks by itself.
+
+    With or without a pod in the store: one may be on its way to us.
+    """
     if not facts.ours or facts.why:
         return True
     return remaining_s is not None and remaining_s < policy.propagation_s

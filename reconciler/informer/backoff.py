@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 BASE_S = 0.8
-CAP_S = 30.0
-"""Source: client-go reflector.go: 0.8 s x 2, cap 30 s, jitter 1.0 = sleep uniform in [d, 2d)."""
+CAP_S = 8.0
+"""Source: client-go reflector.go: 0.8 s x 2, jitter 1.0 = sleep uniform in [d, 2d). Its cap of 30 s
+would leave us blind for up to a minute beside a healthy server: a pod that starts on a dead token
+meanwhile has no live one. A server that is away is the shared breaker's matter, not this one's."""
 
 RESET_S = 120.0
 """Health that forgives: client-go's helper returns to 0.8 s every two minutes of an outage too;

@@ -82,7 +82,7 @@ def error_of(status: Status, *, what: str, retry_after_s: float | None = None) -
     if cls is None:
         cls = errors.ServerError if status.code >= 500 or not status.code else KubeError
     if retry_after_s is None and details.retry_after_s > 0:
-        retry_after_s = min(float(details.retry_after_s), MAX_RETRY_AFTER_S)
+        retry_after_s = float(min(details.retry_after_s, MAX_RETRY_AFTER_S))
     named = f" {status.reason}" if _is_word(status.reason) else ""
     fields = "".join(f", {cause.field}" for cause in causes if _FIELD.fullmatch(cause.field))
     return cls(

@@ -18,6 +18,8 @@ from reconciler.names import Names
 
 T = TypeVar("T")
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""All that a decoder raises for bytes, however wrong, deep or cut off they are."""
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 """A string that is there; without one an object cannot be told from others, or a watch resumed."""
@@ -81,7 +83,9 @@ def partial_resource(plural: str, names: Names) -> Resource[Meta]:
     def decode_page(data: bytes) -> Page[Meta]:
         try:
             listed: Any = swift_page.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
+            listed = None
+        if listed is None:
             return careful.decode_page(data)
         meta = listed.metadata
         return Page([build(item) for item in listed.items], meta.version, meta.continue_token, 0)
@@ -89,7 +93,9 @@ def partial_resource(plural: str, names: Names) -> Resource[Meta]:
     def decode_event(line: bytes) -> Event[Meta]:
         try:
             event: Any = swift_event.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
+            event = None
+        if event is None:
             return careful.decode_event(line)
         return Event(event.type, event.object.metadata.resourceVersion, build(event.object))
 
@@ -102,10 +108,7 @@ def resource(
     """Describe a kind by how one of its objects is decoded; pages and events follow from that."""
 
     def decode_page(data: bytes) -> Page[T]:
-        try:
-            raw = _LIST.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise WireError(f"a list of {plural} is not what the API server sends") from error
+        raw = _decoded(_LIST, data, f"a list of {plural} is not what the API server sends")
         items: list[T] = []
         skipped = 0
         for item in raw.items or ():
@@ -117,14 +120,12 @@ def resource(
         return Page(items, meta.version, meta.continue_token, skipped)
 
     def decode_event(line: bytes) -> Event[T]:
-        try:
-            raw = _EVENT.decode(line)
-            data = bytes(raw.object)
-            if raw.type == "ERROR":
-                raise error_of(_STATUS.decode(data), what=f"watch {plural}")
-            version = _VERSION.decode(data).metadata.version
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise WireError(f"a watch line of {plural} is not a watch event") from error
+        problem = f"a watch line of {plural} is not a watch event"
+        raw = _decoded(_EVENT, line, problem)
+        data = bytes(raw.object)
+        if raw.type == "ERROR":
+            raise error_of(_decoded(_STATUS, data, problem), what=f"watch {plural}")
+        version = _decoded(_VERSION, data, problem).metadata.version
         if raw.type == "BOOKMARK":
             return Event("BOOKMARK", version, None)
         if raw.type in ("ADDED", "MODIFIED", "DELETED"):
@@ -142,10 +143,7 @@ def struct_decoder(struct: type[T]) -> Callable[[bytes], T]:
     decoder = msgspec.json.Decoder(struct)
 
     def decode(data: bytes) -> T:
-        try:
-            return decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise WireError(f"an object is not a readable {struct.__name__}") from error
+        return _decoded(decoder, data, f"an object is not a readable {struct.__name__}")
 
     return decode
 
@@ -156,11 +154,7 @@ def _meta_decoder(
     decoder = msgspec.json.Decoder(shape)
 
     def decode(data: bytes) -> Meta:
-        try:
-            partial = decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise WireError("an object has no readable metadata") from error
-        return build(partial)
+        return build(_decoded(decoder, data, "an object has no readable metadata"))
 
     return decode
 
@@ -224,6 +218,15 @@ def _meta_shape(names: Names) -> tuple[type[msgspec.Struct], Callable[[Any], Met
         )
 
     return _struct("Partial", ("metadata", metadata)), build
+
+
+def _decoded(decoder: "msgspec.json.Decoder[T]", data: bytes, problem: str) -> T:
+    """Decode, or raise `WireError` once the decoder's error is gone: that one holds the bytes."""
+    try:
+        return decoder.decode(data)
+    except UNREADABLE:
+        pass
+    raise WireError(problem)
 
 
 def _owns_token(fields: Any) -> bool:

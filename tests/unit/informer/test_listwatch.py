@@ -144,7 +144,7 @@ class TestLists:
             assert request == FIRST
             waits.append(wait_s)
             machine.failed(error, 0.0)
-        assert waits == [0.0, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6]
+        assert waits == [0.0, 0.8, 1.6, 3.2, 6.4, 8.0, 8.0]
 
     def test_a_demanded_list_is_consistent_and_outlives_its_failure(self) -> None:
         machine = watching()

@@ -168,7 +168,7 @@ def test_a_server_that_is_behind_is_asked_for_its_newest(error: VersionTooLarge 
 
 def test_a_server_that_closes_at_once_for_ever_gets_few_requests() -> None:
     rig = play(600.0, [page(10)], [Stream()])
-    assert len(rig.kube.asked) < 30
+    assert len(rig.kube.asked) < 600 / 8
     assert {verb for verb, _ in rig.kube.verbs()} == {"list", "watch"}
     stats = rig.reflector.stats().protocol
     assert stats.short_watches == stats.watches
@@ -183,7 +183,7 @@ def test_a_server_that_sends_one_bookmark_and_closes_is_no_hot_loop() -> None:
 @pytest.mark.parametrize("failure", [AWAY, ServerError("503", status=503), WireError("garbage")])
 def test_a_list_that_always_fails_gets_few_requests(failure: TransportError) -> None:
     rig = play(600.0, [failure])
-    assert len(rig.kube.asked) < 25
+    assert len(rig.kube.asked) < 600 / 8
 
 
 @pytest.mark.parametrize(
@@ -284,12 +284,12 @@ class TestOutages:
         rig = play(3600.0, [page(10)], [AWAY])
         times = [asked.at for asked in rig.kube.asked if asked.verb == "watch"]
         gaps = [later - earlier for earlier, later in pairwise(times)]
-        assert [0.8 * 2**n <= gap <= 1.6 * 2**n for n, gap in enumerate(gaps[:6])] == [True] * 6
-        assert all(30.0 <= gap <= 60.0 for gap in gaps[6:])
+        assert [0.8 * 2**n <= gap <= 1.6 * 2**n for n, gap in enumerate(gaps[:4])] == [True] * 4
+        assert all(8.0 <= gap <= 16.0 for gap in gaps[4:])
 
     def test_a_list_now_and_then_does_not_reset_the_waits(self) -> None:
         rig = play(3600.0, [page(10)], [Gone("410", status=410)])
-        assert len(rig.kube.asked) < 200
+        assert len(rig.kube.asked) < 2 * 3600 / 8
 
     def test_two_healthy_minutes_make_the_next_wait_short_again(self) -> None:
         alive = [act for n in range(3) for act in (Wait(60.0), bookmark(11 + n))]
