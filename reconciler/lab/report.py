@@ -1,0 +1,112 @@
+"""The report of a run: the one JSON object of the command line's contract, and its verdict."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from reconciler.lab.chaos import Chaos
+from reconciler.lab.replicas import Tally
+from reconciler.lab.runners.accounts import FleetReport
+
+
+@dataclass(frozen=True)
+class StartupResync:
+    """The slowest startup resync of the run; `seconds` None: none finished."""
+
+    sessions: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Field names are the contract; None and 0 stand where nothing was there to measure.
+
+    `expired_token_seconds` and `unauthenticated` come from the runners and the gRPC server.
+    `refreshes`, `refresh_failures` and `startup_resync` come from the controllers' logs.
+    `lateness_p99_s` is None: how long after its instant a write came is known to the controller
+    alone, and it does not say so yet.
+    """
+
+    sessions: int
+    replicas: int
+    token_ttl_s: float
+    lease_s: float | None
+    duration_s: float
+    refreshes: int
+    refresh_failures: int
+    startup_resync: StartupResync
+    expired_token_seconds: float
+    unauthenticated: int
+    reauthentications: int
+    grpc_calls: int
+    lateness_p99_s: float | None
+    leader_changes: int
+    failover_s: float | None
+    writes_refused_to_deposed_leader: int
+    writes_applied_by_deposed_leader: int
+    chaos: list[dict[str, Any]]
+
+    @property
+    def is_good(self) -> bool:
+        """True if no token expired in use and none went where none belongs."""
+        return (
+            self.expired_token_seconds == 0
+            and self.unauthenticated == 0
+            and not any(each.get("secrets_with_token") for each in self.chaos)
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def make_report(
+    fleet: FleetReport,
+    tally: Tally,
+    *,
+    sessions: int,
+    replicas: int,
+    ttl_s: float,
+    duration_s: float,
+    chaos: list[dict[str, Any]],
+) -> Report:
+    """Put the figures together; seconds are rounded up, so that no exposure becomes none."""
+    expired_s = fleet.expired_token_seconds
+    return Report(
+        sessions=sessions,
+        replicas=replicas,
+        token_ttl_s=ttl_s,
+        lease_s=None,
+        duration_s=round(duration_s, 1),
+        refreshes=tally.refreshes,
+        refresh_failures=tally.failures,
+        startup_resync=StartupResync(tally.resync_sessions, tally.resync_s),
+        expired_token_seconds=max(round(expired_s, 3), 0.001) if expired_s > 0 else 0.0,
+        unauthenticated=fleet.unauthenticated,
+        reauthentications=fleet.reauthentications,
+        grpc_calls=fleet.grpc_calls,
+        lateness_p99_s=None,
+        leader_changes=0,
+        failover_s=None,
+        writes_refused_to_deposed_leader=0,
+        writes_applied_by_deposed_leader=0,
+        chaos=chaos,
+    )
+
+
+def describe_chaos(
+    chaos: Chaos, *, elapsed_s: float, forged: list[str], tokens: int
+) -> dict[str, Any]:
+    """Return one entry of `chaos`.
+
+    Args:
+        forged: Namespaces of forged pods.
+        tokens: Secrets in there that hold anything.
+    """
+    entry: dict[str, Any] = {
+        "name": chaos.name,
+        "start_s": chaos.start_s,
+        "seconds": chaos.length_s,
+        "struck": elapsed_s >= chaos.start_s,
+    }
+    if chaos.name == "forged-pod":
+        entry |= {"namespaces": sorted(set(forged)), "secrets_with_token": tokens}
+    return entry

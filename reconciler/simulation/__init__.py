@@ -1,0 +1,1 @@
+"""The whole system on virtual time: the same controller, a world that a seed draws."""

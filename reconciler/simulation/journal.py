@@ -1,0 +1,115 @@
+"""What happened, in order: a digest of all, the last in words, and what was violated."""
+
+import hashlib
+import sys
+from collections import deque
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import structlog
+
+from reconciler.clock import Clock
+
+KEEP = 40
+"""Events that are told beside a violation."""
+
+DEFECTS = frozenset({"reconcile_crashed", "callback_crashed"})
+"""Log events that only a defect of the controller's own causes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One invariant that did not hold; `at_s` counts seconds from the start."""
+
+    invariant: str
+    at_s: float
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant} at {self.at_s:.3f} s: {self.what}"
+
+
+class Journal:
+    """The account of one run. Nothing that it is told may hold a token.
+
+    Args:
+        marks: Texts that every token of the run contains, in plain and in base64.
+    """
+
+    def __init__(self, clock: Clock, marks: tuple[str, ...]) -> None:
+        self.violations: list[Violation] = []
+        self.events_total = 0
+        self._clock = clock
+        self._marks = marks
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._last: deque[str] = deque(maxlen=KEEP)
+
+    def note(self, event: str) -> None:
+        """Add an event to the history."""
+        line = f"{self._clock.monotonic():.6f} {event}"
+        self.events_total += 1
+        self._hash.update(line.encode() + b"\n")
+        self._last.append(line)
+
+    def violate(self, invariant: str, what: str) -> None:
+        """Record that an invariant does not hold."""
+        self.violations.append(Violation(invariant, self._clock.monotonic(), what))
+        self.note(f"VIOLATION {invariant}: {what}")
+
+    def check_clean(self, text: str, where: str) -> bool:
+        """Tell whether a text is free of tokens; where it is not, that is a violation."""
+        if any(mark in text for mark in self._marks):
+            self.violate("no_token_told", f"a token's value in {where}")
+            return False
+        return True
+
+    def take_log(self, _: object, level: str, event: MutableMapping[str, Any]) -> NoReturn:
+        """Take in a log line as a structlog processor; it goes nowhere else."""
+        name = str(event.pop("event", ""))
+        crash = event.pop("exc_info", None)
+        told = " ".join(f"{key}={event[key]}" for key in sorted(event))
+        if self.check_clean(f"{name} {told}", f"the log event {name}"):
+            self.note(f"log {level} {name} {told}".rstrip())
+        if name in DEFECTS:
+            self.violate("no_crash", f"{name} {told} {_named(crash)}")
+        raise structlog.DropEvent
+
+    @property
+    def digest(self) -> str:
+        """Return a digest of all events so far."""
+        return self._hash.hexdigest()
+
+    @property
+    def last(self) -> tuple[str, ...]:
+        """Return the last events, oldest first."""
+        return tuple(self._last)
+
+
+@contextmanager
+def captured_logs(journal: Journal) -> Iterator[None]:
+    """Send what the controller logs to the journal alone; the configuration comes back after."""
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[journal.take_log],
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _named(crash: object) -> str:
+    """Return an exception's class and place, never its message."""
+    error = crash if isinstance(crash, BaseException) else sys.exc_info()[1]
+    if error is None:
+        return ""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" in {trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace else ""
+    return f"{type(error).__name__}{place}"

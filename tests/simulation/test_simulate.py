@@ -1,0 +1,300 @@
+"""Whole worlds on virtual time: they pass, they repeat, and each checker can fail."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import structlog
+
+from reconciler.clock import format_utc
+from reconciler.kube.api import Scope
+from reconciler.kube.objects import partial_resource
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.direct import DirectKube
+from reconciler.lab.apiserver.ledger import Caller
+from reconciler.lab.virtual_time import EPOCH_S, VirtualClock, run_virtual
+from reconciler.names import Names, SessionKey
+from reconciler.simulation import invariants
+from reconciler.simulation.invariants import CheckedKube, ExposureChecker, SecretChecker
+from reconciler.simulation.journal import Journal, captured_logs
+from reconciler.simulation.run import simulate
+from reconciler.simulation.scenario import LONGEST_S, draw
+
+NAMES = Names()
+KEY = SessionKey("default", "S1")
+US = Caller("reconciler", manager=NAMES.field_manager)
+OTHER = Caller("platform", manager="ambient-control-plane")
+ENDS_S = {"jwt-a": EPOCH_S + 900.0, "jwt-b": EPOCH_S + 1800.0}
+MARKS = ("jwt-",)
+SECRETS = partial_resource("secrets", NAMES)
+PODS = partial_resource("pods", NAMES)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_invariant_holds_for_an_hour(seed: int) -> None:
+    outcome = simulate(seed)
+    assert outcome.violations == (), "\n".join(outcome.last)
+    assert outcome.writes_total > outcome.sessions
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    assert simulate(3, hours=0.5) == simulate(3, hours=0.5)
+    assert simulate(3, hours=0.5).digest != simulate(4, hours=0.5).digest
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "4242"])
+def test_another_process_with_other_hashes_makes_the_same_run(hash_seed: str) -> None:
+    script = (
+        "from reconciler.simulation.run import simulate; "
+        "print([simulate(seed, hours=0.5).digest for seed in (0, 7)])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout.strip() == str([simulate(seed, hours=0.5).digest for seed in (0, 7)])
+
+
+def test_every_kind_of_fault_is_drawn_within_a_few_seeds() -> None:
+    drawn = {fault.kind for seed in range(20) for fault in draw(seed).faults}
+    assert drawn == set(LONGEST_S)
+
+
+def test_a_fault_that_outlasts_the_tokens_is_counted_and_not_judged() -> None:
+    seed = next(seed for seed in range(100) if not draw(seed).within_slack)
+    outcome = simulate(seed)
+    assert outcome.passed
+    assert outcome.expired_s > 0
+
+
+def test_the_logs_configuration_comes_back() -> None:
+    before = structlog.get_config()
+    simulate(0, hours=0.02)
+    assert structlog.get_config() == before
+
+
+# Each checker, fed with a history that violates it
+
+
+class Bench:
+    """A core with the checkers, and a hand that writes what no controller should."""
+
+    def __init__(self, *, confirmed: bool = True) -> None:
+        clock = VirtualClock(asyncio.get_running_loop())
+        self.journal = Journal(clock, MARKS)
+        self.core = Core(clock)
+        checker = SecretChecker(NAMES, self.journal, ENDS_S.get, lambda key, project: confirmed)
+        self.core.on_commit.append(checker.commit)
+        direct = DirectKube(self.core, clock, caller=US, latency_s=1.0)
+        self.kube = CheckedKube(direct, NAMES, self.journal)
+
+    def write(
+        self, token: str, *, by: Caller = US, annotations: dict[str, str] | None = None
+    ) -> None:
+        name = NAMES.secret_name(KEY.session_id)
+        true = {NAMES.expires_at: format_utc(ENDS_S[token])}
+        body = {
+            "metadata": {
+                "name": name,
+                "labels": {NAMES.session_id: KEY.session_id, NAMES.project_id: "P"},
+                "annotations": true if annotations is None else annotations,
+            },
+            "stringData": {NAMES.secret_key: token},
+        }
+        if self.core.peek(kinds.SECRETS, f"default/{name}") is None:
+            self.core.create(kinds.SECRETS, "default", body, by=by)
+        else:
+            self.core.patch(kinds.SECRETS, "default", name, body, by=by)
+
+    def broken(self) -> list[str]:
+        return [violation.invariant for violation in self.journal.violations]
+
+
+def judge(case: Callable[[Bench], None], *, confirmed: bool = True) -> list[str]:
+    async def main() -> list[str]:
+        bench = Bench(confirmed=confirmed)
+        case(bench)
+        return bench.broken()
+
+    return run_virtual(main())
+
+
+def test_an_honest_history_violates_nothing() -> None:
+    def case(bench: Bench) -> None:
+        bench.write("jwt-a", by=OTHER)
+        bench.write("jwt-a")
+        bench.write("jwt-b")
+
+    assert judge(case) == []
+
+
+def test_an_expiry_that_moves_back_is_seen() -> None:
+    def case(bench: Bench) -> None:
+        bench.write("jwt-b")
+        bench.write("jwt-a")
+
+    assert judge(case) == [invariants.MONOTONIC_EXPIRY]
+
+
+def test_an_expiry_may_move_back_over_somebody_elses_token() -> None:
+    def case(bench: Bench) -> None:
+        bench.write("jwt-b", by=OTHER)
+        bench.write("jwt-a")
+
+    assert judge(case) == []
+
+
+def test_a_first_fill_without_confirmation_is_seen() -> None:
+    assert judge(lambda bench: bench.write("jwt-a"), confirmed=False) == [
+        invariants.CONFIRMED_FIRST
+    ]
+
+
+def test_a_seal_without_confirmation_is_seen() -> None:
+    def case(bench: Bench) -> None:
+        bench.write("jwt-a", by=OTHER)
+        bench.write("jwt-a", annotations={NAMES.confirmed: "v1.x"})
+
+    assert judge(case, confirmed=False) == [invariants.CONFIRMED_FIRST]
+
+
+def test_an_annotation_that_tells_another_expiry_is_seen() -> None:
+    wrong = {NAMES.expires_at: format_utc(EPOCH_S)}
+    assert judge(lambda bench: bench.write("jwt-a", annotations=wrong)) == [invariants.TRUE_EXPIRY]
+
+
+def test_a_token_in_an_annotation_is_seen() -> None:
+    told = {NAMES.expires_at: format_utc(ENDS_S["jwt-a"]), "note": "jwt-a"}
+    assert judge(lambda bench: bench.write("jwt-a", annotations=told)) == [invariants.NO_TOKEN_TOLD]
+
+
+def test_a_token_in_an_event_is_seen() -> None:
+    def case(bench: Bench) -> None:
+        event = {
+            "metadata": {"name": "e"},
+            "involvedObject": {"namespace": "default"},
+            "message": "wrote jwt-a",
+        }
+        bench.core.create(kinds.EVENTS, "default", event, by=US)
+
+    assert judge(case) == [invariants.NO_TOKEN_TOLD]
+
+
+def test_a_token_in_the_log_and_a_crash_are_seen() -> None:
+    def case(bench: Bench) -> None:
+        with captured_logs(bench.journal):
+            log = structlog.get_logger()
+            log.info("refreshed", value="jwt-a")
+            log.warning("quiet", session_id="S1")
+            log.error("reconcile_crashed")
+        assert not any("jwt-a" in line for line in bench.journal.last)
+
+    assert judge(case) == [invariants.NO_TOKEN_TOLD, "no_crash"]
+
+
+def test_a_write_without_preconditions_is_seen() -> None:
+    async def main() -> list[str]:
+        bench = Bench()
+        bench.write("jwt-a")
+        name = NAMES.secret_name(KEY.session_id)
+        secret = (await bench.kube.list(SECRETS, Scope())).items[0]
+        for metadata in ({}, {"uid": secret.uid}):
+            await bench.kube.patch(SECRETS, "default", name, {"metadata": metadata})
+        bench.core.create(kinds.PODS, "default", {"metadata": {"name": "p"}})
+        await bench.kube.patch(PODS, "default", "p", {"metadata": {"annotations": {"a": "b"}}})
+        await bench.kube.create(SECRETS, "default", {"metadata": {"name": "unowned"}})
+        return bench.broken()
+
+    # no uid, then no version; a Secret without either says it twice
+    assert run_virtual(main()) == [invariants.PRECONDITIONS] * 5
+
+
+def test_two_writes_of_one_session_at_once_are_seen() -> None:
+    async def main() -> list[str]:
+        bench = Bench()
+        bench.write("jwt-a")
+        secret = (await bench.kube.list(SECRETS, Scope())).items[0]
+        metadata = {"uid": secret.uid, "resourceVersion": secret.version}
+        body = {"metadata": {**metadata, "annotations": {"a": "b"}}}
+        patches = [bench.kube.patch(SECRETS, "default", secret.name, body) for _ in range(2)]
+        await asyncio.gather(*patches, return_exceptions=True)
+        return bench.broken()
+
+    assert run_virtual(main()) == [invariants.ONE_AT_A_TIME]
+
+
+def test_a_read_of_a_secret_is_seen() -> None:
+    async def main() -> list[str]:
+        bench = Bench()
+        bench.write("jwt-a")
+        await bench.kube.get(SECRETS, "default", NAMES.secret_name(KEY.session_id))
+        return bench.broken()
+
+    assert run_virtual(main()) == [invariants.NO_READS]
+
+
+def test_seconds_of_dead_tokens_are_counted_where_they_belong() -> None:
+    async def main() -> tuple[list[str], ExposureChecker]:
+        journal = Journal(VirtualClock(asyncio.get_running_loop()), MARKS)
+        exposure = ExposureChecker(journal, assert_zero=True)
+        exposure.started("u", "S1", 110.0, now_s=100.0, excused_until_s=115.0)
+        exposure.settle(now_s=110.0)
+        exposure.projected("u", 200.0, now_s=118.0)  # dead for 8 s, 5 of them excused
+        exposure.stopping("u", now_s=199.0)
+        exposure.stopped("u", now_s=204.0)
+        return [violation.invariant for violation in journal.violations], exposure
+
+    broken, exposure = run_virtual(main())
+    assert broken == [invariants.LIVE_TOKEN]
+    assert (exposure.expired_s, exposure.excused_s, exposure.stopping_s) == (3.0, 5.0, 4.0)
+
+
+# The command
+
+
+def test_the_command_prints_a_line_a_seed_and_exits_with_0() -> None:
+    answer = command("--seeds", "2", "--seed", "3", "--hours", "0.1")
+    assert answer.returncode == 0, answer.stderr
+    first, second, summary = answer.stdout.splitlines()
+    assert first.startswith("seed 3: ok; ")
+    assert second.startswith("seed 4: ok; ")
+    assert summary == "2 seeds, 0 failed"
+    assert answer.stderr == ""
+
+
+def test_a_failure_is_told_with_its_seed_and_its_events(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from reconciler.cli.simulate import run_simulations
+    from reconciler.lab.kubelet.node import Timing
+    from reconciler.simulation import nodes
+
+    monkeypatch.setattr(nodes, "TIMING", Timing(projection_s=(900.0, 1000.0)))
+    assert run_simulations(seeds=1, first=16, hours=1.0) == 1
+    told = capsys.readouterr().out
+    assert "seed 16: FAILED" in told
+    assert f"violated: {invariants.LIVE_TOKEN} at " in told
+    assert "again with: reconciler simulate --seeds 1 --seed 16 --hours 1" in told
+    assert told.endswith("1 seeds, 1 failed: 16\n")
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from reconciler.cli.main import main; main()",
+            "simulate",
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )

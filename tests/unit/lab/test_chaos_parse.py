@@ -1,0 +1,57 @@
+"""`--chaos NAME[@START[+SECONDS]]`, by table."""
+
+import pytest
+
+from reconciler.errors import SettingsError
+from reconciler.lab.chaos import KINDS, NOT_YET, Chaos, parse_chaos
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("restart-all@4", Chaos("restart-all", 4.0, 0.0), id="start"),
+        pytest.param("issuer-outage@10+45", Chaos("issuer-outage", 10.0, 45.0), id="start+length"),
+        pytest.param("issuer-outage@1.5+0.5", Chaos("issuer-outage", 1.5, 0.5), id="fractions"),
+        pytest.param("issuer-outage", Chaos("issuer-outage", 10.0, 9.0), id="length from the TTL"),
+        pytest.param("forged-pod", Chaos("forged-pod", 10.0, 0.0), id="at once"),
+        pytest.param(" watch-close@0 ", Chaos("watch-close", 0.0, 0.0), id="blanks, start 0"),
+    ],
+)
+def test_a_chaos_is_read(text: str, expected: Chaos) -> None:
+    assert parse_chaos(text, ttl_s=20.0, duration_s=60.0) == expected
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_name_of_the_table_is_read_and_printed(name: str) -> None:
+    chaos = parse_chaos(f"{name}@3+2", ttl_s=20.0)
+
+    assert parse_chaos(str(chaos), ttl_s=20.0) == chaos
+    assert chaos.end_s == 5.0
+
+
+def test_without_a_start_a_short_run_is_struck_in_its_middle() -> None:
+    assert parse_chaos("restart-all", ttl_s=20.0, duration_s=8.0).start_s == 4.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "@3", "restart-all@", "restart-all@x", "restart-all+3", "restart-all@3+", "restart-all@-1",
+     "restart-all@3+4+5", "Restart-All", "issuer-outage@nan", "no-such-chaos", "no-such-chaos@1+2"],
+)  # fmt: skip
+def test_anything_else_is_refused_in_one_line_with_the_names(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_chaos(text, ttl_s=20.0)
+
+    (line,) = str(caught.value).splitlines()
+    assert all(name in line for name in KINDS)
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_what_is_to_come_is_refused_as_such(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}: not available yet"):
+        parse_chaos(f"{name}@3", ttl_s=20.0)
+
+
+def test_a_start_after_the_end_is_refused() -> None:
+    with pytest.raises(SettingsError, match="after the run's end at 10 s"):
+        parse_chaos("restart-all@10", ttl_s=20.0, duration_s=10.0)

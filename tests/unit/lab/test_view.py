@@ -1,0 +1,109 @@
+"""The live view at any size, the lines beside it, and the verdict of the report."""
+
+import json
+
+import pytest
+from rich.text import Text
+
+from reconciler.lab.chaos import Chaos
+from reconciler.lab.frame import Bar, Frame, progress_line
+from reconciler.lab.logtail import LogTail, readable
+from reconciler.lab.replicas import Tally
+from reconciler.lab.report import Report, describe_chaos, make_report
+from reconciler.lab.runners.accounts import FleetReport
+from reconciler.lab.view import draw
+
+LOG = [Text(f" line {number} " + "x" * 300) for number in range(50)]
+
+
+def frame(*bars: Bar, expired_s: float = 0.0) -> Frame:
+    return Frame(
+        elapsed_s=12.0,
+        duration_s=60.0,
+        ttl_s=20.0,
+        expired_s=expired_s,
+        unauthenticated=0,
+        reauthentications=3,
+        calls=99,
+        refreshes=40,
+        failures=0,
+        bars=bars,
+        controllers=("reconciler-1 (pid 7, up 12 s): " + "steady " * 30,),
+        probe_url="http://127.0.0.1:1/readyz",
+        chaos=("issuer-outage@10+9",),
+        waiting=("restart-all@20",),
+    )
+
+
+def many(count: int) -> list[Bar]:
+    return [Bar(f"s{number:04d}", "running", 20.0 * number / count) for number in range(count)]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 48), (120, 12), (40, 10), (20, 5), (300, 80)])
+@pytest.mark.parametrize("sessions", [0, 1, 20, 50, 1000])
+def test_it_fills_the_terminal_and_no_more(size: tuple[int, int], sessions: int) -> None:
+    width, height = size
+
+    lines = draw(frame(*many(sessions)), LOG, width=width, height=height).split("\n")
+
+    assert len(lines) == height
+    assert max(line.cell_len for line in lines) <= width
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 48)])
+def test_the_shortest_lives_are_shown_and_the_others_counted(size: tuple[int, int]) -> None:
+    bars = many(1000)
+
+    shown = draw(frame(*reversed(bars)), LOG, width=size[0], height=size[1]).plain
+
+    names = [bar.name for bar in bars if bar.name in shown]
+    assert names == [bar.name for bar in bars[: len(names)]]
+    assert f"+{1000 - len(names)} more" in shown
+
+
+def test_a_dead_token_and_a_session_without_a_runner_are_named() -> None:
+    dead, waiting = Bar("dead", "running", -1.0), Bar("waits", "pending", None)
+
+    shown = draw(frame(waiting, dead, expired_s=1.04), [], width=80, height=24).plain
+
+    assert shown.index("EXPIRED") < shown.index("pending")
+    assert "expired-token seconds 1.0 " in progress_line(frame(dead, expired_s=1.04))
+
+
+def test_a_log_line_is_made_readable_and_any_other_is_left() -> None:
+    line = {"timestamp": "2026-01-01T00:00:00Z", "level": "info", "event": "listed", "objects": 8}
+    tail = LogTail()
+    tail.write(f"{json.dumps(line)}\nTraceback\n\n")
+
+    assert [text.plain[9:] for text in tail.lines] == [" listed objects=8", "k"]
+    assert readable("[1]").plain == " [1]"
+
+
+@pytest.mark.parametrize(
+    ("expired_s", "unauthenticated", "tokens", "good"),
+    [(0.0, 0, 0, True), (0.0001, 0, 0, False), (0.0, 1, 0, False), (0.0, 0, 1, False)],
+)
+def test_only_a_run_without_any_exposure_is_good(
+    expired_s: float, unauthenticated: int, tokens: int, good: bool
+) -> None:
+    assert report_of(expired_s, unauthenticated, tokens).is_good is good
+
+
+def test_the_slowest_startup_resync_is_the_one_that_is_reported() -> None:
+    tally = Tally()
+    for sessions, seconds in ((8, 0.5), (9, 0.2)):
+        tally.add({"event": "startup_resync_finished", "sessions": sessions, "seconds": seconds})
+    tally.add({"event": "runner_token_refreshed"})
+    tally.add({"event": "refresh_failed"})
+
+    assert (tally.resync_sessions, tally.resync_s) == (8, 0.5)
+    assert (tally.refreshes, tally.failures) == (1, 1)
+
+
+def report_of(expired_s: float, unauthenticated: int, tokens: int) -> Report:
+    fleet = FleetReport(expired_s, unauthenticated, 0, 0, 0, (), None)
+    chaos = Chaos("forged-pod", 2.0, 0.0)
+    entry = describe_chaos(chaos, elapsed_s=9.0, forged=["f"], tokens=tokens)
+    return make_report(
+        fleet, Tally(), sessions=1, replicas=1, ttl_s=20.0, duration_s=9.0, chaos=[entry]
+    )
