@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -23,6 +24,7 @@ from reconciler.control.seal import Seal
 from reconciler.control.touch import Touches
 from reconciler.control.worker import Worker
 from reconciler.control.writer import Writer
+from reconciler.errors import IssuerError
 from reconciler.informer.reflector import Reflector
 from reconciler.informer.store import Store
 from reconciler.kube.api import Kube, Meta, Resource, Scope
@@ -218,6 +220,9 @@ class Controller:
         for reflector in self.reflectors:
             await reflector.wait_settled()
         log.info("stores_synced", pods=len(self.pods), secrets=len(self.secrets))
+        with suppress(IssuerError):
+            # The issuer's answer also tells its time, by which all that follows is judged.
+            await self._ports.source.get(min_remaining=0.0)
         self._options.on_synced()
         self._warn_of_no_slack()
         self.feed.open()

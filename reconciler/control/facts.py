@@ -18,12 +18,14 @@ class Facts:
 
     `issued_s` and `expires_s` are both None where they cannot be believed, and `why` says why;
     `expires_s` None with `why` "" is a token without an expiry. `ours` is False when another
-    manager wrote the value; `refreshed_by` is the replica and term that wrote last.
+    manager wrote the value; `refreshed_by` is the replica and term that wrote last, at
+    `refreshed_s` (None where that is unreadable or in the future).
     """
 
     issued_s: float | None
     expires_s: float | None
     refreshed_by: str
+    refreshed_s: float | None
     ours: bool
     writer: str
     why: str
@@ -43,6 +45,9 @@ def read_facts(
     """
     annotations = secret.annotations
     refreshed_by = annotations.get(names.refreshed_by, "")
+    refreshed_s = parse_utc(annotations.get(names.refreshed_at, ""))
+    if refreshed_s is not None and refreshed_s > now_s + TOLERANCE_S:
+        refreshed_s = None
     others = [writer for writer in secret.writers if writer != names.field_manager]
     ours = names.field_manager in secret.writers
     issued_s = parse_utc(annotations.get(names.issued_at, ""))
@@ -52,7 +57,7 @@ def read_facts(
         why = ""
     if why or not ours:
         issued_s = expires_s = None
-    return Facts(issued_s, expires_s, refreshed_by, ours, ", ".join(others), why)
+    return Facts(issued_s, expires_s, refreshed_by, refreshed_s, ours, ", ".join(others), why)
 
 
 def _disbelief(

@@ -66,8 +66,10 @@ class Policy:
         longest_ttl_s: Longest life of a token that is believed.
         static: The token has no expiry.
         term: This leader's name in `token-refreshed-by`.
-        startup: Which tokens that another term wrote are due at once: all, those with less than
-            0.8 of their life left, or none.
+        started_s: When its term began (epoch, issuer's time).
+        startup: Which tokens that another wrote before that are due at once: all, those with less
+            than 0.8 of their life left, or none. What another writes later is left alone, or two
+            that overlap would rewrite each other's tokens for ever.
         run_s: p95 of a run, seconds.
     """
 
@@ -76,6 +78,7 @@ class Policy:
     longest_ttl_s: float
     static: bool = False
     term: str = ""
+    started_s: float = 0.0
     startup: Literal["all", "stale", "none"] = "none"
     run_s: float = 0.0
 
@@ -168,12 +171,16 @@ def _due_now(
             return "expiring", Band.EXPIRING
     if pending:
         return "requested", Band.CHANGED
-    if facts.refreshed_by != policy.term and _is_startup_due(facts, policy, now_s):
+    if _is_startup_due(facts, policy, now_s):
         return "startup_resync", Band.STARTUP
     return None
 
 
 def _is_startup_due(facts: Facts, policy: Policy, now_s: float) -> bool:
+    if facts.refreshed_by == policy.term or policy.startup == "none":
+        return False
+    if facts.refreshed_s is not None and facts.refreshed_s >= policy.started_s:
+        return False
     if policy.startup != "stale" or facts.issued_s is None or facts.expires_s is None:
         return policy.startup == "all"
     return facts.expires_s - now_s < MIN_REMAINING * (facts.expires_s - facts.issued_s)

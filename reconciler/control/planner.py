@@ -77,6 +77,7 @@ class Planner:
         self._static = static
         self._policy: Policy | None = None
         self._policy_at = 0.0
+        self._started_at = clock.monotonic()
 
     def policy(self) -> Policy:
         """Return what decisions depend on now; built anew every `POLICY_S`, not for each plan."""
@@ -95,10 +96,16 @@ class Planner:
             longest_ttl_s=self._source.longest_ttl_s,
             static=self._static,
             term=self._gate.term,
+            started_s=self.now_s() - (now_at - self._started_at),
             startup=self.startup,
             run_s=self.run_times.p95_s,
         )
         return self._policy
+
+    def begin_term(self) -> None:
+        """Make what others wrote until now due at the startup resync."""
+        self._started_at = self._clock.monotonic()
+        self._policy = None
 
     def view(self, key: SessionKey) -> View:
         pod = leading_pod(self._pods.by_session(key))

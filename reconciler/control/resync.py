@@ -136,6 +136,7 @@ class Resync:
 
     async def _run_startup(self) -> None:
         """Queue what needs no platform at once, the rest when the platform has answered."""
+        self._planner.begin_term()
         self._startup.begin()
         live = self._planner.live_keys()
         log.info("startup_resync_started", pods=len(live))

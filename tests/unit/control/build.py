@@ -77,6 +77,7 @@ def policy(**changes: object) -> Policy:
         "propagation_s": 90.0,
         "longest_ttl_s": TTL_S,
         "term": TERM,
+        "started_s": NOW_S,
         "startup": "all",
     }
     return Policy(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests

@@ -1,13 +1,15 @@
 """Each fault of the design as a scenario: the whole controller, minutes of virtual time."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from reconciler.control.controller import Controller
 from reconciler.errors import Conflict, Forbidden, ServerError, TransportError
 from reconciler.lab.apiserver.injection import Fault
 from reconciler.lab.apiserver.kinds import SECRETS
-from tests.unit.control.virtual import NAMES, PROJECT, World, running, simulate
+from tests.unit.control.virtual import NAMES, PROJECT, SwitchGate, World, running, simulate
 
 
 async def settled(world: World) -> None:
@@ -294,5 +296,25 @@ def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_new() -> None:
                     await asyncio.sleep(0.001)
         assert 1 <= len(world.secret_writes()) < 200
         assert world.controller.queue.stats().schedule.running == 0
+
+    simulate(scenario)
+
+
+def test_two_replicas_that_overlap_do_not_rewrite_each_others_tokens() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(10):
+            world.add(f"2Ab{number}")
+        gate = SwitchGate()
+        gate.term = "replica-1/1"
+        other = Controller(replace(world.ports, gate=gate, upkeep=()), world.options)
+        stop = asyncio.Event()
+        async with running(world):
+            await settled(world)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(other.run(stop))
+                await asyncio.sleep(100)
+                stop.set()
+        # Each replica's startup, and at most one renewal that fell into these seconds.
+        assert len(world.secret_writes()) <= 3 * 10
 
     simulate(scenario)

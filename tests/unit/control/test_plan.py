@@ -110,6 +110,21 @@ def test_a_new_term_refreshes_what_another_term_wrote(
         assert (found.reason, found.band) == ("startup_resync", Band.STARTUP)
 
 
+def test_what_another_wrote_since_the_term_began_is_left_alone() -> None:
+    held = secret(age_s=10, by="replica-1/7")
+    assert decide(view(secret=held), started_s=NOW_S - 20).action is Action.WAIT
+    forged = secret(age_s=-500, ttl_s=1000, by="replica-1/7", annotations=recent(10))
+    assert decide(view(secret=forged)).action is Action.WRITE
+
+
+def recent(age_s: float) -> dict[str, str]:
+    """Return believable expiry annotations beside a refresh time in the future."""
+    return {
+        NAMES.issued_at: format_utc(NOW_S - age_s),
+        NAMES.expires_at: format_utc(NOW_S - age_s + TTL_S),
+    }
+
+
 def test_a_missing_secret_is_created_for_a_confirmed_session() -> None:
     found = decide(view(secret=None))
     assert (found.action, found.band, found.touch) == (Action.CREATE, Band.EXPIRING, True)

@@ -120,6 +120,8 @@ class World:
     gate: SwitchGate
     controller: Controller
     source: OidcSource
+    ports: Ports
+    options: Options
     logs: list[MutableMapping[str, Any]]
     commits: list[Commit] = field(default_factory=list)
 
@@ -251,10 +253,20 @@ async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
     )
     capture = LogCapture()
     structlog.configure(processors=[capture], cache_logger_on_first_use=False)
-    controller = Controller(
-        ports, Options(names=NAMES, seal=Seal("obviously-fake-client-secret"), **options)
+    chosen = Options(names=NAMES, seal=Seal("obviously-fake-client-secret"), **options)
+    world = World(
+        clock=clock,
+        core=core,
+        faults=faults,
+        issuer=issuer,
+        platform=platform,
+        gate=gate,
+        controller=Controller(ports, chosen),
+        source=source,
+        ports=ports,
+        options=chosen,
+        logs=capture.entries,
     )
-    world = World(clock, core, faults, issuer, platform, gate, controller, source, capture.entries)
     core.on_commit.append(world.commits.append)
     try:
         yield world
