@@ -76,7 +76,7 @@ class Options:
     seal: Seal
     namespaces: Sequence[str] = ()
     mode: Literal["standard", "mpp"] = "standard"
-    workers: int = 16
+    workers: int = 32
     propagation_s: float = 90.0
     startup: Literal["all", "stale"] = "all"
     resync_s: float = 360.0

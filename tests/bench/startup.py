@@ -18,7 +18,7 @@ from tests.cluster.world import Runner, World, open_world
 from tests.controller import running
 
 PROJECTS = 4
-CONNECTIONS = 16
+CONNECTIONS = 32
 OLD_RATE = 50.0
 OLD_BURST = 100
 NAMES = Names()
@@ -79,7 +79,7 @@ async def _populate(world: World, sessions: int) -> None:
 
 async def _adopt(world: World) -> None:
     """Let the controller take the fleet over once: the story that is timed is its restart."""
-    async with running(world.environment()) as controller:
+    async with running(world.environment(RECONCILER_NAMESPACES="")) as controller:
         await controller.wait_for_event("startup_resync_finished", limit_s=120)
         count = len(world.runners)
         await controller.wait_for_event("runner_token_refreshed", count=count, limit_s=120)
@@ -89,7 +89,7 @@ async def _adopt(world: World) -> None:
 async def _product(world: World) -> tuple[float, float]:
     """Return the rate of a restarted controller, and process start to its first refresh."""
     started_s = time.time()
-    async with running(world.environment()) as controller:
+    async with running(world.environment(RECONCILER_NAMESPACES="")) as controller:
         await controller.wait_for_event("startup_resync_finished", limit_s=120)
         [finished] = controller.events("startup_resync_finished")
         first_s = controller.seconds_to("runner_token_refreshed", started_s)
