@@ -281,7 +281,7 @@ class Worker:
         elif verdict.says:
             said = self._once.first(verdict.says, *key)
         else:
-            said = self._once.first(type(error).__name__, verdict.gate or str(key))
+            said = self._once.first(type(error).__name__, verdict.gate or verdict.pace.name)
         if said:
             log.warning(
                 verdict.says or "refresh_failed", **_named(key), error=str(error), attempt=attempt
