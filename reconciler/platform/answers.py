@@ -6,11 +6,11 @@ login form, a redirect) is some other program's answer and means that the platfo
 
 import re
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from reconciler import headers
 from reconciler.errors import PlatformError, PlatformUnavailable, WireError
 from reconciler.platform.models import decode
 
@@ -72,12 +72,5 @@ def parse_retry_after(text: str | None, *, now_s: float) -> float | None:
     Args:
         now_s: Wall time, seconds since the epoch.
     """
-    if text is None:
-        return None
-    if text.isascii() and text.isdigit():
-        return min(float(text), MAX_RETRY_AFTER_S)
-    try:
-        wait_s = parsedate_to_datetime(text).timestamp() - now_s
-    except (ValueError, OverflowError):
-        return None
-    return min(max(wait_s, 0.0), MAX_RETRY_AFTER_S)
+    wait_s = headers.parse_retry_after(text, now_s=now_s)
+    return None if wait_s is None else min(wait_s, MAX_RETRY_AFTER_S)

@@ -11,9 +11,9 @@ import aiohttp
 
 from reconciler.clock import Clock
 from reconciler.errors import IssuerRefused, IssuerUnavailable, SettingsError
+from reconciler.headers import parse_date, parse_retry_after
 from reconciler.tokens.answers import Answer, grant_of, is_success, wants_other_style
 from reconciler.tokens.grant import Grant
-from reconciler.tokens.headers import parse_date, parse_retry_after
 
 LIMIT_S = 5.0
 """Default limit of the whole request, both styles included: a mint takes 20-200 ms, and every

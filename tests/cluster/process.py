@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from reconciler.lab import launch
+
 TAIL_LINES = 20
 REAP_LIMIT_S = 10.0
 
-_LAUNCHER = Path(__file__).with_name("launch.py")
+_LAUNCHER = Path(launch.__file__)
 
 # The kernel's "parent" is the thread that forked. Started from a short-lived thread (a call through
 # asyncio.to_thread), a server would be killed as soon as that thread ends; this one stays.
