@@ -20,12 +20,13 @@ from reconciler import __version__
 from reconciler.breaker import Breaker
 from reconciler.clock import Clock, SystemClock
 from reconciler.control.controller import Controller, Options, Ports
-from reconciler.control.gate import OpenGate
 from reconciler.control.seal import Seal
+from reconciler.election import Election
 from reconciler.errors import IssuerError, SettingsError
 from reconciler.http import open_session
 from reconciler.kube.client import HttpKube
 from reconciler.kube.credentials import find_credentials
+from reconciler.leader.identity import Identity
 from reconciler.observe.health import serve_health
 from reconciler.observe.logs import configure_logs
 from reconciler.platform.client import Bearer, PlatformClient
@@ -60,7 +61,7 @@ async def _run(settings: Settings) -> None:
         )
         log.info("started", version=__version__, replica=settings.replica)
         await controller.run(stop)
-    log.info("stopped")
+    log.info("stopped", writes_refused=controller.writes_refused)
 
 
 @asynccontextmanager
@@ -68,6 +69,7 @@ async def build(settings: Settings) -> AsyncIterator[Controller]:
     """Make the controller and the connections it stands on; the latter close with the context."""
     clock, random = SystemClock(), Random()
     names = settings.names()
+    me = Identity(settings.replica, settings.pod_uid, uuid4().hex[:8])
     breakers = [Breaker(name, clock, random) for name in ("kube", "platform", "issuer")]
     kube_breaker, platform_breaker, issuer_breaker = breakers
     issuer_time = IssuerTime(clock)
@@ -110,8 +112,16 @@ async def build(settings: Settings) -> AsyncIterator[Controller]:
         )
         scopes = max(1, len(settings.namespaces))
         kube = await stack.enter_async_context(
-            HttpKube(credentials, names, connections=settings.workers + 2 * scopes + 4)
+            HttpKube(
+                credentials,
+                names,
+                connections=settings.workers + 2 * scopes + 4,
+                replica=str(me),
+            )
         )
+        election = Election(settings, me, clock, _loop_factory())
+        await stack.enter_async_context(election)
+        upkeep += election.upkeep
         ports = Ports(
             kube=kube,
             platform=platform,
@@ -119,14 +129,17 @@ async def build(settings: Settings) -> AsyncIterator[Controller]:
             issuer_time=issuer_time,
             clock=clock,
             random=random,
-            gate=OpenGate(f"{settings.replica}/{uuid4().hex[:8]}"),
+            gate=election.gate,
+            leadership=election.leadership,
             kube_breaker=kube_breaker,
             platform_breaker=platform_breaker,
             issuer_breaker=issuer_breaker,
             upkeep=upkeep,
         )
         seal = Seal((secret if settings.is_oidc else static).read())
-        yield Controller(ports, _options(settings, seal, static=_is_endless(source)))
+        controller = Controller(ports, _options(settings, seal, static=_is_endless(source)))
+        election.warm = lambda: not controller.not_ready()
+        yield controller
 
 
 def _static_source(static: "_Secret", clock: Clock) -> StaticSource:
@@ -155,6 +168,7 @@ def _options(settings: Settings, seal: Seal, *, static: bool) -> Options:
         request_limit_s=settings.request_limit_s,
         platform_parallel=settings.platform_parallel,
         drain_s=settings.drain_s,
+        lease_s=float(settings.lease_duration_s) if settings.leader_elect else 0.0,
         static=static,
         on_synced=_freeze_memory,
     )

@@ -47,6 +47,12 @@ def format_utc_millis(epoch_s: float) -> str:
     return format_utc(millis // 1000)[:-1] + f".{millis % 1000:03d}Z"
 
 
+def format_utc_micros(epoch_s: float) -> str:
+    """Return RFC 3339 in UTC with six digits of a second, as Kubernetes' MicroTime has it."""
+    micros = int(epoch_s * 1_000_000)
+    return format_utc(micros // 1_000_000)[:-1] + f".{micros % 1_000_000:06d}Z"
+
+
 def parse_utc(text: str) -> float | None:
     """Return seconds since the epoch, or None for what is not an RFC 3339 instant with a zone."""
     try:

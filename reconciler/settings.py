@@ -8,7 +8,7 @@ read again when it changes.
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -163,6 +163,33 @@ class Settings(BaseSettings):
         ge=0,
         description="Longest wait for writes in flight after SIGTERM; under a pod's 30 s grace.",
     )
+    leader_elect: bool = Field(
+        True,
+        description="Contend for the Lease before writing; without it there must be one replica.",
+    )
+    lease_name: str = Field(
+        "token-reconciler",
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        max_length=253,
+        description="The Lease in our own namespace.",
+    )
+    lease_duration_s: int = Field(
+        15,
+        ge=1,
+        le=300,
+        description="Seconds that followers wait for a silent leader; at most a sixth of a token's"
+        " life. Whole, as the API has it.",
+    )
+    renew_deadline_s: float = Field(
+        10.0, gt=0, description="Seconds without a renewal after which a leader stands down."
+    )
+    retry_period_s: float = Field(2.0, gt=0, description="Seconds between renewals.")
+    pod_uid: str = Field(
+        "",
+        pattern=r"^[-0-9a-zA-Z]*$",
+        description="UID of our pod (downward API): a container that restarts takes its own lease"
+        " over at once.",
+    )
     listen: str = Field(
         ":8080",
         pattern=r"^(\[[0-9a-fA-F:]*\]|[^:\[\]]*):\d{1,5}$",
@@ -183,6 +210,34 @@ class Settings(BaseSettings):
             level = values["LOG_LEVEL"].lower()
             values = values | {"LOG_LEVEL": {"warn": "warning"}.get(level, level)}
         return values
+
+    @model_validator(mode="after")
+    def _lease_fits(self) -> Self:
+        """Hold the lease's times against each other; the order is client-go's.
+
+        A write may start only while the lease is valid for as long as it may take, so that this
+        must be true between two renewals, too.
+        """
+        if not self.leader_elect:
+            return self
+        lease_s, deadline_s, retry_s = (
+            self.lease_duration_s,
+            self.renew_deadline_s,
+            self.retry_period_s,
+        )
+        if not lease_s > deadline_s > 1.2 * retry_s:
+            raise ValueError(
+                f"RECONCILER_LEASE_DURATION_S {lease_s:g} must be more than"
+                f" RECONCILER_RENEW_DEADLINE_S {deadline_s:g}, and that more than 1.2 times"
+                f" RECONCILER_RETRY_PERIOD_S {retry_s:g}"
+            )
+        if self.request_limit_s > lease_s - 2 * retry_s:
+            raise ValueError(
+                f"RECONCILER_REQUEST_LIMIT_S {self.request_limit_s:g} must be at most"
+                f" {lease_s - 2 * retry_s:g}, which is RECONCILER_LEASE_DURATION_S less two of"
+                " RECONCILER_RETRY_PERIOD_S: no write may outlast the lease"
+            )
+        return self
 
     @property
     def is_oidc(self) -> bool:
@@ -228,7 +283,9 @@ def _no_credentials(settings: Settings) -> str:
 
 def _sentence(found: Any) -> str:
     """Word one finding of the validator: the variable as it is spelled, and what is wrong."""
-    name = str(found["loc"][0]) if found["loc"] else "settings"
+    if not found["loc"]:
+        return str(found["msg"]).removeprefix("Value error, ")
+    name = str(found["loc"][0])
     variable = name if name.isupper() else f"RECONCILER_{name.upper()}"
     message = str(found["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     shown = (

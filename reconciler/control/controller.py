@@ -17,6 +17,7 @@ from reconciler.control import renewal, retry
 from reconciler.control.directory import Directory
 from reconciler.control.feed import Feed
 from reconciler.control.gate import Gate
+from reconciler.control.leadership import Leadership
 from reconciler.control.lookup import Lookup
 from reconciler.control.planner import Planner
 from reconciler.control.resync import Resync, StartupResync
@@ -46,6 +47,12 @@ SILENT_S = 1000.0
 """Three times the longest life of a watch: each list, watch, event and bookmark breaks a silence,
 and the watchdog of a healthy reflector does so at least that often."""
 
+FRESH_S = 2.0
+"""Age of the first lists up to which they need no second one when this replica begins to lead."""
+
+LEASE_TTL = 1 / 6
+"""Longest lease, in lives of a token: a takeover must fit into the slack several times."""
+
 REPORT_S = 60.0
 """One line a minute says what is still waited for."""
 
@@ -61,6 +68,7 @@ class Ports:
     clock: Clock
     random: Random
     gate: Gate
+    leadership: Leadership
     kube_breaker: Breaker
     platform_breaker: Breaker
     issuer_breaker: Breaker
@@ -84,6 +92,7 @@ class Options:
     request_limit_s: float = 10.0
     platform_parallel: int = 8
     drain_s: float = 20.0
+    lease_s: float = 0.0
     static: bool = False
     on_synced: Callable[[], None] = lambda: None
     """Called once, when the first lists are in the stores."""
@@ -99,6 +108,7 @@ class Controller:
         pods, secrets = partial_resource("pods", names), partial_resource("secrets", names)
         self.pods, self.secrets = Store("pods"), Store("secrets")
         self.queue: WorkQueue[SessionKey] = WorkQueue(clock)
+        self.queue.pause()
         self.once = Once(clock)
         self.startup = StartupResync(clock)
         self.directory = Directory(
@@ -114,6 +124,7 @@ class Controller:
             names=names,
             gate=ports.gate,
             propagation_s=options.propagation_s,
+            exclusive=ports.leadership.exclusive,
             startup=options.startup,
             static=options.static,
         )
@@ -169,17 +180,26 @@ class Controller:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then finish what is in flight.
 
-        Order: stores synced, then feed and startup resync, workers all along; at the end no key is
-        taken any more, those in flight end (bounded), and only then the streams are closed.
+        Order: stores synced, then follow; lead, with the startup resync first, for as long as it is
+        given to us, and follow again. At the end no key is taken any more, those in flight end
+        (bounded), the Lease is released, and only then the streams are closed.
         Raises: ExceptionGroup for a defect of ours; nothing that a peer does ends it.
         """
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part) for part in self._parts()]
             await stop.wait()
             if not await self.queue.drain(self._options.drain_s):
+                # A write that may still arrive must meet a Lease that is still ours: it runs out.
                 log.warning("drain_cut_short", in_flight=self.queue.stats().schedule.running)
+            else:
+                await self._ports.leadership.resign()
             for task in tasks:
                 task.cancel()
+
+    @property
+    def writes_refused(self) -> int:
+        """Number of writes that the gate has stopped since the start."""
+        return self._ports.gate.refused_total
 
     def not_live(self) -> str:
         """Return "" unless a stream has stalled in a way that only a restart can mend."""
@@ -212,11 +232,12 @@ class Controller:
             *(part() for part in ports.upkeep),
             ports.kube_breaker.probe_while_down(ports.kube.ready),
             ports.platform_breaker.probe_while_down(ports.platform.probe),
-            self._lead(),
+            self._follow(),
+            self._account(),
             self._report(),
         ]
 
-    async def _lead(self) -> None:
+    async def _follow(self) -> None:
         for reflector in self.reflectors:
             await reflector.wait_settled()
         log.info("stores_synced", pods=len(self.pods), secrets=len(self.secrets))
@@ -224,14 +245,55 @@ class Controller:
             # The issuer's answer also tells its time, by which all that follows is judged.
             await self._ports.source.get(min_remaining=0.0)
         self._options.on_synced()
-        self._warn_of_no_slack()
+        self._warn_of_short_life()
         self.feed.open()
-        await self.resync.run()
+        leadership, synced_at = self._ports.leadership, self._ports.clock.monotonic()
+        if not leadership.leads:
+            await self.resync.plan_ahead()
+        while True:
+            await leadership.wait_began()
+            fresh = self._ports.clock.monotonic() - synced_at < FRESH_S
+            await self._lead(relist=not fresh)
 
-    def _warn_of_no_slack(self) -> None:
-        """Say it when the kubelet's own pace cannot serve tokens so short, and we may not touch."""
+    async def _lead(self, *, relist: bool) -> None:
+        """Work until another replica may: what is due at once, beside a consistent list."""
+        self.planner.begin_term()
+        self.queue.resume()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self.resync.run())]
+                if relist:
+                    tasks += [group.create_task(each.relist()) for each in self.reflectors]
+                await self._ports.leadership.wait_ended()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self.queue.pause()
+            self.planner.end_term()
+
+    async def _account(self) -> None:
+        """Say at each end of a term, once nothing is in flight, what the gate has stopped."""
+        leadership = self._ports.leadership
+        while True:
+            await leadership.wait_began()
+            await leadership.wait_ended()
+            await self.queue.wait_idle()
+            log.info("stood_down", writes_refused=self._ports.gate.refused_total)
+
+    def _warn_of_short_life(self) -> None:
+        """Say it when tokens live too short for the Lease, or for the kubelet without touches."""
         token, options = self._ports.source.best(), self._options
-        if token is None or options.touch or math.isinf(token.ttl_s):
+        if token is None or math.isinf(token.ttl_s):
+            return
+        longest_s = token.ttl_s * LEASE_TTL
+        if options.lease_s > longest_s:
+            log.warning(
+                "lease_long_for_tokens",
+                token_ttl_s=token.ttl_s,
+                lease_s=options.lease_s,
+                at_most_s=round(longest_s, 1),
+            )
+        if options.touch:
             return
         slack_s = renewal.slack_s(token.ttl_s, options.propagation_s)
         if slack_s <= 0:

@@ -16,7 +16,8 @@ from reconciler.queue.workqueue import WorkQueue
 class Feed:
     """Turns changes of stores into entries; before `open` it lets the first lists pass by.
 
-    A session that needs nothing now gets its next deadline directly, without a worker's run.
+    A session that needs nothing now gets its next deadline directly, without a worker's run. On a
+    follower, where nobody works, each change replaces the deadline: it is the leader's next one.
     """
 
     def __init__(
@@ -38,12 +39,8 @@ class Feed:
 
     def pod_changed(self, change: Change) -> None:
         self._changed(change, "pod")
-        if self._is_open and self._touches is not None and change.old is None and change.new:
-            pod = change.new
-            secret = self._planner.missed_write(pod)
-            if secret is not None:
-                self._touches.want(pod.key, secret, self._clock.monotonic())
-                self.secret_seen(secret)
+        if self._is_open and self._planner.leads and change.old is None and change.new:
+            self._touch_if_missed(change.new)
 
     def secret_changed(self, change: Change) -> None:
         self._changed(change, "secret")
@@ -66,6 +63,8 @@ class Feed:
         if plan.action is Action.FORGET:
             self._queue.remove(key)
             return plan.action
+        if not self._planner.leads:
+            self._queue.remove(key)
         is_due = plan.action in DUE
         # What blocks is said by the run; waiting for its next look would keep it quiet for minutes.
         waits = plan.action is Action.WAIT
@@ -77,6 +76,12 @@ class Feed:
             slack_s=plan.slack_s,
         )
         return plan.action
+
+    def _touch_if_missed(self, pod: Meta) -> None:
+        secret = self._planner.missed_write(pod)
+        if secret is not None and self._touches is not None:
+            self._touches.want(pod.key, secret, self._clock.monotonic())
+            self.secret_seen(secret)
 
     def _changed(self, change: Change, kind: str) -> None:
         if not self._is_open:

@@ -11,6 +11,11 @@ class Gate(Protocol):
         """Name of the writer for `token-refreshed-by`: replica and lease term."""
         ...
 
+    @property
+    def refused_total(self) -> int:
+        """Number of writes that were not let through."""
+        ...
+
     def may_write(self, need_s: float) -> bool:
         """Tell whether this replica may write for the next `need_s` seconds."""
         ...
@@ -22,6 +27,8 @@ class Gate(Protocol):
 
 class OpenGate:
     """The gate of the only replica: always open."""
+
+    refused_total = 0
 
     def __init__(self, replica: str) -> None:
         self.term = replica

@@ -66,10 +66,11 @@ class Policy:
         longest_ttl_s: Longest life of a token that is believed.
         static: The token has no expiry.
         term: This leader's name in `token-refreshed-by`.
-        started_s: When its term began (epoch, issuer's time).
+        started_s: When its term began (epoch, issuer's time); infinite if nobody else writes in it.
         startup: Which tokens that another wrote before that are due at once: all, those with less
             than 0.8 of their life left, or none. What another writes later is left alone, or two
-            that overlap would rewrite each other's tokens for ever.
+            that overlap would rewrite each other's tokens for ever; only an elected leader need
+            not compare the two, whose clocks differ by the second of a Date header.
         run_s: p95 of a run, seconds.
     """
 

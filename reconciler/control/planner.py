@@ -1,5 +1,6 @@
 """Everything known of a session, gathered from the stores, and the decision about it."""
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from typing import Literal
@@ -45,7 +46,8 @@ class Planner:
     """Reads, never waits, never writes: the same answer for the same state.
 
     Args:
-        startup: See `Policy.startup`; followers plan with "none".
+        exclusive: Nobody else writes while this replica leads.
+        startup: See `Policy.startup`, while this replica leads; until then, and after, "none".
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class Planner:
         names: Names,
         gate: Gate,
         propagation_s: float,
-        startup: Literal["all", "stale", "none"],
+        exclusive: bool,
+        startup: Literal["all", "stale"],
         static: bool,
     ) -> None:
         self.names = names
-        self.startup = startup
+        self.startup: Literal["all", "stale", "none"] = "none"
+        self._startup_mode = startup
         self.run_times = RunTimes()
         self._pods = pods
         self._secrets = secrets
@@ -74,6 +78,7 @@ class Planner:
         self._clock = clock
         self._gate = gate
         self._propagation_s = propagation_s
+        self._exclusive = exclusive
         self._static = static
         self._policy: Policy | None = None
         self._policy_at = 0.0
@@ -96,15 +101,26 @@ class Planner:
             longest_ttl_s=self._source.longest_ttl_s,
             static=self._static,
             term=self._gate.term,
-            started_s=self.now_s() - (now_at - self._started_at),
+            started_s=math.inf if self._exclusive else self.now_s() - (now_at - self._started_at),
             startup=self.startup,
             run_s=self.run_times.p95_s,
         )
         return self._policy
 
+    @property
+    def leads(self) -> bool:
+        """True between `begin_term` and `end_term`."""
+        return self.startup != "none"
+
     def begin_term(self) -> None:
-        """Make what others wrote until now due at the startup resync."""
+        """Plan as the leader: what others wrote until now is due at the startup resync."""
+        self.startup = self._startup_mode
         self._started_at = self._clock.monotonic()
+        self._policy = None
+
+    def end_term(self) -> None:
+        """Plan as a follower: each session's deadline is the leader's."""
+        self.startup = "none"
         self._policy = None
 
     def view(self, key: SessionKey) -> View:

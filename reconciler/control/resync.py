@@ -134,9 +134,15 @@ class Resync:
             await self._sleep_until_next()
             await self._run_periodic()
 
+    async def plan_ahead(self) -> None:
+        """Give each session its deadline, so that a follower knows them all when it leads."""
+        for index, key in enumerate(self._planner.live_keys()):
+            self._feed.consider(key, "follow")
+            if index % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+
     async def _run_startup(self) -> None:
         """Queue what needs no platform at once, the rest when the platform has answered."""
-        self._planner.begin_term()
         self._startup.begin()
         live = self._planner.live_keys()
         log.info("startup_resync_started", pods=len(live))

@@ -8,7 +8,7 @@ difference is one that the watch had missed.
 from collections.abc import Callable
 
 from reconciler.informer.steps import Emit, Replace
-from reconciler.informer.versions import has_reached, is_newer
+from reconciler.kube.versions import has_reached, is_newer
 
 EVERY_S = (1800.0, 3600.0)
 """Between two safety lists; jittered, so that replicas and kinds take turns."""

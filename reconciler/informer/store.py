@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from reconciler.informer.versions import has_reached, is_newer
 from reconciler.kube.api import Meta
+from reconciler.kube.versions import has_reached, is_newer
 from reconciler.names import SessionKey
 
 ObjectEvent = Literal["ADDED", "MODIFIED", "DELETED"]

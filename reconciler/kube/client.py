@@ -31,14 +31,18 @@ class HttpKube:
     Args:
         credentials: Read for every request; read again once after a 401.
         connections: Size of the pool: watches + workers + a few, or requests queue unseen.
+        replica: Who we are, for the audit log; it follows the name and version in the user agent.
     """
 
-    def __init__(self, credentials: Credentials, names: Names, *, connections: int) -> None:
+    def __init__(
+        self, credentials: Credentials, names: Names, *, connections: int, replica: str = ""
+    ) -> None:
         self._manager = names.field_manager
         self._sessions = Sessions(
             credentials,
             connections=connections,
-            user_agent=f"{names.field_manager}/{__version__}",
+            user_agent=f"{names.field_manager}/{__version__}"
+            + (f" ({replica})" if replica else ""),
         )
         self._exchange = Exchange(credentials, self._sessions)
 

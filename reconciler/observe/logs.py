@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import logging
 import sys
+import threading
 from typing import Any, Literal, TextIO
 
 import msgspec
@@ -14,21 +15,23 @@ class LineSink:
     """A text file to which one turn of the event loop writes once, however many lines it logs.
 
     A system call a line is a tenth of a refresh. Without a running loop, and at exit, lines are
-    written at once, so that only a kill in the middle of a turn can lose any.
+    written at once, so that only a kill in the middle of a turn can lose any. Each thread has lines
+    of its own, so that one whose loop stands still holds back nobody else's.
     """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
-        self._lines: list[str] = []
+        self._turns = threading.local()
         atexit.register(self.flush)
 
     def write(self, text: str) -> int:
-        if not self._lines:
+        lines = self._lines()
+        if not lines:
             try:
                 asyncio.get_running_loop().call_soon(self._flush_turn)
             except RuntimeError:
                 return self._file.write(text)
-        self._lines.append(text)
+        lines.append(text)
         return len(text)
 
     def flush(self) -> None:
@@ -39,9 +42,18 @@ class LineSink:
             self._flush_turn()
 
     def _flush_turn(self) -> None:
-        lines, self._lines = self._lines, []
-        self._file.write("".join(lines))
+        lines = self._lines()
+        text = "".join(lines)
+        lines.clear()
+        self._file.write(text)
         self._file.flush()
+
+    def _lines(self) -> list[str]:
+        """Return the lines of this thread's turn."""
+        if not hasattr(self._turns, "lines"):
+            self._turns.lines = []
+        lines: list[str] = self._turns.lines
+        return lines
 
 
 def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None:

@@ -44,6 +44,8 @@ class WorkQueue(Generic[K]):
         self._paused = False
         self._closed = False
         self._ended = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def add(
         self,
@@ -136,6 +138,10 @@ class WorkQueue(Generic[K]):
         self._paused = False
         self._hand_out()
 
+    async def wait_idle(self) -> None:
+        """Return once no key runs."""
+        await self._idle.wait()
+
     async def drain(self, limit_s: float) -> bool:
         """Close, then wait for what is in flight; tell whether all of it ended within `limit_s`.
 
@@ -177,8 +183,12 @@ class WorkQueue(Generic[K]):
                 break
             self._workers.popleft().set_result(work)
         self._set_timer()
-        if self._closed and self._schedule.running == 0:
-            self._ended.set()
+        if self._schedule.running:
+            self._idle.clear()
+        else:
+            self._idle.set()
+            if self._closed:
+                self._ended.set()
 
     def _give_up(self, place: asyncio.Future[Work[K] | None]) -> None:
         if place.cancelled():

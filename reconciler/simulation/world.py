@@ -11,6 +11,7 @@ from reconciler import errors
 from reconciler.breaker import Breaker
 from reconciler.control.controller import Controller, Options, Ports
 from reconciler.control.gate import OpenGate
+from reconciler.control.leadership import Alone
 from reconciler.control.seal import Seal
 from reconciler.lab.apiserver import collector, kinds
 from reconciler.lab.apiserver.core import Core
@@ -220,6 +221,7 @@ class Replica:
                 clock=clock,
                 random=random,
                 gate=OpenGate(f"replica/{number}"),
+                leadership=Alone(),
                 kube_breaker=kube_breaker,
                 platform_breaker=platform_breaker,
                 issuer_breaker=issuer_breaker,

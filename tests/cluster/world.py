@@ -34,13 +34,17 @@ class Runner:
 
 @dataclass
 class World:
-    """Issuer, platform and cluster; `add` makes a session in all three."""
+    """Issuer, platform and cluster; `add` makes a session in all three.
+
+    `home` is the controllers' own namespace, where their Lease is.
+    """
 
     admin: Admin
     control_plane: ControlPlane
     issuer: Issuer
     platform: LabPlatform
     folder: Path
+    home: str
     runners: list[Runner] = field(default_factory=list)
 
     def environment(self, **settings: str) -> dict[str, str]:
@@ -52,6 +56,10 @@ class World:
             "OIDC_TOKEN_URL": self.issuer.token_url,
             "OIDC_CLIENT_ID": self.issuer.client_id,
             "OIDC_CLIENT_SECRET": self.issuer.client_secret,
+            "NAMESPACE": self.home,
+            # One pod, whose container may be killed and started again.
+            "RECONCILER_REPLICA": "reconciler-0",
+            "RECONCILER_POD_UID": "11111111-2222-3333-4444-555555555555",
             "RECONCILER_LISTEN": "127.0.0.1:0",
             "RECONCILER_LOG_FORMAT": "json",
             "RECONCILER_NAMESPACES": ",".join(sorted({r.namespace for r in self.runners})),
@@ -181,4 +189,6 @@ async def open_world(
         Issuer(ttl_s=ttl_s) as issuer,
         LabPlatform(lambda token: bool(issuer.verify(token))) as platform,
     ):
-        yield World(admin, control_plane, issuer, platform, folder)
+        home = f"reconciler-{secrets.token_hex(4)}"
+        await admin.create_namespace(home)
+        yield World(admin, control_plane, issuer, platform, folder, home)

@@ -14,6 +14,7 @@ from structlog.testing import LogCapture
 
 from reconciler.breaker import Breaker
 from reconciler.control.controller import Controller, Options, Ports
+from reconciler.control.leadership import Alone
 from reconciler.control.seal import Seal
 from reconciler.errors import DeposedError, IssuerUnavailable, PlatformUnavailable
 from reconciler.lab.apiserver.core import AT_ONCE, Core
@@ -98,6 +99,7 @@ class SwitchGate:
 
     def __init__(self) -> None:
         self.term = "replica-0/1"
+        self.refused_total = 0
         self.is_open = True
 
     def may_write(self, need_s: float) -> bool:
@@ -105,6 +107,7 @@ class SwitchGate:
 
     def check(self) -> None:
         if not self.is_open:
+            self.refused_total += 1
             raise DeposedError("closed by the test")
 
 
@@ -246,6 +249,7 @@ async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
         clock=clock,
         random=random,
         gate=gate,
+        leadership=Alone(),
         kube_breaker=breakers[0],
         platform_breaker=breakers[1],
         issuer_breaker=breakers[2],

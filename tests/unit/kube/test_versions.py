@@ -1,6 +1,6 @@
 import pytest
 
-from reconciler.informer.versions import has_reached, is_newer
+from reconciler.kube.versions import has_reached, is_newer
 
 
 @pytest.mark.parametrize(

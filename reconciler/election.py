@@ -1,0 +1,115 @@
+"""The election composed: gate, heartbeat, an elector with its own thread and connection."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+
+from reconciler.clock import Clock
+from reconciler.control.gate import Gate, OpenGate
+from reconciler.control.leadership import Alone, Leadership
+from reconciler.kube.client import HttpKube
+from reconciler.kube.credentials import find_credentials
+from reconciler.leader.elector import Candidate, Elector
+from reconciler.leader.gate import LeaseGate
+from reconciler.leader.heartbeat import Heartbeat
+from reconciler.leader.identity import Identity
+from reconciler.leader.office import Office
+from reconciler.leader.rules import Timing
+from reconciler.leader.thread import ElectorThread
+from reconciler.settings import Settings
+
+CONNECTIONS = 4
+"""A watch, a renewal, a read beside them, and one that hangs."""
+
+
+class Election:
+    """What one process has to do with the Lease, while entered; to be entered on the main loop.
+
+    Args:
+        loop_factory: Of the elector's event loop.
+
+    `warm` is to be set before the first list is in.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        me: Identity,
+        clock: Clock,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop],
+    ) -> None:
+        self.gate: Gate = OpenGate(me.term(0))
+        self.leadership: Leadership = Alone()
+        self.upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
+        self.warm: Callable[[], bool] = lambda: False
+        self._settings = settings
+        self._me = me
+        self._clock = clock
+        self._heartbeat = Heartbeat(clock)
+        self._stack = AsyncExitStack()
+        if settings.leader_elect:
+            self._thread = ElectorThread(self._opening, loop_factory)
+            self._lease_gate = LeaseGate(clock, me.term(0))
+            self._office = Office(self._thread.resign)
+            self.gate, self.leadership = self._lease_gate, self._office
+            self.upkeep = (self._heartbeat.run, self._thread.run)
+            self._loop = asyncio.get_running_loop()
+
+    async def __aenter__(self) -> Self:
+        """Start to contend; raises `SettingsError` if the server cannot be known."""
+        if self._settings.leader_elect:
+            await self._stack.enter_async_context(self._thread)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    @asynccontextmanager
+    async def _opening(self) -> AsyncIterator[Elector]:
+        """Make the elector and its connection, on the thread's own loop.
+
+        The Lease is our own namespace's business, whatever account works in the projects.
+        """
+        settings, me = self._settings, self._me
+        credentials = find_credentials(settings.kubeconfig, self._clock)
+        kube = HttpKube(
+            credentials, settings.names(), connections=CONNECTIONS, replica=f"{me} elector"
+        )
+        async with kube:
+            yield Elector(
+                kube,
+                Candidate(
+                    namespace=settings.namespace,
+                    name=settings.lease_name,
+                    me=me,
+                    timing=Timing(
+                        settings.lease_duration_s,
+                        settings.renew_deadline_s,
+                        settings.retry_period_s,
+                    ),
+                    age_s=self._heartbeat.age_s,
+                    warm=lambda: self.warm(),
+                ),
+                self._lease_gate,
+                clock=self._clock,
+                random=Random(),
+                began=self._tell(self._office.begin),
+                ended=self._tell(self._office.end),
+            )
+
+    def _tell(self, what: Callable[[str], None]) -> Callable[[str], None]:
+        """Return the same call, carried out on the main loop."""
+
+        def tell(text: str) -> None:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(what, text)
+
+        return tell

@@ -1,0 +1,367 @@
+"""The elector: plays by the lease rules against the API server, and opens or closes the gate.
+
+It runs on any event loop. In production that loop has a thread and a connection of its own, so
+that a stall of the main loop costs neither the Lease nor, if the Lease is lost, a late write.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from random import Random
+
+import structlog
+
+from reconciler.clock import Clock
+from reconciler.errors import AlreadyExists, Conflict, Forbidden, KubeError, NotFound, WireError
+from reconciler.kube.api import Kube, Scope
+from reconciler.leader import record as records
+from reconciler.leader import rules
+from reconciler.leader.gate import LeaseGate
+from reconciler.leader.identity import Identity
+from reconciler.leader.record import Lease, Record, lease_resource
+from reconciler.leader.rules import Lost, Renew, Sight, Take, Tenure, Timing, Wait
+
+log = structlog.get_logger()
+
+SPREAD_S = 0.3
+"""Followers try at the end of the holder's claim plus at most this."""
+
+LONGEST_SLEEP_S = 1.0
+"""The clock may have gone on while the machine was suspended and the loop's timers stood still."""
+
+WATCH_S = 300
+"""What a watch of the Lease may last; the server ends it then."""
+
+COLD_S = 5.0
+"""How long a replica whose stores are not filled yet leaves a free Lease to those that are warm."""
+
+WARM_S = 0.02
+"""How often a cold replica looks whether it is warm now."""
+
+STALL_S = 30.0
+"""Age of the main loop's last sign of life from which on its Lease is left to others: two leases
+of the default length, and longer than any garbage collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What an elector stands for.
+
+    Args:
+        namespace: Of the Lease.
+        name: Of the Lease.
+        age_s: Seconds since the main loop's last sign of life.
+        warm: True once the stores are filled.
+    """
+
+    namespace: str
+    name: str
+    me: Identity
+    timing: Timing
+    age_s: Callable[[], float]
+    warm: Callable[[], bool]
+
+
+class Elector:
+    """Contends for one Lease until it resigns; losing it is no error.
+
+    Args:
+        began: Told the term when the Lease becomes ours, after the gate was opened.
+        ended: Told why when it is ours no more, after the gate was closed.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        candidate: Candidate,
+        gate: LeaseGate,
+        *,
+        clock: Clock,
+        random: Random,
+        began: Callable[[str], None],
+        ended: Callable[[str], None],
+    ) -> None:
+        self._kube = kube
+        self._candidate = candidate
+        self._gate = gate
+        self._clock = clock
+        self._random = random
+        self._began = began
+        self._ended = ended
+        self._resource = lease_resource()
+        self._sight: Sight | None = None
+        self._tenure: Tenure | None = None
+        self._try_at = -math.inf
+        self._spread_s = 0.0
+        self._cold_until: float | None = None
+        self._resigning = False
+        self._woken = asyncio.Event()
+        self._said = ""
+        self._holder_said: str | None = None
+        self.transitions_total = 0
+
+    @property
+    def holder(self) -> str:
+        """Who holds the Lease as far as we saw; "" for nobody."""
+        record = self._sight.record if self._sight is not None else None
+        return record.holder if record is not None else ""
+
+    async def run(self) -> None:
+        """Contend until `resign`; then the Lease, if it was ours, has been released.
+
+        Cancel: the gate closes; a Lease that is ours runs out by itself.
+        """
+        watching = asyncio.create_task(self._follow(), name="lease watch")
+        try:
+            await self._contend(watching)
+            await self._release()
+        finally:
+            self._gate.close()
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+
+    def resign(self) -> None:
+        """Give the Lease up and contend no more; `run` returns when that is done."""
+        self._resigning = True
+        self._woken.set()
+
+    async def _contend(self, watching: asyncio.Task[None]) -> None:
+        while not self._resigning:
+            if watching.done():
+                watching.result()
+            self._woken.clear()
+            decision = self._decide()
+            match decision:
+                case Take():
+                    await self._take(decision)
+                case Renew():
+                    await self._renew(decision.record)
+                case Lost():
+                    self._lose(decision.why)
+                case Wait():
+                    await self._sleep_until(decision.until)
+
+    def _decide(self) -> rules.Decision:
+        now_at, candidate = self._clock.monotonic(), self._candidate
+        decision = rules.decide(
+            self._sight,
+            self._tenure,
+            now_at,
+            me=candidate.me,
+            timing=candidate.timing,
+            try_at=self._try_at,
+            spread_s=self._spread_s,
+        )
+        if isinstance(decision, Take | Renew) and (wait := self._unfit(now_at)) is not None:
+            if self._tenure is not None:
+                ends_at = self._tenure.renewed_at + candidate.timing.deadline_s
+                return Wait(min(wait.until, ends_at))
+            return wait
+        if not isinstance(decision, Take):
+            self._cold_until = None
+        return decision
+
+    def _unfit(self, now_at: float) -> Wait | None:
+        """Return until when to leave the Lease alone: the main loop is stalled, or still cold."""
+        stalled_s = self._candidate.age_s()
+        if stalled_s > STALL_S:
+            self._say("main_loop_stalled", seconds=round(stalled_s))
+            return Wait(now_at + LONGEST_SLEEP_S)
+        if self._tenure is not None or self._candidate.warm():
+            return None
+        if self._cold_until is None:
+            self._cold_until = now_at + COLD_S
+        return Wait(min(self._cold_until, now_at + WARM_S)) if now_at < self._cold_until else None
+
+    async def _take(self, decision: Take) -> None:
+        record, me = decision.record, self._candidate.me
+        if record is not None and me.is_predecessor(record.holder):
+            log.info("lease_inherited", predecessor=record.holder)
+        await self._write(record, decision.transitions)
+
+    async def _renew(self, record: Record) -> None:
+        await self._write(record, record.transitions)
+
+    async def _write(self, record: Record | None, transitions: int) -> None:
+        """Send one write that makes or keeps us the holder, and take its answer in."""
+        candidate, timing = self._candidate, self._candidate.timing
+        spec = records.claim(
+            record,
+            str(candidate.me),
+            lease_s=timing.lease_s,
+            transitions=transitions,
+            wall_s=self._clock.wall(),
+        )
+        sent_at = self._clock.monotonic()
+        try:
+            lease = await self._send(record, spec)
+        except (KubeError, WireError) as error:
+            missing_namespace = record is None and isinstance(error, NotFound)
+            if isinstance(error, Conflict | AlreadyExists | NotFound) and not missing_namespace:
+                await self._disagreed()
+            else:
+                self._failed(error)
+            return
+        self._see(records.read(lease))
+        self._said_no_more()
+        self._try_at = sent_at + timing.retry_s * self._random.uniform(0.9, 1.0)
+        if self.holder != str(candidate.me):
+            return  # somebody was quicker with the next version, and the watch was with that one
+        self._hold(rules.tenure_of(transitions, sent_at, timing))
+
+    async def _send(self, record: Record | None, spec: dict[str, object]) -> Lease:
+        candidate = self._candidate
+        limit_s = candidate.timing.request_s
+        if record is None:
+            body = records.new_lease(candidate.name, spec)
+            return await self._kube.create(
+                self._resource, candidate.namespace, body, limit_s=limit_s
+            )
+        body = records.patch_of(record, spec)
+        return await self._kube.patch(
+            self._resource, candidate.namespace, candidate.name, body, limit_s=limit_s
+        )
+
+    def _hold(self, tenure: Tenure) -> None:
+        term = self._candidate.me.term(tenure.transitions)
+        is_new = self._tenure is None
+        self._tenure = tenure
+        self._gate.open(term, tenure.valid_until)
+        if is_new:
+            self.transitions_total += 1
+            self._holder_said = str(self._candidate.me)
+            log.info("lease_acquired", term=term, transitions=tenure.transitions)
+            self._began(term)
+
+    def _lose(self, why: str) -> None:
+        self._gate.close()
+        self._tenure = None
+        log.warning("lease_lost", why=why)
+        self._ended(why)
+
+    async def _disagreed(self) -> None:
+        """Versions differ: read the Lease, as whatever is true now decides."""
+        retry_s = self._candidate.timing.retry_s
+        self._try_at = self._clock.monotonic() + retry_s * self._random.uniform(0.0, 0.1)
+        try:
+            await self._read(settled=True)
+        except (KubeError, WireError) as failure:
+            self._failed(failure)
+
+    def _failed(self, error: KubeError | WireError) -> None:
+        if isinstance(error, Forbidden | NotFound):
+            self._say("lease_refused", error=str(error), needs=self._rights())
+        else:
+            self._say("lease_unreachable", error=str(error))
+        retry_s = self._candidate.timing.retry_s
+        self._try_at = self._clock.monotonic() + retry_s * self._random.uniform(0.3, 0.6)
+
+    async def _follow(self) -> None:
+        """Watch the Lease for ever; each round begins with a read, so that a blind watch heals."""
+        retry_s = self._candidate.timing.retry_s
+        while True:
+            try:
+                version = await self._read()
+                await self._watch(version)
+            except (KubeError, WireError) as error:
+                if isinstance(error, Forbidden):
+                    self._failed(error)
+                elif self._tenure is None:
+                    self._say("lease_unreachable", error=str(error))
+            await asyncio.sleep(retry_s * self._random.uniform(0.3, 0.6))
+
+    async def _watch(self, version: str) -> None:
+        timing = self._candidate.timing
+        watch = self._kube.watch(self._resource, self._scope(), version=version, timeout_s=WATCH_S)
+        async with watch as stream:
+            # A holder renews well within its lease; a longer silence is somebody's death, or ours.
+            while (event := await stream.receive(idle_s=2.0 * timing.lease_s)) is not None:
+                if event.object is not None and event.type != "DELETED":
+                    self._see(records.read(event.object))
+                elif event.type == "DELETED":
+                    self._see(None, event.version)
+
+    async def _read(self, *, settled: bool = False) -> str:
+        """Read the Lease; return the version of the answer."""
+        limit_s = self._candidate.timing.request_s
+        page = await self._kube.list(self._resource, self._scope(), limit_s=limit_s)
+        if page.items:
+            self._see(records.read(page.items[0]), settled=settled)
+        else:
+            self._see(None, page.version, settled=settled)
+        return page.version
+
+    def _scope(self) -> Scope:
+        """The one Lease; a list, since a watch by name is one too and needs the same right."""
+        candidate = self._candidate
+        return Scope(candidate.namespace, fields=f"metadata.name={candidate.name}")
+
+    def _see(self, record: Record | None, version: str = "", *, settled: bool = False) -> None:
+        candidate = self._candidate
+        sight = rules.look(
+            self._sight,
+            record,
+            record.version if record is not None else version,
+            self._clock.monotonic(),
+            me=candidate.me,
+            timing=candidate.timing,
+            settled=settled,
+        )
+        if sight is self._sight:
+            return
+        self._sight = sight
+        self._spread_s = self._random.uniform(0.0, SPREAD_S)
+        if self._tenure is not None and self.holder != str(candidate.me):
+            self._lose(rules.why_lost(record))
+        self._tell_holder()
+        self._woken.set()
+
+    def _tell_holder(self) -> None:
+        """Say once who leads, if it is not us."""
+        holder = self.holder
+        if holder and holder not in (self._holder_said, str(self._candidate.me)):
+            self._holder_said = holder
+            log.info("following", leader=holder)
+
+    async def _release(self) -> None:
+        """Give the Lease up, if it is ours still; a failure leaves it to run out."""
+        tenure, self._tenure = self._tenure, None
+        self._gate.close()
+        record = self._sight.record if self._sight is not None else None
+        if tenure is None or record is None or record.holder != str(self._candidate.me):
+            return
+        self._ended("resigned")
+        spec = records.release(transitions=record.transitions, wall_s=self._clock.wall())
+        try:
+            await self._send(record, spec)
+        except (KubeError, WireError) as error:
+            log.warning("lease_not_released", error=str(error))
+        else:
+            log.info("lease_released")
+
+    async def _sleep_until(self, until: float) -> None:
+        wait_s = min(until - self._clock.monotonic(), LONGEST_SLEEP_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, wait_s)):
+                await self._woken.wait()
+
+    def _say(self, event: str, **facts: object) -> None:
+        """Log a state that lasts once; its end is told by what follows it."""
+        if self._said != event:
+            self._said = event
+            log.warning(event, **facts)
+
+    def _said_no_more(self) -> None:
+        if self._said in ("lease_unreachable", "lease_refused"):
+            log.info("lease_reachable_again")
+        self._said = ""
+
+    def _rights(self) -> str:
+        candidate = self._candidate
+        return (
+            f"list, watch, create, patch on leases.coordination.k8s.io {candidate.name}"
+            f" in namespace {candidate.namespace}, which must exist"
+        )

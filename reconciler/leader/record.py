@@ -1,0 +1,122 @@
+"""The Lease as we read and write it (pure): client-go's record, so that kubectl shows it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from reconciler.clock import format_utc_micros
+from reconciler.kube.api import Resource
+from reconciler.kube.objects import resource, struct_decoder
+
+RELEASED_S = 1
+"""Duration in a record that its holder gave up. Source: client-go writes the same, since the API
+server demands more than 0; one emptied by hand keeps its duration."""
+
+
+class _Spec(msgspec.Struct):
+    holderIdentity: str | None = None
+    leaseDurationSeconds: int | None = None
+    acquireTime: str | None = None
+    leaseTransitions: int | None = None
+
+
+class _Metadata(msgspec.Struct):
+    uid: str
+    resourceVersion: str
+
+
+class Lease(msgspec.Struct):
+    """What we decode of a Lease; times stay text, since no decision depends on them."""
+
+    metadata: _Metadata
+    spec: _Spec | None = None
+
+
+def lease_resource() -> Resource[Lease]:
+    """Describe coordination.k8s.io/v1 Leases."""
+    return resource(
+        "leases",
+        group="coordination.k8s.io",
+        version="v1",
+        partial=False,
+        decode=struct_decoder(Lease),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One version of the Lease, missing fields filled in.
+
+    `holder` "" means nobody; `duration_s` is the holder's claim, 0 where none is written;
+    `acquired` is kept as it is found.
+    """
+
+    uid: str
+    version: str
+    holder: str
+    duration_s: int
+    acquired: str
+    transitions: int
+
+    @property
+    def released(self) -> bool:
+        """True if the last holder gave it up itself."""
+        return not self.holder and self.duration_s <= RELEASED_S
+
+
+def read(lease: Lease) -> Record:
+    spec = lease.spec or _Spec()
+    return Record(
+        uid=lease.metadata.uid,
+        version=lease.metadata.resourceVersion,
+        holder=spec.holderIdentity or "",
+        duration_s=max(0, spec.leaseDurationSeconds or 0),
+        acquired=spec.acquireTime or "",
+        transitions=max(0, spec.leaseTransitions or 0),
+    )
+
+
+def claim(
+    record: Record | None, me: str, *, lease_s: int, transitions: int, wall_s: float
+) -> dict[str, Any]:
+    """Return the spec that makes or keeps `me` the holder; the times inform people only.
+
+    Source: client-go `leaderelection.go`: whoever holds it already keeps its `acquireTime`.
+    """
+    now = format_utc_micros(wall_s)
+    ours = record is not None and record.holder == me
+    return {
+        "holderIdentity": me,
+        "leaseDurationSeconds": lease_s,
+        "acquireTime": (record.acquired if record and ours else "") or now,
+        "renewTime": now,
+        "leaseTransitions": transitions,
+    }
+
+
+def release(*, transitions: int, wall_s: float) -> dict[str, Any]:
+    """Return the spec that gives the Lease up."""
+    now = format_utc_micros(wall_s)
+    return {
+        "holderIdentity": "",
+        "leaseDurationSeconds": RELEASED_S,
+        "acquireTime": now,
+        "renewTime": now,
+        "leaseTransitions": transitions,
+    }
+
+
+def patch_of(record: Record, spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the merge patch of one version; labels and fields of others stay as they are."""
+    return {"metadata": {"uid": record.uid, "resourceVersion": record.version}, "spec": spec}
+
+
+def new_lease(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a Lease to create."""
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": name},
+        "spec": spec,
+    }

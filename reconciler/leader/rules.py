@@ -1,0 +1,224 @@
+"""The lease rules (pure): from what was seen, and when, to what is to be done.
+
+All instants are seconds on one replica's monotonic clock. Clocks of different replicas are never
+compared; what the rules rely on is that none of them runs faster or slower than the others by more
+than `DRIFT`.
+
+Why no two replicas may write at once: whoever holds the Lease counts its validity from before it
+sent the last write that was applied; whoever waits counts the holder's own duration from when it
+saw that very version, which is later, and its own write fails unless that version is still the
+last. `margin_s` is what is taken off the holder's side for clocks of different rates.
+"""
+
+import math
+from dataclasses import dataclass
+
+from reconciler.kube.versions import has_reached
+from reconciler.leader.identity import Identity
+from reconciler.leader.record import Record
+
+DRIFT = 0.01
+"""Largest error of a clock's rate that the rules bear; NTP slews by 0.05 % at most."""
+
+LONGEST_CLAIM_S = 300
+"""No setting allows a longer lease: a duration beyond it was edited by hand, and whoever wrote it
+renews within seconds if it lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds; `Settings` has defaults and reasons. Source of the three: client-go."""
+
+    lease_s: int = 15
+    deadline_s: float = 10.0
+    retry_s: float = 2.0
+
+    @property
+    def margin_s(self) -> float:
+        """What a holder's validity ends before its lease does: the slow clock against the fast."""
+        return 2 * DRIFT * self.lease_s
+
+    @property
+    def request_s(self) -> float:
+        """Longest wait for one answer: two tries fit into the deadline. Source: client-go."""
+        return self.deadline_s / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is known of the Lease.
+
+    Args:
+        record: None: there is none.
+        version: Resource version of what was seen.
+        at: When this version was first seen.
+        claim_until: When the last holder's claim ends at the latest, as far as we saw it.
+        transitions: The last count that was seen, -1 before any.
+        first: Nothing was seen before.
+    """
+
+    record: Record | None
+    version: str
+    at: float
+    claim_until: float
+    transitions: int
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tenure:
+    """The Lease is ours.
+
+    Args:
+        renewed_at: Before the last renewal that was applied was sent.
+        valid_until: No write may start later.
+    """
+
+    transitions: int
+    renewed_at: float
+    valid_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before `until`, unless something else is seen."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Try to become the holder of this version, or of a new Lease, with `transitions` in it."""
+
+    record: Record | None
+    transitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Write the same holder again."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Ours no more, from now on; `why` in a few words."""
+
+    why: str
+
+
+Decision = Wait | Take | Renew | Lost
+
+
+def look(
+    old: Sight | None,
+    record: Record | None,
+    version: str,
+    at: float,
+    *,
+    me: Identity,
+    timing: Timing,
+    settled: bool = False,
+) -> Sight:
+    """Take a version of the Lease into account.
+
+    Args:
+        version: The record's, or that of the answer that showed none.
+        settled: From a list that was asked for because versions disagreed: true whatever its
+            version, since a cluster restored from a backup counts from an older one.
+    """
+    if old is not None and (version == old.version or (_older(version, old) and not settled)):
+        return old
+    standing = old.claim_until if old is not None else at
+    if record is None:
+        until = standing  # whoever held it may not know yet that it is gone
+    elif record.holder == str(me) or record.released:
+        until = at
+    elif record.holder or old is None:
+        until = max(standing, at + _claim_s(record, timing))
+    else:
+        until = standing  # emptied by somebody else: the last holder may not have seen that yet
+    known = record.transitions if record is not None else old.transitions if old else -1
+    return Sight(record, version, at, until, known, first=old is None)
+
+
+def decide(
+    sight: Sight | None,
+    tenure: Tenure | None,
+    now: float,
+    *,
+    me: Identity,
+    timing: Timing,
+    try_at: float = -math.inf,
+    spread_s: float = 0.0,
+) -> Decision:
+    """Say what is to be done now.
+
+    Args:
+        try_at: No write before this instant: the next renewal, or the pause after a failure.
+        spread_s: What to wait beyond the end of another's claim, so that not all try at once.
+    """
+    if tenure is not None:
+        return _keep(sight, tenure, now, me=me, timing=timing, try_at=try_at)
+    if sight is None:
+        return Wait(math.inf)
+    free_at = _free_at(sight, me, spread_s)
+    if now < max(free_at, try_at):
+        return Wait(max(free_at, try_at))
+    record = sight.record
+    if record is None:
+        return Take(None, sight.transitions + 1)
+    ours = record.holder == str(me)
+    return Take(record, record.transitions if ours else record.transitions + 1)
+
+
+def _keep(
+    sight: Sight | None,
+    tenure: Tenure,
+    now: float,
+    *,
+    me: Identity,
+    timing: Timing,
+    try_at: float,
+) -> Decision:
+    record = sight.record if sight is not None else None
+    if record is None or record.holder != str(me):
+        return Lost(why_lost(record))
+    ends_at = min(tenure.renewed_at + timing.deadline_s, tenure.valid_until)
+    if now >= ends_at:
+        return Lost(f"not renewed for {now - tenure.renewed_at:.1f} s")
+    if now >= try_at:
+        return Renew(record)
+    return Wait(min(try_at, ends_at))
+
+
+def why_lost(record: Record | None) -> str:
+    """Say why the Lease in this state is not ours."""
+    if record is None:
+        return "the Lease was deleted"
+    return f"held by {record.holder}" if record.holder else "its holder was emptied"
+
+
+def tenure_of(transitions: int, sent_at: float, timing: Timing) -> Tenure:
+    """Return the tenure that a write gives which was sent at `sent_at` and applied."""
+    valid_until = sent_at + timing.lease_s - timing.margin_s
+    return Tenure(transitions, sent_at, valid_until)
+
+
+def _free_at(sight: Sight, me: Identity, spread_s: float) -> float:
+    record = sight.record
+    if record is not None and (record.holder == str(me) or record.released):
+        return sight.at
+    if record is not None and sight.first and me.is_predecessor(record.holder):
+        return sight.at
+    return sight.claim_until + spread_s
+
+
+def _claim_s(record: Record, timing: Timing) -> float:
+    """Return the claim's length: the holder's own word, within reason."""
+    return min(record.duration_s, LONGEST_CLAIM_S) if record.duration_s else timing.lease_s
+
+
+def _older(version: str, old: Sight) -> bool:
+    return has_reached(old.version, version)
