@@ -44,8 +44,6 @@ def run_demo(
     seed: int | None,
 ) -> int:
     """Run until the end or Ctrl-C, print the report, and return the exit code."""
-    if replicas != 1:
-        raise SettingsError("--replicas: there is no leader election yet, so only 1 is accepted")
     if report not in ("", "json"):
         raise SettingsError(f"--report {report}: the only format is json")
     plan = Plan(

@@ -59,7 +59,7 @@ Seed = Annotated[int | None, typer.Option(help="Of the box's chance; none: anoth
 @app.command()
 def demo(
     sessions: Sessions = 20,
-    replicas: Annotated[int, typer.Option(help="Controllers; only 1 yet.")] = 1,
+    replicas: Annotated[int, typer.Option(min=1, help="Controllers; one of them leads.")] = 2,
     token_ttl: TokenTtl = 30.0,
     projection_delay: Delay = "1-3",
     duration: Annotated[

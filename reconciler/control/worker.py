@@ -17,9 +17,8 @@ from reconciler.control.plan import Action, Plan, View
 from reconciler.control.planner import Planner
 from reconciler.control.retry import Verdict
 from reconciler.control.touch import Touches
-from reconciler.control.writer import Writer
+from reconciler.control.writer import Writer, Written
 from reconciler.errors import DeposedError, RemoteError, WireError
-from reconciler.kube.api import Meta
 from reconciler.names import SessionKey
 from reconciler.observe.once import Once
 from reconciler.queue import backoff
@@ -205,14 +204,17 @@ class Worker:
         now_s = self._planner.now_s()
         made = await self._writer.create(key, pod, token, now_s=now_s)
         self.stats.created_total += 1
-        log.warning("secret_recreated", **_named(key), secret=made.name, pod=pod.name)
+        log.warning("secret_recreated", **_named(key), secret=made.secret.name, pod=pod.name)
         self._refreshed(key, made, token.expires_s, plan, now_s)
 
     def _refreshed(
-        self, key: SessionKey, secret: Meta, expires_s: float, plan: Plan, now_s: float
+        self, key: SessionKey, written: Written, expires_s: float, plan: Plan, now_s: float
     ) -> None:
+        secret, now_at = written.secret, self._clock.monotonic()
         if plan.touch and self._touches is not None:
-            self._touches.want(key, secret, self._clock.monotonic())
+            self._touches.want(key, secret, now_at)
+            if written.returned:
+                self._touches.seen(secret, now_at)
         self.stats.refreshes[plan.reason] = self.stats.refreshes.get(plan.reason, 0) + 1
         log.info(
             "runner_token_refreshed",

@@ -1,6 +1,6 @@
 """The writes: each with its preconditions, inside the gate, its answer taken into the store."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from reconciler.control import bodies
 from reconciler.control.gate import Gate
@@ -10,6 +10,13 @@ from reconciler.informer.store import Change, Store
 from reconciler.kube.api import Kube, Meta, Resource, Scope
 from reconciler.names import Names, SessionKey
 from reconciler.tokens.token import Token
+
+
+class Written(NamedTuple):
+    """A write that was applied; `returned`: the watch has brought it already."""
+
+    secret: Meta
+    returned: bool
 
 
 class Writer:
@@ -42,7 +49,7 @@ class Writer:
 
     async def refresh(
         self, secret: Meta, token: Token | None, *, now_s: float, honoured: tuple[str, ...]
-    ) -> Meta:
+    ) -> Written:
         """Patch a Secret (`token` None: its annotations alone) and return its new state.
 
         Raises:
@@ -62,7 +69,7 @@ class Writer:
         )
         return self._accept(await self._patch(self._secrets, secret, body))
 
-    async def create(self, key: SessionKey, pod: Meta, token: Token, *, now_s: float) -> Meta:
+    async def create(self, key: SessionKey, pod: Meta, token: Token, *, now_s: float) -> Written:
         """Create a session's Secret, owned by its pod, then seal it with its new UID.
 
         Raises:
@@ -110,6 +117,6 @@ class Writer:
         if not self._gate.may_write(self._limit_s):
             raise DeposedError("this replica may not write for as long as a request may take")
 
-    def _accept(self, secret: Meta) -> Meta:
-        self._store.accept(secret)
-        return secret
+    def _accept(self, secret: Meta) -> Written:
+        """Take an answer into the store, which knows it already if its event overtook it."""
+        return Written(secret, self._store.accept(secret) is None)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import socket
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,13 +14,14 @@ from reconciler.clock import SystemClock
 from reconciler.lab import bodies
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.ledger import Caller
+from reconciler.lab.apiserver.ledger import Caller, Ledger
 from reconciler.lab.apiserver.rights import EVERYTHING, Rights, Rule, User
 from reconciler.lab.apiserver.shell import ApiServer
 from reconciler.lab.bodies import Session
 from reconciler.lab.issuer import Issuer
 from reconciler.lab.issuer_key import TokenRejected
 from reconciler.lab.platform import LabPlatform
+from reconciler.lab.ports import free_port
 from reconciler.lab.runners.runner import Rates
 from reconciler.lab.signals import Fleet
 from reconciler.names import Names
@@ -31,6 +31,10 @@ MARGIN_S = 0.5
 GRACE_TTL = 0.1
 """A terminating pod is given no new token, so that its grace must fit into the spare life."""
 RENEWAL_TTL = 0.4
+LEASE_TTL = 1 / 6
+"""Longest lease for tokens of a life."""
+HOME = "ambient-code"
+"""Namespace of the controllers themselves."""
 SHORTEST_RESYNC_S = 5.0
 PROJECT_SESSIONS = 25
 SHM = Path("/dev/shm")  # noqa: S108 - memory, not disk: files in it hold tokens
@@ -81,6 +85,8 @@ class Box:
         self.issuer = Issuer(ttl_s=ttl_s, client_secret=client_secret, clock=self.clock)
         self.platform = LabPlatform(self._accepts, clock=self.clock)
         self.core = Core(self.clock, seed=str(seed) if seed is not None else secrets.token_hex(8))
+        self.ledger = Ledger()
+        self.core.on_commit.append(self.ledger.record)
         rights, self._tokens = _users()
         self.server = ApiServer(self.core, rights=rights)
         self.node_server = ApiServer(self.core, rights=rights, collects=False)
@@ -99,6 +105,7 @@ class Box:
             for part in (self.issuer, self.platform, self.server, self.node_server):
                 await stack.enter_async_context(part)
             self.core.create(kinds.NODES, "", {"metadata": {"name": bodies.NODE}})
+            self.add_namespace(HOME)
             self._fleet = await stack.enter_async_context(self._make_fleet())
             self._stack = stack.pop_all()
         return self
@@ -123,6 +130,11 @@ class Box:
         """What a controller has to allow for the way from a Secret to the file."""
         return self.projection_delay[1] + MARGIN_S
 
+    @property
+    def lease_s(self) -> int:
+        """Length of the controllers' lease: a whole number of seconds, a sixth of a life."""
+        return min(15, max(1, int(self.ttl_s * LEASE_TTL)))
+
     # What a controller, or a human, needs
 
     def environment(self) -> dict[str, str]:
@@ -137,6 +149,8 @@ class Box:
             "RECONCILER_RESYNC_S": f"{max(SHORTEST_RESYNC_S, RENEWAL_TTL * self.ttl_s):g}",
             "RECONCILER_LISTEN": f"127.0.0.1:{self.port}",
             "RECONCILER_LOG_FORMAT": "json",
+            "NAMESPACE": HOME,
+            **self._lease_environment(),
         }
 
     def kubectl_config(self) -> Path:
@@ -212,6 +226,16 @@ class Box:
     def has(self, kind: kinds.Kind, namespace: str, name: str) -> bool:
         return self.core.peek(kind, kind.key(namespace, name)) is not None
 
+    def _lease_environment(self) -> dict[str, str]:
+        """Return the lease's times in their usual proportions, and a request limit that fits."""
+        lease_s = self.lease_s
+        return {
+            "RECONCILER_LEASE_DURATION_S": f"{lease_s}",
+            "RECONCILER_RENEW_DEADLINE_S": f"{lease_s * 2 / 3:.3f}",
+            "RECONCILER_RETRY_PERIOD_S": f"{lease_s * 2 / 15:.3f}",
+            "RECONCILER_REQUEST_LIMIT_S": f"{lease_s * 2 / 3:.3f}",
+        }
+
     def _accepts(self, token: str) -> bool:
         try:
             self.issuer.verify(token)
@@ -256,10 +280,3 @@ def _users() -> tuple[Rights, dict[str, str]]:
     rules = {"admin": (EVERYTHING,), "reconciler": CONTROLLER_RULES, "kubelet": KUBELET_RULES}
     tokens = {name: f"box-{name}-{secrets.token_hex(12)}" for name in rules}
     return Rights({tokens[name]: User(name, found) for name, found in rules.items()}), tokens
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -10,12 +10,15 @@ from reconciler.lab.apiserver.selectors import Selection
 from reconciler.lab.bodies import Session
 from reconciler.lab.box import Box
 from reconciler.lab.chaos import Chaos
-from reconciler.lab.replicas import Replicas
+from reconciler.lab.reigns import reigns
+from reconciler.lab.replicas import Replica, Replicas
 
 SHARE = 0.25
 """Part of the sessions that a deed against sessions strikes, at least one."""
 SHORT_TTL = 0.6
 SLOW_S = 1.0
+SLOW_TTL = 1 / 60
+"""What an answer takes longer, in lives of a token: limits on requests shrink with them, too."""
 SHOWN_S = 2.0
 """What takes no time is shown as active for this long."""
 FORGED_NAMESPACE = "not-a-project"
@@ -24,15 +27,23 @@ Deed = AbstractAsyncContextManager[None]
 
 
 class Deeds:
-    """Does one run's chaos. `active` holds what goes on now, `forged` the forgers' namespaces."""
+    """Does one run's chaos.
+
+    `active` holds what goes on now, `forged` the forgers' namespaces, `losses_at` when leaders were
+    struck (the box's monotonic clock).
+    """
 
     def __init__(self, box: Box, replicas: Replicas) -> None:
         self.active: list[Chaos] = []
         self.forged: list[str] = []
+        self.losses_at: list[float] = []
         self._box = box
         self._replicas = replicas
         self._table: dict[str, Callable[[Chaos], Deed]] = {
             "restart-all": lambda _: _at_once(replicas.restart),
+            "kill-leader": lambda _: _at_once(self._kill_leader),
+            "freeze-leader": lambda _: self._freeze_leader(),
+            "clock-step": lambda _: self._step_clocks(),
             "issuer-outage": lambda _: self._issuer_outage(),
             "issuer-short-ttl": lambda _: self._short_ttl(),
             "api-outage": lambda _: self._api_outage(),
@@ -76,6 +87,11 @@ class Deeds:
             for secret in core.list(kinds.SECRETS, Selection(namespace)).items
         )
 
+    def leader(self) -> Replica | None:
+        """Return the controller that holds the Lease, as the API server sees it."""
+        found = reigns(self._box.ledger.lease_turns)
+        return self._replicas.leader(found[-1].process) if found else None
+
     @asynccontextmanager
     async def _issuer_outage(self) -> AsyncIterator[None]:
         faults = self._box.issuer.faults
@@ -108,7 +124,7 @@ class Deeds:
     @asynccontextmanager
     async def _api_slow(self) -> AsyncIterator[None]:
         faults = self._box.server.faults
-        faults.slow_s = SLOW_S
+        faults.slow_s = min(SLOW_S, SLOW_TTL * self._box.ttl_s)
         try:
             yield
         finally:
@@ -138,6 +154,36 @@ class Deeds:
             yield
         finally:
             self._box.platform.faults.away = False
+
+    def _kill_leader(self) -> None:
+        leader = self.leader()
+        if leader is not None:
+            self.losses_at.append(self._box.clock.monotonic())
+            leader.kill(with_pod=True)
+
+    @asynccontextmanager
+    async def _freeze_leader(self) -> AsyncIterator[None]:
+        leader = self.leader()
+        if leader is None:
+            yield
+            return
+        self.losses_at.append(self._box.clock.monotonic())
+        leader.freeze()
+        try:
+            yield
+        finally:
+            leader.thaw()
+
+    @asynccontextmanager
+    async def _step_clocks(self) -> AsyncIterator[None]:
+        clocks = list(enumerate(self._replicas.all))
+        for number, replica in clocks:
+            replica.step_clock(forward=number % 2 == 0)
+        try:
+            yield
+        finally:
+            for number, replica in clocks:
+                replica.step_clock(forward=number % 2 == 1)
 
     def _compact(self) -> None:
         self._box.core.compact()

@@ -25,7 +25,7 @@ class Plan:
     """
 
     sessions: int = 20
-    replicas: int = 1
+    replicas: int = 2
     ttl_s: float = 30.0
     projection_delay: tuple[float, float] = (1.0, 3.0)
     duration_s: float | None = None
@@ -105,6 +105,8 @@ class Demo:
             if each.session_id in known and known[each.session_id].known
         ]
         replicas, deeds = self._replicas, self._deeds
+        leader = deeds.leader() if deeds else None
+        shown = leader or (replicas.all[0] if replicas and replicas.all else None)
         elapsed_s = self._elapsed_s()
         waiting = [c for c in self.plan.chaos if c.start_s > elapsed_s]
         return Frame(
@@ -118,8 +120,10 @@ class Demo:
             refreshes=replicas.tally.refreshes if replicas else 0,
             failures=replicas.tally.failures if replicas else 0,
             bars=tuple(bars),
-            controllers=tuple(_describe(each) for each in replicas.all) if replicas else (),
-            probe_url=f"http://127.0.0.1:{self.box.port}/readyz",
+            controllers=tuple(_describe(each, leader=each is leader) for each in replicas.all)
+            if replicas
+            else (),
+            probe_url=f"http://127.0.0.1:{shown.port}/readyz" if shown is not None else "",
             chaos=tuple(str(each) for each in deeds.active) if deeds else (),
             waiting=tuple(str(each) for each in sorted(waiting, key=lambda c: c.start_s)),
         )
@@ -133,9 +137,12 @@ class Demo:
         return make_report(
             self.box.fleet.report(),
             replicas.tally,
+            self.box.ledger,
             sessions=sum(each.known for each in self.box.sessions.values()),
             replicas=self.plan.replicas,
             ttl_s=self.plan.ttl_s,
+            lease_s=self.box.lease_s,
+            losses_at=deeds.losses_at,
             duration_s=elapsed_s,
             chaos=[
                 describe_chaos(each, elapsed_s=elapsed_s, forged=deeds.forged, tokens=tokens)
@@ -144,6 +151,8 @@ class Demo:
         )
 
 
-def _describe(replica: Replica) -> str:
+def _describe(replica: Replica, *, leader: bool) -> str:
     again = f", start {replica.starts}" if replica.starts > 1 else ""
-    return f"{replica.name} (pid {replica.pid}, up {replica.age_s:.0f} s{again}): {replica.state}"
+    mark = "LEADER " if leader else ""
+    about = f"(pid {replica.pid}, up {replica.age_s:.0f} s{again})"
+    return f"{replica.name} {mark}{about}: {replica.state}"

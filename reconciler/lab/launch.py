@@ -19,6 +19,8 @@ def main(parent: int, command: list[str]) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # one that comes before the program is there
     if os.getppid() != parent:
         sys.exit("the parent died before its child was ready")
     os.execv(command[0], command)  # noqa: S606 - this is the whole purpose

@@ -7,15 +7,16 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 import structlog
 
 from reconciler.errors import SettingsError
-from reconciler.lab import launch
+from reconciler.lab import launch, stepping
+from reconciler.lab.ports import free_port
 
 log = structlog.get_logger()
 
@@ -40,8 +41,9 @@ END_S = 0.4
 """What SIGTERM is given at the end, before SIGKILL: a run must end within a second."""
 LINE_BYTES = 2**22
 
-_SCRIPT = Path(sys.executable).with_name("reconciler")
-_CALL = "from reconciler.cli.main import main; main()"
+_CALL = (
+    "from reconciler.lab.stepping import obey; obey(); from reconciler.cli.main import main; main()"
+)
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Tally:
         failures: Failures as logged: each is said once for what it is about, not at each try.
         resync_sessions: Of the slowest startup resync, as is `resync_s` (None: none finished).
         unexpected: How often a controller ended by itself.
+        refused: Writes that its gate did not let through, by process, as last told.
     """
 
     refreshes: int = 0
@@ -59,9 +62,10 @@ class Tally:
     resync_sessions: int = 0
     resync_s: float | None = None
     unexpected: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
 
-    def add(self, line: Line) -> None:
-        """Count one log line."""
+    def add(self, line: Line, process: str = "") -> None:
+        """Count one log line of a process."""
         event = line.get("event")
         if event == "runner_token_refreshed":
             self.refreshes += 1
@@ -69,6 +73,8 @@ class Tally:
             self.failures += 1
         elif event == "startup_resync_finished" and line["seconds"] >= (self.resync_s or 0.0):
             self.resync_sessions, self.resync_s = line["sessions"], line["seconds"]
+        elif event in ("stood_down", "stopped"):
+            self.refused[process] = line.get("writes_refused", 0)
 
 
 class Replica:
@@ -80,6 +86,8 @@ class Replica:
         self.name = name
         self.state = "starting"
         self.starts = 0
+        self.port = free_port()
+        self._pod_uid = str(uuid4())
         self._environment = environment
         self._tally = tally
         self._sink = sink
@@ -121,11 +129,32 @@ class Replica:
                 log.warning("lab_controller_ended", replica=self.name, code=code)
                 await asyncio.sleep(PAUSE_S)
 
-    def kill(self) -> None:
-        """Send SIGKILL; the next process starts at once."""
+    def is_process(self, identity: str) -> bool:
+        """Tell whether a lease's holder is, or was, a process in this place."""
+        return identity.startswith(f"{self.name}_")
+
+    def kill(self, *, with_pod: bool = False) -> None:
+        """Send SIGKILL; the next process starts at once, in the same pod or in another."""
         self._killed = True
+        if with_pod:
+            self._pod_uid = str(uuid4())
+        self._signal(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop the process where it is (SIGSTOP)."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen process go on."""
+        self._signal(signal.SIGCONT)
+
+    def step_clock(self, *, forward: bool) -> None:
+        """Put the process' wall clock an hour ahead of where it is, or back."""
+        self._signal(stepping.FORWARD if forward else stepping.BACK)
+
+    def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+            self._process.send_signal(number)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         """Start the process. It dies with ours: the spawning thread is the main one, which stays.
@@ -134,17 +163,24 @@ class Replica:
         """
         self.starts += 1
         self._started_at = monotonic()
-        command = [str(_SCRIPT)] if _SCRIPT.exists() else [sys.executable, "-c", _CALL]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(CLEARED)}
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *command, "run",
-            env=inherited | {"RECONCILER_REPLICA": self.name} | dict(self._environment),
+            sys.executable, "-I", "-S", launch.__file__, str(os.getpid()),
+            sys.executable, "-c", _CALL, "run",
+            env=inherited | dict(self._environment) | self._own_environment(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
             limit=LINE_BYTES,
         )  # fmt: skip
+
+    def _own_environment(self) -> dict[str, str]:
+        return {
+            "RECONCILER_REPLICA": self.name,
+            "RECONCILER_POD_UID": self._pod_uid,
+            "RECONCILER_LISTEN": f"127.0.0.1:{self.port}",
+        }
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         """Read the log to its end."""
@@ -155,15 +191,17 @@ class Replica:
             with suppress(json.JSONDecodeError):
                 line = json.loads(text)
                 if isinstance(line, dict):
-                    self._tally.add(line)
+                    self._tally.add(line, f"{self.name} {self.starts}")
                     self._follow(line)
 
     def _follow(self, line: Line) -> None:
         event = line.get("event")
-        if event == "startup_resync_started":
+        if event in ("following", "lease_lost", "lease_released"):
+            self.state = "following"
+        elif event == "startup_resync_started":
             self.state = "startup resync"
         elif event == "startup_resync_finished":
-            self.state = f"steady, {line['sessions']} sessions in {line['seconds']:.2f} s at start"
+            self.state = f"leading, {line['sessions']} sessions in {line['seconds']:.2f} s at start"
         elif event == "not_ready":
             self.state = f"not ready: {line.get('why', '')}"
 
@@ -190,6 +228,10 @@ class Replicas:
         async with asyncio.TaskGroup() as group:
             for replica in self.all:
                 group.create_task(replica.run())
+
+    def leader(self, holder: str) -> Replica | None:
+        """Return the place of the process that holds the lease, None if it is none of ours."""
+        return next((each for each in self.all if each.is_process(holder)), None)
 
     def restart(self) -> None:
         """Kill every process; each is followed by a new one."""

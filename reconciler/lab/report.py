@@ -3,7 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from reconciler.lab.apiserver.ledger import Ledger
 from reconciler.lab.chaos import Chaos
+from reconciler.lab.reigns import deposed_writes, failover_s, reigns
 from reconciler.lab.replicas import Tally
 from reconciler.lab.runners.accounts import FleetReport
 
@@ -21,7 +23,8 @@ class Report:
     """Field names are the contract; None and 0 stand where nothing was there to measure.
 
     `expired_token_seconds` and `unauthenticated` come from the runners and the gRPC server.
-    `refreshes`, `refresh_failures` and `startup_resync` come from the controllers' logs.
+    `refreshes`, `refresh_failures`, `startup_resync` and `writes_refused_to_deposed_leader` come
+    from the controllers' logs; leaders, and what they wrote when, from the API server's ledger.
     `lateness_p99_s` is None: how long after its instant a write came is known to the controller
     alone, and it does not say so yet.
     """
@@ -29,7 +32,7 @@ class Report:
     sessions: int
     replicas: int
     token_ttl_s: float
-    lease_s: float | None
+    lease_s: int
     duration_s: float
     refreshes: int
     refresh_failures: int
@@ -47,10 +50,11 @@ class Report:
 
     @property
     def is_good(self) -> bool:
-        """True if no token expired in use and none went where none belongs."""
+        """True if no token expired in use, none went where none belongs, and one leader wrote."""
         return (
             self.expired_token_seconds == 0
             and self.unauthenticated == 0
+            and self.writes_applied_by_deposed_leader == 0
             and not any(each.get("secrets_with_token") for each in self.chaos)
         )
 
@@ -61,20 +65,29 @@ class Report:
 def make_report(
     fleet: FleetReport,
     tally: Tally,
+    ledger: Ledger,
     *,
     sessions: int,
     replicas: int,
     ttl_s: float,
+    lease_s: int,
+    losses_at: list[float],
     duration_s: float,
     chaos: list[dict[str, Any]],
 ) -> Report:
-    """Put the figures together; seconds are rounded up, so that no exposure becomes none."""
+    """Put the figures together; seconds are rounded up, so that no exposure becomes none.
+
+    Args:
+        losses_at: When leaders were struck, on the API server's clock.
+    """
     expired_s = fleet.expired_token_seconds
+    found = reigns(ledger.lease_turns)
+    wait_s = failover_s(found, ledger.signed_writes, losses_at)
     return Report(
         sessions=sessions,
         replicas=replicas,
         token_ttl_s=ttl_s,
-        lease_s=None,
+        lease_s=lease_s,
         duration_s=round(duration_s, 1),
         refreshes=tally.refreshes,
         refresh_failures=tally.failures,
@@ -84,10 +97,10 @@ def make_report(
         reauthentications=fleet.reauthentications,
         grpc_calls=fleet.grpc_calls,
         lateness_p99_s=None,
-        leader_changes=0,
-        failover_s=None,
-        writes_refused_to_deposed_leader=0,
-        writes_applied_by_deposed_leader=0,
+        leader_changes=max(0, len(found) - 1),
+        failover_s=None if wait_s is None else round(wait_s, 3),
+        writes_refused_to_deposed_leader=sum(tally.refused.values()),
+        writes_applied_by_deposed_leader=len(deposed_writes(found, ledger.signed_writes)),
         chaos=chaos,
     )
 

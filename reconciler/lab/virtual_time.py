@@ -1,6 +1,7 @@
 """An event loop on which waiting costs nothing: time jumps to the next timer when all are idle."""
 
 import asyncio
+import contextvars
 import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -28,6 +29,69 @@ class _JumpingSelector(selectors.DefaultSelector):
         return ready
 
 
+class Domain:
+    """Tasks that stand still together, as those of a process do that is stopped or stalled.
+
+    What would have run meanwhile, timers too, runs at the thaw, in its order, unless it is
+    cancelled by then.
+    """
+
+    def __init__(self) -> None:
+        self.frozen = False
+        self._held: list[_Guarded] = []
+
+    def create_task(self, main: Coroutine[Any, Any, T], *, name: str = "") -> asyncio.Task[T]:
+        """Start a task in the domain; the tasks that it starts are in it, too."""
+        context = contextvars.copy_context()
+        context.run(_DOMAIN.set, self)
+        return asyncio.create_task(main, name=name or None, context=context)
+
+    def freeze(self) -> None:
+        self.frozen = True
+
+    def thaw(self) -> None:
+        self.frozen = False
+        held, self._held = self._held, []
+        for guarded in held:
+            guarded.again()
+
+    def hold(self, guarded: "_Guarded") -> None:
+        self._held.append(guarded)
+
+
+_DOMAIN: contextvars.ContextVar[Domain | None] = contextvars.ContextVar("domain", default=None)
+
+
+class _Guarded:
+    """A callback of a domain: runs, or is held back while the domain is frozen."""
+
+    __slots__ = ("_args", "_callback", "_domain", "_loop", "context", "handle")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        domain: Domain,
+        context: contextvars.Context,
+        callback: Any,
+        args: Any,
+    ) -> None:
+        self.context = context
+        self._loop = loop
+        self._domain = domain
+        self._callback = callback
+        self._args = args
+        self.handle: asyncio.Handle | None = None
+
+    def __call__(self) -> None:
+        if self._domain.frozen:
+            self._domain.hold(self)
+        elif self.handle is None or not self.handle.cancelled():
+            self._callback(*self._args)
+
+    def again(self) -> None:
+        self._loop.call_soon(self, context=self.context)
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """Runs any asyncio program that has no real I/O; a day of timers takes milliseconds."""
 
@@ -38,16 +102,50 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now_s
 
+    def call_soon(  # type: ignore[override]  # typeshed ties the arguments to the callback
+        self, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        guarded = self._guard(callback, args, context)
+        if guarded is None:
+            return super().call_soon(callback, *args, context=context)
+        guarded.handle = super().call_soon(guarded, context=guarded.context)
+        return guarded.handle
+
+    def call_at(  # type: ignore[override]  # as above
+        self,
+        when: float,
+        callback: Any,
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        guarded = self._guard(callback, args, context)
+        if guarded is None:
+            return super().call_at(when, callback, *args, context=context)
+        handle = guarded.handle = super().call_at(when, guarded, context=guarded.context)
+        return handle
+
+    def _guard(
+        self, callback: Any, args: Any, context: contextvars.Context | None
+    ) -> _Guarded | None:
+        found = contextvars.copy_context() if context is None else context
+        domain = found.get(_DOMAIN, None)
+        return None if domain is None else _Guarded(self, domain, found, callback, args)
+
 
 class VirtualClock:
-    """The loop's time as a `Clock`; the wall may be stepped, the monotonic clock never."""
+    """The loop's time as a `Clock`; the wall may be stepped, the monotonic clock never.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        rate: Seconds of the monotonic clock a second.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, rate: float = 1.0) -> None:
         self._loop = loop
+        self._rate = rate
         self.step_s = 0.0
 
     def monotonic(self) -> float:
-        return self._loop.time()
+        return self._loop.time() * self._rate
 
     def wall(self) -> float:
         return EPOCH_S + self._loop.time() + self.step_s

@@ -127,8 +127,6 @@ async def test_a_forged_pod_gets_no_token() -> None:
     ("options", "words"),
     [
         (("--chaos", "coffee-outage@3"), ("coffee-outage", *KINDS)),
-        (("--chaos", "kill-leader"), ("kill-leader", "not available yet")),
-        (("--replicas", "3"), ("--replicas", "only 1")),
         (("--projection-delay", "3-1"), ("--projection-delay", "A-B")),
         (("--report", "xml"), ("--report xml", "json")),
     ],

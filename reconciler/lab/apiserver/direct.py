@@ -6,6 +6,7 @@ loop's.
 """
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
@@ -18,7 +19,7 @@ from reconciler.kube.api import Body, Event, Page, Permit, Resource, Scope
 from reconciler.kube.failures import error_of_answer
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.feed import Feed, bookmark
-from reconciler.lab.apiserver.injection import Faults
+from reconciler.lab.apiserver.injection import Fault, Faults
 from reconciler.lab.apiserver.kinds import Kind, Object, find_kind
 from reconciler.lab.apiserver.ledger import Caller
 from reconciler.lab.apiserver.paging import ListQuery
@@ -257,16 +258,27 @@ class DirectKube:
     ) -> bytes:
         """Reach the server, meet the fault that is due, then act in one step of the loop."""
         what = f"{verb} {plural}".strip()
+        ends_at = asyncio.get_running_loop().time() + limit_s
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout_at(ends_at):
                 await self.faults.reach()
                 fault = self.faults.fault_of(verb, plural)
                 if permit is not None:
                     permit()
-                await asyncio.sleep(self._latency_s + fault.delay_s)
-                await self.faults.reach()
+                way = self._deliver(fault, act, what=what, ends_at=ends_at)
+                # What was sent is the network's and the server's: a client that is frozen now
+                # holds up neither.
+                return await asyncio.create_task(way, context=contextvars.Context())
         except TimeoutError as error:
             raise TransportError(f"{what}: no answer within {limit_s:g} s") from error
+
+    async def _deliver(
+        self, fault: Fault, act: Callable[[], bytes], *, what: str, ends_at: float
+    ) -> bytes:
+        """Be the network and the server."""
+        async with asyncio.timeout_at(ends_at):
+            await asyncio.sleep(self._latency_s + fault.delay_s)
+            await self.faults.reach()
         if fault.error is not None and not fault.applied:
             raise fault.error
         try:

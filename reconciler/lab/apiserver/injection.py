@@ -50,10 +50,14 @@ class Faults:
     """Faults of one client's way to the server; all off at first.
 
     `judge` is asked for each request that `fail_next` leaves alone.
+
+    Args:
+        common: Faults that strike this client as they strike others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, common: "Faults | None" = None) -> None:
         self.judge: Judge | None = None
+        self._common = common
         self._ordered: deque[tuple[str, str, Fault]] = deque()
         self._partitioned = False
         self._silent = False
@@ -96,11 +100,19 @@ class Faults:
     @property
     def mute(self) -> bool:
         """Whether open watches bring nothing."""
-        return self._silent or self._partitioned
+        own = self._silent or self._partitioned
+        return own or (self._common is not None and self._common.mute)
 
     async def reach(self) -> None:
         """Return when the way is open."""
         await self._reachable.wait()
+        while self._common is not None and self._common.partitioned:
+            await self._common.reach()
+            await self._reachable.wait()
+
+    @property
+    def partitioned(self) -> bool:
+        return self._partitioned
 
     def fault_of(self, verb: str, resource: str) -> Fault:
         """Return what befalls this request."""
@@ -108,13 +120,20 @@ class Faults:
             if ordered[0] in ("", verb) and ordered[1] in ("", resource):
                 self._ordered.remove(ordered)
                 return ordered[2]
-        return (self.judge and self.judge(verb, resource)) or NO_FAULT
+        own = self.judge and self.judge(verb, resource)
+        if own:
+            return own
+        return NO_FAULT if self._common is None else self._common.fault_of(verb, resource)
 
     def opened(self, watch: OpenWatch) -> None:
         self._watches[watch] = None
+        if self._common is not None:
+            self._common.opened(watch)
 
     def closed(self, watch: OpenWatch) -> None:
         self._watches.pop(watch, None)
+        if self._common is not None:
+            self._common.closed(watch)
 
     def _wake(self) -> None:
         for watch in self._watches:

@@ -1,5 +1,6 @@
 """Who wrote what and when: the box's own account, against which the controller's is held."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
@@ -76,16 +77,29 @@ class LeaseTurn:
     holder: str
 
 
-class Ledger:
-    """Secret writes and changes of lease holders, in the order of their versions.
+@dataclass(frozen=True, slots=True)
+class SignedWrite:
+    """A write to a Secret or pod by a client that names its process in its user agent."""
 
-    A commit hook: `core.on_commit.append(ledger.record)`. Which of the writes came from a deposed
-    leader follows from comparing the two lists by version.
+    version: int
+    at: float
+    process: str
+
+
+_SIGNED = re.compile(r"[^ ]+ \((?P<process>[^ )]+)\)")
+"""A user agent that ends in one word in parentheses; an elector's own connection adds a second."""
+
+
+class Ledger:
+    """Writes of Secrets and pods, and changes of lease holders, in the order of their versions.
+
+    A commit hook: `core.on_commit.append(ledger.record)`.
     """
 
     def __init__(self) -> None:
         self.secret_writes: list[SecretWrite] = []
         self.lease_turns: list[LeaseTurn] = []
+        self.signed_writes: list[SignedWrite] = []
         self.secret_patches: Counter[str] = Counter()
         """Patches applied to Secrets, by user agent."""
         self._holders: dict[tuple[str, str], str] = {}
@@ -95,6 +109,11 @@ class Ledger:
 
     def record(self, commit: Commit) -> None:
         """Take in one commit."""
+        if commit.kind in (kinds.SECRETS, kinds.PODS):
+            signed = _SIGNED.fullmatch(commit.caller.agent)
+            if signed is not None:
+                write = SignedWrite(commit.version, commit.at, signed["process"])
+                self.signed_writes.append(write)
         if commit.kind is kinds.SECRETS:
             self._record_secret(commit)
         elif commit.kind is kinds.LEASES:

@@ -3,7 +3,7 @@
 import pytest
 
 from reconciler.errors import SettingsError
-from reconciler.lab.chaos import KINDS, NOT_YET, Chaos, parse_chaos
+from reconciler.lab.chaos import KINDS, Chaos, parse_chaos
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,6 @@ def test_anything_else_is_refused_in_one_line_with_the_names(text: str) -> None:
 
     (line,) = str(caught.value).splitlines()
     assert all(name in line for name in KINDS)
-
-
-@pytest.mark.parametrize("name", NOT_YET)
-def test_what_is_to_come_is_refused_as_such(name: str) -> None:
-    with pytest.raises(SettingsError, match=f"{name}: not available yet"):
-        parse_chaos(f"{name}@3", ttl_s=20.0)
 
 
 def test_a_start_after_the_end_is_refused() -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 from rich.text import Text
 
+from reconciler.lab.apiserver.ledger import Ledger
 from reconciler.lab.chaos import Chaos
 from reconciler.lab.frame import Bar, Frame, progress_line
 from reconciler.lab.logtail import LogTail, readable
@@ -105,5 +106,14 @@ def report_of(expired_s: float, unauthenticated: int, tokens: int) -> Report:
     chaos = Chaos("forged-pod", 2.0, 0.0)
     entry = describe_chaos(chaos, elapsed_s=9.0, forged=["f"], tokens=tokens)
     return make_report(
-        fleet, Tally(), sessions=1, replicas=1, ttl_s=20.0, duration_s=9.0, chaos=[entry]
+        fleet,
+        Tally(),
+        Ledger(),
+        sessions=1,
+        replicas=1,
+        ttl_s=20.0,
+        lease_s=3,
+        losses_at=[],
+        duration_s=9.0,
+        chaos=[entry],
     )
