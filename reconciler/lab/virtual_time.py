@@ -3,10 +3,14 @@
 import asyncio
 import contextvars
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+SHORTEST_S = 1e-6
+"""Time that every timer takes, as on a real machine: with none, a wait for the last rest of an
+interval on a clock of another rate would spin for ever."""
 
 EPOCH_S = 1_767_225_600.0
 """Wall time at the loop's zero: 2026-01-01T00:00:00Z, so that two runs write the same instants."""
@@ -45,6 +49,12 @@ class Domain:
         context = contextvars.copy_context()
         context.run(_DOMAIN.set, self)
         return asyncio.create_task(main, name=name or None, context=context)
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Have something called in the domain, as from another thread."""
+        context = contextvars.copy_context()
+        context.run(_DOMAIN.set, self)
+        asyncio.get_running_loop().call_soon(callback, context=context)
 
     def freeze(self) -> None:
         self.frozen = True
@@ -118,6 +128,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
+        when = max(when, self.time() + SHORTEST_S)
         guarded = self._guard(callback, args, context)
         if guarded is None:
             return super().call_at(when, callback, *args, context=context)

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from reconciler.simulation.scenario import TTL_S, Fault, Life
-from reconciler.simulation.world import World, trouble
+from reconciler.simulation.trouble import trouble
+from reconciler.simulation.world import CLOCK_STEP_S, World
 
 STEP_S = 10.0
 """How often accounts are settled, so that a violation is told near its time."""
@@ -39,14 +40,14 @@ class Course:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await world.kill_controller()
+            await world.kill_all()
 
     def _parts(self) -> Iterator[Coroutine[Any, Any, None]]:
         scenario = self._world.scenario
         early = [life for life in scenario.lives if life.stays[0].start_s <= 0.0]
         for life in early:
             self._world.begin_stay(life, life.stays[0])
-        self._world.start_controller()
+        self._world.start_all()
         for life in scenario.lives:
             yield self._live(life)
         for fault in scenario.faults:
@@ -121,11 +122,40 @@ class Course:
                 silence = world.faults.silence_watches
                 return partial(silence, silent=True), partial(silence, silent=False)
             case "controller_killed":
-                return world.kill_controller, world.start_controller
+                return world.kill_all, world.start_all
+            case "leader_killed" | "leader_frozen" | "leader_stalled" | "leader_cut":
+                return self._switches_of_leader(fault)
+            case "clock_step":
+                return partial(self._step_clocks, 1.0), partial(self._step_clocks, -1.0)
             case "secret_deleted" | "secret_overwritten":
                 return partial(self._meddle, fault), _nothing
             case "watch_drop" | "compaction":
                 return _nothing, _nothing
+
+    def _switches_of_leader(
+        self, fault: Fault
+    ) -> tuple[Callable[[], Awaitable[None] | None], Callable[[], None]]:
+        """Strike whoever leads when the fault begins; nobody, if nobody does."""
+        leader = self._world.leader()
+        if leader is None:
+            return _nothing, _nothing
+        match fault.kind:
+            case "leader_killed":
+                place = leader.place
+                kill = partial(self._world.kill, place, with_pod=fault.size < 0.5)
+                return kill, self._world.start_all
+            case "leader_frozen":
+                return leader.freeze, leader.thaw
+            case "leader_stalled":
+                return leader.main.freeze, leader.main.thaw
+            case _:
+                cut = leader.faults.partition
+                return partial(cut, cut=True), partial(cut, cut=False)
+
+    def _step_clocks(self, sign: float) -> None:
+        """Step every other clock an hour ahead, the others back; or all of them back again."""
+        for place, replica in self._world.replicas.items():
+            replica.clock.step_s += sign * (CLOCK_STEP_S if place % 2 else -CLOCK_STEP_S)
 
     def _meddle(self, fault: Fault) -> None:
         keys = self._world.live_keys()

@@ -33,6 +33,7 @@ class Outcome:
     minted_total: int
     projections_total: int
     controller_starts: int
+    leader_changes: int
     expired_s: float
     excused_s: float
     stopping_s: float
@@ -74,6 +75,7 @@ async def _play(scenario: Scenario) -> Outcome:
         minted_total=world.issuer.minted_total,
         projections_total=world.node.projections_total,
         controller_starts=world.starts_total,
+        leader_changes=world.writers.changes_total,
         expired_s=round(exposure.expired_s, 3),
         excused_s=round(exposure.excused_s, 3),
         stopping_s=round(exposure.stopping_s, 3),

@@ -32,6 +32,7 @@ FaultKind = Literal[
     "kube_errors", "kube_away", "watch_drop", "watch_silence", "compaction",
     "platform_away", "platform_partial", "platform_empty",
     "secret_deleted", "secret_overwritten", "controller_killed",
+    "leader_killed", "leader_frozen", "leader_stalled", "leader_cut", "clock_step",
 ]  # fmt: skip
 
 LONGEST_S: dict[FaultKind, float] = {
@@ -50,14 +51,31 @@ LONGEST_S: dict[FaultKind, float] = {
     "secret_deleted": 1.0,
     "secret_overwritten": 1.0,
     "controller_killed": SLACK_S - 2 * DETECTION_S - COLD_START_S,
+    "leader_killed": 120.0,
+    "leader_frozen": 120.0,
+    "leader_stalled": 120.0,
+    "leader_cut": 120.0,
+    "clock_step": 600.0,
 }
 """Longest draw that must cost nobody a live token. What the platform says or not costs no running
 session anything, however long."""
 
 HARMLESS = frozenset(
-    {"issuer_slow", "issuer_short", "platform_empty", "secret_deleted", "secret_overwritten"}
-)
+    {
+        "issuer_slow", "issuer_short", "platform_empty", "secret_deleted", "secret_overwritten",
+        "clock_step",
+    }
+)  # fmt: skip
 """Faults during which even a session that starts on a dead token is served at once."""
+
+ELECTION: tuple[FaultKind, ...] = (
+    "leader_killed", "leader_frozen", "leader_stalled", "leader_cut", "clock_step",
+    "watch_silence", "watch_drop",
+)  # fmt: skip
+"""What may split an election."""
+
+RATE = 0.005
+"""Largest error of a replica's clock rate: half of what the lease rules bear."""
 
 WATCH_BREAKING = frozenset({"watch_drop", "compaction", "kube_errors"})
 
@@ -110,6 +128,7 @@ class Scenario:
     Args:
         skew_s: The controller's wall clock less everybody else's.
         within_slack: No fault is longer than what must cost nothing.
+        rates: Of each replica's monotonic clock.
     """
 
     seed: int
@@ -119,6 +138,11 @@ class Scenario:
     faults: tuple[Fault, ...]
     skew_s: float
     within_slack: bool
+    rates: tuple[float, ...]
+
+    @property
+    def replicas(self) -> int:
+        return len(self.rates)
 
     def excused_until_s(self, at_s: float, *, sealed: bool) -> float:
         """Return until when a runner that starts now may be without a live token.
@@ -155,7 +179,27 @@ def draw(seed: int, hours: float = 1.0) -> Scenario:
     ]
     faults, within = _faults(random, length_s)
     skew_s = random.uniform(-3600.0, 3600.0) if random.random() < 0.2 else 0.0
-    return Scenario(seed, length_s, projects, tuple(lives), faults, skew_s, within)
+    rates = tuple(random.uniform(1 - RATE, 1 + RATE) for _ in range(random.choice((1, 2, 3))))
+    return Scenario(seed, length_s, projects, tuple(lives), faults, skew_s, within, rates)
+
+
+def draw_election(seed: int) -> Scenario:
+    """Return a short scenario of three replicas and nothing but faults of the leader's."""
+    random = Random(f"election {seed}")
+    length_s = 600.0
+    lives = tuple(
+        _life(random, f"Sess{index:04d}", "Team-a", length_s, forged=False) for index in range(8)
+    )
+    faults: list[Fault] = []
+    at_s = random.uniform(12.0, 20.0)
+    while at_s < length_s - 60.0:
+        kind = random.choice(ELECTION)
+        span_s = random.uniform(0.5, 45.0)
+        faults.append(Fault(kind, at_s, span_s, random.random()))
+        # Often the next one strikes before the last one is over.
+        at_s += random.uniform(1.0, 50.0)
+    rates = tuple(random.uniform(1 - RATE, 1 + RATE) for _ in range(3))
+    return Scenario(seed, length_s, ("Team-a",), lives, tuple(faults), 0.0, False, rates)
 
 
 def _life(random: Random, session_id: str, project: str, length_s: float, *, forged: bool) -> Life:

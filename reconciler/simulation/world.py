@@ -1,42 +1,32 @@
-"""One world: core, issuer, platform, node, and a controller that can be killed and started."""
+"""One world: core, issuer, platform, node, and replicas that can be killed, frozen and cut off."""
 
 import asyncio
 import base64
 import contextlib
 import math
-from collections.abc import Callable
 from random import Random
 
-from reconciler import errors
-from reconciler.breaker import Breaker
-from reconciler.control.controller import Controller, Options, Ports
-from reconciler.control.gate import OpenGate
-from reconciler.control.leadership import Alone
-from reconciler.control.seal import Seal
 from reconciler.lab.apiserver import collector, kinds
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.direct import DirectKube
-from reconciler.lab.apiserver.injection import Fault, Faults
+from reconciler.lab.apiserver.injection import Faults
 from reconciler.lab.apiserver.ledger import Caller, Commit
 from reconciler.lab.apiserver.refusals import Refusal
 from reconciler.lab.kubelet.pods import Pod
 from reconciler.lab.virtual_time import EPOCH_S, VirtualClock
 from reconciler.names import Names, SessionKey
-from reconciler.simulation.invariants import CheckedKube, ExposureChecker, SecretChecker
+from reconciler.simulation.invariants import ExposureChecker, SecretChecker
 from reconciler.simulation.journal import Journal
 from reconciler.simulation.nodes import VirtualNode
-from reconciler.simulation.peers import MARKS, Estate, VirtualIssuer, VirtualPlatform
-from reconciler.simulation.scenario import PROPAGATION_S, TTL_S, Life, Scenario, Stay
-from reconciler.tokens.issuer_time import IssuerTime
-from reconciler.tokens.source import OidcSource
-
-LATENCY_S = 0.005
-"""Of every request to the API server."""
+from reconciler.simulation.peers import MARKS, Estate, VirtualIssuer
+from reconciler.simulation.replica import HOME, Replica, Surroundings
+from reconciler.simulation.scenario import TTL_S, Life, Scenario, Stay
+from reconciler.simulation.writers import WriterChecker
 
 OPERATOR = Caller("platform", "control-plane", "ambient-control-plane")
 """The platform's own control plane, which makes pods and Secrets."""
 
-SEAL_SECRET = "simulation"  # noqa: S105 - nobody is kept out by it
+CLOCK_STEP_S = 3600.0
+"""What a clock that steps steps by, either way."""
 
 
 class World:
@@ -69,30 +59,71 @@ class World:
             expiry=self.issuer.expiry_s,
             excused_until_s=self._excused_until_s,
         )
-        self.replica: Replica | None = None
+        self.replicas: dict[int, Replica] = {}
+        """The living, by their places."""
+        self.writers = WriterChecker(
+            self.journal, lambda: [str(r.me) for r in self.replicas.values() if r.gate.is_open]
+        )
         self.writes_total = 0
         self.starts_total = 0
-        self.core.on_commit += [self._note, self.secrets.commit, self.node.commit]
-        for project in scenario.projects:
-            body = {"metadata": {"name": project.lower()}}
-            self.core.create(kinds.NAMESPACES, "", body, by=OPERATOR)
+        self._pods = dict.fromkeys(range(scenario.replicas), 0)
+        self._around = Surroundings(
+            core=self.core,
+            names=self.names,
+            clock=self.clock,
+            faults=self.faults,
+            issuer=self.issuer,
+            estate=self.estate,
+            journal=self.journal,
+            random=self.random,
+        )
+        self.core.on_commit += [
+            self._note, self.secrets.commit, self.node.commit, self.writers.commit
+        ]  # fmt: skip
+        for name in (HOME, *(project.lower() for project in scenario.projects)):
+            self.core.create(kinds.NAMESPACES, "", {"metadata": {"name": name}}, by=OPERATOR)
 
     def random(self, purpose: str) -> Random:
         """Return the generator of one purpose, from its start."""
         return Random(f"{self.scenario.seed} {purpose}")
 
-    def start_controller(self) -> None:
-        """Start a new incarnation of the controller."""
-        self.starts_total += 1
-        self.journal.note(f"controller {self.starts_total} starts")
-        self.replica = Replica(self, self.starts_total)
+    def start_all(self) -> None:
+        """Start a process in every place that has none."""
+        for place in range(self.scenario.replicas):
+            if place not in self.replicas:
+                self.start(place)
 
-    async def kill_controller(self) -> None:
-        """End the controller as a kill does: nothing is drained, requests may have been applied."""
-        replica, self.replica = self.replica, None
-        if replica is not None:
-            await replica.kill()
-            self.journal.note(f"controller {self.starts_total} killed")
+    def start(self, place: int) -> None:
+        """Start a process, the next one of its pod."""
+        self.starts_total += 1
+        self.journal.note(f"process {self.starts_total} starts in place {place}")
+        self.replicas[place] = Replica(
+            self._around,
+            place=place,
+            pod=self._pods[place],
+            number=self.starts_total,
+            skew_s=self.scenario.skew_s,
+            rate=self.scenario.rates[place],
+        )
+
+    async def kill_all(self) -> None:
+        """End every process as a kill does: nothing is drained, requests may have been applied."""
+        for place in list(self.replicas):
+            await self.kill(place)
+
+    async def kill(self, place: int, *, with_pod: bool = False) -> None:
+        """End one process; with its pod, its successor is a stranger to the Lease."""
+        replica = self.replicas.pop(place, None)
+        if replica is None:
+            return
+        self._pods[place] += with_pod
+        await replica.kill()
+        self.journal.note(f"process in place {place} killed")
+
+    def leader(self) -> Replica | None:
+        """Return the process that the Lease names, None if it does not live."""
+        found = self.writers.process
+        return next((r for r in self.replicas.values() if str(r.me) == found), None)
 
     def begin_stay(self, life: Life, stay: Stay) -> None:
         """Do as the platform does: the session is committed, then Secret and pod are made."""
@@ -167,7 +198,9 @@ class World:
         return {self.names.secret_key: base64.b64encode(token.encode()).decode()}
 
     def _was_confirmed(self, key: SessionKey, project: str) -> bool:
-        return self.replica is not None and self.replica.platform.confirmed.get(key) == project
+        return any(
+            replica.platform.confirmed.get(key) == project for replica in self.replicas.values()
+        )
 
     def _excused_until_s(self, pod: Pod) -> float:
         key = kinds.SECRETS.key(pod.secret.namespace, pod.secret.name)
@@ -185,88 +218,3 @@ class World:
         self.journal.note(f"{commit.field_manager} {verb} {commit.kind.plural} {name}")
         if commit.field_manager == self.names.field_manager and commit.kind is kinds.SECRETS:
             self.writes_total += 1
-
-
-class Replica:
-    """One incarnation of the controller, with connections of its own to the world."""
-
-    def __init__(self, world: World, number: int) -> None:
-        clock = VirtualClock(asyncio.get_running_loop())
-        clock.step_s = world.scenario.skew_s
-        random = world.random(f"replica {number}")
-        kube_breaker, platform_breaker, issuer_breaker = (
-            Breaker(name, clock, random) for name in ("kube", "platform", "issuer")
-        )
-        issuer_time = IssuerTime(clock)
-        self.platform = VirtualPlatform(
-            world.estate, platform_breaker, world.random(f"platform {number}").uniform
-        )
-        self._source = OidcSource(
-            world.issuer.ask,
-            clock=clock,
-            issuer_time=issuer_time,
-            breaker=issuer_breaker,
-            random=random,
-        )
-        caller = Caller("reconciler", "token-reconciler/simulated", world.names.field_manager)
-        direct = DirectKube(
-            world.core, world.clock, caller=caller, faults=world.faults, latency_s=LATENCY_S
-        )
-        self.controller = Controller(
-            Ports(
-                kube=CheckedKube(direct, world.names, world.journal),
-                platform=self.platform,
-                source=self._source,
-                issuer_time=issuer_time,
-                clock=clock,
-                random=random,
-                gate=OpenGate(f"replica/{number}"),
-                leadership=Alone(),
-                kube_breaker=kube_breaker,
-                platform_breaker=platform_breaker,
-                issuer_breaker=issuer_breaker,
-                upkeep=(self._source.keep_spare,),
-            ),
-            Options(names=world.names, seal=Seal(SEAL_SECRET), propagation_s=PROPAGATION_S),
-        )
-        self._journal = world.journal
-        self._task = asyncio.create_task(self.controller.run(asyncio.Event()), name="controller")
-        self._task.add_done_callback(self._ended)
-
-    async def kill(self) -> None:
-        """Cancel everything at once."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        await self._source.close()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            error = task.exception()
-            self._journal.violate("no_crash", f"the controller ended: {type(error).__name__}")
-
-
-def trouble(random: Random, share: float) -> Callable[[str, str], Fault | None]:
-    """Return a judge that fails a share of requests in the ways in which API servers do."""
-
-    def judge(verb: str, plural: str) -> Fault | None:
-        if random.random() >= share:
-            return None
-        applied = random.random() < 0.5
-        match random.randrange(5):
-            case 0:
-                if verb == "patch":
-                    error = errors.Conflict("patch: conflict", status=409, reason="Conflict")
-                    return Fault(error)
-                return Fault(delay_s=random.uniform(0.1, 2.0))
-            case 1:
-                return Fault(errors.ServerError("internal error", status=500), applied=applied)
-            case 2:
-                error_503 = errors.ServerError("unavailable", status=503, retry_after_s=1.0)
-                return Fault(error_503)
-            case 3:
-                lost = errors.TransportError("the connection was reset")
-                return Fault(lost, delay_s=random.uniform(0.0, 1.0), applied=applied)
-            case _:
-                return Fault(delay_s=random.uniform(5.0, 20.0))  # beyond some limits: a timeout
-
-    return judge
