@@ -1,6 +1,6 @@
 """The seam over HTTP: each verb as the request that it is."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -31,16 +31,24 @@ class HttpKube:
     Args:
         credentials: Read for every request; read again once after a 401.
         connections: Size of the pool: watches + workers + a few, or requests queue unseen.
+        on_date: Told the Date header of each answer that is read whole.
     """
 
-    def __init__(self, credentials: Credentials, names: Names, *, connections: int) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        names: Names,
+        *,
+        connections: int,
+        on_date: Callable[[str | None], None] | None = None,
+    ) -> None:
         self._manager = names.field_manager
         self._sessions = Sessions(
             credentials,
             connections=connections,
             user_agent=f"{names.field_manager}/{__version__}",
         )
-        self._exchange = Exchange(credentials, self._sessions)
+        self._exchange = Exchange(credentials, self._sessions, on_date)
 
     async def __aenter__(self) -> "HttpKube":
         """Read the credentials; raises `SettingsError` if they or the server cannot be known."""
