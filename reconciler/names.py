@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"
+"""Field selector: ended pods are filtered by the server; one that ends in a watch is DELETED."""
+
 
 class SessionKey(NamedTuple):
     """What a unit of work is about: one session in one namespace (original case)."""

@@ -254,20 +254,26 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the environment.
+    """Read what `reconciler run` needs; raises `SettingsError` as `read_settings`, or if there is
+    no token to give to runners."""
+    settings = read_settings()
+    if not settings.is_oidc and not (settings.api_token or settings.api_token_file):
+        raise SettingsError(_no_credentials(settings))
+    return settings
+
+
+def read_settings() -> Settings:
+    """Read the environment, credentials for runners or not: an operator's commands need none.
 
     Raises:
         SettingsError: One message that names every wrong variable and no secret value.
     """
     try:
-        settings = Settings()
+        return Settings()
     except ValidationError as error:
         raise SettingsError(
             "\n".join(_sentence(found) for found in error.errors(include_input=False))
         ) from None
-    if not settings.is_oidc and not (settings.api_token or settings.api_token_file):
-        raise SettingsError(_no_credentials(settings))
-    return settings
 
 
 def _no_credentials(settings: Settings) -> str:

@@ -1,25 +1,30 @@
 """The command line: one module a command, imported only when it is run."""
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from reconciler import __version__
+from reconciler.cli.exits import EXIT_SETTINGS, CommandError
+from reconciler.cli.operator import add_commands
 from reconciler.errors import SettingsError
 
-EXIT_SETTINGS = 2
-"""A setting is wrong or missing; nothing was started."""
 
-app = typer.Typer(
-    name="reconciler",
-    help="Keeps the short-lived token of every runner pod alive in its Kubernetes Secret.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+def make_app(text: str, *, completion: bool = True) -> typer.Typer:
+    """Return an empty command line with our manners: plain help, plain tracebacks."""
+    return typer.Typer(
+        help=text,
+        no_args_is_help=True,
+        add_completion=completion,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+app = make_app("Keeps the short-lived token of every runner pod alive in its Kubernetes Secret.")
 
 
 def _print_version(asked: bool) -> None:
@@ -116,11 +121,19 @@ def simulate(
     raise typer.Exit(run_simulations(seeds=seeds, first=first_seed, hours=hours))
 
 
+add_commands(app)
+
+
 def main() -> None:
-    """Run the command line; exit 2 with one readable message for a wrong setting."""
+    """Run the command line."""
+    guarded(lambda: app(prog_name="reconciler"))
+
+
+def guarded(command: Callable[[], object]) -> None:
+    """Run a command line; what only a human can mend ends it with readable lines and its code."""
     try:
-        app()
-    except SettingsError as error:
+        command()
+    except (SettingsError, CommandError) as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"reconciler: {line}\n")
-        sys.exit(EXIT_SETTINGS)
+        sys.exit(error.code if isinstance(error, CommandError) else EXIT_SETTINGS)

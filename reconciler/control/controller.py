@@ -30,7 +30,7 @@ from reconciler.informer.reflector import Reflector
 from reconciler.informer.store import Store
 from reconciler.kube.api import Kube, Meta, Resource, Scope
 from reconciler.kube.objects import partial_resource
-from reconciler.names import Names, SessionKey
+from reconciler.names import LIVE_PODS, Names, SessionKey
 from reconciler.observe.once import Once
 from reconciler.platform.api import Platform
 from reconciler.platform.namespaces import namespace_of
@@ -39,9 +39,6 @@ from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import TokenSource
 
 log = structlog.get_logger()
-
-LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"
-"""Ended pods are filtered by the server; one that ends arrives as DELETED."""
 
 SILENT_S = 1000.0
 """Three times the longest life of a watch: each list, watch, event and bookmark breaks a silence,

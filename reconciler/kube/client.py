@@ -1,6 +1,6 @@
 """The seam over HTTP: each verb as the request that it is."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -32,10 +32,17 @@ class HttpKube:
         credentials: Read for every request; read again once after a 401.
         connections: Size of the pool: watches + workers + a few, or requests queue unseen.
         replica: Who we are, for the audit log; it follows the name and version in the user agent.
+        on_date: Told the Date header of each answer that is read whole.
     """
 
     def __init__(
-        self, credentials: Credentials, names: Names, *, connections: int, replica: str = ""
+        self,
+        credentials: Credentials,
+        names: Names,
+        *,
+        connections: int,
+        replica: str = "",
+        on_date: Callable[[str | None], None] | None = None,
     ) -> None:
         self._manager = names.field_manager
         self._sessions = Sessions(
@@ -44,7 +51,7 @@ class HttpKube:
             user_agent=f"{names.field_manager}/{__version__}"
             + (f" ({replica})" if replica else ""),
         )
-        self._exchange = Exchange(credentials, self._sessions)
+        self._exchange = Exchange(credentials, self._sessions, on_date)
 
     async def __aenter__(self) -> "HttpKube":
         """Read the credentials; raises `SettingsError` if they or the server cannot be known."""

@@ -14,7 +14,7 @@ from reconciler.kube.connection import Connection, Credentials, connection_of
 from reconciler.kube.kubeconfig import KubeconfigCredentials
 from reconciler.kube.loaders import Configuration, config
 
-_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class InClusterCredentials:
@@ -25,7 +25,7 @@ class InClusterCredentials:
     """
 
     def __init__(
-        self, clock: Clock, token_file: Path | None = None, *, folder: Path = _SERVICE_ACCOUNT
+        self, clock: Clock, token_file: Path | None = None, *, folder: Path = SERVICE_ACCOUNT
     ) -> None:
         self._folder = folder
         self._token = TokenFile(token_file or folder / "token", clock)
@@ -55,8 +55,13 @@ def find_credentials(
     kubeconfig: str, clock: Clock, *, context: str | None = None, token_file: Path | None = None
 ) -> Credentials:
     """Choose as the replaced loop did: KUBECONFIG, then ~/.kube/config, then the pod's files."""
-    default = Path(config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION).expanduser()
-    path = kubeconfig or (str(default) if default.is_file() else "")
+    path = kubeconfig_path(kubeconfig)
     if path:
         return KubeconfigCredentials(path, clock, context=context, token_file=token_file)
     return InClusterCredentials(clock, token_file)
+
+
+def kubeconfig_path(kubeconfig: str) -> str:
+    """Return what KUBECONFIG says, else ~/.kube/config if it is there, else ""."""
+    default = Path(config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION).expanduser()
+    return kubeconfig or (str(default) if default.is_file() else "")

@@ -1,7 +1,7 @@
 """One request and its answer: for how long, and what a refusal of our credentials does."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,9 +59,15 @@ class GuardedBody(BytesPayload):
 class Exchange:
     """Sends requests; every failure is a `KubeError`, or the `DeposedError` of a permit."""
 
-    def __init__(self, credentials: Credentials, sessions: Sessions) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        sessions: Sessions,
+        on_date: Callable[[str | None], None] | None = None,
+    ) -> None:
         self._credentials = credentials
         self._sessions = sessions
+        self._on_date = on_date
 
     async def read(self, request: Request, *, limit_s: float) -> bytes:
         """Return the whole body of a success.
@@ -73,6 +79,8 @@ class Exchange:
         try:
             async with asyncio.timeout(limit_s), AsyncExitStack() as stack:
                 response = await self._accepted(request, stack)
+                if self._on_date is not None:
+                    self._on_date(response.headers.get("Date"))
                 return await response.read()
         except FOREIGN as error:
             failure = failure_of(error, request.what)

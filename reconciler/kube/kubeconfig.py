@@ -131,7 +131,7 @@ async def _load(path: str, context: str | None) -> _Loaded:
     Its loggers say the same things, so they are silenced.
     """
     logging.getLogger("kubernetes_asyncio").setLevel(logging.CRITICAL + 1)
-    if not _any_file(path):
+    if not any_file(path):
         raise SettingsError(f"KUBECONFIG {path}: no such file")
     loaded = Configuration()
     loaded.host = ""  # its default is this machine
@@ -148,7 +148,8 @@ async def _load(path: str, context: str | None) -> _Loaded:
     raise SettingsError(f"KUBECONFIG {path}: {problem}")
 
 
-def _any_file(paths: str) -> bool:
+def any_file(paths: str) -> bool:
+    """Tell whether at least one of the files that KUBECONFIG names is there."""
     return any(Path(one).expanduser().is_file() for one in paths.split(os.pathsep) if one)
 
 

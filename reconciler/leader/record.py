@@ -18,6 +18,7 @@ class _Spec(msgspec.Struct):
     holderIdentity: str | None = None
     leaseDurationSeconds: int | None = None
     acquireTime: str | None = None
+    renewTime: str | None = None
     leaseTransitions: int | None = None
 
 
@@ -49,7 +50,7 @@ class Record:
     """One version of the Lease, missing fields filled in.
 
     `holder` "" means nobody; `duration_s` is the holder's claim, 0 where none is written;
-    `acquired` is kept as it is found.
+    `acquired` is kept as it is found, `renewed` is for people.
     """
 
     uid: str
@@ -58,6 +59,7 @@ class Record:
     duration_s: int
     acquired: str
     transitions: int
+    renewed: str = ""
 
     @property
     def released(self) -> bool:
@@ -74,6 +76,7 @@ def read(lease: Lease) -> Record:
         duration_s=max(0, spec.leaseDurationSeconds or 0),
         acquired=spec.acquireTime or "",
         transitions=max(0, spec.leaseTransitions or 0),
+        renewed=spec.renewTime or "",
     )
 
 

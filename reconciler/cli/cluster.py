@@ -1,0 +1,222 @@
+"""An operator's own connection to the cluster: their kubeconfig, their rights, the server's time.
+
+Every failure leaves here as a `CommandError` of one line. Only metadata is ever asked for, of pods
+and Secrets; no command asks for a Secret's value.
+"""
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import TypeVar
+
+from reconciler.cli.exits import (
+    EXIT_FORBIDDEN,
+    EXIT_NOT_FOUND,
+    EXIT_SETTINGS,
+    EXIT_UNREACHABLE,
+    CommandError,
+)
+from reconciler.clock import Clock, SystemClock
+from reconciler.errors import Forbidden, Gone, KubeError, NotFound, Unauthorized, WireError
+from reconciler.headers import parse_date
+from reconciler.kube.api import Body, Kube, Meta, Page, Resource, Scope
+from reconciler.kube.client import HttpKube
+from reconciler.kube.contexts import Context, read_context
+from reconciler.kube.credentials import find_credentials
+from reconciler.kube.objects import partial_resource
+from reconciler.names import LIVE_PODS, Names
+from reconciler.settings import Settings, read_settings
+from reconciler.tokens.issuer_time import IssuerTime
+
+T = TypeVar("T")
+
+PAGE = 500
+"""Items a page. Source: kubectl's `--chunk-size`."""
+
+LIMIT_S = 15.0
+"""Longest wait for one answer; a page of 500 takes a busy server a second or two."""
+
+CONNECTIONS = 16
+
+LABEL_LENGTH = 63
+"""No label's value is longer; a selector that asks for one is refused."""
+
+FIELD_MANAGER = "token-reconciler-cli"
+"""What a human asks for is not owned by the controller."""
+
+SKEW_S = 5.0
+"""A clock that is off by more than this would make the answer wrong, and is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Which cluster, as whom; empty = what kubectl would take."""
+
+    kubeconfig: str = ""
+    context: str = ""
+
+
+class Cluster:
+    """The reads and the one write that the commands need."""
+
+    def __init__(
+        self, kube: Kube, settings: Settings, context: Context, clock: Clock, time: "ServerTime"
+    ) -> None:
+        self.kube = kube
+        self.settings = settings
+        self.names = settings.names()
+        self.context = context
+        self.pod_kind = partial_resource("pods", self.names)
+        self.secret_kind = partial_resource("secrets", self.names)
+        self._clock = clock
+        self._time = time
+
+    def now_s(self) -> float:
+        """Return the API server's time: what is persisted is compared with it, not with ours."""
+        return self._time.now_s()
+
+    def skew_s(self) -> float:
+        """Return the server's time less this machine's in seconds; 0.0 if next to nothing."""
+        skew_s = self._time.skew_s
+        return skew_s if abs(skew_s) > SKEW_S else 0.0
+
+    async def session_pods(self, namespace: str | None, labels: str = "") -> list[Meta]:
+        """Return the live pods of sessions; `namespace` None = all."""
+        selector = self.names.selector() + (f",{labels}" if labels else "")
+        return await self.list_all(self.pod_kind, Scope(namespace, selector, LIVE_PODS))
+
+    async def session_secrets(self, namespace: str | None) -> list[Meta]:
+        return await self.list_all(self.secret_kind, Scope(namespace, self.names.selector()))
+
+    async def secret(self, namespace: str, session_id: str) -> Meta | None:
+        """Return a session's Secret by its name, labelled or not; a list, so no right to get it."""
+        name = self.names.secret_name(session_id)
+        found = await self.list_all(
+            self.secret_kind, Scope(namespace, fields=f"metadata.name={name}")
+        )
+        return found[0] if found else None
+
+    async def pod(self, namespace: str, name: str) -> tuple[Meta, bool]:
+        """Return a pod, by its name or its session's ID, and whether it lives.
+
+        Raises:
+            CommandError: There is none.
+        """
+        if name == name.lower():
+            live = f"metadata.name={name},{LIVE_PODS}"
+            if found := await self.list_all(self.pod_kind, Scope(namespace, fields=live)):
+                return found[0], True
+        if len(name) <= LABEL_LENGTH and (
+            found := await self.list_all(
+                self.pod_kind, Scope(namespace, f"{self.names.session_id}={name}", LIVE_PODS)
+            )
+        ):
+            return max(found, key=lambda pod: (not pod.deleting, pod.created_s)), True
+        get = self.kube.get(self.pod_kind, namespace, name.lower(), limit_s=LIMIT_S)
+        try:
+            return await self.ask(f"get pod {name}", namespace, "pods", get), False
+        except CommandError as error:
+            failure = error
+        if failure.code == EXIT_NOT_FOUND:
+            problem = f"there is no pod or session {name} in namespace {namespace}"
+            failure = CommandError(problem, EXIT_NOT_FOUND)
+        raise failure
+
+    async def annotate(self, pod: Meta, annotations: dict[str, str | None]) -> Meta:
+        """Set (or, with None, remove) annotations of exactly this pod, and return it."""
+        body: Body = {"metadata": {"uid": pod.uid, "annotations": annotations}}
+        patch = self.kube.patch(self.pod_kind, pod.namespace, pod.name, body, limit_s=LIMIT_S)
+        return await self.ask(f"patch pod {pod.name}", pod.namespace, "pods", patch)
+
+    async def list_all(self, resource: Resource[T], scope: Scope) -> list[T]:
+        """Return all items, page by page; a continue token that grew too old starts over once."""
+        try:
+            return await self._pages(resource, scope, PAGE)
+        except _Expired:
+            return await self._pages(resource, scope, 0)
+
+    async def _pages(self, resource: Resource[T], scope: Scope, limit: int) -> list[T]:
+        items: list[T] = []
+        token = ""
+        while True:
+            page: Page[T] = await self.ask(
+                f"list {resource.plural}",
+                scope.namespace,
+                resource.plural,
+                self.kube.list(resource, scope, limit=limit, continue_token=token, limit_s=LIMIT_S),
+            )
+            items += page.items
+            token = page.continue_token
+            if not token:
+                return items
+
+    async def ask(self, what: str, namespace: str | None, plural: str, answer: Awaitable[T]) -> T:
+        """Await one answer, and learn the time from it.
+
+        Raises:
+            CommandError: What failed, in one line that says what to do.
+        """
+        self._time.sent_at = self._clock.monotonic()
+        try:
+            return await answer
+        except (KubeError, WireError) as error:
+            failure = self._failure(error, what, namespace, plural)
+        raise failure
+
+    def _failure(
+        self, error: KubeError | WireError, what: str, namespace: str | None, plural: str
+    ) -> CommandError:
+        where = "in all namespaces" if namespace is None else f"in namespace {namespace}"
+        if isinstance(error, Gone):
+            return _Expired(f"cannot {what} {where}: too much changed meanwhile", EXIT_UNREACHABLE)
+        if isinstance(error, Unauthorized):
+            who = f" of context {self.context.name}" if self.context.name else ""
+            return CommandError(f"the cluster does not accept the credentials{who}", EXIT_FORBIDDEN)
+        if isinstance(error, Forbidden):
+            scope = "-A" if namespace is None else f"-n {namespace}"
+            check = f"kubectl auth can-i {what.partition(' ')[0]} {plural} {scope}"
+            return CommandError(f"no right to {what} {where}; see: {check}", EXIT_FORBIDDEN)
+        if isinstance(error, NotFound):
+            return CommandError(f"cannot {what} {where}: not found", EXIT_NOT_FOUND)
+        if isinstance(error, KubeError) and error.status == HTTPStatus.BAD_REQUEST:
+            problem = "the API server does not understand the selector"
+            return CommandError(f"cannot {what} {where}: {problem}", EXIT_SETTINGS)
+        problem = str(error).partition(": ")[2] or str(error)
+        return CommandError(f"cannot {what} {where}: {problem}", EXIT_UNREACHABLE)
+
+
+class _Expired(CommandError):
+    """The list's continue token is too old."""
+
+
+class ServerTime(IssuerTime):
+    """The API server's time by its Date headers; the controller's own rules for such headers."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self._here = clock
+        self.sent_at = clock.monotonic()
+
+    def heard(self, date: str | None) -> None:
+        date_s = parse_date(date)
+        if date_s is not None:
+            self.observe(date_s, self.sent_at, self._here.monotonic())
+
+
+@asynccontextmanager
+async def open_cluster(access: Access) -> AsyncIterator[Cluster]:
+    """Connect with the operator's own credentials.
+
+    Raises:
+        SettingsError: The kubeconfig, its context, or a RECONCILER_* variable is wrong.
+    """
+    settings = read_settings()
+    kubeconfig = access.kubeconfig or settings.kubeconfig
+    context = read_context(kubeconfig, access.context or None)
+    clock = SystemClock()
+    time = ServerTime(clock)
+    credentials = find_credentials(kubeconfig, clock, context=context.name or None)
+    human: Names = replace(settings.names(), field_manager=FIELD_MANAGER)
+    async with HttpKube(credentials, human, connections=CONNECTIONS, on_date=time.heard) as kube:
+        yield Cluster(kube, settings, context, clock, time)

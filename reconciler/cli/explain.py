@@ -1,0 +1,125 @@
+"""`reconciler explain`: one pod's token in sentences, and what to do."""
+
+import sys
+import textwrap
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from reconciler.cli.cluster import LIMIT_S, Access, Cluster, open_cluster
+from reconciler.cli.exits import EXIT_DEAD, EXIT_NOT_FOUND, CommandError
+from reconciler.cli.speech import check_format, run, say, say_json, warn_of_skew
+from reconciler.cli.status import policy_of
+from reconciler.cli.targets import Choice, find, parse_target
+from reconciler.control.planner import leading_pod
+from reconciler.kube.api import Meta, Scope
+from reconciler.leader.record import lease_resource, read
+from reconciler.names import LIVE_PODS
+from reconciler.survey.account import Account
+from reconciler.survey.advice import steps
+from reconciler.survey.events import Occurrence, event_resource, events_of, occurrences
+from reconciler.survey.fleet import name_of
+from reconciler.survey.leader import Leader, leader_of
+from reconciler.survey.listing import account_as_json
+from reconciler.survey.sentences import sentences
+from reconciler.survey.standing import State, judge
+
+WIDEST = 100
+"""Sentences are wrapped here in a wider terminal, and not at all in a pipe."""
+
+
+def run_explain(access: Access, pod: str, choice: Choice, *, output: str) -> int:
+    """Print the account of one pod; returns 1 if it lives and its token is dead."""
+    return run(_explain(access, pod, choice, as_json=check_format(output)))
+
+
+async def _explain(access: Access, text: str, choice: Choice, *, as_json: bool) -> int:
+    async with open_cluster(access) as cluster:
+        default = cluster.context.namespace
+        target = parse_target(text, namespace=choice.namespace, default=default)
+        pod, lives = await find(cluster, target)
+        account = await _account(cluster, pod, lives=lives)
+        if as_json:
+            say_json(account_as_json(account))
+        else:
+            _print(account)
+        warn_of_skew(cluster)
+    return EXIT_DEAD if account.is_dead else 0
+
+
+async def _account(cluster: Cluster, pod: Meta, *, lives: bool) -> Account:
+    """Gather all there is; what may not be read is said so, and costs only itself."""
+    session = f"{cluster.names.session_id}={pod.session_id}"
+    same = await cluster.list_all(cluster.pod_kind, Scope(pod.namespace, session, LIVE_PODS))
+    secret = await cluster.secret(pod.namespace, pod.session_id)
+    events, silence = await _events(cluster, pod)
+    held = await _leader(cluster)
+    now_s = cluster.now_s()
+    leading = leading_pod(same) or pod
+    return Account(
+        standing=judge(pod, secret, policy_of(cluster), now_s, leading=leading),
+        names=cluster.names,
+        now_s=now_s,
+        ended=not lives,
+        others=sorted(other.name for other in same if other.uid != pod.uid),
+        events=events,
+        silence=silence,
+        leader=held,
+        lease_namespace=cluster.settings.namespace,
+        lease_name=cluster.settings.lease_name,
+    )
+
+
+async def _events(cluster: Cluster, pod: Meta) -> tuple[list[Occurrence], str]:
+    try:
+        found = await cluster.list_all(event_resource(), events_of(pod.namespace, pod.uid))
+    except CommandError as error:
+        return [], str(error)
+    return occurrences(found, cluster.names), ""
+
+
+async def _leader(cluster: Cluster) -> Leader:
+    namespace, name = cluster.settings.namespace, cluster.settings.lease_name
+    get = cluster.kube.get(lease_resource(), namespace, name, limit_s=LIMIT_S)
+    try:
+        return leader_of(read(await cluster.ask(f"get lease {name}", namespace, "leases", get)))
+    except CommandError as error:
+        if error.code == EXIT_NOT_FOUND:
+            return Leader(problem=f"there is no lease {namespace}/{name} (NAMESPACE says where)")
+        return Leader(problem=str(error))
+
+
+def _print(account: Account) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        for line in [f"{_title(account)}: {account.state}", *sentences(account)]:
+            say(line)
+        for step in steps(account):
+            say(f"Next: {step}")
+        return
+    width = min(console.width, WIDEST)
+    calm = account.state in (State.OK, State.RENEWING_SOON, "ended")
+    state = Text(account.state, style="bold green" if calm else "bold red")
+    console.print(Text.assemble((_title(account), "bold"), "  ", state))
+    for sentence in sentences(account):
+        console.print(_item("·", sentence, width, ""))
+    for step in steps(account):
+        text, command = (f"{step.text}:", step.command) if step.command else (str(step), "")
+        console.print(_item("→", text, width, "bold"))
+        if command:  # whole, however narrow the terminal: it is there to be copied
+            console.print(Text(f"   {command}", style="bold cyan"), soft_wrap=True)
+    sys.stdout.flush()
+
+
+def _title(account: Account) -> str:
+    return name_of(account.standing.pod)
+
+
+def _item(mark: str, sentence: str, width: int, style: str) -> Padding:
+    """Return a sentence with a mark, wrapped under itself; words and names stay whole."""
+    lines = textwrap.wrap(
+        sentence, max(20, width - 4), break_long_words=False, break_on_hyphens=False
+    )
+    text = Text(f"{mark} " + "\n  ".join(lines), style=style, overflow="fold")
+    return Padding(text, (0, 0, 0, 1))

@@ -1,0 +1,81 @@
+"""A survey drawn for a terminal of any width (rich)."""
+
+from rich.table import Table
+from rich.text import Text
+
+from reconciler.survey.fleet import Fleet
+from reconciler.survey.listing import GAP, Cells, cells
+from reconciler.survey.standing import State
+
+COLUMNS = ("NAMESPACE", "SESSION", "POD", "EXPIRES", "STATE", "REFRESHED", "BY")
+
+_SPARE = ("BY", "SESSION", "REFRESHED")
+"""What a narrow terminal does without, the first to go first: a pod's name tells its session."""
+
+_NARROW_GAP = 2
+
+_STYLES = {
+    State.OK: "green",
+    State.RENEWING_SOON: "cyan",
+    State.PAUSED: "magenta",
+    State.EXPIRED: "bold red",
+    State.EXPIRING: "bold yellow",
+    State.OVERDUE: "bold yellow",
+}
+_OTHER = "yellow"
+
+
+def columns_for(*, everywhere: bool) -> tuple[str, ...]:
+    """Return the columns; as in kubectl, a single namespace is not repeated in each row."""
+    return COLUMNS if everywhere else COLUMNS[1:]
+
+
+def draw(
+    fleet: Fleet, *, columns: tuple[str, ...], width: int, rows: int | None = None
+) -> list[Text | Table]:
+    """Return the headline and the table.
+
+    Args:
+        width: Cells of the terminal; columns are left out until the rest fits.
+        rows: Lines there are for pods; the rest is counted in one line. None = all.
+    """
+    shown = fleet.rows if rows is None or len(fleet.rows) <= rows else fleet.rows[: rows - 1]
+    lines = [cells(row, fleet.now_s) for row in shown]
+    kept, gap = _fitting(lines, columns, width)
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    for name in kept:
+        table.add_column(name, overflow="fold", no_wrap=name != "POD")
+    for row, line in zip(shown, lines, strict=True):
+        style = _STYLES.get(row.state, _OTHER)
+        table.add_row(
+            *(Text(line[name], style=_style(name, style)) for name in kept),
+        )
+    style = "bold red" if fleet.dead else "bold"
+    parts: list[Text | Table] = [Text(phrase, style=style) for phrase in fleet.headline()]
+    if shown:
+        parts += [Text(), table]
+    if hidden := len(fleet.rows) - len(shown):
+        parts.append(Text(f"and {hidden} more, which expire later", style="dim"))
+    return parts
+
+
+def _style(column: str, state: str) -> str:
+    if column in ("EXPIRES", "STATE"):
+        return state
+    return "" if column == "POD" else "dim"
+
+
+def _fitting(lines: list[Cells], columns: tuple[str, ...], width: int) -> tuple[list[str], int]:
+    """Return the columns that fit, and the cells between two of them."""
+    widths = {name: max(len(line[name]) for line in [*lines, _HEAD]) for name in columns}
+    kept = list(columns)
+    for spare in (*_SPARE, ""):
+        needed = sum(widths[name] for name in kept)
+        if needed + len(GAP) * (len(kept) - 1) <= width:
+            return kept, len(GAP)
+        if spare:
+            kept.remove(spare)
+    return kept, _NARROW_GAP
+
+
+_HEAD = dict(zip(COLUMNS, COLUMNS, strict=True))

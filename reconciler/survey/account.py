@@ -1,0 +1,45 @@
+"""What was found of one pod, for sentences, advice and JSON (pure)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reconciler.names import Names
+from reconciler.survey.events import Occurrence
+from reconciler.survey.leader import Leader
+from reconciler.survey.standing import Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What was found of one pod.
+
+    Args:
+        ended: The pod succeeded or failed; nothing is renewed for it any more.
+        others: Other live pods of the same session, which read the same Secret.
+        events: What our controller reported on it, the latest first.
+        silence: Why there are no events ("" = they were read).
+        lease_namespace: Where the Lease is looked for, under `lease_name`.
+    """
+
+    standing: Standing
+    names: Names
+    now_s: float
+    ended: bool
+    others: Sequence[str]
+    events: Sequence[Occurrence]
+    silence: str
+    leader: Leader
+    lease_namespace: str
+    lease_name: str
+
+    @property
+    def is_dead(self) -> bool:
+        return self.standing.is_dead and not self.ended
+
+    @property
+    def state(self) -> str:
+        return "ended" if self.ended else str(self.standing.state)
+
+    @property
+    def secret(self) -> str:
+        return self.names.secret_name(self.standing.pod.session_id)

@@ -1,0 +1,73 @@
+"""What to do next, in words, where something is wrong (pure)."""
+
+from typing import NamedTuple
+
+from reconciler.survey.account import Account
+from reconciler.survey.fleet import name_of
+from reconciler.survey.standing import State
+from reconciler.survey.words import clean
+
+_LATE = (State.EXPIRED, State.EXPIRING, State.OVERDUE)
+_UNWRITTEN = (State.NO_SECRET, State.NO_TOKEN, State.UNREADABLE, State.UNMANAGED)
+
+
+class Step(NamedTuple):
+    """What to do, and the command that does it ("" = none does)."""
+
+    text: str
+    command: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.command}" if self.command else f"{self.text}."
+
+
+def steps(found: Account) -> list[Step]:
+    """Return what a human should do, first things first; empty when there is nothing to do."""
+    row = found.standing
+    leaves = row.pod.deleting and row.secret is None
+    if found.ended or leaves or row.state in (State.OK, State.RENEWING_SOON):
+        return []
+    told = []
+    if row.paused:
+        told.append(Step("Let it be renewed again", f"reconciler resume {name_of(row.pod)}"))
+    if row.unlabelled:
+        told.append(
+            Step(
+                "Put the platform's labels back on the Secret, or delete it; it is then made anew",
+                f"kubectl delete secret -n {row.pod.namespace} {found.secret}",
+            )
+        )
+    elif row.state is State.NAME_TAKEN:
+        told.append(Step("End one of the two sessions: they cannot share a namespace"))
+    elif row.state is State.FOREIGN_WRITER:
+        told.append(
+            Step("Stop the other writer; the controller writes over it, and backs off in a fight")
+        )
+        told += _leaderless(found)
+    elif row.state in _LATE + _UNWRITTEN and not row.paused:
+        told += _waited_for(found)
+    return told
+
+
+def _waited_for(found: Account) -> list[Step]:
+    """Advise where the controller should have acted and did not."""
+    pod = found.standing.pod
+    told = _leaderless(found)
+    told.append(
+        Step(
+            f"See what the controller's log, in namespace {found.lease_namespace}, says of "
+            f"session {clean(pod.session_id)}"
+        )
+    )
+    if found.standing.state is State.UNMANAGED:
+        told.append(Step("Ask the platform whether it knows this session with this project"))
+    else:
+        told.append(Step("Ask for a new token now", f"reconciler renew {name_of(pod)} --wait"))
+    return told
+
+
+def _leaderless(found: Account) -> list[Step]:
+    if not found.leader.is_stale(found.now_s):
+        return []
+    look = f"kubectl get pods,leases -n {found.lease_namespace}"
+    return [Step("No controller is at work; see why", look)]

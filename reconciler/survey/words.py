@@ -1,0 +1,86 @@
+"""Durations, instants and foreign text as a person reads them in a terminal (pure)."""
+
+import math
+import unicodedata
+
+from reconciler.clock import format_utc
+
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
+YEAR_S = 365 * DAY_S
+
+LONGEST = 120
+"""Annotations may hold 256 KiB; a line of a terminal does not."""
+
+_LAST_S = 253_402_300_799.0
+"""The end of the year 9999; no instant after it has an RFC 3339 form."""
+
+
+def duration(seconds: float) -> str:
+    """Return a span as kubectl words it: `47s`, `9m5s`, `95m`, `7h30m`, `3d`; `-` before the past.
+
+    Source: apimachinery `util/duration.HumanDuration`.
+    """
+    if seconds < 0:
+        text = duration(-seconds)
+        return text if text == "0s" else f"-{text}"
+    whole = int(seconds)
+    minutes, hours, days = whole // MINUTE_S, whole // HOUR_S, whole // DAY_S
+    if whole < 2 * MINUTE_S:
+        return f"{whole}s"
+    if minutes < 10:
+        return _two(minutes, "m", whole % MINUTE_S, "s")
+    if hours < 3:
+        return f"{minutes}m"
+    if hours < 8:
+        return _two(hours, "h", minutes % 60, "m")
+    if hours < 48:
+        return f"{hours}h"
+    if days < 8:
+        return _two(days, "d", hours % 24, "h")
+    if whole < 2 * YEAR_S:
+        return f"{days}d"
+    return f"{whole // YEAR_S}y"
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago something was; what lies ahead, by clocks that differ, is `just now`."""
+    return f"{duration(seconds)} ago" if seconds >= 1 else "just now"
+
+
+def instant(epoch_s: float) -> str:
+    """Return RFC 3339 in UTC; what no calendar holds is said so."""
+    return format_utc(epoch_s) if 0 <= epoch_s <= _LAST_S else "an impossible time"
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in the largest unit that holds it exactly: `15 min`, `20 s`."""
+    whole = round(seconds)
+    if math.isclose(seconds, whole) and whole and whole % MINUTE_S == 0:
+        return f"{whole // MINUTE_S} min"
+    return f"{seconds:.0f} s"
+
+
+def clean(text: str) -> str:
+    """Return foreign text as one printable line of at most `LONGEST` characters.
+
+    Whoever may annotate a pod must not be able to move the cursor, or reorder the words, in the
+    terminal of whoever looks at it.
+    """
+    shown = "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(sign)[0] == "C" else sign
+        for sign in " ".join(text[: 4 * LONGEST].split())
+    )
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def listed(words: list[str]) -> str:
+    """Join words as a sentence does: `a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _two(first: int, unit: str, second: int, lesser: str) -> str:
+    return f"{first}{unit}{second}{lesser}" if second else f"{first}{unit}"

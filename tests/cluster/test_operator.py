@@ -1,0 +1,163 @@
+"""The operator's commands on a real API server: with no more rights than they say they need."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.admin import Admin, rule
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.world import NAMES, Runner, World, open_world
+from tests.commands import Ended, command
+from tests.controller import running
+from tests.lab.leaks import find_leaks
+
+OLD_TOKEN = "obviously-fake-old-token"
+READER = [rule("pods", "get", "list"), rule("secrets", "list"), rule("events", "list")]
+WRITER = [*READER, rule("pods", "patch")]
+
+
+@pytest.fixture
+async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> AsyncIterator[World]:
+    async with open_world(control_plane, admin, tmp_path) as opened:
+        yield opened
+
+
+async def run(world: World, *words: str, user: str = "nobody") -> Ended:
+    """Run a command as a user of the cluster; what it says must hold no token."""
+    path = world.control_plane.kubeconfig(world.folder / f"of-{user}", user=user)
+    ended = await command(*words, KUBECONFIG=str(path))
+    issued = [OLD_TOKEN, *world.issuer.issued]
+    assert find_leaks({"out": ended.stdout, "err": ended.stderr}, issued) == []
+    assert "Traceback" not in ended.stderr
+    return ended
+
+
+async def allowed(world: World, rules: list[Any], namespace: str, *words: str) -> Ended:
+    """Grant exactly these rights and run a command once the authorizer knows them."""
+    await world.admin.grant("nobody", rules, namespace=namespace)
+    async with asyncio.timeout(10):
+        while (ended := await run(world, *words)).code == 5:
+            await asyncio.sleep(0.1)
+    return ended
+
+
+async def refreshed_at(world: World, runner: Runner) -> str:
+    found: str = (await world.secret(runner))["metadata"]["annotations"][NAMES.refreshed_at]
+    return found
+
+
+async def test_reading_needs_pods_secrets_and_events_and_no_more(world: World) -> None:
+    project = await world.add_project()
+    runner = await world.add(project, token=OLD_TOKEN)
+    denied = await run(world, "status", "-n", project)
+    assert denied.code == 5
+    assert denied.stderr == (
+        f"reconciler: no right to list pods in namespace {project}; see: "
+        f"kubectl auth can-i list pods -n {project}\n"
+    )
+    status = await allowed(world, READER, project, "status", "-n", project, "-o", "json")
+    [row] = json.loads(status.stdout)["sessions"]
+    assert (row["pod"], row["state"]) == (runner.pod, "unmanaged")
+    assert row["otherWriters"] == ["ambient-control-plane"]
+    explained = await run(world, "explain", f"{project}/{runner.pod}")
+    assert explained.code == 0
+    assert "The controller reported nothing on this pod lately." in explained.stdout
+    missing = await run(world, "explain", f"{project}/nosuch")
+    assert (missing.code, missing.stdout) == (6, "")
+    renew = await run(world, "renew", "-n", project, runner.pod)
+    assert (renew.code, renew.stdout) == (5, "")
+
+
+async def test_without_the_right_to_events_only_they_are_missing(world: World) -> None:
+    project = await world.add_project()
+    runner = await world.add(project, token=OLD_TOKEN)
+    target = f"{project}/{runner.pod}"
+    ended = await allowed(world, READER[:2], project, "explain", target)
+    assert ended.code == 0
+    assert "What failed lately is not known here: no right to list events" in ended.stdout
+    assert "Who leads is not known here: no right to get lease token-reconciler" in ended.stdout
+
+
+async def test_events_of_the_controller_are_told(world: World) -> None:
+    project = await world.add_project()
+    runner = await world.add(project, token=OLD_TOKEN)
+    pod = await world.pod(runner)
+    event = {
+        "metadata": {"name": "refresh-failed", "namespace": project},
+        "involvedObject": {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "namespace": project,
+            "name": runner.pod,
+            "uid": pod["metadata"]["uid"],
+        },
+        "source": {"component": NAMES.field_manager},
+        "reportingComponent": NAMES.field_manager,
+        "reportingInstance": "replica-0",
+        "action": "Refresh",
+        "type": "Warning",
+        "reason": "RefreshFailed",
+        "message": "the issuer is away",
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "series": {"count": 4, "lastObservedTime": "2026-01-01T00:01:00.000000Z"},
+    }
+    await world.admin.expect("POST", f"/api/v1/namespaces/{project}/events", event)
+    ended = await allowed(world, READER, project, "explain", f"{project}/{runner.pod}")
+    assert "Warning RefreshFailed (" in ended.stdout
+    assert "4 times since 2026-01-01T00:00:00Z): the issuer is away." in ended.stdout
+
+
+async def test_a_controller_honours_what_the_commands_ask_for(world: World) -> None:
+    project = await world.add_project()
+    runner = await world.add(project, token=OLD_TOKEN)
+    target = f"{project}/{runner.pod}"
+    async with running(world.environment()) as controller:
+        await controller.wait_for_event("startup_resync_finished")
+        first = await refreshed_at(world, runner)
+        status = await allowed(world, WRITER, project, "status", "-n", project)
+        assert (status.code, status.lines[1].split()[3]) == (0, "ok")
+        renewed = await run(world, "renew", target, "--wait")
+        assert renewed.code == 0
+        assert renewed.lines[1].startswith(f"pod/{runner.pod} renewed, its token expires in ")
+        second = await refreshed_at(world, runner)
+        assert second > first
+
+        assert (await run(world, "pause", target)).code == 0
+        await controller.wait_for_event("session_blocked")
+        late = await run(world, "renew", target, "--wait", "--timeout=1s")
+        assert late.code == 7
+        assert await refreshed_at(world, runner) == second
+        assert (await run(world, "status", "-n", project)).lines[1].split()[3] == "paused"
+        assert (await run(world, "resume", target)).code == 0
+        await controller.wait_for_event("runner_token_refreshed", count=3)
+        assert await controller.terminate() == 0
+    explained = await run(world, "explain", target)
+    assert "nobody else has written it since" in explained.stdout
+    assert "The Secret carries the seal of a confirmed session" in explained.stdout
+
+    body = {"stringData": {NAMES.secret_key: OLD_TOKEN}}
+    await world.admin.patch(project, "secrets", runner.secret, body)
+    assert (await run(world, "status", "-n", project)).lines[1].split()[3] == "foreign-writer"
+    told = (await run(world, "explain", target)).stdout
+    assert "that test-admin wrote over ours" in told
+
+
+async def test_a_server_that_is_down_is_exit_4(
+    world: World,
+) -> None:
+    project = await world.add_project()
+    await world.add(project, token=OLD_TOKEN)
+    await allowed(world, READER, project, "status", "-n", project)
+    plane = world.control_plane
+    await asyncio.to_thread(plane.kill_apiserver)
+    try:
+        ended = await run(world, "status", "-n", project)
+    finally:
+        await asyncio.to_thread(plane.start_apiserver)
+    assert ended.code == 4
+    [line] = ended.stderr.splitlines()
+    assert "(Connection refused)" in line

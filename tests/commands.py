@@ -1,0 +1,144 @@
+"""The operator's commands as processes of their own: exit code, what they print, a terminal."""
+
+import asyncio
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import sys
+import termios
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.controller import CLEARED
+
+BIN = Path(sys.executable).parent
+LIMIT_S = 30.0
+
+_ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[()][A-Z0-9]|[=>])")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that is over; `lines` are those of standard output."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.stdout.splitlines()
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Return ours without any setting of whoever runs the tests, at a home with nothing in it."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(CLEARED)}
+    return inherited | {"HOME": "/nowhere", "PATH": f"{BIN}:{os.environ['PATH']}"} | settings
+
+
+async def command(*words: str | Path, program: str = "reconciler", **settings: str) -> Ended:
+    """Run a command to its end with pipes; fails after `LIMIT_S`."""
+    own = BIN / program
+    process = await asyncio.create_subprocess_exec(
+        own if own.exists() else program,
+        *words,
+        env=environment(**settings),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            stdout, stderr = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return Ended(process.returncode, stdout.decode(), stderr.decode())
+
+
+class Terminal:
+    """A command in a terminal of its own; `text` is all that it drew, without colours."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.raw = ""
+        self._news = asyncio.Event()
+
+    @property
+    def text(self) -> str:
+        return _ESCAPE.sub("", self.raw)
+
+    def take(self, data: bytes) -> None:
+        self.raw += data.decode(errors="replace")
+        self._news.set()
+
+    async def wait_for(self, what: str, condition: Callable[[str], bool]) -> None:
+        """Return when `condition` holds for the text; fails with the text's end otherwise."""
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                while not condition(self.text):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"not seen: {what}; it ends:\n{self.text[-2000:]}") from None
+
+    def forget(self) -> None:
+        """Look only at what is drawn from now on."""
+        self.raw = ""
+
+    async def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Send a signal and return the exit code."""
+        self._process.send_signal(number)
+        return await self.wait()
+
+    async def wait(self) -> int:
+        async with asyncio.timeout(LIMIT_S):
+            return await self._process.wait()
+
+
+@asynccontextmanager
+async def terminal(
+    *words: str | Path, columns: int = 120, rows: int = 30, **settings: str
+) -> AsyncIterator[Terminal]:
+    """Run a command in a terminal of that size; killed at the end if it still runs."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    try:
+        process = await asyncio.create_subprocess_exec(
+            BIN / "reconciler",
+            *words,
+            env=environment(TERM="xterm-256color", **settings),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+    finally:
+        os.close(theirs)
+    shown = Terminal(process)
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        try:
+            data = os.read(ours, 65_536)
+        except OSError:  # Linux: the other side is closed
+            data = b""
+        if not data:
+            loop.remove_reader(ours)
+        shown.take(data)
+
+    loop.add_reader(ours, read)
+    try:
+        yield shown
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        loop.remove_reader(ours)
+        os.close(ours)

@@ -1,0 +1,113 @@
+"""An API server with sessions in it, and people with different rights, for the commands."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reconciler.clock import SystemClock, format_utc, format_utc_millis
+from reconciler.lab import bodies
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.ledger import Caller
+from reconciler.lab.apiserver.rights import EVERYTHING, Rights, Rule, User
+from reconciler.lab.apiserver.shell import ApiServer
+from reconciler.lab.bodies import Session
+from reconciler.names import Names
+from tests.commands import Ended, command
+from tests.lab.leaks import find_leaks
+
+NAMES = Names()
+TOKEN = "obviously-fake-token-of-a-runner"
+READER = (Rule(("get", "list"), ("pods",)), Rule(("list",), ("secrets", "events")))
+WRITER = (*READER, Rule(("patch",), ("pods",)))
+CONTROLLER = Caller(manager=NAMES.field_manager)
+PLATFORM = Caller(manager=NAMES.managed_by)
+TTL_S = 900.0
+
+
+@dataclass
+class Lab:
+    """An API server with sessions in it, and a kubeconfig for each kind of person."""
+
+    server: ApiServer
+    folder: Path
+
+    def kubeconfig(self, token: str, *, namespace: str = "team-a") -> str:
+        path = self.folder / f"{token}-{namespace}"
+        path.write_text(self.server.kubeconfig(token=token, namespace=namespace))
+        return str(path)
+
+    async def run(self, *words: str, user: str = "reader", **settings: str) -> Ended:
+        """Run a command; whatever it says, it must hold no token."""
+        ended = await command(*words, **({"KUBECONFIG": self.kubeconfig(user)} | settings))
+        leaks = find_leaks({"out": ended.stdout, "err": ended.stderr}, [TOKEN, user + "-token"])
+        assert leaks == []
+        assert "Traceback" not in ended.stderr
+        return ended
+
+    def add(
+        self,
+        name: str,
+        *,
+        namespace: str = "team-a",
+        age_s: float | None = 10.0,
+        annotations: dict[str, str] | None = None,
+        on_pod: dict[str, str] | None = None,
+        secret: bool = True,
+    ) -> Session:
+        """Make a session; with an age, its token was written by the controller."""
+        core = self.server.core
+        if core.peek(kinds.NAMESPACES, namespace) is None:
+            core.create(kinds.NAMESPACES, "", {"metadata": {"name": namespace}})
+        session = bodies.new_session(NAMES, name, namespace)
+        body: Any = bodies.pod_body(NAMES, session)
+        body["metadata"]["annotations"] = on_pod or {}
+        core.create(kinds.PODS, namespace, body, by=PLATFORM)
+        if secret:
+            made = bodies.secret_body(NAMES, session, TOKEN)
+            core.create(kinds.SECRETS, namespace, made, by=PLATFORM)
+            if age_s is not None:
+                self.write(session, age_s=age_s, annotations=annotations)
+        return session
+
+    def write(
+        self, session: Session, *, age_s: float = 0.0, annotations: dict[str, str] | None = None
+    ) -> None:
+        """Put a token into a Secret as the controller does, issued `age_s` ago."""
+        issued_s = SystemClock().wall() - age_s
+        written = {
+            NAMES.issued_at: format_utc(issued_s),
+            NAMES.expires_at: format_utc(issued_s + TTL_S),
+            NAMES.refreshed_at: format_utc_millis(issued_s),
+            NAMES.refreshed_by: "replica-0/fake",
+        }
+        patch = {
+            "metadata": {"annotations": written | (annotations or {})},
+            "stringData": {NAMES.secret_key: f"{TOKEN}-{issued_s}"},
+        }
+        where = (kinds.SECRETS, session.namespace, session.secret)
+        self.server.core.patch(*where, patch, by=CONTROLLER)
+
+    def pod(self, session: Session) -> Any:
+        return self.server.core.get(kinds.PODS, session.namespace, session.pod)
+
+    def annotation(self, session: Session, name: str) -> str | None:
+        found: str | None = self.pod(session)["metadata"].get("annotations", {}).get(name)
+        return found
+
+
+@asynccontextmanager
+async def open_lab(folder: Path) -> AsyncIterator[Lab]:
+    """Start the server; each person's token is what they are: admin, reader, writer, nobody."""
+    rights = Rights(
+        {
+            "admin": User("admin", (EVERYTHING,)),
+            "reader": User("reader", READER),
+            "writer": User("writer", WRITER),
+            "nobody": User("nobody"),
+        }
+    )
+    async with ApiServer(Core(SystemClock()), rights=rights, bookmark_s=0.2) as server:
+        yield Lab(server, folder)

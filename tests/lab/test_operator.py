@@ -1,0 +1,236 @@
+"""`status` and `explain` as processes against the box's API server, without a controller."""
+
+import json
+import re
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.clock import SystemClock, format_utc, format_utc_millis
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.ledger import Caller
+from reconciler.names import Names
+from tests.commands import command
+from tests.lab.operator_lab import TTL_S, Lab, open_lab
+
+NAMES = Names()
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    async with open_lab(tmp_path) as opened:
+        yield opened
+
+
+async def test_status_shows_the_next_to_expire_first_in_plain_columns(lab: Lab) -> None:
+    lab.add("2AbYoung", age_s=10)
+    lab.add("2AbOld", age_s=300)
+    lab.add("2AbElsewhere", namespace="team-b")
+    ended = await lab.run("status")
+    assert ended.code == 0
+    assert [line.split()[:2] for line in ended.lines] == [
+        ["SESSION", "POD"],
+        ["2AbOld", "session-2abold-runner"],
+        ["2AbYoung", "session-2abyoung-runner"],
+    ]
+    assert "\x1b" not in ended.stdout
+    assert "next to expire: team-a/session-2abold-runner in 9m" in ended.stderr
+    everywhere = await lab.run("status", "-A")
+    assert everywhere.lines[0].startswith("NAMESPACE   SESSION")
+    assert len(everywhere.lines) == 4
+    one = await lab.run("status", "-n", "team-b")
+    assert [line.split()[0] for line in one.lines] == ["SESSION", "2AbElsewhere"]
+
+
+async def test_a_dead_token_of_a_live_pod_is_exit_1_until_its_pod_ends(lab: Lab) -> None:
+    dead = lab.add("2AbDead", age_s=TTL_S + 60)
+    ended = await lab.run("status")
+    assert ended.code == 1
+    assert re.search(r" -6\ds +expired ", ended.lines[1])
+    assert (await lab.run("explain", dead.pod)).code == 1
+    patch = {"status": {"phase": "Succeeded"}}
+    core = lab.server.core
+    core.patch(kinds.PODS, dead.namespace, dead.pod, patch, subresource="status")
+    assert (await lab.run("status")).code == 0
+    explained = await lab.run("explain", dead.pod)
+    assert explained.code == 0
+    assert "The pod has ended" in explained.stdout
+
+
+async def test_json_is_one_object_with_each_state(lab: Lab) -> None:
+    paused = {NAMES.paused: "true"}
+    lab.add("ok")
+    lab.add("paused", on_pod=paused)
+    lab.add("unmanaged", age_s=None)
+    lab.add("missing", secret=False)
+    lab.add("forged", annotations={NAMES.expires_at: "2199-01-01T00:00:00Z"})
+    garbage = {NAMES.expires_at: "\x1b[2J", NAMES.refreshed_by: "\x1b]0;owned\x07"}
+    lab.add("garbage", annotations=garbage)
+    foreign = lab.add("foreign")
+    patch = {"stringData": {NAMES.secret_key: "obviously-fake-other"}}
+    lab.server.core.patch(kinds.SECRETS, "team-a", foreign.secret, patch, by=Caller(manager="vi"))
+    ended = await lab.run("status", "-o", "json")
+    found = json.loads(ended.stdout)
+    assert {row["session"]: row["state"] for row in found["sessions"]} == {
+        "ok": "ok",
+        "paused": "paused",
+        "unmanaged": "unmanaged",
+        "missing": "no-secret",
+        "forged": "unreadable",
+        "garbage": "unreadable",
+        "foreign": "foreign-writer",
+    }
+    assert found["summary"]["troubled"] == 6
+    assert (ended.code, ended.stderr) == (0, "")
+    table = await lab.run("status")
+    assert "\x1b" not in table.stdout + table.stderr
+    text = (await lab.run("explain", "garbage")).stdout
+    assert "\x1b" not in text
+    assert "its expiry cannot be read" in text
+
+
+async def test_a_selector_narrows_and_a_wrong_one_is_said(lab: Lab) -> None:
+    lab.add("2AbOne")
+    lab.add("2AbTwo")
+    ended = await lab.run("status", "-l", f"{NAMES.session_id}=2AbTwo")
+    assert [line.split()[0] for line in ended.lines[1:]] == ["2AbTwo"]
+    wrong = await lab.run("status", "-l", "a==b==c")
+    assert (wrong.code, wrong.stdout) == (2, "")
+    assert wrong.stderr.endswith("the API server does not understand the selector\n")
+
+
+async def test_a_namespace_without_sessions_is_no_failure(lab: Lab) -> None:
+    ended = await lab.run("status", "-n", "empty")
+    assert (ended.code, ended.stdout) == (0, "")
+    assert ended.stderr == "reconciler: no session pods in namespace empty; -A looks at all\n"
+
+
+async def test_a_thousand_sessions_are_read_page_by_page(lab: Lab) -> None:
+    for number in range(1001):
+        lab.add(f"2Ab{number:04}")
+    ended = await lab.run("status")
+    assert len(ended.lines) == 1002
+    assert lab.server.requests["list", "pods"] == 3
+
+
+async def test_explain_tells_failures_leader_and_what_to_do(lab: Lab) -> None:
+    late = lab.add("2AbLate", age_s=TTL_S - 40)
+    core = lab.server.core
+    uid = lab.pod(late)["metadata"]["uid"]
+    for number, component in enumerate((NAMES.field_manager, "kubelet")):
+        event = {
+            "metadata": {"name": f"e{number}"},
+            "involvedObject": {"kind": "Pod", "name": late.pod, "namespace": "team-a", "uid": uid},
+            "source": {"component": component},
+            "type": "Warning",
+            "reason": "RefreshFailed",
+            "message": f"the issuer is away, says {component}",
+            "count": 3,
+            "lastTimestamp": format_utc(SystemClock().wall() - 30),
+        }
+        core.create(kinds.EVENTS, "team-a", event)
+    core.create(kinds.NAMESPACES, "", {"metadata": {"name": "ambient-code"}})
+    lease = {
+        "metadata": {"name": "token-reconciler"},
+        "spec": {
+            "holderIdentity": "replica-7",
+            "leaseDurationSeconds": 15,
+            "renewTime": format_utc_millis(SystemClock().wall() - 100),
+        },
+    }
+    core.create(kinds.LEASES, "ambient-code", lease)
+    told = (await lab.run("explain", f"team-a/{late.pod}", user="admin")).stdout
+    assert "the issuer is away, says token-reconciler." in told
+    assert "kubelet" not in told
+    assert "Nobody leads: replica-7 last renewed lease ambient-code/token-reconciler" in told
+    assert "Next: No controller is at work; see why: kubectl get pods,leases" in told
+    blind = await lab.run("explain", f"team-a/{late.pod}")
+    assert "Who leads is not known here: no right to get lease token-reconciler" in blind.stdout
+    found = json.loads((await lab.run("explain", "2AbLate", "-o", "json", user="admin")).stdout)
+    assert (found["state"], found["leader"]["stale"]) == ("expiring", True)
+    assert [event["count"] for event in found["events"]] == [3]
+
+
+@pytest.mark.parametrize("words", ["{pod}", "team-a/{pod}", "pod/{pod}", "{session_id}"])
+async def test_a_pod_may_be_named_in_every_usual_way(lab: Lab, words: str) -> None:
+    one = lab.add("2AbOne")
+    named = words.format(pod=one.pod, session_id=one.session_id)
+    assert (await lab.run("explain", named)).lines[0] == f"team-a/{one.pod}: ok"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["explain", "nosuch"], 6, "there is no pod or session nosuch in namespace team-a"),
+        (["explain", "x" * 70], 6, f"there is no pod or session {'x' * 70} in namespace team-a"),
+        (["explain", "a/b/c"], 2, "'a/b/c' does not name a pod: POD or NAMESPACE/POD"),
+        (["explain", "x,y=z"], 2, "'x,y=z' does not name a pod: POD or NAMESPACE/POD"),
+        (["explain", "-n", "q", "team-a/x"], 2, "team-a/x: -n says another namespace, q"),
+        (["explain", "plain"], 6, "pod team-a/plain is no session's pod: it has no label"),
+        (["status", "-o", "yaml"], 2, "-o yaml: the formats are table and json"),
+        (["status", "--context", "nope"], 2, "it has no context 'nope'; there is: box"),
+        (["status", "--kubeconfig", "/nowhere/x"], 2, "KUBECONFIG /nowhere/x: no such file"),
+        (["renew"], 2, "name pods, or choose them by -l, or by --all: one of these"),
+        (["renew", "x", "--all"], 2, "one of these"),
+        (["renew", "x", "-A"], 2, "-A goes with -l or --all, not with names"),
+        (["renew", "x", "--timeout=soon"], 2, "--timeout=soon: not a time like 30s, 5m or 1h30m"),
+        (["pause", "x", "--dry-run=server"], 2, "--dry-run=server: must be none or client"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+async def test_what_is_typed_wrong_gets_one_clear_line(
+    lab: Lab, words: list[str], code: int, said: str
+) -> None:
+    lab.add("2AbOne")
+    plain = {"metadata": {"name": "plain"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    lab.server.core.create(kinds.PODS, "team-a", plain)
+    ended = await lab.run(*words)
+    [line] = ended.stderr.splitlines()
+    assert (ended.code, ended.stdout) == (code, "")
+    assert line.startswith("reconciler: ")
+    assert said in line
+
+
+async def test_missing_rights_and_refused_credentials_are_exit_5(lab: Lab) -> None:
+    one = lab.add("2AbOne")
+    no_list = await lab.run("status", "-A", user="nobody")
+    assert (no_list.code, no_list.stderr) == (
+        5,
+        "reconciler: no right to list pods in all namespaces; see: "
+        "kubectl auth can-i list pods -A\n",
+    )
+    no_patch = await lab.run("renew", one.pod)
+    assert (no_patch.code, no_patch.stdout) == (5, "")
+    assert "see: kubectl auth can-i patch pods -n team-a" in no_patch.stderr
+    unknown = await lab.run("status", user="stranger")
+    assert (unknown.code, unknown.stderr) == (
+        5,
+        "reconciler: the cluster does not accept the credentials of context box\n",
+    )
+
+
+async def test_a_server_that_is_not_there_or_fails_is_exit_4(lab: Lab) -> None:
+    lab.server.faults.fail(503, share=1.0)
+    failing = await lab.run("status")
+    assert failing.code == 4
+    assert "the API server answered 503" in failing.stderr
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))  # bound, never listening: every connection is refused
+        port = reserved.getsockname()[1]
+        path = lab.folder / "away"
+        text = lab.server.kubeconfig().replace(lab.server.url, f"http://127.0.0.1:{port}")
+        path.write_text(text)
+        away = await lab.run("status", KUBECONFIG=str(path))
+    assert (away.code, away.stdout) == (4, "")
+    [line] = away.stderr.splitlines()
+    assert f"cannot connect to 127.0.0.1:{port} (Connection refused)" in line
+
+
+async def test_without_any_kubeconfig_it_says_where_one_is_looked_for() -> None:
+    ended = await command("status")
+    assert (ended.code, ended.stderr) == (
+        2,
+        "reconciler: no kubeconfig: set KUBECONFIG, name one by --kubeconfig, or run in a pod\n",
+    )

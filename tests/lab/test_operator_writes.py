@@ -1,0 +1,123 @@
+"""`renew`, `pause` and `resume` as processes against the box's API server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.control.facts import requests
+from reconciler.lab.apiserver.rights import Rule, User
+from reconciler.lab.bodies import Session
+from reconciler.names import Names
+from tests.lab.operator_lab import WRITER, Lab, open_lab
+from tests.unit.control.build import pod, secret
+
+NAMES = Names()
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    async with open_lab(tmp_path) as opened:
+        yield opened
+
+
+async def test_renew_sets_a_new_instant_each_time(lab: Lab) -> None:
+    one = lab.add("2AbOne")
+    said = [await lab.run("renew", one.pod, user="writer") for _ in range(2)]
+    assert {ended.stdout for ended in said} == {f"pod/{one.pod} renewal requested\n"}
+    first = lab.annotation(one, NAMES.requested_at)
+    assert first is not None
+    assert len(first) == len("2026-01-01T00:00:00.000000Z")
+    await lab.run("renew", "--all", user="writer")
+    assert lab.annotation(one, NAMES.requested_at) != first
+    owners = {entry["manager"] for entry in lab.pod(one)["metadata"]["managedFields"]}
+    assert "token-reconciler-cli" in owners
+    assert NAMES.field_manager not in owners
+
+
+async def test_renew_goes_on_past_a_pod_that_is_not_there(lab: Lab) -> None:
+    one = lab.add("2AbOne")
+    ended = await lab.run("renew", "nosuch", one.pod, user="writer")
+    assert (ended.code, ended.stdout) == (6, f"pod/{one.pod} renewal requested\n")
+    assert ended.stderr == "reconciler: there is no pod or session nosuch in namespace team-a\n"
+
+
+async def test_a_dry_run_sends_no_write(lab: Lab) -> None:
+    one = lab.add("2AbOne")
+    for verb, done in (("renew", "renewal requested"), ("pause", "paused"), ("resume", "resumed")):
+        ended = await lab.run(verb, one.pod, "--dry-run=client", user="reader")
+        assert (ended.code, ended.stdout) == (0, f"pod/{one.pod} {done} (dry run)\n")
+    assert lab.server.requests["patch", "pods"] == 0
+
+
+async def test_pause_and_resume_are_undone_by_each_other_and_say_when_idle(lab: Lab) -> None:
+    one = lab.add("2AbOne")
+    lab.add("2AbTwo", namespace="team-b")
+    ended = await lab.run("pause", one.pod, user="writer")
+    assert ended.stdout == f"pod/{one.pod} paused\n"
+    assert lab.annotation(one, NAMES.paused) == "true"
+    again = await lab.run("pause", "--all", "-A", user="writer")
+    assert again.lines == [f"pod/{one.pod} is paused already", "pod/session-2abtwo-runner paused"]
+    assert (await lab.run("status")).lines[1].split()[3] == "paused"
+    ended = await lab.run("resume", one.pod, user="writer")
+    assert ended.stdout == f"pod/{one.pod} resumed\n"
+    assert lab.annotation(one, NAMES.paused) is None
+    idle = await lab.run("resume", one.pod, user="writer")
+    assert (idle.code, idle.stdout) == (0, f"pod/{one.pod} is not paused\n")
+
+
+async def test_resume_names_a_secret_that_is_paused_itself(lab: Lab) -> None:
+    one = lab.add("2AbOne", annotations={NAMES.paused: "true"})
+    ended = await lab.run("resume", one.pod, user="writer")
+    assert f"secret/{one.secret} is paused itself; undo it with: kubectl annotate" in ended.stderr
+
+
+@pytest.mark.parametrize("may_watch", [True, False], ids=["watching", "listing"])
+async def test_wait_ends_when_the_request_is_honoured(lab: Lab, *, may_watch: bool) -> None:
+    one = lab.add("2AbOne")
+    rules = (*WRITER, Rule(("watch",), ("secrets",))) if may_watch else WRITER
+    lab.server.rights.users["writer"] = User("writer", rules)
+    waiting = asyncio.create_task(lab.run("renew", one.pod, "--wait", user="writer"))
+    await _until_asked(lab, one)
+    honour(lab, one)
+    ended = await waiting
+    assert ended.code == 0
+    assert ended.lines[0] == f"pod/{one.pod} renewal requested"
+    assert ended.lines[1].startswith(f"pod/{one.pod} renewed, its token expires in ")
+
+
+async def test_wait_survives_a_server_that_goes_away(lab: Lab) -> None:
+    one = lab.add("2AbOne")
+    waiting = asyncio.create_task(lab.run("renew", one.pod, "--wait", user="writer"))
+    await _until_asked(lab, one)
+    await lab.server.away()
+    honour(lab, one)
+    await lab.server.back()
+    assert (await waiting).code == 0
+
+
+async def test_wait_runs_out_of_time_where_nobody_acts(lab: Lab) -> None:
+    one = lab.add("2AbOne")
+    ended = await lab.run("renew", one.pod, "--wait", "--timeout=1s", user="writer")
+    assert ended.code == 7
+    assert f"timed out after 1s waiting for pod/{one.pod}; see why: reconciler explain" in (
+        ended.stderr
+    )
+    lab.add("2AbTwo", on_pod={NAMES.paused: "true"})
+    paused = await lab.run("renew", "2AbTwo", "--wait", user="writer")
+    assert paused.code == 7
+    assert "is paused: it is renewed when it is resumed" in paused.stderr
+
+
+def honour(lab: Lab, session: Session) -> None:
+    """Do what the controller does with a request: a new token, and the request's digest."""
+    value = lab.annotation(session, NAMES.requested_at) or ""
+    marks = requests(NAMES, secret(), pod(annotations={NAMES.requested_at: value}))
+    lab.write(session, annotations={NAMES.honoured: ",".join(marks)})
+
+
+async def _until_asked(lab: Lab, session: Session) -> None:
+    async with asyncio.timeout(20):
+        while lab.annotation(session, NAMES.requested_at) is None:
+            await asyncio.sleep(0.01)

@@ -1,0 +1,58 @@
+"""What a command line may cost before a command is chosen."""
+
+import subprocess
+import sys
+
+import pytest
+
+from reconciler.cli.exits import CommandError
+from reconciler.cli.targets import Target, parse_target
+from reconciler.cli.waiting import parse_duration
+
+HEAVY = ("aiohttp", "asyncio", "kubernetes_asyncio", "msgspec", "pydantic", "structlog", "yaml")
+
+
+@pytest.mark.parametrize("module", ["reconciler.cli.main", "reconciler.cli.plugin"])
+def test_help_imports_nothing_that_only_a_command_needs(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({{*{HEAVY}}} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30s", 30), ("5m", 300), ("1h30m", 5400), ("1.5s", 1.5), ("0s", 0), ("1h1m1s", 3661)],
+)
+def test_a_time_is_read_as_kubectl_reads_it(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "s", "-1s", "1d", "1s1m", " 1s"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(CommandError, match="not a time like 30s"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "namespace", "target"),
+    [
+        ("one", "", Target("default-ns", "one")),
+        ("one", "team", Target("team", "one")),
+        ("team/one", "", Target("team", "one")),
+        ("team/one", "team", Target("team", "one")),
+        ("pod/one", "", Target("default-ns", "one")),
+        ("pods/one", "team", Target("team", "one")),
+    ],
+)
+def test_a_pod_is_named_with_its_namespace_or_within_one(
+    text: str, namespace: str, target: Target
+) -> None:
+    assert parse_target(text, namespace=namespace, default="default-ns") == target
+
+
+@pytest.mark.parametrize("text", ["", "/", "a/", "/b", "a/b/c", "a b", "a,b", "a=b", "..", "a\n"])
+def test_what_could_become_another_selector_names_no_pod(text: str) -> None:
+    with pytest.raises(CommandError, match="does not name a pod"):
+        parse_target(text, namespace="", default="default-ns")
