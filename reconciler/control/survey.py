@@ -7,7 +7,7 @@ the metrics are made of one survey, taken at most so often, whoever asks.
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import structlog
@@ -279,7 +279,11 @@ class Surveyor:
             issuer=IssuerView(time.observed, time.skew_s, time.error_s, token),
             queue=self._queue.stats(),
             lease=lease,
-            worker=self._worker.stats,
+            worker=_copied(self._worker.stats),
             directory=self._directory.stats(),
             startup=StartupView(startup.sessions, startup.finished.is_set(), startup.seconds),
         )
+
+
+def _copied(stats: WorkerStats) -> WorkerStats:
+    return replace(stats, refreshes=dict(stats.refreshes), failures=dict(stats.failures))
