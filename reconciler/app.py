@@ -31,6 +31,7 @@ from reconciler.observe.health import serve_health
 from reconciler.observe.logs import configure_logs
 from reconciler.platform.client import Bearer, PlatformClient
 from reconciler.settings import Settings
+from reconciler.telemetry import Telemetry, open_telemetry
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.oidc import Credentials, TokenEndpoint
 from reconciler.tokens.source import OidcSource, StaticSource, TokenSource
@@ -55,9 +56,21 @@ async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
     async with AsyncExitStack() as stack:
-        controller = await stack.enter_async_context(build(settings))
+        clock = SystemClock()
+        telemetry = await stack.enter_async_context(
+            open_telemetry(
+                clock, replica=settings.replica, per_session=settings.metrics_per_session
+            )
+        )
+        controller = await stack.enter_async_context(build(settings, clock, telemetry))
+        telemetry.attach(controller)
         await stack.enter_async_context(
-            serve_health(settings.listen, live=controller.not_live, ready=controller.not_ready)
+            serve_health(
+                settings.listen,
+                live=controller.not_live,
+                ready=controller.not_ready,
+                scrape=telemetry.scrape,
+            )
         )
         log.info("started", version=__version__, replica=settings.replica)
         await controller.run(stop)
@@ -65,9 +78,11 @@ async def _run(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def build(settings: Settings) -> AsyncIterator[Controller]:
+async def build(
+    settings: Settings, clock: Clock, telemetry: Telemetry
+) -> AsyncIterator[Controller]:
     """Make the controller and the connections it stands on; the latter close with the context."""
-    clock, random = SystemClock(), Random()
+    random = Random()
     names = settings.names()
     me = Identity(settings.replica, settings.pod_uid, uuid4().hex[:8])
     breakers = [Breaker(name, clock, random) for name in ("kube", "platform", "issuer")]
@@ -88,7 +103,7 @@ async def build(settings: Settings) -> AsyncIterator[Controller]:
                 limit_s=settings.issuer_limit_s,
             )
             source = oidc = OidcSource(
-                endpoint.ask,
+                telemetry.watch_mint(endpoint.ask),
                 clock=clock,
                 issuer_time=issuer_time,
                 breaker=issuer_breaker,
@@ -134,7 +149,9 @@ async def build(settings: Settings) -> AsyncIterator[Controller]:
             kube_breaker=kube_breaker,
             platform_breaker=platform_breaker,
             issuer_breaker=issuer_breaker,
-            upkeep=upkeep,
+            upkeep=(*upkeep, *telemetry.upkeep),
+            tracer=telemetry.tracer,
+            witnesses=telemetry.witnesses,
         )
         seal = Seal((secret if settings.is_oidc else static).read())
         controller = Controller(ports, _options(settings, seal, static=_is_endless(source)))

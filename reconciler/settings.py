@@ -193,10 +193,16 @@ class Settings(BaseSettings):
     listen: str = Field(
         ":8080",
         pattern=r"^(\[[0-9a-fA-F:]*\]|[^:\[\]]*):\d{1,5}$",
-        description="HOST:PORT of /livez and /readyz; no host = every address, as probes need.",
+        description="HOST:PORT of /livez, /readyz and /metrics; no host = every address, as"
+        " probes need.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto: readable in a terminal, JSON elsewhere."
+    )
+    metrics_per_session: bool = Field(
+        False,
+        description="Export the remaining life of each session: a series a session, which a"
+        " Prometheus of a large fleet may not want.",
     )
     prefix: str = Field("ambient-code.io", description="Prefix of labels and annotations.")
     secret_pattern: str = Field("session-{id}-creds", pattern=r"^[a-z0-9-]*\{id\}[a-z0-9-]*$")

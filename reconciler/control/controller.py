@@ -14,14 +14,18 @@ import structlog
 from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.control import renewal, retry
+from reconciler.control.attempt import Witness
 from reconciler.control.directory import Directory
+from reconciler.control.exposure import TOUCHED_S, Exposure
 from reconciler.control.feed import Feed
 from reconciler.control.gate import Gate
+from reconciler.control.history import History
 from reconciler.control.leadership import Leadership
 from reconciler.control.lookup import Lookup
 from reconciler.control.planner import Planner
 from reconciler.control.resync import Resync, StartupResync
 from reconciler.control.seal import Seal
+from reconciler.control.survey import Surveyor
 from reconciler.control.touch import Touches
 from reconciler.control.worker import Worker
 from reconciler.control.writer import Writer
@@ -37,6 +41,7 @@ from reconciler.platform.namespaces import namespace_of
 from reconciler.queue.workqueue import WorkQueue
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import TokenSource
+from reconciler.trace import Tracer
 
 log = structlog.get_logger()
 
@@ -71,6 +76,10 @@ class Ports:
     issuer_breaker: Breaker
     upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
     """What the ports need to have running: the token source's spare, for one."""
+    tracer: Tracer | None = None
+    """Whose traces somebody listens to; none by default."""
+    witnesses: tuple[Witness, ...] = ()
+    """Told of every attempt, beside the controller's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +134,9 @@ class Controller:
             startup=options.startup,
             static=options.static,
         )
+        self.tracer = ports.tracer or Tracer(clock, Random())
+        self.history = History(clock)
+        self.exposure = Exposure(options.propagation_s)
         self._touches = Touches() if options.touch else None
         self.feed = Feed(self.planner, self.queue, self._touches, clock)
         self.worker = Worker(
@@ -148,6 +160,8 @@ class Controller:
             random=ports.random,
             once=self.once,
             settled=self.startup.settled,
+            tracer=self.tracer,
+            witnesses=(self.history.note, self.exposure.note, *ports.witnesses),
         )
         self.reflectors = [
             self._reflector(resource, store, namespace)
@@ -166,6 +180,24 @@ class Controller:
             period_s=options.resync_s,
             parallel=options.platform_parallel,
             namespaces=options.namespaces,
+            tracer=self.tracer,
+        )
+        self.surveyor = Surveyor(
+            planner=self.planner,
+            queue=self.queue,
+            directory=self.directory,
+            worker=self.worker,
+            history=self.history,
+            exposure=self.exposure,
+            startup=self.startup,
+            reflectors=self.reflectors,
+            breakers=self._breakers(),
+            source=ports.source,
+            issuer_time=ports.issuer_time,
+            gate=ports.gate,
+            clock=clock,
+            once=self.once,
+            delivery_s=TOUCHED_S if options.touch else options.propagation_s,
         )
         for breaker, gate in (
             (ports.kube_breaker, retry.KUBE),
@@ -232,6 +264,7 @@ class Controller:
             self._follow(),
             self._account(),
             self._report(),
+            self.surveyor.run(),
         ]
 
     async def _follow(self) -> None:

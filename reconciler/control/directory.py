@@ -75,6 +75,10 @@ class Directory:
             self._running.update(keys)
         return keys
 
+    def running(self) -> frozenset[SessionKey]:
+        """Return the sessions that the platform called running last, a copy."""
+        return frozenset(self._running)
+
     def is_running(self, key: SessionKey) -> bool:
         return key in self._running
 

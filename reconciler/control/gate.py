@@ -12,6 +12,21 @@ class Gate(Protocol):
         ...
 
     @property
+    def is_open(self) -> bool:
+        """True while this replica leads and may write."""
+        ...
+
+    @property
+    def holder(self) -> str:
+        """Who leads as far as was seen, "" for nobody."""
+        ...
+
+    @property
+    def transitions(self) -> int:
+        """How often the lead has changed hands, by the Lease's own count."""
+        ...
+
+    @property
     def refused_total(self) -> int:
         """Number of writes that were not let through."""
         ...
@@ -28,10 +43,12 @@ class Gate(Protocol):
 class OpenGate:
     """The gate of the only replica: always open."""
 
+    is_open = True
+    transitions = 0
     refused_total = 0
 
     def __init__(self, replica: str) -> None:
-        self.term = replica
+        self.term = self.holder = replica
 
     def may_write(self, need_s: float) -> bool:
         return True

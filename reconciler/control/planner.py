@@ -123,9 +123,13 @@ class Planner:
         self.startup = "none"
         self._policy = None
 
-    def view(self, key: SessionKey) -> View:
-        pod = leading_pod(self._pods.by_session(key))
+    def objects(self, key: SessionKey) -> tuple[Meta | None, Meta | None]:
+        """Return the pod that counts and the object of the Secret's name, whoever's it is."""
         secret = self._secrets.get(key.namespace, self.names.secret_name(key.session_id))
+        return leading_pod(self._pods.by_session(key)), secret
+
+    def view(self, key: SessionKey) -> View:
+        pod, secret = self.objects(key)
         own = secret if secret is not None and secret.session_id == key.session_id else None
         return View(
             key=key,

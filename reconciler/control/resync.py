@@ -1,7 +1,8 @@
 """The startup resync, all sessions at once, and the periodic one, a trickle."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from random import Random
 
 import structlog
@@ -17,6 +18,7 @@ from reconciler.names import SessionKey
 from reconciler.observe.once import Once
 from reconciler.platform.api import Platform
 from reconciler.platform.sweep import Sweep, sweep
+from reconciler.trace import SpanId, Trace, Tracer, step
 
 log = structlog.get_logger()
 
@@ -43,6 +45,7 @@ class StartupResync:
         self._listed = False
         self.finished = asyncio.Event()
         self.seconds = 0.0
+        self.on_finished: Callable[[], None] | None = None
 
     def begin(self) -> None:
         self._began_at = self._clock.monotonic()
@@ -50,6 +53,11 @@ class StartupResync:
         self._known, self._open = set(), set()
         self._listed = False
         self.finished.clear()
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How the sessions that came to rest did so, sorted by name."""
+        return dict(sorted(self._outcomes.items()))
 
     @property
     def sessions(self) -> int:
@@ -90,8 +98,10 @@ class StartupResync:
             "startup_resync_finished",
             sessions=self.sessions,
             seconds=round(self.seconds, 3),
-            **dict(sorted(self._outcomes.items())),
+            **self.outcomes,
         )
+        if self.on_finished is not None:
+            self.on_finished()
 
 
 class Resync:
@@ -111,6 +121,7 @@ class Resync:
         period_s: float,
         parallel: int,
         namespaces: Iterable[str],
+        tracer: Tracer,
     ) -> None:
         self._client = client
         self._directory = directory
@@ -123,6 +134,9 @@ class Resync:
         self._period_s = period_s
         self._parallel = parallel
         self._namespaces = frozenset(namespaces)
+        self._tracer = tracer
+        self.causes: dict[str, SpanId] = {}
+        """The latest resync of each kind, by the reason with which it queues: what runs link to."""
 
     async def run(self) -> None:
         """Run the startup resync, then one look per period, for ever.
@@ -143,13 +157,20 @@ class Resync:
 
     async def _run_startup(self) -> None:
         """Queue what needs no platform at once, the rest when the platform has answered."""
+        trace = self._begin("startup_resync")
+        self._startup.on_finished = partial(self._end_startup, trace)
+        with trace:
+            await self._queue_all()
+
+    async def _queue_all(self) -> None:
         self._startup.begin()
         live = self._planner.live_keys()
         log.info("startup_resync_started", pods=len(live))
-        for index, key in enumerate(live):
-            self._consider(key, leave=(Action.CONFIRM,))
-            if index % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
+        with step("queue_pods", f"{len(live)} pods"):
+            for index, key in enumerate(live):
+                self._consider(key, leave=(Action.CONFIRM,))
+                if index % SLICE == SLICE - 1:
+                    await asyncio.sleep(0)
         listed = await self._sweep()
         for key in [*live, *(self._keys(listed) if listed else ())]:
             if not self._startup.knows(key):
@@ -162,12 +183,34 @@ class Resync:
         if action is not Action.FORGET and action not in leave:
             self._startup.add(key, due=action is not Action.WAIT)
 
+    def _begin(self, reason: str) -> Trace:
+        trace = self._tracer.begin(reason)
+        self.causes[reason] = trace.id
+        return trace
+
+    def _end_startup(self, trace: Trace) -> None:
+        """End the trace when the last session came to rest, with one step for all of them."""
+        startup = self._startup
+        refreshing = trace.add("refresh", f"{startup.sessions} sessions", trace)
+        trace.ended_at = self._tracer.monotonic()
+        if refreshing is not None:
+            refreshing.began_at, refreshing.ended_at = trace.began_at, trace.ended_at
+        counts = {f"sessions.{name}": count for name, count in startup.outcomes.items()}
+        trace.facts |= {"sessions": startup.sessions, **counts}
+        self._tracer.end(trace)
+
     async def _run_periodic(self) -> None:
+        with self._begin("resync") as trace:
+            await self._look(trace)
+        self._tracer.end(trace)
+
+    async def _look(self, trace: Trace) -> None:
         found = await self._sweep()
         if found is None:
             return
         live = self._planner.live_keys()
         keys = list(dict.fromkeys([*self._keys(found), *live]))
+        trace.facts |= {"sessions": len(keys), "pods": len(live)}
         pause_s = self._period_s * TRICKLE_FRACTION / max(1, len(keys))
         for index, key in enumerate(keys):
             self._feed.consider(key, "resync")
@@ -178,7 +221,8 @@ class Resync:
     async def _sweep(self) -> Sweep | None:
         """List all projects' running sessions; None when the platform gave no list at all."""
         try:
-            found = await sweep(self._client, parallel=self._parallel)
+            with step("sweep"):
+                found = await sweep(self._client, parallel=self._parallel)
         except RemoteError as error:
             if self._once.first("platform_not_listed"):
                 log.warning("platform_not_listed", error=str(error))

@@ -1,6 +1,6 @@
 """One session at a time: plan, carry out, plan again; failures get their class and their time."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -12,6 +12,7 @@ from reconciler import errors
 from reconciler.breaker import Breaker
 from reconciler.clock import Clock, format_utc
 from reconciler.control import mint, retry
+from reconciler.control.attempt import Attempt, Witness
 from reconciler.control.facts import requests
 from reconciler.control.plan import Action, Plan, View
 from reconciler.control.planner import Planner
@@ -26,6 +27,7 @@ from reconciler.queue.bands import Band
 from reconciler.queue.work import Next, Work
 from reconciler.queue.workqueue import QueueClosed, WorkQueue
 from reconciler.tokens.source import TokenSource
+from reconciler.trace import Tracer, step
 
 log = structlog.get_logger()
 
@@ -80,6 +82,8 @@ class Worker:
         random: Random,
         once: Once,
         settled: Settled,
+        tracer: Tracer,
+        witnesses: Sequence[Witness] = (),
     ) -> None:
         self._planner = planner
         self._queue = queue
@@ -92,6 +96,8 @@ class Worker:
         self._random = random
         self._once = once
         self._settled = settled
+        self._tracer = tracer
+        self._witnesses = witnesses
         self._fights: TTLCache[SessionKey, tuple[int, float]] = TTLCache(
             10_000, FIGHT_S, timer=clock.monotonic
         )
@@ -108,62 +114,82 @@ class Worker:
             except QueueClosed:
                 return
             following: Next | None = None
+            attempt = Attempt(work, self._tracer.begin("reconcile", queued_at=work.ready_at))
             try:
-                following = await self._attempt(work)
+                with attempt.trace:
+                    following = await self._attempt(attempt)
             finally:
                 self._queue.done(work.key, next=following)
+                self._tell(attempt)
 
-    async def _attempt(self, work: Work[SessionKey]) -> Next | None:
+    def _tell(self, attempt: Attempt) -> None:
+        """Tell of a run; whoever fails to listen must not take the tokens along."""
+        attempt.trace.usual_s = self._planner.run_times.p95_s
+        attempt.trace.failed = attempt.outcome == "failed"
+        for witness in self._witnesses:
+            try:
+                witness(attempt)
+            except Exception:
+                self.stats.crashes_total += 1
+                if self._once.first("witness_crashed"):
+                    log.exception("witness_crashed", **_named(attempt.key))
+
+    async def _attempt(self, attempt: Attempt) -> Next | None:
         """Run once; whatever happens, return when the session is due next."""
-        started_at = self._clock.monotonic()
+        work, started_at = attempt.work, self._clock.monotonic()
         try:
-            following = await self._settle(work)
+            following = await self._settle(attempt)
         except NothingBetterError:
+            attempt.outcome = "not_improved"
             self._settled(work.key, "kept")
             verdict = Verdict(backoff.TRANSIENT, retry.ISSUER)
             return self._later(work, verdict, self._queue.fail(work.key))
         except DeposedError:
+            attempt.outcome = "deposed"
             return self._later(work, Verdict(backoff.TRANSIENT), 1)
         except RemoteError as error:
-            return self._failed(work, error)
+            return self._failed(attempt, error)
         except WireError as error:
-            return self._failed(work, errors.ServerError(str(error)))
-        except Exception:
+            return self._failed(attempt, errors.ServerError(str(error)))
+        except Exception as error:
             # A defect of ours that one session provokes must not take the others' tokens along.
             self.stats.crashes_total += 1
             log.exception("reconcile_crashed", **_named(work.key))
+            attempt.outcome, attempt.error = "failed", error
             self._settled(work.key, "failed")
             return self._later(work, Verdict(backoff.MISCONFIGURED), self._queue.fail(work.key))
         self._queue.forgive(work.key)
         self._planner.run_times.add(self._clock.monotonic() - started_at)
         return following
 
-    async def _settle(self, work: Work[SessionKey]) -> Next | None:
-        key = work.key
+    async def _settle(self, attempt: Attempt) -> Next | None:
+        key = attempt.key
         await self._touch_if_due(key)
-        wrote = False
         for _ in range(ROUNDS):
             view, plan = self._planner.plan(key)
+            attempt.pod = view.pod
             if plan.action in (Action.WAIT, Action.BLOCKED, Action.FORGET):
-                return self._rest(key, view, plan, wrote=wrote)
+                return self._rest(attempt, view, plan)
+            attempt.reason = plan.reason
             if self._kube_breaker.is_down:
                 raise errors.TransportError("the API server is away")
             match plan.action:
                 case Action.CONFIRM:
-                    await self._lookup(key, view)
+                    with step("lookup", str(key)):
+                        await self._lookup(key, view)
                 case Action.CREATE:
-                    await self._create(key, view, plan)
-                    wrote = True
+                    await self._create(attempt, view, plan)
                 case Action.WRITE:
-                    if (pause_at := self._fight_pause(key, plan)) is not None:
+                    if (pause_at := self._fight_pause(attempt, plan)) is not None:
                         return Next(pause_at, plan.band, plan.slack_s, plan.reason)
-                    await self._write(key, view, plan)
-                    wrote = True
+                    await self._write(attempt, view, plan)
         raise errors.Conflict(f"{key}: still not settled after {ROUNDS} rounds")
 
-    def _rest(self, key: SessionKey, view: View, plan: Plan, *, wrote: bool) -> Next | None:
+    def _rest(self, attempt: Attempt, view: View, plan: Plan) -> Next | None:
         """Say what blocks, once, and return the next deadline."""
+        key = attempt.key
         if plan.action is Action.FORGET:
+            attempt.outcome = "forgotten"
             if self._touches is not None:
                 self._touches.drop(key)
             self._settled(key, "kept")
@@ -171,46 +197,59 @@ class Worker:
         if plan.action is Action.BLOCKED:
             if self._once.first(plan.reason, *key):
                 log.warning("session_blocked", why=plan.reason, **_named(key), **_subject(view))
+            attempt.outcome, attempt.reason = "blocked", plan.reason
             self._settled(key, "blocked")
         else:
-            self._settled(key, "refreshed" if wrote else "kept")
+            attempt.outcome = "refreshed" if attempt.wrote else "kept"
+            self._settled(key, attempt.outcome)
         at = self._planner.at(plan.due_s)
         touch_at = self._touches.next_at(key) if self._touches is not None else None
         if touch_at is not None and touch_at < at:
             return Next(touch_at, Band.EXPIRING, plan.slack_s, "touch")
         return Next(at, plan.band, plan.slack_s, plan.reason)
 
-    async def _write(self, key: SessionKey, view: View, plan: Plan) -> None:
+    async def _write(self, attempt: Attempt, view: View, plan: Plan) -> None:
         secret = view.secret
         assert secret is not None  # noqa: S101 - WRITE is planned for a Secret that is there
-        token = await mint.obtain(self._source, plan)
+        with step("mint"):
+            token = await mint.obtain(self._source, plan)
         standing = requests(self._planner.names, secret, view.pod)
         if token is None and not plan.requests:
             raise NothingBetterError
         now_s = self._planner.now_s()
-        written = await self._writer.refresh(secret, token, now_s=now_s, honoured=standing)
+        with step("patch", secret.name):
+            written = await self._writer.refresh(secret, token, now_s=now_s, honoured=standing)
+        attempt.wrote = True
         if token is None:
             return
-        self._refreshed(key, written, token.expires_s, plan, now_s)
+        attempt.before = plan.facts
+        self._refreshed(attempt, written, token.expires_s, plan, now_s)
 
-    async def _create(self, key: SessionKey, view: View, plan: Plan) -> None:
-        pod = view.pod
+    async def _create(self, attempt: Attempt, view: View, plan: Plan) -> None:
+        key, pod = attempt.key, view.pod
         assert pod is not None  # noqa: S101 - CREATE is planned for a pod that is there
-        if await self._writer.read_again(key):
+        with step("read_again", self._planner.names.secret_name(key.session_id)):
+            found = await self._writer.read_again(key)
+        if found:
             return
-        token = await mint.obtain(self._source, plan)
+        with step("mint"):
+            token = await mint.obtain(self._source, plan)
         if token is None:
             raise NothingBetterError
         now_s = self._planner.now_s()
-        made = await self._writer.create(key, pod, token, now_s=now_s)
+        with step("create", self._planner.names.secret_name(key.session_id)):
+            made = await self._writer.create(key, pod, token, now_s=now_s)
+        attempt.wrote = attempt.created = True
         self.stats.created_total += 1
         log.warning("secret_recreated", **_named(key), secret=made.secret.name, pod=pod.name)
-        self._refreshed(key, made, token.expires_s, plan, now_s)
+        self._refreshed(attempt, made, token.expires_s, plan, now_s)
 
     def _refreshed(
-        self, key: SessionKey, written: Written, expires_s: float, plan: Plan, now_s: float
+        self, attempt: Attempt, written: Written, expires_s: float, plan: Plan, now_s: float
     ) -> None:
         secret, now_at = written.secret, self._clock.monotonic()
+        key, attempt.written_s = attempt.key, now_s
+        attempt.touched = plan.touch and self._touches is not None
         if plan.touch and self._touches is not None:
             self._touches.want(key, secret, now_at)
             if written.returned:
@@ -230,7 +269,8 @@ class Worker:
             return
         for pod in self._planner.pods_to_touch(key):
             try:
-                await self._writer.touch(pod, now_s=self._planner.now_s())
+                with step("touch", pod.name):
+                    await self._writer.touch(pod, now_s=self._planner.now_s())
                 self.stats.touches_total += 1
             except (errors.NotFound, errors.Invalid):
                 continue  # another pod, or none, has that name now; it starts with the new token
@@ -239,7 +279,7 @@ class Worker:
                     log.warning("touch_forbidden", namespace=key.namespace)
         self._touches.done(key, self._clock.monotonic())
 
-    def _fight_pause(self, key: SessionKey, plan: Plan) -> float | None:
+    def _fight_pause(self, attempt: Attempt, plan: Plan) -> float | None:
         """Return when to write again over another writer, or None for now.
 
         Each repair of what was ours puts off the next one; the first few are free, since a human
@@ -247,12 +287,14 @@ class Worker:
         """
         if plan.reason != "foreign_writer" or plan.facts is None or not plan.facts.refreshed_by:
             return None
-        now_at = self._clock.monotonic()
+        key, now_at = attempt.key, self._clock.monotonic()
         count, until_at = self._fights.get(key, (0, now_at))
         if now_at < until_at:
+            attempt.outcome = "fought"
             return until_at
         count += 1
         if count > FIGHT_FREE:
+            attempt.overwrites, attempt.writer = count, plan.facts.writer
             draw = self._random.random()
             until_at = now_at + backoff.MISCONFIGURED.delay_s(
                 count - FIGHT_FREE, fraction_of_life_s=None, draw=draw
@@ -267,14 +309,16 @@ class Worker:
         self._fights[key] = (count, until_at)
         return None
 
-    def _failed(self, work: Work[SessionKey], error: RemoteError) -> Next:
-        name = type(error).__name__
+    def _failed(self, attempt: Attempt, error: RemoteError) -> Next:
+        work, name = attempt.work, type(error).__name__
         self.stats.failures[name] = self.stats.failures.get(name, 0) + 1
-        attempt = self._queue.fail(work.key)
-        verdict = retry.judge(error, attempt)
-        self._report(work.key, error, verdict, attempt)
+        failures = self._queue.fail(work.key)
+        verdict = retry.judge(error, failures)
+        attempt.outcome, attempt.error, attempt.failures = "failed", error, failures
+        attempt.shared, attempt.routine = verdict.gate, verdict.pace is backoff.CONFLICT
+        self._report(work.key, error, verdict, failures)
         self._settled(work.key, "failed")
-        return self._later(work, verdict, attempt, retry_after_s=error.retry_after_s)
+        return self._later(work, verdict, failures, retry_after_s=error.retry_after_s)
 
     def _report(self, key: SessionKey, error: RemoteError, verdict: Verdict, attempt: int) -> None:
         """Log a failure once for what it is about: a namespace, a Secret, or an endpoint."""

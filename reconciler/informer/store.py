@@ -135,6 +135,8 @@ class Store:
     def by_session(self, key: SessionKey) -> tuple[Meta, ...]:
         """Return the session's objects, by name; frozen, usually one."""
         names = self._sessions.get(key, ())
+        if len(names) == 1:
+            return (self._objects[key.namespace][names[0]],)
         return tuple(self._objects[key.namespace][name] for name in names)
 
     def namespaces(self) -> frozenset[str]:

@@ -313,6 +313,8 @@ class Elector:
         if sight is self._sight:
             return
         self._sight = sight
+        self._gate.holder = self.holder
+        self._gate.transitions = max(0, sight.transitions)
         self._spread_s = self._random.uniform(0.0, SPREAD_S)
         if self._tenure is not None and self.holder != str(candidate.me):
             self._lose(rules.why_lost(record))

@@ -5,7 +5,7 @@ from reconciler.errors import DeposedError
 
 
 class LeaseGate:
-    """Implements `control.gate.Gate`.
+    """Implements `control.gate.Gate`; `holder` and `transitions` are what the elector saw last.
 
     The elector's thread opens, extends and closes it, the main loop asks. Each side reads or writes
     one reference, which is atomic; the answer depends on the clock alone, so that a gate whose
@@ -14,6 +14,8 @@ class LeaseGate:
 
     def __init__(self, clock: Clock, replica: str) -> None:
         self.term = replica
+        self.holder = ""
+        self.transitions = 0
         self.refused_total = 0
         self._clock = clock
         self._valid_until = -1.0

@@ -1,4 +1,4 @@
-"""/livez and /readyz: plain text that says why."""
+"""/livez and /readyz: plain text that says why; /metrics beside them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -6,20 +6,27 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from reconciler.errors import SettingsError
+from reconciler.observe.meters import CONTENT_TYPE
 
 Check = Callable[[], str]
 """Returns "" when all is well, else one line that says what is missing."""
 
 
+Scrape = Callable[[], Awaitable[bytes]]
+"""Returns all metrics as text."""
+
+
 @asynccontextmanager
-async def serve_health(listen: str, *, live: Check, ready: Check) -> AsyncIterator[None]:
-    """Answer both probes at HOST:PORT as long as the context lasts.
+async def serve_health(
+    listen: str, *, live: Check, ready: Check, scrape: Scrape | None = None
+) -> AsyncIterator[None]:
+    """Answer the probes, and scrapes, at HOST:PORT as long as the context lasts.
 
     Raises:
         SettingsError: The address cannot be bound.
     """
     host, port = split_address(listen)
-    runner = web.AppRunner(health_app(live=live, ready=ready), access_log=None)
+    runner = web.AppRunner(health_app(live=live, ready=ready, scrape=scrape), access_log=None)
     await runner.setup()
     try:
         try:
@@ -31,11 +38,13 @@ async def serve_health(listen: str, *, live: Check, ready: Check) -> AsyncIterat
         await runner.cleanup()
 
 
-def health_app(*, live: Check, ready: Check) -> web.Application:
-    """Build the two probes; each answers 200 `ok`, or 503 and the reason."""
+def health_app(*, live: Check, ready: Check, scrape: Scrape | None = None) -> web.Application:
+    """Build the two probes, which answer 200 `ok` or 503 and the reason, and /metrics."""
     app = web.Application()
     app.router.add_get("/livez", _handler(live))
     app.router.add_get("/readyz", _handler(ready))
+    if scrape is not None:
+        app.router.add_get("/metrics", _metrics(scrape))
     return app
 
 
@@ -43,6 +52,13 @@ def _handler(check: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(_: web.Request) -> web.Response:
         why = check()
         return web.Response(text=f"{why or 'ok'}\n", status=503 if why else 200)
+
+    return handle
+
+
+def _metrics(scrape: Scrape) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(body=await scrape(), headers={"Content-Type": CONTENT_TYPE})
 
     return handle
 

@@ -10,6 +10,8 @@ from typing import Any, Literal, TextIO
 import msgspec
 import structlog
 
+from reconciler.trace import current
+
 
 class LineSink:
     """A text file to which one turn of the event loop writes once, however many lines it logs.
@@ -66,6 +68,7 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        add_trace_id,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -81,6 +84,13 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+
+
+def add_trace_id(_: object, __: str, event: Any) -> Any:
+    """Name the reconcile, resync or mint that a line belongs to, traced or not."""
+    if (step := current()) is not None:
+        event["trace_id"] = step.trace.hex_id
+    return event
 
 
 def _render_json(_: object, __: str, event: Any) -> str:

@@ -23,6 +23,7 @@ from reconciler.errors import (
 from reconciler.platform.answers import Answer, error_code, error_of, parse_retry_after
 from reconciler.platform.models import RUNNING, Page, Project, Session, T, decode
 from reconciler.platform.pages import SIZE, Listing, Query, read
+from reconciler.trace import step, traceparent
 
 LIMIT_S = 10.0
 """Longest wait for one answer; the server's own write time-out is 30 s, and nobody waits here for
@@ -194,16 +195,13 @@ class PlatformClient:
         if project is not None:
             headers["X-Ambient-Project"] = project
         try:
-            async with (
-                asyncio.timeout(self._limit_s),
-                self._session.get(url, headers=headers, allow_redirects=False) as response,
-            ):
-                body = await self._read(response)
-                if body is not None:
-                    after = response.headers.get("Retry-After")
-                    wait_s = parse_retry_after(after, now_s=self._clock.wall())
-                    return Answer(response.status, body, wait_s)
-                failure = f"more than {self._max_body_bytes} bytes"
+            with step("GET", str(url)) as asked:
+                answer = await self._exchange(url, headers | traceparent())
+                if asked is not None and answer is not None:
+                    asked.status = answer.status
+            if answer is not None:
+                return answer
+            failure = f"more than {self._max_body_bytes} bytes"
         except TimeoutError:
             failure = f"no answer within {self._limit_s:g} s"
         except (aiohttp.ClientError, OSError) as error:
@@ -213,6 +211,19 @@ class PlatformClient:
         unavailable = PlatformUnavailable(f"{what}: {failure}")
         self.breaker.failed(unavailable)
         raise unavailable
+
+    async def _exchange(self, url: URL, headers: dict[str, str]) -> Answer | None:
+        """Return the answer, or None where it is larger than we are willing to hold."""
+        async with (
+            asyncio.timeout(self._limit_s),
+            self._session.get(url, headers=headers, allow_redirects=False) as response,
+        ):
+            body = await self._read(response)
+            if body is None:
+                return None
+            after = response.headers.get("Retry-After")
+            wait_s = parse_retry_after(after, now_s=self._clock.wall())
+            return Answer(response.status, body, wait_s)
 
     async def _token(self, what: str, *, fresh: bool) -> str:
         try:

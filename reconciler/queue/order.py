@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from reconciler.queue.bands import Band
 from reconciler.queue.heap import LazyHeap
 from reconciler.queue.stats import ScheduleStats
-from reconciler.queue.work import Next, Wish, Work
+from reconciler.queue.work import Look, Next, Wish, Work
 
 K = TypeVar("K", bound=Hashable)
 
@@ -26,6 +26,9 @@ class _Stage(Enum):
     WAITING = auto()
     READY = auto()
     RUNNING = auto()
+
+
+_STAGES = {stage: stage.name.lower() for stage in _Stage}
 
 
 class _Entry(Generic[K]):
@@ -190,6 +193,16 @@ class Schedule(Generic[K]):
         for entry in behind:
             self._change(entry, _let_through(entry.wish, now_at), now_at)
         return len(behind)
+
+    def look(self, key: K) -> Look | None:
+        """Return what is held of a key, or None for an unknown one; changes nothing."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        wish = entry.wish
+        return Look(
+            _STAGES[entry.stage], wish.at, wish.band, wish.reasons, wish.gate, entry.failures
+        )
 
     def next_at(self) -> float | None:
         """Return when the next waiting entry is due, or None where none waits."""

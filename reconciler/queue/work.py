@@ -49,6 +49,21 @@ class Next:
     gate: str = ""
 
 
+class Look(NamedTuple):
+    """What the queue holds of one key, for people.
+
+    `stage` is `waiting`, `ready` or `running`; `at` is when it is or was wanted, monotonic; `gate`
+    the endpoint that it waits for, or ""; `failures` counts those in a row.
+    """
+
+    stage: str
+    at: float
+    band: Band
+    reasons: tuple[str, ...]
+    gate: str
+    failures: int
+
+
 class Wish(NamedTuple):
     """What an entry wants; internal to this room.
 

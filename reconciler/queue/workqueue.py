@@ -10,7 +10,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.queue.bands import Band
 from reconciler.queue.order import Schedule
 from reconciler.queue.stats import QueueStats
-from reconciler.queue.work import Next, Work
+from reconciler.queue.work import Look, Next, Work
 
 K = TypeVar("K", bound=Hashable)
 
@@ -121,6 +121,10 @@ class WorkQueue(Generic[K]):
     def remove(self, key: K) -> bool:
         """Forget a key, unless it is running; tell whether it is unknown now."""
         return self._schedule.remove(key)
+
+    def look(self, key: K) -> Look | None:
+        """Return what is held of a key, or None for an unknown one; changes nothing."""
+        return self._schedule.look(key)
 
     def open_gate(self, name: str) -> int:
         """Make all work that waits at a gate due now; return how many keys that are."""

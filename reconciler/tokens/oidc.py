@@ -14,6 +14,7 @@ from reconciler.errors import IssuerRefused, IssuerUnavailable, SettingsError
 from reconciler.headers import parse_date, parse_retry_after
 from reconciler.tokens.answers import Answer, grant_of, is_success, wants_other_style
 from reconciler.tokens.grant import Grant
+from reconciler.trace import step, traceparent
 
 LIMIT_S = 5.0
 """Default limit of the whole request, both styles included: a mint takes 20-200 ms, and every
@@ -68,7 +69,8 @@ class TokenEndpoint:
         self._clock = clock
         self._limit_s = limit_s
         self._style: Style = "basic"
-        self._what = f"token request to {_shown(url)}"
+        self._shown_url = _shown(url)
+        self._what = f"token request to {self._shown_url}"
 
     @property
     def style(self) -> Style:
@@ -120,6 +122,19 @@ class TokenEndpoint:
     async def _post(self, credentials: Credentials, style: Style) -> Answer:
         form = {"grant_type": "client_credentials"}
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        with step("POST", self._shown_url) as asked:
+            answer = await self._exchange(form, headers | traceparent(), credentials, style)
+            if asked is not None:
+                asked.status = answer.status
+            return answer
+
+    async def _exchange(
+        self,
+        form: dict[str, str],
+        headers: dict[str, str],
+        credentials: Credentials,
+        style: Style,
+    ) -> Answer:
         if style == "basic":
             headers["Authorization"] = _basic(credentials)
         else:

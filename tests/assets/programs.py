@@ -5,6 +5,7 @@ from pathlib import Path
 
 KUBERNETES = "v1.37.2"
 ETCD = "v3.7.3"
+JAEGER = "v1.76.0"
 
 _HERE = Path(__file__).parent
 
@@ -70,4 +71,12 @@ PROGRAMS = (
     _kubernetes("kube-apiserver"),
     # kubectl speaks to servers some versions apart; the tests use nothing new in it.
     _kubernetes("kubectl", ask=("version", "--client"), any_on_path=True),
+    Program(
+        "jaeger",
+        JAEGER,
+        _HERE / "jaeger",
+        "github.com/jaegertracing/jaeger/cmd/jaeger",
+        stamp=(f"github.com/jaegertracing/jaeger/internal/version.latestVersion={JAEGER}",),
+        ask=("version",),
+    ),
 )

@@ -99,6 +99,8 @@ class SwitchGate:
 
     def __init__(self) -> None:
         self.term = "replica-0/1"
+        self.holder = "replica-0"
+        self.transitions = 0
         self.refused_total = 0
         self.is_open = True
 

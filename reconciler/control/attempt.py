@@ -1,0 +1,74 @@
+"""One run of one session, from the queue to its rest, as the worker saw it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from reconciler.control.facts import Facts
+from reconciler.kube.api import Meta
+from reconciler.names import SessionKey
+from reconciler.queue.work import Work
+from reconciler.trace import Trace
+
+Outcome = Literal[
+    "refreshed", "kept", "blocked", "failed", "forgotten", "not_improved", "fought", "deposed",
+    "cancelled",
+]  # fmt: skip
+"""How a run came to rest. `kept`: nothing was due; `not_improved`: no token at hand is better;
+`fought`: another writer is let be for a while; `deposed`: stopped at the gate."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What metrics, Events, traces and the status page are made of; never a token.
+
+    Args:
+        reason: Of the last plan that asked for something, or of what blocks; "" if nothing was due.
+        error: What failed it, or None; `failures` counts them in a row, this one included.
+        shared: The endpoint that is away, where that and not the session is the cause; or "".
+        routine: Failed in a way that heals by planning again: a conflict.
+        wrote: Whether the API server took a write of the Secret, were it of annotations alone.
+        before: What the Secret's annotations said before it was written; None for a new one.
+        written_s: When a token was written (epoch, issuer's time), or None.
+        touched: Whether the pod was or will be touched, so that it sees the token in a second.
+        writer: Who else writes the Secret, where `overwrites` of theirs are more than chance.
+    """
+
+    work: Work[SessionKey]
+    trace: Trace
+    outcome: Outcome = "cancelled"
+    reason: str = ""
+    error: Exception | None = None
+    failures: int = 0
+    shared: str = ""
+    routine: bool = False
+    pod: Meta | None = None
+    wrote: bool = False
+    before: Facts | None = None
+    written_s: float | None = None
+    created: bool = False
+    touched: bool = False
+    overwrites: int = 0
+    writer: str = ""
+
+    @property
+    def key(self) -> SessionKey:
+        return self.work.key
+
+    @property
+    def error_class(self) -> str:
+        return type(self.error).__name__ if self.error is not None else ""
+
+    @property
+    def repaired(self) -> bool:
+        """Whether a token of ours had been overwritten and was put back."""
+        return (
+            self.outcome == "refreshed"
+            and self.reason == "foreign_writer"
+            and self.before is not None
+            and bool(self.before.refreshed_by)
+        )
+
+
+Witness = Callable[[Attempt], None]
+"""Told of each attempt after its session went back to the queue."""

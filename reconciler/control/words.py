@@ -1,0 +1,61 @@
+"""Reasons and outcomes in words, for the status page and for people (pure)."""
+
+from reconciler.control.fleet import Row
+
+REASONS = {
+    "renewal": "renewal, on the session's own grid",
+    "startup_resync": "every token is written once after a start",
+    "resync": "the platform's list named it",
+    "pod": "its pod changed",
+    "secret": "its Secret changed",
+    "touch": "its pod is asked to look at the Secret",
+    "requested": "somebody asked for it by annotation",
+    "expired": "its token has expired",
+    "expiring": "its token ends before the kubelet would look again",
+    "never_written": "no token of ours was ever written",
+    "foreign_writer": "somebody else wrote the token",
+    "secret_missing": "its Secret is missing",
+    "expiry_unknown": "the token's end is not annotated",
+    "expiry_impossible": "the annotated end cannot be",
+    "expiry_too_far": "the annotated end is further than any token lives",
+    "no_expiry": "its token has no end",
+    "not_running": "neither the cluster nor the platform has it",
+}
+"""Why a session is or was due, by the plan's reason."""
+
+HOLDS = {
+    "paused": "paused by annotation: nothing is written until that is removed",
+    "secret_name_taken": "another session has a Secret of this name: nothing is written",
+    "not_confirmed": "the platform does not know this session here: nothing is written",
+    "pod_leaving": "its Secret is gone and its pod is on its way out: none is made",
+}
+
+GATES = {
+    "kube": "the API server is away",
+    "issuer": "the issuer gives no token",
+    "platform": "the platform gives no answer",
+}
+
+
+def why(reason: str) -> str:
+    """Return a reason in words; one without words is shown as it is."""
+    return REASONS.get(reason) or HOLDS.get(reason) or reason
+
+
+def next_step(row: Row, now_s: float) -> str:
+    """Say in one sentence what happens to a session next, and why."""
+    if row.hold:
+        return HOLDS[row.hold]
+    if row.stage == "running":
+        return f"being worked on: {why(row.reason)}"
+    if row.due_s is None:
+        return "nothing is planned"
+    if row.gate:
+        return f"waits because {GATES.get(row.gate, row.gate)}; {why(row.reason)}"
+    wait_s = row.due_s - now_s
+    if row.failures:
+        times = "once" if row.failures == 1 else f"{row.failures} times in a row"
+        return f"failed {times}, tried again in {max(0.0, wait_s):.0f} s; {why(row.reason)}"
+    if wait_s <= 0:
+        return f"due for {-wait_s:.0f} s: {why(row.reason)}"
+    return f"due in {wait_s:.0f} s: {why(row.reason)}"

@@ -1,0 +1,231 @@
+"""Every metric by name, with its unit, its labels and what it means; nothing is exported else.
+
+Names follow Prometheus: base units, `_total` for what only grows. Labels come from small closed
+sets; none names a session, save where `RECONCILER_METRICS_PER_SESSION` asks for it. Each replica
+exports what it sees itself, followers too: take `max` over replicas, not `sum`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+PREFIX = "token_reconciler_"
+
+Kind = Literal["counter", "gauge", "histogram", "snapshot"]
+"""`snapshot`: a distribution of how things are now, shaped like a histogram; never take its rate.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """`bounds` are a histogram's upper bounds, in `unit`; +Inf is added."""
+
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+
+class Distribution(NamedTuple):
+    """Counts of a `snapshot`, not cumulative, one for each bound and one beyond them all."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
+
+
+class Sample(NamedTuple):
+    """One value of a metric; `labels` in the order of the metric's own."""
+
+    metric: Metric
+    value: float | Distribution
+    labels: tuple[str, ...] = ()
+
+
+ALL: list[Metric] = []
+
+_SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LONG_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+
+
+def _metric(
+    name: str,
+    kind: Kind,
+    unit: str,
+    meaning: str,
+    *labels: str,
+    bounds: tuple[float, ...] = (),
+) -> Metric:
+    metric = Metric(PREFIX + name, kind, unit, meaning, labels, bounds)
+    ALL.append(metric)
+    return metric
+
+
+# What the fleet's tokens are worth.
+EXPOSURE = _metric(
+    "estimated_exposure_seconds_total", "counter", "s",
+    "Time for which pods are estimated to have held an expired token: from the written expiry until"
+    " the next token was written and the kubelet had time to project it, summed over pods.",
+)  # fmt: skip
+REMAINING = _metric(
+    "remaining_life_seconds", "snapshot", "s",
+    "Life left of the tokens in the Secrets now, a distribution over sessions; it has no rate.",
+)  # fmt: skip
+REMAINING_MIN = _metric(
+    "remaining_life_min_seconds", "gauge", "s",
+    "Shortest life left of a token whose pod lives; negative once it has expired.",
+)  # fmt: skip
+SURVIVAL = _metric(
+    "fleet_survival_seconds", "gauge", "s",
+    "How long until the first pod holds a dead token if the issuer stays away from now on.",
+)  # fmt: skip
+SPARE = _metric(
+    "spare_remaining_seconds", "gauge", "s",
+    "Life left of the best token at hand; absent while there is none.",
+)  # fmt: skip
+SESSIONS = _metric(
+    "sessions", "gauge", "{session}",
+    "Sessions by the state of their token: live, expiring (inside the propagation allowance),"
+    " expired, unknown (no believable expiry), missing (no Secret), endless.",
+    "state",
+)  # fmt: skip
+HELD = _metric(
+    "sessions_held", "gauge", "{session}",
+    "Sessions to which nothing is written, by the reason: paused, not_confirmed, ...",
+    "reason",
+)  # fmt: skip
+FAILING = _metric("sessions_failing", "gauge", "{session}", "Sessions whose last attempt failed.")
+SESSION_REMAINING = _metric(
+    "session_remaining_life_seconds", "gauge", "s",
+    "Life left of one session's token; only with RECONCILER_METRICS_PER_SESSION.",
+    "namespace", "session_id",
+)  # fmt: skip
+
+# What is done.
+REFRESHES = _metric(
+    "refreshes_total", "counter", "{refresh}",
+    "Attempts that did or should have written a token, by result (success, failure, not_improved:"
+    " no better token at hand, fought: another writer is let be) and by what made them due.",
+    "result", "reason",
+)  # fmt: skip
+ERRORS = _metric(
+    "refresh_errors_total", "counter", "{error}", "Failed attempts by class of error.", "error"
+)
+LATENESS = _metric(
+    "lateness_seconds", "histogram", "s",
+    "Start of a run less the instant at which it was due, by band.",
+    "band", bounds=_LONG_S,
+)  # fmt: skip
+QUEUE_WAIT = _metric(
+    "queue_wait_seconds", "histogram", "s",
+    "How long a session that could run waited for a worker, by band.",
+    "band", bounds=_LONG_S,
+)  # fmt: skip
+RUN = _metric(
+    "run_duration_seconds", "histogram", "s",
+    "Length of a run that wrote or failed, all its requests included.",
+    bounds=_SHORT_S,
+)  # fmt: skip
+WRITE = _metric(
+    "write_duration_seconds", "histogram", "s",
+    "Length of one write to the API server, by what was done (patch, create: the Secret; touch: the"
+    " pod's annotation) and by result (success, or the class of error).",
+    "write", "result", bounds=_SHORT_S,
+)  # fmt: skip
+MINT = _metric(
+    "mint_duration_seconds", "histogram", "s",
+    "Length of a request to the issuer, spares included, by result.",
+    "result", bounds=_SHORT_S,
+)  # fmt: skip
+TOUCHES = _metric("touches_total", "counter", "{pod}", "Pods asked to look at their Secret.")
+CREATED = _metric("secrets_recreated_total", "counter", "{secret}", "Missing Secrets made again.")
+CRASHES = _metric(
+    "crashes_total", "counter", "{crash}", "Runs that ended in a defect of ours; see the log."
+)
+STARTUP = _metric(
+    "startup_resync_seconds", "gauge", "s",
+    "How long the startup resync took; absent until it has finished.",
+)  # fmt: skip
+
+# The queue.
+QUEUE_DEPTH = _metric(
+    "queue_depth", "gauge", "{session}",
+    "Sessions in the queue by band, ready (due, no worker yet) or waiting (for their time).",
+    "band", "stage",
+)  # fmt: skip
+RUNNING = _metric("queue_running", "gauge", "{session}", "Sessions in the hands of workers.")
+GATED = _metric(
+    "queue_gated", "gauge", "{session}",
+    "Sessions that wait for an endpoint to come back.",
+    "endpoint",
+)  # fmt: skip
+OLDEST = _metric(
+    "queue_oldest_ready_seconds", "gauge", "s", "Wait of the session that is ready longest."
+)
+OVERDUE = _metric(
+    "queue_longest_overdue_seconds", "gauge", "s",
+    "For how long the most urgent ready session has had no slack left.",
+)  # fmt: skip
+
+# What it stands on.
+WATCH_SYNCED = _metric(
+    "watch_synced", "gauge", "1",
+    "1 once a first list is in the store; namespace is empty where all are watched.",
+    "resource", "namespace",
+)  # fmt: skip
+WATCH_SILENCE = _metric(
+    "watch_silence_seconds", "gauge", "s",
+    "Time since the last event, bookmark or answer of a watch; bookmarks come about once a minute.",
+    "resource", "namespace",
+)  # fmt: skip
+WATCH_EVENTS = _metric(
+    "watch_events_total", "counter", "{event}", "Events of a watch.", "resource", "namespace"
+)
+BOOKMARKS = _metric(
+    "watch_bookmarks_total", "counter", "{bookmark}", "Bookmarks of a watch.",
+    "resource", "namespace",
+)  # fmt: skip
+RELISTS = _metric(
+    "relists_total", "counter", "{list}", "Complete lists after the first one.",
+    "resource", "namespace",
+)  # fmt: skip
+WATCH_ERRORS = _metric(
+    "watch_errors_total", "counter", "{error}", "Failed lists and watches.",
+    "resource", "namespace",
+)  # fmt: skip
+DOWN = _metric(
+    "endpoint_down", "gauge", "1",
+    "1 while an endpoint (kube, platform, issuer) counts as away and callers wait for its probe.",
+    "endpoint",
+)  # fmt: skip
+OUTAGES = _metric(
+    "endpoint_outages_total", "counter", "{outage}", "Outages of an endpoint.", "endpoint"
+)
+SKEW = _metric(
+    "issuer_clock_skew_seconds", "gauge", "s",
+    "The issuer's time less our wall clock; absent before its first answer.",
+)  # fmt: skip
+SKEW_ERROR = _metric(
+    "issuer_clock_error_seconds", "gauge", "s", "How far the skew may be off, either way."
+)
+LEADER = _metric("leader", "gauge", "1", "1 while this replica may write.")
+TRANSITIONS = _metric(
+    "lease_transitions_total", "counter", "{transition}", "Changes of the leader seen."
+)
+REFUSED = _metric(
+    "writes_refused_total", "counter", "{write}",
+    "Writes stopped at the gate since this replica was not sure to lead.",
+)  # fmt: skip
+EVENTS = _metric(
+    "events_total", "counter", "{event}",
+    "Kubernetes Events by what became of them: created, updated, suppressed (too many of one"
+    " object), dropped (queue full or server away), refused.",
+    "result",
+)  # fmt: skip
+TELEMETRY = _metric(
+    "telemetry_items_total", "counter", "{item}",
+    "Traces and metric readings by what became of them: sent, failed, dropped (queue full).",
+    "signal", "result",
+)  # fmt: skip
+BUILD = _metric("build_info", "gauge", "1", "Always 1; the version is the label.", "version")

@@ -1,0 +1,157 @@
+"""Metrics and traces, joined to the controller: what is counted, kept, served and sent."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from reconciler import __version__
+from reconciler.clock import Clock
+from reconciler.control.attempt import Witness
+from reconciler.control.gauges import gauges
+from reconciler.control.metering import Metering
+from reconciler.control.survey import Survey, Surveyor
+from reconciler.control.tracing import Tracing
+from reconciler.observe import metrics
+from reconciler.observe.exporter import Exporter
+from reconciler.observe.meters import Meters
+from reconciler.observe.metrics import Sample
+from reconciler.observe.otlp import OtlpSettings, metric_sender, read_otlp, span_sender
+from reconciler.observe.sampling import Sampler
+from reconciler.trace import Trace, Tracer, current
+
+if TYPE_CHECKING:
+    from reconciler.control.controller import Controller
+
+T = TypeVar("T")
+
+SCRAPE_AGE_S = 5.0
+"""A scrape takes a survey of this age as it is: two Prometheus servers cost one."""
+
+CLOSE_S = 2.0
+"""Longest wait, at the end, for what was not sent yet."""
+
+
+class Telemetry:
+    """What looks on. It exists before the controller, which tells it of all that happens.
+
+    Args:
+        per_session: Export a series for each session.
+    """
+
+    def __init__(
+        self, clock: Clock, otlp: OtlpSettings, *, replica: str = "", per_session: bool = False
+    ) -> None:
+        self._clock = clock
+        self._otlp = otlp
+        self._per_session = per_session
+        self._surveyor: Surveyor | None = None
+        self._exporters: list[Exporter[Any]] = []
+        self._more: list[Callable[[], Iterator[Sample]]] = []
+        self.meters = Meters(self._read)
+        self.tracer = Tracer(clock, Random())
+        self.witnesses: tuple[Witness, ...] = (Metering(self.meters).note,)
+        self.upkeep: tuple[Callable[[], Any], ...] = ()
+        self._tracing: Tracing | None = None
+        if otlp.traces:
+            self._trace(span_sender(replica, os.environ))
+        if otlp.metrics:
+            self._readings = Exporter("metrics", metric_sender(replica, os.environ), capacity=2)
+            self._exporters.append(self._readings)
+            self.upkeep = (self._push,)
+
+    def attach(self, controller: "Controller") -> None:
+        """Read this controller from now on."""
+        self._surveyor = controller.surveyor
+        if self._tracing is not None:
+            self._tracing.causes = controller.resync.causes
+
+    def also(self, read: Callable[[], Iterator[Sample]]) -> None:
+        """Export what `read` yields too."""
+        self._more.append(read)
+
+    async def scrape(self) -> bytes:
+        """Return all metrics in Prometheus' text format; works before anything else does."""
+        if self._surveyor is not None:
+            await self._surveyor.survey(max_age_s=SCRAPE_AGE_S)
+        return await asyncio.to_thread(self.meters.render)
+
+    def watch_mint(self, ask: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+        """Return `ask`, measured; one that no run asked for is a trace of its own."""
+
+        async def measured() -> T:
+            began_at, result = self._clock.monotonic(), "success"
+            try:
+                return await self._within_trace(ask)
+            except BaseException as error:
+                result = type(error).__name__
+                raise
+            finally:
+                self.meters.observe(metrics.MINT, self._clock.monotonic() - began_at, result)
+
+        return measured
+
+    async def close(self) -> None:
+        """Send what waits, for a moment."""
+        for exporter in self._exporters:
+            await asyncio.to_thread(exporter.close, CLOSE_S)
+
+    async def _within_trace(self, ask: Callable[[], Awaitable[T]]) -> T:
+        if current() is not None:
+            return await ask()
+        trace = self.tracer.begin("mint_spare")
+        try:
+            with trace:
+                return await ask()
+        finally:
+            self.tracer.end(trace)
+
+    def _trace(self, send: Callable[[list[Any]], bool]) -> None:
+        from reconciler.observe.spans import Kept
+
+        exporter: Exporter[Kept] = Exporter("traces", send)
+
+        def keep(trace: Trace) -> None:
+            exporter.offer(Kept(trace, self._clock.wall() - self._clock.monotonic()))
+
+        tracing = Tracing(self.tracer, Sampler(self._otlp.ratio).keeps, keep)
+        self._exporters.append(exporter)
+        self._tracing = tracing
+        self.tracer.is_recorded = True
+        self.tracer.listeners.append(tracing.ended)
+        self.witnesses += (tracing.note,)
+
+    async def _push(self) -> None:
+        """Read the metrics for OTLP every so often, for ever."""
+        while True:
+            await asyncio.sleep(max(1.0, self._otlp.interval_s))
+            if self._surveyor is not None:
+                await self._surveyor.survey(max_age_s=SCRAPE_AGE_S)
+            self._readings.offer(self.meters.families())
+
+    def _read(self) -> Iterator[Sample]:
+        yield Sample(metrics.BUILD, 1, (__version__,))
+        latest: Survey | None = None if self._surveyor is None else self._surveyor.latest
+        if latest is not None:
+            yield from gauges(latest, per_session=self._per_session)
+        for exporter in self._exporters:
+            stats = exporter.stats()
+            for result in ("sent", "failed", "dropped"):
+                labels = (exporter.signal, result)
+                yield Sample(metrics.TELEMETRY, getattr(stats, result), labels)
+        for read in self._more:
+            yield from read()
+
+
+@asynccontextmanager
+async def open_telemetry(
+    clock: Clock, *, replica: str, per_session: bool
+) -> AsyncIterator[Telemetry]:
+    """Make it from the OTEL_* variables; raises `SettingsError` for one that cannot be meant."""
+    telemetry = Telemetry(clock, read_otlp(os.environ), replica=replica, per_session=per_session)
+    try:
+        yield telemetry
+    finally:
+        await telemetry.close()

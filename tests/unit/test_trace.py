@@ -1,0 +1,100 @@
+"""Steps nest by task, end with their error, and say who they are to peers and to the log."""
+
+import asyncio
+import re
+from random import Random
+
+import pytest
+
+from reconciler.errors import Conflict
+from reconciler.trace import MAX_STEPS, Tracer, current, step, traceparent
+from tests.support import ManualClock
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def tracer(clock: ManualClock) -> Tracer:
+    return Tracer(clock, Random(1))
+
+
+def fail(clock: ManualClock) -> None:
+    with step("patch", "secret"):
+        clock.advance(3.0)
+        raise Conflict("obviously", status=409)
+
+
+def test_outside_of_a_trace_nothing_is_recorded_or_sent() -> None:
+    with step("patch") as found:
+        assert found is None
+    assert traceparent() == {}
+    assert current() is None
+
+
+def test_steps_have_their_instants_their_parents_and_their_errors(
+    tracer: Tracer, clock: ManualClock
+) -> None:
+    with tracer.begin("reconcile", queued_at=990.0) as trace:
+        with step("mint"):
+            clock.advance(1.0)
+            with step("POST", "http://issuer/token"):
+                clock.advance(2.0)
+        with pytest.raises(Conflict):
+            fail(clock)
+    found = {one.name: one for one in trace.steps}
+    assert {name: one.seconds for name, one in found.items()} == {
+        "mint": 3.0, "POST": 2.0, "patch": 3.0,
+    }  # fmt: skip
+    assert found["POST"].parent is found["mint"]
+    assert found["mint"].parent is trace
+    assert (found["patch"].error, found["patch"].status) == ("Conflict", 409)
+    assert not trace.failed
+    assert trace.seconds == 6.0
+
+
+def test_a_traceparent_names_the_innermost_step(tracer: Tracer) -> None:
+    with tracer.begin("reconcile") as trace, step("mint") as mint:
+        header = traceparent()["traceparent"]
+        assert mint is not None
+        assert header == f"00-{trace.hex_id}-{mint.span_id:016x}-00"
+    # Source: W3C Trace Context 3.2.2.
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", header)
+    tracer.is_recorded = True
+    with tracer.begin("reconcile"):
+        assert traceparent()["traceparent"].endswith("-01")
+
+
+async def test_tasks_side_by_side_keep_their_steps_apart(tracer: Tracer) -> None:
+    async def work(name: str) -> None:
+        with step(name):
+            await asyncio.sleep(0)
+            with step(f"{name} inner"):
+                await asyncio.sleep(0)
+
+    with tracer.begin("resync") as trace:
+        async with asyncio.TaskGroup() as group:
+            for name in ("one", "two"):
+                group.create_task(work(name))
+    assert {(s.name, s.parent.name if s.parent else "") for s in trace.steps} == {
+        ("one", "resync"), ("two", "resync"), ("one inner", "one"), ("two inner", "two"),
+    }  # fmt: skip
+
+
+def test_a_trace_keeps_so_many_steps_and_counts_the_rest(tracer: Tracer) -> None:
+    with tracer.begin("resync") as trace:
+        for _ in range(MAX_STEPS + 10):
+            with step("GET"):
+                pass
+    assert len(trace.steps) == MAX_STEPS
+    assert trace.dropped_steps == 10
+
+
+def test_a_run_that_is_cut_short_counts_as_failed(tracer: Tracer) -> None:
+    trace = tracer.begin("reconcile")
+    with pytest.raises(RuntimeError, match="cut"), trace:
+        raise RuntimeError("cut")
+    assert trace.failed
+    assert current() is None
