@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.assets import find
-from tests.bench import startup
+from tests.bench import failover, startup
 from tests.cluster.controlplane import ControlPlane
 
 REPORT = Path("build/bench.json")
@@ -23,6 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--sessions", type=int, default=1000, help="sessions in 4 projects")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of product and bare client")
+    parser.add_argument("--failovers", type=int, default=20, help="rounds of each kind of failover")
     arguments = parser.parse_args()
     binaries = find()
     if missing := {"etcd", "kube-apiserver"} - binaries.keys():
@@ -36,6 +37,9 @@ def main() -> int:
                 sessions=arguments.sessions,
                 rounds=arguments.rounds,
             )
+        )
+        figures |= asyncio.run(
+            failover.measure(control_plane, Path(folder), rounds=arguments.failovers)
         )
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps(figures, indent=2) + "\n")

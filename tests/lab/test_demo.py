@@ -88,7 +88,7 @@ async def test_a_quiet_run_expires_nothing_and_says_all_that_is_promised() -> No
     found = ended.report()
     assert ended.code == 0
     assert_clean(found)
-    assert (found["sessions"], found["replicas"], found["token_ttl_s"]) == (8, 1, 8.0)
+    assert (found["sessions"], found["replicas"], found["token_ttl_s"]) == (8, 2, 8.0)
     assert found["refreshes"] > 16
     assert found["grpc_calls"] > 8
     assert found["startup_resync"]["sessions"] == 8

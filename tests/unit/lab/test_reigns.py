@@ -1,0 +1,45 @@
+"""Who led when, and who wrote without leading, by table."""
+
+import pytest
+
+from reconciler.lab.apiserver.ledger import LeaseTurn, SignedWrite
+from reconciler.lab.reigns import Reign, deposed_writes, failover_s, reigns
+
+
+def turn(version: int, holder: str) -> LeaseTurn:
+    return LeaseTurn(version, float(version), "home", "lease", holder)
+
+
+def write(version: int, process: str) -> SignedWrite:
+    return SignedWrite(version, float(version), process)
+
+
+def test_a_reign_lasts_until_another_process_takes_the_lease() -> None:
+    found = reigns([turn(1, "a"), turn(5, ""), turn(6, "a"), turn(9, "b"), turn(12, "")])
+    assert found == [Reign("a", 1, 1.0, 5.0), Reign("b", 9, 9.0, 12.0)]
+
+
+@pytest.mark.parametrize(
+    ("process", "version", "deposed"),
+    [
+        pytest.param("a", 2, False, id="in its reign"),
+        pytest.param("a", 4, False, id="released, and nobody followed yet"),
+        pytest.param("a", 6, True, id="after another took it"),
+        pytest.param("b", 2, True, id="before its own reign"),
+        pytest.param("c", 7, True, id="never led"),
+        pytest.param("a", 0, True, id="before anybody led"),
+    ],
+)
+def test_a_write_is_deposed_outside_its_processs_reign(
+    process: str, version: int, deposed: bool
+) -> None:
+    found = reigns([turn(1, "a"), turn(3, ""), turn(5, "b")])
+    assert bool(deposed_writes(found, [write(version, process)])) is deposed
+
+
+def test_a_failover_ends_with_the_successors_first_write() -> None:
+    found = reigns([turn(1, "a"), turn(10, "b"), turn(20, "c")])
+    writes = [write(2, "a"), write(11, "b"), write(12, "b"), write(25, "c")]
+    assert failover_s(found, writes, [7.0, 19.0]) == 6.0
+    assert failover_s(found, writes, [30.0]) is None
+    assert failover_s(found, writes, []) is None
