@@ -46,10 +46,10 @@ def test_a_line_longer_than_any_object_is_refused(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_cost_of_a_long_line_is_linear() -> None:
-    """Quadratic cost would make the second 16 times the first; CPU time does not see neighbours."""
+    """Sixteen times the length: quadratic cost would be 256 times, caches that overflow 30."""
 
     def cost_s(chunks: int) -> float:
         parts = [b"x" * 1024] * chunks + [b"\n"]
         return min(timeit.repeat(lambda: taken(*parts), timer=time.thread_time, number=1, repeat=5))
 
-    assert cost_s(20_480) < 10 * cost_s(5_120)
+    assert cost_s(24_576) < 100 * cost_s(1_536)
