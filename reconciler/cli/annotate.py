@@ -9,7 +9,7 @@ from reconciler.cli.exits import EXIT_SETTINGS, CommandError, worst
 from reconciler.cli.speech import say, warn
 from reconciler.cli.targets import Choice, choose
 from reconciler.kube.api import Meta
-from reconciler.survey.listing import pod_name
+from reconciler.onlooker.listing import pod_name
 
 AT_ONCE = 8
 """Patches under way at a time: a fleet is asked for in seconds, and the server is not flooded."""

@@ -16,14 +16,14 @@ from reconciler.control.planner import leading_pod
 from reconciler.kube.api import Meta, Scope
 from reconciler.leader.record import lease_resource, read
 from reconciler.names import LIVE_PODS
-from reconciler.survey.account import Account
-from reconciler.survey.advice import steps
-from reconciler.survey.events import Occurrence, event_resource, events_of, occurrences
-from reconciler.survey.fleet import name_of
-from reconciler.survey.leader import Leader, leader_of
-from reconciler.survey.listing import account_as_json
-from reconciler.survey.sentences import sentences
-from reconciler.survey.standing import State, judge
+from reconciler.onlooker.account import Account
+from reconciler.onlooker.advice import steps
+from reconciler.onlooker.events import Occurrence, event_resource, events_of, occurrences
+from reconciler.onlooker.fleet import name_of
+from reconciler.onlooker.leader import Leader, leader_of
+from reconciler.onlooker.listing import account_as_json
+from reconciler.onlooker.sentences import sentences
+from reconciler.onlooker.standing import State, judge
 
 WIDEST = 100
 """Sentences are wrapped here in a wider terminal, and not at all in a pipe."""

@@ -12,8 +12,8 @@ from reconciler.clock import parse_utc
 from reconciler.control.facts import is_paused
 from reconciler.kube.api import Meta
 from reconciler.names import Names
-from reconciler.survey.listing import pod_name
-from reconciler.survey.words import duration
+from reconciler.onlooker.listing import pod_name
+from reconciler.onlooker.words import duration
 
 
 def run_renew(access: Access, choice: Choice, *, dry_run: str, wait: bool, timeout: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.cli.cluster import Cluster
 from reconciler.cli.exits import EXIT_INTERRUPTED, EXIT_SETTINGS, CommandError
-from reconciler.survey.words import duration
+from reconciler.onlooker.words import duration
 
 
 def say(line: str) -> None:

@@ -15,9 +15,9 @@ from reconciler.cli.table import columns_for, draw
 from reconciler.cli.targets import Choice
 from reconciler.control.plan import Policy
 from reconciler.kube.api import Meta
-from reconciler.survey.fleet import Fleet, survey
-from reconciler.survey.listing import cells, fleet_as_json, plain
-from reconciler.survey.words import ago
+from reconciler.onlooker.fleet import Fleet, survey
+from reconciler.onlooker.listing import cells, fleet_as_json, plain
+from reconciler.onlooker.words import ago
 from reconciler.tokens.source import SANE_TTL_S
 
 LOOK_S = 2.0

@@ -3,9 +3,9 @@
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.survey.fleet import Fleet
-from reconciler.survey.listing import GAP, Cells, cells
-from reconciler.survey.standing import State
+from reconciler.onlooker.fleet import Fleet
+from reconciler.onlooker.listing import GAP, Cells, cells
+from reconciler.onlooker.standing import State
 
 COLUMNS = ("NAMESPACE", "SESSION", "POD", "EXPIRES", "STATE", "REFRESHED", "BY")
 

@@ -262,6 +262,7 @@ class Worker:
             session_id=key.session_id,
             expires_at=format_utc(expires_s) if expires_s != float("inf") else None,
             reason=plan.reason,
+            late_s=round(max(0.0, now_at - attempt.work.due_at), 3),
         )
 
     async def _touch_if_due(self, key: SessionKey) -> None:

@@ -54,6 +54,7 @@ class Tally:
         failures: Failures as logged: each is said once for what it is about, not at each try.
         resync_sessions: Of the slowest startup resync, as is `resync_s` (None: none finished).
         unexpected: How often a controller ended by itself.
+        lateness_s: How long after it was due each token was written.
         refused: Writes that its gate did not let through, by process, as last told.
     """
 
@@ -63,12 +64,14 @@ class Tally:
     resync_s: float | None = None
     unexpected: int = 0
     refused: dict[str, int] = field(default_factory=dict)
+    lateness_s: list[float] = field(default_factory=list)
 
     def add(self, line: Line, process: str = "") -> None:
         """Count one log line of a process."""
         event = line.get("event")
         if event == "runner_token_refreshed":
             self.refreshes += 1
+            self.lateness_s.append(line["late_s"])
         elif event in FAILURES:
             self.failures += 1
         elif event == "startup_resync_finished" and line["seconds"] >= (self.resync_s or 0.0):

@@ -23,10 +23,9 @@ class Report:
     """Field names are the contract; None and 0 stand where nothing was there to measure.
 
     `expired_token_seconds` and `unauthenticated` come from the runners and the gRPC server.
-    `refreshes`, `refresh_failures`, `startup_resync` and `writes_refused_to_deposed_leader` come
-    from the controllers' logs; leaders, and what they wrote when, from the API server's ledger.
-    `lateness_p99_s` is None: how long after its instant a write came is known to the controller
-    alone, and it does not say so yet.
+    `refreshes`, `refresh_failures`, `startup_resync`, `lateness_p99_s` (written less due) and
+    `writes_refused_to_deposed_leader` come from the controllers' logs; leaders, and what they wrote
+    when, from the API server's ledger.
     """
 
     sessions: int
@@ -96,13 +95,17 @@ def make_report(
         unauthenticated=fleet.unauthenticated,
         reauthentications=fleet.reauthentications,
         grpc_calls=fleet.grpc_calls,
-        lateness_p99_s=None,
+        lateness_p99_s=_p99(tally.lateness_s),
         leader_changes=max(0, len(found) - 1),
         failover_s=None if wait_s is None else round(wait_s, 3),
         writes_refused_to_deposed_leader=sum(tally.refused.values()),
         writes_applied_by_deposed_leader=len(deposed_writes(found, ledger.signed_writes)),
         chaos=chaos,
     )
+
+
+def _p99(values: list[float]) -> float | None:
+    return sorted(values)[int(0.99 * len(values))] if values else None
 
 
 def describe_chaos(

@@ -5,12 +5,12 @@ from typing import Any
 
 from reconciler.kube.api import Meta
 from reconciler.names import Names
-from reconciler.survey.account import Account
-from reconciler.survey.advice import steps
-from reconciler.survey.fleet import CALM, Fleet, name_of
-from reconciler.survey.sentences import sentences
-from reconciler.survey.standing import Standing
-from reconciler.survey.words import clean, duration, instant
+from reconciler.onlooker.account import Account
+from reconciler.onlooker.advice import steps
+from reconciler.onlooker.fleet import CALM, Fleet, name_of
+from reconciler.onlooker.sentences import sentences
+from reconciler.onlooker.standing import Standing
+from reconciler.onlooker.words import clean, duration, instant
 
 GAP = "   "
 """Between columns. Source: kubectl's printers pad to the widest cell and three spaces."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from reconciler.clock import parse_utc
 from reconciler.leader.record import Record
-from reconciler.survey.words import ago, clean, duration
+from reconciler.onlooker.words import ago, clean, duration
 
 
 @dataclass(frozen=True, slots=True)

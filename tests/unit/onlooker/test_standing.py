@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from reconciler.kube.api import Meta
-from reconciler.survey.standing import State, judge
+from reconciler.onlooker.standing import State, judge
 from tests.unit.control.build import NAMES, NOW_S, TTL_S, secret
-from tests.unit.survey.build import onlooker, pod, standing
+from tests.unit.onlooker.build import onlooker, pod, standing
 
 RENEWAL_S = standing().renewal_s or 0.0
 """When a token issued 10 s ago is renewed; its age is then 0.2-0.6 of its life."""

@@ -3,13 +3,13 @@
 import pytest
 
 from reconciler.leader.record import lease_resource, read
-from reconciler.survey.advice import steps
-from reconciler.survey.events import Occurrence
-from reconciler.survey.leader import Leader, leader_of, tell
-from reconciler.survey.listing import account_as_json
-from reconciler.survey.sentences import sentences
+from reconciler.onlooker.advice import steps
+from reconciler.onlooker.events import Occurrence
+from reconciler.onlooker.leader import Leader, leader_of, tell
+from reconciler.onlooker.listing import account_as_json
+from reconciler.onlooker.sentences import sentences
 from tests.unit.control.build import NAMES, NOW_S, TTL_S, secret
-from tests.unit.survey.build import account, pod, standing
+from tests.unit.onlooker.build import account, pod, standing
 
 HELD = "Secret session-2abcdef-creds holds "
 RENEWAL = (

@@ -9,8 +9,8 @@ from reconciler.control.plan import Policy
 from reconciler.control.planner import leading_pod
 from reconciler.kube.api import Meta
 from reconciler.names import SessionKey
-from reconciler.survey.standing import Standing, State, judge
-from reconciler.survey.words import count, duration
+from reconciler.onlooker.standing import Standing, State, judge
+from reconciler.onlooker.words import count, duration
 
 CALM = (State.OK, State.RENEWING_SOON)
 

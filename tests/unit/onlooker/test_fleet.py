@@ -1,11 +1,11 @@
 """The fleet: joined by name, sorted by death, counted by state."""
 
 from reconciler.names import Names
-from reconciler.survey.fleet import Fleet, survey
-from reconciler.survey.listing import cells, fleet_as_json, plain
-from reconciler.survey.standing import State
+from reconciler.onlooker.fleet import Fleet, survey
+from reconciler.onlooker.listing import cells, fleet_as_json, plain
+from reconciler.onlooker.standing import State
 from tests.unit.control.build import NAMES, NOW_S, TTL_S, secret
-from tests.unit.survey.build import onlooker, pod
+from tests.unit.onlooker.build import onlooker, pod
 
 ROW_KEYS = [
     "namespace", "pod", "session", "project", "terminating", "secret", "state", "why", "expiresAt",

@@ -2,11 +2,11 @@
 
 from reconciler.control.renewal import EARLIEST, GRID
 from reconciler.names import Names
-from reconciler.survey import leader
-from reconciler.survey.account import Account
-from reconciler.survey.events import Occurrence
-from reconciler.survey.standing import Standing, State
-from reconciler.survey.words import ago, clean, count, duration, instant, listed, span
+from reconciler.onlooker import leader
+from reconciler.onlooker.account import Account
+from reconciler.onlooker.events import Occurrence
+from reconciler.onlooker.standing import Standing, State
+from reconciler.onlooker.words import ago, clean, count, duration, instant, listed, span
 
 
 def sentences(account: Account) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.survey.words import LONGEST, ago, clean, count, duration, instant, listed, span
+from reconciler.onlooker.words import LONGEST, ago, clean, count, duration, instant, listed, span
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from reconciler.control.plan import Policy
 from reconciler.kube.api import Meta
-from reconciler.survey.account import Account
-from reconciler.survey.events import Occurrence
-from reconciler.survey.leader import Leader
-from reconciler.survey.standing import Standing, judge
+from reconciler.onlooker.account import Account
+from reconciler.onlooker.events import Occurrence
+from reconciler.onlooker.leader import Leader
+from reconciler.onlooker.standing import Standing, judge
 from tests.unit.control.build import NAMES, NOW_S, policy, secret
 from tests.unit.control.build import pod as any_pod
 

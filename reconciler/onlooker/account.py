@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reconciler.names import Names
-from reconciler.survey.events import Occurrence
-from reconciler.survey.leader import Leader
-from reconciler.survey.standing import Standing
+from reconciler.onlooker.events import Occurrence
+from reconciler.onlooker.leader import Leader
+from reconciler.onlooker.standing import Standing
 
 
 @dataclass(frozen=True, slots=True)

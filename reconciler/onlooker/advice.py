@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from reconciler.survey.account import Account
-from reconciler.survey.fleet import name_of
-from reconciler.survey.standing import State
-from reconciler.survey.words import clean
+from reconciler.onlooker.account import Account
+from reconciler.onlooker.fleet import name_of
+from reconciler.onlooker.standing import State
+from reconciler.onlooker.words import clean
 
 _LATE = (State.EXPIRED, State.EXPIRING, State.OVERDUE)
 _UNWRITTEN = (State.NO_SECRET, State.NO_TOKEN, State.UNREADABLE, State.UNMANAGED)

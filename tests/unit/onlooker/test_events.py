@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from reconciler.clock import parse_utc
-from reconciler.survey.events import LATELY, event_resource, occurrences
+from reconciler.onlooker.events import LATELY, event_resource, occurrences
 from tests.unit.control.build import NAMES
 
 OURS: dict[str, object] = {
