@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast assets check bench clean
+.PHONY: help setup demo test test-fast assets image sbom check bench clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -27,6 +27,14 @@ demo: setup ## Show the whole system in a box, with its live view
 
 assets: setup ## Find or build the real servers that the cluster tests need
 	$(BIN)/python -m tests.assets
+
+image: setup ## Build the image without a registry (root, buildah, debootstrap); build/image.tar
+	$(BIN)/python -m tests.image
+
+sbom: setup ## List what the image's packages are, from the lock file; build/sbom.cdx.json
+	@mkdir -p build
+	$(BIN)/uv export --quiet --preview-features sbom-export --format cyclonedx1.5 --frozen --no-dev \
+	  --output-file build/sbom.cdx.json
 
 test: setup ## Run every test that can run here; says what it skipped and how to get it
 	$(BIN)/python -m pytest
