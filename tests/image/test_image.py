@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler import __version__
-from tests.cluster.conftest import REQUIRE
+from tests.cluster.conftest import unavailable
 from tests.image.build import ROOT, Built, build, config_of, root_of, why_not
 
 MAX_OWN_BYTES = 120_000_000
@@ -68,9 +68,7 @@ class TestFiles:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     if why := why_not():
-        if os.environ.get(REQUIRE) == "1":
-            pytest.fail(f"{why} ({REQUIRE}=1)", pytrace=False)
-        pytest.skip(why)
+        unavailable(why)
     return build(tmp_path_factory.mktemp("image") / "image.tar", print)
 
 
