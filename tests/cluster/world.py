@@ -30,6 +30,8 @@ class Runner:
     namespace: str
     secret: str
     pod: str
+    project: str = ""
+    """Where it is not called like the namespace."""
 
 
 @dataclass
@@ -72,18 +74,22 @@ class World:
         token: str = "obviously-fake-old-token",
         with_secret: bool = True,
         known: bool = True,
+        namespace: str = "",
         **labels: str,
     ) -> Runner:
         """Make a running session: the platform's row, its Secret and its pod, in that order."""
         session_id = session_id or f"2Ab{secrets.token_hex(12)}"
         name = session_id[:40].lower()
-        runner = Runner(session_id, project, f"session-{name}-creds", f"session-{name}-runner")
+        namespace = namespace or project
+        runner = Runner(
+            session_id, namespace, f"session-{name}-creds", f"session-{name}-runner", project
+        )
         if known:
             self.platform.add_session(session_id, project)
         if with_secret:
             await self.add_secret(runner, token)
         await self.admin.create_pod(
-            project, runner.pod, labels=self.labels(runner) | labels, secret=runner.secret
+            namespace, runner.pod, labels=self.labels(runner) | labels, secret=runner.secret
         )
         self.runners.append(runner)
         return runner
@@ -99,7 +105,7 @@ class World:
     def labels(self, runner: Runner) -> dict[str, str]:
         return {
             NAMES.session_id: runner.session_id,
-            NAMES.project_id: runner.namespace,
+            NAMES.project_id: runner.project or runner.namespace,
             NAMES.managed: "true",
             NAMES.managed_by_label: PLATFORM_MANAGER,
         }
