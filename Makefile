@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast assets image sbom check bench clean
+.PHONY: help setup demo test test-fast assets assets-node image sbom check bench clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ demo: setup ## Show the whole system in a box, with its live view
 
 assets: setup ## Find or build the real servers that the cluster tests need
 	$(BIN)/python -m tests.assets
+
+assets-node: setup ## The same, and what a whole node needs: kubelet, scheduler, controller manager
+	$(BIN)/python -m tests.assets --node
 
 image: setup ## Build the image without a registry (root, buildah, debootstrap); build/image.tar
 	$(BIN)/python -m tests.image

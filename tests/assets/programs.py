@@ -71,3 +71,8 @@ PROGRAMS = (
     # kubectl speaks to servers some versions apart; the tests use nothing new in it.
     _kubernetes("kubectl", ask=("version", "--client"), any_on_path=True),
 )
+
+NODE_PROGRAMS = tuple(
+    _kubernetes(name) for name in ("kube-scheduler", "kube-controller-manager", "kubelet")
+)
+"""What only the node tests run, beside all of the above."""
