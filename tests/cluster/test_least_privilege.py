@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.preflight.rights import RIGHTS
 from tests.cluster.accounts import account_kubeconfig, account_token, create_account
-from tests.cluster.admin import SECRETS, Admin, Json, item, rule
+from tests.cluster.admin import RBAC, SECRETS, Admin, Json, item, rule
 from tests.cluster.audit import AuditLog, Use
 from tests.cluster.conftest import NEEDED, require
 from tests.cluster.controlplane import ControlPlane
@@ -73,6 +73,27 @@ def removed(name: str, world: World) -> None:
     assert done.returncode == 0, done.stderr
 
 
+async def nothing_is_left(world: World) -> None:
+    """Check that removal took all of ours, and of the sessions' objects nothing."""
+    selector = f"app.kubernetes.io/name={ACCOUNT}"
+    for path in (
+        f"/apis/apps/v1/namespaces/{OWN}/deployments",
+        f"/apis/{RBAC}/v1/roles",
+        f"/apis/{RBAC}/v1/rolebindings",
+        f"/apis/{RBAC}/v1/clusterroles",
+        f"/apis/{RBAC}/v1/clusterrolebindings",
+        "/api/v1/configmaps",
+        "/api/v1/services",
+        "/api/v1/serviceaccounts",
+    ):
+        found = (await world.admin.expect("GET", path, labelSelector=selector))["items"]
+        assert [one for one in found if "deletionTimestamp" not in one["metadata"]] == []
+    for runner in world.runners:
+        secret = await world.secret(runner)
+        world.issuer.verify(await world.token(runner))
+        assert "finalizers" not in secret["metadata"]
+
+
 async def main_job(world: World, controller: Controller) -> None:
     """Let everything happen that the product asks a right for."""
     runner = world.runners[0]
@@ -121,6 +142,7 @@ class TestRights:
         assert [found for found in seen if found.status == 403] == []
         assert granted(name) - {found.use for found in seen} == NOT_YET_USED
         await asyncio.to_thread(removed, name, world)
+        await nothing_is_left(world)
 
     async def test_withhold_every_secrets_value_and_every_deletion(
         self, world: World, audit: AuditLog
