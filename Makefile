@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast assets assets-node image sbom check bench clean
+.PHONY: help setup demo test test-fast test-node assets assets-node image sbom check bench clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -44,6 +44,11 @@ test: setup ## Run every test that can run here; says what it skipped and how to
 
 test-fast: setup ## Run the unit tests alone
 	$(BIN)/python -m pytest tests/unit
+
+# The node has network, mounts and processes of its own: it reaches nothing, and nothing outlives it.
+test-node: assets-node image ## A whole node with a real kubelet (root on Linux, containerd, CNI plugins)
+	RECONCILER_NODE_TESTS=1 RECONCILER_REQUIRE_CLUSTER=1 \
+	  tests/node/enclosed.sh $(BIN)/python -m pytest tests/node
 
 check: setup ## Lint, types, layers
 	$(BIN)/ruff check .

@@ -142,6 +142,22 @@ class TestRights:
         assert remedies
         assert all("in a ClusterRole, or list the namespaces" in remedy for remedy in remedies)
 
+    async def test_each_of_two_accounts_is_asked_for_its_own_part(self, world: World) -> None:
+        project = await world.add_project()
+        await world.admin.grant("platform", rules("sessions"), namespace=project)
+        await world.admin.grant("rival", rules("own"), namespace=OWN)
+        token_file = world.folder / "project-token"
+        token_file.write_text(world.control_plane.token_for("platform"))
+        kubeconfig = world.control_plane.kubeconfig(world.folder / "own", user="rival")
+        environment = world.environment(
+            KUBECONFIG=str(kubeconfig),
+            PROJECT_KUBE_TOKEN_FILE=str(token_file),
+            RECONCILER_NAMESPACES=project,
+        )
+        await settled(environment, 0)
+        without = {name: environment[name] for name in environment if "TOKEN_FILE" not in name}
+        assert "cannot see which sessions live" in str(await settled(without, 3))
+
     async def test_what_is_held_beyond_need_is_noted_and_no_fault(self, world: World) -> None:
         project = await world.add_project()
         code, found = await examined(world.environment(RECONCILER_NAMESPACES=project))

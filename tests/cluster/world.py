@@ -73,6 +73,7 @@ class World:
         session_id: str = "",
         token: str = "obviously-fake-old-token",
         with_secret: bool = True,
+        with_pod: bool = True,
         known: bool = True,
         namespace: str = "",
         **labels: str,
@@ -88,9 +89,10 @@ class World:
             self.platform.add_session(session_id, project)
         if with_secret:
             await self.add_secret(runner, token)
-        await self.admin.create_pod(
-            namespace, runner.pod, labels=self.labels(runner) | labels, secret=runner.secret
-        )
+        if with_pod:
+            await self.admin.create_pod(
+                namespace, runner.pod, labels=self.labels(runner) | labels, secret=runner.secret
+            )
         self.runners.append(runner)
         return runner
 
@@ -180,11 +182,16 @@ class ExpiryWatch:
 
 @asynccontextmanager
 async def open_world(
-    control_plane: ControlPlane, admin: Admin, folder: Path, *, ttl_s: float = 900.0
+    control_plane: ControlPlane,
+    admin: Admin,
+    folder: Path,
+    *,
+    ttl_s: float = 900.0,
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[World]:
     """Start an issuer and a platform beside a control plane."""
     async with (
-        Issuer(ttl_s=ttl_s) as issuer,
-        LabPlatform(lambda token: bool(issuer.verify(token))) as platform,
+        Issuer(ttl_s=ttl_s, host=host) as issuer,
+        LabPlatform(lambda token: bool(issuer.verify(token)), host=host) as platform,
     ):
         yield World(admin, control_plane, issuer, platform, folder)

@@ -17,6 +17,7 @@ from tests.assets.locate import cache_dir
 SUITE = "bookworm"
 BASE = f"localhost/python-base:{SUITE}"
 IMAGE = f"localhost/runner-token-reconciler:{__version__}"
+PAUSE = "localhost/pause:1"
 NEEDED = ("buildah", "debootstrap")
 CERTIFICATES = Path("/etc/ssl/certs")
 INCLUDED = ("python3", "python3-venv", "ca-certificates")
@@ -77,6 +78,18 @@ def build(archive: Path, say: Say) -> Built:
         _buildah("rmi", "--prune")  # what this build's tag was taken from
         _buildah("push", "--quiet", IMAGE, f"docker-archive:{archive}:{IMAGE}")
         return Built(archive, _size(IMAGE), _size(BASE))
+
+
+def build_pause(archive: Path) -> None:
+    """Write an image that sleeps, for the sandboxes of pods: our own files, another command."""
+    container = _buildah("from", "--pull-never", IMAGE).strip()
+    try:
+        _buildah("config", '--entrypoint=["/bin/sleep", "infinity"]', "--cmd=", container)
+        _buildah("commit", "--quiet", container, PAUSE)
+    finally:
+        _buildah("rm", container)
+    archive.unlink(missing_ok=True)
+    _buildah("push", "--quiet", PAUSE, f"docker-archive:{archive}:{PAUSE}")
 
 
 def config_of(image: str = IMAGE) -> dict[str, Any]:
