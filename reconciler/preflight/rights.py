@@ -44,7 +44,7 @@ RIGHTS = (
     Right("secrets", ("create",), "bring back a Secret that was deleted"),
     Right("events", ("create", "patch"), "say on a pod what became of its token"),
     Right("leases", ("create",), "elect a leader", _LEASES, "own"),
-    Right("leases", ("get", "watch", "patch"), "elect a leader", _LEASES, "own", LEASE),
+    Right("leases", ("list", "watch", "patch"), "elect a leader", _LEASES, "own", LEASE),
 )
 
 TOO_MUCH = (

@@ -40,8 +40,13 @@ async def run_check(environment: Mapping[str, str], *options: str) -> tuple[int,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(30):
-        out, errors = await process.communicate()
+    try:
+        async with asyncio.timeout(30):
+            out, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
     assert process.returncode is not None
     return process.returncode, out.decode(), errors.decode()
 
@@ -82,7 +87,7 @@ async def account(world: World, namespaces: list[str], **less: Any) -> dict[str,
     await world.admin.grant("reconciler", rules("own", **less), namespace=OWN)
     kubeconfig = world.control_plane.kubeconfig(world.folder / "limited", user="reconciler")
     names = ",".join(namespaces)
-    return world.environment(KUBECONFIG=str(kubeconfig), RECONCILER_NAMESPACES=names)
+    return world.environment(KUBECONFIG=str(kubeconfig), NAMESPACE=OWN, RECONCILER_NAMESPACES=names)
 
 
 async def settled(environment: Mapping[str, str], code: int) -> list[dict[str, Any]]:
@@ -151,6 +156,7 @@ class TestRights:
         kubeconfig = world.control_plane.kubeconfig(world.folder / "own", user="rival")
         environment = world.environment(
             KUBECONFIG=str(kubeconfig),
+            NAMESPACE=OWN,
             PROJECT_KUBE_TOKEN_FILE=str(token_file),
             RECONCILER_NAMESPACES=project,
         )

@@ -22,7 +22,7 @@ OWN, ACCOUNT = "ambient-code", "token-reconciler"
 USER = f"system:serviceaccount:{OWN}:{ACCOUNT}"
 
 NOT_YET_USED = {
-    Use("coordination.k8s.io", "leases", verb) for verb in ("get", "watch", "create", "patch")
+    Use("coordination.k8s.io", "leases", verb) for verb in ("list", "watch", "create", "patch")
 } | {Use("", "events", verb) for verb in ("create", "patch")}
 """Granted for leader election and Events. Whoever brings either takes it out here and lets it
 happen in `main_job`."""
@@ -60,16 +60,18 @@ async def world(audited: ControlPlane, tmp_path: Path) -> AsyncIterator[World]:
 
 def installed(name: str, world: World) -> None:
     """Install an overlay as a person does."""
-    config = world.control_plane.kubeconfig(world.folder / "admin")
-    done = kubectl("apply", "-k", str(MANIFESTS / "overlays" / name), kubeconfig=config)
-    assert done.returncode == 0, done.stderr
+    as_admin(world, "apply", "-k", str(MANIFESTS / "overlays" / name))
 
 
 def removed(name: str, world: World) -> None:
+    """Remove it as docs/install.md says."""
+    as_admin(world, "delete", "--wait=false", "-k", str(MANIFESTS / "overlays" / name))
+    as_admin(world, "delete", "lease", "-n", OWN, ACCOUNT, "--ignore-not-found")
+
+
+def as_admin(world: World, *arguments: str) -> None:
     config = world.control_plane.kubeconfig(world.folder / "admin")
-    done = kubectl(
-        "delete", "--wait=false", "-k", str(MANIFESTS / "overlays" / name), kubeconfig=config
-    )
+    done = kubectl(*arguments, kubeconfig=config)
     assert done.returncode == 0, done.stderr
 
 
@@ -132,6 +134,7 @@ class TestRights:
         settings = only(overlay(name), "ConfigMap")["data"]
         environment = world.environment(
             KUBECONFIG=str(await account_kubeconfig(world, OWN, ACCOUNT)),
+            NAMESPACE=OWN,
             RECONCILER_NAMESPACES=settings.get("RECONCILER_NAMESPACES", ""),
         )
         audit.forget()
@@ -207,6 +210,7 @@ class TestTwoAccounts:
         settings = only(overlay("mpp"), "ConfigMap")["data"]
         environment = world.environment(
             KUBECONFIG=str(await account_kubeconfig(world, own, ACCOUNT)),
+            NAMESPACE=own,
             PROJECT_KUBE_TOKEN_FILE=str(token_file),
             PLATFORM_MODE=settings["PLATFORM_MODE"],
             RECONCILER_NAMESPACES=settings["RECONCILER_NAMESPACES"],
