@@ -2,8 +2,8 @@
 #
 # Both bases need the same python3 (3.11 or newer) at the same path; the second one needs nothing
 # else but CA certificates: no shell, no package manager, no writable file.
-ARG BUILD_BASE=docker.io/library/python:3.13-slim-bookworm
-ARG RUN_BASE=docker.io/library/python:3.13-slim-bookworm
+ARG BUILD_BASE=python:3.13-slim-bookworm
+ARG RUN_BASE=python:3.13-slim-bookworm
 
 FROM ${BUILD_BASE} AS build
 ARG UV_VERSION=0.13.9
