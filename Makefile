@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast assets check bench clean
+.PHONY: help setup demo test test-fast test-node assets assets-node image sbom check bench clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -28,11 +28,27 @@ demo: setup ## Show the whole system in a box, with its live view
 assets: setup ## Find or build the real servers that the cluster tests need
 	$(BIN)/python -m tests.assets
 
+assets-node: setup ## The same, and what a whole node needs: kubelet, scheduler, controller manager
+	$(BIN)/python -m tests.assets --node
+
+image: setup ## Build the image without a registry (root, buildah, debootstrap); build/image.tar
+	$(BIN)/python -m tests.image
+
+sbom: setup ## List what the image's packages are, from the lock file; build/sbom.cdx.json
+	@mkdir -p build
+	$(BIN)/uv export --quiet --preview-features sbom-export --format cyclonedx1.5 --frozen --no-dev \
+	  --output-file build/sbom.cdx.json
+
 test: setup ## Run every test that can run here; says what it skipped and how to get it
 	$(BIN)/python -m pytest
 
 test-fast: setup ## Run the unit tests alone
 	$(BIN)/python -m pytest tests/unit
+
+# The node has network, mounts and processes of its own: it reaches nothing, and nothing outlives it.
+test-node: assets-node image ## A whole node with a real kubelet (root on Linux, containerd, CNI plugins)
+	RECONCILER_NODE_TESTS=1 RECONCILER_REQUIRE_CLUSTER=1 \
+	  tests/node/enclosed.sh $(BIN)/python -m pytest tests/node
 
 check: setup ## Lint, types, layers
 	$(BIN)/ruff check .

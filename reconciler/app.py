@@ -8,13 +8,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from functools import partial
 from random import Random
 from typing import Any
 from uuid import uuid4
 
 import structlog
-from pydantic import SecretStr
 
 from reconciler import __version__
 from reconciler.breaker import Breaker
@@ -22,18 +21,18 @@ from reconciler.clock import Clock, SystemClock
 from reconciler.control.controller import Controller, Options, Ports
 from reconciler.control.seal import Seal
 from reconciler.election import Election
-from reconciler.errors import IssuerError, SettingsError
 from reconciler.http import open_session
 from reconciler.kube.client import HttpKube
 from reconciler.kube.credentials import find_credentials
 from reconciler.leader.identity import Identity
 from reconciler.observe.health import serve_health
 from reconciler.observe.logs import configure_logs
+from reconciler.parts import client_secret, static_source, static_token, token_endpoint
 from reconciler.platform.client import Bearer, PlatformClient
+from reconciler.preflight import surroundings
 from reconciler.settings import Settings
 from reconciler.telemetry import Telemetry, open_telemetry
 from reconciler.tokens.issuer_time import IssuerTime
-from reconciler.tokens.oidc import Credentials, TokenEndpoint
 from reconciler.tokens.source import OidcSource, StaticSource, TokenSource
 
 log = structlog.get_logger()
@@ -72,7 +71,13 @@ async def _run(settings: Settings) -> None:
                 scrape=telemetry.scrape,
             )
         )
-        log.info("started", version=__version__, replica=settings.replica)
+        log.info(
+            "started",
+            version=__version__,
+            replica=settings.replica,
+            **surroundings.described(settings),
+        )
+        surroundings.warn(settings)
         await controller.run(stop)
     log.info("stopped", writes_refused=controller.writes_refused)
 
@@ -88,20 +93,12 @@ async def build(
     breakers = [Breaker(name, clock, random) for name in ("kube", "platform", "issuer")]
     kube_breaker, platform_breaker, issuer_breaker = breakers
     issuer_time = IssuerTime(clock)
-    secret = _Secret(settings.oidc_client_secret, settings.oidc_client_secret_file)
-    static = _Secret(settings.api_token, settings.api_token_file)
     async with AsyncExitStack() as stack:
         source: TokenSource
         upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
         if settings.is_oidc:
             session = await stack.enter_async_context(open_session(settings.oidc_token_url))
-            endpoint = TokenEndpoint(
-                settings.oidc_token_url,
-                session=session,
-                credentials=_credentials(settings, secret),
-                clock=clock,
-                limit_s=settings.issuer_limit_s,
-            )
+            endpoint = token_endpoint(settings, session, clock)
             source = oidc = OidcSource(
                 telemetry.watch_mint(endpoint.ask),
                 clock=clock,
@@ -110,9 +107,9 @@ async def build(
                 random=random,
             )
             stack.push_async_callback(oidc.close)
-            upkeep = (oidc.keep_spare,)
+            upkeep = (oidc.keep_spare, partial(surroundings.watch_clock, issuer_time))
         else:
-            source = _static_source(static, clock)
+            source = static_source(settings, clock)
         session = await stack.enter_async_context(open_session(settings.api_server_url))
         platform = PlatformClient(
             session,
@@ -153,17 +150,11 @@ async def build(
             tracer=telemetry.tracer,
             witnesses=telemetry.witnesses,
         )
-        seal = Seal((secret if settings.is_oidc else static).read())
+        keyed = client_secret if settings.is_oidc else static_token
+        seal = Seal(keyed(settings).read())
         controller = Controller(ports, _options(settings, seal, static=_is_endless(source)))
         election.warm = lambda: not controller.not_ready()
         yield controller
-
-
-def _static_source(static: "_Secret", clock: Clock) -> StaticSource:
-    try:
-        return StaticSource(static.read(), clock)
-    except IssuerError as error:
-        raise SettingsError(f"AMBIENT_API_TOKEN: {error}") from None
 
 
 def _is_endless(source: TokenSource) -> bool:
@@ -198,11 +189,6 @@ def _freeze_memory() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
-def _credentials(settings: Settings, secret: "_Secret") -> Callable[[], Credentials]:
-    client_id = _Secret(SecretStr(settings.oidc_client_id), settings.oidc_client_id_file)
-    return lambda: Credentials(client_id.read(), secret.read())
-
-
 def _bearer(source: TokenSource, clock: Clock) -> Bearer:
     """Show the platform the token that the runners get; a refused one is minted anew, in time."""
     forced_at = -FORCE_S
@@ -215,26 +201,6 @@ def _bearer(source: TokenSource, clock: Clock) -> Bearer:
         return (await source.get(min_remaining=BEARER_REMAINING)).reveal()
 
     return bearer
-
-
-class _Secret:
-    """A value from the environment, or from a file that is read for every use."""
-
-    def __init__(self, value: SecretStr | None, file: Path | None) -> None:
-        self._value = value
-        self._file = file
-
-    def read(self) -> str:
-        """Return the value; raises `SettingsError` if its file cannot be read or is empty."""
-        if self._file is None:
-            return self._value.get_secret_value() if self._value else ""
-        try:
-            value = self._file.read_text().strip()
-        except OSError as error:
-            raise SettingsError(f"{self._file}: {error.strerror}") from None
-        if not value:
-            raise SettingsError(f"{self._file} is empty")
-        return value
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

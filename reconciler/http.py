@@ -1,11 +1,13 @@
-"""What every HTTP client of ours shares: which proxy, which CAs, no surprises from the machine."""
+"""What our HTTP clients share: which proxy, which CAs, which words for what went wrong."""
 
+import os
 import ssl
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 SERVICE_CA = Path("/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt")
 """A cluster's own CA for its services, trusted beside the system's, as the replaced loop did."""
@@ -34,3 +36,53 @@ def _trust() -> ssl.SSLContext:
     if SERVICE_CA.is_file():
         tls.load_verify_locations(SERVICE_CA)
     return tls
+
+
+def has_system_trust() -> bool:
+    """Return whether this machine, or image, has any CA certificate of its own."""
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile and Path(paths.cafile).stat().st_size:
+        return True
+    return bool(paths.capath) and any(Path(paths.capath).iterdir())
+
+
+def problem_of(error: Exception, *, system_trust: bool = False) -> str:
+    """Return our words for what a request raised; its own may hold headers or what a peer sent.
+
+    Args:
+        system_trust: The peer was verified by the system's CAs, so their absence is the cause.
+    """
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return f"the name {error.host} did not resolve"
+        case aiohttp.ClientConnectorCertificateError():
+            cause = error.certificate_error
+            words = getattr(cause, "verify_message", "") or type(cause).__name__
+            absent = system_trust and not has_system_trust()
+            return f"TLS failed ({words}{'; no CA certificates are installed' if absent else ''})"
+        case aiohttp.ClientSSLError():
+            return f"TLS failed ({getattr(error.os_error, 'reason', None) or 'handshake'})"
+        case aiohttp.ClientProxyConnectionError():
+            return f"the proxy {error.host}:{error.port} cannot be reached"
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy answered {error.status}"
+        case aiohttp.ClientConnectorError():
+            return f"cannot connect to {error.host}:{error.port} ({_name(error.os_error)})"
+        case aiohttp.ServerDisconnectedError():
+            return "the connection was closed before an answer"
+        case aiohttp.ClientPayloadError():
+            return "the connection was closed in the middle of an answer, or it is unreadable"
+        case aiohttp.ClientResponseError() | HttpProcessingError():
+            return "the answer is not HTTP"
+        case TimeoutError():
+            return "no answer in time"
+        case aiohttp.InvalidURL() | ValueError():
+            return "the address, the proxy or a header is not usable"
+        case OSError():
+            return _name(error)
+    return f"the connection failed ({type(error).__name__})"
+
+
+def _name(error: OSError) -> str:
+    """Return the system's words for `error`; asyncio's own are addresses and repeat themselves."""
+    return os.strerror(error.errno) if error.errno else type(error).__name__

@@ -36,7 +36,7 @@ def _http_url(value: str) -> str:
 
 def _existing_file(value: Path) -> Path:
     if not value.is_file():
-        raise ValueError("names no readable file")
+        raise ValueError(f"names a file that is not there: {value}")
     return value
 
 

@@ -53,6 +53,18 @@ def run() -> None:
     run_controller()
 
 
+@app.command()
+def check(
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="text|json", help="How to print it.")
+    ] = "text",
+) -> None:
+    """Ask whether rights, issuer, platform and clock are as `run` needs them; exit 3 if not."""
+    from reconciler.cli.check import run_check
+
+    raise typer.Exit(run_check(output=output))
+
+
 Sessions = Annotated[int, typer.Option(min=1, max=10_000, help="Sessions at the start.")]
 TokenTtl = Annotated[float, typer.Option(min=5, metavar="S", help="Life of a token, seconds.")]
 Delay = Annotated[

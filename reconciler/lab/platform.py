@@ -67,13 +67,19 @@ class PlatformFaults:
 
 
 class LabPlatform:
-    """Serves on a free loopback port while entered; everything else is plain method calls.
+    """Serves on a free port while entered; everything else is plain method calls.
 
     Args:
         verify: Asked for every request's token; None accepts all, a missing one too.
     """
 
-    def __init__(self, verify: Verify | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        verify: Verify | None = None,
+        *,
+        clock: Clock | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self.faults = PlatformFaults()
         self.requests: Counter[str] = Counter()
         """Requests that arrived, by method and path below the API's, refused ones too."""
@@ -82,6 +88,7 @@ class LabPlatform:
         self._clock = clock or SystemClock()
         self._projects: dict[str, Row] = {}
         self._sessions: dict[str, Row] = {}
+        self._host = host
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> "LabPlatform":
@@ -96,9 +103,9 @@ class LabPlatform:
             app, access_log=None, shutdown_timeout=0.5, handler_cancellation=True
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, self._host, 0)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.url = f"http://{self._host}:{self._runner.addresses[0][1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

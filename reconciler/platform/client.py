@@ -20,6 +20,7 @@ from reconciler.errors import (
     TokenUnusable,
     WireError,
 )
+from reconciler.http import problem_of
 from reconciler.platform.answers import Answer, error_code, error_of, parse_retry_after
 from reconciler.platform.models import RUNNING, Page, Project, Session, T, decode
 from reconciler.platform.pages import SIZE, Listing, Query, read
@@ -205,7 +206,7 @@ class PlatformClient:
         except TimeoutError:
             failure = f"no answer within {self._limit_s:g} s"
         except (aiohttp.ClientError, OSError) as error:
-            failure = f"no answer, {type(error).__name__}"
+            failure = problem_of(error, system_trust=True)
         # Raised here and not while handling: an error of aiohttp may carry the request's headers,
         # and as our error's context it would reach a log.
         unavailable = PlatformUnavailable(f"{what}: {failure}")

@@ -1,7 +1,6 @@
 """The one request to the issuer: client credentials for a token, within a time limit."""
 
 import asyncio
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,6 +11,7 @@ import aiohttp
 from reconciler.clock import Clock
 from reconciler.errors import IssuerRefused, IssuerUnavailable, SettingsError
 from reconciler.headers import parse_date, parse_retry_after
+from reconciler.http import problem_of
 from reconciler.tokens.answers import Answer, grant_of, is_success, wants_other_style
 from reconciler.tokens.grant import Grant
 from reconciler.trace import step, traceparent
@@ -177,14 +177,14 @@ def _basic(credentials: Credentials) -> str:
 
 def _why(error: Exception) -> tuple[str, str]:
     """Return a reason and a sentence, both ours; the error's own text is not repeated."""
+    why = problem_of(error, system_trust=True)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "dns", "its host name cannot be resolved"
+        return "dns", why
     if isinstance(error, aiohttp.ClientSSLError):
-        return "tls", f"TLS failed ({type(error).__name__})"
-    number = getattr(error, "errno", None)
-    if isinstance(number, int) and number > 0:
-        return "connection", f"no connection ({os.strerror(number)})"
-    return "connection", f"the connection broke ({type(error).__name__})"
+        return "tls", why
+    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+        return "proxy", why
+    return "connection", why
 
 
 def _shown(url: str) -> str:

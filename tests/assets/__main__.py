@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 
 from tests.assets import build, locate
-from tests.assets.programs import PROGRAMS, Program
+from tests.assets.programs import NODE_PROGRAMS, PROGRAMS, Program
 
 
 def main() -> int:
@@ -17,10 +17,14 @@ def main() -> int:
     parser.add_argument(
         "--print", action="store_true", help="print `name path` lines and build nothing"
     )
+    parser.add_argument(
+        "--node", action="store_true", help="what a whole node needs as well, minutes more"
+    )
     arguments = parser.parse_args()
+    programs = PROGRAMS + NODE_PROGRAMS if arguments.node else PROGRAMS
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return _print() if arguments.print else _provide()
+        return _print(programs) if arguments.print else _provide(programs)
     except build.BuildError as error:
         _say(str(error))
         return 1
@@ -29,10 +33,10 @@ def main() -> int:
         return 130
 
 
-def _print() -> int:
+def _print(programs: tuple[Program, ...]) -> int:
     """Print what is there, one `name path` a line; what is missing goes to stderr."""
     missing: list[str] = []
-    for program in PROGRAMS:
+    for program in programs:
         found = _search(program)
         if found is None:
             missing.append(f"{program.name} {program.version}")
@@ -43,8 +47,8 @@ def _print() -> int:
     return 1 if missing else 0
 
 
-def _provide() -> int:
-    for program in PROGRAMS:
+def _provide(programs: tuple[Program, ...]) -> int:
+    for program in programs:
         found = _search(program)
         if found is None:
             with build.sole_builder(_say):

@@ -80,3 +80,8 @@ PROGRAMS = (
         ask=("version",),
     ),
 )
+
+NODE_PROGRAMS = tuple(
+    _kubernetes(name) for name in ("kube-scheduler", "kube-controller-manager", "kubelet")
+)
+"""What only the node tests run, beside all of the above."""

@@ -3,6 +3,9 @@
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -16,16 +19,31 @@ REQUIRE = "RECONCILER_REQUIRE_CLUSTER"
 """Set to 1, it turns the skip into a failure: for CI, where a silent skip would prove nothing."""
 
 
+def require(*names: str) -> dict[str, Path]:
+    """Return the real programs, or skip the test (fail it, where `REQUIRE` says so)."""
+    binaries = _found()
+    missing = [name for name in names if name not in binaries]
+    if missing:
+        unavailable(f"no {' and no '.join(missing)}: run `make assets` to build what is missing")
+    return binaries
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip the test that calls it, or fail it where `REQUIRE` says so."""
+    if os.environ.get(REQUIRE) == "1":
+        pytest.fail(f"{reason} ({REQUIRE}=1)", pytrace=False)
+    pytest.skip(reason)
+
+
+@cache
+def _found() -> dict[str, Path]:
+    return find()
+
+
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
     """A ready control plane; a test that takes it down must bring it back."""
-    binaries = find()
-    missing = [name for name in NEEDED if name not in binaries]
-    if missing:
-        reason = f"no {' and no '.join(missing)}: run `make assets` to build what is missing"
-        if os.environ.get(REQUIRE) == "1":
-            pytest.fail(f"{reason} ({REQUIRE}=1)", pytrace=False)
-        pytest.skip(reason)
+    binaries = require(*NEEDED)
     with ControlPlane(binaries) as running:
         yield running
 

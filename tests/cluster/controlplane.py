@@ -13,7 +13,7 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +23,8 @@ from tests.cluster.process import Server, ServerError
 
 READY_LIMIT_S = 50.0
 """Ready 3.5 s after start on an idle machine; builds and other tests may run beside us."""
+
+HTTPS = 443
 
 POLL_S = 0.05
 ASK_LIMIT_S = 5.0
@@ -41,6 +43,8 @@ class ControlPlane:
         binaries: Name -> path, as `tests.assets.find` returns it.
         flags: More kube-apiserver flags; a later flag overrides an earlier one.
         ready_limit_s: Longest wait for each start.
+        node_addresses: Serve a node as well: on these addresses of this machine, at port 443, with
+            ServiceAccounts demanded of every pod. For a network namespace of its own only.
     """
 
     def __init__(
@@ -49,13 +53,15 @@ class ControlPlane:
         *,
         flags: Iterable[str] = (),
         ready_limit_s: float = READY_LIMIT_S,
+        node_addresses: Sequence[str] = (),
     ) -> None:
         self.binaries = binaries
+        self._node_addresses = node_addresses
         self._flags = list(flags)
         self._ready_limit_s = ready_limit_s
         # Short, as unix sockets live in it and their paths end at 107 bytes.
         self._folder = Path(tempfile.mkdtemp(prefix="cp-"))
-        self._credentials = Credentials(self._folder)
+        self._credentials = Credentials(self._folder, node_addresses)
         self._trust = ssl.create_default_context(cafile=str(self.ca_file))
         self._etcd = self._etcd_server()
         self._port = 0
@@ -80,6 +86,11 @@ class ControlPlane:
     def url(self) -> str:
         """`https://127.0.0.1:PORT`; stays the same until `stop`."""
         return f"https://127.0.0.1:{self._port}"
+
+    @property
+    def account_key(self) -> Path:
+        """PEM file of the key that signs ServiceAccount tokens."""
+        return self._credentials.account_key
 
     @property
     def ca_file(self) -> Path:
@@ -185,7 +196,7 @@ class ControlPlane:
     def _start_on_free_port(self) -> None:
         """Start the API server on a port that was free just now; on another if we lost the race."""
         for attempt in range(1, PORT_TRIES + 1):
-            self._port = _free_port()
+            self._port = HTTPS if self._node_addresses else _free_port()
             server = self._apiserver = self._apiserver_server()
             server.start()
             try:
@@ -201,7 +212,7 @@ class ControlPlane:
         command = [
             str(self.binaries["kube-apiserver"]),
             f"--etcd-servers={self._etcd_url}",
-            "--bind-address=127.0.0.1",
+            f"--bind-address={'0.0.0.0' if self._node_addresses else '127.0.0.1'}",  # noqa: S104
             # Without it the server looks for a network interface, which a sandbox may not have.
             "--advertise-address=127.0.0.1",
             "--endpoint-reconciler-type=none",
@@ -215,8 +226,8 @@ class ControlPlane:
             f"--service-account-key-file={have.account_public_key}",
             f"--service-account-signing-key-file={have.account_key}",
             "--service-cluster-ip-range=10.0.0.0/24",
-            # Nobody here makes the default ServiceAccount that it would demand of every pod.
-            "--disable-admission-plugins=ServiceAccount",
+            # Without a node nobody makes the default ServiceAccount that it would demand of pods.
+            *([] if self._node_addresses else ["--disable-admission-plugins=ServiceAccount"]),
             *self._flags,
         ]
         return Server("kube-apiserver", command, log=self._folder / "apiserver.log")

@@ -4,7 +4,7 @@ import json
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 ADMIN = "admin"
@@ -20,9 +20,13 @@ class Credentials:
 
     `serving.crt` signs itself, so it is both the server's certificate and the CA file that
     verifies it; only our server has its key. Service-account tokens have a key pair of their own.
+
+    Args:
+        addresses: More IP addresses that the certificate names, beside loopback.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, addresses: Iterable[str] = ()) -> None:
+        self._names = ",".join(("IP:127.0.0.1", "DNS:localhost", *(f"IP:{a}" for a in addresses)))
         self.serving_cert = folder / "serving.crt"
         self.serving_key = folder / "serving.key"
         self.account_key = folder / "service-account.key"
@@ -39,7 +43,7 @@ class Credentials:
         _openssl(
             "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
             "-days", "30", "-subj", "/CN=test-control-plane",
-            "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+            "-addext", f"subjectAltName={self._names}",
             "-addext", "keyUsage=critical,digitalSignature,keyCertSign",
             "-keyout", str(self.serving_key), "-out", str(self.serving_cert),
         )  # fmt: skip

@@ -87,6 +87,8 @@ async def test_a_namespace_without_rights_costs_only_itself(world: World) -> Non
         rule("secrets", "list", "watch", "patch", "create"),
     ]
     await world.admin.grant("reconciler", rules, namespace=allowed.namespace)
+    lease = rule("leases", "list", "watch", "create", "patch", group="coordination.k8s.io")
+    await world.admin.grant("reconciler", [lease], namespace=world.home)
     kubeconfig = world.control_plane.kubeconfig(world.folder / "limited", user="reconciler")
     async with running(world.environment(KUBECONFIG=str(kubeconfig))) as controller:
         await is_refreshed(controller, allowed)
@@ -152,3 +154,34 @@ async def test_sessions_that_the_platform_names_oddly_are_said_once(world: World
         await controller.wait_for_event("startup_resync_finished")
         assert await controller.terminate() == 0
     assert "Traceback" not in "".join(controller.text)
+
+
+async def test_the_first_lines_name_what_the_surroundings_do_wrong(world: World) -> None:
+    project = await world.add_project()
+    await world.add(project)
+    world.issuer.faults.clock_offset_s = 3600.0
+    environment = world.environment() | {
+        "HTTP_PROXY": f"http://fake-user:fake-word@{world.issuer.url.removeprefix('http://')}",
+        "NO_PROXY": "127.0.0.1",
+        "AMBIENT_API_SERVER_URL": "http://platform.invalid:8000",
+    }
+    async with running(environment) as controller:
+        await controller.wait_for_event("clock_off")
+        assert await controller.terminate() == 0
+    [started] = controller.events("started")
+    assert started["issuer"] == world.issuer.token_url
+    assert "issuer_proxy" not in started
+    assert started["platform_proxy"] == world.issuer.url.removeprefix("http://")
+    [off] = controller.events("clock_off")
+    assert 3595 < off["skew_s"] < 3605
+    assert "fake-word" not in "".join(controller.text)
+
+
+async def test_an_image_without_ca_certificates_is_named(world: World) -> None:
+    environment = world.environment(OIDC_TOKEN_URL=f"{world.control_plane.url}/token")
+    bare = {"SSL_CERT_FILE": "/dev/null", "SSL_CERT_DIR": "/nowhere"}
+    async with running(environment | bare) as controller:
+        await controller.wait_for_event("no_ca_certificates")
+        await controller.wait_for_event("platform_not_listed")
+    [line] = controller.events("platform_not_listed")[:1]
+    assert "no CA certificates are installed" in line["error"]

@@ -30,6 +30,8 @@ class Runner:
     namespace: str
     secret: str
     pod: str
+    project: str = ""
+    """Where it is not called like the namespace."""
 
 
 @dataclass
@@ -79,20 +81,26 @@ class World:
         session_id: str = "",
         token: str = "obviously-fake-old-token",
         with_secret: bool = True,
+        with_pod: bool = True,
         known: bool = True,
+        namespace: str = "",
         **labels: str,
     ) -> Runner:
         """Make a running session: the platform's row, its Secret and its pod, in that order."""
         session_id = session_id or f"2Ab{secrets.token_hex(12)}"
         name = session_id[:40].lower()
-        runner = Runner(session_id, project, f"session-{name}-creds", f"session-{name}-runner")
+        namespace = namespace or project
+        runner = Runner(
+            session_id, namespace, f"session-{name}-creds", f"session-{name}-runner", project
+        )
         if known:
             self.platform.add_session(session_id, project)
         if with_secret:
             await self.add_secret(runner, token)
-        await self.admin.create_pod(
-            project, runner.pod, labels=self.labels(runner) | labels, secret=runner.secret
-        )
+        if with_pod:
+            await self.admin.create_pod(
+                namespace, runner.pod, labels=self.labels(runner) | labels, secret=runner.secret
+            )
         self.runners.append(runner)
         return runner
 
@@ -107,7 +115,7 @@ class World:
     def labels(self, runner: Runner) -> dict[str, str]:
         return {
             NAMES.session_id: runner.session_id,
-            NAMES.project_id: runner.namespace,
+            NAMES.project_id: runner.project or runner.namespace,
             NAMES.managed: "true",
             NAMES.managed_by_label: PLATFORM_MANAGER,
         }
@@ -182,12 +190,17 @@ class ExpiryWatch:
 
 @asynccontextmanager
 async def open_world(
-    control_plane: ControlPlane, admin: Admin, folder: Path, *, ttl_s: float = 900.0
+    control_plane: ControlPlane,
+    admin: Admin,
+    folder: Path,
+    *,
+    ttl_s: float = 900.0,
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[World]:
     """Start an issuer and a platform beside a control plane."""
     async with (
-        Issuer(ttl_s=ttl_s) as issuer,
-        LabPlatform(lambda token: bool(issuer.verify(token))) as platform,
+        Issuer(ttl_s=ttl_s, host=host) as issuer,
+        LabPlatform(lambda token: bool(issuer.verify(token)), host=host) as platform,
     ):
         home = f"reconciler-{secrets.token_hex(4)}"
         await admin.create_namespace(home)

@@ -1,0 +1,49 @@
+"""`reconciler check`: is everything there that `reconciler run` will need?"""
+
+import asyncio
+from collections.abc import Iterable
+
+import msgspec
+import typer
+
+from reconciler.clock import SystemClock
+from reconciler.errors import SettingsError
+from reconciler.observe.logs import configure_logs
+from reconciler.preflight.examine import examine
+from reconciler.preflight.verdicts import Verdict, is_missing
+from reconciler.settings import load_settings
+
+EXIT_MISSING = 3
+"""Something is missing; the words say what."""
+
+
+def run_check(*, output: str) -> int:
+    """Print what was found and return the exit code; `output` is `text` or `json`."""
+    if output not in ("text", "json"):
+        raise SettingsError(f"-o {output!r}: not text or json")
+    configure_logs("error", "auto")
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        found = [Verdict("settings", "missing", line) for line in str(error).splitlines()]
+    else:
+        found = asyncio.run(examine(settings, SystemClock()))
+    missing = is_missing(found)
+    typer.echo(as_json(found) if output == "json" else as_text(found))
+    return EXIT_MISSING if missing else 0
+
+
+def as_json(found: Iterable[Verdict]) -> str:
+    """Return one object: `ok`, and `verdicts` as a list of area, level, says, remedy."""
+    listed = list(found)
+    return msgspec.json.encode({"ok": not is_missing(listed), "verdicts": listed}).decode()
+
+
+def as_text(found: Iterable[Verdict]) -> str:
+    """Return a line for each finding, and one below it where there is something to do."""
+    lines: list[str] = []
+    for verdict in found:
+        lines.append(f"{verdict.level:<8} {verdict.area:<9} {verdict.says}")
+        if verdict.remedy:
+            lines.append(f"{'':<18} -> {verdict.remedy}")
+    return "\n".join(lines)

@@ -1,0 +1,68 @@
+"""What `run` and `check` both make of the settings: values and files, the issuer, the account."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+from pydantic import SecretStr
+
+from reconciler.clock import Clock
+from reconciler.errors import IssuerError, SettingsError
+from reconciler.settings import Settings
+from reconciler.tokens.oidc import Credentials, TokenEndpoint
+from reconciler.tokens.source import StaticSource
+
+
+class Secret:
+    """A value from the environment, or from a file that is read for every use."""
+
+    def __init__(self, value: SecretStr | None, file: Path | None) -> None:
+        self._value = value
+        self._file = file
+
+    def read(self) -> str:
+        """Return the value; raises `SettingsError` if its file cannot be read or is empty."""
+        if self._file is None:
+            return self._value.get_secret_value() if self._value else ""
+        try:
+            value = self._file.read_text().strip()
+        except OSError as error:
+            raise SettingsError(f"{self._file}: {error.strerror}") from None
+        if not value:
+            raise SettingsError(f"{self._file} is empty")
+        return value
+
+
+def client_secret(settings: Settings) -> Secret:
+    return Secret(settings.oidc_client_secret, settings.oidc_client_secret_file)
+
+
+def static_token(settings: Settings) -> Secret:
+    return Secret(settings.api_token, settings.api_token_file)
+
+
+def token_endpoint(
+    settings: Settings, session: aiohttp.ClientSession, clock: Clock
+) -> TokenEndpoint:
+    """Make the one request to the issuer, with credentials that are read for each."""
+    return TokenEndpoint(
+        settings.oidc_token_url,
+        session=session,
+        credentials=_credentials(settings),
+        clock=clock,
+        limit_s=settings.issuer_limit_s,
+    )
+
+
+def static_source(settings: Settings, clock: Clock) -> StaticSource:
+    """Return the source of a token from the settings; raises `SettingsError` if it is none."""
+    try:
+        return StaticSource(static_token(settings).read(), clock)
+    except IssuerError as error:
+        raise SettingsError(f"AMBIENT_API_TOKEN: {error}") from None
+
+
+def _credentials(settings: Settings) -> Callable[[], Credentials]:
+    client_id = Secret(SecretStr(settings.oidc_client_id), settings.oidc_client_id_file)
+    secret = client_secret(settings)
+    return lambda: Credentials(client_id.read(), secret.read())

@@ -1,0 +1,153 @@
+"""Asks everybody that the controller will depend on, once, for real."""
+
+import asyncio
+from pathlib import Path
+from random import Random
+from urllib.parse import urlsplit
+
+from reconciler.breaker import Breaker
+from reconciler.clock import Clock
+from reconciler.control import renewal
+from reconciler.errors import IssuerError, IssuerRefused, RemoteError, SettingsError, WireError
+from reconciler.http import open_session
+from reconciler.kube.client import HttpKube
+from reconciler.kube.connection import Credentials
+from reconciler.kube.credentials import find_credentials
+from reconciler.parts import static_source, token_endpoint
+from reconciler.platform.client import PlatformClient
+from reconciler.preflight import verdicts
+from reconciler.preflight.review import PARALLEL, ask_all
+from reconciler.preflight.rights import TOO_MUCH, questions, used
+from reconciler.preflight.surroundings import proxy_of
+from reconciler.preflight.verdicts import Verdict
+from reconciler.settings import Settings
+from reconciler.tokens.grant import token_of
+from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.token import Token
+
+
+async def examine(settings: Settings, clock: Clock) -> list[Verdict]:
+    """Return what was found, area by area; nothing is written anywhere but to the issuer's log.
+
+    Cost: seconds; each request has the limit that the controller gives it.
+    """
+    (cluster, (issuer, token)) = await asyncio.gather(
+        _cluster(settings, clock), _issuer(settings, clock)
+    )
+    return [_settings(settings), *cluster, *issuer, await _platform(settings, clock, token)]
+
+
+def _settings(settings: Settings) -> Verdict:
+    where = ", ".join(settings.namespaces) or "all namespaces"
+    whence = settings.oidc_token_url if settings.is_oidc else "the settings"
+    return Verdict("settings", "ok", f"works in {where}; tokens from {whence}")
+
+
+async def _cluster(settings: Settings, clock: Clock) -> list[Verdict]:
+    """Ask the authorizer: for sessions as the account that works there, for the lease as our own.
+
+    With one account both are the same.
+    """
+    needed = used(touch=settings.touch, elects=settings.leader_elect, lease=settings.lease_name)
+    wanted = questions(needed, namespaces=settings.namespaces, own=settings.namespace)
+    excess = questions(TOO_MUCH, namespaces=settings.namespaces, own=settings.namespace)
+    limit_s = settings.request_limit_s
+    url = ""
+    try:
+        at_work = _account(settings, clock, settings.project_kube_token_file)
+        url = (await at_work.connection()).url
+        async with _kube(at_work, settings) as kube:
+            await kube.ready(limit_s=limit_s)
+            asks = [pair for pair in wanted if pair[0].where == "sessions"]
+            answers = await ask_all(kube, asks, limit_s=limit_s)
+            too_much = await ask_all(kube, excess, limit_s=limit_s)
+        async with _kube(_account(settings, clock, None), settings) as kube:
+            asks = [pair for pair in wanted if pair[0].where == "own"]
+            answers += await ask_all(kube, asks, limit_s=limit_s)
+    except (RemoteError, WireError, SettingsError) as error:
+        hint = "look at KUBECONFIG, or in a pod at its service account"
+        return [verdicts.of_failure("cluster", error, hint=hint, **_way(url))]
+    reached = Verdict("cluster", "ok", f"the API server at {url} answers")
+    return [
+        reached,
+        *verdicts.of_rights(answers, cluster_wide=not settings.namespaces),
+        *verdicts.of_excess(too_much),
+    ]
+
+
+async def _issuer(settings: Settings, clock: Clock) -> tuple[list[Verdict], Token | None]:
+    """Get a token as the controller will, and compare clocks by the way."""
+    issuer_time = IssuerTime(clock)
+    try:
+        if not settings.is_oidc:
+            token = await static_source(settings, clock).get(min_remaining=0.0)
+            return [_life(token, settings)], token
+        async with open_session(settings.oidc_token_url) as session:
+            grant = await token_endpoint(settings, session, clock).ask()
+        if grant.date_s is not None:
+            issuer_time.observe(grant.date_s, grant.sent_at, grant.received_at)
+        token = token_of(grant, now_s=issuer_time.now_s())
+    except (IssuerError, SettingsError) as error:
+        failure = verdicts.of_failure(
+            "issuer", error, hint=_issuer_hint(error), **_way(settings.oidc_token_url)
+        )
+        return [failure, *_clock(issuer_time)], None
+    return [_life(token, settings), *_clock(issuer_time)], token
+
+
+async def _platform(settings: Settings, clock: Clock, token: Token | None) -> Verdict:
+    """Ask for a page of running sessions with the token that the runners would get."""
+    if token is None:
+        return Verdict(
+            "platform", "missing", "not asked, without a token to show", "mend the issuer first"
+        )
+    url = settings.api_server_url
+
+    async def bearer(_: bool) -> str:
+        return token.reveal()
+
+    async with open_session(url) as session:
+        client = PlatformClient(
+            session, url, bearer, clock, Breaker("platform", clock, Random()),
+            limit_s=settings.platform_limit_s,
+        )  # fmt: skip
+        try:
+            await client.probe()
+        except RemoteError as error:
+            hint = (
+                "the platform refuses this token: do both trust the same issuer and client?"
+                if error.status in (401, 403)
+                else f"look at AMBIENT_API_SERVER_URL, which is {url}"
+            )
+            return verdicts.of_failure("platform", error, hint=hint, **_way(url))
+    return Verdict("platform", "ok", f"{url} takes the token and lists sessions")
+
+
+def _account(settings: Settings, clock: Clock, token_file: Path | None) -> Credentials:
+    return find_credentials(settings.kubeconfig, clock, token_file=token_file)
+
+
+def _kube(account: Credentials, settings: Settings) -> HttpKube:
+    return HttpKube(account, settings.names(), connections=PARALLEL)
+
+
+def _life(token: Token, settings: Settings) -> Verdict:
+    slack_s = renewal.slack_s(token.ttl_s, settings.propagation_allowance_s)
+    return verdicts.of_token(token.ttl_s, slack_s=slack_s, touch=settings.touch)
+
+
+def _clock(issuer_time: IssuerTime) -> list[Verdict]:
+    return [verdicts.of_clock(issuer_time.skew_s)] if issuer_time.observed else []
+
+
+def _issuer_hint(error: Exception) -> str:
+    if isinstance(error, SettingsError):
+        return "look at AMBIENT_API_TOKEN"
+    if isinstance(error, IssuerRefused):
+        return "look at OIDC_CLIENT_ID and OIDC_CLIENT_SECRET, and the Secret they come from"
+    return "look at OIDC_TOKEN_URL: is it the token endpoint?"
+
+
+def _way(url: str) -> dict[str, str]:
+    """Return the proxy on the way to `url`, without a password, and the host behind it."""
+    return {"proxy": proxy_of(url), "host": urlsplit(url).hostname or ""}

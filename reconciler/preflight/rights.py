@@ -1,0 +1,102 @@
+"""Every right that the product uses, and the RBAC rule that grants it (pure).
+
+The manifests grant exactly this, and a test on a real API server finds each of them used.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Where = Literal["sessions", "own"]
+"""In the namespaces of the sessions, or in the one that we run in."""
+
+LEASE = "token-reconciler"
+"""Default name of the lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Verbs on one kind.
+
+    Args:
+        why: What cannot be done without it, as the end of "cannot ...".
+        where: Whose namespace.
+        name: The one object that it is limited to, or "".
+    """
+
+    resource: str
+    verbs: tuple[str, ...]
+    why: str
+    group: str = ""
+    where: Where = "sessions"
+    name: str = ""
+
+
+TOUCH = Right("pods", ("patch",), "bring a token into a running pod before the kubelet's next look")
+
+_LEASES = "coordination.k8s.io"
+
+RIGHTS = (
+    Right("pods", ("list", "watch"), "see which sessions live"),
+    TOUCH,
+    Right("secrets", ("list", "watch"), "see which token dies when, from metadata alone"),
+    Right("secrets", ("patch",), "write a token"),
+    Right("secrets", ("create",), "bring back a Secret that was deleted"),
+    Right("events", ("create", "patch"), "say on a pod what became of its token"),
+    Right("leases", ("create",), "elect a leader", _LEASES, "own"),
+    Right("leases", ("list", "watch", "patch"), "elect a leader", _LEASES, "own", LEASE),
+)
+
+TOO_MUCH = (
+    Right("secrets", ("get", "delete"), ""),
+    Right("pods", ("create", "delete"), ""),
+)
+"""What a security review would ask about: never used, so better not held."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ask:
+    """One question to the authorizer; `namespace` "" asks about all of them."""
+
+    namespace: str
+    group: str
+    resource: str
+    verb: str
+    name: str = ""
+
+
+def used(*, touch: bool, elects: bool, lease: str) -> list[Right]:
+    """Return the rights that a replica needs under its settings."""
+    return [
+        replace(right, name=lease) if right.name else right
+        for right in RIGHTS
+        if (touch or right is not TOUCH) and (elects or right.group != _LEASES)
+    ]
+
+
+def questions(
+    rights: Iterable[Right], *, namespaces: Iterable[str], own: str
+) -> list[tuple[Right, Ask]]:
+    """Return what to ask for each right.
+
+    Args:
+        namespaces: Of the sessions; none = all, through a ClusterRole.
+        own: Our own namespace.
+    """
+    of_sessions = tuple(namespaces) or ("",)
+    return [
+        (right, Ask(namespace, right.group, right.resource, verb, right.name))
+        for right in rights
+        for namespace in (of_sessions if right.where == "sessions" else (own,))
+        for verb in right.verbs
+    ]
+
+
+def rule(asks: Iterable[Ask]) -> str:
+    """Return the RBAC rule, one line of YAML, that grants questions about one kind."""
+    sorted_asks = sorted(asks)
+    first = sorted_asks[0]
+    verbs = ", ".join(dict.fromkeys(ask.verb for ask in sorted_asks))
+    group = first.group or '""'
+    named = f", resourceNames: [{first.name}]" if first.name else ""
+    return f"{{apiGroups: [{group}], resources: [{first.resource}]{named}, verbs: [{verbs}]}}"

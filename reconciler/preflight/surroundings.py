@@ -1,0 +1,52 @@
+"""What the log says of the surroundings, so that its first lines name what a failure comes from."""
+
+import asyncio
+from urllib.parse import urlsplit
+
+import structlog
+
+from reconciler.http import environment_proxy, has_system_trust
+from reconciler.preflight import verdicts
+from reconciler.settings import Settings
+from reconciler.tokens.issuer_time import IssuerTime
+
+log = structlog.get_logger()
+
+LOOK_S = 1.0
+"""Between looks for the issuer's first answer: it costs nothing, and the log's start is read."""
+
+AGAIN_S = 3600.0
+"""A clock that drifts does so in hours."""
+
+
+def proxy_of(url: str) -> str:
+    """Return `host:port` of the proxy that the environment gives for `url`, "" for none."""
+    proxy = environment_proxy(url) if url else None
+    return urlsplit(proxy).netloc.rpartition("@")[2] if proxy else ""
+
+
+def described(settings: Settings) -> dict[str, str]:
+    """Return what the first log line says of the way out; proxies only where there are any."""
+    ends = {"platform": settings.api_server_url}
+    if settings.is_oidc:
+        ends["issuer"] = settings.oidc_token_url
+    proxies = {f"{name}_proxy": proxy_of(url) for name, url in ends.items()}
+    return ends | {name: proxy for name, proxy in proxies.items() if proxy}
+
+
+def warn(settings: Settings) -> None:
+    """Say what will fail for certain."""
+    urls = (settings.api_server_url, settings.oidc_token_url if settings.is_oidc else "")
+    if any(url.startswith("https:") for url in urls) and not has_system_trust():
+        log.warning("no_ca_certificates", why="no CA is known that could vouch for https")
+
+
+async def watch_clock(issuer_time: IssuerTime) -> None:
+    """Run for ever: say it when this machine's clock and the issuer's are apart."""
+    while True:
+        while not issuer_time.observed:
+            await asyncio.sleep(LOOK_S)
+        verdict = verdicts.of_clock(issuer_time.skew_s)
+        if verdict.level != "ok":
+            log.warning("clock_off", skew_s=round(issuer_time.skew_s, 1), why=verdict.says)
+        await asyncio.sleep(AGAIN_S)

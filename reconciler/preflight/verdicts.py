@@ -1,0 +1,148 @@
+"""What an examination found, in words a platform engineer can act on (pure)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from reconciler.preflight.rights import Ask, Right, rule
+
+Area = Literal["settings", "cluster", "rights", "issuer", "clock", "platform"]
+Level = Literal["ok", "note", "missing"]
+
+SKEW_NOTED_S = 5.0
+SKEW_LIMIT_S = 60.0
+"""Beyond it the API server refuses projected account tokens. Source: go-jose, DefaultLeeway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One finding.
+
+    Args:
+        level: `missing` stops the product from doing its work; `note` does not.
+        remedy: What to do about it, "" where there is nothing to do.
+    """
+
+    area: Area
+    level: Level
+    says: str
+    remedy: str = ""
+
+
+Answer = tuple[Right, Ask, bool]
+"""A right, the question that was asked about it, and whether it is held."""
+
+
+def of_rights(answers: Iterable[Answer], *, cluster_wide: bool) -> list[Verdict]:
+    """Say which rights are missing, kind by kind, with the rule that grants them."""
+    asked = list(answers)
+    missing = [(right, ask) for right, ask, held in asked if not held]
+    if not missing:
+        count = len(asked)
+        return [Verdict("rights", "ok", f"all {count} that are used are held")]
+    return [
+        _missing([ask for _, ask in group], _reasons(group), cluster_wide=cluster_wide)
+        for group in _grouped(missing)
+    ]
+
+
+def of_excess(answers: Iterable[Answer]) -> list[Verdict]:
+    """Name what is held and never used."""
+    held = [(right, ask) for right, ask, is_held in answers if is_held]
+    return [
+        Verdict(
+            "rights",
+            "note",
+            f"the account may also {_verbs(ask for _, ask in group)} {group[0][1].resource}"
+            f" {_place(group[0][1])}, which is never used",
+            "take it away, unless another program shares the account",
+        )
+        for group in _grouped(held)
+    ]
+
+
+def of_clock(skew_s: float) -> Verdict:
+    """Judge the issuer's time less ours, seconds."""
+    way = "behind" if skew_s > 0 else "ahead of"
+    says = f"this machine's clock is {abs(skew_s):.0f} s {way} the issuer's"
+    if abs(skew_s) > SKEW_LIMIT_S:
+        return Verdict("clock", "missing", says, "let the node keep its time (NTP)")
+    if abs(skew_s) > SKEW_NOTED_S:
+        return Verdict(
+            "clock", "note", f"{says}; deadlines follow the issuer's", "let the node keep its time"
+        )
+    return Verdict("clock", "ok", f"within {SKEW_NOTED_S:.0f} s of the issuer's")
+
+
+def of_token(ttl_s: float, *, slack_s: float, touch: bool) -> Verdict:
+    """Judge a token's life against the kubelet's delay.
+
+    Args:
+        slack_s: What a fault may last before a token dies, by the kubelet's own pace.
+    """
+    if ttl_s == float("inf"):
+        return Verdict("issuer", "note", "the token never expires, as far as can be seen")
+    says = f"gives tokens of {ttl_s:.0f} s"
+    if slack_s <= 0 and not touch:
+        return Verdict(
+            "issuer",
+            "missing",
+            f"{says}, which the kubelet's delay uses up",
+            "set RECONCILER_TOUCH=true, or have the issuer give longer ones",
+        )
+    return Verdict("issuer", "ok", says)
+
+
+def of_failure(
+    area: Area, error: Exception, *, hint: str, proxy: str = "", host: str = ""
+) -> Verdict:
+    """Say what went wrong with an endpoint.
+
+    Args:
+        hint: What to look at.
+        proxy: `host:port` of the proxy that the environment gives for it, or "".
+        host: The endpoint's own name, for NO_PROXY.
+    """
+    remedy = hint
+    if proxy:
+        remedy += (
+            f"; requests go through the proxy {proxy}: add {host} to NO_PROXY if they should not"
+        )
+    return Verdict(area, "missing", str(error), remedy)
+
+
+def is_missing(verdicts: Iterable[Verdict]) -> bool:
+    return any(verdict.level == "missing" for verdict in verdicts)
+
+
+def _missing(asks: Sequence[Ask], reasons: str, *, cluster_wide: bool) -> Verdict:
+    first = asks[0]
+    says = f"cannot {reasons} {_place(first)}: {_verbs(asks)} {first.resource}"
+    where = f"a Role in namespace {first.namespace}" if first.namespace else "a ClusterRole"
+    remedy = f"grant {rule(asks)} in {where}"
+    if cluster_wide and not first.namespace:
+        remedy += ", or list the namespaces in RECONCILER_NAMESPACES"
+    return Verdict("rights", "missing", says, remedy)
+
+
+def _grouped(pairs: Iterable[tuple[Right, Ask]]) -> list[list[tuple[Right, Ask]]]:
+    """Return the pairs rule by rule: same namespace, kind and name."""
+
+    def kind(pair: tuple[Right, Ask]) -> tuple[str, str, str, str]:
+        ask = pair[1]
+        return ask.namespace, ask.group, ask.resource, ask.name
+
+    return [list(group) for _, group in groupby(sorted(pairs, key=kind), key=kind)]
+
+
+def _reasons(group: Iterable[tuple[Right, Ask]]) -> str:
+    return " or ".join(dict.fromkeys(right.why for right, _ in group))
+
+
+def _verbs(asks: Iterable[Ask]) -> str:
+    return ", ".join(dict.fromkeys(ask.verb for ask in asks))
+
+
+def _place(ask: Ask) -> str:
+    return f"in namespace {ask.namespace}" if ask.namespace else "in all namespaces"

@@ -1,0 +1,117 @@
+"""The manifests as a person applies them: rendered and sent by kubectl, never by hand."""
+
+import json
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.conftest import require
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+OVERLAYS = ("cluster-wide", "namespaces", "mpp", "monitoring", "dev")
+LIMIT_S = 60.0
+
+Object = dict[str, Any]
+
+
+def kubectl(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run kubectl; its exit code is the caller's to judge."""
+    config = [] if kubeconfig is None else [f"--kubeconfig={kubeconfig}"]
+    return subprocess.run(
+        [require("kubectl")["kubectl"], *config, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def render(folder: Path) -> list[Object]:
+    """Return the objects that `kubectl apply -k` would send, in its order."""
+    done = kubectl("kustomize", str(folder))
+    assert done.returncode == 0, done.stderr
+    return [found for found in yaml.safe_load_all(done.stdout) if found]
+
+
+def overlay(name: str) -> list[Object]:
+    return render(MANIFESTS / "overlays" / name)
+
+
+def of_kind(objects: Iterable[Object], *kinds: str) -> list[Object]:
+    return [found for found in objects if found["kind"] in kinds]
+
+
+def only(objects: Iterable[Object], kind: str) -> Object:
+    """Return the one object of a kind."""
+    [found] = of_kind(objects, kind)
+    return found
+
+
+SERVICE_MONITOR: Object = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "servicemonitors.monitoring.coreos.com"},
+    "spec": {
+        "group": "monitoring.coreos.com",
+        "scope": "Namespaced",
+        "names": {
+            "kind": "ServiceMonitor",
+            "plural": "servicemonitors",
+            "singular": "servicemonitor",
+        },
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "required": ["spec"],
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "required": ["endpoints", "selector"],
+                                "properties": {
+                                    "selector": {
+                                        "type": "object",
+                                        "properties": {
+                                            "matchLabels": {
+                                                "type": "object",
+                                                "additionalProperties": {"type": "string"},
+                                            }
+                                        },
+                                    },
+                                    "endpoints": {
+                                        "type": "array",
+                                        "items": {
+                                            "type": "object",
+                                            "properties": {
+                                                "port": {"type": "string"},
+                                                "path": {"type": "string"},
+                                                "interval": {"type": "string"},
+                                            },
+                                        },
+                                    },
+                                },
+                            }
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+"""As much of the Prometheus Operator's definition as we use.
+
+Source: prometheus-operator example/prometheus-operator-crd, ServiceMonitor v1.
+"""
+
+
+def write(objects: Iterable[Object], path: Path) -> Path:
+    """Write objects to a file that kubectl reads."""
+    path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
+    return path

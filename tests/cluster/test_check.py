@@ -1,0 +1,276 @@
+"""`reconciler check` on a real API server: what is missing has a name, and a way to be had."""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.preflight.rights import RIGHTS, TOUCH
+from tests.cluster.admin import Admin, Json, rule
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.world import World, open_world
+from tests.controller import CLEARED, COMMAND
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(60)]
+
+OWN = "ambient-code"
+
+
+@pytest.fixture
+async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> AsyncIterator[World]:
+    async with open_world(control_plane, admin, tmp_path) as opened:
+        await admin.call("POST", "/api/v1/namespaces", {"metadata": {"name": OWN}})
+        yield opened
+
+
+async def run_check(environment: Mapping[str, str], *options: str) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(CLEARED)}
+    process = await asyncio.create_subprocess_exec(
+        COMMAND,
+        "check",
+        *options,
+        env=inherited | {"HOME": "/nowhere"} | dict(environment),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(30):
+            out, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), errors.decode()
+
+
+async def examined(environment: Mapping[str, str]) -> tuple[int, list[dict[str, Any]]]:
+    """Return the exit code and what was found, as `-o json` says it."""
+    code, out, errors = await run_check(environment, "-o", "json")
+    assert errors == ""
+    found = json.loads(out)
+    assert found["ok"] == (code == 0)
+    return code, found["verdicts"]
+
+
+def missing(found: list[dict[str, Any]]) -> dict[str, str]:
+    """Return area -> words and remedy, of what is missing."""
+    return {
+        verdict["area"]: f"{verdict['says']} -> {verdict['remedy']}"
+        for verdict in found
+        if verdict["level"] == "missing"
+    }
+
+
+def rules(where: str, *, without: tuple[str, str] = ("", "")) -> list[Json]:
+    """Return the rules of the table, less one verb on one kind."""
+    return [
+        rule(right.resource, verb, group=right.group)
+        for right in RIGHTS
+        if right.where == where
+        for verb in right.verbs
+        if (right.resource, verb) != without
+    ]
+
+
+async def account(world: World, namespaces: list[str], **less: Any) -> dict[str, str]:
+    """Grant the table's rights, less one, and return the environment of whoever holds them."""
+    for namespace in namespaces:
+        await world.admin.grant("reconciler", rules("sessions", **less), namespace=namespace)
+    await world.admin.grant("reconciler", rules("own", **less), namespace=OWN)
+    kubeconfig = world.control_plane.kubeconfig(world.folder / "limited", user="reconciler")
+    names = ",".join(namespaces)
+    return world.environment(KUBECONFIG=str(kubeconfig), NAMESPACE=OWN, RECONCILER_NAMESPACES=names)
+
+
+async def settled(environment: Mapping[str, str], code: int) -> list[dict[str, Any]]:
+    """Examine until the exit code is that one: rights that were just granted take a moment."""
+    async with asyncio.timeout(20):
+        while True:
+            found = await examined(environment)
+            if found[0] == code:
+                return found[1]
+
+
+class TestRights:
+    async def test_with_all_of_them_it_is_content(self, world: World) -> None:
+        project = await world.add_project()
+        found = await settled(await account(world, [project]), 0)
+        assert {verdict["level"] for verdict in found} == {"ok"}
+        areas = [verdict["area"] for verdict in found]
+        assert areas == ["settings", "cluster", "rights", "issuer", "clock", "platform"]
+
+    @pytest.mark.parametrize(
+        ("resource", "verb", "words"),
+        [
+            ("secrets", "patch", "cannot write a token in namespace {}: patch secrets"),
+            ("secrets", "create", "cannot bring back a Secret that was deleted in namespace {}"),
+            ("pods", "watch", "cannot see which sessions live in namespace {}: watch pods"),
+            ("leases", "create", f"cannot elect a leader in namespace {OWN}: create leases"),
+        ],
+        ids=["write", "recreate", "see", "elect"],
+    )
+    async def test_a_missing_one_is_named_with_the_rule_that_grants_it(
+        self, world: World, resource: str, verb: str, words: str
+    ) -> None:
+        project = await world.add_project()
+        environment = await account(world, [project], without=(resource, verb))
+        # Granted beside it last, so that all the others are there once this one is.
+        async with asyncio.timeout(20):
+            while len(lines := missing((await examined(environment))[1])) != 1 or (
+                words.format(project) not in lines.get("rights", "")
+            ):
+                await asyncio.sleep(0.05)
+        group = "coordination.k8s.io" if resource == "leases" else '""'
+        grant = f"grant {{apiGroups: [{group}], resources: [{resource}], verbs: [{verb}]}}"
+        assert f"{grant} in a Role in namespace" in lines["rights"]
+
+    async def test_a_right_to_touch_is_asked_for_only_where_it_is_used(self, world: World) -> None:
+        project = await world.add_project()
+        environment = await account(world, [project], without=(TOUCH.resource, TOUCH.verbs[0]))
+        await settled(environment | {"RECONCILER_TOUCH": "false"}, 0)
+        assert set(missing(await settled(environment, 3))) == {"rights"}
+
+    async def test_without_a_cluster_role_it_offers_the_list_of_namespaces(
+        self, world: World
+    ) -> None:
+        environment = await account(world, [await world.add_project()])
+        found = await settled(environment | {"RECONCILER_NAMESPACES": ""}, 3)
+        remedies = [verdict["remedy"] for verdict in found if verdict["level"] == "missing"]
+        assert remedies
+        assert all("in a ClusterRole, or list the namespaces" in remedy for remedy in remedies)
+
+    async def test_each_of_two_accounts_is_asked_for_its_own_part(self, world: World) -> None:
+        project = await world.add_project()
+        await world.admin.grant("platform", rules("sessions"), namespace=project)
+        await world.admin.grant("rival", rules("own"), namespace=OWN)
+        token_file = world.folder / "project-token"
+        token_file.write_text(world.control_plane.token_for("platform"))
+        kubeconfig = world.control_plane.kubeconfig(world.folder / "own", user="rival")
+        environment = world.environment(
+            KUBECONFIG=str(kubeconfig),
+            NAMESPACE=OWN,
+            PROJECT_KUBE_TOKEN_FILE=str(token_file),
+            RECONCILER_NAMESPACES=project,
+        )
+        await settled(environment, 0)
+        without = {name: environment[name] for name in environment if "TOKEN_FILE" not in name}
+        assert "cannot see which sessions live" in str(await settled(without, 3))
+
+    async def test_what_is_held_beyond_need_is_noted_and_no_fault(self, world: World) -> None:
+        project = await world.add_project()
+        code, found = await examined(world.environment(RECONCILER_NAMESPACES=project))
+        assert code == 0
+        noted = [verdict["says"] for verdict in found if verdict["level"] == "note"]
+        assert any("may also get, delete secrets" in says for says in noted)
+
+
+class TestSurroundings:
+    async def test_words_and_exit_code_for_a_person(self, world: World) -> None:
+        world.issuer.client_secret = "another"
+        environment = world.environment() | {"OIDC_CLIENT_SECRET": "obviously-fake-wrong"}
+        code, out, errors = await run_check(environment)
+        assert (code, errors) == (3, "")
+        assert "missing  issuer" in out
+        assert "answered 401 invalid_client" in out
+        assert "-> look at OIDC_CLIENT_ID and OIDC_CLIENT_SECRET" in out
+        assert "obviously-fake-wrong" not in out
+
+    async def test_a_missing_credential_secret_is_a_file_that_is_not_there(
+        self, world: World
+    ) -> None:
+        path = "/var/run/secrets/nowhere/clientSecret"
+        environment = world.environment(OIDC_CLIENT_SECRET="", OIDC_CLIENT_SECRET_FILE=path)
+        code, found = await examined(environment)
+        assert code == 3
+        expected = f"OIDC_CLIENT_SECRET_FILE names a file that is not there: {path}"
+        assert expected in missing(found)["settings"]
+
+    @pytest.mark.parametrize(
+        ("changed", "area", "words"),
+        [
+            ({"OIDC_TOKEN_URL": "{issuer}/nowhere"}, "issuer", "answered 404"),
+            ({"OIDC_TOKEN_URL": "http://nowhere.invalid/t"}, "issuer", "did not resolve"),
+            ({"OIDC_TOKEN_URL": "{server}/t"}, "issuer", "TLS failed (self-signed certificate)"),
+            (
+                {
+                    "OIDC_TOKEN_URL": "{server}/t",
+                    "SSL_CERT_FILE": "/dev/null",
+                    "SSL_CERT_DIR": "/nowhere",
+                },
+                "issuer",
+                "no CA certificates are installed",
+            ),
+            ({"AMBIENT_API_SERVER_URL": "{closed}"}, "platform", "cannot connect to 127.0.0.1"),
+            ({"AMBIENT_API_SERVER_URL": "{issuer}"}, "platform", "not in the platform's words"),
+            (
+                {"HTTP_PROXY": "http://fake-user:fake-word@{closed_address}"},
+                "issuer",
+                "go through the proxy {closed_address}: add 127.0.0.1 to NO_PROXY",
+            ),
+            ({"KUBECONFIG": "/nowhere/config"}, "cluster", "/nowhere/config"),
+        ],
+        ids=["path", "name", "ca", "no-ca", "closed", "other", "proxy", "kubeconfig"],
+    )
+    async def test_a_wrong_turn_is_named(
+        self, world: World, changed: dict[str, str], area: str, words: str
+    ) -> None:
+        with socket.socket() as reserved:
+            reserved.bind(("127.0.0.1", 0))  # bound, never listening
+            address = f"127.0.0.1:{reserved.getsockname()[1]}"
+            known = {
+                "issuer": world.issuer.url,
+                "server": world.control_plane.url,
+                "closed": f"http://{address}",
+                "closed_address": address,
+            }
+            settings = {name: value.format(**known) for name, value in changed.items()}
+            bare = {"NO_PROXY": "", "no_proxy": ""}
+            code, found = await examined(world.environment() | bare | settings)
+        assert code == 3
+        assert words.format(**known) in missing(found)[area]
+        assert "fake-word" not in json.dumps(found)
+
+    async def test_a_token_that_the_platform_refuses_is_its_word_and_not_the_issuers(
+        self, world: World
+    ) -> None:
+        world.platform.faults.status = 401
+        code, found = await examined(world.environment())
+        assert code == 3
+        assert set(missing(found)) == {"platform"}
+        assert "do both trust the same issuer" in missing(found)["platform"]
+
+    @pytest.mark.parametrize(
+        ("offset_s", "level", "words"),
+        [(30.0, "note", "s behind the issuer's"), (-3600.0, "missing", "s ahead of the issuer's")],
+        ids=["little", "much"],
+    )
+    async def test_a_clock_that_is_off_is_told_which_way(
+        self, world: World, offset_s: float, level: str, words: str
+    ) -> None:
+        world.issuer.faults.clock_offset_s = offset_s
+        _, found = await examined(world.environment())
+        [clock] = [verdict for verdict in found if verdict["area"] == "clock"]
+        assert clock["level"] == level
+        assert words in clock["says"]
+
+    async def test_a_static_token_is_taken_as_it_is(self, world: World) -> None:
+        environment = world.environment(
+            OIDC_CLIENT_ID="", OIDC_CLIENT_SECRET="", AMBIENT_API_TOKEN=world.issuer.mint()
+        )
+        code, found = await examined(environment)
+        assert code == 0
+        assert "clock" not in {verdict["area"] for verdict in found}
+
+    async def test_no_token_and_no_secret_is_ever_printed(self, world: World) -> None:
+        _, out, errors = await run_check(world.environment(LOG_LEVEL="debug"))
+        assert world.issuer.issued
+        assert not [token for token in world.issuer.issued if token in out + errors]
+        assert world.issuer.client_secret not in out + errors

@@ -1,0 +1,247 @@
+"""The product under the real RBAC authorizer, with the manifests' rights: none short, none idle."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.preflight.rights import RIGHTS
+from tests.cluster.accounts import account_kubeconfig, account_token, create_account
+from tests.cluster.admin import RBAC, SECRETS, Admin, Json, item, rule
+from tests.cluster.audit import AuditLog, Use
+from tests.cluster.conftest import NEEDED, require
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.manifests import MANIFESTS, kubectl, of_kind, only, overlay
+from tests.cluster.world import World, open_world
+from tests.controller import Controller, running
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+
+OWN, ACCOUNT = "ambient-code", "token-reconciler"
+USER = f"system:serviceaccount:{OWN}:{ACCOUNT}"
+
+NOT_YET_USED = {Use("", "events", verb) for verb in ("create", "patch")}
+"""Granted for Events. Whoever brings them takes it out here and lets it happen in `main_job`."""
+
+
+def granted(name: str) -> set[Use]:
+    """Return the rights that an overlay's Roles hold, whatever they are limited to."""
+    return {
+        Use(group, resource, verb)
+        for role in of_kind(overlay(name), "Role", "ClusterRole")
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+@pytest.fixture(scope="module")
+def audit(tmp_path_factory: pytest.TempPathFactory) -> AuditLog:
+    return AuditLog(tmp_path_factory.mktemp("audit"))
+
+
+@pytest.fixture(scope="module")
+def audited(audit: AuditLog) -> Iterator[ControlPlane]:
+    with ControlPlane(require(*NEEDED), flags=audit.flags) as control_plane:
+        yield control_plane
+
+
+@pytest.fixture
+async def world(audited: ControlPlane, tmp_path: Path) -> AsyncIterator[World]:
+    connected = Admin.connect(audited.url, ca_file=audited.ca_file, token=audited.admin_token)
+    async with connected as admin, open_world(audited, admin, tmp_path) as opened:
+        yield opened
+
+
+def installed(name: str, world: World) -> None:
+    """Install an overlay as a person does."""
+    as_admin(world, "apply", "-k", str(MANIFESTS / "overlays" / name))
+
+
+def removed(name: str, world: World) -> None:
+    """Remove it as docs/install.md says."""
+    as_admin(world, "delete", "--wait=false", "-k", str(MANIFESTS / "overlays" / name))
+    as_admin(world, "delete", "lease", "-n", OWN, ACCOUNT, "--ignore-not-found")
+
+
+def as_admin(world: World, *arguments: str) -> None:
+    config = world.control_plane.kubeconfig(world.folder / "admin")
+    done = kubectl(*arguments, kubeconfig=config)
+    assert done.returncode == 0, done.stderr
+
+
+async def nothing_is_left(world: World) -> None:
+    """Check that removal took all of ours, and of the sessions' objects nothing."""
+    selector = f"app.kubernetes.io/name={ACCOUNT}"
+    for path in (
+        f"/apis/apps/v1/namespaces/{OWN}/deployments",
+        f"/apis/{RBAC}/v1/roles",
+        f"/apis/{RBAC}/v1/rolebindings",
+        f"/apis/{RBAC}/v1/clusterroles",
+        f"/apis/{RBAC}/v1/clusterrolebindings",
+        "/api/v1/configmaps",
+        "/api/v1/services",
+        "/api/v1/serviceaccounts",
+    ):
+        found = (await world.admin.expect("GET", path, labelSelector=selector))["items"]
+        assert [one for one in found if "deletionTimestamp" not in one["metadata"]] == []
+    for runner in world.runners:
+        secret = await world.secret(runner)
+        world.issuer.verify(await world.token(runner))
+        assert "finalizers" not in secret["metadata"]
+
+
+async def main_job(world: World, controller: Controller) -> None:
+    """Let everything happen that the product asks a right for."""
+    runner = world.runners[0]
+    await controller.wait_for_event("startup_resync_finished")
+    await world.admin.delete(runner.namespace, SECRETS, runner.secret)
+    await controller.wait_for_event("secret_recreated")
+    body = {"stringData": {"api-token": "obviously-fake-intruder"}}
+    other = world.runners[1]
+    await world.admin.patch(other.namespace, SECRETS, other.secret, body)
+    await controller.wait_for(
+        "the repair",
+        lambda: any(
+            line["reason"] == "foreign_writer"
+            for line in controller.events("runner_token_refreshed")
+        ),
+    )
+    annotation = "ambient-code.io/token-touched-at"
+    async with asyncio.timeout(20):
+        while annotation not in (await world.pod(runner))["metadata"].get("annotations", {}):
+            await asyncio.sleep(0.05)
+
+
+class TestRights:
+    @pytest.mark.parametrize("name", ["cluster-wide", "namespaces"])
+    async def test_suffice_and_each_of_them_is_used(
+        self, name: str, world: World, audit: AuditLog
+    ) -> None:
+        namespaces = ["team-a", "team-b"]
+        for namespace in (OWN, *namespaces):
+            await world.admin.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+        await asyncio.to_thread(installed, name, world)
+        for namespace in namespaces:
+            world.platform.add_project(namespace)
+            await world.add(namespace)
+            await world.add(namespace)
+        settings = only(overlay(name), "ConfigMap")["data"]
+        environment = world.environment(
+            KUBECONFIG=str(await account_kubeconfig(world, OWN, ACCOUNT)),
+            NAMESPACE=OWN,
+            RECONCILER_NAMESPACES=settings.get("RECONCILER_NAMESPACES", ""),
+        )
+        audit.forget()
+        async with running(environment) as controller:
+            await main_job(world, controller)
+            assert await controller.terminate() == 0
+        seen = audit.of(USER)
+        assert [found for found in seen if found.status == 403] == []
+        assert granted(name) - {found.use for found in seen} == NOT_YET_USED
+        await asyncio.to_thread(removed, name, world)
+        await nothing_is_left(world)
+
+    async def test_withhold_every_secrets_value_and_every_deletion(
+        self, world: World, audit: AuditLog
+    ) -> None:
+        await world.admin.call("POST", "/api/v1/namespaces", {"metadata": {"name": OWN}})
+        await asyncio.to_thread(installed, "cluster-wide", world)
+        runner = await world.add(await world.add_project())
+        token = await account_token(world.admin, OWN, ACCOUNT)
+        path = item(runner.namespace, SECRETS, runner.secret)
+        plane = world.control_plane
+        audit.forget()
+        async with Admin.connect(plane.url, ca_file=plane.ca_file, token=token) as account:
+            answers = [
+                (await account.call("GET", path)).status,
+                (await account.call("DELETE", path)).status,
+            ]
+        assert answers == [403, 403]
+        assert [(found.use.verb, found.status) for found in audit.of(USER)] == [
+            ("get", 403),
+            ("delete", 403),
+        ]
+        await asyncio.to_thread(removed, "cluster-wide", world)
+
+    @pytest.mark.parametrize("name", ["cluster-wide", "namespaces"])
+    def test_are_those_that_the_pre_flight_asks_for(self, name: str) -> None:
+        rules = {
+            (group, resource, verb, object_name)
+            for role in of_kind(overlay(name), "Role", "ClusterRole")
+            for rule in role["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+            for object_name in rule.get("resourceNames", [""])
+        }
+        assert rules == {
+            (right.group, right.resource, verb, right.name)
+            for right in RIGHTS
+            for verb in right.verbs
+        }
+
+
+class TestTwoAccounts:
+    async def test_of_mpp_share_the_work_and_outlive_a_rotated_token(
+        self, world: World, audit: AuditLog
+    ) -> None:
+        own, config = "ambient-code--runtime-int", "ambient-code--config"
+        projects = ["team-a", "team-b"]
+        namespaces = [f"ambient-code--{project}" for project in projects]
+        for namespace in (own, config, *namespaces):
+            await world.admin.create_namespace(namespace)
+        await asyncio.to_thread(installed, "mpp", world)
+        await create_account(world.admin, config, "tenantaccess")
+        tenant = f"system:serviceaccount:{config}:tenantaccess"
+        for project, namespace in zip(projects, namespaces, strict=True):
+            await world.admin.grant(tenant, session_rules(), namespace=namespace)
+            world.platform.add_project(project)
+            await world.add(project, namespace=namespace)
+        anchor = await world.admin.create_secret(config, "tenantaccess-anchor", {})
+        token_file = world.folder / "project-token"
+        first = await account_token(world.admin, config, "tenantaccess", bound_to=anchor)
+        token_file.write_text(first)
+        settings = only(overlay("mpp"), "ConfigMap")["data"]
+        environment = world.environment(
+            KUBECONFIG=str(await account_kubeconfig(world, own, ACCOUNT)),
+            NAMESPACE=own,
+            PROJECT_KUBE_TOKEN_FILE=str(token_file),
+            PLATFORM_MODE=settings["PLATFORM_MODE"],
+            RECONCILER_NAMESPACES=settings["RECONCILER_NAMESPACES"],
+        )
+        audit.forget()
+        async with running(environment) as controller:
+            await controller.wait_for_event("startup_resync_finished")
+            token_file.write_text(await account_token(world.admin, config, "tenantaccess"))
+            # The first token ends with the Secret that it is bound to.
+            await world.admin.delete(config, SECRETS, "tenantaccess-anchor")
+            await refused(world, first)
+            await main_job(world, controller)
+            assert await controller.terminate() == 0
+        own_user = f"system:serviceaccount:{own}:{ACCOUNT}"
+        assert {found.use.resource for found in audit.of(own_user)} <= {"leases"}
+        seen = audit.of(tenant)
+        assert {found.namespace for found in seen} == set(namespaces)
+        assert [found for found in seen if found.status == 403] == []
+
+
+async def refused(world: World, token: str) -> None:
+    """Wait until the server has forgotten that it knew this token (it remembers for 10 s)."""
+    plane = world.control_plane
+    async with (
+        Admin.connect(plane.url, ca_file=plane.ca_file, token=token) as client,
+        asyncio.timeout(30),
+    ):
+        while (await client.call("GET", "/version")).status != 401:
+            await asyncio.sleep(0.1)
+
+
+def session_rules() -> list[Json]:
+    return [
+        rule(right.resource, *right.verbs, group=right.group)
+        for right in RIGHTS
+        if right.where == "sessions"
+    ]

@@ -1,0 +1,205 @@
+"""Every overlay: accepted by the real API server, strictly, and whole in itself."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from reconciler import __version__
+from reconciler.settings import Settings
+from tests.cluster.admin import Admin, collection
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.manifests import (
+    MANIFESTS,
+    OVERLAYS,
+    SERVICE_MONITOR,
+    Object,
+    kubectl,
+    of_kind,
+    only,
+    overlay,
+    render,
+    write,
+)
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+
+RESTRICTED = {
+    f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")
+}
+
+
+def deployment(name: str) -> Object:
+    return only(overlay(name), "Deployment")
+
+
+def container(found: Object) -> Object:
+    [one] = found["spec"]["template"]["spec"]["containers"]
+    return dict(one)
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An admin's, on a cluster that has the overlays' namespaces, all of them restricted."""
+    folder = tmp_path_factory.mktemp("manifests")
+    path = control_plane.kubeconfig(folder / "config")
+    names = {
+        found["metadata"]["namespace"]
+        for name in OVERLAYS
+        for found in overlay(name)
+        if "namespace" in found["metadata"]
+    }
+    namespaces: list[Object] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
+        for name in sorted(names)
+    ]
+    needed = write([*namespaces, SERVICE_MONITOR], folder / "needed.json")
+    done = kubectl("apply", "-f", str(needed), kubeconfig=path)
+    assert done.returncode == 0, done.stderr
+    name = SERVICE_MONITOR["metadata"]["name"]
+    done = kubectl("wait", "--for=condition=Established", f"crd/{name}", kubeconfig=path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def apply_strictly(file: Path, kubeconfig: Path) -> tuple[int, str]:
+    """Return the exit code and whatever kubectl complains of, the server's warnings included."""
+    done = kubectl(
+        "apply", "--dry-run=server", "--validate=strict", "-f", str(file), kubeconfig=kubeconfig
+    )
+    return done.returncode, done.stderr
+
+
+class TestServer:
+    @pytest.mark.parametrize("name", OVERLAYS)
+    def test_takes_every_object_strictly_and_without_a_warning(
+        self, name: str, kubeconfig: Path, tmp_path: Path
+    ) -> None:
+        assert apply_strictly(write(overlay(name), tmp_path / "all.json"), kubeconfig) == (0, "")
+
+    def test_would_refuse_a_field_that_it_does_not_know(
+        self, kubeconfig: Path, tmp_path: Path
+    ) -> None:
+        wrong = deployment("cluster-wide")
+        wrong["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
+        code, words = apply_strictly(write([wrong], tmp_path / "wrong.json"), kubeconfig)
+        assert code != 0
+        assert "readynessProbe" in words
+
+    @pytest.mark.parametrize("name", OVERLAYS)
+    async def test_takes_the_pods_into_restricted_namespaces(
+        self, name: str, admin: Admin, kubeconfig: Path
+    ) -> None:
+        found = deployment(name)
+        namespace = found["metadata"]["namespace"]
+        pod = {"metadata": {"generateName": "token-reconciler-"}} | found["spec"]["template"]
+        pod["metadata"] |= {"generateName": "token-reconciler-"}
+        await admin.expect("POST", collection(namespace, "pods"), pod, dryRun="All")
+        del pod["spec"]["securityContext"]
+        refused = await admin.call("POST", collection(namespace, "pods"), pod, dryRun="All")
+        assert refused.status == 403
+        assert "PodSecurity" in refused.body["message"]
+
+
+class TestOverlays:
+    @pytest.mark.parametrize("name", OVERLAYS)
+    def test_selectors_meet_the_pods(self, name: str) -> None:
+        objects = overlay(name)
+        template = deployment(name)["spec"]["template"]
+        labels = template["metadata"]["labels"].items()
+        selectors = [
+            only(objects, "Service")["spec"]["selector"],
+            only(objects, "Deployment")["spec"]["selector"]["matchLabels"],
+            only(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+            only(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+            *(
+                spread["labelSelector"]["matchLabels"]
+                for spread in template["spec"]["topologySpreadConstraints"]
+            ),
+        ]
+        assert all(selector and selector.items() <= labels for selector in selectors)
+
+    @pytest.mark.parametrize("name", OVERLAYS)
+    def test_bindings_name_the_account_that_the_pods_have(self, name: str) -> None:
+        objects = overlay(name)
+        account = only(objects, "ServiceAccount")["metadata"]
+        assert deployment(name)["spec"]["template"]["spec"]["serviceAccountName"] == account["name"]
+        bindings = of_kind(objects, "RoleBinding", "ClusterRoleBinding")
+        roles = {
+            (found["kind"], found["metadata"].get("namespace"), found["metadata"]["name"])
+            for found in of_kind(objects, "Role", "ClusterRole")
+        }
+        assert len(bindings) == len(roles)
+        for found in bindings:
+            [subject] = found["subjects"]
+            assert (subject["namespace"], subject["name"]) == (
+                account["namespace"],
+                account["name"],
+            )
+            reference = found["roleRef"]
+            namespace = found["metadata"].get("namespace")
+            assert (reference["kind"], namespace, reference["name"]) in roles
+
+    def test_follow_another_namespace_of_ours(self, tmp_path: Path) -> None:
+        target = os.path.relpath(MANIFESTS / "overlays/cluster-wide", tmp_path.resolve())
+        (tmp_path / "kustomization.yaml").write_text(
+            f"namespace: elsewhere\nresources: [{target}]\n"
+        )
+        objects = render(tmp_path)
+        bindings = of_kind(objects, "RoleBinding", "ClusterRoleBinding")
+        assert {found["subjects"][0]["namespace"] for found in bindings} == {"elsewhere"}
+
+    def test_of_namespaces_have_a_role_in_each_listed_one_and_no_cluster_role(self) -> None:
+        objects = overlay("namespaces")
+        assert not of_kind(objects, "ClusterRole", "ClusterRoleBinding")
+        listed = only(objects, "ConfigMap")["data"]["RECONCILER_NAMESPACES"].split(",")
+        roles = [
+            found["metadata"]["namespace"]
+            for found in of_kind(objects, "Role")
+            if found["metadata"]["name"] == "token-reconciler"
+        ]
+        assert roles == listed
+
+    def test_grant_the_same_everywhere_and_in_listed_namespaces(self) -> None:
+        everywhere = only(overlay("cluster-wide"), "ClusterRole")["rules"]
+        for role in of_kind(overlay("namespaces"), "Role"):
+            if role["metadata"]["name"] == "token-reconciler":
+                assert role["rules"] == everywhere
+
+    def test_of_mpp_hold_the_lease_with_our_own_account_and_nothing_else(self) -> None:
+        objects = overlay("mpp")
+        [role] = of_kind(objects, "Role", "ClusterRole")
+        assert {tuple(rule["resources"]) for rule in role["rules"]} == {("leases",)}
+        pod = deployment("mpp")["spec"]["template"]["spec"]
+        mounts = {mount["name"]: mount for mount in container(deployment("mpp"))["volumeMounts"]}
+        volumes = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"]}
+        assert volumes == {
+            "credentials": "ambient-api-server",
+            "project-kube": "tenantaccess-ambient-control-plane-token",
+        }
+        token_file = only(objects, "ConfigMap")["data"]["PROJECT_KUBE_TOKEN_FILE"]
+        assert Path(token_file).parent == Path(mounts["project-kube"]["mountPath"])
+        assert "subPath" not in mounts["project-kube"]  # such a file never changes
+
+    @pytest.mark.parametrize("name", OVERLAYS)
+    def test_set_variables_that_a_setting_reads(self, name: str) -> None:
+        known = {
+            field.validation_alias or f"RECONCILER_{key.upper()}"
+            for key, field in Settings.model_fields.items()
+        }
+        objects = overlay(name)
+        given = set(only(objects, "ConfigMap")["data"]) | {
+            variable["name"] for variable in container(only(objects, "Deployment"))["env"]
+        }
+        assert given <= known
+
+    @pytest.mark.parametrize("name", OVERLAYS)
+    def test_hold_no_secret_value(self, name: str) -> None:
+        objects = overlay(name)
+        assert not of_kind(objects, "Secret")
+        assert not [key for key in only(objects, "ConfigMap")["data"] if "OIDC_CLIENT" in key]
+
+    def test_run_the_version_that_this_tree_is(self) -> None:
+        assert container(deployment("cluster-wide"))["image"] == (
+            f"runner-token-reconciler:{__version__}"
+        )

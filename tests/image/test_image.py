@@ -1,0 +1,131 @@
+"""What a security review asks of the image, read from the image itself."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler import __version__
+from tests.cluster.conftest import unavailable
+from tests.image.build import ROOT, Built, build, config_of, root_of, why_not
+
+MAX_OWN_BYTES = 120_000_000
+USER = "65532:65532"
+COMMAND = "/opt/reconciler/bin/reconciler"
+
+PROBE = """
+import importlib.util, json, pathlib, sys
+modules = ("reconciler.app", "reconciler.lab", "uvloop", "grpc", "joserfc", "pytest", "uv", "pip")
+try:
+    pathlib.Path("/opt/reconciler/written").write_text("x")
+    written = True
+except OSError:
+    written = False
+json.dump({"found": [m for m in modules if importlib.util.find_spec(m)], "written": written},
+          sys.stdout)
+"""
+
+
+class TestFiles:
+    def test_one_version_of_uv_builds_everything(self) -> None:
+        versions = [
+            re.findall(r"^(?:ARG )?UV_VERSION[ :=]+(\S+)$", text, re.MULTILINE)
+            for text in ((ROOT / name).read_text() for name in ("Dockerfile", "Makefile"))
+        ]
+        locked = re.search(r'name = "uv"\nversion = "([^"]+)"', (ROOT / "uv.lock").read_text())
+        assert locked is not None
+        assert versions == [[locked[1]], [locked[1]]]
+
+    def test_the_build_sees_only_what_it_copies(self) -> None:
+        copied = {
+            source
+            for line in re.findall(
+                r"^COPY (?!--from)(.+)$", (ROOT / "Dockerfile").read_text(), re.M
+            )
+            for source in line.split()[:-1]
+        }
+        lines = (ROOT / ".dockerignore").read_text().splitlines()
+        assert "*" in lines
+        assert {line[1:] for line in lines if line.startswith("!")} == copied
+
+    def test_the_bill_of_materials_names_what_runs_and_no_more(self, tmp_path: Path) -> None:
+        bill = tmp_path / "sbom.json"
+        uv = ROOT / ".venv/bin/uv"
+        subprocess.run(
+            [uv, "export", "--quiet", "--preview-features", "sbom-export", "--format",
+             "cyclonedx1.5", "--frozen", "--no-dev", "--output-file", str(bill)],
+            cwd=ROOT, check=True, timeout=30, capture_output=True,
+        )  # fmt: skip
+        names = {part["name"] for part in json.loads(bill.read_text())["components"]}
+        assert {"aiohttp", "msgspec", "pydantic"} <= names
+        assert not names & {"grpcio", "joserfc", "pytest", "uv", "hatchling"}
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    if why := why_not():
+        unavailable(why)
+    return build(tmp_path_factory.mktemp("image") / "image.tar", print)
+
+
+@pytest.fixture(scope="module")
+def root(built: Built) -> Iterator[Path]:
+    """The image's files, without any shell."""
+    with root_of() as folder:
+        for name in ("sh", "dash", "bash", "rbash"):
+            (folder / "usr/bin" / name).unlink(missing_ok=True)
+        yield folder
+
+
+def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as the image's user on a root file system that is read-only."""
+    read_only = (
+        'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && root=$1 && shift'
+        f' && exec chroot --userspec={USER} "$root" "$@"'
+    )
+    return subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", read_only, "sh", str(root), *command],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={"PATH": os.environ["PATH"]},
+    )  # fmt: skip
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+class TestImage:
+    def test_adds_little_to_its_base(self, built: Built) -> None:
+        assert built.own_bytes < MAX_OWN_BYTES
+        assert built.archive.is_file()
+
+    def test_starts_by_itself_as_nobody_in_particular(self, built: Built) -> None:
+        config = config_of()
+        assert config["User"] == USER
+        assert (config["Entrypoint"], config["Cmd"]) == (["reconciler"], ["run"])
+        labels = config["Labels"]
+        assert labels["org.opencontainers.image.version"] == __version__
+        assert labels["org.opencontainers.image.revision"] != "unknown"
+
+    def test_runs_without_shell_and_without_writing(self, root: Path) -> None:
+        done = run(root, COMMAND, "--version")
+        assert (done.stdout, done.stderr) == (f"reconciler {__version__}\n", "")
+
+    def test_says_what_is_missing_where_nothing_is_set(self, root: Path) -> None:
+        done = run(root, COMMAND, "run")
+        assert done.returncode == 2
+        assert "no token to give to runners" in done.stderr
+
+    def test_holds_what_runs_and_nothing_of_lab_tests_or_build(self, root: Path) -> None:
+        done = run(root, "/opt/reconciler/bin/python3", "-c", PROBE)
+        assert done.stderr == ""
+        answer = json.loads(done.stdout)
+        assert answer == {"found": ["reconciler.app", "reconciler.lab", "uvloop"], "written": False}
+
+    def test_starts_from_bytecode(self, root: Path) -> None:
+        """Nothing can be kept at run time, and compiling at each start takes seconds."""
+        sources = list((root / "opt/reconciler").rglob("reconciler/**/*.py"))
+        assert sources
+        assert all(list(path.parent.glob(f"__pycache__/{path.stem}.*.pyc")) for path in sources)

@@ -1,0 +1,37 @@
+"""A cluster whose only addresses are IPv6."""
+
+import socket
+
+import aiohttp
+import pytest
+
+from reconciler.observe.health import serve_health
+from reconciler.settings import Settings
+
+
+@pytest.fixture
+def port() -> int:
+    """A free port on ::1."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+            free: int = probe.getsockname()[1]
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    return free
+
+
+def test_endpoints_may_have_such_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMBIENT_API_SERVER_URL", "https://[fd00::1]:8000/")
+    assert Settings().api_server_url == "https://[fd00::1]:8000"
+
+
+@pytest.mark.parametrize("listen", ["[::1]:{}", ":{}"], ids=["loopback", "every"])
+async def test_probes_are_answered_there(listen: str, port: int) -> None:
+    address = listen.format(port)
+    async with (
+        serve_health(address, live=lambda: "", ready=lambda: ""),
+        aiohttp.ClientSession() as session,
+        session.get(f"http://[::1]:{port}/livez") as answer,
+    ):
+        assert answer.status == 200

@@ -1,0 +1,5 @@
+"""A whole node: controller manager, scheduler, kubelet, containerd, and the image as it is shipped.
+
+Runs in network, mount and process namespaces of its own (`make test-node`): nothing outside can be
+reached, nothing outlives it.
+"""

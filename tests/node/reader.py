@@ -1,0 +1,67 @@
+"""Runs inside a runner's container: reads its token's file and keeps the account of dead time.
+
+Prints one JSON object a second: `dead_s`, the time in which the newest token that could be read was
+expired; `tokens`, how many it has seen; `left_s`, what is left of the one at hand. Never a token.
+Standard library only: the image has nothing else for it.
+"""
+
+import base64
+import json
+import sys
+import time
+from pathlib import Path
+
+FILE = Path("/var/run/secrets/ambient/bot-token")
+LOOK_S = 0.05
+SAY_S = 1.0
+
+
+def expiry_s(token: str) -> float:
+    """Return the `exp` of a JWT."""
+    payload = token.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return float(claims["exp"])
+
+
+class Ledger:
+    """Adds up the time in which the newest token read so far was expired."""
+
+    def __init__(self, now_s: float) -> None:
+        self.dead_s = 0.0
+        self.best_s = 0.0
+        self._seen: set[str] = set()
+        self._before_s = now_s
+
+    @property
+    def tokens(self) -> int:
+        """How many different ones were read."""
+        return len(self._seen)
+
+    def look(self, token: str, now_s: float) -> None:
+        """Take what the file held at `now_s`; the time since the last look was the former one's."""
+        self.dead_s += max(0.0, now_s - max(self.best_s, self._before_s)) if self._seen else 0.0
+        self._seen.add(token)
+        self.best_s = max(self.best_s, expiry_s(token))
+        self._before_s = now_s
+
+
+def main() -> None:
+    ledger = Ledger(time.time())
+    said_s = 0.0
+    while True:
+        now_s = time.time()
+        ledger.look(FILE.read_text(), now_s)
+        if now_s - said_s >= SAY_S:
+            said_s = now_s
+            line = {
+                "dead_s": ledger.dead_s,
+                "tokens": ledger.tokens,
+                "left_s": ledger.best_s - now_s,
+            }
+            sys.stdout.write(json.dumps(line) + "\n")
+            sys.stdout.flush()
+        time.sleep(LOOK_S)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Runner pods as the platform makes them, with a reader in the place of the agent."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.admin import PODS, collection
+from tests.cluster.world import Runner, World
+from tests.image.build import IMAGE
+from tests.node.node import Node
+
+READER = Path(__file__).with_name("reader.py")
+CONTAINER = "ambient-code-runner"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the reader in a container said last."""
+
+    dead_s: float
+    tokens: int
+    left_s: float
+
+
+async def add_runner(world: World, project: str) -> Runner:
+    """Make a running session whose Secret holds a good token, and its pod."""
+    runner = await world.add(project, token=world.issuer.mint(), with_pod=False)
+    body = {"metadata": {"name": runner.pod, "labels": world.labels(runner)}, "spec": _spec(runner)}
+    await world.admin.expect("POST", collection(project, PODS), body)
+    return runner
+
+
+async def add_reader(world: World, project: str) -> None:
+    """Put the reader's program where the pods of a project mount it."""
+    body = {"metadata": {"name": "reader"}, "data": {READER.name: READER.read_text()}}
+    await world.admin.expect("POST", collection(project, "configmaps"), body)
+
+
+def account(node: Node, runner: Runner) -> Account | None:
+    """Return the reader's last word, None before its first."""
+    place = ("--namespace", runner.namespace, "--container", CONTAINER, "--tail=1")
+    lines = node.kubectl("logs", runner.pod, *place).splitlines()
+    return Account(**json.loads(lines[-1])) if lines else None
+
+
+def _spec(runner: Runner) -> dict[str, Any]:
+    """Source: the platform's control plane, `kube_reconciler.go`: a directory, not a subPath."""
+    return {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": IMAGE,
+                "imagePullPolicy": "Never",
+                "command": ["/opt/reconciler/bin/python3", f"/reader/{READER.name}"],
+                "volumeMounts": [
+                    {
+                        "name": "runner-token",
+                        "mountPath": "/var/run/secrets/ambient",
+                        "readOnly": True,
+                    },
+                    {"name": "reader", "mountPath": "/reader", "readOnly": True},
+                ],
+            }
+        ],
+        "volumes": [
+            {
+                "name": "runner-token",
+                "secret": {
+                    "secretName": runner.secret,
+                    "items": [{"key": "api-token", "path": "bot-token"}],
+                },
+            },
+            {"name": "reader", "configMap": {"name": "reader"}},
+        ],
+    }
