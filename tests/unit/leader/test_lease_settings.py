@@ -72,4 +72,5 @@ def test_what_does_not_fit_is_one_message_that_names_the_variables(
     ids=["deadline", "retry", "limit", "short", "alone"],
 )
 def test_what_just_fits_is_taken(load: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
-    assert loaded(load, **environment)
+    settings = loaded(load, **environment)
+    assert settings.leader_elect is ("RECONCILER_LEADER_ELECT" not in environment)
