@@ -203,13 +203,13 @@ class Elector:
             transitions=transitions,
             wall_s=self._clock.wall(),
         )
-        sent_at = self._clock.monotonic()
+        sent_at, before = self._clock.monotonic(), self._sight
         try:
             lease = await self._send(record, spec, limit_s=self._limit_s())
         except (KubeError, WireError) as error:
             missing_namespace = record is None and isinstance(error, NotFound)
             if isinstance(error, Conflict | AlreadyExists | NotFound) and not missing_namespace:
-                await self._disagreed()
+                await self._disagreed(before)
             else:
                 self._failed(error)
             return
@@ -261,19 +261,30 @@ class Elector:
         log.warning("lease_lost", why=why)
         self._ended(why)
 
-    async def _disagreed(self) -> None:
-        """Versions differ: read the Lease, as whatever is true now decides."""
-        retry_s = self._candidate.timing.retry_s
-        self._try_at = self._clock.monotonic() + retry_s * self._random.uniform(0.0, 0.1)
+    async def _disagreed(self, before: Sight | None) -> None:
+        """Versions differ: read the Lease, as whatever is true now decides.
+
+        Args:
+            before: What the refused write was based on; if the read shows no more, it was refused
+                for a reason that the versions do not tell.
+        """
+        self._pause(0.0, 0.1)
         try:
             await self._read(settled=True, limit_s=self._limit_s())
         except (KubeError, WireError) as failure:
             self._failed(failure)
+        else:
+            if self._sight is before:
+                self._pause(0.3, 0.6)
 
     def _failed(self, error: KubeError | WireError) -> None:
         self._tidings.failed("write", error)
+        self._pause(0.3, 0.6)
+
+    def _pause(self, least: float, most: float) -> None:
+        """Write nothing for a part of the retry period between these two."""
         retry_s = self._candidate.timing.retry_s
-        self._try_at = self._clock.monotonic() + retry_s * self._random.uniform(0.3, 0.6)
+        self._try_at = self._clock.monotonic() + retry_s * self._random.uniform(least, most)
 
     async def _follow(self) -> None:
         """Watch the Lease for ever; each round begins with a read, so that a blind watch heals."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import Forbidden, KubeError, ServerError, TransportError
+from reconciler.errors import Conflict, Forbidden, KubeError, ServerError, TransportError
 from reconciler.lab.apiserver.injection import Fault
 from reconciler.lab.apiserver.kinds import NAMESPACES
 from reconciler.leader.elector import SPREAD_S
@@ -309,6 +309,19 @@ class TestFailingServer:
                 assert len(bench.leaders) == 1
                 assert len(bench.events("lease_unreachable")) == 2 * count
                 assert len(bench.events("lease_reachable_again")) == 2 * count
+
+        scenario()
+
+    def test_a_refusal_that_no_version_explains_is_not_repeated_in_a_loop(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            refused = Conflict("a webhook says so", status=409)
+            replica = bench.start(prepare=lambda each: failing(each, refused, "create"))
+            await bench.watch_over(60.0)
+            assert not replica.leads
+            assert len(replica.writes(0.0)) <= 60 / (0.3 * RETRY_S) + 1
+            failing(replica, None)
+            await bench.led(replica)
 
         scenario()
 
