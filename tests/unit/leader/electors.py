@@ -29,18 +29,42 @@ HAND = Caller("somebody", "kubectl", "kubectl-edit")
 Line = MutableMapping[str, Any]
 
 
-class SkewedClock:
-    """A clock whose rate is off by a part, over the loop's time."""
+class OwnClock:
+    """One machine's clock: its rate is off by a part, and it may sleep with its machine.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, rate: float) -> None:
+    `slept_s` is what it has gone on while nothing ran; the wall is the bench's.
+    """
+
+    def __init__(self, wall: Clock, loop: asyncio.AbstractEventLoop, rate: float) -> None:
+        self.slept_s = 0.0
+        self._wall = wall
         self._loop = loop
         self._rate = rate
 
     def monotonic(self) -> float:
-        return 7000.0 + self._rate * self._loop.time()
+        return 7000.0 + self._rate * self._loop.time() + self.slept_s
 
     def wall(self) -> float:
-        return self.monotonic()
+        return self._wall.wall()
+
+
+class LateKube(DirectKube):
+    """A server whose answers may take a while, after it has acted: seconds by verb."""
+
+    def __init__(self, core: Core, clock: Clock, *, caller: Caller, faults: Faults) -> None:
+        super().__init__(core, clock, caller=caller, faults=faults, latency_s=LATENCY_S)
+        self.late_s: dict[str, float] = {}
+
+    async def list(self, *args: Any, **more: Any) -> Any:
+        return await self._late("list", super().list(*args, **more))
+
+    async def patch(self, *args: Any, **more: Any) -> Any:
+        return await self._late("patch", super().patch(*args, **more))
+
+    async def _late(self, verb: str, answer: Awaitable[Any]) -> Any:
+        found = await answer
+        await asyncio.sleep(self.late_s.get(verb, 0.0))
+        return found
 
 
 class CountedFaults(Faults):
@@ -70,17 +94,12 @@ class Replica:
         self.told: list[tuple[str, float]] = []
         self.age_s = 0.0
         self.is_warm = True
-        self.clock: Clock = SkewedClock(loop, rate) if rate != 1.0 else bench.clock
+        self.clock = OwnClock(bench.clock, loop, rate)
         self.gate = LeaseGate(self.clock, name)
-        kube = DirectKube(
-            bench.core,
-            self.clock,
-            caller=Caller(str(self.me), str(self.me), "token-reconciler"),
-            faults=self.faults,
-            latency_s=LATENCY_S,
-        )
+        caller = Caller(str(self.me), str(self.me), "token-reconciler")
+        self.kube = LateKube(bench.core, self.clock, caller=caller, faults=self.faults)
         self.elector = Elector(
-            kube,
+            self.kube,
             Candidate(
                 NAMESPACE, NAME, self.me, bench.timing, lambda: self.age_s, lambda: self.is_warm
             ),

@@ -408,6 +408,66 @@ class TestFailingServer:
         scenario()
 
 
+class TestLateAnswers:
+    def test_a_read_that_the_watch_has_overtaken_is_not_believed(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, follower = await pair(bench)
+            follower.faults.silence_watches(silent=True)
+            follower.kube.late_s["list"] = 2.0
+            before = len(follower.requests)
+            asked = before + 2  # a patch that conflicts, and then the list
+            await bench.wait_for("a list", lambda: len(follower.requests) == asked, 2 * LEASE_S)
+            await bench.sleep(SOON_S)
+            follower.faults.silence_watches(silent=False)
+            leader.elector.resign()
+            assert await bench.led(follower, 3.0)
+
+        scenario()
+
+    def test_a_takeover_that_was_undone_before_its_answer_came_is_none(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, follower = await pair(bench)
+            follower.kube.late_s["patch"] = 2.0
+            leader.elector.resign()
+            taken = f"{follower.me}"
+            await bench.wait_for("it", lambda: bench.spec["holderIdentity"] == taken, 1.0)
+            bench.edit(holderIdentity="bogus")
+            await bench.watch_over(LEASE_S - 1.0)
+            assert follower.told == []
+            assert bench.events("following")[-1]["leader"] == "bogus"
+
+        scenario()
+
+    def test_a_takeover_whose_answer_a_suspended_machine_heard_too_late_is_none(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, follower = await pair(bench)
+            follower.kube.late_s["patch"] = 2.0
+            leader.elector.resign()
+            taken = f"{follower.me}"
+            await bench.wait_for("it", lambda: bench.spec["holderIdentity"] == taken, 1.0)
+            follower.clock.slept_s = 60.0
+            await bench.watch_over(2.0)
+            assert follower.told == []
+            await bench.led(follower, 2.0 + RETRY_S)
+
+        scenario()
+
+    def test_a_leader_that_was_suspended_has_lost_its_lease(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader = bench.start()
+            await bench.led(leader)
+            leader.clock.slept_s = 60.0
+            assert not leader.leads
+            await bench.wait_for("loss", lambda: len(leader.told) == 2, 1.0 + SOON_S)
+            await bench.led(leader)
+
+        scenario()
+
+
 class TestClocks:
     @pytest.mark.parametrize("step_s", [3600.0, -3600.0])
     def test_a_step_of_the_wall_clock_changes_the_times_written_and_nothing_else(
