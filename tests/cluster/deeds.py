@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from tests.cluster.admin import LIMIT_S, SECRETS, Admin, Json, collection
+from tests.cluster.admin import LIMIT_S, SECRETS, Json, collection
 from tests.cluster.world import NAMES, World
 
 LEASES_GROUP = "coordination.k8s.io"
@@ -89,24 +89,14 @@ class Deeds:
                     task.cancel()
 
     async def _follow(self, path: str) -> None:
-        admin: Admin = self._world.admin
-        async with admin.session.get(
-            admin.url + path, params={"watch": "1"}, timeout=None
-        ) as response:
-            assert response.connection
-            transport = response.connection.transport
-            assert transport
+        async with self._world.admin.watch(path) as lines:
             async with self._news:
                 self._open += 1
                 self._news.notify_all()
-            try:
-                async for line in response.content:
-                    event = json.loads(line)
-                    if event["type"] in ("ADDED", "MODIFIED"):
-                        self._seen(event["object"])
-            finally:
-                # Closed in the middle of a stream, TLS says goodbye and waits.
-                transport.abort()
+            async for line in lines:
+                event = json.loads(line)
+                if event["type"] in ("ADDED", "MODIFIED"):
+                    self._seen(event["object"])
 
     def _seen(self, item: Json) -> None:
         version = int(item["metadata"]["resourceVersion"])

@@ -87,6 +87,8 @@ async def test_a_namespace_without_rights_costs_only_itself(world: World) -> Non
         rule("secrets", "list", "watch", "patch", "create"),
     ]
     await world.admin.grant("reconciler", rules, namespace=allowed.namespace)
+    lease = rule("leases", "create", "list", "watch", "patch", group="coordination.k8s.io")
+    await world.admin.grant("reconciler", [lease], namespace=world.home)
     kubeconfig = world.control_plane.kubeconfig(world.folder / "limited", user="reconciler")
     async with running(world.environment(KUBECONFIG=str(kubeconfig))) as controller:
         await is_refreshed(controller, allowed)
