@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     lease_duration_s: int = Field(
         15,
         ge=1,
-        le=300,
+        le=150,
         description="Seconds that followers wait for a silent leader; at most a sixth of a token's"
         " life. Whole, as the API has it.",
     )

@@ -14,7 +14,15 @@ from random import Random
 import structlog
 
 from reconciler.clock import Clock
-from reconciler.errors import AlreadyExists, Conflict, Forbidden, KubeError, NotFound, WireError
+from reconciler.errors import (
+    AlreadyExists,
+    Conflict,
+    Forbidden,
+    KubeError,
+    NotFound,
+    TransportError,
+    WireError,
+)
 from reconciler.kube.api import Kube, Scope
 from reconciler.leader import record as records
 from reconciler.leader import rules
@@ -22,6 +30,7 @@ from reconciler.leader.gate import LeaseGate
 from reconciler.leader.identity import Identity
 from reconciler.leader.record import Lease, Record, lease_resource
 from reconciler.leader.rules import Lost, Renew, Sight, Take, Tenure, Timing, Wait
+from reconciler.leader.tidings import Tidings
 
 log = structlog.get_logger()
 
@@ -98,8 +107,7 @@ class Elector:
         self._cold_until: float | None = None
         self._resigning = False
         self._woken = asyncio.Event()
-        self._said = ""
-        self._holder_said: str | None = None
+        self._tidings = Tidings(_rights(candidate))
         self.transitions_total = 0
 
     @property
@@ -157,10 +165,9 @@ class Elector:
         )
         if isinstance(decision, Take | Renew) and (wait := self._unfit(now_at)) is not None:
             if self._tenure is not None:
-                ends_at = self._tenure.renewed_at + candidate.timing.deadline_s
-                return Wait(min(wait.until, ends_at))
+                return Wait(min(wait.until, rules.ends_at(self._tenure, candidate.timing)))
             return wait
-        if not isinstance(decision, Take):
+        if not isinstance(decision, Take) and now_at >= self._try_at:
             self._cold_until = None
         return decision
 
@@ -168,8 +175,9 @@ class Elector:
         """Return until when to leave the Lease alone: the main loop is stalled, or still cold."""
         stalled_s = self._candidate.age_s()
         if stalled_s > STALL_S:
-            self._say("main_loop_stalled", seconds=round(stalled_s))
+            self._tidings.stalled(stalled_s)
             return Wait(now_at + LONGEST_SLEEP_S)
+        self._tidings.turns()
         if self._tenure is not None or self._candidate.warm():
             return None
         if self._cold_until is None:
@@ -195,26 +203,37 @@ class Elector:
             transitions=transitions,
             wall_s=self._clock.wall(),
         )
-        sent_at = self._clock.monotonic()
+        sent_at, before = self._clock.monotonic(), self._sight
         try:
-            lease = await self._send(record, spec)
+            lease = await self._send(record, spec, limit_s=self._limit_s())
         except (KubeError, WireError) as error:
             missing_namespace = record is None and isinstance(error, NotFound)
             if isinstance(error, Conflict | AlreadyExists | NotFound) and not missing_namespace:
-                await self._disagreed()
+                await self._disagreed(before)
             else:
                 self._failed(error)
             return
         self._see(records.read(lease))
-        self._said_no_more()
+        self._tidings.answered("write")
         self._try_at = sent_at + timing.retry_s * self._random.uniform(0.9, 1.0)
         if self.holder != str(candidate.me):
             return  # somebody was quicker with the next version, and the watch was with that one
-        self._hold(rules.tenure_of(transitions, sent_at, timing))
+        tenure = rules.tenure_of(transitions, sent_at, timing)
+        if self._clock.monotonic() < tenure.valid_until:
+            self._hold(tenure)
 
-    async def _send(self, record: Record | None, spec: dict[str, object]) -> Lease:
+    def _limit_s(self) -> float:
+        """Return the longest wait for an answer: a tenure ends in time though a request hangs."""
+        limit_s = self._candidate.timing.request_s
+        if self._tenure is None:
+            return limit_s
+        ends_at = rules.ends_at(self._tenure, self._candidate.timing)
+        return max(0.0, min(limit_s, ends_at - self._clock.monotonic()))
+
+    async def _send(
+        self, record: Record | None, spec: dict[str, object], *, limit_s: float
+    ) -> Lease:
         candidate = self._candidate
-        limit_s = candidate.timing.request_s
         if record is None:
             body = records.new_lease(candidate.name, spec)
             return await self._kube.create(
@@ -232,62 +251,86 @@ class Elector:
         self._gate.open(term, tenure.valid_until)
         if is_new:
             self.transitions_total += 1
-            self._holder_said = str(self._candidate.me)
             log.info("lease_acquired", term=term, transitions=tenure.transitions)
             self._began(term)
 
     def _lose(self, why: str) -> None:
         self._gate.close()
         self._tenure = None
+        self._try_at = -math.inf  # a Lease that is free again is not left alone until the renewal
         log.warning("lease_lost", why=why)
         self._ended(why)
 
-    async def _disagreed(self) -> None:
-        """Versions differ: read the Lease, as whatever is true now decides."""
-        retry_s = self._candidate.timing.retry_s
-        self._try_at = self._clock.monotonic() + retry_s * self._random.uniform(0.0, 0.1)
+    async def _disagreed(self, before: Sight | None) -> None:
+        """Versions differ: read the Lease, as whatever is true now decides.
+
+        Args:
+            before: What the refused write was based on; if the read shows no more, it was refused
+                for a reason that the versions do not tell.
+        """
+        self._pause(0.0, 0.1)
         try:
-            await self._read(settled=True)
+            await self._read(settled=True, limit_s=self._limit_s())
         except (KubeError, WireError) as failure:
             self._failed(failure)
+        else:
+            if self._sight is before:
+                self._pause(0.3, 0.6)
 
     def _failed(self, error: KubeError | WireError) -> None:
-        if isinstance(error, Forbidden | NotFound):
-            self._say("lease_refused", error=str(error), needs=self._rights())
-        else:
-            self._say("lease_unreachable", error=str(error))
+        self._tidings.failed("write", error)
+        self._pause(0.3, 0.6)
+
+    def _pause(self, least: float, most: float) -> None:
+        """Write nothing for a part of the retry period between these two."""
         retry_s = self._candidate.timing.retry_s
-        self._try_at = self._clock.monotonic() + retry_s * self._random.uniform(0.3, 0.6)
+        self._try_at = self._clock.monotonic() + retry_s * self._random.uniform(least, most)
 
     async def _follow(self) -> None:
         """Watch the Lease for ever; each round begins with a read, so that a blind watch heals."""
-        retry_s = self._candidate.timing.retry_s
+        timing = self._candidate.timing
         while True:
+            began_at = self._clock.monotonic()
             try:
-                version = await self._read()
-                await self._watch(version)
+                await self._watch(await self._read(limit_s=timing.request_s))
             except (KubeError, WireError) as error:
-                if isinstance(error, Forbidden):
-                    self._failed(error)
-                elif self._tenure is None:
-                    self._say("lease_unreachable", error=str(error))
-            await asyncio.sleep(retry_s * self._random.uniform(0.3, 0.6))
+                # A leader's renewals tell how things are, but not what right is missing here.
+                if self._tenure is None or isinstance(error, Forbidden):
+                    self._tidings.failed("watch", error)
+            else:
+                if self._clock.monotonic() - began_at > timing.retry_s:
+                    continue  # a long watch has ended, and a release may be next
+            await asyncio.sleep(timing.retry_s * self._random.uniform(0.3, 0.6))
 
     async def _watch(self, version: str) -> None:
+        """Return when the watch has ended, in whatever way.
+
+        A holder renews well within its lease; a longer silence is somebody's death, or ours, which
+        the next read will tell.
+        """
         timing = self._candidate.timing
         watch = self._kube.watch(self._resource, self._scope(), version=version, timeout_s=WATCH_S)
         async with watch as stream:
-            # A holder renews well within its lease; a longer silence is somebody's death, or ours.
-            while (event := await stream.receive(idle_s=2.0 * timing.lease_s)) is not None:
-                if event.object is not None and event.type != "DELETED":
-                    self._see(records.read(event.object))
-                elif event.type == "DELETED":
-                    self._see(None, event.version)
+            self._tidings.answered("watch")
+            with suppress(TransportError):
+                while (event := await stream.receive(idle_s=2.0 * timing.lease_s)) is not None:
+                    if event.object is not None and event.type != "DELETED":
+                        self._tidings.answered("watch")
+                        self._see(records.read(event.object))
+                    elif event.type == "DELETED":
+                        self._see(None, event.version)
 
-    async def _read(self, *, settled: bool = False) -> str:
-        """Read the Lease; return the version of the answer."""
-        limit_s = self._candidate.timing.request_s
+    async def _read(self, *, limit_s: float, settled: bool = False) -> str:
+        """Read the Lease; return the version of the answer.
+
+        Raises:
+            WireError: It is there and not readable, which must not look like its absence.
+        """
+        before = self._sight
         page = await self._kube.list(self._resource, self._scope(), limit_s=limit_s)
+        if page.skipped:
+            raise WireError(f"the Lease {self._candidate.name} is not what the API server sends")
+        settled = settled and self._sight is before  # else the watch has brought something newer
         if page.items:
             self._see(records.read(page.items[0]), settled=settled)
         else:
@@ -318,31 +361,34 @@ class Elector:
         self._spread_s = self._random.uniform(0.0, SPREAD_S)
         if self._tenure is not None and self.holder != str(candidate.me):
             self._lose(rules.why_lost(record))
-        self._tell_holder()
+        self._tidings.leads(self.holder, ours=self.holder == str(candidate.me))
         self._woken.set()
-
-    def _tell_holder(self) -> None:
-        """Say once who leads, if it is not us."""
-        holder = self.holder
-        if holder and holder not in (self._holder_said, str(self._candidate.me)):
-            self._holder_said = holder
-            log.info("following", leader=holder)
 
     async def _release(self) -> None:
         """Give the Lease up, if it is ours still; a failure leaves it to run out."""
         tenure, self._tenure = self._tenure, None
         self._gate.close()
-        record = self._sight.record if self._sight is not None else None
-        if tenure is None or record is None or record.holder != str(self._candidate.me):
+        if tenure is None:
             return
         self._ended("resigned")
-        spec = records.release(transitions=record.transitions, wall_s=self._clock.wall())
+        limit_s = self._candidate.timing.request_s
         try:
-            await self._send(record, spec)
+            try:
+                await self._give_up(limit_s)
+            except Conflict:
+                # A renewal whose answer was lost, or somebody's annotation.
+                await self._read(limit_s=limit_s, settled=True)
+                await self._give_up(limit_s)
         except (KubeError, WireError) as error:
             log.warning("lease_not_released", error=str(error))
-        else:
-            log.info("lease_released")
+
+    async def _give_up(self, limit_s: float) -> None:
+        record = self._sight.record if self._sight is not None else None
+        if record is None or record.holder != str(self._candidate.me):
+            return
+        spec = records.release(transitions=record.transitions, wall_s=self._clock.wall())
+        await self._send(record, spec, limit_s=limit_s)
+        log.info("lease_released")
 
     async def _sleep_until(self, until: float) -> None:
         wait_s = min(until - self._clock.monotonic(), LONGEST_SLEEP_S)
@@ -350,20 +396,9 @@ class Elector:
             async with asyncio.timeout(max(0.0, wait_s)):
                 await self._woken.wait()
 
-    def _say(self, event: str, **facts: object) -> None:
-        """Log a state that lasts once; its end is told by what follows it."""
-        if self._said != event:
-            self._said = event
-            log.warning(event, **facts)
 
-    def _said_no_more(self) -> None:
-        if self._said in ("lease_unreachable", "lease_refused"):
-            log.info("lease_reachable_again")
-        self._said = ""
-
-    def _rights(self) -> str:
-        candidate = self._candidate
-        return (
-            f"list, watch, create, patch on leases.coordination.k8s.io {candidate.name}"
-            f" in namespace {candidate.namespace}, which must exist"
-        )
+def _rights(candidate: Candidate) -> str:
+    return (
+        f"list, watch, create, patch on leases.coordination.k8s.io {candidate.name}"
+        f" in namespace {candidate.namespace}, which must exist"
+    )

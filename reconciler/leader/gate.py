@@ -1,5 +1,7 @@
 """The write gate: open while the Lease is ours for long enough; asked from any thread."""
 
+import math
+
 from reconciler.clock import Clock
 from reconciler.errors import DeposedError
 
@@ -18,7 +20,7 @@ class LeaseGate:
         self.transitions = 0
         self.refused_total = 0
         self._clock = clock
-        self._valid_until = -1.0
+        self._valid_until = -math.inf
 
     @property
     def is_open(self) -> bool:
@@ -31,7 +33,7 @@ class LeaseGate:
 
     def close(self) -> None:
         """Let nothing through from now on."""
-        self._valid_until = -1.0
+        self._valid_until = -math.inf
 
     def may_write(self, need_s: float) -> bool:
         """Tell whether a write that may take `need_s` may start; a refusal is counted."""

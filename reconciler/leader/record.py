@@ -11,7 +11,11 @@ from reconciler.kube.objects import resource, struct_decoder
 
 RELEASED_S = 1
 """Duration in a record that its holder gave up. Source: client-go writes the same, since the API
-server demands more than 0; one emptied by hand keeps its duration."""
+server demands more than 0; one emptied by hand keeps its duration, or has none."""
+
+MOST_TRANSITIONS = 2**31 - 2
+"""The API server's field has 32 bits; a count beyond this was edited by hand, and one more than it
+must still fit."""
 
 
 class _Spec(msgspec.Struct):
@@ -64,7 +68,7 @@ class Record:
     @property
     def released(self) -> bool:
         """True if the last holder gave it up itself."""
-        return not self.holder and self.duration_s <= RELEASED_S
+        return not self.holder and self.duration_s == RELEASED_S
 
 
 def read(lease: Lease) -> Record:
@@ -75,7 +79,7 @@ def read(lease: Lease) -> Record:
         holder=spec.holderIdentity or "",
         duration_s=max(0, spec.leaseDurationSeconds or 0),
         acquired=spec.acquireTime or "",
-        transitions=max(0, spec.leaseTransitions or 0),
+        transitions=min(max(0, spec.leaseTransitions or 0), MOST_TRANSITIONS),
         renewed=spec.renewTime or "",
     )
 

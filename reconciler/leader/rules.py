@@ -20,7 +20,7 @@ from reconciler.leader.record import Record
 DRIFT = 0.01
 """Largest error of a clock's rate that the rules bear; NTP slews by 0.05 % at most."""
 
-LONGEST_CLAIM_S = 300
+LONGEST_CLAIM_S = 150
 """No setting allows a longer lease: a duration beyond it was edited by hand, and whoever wrote it
 renews within seconds if it lives."""
 
@@ -128,14 +128,17 @@ def look(
         settled: From a list that was asked for because versions disagreed: true whatever its
             version, since a cluster restored from a backup counts from an older one.
     """
-    if old is not None and (version == old.version or (_older(version, old) and not settled)):
+    is_older = old is not None and _older(version, old)
+    if old is not None and (version == old.version or (is_older and not settled)):
         return old
     standing = old.claim_until if old is not None else at
     if record is None:
         until = standing  # whoever held it may not know yet that it is gone
+    elif is_older:
+        until = max(standing, at + _claim_s(record, timing))  # the last holder's write is undone
     elif record.holder == str(me) or record.released:
         until = at
-    elif record.holder or old is None:
+    elif record.holder or (old is None and record.duration_s):
         until = max(standing, at + _claim_s(record, timing))
     else:
         until = standing  # emptied by somebody else: the last holder may not have seen that yet
@@ -185,12 +188,12 @@ def _keep(
     record = sight.record if sight is not None else None
     if record is None or record.holder != str(me):
         return Lost(why_lost(record))
-    ends_at = min(tenure.renewed_at + timing.deadline_s, tenure.valid_until)
-    if now >= ends_at:
+    until = ends_at(tenure, timing)
+    if now >= until:
         return Lost(f"not renewed for {now - tenure.renewed_at:.1f} s")
     if now >= try_at:
         return Renew(record)
-    return Wait(min(try_at, ends_at))
+    return Wait(min(try_at, until))
 
 
 def why_lost(record: Record | None) -> str:
@@ -206,12 +209,17 @@ def tenure_of(transitions: int, sent_at: float, timing: Timing) -> Tenure:
     return Tenure(transitions, sent_at, valid_until)
 
 
+def ends_at(tenure: Tenure, timing: Timing) -> float:
+    """Return when a tenure that is not renewed ends, whatever is under way then."""
+    return min(tenure.renewed_at + timing.deadline_s, tenure.valid_until)
+
+
 def _free_at(sight: Sight, me: Identity, spread_s: float) -> float:
     record = sight.record
-    if record is not None and (record.holder == str(me) or record.released):
-        return sight.at
     if record is not None and sight.first and me.is_predecessor(record.holder):
         return sight.at
+    if record is not None and (record.holder == str(me) or record.released):
+        return sight.claim_until
     return sight.claim_until + spread_s
 
 

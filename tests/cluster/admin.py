@@ -88,6 +88,24 @@ class Admin:
             raise AdminError(f"{method} {path}: {status} {answer.get('message', answer)}")
         return answer
 
+    @asynccontextmanager
+    async def watch(self, path: str) -> AsyncIterator[aiohttp.StreamReader]:
+        """Open a watch without a limit of time; yields its lines, and aborts it at the end.
+
+        Closed in the middle of a stream, TLS says goodbye and waits; the loop may end first.
+        """
+        async with self.session.get(
+            self.url + path, params={"watch": "1"}, timeout=None
+        ) as response:
+            connection = response.connection
+            if response.status != 200 or connection is None or connection.transport is None:
+                raise AdminError(f"watch {path}: {response.status}")
+            transport = connection.transport
+            try:
+                yield response.content
+            finally:
+                transport.abort()
+
     async def create_namespace(self, name: str, *, labels: Mapping[str, str] | None = None) -> Json:
         metadata = {"name": name, "labels": dict(labels or {})}
         return await self.expect("POST", "/api/v1/namespaces", {"metadata": metadata})

@@ -162,11 +162,8 @@ class ExpiryWatch:
                     self._account(name)
 
     async def _follow(self, namespace: str) -> None:
-        admin = self._world.admin
-        async with admin.session.get(
-            admin.url + collection(namespace, SECRETS), params={"watch": "1"}, timeout=None
-        ) as response:
-            async for line in response.content:
+        async with self._world.admin.watch(collection(namespace, SECRETS)) as lines:
+            async for line in lines:
                 event = json.loads(line)
                 if event["type"] in ("ADDED", "MODIFIED"):
                     self._seen(event["object"])

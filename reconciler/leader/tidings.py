@@ -1,0 +1,70 @@
+"""What an elector tells the log: each state that lasts once, and its end once."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import structlog
+
+from reconciler.errors import Forbidden, KubeError, NotFound, WireError
+
+log = structlog.get_logger()
+
+Way = Literal["watch", "write"]
+"""How the Lease is reached; each can be in trouble alone, as for want of one right."""
+
+_REFUSED, _UNREACHABLE = "lease_refused", "lease_unreachable"
+
+
+class Tidings:
+    """Says a trouble when it begins on either way, and when it has ended on both.
+
+    Args:
+        needs: The rights that an elector needs, in words.
+    """
+
+    def __init__(self, needs: str) -> None:
+        self._needs = needs
+        self._troubles: dict[Way, str] = {}
+        self._is_stalled = False
+        self._leader = ""
+
+    def failed(self, way: Way, error: KubeError | WireError) -> None:
+        """A request was not answered as it should be."""
+        is_refusal = isinstance(error, Forbidden | NotFound)
+        trouble = _REFUSED if is_refusal else _UNREACHABLE
+        is_known = trouble in self._troubles.values()
+        self._troubles[way] = trouble
+        if is_known:
+            return
+        facts: Mapping[str, str] = {"needs": self._needs} if is_refusal else {}
+        log.warning(trouble, error=str(error), **facts)
+
+    def answered(self, way: Way) -> None:
+        """A request was answered as it should be: the server is there, whichever way it was."""
+        left = {
+            other: trouble
+            for other, trouble in self._troubles.items()
+            if other != way and trouble != _UNREACHABLE
+        }
+        if self._troubles and not left:
+            log.info("lease_reachable_again")
+        self._troubles = left
+
+    def stalled(self, seconds: float) -> None:
+        """The main loop has given no sign of life for this long."""
+        if not self._is_stalled:
+            self._is_stalled = True
+            log.warning("main_loop_stalled", seconds=round(seconds))
+
+    def turns(self) -> None:
+        """The main loop has given a sign of life."""
+        if self._is_stalled:
+            self._is_stalled = False
+            log.info("main_loop_turns_again")
+
+    def leads(self, holder: str, *, ours: bool) -> None:
+        """Take note of who leads; said where it is another one than before, and not us."""
+        if holder and holder != self._leader:
+            self._leader = holder
+            if not ours:
+                log.info("following", leader=holder)
