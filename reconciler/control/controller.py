@@ -16,6 +16,7 @@ from reconciler.clock import Clock
 from reconciler.control import renewal, retry
 from reconciler.control.attempt import Witness
 from reconciler.control.directory import Directory
+from reconciler.control.events import Events
 from reconciler.control.exposure import TOUCHED_S, Exposure
 from reconciler.control.feed import Feed
 from reconciler.control.gate import Gate
@@ -129,6 +130,14 @@ class Controller:
         self.tracer = ports.tracer or Tracer(clock, Random())
         self.history = History(clock)
         self.exposure = Exposure(options.propagation_s)
+        self.events = Events(
+            kube=ports.kube,
+            gate=ports.gate,
+            breaker=ports.kube_breaker,
+            clock=clock,
+            once=self.once,
+            component=names.field_manager,
+        )
         self._touches = Touches() if options.touch else None
         self.feed = Feed(self.planner, self.queue, self._touches, clock)
         self.worker = Worker(
@@ -153,7 +162,12 @@ class Controller:
             once=self.once,
             settled=self.startup.settled,
             tracer=self.tracer,
-            witnesses=(self.history.note, self.exposure.note, *ports.witnesses),
+            witnesses=(
+                self.history.note,
+                self.exposure.note,
+                self.events.note,
+                *ports.witnesses,
+            ),
         )
         self.reflectors = [
             self._reflector(resource, store, namespace)
@@ -247,6 +261,7 @@ class Controller:
             self._lead(),
             self._report(),
             self.surveyor.run(),
+            self.events.run(),
         ]
 
     async def _lead(self) -> None:

@@ -1,4 +1,4 @@
-"""/metrics over HTTP: from the first moment, beside the probes, and while the start is under way."""
+"""/metrics over HTTP: from the first moment, beside the probes, and through a slow start."""
 
 import asyncio
 import socket
