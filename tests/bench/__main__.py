@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.assets import find
-from tests.bench import startup
+from tests.bench import startup, telemetry
 from tests.cluster.controlplane import ControlPlane
 
 REPORT = Path("build/bench.json")
@@ -37,6 +37,8 @@ def main() -> int:
                 rounds=arguments.rounds,
             )
         )
+    print("bench: what telemetry costs of a refresh", flush=True)
+    figures |= asyncio.run(telemetry.measure())
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps(figures, indent=2) + "\n")
     print(f"\n{json.dumps(figures, indent=2)}\n\nalso in {REPORT}")
