@@ -21,6 +21,7 @@ from reconciler.control.exposure import TOUCHED_S, Exposure
 from reconciler.control.feed import Feed
 from reconciler.control.gate import Gate
 from reconciler.control.history import History
+from reconciler.control.holds import Holds
 from reconciler.control.lookup import Lookup
 from reconciler.control.planner import Planner
 from reconciler.control.resync import Resync, StartupResync
@@ -130,6 +131,7 @@ class Controller:
         self.tracer = ports.tracer or Tracer(clock, Random())
         self.history = History(clock)
         self.exposure = Exposure(options.propagation_s)
+        self.holds = Holds()
         self.events = Events(
             kube=ports.kube,
             gate=ports.gate,
@@ -165,6 +167,7 @@ class Controller:
             witnesses=(
                 self.history.note,
                 self.exposure.note,
+                self.holds.note,
                 self.events.note,
                 *ports.witnesses,
             ),
@@ -193,7 +196,10 @@ class Controller:
             queue=self.queue,
             directory=self.directory,
             worker=self.worker,
+            pods=self.pods,
+            secrets=self.secrets,
             history=self.history,
+            holds=self.holds,
             exposure=self.exposure,
             startup=self.startup,
             reflectors=self.reflectors,

@@ -1,6 +1,6 @@
 """Reasons and outcomes in words, for the status page and for people (pure)."""
 
-from reconciler.control.fleet import Row
+from reconciler.control.row import Row
 
 REASONS = {
     "renewal": "renewal, on the session's own grid",
