@@ -14,8 +14,9 @@ from reconciler.control.attempt import Witness
 from reconciler.control.events import EventStats
 from reconciler.control.gauges import gauges
 from reconciler.control.metering import Metering
-from reconciler.control.survey import Survey, Surveyor
+from reconciler.control.survey import Surveyor
 from reconciler.control.tracing import Tracing
+from reconciler.control.views import Survey
 from reconciler.observe import metrics
 from reconciler.observe.exporter import Exporter
 from reconciler.observe.meters import Meters

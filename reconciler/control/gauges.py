@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from reconciler.control.fleet import BOUNDS_S
-from reconciler.control.survey import Survey
+from reconciler.control.views import Survey
 from reconciler.observe import metrics
 from reconciler.observe.metrics import Distribution, Sample
 

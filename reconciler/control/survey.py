@@ -7,14 +7,13 @@ the metrics are made of one survey, taken at most so often, whoever asks.
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from dataclasses import replace
 
 import structlog
 
-from reconciler.breaker import Breaker, BreakerStats
+from reconciler.breaker import Breaker
 from reconciler.clock import Clock
-from reconciler.control.directory import Directory, DirectoryStats
+from reconciler.control.directory import Directory
 from reconciler.control.exposure import Exposure
 from reconciler.control.fleet import Fleet
 from reconciler.control.gate import Gate
@@ -25,14 +24,14 @@ from reconciler.control.planner import Planner
 from reconciler.control.reading import Reading, read
 from reconciler.control.resync import StartupResync
 from reconciler.control.row import Row
+from reconciler.control.views import Election, IssuerView, LeaseView, StartupView, Survey
 from reconciler.control.worker import Worker, WorkerStats
-from reconciler.informer.reflector import Reflector, ReflectorStats
+from reconciler.informer.reflector import Reflector
 from reconciler.informer.store import Store
 from reconciler.kube.api import Meta
 from reconciler.names import SessionKey
 from reconciler.observe.once import Once
 from reconciler.queue.bands import Band
-from reconciler.queue.stats import QueueStats
 from reconciler.queue.work import Look
 from reconciler.queue.workqueue import WorkQueue
 from reconciler.tokens.issuer_time import IssuerTime
@@ -50,74 +49,6 @@ scrapes or watches asks for younger ones."""
 
 _UNKNOWN = Look("", math.inf, Band.ROUTINE, ("",), "", 0)
 """Of a key that the queue does not hold: nobody will look."""
-
-
-@runtime_checkable
-class Election(Protocol):
-    """What a gate that is won by election says of it, beside what every gate says."""
-
-    @property
-    def leading(self) -> bool: ...
-
-    @property
-    def transitions(self) -> int:
-        """How often this replica has seen the lease change hands."""
-        ...
-
-    @property
-    def refused_total(self) -> int:
-        """Writes that were stopped at the gate."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseView:
-    term: str
-    leading: bool
-    transitions: int
-    refused_total: int
-
-
-@dataclass(frozen=True, slots=True)
-class IssuerView:
-    """`skew_s` is the issuer's time less our wall clock, known to `error_s` either way once it was
-    `heard`."""
-
-    heard: bool
-    skew_s: float
-    error_s: float
-    token: TokenStats
-
-
-@dataclass(frozen=True, slots=True)
-class StartupView:
-    """`seconds` is 0.0 until it is finished."""
-
-    sessions: int
-    finished: bool
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """One reading; `now_s` is its instant (epoch, issuer's time), `taken_at` the same, monotonic.
-
-    `readings` has one entry a session, those with a pod first; `Surveyor.rows` makes rows of them.
-    """
-
-    now_s: float
-    taken_at: float
-    propagation_s: float
-    readings: tuple[Reading, ...]
-    fleet: Fleet
-    watches: tuple[ReflectorStats, ...]
-    breakers: tuple[BreakerStats, ...]
-    issuer: IssuerView
-    queue: QueueStats
-    lease: LeaseView
-    worker: WorkerStats
-    directory: DirectoryStats
-    startup: StartupView
 
 
 class Surveyor:

@@ -9,7 +9,8 @@ import pytest
 
 from reconciler.control.fleet import Fleet, State
 from reconciler.control.row import Row
-from reconciler.control.survey import SLICE, LeaseView
+from reconciler.control.survey import SLICE
+from reconciler.control.views import LeaseView
 from reconciler.lab.apiserver.kinds import PODS
 from reconciler.names import SessionKey
 from tests.lab.leaks import find_leaks
