@@ -62,6 +62,7 @@ def cost_of_a_refresh(*, exported: bool, ratio: float = RATIO) -> float:
         attempt.wrote, attempt.written_s = True, now_at
         for witness in witnesses:
             witness(attempt)
+        attempt.trace.release()
     return (time.process_time() - began_s) / RUNS
 
 
