@@ -4,16 +4,19 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reconciler import __version__
 from reconciler.clock import Clock
 from reconciler.control.attempt import Witness
+from reconciler.control.events import EventStats
 from reconciler.control.gauges import gauges
 from reconciler.control.metering import Metering
-from reconciler.control.survey import Survey, Surveyor
+from reconciler.control.survey import Surveyor
 from reconciler.control.tracing import Tracing
+from reconciler.control.views import Survey
 from reconciler.observe import metrics
 from reconciler.observe.exporter import Exporter
 from reconciler.observe.meters import Meters
@@ -49,7 +52,7 @@ class Telemetry:
         self._per_session = per_session
         self._surveyor: Surveyor | None = None
         self._exporters: list[Exporter[Any]] = []
-        self._more: list[Callable[[], Iterator[Sample]]] = []
+        self._events: EventStats | None = None
         self.meters = Meters(self._read)
         self.tracer = Tracer(clock, Random())
         self.witnesses: tuple[Witness, ...] = (Metering(self.meters).note,)
@@ -65,12 +68,9 @@ class Telemetry:
     def attach(self, controller: "Controller") -> None:
         """Read this controller from now on."""
         self._surveyor = controller.surveyor
+        self._events = controller.events.stats
         if self._tracing is not None:
             self._tracing.causes = controller.resync.causes
-
-    def also(self, read: Callable[[], Iterator[Sample]]) -> None:
-        """Export what `read` yields too."""
-        self._more.append(read)
 
     async def scrape(self) -> bytes:
         """Return all metrics in Prometheus' text format; works before anything else does."""
@@ -141,8 +141,9 @@ class Telemetry:
             for result in ("sent", "failed", "dropped"):
                 labels = (exporter.signal, result)
                 yield Sample(metrics.TELEMETRY, getattr(stats, result), labels)
-        for read in self._more:
-            yield from read()
+        if self._events is not None:
+            for result, count in asdict(self._events).items():
+                yield Sample(metrics.EVENTS, count, (result,))
 
 
 @asynccontextmanager

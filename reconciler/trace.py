@@ -39,12 +39,14 @@ class Step:
     """
 
     __slots__ = (
-        "_span_id", "_token", "began_at", "ended_at", "error", "name", "parent", "status",
-        "target", "trace",
+        "_span_id", "_token", "_trace", "began_at", "ended_at", "error", "name", "parent", "status",
+        "target",
     )  # fmt: skip
 
-    def __init__(self, trace: "Trace", name: str, target: str, parent: "Step | None") -> None:
-        self.trace = trace
+    def __init__(
+        self, trace: "Trace | None", name: str, target: str, parent: "Step | None"
+    ) -> None:
+        self._trace = trace
         self.name = name
         self.target = target
         self.parent = parent
@@ -74,6 +76,12 @@ class Step:
             self.status = self.status or getattr(error, "status", 0)
 
     @property
+    def trace(self) -> "Trace":
+        """The whole that this is a part of."""
+        assert self._trace is not None  # noqa: S101 - None only for the whole itself
+        return self._trace
+
+    @property
     def seconds(self) -> float:
         return self.ended_at - self.began_at
 
@@ -100,6 +108,7 @@ class Trace(Step):
         "dropped_steps",
         "facts",
         "failed",
+        "kept",
         "links",
         "queued_at",
         "steps",
@@ -109,12 +118,13 @@ class Trace(Step):
     )  # fmt: skip
 
     def __init__(self, tracer: "Tracer", name: str, queued_at: float | None) -> None:
-        super().__init__(self, name, "", None)
+        super().__init__(None, name, "", None)
         self.tracer = tracer
         self.trace_id = tracer.draw(128)
         self.queued_at = queued_at
         self.usual_s = 0.0
         self.failed = False
+        self.kept = False
         self.steps: list[Step] = []
         self.dropped_steps = 0
         self.facts: dict[str, str | int | float | bool] = {}
@@ -128,6 +138,18 @@ class Trace(Step):
     ) -> None:
         super().__exit__(kind, error, traceback)
         self.failed = self.failed or kind is not None
+
+    @property
+    def trace(self) -> "Trace":
+        return self
+
+    def release(self) -> None:
+        """Let go of the steps, which point back here, unless somebody keeps the trace.
+
+        Otherwise each run would be left to the collector of cycles, which runs seldom and stalls.
+        """
+        if not self.kept:
+            self.steps = []
 
     @property
     def id(self) -> SpanId:

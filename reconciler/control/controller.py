@@ -16,10 +16,12 @@ from reconciler.clock import Clock
 from reconciler.control import renewal, retry
 from reconciler.control.attempt import Witness
 from reconciler.control.directory import Directory
+from reconciler.control.events import Events
 from reconciler.control.exposure import TOUCHED_S, Exposure
 from reconciler.control.feed import Feed
 from reconciler.control.gate import Gate
 from reconciler.control.history import History
+from reconciler.control.holds import Holds
 from reconciler.control.leadership import Leadership
 from reconciler.control.lookup import Lookup
 from reconciler.control.planner import Planner
@@ -137,6 +139,15 @@ class Controller:
         self.tracer = ports.tracer or Tracer(clock, Random())
         self.history = History(clock)
         self.exposure = Exposure(options.propagation_s)
+        self.holds = Holds()
+        self.events = Events(
+            kube=ports.kube,
+            gate=ports.gate,
+            breaker=ports.kube_breaker,
+            clock=clock,
+            once=self.once,
+            component=names.field_manager,
+        )
         self._touches = Touches() if options.touch else None
         self.feed = Feed(self.planner, self.queue, self._touches, clock)
         self.worker = Worker(
@@ -161,7 +172,13 @@ class Controller:
             once=self.once,
             settled=self.startup.settled,
             tracer=self.tracer,
-            witnesses=(self.history.note, self.exposure.note, *ports.witnesses),
+            witnesses=(
+                self.history.note,
+                self.exposure.note,
+                self.holds.note,
+                self.events.note,
+                *ports.witnesses,
+            ),
         )
         self.reflectors = [
             self._reflector(resource, store, namespace)
@@ -187,7 +204,10 @@ class Controller:
             queue=self.queue,
             directory=self.directory,
             worker=self.worker,
+            pods=self.pods,
+            secrets=self.secrets,
             history=self.history,
+            holds=self.holds,
             exposure=self.exposure,
             startup=self.startup,
             reflectors=self.reflectors,
@@ -265,6 +285,7 @@ class Controller:
             self._account(),
             self._report(),
             self.surveyor.run(),
+            self.events.run(),
         ]
 
     async def _follow(self) -> None:

@@ -5,8 +5,6 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Literal
 
-import msgspec
-
 from reconciler.names import SessionKey
 
 BOUNDS_S = (
@@ -23,49 +21,19 @@ believable end; `missing`: no Secret."""
 STATES: tuple[State, ...] = ("expired", "expiring", "live", "endless", "unknown", "missing")
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """One session at the survey's instant; instants are epoch seconds in the issuer's time.
-
-    `pod` and `secret` are names, "" where there is none; `expires_s` is None where it is not known,
-    `math.inf` for a token without an end. `due_s` is when a worker takes it next (None: never),
-    `reason` why then, `stage` the queue's word (`waiting`, `ready`, `running`, ""), `gate` the
-    endpoint that it waits for. `hold` says why nothing is written, "" if nothing holds it.
-    """
-
-    namespace: str
-    session_id: str
-    project: str
-    pod: str
-    secret: str
-    state: State
-    expires_s: float | None
-    remaining_s: float | None
-    due_s: float | None
-    reason: str
-    stage: str
-    gate: str
-    hold: str
-    failures: int
-    refreshed_by: str
-
-    @property
-    def key(self) -> SessionKey:
-        return SessionKey(self.namespace, self.session_id)
-
-
 @dataclass(slots=True)
 class Fleet:
-    """Sums over rows; `remaining_counts` has one entry for each of `BOUNDS_S`, not cumulative.
+    """Sums over sessions; `remaining_counts` has one entry for each of `BOUNDS_S`, not cumulative.
 
     `remaining_min_s` is the shortest remaining life among sessions with a pod, and `next_to_expire`
     whose it is; both None without any. `survives_s` is how long every pod would go on with the
-    issuer away from now on, None where nobody can say.
+    issuer away from now on, None where nobody can say. `holds` counts those to whom nothing is
+    written, by reason.
     """
 
     sessions: int = 0
     states: dict[State, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
     holds: dict[str, int] = field(default_factory=dict)
-    failing: int = 0
     remaining_counts: list[int] = field(default_factory=lambda: [0] * len(BOUNDS_S))
     remaining_sum_s: float = 0.0
     remaining_min_s: float | None = None
@@ -73,32 +41,40 @@ class Fleet:
     survives_s: float | None = None
     exposure_s: float = 0.0
 
-    def add(self, row: Row, *, spare_s: float | None) -> None:
+    def add(
+        self,
+        key: SessionKey,
+        state: State,
+        remaining_s: float | None,
+        *,
+        hold: str,
+        has_pod: bool,
+        spare_s: float | None,
+    ) -> None:
         """Count one session.
 
         Args:
+            hold: Why nothing is written to it, or "".
             spare_s: What is left of the best token at hand, None without one.
         """
         self.sessions += 1
-        self.states[row.state] += 1
-        if row.hold:
-            self.holds[row.hold] = self.holds.get(row.hold, 0) + 1
-        if row.failures:
-            self.failing += 1
-        remaining_s = row.remaining_s
+        self.states[state] += 1
+        if hold:
+            self.holds[hold] = self.holds.get(hold, 0) + 1
         if remaining_s is not None:
             self.remaining_counts[bisect_left(BOUNDS_S, remaining_s)] += 1
-            if not math.isinf(remaining_s):
+            if remaining_s != math.inf:
                 self.remaining_sum_s += remaining_s
-        if not row.pod:
+        if not has_pod:
             return
         shortest_s = math.inf if self.remaining_min_s is None else self.remaining_min_s
         if remaining_s is not None and remaining_s < shortest_s:
-            self.remaining_min_s, self.next_to_expire = remaining_s, row.key
-        lifted_s = None if row.hold else spare_s
-        known = [life for life in (remaining_s, lifted_s) if life is not None]
-        if known and (self.survives_s is None or max(known) < self.survives_s):
-            self.survives_s = max(known)
+            self.remaining_min_s, self.next_to_expire = remaining_s, key
+        lifted_s = remaining_s
+        if spare_s is not None and not hold and (remaining_s is None or spare_s > remaining_s):
+            lifted_s = spare_s
+        if lifted_s is not None and (self.survives_s is None or lifted_s < self.survives_s):
+            self.survives_s = lifted_s
 
     def survive(self, propagation_s: float) -> None:
         """Take off what the kubelet needs to project the last token; never less than nothing."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from reconciler.control.fleet import BOUNDS_S
-from reconciler.control.survey import Survey
+from reconciler.control.views import Survey
 from reconciler.observe import metrics
 from reconciler.observe.metrics import Distribution, Sample
 
@@ -16,10 +16,10 @@ def gauges(survey: Survey, *, per_session: bool) -> Iterator[Sample]:
     yield from _endpoints(survey)
     yield from _work(survey)
     if per_session:
-        for row in survey.rows:
-            if row.remaining_s is not None and row.pod:
-                labels = (row.namespace, row.session_id)
-                yield Sample(metrics.SESSION_REMAINING, row.remaining_s, labels)
+        for reading in survey.readings:
+            if reading.expires_s is not None and reading.pod is not None:
+                remaining_s = reading.expires_s - survey.now_s
+                yield Sample(metrics.SESSION_REMAINING, remaining_s, tuple(reading.key))
 
 
 def _fleet(survey: Survey) -> Iterator[Sample]:
@@ -34,7 +34,6 @@ def _fleet(survey: Survey) -> Iterator[Sample]:
         yield Sample(metrics.SESSIONS, count, (state,))
     for reason, count in fleet.holds.items():
         yield Sample(metrics.HELD, count, (reason,))
-    yield Sample(metrics.FAILING, fleet.failing)
 
 
 def _queue(survey: Survey) -> Iterator[Sample]:
@@ -45,6 +44,7 @@ def _queue(survey: Survey) -> Iterator[Sample]:
     for endpoint, count in schedule.gated.items():
         yield Sample(metrics.GATED, count, (endpoint,))
     yield Sample(metrics.RUNNING, schedule.running)
+    yield Sample(metrics.FAILING, schedule.failing)
     yield Sample(metrics.OLDEST, schedule.oldest_ready_s)
     yield Sample(metrics.OVERDUE, schedule.longest_overdue_s)
 

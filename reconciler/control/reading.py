@@ -13,9 +13,15 @@ from reconciler.names import SessionKey
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):
-    """`secret` is the session's own or None; `expires_s` is None where nobody can know the end,
-    `math.inf` where there is none; `allowance_s` is the life below which it is in danger."""
+    """`secret` is the session's own or None, `found` what has its name, whoever's that is.
 
+    `expires_s` is None where nobody can know the token's end, `math.inf` where there is none;
+    `allowance_s` is the life below which it is in danger; `certain` is False for what time alone
+    may change.
+    """
+
+    key: SessionKey
+    secret_name: str
     pod: Meta | None
     secret: Meta | None
     found: Meta | None
@@ -27,13 +33,13 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     longest_ttl_s: float
     certain: bool
 
-    def is_of(self, pod: Meta | None, found: Meta | None, policy: Policy) -> bool:
+    def is_of(self, pod: Meta | None, found: Meta | None, longest_ttl_s: float) -> bool:
         """Whether this still stands: the same objects, and nothing that time could change."""
         return (
-            self.certain
-            and self.pod is pod
+            self.pod is pod
             and self.found is found
-            and self.longest_ttl_s == policy.longest_ttl_s
+            and self.certain
+            and self.longest_ttl_s == longest_ttl_s
         )
 
     def state(self, remaining_s: float | None) -> State:
@@ -52,12 +58,13 @@ def read(
     key: SessionKey, pod: Meta | None, found: Meta | None, policy: Policy, now_s: float
 ) -> Reading:
     """Read a session's pod and the object of its Secret's name, whoever's that is."""
+    name = policy.names.secret_name(key.session_id)
     secret = found if found is not None and found.session_id == key.session_id else None
     project = pod.project_id if pod is not None else secret.project_id if secret else ""
     paused = is_paused(policy.names, pod, secret)
     if secret is None:
         return Reading(
-            pod, None, found, project, None, 0.0, "", paused, policy.longest_ttl_s, certain=True
+            key, name, pod, None, found, project, None, 0.0, "", paused, policy.longest_ttl_s, True
         )
     facts = read_facts(
         secret,
@@ -72,6 +79,8 @@ def read(
     if facts.expires_s is not None and facts.issued_s is not None:
         allowed_s = allowance_s(facts.expires_s - facts.issued_s, policy.propagation_s)
     return Reading(
+        key,
+        name,
         pod,
         secret,
         found,
@@ -81,5 +90,5 @@ def read(
         facts.refreshed_by,
         paused,
         policy.longest_ttl_s,
-        certain=not facts.why,
+        not facts.why,
     )

@@ -25,6 +25,9 @@ log = structlog.get_logger()
 TRICKLE_FRACTION = 0.5
 """The periodic resync spreads its sessions over this part of its period."""
 
+FOLLOW = "follow"
+"""Reason with which a follower queues: such work is taken up when it begins to lead."""
+
 SLICE = 100
 """Sessions planned in one turn of the loop: ten thousand at once would stall it for half a second,
 and the first writes would wait for the last plan."""
@@ -82,7 +85,11 @@ class StartupResync:
         self._finish_if_done()
 
     def settled(self, key: SessionKey, outcome: str) -> None:
-        if self._began_at is None or key not in self._open:
+        if self._began_at is None:
+            return
+        if key not in self._known and outcome != "kept":
+            self._known.add(key)  # urgent, and so quick that it was not listed yet
+        elif key not in self._open:
             return
         self._open.discard(key)
         self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
@@ -151,13 +158,14 @@ class Resync:
     async def plan_ahead(self) -> None:
         """Give each session its deadline, so that a follower knows them all when it leads."""
         for index, key in enumerate(self._planner.live_keys()):
-            self._feed.consider(key, "follow")
+            self._feed.consider(key, FOLLOW)
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
 
     async def _run_startup(self) -> None:
         """Queue what needs no platform at once, the rest when the platform has answered."""
         trace = self._begin("startup_resync")
+        self.causes[FOLLOW] = trace.id
         self._startup.on_finished = partial(self._end_startup, trace)
         with trace:
             await self._queue_all()

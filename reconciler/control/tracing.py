@@ -40,6 +40,7 @@ class Tracing:
                 trace.links.append((reason, cause))
             elif (name := CHANGES.get(reason)) is not None:
                 trace.links.append((reason, self._event(name, attempt).id))
+        trace.kept = True
         self._keep(trace)
 
     def ended(self, trace: Trace) -> None:

@@ -1,10 +1,11 @@
 """Reasons and outcomes in words, for the status page and for people (pure)."""
 
-from reconciler.control.fleet import Row
+from reconciler.control.row import Row
 
 REASONS = {
     "renewal": "renewal, on the session's own grid",
     "startup_resync": "every token is written once after a start",
+    "follow": "it was due when this replica began to lead",
     "resync": "the platform's list named it",
     "pod": "its pod changed",
     "secret": "its Secret changed",

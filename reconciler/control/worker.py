@@ -133,6 +133,9 @@ class Worker:
                 self.stats.crashes_total += 1
                 if self._once.first("witness_crashed"):
                     log.exception("witness_crashed", **_named(attempt.key))
+        # Nothing of a run may point to itself: such garbage is collected late, in stalls.
+        attempt.error = None
+        attempt.trace.release()
 
     async def _attempt(self, attempt: Attempt) -> Next | None:
         """Run once; whatever happens, return when the session is due next."""

@@ -139,6 +139,9 @@ class Store:
             return (self._objects[key.namespace][names[0]],)
         return tuple(self._objects[key.namespace][name] for name in names)
 
+    def has_session(self, key: SessionKey) -> bool:
+        return key in self._sessions
+
     def namespaces(self) -> frozenset[str]:
         """Return the namespaces that hold at least one object."""
         return frozenset(self._objects)

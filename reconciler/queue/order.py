@@ -69,6 +69,7 @@ class Schedule(Generic[K]):
         self._waiting_in = dict.fromkeys(Band, 0)
         self._since_aged = 0
         self._adds = self._dedups = self._takes = self._aged = 0
+        self._failing = 0
         self.running = 0
         """Keys in the hands of workers; read only."""
 
@@ -141,7 +142,7 @@ class Schedule(Generic[K]):
         self._promote(now_at)
         self._end(entry)
         if wish is None:
-            del self._entries[key]
+            self._forget(entry)
         else:
             self._enter(entry, wish, now_at)
 
@@ -166,13 +167,15 @@ class Schedule(Generic[K]):
             KeyError: The key is unknown.
         """
         entry = self._entries[key]
+        self._failing += not entry.failures
         entry.failures += 1
         return entry.failures
 
     def forgive(self, key: K) -> None:
         """Set a key's count of failures to zero."""
-        if (entry := self._entries.get(key)) is not None:
+        if (entry := self._entries.get(key)) is not None and entry.failures:
             entry.failures = 0
+            self._failing -= 1
 
     def remove(self, key: K) -> bool:
         """Forget a key, unless it is running; tell whether it is unknown now."""
@@ -182,7 +185,7 @@ class Schedule(Generic[K]):
         if entry.stage is _Stage.RUNNING:
             return False
         self._leave(entry)
-        del self._entries[key]
+        self._forget(entry)
         return True
 
     def open_gate(self, name: str, *, now_at: float) -> int:
@@ -219,6 +222,7 @@ class Schedule(Generic[K]):
             waiting=dict(self._waiting_in),
             gated={name: len(entries) for name, entries in self._gated.items()},
             running=self.running,
+            failing=self._failing,
             adds_total=self._adds,
             dedups_total=self._dedups,
             takes_total=self._takes,
@@ -235,6 +239,10 @@ class Schedule(Generic[K]):
         wish = _wish(next.at, next.band, next.slack_s, next.reason, now_at, next.gate)
         opened_meanwhile = self._opened.get(next.gate, 0) >= entry.take
         return _let_through(wish, now_at) if next.gate and opened_meanwhile else wish
+
+    def _forget(self, entry: _Entry[K]) -> None:
+        del self._entries[entry.key]
+        self._failing -= entry.failures > 0
 
     def _promote(self, now_at: float) -> None:
         """Make all ready whose time has come; each has been ready since its own time.

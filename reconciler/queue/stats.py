@@ -15,6 +15,7 @@ class ScheduleStats:
         waiting: Entries whose time has not come, by band; those behind a gate are among them.
         gated: Of the waiting, those that an opening gate would make due, by gate.
         running: Keys in the hands of workers.
+        failing: Keys whose last run failed, in whatever stage.
         adds_total: Calls of `add`, of which `dedups_total` met a wish that was already there.
         takes_total: Picks handed out, of which `aged_total` went to the longest ready.
         oldest_ready_s: For how long the longest ready entry has waited for a worker; 0.0 if none.
@@ -25,6 +26,7 @@ class ScheduleStats:
     waiting: Mapping[Band, int]
     gated: Mapping[str, int]
     running: int
+    failing: int
     adds_total: int
     dedups_total: int
     takes_total: int

@@ -15,7 +15,7 @@ from reconciler.clock import Clock
 KEEP = 40
 """Events that are told beside a violation."""
 
-DEFECTS = frozenset({"reconcile_crashed", "callback_crashed"})
+DEFECTS = frozenset({"reconcile_crashed", "callback_crashed", "witness_crashed", "survey_crashed"})
 """Log events that only a defect of the controller's own causes."""
 
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.assets import find
-from tests.bench import failover, startup
+from tests.bench import failover, startup, telemetry
 from tests.cluster.controlplane import ControlPlane
 
 REPORT = Path("build/bench.json")
@@ -41,6 +41,8 @@ def main() -> int:
         figures |= asyncio.run(
             failover.measure(control_plane, Path(folder), rounds=arguments.failovers)
         )
+    print("bench: what telemetry costs of a refresh", flush=True)
+    figures |= asyncio.run(telemetry.measure())
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps(figures, indent=2) + "\n")
     print(f"\n{json.dumps(figures, indent=2)}\n\nalso in {REPORT}")

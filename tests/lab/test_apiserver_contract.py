@@ -77,6 +77,10 @@ class Server:
         return f"/api/v1/namespaces/{self.namespace}/pods"
 
     @property
+    def events(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/events"
+
+    @property
     def leases(self) -> str:
         return f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases"
 
@@ -1276,3 +1280,84 @@ async def settled(server: Server, path: str, count: int) -> None:
     async with asyncio.timeout(10):
         while len((await server.get(path, resourceVersion="0")).body["items"]) != count:
             await asyncio.sleep(0.02)
+
+
+# Events, as a recorder sends them
+
+
+def event(namespace: str, **changes: Any) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "runner.17a0", "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "namespace": namespace,
+            "name": "runner",
+            "uid": "0b8c2c9e-0000-4000-8000-000000000001",
+            "resourceVersion": "7",
+        },
+        "type": "Warning",
+        "reason": "RefreshFailed",
+        "message": "The token could not be refreshed",
+        "count": 1,
+        "firstTimestamp": "2026-01-31T12:00:00Z",
+        "lastTimestamp": "2026-01-31T12:00:00Z",
+        "source": {"component": "token-reconciler"},
+        "reportingComponent": "token-reconciler",
+        "reportingInstance": "replica/1",
+    } | changes
+
+
+async def test_an_event_about_a_pod_is_kept_as_it_was_sent(server: Server) -> None:
+    sent = event(server.namespace)
+    answer = await server.call("POST", server.events, sent)
+    assert answer.status == 201
+    kept = (await server.get(f"{server.events}/runner.17a0")).body
+    assert {key: kept[key] for key in sent if key != "metadata"} == {
+        key: value for key, value in sent.items() if key != "metadata"
+    }
+    found = await server.get(server.events, fieldSelector="involvedObject.name=runner")
+    assert found.names == ["runner.17a0"]
+    other = await server.get(server.events, fieldSelector="involvedObject.name=other")
+    assert other.names == []
+
+
+async def test_an_event_is_counted_by_a_merge_patch_answered_with_metadata(server: Server) -> None:
+    await server.call("POST", server.events, event(server.namespace))
+    answer = await server.patch(
+        f"{server.events}/runner.17a0",
+        {"count": 2, "lastTimestamp": "2026-01-31T12:01:00Z"},
+        accept=PARTIAL,
+    )
+    assert answer.status == 200
+    assert answer.body["kind"] == "PartialObjectMetadata"
+    kept = (await server.get(f"{server.events}/runner.17a0")).body
+    assert (kept["count"], kept["lastTimestamp"]) == (2, "2026-01-31T12:01:00Z")
+    assert kept["firstTimestamp"] == "2026-01-31T12:00:00Z"
+
+
+async def test_a_patch_of_an_event_that_is_gone_is_not_found(server: Server) -> None:
+    answer = await server.patch(f"{server.events}/runner.17a0", {"count": 2})
+    assert (answer.status, answer.body["reason"]) == (404, "NotFound")
+
+
+async def test_an_event_lives_in_the_namespace_of_what_it_is_about(server: Server) -> None:
+    about = event(server.namespace)["involvedObject"] | {"namespace": "another"}
+    sent = event(server.namespace, involvedObject=about)
+    answer = await server.call("POST", server.events, sent)
+    assert (answer.status, answer.body["reason"]) == (422, "Invalid")
+    assert [cause["field"] for cause in answer.causes] == ["involvedObject.namespace"]
+    assert answer.message == (
+        'Event "runner.17a0" is invalid: involvedObject.namespace: Invalid value: "another": '
+        "does not match event.namespace"
+    )
+
+
+async def test_who_may_not_create_events_is_told_so(server: Server) -> None:
+    answer = await server.call(
+        "POST", server.events, event(server.namespace), token=server.tokens["nobody"]
+    )
+    assert (answer.status, answer.body["reason"]) == (403, "Forbidden")
+    assert 'cannot create resource "events"' in answer.message

@@ -1,6 +1,7 @@
 """Steps nest by task, end with their error, and say who they are to peers and to the log."""
 
 import asyncio
+import gc
 import re
 from random import Random
 
@@ -98,3 +99,27 @@ def test_a_run_that_is_cut_short_counts_as_failed(tracer: Tracer) -> None:
         raise RuntimeError("cut")
     assert trace.failed
     assert current() is None
+
+
+def test_runs_that_nobody_keeps_leave_no_cycles(tracer: Tracer) -> None:
+    def run() -> None:
+        with tracer.begin("reconcile") as trace, step("mint"), step("POST"):
+            traceparent()
+        trace.release()
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            run()
+        assert gc.collect() < 100  # three hundred, were each run a cycle
+    finally:
+        gc.enable()
+
+
+def test_a_kept_trace_keeps_its_steps(tracer: Tracer) -> None:
+    with tracer.begin("reconcile") as trace, step("mint"):
+        pass
+    trace.kept = True
+    trace.release()
+    assert [one.name for one in trace.steps] == ["mint"]

@@ -10,7 +10,7 @@ import string
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reconciler.lab.apiserver.kinds import PODS, SECRETS, Kind, Object
+from reconciler.lab.apiserver.kinds import EVENTS, PODS, SECRETS, Kind, Object
 from reconciler.lab.apiserver.refusals import Fault, quote
 
 ANNOTATIONS_LIMIT_BYTES = 256 * 1024
@@ -81,7 +81,12 @@ def _bad_byte(value: Any) -> int:
 
 def faults_of(kind: Kind, item: Object) -> list[Fault]:
     """Return what is wrong with an object by itself."""
-    return [*_metadata_faults(item["metadata"]), *(_secret_faults(item) if kind is SECRETS else ())]
+    own: Iterator[Fault] = iter(())
+    if kind is SECRETS:
+        own = _secret_faults(item)
+    elif kind is EVENTS:
+        own = _event_faults(item)
+    return [*_metadata_faults(item["metadata"]), *own]
 
 
 def faults_between(kind: Kind, old: Object, new: Object) -> list[Fault]:
@@ -128,6 +133,13 @@ def _secret_faults(item: Object) -> Iterator[Fault]:
     size = sum(len(base64.b64decode(value)) for value in (item.get("data") or {}).values())
     if size > SECRET_LIMIT_BYTES:
         yield _too_long("data", SECRET_LIMIT_BYTES)
+
+
+def _event_faults(item: Object) -> Iterator[Fault]:
+    """Source: kubernetes 1.37 `pkg/apis/core/validation/events.go`, legacyValidateEvent."""
+    about = (item.get("involvedObject") or {}).get("namespace", "")
+    if about and about != item["metadata"]["namespace"]:
+        yield _invalid("involvedObject.namespace", about, "does not match event.namespace")
 
 
 def _invalid(field: str, value: str, rule: str) -> Fault:

@@ -7,8 +7,10 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from reconciler.control.fleet import Fleet, Row
-from reconciler.control.survey import SLICE, LeaseView
+from reconciler.control.fleet import Fleet, State
+from reconciler.control.row import Row
+from reconciler.control.survey import SLICE
+from reconciler.control.views import LeaseView
 from reconciler.lab.apiserver.kinds import PODS
 from reconciler.names import SessionKey
 from tests.lab.leaks import find_leaks
@@ -33,8 +35,9 @@ def key(session_id: str) -> SessionKey:
 
 
 async def rows(world: World) -> dict[str, Row]:
-    survey = await world.controller.surveyor.survey(max_age_s=0.0)
-    return {row.session_id: row for row in survey.rows}
+    surveyor = world.controller.surveyor
+    survey = await surveyor.survey(max_age_s=0.0)
+    return {row.session_id: row for row in await surveyor.rows(survey)}
 
 
 def test_a_healthy_session_shows_its_life_its_next_deadline_and_why() -> None:
@@ -160,7 +163,7 @@ def test_a_survey_shares_the_loop_and_is_shared() -> None:
             )
             ticker.cancel()
             assert first is second
-            assert len(first.rows) == count
+            assert len(first.readings) == count
             assert turns >= count // SLICE
 
     simulate(scenario)
@@ -172,7 +175,10 @@ def test_no_token_is_in_a_survey() -> None:
         async with running(world):
             await settled(world)
             survey = await world.controller.surveyor.survey()
-            texts = {"repr": repr(survey), "json": msgspec.json.encode(survey.rows).decode()}
+            texts = {
+                "survey": repr(survey),
+                "rows": msgspec.json.encode(await world.controller.surveyor.rows(survey)).decode(),
+            }
             assert find_leaks(texts, [world.token("2Aa"), *world.issuer.minted]) == []
 
     simulate(scenario)
@@ -188,13 +194,11 @@ def test_the_lease_is_read_from_the_gate() -> None:
     simulate(scenario)
 
 
-def row(remaining_s: float | None, *, pod: str = "pod", hold: str = "") -> Row:
-    return Row(
-        namespace="team-a", session_id="2Aa", project="team-a", pod=pod, secret="s",
-        state="live" if remaining_s is None or remaining_s > 0 else "expired",
-        expires_s=None, remaining_s=remaining_s, due_s=None, reason="", stage="", gate="",
-        hold=hold, failures=0, refreshed_by="",
-    )  # fmt: skip
+def add(
+    fleet: Fleet, life: float | None, spare_s: float | None, *, hold: str = "", has_pod: bool = True
+) -> None:
+    state: State = "unknown" if life is None else "live"
+    fleet.add(key("2Aa"), state, life, hold=hold, has_pod=has_pod, spare_s=spare_s)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +219,7 @@ def test_the_fleet_survives_as_long_as_its_worst_pod_can_be_lifted(
 ) -> None:
     fleet = Fleet()
     for life in lives:
-        fleet.add(row(life), spare_s=spare_s)
+        add(fleet, life, spare_s)
     fleet.survive(10.0)
     assert fleet.survives_s == survives_s
 
@@ -224,9 +228,9 @@ def test_a_held_session_is_not_lifted_and_one_without_a_pod_is_not_counted_among
     None
 ):
     fleet = Fleet()
-    fleet.add(row(100.0, hold="paused"), spare_s=800.0)
-    fleet.add(row(20.0, pod=""), spare_s=800.0)
-    fleet.add(row(math.inf), spare_s=800.0)
+    add(fleet, 100.0, 800.0, hold="paused")
+    add(fleet, 20.0, 800.0, has_pod=False)
+    add(fleet, math.inf, 800.0)
     fleet.survive(0.0)
     assert fleet.survives_s == 100.0
     assert fleet.remaining_min_s == 100.0

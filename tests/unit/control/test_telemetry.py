@@ -292,3 +292,25 @@ def test_every_line_of_a_reconcile_names_its_trace_and_no_other_does() -> None:
         assert json.dumps(lines)
 
     simulate(scenario)
+
+
+def test_who_fails_to_look_on_takes_no_token_along() -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("obviously a defect")
+
+    async def scenario(world: World) -> None:
+        for number in range(3):
+            world.add(f"2Ab{number}")
+        await watch(world)
+        world.ports = replace(world.ports, witnesses=(crash, *world.ports.witnesses))
+        world.controller = Controller(world.ports, world.options)
+        world.controller.surveyor._take = crash  # type: ignore[method-assign,assignment]  # a defect
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(1200)
+            assert min(world.remaining_s(f"2Ab{n}") for n in range(3)) > 300
+        assert world.controller.worker.stats.crashes_total >= 9
+        for name in ("witness_crashed", "survey_crashed"):
+            assert 1 <= len(world.events(name)) <= 3  # said again after ten minutes
+
+    simulate(scenario)

@@ -8,7 +8,7 @@ from reconciler.names import SessionKey
 from reconciler.queue.bands import Band
 from reconciler.queue.heap import SPARE
 from reconciler.queue.order import AGE_EVERY, Schedule
-from reconciler.queue.work import REASONS, Next, Work
+from reconciler.queue.work import REASONS, Look, Next, Work
 
 NOW = 1000.0
 
@@ -443,3 +443,28 @@ def test_runs_without_end_leave_nothing_behind() -> None:
         work = box.take()
         box.done(work.key, box.next(50 if work.reasons == ("event",) else 0))
         assert box.schedule.slots <= 2 * 100 + 5 * SPARE
+
+
+def test_failing_keys_are_counted_until_they_recover_or_leave() -> None:
+    schedule: Schedule[str] = Schedule()
+
+    def failing() -> int:
+        return schedule.stats(0.0).failing
+
+    for key in ("a", "b", "c"):
+        schedule.add(key, reason="r", at=0.0, band=Band.ROUTINE, slack_s=1.0, now_at=0.0)
+        schedule.fail(key)
+        schedule.fail(key)
+    assert failing() == 3
+    schedule.forgive("a")
+    schedule.forgive("a")
+    assert failing() == 2
+    schedule.remove("b")
+    assert failing() == 1
+    work = schedule.take(0.0)
+    while work is not None and work.key != "c":
+        work = schedule.take(0.0)
+    assert schedule.look("c") == Look("running", 0.0, Band.ROUTINE, ("r",), "", 2)
+    schedule.done("c", next=None, now_at=0.0)
+    assert failing() == 0
+    assert schedule.look("c") is None

@@ -1,0 +1,65 @@
+"""What a survey holds: records of one instant, none of which is or holds a token (pure)."""
+
+from dataclasses import dataclass
+
+from reconciler.breaker import BreakerStats
+from reconciler.control.directory import DirectoryStats
+from reconciler.control.fleet import Fleet
+from reconciler.control.reading import Reading
+from reconciler.control.worker import WorkerStats
+from reconciler.informer.reflector import ReflectorStats
+from reconciler.queue.stats import QueueStats
+from reconciler.tokens.source import TokenStats
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """`holder` is who leads as far as was seen, "" = nobody; `transitions` is the Lease's count."""
+
+    term: str
+    leading: bool
+    holder: str
+    transitions: int
+    refused_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerView:
+    """`skew_s` is the issuer's time less our wall clock, known to `error_s` either way once it was
+    `heard`."""
+
+    heard: bool
+    skew_s: float
+    error_s: float
+    token: TokenStats
+
+
+@dataclass(frozen=True, slots=True)
+class StartupView:
+    """`seconds` is 0.0 until it is finished."""
+
+    sessions: int
+    finished: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """One reading; `now_s` is its instant (epoch, issuer's time), `taken_at` the same, monotonic.
+
+    `readings` has one entry a session, those with a pod first; `Surveyor.rows` makes rows of them.
+    """
+
+    now_s: float
+    taken_at: float
+    propagation_s: float
+    readings: tuple[Reading, ...]
+    fleet: Fleet
+    watches: tuple[ReflectorStats, ...]
+    breakers: tuple[BreakerStats, ...]
+    issuer: IssuerView
+    queue: QueueStats
+    lease: LeaseView
+    worker: WorkerStats
+    directory: DirectoryStats
+    startup: StartupView

@@ -1,0 +1,135 @@
+"""What telemetry costs of a refresh: the work on a record of one, against one on real sockets.
+
+The denominator is a refresh without any of it: CPU of the controller's process for the startup
+resync of a fleet, over real sockets, less that of a small fleet, less what telemetry adds.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+from reconciler.clock import SystemClock
+from reconciler.control.attempt import Attempt
+from reconciler.control.events import Events
+from reconciler.control.exposure import Exposure
+from reconciler.control.gate import OpenGate
+from reconciler.control.history import History
+from reconciler.control.metering import Metering
+from reconciler.control.tracing import Tracing
+from reconciler.lab.box import Box
+from reconciler.names import SessionKey
+from reconciler.observe.meters import Meters
+from reconciler.observe.sampling import RATIO, Sampler
+from reconciler.observe.spans import Kept, spans_of
+from reconciler.queue.bands import Band
+from reconciler.queue.work import Work
+from reconciler.trace import Trace, Tracer, step
+from tests.controller import Controller, running
+
+RUNS = 20_000
+
+
+def cost_of_a_refresh(*, exported: bool, ratio: float = RATIO) -> float:
+    """Return the CPU seconds that all witnesses and the record itself cost one refresh.
+
+    Args:
+        exported: Whether traces are kept at `ratio` and made into spans and bytes as they are sent.
+    """
+    clock = SystemClock()
+    tracer = Tracer(clock, Random(1))
+    witnesses: list[Callable[[Attempt], None]] = [
+        History(clock).note,
+        Exposure(90.0).note,
+        _events(clock).note,
+        Metering(Meters(list)).note,
+    ]
+    if exported:
+        witnesses.append(Tracing(tracer, Sampler(ratio).keeps, _sender()).note)
+    began_s = time.process_time()
+    for number in range(RUNS):
+        now_at = clock.monotonic()
+        key = SessionKey("team-a", f"2Ab{number % 5000}")
+        work = Work(key, ("renewal",), Band.ROUTINE, now_at, now_at, 1)
+        attempt = Attempt(work, tracer.begin("reconcile", queued_at=now_at))
+        with attempt.trace:
+            with step("mint"):
+                pass
+            with step("patch", "session-2ab-creds"):
+                pass
+        attempt.outcome, attempt.reason = "refreshed", "renewal"
+        attempt.wrote, attempt.written_s = True, now_at
+        for witness in witnesses:
+            witness(attempt)
+        attempt.trace.release()
+    return (time.process_time() - began_s) / RUNS
+
+
+async def measure(*, sessions: int = 1000) -> dict[str, Any]:
+    """Return the shares; costs are CPU of the controller's process, in microseconds a refresh."""
+    few = sessions // 20
+    costs = [await _restart_cpu_s(count) for count in (few, sessions)]
+    refresh_s = (costs[1] - costs[0]) / (sessions - few)
+    plain_s, otlp_s = cost_of_a_refresh(exported=False), cost_of_a_refresh(exported=True)
+    bare_s = refresh_s - plain_s
+    return {
+        "refresh_cpu_us": round(refresh_s * 1e6, 1),
+        "telemetry_cpu_us": round(plain_s * 1e6, 1),
+        "telemetry_otlp_cpu_us": round(otlp_s * 1e6, 1),
+        "telemetry_vs_refresh": round(plain_s / bare_s, 3),
+        "telemetry_otlp_vs_refresh": round(otlp_s / bare_s, 3),
+    }
+
+
+async def _restart_cpu_s(sessions: int) -> float:
+    """Return the CPU of a restart over a fleet that a former run had taken over: refreshes alone,
+    and the start that many and few sessions have in common."""
+    async with Box(ttl_s=900.0, seed=1) as box:
+        box.populate(sessions)
+        async with _settled(box.environment()):
+            pass
+        async with _settled(box.environment()) as controller:
+            return _cpu_s(controller)
+
+
+@asynccontextmanager
+async def _settled(environment: dict[str, str]) -> AsyncIterator[Controller]:
+    async with running(environment) as controller:
+        await controller.wait_for_event("startup_resync_finished", limit_s=120)
+        yield controller
+        await controller.terminate()
+
+
+def _cpu_s(controller: Controller) -> float:
+    """Source: proc(5), fields 14 and 15 of stat, in clock ticks of 10 ms."""
+    with open(f"/proc/{controller.process.pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100.0
+
+
+def _events(clock: SystemClock) -> Any:
+    from reconciler.breaker import Breaker
+    from reconciler.observe.once import Once
+
+    return Events(
+        kube=None,  # type: ignore[arg-type]  # a healthy refresh tells nothing
+        gate=OpenGate("bench"),
+        breaker=Breaker("kube", clock, Random(1)),
+        clock=clock,
+        once=Once(clock),
+        component="token-reconciler",
+    )
+
+
+def _sender() -> Callable[[Trace], None]:
+    """Return what the exporter's thread does with a kept trace, but for the socket."""
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+    from opentelemetry.sdk.resources import Resource
+
+    resource = Resource.get_empty()
+
+    def keep(trace: Trace) -> None:
+        encode_spans(list(spans_of(Kept(trace, 1e9), resource))).SerializeToString()
+
+    return keep

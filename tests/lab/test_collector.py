@@ -1,0 +1,135 @@
+"""A collector that is away, hangs, refuses or talks nonsense costs the runners nothing."""
+
+import asyncio
+import re
+import time
+
+import aiohttp
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+
+from reconciler.lab.box import Box
+from tests.controller import running
+from tests.lab.scripted_server import Scripted, Turn, answer, raw, scripted, silence, stream
+
+END_S = 10.0
+"""The drain, two seconds for each signal, and a loaded machine."""
+
+MANY = 10_000
+"""Turns of a script: more than any run of these tests asks for."""
+
+AWAY = "http://127.0.0.1:1"
+"""Nobody listens there: every connection is refused."""
+
+
+@pytest.mark.parametrize(
+    ("turn", "delivers"),
+    [
+        (None, False),
+        (answer(400, b"<html>obviously not OTLP</html>"), False),
+        (answer(503, headers="Retry-After: 3600\r\n"), False),
+        (answer(200, b"\x00\xff garbage" * 1000), True),
+        (raw(b"\x00\xff no HTTP at all\r\n\r\n"), False),
+        (stream(b"200 and then nothing"), False),
+        (silence(), False),
+    ],
+    ids=["away", "refuses", "throttles", "babbles", "no http", "never ends", "hangs"],
+)
+async def test_a_bad_collector_costs_its_own_telemetry_alone(
+    turn: Turn | None, delivers: bool
+) -> None:
+    turns = [turn] * MANY if turn is not None else []
+    async with (
+        Box(seed=1) as box,
+        scripted(*turns) as collector,
+        aiohttp.ClientSession() as http,
+    ):
+        box.populate(20)
+        settings = box.environment() | {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url if turns else AWAY,
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+            "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+            "OTEL_TRACES_SAMPLER": "always_on",
+        }
+        async with running(settings) as controller:
+            await controller.wait_for_event("startup_resync_finished")
+            [finished] = controller.events("startup_resync_finished")
+            assert finished["refreshed"] == 20
+            wanted = "sent" if delivers else "failed"
+            await scraped(http, box, f'{{result="{wanted}",signal="traces"}}')
+            began_at = time.monotonic()
+            assert await controller.terminate() == 0
+            assert time.monotonic() - began_at < END_S
+        said = controller.events("telemetry_not_delivered")
+        assert {line["signal"] for line in said} <= {"traces", "metrics"}
+        assert len(said) <= 2
+        assert bool(said) != delivers
+        text = "".join(controller.text)
+        assert "Traceback" not in text
+        assert "obviously not OTLP" not in text
+
+
+async def scraped(http: aiohttp.ClientSession, box: Box, labels: str) -> None:
+    """Return once the count of items with these labels is above zero."""
+    pattern = re.compile(
+        rf"^token_reconciler_telemetry_items_total{re.escape(labels)} ([\d.]+)$", re.MULTILINE
+    )
+    async with asyncio.timeout(20):
+        while True:
+            async with http.get(f"http://127.0.0.1:{box.port}/metrics") as answer:
+                found = pattern.search(await answer.text())
+            if found is not None and float(found[1]) > 0:
+                return
+            await asyncio.sleep(0.2)
+
+
+async def test_a_wrong_endpoint_stops_the_start_with_one_line() -> None:
+    settings = {
+        "OIDC_CLIENT_ID": "fake-id",
+        "OIDC_CLIENT_SECRET": "obviously-fake-secret",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318",
+    }
+    async with running(settings) as controller, asyncio.timeout(30):
+        assert await controller.process.wait() == 2
+    [line] = controller.text
+    assert line.startswith("reconciler: OTEL_EXPORTER_OTLP_ENDPOINT must be a URL")
+
+
+async def test_metrics_arrive_at_a_collector_as_they_are_scraped() -> None:
+    async with Box(seed=1) as box, scripted(*[answer()] * MANY) as collector:
+        box.populate(5)
+        settings = box.environment() | {
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{collector.url}/v1/metrics",
+            "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+        }
+        async with running(settings) as controller:
+            await controller.wait_for_event("startup_resync_finished")
+            async with asyncio.timeout(30):
+                while _sessions(metrics := _newest(collector)) < 5:
+                    await asyncio.sleep(0.1)
+            assert await controller.terminate() == 0
+    refreshes = metrics["token_reconciler_refreshes_total"].sum
+    assert refreshes.is_monotonic
+    assert sum(point.as_double for point in refreshes.data_points) >= 5
+    life = metrics["token_reconciler_remaining_life_seconds"]
+    assert life.unit == "s"
+    [point] = life.histogram.data_points
+    assert point.count == sum(point.bucket_counts) == 5
+    assert len(point.bucket_counts) == len(point.explicit_bounds) + 1
+    assert not point.HasField("min")
+    assert {"POST /v1/metrics HTTP/1.1"} == {request.line for request in collector.requests}
+
+
+def _newest(collector: Scripted) -> dict[str, Metric]:
+    if not collector.requests:
+        return {}
+    [sent] = ExportMetricsServiceRequest.FromString(collector.requests[-1].body).resource_metrics
+    named = {attribute.key for attribute in sent.resource.attributes}
+    assert {"service.name", "service.version", "service.instance.id"} <= named
+    return {metric.name: metric for metric in sent.scope_metrics[0].metrics}
+
+
+def _sessions(metrics: dict[str, Metric]) -> int:
+    life = metrics.get("token_reconciler_remaining_life_seconds")
+    return sum(point.count for point in life.histogram.data_points) if life is not None else 0

@@ -1,0 +1,51 @@
+"""Issuer and platform learn which of our traces a request belongs to; outside of one, nothing."""
+
+from random import Random
+
+import aiohttp
+import pytest
+
+from reconciler.errors import IssuerError, PlatformError
+from reconciler.tokens.oidc import Credentials, TokenEndpoint
+from reconciler.trace import Tracer, step
+from tests.lab.platform_client import client_of
+from tests.lab.scripted_server import answer, scripted
+from tests.support import ManualClock
+
+
+async def test_the_issuer_is_told_the_step_that_asks() -> None:
+    clock = ManualClock()
+    tracer = Tracer(clock, Random(1))
+    async with scripted(*[answer(500)] * 2) as issuer, aiohttp.ClientSession() as session:
+        endpoint = TokenEndpoint(
+            f"{issuer.url}/token?tenant=hidden",
+            session=session,
+            credentials=lambda: Credentials("fake-id", "obviously-fake-secret"),
+            clock=clock,
+        )
+        with tracer.begin("reconcile") as trace, step("mint"), pytest.raises(IssuerError):
+            await endpoint.ask()
+        with pytest.raises(IssuerError):
+            await endpoint.ask()
+    [mint, post] = trace.steps
+    assert post.parent is mint
+    assert (post.name, post.target, post.status) == ("POST", f"{issuer.url}/token", 500)
+    inside, outside = issuer.requests
+    assert inside.headers["traceparent"] == f"00-{trace.hex_id}-{post.span_id:016x}-00"
+    assert "traceparent" not in outside.headers
+
+
+async def test_the_platform_is_told_the_page_that_is_asked_for() -> None:
+    tracer = Tracer(ManualClock(), Random(1))
+    tracer.is_recorded = True
+    async with scripted(*[answer(404)] * 2) as platform, client_of(platform.url) as client:
+        with tracer.begin("resync") as trace, pytest.raises(PlatformError):
+            await client.projects()
+        with pytest.raises(PlatformError):
+            await client.projects()
+    [page] = trace.steps
+    assert (page.name, page.status) == ("GET", 404)
+    assert "/api/ambient/v1/projects?" in page.target
+    inside, outside = platform.requests
+    assert inside.headers["traceparent"] == f"00-{trace.hex_id}-{page.span_id:016x}-01"
+    assert "traceparent" not in outside.headers

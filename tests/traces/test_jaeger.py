@@ -1,0 +1,171 @@
+"""Traces as a stranger finds them in a real Jaeger: the controller as a process, over real sockets.
+
+Each test has a service name of its own, so that one Jaeger serves them all.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from reconciler.control.tracing import CHANGES
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.box import Box
+from tests.controller import Controller, running
+from tests.lab.leaks import find_leaks
+from tests.traces.jaeger import Jaeger
+
+pytestmark = pytest.mark.cluster
+
+LIMIT_S = 20.0
+FAILED = '{"token_reconciler.outcome":"failed"}'
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+async def box() -> AsyncIterator[Box]:
+    async with Box(ttl_s=60.0, seed=1) as opened:
+        yield opened
+
+
+def environment(box: Box, jaeger: Jaeger, service: str, **more: str) -> dict[str, str]:
+    standard = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.otlp_url,
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_SERVICE_NAME": service,
+        "OTEL_TRACES_SAMPLER": "always_on",
+    }
+    return box.environment() | standard | more
+
+
+async def found(what: str, ask: Callable[[], list[Json]]) -> list[Json]:
+    """Return what a query finds, once it finds something."""
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            while not (traces := await asyncio.to_thread(ask)):
+                await asyncio.sleep(0.2)
+            return traces
+    except TimeoutError:
+        raise AssertionError(f"Jaeger has no {what}") from None
+
+
+def by_name(trace: Json) -> dict[str, Json]:
+    return {span["operationName"]: span for span in trace["spans"]}
+
+
+def tags(span: Json) -> Json:
+    return {tag["key"]: tag["value"] for tag in span["tags"]}
+
+
+def parents(span: Json) -> set[str]:
+    return {one["spanID"] for one in span["references"] if one["refType"] == "CHILD_OF"}
+
+
+async def started(controller: Controller, box: Box) -> None:
+    await controller.wait_for_event("startup_resync_finished")
+    await controller.wait_for_event("runner_token_refreshed", count=len(box.sessions))
+
+
+async def test_a_stranger_reads_a_reconcile_and_the_resync_that_queued_it(
+    box: Box, jaeger: Jaeger
+) -> None:
+    box.populate(6)
+    async with running(environment(box, jaeger, "readable")) as controller:
+        await started(controller, box)
+        [resync] = await found(
+            "startup resync", lambda: jaeger.traces("readable", operation="startup_resync")
+        )
+        line = controller.events("runner_token_refreshed")[0]
+        trace = (await found("trace of the log", lambda: jaeger.trace(line["trace_id"])))[0]
+        assert await controller.terminate() == 0
+
+    spans = by_name(trace)
+    assert {"reconcile", "queue", "mint", "patch"} <= spans.keys()
+    root = spans["reconcile"]
+    assert all(parents(spans[name]) == {root["spanID"]} for name in ("queue", "mint", "patch"))
+    assert tags(root)["token_reconciler.session.id"] == line["session_id"]
+    assert tags(root)["k8s.namespace.name"] == line["namespace"]
+    assert tags(root)["token_reconciler.reason"] == line["reason"]
+    assert tags(spans["patch"])["http.request.method"] == "PATCH"
+    assert tags(spans["patch"])["http.response.status_code"] == 200
+    assert tags(spans["patch"])["span.kind"] == "client"
+    assert sum(span["duration"] for span in spans.values()) > 0
+
+    resync_spans = by_name(resync)
+    head = resync_spans["startup_resync"]
+    links = [one for one in root["references"] if one["refType"] == "FOLLOWS_FROM"]
+    assert [(one["traceID"], one["spanID"]) for one in links] == [(head["traceID"], head["spanID"])]
+    assert tags(head)["sessions"] == 6
+    assert tags(head)["sessions.refreshed"] == 6
+    pages = [span for span in resync["spans"] if span["operationName"] == "GET"]
+    assert pages
+    assert all("/api/ambient/v1/" in tags(page)["url.full"] for page in pages)
+    assert all(tags(page)["http.response.status_code"] == 200 for page in pages)
+    assert len(resync["spans"]) < 20
+
+    service = trace["processes"][root["processID"]]
+    assert service["serviceName"] == "readable"
+    assert "service.version" in {tag["key"] for tag in service["tags"]}
+
+
+async def test_failures_are_kept_with_their_cause_when_nothing_else_is(
+    box: Box, jaeger: Jaeger
+) -> None:
+    box.populate(4)
+    broken = next(iter(box.sessions.values()))
+    box.core.patch(kinds.SECRETS, broken.namespace, broken.secret, {"immutable": True})
+    settings = environment(
+        box, jaeger, "failing", OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="0"
+    )
+    async with running(settings) as controller:
+        await controller.wait_for_event("write_refused")
+        await controller.wait_for_event("startup_resync_finished")
+        failed = await found(
+            "failure",
+            lambda: jaeger.traces("failing", operation="reconcile", tags=FAILED),
+        )
+        assert await controller.terminate() == 0
+    everything = jaeger.traces("failing", operation="reconcile")
+    assert {trace["traceID"] for trace in everything} == {trace["traceID"] for trace in failed}
+    for trace in failed:
+        spans = by_name(trace)
+        assert tags(spans["reconcile"])["token_reconciler.session.id"] == broken.session_id
+        assert tags(spans["reconcile"])["error.type"] == "Invalid"
+        assert tags(spans["patch"])["http.response.status_code"] == 422
+        assert tags(spans["patch"])["error"] is True
+
+
+async def test_a_deleted_secret_shows_the_event_that_queued_its_repair(
+    box: Box, jaeger: Jaeger
+) -> None:
+    box.populate(2)
+    async with running(environment(box, jaeger, "repairing")) as controller:
+        await started(controller, box)
+        box.delete_secret(next(iter(box.sessions.values())))
+        await controller.wait_for_event("secret_recreated")
+        line = controller.events("secret_recreated")[0]
+        repair = (await found("repair", lambda: jaeger.trace(line["trace_id"])))[0]
+        assert await controller.terminate() == 0
+    spans = by_name(repair)
+    assert {"queue", "read_again", "mint", "create"} <= spans.keys()
+    assert tags(spans["create"])["http.response.status_code"] == 201
+    causes = [one for one in spans["reconcile"]["references"] if one["refType"] == "FOLLOWS_FROM"]
+    linked = [by_name(trace) for one in causes for trace in jaeger.trace(one["traceID"])]
+    reasons = tags(spans["reconcile"])["token_reconciler.queued_for"].split(",")
+    # A touch that was due anyway may have come first and found the Secret gone.
+    events = {CHANGES[reason] for reason in reasons if reason in CHANGES}
+    assert events & {"secret_changed", "secret_seen"}
+    assert {name for found in linked for name in found} == events
+
+
+async def test_no_token_and_no_credential_reaches_jaeger(box: Box, jaeger: Jaeger) -> None:
+    box.populate(3)
+    async with running(environment(box, jaeger, "clean")) as controller:
+        await started(controller, box)
+        await found("traces", lambda: jaeger.traces("clean", operation="mint_spare"))
+        assert await controller.terminate() == 0
+    texts = {trace["traceID"]: repr(trace) for trace in jaeger.traces("clean")}
+    assert len(texts) > 3
+    assert find_leaks(texts, box.secret_values()) == []
