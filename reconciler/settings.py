@@ -118,7 +118,7 @@ class Settings(BaseSettings):
         default_factory=socket.gethostname, description="Our name in annotations and logs."
     )
     workers: int = Field(
-        32,
+        64,
         ge=1,
         le=256,
         description="Sessions worked on at once; with fewer an API server on two cores spends more"

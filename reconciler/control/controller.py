@@ -92,7 +92,7 @@ class Options:
     seal: Seal
     namespaces: Sequence[str] = ()
     mode: Literal["standard", "mpp"] = "standard"
-    workers: int = 32
+    workers: int = 64
     propagation_s: float = 90.0
     startup: Literal["all", "stale"] = "all"
     resync_s: float = 360.0

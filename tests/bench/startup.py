@@ -18,7 +18,7 @@ from tests.cluster.world import Runner, World, open_world
 from tests.controller import running
 
 PROJECTS = 4
-CONNECTIONS = 32
+CONNECTIONS = 64
 OLD_RATE = 50.0
 OLD_BURST = 100
 NAMES = Names()
