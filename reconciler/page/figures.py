@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from reconciler.control.survey import Survey
 from reconciler.page.line import Tone
 from reconciler.page.query import Query
-from reconciler.survey.words import count, duration, listed
+from reconciler.survey.words import clean, count, duration, listed
 
 ENDPOINTS = {"kube": "the API server", "issuer": "the issuer", "platform": "the platform"}
 
@@ -126,12 +126,10 @@ def _next_to_expire(survey: Survey) -> Figure:
     name = "Next to expire"
     if seconds is None or key is None:
         return Figure(name, "-", "no pod holds a token with a known end", "still")
-    if seconds == float("inf"):
-        return Figure(name, "nobody", "no token here has an end")
-    link = Query(text=str(key), opened=str(key)).url()
+    named, link = clean(str(key)), Query(text=str(key), opened=str(key)).url()
     if seconds <= 0:
-        return Figure(name, "expired", f"{duration(-seconds)} ago: {key}", "bad", link)
-    return Figure(name, f"in {duration(seconds)}", str(key), "good", link)
+        return Figure(name, "expired", f"{duration(-seconds)} ago: {named}", "bad", link)
+    return Figure(name, f"in {duration(seconds)}", named, "good", link)
 
 
 def _session(number: int) -> str:

@@ -95,7 +95,7 @@ def line_of(row: Row, past: Sequence[Past], *, now_s: float, wall_s: float, scal
         share=_share(row.remaining_s, scale_s),
         due=due,
         next=upcoming,
-        why=reason,
+        why=clean(reason),
         marks=tuple(_mark(each, wall_s) for each in past[:KEEP]),
         facts=tuple(_facts(row, now_s)),
     )
@@ -155,9 +155,8 @@ def _late(wait_s: float) -> str:
 def _mark(past: Past, wall_s: float) -> Mark:
     tone, how = _OUTCOMES.get(past.outcome, ("still", past.outcome))
     cause = in_words(past.error) if past.error else why(past.reason)
-    return Mark(
-        tone, instant(past.ended_s), ago(wall_s - past.ended_s), f"{how}: {cause}" if cause else how
-    )
+    words = clean(f"{how}: {cause}") if cause else how
+    return Mark(tone, instant(past.ended_s), ago(wall_s - past.ended_s), words)
 
 
 def _facts(row: Row, now_s: float) -> list[tuple[str, str]]:
