@@ -1,9 +1,13 @@
 """A fleet to look at: surveys of any size, made as the controller makes them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
+from aiohttp import web
+
 from reconciler.breaker import BreakerStats
+from reconciler.clock import SystemClock
 from reconciler.control.directory import DirectoryStats
 from reconciler.control.fleet import Fleet, Row, State
 from reconciler.control.history import Past
@@ -12,6 +16,10 @@ from reconciler.control.worker import WorkerStats
 from reconciler.informer.reflector import ReflectorStats
 from reconciler.informer.steps import ListWatchStats
 from reconciler.names import SessionKey
+from reconciler.observe.health import health_app
+from reconciler.page.server import add_page
+from reconciler.page.streams import Streams
+from reconciler.page.views import Views
 from reconciler.queue.bands import Band
 from reconciler.queue.stats import QueueStats, ScheduleStats
 from reconciler.tokens.source import TokenStats
@@ -117,6 +125,24 @@ class Exhibit:
 
     def attempts(self, key: SessionKey) -> tuple[Past, ...]:
         return tuple(self._past(key))
+
+
+@asynccontextmanager
+async def served(
+    exhibit: Exhibit, *, port: int = 0, **limits: float
+) -> AsyncIterator[tuple[str, Streams]]:
+    """Serve the page beside the probes; yields its URL without the last slash, and its streams."""
+    views = Views(exhibit, not_ready=lambda: "", replica="replica-0")
+    streams = Streams(views, SystemClock(), **limits)  # type: ignore[arg-type]  # floats, one int
+    app = health_app(live=lambda: "", ready=lambda: "")
+    add_page(app, views, streams)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", streams
+    finally:
+        await runner.cleanup()
 
 
 def _state(remaining_s: float | None) -> State:

@@ -5,7 +5,6 @@ import importlib.resources
 import re
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from html.parser import HTMLParser
 
 import aiohttp
@@ -20,7 +19,7 @@ from reconciler.page.query import PAGE_ROWS
 from reconciler.page.server import add_page
 from reconciler.page.streams import Streams
 from reconciler.page.views import MAX_WAITING, Views
-from tests.exhibit import NOW_S, Exhibit, row, survey
+from tests.exhibit import NOW_S, Exhibit, row, served, survey
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>\u202e\x1b[2J{{7*7}}'
 
@@ -35,22 +34,6 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))
-
-
-@asynccontextmanager
-async def served(exhibit: Exhibit, **limits: float) -> AsyncIterator[tuple[str, Streams]]:
-    """Serve the page beside the probes; yields its URL without the last slash, and its streams."""
-    views = Views(exhibit, not_ready=lambda: "", replica="replica-0")
-    streams = Streams(views, SystemClock(), **limits)  # type: ignore[arg-type]  # floats, one int
-    app = health_app(live=lambda: "", ready=lambda: "")
-    add_page(app, views, streams)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", streams
-    finally:
-        await runner.cleanup()
 
 
 @pytest.fixture
