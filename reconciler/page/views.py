@@ -52,6 +52,10 @@ class Views:
         self._of: Survey | None = None
         self._known: LRUCache[tuple[Query, bool], str] = LRUCache(KEEP)
 
+    def __len__(self) -> int:
+        """Return how many views are kept."""
+        return len(self._known)
+
     async def page(self, query: Query) -> str:
         """Return the whole document; raises `Crowded`."""
         return await self._view(query, whole=True)

@@ -15,10 +15,10 @@ from aiohttp import web
 from reconciler.clock import SystemClock
 from reconciler.control.history import Past
 from reconciler.observe.health import health_app
-from reconciler.page.query import PAGE_ROWS
+from reconciler.page.query import PAGE_ROWS, Query
 from reconciler.page.server import add_page
 from reconciler.page.streams import Streams
-from reconciler.page.views import MAX_WAITING, Views
+from reconciler.page.views import KEEP, MAX_WAITING, Views
 from tests.exhibit import NOW_S, Exhibit, row, served, survey
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>\u202e\x1b[2J{{7*7}}'
@@ -244,7 +244,7 @@ async def test_watchers_do_not_hold_up_the_end(http: aiohttp.ClientSession) -> N
     assert len(streams) == 0
 
 
-async def test_many_who_look_at_one_view_cost_one_and_too_many_are_sent_away(
+async def test_too_many_who_wait_are_sent_away(
     http: aiohttp.ClientSession,
 ) -> None:
     class Slow(Exhibit):
@@ -278,6 +278,21 @@ async def test_many_who_look_at_one_view_cost_one_and_too_many_are_sent_away(
         await runner.cleanup()
     assert found.count(200) >= MAX_WAITING
     assert found.count(200) + found.count(503) == len(asking)
+
+
+async def test_a_view_is_made_once_for_all_who_look_and_few_are_kept() -> None:
+    exhibit = Exhibit(survey([row(1)]))
+    views = Views(exhibit, not_ready=lambda: "", replica="r")
+
+    first, second = await asyncio.gather(views.part(Query()), views.part(Query()))
+    assert first is second
+    for number in range(2 * KEEP):
+        await views.part(Query(text=str(number)))
+    assert len(views) == KEEP
+
+    exhibit.shown = survey([row(2)])
+    assert "2Ab00002" in await views.part(Query())
+    assert len(views) == 1
 
 
 def test_what_it_serves_is_in_the_package() -> None:
