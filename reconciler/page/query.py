@@ -58,9 +58,10 @@ class Query:
     def url(self, **changes: Any) -> str:
         """Return the relative URL of this view with some of it changed.
 
-        A change of what is listed, or how, begins at the first page again.
+        A change of what is listed, or how, begins at the first page again, and whoever turns to
+        other rows is done with the one that was open.
         """
-        if not changes.keys() <= {"page", "opened"}:
+        if changes and "opened" not in changes:
             changes = {"page": 1, "opened": ""} | changes
         other = replace(self, **changes)
         said = {
@@ -76,7 +77,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One page of the answer: `total` rows matched, on `pages` pages, of which this is `page`."""
+    """One page of the answer: `total` rows matched, on `pages` pages, of which this is `page`.
+
+    The row that is open comes first, beside the page's own, where its place is elsewhere.
+    """
 
     rows: tuple[Row, ...]
     total: int
@@ -86,6 +90,8 @@ class Found:
 
 def select(rows: Sequence[Row], query: Query) -> Found:
     """Return the rows that a view shows.
+
+    What a reader has opened stays in sight, though a renewal moves it pages away.
 
     Order: by what was asked for, then by name; a session of which it is not known comes last in
     either direction. Cost: 10 ms for 10,000 rows.
@@ -102,7 +108,14 @@ def select(rows: Sequence[Row], query: Query) -> Found:
     pages = max(1, -(-len(wanted) // PAGE_ROWS))
     page = min(query.page, pages)
     first = (page - 1) * PAGE_ROWS
-    return Found(tuple(wanted[first : first + PAGE_ROWS]), len(wanted), page, pages)
+    shown = wanted[first : first + PAGE_ROWS]
+    return Found((*_opened_elsewhere(rows, shown, query), *shown), len(wanted), page, pages)
+
+
+def _opened_elsewhere(rows: Sequence[Row], shown: Sequence[Row], query: Query) -> list[Row]:
+    namespace, _, session_id = query.opened.partition("/")
+    found = [row for row in rows if row.session_id == session_id and row.namespace == namespace]
+    return [row for row in found if row not in shown]
 
 
 def _page(text: str) -> int:

@@ -102,9 +102,8 @@ def _endpoint(name: str, breaker: BreakerStats, note: str) -> Part:
 
 def _issuer(survey: Survey) -> str:
     issuer = survey.issuer
-    skew = (
-        f"clock {issuer.skew_s:+.1f} ±{issuer.error_s:.1f} s" if issuer.heard else "clock unknown"
-    )
+    skew_s = round(issuer.skew_s, 1) + 0.0  # there is no minus nought
+    skew = f"clock {skew_s:+.1f} ±{issuer.error_s:.1f} s" if issuer.heard else "clock unknown"
     spare_s = issuer.token.best_remaining_s
     if spare_s is None:
         return f"no token at hand; {skew}"

@@ -108,9 +108,25 @@ def test_the_list_is_narrowed_by_state_failure_and_hold() -> None:
     }  # fmt: skip
 
 
-def test_another_order_or_search_begins_at_the_first_page_and_another_page_keeps_the_rest() -> None:
+def test_what_is_open_stays_in_sight_wherever_its_place_is() -> None:
+    last, first = FLEET[0], FLEET[-1]
+
+    there = select(FLEET, Query(opened=str(first.key)))
+    elsewhere = select(FLEET, Query(opened=str(last.key)))
+    not_matching = select(FLEET, Query(text="no such", opened=str(last.key)))
+    gone = select(FLEET, Query(opened="team-9/gone"))
+
+    assert [there.rows.count(first), len(there.rows)] == [1, PAGE_ROWS]
+    assert [elsewhere.rows[0], len(elsewhere.rows)] == [last, PAGE_ROWS + 1]
+    assert elsewhere.total == len(FLEET)
+    assert (not_matching.rows, not_matching.total) == ((last,), 0)
+    assert gone == select(FLEET, Query())
+
+
+def test_another_order_begins_at_the_first_page_and_other_rows_close_the_open_one() -> None:
     query = Query(text="a", show="live", sort="next", down=True, page=3, opened="a/b")
 
     assert query.url(sort="life", down=False) == "?q=a&show=live"
-    assert query.url(page=4) == "?q=a&show=live&sort=next&down=1&page=4&open=a%2Fb"
+    assert query.url(page=4) == "?q=a&show=live&sort=next&down=1&page=4"
+    assert query.url(opened="c/d") == "?q=a&show=live&sort=next&down=1&page=3&open=c%2Fd"
     assert Query().url() == "?"
