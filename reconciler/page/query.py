@@ -20,7 +20,8 @@ _SORTS: dict[str, Sort] = {each: each for each in get_args(Sort)}
 SHOWS = (*STATES, "failing", "held")
 """What the list may be narrowed to: one state, those that failed last, or those that are let be."""
 
-MANY_PAGES = 1_000_000
+DIGITS = 7
+"""Of a page's number: nobody has more, and Python reads no more than some thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Query:
     @classmethod
     def parse(cls, parameters: Mapping[str, str]) -> "Query":
         """Read a URL's parameters; those that nobody could mean count as not given."""
-        show, number = parameters.get("show", ""), parameters.get("page", "")
+        show, number = parameters.get("show", ""), parameters.get("page", "")[:DIGITS]
         return cls(
             text=" ".join(parameters.get("q", "")[:LONGEST].split()),
             show=show if show in SHOWS else "",
@@ -100,11 +101,11 @@ def select(rows: Sequence[Row], query: Query) -> Found:
     if query.text:
         words = query.text.casefold().split()
         wanted = [row for row in wanted if _holds(row, words)]
-    known_first = _ORDERS[query.sort]
+    value = _ORDERS[query.sort]
     wanted.sort(key=lambda row: (row.namespace, row.session_id))
-    wanted.sort(key=known_first, reverse=query.down)
+    wanted.sort(key=value, reverse=query.down)
     if query.sort in ("life", "next"):
-        wanted.sort(key=lambda row: known_first(row) == math.inf)
+        wanted.sort(key=lambda row: value(row) == math.inf)
     pages = max(1, -(-len(wanted) // PAGE_ROWS))
     page = min(query.page, pages)
     first = (page - 1) * PAGE_ROWS
@@ -119,7 +120,7 @@ def _opened_elsewhere(rows: Sequence[Row], shown: Sequence[Row], query: Query) -
 
 
 def _page(text: str) -> int:
-    return min(max(int(text), 1), MANY_PAGES) if text.isascii() and text.isdigit() else 1
+    return max(int(text), 1) if text.isascii() and text.isdigit() else 1
 
 
 def _is_shown(row: Row, show: str) -> bool:

@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from reconciler.clock import SystemClock
 from reconciler.control.history import Past
@@ -111,6 +112,20 @@ async def test_it_only_reads(http: aiohttp.ClientSession, method: str, path: str
     ):
         assert answer.status == 405
         assert "GET" in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["q=%ff", "q=%ed%a0%80", "q=%00&open=%00", "&&==", "page=" + "9" * 5000, "open=" + "/" * 5000,
+     "sort=next&sort=life", "q=" + "%25" * 2000],
+)  # fmt: skip
+async def test_any_query_is_answered(http: aiohttp.ClientSession, query: str) -> None:
+    async with (
+        served(Exhibit(survey([row(1)]))) as (url, _),
+        http.get(URL(f"{url}/?{query}", encoded=True)) as answer,
+    ):
+        assert answer.status == 200
+        assert "</html>" in await answer.text()
 
 
 async def test_a_file_that_has_not_changed_is_not_sent_again(http: aiohttp.ClientSession) -> None:
