@@ -27,6 +27,7 @@ from reconciler.kube.credentials import find_credentials
 from reconciler.leader.identity import Identity
 from reconciler.observe.health import serve_health
 from reconciler.observe.logs import configure_logs
+from reconciler.page.server import mount
 from reconciler.parts import client_secret, static_source, static_token, token_endpoint
 from reconciler.platform.client import Bearer, PlatformClient
 from reconciler.preflight import surroundings
@@ -63,12 +64,19 @@ async def _run(settings: Settings) -> None:
         )
         controller = await stack.enter_async_context(build(settings, clock, telemetry))
         telemetry.attach(controller)
+        page = mount(
+            controller.surveyor,
+            not_ready=controller.not_ready,
+            replica=settings.replica,
+            clock=clock,
+        )
         await stack.enter_async_context(
             serve_health(
                 settings.listen,
                 live=controller.not_live,
                 ready=controller.not_ready,
                 scrape=telemetry.scrape,
+                mounts=(page,) if settings.status_page else (),
             )
         )
         log.info(

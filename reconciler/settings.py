@@ -193,8 +193,13 @@ class Settings(BaseSettings):
     listen: str = Field(
         ":8080",
         pattern=r"^(\[[0-9a-fA-F:]*\]|[^:\[\]]*):\d{1,5}$",
-        description="HOST:PORT of /livez, /readyz and /metrics; no host = every address, as"
-        " probes need.",
+        description="HOST:PORT of /livez, /readyz, /metrics and the status page; no host = every"
+        " address, as probes need.",
+    )
+    status_page: bool = Field(
+        True,
+        description="Serve the status page beside the probes. It shows names of sessions, pods and"
+        " Secrets, and no token, to whoever reaches RECONCILER_LISTEN.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto: readable in a terminal, JSON elsewhere."

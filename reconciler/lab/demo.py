@@ -123,7 +123,7 @@ class Demo:
             controllers=tuple(_describe(each, leader=each is leader) for each in replicas.all)
             if replicas
             else (),
-            probe_url=f"http://127.0.0.1:{shown.port}/readyz" if shown is not None else "",
+            page_url=f"http://127.0.0.1:{shown.port}/" if shown is not None else "",
             chaos=tuple(str(each) for each in deeds.active) if deeds else (),
             waiting=tuple(str(each) for each in sorted(waiting, key=lambda c: c.start_s)),
         )

@@ -29,7 +29,7 @@ class Frame:
     failures: int
     bars: tuple[Bar, ...]
     controllers: tuple[str, ...]
-    probe_url: str
+    page_url: str
     chaos: tuple[str, ...]
     waiting: tuple[str, ...]
 

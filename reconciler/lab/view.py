@@ -79,10 +79,10 @@ def _facts(frame: Frame, width: int) -> list[Text]:
     chaos.append("  ".join(frame.chaos) or "none now", style="bold yellow" if frame.chaos else "")
     if frame.waiting:
         chaos.append("  next " + " ".join(frame.waiting), style="dim")
-    probe = f"{frame.probe_url} "
-    gap = width - chaos.cell_len - len(probe)
+    page = f"{frame.page_url} "
+    gap = width - chaos.cell_len - len(page)
     if gap > 1:
-        chaos.append(" " * gap + probe, style="dim")
+        chaos.append(" " * gap + page, style="dim")
     return [*lines, chaos]
 
 

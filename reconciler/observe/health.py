@@ -1,6 +1,6 @@
 """/livez and /readyz: plain text that says why; /metrics beside them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -15,18 +15,29 @@ Check = Callable[[], str]
 Scrape = Callable[[], Awaitable[bytes]]
 """Returns all metrics as text."""
 
+Mount = Callable[[web.Application], None]
+"""Adds routes of its own."""
+
 
 @asynccontextmanager
 async def serve_health(
-    listen: str, *, live: Check, ready: Check, scrape: Scrape | None = None
+    listen: str,
+    *,
+    live: Check,
+    ready: Check,
+    scrape: Scrape | None = None,
+    mounts: Sequence[Mount] = (),
 ) -> AsyncIterator[None]:
-    """Answer the probes, and scrapes, at HOST:PORT as long as the context lasts.
+    """Answer the probes, scrapes, and what is mounted, at HOST:PORT as long as the context lasts.
 
     Raises:
         SettingsError: The address cannot be bound.
     """
     host, port = split_address(listen)
-    runner = web.AppRunner(health_app(live=live, ready=ready, scrape=scrape), access_log=None)
+    app = health_app(live=live, ready=ready, scrape=scrape)
+    for mount in mounts:
+        mount(app)
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
         try:

@@ -30,7 +30,7 @@ def frame(*bars: Bar, expired_s: float = 0.0) -> Frame:
         failures=0,
         bars=bars,
         controllers=("reconciler-1 (pid 7, up 12 s): " + "steady " * 30,),
-        probe_url="http://127.0.0.1:1/readyz",
+        page_url="http://127.0.0.1:1/",
         chaos=("issuer-outage@10+9",),
         waiting=("restart-all@20",),
     )

@@ -1,0 +1,152 @@
+"""The fleet in one sentence and a few figures, the headline number first (pure)."""
+
+from dataclasses import dataclass
+
+from reconciler.control.views import Survey
+from reconciler.onlooker.words import clean, count, duration, listed
+from reconciler.page.line import Tone
+from reconciler.page.query import Query
+
+ENDPOINTS = {"kube": "the API server", "issuer": "the issuer", "platform": "the platform"}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """`link` is a relative URL, or ""."""
+
+    name: str
+    value: str
+    note: str
+    tone: Tone = "good"
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to narrow the list, and how many sessions it leaves."""
+
+    name: str
+    count: int
+    show: str
+    tone: Tone
+
+
+def exposure(survey: Survey) -> Figure:
+    """Return the headline number. It is an estimate, and never mixed with what runners saw."""
+    seconds = survey.fleet.exposure_s
+    shown = f"{seconds:,.0f}" if seconds >= 10 or seconds == 0 else f"{max(0.1, seconds):.1f}"
+    return Figure(
+        "Estimated exposure",
+        shown,
+        "Seconds that pods spent with an expired token since this replica started, reckoned from"
+        " what was written. What runners saw is measured at the runners and is not in it.",
+        "bad" if seconds else "good",
+    )
+
+
+def verdict(survey: Survey, not_ready: str) -> tuple[Tone, str]:
+    """Return the fleet's state in one sentence, the worst first."""
+    fleet = survey.fleet
+    if not_ready:
+        return "warn", f"Not ready: {not_ready}."
+    states = fleet.states
+    if states["expired"]:
+        return "bad", f"{_hold(states['expired'])} an expired token."
+    if states["missing"]:
+        return "bad", f"{_have(states['missing'])} no token to read."
+    if states["expiring"]:
+        return "warn", f"{_hold(states['expiring'])} a token that may end before it is replaced."
+    if away := [ENDPOINTS[each.name] for each in survey.breakers if each.down]:
+        return "warn", f"Every token is alive, but {listed(away)} {_is(len(away))} away."
+    if failing := survey.queue.schedule.failing:
+        return "warn", f"Every token is alive; {_session(failing)} failed at the last try."
+    if states["unknown"]:
+        return "warn", f"{_hold(states['unknown'])} a token whose end is not known."
+    if not fleet.sessions:
+        return "good", "There are no sessions."
+    held = sum(fleet.holds.values())
+    besides = f"; {_session(held)} held" if held else ""
+    return "good", f"{'All' if fleet.sessions > 1 else 'The'} {_all(fleet.sessions)}{besides}."
+
+
+def figures(survey: Survey) -> tuple[Figure, ...]:
+    """Return what a reader asks next: how long it lasts, who is next, how many."""
+    fleet, failing = survey.fleet, survey.queue.schedule.failing
+    return (
+        _survival(survey),
+        _next_to_expire(survey),
+        Figure(
+            "Sessions",
+            f"{fleet.sessions:,}",
+            f"{failing:,} failing, {sum(fleet.holds.values()):,} held",
+            "warn" if failing else "good",
+        ),
+    )
+
+
+def choices(survey: Survey) -> tuple[Choice, ...]:
+    """Return all sessions, and each way to narrow them that leaves some."""
+    fleet = survey.fleet
+    states = fleet.states
+    found = [
+        Choice("expired", states["expired"], "expired", "bad"),
+        Choice("no token", states["missing"], "missing", "bad"),
+        Choice("ending", states["expiring"], "expiring", "warn"),
+        Choice("failing", survey.queue.schedule.failing, "failing", "warn"),
+        Choice("end not known", states["unknown"], "unknown", "warn"),
+        Choice("held", sum(fleet.holds.values()), "held", "still"),
+        Choice("live", states["live"], "live", "good"),
+        Choice("without an end", states["endless"], "endless", "good"),
+    ]
+    everybody = Choice("all", fleet.sessions, "", "still")
+    return (everybody, *(choice for choice in found if choice.count))
+
+
+def _survival(survey: Survey) -> Figure:
+    seconds = survey.fleet.survives_s
+    name = "Fleet survives"
+    if seconds is None:
+        return Figure(name, "-", "nobody can say yet", "still")
+    if seconds == float("inf"):
+        return Figure(name, "always", "no token here has an end")
+    note = "more if the issuer stays away from now on"
+    is_away = any(each.down for each in survey.breakers if each.name == "issuer")
+    return Figure(name, duration(seconds), note, _survival_tone(seconds, is_away=is_away))
+
+
+def _survival_tone(seconds: float, *, is_away: bool) -> Tone:
+    if not seconds:
+        return "bad"
+    return "warn" if is_away else "good"
+
+
+def _next_to_expire(survey: Survey) -> Figure:
+    fleet = survey.fleet
+    seconds, key = fleet.remaining_min_s, fleet.next_to_expire
+    name = "Next to expire"
+    if seconds is None or key is None:
+        return Figure(name, "-", "no pod holds a token with a known end", "still")
+    named, link = clean(str(key)), Query(text=str(key), opened=str(key)).url()
+    if seconds <= 0:
+        return Figure(name, "expired", f"{duration(-seconds)} ago: {named}", "bad", link)
+    return Figure(name, f"in {duration(seconds)}", named, "good", link)
+
+
+def _session(number: int) -> str:
+    return count(number, "session")
+
+
+def _hold(number: int) -> str:
+    return f"{_session(number)} {'holds' if number == 1 else 'hold'}"
+
+
+def _have(number: int) -> str:
+    return f"{_session(number)} {'has' if number == 1 else 'have'}"
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _all(number: int) -> str:
+    return f"{number:,} sessions hold a live token" if number > 1 else "session holds a live token"

@@ -1,0 +1,134 @@
+"""What the fleet depends on, one line each: leader, endpoints, watches, queue (pure)."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from reconciler.breaker import BreakerStats
+from reconciler.control.views import Survey
+from reconciler.informer.reflector import ReflectorStats
+from reconciler.onlooker.words import clean, count, duration, listed
+from reconciler.page.line import Tone
+
+STALE_S = 90.0
+"""Bookmarks come each minute, and a watch that is silent for 80 s is opened anew."""
+
+LATE_S = 5.0
+"""A session that is due and not taken for longer says that workers are short, or stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One line: what, how it is in a word or two, and the particulars."""
+
+    name: str
+    value: str
+    note: str
+    tone: Tone = "good"
+
+
+def role(survey: Survey) -> str:
+    """Return what this replica does, in a word."""
+    return "leads" if survey.lease.leading else "follows"
+
+
+def parts(survey: Survey, replica: str) -> tuple[Part, ...]:
+    """Return every part that a reader may suspect, in the order in which a refresh needs them."""
+    return (
+        _leader(survey, replica),
+        *_watches(survey),
+        *_endpoints(survey),
+        _queue(survey),
+        _startup(survey),
+    )
+
+
+def _leader(survey: Survey, replica: str) -> Part:
+    lease = survey.lease
+    changes = f"the lead changed {count(lease.transitions, 'time')}"
+    if lease.refused_total:
+        changes += f", {count(lease.refused_total, 'write')} refused"
+    if lease.leading:
+        return Part("Leader", clean(replica), f"this replica; {changes}")
+    if not lease.holder:
+        return Part("Leader", "nobody", "no replica writes until one takes the lease", "bad")
+    holder = re.split("[_/]", lease.holder)[0]
+    return Part("Leader", clean(holder), f"this replica follows; {changes}")
+
+
+def _watches(survey: Survey) -> Iterator[Part]:
+    stuck, away, silences = [], [], []
+    for watch in survey.watches:
+        if not watch.synced:
+            away.append(_watched(watch))
+        elif watch.silent_s is not None and watch.silent_s > STALE_S:
+            stuck.append(_watched(watch))
+        if watch.silent_s is not None:
+            silences.append(watch.silent_s)
+    relists = sum(watch.protocol.relists for watch in survey.watches)
+    heard = f"last news {duration(max(silences))} ago" if silences else "nothing heard yet"
+    note = f"{heard}, {count(relists, 'relist')}"
+    if away:
+        yield Part("Watches", "not in step", clean(listed(away)), "bad")
+    elif stuck:
+        yield Part("Watches", "silent", f"{clean(listed(stuck))}; {note}", "warn")
+    else:
+        yield Part("Watches", f"{len(survey.watches)} in step", note)
+
+
+def _watched(watch: ReflectorStats) -> str:
+    return f"{watch.resource} in {watch.namespace}" if watch.namespace else watch.resource
+
+
+def _endpoints(survey: Survey) -> Iterator[Part]:
+    notes = {
+        "kube": f"{survey.worker.touches_total:,} touches, {survey.worker.created_total:,} Secrets"
+        " created",
+        "issuer": _issuer(survey),
+        "platform": f"{count(survey.directory.running, 'session')} running, by its list",
+    }
+    names = {"kube": "API server", "issuer": "Issuer", "platform": "Platform"}
+    for breaker in survey.breakers:
+        yield _endpoint(names.get(breaker.name, breaker.name), breaker, notes.get(breaker.name, ""))
+
+
+def _endpoint(name: str, breaker: BreakerStats, note: str) -> Part:
+    if breaker.down:
+        why = clean(breaker.last_error)
+        return Part(name, f"away for {duration(breaker.down_for_s)}", why, "bad")
+    outages = f", {count(breaker.outages_total, 'outage')} so far" if breaker.outages_total else ""
+    return Part(name, "answers", f"{note}{outages}")
+
+
+def _issuer(survey: Survey) -> str:
+    issuer = survey.issuer
+    skew_s = round(issuer.skew_s, 1) + 0.0  # there is no minus nought
+    skew = f"clock {skew_s:+.1f} ±{issuer.error_s:.1f} s" if issuer.heard else "clock unknown"
+    spare_s = issuer.token.best_remaining_s
+    if spare_s is None:
+        return f"no token at hand; {skew}"
+    life = "no end" if spare_s == float("inf") else f"{duration(spare_s)} left"
+    return f"best token: {life}; {skew}"
+
+
+def _queue(survey: Survey) -> Part:
+    queue = survey.queue
+    schedule = queue.schedule
+    ready, waiting = sum(schedule.ready.values()), sum(schedule.waiting.values())
+    note = f"{waiting:,} planned, {schedule.running:,} in hand, {queue.idle_workers:,} idle workers"
+    if queue.state != "open":
+        return Part("Queue", queue.state, note, "still")
+    if schedule.oldest_ready_s > LATE_S:
+        late = f"the oldest for {duration(schedule.oldest_ready_s)}; {note}"
+        return Part("Queue", f"{ready:,} due", late, "warn")
+    return Part("Queue", f"{ready:,} due", note)
+
+
+def _startup(survey: Survey) -> Part:
+    startup = survey.startup
+    if startup.finished:
+        number = count(startup.sessions, "session")
+        return Part("At start", number, f"refreshed in {startup.seconds:.2f} s")
+    if survey.lease.leading:
+        return Part("At start", "under way", "every session is refreshed once", "still")
+    return Part("At start", "follows", "every session is refreshed once it leads", "still")

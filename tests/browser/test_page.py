@@ -1,0 +1,244 @@
+"""The status page in a real browser: what a reader sees, does with keys alone, and is spared."""
+
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from reconciler.control.history import Past
+from reconciler.control.row import Row
+from reconciler.names import SessionKey
+from tests.browser.chromium import Browser, on_show
+from tests.exhibit import NOW_S, Exhibit, row, survey
+
+CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
+
+WIDE = """
+return [...document.querySelectorAll("body *")]
+  .filter((each) => !each.closest(".words, .skip"))
+  .filter((each) => each.getBoundingClientRect().right > innerWidth + 0.5)
+  .map((each) => each.outerHTML)
+"""
+
+HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
+
+PAST = (
+    Past(NOW_S - 5, "failed", "renewal", "IssuerUnavailable"),
+    Past(NOW_S - 300, "blocked", "paused", ""),
+    Past(NOW_S - 600, "not_improved", "renewal", ""),
+    Past(NOW_S - 900, "refreshed", "startup_resync", ""),
+)
+
+FLEET = [row(n, 30.0 + n * 0.08) for n in range(10_000)]
+
+
+def mixed() -> list[Row]:
+    """Return a session in each state that has a look of its own."""
+    return [
+        row(1), row(2, -30.0, failures=4), row(3, 20.0), row(4, None), row(5, hold="paused"),
+        row(6, None, state="missing", secret=""), row(7, failures=2, gate="issuer"),
+        row(8, float("inf"), state="endless"), row(9, session_id="9" * 63, namespace="n" * 63),
+    ]  # fmt: skip
+
+
+def attempts(key: SessionKey) -> Sequence[Past]:
+    return PAST if key.session_id.endswith(("1", "2")) else ()
+
+
+@pytest.fixture(scope="module")
+def large() -> Iterator[str]:
+    with on_show(Exhibit(survey(FLEET), attempts)) as url:
+        yield url
+
+
+def shown(browser: Browser) -> list[str]:
+    return browser.texts("tbody .name")
+
+
+def test_ten_thousand_sessions_are_one_page_and_the_console_stays_clean(
+    browser: Browser, large: str
+) -> None:
+    browser.open(large)
+    browser.wait_live()
+
+    assert len(shown(browser)) == 25
+    assert "10,000 sessions" in browser.text(".place")
+    assert browser.text(".sentence").startswith("750 sessions hold a token that may end")
+    assert browser.run("return document.querySelectorAll('*').length") < 1500
+    origins = browser.run(
+        "return performance.getEntriesByType('resource').map(e => new URL(e.name).origin)"
+    )
+    assert set(origins) == {large.rstrip("/")}
+    assert browser.console() == []
+
+
+def test_search_sort_and_pages_by_keyboard_alone(browser: Browser, large: str) -> None:
+    browser.open(large)
+    browser.wait_live()
+    browser.run("window.sameDocument = true")
+
+    browser.keys(Keys.TAB, Keys.ENTER)
+    assert browser.run("return document.activeElement.id") == "sessions"
+    browser.keys(Keys.TAB)
+    assert browser.run("return document.activeElement.name") == "q"
+
+    browser.keys("team-1 2ab0999")
+    browser.wait("the search is carried out", lambda: shown(browser) == ["2Ab09990", "2Ab09997"])
+    assert query(browser) == {"q": ["team-1 2ab0999"]}
+    assert browser.run("return document.activeElement.value") == "team-1 2ab0999"
+    browser.keys(Keys.CONTROL + "a", Keys.DELETE)
+    browser.wait("all are back", lambda: "10,000" in browser.text(".place"))
+
+    tab_to(browser, "thead [aria-sort] a")
+    browser.keys(Keys.ENTER)
+    browser.wait("longest first", lambda: shown(browser)[:1] == ["2Ab09999"])
+    assert browser.run("return document.querySelector('[aria-sort]').ariaSort") == "descending"
+    assert browser.run("return document.activeElement.matches('thead [aria-sort] a')")
+
+    tab_to(browser, "tbody tr:nth-child(3) th a")
+    browser.keys(Keys.ENTER)
+    browser.wait("opened", lambda: "session-2ab09997-creds" in browser.text(".opened"))
+    assert browser.run("return document.activeElement.ariaExpanded") == "true"
+
+    tab_to(browser, ".pages a[href*='page=2']")
+    browser.keys(Keys.ENTER)
+    browser.wait("second page", lambda: shown(browser)[:1] == ["2Ab09974"])
+    assert query(browser)["page"] == ["2"]
+
+    browser.driver.back()
+    browser.wait("first page again", lambda: shown(browser)[:1] == ["2Ab09999"])
+    assert browser.run("return window.sameDocument")
+    assert browser.console() == []
+
+
+def test_news_arrives_and_leaves_the_readers_place_alone(browser: Browser) -> None:
+    exhibit = Exhibit(survey([row(n, 600.0 + n) for n in range(9)]))
+    with on_show(exhibit) as url:
+        browser.open(url)
+        browser.wait_live()
+        browser.run("window.sameDocument = true")
+        browser.run("document.querySelector('[data-key=\"team-5/2Ab00005\"] a').focus()")
+
+        exhibit.shown = survey(
+            [row(5, -7.0), *(row(n, 600.0) for n in range(3))], exposure_s=7.0, now_s=NOW_S + 2
+        )
+        browser.wait("the news", lambda: browser.text("#exposure").split() == ["7.0", "s"])
+
+        assert browser.text(".sentence") == "1 session holds an expired token."
+        assert shown(browser)[0] == "2Ab00005"
+        assert browser.run("return document.activeElement.innerText").startswith("2Ab00005")
+        assert browser.run("return window.sameDocument")
+        assert browser.console() == []
+        browser.open("about:blank")
+
+
+def test_what_is_being_typed_is_left_alone(browser: Browser) -> None:
+    exhibit = Exhibit(survey([row(1)]))
+    with on_show(exhibit) as url:
+        browser.open(url)
+        browser.wait_live()
+        browser.run("const q = document.querySelector('#q'); q.focus(); q.value = 'half a wo'")
+
+        exhibit.shown = survey([row(1), row(2)])
+        browser.wait("the news", lambda: len(shown(browser)) == 2)
+
+        assert browser.run("return document.querySelector('#q').value") == "half a wo"
+        browser.open("about:blank")
+
+
+def test_a_server_that_goes_away_is_told_and_found_again(browser: Browser) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = int(reserved.getsockname()[1])
+    with on_show(Exhibit(survey([row(1)])), port=port) as url:
+        browser.open(url)
+        browser.wait_live()
+    browser.wait("lost", lambda: "lost" in browser.text("#link"))
+    assert shown(browser) == ["2Ab00001"]
+    with on_show(Exhibit(survey([row(2)])), port=port):
+        browser.wait("found again", lambda: shown(browser) == ["2Ab00002"])
+        assert browser.text("#link") == "live"
+        browser.open("about:blank")
+
+
+@pytest.mark.parametrize("width", [360, 320, 768])
+@pytest.mark.parametrize("path", ["", "?open=team-2%2F2Ab00002", "?q=nothing+like+it"])
+def test_no_width_makes_it_scroll_sideways(browser: Browser, width: int, path: str) -> None:
+    with on_show(Exhibit(survey(mixed(), down="issuer"), attempts)) as url:
+        browser.look(width=width, height=800)
+        browser.open(url + path)
+        browser.wait_live()
+
+        assert browser.run(WIDE) == []
+        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+        browser.open("about:blank")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("tone", ["good", "warn", "bad"])
+def test_everything_can_be_read(browser: Browser, scheme: str, tone: str) -> None:
+    rows = {"good": [row(1)], "warn": [row(1), row(2, 20.0)], "bad": mixed()}[tone]
+    exhibit = Exhibit(
+        survey(
+            rows, exposure_s=4.0 if tone == "bad" else 0.0, down="issuer" if tone != "good" else ""
+        ),
+        attempts,
+    )
+    with on_show(exhibit) as url:
+        browser.look(scheme=scheme)
+        browser.open(f"{url}?open={rows[0].namespace}%2F{rows[0].session_id}")
+        browser.wait_live()
+
+        found = browser.run(CONTRAST)
+
+        assert browser.run("return getComputedStyle(document.body).backgroundColor") == {
+            "light": "rgb(244, 245, 247)", "dark": "rgb(15, 18, 21)",
+        }[scheme]  # fmt: skip
+        assert found["poor"] == []
+        assert found["seen"] > 60
+        browser.open("about:blank")
+
+
+def test_it_works_without_its_script(browser: Browser, large: str) -> None:
+    browser.scripts(allowed=False)
+    browser.open(large)
+    find = browser.driver.find_element
+
+    find("css selector", "#q").send_keys("2ab0000", Keys.ENTER)
+    browser.wait("found", lambda: "q=2ab0000" in browser.driver.current_url)
+    assert find("css selector", ".place").text.endswith("10 sessions")
+    find("css selector", "thead [aria-sort] a").click()
+    browser.wait("turned", lambda: "down=1" in browser.driver.current_url)
+    find("css selector", "tbody th a").click()
+    browser.wait("opened", lambda: "open=" in browser.driver.current_url)
+    assert "session-2ab00009-creds" in find("css selector", ".opened").text
+    assert find("css selector", "#link").text == "as it was when you loaded it"
+
+
+def test_hostile_names_do_nothing(browser: Browser) -> None:
+    hostile = row(1, namespace=HOSTILE, session_id=HOSTILE, pod=HOSTILE, refreshed_by=HOSTILE)
+    with on_show(Exhibit(survey([hostile]))) as url:
+        browser.open(url)
+        browser.wait_live()
+        browser.run("document.querySelector('tbody th a').click()")
+        browser.wait("opened", lambda: HOSTILE in browser.text(".opened"))
+
+        assert browser.run("return document.querySelectorAll('main img, main script').length") == 0
+        assert browser.console() == []
+        browser.open("about:blank")
+
+
+def query(browser: Browser) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(browser.driver.current_url).query)
+
+
+def tab_to(browser: Browser, css: str) -> None:
+    """Press Tab until an element has the focus."""
+    for _ in range(120):
+        if browser.run("return document.activeElement.matches(arguments[0])", css):
+            return
+        browser.keys(Keys.TAB)
+    raise AssertionError(f"no key leads to {css}")

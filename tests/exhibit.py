@@ -1,0 +1,175 @@
+"""A fleet to look at: surveys of any size, made as the controller makes them."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from reconciler.breaker import BreakerStats
+from reconciler.clock import SystemClock
+from reconciler.control.directory import DirectoryStats
+from reconciler.control.fleet import Fleet, State
+from reconciler.control.history import Past
+from reconciler.control.row import Row
+from reconciler.control.views import IssuerView, LeaseView, StartupView, Survey
+from reconciler.control.worker import WorkerStats
+from reconciler.informer.reflector import ReflectorStats
+from reconciler.informer.steps import ListWatchStats
+from reconciler.names import SessionKey
+from reconciler.observe.health import health_app
+from reconciler.page.server import add_page
+from reconciler.page.streams import Streams
+from reconciler.page.views import Views
+from reconciler.queue.bands import Band
+from reconciler.queue.stats import QueueStats, ScheduleStats
+from reconciler.tokens.source import TokenStats
+
+NOW_S = 1_767_225_600.0
+TTL_S = 900.0
+ALLOWANCE_S = 90.0
+
+
+@dataclass(frozen=True)
+class Shown(Survey):
+    """A survey and the rows that the controller would make of its readings."""
+
+    rows: tuple[Row, ...] = ()
+
+
+def row(number: int = 0, remaining_s: float | None = 600.0, **changes: Any) -> Row:
+    """Return a healthy session; its state follows from what is left unless it is given."""
+    fields: dict[str, Any] = {
+        "namespace": f"team-{number % 7}",
+        "session_id": f"2Ab{number:05d}",
+        "project": f"team-{number % 7}",
+        "pod": f"session-2ab{number:05d}-runner",
+        "secret": f"session-2ab{number:05d}-creds",
+        "state": _state(remaining_s),
+        "expires_s": None if remaining_s is None else NOW_S + remaining_s,
+        "remaining_s": remaining_s,
+        "due_s": NOW_S + 60 + number % 300,
+        "reason": "renewal",
+        "stage": "waiting",
+        "gate": "",
+        "hold": "",
+        "failures": 0,
+        "refreshed_by": "replica-0/3-0a1b2c3d",
+    }
+    return Row(**(fields | changes))
+
+
+def survey(
+    rows: Iterable[Row] = (),
+    *,
+    exposure_s: float = 0.0,
+    now_s: float = NOW_S,
+    spare_s: float | None = 880.0,
+    down: str = "",
+    **changes: Any,
+) -> Shown:
+    """Return a survey of these rows.
+
+    Args:
+        down: Name of the endpoint that is away, or "".
+    """
+    shown, fleet = tuple(rows), Fleet()
+    for each in shown:
+        fleet.add(
+            each.key,
+            each.state,
+            each.remaining_s,
+            hold=each.hold,
+            has_pod=bool(each.pod),
+            spare_s=spare_s,
+        )
+    fleet.survive(1.0)
+    fleet.exposure_s = exposure_s
+    fields: dict[str, Any] = {
+        "now_s": now_s,
+        "taken_at": now_s,
+        "propagation_s": ALLOWANCE_S,
+        "readings": (),
+        "rows": shown,
+        "fleet": fleet,
+        "watches": tuple(watch(name) for name in ("pods", "secrets")),
+        "breakers": tuple(
+            BreakerStats(name, name == down, 12.0 if name == down else 0.0, 1, f"{name} is mute")
+            for name in ("kube", "platform", "issuer")
+        ),
+        "issuer": IssuerView(True, 0.25, 0.5, TokenStats(9, 9, 0, "", 0.0, spare_s, TTL_S)),
+        "queue": queue(failing=sum(each.failures > 0 for each in shown)),
+        "lease": LeaseView("replica-0/3-0a1b2c3d", True, "replica-0_uid_0a1b2c3d", 3, 0),
+        "worker": WorkerStats({}, {}, touches_total=5),
+        "directory": DirectoryStats(len(shown), len(shown), 0),
+        "startup": StartupView(len(shown), True, 0.42),
+    }
+    return Shown(**(fields | changes))
+
+
+def watch(
+    resource: str, *, namespace: str | None = None, synced: bool = True, silent_s: float | None = 4
+) -> ReflectorStats:
+    counts = dict.fromkeys(ListWatchStats.__dataclass_fields__, 0)
+    protocol: Any = counts | {"state": "watching", "version": "7", "backoff_s": 0.0}
+    return ReflectorStats(resource, namespace, synced, silent_s, 0, ListWatchStats(**protocol))
+
+
+def queue(*, state: str = "open", oldest_s: float = 0.0, failing: int = 0) -> QueueStats:
+    bands = dict.fromkeys(Band, 0)
+    waiting = bands | {Band.ROUTINE: 60}
+    schedule = ScheduleStats(bands, waiting, {}, 0, failing, 99, 1, 98, 0, oldest_s, 0.0)
+    return QueueStats(schedule, 32, state)
+
+
+class Exhibit:
+    """What the page reads in place of a controller: whatever survey is put in.
+
+    Args:
+        past: Attempts of a session, by its key.
+    """
+
+    def __init__(
+        self, shown: Shown, past: Callable[[SessionKey], Sequence[Past]] = lambda _: ()
+    ) -> None:
+        self.shown = shown
+        self.taken = 0
+        self._past = past
+
+    async def survey(self, *, max_age_s: float) -> Survey:
+        self.taken += 1
+        return self.shown
+
+    async def rows(self, survey: Survey) -> tuple[Row, ...]:
+        assert isinstance(survey, Shown)
+        return survey.rows
+
+    def attempts(self, key: SessionKey) -> tuple[Past, ...]:
+        return tuple(self._past(key))
+
+
+@asynccontextmanager
+async def served(
+    exhibit: Exhibit, *, port: int = 0, **limits: float
+) -> AsyncIterator[tuple[str, Streams]]:
+    """Serve the page beside the probes; yields its URL without the last slash, and its streams."""
+    views = Views(exhibit, not_ready=lambda: "", replica="replica-0")
+    streams = Streams(views, SystemClock(), **limits)  # type: ignore[arg-type]  # floats, one int
+    app = health_app(live=lambda: "", ready=lambda: "")
+    add_page(app, views, streams)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", streams
+    finally:
+        await runner.cleanup()
+
+
+def _state(remaining_s: float | None) -> State:
+    if remaining_s is None:
+        return "unknown"
+    if remaining_s <= 0:
+        return "expired"
+    return "expiring" if remaining_s < ALLOWANCE_S else "live"
