@@ -6,7 +6,7 @@ the metrics are made of one survey, taken at most so often, whoever asks.
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -122,7 +122,7 @@ class Surveyor:
         history: History,
         exposure: Exposure,
         startup: StartupResync,
-        reflectors: Sequence[Reflector],
+        reflectors: Callable[[], Sequence[Reflector]],
         breakers: Sequence[Breaker],
         source: TokenSource,
         issuer_time: IssuerTime,
@@ -258,7 +258,7 @@ class Surveyor:
             propagation_s=policy.propagation_s,
             rows=rows,
             fleet=fleet,
-            watches=tuple(reflector.stats() for reflector in self._reflectors),
+            watches=tuple(reflector.stats() for reflector in self._reflectors()),
             breakers=tuple(breaker.stats() for breaker in self._breakers),
             issuer=IssuerView(time.observed, time.skew_s, time.error_s, token),
             queue=self._queue.stats(),
