@@ -302,7 +302,7 @@ def test_a_name_in_the_settings_is_served_by_its_seals_while_the_platform_is_awa
             assert world.controller.not_ready() == ""
             assert watched(world) == {PROJECT}
             world.platform.away = False
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(35):
                 while world.token("2Ab", "team-b") not in world.issuer.minted[before:]:
                     await asyncio.sleep(0.5)
             world.platform.projects.remove(PROJECT)
