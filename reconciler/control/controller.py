@@ -398,8 +398,14 @@ class Controller:
             self.discovery.found(namespaces)
 
     def _is_held(self, namespace: str) -> bool:
-        """Tell whether a namespace has a pod, a session that should, or a write under way."""
-        if not self.scopes.all_settled or namespace in self.pods.namespaces():
+        """Tell whether a namespace has a pod, a session that should, or a write under way.
+
+        A namespace that is deleted may take our rights along before its last pod is gone: pods that
+        the API server refuses to show hold nothing, or those would for ever.
+        """
+        if not self.scopes.all_settled:
+            return True
+        if namespace in self.pods.namespaces() and not self.scopes.is_refused(namespace):
             return True
         running = self.directory.running() if self.planner.leads else ()
         if any(key.namespace == namespace for key in running):

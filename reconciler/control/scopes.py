@@ -93,6 +93,11 @@ class Scopes:
             for reflector in pair:
                 reflector.hush(on=name in names)
 
+    def is_refused(self, name: str) -> bool:
+        """Tell whether the API server refuses to show a namespace's pods."""
+        pair = self._pairs.get(name)
+        return pair is not None and pair.pods.is_refused
+
     async def wait_settled(self) -> None:
         """Return once each pair that is here by now has its list or a refusal.
 
@@ -130,6 +135,8 @@ async def _run(pair: Pair, *, late: bool) -> None:
 async def _hurry(pair: Pair) -> None:
     for _ in range(HURRIES):
         await asyncio.sleep(HURRY_S)
-        for reflector in pair:
-            if not reflector.stats().synced:
-                reflector.nudge()
+        waiting = [reflector for reflector in pair if not reflector.stats().synced]
+        if not waiting:
+            return
+        for reflector in waiting:
+            reflector.nudge()

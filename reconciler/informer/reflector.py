@@ -137,6 +137,11 @@ class Reflector:
         """True once the store is synced, or the server refused us the right to list."""
         return self._settled.is_set()
 
+    @property
+    def is_refused(self) -> bool:
+        """True while the server refuses us the right: what the store holds may be long gone."""
+        return self._protocol.is_forbidden
+
     async def wait_settled(self) -> None:
         """Return once it is known what this scope can give: its list, or a refusal.
 

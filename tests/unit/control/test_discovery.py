@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from reconciler.control.controller import Controller
+from reconciler.control.leadership import Alone
 from reconciler.errors import Forbidden
 from reconciler.kube.api import Page, Resource, Scope
 from reconciler.lab.apiserver.core import AT_ONCE
@@ -51,6 +52,20 @@ class Limited:
         if scope.namespace in self.denied:
             self.refused.append(scope.namespace)
             raise Forbidden(f"list in {scope.namespace}: answered 403", status=403)
+
+
+class Switch(Alone):
+    """Leads from when it is told."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+
+    @property
+    def leads(self) -> bool:  # type: ignore[override]  # Alone leads always
+        return self.began.is_set()
+
+    async def wait_began(self) -> None:
+        await self.began.wait()
 
 
 def limit(world: World, *denied: str) -> Limited:
@@ -177,6 +192,50 @@ def test_rights_that_go_with_a_namespace_are_no_news() -> None:
                 if line.get("namespace") == "team-b" and line["log_level"] == "warning"
             ]
             assert said == []
+
+    simulate(scenario)
+
+
+def test_rights_that_go_before_the_last_pod_leave_no_ghost() -> None:
+    async def scenario(world: World) -> None:
+        kube = limit(world)
+        world.add_project("team-b")
+        world.add("2Aa")
+        world.add("2Ab", project="team-b")
+        async with running(world):
+            await settled(world)
+            world.platform.projects.remove("team-b")
+            del world.platform.sessions["2Ab"]
+            kube.denied.add("team-b")
+            world.faults.drop_watches()
+            await asyncio.sleep(1)
+            world.delete_pod("2Ab", "team-b")
+            await asyncio.sleep(3 * RESYNC_S)
+            assert watched(world) == {PROJECT}
+            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            assert [row.namespace for row in survey.rows] == [PROJECT]
+
+    simulate(scenario)
+
+
+def test_a_follower_takes_over_warm_what_came_while_it_followed() -> None:
+    async def scenario(world: World) -> None:
+        switch = Switch()
+        world.controller = Controller(replace(world.ports, leadership=switch), world.options)
+        world.add("2Aa")
+        async with running(world):
+            await asyncio.sleep(60)
+            world.add_project("team-new")
+            world.add("2Anew", project="team-new")
+            await asyncio.sleep(60)
+            assert not world.secret_writes()
+            assert world.controller.not_ready() == ""
+            assert watched(world) == {PROJECT, "team-new"}
+            assert world.controller.secrets.synced("team-new")
+            switch.began.set()
+            await refreshed(world, "2Anew", "team-new", within_s=2)
+            await settled(world)
+            assert world.controller.startup.outcomes == {"refreshed": 2}
 
     simulate(scenario)
 
