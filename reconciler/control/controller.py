@@ -21,6 +21,7 @@ from reconciler.control.exposure import TOUCHED_S, Exposure
 from reconciler.control.feed import Feed
 from reconciler.control.gate import Gate
 from reconciler.control.history import History
+from reconciler.control.holdings import Holdings
 from reconciler.control.leadership import Leadership
 from reconciler.control.lookup import Lookup
 from reconciler.control.planner import Planner
@@ -171,6 +172,13 @@ class Controller:
             tracer=self.tracer,
             witnesses=(self.history.note, self.exposure.note, *ports.witnesses),
         )
+        self._holdings = Holdings(
+            pods=self.pods,
+            secrets=self.secrets,
+            directory=self.directory,
+            planner=self.planner,
+            queue=self.queue,
+        )
         nowhere = () if options.finds_namespaces else (None,)
         self.scopes = Scopes(
             options.namespaces or nowhere,
@@ -178,7 +186,7 @@ class Controller:
                 self._reflector(pods, self.pods, namespace),
                 self._reflector(secrets, self.secrets, namespace),
             ),
-            forget=self._forget,
+            forget=self._holdings.forget,
         )
         self.discovery = self._make_discovery() if options.finds_namespaces else None
         self.resync = Resync(
@@ -398,24 +406,8 @@ class Controller:
             self.discovery.found(namespaces)
 
     def _is_held(self, namespace: str) -> bool:
-        """Tell whether a namespace has a pod, a session that should, or a write under way.
-
-        A namespace that is deleted may take our rights along before its last pod is gone: pods that
-        the API server refuses to show hold nothing, or those would for ever.
-        """
-        if not self.scopes.all_settled:
-            return True
-        if namespace in self.pods.namespaces() and not self.scopes.is_refused(namespace):
-            return True
-        running = self.directory.running() if self.planner.leads else ()
-        if any(key.namespace == namespace for key in running):
-            return True
-        looks = (self.queue.look(secret.key) for secret in self.secrets.within(namespace))
-        return any(look is not None and look.stage == "running" for look in looks)
-
-    def _forget(self, namespace: str) -> None:
-        for dropped in (*self.pods.forget(namespace), *self.secrets.forget(namespace)):
-            self.queue.remove(dropped.key)
+        refused = self.scopes.is_refused(namespace)
+        return not self.scopes.all_settled or self._holdings.is_held(namespace, refused=refused)
 
     def _reflector(
         self, resource: Resource[Meta], store: Store, namespace: str | None
