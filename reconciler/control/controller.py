@@ -21,9 +21,9 @@ from reconciler.control.exposure import TOUCHED_S, Exposure
 from reconciler.control.feed import Feed
 from reconciler.control.gate import Gate
 from reconciler.control.history import History
-from reconciler.control.holdings import Holdings
 from reconciler.control.leadership import Leadership
 from reconciler.control.lookup import Lookup
+from reconciler.control.occupancy import Occupancy
 from reconciler.control.planner import Planner
 from reconciler.control.resync import Resync, StartupResync
 from reconciler.control.scopes import Pair, Scopes
@@ -172,7 +172,7 @@ class Controller:
             tracer=self.tracer,
             witnesses=(self.history.note, self.exposure.note, *ports.witnesses),
         )
-        self._holdings = Holdings(
+        self._occupancy = Occupancy(
             pods=self.pods,
             secrets=self.secrets,
             directory=self.directory,
@@ -186,7 +186,7 @@ class Controller:
                 self._reflector(pods, self.pods, namespace),
                 self._reflector(secrets, self.secrets, namespace),
             ),
-            forget=self._holdings.forget,
+            forget=self._occupancy.forget,
         )
         self.discovery = self._make_discovery() if options.finds_namespaces else None
         self.resync = Resync(
@@ -407,7 +407,7 @@ class Controller:
 
     def _is_held(self, namespace: str) -> bool:
         refused = self.scopes.is_refused(namespace)
-        return not self.scopes.all_settled or self._holdings.is_held(namespace, refused=refused)
+        return not self.scopes.all_settled or self._occupancy.is_held(namespace, refused=refused)
 
     def _reflector(
         self, resource: Resource[Meta], store: Store, namespace: str | None

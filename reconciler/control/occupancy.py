@@ -7,7 +7,7 @@ from reconciler.names import SessionKey
 from reconciler.queue.workqueue import WorkQueue
 
 
-class Holdings:
+class Occupancy:
     """Asked before a namespace is let go, and told when it is."""
 
     def __init__(
