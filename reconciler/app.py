@@ -41,6 +41,9 @@ log = structlog.get_logger()
 BEARER_REMAINING = 0.2
 """Life left, as a fraction, of the token that we show the platform ourselves."""
 
+LISTS = 8
+"""Connections beside those of the workers, for lists and probes; each watch has its own."""
+
 FORCE_S = 10.0
 """A platform that refuses every token must not make us ask the issuer for one a request."""
 
@@ -130,12 +133,11 @@ async def build(
         credentials = find_credentials(
             settings.kubeconfig, clock, token_file=settings.project_kube_token_file
         )
-        scopes = max(1, len(settings.namespaces))
         kube = await stack.enter_async_context(
             HttpKube(
                 credentials,
                 names,
-                connections=settings.workers + 2 * scopes + 4,
+                connections=settings.workers + LISTS,
                 replica=str(me),
             )
         )
@@ -174,7 +176,9 @@ def _options(settings: Settings, seal: Seal, *, static: bool) -> Options:
     return Options(
         names=settings.names(),
         seal=seal,
-        namespaces=tuple(settings.namespaces),
+        namespaces=tuple(settings.listed_namespaces),
+        finds_namespaces=settings.finds_namespaces,
+        max_namespaces=settings.max_namespaces,
         mode=settings.platform_mode,
         workers=settings.workers,
         propagation_s=settings.propagation_allowance_s,

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from reconciler.clock import Clock
@@ -50,9 +51,13 @@ class Breaker:
     def is_down(self) -> bool:
         return self._down_at is not None
 
-    def on_recovery(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called, on the loop, each time the endpoint comes back."""
+    def on_recovery(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called, on the loop, each time the endpoint comes back.
+
+        Returns: What ends it; to be called once.
+        """
         self._listeners.append(callback)
+        return partial(self._listeners.remove, callback)
 
     def succeeded(self) -> None:
         """Record an answer of any kind that shows the endpoint alive."""
@@ -62,7 +67,7 @@ class Breaker:
         self._down_at = None
         self._down.clear()
         self._up.set()
-        for callback in self._listeners:
+        for callback in tuple(self._listeners):
             callback()
 
     def failed(self, error: RemoteError) -> None:

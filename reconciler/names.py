@@ -1,11 +1,19 @@
 """Every name on the wire that is ours or the platform's: labels, annotations, Secrets, keys."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"
 """Field selector: ended pods are filtered by the server; one that ends in a watch is DELETED."""
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def is_namespace(name: str) -> bool:
+    """Tell whether a namespace can have this name: a DNS label, RFC 1123."""
+    return _LABEL.fullmatch(name) is not None
 
 
 class SessionKey(NamedTuple):

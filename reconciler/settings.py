@@ -22,7 +22,10 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from reconciler.errors import SettingsError
-from reconciler.names import Names
+from reconciler.names import Names, is_namespace
+
+FROM_PLATFORM = "@platform"
+"""Among the namespaces: those of the platform's projects. No namespace can be called so."""
 
 
 def _http_url(value: str) -> str:
@@ -48,9 +51,16 @@ def _split(value: Any) -> Any:
     )
 
 
+def _namespaces(names: list[str]) -> list[str]:
+    wrong = [name for name in names if name != FROM_PLATFORM and not is_namespace(name)]
+    if wrong:
+        raise ValueError(f"must hold names of namespaces or {FROM_PLATFORM}; {wrong[0]!r} is none")
+    return list(dict.fromkeys(names))
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 ExistingFile = Annotated[Path, AfterValidator(_existing_file)]
-Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Namespaces = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)]
 
 
 class Settings(BaseSettings):
@@ -110,9 +120,17 @@ class Settings(BaseSettings):
         "ambient-code", validation_alias="NAMESPACE", description="Our own namespace."
     )
 
-    namespaces: Words = Field(
+    namespaces: Namespaces = Field(
         [],
-        description="Namespaces to work in, by comma; none = all, which needs a ClusterRole.",
+        description="Namespaces to work in, by comma; none = all, which needs a ClusterRole."
+        " `@platform` among them adds those of the platform's projects as they come and go; what is"
+        " named beside it is watched even by a replica that starts while the platform is away.",
+    )
+    max_namespaces: int = Field(
+        500,
+        ge=1,
+        le=5000,
+        description="Namespaces watched because the platform names them; two connections each.",
     )
     replica: str = Field(
         default_factory=socket.gethostname, description="Our name in annotations and logs."
@@ -249,6 +267,16 @@ class Settings(BaseSettings):
                 " RECONCILER_RETRY_PERIOD_S: no write may outlast the lease"
             )
         return self
+
+    @property
+    def finds_namespaces(self) -> bool:
+        """True where the platform's projects say in which namespaces to work."""
+        return FROM_PLATFORM in self.namespaces
+
+    @property
+    def listed_namespaces(self) -> list[str]:
+        """The namespaces that are named; none of them means all, unless they are found."""
+        return [name for name in self.namespaces if name != FROM_PLATFORM]
 
     @property
     def is_oidc(self) -> bool:

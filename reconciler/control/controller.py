@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from reconciler.clock import Clock
 from reconciler.control import renewal, retry
 from reconciler.control.attempt import Witness
 from reconciler.control.directory import Directory
+from reconciler.control.discovery import Discovery
 from reconciler.control.events import Events
 from reconciler.control.exposure import TOUCHED_S, Exposure
 from reconciler.control.feed import Feed
@@ -24,8 +25,10 @@ from reconciler.control.history import History
 from reconciler.control.holds import Holds
 from reconciler.control.leadership import Leadership
 from reconciler.control.lookup import Lookup
+from reconciler.control.occupancy import Occupancy
 from reconciler.control.planner import Planner
 from reconciler.control.resync import Resync, StartupResync
+from reconciler.control.scopes import Pair, Scopes
 from reconciler.control.seal import Seal
 from reconciler.control.survey import Surveyor
 from reconciler.control.touch import Touches
@@ -56,6 +59,9 @@ FRESH_S = 2.0
 
 LEASE_TTL = 1 / 6
 """Longest lease, in lives of a token: a takeover must fit into the slack several times."""
+
+SHOWN = 10
+"""Names in one line."""
 
 REPORT_S = 60.0
 """One line a minute says what is still waited for."""
@@ -91,6 +97,9 @@ class Options:
     names: Names
     seal: Seal
     namespaces: Sequence[str] = ()
+    finds_namespaces: bool = False
+    """Namespaces of the platform's projects too; without, none named means all in one scope."""
+    max_namespaces: int = 500
     mode: Literal["standard", "mpp"] = "standard"
     workers: int = 64
     propagation_s: float = 90.0
@@ -164,7 +173,7 @@ class Controller:
                 limit_s=options.request_limit_s,
             ),
             source=ports.source,
-            lookup=Lookup(ports.platform, self.directory, self.once),
+            lookup=Lookup(ports.platform, self.directory, self.once, self._found),
             touches=self._touches,
             kube_breaker=ports.kube_breaker,
             clock=clock,
@@ -180,11 +189,23 @@ class Controller:
                 *ports.witnesses,
             ),
         )
-        self.reflectors = [
-            self._reflector(resource, store, namespace)
-            for namespace in (options.namespaces or (None,))
-            for resource, store in ((pods, self.pods), (secrets, self.secrets))
-        ]
+        self._occupancy = Occupancy(
+            pods=self.pods,
+            secrets=self.secrets,
+            directory=self.directory,
+            planner=self.planner,
+            queue=self.queue,
+        )
+        nowhere = () if options.finds_namespaces else (None,)
+        self.scopes = Scopes(
+            options.namespaces or nowhere,
+            make=lambda namespace: Pair(
+                self._reflector(pods, self.pods, namespace),
+                self._reflector(secrets, self.secrets, namespace),
+            ),
+            forget=self._occupancy.forget,
+        )
+        self.discovery = self._make_discovery() if options.finds_namespaces else None
         self.resync = Resync(
             client=ports.platform,
             directory=self.directory,
@@ -196,7 +217,8 @@ class Controller:
             random=ports.random,
             period_s=options.resync_s,
             parallel=options.platform_parallel,
-            namespaces=options.namespaces,
+            namespaces=() if options.finds_namespaces else options.namespaces,
+            found=self._found,
             tracer=self.tracer,
         )
         self.surveyor = Surveyor(
@@ -210,7 +232,7 @@ class Controller:
             holds=self.holds,
             exposure=self.exposure,
             startup=self.startup,
-            reflectors=self.reflectors,
+            reflectors=lambda: self.scopes.reflectors,
             breakers=self._breakers(),
             source=ports.source,
             issuer_time=ports.issuer_time,
@@ -254,7 +276,7 @@ class Controller:
         """Return "" unless a stream has stalled in a way that only a restart can mend."""
         if self._ports.kube_breaker.is_down:
             return ""
-        for reflector in self.reflectors:
+        for reflector in self.scopes.reflectors:
             silent_s = reflector.stats().silent_s
             if silent_s is not None and silent_s > SILENT_S:
                 return f"nothing heard of {reflector.name} for {silent_s:.0f} s"
@@ -264,19 +286,23 @@ class Controller:
         """Return "" once the stores hold a first list, else what is missing.
 
         It depends on neither the resync nor the platform, nor on one namespace of several that
-        refuses us: a replica that is warm can take over.
+        refuses us: a replica that is warm can take over. Only one that knows no namespace needs
+        the platform, once; it must not take the place of one that knows them.
         """
-        missing = [reflector.name for reflector in self.reflectors if not reflector.is_settled]
-        if missing:
-            return f"waiting for the first list of {', '.join(missing)}"
-        if not any(reflector.stats().synced for reflector in self.reflectors):
+        if self.discovery is not None and not self.discovery.has_begun:
+            return "waiting for the platform to name a project"
+        if missing := self.scopes.missing():
+            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+            return f"waiting for the first list of {', '.join(missing[:SHOWN])}{more}"
+        if not any(reflector.stats().synced for reflector in self.scopes.reflectors):
             return "no right to list pods or Secrets anywhere"
         return ""
 
     def _parts(self) -> list[Coroutine[Any, Any, None]]:
         ports = self._ports
         return [
-            *(reflector.run() for reflector in self.reflectors),
+            self.scopes.run(),
+            *([self.discovery.run()] if self.discovery is not None else []),
             *(self.worker.run() for _ in range(self._options.workers)),
             *(part() for part in ports.upkeep),
             ports.kube_breaker.probe_while_down(ports.kube.ready),
@@ -289,8 +315,9 @@ class Controller:
         ]
 
     async def _follow(self) -> None:
-        for reflector in self.reflectors:
-            await reflector.wait_settled()
+        if self.discovery is not None:
+            await self.discovery.wait_begun()
+        await self.scopes.wait_settled()
         log.info("stores_synced", pods=len(self.pods), secrets=len(self.secrets))
         with suppress(IssuerError):
             # The issuer's answer also tells its time, by which all that follows is judged.
@@ -314,7 +341,7 @@ class Controller:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self.resync.run())]
                 if relist:
-                    tasks += [group.create_task(each.relist()) for each in self.reflectors]
+                    tasks += [group.create_task(each.relist()) for each in self.scopes.reflectors]
                 await self._ports.leadership.wait_ended()
                 for task in tasks:
                     task.cancel()
@@ -378,6 +405,30 @@ class Controller:
     def _breakers(self) -> tuple[Breaker, ...]:
         ports = self._ports
         return ports.kube_breaker, ports.platform_breaker, ports.issuer_breaker
+
+    def _make_discovery(self) -> Discovery:
+        ports, options = self._ports, self._options
+        return Discovery(
+            client=ports.platform,
+            breaker=ports.platform_breaker,
+            scopes=self.scopes,
+            is_held=self._is_held,
+            mode=options.mode,
+            seeds=options.namespaces,
+            at_most=options.max_namespaces,
+            period_s=options.resync_s,
+            clock=ports.clock,
+            random=ports.random,
+            once=self.once,
+        )
+
+    def _found(self, namespaces: Iterable[str]) -> None:
+        if self.discovery is not None:
+            self.discovery.found(namespaces)
+
+    def _is_held(self, namespace: str) -> bool:
+        refused = self.scopes.is_refused(namespace)
+        return not self.scopes.all_settled or self._occupancy.is_held(namespace, refused=refused)
 
     def _reflector(
         self, resource: Resource[Meta], store: Store, namespace: str | None

@@ -1,5 +1,7 @@
 """One session asked of the platform, because a pod appeared that nobody has confirmed."""
 
+from collections.abc import Callable, Iterable
+
 import structlog
 
 from reconciler.control.directory import Directory
@@ -16,10 +18,20 @@ class Lookup:
 
     A labelled pod alone proves nothing: the platform must name the session, with the pod's project
     and in the pod's namespace.
+
+    Args:
+        found: Told the namespace of each session that the platform knows.
     """
 
-    def __init__(self, client: Platform, directory: Directory, once: Once) -> None:
+    def __init__(
+        self,
+        client: Platform,
+        directory: Directory,
+        once: Once,
+        found: Callable[[Iterable[str]], None],
+    ) -> None:
         self._client = client
+        self._found = found
         self._directory = directory
         self._once = once
 
@@ -32,6 +44,8 @@ class Lookup:
         labelled = view.pod or view.secret
         project = labelled.project_id if labelled is not None else ""
         session = await self._client.session(key.session_id, project)
+        if session is not None:
+            self._found([self._directory.key_of(session).namespace])
         if session is None:
             why = "the platform does not know this session"
         elif self._directory.key_of(session) != key:

@@ -112,7 +112,12 @@ class StartupResync:
 
 
 class Resync:
-    """Asks the platform who runs and has each of them considered."""
+    """Asks the platform who runs and has each of them considered.
+
+    Args:
+        namespaces: Those that are worked in, or none for all.
+        found: Told the namespaces of running sessions, where all are worked in.
+    """
 
     def __init__(
         self,
@@ -128,6 +133,7 @@ class Resync:
         period_s: float,
         parallel: int,
         namespaces: Iterable[str],
+        found: Callable[[Iterable[str]], None],
         tracer: Tracer,
     ) -> None:
         self._client = client
@@ -141,6 +147,7 @@ class Resync:
         self._period_s = period_s
         self._parallel = parallel
         self._namespaces = frozenset(namespaces)
+        self._found = found
         self._tracer = tracer
         self.causes: dict[str, SpanId] = {}
         """The latest resync of each kind, by the reason with which it queues: what runs link to."""
@@ -247,6 +254,7 @@ class Resync:
     def _keys(self, found: Sweep) -> list[SessionKey]:
         keys = self._directory.listed(found.sessions, complete=found.complete)
         if not self._namespaces:
+            self._found({key.namespace for key in keys})
             return keys
         return [key for key in keys if key.namespace in self._namespaces]
 

@@ -6,7 +6,7 @@ the metrics are made of one survey, taken at most so often, whoever asks.
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -73,7 +73,7 @@ class Surveyor:
         holds: Holds,
         exposure: Exposure,
         startup: StartupResync,
-        reflectors: Sequence[Reflector],
+        reflectors: Callable[[], Sequence[Reflector]],
         breakers: Sequence[Breaker],
         source: TokenSource,
         issuer_time: IssuerTime,
@@ -240,7 +240,7 @@ class Surveyor:
             propagation_s=policy.propagation_s,
             readings=readings,
             fleet=self._fleet,
-            watches=tuple(reflector.stats() for reflector in self._reflectors),
+            watches=tuple(reflector.stats() for reflector in self._reflectors()),
             breakers=tuple(breaker.stats() for breaker in self._breakers),
             issuer=IssuerView(time.observed, time.skew_s, time.error_s, token),
             queue=self._queue.stats(),

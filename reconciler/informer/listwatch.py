@@ -159,6 +159,11 @@ class ListWatch:
         return self._listing is None
 
     @property
+    def is_forbidden(self) -> bool:
+        """Whether the server refused us the right, and nothing has gone well since."""
+        return self._forbidden
+
+    @property
     def idle_s(self) -> float:
         """Longest silence to accept on the open watch, in seconds."""
         if self._bookmarks or self._watching is None:

@@ -96,7 +96,7 @@ class Reflector:
         self._heard_at: float | None = None
         self._crashes = 0
         self._crash_logged_at: float | None = None
-        breaker.on_recovery(self._woken.set)
+        self._hushed = False
 
     async def run(self) -> None:
         """List and watch for ever.
@@ -104,17 +104,24 @@ class Reflector:
         Raises: Only a defect of ours; every failure of the server is waited out.
         Cancel: The store keeps its last state; `run` may be called again and goes on from it.
         """
-        while True:
-            await self._pause()
-            self._woken.clear()
-            if self._protocol.fresh_list:
-                self._relists_begun += self._relists_wanted
-                self._relists_wanted = []
-            request = self._protocol.request(self._clock.monotonic())
-            if isinstance(request, List):
-                await self._list(request)
-            else:
-                await self._watch(request)
+        unsubscribe = self._breaker.on_recovery(self._woken.set)
+        try:
+            while True:
+                await self._step()
+        finally:
+            unsubscribe()
+
+    async def _step(self) -> None:
+        await self._pause()
+        self._woken.clear()
+        if self._protocol.fresh_list:
+            self._relists_begun += self._relists_wanted
+            self._relists_wanted = []
+        request = self._protocol.request(self._clock.monotonic())
+        if isinstance(request, List):
+            await self._list(request)
+        else:
+            await self._watch(request)
 
     async def wait_synced(self) -> None:
         """Return once the first complete list is in the store; an empty one counts."""
@@ -129,6 +136,11 @@ class Reflector:
     def is_settled(self) -> bool:
         """True once the store is synced, or the server refused us the right to list."""
         return self._settled.is_set()
+
+    @property
+    def is_refused(self) -> bool:
+        """True while the server refuses us the right: what the store holds may be long gone."""
+        return self._protocol.is_forbidden
 
     async def wait_settled(self) -> None:
         """Return once it is known what this scope can give: its list, or a refusal.
@@ -152,6 +164,14 @@ class Reflector:
         if self._cut is not None and not self._cut.expired():
             self._cut.reschedule(asyncio.get_running_loop().time())
         await done
+
+    def nudge(self) -> None:
+        """Cut a back-off short, but not a wait that the server asked for."""
+        self._woken.set()
+
+    def hush(self, *, on: bool) -> None:
+        """Report failures at level DEBUG: somebody expects them."""
+        self._hushed = on
 
     def stats(self) -> ReflectorStats:
         heard_at = self._heard_at
@@ -245,6 +265,7 @@ class Reflector:
             self._breaker.failed(error)
         elif isinstance(error, KubeError):
             self._breaker.succeeded()
+            self._heard_at = self._clock.monotonic()
         if isinstance(error, Forbidden):
             self._settled.set()
         self._carry_out(self._protocol.failed(error, self._clock.monotonic()))
@@ -261,7 +282,8 @@ class Reflector:
                 case Replace():
                     self._replace(emit)
                 case Fact():
-                    self._log.warning(emit.name, error=emit.error, failures=emit.failures)
+                    say = self._log.debug if self._hushed else self._log.warning
+                    say(emit.name, error=emit.error, failures=emit.failures)
 
     def _replace(self, listed: Replace) -> None:
         changes = self._store.replace(listed.items, listed.version, self._scope.namespace)

@@ -121,6 +121,17 @@ class Store:
         self._put(stored, meta)
         return Change(stored, meta)
 
+    def forget(self, namespace: str) -> tuple[Meta, ...]:
+        """Drop a scope that nobody feeds any more and return what it held.
+
+        Order: its reader has ended, and no write there is under way whose answer could come.
+        """
+        dropped = self._in_scope(namespace)
+        for stored in dropped:
+            self._remove(stored)
+        self._versions.pop(namespace, None)
+        return dropped
+
     def version(self, namespace: str | None) -> str | None:
         """Return how far the scope that covers `namespace` has come; None before its list."""
         return self._versions.get(self._scope_of(namespace))
@@ -145,6 +156,10 @@ class Store:
     def namespaces(self) -> frozenset[str]:
         """Return the namespaces that hold at least one object."""
         return frozenset(self._objects)
+
+    def within(self, namespace: str) -> tuple[Meta, ...]:
+        """Return a namespace's objects, a frozen copy."""
+        return tuple(self._objects.get(namespace, {}).values())
 
     def snapshot(self) -> tuple[Meta, ...]:
         """Return every object, a frozen copy. Cost: O(objects)."""
@@ -184,9 +199,7 @@ class Store:
         return namespace if namespace in self._versions else None
 
     def _in_scope(self, namespace: str | None) -> tuple[Meta, ...]:
-        if namespace is None:
-            return self.snapshot()
-        return tuple(self._objects.get(namespace, {}).values())
+        return self.snapshot() if namespace is None else self.within(namespace)
 
     def _put(self, old: Meta | None, new: Meta) -> None:
         self._objects.setdefault(new.namespace, {})[new.name] = new

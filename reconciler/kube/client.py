@@ -12,7 +12,7 @@ from reconciler.errors import Forbidden, NotFound
 from reconciler.kube.api import Body, Page, Permit, Resource, Scope, Watch
 from reconciler.kube.connection import Credentials
 from reconciler.kube.exchange import Exchange, Request
-from reconciler.kube.sessions import Sessions
+from reconciler.kube.sessions import UNLIMITED, Sessions
 from reconciler.kube.watch import HttpWatch
 from reconciler.names import Names
 
@@ -30,7 +30,8 @@ class HttpKube:
 
     Args:
         credentials: Read for every request; read again once after a 401.
-        connections: Size of the pool: watches + workers + a few, or requests queue unseen.
+        connections: Size of the pool: workers + a few, or requests queue unseen. Each watch has a
+            connection of its own beside it: however many there are, no write waits for one.
         replica: Who we are, for the audit log; it follows the name and version in the user agent.
         on_date: Told the Date header of each answer that is read whole.
     """
@@ -45,24 +46,23 @@ class HttpKube:
         on_date: Callable[[str | None], None] | None = None,
     ) -> None:
         self._manager = names.field_manager
-        self._sessions = Sessions(
-            credentials,
-            connections=connections,
-            user_agent=f"{names.field_manager}/{__version__}"
-            + (f" ({replica})" if replica else ""),
-        )
-        self._exchange = Exchange(credentials, self._sessions, on_date)
+        agent = f"{names.field_manager}/{__version__}" + (f" ({replica})" if replica else "")
+        self._requests = Sessions(credentials, connections=connections, user_agent=agent)
+        self._watches = Sessions(credentials, connections=UNLIMITED, user_agent=agent)
+        self._exchange = Exchange(credentials, self._requests, self._watches, on_date)
 
     async def __aenter__(self) -> "HttpKube":
         """Read the credentials; raises `SettingsError` if they or the server cannot be known."""
-        await self._sessions.open()
+        await self._requests.open()
+        await self._watches.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        await self._sessions.close()
+        await self._watches.close()
+        await self._requests.close()
 
     async def list(
         self,

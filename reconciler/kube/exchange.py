@@ -57,16 +57,23 @@ class GuardedBody(BytesPayload):
 
 
 class Exchange:
-    """Sends requests; every failure is a `KubeError`, or the `DeposedError` of a permit."""
+    """Sends requests; every failure is a `KubeError`, or the `DeposedError` of a permit.
+
+    Args:
+        sessions: For answers that are read whole.
+        streams: For those that stay open.
+    """
 
     def __init__(
         self,
         credentials: Credentials,
         sessions: Sessions,
+        streams: Sessions,
         on_date: Callable[[str | None], None] | None = None,
     ) -> None:
         self._credentials = credentials
         self._sessions = sessions
+        self._streams = streams
         self._on_date = on_date
 
     async def read(self, request: Request, *, limit_s: float) -> bytes:
@@ -78,7 +85,7 @@ class Exchange:
         """
         try:
             async with asyncio.timeout(limit_s), AsyncExitStack() as stack:
-                response = await self._accepted(request, stack)
+                response = await self._accepted(self._sessions, request, stack)
                 if self._on_date is not None:
                     self._on_date(response.headers.get("Date"))
                 return await response.read()
@@ -107,12 +114,14 @@ class Exchange:
     ) -> aiohttp.ClientResponse:
         try:
             async with asyncio.timeout(start_s):
-                return await self._accepted(request, stack)
+                return await self._accepted(self._streams, request, stack)
         except FOREIGN as error:
             failure = failure_of(error, request.what)
         raise failure
 
-    async def _accepted(self, request: Request, stack: AsyncExitStack) -> aiohttp.ClientResponse:
+    async def _accepted(
+        self, sessions: Sessions, request: Request, stack: AsyncExitStack
+    ) -> aiohttp.ClientResponse:
         """Return the response of a success; `stack` gives back what it holds.
 
         A 401 is sent once more with credentials that were read again. So is a failed handshake,
@@ -121,12 +130,12 @@ class Exchange:
         is_last = False
         while True:
             async with AsyncExitStack() as own:
-                link = await own.enter_async_context(self._sessions.borrow())
+                link = await own.enter_async_context(sessions.borrow())
                 headers = {"Accept": request.accept} | await self._credentials.headers()
                 try:
                     response = await _send(link, request, headers, own)
                 except aiohttp.ClientSSLError:
-                    if is_last or not await self._sessions.replace(link):
+                    if is_last or not await sessions.replace(link):
                         raise
                     is_last = True
                     continue
@@ -143,7 +152,7 @@ class Exchange:
                 raise refusal
             is_last = True
             await self._credentials.renew()
-            await self._sessions.replace(link)
+            await sessions.replace(link)
 
 
 async def _send(

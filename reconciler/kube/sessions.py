@@ -16,6 +16,9 @@ import aiohttp
 from reconciler.errors import SettingsError, TransportError
 from reconciler.kube.connection import Connection, Credentials
 
+UNLIMITED = 0
+"""As aiohttp has it; for callers whose number is bounded elsewhere."""
+
 
 @dataclass(eq=False)
 class Link:
@@ -33,7 +36,7 @@ class Sessions:
     """Lends the current session; replaces it when the files behind it have changed.
 
     Args:
-        connections: Size of the pool.
+        connections: Size of the pool, or `UNLIMITED`.
     """
 
     def __init__(self, credentials: Credentials, *, connections: int, user_agent: str) -> None:

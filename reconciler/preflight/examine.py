@@ -13,8 +13,10 @@ from reconciler.http import open_session
 from reconciler.kube.client import HttpKube
 from reconciler.kube.connection import Credentials
 from reconciler.kube.credentials import find_credentials
+from reconciler.names import is_namespace
 from reconciler.parts import static_source, token_endpoint
 from reconciler.platform.client import PlatformClient
+from reconciler.platform.namespaces import project_namespace
 from reconciler.preflight import verdicts
 from reconciler.preflight.review import PARALLEL, ask_all
 from reconciler.preflight.rights import TOO_MUCH, questions, used
@@ -25,32 +27,52 @@ from reconciler.tokens.grant import token_of
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.token import Token
 
+_NOWHERE = Verdict(
+    "rights", "missing", "no session namespace is known: the platform named no project",
+    "mend the platform first, or name one beside @platform in RECONCILER_NAMESPACES",
+)  # fmt: skip
+
 
 async def examine(settings: Settings, clock: Clock) -> list[Verdict]:
     """Return what was found, area by area; nothing is written anywhere but to the issuer's log.
 
     Cost: seconds; each request has the limit that the controller gives it.
     """
-    (cluster, (issuer, token)) = await asyncio.gather(
-        _cluster(settings, clock), _issuer(settings, clock)
-    )
-    return [_settings(settings), *cluster, *issuer, await _platform(settings, clock, token)]
+    if settings.finds_namespaces:
+        issuer, token = await _issuer(settings, clock)
+        platform, projects = await _platform(settings, clock, token)
+        found = [project_namespace(project, settings.platform_mode) for project in projects]
+        names = dict.fromkeys([*settings.listed_namespaces, *filter(is_namespace, found)])
+        cluster = await _cluster(settings, clock, tuple(names))
+    else:
+        (cluster, (issuer, token)) = await asyncio.gather(
+            _cluster(settings, clock, tuple(settings.namespaces)), _issuer(settings, clock)
+        )
+        platform, _ = await _platform(settings, clock, token)
+    return [_settings(settings), *cluster, *issuer, platform]
 
 
 def _settings(settings: Settings) -> Verdict:
-    where = ", ".join(settings.namespaces) or "all namespaces"
+    where = ", ".join(settings.listed_namespaces) or "all namespaces"
+    if settings.finds_namespaces:
+        where = " and ".join([*settings.listed_namespaces, "the namespaces of every project"])
     whence = settings.oidc_token_url if settings.is_oidc else "the settings"
     return Verdict("settings", "ok", f"works in {where}; tokens from {whence}")
 
 
-async def _cluster(settings: Settings, clock: Clock) -> list[Verdict]:
+async def _cluster(settings: Settings, clock: Clock, namespaces: tuple[str, ...]) -> list[Verdict]:
     """Ask the authorizer: for sessions as the account that works there, for the lease as our own.
 
     With one account both are the same.
+
+    Args:
+        namespaces: Of the sessions; none = all, or none known where the platform names them.
     """
+    cluster_wide = not settings.namespaces
+    in_sessions = bool(namespaces) or cluster_wide
     needed = used(touch=settings.touch, elects=settings.leader_elect, lease=settings.lease_name)
-    wanted = questions(needed, namespaces=settings.namespaces, own=settings.namespace)
-    excess = questions(TOO_MUCH, namespaces=settings.namespaces, own=settings.namespace)
+    wanted = questions(needed, namespaces=namespaces, own=settings.namespace)
+    excess = questions(TOO_MUCH, namespaces=namespaces, own=settings.namespace)
     limit_s = settings.request_limit_s
     url = ""
     try:
@@ -58,9 +80,9 @@ async def _cluster(settings: Settings, clock: Clock) -> list[Verdict]:
         url = (await at_work.connection()).url
         async with _kube(at_work, settings) as kube:
             await kube.ready(limit_s=limit_s)
-            asks = [pair for pair in wanted if pair[0].where == "sessions"]
+            asks = [pair for pair in wanted if pair[0].where == "sessions" and in_sessions]
             answers = await ask_all(kube, asks, limit_s=limit_s)
-            too_much = await ask_all(kube, excess, limit_s=limit_s)
+            too_much = await ask_all(kube, excess if in_sessions else [], limit_s=limit_s)
         async with _kube(_account(settings, clock, None), settings) as kube:
             asks = [pair for pair in wanted if pair[0].where == "own"]
             answers += await ask_all(kube, asks, limit_s=limit_s)
@@ -70,7 +92,8 @@ async def _cluster(settings: Settings, clock: Clock) -> list[Verdict]:
     reached = Verdict("cluster", "ok", f"the API server at {url} answers")
     return [
         reached,
-        *verdicts.of_rights(answers, cluster_wide=not settings.namespaces),
+        *([] if in_sessions else [_NOWHERE]),
+        *verdicts.of_rights(answers, cluster_wide=cluster_wide),
         *verdicts.of_excess(too_much),
     ]
 
@@ -95,12 +118,17 @@ async def _issuer(settings: Settings, clock: Clock) -> tuple[list[Verdict], Toke
     return [_life(token, settings), *_clock(issuer_time)], token
 
 
-async def _platform(settings: Settings, clock: Clock, token: Token | None) -> Verdict:
-    """Ask for a page of running sessions with the token that the runners would get."""
+async def _platform(
+    settings: Settings, clock: Clock, token: Token | None
+) -> tuple[Verdict, list[str]]:
+    """Ask for a page of running sessions with the token that the runners would get.
+
+    Returns: What came of it, and the projects where they say in which namespaces to work.
+    """
+    projects: list[str] = []
     if token is None:
-        return Verdict(
-            "platform", "missing", "not asked, without a token to show", "mend the issuer first"
-        )
+        says, hint = "not asked, without a token to show", "mend the issuer first"
+        return Verdict("platform", "missing", says, hint), projects
     url = settings.api_server_url
 
     async def bearer(_: bool) -> str:
@@ -113,14 +141,16 @@ async def _platform(settings: Settings, clock: Clock, token: Token | None) -> Ve
         )  # fmt: skip
         try:
             await client.probe()
+            if settings.finds_namespaces:
+                projects = [project.id for project in (await client.list_projects()).items]
         except RemoteError as error:
             hint = (
                 "the platform refuses this token: do both trust the same issuer and client?"
                 if error.status in (401, 403)
                 else f"look at AMBIENT_API_SERVER_URL, which is {url}"
             )
-            return verdicts.of_failure("platform", error, hint=hint, **_way(url))
-    return Verdict("platform", "ok", f"{url} takes the token and lists sessions")
+            return verdicts.of_failure("platform", error, hint=hint, **_way(url)), projects
+    return Verdict("platform", "ok", f"{url} takes the token and lists sessions"), projects
 
 
 def _account(settings: Settings, clock: Clock, token_file: Path | None) -> Credentials:

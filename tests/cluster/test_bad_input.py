@@ -40,10 +40,11 @@ async def is_refreshed(controller: Controller, *runners: Runner) -> None:
         (CREDENTIALS | {"RECONCILER_WORKERS": "many"}, "RECONCILER_WORKERS"),
         (CREDENTIALS | {"OIDC_TOKEN_URL": "not a url"}, "OIDC_TOKEN_URL"),
         (CREDENTIALS | {"PLATFORM_MODE": "other"}, "PLATFORM_MODE"),
+        (CREDENTIALS | {"RECONCILER_NAMESPACES": "a,@all"}, "RECONCILER_NAMESPACES must hold"),
         (CREDENTIALS | {"KUBECONFIG": "/nowhere/config"}, "KUBECONFIG /nowhere/config"),
         ({"AMBIENT_API_TOKEN": "short"}, "AMBIENT_API_TOKEN"),
     ],
-    ids=["nothing", "half", "number", "url", "mode", "kubeconfig", "token"],
+    ids=["nothing", "half", "number", "url", "mode", "namespaces", "kubeconfig", "token"],
 )
 async def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(
     settings: dict[str, str], words: str

@@ -135,11 +135,11 @@ async def test_a_frozen_leader_that_thaws_writes_nothing_and_follows(world: Worl
 
 
 async def test_a_container_that_is_killed_and_restarts_in_its_pod_inherits(world: World) -> None:
-    settings = world.environment(RECONCILER_LEASE_DURATION_S="300", RECONCILER_RENEW_DEADLINE_S="9")
+    settings = world.environment(RECONCILER_LEASE_DURATION_S="150", RECONCILER_RENEW_DEADLINE_S="9")
     async with running(settings) as first:
         await first.wait_for_event("startup_resync_finished")
         first.kill()
-    # A lease of 300 s that was not inherited would outlast this test.
+    # A lease of 150 s that was not inherited would outlast this test.
     async with running(settings) as second:
         await second.wait_for_event("startup_resync_finished")
         assert second.events("lease_inherited")

@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -314,6 +314,18 @@ async def test_new_certificates_do_not_disturb_what_is_under_way() -> None:
             assert (await under_way).name == "a"
             assert await watch.receive(idle_s=2) is not None
             assert await watch.receive(idle_s=2) is None
+
+
+async def test_open_watches_leave_requests_their_connections() -> None:
+    turns = [stream() for _ in range(5)]
+    async with (
+        connected(*turns, answer(200, OBJECT), connections=1) as (kube, _, _),
+        AsyncExitStack() as watches,
+    ):
+        for _ in turns:
+            opening = kube.watch(SECRETS, Scope("team"), version="5", timeout_s=60)
+            await watches.enter_async_context(opening)
+        assert (await kube.get(SECRETS, "team", "a", limit_s=2)).name == "a"
 
 
 async def test_waiting_for_a_free_connection_ends_within_the_limit() -> None:

@@ -65,12 +65,17 @@ class FakeIssuer:
 
 
 class FakePlatform:
-    """What the controller asks of the platform, from a dict; `away` fails every call."""
+    """What the controller asks of the platform, from a dict; `away` fails every call.
+
+    With `cut_short` the projects list has one project and then fails.
+    """
 
     def __init__(self, breaker: Breaker) -> None:
         self.breaker = breaker
+        self.projects = [PROJECT]
         self.sessions: dict[str, Session] = {}
         self.away = False
+        self.cut_short = False
         self.lookups = 0
 
     def _guard(self) -> None:
@@ -79,11 +84,15 @@ class FakePlatform:
 
     async def list_projects(self) -> Listing[Project]:
         self._guard()
-        return Listing([Project(id=PROJECT)], 0, 1, 0, True, None)
+        if self.cut_short:
+            error = PlatformUnavailable("the second page is away")
+            return Listing([Project(id=self.projects[0])], 0, 2, 0, False, error)
+        return Listing([Project(id=name) for name in self.projects], 0, 1, 0, True, None)
 
     async def list_running(self, project: str | None) -> Listing[Session]:
         self._guard()
-        return Listing(list(self.sessions.values()), 0, 1, 0, True, None)
+        found = [s for s in self.sessions.values() if project in (None, s.project_id)]
+        return Listing(found, 0, 1, 0, True, None)
 
     async def session(self, session_id: str, project: str | None) -> Session | None:
         self._guard()
@@ -130,47 +139,52 @@ class World:
     logs: list[MutableMapping[str, Any]]
     commits: list[Commit] = field(default_factory=list)
 
-    def add(self, session_id: str, *, known: bool = True) -> None:
+    def add_project(self, project: str) -> None:
+        """Add a project and its namespace, which have one name."""
+        self.core.create(NAMESPACES, "", {"metadata": {"name": project}})
+        self.platform.projects.append(project)
+
+    def add(self, session_id: str, *, known: bool = True, project: str = PROJECT) -> None:
         """Add a session as the platform does: its row, its Secret with an old token, its pod."""
         if known:
             self.platform.sessions[session_id] = Session(
-                id=session_id, project_id=PROJECT, phase="Running"
+                id=session_id, project_id=project, phase="Running"
             )
-        self.add_secret(session_id)
-        self.add_pod(session_id)
+        self.add_secret(session_id, project)
+        self.add_pod(session_id, project=project)
 
-    def add_secret(self, session_id: str) -> None:
+    def add_secret(self, session_id: str, project: str = PROJECT) -> None:
         self.core.create(
             SECRETS,
-            PROJECT,
+            project,
             {
                 "metadata": {
                     "name": NAMES.secret_name(session_id),
-                    "labels": self._labels(session_id),
+                    "labels": self._labels(session_id, project),
                 },
                 "stringData": {NAMES.secret_key: "obviously-fake-old-token"},
             },
             by=PLATFORM,
         )
 
-    def add_pod(self, session_id: str, *, name: str = "") -> None:
+    def add_pod(self, session_id: str, *, name: str = "", project: str = PROJECT) -> None:
         self.core.create(
             PODS,
-            PROJECT,
+            project,
             {
                 "metadata": {
                     "name": name or f"session-{session_id.lower()}-runner",
-                    "labels": self._labels(session_id),
+                    "labels": self._labels(session_id, project),
                 },
                 "spec": {"nodeName": "node", "containers": [{"name": "r", "image": "r"}]},
             },
             by=PLATFORM,
         )
 
-    def _labels(self, session_id: str) -> dict[str, str]:
+    def _labels(self, session_id: str, project: str) -> dict[str, str]:
         return {
             NAMES.session_id: session_id,
-            NAMES.project_id: PROJECT,
+            NAMES.project_id: project,
             NAMES.managed: "true",
         }
 
@@ -181,15 +195,16 @@ class World:
     def delete_secret(self, session_id: str) -> None:
         self.core.delete(SECRETS, PROJECT, NAMES.secret_name(session_id), AT_ONCE, by=INTRUDER)
 
-    def delete_pod(self, session_id: str) -> None:
+    def delete_pod(self, session_id: str, project: str = PROJECT) -> None:
         name = f"session-{session_id.lower()}-runner"
-        self.core.delete(PODS, PROJECT, name, AT_ONCE, by=PLATFORM)
+        self.core.delete(PODS, project, name, AT_ONCE, by=PLATFORM)
 
-    def secret(self, session_id: str) -> Mapping[str, Any]:
-        return self.core.get(SECRETS, PROJECT, NAMES.secret_name(session_id))
+    def secret(self, session_id: str, project: str = PROJECT) -> Mapping[str, Any]:
+        return self.core.get(SECRETS, project, NAMES.secret_name(session_id))
 
-    def token(self, session_id: str) -> str:
-        return base64.b64decode(self.secret(session_id)["data"][NAMES.secret_key]).decode()
+    def token(self, session_id: str, project: str = PROJECT) -> str:
+        secret = self.secret(session_id, project)
+        return base64.b64decode(secret["data"][NAMES.secret_key]).decode()
 
     def remaining_s(self, session_id: str) -> float:
         payload = self.token(session_id).split(".")[1]

@@ -354,6 +354,37 @@ class TestOutages:
         assert names.count("watch_restarted") == 1
 
 
+class TestRefusal:
+    DENIED = Forbidden("list pods: 403", status=403)
+
+    def test_a_nudge_asks_again_at_once(self) -> None:
+        async def nudge(rig: Rig) -> None:
+            await rig.reflector.wait_settled()
+            assert rig.reflector.is_refused
+            rig.reflector.nudge()
+            async with asyncio.timeout(1):
+                await rig.reflector.wait_synced()
+            assert not rig.reflector.is_refused
+
+        play(20.0, [self.DENIED, page(10)], meanwhile=nudge)
+
+    def test_a_hushed_one_tells_it_only_who_wants_every_detail(self) -> None:
+        async def hush(rig: Rig) -> None:
+            rig.reflector.hush(on=True)
+
+        with capture_logs() as logs:
+            play(20.0, [self.DENIED], meanwhile=hush)
+        assert [line["log_level"] for line in logs if line["event"] == "list_forbidden"] == [
+            "debug"
+        ]
+
+    def test_it_is_an_answer_and_no_silence(self) -> None:
+        rig = play(600.0, [self.DENIED])
+        silent_s = rig.reflector.stats().silent_s
+        assert silent_s is not None
+        assert silent_s < 65
+
+
 class TestRelist:
     def test_it_cuts_an_open_watch_and_ends_with_a_consistent_list_in_the_store(self) -> None:
         async def relist(rig: Rig) -> None:

@@ -350,3 +350,25 @@ def test_events_in_any_order_leave_what_a_naive_model_says(
         assert {item.name: item for item in store.snapshot()} == model
         assert listener.mirror == {("ns", n): i for n, i in model.items()}
         assert store.version(None) == str(reached)
+
+
+class TestForget:
+    def test_drops_one_scope_with_its_indexes_and_its_version(self) -> None:
+        store = Store("pods")
+        store.replace([meta("a", 1, namespace="x")], "5", "x")
+        store.replace([meta("a", 2, namespace="y")], "6", "y")
+        assert [item.namespace for item in store.forget("x")] == ["x"]
+        check_indexes(store)
+        assert store.namespaces() == {"y"}
+        assert store.within("x") == ()
+        assert not store.synced("x")
+        assert store.synced("y")
+        assert store.forget("x") == ()
+
+    def test_a_scope_that_is_back_begins_anew(self) -> None:
+        store = Store("pods")
+        store.replace([meta("a", 9, namespace="x")], "9", "x")
+        store.forget("x")
+        changes = store.replace([meta("a", 3, namespace="x")], "4", "x")
+        assert [change.old for change in changes] == [None]
+        assert store.version("x") == "4"

@@ -1,0 +1,91 @@
+"""Which namespaces are watched, by lists that may be short, empty or wrong (pure)."""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple
+
+LISTS = 2
+"""Whole lists in a row that must lack a namespace before it is let go."""
+
+
+class Moves(NamedTuple):
+    """What one list changes: namespaces to begin with and to let go, each in a steady order."""
+
+    begin: tuple[str, ...] = ()
+    let_go: tuple[str, ...] = ()
+
+
+class _Absence:
+    """Since when whole lists lack a namespace (monotonic), and how many did."""
+
+    __slots__ = ("count", "since_at")
+
+    def __init__(self, since_at: float) -> None:
+        self.since_at = since_at
+        self.count = 0
+
+
+class Roster:
+    """The namespaces that are watched, and what speaks against some of them.
+
+    Whatever names one, brings it in. Only absence from whole lists that are not empty takes one
+    out, several in a row and a while apart, and never one that is held.
+
+    Args:
+        seeds: Watched from the start and for ever.
+        grace_s: How long whole lists must lack a namespace, in seconds.
+        at_most: Bound on how many are watched, seeds aside: each costs connections.
+    """
+
+    def __init__(self, seeds: Iterable[str], *, grace_s: float, at_most: int) -> None:
+        self._seeds = frozenset(seeds)
+        self._found: dict[str, None] = {}
+        self._absences: dict[str, _Absence] = {}
+        self._grace_s = grace_s
+        self._at_most = at_most
+        self.left_out = 0
+        """How many namespaces the latest names had beyond the bound."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        return self._seeds.union(self._found)
+
+    @property
+    def leaving(self) -> frozenset[str]:
+        """Namespaces that the latest whole list lacked and that are still watched."""
+        return frozenset(self._absences)
+
+    def named(self, names: Iterable[str]) -> Moves:
+        """Take in names that somebody gave, one or many, whatever else there may be."""
+        fresh: list[str] = []
+        self.left_out = 0
+        for name in dict.fromkeys(names):
+            self._absences.pop(name, None)
+            if name in self._seeds or name in self._found:
+                continue
+            if len(self._found) >= self._at_most:
+                self.left_out += 1
+                continue
+            self._found[name] = None
+            fresh.append(name)
+        return Moves(begin=tuple(fresh))
+
+    def listed(
+        self, names: Collection[str], *, now_at: float, is_held: Callable[[str], bool]
+    ) -> Moves:
+        """Take in a whole list; an empty one says nothing.
+
+        Args:
+            is_held: Whether something still lives in a namespace.
+        """
+        if not names:
+            return Moves()
+        absent = [name for name in self._found if name not in names]
+        let_go = [name for name in absent if self._is_over(name, now_at) and not is_held(name)]
+        for name in let_go:
+            del self._found[name], self._absences[name]
+        return Moves(self.named(names).begin, tuple(let_go))
+
+    def _is_over(self, name: str, now_at: float) -> bool:
+        absence = self._absences.setdefault(name, _Absence(now_at))
+        absence.count += 1
+        return absence.count >= LISTS and now_at - absence.since_at >= self._grace_s
