@@ -30,6 +30,8 @@ def _fleet(survey: Survey) -> Iterator[Sample]:
     yield from _known(metrics.REMAINING_MIN, fleet.remaining_min_s)
     yield from _known(metrics.SURVIVAL, fleet.survives_s)
     yield from _known(metrics.SPARE, survey.issuer.token.best_remaining_s)
+    yield from _known(metrics.LIFE, survey.issuer.token.latest_ttl_s)
+    yield Sample(metrics.ALLOWANCE, survey.propagation_s)
     for state, count in fleet.states.items():
         yield Sample(metrics.SESSIONS, count, (state,))
     for reason, count in fleet.holds.items():

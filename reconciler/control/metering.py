@@ -20,6 +20,8 @@ class Metering:
 
     def __init__(self, meters: Meters) -> None:
         self._meters = meters
+        # Seldom and worth an alert: a rate sees no increase in a series' first value.
+        meters.count(metrics.REFRESHES, "fought", "foreign_writer", by=0.0)
 
     def note(self, attempt: Attempt) -> None:
         meters, work, trace = self._meters, attempt.work, attempt.trace

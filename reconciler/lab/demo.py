@@ -55,6 +55,7 @@ class Demo:
         self._replicas: Replicas | None = None
         self._deeds: Deeds | None = None
         self._began_at: float | None = None
+        self._look = ""
 
     def __repr__(self) -> str:
         return f"<Demo of {self.box!r}>"
@@ -75,6 +76,13 @@ class Demo:
             environment = box.environment() | {"LOG_LEVEL": plan.log_level}
             replicas = self._replicas = Replicas(plan.replicas, environment, self._sink)
             deeds = self._deeds = Deeds(box, replicas)
+            self._look = (
+                f"export KUBECONFIG={box.kubectl_config()}"
+                f" RECONCILER_PROPAGATION_ALLOWANCE_S={box.allowance_s:g}"
+            )
+            self._say(f"look from another terminal: {self._look}")
+            for each in replicas.all:
+                self._say(f"{each.name}: http://127.0.0.1:{each.port}/")
             self._began_at = monotonic()
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -126,6 +134,7 @@ class Demo:
             page_url=f"http://127.0.0.1:{shown.port}/" if shown is not None else "",
             chaos=tuple(str(each) for each in deeds.active) if deeds else (),
             waiting=tuple(str(each) for each in sorted(waiting, key=lambda c: c.start_s)),
+            look=self._look,
         )
 
     def _elapsed_s(self) -> float:

@@ -16,7 +16,8 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Figures as in the report; `bars` in the order in which the sessions began."""
+    """Figures as in the report; `bars` in the order in which the sessions began; `look` is what
+    another terminal needs for the operator's commands."""
 
     elapsed_s: float
     duration_s: float | None
@@ -32,6 +33,7 @@ class Frame:
     page_url: str
     chaos: tuple[str, ...]
     waiting: tuple[str, ...]
+    look: str = ""
 
     @property
     def running(self) -> int:

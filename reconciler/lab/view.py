@@ -83,6 +83,8 @@ def _facts(frame: Frame, width: int) -> list[Text]:
     gap = width - chaos.cell_len - len(page)
     if gap > 1:
         chaos.append(" " * gap + page, style="dim")
+    if frame.look:
+        lines.append(Text.assemble((" look with  ", "dim"), frame.look))
     return [*lines, chaos]
 
 

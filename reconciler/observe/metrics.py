@@ -84,6 +84,14 @@ SPARE = _metric(
     "spare_remaining_seconds", "gauge", "s",
     "Life left of the best token at hand; absent while there is none.",
 )  # fmt: skip
+LIFE = _metric(
+    "token_life_seconds", "gauge", "s",
+    "Whole life of the token that came last, from its issue to its end; absent before the first.",
+)  # fmt: skip
+ALLOWANCE = _metric(
+    "propagation_allowance_seconds", "gauge", "s",
+    "What the kubelet is allowed for the way of a token from its Secret to the pod, as set.",
+)  # fmt: skip
 SESSIONS = _metric(
     "sessions", "gauge", "{session}",
     "Sessions by the state of their token: live, expiring (inside the propagation allowance),"

@@ -41,7 +41,8 @@ LONGEST_SLEEP_S = 5.0
 @dataclass(frozen=True, slots=True)
 class TokenStats:
     """Counts since the start; `best_remaining_s` is None without a token at hand, `resting_s` is
-    what is left of the pause after a refusal or a Retry-After."""
+    what is left of the pause after a refusal or a Retry-After, `latest_ttl_s` the whole life of the
+    token that came last, dead or alive, None before the first."""
 
     requests_total: int
     issued_total: int
@@ -50,6 +51,7 @@ class TokenStats:
     resting_s: float
     best_remaining_s: float | None
     longest_ttl_s: float
+    latest_ttl_s: float | None = None
 
 
 class TokenSource(Protocol):
@@ -184,6 +186,7 @@ class OidcSource:
             resting_s=self._rest.remaining_s(),
             best_remaining_s=best.remaining_s(self._clock.monotonic()) if best else None,
             longest_ttl_s=self.longest_ttl_s,
+            latest_ttl_s=self._newest.ttl_s if self._newest is not None else None,
         )
 
     def __repr__(self) -> str:
@@ -303,7 +306,7 @@ class StaticSource:
     def stats(self) -> TokenStats:
         remaining_s = self._token.remaining_s(self._clock.monotonic())
         left_s = remaining_s if remaining_s > 0 else None
-        return TokenStats(0, 1, 0, "", 0.0, left_s, self.longest_ttl_s)
+        return TokenStats(0, 1, 0, "", 0.0, left_s, self.longest_ttl_s, self._token.ttl_s)
 
     def __repr__(self) -> str:
         return f"<StaticSource {self._token!r}>"

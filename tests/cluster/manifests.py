@@ -115,3 +115,70 @@ def write(objects: Iterable[Object], path: Path) -> Path:
     """Write objects to a file that kubectl reads."""
     path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
     return path
+
+
+_TEXT: Object = {"type": "string"}
+_TEXTS: Object = {"type": "object", "additionalProperties": _TEXT}
+RULE_FIELDS: Object = {
+    "alert": _TEXT,
+    "record": _TEXT,
+    "expr": {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, _TEXT]},
+    "for": _TEXT,
+    "labels": _TEXTS,
+    "annotations": _TEXTS,
+}
+
+PROMETHEUS_RULE: Object = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "prometheusrules.monitoring.coreos.com"},
+    "spec": {
+        "group": "monitoring.coreos.com",
+        "scope": "Namespaced",
+        "names": {
+            "kind": "PrometheusRule",
+            "plural": "prometheusrules",
+            "singular": "prometheusrule",
+        },
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "required": ["spec"],
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "properties": {
+                                    "groups": {
+                                        "type": "array",
+                                        "items": {
+                                            "type": "object",
+                                            "required": ["name"],
+                                            "properties": {
+                                                "name": {"type": "string"},
+                                                "interval": {"type": "string"},
+                                                "rules": {
+                                                    "type": "array",
+                                                    "items": {
+                                                        "type": "object",
+                                                        "required": ["expr"],
+                                                        "properties": RULE_FIELDS,
+                                                    },
+                                                },
+                                            },
+                                        },
+                                    }
+                                },
+                            }
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+"""The same of its PrometheusRule v1."""

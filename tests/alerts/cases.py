@@ -1,0 +1,391 @@
+"""What each alert is asked: series in promtool's notation, and when it fires and when not.
+
+Samples are 30 s apart, as are evaluations: `1x4` is five of them, two minutes and a half.
+"""
+
+from dataclasses import dataclass
+
+TARGET = 'job="token-reconciler", namespace="ambient-code"'
+STEP_S = 30
+LENGTH = "x120"
+"""An hour of samples."""
+ENDLESS = " ".join(["Inf"] * 60)
+"""promtool repeats no infinity."""
+
+Series = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Series that make one alert fire, or none.
+
+    Args:
+        quiet: An instant at which nothing fires yet, as promtool has it.
+        firing: An instant at which the alert fires, and no other; "" where none ever does.
+        over: An instant after the fault at which nothing fires any more; "" where it goes on.
+    """
+
+    name: str
+    alert: str
+    series: Series
+    quiet: str = ""
+    firing: str = ""
+    over: str = ""
+
+
+def on(instance: str, name: str, more: str = "") -> str:
+    """Return a series of one replica."""
+    prefix = "" if name == "up" else "token_reconciler_"
+    return f'{prefix}{name}{{{TARGET}, instance="{instance}"{", " if more else ""}{more}}}'
+
+
+def healthy(**of_one: str) -> Series:
+    """Return a healthy replica's series, some of them otherwise."""
+    values = {
+        "build_info": f"1{LENGTH}",
+        "leader": f"1{LENGTH}",
+        "token_life_seconds": f"900{LENGTH}",
+        "propagation_allowance_seconds": f"90{LENGTH}",
+        "remaining_life_min_seconds": f"400{LENGTH}",
+        "fleet_survival_seconds": f"740{LENGTH}",
+        "estimated_exposure_seconds_total": f"0{LENGTH}",
+    }
+    return {on("a", name): value for name, value in (values | of_one).items()}
+
+
+KUBE = 'endpoint="kube"'
+PODS = 'resource="pods"'
+LATE = 'band="routine", le='
+PATCHED = 'write="patch", result="success"'
+FORBIDDEN = 'write="patch", result="Forbidden"'
+CONFLICT = 'write="patch", result="Conflict"'
+FOUGHT = 'result="fought", reason="foreign_writer"'
+REPAIRED = 'result="success", reason="foreign_writer"'
+ISSUER = 'endpoint="issuer"'
+
+CASES = (
+    Case(
+        "a healthy fleet",
+        "",
+        healthy()
+        | {
+            on("a", "queue_longest_overdue_seconds"): f"0{LENGTH}",
+            on("a", "watch_synced", PODS): f"1{LENGTH}",
+            on("a", "watch_silence_seconds", PODS): "0+30x2 0+30x2 0+30x2 0+30x2",
+            on("a", "endpoint_down", KUBE): f"0{LENGTH}",
+            on("a", "sessions_failing"): f"0{LENGTH}",
+            on("a", "crashes_total"): f"0{LENGTH}",
+            on("a", "issuer_clock_skew_seconds"): f"0.4{LENGTH}",
+            on("a", "issuer_clock_error_seconds"): f"0.5{LENGTH}",
+            on("a", "up"): f"1{LENGTH}",
+        },
+    ),
+    Case(
+        "pods hold dead tokens from the third minute to the fifth",
+        "TokenReconcilerExposureGrowing",
+        healthy(estimated_exposure_seconds_total="0x6 0+60x4 240x60"),
+        quiet="3m",
+        firing="4m",
+        over="12m",
+    ),
+    Case(
+        "an old exposure stays counted",
+        "TokenReconcilerExposureGrowing",
+        healthy(estimated_exposure_seconds_total=f"500{LENGTH}"),
+    ),
+    Case(
+        "a token is left to die",
+        "TokenReconcilerTokensExpiring",
+        healthy(remaining_life_min_seconds="200-30x10 400x60"),
+        quiet="2m30s",
+        firing="4m",
+        over="6m",
+    ),
+    Case(
+        "a session restarts on its dead Secret",
+        "TokenReconcilerTokensExpiring",
+        healthy(remaining_life_min_seconds="400x3 -300 -300 400x60"),
+    ),
+    Case(
+        "one replica has not yet seen what the other wrote",
+        "TokenReconcilerTokensExpiring",
+        healthy() | {on("b", "remaining_life_min_seconds"): f"40{LENGTH}"},
+    ),
+    Case(
+        "the issuer gives nothing any more",
+        "TokenReconcilerFleetSurvivalLow",
+        healthy(fleet_survival_seconds="740x2 740-30x20 740x60"),
+        quiet="7m",
+        firing="10m",
+        over="13m",
+    ),
+    Case(
+        "a replica that is restarted in the outage knows no life of a token",
+        "TokenReconcilerFleetSurvivalLow",
+        healthy(token_life_seconds="900x2 _x60", fleet_survival_seconds="740x2 300x60"),
+        quiet="1m",
+        firing="8m",
+    ),
+    Case(
+        "tokens of a minute need less",
+        "TokenReconcilerFleetSurvivalLow",
+        healthy(
+            token_life_seconds=f"60{LENGTH}",
+            propagation_allowance_seconds=f"4{LENGTH}",
+            remaining_life_min_seconds=f"24{LENGTH}",
+            fleet_survival_seconds=f"48{LENGTH}",
+        ),
+    ),
+    Case(
+        "tokens without an end",
+        "TokenReconcilerFleetSurvivalLow",
+        healthy(
+            token_life_seconds=ENDLESS,
+            remaining_life_min_seconds=ENDLESS,
+            fleet_survival_seconds=ENDLESS,
+        ),
+    ),
+    Case(
+        "nobody leads for five minutes",
+        "TokenReconcilerNoLeader",
+        healthy(leader="1x4 0x10 1x60") | {on("b", "leader"): f"0{LENGTH}"},
+        quiet="3m",
+        firing="4m",
+        over="8m",
+    ),
+    Case(
+        "a failover",
+        "TokenReconcilerNoLeader",
+        healthy(leader=f"1x4 0{LENGTH}") | {on("b", "leader"): "0x5 1x60"},
+    ),
+    Case(
+        "two lead",
+        "TokenReconcilerTwoLeaders",
+        healthy() | {on("b", "leader"): "0x4 1x10 0x60"},
+        quiet="4m",
+        firing="5m",
+        over="8m",
+    ),
+    Case(
+        "a failover that was scraped in its middle",
+        "TokenReconcilerTwoLeaders",
+        healthy(leader=f"1x6 0{LENGTH}") | {on("b", "leader"): "0x5 1x60"},
+    ),
+    Case(
+        "the lead changes each minute",
+        "TokenReconcilerLeaderFlapping",
+        healthy() | {on("a", "lease_transitions_total"): "7x5 7+0.5x20 17x120"},
+        quiet="3m",
+        firing="10m",
+        over="50m",
+    ),
+    Case(
+        "a rollout",
+        "TokenReconcilerLeaderFlapping",
+        healthy() | {on("a", "lease_transitions_total"): "7x10 8x3 9x60"},
+    ),
+    Case(
+        "nobody is there",
+        "TokenReconcilerAbsent",
+        {on("a", "build_info"): "1x2 _x20 1x60"},
+        # A series that simply ends is looked at for five minutes more.
+        quiet="7m",
+        firing="9m",
+        over="12m",
+    ),
+    Case("one of two is there", "TokenReconcilerAbsent", {on("b", "build_info"): f"1{LENGTH}"}),
+    Case(
+        "a replica does not answer",
+        "TokenReconcilerReplicaDown",
+        healthy() | {on("b", "up"): "1x2 0x20 1x60"},
+        quiet="6m",
+        firing="8m",
+        over="13m",
+    ),
+    Case("its node reboots", "TokenReconcilerReplicaDown", healthy() | {on("b", "up"): "0x8 1x60"}),
+    Case(
+        "somebody else's target is down",
+        "TokenReconcilerReplicaDown",
+        healthy() | {'up{job="another"}': f"0{LENGTH}"},
+    ),
+    Case(
+        "a right to list is missing",
+        "TokenReconcilerNotSynced",
+        healthy() | {on("a", "watch_synced", PODS): "0x20 1x60"},
+        quiet="4m",
+        firing="6m",
+        over="12m",
+    ),
+    Case(
+        "a first list takes its time",
+        "TokenReconcilerNotSynced",
+        healthy() | {on("a", "watch_synced", PODS): "0x6 1x60"},
+    ),
+    Case(
+        "a watch hears nothing",
+        "TokenReconcilerWatchStalled",
+        healthy()
+        | {
+            on("a", "watch_silence_seconds", PODS): "0+30x14 5x60",
+            on("a", "endpoint_down", KUBE): f"0{LENGTH}",
+        },
+        quiet="3m30s",
+        firing="5m",
+        over="9m",
+    ),
+    Case(
+        "a watch hears a bookmark a minute",
+        "TokenReconcilerWatchStalled",
+        healthy() | {on("a", "watch_silence_seconds", PODS): "0 30 60 0 30 60 0 30 60 75 0x60"},
+    ),
+    Case(
+        "the API server is away, and its watches are silent",
+        "TokenReconcilerEndpointDown",
+        healthy()
+        | {
+            on("a", "watch_silence_seconds", PODS): f"0+30{LENGTH}",
+            on("a", "endpoint_down", KUBE): "0 1x60",
+        },
+        quiet="2m",
+        firing="10m",
+    ),
+    Case(
+        "the issuer restarts",
+        "TokenReconcilerEndpointDown",
+        healthy() | {on("a", "endpoint_down", ISSUER): "0x5 1x3 0x60"},
+    ),
+    Case(
+        "the issuer stays away",
+        "TokenReconcilerEndpointDown",
+        healthy() | {on("a", "endpoint_down", ISSUER): "0x5 1x9 0x60"},
+        quiet="4m",
+        firing="6m",
+        over="9m",
+    ),
+    Case(
+        "a run meets a defect",
+        "TokenReconcilerCrashes",
+        healthy() | {on("a", "crashes_total"): "0x5 1x60"},
+        quiet="2m",
+        firing="4m",
+        over="25m",
+    ),
+    Case(
+        "a defect of yesterday",
+        "TokenReconcilerCrashes",
+        healthy() | {on("a", "crashes_total"): f"3{LENGTH}"},
+    ),
+    Case(
+        "workers are too few",
+        "TokenReconcilerOverdue",
+        healthy() | {on("a", "queue_longest_overdue_seconds"): "0x2 0+30x10 0x60"},
+        quiet="2m",
+        firing="4m",
+        over="8m",
+    ),
+    Case(
+        "a follower holds what is due",
+        "TokenReconcilerOverdue",
+        healthy()
+        | {
+            on("b", "leader"): f"0{LENGTH}",
+            on("b", "queue_longest_overdue_seconds"): f"0+30{LENGTH}",
+        },
+    ),
+    Case(
+        "runs start two to five minutes late",
+        "TokenReconcilerLate",
+        healthy()
+        | {
+            on("a", "lateness_seconds_bucket", f'{LATE}"120"'): f"0{LENGTH}",
+            on("a", "lateness_seconds_bucket", f'{LATE}"300"'): "0+10x20 200x120",
+            on("a", "lateness_seconds_bucket", f'{LATE}"+Inf"'): "0+10x20 200x120",
+        },
+        quiet="4m",
+        firing="8m",
+        over="25m",
+    ),
+    Case(
+        "one run in a thousand is late",
+        "TokenReconcilerLate",
+        healthy()
+        | {
+            on("a", "lateness_seconds_bucket", f'{LATE}"1"'): f"0+999{LENGTH}",
+            on("a", "lateness_seconds_bucket", f'{LATE}"300"'): f"0+1000{LENGTH}",
+            on("a", "lateness_seconds_bucket", f'{LATE}"+Inf"'): f"0+1000{LENGTH}",
+        },
+    ),
+    Case(
+        "a right to patch is gone",
+        "TokenReconcilerWritesFailing",
+        healthy()
+        | {
+            on("a", "write_duration_seconds_count", PATCHED): f"0+90{LENGTH}",
+            on("a", "write_duration_seconds_count", FORBIDDEN): "0x4 0+10x20 200x120",
+        },
+        quiet="5m",
+        firing="11m",
+        over="28m",
+    ),
+    Case(
+        "others write as well",
+        "TokenReconcilerWritesFailing",
+        healthy()
+        | {
+            on("a", "write_duration_seconds_count", PATCHED): f"0+90{LENGTH}",
+            on("a", "write_duration_seconds_count", CONFLICT): f"0+30{LENGTH}",
+            on("a", "write_duration_seconds_count", FORBIDDEN): f"0+1{LENGTH}",
+        },
+    ),
+    Case(
+        "a session fails for longer than a period",
+        "TokenReconcilerSessionsFailing",
+        healthy() | {on("a", "sessions_failing"): "0x2 1x20 0x60"},
+        quiet="7m",
+        firing="9m",
+        over="13m",
+    ),
+    Case(
+        "a session failed and is well again",
+        "TokenReconcilerSessionsFailing",
+        healthy() | {on("a", "sessions_failing"): "0x2 4x10 0x60"},
+    ),
+    Case(
+        "a Secret is fought over",
+        "TokenReconcilerTwoWriters",
+        healthy() | {on("a", "refreshes_total", FOUGHT): "0x4 1x3 2x60"},
+        quiet="2m",
+        firing="4m",
+        over="25m",
+    ),
+    Case(
+        "a human overwrote a Secret",
+        "TokenReconcilerTwoWriters",
+        healthy()
+        | {
+            on("a", "refreshes_total", FOUGHT): f"0{LENGTH}",
+            on("a", "refreshes_total", REPAIRED): "40x4 42x60",
+        },
+    ),
+    Case(
+        "the issuer's clock is a minute behind",
+        "TokenReconcilerClockSkew",
+        healthy()
+        | {
+            on("a", "issuer_clock_skew_seconds"): "-60x30 -1x60",
+            on("a", "issuer_clock_error_seconds"): f"1{LENGTH}",
+        },
+        quiet="9m",
+        firing="11m",
+        over="17m",
+    ),
+    Case(
+        "its time is known badly",
+        "TokenReconcilerClockSkew",
+        healthy()
+        | {
+            on("a", "issuer_clock_skew_seconds"): f"40{LENGTH}",
+            on("a", "issuer_clock_error_seconds"): f"20{LENGTH}",
+        },
+    ),
+)

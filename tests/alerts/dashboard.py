@@ -1,0 +1,29 @@
+"""The dashboard as Grafana reads it, and its queries as Grafana sends them."""
+
+import json
+import re
+from typing import Any
+
+from tests.alerts.rules import DASHBOARD
+
+Panel = dict[str, Any]
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(DASHBOARD.read_text())
+    return found
+
+
+def panels() -> list[Panel]:
+    found: list[Panel] = dashboard()["panels"]
+    return found
+
+
+def queries(panel: Panel, *, namespace: str = "ambient-code", window: str = "5m") -> list[str]:
+    """Return a panel's expressions with Grafana's variables filled in."""
+    return [
+        re.sub(r"\$__rate_interval|\$__range", window, target["expr"]).replace(
+            "$namespace", namespace
+        )
+        for target in panel["targets"]
+    ]

@@ -1,0 +1,61 @@
+"""The dashboard is one that Grafana can show: whole, laid out, asking only for what is exported."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.alerts.dashboard import Panel, dashboard, panels, queries
+from tests.alerts.rules import DASHBOARD, FOLDER, promtool, unknown
+
+COLUMNS = 24
+
+
+@pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel["title"].replace(" ", "_"))
+def test_a_panel_says_what_it_shows_and_asks_for_what_is_exported(panel: Panel) -> None:
+    assert panel["description"].endswith(".")
+    assert panel["fieldConfig"]["defaults"]["unit"]
+    assert panel["datasource"]["uid"] == "${datasource}"
+    ids = [target["refId"] for target in panel["targets"]]
+    assert len(ids) == len(set(ids)) > 0
+    for target in panel["targets"]:
+        assert unknown(target["expr"]) == []
+        assert 'namespace="$namespace"' in target["expr"]
+
+
+def test_promtool_takes_every_query(tmp_path: Path) -> None:
+    expressions = [query for panel in panels() for query in queries(panel)]
+    assert not [expression for expression in expressions if "$" in expression]
+    path = tmp_path / "rules.yml"
+    rules = [{"record": f"panel:{n}", "expr": each} for n, each in enumerate(expressions)]
+    path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    done = promtool("check", "rules", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_panels_have_numbers_of_their_own_and_do_not_overlap() -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for panel in panels():
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= COLUMNS
+        for x in range(at["x"], at["x"] + at["w"]):
+            for y in range(at["y"], at["y"] + at["h"]):
+                assert (x, y) not in taken, f"{panel['title']} lies on {taken[x, y]}"
+                taken[x, y] = panel["title"]
+    numbers = [panel["id"] for panel in panels()]
+    assert len(numbers) == len(set(numbers))
+
+
+def test_every_variable_is_declared() -> None:
+    declared = {variable["name"] for variable in dashboard()["templating"]["list"]}
+    used = set(re.findall(r"\$\{?([a-z]\w*)", DASHBOARD.read_text()))
+    assert used == declared
+
+
+def test_the_component_holds_every_file_of_its_folder() -> None:
+    made = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+    files = made["resources"] + [
+        each.partition("=")[2] for each in made["configMapGenerator"][0]["files"]
+    ]
+    assert {*files, "kustomization.yaml"} == {path.name for path in FOLDER.iterdir()}
