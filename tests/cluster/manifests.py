@@ -50,6 +50,16 @@ def only(objects: Iterable[Object], kind: str) -> Object:
     return found
 
 
+def settings_of(objects: Iterable[Object]) -> dict[str, str]:
+    """Return what the Deployment takes its environment from; dashboards are ConfigMaps, too."""
+    [found] = [
+        one["data"]
+        for one in of_kind(objects, "ConfigMap")
+        if one["metadata"]["name"].startswith("token-reconciler-settings")
+    ]
+    return dict(found)
+
+
 SERVICE_MONITOR: Object = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",

@@ -12,7 +12,7 @@ from tests.cluster.admin import RBAC, SECRETS, Admin, Json, collection, item, ru
 from tests.cluster.audit import AuditLog, Use
 from tests.cluster.conftest import NEEDED, require
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.manifests import MANIFESTS, kubectl, of_kind, only, overlay
+from tests.cluster.manifests import MANIFESTS, kubectl, of_kind, overlay, settings_of
 from tests.cluster.world import Runner, World, open_world
 from tests.controller import Controller, running
 
@@ -131,7 +131,7 @@ class TestRights:
             world.platform.add_project(namespace)
             await world.add(namespace)
             await world.add(namespace)
-        settings = only(overlay(name), "ConfigMap")["data"]
+        settings = settings_of(overlay(name))
         environment = world.environment(
             KUBECONFIG=str(await account_kubeconfig(world, OWN, ACCOUNT)),
             NAMESPACE=OWN,
@@ -207,7 +207,7 @@ class TestTwoAccounts:
         token_file = world.folder / "project-token"
         first = await account_token(world.admin, config, "tenantaccess", bound_to=anchor)
         token_file.write_text(first)
-        settings = only(overlay("mpp"), "ConfigMap")["data"]
+        settings = settings_of(overlay("mpp"))
         environment = world.environment(
             KUBECONFIG=str(await account_kubeconfig(world, own, ACCOUNT)),
             NAMESPACE=own,

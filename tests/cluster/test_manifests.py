@@ -20,6 +20,7 @@ from tests.cluster.manifests import (
     only,
     overlay,
     render,
+    settings_of,
     write,
 )
 
@@ -155,7 +156,7 @@ class TestOverlays:
     def test_of_namespaces_have_a_role_in_each_listed_one_and_no_cluster_role(self) -> None:
         objects = overlay("namespaces")
         assert not of_kind(objects, "ClusterRole", "ClusterRoleBinding")
-        listed = only(objects, "ConfigMap")["data"]["RECONCILER_NAMESPACES"].split(",")
+        listed = settings_of(objects)["RECONCILER_NAMESPACES"].split(",")
         roles = [
             found["metadata"]["namespace"]
             for found in of_kind(objects, "Role")
@@ -180,7 +181,7 @@ class TestOverlays:
             "credentials": "ambient-api-server",
             "project-kube": "tenantaccess-ambient-control-plane-token",
         }
-        token_file = only(objects, "ConfigMap")["data"]["PROJECT_KUBE_TOKEN_FILE"]
+        token_file = settings_of(objects)["PROJECT_KUBE_TOKEN_FILE"]
         assert Path(token_file).parent == Path(mounts["project-kube"]["mountPath"])
         assert "subPath" not in mounts["project-kube"]  # such a file never changes
 
@@ -191,7 +192,7 @@ class TestOverlays:
             for key, field in Settings.model_fields.items()
         }
         objects = overlay(name)
-        given = set(only(objects, "ConfigMap")["data"]) | {
+        given = set(settings_of(objects)) | {
             variable["name"] for variable in container(only(objects, "Deployment"))["env"]
         }
         assert given <= known
@@ -200,7 +201,7 @@ class TestOverlays:
     def test_hold_no_secret_value(self, name: str) -> None:
         objects = overlay(name)
         assert not of_kind(objects, "Secret")
-        assert not [key for key in only(objects, "ConfigMap")["data"] if "OIDC_CLIENT" in key]
+        assert not [key for key in settings_of(objects) if "OIDC_CLIENT" in key]
 
     def test_run_the_version_that_this_tree_is(self) -> None:
         assert container(deployment("cluster-wide"))["image"] == (
