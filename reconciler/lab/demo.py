@@ -76,11 +76,9 @@ class Demo:
             environment = box.environment() | {"LOG_LEVEL": plan.log_level}
             replicas = self._replicas = Replicas(plan.replicas, environment, self._sink)
             deeds = self._deeds = Deeds(box, replicas)
-            self._look = (
-                f"export KUBECONFIG={box.kubectl_config()}"
-                f" RECONCILER_PROPAGATION_ALLOWANCE_S={box.allowance_s:g}"
-            )
-            self._say(f"look from another terminal: {self._look}")
+            self._look = f"export KUBECONFIG={box.kubectl_config()}"
+            allowance = f"RECONCILER_PROPAGATION_ALLOWANCE_S={box.allowance_s:g}"
+            self._say(f"look from another terminal: {self._look} {allowance}")
             for each in replicas.all:
                 self._say(f"{each.name}: http://127.0.0.1:{each.port}/")
             self._began_at = monotonic()
