@@ -82,7 +82,17 @@ class Unauthorized(KubeError):
 
 
 class Forbidden(KubeError):
-    """403: this account lacks a right, or the namespace is terminating."""
+    """403: this account lacks a right, or the namespace is terminating; see its subclasses."""
+
+
+class QuotaExceeded(Forbidden):
+    """403 by a ResourceQuota: the namespace may hold no more objects of this kind for now."""
+
+    transient = True
+
+
+class Denied(Forbidden):
+    """403 by an admission webhook or policy: no right is missing, no rule would grant it."""
 
 
 class NotFound(KubeError):

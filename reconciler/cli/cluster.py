@@ -18,7 +18,7 @@ from reconciler.cli.exits import (
     CommandError,
 )
 from reconciler.clock import Clock, SystemClock
-from reconciler.errors import Forbidden, Gone, KubeError, NotFound, Unauthorized, WireError
+from reconciler.errors import Denied, Forbidden, Gone, KubeError, NotFound, Unauthorized, WireError
 from reconciler.headers import parse_date
 from reconciler.kube.api import Body, Kube, Meta, Page, Resource, Scope
 from reconciler.kube.client import HttpKube
@@ -173,7 +173,7 @@ class Cluster:
         if isinstance(error, Unauthorized):
             who = f" of context {self.context.name}" if self.context.name else ""
             return CommandError(f"the cluster does not accept the credentials{who}", EXIT_FORBIDDEN)
-        if isinstance(error, Forbidden):
+        if isinstance(error, Forbidden) and not isinstance(error, Denied):
             scope = "-A" if namespace is None else f"-n {namespace}"
             check = f"kubectl auth can-i {what.partition(' ')[0]} {plural} {scope}"
             return CommandError(f"no right to {what} {where}; see: {check}", EXIT_FORBIDDEN)

@@ -31,7 +31,8 @@ class Attempt:
         before: What the Secret's annotations said before it was written; None for a new one.
         written_s: When a token was written (epoch, issuer's time), or None.
         touched: Whether the pod was or will be touched, so that it sees the token in a second.
-        writer: Who else writes the Secret, where `overwrites` of theirs are more than chance.
+        overwrites: How often others wrote over this Secret's tokens lately, the one that this run
+            repaired included; 0 if it repaired none. `writer` is their field manager.
     """
 
     work: Work[SessionKey]
@@ -58,16 +59,6 @@ class Attempt:
     @property
     def error_class(self) -> str:
         return type(self.error).__name__ if self.error is not None else ""
-
-    @property
-    def repaired(self) -> bool:
-        """Whether a token of ours had been overwritten and was put back."""
-        return (
-            self.outcome == "refreshed"
-            and self.reason == "foreign_writer"
-            and self.before is not None
-            and bool(self.before.refreshed_by)
-        )
 
 
 Witness = Callable[[Attempt], None]

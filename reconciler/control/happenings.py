@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from cachetools import LRUCache
 
 from reconciler.control.attempt import Attempt
+from reconciler.control.fights import CHANCE
 from reconciler.names import SessionKey
 
 MAX_SESSIONS = 10_000
@@ -37,9 +38,9 @@ class Happenings:
         """Return what is to be told now, in order."""
         before: Standing = self._standing.get(attempt.key, "")
         found: list[Happening] = []
-        if attempt.overwrites:
+        if attempt.overwrites > CHANCE:
             found.append(_fought(attempt))
-        elif attempt.repaired:
+        elif attempt.overwrites:
             found.append(_overwritten(attempt))
         if attempt.created:
             found.append(_RECREATED)
@@ -85,11 +86,10 @@ def _failed(attempt: Attempt) -> Happening:
 
 
 def _overwritten(attempt: Attempt) -> Happening:
-    writer = attempt.before.writer if attempt.before is not None else ""
-    message = f"{writer or 'Somebody'} overwrote the runner's token; it was written again"
+    message = f"{attempt.writer or 'Somebody'} overwrote the runner's token; it was written again"
     return Happening("Warning", "TokenOverwritten", message)
 
 
 def _fought(attempt: Attempt) -> Happening:
     message = f"{attempt.writer or 'Somebody'} keeps overwriting the runner's token"
-    return Happening("Warning", "SecretFoughtOver", f"{message}; repairs wait ever longer")
+    return Happening("Warning", "SecretFoughtOver", f"{message}; each time it was written again")

@@ -1,6 +1,7 @@
 """Attempts as metrics: what is counted as it happens."""
 
 from reconciler.control.attempt import Attempt, Outcome
+from reconciler.control.fights import CHANCE
 from reconciler.observe import metrics
 from reconciler.observe.meters import Meters
 from reconciler.queue.bands import Band
@@ -21,7 +22,7 @@ class Metering:
     def __init__(self, meters: Meters) -> None:
         self._meters = meters
         # Seldom and worth an alert: a rate sees no increase in a series' first value.
-        meters.count(metrics.REFRESHES, "fought", "foreign_writer", by=0.0)
+        meters.count(metrics.OVERWRITES, "repeated", by=0.0)
 
     def note(self, attempt: Attempt) -> None:
         meters, work, trace = self._meters, attempt.work, attempt.trace
@@ -31,6 +32,8 @@ class Metering:
         for step in trace.steps:
             if step.name in _WRITES:
                 meters.observe(metrics.WRITE, step.seconds, step.name, step.error or "success")
+        if attempt.overwrites:
+            meters.count(metrics.OVERWRITES, _pattern(attempt.overwrites))
         result = _RESULTS.get(attempt.outcome)
         if result is None:
             return
@@ -38,3 +41,7 @@ class Metering:
         meters.count(metrics.REFRESHES, result, attempt.reason)
         if attempt.error is not None:
             meters.count(metrics.ERRORS, attempt.error_class)
+
+
+def _pattern(overwrites: int) -> str:
+    return "repeated" if overwrites > CHANCE else "chance"

@@ -60,6 +60,10 @@ def judge(error: RemoteError, attempt: int) -> Verdict:
         return _GONE
     if isinstance(error, errors.Invalid) and is_replaced(error):
         return _CONFLICT
+    if isinstance(error, errors.QuotaExceeded):
+        return Verdict(backoff.THROTTLED, says="quota_exceeded")
+    if isinstance(error, errors.Denied):
+        return Verdict(backoff.MISCONFIGURED, says="write_refused")
     if isinstance(error, errors.Forbidden):
         return Verdict(backoff.MISCONFIGURED, says="write_forbidden")
     if error.transient:

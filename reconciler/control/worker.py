@@ -6,7 +6,6 @@ from random import Random
 from typing import Any
 
 import structlog
-from cachetools import TTLCache
 
 from reconciler import errors
 from reconciler.breaker import Breaker
@@ -14,6 +13,7 @@ from reconciler.clock import Clock, format_utc
 from reconciler.control import mint, retry
 from reconciler.control.attempt import Attempt, Witness
 from reconciler.control.facts import requests
+from reconciler.control.fights import CHANCE, Fights
 from reconciler.control.plan import Action, Plan, View
 from reconciler.control.planner import Planner
 from reconciler.control.retry import Verdict
@@ -36,12 +36,6 @@ ROUNDS = 4
 
 LIFE_FRACTION = 0.25
 """A retry never waits for more of the remaining life than this."""
-
-FIGHT_S = 600.0
-"""Overwrites of one Secret by others are counted over this long."""
-
-FIGHT_FREE = 2
-"""So many are repaired at once; with more, somebody writes against us."""
 
 Lookup = Callable[[SessionKey, View], Awaitable[None]]
 """Asks the platform about one session and tells the directory."""
@@ -98,9 +92,7 @@ class Worker:
         self._settled = settled
         self._tracer = tracer
         self._witnesses = witnesses
-        self._fights: TTLCache[SessionKey, tuple[int, float]] = TTLCache(
-            10_000, FIGHT_S, timer=clock.monotonic
-        )
+        self._fights = Fights()
         self.stats = WorkerStats({}, {})
 
     async def run(self) -> None:
@@ -183,8 +175,10 @@ class Worker:
                 case Action.CREATE:
                     await self._create(attempt, view, plan)
                 case Action.WRITE:
-                    if (pause_at := self._fight_pause(attempt, plan)) is not None:
-                        return Next(pause_at, plan.band, plan.slack_s, plan.reason)
+                    until_at = self._fights.paused_until(key, self._clock.monotonic())
+                    if until_at is not None and _is_overwritten(plan):
+                        attempt.outcome = "fought"
+                        return Next(until_at, plan.band, plan.slack_s, plan.reason)
                     await self._write(attempt, view, plan)
         raise errors.Conflict(f"{key}: still not settled after {ROUNDS} rounds")
 
@@ -226,6 +220,8 @@ class Worker:
         if token is None:
             return
         attempt.before = plan.facts
+        if _is_overwritten(plan):
+            self._overwritten(attempt, plan)
         self._refreshed(attempt, written, token.expires_s, plan, now_s)
 
     async def _create(self, attempt: Attempt, view: View, plan: Plan) -> None:
@@ -283,35 +279,16 @@ class Worker:
                     log.warning("touch_forbidden", namespace=key.namespace)
         self._touches.done(key, self._clock.monotonic())
 
-    def _fight_pause(self, attempt: Attempt, plan: Plan) -> float | None:
-        """Return when to write again over another writer, or None for now.
-
-        Each repair of what was ours puts off the next one; the first few are free, since a human
-        with kubectl is no fight.
-        """
-        if plan.reason != "foreign_writer" or plan.facts is None or not plan.facts.refreshed_by:
-            return None
+    def _overwritten(self, attempt: Attempt, plan: Plan) -> None:
+        """Note that a token of ours had been overwritten; say who does it again and again."""
+        assert plan.facts is not None  # noqa: S101 - so `_is_overwritten` found
         key, now_at = attempt.key, self._clock.monotonic()
-        count, until_at = self._fights.get(key, (0, now_at))
-        if now_at < until_at:
-            attempt.outcome = "fought"
-            return until_at
-        count += 1
-        if count > FIGHT_FREE:
-            attempt.overwrites, attempt.writer = count, plan.facts.writer
-            draw = self._random.random()
-            until_at = now_at + backoff.MISCONFIGURED.delay_s(
-                count - FIGHT_FREE, fraction_of_life_s=None, draw=draw
+        count = self._fights.overwritten(key, now_at, draw=self._random.random())
+        attempt.overwrites, attempt.writer = count, plan.facts.writer
+        if count > CHANCE and self._once.first("secret_fought_over", *key):
+            log.warning(
+                "secret_fought_over", **_named(key), writer=plan.facts.writer, overwrites=count
             )
-            if self._once.first("secret_fought_over", *key):
-                log.warning(
-                    "secret_fought_over",
-                    **_named(key),
-                    writer=plan.facts.writer,
-                    overwrites=count,
-                )
-        self._fights[key] = (count, until_at)
-        return None
 
     def _failed(self, attempt: Attempt, error: RemoteError) -> Next:
         work, name = attempt.work, type(error).__name__
@@ -326,7 +303,7 @@ class Worker:
 
     def _report(self, key: SessionKey, error: RemoteError, verdict: Verdict, attempt: int) -> None:
         """Log a failure once for what it is about: a namespace, a Secret, or an endpoint."""
-        if verdict.says == "write_forbidden":
+        if verdict.says in ("write_forbidden", "quota_exceeded"):
             said = self._once.first(verdict.says, key.namespace)
         elif verdict.says:
             said = self._once.first(verdict.says, *key)
@@ -356,6 +333,12 @@ class Worker:
         )
         at = self._clock.monotonic() + wait_s
         return Next(at, plan.band, plan.slack_s, plan.reason, verdict.gate)
+
+
+def _is_overwritten(plan: Plan) -> bool:
+    """Whether somebody else wrote over a token of ours."""
+    facts = plan.facts
+    return plan.reason == "foreign_writer" and facts is not None and bool(facts.refreshed_by)
 
 
 def _named(key: SessionKey) -> dict[str, Any]:

@@ -33,6 +33,15 @@ _DECODER = msgspec.json.Decoder(Status)
 _FIELD = re.compile(r"[A-Za-z][\w.:/\[\]-]{0,127}")
 """What a field looks like; an admission webhook may send anything."""
 
+_ADMISSION = (
+    (re.compile(r"exceeded quota: ([a-z0-9.-]{1,253}),"), errors.QuotaExceeded, "quota"),
+    (re.compile(r'admission webhook "([a-z0-9.-]{1,253})" denied'), errors.Denied, "webhook"),
+    (re.compile(r"ValidatingAdmissionPolicy '([a-z0-9.-]{1,253})' with"), errors.Denied, "policy"),
+)
+"""Who but the authorizer says 403, and by which name; nothing but the message tells.
+Source: kubernetes' quota controller.go `CheckRequest`, webhook statuserror.go, and
+validatingadmissionpolicy dispatcher.go."""
+
 _TOO_LARGE = "Too large resource version"
 
 MAX_RETRY_AFTER_S = 300.0
@@ -79,6 +88,9 @@ def error_of(status: Status, *, what: str, retry_after_s: float | None = None) -
     cls = _BY_REASON.get(status.reason) or _BY_CODE.get(status.code)
     if _is_too_large(status, causes):
         cls = errors.VersionTooLarge
+    refused_by = ""
+    if cls is errors.Forbidden:
+        cls, refused_by = _refusal(status)
     if cls is None:
         cls = errors.ServerError if status.code >= 500 or not status.code else KubeError
     if retry_after_s is None and details.retry_after_s > 0:
@@ -86,12 +98,20 @@ def error_of(status: Status, *, what: str, retry_after_s: float | None = None) -
     named = f" {status.reason}" if _is_word(status.reason) else ""
     fields = "".join(f", {cause.field}" for cause in causes if _FIELD.fullmatch(cause.field))
     return cls(
-        f"{what}: the API server answered {status.code or 'an error'}{named}{fields}",
+        f"{what}: the API server answered {status.code or 'an error'}{named}{fields}{refused_by}",
         status=status.code,
         reason=status.reason if _is_word(status.reason) else "",
         retry_after_s=retry_after_s,
         causes=causes,
     )
+
+
+def _refusal(status: Status) -> tuple[type[KubeError], str]:
+    """Return the class of a 403 and, for the message, the admission plugin that it comes from."""
+    for pattern, cls, kind in _ADMISSION:
+        if found := pattern.search(status.message):
+            return cls, f", by {kind} {found[1]}"
+    return errors.Forbidden, ""
 
 
 def retry_after(text: str) -> float | None:

@@ -30,7 +30,7 @@ CLEARED = (
 """What the environment outside says about other clusters and other runs of Python."""
 
 FAILURES = frozenset({
-    "refresh_failed", "issuer_refused", "write_forbidden", "write_refused",
+    "refresh_failed", "issuer_refused", "write_forbidden", "write_refused", "quota_exceeded",
     "secret_without_labels", "reconcile_crashed",
 })  # fmt: skip
 

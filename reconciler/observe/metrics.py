@@ -117,6 +117,12 @@ REFRESHES = _metric(
     " no better token at hand, fought: another writer is let be) and by what made them due.",
     "result", "reason",
 )  # fmt: skip
+OVERWRITES = _metric(
+    "overwrites_total", "counter", "{overwrite}",
+    "Tokens of ours that another writer had replaced and that were written again, by whether that"
+    " Secret was overwritten before, no longer than 30 min ago (chance: up to twice, repeated).",
+    "pattern",
+)  # fmt: skip
 ERRORS = _metric(
     "refresh_errors_total", "counter", "{error}", "Failed attempts by class of error.", "error"
 )

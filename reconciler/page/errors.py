@@ -9,6 +9,8 @@ _WORDS: dict[type[Exception], str] = {
     errors.Conflict: "somebody else wrote in between",
     errors.AlreadyExists: "its name is taken",
     errors.Forbidden: "a right is missing in its namespace",
+    errors.QuotaExceeded: "its namespace's quota is full",
+    errors.Denied: "an admission policy refuses it",
     errors.Unauthorized: "the API server refuses our credentials",
     errors.NotFound: "it was gone",
     errors.Invalid: "the API server will not take it",

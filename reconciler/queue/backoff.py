@@ -83,8 +83,8 @@ CONFLICT = Pace("conflict", base_s=0.1, cap_s=5.0)
 5 s without it is when a taken name is reported."""
 
 THROTTLED = Pace("throttled", base_s=1.0, cap_s=60.0)
-"""429. API priority and fairness says `Retry-After: 1`; one minute is the most that spreads the
-load of a server that is overloaded for long, and is well inside the slack of 270 s."""
+"""429, and a full quota. API priority and fairness says `Retry-After: 1`; one minute is the most
+that spreads the load of a server that is overloaded for long, well inside the slack of 270 s."""
 
 MISCONFIGURED = Pace("misconfigured", base_s=30.0, cap_s=300.0)
 """403, 422 and refused credentials: a human has to act. Faster tries fill the audit log only; five

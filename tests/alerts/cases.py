@@ -59,8 +59,8 @@ LATE = 'band="routine", le='
 PATCHED = 'write="patch", result="success"'
 FORBIDDEN = 'write="patch", result="Forbidden"'
 CONFLICT = 'write="patch", result="Conflict"'
-FOUGHT = 'result="fought", reason="foreign_writer"'
-REPAIRED = 'result="success", reason="foreign_writer"'
+REPEATED = 'pattern="repeated"'
+CHANCE = 'pattern="chance"'
 ISSUER = 'endpoint="issuer"'
 
 CASES = (
@@ -353,7 +353,7 @@ CASES = (
     Case(
         "a Secret is fought over",
         "TokenReconcilerTwoWriters",
-        healthy() | {on("a", "refreshes_total", FOUGHT): "0x4 1x3 2x60"},
+        healthy() | {on("a", "overwrites_total", REPEATED): "0x4 1x3 2x60"},
         quiet="2m",
         firing="4m",
         over="25m",
@@ -363,8 +363,8 @@ CASES = (
         "TokenReconcilerTwoWriters",
         healthy()
         | {
-            on("a", "refreshes_total", FOUGHT): f"0{LENGTH}",
-            on("a", "refreshes_total", REPAIRED): "40x4 42x60",
+            on("a", "overwrites_total", REPEATED): f"0{LENGTH}",
+            on("a", "overwrites_total", CHANCE): "40x4 42x60",
         },
     ),
     Case(

@@ -126,6 +126,35 @@ async def test_odd_secrets_and_pods_stop_nothing(world: World) -> None:
     world.issuer.verify(await world.token(forged))
 
 
+async def test_a_full_quota_is_named_and_waited_for(world: World) -> None:
+    project = await world.add_project()
+    await world.add_quota(project, secrets=0)
+    runner = await world.add(project, with_secret=False)
+    async with running(world.environment()) as controller:
+        await controller.wait_for_event("quota_exceeded")
+        assert controller.events("write_forbidden") == []
+        await world.add_quota(project, secrets=1)
+        await controller.wait_for_event("secret_recreated")
+        assert await controller.terminate() == 0
+    said = controller.events("quota_exceeded")[0]
+    assert said["namespace"] == project
+    assert said["error"].endswith("403 Forbidden, by quota objects")
+    world.issuer.verify(await world.token(runner))
+
+
+async def test_an_admission_policy_that_refuses_is_told_from_a_missing_right(world: World) -> None:
+    project = await world.add_project()
+    runner = await world.add(project)
+    name = f"no-writes.{project}"
+    await world.add_policy(name, f"request.namespace != '{project}'")
+    async with running(world.environment()) as controller:
+        await controller.wait_for_event("write_refused")
+        assert controller.events("write_forbidden") == []
+    said = controller.events("write_refused")[0]
+    assert said["session_id"] == runner.session_id
+    assert said["error"].endswith(f"403 Forbidden, by policy {name}")
+
+
 async def test_two_sessions_that_share_one_secret_name_are_told_apart(world: World) -> None:
     project = await world.add_project()
     first = await world.add(project, session_id="2AbSharedName00000000000000")

@@ -15,7 +15,7 @@ import msgspec
 from reconciler.lab.issuer import Issuer
 from reconciler.lab.platform import LabPlatform
 from reconciler.names import Names
-from tests.cluster.admin import PODS, SECRETS, Admin, collection, item
+from tests.cluster.admin import MERGE, PODS, SECRETS, Admin, collection, item
 from tests.cluster.controlplane import ControlPlane
 
 NAMES = Names()
@@ -111,6 +111,33 @@ class World:
         } | more
         path = collection(runner.namespace, SECRETS)
         await self.admin.expect("POST", path, body, fieldManager=PLATFORM_MANAGER)
+
+    async def add_quota(self, namespace: str, *, secrets: int) -> None:
+        """Let a namespace hold so many Secrets more; its count is kept by us, for want of a
+        controller manager."""
+        path = collection(namespace, "resourcequotas")
+        there = len((await self.admin.expect("GET", collection(namespace, SECRETS)))["items"])
+        hard, used = ({"count/secrets": str(count)} for count in (there + secrets, there))
+        body = {"metadata": {"name": "objects"}, "spec": {"hard": hard}}
+        await self.admin.call("POST", path, body)
+        await self.admin.expect(
+            "PATCH", f"{path}/objects/status", {"status": {"hard": hard, "used": used}},
+            content_type=MERGE,
+        )  # fmt: skip
+
+    async def add_policy(self, name: str, expression: str) -> None:
+        """Refuse every update of a Secret, with a 403, for which a CEL expression is false."""
+        rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"],
+                "resources": [SECRETS]}  # fmt: skip
+        spec = {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [rule]},
+            "validations": [{"expression": expression, "reason": "Forbidden"}],
+        }
+        binding = {"policyName": name, "validationActions": ["Deny"]}
+        for kind, body in (("ies", spec), ("ybindings", binding)):
+            path = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic{kind}"
+            await self.admin.expect("POST", path, {"metadata": {"name": name}, "spec": body})
 
     def labels(self, runner: Runner) -> dict[str, str]:
         return {

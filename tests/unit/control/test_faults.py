@@ -175,6 +175,36 @@ def test_an_overwrite_is_repaired_at_once_and_a_fight_is_backed_off_from() -> No
     simulate(scenario)
 
 
+@pytest.mark.parametrize("tick_s", [240, 600])
+def test_beside_the_replaced_loop_no_runner_is_left_with_its_dying_tokens(tick_s: int) -> None:
+    """The worst kubelet there is: the loop's token is projected at once, ours by a touch alone."""
+
+    async def scenario(world: World) -> None:
+        sessions = {f"session-2ab{number}-runner": f"2Ab{number}" for number in range(10)}
+        for session in sessions.values():
+            world.add(session)
+        files, seen = {}, 0
+        async with running(world):
+            await settled(world)
+            for second in range(7200):
+                if second % tick_s == 0:
+                    cached = world.issuer.mint(31)  # it reuses one until 30 s before its end
+                    for session in sessions.values():
+                        world.overwrite(session, cached)
+                        files[session] = cached
+                touches = world.pod_writes()
+                for touched in touches[seen:]:
+                    session = sessions[touched.object["metadata"]["name"]]
+                    files[session] = world.token(session)
+                seen = len(touches)
+                assert min(world.left_s(token) for token in files.values()) > 0
+                await asyncio.sleep(1)
+        first, *_ = world.events("secret_fought_over")
+        assert (first["writer"], first["overwrites"]) == ("kubectl", 3)
+
+    simulate(scenario)
+
+
 def test_no_write_leaves_a_closed_gate() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")

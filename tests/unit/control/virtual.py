@@ -207,7 +207,10 @@ class World:
         return base64.b64decode(secret["data"][NAMES.secret_key]).decode()
 
     def remaining_s(self, session_id: str) -> float:
-        payload = self.token(session_id).split(".")[1]
+        return self.left_s(self.token(session_id))
+
+    def left_s(self, token: str) -> float:
+        payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return float(claims["exp"] - self.clock.wall())
 

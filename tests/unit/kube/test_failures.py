@@ -17,10 +17,21 @@ def body(**fields: Any) -> bytes:
     return json.dumps({"kind": "Status"} | fields).encode()
 
 
+QUOTA = (
+    'secrets "s" is forbidden: exceeded quota: objects.of-team, requested: count/secrets=1,'
+    " used: count/secrets=5, limited: count/secrets=5"
+)
+WEBHOOK = f'admission webhook "policy.example.invalid" denied the request: {MARKER}'
+BY_RBAC = 'secrets is forbidden: User "exceeded quota: x" cannot create resource "secrets"'
+
+
 CASES: dict[str, tuple[int, bytes, type[KubeError]]] = {
     "400": (400, body(reason="BadRequest"), KubeError),
     "401": (401, body(reason="Unauthorized"), errors.Unauthorized),
     "403": (403, body(reason="Forbidden"), errors.Forbidden),
+    "403 of a quota": (403, body(reason="Forbidden", message=QUOTA), errors.QuotaExceeded),
+    "403 of a webhook": (403, body(reason="Forbidden", message=WEBHOOK), errors.Denied),
+    "403 of RBAC": (403, body(reason="Forbidden", message=BY_RBAC), errors.Forbidden),
     "404": (404, body(reason="NotFound"), errors.NotFound),
     "409": (409, body(reason="Conflict"), errors.Conflict),
     "409 exists": (409, body(reason="AlreadyExists"), errors.AlreadyExists),
@@ -68,6 +79,17 @@ def test_a_status_lends_its_facts() -> None:
     assert error.causes == (Cause("FieldValueInvalid", "no", "metadata.uid"),)
     assert (error.reason, error.retry_after_s) == ("Invalid", 7.0)
     assert str(error) == "PATCH x: the API server answered 422 Invalid, metadata.uid"
+
+
+@pytest.mark.parametrize(
+    ("message", "by"),
+    [(QUOTA, ", by quota objects.of-team"), (WEBHOOK, ", by webhook policy.example.invalid"),
+     (BY_RBAC, "")],
+    ids=["quota", "webhook", "authorizer"],
+)  # fmt: skip
+def test_a_403_names_who_of_the_admission_plugins_it_comes_from(message: str, by: str) -> None:
+    error = error_of_answer(403, body(reason="Forbidden", message=message), what="POST secrets")
+    assert str(error) == f"POST secrets: the API server answered 403 Forbidden{by}"
 
 
 def test_the_header_wins_over_the_body() -> None:
