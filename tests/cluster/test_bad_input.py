@@ -146,7 +146,7 @@ async def test_an_admission_policy_that_refuses_is_told_from_a_missing_right(wor
     project = await world.add_project()
     runner = await world.add(project)
     name = f"no-writes.{project}"
-    await world.add_policy(name, f"request.namespace != '{project}'")
+    await world.refuse_writes(runner, policy=name)
     async with running(world.environment()) as controller:
         await controller.wait_for_event("write_refused")
         assert controller.events("write_forbidden") == []

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.admin import Admin
+from tests.cluster.admin import SECRETS, Admin, item
 from tests.cluster.controlplane import ControlPlane
-from tests.cluster.world import ExpiryWatch, Runner, World, open_world
+from tests.cluster.world import (
+    NAMES,
+    PLATFORM_MANAGER,
+    ExpiryWatch,
+    Runner,
+    World,
+    open_world,
+)
 from tests.controller import Controller, running
 
 SHORT_TTL_S = 20.0
@@ -119,6 +126,31 @@ async def test_an_overwritten_token_is_written_again(world: World) -> None:
             ),
         )
         world.issuer.verify(await world.token(runner))
+
+
+async def test_the_replaced_loop_beside_us_is_named_and_each_of_its_writes_repaired(
+    world: World,
+) -> None:
+    [runner] = await add_sessions(world, projects=1, each=1)
+    async with running(world.environment()) as controller:
+        await controller.wait_for_event("startup_resync_finished")
+        for tick in range(4):
+            stale = f"obviously-fake-cached-token-{tick}"
+            await old_loop(world, runner, stale)
+            async with asyncio.timeout(20):
+                while await world.token(runner) == stale:
+                    await asyncio.sleep(0.05)
+            world.issuer.verify(await world.token(runner))
+        assert await controller.terminate() == 0
+    [fought] = controller.events("secret_fought_over")
+    assert (fought["writer"], fought["overwrites"]) == (PLATFORM_MANAGER, 3)
+
+
+async def old_loop(world: World, runner: Runner, token: str) -> None:
+    """Write a token as the replaced loop does: GET, then PUT of all that came."""
+    body = await world.secret(runner) | {"stringData": {NAMES.secret_key: token}}
+    path = item(runner.namespace, SECRETS, runner.secret)
+    await world.admin.expect("PUT", path, body, fieldManager=PLATFORM_MANAGER)
 
 
 async def test_a_pod_whose_token_is_dead_is_touched_after_the_write(world: World) -> None:

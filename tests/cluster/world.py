@@ -15,7 +15,7 @@ import msgspec
 from reconciler.lab.issuer import Issuer
 from reconciler.lab.platform import LabPlatform
 from reconciler.names import Names
-from tests.cluster.admin import MERGE, PODS, SECRETS, Admin, collection, item
+from tests.cluster.admin import LIMIT_S, MERGE, PODS, SECRETS, Admin, collection, item
 from tests.cluster.controlplane import ControlPlane
 
 NAMES = Names()
@@ -125,19 +125,26 @@ class World:
             content_type=MERGE,
         )  # fmt: skip
 
-    async def add_policy(self, name: str, expression: str) -> None:
-        """Refuse every update of a Secret, with a 403, for which a CEL expression is false."""
+    async def refuse_writes(self, runner: Runner, *, policy: str) -> None:
+        """Refuse, with a 403, every write of a session's Secret, and wait until that holds."""
         rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"],
-                "resources": [SECRETS]}  # fmt: skip
+                "resources": [SECRETS], "resourceNames": [runner.secret]}  # fmt: skip
         spec = {
             "failurePolicy": "Fail",
             "matchConstraints": {"resourceRules": [rule]},
-            "validations": [{"expression": expression, "reason": "Forbidden"}],
+            "validations": [{"expression": "false", "reason": "Forbidden"}],
         }
-        binding = {"policyName": name, "validationActions": ["Deny"]}
+        binding = {"policyName": policy, "validationActions": ["Deny"]}
         for kind, body in (("ies", spec), ("ybindings", binding)):
             path = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic{kind}"
-            await self.admin.expect("POST", path, {"metadata": {"name": name}, "spec": body})
+            await self.admin.expect("POST", path, {"metadata": {"name": policy}, "spec": body})
+        probe = {"metadata": {"annotations": {"example.com/probe": "x"}}}
+        path = item(runner.namespace, SECRETS, runner.secret)
+        async with asyncio.timeout(LIMIT_S):
+            while (
+                await self.admin.call("PATCH", path, probe, content_type=MERGE, dryRun="All")
+            ).status != 403:
+                await asyncio.sleep(0.05)
 
     def labels(self, runner: Runner) -> dict[str, str]:
         return {
