@@ -78,6 +78,11 @@ class Names:
         return self._ours("token-refreshed-at")
 
     @cached_property
+    def former_expires_at(self) -> str:
+        """Secret annotation: `exp` of what a pod may have read until that write, or `unknown`."""
+        return self._ours("token-former-expires-at")
+
+    @cached_property
     def refreshed_by(self) -> str:
         """Secret annotation: replica and lease term that wrote it."""
         return self._ours("token-refreshed-by")
@@ -110,8 +115,9 @@ class Names:
     def annotations(self) -> tuple[str, ...]:
         """Return every annotation that is ever decoded; all others may hold values and are not."""
         return (
-            self.expires_at, self.issued_at, self.refreshed_at, self.refreshed_by, self.confirmed,
-            self.honoured, self.touched_at, self.requested_at, self.paused,
+            self.expires_at, self.issued_at, self.former_expires_at, self.refreshed_at,
+            self.refreshed_by, self.confirmed, self.honoured, self.touched_at, self.requested_at,
+            self.paused,
         )  # fmt: skip
 
     def selector(self) -> str:

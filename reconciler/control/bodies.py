@@ -1,9 +1,11 @@
 """What is sent to the API server, field by field (pure)."""
 
 import base64
+import math
 from typing import Any
 
 from reconciler.clock import format_utc, format_utc_millis
+from reconciler.control.facts import UNKNOWN
 from reconciler.kube.api import Meta
 from reconciler.names import Names, SessionKey
 from reconciler.tokens.token import Token
@@ -18,6 +20,7 @@ def refresh(
     written_by: str,
     seal: str,
     honoured: tuple[str, ...],
+    held_until_s: float = math.inf,
 ) -> dict[str, Any]:
     """Return the merge patch that puts a token, and what is known of it, into a Secret.
 
@@ -27,6 +30,8 @@ def refresh(
     Args:
         token: None to leave the value as it is and write the annotations alone.
         honoured: Digests of all refresh requests that stand on the Secret and its pod.
+        held_until_s: When the worst token ends that the pod may read now (epoch): infinite for
+            never, negative infinite for unknown. Said beside a token alone.
     """
     annotations: dict[str, str | None] = {names.confirmed: seal}
     if honoured:
@@ -39,7 +44,9 @@ def refresh(
         }
     }
     if token is not None:
-        annotations |= _token_annotations(token, names, now_s=now_s, written_by=written_by)
+        annotations |= _token_annotations(
+            token, names, now_s=now_s, written_by=written_by, held_until_s=held_until_s
+        )
         body["data"] = _data(token, names)
     return body
 
@@ -52,7 +59,9 @@ def creation(
     The owner makes the garbage collector remove it if the pod ends while we are away; it carries no
     seal yet, since its UID is not known.
     """
-    annotations = _token_annotations(token, names, now_s=now_s, written_by=written_by)
+    annotations = _token_annotations(
+        token, names, now_s=now_s, written_by=written_by, held_until_s=-math.inf
+    )
     labels = {
         names.session_id: key.session_id,
         names.project_id: pod.project_id,
@@ -85,15 +94,22 @@ def touch(pod: Meta, names: Names, *, now_s: float) -> dict[str, Any]:
 
 
 def _token_annotations(
-    token: Token, names: Names, *, now_s: float, written_by: str
+    token: Token, names: Names, *, now_s: float, written_by: str, held_until_s: float
 ) -> dict[str, str | None]:
-    endless = token.expires_s == float("inf")
     return {
-        names.expires_at: None if endless else format_utc(token.expires_s),
-        names.issued_at: None if endless else format_utc(token.issued_s),
+        names.expires_at: _end(token.expires_s),
+        names.issued_at: None if math.isinf(token.expires_s) else format_utc(token.issued_s),
+        names.former_expires_at: _end(held_until_s),
         names.refreshed_at: format_utc_millis(now_s),
         names.refreshed_by: written_by,
     }
+
+
+def _end(instant_s: float) -> str | None:
+    """Return an expiry's text; None, which removes the annotation, for one that never comes."""
+    if math.isinf(instant_s):
+        return None if instant_s > 0 else UNKNOWN
+    return format_utc(instant_s)
 
 
 def _data(token: Token, names: Names) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What a Secret's annotations say of its token, believed only as far as tenants can be (pure)."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 from reconciler.clock import parse_utc
@@ -11,6 +12,9 @@ TOLERANCE_S = 60.0
 """Issue times may lie this far ahead of our idea of the issuer's time before they are unreadable:
 before the issuer's first answer that idea is the machine's clock."""
 
+UNKNOWN = "unknown"
+"""What stands for the end of a token of which nothing is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -19,7 +23,9 @@ class Facts:
     `issued_s` and `expires_s` are both None where they cannot be believed, and `why` says why;
     `expires_s` None with `why` "" is a token without an expiry. `ours` is False when another
     manager wrote the value; `refreshed_by` is the replica and term that wrote last, at
-    `refreshed_s` (None where that is unreadable or in the future).
+    `refreshed_s` (None where that is unreadable or in the future). `former_s` is when the worst
+    token ends that a pod may have read until then; None where nobody said, infinitely long ago
+    where nobody knew.
     """
 
     issued_s: float | None
@@ -29,6 +35,7 @@ class Facts:
     ours: bool
     writer: str
     why: str
+    former_s: float | None = None
 
     def remaining_s(self, now_s: float) -> float | None:
         return None if self.expires_s is None else self.expires_s - now_s
@@ -57,7 +64,11 @@ def read_facts(
         why = ""
     if why or not ours:
         issued_s = expires_s = None
-    return Facts(issued_s, expires_s, refreshed_by, refreshed_s, ours, ", ".join(others), why)
+    former = annotations.get(names.former_expires_at, "")
+    former_s = -math.inf if former == UNKNOWN else parse_utc(former)
+    return Facts(
+        issued_s, expires_s, refreshed_by, refreshed_s, ours, ", ".join(others), why, former_s
+    )
 
 
 def _disbelief(

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from reconciler.clock import Clock
-from reconciler.control.plan import DUE, Action
+from reconciler.control.plan import DUE, Action, Plan, View
 from reconciler.control.planner import Planner
 from reconciler.control.touch import Touches
 from reconciler.informer.store import Change
@@ -39,8 +39,6 @@ class Feed:
 
     def pod_changed(self, change: Change) -> None:
         self._changed(change, "pod")
-        if self._is_open and self._planner.leads and change.old is None and change.new:
-            self._touch_if_missed(change.new)
 
     def secret_changed(self, change: Change) -> None:
         self._changed(change, "secret")
@@ -49,7 +47,7 @@ class Feed:
         """Take note of a Secret in the watch: a write that came back may ask for a touch."""
         now_at = self._clock.monotonic()
         if self._touches is not None and self._touches.seen(secret, now_at):
-            self._queue.add(secret.key, reason="touch", at=now_at, band=Band.EXPIRING, slack_s=0.0)
+            self._touch_now(secret.key)
 
     def consider(self, key: SessionKey, reason: str, *, leave: Collection[Action] = ()) -> Action:
         """Plan a session and queue what follows: a run now, a deadline, or nothing.
@@ -57,7 +55,7 @@ class Feed:
         Args:
             leave: Actions that are reported but not queued.
         """
-        _, plan = self._planner.plan(key)
+        view, plan = self._planner.plan(key)
         if plan.action in leave:
             return plan.action
         if plan.action is Action.FORGET:
@@ -68,6 +66,9 @@ class Feed:
         is_due = plan.action in DUE
         # What blocks is said by the run; waiting for its next look would keep it quiet for minutes.
         waits = plan.action is Action.WAIT
+        if waits and self._is_owed_a_touch(view, plan):
+            self._touch_now(key)
+            return plan.action
         self._queue.add(
             key,
             reason=reason if is_due else plan.reason,
@@ -77,11 +78,17 @@ class Feed:
         )
         return plan.action
 
-    def _touch_if_missed(self, pod: Meta) -> None:
-        secret = self._planner.missed_write(pod)
-        if secret is not None and self._touches is not None:
-            self._touches.want(pod.key, secret, self._clock.monotonic())
-            self.secret_seen(secret)
+    def _is_owed_a_touch(self, view: View, plan: Plan) -> bool:
+        """Note a touch that nobody has in hand: its writer died, or did not know the pod."""
+        if self._touches is None or not (plan.touch and self._planner.leads):
+            return False
+        return view.secret is not None and self._touches.owe(
+            view.key, view.secret, self._clock.monotonic()
+        )
+
+    def _touch_now(self, key: SessionKey) -> None:
+        now_at = self._clock.monotonic()
+        self._queue.add(key, reason="touch", at=now_at, band=Band.EXPIRING, slack_s=0.0)
 
     def _changed(self, change: Change, kind: str) -> None:
         if not self._is_open:

@@ -5,9 +5,11 @@ be asked again. Losing any of them costs time, never correctness.
 """
 
 import enum
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from reconciler.control.delivery import UNKNOWN_S, held_until_s, must_look
 from reconciler.control.facts import Facts, is_paused, pending_requests, read_facts
 from reconciler.control.renewal import MIN_REMAINING, allowance_s, renewal_s
 from reconciler.kube.api import Meta
@@ -88,8 +90,10 @@ class Policy:
 class Plan:
     """What to do, why, how urgently; `due_s` (epoch) is when to look again if nothing happens.
 
-    `slack_s` is the time until somebody would notice; `touch` asks for a pod touch after the write;
-    `requests` are the digests that this write honours; `facts` is what a WRITE found in the Secret.
+    `slack_s` is the time until somebody would notice; `touch` asks for a pod touch, after the write
+    or, if nothing is to be written, now; `requests` are the digests that this write honours;
+    `facts` is what a WRITE found in the Secret, and `held_until_s` when the worst token ends that
+    the pod may read until then.
     """
 
     action: Action
@@ -100,6 +104,7 @@ class Plan:
     touch: bool = False
     requests: tuple[str, ...] = ()
     facts: Facts | None = None
+    held_until_s: float = math.inf
 
 
 def plan(view: View, policy: Policy, now_s: float) -> Plan:
@@ -128,16 +133,37 @@ def plan(view: View, policy: Policy, now_s: float) -> Plan:
     reason, band = found
     if view.confirmation is not Confirmation.YES:
         return _unconfirmed(view.confirmation, now_s)
-    remaining_s = facts.remaining_s(now_s)
+    return _plan_write(view, facts, policy, now_s, reason, band, pending)
+
+
+def _plan_write(
+    view: View,
+    facts: Facts,
+    policy: Policy,
+    now_s: float,
+    reason: str,
+    band: Band,
+    requests: tuple[str, ...] = (),
+) -> Plan:
+    """Return the plan of a write; the pod is touched if what it reads ends before it would look.
+
+    With or without a pod in the store: one may be on its way to us.
+    """
+    delay_s = policy.propagation_s
+    until_s = held_until_s(facts, view.pod, policy.names, propagation_s=delay_s, now_s=now_s)
+    left_s = until_s - now_s if math.isfinite(until_s) else 0.0
+    if _must_look(view, facts, policy, now_s):
+        band = Band.EXPIRING
     return Plan(
         Action.WRITE,
         reason,
         band,
         now_s,
-        (remaining_s or 0.0) - policy.propagation_s - policy.run_s,
-        touch=_dies_before_sync(facts, remaining_s, policy),
-        requests=pending,
+        left_s - delay_s - policy.run_s,
+        touch=until_s < now_s + delay_s,
+        requests=requests,
         facts=facts,
+        held_until_s=until_s,
     )
 
 
@@ -146,7 +172,15 @@ def _plan_missing(view: View, now_s: float) -> Plan:
         return _plan(Action.BLOCKED, "pod_leaving", now_s)
     if view.confirmation is not Confirmation.YES:
         return _unconfirmed(view.confirmation, now_s)
-    return Plan(Action.CREATE, "secret_missing", Band.EXPIRING, now_s, 0.0, touch=True)
+    return Plan(
+        Action.CREATE,
+        "secret_missing",
+        Band.EXPIRING,
+        now_s,
+        0.0,
+        touch=True,
+        held_until_s=UNKNOWN_S,
+    )
 
 
 def _unconfirmed(confirmation: Confirmation, now_s: float) -> Plan:
@@ -188,28 +222,22 @@ def _is_startup_due(facts: Facts, policy: Policy, now_s: float) -> bool:
 
 
 def _plan_wait(view: View, secret: Meta, facts: Facts, policy: Policy, now_s: float) -> Plan:
+    touch = _must_look(view, facts, policy, now_s)
     if facts.issued_s is None or facts.expires_s is None:
-        return _plan(Action.WAIT, "no_expiry", now_s)
+        return replace(_plan(Action.WAIT, "no_expiry", now_s), touch=touch)
     uid = view.pod.uid if view.pod is not None else secret.uid
     due_s = renewal_s(facts.issued_s, facts.expires_s, uid)
     slack_s = facts.expires_s - now_s - policy.propagation_s - policy.run_s
     if due_s > now_s:
         until_s = min(due_s, now_s + LOOK_AGAIN_S)
-        return Plan(Action.WAIT, "renewal", Band.ROUTINE, until_s, slack_s)
+        return Plan(Action.WAIT, "renewal", Band.ROUTINE, until_s, slack_s, touch=touch)
     if view.confirmation is not Confirmation.YES:
         return _unconfirmed(view.confirmation, now_s)
-    touch = _dies_before_sync(facts, facts.remaining_s(now_s), policy)
-    return Plan(Action.WRITE, "renewal", Band.ROUTINE, now_s, slack_s, touch=touch, facts=facts)
+    return _plan_write(view, facts, policy, now_s, "renewal", Band.ROUTINE)
 
 
-def _dies_before_sync(facts: Facts, remaining_s: float | None, policy: Policy) -> bool:
-    """Tell whether the token that a pod still sees ends before the kubelet looks by itself.
-
-    With or without a pod in the store: one may be on its way to us.
-    """
-    if not facts.ours or facts.why:
-        return True
-    return remaining_s is not None and remaining_s < policy.propagation_s
+def _must_look(view: View, facts: Facts, policy: Policy, now_s: float) -> bool:
+    return must_look(facts, view.pod, policy.names, propagation_s=policy.propagation_s, now_s=now_s)
 
 
 def _plan(action: Action, reason: str, now_s: float) -> Plan:

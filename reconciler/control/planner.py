@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Literal
 
-from reconciler.clock import Clock, parse_utc
+from reconciler.clock import Clock
 from reconciler.control.directory import Directory
 from reconciler.control.gate import Gate
 from reconciler.control.plan import Plan, Policy, View, plan
@@ -17,11 +17,6 @@ from reconciler.tokens.source import TokenSource
 
 POLICY_S = 0.1
 """Age at which the longest life seen and the p95 are looked up again; neither moves faster."""
-
-
-MOUNT_S = 5.0
-"""How much older than the pod a write may be and still miss its mount: creation times are whole
-seconds of another clock, and a kubelet mounts from a cache."""
 
 
 class RunTimes:
@@ -157,19 +152,6 @@ class Planner:
         Cost: O(pods).
         """
         return {pod.key: None for pod in self._pods.snapshot() if pod.session_id}
-
-    def missed_write(self, pod: Meta) -> Meta | None:
-        """Return a new pod's Secret if it was written since the pod was made, else None.
-
-        Nobody knew the pod then, so nobody touched it: it may have mounted the value before.
-        """
-        secret = self.view(pod.key).secret
-        if secret is None or self.names.field_manager not in secret.writers:
-            return None
-        refreshed_s = parse_utc(secret.annotations.get(self.names.refreshed_at, ""))
-        if refreshed_s is None or refreshed_s < pod.created_s - MOUNT_S:
-            return None
-        return secret
 
     def pods_to_touch(self, key: SessionKey) -> list[Meta]:
         return [pod for pod in self._pods.by_session(key) if not pod.deleting]

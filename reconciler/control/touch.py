@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from cachetools import LRUCache
+
 from reconciler.kube.api import Meta
 from reconciler.names import SessionKey
 
@@ -13,6 +15,9 @@ UNSEEN_S = 5.0
 """Longest wait for our own write to come back before the pod is touched all the same."""
 
 TOUCHES = 2
+
+MAX_OWED = 10_000
+"""Sessions whose owed touch is remembered as asked for; one that is forgotten is touched again."""
 
 
 @dataclass(slots=True)
@@ -27,16 +32,32 @@ class _Pending:
 class Touches:
     """Remembers writes whose pod must look at its Secret; memory of one entry a session.
 
-    A crash forgets them: the pod then sees the Secret at the kubelet's own pace.
+    After a crash the plan finds what is owed, from the objects alone (`delivery.py`).
     """
 
     def __init__(self) -> None:
         self._pending: dict[SessionKey, _Pending] = {}
+        self._owed: LRUCache[SessionKey, tuple[str, str]] = LRUCache(MAX_OWED)
 
     def want(self, key: SessionKey, secret: Meta, now_at: float) -> None:
         """Touch the pods of `key` once this version of its Secret was seen in the watch."""
         pending = _Pending(secret.uid, secret.version, now_at + UNSEEN_S, TOUCHES, seen=False)
         self._pending[key] = pending
+
+    def owe(self, key: SessionKey, secret: Meta, now_at: float) -> bool:
+        """Touch the pods of `key` now for a version that the watch has brought, whoever wrote it.
+
+        Returns: False if a touch for this very version was asked for before: a pod that cannot be
+        touched stays owed one, and is not tried again and again.
+        """
+        pending, version = self._pending.get(key), (secret.uid, secret.version)
+        if self._owed.get(key) == version:
+            return False
+        self._owed[key] = version
+        if pending is not None and (pending.secret_uid, pending.version) == version:
+            return False
+        self._pending[key] = _Pending(*version, now_at, TOUCHES, seen=True)
+        return True
 
     def seen(self, secret: Meta, now_at: float) -> bool:
         """Note a Secret that arrived in a watch; True if its pods are now to be touched."""
@@ -60,6 +81,7 @@ class Touches:
 
     def drop(self, key: SessionKey) -> None:
         self._pending.pop(key, None)
+        self._owed.pop(key, None)
 
     def next_at(self, key: SessionKey) -> float | None:
         """Return when `is_due` becomes true by itself, on the monotonic clock, or None."""

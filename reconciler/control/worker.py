@@ -215,7 +215,9 @@ class Worker:
             raise NothingBetterError
         now_s = self._planner.now_s()
         with step("patch", secret.name):
-            written = await self._writer.refresh(secret, token, now_s=now_s, honoured=standing)
+            written = await self._writer.refresh(
+                secret, token, now_s=now_s, honoured=standing, held_until_s=plan.held_until_s
+            )
         attempt.wrote = True
         if token is None:
             return

@@ -1,5 +1,6 @@
 """The writes: each with its preconditions, inside the gate, its answer taken into the store."""
 
+import math
 from typing import Any, NamedTuple
 
 from reconciler.control import bodies
@@ -48,10 +49,17 @@ class Writer:
         self._limit_s = limit_s
 
     async def refresh(
-        self, secret: Meta, token: Token | None, *, now_s: float, honoured: tuple[str, ...]
+        self,
+        secret: Meta,
+        token: Token | None,
+        *,
+        now_s: float,
+        honoured: tuple[str, ...],
+        held_until_s: float = math.inf,
     ) -> Written:
         """Patch a Secret (`token` None: its annotations alone) and return its new state.
 
+        Args: as of `bodies.refresh`.
         Raises:
             Conflict: Another version; nothing changed.
             Invalid: Another object of that name, or one that cannot be changed.
@@ -66,6 +74,7 @@ class Writer:
             written_by=self._gate.term,
             seal=self._seal.make(secret.key, secret.uid),
             honoured=honoured,
+            held_until_s=held_until_s,
         )
         return self._accept(await self._patch(self._secrets, secret, body))
 

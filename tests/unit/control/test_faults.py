@@ -1,6 +1,7 @@
 """Each fault of the design as a scenario: the whole controller, minutes of virtual time."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -9,13 +10,22 @@ from reconciler.control.controller import Controller
 from reconciler.errors import Conflict, Forbidden, ServerError, TransportError
 from reconciler.lab.apiserver.injection import Fault
 from reconciler.lab.apiserver.kinds import SECRETS
-from tests.unit.control.virtual import NAMES, PROJECT, SwitchGate, World, running, simulate
+from reconciler.lab.apiserver.ledger import Commit
+from tests.unit.control.virtual import NAMES, PROJECT, US, SwitchGate, World, running, simulate
 
 
 async def settled(world: World) -> None:
     async with asyncio.timeout(60):
-        await world.controller.startup.finished.wait()
+        while not world.events("startup_resync_finished"):
+            await asyncio.sleep(0.1)
         await asyncio.sleep(5)  # the second touch
+
+
+def successor(world: World) -> Controller:
+    """Return another replica of the same world, with a term of its own."""
+    gate = SwitchGate()
+    gate.term = "replica-1/1"
+    return Controller(replace(world.ports, gate=gate, upkeep=()), world.options)
 
 
 def test_an_hour_without_faults_never_leaves_a_dead_token_and_writes_on_the_grid() -> None:
@@ -173,6 +183,31 @@ def test_an_overwrite_is_repaired_at_once_and_a_fight_is_backed_off_from() -> No
             assert world.remaining_s("2Ab0") > 0
 
     simulate(scenario)
+
+
+@pytest.mark.parametrize("startup", ["all", "stale"])
+def test_a_touch_that_its_writer_did_not_live_to_send_is_sent_by_the_next(startup: str) -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        world.issuer.mint(900)
+        first = asyncio.create_task(world.controller.run(asyncio.Event()))
+
+        def die(commit: Commit) -> None:
+            if commit.caller == US and commit.kind is SECRETS:
+                first.cancel()
+
+        world.core.on_commit.append(die)
+        with suppress(asyncio.CancelledError):
+            await first
+        assert (len(world.secret_writes()), world.pod_writes()) == (1, [])
+        world.core.on_commit.remove(die)
+        async with running(world, successor(world)):
+            await settled(world)
+            await asyncio.sleep(30)
+        assert len(world.pod_writes()) == 2
+        assert world.remaining_s("2Ab0") > 800
+
+    simulate(scenario, startup=startup)
 
 
 @pytest.mark.parametrize("tick_s", [240, 600])
@@ -334,9 +369,7 @@ def test_two_replicas_that_overlap_do_not_rewrite_each_others_tokens() -> None:
     async def scenario(world: World) -> None:
         for number in range(10):
             world.add(f"2Ab{number}")
-        gate = SwitchGate()
-        gate.term = "replica-1/1"
-        other = Controller(replace(world.ports, gate=gate, upkeep=()), world.options)
+        other = successor(world)
         stop = asyncio.Event()
         async with running(world):
             await settled(world)

@@ -238,11 +238,11 @@ def _main(scenario: Any, options: dict[str, Any]) -> Coroutine[Any, Any, None]:
 
 
 @asynccontextmanager
-async def running(world: World) -> AsyncIterator[None]:
-    """Run the controller until the block ends, then drain it."""
+async def running(world: World, controller: Controller | None = None) -> AsyncIterator[None]:
+    """Run a controller, the world's own one by default, until the block ends, then drain it."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(world.controller.run(stop))
+        group.create_task((controller or world.controller).run(stop))
         try:
             yield
         finally:
