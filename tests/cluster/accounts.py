@@ -1,14 +1,28 @@
 """ServiceAccounts as a pod would hold them: by a token that the real API server issued."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.admin import Admin, collection, item
+from reconciler.preflight.rights import RIGHTS
+from tests.cluster.admin import Admin, Json, collection, item, rule
+from tests.cluster.controlplane import ControlPlane
 from tests.cluster.credentials import kubeconfig
 from tests.cluster.world import World
 
 TOKEN_S = 3600
-"""The API server gives no shorter ones than 600 s."""
+
+SHORTEST_S = 600
+"""The API server gives no shorter ones, and the kubelet replaces them at 0.8 of that."""
+
+
+def session_rules() -> list[Json]:
+    """Return the rules of whoever works in session namespaces, from the product's own table."""
+    return [
+        rule(right.resource, *right.verbs, group=right.group)
+        for right in RIGHTS
+        if right.where == "sessions"
+    ]
 
 
 async def create_account(admin: Admin, namespace: str, name: str) -> None:
@@ -17,14 +31,20 @@ async def create_account(admin: Admin, namespace: str, name: str) -> None:
 
 
 async def account_token(
-    admin: Admin, namespace: str, name: str, *, bound_to: dict[str, Any] | None = None
+    admin: Admin,
+    namespace: str,
+    name: str,
+    *,
+    seconds: int = TOKEN_S,
+    bound_to: dict[str, Any] | None = None,
 ) -> str:
     """Return a token of an account.
 
     Args:
+        seconds: Its life, `SHORTEST_S` or more.
         bound_to: A Secret with whose deletion the token ends.
     """
-    spec: dict[str, Any] = {"expirationSeconds": TOKEN_S}
+    spec: dict[str, Any] = {"expirationSeconds": seconds}
     if bound_to is not None:
         found = bound_to["metadata"]
         spec["boundObjectRef"] = {
@@ -43,3 +63,13 @@ async def account_kubeconfig(world: World, namespace: str, name: str) -> Path:
     path.touch(mode=0o600)
     path.write_text(kubeconfig(url=plane.url, ca_file=plane.ca_file, user=name, token=token))
     return path
+
+
+async def refused(plane: ControlPlane, token: str, *, limit_s: float = 30.0) -> None:
+    """Wait until the server takes a token no more; it remembers for 10 s that it knew it."""
+    async with (
+        Admin.connect(plane.url, ca_file=plane.ca_file, token=token) as client,
+        asyncio.timeout(limit_s),
+    ):
+        while (await client.call("GET", "/version")).status != 401:
+            await asyncio.sleep(0.1)

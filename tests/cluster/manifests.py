@@ -14,6 +14,11 @@ MANIFESTS = Path(__file__).parents[2] / "manifests"
 OVERLAYS = ("cluster-wide", "namespaces", "mpp", "monitoring", "dev")
 LIMIT_S = 60.0
 
+RESTRICTED = {
+    f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")
+}
+"""Labels of a namespace that takes no pod which the security review would ask about."""
+
 Object = dict[str, Any]
 
 

@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 
 from reconciler.preflight.rights import RIGHTS
-from tests.cluster.accounts import account_kubeconfig, account_token, create_account
-from tests.cluster.admin import RBAC, SECRETS, Admin, Json, collection, item, rule
+from tests.cluster.accounts import (
+    account_kubeconfig,
+    account_token,
+    create_account,
+    refused,
+    session_rules,
+)
+from tests.cluster.admin import RBAC, SECRETS, Admin, collection, item
 from tests.cluster.audit import AuditLog, Use
 from tests.cluster.conftest import NEEDED, require
 from tests.cluster.controlplane import ControlPlane
@@ -221,7 +227,7 @@ class TestTwoAccounts:
             token_file.write_text(await account_token(world.admin, config, "tenantaccess"))
             # The first token ends with the Secret that it is bound to.
             await world.admin.delete(config, SECRETS, "tenantaccess-anchor")
-            await refused(world, first)
+            await refused(world.control_plane, first)
             await main_job(world, controller)
             assert await controller.terminate() == 0
         own_user = f"system:serviceaccount:{own}:{ACCOUNT}"
@@ -229,22 +235,3 @@ class TestTwoAccounts:
         seen = audit.of(tenant)
         assert {found.namespace for found in seen} == set(namespaces)
         assert [found for found in seen if found.status == 403] == []
-
-
-async def refused(world: World, token: str) -> None:
-    """Wait until the server has forgotten that it knew this token (it remembers for 10 s)."""
-    plane = world.control_plane
-    async with (
-        Admin.connect(plane.url, ca_file=plane.ca_file, token=token) as client,
-        asyncio.timeout(30),
-    ):
-        while (await client.call("GET", "/version")).status != 401:
-            await asyncio.sleep(0.1)
-
-
-def session_rules() -> list[Json]:
-    return [
-        rule(right.resource, *right.verbs, group=right.group)
-        for right in RIGHTS
-        if right.where == "sessions"
-    ]

@@ -13,6 +13,7 @@ from tests.cluster.manifests import (
     MANIFESTS,
     OVERLAYS,
     PROMETHEUS_RULE,
+    RESTRICTED,
     SERVICE_MONITOR,
     Object,
     kubectl,
@@ -25,10 +26,6 @@ from tests.cluster.manifests import (
 )
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
-
-RESTRICTED = {
-    f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")
-}
 
 
 def deployment(name: str) -> Object:

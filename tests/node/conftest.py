@@ -1,23 +1,38 @@
-"""One cluster with a real node for the whole session, with the image in it."""
+"""One cluster with a real node for the whole session, with the image in it, installed twice.
+
+Each installation has an issuer and a platform of its own, so that neither takes the other's
+sessions for its own, though the one may see all of the cluster.
+"""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.assets import find
 from tests.assets.programs import NODE_PROGRAMS, PROGRAMS
+from tests.cluster.admin import Admin
 from tests.cluster.conftest import unavailable
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.manifests import RESTRICTED
+from tests.cluster.world import World, open_world
 from tests.image.__main__ import ARCHIVE
-from tests.image.build import ROOT, build_pause
+from tests.image.build import IMAGE, ROOT, build_pause
 from tests.node import network
+from tests.node.guide import blocks, commands
+from tests.node.installation import TTL_S, Installation, add_runners, make_home
 from tests.node.node import Node
+from tests.node.tenants import Place, account_tokens, install
 
 WANTED = "RECONCILER_NODE_TESTS"
 """Set by `make test-node`, which makes the namespaces that these tests must not run outside of."""
+
+FIRST = "In three commands"
+"""The guide's heading over what installs."""
 
 NEEDED = ("containerd", "ctr", "runc", "ip", "buildah")
 
@@ -62,3 +77,68 @@ def node(programs: dict[str, Path], node_plane: ControlPlane, folder: Path) -> I
         pause.unlink()
         yield ready
         ready.kubectl("delete", "pods", "--all", "--all-namespaces", "--grace-period=1")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def node_admin(node_plane: ControlPlane) -> AsyncIterator[Admin]:
+    async with Admin.connect(
+        node_plane.url, ca_file=node_plane.ca_file, token=node_plane.admin_token
+    ) as admin:
+        yield admin
+
+
+def platform_of(
+    plane: ControlPlane, admin: Admin, folder: Path
+) -> AbstractAsyncContextManager[World]:
+    """Open a world that pods reach."""
+    return open_world(plane, admin, folder, ttl_s=TTL_S, host=network.NODE)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def tenants(
+    node: Node,
+    node_plane: ControlPlane,
+    node_admin: Admin,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Installation]:
+    """The overlay `mpp`, installed before all else: its accounts' tokens must have time to die."""
+    home = tmp_path_factory.mktemp("tenants")
+    async with platform_of(node_plane, node_admin, home) as world:
+        yield await install(world, node, home)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def first_tokens(tenants: Installation) -> dict[Place, str]:
+    """The accounts' tokens that the pods started with."""
+    return await account_tokens(tenants)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def installed(
+    first_tokens: dict[Place, str],
+    node: Node,
+    node_plane: ControlPlane,
+    node_admin: Admin,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Installation]:
+    """What docs/install.md says, followed; only what a reader replaces by their own is replaced."""
+    home = tmp_path_factory.mktemp("home")
+    async with platform_of(node_plane, node_admin, home) as world:
+        await node_admin.create_namespace("ambient-code", labels=RESTRICTED)
+        places = {project: project for project in ("team-a", "team-b")}
+        runners = await add_runners(world, node, places, each=2)
+        site, guide = blocks("yaml", under=FIRST)[0], blocks("sh", under=FIRST)
+        for theirs, ours in (
+            ("registry.example/runner-token-reconciler", IMAGE.rpartition(":")[0]),
+            ("https://ambient-api-server.ambient-code.svc:8000", world.platform.url),
+            ("https://issuer.example/realms/platform/protocol/openid-connect/token",
+             world.issuer.token_url),
+        ):  # fmt: skip
+            assert theirs in site
+            site = site.replace(theirs, ours)
+        made = Installation(world, node, "ambient-code", make_home(home, site=site), runners)
+        image, *rest = commands(guide[0])
+        assert image.startswith("docker build")  # done, and the node has it
+        for command in (*rest, *commands(guide[1])):
+            await made.sh(command)
+        yield made

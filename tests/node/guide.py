@@ -6,9 +6,11 @@ from pathlib import Path
 GUIDE = Path(__file__).parents[2] / "docs/install.md"
 
 
-def blocks(language: str) -> list[str]:
-    """Return the guide's code blocks of one language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+def blocks(language: str, *, under: str) -> list[str]:
+    """Return the code blocks of one language below a heading of the guide, in order."""
+    _, _, rest = GUIDE.read_text().partition(f"\n## {under}\n")
+    section, _, _ = rest.partition("\n## ")
+    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
 
 
 def commands(block: str) -> list[str]:

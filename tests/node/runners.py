@@ -23,18 +23,19 @@ class Account:
     left_s: float
 
 
-async def add_runner(world: World, project: str) -> Runner:
+async def add_runner(world: World, project: str, namespace: str) -> Runner:
     """Make a running session whose Secret holds a good token, and its pod."""
-    runner = await world.add(project, token=world.issuer.mint(), with_pod=False)
+    token = world.issuer.mint()
+    runner = await world.add(project, token=token, with_pod=False, namespace=namespace)
     body = {"metadata": {"name": runner.pod, "labels": world.labels(runner)}, "spec": _spec(runner)}
-    await world.admin.expect("POST", collection(project, PODS), body)
+    await world.admin.expect("POST", collection(namespace, PODS), body)
     return runner
 
 
-async def add_reader(world: World, project: str) -> None:
-    """Put the reader's program where the pods of a project mount it."""
+async def add_reader(world: World, namespace: str) -> None:
+    """Put the reader's program where the pods of a namespace mount it."""
     body = {"metadata": {"name": "reader"}, "data": {READER.name: READER.read_text()}}
-    await world.admin.expect("POST", collection(project, "configmaps"), body)
+    await world.admin.expect("POST", collection(namespace, "configmaps"), body)
 
 
 def account(node: Node, runner: Runner) -> Account | None:

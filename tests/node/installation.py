@@ -1,0 +1,133 @@
+"""What is installed on the node, and what its readers say of it."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.manifests import MANIFESTS
+from tests.cluster.world import Runner, World
+from tests.node.node import Node
+from tests.node.runners import Account, account, add_reader, add_runner
+
+LABEL = "app.kubernetes.io/name=token-reconciler"
+
+TTL_S = 60.0
+"""Renewed at an age of 12-36 s, and brought into the pods by touches alone: the kubelet's own pace
+would be too slow for any of these tokens."""
+
+ROUND_S = TTL_S + 30.0
+"""Within it every session is renewed at least once, whatever happened to a replica."""
+
+COMMAND_LIMIT_S = 200.0
+
+
+@dataclass
+class Installation:
+    """One Deployment of the product, the world that it works on, and the runners there.
+
+    Args:
+        namespace: Where it is installed.
+        home: Folder with the manifests, in which a reader types the guide's commands.
+    """
+
+    world: World
+    node: Node
+    namespace: str
+    home: Path
+    runners: list[Runner]
+
+    async def sh(self, command: str) -> str:
+        """Run one line as somebody at a terminal would, with the client's credentials at hand."""
+        issuer = self.world.issuer
+        words = {"CLIENT_ID": issuer.client_id, "CLIENT_SECRET": issuer.client_secret}
+        return await asyncio.to_thread(run, command, self.home, self.node.kubeconfig, words)
+
+    async def kubectl(self, *arguments: str) -> str:
+        return await asyncio.to_thread(self.node.kubectl, *arguments)
+
+    async def pods(self) -> dict[str, dict[str, object]]:
+        """Return our pods' container states by name."""
+        answer = await self.kubectl("get", "pods", "-n", self.namespace, "-l", LABEL, "-o", "json")
+        return {
+            pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]
+            for pod in json.loads(answer)["items"]
+            if pod["status"].get("containerStatuses")
+        }
+
+    async def ask(self, pod: str, program: str) -> str:
+        """Run a Python program inside a pod's container and return what it printed."""
+        command = ("/opt/reconciler/bin/python3", "-c", program)
+        return await self.kubectl("exec", "-n", self.namespace, pod, "--", *command)
+
+    async def accounts(self) -> dict[Runner, Account]:
+        """Return what each reader says now, of those that have said something."""
+        return await asyncio.to_thread(self._accounts)
+
+    async def everybody_renewed(self, *, times: int = 1) -> None:
+        """Wait until each reader has seen so many more tokens; none was ever without one."""
+        before = await self.accounts()
+        assert len(before) == len(self.runners)
+        now = before
+        try:
+            async with asyncio.timeout(ROUND_S * times):
+                while any(now[one].tokens < before[one].tokens + times for one in self.runners):
+                    await asyncio.sleep(1.0)
+                    now = await self.accounts()
+        except TimeoutError:
+            pytest.fail(f"not everybody was renewed: {before} -> {now}")
+        assert {said.dead_s for said in now.values()} == {0.0}
+
+    def _accounts(self) -> dict[Runner, Account]:
+        found = {runner: account(self.node, runner) for runner in self.runners}
+        return {runner: said for runner, said in found.items() if said is not None}
+
+
+def run(command: str, home: Path, kubeconfig: Path, words: Mapping[str, str]) -> str:
+    """Run one shell command; raises `AssertionError` with its words if it fails."""
+    done = subprocess.run(
+        ["sh", "-ec", command],
+        cwd=home,
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "KUBECONFIG": str(kubeconfig), **words},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def make_home(home: Path, *, site: str) -> Path:
+    """Give a reader of the guide a folder with the manifests and a site of their own."""
+    (home / "site").mkdir()
+    (home / "manifests").symlink_to(MANIFESTS)
+    (home / "site/kustomization.yaml").write_text(site)
+    return home
+
+
+async def add_runners(
+    world: World, node: Node, places: Mapping[str, str], *, each: int
+) -> list[Runner]:
+    """Make running runner pods, `places` project -> namespace, with a good token at their start."""
+    for project, namespace in places.items():
+        await world.admin.create_namespace(namespace)
+        world.platform.add_project(project)
+        await add_reader(world, namespace)
+    made = [
+        await add_runner(world, project, namespace)
+        for project, namespace in places.items()
+        for _ in range(each)
+    ]
+    await all_ready(node, made)
+    return made
+
+
+async def all_ready(node: Node, runners: Sequence[Runner]) -> None:
+    for runner in runners:
+        place = ("--namespace", runner.namespace, f"pod/{runner.pod}", "--timeout=60s")
+        await asyncio.to_thread(node.kubectl, "wait", "--for=condition=Ready", *place)

@@ -1,0 +1,112 @@
+"""The platform's mpp mode on the node, with every account's token as short as there are any."""
+
+from pathlib import Path
+
+from reconciler.platform.namespaces import project_namespace
+from tests.cluster.accounts import SHORTEST_S, account_token, create_account, session_rules
+from tests.cluster.admin import MERGE, SECRETS, item
+from tests.cluster.manifests import RESTRICTED
+from tests.cluster.world import World
+from tests.image.build import IMAGE
+from tests.node.installation import Installation, add_runners, make_home
+from tests.node.node import Node
+
+OWN, CONFIG = "ambient-code--runtime-int", "ambient-code--config"
+ACCOUNT = "tenantaccess-ambient-control-plane"
+TOKEN = f"{ACCOUNT}-token"
+ACCOUNT_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+TENANT_FILE = "/var/run/secrets/project-kube/token"
+
+Place = tuple[str, str]
+"""A pod and a file in it."""
+
+SITE = f"""
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+  - ../manifests/overlays/mpp
+images:
+  - name: runner-token-reconciler
+    newName: {IMAGE.rpartition(":")[0]}
+configMapGenerator:
+  - name: token-reconciler-settings
+    namespace: {OWN}
+    behavior: merge
+    literals:
+      - AMBIENT_API_SERVER_URL=PLATFORM
+      - OIDC_TOKEN_URL=ISSUER
+patches:
+  # What the kubelet mounts by itself lives an hour; this is the same volume with another life.
+  - patch: |
+      apiVersion: apps/v1
+      kind: Deployment
+      metadata:
+        name: token-reconciler
+      spec:
+        template:
+          spec:
+            automountServiceAccountToken: false
+            containers:
+              - name: reconciler
+                volumeMounts:
+                  - name: account
+                    mountPath: {Path(ACCOUNT_FILE).parent}
+                    readOnly: true
+            volumes:
+              - name: account
+                projected:
+                  sources:
+                    - serviceAccountToken:
+                        path: token
+                        expirationSeconds: {SHORTEST_S}
+                    - configMap:
+                        name: kube-root-ca.crt
+                        items:
+                          - key: ca.crt
+                            path: ca.crt
+                    - downwardAPI:
+                        items:
+                          - path: namespace
+                            fieldRef:
+                              fieldPath: metadata.namespace
+"""
+
+
+async def install(world: World, node: Node, home: Path) -> Installation:
+    """Make two tenants with runners, and install the overlay for them."""
+    for namespace in (OWN, CONFIG):
+        labels = RESTRICTED if namespace == OWN else {}
+        await world.admin.create_namespace(namespace, labels=labels)
+    await create_account(world.admin, CONFIG, ACCOUNT)
+    places = {project: project_namespace(project, "mpp") for project in ("blue", "green")}
+    runners = await add_runners(world, node, places, each=1)
+    for namespace in places.values():
+        user = f"system:serviceaccount:{CONFIG}:{ACCOUNT}"
+        await world.admin.grant(user, session_rules(), namespace=namespace)
+    await give_token(world)
+    words = {"clientId": world.issuer.client_id, "clientSecret": world.issuer.client_secret}
+    await world.admin.create_secret(OWN, "ambient-api-server", words)
+    site = SITE.replace("PLATFORM", world.platform.url).replace("ISSUER", world.issuer.token_url)
+    made = Installation(world, node, OWN, make_home(home, site=site), runners)
+    await made.sh("kubectl apply -k site")
+    await made.sh(f"kubectl -n {OWN} rollout status deployment/token-reconciler --timeout=120s")
+    return made
+
+
+async def give_token(world: World) -> str:
+    """Put a new token of the tenants' account where the Deployment mounts it; return it."""
+    token = await account_token(world.admin, CONFIG, ACCOUNT, seconds=SHORTEST_S)
+    path = item(OWN, SECRETS, TOKEN)
+    body = {"stringData": {"token": token}}
+    if (await world.admin.call("PATCH", path, body, content_type=MERGE)).status == 404:
+        await world.admin.create_secret(OWN, TOKEN, body["stringData"])
+    return token
+
+
+async def account_tokens(made: Installation) -> dict[Place, str]:
+    """Return the token of an account that each file of each pod holds now."""
+    return {
+        (pod, file): (await made.ask(pod, f"print(open({file!r}).read())")).strip()
+        for pod in await made.pods()
+        for file in (ACCOUNT_FILE, TENANT_FILE)
+    }

@@ -1,0 +1,32 @@
+"""The platform's mpp mode on a real node: two accounts, no right on the whole cluster."""
+
+import pytest
+
+from tests.cluster.manifests import of_kind, overlay
+from tests.node.installation import Installation
+from tests.node.tenants import OWN, TENANT_FILE, Place
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(400),
+    pytest.mark.asyncio(loop_scope="session"),
+]
+
+
+class TestMpp:
+    async def test_tokens_change_in_the_tenants_containers_before_they_die(
+        self, tenants: Installation
+    ) -> None:
+        await tenants.everybody_renewed()
+
+    async def test_each_replica_reads_the_tokens_of_two_accounts(
+        self, first_tokens: dict[Place, str]
+    ) -> None:
+        assert len(first_tokens) == 2 * 2
+        assert len({token for (_, file), token in first_tokens.items() if file == TENANT_FILE}) == 1
+
+    async def test_nobody_holds_a_right_on_the_whole_cluster(self, tenants: Installation) -> None:
+        assert of_kind(overlay("mpp"), "ClusterRole", "ClusterRoleBinding") == []
+        account = f"system:serviceaccount:{OWN}:token-reconciler"
+        answer = await tenants.sh(f"kubectl auth can-i list secrets -A --as={account} || true")
+        assert answer.strip() == "no"
