@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import math
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -34,7 +33,9 @@ from reconciler.preflight import surroundings
 from reconciler.settings import Settings
 from reconciler.telemetry import Telemetry, open_telemetry
 from reconciler.tokens.issuer_time import IssuerTime
-from reconciler.tokens.source import OidcSource, StaticSource, TokenSource
+from reconciler.tokens.source import OidcSource, TokenSource
+from reconciler.tokens.static import StaticSource
+from reconciler.tokens.token import Token
 
 log = structlog.get_logger()
 
@@ -120,7 +121,8 @@ async def build(
             stack.push_async_callback(oidc.close)
             upkeep = (oidc.keep_spare, partial(surroundings.watch_clock, issuer_time))
         else:
-            source = static_source(settings, clock)
+            source = static = static_source(settings, clock)
+            upkeep = (static.keep_read,)
         session = await stack.enter_async_context(open_session(settings.api_server_url))
         platform = PlatformClient(
             session,
@@ -162,17 +164,20 @@ async def build(
         )
         keyed = client_secret if settings.is_oidc else static_token
         seal = Seal(keyed(settings).read())
-        controller = Controller(ports, _options(settings, seal, static=_is_endless(source)))
+        controller = Controller(ports, _options(settings, seal))
+        if isinstance(source, StaticSource):
+            source.on_replaced = partial(_replaced, seal, controller)
         election.warm = lambda: not controller.not_ready()
         yield controller
 
 
-def _is_endless(source: TokenSource) -> bool:
-    best = source.best()
-    return isinstance(source, StaticSource) and best is not None and math.isinf(best.expires_s)
+async def _replaced(seal: Seal, controller: Controller, token: Token) -> None:
+    """Take in another static token, which is what seals are made with where there is no issuer."""
+    seal.renew(token.reveal())
+    await controller.reconsider()
 
 
-def _options(settings: Settings, seal: Seal, *, static: bool) -> Options:
+def _options(settings: Settings, seal: Seal) -> Options:
     return Options(
         names=settings.names(),
         seal=seal,
@@ -189,7 +194,6 @@ def _options(settings: Settings, seal: Seal, *, static: bool) -> Options:
         platform_parallel=settings.platform_parallel,
         drain_s=settings.drain_s,
         lease_s=float(settings.lease_duration_s) if settings.leader_elect else 0.0,
-        static=static,
         on_synced=_freeze_memory,
     )
 

@@ -1,5 +1,6 @@
 """What `run` and `check` both make of the settings: values and files, the issuer, the account."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from reconciler.clock import Clock
 from reconciler.errors import IssuerError, SettingsError
 from reconciler.settings import Settings
 from reconciler.tokens.oidc import Credentials, TokenEndpoint
-from reconciler.tokens.source import StaticSource
+from reconciler.tokens.static import StaticSource
 
 
 class Secret:
@@ -28,9 +29,20 @@ class Secret:
             value = self._file.read_text().strip()
         except OSError as error:
             raise SettingsError(f"{self._file}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise SettingsError(f"{self._file} holds no text") from None
         if not value:
             raise SettingsError(f"{self._file} is empty")
         return value
+
+    def written_s(self) -> float:
+        """Return when its file was written, epoch seconds: -inf without one, inf if unknown."""
+        if self._file is None:
+            return -math.inf
+        try:
+            return self._file.stat().st_mtime
+        except OSError:
+            return math.inf
 
 
 def client_secret(settings: Settings) -> Secret:
@@ -56,8 +68,9 @@ def token_endpoint(
 
 def static_source(settings: Settings, clock: Clock) -> StaticSource:
     """Return the source of a token from the settings; raises `SettingsError` if it is none."""
+    secret = static_token(settings)
     try:
-        return StaticSource(static_token(settings).read(), clock)
+        return StaticSource(secret.read, clock, since_s=secret.written_s())
     except IssuerError as error:
         raise SettingsError(f"AMBIENT_API_TOKEN: {error}") from None
 

@@ -80,7 +80,13 @@ class Settings(BaseSettings):
         validation_alias="AMBIENT_API_TOKEN",
         description="A static token for the platform and the runners; OIDC wins over it.",
     )
-    api_token_file: ExistingFile | None = Field(None, validation_alias="AMBIENT_API_TOKEN_FILE")
+    api_token_file: ExistingFile | None = Field(
+        None,
+        validation_alias="AMBIENT_API_TOKEN_FILE",
+        description="The same from a file, which wins over the value and is read every 5 s: the"
+        " platform and every session get what it holds; while it holds no token, the last one"
+        " stays.",
+    )
     oidc_token_url: HttpUrl = Field(
         "https://sso.redhat.com/auth/realms/redhat-external/protocol/openid-connect/token",
         validation_alias="OIDC_TOKEN_URL",
@@ -152,7 +158,7 @@ class Settings(BaseSettings):
     startup_resync: Literal["all", "stale"] = Field(
         "all",
         description="Refresh every running session's token at start, or only those with less than"
-        " 0.8 of their life left.",
+        " 0.8 of their life left, and those that are older than the static token's file.",
     )
     resync_s: float = Field(
         360.0,

@@ -27,7 +27,7 @@ from reconciler.control.leadership import Leadership
 from reconciler.control.lookup import Lookup
 from reconciler.control.occupancy import Occupancy
 from reconciler.control.planner import Planner
-from reconciler.control.resync import Resync, StartupResync
+from reconciler.control.resync import FOLLOW, Resync, StartupResync
 from reconciler.control.scopes import Pair, Scopes
 from reconciler.control.seal import Seal
 from reconciler.control.survey import Surveyor
@@ -110,7 +110,6 @@ class Options:
     platform_parallel: int = 8
     drain_s: float = 20.0
     lease_s: float = 0.0
-    static: bool = False
     on_synced: Callable[[], None] = lambda: None
     """Called once, when the first lists are in the stores."""
 
@@ -143,7 +142,6 @@ class Controller:
             propagation_s=options.propagation_s,
             exclusive=ports.leadership.exclusive,
             startup=options.startup,
-            static=options.static,
         )
         self.tracer = ports.tracer or Tracer(clock, Random())
         self.history = History(clock)
@@ -267,6 +265,11 @@ class Controller:
             for task in tasks:
                 task.cancel()
 
+    async def reconsider(self) -> None:
+        """Plan each session anew, now: the static token was replaced."""
+        self.planner.forget_policy()
+        await self.resync.plan_all("token_replaced")
+
     @property
     def writes_refused(self) -> int:
         """Number of writes that the gate has stopped since the start."""
@@ -327,7 +330,7 @@ class Controller:
         self.feed.open()
         leadership, synced_at = self._ports.leadership, self._ports.clock.monotonic()
         if not leadership.leads:
-            await self.resync.plan_ahead()
+            await self.resync.plan_all(FOLLOW)
         while True:
             await leadership.wait_began()
             fresh = self._ports.clock.monotonic() - synced_at < FRESH_S

@@ -17,8 +17,11 @@ few tokens instead of asking the issuer a thousand times."""
 
 
 def improves(token: Token, facts: Facts | None, reason: str) -> bool:
-    """Tell whether writing `token` is allowed: an expiry that we wrote never moves backwards."""
-    if facts is None or facts.expires_s is None:
+    """Tell whether writing `token` is allowed: an expiry that we wrote never moves backwards.
+
+    Unless the operator took that token back, and put one that ends sooner in its place.
+    """
+    if facts is None or facts.expires_s is None or reason == "token_replaced":
         return True
     if reason in AS_GOOD:
         return token.expires_s >= facts.expires_s

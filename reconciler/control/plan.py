@@ -19,6 +19,10 @@ from reconciler.queue.bands import Band
 LOOK_AGAIN_S = 300.0
 """A session is planned anew at least this often, whatever an annotation claims."""
 
+LAG_S = 600.0
+"""For so long after we saw another static token, another replica may have written the former one:
+each has a file of its own, and kubelets of huge clusters take up to 390 s to change it."""
+
 
 class Confirmation(enum.Enum):
     """What the platform said of a session in this project and namespace."""
@@ -74,6 +78,7 @@ class Policy:
             that overlap would rewrite each other's tokens for ever; only an elected leader need
             not compare the two, whose clocks differ by the second of a Date header.
         run_s: p95 of a run, seconds.
+        replaced_s: When the token that there is took another's place; see `TokenSource`.
     """
 
     names: Names
@@ -84,6 +89,7 @@ class Policy:
     started_s: float = 0.0
     startup: Literal["all", "stale", "none"] = "none"
     run_s: float = 0.0
+    replaced_s: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +214,8 @@ def _due_now(
         return "requested", Band.CHANGED
     if _is_startup_due(facts, policy, now_s):
         return "startup_resync", Band.STARTUP
+    if _is_replaced(facts, policy):
+        return "token_replaced", Band.STARTUP
     return None
 
 
@@ -219,6 +227,19 @@ def _is_startup_due(facts: Facts, policy: Policy, now_s: float) -> bool:
     if policy.startup != "stale" or facts.issued_s is None or facts.expires_s is None:
         return policy.startup == "all"
     return facts.expires_s - now_s < MIN_REMAINING * (facts.expires_s - facts.issued_s)
+
+
+def _is_replaced(facts: Facts, policy: Policy) -> bool:
+    """Tell whether the Secret may hold the token whose place another has taken; leaders ask.
+
+    Times tell, so that nothing of a value needs to be kept. Of two that write side by side neither
+    makes allowance for the other's file, or both would write in turns.
+    """
+    if policy.startup == "none":
+        return False
+    written_s = -math.inf if facts.refreshed_s is None else facts.refreshed_s
+    in_our_term = facts.refreshed_by == policy.term or written_s >= policy.started_s
+    return written_s < policy.replaced_s + (0.0 if in_our_term else LAG_S)
 
 
 def _plan_wait(view: View, secret: Meta, facts: Facts, policy: Policy, now_s: float) -> Plan:

@@ -59,7 +59,6 @@ class Planner:
         propagation_s: float,
         exclusive: bool,
         startup: Literal["all", "stale"],
-        static: bool,
     ) -> None:
         self.names = names
         self.startup: Literal["all", "stale", "none"] = "none"
@@ -74,7 +73,6 @@ class Planner:
         self._gate = gate
         self._propagation_s = propagation_s
         self._exclusive = exclusive
-        self._static = static
         self._policy: Policy | None = None
         self._policy_at = 0.0
         self._started_at = clock.monotonic()
@@ -90,15 +88,17 @@ class Planner:
         ):
             return policy
         self._policy_at = now_at
+        best = self._source.best()
         self._policy = Policy(
             names=self.names,
             propagation_s=self._propagation_s,
             longest_ttl_s=self._source.longest_ttl_s,
-            static=self._static,
+            static=best is not None and math.isinf(best.expires_s),
             term=self._gate.term,
             started_s=math.inf if self._exclusive else self.now_s() - (now_at - self._started_at),
             startup=self.startup,
             run_s=self.run_times.p95_s,
+            replaced_s=self._source.replaced_s,
         )
         return self._policy
 
@@ -116,6 +116,10 @@ class Planner:
     def end_term(self) -> None:
         """Plan as a follower: each session's deadline is the leader's."""
         self.startup = "none"
+        self._policy = None
+
+    def forget_policy(self) -> None:
+        """Have the policy built anew by the next plan: the token at hand is another one."""
         self._policy = None
 
     def objects(self, key: SessionKey) -> tuple[Meta | None, Meta | None]:

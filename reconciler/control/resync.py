@@ -162,10 +162,14 @@ class Resync:
             await self._sleep_until_next()
             await self._run_periodic()
 
-    async def plan_ahead(self) -> None:
-        """Give each session its deadline, so that a follower knows them all when it leads."""
+    async def plan_all(self, reason: str) -> None:
+        """Give each session with a pod its deadline, so that a follower knows them when it leads.
+
+        Args:
+            reason: Of the runs that are due now.
+        """
         for index, key in enumerate(self._planner.live_keys()):
-            self._feed.consider(key, FOLLOW)
+            self._feed.consider(key, reason)
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
 

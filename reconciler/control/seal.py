@@ -19,16 +19,35 @@ class Seal:
     """
 
     def __init__(self, secret: str) -> None:
-        # One digest is made per write, so a keyed hash of 1 us is worth having over HMAC's 10 us.
-        self._key = hmac.digest(secret.encode(), _CONTEXT, "sha256")
+        self._key = self._former = _key(secret)
+
+    def renew(self, secret: str) -> None:
+        """Take the key from another secret from now on; seals under the one before stay valid.
+
+        Whoever starts later knows the new secret alone: each write brings its seal along.
+        """
+        self._key, self._former = _key(secret), self._key
 
     def make(self, key: SessionKey, uid: str) -> str:
-        parts = "\0".join((key.namespace, key.session_id, uid)).encode()
-        mac = hashlib.blake2b(parts, key=self._key, digest_size=30).digest()
-        return "v1." + base64.urlsafe_b64encode(mac).decode()
+        return _seal(self._key, key, uid)
 
     def is_valid(self, seal: str, key: SessionKey, uid: str) -> bool:
-        return hmac.compare_digest(seal.encode(), self.make(key, uid).encode())
+        found = seal.encode()
+        return any(
+            hmac.compare_digest(found, _seal(each, key, uid).encode())
+            for each in (self._key, self._former)
+        )
 
     def __repr__(self) -> str:
         return "<Seal>"
+
+
+def _key(secret: str) -> bytes:
+    # One digest is made per write, so a keyed hash of 1 us is worth having over HMAC's 10 us.
+    return hmac.digest(secret.encode(), _CONTEXT, "sha256")
+
+
+def _seal(mac_key: bytes, key: SessionKey, uid: str) -> str:
+    parts = "\0".join((key.namespace, key.session_id, uid)).encode()
+    mac = hashlib.blake2b(parts, key=mac_key, digest_size=30).digest()
+    return "v1." + base64.urlsafe_b64encode(mac).decode()

@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol
 from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.errors import IssuerError, IssuerUnavailable
-from reconciler.tokens.claims import read_claims, unusable
+from reconciler.tokens.claims import unusable
 from reconciler.tokens.flight import FlightClosed, SingleFlight
 from reconciler.tokens.grant import Grant, token_of
 from reconciler.tokens.issuer_time import IssuerTime
@@ -62,6 +62,14 @@ class TokenSource(Protocol):
         """Longest life, in whole seconds, that an expiry somebody else wrote may claim."""
         ...
 
+    @property
+    def replaced_s(self) -> float:
+        """When somebody put the token at hand in the place of another, epoch seconds.
+
+        What was written before may be the other; -inf where no token is ever taken back.
+        """
+        ...
+
     async def get(self, *, min_remaining: float) -> Token:
         """Return a token with enough life, asking the issuer if there is none at hand.
 
@@ -98,6 +106,8 @@ class OidcSource:
         issuer_time: Told of the Date of each answer that held a usable token.
         breaker: Opened by outages and unusable tokens; while it is down only `refresh` asks.
     """
+
+    replaced_s = -math.inf
 
     def __init__(
         self,
@@ -262,54 +272,6 @@ class OidcSource:
             return 0.0
         cycle_s = max(SHORTEST_CYCLE_S, SPARE_FRACTION * self._newest.ttl_s)
         return self._newest.received_at + cycle_s - self._clock.monotonic()
-
-
-class StaticSource:
-    """A token from the settings: nobody is asked, and no expiry unless it is a JWT with one.
-
-    Raises:
-        TokenUnusable: The value is `malformed` or `huge`.
-    """
-
-    def __init__(self, value: str, clock: Clock) -> None:
-        claims = read_claims(value)
-        now_s = clock.wall()
-        issued_s = now_s if claims.issued_s is None else claims.issued_s
-        expires_s = math.inf if claims.expires_s is None else claims.expires_s
-        self._clock = clock
-        self._token = Token(
-            value,
-            issued_s=issued_s,
-            expires_s=expires_s,
-            received_at=clock.monotonic(),
-            age_at_receipt_s=max(0.0, now_s - issued_s),
-        )
-
-    @property
-    def longest_ttl_s(self) -> float:
-        ttl_s = self._token.ttl_s
-        return ttl_s if math.isinf(ttl_s) else math.ceil(ttl_s)
-
-    async def get(self, *, min_remaining: float) -> Token:
-        """Return the token whatever is left of it: there will be no better one."""
-        best = self.best()
-        if best is None:
-            raise unusable("expired", "it comes from the settings; put a new one there")
-        return best
-
-    def best(self) -> Token | None:
-        return self._token if self._token.remaining_s(self._clock.monotonic()) > 0 else None
-
-    async def refresh(self) -> Token:
-        return await self.get(min_remaining=0.0)
-
-    def stats(self) -> TokenStats:
-        remaining_s = self._token.remaining_s(self._clock.monotonic())
-        left_s = remaining_s if remaining_s > 0 else None
-        return TokenStats(0, 1, 0, "", 0.0, left_s, self.longest_ttl_s, self._token.ttl_s)
-
-    def __repr__(self) -> str:
-        return f"<StaticSource {self._token!r}>"
 
 
 def _raise(error: IssuerError) -> NoReturn:

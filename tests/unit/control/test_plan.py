@@ -1,12 +1,14 @@
 """The decision, by table and by property: nothing here waits, asks or remembers."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.clock import format_utc
+from reconciler.clock import format_utc, format_utc_millis
 from reconciler.control.facts import pending_requests
-from reconciler.control.plan import LOOK_AGAIN_S, Action, Confirmation, Plan, View, plan
+from reconciler.control.plan import LAG_S, LOOK_AGAIN_S, Action, Confirmation, Plan, View, plan
 from reconciler.control.renewal import renewal_s
 from reconciler.queue.bands import Band
 from tests.unit.control.build import NAMES, NOW_S, TERM, TTL_S, pod, policy, secret, view
@@ -191,6 +193,44 @@ def test_a_static_token_is_written_once_and_then_rests() -> None:
     assert decide(view(secret=held), static=True).action is Action.WAIT
     other = secret(age_s=None, writers=("kubectl",))
     assert decide(view(secret=other), static=True).action is Action.WRITE
+
+
+def test_what_was_written_before_its_token_was_replaced_is_due_once_for_the_leader() -> None:
+    before, after = (secret(age_s=None, annotations=static(age_s)) for age_s in (20, 5))
+    changed = {"static": True, "replaced_s": NOW_S - 10}
+    found = decide(view(secret=before), **changed)
+    assert (found.action, found.reason, found.band) == (
+        Action.WRITE, "token_replaced", Band.STARTUP,
+    )  # fmt: skip
+    assert not found.touch
+    assert decide(view(secret=after), **changed).action is Action.WAIT
+    assert decide(view(secret=before), startup="none", **changed).action is Action.WAIT
+    garbage = secret(age_s=None, annotations=static(5) | {NAMES.refreshed_at: "lately"})
+    assert decide(view(secret=garbage), **changed).action is Action.WRITE
+    assert decide(view(secret=garbage), static=True).action is Action.WAIT
+
+
+@pytest.mark.parametrize(
+    ("age_s", "by", "started_s", "action"),
+    [
+        (LAG_S + 1, TERM, math.inf, Action.WAIT),
+        (LAG_S + 1, "replica-1/7", math.inf, Action.WRITE),
+        (1, "replica-1/7", math.inf, Action.WAIT),
+        (LAG_S + 1, "replica-1/7", NOW_S - 1e4, Action.WAIT),
+    ],
+    ids=["by us", "by one whose file may lag", "by one long after", "by one beside us"],
+)
+def test_another_leader_may_have_written_the_former_token_for_a_while(
+    age_s: float, by: str, started_s: float, action: Action
+) -> None:
+    held = secret(age_s=None, annotations=static(age_s, by))
+    since = {"started_s": started_s, "replaced_s": NOW_S - LAG_S - 60}
+    assert decide(view(secret=held), static=True, startup="stale", **since).action is action
+
+
+def static(age_s: float, by: str = TERM) -> dict[str, str]:
+    """Return what is annotated beside a token without an end that was written `age_s` ago."""
+    return {NAMES.refreshed_by: by, NAMES.refreshed_at: format_utc_millis(NOW_S - age_s)}
 
 
 @given(

@@ -10,10 +10,12 @@ import msgspec
 
 from reconciler.breaker import Breaker
 from reconciler.clock import Clock
-from reconciler.errors import IssuerError
+from reconciler.errors import IssuerError, SettingsError
 from reconciler.tokens.grant import Grant
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import OidcSource
+
+OLD, NEW = "obviously-fake-static-token-1", "obviously-fake-static-token-2"
 
 
 def jwt(**claims: object) -> str:
@@ -64,6 +66,18 @@ class FakeIssuer:
             expires_in_s=self.ttl_s,
             date_s=date_s,
         )
+
+
+@dataclass
+class Shelf:
+    """A static token as it is read at each look; an error is raised."""
+
+    holds: str | SettingsError = OLD
+
+    def read(self) -> str:
+        if isinstance(self.holds, SettingsError):
+            raise self.holds
+        return self.holds
 
 
 @dataclass

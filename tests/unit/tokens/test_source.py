@@ -1,7 +1,6 @@
 """The source: reuse, one request for all, outages, refusals; on virtual time."""
 
 import asyncio
-import math
 import traceback
 from collections.abc import Awaitable, Callable
 
@@ -9,9 +8,8 @@ import pytest
 
 from reconciler.errors import IssuerRefused, IssuerUnavailable, TokenUnusable
 from reconciler.lab.virtual_time import VirtualClock, run_virtual
-from reconciler.tokens.source import SANE_TTL_S, StaticSource
-from tests.support import ManualClock
-from tests.unit.tokens.support import Desk, jwt
+from reconciler.tokens.source import SANE_TTL_S
+from tests.unit.tokens.support import Desk
 
 M = 0.8
 
@@ -343,28 +341,3 @@ def test_stats_count_requests_tokens_and_failures() -> None:
         assert 0 < stats.resting_s <= 1
 
     _with_desk(story)
-
-
-async def test_a_static_token_lives_for_ever_unless_it_says_otherwise() -> None:
-    clock = ManualClock()
-    endless = StaticSource("a-static-token-from-settings", clock)
-    limited = StaticSource(jwt(iat=clock.wall_s - 100, exp=clock.wall_s + 800), clock)
-    assert (await endless.get(min_remaining=M)).expires_s == math.inf
-    assert endless.longest_ttl_s == math.inf
-    assert limited.longest_ttl_s == 900
-    clock.advance(799)
-    assert (await limited.get(min_remaining=M)).remaining_s(clock.now_at) == 1.0
-    clock.advance(1)
-    assert limited.best() is None
-    with pytest.raises(TokenUnusable, match="expired"):
-        await limited.refresh()
-    assert await endless.refresh() is endless.best()
-    assert limited.stats().best_remaining_s is None
-
-
-@pytest.mark.parametrize(
-    "value", ["", "x", "with blanks in the middle of it", "eyJhbGciOiJSUzI1NiJ9"]
-)
-def test_a_static_value_that_is_no_token_stops_the_start(value: str) -> None:
-    with pytest.raises(TokenUnusable, match="malformed"):
-        StaticSource(value, ManualClock())

@@ -1,0 +1,69 @@
+"""A real `reconciler run` on a static token's file, which a kubelet changes under it."""
+
+import asyncio
+import base64
+
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.bodies import Session
+from reconciler.lab.box import Box
+from reconciler.lab.kubelet.volume import project
+from tests.controller import running
+
+OLD, NEW = "obviously-fake-static-token-1", "obviously-fake-static-token-2"
+SESSIONS = 3
+
+
+class Door:
+    """Lets the platform accept one token at a time."""
+
+    def __init__(self) -> None:
+        self.accepts = OLD
+        self.passed = asyncio.Event()
+
+    def verify(self, token: str) -> bool:
+        if token != self.accepts:
+            return False
+        self.passed.set()
+        return True
+
+
+def token_of(box: Box, session: Session) -> str:
+    secret = box.core.get(kinds.SECRETS, session.namespace, session.secret)
+    return base64.b64decode(secret["data"][box.names.secret_key]).decode()
+
+
+async def test_a_swapped_file_reaches_the_platform_and_every_session_without_a_restart() -> None:
+    door = Door()
+    async with Box() as box:
+        box.platform.verify = door.verify
+        box.populate(SESSIONS)
+        folder = box.kubectl_config().parent / "static"
+        project(folder, {"token": OLD.encode()})
+        environment = {
+            name: value for name, value in box.environment().items() if "OIDC" not in name
+        }
+        environment |= {
+            "AMBIENT_API_TOKEN_FILE": str(folder / "token"),
+            "RECONCILER_RESYNC_S": "5",
+            "LOG_LEVEL": "debug",
+        }
+        async with running(environment) as controller:
+            await controller.wait_for_event("runner_token_refreshed", count=SESSIONS)
+            assert {token_of(box, each) for each in box.sessions.values()} == {OLD}
+            door.accepts = NEW
+            door.passed.clear()
+            project(folder, {"token": NEW.encode()})
+            await controller.wait_for_event("runner_token_refreshed", count=2 * SESSIONS)
+            assert {token_of(box, each) for each in box.sessions.values()} == {NEW}
+            async with asyncio.timeout(20):
+                await door.passed.wait()
+            project(folder, {})
+            (folder / "token").unlink()
+            await controller.wait_for_event("static_token_kept")
+            assert await controller.terminate() == 0
+        reasons = [line["reason"] for line in controller.events("runner_token_refreshed")]
+        shown = "".join(controller.text)
+    assert reasons.count("token_replaced") == len(reasons) - SESSIONS == SESSIONS
+    assert "No such file" in shown
+    assert OLD not in shown
+    assert NEW not in shown

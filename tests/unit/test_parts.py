@@ -1,0 +1,48 @@
+"""Values that are secret, from the environment or from files that somebody changes."""
+
+import math
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from reconciler.errors import SettingsError
+from reconciler.lab.kubelet.volume import project
+from reconciler.parts import Secret
+
+OLD, NEW = "obviously-fake-1", "obviously-fake-2"
+
+
+def test_a_file_that_the_kubelet_swaps_is_read_anew(tmp_path: Path) -> None:
+    project(tmp_path, {"token": f"{OLD}\n".encode()})
+    secret = Secret(None, tmp_path / "token")
+    assert secret.read() == OLD
+    project(tmp_path, {"token": NEW.encode()})
+    assert secret.read() == NEW
+    assert secret.written_s() == (tmp_path / "token").stat().st_mtime
+
+
+def test_a_value_of_the_environment_is_as_old_as_all_else() -> None:
+    secret = Secret(SecretStr(OLD), None)
+    assert (secret.read(), secret.written_s()) == (OLD, -math.inf)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "No such file"), (b" \n", "is empty"), (b"\xff\xfe\x00secret", "holds no text")],
+    ids=["missing", "empty", "binary"],
+)
+def test_a_file_that_holds_no_value_is_named_and_not_shown(
+    tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=words) as caught:
+        Secret(None, path).read()
+    assert str(path) in str(caught.value)
+    assert "secret" not in str(caught.value).removeprefix(str(path))
+
+
+def test_a_file_that_is_not_there_was_written_at_no_known_time(tmp_path: Path) -> None:
+    assert Secret(None, tmp_path / "token").written_s() == math.inf

@@ -1,0 +1,162 @@
+"""The static token: what it says of its life, and the file that holds another one some day."""
+
+import asyncio
+import math
+
+import pytest
+from structlog.testing import capture_logs
+
+from reconciler.errors import SettingsError, TokenUnusable
+from reconciler.lab.virtual_time import VirtualClock, run_virtual
+from reconciler.tokens.static import LOOK_S, StaticSource
+from reconciler.tokens.token import Token
+from tests.support import ManualClock
+from tests.unit.tokens.support import NEW, OLD, Shelf, jwt
+
+M = 0.8
+
+
+def holding(value: str, clock: ManualClock) -> StaticSource:
+    return StaticSource(Shelf(value).read, clock)
+
+
+def value_of(source: StaticSource) -> str:
+    best = source.best()
+    assert best is not None
+    return best.reveal()
+
+
+async def test_a_static_token_lives_for_ever_unless_it_says_otherwise() -> None:
+    clock = ManualClock()
+    endless = holding(OLD, clock)
+    limited = holding(jwt(iat=clock.wall_s - 100, exp=clock.wall_s + 800), clock)
+    assert (await endless.get(min_remaining=M)).expires_s == math.inf
+    assert endless.longest_ttl_s == math.inf
+    assert limited.longest_ttl_s == 900
+    clock.advance(799)
+    assert (await limited.get(min_remaining=M)).remaining_s(clock.now_at) == 1.0
+    clock.advance(1)
+    assert limited.best() is None
+    with pytest.raises(TokenUnusable, match="expired"):
+        await limited.refresh()
+    assert await endless.refresh() is endless.best()
+    assert limited.stats().best_remaining_s is None
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x", "with blanks in the middle of it", "eyJhbGciOiJSUzI1NiJ9"]
+)
+def test_a_static_value_that_is_no_token_stops_the_start(value: str) -> None:
+    with pytest.raises(TokenUnusable, match="malformed"):
+        holding(value, ManualClock())
+
+
+def test_another_value_counts_when_it_was_found_twice_in_a_row() -> None:
+    clock, shelf = ManualClock(), Shelf()
+    source = StaticSource(shelf.read, clock)
+    for half in (NEW[:22], NEW[:25], OLD, NEW):  # somebody writes in place, slowly
+        shelf.holds = half
+        assert not source.look()
+        assert value_of(source) == OLD
+    clock.advance(5)
+    assert source.look()
+    assert (value_of(source), source.replaced_s) == (NEW, clock.wall_s)
+    assert not source.look()
+    assert source.stats().issued_total == 2
+
+
+def test_a_jwt_and_a_token_without_an_end_take_each_others_place() -> None:
+    clock, shelf = ManualClock(), Shelf()
+    source = StaticSource(shelf.read, clock)
+    shelf.holds = jwt(iat=clock.wall_s, exp=clock.wall_s + 900)
+    assert [source.look(), source.look()] == [False, True]
+    assert source.longest_ttl_s == 900
+    clock.advance(901)
+    assert source.best() is None
+    shelf.holds = NEW
+    assert [source.look(), source.look()] == [False, True]
+    assert (value_of(source), source.longest_ttl_s) == (NEW, math.inf)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        SettingsError("/token: No such file or directory"),
+        SettingsError("/token is empty"),
+        "x7q",
+        "eyJhbGciOiJSUzI1NiJ9.eyJ",
+        "x" * 20_000,
+        jwt(exp=ManualClock().wall_s - 1),
+    ],
+    ids=["missing", "empty", "malformed", "half", "huge", "dead"],
+)
+def test_what_cannot_be_used_is_said_once_and_changes_nothing(wrong: str | SettingsError) -> None:
+    clock, shelf = ManualClock(), Shelf()
+    source = StaticSource(shelf.read, clock)
+    with capture_logs() as lines:
+        shelf.holds = wrong
+        assert not any(source.look() for _ in range(10))
+        assert value_of(source) == OLD
+        assert source.stats().last_error
+        shelf.holds = NEW
+        assert [source.look(), source.look()] == [False, True]
+    assert [line["event"] for line in lines] == ["static_token_kept", "static_token_replaced"]
+    assert source.stats().last_error == ""
+    told = f"{lines} {source!r} {source.stats()}"
+    assert not [value for value in (OLD, NEW, str(shelf.holds)) if value in told]
+    assert not (isinstance(wrong, str) and wrong in told)
+
+
+def test_a_file_that_is_mended_as_it_was_is_said_again_when_it_breaks_again() -> None:
+    shelf = Shelf()
+    source = StaticSource(shelf.read, ManualClock())
+    with capture_logs() as lines:
+        for holds in (SettingsError("gone"), OLD, SettingsError("gone")):
+            shelf.holds = holds
+            assert not source.look()
+    assert len(lines) == 2
+
+
+def test_a_wall_clock_that_steps_does_not_make_what_was_written_since_look_older() -> None:
+    clock, shelf = ManualClock(), Shelf()
+    source = StaticSource(shelf.read, clock)
+    assert source.replaced_s == -math.inf
+    shelf.holds = NEW
+    source.look()
+    source.look()
+    replaced_s = clock.wall_s
+    clock.advance(60)
+    clock.wall_s += 3600
+    assert source.replaced_s == replaced_s
+    clock.wall_s -= 7200
+    assert source.replaced_s == clock.wall_s - 60
+
+
+def test_a_file_from_the_future_counts_as_of_now() -> None:
+    clock = ManualClock()
+    assert StaticSource(Shelf().read, clock, since_s=math.inf).replaced_s == clock.wall_s
+    assert StaticSource(Shelf().read, clock, since_s=clock.wall_s - 9).replaced_s == (
+        clock.wall_s - 9
+    )
+
+
+def test_whoever_asked_is_told_of_each_token_within_two_looks() -> None:
+    async def main() -> None:
+        shelf, told = Shelf(), list[Token]()
+        source = StaticSource(shelf.read, VirtualClock(asyncio.get_running_loop()))
+
+        async def tell(token: Token) -> None:
+            told.append(token)
+
+        source.on_replaced = tell
+        async with asyncio.TaskGroup() as group:
+            keeper = group.create_task(source.keep_read())
+            await asyncio.sleep(3600)
+            shelf.holds = NEW
+            await asyncio.sleep(2 * LOOK_S + 0.1)
+            assert told == [source.best()]
+            await asyncio.sleep(3600)
+            keeper.cancel()
+        assert len(told) == 1
+
+    run_virtual(main())
