@@ -30,6 +30,7 @@ from reconciler.page.server import mount
 from reconciler.parts import client_secret, static_source, static_token, token_endpoint
 from reconciler.platform.client import Bearer, PlatformClient
 from reconciler.preflight import surroundings
+from reconciler.preflight.files import wait_for_files
 from reconciler.settings import Settings
 from reconciler.telemetry import Telemetry, open_telemetry
 from reconciler.tokens.issuer_time import IssuerTime
@@ -59,6 +60,8 @@ def run(settings: Settings) -> None:
 async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
+    if not await wait_for_files(settings, stop):
+        return
     async with AsyncExitStack() as stack:
         clock = SystemClock()
         telemetry = await stack.enter_async_context(

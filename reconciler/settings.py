@@ -37,9 +37,10 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _existing_file(value: Path) -> Path:
-    if not value.is_file():
-        raise ValueError(f"names a file that is not there: {value}")
+def _mounted_file(value: Path) -> Path:
+    """Take a file that is there, or that may come yet: a Secret that is made after its pod."""
+    if not value.is_file() and not value.parent.is_dir():
+        raise ValueError(f"names a file in a folder that is not there: {value}")
     return value
 
 
@@ -59,7 +60,7 @@ def _namespaces(names: list[str]) -> list[str]:
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
-ExistingFile = Annotated[Path, AfterValidator(_existing_file)]
+MountedFile = Annotated[Path, AfterValidator(_mounted_file)]
 Namespaces = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)]
 
 
@@ -80,7 +81,7 @@ class Settings(BaseSettings):
         validation_alias="AMBIENT_API_TOKEN",
         description="A static token for the platform and the runners; OIDC wins over it.",
     )
-    api_token_file: ExistingFile | None = Field(
+    api_token_file: MountedFile | None = Field(
         None,
         validation_alias="AMBIENT_API_TOKEN_FILE",
         description="The same from a file, which wins over the value and is read every 5 s: the"
@@ -93,9 +94,9 @@ class Settings(BaseSettings):
         description="The issuer's token endpoint.",
     )
     oidc_client_id: str = Field("", validation_alias="OIDC_CLIENT_ID")
-    oidc_client_id_file: ExistingFile | None = Field(None, validation_alias="OIDC_CLIENT_ID_FILE")
+    oidc_client_id_file: MountedFile | None = Field(None, validation_alias="OIDC_CLIENT_ID_FILE")
     oidc_client_secret: SecretStr | None = Field(None, validation_alias="OIDC_CLIENT_SECRET")
-    oidc_client_secret_file: ExistingFile | None = Field(
+    oidc_client_secret_file: MountedFile | None = Field(
         None, validation_alias="OIDC_CLIENT_SECRET_FILE"
     )
     kubeconfig: str = Field(
@@ -114,7 +115,7 @@ class Settings(BaseSettings):
     cp_runtime_namespace: str = Field(
         "ambient-code--runtime-int", validation_alias="CP_RUNTIME_NAMESPACE"
     )
-    project_kube_token_file: ExistingFile | None = Field(
+    project_kube_token_file: MountedFile | None = Field(
         None,
         validation_alias="PROJECT_KUBE_TOKEN_FILE",
         description="Another account for all work in project namespaces; read again as it rotates.",
@@ -291,6 +292,16 @@ class Settings(BaseSettings):
             (self.oidc_client_id or self.oidc_client_id_file)
             and (self.oidc_client_secret or self.oidc_client_secret_file)
         )
+
+    def awaited_files(self) -> dict[str, Path]:
+        """Return variable -> file of those that are used and not there now."""
+        named = {
+            "AMBIENT_API_TOKEN_FILE": None if self.is_oidc else self.api_token_file,
+            "OIDC_CLIENT_ID_FILE": self.oidc_client_id_file,
+            "OIDC_CLIENT_SECRET_FILE": self.oidc_client_secret_file,
+            "PROJECT_KUBE_TOKEN_FILE": self.project_kube_token_file,
+        }
+        return {name: file for name, file in named.items() if file and not file.is_file()}
 
     def names(self) -> Names:
         return Names(

@@ -157,6 +157,8 @@ def _plan_write(
     """
     delay_s = policy.propagation_s
     until_s = held_until_s(facts, view.pod, policy.names, propagation_s=delay_s, now_s=now_s)
+    if reason == "token_replaced":
+        until_s = UNKNOWN_S  # whoever puts another in its place may have revoked it
     left_s = until_s - now_s if math.isfinite(until_s) else 0.0
     if _must_look(view, facts, policy, now_s):
         band = Band.EXPIRING

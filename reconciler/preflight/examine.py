@@ -18,6 +18,7 @@ from reconciler.parts import static_source, token_endpoint
 from reconciler.platform.client import PlatformClient
 from reconciler.platform.namespaces import project_namespace
 from reconciler.preflight import verdicts
+from reconciler.preflight.files import missing
 from reconciler.preflight.review import PARALLEL, ask_all
 from reconciler.preflight.rights import TOO_MUCH, questions, used
 from reconciler.preflight.surroundings import proxy_of
@@ -53,6 +54,8 @@ async def examine(settings: Settings, clock: Clock) -> list[Verdict]:
 
 
 def _settings(settings: Settings) -> Verdict:
+    if awaited := missing(settings):
+        return Verdict("settings", "missing", awaited, "put it there; `run` waits for it")
     where = ", ".join(settings.listed_namespaces) or "all namespaces"
     if settings.finds_namespaces:
         where = " and ".join([*settings.listed_namespaces, "the namespaces of every project"])

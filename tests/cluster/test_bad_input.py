@@ -43,8 +43,9 @@ async def is_refreshed(controller: Controller, *runners: Runner) -> None:
         (CREDENTIALS | {"RECONCILER_NAMESPACES": "a,@all"}, "RECONCILER_NAMESPACES must hold"),
         (CREDENTIALS | {"KUBECONFIG": "/nowhere/config"}, "KUBECONFIG /nowhere/config"),
         ({"AMBIENT_API_TOKEN": "short"}, "AMBIENT_API_TOKEN"),
+        (CREDENTIALS | {"PROJECT_KUBE_TOKEN_FILE": "/nowhere/token"}, "in a folder that is not"),
     ],
-    ids=["nothing", "half", "number", "url", "mode", "namespaces", "kubeconfig", "token"],
+    ids=["nothing", "half", "number", "url", "mode", "namespaces", "kubeconfig", "token", "folder"],
 )
 async def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(
     settings: dict[str, str], words: str
@@ -56,6 +57,28 @@ async def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(
     assert line.startswith("reconciler: ")
     assert words in line
     assert "obviously-fake-secret" not in line
+
+
+async def test_credentials_that_come_after_their_pod_are_waited_for(
+    world: World, tmp_path: Path
+) -> None:
+    runner = await world.add(await world.add_project())
+    client_id, secret = tmp_path / "clientId", tmp_path / "clientSecret"
+    files = {"OIDC_CLIENT_ID_FILE": str(client_id), "OIDC_CLIENT_SECRET_FILE": str(secret)}
+    environment = world.environment(OIDC_CLIENT_ID="", OIDC_CLIENT_SECRET="") | files
+    async with running(environment) as stopped:
+        await stopped.wait_for_event("not_ready")
+        assert await stopped.terminate() == 0
+    async with running(environment) as controller:
+        await controller.wait_for_event("not_ready")
+        secret.write_text(world.issuer.client_secret)
+        client_id.write_text(world.issuer.client_id)
+        await is_refreshed(controller, runner)
+        assert await controller.terminate() == 0
+    [said] = controller.events("not_ready")
+    assert said["why"] == "; ".join(
+        f"{name} names a file that is not there: {file}" for name, file in files.items()
+    )
 
 
 async def test_a_cluster_that_is_not_there_is_waited_for(tmp_path: Path) -> None:

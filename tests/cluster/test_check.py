@@ -186,7 +186,7 @@ class TestSurroundings:
     async def test_a_missing_credential_secret_is_a_file_that_is_not_there(
         self, world: World
     ) -> None:
-        path = "/var/run/secrets/nowhere/clientSecret"
+        path = str(world.folder / "clientSecret")
         environment = world.environment(OIDC_CLIENT_SECRET="", OIDC_CLIENT_SECRET_FILE=path)
         code, found = await examined(environment)
         assert code == 3

@@ -202,7 +202,7 @@ def test_what_was_written_before_its_token_was_replaced_is_due_once_for_the_lead
     assert (found.action, found.reason, found.band) == (
         Action.WRITE, "token_replaced", Band.STARTUP,
     )  # fmt: skip
-    assert not found.touch
+    assert found.touch
     assert decide(view(secret=after), **changed).action is Action.WAIT
     assert decide(view(secret=before), startup="none", **changed).action is Action.WAIT
     garbage = secret(age_s=None, annotations=static(5) | {NAMES.refreshed_at: "lately"})
