@@ -13,6 +13,9 @@ POLICY = {
 }
 """A watch is logged when its answer starts, everything else when it is done."""
 
+CREDENTIAL = "authentication.kubernetes.io/credential-id"
+"""Where the server says which token it was: `JTI=` and the token's own `jti`."""
+
 
 class Use(NamedTuple):
     """A kind and a verb; `resource` holds the subresource, if any."""
@@ -24,13 +27,17 @@ class Use(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request about an object or a collection."""
+    """One request about an object or a collection.
+
+    `credential` names the very token that it came with, if that was an account's.
+    """
 
     user: str
     use: Use
     namespace: str
     name: str
     status: int
+    credential: str
 
 
 class AuditLog:
@@ -78,4 +85,5 @@ def _seen(entry: dict[str, object]) -> Seen:
         reference.get("namespace", ""),
         reference.get("name", ""),
         answer.get("code", 0),
+        ",".join(user.get("extra", {}).get(CREDENTIAL, ())),
     )

@@ -1,7 +1,7 @@
 """One cluster with a real node for the whole session, with the image in it, installed twice.
 
-Each installation has an issuer and a platform of its own, so that neither takes the other's
-sessions for its own, though the one may see all of the cluster.
+Each installation has an issuer, a client and a platform of its own, so that neither takes the
+other's sessions for its own, though the one may see all of the cluster.
 """
 
 import os
@@ -16,6 +16,7 @@ import pytest_asyncio
 from tests.assets import find
 from tests.assets.programs import NODE_PROGRAMS, PROGRAMS
 from tests.cluster.admin import Admin
+from tests.cluster.audit import AuditLog
 from tests.cluster.conftest import unavailable
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.manifests import RESTRICTED
@@ -60,10 +61,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def node_plane(programs: dict[str, Path]) -> Iterator[ControlPlane]:
+def node_audit(folder: Path) -> AuditLog:
+    """Who asks the node's API server for what, from its start on."""
+    return AuditLog(folder)
+
+
+@pytest.fixture(scope="session")
+def node_plane(programs: dict[str, Path], node_audit: AuditLog) -> Iterator[ControlPlane]:
     addresses = (network.SERVICE, network.NODE)
     # Nobody resolves the node's name here.
-    flags = ["--kubelet-preferred-address-types=InternalIP"]
+    flags = ["--kubelet-preferred-address-types=InternalIP", *node_audit.flags]
     with ControlPlane(programs, flags=flags, node_addresses=addresses) as running:
         yield running
 
@@ -104,6 +111,8 @@ async def tenants(
     """The overlay `mpp`, installed before all else: its accounts' tokens must have time to die."""
     home = tmp_path_factory.mktemp("tenants")
     async with platform_of(node_plane, node_admin, home) as world:
+        # Seals are made with it: under the same one, one installation's sessions were the other's.
+        world.issuer.client_secret = "obviously-fake-secret-of-the-tenants"
         yield await install(world, node, home)
 
 

@@ -1,14 +1,15 @@
-"""docs/install.md, read as the test follows it: the commands and files that it shows."""
+"""The guides, read as the tests follow them: the commands and files that they show."""
 
 import re
 from pathlib import Path
 
-GUIDE = Path(__file__).parents[2] / "docs/install.md"
+DOCS = Path(__file__).parents[2] / "docs"
+INSTALL, MIGRATE = DOCS / "install.md", DOCS / "migrate.md"
 
 
-def blocks(language: str, *, under: str) -> list[str]:
-    """Return the code blocks of one language below a heading of the guide, in order."""
-    _, _, rest = GUIDE.read_text().partition(f"\n## {under}\n")
+def blocks(language: str, *, under: str, guide: Path = INSTALL) -> list[str]:
+    """Return the code blocks of one language below a heading of a guide, in order."""
+    _, _, rest = guide.read_text().partition(f"\n## {under}\n")
     section, _, _ = rest.partition("\n## ")
     return re.findall(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
 

@@ -14,6 +14,8 @@ from tests.node.node import Node
 OWN, CONFIG = "ambient-code--runtime-int", "ambient-code--config"
 ACCOUNT = "tenantaccess-ambient-control-plane"
 TOKEN = f"{ACCOUNT}-token"
+OWN_USER = f"system:serviceaccount:{OWN}:token-reconciler"
+TENANT_USER = f"system:serviceaccount:{CONFIG}:{ACCOUNT}"
 ACCOUNT_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 TENANT_FILE = "/var/run/secrets/project-kube/token"
 
@@ -81,8 +83,7 @@ async def install(world: World, node: Node, home: Path) -> Installation:
     places = {project: project_namespace(project, "mpp") for project in ("blue", "green")}
     runners = await add_runners(world, node, places, each=1)
     for namespace in places.values():
-        user = f"system:serviceaccount:{CONFIG}:{ACCOUNT}"
-        await world.admin.grant(user, session_rules(), namespace=namespace)
+        await world.admin.grant(TENANT_USER, session_rules(), namespace=namespace)
     await give_token(world)
     words = {"clientId": world.issuer.client_id, "clientSecret": world.issuer.client_secret}
     await world.admin.create_secret(OWN, "ambient-api-server", words)

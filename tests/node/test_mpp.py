@@ -4,7 +4,7 @@ import pytest
 
 from tests.cluster.manifests import of_kind, overlay
 from tests.node.installation import Installation
-from tests.node.tenants import OWN, TENANT_FILE, Place
+from tests.node.tenants import OWN_USER, TENANT_FILE, TENANT_USER, Place
 
 pytestmark = [
     pytest.mark.cluster,
@@ -27,6 +27,6 @@ class TestMpp:
 
     async def test_nobody_holds_a_right_on_the_whole_cluster(self, tenants: Installation) -> None:
         assert of_kind(overlay("mpp"), "ClusterRole", "ClusterRoleBinding") == []
-        account = f"system:serviceaccount:{OWN}:token-reconciler"
-        answer = await tenants.sh(f"kubectl auth can-i list secrets -A --as={account} || true")
-        assert answer.strip() == "no"
+        for user in (OWN_USER, TENANT_USER):
+            answer = await tenants.sh(f"kubectl auth can-i list secrets -A --as={user} || true")
+            assert answer.strip() == "no"

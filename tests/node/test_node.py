@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tests.cluster.world import NAMES
+from tests.node.guide import MIGRATE, blocks, commands
 from tests.node.installation import Installation
 
 pytestmark = [
@@ -21,6 +22,14 @@ async def last_writer(installed: Installation) -> str:
     found = [secret["metadata"]["annotations"] for secret in secrets]
     last = max(found, key=lambda annotations: str(annotations[NAMES.refreshed_at]))
     return str(last[NAMES.refreshed_by]).partition("/")[0]
+
+
+def rows(table: str, installed: Installation) -> list[list[str]]:
+    """Return a table's rows about the runners' Secrets, cell by cell: each of them has one."""
+    names = {runner.secret for runner in installed.runners}
+    found = [cells for line in table.splitlines() if (cells := line.split())[1] in names]
+    assert len(found) == len(names)
+    return found
 
 
 class TestNode:
@@ -46,6 +55,21 @@ class TestNode:
         await asyncio.to_thread(installed.node.runtime.kill, container)
         await installed.everybody_renewed(times=2)  # the first may have been its last word
         assert (await installed.pods())[writer]["restartCount"] == 1
+
+    async def test_what_the_migration_guide_looks_at_shows_that_we_write_alone(
+        self, installed: Installation
+    ) -> None:
+        [look] = blocks("sh", under="1. Look before", guide=MIGRATE)
+        [check] = blocks("sh", under="4. Check", guide=MIGRATE)
+        said = [await installed.sh(command) for command in commands(look) + commands(check)]
+        writers, verdicts, finished, tokens = said
+        ours = rows(writers, installed)
+        assert {writer for _, _, writer, _ in ours} == {"token-reconciler"}
+        assert "missing" not in verdicts
+        assert "startup_resync_finished" in finished
+        replicas = await installed.pods()
+        for _, _, _, by in rows(tokens, installed):
+            assert by.partition("/")[0] in replicas
 
     async def test_the_pods_are_what_the_security_review_was_told(
         self, installed: Installation
