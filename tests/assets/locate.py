@@ -62,8 +62,9 @@ def check(program: Program, path: Path, *, pinned: bool) -> Found | Rejected:
         return Rejected(path, f"does not run: {error}")
     if asked.returncode != 0:
         return Rejected(path, f"{' '.join(program.ask)} exits {asked.returncode}")
-    answer = asked.stdout.strip().partition("\n")[0]
-    if pinned and not program.says(asked.stdout):
+    said = asked.stdout or asked.stderr  # kube-router's goes to the latter
+    answer = said.strip().partition("\n")[0]
+    if pinned and not program.says(said):
         return Rejected(path, f"is {answer!r}, not {program.version}")
     return Found(program, path, answer)
 

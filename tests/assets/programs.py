@@ -6,6 +6,7 @@ from pathlib import Path
 KUBERNETES = "v1.37.2"
 ETCD = "v3.7.3"
 JAEGER = "v1.76.0"
+KUBE_ROUTER = "v2.1.0"
 
 _HERE = Path(__file__).parent
 
@@ -81,7 +82,14 @@ PROGRAMS = (
     ),
 )
 
-NODE_PROGRAMS = tuple(
-    _kubernetes(name) for name in ("kube-scheduler", "kube-controller-manager", "kubelet")
+NODE_PROGRAMS = (
+    *(_kubernetes(name) for name in ("kube-scheduler", "kube-controller-manager", "kubelet")),
+    Program(
+        "kube-router",
+        KUBE_ROUTER,
+        _HERE / "kube-router",
+        "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
+        stamp=(f"github.com/cloudnativelabs/kube-router/v2/pkg/version.Version={KUBE_ROUTER}",),
+    ),
 )
 """What only the node tests run, beside all of the above."""

@@ -86,6 +86,11 @@ def test_a_binary_that_does_not_run_is_passed_over(
     assert rejected == [locate.Rejected(broken, "--version exits 7")]
 
 
+def test_a_version_may_be_said_on_standard_error(bin_dir: Path) -> None:
+    script(locate.cached(ETCD_PROGRAM), f"#!/bin/sh\necho etcd Version: {ETCD} >&2\n")
+    assert find() == {"etcd": locate.cached(ETCD_PROGRAM)}
+
+
 def test_the_cache_holds_the_pinned_version_only(bin_dir: Path) -> None:
     says(locate.cached(ETCD_PROGRAM), "etcd Version: 3.5.0")
     assert find() == {}
