@@ -67,10 +67,11 @@ class PlatformFaults:
 
 
 class LabPlatform:
-    """Serves on a free port while entered; everything else is plain method calls.
+    """Serves while entered; everything else is plain method calls.
 
     Args:
         verify: Asked for every request's token; None accepts all, a missing one too.
+        port: 0 for a free one.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class LabPlatform:
         *,
         clock: Clock | None = None,
         host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.faults = PlatformFaults()
         self.requests: Counter[str] = Counter()
@@ -89,6 +91,7 @@ class LabPlatform:
         self._projects: dict[str, Row] = {}
         self._sessions: dict[str, Row] = {}
         self._host = host
+        self._port = port
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> "LabPlatform":
@@ -103,7 +106,7 @@ class LabPlatform:
             app, access_log=None, shutdown_timeout=0.5, handler_cancellation=True
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, 0)
+        site = web.TCPSite(self._runner, self._host, self._port)
         await site.start()
         self.url = f"http://{self._host}:{self._runner.addresses[0][1]}"
         return self

@@ -227,11 +227,15 @@ async def open_world(
     *,
     ttl_s: float = 900.0,
     host: str = "127.0.0.1",
+    issuer_port: int = 0,
+    platform_port: int = 0,
 ) -> AsyncIterator[World]:
-    """Start an issuer and a platform beside a control plane."""
+    """Start an issuer and a platform beside a control plane; a port is a free one if it is 0."""
     async with (
-        Issuer(ttl_s=ttl_s, host=host) as issuer,
-        LabPlatform(lambda token: bool(issuer.verify(token)), host=host) as platform,
+        Issuer(ttl_s=ttl_s, host=host, port=issuer_port) as issuer,
+        LabPlatform(
+            lambda token: bool(issuer.verify(token)), host=host, port=platform_port
+        ) as platform,
     ):
         home = f"reconciler-{secrets.token_hex(4)}"
         await admin.create_namespace(home)

@@ -23,7 +23,7 @@ from tests.cluster.manifests import RESTRICTED
 from tests.cluster.world import World, open_world
 from tests.image.__main__ import ARCHIVE
 from tests.image.build import IMAGE, ROOT, build_pause
-from tests.node import network
+from tests.node import enforcer, network
 from tests.node.guide import blocks, commands
 from tests.node.installation import TTL_S, Installation, add_runners, make_home
 from tests.node.node import Node
@@ -50,6 +50,8 @@ def programs() -> dict[str, Path]:
     missing += [name for name in NEEDED if shutil.which(name) is None]
     if missing:
         unavailable(f"no {', '.join(missing)}: run `make assets-node`, install the packages")
+    if why := enforcer.why_not():
+        unavailable(why)
     if not (ROOT / ARCHIVE).is_file():
         unavailable(f"no {ARCHIVE}: run `make image`")
     return found
@@ -97,8 +99,11 @@ async def node_admin(node_plane: ControlPlane) -> AsyncIterator[Admin]:
 def platform_of(
     plane: ControlPlane, admin: Admin, folder: Path
 ) -> AbstractAsyncContextManager[World]:
-    """Open a world that pods reach."""
-    return open_world(plane, admin, folder, ttl_s=TTL_S, host=network.NODE)
+    """Open a world that pods reach, on ports that the product's NetworkPolicy names."""
+    return open_world(
+        plane, admin, folder, ttl_s=TTL_S, host=network.add_address(),
+        issuer_port=network.ISSUER_PORT, platform_port=network.PLATFORM_PORT,
+    )  # fmt: skip
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -1,5 +1,6 @@
 """The node's network: one bridge for pods, and the API server's service address, inside our own."""
 
+import ipaddress
 import json
 import subprocess
 from pathlib import Path
@@ -13,6 +14,12 @@ SERVICE = "10.0.0.1"
 """First address of the control plane's service range: the Service `kubernetes` has it. There is no
 kube-proxy, so the node itself has it as well."""
 
+ELSEWHERE = ipaddress.ip_network("10.77.1.0/24").hosts()
+"""Addresses outside of the pods' network, for servers that are no part of the cluster."""
+
+ISSUER_PORT, PLATFORM_PORT = 6443, 8000
+"""Theirs on each such address: of the ports that the product's NetworkPolicy names."""
+
 PLUGINS = Path("/usr/lib/cni")
 
 
@@ -24,6 +31,13 @@ def is_ours() -> bool:
     return {link["ifname"] for link in json.loads(shown.stdout)} <= {"lo", BRIDGE}
 
 
+def add_address() -> str:
+    """Give the node one more address of elsewhere; return it."""
+    address = str(next(ELSEWHERE))
+    _run(f"ip address add {address}/32 dev lo")
+    return address
+
+
 def set_up(folder: Path) -> Path:
     """Make the bridge and its CNI configuration; return the configuration's folder."""
     for command in (
@@ -32,7 +46,7 @@ def set_up(folder: Path) -> Path:
         f"ip link set {BRIDGE} up",
         f"ip address add {SERVICE}/32 dev lo",
     ):
-        subprocess.run(command.split(), check=True, timeout=10, capture_output=True)
+        _run(command)
     bridge = {
         "type": "bridge",
         "bridge": BRIDGE,
@@ -51,3 +65,7 @@ def set_up(folder: Path) -> Path:
         json.dumps({"cniVersion": "0.4.0", "name": "node", "plugins": [bridge]})
     )
     return configuration
+
+
+def _run(command: str) -> None:
+    subprocess.run(command.split(), check=True, timeout=10, capture_output=True)

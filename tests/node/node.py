@@ -12,6 +12,7 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.manifests import kubectl
 from tests.cluster.process import Server
 from tests.node import network
+from tests.node.enforcer import enforcer
 from tests.node.runtime import Containerd
 
 NAME = "node-1"
@@ -37,7 +38,7 @@ KUBELET = {
 
 
 class Node:
-    """Controller manager, scheduler, containerd and kubelet for a running control plane.
+    """Controller manager, scheduler, containerd, kubelet and what enforces the NetworkPolicies.
 
     Args:
         binaries: Name -> path, with those of the node.
@@ -58,6 +59,12 @@ class Node:
         self._folder = folder
         self.kubeconfig = control_plane.kubeconfig(folder / "admin")
         self.runtime = Containerd(folder, network.set_up(folder))
+        self.enforcer = enforcer(
+            binaries["kube-router"],
+            kubeconfig=self.kubeconfig,
+            node_name=NAME,
+            log=folder / "kube-router.log",
+        )
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -70,6 +77,8 @@ class Node:
                 stack.callback(server.kill)
                 server.start()
             self._wait_ready()
+            stack.callback(self.enforcer.kill)
+            self.enforcer.start()  # it ends where it does not find its node
             self._stack = stack.pop_all()
         return self
 

@@ -1,0 +1,105 @@
+"""The NetworkPolicy as shipped, enforced: what a replica reaches, and who reaches a replica.
+
+Each closed port is one that somebody listens on and a pod without the policy reaches.
+"""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+
+from tests.node import network
+from tests.node.guide import blocks
+from tests.node.installation import Installation
+from tests.node.knocks import Answer, Inside
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(400),
+    pytest.mark.asyncio(loop_scope="session"),
+]
+
+HTTP = 8080
+COLLECTOR = 4318
+"""OTLP's, which the policy does not name: the guide's example of a port that is added."""
+
+LIMIT_S = 60.0
+POLL_S = 0.2
+
+
+async def until(answer: Answer, inside: Inside, host: str, port: int) -> None:
+    """Wait for what a policy makes of a connection: it holds some time after it was said."""
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            while await inside.knock(host, port) != answer:
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        enforcer = inside.node.enforcer
+        pytest.fail(f"{host}:{port} is not {answer}; {enforcer!r}: {enforcer.tail()}")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(installed: Installation) -> Iterator[str]:
+    """The address of issuer and platform, which a collector has as well."""
+    host = urlsplit(installed.world.platform.url).hostname
+    assert host
+    with socket.create_server((host, COLLECTOR)):
+        yield host
+
+
+@pytest.fixture(scope="module")
+def strangers(installed: Installation) -> list[Inside]:
+    """Pods that the policy does not select: the runners."""
+    return [Inside(installed.node, one.namespace, one.pod) for one in installed.runners]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def replica(installed: Installation, elsewhere: str) -> Inside:
+    """A replica for which the policy holds by now."""
+    [name, *_] = await installed.pods()
+    inside = Inside(installed.node, installed.namespace, name)
+    await until("shut", inside, elsewhere, COLLECTOR)
+    return inside
+
+
+class TestPolicy:
+    async def test_lets_a_replica_out_to_the_api_server_the_issuer_and_the_platform(
+        self, replica: Inside, elsewhere: str
+    ) -> None:
+        places = [(network.SERVICE, 443), (elsewhere, 6443), (elsewhere, 8000)]
+        assert [await replica.knock(*place) for place in places] == ["open"] * 3
+
+    async def test_lets_a_replica_out_to_no_other_port(
+        self, replica: Inside, strangers: list[Inside], elsewhere: str
+    ) -> None:
+        stranger, other, *_ = strangers
+        async with other.listening(COLLECTOR), other.listening(8000):
+            pod = await other.address()
+            for host in (elsewhere, pod):
+                assert await stranger.knock(host, COLLECTOR) == "open"
+                assert await replica.knock(host, COLLECTOR) == "shut"
+                assert await replica.knock(host, 8000) == "open"
+
+    async def test_lets_others_in_to_the_port_of_the_probes_and_metrics_alone(
+        self, replica: Inside, strangers: list[Inside]
+    ) -> None:
+        stranger, other, *_ = strangers
+        address = await replica.address()
+        assert await stranger.knock(address, HTTP) == "open"
+        async with replica.listening(COLLECTOR), other.listening(COLLECTOR):
+            assert await replica.knock(address, COLLECTOR) == "open"  # from within
+            assert await stranger.knock(await other.address(), COLLECTOR) == "open"
+            assert await stranger.knock(address, COLLECTOR) == "shut"
+
+    async def test_one_more_beside_it_as_the_guide_shows_opens_the_collectors_port(
+        self, replica: Inside, elsewhere: str, installed: Installation
+    ) -> None:
+        [policy] = blocks("yaml", under="Another port")
+        (installed.home / "site/egress.yaml").write_text(policy)
+        await installed.sh("kubectl apply -f site/egress.yaml")
+        await until("open", replica, elsewhere, COLLECTOR)
+        await installed.sh("kubectl delete -f site/egress.yaml")
+        await until("shut", replica, elsewhere, COLLECTOR)
