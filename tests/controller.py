@@ -16,7 +16,10 @@ Line = dict[str, Any]
 
 COMMAND = Path(sys.executable).with_name("reconciler")
 
-CLEARED = ("KUBECONFIG", "AMBIENT_", "OIDC_", "RECONCILER_", "PLATFORM_MODE", "LOG_LEVEL", "PYTHON")
+CLEARED = (
+    "KUBECONFIG", "AMBIENT_", "OIDC_", "RECONCILER_", "PLATFORM_MODE", "LOG_LEVEL", "PYTHON",
+    "COLUMNS", "LINES",
+)  # fmt: skip
 """The environment of whoever runs the tests must not reach the controller."""
 
 
