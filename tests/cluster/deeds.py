@@ -45,6 +45,8 @@ class Deeds:
         self.turns: list[Turn] = []
         self.writes: list[Deed] = []
         self._open = 0
+        self._paths: list[str] = []
+        self._read: dict[str, int] = {}
         self._news = asyncio.Condition()
 
     @property
@@ -75,11 +77,10 @@ class Deeds:
     async def running(self) -> AsyncIterator["Deeds"]:
         """Watch until the block ends; to be entered before the first replica starts."""
         namespaces = {runner.namespace for runner in self._world.runners}
-        paths = [collection(namespace, SECRETS) for namespace in namespaces]
+        self._paths = [leases(self._world.home)]
+        self._paths += [collection(namespace, SECRETS) for namespace in namespaces]
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._follow(path)) for path in (leases(self._world.home), *paths)
-            ]
+            tasks = [group.create_task(self._follow(path)) for path in self._paths]
             try:
                 async with asyncio.timeout(LIMIT_S), self._news:
                     await self._news.wait_for(lambda: self._open == len(tasks))
@@ -97,9 +98,26 @@ class Deeds:
                 event = json.loads(line)
                 if event["type"] in ("ADDED", "MODIFIED"):
                     self._seen(event["object"])
+                    async with self._news:
+                        self._news.notify_all()
+
+    async def catch_up(self) -> None:
+        """Wait until all that is in the cluster by now was read."""
+        admin = self._world.admin
+        listed = [(await admin.expect("GET", path))["items"] for path in self._paths]
+        wanted = {
+            found["metadata"]["uid"]: int(found["metadata"]["resourceVersion"])
+            for items in listed
+            for found in items
+        }
+        async with asyncio.timeout(LIMIT_S), self._news:
+            await self._news.wait_for(
+                lambda: all(self._read.get(uid, 0) >= version for uid, version in wanted.items())
+            )
 
     def _seen(self, item: Json) -> None:
         version = int(item["metadata"]["resourceVersion"])
+        self._read[item["metadata"]["uid"]] = version
         if item["kind"] == "Lease":
             self.turns.append(Turn(version, item["spec"].get("holderIdentity") or ""))
             return

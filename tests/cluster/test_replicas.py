@@ -108,6 +108,7 @@ async def test_one_of_three_writes_and_each_death_is_taken_over(world: World) ->
         assert await succession.winner() is third
         await all_alive(world)
         assert await third.terminate() == 0
+        await deeds.catch_up()
         assert len(deeds.holders) == 3
         assert len(deeds.writers()) == 3
     assert deeds.late() == []
@@ -130,6 +131,7 @@ async def test_a_frozen_leader_that_thaws_writes_nothing_and_follows(world: Worl
         assert len(first.events("runner_token_refreshed")) == before
         assert await first.terminate() == 0
         assert not second.events("lease_lost")
+        await deeds.catch_up()
         assert len(deeds.holders) == 2
     assert deeds.late() == []
 
@@ -165,4 +167,5 @@ async def test_a_lease_taken_and_deleted_by_hand_is_won_again_without_a_restart(
         for each in (first, second):
             assert await each.terminate() == 0
             assert "Traceback" not in "".join(each.text)
+        await deeds.catch_up()
     assert deeds.late() == []

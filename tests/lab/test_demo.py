@@ -96,13 +96,13 @@ async def test_a_quiet_run_expires_nothing_and_says_all_that_is_promised() -> No
 
 
 async def test_a_killed_controller_costs_nothing() -> None:
-    ended = await run(*SMALL, "--duration", "10", "--chaos", "restart-all@4")
+    ended = await run(*SMALL, "--duration", "16", "--chaos", "restart-all@8")
 
     found = ended.report()
     assert ended.code == 0
     assert_clean(found)
     assert ended.stderr.count('"event":"startup_resync_finished"') == 2
-    assert found["chaos"] == [{"name": "restart-all", "start_s": 4, "seconds": 0, "struck": True}]
+    assert found["chaos"] == [{"name": "restart-all", "start_s": 8, "seconds": 0, "struck": True}]
 
 
 async def test_an_outage_that_outlasts_the_tokens_is_reported_and_fails_the_run() -> None:

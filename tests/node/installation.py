@@ -66,7 +66,8 @@ class Installation:
 
     async def accounts(self) -> dict[Runner, Account]:
         """Return what each reader says now, of those that have said something."""
-        return await asyncio.to_thread(self._accounts)
+        found = {runner: await account(self.world.admin, runner) for runner in self.runners}
+        return {runner: said for runner, said in found.items() if said is not None}
 
     async def everybody_renewed(self, *, times: int = 1) -> None:
         """Wait until each reader has seen so many more tokens; none was ever without one."""
@@ -81,10 +82,6 @@ class Installation:
         except TimeoutError:
             pytest.fail(f"not everybody was renewed: {before} -> {now}")
         assert {said.dead_s for said in now.values()} == {0.0}
-
-    def _accounts(self) -> dict[Runner, Account]:
-        found = {runner: account(self.node, runner) for runner in self.runners}
-        return {runner: said for runner, said in found.items() if said is not None}
 
 
 def run(command: str, home: Path, kubeconfig: Path, words: Mapping[str, str]) -> str:

@@ -1,14 +1,12 @@
 """Runner pods as the platform makes them, with a reader in the place of the agent."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.admin import PODS, collection
+from tests.cluster.admin import PODS, Admin, collection, item
 from tests.cluster.world import Runner, World
 from tests.image.build import IMAGE
-from tests.node.node import Node
 
 READER = Path(__file__).with_name("reader.py")
 CONTAINER = "ambient-code-runner"
@@ -38,11 +36,11 @@ async def add_reader(world: World, namespace: str) -> None:
     await world.admin.expect("POST", collection(namespace, "configmaps"), body)
 
 
-def account(node: Node, runner: Runner) -> Account | None:
+async def account(admin: Admin, runner: Runner) -> Account | None:
     """Return the reader's last word, None before its first."""
-    place = ("--namespace", runner.namespace, "--container", CONTAINER, "--tail=1")
-    lines = node.kubectl("logs", runner.pod, *place).splitlines()
-    return Account(**json.loads(lines[-1])) if lines else None
+    path = f"{item(runner.namespace, PODS, runner.pod)}/log"
+    said = await admin.expect("GET", path, container=CONTAINER, tailLines="1")
+    return Account(**said) if said else None
 
 
 def _spec(runner: Runner) -> dict[str, Any]:
