@@ -53,7 +53,7 @@ class Fights:
         return fight.until_at if fight is not None and now_at < fight.until_at else None
 
     def overwritten(self, key: SessionKey, now_at: float, *, draw: float) -> int:
-        """Note an overwrite that is about to be repaired; return how many there were lately.
+        """Note an overwrite that was repaired; return how many there were lately.
 
         Args:
             draw: Chance, in [0, 1).
