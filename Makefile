@@ -42,7 +42,9 @@ sbom: setup ## List what the image's packages are, from the lock file; build/sbo
 	  --output-file build/sbom.cdx.json
 
 test: setup ## Run every test that can run here; says what it skipped and how to get it
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 \
+	  -m "not realtime"
+	$(BIN)/python -m pytest -m realtime
 
 test-fast: setup ## Run the unit tests alone
 	$(BIN)/python -m pytest tests/unit

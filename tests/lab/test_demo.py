@@ -22,6 +22,8 @@ from reconciler.lab.replicas import Replicas
 from tests.controller import CLEARED, COMMAND
 from tests.lab.leaks import core_texts, find_leaks
 
+pytestmark = pytest.mark.realtime
+
 KEYS = [
     "sessions", "replicas", "token_ttl_s", "lease_s", "duration_s", "refreshes",
     "refresh_failures", "startup_resync", "expired_token_seconds", "unauthenticated",

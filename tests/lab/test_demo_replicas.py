@@ -4,6 +4,8 @@ import pytest
 
 from tests.lab.test_demo import assert_clean, run
 
+pytestmark = pytest.mark.realtime
+
 SMALL = (
     "--sessions", "8", "--replicas", "3", "--token-ttl", "12", "--projection-delay", "0.2-0.6",
     "--report", "json",
