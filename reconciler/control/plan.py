@@ -245,14 +245,15 @@ def _is_replaced(facts: Facts, policy: Policy) -> bool:
 
 
 def _plan_wait(view: View, secret: Meta, facts: Facts, policy: Policy, now_s: float) -> Plan:
-    touch = _must_look(view, facts, policy, now_s)
     if facts.issued_s is None or facts.expires_s is None:
+        touch = _must_look(view, facts, policy, now_s)
         return replace(_plan(Action.WAIT, "no_expiry", now_s), touch=touch)
     uid = view.pod.uid if view.pod is not None else secret.uid
     due_s = renewal_s(facts.issued_s, facts.expires_s, uid)
     slack_s = facts.expires_s - now_s - policy.propagation_s - policy.run_s
     if due_s > now_s:
         until_s = min(due_s, now_s + LOOK_AGAIN_S)
+        touch = _must_look(view, facts, policy, now_s)
         return Plan(Action.WAIT, "renewal", Band.ROUTINE, until_s, slack_s, touch=touch)
     if view.confirmation is not Confirmation.YES:
         return _unconfirmed(view.confirmation, now_s)
