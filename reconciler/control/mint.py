@@ -28,16 +28,20 @@ def improves(token: Token, facts: Facts | None, reason: str) -> bool:
     return token.expires_s > facts.expires_s
 
 
-async def obtain(source: TokenSource, plan: Plan) -> Token | None:
-    """Return a token worth writing, or None where nothing at hand improves what is there.
+async def obtain(source: TokenSource, plan: Plan, *, term_began_at: float) -> Token | None:
+    """Return a token worth writing, or None where nothing that can be had improves what is there.
 
     With the issuer away the best token at hand is taken, however short its life, if it improves.
 
+    Args:
+        term_began_at: When this replica began to lead, on the monotonic clock. Its spare may be
+            older than what the leader before it wrote last: the startup resync then asks for one
+            that is younger than the term, once for all Secrets.
     Raises:
         IssuerError: No token can be had and none at hand improves.
     """
+    wanted = NEARLY_NEW if plan.reason == "requested" else MIN_REMAINING
     try:
-        wanted = NEARLY_NEW if plan.reason == "requested" else MIN_REMAINING
         token = await source.get(min_remaining=wanted)
     except IssuerError:
         best = source.best()
@@ -46,5 +50,10 @@ async def obtain(source: TokenSource, plan: Plan) -> Token | None:
         raise
     if improves(token, plan.facts, plan.reason):
         return token
-    best = source.best()
-    return best if best is not None and improves(best, plan.facts, plan.reason) else None
+    if plan.reason != "startup_resync":
+        return None
+    try:
+        token = await source.get(min_remaining=wanted, since_at=term_began_at)
+    except IssuerError:
+        return None  # what is there outlives all that is at hand: the write can wait
+    return token if improves(token, plan.facts, plan.reason) else None

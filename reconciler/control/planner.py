@@ -43,6 +43,8 @@ class Planner:
     Args:
         exclusive: Nobody else writes while this replica leads.
         startup: See `Policy.startup`, while this replica leads; until then, and after, "none".
+
+    `term_began_at` is when it began to lead the last time, on the monotonic clock.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Planner:
         self._exclusive = exclusive
         self._policy: Policy | None = None
         self._policy_at = 0.0
-        self._started_at = clock.monotonic()
+        self.term_began_at = clock.monotonic()
 
     def policy(self) -> Policy:
         """Return what decisions depend on now; built anew every `POLICY_S`, not for each plan."""
@@ -95,7 +97,7 @@ class Planner:
             longest_ttl_s=self._source.longest_ttl_s,
             static=best is not None and math.isinf(best.expires_s),
             term=self._gate.term,
-            started_s=math.inf if self._exclusive else self.now_s() - (now_at - self._started_at),
+            started_s=math.inf if self._exclusive else self.now_s() - (now_at - self.term_began_at),
             startup=self.startup,
             run_s=self.run_times.p95_s,
             replaced_s=self._source.replaced_s,
@@ -110,7 +112,7 @@ class Planner:
     def begin_term(self) -> None:
         """Plan as the leader: what others wrote until now is due at the startup resync."""
         self.startup = self._startup_mode
-        self._started_at = self._clock.monotonic()
+        self.term_began_at = self._clock.monotonic()
         self._policy = None
 
     def end_term(self) -> None:

@@ -27,6 +27,7 @@ from reconciler.queue.bands import Band
 from reconciler.queue.work import Next, Work
 from reconciler.queue.workqueue import QueueClosed, WorkQueue
 from reconciler.tokens.source import TokenSource
+from reconciler.tokens.token import Token
 from reconciler.trace import Tracer, step
 
 log = structlog.get_logger()
@@ -208,8 +209,7 @@ class Worker:
     async def _write(self, attempt: Attempt, view: View, plan: Plan) -> None:
         secret = view.secret
         assert secret is not None  # noqa: S101 - WRITE is planned for a Secret that is there
-        with step("mint"):
-            token = await mint.obtain(self._source, plan)
+        token = await self._obtain(plan)
         standing = requests(self._planner.names, secret, view.pod)
         if token is None and not plan.requests:
             raise NothingBetterError
@@ -233,8 +233,7 @@ class Worker:
             found = await self._writer.read_again(key)
         if found:
             return
-        with step("mint"):
-            token = await mint.obtain(self._source, plan)
+        token = await self._obtain(plan)
         if token is None:
             raise NothingBetterError
         now_s = self._planner.now_s()
@@ -244,6 +243,11 @@ class Worker:
         self.stats.created_total += 1
         log.warning("secret_recreated", **_named(key), secret=made.secret.name, pod=pod.name)
         self._refreshed(attempt, made, token.expires_s, plan, now_s)
+
+    async def _obtain(self, plan: Plan) -> Token | None:
+        began_at = self._planner.term_began_at
+        with step("mint"):
+            return await mint.obtain(self._source, plan, term_began_at=began_at)
 
     def _refreshed(
         self, attempt: Attempt, written: Written, expires_s: float, plan: Plan, now_s: float

@@ -70,12 +70,14 @@ class TokenSource(Protocol):
         """
         ...
 
-    async def get(self, *, min_remaining: float) -> Token:
+    async def get(self, *, min_remaining: float, since_at: float = -math.inf) -> Token:
         """Return a token with enough life, asking the issuer if there is none at hand.
 
         Args:
             min_remaining: Least life left, as a fraction (0..1) of the token's own. One that was
                 minted for this call, or a moment ago, is returned even if it has less.
+            since_at: The issuer is asked, whatever is at hand, if its last token came before this
+                instant of our monotonic clock.
         Raises:
             IssuerError: There was no usable answer, or it is known that there would be none. What
                 is at hand stays there, see `best`.
@@ -145,9 +147,9 @@ class OidcSource:
         sane_s = min(self._longest_ttl_s, SANE_TTL_S)
         return math.ceil(sane_s if best is None else max(best.ttl_s, sane_s))
 
-    async def get(self, *, min_remaining: float) -> Token:
-        best, newest = self.best(), self._newest
-        if best is not None and newest is not None and self._serves(newest, min_remaining):
+    async def get(self, *, min_remaining: float, since_at: float = -math.inf) -> Token:
+        best = self.best()
+        if best is not None and self._serves(min_remaining, since_at):
             return best
         if self._breaker.is_down:
             last = self._breaker.stats().last_error
@@ -202,14 +204,14 @@ class OidcSource:
     def __repr__(self) -> str:
         return f"<OidcSource best={self.best()}, {self._requests} requests>"
 
-    def _serves(self, newest: Token, min_remaining: float) -> bool:
+    def _serves(self, min_remaining: float, since_at: float) -> bool:
         """Tell whether asking again could bring nothing better than what is at hand.
 
         The newest token decides, not the best: while the issuer gives short lives, a long-lived
         one from before must not send every caller to it.
         """
-        now_at = self._clock.monotonic()
-        if newest.remaining_s(now_at) <= 0:
+        now_at, newest = self._clock.monotonic(), self._newest
+        if newest is None or newest.remaining_s(now_at) <= 0 or newest.received_at < since_at:
             return False
         if now_at - newest.received_at <= FRESH_FRACTION * newest.ttl_s:
             return True

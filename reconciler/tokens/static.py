@@ -63,7 +63,7 @@ class StaticSource:
         ago_s = self._clock.monotonic() - self._replaced_at
         return min(self._replaced_s, self._clock.wall() - ago_s)
 
-    async def get(self, *, min_remaining: float) -> Token:
+    async def get(self, *, min_remaining: float, since_at: float = -math.inf) -> Token:
         """Return the token whatever is left of it: there will be no better one."""
         best = self.best()
         if best is None:
