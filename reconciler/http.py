@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
+from reconciler.sockets import Connector
+
 SERVICE_CA = Path("/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt")
 """A cluster's own CA for its services, trusted beside the system's, as the replaced loop did."""
 
@@ -27,7 +29,7 @@ def environment_proxy(url: str) -> str | None:
 
 def open_session(url: str) -> aiohttp.ClientSession:
     """Open a session for one peer; the caller closes it and sets a time limit on every request."""
-    connector = aiohttp.TCPConnector(ssl=_trust() if url.startswith("https:") else False)
+    connector = Connector(ssl=_trust() if url.startswith("https:") else False)
     return aiohttp.ClientSession(connector=connector, proxy=environment_proxy(url), trust_env=False)
 
 

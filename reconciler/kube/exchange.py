@@ -104,7 +104,7 @@ class Exchange:
         """
         async with AsyncExitStack() as stack:
             response = await self._started(request, stack, start_s)
-            stack.callback(_drop, response)
+            stack.callback(response.close)  # at once, see `Connector`
             if response.status != 200:
                 raise error_of_answer(response.status, b"", what=request.what)
             yield response
@@ -183,15 +183,3 @@ async def _send(
         if link.is_closed() and task is not None and not task.cancelling():
             raise closed from None
         raise
-
-
-def _drop(response: aiohttp.ClientResponse) -> None:
-    """Drop the connection now, whatever is still under way.
-
-    A polite close of TLS would first wait for the peer to take what is in flight, which a half-dead
-    one never does.
-    """
-    connection = response.connection
-    if connection is not None and connection.transport is not None:
-        connection.transport.abort()
-    response.close()

@@ -5,16 +5,15 @@ under way on it end as they would have, and the last of them closes it.
 """
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 
 from reconciler.errors import SettingsError, TransportError
 from reconciler.kube.connection import Connection, Credentials
+from reconciler.sockets import Connector
 
 UNLIMITED = 0
 """As aiohttp has it; for callers whose number is bounded elsewhere."""
@@ -114,34 +113,9 @@ class Sessions:
 
     def _link(self, connection: Connection) -> Link:
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._connections,
-                ssl=connection.tls or True,
-                socket_factory=_keepalive_socket,
-            ),
+            connector=Connector(limit=self._connections, ssl=connection.tls or True),
             headers={"User-Agent": self._user_agent},
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
         )
         return Link(session, connection)
-
-
-def _keepalive_socket(address: Any) -> socket.socket:
-    """Make sockets that notice a dead peer in about a minute.
-
-    Source: client-go's HTTP/2 pings find it in 45 s; HTTP/1.1 has none, and load balancers drop an
-    idle flow without a word after four minutes.
-    """
-    family, kind, proto, *_ = address
-    sock = socket.socket(family, kind, proto)
-    with suppress(OSError):  # a sandboxed kernel may know none of them; none is worth a failure
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (
-            ("TCP_KEEPIDLE", 30),
-            ("TCP_KEEPINTVL", 10),
-            ("TCP_KEEPCNT", 3),
-            ("TCP_USER_TIMEOUT", 60_000),
-        ):
-            if hasattr(socket, option):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    return sock

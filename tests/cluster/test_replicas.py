@@ -14,7 +14,7 @@ from tests.cluster.deeds import Deeds, leases
 from tests.cluster.world import ExpiryWatch, World, open_world
 from tests.controller import Controller, running
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.realtime]
+pytestmark = pytest.mark.timeout(120)
 
 TTL_S = 60.0
 SESSIONS = 6

@@ -10,6 +10,7 @@ import msgspec
 from reconciler.errors import KubeError, NotFound, TransportError, WireError
 from reconciler.lab.kubelet.pods import SecretRef
 from reconciler.lab.kubelet.secrets import Payload, decode_secret
+from reconciler.sockets import Connector
 
 VERB_LIMIT_S = 10.0
 SILENCE_LIMIT_S = 90.0
@@ -68,7 +69,7 @@ class Api:
         self._url = url.rstrip("/")
         self._session = aiohttp.ClientSession(
             headers={"Authorization": authorization, "User-Agent": "lab-kubelet"},
-            connector=aiohttp.TCPConnector(limit=32, ssl=ssl_context or True),
+            connector=Connector(limit=32, ssl=ssl_context or True),
         )
 
     def __repr__(self) -> str:
