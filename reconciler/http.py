@@ -1,8 +1,10 @@
 """What our HTTP clients share: which proxy, which CAs, which words for what went wrong."""
 
+import ipaddress
 import os
 import ssl
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,13 +20,27 @@ SERVICE_CA = Path("/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt"
 def environment_proxy(url: str) -> str | None:
     """Return the proxy that HTTP(S)_PROXY and NO_PROXY give for `url`, or None.
 
+    NO_PROXY may name ranges of addresses, as in Go, whose programs are given the same value.
     aiohttp's `trust_env` would read environment and netrc for each request, in a thread, and
     refuses an authorization header for a host that netrc knows.
     """
     parts = urlsplit(url)
-    if urllib.request.proxy_bypass(parts.netloc):
+    if urllib.request.proxy_bypass(parts.netloc) or _is_in_range(parts.hostname or ""):
         return None
     return urllib.request.getproxies().get(parts.scheme)
+
+
+def _is_in_range(host: str) -> bool:
+    """Tell whether `host` is an address in a range of NO_PROXY, which urllib takes for a name."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for entry in urllib.request.getproxies().get("no", "").split(","):
+        with suppress(ValueError):  # a name
+            if address in ipaddress.ip_network(entry.strip(), strict=False):
+                return True
+    return False
 
 
 def open_session(url: str) -> aiohttp.ClientSession:

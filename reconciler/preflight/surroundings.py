@@ -1,6 +1,7 @@
 """What the log says of the surroundings, so that its first lines name what a failure comes from."""
 
 import asyncio
+import os
 from urllib.parse import urlsplit
 
 import structlog
@@ -30,8 +31,15 @@ def described(settings: Settings) -> dict[str, str]:
     ends = {"platform": settings.api_server_url}
     if settings.is_oidc:
         ends["issuer"] = settings.oidc_token_url
-    proxies = {f"{name}_proxy": proxy_of(url) for name, url in ends.items()}
+    ways = ends | {"kube": _in_cluster_url()}
+    proxies = {f"{name}_proxy": proxy_of(url) for name, url in ways.items()}
     return ends | {name: proxy for name, proxy in proxies.items() if proxy}
+
+
+def _in_cluster_url() -> str:
+    """Return where a pod's own API server is, "" outside of one."""
+    host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
+    return f"https://[{host}]" if ":" in host else f"https://{host}" if host else ""
 
 
 def warn(settings: Settings) -> None:

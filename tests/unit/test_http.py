@@ -1,11 +1,11 @@
-"""The way out: who vouches for a peer."""
+"""The way out: which proxy, and who vouches for a peer."""
 
 import ssl
 from pathlib import Path
 
 import pytest
 
-from reconciler.http import has_system_trust
+from reconciler.http import environment_proxy, has_system_trust
 
 
 @pytest.fixture
@@ -31,3 +31,30 @@ class TestTrust:
         assert not has_system_trust()
         bundle.write_text("certificate")
         assert has_system_trust()
+
+
+class TestProxy:
+    @pytest.mark.parametrize(
+        ("url", "no_proxy", "is_direct"),
+        [
+            ("https://10.96.0.1:443", ".svc,10.0.0.0/8", True),
+            ("https://10.96.0.1:443", ".svc, 10.1.2.3/8 ", True),
+            ("https://10.96.0.1:443", "10.96.0.1", True),
+            ("https://10.96.0.1:443", "10.97.0.0/16,fd00::/8", False),
+            ("https://[fd00::1]:443", "10.0.0.0/8,fd00::/8", True),
+            ("https://[fd00::1]:443", "fe80::/10", False),
+            ("https://api.ambient-code.svc:8000", ".svc,10.0.0.0/8", True),
+            ("https://issuer.example", ".svc,10.0.0.0/8", False),
+            ("https://10.example", "10.0.0.0/8", False),
+            ("https://issuer.example", "*", True),
+            ("https://issuer.example", "", False),
+        ],
+    )
+    def test_no_proxy_names_hosts_domains_and_ranges(
+        self, url: str, no_proxy: str, *, is_direct: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+        monkeypatch.setenv("NO_PROXY", no_proxy)
+        for name in ("https_proxy", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        assert environment_proxy(url) == (None if is_direct else "http://proxy.example:3128")
