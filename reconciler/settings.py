@@ -109,12 +109,6 @@ class Settings(BaseSettings):
         validation_alias="PLATFORM_MODE",
         description="How a project's namespace is named.",
     )
-    mpp_config_namespace: str = Field(
-        "ambient-code--config", validation_alias="MPP_CONFIG_NAMESPACE"
-    )
-    cp_runtime_namespace: str = Field(
-        "ambient-code--runtime-int", validation_alias="CP_RUNTIME_NAMESPACE"
-    )
     project_kube_token_file: MountedFile | None = Field(
         None,
         validation_alias="PROJECT_KUBE_TOKEN_FILE",

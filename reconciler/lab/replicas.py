@@ -23,7 +23,7 @@ log = structlog.get_logger()
 Line = dict[str, Any]
 
 CLEARED = (
-    "KUBECONFIG", "AMBIENT_", "OIDC_", "RECONCILER_", "PLATFORM_MODE", "MPP_", "CP_RUNTIME_",
+    "KUBECONFIG", "AMBIENT_", "OIDC_", "RECONCILER_", "PLATFORM_MODE",
     "NAMESPACE", "PROJECT_KUBE_", "LOG_LEVEL", "PYTHON", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY",
     "http_proxy", "https_proxy", "all_proxy",
 )  # fmt: skip

@@ -43,10 +43,12 @@ def _in_cluster_url() -> str:
 
 
 def warn(settings: Settings) -> None:
-    """Say what will fail for certain."""
+    """Say what will fail for certain, and what is set in vain."""
     urls = (settings.api_server_url, settings.oidc_token_url if settings.is_oidc else "")
     if any(url.startswith("https:") for url in urls) and not has_system_trust():
         log.warning("no_ca_certificates", why="no CA is known that could vouch for https")
+    if settings.is_oidc and (settings.api_token or settings.api_token_file):
+        log.warning("static_token_ignored", why="client credentials are set and win over it")
 
 
 async def watch_clock(issuer_time: IssuerTime) -> None:
