@@ -14,7 +14,7 @@ from tests.cluster.accounts import (
     refused,
     session_rules,
 )
-from tests.cluster.admin import RBAC, SECRETS, Admin, collection, item
+from tests.cluster.admin import RBAC, SECRETS, Admin, Json, collection, item
 from tests.cluster.audit import AuditLog, Use
 from tests.cluster.conftest import NEEDED, require
 from tests.cluster.controlplane import ControlPlane
@@ -24,8 +24,15 @@ from tests.controller import Controller, running
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
+ADMISSION = "admissionregistration.k8s.io"
 OWN, ACCOUNT = "ambient-code", "token-reconciler"
 USER = f"system:serviceaccount:{OWN}:{ACCOUNT}"
+
+STRATEGIC = "application/strategic-merge-patch+json"
+SESSION = {"ambient-code.io/session-id": "2AbObviouslyFake00000000000"}
+NOTED = {"metadata": {"annotations": {"ambient-code.io/token-touched-at": "now"}}}
+SESSIONS = "of sessions alone"
+REFUSALS = (SESSIONS, "annotations alone", "labels as they are", "fill with a token")
 
 
 def granted(name: str) -> set[Use]:
@@ -84,6 +91,8 @@ async def nothing_is_left(world: World) -> None:
         f"/apis/{RBAC}/v1/rolebindings",
         f"/apis/{RBAC}/v1/clusterroles",
         f"/apis/{RBAC}/v1/clusterrolebindings",
+        f"/apis/{ADMISSION}/v1/validatingadmissionpolicies",
+        f"/apis/{ADMISSION}/v1/validatingadmissionpolicybindings",
         "/api/v1/configmaps",
         "/api/v1/services",
         "/api/v1/serviceaccounts",
@@ -94,6 +103,24 @@ async def nothing_is_left(world: World) -> None:
         secret = await world.secret(runner)
         world.issuer.verify(await world.token(runner))
         assert "finalizers" not in secret["metadata"]
+
+
+async def verdict(account: Admin, verb: str, path: str, body: Json) -> str:
+    """Return the end of a policy's refusal of a write, or "" for one that would be taken."""
+    kind = STRATEGIC if verb == "PATCH" else "application/json"
+    answer = await account.call(verb, path, body, content_type=kind, dryRun="All")
+    if answer.status < 300:
+        return ""
+    message = str(answer.body["message"])
+    assert "ValidatingAdmissionPolicy" in message, message
+    return next((end for end in REFUSALS if message.endswith(end)), message)
+
+
+async def in_force(account: Admin, path: str) -> None:
+    """Wait until a policy refuses to change what is no session's: the server learns of it late."""
+    async with asyncio.timeout(60):
+        while await verdict(account, "PATCH", path, NOTED) != SESSIONS:
+            await asyncio.sleep(0.1)
 
 
 async def main_job(world: World, controller: Controller) -> None:
@@ -173,6 +200,49 @@ class TestRights:
             ("get", 403),
             ("delete", 403),
         ]
+        await asyncio.to_thread(removed, "cluster-wide", world)
+
+    async def test_are_confined_to_what_the_product_does_with_them(self, world: World) -> None:
+        await world.admin.call("POST", "/api/v1/namespaces", {"metadata": {"name": OWN}})
+        await asyncio.to_thread(installed, "cluster-wide", world)
+        runner = await world.add(await world.add_project())
+        place = runner.namespace
+        await world.admin.create_pod(place, "other", labels={}, secret=runner.secret)
+        await world.admin.create_secret(place, "other", {"password": "obviously-fake"})
+        token = await account_token(world.admin, OWN, ACCOUNT)
+        plane = world.control_plane
+        async with Admin.connect(plane.url, ca_file=plane.ca_file, token=token) as account:
+            for kind in ("pods", SECRETS):
+                await in_force(account, item(place, kind, "other"))
+            pod, secret = item(place, "pods", runner.pod), item(place, SECRETS, runner.secret)
+            image = {"spec": {"containers": [{"name": "runner", "image": "obviously.fake/image"}]}}
+            changes: list[tuple[str, Json, str]] = [
+                (item(place, "pods", "other"), NOTED, SESSIONS),
+                (pod, NOTED, ""),
+                (pod, image, "annotations alone"),
+                (pod, {"metadata": {"labels": {"app": "x"}}}, "annotations alone"),
+                (pod, {"metadata": {"finalizers": ["example.com/x"]}}, "annotations alone"),
+                (item(place, SECRETS, "other"), {"stringData": {"password": "x"}}, SESSIONS),
+                (item(place, SECRETS, "other"), {"metadata": {"labels": SESSION}}, SESSIONS),
+                (secret, {"stringData": {"api-token": "obviously-fake"}}, ""),
+                (secret, {"metadata": {"labels": {"app": "x"}}}, "labels as they are"),
+            ]
+            for path, body, said in changes:
+                assert await verdict(account, "PATCH", path, body) == said
+            of_account = {"kubernetes.io/service-account.name": "default"}
+            filled = {
+                "metadata": {"name": "new", "labels": SESSION, "annotations": of_account},
+                "type": "kubernetes.io/service-account-token",
+            }
+            creations: list[tuple[Json, str]] = [
+                ({"metadata": {"name": "new"}}, SESSIONS),
+                ({"metadata": {"name": "new", "labels": SESSION}}, ""),
+                (filled, "fill with a token"),
+            ]
+            for body, said in creations:
+                made = await verdict(account, "POST", collection(place, SECRETS), body)
+                assert made == said
+        assert await verdict(world.admin, "PATCH", item(place, "pods", "other"), NOTED) == ""
         await asyncio.to_thread(removed, "cluster-wide", world)
 
     @pytest.mark.parametrize("name", ["cluster-wide", "namespaces"])

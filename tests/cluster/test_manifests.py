@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from reconciler import __version__
-from reconciler.settings import Settings
+from reconciler.kube.credentials import SERVICE_ACCOUNT
+from reconciler.settings import Settings, load_settings
 from tests.cluster.admin import Admin, collection
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.manifests import (
@@ -24,6 +25,7 @@ from tests.cluster.manifests import (
     settings_of,
     write,
 )
+from tests.node.guide import blocks
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -112,7 +114,10 @@ class TestOverlays:
             only(objects, "Service")["spec"]["selector"],
             only(objects, "Deployment")["spec"]["selector"]["matchLabels"],
             only(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
-            only(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+            *(
+                policy["spec"]["podSelector"]["matchLabels"]
+                for policy in of_kind(objects, "NetworkPolicy")
+            ),
             *(
                 spread["labelSelector"]["matchLabels"]
                 for spread in template["spec"]["topologySpreadConstraints"]
@@ -173,7 +178,11 @@ class TestOverlays:
         assert {tuple(rule["resources"]) for rule in role["rules"]} == {("leases",)}
         pod = deployment("mpp")["spec"]["template"]["spec"]
         mounts = {mount["name"]: mount for mount in container(deployment("mpp"))["volumeMounts"]}
-        volumes = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"]}
+        volumes = {
+            volume["name"]: volume["secret"]["secretName"]
+            for volume in pod["volumes"]
+            if "secret" in volume
+        }
         assert volumes == {
             "credentials": "ambient-api-server",
             "project-kube": "tenantaccess-ambient-control-plane-token",
@@ -181,6 +190,59 @@ class TestOverlays:
         token_file = settings_of(objects)["PROJECT_KUBE_TOKEN_FILE"]
         assert Path(token_file).parent == Path(mounts["project-kube"]["mountPath"])
         assert "subPath" not in mounts["project-kube"]  # such a file never changes
+
+    @pytest.mark.parametrize("name", OVERLAYS)
+    def test_mount_an_account_token_of_an_hour(self, name: str) -> None:
+        """3607 s, which is what is mounted by default, would be made a year by the API server."""
+        pod = deployment(name)["spec"]["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False
+        [sources] = [v["projected"]["sources"] for v in pod["volumes"] if v["name"] == "account"]
+        [account] = [one["serviceAccountToken"] for one in sources if "serviceAccountToken" in one]
+        assert account == {"path": "token", "expirationSeconds": 3600}
+        mounts = {mount["name"]: mount for mount in container(deployment(name))["volumeMounts"]}
+        assert Path(mounts["account"]["mountPath"]) == SERVICE_ACCOUNT
+
+    @pytest.mark.parametrize("name", ["cluster-wide", "namespaces", "mpp"])
+    def test_have_components_that_follow_their_namespace(self, name: str, tmp_path: Path) -> None:
+        both = "components: [MANIFESTS/components/monitoring, MANIFESTS/components/alerts]"
+        objects = self.extended(tmp_path, name, both)
+        found = of_kind(objects, "ServiceMonitor", "PrometheusRule", "NetworkPolicy")
+        dashboards = [
+            one for one in of_kind(objects, "ConfigMap") if "dashboard" in one["metadata"]["name"]
+        ]
+        assert len([*found, *dashboards]) == 5
+        home = deployment(name)["metadata"]["namespace"]
+        assert {one["metadata"]["namespace"] for one in (*found, *dashboards)} == {home}
+
+    def test_take_a_static_token_as_the_guide_shows(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        [patch] = blocks("yaml", under="Which overlay")
+        pod = only(self.extended(tmp_path, "cluster-wide", patch), "Deployment")
+        [volume] = [
+            one
+            for one in pod["spec"]["template"]["spec"]["volumes"]
+            if one["name"] == "credentials"
+        ]
+        assert volume["secret"]["items"] == [{"key": "token", "path": "token"}]
+        for name in [name for name in os.environ if name.startswith(("OIDC_", "AMBIENT_"))]:
+            monkeypatch.delenv(name)
+        [mount] = [one for one in container(pod)["volumeMounts"] if one["name"] == "credentials"]
+        for variable in container(pod)["env"]:
+            value = variable.get("value", "from-the-downward-api")
+            folder = value.replace(mount["mountPath"], str(tmp_path))
+            monkeypatch.setenv(variable["name"], folder)
+        settings = load_settings()
+        assert not settings.is_oidc
+        assert settings.api_token_file == tmp_path / "token"
+
+    def extended(self, folder: Path, name: str, more: str) -> list[Object]:
+        """Render an overlay with something beside it; `MANIFESTS` stands for their folder."""
+        manifests = os.path.relpath(MANIFESTS, folder.resolve())
+        (folder / "kustomization.yaml").write_text(
+            f"resources: [{manifests}/overlays/{name}]\n{more.replace('MANIFESTS', manifests)}\n"
+        )
+        return render(folder)
 
     @pytest.mark.parametrize("name", OVERLAYS)
     def test_set_variables_that_a_setting_reads(self, name: str) -> None:

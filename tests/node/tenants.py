@@ -38,7 +38,7 @@ configMapGenerator:
       - AMBIENT_API_SERVER_URL=PLATFORM
       - OIDC_TOKEN_URL=ISSUER
 patches:
-  # What the kubelet mounts by itself lives an hour; this is the same volume with another life.
+  # The base's account lives an hour; this is the same volume with another life.
   - patch: |
       apiVersion: apps/v1
       kind: Deployment
@@ -47,13 +47,6 @@ patches:
       spec:
         template:
           spec:
-            automountServiceAccountToken: false
-            containers:
-              - name: reconciler
-                volumeMounts:
-                  - name: account
-                    mountPath: {Path(ACCOUNT_FILE).parent}
-                    readOnly: true
             volumes:
               - name: account
                 projected:

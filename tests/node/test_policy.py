@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+import yaml
 
+from tests.cluster.manifests import Object, overlay
 from tests.node import network
 from tests.node.guide import blocks
 from tests.node.installation import Installation
@@ -28,6 +30,10 @@ COLLECTOR = 4318
 
 LIMIT_S = 60.0
 POLL_S = 0.2
+
+
+def is_for_metrics(found: Object) -> bool:
+    return bool(found["metadata"]["name"] == "token-reconciler-metrics")
 
 
 async def until(answer: Answer, inside: Inside, host: str, port: int) -> None:
@@ -83,16 +89,37 @@ class TestPolicy:
                 assert await replica.knock(host, COLLECTOR) == "shut"
                 assert await replica.knock(host, 8000) == "open"
 
-    async def test_lets_others_in_to_the_port_of_the_probes_and_metrics_alone(
-        self, replica: Inside, strangers: list[Inside]
+    async def test_lets_in_its_own_namespace_at_one_port_and_nobody_else(
+        self, replica: Inside, strangers: list[Inside], installed: Installation
     ) -> None:
         stranger, other, *_ = strangers
+        [name, *_] = set(await installed.pods()) - {replica.pod}
+        neighbour = Inside(installed.node, installed.namespace, name)
         address = await replica.address()
-        assert await stranger.knock(address, HTTP) == "open"
-        async with replica.listening(COLLECTOR), other.listening(COLLECTOR):
-            assert await replica.knock(address, COLLECTOR) == "open"  # from within
-            assert await stranger.knock(await other.address(), COLLECTOR) == "open"
-            assert await stranger.knock(address, COLLECTOR) == "shut"
+        async with (
+            replica.listening(COLLECTOR), other.listening(COLLECTOR), other.listening(HTTP),
+        ):  # fmt: skip
+            for port in (HTTP, COLLECTOR):
+                assert await replica.knock(address, port) == "open"  # from within
+                assert await stranger.knock(await other.address(), port) == "open"
+                assert await stranger.knock(address, port) == "shut"
+            assert await neighbour.knock(address, HTTP) == "open"
+            assert await neighbour.knock(address, COLLECTOR) == "shut"
+
+    async def test_lets_prometheus_in_where_the_component_says_that_it_is(
+        self, replica: Inside, strangers: list[Inside], installed: Installation
+    ) -> None:
+        [rule] = [found for found in overlay("monitoring") if is_for_metrics(found)]
+        words = rule["spec"]["ingress"][0]["from"][0]["namespaceSelector"]["matchExpressions"]
+        words[0]["values"] = [strangers[0].namespace]
+        (installed.home / "metrics.yaml").write_text(yaml.safe_dump(rule))
+        await installed.sh("kubectl apply -f metrics.yaml")
+        address = await replica.address()
+        await until("open", strangers[0], address, HTTP)
+        async with replica.listening(COLLECTOR):
+            assert await strangers[0].knock(address, COLLECTOR) == "shut"
+        await installed.sh("kubectl delete -f metrics.yaml")
+        await until("shut", strangers[0], address, HTTP)
 
     async def test_one_more_beside_it_as_the_guide_shows_opens_the_collectors_port(
         self, replica: Inside, elsewhere: str, installed: Installation

@@ -14,7 +14,8 @@ pytestmark = [
 
 KINDS = (
     "deployments,services,serviceaccounts,configmaps,poddisruptionbudgets,networkpolicies,roles,"
-    "rolebindings,clusterroles,clusterrolebindings"
+    "rolebindings,clusterroles,clusterrolebindings,validatingadmissionpolicies,"
+    "validatingadmissionpolicybindings"
 )
 
 
@@ -47,6 +48,8 @@ class TestRemoval:
             "get", KINDS, "-A", "-l", LABEL, "-o", "jsonpath={.items[*].metadata.namespace}"
         )
         assert installed.namespace not in listed.split()
+        everywhere = await installed.kubectl("get", KINDS, "-l", LABEL, "-o", "name")
+        assert everywhere.split() == []
         assert await self.annotations(installed) > {NAMES.expires_at, NAMES.confirmed}
         for command in commands(cleaning):
             await installed.sh(command)
