@@ -173,6 +173,7 @@ class Controller:
             source=ports.source,
             lookup=Lookup(ports.platform, self.directory, self.once, self._found),
             touches=self._touches,
+            workers=options.workers,
             kube_breaker=ports.kube_breaker,
             clock=clock,
             random=ports.random,

@@ -6,6 +6,7 @@ from cachetools import LRUCache
 
 from reconciler.kube.api import Meta
 from reconciler.names import SessionKey
+from reconciler.queue.backoff import TRANSIENT
 
 AGAIN_S = 2.0
 """A touch that overtakes the Secret on its way to the kubelet projects the old value; a second one
@@ -15,6 +16,9 @@ UNSEEN_S = 5.0
 """Longest wait for our own write to come back before the pod is touched all the same."""
 
 TOUCHES = 2
+
+FAILURES = 8
+"""Tries of a touch, over about 45 s: then the kubelet has looked by itself, or will any moment."""
 
 MAX_OWED = 10_000
 """Sessions whose owed touch is remembered as asked for; one that is forgotten is touched again."""
@@ -27,6 +31,7 @@ class _Pending:
     at: float
     left: int
     seen: bool
+    failures: int = 0
 
 
 class Touches:
@@ -78,6 +83,25 @@ class Touches:
         pending.seen, pending.at = True, now_at + AGAIN_S
         if pending.left <= 0:
             del self._pending[key]
+
+    def failed(self, key: SessionKey, now_at: float, *, draw: float) -> None:
+        """Note that the pods were not touched: they are tried again later, up to `FAILURES` times.
+
+        Args:
+            draw: Chance, in [0, 1).
+        """
+        pending = self._pending[key]
+        pending.failures += 1
+        if pending.failures >= FAILURES:
+            del self._pending[key]
+            return
+        wait_s = TRANSIENT.delay_s(pending.failures, fraction_of_life_s=None, draw=draw)
+        self.put_off(key, now_at + wait_s)
+
+    def put_off(self, key: SessionKey, at: float) -> None:
+        """Have the pods touched no sooner than `at`."""
+        pending = self._pending[key]
+        pending.seen, pending.at = True, at
 
     def drop(self, key: SessionKey) -> None:
         self._pending.pop(key, None)

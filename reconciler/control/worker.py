@@ -18,6 +18,7 @@ from reconciler.control.plan import Action, Plan, View
 from reconciler.control.planner import Planner
 from reconciler.control.retry import Verdict
 from reconciler.control.touch import Touches
+from reconciler.control.toucher import Toucher
 from reconciler.control.writer import Writer, Written
 from reconciler.errors import DeposedError, RemoteError, WireError
 from reconciler.names import SessionKey
@@ -61,7 +62,11 @@ class WorkerStats:
 
 
 class Worker:
-    """Takes sessions from the queue until it closes; any number of `run` may go side by side."""
+    """Takes sessions from the queue until it closes.
+
+    Args:
+        workers: How many `run` go side by side.
+    """
 
     def __init__(
         self,
@@ -72,6 +77,7 @@ class Worker:
         source: TokenSource,
         lookup: Lookup,
         touches: Touches | None,
+        workers: int,
         kube_breaker: Breaker,
         clock: Clock,
         random: Random,
@@ -86,6 +92,19 @@ class Worker:
         self._source = source
         self._lookup = lookup
         self._touches = touches
+        self._toucher = (
+            None
+            if touches is None
+            else Toucher(
+                touches,
+                planner=planner,
+                writer=writer,
+                clock=clock,
+                random=random,
+                once=once,
+                workers=workers,
+            )
+        )
         self._kube_breaker = kube_breaker
         self._clock = clock
         self._random = random
@@ -160,7 +179,9 @@ class Worker:
 
     async def _settle(self, attempt: Attempt) -> Next | None:
         key = attempt.key
-        await self._touch_if_due(key)
+        if self._toucher is not None:
+            await self._toucher.touch_if_due(key)
+            self.stats.touches_total = self._toucher.touched_total
         for _ in range(ROUNDS):
             view, plan = self._planner.plan(key)
             attempt.pod = view.pod
@@ -269,21 +290,6 @@ class Worker:
             reason=plan.reason,
             late_s=round(max(0.0, now_at - attempt.work.due_at), 3),
         )
-
-    async def _touch_if_due(self, key: SessionKey) -> None:
-        if self._touches is None or not self._touches.is_due(key, self._clock.monotonic()):
-            return
-        for pod in self._planner.pods_to_touch(key):
-            try:
-                with step("touch", pod.name):
-                    await self._writer.touch(pod, now_s=self._planner.now_s())
-                self.stats.touches_total += 1
-            except (errors.NotFound, errors.Invalid):
-                continue  # another pod, or none, has that name now; it starts with the new token
-            except errors.Forbidden:
-                if self._once.first("touch_forbidden", key.namespace):
-                    log.warning("touch_forbidden", namespace=key.namespace)
-        self._touches.done(key, self._clock.monotonic())
 
     def _overwritten(self, attempt: Attempt, plan: Plan) -> None:
         """Note that a token of ours had been overwritten; say who does it again and again."""

@@ -1,0 +1,102 @@
+"""Sends the touches that are due, and lets none of them stand in a token's way."""
+
+from random import Random
+
+import structlog
+
+from reconciler import errors
+from reconciler.clock import Clock
+from reconciler.control.planner import Planner
+from reconciler.control.touch import Touches
+from reconciler.control.writer import Writer
+from reconciler.names import SessionKey
+from reconciler.observe.once import Once
+from reconciler.trace import step
+
+log = structlog.get_logger()
+
+SLOW_S = 1.0
+"""A touch that takes longer hangs somewhere else than in the API server: in a webhook, whose usual
+limit is 10 s."""
+
+SLOW_SHARE = 0.25
+"""Part of the workers that slow touches may hold; the others go on to write tokens."""
+
+SLOW_RATE = 100.0
+"""Touches that are put off come again at this rate, all together, per second."""
+
+
+class Toucher:
+    """Touches the pods of a session whose Secret was written.
+
+    A touch only spares a pod the kubelet's own pace: one that fails is tried again for a while by
+    itself, and neither fails its session's run nor keeps it from writing.
+
+    Args:
+        workers: Number of those who call `touch_if_due` at the same time.
+    """
+
+    def __init__(
+        self,
+        touches: Touches,
+        *,
+        planner: Planner,
+        writer: Writer,
+        clock: Clock,
+        random: Random,
+        once: Once,
+        workers: int,
+    ) -> None:
+        self._touches = touches
+        self._planner = planner
+        self._writer = writer
+        self._clock = clock
+        self._random = random
+        self._once = once
+        self._most_slow = max(1, int(SLOW_SHARE * workers))
+        self._under_way = 0
+        self._last_s = 0.0
+        self.touched_total = 0
+
+    async def touch_if_due(self, key: SessionKey) -> None:
+        """Touch a session's pods, if that is due and not too much hangs on touches already.
+
+        Raises:
+            DeposedError: The gate is closed.
+        """
+        began_at = self._clock.monotonic()
+        if not self._touches.is_due(key, began_at):
+            return
+        if self._last_s > SLOW_S and self._under_way >= self._most_slow:
+            wait_s = max(1.0, len(self._touches) / SLOW_RATE)
+            self._touches.put_off(key, began_at + wait_s * self._random.uniform(0.5, 1.5))
+            return
+        self._under_way += 1
+        try:
+            is_done = await self._touch(key)
+        finally:
+            self._under_way -= 1
+            now_at = self._clock.monotonic()
+            self._last_s = now_at - began_at
+        if is_done:
+            self._touches.done(key, now_at)
+        else:
+            self._touches.failed(key, now_at, draw=self._random.random())
+
+    async def _touch(self, key: SessionKey) -> bool:
+        """Touch each of the pods; return False where a later try may fare better."""
+        for pod in self._planner.pods_to_touch(key):
+            try:
+                with step("touch", pod.name):
+                    await self._writer.touch(pod, now_s=self._planner.now_s())
+                self.touched_total += 1
+            except (errors.NotFound, errors.Invalid):
+                continue  # another pod, or none, has that name now; it starts with the new token
+            except errors.Forbidden:
+                if self._once.first("touch_forbidden", key.namespace):
+                    log.warning("touch_forbidden", namespace=key.namespace)
+            except (errors.KubeError, errors.WireError) as error:
+                if self._once.first("touch_failed", key.namespace):
+                    log.warning("touch_failed", namespace=key.namespace, error=str(error))
+                return False
+        return True
