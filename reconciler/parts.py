@@ -36,9 +36,12 @@ class Secret:
         return value
 
     def written_s(self) -> float:
-        """Return when its file was written, epoch seconds: -inf without one, inf if unknown."""
+        """Return when its file was written, epoch seconds; inf if unknown.
+
+        A variable is one of this process alone: the one before may have had another.
+        """
         if self._file is None:
-            return -math.inf
+            return math.inf
         try:
             return self._file.stat().st_mtime
         except OSError:

@@ -214,10 +214,10 @@ def _due_now(
             return "expiring", Band.EXPIRING
     if pending:
         return "requested", Band.CHANGED
-    if _is_startup_due(facts, policy, now_s):
-        return "startup_resync", Band.STARTUP
     if _is_replaced(facts, policy):
         return "token_replaced", Band.STARTUP
+    if _is_startup_due(facts, policy, now_s):
+        return "startup_resync", Band.STARTUP
     return None
 
 

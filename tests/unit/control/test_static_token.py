@@ -178,6 +178,29 @@ def test_a_jwt_is_replaced_by_one_that_ends_later_or_sooner(later_s: int) -> Non
     simulate(scenario)
 
 
+@pytest.mark.parametrize("startup", ["all", "stale"])
+def test_a_jwt_taken_back_while_nobody_ran_is_replaced_by_one_that_ends_sooner(
+    startup: str,
+) -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        now_s = world.clock.wall()
+        sooner = jwt(iat=now_s - 2000, exp=now_s + 7000)
+        taken_back = jwt(iat=now_s - 1000, exp=now_s + 8000)
+        async with running(Replica(world, Shelf(taken_back), alone=True)):
+            await asyncio.sleep(60)
+            assert tokens(world) == {taken_back}
+        since_s, before = world.clock.wall(), len(world.secret_writes())
+        await asyncio.sleep(30)
+        again = Replica(world, Shelf(sooner), "replica-0/2", since_s=since_s)
+        async with running(again):
+            again.lead()
+            await asyncio.sleep(600)
+        assert (tokens(world), counts(world, before)) == ({sooner}, {1})
+
+    simulate(scenario, startup=startup)
+
+
 @pytest.mark.parametrize("endless_first", [True, False])
 def test_a_jwt_and_a_token_without_an_end_replace_each_other(endless_first: bool) -> None:
     async def scenario(world: World) -> None:
