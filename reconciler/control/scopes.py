@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from reconciler.informer.reflector import Reflector
@@ -12,6 +13,11 @@ HURRY_S = 5.0
 HURRIES = 24
 """Two minutes of them. Source: the tenant operator binds its account some 20-60 s after it made a
 namespace (platform-contract.md, F10); the reflector's own pace after a refusal is 30-60 s."""
+
+
+STRAGGLERS_S = 15.0
+"""How long those that have their lists wait for those that do not: a list of ten thousand objects
+takes a few seconds, and what tokens have left at a start is 90 s or more."""
 
 
 class Pair(NamedTuple):
@@ -48,8 +54,8 @@ class Scopes:
 
     @property
     def reflectors(self) -> tuple[Reflector, ...]:
-        """All that run now."""
-        return tuple(reflector for pair in self._pairs.values() for reflector in pair)
+        """All that run now; may be asked for from another thread."""
+        return tuple(reflector for pair in tuple(self._pairs.values()) for reflector in pair)
 
     async def run(self) -> None:
         """Run every pair, those that come too, for ever.
@@ -101,22 +107,38 @@ class Scopes:
     async def wait_settled(self) -> None:
         """Return once each pair that is here by now has its list or a refusal.
 
-        What begins later is awaited by nobody.
+        What begins later is awaited by nobody; nor is a pair any longer whose lists keep failing
+        while another has both of its own: it goes on as one that begins later.
         """
         while self.missing():
-            for reflector in self.reflectors:
-                await reflector.wait_settled()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STRAGGLERS_S):
+                    for reflector in self.reflectors:
+                        await reflector.wait_settled()
+            if any(_is_synced(pair) for pair in self._pairs.values()):
+                self._late |= {name for name, pair in self._pairs.items() if not _is_settled(pair)}
         self.all_settled = True
 
     def missing(self) -> list[str]:
-        """Return what has neither list nor refusal, of the pairs that are awaited."""
+        """Return what has neither list nor refusal, of the pairs that are awaited.
+
+        May be asked for from another thread.
+        """
         return [
             reflector.name
-            for name, pair in self._pairs.items()
+            for name, pair in tuple(self._pairs.items())
             if name not in self._late
             for reflector in pair
             if not reflector.is_settled
         ]
+
+
+def _is_settled(pair: Pair) -> bool:
+    return all(reflector.is_settled for reflector in pair)
+
+
+def _is_synced(pair: Pair) -> bool:
+    return all(reflector.stats().synced for reflector in pair)
 
 
 async def _run(pair: Pair, *, late: bool) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from reconciler.control.controller import Controller
 from reconciler.control.leadership import Alone
-from reconciler.errors import Forbidden
+from reconciler.control.scopes import STRAGGLERS_S
+from reconciler.errors import Forbidden, ServerError
 from reconciler.kube.api import Page, Resource, Scope
 from reconciler.lab.apiserver.core import AT_ONCE
 from reconciler.lab.apiserver.direct import DirectKube, DirectWatch
@@ -26,19 +27,25 @@ simulate = partial(virtual.simulate, finds_namespaces=True, resync_s=RESYNC_S)
 
 
 class Limited:
-    """A Kube whose account has no right in the namespaces of `denied`; counts what it refused."""
+    """A Kube whose account has no right in the namespaces of `denied`; counts what it refused.
+
+    Lists of `failing`, plurals and namespaces, are answered with 500.
+    """
 
     def __init__(self, inner: Any, *denied: str) -> None:
         self._inner: DirectKube = inner
         self.denied = set(denied)
         self.refused: list[str] = []
         self.read_singly: list[str] = []
+        self.failing: set[tuple[str, str]] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     async def list(self, resource: Resource[Any], scope: Scope, **more: Any) -> Page[Any]:
         self._check(scope)
+        if (resource.plural, scope.namespace) in self.failing:
+            raise ServerError("answered 500", status=500, reason="InternalError")
         if scope.fields.startswith("metadata.name="):
             self.read_singly.append(scope.fields)
         return await self._inner.list(resource, scope, **more)
@@ -129,6 +136,43 @@ def test_a_project_that_appears_is_worked_in_within_a_look() -> None:
             assert kube.read_singly == []
 
     simulate(scenario)
+
+
+def test_a_namespace_whose_lists_fail_at_a_start_costs_only_itself() -> None:
+    async def scenario(world: World) -> None:
+        kube = limit(world)
+        world.add_project("team-b")
+        world.add("2Aa")
+        world.add("2Ab", project="team-b")
+        kube.failing = {("secrets", "team-b")}
+        async with running(world):
+            await refreshed(world, "2Aa", PROJECT, within_s=STRAGGLERS_S + 5)
+            await settled(world)
+            assert world.controller.not_ready() == ""
+            await asyncio.sleep(1800)
+            assert world.remaining_s("2Aa") > 300
+            kube.failing = set()
+            await refreshed(world, "2Ab", "team-b", within_s=60)
+        # It was there all the time, so that nothing was made in its place.
+        assert world.controller.worker.stats.created_total == 0
+
+    virtual.simulate(scenario, namespaces=(PROJECT, "team-b"))
+
+
+def test_lists_that_fail_everywhere_are_waited_for() -> None:
+    async def scenario(world: World) -> None:
+        kube = limit(world)
+        world.add_project("team-b")
+        world.add("2Aa")
+        kube.failing = {("secrets", PROJECT), ("secrets", "team-b")}
+        async with running(world):
+            await asyncio.sleep(600)
+            assert "waiting for the first list of secrets" in world.controller.not_ready()
+            assert world.secret_writes() == []
+            kube.failing = set()
+            await refreshed(world, "2Aa", PROJECT, within_s=60)
+
+    virtual.simulate(scenario, namespaces=(PROJECT, "team-b"))
 
 
 def test_a_short_period_is_how_often_the_projects_are_asked_for() -> None:
