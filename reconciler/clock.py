@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
+END_S = 253_402_300_800.0
+"""The first instant that has no text: the year 10000."""
+
 
 class Clock(Protocol):
     """Two clocks that are never mixed in one expression."""
@@ -54,9 +57,15 @@ def format_utc_micros(epoch_s: float) -> str:
 
 
 def parse_utc(text: str) -> float | None:
-    """Return seconds since the epoch, or None for what is not an RFC 3339 instant with a zone."""
+    """Return seconds since the epoch, or None for what is not an RFC 3339 instant with a zone.
+
+    Nor for one before the epoch or after the year 9999 in UTC, which could not be written again.
+    """
     try:
         instant = datetime.fromisoformat(text)
-        return instant.timestamp() if instant.tzinfo is not None else None
+        if instant.tzinfo is None:
+            return None
+        epoch_s = instant.timestamp()
     except (ValueError, OverflowError):
         return None
+    return epoch_s if 0.0 <= epoch_s < END_S else None

@@ -75,7 +75,7 @@ class Telemetry:
     async def scrape(self) -> bytes:
         """Return all metrics in Prometheus' text format; works before anything else does."""
         if self._surveyor is not None:
-            await self._surveyor.survey(max_age_s=SCRAPE_AGE_S)
+            await self._surveyor.renew(max_age_s=SCRAPE_AGE_S)
         return await asyncio.to_thread(self.meters.render)
 
     def watch_mint(self, ask: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
@@ -128,7 +128,7 @@ class Telemetry:
         while True:
             await asyncio.sleep(max(1.0, self._otlp.interval_s))
             if self._surveyor is not None:
-                await self._surveyor.survey(max_age_s=SCRAPE_AGE_S)
+                await self._surveyor.renew(max_age_s=SCRAPE_AGE_S)
             self._readings.offer(self.meters.families())
 
     def _read(self) -> Iterator[Sample]:

@@ -107,14 +107,18 @@ class Surveyor:
         self.latest: Survey | None = None
 
     async def run(self) -> None:
-        """Take a survey every `EVERY_S`, for ever; a defect here must not take the tokens along."""
+        """Take a survey every `EVERY_S`, for ever."""
         while True:
-            try:
-                await self.survey(max_age_s=EVERY_S / 2)
-            except Exception:
-                if self._once.first("survey_crashed"):
-                    log.exception("survey_crashed")
+            await self.renew(max_age_s=EVERY_S / 2)
             await asyncio.sleep(EVERY_S)
+
+    async def renew(self, *, max_age_s: float) -> None:
+        """Take a survey into `latest` if that is too old; a defect here takes nothing along."""
+        try:
+            await self.survey(max_age_s=max_age_s)
+        except Exception:
+            if self._once.first("survey_crashed"):
+                log.exception("survey_crashed")
 
     async def survey(self, *, max_age_s: float = 1.0) -> Survey:
         """Return the newest survey if it is young enough, else take one.

@@ -73,7 +73,12 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[Any] = (
-        [structlog.dev.ConsoleRenderer(pad_event_to=28)]
+        # Its own tracebacks would show local variables, and among them what was to be written.
+        [
+            structlog.dev.ConsoleRenderer(
+                pad_event_to=28, exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
         if console
         else [structlog.processors.format_exc_info, _render_json]
     )

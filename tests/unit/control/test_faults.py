@@ -240,6 +240,32 @@ def test_beside_the_replaced_loop_no_runner_is_left_with_its_dying_tokens(tick_s
     simulate(scenario)
 
 
+@pytest.mark.parametrize(
+    ("expires", "issued"),
+    [
+        ("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00+14:05"),
+        ("9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59-14:00"),
+        ("1969-12-31T23:59:59Z", "1969-12-31T23:00:00Z"),
+    ],
+)
+def test_instants_that_nobody_could_write_are_unreadable_not_a_crash(
+    expires: str, issued: str
+) -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await settled(world)
+            before = len(world.secret_writes())
+            forged = {NAMES.expires_at: expires, NAMES.issued_at: issued}
+            body = {"metadata": {"annotations": forged}}
+            world.core.patch(SECRETS, PROJECT, NAMES.secret_name("2Ab0"), body)
+            await asyncio.sleep(5)
+            assert len(world.secret_writes()) == before + 1
+        assert world.controller.worker.stats.crashes_total == 0
+
+    simulate(scenario)
+
+
 def test_no_write_leaves_a_closed_gate() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")

@@ -307,6 +307,7 @@ def test_who_fails_to_look_on_takes_no_token_along() -> None:
         world.controller.surveyor._take = crash  # type: ignore[method-assign,assignment]  # a defect
         async with running(world):
             await settled(world)
+            await world.controller.surveyor.renew(max_age_s=0.0)  # as who sends metrics does
             await asyncio.sleep(1200)
             assert min(world.remaining_s(f"2Ab{n}") for n in range(3)) > 300
         assert world.controller.worker.stats.crashes_total >= 9
