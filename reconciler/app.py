@@ -108,6 +108,8 @@ async def build(
     breakers = [Breaker(name, clock, random) for name in ("kube", "platform", "issuer")]
     kube_breaker, platform_breaker, issuer_breaker = breakers
     issuer_time = IssuerTime(clock)
+    keyed = client_secret if settings.is_oidc else static_token
+    seal = Seal(keyed(settings).read())
     async with AsyncExitStack() as stack:
         source: TokenSource
         upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
@@ -165,8 +167,6 @@ async def build(
             tracer=telemetry.tracer,
             witnesses=telemetry.witnesses,
         )
-        keyed = client_secret if settings.is_oidc else static_token
-        seal = Seal(keyed(settings).read())
         controller = Controller(ports, _options(settings, seal))
         if isinstance(source, StaticSource):
             source.on_replaced = partial(_replaced, seal, controller)

@@ -287,15 +287,15 @@ class Settings(BaseSettings):
             and (self.oidc_client_secret or self.oidc_client_secret_file)
         )
 
-    def awaited_files(self) -> dict[str, Path]:
-        """Return variable -> file of those that are used and not there now."""
+    def credential_files(self) -> dict[str, Path]:
+        """Return variable -> file of those that are used."""
         named = {
             "AMBIENT_API_TOKEN_FILE": None if self.is_oidc else self.api_token_file,
             "OIDC_CLIENT_ID_FILE": self.oidc_client_id_file,
             "OIDC_CLIENT_SECRET_FILE": self.oidc_client_secret_file,
             "PROJECT_KUBE_TOKEN_FILE": self.project_kube_token_file,
         }
-        return {name: file for name, file in named.items() if file and not file.is_file()}
+        return {name: file for name, file in named.items() if file}
 
     def names(self) -> Names:
         return Names(

@@ -8,7 +8,10 @@ import asyncio
 
 import structlog
 
+from reconciler.clock import SystemClock
+from reconciler.errors import SettingsError
 from reconciler.observe.health import serve_health
+from reconciler.parts import Secret, static_source
 from reconciler.settings import Settings
 
 log = structlog.get_logger()
@@ -18,14 +21,14 @@ SAY_S = 60.0
 
 
 async def wait_for_files(settings: Settings, stop: asyncio.Event) -> bool:
-    """Return True once each named file is there, False if `stop` was set before.
+    """Return True once each named file holds something of use, False if `stop` was set before.
 
     Meanwhile /livez is content, /readyz and a line a minute say what is missing.
 
     Raises:
         SettingsError: The probes' address cannot be bound.
     """
-    if not settings.awaited_files():
+    if not missing(settings):
         return True
     loop = asyncio.get_running_loop()
     async with serve_health(
@@ -45,6 +48,15 @@ async def wait_for_files(settings: Settings, stop: asyncio.Event) -> bool:
 
 
 def missing(settings: Settings) -> str:
-    """Return what is waited for, in one line, or ""."""
-    found = settings.awaited_files().items()
-    return "; ".join(f"{name} names a file that is not there: {file}" for name, file in found)
+    """Return what is waited for, in one line, or "": files that are not there, empty or garbage."""
+    found = settings.credential_files()
+    if absent := [one for one in found.items() if not one[1].is_file()]:
+        return "; ".join(f"{name} names a file that is not there: {file}" for name, file in absent)
+    try:
+        for file in found.values():
+            Secret(None, file).read()
+        if "AMBIENT_API_TOKEN_FILE" in found:
+            static_source(settings, SystemClock())
+    except SettingsError as error:
+        return str(error)
+    return ""

@@ -71,6 +71,8 @@ async def test_credentials_that_come_after_their_pod_are_waited_for(
         assert await stopped.terminate() == 0
     async with running(environment) as controller:
         await controller.wait_for_event("not_ready")
+        for file in (secret, client_id):
+            file.touch()  # as whoever writes in place leaves it for a moment
         secret.write_text(world.issuer.client_secret)
         client_id.write_text(world.issuer.client_id)
         await is_refreshed(controller, runner)
