@@ -2,10 +2,12 @@
 
 import asyncio
 import socket
+import threading
 from contextlib import suppress
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
 GRACE_S = 1.0
@@ -24,7 +26,7 @@ class Connector(aiohttp.TCPConnector):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(socket_factory=_keepalive_socket, **options)
+        super().__init__(socket_factory=_keepalive_socket, resolver=Resolver(), **options)
         self._unwanted: set[asyncio.Task[None]] = set()
 
     async def _create_connection(self, *args: Any) -> ResponseHandler:
@@ -44,6 +46,68 @@ class Connector(aiohttp.TCPConnector):
         await super().close(abort_ssl=abort_ssl)
         if self._unwanted:
             await asyncio.wait(self._unwanted)
+
+
+class Resolver(AbstractResolver):
+    """getaddrinfo, in a thread that nobody waits for.
+
+    The loop's own threads are waited for at its end, for as long as all name servers are silent:
+    45 s with three of them, well beyond a pod's grace period.
+    """
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a host.
+
+        Raises:
+            OSError: There are none.
+            ValueError: That is no name.
+        Cancel: the thread goes on, for nobody.
+        """
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[ResolveResult]] = loop.create_future()
+
+        def look() -> None:
+            answer: list[ResolveResult] | Exception
+            try:
+                answer = _addresses(host, port, family)
+            except Exception as error:  # a thread ends unseen otherwise
+                answer = error
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(_settle, found, answer)
+
+        threading.Thread(target=look, name="resolve", daemon=True).start()
+        return await found
+
+    async def close(self) -> None:
+        """Hold nothing, and so leave nothing."""
+
+
+def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+    infos = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
+    return [
+        ResolveResult(
+            hostname=host,
+            host=str(address[0]),
+            port=int(address[1]),
+            family=found,
+            proto=proto,
+            flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+        )
+        for found, _, proto, _, address in infos
+    ]
+
+
+def _settle(
+    found: asyncio.Future[list[ResolveResult]], answer: list[ResolveResult] | Exception
+) -> None:
+    if found.done():
+        return
+    if isinstance(answer, Exception):
+        found.set_exception(answer)
+    else:
+        found.set_result(answer)
 
 
 async def _drop(connecting: asyncio.Task[ResponseHandler]) -> None:

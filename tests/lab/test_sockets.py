@@ -17,7 +17,7 @@ import pytest
 import uvloop
 
 from reconciler import sockets
-from reconciler.sockets import Connector
+from reconciler.sockets import Connector, Resolver
 from tests.lab.scripted_server import answer, scripted
 
 TURNS = 25
@@ -114,3 +114,42 @@ def test_a_peer_that_never_answers_is_left_in_the_end(
                 pass
     gc.collect()
     assert caplog.records == []
+
+
+@both_loops
+def test_a_name_server_that_never_answers_keeps_no_loop_from_its_end(
+    loops: Loops, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def wait(*_: object, **__: object) -> list[object]:
+        asked.set()
+        answered.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", wait)
+    with asyncio.Runner(loop_factory=loops) as runner:
+        trust = ssl.create_default_context()
+        runner.run(cancelled("https://obviously.fake/", trust, after=TURNS))
+    assert asked.is_set()
+    assert not answered.is_set()
+    answered.set()
+    gc.collect()
+    assert caplog.records == []
+
+
+async def test_a_name_that_is_known_is_resolved_and_another_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown(*_: object, **__: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    resolver = Resolver()
+    found = await resolver.resolve("localhost", 80, socket.AF_UNSPEC)
+    assert {(one["hostname"], one["port"]) for one in found} == {("localhost", 80)}
+    assert {one["host"] for one in found} & {"127.0.0.1", "::1"}
+    with pytest.raises(ValueError, match="label"):
+        await resolver.resolve("a" * 70, 80, socket.AF_UNSPEC)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(socket.gaierror, match="not known"):
+        await resolver.resolve("obviously.fake", 80, socket.AF_UNSPEC)
