@@ -12,10 +12,11 @@ from reconciler.trace import Trace
 
 Outcome = Literal[
     "refreshed", "kept", "blocked", "failed", "forgotten", "not_improved", "fought", "deposed",
-    "cancelled",
+    "crowded", "cancelled",
 ]  # fmt: skip
 """How a run came to rest. `kept`: nothing was due; `not_improved`: no token at hand is better;
-`fought`: another writer is let be for a while; `deposed`: stopped at the gate."""
+`fought`: another writer is let be for a while; `deposed`: stopped at the gate;
+`crowded`: put off, since too many workers wait where it would have asked."""
 
 
 @dataclass(slots=True)

@@ -156,7 +156,13 @@ class Controller:
             component=names.field_manager,
         )
         self._touches = Touches() if options.touch else None
-        self.feed = Feed(self.planner, self.queue, self._touches, clock)
+        self.feed = Feed(
+            self.planner,
+            self.queue,
+            self._touches,
+            clock,
+            forgotten=lambda key: self.startup.settled(key, "kept"),
+        )
         self.worker = Worker(
             planner=self.planner,
             queue=self.queue,
@@ -171,7 +177,9 @@ class Controller:
                 limit_s=options.request_limit_s,
             ),
             source=ports.source,
-            lookup=Lookup(ports.platform, self.directory, self.once, self._found),
+            lookup=Lookup(
+                ports.platform, self.directory, self.once, self._found, self.planner.now_s
+            ),
             touches=self._touches,
             workers=options.workers,
             kube_breaker=ports.kube_breaker,

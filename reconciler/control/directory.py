@@ -3,17 +3,20 @@
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from cachetools import TTLCache
+from cachetools import TLRUCache
 
 from reconciler.clock import Clock
-from reconciler.control.plan import Confirmation
+from reconciler.control.plan import YOUNG_LOOK_S, Confirmation
 from reconciler.control.seal import Seal
 from reconciler.kube.api import Meta
 from reconciler.names import Names, SessionKey
 from reconciler.platform.models import Session
 
 DENIED_S = 60.0
-"""How long a "no" is believed: a pod may be seen before its session is committed."""
+"""How long a "no" is believed."""
+
+YOUNG_DENIED_S = YOUNG_LOOK_S - 1.0
+"""How long it is where the pod is young; over when the session is looked at again."""
 
 DENIED_MAX = 10_000
 """Bound on remembered refusals, so that a flood of labelled pods cannot fill memory."""
@@ -42,8 +45,8 @@ class Directory:
         self._projects: dict[SessionKey, str] = {}
         self._sealed: dict[SessionKey, tuple[str, str]] = {}
         self._running: set[SessionKey] = set()
-        self._denied: TTLCache[SessionKey, str] = TTLCache(
-            DENIED_MAX, DENIED_S, timer=clock.monotonic
+        self._denied: TLRUCache[SessionKey, float] = TLRUCache(
+            DENIED_MAX, ttu=lambda _key, for_s, now_at: now_at + for_s, timer=clock.monotonic
         )
 
     def key_of(self, session: Session) -> SessionKey:
@@ -56,23 +59,33 @@ class Directory:
         self._denied.pop(key, None)
         return key
 
-    def deny(self, key: SessionKey, why: str) -> bool:
-        """Record that the platform does not know it so; True the first time within `DENIED_S`."""
+    def deny(self, key: SessionKey, *, young: bool) -> bool:
+        """Record that the platform does not know it so; True if that was not known.
+
+        Args:
+            young: The pod may be there before its session: a "no" is believed for a moment only.
+        """
         new = key not in self._denied
-        self._denied[key] = why
+        self._denied[key] = YOUNG_DENIED_S if young else DENIED_S
         return new
 
-    def listed(self, sessions: Iterable[Session], *, complete: bool) -> list[SessionKey]:
+    def listed(
+        self, sessions: Iterable[Session], *, complete: bool, whole: Collection[str] = ()
+    ) -> list[SessionKey]:
         """Take in a list of running sessions and return their keys, each once.
 
-        Only a complete list that is not empty takes a session out of the running set: an error or
-        an empty answer must never make us stop.
+        Only a complete list that is not empty takes a session out of the running set, a project's
+        or all of them: an error or an empty answer must never make us stop.
+
+        Args:
+            whole: Projects whose own list is complete and not empty.
         """
         keys = list(dict.fromkeys(self.confirm(session) for session in sessions))
         if complete and keys:
             self._running = set(keys)
         else:
-            self._running.update(keys)
+            gone = {key for key in self._running if self._projects.get(key) in whole}
+            self._running = self._running - gone | set(keys)
         return keys
 
     def running(self) -> frozenset[SessionKey]:

@@ -1,6 +1,6 @@
 """From what changed to queue entries: every source of work passes here and is planned once."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from reconciler.clock import Clock
 from reconciler.control.plan import DUE, Action, Plan, View
@@ -18,6 +18,9 @@ class Feed:
 
     A session that needs nothing now gets its next deadline directly, without a worker's run. On a
     follower, where nobody works, each change replaces the deadline: it is the leader's next one.
+
+    Args:
+        forgotten: Told of each session that leaves the queue because nothing is left of it.
     """
 
     def __init__(
@@ -26,8 +29,10 @@ class Feed:
         queue: WorkQueue[SessionKey],
         touches: Touches | None,
         clock: Clock,
+        forgotten: Callable[[SessionKey], None],
     ) -> None:
         self._planner = planner
+        self._forgotten = forgotten
         self._queue = queue
         self._touches = touches
         self._clock = clock
@@ -55,11 +60,17 @@ class Feed:
         Args:
             leave: Actions that are reported but not queued.
         """
-        view, plan = self._planner.plan(key)
+        try:
+            view, plan = self._planner.plan(key)
+        except Exception:  # a defect of ours that one session provokes: its run says so
+            now_at = self._clock.monotonic()
+            self._queue.add(key, reason=reason, at=now_at, band=Band.ROUTINE, slack_s=0.0)
+            return Action.BLOCKED
         if plan.action in leave:
             return plan.action
         if plan.action is Action.FORGET:
-            self._queue.remove(key)
+            if self._queue.remove(key):
+                self._forgotten(key)
             return plan.action
         if not self._planner.leads:
             self._queue.remove(key)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from reconciler.control.directory import Directory
-from reconciler.control.plan import View
+from reconciler.control.plan import View, is_young
+from reconciler.errors import PlatformUnavailable
 from reconciler.names import SessionKey
 from reconciler.observe.once import Once
 from reconciler.platform.api import Platform
@@ -21,6 +22,7 @@ class Lookup:
 
     Args:
         found: Told the namespace of each session that the platform knows.
+        now_s: The issuer's time, epoch seconds.
     """
 
     def __init__(
@@ -29,11 +31,16 @@ class Lookup:
         directory: Directory,
         once: Once,
         found: Callable[[Iterable[str]], None],
+        now_s: Callable[[], float],
     ) -> None:
         self._client = client
+        self._now_s = now_s
         self._found = found
         self._directory = directory
         self._once = once
+
+    def _is_young(self, view: View) -> bool:
+        return view.pod is not None and is_young(view.pod, self._now_s())
 
     async def __call__(self, key: SessionKey, view: View) -> None:
         """Look one session up.
@@ -41,6 +48,8 @@ class Lookup:
         Raises:
             PlatformError: No answer that says yes or no; what was known stays.
         """
+        if self._client.breaker.is_down:
+            raise PlatformUnavailable("the platform is away")
         labelled = view.pod or view.secret
         project = labelled.project_id if labelled is not None else ""
         session = await self._client.session(key.session_id, project)
@@ -55,7 +64,8 @@ class Lookup:
         else:
             self._directory.confirm(session)
             return
-        if self._directory.deny(key, why) and self._once.first("pod_not_confirmed", *key):
+        known = self._directory.deny(key, young=session is None and self._is_young(view))
+        if known and self._once.first("pod_not_confirmed", *key):
             log.warning(
                 "pod_not_confirmed", namespace=key.namespace, session_id=key.session_id, why=why
             )

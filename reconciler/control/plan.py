@@ -19,6 +19,13 @@ from reconciler.queue.bands import Band
 LOOK_AGAIN_S = 300.0
 """A session is planned anew at least this often, whatever an annotation claims."""
 
+YOUNG_S = 60.0
+"""A pod younger than this may have been seen before its session was committed."""
+
+YOUNG_LOOK_S = 6.0
+"""Between look-ups of a session that the platform does not know while its pod is young: what the
+platform gave it may have half a minute to live."""
+
 LAG_S = 600.0
 """For so long after we saw another static token, another replica may have written the former one:
 each has a file of its own, and kubelets of huge clusters take up to 390 s to change it."""
@@ -138,7 +145,7 @@ def plan(view: View, policy: Policy, now_s: float) -> Plan:
         return _plan_wait(view, view.secret, facts, policy, now_s)
     reason, band = found
     if view.confirmation is not Confirmation.YES:
-        return _unconfirmed(view.confirmation, now_s)
+        return _unconfirmed(view, now_s)
     return _plan_write(view, facts, policy, now_s, reason, band, pending)
 
 
@@ -179,7 +186,7 @@ def _plan_missing(view: View, now_s: float) -> Plan:
     if view.pod is None or view.pod.deleting:
         return _plan(Action.BLOCKED, "pod_leaving", now_s)
     if view.confirmation is not Confirmation.YES:
-        return _unconfirmed(view.confirmation, now_s)
+        return _unconfirmed(view, now_s)
     return Plan(
         Action.CREATE,
         "secret_missing",
@@ -191,9 +198,15 @@ def _plan_missing(view: View, now_s: float) -> Plan:
     )
 
 
-def _unconfirmed(confirmation: Confirmation, now_s: float) -> Plan:
-    if confirmation is Confirmation.NO:
-        return _plan(Action.BLOCKED, "not_confirmed", now_s)
+def is_young(pod: Meta, now_s: float) -> bool:
+    return now_s - pod.created_s < YOUNG_S
+
+
+def _unconfirmed(view: View, now_s: float) -> Plan:
+    if view.confirmation is Confirmation.NO:
+        blocked = _plan(Action.BLOCKED, "not_confirmed", now_s)
+        young = view.pod is not None and is_young(view.pod, now_s)
+        return replace(blocked, due_s=now_s + YOUNG_LOOK_S) if young else blocked
     return Plan(Action.CONFIRM, "not_confirmed", Band.CHANGED, now_s, 0.0)
 
 
@@ -256,7 +269,7 @@ def _plan_wait(view: View, secret: Meta, facts: Facts, policy: Policy, now_s: fl
         touch = _must_look(view, facts, policy, now_s)
         return Plan(Action.WAIT, "renewal", Band.ROUTINE, until_s, slack_s, touch=touch)
     if view.confirmation is not Confirmation.YES:
-        return _unconfirmed(view.confirmation, now_s)
+        return _unconfirmed(view, now_s)
     return _plan_write(view, facts, policy, now_s, "renewal", Band.ROUTINE)
 
 

@@ -256,7 +256,7 @@ class Resync:
         return found
 
     def _keys(self, found: Sweep) -> list[SessionKey]:
-        keys = self._directory.listed(found.sessions, complete=found.complete)
+        keys = self._directory.listed(found.sessions, complete=found.complete, whole=found.whole)
         if not self._namespaces:
             self._found({key.namespace for key in keys})
             return keys

@@ -1,6 +1,7 @@
 """One session at a time: plan, carry out, plan again; failures get their class and their time."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -14,6 +15,7 @@ from reconciler.control import mint, retry
 from reconciler.control.attempt import Attempt, Witness
 from reconciler.control.facts import requests
 from reconciler.control.fights import CHANCE, Fights
+from reconciler.control.hanging import Hanging
 from reconciler.control.plan import Action, Plan, View
 from reconciler.control.planner import Planner
 from reconciler.control.retry import Verdict
@@ -35,6 +37,19 @@ log = structlog.get_logger()
 
 ROUNDS = 4
 """Plans in one run: confirm, create, write; a fourth means that the world moves under us."""
+
+PLATFORM = ""
+"""What stands for the platform among namespaces as a place where requests may hang."""
+
+CROWDED_S = 10.0
+"""Between looks whether a place where requests hang has room again: as long as they hang."""
+
+STALE_CONFLICTS = 3
+"""Failures in a row, a conflict the last, after which the Secret is read again: the watch should
+have brought its version seconds ago."""
+
+DEPOSED_S = 1.0
+"""A gate that is shut and ours opens with the next renewal of the Lease, some 2 s apart."""
 
 LIFE_FRACTION = 0.25
 """A retry never waits for more of the remaining life than this."""
@@ -113,6 +128,7 @@ class Worker:
         self._tracer = tracer
         self._witnesses = witnesses
         self._fights = Fights()
+        self._hanging = Hanging(clock, workers=workers)
         self.stats = WorkerStats({}, {})
 
     async def run(self) -> None:
@@ -161,8 +177,13 @@ class Worker:
             return self._later(work, verdict, self._queue.fail(work.key))
         except DeposedError:
             attempt.outcome = "deposed"
-            return self._later(work, Verdict(backoff.TRANSIENT), 1)
+            _, plan = self._planner.plan(work.key)
+            at = self._clock.monotonic() + self._random.uniform(0.5, 1.5) * DEPOSED_S
+            return Next(at, plan.band, plan.slack_s, plan.reason)
         except RemoteError as error:
+            if isinstance(error, errors.Conflict) and work.attempt >= STALE_CONFLICTS:
+                with suppress(RemoteError, WireError):  # the conflict's own retry follows anyway
+                    await self._writer.read_again(work.key)
             return self._failed(attempt, error)
         except WireError as error:
             return self._failed(attempt, errors.ServerError(str(error)))
@@ -172,7 +193,11 @@ class Worker:
             log.exception("reconcile_crashed", **_named(work.key))
             attempt.outcome, attempt.error = "failed", error
             self._settled(work.key, "failed")
-            return self._later(work, Verdict(backoff.MISCONFIGURED), self._queue.fail(work.key))
+            wait_s = backoff.MISCONFIGURED.delay_s(
+                self._queue.fail(work.key), fraction_of_life_s=None, draw=self._random.random()
+            )
+            # Not planned again: that may be what crashed.
+            return Next(started_at + wait_s, Band.ROUTINE, 0.0, "crashed")
         self._queue.forgive(work.key)
         self._planner.run_times.add(self._clock.monotonic() - started_at)
         return following
@@ -190,18 +215,25 @@ class Worker:
             attempt.reason = plan.reason
             if self._kube_breaker.is_down:
                 raise errors.TransportError("the API server is away")
+            place = PLATFORM if plan.action is Action.CONFIRM else key.namespace
+            if self._hanging.is_full(place):
+                attempt.outcome = "crowded"
+                at = self._clock.monotonic() + self._random.uniform(0.5, 1.5) * CROWDED_S
+                return Next(at, plan.band, plan.slack_s, plan.reason)
             match plan.action:
                 case Action.CONFIRM:
-                    with step("lookup", str(key)):
+                    with step("lookup", str(key)), self._hanging.at(place):
                         await self._lookup(key, view)
                 case Action.CREATE:
-                    await self._create(attempt, view, plan)
+                    with self._hanging.at(place):
+                        await self._create(attempt, view, plan)
                 case Action.WRITE:
                     until_at = self._fights.paused_until(key, self._clock.monotonic())
                     if until_at is not None and _is_overwritten(plan):
                         attempt.outcome = "fought"
                         return Next(until_at, plan.band, plan.slack_s, plan.reason)
-                    await self._write(attempt, view, plan)
+                    with self._hanging.at(place):
+                        await self._write(attempt, view, plan)
         raise errors.Conflict(f"{key}: still not settled after {ROUNDS} rounds")
 
     def _rest(self, attempt: Attempt, view: View, plan: Plan) -> Next | None:

@@ -249,6 +249,7 @@ class ListWatch:
         if not idle:
             return self._failed("watch_restarted", str(error), now_at, error)
         self._counts.idle_watches += 1
+        self._count_fruitless()  # whatever keeps it silent may let a list through
         facts = self._failed("watch_idle", str(error), now_at, error)
         return (*facts, *self._release_overdue(now_at))
 

@@ -260,12 +260,20 @@ class Reflector:
         return self._heard_at
 
     def _failed(self, error: KubeError | WireError, *, started: bool) -> None:
-        """Tell breaker and protocol; an error inside a stream comes from a server that is there."""
-        if isinstance(error, TransportError) or (isinstance(error, ServerError) and not started):
+        """Tell breaker and protocol; an error inside a stream comes from a server that is there.
+
+        So does a 500 of one namespace of many: one object that the server cannot read is enough.
+        Any answer is one to /livez, since a restart mends no server.
+        """
+        if isinstance(error, TransportError):
             self._breaker.failed(error)
         elif isinstance(error, KubeError):
-            self._breaker.succeeded()
             self._heard_at = self._clock.monotonic()
+            is_local = self._scope.namespace is not None and error.status == 500
+            if isinstance(error, ServerError) and not started and not is_local:
+                self._breaker.failed(error)
+            else:
+                self._breaker.succeeded()
         if isinstance(error, Forbidden):
             self._settled.set()
         self._carry_out(self._protocol.failed(error, self._clock.monotonic()))

@@ -31,6 +31,7 @@ class Sweep:
         complete: Every row that the platform has was read. It says nothing of rows that it does
             not show us: a session that is missing here is unknown, never gone.
         oddities: Short facts that somebody should know, a bounded number for each project.
+        whole: Projects whose own list was read to its end, and names somebody.
     """
 
     sessions: list[Session]
@@ -38,6 +39,7 @@ class Sweep:
     projects: list[str]
     complete: bool
     oddities: list[str]
+    whole: frozenset[str]
 
 
 async def sweep(client: Platform, *, parallel: int) -> Sweep:
@@ -131,7 +133,10 @@ class _Run:
         }
         complete = None in whole if None in targets else whole.issuperset(targets)
         sessions = list(merged.sessions.values())
-        return Sweep(sessions, self.failures, self.projects, complete, self.oddities)
+        named = frozenset(
+            target for target in whole if target is not None and self.listings[target].items
+        )
+        return Sweep(sessions, self.failures, self.projects, complete, self.oddities, named)
 
 
 class _Merge:

@@ -28,14 +28,16 @@ def delay_s(
             came at the floor would keep down whatever failed them.
         draw: Chance, in [0, 1).
         retry_after_s: The peer's own wish. The draw comes on top, or all whom it turned away would
-            return at one instant. The bound on life is stronger.
+            return at one instant. At most `cap_s` of it is heeded: a mistaken hour would outlast
+            every token. The bound on life is stronger.
 
     Raises:
         ValueError: `attempt` or `draw` is out of range.
     """
     if attempt < 1 or not 0 <= draw < 1:
         raise ValueError(f"attempt is 1 or more, draw in [0, 1): {attempt}, {draw}")
-    delay = draw * _window_s(attempt, base_s, cap_s) + max(retry_after_s or 0.0, 0.0)
+    asked_s = min(max(retry_after_s or 0.0, 0.0), cap_s)
+    delay = draw * _window_s(attempt, base_s, cap_s) + asked_s
     if fraction_of_life_s is not None and fraction_of_life_s > 0:
         delay = min(delay, fraction_of_life_s)
     return max(delay, FLOOR_S)

@@ -7,10 +7,14 @@ from dataclasses import replace
 import pytest
 
 from reconciler.control.controller import Controller
-from reconciler.errors import Conflict, Forbidden, ServerError, TransportError
+from reconciler.control.plan import View
+from reconciler.errors import Conflict, Forbidden, PlatformError, ServerError, TransportError
 from reconciler.lab.apiserver.injection import Fault
 from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.lab.apiserver.ledger import Commit
+from reconciler.names import SessionKey
+from reconciler.platform.models import Session
+from reconciler.platform.pages import Listing
 from tests.unit.control.virtual import NAMES, PROJECT, US, SwitchGate, World, running, simulate
 
 
@@ -262,6 +266,75 @@ def test_instants_that_nobody_could_write_are_unreadable_not_a_crash(
             await asyncio.sleep(5)
             assert len(world.secret_writes()) == before + 1
         assert world.controller.worker.stats.crashes_total == 0
+
+    simulate(scenario)
+
+
+def test_a_project_that_cannot_be_listed_keeps_no_stopped_session_alive() -> None:
+    async def scenario(world: World) -> None:
+        listed = world.platform.list_running
+
+        async def list_running(project: str | None) -> Listing[Session]:
+            if project == "team-b":
+                raise PlatformError("answered 500", status=500)
+            return await listed(project)
+
+        world.platform.list_running = list_running  # type: ignore[method-assign]
+        world.add_project("team-b")
+        world.add("2Ab", project="team-b")
+        for number in range(10):
+            world.add(f"2Aa{number}")
+        async with running(world):
+            await settled(world)
+            for number in range(9):
+                world.delete_pod(f"2Aa{number}")
+                del world.platform.sessions[f"2Aa{number}"]
+            await asyncio.sleep(900)
+            before = len(world.secret_writes())
+            await asyncio.sleep(3600)
+            assert len(world.secret_writes()) - before == pytest.approx(2 * 10, abs=2)
+            assert min(world.remaining_s("2Aa9"), world.left_s(world.token("2Ab", "team-b"))) > 270
+
+    simulate(scenario)
+
+
+def test_a_session_that_leaves_before_its_turn_does_not_hold_the_startup_resync_open() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(50):
+            world.add(f"2Ab{number:02}")
+        async with running(world):
+            while not world.secret_writes():
+                await asyncio.sleep(0.001)
+            waiting = [f"2Ab{n:02}" for n in range(50) if world.token(f"2Ab{n:02}").count(".") < 2]
+            assert len(waiting) > 40
+            for session in waiting:
+                world.delete_pod(session)
+                del world.platform.sessions[session]
+            await settled(world)
+        [line] = world.events("startup_resync_finished")
+        assert line["sessions"] == 50
+
+    simulate(scenario, workers=1)
+
+
+def test_a_defect_that_one_session_provokes_takes_no_other_along() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(5):
+            world.add(f"2Ab{number}")
+        planner = world.controller.planner
+        view = planner.view
+
+        def crash(key: SessionKey) -> View:
+            if key.session_id == "2Ab3":
+                raise ZeroDivisionError("obviously a defect")
+            return view(key)
+
+        planner.view = crash  # type: ignore[method-assign]
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(1800)
+            assert min(world.remaining_s(f"2Ab{n}") for n in (0, 1, 2, 4)) > 270
+        assert 1 <= world.controller.worker.stats.crashes_total < 60
 
     simulate(scenario)
 

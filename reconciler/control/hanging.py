@@ -1,0 +1,57 @@
+"""Where requests hang, and how many workers may wait there."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from reconciler.clock import Clock
+from reconciler.errors import PlatformUnavailable, ServerError, TransportError, WireError
+
+SLOW_S = 1.0
+"""A request that fails later than this has hung: in a webhook, whose usual limit is 10 s."""
+
+SHARE = 0.25
+"""Part of the workers that may wait in places where the latest request hung, all together."""
+
+
+class Hanging:
+    """Keeps workers for the places where requests are answered.
+
+    A session whose write hangs gets ever more urgent, and so does the next one there: without a
+    bound a webhook on one namespace's Secrets would hold every worker, and the others' tokens die.
+
+    Args:
+        workers: Number of those who call `at` at the same time.
+    """
+
+    def __init__(self, clock: Clock, *, workers: int) -> None:
+        self._clock = clock
+        self._most = max(1, int(SHARE * workers))
+        self._places: set[str] = set()
+        self._busy: Counter[str] = Counter()
+
+    def is_full(self, place: str) -> bool:
+        """Tell whether requests hang there and no more workers may wait for them."""
+        if place not in self._places:
+            return False
+        return sum(self._busy[name] for name in self._places) >= self._most
+
+    @contextmanager
+    def at(self, place: str) -> Iterator[None]:
+        """Note a request there; whatever ends it quickly shows that it hangs no more."""
+        began_at = self._clock.monotonic()
+        hung = False
+        self._busy[place] += 1
+        try:
+            yield
+        except (TransportError, ServerError, PlatformUnavailable, WireError):
+            hung = self._clock.monotonic() - began_at > SLOW_S
+            raise
+        finally:
+            self._busy[place] -= 1
+            if not self._busy[place]:
+                del self._busy[place]
+            if hung:
+                self._places.add(place)
+            else:
+                self._places.discard(place)
