@@ -129,7 +129,7 @@ class Telemetry:
             await asyncio.sleep(max(1.0, self._otlp.interval_s))
             if self._surveyor is not None:
                 await self._surveyor.renew(max_age_s=SCRAPE_AGE_S)
-            self._readings.offer(self.meters.families())
+            self._readings.offer(await asyncio.to_thread(self.meters.families))
 
     def _read(self) -> Iterator[Sample]:
         yield Sample(metrics.BUILD, 1, (__version__,))

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from reconciler.cli.annotate import Asked, change_all, check_dry_run
-from reconciler.cli.cluster import SKEW_S, Access, Cluster, open_cluster
+from reconciler.cli.cluster import Access, Cluster, open_cluster
 from reconciler.cli.exits import EXIT_TIMEOUT, worst
 from reconciler.cli.speech import run, say, warn, warn_of_skew
 from reconciler.cli.targets import Choice
@@ -11,21 +11,32 @@ from reconciler.cli.waiting import parse_duration, wait_renewed
 from reconciler.clock import parse_utc
 from reconciler.control.facts import is_paused
 from reconciler.kube.api import Meta
-from reconciler.names import Names
+from reconciler.names import Names, SessionKey
 from reconciler.onlooker.listing import pod_name
 from reconciler.onlooker.words import duration
 
 
 def run_renew(access: Access, choice: Choice, *, dry_run: str, wait: bool, timeout: str) -> int:
-    """Annotate each pod; with `wait` return once each token is new, or 7 after `timeout`."""
+    """Annotate each pod; with `wait` return once each token is new.
+
+    Returns: 7 after `timeout`, for a paused pod, and where no newer token was to be had.
+    """
     limit_s = parse_duration(timeout)
     return run(_renew(access, choice, check_dry_run(dry_run), limit_s if wait else None))
 
 
 async def _renew(access: Access, choice: Choice, dry_run: bool, wait_s: float | None) -> int:
     async with open_cluster(access) as cluster:
+        before: dict[SessionKey, str] = {}
+
+        async def request(cluster: Cluster, pod: Meta) -> Asked:
+            if wait_s is not None:
+                secret = await cluster.secret(pod.namespace, pod.session_id)
+                before[pod.key] = _token_of(cluster.names, secret)
+            return await _request(cluster, pod)
+
         asked, code = await change_all(
-            cluster, choice, _request, verb="renewal requested", dry_run=dry_run
+            cluster, choice, request, verb="renewal requested", dry_run=dry_run
         )
         pods = [each.pod for each in asked]
         for pod in pods:
@@ -34,19 +45,23 @@ async def _renew(access: Access, choice: Choice, dry_run: bool, wait_s: float | 
         waiting = [pod for pod in pods if not is_paused(cluster.names, pod)]
         if wait_s is None:
             return code
-        late = await wait_renewed(
-            cluster,
-            waiting,
-            limit_s=wait_s,
-            done=lambda pod, secret: _confirm(cluster.names, cluster.now_s(), pod, secret),
-        )
+        unchanged: list[Meta] = []
+
+        def confirm(pod: Meta, secret: Meta) -> None:
+            endless = cluster.names.expires_at not in secret.annotations  # one like another
+            is_new = endless or _token_of(cluster.names, secret) != before[pod.key]
+            _say(cluster.names, cluster.now_s(), pod, secret, is_new=is_new)
+            if not is_new:
+                unchanged.append(pod)
+
+        late = await wait_renewed(cluster, waiting, limit_s=wait_s, done=confirm)
         for pod in late:
             warn(
                 f"timed out after {duration(wait_s)} waiting for {pod_name(pod)}; see why: "
                 f"reconciler explain {pod.namespace}/{pod.name}"
             )
         warn_of_skew(cluster)
-    is_short = late or len(waiting) < len(pods)
+    is_short = late or unchanged or len(waiting) < len(pods)
     return worst([code, EXIT_TIMEOUT if is_short else 0])
 
 
@@ -59,11 +74,15 @@ async def _request(cluster: Cluster, pod: Meta) -> Asked:
     )
 
 
-def _confirm(names: Names, now_s: float, pod: Meta, secret: Meta) -> None:
-    """Say what came of it: an issuer that is away leaves a request honoured and the token old."""
-    asked_s = parse_utc(pod.annotations.get(names.requested_at, "")) or 0.0
-    written_s = parse_utc(secret.annotations.get(names.refreshed_at, "")) or 0.0
+def _token_of(names: Names, secret: Meta | None) -> str:
+    """Return what tells one token from another: when it was issued, and when it ends."""
+    held = secret.annotations if secret is not None else {}
+    return f"{held.get(names.issued_at, '')} {held.get(names.expires_at, '')}"
+
+
+def _say(names: Names, now_s: float, pod: Meta, secret: Meta, *, is_new: bool) -> None:
+    """Say what came of it: while the issuer is away a request is honoured by the old token."""
     expires_s = parse_utc(secret.annotations.get(names.expires_at, ""))
     life = "" if expires_s is None else f", its token expires in {duration(expires_s - now_s)}"
-    done = "renewed" if written_s >= asked_s - SKEW_S else "has the best token there is"
+    done = "renewed" if is_new else "has the best token there is, no newer one"
     say(f"{pod_name(pod)} {done}{life}")

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from reconciler.cli.cluster import Cluster
 from reconciler.cli.exits import EXIT_NOT_FOUND, EXIT_SETTINGS, CommandError
+from reconciler.cli.speech import warn
+from reconciler.control.planner import leading_pod
 from reconciler.kube.api import Meta
 
 _TYPES = ("pod", "pods", "po")
@@ -107,8 +109,17 @@ async def choose(cluster: Cluster, choice: Choice) -> tuple[list[Meta], list[Com
             failed.append(error)
             continue
         if lives:
-            found.append(pod)
+            found.append(await _leading(cluster, pod))
         else:
             ended = f"pod {pod.namespace}/{pod.name} has ended"
             failed.append(CommandError(ended, EXIT_NOT_FOUND))
     return found, failed
+
+
+async def _leading(cluster: Cluster, pod: Meta) -> Meta:
+    """Return the pod of this one's session whose annotations the controller reads, and say so."""
+    session = f"{cluster.names.session_id}={pod.session_id}"
+    counts = leading_pod(await cluster.session_pods(pod.namespace, session)) or pod
+    if counts.uid != pod.uid:
+        warn(f"pod/{pod.name} shares its session with pod/{counts.name}, which counts")
+    return counts

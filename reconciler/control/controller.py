@@ -154,6 +154,7 @@ class Controller:
             clock=clock,
             once=self.once,
             component=names.field_manager,
+            limit_s=options.request_limit_s,
         )
         self._touches = Touches() if options.touch else None
         self.feed = Feed(

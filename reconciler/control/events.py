@@ -60,6 +60,7 @@ class Events:
 
     Args:
         component: `source.component` and `reportingComponent`.
+        limit_s: Longest wait for an answer, `LIMIT_S` at most: a short Lease leaves no more.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Events:
         clock: Clock,
         once: Once,
         component: str,
+        limit_s: float,
     ) -> None:
         self._kube = kube
         self._gate = gate
@@ -78,6 +80,7 @@ class Events:
         self._clock = clock
         self._once = once
         self._component = component
+        self._limit_s = min(LIMIT_S, limit_s)
         self._happenings = Happenings()
         self._correlator = Correlator()
         self._waiting: deque[Series] = deque()
@@ -128,7 +131,7 @@ class Events:
         """Send one; whatever fails, it is counted and not tried again."""
         namespace = series.pod.namespace
         try:
-            if not self._gate.may_write(LIMIT_S):
+            if not self._gate.may_write(self._limit_s):
                 raise DeposedError("events are told by the leader alone")
             if not series.name or not await self._updated(series):
                 await self._create(series)
@@ -148,7 +151,7 @@ class Events:
                 series.pod.namespace,
                 series.name,
                 body,
-                limit_s=LIMIT_S,
+                limit_s=self._limit_s,
                 permit=self._gate.check,
             )
         except NotFound:
@@ -163,7 +166,7 @@ class Events:
         name = f"{stem}.{round(self._clock.wall() * 1e9):x}"
         body = _body(series, name, component=self._component, instance=self._gate.term)
         await self._kube.create(
-            EVENTS, series.pod.namespace, body, limit_s=LIMIT_S, permit=self._gate.check
+            EVENTS, series.pod.namespace, body, limit_s=self._limit_s, permit=self._gate.check
         )
         series.name = name
         self.stats.created += 1

@@ -71,7 +71,8 @@ def _endpoints(survey: Survey) -> Iterator[Sample]:
         yield Sample(metrics.SKEW, survey.issuer.skew_s)
         yield Sample(metrics.SKEW_ERROR, survey.issuer.error_s)
     yield Sample(metrics.LEADER, int(survey.lease.leading))
-    yield Sample(metrics.TRANSITIONS, survey.lease.transitions)
+    if survey.lease.holder:  # before the Lease is seen, a 0 would look like a counter's reset
+        yield Sample(metrics.TRANSITIONS, survey.lease.transitions)
     yield Sample(metrics.REFUSED, survey.lease.refused_total)
 
 

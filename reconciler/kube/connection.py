@@ -55,7 +55,10 @@ def connection_of(loaded: Any) -> Connection:
         SettingsError: A certificate or key cannot be read.
     """
     url = str(loaded.host).rstrip("/")
-    proxy = loaded.proxy or environment_proxy(url)
+    try:
+        proxy = loaded.proxy or environment_proxy(url)
+    except ValueError:
+        raise SettingsError("the server of the cluster is no URL") from None
     name = loaded.tls_server_name or None
     digest = hashlib.sha256("\0".join((url, proxy or "", name or "")).encode())
     if not url.startswith("https:"):

@@ -1,5 +1,6 @@
 """The Lease as we read and write it (pure): client-go's record, so that kubectl shows it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,15 @@ class _Spec(msgspec.Struct):
     leaseTransitions: int | None = None
 
 
+class _Write(msgspec.Struct):
+    time: str | None = None
+    fieldsV1: dict[str, Any] | None = None
+
+
 class _Metadata(msgspec.Struct):
     uid: str
     resourceVersion: str
+    managedFields: list[_Write] | None = None
 
 
 class Lease(msgspec.Struct):
@@ -54,7 +61,8 @@ class Record:
     """One version of the Lease, missing fields filled in.
 
     `holder` "" means nobody; `duration_s` is the holder's claim, 0 where none is written;
-    `acquired` is kept as it is found, `renewed` is for people.
+    `acquired` is kept as it is found; `renewed`, by its clock, and `written`, by the API
+    server's, are for people.
     """
 
     uid: str
@@ -64,6 +72,7 @@ class Record:
     acquired: str
     transitions: int
     renewed: str = ""
+    written: str = ""
 
     @property
     def released(self) -> bool:
@@ -81,7 +90,14 @@ def read(lease: Lease) -> Record:
         acquired=spec.acquireTime or "",
         transitions=min(max(0, spec.leaseTransitions or 0), MOST_TRANSITIONS),
         renewed=spec.renewTime or "",
+        written=_written(lease.metadata.managedFields or ()),
     )
+
+
+def _written(writes: Iterable[_Write]) -> str:
+    """Return when somebody wrote `renewTime` last, by the API server's clock; "" if unknown."""
+    of_holder = (one for one in writes if "f:renewTime" in (one.fieldsV1 or {}).get("f:spec", {}))
+    return max((one.time or "" for one in of_holder), default="")
 
 
 def claim(

@@ -24,7 +24,8 @@ class Leader:
 
 
 def leader_of(record: Record) -> Leader:
-    return Leader(record.holder, parse_utc(record.renewed), record.duration_s)
+    # By the API server's clock where it tells: the holder's own, in `renewTime`, may be off.
+    return Leader(record.holder, parse_utc(record.written or record.renewed), record.duration_s)
 
 
 def tell(leader: Leader, lease_name: str, now_s: float) -> str:

@@ -66,7 +66,7 @@ def distribute(rows: Iterable[Row], *, ttl_s: float) -> Distribution:
     step_s = _step(longest_s)
     counts = [0] * (1 + math.ceil(longest_s / step_s))
     for life_s in lives:
-        counts[max(0, math.ceil(life_s / step_s))] += 1
+        counts[0 if life_s <= 0 else max(1, math.ceil(life_s / step_s))] += 1
     tallest = max(1, *counts)
     columns = [
         Column(

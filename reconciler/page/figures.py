@@ -56,10 +56,11 @@ def verdict(survey: Survey, not_ready: str) -> tuple[Tone, str]:
         return "bad", f"{_have(states['missing'])} no token to read."
     if states["expiring"]:
         return "warn", f"{_hold(states['expiring'])} a token that may end before it is replaced."
+    alive = "No token is known to be dead" if states["unknown"] else "Every token is alive"
     if away := [ENDPOINTS[each.name] for each in survey.breakers if each.down]:
-        return "warn", f"Every token is alive, but {listed(away)} {_is(len(away))} away."
+        return "warn", f"{alive}, but {listed(away)} {_is(len(away))} away."
     if failing := survey.queue.schedule.failing:
-        return "warn", f"Every token is alive; {_session(failing)} failed at the last try."
+        return "warn", f"{alive}; {_session(failing)} failed at the last try."
     if states["unknown"]:
         return "warn", f"{_hold(states['unknown'])} a token whose end is not known."
     if not fleet.sessions:

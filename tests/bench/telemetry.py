@@ -113,6 +113,7 @@ def _events(clock: SystemClock) -> Any:
     from reconciler.observe.once import Once
 
     return Events(
+        limit_s=10.0,
         kube=None,  # type: ignore[arg-type]  # a healthy refresh tells nothing
         gate=OpenGate("bench"),
         breaker=Breaker("kube", clock, Random(1)),

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.clock import format_utc
 from reconciler.control.facts import requests
+from reconciler.lab import bodies
+from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.rights import Rule, User
 from reconciler.lab.bodies import Session
 from reconciler.names import Names
 from tests.lab.operator_lab import WRITER, Lab, open_lab
-from tests.unit.control.build import pod, secret
+from tests.unit.control.build import NOW_S, pod, secret
 
 NAMES = Names()
 
@@ -110,11 +113,41 @@ async def test_wait_runs_out_of_time_where_nobody_acts(lab: Lab) -> None:
     assert "is paused: it is renewed when it is resumed" in paused.stderr
 
 
-def honour(lab: Lab, session: Session) -> None:
+async def test_wait_does_not_call_the_old_token_a_renewed_one(lab: Lab) -> None:
+    """With the issuer away the controller honours a request by writing what it has once more."""
+    one = lab.add("2AbOne", secret=False)
+    made = bodies.secret_body(NAMES, one, "obviously-fake-first")
+    lab.server.core.create(kinds.SECRETS, one.namespace, made)
+    held = {NAMES.issued_at: format_utc(NOW_S), NAMES.expires_at: format_utc(NOW_S + 9e8)}
+    lab.write(one, annotations=held)
+    waiting = asyncio.create_task(lab.run("renew", one.pod, "--wait", user="writer"))
+    await _until_asked(lab, one)
+    honour(lab, one, **held)
+    ended = await waiting
+    assert ended.code == 7
+    assert ended.lines[1].startswith(f"pod/{one.pod} has the best token there is, no newer one, ")
+
+
+@pytest.mark.parametrize("verb", ["renew", "pause"])
+async def test_the_pod_that_counts_is_annotated_whichever_is_named(lab: Lab, verb: str) -> None:
+    one = lab.add("2AbOne")
+    older = lab.pod(one)
+    labels = older["metadata"]["labels"]
+    newer = {"metadata": {"name": "zz-newer", "labels": labels}, "spec": older["spec"]}
+    lab.server.core.create(kinds.PODS, one.namespace, newer)
+    ended = await lab.run(verb, one.pod, user="writer")
+    assert ended.code == 0
+    assert f"pod/{one.pod} shares its session with pod/zz-newer, which counts" in ended.stderr
+    assert lab.pod(one)["metadata"].get("annotations", {}) == {}
+    found = lab.server.core.get(kinds.PODS, one.namespace, "zz-newer")["metadata"]["annotations"]
+    assert set(found) <= {NAMES.requested_at, NAMES.paused}
+
+
+def honour(lab: Lab, session: Session, **more: str) -> None:
     """Do what the controller does with a request: a new token, and the request's digest."""
     value = lab.annotation(session, NAMES.requested_at) or ""
     marks = requests(NAMES, secret(), pod(annotations={NAMES.requested_at: value}))
-    lab.write(session, annotations={NAMES.honoured: ",".join(marks)})
+    lab.write(session, annotations={NAMES.honoured: ",".join(marks)} | more)
 
 
 async def _until_asked(lab: Lab, session: Session) -> None:

@@ -1,7 +1,10 @@
 """The account in sentences: each state says what is, why, and what to do."""
 
+import json
+
 import pytest
 
+from reconciler.clock import format_utc
 from reconciler.leader.record import lease_resource, read
 from reconciler.onlooker.advice import steps
 from reconciler.onlooker.events import Occurrence
@@ -171,3 +174,25 @@ def test_the_json_holds_all_that_the_sentences_say() -> None:
     assert found["leader"]["holder"] == "replica-0"
     assert found["next"][0]["text"].startswith("See what the controller's log")
     assert len(found["sentences"]) == 7
+
+
+def test_when_a_leader_renewed_is_told_by_the_api_servers_clock() -> None:
+    def written(field: str, at_s: float) -> dict[str, object]:
+        return {"time": format_utc(at_s), "fieldsV1": {"f:spec": {f"f:{field}": {}}}}
+
+    lease = {
+        "metadata": {
+            "name": "token-reconciler",
+            "uid": "uid",
+            "resourceVersion": "7",
+            "managedFields": [written("renewTime", NOW_S - 3), written("strategy", NOW_S - 1)],
+        },
+        "spec": {
+            "holderIdentity": "replica-0",
+            "leaseDurationSeconds": 15,
+            "renewTime": format_utc(NOW_S - 3600),  # its own clock is an hour behind
+        },
+    }
+    leader = leader_of(read(lease_resource().decode(json.dumps(lease).encode())))
+    assert leader == Leader("replica-0", NOW_S - 3, 15)
+    assert not leader.is_stale(NOW_S)
