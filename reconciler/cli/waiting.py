@@ -22,6 +22,9 @@ WATCH_S = 300
 Done = Callable[[Meta, Meta], None]
 """Told a pod, as its patch returned it, and its Secret, once the request was honoured."""
 
+Waiting = dict[tuple[str, str], Meta]
+"""By name of the Secret and session: two sessions may share a name, and one then waits in vain."""
+
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 _UNITS_S = (3600, 60, 1)
 
@@ -47,11 +50,11 @@ async def wait_renewed(
     Raises:
         CommandError: Secrets may not be listed.
     """
-    waiting: defaultdict[str, dict[str, Meta]] = defaultdict(dict)
+    waiting: defaultdict[str, Waiting] = defaultdict(dict)
     for pod in pods:
         own = waiting[pod.namespace]
-        name = cluster.names.secret_name(pod.session_id)
-        own[name] = leading_pod([pod, *([own[name]] if name in own else [])]) or pod
+        place = cluster.names.secret_name(pod.session_id), pod.session_id
+        own[place] = leading_pod([pod, *([own[place]] if place in own else [])]) or pod
     failures: list[CommandError] = []
 
     async def follow(namespace: str) -> None:
@@ -71,15 +74,16 @@ async def wait_renewed(
     return []
 
 
-async def _follow(cluster: Cluster, namespace: str, left: dict[str, Meta], done: Done) -> None:
+async def _follow(cluster: Cluster, namespace: str, left: Waiting, done: Done) -> None:
     """List, then watch from there, until nothing is left to wait for in a namespace."""
 
     def seen(secret: Meta) -> None:
-        pod = left.get(secret.name)
+        place = secret.name, secret.session_id
+        pod = left.get(place)
         if pod is not None and _is_honoured(cluster, secret, pod):
-            done(left.pop(secret.name), secret)
+            done(left.pop(place), secret)
 
-    single = f"metadata.name={next(iter(left))}" if len(left) == 1 else ""
+    single = f"metadata.name={next(iter(left))[0]}" if len(left) == 1 else ""
     scope = Scope(namespace, cluster.names.selector(), single)
     while True:
         secrets, version = await _list(cluster, scope)
@@ -111,7 +115,7 @@ async def _watch(
     cluster: Cluster,
     scope: Scope,
     version: str,
-    left: dict[str, Meta],
+    left: Waiting,
     seen: Callable[[Meta], None],
 ) -> None:
     kind = cluster.secret_kind
@@ -126,7 +130,5 @@ async def _watch(
 
 def _is_honoured(cluster: Cluster, secret: Meta, pod: Meta) -> bool:
     """Tell whether the Secret carries the mark of this pod's request."""
-    if secret.session_id != pod.session_id:
-        return False
     pending = pending_requests(cluster.names, secret, pod)
     return not any(digest.startswith("p:") for digest in pending)

@@ -38,20 +38,21 @@ class Hanging:
 
     @contextmanager
     def at(self, place: str) -> Iterator[None]:
-        """Note a request there; whatever ends it quickly shows that it hangs no more."""
+        """Note a request there; an answer, of whatever kind, shows that it hangs no more."""
         began_at = self._clock.monotonic()
-        hung = False
         self._busy[place] += 1
         try:
             yield
         except (TransportError, ServerError, PlatformUnavailable, WireError):
-            hung = self._clock.monotonic() - began_at > SLOW_S
+            if self._clock.monotonic() - began_at > SLOW_S:
+                self._places.add(place)
             raise
+        except Exception:
+            self._places.discard(place)
+            raise
+        else:
+            self._places.discard(place)
         finally:
             self._busy[place] -= 1
             if not self._busy[place]:
                 del self._busy[place]
-            if hung:
-                self._places.add(place)
-            else:
-                self._places.discard(place)

@@ -143,6 +143,25 @@ async def test_the_pod_that_counts_is_annotated_whichever_is_named(lab: Lab, ver
     assert set(found) <= {NAMES.requested_at, NAMES.paused}
 
 
+async def test_of_two_sessions_that_share_a_secrets_name_the_one_without_it_times_out(
+    lab: Lab,
+) -> None:
+    one = lab.add("2AbOne")
+    first = lab.pod(one)
+    labels = first["metadata"]["labels"] | {NAMES.session_id: "2ABONE"}
+    other = {"metadata": {"name": "other", "labels": labels}, "spec": first["spec"]}
+    lab.server.core.create(kinds.PODS, one.namespace, other)
+    waiting = asyncio.create_task(
+        lab.run("renew", "--all", "--wait", "--timeout=3s", user="writer")
+    )
+    await _until_asked(lab, one)
+    honour(lab, one)
+    ended = await waiting
+    assert ended.code == 7
+    assert f"pod/{one.pod} renewed" in ended.stdout
+    assert "timed out after 3s waiting for pod/other" in ended.stderr
+
+
 def honour(lab: Lab, session: Session, **more: str) -> None:
     """Do what the controller does with a request: a new token, and the request's digest."""
     value = lab.annotation(session, NAMES.requested_at) or ""
