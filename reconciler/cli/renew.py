@@ -10,6 +10,7 @@ from reconciler.cli.targets import Choice
 from reconciler.cli.waiting import parse_duration, wait_renewed
 from reconciler.clock import parse_utc
 from reconciler.control.facts import is_paused
+from reconciler.control.mint import NEARLY_NEW
 from reconciler.kube.api import Meta
 from reconciler.names import Names, SessionKey
 from reconciler.onlooker.listing import pod_name
@@ -48,8 +49,8 @@ async def _renew(access: Access, choice: Choice, dry_run: bool, wait_s: float | 
         unchanged: list[Meta] = []
 
         def confirm(pod: Meta, secret: Meta) -> None:
-            endless = cluster.names.expires_at not in secret.annotations  # one like another
-            is_new = endless or _token_of(cluster.names, secret) != before[pod.key]
+            is_new = _token_of(cluster.names, secret) != before[pod.key]
+            is_new = is_new or _was_nearly_new(cluster.names, pod, secret)
             _say(cluster.names, cluster.now_s(), pod, secret, is_new=is_new)
             if not is_new:
                 unchanged.append(pod)
@@ -78,6 +79,19 @@ def _token_of(names: Names, secret: Meta | None) -> str:
     """Return what tells one token from another: when it was issued, and when it ends."""
     held = secret.annotations if secret is not None else {}
     return f"{held.get(names.issued_at, '')} {held.get(names.expires_at, '')}"
+
+
+def _was_nearly_new(names: Names, pod: Meta, secret: Meta) -> bool:
+    """Tell whether the token that is there satisfied the request as it was: new enough, or endless.
+
+    Seconds are what annotations hold, so one is forgiven.
+    """
+    asked_s = parse_utc(pod.annotations.get(names.requested_at, "")) or 0.0
+    issued_s = parse_utc(secret.annotations.get(names.issued_at, ""))
+    expires_s = parse_utc(secret.annotations.get(names.expires_at, ""))
+    if issued_s is None or expires_s is None:
+        return expires_s is None
+    return expires_s - asked_s + 1.0 >= NEARLY_NEW * (expires_s - issued_s)
 
 
 def _say(names: Names, now_s: float, pod: Meta, secret: Meta, *, is_new: bool) -> None:
