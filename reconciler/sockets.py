@@ -38,7 +38,7 @@ class Connector(aiohttp.TCPConnector):
             self._unwanted.add(task)
             task.add_done_callback(self._unwanted.discard)
             raise
-        made.close = made.abort  # type: ignore[method-assign]
+        made.close = made.abort  # type: ignore[method-assign]  # to take leave is what would linger
         return made
 
     async def close(self, *, abort_ssl: bool = False) -> None:

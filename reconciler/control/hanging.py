@@ -11,7 +11,12 @@ SLOW_S = 1.0
 """A request that fails later than this has hung: in a webhook, whose usual limit is 10 s."""
 
 SHARE = 0.25
-"""Part of the workers that may wait in places where the latest request hung, all together."""
+"""Part of the workers that may wait where requests hang; the others go on to write tokens."""
+
+
+def most_waiting(workers: int) -> int:
+    """Return how many of so many workers may wait where requests hang."""
+    return max(1, int(SHARE * workers))
 
 
 class Hanging:
@@ -26,7 +31,7 @@ class Hanging:
 
     def __init__(self, clock: Clock, *, workers: int) -> None:
         self._clock = clock
-        self._most = max(1, int(SHARE * workers))
+        self._most = most_waiting(workers)
         self._places: set[str] = set()
         self._busy: Counter[str] = Counter()
 
@@ -47,7 +52,7 @@ class Hanging:
             if self._clock.monotonic() - began_at > SLOW_S:
                 self._places.add(place)
             raise
-        except Exception:
+        except Exception:  # a refusal is an answer, too
             self._places.discard(place)
             raise
         else:

@@ -39,9 +39,6 @@ class Lookup:
         self._directory = directory
         self._once = once
 
-    def _is_young(self, view: View) -> bool:
-        return view.pod is not None and is_young(view.pod, self._now_s())
-
     async def __call__(self, key: SessionKey, view: View) -> None:
         """Look one session up.
 
@@ -64,8 +61,8 @@ class Lookup:
         else:
             self._directory.confirm(session)
             return
-        known = self._directory.deny(key, young=session is None and self._is_young(view))
-        if known and self._once.first("pod_not_confirmed", *key):
+        young = session is None and is_young(view, self._now_s())
+        if self._directory.deny(key, young=young) and self._once.first("pod_not_confirmed", *key):
             log.warning(
                 "pod_not_confirmed", namespace=key.namespace, session_id=key.session_id, why=why
             )

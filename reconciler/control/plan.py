@@ -198,15 +198,15 @@ def _plan_missing(view: View, now_s: float) -> Plan:
     )
 
 
-def is_young(pod: Meta, now_s: float) -> bool:
-    return now_s - pod.created_s < YOUNG_S
+def is_young(view: View, now_s: float) -> bool:
+    return view.pod is not None and now_s - view.pod.created_s < YOUNG_S
 
 
 def _unconfirmed(view: View, now_s: float) -> Plan:
     if view.confirmation is Confirmation.NO:
         blocked = _plan(Action.BLOCKED, "not_confirmed", now_s)
-        young = view.pod is not None and is_young(view.pod, now_s)
-        return replace(blocked, due_s=now_s + YOUNG_LOOK_S) if young else blocked
+        is_soon = is_young(view, now_s)
+        return replace(blocked, due_s=now_s + YOUNG_LOOK_S) if is_soon else blocked
     return Plan(Action.CONFIRM, "not_confirmed", Band.CHANGED, now_s, 0.0)
 
 

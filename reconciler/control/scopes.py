@@ -14,7 +14,6 @@ HURRIES = 24
 """Two minutes of them. Source: the tenant operator binds its account some 20-60 s after it made a
 namespace (platform-contract.md, F10); the reflector's own pace after a refusal is 30-60 s."""
 
-
 STRAGGLERS_S = 15.0
 """How long those that have their lists wait for those that do not: a list of ten thousand objects
 takes a few seconds, and what tokens have left at a start is 90 s or more."""

@@ -116,7 +116,7 @@ class Surveyor:
         """Take a survey into `latest` if that is too old; a defect here takes nothing along."""
         try:
             await self.survey(max_age_s=max_age_s)
-        except Exception:
+        except Exception:  # whoever only reads must not end what keeps the tokens alive
             if self._once.first("survey_crashed"):
                 log.exception("survey_crashed")
 

@@ -6,6 +6,7 @@ import structlog
 
 from reconciler import errors
 from reconciler.clock import Clock
+from reconciler.control.hanging import SLOW_S, most_waiting
 from reconciler.control.planner import Planner
 from reconciler.control.touch import Touches
 from reconciler.control.writer import Writer
@@ -14,13 +15,6 @@ from reconciler.observe.once import Once
 from reconciler.trace import step
 
 log = structlog.get_logger()
-
-SLOW_S = 1.0
-"""A touch that takes longer hangs somewhere else than in the API server: in a webhook, whose usual
-limit is 10 s."""
-
-SLOW_SHARE = 0.25
-"""Part of the workers that slow touches may hold; the others go on to write tokens."""
 
 SLOW_RATE = 100.0
 """Touches that are put off come again at this rate, all together, per second."""
@@ -53,7 +47,7 @@ class Toucher:
         self._clock = clock
         self._random = random
         self._once = once
-        self._most_slow = max(1, int(SLOW_SHARE * workers))
+        self._most_slow = most_waiting(workers)
         self._under_way = 0
         self._last_s = 0.0
         self.touched_total = 0

@@ -178,8 +178,7 @@ class Worker:
         except DeposedError:
             attempt.outcome = "deposed"
             _, plan = self._planner.plan(work.key)
-            at = self._clock.monotonic() + self._random.uniform(0.5, 1.5) * DEPOSED_S
-            return Next(at, plan.band, plan.slack_s, plan.reason)
+            return self._in_about(DEPOSED_S, plan)
         except RemoteError as error:
             if isinstance(error, errors.Conflict) and work.attempt >= STALE_CONFLICTS:
                 with suppress(RemoteError, WireError):  # the conflict's own retry follows anyway
@@ -218,23 +217,25 @@ class Worker:
             place = PLATFORM if plan.action is Action.CONFIRM else key.namespace
             if self._hanging.is_full(place):
                 attempt.outcome = "crowded"
-                at = self._clock.monotonic() + self._random.uniform(0.5, 1.5) * CROWDED_S
-                return Next(at, plan.band, plan.slack_s, plan.reason)
-            match plan.action:
-                case Action.CONFIRM:
-                    with step("lookup", str(key)), self._hanging.at(place):
-                        await self._lookup(key, view)
-                case Action.CREATE:
-                    with self._hanging.at(place):
-                        await self._create(attempt, view, plan)
-                case Action.WRITE:
-                    until_at = self._fights.paused_until(key, self._clock.monotonic())
-                    if until_at is not None and _is_overwritten(plan):
-                        attempt.outcome = "fought"
-                        return Next(until_at, plan.band, plan.slack_s, plan.reason)
-                    with self._hanging.at(place):
-                        await self._write(attempt, view, plan)
+                return self._in_about(CROWDED_S, plan)
+            if plan.action is Action.WRITE:
+                until_at = self._fights.paused_until(key, self._clock.monotonic())
+                if until_at is not None and _is_overwritten(plan):
+                    attempt.outcome = "fought"
+                    return Next(until_at, plan.band, plan.slack_s, plan.reason)
+            with self._hanging.at(place):
+                await self._carry_out(attempt, view, plan)
         raise errors.Conflict(f"{key}: still not settled after {ROUNDS} rounds")
+
+    async def _carry_out(self, attempt: Attempt, view: View, plan: Plan) -> None:
+        match plan.action:
+            case Action.CONFIRM:
+                with step("lookup", str(attempt.key)):
+                    await self._lookup(attempt.key, view)
+            case Action.CREATE:
+                await self._create(attempt, view, plan)
+            case Action.WRITE:
+                await self._write(attempt, view, plan)
 
     def _rest(self, attempt: Attempt, view: View, plan: Plan) -> Next | None:
         """Say what blocks, once, and return the next deadline."""
@@ -357,6 +358,10 @@ class Worker:
             log.warning(
                 verdict.says or "refresh_failed", **_named(key), error=str(error), attempt=attempt
             )
+
+    def _in_about(self, wait_s: float, plan: Plan) -> Next:
+        at = self._clock.monotonic() + self._random.uniform(0.5, 1.5) * wait_s
+        return Next(at, plan.band, plan.slack_s, plan.reason)
 
     def _later(
         self,

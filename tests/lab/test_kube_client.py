@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,6 +22,7 @@ from reconciler.kube.connection import Connection
 from reconciler.kube.objects import partial_resource
 from reconciler.names import Names
 from tests.lab.scripted_server import Peer, Scripted, Turn, answer, raw, scripted, silence, stream
+from tests.lab.tls import make_certificate, serving
 
 NAMES = Names()
 SECRETS = partial_resource("secrets", NAMES)
@@ -407,22 +407,7 @@ async def test_no_server_is_a_transport_error(url: str) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1 and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "tls.crt", folder / "tls.key"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-         "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=lab",
-         "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
-
-
-def serving(certificates: tuple[Path, Path]) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificates)
-    return context
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the server's half of a refused handshake

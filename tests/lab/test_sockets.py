@@ -4,7 +4,6 @@ import asyncio
 import gc
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import uvloop
 from reconciler import sockets
 from reconciler.sockets import Connector, Resolver
 from tests.lab.scripted_server import answer, scripted
+from tests.lab.tls import make_certificate, serving
 
 TURNS = 25
 """Of the loop, that a request over TLS takes here, and some more."""
@@ -32,28 +32,18 @@ both_loops = pytest.mark.parametrize("loops", [asyncio.new_event_loop, uvloop.ne
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "tls.crt", folder / "tls.key"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-         "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=lab",
-         "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @contextmanager
-def serving(certificates: tuple[Path, Path]) -> Iterator[str]:
+def server(certificates: tuple[Path, Path]) -> Iterator[str]:
     """Serve on a loop of its own, which takes its time to see a client leave; give the URL."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(*certificates)
     url: Future[str] = Future()
     stop = asyncio.Event()
 
     async def serve() -> None:
-        async with scripted(*[answer()] * TURNS, tls=tls) as server:
-            url.set_result(server.url)
+        async with scripted(*[answer()] * TURNS, tls=serving(certificates)) as scripted_server:
+            url.set_result(scripted_server.url)
             await stop.wait()
 
     loop = asyncio.new_event_loop()
@@ -89,7 +79,7 @@ def test_a_request_that_is_cancelled_at_any_moment_leaves_nothing(
 ) -> None:
     """What it would leave is an error of the loop's end, of its log, or a ResourceWarning."""
     trust = ssl.create_default_context(cafile=str(certificates[0]))
-    with serving(certificates) as url:
+    with server(certificates) as url:
         for turns in range(TURNS):
             with asyncio.Runner(loop_factory=loops) as runner:
                 runner.run(cancelled(url, trust, after=turns))

@@ -21,13 +21,13 @@ from reconciler.lab.apiserver.direct import DirectKube, DirectWatch
 from reconciler.lab.apiserver.injection import Fault
 from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.platform.models import Session
-from tests.unit.control.test_succession import finished
 from tests.unit.control.virtual import (
     INTRUDER,
     NAMES,
     PROJECT,
     FakePlatform,
     World,
+    finished,
     running,
     simulate,
 )

@@ -9,7 +9,7 @@ from random import Random
 from reconciler.control.controller import Controller
 from reconciler.tokens.grant import Grant
 from reconciler.tokens.source import OidcSource
-from tests.unit.control.virtual import SwitchGate, World, running, simulate
+from tests.unit.control.virtual import SwitchGate, World, finished, running, simulate
 
 SESSIONS = 50
 
@@ -45,12 +45,6 @@ async def second_term(world: World, own: OidcSource) -> AsyncIterator[None]:
             yield
     finally:
         await own.close()
-
-
-async def finished(world: World, times: int) -> None:
-    async with asyncio.timeout(10):
-        while len(world.events("startup_resync_finished")) < times:
-            await asyncio.sleep(0.1)
 
 
 def test_every_session_is_refreshed_at_once_for_one_more_token() -> None:

@@ -249,6 +249,13 @@ async def running(world: World, controller: Controller | None = None) -> AsyncIt
             stop.set()
 
 
+async def finished(world: World, times: int) -> None:
+    """Wait until so many startup resyncs have finished in this world."""
+    async with asyncio.timeout(10):
+        while len(world.events("startup_resync_finished")) < times:
+            await asyncio.sleep(0.1)
+
+
 @asynccontextmanager
 async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
     clock = VirtualClock(asyncio.get_running_loop())
