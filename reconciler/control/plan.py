@@ -235,7 +235,7 @@ def _due_now(
 
 
 def _is_startup_due(facts: Facts, policy: Policy, now_s: float) -> bool:
-    if facts.refreshed_by == policy.term or policy.startup == "none":
+    if facts.refreshed_by == policy.term:
         return False
     if facts.refreshed_s is not None and facts.refreshed_s >= policy.started_s:
         return False
