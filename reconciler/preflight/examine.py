@@ -24,6 +24,7 @@ from reconciler.preflight.rights import TOO_MUCH, questions, used
 from reconciler.preflight.surroundings import proxy_of
 from reconciler.preflight.verdicts import Verdict
 from reconciler.settings import Settings
+from reconciler.tokens.claims import read_claims
 from reconciler.tokens.grant import token_of
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.token import Token
@@ -107,7 +108,7 @@ async def _issuer(settings: Settings, clock: Clock) -> tuple[list[Verdict], Toke
     try:
         if not settings.is_oidc:
             token = await static_source(settings, clock).get(min_remaining=0.0)
-            return [_life(token, settings)], token
+            return [_life(token, settings), *_odd(token)], token
         async with open_session(settings.oidc_token_url) as session:
             grant = await token_endpoint(settings, session, clock).ask()
         if grant.date_s is not None:
@@ -118,7 +119,7 @@ async def _issuer(settings: Settings, clock: Clock) -> tuple[list[Verdict], Toke
             "issuer", error, hint=_issuer_hint(error), **_way(settings.oidc_token_url)
         )
         return [failure, *_clock(issuer_time)], None
-    return [_life(token, settings), *_clock(issuer_time)], token
+    return [_life(token, settings), *_odd(token), *_clock(issuer_time)], token
 
 
 async def _platform(
@@ -167,6 +168,11 @@ def _kube(account: Credentials, settings: Settings) -> HttpKube:
 def _life(token: Token, settings: Settings) -> Verdict:
     slack_s = renewal.slack_s(token.ttl_s, settings.propagation_allowance_s)
     return verdicts.of_token(token.ttl_s, slack_s=slack_s, touch=settings.touch)
+
+
+def _odd(token: Token) -> list[Verdict]:
+    oddity = read_claims(token.reveal(), lenient=True).oddity
+    return [verdicts.of_oddity(oddity)] if oddity else []
 
 
 def _clock(issuer_time: IssuerTime) -> list[Verdict]:

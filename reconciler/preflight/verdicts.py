@@ -94,6 +94,13 @@ def of_token(ttl_s: float, *, slack_s: float, touch: bool) -> Verdict:
     return Verdict("issuer", "ok", says)
 
 
+def of_oddity(oddity: str) -> Verdict:
+    """Note what is strange about a token that is given to runners all the same."""
+    return Verdict(
+        "issuer", "note", f"the token is odd: {oddity}", "see whether the platform accepts it"
+    )
+
+
 def of_failure(
     area: Area, error: Exception, *, hint: str, proxy: str = "", host: str = ""
 ) -> Verdict:

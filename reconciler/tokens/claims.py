@@ -6,9 +6,10 @@ accept away from ten thousand files.
 
 import base64
 import binascii
+import hashlib
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -36,7 +37,15 @@ MAX_EPOCH_S = 100_000_000_000.0
 Reason = Literal["malformed", "huge", "expired", "no_expiry", "not_bearer"]
 
 _BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-"""RFC 6750 2.1, `b64token`: anything else breaks the header that carries it."""
+"""RFC 6750 2.1, `b64token`: what every validator takes out of an Authorization header."""
+
+_SENDABLE = re.compile(r"[!-~]+")
+"""What a header may carry and still deliver as one piece. RFC 6749 A.12 allows %x20-7E in an access
+token, but whoever reads `Authorization` splits it at white space. CR and LF would begin another
+header, and gRPC carries nothing beyond 7E as text.
+
+Source: RFC 9110 11.4; grpc PROTOCOL-HTTP2.md, ASCII-Value = 1*( %x20-%x7E ).
+"""
 
 _JOSE = "eyJ"
 """base64url of `{"`: the value says that it is a JWT, or an encrypted one."""
@@ -44,20 +53,33 @@ _JOSE = "eyJ"
 _JWE_PARTS = 5
 
 
+class _Header(msgspec.Struct):
+    """RFC 7515 4.1.1: `alg` must be present; without one an object of JSON is somebody's cookie."""
+
+    alg: str
+    kid: str | None = None
+
+
 class _Payload(msgspec.Struct):
-    exp: int | float | None = None
-    iat: int | float | None = None
+    exp: Any = None
+    iat: Any = None
 
 
+_UNREADABLE = (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
+_HEADERS = msgspec.json.Decoder(_Header)
 _DECODER = msgspec.json.Decoder(_Payload)
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """`exp` and `iat` in epoch seconds; None where the token does not say."""
+    """`exp` and `iat` in epoch seconds; None where the token does not say.
+
+    `oddity` is our sentence on what is strange about a token that is used all the same, or "".
+    """
 
     issued_s: float | None = None
     expires_s: float | None = None
+    oddity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +94,16 @@ class Lifetime:
         return self.expires_s - self.issued_s
 
 
-def read_claims(value: str) -> Claims:
+def read_claims(value: str, *, lenient: bool = False) -> Claims:
     """Read a token's `iat` and `exp` without verifying its signature.
 
-    Three parts make a JWT, whose payload must be readable. A value that starts like a JWT and has
-    neither three parts nor the five of an encrypted one was cut off. Anything else is opaque and
-    says nothing.
+    A JWT is what has three parts, the first of which decodes to a JOSE header. A value that starts
+    like one and goes on with neither three parts nor the five of an encrypted one was cut off.
+    Anything else is opaque and says nothing, however many dots it holds.
 
+    Args:
+        lenient: The answer says by itself how long the token lives, so that a claim which cannot be
+            read counts as none. Otherwise nothing would tell its life, and it is `malformed`.
     Raises:
         TokenUnusable: `huge` or `malformed`.
     """
@@ -86,17 +111,40 @@ def read_claims(value: str) -> Claims:
         raise unusable("huge", f"longer than {MAX_TOKEN_BYTES} bytes")
     if len(value) < MIN_TOKEN_BYTES:
         raise unusable("malformed", f"shorter than {MIN_TOKEN_BYTES} bytes")
+    oddity = ""
     if not _BEARER.fullmatch(value):
-        raise unusable("malformed", "it holds characters that no bearer token may have")
+        oddity = _judge_characters(value)
     parts = value.rstrip("=").split(".")
-    if len(parts) != 3:
-        if value.startswith(_JOSE) and len(parts) != _JWE_PARTS:
-            raise unusable("malformed", "it starts like a JWT and does not go on like one")
-        return Claims()
+    if not _is_jwt(value, parts):
+        return Claims(oddity=oddity)
     payload = _decode(parts[1])
+    found, doubts = _Payload() if payload is None else payload, []
     if payload is None:
-        raise unusable("malformed", "its claims cannot be read")
-    return Claims(_instant(payload.iat, "iat"), _instant(payload.exp, "exp"))
+        doubts.append("its claims cannot be read")
+    issued_s, expires_s = _instant(found.iat), _instant(found.exp)
+    doubts += [
+        f"its {name} is no instant of our era in seconds"
+        for name, claim, instant in (("iat", found.iat, issued_s), ("exp", found.exp, expires_s))
+        if claim is not None and instant is None
+    ]
+    if doubts and not lenient:
+        raise unusable("malformed", doubts[0])
+    return Claims(issued_s, expires_s, oddity or "; ".join(doubts))
+
+
+def key_of(value: str) -> str:
+    """Return a short digest of the `kid` in a JWT's header, "" where there is none.
+
+    It tells whether two tokens were signed with the same key (RFC 7515 4.1.4); a digest, since a
+    `kid` may be of any length.
+    """
+    parts = value.split(".")
+    if len(parts) != 3:
+        return ""
+    header = _header_of(parts[0])
+    if header is None or header.kid is None:
+        return ""
+    return hashlib.blake2b(header.kid.encode("utf-8", "replace"), digest_size=6).hexdigest()
 
 
 def lifetime(claims: Claims, *, now_s: float, expires_in_s: float | None) -> Lifetime:
@@ -133,21 +181,55 @@ def unusable(reason: Reason, why: str) -> TokenUnusable:
     return TokenUnusable(f"the token is not usable ({reason}): {why}", reason=reason)
 
 
+def _judge_characters(value: str) -> str:
+    """Return the oddity of a value that is no `b64token`; raises where no header can carry it."""
+    if not _SENDABLE.fullmatch(value):
+        raise unusable("malformed", "it holds characters that no bearer token may have")
+    if value.startswith("<"):
+        raise unusable("malformed", "it is a page, not a token")
+    return "it holds characters that RFC 6750 does not allow in a bearer token"
+
+
+def _is_jwt(value: str, parts: list[str]) -> bool:
+    """Tell whether there are claims to read; raises for a JWT that was cut off."""
+    header = _header_of(parts[0])
+    if len(parts) == 3:
+        return header is not None
+    cut_off = header is not None and len(parts) != _JWE_PARTS
+    if cut_off or (len(parts) == 1 and value.startswith(_JOSE) and not _is_object(value)):
+        raise unusable("malformed", "it starts like a JWT and does not go on like one")
+    return False
+
+
+def _header_of(part: str) -> _Header | None:
+    try:
+        return _HEADERS.decode(_bytes_of(part))
+    except _UNREADABLE:
+        return None
+
+
+def _is_object(part: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(_bytes_of(part.rstrip("="))), dict)
+    except _UNREADABLE:
+        return False
+
+
 def _decode(part: str) -> _Payload | None:
     # The caught errors hold the bytes that they choked on; None lets them go, unchained.
     try:
-        return _DECODER.decode(base64.b64decode(_padded(part), altchars=b"-_", validate=True))
-    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _DECODER.decode(_bytes_of(part))
+    except _UNREADABLE:
         return None
 
 
-def _padded(part: str) -> str:
-    return part + "=" * (-len(part) % 4)
+def _bytes_of(part: str) -> bytes:
+    padded = part + "=" * (-len(part) % 4)
+    return base64.b64decode(padded, altchars=b"-_", validate=True)
 
 
-def _instant(claim: int | float | None, name: str) -> float | None:
-    if claim is None:
+def _instant(claim: object) -> float | None:
+    """Return a claim as epoch seconds; None where it is absent, no number, or counts no seconds."""
+    if isinstance(claim, bool) or not isinstance(claim, int | float):
         return None
-    if not 0 <= claim <= MAX_EPOCH_S:
-        raise unusable("malformed", f"its {name} is no instant of our era")
-    return float(claim)
+    return float(claim) if 0 <= claim <= MAX_EPOCH_S else None

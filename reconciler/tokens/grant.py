@@ -40,7 +40,8 @@ def token_of(grant: Grant, *, now_s: float) -> Token:
     """
     if grant.token_type.lower() not in ("bearer", ""):
         raise unusable("not_bearer", "its token_type is not Bearer")
-    claims = read_claims(grant.value)
+    says = grant.expires_in_s is not None and grant.expires_in_s > 0
+    claims = read_claims(grant.value, lenient=says)
     at_s = now_s if grant.date_s is None else grant.date_s
     life = lifetime(claims, now_s=at_s, expires_in_s=grant.expires_in_s)
     if grant.date_s is None and grant.expires_in_s is not None:

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from random import Random
 from typing import NoReturn, Protocol
 
+import structlog
+
 from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.errors import IssuerError, IssuerUnavailable
-from reconciler.tokens.claims import unusable
+from reconciler.tokens.claims import read_claims, unusable
 from reconciler.tokens.flight import FlightClosed, SingleFlight
 from reconciler.tokens.grant import Grant, token_of
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.rest import Rest
 from reconciler.tokens.token import Token
+
+log = structlog.get_logger()
 
 SPARE_FRACTION = 0.1
 """A new spare is minted at this age, as a fraction of its life: with the issuer away every Secret
@@ -134,6 +138,7 @@ class OidcSource:
         self._issued = 0
         self._failures = 0
         self._last_error = ""
+        self._oddities: set[str] = set()
 
     @property
     def longest_ttl_s(self) -> float:
@@ -231,7 +236,15 @@ class OidcSource:
             date_s = max(grant.date_s, float(math.floor(token.issued_s)))
             self._issuer_time.observe(date_s, grant.sent_at, grant.received_at)
         self._keep(token)
+        self._note_oddity(grant.value)
         return None
+
+    def _note_oddity(self, value: str) -> None:
+        """Say once of each kind that tokens are odd: a validator may be stricter than we are."""
+        oddity = read_claims(value, lenient=True).oddity
+        if oddity and oddity not in self._oddities:
+            self._oddities.add(oddity)
+            log.warning("token_odd", why=oddity)
 
     def _keep(self, token: Token) -> None:
         now_at = self._clock.monotonic()

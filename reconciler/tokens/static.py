@@ -143,6 +143,8 @@ class StaticSource:
 def _token_of(value: str, clock: Clock) -> Token:
     """Judge a value; raises `TokenUnusable` if it is `malformed` or `huge`."""
     claims, now_s = read_claims(value), clock.wall()
+    if claims.oddity:
+        log.warning("token_odd", why=claims.oddity)
     issued_s = now_s if claims.issued_s is None else claims.issued_s
     return Token(
         value,

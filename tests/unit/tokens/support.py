@@ -23,9 +23,9 @@ def jwt(**claims: object) -> str:
     return jwt_of(msgspec.json.encode(claims))
 
 
-def jwt_of(payload: bytes) -> str:
+def jwt_of(payload: bytes, *, header: bytes = b'{"alg":"RS256"}') -> str:
     """Return an unsigned JWT around any payload."""
-    return ".".join(_part(part) for part in (b'{"alg":"RS256"}', payload, b"signature"))
+    return ".".join(_part(part) for part in (header, payload, b"signature"))
 
 
 def _part(data: bytes) -> str:

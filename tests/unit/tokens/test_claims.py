@@ -9,6 +9,7 @@ from reconciler.tokens.claims import (
     MAX_TOKEN_BYTES,
     MAX_TTL_S,
     Claims,
+    key_of,
     lifetime,
     read_claims,
 )
@@ -30,6 +31,9 @@ OPAQUE = "ya29.an-opaque-token-of-some-issuer"
         pytest.param(OPAQUE, Claims(), id="opaque"),
         pytest.param("eyJhbGciOiJSU0EtT0FFUCJ9.k.iv.text.tag", Claims(), id="encrypted"),
         pytest.param("b64-of-something-else====", Claims(), id="padded"),
+        pytest.param("aaaaaaaaa.a.aaaaaaaaaaaaa", Claims(), id="opaque-with-two-dots"),
+        pytest.param("eyJ1c2VyIjoxfQ.ZmFrZQ.ZmFrZS1zaWc", Claims(), id="a-header-without-alg"),
+        pytest.param("eyJpdiI6ImZha2UiLCJtYWMiOiJ4In0", Claims(), id="json-in-one-part"),
     ],
 )
 def test_claims_are_read_as_the_token_says(value: str, claims: Claims) -> None:
@@ -51,7 +55,7 @@ def test_claims_are_read_as_the_token_says(value: str, claims: Claims) -> None:
         pytest.param(jwt_of(b"[1, 2]"), "malformed", id="claims-a-list"),
         pytest.param(jwt_of(b"\xff\xfe"), "malformed", id="claims-not-utf8"),
         pytest.param(jwt_of(b"[" * 5000), "malformed", id="claims-nested"),
-        pytest.param("aaaaaaaaa.a.aaaaaaaaaaaaa", "malformed", id="claims-not-base64"),
+        pytest.param(jwt(exp=20).replace(".", ".!", 1), "malformed", id="claims-not-base64"),
         pytest.param(jwt(exp="20"), "malformed", id="exp-a-string"),
         pytest.param(jwt(exp=True), "malformed", id="exp-a-boolean"),
         pytest.param(jwt_of(b'{"exp":NaN}'), "malformed", id="exp-nan"),
@@ -127,6 +131,35 @@ def test_any_text_is_read_or_refused_by_name(value: str) -> None:
 def test_any_payload_is_read_or_refused_by_name(payload: bytes) -> None:
     outcome = _outcome(jwt_of(payload))
     assert isinstance(outcome, Claims) or outcome == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("value", "claims"),
+    [
+        pytest.param(jwt(iat=10, exp="20"), Claims(10.0, None), id="exp-a-string"),
+        pytest.param(jwt(iat="x", exp=20), Claims(None, 20.0), id="iat-a-string"),
+        pytest.param(jwt(iat=10, exp=NOW_S * 1000), Claims(10.0, None), id="exp-in-milliseconds"),
+        pytest.param(jwt(iat=10, exp=True), Claims(10.0, None), id="exp-a-boolean"),
+        pytest.param(jwt(iat=10, exp=-1), Claims(10.0, None), id="exp-negative"),
+        pytest.param(jwt_of(b"[1, 2]"), Claims(), id="claims-a-list"),
+        pytest.param(jwt_of(b"\xff\xfe"), Claims(), id="claims-not-utf8"),
+    ],
+)
+def test_claims_that_cannot_be_read_count_as_none_where_the_answer_tells_the_life(
+    value: str, claims: Claims
+) -> None:
+    found = read_claims(value, lenient=True)
+    assert (found.issued_s, found.expires_s) == (claims.issued_s, claims.expires_s)
+    assert found.oddity
+    assert value not in found.oddity
+
+
+def test_a_key_is_known_by_its_kid_alone() -> None:
+    one, other = (jwt_of(b"{}", header=b'{"alg":"RS256","kid":"%s"}' % kid) for kid in (b"1", b"2"))
+    assert len({key_of(one), key_of(other), ""}) == 3
+    assert key_of(one) == key_of(jwt_of(b'{"x":1}', header=b'{"alg":"ES256","kid":"1"}'))
+    without = jwt_of(b"{}"), jwt_of(b"{}", header=b'{"alg":"x","kid":1}'), OPAQUE, "a.b.c", ""
+    assert {key_of(value) for value in without} == {""}
 
 
 _instants = st.one_of(
