@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +144,8 @@ async def test_what_cannot_be_run_is_refused_in_one_line(
 
 
 async def test_ctrl_c_ends_it_promptly_with_the_report_and_leaves_no_child() -> None:
-    process = await start(*SMALL)
+    planned_s = 600.0
+    process = await start(*SMALL, "--duration", f"{planned_s:g}")
     assert process.stderr is not None
     lines: list[str] = []
     while not lines or "startup_resync_finished" not in lines[-1]:
@@ -153,15 +153,14 @@ async def test_ctrl_c_ends_it_promptly_with_the_report_and_leaves_no_child() -> 
         assert lines[-1], "it ended by itself"
     children = _children(process.pid)
 
-    began_at = time.monotonic()
     process.send_signal(signal.SIGINT)
     stdout, stderr = await process.communicate()
-    seconds = time.monotonic() - began_at
 
     assert process.returncode == 0
     ended = Ended(0, stdout.decode(), "".join(lines) + stderr.decode())
     assert ended.report()["expired_token_seconds"] == 0
-    assert seconds < 2.0  # one on a machine that does nothing else
+    assert ended.report()["duration_s"] < planned_s
+    assert "drain_cut_short" not in ended.stderr
     if sys.platform == "linux":
         assert children
         assert _alive(children) == []

@@ -1,6 +1,7 @@
 """Each fault of the design as a scenario: the whole controller, minutes of virtual time."""
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 
@@ -10,12 +11,21 @@ from reconciler.control.controller import Controller
 from reconciler.control.plan import View
 from reconciler.errors import Conflict, Forbidden, PlatformError, ServerError, TransportError
 from reconciler.lab.apiserver.injection import Fault
-from reconciler.lab.apiserver.kinds import SECRETS
+from reconciler.lab.apiserver.kinds import PODS, SECRETS, Kind
 from reconciler.lab.apiserver.ledger import Commit
 from reconciler.names import SessionKey
 from reconciler.platform.models import Session
 from reconciler.platform.pages import Listing
-from tests.unit.control.virtual import NAMES, PROJECT, US, SwitchGate, World, running, simulate
+from tests.unit.control.virtual import (
+    INTRUDER,
+    NAMES,
+    PROJECT,
+    US,
+    SwitchGate,
+    World,
+    running,
+    simulate,
+)
 
 
 async def settled(world: World) -> None:
@@ -23,6 +33,18 @@ async def settled(world: World) -> None:
         while not world.events("startup_resync_finished"):
             await asyncio.sleep(0.1)
         await asyncio.sleep(5)  # the second touch
+
+
+def asked_of(world: World) -> Counter[str]:
+    """Count the requests to the API server from now on, as `verb plural`."""
+    asked: Counter[str] = Counter()
+
+    def judge(verb: str, plural: str) -> Fault | None:
+        asked[f"{verb} {plural}"] += 1
+        return None
+
+    world.faults.judge = judge
+    return asked
 
 
 def successor(world: World) -> Controller:
@@ -146,7 +168,13 @@ def test_a_secret_that_lost_its_labels_is_reported_and_not_fought() -> None:
             world.core.patch(
                 SECRETS, PROJECT, name, {"metadata": {"labels": {NAMES.managed: None}}}
             )
-            await asyncio.sleep(120)
+            before, asked = len(world.secret_writes()), asked_of(world)
+            await asyncio.sleep(600)
+            assert len(world.secret_writes()) == before
+            # One read and one try of its creation at each look, a minute apart or more.
+            assert 1 <= asked["create secrets"] <= 10
+            assert asked["list secrets"] <= 10
+            assert asked["patch secrets"] == asked["patch pods"] == 0
         assert len(world.events("secret_without_labels")) == 1
 
     simulate(scenario)
@@ -367,6 +395,45 @@ def test_an_empty_or_failing_platform_stops_nobody() -> None:
     simulate(scenario)
 
 
+def test_an_empty_list_ends_no_session_without_a_pod() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await settled(world)
+            world.delete_pod("2Ab0")
+            await asyncio.sleep(1000)
+            assert world.remaining_s("2Ab0") > 200
+            world.platform.sessions.clear()
+            for _ in range(36):
+                await asyncio.sleep(100)
+                assert world.remaining_s("2Ab0") > 200
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize(
+    "kinds", [(PODS, SECRETS), (PODS,), (SECRETS,)], ids=["both", "pod", "Secret"]
+)
+def test_a_session_labelled_for_another_project_than_the_platforms_gets_nothing(
+    kinds: tuple[Kind, ...],
+) -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        world.add("2AbOther")
+        names = {PODS: "session-2ab0-runner", SECRETS: NAMES.secret_name("2Ab0")}
+        elsewhere = {"metadata": {"labels": {NAMES.project_id: "team-b"}}}
+        for kind in kinds:
+            world.core.patch(kind, PROJECT, names[kind], elsewhere, by=INTRUDER)
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(1000)
+        written = {commit.object["metadata"]["name"] for commit in world.secret_writes()}
+        assert written == {NAMES.secret_name("2AbOther")}
+        assert world.token("2Ab0") == "obviously-fake-old-token"
+
+    simulate(scenario)
+
+
 def test_a_seal_carries_confirmation_over_a_restart_without_a_platform() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
@@ -410,10 +477,22 @@ def test_missing_rights_are_said_once_a_namespace_and_tried_slowly() -> None:
             world.add(f"2Ab{number}")
 
         denied = Fault(Forbidden("no", status=403, reason="Forbidden"))
-        world.faults.judge = lambda verb, plural: denied if verb == "patch" else None
+        tries = 0
+
+        def judge(verb: str, plural: str) -> Fault | None:
+            nonlocal tries
+            tries += verb == "patch"
+            return denied if verb == "patch" else None
+
+        world.faults.judge = judge
         async with running(world):
             await asyncio.sleep(300)
-        assert len(world.events("write_forbidden")) == 1
+            assert tries >= 10  # each of them did try
+            assert len(world.events("write_forbidden")) == 1
+            before = tries
+            await asyncio.sleep(1200)
+            # The slow pace: 30 s at least and 300 s at most between two tries of a session.
+            assert 10 * 1200 / 300 <= tries - before <= 10 * 1200 / 30
 
     simulate(scenario)
 
@@ -454,12 +533,21 @@ def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_new() -> None:
     async def scenario(world: World) -> None:
         for number in range(200):
             world.add(f"2Ab{number}")
+        world.faults.judge = lambda verb, plural: Fault(delay_s=1.0) if verb == "patch" else None
         async with running(world):
             async with asyncio.timeout(30):
-                while not world.secret_writes():
+                while len(world.secret_writes()) < 64:
                     await asyncio.sleep(0.001)
-        assert 1 <= len(world.secret_writes()) < 200
+            await asyncio.sleep(0.5)
+            in_flight = world.controller.queue.stats().schedule.running
+            before = len(world.secret_writes())
+        assert in_flight == 64  # a worker each, in the middle of a request
+        written = {commit.object["metadata"]["name"] for commit in world.secret_writes()}
+        finished = {line["secret"] for line in world.events("runner_token_refreshed")}
+        assert len(world.secret_writes()) - before == in_flight
+        assert finished == written
         assert world.controller.queue.stats().schedule.running == 0
+        assert not world.events("drain_cut_short")
 
     simulate(scenario)
 

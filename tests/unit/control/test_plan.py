@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.clock import format_utc, format_utc_millis
-from reconciler.control.facts import pending_requests
+from reconciler.control.facts import TOLERANCE_S, pending_requests, read_facts
 from reconciler.control.plan import LAG_S, LOOK_AGAIN_S, Action, Confirmation, Plan, View, plan
-from reconciler.control.renewal import renewal_s
+from reconciler.control.renewal import allowance_s, renewal_s
 from reconciler.queue.bands import Band
 from tests.unit.control.build import NAMES, NOW_S, TERM, TTL_S, pod, policy, secret, view
 
@@ -141,7 +141,18 @@ def test_a_pod_in_its_grace_keeps_its_token() -> None:
     assert found.action is Action.WRITE
 
 
-@pytest.mark.parametrize("held", [None, secret(age_s=901), secret(writers=())])
+@pytest.mark.parametrize(
+    "held",
+    [
+        None,
+        secret(age_s=901),
+        secret(writers=()),
+        secret(age_s=0.61 * TTL_S),
+        secret(by="replica-1/7"),
+        secret(annotations={NAMES.requested_at: "now please"}),
+    ],
+    ids=["none", "expired", "empty", "routine", "another term's", "asked for"],
+)
 @pytest.mark.parametrize(
     ("confirmation", "action"),
     [(Confirmation.UNKNOWN, Action.CONFIRM), (Confirmation.NO, Action.BLOCKED)],
@@ -233,9 +244,18 @@ def static(age_s: float, by: str = TERM) -> dict[str, str]:
     return {NAMES.refreshed_by: by, NAMES.refreshed_at: format_utc_millis(NOW_S - age_s)}
 
 
+WILD = st.tuples(st.floats(-1e6, 1e6), st.floats(-1e5, 1e7))
+"""An age and a life, seconds: hardly ever those of a token that can be believed."""
+
+BELIEVABLE = st.floats(2, TTL_S).flatmap(
+    lambda ttl_s: st.tuples(st.floats(1 - TOLERANCE_S, 2 * ttl_s), st.just(ttl_s))
+)
+"""An age and a life, seconds, of a token that is believed, alive or expired."""
+
+
 @given(
-    age_s=st.floats(-1e6, 1e6),
-    ttl_s=st.floats(-1e5, 1e7),
+    wild=WILD,
+    believable=BELIEVABLE,
     propagation_s=st.floats(1, 600),
     alive=st.booleans(),
     ours=st.booleans(),
@@ -245,8 +265,8 @@ def static(age_s: float, by: str = TERM) -> dict[str, str]:
     spoil=st.booleans(),
 )
 def test_whatever_the_annotations_say_a_plan_is_near_or_a_write(
-    age_s: float,
-    ttl_s: float,
+    wild: tuple[float, float],
+    believable: tuple[float, float],
     propagation_s: float,
     alive: bool,
     ours: bool,
@@ -255,18 +275,59 @@ def test_whatever_the_annotations_say_a_plan_is_near_or_a_write(
     garbage: str,
     spoil: bool,
 ) -> None:
-    annotations = {NAMES.paused: "true"} if paused else {}
-    if spoil:
-        annotations[NAMES.expires_at] = garbage
-    held = secret(
-        age_s=age_s,
-        ttl_s=ttl_s,
-        writers=("token-reconciler",) if ours else ("other",),
-        annotations=annotations,
+    """Each example has one token of either kind, so that half of the cases are believable."""
+    for age_s, ttl_s in (wild, believable):
+        annotations = {NAMES.paused: "true"} if paused else {}
+        if spoil and (age_s, ttl_s) == wild:
+            annotations[NAMES.expires_at] = garbage
+        held = secret(
+            age_s=age_s,
+            ttl_s=ttl_s,
+            writers=("token-reconciler",) if ours else ("other",),
+            annotations=annotations,
+        )
+        seen = view(pod() if alive else None, held, confirmation=confirmation)
+        found = decide(seen, propagation_s=propagation_s)
+        assert NOW_S <= found.due_s <= NOW_S + LOOK_AGAIN_S
+        if found.action in (Action.WRITE, Action.CREATE):
+            assert confirmation is Confirmation.YES
+            assert not paused
+
+
+@given(
+    believable=BELIEVABLE,
+    propagation_s=st.floats(1, 600),
+    confirmation=st.sampled_from(Confirmation),
+)
+def test_a_token_that_can_be_believed_is_due_when_its_life_says_so(
+    believable: tuple[float, float], propagation_s: float, confirmation: Confirmation
+) -> None:
+    age_s, ttl_s = believable
+    held = secret(age_s=age_s, ttl_s=ttl_s)
+    facts = read_facts(held, NAMES, now_s=NOW_S, longest_ttl_s=TTL_S + 1, static=False)
+    assert (facts.why, facts.ours) == ("", True)
+    assert facts.issued_s is not None  # else `why` would say so
+    assert facts.expires_s is not None
+    life_s, left_s = facts.expires_s - facts.issued_s, facts.expires_s - NOW_S
+    due_s = renewal_s(facts.issued_s, facts.expires_s, "pod-uid")
+    if left_s <= 0:
+        reason = "expired"
+    elif left_s < allowance_s(life_s, propagation_s):
+        reason = "expiring"
+    elif due_s <= NOW_S:
+        reason = "renewal"
+    else:
+        reason = ""
+    found = decide(
+        view(secret=held, confirmation=confirmation),
+        propagation_s=propagation_s,
+        longest_ttl_s=TTL_S + 1,
     )
-    seen = view(pod() if alive else None, held, confirmation=confirmation)
-    found = decide(seen, propagation_s=propagation_s)
-    assert NOW_S <= found.due_s <= NOW_S + LOOK_AGAIN_S
-    if found.action in (Action.WRITE, Action.CREATE):
-        assert confirmation is Confirmation.YES
-        assert not paused
+    if not reason:
+        assert (found.action, found.reason) == (Action.WAIT, "renewal")
+        assert found.due_s == min(due_s, NOW_S + LOOK_AGAIN_S)
+    elif confirmation is Confirmation.YES:
+        assert (found.action, found.reason) == (Action.WRITE, reason)
+        assert found.slack_s == left_s - propagation_s
+    else:
+        assert found.action not in (Action.WRITE, Action.CREATE)
