@@ -138,7 +138,10 @@ async def build(
             limit_s=settings.platform_limit_s,
         )
         credentials = find_credentials(
-            settings.kubeconfig, clock, token_file=settings.project_kube_token_file
+            settings.kubeconfig,
+            clock,
+            token_file=settings.project_kube_token_file,
+            ignored=surroundings.warn_of_ignored,
         )
         kube = await stack.enter_async_context(
             HttpKube(

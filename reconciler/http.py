@@ -6,15 +6,34 @@ import ssl
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from reconciler.sockets import Connector
 
+REDACTED = "..."
+"""What stands for the query of a URL that is shown."""
+
 SERVICE_CA = Path("/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt")
 """A cluster's own CA for its services, trusted beside the system's, as the replaced loop did."""
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as it may be shown: without user info, query and fragment, which hold secrets.
+
+    A query that was there is shown as `?...`. What is no URL is shown as that.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return "(not a URL)"
+    if not host and "@" in url:
+        return "(not a URL)"  # without its scheme a URL's user info would be taken for a path
+    shown = urlunsplit((parts.scheme, host, parts.path, "", ""))
+    return f"{shown}?{REDACTED}" if parts.query else shown
 
 
 def environment_proxy(url: str) -> str | None:

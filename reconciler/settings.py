@@ -37,6 +37,13 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _base_url(value: str) -> str:
+    """Take a URL that paths are appended to, which a query would end."""
+    if urlsplit(value).query or urlsplit(value).fragment:
+        raise ValueError("must not hold a query or fragment")
+    return value
+
+
 def _mounted_file(value: Path) -> Path:
     """Take a file that is there, or that may come yet: a Secret that is made after its pod."""
     if not value.is_file() and not value.parent.is_dir():
@@ -60,6 +67,7 @@ def _namespaces(names: list[str]) -> list[str]:
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+BaseUrl = Annotated[HttpUrl, AfterValidator(_base_url)]
 MountedFile = Annotated[Path, AfterValidator(_mounted_file)]
 Namespaces = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)]
 
@@ -71,7 +79,7 @@ class Settings(BaseSettings):
         env_prefix="RECONCILER_", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
-    api_server_url: HttpUrl = Field(
+    api_server_url: BaseUrl = Field(
         "http://localhost:8000",
         validation_alias="AMBIENT_API_SERVER_URL",
         description="The platform's REST API.",

@@ -4,6 +4,7 @@ Every failure leaves here as a `CommandError` of one line. Only metadata is ever
 and Secrets; no command asks for a Secret's value.
 """
 
+import sys
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -216,7 +217,13 @@ async def open_cluster(access: Access) -> AsyncIterator[Cluster]:
     context = read_context(kubeconfig, access.context or None)
     clock = SystemClock()
     time = ServerTime(clock)
-    credentials = find_credentials(kubeconfig, clock, context=context.name or None)
+    credentials = find_credentials(
+        kubeconfig, clock, context=context.name or None, ignored=_warn_of_ignored
+    )
     human: Names = replace(settings.names(), field_manager=FIELD_MANAGER)
     async with HttpKube(credentials, human, connections=CONNECTIONS, on_date=time.heard) as kube:
         yield Cluster(kube, settings, context, clock, time)
+
+
+def _warn_of_ignored(field: str) -> None:
+    sys.stderr.write(f"reconciler: {field} of the kubeconfig has no effect here\n")

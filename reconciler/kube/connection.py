@@ -2,12 +2,13 @@
 
 import hashlib
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from reconciler.errors import SettingsError
-from reconciler.http import environment_proxy
+from reconciler.http import environment_proxy, shown_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Connection:
         server_name: The name that the server's certificate must hold, where it is not the host's.
     """
 
-    url: str
+    url: str = field(repr=False)
     tls: ssl.SSLContext | None
     proxy: str | None = field(repr=False)
     identity: str
@@ -38,8 +39,11 @@ class Credentials(Protocol):
         """
         ...
 
-    async def headers(self) -> dict[str, str]:
-        """Return the authorization header for a request that is about to be sent."""
+    async def headers(self) -> Mapping[str, str]:
+        """Return the headers that say who asks, for a request that is about to be sent.
+
+        It may be a multidict: `Impersonate-Group` comes once for each group.
+        """
         ...
 
     async def renew(self) -> None:
@@ -71,7 +75,7 @@ def connection_of(loaded: Any) -> Connection:
         problem = _problem(error)
     else:
         return Connection(url, tls, proxy, digest.hexdigest(), name)
-    raise SettingsError(f"certificates for {url}: {problem}")
+    raise SettingsError(f"certificates for {shown_url(url)}: {problem}")
 
 
 def _tls(loaded: Any) -> ssl.SSLContext:

@@ -5,6 +5,7 @@ again before they age, a half-written file never replaces a good token, and a 40
 again, which runs an exec plug-in anew.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from reconciler.clock import Clock
@@ -44,7 +45,7 @@ class InClusterCredentials:
             return connection_of(loaded)
         raise SettingsError(f"not in a pod, and KUBECONFIG is not set: {problem}")
 
-    async def headers(self) -> dict[str, str]:
+    async def headers(self) -> Mapping[str, str]:
         return bearer(self._token.value())
 
     async def renew(self) -> None:
@@ -52,12 +53,23 @@ class InClusterCredentials:
 
 
 def find_credentials(
-    kubeconfig: str, clock: Clock, *, context: str | None = None, token_file: Path | None = None
+    kubeconfig: str,
+    clock: Clock,
+    *,
+    context: str | None = None,
+    token_file: Path | None = None,
+    ignored: Callable[[str], None] = lambda field: None,
 ) -> Credentials:
-    """Choose as the replaced loop did: KUBECONFIG, then ~/.kube/config, then the pod's files."""
+    """Choose as the replaced loop did: KUBECONFIG, then ~/.kube/config, then the pod's files.
+
+    Args:
+        ignored: Told of each field of a kubeconfig that is set and has no effect, once.
+    """
     path = kubeconfig_path(kubeconfig)
     if path:
-        return KubeconfigCredentials(path, clock, context=context, token_file=token_file)
+        return KubeconfigCredentials(
+            path, clock, context=context, token_file=token_file, ignored=ignored
+        )
     return InClusterCredentials(clock, token_file)
 
 

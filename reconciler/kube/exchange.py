@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp.payload import BytesPayload
+from multidict import CIMultiDict
 from yarl import URL
 
 from reconciler.errors import TransportError, Unauthorized
@@ -131,7 +132,8 @@ class Exchange:
         while True:
             async with AsyncExitStack() as own:
                 link = await own.enter_async_context(sessions.borrow())
-                headers = {"Accept": request.accept} | await self._credentials.headers()
+                headers = CIMultiDict({"Accept": request.accept})
+                headers.extend(await self._credentials.headers())
                 try:
                     response = await _send(link, request, headers, own)
                 except aiohttp.ClientSSLError:
@@ -156,7 +158,7 @@ class Exchange:
 
 
 async def _send(
-    link: Link, request: Request, headers: dict[str, str], stack: AsyncExitStack
+    link: Link, request: Request, headers: CIMultiDict[str], stack: AsyncExitStack
 ) -> aiohttp.ClientResponse:
     closed = TransportError(f"{request.what}: the client of the API server is closed")
     if link.is_closed():

@@ -4,14 +4,18 @@ import asyncio
 import logging
 import os
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from multidict import CIMultiDict
 
 from reconciler.clock import Clock, parse_utc
 from reconciler.errors import SettingsError
 from reconciler.kube.bearer import TokenFile, bearer, is_sendable
 from reconciler.kube.connection import Connection, connection_of
+from reconciler.kube.fields import Fields, read_fields
 from reconciler.kube.loaders import Configuration, config
 from reconciler.kube.plugin import Credential, plugin_of, run_plugin
 
@@ -32,6 +36,7 @@ _MISSING = re.compile(r"Expected (?:key|object with name) ([\w.-]+) in")
 class _Loaded:
     configuration: Any
     expires_s: float | None
+    fields: Fields
 
     def headers(self) -> dict[str, str]:
         """Return the header; one that holds two words is `Bearer` or `Basic` and its value."""
@@ -45,14 +50,23 @@ class KubeconfigCredentials:
 
     Args:
         path: One file or several, as KUBECONFIG names them.
+        ignored: Told of each field that is set and has no effect, once.
     """
 
     def __init__(
-        self, path: str, clock: Clock, *, context: str | None = None, token_file: Path | None = None
+        self,
+        path: str,
+        clock: Clock,
+        *,
+        context: str | None = None,
+        token_file: Path | None = None,
+        ignored: Callable[[str], None] = lambda field: None,
     ) -> None:
         self._path = path
         self._context = context
         self._clock = clock
+        self._ignored = ignored
+        self._told: set[str] = set()
         self._override = TokenFile(token_file, clock) if token_file else None
         self._loaded: _Loaded | None = None
         self._lock = asyncio.Lock()
@@ -61,14 +75,18 @@ class KubeconfigCredentials:
     async def connection(self) -> Connection:
         return connection_of((await self._first()).configuration)
 
-    async def headers(self) -> dict[str, str]:
-        if self._override is not None:
-            return bearer(self._override.value())
+    async def headers(self) -> Mapping[str, str]:
         loaded = await self._first()
-        if loaded.expires_s is not None and self._clock.wall() > loaded.expires_s - EXPIRY_MARGIN_S:
-            await self._reload()
-            loaded = self._loaded or loaded
-        return loaded.headers()
+        if self._override is not None:
+            own = bearer(self._override.value())
+        else:
+            expires_s = loaded.expires_s
+            if expires_s is not None and self._clock.wall() > expires_s - EXPIRY_MARGIN_S:
+                await self._reload()
+                loaded = self._loaded or loaded
+            own = loaded.headers()
+        # Another account's token takes the user's place, but lifts no restriction of theirs.
+        return CIMultiDict([*own.items(), *loaded.fields.impersonation])
 
     async def renew(self) -> None:
         """Load the file anew, or join who just did; a failure leaves what was loaded in place."""
@@ -80,8 +98,16 @@ class KubeconfigCredentials:
         if self._loaded is None:
             async with self._lock:
                 if self._loaded is None:
-                    self._loaded = await _load(self._path, self._context)
+                    self._loaded = await self._load()
         return self._loaded
+
+    async def _load(self) -> _Loaded:
+        loaded = await _load(self._path, self._context)
+        for field in loaded.fields.ignored:
+            if field not in self._told:
+                self._told.add(field)
+                self._ignored(field)
+        return loaded
 
     async def _reload(self) -> None:
         async with self._lock:
@@ -89,7 +115,7 @@ class KubeconfigCredentials:
             if last_at is not None and self._clock.monotonic() - last_at < RELOAD_PAUSE_S:
                 return
             try:
-                self._loaded = await _load(self._path, self._context)
+                self._loaded = await self._load()
             except SettingsError:
                 if self._loaded is None:
                     raise
@@ -100,12 +126,15 @@ class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no 
     """kubernetes-asyncio's loader with our plug-in runner, and with contexts that name no user."""
 
     expires_s: float | None = None
+    fields: Fields
     _user: Any
 
     def __init__(self, merged: Any, context: str | None) -> None:
         super().__init__(config_dict=merged, config_base_path=None, active_context=context)
         if self._user is None:
             self._user = config.kube_config.ConfigNode("no user", {})
+        context = self._current_context["context"]
+        self.fields = read_fields(*map(_plain, (context, self._cluster, self._user)))
 
     async def load_from_exec_plugin(self) -> bool:
         given = await run_plugin(plugin_of(self._user["exec"].value))
@@ -116,6 +145,11 @@ class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no 
             self.key_file = _as_file(given, "client_key_data")
         self.expires_s = parse_utc(given.expiration_timestamp or "")
         return True
+
+
+def _plain(section: Any) -> Any:
+    """Return a section as the file has it, without the loader's node around it."""
+    return section.value if isinstance(section, config.kube_config.ConfigNode) else section
 
 
 def _as_file(given: Credential, name: str) -> str:
@@ -144,7 +178,7 @@ async def _load(path: str, context: str | None) -> _Loaded:
     except Exception as error:  # the loader raises whatever a file's shape makes it stumble over
         problem = _problem(error)
     else:
-        return _Loaded(loaded, loader.expires_s)
+        return _Loaded(loaded, loader.expires_s, loader.fields)
     raise SettingsError(f"KUBECONFIG {path}: {problem}")
 
 

@@ -1,7 +1,6 @@
 """Asks everybody that the controller will depend on, once, for real."""
 
 import asyncio
-from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
 
@@ -9,7 +8,7 @@ from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.control import renewal
 from reconciler.errors import IssuerError, IssuerRefused, RemoteError, SettingsError, WireError
-from reconciler.http import open_session
+from reconciler.http import open_session, shown_url
 from reconciler.kube.client import HttpKube
 from reconciler.kube.connection import Credentials
 from reconciler.kube.credentials import find_credentials
@@ -60,7 +59,7 @@ def _settings(settings: Settings) -> Verdict:
     where = ", ".join(settings.listed_namespaces) or "all namespaces"
     if settings.finds_namespaces:
         where = " and ".join([*settings.listed_namespaces, "the namespaces of every project"])
-    whence = settings.oidc_token_url if settings.is_oidc else "the settings"
+    whence = shown_url(settings.oidc_token_url) if settings.is_oidc else "the settings"
     return Verdict("settings", "ok", f"works in {where}; tokens from {whence}")
 
 
@@ -79,23 +78,30 @@ async def _cluster(settings: Settings, clock: Clock, namespaces: tuple[str, ...]
     excess = questions(TOO_MUCH, namespaces=namespaces, own=settings.namespace)
     limit_s = settings.request_limit_s
     url = ""
+    ignored: list[str] = []
     try:
-        at_work = _account(settings, clock, settings.project_kube_token_file)
+        at_work = find_credentials(
+            settings.kubeconfig,
+            clock,
+            token_file=settings.project_kube_token_file,
+            ignored=ignored.append,
+        )
         url = (await at_work.connection()).url
         async with _kube(at_work, settings) as kube:
             await kube.ready(limit_s=limit_s)
             asks = [pair for pair in wanted if pair[0].where == "sessions" and in_sessions]
             answers = await ask_all(kube, asks, limit_s=limit_s)
             too_much = await ask_all(kube, excess if in_sessions else [], limit_s=limit_s)
-        async with _kube(_account(settings, clock, None), settings) as kube:
+        async with _kube(find_credentials(settings.kubeconfig, clock), settings) as kube:
             asks = [pair for pair in wanted if pair[0].where == "own"]
             answers += await ask_all(kube, asks, limit_s=limit_s)
     except (RemoteError, WireError, SettingsError) as error:
         hint = "look at KUBECONFIG, or in a pod at its service account"
         return [verdicts.of_failure("cluster", error, hint=hint, **_way(url))]
-    reached = Verdict("cluster", "ok", f"the API server at {url} answers")
+    reached = Verdict("cluster", "ok", f"the API server at {shown_url(url)} answers")
     return [
         reached,
+        *(_ignored_field(field) for field in ignored),
         *([] if in_sessions else [_NOWHERE]),
         *verdicts.of_rights(answers, cluster_wide=cluster_wide),
         *verdicts.of_excess(too_much),
@@ -151,14 +157,17 @@ async def _platform(
             hint = (
                 "the platform refuses this token: do both trust the same issuer and client?"
                 if error.status in (401, 403)
-                else f"look at AMBIENT_API_SERVER_URL, which is {url}"
+                else f"look at AMBIENT_API_SERVER_URL, which is {shown_url(url)}"
             )
             return verdicts.of_failure("platform", error, hint=hint, **_way(url)), projects
-    return Verdict("platform", "ok", f"{url} takes the token and lists sessions"), projects
+    return Verdict(
+        "platform", "ok", f"{shown_url(url)} takes the token and lists sessions"
+    ), projects
 
 
-def _account(settings: Settings, clock: Clock, token_file: Path | None) -> Credentials:
-    return find_credentials(settings.kubeconfig, clock, token_file=token_file)
+def _ignored_field(field: str) -> Verdict:
+    says = f"{field} of the kubeconfig has no effect here"
+    return Verdict("cluster", "note", says, "take it out, or use a context without it")
 
 
 def _kube(account: Credentials, settings: Settings) -> HttpKube:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from reconciler.http import environment_proxy, has_system_trust
+from reconciler.http import environment_proxy, has_system_trust, shown_url
 from reconciler.preflight import verdicts
 from reconciler.settings import Settings
 from reconciler.tokens.issuer_time import IssuerTime
@@ -23,7 +23,7 @@ AGAIN_S = 3600.0
 def proxy_of(url: str) -> str:
     """Return `host:port` of the proxy that the environment gives for `url`, "" for none."""
     proxy = environment_proxy(url) if url else None
-    return urlsplit(proxy).netloc.rpartition("@")[2] if proxy else ""
+    return urlsplit(shown_url(proxy)).netloc if proxy else ""
 
 
 def described(settings: Settings) -> dict[str, str]:
@@ -33,7 +33,8 @@ def described(settings: Settings) -> dict[str, str]:
         ends["issuer"] = settings.oidc_token_url
     ways = ends | {"kube": _in_cluster_url()}
     proxies = {f"{name}_proxy": proxy_of(url) for name, url in ways.items()}
-    return ends | {name: proxy for name, proxy in proxies.items() if proxy}
+    shown = {name: shown_url(url) for name, url in ends.items()}
+    return shown | {name: proxy for name, proxy in proxies.items() if proxy}
 
 
 def _in_cluster_url() -> str:
@@ -49,6 +50,11 @@ def warn(settings: Settings) -> None:
         log.warning("no_ca_certificates", why="no CA is known that could vouch for https")
     if settings.is_oidc and (settings.api_token or settings.api_token_file):
         log.warning("static_token_ignored", why="client credentials are set and win over it")
+
+
+def warn_of_ignored(field: str) -> None:
+    """Say that a field of the kubeconfig has no effect."""
+    log.warning("kubeconfig_field_ignored", field=field, why="this program does not support it")
 
 
 async def watch_clock(issuer_time: IssuerTime) -> None:

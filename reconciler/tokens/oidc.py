@@ -11,7 +11,7 @@ import aiohttp
 from reconciler.clock import Clock
 from reconciler.errors import IssuerRefused, IssuerUnavailable, SettingsError
 from reconciler.headers import parse_date, parse_retry_after
-from reconciler.http import problem_of
+from reconciler.http import problem_of, shown_url
 from reconciler.tokens.answers import Answer, grant_of, is_success, wants_other_style
 from reconciler.tokens.grant import Grant
 from reconciler.trace import step, traceparent
@@ -69,7 +69,7 @@ class TokenEndpoint:
         self._clock = clock
         self._limit_s = limit_s
         self._style: Style = "basic"
-        self._shown_url = _shown(url)
+        self._shown_url = shown_url(url)
         self._what = f"token request to {self._shown_url}"
 
     @property
@@ -185,9 +185,3 @@ def _why(error: Exception) -> tuple[str, str]:
     if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
         return "proxy", why
     return "connection", why
-
-
-def _shown(url: str) -> str:
-    """Return a URL without its query, which may hold secrets."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}"

@@ -197,6 +197,11 @@ class TestSurroundings:
         ("changed", "area", "words"),
         [
             ({"OIDC_TOKEN_URL": "{issuer}/nowhere"}, "issuer", "answered 404"),
+            (
+                {"OIDC_TOKEN_URL": "{issuer}/nowhere?code=fake-word"},
+                "issuer",
+                "{issuer}/nowhere?...: answered 404",
+            ),
             ({"OIDC_TOKEN_URL": "http://nowhere.invalid/t"}, "issuer", "did not resolve"),
             ({"OIDC_TOKEN_URL": "{server}/t"}, "issuer", "TLS failed (self-signed certificate)"),
             (
@@ -217,7 +222,7 @@ class TestSurroundings:
             ),
             ({"KUBECONFIG": "/nowhere/config"}, "cluster", "/nowhere/config"),
         ],
-        ids=["path", "name", "ca", "no-ca", "closed", "other", "proxy", "kubeconfig"],
+        ids=["path", "query", "name", "ca", "no-ca", "closed", "other", "proxy", "kubeconfig"],
     )
     async def test_a_wrong_turn_is_named(
         self, world: World, changed: dict[str, str], area: str, words: str

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.http import environment_proxy, has_system_trust
+from reconciler.http import environment_proxy, has_system_trust, shown_url
 
 
 @pytest.fixture
@@ -58,3 +58,23 @@ class TestProxy:
         for name in ("https_proxy", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
         assert environment_proxy(url) == (None if is_direct else "http://proxy.example:3128")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://issuer.example/token", "https://issuer.example/token"),
+        ("https://issuer.example/token?code=obviously-fake", "https://issuer.example/token?..."),
+        ("https://issuer.example?code=obviously-fake#x", "https://issuer.example?..."),
+        ("https://issuer.example/token#obviously-fake", "https://issuer.example/token"),
+        ("https://u:obviously-fake@issuer.example:8443/t", "https://issuer.example:8443/t"),
+        ("https://u:obviously@fake@issuer.example/t", "https://issuer.example/t"),
+        ("http://obviously-fake@[fd00::1]:3128", "http://[fd00::1]:3128"),
+        ("u:obviously-fake@proxy.example:3128", "(not a URL)"),
+        ("http://obviously-fake@[fd00::1", "(not a URL)"),
+        ("", ""),
+    ],
+)
+def test_a_url_is_shown_without_user_info_query_and_fragment(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+    assert "fake" not in shown_url(url)

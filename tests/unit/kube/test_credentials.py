@@ -157,6 +157,51 @@ async def test_a_token_file_overrides_the_kubeconfigs_user(
     assert await credentials.headers() == {"Authorization": f"Bearer {SECRET}"}
 
 
+@pytest.mark.parametrize("token_file", [False, True])
+async def test_each_request_carries_the_kubeconfigs_impersonation(
+    token_file: bool, tmp_path: Path, clock: ManualClock
+) -> None:
+    user = {"token": SECRET, "as": "limited", "as-groups": ["a", "b"]}
+    path = write_config(tmp_path / "config", {"user": user})
+    (tmp_path / "token").write_text(SECRET)
+    file = tmp_path / "token" if token_file else None
+    headers = await find_credentials(path, clock, token_file=file).headers()
+    assert list(headers.items()) == [
+        ("Authorization", f"Bearer {SECRET}"),
+        ("Impersonate-User", "limited"),
+        ("Impersonate-Group", "a"),
+        ("Impersonate-Group", "b"),
+    ]
+
+
+async def test_a_field_without_effect_is_named_once(
+    plugin: Exec, tmp_path: Path, clock: ManualClock
+) -> None:
+    plugin.gives("t-COUNT")
+    section = {
+        "command": sys.executable,
+        "args": [str(tmp_path / "plugin.py")],
+        "apiVersion": "v1",
+        "provideClusterInfo": True,
+    }
+    path = write_config(tmp_path / "config", {"user": {"exec": section}})
+    told: list[str] = []
+    credentials = find_credentials(path, clock, ignored=told.append)
+    await credentials.connection()
+    clock.advance(RELOAD_PAUSE_S)
+    await credentials.renew()
+    assert (told, plugin.runs) == (["user.exec.provideClusterInfo"], 2)
+
+
+async def test_a_restriction_that_cannot_be_honoured_is_one_line(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    path = write_config(tmp_path / "config", {"user": {"token": SECRET, "as-groups": ["a"]}})
+    with pytest.raises(SettingsError) as caught:
+        await find_credentials(path, clock).connection()
+    assert str(caught.value) == f"KUBECONFIG {path}: its user sets as-groups without as"
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{", f"a: [{SECRET}", "[]", f'{{"token": "{SECRET}"}}', "current-context: c",

@@ -3,6 +3,7 @@
 import pytest
 from structlog.testing import capture_logs
 
+from reconciler.errors import SettingsError
 from reconciler.preflight import surroundings
 from reconciler.settings import load_settings
 
@@ -47,3 +48,20 @@ def test_the_api_servers_proxy_is_named(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert surroundings.described(load_settings()).get("kube_proxy") == proxy
+
+
+def test_the_first_line_shows_no_query_of_the_token_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "https://issuer.example/token?code=obviously-fake"
+    for name, value in (OIDC | {"OIDC_TOKEN_URL": url}).items():
+        monkeypatch.setenv(name, value)
+    said = surroundings.described(load_settings())
+    assert said["issuer"] == "https://issuer.example/token?..."
+    assert "obviously-fake" not in str(said)
+
+
+def test_a_base_url_with_a_query_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "https://platform.example:8000?code=obviously-fake"
+    for name, value in (OIDC | {"AMBIENT_API_SERVER_URL": url}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="AMBIENT_API_SERVER_URL must not hold a query"):
+        load_settings()

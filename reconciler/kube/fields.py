@@ -1,0 +1,190 @@
+"""The fields of a kubeconfig: which are honoured, which are refused, which are of no effect (pure).
+
+A field that restricts what a request may do, or whom it may reach, is honoured or refused, never
+ignored: without it each request would run with the rights of the underlying account. Of a field
+that is not known it cannot be said that it does not restrict, so that it is refused as well.
+Source of the fields: client-go, tools/clientcmd/api/v1/types.go.
+"""
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from reconciler.errors import SettingsError
+
+PROXIES = ("http", "https")
+"""Schemes of proxies that are supported; client-go knows socks5 too."""
+
+_CLUSTER = frozenset(
+    {
+        "server",
+        "tls-server-name",
+        "insecure-skip-tls-verify",
+        "certificate-authority",
+        "certificate-authority-data",
+        "proxy-url",
+    }
+)
+_USER = frozenset(
+    {
+        "client-certificate",
+        "client-certificate-data",
+        "client-key",
+        "client-key-data",
+        "token",
+        "tokenFile",
+        "username",
+        "password",
+        "auth-provider",
+        "exec",
+        "as",
+        "as-uid",
+        "as-groups",
+        "as-user-extra",
+    }
+)
+_CONTEXT = frozenset({"cluster", "user", "namespace"})
+_EXEC = frozenset({"command", "args", "env", "apiVersion", "installHint", "interactiveMode"})
+_CLUSTER_INFO = "provideClusterInfo"
+
+_NO_EFFECT = frozenset({"extensions", "disable-compression"})
+"""Known, and nothing is lost where they are not honoured."""
+
+_PROVIDERS = ("gcp", "oidc")
+
+_HEADER_KEY = frozenset(string.ascii_letters + string.digits + "!#$&'*+-.^_`|~")
+"""What stays as it is in a header's name; `%` is missing, since it begins an escape."""
+
+Headers = tuple[tuple[str, str], ...]
+"""Names and values; a name may occur more than once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What the three sections of a context say beside credentials.
+
+    Args:
+        impersonation: Headers of each request, none without `as`.
+        ignored: Fields that are set and have no effect here, as `user.name-of-field`.
+    """
+
+    impersonation: Headers
+    ignored: tuple[str, ...]
+
+
+def read_fields(context: Any, cluster: Any, user: Any) -> Fields:
+    """Read the sections of one context; a field that is empty counts as absent.
+
+    Raises:
+        SettingsError: A section is no mapping, or has a field that cannot be honoured.
+    """
+    sections = {
+        "context": (_set_fields("context", context), _CONTEXT),
+        "cluster": (_set_fields("cluster", cluster), _CLUSTER),
+        "user": (_set_fields("user", user), _USER),
+    }
+    ignored: list[str] = []
+    for name, (section, known) in sections.items():
+        for field in section.keys() - known:
+            if field not in _NO_EFFECT and name != "context":
+                raise SettingsError(
+                    f"its {name} sets {field[:80]!r}, which is not supported: what it restricts"
+                    " would be ignored"
+                )
+            if field not in _NO_EFFECT:
+                ignored.append(f"{name}.{field[:80]}")
+    _check_cluster(sections["cluster"][0])
+    found = sections["user"][0]
+    ignored += _check_user(found)
+    return Fields(_impersonation(found), tuple(sorted(ignored)))
+
+
+def _set_fields(name: str, section: Any) -> dict[str, Any]:
+    if section is None:
+        return {}
+    if not isinstance(section, Mapping):
+        raise SettingsError(f"its {name} is no mapping")
+    return {
+        str(field): value
+        for field, value in section.items()
+        if value not in (None, "", False, [], {})
+    }
+
+
+def _check_cluster(cluster: Mapping[str, Any]) -> None:
+    proxy = cluster.get("proxy-url")
+    if proxy is not None and urlsplit(str(proxy)).scheme not in PROXIES:
+        raise SettingsError("its cluster's proxy-url does not begin with http:// or https://")
+    has_ca = "certificate-authority" in cluster or "certificate-authority-data" in cluster
+    if "insecure-skip-tls-verify" in cluster and has_ca:
+        raise SettingsError(
+            "its cluster sets insecure-skip-tls-verify and a certificate-authority: only one of"
+            " them can be meant"
+        )
+
+
+def _check_user(user: Mapping[str, Any]) -> list[str]:
+    """Return what has no effect; raise `SettingsError` for what cannot be honoured."""
+    provider = user.get("auth-provider")
+    if isinstance(provider, Mapping) and provider.get("name") not in _PROVIDERS:
+        raise SettingsError(
+            f"its user's auth-provider {str(provider.get('name'))[:80]!r} is not supported"
+        )
+    plugin = user.get("exec")
+    if not isinstance(plugin, Mapping):
+        return []
+    if str(plugin.get("interactiveMode")).lower() == "always":
+        raise SettingsError("its user's exec plug-in asks at a terminal (interactiveMode Always)")
+    fields = _set_fields("exec", plugin).keys()
+    for field in fields - _EXEC - {_CLUSTER_INFO}:
+        raise SettingsError(f"its user's exec sets {field[:80]!r}, which is not supported")
+    return [f"user.exec.{_CLUSTER_INFO}"] if _CLUSTER_INFO in fields else []
+
+
+def _impersonation(user: Mapping[str, Any]) -> Headers:
+    """Return the headers of `as` and its companions.
+
+    Raises:
+        SettingsError: A companion without `as`, which client-go ignores, or a value of another
+            type than the field's.
+    """
+    name = user.get("as")
+    companions = [field for field in ("as-uid", "as-groups", "as-user-extra") if user.get(field)]
+    if name is None:
+        if companions:
+            raise SettingsError(f"its user sets {companions[0]} without as")
+        return ()
+    headers = [("Impersonate-User", _value("as", name))]
+    if uid := user.get("as-uid"):
+        headers.append(("Impersonate-Uid", _value("as-uid", uid)))
+    headers += [("Impersonate-Group", value) for value in _values("as-groups", user)]
+    extra = user.get("as-user-extra") or {}
+    if not isinstance(extra, Mapping):
+        raise SettingsError("its user's as-user-extra is no mapping of lists")
+    for key in extra:
+        title = "Impersonate-Extra-" + _escaped(_value("as-user-extra", key))
+        headers += [(title, value) for value in _values(key, extra, "as-user-extra")]
+    return tuple(headers)
+
+
+def _values(field: str, section: Mapping[str, Any], name: str = "") -> list[str]:
+    values = section.get(field) or []
+    if not isinstance(values, list):
+        raise SettingsError(f"its user's {name or field} holds something that is no list")
+    return [_value(name or field, value) for value in values]
+
+
+def _value(field: str, value: Any) -> str:
+    """Return a header's value; raises `SettingsError` for what is no line of text."""
+    if not isinstance(value, str) or not value or not value.isprintable() or value != value.strip():
+        raise SettingsError(f"its user's {field} holds something that is no line of text")
+    return value
+
+
+def _escaped(key: str) -> str:
+    """Return a key as it stands in a header's name. Source: client-go, `headerKeyEscape`."""
+    return "".join(
+        chr(byte) if chr(byte) in _HEADER_KEY else f"%{byte:02X}" for byte in key.encode()
+    )
