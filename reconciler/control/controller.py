@@ -43,6 +43,7 @@ from reconciler.names import LIVE_PODS, Names, SessionKey
 from reconciler.observe.once import Once
 from reconciler.platform.api import Platform
 from reconciler.platform.namespaces import namespace_of
+from reconciler.queue.work import News
 from reconciler.queue.workqueue import WorkQueue
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import TokenSource
@@ -278,7 +279,7 @@ class Controller:
     async def reconsider(self) -> None:
         """Plan each session anew, now: the static token was replaced."""
         self.planner.forget_policy()
-        await self.resync.plan_all("token_replaced")
+        await self.resync.plan_all("token_replaced", news=News.ASKED)
 
     @property
     def writes_refused(self) -> int:

@@ -8,8 +8,9 @@ from reconciler.control.planner import Planner
 from reconciler.control.touch import Touches
 from reconciler.informer.store import Change
 from reconciler.kube.api import Meta
-from reconciler.names import SessionKey
+from reconciler.names import Names, SessionKey
 from reconciler.queue.bands import Band
+from reconciler.queue.work import News
 from reconciler.queue.workqueue import WorkQueue
 
 
@@ -54,11 +55,19 @@ class Feed:
         if self._touches is not None and self._touches.seen(secret, now_at):
             self._touch_now(secret.key)
 
-    def consider(self, key: SessionKey, reason: str, *, leave: Collection[Action] = ()) -> Action:
+    def consider(
+        self,
+        key: SessionKey,
+        reason: str,
+        *,
+        leave: Collection[Action] = (),
+        news: News = News.NONE,
+    ) -> Action:
         """Plan a session and queue what follows: a run now, a deadline, or nothing.
 
         Args:
             leave: Actions that are reported but not queued.
+            news: What shortens the wait of a session that failed; an event as such does not.
         """
         try:
             view, plan = self._planner.plan(key)
@@ -86,6 +95,8 @@ class Feed:
             at=self._planner.at(plan.due_s) if waits else self._clock.monotonic(),
             band=min(plan.band, Band.CHANGED) if is_due and reason == "pod" else plan.band,
             slack_s=plan.slack_s,
+            news=news,
+            about=about(plan.action),
         )
         return plan.action
 
@@ -106,5 +117,21 @@ class Feed:
             return
         both = (change.old, change.new)
         keys = {meta.key: None for meta in both if meta is not None and meta.session_id}
+        news = _news(change, kind, self._planner.names)
         for key in keys:
-            self.consider(key, kind)
+            self.consider(key, kind, news=news)
+
+
+def about(action: Action) -> str:
+    """Return what a run that carries this out depends on: "platform" or "write"."""
+    return "platform" if action is Action.CONFIRM else "write"
+
+
+def _news(change: Change, kind: str, names: Names) -> News:
+    """Return what a change means to a session that failed."""
+    if change.new is not None:
+        asked = change.new.annotations.get(names.requested_at)
+        before = change.old.annotations.get(names.requested_at) if change.old is not None else None
+        if asked and asked != before:
+            return News.ASKED
+    return News.CHANGED if kind == "secret" else News.NONE

@@ -18,6 +18,7 @@ from reconciler.names import SessionKey
 from reconciler.observe.once import Once
 from reconciler.platform.api import Platform
 from reconciler.platform.sweep import Sweep, sweep
+from reconciler.queue.work import News
 from reconciler.trace import SpanId, Trace, Tracer, step
 
 log = structlog.get_logger()
@@ -162,14 +163,15 @@ class Resync:
             await self._sleep_until_next()
             await self._run_periodic()
 
-    async def plan_all(self, reason: str) -> None:
+    async def plan_all(self, reason: str, *, news: News = News.NONE) -> None:
         """Give each session with a pod its deadline, so that a follower knows them when it leads.
 
         Args:
             reason: Of the runs that are due now.
+            news: What shortens the wait of sessions that failed.
         """
         for index, key in enumerate(self._planner.live_keys()):
-            self._feed.consider(key, reason)
+            self._feed.consider(key, reason, news=news)
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
 

@@ -14,6 +14,7 @@ from reconciler.clock import Clock, format_utc
 from reconciler.control import mint, retry
 from reconciler.control.attempt import Attempt, Witness
 from reconciler.control.facts import requests
+from reconciler.control.feed import about
 from reconciler.control.fights import CHANCE, Fights
 from reconciler.control.hanging import Hanging
 from reconciler.control.plan import Action, Plan, View
@@ -27,7 +28,7 @@ from reconciler.names import SessionKey
 from reconciler.observe.once import Once
 from reconciler.queue import backoff
 from reconciler.queue.bands import Band
-from reconciler.queue.work import Next, Work
+from reconciler.queue.work import Hold, Next, Work
 from reconciler.queue.workqueue import QueueClosed, WorkQueue
 from reconciler.tokens.source import TokenSource
 from reconciler.tokens.token import Token
@@ -196,7 +197,8 @@ class Worker:
                 self._queue.fail(work.key), fraction_of_life_s=None, draw=self._random.random()
             )
             # Not planned again: that may be what crashed.
-            return Next(started_at + wait_s, Band.ROUTINE, 0.0, "crashed")
+            hold = Hold(started_at, started_at + wait_s, about(Action.WRITE))
+            return Next(hold.until_at, Band.ROUTINE, 0.0, "crashed", hold=hold)
         self._queue.forgive(work.key)
         self._planner.run_times.add(self._clock.monotonic() - started_at)
         return following
@@ -380,8 +382,9 @@ class Worker:
             draw=self._random.random(),
             retry_after_s=retry_after_s,
         )
-        at = self._clock.monotonic() + wait_s
-        return Next(at, plan.band, plan.slack_s, plan.reason, verdict.gate)
+        now_at = self._clock.monotonic()
+        hold = Hold(now_at, now_at + wait_s, about(plan.action))
+        return Next(hold.until_at, plan.band, plan.slack_s, plan.reason, verdict.gate, hold)
 
 
 def _is_overwritten(plan: Plan) -> bool:

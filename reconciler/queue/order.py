@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from reconciler.queue.bands import Band
 from reconciler.queue.heap import LazyHeap
 from reconciler.queue.stats import ScheduleStats
-from reconciler.queue.work import Look, Next, Wish, Work
+from reconciler.queue.work import Look, News, Next, Wish, Work
 
 K = TypeVar("K", bound=Hashable)
 
@@ -83,21 +83,32 @@ class Schedule(Generic[K]):
         return sum(heap.slots for heap in (self._waiting, *self._ready.values()))
 
     def add(
-        self, key: K, *, reason: str, at: float, band: Band, slack_s: float, now_at: float
+        self,
+        key: K,
+        *,
+        reason: str,
+        at: float,
+        band: Band,
+        slack_s: float,
+        now_at: float,
+        news: News = News.NONE,
+        about: str = "",
     ) -> None:
         """Ask for a run of `key` no later than `at`; merges with what is asked for already.
 
         Of two wishes the earlier time, the more urgent band and the smaller slack count, and the
-        reasons of both; the gate of an entry that waits at one stays. A key that runs is dirty.
+        reasons of both; the gate of an entry that waits at one stays. A key that runs is dirty. One
+        that is held after a failure runs no sooner than its `Hold` allows for this news.
 
         Args:
             at: Monotonic instant; one that has passed is due now, and late since then.
             slack_s: Seconds from now until it is too late; may be negative or infinite.
+            about: What the run is to do; compared with what failed.
 
         Raises:
             ValueError: A time is not a number; nothing was changed.
         """
-        wish = _wish(at, band, slack_s, reason, now_at)
+        wish = _wish(at, band, slack_s, reason, now_at)._replace(news=news, about=about)
         self._promote(now_at)
         self._adds += 1
         entry = self._entries.get(key)
@@ -128,8 +139,9 @@ class Schedule(Generic[K]):
     def done(self, key: K, *, next: Next | None, now_at: float) -> None:
         """End a run; `next` replaces all earlier deadlines, None forgets the key and its failures.
 
-        A dirty key runs once more, no later than what made it dirty asked for. A gate that opened
-        during the run counts as open: this key would otherwise sleep through it.
+        A dirty key runs once more, no later than what made it dirty asked for and `next.hold`
+        allows. A gate that opened during the run counts as open: this key would otherwise sleep
+        through it.
 
         Raises:
             KeyError: The key is not running.
@@ -237,6 +249,7 @@ class Schedule(Generic[K]):
 
     def _wish_for(self, next: Next, entry: _Entry[K], now_at: float) -> Wish:
         wish = _wish(next.at, next.band, next.slack_s, next.reason, now_at, next.gate)
+        wish = wish._replace(hold=next.hold)
         opened_meanwhile = self._opened.get(next.gate, 0) >= entry.take
         return _let_through(wish, now_at) if next.gate and opened_meanwhile else wish
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Generic, NamedTuple, TypeVar
 
 from reconciler.queue.bands import Band
@@ -10,6 +11,52 @@ K = TypeVar("K", bound=Hashable)
 
 REASONS = 8
 """Reasons kept with an entry, oldest first; more would tell a reader nothing and grow for ever."""
+
+
+CHANGED_FRACTION = 0.1
+"""A change of what failed may have cured it, and may be repeated without end: it shortens the wait
+to this part, so that not even one change a second brings more than ten times the tries."""
+
+ASKED_S = 5.0
+"""A person who asks waits no longer than this after a failure; a script that asks every second
+brings a try per 5 s."""
+
+
+class News(IntEnum):
+    """What a wish for a run knows that the failure before it did not; the greater counts for more.
+
+    `NONE` is an event of something else, a resync or a relist; `CHANGED` a change of the object
+    that could not be written; `ASKED` the word of a person.
+    """
+
+    NONE = 0
+    CHANGED = 1
+    ASKED = 2
+
+
+class Hold(NamedTuple):
+    """Why a key is not tried again before its time: it failed.
+
+    Args:
+        since_at: When it failed, monotonic.
+        until_at: When it is tried again without news, monotonic; no earlier than `since_at`.
+        about: What was tried; a wish for something else is not held back.
+    """
+
+    since_at: float
+    until_at: float
+    about: str = ""
+
+    def earliest_at(self, news: News, about: str) -> float:
+        """Return when a wish with this news may run, monotonic."""
+        if about != self.about:
+            return self.since_at
+        wait_s = self.until_at - self.since_at
+        if news is News.ASKED:
+            wait_s = min(wait_s, ASKED_S)
+        elif news is News.CHANGED:
+            wait_s *= CHANGED_FRACTION
+        return self.since_at + wait_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +87,8 @@ class Next:
         at: Monotonic instant; it may be later than any that was asked for before.
         slack_s: Seconds from now until it is too late; negative where it is already.
         gate: A condition whose opening makes it due before `at`, which is then the fallback; or "".
+        hold: What keeps others from having it run before `at`, after a failure; the gate's opening
+            ends it.
     """
 
     at: float
@@ -47,6 +96,7 @@ class Next:
     slack_s: float
     reason: str
     gate: str = ""
+    hold: Hold | None = None
 
 
 class Look(NamedTuple):
@@ -75,17 +125,30 @@ class Wish(NamedTuple):
     dead_at: float
     reasons: tuple[str, ...]
     gate: str = ""
+    hold: Hold | None = None
+    news: News = News.NONE
+    about: str = ""
 
     def merged(self, later: "Wish") -> "Wish":
-        """Return the more urgent of each part; the same object where `later` adds nothing."""
+        """Return the more urgent of each part; the same object where `later` adds nothing.
+
+        What holds one of them back holds back the other, unless that has news.
+        """
         merged = Wish(
-            at=min(self.at, later.at),
+            at=min(self._behind(later.hold), later._behind(self.hold)),
             band=min(self.band, later.band),
             dead_at=min(self.dead_at, later.dead_at),
             reasons=_united(self.reasons, later.reasons),
             gate=self.gate or later.gate,
+            hold=self.hold or later.hold,
+            news=max(self.news, later.news),
+            about=self.about or later.about,
         )
         return self if merged == self else merged
+
+    def _behind(self, hold: Hold | None) -> float:
+        """Return when it runs beside one that is held back."""
+        return self.at if hold is None else max(self.at, hold.earliest_at(self.news, self.about))
 
     def served_as(self, now_at: float) -> Band:
         """Return its band, which is `EXPIRING` for everything whose slack has run out."""

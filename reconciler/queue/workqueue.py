@@ -10,7 +10,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.queue.bands import Band
 from reconciler.queue.order import Schedule
 from reconciler.queue.stats import QueueStats
-from reconciler.queue.work import Look, Next, Work
+from reconciler.queue.work import Look, News, Next, Work
 
 K = TypeVar("K", bound=Hashable)
 
@@ -55,12 +55,16 @@ class WorkQueue(Generic[K]):
         band: Band,
         slack_s: float,
         at: float | None = None,
+        news: News = News.NONE,
+        about: str = "",
     ) -> None:
         """Ask for a run of `key` no later than `at` (default: now); ignored once closed.
 
         Args:
             at: Instant on the clock's `monotonic`.
             slack_s: Seconds from now until it is too late; negative where it is already.
+            news: What this wish knows that the last failure did not; see `Hold`.
+            about: What the run is to do; compared with what failed.
 
         Raises:
             ValueError: A time is not a number; nothing was changed.
@@ -69,7 +73,16 @@ class WorkQueue(Generic[K]):
             return
         now_at = self._clock.monotonic()
         due_at = now_at if at is None else at
-        self._schedule.add(key, reason=reason, at=due_at, band=band, slack_s=slack_s, now_at=now_at)
+        self._schedule.add(
+            key,
+            reason=reason,
+            at=due_at,
+            band=band,
+            slack_s=slack_s,
+            now_at=now_at,
+            news=news,
+            about=about,
+        )
         self._hand_out()
 
     async def get(self) -> Work[K]:
@@ -97,7 +110,7 @@ class WorkQueue(Generic[K]):
     def done(self, key: K, *, next: Next | None) -> None:
         """End a run; `next` replaces all earlier deadlines, None forgets the key.
 
-        A dirty key runs once more, whatever `next` says.
+        A dirty key runs once more, as soon as `next.hold` allows.
 
         Raises:
             KeyError: The key is not running.

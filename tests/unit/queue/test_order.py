@@ -8,7 +8,7 @@ from reconciler.names import SessionKey
 from reconciler.queue.bands import Band
 from reconciler.queue.heap import SPARE
 from reconciler.queue.order import AGE_EVERY, Schedule
-from reconciler.queue.work import REASONS, Look, Next, Work
+from reconciler.queue.work import ASKED_S, REASONS, Hold, Look, News, Next, Work
 
 NOW = 1000.0
 
@@ -28,6 +28,8 @@ class Box:
         band: Band = Band.ROUTINE,
         slack_s: float = 300.0,
         reason: str = "event",
+        news: News = News.NONE,
+        about: str = "write",
     ) -> None:
         self.schedule.add(
             key,
@@ -36,7 +38,14 @@ class Box:
             band=band,
             slack_s=slack_s,
             now_at=self.now_at,
+            news=news,
+            about=about,
         )
+
+    def fail(self, key: str, wait_s: float, *, gate: str = "") -> None:
+        hold = Hold(self.now_at, self.now_at + wait_s, "write")
+        next = Next(hold.until_at, Band.ROUTINE, 300.0, "failed", gate, hold)
+        self.done(key, next)
 
     def take(self) -> Work[str]:
         work = self.schedule.take(self.now_at)
@@ -319,6 +328,59 @@ def test_an_event_runs_a_gated_key_at_once(box: Box) -> None:
     box.done("a", box.next(300, gate="issuer"))
     box.add("a", reason="pod changed")
     assert box.run_all() == ["a"]
+
+
+@pytest.mark.parametrize("dirty", [False, True], ids=["waiting", "running"])
+@pytest.mark.parametrize(
+    ("news", "about", "wait_s"),
+    [
+        (News.NONE, "write", 100.0),
+        (News.CHANGED, "write", 10.0),
+        (News.ASKED, "write", ASKED_S),
+        (News.NONE, "platform", 0.0),
+    ],
+    ids=["event", "changed", "asked", "something else"],
+)
+def test_after_a_failure_a_key_is_held_as_long_as_its_news_allows(
+    box: Box, news: News, about: str, wait_s: float, dirty: bool
+) -> None:
+    box.add("a")
+    box.take()
+    if dirty:
+        box.add("a", news=news, about=about)
+    box.fail("a", 100.0)
+    for _ in range(3):  # repeated news shorten nothing further
+        box.add("a")
+        box.add("a", news=news, about=about)
+    look = box.schedule.look("a")
+    assert look is not None
+    assert look.at == NOW + wait_s
+    box.now_at = NOW + wait_s
+    assert box.take().key == "a"
+    box.done("a", box.next(50.0))
+    box.add("a")  # what did not fail again is held by nothing
+    assert box.take().key == "a"
+
+
+def test_an_opening_gate_ends_a_hold(box: Box) -> None:
+    box.add("a")
+    box.take()
+    box.fail("a", 100.0, gate="kube")
+    box.add("a")
+    assert box.idle()
+    box.schedule.open_gate("kube", now_at=box.now_at)
+    assert box.take().key == "a"
+
+
+def test_a_hold_is_kept_by_work_that_is_given_back(box: Box) -> None:
+    box.add("a")
+    box.take()
+    box.fail("a", 100.0)
+    box.now_at += 100.0
+    box.take()
+    box.schedule.give_back("a")
+    box.add("a")
+    assert box.take().due_at == NOW + 100.0
 
 
 def test_remove_forgets_a_key_unless_it_runs(box: Box) -> None:

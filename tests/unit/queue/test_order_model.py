@@ -9,13 +9,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from reconciler.queue.bands import Band
 from reconciler.queue.heap import SPARE
 from reconciler.queue.order import AGE_EVERY, Schedule
-from reconciler.queue.work import Next
+from reconciler.queue.work import ASKED_S, CHANGED_FRACTION, Hold, News, Next
 
 KEYS = st.sampled_from("abcdefgh")
 GATES = st.sampled_from(["issuer", "kube"])
 BANDS = st.sampled_from(Band)
 DELAYS_S = st.integers(-3, 12).map(float)
 SLACKS_S = st.integers(-5, 30).map(float)
+NEWS = st.sampled_from(News)
+ABOUT = st.sampled_from(["write", "platform"])
 
 
 @dataclass
@@ -27,13 +29,35 @@ class Wanted:
     dead_at: float
     reasons: list[str]
     gate: str = ""
+    news: News = News.NONE
+    about: str = ""
+    failed_at: float | None = None
+    tried: str = ""
 
     def absorb(self, other: "Wanted") -> None:
-        self.at = min(self.at, other.at)
+        self.at = min(self.not_before(other), other.not_before(self))
+        self.news, self.about = max(self.news, other.news), self.about or other.about
+        if self.failed_at is None:
+            self.failed_at, self.tried = other.failed_at, other.tried
+            self.until_at = other.until_at
         self.band = min(self.band, other.band)
         self.dead_at = min(self.dead_at, other.dead_at)
         self.reasons += [reason for reason in other.reasons if reason not in self.reasons]
         self.gate = self.gate or other.gate
+
+    until_at: float = 0.0
+
+    def not_before(self, failed: "Wanted") -> float:
+        """Return when this runs beside one that has failed."""
+        if failed.failed_at is None or self.about != failed.tried:
+            at = self.at
+            return at if failed.failed_at is None else max(at, failed.failed_at)
+        wait_s = failed.until_at - failed.failed_at
+        if self.news is News.CHANGED:
+            wait_s = wait_s * CHANGED_FRACTION
+        if self.news is News.ASKED:
+            wait_s = min(ASKED_S, wait_s)
+        return max(self.at, failed.failed_at + wait_s)
 
 
 @dataclass
@@ -90,11 +114,37 @@ class ScheduleMachine(RuleBasedStateMachine):
         if not was_ready and known.ready_at is not None:
             known.ready_at = self.now_at
 
-    @rule(key=KEYS, delay_s=DELAYS_S, band=BANDS, slack_s=SLACKS_S, reason=st.sampled_from("xyz"))
-    def add(self, key: str, delay_s: float, band: Band, slack_s: float, reason: str) -> None:
+    @rule(
+        key=KEYS,
+        delay_s=DELAYS_S,
+        band=BANDS,
+        slack_s=SLACKS_S,
+        reason=st.sampled_from("xyz"),
+        news=NEWS,
+        about=ABOUT,
+    )
+    def add(
+        self,
+        key: str,
+        delay_s: float,
+        band: Band,
+        slack_s: float,
+        reason: str,
+        news: News,
+        about: str,
+    ) -> None:
         at = self.now_at + delay_s
-        self.schedule.add(key, reason=reason, at=at, band=band, slack_s=slack_s, now_at=self.now_at)
-        self.want(key, Wanted(at, band, self.now_at + slack_s, [reason]))
+        self.schedule.add(
+            key,
+            reason=reason,
+            at=at,
+            band=band,
+            slack_s=slack_s,
+            now_at=self.now_at,
+            news=news,
+            about=about,
+        )
+        self.want(key, Wanted(at, band, self.now_at + slack_s, [reason], "", news, about))
 
     @rule(seconds=st.integers(0, 6))
     def advance(self, seconds: int) -> None:
@@ -166,6 +216,25 @@ class ScheduleMachine(RuleBasedStateMachine):
             wanted.at, wanted.gate = min(wanted.at, self.now_at), ""
         self.want(key, wanted)
 
+    @precondition(lambda self: self.running())
+    @rule(
+        data=st.data(), wait_s=st.integers(0, 40).map(float), gate=GATES | st.just(""), about=ABOUT
+    )
+    def done_and_failed(self, data: st.DataObject, wait_s: float, gate: str, about: str) -> None:
+        key = data.draw(st.sampled_from(self.running()))
+        at = self.now_at + wait_s
+        hold = Hold(self.now_at, at, about)
+        next = Next(at, Band.ROUTINE, 1.0, "failed", gate, hold)
+        self.schedule.done(key, next=next, now_at=self.now_at)
+        known = self.model[key]
+        known.running = False
+        wanted = Wanted(at, Band.ROUTINE, self.now_at + 1.0, ["failed"], gate)
+        if gate in known.opened:
+            wanted.at, wanted.gate = min(wanted.at, self.now_at), ""
+        else:
+            wanted.failed_at, wanted.until_at, wanted.tried = self.now_at, at, about
+        self.want(key, wanted)
+
     @rule(gate=GATES)
     def open_gate(self, gate: str) -> None:
         expected = 0
@@ -176,6 +245,7 @@ class ScheduleMachine(RuleBasedStateMachine):
             if known.wanted.gate == gate:
                 expected += 1
                 known.wanted.at, known.wanted.gate = self.now_at, ""
+                known.wanted.failed_at = None
                 self.settle_new(key)
         assert self.schedule.open_gate(gate, now_at=self.now_at) == expected
 
