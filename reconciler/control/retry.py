@@ -1,5 +1,6 @@
 """Which failure waits how long, for what, and whether a human must hear of it (pure)."""
 
+import math
 from dataclasses import dataclass
 
 from reconciler import errors
@@ -32,6 +33,10 @@ _CONFLICT = Verdict(backoff.CONFLICT)
 _THROTTLED = Verdict(backoff.THROTTLED)
 _GONE = Verdict(backoff.MISCONFIGURED)
 
+
+LIFE_FRACTION = 0.25
+"""A retry never waits for more than this part of what is left: fifteen in a row still fit into the
+last seconds of a token."""
 
 TAKEN_ATTEMPTS = 3
 """AlreadyExists so often, seconds apart, with nothing to see for our selector, is no race between a
@@ -69,6 +74,24 @@ def judge(error: RemoteError, attempt: int) -> Verdict:
     if error.transient:
         return _TRANSIENT
     return Verdict(backoff.MISCONFIGURED, says="write_refused")
+
+
+def patience_s(slack_s: float, left_s: float) -> float | None:
+    """Return the longest wait before the next try, None for no bound.
+
+    While there is slack, that bounds it, until a quarter of the life itself is the longer one: a
+    slack that runs out must not end in a storm. Without slack the life bounds it: tokens that live
+    no longer than the propagation allowance never have any, and their pods are touched.
+
+    Args:
+        slack_s: Seconds until the kubelet's own pace would be too slow; negative where it is.
+        left_s: Seconds until the worst token ends that the pod may read; 0 or less is expired or
+            unknown, which no haste saves.
+    """
+    if slack_s > 0:
+        floor_s = LIFE_FRACTION * left_s if 0 < left_s < math.inf else 0.0
+        return LIFE_FRACTION * max(slack_s, floor_s)
+    return LIFE_FRACTION * left_s if 0 < left_s < math.inf else None
 
 
 def is_replaced(error: RemoteError) -> bool:

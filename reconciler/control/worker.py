@@ -52,9 +52,6 @@ have brought its version seconds ago."""
 DEPOSED_S = 1.0
 """A gate that is shut and ours opens with the next renewal of the Lease, some 2 s apart."""
 
-LIFE_FRACTION = 0.25
-"""A retry never waits for more of the remaining life than this."""
-
 Lookup = Callable[[SessionKey, View], Awaitable[None]]
 """Asks the platform about one session and tells the directory."""
 
@@ -375,7 +372,7 @@ class Worker:
     ) -> Next:
         """Return the retry's time: never later than a fraction of the life that is left."""
         _, plan = self._planner.plan(work.key)
-        life_s = plan.slack_s * LIFE_FRACTION
+        life_s = retry.patience_s(plan.slack_s, plan.held_until_s - self._planner.now_s())
         wait_s = verdict.pace.delay_s(
             attempt,
             fraction_of_life_s=life_s if verdict.pace is not backoff.MISCONFIGURED else None,
