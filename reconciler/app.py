@@ -26,6 +26,7 @@ from reconciler.kube.credentials import find_credentials
 from reconciler.leader.identity import Identity
 from reconciler.observe.health import serve_health
 from reconciler.observe.logs import configure_logs
+from reconciler.observe.outlet import Outlet
 from reconciler.page.server import mount
 from reconciler.parts import client_secret, static_source, static_token, token_endpoint
 from reconciler.platform.client import Bearer, PlatformClient
@@ -50,14 +51,23 @@ FORCE_S = 10.0
 """A platform that refuses every token must not make us ask the issuer for one a request."""
 
 
-def run(settings: Settings) -> None:
-    """Run the controller until a signal; raises `SettingsError` for what only a human can mend."""
+def run(settings: Settings, outlet: Outlet) -> None:
+    """Run the controller until a signal; raises `SettingsError` for what only a human can mend.
+
+    Args:
+        outlet: What standard error has become, where the log goes.
+    """
     configure_logs(settings.log_level, settings.log_format)
+    outlet.on_drained = _warn_of_dropped
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(settings))
+        runner.run(_run(settings, outlet))
 
 
-async def _run(settings: Settings) -> None:
+def _warn_of_dropped(lines: int) -> None:
+    log.warning("log_lines_dropped", lines=lines, why="no process read the log in time")
+
+
+async def _run(settings: Settings, outlet: Outlet) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
     if not await wait_for_files(settings, stop):
@@ -66,7 +76,10 @@ async def _run(settings: Settings) -> None:
         clock = SystemClock()
         telemetry = await stack.enter_async_context(
             open_telemetry(
-                clock, replica=settings.replica, per_session=settings.metrics_per_session
+                clock,
+                replica=settings.replica,
+                per_session=settings.metrics_per_session,
+                log_lines_dropped=lambda: outlet.dropped_total,
             )
         )
         controller = await stack.enter_async_context(build(settings, clock, telemetry))

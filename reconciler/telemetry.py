@@ -42,14 +42,22 @@ class Telemetry:
 
     Args:
         per_session: Export a series for each session.
+        log_lines_dropped: Returns how many lines of the log were dropped since the start.
     """
 
     def __init__(
-        self, clock: Clock, otlp: OtlpSettings, *, replica: str = "", per_session: bool = False
+        self,
+        clock: Clock,
+        otlp: OtlpSettings,
+        *,
+        replica: str = "",
+        per_session: bool = False,
+        log_lines_dropped: Callable[[], int] = lambda: 0,
     ) -> None:
         self._clock = clock
         self._otlp = otlp
         self._per_session = per_session
+        self._log_lines_dropped = log_lines_dropped
         self._surveyor: Surveyor | None = None
         self._exporters: list[Exporter[Any]] = []
         self._events: EventStats | None = None
@@ -133,6 +141,7 @@ class Telemetry:
 
     def _read(self) -> Iterator[Sample]:
         yield Sample(metrics.BUILD, 1, (__version__,))
+        yield Sample(metrics.LOG_DROPPED, self._log_lines_dropped())
         latest: Survey | None = None if self._surveyor is None else self._surveyor.latest
         if latest is not None:
             yield from gauges(latest, per_session=self._per_session)
@@ -148,10 +157,16 @@ class Telemetry:
 
 @asynccontextmanager
 async def open_telemetry(
-    clock: Clock, *, replica: str, per_session: bool
+    clock: Clock, *, replica: str, per_session: bool, log_lines_dropped: Callable[[], int]
 ) -> AsyncIterator[Telemetry]:
     """Make it from the OTEL_* variables; raises `SettingsError` for one that cannot be meant."""
-    telemetry = Telemetry(clock, read_otlp(os.environ), replica=replica, per_session=per_session)
+    telemetry = Telemetry(
+        clock,
+        read_otlp(os.environ),
+        replica=replica,
+        per_session=per_session,
+        log_lines_dropped=log_lines_dropped,
+    )
     try:
         yield telemetry
     finally:

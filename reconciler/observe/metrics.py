@@ -242,4 +242,8 @@ TELEMETRY = _metric(
     "Traces and metric readings by what became of them: sent, failed, dropped (queue full).",
     "signal", "result",
 )  # fmt: skip
+LOG_DROPPED = _metric(
+    "log_lines_dropped_total", "counter", "{line}",
+    "Lines of the log that were dropped, since no process read standard error in time.",
+)  # fmt: skip
 BUILD = _metric("build_info", "gauge", "1", "Always 1; the version is the label.", "version")

@@ -1,0 +1,110 @@
+"""Real `reconciler run` whose log no process reads: refreshes, takes over, answers and ends."""
+
+import asyncio
+import base64
+import fcntl
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.box import Box
+from reconciler.lab.ports import free_port
+from tests.controller import CLEARED, COMMAND
+
+pytestmark = pytest.mark.timeout(120)
+
+SESSIONS = 3
+LIMIT_S = 60.0
+
+
+@dataclass
+class Unread:
+    """A replica both of whose outputs are a pipe that is full from the start."""
+
+    process: asyncio.subprocess.Process
+    port: int
+
+    async def status(self, path: str) -> int:
+        """Return the status of one of its probes, 0 while it does not answer."""
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http,
+                http.get(f"http://127.0.0.1:{self.port}{path}") as answer,
+            ):
+                return answer.status
+        except (aiohttp.ClientError, TimeoutError):
+            return 0
+
+    async def is_ready(self) -> None:
+        async with asyncio.timeout(LIMIT_S):
+            while await self.status("/readyz") != 200:
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def unread(box: Box, name: str) -> AsyncIterator[Unread]:
+    read_fd, write_fd = os.pipe()
+    fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(write_fd, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write_fd, b"\n" * 512)
+    os.set_blocking(write_fd, True)
+    port = free_port()
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(CLEARED)}
+    own = {"RECONCILER_LISTEN": f"127.0.0.1:{port}", "RECONCILER_REPLICA": name}
+    process = await asyncio.create_subprocess_exec(
+        COMMAND,
+        "run",
+        env=inherited | box.environment() | own | {"LOG_LEVEL": "debug"},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=write_fd,
+        stderr=write_fd,
+    )
+    os.close(write_fd)
+    try:
+        yield Unread(process, port)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        os.close(read_fd)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def writers(box: Box) -> set[str]:
+    """Return which replicas wrote the tokens that the Secrets hold now, "" for none."""
+    found = set()
+    for session in box.sessions.values():
+        secret = box.core.get(kinds.SECRETS, session.namespace, session.secret)
+        value = base64.b64decode(secret["data"][box.names.secret_key]).decode()
+        by = secret["metadata"].get("annotations", {}).get(box.names.refreshed_by, "")
+        found.add("" if value == session.first_token else by.partition("/")[0])
+    return found
+
+
+async def test_replicas_whose_logs_are_not_read_refresh_take_over_answer_and_end() -> None:
+    async with Box() as box:
+        box.populate(SESSIONS)
+        async with unread(box, "first") as first:
+            await until(lambda: writers(box) == {"first"})
+            assert await first.status("/livez") == 200
+            async with unread(box, "second") as second:
+                await second.is_ready()
+                first.process.kill()
+                await until(lambda: writers(box) == {"second"})
+                assert await second.status("/livez") == 200
+                second.process.send_signal(signal.SIGTERM)
+                async with asyncio.timeout(LIMIT_S):
+                    assert await second.process.wait() == 0
