@@ -16,7 +16,7 @@ Outcome = Literal[
 ]  # fmt: skip
 """How a run came to rest. `kept`: nothing was due; `not_improved`: no token at hand is better;
 `fought`: another writer is let be for a while; `deposed`: stopped at the gate;
-`crowded`: put off, since too many workers wait where it would have asked."""
+`crowded`: waits for room where it would have asked: too many requests are under way there."""
 
 
 @dataclass(slots=True)

@@ -184,6 +184,7 @@ class Controller:
             ),
             touches=self._touches,
             workers=options.workers,
+            platform_parallel=options.platform_parallel,
             kube_breaker=ports.kube_breaker,
             clock=clock,
             random=ports.random,
@@ -317,7 +318,7 @@ class Controller:
         return [
             self.scopes.run(),
             *([self.discovery.run()] if self.discovery is not None else []),
-            *(self.worker.run() for _ in range(self._options.workers)),
+            *(self.worker.run() for _ in range(self.worker.runs_at_most)),
             *(part() for part in ports.upkeep),
             ports.kube_breaker.probe_while_down(ports.kube.ready),
             ports.platform_breaker.probe_while_down(ports.platform.probe),

@@ -207,7 +207,9 @@ def _unconfirmed(view: View, now_s: float) -> Plan:
         blocked = _plan(Action.BLOCKED, "not_confirmed", now_s)
         is_soon = is_young(view, now_s)
         return replace(blocked, due_s=now_s + YOUNG_LOOK_S) if is_soon else blocked
-    return Plan(Action.CONFIRM, "not_confirmed", Band.CHANGED, now_s, 0.0)
+    # No slack ends: anybody who may make a pod makes this work, and it must not become as urgent as
+    # a token that expires.
+    return Plan(Action.CONFIRM, "not_confirmed", Band.CHANGED, now_s, math.inf)
 
 
 def _due_now(

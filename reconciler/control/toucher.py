@@ -6,7 +6,8 @@ import structlog
 
 from reconciler import errors
 from reconciler.clock import Clock
-from reconciler.control.hanging import SLOW_S, most_waiting
+from reconciler.control.bulkhead import Run
+from reconciler.control.places import PlaceFull, Places, touches_in
 from reconciler.control.planner import Planner
 from reconciler.control.touch import Touches
 from reconciler.control.writer import Writer
@@ -17,7 +18,7 @@ from reconciler.trace import step
 log = structlog.get_logger()
 
 SLOW_RATE = 100.0
-"""Touches that are put off come again at this rate, all together, per second."""
+"""Touches that find their place full come again at this rate, all together, per second."""
 
 
 class Toucher:
@@ -25,9 +26,6 @@ class Toucher:
 
     A touch only spares a pod the kubelet's own pace: one that fails is tried again for a while by
     itself, and neither fails its session's run nor keeps it from writing.
-
-    Args:
-        workers: Number of those who call `touch_if_due` at the same time.
     """
 
     def __init__(
@@ -39,7 +37,7 @@ class Toucher:
         clock: Clock,
         random: Random,
         once: Once,
-        workers: int,
+        places: Places,
     ) -> None:
         self._touches = touches
         self._planner = planner
@@ -47,41 +45,35 @@ class Toucher:
         self._clock = clock
         self._random = random
         self._once = once
-        self._most_slow = most_waiting(workers)
-        self._under_way = 0
-        self._last_s = 0.0
+        self._places = places
         self.touched_total = 0
 
-    async def touch_if_due(self, key: SessionKey) -> None:
-        """Touch a session's pods, if that is due and not too much hangs on touches already.
+    async def touch_if_due(self, key: SessionKey, run: Run) -> None:
+        """Touch a session's pods, if that is due and its namespace's touches have room for it.
 
         Raises:
             DeposedError: The gate is closed.
         """
-        began_at = self._clock.monotonic()
-        if not self._touches.is_due(key, began_at):
+        now_at = self._clock.monotonic()
+        if not self._touches.is_due(key, now_at):
             return
-        if self._last_s > SLOW_S and self._under_way >= self._most_slow:
-            wait_s = max(1.0, len(self._touches) / SLOW_RATE)
-            self._touches.put_off(key, began_at + wait_s * self._random.uniform(0.5, 1.5))
-            return
-        self._under_way += 1
         try:
-            is_done = await self._touch(key)
-        finally:
-            self._under_way -= 1
-            now_at = self._clock.monotonic()
-            self._last_s = now_at - began_at
+            is_done = await self._touch(key, run)
+        except PlaceFull:
+            wait_s = max(1.0, len(self._touches) / SLOW_RATE)
+            self._touches.put_off(key, now_at + wait_s * self._random.uniform(0.5, 1.5))
+            return
+        now_at = self._clock.monotonic()
         if is_done:
             self._touches.done(key, now_at)
         else:
             self._touches.failed(key, now_at, draw=self._random.random())
 
-    async def _touch(self, key: SessionKey) -> bool:
+    async def _touch(self, key: SessionKey, run: Run) -> bool:
         """Touch each of the pods; return False where a later try may fare better."""
         for pod in self._planner.pods_to_touch(key):
             try:
-                with step("touch", pod.name):
+                with self._places.at(touches_in(key.namespace), run), step("touch", pod.name):
                     await self._writer.touch(pod, now_s=self._planner.now_s())
                 self.touched_total += 1
             except (errors.NotFound, errors.Invalid):

@@ -13,10 +13,11 @@ from reconciler.breaker import Breaker
 from reconciler.clock import Clock, format_utc
 from reconciler.control import mint, retry
 from reconciler.control.attempt import Attempt, Witness
+from reconciler.control.bulkhead import Run
 from reconciler.control.facts import requests
 from reconciler.control.feed import about
 from reconciler.control.fights import CHANCE, Fights
-from reconciler.control.hanging import Hanging
+from reconciler.control.places import ISSUER, PLATFORM, PlaceFull, Places
 from reconciler.control.plan import Action, Plan, View
 from reconciler.control.planner import Planner
 from reconciler.control.retry import Verdict
@@ -39,11 +40,9 @@ log = structlog.get_logger()
 ROUNDS = 4
 """Plans in one run: confirm, create, write; a fourth means that the world moves under us."""
 
-PLATFORM = ""
-"""What stands for the platform among namespaces as a place where requests may hang."""
-
-CROWDED_S = 10.0
-"""Between looks whether a place where requests hang has room again: as long as they hang."""
+PARKED_S = 60.0
+"""A key that waits for room in a place is called when there is some; it looks by itself as seldom
+as this, lest a call be lost."""
 
 STALE_CONFLICTS = 3
 """Failures in a row, a conflict the last, after which the Secret is read again: the watch should
@@ -78,7 +77,8 @@ class Worker:
     """Takes sessions from the queue until it closes.
 
     Args:
-        workers: How many `run` go side by side.
+        workers: Runs that go side by side, but for those that wait for a slow request.
+        platform_parallel: Look-ups that wait for the platform at one time.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Worker:
         lookup: Lookup,
         touches: Touches | None,
         workers: int,
+        platform_parallel: int,
         kube_breaker: Breaker,
         clock: Clock,
         random: Random,
@@ -105,6 +106,11 @@ class Worker:
         self._source = source
         self._lookup = lookup
         self._touches = touches
+        self._places = Places(
+            queue, clock, once, workers=workers, most={PLATFORM: platform_parallel}
+        )
+        self.runs_at_most = self._places.runs_at_most
+        """How many `run` go side by side: most of them wait for a free worker."""
         self._toucher = (
             None
             if touches is None
@@ -115,7 +121,7 @@ class Worker:
                 clock=clock,
                 random=random,
                 once=once,
-                workers=workers,
+                places=self._places,
             )
         )
         self._kube_breaker = kube_breaker
@@ -126,7 +132,6 @@ class Worker:
         self._tracer = tracer
         self._witnesses = witnesses
         self._fights = Fights()
-        self._hanging = Hanging(clock, workers=workers)
         self.stats = WorkerStats({}, {})
 
     async def run(self) -> None:
@@ -135,18 +140,27 @@ class Worker:
         Cancel: a write in flight may have been applied; its session comes again to whoever leads.
         """
         while True:
+            run = await self._places.begin()
             try:
-                work = await self._queue.get()
+                await self._work(run)
             except QueueClosed:
                 return
-            following: Next | None = None
-            attempt = Attempt(work, self._tracer.begin("reconcile", queued_at=work.ready_at))
-            try:
-                with attempt.trace:
-                    following = await self._attempt(attempt)
             finally:
-                self._queue.done(work.key, next=following)
-                self._tell(attempt)
+                self._places.end(run)
+
+    async def _work(self, run: Run) -> None:
+        work = await self._queue.get()
+        self._places.taken(work.key)
+        following: Next | None = None
+        attempt = Attempt(work, self._tracer.begin("reconcile", queued_at=work.ready_at))
+        try:
+            with attempt.trace:
+                following = await self._attempt(attempt, run)
+        finally:
+            if attempt.outcome != "crowded":
+                self._places.served(work.key)
+            self._queue.done(work.key, next=following)
+            self._tell(attempt)
 
     def _tell(self, attempt: Attempt) -> None:
         """Tell of a run; whoever fails to listen must not take the tokens along."""
@@ -163,11 +177,13 @@ class Worker:
         attempt.error = None
         attempt.trace.release()
 
-    async def _attempt(self, attempt: Attempt) -> Next | None:
+    async def _attempt(self, attempt: Attempt, run: Run) -> Next | None:
         """Run once; whatever happens, return when the session is due next."""
         work, started_at = attempt.work, self._clock.monotonic()
         try:
-            following = await self._settle(attempt)
+            following = await self._settle(attempt, run)
+        except PlaceFull as full:
+            return self._parked(attempt, full.place)
         except NothingBetterError:
             attempt.outcome = "not_improved"
             self._settled(work.key, "kept")
@@ -179,7 +195,9 @@ class Worker:
             return self._in_about(DEPOSED_S, plan)
         except RemoteError as error:
             if isinstance(error, errors.Conflict) and work.attempt >= STALE_CONFLICTS:
-                with suppress(RemoteError, WireError):  # the conflict's own retry follows anyway
+                # Whatever keeps it from being read, the conflict's own retry follows anyway.
+                nowhere = suppress(RemoteError, WireError, PlaceFull)
+                with nowhere, self._places.at(work.key.namespace, run):
                     await self._writer.read_again(work.key)
             return self._failed(attempt, error)
         except WireError as error:
@@ -200,10 +218,10 @@ class Worker:
         self._planner.run_times.add(self._clock.monotonic() - started_at)
         return following
 
-    async def _settle(self, attempt: Attempt) -> Next | None:
+    async def _settle(self, attempt: Attempt, run: Run) -> Next | None:
         key = attempt.key
         if self._toucher is not None:
-            await self._toucher.touch_if_due(key)
+            await self._toucher.touch_if_due(key, run)
             self.stats.touches_total = self._toucher.touched_total
         for _ in range(ROUNDS):
             view, plan = self._planner.plan(key)
@@ -213,28 +231,25 @@ class Worker:
             attempt.reason = plan.reason
             if self._kube_breaker.is_down:
                 raise errors.TransportError("the API server is away")
-            place = PLATFORM if plan.action is Action.CONFIRM else key.namespace
-            if self._hanging.is_full(place):
-                attempt.outcome = "crowded"
-                return self._in_about(CROWDED_S, plan)
             if plan.action is Action.WRITE:
                 until_at = self._fights.paused_until(key, self._clock.monotonic())
                 if until_at is not None and _is_overwritten(plan):
                     attempt.outcome = "fought"
                     return Next(until_at, plan.band, plan.slack_s, plan.reason)
-            with self._hanging.at(place):
-                await self._carry_out(attempt, view, plan)
+            await self._carry_out(attempt, run, view, plan)
         raise errors.Conflict(f"{key}: still not settled after {ROUNDS} rounds")
 
-    async def _carry_out(self, attempt: Attempt, view: View, plan: Plan) -> None:
-        match plan.action:
-            case Action.CONFIRM:
-                with step("lookup", str(attempt.key)):
-                    await self._lookup(attempt.key, view)
-            case Action.CREATE:
-                await self._create(attempt, view, plan)
-            case Action.WRITE:
-                await self._write(attempt, view, plan)
+    async def _carry_out(self, attempt: Attempt, run: Run, view: View, plan: Plan) -> None:
+        if plan.action is Action.CONFIRM:
+            with self._places.at(PLATFORM, run), step("lookup", str(attempt.key)):
+                await self._lookup(attempt.key, view)
+            return
+        # Before a token is asked for: a key that finds its namespace full has no use for one.
+        self._places.check(attempt.key.namespace, run)
+        if plan.action is Action.CREATE:
+            await self._create(attempt, run, view, plan)
+        else:
+            await self._write(attempt, run, view, plan)
 
     def _rest(self, attempt: Attempt, view: View, plan: Plan) -> Next | None:
         """Say what blocks, once, and return the next deadline."""
@@ -259,15 +274,15 @@ class Worker:
             return Next(touch_at, Band.EXPIRING, plan.slack_s, "touch")
         return Next(at, plan.band, plan.slack_s, plan.reason)
 
-    async def _write(self, attempt: Attempt, view: View, plan: Plan) -> None:
+    async def _write(self, attempt: Attempt, run: Run, view: View, plan: Plan) -> None:
         secret = view.secret
         assert secret is not None  # noqa: S101 - WRITE is planned for a Secret that is there
-        token = await self._obtain(plan)
+        token = await self._obtain(plan, run)
         standing = requests(self._planner.names, secret, view.pod)
         if token is None and not plan.requests:
             raise NothingBetterError
         now_s = self._planner.now_s()
-        with step("patch", secret.name):
+        with self._places.at(attempt.key.namespace, run), step("patch", secret.name):
             written = await self._writer.refresh(
                 secret, token, now_s=now_s, honoured=standing, held_until_s=plan.held_until_s
             )
@@ -279,27 +294,28 @@ class Worker:
             self._overwritten(attempt, plan)
         self._refreshed(attempt, written, token.expires_s, plan, now_s)
 
-    async def _create(self, attempt: Attempt, view: View, plan: Plan) -> None:
+    async def _create(self, attempt: Attempt, run: Run, view: View, plan: Plan) -> None:
         key, pod = attempt.key, view.pod
         assert pod is not None  # noqa: S101 - CREATE is planned for a pod that is there
-        with step("read_again", self._planner.names.secret_name(key.session_id)):
+        name = self._planner.names.secret_name(key.session_id)
+        with self._places.at(key.namespace, run), step("read_again", name):
             found = await self._writer.read_again(key)
         if found:
             return
-        token = await self._obtain(plan)
+        token = await self._obtain(plan, run)
         if token is None:
             raise NothingBetterError
         now_s = self._planner.now_s()
-        with step("create", self._planner.names.secret_name(key.session_id)):
+        with self._places.at(key.namespace, run), step("create", name):
             made = await self._writer.create(key, pod, token, now_s=now_s)
         attempt.wrote = attempt.created = True
         self.stats.created_total += 1
         log.warning("secret_recreated", **_named(key), secret=made.secret.name, pod=pod.name)
         self._refreshed(attempt, made, token.expires_s, plan, now_s)
 
-    async def _obtain(self, plan: Plan) -> Token | None:
+    async def _obtain(self, plan: Plan, run: Run) -> Token | None:
         began_at = self._planner.term_began_at
-        with step("mint"):
+        with self._places.at(ISSUER, run), step("mint"):
             return await mint.obtain(self._source, plan, term_began_at=began_at)
 
     def _refreshed(
@@ -357,6 +373,13 @@ class Worker:
             log.warning(
                 verdict.says or "refresh_failed", **_named(key), error=str(error), attempt=attempt
             )
+
+    def _parked(self, attempt: Attempt, place: str) -> Next:
+        """Have a key wait until it is called: as many requests are under way where it would ask."""
+        attempt.outcome = "crowded"
+        _, plan = self._planner.plan(attempt.key)
+        self._places.park(place, attempt.key, plan)
+        return self._in_about(PARKED_S, plan)
 
     def _in_about(self, wait_s: float, plan: Plan) -> Next:
         at = self._clock.monotonic() + self._random.uniform(0.5, 1.5) * wait_s

@@ -4,13 +4,14 @@ from collections.abc import Hashable
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
+R = TypeVar("R", float, tuple[float, ...])
 T = TypeVar("T", bound=Hashable)
 
 SPARE = 8
 """Stale slots that are always tolerated, so that a heap of three items is not rebuilt each time."""
 
 
-class LazyHeap(Generic[T]):
+class LazyHeap(Generic[R, T]):
     """Items by rank, least first, equal ranks in the order of their pushes.
 
     Each push is a new generation of its item and only the newest counts; older slots stay where
@@ -20,7 +21,7 @@ class LazyHeap(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._slots: list[tuple[float, int, T]] = []
+        self._slots: list[tuple[R, int, T]] = []
         self._live: dict[T, int] = {}
         self._generation = 0
 
@@ -32,7 +33,7 @@ class LazyHeap(Generic[T]):
         """Slots held, live and stale."""
         return len(self._slots)
 
-    def push(self, item: T, *, rank: float) -> None:
+    def push(self, item: T, *, rank: R) -> None:
         """Put an item at `rank`; where it is held already it moves there."""
         self._generation = generation = self._generation + 1
         self._live[item] = generation
@@ -46,7 +47,7 @@ class LazyHeap(Generic[T]):
         if len(self._slots) > 2 * len(self._live) + SPARE:
             self._compact()
 
-    def peek(self) -> tuple[float, T] | None:
+    def peek(self) -> tuple[R, T] | None:
         """Return the least rank and its item, or None where nothing is held."""
         slots = self._slots
         while slots:
@@ -56,7 +57,7 @@ class LazyHeap(Generic[T]):
             heappop(slots)
         return None
 
-    def pop(self) -> tuple[float, T]:
+    def pop(self) -> tuple[R, T]:
         """Remove the least rank and its item, and return them.
 
         Raises:

@@ -61,8 +61,8 @@ class Schedule(Generic[K]):
 
     def __init__(self) -> None:
         self._entries: dict[K, _Entry[K]] = {}
-        self._waiting: LazyHeap[_Entry[K]] = LazyHeap()
-        self._ready: dict[Band, LazyHeap[_Entry[K]]] = {band: LazyHeap() for band in Band}
+        self._waiting: LazyHeap[float, _Entry[K]] = LazyHeap()
+        self._ready: dict[Band, LazyHeap[float, _Entry[K]]] = {band: LazyHeap() for band in Band}
         self._oldest: OrderedDict[_Entry[K], None] = OrderedDict()
         self._gated: dict[str, dict[_Entry[K], None]] = {}
         self._opened: dict[str, int] = {}

@@ -7,19 +7,19 @@ from hypothesis import strategies as st
 from reconciler.queue.heap import SPARE, LazyHeap
 
 
-def drained(heap: LazyHeap[str]) -> list[str]:
+def drained(heap: LazyHeap[float, str]) -> list[str]:
     return [heap.pop()[1] for _ in range(len(heap))]
 
 
 def test_items_come_by_rank_and_equal_ranks_in_the_order_of_their_pushes() -> None:
-    heap: LazyHeap[str] = LazyHeap()
+    heap: LazyHeap[float, str] = LazyHeap()
     for item, rank in [("late", 9.0), ("b", 5.0), ("a", 5.0), ("first", -1.0)]:
         heap.push(item, rank=rank)
     assert drained(heap) == ["first", "b", "a", "late"]
 
 
 def test_a_moved_item_is_found_only_where_it_went() -> None:
-    heap: LazyHeap[str] = LazyHeap()
+    heap: LazyHeap[float, str] = LazyHeap()
     heap.push("a", rank=1.0)
     heap.push("b", rank=2.0)
     heap.push("a", rank=3.0)
@@ -28,7 +28,7 @@ def test_a_moved_item_is_found_only_where_it_went() -> None:
 
 
 def test_a_discarded_item_never_surfaces_and_an_unknown_one_is_no_error() -> None:
-    heap: LazyHeap[str] = LazyHeap()
+    heap: LazyHeap[float, str] = LazyHeap()
     heap.push("a", rank=1.0)
     heap.push("b", rank=2.0)
     heap.discard("a")
@@ -39,7 +39,7 @@ def test_a_discarded_item_never_surfaces_and_an_unknown_one_is_no_error() -> Non
 
 def test_an_empty_heap_has_nothing_to_pop() -> None:
     with pytest.raises(IndexError):
-        LazyHeap[str]().pop()
+        LazyHeap[float, str]().pop()
 
 
 @settings(deadline=None)
@@ -47,7 +47,7 @@ def test_an_empty_heap_has_nothing_to_pop() -> None:
 def test_it_agrees_with_a_sorted_dict_and_never_holds_more_stale_than_live(
     moves: list[tuple[int, int | None]],
 ) -> None:
-    heap: LazyHeap[int] = LazyHeap()
+    heap: LazyHeap[float, int] = LazyHeap()
     model: dict[int, int] = {}
     for item, rank in moves:
         if rank is None:
