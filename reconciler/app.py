@@ -127,7 +127,7 @@ async def build(
         source: TokenSource
         upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
         if settings.is_oidc:
-            session = await stack.enter_async_context(open_session(settings.oidc_token_url))
+            session = await stack.enter_async_context(open_session(settings.token_url()))
             endpoint = token_endpoint(settings, session, clock)
             source = oidc = OidcSource(
                 telemetry.watch_mint(endpoint.ask),

@@ -24,9 +24,9 @@ class Secret:
     def read(self) -> str:
         """Return the value; raises `SettingsError` if its file cannot be read or is empty."""
         if self._file is None:
-            return self._value.get_secret_value() if self._value else ""
+            return _trimmed(self._value.get_secret_value()) if self._value else ""
         try:
-            value = self._file.read_text().strip()
+            value = _trimmed(self._file.read_text())
         except OSError as error:
             raise SettingsError(f"{self._file}: {error.strerror}") from None
         except UnicodeDecodeError:
@@ -48,6 +48,11 @@ class Secret:
             return math.inf
 
 
+def _trimmed(value: str) -> str:
+    """Return a value without what editors and shells add to it: a byte order mark, white space."""
+    return value.strip().removeprefix("\ufeff").strip()
+
+
 def client_secret(settings: Settings) -> Secret:
     return Secret(settings.oidc_client_secret, settings.oidc_client_secret_file)
 
@@ -61,11 +66,12 @@ def token_endpoint(
 ) -> TokenEndpoint:
     """Make the one request to the issuer, with credentials that are read for each."""
     return TokenEndpoint(
-        settings.oidc_token_url,
+        settings.token_url(),
         session=session,
         credentials=_credentials(settings),
         clock=clock,
         limit_s=settings.issuer_limit_s,
+        fields=settings.token_request_fields(),
     )
 
 

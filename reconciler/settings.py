@@ -6,10 +6,11 @@ read again when it changes.
 """
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -28,20 +29,61 @@ FROM_PLATFORM = "@platform"
 """Among the namespaces: those of the platform's projects. No namespace can be called so."""
 
 
+_FORM_FIELD = re.compile(r"[-._~A-Za-z0-9]+")
+
+_OWN_FORM_FIELDS = frozenset(
+    {"grant_type", "client_id", "client_secret", "scope", "audience", "resource"}
+)
+"""Fields of a token request that another setting decides."""
+
+
 def _http_url(value: str) -> str:
+    """Take a URL as it is: a path's trailing slash and a query belong to some token endpoints."""
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be a URL that begins with http:// or https://")
     if parts.username or parts.password:
         raise ValueError("must not hold a user or password")
-    return value.rstrip("/")
+    if parts.fragment:
+        raise ValueError("must not hold a fragment")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("must have a port from 1 to 65535") from None
+    if port == 0:
+        raise ValueError("must have a port from 1 to 65535")
+    if not _is_host(parts.hostname):
+        raise ValueError("must name a host: each part between dots has 1 to 63 characters")
+    return value
+
+
+def _is_host(name: str) -> bool:
+    """Tell whether a name can be looked up; an address in brackets has no labels."""
+    labels = name.removesuffix(".").split(".")
+    return ":" in name or all(0 < len(label) <= 63 for label in labels)
 
 
 def _base_url(value: str) -> str:
     """Take a URL that paths are appended to, which a query would end."""
-    if urlsplit(value).query or urlsplit(value).fragment:
+    if urlsplit(value).query:
         raise ValueError("must not hold a query or fragment")
-    return value
+    return value.rstrip("/")
+
+
+def _form(value: Any) -> Any:
+    """Read `name=value&name=value`, form-encoded, as pairs in their order."""
+    if not isinstance(value, str):
+        return value
+    try:
+        pairs = parse_qsl(value, keep_blank_values=True, strict_parsing=True)
+    except ValueError:
+        raise ValueError("must be form-encoded: name=value&name=value") from None
+    for name, _ in pairs:
+        if not _FORM_FIELD.fullmatch(name):
+            raise ValueError(f"must hold names of form fields; {name!r} is none")
+        if name in _OWN_FORM_FIELDS:
+            raise ValueError(f"must not hold {name}, which another setting decides")
+    return pairs
 
 
 def _mounted_file(value: Path) -> Path:
@@ -69,6 +111,7 @@ def _namespaces(names: list[str]) -> list[str]:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 BaseUrl = Annotated[HttpUrl, AfterValidator(_base_url)]
 MountedFile = Annotated[Path, AfterValidator(_mounted_file)]
+FormFields = Annotated[list[tuple[str, str]], NoDecode, BeforeValidator(_form)]
 Namespaces = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)]
 
 
@@ -96,16 +139,30 @@ class Settings(BaseSettings):
         " platform and every session get what it holds; while it holds no token, the last one"
         " stays.",
     )
-    oidc_token_url: HttpUrl = Field(
-        "https://sso.redhat.com/auth/realms/redhat-external/protocol/openid-connect/token",
+    oidc_token_url: HttpUrl | None = Field(
+        None,
         validation_alias="OIDC_TOKEN_URL",
-        description="The issuer's token endpoint.",
+        description="The issuer's token endpoint, taken as it is; required with client"
+        " credentials. It has no default, which would send them to somebody else's issuer.",
     )
     oidc_client_id: str = Field("", validation_alias="OIDC_CLIENT_ID")
     oidc_client_id_file: MountedFile | None = Field(None, validation_alias="OIDC_CLIENT_ID_FILE")
     oidc_client_secret: SecretStr | None = Field(None, validation_alias="OIDC_CLIENT_SECRET")
     oidc_client_secret_file: MountedFile | None = Field(
         None, validation_alias="OIDC_CLIENT_SECRET_FILE"
+    )
+    oidc_scope: str = Field(
+        "",
+        description="`scope` of the token request, names by spaces; none = the issuer's default."
+        " Entra ID and Okta require one.",
+    )
+    oidc_audience: str = Field(
+        "", description="`audience` of the token request; Auth0 requires one."
+    )
+    oidc_resource: str = Field("", description="`resource` of the token request, a URI (RFC 8707).")
+    oidc_form: FormFields = Field(
+        [],
+        description="Further fields of the token request, form-encoded: name=value&name=value.",
     )
     kubeconfig: str = Field(
         "",
@@ -250,6 +307,14 @@ class Settings(BaseSettings):
         return values
 
     @model_validator(mode="after")
+    def _has_issuer(self) -> Self:
+        if self.is_oidc and self.oidc_token_url is None:
+            raise ValueError(
+                "OIDC_TOKEN_URL is required with OIDC_CLIENT_ID: the issuer's token endpoint"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _lease_fits(self) -> Self:
         """Hold the lease's times against each other; the order is client-go's.
 
@@ -294,6 +359,21 @@ class Settings(BaseSettings):
             (self.oidc_client_id or self.oidc_client_id_file)
             and (self.oidc_client_secret or self.oidc_client_secret_file)
         )
+
+    def token_url(self) -> str:
+        """Return the issuer's token endpoint; raises `SettingsError` where there is none."""
+        if self.oidc_token_url is None:
+            raise SettingsError("OIDC_TOKEN_URL is not set")
+        return self.oidc_token_url
+
+    def token_request_fields(self) -> list[tuple[str, str]]:
+        """Return what a token request holds beside the grant type and the credentials."""
+        fields = (
+            ("scope", self.oidc_scope),
+            ("audience", self.oidc_audience),
+            ("resource", self.oidc_resource),
+        )
+        return [(name, value) for name, value in fields if value] + self.oidc_form
 
     def credential_files(self) -> dict[str, Path]:
         """Return variable -> file of those that are used."""

@@ -59,7 +59,7 @@ def _settings(settings: Settings) -> Verdict:
     where = ", ".join(settings.listed_namespaces) or "all namespaces"
     if settings.finds_namespaces:
         where = " and ".join([*settings.listed_namespaces, "the namespaces of every project"])
-    whence = shown_url(settings.oidc_token_url) if settings.is_oidc else "the settings"
+    whence = shown_url(settings.token_url()) if settings.is_oidc else "the settings"
     return Verdict("settings", "ok", f"works in {where}; tokens from {whence}")
 
 
@@ -115,14 +115,17 @@ async def _issuer(settings: Settings, clock: Clock) -> tuple[list[Verdict], Toke
         if not settings.is_oidc:
             token = await static_source(settings, clock).get(min_remaining=0.0)
             return [_life(token, settings), *_odd(token)], token
-        async with open_session(settings.oidc_token_url) as session:
+        async with open_session(settings.token_url()) as session:
             grant = await token_endpoint(settings, session, clock).ask()
         if grant.date_s is not None:
             issuer_time.observe(grant.date_s, grant.sent_at, grant.received_at)
         token = token_of(grant, now_s=issuer_time.now_s())
     except (IssuerError, SettingsError) as error:
         failure = verdicts.of_failure(
-            "issuer", error, hint=_issuer_hint(error), **_way(settings.oidc_token_url)
+            "issuer",
+            error,
+            hint=_issuer_hint(error),
+            **_way(settings.token_url() if settings.is_oidc else ""),
         )
         return [failure, *_clock(issuer_time)], None
     return [_life(token, settings), *_odd(token), *_clock(issuer_time)], token
@@ -192,7 +195,7 @@ def _issuer_hint(error: Exception) -> str:
     if isinstance(error, SettingsError):
         return "look at AMBIENT_API_TOKEN"
     if isinstance(error, IssuerRefused):
-        return "look at OIDC_CLIENT_ID and OIDC_CLIENT_SECRET, and the Secret they come from"
+        return verdicts.hint_of_refusal(error.reason, error.status)
     return "look at OIDC_TOKEN_URL: is it the token endpoint?"
 
 

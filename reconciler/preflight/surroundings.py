@@ -30,7 +30,7 @@ def described(settings: Settings) -> dict[str, str]:
     """Return what the first log line says of the way out; proxies only where there are any."""
     ends = {"platform": settings.api_server_url}
     if settings.is_oidc:
-        ends["issuer"] = settings.oidc_token_url
+        ends["issuer"] = settings.token_url()
     ways = ends | {"kube": _in_cluster_url()}
     proxies = {f"{name}_proxy": proxy_of(url) for name, url in ways.items()}
     shown = {name: shown_url(url) for name, url in ends.items()}
@@ -45,7 +45,7 @@ def _in_cluster_url() -> str:
 
 def warn(settings: Settings) -> None:
     """Say what will fail for certain, and what is set in vain."""
-    urls = (settings.api_server_url, settings.oidc_token_url if settings.is_oidc else "")
+    urls = (settings.api_server_url, settings.token_url() if settings.is_oidc else "")
     if any(url.startswith("https:") for url in urls) and not has_system_trust():
         log.warning("no_ca_certificates", why="no CA is known that could vouch for https")
     if settings.is_oidc and (settings.api_token or settings.api_token_file):

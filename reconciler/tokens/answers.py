@@ -17,18 +17,20 @@ _REFUSALS = frozenset(
         "invalid_grant",
         "invalid_request",
         "invalid_scope",
+        "invalid_target",
         "unauthorized_client",
         "unsupported_grant_type",
     }
 )
-"""Codes after which somebody must change something. Source: RFC 6749 5.2 and 4.1.2.1."""
+"""Codes after which somebody must change something. Source: RFC 6749 5.2 and
+4.1.2.1; RFC 8707 2 for `invalid_target`."""
 
 _CODES = _REFUSALS | {"server_error", "slow_down", "temporarily_unavailable"}
 """Codes that may be repeated in a message; any other text of an `error` member may hold anything,
 so it is not."""
 
-_OTHER_STYLE = frozenset({"", "invalid_client", "invalid_request", "unauthorized_client"})
-"""Codes that issuers send when credentials came in the header instead of the body or vice versa."""
+_ABOUT_CLIENT = frozenset({"", "invalid_client", "invalid_request", "unauthorized_client"})
+"""Codes that an issuer sends when it did not find the credentials where they were sent."""
 
 _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?")
 
@@ -50,14 +52,25 @@ def is_success(answer: Answer) -> bool:
     return 200 <= answer.status < 300 and error_code(answer) is None
 
 
-def wants_other_style(answer: Answer) -> bool:
-    """Tell whether the issuer may have disliked only where the credentials stood."""
-    code = error_code(answer)
-    if answer.status == 401:
-        return True
-    if answer.status == 400:
-        return code is None or code in _OTHER_STYLE
-    return code == "invalid_client"
+def is_refusal(answer: Answer) -> bool:
+    """Tell whether the issuer refused us, for whatever reason.
+
+    400, 401 and 403 are a refusal unless they name a passing trouble, like known codes in a 200;
+    all else, a redirect or a 404 from a router too, means that no issuer was reached.
+    """
+    code = error_code(answer) or ""
+    if code:
+        return code in _REFUSALS and answer.status < 500 and answer.status != 429
+    return answer.status in (400, 401, 403)
+
+
+def more_telling(first: Answer, second: Answer) -> Answer:
+    """Return which of two refusals, one of each style of credentials, says what is wrong.
+
+    An issuer that reads one style alone answers the other with a word about the client.
+    """
+    about_client = (error_code(first) or "") in _ABOUT_CLIENT
+    return second if about_client and (error_code(second) or "") not in _ABOUT_CLIENT else first
 
 
 def error_code(answer: Answer) -> str | None:
@@ -104,15 +117,9 @@ def grant_of(answer: Answer, *, what: str) -> Grant:
 
 
 def _error_of(answer: Answer, what: str) -> IssuerError:
-    """400, 401 and 403 are a refusal unless they name a passing trouble, like known codes in a 200;
-    all else, a redirect or a 404 from a router too, means that no issuer was reached."""
     code = error_code(answer) or ""
-    if code:
-        refused = code in _REFUSALS and answer.status < 500 and answer.status != 429
-    else:
-        refused = answer.status in (400, 401, 403)
     named = f" {code}" if code else ""
-    return (IssuerRefused if refused else IssuerUnavailable)(
+    return (IssuerRefused if is_refusal(answer) else IssuerUnavailable)(
         f"{what}: answered {answer.status}{named}",
         status=answer.status,
         reason=code,

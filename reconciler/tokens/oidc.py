@@ -1,18 +1,19 @@
 """The one request to the issuer: client credentials for a token, within a time limit."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import quote_plus, urlsplit
 
 import aiohttp
+from yarl import URL
 
 from reconciler.clock import Clock
 from reconciler.errors import IssuerRefused, IssuerUnavailable, SettingsError
 from reconciler.headers import parse_date, parse_retry_after
 from reconciler.http import problem_of, shown_url
-from reconciler.tokens.answers import Answer, grant_of, is_success, wants_other_style
+from reconciler.tokens.answers import Answer, grant_of, is_refusal, is_success, more_telling
 from reconciler.tokens.grant import Grant
 from reconciler.trace import step, traceparent
 
@@ -39,11 +40,12 @@ class Credentials:
 class TokenEndpoint:
     """Asks the issuer for one token.
 
-    HTTP Basic comes first (RFC 6749 2.3.1), credentials in the body second if the issuer dislikes
-    that; the style that worked comes first from then on.
+    HTTP Basic comes first (RFC 6749 2.3.1), credentials in the body second if the issuer refuses
+    that, for whatever reason: issuers name many. The style that worked comes first from then on.
 
     Args:
-        url: The token endpoint, without user information.
+        url: The token endpoint as it is, trailing slash and query too; without user information.
+        fields: What the request holds beside the grant type and the credentials.
         session: Shared, owned by the caller.
         credentials: Called for every request, so that changed files are seen; raises
             `SettingsError` if there are none.
@@ -60,14 +62,16 @@ class TokenEndpoint:
         credentials: Callable[[], Credentials],
         clock: Clock,
         limit_s: float = LIMIT_S,
+        fields: Sequence[tuple[str, str]] = (),
     ) -> None:
         if "@" in urlsplit(url).netloc:
             raise ValueError("the token URL must not hold a user name or password")
-        self._url = url
+        self._url = URL(url, encoded=True)
         self._session = session
         self._credentials = credentials
         self._clock = clock
         self._limit_s = limit_s
+        self._fields = tuple(fields)
         self._style: Style = "basic"
         self._shown_url = shown_url(url)
         self._what = f"token request to {self._shown_url}"
@@ -109,18 +113,17 @@ class TokenEndpoint:
 
     async def _try_styles(self, credentials: Credentials) -> Answer:
         first = await self._post(credentials, self._style)
-        if not wants_other_style(first):
+        if is_success(first) or not is_refusal(first):
             return first
         other: Style = "body" if self._style == "basic" else "basic"
         second = await self._post(credentials, other)
         if is_success(second):
             self._style = other
-        elif wants_other_style(second):
-            return first  # both refused: the preferred style's answer says why
-        return second
+            return second
+        return more_telling(first, second) if is_refusal(second) else second
 
     async def _post(self, credentials: Credentials, style: Style) -> Answer:
-        form = {"grant_type": "client_credentials"}
+        form = [("grant_type", "client_credentials"), *self._fields]
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         with step("POST", self._shown_url) as asked:
             answer = await self._exchange(form, headers | traceparent(), credentials, style)
@@ -130,7 +133,7 @@ class TokenEndpoint:
 
     async def _exchange(
         self,
-        form: dict[str, str],
+        form: list[tuple[str, str]],
         headers: dict[str, str],
         credentials: Credentials,
         style: Style,
@@ -138,8 +141,8 @@ class TokenEndpoint:
         if style == "basic":
             headers["Authorization"] = _basic(credentials)
         else:
-            form["client_id"] = credentials.client_id
-            form["client_secret"] = credentials.client_secret
+            form.append(("client_id", credentials.client_id))
+            form.append(("client_secret", credentials.client_secret))
         sent_at = self._clock.monotonic()
         async with self._session.post(
             self._url, data=form, headers=headers, allow_redirects=False

@@ -27,6 +27,13 @@ def test_a_value_of_the_environment_is_of_this_process_alone() -> None:
     assert (secret.read(), secret.written_s()) == (OLD, math.inf)
 
 
+def test_what_editors_and_shells_add_is_no_part_of_a_value(tmp_path: Path) -> None:
+    for added in (f"{OLD}\n", f"\ufeff{OLD}\r\n", f" \ufeff {OLD}\t"):
+        (tmp_path / "token").write_text(added)
+        assert Secret(None, tmp_path / "token").read() == OLD
+        assert Secret(SecretStr(added), None).read() == OLD
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [(None, "No such file"), (b" \n", "is empty"), (b"\xff\xfe\x00secret", "holds no text")],

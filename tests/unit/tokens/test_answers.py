@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.errors import IssuerError, IssuerRefused, IssuerUnavailable, TokenUnusable
-from reconciler.tokens.answers import Answer, grant_of, is_success, wants_other_style
+from reconciler.tokens.answers import (
+    Answer,
+    error_code,
+    grant_of,
+    is_refusal,
+    is_success,
+    more_telling,
+)
 
 TOKEN = "an-opaque-token-of-some-issuer"
 GOOD = {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 900}
@@ -89,23 +96,43 @@ def test_any_other_answer_is_one_error(
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "wanted"),
+    ("status", "body", "refused"),
     [
         (401, b"", True),
         (401, {"error": "invalid_client"}, True),
         (400, {"error": "invalid_request"}, True),
         (400, b"bad", True),
         (200, {"error": "invalid_client"}, True),
-        (400, {"error": "invalid_scope"}, False),
-        (403, b"", False),
+        (400, {"error": "invalid_scope"}, True),
+        (400, {"error": "invalid_target"}, True),
+        (403, b"", True),
+        (429, {"error": "invalid_client"}, False),
+        (500, {"error": "invalid_client"}, False),
         (503, b"", False),
+        (302, b"", False),
         (200, GOOD, False),
     ],
 )
-def test_the_other_style_is_tried_only_where_it_may_help(
-    status: int, body: object, wanted: bool
+def test_a_refusal_is_what_another_style_of_credentials_may_change(
+    status: int, body: object, refused: bool
 ) -> None:
-    assert wants_other_style(_answer(body, status)) is wanted
+    assert is_refusal(_answer(body, status)) is refused
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ("invalid_client", "invalid_scope", "invalid_scope"),
+        ("invalid_scope", "invalid_client", "invalid_scope"),
+        ("invalid_client", "unauthorized_client", "invalid_client"),
+        ("invalid_request", "invalid_target", "invalid_target"),
+    ],
+)
+def test_of_two_refusals_the_one_that_is_not_about_the_client_is_reported(
+    first: str, second: str, told: str
+) -> None:
+    answers = (_answer({"error": first}, 401), _answer({"error": second}, 400))
+    assert error_code(more_telling(*answers)) == told
 
 
 @given(status=st.integers(100, 599), body=st.one_of(st.none(), st.binary(max_size=200)))
