@@ -9,7 +9,7 @@ UV_VERSION := 0.13.9
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-node assets assets-node image sbom check bench clean
+.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image sbom check bench clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ assets: setup ## Find or build the real servers that the cluster tests need
 assets-node: setup ## The same, and what a whole node needs: kubelet, scheduler, controller manager
 	$(BIN)/python -m tests.assets --node
 
+assets-issuers: setup ## The same, and every issuer of the tests, not Keycloak alone
+	$(BIN)/python -m tests.assets --issuers
+
 image: setup ## Build the image without a registry (root, buildah, debootstrap); build/image.tar
 	$(BIN)/python -m tests.image
 
@@ -53,6 +56,9 @@ test-fast: setup ## Run the unit tests alone
 test-node: assets-node image ## A whole node with a real kubelet (root on Linux, containerd, CNI plugins)
 	RECONCILER_NODE_TESTS=1 RECONCILER_REQUIRE_CLUSTER=1 \
 	  tests/node/enclosed.sh $(BIN)/python -m pytest tests/node
+
+test-issuers: assets-issuers ## Run the issuers' story against all four, not Keycloak alone
+	RECONCILER_ALL_ISSUERS=1 RECONCILER_REQUIRE_CLUSTER=1 $(BIN)/python -m pytest tests/issuers
 
 check: setup ## Lint, types, layers
 	$(BIN)/ruff check .

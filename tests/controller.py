@@ -84,12 +84,20 @@ class Controller:
 
 
 @asynccontextmanager
-async def running(environment: Mapping[str, str]) -> AsyncIterator[Controller]:
-    """Start the controller with nothing of the outer environment's settings; kill it at the end."""
+async def running(
+    environment: Mapping[str, str], *, offset_s: float = 0.0
+) -> AsyncIterator[Controller]:
+    """Start the controller with nothing of the outer environment's settings; kill it at the end.
+
+    Args:
+        offset_s: Its wall clock less this machine's.
+    """
+    command: list[str | Path] = [COMMAND, "run"]
+    if offset_s:
+        command = [sys.executable, "-m", "tests.offset_clock", str(offset_s), "run"]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(CLEARED)}
     process = await asyncio.create_subprocess_exec(
-        COMMAND,
-        "run",
+        *command,
         env=inherited | dict(environment),
         stdin=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

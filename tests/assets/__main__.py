@@ -8,8 +8,8 @@ import signal
 import sys
 from types import FrameType
 
-from tests.assets import build, locate
-from tests.assets.programs import NODE_PROGRAMS, PROGRAMS, Program
+from tests.assets import build, issuers, locate
+from tests.assets.programs import HYDRA_PROGRAM, NODE_PROGRAMS, PROGRAMS, Program
 
 
 def main() -> int:
@@ -20,11 +20,19 @@ def main() -> int:
     parser.add_argument(
         "--node", action="store_true", help="what a whole node needs as well, minutes more"
     )
+    parser.add_argument(
+        "--issuers", action="store_true", help="every issuer of the tests, not Keycloak alone"
+    )
     arguments = parser.parse_args()
     programs = PROGRAMS + NODE_PROGRAMS if arguments.node else PROGRAMS
+    packages = issuers.PACKAGES if arguments.issuers else issuers.PACKAGES[:1]
+    if arguments.issuers:
+        programs = (*programs, HYDRA_PROGRAM)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return _print(programs) if arguments.print else _provide(programs)
+        if arguments.print:
+            return _print(programs, packages)
+        return _provide(programs, packages)
     except build.BuildError as error:
         _say(str(error))
         return 1
@@ -33,7 +41,7 @@ def main() -> int:
         return 130
 
 
-def _print(programs: tuple[Program, ...]) -> int:
+def _print(programs: tuple[Program, ...], packages: tuple[issuers.Package, ...]) -> int:
     """Print what is there, one `name path` a line; what is missing goes to stderr."""
     missing: list[str] = []
     for program in programs:
@@ -42,12 +50,17 @@ def _print(programs: tuple[Program, ...]) -> int:
             missing.append(f"{program.name} {program.version}")
         else:
             print(program.name, found.path)
+    for package in packages:
+        if (path := issuers.find(package)) is None:
+            missing.append(f"{package.name} {package.version}")
+        else:
+            print(package.name, path)
     if missing:
         _say(f"missing: {', '.join(missing)}; build with: make assets")
     return 1 if missing else 0
 
 
-def _provide(programs: tuple[Program, ...]) -> int:
+def _provide(programs: tuple[Program, ...], packages: tuple[issuers.Package, ...]) -> int:
     for program in programs:
         found = _search(program)
         if found is None:
@@ -56,6 +69,8 @@ def _provide(programs: tuple[Program, ...]) -> int:
                 found = _search(program) or _built(program)
         size_mb = found.path.stat().st_size / 1e6
         print(f"{program.name}: {found.answer}, {size_mb:.0f} MB, {found.path}", flush=True)
+    for package in packages:
+        print(f"{package.name}: {package.version}, {issuers.provide(package, _say)}", flush=True)
     return 0
 
 

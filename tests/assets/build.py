@@ -83,10 +83,13 @@ def _compile(go: str, program: Program, output: Path, say: Say) -> float:
     """Run `go build` with a line of progress every `PROGRESS_S`; return the seconds it took."""
     command = [
         go, "build", "-trimpath", "-buildvcs=false", "-mod=readonly",
-        "-ldflags", program.ldflags, "-o", str(output), program.package,
+        "-tags", ",".join(program.tags), "-ldflags", program.ldflags,
+        "-o", str(output), program.package,
     ]  # fmt: skip
     # The pins decide, not a workspace or a cross-compilation that the caller happens to have.
-    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOOS": "", "GOARCH": ""}
+    environment = os.environ | {
+        "CGO_ENABLED": "1" if program.cgo else "0", "GOWORK": "off", "GOOS": "", "GOARCH": "",
+    }  # fmt: skip
     log = output.with_suffix(".log")
     started_at = time.monotonic()
     say(f"{program.name} {program.version}: building (minutes, if Go's cache has none of it)")

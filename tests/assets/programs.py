@@ -7,6 +7,7 @@ KUBERNETES = "v1.37.2"
 ETCD = "v3.7.3"
 JAEGER = "v1.76.0"
 KUBE_ROUTER = "v2.1.0"
+HYDRA = "v2.3.0"
 
 _HERE = Path(__file__).parent
 
@@ -23,6 +24,8 @@ class Program:
         stamp: Linker settings that tell the binary its version.
         ask: Arguments that make it print its version and exit 0.
         any_on_path: True if whatever PATH offers is good enough.
+        tags: Build tags.
+        cgo: True if it holds C code, so that a C compiler is needed.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Program:
     stamp: tuple[str, ...] = ()
     ask: tuple[str, ...] = ("--version",)
     any_on_path: bool = False
+    tags: tuple[str, ...] = ()
+    cgo: bool = False
 
     def says(self, output: str) -> bool:
         """Return whether `output` of `ask` names the pinned version (etcd prints it bare)."""
@@ -93,3 +98,15 @@ NODE_PROGRAMS = (
     ),
 )
 """What only the node tests run, beside all of the above."""
+
+HYDRA_PROGRAM = Program(
+    "hydra",
+    HYDRA,
+    _HERE / "hydra",
+    "github.com/ory/hydra/v2",
+    stamp=(f"github.com/ory/hydra/v2/driver/config.Version={HYDRA}",),
+    ask=("version",),
+    tags=("sqlite",),
+    cgo=True,
+)
+"""An issuer of the tests, which keeps its data in SQLite."""

@@ -1,0 +1,176 @@
+"""Sessions in the lab's API server whose tokens a real issuer issues, and the account of them."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reconciler.clock import SystemClock
+from reconciler.lab import bodies
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.ledger import Caller, Commit
+from reconciler.lab.apiserver.rights import EVERYTHING, Rights, User
+from reconciler.lab.apiserver.shell import ApiServer
+from reconciler.lab.bodies import Session
+from reconciler.lab.platform import LabPlatform
+from reconciler.names import Names
+from tests.issuers.issuer import CLIENT_ID, RealIssuer
+
+NAMES = Names()
+HOME = "ambient-code"
+PROJECT = "team-a"
+PLATFORM = Caller(manager=NAMES.managed_by)
+OLD_TOKEN = "obviously-fake-token-of-before"
+
+
+@dataclass
+class Account:
+    """What one session's Secret held, judged by this machine's clock, which the issuer reads too.
+
+    Args:
+        expires_s: End of the token that the Secret holds; None before the first one.
+        expired_s: Seconds for which it held an expired one, after it had its first.
+    """
+
+    expires_s: float | None = None
+    expired_s: float = 0.0
+    tokens: list[str] = field(default_factory=list)
+    kids: list[str] = field(default_factory=list)
+
+
+class Fleet:
+    """An API server and a platform with running sessions in them; the issuer is a real one."""
+
+    def __init__(self, issuer: RealIssuer, core: Core, server: ApiServer, folder: Path) -> None:
+        self.issuer = issuer
+        self.platform = LabPlatform()
+        self.accounts: dict[str, Account] = {}
+        self.patches = 0
+        self._core = core
+        self._server = server
+        self._folder = folder
+        self._clock = SystemClock()
+        self._written: asyncio.Queue[tuple[str, str, float]] = asyncio.Queue()
+        self._news = asyncio.Condition()
+
+    def environment(self, **settings: str) -> dict[str, str]:
+        """Return what `reconciler run` and `check` need; the client's secret is in a file."""
+        kubeconfig = self._folder / "kubeconfig"
+        kubeconfig.write_text(self._server.kubeconfig(token="admin"))
+        self.put_secret(self.issuer.client_secret)
+        return {
+            "KUBECONFIG": str(kubeconfig),
+            "AMBIENT_API_SERVER_URL": self.platform.url,
+            "OIDC_TOKEN_URL": self.issuer.token_url,
+            "OIDC_CLIENT_ID": CLIENT_ID,
+            "OIDC_CLIENT_SECRET_FILE": str(self._folder / "client-secret"),
+            "NAMESPACE": HOME,
+            "RECONCILER_LISTEN": "127.0.0.1:0",
+            "RECONCILER_LOG_FORMAT": "json",
+            "RECONCILER_PROPAGATION_ALLOWANCE_S": "5",
+        } | settings
+
+    def put_secret(self, secret: str) -> None:
+        """Replace the file that holds the client's secret, in one step as a kubelet does."""
+        new = self._folder / "client-secret.new"
+        new.write_text(f"{secret}\n")
+        new.replace(self._folder / "client-secret")
+
+    def add(self, count: int) -> None:
+        """Begin sessions as the platform does: its row, the Secret with an old token, the pod."""
+        for number in range(count):
+            session = bodies.new_session(NAMES, f"2AbRealIssuer{number:04d}", PROJECT)
+            self.accounts[session.secret] = Account()
+            self.platform.add_session(session.session_id, PROJECT)
+            self._create(session)
+
+    async def wait_for_writes(self, count: int, *, limit_s: float = 60.0) -> None:
+        """Return when every session's Secret has got so many tokens more than it had."""
+        wanted = {name: len(one.tokens) + count for name, one in self.accounts.items()}
+        try:
+            async with asyncio.timeout(limit_s), self._news:
+                await self._news.wait_for(
+                    lambda: all(len(self.accounts[n].tokens) >= k for n, k in wanted.items())
+                )
+        except TimeoutError:
+            counts = {name: len(one.tokens) for name, one in self.accounts.items()}
+            raise AssertionError(
+                f"not within {limit_s:g} s: {wanted}; there are {counts}"
+            ) from None
+
+    @property
+    def expired_s(self) -> float:
+        """Seconds for which any Secret held an expired token, until now, summed."""
+        now_s = self._clock.wall()
+        return sum(
+            one.expired_s + max(0.0, now_s - (one.expires_s or now_s))
+            for one in self.accounts.values()
+        )
+
+    def record(self, commit: Commit) -> None:
+        """Take in one commit of the store."""
+        if commit.kind is not kinds.SECRETS or commit.removed:
+            return
+        name = commit.object["metadata"]["name"]
+        encoded = commit.object.get("data", {}).get(NAMES.secret_key, "")
+        token = base64.b64decode(encoded).decode()
+        if commit.verb == "patch":
+            self.patches += 1
+        account = self.accounts.get(name)
+        if account is None or token == OLD_TOKEN or token in account.tokens[-1:]:
+            return
+        self._written.put_nowait((name, token, self._clock.wall()))
+
+    async def judge(self) -> None:
+        """Run until cancelled: learn each token's end from the issuer, and account for it."""
+        while True:
+            name, token, at_s = await self._written.get()
+            expires_s = await self.issuer.expires_s(token)
+            account = self.accounts[name]
+            account.expired_s += max(0.0, at_s - (account.expires_s or at_s))
+            account.expires_s = expires_s
+            account.tokens.append(token)
+            account.kids.append(_kid(token))
+            async with self._news:
+                self._news.notify_all()
+
+    def _create(self, session: Session) -> None:
+        body = bodies.secret_body(NAMES, session, OLD_TOKEN)
+        self._core.create(kinds.SECRETS, PROJECT, body, by=PLATFORM)
+        self._core.create(kinds.PODS, PROJECT, bodies.pod_body(NAMES, session), by=PLATFORM)
+
+
+@asynccontextmanager
+async def open_fleet(issuer: RealIssuer, folder: Path, *, sessions: int) -> AsyncIterator[Fleet]:
+    """Start an API server and a platform with so many sessions, and the account of their tokens."""
+    core = Core(SystemClock())
+    rights = Rights({"admin": User("admin", (EVERYTHING,))})
+    async with ApiServer(core, rights=rights) as server:
+        fleet = Fleet(issuer, core, server, folder)
+        core.on_commit.append(fleet.record)
+        for namespace in (HOME, PROJECT):
+            core.create(kinds.NAMESPACES, "", {"metadata": {"name": namespace}})
+        async with fleet.platform:
+            fleet.platform.add_project(PROJECT)
+            fleet.add(sessions)
+            judge = asyncio.create_task(fleet.judge(), name="judge")
+            try:
+                yield fleet
+                if judge.done():
+                    judge.result()
+            finally:
+                judge.cancel()
+                await asyncio.wait((judge,))
+
+
+def _kid(token: str) -> str:
+    """Return the `kid` of a JWT's header, "" of any other token."""
+    head = token.split(".")[0]
+    if not token.startswith("eyJ"):
+        return ""
+    decoded = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
+    return str(decoded.get("kid", ""))

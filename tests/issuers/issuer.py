@@ -1,0 +1,159 @@
+"""What a test does with any real issuer: start it, ask it, change what an operator may change."""
+
+import asyncio
+import base64
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import aiohttp
+
+from reconciler.lab.ports import free_port
+from tests.cluster.process import Server
+
+Json = dict[str, Any]
+
+CLIENT_ID = "token-reconciler"
+CLIENT_SECRET = "obviously-fake-client-secret"
+POLL_S = 0.2
+ASK_LIMIT_S = 20.0
+
+
+class RealIssuer(ABC):
+    """One server process with one client that may ask for tokens, while entered.
+
+    Args:
+        folder: For its data and its log; a restart finds the data again.
+    """
+
+    name: ClassVar[str]
+    ready_limit_s: ClassVar[float] = 60.0
+    ttl_s: ClassVar[int] = 20
+    """Life of the tokens: a restart has to end well within 0.9 of it."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        self.program = program
+        self.folder = folder
+        self.port = free_port()
+        self.client_secret = CLIENT_SECRET
+        self._http: aiohttp.ClientSession | None = None
+        self._server: Server | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    @abstractmethod
+    def token_url(self) -> str: ...
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Return the program and its arguments."""
+
+    @abstractmethod
+    async def is_ready(self) -> bool:
+        """Tell whether the server answers; may raise `aiohttp.ClientError`."""
+
+    @abstractmethod
+    async def set_up(self) -> None:
+        """Make the client, once, after the first start."""
+
+    @abstractmethod
+    async def rotate_secret(self, secret: str) -> None:
+        """Replace the client's secret; the old one is refused from now on."""
+
+    @abstractmethod
+    async def set_enabled(self, enabled: bool) -> None:
+        """Refuse the client, or accept it again."""
+
+    async def rotate_key(self) -> bool:
+        """Sign with another key from now on; False where tokens are not signed."""
+        return False
+
+    async def expires_s(self, token: str) -> float:
+        """Return when a token ends by the issuer's own word, epoch seconds."""
+        parts = token.split(".")
+        if token.startswith("eyJ") and len(parts) == 3:
+            padded = parts[1] + "=" * (-len(parts[1]) % 4)
+            return float(json.loads(base64.urlsafe_b64decode(padded))["exp"])
+        return await self.introspect(token)
+
+    async def introspect(self, token: str) -> float:
+        """Return `exp` as the introspection endpoint says it (RFC 7662)."""
+        raise NotImplementedError(f"{self.name} issues JWTs here")
+
+    async def __aenter__(self) -> Self:
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ASK_LIMIT_S))
+        try:
+            await self.start()
+            await self.set_up()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.kill()
+        if self._http is not None:
+            await self._http.close()
+
+    async def start(self) -> None:
+        """Start the process and return when it answers.
+
+        Raises:
+            ServerError: It ended, or it does not answer within `ready_limit_s`.
+        """
+        server = Server(self.name, self.command(), log=self.folder / f"{self.name}.log")
+        self._server = server
+        server.start()
+        try:
+            async with asyncio.timeout(self.ready_limit_s):
+                while not await self._answers():
+                    if not server.alive:
+                        raise server.failed("ended")
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise server.failed(f"is not ready after {self.ready_limit_s:g} s") from None
+
+    def kill(self) -> None:
+        """End the process at once; its data stays."""
+        if self._server is not None:
+            self._server.kill()
+
+    async def _answers(self) -> bool:
+        try:
+            return await self.is_ready()
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        expect: tuple[int, ...] = (200, 201, 204),
+        **request: Any,
+    ) -> Any:
+        """Send a request of an administrator; return the decoded JSON answer, or None without one.
+
+        Raises:
+            AssertionError: The answer has another status; the message holds its body.
+        """
+        assert self._http is not None
+        async with self._http.request(method, url, **request) as answer:
+            text = await answer.text()
+            assert answer.status in expect, f"{method} {url}: {answer.status} {text[:500]}"
+            return json.loads(text) if text.startswith(("{", "[")) else None
+
+    async def token(self, **form: str) -> tuple[int, Json]:
+        """Ask for a token as any client would; return the status and the decoded body."""
+        assert self._http is not None
+        asked = {
+            "grant_type": "client_credentials",
+            "client_id": CLIENT_ID,
+            "client_secret": self.client_secret,
+        } | form
+        async with self._http.post(self.token_url, data=asked) as answer:
+            return answer.status, await answer.json(content_type=None)

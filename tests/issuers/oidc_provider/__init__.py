@@ -1,0 +1,1 @@
+"""oidc-provider: its own server script, the package from the npm registry by a lock file."""

@@ -1,0 +1,85 @@
+"""One controller through what an operator does to an issuer, on tokens of seconds."""
+
+import pytest
+
+from tests.commands import command
+from tests.controller import running
+from tests.issuers.conftest import SESSIONS
+from tests.issuers.fleet import Fleet
+from tests.issuers.issuer import RealIssuer
+
+STEADY_S = 120
+
+LIMIT_S = 90.0
+
+pytestmark = pytest.mark.timeout(600)
+
+
+async def test_the_fleet_notices_nothing_of_what_an_operator_does(
+    issuer: RealIssuer, fleet: Fleet
+) -> None:
+    checked = await command("check", **fleet.environment())
+    assert f"{issuer.ttl_s} s" in checked.stdout, checked.stdout
+    async with running(fleet.environment()) as controller:
+        await controller.wait_for_event("startup_resync_finished", limit_s=LIMIT_S)
+        [resync] = controller.events("startup_resync_finished")
+        assert resync["sessions"] == SESSIONS
+        assert resync.get("failed", 0) == 0
+        # A token is refreshed at an age of 0.2-0.6 of its life, 0.4 on average.
+        rounds = round(STEADY_S / (0.4 * issuer.ttl_s))
+        await fleet.wait_for_writes(rounds, limit_s=2 * STEADY_S)
+        assert fleet.expired_s == 0, "two minutes without any fault"
+
+        issuer.kill()
+        await controller.wait_for_event("endpoint_down", limit_s=LIMIT_S)
+        await issuer.start()
+        await controller.wait_for_event("endpoint_recovered", limit_s=LIMIT_S)
+        await fleet.wait_for_writes(1, limit_s=LIMIT_S)
+        assert fleet.expired_s == 0, "a restart of the issuer"
+
+        before = {account.kids[-1] for account in fleet.accounts.values()}
+        if await issuer.rotate_key():
+            await fleet.wait_for_writes(1, limit_s=LIMIT_S)
+            after = {account.kids[-1] for account in fleet.accounts.values()}
+            assert not before & after
+        assert fleet.expired_s == 0, "another signing key"
+
+        await issuer.rotate_secret("obviously-fake-second-secret")
+        fleet.put_secret(issuer.client_secret)
+        await fleet.wait_for_writes(1, limit_s=LIMIT_S)
+        assert fleet.expired_s == 0, "another client secret"
+
+        await issuer.set_enabled(False)
+        await controller.wait_for_event("issuer_refused", limit_s=LIMIT_S)
+        await issuer.set_enabled(True)
+        await fleet.wait_for_writes(1, limit_s=LIMIT_S)
+        assert fleet.expired_s == 0, "a client that was disabled, and enabled again"
+        assert await controller.terminate() == 0
+
+
+async def test_a_wrong_secret_is_named_by_check_and_log(issuer: RealIssuer, fleet: Fleet) -> None:
+    settings = fleet.environment()
+    fleet.put_secret("obviously-fake-wrong-secret")
+    checked = await command("check", **settings)
+    assert checked.code == 3
+    assert "OIDC_CLIENT_SECRET" in checked.stdout
+    async with running(settings) as controller:
+        await controller.wait_for_event("issuer_refused", limit_s=LIMIT_S)
+        fleet.put_secret(issuer.client_secret)
+        await fleet.wait_for_writes(1, limit_s=LIMIT_S)
+
+
+@pytest.mark.parametrize("off_s", [-120, 120])
+async def test_a_clock_that_is_two_minutes_off_costs_no_token(
+    issuer: RealIssuer, fleet: Fleet, off_s: int
+) -> None:
+    settings = fleet.environment()
+    async with running(settings, offset_s=off_s) as controller:
+        await controller.wait_for_event("startup_resync_finished", limit_s=LIMIT_S)
+        written = fleet.patches
+        await fleet.wait_for_writes(3, limit_s=LIMIT_S)
+        assert fleet.expired_s == 0
+        # Scheduled refreshes, and no others: one or two more are under way at the end.
+        assert fleet.patches - written <= 5 * SESSIONS
+        [line] = controller.events("clock_off")
+        assert round(line["skew_s"] / 10) * 10 == off_s
