@@ -19,19 +19,25 @@ THRESHOLD = 3
 
 @dataclass(frozen=True, slots=True)
 class BreakerStats:
-    """`down_for_s` is 0.0 while the endpoint is up; `outages_total` counts up to down."""
+    """`down_for_s` is 0.0 while the endpoint is up; `outages_total` counts up to down.
+
+    `refuses`: it answers, and gives us nothing; `refused_for_s` is since when, 0.0 while it does.
+    """
 
     name: str
     down: bool
     down_for_s: float
     outages_total: int
     last_error: str
+    refuses: bool = False
+    refused_for_s: float = 0.0
 
 
 class Breaker:
     """Counts an endpoint's failures; while it is down callers wait here instead of asking it.
 
-    Any success, a probe's or a caller's, closes it at once and wakes all who wait.
+    Any success, a probe's or a caller's, closes it at once and wakes all who wait; so does the
+    first one after a refusal, which is no outage.
     """
 
     def __init__(self, name: str, clock: Clock, random: Random) -> None:
@@ -40,6 +46,7 @@ class Breaker:
         self._random = random
         self._failures = 0
         self._down_at: float | None = None
+        self._refused_at: float | None = None
         self._outages = 0
         self._last_error = ""
         self._up = asyncio.Event()
@@ -59,26 +66,46 @@ class Breaker:
         self._listeners.append(callback)
         return partial(self._listeners.remove, callback)
 
-    def succeeded(self) -> None:
-        """Record an answer of any kind that shows the endpoint alive."""
+    def succeeded(self, *, wakes: bool = False) -> None:
+        """Record an answer of any kind that shows the endpoint alive.
+
+        Args:
+            wakes: Callers were held back without an outage: they are woken as by the end of one.
+        """
         self._failures = 0
-        if self._down_at is None:
+        if self._down_at is None and self._refused_at is None and not wakes:
             return
-        self._down_at = None
-        self._down.clear()
-        self._up.set()
+        self._refused_at = None
+        self._come_up()
         for callback in tuple(self._listeners):
             callback()
+
+    def refused(self, error: RemoteError) -> None:
+        """Record that the endpoint is there and gives us nothing until somebody changes something.
+
+        That ends an outage, and wakes nobody: the next success does.
+        """
+        self._failures = 0
+        self._last_error = str(error)
+        if self._refused_at is None:
+            self._refused_at = self._clock.monotonic()
+        self._come_up()
 
     def failed(self, error: RemoteError) -> None:
         """Record that the endpoint was away or failing; `THRESHOLD` in a row open the breaker."""
         self._failures += 1
         self._last_error = str(error)
         if self._down_at is None and self._failures >= THRESHOLD:
+            self._refused_at = None
             self._down_at = self._clock.monotonic()
             self._outages += 1
             self._up.clear()
             self._down.set()
+
+    def _come_up(self) -> None:
+        self._down_at = None
+        self._down.clear()
+        self._up.set()
 
     async def wait_up(self) -> None:
         """Return at once while the endpoint is up, else when it is back."""
@@ -100,11 +127,23 @@ class Breaker:
                 if error.transient:
                     self._last_error = str(error)
                     continue
+                if self._refused_at is not None:  # the probe has said so itself
+                    continue
             self.succeeded()
 
     def stats(self) -> BreakerStats:
-        down_for_s = 0.0 if self._down_at is None else self._clock.monotonic() - self._down_at
-        return BreakerStats(self.name, self.is_down, down_for_s, self._outages, self._last_error)
+        return BreakerStats(
+            self.name,
+            self.is_down,
+            self._since_s(self._down_at),
+            self._outages,
+            self._last_error,
+            self._refused_at is not None,
+            self._since_s(self._refused_at),
+        )
+
+    def _since_s(self, at: float | None) -> float:
+        return 0.0 if at is None else self._clock.monotonic() - at
 
     def __repr__(self) -> str:
         return f"<Breaker {self.name} {'down' if self.is_down else 'up'}>"

@@ -412,9 +412,18 @@ class Controller:
                         seconds=round(stats.down_for_s),
                         error=stats.last_error,
                     )
+                elif stats.refuses:
+                    log.warning(
+                        "endpoint_refuses",
+                        endpoint=stats.name,
+                        seconds=round(stats.refused_for_s),
+                        error=stats.last_error,
+                    )
 
     def _open_gate(self, gate: str) -> None:
         woken = self.queue.open_gate(gate)
+        if gate == retry.ISSUER:
+            self.once.again(retry.REFUSED)
         log.info("endpoint_recovered", endpoint=gate, sessions_woken=woken)
 
     def _breakers(self) -> tuple[Breaker, ...]:

@@ -12,6 +12,9 @@ ISSUER = "issuer"
 KUBE = "kube"
 PLATFORM = "platform"
 
+REFUSED = "issuer_refused"
+"""Log event of a refusal by the issuer, which concerns the whole fleet: one line, not one a pod."""
+
 TERMINATING = "NamespaceTerminating"
 
 
@@ -50,7 +53,7 @@ def judge(error: RemoteError, attempt: int) -> Verdict:
             return _CONFLICT
         return Verdict(backoff.MISCONFIGURED, says="secret_without_labels")
     if isinstance(error, errors.IssuerRefused):
-        return Verdict(backoff.TRANSIENT, ISSUER, "issuer_refused")
+        return Verdict(backoff.TRANSIENT, ISSUER, REFUSED)
     if isinstance(error, errors.IssuerError):
         return Verdict(backoff.TRANSIENT, ISSUER)
     if isinstance(error, errors.PlatformError):

@@ -365,6 +365,8 @@ class Worker:
         """Log a failure once for what it is about: a namespace, a Secret, or an endpoint."""
         if verdict.says in ("write_forbidden", "quota_exceeded"):
             said = self._once.first(verdict.says, key.namespace)
+        elif verdict.says == retry.REFUSED:
+            said = self._once.first(verdict.says)
         elif verdict.says:
             said = self._once.first(verdict.says, *key)
         else:

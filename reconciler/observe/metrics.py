@@ -210,7 +210,8 @@ WATCH_ERRORS = _metric(
 )  # fmt: skip
 DOWN = _metric(
     "endpoint_down", "gauge", "1",
-    "1 while an endpoint (kube, platform, issuer) counts as away and callers wait for its probe.",
+    "1 while an endpoint (kube, platform, issuer) counts as away, or the issuer refuses our"
+    " credentials, and callers wait for its probe.",
     "endpoint",
 )  # fmt: skip
 OUTAGES = _metric(

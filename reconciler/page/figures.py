@@ -59,6 +59,8 @@ def verdict(survey: Survey, not_ready: str) -> tuple[Tone, str]:
     alive = "No token is known to be dead" if states["unknown"] else "Every token is alive"
     if away := [ENDPOINTS[each.name] for each in survey.breakers if each.down]:
         return "warn", f"{alive}, but {listed(away)} {_is(len(away))} away."
+    if refusing := [ENDPOINTS[each.name] for each in survey.breakers if each.refuses]:
+        return "warn", f"{alive}, but {listed(refusing)} refuses our credentials."
     if failing := survey.queue.schedule.failing:
         return "warn", f"{alive}; {_session(failing)} failed at the last try."
     if states["unknown"]:
@@ -111,7 +113,8 @@ def _survival(survey: Survey) -> Figure:
     if seconds == float("inf"):
         return Figure(name, "always", "no token here has an end")
     note = "more if the issuer stays away from now on"
-    is_away = any(each.down for each in survey.breakers if each.name == "issuer")
+    issuer = [each for each in survey.breakers if each.name == "issuer"]
+    is_away = any(each.down or each.refuses for each in issuer)
     return Figure(name, duration(seconds), note, _survival_tone(seconds, is_away=is_away))
 
 

@@ -96,6 +96,9 @@ def _endpoint(name: str, breaker: BreakerStats, note: str) -> Part:
     if breaker.down:
         why = clean(breaker.last_error)
         return Part(name, f"away for {duration(breaker.down_for_s)}", why, "bad")
+    if breaker.refuses:
+        why = clean(breaker.last_error)
+        return Part(name, f"refuses us for {duration(breaker.refused_for_s)}", why, "bad")
     outages = f", {count(breaker.outages_total, 'outage')} so far" if breaker.outages_total else ""
     return Part(name, "answers", f"{note}{outages}")
 

@@ -2,13 +2,21 @@
 
 from random import Random
 
+from reconciler.breaker import PROBE_S
 from reconciler.clock import Clock
 from reconciler.errors import IssuerError
 
-FIRST_S = 1.0
+FIRST_S = PROBE_S
+"""Shortest pause after a refusal: a replica asks no more often than it probes in an outage."""
+
 LONGEST_S = 30.0
 """Longest pause: credentials that were repaired must work within half a minute, with nobody
 restarting anything; a Retry-After beyond it would outlast the fleet's slack."""
+
+LIFE_FRACTION = 0.1
+"""Part of the best token's remaining life that a pause may take: what is noticed late of the end
+of a refusal is taken from that life, and each Secret holds no more of it. Counted from its end once
+it has expired: what is lost already grows by a tenth at most."""
 
 
 class Rest:
@@ -21,21 +29,33 @@ class Rest:
         self._until_at = 0.0
         self._error: IssuerError | None = None
 
-    def after_refusal(self, error: IssuerError) -> None:
-        """Pause with full jitter below a bound that doubles from `FIRST_S` to `LONGEST_S`."""
+    def after_refusal(self, error: IssuerError, *, life_s: float | None = None) -> None:
+        """Pause, with jitter, below a bound that doubles from `FIRST_S` to `LONGEST_S`.
+
+        Args:
+            life_s: Life left of the best token, seconds; negative since it expired, None where
+                there was none in this process.
+        """
         bound_s = min(LONGEST_S, FIRST_S * 2.0 ** min(self._refusals, 10))
         self._refusals += 1
-        self._begin(error, self._random.uniform(0.0, bound_s))
+        self._begin(error, self._random.uniform(0.5, 1.0) * min(bound_s, _most_s(life_s)))
 
-    def as_asked(self, error: IssuerError) -> None:
-        """Pause for the answer's own Retry-After, up to `LONGEST_S`; none where it has none."""
+    def as_asked(self, error: IssuerError, *, life_s: float | None = None) -> None:
+        """Pause for the answer's own Retry-After, up to `LONGEST_S`; none where it has none.
+
+        Args: as of `after_refusal`.
+        """
         if error.retry_after_s is not None:
-            self._begin(error, min(error.retry_after_s, LONGEST_S))
+            asked_s = min(error.retry_after_s, LONGEST_S)
+            if asked_s > 0:
+                self._begin(error, min(asked_s, _most_s(life_s)), least_s=0.0)
 
-    def end(self) -> None:
-        """Forget all refusals: the issuer gave a token."""
+    def end(self) -> bool:
+        """Forget all refusals, because the issuer gave a token; tell whether there was a pause."""
+        paused = self._error is not None
         self._refusals = 0
         self._error = None
+        return paused
 
     def remaining_s(self) -> float:
         """Return the seconds that are left of the pause, 0.0 for none."""
@@ -48,6 +68,16 @@ class Rest:
         """What ended in the pause, while it lasts."""
         return self._error if self.remaining_s() > 0 else None
 
-    def _begin(self, error: IssuerError, pause_s: float) -> None:
+    @property
+    def is_pending(self) -> bool:
+        """Whether callers were held back since the last token, so that its end must be sought."""
+        return self._error is not None
+
+    def _begin(self, error: IssuerError, pause_s: float, *, least_s: float = FIRST_S) -> None:
         self._error = error
-        self._until_at = self._clock.monotonic() + pause_s
+        self._until_at = self._clock.monotonic() + max(pause_s, least_s)
+
+
+def _most_s(life_s: float | None) -> float:
+    """Return the longest pause that so much life allows, never less than `FIRST_S`."""
+    return LONGEST_S if life_s is None else max(FIRST_S, LIFE_FRACTION * abs(life_s))

@@ -38,8 +38,9 @@ SHORTEST_CYCLE_S = 1.0
 """Spares are minted no more often, whatever their life, and failed mints are repeated no sooner
 than half of this on average."""
 
-LONGEST_SLEEP_S = 5.0
-"""A suspended machine wakes up to a dead spare; it must be noticed in seconds."""
+LONGEST_SLEEP_S = 2.0
+"""A suspended machine wakes up to a dead spare, and a caller may be refused while none is due: both
+must be noticed in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,22 +255,24 @@ class OidcSource:
             self._best = token
         self._longest_ttl_s = max(self._longest_ttl_s, token.ttl_s)
         self._issued += 1
-        self._rest.end()
-        self._breaker.succeeded()
+        self._breaker.succeeded(wakes=self._rest.end())
 
     def _failed(self, error: IssuerError) -> None:
         self._failures += 1
         self._last_error = str(error)
+        now_at, best = self._clock.monotonic(), self._best
+        life_s = None if best is None else best.remaining_s(now_at)
         if error.transient:
-            self._rest.as_asked(error)
+            self._rest.as_asked(error, life_s=life_s)
             self._breaker.failed(error)
         else:
-            self._rest.after_refusal(error)
-            self._breaker.succeeded()
+            self._rest.after_refusal(error, life_s=life_s)
+            self._breaker.refused(error)
 
     async def _mint_spares(self) -> None:
+        """Mint in time for the spare, and at the end of each pause, which may end a refusal."""
         while True:
-            wait_s = self._spare_due_in_s()
+            wait_s = max(self._spare_due_in_s(), self._rest.remaining_s())
             if wait_s > 0:
                 await asyncio.sleep(min(wait_s, LONGEST_SLEEP_S))
                 continue
@@ -278,12 +281,12 @@ class OidcSource:
                 continue
             try:
                 await self.refresh()
-            except IssuerError:
-                # Counted and kept in `stats`. During a rest this asks nobody.
-                await asyncio.sleep(SHORTEST_CYCLE_S * self._random.uniform(0.5, 1.0))
+            except IssuerError:  # counted and kept in `stats`
+                if self._rest.remaining_s() <= 0:
+                    await asyncio.sleep(SHORTEST_CYCLE_S * self._random.uniform(0.5, 1.0))
 
     def _spare_due_in_s(self) -> float:
-        if self._newest is None:
+        if self._newest is None or self._rest.is_pending:
             return 0.0
         cycle_s = max(SHORTEST_CYCLE_S, SPARE_FRACTION * self._newest.ttl_s)
         return self._newest.received_at + cycle_s - self._clock.monotonic()

@@ -205,6 +205,23 @@ def test_the_counters_agree_with_the_cluster() -> None:
     simulate(scenario)
 
 
+def test_a_refusal_shows_until_it_ends() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Aa")
+        watched = await watch(world)
+        async with running(world):
+            await settled(world)
+            world.issuer.refused = True
+            await asyncio.sleep(400)
+            down = "endpoint_down{endpoint=issuer}"
+            assert (await watched.values())[down] == 1
+            world.issuer.refused = False
+            await asyncio.sleep(40)
+            assert (await watched.values())[down] == 0
+
+    simulate(scenario)
+
+
 def test_an_outage_shows_and_series_of_ended_pods_are_gone() -> None:
     async def scenario(world: World) -> None:
         world.add("2Aa")

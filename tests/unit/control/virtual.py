@@ -16,7 +16,7 @@ from reconciler.breaker import Breaker
 from reconciler.control.controller import Controller, Options, Ports
 from reconciler.control.leadership import Alone
 from reconciler.control.seal import Seal
-from reconciler.errors import DeposedError, IssuerUnavailable, PlatformUnavailable
+from reconciler.errors import DeposedError, IssuerRefused, IssuerUnavailable, PlatformUnavailable
 from reconciler.lab.apiserver.core import AT_ONCE, Core
 from reconciler.lab.apiserver.direct import DirectKube
 from reconciler.lab.apiserver.injection import Faults
@@ -38,11 +38,17 @@ US = Caller("us", "token-reconciler/0", "token-reconciler")
 
 
 class FakeIssuer:
-    """Mints unsigned JWTs on the virtual clock; `away` refuses, `ttl_s` may change."""
+    """Mints unsigned JWTs on the virtual clock.
+
+    `away` answers nothing, `refused` answers 401, `ttl_s` and `kid`, the signing key's name, may
+    change.
+    """
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
         self.away = False
+        self.refused = False
+        self.kid = ""
         self.ttl_s = 900
         self.requests = 0
         self.minted: list[str] = []
@@ -53,6 +59,8 @@ class FakeIssuer:
         await asyncio.sleep(0.02)
         if self.away:
             raise IssuerUnavailable("the issuer is away")
+        if self.refused:
+            raise IssuerRefused("answered 401", status=401, reason="invalid_client")
         value = self.mint(self.ttl_s)
         return Grant(value, sent_at, self._clock.monotonic(), date_s=int(self._clock.wall()))
 

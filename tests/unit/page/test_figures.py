@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.breaker import BreakerStats
 from reconciler.control.row import Row
 from reconciler.control.views import LeaseView
 from reconciler.page.figures import choices, exposure, figures, verdict
@@ -37,6 +38,19 @@ def test_the_worst_is_said(rows: list[Row], more: Any, tone: str, sentence: str)
 
     assert found[0] == tone
     assert found[1].startswith(sentence)
+
+
+def test_an_issuer_that_refuses_us_never_looks_healthy() -> None:
+    issuer = BreakerStats("issuer", False, 0.0, 0, "answered 401", refuses=True, refused_for_s=9.0)
+    shown = survey([row(1, 300.0)], breakers=(issuer,))
+
+    assert verdict(shown, "") == (
+        "warn",
+        "Every token is alive, but the issuer refuses our credentials.",
+    )
+    assert figures(shown)[0].tone == "warn"
+    [part] = [part for part in parts(shown, "replica-0") if part.name == "Issuer"]
+    assert (part.value, part.note, part.tone) == ("refuses us for 9s", "answered 401", "bad")
 
 
 def test_what_is_not_ready_says_so_first() -> None:

@@ -3,7 +3,10 @@
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from reconciler.breaker import PROBE_S
 from reconciler.errors import IssuerRefused, IssuerUnavailable
 from reconciler.tokens.rest import LONGEST_S, Rest
 from tests.support import ManualClock
@@ -22,11 +25,47 @@ def test_pauses_double_up_to_the_cap_and_start_anew_after_success() -> None:
     for _ in range(7):
         rest.after_refusal(IssuerRefused("no"))
         pauses.append(rest.remaining_s())
-    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
-    rest.end()
-    assert (rest.remaining_s(), rest.error) == (0.0, None)
+    assert pauses == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert rest.is_pending
+    assert rest.end()
+    assert (rest.remaining_s(), rest.error, rest.is_pending) == (0.0, None, False)
+    assert not rest.end()
     rest.after_refusal(IssuerRefused("no"))
-    assert rest.remaining_s() == 1.0
+    assert rest.remaining_s() == 2.0
+
+
+@pytest.mark.parametrize(
+    ("life_s", "pause_s"),
+    [
+        pytest.param(None, 30.0, id="never-had-a-token"),
+        pytest.param(900.0, 30.0, id="a-whole-life"),
+        pytest.param(54.0, 5.4, id="nine-tenths-of-a-minute"),
+        pytest.param(7.0, PROBE_S, id="the-end-is-near"),
+        pytest.param(-1.0, PROBE_S, id="just-expired"),
+        pytest.param(-100.0, 10.0, id="expired-long-ago"),
+        pytest.param(-86_400.0, 30.0, id="expired-yesterday"),
+    ],
+)
+def test_a_pause_takes_a_tenth_of_the_remaining_life_at_most(
+    life_s: float | None, pause_s: float
+) -> None:
+    rest = Rest(ManualClock(), _Longest())
+    for _ in range(7):
+        rest.after_refusal(IssuerRefused("no"), life_s=life_s)
+    assert rest.remaining_s() == pytest.approx(pause_s)
+    asked = IssuerUnavailable("busy", status=429, retry_after_s=3600.0)
+    rest.as_asked(asked, life_s=life_s)
+    assert rest.remaining_s() == pytest.approx(pause_s)
+
+
+@given(life_s=st.none() | st.floats(-1e5, 1e5), refusals=st.integers(1, 40), seed=st.integers())
+def test_two_requests_are_a_probes_pace_apart_at_least(
+    life_s: float | None, refusals: int, seed: int
+) -> None:
+    rest = Rest(ManualClock(), Random(seed))
+    for _ in range(refusals):
+        rest.after_refusal(IssuerRefused("no"), life_s=life_s)
+        assert PROBE_S <= rest.remaining_s() <= LONGEST_S
 
 
 def test_the_error_stands_exactly_as_long_as_the_pause() -> None:
@@ -34,7 +73,7 @@ def test_the_error_stands_exactly_as_long_as_the_pause() -> None:
     rest = Rest(clock, _Longest())
     error = IssuerRefused("no")
     rest.after_refusal(error)
-    clock.advance(0.9)
+    clock.advance(1.9)
     assert rest.error is error
     clock.advance(0.1)
     assert rest.error is None

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from reconciler.breaker import PROBE_S
 from reconciler.errors import IssuerRefused, IssuerUnavailable, TokenUnusable
 from reconciler.lab.virtual_time import VirtualClock, run_virtual
 from reconciler.tokens.source import SANE_TTL_S
@@ -338,6 +339,6 @@ def test_stats_count_requests_tokens_and_failures() -> None:
         assert (stats.requests_total, stats.issued_total, stats.failures_total) == (2, 1, 1)
         assert stats.best_remaining_s == 900
         assert stats.last_error == "token request: answered 401"
-        assert 0 < stats.resting_s <= 1
+        assert stats.resting_s == PROBE_S
 
     _with_desk(story)
