@@ -7,7 +7,7 @@ from functools import partial
 from random import Random
 
 from reconciler.clock import Clock
-from reconciler.errors import RemoteError
+from reconciler.errors import Forbidden, RemoteError
 
 PROBE_S = 2.0
 """Longest wait between probes: an outage's end must be noticed in seconds, not at the end of the
@@ -53,6 +53,8 @@ class Breaker:
         self._up.set()
         self._down = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
+        self._refusal_listeners: list[Callable[[], None]] = []
+        self._refuses = False
 
     @property
     def is_down(self) -> bool:
@@ -66,6 +68,16 @@ class Breaker:
         self._listeners.append(callback)
         return partial(self._listeners.remove, callback)
 
+    def on_refusal(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called, on the loop, when probes begin to be answered 403.
+
+        Then the endpoint is there again, and only a request tells whether it is of use.
+
+        Returns: What ends it; to be called once.
+        """
+        self._refusal_listeners.append(callback)
+        return partial(self._refusal_listeners.remove, callback)
+
     def succeeded(self, *, wakes: bool = False) -> None:
         """Record an answer of any kind that shows the endpoint alive.
 
@@ -73,6 +85,7 @@ class Breaker:
             wakes: Callers were held back without an outage: they are woken as by the end of one.
         """
         self._failures = 0
+        self._refuses = False
         if self._down_at is None and self._refused_at is None and not wakes:
             return
         self._refused_at = None
@@ -114,6 +127,9 @@ class Breaker:
     async def probe_while_down(self, probe: Callable[[], Awaitable[object]]) -> None:
         """Run for ever: while down, ask `probe` every `PROBE_S` at most; its success closes.
 
+        So does an error that will not pass by itself, but for a 403: an API server that has just
+        started refuses everybody everything, and one that hides its page never tells more.
+
         Cancel: nothing is left behind; the state stays as it was.
         """
         while True:
@@ -124,12 +140,19 @@ class Breaker:
             try:
                 await probe()
             except RemoteError as error:
-                if error.transient:
+                if error.transient or isinstance(error, Forbidden):
                     self._last_error = str(error)
+                    self._note_refusal(error)
                     continue
                 if self._refused_at is not None:  # the probe has said so itself
                     continue
             self.succeeded()
+
+    def _note_refusal(self, error: RemoteError) -> None:
+        refused, self._refuses = self._refuses, isinstance(error, Forbidden)
+        if self._refuses and not refused:
+            for callback in tuple(self._refusal_listeners):
+                callback()
 
     def stats(self) -> BreakerStats:
         return BreakerStats(

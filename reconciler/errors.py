@@ -85,6 +85,15 @@ class Forbidden(KubeError):
     """403: this account lacks a right, or the namespace is terminating; see its subclasses."""
 
 
+class AuthorizerNotReady(KubeError):
+    """403 for what this account may do, as far as can be known: the server has only just started.
+
+    Its authorizer knows no binding until its informers are filled. See `kube.authorization`.
+    """
+
+    transient = True
+
+
 class QuotaExceeded(Forbidden):
     """403 by a ResourceQuota: the namespace may hold no more objects of this kind for now."""
 

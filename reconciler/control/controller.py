@@ -38,6 +38,8 @@ from reconciler.errors import IssuerError
 from reconciler.informer.reflector import Reflector
 from reconciler.informer.store import Store
 from reconciler.kube.api import Kube, Meta, Resource, Scope
+from reconciler.kube.authorization import Authorization
+from reconciler.kube.authorized import AuthorizedKube
 from reconciler.kube.objects import partial_resource
 from reconciler.names import LIVE_PODS, Names, SessionKey
 from reconciler.observe.once import Once
@@ -122,6 +124,7 @@ class Controller:
         self._ports = ports
         self._options = options
         names, clock = options.names, ports.clock
+        self._kube = AuthorizedKube(ports.kube, Authorization(self._granted), clock)
         pods, secrets = partial_resource("pods", names), partial_resource("secrets", names)
         self.pods, self.secrets = Store("pods"), Store("secrets")
         self.queue: WorkQueue[SessionKey] = WorkQueue(clock)
@@ -149,7 +152,7 @@ class Controller:
         self.exposure = Exposure(options.propagation_s)
         self.holds = Holds()
         self.events = Events(
-            kube=ports.kube,
+            kube=self._kube,
             gate=ports.gate,
             breaker=ports.kube_breaker,
             clock=clock,
@@ -169,7 +172,7 @@ class Controller:
             planner=self.planner,
             queue=self.queue,
             writer=Writer(
-                kube=ports.kube,
+                kube=self._kube,
                 pods=pods,
                 secrets=secrets,
                 secret_store=self.secrets,
@@ -426,6 +429,14 @@ class Controller:
             self.once.again(retry.REFUSED)
         log.info("endpoint_recovered", endpoint=gate, sessions_woken=woken)
 
+    def _granted(self, namespace: str | None) -> None:
+        """Wake what waits for a right in a namespace (None: anywhere)."""
+        self.scopes.nudge_refused(namespace)
+        woken = self.queue.open_gate(
+            retry.RIGHTS, only=lambda key: namespace is None or key.namespace == namespace
+        )
+        log.info("authorized_again", namespace=namespace, sessions_woken=woken)
+
     def _breakers(self) -> tuple[Breaker, ...]:
         ports = self._ports
         return ports.kube_breaker, ports.platform_breaker, ports.issuer_breaker
@@ -459,7 +470,7 @@ class Controller:
     ) -> Reflector:
         pods = store is self.pods
         return Reflector(
-            self._ports.kube,
+            self._kube,
             resource,
             Scope(namespace, self._options.names.selector(), LIVE_PODS if pods else ""),
             store,

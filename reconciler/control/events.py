@@ -16,9 +16,9 @@ from reconciler.clock import Clock, format_utc
 from reconciler.control.attempt import Attempt
 from reconciler.control.gate import Gate
 from reconciler.control.happenings import Happenings
-from reconciler.control.retry import is_terminating
 from reconciler.control.series import Correlator, Series
 from reconciler.errors import (
+    AuthorizerNotReady,
     DeposedError,
     Forbidden,
     KubeError,
@@ -26,6 +26,7 @@ from reconciler.errors import (
     WireError,
 )
 from reconciler.kube.api import Kube
+from reconciler.kube.failures import is_terminating
 from reconciler.kube.objects import resource
 from reconciler.observe.once import Once
 
@@ -36,6 +37,9 @@ CAPACITY = 256
 
 LIMIT_S = 5.0
 """Longest wait for one answer."""
+
+NOT_READY_S = 1.0
+"""Between two tries while the API server authorizes nobody; the others wait behind."""
 
 MAX_STEM = 220
 """Of a pod's name, so that an event's fits into 253 characters."""
@@ -113,7 +117,13 @@ class Events:
             if not self._waiting:
                 self._news.clear()
             series.queued = False
-            await self._send(series)
+            try:
+                await self._send(series)
+            except AuthorizerNotReady:
+                self._waiting.appendleft(series)
+                series.queued = True
+                self._news.set()
+                await asyncio.sleep(NOT_READY_S)
 
     def __len__(self) -> int:
         """Return the number of events that wait."""
@@ -128,7 +138,11 @@ class Events:
         self._news.set()
 
     async def _send(self, series: Series) -> None:
-        """Send one; whatever fails, it is counted and not tried again."""
+        """Send one; whatever fails it otherwise, it is counted and not tried again.
+
+        Raises:
+            AuthorizerNotReady: Nothing was sent; the same event may be later.
+        """
         namespace = series.pod.namespace
         try:
             if not self._gate.may_write(self._limit_s):
@@ -139,6 +153,8 @@ class Events:
             self.stats.refused += 1
             if not is_terminating(error) and self._once.first("events_forbidden", namespace):
                 log.warning("events_forbidden", namespace=namespace, error=str(error))
+        except AuthorizerNotReady:
+            raise
         except (KubeError, WireError, DeposedError):
             self.stats.dropped += 1
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from reconciler import errors
 from reconciler.errors import RemoteError
+from reconciler.kube.failures import is_terminating
 from reconciler.queue import backoff
 from reconciler.queue.backoff import Pace
 
@@ -15,7 +16,8 @@ PLATFORM = "platform"
 REFUSED = "issuer_refused"
 """Log event of a refusal by the issuer, which concerns the whole fleet: one line, not one a pod."""
 
-TERMINATING = "NamespaceTerminating"
+RIGHTS = "rights"
+"""What waits here waits for a right in its namespace that the API server refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ def judge(error: RemoteError, attempt: int) -> Verdict:
     if isinstance(error, errors.Denied):
         return Verdict(backoff.MISCONFIGURED, says="write_refused")
     if isinstance(error, errors.Forbidden):
-        return Verdict(backoff.MISCONFIGURED, says="write_forbidden")
+        return Verdict(backoff.MISCONFIGURED, RIGHTS, "write_forbidden")
+    if isinstance(error, errors.AuthorizerNotReady):
+        return Verdict(backoff.STARTING, RIGHTS)
     if error.transient:
         return _TRANSIENT
     return Verdict(backoff.MISCONFIGURED, says="write_refused")
@@ -104,11 +108,4 @@ def is_replaced(error: RemoteError) -> bool:
     """
     return isinstance(error, errors.Invalid) and any(
         cause.field == "metadata.uid" for cause in error.causes
-    )
-
-
-def is_terminating(error: RemoteError) -> bool:
-    """Tell a 403 of a namespace on its way out, which is let go quietly."""
-    return isinstance(error, errors.Forbidden) and any(
-        cause.reason == TERMINATING for cause in error.causes
     )

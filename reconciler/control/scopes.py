@@ -98,6 +98,14 @@ class Scopes:
             for reflector in pair:
                 reflector.hush(on=name in names)
 
+    def nudge_refused(self, name: str | None) -> None:
+        """Have what is refused in a namespace (None: in any) asked for at once."""
+        pairs = self._pairs if name is None else {name: self._pairs.get(name)}
+        for pair in pairs.values():
+            for reflector in pair or ():
+                if reflector.stats().protocol.failures:
+                    reflector.nudge()
+
     def is_refused(self, name: str) -> bool:
         """Tell whether the API server refuses to show a namespace's pods."""
         pair = self._pairs.get(name)

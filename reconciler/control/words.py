@@ -34,6 +34,7 @@ HOLDS = {
 
 GATES = {
     "kube": "the API server is away",
+    "rights": "the API server answers 403",
     "issuer": "the issuer gives no token",
     "platform": "the platform gives no answer",
 }

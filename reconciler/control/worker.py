@@ -51,6 +51,9 @@ have brought its version seconds ago."""
 DEPOSED_S = 1.0
 """A gate that is shut and ours opens with the next renewal of the Lease, some 2 s apart."""
 
+ROUTINE = (backoff.CONFLICT, backoff.STARTING)
+"""What heals by planning again, or by itself within seconds."""
+
 Lookup = Callable[[SessionKey, View], Awaitable[None]]
 """Asks the platform about one session and tells the directory."""
 
@@ -356,7 +359,7 @@ class Worker:
         failures = self._queue.fail(work.key)
         verdict = retry.judge(error, failures)
         attempt.outcome, attempt.error, attempt.failures = "failed", error, failures
-        attempt.shared, attempt.routine = verdict.gate, verdict.pace is backoff.CONFLICT
+        attempt.shared, attempt.routine = verdict.gate, verdict.pace in ROUTINE
         self._report(work.key, error, verdict, failures)
         self._settled(work.key, "failed")
         return self._later(work, verdict, failures, retry_after_s=error.retry_after_s)

@@ -18,18 +18,28 @@ class Backoff:
 
     Args:
         uniform: Returns a random number between its two arguments (`Random.uniform`).
+        base_s: The first d.
+        cap_s: The last d.
     """
 
-    def __init__(self, uniform: Callable[[float, float], float]) -> None:
+    def __init__(
+        self,
+        uniform: Callable[[float, float], float],
+        *,
+        base_s: float = BASE_S,
+        cap_s: float = CAP_S,
+    ) -> None:
         self._uniform = uniform
-        self._step_s = BASE_S
+        self._base_s = base_s
+        self._cap_s = cap_s
+        self._step_s = base_s
         self._slept_until_at: float | None = None
 
     def failed(self, now_at: float) -> float:
         """Return the wait before the next attempt, in [d, 2d) seconds, and double d."""
         step_s = self._step_s
         wait_s = self._uniform(step_s, 2 * step_s)
-        self._step_s = min(2 * step_s, CAP_S)
+        self._step_s = min(2 * step_s, self._cap_s)
         self._slept_until_at = now_at + wait_s
         return wait_s
 
@@ -40,8 +50,12 @@ class Backoff:
         where the outage was.
         """
         if self._slept_until_at is not None and now_at - self._slept_until_at >= RESET_S:
-            self._step_s = BASE_S
-            self._slept_until_at = None
+            self.reset()
+
+    def reset(self) -> None:
+        """Begin with the first d again."""
+        self._step_s = self._base_s
+        self._slept_until_at = None
 
     def __repr__(self) -> str:
         return f"<Backoff {self._step_s:.1f} s>"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from reconciler.errors import (
+    AuthorizerNotReady,
     Forbidden,
     Gone,
     KubeError,
@@ -57,6 +58,10 @@ STREAK = 3
 
 FORBIDDEN_S = (30.0, 60.0)
 """Rights are granted by humans; asking more often only fills the audit log."""
+
+STARTING_S = (0.1, 2.5)
+"""First and last step, waits of up to twice that: a server that has just started refuses everybody
+for 0.2 s, on a large cluster for longer."""
 
 PATIENCE_S = 60.0
 """Longest Retry-After that is obeyed: a mistaken hour would outlast every token."""
@@ -109,6 +114,7 @@ class ListWatch:
     def __init__(self, uniform: Callable[[float, float], float]) -> None:
         self._uniform = uniform
         self._backoff = Backoff(uniform)
+        self._starting = Backoff(uniform, base_s=STARTING_S[0], cap_s=STARTING_S[1])
         self._counts = _Counts()
         self._version = ""
         self._must_list = True
@@ -304,7 +310,9 @@ class ListWatch:
             self._must_list = True
         elif isinstance(error, VersionTooLarge):
             self._must_list = self._consistent = True
-        elif isinstance(error, (TransportError, TooManyRequests, Unauthorized, Forbidden)):
+        elif isinstance(
+            error, TransportError | TooManyRequests | Unauthorized | Forbidden | AuthorizerNotReady
+        ):
             return
         elif started or not isinstance(error, ServerError):
             self._count_fruitless()
@@ -350,7 +358,11 @@ class ListWatch:
         self._failures += 1
         self._watch_failing |= name != "list_failed"
         self._last_error = text
-        wait_s = self._backoff.failed(now_at)
+        if isinstance(error, AuthorizerNotReady):
+            wait_s = self._starting.failed(now_at)
+        else:
+            self._starting.reset()
+            wait_s = self._backoff.failed(now_at)
         if isinstance(error, Forbidden):
             wait_s = max(wait_s, self._uniform(*FORBIDDEN_S))
         asked_s = error.retry_after_s if isinstance(error, KubeError) else None
@@ -370,6 +382,7 @@ class ListWatch:
         A list between watches that fail ends no streak: the next watch would only begin it again.
         """
         self._backoff.healthy(now_at)
+        self._starting.reset()
         self._backoff_s = 0.0
         if self._watch_failing and name == "list_recovered":
             return ()

@@ -14,7 +14,14 @@ import structlog
 
 from reconciler.breaker import Breaker
 from reconciler.clock import Clock
-from reconciler.errors import Forbidden, KubeError, ServerError, TransportError, WireError
+from reconciler.errors import (
+    AuthorizerNotReady,
+    Forbidden,
+    KubeError,
+    ServerError,
+    TransportError,
+    WireError,
+)
 from reconciler.informer.listwatch import ListWatch
 from reconciler.informer.steps import Apply, Emit, Fact, List, ListWatchStats, Mark, Replace, Watch
 from reconciler.informer.store import Change, Store
@@ -104,12 +111,16 @@ class Reflector:
         Raises: Only a defect of ours; every failure of the server is waited out.
         Cancel: The store keeps its last state; `run` may be called again and goes on from it.
         """
-        unsubscribe = self._breaker.on_recovery(self._woken.set)
+        unsubscribes = [
+            self._breaker.on_recovery(self._woken.set),
+            self._breaker.on_refusal(self._woken.set),
+        ]
         try:
             while True:
                 await self._step()
         finally:
-            unsubscribe()
+            for unsubscribe in unsubscribes:
+                unsubscribe()
 
     async def _step(self) -> None:
         await self._pause()
@@ -263,6 +274,7 @@ class Reflector:
         """Tell breaker and protocol; an error inside a stream comes from a server that is there.
 
         So does a 500 of one namespace of many: one object that the server cannot read is enough.
+        One that authorizes nobody yet is there, but is of no use to those who wait for it.
         Any answer is one to /livez, since a restart mends no server.
         """
         if isinstance(error, TransportError):
@@ -272,7 +284,7 @@ class Reflector:
             is_local = self._scope.namespace is not None and error.status == 500
             if isinstance(error, ServerError) and not started and not is_local:
                 self._breaker.failed(error)
-            else:
+            elif not isinstance(error, AuthorizerNotReady):
                 self._breaker.succeeded()
         if isinstance(error, Forbidden):
             self._settled.set()

@@ -181,5 +181,5 @@ class Kube(Protocol):
         ...
 
     async def ready(self, *, limit_s: float = 5.0) -> None:
-        """Return if the server answers at all; raises `KubeError` otherwise."""
+        """Return if the server answers and does not refuse us; raises `KubeError` otherwise."""
         ...

@@ -42,6 +42,8 @@ _ADMISSION = (
 Source: kubernetes' quota controller.go `CheckRequest`, webhook statuserror.go, and
 validatingadmissionpolicy dispatcher.go."""
 
+TERMINATING = "NamespaceTerminating"
+
 _TOO_LARGE = "Too large resource version"
 
 MAX_RETRY_AFTER_S = 300.0
@@ -112,6 +114,13 @@ def _refusal(status: Status) -> tuple[type[KubeError], str]:
         if found := pattern.search(status.message):
             return cls, f", by {kind} {found[1]}"
     return errors.Forbidden, ""
+
+
+def is_terminating(error: Exception) -> bool:
+    """Tell a 403 of a namespace on its way out, which is let go quietly."""
+    return isinstance(error, errors.Forbidden) and any(
+        cause.reason == TERMINATING for cause in error.causes
+    )
 
 
 def retry_after(text: str) -> float | None:

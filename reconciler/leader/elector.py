@@ -24,6 +24,8 @@ from reconciler.errors import (
     WireError,
 )
 from reconciler.kube.api import Kube, Scope
+from reconciler.kube.authorization import Authorization
+from reconciler.kube.authorized import AuthorizedKube
 from reconciler.leader import record as records
 from reconciler.leader import rules
 from reconciler.leader.gate import LeaseGate
@@ -92,7 +94,7 @@ class Elector:
         began: Callable[[str], None],
         ended: Callable[[str], None],
     ) -> None:
-        self._kube = kube
+        self._kube = AuthorizedKube(kube, Authorization(), clock)
         self._candidate = candidate
         self._gate = gate
         self._clock = clock

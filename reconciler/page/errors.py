@@ -9,6 +9,7 @@ _WORDS: dict[type[Exception], str] = {
     errors.Conflict: "somebody else wrote in between",
     errors.AlreadyExists: "its name is taken",
     errors.Forbidden: "a right is missing in its namespace",
+    errors.AuthorizerNotReady: "the API server has just started and refuses everybody",
     errors.QuotaExceeded: "its namespace's quota is full",
     errors.Denied: "an admission policy refuses it",
     errors.Unauthorized: "the API server refuses our credentials",

@@ -1,13 +1,21 @@
 """Asks everybody that the controller will depend on, once, for real."""
 
 import asyncio
+from contextlib import suppress
 from random import Random
 from urllib.parse import urlsplit
 
 from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.control import renewal
-from reconciler.errors import IssuerError, IssuerRefused, RemoteError, SettingsError, WireError
+from reconciler.errors import (
+    Forbidden,
+    IssuerError,
+    IssuerRefused,
+    RemoteError,
+    SettingsError,
+    WireError,
+)
 from reconciler.http import open_session, shown_url
 from reconciler.kube.client import HttpKube
 from reconciler.kube.connection import Credentials
@@ -88,7 +96,8 @@ async def _cluster(settings: Settings, clock: Clock, namespaces: tuple[str, ...]
         )
         url = (await at_work.connection()).url
         async with _kube(at_work, settings) as kube:
-            await kube.ready(limit_s=limit_s)
+            with suppress(Forbidden):  # a server that hides the page from us answers
+                await kube.ready(limit_s=limit_s)
             asks = [pair for pair in wanted if pair[0].where == "sessions" and in_sessions]
             answers = await ask_all(kube, asks, limit_s=limit_s)
             too_much = await ask_all(kube, excess if in_sessions else [], limit_s=limit_s)

@@ -84,6 +84,10 @@ CONFLICT = Pace("conflict", base_s=0.1, cap_s=5.0)
 """409. The version that was missing arrives with the watch's next event, in tens of milliseconds;
 5 s without it is when a taken name is reported."""
 
+STARTING = Pace("starting", base_s=0.1, cap_s=5.0)
+"""403 for a right that worked. An API server that has just started knows its bindings after 0.2 s;
+5 s is as late as one of a large cluster may be noticed."""
+
 THROTTLED = Pace("throttled", base_s=1.0, cap_s=60.0)
 """429, and a full quota. API priority and fairness says `Retry-After: 1`; one minute is the most
 that spreads the load of a server that is overloaded for long, well inside the slack of 270 s."""

@@ -6,7 +6,7 @@ done. What is asked for while it runs is collected, and is worth exactly one mor
 
 import math
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from enum import Enum, auto
 from typing import Generic, TypeVar
 
@@ -200,11 +200,18 @@ class Schedule(Generic[K]):
         self._forget(entry)
         return True
 
-    def open_gate(self, name: str, *, now_at: float) -> int:
-        """Make every entry that waits at a gate due now; return how many there were."""
+    def open_gate(
+        self, name: str, *, now_at: float, only: Callable[[K], bool] | None = None
+    ) -> int:
+        """Make the entries that wait at a gate due now; return how many there were.
+
+        Args:
+            only: Says of a key whether it is let through; all are by default. What runs is.
+        """
         self._promote(now_at)
         self._opened[name] = self._takes
-        behind = tuple(self._gated.get(name, ()))
+        gated = self._gated.get(name, ())
+        behind = tuple(entry for entry in gated if only is None or only(entry.key))
         for entry in behind:
             self._change(entry, _let_through(entry.wish, now_at), now_at)
         return len(behind)

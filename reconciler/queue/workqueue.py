@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from reconciler.clock import Clock
@@ -139,9 +139,13 @@ class WorkQueue(Generic[K]):
         """Return what is held of a key, or None for an unknown one; changes nothing."""
         return self._schedule.look(key)
 
-    def open_gate(self, name: str) -> int:
-        """Make all work that waits at a gate due now; return how many keys that are."""
-        count = self._schedule.open_gate(name, now_at=self._clock.monotonic())
+    def open_gate(self, name: str, *, only: Callable[[K], bool] | None = None) -> int:
+        """Make work that waits at a gate due now; return how many keys that are.
+
+        Args:
+            only: Says of a key whether it is let through; all are by default.
+        """
+        count = self._schedule.open_gate(name, now_at=self._clock.monotonic(), only=only)
         self._hand_out()
         return count
 

@@ -2,13 +2,15 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.preflight.rights import RIGHTS
 from tests.cluster.admin import Admin, Json, collection, item, rule
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.credentials import kubeconfig
-from tests.cluster.world import World
+
+if TYPE_CHECKING:
+    from tests.cluster.world import World
 
 TOKEN_S = 3600
 
@@ -55,7 +57,7 @@ async def account_token(
     return str(answer["status"]["token"])
 
 
-async def account_kubeconfig(world: World, namespace: str, name: str) -> Path:
+async def account_kubeconfig(world: "World", namespace: str, name: str) -> Path:
     """Write a kubeconfig for an account into the world's folder."""
     plane = world.control_plane
     token = await account_token(world.admin, namespace, name)

@@ -63,8 +63,10 @@ class ControlPlane:
         self._folder = Path(tempfile.mkdtemp(prefix="cp-"))
         self._credentials = Credentials(self._folder, node_addresses)
         self._trust = ssl.create_default_context(cafile=str(self.ca_file))
+        self._data, self._copy = self._folder / "etcd", self._folder / "etcd-copy"
         self._etcd = self._etcd_server()
         self._port = 0
+        self._is_ready = False
         self._apiserver: Server | None = None
 
     def __enter__(self) -> Self:
@@ -136,8 +138,14 @@ class ControlPlane:
         self._etcd.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether the API server was ready when it was last started, and runs."""
+        return self._is_ready and self._apiserver is not None and self._apiserver.alive
+
     def kill_apiserver(self) -> None:
         """End the API server as a crash would; etcd keeps the data."""
+        self._is_ready = False
         self._running().kill()
 
     def start_apiserver(self) -> None:
@@ -153,6 +161,28 @@ class ControlPlane:
     def restart_apiserver(self) -> None:
         """Kill and start the API server: every watch breaks, all data stays."""
         self.kill_apiserver()
+        self.start_apiserver()
+
+    def back_up(self) -> None:
+        """Keep a copy of etcd's data, taken while both servers are stopped."""
+        self._stopped()
+        shutil.rmtree(self._copy, ignore_errors=True)
+        shutil.copytree(self._data, self._copy)
+        self._go_on()
+
+    def restore(self) -> None:
+        """Put the copy of `back_up` back, as after a disaster: revisions count on from there."""
+        self._stopped()
+        shutil.rmtree(self._data)
+        shutil.copytree(self._copy, self._data)
+        self._go_on()
+
+    def _stopped(self) -> None:
+        self.kill_apiserver()
+        self._etcd.kill()
+
+    def _go_on(self) -> None:
+        self._etcd.start()
         self.start_apiserver()
 
     def pause(self) -> None:
@@ -178,7 +208,7 @@ class ControlPlane:
         command = [
             str(self.binaries["etcd"]),
             "--name=test",
-            f"--data-dir={self._folder}/etcd",
+            f"--data-dir={self._data}",
             f"--listen-client-urls={client}",
             f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peer}",
@@ -247,6 +277,7 @@ class ControlPlane:
                 raise server.failed("ended")
             reason = self._ask_ready()
             if reason is None:
+                self._is_ready = True
                 return
             time.sleep(POLL_S)
         raise server.failed(f"was not ready in {self._ready_limit_s:.0f} s ({reason})")

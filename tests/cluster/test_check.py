@@ -166,7 +166,9 @@ class TestRights:
 
     async def test_what_is_held_beyond_need_is_noted_and_no_fault(self, world: World) -> None:
         project = await world.add_project()
-        code, found = await examined(world.environment(RECONCILER_NAMESPACES=project))
+        admins = str(world.control_plane.kubeconfig(world.folder / "admin"))
+        environment = world.environment(KUBECONFIG=admins, RECONCILER_NAMESPACES=project)
+        code, found = await examined(environment)
         assert code == 0
         noted = [verdict["says"] for verdict in found if verdict["level"] == "note"]
         assert any("may also get, delete secrets" in says for says in noted)

@@ -24,12 +24,14 @@ from reconciler.settings import Settings, load_settings
 from tests.cluster.admin import Admin, Json, rule
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.deeds import LEASES_GROUP, leases
+from tests.cluster.installed import ACCOUNT, LEASE_RIGHTS, account_file, install
 from tests.cluster.world import NAMES, open_world
 from tests.controller import running
 
 pytestmark = pytest.mark.timeout(120)
 
 LEASE = "token-reconciler"
+OF_THE_LEASE = ("base/serviceaccount.yaml", LEASE_RIGHTS)
 LEASE_S = 4
 LIMIT_S = 30.0
 SHORT_LEASE = {
@@ -51,15 +53,22 @@ class Place:
         namespace: str,
         folder: Path,
         patch: pytest.MonkeyPatch,
+        token: str,
     ) -> None:
+        self.token = token
+        """Of the account of the manifests, there."""
         self.admin = admin
         self.namespace = namespace
         self._control_plane = control_plane
         self._folder = folder
         self._patch = patch
 
-    def settings(self, *, user: str = "admin", **environment: str) -> Settings:
-        kubeconfig = self._control_plane.kubeconfig(self._folder / user, user=user)
+    def settings(self, *, user: str = ACCOUNT, **environment: str) -> Settings:
+        path = self._folder / user
+        if user == ACCOUNT:
+            kubeconfig = account_file(self._control_plane, self.token, path)
+        else:
+            kubeconfig = self._control_plane.kubeconfig(path, user=user)
         whole: Mapping[str, str] = {
             "KUBECONFIG": str(kubeconfig),
             "AMBIENT_API_TOKEN": "obviously-fake-static-token",
@@ -73,7 +82,7 @@ class Place:
             return load_settings()
 
     @asynccontextmanager
-    async def contender(self, name: str, *, user: str = "admin") -> AsyncIterator[Election]:
+    async def contender(self, name: str, *, user: str = ACCOUNT) -> AsyncIterator[Election]:
         """Run an election in this process, on its own thread, until the block ends."""
         me = Identity(name, f"pod-of-{name}", secrets.token_hex(4))
         election = Election(self.settings(user=user), me, SystemClock(), asyncio.new_event_loop)
@@ -96,14 +105,15 @@ class Place:
 
 
 @pytest.fixture
-def place(
+async def place(
     control_plane: ControlPlane,
     admin: Admin,
     namespace: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Place:
-    return Place(control_plane, admin, namespace, tmp_path, monkeypatch)
+    token = await install(admin, control_plane, namespace, files=OF_THE_LEASE)
+    return Place(control_plane, admin, namespace, tmp_path, monkeypatch, token)
 
 
 async def began(election: Election) -> None:
@@ -203,7 +213,7 @@ class TestStalls:
         async with open_world(control_plane, place.admin, tmp_path) as world:
             project = await world.add_project()
             runner = await world.add(project)
-            place.namespace = world.home
+            place.namespace, place.token = world.home, world.account_token
             settings = place.settings()
             names = settings.names()
             kube = HttpKube(

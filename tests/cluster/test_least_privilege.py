@@ -61,7 +61,7 @@ def audited(audit: AuditLog) -> Iterator[ControlPlane]:
 @pytest.fixture
 async def world(audited: ControlPlane, tmp_path: Path) -> AsyncIterator[World]:
     connected = Admin.connect(audited.url, ca_file=audited.ca_file, token=audited.admin_token)
-    async with connected as admin, open_world(audited, admin, tmp_path) as opened:
+    async with connected as admin, open_world(audited, admin, tmp_path, installs=False) as opened:
         yield opened
 
 

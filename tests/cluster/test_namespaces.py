@@ -22,7 +22,7 @@ RESYNC_S = 6
 
 @pytest.fixture
 async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> AsyncIterator[World]:
-    async with open_world(control_plane, admin, tmp_path) as opened:
+    async with open_world(control_plane, admin, tmp_path, installs=False) as opened:
         await create_account(admin, opened.home, ACCOUNT)
         await grant(opened, opened.home, "own")
         yield opened

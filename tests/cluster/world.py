@@ -17,6 +17,7 @@ from reconciler.lab.platform import LabPlatform
 from reconciler.names import Names
 from tests.cluster.admin import LIMIT_S, MERGE, PODS, SECRETS, Admin, collection, item
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.installed import account_file, install
 
 NAMES = Names()
 PLATFORM_MANAGER = "ambient-control-plane"
@@ -38,7 +39,8 @@ class Runner:
 class World:
     """Issuer, platform and cluster; `add` makes a session in all three.
 
-    `home` is the controllers' own namespace, where their Lease is.
+    `home` is the controllers' own namespace, where their Lease is, and `account_token` one of the
+    account that the manifests make there.
     """
 
     admin: Admin
@@ -47,11 +49,14 @@ class World:
     platform: LabPlatform
     folder: Path
     home: str
+    account_token: str
     runners: list[Runner] = field(default_factory=list)
 
     def environment(self, **settings: str) -> dict[str, str]:
         """Return what `reconciler run` needs to work on this world, and no other."""
-        kubeconfig = self.control_plane.kubeconfig(self.folder / "kubeconfig")
+        kubeconfig = account_file(
+            self.control_plane, self.account_token, self.folder / "kubeconfig"
+        )
         return {
             "KUBECONFIG": str(kubeconfig),
             "AMBIENT_API_SERVER_URL": self.platform.url,
@@ -179,6 +184,7 @@ class ExpiryWatch:
     def __init__(self, world: World) -> None:
         self._world = world
         self._expires_s: dict[str, float] = {}
+        self._tokens: dict[str, str] = {}
         self.versions: dict[str, int] = {}
         self.expired_s = 0.0
 
@@ -192,25 +198,33 @@ class ExpiryWatch:
             finally:
                 for task in tasks:
                     task.cancel()
-                for name in self._expires_s:
-                    self._account(name)
+                self.close()
 
     async def _follow(self, namespace: str) -> None:
         async with self._world.admin.watch(collection(namespace, SECRETS)) as lines:
             async for line in lines:
                 event = json.loads(line)
                 if event["type"] in ("ADDED", "MODIFIED"):
-                    self._seen(event["object"])
+                    self.seen(event["object"])
 
-    def _seen(self, secret: dict[str, Any]) -> None:
+    def close(self) -> None:
+        """Add what is expired by now."""
+        for name in self._expires_s:
+            self._account(name)
+
+    def seen(self, secret: dict[str, Any]) -> None:
+        """Take in a version of a Secret; one that was seen before changes nothing."""
         token = token_in(secret)
         if token not in self._world.issuer.issued:
             return
         name = f"{secret['metadata']['namespace']}/{secret['metadata']['name']}"
+        if self._tokens.get(name) == token:
+            return
         self._account(name)
         payload = token.split(".")[1]
         claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         self._expires_s[name] = claims["exp"]
+        self._tokens[name] = token
         self.versions[name] = self.versions.get(name, 0) + 1
 
     def _account(self, name: str) -> None:
@@ -229,8 +243,14 @@ async def open_world(
     host: str = "127.0.0.1",
     issuer_port: int = 0,
     platform_port: int = 0,
+    installs: bool = True,
 ) -> AsyncIterator[World]:
-    """Start an issuer and a platform beside a control plane; a port is a free one if it is 0."""
+    """Start an issuer and a platform beside a control plane; a port is a free one if it is 0.
+
+    Args:
+        installs: Apply the account of the manifests with its rights and policies; else whoever
+            calls names the `KUBECONFIG` of another one.
+    """
     async with (
         Issuer(ttl_s=ttl_s, host=host, port=issuer_port) as issuer,
         LabPlatform(
@@ -239,4 +259,5 @@ async def open_world(
     ):
         home = f"reconciler-{secrets.token_hex(4)}"
         await admin.create_namespace(home)
-        yield World(admin, control_plane, issuer, platform, folder, home)
+        token = await install(admin, control_plane, home) if installs else ""
+        yield World(admin, control_plane, issuer, platform, folder, home, token)

@@ -103,6 +103,7 @@ def platform_of(
     return open_world(
         plane, admin, folder, ttl_s=TTL_S, host=network.add_address(),
         issuer_port=network.ISSUER_PORT, platform_port=network.PLATFORM_PORT,
+        installs=False,
     )  # fmt: skip
 
 

@@ -3,8 +3,8 @@
 import asyncio
 from random import Random
 
-from reconciler.breaker import THRESHOLD, Breaker
-from reconciler.errors import TransportError
+from reconciler.breaker import PROBE_S, THRESHOLD, Breaker
+from reconciler.errors import Forbidden, KubeError, NotFound, TransportError
 from reconciler.lab.virtual_time import VirtualClock, run_virtual
 
 
@@ -26,5 +26,50 @@ def test_a_listener_that_left_hears_nothing_even_if_another_leaves_meanwhile() -
                 breaker.failed(TransportError("away"))
             breaker.succeeded()
         assert heard == ["second", "third", "third"]
+
+    run_virtual(main())
+
+
+def test_a_probe_that_is_refused_closes_nothing_and_is_told_once() -> None:
+    async def main() -> None:
+        breaker = Breaker("kube", VirtualClock(asyncio.get_running_loop()), Random(1))
+        answers: list[KubeError] = [TransportError("away")] * 3
+        answers += [Forbidden("GET /readyz: 403", status=403)] * 5
+        answers += [TransportError("away"), Forbidden("GET /readyz: 403", status=403)]
+        asked, refused = 0, []
+
+        async def probe() -> None:
+            nonlocal asked
+            asked += 1
+            raise answers[min(asked, len(answers)) - 1]
+
+        breaker.on_refusal(lambda: refused.append(asked))
+        for _ in range(THRESHOLD):
+            breaker.failed(TransportError("away"))
+        task = asyncio.create_task(breaker.probe_while_down(probe))
+        while asked < len(answers):
+            assert breaker.is_down
+            await asyncio.sleep(PROBE_S)
+        assert breaker.is_down
+        assert refused == [4, 10]
+        assert "403" in breaker.stats().last_error
+        task.cancel()
+
+    run_virtual(main())
+
+
+def test_an_answer_that_will_not_change_closes_it() -> None:
+    async def main() -> None:
+        breaker = Breaker("kube", VirtualClock(asyncio.get_running_loop()), Random(1))
+
+        async def probe() -> None:
+            raise NotFound("GET /readyz: 404", status=404)
+
+        for _ in range(THRESHOLD):
+            breaker.failed(TransportError("away"))
+        task = asyncio.create_task(breaker.probe_while_down(probe))
+        await asyncio.sleep(2 * PROBE_S)
+        assert not breaker.is_down
+        task.cancel()
 
     run_virtual(main())

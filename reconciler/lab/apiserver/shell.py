@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections import Counter
 from types import TracebackType
 from typing import Self
@@ -22,9 +23,17 @@ from reconciler.lab.apiserver.exchange import (
     split_path,
 )
 from reconciler.lab.apiserver.faults import Faults
+from reconciler.lab.apiserver.injection import UNAUTHORIZED_S
 from reconciler.lab.apiserver.ledger import Commit
 from reconciler.lab.apiserver.refusals import Refusal
-from reconciler.lab.apiserver.rights import EVERYTHING, Attributes, Rights, User
+from reconciler.lab.apiserver.rights import (
+    EVERYTHING,
+    Attributes,
+    Rights,
+    User,
+    denied,
+    denied_path,
+)
 from reconciler.lab.apiserver.stream import Stream
 from reconciler.lab.apiserver.views import parse_accept
 
@@ -45,6 +54,9 @@ class ApiServer:
         port: 0 = a free one; it stays the same across `away` and `back`.
         bookmark_s: Seconds between a watch's bookmarks.
         collects: Run garbage collection and the emptying of namespaces after each write.
+        unauthorized_s: Seconds after each `back`, but not after the first start, in which every
+            account but an administrator's is refused, as by an authorizer that knows no binding
+            yet (kubernetes#121635).
     """
 
     def __init__(
@@ -57,6 +69,7 @@ class ApiServer:
         port: int = 0,
         bookmark_s: float = BOOKMARK_S,
         collects: bool = True,
+        unauthorized_s: float = UNAUTHORIZED_S,
     ) -> None:
         self.core = core
         self.rights = rights or Rights({ADMIN_TOKEN: User("admin", (EVERYTHING,))})
@@ -69,6 +82,9 @@ class ApiServer:
         self._host, self._port = host, port
         self._bookmark_s = bookmark_s
         self._collects = collects
+        self._unauthorized_s = unauthorized_s
+        self._authorizes_at = -math.inf
+        self._has_run = False
         self._collecting = False
         self._exchange = Exchange(core, self.rights, self._clock)
         self._streams: set[Stream] = set()
@@ -145,6 +161,9 @@ class ApiServer:
     async def back(self) -> None:
         """Listen again, on the old port; idempotent."""
         if self._site is None:
+            if self._has_run:
+                self._authorizes_at = self._clock.monotonic() + self._unauthorized_s
+            self._has_run = True
             self._site = web.TCPSite(self._runner, self._host, self._port, reuse_address=True)
             await self._site.start()
             self._port = self._runner.addresses[0][1]
@@ -189,6 +208,8 @@ class ApiServer:
             self.requests[request.method.lower(), path] += 1
             struck = await self.faults.strike()
             user = authenticate(self.rights, request, token)
+            if not self._authorizes(user):
+                raise denied_path(user, request.method.lower(), path)
             return struck or answer_path(user, request.method, path)
         asked = calls.attributes_of(request.method, target, dict(request.query))
         self.requests[asked.verb, asked.resource] += 1
@@ -196,6 +217,8 @@ class ApiServer:
         if struck is not None:
             return struck
         user = authenticate(self.rights, request, token)
+        if not self._authorizes(user):
+            raise denied(user, asked)
         self.rights.check(user, asked)
         if asked.verb == "watch":
             return await self._watch(request, target, asked)
@@ -228,6 +251,10 @@ class ApiServer:
             self._streams.discard(stream)
             self.core.forget(feed)
         return response
+
+    def _authorizes(self, user: User) -> bool:
+        """Whether the authorizer knows any binding yet; an administrator needs none."""
+        return EVERYTHING in user.rules or self._clock.monotonic() >= self._authorizes_at
 
     def _collect_soon(self, _commit: Commit) -> None:
         """Collect once after the writes of this turn of the loop."""

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from reconciler.breaker import Breaker
 from reconciler.errors import (
+    AuthorizerNotReady,
     Forbidden,
     Gone,
     ServerError,
@@ -510,3 +511,32 @@ def test_a_cancelled_run_leaves_its_state_and_goes_on_from_it() -> None:
 
     run_virtual(main())
     assert rig.kube.verbs() == [("list", ""), ("watch", "10"), ("watch", "10")]
+
+
+class TestServerThatHasJustStarted:
+    STARTING = AuthorizerNotReady("list pods: 403", status=403)
+
+    def test_it_is_asked_at_a_pace_of_its_own(self) -> None:
+        rig = play(60.0, [self.STARTING])
+        gaps = [b.at - a.at for a, b in zip(rig.kube.asked, rig.kube.asked[1:], strict=False)]
+        assert all(0.1 <= gap < 0.2 for gap in gaps[:1])
+        assert all(gap <= 5.0 for gap in gaps)
+        assert all(gap >= 2.5 for gap in gaps[6:])
+
+    def test_each_such_streak_begins_with_the_first_wait(self) -> None:
+        streak = [self.STARTING] * 8
+        rig = play(120.0, [page(10)], [*streak, Stream([bookmark(11)]), *streak, Stream([SILENT])])
+        gaps = [b.at - a.at for a, b in zip(rig.kube.asked, rig.kube.asked[1:], strict=False)]
+        assert sum(gap < 0.2 for gap in gaps[1:]) >= 2
+
+    def test_it_neither_opens_nor_closes_the_breaker(self) -> None:
+        assert not play(60.0, [self.STARTING]).breaker.is_down
+        assert play(30.0, [AWAY, AWAY, AWAY, self.STARTING]).breaker.is_down
+
+    def test_it_is_no_refusal_and_costs_no_relist(self) -> None:
+        with capture_logs() as logs:
+            rig = play(60.0, [page(10)], [self.STARTING] * 6 + [Stream([SILENT])])
+        assert not rig.reflector.is_refused
+        assert [asked.verb for asked in rig.kube.asked] == ["list"] + ["watch"] * 7
+        names = [entry["event"] for entry in logs]
+        assert "watch_forbidden" not in names

@@ -1,0 +1,99 @@
+"""Whether a 403 means that a right is missing, or that the server has only just started (pure).
+
+An API server answers 403 to every account but its administrators until its authorizer knows the
+bindings: for 0.2 s on an empty cluster, for minutes where there are many of them. Its answer does
+not differ from the one for a right that is missing. Source: kubernetes#121635.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cachetools import LRUCache
+
+LOST_S = 60.0
+"""So long after a connection was lost the server may be another one, or have been restarted."""
+
+PATIENCE_S = 15.0
+"""A right that is refused for longer is called missing: an authorizer of a usual cluster is filled
+within a second, and a person who took a right should see it said soon."""
+
+WAKE_EVERY_S = 1.0
+"""Shortest time between two wakes of one namespace: a right that comes and goes, as behind a load
+balancer with one server that refuses, must not drive what waits."""
+
+MAX_RIGHTS = 10_000
+"""Rights that are remembered: 8 in each of 500 namespaces, and a margin."""
+
+
+class Right(NamedTuple):
+    """A verb on a kind in a namespace; None = in all of them."""
+
+    verb: str
+    plural: str
+    namespace: str | None
+
+
+@dataclass(slots=True)
+class _Refusal:
+    """A streak of 403s for one right."""
+
+    first_at: float
+    last_at: float
+    is_missing: bool = False
+
+
+class Authorization:
+    """What one account is known to be allowed, from the answers to its own requests.
+
+    Args:
+        on_granted: Called when a right that was refused works again, with its namespace, or None
+            where everything may work again: the server was restarted, or the right is for all
+            namespaces. At most once per `WAKE_EVERY_S`, and then as soon as that has passed and
+            the next answer comes.
+    """
+
+    def __init__(self, on_granted: Callable[[str | None], None] = lambda _: None) -> None:
+        self._on_granted = on_granted
+        self._worked: LRUCache[Right, None] = LRUCache(MAX_RIGHTS)
+        self._refusals: LRUCache[Right, _Refusal] = LRUCache(MAX_RIGHTS)
+        self._woken_at: LRUCache[str | None, float] = LRUCache(MAX_RIGHTS)
+        self._owed: dict[str | None, None] = {}
+        self._lost_until_at = -math.inf
+
+    def lost(self, now_at: float) -> None:
+        """Note that no answer came, or one of a server that is starting or stopping."""
+        self._lost_until_at = now_at + LOST_S
+
+    def granted(self, right: Right, now_at: float) -> None:
+        """Note an answer that only who has the right can get, an error of any other kind too."""
+        self._worked[right] = None
+        if self._refusals.pop(right, None) is not None:
+            is_common = right.namespace is None or now_at < self._lost_until_at
+            self._owed[None if is_common else right.namespace] = None
+        self._wake(now_at)
+
+    def refused(self, right: Right, now_at: float) -> bool:
+        """Take a 403 of the authorizer; return True if the right is not to be called missing yet.
+
+        It is not for `PATIENCE_S` after its first refusal, if it has worked in this process or a
+        connection was lost within `LOST_S`. What is called missing stays so until it is granted.
+        """
+        refusal = self._refusals.get(right)
+        if refusal is None or (not refusal.is_missing and now_at - refusal.last_at > LOST_S):
+            refusal = self._refusals[right] = _Refusal(now_at, now_at)
+        refusal.last_at = now_at
+        is_excused = right in self._worked or now_at < self._lost_until_at
+        if not is_excused or now_at - refusal.first_at >= PATIENCE_S:
+            refusal.is_missing = True
+        self._wake(now_at)
+        return not refusal.is_missing
+
+    def _wake(self, now_at: float) -> None:
+        for namespace in tuple(self._owed):
+            if now_at - self._woken_at.get(namespace, -math.inf) < WAKE_EVERY_S:
+                continue
+            del self._owed[namespace]
+            self._woken_at[namespace] = now_at
+            self._on_granted(namespace)

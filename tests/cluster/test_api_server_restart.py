@@ -1,0 +1,88 @@
+"""The real API server restarted under the product, which is an ordinary account to it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.admin import SECRETS, Admin, collection
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.world import ExpiryWatch, Runner, World, open_world
+from tests.controller import Controller, running
+
+pytestmark = [pytest.mark.cluster, pytest.mark.realtime, pytest.mark.timeout(300)]
+
+TTL_S = 60.0
+SESSIONS = 200
+PARALLEL = 8
+POLL_S = 0.25
+
+
+@pytest.fixture
+async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> AsyncIterator[World]:
+    async with open_world(control_plane, admin, tmp_path, ttl_s=TTL_S) as opened:
+        yield opened
+
+
+async def add_sessions(world: World, count: int) -> list[Runner]:
+    """Make sessions in one project, several at a time."""
+    project = await world.add_project()
+    slots = asyncio.Semaphore(PARALLEL)
+
+    async def add() -> Runner:
+        async with slots:
+            return await world.add(project)
+
+    return await asyncio.gather(*(add() for _ in range(count)))
+
+
+@asynccontextmanager
+async def polled(world: World) -> AsyncIterator[ExpiryWatch]:
+    """Keep account of expired tokens by lists: a restart of the API server would end a watch."""
+    watch = ExpiryWatch(world)
+    [namespace] = {runner.namespace for runner in world.runners}
+
+    async def poll() -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            if not world.control_plane.is_serving:
+                continue
+            listed = await world.admin.call("GET", collection(namespace, SECRETS))
+            for secret in listed.body["items"]:
+                watch.seen(secret)
+
+    task = asyncio.create_task(poll())
+    try:
+        yield watch
+        watch.close()
+    finally:
+        task.cancel()
+
+
+async def renewed_once_more(controller: Controller, runners: list[Runner]) -> None:
+    """Wait until each session was refreshed again, from now on."""
+    before = len(controller.events("runner_token_refreshed"))
+    wanted = {runner.session_id for runner in runners}
+    await controller.wait_for(
+        "each session refreshed again",
+        lambda: (
+            wanted
+            <= {line["session_id"] for line in controller.events("runner_token_refreshed")[before:]}
+        ),
+        limit_s=2 * TTL_S,
+    )
+
+
+async def test_a_restart_of_the_api_server_costs_no_token_and_no_right(world: World) -> None:
+    runners = await add_sessions(world, SESSIONS)
+    async with running(world.environment()) as controller, polled(world) as watch:
+        await controller.wait_for_event("startup_resync_finished")
+        await renewed_once_more(controller, runners)
+        await asyncio.to_thread(world.control_plane.restart_apiserver)
+        await renewed_once_more(controller, runners)
+    assert watch.expired_s == 0
+    for name in ("list_forbidden", "watch_forbidden", "write_forbidden", "touch_forbidden"):
+        assert controller.events(name) == []
+    assert controller.events("lease_refused") == []
