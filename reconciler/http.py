@@ -1,16 +1,14 @@
 """What our HTTP clients share: which proxy, which CAs, which words for what went wrong."""
 
-import ipaddress
 import os
 import ssl
-import urllib.request
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
+from reconciler.proxies import proxy_for
 from reconciler.sockets import Connector
 
 REDACTED = "..."
@@ -37,29 +35,15 @@ def shown_url(url: str) -> str:
 
 
 def environment_proxy(url: str) -> str | None:
-    """Return the proxy that HTTP(S)_PROXY and NO_PROXY give for `url`, or None.
+    """Return the proxy that this process' environment gives for `url`, or None.
 
-    NO_PROXY may name ranges of addresses, as in Go, whose programs are given the same value.
     aiohttp's `trust_env` would read environment and netrc for each request, in a thread, and
     refuses an authorization header for a host that netrc knows.
+
+    Raises:
+        SettingsError: As `proxy_for`.
     """
-    parts = urlsplit(url)
-    if urllib.request.proxy_bypass(parts.netloc) or _is_in_range(parts.hostname or ""):
-        return None
-    return urllib.request.getproxies().get(parts.scheme)
-
-
-def _is_in_range(host: str) -> bool:
-    """Tell whether `host` is an address in a range of NO_PROXY, which urllib takes for a name."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    for entry in urllib.request.getproxies().get("no", "").split(","):
-        with suppress(ValueError):  # a name
-            if address in ipaddress.ip_network(entry.strip(), strict=False):
-                return True
-    return False
+    return proxy_for(url, os.environ)
 
 
 def open_session(url: str) -> aiohttp.ClientSession:

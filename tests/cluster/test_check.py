@@ -218,9 +218,12 @@ class TestSurroundings:
             ({"AMBIENT_API_SERVER_URL": "{closed}"}, "platform", "cannot connect to 127.0.0.1"),
             ({"AMBIENT_API_SERVER_URL": "{issuer}"}, "platform", "not in the platform's words"),
             (
-                {"HTTP_PROXY": "http://fake-user:fake-word@{closed_address}"},
+                {
+                    "HTTP_PROXY": "http://fake-user:fake-word@{closed_address}",
+                    "OIDC_TOKEN_URL": "http://issuer.example/token",
+                },
                 "issuer",
-                "go through the proxy {closed_address}: add 127.0.0.1 to NO_PROXY",
+                "go through the proxy {closed_address}: add issuer.example to NO_PROXY",
             ),
             ({"KUBECONFIG": "/nowhere/config"}, "cluster", "/nowhere/config"),
         ],
