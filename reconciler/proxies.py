@@ -70,12 +70,8 @@ def _variable(name: str, environment: Mapping[str, str]) -> tuple[str, str]:
 def _proxy(value: str, variable: str) -> str:
     """Read a proxy's URL; without a scheme it is an http one, as `host:port` has none."""
     url = value if "://" in value else f"http://{value}"
-    try:
-        parts = urlsplit(url)
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
+    parts = _parsed(url)
+    if parts is None:
         raise SettingsError(f"{variable} must be a URL, or host:port")
     if parts.scheme not in _SPOKEN:
         raise SettingsError(
@@ -83,6 +79,14 @@ def _proxy(value: str, variable: str) -> str:
             " http or https"
         )
     return url
+
+
+def _parsed(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        return parts if parts.hostname and parts.port != 0 else None
+    except ValueError:
+        return None
 
 
 def _is_proxied(parts: SplitResult, no_proxy: str) -> bool:

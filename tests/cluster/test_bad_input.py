@@ -12,7 +12,8 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.world import Runner, World, open_world
 from tests.controller import Controller, running
 
-CREDENTIALS = {"OIDC_CLIENT_ID": "fake-id", "OIDC_CLIENT_SECRET": "obviously-fake-secret"}
+CLIENT = {"OIDC_CLIENT_ID": "fake-id", "OIDC_CLIENT_SECRET": "obviously-fake-secret"}
+CREDENTIALS = CLIENT | {"OIDC_TOKEN_URL": "https://issuer.example/token"}
 
 
 @pytest.fixture
@@ -37,6 +38,7 @@ async def is_refreshed(controller: Controller, *runners: Runner) -> None:
     [
         ({}, "set OIDC_CLIENT_ID and OIDC_CLIENT_SECRET, or AMBIENT_API_TOKEN"),
         ({"OIDC_CLIENT_ID": "fake-id"}, "OIDC_CLIENT_SECRET"),
+        (CLIENT, "OIDC_TOKEN_URL is required"),
         (CREDENTIALS | {"RECONCILER_WORKERS": "many"}, "RECONCILER_WORKERS"),
         (CREDENTIALS | {"OIDC_TOKEN_URL": "not a url"}, "OIDC_TOKEN_URL"),
         (CREDENTIALS | {"PLATFORM_MODE": "other"}, "PLATFORM_MODE"),
@@ -45,7 +47,18 @@ async def is_refreshed(controller: Controller, *runners: Runner) -> None:
         ({"AMBIENT_API_TOKEN": "short"}, "AMBIENT_API_TOKEN"),
         (CREDENTIALS | {"PROJECT_KUBE_TOKEN_FILE": "/nowhere/token"}, "in a folder that is not"),
     ],
-    ids=["nothing", "half", "number", "url", "mode", "namespaces", "kubeconfig", "token", "folder"],
+    ids=[
+        "nothing",
+        "half",
+        "issuer",
+        "number",
+        "url",
+        "mode",
+        "namespaces",
+        "kubeconfig",
+        "token",
+        "folder",
+    ],
 )
 async def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(
     settings: dict[str, str], words: str

@@ -82,6 +82,7 @@ async def scraped(http: aiohttp.ClientSession, box: Box, labels: str) -> None:
 
 async def test_a_wrong_endpoint_stops_the_start_with_one_line() -> None:
     settings = {
+        "OIDC_TOKEN_URL": "https://issuer.example/token",
         "OIDC_CLIENT_ID": "fake-id",
         "OIDC_CLIENT_SECRET": "obviously-fake-secret",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318",

@@ -39,6 +39,7 @@ def test_a_client_secrets_file_is_waited_for_while_it_is_empty(
     file = tmp_path / "clientSecret"
     file.write_text(content)
     monkeypatch.setenv("OIDC_CLIENT_ID", "obviously-fake-id")
+    monkeypatch.setenv("OIDC_TOKEN_URL", "https://issuer.example/token")
     monkeypatch.setenv("OIDC_CLIENT_SECRET_FILE", str(file))
     settings = load_settings()
     assert missing(settings) == f"{file} is empty"

@@ -7,7 +7,11 @@ from reconciler.errors import SettingsError
 from reconciler.preflight import surroundings
 from reconciler.settings import load_settings
 
-OIDC = {"OIDC_CLIENT_ID": "obviously-fake-id", "OIDC_CLIENT_SECRET": "obviously-fake-secret"}
+OIDC = {
+    "OIDC_TOKEN_URL": "https://issuer.example/token",
+    "OIDC_CLIENT_ID": "obviously-fake-id",
+    "OIDC_CLIENT_SECRET": "obviously-fake-secret",
+}
 STATIC = {"AMBIENT_API_TOKEN": "obviously-fake-static-token"}
 
 
