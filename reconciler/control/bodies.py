@@ -51,6 +51,20 @@ def refresh(
     return body
 
 
+def revocation(secret: Meta, names: Names) -> dict[str, Any]:
+    """Return the merge patch that takes the proof of a confirmation off a Secret.
+
+    The preconditions are those of `refresh`.
+    """
+    return {
+        "metadata": {
+            "uid": secret.uid,
+            "resourceVersion": secret.version,
+            "annotations": {names.confirmed: None},
+        }
+    }
+
+
 def creation(
     key: SessionKey, pod: Meta, token: Token, names: Names, *, now_s: float, written_by: str
 ) -> dict[str, Any]:

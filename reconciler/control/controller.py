@@ -15,6 +15,7 @@ from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.control import renewal, retry
 from reconciler.control.attempt import Witness
+from reconciler.control.audit import Audit
 from reconciler.control.directory import Directory
 from reconciler.control.discovery import Discovery
 from reconciler.control.events import Events
@@ -168,6 +169,7 @@ class Controller:
             clock,
             forgotten=lambda key: self.startup.settled(key, "kept"),
         )
+        lookup = Lookup(ports.platform, self.directory, self.once, self._found, self.planner.now_s)
         self.worker = Worker(
             planner=self.planner,
             queue=self.queue,
@@ -182,9 +184,7 @@ class Controller:
                 limit_s=options.request_limit_s,
             ),
             source=ports.source,
-            lookup=Lookup(
-                ports.platform, self.directory, self.once, self._found, self.planner.now_s
-            ),
+            lookup=lookup,
             touches=self._touches,
             workers=options.workers,
             platform_parallel=options.platform_parallel,
@@ -233,6 +233,16 @@ class Controller:
             namespaces=() if options.finds_namespaces else options.namespaces,
             found=self._found,
             tracer=self.tracer,
+        )
+        self.audit = Audit(
+            secrets=self.secrets,
+            directory=self.directory,
+            planner=self.planner,
+            lookup=lookup,
+            feed=self.feed,
+            names=names,
+            clock=clock,
+            period_s=options.resync_s,
         )
         self.surveyor = Surveyor(
             planner=self.planner,
@@ -353,11 +363,15 @@ class Controller:
 
     async def _lead(self, *, relist: bool) -> None:
         """Work until another replica may: what is due at once, beside a consistent list."""
+        self.directory.begin_term()
         self.planner.begin_term()
         self.queue.resume()
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self.resync.run())]
+                tasks = [
+                    group.create_task(self.resync.run()),
+                    group.create_task(self.audit.run()),
+                ]
                 if relist:
                     tasks += [group.create_task(each.relist()) for each in self.scopes.reflectors]
                 await self._ports.leadership.wait_ended()

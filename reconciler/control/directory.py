@@ -1,5 +1,6 @@
 """What the platform told us of sessions: who is confirmed where, and who is running."""
 
+import enum
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from cachetools import TLRUCache
 
 from reconciler.clock import Clock
 from reconciler.control.plan import YOUNG_LOOK_S, Confirmation
+from reconciler.control.revocation import RECHECK_S, Revocations
 from reconciler.control.seal import Seal
 from reconciler.kube.api import Meta
 from reconciler.names import Names, SessionKey
@@ -29,11 +31,20 @@ class DirectoryStats:
     denied: int
 
 
+class Denial(enum.Enum):
+    """What a "no" of the platform changed."""
+
+    KNOWN = "known"
+    NEW = "new"
+    REVOKED = "revoked"
+
+
 class Directory:
     """Confirmations and the running set, learned from lists and single look-ups.
 
-    Nothing here is ever taken back by an error or an absence: a confirmation stands until its
-    session leaves both the cluster and the platform's list.
+    No error and no absence takes anything back. A session that a complete list lacks keeps its
+    former confirmation, but before its next write the platform is asked about it: a repeated "not
+    found" ends the confirmation (`revocation.py`), no answer leaves it as it was.
     """
 
     def __init__(
@@ -42,9 +53,13 @@ class Directory:
         self._names = names
         self._seal = seal
         self._namespace_of = namespace_of
+        self._revocations = Revocations(clock)
         self._projects: dict[SessionKey, str] = {}
+        self._former: dict[SessionKey, str] = {}
         self._sealed: dict[SessionKey, tuple[str, str]] = {}
         self._running: set[SessionKey] = set()
+        self._covers_all = False
+        self._covered: set[str] = set()
         self._denied: TLRUCache[SessionKey, float] = TLRUCache(
             DENIED_MAX, ttu=lambda _key, for_s, now_at: now_at + for_s, timer=clock.monotonic
         )
@@ -52,22 +67,55 @@ class Directory:
     def key_of(self, session: Session) -> SessionKey:
         return SessionKey(self._namespace_of(session), session.id)
 
+    def begin_term(self) -> None:
+        """Forget what was learned while this replica led before: another one may have heard more.
+
+        What was confirmed since is known by its seal, which that other replica took off the
+        sessions that were revoked.
+        """
+        self._projects.clear()
+        self._former.clear()
+        self._covers_all = False
+        self._covered.clear()
+
     def confirm(self, session: Session) -> SessionKey:
         """Record that the platform knows this session, with its project and namespace."""
         key = self.key_of(session)
         self._projects[key] = session.project_id
+        self._former.pop(key, None)
         self._denied.pop(key, None)
+        self._revocations.answered_yes(key)
         return key
 
-    def deny(self, key: SessionKey, *, young: bool) -> bool:
-        """Record that the platform does not know it so; True if that was not known.
+    def deny(self, key: SessionKey, *, young: bool) -> Denial:
+        """Record that the platform does not know it so.
 
         Args:
             young: The pod may be there before its session: a "no" is believed for a moment only.
         """
         new = key not in self._denied
+        revocations = self._revocations
+        had_word = key in self._projects or key in self._former or key in self._sealed
+        if had_word and not revocations.is_revoked(key):
+            if not revocations.answered_no(key):
+                self._suspect((key,))
+                self._denied[key] = RECHECK_S
+                return Denial.KNOWN
+            for known in (self._projects, self._former, self._sealed):
+                known.pop(key, None)
+            self._running.discard(key)
+            self._denied[key] = YOUNG_DENIED_S if young else DENIED_S
+            return Denial.REVOKED
         self._denied[key] = YOUNG_DENIED_S if young else DENIED_S
-        return new
+        return Denial.NEW if new else Denial.KNOWN
+
+    def unanswered(self, key: SessionKey) -> None:
+        """Record that the platform did not answer: a former confirmation counts for a while."""
+        self._revocations.unanswered(key)
+
+    def unsealed(self, key: SessionKey) -> None:
+        """Record that a revoked session's seal was taken off its Secret."""
+        self._revocations.removed(key)
 
     def listed(
         self, sessions: Iterable[Session], *, complete: bool, whole: Collection[str] = ()
@@ -75,18 +123,32 @@ class Directory:
         """Take in a list of running sessions and return their keys, each once.
 
         Only a complete list that is not empty takes a session out of the running set, a project's
-        or all of them: an error or an empty answer must never make us stop.
+        or all of them: an error or an empty answer must never make us stop. Sessions that such a
+        list lacks are asked about before their next write.
 
         Args:
             whole: Projects whose own list is complete and not empty.
         """
         keys = list(dict.fromkeys(self.confirm(session) for session in sessions))
+        found = set(keys)
         if complete and keys:
-            self._running = set(keys)
+            self._running = found
+            self._covers_all = True
+            self._suspect([key for key in self._projects if key not in found])
         else:
             gone = {key for key in self._running if self._projects.get(key) in whole}
-            self._running = self._running - gone | set(keys)
+            self._running = self._running - gone | found
+            covered = {key.namespace for key in keys if self._projects[key] in whole}
+            self._covered |= covered
+            self._suspect(
+                [key for key in self._projects if key.namespace in covered and key not in found]
+            )
         return keys
+
+    def _suspect(self, keys: Iterable[SessionKey]) -> None:
+        for key in keys:
+            if (project := self._projects.pop(key, None)) is not None:
+                self._former[key] = project
 
     def running(self) -> frozenset[SessionKey]:
         """Return the sessions that the platform called running last, a copy."""
@@ -98,14 +160,45 @@ class Directory:
     def confirmation(self, key: SessionKey, pod: Meta | None, secret: Meta | None) -> Confirmation:
         """Return what is known now, without asking: by list, by look-up, or by seal."""
         project = self._projects.get(key)
-        labelled = {meta.project_id for meta in (pod, secret) if meta and meta.project_id}
         if project is not None:
-            return Confirmation.NO if labelled - {project} else Confirmation.YES
+            return Confirmation.NO if _is_labelled_else(project, pod, secret) else Confirmation.YES
+        if self._revocations.is_revoked(key) and self._is_unsealable(key, secret):
+            return Confirmation.REVOKED
         if key in self._denied:
-            return Confirmation.NO
-        if secret is not None and self._is_sealed(key, secret):
-            return Confirmation.YES
-        return Confirmation.UNKNOWN
+            doubted = self._revocations.is_doubted(key)
+            return Confirmation.DOUBTED if doubted else Confirmation.NO
+        if not self.has_word(key, pod, secret):
+            former = self._former.get(key)
+            return Confirmation.UNKNOWN if former is None else Confirmation.NO
+        return Confirmation.UNKNOWN if self.is_absent(key) else Confirmation.YES
+
+    def has_word(self, key: SessionKey, pod: Meta | None, secret: Meta | None) -> bool:
+        """Whether the platform once confirmed the session, and has not taken that back since.
+
+        Args:
+            secret: The session's own, None without.
+        """
+        if self._revocations.is_revoked(key):
+            return False
+        project = self._projects.get(key, self._former.get(key))
+        if project is not None:
+            return not _is_labelled_else(project, pod, secret)
+        return secret is not None and self._is_sealed(key, secret)
+
+    def is_absent(self, key: SessionKey) -> bool:
+        """Whether a list that covers it lacks the session, and nobody has been asked about it."""
+        if key in self._projects or self._revocations.is_unanswered(key):
+            return False
+        return key in self._former or self._covers_all or key.namespace in self._covered
+
+    def is_doubted(self, key: SessionKey) -> bool:
+        """Whether the platform said "not found" of it once, and is to be asked again."""
+        return self._revocations.is_doubted(key)
+
+    def _is_unsealable(self, key: SessionKey, secret: Meta | None) -> bool:
+        if secret is None or not self._revocations.may_remove(key):
+            return False
+        return self._is_sealed(key, secret)
 
     def _is_sealed(self, key: SessionKey, secret: Meta) -> bool:
         """Verify a seal once; a session is planned several times a minute."""
@@ -120,9 +213,15 @@ class Directory:
     def prune(self, alive: Collection[SessionKey]) -> None:
         """Forget confirmations of sessions that neither the cluster nor the platform has."""
         kept = self._running.union(alive)
-        for known in (self._projects, self._sealed):
+        for known in (self._projects, self._former, self._sealed):
             for key in known.keys() - kept:
                 del known[key]
 
     def stats(self) -> DirectoryStats:
-        return DirectoryStats(len(self._projects), len(self._running), len(self._denied))
+        confirmed = len(self._projects) + len(self._former)
+        return DirectoryStats(confirmed, len(self._running), len(self._denied))
+
+
+def _is_labelled_else(project: str, *objects: Meta | None) -> bool:
+    """Whether the session's objects name another project than the platform does."""
+    return any(meta.project_id not in ("", project) for meta in objects if meta is not None)

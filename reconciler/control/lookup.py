@@ -1,17 +1,21 @@
-"""One session asked of the platform, because a pod appeared that nobody has confirmed."""
+"""One session asked of the platform, because nobody has confirmed it or its list lacks it."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 import structlog
 
-from reconciler.control.directory import Directory
+from reconciler.control.directory import Denial, Directory
 from reconciler.control.plan import View, is_young
-from reconciler.errors import PlatformUnavailable
+from reconciler.errors import PlatformUnavailable, RemoteError
 from reconciler.names import SessionKey
 from reconciler.observe.once import Once
 from reconciler.platform.api import Platform
 
 log = structlog.get_logger()
+
+FORMER_LIMIT_S = 3.0
+"""Longest wait for an answer about a session that was once confirmed: its token waits meanwhile."""
 
 
 class Lookup:
@@ -40,7 +44,35 @@ class Lookup:
         self._once = once
 
     async def __call__(self, key: SessionKey, view: View) -> None:
-        """Look one session up.
+        """Look one session up before a write to it.
+
+        A session that was once confirmed goes on by that word where no answer comes in time.
+
+        Raises:
+            PlatformError: No answer that says yes or no, about a session without such a word.
+        """
+        if not self._has_word(key, view):
+            await self.ask(key, view)
+            return
+        try:
+            async with asyncio.timeout(FORMER_LIMIT_S):
+                await self.ask(key, view)
+        except (RemoteError, TimeoutError):
+            self._directory.unanswered(key)
+
+    def skip(self, key: SessionKey, view: View) -> bool:
+        """Go on without an answer, if the session was once confirmed; return whether that is so."""
+        if not self._has_word(key, view):
+            return False
+        self._directory.unanswered(key)
+        return True
+
+    def revoked(self, key: SessionKey) -> None:
+        """Note that the proof of a former confirmation is off the session's Secret."""
+        self._directory.unsealed(key)
+
+    async def ask(self, key: SessionKey, view: View) -> None:
+        """Look one session up and record what the platform says.
 
         Raises:
             PlatformError: No answer that says yes or no; what was known stays.
@@ -62,7 +94,13 @@ class Lookup:
             self._directory.confirm(session)
             return
         young = session is None and is_young(view, self._now_s())
-        if self._directory.deny(key, young=young) and self._once.first("pod_not_confirmed", *key):
-            log.warning(
-                "pod_not_confirmed", namespace=key.namespace, session_id=key.session_id, why=why
-            )
+        named = {"namespace": key.namespace, "session_id": key.session_id, "why": why}
+        denial = self._directory.deny(key, young=young)
+        if denial is Denial.REVOKED:
+            log.warning("session_revoked", **named)
+        elif denial is Denial.NEW and self._once.first("pod_not_confirmed", *key):
+            log.warning("pod_not_confirmed", **named)
+
+    def _has_word(self, key: SessionKey, view: View) -> bool:
+        own = view.secret if view.secret and view.secret.session_id == key.session_id else None
+        return self._directory.has_word(key, view.pod, own)

@@ -31,12 +31,21 @@ LAG_S = 600.0
 each has a file of its own, and kubelets of huge clusters take up to 390 s to change it."""
 
 
+DOUBTED_LOOK_S = 11.0
+"""Until a session is asked about again that the platform said "not found" of for the first time."""
+
+
 class Confirmation(enum.Enum):
     """What the platform said of a session in this project and namespace."""
 
     YES = "yes"
     NO = "no"
     UNKNOWN = "unknown"
+    """It was never asked, or its list lacks a session that it once confirmed: it is asked now."""
+    DOUBTED = "doubted"
+    """It said "not found" once of a session that it had confirmed; it is asked again."""
+    REVOKED = "revoked"
+    """It said so again, and the Secret still carries the proof of the former confirmation."""
 
 
 class Action(enum.Enum):
@@ -45,12 +54,13 @@ class Action(enum.Enum):
     WRITE = "write"
     CREATE = "create"
     CONFIRM = "confirm"
+    REVOKE = "revoke"
     WAIT = "wait"
     BLOCKED = "blocked"
     FORGET = "forget"
 
 
-DUE = frozenset({Action.WRITE, Action.CREATE, Action.CONFIRM})
+DUE = frozenset({Action.WRITE, Action.CREATE, Action.CONFIRM, Action.REVOKE})
 """Actions that a worker carries out now; the others only wait."""
 
 
@@ -124,6 +134,8 @@ def plan(view: View, policy: Policy, now_s: float) -> Plan:
     """Decide for one session at one instant of the issuer's time."""
     names = policy.names
     alive = view.pod is not None
+    if _is_to_be_revoked(view, names):
+        return replace(_plan(Action.REVOKE, "revoked", now_s), due_s=now_s)
     if not alive and not (view.running and view.secret is not None):
         return _plan(Action.FORGET, "not_running", now_s)
     if view.secret is not None and view.secret.session_id != view.key.session_id:
@@ -147,6 +159,13 @@ def plan(view: View, policy: Policy, now_s: float) -> Plan:
     if view.confirmation is not Confirmation.YES:
         return _unconfirmed(view, now_s)
     return _plan_write(view, facts, policy, now_s, reason, band, pending)
+
+
+def _is_to_be_revoked(view: View, names: Names) -> bool:
+    """Whether the proof of a former confirmation is to be taken off; a pause stops every write."""
+    if view.confirmation is not Confirmation.REVOKED or view.secret is None:
+        return False
+    return not is_paused(names, view.pod, view.secret)
 
 
 def _plan_write(
@@ -203,7 +222,10 @@ def is_young(view: View, now_s: float) -> bool:
 
 
 def _unconfirmed(view: View, now_s: float) -> Plan:
-    if view.confirmation is Confirmation.NO:
+    if view.confirmation is Confirmation.DOUBTED:
+        blocked = _plan(Action.BLOCKED, "not_confirmed", now_s)
+        return replace(blocked, due_s=now_s + DOUBTED_LOOK_S)
+    if view.confirmation in (Confirmation.NO, Confirmation.REVOKED):
         blocked = _plan(Action.BLOCKED, "not_confirmed", now_s)
         is_soon = is_young(view, now_s)
         return replace(blocked, due_s=now_s + YOUNG_LOOK_S) if is_soon else blocked

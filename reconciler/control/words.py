@@ -21,6 +21,7 @@ REASONS = {
     "expiry_impossible": "the annotated end cannot be",
     "expiry_too_far": "the annotated end is further than any token lives",
     "no_expiry": "its token has no end",
+    "revoked": "the platform no longer has it: its confirmation is taken back",
     "not_running": "neither the cluster nor the platform has it",
 }
 """Why a session is or was due, by the plan's reason."""

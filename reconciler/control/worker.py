@@ -1,10 +1,10 @@
 """One session at a time: plan, carry out, plan again; failures get their class and their time."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -54,8 +54,22 @@ DEPOSED_S = 1.0
 ROUTINE = (backoff.CONFLICT, backoff.STARTING)
 """What heals by planning again, or by itself within seconds."""
 
-Lookup = Callable[[SessionKey, View], Awaitable[None]]
-"""Asks the platform about one session and tells the directory."""
+
+class Lookup(Protocol):
+    """Asks the platform about one session and tells the directory."""
+
+    async def __call__(self, key: SessionKey, view: View) -> None:
+        """Ask; a session that was once confirmed goes on by that word if no answer comes."""
+        ...
+
+    def skip(self, key: SessionKey, view: View) -> bool:
+        """Go on without asking; False if the session was never confirmed."""
+        ...
+
+    def revoked(self, key: SessionKey) -> None:
+        """Note that the proof of a former confirmation is off the session's Secret."""
+        ...
+
 
 Settled = Callable[[SessionKey, str], None]
 """Told the outcome of each run that came to rest: `refreshed`, `kept`, `failed` or `blocked`."""
@@ -244,15 +258,25 @@ class Worker:
 
     async def _carry_out(self, attempt: Attempt, run: Run, view: View, plan: Plan) -> None:
         if plan.action is Action.CONFIRM:
-            with self._places.at(PLATFORM, run), step("lookup", str(attempt.key)):
-                await self._lookup(attempt.key, view)
+            await self._confirm(attempt.key, run, view)
             return
         # Before a token is asked for: a key that finds its namespace full has no use for one.
         self._places.check(attempt.key.namespace, run)
-        if plan.action is Action.CREATE:
-            await self._create(attempt, run, view, plan)
-        else:
-            await self._write(attempt, run, view, plan)
+        match plan.action:
+            case Action.CREATE:
+                await self._create(attempt, run, view, plan)
+            case Action.REVOKE:
+                await self._revoke(attempt.key, run, view)
+            case _:
+                await self._write(attempt, run, view, plan)
+
+    async def _confirm(self, key: SessionKey, run: Run, view: View) -> None:
+        try:
+            with self._places.at(PLATFORM, run), step("lookup", str(key)):
+                await self._lookup(key, view)
+        except PlaceFull:
+            if not self._lookup.skip(key, view):
+                raise
 
     def _rest(self, attempt: Attempt, view: View, plan: Plan) -> Next | None:
         """Say what blocks, once, and return the next deadline."""
@@ -296,6 +320,12 @@ class Worker:
         if _is_overwritten(plan):
             self._overwritten(attempt, plan)
         self._refreshed(attempt, written, token.expires_s, plan, now_s)
+
+    async def _revoke(self, key: SessionKey, run: Run, view: View) -> None:
+        assert view.secret is not None  # noqa: S101 - REVOKE is planned for a Secret that is there
+        with self._places.at(key.namespace, run), step("patch", view.secret.name):
+            await self._writer.revoke(view.secret)
+        self._lookup.revoked(key)
 
     async def _create(self, attempt: Attempt, run: Run, view: View, plan: Plan) -> None:
         key, pod = attempt.key, view.pod

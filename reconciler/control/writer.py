@@ -95,6 +95,15 @@ class Writer:
         self._accept(made)
         return await self.refresh(made, None, now_s=now_s, honoured=())
 
+    async def revoke(self, secret: Meta) -> Written:
+        """Take the proof of a former confirmation off a Secret; its token stays and runs out.
+
+        Raises: as `refresh`.
+        """
+        return self._accept(
+            await self._patch(self._secrets, secret, bodies.revocation(secret, self._names))
+        )
+
     async def touch(self, pod: Meta, *, now_s: float) -> None:
         """Patch a pod's annotation so that the kubelet looks at its volumes now."""
         await self._patch(self._pods, pod, bodies.touch(pod, self._names, now_s=now_s))

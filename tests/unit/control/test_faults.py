@@ -187,7 +187,9 @@ def test_a_restarted_session_on_its_dead_secret_is_written_and_touched_at_once()
         async with running(world):
             await settled(world)
             world.delete_pod("2Ab0")
-            del world.platform.sessions["2Ab0"]
+            world.platform.sessions["2Ab0"] = Session(
+                id="2Ab0", project_id=PROJECT, phase="Stopped"
+            )
             await asyncio.sleep(3000)
             assert world.remaining_s("2Ab0") < 0
             writes, touches = len(world.secret_writes()), len(world.pod_writes())

@@ -155,13 +155,18 @@ def test_a_pod_in_its_grace_keeps_its_token() -> None:
 )
 @pytest.mark.parametrize(
     ("confirmation", "action"),
-    [(Confirmation.UNKNOWN, Action.CONFIRM), (Confirmation.NO, Action.BLOCKED)],
+    [
+        (Confirmation.UNKNOWN, Action.CONFIRM),
+        (Confirmation.NO, Action.BLOCKED),
+        (Confirmation.DOUBTED, Action.BLOCKED),
+        (Confirmation.REVOKED, Action.REVOKE),
+    ],
 )
 def test_nothing_is_written_for_a_session_that_the_platform_did_not_confirm(
     held: object, confirmation: Confirmation, action: Action
 ) -> None:
     found = decide(view(secret=held, confirmation=confirmation))  # type: ignore[arg-type]  # a Meta
-    assert found.action is action
+    assert found.action is (action if held or action is Action.CONFIRM else Action.BLOCKED)
 
 
 def test_a_session_without_a_pod_is_refreshed_while_the_platform_calls_it_running() -> None:
@@ -323,7 +328,9 @@ def test_a_token_that_can_be_believed_is_due_when_its_life_says_so(
         propagation_s=propagation_s,
         longest_ttl_s=TTL_S + 1,
     )
-    if not reason:
+    if confirmation is Confirmation.REVOKED:
+        assert (found.action, found.due_s) == (Action.REVOKE, NOW_S)
+    elif not reason:
         assert (found.action, found.reason) == (Action.WAIT, "renewal")
         assert found.due_s == min(due_s, NOW_S + LOOK_AGAIN_S)
     elif confirmation is Confirmation.YES:
