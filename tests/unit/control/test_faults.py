@@ -535,12 +535,12 @@ def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_new() -> None:
     async def scenario(world: World) -> None:
         for number in range(200):
             world.add(f"2Ab{number}")
-        world.faults.judge = lambda verb, plural: Fault(delay_s=1.0) if verb == "patch" else None
+        world.faults.judge = lambda verb, plural: Fault(delay_s=0.5) if verb == "patch" else None
         async with running(world):
             async with asyncio.timeout(30):
                 while len(world.secret_writes()) < 64:
                     await asyncio.sleep(0.001)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.25)
             in_flight = world.controller.queue.stats().schedule.running
             before = len(world.secret_writes())
         assert in_flight == 64  # a worker each, in the middle of a request
