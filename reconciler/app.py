@@ -127,7 +127,9 @@ async def build(
         source: TokenSource
         upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
         if settings.is_oidc:
-            session = await stack.enter_async_context(open_session(settings.token_url()))
+            session = await stack.enter_async_context(
+                open_session(settings.token_url(), clock, what="issuer")
+            )
             endpoint = token_endpoint(settings, session, clock)
             source = oidc = OidcSource(
                 telemetry.watch_mint(endpoint.ask),
@@ -141,7 +143,9 @@ async def build(
         else:
             source = static = static_source(settings, clock)
             upkeep = (static.keep_read,)
-        session = await stack.enter_async_context(open_session(settings.api_server_url))
+        session = await stack.enter_async_context(
+            open_session(settings.api_server_url, clock, what="platform")
+        )
         platform = PlatformClient(
             session,
             settings.api_server_url,

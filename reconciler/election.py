@@ -81,7 +81,11 @@ class Election:
         settings, me = self._settings, self._me
         credentials = find_credentials(settings.kubeconfig, self._clock)
         kube = HttpKube(
-            credentials, settings.names(), connections=CONNECTIONS, replica=f"{me} elector"
+            credentials,
+            settings.names(),
+            connections=CONNECTIONS,
+            replica=f"{me} elector",
+            peer="",
         )
         async with kube:
             yield Elector(

@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import aiohttp
 from pydantic import SecretStr
 
 from reconciler.clock import Clock
 from reconciler.errors import IssuerError, SettingsError
+from reconciler.links import Requests
 from reconciler.settings import Settings
 from reconciler.tokens.oidc import Credentials, TokenEndpoint
 from reconciler.tokens.static import StaticSource
@@ -61,9 +61,7 @@ def static_token(settings: Settings) -> Secret:
     return Secret(settings.api_token, settings.api_token_file)
 
 
-def token_endpoint(
-    settings: Settings, session: aiohttp.ClientSession, clock: Clock
-) -> TokenEndpoint:
+def token_endpoint(settings: Settings, session: Requests, clock: Clock) -> TokenEndpoint:
     """Make the one request to the issuer, with credentials that are read for each."""
     return TokenEndpoint(
         settings.token_url(),

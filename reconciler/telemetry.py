@@ -67,9 +67,11 @@ class Telemetry:
         self.upkeep: tuple[Callable[[], Any], ...] = ()
         self._tracing: Tracing | None = None
         if otlp.traces:
-            self._trace(span_sender(replica, os.environ))
+            self._trace(span_sender(replica, os.environ, clock))
         if otlp.metrics:
-            self._readings = Exporter("metrics", metric_sender(replica, os.environ), capacity=2)
+            self._readings = Exporter(
+                "metrics", metric_sender(replica, os.environ, clock), capacity=2
+            )
             self._exporters.append(self._readings)
             self.upkeep = (self._push,)
 

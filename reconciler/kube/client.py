@@ -12,8 +12,8 @@ from reconciler.errors import NotFound
 from reconciler.kube.api import Body, Page, Permit, Resource, Scope, Watch
 from reconciler.kube.connection import Credentials
 from reconciler.kube.exchange import Exchange, Request
-from reconciler.kube.sessions import UNLIMITED, Sessions
 from reconciler.kube.watch import HttpWatch
+from reconciler.links import UNLIMITED, Sessions
 from reconciler.names import Names
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ class HttpKube:
             connection of its own beside it: however many there are, no write waits for one.
         replica: Who we are, for the audit log; it follows the name and version in the user agent.
         on_date: Told the Date header of each answer that is read whole.
+        peer: The server's name in the log, "" where another client of it speaks.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class HttpKube:
         connections: int,
         replica: str = "",
         on_date: Callable[[str | None], None] | None = None,
+        peer: str = "kube",
     ) -> None:
         self._manager = names.field_manager
         agent = f"{names.field_manager}/{__version__}" + (f" ({replica})" if replica else "")
-        self._requests = Sessions(credentials, connections=connections, user_agent=agent)
-        self._watches = Sessions(credentials, connections=UNLIMITED, user_agent=agent)
+        headers = {"User-Agent": agent}
+        self._requests = Sessions(credentials, what=peer, connections=connections, headers=headers)
+        self._watches = Sessions(credentials, what="", connections=UNLIMITED, headers=headers)
         self._exchange = Exchange(credentials, self._requests, self._watches, on_date)
 
     async def __aenter__(self) -> "HttpKube":

@@ -5,15 +5,18 @@ again before they age, a half-written file never replaces a good token, and a 40
 again, which runs an exec plug-in anew.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from reconciler.clock import Clock
 from reconciler.errors import SettingsError
 from reconciler.kube.bearer import TokenFile, bearer
-from reconciler.kube.connection import Connection, Credentials, connection_of
+from reconciler.kube.connection import Credentials, connection_of, trust_of
 from reconciler.kube.kubeconfig import KubeconfigCredentials
 from reconciler.kube.loaders import Configuration, config
+from reconciler.links import Connection
+from reconciler.rotation import Rotation
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -30,6 +33,10 @@ class InClusterCredentials:
     ) -> None:
         self._folder = folder
         self._token = TokenFile(token_file or folder / "token", clock)
+        self._files = Rotation(lambda: (folder / "ca.crt",), clock)
+
+    def version(self, *, fresh: bool = False) -> str:
+        return self._files.version(fresh=fresh)
 
     async def connection(self) -> Connection:
         loaded = Configuration()
@@ -42,8 +49,11 @@ class InClusterCredentials:
         except (config.ConfigException, OSError, ValueError) as error:
             problem = type(error).__name__ if isinstance(error, ValueError) else str(error)
         else:
-            return connection_of(loaded)
-        raise SettingsError(f"not in a pod, and KUBECONFIG is not set: {problem}")
+            return connection_of(loaded, trust_of(loaded))
+        if not os.environ.get("KUBERNETES_SERVICE_HOST"):
+            raise SettingsError(f"not in a pod, and KUBECONFIG is not set: {problem}")
+        file = self._folder / ("token" if "token" in problem.lower() else "ca.crt")
+        raise SettingsError(f"{file}: {problem}")
 
     async def headers(self) -> Mapping[str, str]:
         return bearer(self._token.value())

@@ -15,8 +15,8 @@ from reconciler.errors import TransportError, Unauthorized
 from reconciler.kube.api import Permit
 from reconciler.kube.connection import Credentials
 from reconciler.kube.failures import error_of_answer, retry_after
-from reconciler.kube.sessions import Link, Sessions
 from reconciler.kube.transport import FOREIGN, failure_of
+from reconciler.links import Link, Sessions
 
 CONNECT_S = 5.0
 

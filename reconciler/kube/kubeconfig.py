@@ -13,11 +13,14 @@ from multidict import CIMultiDict
 
 from reconciler.clock import Clock, parse_utc
 from reconciler.errors import SettingsError
+from reconciler.http import Trust
 from reconciler.kube.bearer import TokenFile, bearer, is_sendable
-from reconciler.kube.connection import Connection, connection_of
+from reconciler.kube.connection import connection_of, trust_of
 from reconciler.kube.fields import Fields, read_fields
 from reconciler.kube.loaders import Configuration, config
 from reconciler.kube.plugin import Credential, plugin_of, run_plugin
+from reconciler.links import Connection
+from reconciler.rotation import Rotation
 
 EXPIRY_MARGIN_S = 60.0
 """An exec plug-in's token is replaced this long before the end that the plug-in named."""
@@ -35,11 +38,16 @@ _MISSING = re.compile(r"Expected (?:key|object with name) ([\w.-]+) in")
 @dataclass(frozen=True, slots=True, repr=False)
 class _Loaded:
     configuration: Any
+    trust: Trust
+    named: tuple[Path, ...]
+    token_file: TokenFile | None
     expires_s: float | None
     fields: Fields
 
     def headers(self) -> dict[str, str]:
         """Return the header; one that holds two words is `Bearer` or `Basic` and its value."""
+        if self.token_file is not None:
+            return bearer(self.token_file.value())
         scheme, _, value = (self.configuration.api_key.get("BearerToken") or "").partition(" ")
         value = value.strip()
         return {"Authorization": f"{scheme} {value}"} if is_sendable(value) else {}
@@ -71,19 +79,37 @@ class KubeconfigCredentials:
         self._loaded: _Loaded | None = None
         self._lock = asyncio.Lock()
         self._reloaded_at: float | None = None
+        self._config = Rotation(self._paths, clock)
+        self._named = Rotation(lambda: self._loaded.named if self._loaded else (), clock)
+        self._version = ""
+        self._tried_version = ""
+        self._why_old = ""
+        self._is_connected = False
+
+    def version(self, *, fresh: bool = False) -> str:
+        return self._config.version(fresh=fresh) + self._named.version(fresh=fresh)
 
     async def connection(self) -> Connection:
-        return connection_of((await self._first()).configuration)
+        """Return where to connect, from the files as they are now.
+
+        Raises:
+            SettingsError: They cannot be used, or a plug-in that they name gave nothing.
+        """
+        loaded = await self._latest()
+        if self._version != self._config.version():
+            raise SettingsError(self._why_old)
+        found = connection_of(loaded.configuration, loaded.trust, lenient=not self._is_connected)
+        self._is_connected = True
+        return found
 
     async def headers(self) -> Mapping[str, str]:
-        loaded = await self._first()
+        loaded = await self._latest()
         if self._override is not None:
             own = bearer(self._override.value())
         else:
             expires_s = loaded.expires_s
             if expires_s is not None and self._clock.wall() > expires_s - EXPIRY_MARGIN_S:
-                await self._reload()
-                loaded = self._loaded or loaded
+                loaded = await self._reload()
             own = loaded.headers()
         # Another account's token takes the user's place, but lifts no restriction of theirs.
         return CIMultiDict([*own.items(), *loaded.fields.impersonation])
@@ -92,34 +118,58 @@ class KubeconfigCredentials:
         """Load the file anew, or join who just did; a failure leaves what was loaded in place."""
         if self._override is not None:
             self._override.value(fresh=True)
-        await self._reload()
+        loaded = await self._reload()
+        if loaded.token_file is not None:
+            loaded.token_file.value(fresh=True)
 
-    async def _first(self) -> _Loaded:
+    def _paths(self) -> list[Path]:
+        return [Path(one).expanduser() for one in self._path.split(os.pathsep) if one]
+
+    async def _latest(self) -> _Loaded:
+        """Return what the files say now; where they cannot be used, what they said before.
+
+        Raises:
+            SettingsError: They cannot be used for the first time.
+        """
         if self._loaded is None:
             async with self._lock:
                 if self._loaded is None:
-                    self._loaded = await self._load()
-        return self._loaded
+                    return await self._load(self._config.version(fresh=True))
+        loaded = self._loaded
+        return loaded if self._version == self._config.version() else await self._reload()
 
-    async def _load(self) -> _Loaded:
-        loaded = await _load(self._path, self._context)
+    async def _load(self, version: str) -> _Loaded:
+        """Load the files of a version; the caller holds the lock."""
+        loaded = await _load(self._path, self._context, self._clock)
+        self._loaded, self._version = loaded, version
         for field in loaded.fields.ignored:
             if field not in self._told:
                 self._told.add(field)
                 self._ignored(field)
         return loaded
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> _Loaded:
+        """Load again, but the same version only every `RELOAD_PAUSE_S`; a failure changes nothing.
+
+        Raises:
+            SettingsError: Nothing was loaded before.
+        """
         async with self._lock:
+            version, now_at = self._config.version(), self._clock.monotonic()
             last_at = self._reloaded_at
-            if last_at is not None and self._clock.monotonic() - last_at < RELOAD_PAUSE_S:
-                return
+            is_soon = last_at is not None and now_at - last_at < RELOAD_PAUSE_S
+            if is_soon and version == self._tried_version and self._loaded is not None:
+                return self._loaded
+            self._tried_version = version
             try:
-                self._loaded = await self._load()
-            except SettingsError:
+                return await self._load(version)
+            except SettingsError as error:
+                self._why_old = str(error)
                 if self._loaded is None:
                     raise
-            self._reloaded_at = self._clock.monotonic()
+                return self._loaded
+            finally:
+                self._reloaded_at = self._clock.monotonic()
 
 
 class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no types upstream
@@ -135,6 +185,32 @@ class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no 
             self._user = config.kube_config.ConfigNode("no user", {})
         context = self._current_context["context"]
         self.fields = read_fields(*map(_plain, (context, self._cluster, self._user)))
+
+    def named_files(self, loaded: Any) -> tuple[Path, ...]:
+        """Return the files of certificates and keys that are named, not held, by the kubeconfig."""
+        if not loaded.host.startswith("https:"):
+            return ()
+        cluster, user = _plain(self._cluster), _plain(self._user)
+        named: list[Path] = []
+        if not loaded.ssl_ca_cert:
+            named += Trust().paths()
+        elif "certificate-authority-data" not in cluster:
+            named.append(Path(loaded.ssl_ca_cert))
+        for field, file in (
+            ("client-certificate", loaded.cert_file),
+            ("client-key", loaded.key_file),
+        ):
+            if file and field in user and f"{field}-data" not in user:
+                named.append(Path(file))
+        return tuple(named)
+
+    def token_file(self, clock: Clock) -> TokenFile | None:
+        """Return the user's token file, if it is what identifies them."""
+        user = _plain(self._user)
+        if not user.get("tokenFile") or "exec" in user or "auth-provider" in user:
+            return None
+        base = self._get_base_path(self._user.path)
+        return TokenFile(Path(base, user["tokenFile"]), clock)
 
     async def load_from_exec_plugin(self) -> bool:
         given = await run_plugin(plugin_of(self._user["exec"].value))
@@ -158,7 +234,7 @@ def _as_file(given: Credential, name: str) -> str:
     return path
 
 
-async def _load(path: str, context: str | None) -> _Loaded:
+async def _load(path: str, context: str | None, clock: Clock) -> _Loaded:
     """Load `path`; raises `SettingsError` that says what is wrong in our words.
 
     The loader's own are not repeated: they quote the section that they are about, tokens included.
@@ -178,7 +254,10 @@ async def _load(path: str, context: str | None) -> _Loaded:
     except Exception as error:  # the loader raises whatever a file's shape makes it stumble over
         problem = _problem(error)
     else:
-        return _Loaded(loaded, loader.expires_s, loader.fields)
+        trust = trust_of(loaded)
+        named = loader.named_files(loaded)
+        token_file = loader.token_file(clock)
+        return _Loaded(loaded, trust, named, token_file, loader.expires_s, loader.fields)
     raise SettingsError(f"KUBECONFIG {path}: {problem}")
 
 

@@ -1,25 +1,35 @@
 """OTLP over HTTP as the standard OTEL_* variables ask for it; with no endpoint nothing is loaded.
 
-Headers, certificates, compression and time limits are read by the exporters themselves.
+Headers, compression and time limits are read by the exporters themselves; certificates by us, again
+when they change.
 Source: OpenTelemetry specification, "Environment Variables" and "OTLP Exporter Configuration".
 """
 
 import logging
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import structlog
+
 from reconciler import __version__
+from reconciler.clock import Clock
 from reconciler.errors import SettingsError
+from reconciler.http import Trust
 from reconciler.observe.sampling import RATIO
+from reconciler.rotation import Rotation
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from prometheus_client.core import Metric as Family
 
     from reconciler.observe.spans import Kept
+
+log = structlog.get_logger()
 
 SERVICE = "token-reconciler"
 
@@ -60,7 +70,9 @@ def read_otlp(environ: Mapping[str, str]) -> OtlpSettings:
     )
 
 
-def span_sender(replica: str, environ: Mapping[str, str]) -> Callable[[list["Kept"]], bool]:
+def span_sender(
+    replica: str, environ: Mapping[str, str], clock: Clock
+) -> Callable[[list["Kept"]], bool]:
     """Return what sends traces; called in the exporter's thread."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import SpanExportResult
@@ -68,17 +80,18 @@ def span_sender(replica: str, environ: Mapping[str, str]) -> Callable[[list["Kep
     from reconciler.observe.spans import spans_of
 
     _silence_libraries()
-    exporter, resource = _made(OTLPSpanExporter, "TRACES"), _resource(replica, environ)
+    resource = _resource(replica, environ)
+    rotated = Rotated(OTLPSpanExporter, "TRACES", environ, clock)
 
     def send(batch: list["Kept"]) -> bool:
         spans = [span for kept in batch for span in spans_of(kept, resource)]
-        return bool(exporter.export(spans) is SpanExportResult.SUCCESS)
+        return bool(rotated.exporter().export(spans) is SpanExportResult.SUCCESS)
 
     return send
 
 
 def metric_sender(
-    replica: str, environ: Mapping[str, str]
+    replica: str, environ: Mapping[str, str], clock: Clock
 ) -> Callable[[list[list["Family"]]], bool]:
     """Return what sends readings of the metrics; called in the exporter's thread."""
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -87,10 +100,12 @@ def metric_sender(
     from reconciler.observe.otlp_metrics import metrics_data
 
     _silence_libraries()
-    exporter, resource = _made(OTLPMetricExporter, "METRICS"), _resource(replica, environ)
+    resource = _resource(replica, environ)
+    rotated = Rotated(OTLPMetricExporter, "METRICS", environ, clock)
     since_ns = time.time_ns()
 
     def send(batch: list[list["Family"]]) -> bool:
+        exporter = rotated.exporter()
         results = [
             exporter.export(metrics_data(families, resource, since_ns=since_ns))
             for families in batch
@@ -141,12 +156,91 @@ def _number(environ: Mapping[str, str], variable: str, default: float) -> float:
     return number
 
 
-def _made(exporter: Callable[[], Any], signal: str) -> Any:
-    """Make an exporter of the library's, whose own reading of the environment may fail too."""
-    try:
-        return exporter()
-    except (ValueError, OSError) as error:
-        raise SettingsError(f"OTEL_EXPORTER_OTLP_{signal}_*: {error}") from None
+class Rotated:
+    """An exporter of the library's, made again when the certificates behind it have changed.
+
+    Args:
+        make: The exporter's class.
+        signal: TRACES or METRICS.
+    Raises:
+        SettingsError: The first one cannot be made of the environment.
+    """
+
+    def __init__(
+        self, make: Callable[..., Any], signal: str, environ: Mapping[str, str], clock: Clock
+    ) -> None:
+        self._make = make
+        self._signal = signal
+        self._trust = _trust(signal, environ)
+        self._files = Rotation(self._trust.paths, clock)
+        self._version = self._files.version()
+        self._unusable = ""
+        self._exporter = self._first()
+
+    def exporter(self) -> Any:
+        """Return the exporter of this moment; called in its thread.
+
+        Files that cannot be used keep the last one, which is said once.
+        """
+        version = self._files.version()
+        if version in (self._version, self._unusable):
+            return self._exporter
+        try:
+            made = self._made(self._trust.context())
+        except SettingsError as error:
+            self._unusable = version
+            log.warning("rotated_file_kept", peer="otlp", why=str(error))
+            return self._exporter
+        self._exporter.shutdown()
+        self._exporter, self._version = made, version
+        log.info("rotated_file_read", peer="otlp")
+        return made
+
+    def _first(self) -> Any:
+        """Return one that believes nobody where the files cannot be used: they may come yet."""
+        try:
+            tls = self._trust.context(lenient=True)
+        except SettingsError as error:
+            log.warning("ca_bundle_unusable", peer="otlp", why=str(error))
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return self._made(tls)
+
+    def _made(self, tls: ssl.SSLContext) -> Any:
+        """Make one; the library's own reading of the environment may fail, too."""
+        session = session_of(tls)
+        try:
+            return self._make(session=session)
+        except (ValueError, OSError) as error:
+            raise SettingsError(f"OTEL_EXPORTER_OTLP_{self._signal}_*: {error}") from None
+
+
+def session_of(tls: ssl.SSLContext) -> Any:
+    """Return a session of requests that verifies by `tls` and by nothing else."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    class Adapter(HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **options: Any) -> None:
+            super().init_poolmanager(*args, **options, ssl_context=tls)
+
+        def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+            return super().proxy_manager_for(proxy, **options, ssl_context=tls)
+
+        def cert_verify(self, *_: Any, **__: Any) -> None:
+            """Leave verification to the context; the library would add CAs of its own."""
+
+    session = requests.Session()
+    session.mount("https://", Adapter())
+    return session
+
+
+def _trust(signal: str, environ: Mapping[str, str]) -> Trust:
+    def named(name: str) -> Path | None:
+        own = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_{name}")
+        value = own or environ.get(f"OTEL_EXPORTER_OTLP_{name}")
+        return Path(value) if value else None
+
+    return Trust(named("CERTIFICATE"), named("CLIENT_CERTIFICATE"), named("CLIENT_KEY"))
 
 
 def _resource(replica: str, environ: Mapping[str, str]) -> "Resource":

@@ -21,6 +21,7 @@ from reconciler.errors import (
     WireError,
 )
 from reconciler.http import problem_of
+from reconciler.links import Requests
 from reconciler.platform.answers import Answer, error_code, error_of, parse_retry_after
 from reconciler.platform.models import RUNNING, Page, Project, Session, T, decode
 from reconciler.platform.pages import SIZE, Listing, Query, read
@@ -59,7 +60,7 @@ class PlatformClient:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        session: Requests,
         base_url: str,
         bearer: Bearer,
         clock: Clock,
@@ -217,7 +218,7 @@ class PlatformClient:
         """Return the answer, or None where it is larger than we are willing to hold."""
         async with (
             asyncio.timeout(self._limit_s),
-            self._session.get(url, headers=headers, allow_redirects=False) as response,
+            self._session.request("GET", url, headers=headers, allow_redirects=False) as response,
         ):
             body = await self._read(response)
             if body is None:

@@ -124,7 +124,7 @@ async def _issuer(settings: Settings, clock: Clock) -> tuple[list[Verdict], Toke
         if not settings.is_oidc:
             token = await static_source(settings, clock).get(min_remaining=0.0)
             return [_life(token, settings), *_odd(token)], token
-        async with open_session(settings.token_url()) as session:
+        async with open_session(settings.token_url(), clock) as session:
             grant = await token_endpoint(settings, session, clock).ask()
         if grant.date_s is not None:
             issuer_time.observe(grant.date_s, grant.sent_at, grant.received_at)
@@ -156,7 +156,7 @@ async def _platform(
     async def bearer(_: bool) -> str:
         return token.reveal()
 
-    async with open_session(url) as session:
+    async with open_session(url, clock) as session:
         client = PlatformClient(
             session, url, bearer, clock, Breaker("platform", clock, Random()),
             limit_s=settings.platform_limit_s,

@@ -13,6 +13,7 @@ from reconciler.clock import Clock
 from reconciler.errors import IssuerRefused, IssuerUnavailable, SettingsError
 from reconciler.headers import parse_date, parse_retry_after
 from reconciler.http import problem_of, shown_url
+from reconciler.links import Requests
 from reconciler.tokens.answers import Answer, grant_of, is_refusal, is_success, more_telling
 from reconciler.tokens.grant import Grant
 from reconciler.trace import step, traceparent
@@ -58,7 +59,7 @@ class TokenEndpoint:
         self,
         url: str,
         *,
-        session: aiohttp.ClientSession,
+        session: Requests,
         credentials: Callable[[], Credentials],
         clock: Clock,
         limit_s: float = LIMIT_S,
@@ -144,8 +145,8 @@ class TokenEndpoint:
             form.append(("client_id", credentials.client_id))
             form.append(("client_secret", credentials.client_secret))
         sent_at = self._clock.monotonic()
-        async with self._session.post(
-            self._url, data=form, headers=headers, allow_redirects=False
+        async with self._session.request(
+            "POST", self._url, data=form, headers=headers, allow_redirects=False
         ) as response:
             received_at = self._clock.monotonic()
             date_s = parse_date(response.headers.get("Date"))

@@ -202,7 +202,7 @@ class TestSurroundings:
             (
                 {"OIDC_TOKEN_URL": "{issuer}/nowhere?code=fake-word"},
                 "issuer",
-                "{issuer}/nowhere?...: answered 404",
+                "{issuer}/nowhere: answered 404",
             ),
             ({"OIDC_TOKEN_URL": "http://nowhere.invalid/t"}, "issuer", "did not resolve"),
             ({"OIDC_TOKEN_URL": "{server}/t"}, "issuer", "TLS failed (self-signed certificate)"),

@@ -17,8 +17,8 @@ from reconciler.errors import DeposedError, KubeError, TransportError, WireError
 from reconciler.kube import client as client_module
 from reconciler.kube.api import Permit, Scope
 from reconciler.kube.client import HttpKube
-from reconciler.kube.connection import Connection
 from reconciler.kube.objects import partial_resource
+from reconciler.links import Connection
 from reconciler.names import Names
 from tests.lab.scripted_server import Peer, Scripted, Turn, answer, raw, scripted, silence, stream
 from tests.lab.tls import make_certificate, serving
@@ -42,6 +42,9 @@ class FakeCredentials:
     renewed: int = 0
     hold: asyncio.Event | None = None
     on_renew: Callable[[], None] = lambda: None
+
+    def version(self, *, fresh: bool = False) -> str:
+        return self.identity
 
     async def connection(self) -> Connection:
         return Connection(self.url, self.tls, None, self.identity)

@@ -8,13 +8,13 @@ Certificate = tuple[Path, Path]
 """The certificate's file and its key's."""
 
 
-def make_certificate(folder: Path) -> Certificate:
-    """Make a self-signed certificate for 127.0.0.1 and its key."""
+def make_certificate(folder: Path, *, name: str = "IP:127.0.0.1") -> Certificate:
+    """Make a self-signed certificate and its key; `name` is its one subjectAltName."""
     cert, key = folder / "tls.crt", folder / "tls.key"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
          "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=lab",
-         "-addext", "subjectAltName=IP:127.0.0.1"],
+         "-addext", f"subjectAltName={name}"],
         check=True, capture_output=True,
     )  # fmt: skip
     return cert, key

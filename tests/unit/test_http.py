@@ -64,8 +64,8 @@ class TestProxy:
     ("url", "shown"),
     [
         ("https://issuer.example/token", "https://issuer.example/token"),
-        ("https://issuer.example/token?code=obviously-fake", "https://issuer.example/token?..."),
-        ("https://issuer.example?code=obviously-fake#x", "https://issuer.example?..."),
+        ("https://issuer.example/token?code=obviously-fake", "https://issuer.example/token"),
+        ("https://issuer.example?code=obviously-fake#x", "https://issuer.example"),
         ("https://issuer.example/token#obviously-fake", "https://issuer.example/token"),
         ("https://u:obviously-fake@issuer.example:8443/t", "https://issuer.example:8443/t"),
         ("https://u:obviously@fake@issuer.example/t", "https://issuer.example/t"),

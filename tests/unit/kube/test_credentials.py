@@ -1,6 +1,7 @@
 """Credentials from files and plug-ins: what is re-read when, and what never shows in a message."""
 
 import asyncio
+import base64
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from reconciler.kube.bearer import REREAD_S, TokenFile
 from reconciler.kube.credentials import InClusterCredentials, find_credentials
 from reconciler.kube.kubeconfig import RELOAD_PAUSE_S, KubeconfigCredentials
 from reconciler.kube.loaders import config
+from reconciler.rotation import LOOK_S
 from tests.support import ManualClock
 
 SECRET = "tok-e-n.hidden"
@@ -291,6 +293,58 @@ def make_certificate(folder: Path) -> None:
     )  # fmt: skip
 
 
+async def test_a_kubeconfig_that_was_rotated_is_read_again_without_a_refusal(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    make_certificate(tmp_path)
+    config = tmp_path / "config"
+
+    def rotate(token: str) -> None:
+        data = base64.b64encode((tmp_path / "tls.crt").read_bytes()).decode()
+        cluster = {"server": "https://127.0.0.1:1", "certificate-authority-data": data}
+        write_config(config, {"user": {"token": token}}, **cluster)
+
+    rotate("one")
+    credentials = KubeconfigCredentials(str(config), clock)
+    first, version = await credentials.connection(), credentials.version()
+    assert await credentials.headers() == {"Authorization": "Bearer one"}
+    make_certificate(tmp_path)
+    rotate("two")
+    for _ in range(2):
+        clock.advance(LOOK_S)
+        credentials.version()
+    assert credentials.version() != version
+    assert await credentials.headers() == {"Authorization": "Bearer two"}
+    second = await credentials.connection()
+    assert second.identity != first.identity
+    config.write_text("{half")
+    for _ in range(2):
+        clock.advance(LOOK_S)
+        credentials.version()
+    with pytest.raises(SettingsError, match="not a readable kubeconfig"):
+        await credentials.connection()
+    assert await credentials.headers() == {"Authorization": "Bearer two"}
+    rotate("three")
+    for _ in range(2):
+        clock.advance(LOOK_S)
+        credentials.version()
+    assert await credentials.headers() == {"Authorization": "Bearer three"}
+    assert (await credentials.connection()).identity == second.identity
+
+
+async def test_a_kubeconfigs_token_file_is_read_again(tmp_path: Path, clock: ManualClock) -> None:
+    (tmp_path / "token").write_text("one")
+    path = write_config(tmp_path / "config", {"user": {"tokenFile": "token"}})
+    credentials = KubeconfigCredentials(path, clock)
+    assert await credentials.headers() == {"Authorization": "Bearer one"}
+    (tmp_path / "token").write_text("two")
+    clock.advance(REREAD_S)
+    assert await credentials.headers() == {"Authorization": "Bearer two"}
+    (tmp_path / "token").write_text("three")
+    await credentials.renew()
+    assert await credentials.headers() == {"Authorization": "Bearer three"}
+
+
 async def test_a_replaced_client_certificate_is_another_identity(
     tmp_path: Path, clock: ManualClock
 ) -> None:
@@ -312,7 +366,12 @@ async def test_a_replaced_client_certificate_is_another_identity(
     first = await credentials.connection()
     assert (first.tls is not None, first.server_name) == (True, "kubernetes")
     assert (await credentials.connection()).identity == first.identity
+    version = credentials.version()
     make_certificate(tmp_path)
+    for _ in range(2):
+        clock.advance(LOOK_S)
+        credentials.version()
+    assert credentials.version() != version
     assert (await credentials.connection()).identity != first.identity
     (tmp_path / "tls.key").write_text("half")
     with pytest.raises(SettingsError, match="certificates for"):
