@@ -153,6 +153,7 @@ async def build(
             clock=clock,
             breaker=platform_breaker,
             limit_s=settings.platform_limit_s,
+            parallel=settings.platform_parallel,
         )
         credentials = find_credentials(
             settings.kubeconfig,

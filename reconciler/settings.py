@@ -240,7 +240,11 @@ class Settings(BaseSettings):
         10.0, gt=0, le=60, description="Longest wait for one answer of the platform, seconds."
     )
     platform_parallel: int = Field(
-        8, ge=1, le=64, description="Projects listed at once; its server has a database behind it."
+        8,
+        ge=1,
+        le=64,
+        description="Requests to the platform at one time, of all kinds; fewer while it is slow. It"
+        " serves the runners from the same 50 connections to its database, two a request.",
     )
     drain_s: float = Field(
         20.0,

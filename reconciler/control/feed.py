@@ -85,14 +85,14 @@ class Feed:
             self._queue.remove(key)
         is_due = plan.action in DUE
         # What blocks is said by the run; waiting for its next look would keep it quiet for minutes.
-        waits = plan.action is Action.WAIT
+        waits, is_asked = plan.action is Action.WAIT, plan.action is Action.CONFIRM
         if waits and self._is_owed_a_touch(view, plan):
             self._touch_now(key)
             return plan.action
         self._queue.add(
             key,
             reason=reason if is_due else plan.reason,
-            at=self._planner.at(plan.due_s) if waits else self._clock.monotonic(),
+            at=self._planner.at(plan.due_s) if waits or is_asked else self._clock.monotonic(),
             band=min(plan.band, Band.CHANGED) if is_due and reason == "pod" else plan.band,
             slack_s=plan.slack_s,
             news=news,

@@ -26,6 +26,11 @@ YOUNG_LOOK_S = 6.0
 """Between look-ups of a session that the platform does not know while its pod is young: what the
 platform gave it may have half a minute to live."""
 
+LIST_FIRST_S = 15.0
+"""A new leader's first list of running sessions has so much time to confirm a session whose token's
+end is unknown, before that is asked for by itself: a list takes a second or two, and the platform
+gives its Secrets tokens of 30 s and more (platform-contract.md, 5.2)."""
+
 LAG_S = 600.0
 """For so long after we saw another static token, another replica may have written the former one:
 each has a file of its own, and kubelets of huge clusters take up to 390 s to change it."""
@@ -96,6 +101,8 @@ class Policy:
             not compare the two, whose clocks differ by the second of a Date header.
         run_s: p95 of a run, seconds.
         replaced_s: When the token that there is took another's place; see `TokenSource`.
+        list_began_s: Since when the list of running sessions that may confirm them all is awaited
+            (epoch, issuer's time); minus infinity while none is.
     """
 
     names: Names
@@ -107,11 +114,13 @@ class Policy:
     startup: Literal["all", "stale", "none"] = "none"
     run_s: float = 0.0
     replaced_s: float = -math.inf
+    list_began_s: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do, why, how urgently; `due_s` (epoch) is when to look again if nothing happens.
+    """What to do, why, how urgently; `due_s` (epoch) is when to look again if nothing happens, and
+    for CONFIRM when to ask: a list may confirm the session until then.
 
     `slack_s` is the time until somebody would notice; `touch` asks for a pod touch, after the write
     or, if nothing is to be written, now; `requests` are the digests that this write honours;
@@ -143,7 +152,7 @@ def plan(view: View, policy: Policy, now_s: float) -> Plan:
     if is_paused(names, view.pod, view.secret):
         return _plan(Action.BLOCKED, "paused", now_s)
     if view.secret is None:
-        return _plan_missing(view, now_s)
+        return _plan_missing(view, policy, now_s)
     facts = read_facts(
         view.secret,
         names,
@@ -157,7 +166,7 @@ def plan(view: View, policy: Policy, now_s: float) -> Plan:
         return _plan_wait(view, view.secret, facts, policy, now_s)
     reason, band = found
     if view.confirmation is not Confirmation.YES:
-        return _unconfirmed(view, now_s)
+        return _unconfirmed(view, policy, now_s, facts)
     return _plan_write(view, facts, policy, now_s, reason, band, pending)
 
 
@@ -201,11 +210,11 @@ def _plan_write(
     )
 
 
-def _plan_missing(view: View, now_s: float) -> Plan:
+def _plan_missing(view: View, policy: Policy, now_s: float) -> Plan:
     if view.pod is None or view.pod.deleting:
         return _plan(Action.BLOCKED, "pod_leaving", now_s)
     if view.confirmation is not Confirmation.YES:
-        return _unconfirmed(view, now_s)
+        return _unconfirmed(view, policy, now_s)
     return Plan(
         Action.CREATE,
         "secret_missing",
@@ -221,7 +230,7 @@ def is_young(view: View, now_s: float) -> bool:
     return view.pod is not None and now_s - view.pod.created_s < YOUNG_S
 
 
-def _unconfirmed(view: View, now_s: float) -> Plan:
+def _unconfirmed(view: View, policy: Policy, now_s: float, facts: Facts | None = None) -> Plan:
     if view.confirmation is Confirmation.DOUBTED:
         blocked = _plan(Action.BLOCKED, "not_confirmed", now_s)
         return replace(blocked, due_s=now_s + DOUBTED_LOOK_S)
@@ -231,7 +240,20 @@ def _unconfirmed(view: View, now_s: float) -> Plan:
         return replace(blocked, due_s=now_s + YOUNG_LOOK_S) if is_soon else blocked
     # No slack ends: anybody who may make a pod makes this work, and it must not become as urgent as
     # a token that expires.
-    return Plan(Action.CONFIRM, "not_confirmed", Band.CHANGED, now_s, math.inf)
+    ask_s = max(now_s, _ask_s(view, policy, now_s, facts))
+    return Plan(Action.CONFIRM, "not_confirmed", Band.CHANGED, ask_s, math.inf)
+
+
+def _ask_s(view: View, policy: Policy, now_s: float, facts: Facts | None) -> float:
+    """Return from when on a session is asked for by itself, though a list may confirm it soon."""
+    if is_young(view, now_s):
+        return now_s  # the list may have been read before it
+    if math.isinf(policy.list_began_s):
+        return now_s
+    if facts is None or facts.issued_s is None or facts.expires_s is None:
+        return policy.list_began_s + LIST_FIRST_S
+    ttl_s = facts.expires_s - facts.issued_s
+    return facts.expires_s - allowance_s(ttl_s, policy.propagation_s)
 
 
 def _due_now(
@@ -293,7 +315,7 @@ def _plan_wait(view: View, secret: Meta, facts: Facts, policy: Policy, now_s: fl
         touch = _must_look(view, facts, policy, now_s)
         return Plan(Action.WAIT, "renewal", Band.ROUTINE, until_s, slack_s, touch=touch)
     if view.confirmation is not Confirmation.YES:
-        return _unconfirmed(view, now_s)
+        return _unconfirmed(view, policy, now_s, facts)
     return _plan_write(view, facts, policy, now_s, "renewal", Band.ROUTINE)
 
 

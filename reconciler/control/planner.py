@@ -78,6 +78,7 @@ class Planner:
         self._policy: Policy | None = None
         self._policy_at = 0.0
         self.term_began_at = clock.monotonic()
+        self._awaits_list = False
 
     def policy(self) -> Policy:
         """Return what decisions depend on now; built anew every `POLICY_S`, not for each plan."""
@@ -91,16 +92,18 @@ class Planner:
             return policy
         self._policy_at = now_at
         best = self._source.best()
+        began_s = self.now_s() - (now_at - self.term_began_at)
         self._policy = Policy(
             names=self.names,
             propagation_s=self._propagation_s,
             longest_ttl_s=self._source.longest_ttl_s,
             static=best is not None and math.isinf(best.expires_s),
             term=self._gate.term,
-            started_s=math.inf if self._exclusive else self.now_s() - (now_at - self.term_began_at),
+            started_s=math.inf if self._exclusive else began_s,
             startup=self.startup,
             run_s=self.run_times.p95_s,
             replaced_s=self._source.replaced_s,
+            list_began_s=began_s if self._awaits_list else -math.inf,
         )
         return self._policy
 
@@ -113,11 +116,18 @@ class Planner:
         """Plan as the leader: what others wrote until now is due at the startup resync."""
         self.startup = self._startup_mode
         self.term_began_at = self._clock.monotonic()
+        self._awaits_list = True
+        self._policy = None
+
+    def listed(self) -> None:
+        """Plan from now on without a list to wait for: it has come, or has failed."""
+        self._awaits_list = False
         self._policy = None
 
     def end_term(self) -> None:
         """Plan as a follower: each session's deadline is the leader's."""
         self.startup = "none"
+        self._awaits_list = False
         self._policy = None
 
     def forget_policy(self) -> None:

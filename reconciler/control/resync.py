@@ -193,9 +193,15 @@ class Resync:
                 if index % SLICE == SLICE - 1:
                     await asyncio.sleep(0)
         listed = await self._sweep()
-        for key in [*live, *(self._keys(listed) if listed else ())]:
+        keys = self._keys(listed) if listed else ()
+        self._planner.listed()
+        for index, key in enumerate(dict.fromkeys([*live, *keys])):
             if not self._startup.knows(key):
                 self._consider(key)
+            else:  # it may wait for the list since it was considered
+                self._feed.consider(key, "startup_resync")
+            if index % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
         self._startup.all_listed()
         self._directory.prune(live)
 

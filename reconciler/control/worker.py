@@ -245,6 +245,9 @@ class Worker:
             attempt.pod = view.pod
             if plan.action in (Action.WAIT, Action.BLOCKED, Action.FORGET):
                 return self._rest(attempt, view, plan)
+            if plan.action is Action.CONFIRM and plan.due_s > self._planner.now_s():
+                attempt.outcome = "kept"  # a list is under way that may confirm it
+                return self._deadline(key, plan)
             attempt.reason = plan.reason
             if self._kube_breaker.is_down:
                 raise errors.TransportError("the API server is away")
@@ -295,6 +298,9 @@ class Worker:
         else:
             attempt.outcome = "refreshed" if attempt.wrote else "kept"
             self._settled(key, attempt.outcome)
+        return self._deadline(key, plan)
+
+    def _deadline(self, key: SessionKey, plan: Plan) -> Next:
         at = self._planner.at(plan.due_s)
         touch_at = self._touches.next_at(key) if self._touches is not None else None
         if touch_at is not None and touch_at < at:

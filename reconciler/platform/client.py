@@ -23,8 +23,10 @@ from reconciler.errors import (
 from reconciler.http import problem_of
 from reconciler.links import Requests
 from reconciler.platform.answers import Answer, error_code, error_of, parse_retry_after
+from reconciler.platform.limit import Kind
 from reconciler.platform.models import RUNNING, Page, Project, Session, T, decode
 from reconciler.platform.pages import SIZE, Listing, Query, read
+from reconciler.platform.turns import Turns
 from reconciler.trace import step, traceparent
 
 LIMIT_S = 10.0
@@ -33,6 +35,9 @@ an answer that takes so long."""
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A page of 100 sessions is 0.2 MB as a rule; their prompts have no limit, our memory has one."""
+
+PARALLEL = 8
+"""Requests at one time: its server has 50 connections to its database, and takes two a request."""
 
 BASE_PATH = "/api/ambient/v1"
 NO_PROJECT = "_"
@@ -55,7 +60,9 @@ class PlatformClient:
     Args:
         session: Connections; its owner closes it.
         base_url: `https://host:8000`, without the API's path.
-        limit_s: Longest wait for a token, and for an answer, in seconds.
+        limit_s: Longest wait for a token, and for an answer, in seconds. A request's turn comes
+            before: how long that takes depends on how slow the platform is.
+        parallel: Requests of all kinds at one time, at most.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class PlatformClient:
         breaker: Breaker,
         *,
         limit_s: float = LIMIT_S,
+        parallel: int = PARALLEL,
         page_size: int = SIZE,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
@@ -76,6 +84,7 @@ class PlatformClient:
         self._clock = clock
         self.breaker = breaker
         self._limit_s = limit_s
+        self._turns = Turns(clock, most=parallel)
         self._page_size = page_size
         self._max_body_bytes = max_body_bytes
 
@@ -122,7 +131,8 @@ class PlatformClient:
         _check(_SESSION, session_id, what)
         if project is not None:
             _check(_PROJECT, project, f"project {project[:63]!r}")
-        answer = await self._ask(f"/sessions/{quote(session_id, safe='')}", {}, project, what)
+        path = f"/sessions/{quote(session_id, safe='')}"
+        answer = await self._ask(path, {}, project, what, Kind.SINGLE)
         if answer.status == 404 and error_code(answer.body) is not None:
             self.breaker.succeeded()
             return None
@@ -134,7 +144,11 @@ class PlatformClient:
     async def probe(self) -> None:
         """Return if the sessions list answers at all; raises `RemoteError` otherwise."""
         answer = await self._ask(
-            "/sessions", {"page": 1, "search": RUNNING_SEARCH, "size": 1}, None, "probe"
+            "/sessions",
+            {"page": 1, "search": RUNNING_SEARCH, "size": 1},
+            None,
+            "probe",
+            Kind.SINGLE,
         )
         self._decode(Page[Session], answer, "probe")
 
@@ -146,7 +160,7 @@ class PlatformClient:
         }  # fmt: skip
         if query.search:
             params["search"] = query.search
-        answer = await self._ask(path, params, project, what)
+        answer = await self._ask(path, params, project, what, Kind.LIST)
         return self._decode(model, answer, what, keyset=query.keyset)
 
     def _decode(self, model: type[M], answer: Answer, what: str, *, keyset: bool = False) -> M:
@@ -177,18 +191,20 @@ class PlatformClient:
             self.breaker.succeeded()
 
     async def _ask(
-        self, path: str, params: dict[str, str | int], project: str | None, what: str
+        self, path: str, params: dict[str, str | int], project: str | None, what: str, kind: Kind
     ) -> Answer:
         """Send a GET; after a 401 once more with a fresh token."""
         # The SDK's form: keys sorted, spaces as `+`. yarl would write it in another way.
         query = urlencode(sorted(params.items()))
         url = URL(self._base_url + path + (f"?{query}" if query else ""), encoded=True)
-        answer = await self._send(url, project, what, fresh=False)
+        answer = await self._send(url, project, what, kind, fresh=False)
         if answer.status == 401:
-            answer = await self._send(url, project, what, fresh=True)
+            answer = await self._send(url, project, what, kind, fresh=True)
         return answer
 
-    async def _send(self, url: URL, project: str | None, what: str, *, fresh: bool) -> Answer:
+    async def _send(
+        self, url: URL, project: str | None, what: str, kind: Kind, *, fresh: bool
+    ) -> Answer:
         headers = {
             "Accept": "application/json",
             "Authorization": f"Bearer {await self._token(what, fresh=fresh)}",
@@ -198,7 +214,7 @@ class PlatformClient:
             headers["X-Ambient-Project"] = project
         try:
             with step("GET", str(url)) as asked:
-                answer = await self._exchange(url, headers | traceparent())
+                answer = await self._in_turn(url, headers | traceparent(), kind)
                 if asked is not None and answer is not None:
                     asked.status = answer.status
             if answer is not None:
@@ -213,6 +229,12 @@ class PlatformClient:
         unavailable = PlatformUnavailable(f"{what}: {failure}")
         self.breaker.failed(unavailable)
         raise unavailable
+
+    async def _in_turn(self, url: URL, headers: dict[str, str], kind: Kind) -> Answer | None:
+        async with self._turns.turn(kind) as turn:
+            answer = await self._exchange(url, headers)
+            turn.failed = answer is None or answer.status >= 500 or answer.status == 429
+            return answer
 
     async def _exchange(self, url: URL, headers: dict[str, str]) -> Answer | None:
         """Return the answer, or None where it is larger than we are willing to hold."""
