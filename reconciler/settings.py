@@ -5,15 +5,19 @@ value counts as unset. Values that are secret may come from a file instead (NAME
 read again when it changes.
 """
 
+import ipaddress
 import os
 import re
 import socket
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     AfterValidator,
+    AliasGenerator,
     BeforeValidator,
     Field,
     SecretStr,
@@ -24,6 +28,24 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from reconciler.errors import SettingsError
 from reconciler.names import Names, is_namespace
+
+PREFIX = "RECONCILER_"
+
+_SERVICE_LINK = re.compile(r"RECONCILER(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)")
+"""Variables that a kubelet adds for a Service of that name.
+
+Source: Kubernetes, "Accessing the Service", environment variables.
+"""
+
+_LEVELS = {
+    "trace": "debug", "-1": "debug", "0": "debug", "1": "info", "2": "warning", "warn": "warning",
+    "3": "error", "4": "error", "fatal": "error", "5": "error", "panic": "error", "6": "error",
+    "7": "error", "disabled": "error",
+}  # fmt: skip
+"""The replaced loop's other names of log levels. Errors are logged whatever the level.
+
+Source: zerolog `ParseLevel`.
+"""
 
 FROM_PLATFORM = "@platform"
 """Among the namespaces: those of the platform's projects. No namespace can be called so."""
@@ -86,6 +108,26 @@ def _form(value: Any) -> Any:
     return pairs
 
 
+def _listen_address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("must be HOST:PORT or :PORT, with a port from 0 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        if not _is_ipv6(host[1:-1]):
+            raise ValueError("must hold an IPv6 address between its brackets")
+    elif ":" in host:
+        raise ValueError("must have an IPv6 address in brackets: [::1]:8080")
+    return value
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _mounted_file(value: Path) -> Path:
     """Take a file that is there, or that may come yet: a Secret that is made after its pod."""
     if not value.is_file() and not value.parent.is_dir():
@@ -110,6 +152,7 @@ def _namespaces(names: list[str]) -> list[str]:
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 BaseUrl = Annotated[HttpUrl, AfterValidator(_base_url)]
+ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 MountedFile = Annotated[Path, AfterValidator(_mounted_file)]
 FormFields = Annotated[list[tuple[str, str]], NoDecode, BeforeValidator(_form)]
 Namespaces = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)]
@@ -118,8 +161,13 @@ Namespaces = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValida
 class Settings(BaseSettings):
     """What `reconciler run` is told; see each field for unit and reason."""
 
+    # One spelling and case for each variable: two that differ in case would hide one another.
     model_config = SettingsConfigDict(
-        env_prefix="RECONCILER_", env_ignore_empty=True, extra="ignore", frozen=True
+        alias_generator=AliasGenerator(validation_alias=lambda name: f"{PREFIX}{name.upper()}"),
+        case_sensitive=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
     )
 
     api_server_url: BaseUrl = Field(
@@ -278,9 +326,8 @@ class Settings(BaseSettings):
         description="UID of our pod (downward API): a container that restarts takes its own lease"
         " over at once.",
     )
-    listen: str = Field(
+    listen: ListenAddress = Field(
         ":8080",
-        pattern=r"^(\[[0-9a-fA-F:]*\]|[^:\[\]]*):\d{1,5}$",
         description="HOST:PORT of /livez, /readyz, /metrics and the status page; no host = every"
         " address, as probes need.",
     )
@@ -304,10 +351,10 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _lower_level(cls, values: Any) -> Any:
-        """Accept LOG_LEVEL in any case, as the replaced loop did."""
+        """Accept LOG_LEVEL in any case and by every name, as the replaced loop did."""
         if isinstance(values, dict) and isinstance(values.get("LOG_LEVEL"), str):
-            level = values["LOG_LEVEL"].lower()
-            values = values | {"LOG_LEVEL": {"warn": "warning"}.get(level, level)}
+            level = values["LOG_LEVEL"].strip().lower()
+            values = values | {"LOG_LEVEL": _LEVELS.get(level, level)}
         return values
 
     @model_validator(mode="after")
@@ -416,6 +463,25 @@ def read_settings() -> Settings:
         raise SettingsError(
             "\n".join(_sentence(found) for found in error.errors(include_input=False))
         ) from None
+
+
+def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
+    """Return each variable that begins with RECONCILER_ and is no setting, with the nearest one.
+
+    Variables that a kubelet adds for a Service called `reconciler` are left out.
+
+    Returns: Name -> the setting that is spelled most alike, "" where none is near.
+    """
+    aliases = (str(field.validation_alias) for field in Settings.model_fields.values())
+    known = {name.removeprefix(PREFIX) for name in aliases if name.startswith(PREFIX)}
+    found: dict[str, str] = {}
+    for name in sorted(environment):
+        ours = name.upper().startswith(PREFIX) and not _SERVICE_LINK.fullmatch(name)
+        if not ours or (name.startswith(PREFIX) and name.removeprefix(PREFIX) in known):
+            continue
+        near = get_close_matches(name[len(PREFIX) :].upper(), known, n=1)
+        found[name] = f"{PREFIX}{near[0]}" if near else ""
+    return found
 
 
 def _no_credentials(settings: Settings) -> str:

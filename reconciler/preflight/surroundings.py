@@ -8,7 +8,7 @@ import structlog
 
 from reconciler.http import environment_proxy, has_system_trust, shown_url
 from reconciler.preflight import verdicts
-from reconciler.settings import Settings
+from reconciler.settings import Settings, unknown_variables
 from reconciler.tokens.issuer_time import IssuerTime
 
 log = structlog.get_logger()
@@ -50,6 +50,8 @@ def warn(settings: Settings) -> None:
         log.warning("no_ca_certificates", why="no CA is known that could vouch for https")
     if settings.is_oidc and (settings.api_token or settings.api_token_file):
         log.warning("static_token_ignored", why="client credentials are set and win over it")
+    for name, nearest in unknown_variables(os.environ).items():
+        log.warning("variable_unknown", variable=name, nearest=nearest or None)
 
 
 def warn_of_ignored(field: str) -> None:
