@@ -191,7 +191,8 @@ async def build(
         controller = Controller(ports, _options(settings, seal))
         if isinstance(source, StaticSource):
             source.on_replaced = partial(_replaced, seal, controller)
-        election.warm = lambda: not controller.not_ready()
+        election.warm = lambda: not controller.not_synced()
+        election.has_token = lambda: controller.has_had_token
         yield controller
 
 

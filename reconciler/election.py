@@ -31,7 +31,7 @@ class Election:
     Args:
         loop_factory: Of the elector's event loop.
 
-    `warm` is to be set before the first list is in.
+    `warm` and `has_token` are to be set before the first list is in.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Election:
         self.leadership: Leadership = Alone()
         self.upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
         self.warm: Callable[[], bool] = lambda: False
+        self.has_token: Callable[[], bool] = lambda: True
         self._settings = settings
         self._me = me
         self._clock = clock
@@ -101,6 +102,7 @@ class Election:
                     ),
                     age_s=self._heartbeat.age_s,
                     warm=lambda: self.warm(),
+                    has_token=lambda: self.has_token(),
                 ),
                 self._lease_gate,
                 clock=self._clock,

@@ -310,7 +310,25 @@ class Controller:
                 return f"nothing heard of {reflector.name} for {silent_s:.0f} s"
         return ""
 
+    @property
+    def has_had_token(self) -> bool:
+        """Whether the token source has given a token in this process, whatever is left of it."""
+        return self._ports.source.stats().issued_total > 0
+
     def not_ready(self) -> str:
+        """Return "" once the stores are filled and the source has given a token, else what lacks.
+
+        A rollout must not replace replicas that hold a standby token by ones that cannot get any.
+        Once ready for that it stays so: an outage later is nothing that another replica is free of.
+        """
+        if why := self.not_synced():
+            return why
+        if self.has_had_token:
+            return ""
+        last = self._ports.source.stats().last_error
+        return "waiting for the first token" + (f"; the last error was: {last}" if last else "")
+
+    def not_synced(self) -> str:
         """Return "" once the stores hold a first list, else what is missing.
 
         It depends on neither the resync nor the platform, nor on one namespace of several that

@@ -48,6 +48,11 @@ WATCH_S = 300
 COLD_S = 5.0
 """How long a replica whose stores are not filled yet leaves a free Lease to those that are warm."""
 
+NO_TOKEN_S = 30.0
+"""How long a replica that has had no token yet leaves a free Lease to those that have one: a claim
+of 15 s, and the time in which a kubelet starts a crashed container again. With no token anywhere
+the Lease is taken after it: sessions are confirmed, and the first token finds a leader at once."""
+
 WARM_S = 0.02
 """How often a cold replica looks whether it is warm now."""
 
@@ -65,6 +70,7 @@ class Candidate:
         name: Of the Lease.
         age_s: Seconds since the main loop's last sign of life.
         warm: True once the stores are filled.
+        has_token: True once the token source has given a token in this process.
     """
 
     namespace: str
@@ -73,6 +79,7 @@ class Candidate:
     timing: Timing
     age_s: Callable[[], float]
     warm: Callable[[], bool]
+    has_token: Callable[[], bool] = lambda: True
 
 
 class Elector:
@@ -106,7 +113,7 @@ class Elector:
         self._tenure: Tenure | None = None
         self._try_at = -math.inf
         self._spread_s = 0.0
-        self._cold_until: float | None = None
+        self._unfit_at: float | None = None
         self._resigning = False
         self._woken = asyncio.Event()
         self._tidings = Tidings(_rights(candidate))
@@ -170,21 +177,27 @@ class Elector:
                 return Wait(min(wait.until, rules.ends_at(self._tenure, candidate.timing)))
             return wait
         if not isinstance(decision, Take) and now_at >= self._try_at:
-            self._cold_until = None
+            self._unfit_at = None
         return decision
 
     def _unfit(self, now_at: float) -> Wait | None:
-        """Return until when to leave the Lease alone: the main loop is stalled, or still cold."""
+        """Return until when to leave the Lease alone: loop stalled, stores cold, or no token."""
         stalled_s = self._candidate.age_s()
         if stalled_s > STALL_S:
             self._tidings.stalled(stalled_s)
             return Wait(now_at + LONGEST_SLEEP_S)
         self._tidings.turns()
-        if self._tenure is not None or self._candidate.warm():
+        if self._tenure is not None:
             return None
-        if self._cold_until is None:
-            self._cold_until = now_at + COLD_S
-        return Wait(min(self._cold_until, now_at + WARM_S)) if now_at < self._cold_until else None
+        if self._unfit_at is None:
+            self._unfit_at = now_at
+        until = self._unfit_at + self._patience_s()
+        return Wait(min(until, now_at + WARM_S)) if now_at < until else None
+
+    def _patience_s(self) -> float:
+        if not self._candidate.has_token():
+            return NO_TOKEN_S
+        return 0.0 if self._candidate.warm() else COLD_S
 
     async def _take(self, decision: Take) -> None:
         record, me = decision.record, self._candidate.me

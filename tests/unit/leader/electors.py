@@ -83,7 +83,8 @@ class CountedFaults(Faults):
 class Replica:
     """One elector, its way to the server, and what its main loop was told.
 
-    `age_s` is the age of the main loop's last sign of life, `is_warm` whether its stores are full.
+    `age_s` is the age of the main loop's last sign of life, `is_warm` whether its stores are full,
+    `has_token` whether its token source has given one.
     """
 
     def __init__(self, bench: "Bench", name: str, pod_uid: str, nonce: str, rate: float) -> None:
@@ -94,6 +95,7 @@ class Replica:
         self.told: list[tuple[str, float]] = []
         self.age_s = 0.0
         self.is_warm = True
+        self.has_token = True
         self.clock = OwnClock(bench.clock, loop, rate)
         self.gate = LeaseGate(self.clock, name)
         caller = Caller(str(self.me), str(self.me), "token-reconciler")
@@ -101,7 +103,13 @@ class Replica:
         self.elector = Elector(
             self.kube,
             Candidate(
-                NAMESPACE, NAME, self.me, bench.timing, lambda: self.age_s, lambda: self.is_warm
+                NAMESPACE,
+                NAME,
+                self.me,
+                bench.timing,
+                lambda: self.age_s,
+                lambda: self.is_warm,
+                lambda: self.has_token,
             ),
             self.gate,
             clock=self.clock,
@@ -174,6 +182,7 @@ class Bench:
         pod_uid: str | None = None,
         rate: float = 1.0,
         warm: bool = True,
+        has_token: bool = True,
         prepare: Callable[[Replica], None] = lambda _: None,
     ) -> Replica:
         """Start a replica.
@@ -186,7 +195,7 @@ class Bench:
         name = name or f"replica-{count}"
         uid = f"pod-{count}" if pod_uid is None else pod_uid
         replica = Replica(self, name, uid, f"n{count}", rate)
-        replica.is_warm = warm
+        replica.is_warm, replica.has_token = warm, has_token
         prepare(replica)
         self.replicas.append(replica)
         return replica

@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.errors import ServerError, TransportError
 from reconciler.lab.apiserver.injection import Fault
-from reconciler.leader.elector import COLD_S, SPREAD_S, STALL_S
+from reconciler.leader.elector import COLD_S, NO_TOKEN_S, SPREAD_S, STALL_S
 from tests.unit.leader.electors import LATENCY_S, TIMING, Bench, Replica, on_virtual_time
 
 LEASE_S, DEADLINE_S, RETRY_S = TIMING.lease_s, TIMING.deadline_s, TIMING.retry_s
@@ -301,6 +301,65 @@ class TestCold:
             await follower.kill()
             taken_s = await bench.led(cold, 2 * LEASE_S + COLD_S)
             assert taken_s >= bench.commits[-2].at + LEASE_S + COLD_S
+
+        scenario()
+
+
+class TestWithoutToken:
+    """A replica whose source has given none yet, as in a rollout while the issuer is away."""
+
+    def test_it_leaves_the_lease_to_one_that_has_a_token(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, follower = await pair(bench)
+            fresh = bench.start("a-fresh-one", has_token=False)
+            await bench.watch_over(1.0)
+            leader.elector.resign()
+            await bench.watch_over(60.0)
+            assert bench.leaders == [follower]
+            assert fresh.writes(0.0) == []
+
+        scenario()
+
+    def test_it_waits_for_a_crashed_leader_that_starts_again_with_a_token(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader = bench.start("an-old-one", pod_uid="pod-of-the-old-one")
+            await bench.led(leader)
+            fresh = bench.start("a-fresh-one", has_token=False)
+            await bench.watch_over(5.0)
+            await leader.kill()
+            await bench.watch_over(LEASE_S + 10.0)
+            assert bench.leaders == []
+            again = bench.start("an-old-one", pod_uid="pod-of-the-old-one")
+            await bench.led(again)
+            await bench.watch_over(60.0)
+            assert bench.leaders == [again]
+            assert fresh.writes(0.0) == []
+
+        scenario()
+
+    def test_with_no_token_anywhere_one_of_them_leads(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            first, second = (bench.start(has_token=False) for _ in range(2))
+            await bench.watch_over(NO_TOKEN_S - 1.0)
+            assert bench.leaders == []
+            await bench.watch_over(3.0)
+            assert len(bench.leaders) == 1
+            assert bench.leaders[0] in (first, second)
+
+        scenario()
+
+    def test_it_takes_the_lease_as_soon_as_it_has_a_token(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            replica = bench.start(has_token=False)
+            await bench.watch_over(COLD_S + 1.0)
+            assert not replica.leads
+            replica.has_token = True
+            had_s = bench.now_s
+            assert await bench.led(replica) - had_s <= 0.05 + SOON_S
 
         scenario()
 

@@ -1,0 +1,44 @@
+"""A real `reconciler run` says on /readyz that it has had no token yet, and why."""
+
+import asyncio
+import socket
+
+import aiohttp
+
+from reconciler.lab.box import Box
+from tests.controller import running
+
+
+async def _answer(http: aiohttp.ClientSession, url: str) -> tuple[int, str]:
+    async with http.get(url) as answer:
+        return answer.status, await answer.text()
+
+
+async def test_a_wrong_token_url_is_not_ready_and_names_it_until_it_gives_a_token() -> None:
+    async with Box() as box:
+        box.populate(2)
+        box.issuer.faults.status = 404
+        with socket.socket() as reserved:
+            reserved.bind(("127.0.0.1", 0))
+            listen = f"127.0.0.1:{reserved.getsockname()[1]}"
+        environment = box.environment() | {"RECONCILER_LISTEN": listen, "LOG_LEVEL": "debug"}
+        async with running(environment) as controller, aiohttp.ClientSession() as http:
+            await controller.wait_for_event("stores_synced")
+            async with asyncio.timeout(30):
+                while (await _answer(http, f"http://{listen}/readyz"))[1].count("404") == 0:
+                    await asyncio.sleep(0.2)
+            status, why = await _answer(http, f"http://{listen}/readyz")
+            assert status == 503
+            assert "waiting for the first token" in why
+            assert box.issuer.token_url in why
+            assert (await _answer(http, f"http://{listen}/livez"))[0] == 200
+            box.issuer.heal()
+            await controller.wait_for_event("runner_token_refreshed", count=2)
+            assert await _answer(http, f"http://{listen}/readyz") == (200, "ok\n")
+            box.issuer.faults.away = True
+            async with asyncio.timeout(30):
+                asked = box.issuer.requests_total
+                while box.issuer.requests_total == asked:
+                    await asyncio.sleep(0.2)
+            assert (await _answer(http, f"http://{listen}/readyz"))[0] == 200
+            assert await controller.terminate() == 0
