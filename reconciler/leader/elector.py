@@ -48,10 +48,11 @@ WATCH_S = 300
 COLD_S = 5.0
 """How long a replica whose stores are not filled yet leaves a free Lease to those that are warm."""
 
-NO_TOKEN_S = 30.0
-"""How long a replica that has had no token yet leaves a free Lease to those that have one: a claim
-of 15 s, and the time in which a kubelet starts a crashed container again. With no token anywhere
-the Lease is taken after it: sessions are confirmed, and the first token finds a leader at once."""
+NO_TOKEN_S = 15.0
+"""How long a replica that has had no token leaves a free Lease to those that have one: beyond the
+end of a claim, so that a container which crashed twice is started again before (a kubelet waits
+for 10 s). With no token anywhere the Lease is taken after it: sessions are confirmed, and the first
+token finds a leader at once."""
 
 WARM_S = 0.02
 """How often a cold replica looks whether it is warm now."""
