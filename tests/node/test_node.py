@@ -16,12 +16,44 @@ pytestmark = [
 ]
 
 
+START_S = 40.0
+"""A pod's start, its first lists, and the first answer of an issuer."""
+
+READYZ = """
+import urllib.error, urllib.request
+try:
+    answer = urllib.request.urlopen("http://127.0.0.1:8080/readyz", timeout=5)
+except urllib.error.HTTPError as error:
+    answer = error
+print(answer.status, answer.read().decode())
+"""
+
+
 async def last_writer(installed: Installation) -> str:
     """Return the replica that wrote last, as its Secret says."""
     secrets = [await installed.world.secret(runner) for runner in installed.runners]
     found = [secret["metadata"]["annotations"] for secret in secrets]
     last = max(found, key=lambda annotations: str(annotations[NAMES.refreshed_at]))
     return str(last[NAMES.refreshed_by]).partition("/")[0]
+
+
+async def new_pod(installed: Installation, before: set[str]) -> str:
+    """Wait for a pod of ours that was not there before and runs, and return its name."""
+    async with asyncio.timeout(START_S):
+        while True:
+            for name, state in (await installed.pods()).items():
+                if name not in before and "running" in dict(state["state"]):  # type: ignore[call-overload]  # an object of JSON
+                    return name
+            await asyncio.sleep(0.5)
+
+
+async def why_not_ready(installed: Installation, pod: str) -> str:
+    """Return what /readyz says in a pod once its stores are filled; it is not ready then."""
+    async with asyncio.timeout(START_S):
+        while "token" not in (said := await installed.ask(pod, READYZ)):
+            await asyncio.sleep(0.5)
+    assert said.startswith("503 ")
+    return said
 
 
 def rows(table: str, installed: Installation) -> list[list[str]]:
@@ -42,6 +74,41 @@ class TestNode:
         before = set(await installed.pods())
         target = ("-n", installed.namespace, "deployment/token-reconciler")
         await installed.kubectl("rollout", "restart", *target)
+        await installed.kubectl("rollout", "status", *target, "--timeout=50s")
+        await installed.everybody_renewed()
+        assert not before & set(await installed.pods())
+
+    async def test_a_rollout_with_a_wrong_token_url_keeps_the_old_pods(
+        self, installed: Installation
+    ) -> None:
+        before = set(await installed.pods())
+        target = ("-n", installed.namespace, "deployment/token-reconciler")
+        wrong = f"OIDC_TOKEN_URL={installed.world.issuer.token_url}/obviously-wrong"
+        await installed.kubectl("set", "env", *target, wrong)
+        try:
+            why = await why_not_ready(installed, await new_pod(installed, before))
+            assert "waiting for the first token" in why
+            assert "answered 404" in why
+            await installed.everybody_renewed(times=2)
+            assert before < set(await installed.pods())
+        finally:
+            await installed.kubectl("rollout", "undo", *target)
+        await installed.kubectl("rollout", "status", *target, "--timeout=50s")
+        assert set(await installed.pods()) >= before
+
+    async def test_a_rollout_while_the_issuer_is_away_waits_for_it(
+        self, installed: Installation
+    ) -> None:
+        before = set(await installed.pods())
+        target = ("-n", installed.namespace, "deployment/token-reconciler")
+        installed.world.issuer.faults.away = True
+        try:
+            await installed.kubectl("rollout", "restart", *target)
+            why = await why_not_ready(installed, await new_pod(installed, before))
+            assert "waiting for the first token" in why
+            assert before < set(await installed.pods())
+        finally:
+            installed.world.issuer.heal()
         await installed.kubectl("rollout", "status", *target, "--timeout=50s")
         await installed.everybody_renewed()
         assert not before & set(await installed.pods())
