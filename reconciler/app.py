@@ -17,6 +17,7 @@ import structlog
 from reconciler import __version__
 from reconciler.breaker import Breaker
 from reconciler.clock import Clock, SystemClock
+from reconciler.control.bulkhead import runs_at_most
 from reconciler.control.controller import Controller, Options, Ports
 from reconciler.control.seal import Seal
 from reconciler.election import Election
@@ -44,8 +45,8 @@ log = structlog.get_logger()
 BEARER_REMAINING = 0.2
 """Life left, as a fraction, of the token that we show the platform ourselves."""
 
-LISTS = 8
-"""Connections beside those of the workers, for lists and probes; each watch has its own."""
+PROBES = 4
+"""Connections beside those of the runs, for probes, Events and single reads."""
 
 FORCE_S = 10.0
 """A platform that refuses every token must not make us ask the issuer for one a request."""
@@ -165,7 +166,7 @@ async def build(
             HttpKube(
                 credentials,
                 names,
-                connections=settings.workers + LISTS,
+                connections=runs_at_most(settings.workers) + PROBES,
                 replica=str(me),
             )
         )

@@ -391,7 +391,7 @@ class Controller:
                     group.create_task(self.audit.run()),
                 ]
                 if relist:
-                    tasks += [group.create_task(each.relist()) for each in self.scopes.reflectors]
+                    tasks.append(group.create_task(self.scopes.relist()))
                 await self._ports.leadership.wait_ended()
                 for task in tasks:
                     task.cancel()

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from reconciler.informer.reflector import Reflector
+from reconciler.kube.slices import Slices
 
 HURRY_S = 5.0
 """Between tries in a namespace that is new: its rights may come after it."""
@@ -125,6 +126,24 @@ class Scopes:
             if any(_is_synced(pair) for pair in self._pairs.values()):
                 self._late |= {name for name, pair in self._pairs.items() if not _is_settled(pair)}
         self.all_settled = True
+
+    async def relist(self) -> None:
+        """Return once each of those that run now has a consistent list that began after this call.
+
+        They begin a few at one time: a watch is cut only when its list can begin, and what hangs in
+        one namespace delays the others by a turn at most.
+
+        Cancel: what has begun is made nevertheless.
+        """
+        slices = Slices()
+
+        async def relist(reflector: Reflector) -> None:
+            async with slices.turn():
+                await reflector.relist()
+
+        async with asyncio.TaskGroup() as group:
+            for reflector in self.reflectors:
+                group.create_task(relist(reflector))
 
     def missing(self) -> list[str]:
         """Return what has neither list nor refusal, of the pairs that are awaited.

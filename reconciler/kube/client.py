@@ -12,6 +12,7 @@ from reconciler.errors import NotFound
 from reconciler.kube.api import Body, Page, Permit, Resource, Scope, Watch
 from reconciler.kube.connection import Credentials
 from reconciler.kube.exchange import Exchange, Request
+from reconciler.kube.slices import Slices
 from reconciler.kube.watch import HttpWatch
 from reconciler.links import UNLIMITED, Sessions
 from reconciler.names import Names
@@ -20,6 +21,9 @@ T = TypeVar("T")
 
 WATCH_START_S = 15.0
 """Longest wait for a watch's status line: the server sends it at once, a dead proxy never."""
+
+ONE_NAME = "metadata.name="
+"""Begins the field selector of a list of one object, which is a single read."""
 
 _PARTIAL = "application/json;as={};g=meta.k8s.io;v=v1"
 """With no second choice: a server that cannot answer so must refuse, not send a Secret's values."""
@@ -30,8 +34,9 @@ class HttpKube:
 
     Args:
         credentials: Read for every request; read again once after a 401.
-        connections: Size of the pool: workers + a few, or requests queue unseen. Each watch has a
-            connection of its own beside it: however many there are, no write waits for one.
+        connections: Size of the pool of writes and single reads: as many as there may be at one
+            time, or they queue unseen. Lists and watches have pools of their own beside it: however
+            many there are, and however long they take, no write waits for a connection.
         replica: Who we are, for the audit log; it follows the name and version in the user agent.
         on_date: Told the Date header of each answer that is read whole.
         peer: The server's name in the log, "" where another client of it speaks.
@@ -52,20 +57,22 @@ class HttpKube:
         headers = {"User-Agent": agent}
         self._requests = Sessions(credentials, what=peer, connections=connections, headers=headers)
         self._watches = Sessions(credentials, what="", connections=UNLIMITED, headers=headers)
+        self._lists = Sessions(credentials, what="", connections=UNLIMITED, headers=headers)
+        self._slices = Slices()
         self._exchange = Exchange(credentials, self._requests, self._watches, on_date)
 
     async def __aenter__(self) -> "HttpKube":
         """Read the credentials; raises `SettingsError` if they or the server cannot be known."""
-        await self._requests.open()
-        await self._watches.open()
+        for sessions in (self._requests, self._lists, self._watches):
+            await sessions.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        await self._watches.close()
-        await self._requests.close()
+        for sessions in (self._watches, self._lists, self._requests):
+            await sessions.close()
 
     async def list(
         self,
@@ -87,7 +94,12 @@ class HttpKube:
             params["resourceVersionMatch"] = "NotOlderThan"
         accept = _accept(resource, "PartialObjectMetadataList")
         request = _request("GET", _path(resource, scope.namespace), params, accept)
-        return resource.decode_page(await self._exchange.read(request, limit_s=limit_s))
+        if scope.fields.startswith(ONE_NAME):  # one object: a worker waits for it
+            body = await self._exchange.read(request, limit_s=limit_s)
+        else:
+            async with self._slices.turn():
+                body = await self._exchange.read(request, limit_s=limit_s, sessions=self._lists)
+        return resource.decode_page(body)
 
     @asynccontextmanager
     async def watch(

@@ -77,16 +77,19 @@ class Exchange:
         self._streams = streams
         self._on_date = on_date
 
-    async def read(self, request: Request, *, limit_s: float) -> bytes:
+    async def read(
+        self, request: Request, *, limit_s: float, sessions: Sessions | None = None
+    ) -> bytes:
         """Return the whole body of a success.
 
         Args:
             limit_s: For all of it: credentials, a free connection, a repetition after a 401.
+            sessions: Whose connections are used, in place of those for answers read whole.
         Cancel: May have been sent.
         """
         try:
             async with asyncio.timeout(limit_s), AsyncExitStack() as stack:
-                response = await self._accepted(self._sessions, request, stack)
+                response = await self._accepted(sessions or self._sessions, request, stack)
                 if self._on_date is not None:
                     self._on_date(response.headers.get("Date"))
                 return await response.read()

@@ -10,10 +10,12 @@ import pytest
 from reconciler.breaker import PROBE_S
 from reconciler.control.controller import Controller
 from reconciler.errors import KubeError, PlatformUnavailable, ServerError, TransportError
-from reconciler.kube.api import Meta, Resource
+from reconciler.kube.api import Meta, Page, Resource, Scope
+from reconciler.kube.slices import PARALLEL, TURN_S
 from reconciler.lab.apiserver.direct import DirectKube
 from reconciler.lab.apiserver.injection import Fault
 from reconciler.platform.models import Session
+from tests.unit.control.succession import Succession
 from tests.unit.control.virtual import (
     PROJECT,
     FakePlatform,
@@ -56,6 +58,34 @@ class SlowWrites:
         if error is not None:
             raise error
         return await self._inner.patch(resource, namespace, *args, **more)
+
+
+class SlowLists:
+    """A way to the API server on which a list takes `list_s`, and `hangs_s` where it hangs."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner: DirectKube = inner
+        self.list_s = 0.0
+        self.hangs_s = 60.0
+        self.hanging: set[str] = set()
+        self.under_way = self.most = 0
+        self.ended_at: dict[str, float] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def list(self, resource: Resource[Any], scope: Scope, **more: Any) -> Page[Any]:
+        namespace = scope.namespace or ""
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            await asyncio.sleep(self.hangs_s if namespace in self.hanging else self.list_s)
+            if namespace in self.hanging:
+                raise TransportError("no answer in time")
+            return await self._inner.list(resource, scope, **more)
+        finally:
+            self.under_way -= 1
+            self.ended_at[namespace] = asyncio.get_running_loop().time()
 
 
 def slow_writes(world: World) -> SlowWrites:
@@ -206,3 +236,35 @@ def test_while_the_api_server_is_down_it_is_asked_by_one_probe_and_by_no_worker(
             assert asked.total() <= 4 * (3 + down_s / 8)
 
     simulate(scenario)
+
+
+NAMESPACES = [f"team-{number}" for number in range(40)]
+
+
+def test_a_takeover_relists_many_namespaces_in_slices_and_writes_beside_them() -> None:
+    """Each namespace's lists take 12 s, and those of four hang."""
+
+    async def scenario(world: World) -> None:
+        kube = SlowLists(world.ports.kube)
+        seam: Any = kube
+        leadership = Succession()
+        ports = replace(world.ports, kube=seam, leadership=leadership)
+        for name in NAMESPACES:
+            world.add_project(name)
+            world.add(f"2A{name}", project=name)
+        async with running(world, Controller(ports, world.options)):
+            await asyncio.sleep(60)
+            kube.list_s, kube.hanging, kube.most = 12.0, set(NAMESPACES[:4]), 0
+            kube.ended_at.clear()
+            leadership.begin()
+            async with asyncio.timeout(5):
+                while len(world.events("runner_token_refreshed")) < len(NAMESPACES):
+                    await asyncio.sleep(0.1)
+            healthy = set(NAMESPACES[4:])
+            slices = 2 * len(NAMESPACES) / PARALLEL
+            await asyncio.sleep(slices * TURN_S + kube.list_s)
+            assert healthy <= set(kube.ended_at)
+            # Those that have given their turn on are under way beside those that have one.
+            assert kube.most <= PARALLEL * (1 + kube.list_s / TURN_S) + 2 * len(kube.hanging)
+
+    simulate(scenario, namespaces=tuple(NAMESPACES))

@@ -10,35 +10,11 @@ from reconciler.control.seal import Seal
 from reconciler.platform.models import Session
 from reconciler.platform.sweep import sweep
 from tests.unit.control.pooled_platform import Pool, PooledPlatform
+from tests.unit.control.succession import Succession
 from tests.unit.control.virtual import PROJECT, World, finished, running, simulate
 
 SESSIONS = 200
 PARALLEL = 8
-
-
-class Succession:
-    """A leadership that begins when the test says so: until then this replica follows."""
-
-    exclusive = True
-
-    def __init__(self) -> None:
-        self._began = asyncio.Event()
-
-    @property
-    def leads(self) -> bool:
-        return self._began.is_set()
-
-    def begin(self) -> None:
-        self._began.set()
-
-    async def wait_began(self) -> None:
-        await self._began.wait()
-
-    async def wait_ended(self) -> None:
-        await asyncio.Event().wait()
-
-    async def resign(self) -> None:
-        return
 
 
 class Runners:

@@ -1,0 +1,28 @@
+"""A replica that follows until the test has it lead."""
+
+import asyncio
+
+
+class Succession:
+    """A leadership that begins when the test says so: until then this replica follows."""
+
+    exclusive = True
+
+    def __init__(self) -> None:
+        self._began = asyncio.Event()
+
+    @property
+    def leads(self) -> bool:
+        return self._began.is_set()
+
+    def begin(self) -> None:
+        self._began.set()
+
+    async def wait_began(self) -> None:
+        await self._began.wait()
+
+    async def wait_ended(self) -> None:
+        await asyncio.Event().wait()
+
+    async def resign(self) -> None:
+        return
