@@ -7,11 +7,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import structlog
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 
 from reconciler.clock import Clock
 from reconciler.errors import SettingsError
-from reconciler.links import Connection, Sessions
+from reconciler.links import MAX_HEADER_BYTES, MAX_HEADERS, Connection, Sessions
 from reconciler.proxies import proxy_for
 from reconciler.rotation import Rotation, file_digest
 
@@ -210,6 +210,26 @@ def has_system_trust() -> bool:
     return bool(paths.capath) and any(Path(paths.capath).iterdir())
 
 
+BIG_HEADERS = (
+    f"the answer has a header above {MAX_HEADER_BYTES // 1024} KiB, or more than {MAX_HEADERS}"
+)
+
+ENCODED = "the answer is compressed, or said to be, which was not asked for"
+
+
+def _has_big_headers(error: aiohttp.ClientResponseError | HttpProcessingError) -> bool:
+    """Tell by the parser's words, which have no class of their own in its compiled form."""
+    return error.message.startswith(("Got more than", "Too many headers"))
+
+
+def _is_encoded(error: Exception) -> bool:
+    cause = error if isinstance(error, HttpProcessingError) else error.__cause__
+    if isinstance(cause, ContentEncodingError):
+        return True
+    named = ("Can not decode content-encoding", "deflate")
+    return isinstance(cause, HttpProcessingError) and cause.message.startswith(named)
+
+
 def problem_of(error: Exception, *, system_trust: bool = False) -> str:
     """Return our words for what a request raised; its own may hold headers or what a peer sent.
 
@@ -234,10 +254,14 @@ def problem_of(error: Exception, *, system_trust: bool = False) -> str:
             return f"cannot connect to {error.host}:{error.port} ({_name(error.os_error)})"
         case aiohttp.ServerDisconnectedError():
             return "the connection was closed before an answer"
+        case aiohttp.ClientPayloadError() if _is_encoded(error):
+            return ENCODED
         case aiohttp.ClientPayloadError():
             return "the connection was closed in the middle of an answer, or it is unreadable"
         case aiohttp.ClientResponseError() | HttpProcessingError():
-            return "the answer is not HTTP"
+            if _is_encoded(error):
+                return ENCODED
+            return BIG_HEADERS if _has_big_headers(error) else "the answer is not HTTP"
         case TimeoutError():
             return "no answer in time"
         case aiohttp.InvalidURL() | ValueError():

@@ -32,6 +32,14 @@ AGAIN_S = 30.0
 names may have failed, not the file."""
 
 
+MAX_HEADER_BYTES = 64 * 1024
+"""Longest header of an answer, and longest first line. aiohttp's 8,190 bytes are less than what an
+issuer's gateway adds for a browser: policies and cookies."""
+
+MAX_HEADERS = 1000
+"""Most headers of an answer; aiohttp's limit is 128."""
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """Where a peer is; `tls` is None for plain http.
@@ -238,6 +246,9 @@ class Sessions:
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
         )
         return Link(session, connection, version)
 

@@ -3,6 +3,7 @@
 Everything else is ignored, so that a newer platform may add what it likes.
 """
 
+import codecs
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import (
@@ -101,14 +102,14 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def decode(model: type[M], body: bytes) -> M:
-    """Validate JSON bytes.
+    """Validate JSON bytes; a byte order mark before them is skipped (RFC 8259 8.1 allows that).
 
     Raises:
         WireError: Not JSON, or not this shape. Nothing of the body is in it: pydantic's own error
             quotes its input, so it is not even kept as the context.
     """
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
     except ValidationError:
         pass
     raise WireError(f"{len(body)} bytes are no {model.__name__}")

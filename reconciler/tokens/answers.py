@@ -1,5 +1,6 @@
 """The issuer's answer, to a grant or to exactly one error; nothing of the body in it (pure)."""
 
+import codecs
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -132,7 +133,7 @@ def _decode(body: bytes | None) -> dict[str, Any] | None:
     if body is None:
         return None
     try:
-        decoded = msgspec.json.decode(body)
+        decoded = msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return decoded if isinstance(decoded, dict) else None
