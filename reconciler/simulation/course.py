@@ -1,17 +1,40 @@
 """The course of events: what the scenario says, carried out at its time."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.ledger import Commit
+from reconciler.names import SessionKey
+from reconciler.simulation.invariants import US
 from reconciler.simulation.scenario import TTL_S, Fault, Life
-from reconciler.simulation.trouble import trouble
+from reconciler.simulation.trouble import local_trouble, starting, trouble
 from reconciler.simulation.world import CLOCK_STEP_S, World
 
 STEP_S = 10.0
 """How often accounts are settled, so that a violation is told near its time."""
+
+LOOK_S = 30.0
+"""How often what the replicas say is compared with what is so."""
+
+RESTLESS_S = 1.0
+"""Between two changes of a pod that never rests."""
+
+MISSED = 200
+"""Most commits that a restored store lacks: a minute or two of them."""
+
+RESTLESS = 5
+"""Pods that change at the same time."""
+
+SERVED_S = 60.0
+"""From the end of a namespace's slowness until all is served there that waited."""
+
+DOWN_S = 3.5
+"""From the end of an API server to the first answer of the next one."""
 
 REQUEST_S = 400.0
 """Mean time between two refreshes that somebody asks for by hand."""
@@ -30,9 +53,14 @@ class Course:
         tasks = [asyncio.create_task(part) for part in self._parts()]
         loop, end_at = asyncio.get_running_loop(), world.scenario.length_s
         try:
+            look_at = LOOK_S
             while loop.time() < end_at and not world.journal.violations:
                 await asyncio.sleep(min(STEP_S, end_at - loop.time()))
                 world.exposure.settle(now_s=world.clock.wall())
+                if loop.time() >= look_at:
+                    look_at = loop.time() + LOOK_S
+                    for replica in list(world.replicas.values()):
+                        await world.truth.check(replica)
                 for task in tasks:
                     if task.done():
                         task.result()
@@ -61,6 +89,9 @@ class Course:
                 self._world.begin_stay(life, stay)
             await _sleep_until(stay.end_s)
             self._world.end_stay(life, stay)
+        if life.revived_s is not None:
+            await _sleep_until(life.revived_s)
+            self._world.revive(life)
 
     async def _ask_by_hand(self) -> None:
         number = 0
@@ -103,7 +134,15 @@ class Course:
             case "issuer_slow":
                 return _switch(world.issuer, "slow_s", 1.0 + 6.0 * fault.size, 0.0)
             case "issuer_short":
-                return _switch(world.issuer, "ttl_s", 300.0 + 300.0 * fault.size, TTL_S)
+                life_s = world.conditions.ttl_s
+                shorter_s = life_s / 3 + life_s / 3 * fault.size
+                return _switch(world.issuer, "ttl_s", shorter_s, life_s)
+            case "issuer_step":
+                # Both ways alike, mostly within a life.
+                by_s = (2 * fault.size - 1) ** 3 * 2 * world.conditions.ttl_s
+                return partial(world.step_issuer, by_s), _nothing
+            case "static_rotated":
+                return world.rotate_static, _nothing
             case "platform_away":
                 return _switch(world.estate, "away", True, False)
             case "platform_empty":
@@ -129,8 +168,20 @@ class Course:
                 return partial(self._step_clocks, 1.0), partial(self._step_clocks, -1.0)
             case "secret_deleted" | "secret_overwritten":
                 return partial(self._meddle, fault), _nothing
-            case "watch_drop" | "compaction":
+            case "watch_drop" | "compaction" | "pods_restless" | "annotations_stripped":
                 return _nothing, _nothing
+            case "namespace_slow" | "namespace_hanging" | "namespace_failing":
+                namespace = world.scenario.namespace_of(fault)
+                judge = local_trouble(fault, namespace)
+                if fault.kind != "namespace_failing":
+                    world.excuse_namespace(namespace, fault.length_s + SERVED_S)
+                return _switch(world.faults, "judge", judge, None)
+            case "store_restored":
+                return partial(world.restore_store, 5 + int(fault.size * MISSED)), _nothing
+            case "kube_starting":
+                judge = starting(asyncio.get_running_loop().time() + DOWN_S)
+                world.faults.drop_watches()
+                return _switch(world.faults, "judge", judge, None)
 
     def _switches_of_leader(
         self, fault: Fault
@@ -169,13 +220,53 @@ class Course:
 
     async def _repeat(self, fault: Fault) -> None:
         """Do what a fault does again and again while it lasts."""
-        if fault.kind not in ("watch_drop", "compaction"):
-            return
+        match fault.kind:
+            case "watch_drop" | "compaction":
+                await self._drop_watches(fault)
+            case "pods_restless" | "namespace_failing":
+                await self._change_pods(fault)
+            case "annotations_stripped":
+                await self._strip(fault)
+
+    async def _drop_watches(self, fault: Fault) -> None:
         while True:
             if fault.kind == "compaction":
                 self._world.core.compact()
             self._world.faults.drop_watches()
             await asyncio.sleep(self._random.uniform(0.5, 20.0))
+
+    async def _change_pods(self, fault: Fault) -> None:
+        """Change a few pods each second; where writes fail, those of that namespace."""
+        for number in itertools.count():
+            keys = self._world.live_keys()
+            if fault.kind == "namespace_failing":
+                struck = self._world.scenario.namespace_of(fault)
+                keys = [key for key in keys if key.namespace == struck]
+            for key in keys[:RESTLESS]:
+                self._world.change_pod(key, f"{number}")
+            await asyncio.sleep(RESTLESS_S)
+
+    async def _strip(self, fault: Fault) -> None:
+        """Undo, a moment later, what we note on a few Secrets."""
+        keys = set(self._world.live_keys()[: 1 + int(fault.size * 3)])
+        loop, world = asyncio.get_running_loop(), self._world
+
+        def undo(commit: Commit) -> None:
+            if commit.kind is not kinds.SECRETS or commit.removed or commit.user != US:
+                return
+            metadata = commit.object["metadata"]
+            session = (metadata.get("labels") or {}).get(world.names.session_id, "")
+            key = SessionKey(metadata["namespace"], session)
+            if key in keys:
+                loop.call_later(self._random.uniform(0.05, 2.0), world.strip_annotations, key)
+
+        for key in sorted(keys):
+            world.strip_annotations(key)
+        world.core.on_commit.append(undo)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            world.core.on_commit.remove(undo)
 
 
 def _switch(

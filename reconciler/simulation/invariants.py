@@ -4,8 +4,11 @@ The checkers know what the controller cannot: the true end of every token, and w
 answered. They only judge; nothing here changes the world.
 """
 
+import asyncio
 import base64
+import contextvars
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -30,8 +33,14 @@ TRUE_EXPIRY = "expiry_as_annotated"
 NO_READS = "no_secret_read"
 LIVE_TOKEN = "no_expired_token"  # noqa: S105 - an invariant's name
 
+US = "reconciler"
+"""The user as whom every replica writes; a tenant may take its field manager's name."""
+
+NAMESPACE: contextvars.ContextVar[str] = contextvars.ContextVar("namespace", default="")
+"""The namespace of the request that is being made, "" for all; for faults of one namespace."""
+
 Expiry = Callable[[str], float | None]
-"""A token's value -> when it ends (epoch seconds), None for one that nobody issued."""
+"""A token's value -> its `exp` (epoch seconds, infinite for none), None for one of nobody's."""
 
 Confirmed = Callable[[SessionKey, str], bool]
 """Whether the platform told the controller that runs now of this session with this project."""
@@ -62,25 +71,46 @@ class SecretChecker:
         self._expiry = expiry
         self._confirmed = confirmed
         self._accounts: dict[str, _Account] = {}
+        self._sealed: set[str] = set()
+        self._incomparable_until_at = float("-inf")
+
+    def is_ours(self, uid: str) -> bool:
+        """Tell whether the value in a Secret is one that we wrote."""
+        account = self._accounts.get(uid)
+        return account is not None and account.ours
+
+    def forget_expiries(self, until_at: float) -> None:
+        """The issuer's clock was stepped: ends from before and after it are not comparable.
+
+        Args:
+            until_at: Until then tokens from before the step may still be written, by the loop's
+                clock.
+        """
+        self._incomparable_until_at = until_at
+        for account in self._accounts.values():
+            account.expires_s = float("-inf")
 
     def commit(self, commit: Commit) -> None:
         """Take in one commit."""
         metadata = commit.object["metadata"]
-        if commit.field_manager == self._names.field_manager or commit.kind is kinds.EVENTS:
+        if commit.user == US or commit.kind is kinds.EVENTS:
             self._check_told(commit)
         if commit.kind is not kinds.SECRETS:
             return
         if commit.removed:
             self._accounts.pop(metadata["uid"], None)
             return
-        account = self._accounts.setdefault(metadata["uid"], _Account())
+        account = self._accounts.setdefault(
+            metadata["uid"], _Account(sealed=metadata["uid"] in self._sealed)
+        )
         value = value_of(commit.object, self._names)
-        ours = commit.field_manager == self._names.field_manager
+        ours = commit.user == US
         if ours:
             self._check_ours(commit.object, account, value)
         if value != account.value:
             account.value, account.ours = value, ours
-            account.expires_s = self._ends(value)
+            comparable = asyncio.get_running_loop().time() >= self._incomparable_until_at
+            account.expires_s = self._ends(value) if comparable else float("-inf")
 
     def _check_ours(self, secret: Object, account: _Account, value: str) -> None:
         metadata = secret["metadata"]
@@ -100,7 +130,9 @@ class SecretChecker:
             key = SessionKey(metadata["namespace"], labels.get(self._names.session_id, ""))
             if not self._confirmed(key, labels.get(self._names.project_id, "")):
                 self._journal.violate(CONFIRMED_FIRST, f"{name}: written, {key} is not confirmed")
-        account.sealed = account.sealed or self._names.confirmed in annotations
+        if self._names.confirmed in annotations:
+            account.sealed = True
+            self._sealed.add(metadata["uid"])
 
     def _check_told(self, commit: Commit) -> None:
         told = {**commit.object, "data": None} if commit.kind is kinds.SECRETS else commit.object
@@ -120,16 +152,27 @@ def value_of(secret: Object, names: Names) -> str:
 
 
 def _shown(expires_s: float) -> str | None:
-    return None if expires_s == float("-inf") else format_utc(expires_s)
+    return format_utc(expires_s) if math.isfinite(expires_s) else None
 
 
 class CheckedKube:
-    """A `Kube` in front of another: judges each request before it is sent."""
+    """A `Kube` in front of another: judges each request before it is sent.
 
-    def __init__(self, kube: Kube, names: Names, journal: Journal) -> None:
+    Args:
+        tried: Told the kind and name of each object that is to be written.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        names: Names,
+        journal: Journal,
+        tried: Callable[[str], None] = lambda what: None,
+    ) -> None:
         self._kube = kube
         self._names = names
         self._journal = journal
+        self._tried = tried
         self._in_flight: set[tuple[str, str]] = set()
 
     async def list(
@@ -144,6 +187,7 @@ class CheckedKube:
     ) -> Page[T]:
         """See `reconciler.kube.api.Kube`."""
         self._check_partial(resource)
+        NAMESPACE.set(scope.namespace or "")
         return await self._kube.list(
             resource,
             scope,
@@ -164,6 +208,7 @@ class CheckedKube:
     async def _watch(
         self, resource: Resource[T], scope: Scope, *, version: str, timeout_s: int
     ) -> AsyncIterator[Watch[T]]:
+        NAMESPACE.set(scope.namespace or "")
         opening = self._kube.watch(resource, scope, version=version, timeout_s=timeout_s)
         async with opening as watch:
             yield watch
@@ -174,6 +219,7 @@ class CheckedKube:
         """See the Protocol."""
         if resource.plural == "secrets":
             self._journal.violate(NO_READS, f"get {namespace}/{name}")
+        NAMESPACE.set(namespace)
         return await self._kube.get(resource, namespace, name, limit_s=limit_s)
 
     async def create(
@@ -187,6 +233,7 @@ class CheckedKube:
     ) -> T:
         """See the Protocol."""
         self._check_partial(resource)
+        NAMESPACE.set(namespace)
         metadata = body["metadata"]
         owners = metadata.get("ownerReferences") or [{}]
         if resource.plural == "secrets" and not owners[0].get("uid"):
@@ -195,6 +242,7 @@ class CheckedKube:
             return await self._kube.create(
                 resource, namespace, body, limit_s=limit_s, permit=permit
             )
+        self._tried(f"{resource.plural} {namespace}/{metadata['name']}")
         with self._alone(namespace, metadata):
             return await self._kube.create(
                 resource, namespace, body, limit_s=limit_s, permit=permit
@@ -212,11 +260,13 @@ class CheckedKube:
     ) -> T:
         """See the Protocol."""
         self._check_partial(resource)
+        NAMESPACE.set(namespace)
         if resource.plural == "events":  # an Event's count harms nobody and needs no precondition
             return await self._kube.patch(
                 resource, namespace, name, body, limit_s=limit_s, permit=permit
             )
         self._check_patch(resource.plural, f"{namespace}/{name}", body)
+        self._tried(f"{resource.plural} {namespace}/{name}")
         with self._alone(namespace, {"name": name}):
             return await self._kube.patch(
                 resource, namespace, name, body, limit_s=limit_s, permit=permit
@@ -312,6 +362,25 @@ class ExposureChecker:
         """Take in that a container ended."""
         if (runner := self._runners.pop(uid, None)) is not None:
             self._settle(runner, now_s)
+
+    def excuse(self, *, now_s: float, until_s: float, namespace: str = "") -> None:
+        """Excuse what falls between now and an instant, in a namespace or, with "", in all."""
+        for runner in self._runners.values():
+            if not namespace or runner.session.startswith(f"{namespace}/"):
+                self._settle(runner, now_s)
+                runner.excused_until_s = max(runner.excused_until_s, until_s)
+
+    def shift(self, by_s: float, *, now_s: float) -> None:
+        """The validator's clock was stepped: every projected token ends that much later."""
+        self.settle(now_s=now_s)
+        for runner in self._runners.values():
+            runner.expires_s += by_s
+
+    def end_tokens(self, expires_s: float, *, now_s: float) -> None:
+        """Every token that was projected ends at `expires_s` at the latest."""
+        self.settle(now_s=now_s)
+        for runner in self._runners.values():
+            runner.expires_s = min(runner.expires_s, expires_s)
 
     def settle(self, *, now_s: float) -> None:
         """Bring all accounts up to now."""

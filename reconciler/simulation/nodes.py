@@ -40,7 +40,7 @@ class VirtualNode:
         journal: Journal,
         *,
         draw: Draw,
-        expiry: Callable[[str], float | None],
+        remaining_s: Callable[[str], float],
         excused_until_s: Callable[[Pod], float],
     ) -> None:
         self.projections_total = 0
@@ -49,7 +49,7 @@ class VirtualNode:
         self._names = names
         self._exposure = exposure
         self._journal = journal
-        self._expiry = expiry
+        self._remaining_s = remaining_s
         self._excused_until_s = excused_until_s
         self._node = Node(TIMING, draw)
         self._cache = SecretCache()
@@ -125,10 +125,10 @@ class VirtualNode:
             self._project(pod, next(iter(files.values())).decode(), first=first)
 
     def _project(self, pod: Pod, token: str, *, first: bool) -> None:
-        now_s, ends_s = self._clock.wall(), self._expiry(token)
-        expires_s = float("-inf") if ends_s is None else ends_s
+        now_s, left_s = self._clock.wall(), self._remaining_s(token)
+        expires_s = now_s + left_s
         self.projections_total += 1
-        self._journal.note(f"projected {pod.session} first={first} left={expires_s - now_s:.3f}")
+        self._journal.note(f"projected {pod.session} first={first} left={left_s:.3f}")
         if first:
             until_s = self._excused_until_s(pod)
             self._exposure.started(

@@ -16,51 +16,102 @@ from reconciler.names import SessionKey
 from reconciler.platform.models import RUNNING, Project, Session, T
 from reconciler.platform.namespaces import namespace_of
 from reconciler.platform.pages import Listing
+from reconciler.simulation.budget import EndpointBudgetChecker
 from reconciler.tokens.grant import Grant
+
+PLATFORM_PARALLEL = 64
+"""Requests of one process that the platform has to bear at the same time."""
 
 LIMIT_S = 5.0
 """Longest wait of a mint, as the product's own endpoint has it."""
 
 _HEADER = base64.urlsafe_b64encode(b'{"alg":"none","kid":"simulation"}').decode().rstrip("=")
-MARKS = (f"{_HEADER}.", base64.b64encode(_HEADER.encode()).decode()[: len(_HEADER)])
+STATIC_MARK = "static-sim"
+"""What a static token begins with; nine letters are twelve in base64."""
+
+MARKS: tuple[str, ...] = (
+    f"{_HEADER}.", base64.b64encode(_HEADER.encode()).decode()[: len(_HEADER)],
+    STATIC_MARK, base64.b64encode(STATIC_MARK[:9].encode()).decode(),
+)  # fmt: skip
 """What every token holds, as it is and as a Secret's `data` has it."""
 
 
 class VirtualIssuer:
-    """Mints tokens that nobody signs, on the world's clock; knows the end of each.
+    """Mints tokens that nobody signs, on a clock of its own; knows the end of each.
 
-    Attributes may be set at any time: `away`, `refusing`, `slow_s`, `ttl_s`.
+    Whoever validates a token does so by the issuer's clock, as the platform does.
+
+    Attributes may be set at any time: `away`, `refusing`, `slow_s`, `ttl_s`, and `step_s`, by which
+    its clock was stepped.
+
+    Args:
+        sends_date: Whether its answers have a Date header, which is `date_off_s` ahead.
+        cached_s: For so long it gives the same token again.
     """
 
-    def __init__(self, clock: Clock, random: Random, *, ttl_s: float) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        random: Random,
+        *,
+        ttl_s: float,
+        sends_date: bool = True,
+        date_off_s: float = 0.0,
+        cached_s: float = 0.0,
+    ) -> None:
         self.ttl_s = ttl_s
         self.away = False
         self.refusing = False
         self.slow_s = 0.0
         self.minted_total = 0
+        self.step_s = 0.0
         self._clock = clock
         self._random = random
-        self._ends: dict[str, float] = {}
+        self._sends_date = sends_date
+        self._date_off_s = date_off_s
+        self._cached_s = cached_s
+        self._cached = ""
+        self._lives: dict[str, tuple[float, float]] = {}
+
+    def now_s(self) -> float:
+        """Return the issuer's time, and every validator's, in epoch seconds."""
+        return self._clock.wall() + self.step_s
 
     def mint(self, *, remaining_s: float | None = None) -> str:
         """Return a new token, or one that was handed out a while ago and has so much left."""
-        now_s = self._clock.wall()
         aged_s = 0.0 if remaining_s is None else self.ttl_s - remaining_s
-        issued_s = math.floor(now_s - aged_s)
+        issued_s = math.floor(self.now_s() - aged_s)
         expires_s = issued_s + math.floor(self.ttl_s)
         claims = {"iat": issued_s, "exp": expires_s, "jti": f"{self._random.getrandbits(64):016x}"}
         payload = base64.urlsafe_b64encode(msgspec.json.encode(claims)).decode().rstrip("=")
         token = f"{_HEADER}.{payload}.{self._random.getrandbits(64):016x}"
-        self._ends[token] = float(expires_s)
+        self._lives[token] = float(issued_s), float(expires_s)
         return token
 
-    def expiry_s(self, token: str) -> float | None:
-        """Return when a token ends, or None for one that was never issued."""
-        return self._ends.get(token)
+    def give(self) -> str:
+        """Return a new token, or the one that is still in the issuer's cache."""
+        known = self._lives.get(self._cached)
+        if known is None or not 0.0 <= self.now_s() - known[0] < self._cached_s:
+            self._cached = self.mint()
+        return self._cached
 
-    async def ask(self) -> Grant:
-        """Answer a token request as `TokenEndpoint.ask` does."""
-        sent_at = self._clock.monotonic()
+    def expiry_s(self, token: str) -> float | None:
+        """Return a token's `exp`, or None for one that was never issued."""
+        return self._lives[token][1] if token in self._lives else None
+
+    def remaining_s(self, token: str) -> float:
+        """Return what a token has left to live, by its validators; -inf for no token of ours."""
+        expires_s = self.expiry_s(token)
+        return -math.inf if expires_s is None else expires_s - self.now_s()
+
+    def life_s(self, token: str) -> float:
+        """Return a token's whole life, or that of the next one for a token that is none."""
+        issued_s, expires_s = self._lives.get(token, (0.0, self.ttl_s))
+        return expires_s - issued_s
+
+    async def ask(self, clock: Clock) -> Grant:
+        """Answer a token request as `TokenEndpoint.ask` does, with the asker's clock."""
+        sent_at = clock.monotonic()
         await asyncio.sleep(self._random.uniform(0.02, 0.2))
         if self.away:
             await asyncio.sleep(self._random.choice((0.0, LIMIT_S)))
@@ -72,13 +123,58 @@ class VirtualIssuer:
             if self.slow_s >= LIMIT_S:
                 raise IssuerUnavailable("token request: no answer", reason="timeout")
         self.minted_total += 1
+        token, date_s = self.give(), float(math.floor(self.now_s() + self._date_off_s))
         return Grant(
-            self.mint(),
+            token,
             sent_at=sent_at,
-            received_at=self._clock.monotonic(),
-            expires_in_s=math.floor(self.ttl_s),
-            date_s=float(math.floor(self._clock.wall())),
+            received_at=clock.monotonic(),
+            expires_in_s=math.floor(self.remaining_s(token)),
+            date_s=date_s if self._sends_date else None,
         )
+
+
+class StaticTokens:
+    """Tokens that an operator puts into a file; each replica's file changes after a while.
+
+    A token has no end until another takes its place; then it is good for `grace_s` more.
+    """
+
+    def __init__(self, clock: Clock, random: Random, *, grace_s: float) -> None:
+        self._clock = clock
+        self._random = random
+        self._grace_s = grace_s
+        self._put: list[tuple[float, str]] = []
+        self.rotate()
+
+    def rotate(self) -> None:
+        """Put another token into the files."""
+        token = f"{STATIC_MARK}-{self._random.getrandbits(64):016x}"
+        self._put.append((self._clock.monotonic(), token))
+
+    def read(self, lag_s: float = 0.0) -> str:
+        """Return what a file holds whose kubelet takes `lag_s` to bring a change."""
+        now_at = self._clock.monotonic()
+        return next(
+            (token for at, token in reversed(self._put) if at + lag_s <= now_at), self._put[0][1]
+        )
+
+    def age_s(self, lag_s: float) -> float:
+        """Return how long ago such a file was changed; infinite for the first token."""
+        now_at = self._clock.monotonic()
+        for at, _ in reversed(self._put[1:]):
+            if at + lag_s <= now_at:
+                return now_at - at - lag_s
+        return math.inf
+
+    def remaining_s(self, token: str) -> float:
+        """Return what a token has left; infinite for the newest, -inf for one of nobody's."""
+        after = False
+        ended_at = math.inf
+        for at, known in reversed(self._put):
+            if known == token:
+                return ended_at - self._clock.monotonic() if after else math.inf
+            after, ended_at = True, at + self._grace_s
+        return -math.inf
 
 
 @dataclass
@@ -91,6 +187,9 @@ class Estate:
     away: bool = False
     empty: bool = False
     failing: frozenset[str] = frozenset()
+    on_answer: list[Callable[[str, str | None, frozenset[str]], None]] = field(default_factory=list)
+    """Called with each answer: the process that asked, the one session or None for a list, and the
+    IDs that the answer has."""
 
     def start(self, session_id: str, project: str) -> None:
         session = Session(
@@ -101,18 +200,38 @@ class Estate:
     def stop(self, session_id: str) -> None:
         self.running.pop(session_id, None)
 
+    def forget(self, session_id: str) -> None:
+        """Delete a session for good."""
+        self.stop(session_id)
+        self.known.pop(session_id, None)
+
+    def has(self, key: SessionKey, project: str) -> bool:
+        """Tell whether the platform has this session, there and in that project."""
+        session = self.known.get(key.session_id)
+        if session is None or session.project_id != project:
+            return False
+        return session.kube_namespace == key.namespace
+
 
 class VirtualPlatform:
     """One client of the platform; remembers what was confirmed to it."""
 
     def __init__(
-        self, estate: Estate, breaker: Breaker, draw: Callable[[float, float], float]
+        self,
+        estate: Estate,
+        breaker: Breaker,
+        draw: Callable[[float, float], float],
+        *,
+        process: str,
+        budget: EndpointBudgetChecker,
     ) -> None:
         self.breaker = breaker
         self.confirmed: dict[SessionKey, str] = {}
         """Sessions that an answer named, with their projects."""
         self._estate = estate
         self._draw = draw
+        self._process = process
+        self._budget = budget
 
     async def list_projects(self) -> Listing[Project]:
         """See `reconciler.platform.api.Platform`."""
@@ -129,12 +248,15 @@ class VirtualPlatform:
             for session in self._estate.running.values()
             if project is None or session.project_id == project
         ]
+        self._answered(None, found)
         return _listing([self._named(session) for session in found])
 
     async def session(self, session_id: str, project: str | None) -> Session | None:
         """See the Protocol."""
+        self._budget.looked_up(self._process, session_id)
         await self._reach(project or "")
         session = self._estate.known.get(session_id)
+        self._answered(session_id, [] if session is None else [session])
         return None if session is None else self._named(session)
 
     async def probe(self) -> None:
@@ -142,12 +264,18 @@ class VirtualPlatform:
         await self._reach("")
 
     async def _reach(self, project: str) -> None:
-        await asyncio.sleep(self._draw(0.005, 0.05))
+        with self._budget.one_of(self._process, "platform", PLATFORM_PARALLEL):
+            await asyncio.sleep(self._draw(0.005, 0.05))
         if self._estate.away or project in self._estate.failing:
             error = PlatformUnavailable("the platform answered 503", status=503)
             self.breaker.failed(error)
             raise error
         self.breaker.succeeded()
+
+    def _answered(self, session_id: str | None, found: list[Session]) -> None:
+        names = frozenset(session.id for session in found)
+        for hook in self._estate.on_answer:
+            hook(self._process, session_id, names)
 
     def _named(self, session: Session) -> Session:
         key = SessionKey(namespace_of(session, "standard"), session.id)

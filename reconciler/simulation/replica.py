@@ -1,9 +1,10 @@
 """One process of the controller in a simulated world, with its elector and its connections."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from reconciler.breaker import Breaker
 from reconciler.control.controller import Controller, Options, Ports
@@ -20,12 +21,17 @@ from reconciler.leader.identity import Identity
 from reconciler.leader.office import Office
 from reconciler.leader.rules import Timing
 from reconciler.names import Names
-from reconciler.simulation.invariants import CheckedKube
+from reconciler.simulation.budget import EndpointBudgetChecker
+from reconciler.simulation.conditions import Conditions
+from reconciler.simulation.invariants import US, CheckedKube
 from reconciler.simulation.journal import Journal
-from reconciler.simulation.peers import Estate, VirtualIssuer, VirtualPlatform
+from reconciler.simulation.peers import Estate, StaticTokens, VirtualIssuer, VirtualPlatform
 from reconciler.simulation.scenario import PROPAGATION_S
+from reconciler.tokens.grant import Grant
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import OidcSource
+from reconciler.tokens.static import StaticSource
+from reconciler.tokens.token import Token
 
 LATENCY_S = 0.005
 """Of every request to the API server."""
@@ -37,16 +43,23 @@ HOME = "reconciler"
 
 LEASE = "token-reconciler"
 
+FILE_LAG_S = 85.0
+"""A kubelet brings another token to a replica's file within this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all replicas of a world share."""
+    """What all replicas of a world share; `static` where tokens come from a file."""
 
     core: Core
     names: Names
     clock: VirtualClock
+    conditions: Conditions
+    namespaces: tuple[str, ...]
     faults: Faults
     issuer: VirtualIssuer
+    static: StaticTokens | None
+    budget: EndpointBudgetChecker
     estate: Estate
     journal: Journal
     random: Callable[[str], Random]
@@ -76,35 +89,36 @@ class Replica:
         self.me = Identity(f"replica-{place}", f"pod-{pod}", f"{number:08x}")
         self.gate = LeaseGate(self.clock, self.me.term(0))
         self._journal = around.journal
-        self._source, self.platform, self.controller = self._build(around, number)
+        self._budget = around.budget
+        self._oidc: OidcSource | None = None
+        self._seal = Seal(SEAL_SECRET)
+        self.platform, self.controller = self._build(around, number)
         self._elector_task = self.process.create_task(self._elector.run(), name="elector")
         self._task = self.main.create_task(self.controller.run(asyncio.Event()), name="controller")
         for task in (self._task, self._elector_task):
             task.add_done_callback(self._ended)
 
-    def _build(
-        self, around: Surroundings, number: int
-    ) -> tuple[OidcSource, VirtualPlatform, Controller]:
+    def _build(self, around: Surroundings, number: int) -> tuple[VirtualPlatform, Controller]:
         clock, random = self.clock, around.random(f"replica {number}")
         kube_breaker, platform_breaker, issuer_breaker = (
             Breaker(name, clock, random) for name in ("kube", "platform", "issuer")
         )
         issuer_time = IssuerTime(clock)
         platform = VirtualPlatform(
-            around.estate, platform_breaker, around.random(f"platform {number}").uniform
+            around.estate,
+            platform_breaker,
+            around.random(f"platform {number}").uniform,
+            process=str(self.me),
+            budget=around.budget,
         )
-        source = OidcSource(
-            around.issuer.ask,
-            clock=clock,
-            issuer_time=issuer_time,
-            breaker=issuer_breaker,
-            random=random,
-        )
+        source, upkeep = self._token_source(around, number, issuer_time, issuer_breaker, random)
         heartbeat = Heartbeat(clock)
         office = Office(self._resign)
         controller = Controller(
             Ports(
-                kube=CheckedKube(self._kube(around, str(self.me)), around.names, around.journal),
+                kube=CheckedKube(
+                    self._kube(around, str(self.me)), around.names, around.journal, self._tried
+                ),
                 platform=platform,
                 source=source,
                 issuer_time=issuer_time,
@@ -115,10 +129,12 @@ class Replica:
                 kube_breaker=kube_breaker,
                 platform_breaker=platform_breaker,
                 issuer_breaker=issuer_breaker,
-                upkeep=(source.keep_spare, heartbeat.run),
+                upkeep=(upkeep, heartbeat.run),
             ),
-            Options(names=around.names, seal=Seal(SEAL_SECRET), propagation_s=PROPAGATION_S),
+            self._options(around),
         )
+        if isinstance(source, StaticSource):
+            source.on_replaced = self._replaced
         self._elector = Elector(
             self._kube(around, f"{self.me} elector"),
             Candidate(
@@ -136,11 +152,56 @@ class Replica:
             began=lambda term: self._tell(office.begin, term),
             ended=lambda why: self._tell(office.end, why),
         )
-        return source, platform, controller
+        return platform, controller
+
+    def _token_source(
+        self,
+        around: Surroundings,
+        number: int,
+        issuer_time: IssuerTime,
+        breaker: Breaker,
+        random: Random,
+    ) -> tuple[OidcSource | StaticSource, Callable[[], Coroutine[Any, Any, None]]]:
+        """Return the token source, and what keeps it up."""
+        static = around.static
+        if static is None:
+
+            async def ask() -> Grant:
+                self._budget.asked(str(self.me), "issuer")
+                return await around.issuer.ask(self.clock)
+
+            self._oidc = OidcSource(
+                ask, clock=self.clock, issuer_time=issuer_time, breaker=breaker, random=random
+            )
+            return self._oidc, self._oidc.keep_spare
+        lag_s = around.random(f"file {number}").uniform(0.0, FILE_LAG_S)
+        since_s = self.clock.wall() - static.age_s(lag_s)
+        source = StaticSource(lambda: static.read(lag_s), self.clock, since_s=since_s)
+        self._seal.renew(static.read(lag_s))
+        return source, source.keep_read
+
+    async def _replaced(self, token: Token) -> None:
+        """Do as the product does when its file holds another token."""
+        self._seal.renew(token.reveal())
+        await self.controller.reconsider()
+
+    def _options(self, around: Surroundings) -> Options:
+        mode = around.conditions.namespaces
+        return Options(
+            names=around.names,
+            seal=self._seal,
+            propagation_s=PROPAGATION_S,
+            namespaces=around.namespaces if mode == "named" else (),
+            finds_namespaces=mode == "found",
+            workers=around.conditions.workers,
+        )
+
+    def _tried(self, what: str) -> None:
+        self._budget.tried(str(self.me), what)
 
     def _kube(self, around: Surroundings, who: str) -> DirectKube:
         agent = f"token-reconciler/simulated ({who})"
-        caller = Caller("reconciler", agent, around.names.field_manager)
+        caller = Caller(US, agent, around.names.field_manager)
         return DirectKube(
             around.core, around.clock, caller=caller, faults=self.faults, latency_s=LATENCY_S
         )
@@ -165,7 +226,8 @@ class Replica:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        await self._source.close()
+        if self._oidc is not None:
+            await self._oidc.close()
 
     async def _resign(self) -> None:
         self._elector.resign()

@@ -1,8 +1,11 @@
 """What a seed stands for: who comes and goes, what breaks when, and for how long (pure)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
+
+from reconciler.simulation.conditions import DRAWN, USUAL, Conditions, Input, draw_conditions
 
 TTL_S = 900.0
 PROPAGATION_S = 90.0
@@ -33,6 +36,8 @@ FaultKind = Literal[
     "platform_away", "platform_partial", "platform_empty",
     "secret_deleted", "secret_overwritten", "controller_killed",
     "leader_killed", "leader_frozen", "leader_stalled", "leader_cut", "clock_step",
+    "issuer_step", "static_rotated", "namespace_slow", "namespace_hanging", "namespace_failing",
+    "pods_restless", "store_restored", "kube_starting", "annotations_stripped",
 ]  # fmt: skip
 
 LONGEST_S: dict[FaultKind, float] = {
@@ -56,17 +61,59 @@ LONGEST_S: dict[FaultKind, float] = {
     "leader_stalled": 120.0,
     "leader_cut": 120.0,
     "clock_step": 600.0,
+    "issuer_step": 1.0,
+    "static_rotated": 1.0,
+    "namespace_slow": 600.0,
+    "namespace_hanging": SLACK_S - 2 * DETECTION_S,
+    "namespace_failing": 150.0,
+    "pods_restless": 300.0,
+    "store_restored": 1.0,
+    "kube_starting": 120.0,
+    "annotations_stripped": 300.0,
 }
-"""Longest draw that must cost nobody a live token. What the platform says or not costs no running
-session anything, however long."""
+"""Longest draw that must cost nobody a live token, for tokens of `TTL_S`. What the platform says or
+not costs no running session anything, however long."""
 
 HARMLESS = frozenset(
     {
         "issuer_slow", "issuer_short", "platform_empty", "secret_deleted", "secret_overwritten",
-        "clock_step",
+        "clock_step", "static_rotated", "pods_restless",
     }
 )  # fmt: skip
 """Faults during which even a session that starts on a dead token is served at once."""
+
+LOCAL = frozenset({"namespace_slow", "namespace_hanging", "namespace_failing"})
+"""Faults of one namespace: the others' sessions are served at once all the same."""
+
+SCALED = frozenset(
+    {
+        "issuer_away", "issuer_slow", "issuer_refusing", "kube_errors", "kube_away", "watch_drop",
+        "watch_silence", "controller_killed", "leader_killed", "leader_frozen", "leader_stalled",
+        "leader_cut", "namespace_hanging", "namespace_failing", "kube_starting",
+    }
+)  # fmt: skip
+"""Faults that may last the longer, the longer a token lives."""
+
+OF_ISSUER = frozenset(
+    {"issuer_away", "issuer_slow", "issuer_short", "issuer_refusing", "issuer_step"}
+)
+"""Faults of an issuer, which a world of static tokens has not."""
+
+WEIGHT = 4
+"""How much likelier such a fault is than one that any world may have."""
+
+NEEDS: dict[FaultKind, Input] = {
+    "issuer_step": "issuer_step",
+    "static_rotated": "static_token",
+    "namespace_slow": "slow_namespace",
+    "namespace_hanging": "hanging_namespace",
+    "namespace_failing": "failing_namespace",
+    "pods_restless": "restless_pods",
+    "store_restored": "restored_store",
+    "kube_starting": "starting_kube",
+    "annotations_stripped": "stripped_annotations",
+}
+"""Kinds of faults that are drawn only with an input of their own."""
 
 ELECTION: tuple[FaultKind, ...] = (
     "leader_killed", "leader_frozen", "leader_stalled", "leader_cut", "clock_step",
@@ -77,7 +124,9 @@ ELECTION: tuple[FaultKind, ...] = (
 RATE = 0.005
 """Largest error of a replica's clock rate: half of what the lease rules bear."""
 
-WATCH_BREAKING = frozenset({"watch_drop", "compaction", "kube_errors"})
+WATCH_BREAKING = frozenset(
+    {"watch_drop", "compaction", "kube_errors", "store_restored", "kube_starting"}
+)
 
 PLATFORM_ONLY = frozenset({"platform_away", "platform_partial"})
 
@@ -113,12 +162,15 @@ class Stay:
 @dataclass(frozen=True, slots=True)
 class Life:
     """One session; later stays are restarts on the old Secret. The platform does not know those
-    that are `forged`."""
+    that are `forged`, and after the last stay no longer those that are `deleted`: what has its
+    labels at `revived_s` is a tenant's pod."""
 
     session_id: str
     project: str
     stays: tuple[Stay, ...]
     forged: bool = False
+    deleted: bool = False
+    revived_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +178,14 @@ class Scenario:
     """All that happens to one world.
 
     Args:
+        hours: As asked for; a world of short-lived tokens is shorter.
         skew_s: The controller's wall clock less everybody else's.
         within_slack: No fault is longer than what must cost nothing.
         rates: Of each replica's monotonic clock.
     """
 
     seed: int
+    hours: float
     length_s: float
     projects: tuple[str, ...]
     lives: tuple[Life, ...]
@@ -139,12 +193,17 @@ class Scenario:
     skew_s: float
     within_slack: bool
     rates: tuple[float, ...]
+    conditions: Conditions = USUAL
 
     @property
     def replicas(self) -> int:
         return len(self.rates)
 
-    def excused_until_s(self, at_s: float, *, sealed: bool) -> float:
+    def namespace_of(self, fault: Fault) -> str:
+        """Return the namespace that a fault of one namespace strikes."""
+        return self.projects[int(fault.size * len(self.projects))].lower()
+
+    def excused_until_s(self, at_s: float, namespace: str, *, sealed: bool) -> float:
         """Return until when a runner that starts now may be without a live token.
 
         One that starts on a dead token while something is broken waits for its end like all else.
@@ -158,29 +217,46 @@ class Scenario:
         for fault in self.faults:
             if fault.kind in HARMLESS or (sealed and fault.kind in PLATFORM_ONLY):
                 continue
+            if fault.kind in LOCAL and self.namespace_of(fault) != namespace:
+                continue
             pause_s = WATCH_PAUSE_S if fault.kind in WATCH_BREAKING else PAUSE_S
             if fault.at_s - 5.0 <= at_s <= fault.end_s + pause_s:
                 return fault.end_s + pause_s + PAUSE_S
         return 0.0
 
 
-def draw(seed: int, hours: float = 1.0) -> Scenario:
-    """Return the scenario of a seed: the same for the same arguments, in every process."""
+def draw(seed: int, hours: float = 1.0, inputs: Collection[Input] = DRAWN) -> Scenario:
+    """Return the scenario of a seed: the same for the same arguments, in every process.
+
+    Args:
+        hours: Length for tokens of `TTL_S`; it shrinks with a token's life.
+        inputs: What may be drawn beside what every world has.
+    """
     random = Random(f"scenario {seed}")
-    length_s = hours * 3600.0
+    conditions = draw_conditions(Random(f"conditions {seed}"), inputs)
+    length_s = hours * 3600.0 * conditions.ttl_s / TTL_S
     projects = tuple(f"Team-{letter}" for letter in "abcdef"[: random.randint(1, 6)])
     lives = [
-        _life(random, f"Sess{index:04d}", random.choice(projects), length_s, forged=False)
+        _life(random, f"Sess{index:04d}", random.choice(projects), length_s, conditions)
         for index in range(random.randint(20, 80))
     ]
+    forged = random.randint(0, 2) + 3 * conditions.forged
     lives += [
-        _life(random, f"Fake{index:04d}", random.choice(projects), length_s, forged=True)
-        for index in range(random.randint(0, 2))
+        _life(random, f"Fake{index:04d}", random.choice(projects), length_s, conditions, "forged")
+        for index in range(forged)
     ]
-    faults, within = _faults(random, length_s)
-    skew_s = random.uniform(-3600.0, 3600.0) if random.random() < 0.2 else 0.0
+    lives += [
+        _life(random, f"Gone{index:04d}", random.choice(projects), length_s, conditions, "deleted")
+        for index in range(4 * conditions.revived)
+    ]
+    faults, within = _faults(random, length_s, conditions)
+    skew_s = conditions.skew_s
+    if not skew_s and not conditions.static and random.random() < 0.2:
+        skew_s = random.uniform(-3600.0, 3600.0)
     rates = tuple(random.uniform(1 - RATE, 1 + RATE) for _ in range(random.choice((1, 2, 3))))
-    return Scenario(seed, length_s, projects, tuple(lives), faults, skew_s, within, rates)
+    return Scenario(
+        seed, hours, length_s, projects, tuple(lives), faults, skew_s, within, rates, conditions
+    )
 
 
 def draw_election(seed: int) -> Scenario:
@@ -188,7 +264,7 @@ def draw_election(seed: int) -> Scenario:
     random = Random(f"election {seed}")
     length_s = 600.0
     lives = tuple(
-        _life(random, f"Sess{index:04d}", "Team-a", length_s, forged=False) for index in range(8)
+        _life(random, f"Sess{index:04d}", "Team-a", length_s, USUAL) for index in range(8)
     )
     faults: list[Fault] = []
     at_s = random.uniform(12.0, 20.0)
@@ -199,44 +275,72 @@ def draw_election(seed: int) -> Scenario:
         # Often the next one strikes before the last one is over.
         at_s += random.uniform(1.0, 50.0)
     rates = tuple(random.uniform(1 - RATE, 1 + RATE) for _ in range(3))
-    return Scenario(seed, length_s, ("Team-a",), lives, tuple(faults), 0.0, False, rates)
+    hours = length_s / 3600.0
+    return Scenario(seed, hours, length_s, ("Team-a",), lives, tuple(faults), 0.0, False, rates)
 
 
-def _life(random: Random, session_id: str, project: str, length_s: float, *, forged: bool) -> Life:
+def _life(
+    random: Random,
+    session_id: str,
+    project: str,
+    length_s: float,
+    conditions: Conditions,
+    kind: Literal["", "forged", "deleted"] = "",
+) -> Life:
+    scale = conditions.ttl_s / TTL_S
     start_s = 0.0 if random.random() < 0.6 else random.uniform(0.0, length_s)
     stays: list[Stay] = []
     while start_s < length_s and len(stays) < 4:
-        stays_on = not stays and random.random() < 0.5
+        stays_on = not stays and random.random() < 0.5 and kind != "deleted"
         end_s = length_s + 1 if stays_on else start_s + random.expovariate(1 / 1200.0) + 20.0
-        stays.append(Stay(start_s, end_s, _token_s(random), random.random() < 0.5))
-        if random.random() < 0.3:
+        token_s = _token_s(random, conditions.ttl_s)
+        stays.append(Stay(start_s, end_s, token_s, random.random() < 0.5))
+        if random.random() < 0.3 or kind == "deleted":
             break
         start_s = end_s + 70.0 + random.expovariate(1 / 400.0)
-    return Life(session_id, project, tuple(stays), forged)
+    revived_s = None
+    if kind == "deleted":
+        revived_s = stays[-1].end_s + 70.0 + random.uniform(0.0, 600.0 * scale)
+    return Life(session_id, project, tuple(stays), kind == "forged", kind == "deleted", revived_s)
 
 
-def _token_s(random: Random) -> float | None:
+def _token_s(random: Random, ttl_s: float) -> float | None:
     """Draw what the platform's first token has left: often it was cached for long."""
     chance = random.random()
     if chance < 0.1:
         return None
-    return random.uniform(30.0, 90.0) if chance < 0.3 else random.uniform(90.0, TTL_S)
+    return random.uniform(30.0, 90.0) if chance < 0.3 else random.uniform(90.0, ttl_s)
 
 
-def _faults(random: Random, length_s: float) -> tuple[tuple[Fault, ...], bool]:
+def _faults(
+    random: Random, length_s: float, conditions: Conditions
+) -> tuple[tuple[Fault, ...], bool]:
     faults: list[Fault] = []
-    kinds = list(LONGEST_S)
+    scale = conditions.ttl_s / TTL_S
+    longest = {kind: _longest_s(kind, scale) for kind in LONGEST_S if _is_drawn(kind, conditions)}
+    kinds = [kind for kind in longest for _ in range(WEIGHT if kind in NEEDS else 1)]
     fatal = random.choice(FATAL) if random.random() < 0.1 else None
-    at_s = random.uniform(20.0, 300.0)
+    at_s = random.uniform(20.0, 300.0 * scale)
     while True:
         kind = random.choice(kinds)
-        longest_s = LONGEST_S[kind]
+        longest_s = longest[kind]
         span_s = random.uniform(0.02 * longest_s, longest_s)
-        if fatal is not None:
-            kind, span_s, fatal = fatal, random.uniform(1.0, 2.0) * TTL_S, None
+        if fatal is not None and not conditions.static:
+            kind, span_s, fatal = fatal, random.uniform(1.0, 2.0) * conditions.ttl_s, None
         if at_s + span_s + 2 * RECOVERY_S > length_s:
             break
         faults.append(Fault(kind, at_s, span_s, random.random()))
-        at_s += span_s + RECOVERY_S + random.expovariate(1 / 150.0)
-    within = all(fault.length_s <= LONGEST_S[fault.kind] for fault in faults)
+        at_s += span_s + RECOVERY_S + random.expovariate(1 / (150.0 * scale))
+    within = all(fault.length_s <= _longest_s(fault.kind, scale) for fault in faults)
     return tuple(faults), within
+
+
+def _longest_s(kind: FaultKind, scale: float) -> float:
+    return LONGEST_S[kind] * (scale if kind in SCALED else 1.0)
+
+
+def _is_drawn(kind: FaultKind, conditions: Conditions) -> bool:
+    needed = NEEDS.get(kind)
+    if conditions.static and kind in OF_ISSUER:
+        return False
+    return needed is None or needed in conditions.inputs

@@ -1,10 +1,21 @@
 """An API server that fails some requests, in the ways in which API servers do."""
 
+import asyncio
 from collections.abc import Callable
 from random import Random
 
 from reconciler import errors
 from reconciler.lab.apiserver.injection import Fault
+from reconciler.simulation.invariants import NAMESPACE
+from reconciler.simulation.scenario import Fault as Drawn
+
+Judge = Callable[[str, str], Fault | None]
+
+SLOW_S = 9.0
+"""A write that succeeds, a second before a request's limit."""
+
+HANGS_S = 60.0
+"""Beyond every limit."""
 
 
 def trouble(random: Random, share: float) -> Callable[[str, str], Fault | None]:
@@ -30,5 +41,49 @@ def trouble(random: Random, share: float) -> Callable[[str, str], Fault | None]:
                 return Fault(lost, delay_s=random.uniform(0.0, 1.0), applied=applied)
             case _:
                 return Fault(delay_s=random.uniform(5.0, 20.0))  # beyond some limits: a timeout
+
+    return judge
+
+
+def local_trouble(drawn: Drawn, namespace: str) -> Judge:
+    """Return a judge of one namespace's writes: slow, hanging, or refused in one way."""
+    kind = int(drawn.size * 1e6) % 2  # the first digits chose the namespace
+
+    def judge(verb: str, plural: str) -> Fault | None:
+        if NAMESPACE.get() != namespace or verb not in ("create", "patch") or plural == "leases":
+            return None
+        match drawn.kind:
+            case "namespace_slow":
+                return Fault(delay_s=SLOW_S)
+            case "namespace_hanging":
+                return Fault(delay_s=HANGS_S)
+            case _:
+                return Fault(_refusal(kind))
+
+    return judge
+
+
+def _refusal(kind: int) -> errors.KubeError:
+    """Return a new error: one object would collect the tracebacks of all who meet it."""
+    match kind:
+        case 0:
+            return errors.TooManyRequests("patch: throttled", status=429, retry_after_s=60.0)
+        case _:
+            return errors.ServerError("patch: unavailable", status=503)
+
+
+def starting(up_at: float) -> Judge:
+    """Return a judge for an API server that starts: nothing, then a 403 for everybody.
+
+    Args:
+        up_at: When it begins to answer, by the loop's clock. Its authorizer knows no binding until
+            its informers are filled; the elector's requests are no exception.
+    """
+
+    def judge(verb: str, plural: str) -> Fault | None:
+        what = f"{verb} {plural}"
+        if asyncio.get_running_loop().time() < up_at:
+            return Fault(errors.TransportError(f"{what}: connection refused"))
+        return Fault(errors.Forbidden(f"{what}: forbidden", status=403, reason="Forbidden"))
 
     return judge

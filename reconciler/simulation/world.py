@@ -14,16 +14,40 @@ from reconciler.lab.apiserver.refusals import Refusal
 from reconciler.lab.kubelet.pods import Pod
 from reconciler.lab.virtual_time import EPOCH_S, VirtualClock
 from reconciler.names import Names, SessionKey
-from reconciler.simulation.invariants import ExposureChecker, SecretChecker
+from reconciler.simulation.budget import EndpointBudgetChecker, WriteBudgetChecker
+from reconciler.simulation.invariants import US, ExposureChecker, SecretChecker, value_of
 from reconciler.simulation.journal import Journal
 from reconciler.simulation.nodes import VirtualNode
-from reconciler.simulation.peers import MARKS, Estate, VirtualIssuer
+from reconciler.simulation.peers import MARKS, Estate, StaticTokens, VirtualIssuer
 from reconciler.simulation.replica import HOME, Replica, Surroundings
-from reconciler.simulation.scenario import TTL_S, Life, Scenario, Stay
-from reconciler.simulation.writers import WriterChecker
+from reconciler.simulation.revocation import RevocationChecker
+from reconciler.simulation.scenario import Life, Scenario, Stay
+from reconciler.simulation.truth import ExposureAccount, TruthChecker
+from reconciler.simulation.writers import WriterChecker, process_of
 
 OPERATOR = Caller("platform", "control-plane", "ambient-control-plane")
 """The platform's own control plane, which makes pods and Secrets."""
+
+TENANT = Caller("tenant", "kubectl", "kubectl-edit")
+"""Somebody who may write everything in a namespace of theirs."""
+
+FORGER = Caller("tenant", "curl", "token-reconciler")
+"""The same, under our field manager's name."""
+
+PRUNER = Caller("gitops", "gitops", "gitops")
+"""A controller that removes what it does not know."""
+
+HUGE = 20_000
+"""Characters of an annotation of a forger's."""
+
+STATIC_GRACE_S = 900.0
+"""For so long a static token is still good after another has taken its place."""
+
+SPARE = 0.1
+"""Part of a token's life after which a replica has asked the issuer again, whatever happens."""
+
+NOTICED_S = 30.0
+"""What it takes from that answer until every session is served."""
 
 CLOCK_STEP_S = 3600.0
 """What a clock that steps steps by, either way."""
@@ -43,12 +67,19 @@ class World:
         self.journal = Journal(self.clock, MARKS)
         self.core = Core(self.clock, seed=str(scenario.seed))
         self.faults = Faults()
-        self.issuer = VirtualIssuer(self.clock, self.random("issuer"), ttl_s=TTL_S)
+        conditions = self.conditions = scenario.conditions
+        self.issuer = VirtualIssuer(
+            self.clock,
+            self.random("issuer"),
+            ttl_s=conditions.ttl_s,
+            sends_date=conditions.sends_date,
+            date_off_s=conditions.date_off_s,
+            cached_s=conditions.cached_s,
+        )
+        self.static = self._static_tokens() if conditions.static else None
         self.estate = Estate(scenario.projects)
         self.exposure = ExposureChecker(self.journal, assert_zero=scenario.within_slack)
-        self.secrets = SecretChecker(
-            self.names, self.journal, self.issuer.expiry_s, self._was_confirmed
-        )
+        self.secrets = SecretChecker(self.names, self.journal, self._expiry_s, self._was_confirmed)
         self.node = VirtualNode(
             self.core,
             self.clock,
@@ -56,9 +87,27 @@ class World:
             self.exposure,
             self.journal,
             draw=self.random("node").uniform,
-            expiry=self.issuer.expiry_s,
+            remaining_s=self.remaining_s,
             excused_until_s=self._excused_until_s,
         )
+        self.writes = WriteBudgetChecker(
+            self.names, self.journal, self.clock, us=US, life_s=self._life_s
+        )
+        self.endpoints = EndpointBudgetChecker(
+            self.journal, self.clock, life_s=lambda: conditions.ttl_s
+        )
+        self.account = ExposureAccount(
+            self.clock,
+            self.names,
+            remaining_s=self.remaining_s,
+            is_ours=self.secrets.is_ours,
+            is_known=self.estate.has,
+        )
+        self.truth = TruthChecker(self.core, self.names, self.journal, self.account)
+        self.revocation = RevocationChecker(
+            self.names, self.journal, self.clock, us=US, process_of=process_of
+        )
+        self.estate.on_answer.append(self.revocation.answered)
         self.replicas: dict[int, Replica] = {}
         """The living, by their places."""
         self.writers = WriterChecker(
@@ -71,14 +120,19 @@ class World:
             core=self.core,
             names=self.names,
             clock=self.clock,
+            conditions=conditions,
+            namespaces=tuple(project.lower() for project in scenario.projects),
             faults=self.faults,
             issuer=self.issuer,
+            static=self.static,
+            budget=self.endpoints,
             estate=self.estate,
             journal=self.journal,
             random=self.random,
         )
         self.core.on_commit += [
-            self._note, self.secrets.commit, self.node.commit, self.writers.commit
+            self._note, self.secrets.commit, self.node.commit, self.writers.commit,
+            self.writes.commit, self.account.commit, self.revocation.commit,
         ]  # fmt: skip
         for name in (HOME, *(project.lower() for project in scenario.projects)):
             self.core.create(kinds.NAMESPACES, "", {"metadata": {"name": name}}, by=OPERATOR)
@@ -135,20 +189,55 @@ class World:
             self.names.project_id: life.project,
             self.names.managed: "true",
         }
-        if not life.forged or stay.token_s is None:
+        if life.forged and self.conditions.forged:
+            self._forge_secret(namespace, name, labels)
+        elif not life.forged or stay.token_s is None:
             data = {} if stay.token_s is None else self._data(stay.token_s)
             body = {"metadata": {"name": name, "labels": labels}, "data": data}
             with contextlib.suppress(Refusal):  # the old one is there
                 self.core.create(kinds.SECRETS, namespace, body, by=OPERATOR)
+        self._start_pod(life, by=OPERATOR)
+
+    def revive(self, life: Life) -> None:
+        """Do as a tenant does who starts a pod with the labels of a session that is gone."""
+        self._start_pod(life, by=TENANT)
+
+    def _start_pod(self, life: Life, *, by: Caller) -> None:
+        namespace = life.project.lower()
+        labels = {
+            self.names.session_id: life.session_id,
+            self.names.project_id: life.project,
+            self.names.managed: "true",
+        }
         pod = {"metadata": {"name": self.pod_name(life), "labels": labels}}
         try:
-            self.core.create(kinds.PODS, namespace, pod, by=OPERATOR)
+            self.core.create(kinds.PODS, namespace, pod, by=by)
         except Refusal:
             return  # the one before is still on its way out
         self.core.bind(namespace, self.pod_name(life), "node-0", by=OPERATOR)
 
+    def _forge_secret(self, namespace: str, name: str, labels: dict[str, str]) -> None:
+        """Do as a tenant does who knows what our Secrets look like."""
+        names = self.names
+        annotations = {
+            names.issued_at: "1970-01-01T00:00:00Z",
+            names.expires_at: "1970-01-01T00:15:00Z",
+            names.refreshed_at: "1970-01-01T00:00:00Z",
+            names.refreshed_by: "replica-0/1",
+            names.confirmed: "v1." + "x" * HUGE,
+        }
+        metadata = {"name": name, "labels": labels, "annotations": annotations}
+        data = {names.secret_key: base64.b64encode(b"forged").decode()}
+        with contextlib.suppress(Refusal):  # the old one is there
+            body = {"metadata": metadata, "data": data}
+            self.core.create(kinds.SECRETS, namespace, body, by=FORGER)
+
     def end_stay(self, life: Life, stay: Stay) -> None:
         """End a pod: its work is done, or somebody deletes it."""
+        if life.deleted:
+            self.estate.forget(life.session_id)
+            self.revocation.deleted(life.session_id)
+            self.account.deleted(life.session_id)
         self.estate.stop(life.session_id)
         namespace, name = life.project.lower(), self.pod_name(life)
         with contextlib.suppress(Refusal):
@@ -179,6 +268,53 @@ class World:
         with contextlib.suppress(Refusal):
             self.core.patch(kinds.SECRETS, key.namespace, name, body, by=OPERATOR)
 
+    def strip_annotations(self, key: SessionKey) -> None:
+        """Remove every annotation of ours from a Secret, as a controller that owns them does."""
+        name = self.names.secret_name(key.session_id)
+        ours = dict.fromkeys(self.names.annotations())
+        with contextlib.suppress(Refusal):
+            body = {"metadata": {"annotations": ours}}
+            self.core.patch(kinds.SECRETS, key.namespace, name, body, by=PRUNER)
+
+    def change_pod(self, key: SessionKey, note: str) -> None:
+        """Change something of a session's pod that is none of ours."""
+        name = f"session-{key.session_id.lower()}-runner"
+        with contextlib.suppress(Refusal):
+            body = {"metadata": {"annotations": {"example.com/note": note}}}
+            self.core.patch(kinds.PODS, key.namespace, name, body, by=TENANT)
+
+    def step_issuer(self, by_s: float) -> None:
+        """Step the issuer's clock, which is its validators', and let it be noticed."""
+        now_s = self.clock.wall()
+        self.issuer.step_s += by_s
+        self.exposure.shift(-by_s, now_s=now_s)
+        self.account.shift(-by_s)
+        noticed_s = SPARE * self.conditions.ttl_s + NOTICED_S
+        self.secrets.forget_expiries(self.clock.monotonic() + noticed_s)
+        self.exposure.excuse(now_s=now_s, until_s=now_s + noticed_s)
+        self.truth.unheard_until_at = self.clock.monotonic() + noticed_s
+        self.writes.changed_for_all()
+
+    def excuse_namespace(self, namespace: str, for_s: float) -> None:
+        """Excuse a namespace that serves its own sessions too slowly for all of them."""
+        now_s = self.clock.wall()
+        self.exposure.excuse(now_s=now_s, until_s=now_s + for_s, namespace=namespace)
+
+    def rotate_static(self) -> None:
+        """Put another static token into the files; the one before is good for a while."""
+        if self.static is not None:
+            self.static.rotate()
+            now_s = self.clock.wall()
+            self.exposure.end_tokens(now_s + STATIC_GRACE_S, now_s=now_s)
+            self.writes.changed_for_all()
+
+    def restore_store(self, back: int) -> None:
+        """Restore the store to an earlier version, no further than its leader's term."""
+        version = max(self.writers.since_version, self.core.version - back)
+        self.journal.note(f"restored from {self.core.version} to {version}")
+        self.core.restore(version)
+        self.faults.drop_watches()
+
     def live_keys(self) -> list[SessionKey]:
         """Return the sessions that have a pod now, in the order of their names."""
         pods = self.core.list(kinds.PODS).items
@@ -194,8 +330,35 @@ class World:
         return f"session-{life.session_id.lower()}-runner"
 
     def _data(self, remaining_s: float) -> dict[str, str]:
-        token = self.issuer.mint(remaining_s=remaining_s)
+        if self.static is not None:
+            token = self.static.read()
+        elif self.conditions.cached_s and remaining_s > self.conditions.ttl_s / 2:
+            token = self.issuer.give()
+        else:
+            token = self.issuer.mint(remaining_s=remaining_s)
         return {self.names.secret_key: base64.b64encode(token.encode()).decode()}
+
+    def _static_tokens(self) -> StaticTokens:
+        return StaticTokens(self.clock, self.random("static"), grace_s=STATIC_GRACE_S)
+
+    def remaining_s(self, token: str) -> float:
+        """Return what a token has left by its validators' clock; -inf for one of nobody's."""
+        tokens = self.issuer if self.static is None else self.static
+        return tokens.remaining_s(token)
+
+    def _expiry_s(self, token: str) -> float | None:
+        if self.static is None:
+            return self.issuer.expiry_s(token)
+        return None if self.static.remaining_s(token) == -math.inf else math.inf
+
+    def _life_s(self, key: SessionKey) -> float:
+        """Return the life of the token that a session's Secret holds."""
+        if self.static is not None:
+            return math.inf
+        name = self.names.secret_name(key.session_id)
+        secret = self.core.peek(kinds.SECRETS, kinds.SECRETS.key(key.namespace, name))
+        value = "" if secret is None else value_of(secret, self.names)
+        return min(self.issuer.life_s(value), self.issuer.ttl_s)
 
     def _was_confirmed(self, key: SessionKey, project: str) -> bool:
         return any(
@@ -209,12 +372,13 @@ class World:
         now_at = self.clock.monotonic()
         if pod.session.session_id not in self.estate.known:
             return math.inf  # nobody asked for this runner
-        return EPOCH_S + self.scenario.excused_until_s(now_at, sealed=sealed)
+        namespace = pod.namespace
+        return EPOCH_S + self.scenario.excused_until_s(now_at, namespace, sealed=sealed)
 
     def _note(self, commit: Commit) -> None:
         metadata = commit.object["metadata"]
         verb = "removed" if commit.removed else commit.verb
         name = f"{metadata.get('namespace', '')}/{metadata['name']}"
         self.journal.note(f"{commit.field_manager} {verb} {commit.kind.plural} {name}")
-        if commit.field_manager == self.names.field_manager and commit.kind is kinds.SECRETS:
+        if commit.user == US and commit.kind is kinds.SECRETS:
             self.writes_total += 1

@@ -22,7 +22,7 @@ from reconciler.lab.apiserver.deletion import (
 from reconciler.lab.apiserver.dependents import Dependents
 from reconciler.lab.apiserver.feed import Feed, WatchEvent, bookmark
 from reconciler.lab.apiserver.kinds import Kind, Object
-from reconciler.lab.apiserver.ledger import BOX, Caller, Commit, WriteVerb
+from reconciler.lab.apiserver.ledger import BOX, RESTORER, Caller, Commit, WriteVerb
 from reconciler.lab.apiserver.ownership import managed_fields
 from reconciler.lab.apiserver.paging import (
     Listing,
@@ -291,6 +291,33 @@ class Core:
     def compact(self, version: int | None = None) -> None:
         """Forget the changes up to `version` (None = all): older watches and tokens get a 410."""
         self._store.compact(self.version if version is None else version)
+
+    def restore(self, version: int) -> None:
+        """Go back to an earlier version, as after a restore of etcd; every watch ends.
+
+        Hooks are told of each object that is another one now, as if `RESTORER` had written it.
+        Raises ValueError where that version is compacted.
+        """
+        before: dict[tuple[Kind, str], Object | None] = {}
+        for change in self._store.restore(version):
+            place = change.kind, change.key
+            before.setdefault(place, change.new)
+            if change.old is None and change.new is not None:
+                self.dependents.remove(change.kind, change.key, change.new)
+            elif change.old is not None and change.new is None:
+                self.dependents.add(change.kind, change.key, change.old)
+        for feed in list(self._feeds):
+            feed.end()
+        for (kind, key), was in before.items():
+            item = self._store.get(kind, key)
+            if item is was:
+                continue
+            shown, verb = (was, "delete") if item is None else (item, "update")
+            assert shown is not None  # noqa: S101 - one of them differs from the other
+            at = self._clock.monotonic()
+            commit = Commit(verb, kind, shown, item is None, version, RESTORER, at)
+            for hook in self.on_commit:
+                hook(commit)
 
     # How a write becomes a commit
 

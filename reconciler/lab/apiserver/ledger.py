@@ -25,6 +25,10 @@ BOX = Caller(manager="kube-controller-manager")
 """The box's own controllers: garbage collection and namespaces."""
 
 
+RESTORER = Caller("system:restore", manager="etcd")
+"""Whoever put an earlier state of the store back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """One committed write.

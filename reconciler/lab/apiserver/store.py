@@ -71,6 +71,30 @@ class Store:
             self._history.popleft()
         self.compacted = max(self.compacted, min(version, self.version))
 
+    def restore(self, version: int) -> list[Change]:
+        """Go back to an earlier version, as a restored etcd does, and return what was undone.
+
+        Versions count on from there: one number stands for two states then. Newest change first.
+
+        Raises:
+            ValueError: What came after `version` is compacted.
+        """
+        if version < self.compacted:
+            raise ValueError(f"{version} is compacted")
+        undone = self.since(version)[::-1]
+        for change in undone:
+            objects, order = self._objects[change.kind], self._order[change.kind]
+            if change.old is None:
+                del objects[change.key]
+                del order[bisect_left(order, change.key)]
+            else:
+                if change.new is None:
+                    insort(order, change.key)
+                objects[change.key] = change.old
+            self._history.pop()
+        self.version = version
+        return undone
+
     def since(self, version: int) -> list[Change]:
         """Return the changes after `version`, oldest first; it must not be compacted."""
         found: list[Change] = []

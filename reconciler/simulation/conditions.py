@@ -1,0 +1,104 @@
+"""What is odd about a world from its start to its end, beside faults that come and go (pure)."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from random import Random
+from typing import Literal, get_args
+
+Input = Literal[
+    "short_lives", "static_token", "no_date", "wrong_date", "issuer_step", "cached_tokens",
+    "wrong_clocks", "named_namespaces", "found_namespaces", "forged_objects", "revived_sessions",
+    "slow_namespace", "hanging_namespace", "failing_namespace", "restless_pods", "restored_store",
+    "starting_kube", "stripped_annotations",
+]  # fmt: skip
+"""One odd thing. Several are drawn for a world; what contradicts another is left out."""
+
+INPUTS: tuple[Input, ...] = get_args(Input)
+
+DRAWN: tuple[Input, ...] = ()
+"""Those that `reconciler simulate` draws."""
+
+STATIC_EXCLUDES = frozenset({"no_date", "wrong_date", "issuer_step", "cached_tokens"})
+
+SHORT_TTL_S = 300.0
+
+SHORT = frozenset({"short_lives", "starting_kube"})
+"""What only shows with short lives: a pause of minutes costs nothing where a token lives longer."""
+
+SLOW = frozenset({"slow_namespace", "hanging_namespace"})
+
+FEW_WORKERS = 8
+"""So few that one slow namespace of a small world could hold them all."""
+
+OFF_S = (5.0, 62.0, 301.0, 901.0, 3600.0)
+"""How wrong a clock is, about: within a tolerance, beyond it, beyond a slack, a life, an hour."""
+
+Namespaces = Literal["cluster", "named", "found"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """A world's constants.
+
+    Args:
+        inputs: Those that were drawn; faults that belong to one come only with it.
+        ttl_s: Life of a token, seconds.
+        static: The token comes from a file, is the same for everybody, and has no end.
+        sends_date: Whether the issuer's answers have a Date header.
+        date_off_s: What that header is ahead of the issuer's own clock.
+        cached_s: For so long the issuer gives the same token again; 0.0 = never.
+        skew_s: The controllers' wall clocks less the issuer's; 0.0 leaves it to the scenario.
+        namespaces: All in one scope, each by its name, or as the platform's projects name them.
+        forged: Tenants write objects in our name.
+        workers: Of each controller; few, where some namespace may hold them.
+        revived: Tenants start pods of sessions that the platform has deleted.
+    """
+
+    inputs: frozenset[Input] = frozenset()
+    ttl_s: float = 900.0
+    static: bool = False
+    sends_date: bool = True
+    date_off_s: float = 0.0
+    cached_s: float = 0.0
+    skew_s: float = 0.0
+    namespaces: Namespaces = "cluster"
+    forged: bool = False
+    revived: bool = False
+    workers: int = 64
+
+
+USUAL = Conditions()
+
+
+def draw_conditions(random: Random, inputs: Collection[Input]) -> Conditions:
+    """Return the conditions of one world: none, or up to three of `inputs` together."""
+    number = min(len(inputs), random.choice((0, 1, 1, 2, 2, 3)))
+    drawn = set(random.sample(sorted(inputs), number))
+    if "static_token" in drawn:
+        drawn -= STATIC_EXCLUDES
+    # Each is drawn whether it is used or not: another set of inputs draws the same values.
+    off_s, skew_s, cached = (
+        random.choice((-1, 1)) * random.choice(OFF_S) * random.uniform(0.9, 1.1) for _ in range(3)
+    )
+    cached = random.uniform(0.02, 0.3)
+    ttl_s = SHORT_TTL_S if drawn & SHORT else 900.0
+    needs_skew = "wrong_clocks" in drawn or "no_date" in drawn
+    return Conditions(
+        inputs=frozenset(drawn),
+        ttl_s=ttl_s,
+        static="static_token" in drawn,
+        sends_date="no_date" not in drawn,
+        date_off_s=off_s if "wrong_date" in drawn else 0.0,
+        cached_s=cached * ttl_s if "cached_tokens" in drawn else 0.0,
+        skew_s=skew_s if needs_skew else 0.0,
+        namespaces=_namespaces(drawn),
+        forged="forged_objects" in drawn,
+        revived="revived_sessions" in drawn,
+        workers=FEW_WORKERS if drawn & SLOW else 64,
+    )
+
+
+def _namespaces(drawn: Collection[Input]) -> Namespaces:
+    if "found_namespaces" in drawn:
+        return "found"
+    return "named" if "named_namespaces" in drawn else "cluster"
