@@ -8,6 +8,7 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from reconciler.clock import Clock
 from reconciler.lab.apiserver import kinds
@@ -24,6 +25,10 @@ twice in it. Source: the refresh grid, whose earliest instant is at age 0.2."""
 
 WRITES = 3
 """Writes of one session, and as many touches, in one window."""
+
+LIVES = 3
+"""Tokens of a session whose shortest life counts: what was written for a short one is no waste
+because the next one lives longer."""
 
 ANSWERED_S = 60.0
 """Others' changes this much older than the window are still answered in it."""
@@ -77,6 +82,7 @@ class WriteBudgetChecker:
         self._ours: dict[tuple[SessionKey, str, str], deque[float]] = defaultdict(deque)
         self._others: dict[SessionKey, deque[float]] = defaultdict(deque)
         self._common: deque[float] = deque()
+        self._lives: dict[SessionKey, deque[float]] = defaultdict(partial(deque, maxlen=LIVES))
 
     def changed_for_all(self) -> None:
         """Take in a change that asks for one write of every session, such as another token."""
@@ -98,7 +104,10 @@ class WriteBudgetChecker:
             self._others[key].append(self._clock.monotonic())
 
     def _count(self, key: SessionKey, process: str, what: str) -> None:
-        now_at, window_s = self._clock.monotonic(), window_s_of(self._life_s(key))
+        lives = self._lives[key]
+        if what == "write":
+            lives.append(self._life_s(key))
+        now_at, window_s = self._clock.monotonic(), window_s_of(min([*lives, self._life_s(key)]))
         ours = _since(self._ours[key, process, what], now_at - window_s)
         ours.append(now_at)
         since_at = now_at - window_s - ANSWERED_S

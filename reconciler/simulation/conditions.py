@@ -15,7 +15,9 @@ Input = Literal[
 
 INPUTS: tuple[Input, ...] = get_args(Input)
 
-DRAWN: tuple[Input, ...] = ()
+DRAWN: tuple[Input, ...] = (
+    "short_lives", "wrong_clocks", "named_namespaces", "found_namespaces",
+)  # fmt: skip
 """Those that `reconciler simulate` draws."""
 
 STATIC_EXCLUDES = frozenset({"no_date", "wrong_date", "issuer_step", "cached_tokens"})

@@ -89,6 +89,8 @@ class Replica:
         self.me = Identity(f"replica-{place}", f"pod-{pod}", f"{number:08x}")
         self.gate = LeaseGate(self.clock, self.me.term(0))
         self._journal = around.journal
+        self.heard_at = asyncio.get_running_loop().time()
+        """When the issuer answered it last."""
         self._budget = around.budget
         self._oidc: OidcSource | None = None
         self._seal = Seal(SEAL_SECRET)
@@ -168,7 +170,9 @@ class Replica:
 
             async def ask() -> Grant:
                 self._budget.asked(str(self.me), "issuer")
-                return await around.issuer.ask(self.clock)
+                grant = await around.issuer.ask(self.clock)
+                self.heard_at = asyncio.get_running_loop().time()
+                return grant
 
             self._oidc = OidcSource(
                 ask, clock=self.clock, issuer_time=issuer_time, breaker=breaker, random=random

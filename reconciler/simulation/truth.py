@@ -27,6 +27,10 @@ TRUTH = "surfaces_tell_the_truth"
 CERTAIN_S = 3.0
 """A Date header and an `iat` are cut to seconds; this much of an error is nobody's mistake."""
 
+DRIFT = 0.006
+"""Error of a replica's clock for each second since it has heard the issuer: the world's clocks run
+wrong by up to 0.005."""
+
 SURVEY_S = 5.0
 """Longest wait for a survey; a replica that stands still gives none."""
 
@@ -210,11 +214,11 @@ class TruthChecker:
         if expires_s is None:
             return
         said_s = expires_s - survey.now_s
-        if not math.isinf(said_s) and abs(said_s - left_s) > CERTAIN_S:
+        if not math.isinf(said_s) and abs(said_s - left_s) > _tolerance_s(replica):
             told = f"{replica.me} gives the token of {reading.key} {said_s:.1f} s, not {left_s:.1f}"
             self._journal.violate(TRUTH, told)
             return
-        if abs(left_s) <= CERTAIN_S or reading.pod is None:
+        if abs(left_s) <= _tolerance_s(replica) or reading.pod is None:
             return
         policy = replica.controller.planner.policy()
         standing = judge(reading.pod, reading.found, policy, survey.now_s)
@@ -225,7 +229,7 @@ class TruthChecker:
         said_s = survey.fleet.remaining_min_s
         if said_s is None or math.isinf(said_s):
             return
-        if said_s < shortest_s - CERTAIN_S:
+        if said_s < shortest_s - _tolerance_s(replica):
             told = f"{replica.me} has a shortest remaining life of {said_s:.1f} s"
             self._journal.violate(TRUTH, f"{told}, not {shortest_s:.1f}")
 
@@ -244,13 +248,18 @@ class TruthChecker:
             return
         said_s, true_s = heard.said_s - last.said_s, heard.true_s - last.true_s
         late_writes = heard.late_writes - last.late_writes
-        about_s = CERTAIN_S * (1 + survey.fleet.states["expired"] + late_writes)
+        about_s = _tolerance_s(replica) * (1 + survey.fleet.states["expired"] + late_writes)
         if said_s > true_s + about_s + DELIVERED_S * late_writes:
             told = f"{name} counts {said_s:.1f} s of exposure more, of which {true_s:.1f} s are so"
             self._journal.violate(TRUTH, told)
         elif said_s < true_s - about_s and heard.pods_gone == last.pods_gone:
             told = f"{name} counts {said_s:.1f} s of exposure more, and {true_s:.1f} s are so"
             self._journal.violate(TRUTH, told)
+
+
+def _tolerance_s(replica: Replica) -> float:
+    """Return by how much a replica may be wrong about the issuer's time."""
+    return CERTAIN_S + DRIFT * (asyncio.get_running_loop().time() - replica.heard_at)
 
 
 def _is_still(replica: Replica) -> bool:

@@ -19,10 +19,11 @@ from reconciler.lab.apiserver.ledger import Caller
 from reconciler.lab.virtual_time import EPOCH_S, VirtualClock, run_virtual
 from reconciler.names import Names, SessionKey
 from reconciler.simulation import invariants
+from reconciler.simulation.conditions import DRAWN, INPUTS, USUAL, Input
 from reconciler.simulation.invariants import CheckedKube, ExposureChecker, SecretChecker
 from reconciler.simulation.journal import Journal, captured_logs
 from reconciler.simulation.run import simulate
-from reconciler.simulation.scenario import LONGEST_S, draw
+from reconciler.simulation.scenario import LONGEST_S, NEEDS, draw
 
 NAMES = Names()
 KEY = SessionKey("default", "S1")
@@ -63,8 +64,19 @@ def test_another_process_with_other_hashes_makes_the_same_run(hash_seed: str) ->
 
 
 def test_every_kind_of_fault_is_drawn_within_a_few_seeds() -> None:
-    drawn = {fault.kind for seed in range(20) for fault in draw(seed).faults}
-    assert drawn == set(LONGEST_S)
+    drawn = {fault.kind for seed in range(100) for fault in draw(seed).faults}
+    possible = {kind for kind in LONGEST_S if NEEDS.get(kind) in (None, *DRAWN)}
+    assert drawn == possible
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_every_input_is_drawn_where_it_may_be(name: Input) -> None:
+    drawn = [draw(seed, inputs=[name]).conditions for seed in range(20)]
+    assert any(name in conditions.inputs for conditions in drawn)
+    assert any(conditions == USUAL for conditions in drawn)
+    kinds = {kind for kind, needed in NEEDS.items() if needed == name}
+    faults = {fault.kind for seed in range(20) for fault in draw(seed, inputs=[name]).faults}
+    assert kinds == faults & NEEDS.keys()
 
 
 def test_a_fault_that_outlasts_the_tokens_is_counted_and_not_judged() -> None:

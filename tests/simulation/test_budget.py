@@ -1,0 +1,182 @@
+"""The budget of writes and requests: what it allows, and what it does not."""
+
+import asyncio
+import math
+from collections.abc import Callable
+
+import pytest
+
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.core import AT_ONCE, Core
+from reconciler.lab.apiserver.ledger import Caller
+from reconciler.lab.virtual_time import VirtualClock, run_virtual
+from reconciler.names import Names, SessionKey
+from reconciler.simulation import budget
+from reconciler.simulation.budget import EndpointBudgetChecker, WriteBudgetChecker
+from reconciler.simulation.journal import Journal
+
+NAMES = Names()
+US = Caller("reconciler", "token-reconciler/0 (a_b_1)", NAMES.field_manager)
+AFTER_US = Caller("reconciler", "token-reconciler/0 (a_b_2)", NAMES.field_manager)
+OTHER = Caller("platform", "control-plane", "ambient-control-plane")
+FORGER = Caller("tenant", "curl", NAMES.field_manager)
+KEY = SessionKey("default", "S1")
+LABELS = {NAMES.session_id: KEY.session_id}
+TTL_S = 900.0
+WINDOW_S = budget.WINDOW * TTL_S
+
+
+class Bench:
+    """A core with one session and the budget's checkers."""
+
+    def __init__(self) -> None:
+        clock = VirtualClock(asyncio.get_running_loop())
+        self.journal = Journal(clock, ("jwt-",))
+        self.core = Core(clock)
+        self.writes = WriteBudgetChecker(
+            NAMES, self.journal, clock, us=US.user, life_s=lambda key: TTL_S
+        )
+        self.requests = EndpointBudgetChecker(self.journal, clock, life_s=lambda: TTL_S)
+        for kind in (kinds.SECRETS, kinds.PODS):
+            self.core.create(kind, "default", {"metadata": {"name": "o", "labels": LABELS}})
+        self.core.on_commit.append(self.writes.commit)
+        self._count = 0
+
+    def change(self, by: Caller, kind: kinds.Kind = kinds.SECRETS) -> None:
+        self._count += 1
+        body = {"metadata": {"annotations": {"n": str(self._count)}}}
+        self.core.patch(kind, "default", "o", body, by=by)
+
+    def told(self) -> list[str]:
+        return [violation.what for violation in self.journal.violations]
+
+
+def told_of(case: Callable[[Bench], object]) -> list[str]:
+    """Return what a history violates; all of it happens at one instant."""
+
+    async def main() -> list[str]:
+        bench = Bench()
+        case(bench)
+        return bench.told()
+
+    return run_virtual(main())
+
+
+@pytest.mark.parametrize(("kind", "what"), [(kinds.SECRETS, "write"), (kinds.PODS, "touch")])
+def test_a_fourth_write_that_nothing_asked_for_is_seen(kind: kinds.Kind, what: str) -> None:
+    def write(bench: Bench, times: int) -> None:
+        for _ in range(times):
+            bench.change(US, kind)
+
+    assert told_of(lambda bench: write(bench, budget.WRITES)) == []
+    told = told_of(lambda bench: write(bench, budget.WRITES + 1))
+    assert told == [
+        f"default/S1 got 4 of {what} in 180 s from {US.agent}; unasked"
+    ]  # fmt: skip
+
+
+def test_writes_that_are_a_window_apart_are_not_counted_together() -> None:
+    async def main() -> list[str]:
+        bench = Bench()
+        for _ in range(10):
+            bench.change(US)
+            await asyncio.sleep(WINDOW_S / budget.WRITES)
+        return bench.told()
+
+    assert run_virtual(main()) == []
+
+
+def test_each_change_by_others_allows_one_write_more_up_to_a_rate() -> None:
+    most = int(budget.WRITES + WINDOW_S / budget.CONTESTED_S)
+
+    def quarrel(bench: Bench, rounds: int) -> None:
+        for _ in range(rounds):
+            bench.change(OTHER)
+            bench.change(US)
+
+    assert told_of(lambda bench: quarrel(bench, most)) == []
+    assert len(told_of(lambda bench: quarrel(bench, most + 1))) == 1
+
+
+def test_a_pod_that_changes_allows_nothing_and_a_new_one_does() -> None:
+    def restless(bench: Bench) -> None:
+        for _ in range(budget.WRITES + 1):
+            bench.change(OTHER, kinds.PODS)
+            bench.change(US)
+
+    def restarted(bench: Bench) -> None:
+        bench.core.delete(kinds.PODS, "default", "o", AT_ONCE, by=OTHER)
+        for _ in range(budget.WRITES + 1):
+            bench.change(US)
+
+    assert len(told_of(restless)) == 1
+    assert told_of(restarted) == []
+
+
+def test_a_tenant_in_our_name_spends_nothing_of_ours_and_each_process_has_its_own() -> None:
+    def forge(bench: Bench) -> None:
+        for _ in range(20):
+            bench.change(FORGER)
+
+    def take_over(bench: Bench) -> None:
+        for process in (US, AFTER_US):
+            for _ in range(budget.WRITES):
+                bench.change(process)
+
+    assert told_of(forge) == []
+    assert told_of(take_over) == []
+
+
+def test_what_changes_for_all_allows_each_session_a_write() -> None:
+    def rotate(bench: Bench) -> None:
+        bench.writes.changed_for_all()
+        for _ in range(budget.WRITES + 1):
+            bench.change(US)
+
+    assert told_of(rotate) == []
+
+
+def test_a_token_without_end_counts_as_one_of_an_hour() -> None:
+    assert budget.window_s_of(math.inf) == 0.2 * 3600.0
+
+
+def test_requests_beyond_an_endpoints_pace_are_seen() -> None:
+    def ask(bench: Bench, times: int) -> None:
+        for _ in range(times):
+            bench.requests.asked("a", "issuer")
+            bench.requests.asked("b", "issuer")
+
+    assert told_of(lambda bench: ask(bench, budget.REQUESTS_A_MINUTE)) == []
+    told = told_of(lambda bench: ask(bench, budget.REQUESTS_A_MINUTE + 1))
+    assert [text.partition(":")[0] for text in told] == ["a issuer", "b issuer"]
+
+
+def test_tries_of_one_object_and_look_ups_of_one_session_are_bounded() -> None:
+    tries = int(budget.TRIES + WINDOW_S / budget.TRY_S)
+
+    def work(bench: Bench, more: int) -> None:
+        for number in range(tries + more):
+            bench.requests.tried("a", "secrets default/o")
+            bench.requests.tried("a", f"secrets default/{number}")
+        for number in range(budget.LOOKUPS_A_MINUTE + more):
+            bench.requests.looked_up("a", "S1")
+            bench.requests.looked_up("a", f"S1-{number}")
+
+    assert told_of(lambda bench: work(bench, 0)) == []
+    told = told_of(lambda bench: work(bench, 1))
+    assert [text.partition(":")[0] for text in told] == [
+        "a write secrets default/o", "a look-up S1"
+    ]  # fmt: skip
+
+
+def test_requests_side_by_side_are_bounded() -> None:
+    def crowd(bench: Bench) -> None:
+        with bench.requests.one_of("a", "platform", 2), bench.requests.one_of("b", "platform", 2):
+            with bench.requests.one_of("a", "platform", 2):
+                assert bench.told() == []
+                with bench.requests.one_of("a", "platform", 2):
+                    pass
+            with bench.requests.one_of("a", "platform", 2):
+                pass
+
+    assert told_of(crowd) == ["a has 3 requests under way at platform, not 2"]

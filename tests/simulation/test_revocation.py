@@ -1,0 +1,74 @@
+"""No token for a session that the platform has said it does not have."""
+
+import asyncio
+from collections.abc import Callable
+
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.ledger import Caller
+from reconciler.lab.virtual_time import VirtualClock, run_virtual
+from reconciler.names import Names
+from reconciler.simulation.journal import Journal
+from reconciler.simulation.revocation import BELIEVED_S, RESYNC_S, REVOKED, RevocationChecker
+from reconciler.simulation.writers import process_of
+
+NAMES = Names()
+US = Caller("reconciler", "token-reconciler/0 (a_b_1)", NAMES.field_manager)
+PROCESS = "a_b_1"
+
+
+def broken(said: Callable[[RevocationChecker], object], after_s: float, *, by: Caller = US) -> bool:
+    """Tell whether a write so long after what the platform said of S1 is a violation."""
+
+    async def main() -> bool:
+        clock = VirtualClock(asyncio.get_running_loop())
+        journal, core = Journal(clock, ("jwt-",)), Core(clock)
+        checker = RevocationChecker(NAMES, journal, clock, us=US.user, process_of=process_of)
+        core.on_commit.append(checker.commit)
+        labels = {NAMES.session_id: "S1"}
+        core.create(kinds.SECRETS, "default", {"metadata": {"name": "o", "labels": labels}}, by=by)
+        checker.deleted("S1")
+        said(checker)
+        await asyncio.sleep(after_s)
+        body = {"metadata": {"annotations": {"a": "b"}}}
+        core.patch(kinds.SECRETS, "default", "o", body, by=by)
+        return [violation.invariant for violation in journal.violations] == [REVOKED]
+
+    return run_virtual(main())
+
+
+NONE: frozenset[str] = frozenset()
+OTHERS = frozenset({"S2"})
+
+
+def test_one_resync_after_a_look_up_and_two_after_a_list() -> None:
+    one_s, two_s = RESYNC_S + BELIEVED_S, 2 * RESYNC_S + BELIEVED_S
+    assert not broken(lambda checker: checker.answered(PROCESS, "S1", NONE), one_s - 1)
+    assert broken(lambda checker: checker.answered(PROCESS, "S1", NONE), one_s + 1)
+    assert not broken(lambda checker: checker.answered(PROCESS, None, OTHERS), two_s - 1)
+    assert broken(lambda checker: checker.answered(PROCESS, None, OTHERS), two_s + 1)
+
+
+def test_the_first_word_counts_not_the_last() -> None:
+    def said(checker: RevocationChecker) -> None:
+        checker.answered(PROCESS, "S1", NONE)
+        loop = asyncio.get_running_loop()
+        loop.call_later(RESYNC_S, checker.answered, PROCESS, "S1", NONE)
+
+    assert broken(said, RESYNC_S + BELIEVED_S + 1)
+
+
+def test_what_is_no_such_word_revokes_nothing() -> None:
+    late_s = 10 * RESYNC_S
+    assert not broken(lambda checker: None, late_s)
+    assert not broken(lambda checker: checker.answered(PROCESS, None, NONE), late_s)
+    assert not broken(lambda checker: checker.answered(PROCESS, "S2", NONE), late_s)
+    assert not broken(lambda checker: checker.answered("another", "S1", NONE), late_s)
+    other = Caller("tenant", US.agent, NAMES.field_manager)
+    assert not broken(lambda checker: checker.answered(PROCESS, "S1", NONE), late_s, by=other)
+
+
+def test_the_process_is_read_from_the_user_agent() -> None:
+    assert process_of("token-reconciler/1 (a_b_1)") == "a_b_1"
+    assert process_of("token-reconciler/1 (a_b_1 elector)") == "a_b_1"
+    assert process_of("kubectl/1.30") == ""

@@ -1,0 +1,59 @@
+"""A surface that lies about tokens is seen, whichever way it lies."""
+
+import pytest
+
+from reconciler.control.exposure import Exposure
+from reconciler.control.fleet import Fleet
+from reconciler.onlooker.standing import Standing
+from reconciler.simulation.run import play
+from reconciler.simulation.scenario import draw
+from reconciler.simulation.truth import TRUTH
+from reconciler.tokens.issuer_time import IssuerTime
+
+HOURS = 0.05
+
+
+def broken(seed: int = 0, hours: float = HOURS) -> set[str]:
+    return {violation.invariant for violation in play(draw(seed, hours)).violations}
+
+
+def test_honest_surfaces_violate_nothing() -> None:
+    assert broken() == set()
+
+
+@pytest.mark.parametrize("off_s", [-10.0, 10.0])
+def test_a_wrong_remaining_life_is_seen(monkeypatch: pytest.MonkeyPatch, off_s: float) -> None:
+    honest = IssuerTime.now_s
+    monkeypatch.setattr(IssuerTime, "now_s", lambda time: honest(time) + off_s)
+    assert TRUTH in broken()
+
+
+def test_a_shortest_life_that_no_session_has_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def survive(fleet: Fleet, propagation_s: float) -> None:
+        fleet.remaining_min_s = -1.0
+
+    monkeypatch.setattr(Fleet, "survive", survive)
+    assert TRUTH in broken()
+
+
+def test_exposure_that_nobody_had_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(exposure: Exposure, now_s: float) -> float:
+        exposure.total_s += 10.0
+        return now_s
+
+    monkeypatch.setattr(Exposure, "begin", begin)
+    assert TRUTH in broken()
+
+
+def test_exposure_that_is_not_counted_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Exposure, "count", lambda *args, **named: None)
+    monkeypatch.setattr(Exposure, "note", lambda *args: None)
+    seed = next(seed for seed in range(100) if not draw(seed).within_slack)
+    assert TRUTH in broken(seed, 1.0)
+
+
+def test_an_explanation_that_calls_a_live_token_dead_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Standing, "is_dead", property(lambda standing: True))
+    assert TRUTH in broken()
