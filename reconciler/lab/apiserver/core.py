@@ -312,9 +312,10 @@ class Core:
             item = self._store.get(kind, key)
             if item is was:
                 continue
-            shown, verb = (was, "delete") if item is None else (item, "update")
+            shown = was if item is None else item
             assert shown is not None  # noqa: S101 - one of them differs from the other
             at = self._clock.monotonic()
+            verb: WriteVerb = "delete" if item is None else "update"
             commit = Commit(verb, kind, shown, item is None, version, RESTORER, at)
             for hook in self.on_commit:
                 hook(commit)
