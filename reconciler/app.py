@@ -20,6 +20,7 @@ from reconciler.clock import Clock, SystemClock
 from reconciler.control.bulkhead import runs_at_most
 from reconciler.control.controller import Controller, Options, Ports
 from reconciler.control.seal import Seal
+from reconciler.control.seal_key import SealKey
 from reconciler.election import Election
 from reconciler.http import open_session
 from reconciler.kube.client import HttpKube
@@ -123,7 +124,13 @@ async def build(
     kube_breaker, platform_breaker, issuer_breaker = breakers
     issuer_time = IssuerTime(clock)
     keyed = client_secret if settings.is_oidc else static_token
-    seal = Seal(keyed(settings).read())
+    keyed_by = keyed(settings)
+    secret = keyed_by.read()
+    seal = Seal(secret, clock.monotonic)
+
+    async def seal_renewed() -> None:
+        await controller.renew_seals()
+
     async with AsyncExitStack() as stack:
         source: TokenSource
         upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
@@ -140,7 +147,12 @@ async def build(
                 random=random,
             )
             stack.push_async_callback(oidc.close)
-            upkeep = (oidc.keep_spare, partial(surroundings.watch_clock, issuer_time))
+            seal_key = SealKey(keyed_by.read, secret, seal, seal_renewed)
+            upkeep = (
+                oidc.keep_spare,
+                partial(surroundings.watch_clock, issuer_time),
+                seal_key.run,
+            )
         else:
             source = static = static_source(settings, clock)
             upkeep = (static.keep_read,)

@@ -295,6 +295,10 @@ class Controller:
         self.planner.forget_policy()
         await self.resync.plan_all("token_replaced", news=News.ASKED)
 
+    async def renew_seals(self) -> None:
+        """Plan each session anew: its seal is to be made again, in its turn."""
+        await self.resync.plan_all("seal_renewed")
+
     @property
     def writes_refused(self) -> int:
         """Number of writes that the gate has stopped since the start."""

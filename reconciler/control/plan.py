@@ -60,12 +60,14 @@ class Action(enum.Enum):
     CREATE = "create"
     CONFIRM = "confirm"
     REVOKE = "revoke"
+    SEAL = "seal"
+    """Make the proof of the confirmation again, under another key; the token stays."""
     WAIT = "wait"
     BLOCKED = "blocked"
     FORGET = "forget"
 
 
-DUE = frozenset({Action.WRITE, Action.CREATE, Action.CONFIRM, Action.REVOKE})
+DUE = frozenset({Action.WRITE, Action.CREATE, Action.CONFIRM, Action.REVOKE, Action.SEAL})
 """Actions that a worker carries out now; the others only wait."""
 
 
@@ -75,7 +77,8 @@ class View:
 
     `pod` is the one that counts: the newest that is not being deleted, else the newest.
     `secret` is the object of the expected name, whoever's label it carries.
-    `running` is the platform's word, as of its last readable list.
+    `running` is the platform's word, as of its last readable list. `seal_due_s` is when the proof
+    of the confirmation is to be made again (epoch), never by default.
     """
 
     key: SessionKey
@@ -83,6 +86,7 @@ class View:
     secret: Meta | None
     confirmation: Confirmation
     running: bool
+    seal_due_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +167,7 @@ def plan(view: View, policy: Policy, now_s: float) -> Plan:
     pending = pending_requests(names, view.secret, view.pod)
     found = _due_now(facts, pending, policy, now_s)
     if found is None:
-        return _plan_wait(view, view.secret, facts, policy, now_s)
+        return _seal_first(view, _plan_wait(view, view.secret, facts, policy, now_s), now_s)
     reason, band = found
     if view.confirmation is not Confirmation.YES:
         return _unconfirmed(view, policy, now_s, facts)
@@ -317,6 +321,15 @@ def _plan_wait(view: View, secret: Meta, facts: Facts, policy: Policy, now_s: fl
     if view.confirmation is not Confirmation.YES:
         return _unconfirmed(view, policy, now_s, facts)
     return _plan_write(view, facts, policy, now_s, "renewal", Band.ROUTINE)
+
+
+def _seal_first(view: View, waiting: Plan, now_s: float) -> Plan:
+    """Return the plan, or that of a seal which is due before: a write makes one by the way."""
+    if waiting.action is not Action.WAIT or view.confirmation is not Confirmation.YES:
+        return waiting
+    if view.seal_due_s > now_s:
+        return replace(waiting, due_s=min(waiting.due_s, view.seal_due_s))
+    return replace(waiting, action=Action.SEAL, reason="seal_renewed", due_s=now_s)
 
 
 def _must_look(view: View, facts: Facts, policy: Policy, now_s: float) -> bool:

@@ -148,7 +148,12 @@ class Planner:
             secret=secret,
             confirmation=self._directory.confirmation(key, pod, own),
             running=self._directory.is_running(key),
+            seal_due_s=math.inf if own is None else self._seal_due_s(key, own),
         )
+
+    def _seal_due_s(self, key: SessionKey, secret: Meta) -> float:
+        at = self._directory.seal_due_at(key, secret)
+        return math.inf if at is None else self.now_s() + at - self._clock.monotonic()
 
     def plan(self, key: SessionKey) -> tuple[View, Plan]:
         view = self.view(key)

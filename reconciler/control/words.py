@@ -22,6 +22,7 @@ REASONS = {
     "expiry_too_far": "the annotated end is further than any token lives",
     "no_expiry": "its token has no end",
     "revoked": "the platform no longer has it: its confirmation is taken back",
+    "seal_renewed": "the client secret has changed: the confirmation is signed again",
     "not_running": "neither the cluster nor the platform has it",
 }
 """Why a session is or was due, by the plan's reason."""

@@ -270,6 +270,8 @@ class Worker:
                 await self._create(attempt, run, view, plan)
             case Action.REVOKE:
                 await self._revoke(attempt.key, run, view)
+            case Action.SEAL:
+                await self._seal(attempt.key, run, view)
             case _:
                 await self._write(attempt, run, view, plan)
 
@@ -326,6 +328,12 @@ class Worker:
         if _is_overwritten(plan):
             self._overwritten(attempt, plan)
         self._refreshed(attempt, written, token.expires_s, plan, now_s)
+
+    async def _seal(self, key: SessionKey, run: Run, view: View) -> None:
+        assert view.secret is not None  # noqa: S101 - SEAL is planned for a Secret that is there
+        now_s = self._planner.now_s()
+        with self._places.at(key.namespace, run), step("patch", view.secret.name):
+            await self._writer.refresh(view.secret, None, now_s=now_s, honoured=())
 
     async def _revoke(self, key: SessionKey, run: Run, view: View) -> None:
         assert view.secret is not None  # noqa: S101 - REVOKE is planned for a Secret that is there

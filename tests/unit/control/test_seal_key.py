@@ -1,0 +1,233 @@
+"""A client secret that is rotated in its file: seals are made again before a start needs them."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from reconciler.control.controller import Controller
+from reconciler.control.directory import RESEAL_S
+from reconciler.control.plan import Confirmation
+from reconciler.control.seal import FORMER_S, Seal
+from reconciler.control.seal_key import LOOK_S, SealKey
+from reconciler.errors import SettingsError
+from reconciler.lab.apiserver.kinds import SECRETS
+from reconciler.lab.apiserver.ledger import Commit
+from reconciler.leader.office import Office
+from reconciler.names import SessionKey
+from tests.unit.control.build import KEY
+from tests.unit.control.virtual import (
+    NAMES,
+    PLATFORM,
+    PROJECT,
+    SwitchGate,
+    World,
+    finished,
+    running,
+    simulate,
+)
+
+FIRST, SECOND = "obviously-fake-secret-1", "obviously-fake-secret-2"
+SESSIONS = 60
+LONG_TTL_S = 86_400
+"""No token of such a life is refreshed in the hour of a test: what is written is seals alone."""
+
+
+class Replica:
+    """A controller that follows a secret in a file of its own, and leads from the start."""
+
+    def __init__(self, world: World, secret: str, name: str = "replica-0/1") -> None:
+        self.holds: str | None = secret
+        self.seal = Seal(secret, world.clock.monotonic)
+        self._key = SealKey(self._read, secret, self.seal, self._renewed)
+        self.gate = SwitchGate()
+        self.gate.term = name
+        ports = replace(world.ports, gate=self.gate, upkeep=(*world.ports.upkeep, self._key.run))
+        self.controller = Controller(ports, replace(world.options, seal=self.seal))
+
+    def _read(self) -> str:
+        if self.holds is None:
+            raise SettingsError("the file is not there")
+        return self.holds
+
+    async def _renewed(self) -> None:
+        await self.controller.renew_seals()
+
+
+@asynccontextmanager
+async def leading(world: World, replica: Replica, times: int) -> AsyncIterator[None]:
+    async with running(world, replica.controller):
+        await finished(world, times)
+        yield
+
+
+def populate(world: World) -> None:
+    world.issuer.ttl_s = LONG_TTL_S
+    for number in range(SESSIONS):
+        world.add(f"2Ab{number}")
+
+
+def seals_alone(world: World, since: int) -> list[Commit]:
+    """Return the writes of ours, from a number on, that changed a confirmation and no token."""
+    last: dict[str, Any] = {}
+    found = []
+    for index, commit in enumerate(world.secret_writes()):
+        name = commit.object["metadata"]["name"]
+        before, last[name] = last.get(name), commit.object
+        if index >= since and before is not None and before["data"] == commit.object["data"]:
+            found.append(commit)
+    return found
+
+
+def names(commits: list[Commit]) -> Counter[str]:
+    return Counter(commit.object["metadata"]["name"] for commit in commits)
+
+
+def test_a_restart_after_a_rotation_refreshes_every_session_without_the_platform() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        first = Replica(world, FIRST)
+        async with leading(world, first, 1):
+            written = len(world.secret_writes())
+            first.holds = SECOND
+            began_at = world.clock.monotonic()
+            await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
+            world.platform.away = True
+            await asyncio.sleep(3600)
+            seals = seals_alone(world, written)
+            assert len(world.secret_writes()) - written == len(seals) == SESSIONS
+            assert set(names(seals).values()) == {1}
+            per_tenth = Counter(int((c.at - began_at) // (RESEAL_S / 10)) for c in seals)
+            assert max(per_tenth.values()) < SESSIONS / 3
+        written = len(world.secret_writes())
+        again = Replica(world, SECOND, "replica-0/2")
+        async with leading(world, again, 2):
+            refreshed = world.secret_writes()[written:]
+            assert len({c.object["metadata"]["name"] for c in refreshed}) == SESSIONS
+            assert world.platform.lookups == 0
+
+    simulate(scenario)
+
+
+def test_ordinary_refreshes_bring_the_new_seal_and_none_is_written_beside_them() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        world.issuer.ttl_s = 200
+        replica = Replica(world, FIRST)
+        async with leading(world, replica, 1):
+            replica.holds = SECOND
+            written = len(world.secret_writes())
+            await asyncio.sleep(RESEAL_S + 100)
+            alone = names(seals_alone(world, written))
+            assert max(alone.values(), default=0) <= 1
+            assert len(alone) < SESSIONS
+            for secret in replica.controller.secrets.snapshot():
+                key = SessionKey(secret.namespace, secret.session_id)
+                found = secret.annotations[NAMES.confirmed]
+                assert Seal(SECOND).is_valid(found, key, secret.uid)
+
+    simulate(scenario)
+
+
+def test_a_seal_that_a_leaked_former_secret_made_is_believed_for_a_while_alone() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        replica = Replica(world, FIRST)
+        async with leading(world, replica, 1):
+            replica.holds = SECOND
+            await asyncio.sleep(FORMER_S + 3 * LOOK_S)
+            world.platform.away = True
+            world.add("2Forged", known=False)
+            forged = world.secret("2Forged")["metadata"]
+            key = SessionKey(PROJECT, "2Forged")
+            proof = {NAMES.confirmed: Seal(FIRST).make(key, forged["uid"])}
+            world.core.patch(
+                SECRETS, PROJECT, forged["name"], {"metadata": {"annotations": proof}}, by=PLATFORM
+            )
+            written = len(world.secret_writes())
+            await asyncio.sleep(1800)
+            assert world.secret_writes()[written:] == []
+            secret = replica.controller.secrets.get(PROJECT, forged["name"])
+            confirmation = replica.controller.directory.confirmation(key, None, secret)
+            assert confirmation is not Confirmation.YES
+
+    simulate(scenario)
+
+
+def test_a_follower_makes_no_seal_and_the_leader_after_it_makes_each_once() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        leader = Replica(world, FIRST)
+        async with leading(world, leader, 1):
+            pass
+        office = Office(_nobody)
+        follower = Replica(world, FIRST, "replica-1/1")
+        follower.gate.is_open = False
+        follower.controller = Controller(
+            replace(
+                world.ports,
+                gate=follower.gate,
+                leadership=office,
+                upkeep=(*world.ports.upkeep, follower._key.run),
+            ),
+            replace(world.options, seal=follower.seal),
+        )
+        async with running(world, follower.controller):
+            await asyncio.sleep(60)
+            written = len(world.secret_writes())
+            follower.holds = SECOND
+            world.platform.away = True
+            await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
+            assert world.secret_writes()[written:] == []
+            follower.gate.is_open = True
+            office.begin("")
+            await finished(world, 2)
+            since = [c.object["metadata"]["name"] for c in world.secret_writes()[written:]]
+            assert Counter(since) == dict.fromkeys(set(since), 1)
+            assert len(since) == SESSIONS
+
+    simulate(scenario)
+
+
+async def _nobody() -> None:
+    """Nobody waits for this one to resign."""
+
+
+def test_a_file_that_is_half_written_or_gone_renews_nothing() -> None:
+    holds: list[str | None] = [FIRST]
+
+    def read() -> str:
+        if holds[0] is None:
+            raise SettingsError("the file is not there")
+        return holds[0]
+
+    seal = Seal(FIRST)
+    key = SealKey(read, FIRST, seal, _nobody)
+    made = seal.make(KEY, "uid-1")
+    with capture_logs() as lines:
+        for value in ("o", "obviously", None, None, SECOND, FIRST, FIRST, SECOND):
+            holds[0] = value
+            assert not key.look()
+        assert seal.make(KEY, "uid-1") == made
+        assert key.look()
+    assert seal.make(KEY, "uid-1") == Seal(SECOND).make(KEY, "uid-1")
+    assert [line["event"] for line in lines] == ["rotated_file_kept", "seal_key_renewed"]
+
+
+@pytest.mark.parametrize(("after_s", "is_valid"), [(FORMER_S - 1, True), (FORMER_S, False)])
+def test_a_former_key_ends(after_s: float, *, is_valid: bool) -> None:
+    now = [1000.0]
+    seal = Seal(FIRST, lambda: now[0])
+    made = seal.make(KEY, "uid-1")
+    seal.renew(SECOND)
+    seal.renew(SECOND)
+    now[0] += after_s
+    assert seal.is_valid(made, KEY, "uid-1") == is_valid
+    now[0] = 1000.0
+    assert seal.is_valid(made, KEY, "uid-1") == is_valid
+    assert seal.is_valid(seal.make(KEY, "uid-1"), KEY, "uid-1")
