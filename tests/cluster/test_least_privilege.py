@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from tests.cluster.audit import AuditLog, Use
 from tests.cluster.conftest import NEEDED, require
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.manifests import MANIFESTS, kubectl, of_kind, overlay, settings_of
-from tests.cluster.world import Runner, World, open_world
+from tests.cluster.world import NAMES, Runner, World, open_world
 from tests.controller import Controller, running
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -32,7 +33,33 @@ STRATEGIC = "application/strategic-merge-patch+json"
 SESSION = {"ambient-code.io/session-id": "2AbObviouslyFake00000000000"}
 NOTED = {"metadata": {"annotations": {"ambient-code.io/token-touched-at": "now"}}}
 SESSIONS = "of sessions alone"
-REFUSALS = (SESSIONS, "annotations alone", "labels as they are", "fill with a token")
+TOUCH_ALONE, TOKEN_ALONE, OWN_NOTES = "token-touched-at alone", "token alone", "of its own alone"
+HARDER, OWNERS, LABELS = "to change or to remove", "a pod's alone", "platform's labels alone"
+PLACE, NAME = "in its own or a system namespace", "sessions' names alone"
+INSTANT = "an instant into token-touched-at"
+REFUSALS = (
+    SESSIONS, "annotations alone", "labels as they are", "fill with a token", TOUCH_ALONE,
+    TOKEN_ALONE, OWN_NOTES, HARDER, OWNERS, LABELS, PLACE, NAME, "short annotations", INSTANT,
+)  # fmt: skip
+
+
+WRITTEN = tuple(
+    name
+    for name in NAMES.annotations()
+    if name not in (NAMES.touched_at, NAMES.requested_at, NAMES.paused)
+)
+"""All annotations that the product writes on a Secret."""
+
+OWNER = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "obviously-fake-uid"}
+
+
+def noted(**annotations: str | None) -> Json:
+    return {"metadata": {"annotations": annotations}}
+
+
+def new(name: str = "session-2ab-creds", labels: Json = SESSION, **metadata: Any) -> Json:
+    """Return a session's Secret to create."""
+    return {"metadata": {"name": name, "labels": labels, **metadata}}
 
 
 def granted(name: str) -> set[Use]:
@@ -209,6 +236,10 @@ class TestRights:
         place = runner.namespace
         await world.admin.create_pod(place, "other", labels={}, secret=runner.secret)
         await world.admin.create_secret(place, "other", {"password": "obviously-fake"})
+        theirs = noted(**{"example.com/theirs": "x"})
+        await world.admin.patch(place, "pods", runner.pod, theirs)
+        body = theirs | {"stringData": {"theirs": "obviously-fake"}}
+        await world.admin.patch(place, SECRETS, runner.secret, body)
         token = await account_token(world.admin, OWN, ACCOUNT)
         plane = world.control_plane
         async with Admin.connect(plane.url, ca_file=plane.ca_file, token=token) as account:
@@ -222,26 +253,62 @@ class TestRights:
                 (pod, image, "annotations alone"),
                 (pod, {"metadata": {"labels": {"app": "x"}}}, "annotations alone"),
                 (pod, {"metadata": {"finalizers": ["example.com/x"]}}, "annotations alone"),
+                (pod, {"metadata": {"ownerReferences": [OWNER]}}, "annotations alone"),
+                (pod, noted(**{"example.com/x": "x"}), TOUCH_ALONE),
+                (pod, noted(**{"ambient-code.io/refresh-paused": "true"}), TOUCH_ALONE),
+                (pod, noted(**{"example.com/theirs": "changed"}), TOUCH_ALONE),
+                (pod, noted(**{"example.com/theirs": None}), TOUCH_ALONE),
+                (pod, noted(**{NAMES.touched_at: "x" * 65}), INSTANT),
                 (item(place, SECRETS, "other"), {"stringData": {"password": "x"}}, SESSIONS),
                 (item(place, SECRETS, "other"), {"metadata": {"labels": SESSION}}, SESSIONS),
                 (secret, {"stringData": {"api-token": "obviously-fake"}}, ""),
                 (secret, {"metadata": {"labels": {"app": "x"}}}, "labels as they are"),
+                (secret, {"metadata": {"labels": {NAMES.session_id: None}}}, "labels as they are"),
+                (secret, noted(**{name: "x" for name in WRITTEN}), ""),
+                (secret, noted(**{NAMES.confirmed: "x" * 5000}), "short annotations"),
+                (secret, noted(**{"example.com/x": "x"}), OWN_NOTES),
+                (secret, noted(**{NAMES.paused: "true"}), OWN_NOTES),
+                (secret, noted(**{NAMES.requested_at: "now"}), OWN_NOTES),
+                (secret, noted(**{"example.com/theirs": "changed"}), OWN_NOTES),
+                (secret, noted(**{"example.com/theirs": None}), OWN_NOTES),
+                (secret, {"stringData": {"other": "x"}}, TOKEN_ALONE),
+                (secret, {"data": {"theirs": None}}, TOKEN_ALONE),
+                (secret, {"stringData": {"theirs": "changed"}}, TOKEN_ALONE),
+                (secret, {"metadata": {"finalizers": ["example.com/x"]}}, HARDER),
+                (secret, {"immutable": True}, HARDER),
+                (secret, {"metadata": {"ownerReferences": [OWNER]}}, OWNERS),
             ]
             for path, body, said in changes:
-                assert await verdict(account, "PATCH", path, body) == said
+                assert await verdict(account, "PATCH", path, body) == said, body
             of_account = {"kubernetes.io/service-account.name": "default"}
             filled = {
-                "metadata": {"name": "new", "labels": SESSION, "annotations": of_account},
+                "metadata": {"name": "session-2ab-creds", "labels": SESSION, "annotations": of_account},
                 "type": "kubernetes.io/service-account-token",
             }
             creations: list[tuple[Json, str]] = [
                 ({"metadata": {"name": "new"}}, SESSIONS),
-                ({"metadata": {"name": "new", "labels": SESSION}}, ""),
+                (new(), ""),
+                (new(ownerReferences=[OWNER]), ""),
+                (new(annotations={name: "x" for name in WRITTEN}), ""),
+                (new() | {"stringData": {"api-token": "obviously-fake"}}, ""),
                 (filled, "fill with a token"),
+                (new(annotations={"example.com/x": "x"}), OWN_NOTES),
+                (new(annotations={NAMES.paused: "true"}), OWN_NOTES),
+                (new(finalizers=["example.com/x"]), HARDER),
+                (new() | {"immutable": True}, HARDER),
+                (new(ownerReferences=[OWNER | {"controller": True}]), OWNERS),
+                (new(ownerReferences=[OWNER | {"blockOwnerDeletion": True}]), OWNERS),
+                (new(ownerReferences=[OWNER | {"kind": "ConfigMap"}]), OWNERS),
+                (new(labels=SESSION | {"app": "x"}), LABELS),
+                (new(name="other"), NAME),
+                (new() | {"stringData": {"other": "x"}}, TOKEN_ALONE),
             ]
             for body, said in creations:
                 made = await verdict(account, "POST", collection(place, SECRETS), body)
-                assert made == said
+                assert made == said, body
+            for namespace in ("kube-system", OWN):
+                path = collection(namespace, SECRETS)
+                assert await verdict(account, "POST", path, new()) == PLACE
         assert await verdict(world.admin, "PATCH", item(place, "pods", "other"), NOTED) == ""
         await asyncio.to_thread(removed, "cluster-wide", world)
 
