@@ -182,6 +182,7 @@ class Controller:
                 seal=options.seal,
                 gate=ports.gate,
                 limit_s=options.request_limit_s,
+                rewound=self._rewound,
             ),
             source=ports.source,
             lookup=lookup,
@@ -464,6 +465,11 @@ class Controller:
         if gate == retry.ISSUER:
             self.once.again(retry.REFUSED)
         log.info("endpoint_recovered", endpoint=gate, sessions_woken=woken)
+
+    def _rewound(self, namespace: str, why: str) -> None:
+        """Have everything listed again: what was lost in one namespace was lost in all."""
+        for reflector in self.scopes.reflectors:
+            reflector.distrust(f"in {namespace}: {why}")
 
     def _granted(self, namespace: str | None) -> None:
         """Wake what waits for a right in a namespace (None: anywhere)."""

@@ -211,12 +211,7 @@ class Worker:
             _, plan = self._planner.plan(work.key)
             return self._in_about(DEPOSED_S, plan)
         except RemoteError as error:
-            if isinstance(error, errors.Conflict) and work.attempt >= STALE_CONFLICTS:
-                # Whatever keeps it from being read, the conflict's own retry follows anyway.
-                nowhere = suppress(RemoteError, WireError, PlaceFull)
-                with nowhere, self._places.at(work.key.namespace, run):
-                    await self._writer.read_again(work.key)
-            return self._failed(attempt, error)
+            return self._failed(attempt, await self._checked(error, work, run))
         except WireError as error:
             return self._failed(attempt, errors.ServerError(str(error)))
         except Exception as error:
@@ -234,6 +229,22 @@ class Worker:
         self._queue.forgive(work.key)
         self._planner.run_times.add(self._clock.monotonic() - started_at)
         return following
+
+    async def _checked(self, error: RemoteError, work: Work[SessionKey], run: Run) -> RemoteError:
+        """Read the Secret again where an error says that it is not what the store holds.
+
+        Returns: The error to go by: one about an object that is known to be gone, or another, only
+            means that the plan was of yesterday.
+        """
+        is_gone = isinstance(error, errors.NotFound)
+        is_stale = isinstance(error, errors.Conflict) or retry.is_replaced(error)
+        if not is_gone and not (is_stale and work.attempt >= STALE_CONFLICTS):
+            return error
+        # Whatever keeps it from being read, the error's own retry follows anyway.
+        with suppress(RemoteError, WireError, PlaceFull), self._places.at(work.key.namespace, run):
+            if await self._writer.read_again(work.key) and is_gone:
+                return errors.Conflict(str(error), status=error.status)
+        return error
 
     async def _settle(self, attempt: Attempt, run: Run) -> Next | None:
         key = attempt.key

@@ -1,6 +1,7 @@
 """The writes: each with its preconditions, inside the gate, its answer taken into the store."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from reconciler.control import bodies
@@ -25,6 +26,8 @@ class Writer:
 
     Args:
         limit_s: Longest wait for one answer; a write starts only if the gate stays open that long.
+        rewound: Called with a namespace, and why, where a read proves the store to be of a history
+            that is no more.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Writer:
         seal: Seal,
         gate: Gate,
         limit_s: float,
+        rewound: Callable[[str, str], None] = lambda namespace, why: None,
     ) -> None:
         self._kube = kube
         self._pods = pods
@@ -47,6 +51,7 @@ class Writer:
         self._seal = seal
         self._gate = gate
         self._limit_s = limit_s
+        self._rewound = rewound
 
     async def refresh(
         self,
@@ -112,13 +117,23 @@ class Writer:
         """List one Secret's metadata from a consistent read into the store.
 
         Asked where a stale store would make us do harm or spin: before a create, after repeated
-        conflicts. A list, since no right to get Secrets is held.
+        conflicts, where it is not there. A list, since no right to get Secrets is held. What it
+        says is believed, whatever its version.
         """
         name = self._names.secret_name(key.session_id)
         scope = Scope(key.namespace, self._names.selector(), f"metadata.name={name}")
+        held = self._store.held(key.namespace, name)
         page = await self._kube.list(self._secrets, scope, limit_s=self._limit_s)
-        found = [self._store.accept(meta) for meta in page.items]
-        return [change for change in found if change is not None]
+        if page.skipped:
+            return []  # it is there, but cannot be read
+        found = page.items[0] if page.items else None
+        belief = self._store.believe(key.namespace, name, found, page.version, held)
+        if belief.rewound:
+            known = held.meta.version if held.meta is not None else held.reached
+            shown = found.version if found is not None else page.version
+            why = f"{name} has version {shown}, and {known} was known: was etcd restored?"
+            self._rewound(key.namespace, why)
+        return [] if belief.change is None else [belief.change]
 
     async def _patch(self, resource: Resource[Meta], target: Meta, body: dict[str, Any]) -> Meta:
         self._ask()

@@ -6,6 +6,7 @@ as arguments. It follows client-go's reflector.go, save that a 410 means the sam
 as an event, and that a transport fault costs a watch at the same version, not a list.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -35,6 +36,7 @@ from reconciler.informer.steps import (
     Watch,
 )
 from reconciler.kube.api import Event, Meta, Page
+from reconciler.kube.versions import is_newer
 
 PAGE_LIMIT = 500
 """Items a page of a consistent list. Source: client-go pager.go."""
@@ -55,6 +57,13 @@ SHORT_S = 1.0
 STREAK = 3
 """Watches in a row that brought nothing but an error or a close: then the version is suspect
 (stale versions are closed cleanly, with no 410, where no watch cache stands before etcd)."""
+
+REWIND_S = 60.0
+"""A second rewind within this is no restore, but a server that lies or lags: it is paced."""
+
+DISTRUST_S = 10.0
+"""Shortest time between two lists because of reads that contradict the store; thousands of sessions
+find out the same at once."""
 
 FORBIDDEN_S = (30.0, 60.0)
 """Rights are granted by humans; asking more often only fills the audit log."""
@@ -97,6 +106,7 @@ class _Listing:
 class _Watching:
     """The watch under way; `events` counts everything that carried a version."""
 
+    version: str
     timeout_s: int
     asked_at: float
     opened_at: float | None = None
@@ -130,6 +140,8 @@ class ListWatch:
         self._forbidden = False
         self._last_error = ""
         self._backoff_s = 0.0
+        self._rewound_at = -math.inf
+        self._distrusted_at = -math.inf
         self._next_at = 0.0
         self._floor_at = 0.0
 
@@ -152,12 +164,30 @@ class ListWatch:
             version = "" if listing.continue_token else listing.version
             return List(version, listing.limit, listing.continue_token)
         self._counts.watches += 1
-        self._watching = _Watching(int(self._uniform(*WATCH_S)), now_at)
+        self._watching = _Watching(self._version, int(self._uniform(*WATCH_S)), now_at)
         return Watch(self._version, self._watching.timeout_s)
 
     def demand(self) -> None:
         """Have the next list, a consistent one, start with the next request."""
         self._demanded = True
+
+    def distrust(self, now_at: float) -> bool:
+        """Have a consistent list start with the next request: a read contradicts the store.
+
+        Returns: False where one that is made already, or was made just now, is to tell.
+        """
+        listing = self._listing
+        is_made = listing is not None and not listing.audit and not listing.version
+        if is_made or self._demanded or now_at - self._distrusted_at < DISTRUST_S:
+            return False
+        self._distrusted_at = now_at
+        self._demanded = True
+        return True
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether the watch that was asked for last is still wanted."""
+        return self._watching is not None
 
     @property
     def fresh_list(self) -> bool:
@@ -191,9 +221,11 @@ class ListWatch:
         if page.continue_token:
             return ()
         self._listing = None
-        replace = Replace(tuple(listing.items), listing.first_version, listing.audit)
+        # Whatever the stream has reached was there before this list was asked for.
+        is_audit = listing.audit and not is_newer(self._version, listing.first_version)
+        replace = Replace(tuple(listing.items), listing.first_version, is_audit)
         recovered = self._healthy(now_at, "list_recovered")
-        if listing.audit:
+        if is_audit:
             self._audit.hold(replace, now_at)
             return recovered
         self._audit.listed(now_at)
@@ -215,6 +247,8 @@ class ListWatch:
             self._counts.skipped += 1
             return ()
         if self._watching is not None:
+            if is_newer(self._watching.version, event.version):
+                return self._rewound(self._watching.version, event.version, now_at)
             self._watching.events += 1
         self._fruitless = 0
         self._version = event.version
@@ -316,6 +350,24 @@ class ListWatch:
             return
         elif started or not isinstance(error, ServerError):
             self._count_fruitless()
+
+    def _rewound(self, version: str, seen: str, now_at: float) -> tuple[Emit, ...]:
+        """Leave a watch that shows a version below the one it was asked to begin after.
+
+        The server's history has been rewound: etcd was restored to an earlier revision. A watch
+        after a version of the future is silent until that is reached again, and says nothing of
+        what was lost. Its bookmarks give it away.
+        """
+        self._watching = None
+        self._must_list = self._consistent = True
+        text = f"version {seen} in a watch after {version}: was etcd restored?"
+        is_again = now_at - self._rewound_at < REWIND_S
+        self._rewound_at = now_at
+        facts = self._failed("history_rewound", text, now_at)
+        if is_again:
+            return facts
+        self._next_at, self._backoff_s = now_at, 0.0
+        return (Fact("history_rewound", text, self._failures),)
 
     def _is_idle(self, now_at: float) -> bool:
         """Say whether the open watch has been silent for as long as is accepted."""

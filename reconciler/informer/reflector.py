@@ -171,10 +171,17 @@ class Reflector:
         done = asyncio.get_running_loop().create_future()
         self._relists_wanted.append(done)
         self._protocol.demand()
-        self._woken.set()
-        if self._cut is not None and not self._cut.expired():
-            self._cut.reschedule(asyncio.get_running_loop().time())
+        self._interrupt()
         await done
+
+    def distrust(self, why: str) -> None:
+        """Have a consistent list made, as soon as the server lets us: a read contradicts the store.
+
+        However many ask for it, there is one list per `listwatch.DISTRUST_S`.
+        """
+        if self._protocol.distrust(self._clock.monotonic()):
+            self._log.warning("history_rewound", error=why)
+            self._interrupt()
 
     def nudge(self) -> None:
         """Cut a back-off short, but not a wait that the server asked for."""
@@ -197,6 +204,12 @@ class Reflector:
 
     def __repr__(self) -> str:
         return f"<Reflector {self.name} {self._protocol!r}>"
+
+    def _interrupt(self) -> None:
+        """Cut an open watch and a back-off short, but not a wait that the server asked for."""
+        self._woken.set()
+        if self._cut is not None and not self._cut.expired():
+            self._cut.reschedule(asyncio.get_running_loop().time())
 
     async def _pause(self) -> None:
         """Wait as the protocol says; beyond the server's wish, a recovery or relist ends it."""
@@ -243,6 +256,8 @@ class Reflector:
                 handled = 0
                 while (event := await watch.receive(idle_s=self._protocol.idle_s)) is not None:
                     self._receive(event)
+                    if not self._protocol.is_watching:
+                        return
                     handled += 1
                     if handled % YIELD_EVERY == 0:
                         await asyncio.sleep(0)
@@ -260,6 +275,8 @@ class Reflector:
 
     def _receive(self, event: Event[Meta]) -> None:
         self._carry_out(self._protocol.event(event, self._heard()))
+        if not self._protocol.is_watching:
+            return
         if event.object is not None and self._on_seen is not None:
             self._call(self._on_seen, event.object)
 

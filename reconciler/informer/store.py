@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from reconciler.kube.api import Meta
 from reconciler.kube.versions import has_reached, is_newer
@@ -20,6 +20,20 @@ class Change:
 
     old: Meta | None
     new: Meta | None
+
+
+class Held(NamedTuple):
+    """What was known of one object as a read of it began; `reached` is its scope's version."""
+
+    meta: Meta | None
+    reached: str | None
+
+
+class Belief(NamedTuple):
+    """What a consistent read has changed; `rewound`: it proves that history was."""
+
+    change: Change | None
+    rewound: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +106,8 @@ class Store:
         for stored in self._in_scope(namespace):
             key = stored.namespace, stored.name
             new = listed.get(key)
-            if _survives(stored, reached, version) or (new is not None and _same(stored, new)):
+            # Of two histories one version may name two states: all of the object is compared.
+            if _survives(stored, reached, version) or stored == new:
                 listed.pop(key, None)
             elif new is None or new.uid != stored.uid:
                 deleted.append(Change(stored, None))
@@ -120,6 +135,42 @@ class Store:
             return None
         self._put(stored, meta)
         return Change(stored, meta)
+
+    def held(self, namespace: str, name: str) -> Held:
+        """Return what is known of an object, for `believe`; asked before the read is sent."""
+        return Held(self.get(namespace, name), self.version(namespace))
+
+    def believe(
+        self, namespace: str, name: str, found: Meta | None, version: str, held: Held
+    ) -> Belief:
+        """Take a consistent read of one object, which is right where it contradicts what we hold.
+
+        Within one history such a read is as new as all that was known when it was sent. One that is
+        older proves another history: etcd was restored to an earlier revision, and no event will
+        ever tell of what was lost.
+
+        Args:
+            found: The object; None = it is not there, or not in the selection.
+            version: That of the list which was the read.
+            held: What `held` returned as it was sent.
+        """
+        shown = found.version if found is not None else version
+        rewound = _is_older(version, held.reached) or (
+            held.meta is not None and _is_older(shown, held.meta.version)
+        )
+        stored = self.get(namespace, name)
+        if stored != held.meta:  # an event, or a write's answer, came while it was under way
+            return Belief(None if found is None else self.accept(found), rewound)
+        if stored == found:
+            return Belief(None, rewound)
+        if found is None:
+            assert stored is not None  # noqa: S101 - the two differ
+            self._remove(stored)
+            return Belief(Change(stored, None), rewound)
+        if stored is None and not rewound and _is_older(version, self.version(namespace)):
+            return Belief(None, rewound)  # the stream has passed the read, and knows of no object
+        self._put(stored, found)
+        return Belief(Change(stored, found), rewound)
 
     def forget(self, namespace: str) -> tuple[Meta, ...]:
         """Drop a scope that nobody feeds any more and return what it held.
@@ -233,6 +284,10 @@ class Store:
 
 def _same(one: Meta, other: Meta) -> bool:
     return one.version == other.version and one.uid == other.uid
+
+
+def _is_older(version: str, than: str | None) -> bool:
+    return than is not None and is_newer(than, version)
 
 
 def _survives(stored: Meta, reached: str | None, listed: str) -> bool:

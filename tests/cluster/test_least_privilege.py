@@ -264,7 +264,7 @@ class TestRights:
                 (secret, {"stringData": {"api-token": "obviously-fake"}}, ""),
                 (secret, {"metadata": {"labels": {"app": "x"}}}, "labels as they are"),
                 (secret, {"metadata": {"labels": {NAMES.session_id: None}}}, "labels as they are"),
-                (secret, noted(**{name: "x" for name in WRITTEN}), ""),
+                (secret, noted(**dict.fromkeys(WRITTEN, "x")), ""),
                 (secret, noted(**{NAMES.confirmed: "x" * 5000}), "short annotations"),
                 (secret, noted(**{"example.com/x": "x"}), OWN_NOTES),
                 (secret, noted(**{NAMES.paused: "true"}), OWN_NOTES),
@@ -282,14 +282,18 @@ class TestRights:
                 assert await verdict(account, "PATCH", path, body) == said, body
             of_account = {"kubernetes.io/service-account.name": "default"}
             filled = {
-                "metadata": {"name": "session-2ab-creds", "labels": SESSION, "annotations": of_account},
+                "metadata": {
+                    "name": "session-2ab-creds",
+                    "labels": SESSION,
+                    "annotations": of_account,
+                },
                 "type": "kubernetes.io/service-account-token",
             }
             creations: list[tuple[Json, str]] = [
                 ({"metadata": {"name": "new"}}, SESSIONS),
                 (new(), ""),
                 (new(ownerReferences=[OWNER]), ""),
-                (new(annotations={name: "x" for name in WRITTEN}), ""),
+                (new(annotations=dict.fromkeys(WRITTEN, "x")), ""),
                 (new() | {"stringData": {"api-token": "obviously-fake"}}, ""),
                 (filled, "fill with a token"),
                 (new(annotations={"example.com/x": "x"}), OWN_NOTES),

@@ -1,4 +1,4 @@
-"""The admission policies name what the product writes: neither less, which would stop it, nor more."""
+"""The admission policies let pass all that the product writes, and nothing else."""
 
 import re
 from pathlib import Path

@@ -26,6 +26,7 @@ from reconciler.informer.listwatch import (
     ListWatch,
 )
 from reconciler.informer.steps import Apply, Fact, List, Mark, Replace, Watch
+from reconciler.kube.api import Event, Meta
 from tests.unit.informer.objects import added, bookmark, event, meta, page, skipped
 
 FIRST = List("", 500, "")
@@ -420,3 +421,58 @@ class TestAudits:
         assert machine.request(self.DUE_AT) == FIRST
         machine.failed(ServerError("500"), self.DUE_AT)
         assert next_request(machine, self.DUE_AT) == (0.8, WATCH)
+
+
+class TestRewoundHistory:
+    @pytest.mark.parametrize("seen", [bookmark(9), added("a", 9), skipped(9)], ids=str)
+    def test_a_version_below_the_watchs_own_start_relists_at_once(self, seen: Event[Meta]) -> None:
+        machine = watching()
+        [fact] = machine.event(seen, 60.0)
+        assert isinstance(fact, Fact)
+        assert fact.name == "history_rewound"
+        assert not machine.is_watching
+        assert next_request(machine, 60.0) == (0.0, FIRST)
+
+    def test_the_start_counts_and_not_the_last_event(self) -> None:
+        machine = watching()
+        machine.event(added("a", 15), 1.0)
+        machine.event(bookmark(10), 2.0)
+        assert machine.is_watching
+
+    def test_a_version_that_cannot_be_compared_is_none(self) -> None:
+        machine = watching()
+        machine.event(bookmark("00"), 1.0)
+        assert machine.is_watching
+
+    def test_a_server_that_does_so_again_and_again_is_paced(self) -> None:
+        machine = watching()
+        now_at, lists = 0.0, 0
+        while now_at < 60.0:
+            machine.event(bookmark(9), now_at)
+            now_at += machine.pause(now_at).wait_s
+            assert machine.request(now_at) == FIRST
+            lists += 1
+            machine.page(page(10), now_at)
+            assert isinstance(machine.request(now_at), Watch)
+            machine.opened(now_at)
+        assert lists <= 12
+
+    def test_a_safety_list_of_the_past_is_taken_at_once(self) -> None:
+        machine = watching()
+        machine.event(bookmark(100), 1.0)
+        machine.closed(240.0)
+        now_at = 4000.0
+        assert machine.request(now_at) == FIRST
+        *_, replace = machine.page(page(50, meta("a", 7)), now_at)
+        assert replace == Replace((meta("a", 7),), "50", audit=False)
+        assert machine.request(now_at) == Watch("50", 240)
+
+    def test_reads_that_contradict_the_store_cost_one_list_in_ten_seconds(self) -> None:
+        machine = watching()
+        asked = [machine.distrust(at / 10) for at in range(50)]
+        assert asked.count(True) == 1
+        machine.interrupted()
+        assert machine.request(5.0) == FIRST
+        assert not machine.distrust(50.0), "a list is under way"
+        machine.page(page(12), 50.0)
+        assert machine.distrust(50.0)
