@@ -17,7 +17,7 @@ EXIT_MISSING = 3
 """Something is missing; the words say what."""
 
 
-def run_check(*, output: str) -> int:
+def run_check(*, output: str, kubeconfig: str = "", context: str = "") -> int:
     """Print what was found and return the exit code; `output` is `text` or `json`."""
     if output not in ("text", "json"):
         raise SettingsError(f"-o {output!r}: not text or json")
@@ -27,7 +27,9 @@ def run_check(*, output: str) -> int:
     except SettingsError as error:
         found = [Verdict("settings", "missing", line) for line in str(error).splitlines()]
     else:
-        found = asyncio.run(examine(settings, SystemClock()))
+        found = asyncio.run(
+            examine(settings, SystemClock(), kubeconfig=kubeconfig, context=context)
+        )
     missing = is_missing(found)
     typer.echo(as_json(found) if output == "json" else as_text(found))
     return EXIT_MISSING if missing else 0

@@ -8,7 +8,7 @@ import typer
 
 from reconciler import __version__
 from reconciler.cli.exits import EXIT_SETTINGS, CommandError
-from reconciler.cli.operator import add_commands
+from reconciler.cli.operator import Context, Kubeconfig, add_commands
 from reconciler.errors import SettingsError
 
 
@@ -58,11 +58,13 @@ def check(
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="text|json", help="How to print it.")
     ] = "text",
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
 ) -> None:
     """Ask whether rights, issuer, platform and clock are as `run` needs them; exit 3 if not."""
     from reconciler.cli.check import run_check
 
-    raise typer.Exit(run_check(output=output))
+    raise typer.Exit(run_check(output=output, kubeconfig=kubeconfig, context=context))
 
 
 Sessions = Annotated[int, typer.Option(min=1, max=10_000, help="Sessions at the start.")]

@@ -1,7 +1,9 @@
 """Asks everybody that the controller will depend on, once, for real."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from random import Random
 from urllib.parse import urlsplit
 
@@ -26,6 +28,7 @@ from reconciler.platform.client import PlatformClient
 from reconciler.platform.namespaces import project_namespace
 from reconciler.preflight import verdicts
 from reconciler.preflight.files import missing
+from reconciler.preflight.lists import list_sessions
 from reconciler.preflight.review import PARALLEL, ask_all
 from reconciler.preflight.rights import TOO_MUCH, questions, used
 from reconciler.preflight.surroundings import proxy_of
@@ -42,20 +45,29 @@ _NOWHERE = Verdict(
 )  # fmt: skip
 
 
-async def examine(settings: Settings, clock: Clock) -> list[Verdict]:
+async def examine(
+    settings: Settings, clock: Clock, *, kubeconfig: str = "", context: str = ""
+) -> list[Verdict]:
     """Return what was found, area by area; nothing is written anywhere but to the issuer's log.
+
+    Args:
+        kubeconfig: In place of the settings' own.
+        context: Of the kubeconfig, in place of its current one.
 
     Cost: seconds; each request has the limit that the controller gives it.
     """
+    account = partial(
+        find_credentials, kubeconfig or settings.kubeconfig, clock, context=context or None
+    )
     if settings.finds_namespaces:
         issuer, token = await _issuer(settings, clock)
         platform, projects = await _platform(settings, clock, token)
         found = [project_namespace(project, settings.platform_mode) for project in projects]
         names = dict.fromkeys([*settings.listed_namespaces, *filter(is_namespace, found)])
-        cluster = await _cluster(settings, clock, tuple(names))
+        cluster = await _cluster(settings, account, tuple(names))
     else:
         (cluster, (issuer, token)) = await asyncio.gather(
-            _cluster(settings, clock, tuple(settings.namespaces)), _issuer(settings, clock)
+            _cluster(settings, account, tuple(settings.namespaces)), _issuer(settings, clock)
         )
         platform, _ = await _platform(settings, clock, token)
     return [_settings(settings), *cluster, *issuer, platform]
@@ -71,10 +83,12 @@ def _settings(settings: Settings) -> Verdict:
     return Verdict("settings", "ok", f"works in {where}; tokens from {whence}")
 
 
-async def _cluster(settings: Settings, clock: Clock, namespaces: tuple[str, ...]) -> list[Verdict]:
+async def _cluster(
+    settings: Settings, account: Callable[..., Credentials], namespaces: tuple[str, ...]
+) -> list[Verdict]:
     """Ask the authorizer: for sessions as the account that works there, for the lease as our own.
 
-    With one account both are the same.
+    With one account both are the same. What the authorizer grants is tried by a list.
 
     Args:
         namespaces: Of the sessions; none = all, or none known where the platform names them.
@@ -88,12 +102,7 @@ async def _cluster(settings: Settings, clock: Clock, namespaces: tuple[str, ...]
     url = ""
     ignored: list[str] = []
     try:
-        at_work = find_credentials(
-            settings.kubeconfig,
-            clock,
-            token_file=settings.project_kube_token_file,
-            ignored=ignored.append,
-        )
+        at_work = account(token_file=settings.project_kube_token_file, ignored=ignored.append)
         url = (await at_work.connection()).url
         async with _kube(at_work, settings) as kube:
             with suppress(Forbidden):  # a server that hides the page from us answers
@@ -101,7 +110,11 @@ async def _cluster(settings: Settings, clock: Clock, namespaces: tuple[str, ...]
             asks = [pair for pair in wanted if pair[0].where == "sessions" and in_sessions]
             answers = await ask_all(kube, asks, limit_s=limit_s)
             too_much = await ask_all(kube, excess if in_sessions else [], limit_s=limit_s)
-        async with _kube(find_credentials(settings.kubeconfig, clock), settings) as kube:
+            granted = verdicts.of_rights(answers, cluster_wide=cluster_wide)
+            # Where a right is missing, that is what there is to say.
+            tries = in_sessions and not verdicts.is_missing(granted)
+            listed = [await list_sessions(kube, settings, namespaces)] if tries else []
+        async with _kube(account(), settings) as kube:
             asks = [pair for pair in wanted if pair[0].where == "own"]
             answers += await ask_all(kube, asks, limit_s=limit_s)
     except (RemoteError, WireError, SettingsError) as error:
@@ -114,6 +127,7 @@ async def _cluster(settings: Settings, clock: Clock, namespaces: tuple[str, ...]
         *([] if in_sessions else [_NOWHERE]),
         *verdicts.of_rights(answers, cluster_wide=cluster_wide),
         *verdicts.of_excess(too_much),
+        *listed,
     ]
 
 

@@ -105,7 +105,9 @@ class TestRights:
         found = await settled(await account(world, [project]), 0)
         assert {verdict["level"] for verdict in found} == {"ok"}
         areas = [verdict["area"] for verdict in found]
-        assert areas == ["settings", "cluster", "rights", "issuer", "clock", "platform"]
+        assert areas == [
+            "settings", "cluster", "rights", "cluster", "issuer", "clock", "platform",
+        ]  # fmt: skip
 
     @pytest.mark.parametrize(
         ("resource", "verb", "words"),
@@ -270,6 +272,30 @@ class TestSurroundings:
         [clock] = [verdict for verdict in found if verdict["area"] == "clock"]
         assert clock["level"] == level
         assert words in clock["says"]
+
+    async def test_what_is_granted_is_tried_by_a_list(self, world: World) -> None:
+        project = await world.add_project()
+        for _ in range(2):
+            await world.add(project)
+        code, found = await examined(world.environment())
+        assert code == 0
+        said = [verdict["says"] for verdict in found if verdict["area"] == "cluster"]
+        assert "lists the metadata of 2 pods and 2 Secrets of sessions" in said
+
+    async def test_another_kubeconfig_and_context_are_asked_for_by_options(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        environment = world.environment()
+        config = tmp_path / "two"
+        text = Path(environment["KUBECONFIG"]).read_text()
+        config.write_text(text)
+        code, out, _ = await run_check(
+            environment | {"KUBECONFIG": "/nowhere/config"}, "--kubeconfig", str(config)
+        )
+        assert (code, "lists the metadata of" in out) == (0, True)
+        code, out, _ = await run_check(environment, "--context", "no-such-context")
+        assert code == 3
+        assert "no-such-context" in out
 
     async def test_a_static_token_is_taken_as_it_is(self, world: World) -> None:
         environment = world.environment(

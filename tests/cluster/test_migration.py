@@ -32,7 +32,7 @@ async def test_the_loops_rights_come_back_as_they_were(
 
     path = f"/apis/{RBAC}/v1/clusterroles"
     await admin.expect("POST", path, {"metadata": {"name": LOOP}, "rules": RULES})
-    [stopping] = blocks("sh", under="2. Stop the loop", guide=MIGRATE)
+    [stopping] = blocks("sh", under="3. Stop the loop", guide=MIGRATE)
     save, edit = commands(stopping)
     sh(save)
     assert edit == f"kubectl edit clusterrole {LOOP}"
