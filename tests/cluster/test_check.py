@@ -286,9 +286,7 @@ class TestSurroundings:
         self, world: World, tmp_path: Path
     ) -> None:
         environment = world.environment()
-        config = tmp_path / "two"
-        text = Path(environment["KUBECONFIG"]).read_text()
-        config.write_text(text)
+        config = world.control_plane.kubeconfig(tmp_path / "another")
         code, out, _ = await run_check(
             environment | {"KUBECONFIG": "/nowhere/config"}, "--kubeconfig", str(config)
         )
