@@ -81,16 +81,19 @@ def survey(
             each.state,
             each.remaining_s,
             hold=each.hold,
+            confirmed=each.hold != "not_confirmed",
             has_pod=bool(each.pod),
             spare_s=spare_s,
         )
     fleet.survive(1.0)
     fleet.exposure_s = exposure_s
+    fleet.failing = sum(each.failures > 0 and not each.hold for each in shown)
     fields: dict[str, Any] = {
         "now_s": now_s,
         "taken_at": now_s,
         "propagation_s": ALLOWANCE_S,
         "readings": (),
+        "excluded": frozenset(),
         "rows": shown,
         "fleet": fleet,
         "watches": tuple(watch(name) for name in ("pods", "secrets")),

@@ -190,6 +190,10 @@ class Directory:
             return not _is_labelled_else(project, pod, secret)
         return secret is not None and self._is_sealed(key, secret)
 
+    def project_of(self, key: SessionKey) -> str | None:
+        """Return the project that the platform last named for a session, None if unknown."""
+        return self._projects.get(key, self._former.get(key))
+
     def is_absent(self, key: SessionKey) -> bool:
         """Whether a list that covers it lacks the session, and nobody has been asked about it."""
         if key in self._projects or self._revocations.is_unanswered(key):

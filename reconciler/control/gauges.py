@@ -17,6 +17,8 @@ def gauges(survey: Survey, *, per_session: bool) -> Iterator[Sample]:
     yield from _work(survey)
     if per_session:
         for reading in survey.readings:
+            if reading.key in survey.excluded:
+                continue
             if reading.expires_s is not None and reading.pod is not None:
                 remaining_s = reading.expires_s - survey.now_s
                 yield Sample(metrics.SESSION_REMAINING, remaining_s, tuple(reading.key))
@@ -36,6 +38,8 @@ def _fleet(survey: Survey) -> Iterator[Sample]:
         yield Sample(metrics.SESSIONS, count, (state,))
     for reason, count in fleet.holds.items():
         yield Sample(metrics.HELD, count, (reason,))
+    yield Sample(metrics.UNCONFIRMED, fleet.unconfirmed)
+    yield Sample(metrics.FAILING, fleet.failing)
 
 
 def _queue(survey: Survey) -> Iterator[Sample]:
@@ -46,7 +50,6 @@ def _queue(survey: Survey) -> Iterator[Sample]:
     for endpoint, count in schedule.gated.items():
         yield Sample(metrics.GATED, count, (endpoint,))
     yield Sample(metrics.RUNNING, schedule.running)
-    yield Sample(metrics.FAILING, schedule.failing)
     yield Sample(metrics.OLDEST, schedule.oldest_ready_s)
     yield Sample(metrics.OVERDUE, schedule.longest_overdue_s)
 

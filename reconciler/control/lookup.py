@@ -7,12 +7,15 @@ import structlog
 
 from reconciler.control.directory import Denial, Directory
 from reconciler.control.plan import View, is_young
-from reconciler.errors import PlatformUnavailable, RemoteError
+from reconciler.errors import PlatformError, PlatformUnavailable, RemoteError
 from reconciler.names import SessionKey
 from reconciler.observe.once import Once
 from reconciler.platform.api import Platform
 
 log = structlog.get_logger()
+
+UNSENDABLE = "invalid_id"
+"""The reason of an error for an ID that cannot be sent."""
 
 FORMER_LIMIT_S = 3.0
 """Longest wait for an answer about a session that was once confirmed: its token waits meanwhile."""
@@ -80,15 +83,24 @@ class Lookup:
         if self._client.breaker.is_down:
             raise PlatformUnavailable("the platform is away")
         labelled = view.pod or view.secret
-        project = labelled.project_id if labelled is not None else ""
-        session = await self._client.session(key.session_id, project)
+        claimed = labelled.project_id if labelled is not None else ""
+        has_word = self._has_word(key, view)
+        project = claimed
+        if has_word and not claimed:  # the labels are gone, and the platform's word is not
+            project = self._directory.project_of(key)
+        try:
+            session = await self._client.session(key.session_id, project)
+        except PlatformError as error:
+            if has_word or error.reason != UNSENDABLE:
+                raise
+            session = None  # no session of the platform can have such an ID, or such a project
         if session is not None:
             self._found([self._directory.key_of(session).namespace])
         if session is None:
             why = "the platform does not know this session"
         elif self._directory.key_of(session) != key:
             why = f"the platform has it in namespace {self._directory.key_of(session).namespace}"
-        elif session.project_id != project:
+        elif session.project_id != claimed and not (has_word and not claimed):
             why = "the platform has it in another project"
         else:
             self._directory.confirm(session)

@@ -3,9 +3,12 @@
 import base64
 import hashlib
 import hmac
+import re
 from collections.abc import Callable
 
 from reconciler.names import SessionKey
+
+_FORM = re.compile(r"v1\.[A-Za-z0-9_-]{40}")
 
 _CONTEXT = b"runner-token-reconciler token-confirmed v1"
 
@@ -14,6 +17,11 @@ FORMER_S = 900.0
 """For so long after a change of the secret a seal under the former key is believed: until each
 replica has the new file (390 s on large clusters) and the leader has made each seal again. Not
 longer: a former secret may have leaked, and whoever holds it can make seals."""
+
+
+def is_well_formed(seal: str) -> bool:
+    """Whether this may be a seal: all that one who lacks the key can tell."""
+    return _FORM.fullmatch(seal) is not None
 
 
 class Seal:

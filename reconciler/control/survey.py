@@ -104,6 +104,7 @@ class Surveyor:
         self._known: dict[str, Reading] = {}
         self._fleet = Fleet()
         self._seen: dict[SessionKey, Reading] = {}
+        self._excluded: set[SessionKey] = set()
         self.latest: Survey | None = None
 
     async def run(self) -> None:
@@ -152,7 +153,7 @@ class Surveyor:
     async def _take(self) -> Survey:
         now_s, now_at = self._planner.now_s(), self._clock.monotonic()
         policy, token = self._planner.policy(), self._source.stats()
-        self._fleet, self._seen = Fleet(), {}
+        self._fleet, self._seen, self._excluded = Fleet(), {}, set()
         counted_s = self._exposure.begin(now_s)
         pods = self._pods.snapshot()
         for start in range(0, len(pods), SLICE):
@@ -172,6 +173,7 @@ class Surveyor:
             self._holds.keep({reading.key for reading in readings})
         fleet.survive(self._delivery_s)
         fleet.exposure_s = self._exposure.total_s
+        fleet.failing = self._failing()
         return self._survey(now_s, now_at, policy, readings, token)
 
     def _read(self, pod: Meta, policy: Policy, now_s: float) -> Reading | None:
@@ -192,16 +194,37 @@ class Surveyor:
         key, expires_s, pod = reading.key, reading.expires_s, reading.pod
         self._seen[key] = reading
         remaining_s = None if expires_s is None else expires_s - now_s
+        confirmed, hold = self._is_confirmed(reading), self._hold(reading)
         self._fleet.add(
             key,
             reading.state(remaining_s),
             remaining_s,
-            hold="paused" if reading.paused else self._holds.of(key),
+            hold=hold,
+            confirmed=confirmed,
             has_pod=pod is not None,
             spare_s=spare_s,
         )
-        if remaining_s is not None and remaining_s < 0 and pod is not None:
+        if hold or not confirmed:
+            self._excluded.add(key)
+        elif remaining_s is not None and remaining_s < 0 and pod is not None:
             self._exposure.count(now_s + remaining_s, pod.created_s, counted_s, now_s=now_s)
+
+    def _is_confirmed(self, reading: Reading) -> bool:
+        return self._directory.has_word(reading.key, reading.pod, reading.secret)
+
+    def _hold(self, reading: Reading) -> str:
+        """Return why nothing is written to a session, or "": what its last run found, or would."""
+        if reading.paused:
+            return "paused"
+        if not self._is_confirmed(reading):
+            return "not_confirmed"
+        return self._holds.of(reading.key)
+
+    def _failing(self) -> int:
+        """Count the sessions that count and whose last run failed."""
+        looks = [self._queue.look(key) for key in self._excluded]
+        excluded = sum(look is not None and look.failures > 0 for look in looks)
+        return self._queue.stats().schedule.failing - excluded
 
     def _row(self, reading: Reading, epoch_s: float, now_s: float) -> Row:
         """Put a session's line together; `epoch_s` takes the monotonic clock to the epoch."""
@@ -221,7 +244,7 @@ class Surveyor:
             look.reasons[0],
             look.stage,
             look.gate,
-            "paused" if reading.paused else self._holds.of(key),
+            self._hold(reading),
             look.failures,
             reading.refreshed_by,
         )
@@ -243,6 +266,7 @@ class Surveyor:
             taken_at=now_at,
             propagation_s=policy.propagation_s,
             readings=readings,
+            excluded=frozenset(self._excluded),
             fleet=self._fleet,
             watches=tuple(reflector.stats() for reflector in self._reflectors()),
             breakers=tuple(breaker.stats() for breaker in self._breakers),

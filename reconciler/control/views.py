@@ -8,6 +8,7 @@ from reconciler.control.fleet import Fleet
 from reconciler.control.reading import Reading
 from reconciler.control.worker import WorkerStats
 from reconciler.informer.reflector import ReflectorStats
+from reconciler.names import SessionKey
 from reconciler.queue.stats import QueueStats
 from reconciler.tokens.source import TokenStats
 
@@ -48,12 +49,14 @@ class Survey:
     """One reading; `now_s` is its instant (epoch, issuer's time), `taken_at` the same, monotonic.
 
     `readings` has one entry a session, those with a pod first; `Surveyor.rows` makes rows of them.
+    `excluded` are those of them that are not to be refreshed, or were never confirmed.
     """
 
     now_s: float
     taken_at: float
     propagation_s: float
     readings: tuple[Reading, ...]
+    excluded: frozenset[SessionKey]
     fleet: Fleet
     watches: tuple[ReflectorStats, ...]
     breakers: tuple[BreakerStats, ...]

@@ -94,16 +94,26 @@ ALLOWANCE = _metric(
 )  # fmt: skip
 SESSIONS = _metric(
     "sessions", "gauge", "{session}",
-    "Sessions by the state of their token: live, expiring (inside the propagation allowance),"
-    " expired, unknown (no believable expiry), missing (no Secret), endless.",
+    "Confirmed sessions that are to be refreshed, by the state of their token: live, expiring"
+    " (inside the propagation allowance), expired, unknown (no believable expiry), missing (no"
+    " Secret), endless.",
     "state",
 )  # fmt: skip
 HELD = _metric(
     "sessions_held", "gauge", "{session}",
-    "Sessions to which nothing is written, by the reason: paused, not_confirmed, ...",
+    "Sessions to which nothing is written, by the reason: paused, not_confirmed, ... They count in"
+    " no other figure of the fleet.",
     "reason",
 )  # fmt: skip
-FAILING = _metric("sessions_failing", "gauge", "{session}", "Sessions whose last attempt failed.")
+UNCONFIRMED = _metric(
+    "sessions_unconfirmed", "gauge", "{session}",
+    "Sessions with objects in the cluster that the platform has not confirmed, or no longer has;"
+    " they get no token and count in no other figure of the fleet.",
+)  # fmt: skip
+FAILING = _metric(
+    "sessions_failing", "gauge", "{session}",
+    "Confirmed sessions that are to be refreshed and whose last attempt failed.",
+)  # fmt: skip
 SESSION_REMAINING = _metric(
     "session_remaining_life_seconds", "gauge", "s",
     "Life left of one session's token; only with RECONCILER_METRICS_PER_SESSION.",

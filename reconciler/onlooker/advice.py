@@ -8,7 +8,9 @@ from reconciler.onlooker.standing import State
 from reconciler.onlooker.words import clean
 
 _LATE = (State.EXPIRED, State.EXPIRING, State.OVERDUE)
-_UNWRITTEN = (State.NO_SECRET, State.NO_TOKEN, State.UNREADABLE, State.UNMANAGED)
+_UNWRITTEN = (
+    State.NO_SECRET, State.NO_TOKEN, State.UNREADABLE, State.UNCONFIRMED, State.UNMANAGED,
+)  # fmt: skip
 
 
 class Step(NamedTuple):
@@ -59,7 +61,7 @@ def _waited_for(found: Account) -> list[Step]:
             f"session {clean(pod.session_id)}"
         )
     )
-    if found.standing.state is State.UNMANAGED:
+    if found.standing.state in (State.UNCONFIRMED, State.UNMANAGED):
         told.append(Step("Ask the platform whether it knows this session with this project"))
     else:
         told.append(Step("Ask for a new token now", f"reconciler renew {name_of(pod)} --wait"))

@@ -66,6 +66,11 @@ def _holds(account: Account) -> str:
                 f"{secret} holds the token that {_others(row, account.names)} put there; until "
                 "when it is good cannot be told, since no value is ever read."
             )
+        case State.UNCONFIRMED:
+            return (
+                f"{secret} has our annotations and no proof that the platform has confirmed the "
+                "session: what they say of its token is not believed."
+            )
         case State.UNREADABLE:
             return f"{secret} holds a token of ours, and {_disbelief(account)}."
     if row.expires_s is None or row.issued_s is None:
@@ -131,6 +136,8 @@ def _renewal(account: Account) -> str:
         return f"Nothing is written before the Secret has its labels back.{asked}"
     if row.secret is None and row.pod.deleting:
         return "No Secret is made for a pod that is being deleted."
+    if row.state is State.UNCONFIRMED:
+        return f"Nothing is written before the platform confirms the session.{asked}"
     if row.renewal_s is None or row.issued_s is None or row.expires_s is None:
         if row.endless:
             return f"There is nothing to renew.{asked}"

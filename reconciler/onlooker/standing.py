@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from reconciler.control.facts import Facts, is_paused, pending_requests, read_facts
 from reconciler.control.plan import Action, Confirmation, Policy, View, plan
 from reconciler.control.renewal import renewal_s
+from reconciler.control.seal import is_well_formed
 from reconciler.kube.api import Meta
 from reconciler.names import Names
 
@@ -31,6 +32,9 @@ class State(enum.StrEnum):
     """The annotations give no expiry, or one that cannot be believed."""
     FOREIGN_WRITER = "foreign-writer"
     """Somebody else wrote over our token, so that its expiry is not known."""
+    UNCONFIRMED = "unconfirmed"
+    """Our annotations are there without the proof that the platform confirmed the session: it was
+    taken off, or somebody else wrote them. Nothing is written before the platform confirms it."""
     UNMANAGED = "unmanaged"
     """The token was never written by us, so that its expiry is not known."""
     EXPIRING = "expiring"
@@ -112,8 +116,10 @@ def judge(
         refreshed_by=facts.refreshed_by,
         refreshed_s=facts.refreshed_s,
         requested=bool(pending_requests(names, secret, counts)),
-        confirmed=names.confirmed in secret.annotations,
+        confirmed=is_well_formed(secret.annotations.get(names.confirmed, "")),
     )
+    if facts.ours and not known.confirmed:
+        return replace(known, state=State.UNCONFIRMED, why="not_confirmed")
     if not facts.ours or facts.why:
         state, why = _unknown(facts)
         return replace(known, state=state, why=why)

@@ -61,20 +61,23 @@ def verdict(survey: Survey, not_ready: str) -> tuple[Tone, str]:
         return "warn", f"{alive}, but {listed(away)} {_is(len(away))} away."
     if refusing := [ENDPOINTS[each.name] for each in survey.breakers if each.refuses]:
         return "warn", f"{alive}, but {listed(refusing)} refuses our credentials."
-    if failing := survey.queue.schedule.failing:
+    if failing := fleet.failing:
         return "warn", f"{alive}; {_session(failing)} failed at the last try."
     if states["unknown"]:
         return "warn", f"{_hold(states['unknown'])} a token whose end is not known."
     if not fleet.sessions:
         return "good", "There are no sessions."
     held = sum(fleet.holds.values())
+    served = fleet.sessions - held
     besides = f"; {_session(held)} held" if held else ""
-    return "good", f"{'All' if fleet.sessions > 1 else 'The'} {_all(fleet.sessions)}{besides}."
+    if not served:
+        return "good", f"No session is to be refreshed{besides}."
+    return "good", f"{'All' if served > 1 else 'The'} {_all(served)}{besides}."
 
 
 def figures(survey: Survey) -> tuple[Figure, ...]:
     """Return what a reader asks next: how long it lasts, who is next, how many."""
-    fleet, failing = survey.fleet, survey.queue.schedule.failing
+    fleet, failing = survey.fleet, survey.fleet.failing
     return (
         _survival(survey),
         _next_to_expire(survey),
@@ -95,7 +98,7 @@ def choices(survey: Survey) -> tuple[Choice, ...]:
         Choice("expired", states["expired"], "expired", "bad"),
         Choice("no token", states["missing"], "missing", "bad"),
         Choice("ending", states["expiring"], "expiring", "warn"),
-        Choice("failing", survey.queue.schedule.failing, "failing", "warn"),
+        Choice("failing", fleet.failing, "failing", "warn"),
         Choice("end not known", states["unknown"], "unknown", "warn"),
         Choice("held", sum(fleet.holds.values()), "held", "still"),
         Choice("live", states["live"], "live", "good"),

@@ -126,10 +126,10 @@ def _page(text: str) -> int:
 
 def _is_shown(row: Row, show: str) -> bool:
     if show == "failing":
-        return row.failures > 0
+        return row.failures > 0 and not row.hold
     if show == "held":
         return bool(row.hold)
-    return row.state == show
+    return row.state == show and not row.hold
 
 
 def _holds(row: Row, words: Sequence[str]) -> bool:

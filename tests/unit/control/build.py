@@ -10,6 +10,7 @@ NOW_S = 1_767_225_600.0
 TTL_S = 900.0
 KEY = SessionKey("team-a", "2abcDEF")
 TERM = "replica-0/1"
+SEAL = "v1." + "obviously-fake".ljust(40, "-")
 
 
 def pod(**changes: object) -> Meta:
@@ -35,6 +36,7 @@ def secret(
     writers: tuple[str, ...] = ("token-reconciler",),
     annotations: dict[str, str] | None = None,
     by: str = TERM,
+    sealed: bool = True,
     **changes: object,
 ) -> Meta:
     """Return a Secret whose token was issued `age_s` ago; None leaves the annotations out."""
@@ -55,7 +57,7 @@ def secret(
         "project_id": "team-a",
         "created_s": NOW_S - 60,
         "deleting": False,
-        "annotations": written | (annotations or {}),
+        "annotations": written | ({NAMES.confirmed: SEAL} if sealed else {}) | (annotations or {}),
         "writers": writers,
     }
     return Meta(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests

@@ -8,16 +8,21 @@ import msgspec
 import pytest
 
 from reconciler.control.fleet import Fleet, State
+from reconciler.control.gauges import gauges
 from reconciler.control.row import Row
 from reconciler.control.survey import SLICE
 from reconciler.control.views import LeaseView
-from reconciler.lab.apiserver.kinds import PODS
+from reconciler.errors import PlatformError
+from reconciler.lab.apiserver.kinds import PODS, SECRETS
 from reconciler.names import SessionKey
+from reconciler.observe import metrics
+from reconciler.platform.models import Session
 from tests.lab.leaks import find_leaks
 from tests.unit.control.virtual import (
     INTRUDER,
     NAMES,
     PROJECT,
+    US,
     World,
     running,
     simulate,
@@ -83,6 +88,83 @@ def test_what_holds_a_session_is_named() -> None:
             world.platform.sessions.pop("2Gone")
             await asyncio.sleep(400)
             assert "2Gone" not in await rows(world)
+
+    simulate(scenario)
+
+
+ALARMING = {
+    metrics.EXPOSURE.name, metrics.REMAINING.name, metrics.REMAINING_MIN.name,
+    metrics.SURVIVAL.name, metrics.SESSIONS.name, metrics.FAILING.name,
+    metrics.SESSION_REMAINING.name,
+}  # fmt: skip
+"""What alerts and the fleet's figures are made of."""
+
+
+async def alarming(world: World) -> dict[object, object]:
+    survey = await world.controller.surveyor.survey(max_age_s=0.0)
+    return {
+        (sample.metric.name, sample.labels): sample.value
+        for sample in gauges(survey, per_session=True)
+        if sample.metric.name in ALARMING
+    }
+
+
+async def unsendable(session_id: str, project: str | None) -> Session | None:
+    raise PlatformError("not asked for, this ID cannot be sent", reason="invalid_id")
+
+
+@pytest.mark.parametrize("how", ["no seal", "a forged seal", "paused", "an ID that cannot be sent"])
+def test_a_forged_secret_that_died_in_1970_changes_no_figure(how: str) -> None:
+    async def scenario(world: World) -> None:
+        for number in range(3):
+            world.add(f"2Ab{number}")
+        async with running(world):
+            await settled(world)
+            name = "2Forged"
+            if how == "an ID that cannot be sent":
+                world.platform.session = unsendable  # type: ignore[method-assign]
+            forged = {
+                NAMES.issued_at: "1970-01-01T00:00:00Z",
+                NAMES.expires_at: "1970-01-01T00:15:00Z",
+                NAMES.refreshed_at: "1970-01-01T00:00:00.000Z",
+                NAMES.refreshed_by: "replica-0/1",
+            }
+            if how == "a forged seal":
+                forged[NAMES.confirmed] = "v1." + "x" * 40
+            if how == "paused":
+                forged[NAMES.paused] = "true"
+            before = await alarming(world)
+            now_s = world.controller.planner.now_s()
+            world.add(name, known=False)
+            world.core.patch(
+                SECRETS,
+                PROJECT,
+                NAMES.secret_name(name),
+                {
+                    "metadata": {"annotations": forged},
+                    "stringData": {NAMES.secret_key: "obviously-fake-forgery"},
+                },
+                by=US,  # under our field manager's name
+            )
+            await asyncio.sleep(60)
+            assert name in await rows(world)
+            after = await alarming(world)
+            passed_s = world.controller.planner.now_s() - now_s
+            for each, value in before.items():
+                if isinstance(value, float) and value > 0:  # lives grow shorter
+                    assert after.pop(each) == pytest.approx(value - passed_s, abs=1)
+                elif not isinstance(value, metrics.Distribution):
+                    assert after.pop(each) == value
+                else:
+                    found = after.pop(each)
+                    assert isinstance(found, metrics.Distribution)
+                    assert sum(found.counts) == sum(value.counts)
+            assert after == {}
+            survey = await world.controller.surveyor.survey()
+            told = {sample.metric.name: sample.value for sample in gauges(survey, per_session=True)}
+            assert told[metrics.UNCONFIRMED.name] == 1
+            assert sum(survey.fleet.holds.values()) == 1
+        assert len(world.secret_writes()) == 3 + 1  # the forger wrote as we do
 
     simulate(scenario)
 
@@ -198,7 +280,15 @@ def add(
     fleet: Fleet, life: float | None, spare_s: float | None, *, hold: str = "", has_pod: bool = True
 ) -> None:
     state: State = "unknown" if life is None else "live"
-    fleet.add(key("2Aa"), state, life, hold=hold, has_pod=has_pod, spare_s=spare_s)
+    fleet.add(
+        key("2Aa"),
+        state,
+        life,
+        hold=hold,
+        confirmed=hold != "not_confirmed",
+        has_pod=has_pod,
+        spare_s=spare_s,
+    )
 
 
 @pytest.mark.parametrize(
@@ -224,15 +314,17 @@ def test_the_fleet_survives_as_long_as_its_worst_pod_can_be_lifted(
     assert fleet.survives_s == survives_s
 
 
-def test_a_held_session_is_not_lifted_and_one_without_a_pod_is_not_counted_among_the_worst() -> (
-    None
-):
+@pytest.mark.parametrize("hold", ["paused", "not_confirmed", "secret_name_taken"])
+def test_a_session_that_is_not_to_be_refreshed_counts_for_itself_alone(hold: str) -> None:
     fleet = Fleet()
-    add(fleet, 100.0, 800.0, hold="paused")
+    add(fleet, -1.8e9, 800.0, hold=hold)
+    add(fleet, 100.0, 50.0)
     add(fleet, 20.0, 800.0, has_pod=False)
     add(fleet, math.inf, 800.0)
     fleet.survive(0.0)
     assert fleet.survives_s == 100.0
     assert fleet.remaining_min_s == 100.0
-    assert sum(fleet.remaining_counts) == 3
+    assert sum(fleet.remaining_counts) == sum(fleet.states.values()) == 3
     assert fleet.remaining_sum_s == 120.0
+    assert (fleet.sessions, fleet.holds) == (4, {hold: 1})
+    assert fleet.unconfirmed == (hold == "not_confirmed")

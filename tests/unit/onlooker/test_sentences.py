@@ -11,7 +11,7 @@ from reconciler.onlooker.events import Occurrence
 from reconciler.onlooker.leader import Leader, leader_of, tell
 from reconciler.onlooker.listing import account_as_json
 from reconciler.onlooker.sentences import sentences
-from tests.unit.control.build import NAMES, NOW_S, TTL_S, secret
+from tests.unit.control.build import NAMES, NOW_S, SEAL, TTL_S, secret
 from tests.unit.onlooker.build import account, pod, standing
 
 HELD = "Secret session-2abcdef-creds holds "
@@ -20,7 +20,7 @@ RENEWAL = (
     "grid of 6 min, and this is the one instant of it at which the token's age is 20%-60% of its "
     "life (54%)."
 )
-SEALED = {NAMES.confirmed: "v1.fake-seal"}
+SEALED = {NAMES.confirmed: SEAL}
 
 
 def told(**of: object) -> str:

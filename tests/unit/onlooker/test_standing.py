@@ -16,6 +16,23 @@ CASES: dict[str, tuple[Meta | None, State, str]] = {
     "fresh": (secret(age_s=10), State.OK, "renewal"),
     "dead": (secret(age_s=TTL_S), State.EXPIRED, "expired"),
     "last seconds": (secret(age_s=TTL_S - 30), State.EXPIRING, "expiring"),
+    "dead, without a seal": (
+        secret(age_s=TTL_S, sealed=False),
+        State.UNCONFIRMED,
+        "not_confirmed",
+    ),
+    "forged to have died": (
+        secret(
+            sealed=False,
+            annotations={
+                NAMES.issued_at: "1970-01-01T00:00:00Z",
+                NAMES.expires_at: "1970-01-01T00:15:00Z",
+                NAMES.confirmed: "forged",
+            },
+        ),
+        State.UNCONFIRMED,
+        "not_confirmed",
+    ),
     "no secret": (None, State.NO_SECRET, "secret_missing"),
     "lost its labels": (secret(session_id=""), State.NO_SECRET, "secret_without_labels"),
     "another session's": (secret(session_id="2ABCdef"), State.NAME_TAKEN, "secret_name_taken"),

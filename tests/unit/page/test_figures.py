@@ -22,8 +22,9 @@ from tests.exhibit import queue, row, survey, watch
             [row(1), row(2, hold="paused")],
             {},
             "good",
-            "All 2 sessions hold a live token; 1 session",
+            "The session holds a live token; 1 session held.",
         ),
+        ([row(1, -1.0, hold="not_confirmed")], {}, "good", "No session is to be refreshed; 1"),
         ([row(1), row(2, -1.0)], {}, "bad", "1 session holds an expired token."),
         ([row(1, 5.0), row(2, -1.0), row(3, -1.0)], {}, "bad", "2 sessions hold an expired token."),
         ([row(1, None, state="missing")], {}, "bad", "1 session has no token to read."),
@@ -94,7 +95,7 @@ def test_only_ways_to_narrow_that_leave_somebody_are_offered() -> None:
     found = choices(survey([row(1), row(2, -1.0), row(3, hold="paused"), row(4, failures=1)]))
 
     assert [(each.name, each.count) for each in found] == [
-        ("all", 4), ("expired", 1), ("failing", 1), ("held", 1), ("live", 3),
+        ("all", 4), ("expired", 1), ("failing", 1), ("held", 1), ("live", 2),
     ]  # fmt: skip
 
 

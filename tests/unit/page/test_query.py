@@ -104,7 +104,7 @@ def test_the_list_is_narrowed_by_state_failure_and_hold() -> None:
     }
 
     assert shown == {
-        "expiring": {"1"}, "failing": {"2"}, "held": {"3"}, "expired": {"4"}, "live": {"2", "3"},
+        "expiring": {"1"}, "failing": {"2"}, "held": {"3"}, "expired": {"4"}, "live": {"2"},
     }  # fmt: skip
 
 
