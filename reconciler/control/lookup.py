@@ -85,7 +85,7 @@ class Lookup:
         labelled = view.pod or view.secret
         claimed = labelled.project_id if labelled is not None else ""
         has_word = self._has_word(key, view)
-        project = claimed
+        project: str | None = claimed
         if has_word and not claimed:  # the labels are gone, and the platform's word is not
             project = self._directory.project_of(key)
         try:
