@@ -50,6 +50,15 @@ def make_secret(box: ApiServer, name: str = "s") -> None:
     box.core.create(kinds.SECRETS, "default", {"metadata": {"name": name}})
 
 
+class SteppedClock(SystemClock):
+    """A clock that goes on by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_at = 0.0
+        self.monotonic = lambda: self.now_at
+
+
 async def next_line(answer: aiohttp.ClientResponse) -> dict[str, Any]:
     async with asyncio.timeout(LIMIT_S):
         event: dict[str, Any] = json.loads(await answer.content.readline())
@@ -100,6 +109,32 @@ async def test_a_server_that_is_away_refuses_and_resets(
     await box.back()
     assert box.url == url
     assert await status_of(http, SECRETS) == 200
+
+
+async def test_a_server_that_has_just_been_restarted_authorizes_administrators_alone() -> None:
+    async with asyncio.timeout(LIMIT_S):
+        clock = SteppedClock()
+        reader = Rule(("list", "watch"), ("secrets",))
+        rights = Rights({"admin": User("admin", (EVERYTHING,)), "reader": User("r", (reader,))})
+        core = Core(clock)
+        async with (
+            ApiServer(core, clock=clock, rights=rights, unauthorized_s=5.0) as box,
+            aiohttp.ClientSession(box.url, headers={"Authorization": "Bearer admin"}) as admin,
+            aiohttp.ClientSession(box.url, headers={"Authorization": "Bearer reader"}) as http,
+        ):
+            assert await status_of(http, SECRETS) == 200
+            await box.away()
+            await box.back()
+            for path in (SECRETS, "/readyz"):
+                assert await status_of(http, path) == 403
+                assert await status_of(admin, path) == 200
+            async with http.get(SECRETS) as answer:
+                said = await answer.json()
+            assert said["reason"] == "Forbidden"
+            assert said["message"].startswith('secrets is forbidden: User "r" cannot list resource')
+            clock.now_at += 5.0
+            for path in (SECRETS, "/readyz"):
+                assert await status_of(http, path) == 200
 
 
 async def test_throttling_is_plain_text_with_a_wait(

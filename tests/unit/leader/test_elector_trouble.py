@@ -1,10 +1,12 @@
 """Leases edited, deleted and forbidden, servers that fail: one line, no writes, and recovery."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from reconciler.errors import Conflict, Forbidden, KubeError, ServerError, TransportError
+from reconciler.kube.authorization import PATIENCE_S
 from reconciler.lab.apiserver.injection import Fault
 from reconciler.lab.apiserver.kinds import NAMESPACES
 from reconciler.leader.elector import SPREAD_S
@@ -483,5 +485,37 @@ class TestClocks:
             await leader.kill()
             claimed_s = bench.commits[-1].at + LEASE_S
             assert await bench.led(follower, 2 * LEASE_S) >= claimed_s
+
+        scenario()
+
+
+class TestServerThatHasJustStarted:
+    def test_its_403_is_no_missing_right_and_costs_no_leadership(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, follower = await pair(bench)
+            restarts = [
+                asyncio.create_task(each.faults.restart(down_s=2.0, unauthorized_s=4.0))
+                for each in (leader, follower)
+            ]
+            await bench.watch_over(60.0)
+            await asyncio.gather(*restarts)
+            assert len(leader.told) == 1
+            assert follower.told == []
+            assert "lease_refused" not in bench.warnings()
+
+        scenario()
+
+    def test_a_right_that_is_gone_is_called_missing_after_a_while(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader = bench.start()
+            await bench.led(leader)
+            await bench.watch_over(2 * RETRY_S)
+            failing(leader, forbidden())
+            await bench.watch_over(PATIENCE_S - 2.0)
+            assert "lease_refused" not in bench.warnings()
+            await bench.watch_over(5.0)
+            assert bench.warnings().count("lease_refused") == 1
 
         scenario()
