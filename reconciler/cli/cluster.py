@@ -69,9 +69,16 @@ class Cluster:
         self.names = settings.names()
         self.context = context
         self.pod_kind = partial_resource("pods", self.names)
-        self.secret_kind = partial_resource("secrets", self.names)
+        self.secret_kind = partial_resource("secrets", self.names, unasked=self._warn_of_value)
+        self._is_warned = False
         self._clock = clock
         self._time = time
+
+    def _warn_of_value(self) -> None:
+        """Say once that a Secret came with its data, of which nothing was decoded."""
+        if not self._is_warned:
+            sys.stderr.write("reconciler: the cluster sends Secrets' data unasked\n")
+        self._is_warned = True
 
     def now_s(self) -> float:
         """Return the API server's time: what is persisted is compared with it, not with ours."""

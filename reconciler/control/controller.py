@@ -126,7 +126,8 @@ class Controller:
         self._options = options
         names, clock = options.names, ports.clock
         self._kube = AuthorizedKube(ports.kube, Authorization(self._granted), clock)
-        pods, secrets = partial_resource("pods", names), partial_resource("secrets", names)
+        pods = partial_resource("pods", names)
+        secrets = partial_resource("secrets", names, unasked=self._warn_of_value)
         self.pods, self.secrets = Store("pods"), Store("secrets")
         self.queue: WorkQueue[SessionKey] = WorkQueue(clock)
         self.queue.pause()
@@ -295,6 +296,17 @@ class Controller:
         """Plan each session anew, now: the static token was replaced."""
         self.planner.forget_policy()
         await self.resync.plan_all("token_replaced", news=News.ASKED)
+
+    def _warn_of_value(self) -> None:
+        """Say that a Secret came with its data: what is between us and the API server is to blame.
+
+        Nothing of it was decoded; the bytes went through this process all the same.
+        """
+        if self.once.first("secret_value_received"):
+            log.warning(
+                "secret_value_received",
+                why="the API server, or what is before it, sent data where metadata was asked for",
+            )
 
     async def renew_seals(self) -> None:
         """Plan each session anew: its seal is to be made again, in its turn."""

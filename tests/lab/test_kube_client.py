@@ -1,6 +1,7 @@
 """The HTTP client against a server that breaks every rule: each failure is one of our errors."""
 
 import asyncio
+import base64
 import json
 import logging
 import ssl
@@ -15,7 +16,7 @@ import pytest
 from reconciler import errors
 from reconciler.errors import DeposedError, KubeError, TransportError, WireError
 from reconciler.kube import client as client_module
-from reconciler.kube.api import Permit, Scope
+from reconciler.kube.api import Meta, Permit, Resource, Scope
 from reconciler.kube.client import HttpKube
 from reconciler.kube.objects import partial_resource
 from reconciler.links import Connection
@@ -25,6 +26,7 @@ from tests.lab.tls import make_certificate, serving
 
 NAMES = Names()
 SECRETS = partial_resource("secrets", NAMES)
+PODS = partial_resource("pods", NAMES)
 ALL = Scope("team")
 TOKEN = "tok-e-n.hidden"
 MARKER = "m4rker-of-a-value"
@@ -503,3 +505,74 @@ async def test_requests_are_what_the_api_server_expects() -> None:
         assert "PartialObjectMetadata;" in patch.headers["accept"]
         assert "PartialObjectMetadataList;" in server.requests[0].headers["accept"]
         assert patch.headers["user-agent"].startswith("token-reconciler/")
+
+
+ONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+SEVERAL = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+EMPTY = b'{"metadata":{"resourceVersion":"1"},"items":[]}'
+
+
+@pytest.mark.parametrize("resource", [SECRETS, PODS], ids=lambda each: each.plural)
+async def test_every_verb_asks_for_metadata_and_for_nothing_else(resource: Resource[Meta]) -> None:
+    turns = [answer(200, EMPTY), answer(200, EMPTY), *[answer(200, OBJECT)] * 3, stream(then="end")]
+    async with connected(*turns) as (kube, server, _):
+        await kube.list(resource, ALL)
+        await kube.list(resource, ALL, continue_token="next")
+        await kube.get(resource, "team", "a")
+        await kube.create(resource, "team", {})
+        await kube.patch(resource, "team", "a", {})
+        async with kube.watch(resource, ALL, version="1", timeout_s=9) as watch:
+            assert await watch.receive(idle_s=2) is None
+        asked = [request.headers["accept"] for request in server.requests]
+    assert asked == [SEVERAL, SEVERAL, ONE, ONE, ONE, ONE]
+
+
+VALUE = base64.b64encode(MARKER.encode()).decode()
+WHOLE = secret() | {"kind": "Secret", "data": {NAMES.secret_key: VALUE}}
+BESIDE = json.dumps({"metadata": {"resourceVersion": "1"}, "items": [secret(), WHOLE]}).encode()
+BROKEN = json.dumps(
+    {"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": 1}}, WHOLE]}
+).encode()
+
+
+BODIES = {"list": BESIDE, "list with garbage": BROKEN, "get": b"", "create": b"", "patch": b""}
+
+
+@pytest.mark.parametrize("case", BODIES)
+async def test_of_a_secret_that_comes_whole_no_value_is_kept_and_it_is_told(case: str) -> None:
+    told: list[bool] = []
+    whole = partial_resource("secrets", NAMES, unasked=lambda: told.append(True))
+    async with connected(answer(200, BODIES[case] or json.dumps(WHOLE).encode())) as (kube, _, _):
+        match case:
+            case "get":
+                one = await kube.get(whole, "team", "a")
+            case "create":
+                one = await kube.create(whole, "team", {})
+            case "patch":
+                one = await kube.patch(whole, "team", "a", {})
+            case _:
+                one = (await kube.list(whole, ALL)).items[-1]
+    assert one.name == "a"
+    assert told == [True]
+    assert not [value for value in (MARKER, VALUE) if value in repr(one)]
+
+
+@pytest.mark.parametrize("kind", ["ADDED", "MODIFIED", "DELETED"])
+async def test_of_an_event_with_a_whole_secret_no_value_is_kept_and_it_is_told(kind: str) -> None:
+    told: list[bool] = []
+    whole = partial_resource("secrets", NAMES, unasked=lambda: told.append(True))
+    async with (
+        connected(stream(event(kind, WHOLE))) as (kube, _, _),
+        kube.watch(whole, ALL, version="1", timeout_s=9) as watch,
+    ):
+        found = await watch.receive(idle_s=2)
+    assert told == [True]
+    assert not [value for value in (MARKER, VALUE) if value in repr(found)]
+
+
+async def test_metadata_alone_is_never_told() -> None:
+    told: list[bool] = []
+    partial = partial_resource("secrets", NAMES, unasked=lambda: told.append(True))
+    async with connected(answer(200, OBJECT)) as (kube, _, _):
+        await kube.get(partial, "team", "a")
+    assert told == []
