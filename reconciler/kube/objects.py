@@ -4,6 +4,7 @@ Foreign annotations are skipped in the decoder itself: kubectl's last-applied co
 its values, so they must not become Python objects even for a moment.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
@@ -20,6 +21,11 @@ T = TypeVar("T")
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """All that a decoder raises for bytes, however wrong, deep or cut off they are."""
+
+VALUE_BYTES = 300
+"""Longest text of an annotation of ours that is kept, in bytes of its JSON; what we write is
+shorter. A tenant may write 256 KiB into each of thousands of objects: of a longer text a digest is
+kept."""
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 """A string that is there; without one an object cannot be told from others, or a watch resumed."""
@@ -58,6 +64,9 @@ _LIST = msgspec.json.Decoder(_RawList)
 _EVENT = msgspec.json.Decoder(_RawEvent)
 _VERSION = msgspec.json.Decoder(_Versioned)
 _STATUS = msgspec.json.Decoder(Status)
+_VALUE: "msgspec.json.Decoder[str | None]" = msgspec.json.Decoder(str | None)
+_ABSENT = msgspec.Raw(b"null")
+_QUOTE = ord('"')
 
 
 def partial_resource(
@@ -89,21 +98,20 @@ def partial_resource(
     def decode_page(data: bytes) -> Page[Meta]:
         try:
             listed: Any = swift_page.decode(data)
-        except UNREADABLE:
-            listed = None
-        if listed is None:
-            return careful.decode_page(data)
-        meta = listed.metadata
-        return Page([build(item) for item in listed.items], meta.version, meta.continue_token, 0)
+            meta, items = listed.metadata, [build(item) for item in listed.items]
+            return Page(items, meta.version, meta.continue_token, 0)
+        except (*UNREADABLE, WireError):
+            pass
+        return careful.decode_page(data)
 
     def decode_event(line: bytes) -> Event[Meta]:
         try:
             event: Any = swift_event.decode(line)
-        except UNREADABLE:
-            event = None
-        if event is None:
-            return careful.decode_event(line)
-        return Event(event.type, event.object.metadata.resourceVersion, build(event.object))
+            found = build(event.object)
+            return Event(event.type, found.version, found)
+        except (*UNREADABLE, WireError):
+            pass
+        return careful.decode_event(line)
 
     return replace(careful, decode_page=decode_page, decode_event=decode_event)
 
@@ -174,7 +182,13 @@ def _meta_shape(
     """
     labels = _fields("Labels", [names.session_id, names.project_id])
     ours = names.annotations()
-    annotations = _fields("Annotations", list(ours))
+    annotations = _struct(
+        "Annotations",
+        *(
+            (f"f{index}", msgspec.Raw, msgspec.field(name=name, default=_ABSENT))
+            for index, name in enumerate(ours)
+        ),
+    )
     data = _struct(
         "Data",
         ("token", _Leaf | None, msgspec.field(name=f"f:{names.secret_key}", default=None)),
@@ -219,8 +233,8 @@ def _meta_shape(
             meta.deletionTimestamp is not None,
             {
                 name: value
-                for name, value in zip(ours, values(found), strict=True)
-                if value is not None
+                for name, raw in zip(ours, values(found), strict=True)
+                if raw is not _ABSENT and (value := _text(raw)) is not None
             }
             if found is not None
             else {},
@@ -231,13 +245,27 @@ def _meta_shape(
     return _struct("Partial", ("metadata", metadata), ("data", _Leaf | None, None)), build
 
 
-def _decoded(decoder: "msgspec.json.Decoder[T]", data: bytes, problem: str) -> T:
+def _decoded(decoder: "msgspec.json.Decoder[T]", data: bytes | memoryview, problem: str) -> T:
     """Decode, or raise `WireError` once the decoder's error is gone: that one holds the bytes."""
     try:
         return decoder.decode(data)
     except UNREADABLE:
         pass
     raise WireError(problem)
+
+
+def _text(raw: msgspec.Raw) -> str | None:
+    """Return an annotation's value, or a digest that stands for one that is too long to keep.
+
+    Raises:
+        WireError: It is neither text nor null.
+    """
+    view = memoryview(raw)
+    if len(view) - 2 <= VALUE_BYTES:
+        return _decoded(_VALUE, view, "an annotation is no text")
+    if view[0] != _QUOTE:
+        raise WireError("an annotation is no text")
+    return f"sha256:{hashlib.sha256(view).hexdigest()}"
 
 
 def _owns_token(fields: Any) -> bool:

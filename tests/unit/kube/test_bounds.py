@@ -1,0 +1,124 @@
+"""What is kept of objects does not grow with what tenants write into them."""
+
+import gc
+import json
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from reconciler.kube.api import Meta
+from reconciler.kube.objects import VALUE_BYTES, partial_resource
+from reconciler.names import Names
+
+NAMES = Names()
+SECRETS = partial_resource("secrets", NAMES)
+HUGE = 250_000
+"""Bytes of one value; the API server takes 256 KiB of annotations an object."""
+
+PAGE = 20
+
+
+@dataclass
+class Memory:
+    """Bytes that Python holds beside what it held before, and at the most in between."""
+
+    kept: int = 0
+    peak: int = 0
+
+
+@contextmanager
+def measured() -> Iterator[Memory]:
+    memory = Memory()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        yield memory
+        gc.collect()
+        after, peak = tracemalloc.get_traced_memory()
+        memory.kept, memory.peak = after - before, peak - before
+    finally:
+        tracemalloc.stop()
+
+
+def secret(number: int, annotations: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": f"session-{number}-creds",
+            "namespace": "team",
+            "uid": f"u{number}",
+            "resourceVersion": str(number + 1),
+            "labels": {NAMES.session_id: str(number)},
+            "annotations": annotations,
+        }
+    }
+
+
+def page_of(first: int, annotations: dict[str, Any]) -> bytes:
+    items = [secret(first + number, annotations) for number in range(PAGE)]
+    return json.dumps({"metadata": {"resourceVersion": "9"}, "items": items}).encode()
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\U0001f511"], ids=["ascii", "2 bytes", "4"])
+def test_what_is_kept_of_secrets_with_huge_values_is_as_much_as_of_small_ones(
+    letter: str,
+) -> None:
+    names = NAMES.annotations()
+    value = letter * (HUGE // len(names) // len(letter.encode()))
+    kept: list[Meta] = []
+    with measured() as memory:
+        for first in range(0, 10 * PAGE, PAGE):
+            page = SECRETS.decode_page(page_of(first, dict.fromkeys(names, value)))
+            assert page.skipped == 0
+            kept += page.items
+    assert len(kept) == 10 * PAGE
+    assert memory.kept < len(kept) * 4_000  # of 250 KB each
+    for meta in kept:
+        assert meta.annotations.keys() == set(names)
+        assert max(map(len, meta.annotations.values())) <= VALUE_BYTES
+
+
+def test_decoding_a_page_of_huge_values_materialises_none_of_them() -> None:
+    data = page_of(0, dict.fromkeys(NAMES.annotations(), "x" * (HUGE // 10)))
+    with measured() as memory:
+        page = SECRETS.decode_page(data)
+    assert len(page.items) == PAGE
+    assert memory.peak < len(data) / 10
+
+
+def test_events_and_single_objects_are_bounded_alike() -> None:
+    item = secret(1, {NAMES.requested_at: "x" * HUGE})
+    line = json.dumps({"type": "MODIFIED", "object": item}).encode()
+    with measured() as memory:
+        event, one = SECRETS.decode_event(line), SECRETS.decode(json.dumps(item).encode())
+    assert event.object is not None
+    assert event.object.annotations == one.annotations
+    assert memory.kept < 10_000
+
+
+def test_a_digest_stands_for_its_value_and_for_no_other() -> None:
+    def shown(value: str) -> str:
+        data = json.dumps(secret(1, {NAMES.requested_at: value})).encode()
+        return SECRETS.decode(data).annotations[NAMES.requested_at]
+
+    bound = "b" * VALUE_BYTES
+    assert shown(bound) == bound
+    assert shown(bound + "b").startswith("sha256:")
+    assert shown(bound + "b") == shown(bound + "b")
+    assert shown(bound + "b") != shown(bound + "c")
+
+
+@pytest.mark.parametrize("value", [5, ["x" * HUGE], {"a": "x" * HUGE}, True])
+def test_a_value_that_is_no_text_makes_its_object_unreadable_and_no_other(value: Any) -> None:
+    items = [secret(1, {NAMES.confirmed: value}), secret(2, {NAMES.confirmed: "fine"})]
+    page = SECRETS.decode_page(
+        json.dumps({"metadata": {"resourceVersion": "9"}, "items": items}).encode()
+    )
+    assert (len(page.items), page.skipped) == (1, 1)
+    line = json.dumps({"type": "MODIFIED", "object": items[0]}).encode()
+    assert SECRETS.decode_event(line).type == "SKIPPED"
