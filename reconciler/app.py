@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -29,6 +30,7 @@ from reconciler.leader.identity import Identity
 from reconciler.observe.health import serve_health
 from reconciler.observe.logs import configure_logs
 from reconciler.observe.outlet import Outlet
+from reconciler.orphans import OrphanReaper
 from reconciler.page.server import mount
 from reconciler.parts import client_secret, static_source, static_token, token_endpoint
 from reconciler.platform.client import Bearer, PlatformClient
@@ -108,6 +110,9 @@ async def _run(settings: Settings, outlet: Outlet) -> None:
             **surroundings.described(settings),
         )
         surroundings.warn(settings)
+        if os.getpid() == 1:
+            reaping = asyncio.create_task(OrphanReaper().run(), name="reap_orphans")
+            stack.callback(reaping.cancel)
         await controller.run(stop)
     log.info("stopped", writes_refused=controller.writes_refused)
 

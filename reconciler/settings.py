@@ -457,12 +457,27 @@ def read_settings() -> Settings:
     Raises:
         SettingsError: One message that names every wrong variable and no secret value.
     """
+    if unreadable := [name for name in _variables() if not _is_text(os.environ.get(name, ""))]:
+        raise SettingsError("\n".join(f"{name} must be text in UTF-8" for name in unreadable))
     try:
         return Settings()
     except ValidationError as error:
         raise SettingsError(
             "\n".join(_sentence(found) for found in error.errors(include_input=False))
         ) from None
+
+
+def _variables() -> list[str]:
+    return [str(field.validation_alias) for field in Settings.model_fields.values()]
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether a variable's bytes were UTF-8: Python keeps others as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
@@ -472,8 +487,7 @@ def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
 
     Returns: Name -> the setting that is spelled most alike, "" where none is near.
     """
-    aliases = (str(field.validation_alias) for field in Settings.model_fields.values())
-    known = {name.removeprefix(PREFIX) for name in aliases if name.startswith(PREFIX)}
+    known = {name.removeprefix(PREFIX) for name in _variables() if name.startswith(PREFIX)}
     found: dict[str, str] = {}
     for name in sorted(environment):
         ours = name.upper().startswith(PREFIX) and not _SERVICE_LINK.fullmatch(name)

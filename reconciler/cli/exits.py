@@ -20,13 +20,19 @@ EXIT_NOT_FOUND = 6
 EXIT_TIMEOUT = 7
 """`--wait` ended before everything that was asked for had happened."""
 
+EXIT_OUTPUT = 8
+"""What was found could not be written: the disk is full, or standard output is closed."""
+
+EXIT_PIPE = 141
+"""The reader of our output has ended. Source: shells, 128 + SIGPIPE."""
+
 EXIT_INTERRUPTED = 130
 """Ctrl-C before there was anything to tell. Source: shells, 128 + SIGINT."""
 
 CODES = (
     "Exit codes: 0 all is well; 1 a live pod holds a dead token (status, explain); 2 wrong option,"
     " setting or kubeconfig; 4 the cluster cannot be reached; 5 no right, or credentials refused;"
-    " 6 no such pod; 7 --wait ran out of time."
+    " 6 no such pod; 7 --wait ran out of time; 8 the output could not be written."
 )
 
 

@@ -9,6 +9,7 @@ import typer
 from reconciler import __version__
 from reconciler.cli.exits import EXIT_SETTINGS, CommandError
 from reconciler.cli.operator import Context, Kubeconfig, add_commands
+from reconciler.cli.stdout import guard_stdout
 from reconciler.errors import SettingsError
 
 
@@ -145,8 +146,12 @@ def main() -> None:
 
 def guarded(command: Callable[[], object]) -> None:
     """Run a command line; what only a human can mend ends it with readable lines and its code."""
+    guard_stdout()
     try:
-        command()
+        try:
+            command()
+        finally:
+            sys.stdout.flush()  # here, since at the interpreter's end a failure is a traceback
     except (SettingsError, CommandError) as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"reconciler: {line}\n")

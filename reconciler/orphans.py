@@ -1,0 +1,51 @@
+"""Children that others left to us: process 1 has to wait for them, or they stay as zombies."""
+
+import asyncio
+import os
+from contextlib import suppress
+from pathlib import Path
+
+LOOK_S = 30.0
+"""Between looks. A child of our own is waited for within milliseconds of its end, so that a zombie
+that is there at two looks is not ours."""
+
+_PROC = Path("/proc")
+
+
+class OrphanReaper:
+    """Waits for what an exec plug-in had started when it ended itself."""
+
+    def __init__(self) -> None:
+        self._before: set[int] = set()
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.look()
+
+    def look(self) -> int:
+        """Wait for each zombie that the last look saw, too; return how many there were."""
+        now = _zombies()
+        stale = now & self._before
+        for pid in stale:
+            with suppress(ChildProcessError):  # waited for in this instant
+                os.waitpid(pid, 0)
+        self._before = now - stale
+        return len(stale)
+
+
+def _zombies() -> set[int]:
+    """Return the process IDs of our children that have ended.
+
+    Source: proc_pid_stat(5): the state and the parent follow the last parenthesis.
+    """
+    found: set[int] = set()
+    for entry in _PROC.iterdir():
+        if not entry.name.isdecimal():
+            continue
+        with suppress(OSError):  # ended and waited for in this instant
+            state, parent, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+            if state == "Z" and int(parent) == os.getpid():
+                found.add(int(entry.name))
+    return found

@@ -1,0 +1,85 @@
+"""Commands whose output cannot be written, or whose standard files are closed."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands import BIN, LIMIT_S, environment
+from tests.lab.operator_lab import Lab, open_lab
+
+FULL = Path("/dev/full")
+PIPE, OUTPUT = 141, 8
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    async with open_lab(tmp_path) as opened:
+        for number in range(3):
+            opened.add(f"2Ab{number:024}")
+        yield opened
+
+
+async def end(lab: Lab, script: str) -> tuple[int, str]:
+    """Run a line of shell, `$R` being our command; return its code and what stderr held."""
+    settings = environment(KUBECONFIG=lab.kubeconfig("reader"), R=str(BIN / "reconciler"))
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", script, env=settings,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            _, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, errors.decode()
+
+
+COMMANDS = ["status -A", "status -A -o json", "explain -n team-a 2Ab000000000000000000000000"]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+async def test_a_reader_that_has_ended_is_no_expired_token(lab: Lab, words: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        code, errors = await piped(lab, words, write)
+    finally:
+        os.close(write)
+    assert code == PIPE, errors
+    assert "rror" not in errors
+
+
+async def piped(lab: Lab, words: str, stdout: int) -> tuple[int, str]:
+    settings = environment(KUBECONFIG=lab.kubeconfig("reader"))
+    process = await asyncio.create_subprocess_exec(
+        BIN / "reconciler", *words.split(), env=settings, stdin=asyncio.subprocess.DEVNULL,
+        stdout=stdout, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(LIMIT_S):
+        _, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, errors.decode()
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", COMMANDS)
+async def test_a_full_disk_is_named_and_has_a_code_of_its_own(lab: Lab, words: str) -> None:
+    code, errors = await end(lab, f"$R {words} > /dev/full")
+    assert code == OUTPUT, errors
+    last = errors.splitlines()[-1]
+    assert last == "reconciler: the output could not be written: No space left on device"
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+async def test_standard_files_that_are_closed_change_nothing_else(lab: Lab, closed: str) -> None:
+    code, errors = await end(lab, f"$R status -A {closed}")
+    assert code == 0
+    assert "rror" not in errors

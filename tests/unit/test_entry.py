@@ -1,0 +1,87 @@
+"""What happens before the command line is imported, and what process 1 has to do beside."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from reconciler.kube.credentials import kubeconfig_path
+
+LIMIT_S = 60.0
+
+
+def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *words],
+        capture_output=True, text=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+
+
+SIGNALLED = """
+    import os, signal, sys
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == "reconciler.cli.main":
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise SystemExit("the signal was lost")
+    sys.meta_path.insert(0, Finder())
+    sys.argv = ["reconciler", *sys.argv[1:]]
+    from reconciler.entry import main
+    main()
+"""
+
+
+def test_a_signal_during_the_imports_ends_the_controller() -> None:
+    ended = run(SIGNALLED, "run")
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+REAPED = """
+    import ctypes, os, subprocess, sys, time
+    PR_SET_CHILD_SUBREAPER = 36
+    assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
+    from reconciler.orphans import OrphanReaper, _zombies
+    # The shell ends before its own child, which becomes ours.
+    subprocess.run(["sh", "-c", "(read line < /dev/null; true) & exit 0"], check=True)
+    deadline_at = time.monotonic() + 30
+    while not _zombies():
+        assert time.monotonic() < deadline_at
+    reaper = OrphanReaper()
+    assert reaper.look() == 0, "it may be a child that is waited for right now"
+    assert reaper.look() == 1
+    assert not _zombies()
+    assert reaper.look() == 0
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and prctl")
+def test_what_an_ended_plug_in_had_started_does_not_stay_as_a_zombie() -> None:
+    ended = run(REAPED)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_user_without_a_home_has_no_kubeconfig_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(f"uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert kubeconfig_path("") == ""
+    assert kubeconfig_path("/some/config") == "/some/config"
+
+
+@pytest.mark.parametrize("name", ["RECONCILER_REPLICA", "OIDC_CLIENT_SECRET", "AMBIENT_API_TOKEN"])
+def test_bytes_that_are_no_text_in_a_variable_are_named_in_one_line(name: str) -> None:
+    environment = {key: value for key, value in os.environb.items() if b"OIDC" not in key}
+    environment |= {name.encode(): b"obviously-fake-\xff-bytes-of-a-token"}
+    ended = subprocess.run(
+        [sys.executable, "-c", "from reconciler.entry import main; main()", "run"],
+        capture_output=True, text=True, timeout=LIMIT_S, check=False, env=environment,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    [line] = [line for line in ended.stderr.splitlines() if name in line]
+    assert line.startswith(f"reconciler: {name} ")
+    assert "Traceback" not in ended.stderr
+    assert "obviously-fake" not in ended.stderr
