@@ -150,6 +150,7 @@ async def build(
                 issuer_time=issuer_time,
                 breaker=issuer_breaker,
                 random=random,
+                refresh_on_key_rotation=settings.refresh_on_key_rotation,
             )
             stack.push_async_callback(oidc.close)
             seal_key = SealKey(keyed_by.read, secret, seal, seal_renewed)
@@ -209,6 +210,8 @@ async def build(
         controller = Controller(ports, _options(settings, seal))
         if isinstance(source, StaticSource):
             source.on_replaced = partial(_replaced, seal, controller)
+        elif isinstance(source, OidcSource):
+            source.on_replaced = lambda _: controller.reconsider()
         election.warm = lambda: not controller.not_synced()
         election.has_token = lambda: controller.has_had_token
         yield controller

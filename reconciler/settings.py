@@ -273,6 +273,12 @@ class Settings(BaseSettings):
         ge=5,
         description="Seconds between looks at the platform's list; 0.4 of a 15-minute token.",
     )
+    refresh_on_key_rotation: bool = Field(
+        True,
+        description="Give every session a new token when the issuer signs with another key (`kid`):"
+        " a platform that drops the old key at once refuses all tokens under it. False where issuer"
+        " and platform are known to keep the old key for a token's life.",
+    )
     touch: bool = Field(
         True,
         description="Patch a pod's annotation when its token would die before the kubelet's next"

@@ -293,7 +293,7 @@ class Controller:
                 task.cancel()
 
     async def reconsider(self) -> None:
-        """Plan each session anew, now: the static token was replaced."""
+        """Plan each session anew, now: the static token or the signing key was replaced."""
         self.planner.forget_policy()
         await self.resync.plan_all("token_replaced", news=News.ASKED)
 

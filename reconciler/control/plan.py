@@ -105,6 +105,7 @@ class Policy:
             not compare the two, whose clocks differ by the second of a Date header.
         run_s: p95 of a run, seconds.
         replaced_s: When the token that there is took another's place; see `TokenSource`.
+        rotated_s: What was issued before is under a signing key that was replaced.
         list_began_s: Since when the list of running sessions that may confirm them all is awaited
             (epoch, issuer's time); minus infinity while none is.
     """
@@ -118,6 +119,7 @@ class Policy:
     startup: Literal["all", "stale", "none"] = "none"
     run_s: float = 0.0
     replaced_s: float = -math.inf
+    rotated_s: float = -math.inf
     list_began_s: float = -math.inf
 
 
@@ -196,9 +198,11 @@ def _plan_write(
     """
     delay_s = policy.propagation_s
     until_s = held_until_s(facts, view.pod, policy.names, propagation_s=delay_s, now_s=now_s)
-    if reason == "token_replaced":
-        until_s = UNKNOWN_S  # whoever puts another in its place may have revoked it
     left_s = until_s - now_s if math.isfinite(until_s) else 0.0
+    if reason == "token_replaced":
+        # Whoever puts another in its place may have revoked it. The signing key of a whole fleet
+        # may be accepted still: who would expire first is served first.
+        until_s, left_s = UNKNOWN_S, left_s if _is_under_old_key(facts, policy) else 0.0
     if _must_look(view, facts, policy, now_s):
         band = Band.EXPIRING
     return Plan(
@@ -302,9 +306,19 @@ def _is_replaced(facts: Facts, policy: Policy) -> bool:
     """
     if policy.startup == "none":
         return False
+    if _is_under_old_key(facts, policy):
+        return True
     written_s = -math.inf if facts.refreshed_s is None else facts.refreshed_s
     in_our_term = facts.refreshed_by == policy.term or written_s >= policy.started_s
     return written_s < policy.replaced_s + (0.0 if in_our_term else LAG_S)
+
+
+def _is_under_old_key(facts: Facts, policy: Policy) -> bool:
+    """Tell whether the issuer signed this token before it took the key that it has now.
+
+    Issue times tell, which are persisted with the token, whoever wrote it and when.
+    """
+    return facts.issued_s is not None and facts.issued_s < policy.rotated_s
 
 
 def _plan_wait(view: View, secret: Meta, facts: Facts, policy: Policy, now_s: float) -> Plan:

@@ -103,6 +103,7 @@ class Planner:
             startup=self.startup,
             run_s=self.run_times.p95_s,
             replaced_s=self._source.replaced_s,
+            rotated_s=self._source.rotated_s,
             list_began_s=began_s if self._awaits_list else -math.inf,
         )
         return self._policy

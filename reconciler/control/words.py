@@ -5,7 +5,7 @@ from reconciler.control.row import Row
 REASONS = {
     "renewal": "renewal, on the session's own grid",
     "startup_resync": "every token is written once after a start",
-    "token_replaced": "the static token's file holds another one",
+    "token_replaced": "the static token's file holds another one, or the signing key was rotated",
     "follow": "it was due when this replica began to lead",
     "resync": "the platform's list named it",
     "pod": "its pod changed",

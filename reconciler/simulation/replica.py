@@ -137,6 +137,8 @@ class Replica:
         )
         if isinstance(source, StaticSource):
             source.on_replaced = self._replaced
+        else:
+            source.on_replaced = lambda _: controller.reconsider()
         self._elector = Elector(
             self._kube(around, f"{self.me} elector"),
             Candidate(

@@ -12,11 +12,12 @@ import structlog
 from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.errors import IssuerError, IssuerUnavailable
-from reconciler.tokens.claims import read_claims, unusable
+from reconciler.tokens.claims import key_of, read_claims, unusable
 from reconciler.tokens.flight import FlightClosed, SingleFlight
 from reconciler.tokens.grant import Grant, token_of
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.rest import Rest
+from reconciler.tokens.signing_keys import SigningKeys
 from reconciler.tokens.token import Token
 
 log = structlog.get_logger()
@@ -75,6 +76,15 @@ class TokenSource(Protocol):
         """
         ...
 
+    @property
+    def rotated_s(self) -> float:
+        """When the first token under the issuer's present signing key was issued.
+
+        Epoch seconds, issuer's time. What was issued before is under a key that may be refused by
+        now; -inf where no key was replaced since the start.
+        """
+        ...
+
     async def get(self, *, min_remaining: float, since_at: float = -math.inf) -> Token:
         """Return a token with enough life, asking the issuer if there is none at hand.
 
@@ -112,6 +122,7 @@ class OidcSource:
         ask: The one request, `TokenEndpoint.ask`; must end within its own time limit.
         issuer_time: Told of the Date of each answer that held a usable token.
         breaker: Opened by outages and unusable tokens; while it is down only `refresh` asks.
+        refresh_on_key_rotation: Whether a new signing key makes the tokens under older ones due.
     """
 
     replaced_s = -math.inf
@@ -124,6 +135,7 @@ class OidcSource:
         issuer_time: IssuerTime,
         breaker: Breaker,
         random: Random,
+        refresh_on_key_rotation: bool = True,
     ) -> None:
         self._ask = ask
         self._clock = clock
@@ -140,6 +152,15 @@ class OidcSource:
         self._failures = 0
         self._last_error = ""
         self._oddities: set[str] = set()
+        self._heeds_keys = refresh_on_key_rotation
+        self._keys = SigningKeys()
+        self._rotated = asyncio.Event()
+        self.on_replaced: Callable[[Token], Awaitable[None]] | None = None
+        """Told of the first token under a signing key that took another's place."""
+
+    @property
+    def rotated_s(self) -> float:
+        return self._keys.rotated_s if self._heeds_keys else -math.inf
 
     @property
     def longest_ttl_s(self) -> float:
@@ -189,6 +210,7 @@ class OidcSource:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._mint_spares(), name="mint_spares")
             group.create_task(self._breaker.probe_while_down(self.refresh), name="probe_issuer")
+            group.create_task(self._tell_rotations(), name="tell_rotations")
 
     async def close(self) -> None:
         """Stop the request in flight; those who wait for it get an error."""
@@ -250,8 +272,17 @@ class OidcSource:
     def _keep(self, token: Token) -> None:
         now_at = self._clock.monotonic()
         self._newest = token
-        # Compared on our clock: after a step of the issuer's, expiries are not comparable.
-        if self._best is None or token.remaining_s(now_at) >= self._best.remaining_s(now_at):
+        rotated = self._keys.observe(key_of(token.reveal()), token.issued_s)
+        if rotated:
+            log.warning("signing_key_rotated", refreshes=self._heeds_keys)
+            self._rotated.set()
+        # Compared on our clock: after a step of the issuer's, expiries are not comparable. However
+        # long a token under the old key would live, it may be refused by now.
+        if (
+            self._best is None
+            or (rotated and self._heeds_keys)
+            or token.remaining_s(now_at) >= self._best.remaining_s(now_at)
+        ):
             self._best = token
         self._longest_ttl_s = max(self._longest_ttl_s, token.ttl_s)
         self._issued += 1
@@ -284,6 +315,13 @@ class OidcSource:
             except IssuerError:  # counted and kept in `stats`
                 if self._rest.remaining_s() <= 0:
                     await asyncio.sleep(SHORTEST_CYCLE_S * self._random.uniform(0.5, 1.0))
+
+    async def _tell_rotations(self) -> None:
+        while True:
+            await self._rotated.wait()
+            self._rotated.clear()
+            if self._heeds_keys and self.on_replaced is not None and self._newest is not None:
+                await self.on_replaced(self._newest)
 
     def _spare_due_in_s(self) -> float:
         if self._newest is None or self._rest.is_pending:

@@ -34,6 +34,8 @@ class StaticSource:
         TokenUnusable: The value is `malformed` or `huge`.
     """
 
+    rotated_s = -math.inf
+
     def __init__(
         self, read: Callable[[], str], clock: Clock, *, since_s: float = -math.inf
     ) -> None:

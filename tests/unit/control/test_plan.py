@@ -226,6 +226,26 @@ def test_what_was_written_before_its_token_was_replaced_is_due_once_for_the_lead
     assert decide(view(secret=garbage), static=True).action is Action.WAIT
 
 
+@pytest.mark.parametrize("by", [TERM, "replica-1/7"])
+def test_what_was_issued_under_an_older_key_is_due_once_by_its_own_urgency(by: str) -> None:
+    ages_s = (300.0, 20.0, 10.0, 5.0)
+    held = [secret(age_s=age_s, annotations={NAMES.refreshed_by: by}) for age_s in ages_s]
+    rotated_s = NOW_S - 10
+    oldest, older, first, later = (
+        decide(view(secret=each), startup="stale", started_s=NOW_S - 400, rotated_s=rotated_s)
+        for each in held
+    )
+    for found in (oldest, older):
+        assert (found.action, found.reason, found.band) == (
+            Action.WRITE, "token_replaced", Band.STARTUP,
+        )  # fmt: skip
+        assert found.touch
+    assert 0 < oldest.slack_s < older.slack_s
+    assert (first.action, later.action) == (Action.WAIT, Action.WAIT)
+    follower = decide(view(secret=held[0]), startup="none", rotated_s=rotated_s)
+    assert follower.action is Action.WAIT
+
+
 @pytest.mark.parametrize(
     ("age_s", "by", "started_s", "action"),
     [

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Coroutine, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -40,15 +40,15 @@ US = Caller("us", "token-reconciler/0", "token-reconciler")
 class FakeIssuer:
     """Mints unsigned JWTs on the virtual clock.
 
-    `away` answers nothing, `refused` answers 401, `ttl_s` and `kid`, the signing key's name, may
-    change.
+    `away` answers nothing, `refused` answers 401, `ttl_s` and `kid`, which names the
+    signing key of the next token, may change.
     """
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
         self.away = False
         self.refused = False
-        self.kid = ""
+        self.kid: Callable[[], str] | None = None
         self.ttl_s = 900
         self.requests = 0
         self.minted: list[str] = []
@@ -68,7 +68,11 @@ class FakeIssuer:
         now_s = int(self._clock.wall())
         claims = {"iat": now_s, "exp": now_s + ttl_s, "jti": f"obviously-fake-{len(self.minted)}"}
         payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
-        self.minted.append(f"eyJhbGciOiJub25lIn0.{payload}.c2ln")
+        header = "eyJhbGciOiJub25lIn0"
+        if self.kid is not None:
+            named = json.dumps({"alg": "none", "kid": self.kid()}).encode()
+            header = base64.urlsafe_b64encode(named).decode().rstrip("=")
+        self.minted.append(f"{header}.{payload}.c2ln")
         return self.minted[-1]
 
 
@@ -307,6 +311,7 @@ async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
         logs=capture.entries,
     )
     core.on_commit.append(world.commits.append)
+    source.on_replaced = lambda _: world.controller.reconsider()
     try:
         yield world
     finally:
