@@ -113,6 +113,7 @@ class Sessions:
         self._closed = asyncio.Event()
         self._unusable = ""
         self._again_at = 0.0
+        self._renewal: asyncio.Task[bool] | None = None
 
     async def __aenter__(self) -> Self:
         """Open the first session; raises `SettingsError` as `open`."""
@@ -146,12 +147,15 @@ class Sessions:
 
     @asynccontextmanager
     async def borrow(self) -> AsyncIterator[Link]:
-        """Lend the current link; it stays open until it is given back, replaced or not."""
+        """Lend the current link; it stays open until it is given back, replaced or not.
+
+        Where the files have changed, another one is made beside it: a plug-in that they name may
+        hang, and what there is may well be good for another while.
+        """
         link = await self.open()
         version = self._source.version()
         if version != link.version and self._is_worth_a_try(version):
-            await self._replace(link, version)
-            link = await self.open()
+            self._renew_beside(link, version)
         link.users += 1
         try:
             yield link
@@ -191,6 +195,13 @@ class Sessions:
                     continue
                 yield response
                 return
+
+    def _renew_beside(self, link: Link, version: str) -> None:
+        if self._renewal is not None:
+            if not self._renewal.done():
+                return
+            self._renewal.result()  # a defect of ours: whoever asks next is told
+        self._renewal = asyncio.create_task(self._replace(link, version), name="renew_link")
 
     def _is_worth_a_try(self, version: str) -> bool:
         now_at = asyncio.get_running_loop().time()
@@ -234,6 +245,9 @@ class Sessions:
     async def close(self) -> None:
         """Close everything, under requests that are under way too; each of them then fails."""
         self._closed.set()
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.wait([self._renewal])
         links = [*self._retired, *([self._current] if self._current else [])]
         self._retired.clear()
         self._current = None

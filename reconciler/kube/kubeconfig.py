@@ -95,7 +95,9 @@ class KubeconfigCredentials:
         Raises:
             SettingsError: They cannot be used, or a plug-in that they name gave nothing.
         """
-        loaded = await self._latest()
+        loaded = await self._first()
+        if self._version != self._config.version():
+            loaded = await self._reload()
         if self._version != self._config.version():
             raise SettingsError(self._why_old)
         found = connection_of(loaded.configuration, loaded.trust, lenient=not self._is_connected)
@@ -103,7 +105,9 @@ class KubeconfigCredentials:
         return found
 
     async def headers(self) -> Mapping[str, str]:
-        loaded = await self._latest()
+        """Return the headers of what was loaded last: only `connection` follows the files, so that
+        no request waits for a plug-in that they name."""
+        loaded = await self._first()
         if self._override is not None:
             own = bearer(self._override.value())
         else:
@@ -125,18 +129,13 @@ class KubeconfigCredentials:
     def _paths(self) -> list[Path]:
         return [Path(one).expanduser() for one in self._path.split(os.pathsep) if one]
 
-    async def _latest(self) -> _Loaded:
-        """Return what the files say now; where they cannot be used, what they said before.
-
-        Raises:
-            SettingsError: They cannot be used for the first time.
-        """
+    async def _first(self) -> _Loaded:
+        """Return what was loaded; raises `SettingsError` if it cannot be, the first time."""
         if self._loaded is None:
             async with self._lock:
                 if self._loaded is None:
                     return await self._load(self._config.version(fresh=True))
-        loaded = self._loaded
-        return loaded if self._version == self._config.version() else await self._reload()
+        return self._loaded
 
     async def _load(self, version: str) -> _Loaded:
         """Load the files of a version; the caller holds the lock."""

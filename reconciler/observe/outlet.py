@@ -148,7 +148,9 @@ def take_over_output(*, capacity_bytes: int = CAPACITY_BYTES) -> Outlet:
     Tracebacks, warnings and whatever a library prints go through it as well. At the end of the
     process what waits is written for `CLOSE_S` at most.
     """
-    outlet = Outlet(sys.stderr.fileno(), capacity_bytes=capacity_bytes)
+    # A process may be started with it closed.
+    fd = sys.stderr.fileno() if sys.stderr is not None else os.open(os.devnull, os.O_WRONLY)
+    outlet = Outlet(fd, capacity_bytes=capacity_bytes)
     atexit.register(outlet.settle)
     replacement: Any = outlet
     sys.stderr = sys.stdout = replacement

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from reconciler import errors
 from reconciler.errors import DeposedError, KubeError, TransportError, WireError
@@ -44,11 +45,14 @@ class FakeCredentials:
     renewed: int = 0
     hold: asyncio.Event | None = None
     on_renew: Callable[[], None] = lambda: None
+    held_connection: asyncio.Event | None = None
 
     def version(self, *, fresh: bool = False) -> str:
         return self.identity
 
     async def connection(self) -> Connection:
+        if self.held_connection is not None:
+            await self.held_connection.wait()
         return Connection(self.url, self.tls, None, self.identity)
 
     async def headers(self) -> dict[str, str]:
@@ -576,3 +580,28 @@ async def test_metadata_alone_is_never_told() -> None:
     async with connected(answer(200, OBJECT)) as (kube, _, _):
         await kube.get(partial, "team", "a")
     assert told == []
+
+
+async def test_no_request_waits_for_credentials_that_are_read_again_and_hang() -> None:
+    async with connected(*[answer(200, OBJECT)] * 4) as (kube, _, credentials):
+        await kube.get(SECRETS, "team", "a", limit_s=LIMIT_S)
+        credentials.held_connection, credentials.identity = asyncio.Event(), "two"
+        for _ in range(3):
+            await kube.get(SECRETS, "team", "a", limit_s=LIMIT_S)
+    # The client closes although they hang still.
+
+
+async def test_credentials_that_changed_are_used_without_a_refusal() -> None:
+    async with scripted(answer(200, OBJECT)) as old, scripted(*[answer(200, OBJECT)] * 9) as new:
+        credentials = FakeCredentials(old.url)
+        async with HttpKube(credentials, NAMES, connections=2) as kube:
+            await kube.get(SECRETS, "team", "a")
+            credentials.url, credentials.identity = new.url, "two"
+            with capture_logs() as lines:
+                async with asyncio.timeout(10):
+                    while not lines:
+                        async with kube._requests.borrow():
+                            await asyncio.sleep(0)
+            await kube.get(SECRETS, "team", "a")
+    assert [line["event"] for line in lines] == ["rotated_file_read"]
+    assert (len(old.requests), len(new.requests)) == (1, 1)

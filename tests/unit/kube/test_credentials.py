@@ -314,9 +314,9 @@ async def test_a_kubeconfig_that_was_rotated_is_read_again_without_a_refusal(
         clock.advance(LOOK_S)
         credentials.version()
     assert credentials.version() != version
-    assert await credentials.headers() == {"Authorization": "Bearer two"}
     second = await credentials.connection()
     assert second.identity != first.identity
+    assert await credentials.headers() == {"Authorization": "Bearer two"}
     config.write_text("{half")
     for _ in range(2):
         clock.advance(LOOK_S)
@@ -328,8 +328,8 @@ async def test_a_kubeconfig_that_was_rotated_is_read_again_without_a_refusal(
     for _ in range(2):
         clock.advance(LOOK_S)
         credentials.version()
-    assert await credentials.headers() == {"Authorization": "Bearer three"}
     assert (await credentials.connection()).identity == second.identity
+    assert await credentials.headers() == {"Authorization": "Bearer three"}
 
 
 async def test_a_kubeconfigs_token_file_is_read_again(tmp_path: Path, clock: ManualClock) -> None:

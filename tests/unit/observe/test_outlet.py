@@ -209,3 +209,15 @@ def test_a_log_that_is_read_again_says_how_many_lines_were_dropped(pipe: Pipe) -
     lines = [line for line in found.decode().splitlines() if line.startswith("{")]
     [told] = [one for one in map(json.loads, lines) if one["event"] == "log_lines_dropped"]
     assert told["lines"] == dropped
+
+
+def test_a_process_that_was_started_without_standard_error_logs_nowhere() -> None:
+    code = (
+        "from reconciler.observe.outlet import take_over_output\n"
+        "outlet = take_over_output()\n"
+        "outlet.write('lost\\n')\n"
+        "assert outlet.settle(30)\n"
+        "assert outlet.dropped_total == 0\n"
+    )
+    command = ["/bin/sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code]
+    assert subprocess.run(command, check=False).returncode == 0
