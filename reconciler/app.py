@@ -156,7 +156,7 @@ async def build(
             seal_key = SealKey(keyed_by.read, secret, seal, seal_renewed)
             upkeep = (
                 oidc.keep_spare,
-                partial(surroundings.watch_clock, issuer_time),
+                partial(surroundings.watch_clock, issuer_time, clock),
                 seal_key.run,
             )
         else:
@@ -186,6 +186,7 @@ async def build(
                 names,
                 connections=runs_at_most(settings.workers) + PROBES,
                 replica=str(me),
+                on_date=issuer_time.hear_api_server,
             )
         )
         election = Election(settings, me, clock, _loop_factory())

@@ -28,7 +28,7 @@ from reconciler.kube.credentials import find_credentials
 from reconciler.kube.objects import partial_resource
 from reconciler.names import LIVE_PODS, Names
 from reconciler.settings import Settings, read_settings
-from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.date_clock import DateClock
 
 T = TypeVar("T")
 
@@ -198,7 +198,7 @@ class _Expired(CommandError):
     """The list's continue token is too old."""
 
 
-class ServerTime(IssuerTime):
+class ServerTime(DateClock):
     """The API server's time by its Date headers; the controller's own rules for such headers."""
 
     def __init__(self, clock: Clock) -> None:

@@ -48,7 +48,7 @@ from reconciler.platform.api import Platform
 from reconciler.platform.namespaces import namespace_of
 from reconciler.queue.work import News
 from reconciler.queue.workqueue import WorkQueue
-from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.issuer_time import IssuerTime, Move
 from reconciler.tokens.source import TokenSource
 from reconciler.trace import Tracer
 
@@ -272,6 +272,8 @@ class Controller:
             (ports.platform_breaker, retry.PLATFORM),
         ):
             breaker.on_recovery(partial(self._open_gate, gate))
+        self._time_moved = asyncio.Event()
+        ports.issuer_time.on_moved = self._on_time_moved
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then finish what is in flight.
@@ -373,6 +375,7 @@ class Controller:
             self._follow(),
             self._account(),
             self._report(),
+            self._follow_time(),
             self.surveyor.run(),
             self.events.run(),
         ]
@@ -471,6 +474,22 @@ class Controller:
                         seconds=round(stats.refused_for_s),
                         error=stats.last_error,
                     )
+
+    def _on_time_moved(self, move: Move) -> None:
+        """Take in that the issuer's time is another one than all deadlines were derived from."""
+        now_at, now_s = self._ports.clock.monotonic(), self.planner.now_s()
+        self.exposure.time_moved(now_s - (now_at - move.since_at))
+        self.planner.forget_policy()
+        if not move.is_first:
+            log.warning("issuer_time_moved", moved_s=round(move.moved_s, 1))
+        self._time_moved.set()
+
+    async def _follow_time(self) -> None:
+        """Plan each session anew whenever the estimate of the issuer's time has moved."""
+        while True:
+            await self._time_moved.wait()
+            self._time_moved.clear()
+            await self.resync.plan_all("issuer_time_moved")
 
     def _open_gate(self, gate: str) -> None:
         woken = self.queue.open_gate(gate)

@@ -36,6 +36,15 @@ class Exposure:
         last_s, self._counted_until_s = self._counted_until_s, now_s
         return last_s
 
+    def time_moved(self, since_s: float) -> None:
+        """Go on with the issuer's time as it is known now.
+
+        Args:
+            since_s: From when on it may have been so (epoch, the issuer's time as known now). What
+                is expired by it counts from then on, at most a tenth of a token's life too long.
+        """
+        self._counted_until_s = since_s
+
     def count(self, expires_s: float, created_s: float, last_s: float, *, now_s: float) -> None:
         """Count one pod whose Secret holds a token that ends or ended at `expires_s`."""
         if expires_s < now_s:

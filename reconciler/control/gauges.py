@@ -73,6 +73,8 @@ def _endpoints(survey: Survey) -> Iterator[Sample]:
     if survey.issuer.heard:
         yield Sample(metrics.SKEW, survey.issuer.skew_s)
         yield Sample(metrics.SKEW_ERROR, survey.issuer.error_s)
+        for witness, off_s in survey.issuer.offsets_s.items():
+            yield Sample(metrics.CLOCK_OFFSET, off_s, (witness,))
     yield Sample(metrics.LEADER, int(survey.lease.leading))
     if survey.lease.holder:  # before the Lease is seen, a 0 would look like a counter's reset
         yield Sample(metrics.TRANSITIONS, survey.lease.transitions)

@@ -1,6 +1,7 @@
 """What a survey holds: records of one instant, none of which is or holds a token (pure)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from reconciler.breaker import BreakerStats
 from reconciler.control.directory import DirectoryStats
@@ -27,12 +28,15 @@ class LeaseView:
 @dataclass(frozen=True, slots=True)
 class IssuerView:
     """`skew_s` is the issuer's time less our wall clock, known to `error_s` either way once it was
-    `heard`."""
+    `heard`; `known_by` names the witness that is believed, `offsets_s` are the clocks less the
+    issuer's time, by witness."""
 
     heard: bool
     skew_s: float
     error_s: float
     token: TokenStats
+    known_by: str = ""
+    offsets_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,12 @@ class Faults:
         ttl_s: Life of the tokens in place of the issuer's own, seconds.
         expires_in: How the answer says it.
         token_type: As the answer says it.
-        clock_offset_s: The issuer's clock less everybody else's: `iat`, `exp` and Date.
+        clock_offset_s: The issuer's clock less everybody else's: `iat`, `exp` and Date. A change
+            while it runs is a step.
+        date: `gateway` stamps Date by another clock, `absent` sends none, as Keycloak does.
+        date_offset_s: That gateway's clock less everybody else's.
+        cached_s: For so long the same answer is given again, its body unchanged, whatever other
+            clients ask for.
         basic_refused: HTTP Basic is answered with `invalid_client`; only body credentials work.
         body_refused: The other way round.
     """
@@ -52,6 +57,9 @@ class Faults:
     expires_in: Literal["number", "string", "absent"] = "number"
     token_type: str = "Bearer"
     clock_offset_s: float = 0.0
+    date: Literal["issuer", "gateway", "absent"] = "issuer"
+    date_offset_s: float = 0.0
+    cached_s: float = 0.0
     basic_refused: bool = False
     body_refused: bool = False
 
@@ -91,6 +99,7 @@ class Issuer:
         self._host = host
         self._port = port
         self._runner: web.AppRunner | None = None
+        self._cached: tuple[str, float] | None = None
 
     async def __aenter__(self) -> "Issuer":
         app = web.Application()
@@ -163,6 +172,12 @@ class Issuer:
         self.issued.add(token)
         return token
 
+    def _value(self) -> str:
+        now_at, kept = self._clock.monotonic(), self._cached
+        if kept is None or now_at - kept[1] >= self.faults.cached_s:
+            kept = self._cached = self.mint(), now_at
+        return kept[0]
+
     def verify(
         self, token: str, leeway_s: float = 0.0, *, now_s: float | None = None
     ) -> dict[str, Any]:
@@ -179,7 +194,14 @@ class Issuer:
         return self.key.verify(token, now_s=validator_s, leeway_s=leeway_s)
 
     async def _stamp(self, _: web.BaseRequest, response: web.StreamResponse) -> None:
-        response.headers["Date"] = formatdate(self.now_s(), usegmt=True)
+        faults = self.faults
+        if faults.date == "absent":
+            response.headers.popall("Date", None)  # aiohttp's own, stamped before this hook
+            return
+        now_s = self._clock.wall() + faults.date_offset_s
+        if faults.date == "issuer":
+            now_s = self.now_s()
+        response.headers["Date"] = formatdate(now_s, usegmt=True)
 
     async def _jwks(self, _: web.Request) -> web.Response:
         return web.json_response(self.jwks)
@@ -215,7 +237,7 @@ class Issuer:
         faults = self.faults
         ttl_s = self.ttl_s if faults.ttl_s is None else faults.ttl_s
         answer: dict[str, Any] = {
-            "access_token": self.mint(),
+            "access_token": self._value(),
             "token_type": faults.token_type,
             "scope": "profile email",
         }

@@ -234,6 +234,12 @@ SKEW = _metric(
 SKEW_ERROR = _metric(
     "issuer_clock_error_seconds", "gauge", "s", "How far the skew may be off, either way."
 )
+CLOCK_OFFSET = _metric(
+    "clock_offset_seconds", "gauge", "s",
+    "A clock less the issuer's time: wall_clock is this machine's, issuer_date and api_server_date "
+    "are Date headers; absent before the first answer.",
+    "witness",
+)  # fmt: skip
 LEADER = _metric("leader", "gauge", "1", "1 while this replica may write.")
 TRANSITIONS = _metric(
     "lease_transitions_total", "counter", "{transition}", "Changes of the leader seen."

@@ -13,6 +13,21 @@ from reconciler.page.line import Tone
 STALE_S = 90.0
 """Bookmarks come each minute, and a watch that is silent for 80 s is opened anew."""
 
+CLOCK_NOTED_S = 5.0
+"""As of `check`: machines that keep their time are closer."""
+
+_CLOCKS = {"issuer_date": "its Date header", "api_server_date": "the API server"}
+"""The clocks beside this machine's, by witness."""
+
+_SOURCES = {
+    "token": "by its tokens",
+    "expires_in": "by its tokens",
+    "memory": "as last known",
+    "issuer_date": "by its Date header",
+    "api_server_date": "by the API server",
+    "wall_clock": "by this machine",
+}
+
 LATE_S = 5.0
 """A session that is due and not taken for longer says that workers are short, or stuck."""
 
@@ -107,6 +122,12 @@ def _issuer(survey: Survey) -> str:
     issuer = survey.issuer
     skew_s = round(issuer.skew_s, 1) + 0.0  # there is no minus nought
     skew = f"clock {skew_s:+.1f} ±{issuer.error_s:.1f} s" if issuer.heard else "clock unknown"
+    if issuer.known_by:
+        skew += f" {_SOURCES[issuer.known_by]}"
+    for witness, name in _CLOCKS.items():
+        off_s = issuer.offsets_s.get(witness, 0.0)
+        if abs(off_s) > CLOCK_NOTED_S:
+            skew += f"; {name} {off_s:+.0f} s"
     spare_s = issuer.token.best_remaining_s
     if spare_s is None:
         return f"no token at hand; {skew}"

@@ -35,8 +35,10 @@ from reconciler.preflight.surroundings import proxy_of
 from reconciler.preflight.verdicts import Verdict
 from reconciler.settings import Settings
 from reconciler.tokens.claims import read_claims
-from reconciler.tokens.grant import token_of
+from reconciler.tokens.grant import times_of, token_of
 from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.server_clock import PROOF
+from reconciler.tokens.source import AGAIN_S
 from reconciler.tokens.token import Token
 
 _NOWHERE = Verdict(
@@ -59,18 +61,20 @@ async def examine(
     account = partial(
         find_credentials, kubeconfig or settings.kubeconfig, clock, context=context or None
     )
+    issuer_time = IssuerTime(clock)
     if settings.finds_namespaces:
-        issuer, token = await _issuer(settings, clock)
+        issuer, token = await _issuer(settings, clock, issuer_time)
         platform, projects = await _platform(settings, clock, token)
         found = [project_namespace(project, settings.platform_mode) for project in projects]
         names = dict.fromkeys([*settings.listed_namespaces, *filter(is_namespace, found)])
-        cluster = await _cluster(settings, account, tuple(names))
+        cluster = await _cluster(settings, account, tuple(names), issuer_time)
     else:
         (cluster, (issuer, token)) = await asyncio.gather(
-            _cluster(settings, account, tuple(settings.namespaces)), _issuer(settings, clock)
+            _cluster(settings, account, tuple(settings.namespaces), issuer_time),
+            _issuer(settings, clock, issuer_time),
         )
         platform, _ = await _platform(settings, clock, token)
-    return [_settings(settings), *cluster, *issuer, platform]
+    return [_settings(settings), *cluster, *issuer, *_clocks(issuer_time), platform]
 
 
 def _settings(settings: Settings) -> Verdict:
@@ -84,7 +88,10 @@ def _settings(settings: Settings) -> Verdict:
 
 
 async def _cluster(
-    settings: Settings, account: Callable[..., Credentials], namespaces: tuple[str, ...]
+    settings: Settings,
+    account: Callable[..., Credentials],
+    namespaces: tuple[str, ...],
+    issuer_time: IssuerTime,
 ) -> list[Verdict]:
     """Ask the authorizer: for sessions as the account that works there, for the lease as our own.
 
@@ -104,7 +111,7 @@ async def _cluster(
     try:
         at_work = account(token_file=settings.project_kube_token_file, ignored=ignored.append)
         url = (await at_work.connection()).url
-        async with _kube(at_work, settings) as kube:
+        async with _kube(at_work, settings, issuer_time) as kube:
             with suppress(Forbidden):  # a server that hides the page from us answers
                 await kube.ready(limit_s=limit_s)
             asks = [pair for pair in wanted if pair[0].where == "sessions" and in_sessions]
@@ -114,7 +121,7 @@ async def _cluster(
             # Where a right is missing, that is what there is to say.
             tries = in_sessions and not verdicts.is_missing(granted)
             listed = [await list_sessions(kube, settings, namespaces)] if tries else []
-        async with _kube(account(), settings) as kube:
+        async with _kube(account(), settings, issuer_time) as kube:
             asks = [pair for pair in wanted if pair[0].where == "own"]
             answers += await ask_all(kube, asks, limit_s=limit_s)
     except (RemoteError, WireError, SettingsError) as error:
@@ -131,18 +138,28 @@ async def _cluster(
     ]
 
 
-async def _issuer(settings: Settings, clock: Clock) -> tuple[list[Verdict], Token | None]:
-    """Get a token as the controller will, and compare clocks by the way."""
-    issuer_time = IssuerTime(clock)
+async def _issuer(
+    settings: Settings, clock: Clock, issuer_time: IssuerTime
+) -> tuple[list[Verdict], Token | None]:
+    """Get a token as the controller will, and learn the issuer's time by the way.
+
+    Where they differ two more are asked for: three tokens in a row prove the issuer's time.
+    """
     try:
         if not settings.is_oidc:
             token = await static_source(settings, clock).get(min_remaining=0.0)
             return [_life(token, settings), *_odd(token)], token
         async with open_session(settings.token_url(), clock) as session:
-            grant = await token_endpoint(settings, session, clock).ask()
-        if grant.date_s is not None:
-            issuer_time.observe(grant.date_s, grant.sent_at, grant.received_at)
-        token = token_of(grant, now_s=issuer_time.now_s())
+            endpoint = token_endpoint(settings, session, clock)
+            grant = await endpoint.ask()
+            now_s = issuer_time.hear(times_of(grant), grant.date_s)
+            for _ in range(PROOF - 1):
+                if not verdicts.of_clocks(issuer_time.named_offsets_s()):
+                    break
+                await asyncio.sleep(AGAIN_S)
+                grant = await endpoint.ask()
+                now_s = issuer_time.hear(times_of(grant), grant.date_s)
+        token = token_of(grant, now_s=now_s)
     except (IssuerError, SettingsError) as error:
         failure = verdicts.of_failure(
             "issuer",
@@ -150,8 +167,8 @@ async def _issuer(settings: Settings, clock: Clock) -> tuple[list[Verdict], Toke
             hint=_issuer_hint(error),
             **_way(settings.token_url() if settings.is_oidc else ""),
         )
-        return [failure, *_clock(issuer_time)], None
-    return [_life(token, settings), *_odd(token), *_clock(issuer_time)], token
+        return [failure], None
+    return [_life(token, settings), *_odd(token)], token
 
 
 async def _platform(
@@ -196,8 +213,13 @@ def _ignored_field(field: str) -> Verdict:
     return Verdict("cluster", "note", says, "take it out, or use a context without it")
 
 
-def _kube(account: Credentials, settings: Settings) -> HttpKube:
-    return HttpKube(account, settings.names(), connections=PARALLEL)
+def _kube(account: Credentials, settings: Settings, issuer_time: IssuerTime) -> HttpKube:
+    return HttpKube(
+        account,
+        settings.names(),
+        connections=PARALLEL,
+        on_date=issuer_time.hear_api_server,
+    )
 
 
 def _life(token: Token, settings: Settings) -> Verdict:
@@ -210,8 +232,12 @@ def _odd(token: Token) -> list[Verdict]:
     return [verdicts.of_oddity(oddity)] if oddity else []
 
 
-def _clock(issuer_time: IssuerTime) -> list[Verdict]:
-    return [verdicts.of_clock(issuer_time.skew_s)] if issuer_time.observed else []
+def _clocks(issuer_time: IssuerTime) -> list[Verdict]:
+    """Name each clock that is off, or say that none is."""
+    if not issuer_time.observed:
+        return []
+    found = verdicts.of_clocks(issuer_time.named_offsets_s())
+    return [each.verdict for each in found] or [verdicts.of_clock(issuer_time.skew_s)]
 
 
 def _issuer_hint(error: Exception) -> str:

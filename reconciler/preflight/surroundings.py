@@ -1,11 +1,13 @@
 """What the log says of the surroundings, so that its first lines name what a failure comes from."""
 
 import asyncio
+import math
 import os
 from urllib.parse import urlsplit
 
 import structlog
 
+from reconciler.clock import Clock
 from reconciler.http import environment_proxy, has_system_trust, shown_url
 from reconciler.preflight import verdicts
 from reconciler.settings import Settings, unknown_variables
@@ -14,7 +16,7 @@ from reconciler.tokens.issuer_time import IssuerTime
 log = structlog.get_logger()
 
 LOOK_S = 1.0
-"""Between looks for the issuer's first answer: it costs nothing, and the log's start is read."""
+"""Between looks at the clocks: it costs nothing, and the log's start is read."""
 
 AGAIN_S = 3600.0
 """A clock that drifts does so in hours."""
@@ -59,12 +61,27 @@ def warn_of_ignored(field: str) -> None:
     log.warning("kubeconfig_field_ignored", field=field, why="this program does not support it")
 
 
-async def watch_clock(issuer_time: IssuerTime) -> None:
-    """Run for ever: say it when this machine's clock and the issuer's are apart."""
+async def watch_clock(issuer_time: IssuerTime, clock: Clock) -> None:
+    """Run for ever: name each clock that is off, once, and again when it is off by another amount.
+
+    A clock that stays off is named once in `AGAIN_S`.
+    """
+    said: dict[str, tuple[float, float]] = {}
     while True:
-        while not issuer_time.observed:
-            await asyncio.sleep(LOOK_S)
-        verdict = verdicts.of_clock(issuer_time.skew_s)
-        if verdict.level != "ok":
-            log.warning("clock_off", skew_s=round(issuer_time.skew_s, 1), why=verdict.says)
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(LOOK_S)
+        now_at = clock.monotonic()
+        findings = verdicts.of_clocks(issuer_time.named_offsets_s())
+        said = {each.witness: said[each.witness] for each in findings if each.witness in said}
+        for finding in findings:
+            off_s, said_at = said.get(finding.witness, (math.inf, -math.inf))
+            is_same = abs(finding.off_s - off_s) <= verdicts.SKEW_NOTED_S
+            if is_same and now_at - said_at < AGAIN_S:
+                continue
+            said[finding.witness] = finding.off_s, now_at
+            log.warning(
+                "clock_off",
+                witness=finding.witness,
+                off_s=round(finding.off_s, 1),
+                skew_s=round(issuer_time.skew_s, 1),
+                why=finding.verdict.says,
+            )

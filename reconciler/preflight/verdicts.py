@@ -1,9 +1,9 @@
 """What an examination found, in words a platform engineer can act on (pure)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from reconciler.preflight.rights import Ask, Right, rule
 
@@ -13,6 +13,11 @@ Level = Literal["ok", "note", "missing"]
 SKEW_NOTED_S = 5.0
 SKEW_LIMIT_S = 60.0
 """Beyond it the API server refuses projected account tokens. Source: go-jose, DefaultLeeway."""
+
+WALL, API_SERVER, DATE = "wall_clock", "api_server_date", "issuer_date"
+"""Witnesses of the issuer's time, as `tokens/server_clock.py` names them."""
+
+NODE_REMEDY = "let the node keep its time (NTP)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +67,73 @@ def of_excess(answers: Iterable[Answer]) -> list[Verdict]:
     ]
 
 
+class ClockFinding(NamedTuple):
+    """One clock that is off.
+
+    Args:
+        witness: `wall_clock`, `issuer_date`, `api_server_date`, or `issuer` where the other two
+            machines agree that it is the issuer's own clock.
+        off_s: The clock less the issuer's time as its tokens prove it; for `issuer` the issuer's
+            time less this machine's.
+    """
+
+    witness: str
+    off_s: float
+    verdict: Verdict
+
+
 def of_clock(skew_s: float) -> Verdict:
     """Judge the issuer's time less ours, seconds."""
-    way = "behind" if skew_s > 0 else "ahead of"
-    says = f"this machine's clock is {abs(skew_s):.0f} s {way} the issuer's"
-    if abs(skew_s) > SKEW_LIMIT_S:
-        return Verdict("clock", "missing", says, "let the node keep its time (NTP)")
-    if abs(skew_s) > SKEW_NOTED_S:
-        return Verdict(
-            "clock", "note", f"{says}; deadlines follow the issuer's", "let the node keep its time"
+    return _of_clock("this machine's clock is", skew_s, NODE_REMEDY)
+
+
+def of_clocks(offsets_s: Mapping[str, float]) -> list[ClockFinding]:
+    """Name each clock that is off; none where all are within `SKEW_NOTED_S`.
+
+    Our clock and the API server's are two machines': where both differ from the issuer's time by
+    the same, it is the issuer that is off. A Date header that differs from the tokens that it
+    comes with is a gateway's, unless all other clocks agree with it.
+
+    Args:
+        offsets_s: Each clock less the issuer's time, seconds, by witness; `wall_clock` is always
+            among them once the issuer was heard.
+    """
+    off = {name: off_s for name, off_s in offsets_s.items() if abs(off_s) > SKEW_NOTED_S}
+    wall_s, api_s = offsets_s.get(WALL, 0.0), offsets_s.get(API_SERVER)
+    date_s = off.get(DATE)
+    is_issuer = WALL in off and api_s is not None and _alike(wall_s, api_s)
+    found = []
+    if is_issuer:
+        says = "this machine's clock and the API server's are"
+        verdict = _of_clock(says, -wall_s, "let the issuer keep its time (NTP)")
+        found.append(ClockFinding("issuer", -wall_s, verdict))
+    elif WALL in off:
+        found.append(ClockFinding(WALL, wall_s, of_clock(-wall_s)))
+    if API_SERVER in off and not is_issuer:
+        verdict = _of_clock("the API server's clock is", -off[API_SERVER], "let it keep its time")
+        found.append(ClockFinding(API_SERVER, off[API_SERVER], verdict))
+    if date_s is not None and not (is_issuer and _alike(date_s, wall_s)):
+        way = "ahead of" if date_s > 0 else "behind"
+        says = (
+            f"the Date header of the issuer's answers is {abs(date_s):.0f} s {way} the tokens that "
+            "come with it; it is not used"
         )
+        remedy = "let the gateway or proxy that stamps it keep its time (NTP)"
+        found.append(ClockFinding(DATE, date_s, Verdict("clock", "note", says, remedy)))
+    return found
+
+
+def _alike(one_s: float, other_s: float) -> bool:
+    return abs(one_s - other_s) <= SKEW_NOTED_S
+
+
+def _of_clock(whose: str, skew_s: float, remedy: str) -> Verdict:
+    way = "behind" if skew_s > 0 else "ahead of"
+    says = f"{whose} {abs(skew_s):.0f} s {way} the issuer's"
+    if abs(skew_s) > SKEW_LIMIT_S:
+        return Verdict("clock", "missing", says, remedy)
+    if abs(skew_s) > SKEW_NOTED_S:
+        return Verdict("clock", "note", f"{says}; deadlines follow the issuer's", remedy)
     return Verdict("clock", "ok", f"within {SKEW_NOTED_S:.0f} s of the issuer's")
 
 

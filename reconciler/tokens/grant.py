@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from reconciler.tokens.claims import lifetime, read_claims, unusable
+from reconciler.tokens.server_clock import TokenTimes
 from reconciler.tokens.token import Token
 
 
@@ -27,33 +28,42 @@ class Grant:
     date_s: float | None = None
 
 
+def times_of(grant: Grant) -> TokenTimes:
+    """Return what a grant says of time.
+
+    Raises:
+        TokenUnusable: Its token cannot be read.
+    """
+    claims = read_claims(grant.value, lenient=_says_its_life(grant))
+    return TokenTimes(
+        claims.issued_s, claims.expires_s, grant.expires_in_s, grant.sent_at, grant.received_at
+    )
+
+
 def token_of(grant: Grant, *, now_s: float) -> Token:
     """Judge a grant and return its token.
 
-    Its age at receipt is the Date header less its `iat`. Without a Date it is what `expires_in`
-    leaves of its life, and without that what `now_s` says.
-
     Args:
-        now_s: Our idea of the issuer's time at receipt, used where the answer has no Date.
+        now_s: The issuer's time at receipt, epoch seconds, as `IssuerTime.hear` weighs it.
     Raises:
         TokenUnusable: For each rule that the token breaks.
     """
     if grant.token_type.lower() not in ("bearer", ""):
         raise unusable("not_bearer", "its token_type is not Bearer")
-    says = grant.expires_in_s is not None and grant.expires_in_s > 0
-    claims = read_claims(grant.value, lenient=says)
-    at_s = now_s if grant.date_s is None else grant.date_s
-    life = lifetime(claims, now_s=at_s, expires_in_s=grant.expires_in_s)
-    if grant.date_s is None and grant.expires_in_s is not None:
-        age_s = life.ttl_s - grant.expires_in_s
-    else:
-        age_s = at_s - life.issued_s
+    claims = read_claims(grant.value, lenient=_says_its_life(grant))
+    life = lifetime(claims, now_s=now_s, expires_in_s=grant.expires_in_s)
+    age_s = max(0.0, now_s - life.issued_s)
     if age_s >= life.ttl_s:
-        raise unusable("expired", "it was dead when it arrived")
+        raise unusable("expired", "it had expired when it arrived")
     return Token(
         grant.value,
         issued_s=life.issued_s,
         expires_s=life.expires_s,
         received_at=grant.received_at,
-        age_at_receipt_s=max(0.0, age_s),
+        age_at_receipt_s=age_s,
     )
+
+
+def _says_its_life(grant: Grant) -> bool:
+    """Tell whether a token whose claims cannot be read can still be used."""
+    return grant.expires_in_s is not None and grant.expires_in_s > 0

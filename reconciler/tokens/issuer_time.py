@@ -1,36 +1,45 @@
-"""The issuer's time, known from its Date headers and kept on our monotonic clock."""
+"""The issuer's time as the controller reads it: witnesses in, one clock out, steps reported."""
 
-from collections import deque
-from collections.abc import Iterable
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from reconciler.clock import Clock
+from reconciler.headers import parse_date
+from reconciler.tokens.date_clock import DateClock
+from reconciler.tokens.server_clock import (
+    RESOLUTION_S,
+    Belief,
+    Bounds,
+    ServerClock,
+    TokenTimes,
+    Witness,
+    apart_s,
+    bounds_of,
+    claims_of,
+)
 
-RESOLUTION_S = 1.0
-"""A Date header is cut to whole seconds: the instant lies up to one second after what it says."""
-
-MEMORY_S = 600.0
-"""Older observations are dropped: crystals drift by up to 100 ppm, 0.06 s in ten minutes, and
-would slowly turn narrow bounds into wrong ones."""
-
-KEEP = 64
-"""Observations kept at most; at one a second they would cover a minute, which is plenty."""
+MOVED_S = 3.0
+"""A change of the estimate by more than this makes every deadline that was derived from it wrong:
+more than the second of an `iat` and a slow request, far less than any slack."""
 
 
-class Bounds(NamedTuple):
-    """The issuer's time less our monotonic clock lies between these two, in seconds."""
+class Move(NamedTuple):
+    """A change of the estimate.
 
-    low_s: float
-    high_s: float
+    Args:
+        moved_s: By how many seconds.
+        since_at: Since when the new estimate may be true, monotonic.
+        is_first: Until now there was none and our wall clock was taken for it.
+    """
 
-
-class _Observation(NamedTuple):
-    bounds: Bounds
-    at: float
+    moved_s: float
+    since_at: float
+    is_first: bool
 
 
 class IssuerTime:
-    """Says what time it is at the issuer, to a fraction of a second after a few answers.
+    """Says what time it is at the issuer; the rules are `server_clock`'s.
 
     A step of our wall clock changes nothing once the issuer was heard; before that, the wall clock
     is the best guess there is.
@@ -38,62 +47,132 @@ class IssuerTime:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._seen: deque[_Observation] = deque(maxlen=KEEP)
-        self._bounds: Bounds | None = None
+        self._rules = ServerClock()
+        self._api_server = DateClock(clock)
+        self._issuer_date: Bounds | None = None
+        self._expires_in: Bounds | None = None
+        self._judged = Bounds(-math.inf, math.inf)
+        self._heard_at = clock.monotonic()
+        self._last_date = ""
+        self.on_moved: Callable[[Move], None] | None = None
+        """Told when the estimate moves by more than `MOVED_S`."""
 
     @property
     def observed(self) -> bool:
-        """Whether the issuer was heard at all."""
-        return self._bounds is not None
+        """Whether the issuer's time is known at all."""
+        return self._rules.belief is not None
+
+    @property
+    def belief(self) -> Belief | None:
+        """What is believed, by whom, and whether it is proven; None before the first answer."""
+        return self._rules.belief
+
+    @property
+    def wants_another(self) -> bool:
+        """Whether another answer, a second later, would tell which of two witnesses is right."""
+        return self._rules.wants_another
 
     def now_s(self) -> float:
         """Return the issuer's time in epoch seconds."""
-        if self._bounds is None:
+        belief = self._rules.belief
+        if belief is None:
             return self._clock.wall()
-        return self._clock.monotonic() + (self._bounds.low_s + self._bounds.high_s) / 2
+        return self._clock.monotonic() + belief.bounds.middle_s
 
     @property
     def skew_s(self) -> float:
-        """Issuer's time less our wall clock in seconds; 0.0 before the first observation."""
-        return 0.0 if self._bounds is None else self.now_s() - self._clock.wall()
+        """Issuer's time less our wall clock in seconds; 0.0 before the first answer."""
+        return self.now_s() - self._clock.wall() if self.observed else 0.0
 
     @property
     def error_s(self) -> float:
-        """How far `now_s` may be off, in seconds either way; 0.0 before the first observation."""
-        return 0.0 if self._bounds is None else (self._bounds.high_s - self._bounds.low_s) / 2
+        """How far `now_s` may be off, in seconds either way; 0.0 before the first answer."""
+        belief = self._rules.belief
+        return 0.0 if belief is None else (belief.bounds.high_s - belief.bounds.low_s) / 2
 
-    def observe(self, date_s: float, sent_at: float, received_at: float) -> None:
-        """Learn from one answer.
+    def hear(self, answer: TokenTimes, date_s: float | None) -> float:
+        """Learn from one answer; return the issuer's time at its receipt, epoch seconds.
+
+        Of a token that may have been issued during the request it is the earliest possible time:
+        `iat` is cut to whole seconds, so that its age may be too low by up to one.
 
         Args:
-            date_s: Its Date header, epoch seconds.
-            sent_at: When the request started, monotonic.
-            received_at: When the answer's headers were there, monotonic.
+            date_s: Its Date header, epoch seconds, or None.
         """
-        while self._seen and received_at - self._seen[0].at > MEMORY_S:
-            self._seen.popleft()
-        self._seen.append(_Observation(bounds_of(date_s, sent_at, received_at), received_at))
-        self._bounds = narrow(seen.bounds for seen in reversed(self._seen))
+        before_s, was_known = self.now_s(), self.observed
+        others = {Witness.WALL_CLOCK: self._wall()}
+        self._issuer_date = None
+        if date_s is not None:
+            self._issuer_date = bounds_of(date_s, answer.sent_at, answer.received_at)
+            others[Witness.ISSUER_DATE] = self._issuer_date
+        if (api_server := self._api_server.bounds) is not None:
+            others[Witness.API_SERVER_DATE] = api_server
+        self._expires_in = claims_of(answer).get(Witness.EXPIRES_IN)
+        self._judged = self._rules.hear(answer, others)
+        self._tell(before_s, is_first=not was_known)
+        if not self.wants_another:
+            self._heard_at = answer.received_at
+        return _received_s(answer, self._judged)
+
+    def give_in(self, answer: TokenTimes) -> float:
+        """Decide without another answer; return the issuer's time at the receipt of this one."""
+        before_s = self.now_s()
+        self._judged = self._rules.give_in(self._judged)
+        self._tell(before_s, is_first=False)
+        self._heard_at = answer.received_at
+        return _received_s(answer, self._judged)
+
+    def hear_api_server(self, date: str | None) -> None:
+        """Learn from the Date header of an answer of the API server that came just now.
+
+        The header is written as the answer starts, so that the request's duration does not matter.
+        """
+        if not date or date == self._last_date:
+            return
+        self._last_date = date
+        date_s = parse_date(date)
+        if date_s is not None:
+            now_at = self._clock.monotonic()
+            self._api_server.observe(date_s, now_at, now_at)
+
+    def offsets_s(self) -> dict[Witness, float]:
+        """Return each clock's reading less the issuer's time, seconds; none before it is known."""
+        belief = self._rules.belief
+        if belief is None:
+            return {}
+        claims = {
+            Witness.WALL_CLOCK: self._wall(),
+            Witness.ISSUER_DATE: self._issuer_date,
+            Witness.API_SERVER_DATE: self._api_server.bounds,
+            Witness.EXPIRES_IN: self._expires_in,
+        }
+        return {
+            witness: bounds.middle_s - belief.bounds.middle_s
+            for witness, bounds in claims.items()
+            if bounds is not None
+        }
+
+    def named_offsets_s(self) -> dict[str, float]:
+        """Return the same by the witnesses' names."""
+        return {witness.value: off_s for witness, off_s in self.offsets_s().items()}
+
+    def _wall(self) -> Bounds:
+        ahead_s = self._clock.wall() - self._clock.monotonic()
+        return Bounds(ahead_s, ahead_s)
+
+    def _tell(self, before_s: float, *, is_first: bool) -> None:
+        moved_s = self.now_s() - before_s
+        if abs(moved_s) > MOVED_S and self.on_moved is not None:
+            self.on_moved(Move(moved_s, self._heard_at, is_first))
 
     def __repr__(self) -> str:
         return f"<IssuerTime skew {self.skew_s:+.3f} s +-{self.error_s:.3f} s>"
 
 
-def bounds_of(date_s: float, sent_at: float, received_at: float) -> Bounds:
-    """Return what one Date header proves: it was written between sending and receipt."""
-    return Bounds(date_s - received_at, date_s + RESOLUTION_S - sent_at)
-
-
-def narrow(newest_first: Iterable[Bounds]) -> Bounds:
-    """Intersect observations from the newest back, up to the first that contradicts.
-
-    A contradiction means that the issuer's clock was stepped between the two, so that only what
-    came after it counts.
-    """
-    remaining = iter(newest_first)
-    low_s, high_s = next(remaining)
-    for bounds in remaining:
-        if bounds.low_s > high_s or bounds.high_s < low_s:
-            break
-        low_s, high_s = max(low_s, bounds.low_s), min(high_s, bounds.high_s)
-    return Bounds(low_s, high_s)
+def _received_s(answer: TokenTimes, judged: Bounds) -> float:
+    """Return the issuer's time at an answer's receipt; the earliest that an `iat` of now allows."""
+    received_s = judged.low_s + answer.received_at
+    token = claims_of(answer).get(Witness.TOKEN)
+    if token is None or answer.issued_s is None or apart_s(token, judged) > 0:
+        return received_s
+    return max(answer.issued_s, received_s - RESOLUTION_S)

@@ -14,9 +14,10 @@ from reconciler.clock import Clock
 from reconciler.errors import IssuerError, IssuerUnavailable
 from reconciler.tokens.claims import key_of, read_claims, unusable
 from reconciler.tokens.flight import FlightClosed, SingleFlight
-from reconciler.tokens.grant import Grant, token_of
+from reconciler.tokens.grant import Grant, times_of, token_of
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.rest import Rest
+from reconciler.tokens.server_clock import PROOF
 from reconciler.tokens.signing_keys import SigningKeys
 from reconciler.tokens.token import Token
 
@@ -38,6 +39,9 @@ that lives so long is at hand. Until the first token is seen, it is all we can s
 SHORTEST_CYCLE_S = 1.0
 """Spares are minted no more often, whatever their life, and failed mints are repeated no sooner
 than half of this on average."""
+
+AGAIN_S = 1.1
+"""Between requests that settle a contradiction: each token has an `iat` of another second."""
 
 LONGEST_SLEEP_S = 2.0
 """A suspended machine wakes up to a dead spare, and a caller may be refused while none is due: both
@@ -120,7 +124,7 @@ class OidcSource:
 
     Args:
         ask: The one request, `TokenEndpoint.ask`; must end within its own time limit.
-        issuer_time: Told of the Date of each answer that held a usable token.
+        issuer_time: Told of each answer; it weighs what the answer says of time.
         breaker: Opened by outages and unusable tokens; while it is down only `refresh` asks.
         refresh_on_key_rotation: Whether a new signing key makes the tokens under older ones due.
     """
@@ -247,17 +251,12 @@ class OidcSource:
 
     async def _mint(self) -> IssuerError | None:
         """Ask once; the error is returned, not raised, since many may wait for it."""
-        self._requests += 1
         try:
-            grant = await self._ask()
-            token = token_of(grant, now_s=self._issuer_time.now_s())
+            grant, now_s = await self._ask_for_certain()
+            token = token_of(grant, now_s=now_s)
         except IssuerError as error:
             self._failed(error)
             return error
-        if grant.date_s is not None:
-            # Nobody issues in the future: a Date before `iat` is some proxy's, which lags behind.
-            date_s = max(grant.date_s, float(math.floor(token.issued_s)))
-            self._issuer_time.observe(date_s, grant.sent_at, grant.received_at)
         self._keep(token)
         self._note_oddity(grant.value)
         return None
@@ -268,6 +267,27 @@ class OidcSource:
         if oddity and oddity not in self._oddities:
             self._oddities.add(oddity)
             log.warning("token_odd", why=oddity)
+
+    async def _ask_for_certain(self) -> tuple[Grant, float]:
+        """Return an answer and the issuer's time at its receipt, epoch seconds.
+
+        A token that contradicts what earlier ones proved is not given to anybody before two more
+        have told a stepped clock from a cache and from one wrong node of the issuer.
+        """
+        for _ in range(PROOF - 1):
+            grant, now_s = await self._ask_once()
+            if not self._issuer_time.wants_another:
+                return grant, now_s
+            await asyncio.sleep(AGAIN_S)
+        grant, now_s = await self._ask_once()
+        if self._issuer_time.wants_another:
+            now_s = self._issuer_time.give_in(times_of(grant))
+        return grant, now_s
+
+    async def _ask_once(self) -> tuple[Grant, float]:
+        self._requests += 1
+        grant = await self._ask()
+        return grant, self._issuer_time.hear(times_of(grant), grant.date_s)
 
     def _keep(self, token: Token) -> None:
         now_at = self._clock.monotonic()

@@ -22,6 +22,8 @@ from reconciler.errors import (
 )
 from reconciler.lab.issuer import Faults, Issuer
 from reconciler.lab.issuer_key import IssuerKey, TokenRejected
+from reconciler.tokens.date_clock import DateClock
+from reconciler.tokens.grant import times_of
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.oidc import Credentials, TokenEndpoint
 from reconciler.tokens.source import OidcSource
@@ -340,9 +342,47 @@ async def test_the_issuers_clock_is_learnt_from_its_date(bench: Bench) -> None:
     bench.issuer.faults.clock_offset_s = -7200.0
     grant = await bench.endpoint().ask()
     assert grant.date_s is not None
-    time = IssuerTime(SystemClock())
+    time = DateClock(SystemClock())
     time.observe(grant.date_s, grant.sent_at, grant.received_at)
     assert time.skew_s == pytest.approx(-7200, abs=1.0 + time.error_s)
+
+
+@pytest.mark.parametrize(
+    ("faults", "ahead_s"),
+    [
+        pytest.param(_set(date="absent"), None, id="none"),
+        pytest.param(_set(date="gateway", date_offset_s=901.0), 901.0, id="a-gateways"),
+        pytest.param(_set(date="gateway", clock_offset_s=700.0), 0.0, id="a-step-it-does-not-see"),
+        pytest.param(_set(clock_offset_s=700.0), 700.0, id="a-step"),
+    ],
+)
+async def test_the_lab_stamps_the_date_of_a_gateway_or_none(
+    bench: Bench, faults: Callable[[], Faults], ahead_s: float | None
+) -> None:
+    bench.issuer.faults = faults()
+    grant = await bench.endpoint().ask()
+    if ahead_s is None:
+        assert grant.date_s is None
+    else:
+        assert grant.date_s == pytest.approx(SystemClock().wall() + ahead_s, abs=10)
+
+
+async def test_an_answer_without_a_date_gives_the_time_by_its_token(bench: Bench) -> None:
+    bench.issuer.faults.date = "absent"
+    bench.issuer.faults.clock_offset_s = 120.0
+    clock = SystemClock()
+    time = IssuerTime(clock)
+    grant = await bench.endpoint().ask()
+    time.hear(times_of(grant), grant.date_s)
+    assert time.skew_s == pytest.approx(120, abs=1.0 + time.error_s)
+
+
+async def test_the_lab_gives_a_cached_answer_for_as_long_as_it_is_told(bench: Bench) -> None:
+    bench.issuer.faults.cached_s = 3600.0
+    values = {(await bench.endpoint().ask()).value for _ in range(3)}
+    assert len(values) == 1
+    bench.issuer.heal()
+    assert (await bench.endpoint().ask()).value not in values
 
 
 async def test_a_short_life_is_told_by_the_token(bench: Bench) -> None:

@@ -42,6 +42,10 @@ class FakeIssuer:
 
     `away` answers nothing, `refused` answers 401, `ttl_s` and `kid`, which names the
     signing key of the next token, may change.
+
+    `offset_s` is its clock less the world's; `date_ahead_s` its Date header less its clock, None
+    for no such header; `has_expires_in` sends `expires_in`; for `cached_s` seconds the same answer
+    is given again, its body unchanged.
     """
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -50,6 +54,11 @@ class FakeIssuer:
         self.refused = False
         self.kid: Callable[[], str] | None = None
         self.ttl_s = 900
+        self.offset_s = 0.0
+        self.date_ahead_s: float | None = 0.0
+        self.has_expires_in = False
+        self.cached_s = 0.0
+        self._cached: tuple[str, float] | None = None
         self.requests = 0
         self.minted: list[str] = []
 
@@ -61,11 +70,27 @@ class FakeIssuer:
             raise IssuerUnavailable("the issuer is away")
         if self.refused:
             raise IssuerRefused("answered 401", status=401, reason="invalid_client")
-        value = self.mint(self.ttl_s)
-        return Grant(value, sent_at, self._clock.monotonic(), date_s=int(self._clock.wall()))
+        ahead_s = self.date_ahead_s
+        return Grant(
+            self._value(),
+            sent_at,
+            self._clock.monotonic(),
+            expires_in_s=float(self.ttl_s) if self.has_expires_in else None,
+            date_s=None if ahead_s is None else int(self.now_s() + ahead_s),
+        )
+
+    def now_s(self) -> float:
+        """Return the issuer's time, epoch seconds."""
+        return self._clock.wall() + self.offset_s
+
+    def _value(self) -> str:
+        now_at = self._clock.monotonic()
+        if self._cached is None or now_at - self._cached[1] >= self.cached_s:
+            self._cached = self.mint(self.ttl_s), now_at
+        return self._cached[0]
 
     def mint(self, ttl_s: int) -> str:
-        now_s = int(self._clock.wall())
+        now_s = int(self.now_s())
         claims = {"iat": now_s, "exp": now_s + ttl_s, "jti": f"obviously-fake-{len(self.minted)}"}
         payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
         header = "eyJhbGciOiJub25lIn0"
@@ -136,9 +161,13 @@ class SwitchGate:
 
 @dataclass
 class World:
-    """A cluster, an issuer, a platform and one controller, all on the running virtual loop."""
+    """A cluster, an issuer, a platform and one controller, all on the running virtual loop.
+
+    `node` is the controller's own clock; its wall may be stepped against the world's `clock`.
+    """
 
     clock: VirtualClock
+    node: VirtualClock
     core: Core
     faults: Faults
     issuer: FakeIssuer
@@ -224,7 +253,7 @@ class World:
     def left_s(self, token: str) -> float:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return float(claims["exp"] - self.clock.wall())
+        return float(claims["exp"] - self.issuer.now_s())
 
     def secret_writes(self) -> list[Commit]:
         return [c for c in self.commits if c.caller == US and c.kind is SECRETS]
@@ -271,21 +300,23 @@ async def finished(world: World, times: int) -> None:
 @asynccontextmanager
 async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
     clock = VirtualClock(asyncio.get_running_loop())
+    node = VirtualClock(asyncio.get_running_loop())
+    node.step_s = options.pop("node_ahead_s", 0.0)
     core = Core(clock, seed="test")
     core.create(NAMESPACES, "", {"metadata": {"name": PROJECT}})
     faults, random = Faults(), Random(7)
-    breakers = [Breaker(name, clock, random) for name in ("kube", "platform", "issuer")]
+    breakers = [Breaker(name, node, random) for name in ("kube", "platform", "issuer")]
     issuer, platform, gate = FakeIssuer(clock), FakePlatform(breakers[1]), SwitchGate()
-    issuer_time = IssuerTime(clock)
+    issuer_time = IssuerTime(node)
     source = OidcSource(
-        issuer.ask, clock=clock, issuer_time=issuer_time, breaker=breakers[2], random=random
+        issuer.ask, clock=node, issuer_time=issuer_time, breaker=breakers[2], random=random
     )
     ports = Ports(
         kube=DirectKube(core, clock, caller=US, faults=faults, latency_s=0.005),
         platform=platform,
         source=source,
         issuer_time=issuer_time,
-        clock=clock,
+        clock=node,
         random=random,
         gate=gate,
         leadership=Alone(),
@@ -299,6 +330,7 @@ async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
     chosen = Options(names=NAMES, seal=Seal("obviously-fake-client-secret"), **options)
     world = World(
         clock=clock,
+        node=node,
         core=core,
         faults=faults,
         issuer=issuer,

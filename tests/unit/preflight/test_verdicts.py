@@ -72,6 +72,56 @@ def test_a_clock_is_judged_by_what_its_offset_breaks(skew_s: float, level: str, 
 
 
 @pytest.mark.parametrize(
+    ("offsets_s", "named"),
+    [
+        pytest.param({"wall_clock": 1.0, "issuer_date": -4.0}, {}, id="none-is-off"),
+        pytest.param(
+            {"wall_clock": 0.2, "issuer_date": 901.0, "api_server_date": 0.1},
+            {"issuer_date": "Date header of the issuer's answers is 901 s ahead of the tokens"},
+            id="a-gateway",
+        ),
+        pytest.param(
+            {"wall_clock": -40.0, "api_server_date": 0.1},
+            {"wall_clock": "this machine's clock is 40 s behind the issuer's"},
+            id="this-node",
+        ),
+        pytest.param(
+            {"wall_clock": 120.0},
+            {"wall_clock": "this machine's clock is 120 s ahead of the issuer's"},
+            id="this-node-as-far-as-can-be-known",
+        ),
+        pytest.param(
+            {"wall_clock": 120.0, "issuer_date": 0.0, "api_server_date": 121.0},
+            {"issuer": "this machine's clock and the API server's are 120 s ahead of the issuer's"},
+            id="the-issuer",
+        ),
+        pytest.param(
+            {"wall_clock": 120.0, "issuer_date": 120.0, "api_server_date": 121.0},
+            {"issuer": "120 s ahead of the issuer's"},
+            id="the-issuer-behind-a-gateway",
+        ),
+        pytest.param(
+            {"wall_clock": 0.0, "api_server_date": -70.0},
+            {"api_server_date": "the API server's clock is 70 s behind the issuer's"},
+            id="the-api-server",
+        ),
+        pytest.param(
+            {"wall_clock": 60.5, "issuer_date": 300.0, "api_server_date": 0.0},
+            {"wall_clock": "60 s ahead", "issuer_date": "300 s ahead"},
+            id="two",
+        ),
+    ],
+)
+def test_the_clock_that_is_off_is_blamed(
+    offsets_s: dict[str, float], named: dict[str, str]
+) -> None:
+    found = verdicts.of_clocks(offsets_s)
+    assert [each.witness for each in found] == list(named)
+    assert all(named[each.witness] in each.verdict.says for each in found)
+    assert all(each.verdict.level != "ok" and each.verdict.remedy for each in found)
+
+
+@pytest.mark.parametrize(
     ("ttl_s", "slack_s", "touch", "level"),
     [
         (900.0, 270.0, False, "ok"),

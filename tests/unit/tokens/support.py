@@ -39,7 +39,7 @@ class FakeIssuer:
     Args:
         ttl_s: Life of the tokens.
         takes_s: How long each request takes.
-        age_s: How old a token already is when it arrives.
+        age_s: How old a token already is when it arrives, as `expires_in` says.
         skew_s: The issuer's clock less our wall clock.
     """
 
@@ -63,7 +63,7 @@ class FakeIssuer:
             jwt(iat=issued_s, exp=issued_s + self.ttl_s, jti=len(self.asked_at)),
             sent_at=sent_at,
             received_at=self.clock.monotonic(),
-            expires_in_s=self.ttl_s,
+            expires_in_s=self.ttl_s - self.age_s,
             date_s=date_s,
         )
 

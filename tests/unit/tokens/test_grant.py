@@ -3,7 +3,10 @@
 import pytest
 
 from reconciler.errors import TokenUnusable
-from reconciler.tokens.grant import Grant, token_of
+from reconciler.tokens.grant import Grant, times_of, token_of
+from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.token import Token
+from tests.support import ManualClock
 from tests.unit.tokens.support import jwt
 
 NOW_S = 1_767_225_600.0
@@ -27,40 +30,51 @@ def _grant(
     )
 
 
+def _judged(grant: Grant, *, wall_s: float = NOW_S) -> Token:
+    """Judge a grant as the first answer that a machine with this wall clock gets."""
+    issuer_time = IssuerTime(ManualClock(grant.received_at, wall_s))
+    return token_of(grant, now_s=issuer_time.hear(times_of(grant), grant.date_s))
+
+
 @pytest.mark.parametrize(
-    ("date_s", "expires_in_s", "remaining_s"),
+    ("date_s", "expires_in_s", "wall_s", "remaining_s"),
     [
-        pytest.param(NOW_S, 900.0, 800.0, id="date-less-iat"),
-        pytest.param(NOW_S - 5000, 900.0, 900.0, id="date-before-iat-counts-as-new"),
-        pytest.param(None, 700.0, 700.0, id="no-date-expires-in-says"),
-        pytest.param(None, 1000.0, 900.0, id="never-longer-than-its-own-life"),
-        pytest.param(None, None, 850.0, id="neither-our-idea-of-the-time"),
+        pytest.param(NOW_S, 800.0, NOW_S, 800.0, id="all-agree-that-it-is-100-s-old"),
+        pytest.param(NOW_S, 900.0, NOW_S, 800.0, id="date-and-wall-against-a-cached-body"),
+        pytest.param(NOW_S, 900.0, NOW_S - 100, 900.0, id="body-and-wall-against-the-date"),
+        pytest.param(NOW_S + 9e5, 900.0, NOW_S - 100, 900.0, id="however-far-ahead-the-date-is"),
+        pytest.param(NOW_S, 900.0, NOW_S - 50, 900.0, id="three-that-differ-the-body"),
+        pytest.param(NOW_S - 5000, 900.0, NOW_S, 900.0, id="a-date-before-iat-is-out"),
+        pytest.param(None, 900.0, NOW_S + 9e5, 900.0, id="the-body-against-the-wall"),
+        pytest.param(None, 700.0, NOW_S, 700.0, id="no-date-expires-in-says"),
+        pytest.param(None, 1000.0, NOW_S - 100, 900.0, id="never-longer-than-its-own-life"),
+        pytest.param(NOW_S, None, NOW_S, 800.0, id="no-expires-in-date-and-wall-say"),
+        pytest.param(NOW_S, 0.0, NOW_S, 800.0, id="an-expires-in-that-all-contradict"),
     ],
 )
-def test_age_at_receipt_comes_from_the_best_witness(
-    date_s: float | None, expires_in_s: float | None, remaining_s: float
+def test_age_at_receipt_is_what_most_witnesses_say(
+    date_s: float | None, expires_in_s: float | None, wall_s: float, remaining_s: float
 ) -> None:
     grant = _grant(date_s=date_s, expires_in_s=expires_in_s)
-    assert token_of(grant, now_s=NOW_S - 50).remaining_s(10.0) == remaining_s
+    assert _judged(grant, wall_s=wall_s).remaining_s(10.0) == remaining_s
 
 
 @pytest.mark.parametrize(
     "grant",
     [
-        pytest.param(_grant(date_s=NOW_S + 800), id="by-the-date"),
+        pytest.param(_grant(date_s=NOW_S + 800), id="by-date-and-wall"),
         pytest.param(_grant(expires_in_s=0.0), id="by-expires-in"),
-        pytest.param(_grant(), id="by-our-idea-of-the-time"),
     ],
 )
-def test_a_token_that_is_dead_on_arrival_is_expired(grant: Grant) -> None:
+def test_a_token_that_is_expired_when_it_arrives_is_refused(grant: Grant) -> None:
     with pytest.raises(TokenUnusable) as caught:
-        token_of(grant, now_s=NOW_S + 800)
+        _judged(grant, wall_s=NOW_S + 800)
     assert caught.value.reason == "expired"
 
 
 def test_an_opaque_token_lives_from_the_date_for_expires_in() -> None:
     grant = _grant("an-opaque-token-of-some-issuer", date_s=NOW_S, expires_in_s=300.0)
-    token = token_of(grant, now_s=0.0)
+    token = _judged(grant, wall_s=0.0)
     assert (token.issued_s, token.expires_s) == (NOW_S, NOW_S + 300)
     assert token.remaining_s(10.0) == 300.0
 

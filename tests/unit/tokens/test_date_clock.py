@@ -1,4 +1,4 @@
-"""The issuer's clock from its Date headers: bounds that narrow, steps that are followed."""
+"""A server's clock from its Date headers: bounds that narrow, steps that are followed."""
 
 import math
 
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.tokens.issuer_time import MEMORY_S, Bounds, IssuerTime, bounds_of, narrow
+from reconciler.tokens.date_clock import DateClock
+from reconciler.tokens.server_clock import MEMORY_S, Bounds, bounds_of, narrow
 from tests.support import ManualClock
 
 
@@ -20,7 +21,7 @@ class _Issuer:
     def now_s(self) -> float:
         return self.clock.now_at + self.ahead_s
 
-    def tell(self, time: IssuerTime, *, there_s: float = 0.0, back_s: float = 0.0) -> None:
+    def tell(self, time: DateClock, *, there_s: float = 0.0, back_s: float = 0.0) -> None:
         sent_at = self.clock.now_at
         self.clock.advance(there_s)
         date_s = float(math.floor(self.now_s()))
@@ -30,7 +31,7 @@ class _Issuer:
 
 def test_before_the_first_answer_the_wall_clock_is_the_best_guess() -> None:
     clock = ManualClock()
-    time = IssuerTime(clock)
+    time = DateClock(clock)
     clock.wall_s += 5
     assert not time.observed
     assert time.now_s() == clock.wall_s
@@ -40,7 +41,7 @@ def test_before_the_first_answer_the_wall_clock_is_the_best_guess() -> None:
 @pytest.mark.parametrize("skew_s", [-7200.4, -0.3, 0.0, 90.7])
 def test_one_answer_gives_the_time_to_half_a_second(skew_s: float) -> None:
     clock = ManualClock()
-    issuer, time = _Issuer(clock, skew_s), IssuerTime(clock)
+    issuer, time = _Issuer(clock, skew_s), DateClock(clock)
     issuer.tell(time)
     assert time.observed
     assert time.error_s == 0.5
@@ -50,7 +51,7 @@ def test_one_answer_gives_the_time_to_half_a_second(skew_s: float) -> None:
 
 def test_answers_at_different_fractions_narrow_the_bounds() -> None:
     clock = ManualClock()
-    issuer, time = _Issuer(clock, 12.34), IssuerTime(clock)
+    issuer, time = _Issuer(clock, 12.34), DateClock(clock)
     for _ in range(20):
         clock.advance(1.1)
         issuer.tell(time)
@@ -60,7 +61,7 @@ def test_answers_at_different_fractions_narrow_the_bounds() -> None:
 
 def test_a_step_of_our_wall_clock_changes_nothing_but_the_skew() -> None:
     clock = ManualClock()
-    issuer, time = _Issuer(clock, 0.0), IssuerTime(clock)
+    issuer, time = _Issuer(clock, 0.0), DateClock(clock)
     issuer.tell(time)
     before_s = time.now_s()
     clock.wall_s += 3600
@@ -71,7 +72,7 @@ def test_a_step_of_our_wall_clock_changes_nothing_but_the_skew() -> None:
 @pytest.mark.parametrize("step_s", [-3600.0, -2.0, 2.0, 3600.0])
 def test_a_step_of_the_issuers_clock_is_followed_at_the_next_answer(step_s: float) -> None:
     clock = ManualClock()
-    issuer, time = _Issuer(clock, 0.0), IssuerTime(clock)
+    issuer, time = _Issuer(clock, 0.0), DateClock(clock)
     for _ in range(5):
         clock.advance(30.3)
         issuer.tell(time)
@@ -82,7 +83,7 @@ def test_a_step_of_the_issuers_clock_is_followed_at_the_next_answer(step_s: floa
 
 def test_a_slow_drift_is_followed_because_old_answers_are_forgotten() -> None:
     clock = ManualClock()
-    issuer, time = _Issuer(clock, 0.0), IssuerTime(clock)
+    issuer, time = _Issuer(clock, 0.0), DateClock(clock)
     for _ in range(2000):
         clock.advance(45.01)
         issuer.ahead_s += 45.01 * 100e-6
@@ -93,7 +94,7 @@ def test_a_slow_drift_is_followed_because_old_answers_are_forgotten() -> None:
 
 def test_the_last_answer_stays_good_through_a_long_outage() -> None:
     clock = ManualClock()
-    issuer, time = _Issuer(clock, 50.0), IssuerTime(clock)
+    issuer, time = _Issuer(clock, 50.0), DateClock(clock)
     issuer.tell(time)
     clock.advance(10 * MEMORY_S)
     assert time.now_s() == pytest.approx(issuer.now_s(), abs=0.5)
@@ -107,7 +108,7 @@ def test_the_true_time_always_lies_within_the_error(
     skew_s: float, delays: list[tuple[float, float, float]]
 ) -> None:
     clock = ManualClock()
-    issuer, time = _Issuer(clock, skew_s), IssuerTime(clock)
+    issuer, time = _Issuer(clock, skew_s), DateClock(clock)
     for there_s, back_s, pause_s in delays:
         issuer.tell(time, there_s=there_s, back_s=back_s)
         clock.advance(pause_s)

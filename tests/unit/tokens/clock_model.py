@@ -1,0 +1,176 @@
+"""An issuer, a gateway, a cache and three clocks; every one of them may be wrong.
+
+Real time moves only by `advance`; our monotonic clock shows it. The issuer's tokens follow the
+issuer's clock, which may be stepped. A cache between us and the issuer holds one token, which
+others replace whenever they like. What is checked after each mint are the claims of
+ARCHITECTURE.md, "Why a wrong clock costs no token"; the decisions are the product's own.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from reconciler.tokens.server_clock import (
+    AGREE_S,
+    PROOF,
+    SAME_S,
+    Bounds,
+    ServerClock,
+    TokenTimes,
+    Witness,
+    bounds_of,
+)
+
+TTL_S = 900.0
+AGAIN_S = 1.1
+ROUNDING_S = 1e-3
+
+
+class WrongTime(AssertionError):
+    """The estimate is not what the witnesses prove."""
+
+
+@dataclass
+class Request:
+    """How one request goes: seconds there and back, and a step of the issuer's clock after it."""
+
+    there_s: float = 0.0
+    back_s: float = 0.0
+    step_s: float = 0.0
+
+
+@dataclass
+class World:
+    """All of it. Offsets are a clock's reading less our monotonic clock, seconds.
+
+    Args:
+        date_s: Of the clocks that stamp Date headers, by gateway; empty for no such header.
+        api_server_s: None while the API server was not heard.
+        says_issued: Tokens have `iat`.
+        says_left: Answers have `expires_in`.
+        is_honest: A cache corrects `expires_in` by the token's age.
+    """
+
+    rules: ServerClock
+    issuer_s: float
+    wall_s: float
+    date_s: list[float]
+    api_server_s: float | None
+    says_issued: bool = True
+    says_left: bool = True
+    is_honest: bool = False
+    now_at: float = 1000.0
+    cached_s: float | None = None
+    """`iat` of the token that the cache holds; None for no cache."""
+    fresh: set[float] = field(default_factory=set)
+    """Seconds of the tokens, issued for us, that came in a row since the latest step."""
+    is_stepped: bool = False
+    """The issuer's clock was stepped, and `PROOF` fresh tokens have not come since."""
+    youngest_s: float = math.inf
+    """Least age at receipt of a token since the latest step."""
+    answers: int = 0
+
+    def issuer_now_s(self) -> float:
+        return self.now_at + self.issuer_s
+
+    def step(self, seconds: float) -> None:
+        self.issuer_s += seconds
+        self.fresh, self.youngest_s, self.is_stepped = set(), math.inf, True
+        if self.cached_s is not None:
+            self.cached_s = math.floor(self.issuer_now_s())
+
+    def fill_cache(self) -> None:
+        """Let another client put a new token into the cache."""
+        self.cached_s = float(math.floor(self.issuer_now_s()))
+
+    def mint(self, requests: list[Request], gateway: int) -> None:
+        """Ask as the token source does, then check what is believed."""
+        answer, judged = self._ask(requests[0], gateway)
+        for number, request in enumerate(requests[1:PROOF]):
+            if not self.rules.wants_another:
+                break
+            self.step_between(requests[number])
+            self.now_at += AGAIN_S
+            answer, judged = self._ask(request, gateway + number + 1)
+        if self.rules.wants_another:
+            judged = self.rules.give_in(judged)
+        self._check(answer, judged)
+
+    def step_between(self, request: Request) -> None:
+        if request.step_s:
+            self.step(request.step_s)
+
+    def _ask(self, request: Request, gateway: int) -> tuple[TokenTimes, Bounds]:
+        sent_at = self.now_at
+        self.now_at += request.there_s
+        issuing_s = self.issuer_now_s()
+        issued_s = float(math.floor(issuing_s)) if self.cached_s is None else self.cached_s
+        left_s = TTL_S
+        if self.is_honest:
+            left_s -= math.floor(issuing_s) - issued_s
+        stamped = [self.now_at + ahead_s for ahead_s in self.date_s]
+        self.now_at += request.back_s
+        self.answers += 1
+        answer = TokenTimes(
+            issued_s if self.says_issued else None,
+            issued_s + TTL_S,
+            left_s if self.says_left else None,
+            sent_at,
+            self.now_at,
+        )
+        others = {Witness.WALL_CLOCK: Bounds(self.wall_s, self.wall_s)}
+        if self.api_server_s is not None:
+            others[Witness.API_SERVER_DATE] = Bounds(self.api_server_s, self.api_server_s)
+        if stamped:
+            date_s = float(math.floor(stamped[gateway % len(stamped)]))
+            others[Witness.ISSUER_DATE] = bounds_of(date_s, sent_at, self.now_at)
+        if self.cached_s is None and self.says_issued:
+            self.fresh.add(issued_s)
+        else:
+            self.fresh = set()
+        age_s = self.issuer_now_s() - issued_s
+        self.youngest_s = min(self.youngest_s, age_s)
+        return answer, self.rules.hear(answer, others)
+
+    def _check(self, answer: TokenTimes, judged: Bounds) -> None:
+        belief = self.rules.belief
+        if belief is None:
+            return
+        bounds = belief.bounds
+        if answer.issued_s is not None:
+            now_s = bounds.high_s + answer.received_at
+            self._claim(now_s >= answer.issued_s - AGREE_S, "a token of the future was taken")
+        if len(self.fresh) >= PROOF:
+            self.is_stepped = False
+            self._claim(self._is_near(bounds, AGREE_S), "three fresh tokens prove the time")
+            self._claim(
+                judged.low_s + answer.received_at < (answer.issued_s or math.inf) + TTL_S,
+                "a fresh token was refused",
+            )
+        if belief.proven and not self.is_stepped:
+            self._claim(bounds.low_s - self.issuer_s <= AGREE_S, "proven and ahead")
+        if self.says_issued:
+            behind_s = self.issuer_s - bounds.high_s
+            self._claim(
+                behind_s <= self.youngest_s + AGREE_S, "behind the youngest token that was seen"
+            )
+        if self.answers == 1 and self._wrong() <= 1 and self._is_told():
+            self._claim(self._is_near(bounds, SAME_S), "one wrong clock moves the first estimate")
+
+    def _wrong(self) -> int:
+        """Return how many of the other clocks are off."""
+        clocks = [self.wall_s, *self.date_s[:1]]
+        if self.api_server_s is not None:
+            clocks.append(self.api_server_s)
+        return sum(abs(each - self.issuer_s) > SAME_S / 2 for each in clocks)
+
+    def _is_told(self) -> bool:
+        """Tell whether the first answer says how old its token is."""
+        return self.says_issued and (self.cached_s is None or (self.is_honest and self.says_left))
+
+    def _is_near(self, bounds: Bounds, within_s: float) -> bool:
+        within_s += ROUNDING_S
+        return bounds.low_s - within_s <= self.issuer_s <= bounds.high_s + within_s
+
+    def _claim(self, is_so: bool, what: str) -> None:
+        if not is_so:
+            raise WrongTime(f"{what}: {self.rules.belief}, the issuer's offset is {self.issuer_s}")

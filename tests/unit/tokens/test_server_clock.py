@@ -1,0 +1,232 @@
+"""No drawn set of wrong clocks and caches fools the rules; and the model finds the wrong rules."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    rule,
+    run_state_machine_as_test,
+)
+
+from reconciler.tokens import server_clock
+from reconciler.tokens.server_clock import Belief, Bounds, Sample, ServerClock, TokenTimes, Witness
+from tests.unit.tokens.clock_model import Request, World, WrongTime
+
+OFF = st.one_of(st.just(0.0), st.sampled_from([-7200.0, -120.0, -40.0, 40.0, 300.0, 901.0]))
+STEPS = st.sampled_from([-3600.0, -700.0, -20.0, 20.0, 700.0, 3600.0])
+DURATIONS = st.one_of(st.just(0.0), st.floats(0.0, 2.5))
+REQUESTS = st.builds(
+    Request,
+    DURATIONS,
+    DURATIONS,
+    st.one_of(st.just(0.0), st.just(0.0), st.just(0.0), STEPS),
+)
+MINTS = st.lists(REQUESTS, min_size=3, max_size=3)
+
+
+class Interleaving(RuleBasedStateMachine):
+    """One run: which clock is wrong, who caches, and when, is drawn."""
+
+    rules_class: ClassVar[type[ServerClock]] = ServerClock
+
+    @initialize(
+        wall_s=OFF,
+        dates=st.lists(OFF, max_size=2),
+        api_server_s=st.one_of(st.none(), OFF),
+        is_cached=st.booleans(),
+        says_issued=st.sampled_from([True, True, True, False]),
+        says_left=st.booleans(),
+        is_honest=st.booleans(),
+        age_s=st.floats(0.0, 700.0),
+    )
+    def start(
+        self,
+        wall_s: float,
+        dates: list[float],
+        api_server_s: float | None,
+        is_cached: bool,
+        says_issued: bool,
+        says_left: bool,
+        is_honest: bool,
+        age_s: float,
+    ) -> None:
+        self.world = World(
+            self.rules_class(),
+            issuer_s=1_767_225_600.25,
+            wall_s=1_767_225_600.25 + wall_s,
+            date_s=[1_767_225_600.25 + date_s for date_s in dates],
+            api_server_s=None if api_server_s is None else 1_767_225_600.25 + api_server_s,
+            says_issued=says_issued,
+            says_left=says_left,
+            is_honest=is_honest,
+        )
+        if is_cached:
+            self.world.fill_cache()
+            self.world.now_at += age_s
+
+    @rule(requests=MINTS, gateway=st.integers(0, 1))
+    def mint(self, requests: list[Request], gateway: int) -> None:
+        self.world.mint(requests, gateway)
+
+    @rule(requests=MINTS, wait_s=st.floats(2.0, 100.0), times=st.integers(2, 4))
+    def mint_regularly(self, requests: list[Request], wait_s: float, times: int) -> None:
+        for _ in range(times):
+            self.world.now_at += wait_s
+            self.world.mint(requests, 0)
+
+    @rule(seconds=st.one_of(st.floats(0.0, 5.0), st.floats(0.0, 400.0)))
+    def advance(self, seconds: float) -> None:
+        self.world.now_at += seconds
+
+    @rule(seconds=STEPS)
+    def step_the_issuer(self, seconds: float) -> None:
+        self.world.step(seconds)
+
+    @rule(seconds=STEPS)
+    def step_our_wall(self, seconds: float) -> None:
+        self.world.wall_s += seconds
+
+    @rule(seconds=STEPS)
+    def step_a_gateway(self, seconds: float) -> None:
+        self.world.date_s[:1] = [each + seconds for each in self.world.date_s[:1]]
+
+    @rule(age_s=st.floats(0.0, 400.0))
+    def others_fill_the_cache(self, age_s: float) -> None:
+        self.world.fill_cache()
+        self.world.now_at += age_s
+
+    @rule()
+    def take_the_cache_off(self) -> None:
+        self.world.cached_s = None
+
+
+class DateIsTheTime(ServerClock):
+    """What a header says is the issuer's time."""
+
+    def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
+        judged = super().hear(answer, others)
+        date = others.get(Witness.ISSUER_DATE)
+        if date is None:
+            return judged
+        self.belief = Belief(date, Witness.ISSUER_DATE, proven=True)
+        return date
+
+
+class OneTokenProves(ServerClock):
+    """Each token is taken for one that was issued just now."""
+
+    def is_proof(self, run: list[Sample]) -> bool:
+        return True
+
+
+class RepetitionProves(ServerClock):
+    """A token that comes three times counts as three."""
+
+    def is_proof(self, run: list[Sample]) -> bool:
+        return len(run) >= server_clock.PROOF
+
+    def is_repeated(self, sample: Sample) -> bool:
+        return False
+
+
+class NothingRefutes(ServerClock):
+    """What was proven once stays proven."""
+
+    def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
+        before = self.belief
+        judged = super().hear(answer, others)
+        if before is not None and before.proven:
+            self.belief = before
+            return before.bounds
+        return judged
+
+    def give_in(self, judged: Bounds) -> Bounds:
+        return judged
+
+
+class TokensOfTheFuture(ServerClock):
+    """A token that would have been issued later than now is no reason to doubt what is believed."""
+
+    def is_below(self, bounds: Bounds, sample: Sample) -> bool:
+        return False
+
+
+class NeverAsksAgain(ServerClock):
+    """A contradiction waits for the next token that is due."""
+
+    @property
+    def wants_another(self) -> bool:
+        return False
+
+
+class WallFirst(ServerClock):
+    """Of two witnesses that differ our own clock is believed."""
+
+    def vote(self, claims: Mapping[Witness, Bounds]) -> Belief:
+        wall = claims.get(Witness.WALL_CLOCK)
+        voted = super().vote(claims)
+        if wall is None or len(claims) > 3:
+            return voted
+        return Belief(wall, Witness.WALL_CLOCK, proven=False)
+
+
+class AnswersTakeNoTime(ServerClock):
+    """The request's duration is forgotten."""
+
+    def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
+        return super().hear(replace(answer, sent_at=answer.received_at), others)
+
+
+class ExpiresInIgnored(ServerClock):
+    """A cache that says how old its token is is not listened to."""
+
+    def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
+        return super().hear(replace(answer, expires_in_s=None), others)
+
+
+MUTANTS = [
+    DateIsTheTime,
+    OneTokenProves,
+    RepetitionProves,
+    NothingRefutes,
+    TokensOfTheFuture,
+    NeverAsksAgain,
+    WallFirst,
+    AnswersTakeNoTime,
+    ExpiresInIgnored,
+]
+
+
+def run(rules_class: type[ServerClock], examples: int, *phases: Phase) -> None:
+    class Chosen(Interleaving):
+        pass
+
+    Chosen.rules_class = rules_class
+    run_state_machine_as_test(
+        Chosen,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=25,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=phases or (Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_no_interleaving_of_wrong_witnesses_gives_a_wrong_time() -> None:
+    run(ServerClock, 800)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_it_finds_the_wrong_time_of_wrong_rules(mutant: type[ServerClock]) -> None:
+    with pytest.raises(WrongTime):
+        run(mutant, 20_000, Phase.generate)
