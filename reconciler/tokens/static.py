@@ -147,7 +147,8 @@ def _token_of(value: str, clock: Clock) -> Token:
     claims, now_s = read_claims(value), clock.wall()
     if claims.oddity:
         log.warning("token_odd", why=claims.oddity)
-    issued_s = now_s if claims.issued_s is None else claims.issued_s
+    # We have it, so it was issued: an `iat` ahead of our clock says that our clock is behind.
+    issued_s = now_s if claims.issued_s is None else min(claims.issued_s, now_s)
     return Token(
         value,
         issued_s=issued_s,

@@ -7,6 +7,7 @@ import asyncio
 
 import pytest
 
+from reconciler.preflight.surroundings import watch_clock
 from tests.unit.control.virtual import World, running, simulate
 
 SESSIONS = 20
@@ -101,5 +102,58 @@ def test_a_step_of_the_issuers_clock_costs_nothing_after_it_was_noticed(
         assert after <= 60
         assert stepped_at > 0
         assert written <= 60 * 4
+
+    simulate(scenario)
+
+
+def test_one_line_names_the_clock_that_is_off_and_by_how_much() -> None:
+    async def scenario(world: World) -> None:
+        world.issuer.date_ahead_s = 901.0
+        world.issuer.has_expires_in = True
+        populate(world, 1)
+        watching = asyncio.create_task(watch_clock(world.ports.issuer_time, world.node))
+        async with running(world):
+            await asyncio.sleep(3000)
+            [line] = world.events("clock_off")
+            assert line["witness"] == "issuer_date"
+            assert line["off_s"] == pytest.approx(901, abs=2)
+            world.node.step_s = -40.0
+            await asyncio.sleep(500)
+            _, line = world.events("clock_off")
+            assert line["witness"] == "wall_clock"
+            assert line["off_s"] == pytest.approx(-40, abs=2)
+            assert not world.events("issuer_time_moved")
+        watching.cancel()
+
+    simulate(scenario)
+
+
+def test_a_cache_before_the_issuer_costs_no_token_and_no_storm() -> None:
+    async def scenario(world: World) -> None:
+        world.issuer.date_ahead_s = None
+        world.issuer.has_expires_in = True
+        world.issuer.cached_s = 300.0
+        ids = populate(world)
+        async with running(world):
+            await asyncio.sleep(30)
+            before, asked = len(world.secret_writes()), world.issuer.requests
+            assert await expired_s(world, ids, 3600) == 0
+        assert len(world.secret_writes()) - before < 3 * 10 * SESSIONS
+        assert world.issuer.requests - asked < 200
+        assert abs(world.ports.issuer_time.skew_s) < 2
+
+    simulate(scenario)
+
+
+def test_the_exposure_that_a_step_cost_is_counted() -> None:
+    async def scenario(world: World) -> None:
+        ids = populate(world, 30)
+        async with running(world):
+            await asyncio.sleep(1000)
+            world.issuer.offset_s = 7200.0
+            spent_s = await expired_s(world, ids, 300)
+            counted_s = world.controller.exposure.total_s
+        assert spent_s > 0
+        assert spent_s <= counted_s <= spent_s + 30 * 95
 
     simulate(scenario)

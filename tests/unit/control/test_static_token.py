@@ -349,3 +349,16 @@ def test_a_stepping_wall_clock_costs_one_more_write_at_most(step_s: float) -> No
         assert len(world.secret_writes()) - before <= SESSIONS
 
     simulate(scenario)
+
+
+@pytest.mark.parametrize("ahead_s", [120.0, -120.0, 3000.0])
+def test_a_token_whose_issuer_is_ahead_of_our_clock_is_written_once(ahead_s: float) -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        issued_s = int(world.clock.wall() + ahead_s)
+        shelf = Shelf(jwt(iat=issued_s, exp=issued_s + 86_400))
+        async with running(Replica(world, shelf, alone=True)):
+            await asyncio.sleep(600)
+        assert counts(world) == {1}
+
+    simulate(scenario)

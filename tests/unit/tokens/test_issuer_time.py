@@ -1,0 +1,122 @@
+"""The issuer's time as the controller reads it: on virtual time, with a source that asks."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from reconciler.lab.virtual_time import VirtualClock, run_virtual
+from reconciler.tokens.issuer_time import IssuerTime, Move
+from reconciler.tokens.server_clock import TokenTimes, Witness
+from tests.support import ManualClock
+from tests.unit.tokens.support import Desk
+
+
+def _with_desk(story: Callable[[Desk], Awaitable[None]], **issuer: float) -> None:
+    async def main() -> None:
+        desk = Desk.open(VirtualClock(asyncio.get_running_loop()), **issuer)
+        await story(desk)
+        await desk.source.close()
+
+    run_virtual(main())
+
+
+async def _proven(desk: Desk) -> None:
+    for _ in range(3):
+        await desk.source.refresh()
+        await asyncio.sleep(2)
+
+
+def _answer(clock: ManualClock, *, ahead_s: float = 0.0) -> TokenTimes:
+    issued_s = float(int(clock.wall_s + ahead_s))
+    return TokenTimes(issued_s, issued_s + 900, 900.0, clock.now_at, clock.now_at)
+
+
+def test_before_the_first_answer_the_wall_clock_is_the_best_guess() -> None:
+    clock = ManualClock()
+    time = IssuerTime(clock)
+    clock.wall_s += 5
+    assert not time.observed
+    assert time.now_s() == clock.wall_s
+    assert (time.skew_s, time.error_s) == (0.0, 0.0)
+    assert time.offsets_s() == {}
+
+
+def test_a_step_of_our_wall_clock_changes_nothing_but_the_skew() -> None:
+    clock = ManualClock()
+    time = IssuerTime(clock)
+    time.hear(_answer(clock), None)
+    before_s = time.now_s()
+    clock.wall_s += 3600
+    assert time.now_s() == before_s
+    assert time.skew_s == pytest.approx(-3600, abs=0.5)
+
+
+@pytest.mark.parametrize("step_s", [-3600.0, -700.0, 700.0, 3600.0])
+def test_a_step_is_proven_by_two_more_tokens_before_one_is_given(step_s: float) -> None:
+    moves: list[Move] = []
+
+    async def story(desk: Desk) -> None:
+        desk.issuer_time.on_moved = moves.append
+        await _proven(desk)
+        heard_at = desk.clock.monotonic() - 2
+        asked = len(desk.issuer.asked_at)
+        desk.issuer.skew_s = step_s
+        token = await desk.source.refresh()
+        assert len(desk.issuer.asked_at) - asked == 3
+        assert desk.issuer_time.skew_s == pytest.approx(step_s, abs=1.0)
+        assert token.remaining_s(desk.clock.monotonic()) == pytest.approx(900, abs=1.0)
+        [move] = moves
+        assert move.moved_s == pytest.approx(step_s, abs=1.0)
+        assert move.since_at == pytest.approx(heard_at)
+        assert not move.is_first
+        await asyncio.sleep(2)
+        await desk.source.refresh()
+        assert len(desk.issuer.asked_at) - asked == 4
+
+    _with_desk(story)
+
+
+def test_one_node_of_the_issuer_that_is_ahead_moves_nothing_and_gives_nobody_a_token() -> None:
+    async def story(desk: Desk) -> None:
+        await _proven(desk)
+        desk.issuer.skew_s = 700.0
+        asking = asyncio.create_task(desk.source.refresh())
+        await asyncio.sleep(0.5)
+        desk.issuer.skew_s = 0.0
+        token = await asking
+        assert token.issued_s <= desk.clock.wall()
+        assert desk.issuer_time.skew_s == pytest.approx(0, abs=1.0)
+
+    _with_desk(story)
+
+
+def test_the_first_estimate_that_differs_from_the_wall_is_a_move_too() -> None:
+    clock = ManualClock()
+    time, moves = IssuerTime(clock), list[Move]()
+    time.on_moved = moves.append
+    time.hear(_answer(clock, ahead_s=40.0), None)
+    [move] = moves
+    assert move.is_first
+    assert move.moved_s == pytest.approx(40, abs=1.0)
+
+
+def test_each_clock_is_told_by_how_much_it_is_off() -> None:
+    clock = ManualClock()
+    time = IssuerTime(clock)
+    time.hear_api_server("Thu, 01 Jan 2026 00:00:00 GMT")
+    time.hear_api_server("no date at all")
+    clock.wall_s -= 40.0
+    time.hear(_answer(clock, ahead_s=40.0), clock.wall_s + 340.0)
+    offsets_s = time.offsets_s()
+    assert offsets_s[Witness.WALL_CLOCK] == pytest.approx(-40, abs=1.0)
+    assert offsets_s[Witness.ISSUER_DATE] == pytest.approx(300, abs=1.0)
+    assert offsets_s[Witness.API_SERVER_DATE] == pytest.approx(0, abs=1.0)
+
+
+def test_the_api_servers_date_breaks_a_tie_between_a_cached_answer_and_our_clock() -> None:
+    clock = ManualClock()
+    time = IssuerTime(clock)
+    time.hear_api_server("Thu, 01 Jan 2026 00:00:00 GMT")
+    received_s = time.hear(_answer(clock, ahead_s=-600.0), None)
+    assert received_s == pytest.approx(clock.wall_s, abs=1.0)
