@@ -11,6 +11,7 @@ import os
 import select
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,10 @@ CAPACITY_BYTES = 4 * 1024 * 1024
 
 CHUNK_BYTES = 64 * 1024
 """Written at once; a pipe holds as much."""
+
+GATHER_S = 0.01
+"""After the first line others are waited for: a write for each would take the interpreter's lock
+from the event loop as often. A process that is killed loses the lines of this time."""
 
 CLOSE_S = 1.0
 """Longest wait, at the end, for what was not written yet."""
@@ -67,7 +72,8 @@ class Outlet(io.TextIOBase):
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="log", daemon=True)
                 self._thread.start()
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
         return len(text)
 
     def flush(self) -> None:
@@ -93,6 +99,7 @@ class Outlet(io.TextIOBase):
     def _run(self) -> None:
         while True:
             self._wake.wait()
+            time.sleep(GATHER_S)
             self._wake.clear()
             while data := self._take():
                 self._deliver(data)
