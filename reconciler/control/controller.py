@@ -499,8 +499,10 @@ class Controller:
 
     def _rewound(self, namespace: str, why: str) -> None:
         """Have everything listed again: what was lost in one namespace was lost in all."""
+        if self.once.first("history_rewound"):
+            log.warning("history_rewound", namespace=namespace, error=why)
         for reflector in self.scopes.reflectors:
-            reflector.distrust(f"in {namespace}: {why}")
+            reflector.distrust()
 
     def _granted(self, namespace: str | None) -> None:
         """Wake what waits for a right in a namespace (None: anywhere)."""

@@ -174,13 +174,12 @@ class Reflector:
         self._interrupt()
         await done
 
-    def distrust(self, why: str) -> None:
+    def distrust(self) -> None:
         """Have a consistent list made, as soon as the server lets us: a read contradicts the store.
 
         However many ask for it, there is one list per `listwatch.DISTRUST_S`.
         """
         if self._protocol.distrust(self._clock.monotonic()):
-            self._log.warning("history_rewound", error=why)
             self._interrupt()
 
     def nudge(self) -> None:

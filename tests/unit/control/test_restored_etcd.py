@@ -104,8 +104,7 @@ def test_a_history_that_has_passed_the_lost_one_is_noticed_by_conflicts() -> Non
             assert await expired_s(world, 1800, step_s=5) == 0
             conflicts = world.controller.worker.stats.failures["Conflict"]
             assert conflicts <= len(SESSIONS) * (STALE_CONFLICTS + 1)
-        rewound = world.events("history_rewound")
-        assert 1 <= len(rewound) <= 4
+        assert len(world.events("history_rewound")) == 1
 
     simulate(scenario)
 
@@ -145,7 +144,7 @@ def test_a_server_whose_reads_contradict_it_for_ever_costs_few_lists() -> None:
             for reflector in world.controller.scopes.reflectors:
                 before = reflector.stats().protocol.lists
                 for _ in range(600):
-                    reflector.distrust("a lie")
+                    reflector.distrust()
                     await asyncio.sleep(0.1)
                 assert reflector.stats().protocol.lists - before <= 60 / DISTRUST_S + 1
 
