@@ -140,6 +140,7 @@ class ListWatch:
         self._forbidden = False
         self._last_error = ""
         self._backoff_s = 0.0
+        self._is_doubted = False
         self._rewound_at = -math.inf
         self._distrusted_at = -math.inf
         self._next_at = 0.0
@@ -201,8 +202,12 @@ class ListWatch:
 
     @property
     def idle_s(self) -> float:
-        """Longest silence to accept on the open watch, in seconds."""
-        if self._bookmarks or self._watching is None:
+        """Longest silence to accept on the open watch, in seconds.
+
+        Of one that follows on a lost connection it is that of a server with bookmarks, whatever the
+        server is: silence may mean that the version is one of a future that was lost.
+        """
+        if self._bookmarks or self._is_doubted or self._watching is None:
             return IDLE_S
         return self._watching.timeout_s + IDLE_GRACE_S
 
@@ -230,9 +235,14 @@ class ListWatch:
             return recovered
         self._audit.listed(now_at)
         self._counts.relists += bool(self._version)
+        facts: tuple[Emit, ...] = ()
+        if is_newer(self._version, replace.version) and now_at - self._rewound_at >= REWIND_S:
+            text = f"a list of version {replace.version} after {self._version}: was etcd restored?"
+            facts = (Fact("history_rewound", text, self._failures),)
+            self._rewound_at = now_at
         self._version = replace.version
-        self._must_list = self._consistent = False
-        return (*recovered, replace)
+        self._must_list = self._consistent = self._is_doubted = False
+        return (*recovered, *facts, replace)
 
     def opened(self, now_at: float) -> None:
         """The server began to answer the watch; silence counts from here."""
@@ -251,6 +261,7 @@ class ListWatch:
                 return self._rewound(self._watching.version, event.version, now_at)
             self._watching.events += 1
         self._fruitless = 0
+        self._is_doubted = False
         self._version = event.version
         emits = self._audit.place(event.version, self._emit_of(event))
         return (*self._healthy(now_at, "watch_recovered"), *emits)
@@ -287,8 +298,11 @@ class ListWatch:
         self._watching = None
         self._judge_watch(error, started=started)
         if not idle:
+            self._is_doubted |= isinstance(error, TransportError)
             return self._failed("watch_restarted", str(error), now_at, error)
         self._counts.idle_watches += 1
+        if self._is_doubted:
+            self._must_list = self._consistent = True
         self._count_fruitless()  # whatever keeps it silent may let a list through
         facts = self._failed("watch_idle", str(error), now_at, error)
         return (*facts, *self._release_overdue(now_at))
@@ -356,7 +370,8 @@ class ListWatch:
 
         The server's history has been rewound: etcd was restored to an earlier revision. A watch
         after a version of the future is silent until that is reached again, and says nothing of
-        what was lost. Its bookmarks give it away.
+        what was lost. kube-apiserver holds its bookmarks back, too (cacher `cache_watcher.go`): see
+        `idle_s`; a server without that cache may not.
         """
         self._watching = None
         self._must_list = self._consistent = True

@@ -96,7 +96,10 @@ class DirectWatch(Generic[T]):
         if self.feed is None:
             return None
         event = self.feed.next()
-        if event is None and self._now() >= self._marks_at and not self._is_over():
+        is_due = self._now() >= self._marks_at and not self._is_over()
+        if event is None and is_due and not self.feed.may_mark(self._core.version):
+            self._marks_at = self._now() + self._mark_s
+        elif event is None and is_due:
             event = bookmark(self.feed.kind, self._core.version)
         if event is None:
             return None

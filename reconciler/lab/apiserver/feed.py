@@ -59,6 +59,13 @@ class Feed:
         self.ended = self.ended or len(self._pending) > BACKLOG_LIMIT
         self._wake()
 
+    def may_mark(self, version: int) -> bool:
+        """Whether a bookmark of that version may be sent: none is below where the watch began.
+
+        Source: apiserver `cacher/cache_watcher.go`, process; seen with a restored etcd.
+        """
+        return version >= self._after
+
     def end(self) -> None:
         """End it after what is pending."""
         self.ended = True

@@ -57,7 +57,7 @@ class Stream:
                     pass
                 if feed.ended:
                     return
-                if due and self._bookmark_s:
+                if due and self._bookmark_s and feed.may_mark(self._core.version):
                     await self._send_bookmark(response, feed)
             if self._closed:
                 return

@@ -476,3 +476,30 @@ class TestRewoundHistory:
         assert not machine.distrust(50.0), "a list is under way"
         machine.page(page(12), 50.0)
         assert machine.distrust(50.0)
+
+    def test_a_watch_that_follows_a_lost_connection_and_is_silent_costs_a_consistent_list(
+        self,
+    ) -> None:
+        machine = watching()
+        machine.failed(TransportError("reset"), 5.0)
+        assert isinstance(machine.request(6.0), Watch)
+        machine.opened(6.0)
+        assert machine.idle_s == IDLE_S
+        machine.failed(TransportError("silent"), 6.0 + IDLE_S)
+        wait_s, request = next_request(machine, 6.0 + IDLE_S)
+        assert request == FIRST
+        assert wait_s < 2.0
+        [*_, fact, replace] = machine.page(page(7, meta("a", 5)), 90.0)
+        assert isinstance(fact, Fact)
+        assert fact.name == "history_rewound"
+        assert replace == Replace((meta("a", 5),), "7", audit=False)
+        assert machine.request(91.0) == Watch("7", 240)
+        assert machine.idle_s > IDLE_S
+
+    def test_one_that_brings_something_is_believed(self) -> None:
+        machine = watching()
+        machine.failed(TransportError("reset"), 5.0)
+        machine.request(6.0)
+        machine.opened(6.0)
+        machine.event(added("a", 12), 7.0)
+        assert machine.idle_s > IDLE_S
