@@ -162,6 +162,10 @@ class PlatformUnavailable(PlatformError):
     transient = True
 
 
+class PlatformAnswerTooLarge(PlatformUnavailable):
+    """The platform's answer is larger than we hold; a smaller page may be less."""
+
+
 class IssuerError(RemoteError):
     """The token issuer gave no token that may be used."""
 

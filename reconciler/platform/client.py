@@ -15,6 +15,7 @@ from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.errors import (
     IssuerUnavailable,
+    PlatformAnswerTooLarge,
     PlatformError,
     PlatformUnavailable,
     TokenUnusable,
@@ -33,8 +34,14 @@ LIMIT_S = 10.0
 """Longest wait for one answer; the server's own write time-out is 30 s, and nobody waits here for
 an answer that takes so long."""
 
+PAGE_BYTES = 4 * 1024 * 1024
+"""Most bytes of one answer. A page of 100 sessions is 0.2 MB as a rule; their prompts have no
+limit, our memory has one: of a page that is larger a smaller one is asked for. All requests
+together hold this many for each that the platform's limit lets through, and `MAX_BODY_BYTES` once.
+"""
+
 MAX_BODY_BYTES = 64 * 1024 * 1024
-"""A page of 100 sessions is 0.2 MB as a rule; their prompts have no limit, our memory has one."""
+"""Most bytes of one session, which no smaller page splits; one such answer is read at a time."""
 
 PARALLEL = 8
 """Requests at one time: its server has 50 connections to its database, and takes two a request."""
@@ -76,6 +83,7 @@ class PlatformClient:
         limit_s: float = LIMIT_S,
         parallel: int = PARALLEL,
         page_size: int = SIZE,
+        page_bytes: int = PAGE_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self._session = session
@@ -86,7 +94,10 @@ class PlatformClient:
         self._limit_s = limit_s
         self._turns = Turns(clock, most=parallel)
         self._page_size = page_size
+        self._page_bytes = min(page_bytes, max_body_bytes)
         self._max_body_bytes = max_body_bytes
+        self._fitting_size = page_size
+        self._large = asyncio.Lock()
 
     async def projects(self) -> list[str]:
         """Return the IDs of all projects; raises if any page failed."""
@@ -101,7 +112,8 @@ class PlatformClient:
 
         async def fetch(query: Query) -> Page[Project]:
             what = f"list projects, page {query.page}"
-            return await self._page(Page[Project], "/projects", query, NO_PROJECT, what)
+            answer = await self._page("/projects", query, NO_PROJECT, what)
+            return self._decode(Page[Project], answer, what, keyset=query.keyset)
 
         return await read(fetch, size=self._page_size)
 
@@ -117,9 +129,12 @@ class PlatformClient:
 
         async def fetch(query: Query) -> Page[Session]:
             what = f"list sessions of {whose}, page {query.page}"
-            return await self._page(Page[Session], "/sessions", query, project, what)
+            answer = await self._page("/sessions", query, project, what)
+            page = self._decode(Page[Session], answer, what, keyset=query.keyset)
+            self._learn(query.size, len(answer.body), len(page.items))
+            return page
 
-        return await read(fetch, RUNNING_SEARCH, size=self._page_size)
+        return await read(fetch, RUNNING_SEARCH, size=self._fitting_size)
 
     async def session(self, session_id: str, project: str | None) -> Session | None:
         """Return one session, or None where the platform itself says that there is none.
@@ -132,7 +147,7 @@ class PlatformClient:
         if project is not None:
             _check(_PROJECT, project, f"project {project[:63]!r}")
         path = f"/sessions/{quote(session_id, safe='')}"
-        answer = await self._ask(path, {}, project, what, Kind.SINGLE)
+        answer = await self._ask_for_one(path, {}, project, what, Kind.SINGLE)
         if answer.status == 404 and error_code(answer.body) is not None:
             self.breaker.succeeded()
             return None
@@ -152,16 +167,39 @@ class PlatformClient:
         )
         self._decode(Page[Session], answer, "probe")
 
-    async def _page(
-        self, model: type[Page[T]], path: str, query: Query, project: str | None, what: str
-    ) -> Page[T]:
+    async def _page(self, path: str, query: Query, project: str | None, what: str) -> Answer:
         params: dict[str, str | int] = {
-            "orderBy": "id", "page": query.page, "size": self._page_size,
+            "orderBy": "id", "page": query.page, "size": query.size,
         }  # fmt: skip
         if query.search:
             params["search"] = query.search
-        answer = await self._ask(path, params, project, what, Kind.LIST)
-        return self._decode(model, answer, what, keyset=query.keyset)
+        if query.size == 1:
+            return await self._ask_for_one(path, params, project, what, Kind.LIST)
+        return await self._ask(path, params, project, what, Kind.LIST)
+
+    def _learn(self, size: int, body_bytes: int, rows: int) -> None:
+        """Begin the next list with pages that are likely to fit, small or whole again."""
+        if not rows:
+            return
+        whole_bytes = body_bytes * self._page_size // rows
+        self._fitting_size = self._page_size if 2 * whole_bytes < self._page_bytes else size
+
+    async def _ask_for_one(
+        self, path: str, params: dict[str, str | int], project: str | None, what: str, kind: Kind
+    ) -> Answer:
+        """Ask for one row, however large it is; those that are large come one at a time."""
+        try:
+            return await self._ask(path, params, project, what, kind)
+        except PlatformAnswerTooLarge:
+            pass
+        async with self._large:
+            try:
+                return await self._ask(
+                    path, params, project, what, kind, most_bytes=self._max_body_bytes
+                )
+            except PlatformAnswerTooLarge as error:
+                self.breaker.failed(error)
+                raise
 
     def _decode(self, model: type[M], answer: Answer, what: str, *, keyset: bool = False) -> M:
         """Return the answer's content, or raise what it means; tells the breaker either way."""
@@ -191,19 +229,31 @@ class PlatformClient:
             self.breaker.succeeded()
 
     async def _ask(
-        self, path: str, params: dict[str, str | int], project: str | None, what: str, kind: Kind
+        self,
+        path: str,
+        params: dict[str, str | int],
+        project: str | None,
+        what: str,
+        kind: Kind,
+        *,
+        most_bytes: int | None = None,
     ) -> Answer:
-        """Send a GET; after a 401 once more with a fresh token."""
+        """Send a GET; after a 401 once more with a fresh token.
+
+        Args:
+            most_bytes: Of the answer; None for those of a page.
+        """
+        most = most_bytes or self._page_bytes
         # The SDK's form: keys sorted, spaces as `+`. yarl would write it in another way.
         query = urlencode(sorted(params.items()))
         url = URL(self._base_url + path + (f"?{query}" if query else ""), encoded=True)
-        answer = await self._send(url, project, what, kind, fresh=False)
+        answer = await self._send(url, project, what, kind, most, fresh=False)
         if answer.status == 401:
-            answer = await self._send(url, project, what, kind, fresh=True)
+            answer = await self._send(url, project, what, kind, most, fresh=True)
         return answer
 
     async def _send(
-        self, url: URL, project: str | None, what: str, kind: Kind, *, fresh: bool
+        self, url: URL, project: str | None, what: str, kind: Kind, most: int, *, fresh: bool
     ) -> Answer:
         headers = {
             "Accept": "application/json",
@@ -214,12 +264,12 @@ class PlatformClient:
             headers["X-Ambient-Project"] = project
         try:
             with step("GET", str(url)) as asked:
-                answer = await self._in_turn(url, headers | traceparent(), kind)
+                answer = await self._in_turn(url, headers | traceparent(), kind, most)
                 if asked is not None and answer is not None:
                     asked.status = answer.status
             if answer is not None:
                 return answer
-            failure = f"more than {self._max_body_bytes} bytes"
+            raise PlatformAnswerTooLarge(f"{what}: more than {most} bytes")
         except TimeoutError:
             failure = f"no answer within {self._limit_s:g} s"
         except (aiohttp.ClientError, OSError) as error:
@@ -230,19 +280,21 @@ class PlatformClient:
         self.breaker.failed(unavailable)
         raise unavailable
 
-    async def _in_turn(self, url: URL, headers: dict[str, str], kind: Kind) -> Answer | None:
+    async def _in_turn(
+        self, url: URL, headers: dict[str, str], kind: Kind, most: int
+    ) -> Answer | None:
         async with self._turns.turn(kind) as turn:
-            answer = await self._exchange(url, headers)
-            turn.failed = answer is None or answer.status >= 500 or answer.status == 429
+            answer = await self._exchange(url, headers, most)
+            turn.failed = answer is not None and (answer.status >= 500 or answer.status == 429)
             return answer
 
-    async def _exchange(self, url: URL, headers: dict[str, str]) -> Answer | None:
+    async def _exchange(self, url: URL, headers: dict[str, str], most: int) -> Answer | None:
         """Return the answer, or None where it is larger than we are willing to hold."""
         async with (
             asyncio.timeout(self._limit_s),
             self._session.request("GET", url, headers=headers, allow_redirects=False) as response,
         ):
-            body = await self._read(response)
+            body = await self._read(response, most)
             if body is None:
                 return None
             after = response.headers.get("Retry-After")
@@ -261,15 +313,17 @@ class PlatformClient:
             raise TokenUnusable(f"{what}: no header can carry the token", reason="malformed")
         return token
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
+    async def _read(self, response: aiohttp.ClientResponse, most: int) -> bytes | None:
         """Return the body, or None where it is larger than we are willing to hold."""
-        body = bytearray()
+        chunks: list[bytes] = []
+        length = 0
         async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > self._max_body_bytes:
+            chunks.append(chunk)
+            length += len(chunk)
+            if length > most:
                 response.close()
                 return None
-        return bytes(body)
+        return b"".join(chunks)
 
 
 def _check(pattern: re.Pattern[str], text: str, what: str) -> None:

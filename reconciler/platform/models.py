@@ -6,6 +6,7 @@ Everything else is ignored, so that a newer platform may add what it likes.
 import codecs
 from typing import Annotated, Any, Generic, TypeVar
 
+import msgspec
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -100,6 +101,62 @@ class Page(BaseModel, Generic[T]):
 
 M = TypeVar("M", bound=BaseModel)
 
+VALUE_BYTES = 1024
+"""Longest value that is made a Python object, in bytes of its JSON: an ID is shorter. Prompts,
+which may have megabytes, are in fields that nothing reads, and are skipped without a copy."""
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+_FIELDS = ("id", "name", "project_id", "phase", "kube_namespace", "kind", "code", "total")
+"""All fields that any of the models reads, but for `items`."""
+
+_ITEM: "msgspec.json.Decoder[Any]" = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "Item", [(name, msgspec.Raw, msgspec.field(default=msgspec.Raw(b""))) for name in _FIELDS]
+    )
+)
+_LIST: "msgspec.json.Decoder[Any]" = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "List",
+        [
+            (name, msgspec.Raw, msgspec.field(default=msgspec.Raw(b"")))
+            for name in (*_FIELDS, "items")
+        ],
+    )
+)
+_ROWS = msgspec.json.Decoder(list[msgspec.Raw] | None)
+
+
+def _kept(body: bytes) -> dict[str, Any]:
+    """Return what the models read of a JSON object, and of each of its `items`."""
+    found = _LIST.decode(body)
+    kept = _values(found)
+    if found.items:
+        rows = _ROWS.decode(found.items)
+        kept["items"] = None if rows is None else [_row(row) for row in rows]
+    return kept
+
+
+def _row(raw: msgspec.Raw) -> dict[str, Any] | None:
+    try:
+        return _values(_ITEM.decode(raw))
+    except msgspec.ValidationError:  # no object
+        return None
+
+
+def _values(found: Any) -> dict[str, Any]:
+    raws = ((name, getattr(found, name)) for name in _FIELDS)
+    return {name: _value(raw) for name, raw in raws if raw}
+
+
+def _value(raw: msgspec.Raw) -> Any:
+    """Return a value; one that is too long is no ID, and for the models no text either."""
+    view = memoryview(raw)
+    return _TOO_LONG if len(view) > VALUE_BYTES else msgspec.json.decode(view)
+
+
+_TOO_LONG: tuple[()] = ()
+
 
 def decode(model: type[M], body: bytes) -> M:
     """Validate JSON bytes; a byte order mark before them is skipped (RFC 8259 8.1 allows that).
@@ -109,7 +166,7 @@ def decode(model: type[M], body: bytes) -> M:
             quotes its input, so it is not even kept as the context.
     """
     try:
-        return model.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
-    except ValidationError:
+        return model.model_validate(_kept(body.removeprefix(codecs.BOM_UTF8)))
+    except (ValidationError, *_UNREADABLE):
         pass
     raise WireError(f"{len(body)} bytes are no {model.__name__}")

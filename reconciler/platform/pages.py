@@ -9,10 +9,10 @@ Where the server does not do it, offset pages are read in passes until one finds
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol
 
-from reconciler.errors import PlatformError, RemoteError
+from reconciler.errors import PlatformAnswerTooLarge, PlatformError, RemoteError
 from reconciler.platform.models import Page, T
 
 SIZE = 100
@@ -31,15 +31,19 @@ need it is not sent, and offset pages are used instead."""
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One page to ask for, ordered by ID; `keyset` marks a search that the server may refuse."""
+    """One page to ask for, ordered by ID; `keyset` marks a search that the server may refuse.
+
+    `size` is how many rows are asked for; `page` counts pages of that size.
+    """
 
     search: str
     page: int = 1
     keyset: bool = False
+    size: int = field(default=SIZE, compare=False)
 
 
 class Fetch(Protocol[T]):
-    """Returns one page, or raises `RemoteError`."""
+    """Returns one page, or raises `RemoteError`; a smaller one is asked for if it is too large."""
 
     async def __call__(self, query: Query, /) -> Page[T]: ...
 
@@ -76,7 +80,7 @@ async def read(fetch: Fetch[T], search: str = "", *, size: int = SIZE) -> Listin
         RemoteError: The first page failed. Later failures are in the result.
     """
     reading = _Reading(fetch, search, size)
-    first = await reading.ask(Query(search))
+    first = await reading.ask(search)
     settled, error = False, None
     try:
         settled = await reading.read_rest(first)
@@ -104,11 +108,24 @@ class _Reading(Generic[T]):
         self.requests = 0
         self.offset_passes = 0
 
-    async def ask(self, query: Query) -> Page[T]:
-        if self.requests >= MAX_REQUESTS:
-            raise PlatformError(f"a list has not ended after {MAX_REQUESTS} pages")
-        self.requests += 1
-        return await self._fetch(query)
+    async def ask(self, search: str, *, keyset: bool = False, offset: int = 0) -> Page[T]:
+        """Ask for the page at this offset, in rows; in a smaller size where it is too large.
+
+        Args:
+            offset: A multiple of the size, which is what the server counts pages in.
+        """
+        while True:
+            if self.requests >= MAX_REQUESTS:
+                raise PlatformError(f"a list has not ended after {MAX_REQUESTS} pages")
+            self.requests += 1
+            try:
+                return await self._fetch(
+                    Query(search, offset // self._size + 1, keyset, self._size)
+                )
+            except PlatformAnswerTooLarge:
+                if self._size == 1:
+                    raise
+            self._size = _smaller(self._size)
 
     async def read_rest(self, first: Page[T]) -> bool:
         """Take the first page and what follows it; return whether every row is accounted for."""
@@ -127,7 +144,7 @@ class _Reading(Generic[T]):
             if behind is None:
                 return False
             try:
-                page = await self.ask(Query(behind, keyset=True))
+                page = await self.ask(behind, keyset=True)
             except PlatformError as error:
                 if error.status in (400, 500):  # bad search, or SQL that its database refuses
                     return False
@@ -147,7 +164,7 @@ class _Reading(Generic[T]):
         seen = len(self.found) + self.skipped
         if seen >= total:
             return True
-        again = await self.ask(Query(self._search))
+        again = await self.ask(self._search)
         self._take(again)
         return len(self.found) + self.skipped >= again.total
 
@@ -171,17 +188,17 @@ class _Reading(Generic[T]):
 
     async def _read_pass(self) -> bool:
         """Read all offset pages; return whether they all told the same total."""
-        number, received, skipped = 0, 0, 0
+        offset, received, skipped = 0, 0, 0
         totals: set[int] = set()
         while True:
-            number += 1
-            page = await self.ask(Query(self._search, page=number))
+            page = await self.ask(self._search, offset=offset)
+            offset += self._size
             self._take(page)
             totals.add(page.total)
             received += len(page.items)
             skipped += page.skipped
             # Both, since a server may answer with fewer rows a page than it was asked for.
-            if not page.items or page.total <= min(number * self._size, received):
+            if not page.items or page.total <= min(offset, received):
                 self.skipped = skipped
                 return len(totals) == 1
 
@@ -190,6 +207,11 @@ class _Reading(Generic[T]):
         known = len(self.found)
         self.found.update({item.id: item for item in page.readable})
         return len(self.found) - known
+
+
+def _smaller(size: int) -> int:
+    """Return the largest size below this one that divides it: pages of both begin at its rows."""
+    return next(size // each for each in range(2, size + 1) if size % each == 0)
 
 
 def _skipped_for_good(page: Page[T]) -> int:

@@ -40,6 +40,7 @@ async def client_of(
     tokens: Callable[[bool], Awaitable[str]] | None = None,
     limit_s: float = 5.0,
     page_size: int = 100,
+    page_bytes: int = 1 << 20,
     max_body_bytes: int = 1 << 20,
 ) -> AsyncIterator[PlatformClient]:
     clock = ManualClock()
@@ -53,12 +54,15 @@ async def client_of(
             breaker,
             limit_s=limit_s,
             page_size=page_size,
+            page_bytes=page_bytes,
             max_body_bytes=max_body_bytes,
         )
 
 
 @asynccontextmanager
-async def scripted(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+async def scripted(
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> AsyncIterator[str]:
     """Serve every path with one handler on a free loopback port."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)

@@ -1,11 +1,6 @@
 """What is kept of objects does not grow with what tenants write into them."""
 
-import gc
 import json
-import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,6 +8,7 @@ import pytest
 from reconciler.kube.api import Meta
 from reconciler.kube.objects import VALUE_BYTES, partial_resource
 from reconciler.names import Names
+from tests.memory import measured
 
 NAMES = Names()
 SECRETS = partial_resource("secrets", NAMES)
@@ -20,30 +16,6 @@ HUGE = 250_000
 """Bytes of one value; the API server takes 256 KiB of annotations an object."""
 
 PAGE = 20
-
-
-@dataclass
-class Memory:
-    """Bytes that Python holds beside what it held before, and at the most in between."""
-
-    kept: int = 0
-    peak: int = 0
-
-
-@contextmanager
-def measured() -> Iterator[Memory]:
-    memory = Memory()
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
-        tracemalloc.reset_peak()
-        yield memory
-        gc.collect()
-        after, peak = tracemalloc.get_traced_memory()
-        memory.kept, memory.peak = after - before, peak - before
-    finally:
-        tracemalloc.stop()
 
 
 def secret(number: int, annotations: dict[str, Any]) -> dict[str, Any]:
