@@ -76,7 +76,7 @@ class PooledPlatform(PlatformClient):
         self.lists = 0
         self.lookups = 0
 
-    async def _exchange(self, url: URL, headers: dict[str, str]) -> Answer | None:
+    async def _exchange(self, url: URL, headers: dict[str, str], most: int) -> Answer | None:
         path = url.path.removeprefix(BASE_PATH)
         try:
             async with self.pool.serve():
