@@ -13,10 +13,14 @@ from reconciler.links import Connection, Source
 class Credentials(Source, Protocol):
     """Gives each request its headers; none of its methods leaves a token in an exception."""
 
-    async def headers(self) -> Mapping[str, str]:
+    async def headers(self, url: str = "") -> Mapping[str, str]:
         """Return the headers that say who asks, for a request that is about to be sent.
 
         It may be a multidict: `Impersonate-Group` comes once for each group.
+
+        Args:
+            url: The server's, as of `connection`; "" = that of now. What was rotated together with
+                a server is shown to that server alone.
         """
         ...
 

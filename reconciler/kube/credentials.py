@@ -55,7 +55,7 @@ class InClusterCredentials:
         file = self._folder / ("token" if "token" in problem.lower() else "ca.crt")
         raise SettingsError(f"{file}: {problem}")
 
-    async def headers(self) -> Mapping[str, str]:
+    async def headers(self, url: str = "") -> Mapping[str, str]:
         return bearer(self._token.value())
 
     async def renew(self) -> None:

@@ -136,7 +136,7 @@ class Exchange:
             async with AsyncExitStack() as own:
                 link = await own.enter_async_context(sessions.borrow())
                 headers = CIMultiDict({"Accept": request.accept})
-                headers.extend(await self._credentials.headers())
+                headers.extend(await self._credentials.headers(link.connection.url))
                 try:
                     response = await _send(link, request, headers, own)
                 except aiohttp.ClientSSLError:

@@ -52,6 +52,11 @@ class _Loaded:
         value = value.strip()
         return {"Authorization": f"{scheme} {value}"} if is_sendable(value) else {}
 
+    @property
+    def url(self) -> str:
+        """The server's, as `connection_of` has it."""
+        return str(self.configuration.host).rstrip("/")
+
 
 class KubeconfigCredentials:
     """A kubeconfig's context, or another account's token file with the same server.
@@ -77,6 +82,7 @@ class KubeconfigCredentials:
         self._told: set[str] = set()
         self._override = TokenFile(token_file, clock) if token_file else None
         self._loaded: _Loaded | None = None
+        self._former: _Loaded | None = None
         self._lock = asyncio.Lock()
         self._reloaded_at: float | None = None
         self._config = Rotation(self._paths, clock)
@@ -104,19 +110,23 @@ class KubeconfigCredentials:
         self._is_connected = True
         return found
 
-    async def headers(self) -> Mapping[str, str]:
+    async def headers(self, url: str = "") -> Mapping[str, str]:
         """Return the headers of what was loaded last: only `connection` follows the files, so that
         no request waits for a plug-in that they name."""
         loaded = await self._first()
-        if self._override is not None:
-            own = bearer(self._override.value())
-        else:
-            expires_s = loaded.expires_s
-            if expires_s is not None and self._clock.wall() > expires_s - EXPIRY_MARGIN_S:
-                loaded = await self._reload()
-            own = loaded.headers()
+        if url and url != loaded.url:
+            if self._former is None or url != self._former.url:
+                return {}
+            loaded = self._former
+        elif self._override is None and self._is_about_to_expire(loaded):
+            loaded = await self._reload()
+        own = loaded.headers() if self._override is None else bearer(self._override.value())
         # Another account's token takes the user's place, but lifts no restriction of theirs.
         return CIMultiDict([*own.items(), *loaded.fields.impersonation])
+
+    def _is_about_to_expire(self, loaded: _Loaded) -> bool:
+        expires_s = loaded.expires_s
+        return expires_s is not None and self._clock.wall() > expires_s - EXPIRY_MARGIN_S
 
     async def renew(self) -> None:
         """Load the file anew, or join who just did; a failure leaves what was loaded in place."""
@@ -140,6 +150,8 @@ class KubeconfigCredentials:
     async def _load(self, version: str) -> _Loaded:
         """Load the files of a version; the caller holds the lock."""
         loaded = await _load(self._path, self._context, self._clock)
+        if self._loaded is not None and self._loaded.url != loaded.url:
+            self._former = self._loaded
         self._loaded, self._version = loaded, version
         for field in loaded.fields.ignored:
             if field not in self._told:

@@ -55,7 +55,7 @@ class FakeCredentials:
             await self.held_connection.wait()
         return Connection(self.url, self.tls, None, self.identity)
 
-    async def headers(self) -> dict[str, str]:
+    async def headers(self, url: str = "") -> dict[str, str]:
         if self.hold is not None:
             await self.hold.wait()
         return {"Authorization": f"Bearer {self.tokens[0]}"}

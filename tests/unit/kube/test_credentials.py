@@ -332,6 +332,22 @@ async def test_a_kubeconfig_that_was_rotated_is_read_again_without_a_refusal(
     assert await credentials.headers() == {"Authorization": "Bearer three"}
 
 
+async def test_what_was_rotated_together_with_its_server_is_shown_to_that_server_alone(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    path = write_config(tmp_path / "config", {"user": {"token": "one", "as": "limited"}})
+    credentials = KubeconfigCredentials(path, clock)
+    old = (await credentials.connection()).url
+    new = "http://127.0.0.1:2"
+    write_config(tmp_path / "config", {"user": {"token": "two"}}, server=new)
+    credentials.version(fresh=True)
+    assert (await credentials.connection()).url == new
+    assert await credentials.headers(new) == {"Authorization": "Bearer two"}
+    found = await credentials.headers(old)
+    assert found == {"Authorization": "Bearer one", "Impersonate-User": "limited"}
+    assert await credentials.headers("http://127.0.0.1:3") == {}
+
+
 async def test_a_kubeconfigs_token_file_is_read_again(tmp_path: Path, clock: ManualClock) -> None:
     (tmp_path / "token").write_text("one")
     path = write_config(tmp_path / "config", {"user": {"tokenFile": "token"}})
