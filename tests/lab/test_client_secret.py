@@ -1,0 +1,37 @@
+"""A real `reconciler run` whose client secret is rotated in its file, and its next start."""
+
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.ledger import Caller
+from reconciler.lab.box import Box
+from reconciler.lab.kubelet.volume import project
+from tests.controller import running
+
+NEW = "obviously-fake-second-client-secret"
+SESSIONS = 3
+OPERATOR = Caller("operator", "kubectl", "kubectl")
+
+
+async def test_a_rotated_secret_confirms_what_is_written_and_a_start_without_the_platform() -> None:
+    async with Box() as box:
+        box.populate(SESSIONS)
+        folder = box.kubectl_config().parent / "client"
+        project(folder, {"secret": box.issuer.client_secret.encode()})
+        environment = box.environment() | {"OIDC_CLIENT_SECRET_FILE": str(folder / "secret")}
+        environment.pop("OIDC_CLIENT_SECRET")
+        async with running(environment) as first:
+            await first.wait_for_event("startup_resync_finished")
+            box.issuer.client_secret = NEW
+            project(folder, {"secret": NEW.encode()})
+            await first.wait_for_event("seal_key_renewed")
+            written = len(first.events("runner_token_refreshed"))
+            for session in box.sessions.values():
+                asked = {"metadata": {"annotations": {box.names.requested_at: "now"}}}
+                box.core.patch(kinds.SECRETS, session.namespace, session.secret, asked, by=OPERATOR)
+            await first.wait_for_event("runner_token_refreshed", count=written + SESSIONS)
+            assert await first.terminate() == 0
+        box.platform.faults.status = 503
+        async with running(environment) as second:
+            await second.wait_for_event("runner_token_refreshed", count=SESSIONS)
+            assert await second.terminate() == 0
+        shown = "".join([*first.text, *second.text])
+    assert NEW not in shown
