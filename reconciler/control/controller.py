@@ -266,6 +266,7 @@ class Controller:
             once=self.once,
             delivery_s=TOUCHED_S if options.touch else options.propagation_s,
         )
+        ports.source.fleet_life_s = self._fleet_life_s
         for breaker, gate in (
             (ports.kube_breaker, retry.KUBE),
             (ports.issuer_breaker, retry.ISSUER),
@@ -388,6 +389,9 @@ class Controller:
         with suppress(IssuerError):
             # The issuer's answer also tells its time, by which all that follows is judged.
             await self._ports.source.get(min_remaining=0.0)
+        if not self.has_had_token:
+            # How long the fleet's tokens live says how often the issuer is asked from now on.
+            await self.surveyor.renew(max_age_s=0.0)
         self._options.on_synced()
         self._warn_of_short_life()
         self.feed.open()
@@ -490,6 +494,13 @@ class Controller:
             await self._time_moved.wait()
             self._time_moved.clear()
             await self.resync.plan_all("issuer_time_moved")
+
+    def _fleet_life_s(self) -> float | None:
+        """Return the shortest life left of the sessions' tokens, by the latest survey."""
+        latest = self.surveyor.latest
+        if latest is None or latest.fleet.remaining_min_s is None:
+            return None
+        return latest.fleet.remaining_min_s - (self._ports.clock.monotonic() - latest.taken_at)
 
     def _open_gate(self, gate: str) -> None:
         woken = self.queue.open_gate(gate)

@@ -1,5 +1,7 @@
 """A pause that the issuer has earned: after a refusal, or because it asked for one."""
 
+import math
+from collections.abc import Sequence
 from random import Random
 
 from reconciler.breaker import PROBE_S
@@ -14,9 +16,8 @@ LONGEST_S = 30.0
 restarting anything; a Retry-After beyond it would outlast the fleet's slack."""
 
 LIFE_FRACTION = 0.1
-"""Part of the best token's remaining life that a pause may take: what is noticed late of the end
-of a refusal is taken from that life, and each Secret holds no more of it. Counted from its end once
-it has expired: what is lost already grows by a tenth at most."""
+"""Part of the remaining life that a pause may take: what is noticed late of the end of a refusal is
+taken from it. Counted from its end once it is over: what is lost grows by a tenth at most."""
 
 
 class Rest:
@@ -29,18 +30,18 @@ class Rest:
         self._until_at = 0.0
         self._error: IssuerError | None = None
 
-    def after_refusal(self, error: IssuerError, *, life_s: float | None = None) -> None:
+    def after_refusal(self, error: IssuerError, *, lives_s: Sequence[float] = ()) -> None:
         """Pause, with jitter, below a bound that doubles from `FIRST_S` to `LONGEST_S`.
 
         Args:
-            life_s: Life left of the best token, seconds; negative since it expired, None where
-                there was none in this process.
+            lives_s: Life left of the best token and of the fleet's shortest, as far as known, in
+                seconds; negative since its end. The one that allows least counts.
         """
         bound_s = min(LONGEST_S, FIRST_S * 2.0 ** min(self._refusals, 10))
         self._refusals += 1
-        self._begin(error, self._random.uniform(0.5, 1.0) * min(bound_s, _most_s(life_s)))
+        self._begin(error, self._random.uniform(0.5, 1.0) * min(bound_s, _most_s(lives_s)))
 
-    def as_asked(self, error: IssuerError, *, life_s: float | None = None) -> None:
+    def as_asked(self, error: IssuerError, *, lives_s: Sequence[float] = ()) -> None:
         """Pause for the answer's own Retry-After, up to `LONGEST_S`; none where it has none.
 
         Args: as of `after_refusal`.
@@ -48,7 +49,7 @@ class Rest:
         if error.retry_after_s is not None:
             asked_s = min(error.retry_after_s, LONGEST_S)
             if asked_s > 0:
-                self._begin(error, min(asked_s, _most_s(life_s)), least_s=0.0)
+                self._begin(error, min(asked_s, _most_s(lives_s)), least_s=0.0)
 
     def end(self) -> bool:
         """Forget all refusals, because the issuer gave a token; tell whether there was a pause."""
@@ -78,6 +79,7 @@ class Rest:
         self._until_at = self._clock.monotonic() + max(pause_s, least_s)
 
 
-def _most_s(life_s: float | None) -> float:
+def _most_s(lives_s: Sequence[float]) -> float:
     """Return the longest pause that so much life allows, never less than `FIRST_S`."""
-    return LONGEST_S if life_s is None else max(FIRST_S, LIFE_FRACTION * abs(life_s))
+    least_s = min(map(abs, lives_s), default=math.inf)
+    return min(LONGEST_S, max(FIRST_S, LIFE_FRACTION * least_s))

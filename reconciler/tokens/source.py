@@ -64,8 +64,17 @@ class TokenStats:
     latest_ttl_s: float | None = None
 
 
+FleetLife = Callable[[], float | None]
+"""Gives the shortest life left of the tokens in use, seconds, negative since its end; or None."""
+
+
 class TokenSource(Protocol):
-    """Gives tokens to the workers; the implementations never put one into an error or a log."""
+    """Gives tokens to the workers; the implementations never put one into an error or a log.
+
+    `fleet_life_s` is to be set by whoever knows the tokens in use: it bounds pauses.
+    """
+
+    fleet_life_s: FleetLife
 
     @property
     def longest_ttl_s(self) -> float:
@@ -161,6 +170,7 @@ class OidcSource:
         self._rotated = asyncio.Event()
         self.on_replaced: Callable[[Token], Awaitable[None]] | None = None
         """Told of the first token under a signing key that took another's place."""
+        self.fleet_life_s: FleetLife = lambda: None
 
     @property
     def rotated_s(self) -> float:
@@ -311,13 +321,16 @@ class OidcSource:
     def _failed(self, error: IssuerError) -> None:
         self._failures += 1
         self._last_error = str(error)
-        now_at, best = self._clock.monotonic(), self._best
-        life_s = None if best is None else best.remaining_s(now_at)
+        best, lives_s = self._best, []
+        if best is not None:
+            lives_s.append(best.remaining_s(self._clock.monotonic()))
+        if (fleet_s := self.fleet_life_s()) is not None:
+            lives_s.append(fleet_s)
         if error.transient:
-            self._rest.as_asked(error, life_s=life_s)
+            self._rest.as_asked(error, lives_s=lives_s)
             self._breaker.failed(error)
         else:
-            self._rest.after_refusal(error, life_s=life_s)
+            self._rest.after_refusal(error, lives_s=lives_s)
             self._breaker.refused(error)
 
     async def _mint_spares(self) -> None:

@@ -1,12 +1,16 @@
 """The issuer refuses our credentials for a while, and takes them again: what the fleet sees."""
 
 import asyncio
+from dataclasses import replace
+from random import Random
 
 import pytest
 
 from reconciler.breaker import PROBE_S
+from reconciler.control.controller import Controller
 from reconciler.observe.once import AGAIN_S
-from tests.unit.control.virtual import World, running, simulate
+from reconciler.tokens.source import OidcSource
+from tests.unit.control.virtual import SwitchGate, World, finished, running, simulate
 
 STEP_S = 0.5
 
@@ -84,5 +88,36 @@ def test_the_end_of_a_long_refusal_wakes_all_that_wait_and_serves_the_most_urgen
         order = [left[f"2Ab{name.removeprefix('2ab')}"] for name in dict.fromkeys(written)]
         # 64 workers take the first; one pick in eight is the longest waiting instead.
         assert sum(order[:60]) / 60 <= sum(order) / len(order)
+
+    simulate(scenario)
+
+
+def test_a_replica_that_starts_in_a_refusal_asks_as_often_as_the_fleets_tokens_need() -> None:
+    async def scenario(world: World) -> None:
+        world.issuer.ttl_s = 60
+        sessions = [f"2Ab{number:03}" for number in range(20)]
+        for session in sessions:
+            world.add(session)
+        async with running(world):
+            await finished(world, 1)
+        world.issuer.refused = True
+        fresh = OidcSource(
+            world.issuer.ask,
+            clock=world.clock,
+            issuer_time=world.ports.issuer_time,
+            breaker=world.ports.issuer_breaker,
+            random=Random(9),
+        )
+        gate = SwitchGate()
+        gate.term = "replica-1/2"
+        ports = replace(world.ports, gate=gate, source=fresh, upkeep=(fresh.keep_spare,))
+        async with running(world, Controller(ports, world.options)):
+            asked = world.issuer.requests
+            assert await expired_seconds(world, sessions, 47.0) == 0.0
+            assert world.issuer.requests - asked <= 2 + 47.0 / PROBE_S
+            world.issuer.refused = False
+            assert await expired_seconds(world, sessions, 15.0) == 0.0
+            assert min(world.remaining_s(session) for session in sessions) > 20
+        await fresh.close()
 
     simulate(scenario)

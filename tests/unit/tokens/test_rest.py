@@ -35,36 +35,42 @@ def test_pauses_double_up_to_the_cap_and_start_anew_after_success() -> None:
 
 
 @pytest.mark.parametrize(
-    ("life_s", "pause_s"),
+    ("lives_s", "pause_s"),
     [
-        pytest.param(None, 30.0, id="never-had-a-token"),
-        pytest.param(900.0, 30.0, id="a-whole-life"),
-        pytest.param(54.0, 5.4, id="nine-tenths-of-a-minute"),
-        pytest.param(7.0, PROBE_S, id="the-end-is-near"),
-        pytest.param(-1.0, PROBE_S, id="just-expired"),
-        pytest.param(-100.0, 10.0, id="expired-long-ago"),
-        pytest.param(-86_400.0, 30.0, id="expired-yesterday"),
+        pytest.param([], 30.0, id="nothing-is-known"),
+        pytest.param([900.0], 30.0, id="a-whole-life"),
+        pytest.param([54.0], 5.4, id="nine-tenths-of-a-minute"),
+        pytest.param([7.0], PROBE_S, id="the-end-is-near"),
+        pytest.param([900.0, 54.0], 5.4, id="the-fleet-has-less"),
+        pytest.param([54.0, -86_400.0], 5.4, id="one-session-expired-yesterday"),
+        pytest.param([-1.0], PROBE_S, id="just-expired"),
+        pytest.param([-100.0], 10.0, id="expired-long-ago"),
+        pytest.param([-86_400.0], 30.0, id="expired-yesterday"),
     ],
 )
 def test_a_pause_takes_a_tenth_of_the_remaining_life_at_most(
-    life_s: float | None, pause_s: float
+    lives_s: list[float], pause_s: float
 ) -> None:
     rest = Rest(ManualClock(), _Longest())
     for _ in range(7):
-        rest.after_refusal(IssuerRefused("no"), life_s=life_s)
+        rest.after_refusal(IssuerRefused("no"), lives_s=lives_s)
     assert rest.remaining_s() == pytest.approx(pause_s)
     asked = IssuerUnavailable("busy", status=429, retry_after_s=3600.0)
-    rest.as_asked(asked, life_s=life_s)
+    rest.as_asked(asked, lives_s=lives_s)
     assert rest.remaining_s() == pytest.approx(pause_s)
 
 
-@given(life_s=st.none() | st.floats(-1e5, 1e5), refusals=st.integers(1, 40), seed=st.integers())
+@given(
+    lives_s=st.lists(st.floats(-1e5, 1e5), max_size=2),
+    refusals=st.integers(1, 40),
+    seed=st.integers(),
+)
 def test_two_requests_are_a_probes_pace_apart_at_least(
-    life_s: float | None, refusals: int, seed: int
+    lives_s: list[float], refusals: int, seed: int
 ) -> None:
     rest = Rest(ManualClock(), Random(seed))
     for _ in range(refusals):
-        rest.after_refusal(IssuerRefused("no"), life_s=life_s)
+        rest.after_refusal(IssuerRefused("no"), lives_s=lives_s)
         assert PROBE_S <= rest.remaining_s() <= LONGEST_S
 
 
