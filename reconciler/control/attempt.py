@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reconciler.control.facts import Facts
+from reconciler.control.progress import Undone
 from reconciler.kube.api import Meta
 from reconciler.names import SessionKey
 from reconciler.queue.work import Work
@@ -32,8 +33,9 @@ class Attempt:
         before: What the Secret's annotations said before it was written; None for a new one.
         written_s: When a token was written (epoch, issuer's time), or None.
         touched: Whether the pod was or will be touched, so that it sees the token in a second.
-        overwrites: How often others wrote over this Secret's tokens lately, the one that this run
-            repaired included; 0 if it repaired none. `writer` is their field manager.
+        overwrites: How often others took back what we wrote lately, the one that this run repaired
+            included; 0 if it repaired none. `writer` is their field manager, "" if that is not
+            known; `undone` is what they took back.
     """
 
     work: Work[SessionKey]
@@ -52,6 +54,7 @@ class Attempt:
     touched: bool = False
     overwrites: int = 0
     writer: str = ""
+    undone: Undone = ""
 
     @property
     def key(self) -> SessionKey:

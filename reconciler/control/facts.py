@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 from reconciler.clock import parse_utc
+from reconciler.control.ownership import Answer, Owner, owner_of
 from reconciler.kube.api import Meta
 from reconciler.names import Names
 
@@ -22,10 +23,10 @@ class Facts:
 
     `issued_s` and `expires_s` are both None where they cannot be believed, and `why` says why;
     `expires_s` None with `why` "" is a token without an expiry. `ours` is False when another
-    manager wrote the value; `refreshed_by` is the replica and term that wrote last, at
-    `refreshed_s` (None where that is unreadable or in the future). `former_s` is when the worst
-    token ends that a pod may have read until then; None where nobody said, infinitely long ago
-    where nobody knew.
+    manager wrote the value, or may have, as `owner` tells; `refreshed_by` is the replica and term
+    that wrote last, at `refreshed_s` (None where that is unreadable or in the future). `former_s`
+    is when the worst token ends that a pod may have read until then; None where nobody said,
+    infinitely long ago where nobody knew.
     """
 
     issued_s: float | None
@@ -36,19 +37,30 @@ class Facts:
     writer: str
     why: str
     former_s: float | None = None
+    owner: Owner = Owner.OURS
 
     def remaining_s(self, now_s: float) -> float | None:
         return None if self.expires_s is None else self.expires_s - now_s
 
 
 def read_facts(
-    secret: Meta, names: Names, *, now_s: float, longest_ttl_s: float, static: bool
+    secret: Meta,
+    names: Names,
+    *,
+    now_s: float,
+    longest_ttl_s: float,
+    static: bool,
+    answer: Answer | None = None,
+    lenient: bool = False,
 ) -> Facts:
     """Read a Secret's annotations.
 
     Args:
         longest_ttl_s: No token lives longer, so no expiry lies further ahead than this.
         static: Tokens have no expiry, so that a missing one is not a fault.
+        answer: What was answered to our last write into it; see `owner_of`.
+        lenient: A token of which it is unclear whose it is counts as ours: for those who only look.
+            Who writes makes it clear.
     """
     annotations = secret.annotations
     refreshed_by = annotations.get(names.refreshed_by, "")
@@ -56,7 +68,8 @@ def read_facts(
     if refreshed_s is not None and refreshed_s > now_s + TOLERANCE_S:
         refreshed_s = None
     others = [writer for writer in secret.writers if writer != names.field_manager]
-    ours = names.field_manager in secret.writers
+    owner = owner_of(secret, names.field_manager, answer)
+    ours = owner is Owner.OURS or (lenient and owner is Owner.UNCLEAR)
     issued_s = parse_utc(annotations.get(names.issued_at, ""))
     expires_s = parse_utc(annotations.get(names.expires_at, ""))
     why = _disbelief(issued_s, expires_s, now_s, longest_ttl_s)
@@ -67,7 +80,15 @@ def read_facts(
     former = annotations.get(names.former_expires_at, "")
     former_s = -math.inf if former == UNKNOWN else parse_utc(former)
     return Facts(
-        issued_s, expires_s, refreshed_by, refreshed_s, ours, ", ".join(others), why, former_s
+        issued_s,
+        expires_s,
+        refreshed_by,
+        refreshed_s,
+        ours,
+        ", ".join(others),
+        why,
+        former_s,
+        owner,
     )
 
 

@@ -104,9 +104,10 @@ class Feed:
         """Note a touch that nobody has in hand: its writer died, or did not know the pod."""
         if self._touches is None or not (plan.touch and self._planner.leads):
             return False
-        return view.secret is not None and self._touches.owe(
-            view.key, view.secret, self._clock.monotonic()
-        )
+        if view.secret is None:
+            return False
+        write = view.secret.annotations.get(self._planner.names.refreshed_at, "")
+        return self._touches.owe(view.key, view.secret, write, self._clock.monotonic())
 
     def _touch_now(self, key: SessionKey) -> None:
         now_at = self._clock.monotonic()

@@ -85,11 +85,20 @@ def _failed(attempt: Attempt) -> Happening:
     return Happening("Warning", "RefreshFailed", message)
 
 
+_DEED = {
+    "token": ("overwrote", "keeps overwriting", "the runner's token"),
+    "annotations": ("changed", "keeps changing", "the annotations of the runner's token"),
+    "secret": ("deleted", "keeps deleting", "the Secret of the runner's token"),
+}
+
+
 def _overwritten(attempt: Attempt) -> Happening:
-    message = f"{attempt.writer or 'Somebody'} overwrote the runner's token; it was written again"
+    verb, _, what = _DEED[attempt.undone or "token"]
+    message = f"{attempt.writer or 'Somebody'} {verb} {what}; it was written again"
     return Happening("Warning", "TokenOverwritten", message)
 
 
 def _fought(attempt: Attempt) -> Happening:
-    message = f"{attempt.writer or 'Somebody'} keeps overwriting the runner's token"
-    return Happening("Warning", "SecretFoughtOver", f"{message}; each time it was written again")
+    _, verb, what = _DEED[attempt.undone or "token"]
+    message = f"{attempt.writer or 'Somebody'} {verb} {what}; each time it was written again"
+    return Happening("Warning", "SecretFoughtOver", message)

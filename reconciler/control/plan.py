@@ -11,6 +11,8 @@ from typing import Literal
 
 from reconciler.control.delivery import UNKNOWN_S, held_until_s, must_look
 from reconciler.control.facts import Facts, is_paused, pending_requests, read_facts
+from reconciler.control.ownership import Owner
+from reconciler.control.progress import Record
 from reconciler.control.renewal import MIN_REMAINING, allowance_s, renewal_s
 from reconciler.kube.api import Meta
 from reconciler.names import Names, SessionKey
@@ -79,6 +81,7 @@ class View:
     `secret` is the object of the expected name, whoever's label it carries.
     `running` is the platform's word, as of its last readable list. `seal_due_s` is when the proof
     of the confirmation is to be made again (epoch), never by default.
+    `record` is our own last write of its Secret in this term, or None.
     """
 
     key: SessionKey
@@ -87,6 +90,7 @@ class View:
     confirmation: Confirmation
     running: bool
     seal_due_s: float = math.inf
+    record: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +169,10 @@ def plan(view: View, policy: Policy, now_s: float) -> Plan:
         now_s=now_s,
         longest_ttl_s=policy.longest_ttl_s,
         static=policy.static,
+        answer=view.record.answer if view.record is not None else None,
     )
     pending = pending_requests(names, view.secret, view.pod)
-    found = _due_now(facts, pending, policy, now_s)
+    found = _due_now(facts, pending, policy, now_s, view.record)
     if found is None:
         return _seal_first(view, _plan_wait(view, view.secret, facts, policy, now_s), now_s)
     reason, band = found
@@ -181,6 +186,21 @@ def _is_to_be_revoked(view: View, names: Names) -> bool:
     if view.confirmation is not Confirmation.REVOKED or view.secret is None:
         return False
     return not is_paused(names, view.pod, view.secret)
+
+
+_NOT_OURS = {
+    Owner.FOREIGN: "foreign_writer",
+    Owner.UNCLEAR: "writer_unclear",
+    Owner.NOBODY: "never_written",
+}
+
+
+def _is_known(view: View, facts: Facts) -> bool:
+    """Tell whether we know what the Secret holds though its annotations do not say it."""
+    record, secret = view.record, view.secret
+    if record is None or record.answer is None or secret is None or record.uid != secret.uid:
+        return False
+    return facts.ours and bool(facts.why)
 
 
 def _plan_write(
@@ -198,6 +218,8 @@ def _plan_write(
     """
     delay_s = policy.propagation_s
     until_s = held_until_s(facts, view.pod, policy.names, propagation_s=delay_s, now_s=now_s)
+    if _is_known(view, facts):
+        until_s = view.record.expires_s  # type: ignore[union-attr]  # `_is_known` saw it
     left_s = until_s - now_s if math.isfinite(until_s) else 0.0
     if reason == "token_replaced":
         # Whoever puts another in its place may have revoked it. The signing key of a whole fleet
@@ -265,11 +287,15 @@ def _ask_s(view: View, policy: Policy, now_s: float, facts: Facts | None) -> flo
 
 
 def _due_now(
-    facts: Facts, pending: tuple[str, ...], policy: Policy, now_s: float
+    facts: Facts,
+    pending: tuple[str, ...],
+    policy: Policy,
+    now_s: float,
+    record: Record | None,
 ) -> tuple[str, Band] | None:
     """Return the first reason that makes a token due, the most urgent first, or None."""
     if not facts.ours:
-        return "foreign_writer" if facts.writer else "never_written", Band.EXPIRING
+        return _NOT_OURS[facts.owner], Band.EXPIRING
     if facts.why:
         return facts.why, Band.EXPIRING
     remaining_s = facts.remaining_s(now_s)
@@ -281,7 +307,7 @@ def _due_now(
             return "expiring", Band.EXPIRING
     if pending:
         return "requested", Band.CHANGED
-    if _is_replaced(facts, policy):
+    if _is_replaced(facts, policy, record):
         return "token_replaced", Band.STARTUP
     if _is_startup_due(facts, policy, now_s):
         return "startup_resync", Band.STARTUP
@@ -298,16 +324,19 @@ def _is_startup_due(facts: Facts, policy: Policy, now_s: float) -> bool:
     return facts.expires_s - now_s < MIN_REMAINING * (facts.expires_s - facts.issued_s)
 
 
-def _is_replaced(facts: Facts, policy: Policy) -> bool:
+def _is_replaced(facts: Facts, policy: Policy, record: Record | None) -> bool:
     """Tell whether the Secret may hold the token whose place another has taken; leaders ask.
 
-    Times tell, so that nothing of a value needs to be kept. Of two that write side by side neither
-    makes allowance for the other's file, or both would write in turns.
+    Of what we wrote in this term we know it; else times tell, so that nothing of a value needs to
+    be kept. Of two that write side by side neither makes allowance for the other's file, or both
+    would write in turns.
     """
     if policy.startup == "none":
         return False
     if _is_under_old_key(facts, policy):
         return True
+    if record is not None and facts.refreshed_by == policy.term == record.evidence.term:
+        return record.evidence.is_older_token_than(policy.replaced_s)
     written_s = -math.inf if facts.refreshed_s is None else facts.refreshed_s
     in_our_term = facts.refreshed_by == policy.term or written_s >= policy.started_s
     return written_s < policy.replaced_s + (0.0 if in_our_term else LAG_S)

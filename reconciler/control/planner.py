@@ -9,6 +9,7 @@ from reconciler.clock import Clock
 from reconciler.control.directory import Directory
 from reconciler.control.gate import Gate
 from reconciler.control.plan import Plan, Policy, View, plan
+from reconciler.control.progress import Records, last_applied
 from reconciler.informer.store import Store
 from reconciler.kube.api import Meta
 from reconciler.names import Names, SessionKey
@@ -44,7 +45,8 @@ class Planner:
         exclusive: Nobody else writes while this replica leads.
         startup: See `Policy.startup`, while this replica leads; until then, and after, "none".
 
-    `term_began_at` is when it began to lead the last time, on the monotonic clock.
+    `term_began_at` is when it began to lead the last time, on the monotonic clock; `records` are
+    the writes of this term, kept by the worker.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Planner:
         self.startup: Literal["all", "stale", "none"] = "none"
         self._startup_mode = startup
         self.run_times = RunTimes()
+        self.records = Records()
         self._pods = pods
         self._secrets = secrets
         self._directory = directory
@@ -116,6 +119,7 @@ class Planner:
     def begin_term(self) -> None:
         """Plan as the leader: what others wrote until now is due at the startup resync."""
         self.startup = self._startup_mode
+        self.records.clear()
         self.term_began_at = self._clock.monotonic()
         self._awaits_list = True
         self._policy = None
@@ -150,6 +154,7 @@ class Planner:
             confirmation=self._directory.confirmation(key, pod, own),
             running=self._directory.is_running(key),
             seal_due_s=math.inf if own is None else self._seal_due_s(key, own),
+            record=last_applied(self.records.of(key), secret, self.names),
         )
 
     def _seal_due_s(self, key: SessionKey, secret: Meta) -> float:

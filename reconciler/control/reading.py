@@ -72,6 +72,7 @@ def read(
         now_s=now_s,
         longest_ttl_s=policy.longest_ttl_s,
         static=policy.static,
+        lenient=True,
     )
     expires_s, allowed_s = facts.expires_s, policy.propagation_s
     if expires_s is None and facts.ours and not facts.why:

@@ -49,16 +49,18 @@ class Touches:
         pending = _Pending(secret.uid, secret.version, now_at + UNSEEN_S, TOUCHES, seen=False)
         self._pending[key] = pending
 
-    def owe(self, key: SessionKey, secret: Meta, now_at: float) -> bool:
-        """Touch the pods of `key` now for a version that the watch has brought, whoever wrote it.
+    def owe(self, key: SessionKey, secret: Meta, write: str, now_at: float) -> bool:
+        """Touch the pods of `key` now for a write that the watch has brought, whoever made it.
 
-        Returns: False if a touch for this very version was asked for before: a pod that cannot be
-        touched stays owed one, and is not tried again and again.
+        Args:
+            write: What names the write of the token, whatever else of the Secret changes after it.
+        Returns: False if a touch for this very write was asked for before: a pod that cannot be
+        touched, or whose touch is taken back, stays owed one, and is not tried again and again.
         """
         pending, version = self._pending.get(key), (secret.uid, secret.version)
-        if self._owed.get(key) == version:
+        if self._owed.get(key) == (secret.uid, write):
             return False
-        self._owed[key] = version
+        self._owed[key] = (secret.uid, write)
         if pending is not None and (pending.secret_uid, pending.version) == version:
             return False
         self._pending[key] = _Pending(*version, now_at, TOUCHES, seen=True)

@@ -16,6 +16,7 @@ REASONS = {
     "expiring": "its token ends before the kubelet would look again",
     "never_written": "no token of ours was ever written",
     "foreign_writer": "somebody else wrote the token",
+    "writer_unclear": "another writer may have written the token",
     "secret_missing": "its Secret is missing",
     "expiry_unknown": "the token's end is not annotated",
     "expiry_impossible": "the annotated end cannot be",

@@ -1,8 +1,9 @@
 """One session at a time: plan, carry out, plan again; failures get their class and their time."""
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Protocol
 
@@ -10,21 +11,24 @@ import structlog
 
 from reconciler import errors
 from reconciler.breaker import Breaker
-from reconciler.clock import Clock, format_utc
+from reconciler.clock import Clock, format_utc, format_utc_millis
 from reconciler.control import mint, retry
 from reconciler.control.attempt import Attempt, Witness
 from reconciler.control.bulkhead import Run
 from reconciler.control.facts import requests
 from reconciler.control.feed import about
 from reconciler.control.fights import CHANCE, Fights
+from reconciler.control.ownership import Owner
 from reconciler.control.places import ISSUER, PLATFORM, PlaceFull, Places
 from reconciler.control.plan import Action, Plan, View
 from reconciler.control.planner import Planner
+from reconciler.control.progress import Evidence, Life, Record, Undone, undone, wait_s
 from reconciler.control.retry import Verdict
 from reconciler.control.touch import Touches
 from reconciler.control.toucher import Toucher
 from reconciler.control.writer import Writer, Written
 from reconciler.errors import DeposedError, RemoteError, WireError
+from reconciler.kube.api import Meta
 from reconciler.names import SessionKey
 from reconciler.observe.once import Once
 from reconciler.queue import backoff
@@ -77,6 +81,14 @@ Settled = Callable[[SessionKey, str], None]
 
 class NothingBetterError(Exception):
     """Every token at hand ends no later than the one that is there."""
+
+
+class NoProgressError(Exception):
+    """The same write was made already, and nothing has changed since; it will in `wait_s`."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(wait_s)
+        self.wait_s = wait_s
 
 
 @dataclass(slots=True)
@@ -206,6 +218,8 @@ class Worker:
             self._settled(work.key, "kept")
             verdict = Verdict(backoff.TRANSIENT, retry.ISSUER)
             return self._later(work, verdict, self._queue.fail(work.key))
+        except NoProgressError as error:
+            return self._without_effect(attempt, error.wait_s)
         except DeposedError:
             attempt.outcome = "deposed"
             _, plan = self._planner.plan(work.key)
@@ -262,9 +276,9 @@ class Worker:
             attempt.reason = plan.reason
             if self._kube_breaker.is_down:
                 raise errors.TransportError("the API server is away")
-            if plan.action is Action.WRITE:
+            if plan.action is Action.REVOKE or self._undone(view, plan):
                 until_at = self._fights.paused_until(key, self._clock.monotonic())
-                if until_at is not None and _is_overwritten(plan):
+                if until_at is not None:
                     attempt.outcome = "fought"
                     return Next(until_at, plan.band, plan.slack_s, plan.reason)
             await self._carry_out(attempt, run, view, plan)
@@ -301,6 +315,7 @@ class Worker:
             attempt.outcome = "forgotten"
             if self._touches is not None:
                 self._touches.drop(key)
+            self._planner.records.put(key, None)
             self._settled(key, "kept")
             return None
         if plan.action is Action.BLOCKED:
@@ -321,35 +336,108 @@ class Worker:
         return Next(at, plan.band, plan.slack_s, plan.reason)
 
     async def _write(self, attempt: Attempt, run: Run, view: View, plan: Plan) -> None:
-        secret = view.secret
-        assert secret is not None  # noqa: S101 - WRITE is planned for a Secret that is there
+        secret, facts = view.secret, plan.facts
+        assert secret is not None and facts is not None  # noqa: S101, PT018 - WRITE is planned so
         token = await self._obtain(plan, run)
         standing = requests(self._planner.names, secret, view.pod)
         if token is None and not plan.requests:
             raise NothingBetterError
+        evidence, names = self._evidence(plan.requests), self._planner.names
+        life = None
+        if token is not None:
+            life = Life(token.expires_s, token.remaining_s(self._clock.monotonic()))
+        again_s = wait_s(view.record, secret, facts.owner, evidence, names, life=life)
+        if again_s > 0:
+            raise NoProgressError(again_s)
         now_s = self._planner.now_s()
-        with self._places.at(attempt.key.namespace, run), step("patch", secret.name):
+        record = self._record(secret, token, plan, now_s, self._evidence(standing))
+        with (
+            self._places.at(attempt.key.namespace, run),
+            step("patch", secret.name),
+            self._sent(attempt.key, record),
+        ):
             written = await self._writer.refresh(
                 secret, token, now_s=now_s, honoured=standing, held_until_s=plan.held_until_s
             )
+        self._answered(attempt.key, written.secret)
         attempt.wrote = True
         if token is None:
             return
-        attempt.before = plan.facts
-        if _is_overwritten(plan):
-            self._overwritten(attempt, plan)
+        attempt.before = facts
+        if found := self._undone(view, plan):
+            self._overwritten(attempt, plan, found)
         self._refreshed(attempt, written, token.expires_s, plan, now_s)
 
     async def _seal(self, key: SessionKey, run: Run, view: View) -> None:
         assert view.secret is not None  # noqa: S101 - SEAL is planned for a Secret that is there
         now_s = self._planner.now_s()
+        sent_at = self._clock.monotonic()
         with self._places.at(key.namespace, run), step("patch", view.secret.name):
-            await self._writer.refresh(view.secret, None, now_s=now_s, honoured=())
+            written = await self._writer.refresh(view.secret, None, now_s=now_s, honoured=())
+        records = self._planner.records
+        if view.record is not None and view.record.uid == view.secret.uid:
+            records.put(key, replace(view.record, written_at=sent_at).after(view.record))
+            self._answered(key, written.secret)
+
+    def _evidence(self, asked: Sequence[str]) -> Evidence:
+        # Of the token just obtained: a policy may be a moment older.
+        source, term = self._source, self._planner.policy().term
+        return Evidence(term, source.replaced_s, frozenset(asked), source.rotated_s)
+
+    def _record(
+        self, secret: Meta, token: Token | None, plan: Plan, now_s: float, evidence: Evidence
+    ) -> Record:
+        """Return what is remembered of a write that is about to be sent."""
+        now_at, facts = self._clock.monotonic(), plan.facts
+        sent: tuple[str | None, ...] = (format_utc_millis(now_s), evidence.term)
+        if token is not None:
+            expires_s, remaining_s = token.expires_s, token.remaining_s(now_at)
+        else:
+            ends_s = facts.expires_s if facts is not None else None
+            expires_s = math.inf if ends_s is None else ends_s
+            remaining_s = expires_s - now_s
+            sent = ()  # unanswered, it shows in nothing: what it honours would be asked for again
+        return Record(secret.uid, sent, evidence, expires_s, remaining_s, now_at)
+
+    @contextmanager
+    def _sent(self, key: SessionKey, record: Record) -> Iterator[None]:
+        """Remember a write as it is sent; what was surely not applied is none."""
+        records = self._planner.records
+        before = records.of(key)
+        records.put(key, record.after(before))
+        try:
+            yield
+        except errors.KubeError as error:
+            if 400 <= error.status < 500:
+                records.put(key, before)
+            raise
+        except DeposedError:
+            records.put(key, before)
+            raise
+
+    def _answered(self, key: SessionKey, secret: Meta) -> None:
+        """Remember what the answer to a write shows."""
+        records = self._planner.records
+        if (record := records.of(key)) is not None:  # else the term has ended
+            now_at = self._clock.monotonic()
+            records.put(key, record.answered(secret, self._planner.names, now_at=now_at))
+
+    def _undone(self, view: View, plan: Plan) -> Undone:
+        """Return what another took back of our last write, and this plan would make again."""
+        facts, names = plan.facts, self._planner.names
+        if plan.action is Action.CREATE:
+            return undone(view.record, None, Owner.NOBODY, names)
+        if plan.action is not Action.WRITE or facts is None or (facts.ours and not facts.why):
+            return ""
+        found = undone(view.record, view.secret, facts.owner, names)
+        return found or ("token" if _is_overwritten(plan) else "")
 
     async def _revoke(self, key: SessionKey, run: Run, view: View) -> None:
         assert view.secret is not None  # noqa: S101 - REVOKE is planned for a Secret that is there
         with self._places.at(key.namespace, run), step("patch", view.secret.name):
             await self._writer.revoke(view.secret)
+        # Who puts the proof back each time is answered ever more slowly.
+        self._fights.overwritten(key, self._clock.monotonic(), draw=self._random.random())
         self._lookup.revoked(key)
 
     async def _create(self, attempt: Attempt, run: Run, view: View, plan: Plan) -> None:
@@ -366,8 +454,13 @@ class Worker:
         now_s = self._planner.now_s()
         with self._places.at(key.namespace, run), step("create", name):
             made = await self._writer.create(key, pod, token, now_s=now_s)
+        record = self._record(made.secret, token, plan, now_s, self._evidence(()))
+        self._planner.records.put(key, record.after(None))
+        self._answered(key, made.secret)
         attempt.wrote = attempt.created = True
         self.stats.created_total += 1
+        if found_undone := self._undone(view, plan):
+            self._overwritten(attempt, plan, found_undone)
         log.warning("secret_recreated", **_named(key), secret=made.secret.name, pod=pod.name)
         self._refreshed(attempt, made, token.expires_s, plan, now_s)
 
@@ -397,16 +490,38 @@ class Worker:
             late_s=round(max(0.0, now_at - attempt.work.due_at), 3),
         )
 
-    def _overwritten(self, attempt: Attempt, plan: Plan) -> None:
-        """Note that a token of ours had been overwritten; say who does it again and again."""
-        assert plan.facts is not None  # noqa: S101 - so `_is_overwritten` found
+    def _overwritten(self, attempt: Attempt, plan: Plan, what: Undone) -> None:
+        """Note that a write of ours had been undone; say who does it again and again."""
         key, now_at = attempt.key, self._clock.monotonic()
+        writer = plan.facts.writer if what == "token" and plan.facts is not None else ""
         count = self._fights.overwritten(key, now_at, draw=self._random.random())
-        attempt.overwrites, attempt.writer = count, plan.facts.writer
+        if what != "secret" or count > CHANCE:
+            attempt.overwrites, attempt.writer, attempt.undone = count, writer, what
         if count > CHANCE and self._once.first("secret_fought_over", *key):
             log.warning(
-                "secret_fought_over", **_named(key), writer=plan.facts.writer, overwrites=count
+                "secret_fought_over",
+                **_named(key),
+                writer=writer or "unknown",
+                what=what,
+                overwrites=count,
             )
+
+    def _without_effect(self, attempt: Attempt, again_s: float) -> Next:
+        """Say once that a write changes nothing; wait for news, or for a token worth writing."""
+        key, now_at = attempt.key, self._clock.monotonic()
+        view, plan = self._planner.plan(key)
+        attempt.outcome = "refreshed" if attempt.wrote else "not_improved"
+        self._settled(key, "refreshed" if attempt.wrote else "kept")
+        # Two renewals in a row may come this close where the first was late.
+        if plan.reason != "renewal" and self._once.first("write_without_effect", *key):
+            log.warning("write_without_effect", **_named(key), **_subject(view), reason=plan.reason)
+        pause_s = backoff.MISCONFIGURED.delay_s(
+            self._queue.fail(key),
+            fraction_of_life_s=again_s,
+            draw=self._random.random(),
+        )
+        hold = Hold(now_at, now_at + pause_s, about(plan.action))
+        return Next(hold.until_at, plan.band, plan.slack_s, plan.reason, hold=hold)
 
     def _failed(self, attempt: Attempt, error: RemoteError) -> Next:
         work, name = attempt.work, type(error).__name__

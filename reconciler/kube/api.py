@@ -28,7 +28,9 @@ class Meta(msgspec.Struct, frozen=True, gc=False):
 
     `annotations` holds those of `Names.annotations()` that are present, no other; `writers` are
     the field managers that own the token's key in a Secret (empty for a pod); `created_s` is
-    seconds since the epoch.
+    seconds since the epoch. Where another than we owns it, `foreign_s` is when one of those wrote
+    last, whatever they wrote, and `own_s` when we did: whole seconds by the API server's clock,
+    None where it does not say or, for `own_s`, where we never wrote.
     """
 
     namespace: str
@@ -41,6 +43,8 @@ class Meta(msgspec.Struct, frozen=True, gc=False):
     deleting: bool
     annotations: dict[str, str]
     writers: tuple[str, ...]
+    foreign_s: float | None = None
+    own_s: float | None = None
 
     @property
     def key(self) -> SessionKey:

@@ -5,7 +5,7 @@ its values, so they must not become Python objects even for a moment.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -199,6 +199,7 @@ def _meta_shape(
     managed = _struct(
         "Managed",
         ("manager", str, ""),
+        ("time", str | None, None),
         ("fields", fields_v1 | None, msgspec.field(name="fieldsV1", default=None)),
     )
     metadata = _struct(
@@ -222,6 +223,11 @@ def _meta_shape(
         found = meta.annotations
         label = meta.labels
         session_id, project_id = (label.f0, label.f1) if label is not None else (None, None)
+        owners = [w for w in meta.managedFields or () if _owns_token(w.fields)]
+        foreign_s = own_s = None
+        if owners and any(w.manager != names.field_manager for w in owners):
+            foreign_s = _latest_s(w for w in owners if w.manager != names.field_manager)
+            own_s = _latest_s(w for w in meta.managedFields if w.manager == names.field_manager)
         return Meta(
             meta.namespace,
             meta.name,
@@ -238,7 +244,9 @@ def _meta_shape(
             }
             if found is not None
             else {},
-            tuple([w.manager for w in meta.managedFields or () if _owns_token(w.fields)]),
+            tuple([w.manager for w in owners]),
+            foreign_s,
+            own_s,
         )
 
     # Whether there is data is all that is decoded of it: no value becomes an object.
@@ -270,6 +278,17 @@ def _text(raw: msgspec.Raw) -> str | None:
 
 def _owns_token(fields: Any) -> bool:
     return fields is not None and fields.data is not None and fields.data.token is not None
+
+
+def _latest_s(entries: Iterable[Any]) -> float | None:
+    """Return the latest time of these entries, epoch seconds; None where one says none."""
+    latest_s: float | None = None
+    for entry in entries:
+        time_s = parse_utc(entry.time or "")
+        if time_s is None:
+            return None
+        latest_s = time_s if latest_s is None else max(latest_s, time_s)
+    return latest_s
 
 
 def _struct(name: str, *fields: Any) -> type[msgspec.Struct]:

@@ -145,7 +145,12 @@ def _read(secret: Meta, policy: Policy, now_s: float) -> Facts:
     names = policy.names
     untimed = not {names.expires_at, names.issued_at} & secret.annotations.keys()
     return read_facts(
-        secret, names, now_s=now_s, longest_ttl_s=policy.longest_ttl_s, static=untimed
+        secret,
+        names,
+        now_s=now_s,
+        longest_ttl_s=policy.longest_ttl_s,
+        static=untimed,
+        lenient=True,
     )
 
 

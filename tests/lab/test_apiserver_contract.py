@@ -697,6 +697,44 @@ async def test_an_equal_value_leaves_its_owner(server: Server) -> None:
     assert owners(answer.metadata, "f:metadata", "f:annotations", "f:n") == ["rival"]
 
 
+async def test_an_equal_value_leaves_its_owners_time_and_dates_what_was_changed(
+    server: Server,
+) -> None:
+    made = await server.create(server.secrets, "s", stringData={"token": "a"})
+    (before,) = made.metadata["managedFields"]
+    noted: Json = {}
+    change = {"metadata": {"annotations": noted}, "stringData": {"token": "a"}}
+    async with asyncio.timeout(10):
+        while True:  # until the server's clock shows another second
+            noted["n"] = noted.get("n", "") + "1"
+            answer = await server.patch(f"{server.secrets}/s", change, fieldManager="rival")
+            entries = {entry["manager"]: entry for entry in answer.metadata["managedFields"]}
+            if entries["rival"]["time"] > before["time"]:
+                break
+            await asyncio.sleep(0.1)
+    assert entries["contract"] == before
+    again = await server.patch(f"{server.secrets}/s", {"stringData": {"token": "a"}})
+    assert again.metadata["resourceVersion"] == answer.metadata["resourceVersion"]
+
+
+async def test_what_is_taken_out_dates_no_entry_of_who_took_it(server: Server) -> None:
+    await server.create(server.secrets, "s", annotations={"n": "1", "m": "1"})
+    change = {"metadata": {"annotations": {"n": None}}}
+    answer = await server.patch(f"{server.secrets}/s", change, fieldManager="rival")
+    assert {entry["manager"] for entry in answer.metadata["managedFields"]} == {"contract"}
+
+
+@pytest.mark.parametrize("sent", [[], [{}]], ids=["empty", "one empty entry"])
+async def test_managers_that_were_forgotten_are_kept_no_more(server: Server, sent: Any) -> None:
+    await server.create(server.secrets, "s", stringData={"token": "a"})
+    path = f"{server.secrets}/s"
+    gone = await server.patch(path, {"metadata": {"managedFields": sent}})
+    assert "managedFields" not in gone.metadata
+    after = await server.patch(path, {"stringData": {"token": "b"}}, fieldManager="rival")
+    assert "managedFields" not in after.metadata
+    assert after.metadata["resourceVersion"] != gone.metadata["resourceVersion"]
+
+
 async def test_a_manager_that_owns_nothing_any_more_is_not_listed(server: Server) -> None:
     await server.create(server.secrets, "s")
     path = f"{server.secrets}/s"

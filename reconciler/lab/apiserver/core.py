@@ -23,7 +23,7 @@ from reconciler.lab.apiserver.dependents import Dependents
 from reconciler.lab.apiserver.feed import Feed, WatchEvent, bookmark
 from reconciler.lab.apiserver.kinds import Kind, Object
 from reconciler.lab.apiserver.ledger import BOX, RESTORER, Caller, Commit, WriteVerb
-from reconciler.lab.apiserver.ownership import managed_fields
+from reconciler.lab.apiserver.ownership import is_reset, managed_fields
 from reconciler.lab.apiserver.paging import (
     Listing,
     ListQuery,
@@ -337,6 +337,8 @@ class Core:
             raise refusals.conflict(kind, old["metadata"]["name"])
         item = next_object(kind, old, proposed, subresource=subresource)
         self._own(old, item, by, subresource)
+        if is_reset(proposed) and not subresource:
+            item["metadata"].pop("managedFields", None)
         if item == old:
             return old
         if _is_released(item):

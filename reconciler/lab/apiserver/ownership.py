@@ -28,14 +28,26 @@ _MAPS = frozenset(
 """Fields that are maps: the map itself is owned too, as the member ".". """
 
 
+def is_reset(proposed: Mapping[str, Any]) -> bool:
+    """Tell whether a body asks that its managers be forgotten: an empty list, or one empty entry.
+
+    Source: apimachinery `managedfields/internal/fieldmanager.go`, isResetManagedFields.
+    """
+    return proposed["metadata"].get("managedFields") in ([], [{}])
+
+
 def managed_fields(
     old: Object | None, new: Object, *, manager: str, subresource: str, now: str
 ) -> list[Entry]:
     """Return the managedFields of `new`, which `manager` has just made of `old`.
 
     What it changed or added becomes its own and nobody else's; what it removed is nobody's. Fields
-    that it sent unchanged stay with their owners.
+    that it sent unchanged stay with their owners, whose time stays too. An object whose managers
+    were forgotten has none from then on: only an apply would begin to keep them again.
+    Source: `managedfields/internal/skipnonapplied.go`.
     """
+    if old is not None and not old["metadata"].get("managedFields"):
+        return []
     before, after = dict(_leaves(old or {}, new)), dict(_leaves(new, old or {}))
     touched = {path for path, value in after.items() if before.get(path, _ABSENT) != value}
     gone = before.keys() - after.keys()

@@ -50,18 +50,18 @@ def test_dropping_forgets() -> None:
     assert not touches.is_due(KEY, 1e9)
 
 
-def test_what_is_owed_is_asked_for_once_a_version() -> None:
+def test_what_is_owed_is_asked_for_once_a_write() -> None:
     touches = Touches()
-    assert touches.owe(KEY, secret(version="20"), 100.0)
+    assert touches.owe(KEY, secret(version="20"), "first", 100.0)
     assert touches.is_due(KEY, 100.0)
     touches.done(KEY, 100.0)
     touches.done(KEY, 100.0 + AGAIN_S)
-    assert not touches.owe(KEY, secret(version="20"), 103.0)
-    assert touches.owe(KEY, secret(version="21"), 104.0)
+    assert not touches.owe(KEY, secret(version="21"), "first", 103.0)
+    assert touches.owe(KEY, secret(version="21"), "second", 104.0)
 
 
 def test_a_write_of_our_own_is_not_owed_beside_what_waits_for_its_event() -> None:
     touches = Touches()
     touches.want(KEY, secret(version="20"), 100.0)
-    assert not touches.owe(KEY, secret(version="20"), 100.1)
+    assert not touches.owe(KEY, secret(version="20"), "first", 100.1)
     assert not touches.is_due(KEY, 100.2)
