@@ -214,9 +214,6 @@ class Agent:
     ) -> float:
         return wait_s(record, meta, owner, evidence, NAMES, life=life)
 
-    def remember(self, record: Record, before: Record | None) -> Record | None:
-        return record.after(before)
-
     # What carries them out.
 
     @property
@@ -352,7 +349,7 @@ class Agent:
             int(meta.version), token, annotations, record, self.record, self.term,
             at_server=len(self.writes),
         )  # fmt: skip
-        self.record = self.remember(record, self.record)
+        self.record = record.after(self.record)
         self.writes.append(write)
         self.waiting = write
         return write
