@@ -41,7 +41,8 @@ def answered(at: str, **changes: Any) -> Record:
 
 def ask(record: Record, held: Meta, life: Life | None = None, **changes: Any) -> float:
     owner = owner_of(held, US, record.answer)
-    evidence = Evidence(**({"term": TERM, "replaced_s": -math.inf} | changes))
+    plain: dict[str, Any] = {"term": TERM, "replaced_s": -math.inf}
+    evidence = Evidence(**(plain | changes))
     return wait_s(record, held, owner, evidence, NAMES, life=life)
 
 
@@ -60,9 +61,10 @@ def test_what_the_secret_still_says_is_not_written_again_whatever_its_version() 
     [
         {"term": "replica-1/2"},
         {"replaced_s": NOW_S},
+        {"rotated_s": NOW_S},
         {"requests": frozenset({"s:1"})},
     ],
-    ids=["term", "replaced", "request"],
+    ids=["term", "replaced", "rotated", "request"],
 )
 def test_new_evidence_is_a_reason(news: dict[str, Any]) -> None:
     assert ask(answered("a"), written("a"), LATER, **news) == 0
