@@ -493,7 +493,8 @@ class Controller:
         while True:
             await self._time_moved.wait()
             self._time_moved.clear()
-            await self.resync.plan_all("issuer_time_moved")
+            self.planner.records.clear()  # what a write achieved was judged by the old time
+            await self.resync.plan_all("issuer_time_moved", news=News.ASKED)
 
     def _fleet_life_s(self) -> float | None:
         """Return the shortest life left of the sessions' tokens, by the latest survey."""
