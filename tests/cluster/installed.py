@@ -20,6 +20,8 @@ MANIFESTS = Path(__file__).parents[2] / "manifests"
 
 ACCOUNT = "token-reconciler"
 
+APART = "tests-"
+
 LEASE_RIGHTS = "base/lease-rights.yaml"
 SESSION_RIGHTS = "overlays/cluster-wide/session-rights.yaml"
 POLICIES = ("components/confinement/pods.yaml", "components/confinement/secrets.yaml")
@@ -75,11 +77,21 @@ def _objects(files: tuple[str, ...], namespace: str) -> Iterator[Json]:
         found: Any
         for found in yaml.safe_load_all((MANIFESTS / name).read_text()):
             found["metadata"].pop("labels", None)
-            if found["kind"] == "ClusterRoleBinding":
-                found["metadata"]["name"] += f"-{namespace}"
+            if "{}" not in _PLURALS[found["kind"]]:
+                _keep_apart(found, namespace)
             for subject in found.get("subjects", ()):
                 subject["namespace"] = namespace
             yield found
+
+
+def _keep_apart(found: Json, namespace: str) -> None:
+    """Give what belongs to no namespace a name that no installation by a person has."""
+    found["metadata"]["name"] = f"{APART}{found['metadata']['name']}"
+    if found["kind"] == "ClusterRoleBinding":
+        found["metadata"]["name"] += f"-{namespace}"
+        found["roleRef"]["name"] = f"{APART}{found['roleRef']['name']}"
+    if found["kind"] == "ValidatingAdmissionPolicyBinding":
+        found["spec"]["policyName"] = f"{APART}{found['spec']['policyName']}"
 
 
 async def _authorized(
