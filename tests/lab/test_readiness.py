@@ -2,10 +2,12 @@
 
 import asyncio
 import socket
+from datetime import UTC, datetime
 
 import aiohttp
 
 from reconciler.lab.box import Box
+from reconciler.leader.elector import NO_TOKEN_S
 from tests.controller import running
 
 
@@ -32,6 +34,7 @@ async def test_a_wrong_token_url_is_not_ready_and_names_it_until_it_gives_a_toke
             assert "waiting for the first token" in why
             assert box.issuer.token_url in why
             assert (await _answer(http, f"http://{listen}/livez"))[0] == 200
+            healed = datetime.now(UTC)
             box.issuer.heal()
             await controller.wait_for_event("runner_token_refreshed", count=2)
             assert await _answer(http, f"http://{listen}/readyz") == (200, "ok\n")
@@ -42,3 +45,9 @@ async def test_a_wrong_token_url_is_not_ready_and_names_it_until_it_gives_a_toke
                     await asyncio.sleep(0.2)
             assert (await _answer(http, f"http://{listen}/readyz"))[0] == 200
             assert await controller.terminate() == 0
+        # The Lease was left to others for a while, or until the token came.
+        [synced] = controller.events("stores_synced")
+        [acquired] = controller.events("lease_acquired")
+        acquired_at = datetime.fromisoformat(acquired["timestamp"])
+        waited_s = (acquired_at - datetime.fromisoformat(synced["timestamp"])).total_seconds()
+        assert acquired_at >= healed or waited_s >= NO_TOKEN_S - 5.0

@@ -109,6 +109,26 @@ def test_refused_credentials_are_tried_again_slowly_and_heal_by_themselves() -> 
     _with_spare(story)
 
 
+def test_an_outage_that_turns_into_a_refusal_wakes_nobody_until_that_ends_too() -> None:
+    async def story(desk: Desk) -> None:
+        heard: list[float] = []
+        desk.breaker.on_recovery(lambda: heard.append(desk.clock.monotonic()))
+        await asyncio.sleep(100)
+        desk.issuer.fault = lambda: IssuerUnavailable("away")
+        await asyncio.sleep(300)
+        assert desk.breaker.stats().down
+        desk.issuer.fault = lambda: IssuerRefused("no", status=401)
+        await asyncio.sleep(60)
+        stats = desk.breaker.stats()
+        assert (stats.down, stats.refuses, heard) == (False, True, [])
+        assert 50 < stats.refused_for_s <= 60
+        desk.issuer.fault = None
+        await asyncio.sleep(31)
+        assert len(heard) == 1
+
+    _with_spare(story)
+
+
 def test_an_issuer_that_is_away_from_the_start_is_waited_for() -> None:
     async def main() -> None:
         desk = Desk.open(VirtualClock(asyncio.get_running_loop()))

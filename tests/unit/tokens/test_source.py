@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from reconciler.breaker import PROBE_S
-from reconciler.errors import IssuerRefused, IssuerUnavailable, TokenUnusable
+from reconciler.errors import IssuerError, IssuerRefused, IssuerUnavailable, TokenUnusable
 from reconciler.lab.virtual_time import VirtualClock, run_virtual
 from reconciler.tokens.source import SANE_TTL_S
 from tests.unit.tokens.support import Desk
@@ -231,6 +231,38 @@ def test_a_retry_after_is_honoured_before_the_breaker_opens() -> None:
         desk.issuer.fault = None
         await asyncio.sleep(1.1)
         assert (await desk.source.get(min_remaining=M)).ttl_s == 900
+
+    _with_desk(story)
+
+
+@pytest.mark.parametrize(
+    ("fault", "woken"),
+    [
+        pytest.param(lambda: _refused(), 1, id="refused"),
+        pytest.param(
+            lambda: IssuerUnavailable("busy", status=429, retry_after_s=7.0), 1, id="retry-after"
+        ),
+        pytest.param(lambda: _away(), 0, id="one-lost-answer"),
+    ],
+)
+def test_the_first_token_after_a_pause_wakes_all_who_were_held_back(
+    fault: Callable[[], IssuerError], woken: int
+) -> None:
+    async def story(desk: Desk) -> None:
+        heard: list[float] = []
+        desk.breaker.on_recovery(lambda: heard.append(desk.clock.monotonic()))
+        await desk.source.refresh()
+        desk.issuer.fault = fault
+        with pytest.raises(IssuerError):
+            await desk.source.refresh()
+        assert desk.breaker.stats().refuses is (type(fault()) is IssuerRefused)
+        assert heard == []
+        desk.issuer.fault = None
+        await asyncio.sleep(8)
+        for _ in range(2):
+            await desk.source.refresh()
+        assert len(heard) == woken
+        assert not desk.breaker.stats().refuses
 
     _with_desk(story)
 
