@@ -39,7 +39,20 @@ from reconciler.kube.api import Event, Meta, Page
 from reconciler.kube.versions import is_newer
 
 PAGE_LIMIT = 500
-"""Items a page of a consistent list. Source: client-go pager.go."""
+"""Most items a page of a list. Source: client-go pager.go. Every list is a consistent one in pages:
+a server that may answer with what is "not older than" a version ignores the limit, and answers
+whole, however large that is (k/k `cacher.go`).
+"""
+
+FIRST_LIMIT = 50
+"""Items of the first page of all, before the size of one is known."""
+
+PAGE_BYTES = 8 * 1024 * 1024
+"""What a page is to have at most, by the size of the items before: 500 have 1 MB as a rule, and may
+have 128 MB of annotations. Two replies of this size are as much as everything else we hold."""
+
+PAGE_LEAST = 10
+"""Fewest items a page: an object has 1.5 MB at most (etcd's limit on a request)."""
 
 WATCH_S = (240.0, 300.0)
 """A watch's life: jittered, so that a fleet's watches do not end together; under the 5 min after
@@ -94,9 +107,8 @@ class _Counts:
 class _Listing:
     """A list under way, of which all pages are fetched before anybody sees one."""
 
-    version: str
-    limit: int
     audit: bool
+    restarted: bool = False
     continue_token: str = ""
     first_version: str = ""
     items: list[Meta] = field(default_factory=list)
@@ -119,16 +131,19 @@ class ListWatch:
 
     Args:
         uniform: Returns a random number between its two arguments (`Random.uniform`).
+        first_limit: Items of the first page, before the size of one is known.
     """
 
-    def __init__(self, uniform: Callable[[float, float], float]) -> None:
+    def __init__(
+        self, uniform: Callable[[float, float], float], *, first_limit: int = PAGE_LIMIT
+    ) -> None:
         self._uniform = uniform
         self._backoff = Backoff(uniform)
         self._starting = Backoff(uniform, base_s=STARTING_S[0], cap_s=STARTING_S[1])
         self._counts = _Counts()
         self._version = ""
         self._must_list = True
-        self._consistent = True
+        self._limit = first_limit
         self._demanded = False
         self._listing: _Listing | None = None
         self._watching: _Watching | None = None
@@ -156,20 +171,20 @@ class ListWatch:
     def request(self, now_at: float) -> List | Watch:
         """Decide the next request; the caller sends it at once."""
         if self._listing is None and (self._must_list or self._demanded):
-            self._listing = self._start_list()
+            self._must_list, self._demanded = True, False
+            self._listing = _Listing(audit=False)
         elif self._listing is None and self._audit.is_due(now_at):
-            self._listing = _Listing("", PAGE_LIMIT, audit=True)
+            self._listing = _Listing(audit=True)
         self._next_at = self._floor_at = now_at
         if (listing := self._listing) is not None:
             self._counts.lists += 1
-            version = "" if listing.continue_token else listing.version
-            return List(version, listing.limit, listing.continue_token)
+            return List("", self._limit, listing.continue_token)
         self._counts.watches += 1
         self._watching = _Watching(self._version, int(self._uniform(*WATCH_S)), now_at)
         return Watch(self._version, self._watching.timeout_s)
 
     def demand(self) -> None:
-        """Have the next list, a consistent one, start with the next request."""
+        """Have the next list start with the next request."""
         self._demanded = True
 
     def distrust(self, now_at: float) -> bool:
@@ -178,7 +193,7 @@ class ListWatch:
         Returns: False where one that is made already, or was made just now, is to tell.
         """
         listing = self._listing
-        is_made = listing is not None and not listing.audit and not listing.version
+        is_made = listing is not None and not listing.audit
         if is_made or self._demanded or now_at - self._distrusted_at < DISTRUST_S:
             return False
         self._distrusted_at = now_at
@@ -223,6 +238,7 @@ class ListWatch:
         listing.items.extend(page.items)
         listing.continue_token = page.continue_token
         self._counts.skipped += page.skipped
+        self._limit = fitting(page.length, len(page.items) + page.skipped)
         if page.continue_token:
             return ()
         self._listing = None
@@ -241,7 +257,7 @@ class ListWatch:
             facts = (Fact("history_rewound", text, self._failures),)
             self._rewound_at = now_at
         self._version = replace.version
-        self._must_list = self._consistent = self._is_doubted = False
+        self._must_list = self._is_doubted = False
         return (*recovered, *facts, replace)
 
     def opened(self, now_at: float) -> None:
@@ -302,7 +318,7 @@ class ListWatch:
             return self._failed("watch_restarted", str(error), now_at, error)
         self._counts.idle_watches += 1
         if self._is_doubted:
-            self._must_list = self._consistent = True
+            self._must_list = True
         self._count_fruitless()  # whatever keeps it silent may let a list through
         facts = self._failed("watch_idle", str(error), now_at, error)
         return (*facts, *self._release_overdue(now_at))
@@ -313,21 +329,6 @@ class ListWatch:
 
     # Lists.
 
-    def _start_list(self) -> _Listing:
-        """Begin a list that the store will be made equal to.
-
-        The first one is consistent (version ""): "0" may answer from the past of a lagging
-        API server (k/k #59848), and a token's deadline read there is a wrong one. Later ones ask
-        for nothing older than what we saw, unpaged, which a server answers from memory.
-        """
-        self._must_list = True
-        if self._demanded:
-            self._demanded = False
-            self._consistent = True
-        if self._consistent:
-            return _Listing("", PAGE_LIMIT, audit=False)
-        return _Listing(self._version, 0, audit=False)
-
     def _list_failed(
         self, listing: _Listing, error: KubeError | WireError, now_at: float
     ) -> tuple[Emit, ...]:
@@ -336,14 +337,12 @@ class ListWatch:
         A first page leaves nothing to keep; what was wanted meanwhile is heeded at the next try.
         """
         if isinstance(error, Gone) and listing.continue_token:
-            self._listing = _Listing(listing.version, 0, listing.audit)
-            self._last_error = str(error)
-            return ()
-        if isinstance(error, (Gone, VersionTooLarge)) and listing.version:
-            self._listing = None
-            self._consistent = True
-            self._last_error = str(error)
-            return ()
+            # Another list at once, in pages, too; one that expires again waits like any failure.
+            if not listing.restarted:
+                self._listing = _Listing(listing.audit, restarted=True)
+                self._last_error = str(error)
+                return ()
+            listing.continue_token = ""
         if listing.audit:
             self._audit.failed(now_at)
         if listing.audit or not listing.continue_token or not _is_transient(error):
@@ -354,10 +353,8 @@ class ListWatch:
 
     def _judge_watch(self, error: KubeError | WireError, *, started: bool) -> None:
         """Decide whether the version can still be trusted after a failed watch."""
-        if isinstance(error, Gone):
+        if isinstance(error, Gone | VersionTooLarge):
             self._must_list = True
-        elif isinstance(error, VersionTooLarge):
-            self._must_list = self._consistent = True
         elif isinstance(
             error, TransportError | TooManyRequests | Unauthorized | Forbidden | AuthorizerNotReady
         ):
@@ -374,7 +371,7 @@ class ListWatch:
         `idle_s`; a server without that cache may not.
         """
         self._watching = None
-        self._must_list = self._consistent = True
+        self._must_list = True
         text = f"version {seen} in a watch after {version}: was etcd restored?"
         is_again = now_at - self._rewound_at < REWIND_S
         self._rewound_at = now_at
@@ -480,6 +477,17 @@ class ListWatch:
     def __repr__(self) -> str:
         stats = self.stats()
         return f"<ListWatch {stats.state} at {stats.version or 'nothing'}>"
+
+
+def fitting(length: int, items: int) -> int:
+    """Return how many items the next page is to have, by those of the one before.
+
+    Args:
+        length: Bytes of that page, 0 where it is not known.
+    """
+    if not length or not items:
+        return PAGE_LIMIT
+    return min(PAGE_LIMIT, max(PAGE_LEAST, PAGE_BYTES * items // length))
 
 
 def _is_transient(error: KubeError | WireError) -> bool:

@@ -22,13 +22,13 @@ from reconciler.errors import (
     TransportError,
     WireError,
 )
-from reconciler.informer.listwatch import ListWatch
+from reconciler.informer.listwatch import FIRST_LIMIT, ListWatch
 from reconciler.informer.steps import Apply, Emit, Fact, List, ListWatchStats, Mark, Replace, Watch
 from reconciler.informer.store import Change, Store
 from reconciler.kube.api import Event, Kube, Meta, Resource, Scope
 
 LIST_S = 60.0
-"""Limit for one LIST: an unpaged one of 100,000 metadata-only objects is some 70 MB."""
+"""Limit for one page of a LIST."""
 
 START_S = 20.0
 """Limit for a watch to begin, above the client's own: no seam may hang us."""
@@ -92,7 +92,7 @@ class Reflector:
         self._breaker = breaker
         self._on_change = on_change
         self._on_seen = on_seen
-        self._protocol = ListWatch(random.uniform)
+        self._protocol = ListWatch(random.uniform, first_limit=FIRST_LIMIT)
         self._log = _LOG.bind(resource=resource.plural, namespace=scope.namespace)
         self._synced = asyncio.Event()
         self._settled = asyncio.Event()

@@ -52,12 +52,16 @@ class Meta(msgspec.Struct, frozen=True, gc=False):
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
-    """One page of a list; `version` is the list's own, `skipped` counts undecodable items."""
+    """One page of a list; `version` is the list's own, `skipped` counts undecodable items.
+
+    `length` is that of the answer, in bytes; 0 where nobody counted.
+    """
 
     items: list[T]
     version: str
     continue_token: str
     skipped: int
+    length: int = 0
 
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "SKIPPED"]

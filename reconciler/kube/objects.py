@@ -99,7 +99,7 @@ def partial_resource(
         try:
             listed: Any = swift_page.decode(data)
             meta, items = listed.metadata, [build(item) for item in listed.items]
-            return Page(items, meta.version, meta.continue_token, 0)
+            return Page(items, meta.version, meta.continue_token, 0, len(data))
         except (*UNREADABLE, WireError):
             pass
         return careful.decode_page(data)
@@ -131,7 +131,7 @@ def resource(
             except WireError:
                 skipped += 1
         meta = raw.metadata
-        return Page(items, meta.version, meta.continue_token, skipped)
+        return Page(items, meta.version, meta.continue_token, skipped, len(data))
 
     def decode_event(line: bytes) -> Event[T]:
         problem = f"a watch line of {plural} is not a watch event"

@@ -1,6 +1,7 @@
 from collections.abc import Callable, Sequence
 from random import Random
 
+import msgspec
 import pytest
 
 from reconciler.errors import (
@@ -18,9 +19,13 @@ from reconciler.errors import (
 )
 from reconciler.informer.audit import EVERY_S
 from reconciler.informer.listwatch import (
+    FIRST_LIMIT,
     FORBIDDEN_S,
     IDLE_GRACE_S,
     IDLE_S,
+    PAGE_BYTES,
+    PAGE_LEAST,
+    PAGE_LIMIT,
     PATIENCE_S,
     STREAK,
     ListWatch,
@@ -76,13 +81,13 @@ class TestLists:
         machine.request(0.0)
         assert machine.page(page(11), 0.0) == (Replace((), "10", audit=False),)
 
-    def test_an_expired_token_costs_one_unpaged_list_at_once(self) -> None:
+    def test_an_expired_token_costs_one_more_paged_list_at_once(self) -> None:
         machine = ListWatch(lowest)
         machine.request(0.0)
         machine.page(page(10, meta("a"), continue_token="t"), 0.0)
         machine.request(0.0)
         assert machine.failed(Gone("expired"), 0.0) == ()
-        assert next_request(machine) == (0.0, List("", 0, ""))
+        assert next_request(machine) == (0.0, FIRST)
         emits = machine.page(page(12, meta("b")), 0.0)
         assert emits == (Replace((meta("b"),), "12", audit=False),)
 
@@ -94,28 +99,57 @@ class TestLists:
         machine.failed(TransportError("reset"), 0.0)
         assert next_request(machine) == (0.8, List("", 500, "t"))
 
-    def test_a_relist_is_not_older_than_what_was_seen_and_unpaged(self) -> None:
+    def test_a_relist_is_consistent_and_paged(self) -> None:
         machine = watching()
         machine.event(added("a", 15), 5.0)
         machine.failed(Gone("compacted"), 5.0)
-        assert next_request(machine, 5.0) == (0.8, List("15", 0, ""))
+        assert next_request(machine, 5.0) == (0.8, FIRST)
         machine.page(page(20), 6.0)
         assert machine.stats().relists == 1
         assert next_request(machine, 6.0) == (0.0, Watch("20", 240))
 
-    @pytest.mark.parametrize("error", [Gone("g"), VersionTooLarge("t")])
-    def test_a_relist_whose_version_is_refused_asks_for_the_newest_at_once(
-        self, error: KubeError
-    ) -> None:
-        machine = watching()
-        machine.failed(Gone("compacted"), 5.0)
-        next_request(machine, 5.0)
-        machine.failed(error, 6.0)
-        assert next_request(machine, 6.0) == (0.0, FIRST)
-        machine.page(page(20), 7.0)
-        machine.request(7.0)
-        machine.failed(Gone("again"), 8.0)
-        assert next_request(machine, 8.0)[1] == List("20", 0, "")
+    def test_tokens_that_expire_again_and_again_wait_like_any_failure(self) -> None:
+        machine = ListWatch(lowest)
+        for wait_s in (0.0, 0.8, 0.0):
+            machine.request(0.0)
+            machine.page(page(10, meta("a"), continue_token="t"), 0.0)
+            assert machine.request(0.0) == List("", 500, "t")
+            machine.failed(Gone("expired"), 0.0)
+            assert next_request(machine) == (wait_s, FIRST)
+
+    def test_pages_are_as_small_as_their_items_are_large(self) -> None:
+        machine = ListWatch(lowest, first_limit=FIRST_LIMIT)
+        limits = []
+        for length in (100_000, PAGE_BYTES, 2 * PAGE_BYTES, 500_000_000, 100_000):
+            request = machine.request(0.0)
+            assert isinstance(request, List)
+            limits.append(request.limit)
+            items = [meta(f"a{number}") for number in range(request.limit)]
+            machine.page(
+                msgspec.structs.replace(page(10, *items, continue_token="t"), length=length), 0.0
+            )
+        assert limits == [FIRST_LIMIT, PAGE_LIMIT, PAGE_LIMIT, PAGE_LIMIT // 2, PAGE_LEAST]
+        machine.page(page(10), 0.0)
+        assert next_request(machine)[1] == Watch("10", 240)
+
+    @pytest.mark.parametrize(
+        "error",
+        [Gone("g"), VersionTooLarge("t"), TransportError("r"), ServerError("500", status=500)],
+    )
+    def test_no_list_is_unpaged_whatever_fails(self, error: KubeError) -> None:
+        machine, seen = ListWatch(lowest), []
+        for number in range(40):
+            request = machine.request(1000.0 * number)
+            if isinstance(request, List):
+                seen.append(request)
+            if isinstance(request, List) and number % 5 == 0:
+                machine.page(page(10, meta("a"), continue_token="t"), 1000.0 * number)
+            elif isinstance(request, List) and number % 7 == 0:
+                machine.page(page(10, meta("a")), 1000.0 * number)
+            else:
+                machine.failed(error, 1000.0 * number)
+        assert len(seen) > 10
+        assert {(each.version, each.limit) for each in seen} == {("", PAGE_LIMIT)}
 
     def test_a_newest_list_that_is_refused_too_backs_off(self) -> None:
         machine = ListWatch(lowest)
@@ -174,7 +208,7 @@ def fail(error: Failure) -> Callable[[ListWatch, float], object]:
 
 
 WATCH = Watch("10", 240)
-RELIST = List("10", 0, "")
+RELIST = FIRST
 
 
 @pytest.mark.parametrize("opened", [True, False], ids=["in stream", "at start"])

@@ -123,7 +123,7 @@ def test_one_bad_item_costs_itself_and_not_the_page() -> None:
 @pytest.mark.parametrize("items", [[], None])
 def test_an_empty_list_is_an_empty_page(items: object) -> None:
     page = json.dumps({"metadata": {"resourceVersion": "9"}, "items": items}).encode()
-    assert SECRETS.decode_page(page) == Page([], "9", "", 0)
+    assert SECRETS.decode_page(page) == Page([], "9", "", 0, len(page))
 
 
 @pytest.mark.parametrize(
