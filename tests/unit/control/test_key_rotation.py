@@ -97,6 +97,26 @@ def test_an_issuer_with_many_keys_causes_no_writes_without_end(
     simulate(scenario)
 
 
+def test_a_longer_life_under_the_old_key_is_worth_nothing_under_the_new_one() -> None:
+    async def scenario(world: World) -> None:
+        for session in SESSIONS:
+            world.add(session)
+        world.issuer.kid = lambda: "old"
+        async with running(world):
+            await finished(world, 1)
+            await asyncio.sleep(1200)
+            world.issuer.kid, world.issuer.ttl_s = lambda: "new", 300
+            while not world.events("signing_key_rotated"):
+                await asyncio.sleep(0.1)
+            before = len(world.secret_writes())
+            world.issuer.away = True
+            await asyncio.sleep(5)
+            assert under(world, "new") == len(SESSIONS)
+            assert len(world.secret_writes()) - before <= len(SESSIONS)
+
+    simulate(scenario)
+
+
 def test_where_it_is_switched_off_ordinary_refreshes_bring_the_new_key() -> None:
     async def scenario(world: World) -> None:
         world.source._heeds_keys = False
