@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.clock import SystemClock, format_utc, format_utc_millis
+from reconciler.control.seal import Seal
 from reconciler.lab import bodies
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
@@ -14,7 +15,7 @@ from reconciler.lab.apiserver.ledger import Caller
 from reconciler.lab.apiserver.rights import EVERYTHING, Rights, Rule, User
 from reconciler.lab.apiserver.shell import ApiServer
 from reconciler.lab.bodies import Session
-from reconciler.names import Names
+from reconciler.names import Names, SessionKey
 from tests.commands import Ended, command
 from tests.lab.leaks import find_leaks
 
@@ -82,6 +83,7 @@ class Lab:
             NAMES.expires_at: format_utc(issued_s + TTL_S),
             NAMES.refreshed_at: format_utc_millis(issued_s),
             NAMES.refreshed_by: "replica-0/fake",
+            NAMES.confirmed: self._confirmation(session),
         }
         patch = {
             "metadata": {"annotations": written | (annotations or {})},
@@ -89,6 +91,11 @@ class Lab:
         }
         where = (kinds.SECRETS, session.namespace, session.secret)
         self.server.core.patch(*where, patch, by=CONTROLLER)
+
+    def _confirmation(self, session: Session) -> str:
+        secret = self.server.core.get(kinds.SECRETS, session.namespace, session.secret)
+        key = SessionKey(session.namespace, session.session_id)
+        return Seal("obviously-fake-client-secret").make(key, secret["metadata"]["uid"])
 
     def pod(self, session: Session) -> Any:
         return self.server.core.get(kinds.PODS, session.namespace, session.pod)
