@@ -138,3 +138,34 @@ def test_events_wait_for_a_server_that_authorizes_nobody_yet() -> None:
             assert told.dropped == told.refused == 0
 
     simulate(scenario)
+
+
+def test_a_watch_that_works_again_wakes_the_other_that_is_refused() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await settled(world)
+            asked: list[tuple[str, float]] = []
+            is_refused = True
+
+            def judge(verb: str, plural: str) -> Fault | None:
+                if verb not in ("list", "watch"):
+                    return None
+                asked.append((plural, world.clock.monotonic()))
+                denied = Forbidden("no", status=403, reason="Forbidden")
+                return Fault(denied) if is_refused else None
+
+            world.faults.judge = judge
+            world.faults.drop_watches()
+            await asyncio.sleep(PATIENCE_S + 10.0)
+            assert len(world.events("watch_forbidden")) == 2
+            is_refused = False
+            asked.clear()
+            async with asyncio.timeout(60):
+                while len({plural for plural, _ in asked}) < 2:
+                    await asyncio.sleep(0.1)
+            (first, first_at), (second, second_at) = asked[:2]
+            assert {first, second} == {"pods", "secrets"}
+            assert second_at - first_at < 0.1
+
+    simulate(scenario)
