@@ -238,7 +238,9 @@ def test_annotations_that_admission_never_lets_in_are_written_once_and_said_once
         for session in SESSIONS:
             world.add(session)
         async with running(world):
-            await asyncio.sleep(600)
+            await asyncio.sleep(15)
+            assert len(world.secret_writes()) <= BUDGET * len(SESSIONS)
+            await asyncio.sleep(585)
             assert most(world.secret_writes(), 180) <= BUDGET
             assert min(world.remaining_s(session) for session in SESSIONS) > 90
         assert most(world.pod_writes(), 180) <= 2 * BUDGET
@@ -304,5 +306,23 @@ def test_a_pod_whose_touch_is_stripped_is_touched_for_each_write_and_no_more() -
                 await asyncio.sleep(1)
         assert len(world.secret_writes()) == 1
         assert len(world.pod_writes()) <= 2 * 2
+
+    simulate(scenario)
+
+
+def test_two_that_overlap_without_election_come_to_agree_on_an_equal_static_token() -> None:
+    """Whose it is stays unclear to each until 2 s after the other's first write."""
+
+    async def scenario(world: World) -> None:
+        for session in SESSIONS:
+            world.add(session)
+            hold(world, session, OLD)
+        pair = [Replica(world, Shelf(), f"replica-{n}/1", alone=True) for n in range(2)]
+        async with running_replicas(*pair):
+            await asyncio.sleep(60)
+            assert most(world.secret_writes(), 60) <= 20
+            before = len(world.secret_writes())
+            await asyncio.sleep(1800)
+            assert len(world.secret_writes()) == before
 
     simulate(scenario)
