@@ -18,6 +18,9 @@ log = structlog.get_logger()
 LOOK_S = 1.0
 """Between looks at the clocks: it costs nothing, and the log's start is read."""
 
+LOOKS = 3
+"""Looks in a row that find a clock off before it is named."""
+
 AGAIN_S = 3600.0
 """A clock that drifts does so in hours."""
 
@@ -64,15 +67,20 @@ def warn_of_ignored(field: str) -> None:
 async def watch_clock(issuer_time: IssuerTime, clock: Clock) -> None:
     """Run for ever: name each clock that is off, once, and again when it is off by another amount.
 
-    A clock that stays off is named once in `AGAIN_S`.
+    A clock that stays off is named once in `AGAIN_S`, and the first time after `LOOKS` looks: which
+    one it is may depend on one that was not heard yet.
     """
     said: dict[str, tuple[float, float]] = {}
+    looks: dict[str, int] = {}
     while True:
         await asyncio.sleep(LOOK_S)
         now_at = clock.monotonic()
         findings = verdicts.of_clocks(issuer_time.named_offsets_s())
         said = {each.witness: said[each.witness] for each in findings if each.witness in said}
+        looks = {each.witness: looks.get(each.witness, 0) + 1 for each in findings}
         for finding in findings:
+            if looks[finding.witness] < LOOKS:
+                continue
             off_s, said_at = said.get(finding.witness, (math.inf, -math.inf))
             is_same = abs(finding.off_s - off_s) <= verdicts.SKEW_NOTED_S
             if is_same and now_at - said_at < AGAIN_S:

@@ -1,12 +1,12 @@
 """The issuer's time as the controller reads it: witnesses in, one clock out, steps reported."""
 
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 from reconciler.clock import Clock
 from reconciler.headers import parse_date
-from reconciler.tokens.date_clock import DateClock
 from reconciler.tokens.server_clock import (
     RESOLUTION_S,
     Belief,
@@ -22,6 +22,10 @@ from reconciler.tokens.server_clock import (
 MOVED_S = 3.0
 """A change of the estimate by more than this makes every deadline that was derived from it wrong:
 more than the second of an `iat` and a slow request, far less than any slack."""
+
+
+DATES = 8
+"""Date headers of the API server that are kept: a stalled loop reads a few answers late."""
 
 
 class Move(NamedTuple):
@@ -48,7 +52,7 @@ class IssuerTime:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._rules = ServerClock()
-        self._api_server = DateClock(clock)
+        self._api_server: deque[float] = deque(maxlen=DATES)
         self._issuer_date: Bounds | None = None
         self._expires_in: Bounds | None = None
         self._judged = Bounds(-math.inf, math.inf)
@@ -105,7 +109,7 @@ class IssuerTime:
         if date_s is not None:
             self._issuer_date = bounds_of(date_s, answer.sent_at, answer.received_at)
             others[Witness.ISSUER_DATE] = self._issuer_date
-        if (api_server := self._api_server.bounds) is not None:
+        if (api_server := self._api_server_bounds()) is not None:
             others[Witness.API_SERVER_DATE] = api_server
         self._expires_in = claims_of(answer).get(Witness.EXPIRES_IN)
         self._judged = self._rules.hear(answer, others)
@@ -125,29 +129,34 @@ class IssuerTime:
     def hear_api_server(self, date: str | None) -> None:
         """Learn from the Date header of an answer of the API server that came just now.
 
-        The header is written as the answer starts, so that the request's duration does not matter.
+        The header is written as the answer starts, so that the request's duration does not matter;
+        an answer that was read late names an earlier time, and the latest of the last few counts.
         """
         if not date or date == self._last_date:
             return
         self._last_date = date
         date_s = parse_date(date)
         if date_s is not None:
-            now_at = self._clock.monotonic()
-            self._api_server.observe(date_s, now_at, now_at)
+            self._api_server.append(date_s - self._clock.monotonic())
 
     def offsets_s(self) -> dict[Witness, float]:
-        """Return each clock's reading less the issuer's time, seconds; none before it is known."""
+        """Return each clock's reading less the issuer's time, seconds; none before it is known.
+
+        0.0 for one that does not contradict it: a slow answer names a time that may be right.
+        """
         belief = self._rules.belief
         if belief is None:
             return {}
         claims = {
             Witness.WALL_CLOCK: self._wall(),
             Witness.ISSUER_DATE: self._issuer_date,
-            Witness.API_SERVER_DATE: self._api_server.bounds,
+            Witness.API_SERVER_DATE: self._api_server_bounds(),
             Witness.EXPIRES_IN: self._expires_in,
         }
         return {
             witness: bounds.middle_s - belief.bounds.middle_s
+            if apart_s(bounds, belief.bounds) > 0
+            else 0.0
             for witness, bounds in claims.items()
             if bounds is not None
         }
@@ -155,6 +164,12 @@ class IssuerTime:
     def named_offsets_s(self) -> dict[str, float]:
         """Return the same by the witnesses' names."""
         return {witness.value: off_s for witness, off_s in self.offsets_s().items()}
+
+    def _api_server_bounds(self) -> Bounds | None:
+        if not self._api_server:
+            return None
+        low_s = max(self._api_server)
+        return Bounds(low_s, low_s + RESOLUTION_S)
 
     def _wall(self) -> Bounds:
         ahead_s = self._clock.wall() - self._clock.monotonic()

@@ -295,6 +295,23 @@ class TestSurroundings:
         assert code == 3
         assert "no-such-context" in out
 
+    async def test_a_gateways_date_is_blamed_and_stops_nothing(self, world: World) -> None:
+        world.issuer.faults.date = "gateway"
+        world.issuer.faults.date_offset_s = 901.0
+        code, found = await examined(world.environment())
+        assert code == 0
+        [clock] = [verdict for verdict in found if verdict["area"] == "clock"]
+        assert clock["level"] == "note"
+        assert "the Date header of the issuer's answers is 90" in clock["says"]
+
+    async def test_an_issuer_without_a_date_is_compared_by_its_tokens(self, world: World) -> None:
+        world.issuer.faults.date = "absent"
+        world.issuer.faults.clock_offset_s = 120.0
+        _, found = await examined(world.environment())
+        [clock] = [verdict for verdict in found if verdict["area"] == "clock"]
+        assert "this machine's clock and the API server's are" in clock["says"]
+        assert "s behind the issuer's" in clock["says"]
+
     async def test_a_static_token_is_taken_as_it_is(self, world: World) -> None:
         environment = world.environment(
             OIDC_CLIENT_ID="", OIDC_CLIENT_SECRET="", AMBIENT_API_TOKEN=world.issuer.mint()

@@ -120,3 +120,26 @@ def test_the_api_servers_date_breaks_a_tie_between_a_cached_answer_and_our_clock
     time.hear_api_server("Thu, 01 Jan 2026 00:00:00 GMT")
     received_s = time.hear(_answer(clock, ahead_s=-600.0), None)
     assert received_s == pytest.approx(clock.wall_s, abs=1.0)
+
+
+def test_an_answer_of_the_api_server_that_is_read_late_blames_no_clock() -> None:
+    clock = ManualClock()
+    time = IssuerTime(clock)
+    time.hear(_answer(clock), None)
+    time.hear_api_server("Thu, 01 Jan 2026 00:00:00 GMT")
+    clock.advance(60.0)
+    time.hear_api_server("Thu, 01 Jan 2026 00:00:45 GMT")
+    assert time.offsets_s()[Witness.API_SERVER_DATE] == 0.0
+    for second in range(10):
+        time.hear_api_server(f"Thu, 01 Jan 2026 00:00:{40 + second} GMT")
+        clock.advance(1.0)
+    assert time.offsets_s()[Witness.API_SERVER_DATE] == pytest.approx(-20, abs=1.0)
+
+
+def test_a_slow_answer_blames_no_clock() -> None:
+    clock = ManualClock()
+    time = IssuerTime(clock)
+    sent_at, issued_s = clock.now_at, clock.wall_s
+    clock.advance(20.0)
+    time.hear(TokenTimes(issued_s, issued_s + 900, 900.0, sent_at, clock.now_at), issued_s)
+    assert set(time.offsets_s().values()) == {0.0}
