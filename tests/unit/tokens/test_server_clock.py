@@ -230,3 +230,16 @@ def test_no_interleaving_of_wrong_witnesses_gives_a_wrong_time() -> None:
 def test_it_finds_the_wrong_time_of_wrong_rules(mutant: type[ServerClock]) -> None:
     with pytest.raises(WrongTime):
         run(mutant, 20_000, Phase.generate)
+
+
+def test_two_gateways_whose_dates_differ_do_not_move_the_time_of_opaque_tokens() -> None:
+    rules = ServerClock()
+    opaque = TokenTimes(None, None, 900.0, sent_at=10.0, received_at=10.0)
+    wall = Bounds(950.0, 950.0)
+    for date_s in (1000.0, 1300.0, 1000.0, 1300.0):
+        rules.hear(
+            opaque,
+            {Witness.WALL_CLOCK: wall, Witness.ISSUER_DATE: Bounds(date_s, date_s + 1)},
+        )
+        assert rules.belief is not None
+        assert rules.belief.bounds.low_s == 1000.0
