@@ -18,6 +18,14 @@ SLOW_S = 1.0
 """A request that takes longer than this is slow, whatever its answer: a write takes some 10 ms, and
 a webhook that hangs takes its own limit, 10 s as a rule."""
 
+BRISK_S = 0.1
+"""A place whose latest request took longer has no more than `RESERVE` leaves of the workers: below
+this their number bounds nobody, and a place that needs them all gets them all."""
+
+RESERVE = 4
+"""One of so many workers is kept from any one place that is not brisk: with requests of just less
+than `SLOW_S` it could hold them all for good."""
+
 SUSPECT_S = 60.0
 """A place without any answer is suspect for so long after its last slow request; a prompt answer
 ends it at once."""
@@ -67,11 +75,13 @@ class Run:
 class Position(NamedTuple):
     """A key's place among those that wait for one place: the least is called first.
 
-    `ends_at` is the instant at which its slack ends, `since` the order in which it began to wait.
+    `ends_at` is the instant at which its slack ends. `turn` orders the rest: first come, first
+    served in a group, and group by group; `since` those of one turn.
     """
 
     band: Band
     ends_at: float
+    turn: int
     since: int
 
 
@@ -83,15 +93,21 @@ class _Load(NamedTuple):
 
 
 class _Place(Generic[K]):
-    __slots__ = ("called", "limit", "most", "parked", "suspect_until", "under_way")
+    __slots__ = (
+        "called", "is_brisk", "latest_turns", "limit", "most", "parked", "suspect_until", "turn",
+        "under_way",
+    )  # fmt: skip
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.under_way = 0
+        self.is_brisk = True
         self.suspect_until = -math.inf
         self.limit = 1
         self.parked: LazyHeap[tuple[float, ...], K] = LazyHeap()
         self.called: dict[K, float] = {}
+        self.turn = 0
+        self.latest_turns: dict[str, int] = {}
 
     def is_suspect(self, now_at: float) -> bool:
         return now_at < self.suspect_until
@@ -110,11 +126,12 @@ class Bulkhead(Generic[K]):
 
     def __init__(self, *, workers: int, most: Mapping[str, int] | None = None) -> None:
         self._workers = workers
+        self._reserved_most = max(1, workers - max(1, workers // RESERVE))
         self._most = most or {}
         self._detached_most = DETACHED * workers
         self._places: dict[str, _Place[K]] = {}
         self._waiting: dict[str, None] = {}
-        self._positions: dict[K, Position] = {}
+        self._positions: dict[K, tuple[str, Position]] = {}
         self._parked_at: dict[K, str] = {}
         self._holding: dict[Run, None] = {}
         self._count = 0
@@ -204,6 +221,8 @@ class Bulkhead(Generic[K]):
             found.limit = min(found.limit + 1, self._workers) if answered else 1
         elif answer is Answer.ANSWERED:
             found.suspect_until = -math.inf
+        if answer is not Answer.NOTHING:
+            found.is_brisk = now_at - run.began_at <= BRISK_S
         found.under_way -= 1
         run.place = None
         self._holding.pop(run, None)
@@ -225,7 +244,8 @@ class Bulkhead(Generic[K]):
     def _room(self, place: _Place[K], load: _Load | None, is_detached: bool) -> int:
         """Return how many more requests may begin there."""
         if load is None:
-            return place.most - place.under_way
+            most = place.most if place.is_brisk else min(place.most, self._reserved_most)
+            return most - place.under_way
         share = max(1, self._workers // load.suspects)
         room = min(place.limit, share, place.most) - place.under_way
         if is_detached:
@@ -252,21 +272,40 @@ class Bulkhead(Generic[K]):
 
     # Keys that wait for a place.
 
-    def park(self, place: str, key: K, *, band: Band, ends_at: float, now_at: float) -> None:
+    def park(
+        self, place: str, key: K, *, group: str, band: Band, ends_at: float, now_at: float
+    ) -> None:
         """Have a key wait for room; one that waited before keeps its turn among equals.
 
         Args:
+            group: Whose key it is: those of one group do not stand before all of another's.
             ends_at: When its slack ends, on the clock of `now_at`.
         """
         self.take(key)
+        found = self._place(place, now_at)
         former = self._positions.get(key)
-        if former is None:
+        if former is not None and former[0] == place:
+            turn, since = former[1].turn, former[1].since
+        else:
             self._count += 1
-        since = self._count if former is None else former.since
-        self._positions[key] = position = Position(band, ends_at, since)
-        self._place(place, now_at).parked.push(key, rank=position)
+            turn, since = self._next_turn(found, group), self._count
+        position = Position(band, ends_at, turn, since)
+        self._positions[key] = place, position
+        found.parked.push(key, rank=position)
         self._parked_at[key] = place
         self._waiting[place] = None
+
+    @staticmethod
+    def _next_turn(place: _Place[K], group: str) -> int:
+        """Return a turn right after those that were called, and after its group's others.
+
+        Source: start-time fair queueing (Goyal, Vin, Cheng 1996), each key of one size.
+        """
+        if not len(place.parked):
+            place.latest_turns.clear()
+        turn = max(place.turn, place.latest_turns.get(group, 0) + 1)
+        place.latest_turns[group] = turn
+        return turn
 
     def take(self, key: K) -> None:
         """Note that a key runs: it neither waits nor is called, but keeps its turn."""
@@ -299,7 +338,9 @@ class Bulkhead(Generic[K]):
             while room > 0 and len(place.parked):
                 _, key = place.parked.pop()
                 place.called[key] = now_at
-                called.append((key, self._positions[key]))
+                _, position = self._positions[key]
+                place.turn = max(place.turn, position.turn)
+                called.append((key, position))
                 room -= 1
             if not len(place.parked) and not place.called:
                 del self._waiting[name]

@@ -137,7 +137,9 @@ class Places:
         """Have a key called, by its urgency, when there is room in a place."""
         now_at = self._clock.monotonic()
         ends_at = now_at + plan.slack_s
-        self._bulkhead.park(place, key, band=plan.band, ends_at=ends_at, now_at=now_at)
+        self._bulkhead.park(
+            place, key, group=key.namespace, band=plan.band, ends_at=ends_at, now_at=now_at
+        )
 
     def served(self, key: SessionKey) -> None:
         """Note that a key's run ended in front of no full place."""

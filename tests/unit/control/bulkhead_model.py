@@ -5,10 +5,13 @@ never. What the bulkhead decides is checked after each step against the promises
 "Why what is slow in one place costs the others nothing"; nothing of its rules is repeated here.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from reconciler.control.bulkhead import (
+    BRISK_S,
     CALL_S,
+    RESERVE,
     SLOW_S,
     SUSPECT_S,
     Answer,
@@ -39,9 +42,10 @@ class Request:
 
 @dataclass
 class Key:
-    """One key: `place` is where its next request goes; `wanted` counts the requests it needs."""
+    """One key: `place` is where its request goes, `group` whose it is."""
 
     place: str
+    group: str
     band: Band
     ends_at: float
     ready_at: float
@@ -61,17 +65,24 @@ class World:
     parked: dict[int, Position] = field(default_factory=dict)
     called: dict[int, float] = field(default_factory=dict)
     slow_at: dict[str, float] = field(default_factory=dict)
-    good_at: dict[str, float] = field(default_factory=dict)
-    runs_since: int = 0
+    sluggish: set[str] = field(default_factory=set)
+    arrivals: Counter[tuple[str, str]] = field(default_factory=Counter)
+    passed: dict[tuple[int, str], set[int]] = field(default_factory=dict)
     next_key: int = 0
     turns: int = 0
 
     # What happens.
 
-    def arrive(self, place: str, band: Band, slack_s: float) -> None:
+    @property
+    def reserved(self) -> int:
+        """What a place that is not brisk may have of the workers."""
+        return max(1, self.workers - max(1, self.workers // RESERVE))
+
+    def arrive(self, place: str, group: str, band: Band, slack_s: float) -> None:
         key = self.next_key
         self.next_key += 1
-        self.keys[key] = Key(place, band, self.now_at + slack_s, self.now_at)
+        self.arrivals[place, group] += 1
+        self.keys[key] = Key(place, group, band, self.now_at + slack_s, self.now_at)
         self.ready.add(key)
         self.pump()
 
@@ -92,11 +103,13 @@ class World:
         self.requests.remove(request)
         self.bulkhead.leave(request.run, answer, self.now_at)
         if answer is Answer.ANSWERED and not request.is_told:
-            self.good_at[request.place] = self.now_at
             if self.bulkhead.is_suspect(request.place, self.now_at):
                 raise Broken(f"{request.place} is suspect after a prompt answer")
         elif answer is not Answer.NOTHING and request.is_told:
             self._is_slow(request.place)
+        if answer is not Answer.NOTHING:
+            is_brisk = self.now_at - request.began_at <= BRISK_S
+            (self.sluggish.discard if is_brisk else self.sluggish.add)(request.place)
         self.bulkhead.end(request.run)
         self.bulkhead.forget(request.key)
         self.parked.pop(request.key, None)
@@ -163,15 +176,27 @@ class World:
             self.requests.append(Request(key, found.place, run, now_at))
             if suspect:
                 self._check_share(found.place)
+            elif found.place in self.sluggish and before >= self.reserved:
+                raise Broken(f"{found.place} is not brisk and has {before + 1} workers")
             return
-        if not suspect and before < self.workers:
+        if not suspect and before < self._most(found.place):
             raise Broken(f"{found.place} is healthy and has {before}, yet a request is refused")
-        self.bulkhead.park(found.place, key, band=found.band, ends_at=found.ends_at, now_at=now_at)
+        self.bulkhead.park(
+            found.place,
+            key,
+            group=found.group,
+            band=found.band,
+            ends_at=found.ends_at,
+            now_at=now_at,
+        )
         self.bulkhead.end(run)
         if found.turn is None:
             self.turns += 1
             found.turn = self.turns
-        self.parked[key] = Position(found.band, found.ends_at, found.turn)
+        self.parked[key] = Position(found.band, found.ends_at, found.turn, 0)
+
+    def _most(self, place: str) -> int:
+        return self.reserved if place in self.sluggish else self.workers
 
     def _take_calls(self) -> None:
         for key, position in self.bulkhead.calls(self.now_at):
@@ -183,20 +208,41 @@ class World:
             mine = self.parked.pop(key, None)
             if mine is None:
                 raise Broken(f"key {key} is called and does not wait")
-            place = self.keys[key].place
-            others = [
-                waiting
+            place, group = self.keys[key].place, self.keys[key].group
+            others = {
+                other: waiting
                 for other, waiting in self.parked.items()
                 if other in self.keys and self.keys[other].place == place
-            ]
-            if any(other < mine for other in others):
-                raise Broken(f"key {key} is called before one with an earlier position")
+            }
+            for other, waiting in others.items():
+                before = waiting[:2] < mine[:2] or (
+                    self.keys[other].group == group and waiting < mine
+                )
+                if before:
+                    raise Broken(f"key {key} is called before one with an earlier position")
             if position[:2] != mine[:2]:
                 raise Broken(f"key {key} lost its position")
+            self._check_groups(place, key, mine, others)
             self.ready.add(key)
-            waiting = [k for k in self.called if k in self.ready and self.keys[k].place == place]
-            if len(waiting) > self.workers:
-                raise Broken(f"{len(waiting)} keys are called to {place} at once")
+            comes = [k for k in self.called if k in self.ready and self.keys[k].place == place]
+            if len(comes) > self.workers:
+                raise Broken(f"{len(comes)} keys are called to {place} at once")
+
+    def _check_groups(
+        self, place: str, called: int, mine: Position, others: dict[int, Position]
+    ) -> None:
+        """Keys of one group pass an equally urgent one of another no more often than that other
+        group has had keys of its own there.
+        """
+        group = self.keys[called].group
+        for other, waiting in others.items():
+            own = self.keys[other].group
+            if waiting[:2] != mine[:2] or own == group:
+                continue
+            passed = self.passed.setdefault((other, group), set())
+            passed.add(called)
+            if len(passed) > self.arrivals[place, own] + 1:
+                raise Broken(f"key {other} of {own} waits while {len(passed)} of {group} pass")
 
     # What must hold.
 
@@ -235,7 +281,7 @@ class World:
         full = self.bulkhead.detached >= runs_at_most(self.workers) - self.workers
         if waiting and not under_way and not comes and not full:
             raise Broken(f"{len(waiting)} wait for {place}, where nothing is under way")
-        if waiting and not suspect and under_way + len(comes) < self.workers:
+        if waiting and not suspect and under_way + len(comes) < self._most(place):
             raise Broken(f"{len(waiting)} wait for {place}, which is healthy and has room")
 
     def _check_share(self, place: str) -> None:

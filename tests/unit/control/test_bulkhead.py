@@ -49,13 +49,20 @@ class Interleaving(RuleBasedStateMachine):
 
     @rule(
         place=st.sampled_from(PLACES),
+        group=st.sampled_from(["g", "h"]),
         band=st.sampled_from(Band),
         slack_s=st.sampled_from([-10.0, 0.0, 5.0, 300.0, float("inf")]),
         count=st.integers(1, 6),
     )
-    def arrive(self, place: str, band: Band, slack_s: float, count: int) -> None:
+    def arrive(self, place: str, group: str, band: Band, slack_s: float, count: int) -> None:
         for _ in range(count):
-            self.world.arrive(place, band, slack_s)
+            self.world.arrive(place, group, band, slack_s)
+
+    @rule(place=st.sampled_from(PLACES), count=st.integers(1, 6))
+    def crowd(self, place: str, count: int) -> None:
+        """Keys of one group, none more urgent than another, and then one of another group."""
+        for group in [*("g" * count), "h"]:
+            self.world.arrive(place, group, Band.CHANGED, float("inf"))
 
     @rule(choice=st.integers(0, 30), answer=ANSWERS)
     def finish(self, choice: int, answer: Answer) -> None:
@@ -78,7 +85,7 @@ class Interleaving(RuleBasedStateMachine):
         if keys := list(self.world.keys):
             self.world.vanish(keys[choice % len(keys)])
 
-    @rule(seconds=st.sampled_from([0.1, SLOW_S, 1.5, CALL_S, 12.0, SUSPECT_S]))
+    @rule(seconds=st.sampled_from([0.01, 0.5, SLOW_S, 1.5, CALL_S, 12.0, SUSPECT_S]))
     def advance(self, seconds: float) -> None:
         self.world.advance(seconds)
 
@@ -169,16 +176,44 @@ class CallsEverybody(Bulkhead[int]):
             while len(place.parked):
                 _, key = place.parked.pop()
                 place.called[key] = now_at
-                found.append((key, self._positions[key]))
+                found.append((key, self._positions[key][1]))
         return found
 
 
 class CallsTheLast(Bulkhead[int]):
     """Whoever came last is called first."""
 
-    def park(self, place: str, key: int, *, band: Band, ends_at: float, now_at: float) -> None:
-        self._count -= 2
-        super().park(place, key, band=Band.EXPIRING, ends_at=0.0, now_at=now_at)
+    @staticmethod
+    def _next_turn(place: _Place[int], group: str) -> int:
+        place.turn -= 1
+        return place.turn
+
+
+class ForgetsUrgency(Bulkhead[int]):
+    """First come, first served: an expired token waits behind routine."""
+
+    def park(
+        self, place: str, key: int, *, group: str, band: Band, ends_at: float, now_at: float
+    ) -> None:
+        super().park(place, key, group=group, band=Band.EXPIRING, ends_at=0.0, now_at=now_at)
+
+
+class OneLineForAll(Bulkhead[int]):
+    """A thousand keys of one tenant stand before the one of another."""
+
+    @staticmethod
+    def _next_turn(place: _Place[int], group: str) -> int:
+        return Bulkhead._next_turn(place, "")
+
+
+class AllWorkersForOne(Bulkhead[int]):
+    """Requests of just less than what counts as slow may hold every worker."""
+
+    def leave(self, run: Run, answer: Answer, now_at: float) -> None:
+        place = run.place
+        super().leave(run, answer, now_at)
+        if place is not None:
+            self._places[place].is_brisk = True
 
 
 class LosesItsTurn(Bulkhead[int]):
@@ -211,6 +246,9 @@ MUTANTS = [
     CallsNobody,
     CallsEverybody,
     CallsTheLast,
+    ForgetsUrgency,
+    OneLineForAll,
+    AllWorkersForOne,
     LosesItsTurn,
     WaitsForTheLost,
 ]

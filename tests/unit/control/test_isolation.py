@@ -268,3 +268,50 @@ def test_a_takeover_relists_many_namespaces_in_slices_and_writes_beside_them() -
             assert kube.most <= PARALLEL * (1 + kube.list_s / TURN_S) + 2 * len(kube.hanging)
 
     simulate(scenario, namespaces=tuple(NAMESPACES))
+
+
+def test_writes_just_too_fast_to_be_slow_in_one_namespace_delay_no_new_session_elsewhere() -> None:
+    """More of them than the workers can make: most keys of that namespace are urgent."""
+
+    async def scenario(world: World) -> None:
+        kube = slow_writes(world)
+        world.add_project(OTHER)
+        for number in range(1500):
+            world.add(f"2Ab{number}", project=OTHER)
+        async with running(world):
+            await finished(world, 1)
+            kube.slow[OTHER] = (0.95, None)
+            await asyncio.sleep(1100)  # by now hundreds there have expired
+            waits = [await first_token_s(world, f"2Aa{number}") for number in range(5)]
+            assert max(waits) < 0.5
+            assert kube.under_way[OTHER] >= 1
+
+    simulate(scenario, workers=2)
+
+
+class SlowLookups(FakePlatform):
+    """Takes a moment for each look-up."""
+
+    takes_s = 0.05
+
+    async def session(self, session_id: str, project: str | None) -> Session | None:
+        await asyncio.sleep(self.takes_s)
+        return await super().session(session_id, project)
+
+
+def test_pods_that_nobody_knows_in_one_namespace_delay_no_new_session_in_another() -> None:
+    async def scenario(world: World) -> None:
+        platform = SlowLookups(world.platform.breaker)
+        world.platform = platform
+        ports = replace(world.ports, platform=platform)
+        world.controller = Controller(ports, world.options)
+        world.add_project(OTHER)
+        async with running(world):
+            await finished(world, 1)
+            for number in range(1000):
+                world.add_pod(f"9Forged{number}", project=OTHER)
+            asked = platform.lookups
+            assert await first_token_s(world, "2Aa0") < 0.5
+            assert platform.lookups - asked < 100
+
+    simulate(scenario)
