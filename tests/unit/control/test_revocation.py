@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from reconciler.control.controller import Controller
+from reconciler.control.leadership import Alone
 from reconciler.control.revocation import REVOKED_AGAIN_S
 from reconciler.errors import PlatformError, PlatformUnavailable
-from reconciler.lab.apiserver.kinds import SECRETS
+from reconciler.lab.apiserver.kinds import PODS, SECRETS
 from reconciler.platform.models import Session
 from reconciler.platform.pages import Listing
 from tests.unit.control.virtual import (
@@ -134,6 +135,7 @@ def test_a_session_that_was_deleted_while_no_replica_ran_gives_a_later_pod_nothi
             await settled(world)
         world.delete_pod("2Ab0")
         del world.platform.sessions["2Ab0"]
+        await asyncio.sleep(3600)  # its token has expired: a write would be made at once
         async with running(world, successor(world)):
             await asyncio.sleep(5)
             before = writes_to(world, "2Ab0")
@@ -161,6 +163,47 @@ def test_a_leader_of_former_days_does_not_rely_on_what_it_knew_then() -> None:
         directory.begin_term()
         assert directory.confirmation(pod.key, pod, None).value == "unknown"
         assert directory.confirmation(pod.key, pod, secret).value == "yes"  # by its seal
+
+    simulate(scenario)
+
+
+class Turns(Alone):
+    """Leads while it is told to."""
+
+    def __init__(self) -> None:
+        self.is_ours = asyncio.Event()
+        self.is_over = asyncio.Event()
+
+    @property
+    def leads(self) -> bool:  # type: ignore[override]  # Alone leads always
+        return self.is_ours.is_set()
+
+    async def wait_began(self) -> None:
+        await self.is_ours.wait()
+
+    async def wait_ended(self) -> None:
+        await self.is_over.wait()
+
+
+def test_a_second_term_gives_nothing_to_whom_another_leader_revoked() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        turns = Turns()
+        turns.is_ours.set()
+        replica = Controller(replace(world.ports, leadership=turns), world.options)
+        async with running(world, replica):
+            await settled(world)
+            turns.is_ours.clear()
+            turns.is_over.set()
+            await asyncio.sleep(10)
+            before = writes_to(world, "2Ab0")
+            put_back(world, "2Ab0", None)  # as the leader in between took it off
+            world.platform.away = True
+            turns.is_over.clear()
+            turns.is_ours.set()
+            await asyncio.sleep(3600)
+            assert writes_to(world, "2Ab0") == before
+            assert min(world.remaining_s(f"2Ab{n}") for n in (1, 2)) > 270
 
     simulate(scenario)
 
@@ -288,6 +331,32 @@ def test_one_no_is_not_believed_and_a_yes_ends_it() -> None:
                 await asyncio.sleep(10)
                 assert world.remaining_s("2Ab0") > 270
         assert len(asked) > 4
+        assert not world.events("session_revoked")
+
+    simulate(scenario)
+
+
+def test_labels_that_are_gone_do_not_make_an_answer_a_no() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        async with running(world):
+            await settled(world)
+            bare = {"metadata": {"labels": {NAMES.project_id: None}}}
+            world.core.patch(SECRETS, PROJECT, NAMES.secret_name("2Ab0"), bare, by=INTRUDER)
+            world.core.patch(PODS, PROJECT, "session-2ab0-runner", bare, by=INTRUDER)
+            stopped = Session(id="2Ab0", project_id=PROJECT, phase="Stopping")
+            world.platform.sessions["2Ab0"] = stopped
+            asked: set[str | None] = set()
+
+            async def session(session_id: str, project: str | None) -> Session | None:
+                asked.add(project)
+                return world.platform.sessions.get(session_id)
+
+            world.platform.session = session  # type: ignore[method-assign]
+            for _ in range(360):
+                await asyncio.sleep(10)
+                assert world.remaining_s("2Ab0") > 270
+        assert asked == {PROJECT}
         assert not world.events("session_revoked")
 
     simulate(scenario)
