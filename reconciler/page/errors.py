@@ -19,6 +19,7 @@ _WORDS: dict[type[Exception], str] = {
     errors.ServerError: "the API server failed",
     errors.TransportError: "the API server did not answer",
     errors.PlatformUnavailable: "the platform is away",
+    errors.PlatformAnswerTooLarge: "the platform's answer is larger than is held",
     errors.PlatformError: "the platform refuses us",
     errors.DeposedError: "this replica no longer leads",
 }
