@@ -25,6 +25,7 @@ class Attempt:
     """What metrics, Events, traces and the status page are made of; never a token.
 
     Args:
+        term_began_at: When this replica began to lead, monotonic: what was due before was not its.
         reason: Of the last plan that asked for something, or of what blocks; "" if nothing was due.
         error: What failed it, or None; `failures` counts them in a row, this one included.
         shared: The endpoint that is away, where that and not the session is the cause; or "".
@@ -40,6 +41,7 @@ class Attempt:
 
     work: Work[SessionKey]
     trace: Trace
+    term_began_at: float
     outcome: Outcome = "cancelled"
     reason: str = ""
     error: Exception | None = None
@@ -59,6 +61,15 @@ class Attempt:
     @property
     def key(self) -> SessionKey:
         return self.work.key
+
+    @property
+    def due_at(self) -> float:
+        """When it was due, monotonic: a write since it was first due, however often it was tried.
+
+        A run that writes nothing did not end what was late, if anything was.
+        """
+        due_at = self.work.since_at if self.wrote else self.work.due_at
+        return max(due_at, self.term_began_at)
 
     @property
     def error_class(self) -> str:

@@ -27,7 +27,7 @@ class Metering:
     def note(self, attempt: Attempt) -> None:
         meters, work, trace = self._meters, attempt.work, attempt.trace
         band = _BANDS[work.band]
-        meters.observe(metrics.LATENESS, max(0.0, trace.began_at - work.due_at), band)
+        meters.observe(metrics.LATENESS, max(0.0, trace.began_at - attempt.due_at), band)
         meters.observe(metrics.QUEUE_WAIT, max(0.0, trace.began_at - work.ready_at), band)
         for step in trace.steps:
             if step.name in _WRITES:

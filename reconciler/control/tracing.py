@@ -66,7 +66,7 @@ def facts_of(attempt: Attempt) -> dict[str, str | int | float | bool]:
         "token_reconciler.queued_for": ",".join(work.reasons),
         "token_reconciler.band": work.band.name.lower(),
         "token_reconciler.attempt": work.attempt,
-        "token_reconciler.lateness_s": round(max(0.0, trace.began_at - work.due_at), 3),
+        "token_reconciler.lateness_s": round(max(0.0, trace.began_at - attempt.due_at), 3),
     }
     if attempt.error is not None:
         facts["error.type"] = attempt.error_class

@@ -181,7 +181,8 @@ class Worker:
         work = await self._queue.get()
         self._places.taken(work.key)
         following: Next | None = None
-        attempt = Attempt(work, self._tracer.begin("reconcile", queued_at=work.ready_at))
+        trace = self._tracer.begin("reconcile", queued_at=work.ready_at)
+        attempt = Attempt(work, trace, self._planner.term_began_at)
         try:
             with attempt.trace:
                 following = await self._attempt(attempt, run)
@@ -223,7 +224,7 @@ class Worker:
         except DeposedError:
             attempt.outcome = "deposed"
             _, plan = self._planner.plan(work.key)
-            return self._in_about(DEPOSED_S, plan)
+            return self._in_about(DEPOSED_S, plan, work)
         except RemoteError as error:
             return self._failed(attempt, await self._checked(error, work, run))
         except WireError as error:
@@ -239,7 +240,9 @@ class Worker:
             )
             # Not planned again: that may be what crashed.
             hold = Hold(started_at, started_at + wait_s, about(Action.WRITE))
-            return Next(hold.until_at, Band.ROUTINE, 0.0, "crashed", hold=hold)
+            return Next(
+                hold.until_at, Band.ROUTINE, 0.0, "crashed", hold=hold, since_at=work.since_at
+            )
         self._queue.forgive(work.key)
         self._planner.run_times.add(self._clock.monotonic() - started_at)
         return following
@@ -280,7 +283,8 @@ class Worker:
                 until_at = self._fights.paused_until(key, self._clock.monotonic())
                 if until_at is not None:
                     attempt.outcome = "fought"
-                    return Next(until_at, plan.band, plan.slack_s, plan.reason)
+                    since_at = attempt.work.since_at
+                    return Next(until_at, plan.band, plan.slack_s, plan.reason, since_at=since_at)
             await self._carry_out(attempt, run, view, plan)
         raise errors.Conflict(f"{key}: still not settled after {ROUNDS} rounds")
 
@@ -487,7 +491,7 @@ class Worker:
             session_id=key.session_id,
             expires_at=format_utc(expires_s) if expires_s != float("inf") else None,
             reason=plan.reason,
-            late_s=round(max(0.0, now_at - attempt.work.due_at), 3),
+            late_s=round(max(0.0, now_at - attempt.due_at), 3),
         )
 
     def _overwritten(self, attempt: Attempt, plan: Plan, what: Undone) -> None:
@@ -554,11 +558,11 @@ class Worker:
         attempt.outcome = "crowded"
         _, plan = self._planner.plan(attempt.key)
         self._places.park(place, attempt.key, plan)
-        return self._in_about(PARKED_S, plan)
+        return self._in_about(PARKED_S, plan, attempt.work)
 
-    def _in_about(self, wait_s: float, plan: Plan) -> Next:
+    def _in_about(self, wait_s: float, plan: Plan, work: Work[SessionKey]) -> Next:
         at = self._clock.monotonic() + self._random.uniform(0.5, 1.5) * wait_s
-        return Next(at, plan.band, plan.slack_s, plan.reason)
+        return Next(at, plan.band, plan.slack_s, plan.reason, since_at=work.since_at)
 
     def _later(
         self,
@@ -579,7 +583,15 @@ class Worker:
         )
         now_at = self._clock.monotonic()
         hold = Hold(now_at, now_at + wait_s, about(plan.action))
-        return Next(hold.until_at, plan.band, plan.slack_s, plan.reason, verdict.gate, hold)
+        return Next(
+            hold.until_at,
+            plan.band,
+            plan.slack_s,
+            plan.reason,
+            verdict.gate,
+            hold,
+            since_at=work.since_at,
+        )
 
 
 def _is_overwritten(plan: Plan) -> bool:

@@ -138,7 +138,8 @@ ERRORS = _metric(
 )
 LATENESS = _metric(
     "lateness_seconds", "histogram", "s",
-    "Start of a run less the instant at which it was due, by band.",
+    "Start of a run less the instant at which it was due, by band; of a run that writes, less the"
+    " instant at which that was first due, however often it was tried.",
     "band", bounds=_LONG_S,
 )  # fmt: skip
 QUEUE_WAIT = _metric(

@@ -256,7 +256,8 @@ class Schedule(Generic[K]):
 
     def _wish_for(self, next: Next, entry: _Entry[K], now_at: float) -> Wish:
         wish = _wish(next.at, next.band, next.slack_s, next.reason, now_at, next.gate)
-        wish = wish._replace(hold=next.hold)
+        since_at = wish.at if next.since_at is None else min(wish.at, next.since_at)
+        wish = wish._replace(hold=next.hold, since_at=since_at)
         opened_meanwhile = self._opened.get(next.gate, 0) >= entry.take
         return _let_through(wish, now_at) if next.gate and opened_meanwhile else wish
 
@@ -292,6 +293,7 @@ class Schedule(Generic[K]):
             due_at=wish.at,
             ready_at=entry.ready_at,
             attempt=entry.failures + 1,
+            since_at=wish.since_at,
         )
 
     def _running_entry(self, key: K) -> _Entry[K]:
@@ -351,8 +353,9 @@ def _wish(
     # A heap that holds one NaN is silently out of order for ever.
     if math.isnan(at) or math.isnan(slack_s):
         raise ValueError(f"not a time: at={at}, slack_s={slack_s} ({reason})")
-    return Wish(at, band, now_at + slack_s, (reason,), gate)
+    return Wish(at, band, now_at + slack_s, (reason,), at, gate)
 
 
 def _let_through(wish: Wish, now_at: float) -> Wish:
-    return Wish(min(wish.at, now_at), wish.band, wish.dead_at, wish.reasons)
+    at = min(wish.at, now_at)
+    return Wish(at, wish.band, wish.dead_at, wish.reasons, min(wish.since_at, at))

@@ -66,9 +66,11 @@ class Work(Generic[K]):
     Args:
         reasons: Why it runs: each reason once, in the order in which they came, at most `REASONS`.
         band: The band it was served in: `EXPIRING` too where its slack ran out as it waited.
-        due_at: When it was wanted, monotonic; lateness is the start of the run minus this.
+        due_at: When this run was wanted, monotonic; of a retry, the retry's own time.
         ready_at: Since when it could have run, monotonic; never before the queue knew of it.
         attempt: 1 plus the failures in a row before it.
+        since_at: When what it is to do was first due, monotonic, however often it was put off;
+            lateness is the start of the run minus this.
     """
 
     key: K
@@ -77,6 +79,7 @@ class Work(Generic[K]):
     due_at: float
     ready_at: float
     attempt: int
+    since_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,8 @@ class Next:
         gate: A condition whose opening makes it due before `at`, which is then the fallback; or "".
         hold: What keeps others from having it run before `at`, after a failure; the gate's opening
             ends it.
+        since_at: When it was first due, monotonic, where the run did not do what it was for;
+            by default it is `at`.
     """
 
     at: float
@@ -97,6 +102,7 @@ class Next:
     reason: str
     gate: str = ""
     hold: Hold | None = None
+    since_at: float | None = None
 
 
 class Look(NamedTuple):
@@ -117,13 +123,15 @@ class Look(NamedTuple):
 class Wish(NamedTuple):
     """What an entry wants; internal to this room.
 
-    Slack is kept as the instant at which it ends, so that it shrinks equally for all.
+    Slack is kept as the instant at which it ends, so that it shrinks equally for all. `since_at` is
+    when the first of what is merged in it was due.
     """
 
     at: float
     band: Band
     dead_at: float
     reasons: tuple[str, ...]
+    since_at: float
     gate: str = ""
     hold: Hold | None = None
     news: News = News.NONE
@@ -139,6 +147,7 @@ class Wish(NamedTuple):
             band=min(self.band, later.band),
             dead_at=min(self.dead_at, later.dead_at),
             reasons=_united(self.reasons, later.reasons),
+            since_at=min(self.since_at, later.since_at),
             gate=self.gate or later.gate,
             hold=self.hold or later.hold,
             news=max(self.news, later.news),

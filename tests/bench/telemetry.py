@@ -51,8 +51,8 @@ def cost_of_a_refresh(*, exported: bool, ratio: float = RATIO) -> float:
     for number in range(RUNS):
         now_at = clock.monotonic()
         key = SessionKey("team-a", f"2Ab{number % 5000}")
-        work = Work(key, ("renewal",), Band.ROUTINE, now_at, now_at, 1)
-        attempt = Attempt(work, tracer.begin("reconcile", queued_at=now_at))
+        work = Work(key, ("renewal",), Band.ROUTINE, now_at, now_at, 1, now_at)
+        attempt = Attempt(work, tracer.begin("reconcile", queued_at=now_at), 0.0)
         with attempt.trace:
             with step("mint"):
                 pass

@@ -26,7 +26,8 @@ from reconciler.telemetry import Telemetry
 from reconciler.tokens.source import OidcSource
 from reconciler.trace import Trace
 from tests.lab.leaks import find_leaks
-from tests.unit.control.virtual import World, running, simulate
+from tests.unit.control.succession import Succession
+from tests.unit.control.virtual import World, finished, running, simulate
 
 OFF = OtlpSettings(traces=False, metrics=False)
 
@@ -332,3 +333,61 @@ def test_who_fails_to_look_on_takes_no_token_along() -> None:
             assert 1 <= len(world.events(name)) <= 3  # said again after ten minutes
 
     simulate(scenario)
+
+
+def test_lateness_counts_from_when_a_write_was_first_due_however_often_it_was_tried() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        watched = await watch(world)
+        async with running(world):
+            await settled(world)
+            fails = Fault(ServerError("oops", status=503))
+            world.faults.judge = lambda verb, plural: fails if verb == "patch" else None
+            while not world.controller.worker.stats.failures:
+                await asyncio.sleep(0.01)
+            due_at = world.clock.monotonic()
+            await asyncio.sleep(45)
+            world.faults.judge = None
+            while len(refreshed := world.events("runner_token_refreshed")) == 1:
+                await asyncio.sleep(0.01)
+            late_s = world.clock.monotonic() - due_at
+            assert late_s > 45
+            assert refreshed[-1]["late_s"] == pytest.approx(late_s, abs=0.1)
+            assert len(failed_runs(watched)) > 3
+            written = watched.named("reconcile")[-1]
+            root = attributes(spans(written)[0])
+            assert root["token_reconciler.lateness_s"] == pytest.approx(late_s, abs=0.1)
+            text = watched.telemetry.meters.render().decode()
+            assert total(text, "lateness_seconds_sum") == pytest.approx(late_s, abs=1.0)
+
+    simulate(scenario)
+
+
+def test_what_was_due_before_this_replica_led_is_not_its_lateness() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await finished(world, 1)
+        ports = replace(world.ports, leadership=(succession := Succession()))
+        async with running(world, Controller(ports, world.options)):
+            await asyncio.sleep(600)
+            world.logs.clear()
+            succession.begin()
+            await finished(world, 1)
+            [line] = world.events("runner_token_refreshed")
+            assert line["late_s"] < 1
+
+    simulate(scenario)
+
+
+def failed_runs(watched: Watched) -> list[Trace]:
+    return [run for run in watched.named("reconcile") if run.failed]
+
+
+def total(text: str, name: str) -> float:
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.endswith(name)
+    )

@@ -383,6 +383,23 @@ def test_a_hold_is_kept_by_work_that_is_given_back(box: Box) -> None:
     assert box.take().due_at == NOW + 100.0
 
 
+def test_what_is_put_off_remembers_when_it_was_first_due(box: Box) -> None:
+    box.add("a", after_s=10.0)
+    box.now_at += 12.0
+    work = box.take()
+    assert work.since_at == NOW + 10.0
+    hold = Hold(box.now_at, box.now_at + 30.0, "write")
+    again = Next(hold.until_at, Band.ROUTINE, 300.0, "failed", "kube", hold, work.since_at)
+    box.done("a", again)
+    box.add("a")
+    box.schedule.open_gate("kube", now_at=box.now_at)
+    work = box.take()
+    assert (work.due_at, work.since_at) == (box.now_at, NOW + 10.0)
+    box.done("a", box.next(50.0))
+    box.now_at += 50.0
+    assert box.take().since_at == box.now_at
+
+
 def test_remove_forgets_a_key_unless_it_runs(box: Box) -> None:
     box.add("waits", after_s=5)
     box.add("ready")
