@@ -8,6 +8,8 @@ from dataclasses import asdict
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import structlog
+
 from reconciler import __version__
 from reconciler.clock import Clock
 from reconciler.control.attempt import Witness
@@ -21,7 +23,8 @@ from reconciler.observe import metrics
 from reconciler.observe.exporter import Exporter
 from reconciler.observe.meters import Meters
 from reconciler.observe.metrics import Sample
-from reconciler.observe.otlp import OtlpSettings, metric_sender, read_otlp, span_sender
+from reconciler.observe.otlp import metric_sender, span_sender
+from reconciler.observe.otlp_settings import OtlpSettings, read_otlp
 from reconciler.observe.sampling import Sampler
 from reconciler.trace import Trace, Tracer, current
 
@@ -30,11 +33,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = structlog.get_logger()
+
 SCRAPE_AGE_S = 5.0
 """A scrape takes a survey of this age as it is: two Prometheus servers cost one."""
 
-CLOSE_S = 2.0
-"""Longest wait, at the end, for what was not sent yet."""
+CLOSE_S = 1.0
+"""Longest wait, at the end, for what was not sent yet, of all signals together: a pod's grace is
+for writes of tokens."""
 
 
 class Telemetry:
@@ -66,14 +72,16 @@ class Telemetry:
         self.witnesses: tuple[Witness, ...] = (Metering(self.meters).note,)
         self.upkeep: tuple[Callable[[], Any], ...] = ()
         self._tracing: Tracing | None = None
-        if otlp.traces:
-            self._trace(span_sender(replica, os.environ, clock))
-        if otlp.metrics:
-            self._readings = Exporter(
-                "metrics", metric_sender(replica, os.environ, clock), capacity=2
-            )
-            self._exporters.append(self._readings)
-            self.upkeep = (self._push,)
+        for signal, is_wanted, start in (
+            ("traces", otlp.traces, self._send_traces),
+            ("metrics", otlp.metrics, self._send_metrics),
+        ):
+            if is_wanted:
+                try:
+                    start(replica)
+                except Exception as error:
+                    # Whatever the library makes of its variables, tokens are refreshed without it.
+                    log.warning("telemetry_off", signal=signal, why=type(error).__name__)
 
     def attach(self, controller: "Controller") -> None:
         """Read this controller from now on."""
@@ -104,9 +112,10 @@ class Telemetry:
         return measured
 
     async def close(self) -> None:
-        """Send what waits, for a moment."""
-        for exporter in self._exporters:
-            await asyncio.to_thread(exporter.close, CLOSE_S)
+        """Send what waits, for `CLOSE_S` at most."""
+        await asyncio.gather(
+            *(asyncio.to_thread(exporter.close, CLOSE_S) for exporter in self._exporters)
+        )
 
     async def _within_trace(self, ask: Callable[[], Awaitable[T]]) -> T:
         if current() is not None:
@@ -118,10 +127,16 @@ class Telemetry:
         finally:
             self.tracer.end(trace)
 
-    def _trace(self, send: Callable[[list[Any]], bool]) -> None:
+    def _send_metrics(self, replica: str) -> None:
+        sender = metric_sender(replica, os.environ, self._clock)
+        self._readings = Exporter("metrics", sender, capacity=2)
+        self._exporters.append(self._readings)
+        self.upkeep = (self._push,)
+
+    def _send_traces(self, replica: str) -> None:
         from reconciler.observe.spans import Kept
 
-        exporter: Exporter[Kept] = Exporter("traces", send)
+        exporter = Exporter("traces", span_sender(replica, os.environ, self._clock))
 
         def keep(trace: Trace) -> None:
             exporter.offer(Kept(trace, self._clock.wall() - self._clock.monotonic()))
@@ -161,10 +176,13 @@ class Telemetry:
 async def open_telemetry(
     clock: Clock, *, replica: str, per_session: bool, log_lines_dropped: Callable[[], int]
 ) -> AsyncIterator[Telemetry]:
-    """Make it from the OTEL_* variables; raises `SettingsError` for one that cannot be meant."""
+    """Make it from the OTEL_* variables; what cannot be served of them is named in the log."""
+    otlp = read_otlp(os.environ)
+    for each in otlp.unserved:
+        log.warning("telemetry_variable_ignored", variable=each.variable, why=each.why)
     telemetry = Telemetry(
         clock,
-        read_otlp(os.environ),
+        otlp,
         replica=replica,
         per_session=per_session,
         log_lines_dropped=log_lines_dropped,

@@ -3,12 +3,13 @@
 A collector that is away, slow or mad costs this thread's time and the queue's bounded memory.
 """
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
@@ -18,6 +19,11 @@ log = structlog.get_logger()
 
 AGAIN_S = 600.0
 """What stays undelivered is said again after this long."""
+
+PAUSE_S = 60.0
+"""Shortest time between two lines of loss: to take every other batch is one fault."""
+
+FULL = "the queue is full: the collector is slower than what it is sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +36,30 @@ class ExporterStats:
     queued: int
 
 
+class Send(Protocol[T]):
+    """Delivers batches, in the exporter's thread."""
+
+    @property
+    def problem(self) -> str:
+        """Why the last batch did not arrive, fit for the log; "" = unknown."""
+        ...
+
+    def __call__(self, batch: list[T]) -> bool:
+        """Deliver a batch and return whether it arrived; ends within a limit of its own."""
+        ...
+
+    def close(self) -> None:
+        """End; called once, after the last batch."""
+        ...
+
+
 class Exporter(Generic[T]):
     """A bounded queue with a daemon thread behind it, started by the first item.
 
     `offer` may be called from any thread; `send` runs in the exporter's own.
 
     Args:
-        send: Delivers a batch and tells whether it arrived; must end within a limit of its own.
+        send: Delivers a batch.
         capacity: Items that wait at most; what comes beyond is dropped.
         batch: Items sent at once; so many wake the thread early.
         delay_s: Longest wait for a batch to fill.
@@ -45,7 +68,7 @@ class Exporter(Generic[T]):
     def __init__(
         self,
         signal: str,
-        send: Callable[[list[T]], bool],
+        send: Send[T],
         *,
         capacity: int = 2048,
         batch: int = 256,
@@ -61,12 +84,16 @@ class Exporter(Generic[T]):
         self._closing = False
         self._thread: threading.Thread | None = None
         self._sent = self._failed = self._dropped = 0
-        self._complained_at: float | None = None
+        self._lock = threading.Lock()
+        self._lost = 0
+        self._is_losing = False
+        self._said_at = -math.inf
 
     def offer(self, item: T) -> bool:
         """Queue an item and return at once; False if it was dropped."""
         if self._closing or len(self._items) >= self._capacity:
             self._dropped += 1
+            self._lose(1, "this process ends" if self._closing else FULL)
             return False
         self._items.append(item)
         if self._thread is None:
@@ -84,8 +111,11 @@ class Exporter(Generic[T]):
         self._wake.set()
         if self._thread is not None:
             self._thread.join(limit_s)
-        self._dropped += len(self._items)
+        left = len(self._items)
         self._items.clear()
+        if left:
+            self._dropped += left
+            self._lose(left, f"the collector did not take them within {limit_s:g} s of the end")
 
     def stats(self) -> ExporterStats:
         return ExporterStats(self._sent, self._failed, self._dropped, len(self._items))
@@ -97,28 +127,49 @@ class Exporter(Generic[T]):
         while True:
             self._wake.wait(self._delay_s)
             self._wake.clear()
-            while self._items:
-                count = min(self._batch, len(self._items))
-                self._deliver([self._items.popleft() for _ in range(count)])
+            while batch := self._take():
+                self._deliver(batch)
             if self._closing:
-                return
+                break
+        self._send.close()
+
+    def _take(self) -> list[T]:
+        """Return what waits, a batch at most; `close` may empty the queue at the same time."""
+        batch: list[T] = []
+        with suppress(IndexError):
+            while len(batch) < self._batch:
+                batch.append(self._items.popleft())
+        return batch
 
     def _deliver(self, batch: list[T]) -> None:
+        lost = self._lost
         try:
             arrived = self._send(batch)
         except Exception as error:
             # A library's defect must not end the thread; its text may hold anything.
             arrived, why = False, type(error).__name__
         else:
-            why = "the collector did not take it"
-        if arrived:
-            self._sent += len(batch)
-            if self._complained_at is not None:
-                self._complained_at = None
-                log.info("telemetry_delivered_again", signal=self.signal)
+            why = self._send.problem or "the collector did not take it"
+        if not arrived:
+            self._failed += len(batch)
+            self._lose(len(batch), why)
             return
-        self._failed += len(batch)
+        self._sent += len(batch)
+        with self._lock:
+            # What was dropped while this batch was on its way is a loss that goes on.
+            is_over = self._is_losing and self._lost == lost
+            self._is_losing = self._is_losing and not is_over
+        if is_over:
+            log.info("telemetry_delivered_again", signal=self.signal)
+
+    def _lose(self, items: int, why: str) -> None:
+        """Count a loss, and say the first of a row; called by any thread."""
         now_at = time.monotonic()
-        if self._complained_at is None or now_at - self._complained_at >= AGAIN_S:
-            self._complained_at = now_at
-            log.warning("telemetry_not_delivered", signal=self.signal, why=why, items=len(batch))
+        with self._lock:
+            self._lost += items
+            pause_s = AGAIN_S if self._is_losing else PAUSE_S
+            if now_at - self._said_at < pause_s:
+                return
+            self._is_losing = True
+            self._said_at = now_at
+        log.warning("telemetry_not_delivered", signal=self.signal, why=why, items=items)

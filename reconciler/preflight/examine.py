@@ -1,6 +1,7 @@
 """Asks everybody that the controller will depend on, once, for real."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -23,6 +24,7 @@ from reconciler.kube.client import HttpKube
 from reconciler.kube.connection import Credentials
 from reconciler.kube.credentials import find_credentials
 from reconciler.names import is_namespace
+from reconciler.observe.otlp_settings import read_otlp
 from reconciler.parts import static_source, token_endpoint
 from reconciler.platform.client import PlatformClient
 from reconciler.platform.namespaces import project_namespace
@@ -74,7 +76,7 @@ async def examine(
             _issuer(settings, clock, issuer_time),
         )
         platform, _ = await _platform(settings, clock, token)
-    return [_settings(settings), *cluster, *issuer, *_clocks(issuer_time), platform]
+    return [_settings(settings), *_telemetry(), *cluster, *issuer, *_clocks(issuer_time), platform]
 
 
 def _settings(settings: Settings) -> Verdict:
@@ -85,6 +87,19 @@ def _settings(settings: Settings) -> Verdict:
         where = " and ".join([*settings.listed_namespaces, "the namespaces of every project"])
     whence = shown_url(settings.token_url()) if settings.is_oidc else "the settings"
     return Verdict("settings", "ok", f"works in {where}; tokens from {whence}")
+
+
+def _telemetry() -> list[Verdict]:
+    """Name the variables of OpenTelemetry that have no effect."""
+    return [
+        Verdict(
+            "settings",
+            "note",
+            f"{each.variable} {each.why}",
+            "mend or unset it; tokens are refreshed without it",
+        )
+        for each in read_otlp(os.environ).unserved
+    ]
 
 
 async def _cluster(

@@ -295,6 +295,23 @@ class TestSurroundings:
         assert code == 3
         assert "no-such-context" in out
 
+    async def test_telemetry_that_cannot_be_served_is_named_and_nothing_is_missing(
+        self, world: World
+    ) -> None:
+        telemetry = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+            "OTEL_TRACES_SAMPLER": "jaeger_remote",
+        }
+        code, found = await examined(world.environment() | telemetry)
+        assert (code, missing(found)) == (0, {})
+        noted = [verdict["says"] for verdict in found if verdict["says"].startswith("OTEL_")]
+        assert [says.partition(" ")[0] for says in noted] == [
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "OTEL_TRACES_SAMPLER",
+        ]
+        assert {verdict["level"] for verdict in found if verdict["says"] in noted} == {"note"}
+
     async def test_a_gateways_date_is_blamed_and_stops_nothing(self, world: World) -> None:
         world.issuer.faults.date = "gateway"
         world.issuer.faults.date_offset_s = 901.0

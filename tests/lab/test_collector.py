@@ -80,17 +80,28 @@ async def scraped(http: aiohttp.ClientSession, box: Box, labels: str) -> None:
             await asyncio.sleep(0.2)
 
 
-async def test_a_wrong_endpoint_stops_the_start_with_one_line() -> None:
-    settings = {
-        "OIDC_TOKEN_URL": "https://issuer.example/token",
-        "OIDC_CLIENT_ID": "fake-id",
-        "OIDC_CLIENT_SECRET": "obviously-fake-secret",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318",
-    }
-    async with running(settings) as controller, asyncio.timeout(30):
-        assert await controller.process.wait() == 2
-    [line] = controller.text
-    assert line.startswith("reconciler: OTEL_EXPORTER_OTLP_ENDPOINT must be a URL")
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+    ],
+)
+async def test_a_variable_that_cannot_be_served_warns_once_and_stops_no_refresh(
+    variable: str, value: str
+) -> None:
+    async with Box(seed=1) as box:
+        box.populate(5)
+        settings = box.environment() | {"OTEL_EXPORTER_OTLP_ENDPOINT": AWAY, variable: value}
+        async with running(settings) as controller:
+            await controller.wait_for_event("startup_resync_finished")
+            [finished] = controller.events("startup_resync_finished")
+            assert finished["refreshed"] == 5
+            assert await controller.terminate() == 0
+            await controller.wait_for_event("stopped")
+        [said] = controller.events("telemetry_variable_ignored")
+        assert (said["variable"], said["level"]) == (variable, "warning")
 
 
 async def test_metrics_arrive_at_a_collector_as_they_are_scraped() -> None:

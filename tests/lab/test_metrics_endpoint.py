@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler.clock import SystemClock
 from reconciler.observe.health import serve_health
-from reconciler.observe.otlp import OtlpSettings
+from reconciler.observe.otlp_settings import OtlpSettings
 from reconciler.telemetry import Telemetry
 from tests.controller import running
 

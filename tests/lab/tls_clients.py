@@ -17,7 +17,7 @@ from reconciler.http import open_session
 from reconciler.kube.client import HttpKube
 from reconciler.kube.credentials import InClusterCredentials, find_credentials
 from reconciler.names import Names
-from reconciler.observe.otlp import metric_sender, span_sender
+from reconciler.observe.otlp import Sender, metric_sender, span_sender
 from reconciler.platform.client import PlatformClient
 from reconciler.tokens.oidc import Credentials, TokenEndpoint
 from tests.support import ManualClock
@@ -105,7 +105,7 @@ def _otlp(*, named: bool, traces: bool) -> Opening:
         if named:
             os.environ["OTEL_EXPORTER_OTLP_CERTIFICATE"] = str(bundle)
         os.environ["OTEL_EXPORTER_OTLP_TIMEOUT"] = "0.3"
-        send: Callable[[Any], bool] = (
+        send: Sender[Any] = (
             span_sender("r", os.environ, clock) if traces else metric_sender("r", os.environ, clock)
         )
         batch: list[Any] = [] if traces else [[]]
@@ -113,7 +113,10 @@ def _otlp(*, named: bool, traces: bool) -> Opening:
         async def ask() -> bool:
             return await asyncio.to_thread(send, batch)
 
-        yield ask
+        try:
+            yield ask
+        finally:
+            await asyncio.to_thread(send.close)
 
     return opened
 

@@ -19,7 +19,7 @@ from reconciler.control.tracing import Tracing
 from reconciler.errors import ServerError
 from reconciler.lab.apiserver.injection import Fault
 from reconciler.observe.logs import add_trace_id
-from reconciler.observe.otlp import OtlpSettings
+from reconciler.observe.otlp_settings import OtlpSettings
 from reconciler.observe.sampling import Sampler
 from reconciler.observe.spans import Kept, spans_of
 from reconciler.telemetry import Telemetry

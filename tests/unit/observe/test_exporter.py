@@ -5,7 +5,7 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.observe.exporter import Exporter, ExporterStats
+from reconciler.observe.exporter import FULL, Exporter, ExporterStats
 
 LIMIT_S = 20.0
 
@@ -18,8 +18,13 @@ class Collector:
         self.batches: list[list[int]] = []
         self.reached = threading.Event()
         self.release = threading.Event()
+        self.problem = ""
+        self.closed = threading.Event()
 
-    def send(self, batch: list[int]) -> bool:
+    def close(self) -> None:
+        self.closed.set()
+
+    def __call__(self, batch: list[int]) -> bool:
         self.reached.set()
         assert self.release.wait(LIMIT_S)
         self.batches.append(batch)
@@ -32,7 +37,7 @@ class Collector:
 def test_all_that_was_given_arrives_in_order_in_batches() -> None:
     collector = Collector()
     collector.release.set()
-    exporter = Exporter("traces", collector.send, batch=10, delay_s=LIMIT_S)
+    exporter = Exporter("traces", collector, batch=10, delay_s=LIMIT_S)
     assert all(exporter.offer(number) for number in range(25))
     exporter.close(LIMIT_S)
     assert [item for batch in collector.batches for item in batch] == list(range(25))
@@ -42,7 +47,7 @@ def test_all_that_was_given_arrives_in_order_in_batches() -> None:
 
 def test_a_slow_collector_costs_only_what_does_not_fit() -> None:
     collector = Collector()
-    exporter = Exporter("traces", collector.send, capacity=8, batch=4, delay_s=0.001)
+    exporter = Exporter("traces", collector, capacity=8, batch=4, delay_s=0.001)
     exporter.offer(0)
     assert collector.reached.wait(LIMIT_S)  # the thread hangs in it with that one
     taken = [exporter.offer(number) for number in range(1, 21)]
@@ -55,7 +60,7 @@ def test_a_slow_collector_costs_only_what_does_not_fit() -> None:
 
 def test_a_collector_that_hangs_does_not_hold_up_the_end() -> None:
     collector = Collector()
-    exporter = Exporter("traces", collector.send, delay_s=0.001)
+    exporter = Exporter("traces", collector, delay_s=0.001)
     exporter.offer(0)
     assert collector.reached.wait(LIMIT_S)
     exporter.offer(1)
@@ -79,7 +84,7 @@ def test_what_is_not_delivered_is_said_once_and_its_end_too(
     collector = Collector(answer, answer, True)
     collector.release.set()
     with capture_logs() as logs:
-        exporter = Exporter("traces", collector.send, batch=1, delay_s=LIMIT_S)
+        exporter = Exporter("traces", collector, batch=1, delay_s=LIMIT_S)
         for number in range(3):
             exporter.offer(number)
         exporter.close(LIMIT_S)
@@ -91,8 +96,68 @@ def test_what_is_not_delivered_is_said_once_and_its_end_too(
     assert exporter.stats() == ExporterStats(sent=1, failed=2, dropped=0, queued=0)
 
 
+def test_the_first_dropped_item_is_said_and_the_others_are_counted() -> None:
+    collector = Collector()
+    with capture_logs() as logs:
+        exporter = Exporter("traces", collector, capacity=2, batch=2, delay_s=0.001)
+        exporter.offer(0)
+        assert collector.reached.wait(LIMIT_S)
+        for number in range(1, 11):
+            exporter.offer(number)
+        [said] = logs
+        collector.release.set()
+        exporter.close(LIMIT_S)
+    assert (said["event"], said["log_level"], said["why"]) == (
+        "telemetry_not_delivered", "warning", FULL,
+    )  # fmt: skip
+    assert exporter.stats().dropped == 8
+    # The batch that was on its way while items were dropped ends no loss; the next one does.
+    assert [line["event"] for line in logs[1:]] == ["telemetry_delivered_again"]
+
+
+def test_a_collector_that_takes_every_other_batch_is_said_once_a_minute() -> None:
+    collector = Collector(*[False, True] * 20)
+    collector.release.set()
+    with capture_logs() as logs:
+        exporter = Exporter("traces", collector, batch=1, delay_s=LIMIT_S)
+        for number in range(40):
+            exporter.offer(number)
+        exporter.close(LIMIT_S)
+    assert [line["event"] for line in logs] == [
+        "telemetry_not_delivered", "telemetry_delivered_again",
+    ]  # fmt: skip
+    assert exporter.stats() == ExporterStats(sent=20, failed=20, dropped=0, queued=0)
+
+
+def test_what_is_left_at_the_end_is_said_and_the_sender_is_closed_after_its_last_batch() -> None:
+    collector = Collector()
+    with capture_logs() as logs:
+        exporter = Exporter("metrics", collector, delay_s=0.001)
+        exporter.offer(0)
+        assert collector.reached.wait(LIMIT_S)
+        exporter.offer(1)
+        exporter.offer(2)
+        exporter.close(0.01)
+    assert [(line["event"], line["items"]) for line in logs] == [("telemetry_not_delivered", 2)]
+    assert not collector.closed.is_set()
+    collector.release.set()
+    assert collector.closed.wait(LIMIT_S)
+    assert collector.batches == [[0]]
+
+
+def test_the_words_for_a_loss_are_the_senders() -> None:
+    collector = Collector(False)
+    collector.problem = "the collector answered 302"
+    collector.release.set()
+    with capture_logs() as logs:
+        exporter = Exporter("traces", collector, batch=1, delay_s=LIMIT_S)
+        exporter.offer(0)
+        exporter.close(LIMIT_S)
+    assert [line["why"] for line in logs] == ["the collector answered 302"]
+
+
 def test_without_items_there_is_no_thread() -> None:
     before = threading.active_count()
-    exporter = Exporter("traces", Collector().send)
+    exporter = Exporter("traces", Collector())
     assert threading.active_count() == before
     exporter.close(LIMIT_S)

@@ -1,12 +1,12 @@
-"""The standard variables mean what they mean elsewhere; a wrong one is named."""
+"""The standard variables mean what they mean elsewhere; a wrong one is named, and stops nothing."""
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from reconciler.errors import SettingsError
-from reconciler.observe.otlp import OtlpSettings, read_otlp
+from reconciler.observe.otlp_settings import OtlpSettings, limit_s, read_otlp
 
 URL = "http://127.0.0.1:4318"
 OFF = OtlpSettings(traces=False, metrics=False)
@@ -51,30 +51,76 @@ def test_the_variables_are_read(environ: dict[str, str], settings: OtlpSettings)
     assert read_otlp(environ) == settings
 
 
+SERVED = {"OTEL_EXPORTER_OTLP_ENDPOINT": URL}
+
+
 @pytest.mark.parametrize(
-    ("environ", "variable"),
+    ("environ", "variable", "sends"),
     [
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT", OFF),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[::1"}, "OTEL_EXPORTER_OTLP_ENDPOINT", OFF),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:99999"}, "OTEL_EXPORTER_OTLP_ENDPOINT", OFF),
+        (SERVED | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL", OFF),
         (
-            {"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            SERVED | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"},
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+            OtlpSettings(traces=False, metrics=True),
         ),
-        ({"OTEL_TRACES_SAMPLER": "jaeger_remote"}, "OTEL_TRACES_SAMPLER"),
-        ({"OTEL_TRACES_SAMPLER_ARG": "a lot"}, "OTEL_TRACES_SAMPLER_ARG"),
-        ({"OTEL_TRACES_SAMPLER_ARG": "2"}, "OTEL_TRACES_SAMPLER_ARG"),
-        ({"OTEL_METRIC_EXPORT_INTERVAL": "nan"}, "OTEL_METRIC_EXPORT_INTERVAL"),
+        (
+            SERVED | {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            BOTH,
+        ),
+        (SERVED | {"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER", BOTH),
+        (SERVED | {"OTEL_TRACES_SAMPLER": "jaeger_remote"}, "OTEL_TRACES_SAMPLER", BOTH),
+        ({"OTEL_TRACES_SAMPLER": "jaeger_remote"}, "OTEL_TRACES_SAMPLER", OFF),
+        (SERVED | {"OTEL_TRACES_SAMPLER_ARG": "a lot"}, "OTEL_TRACES_SAMPLER_ARG", BOTH),
+        (SERVED | {"OTEL_TRACES_SAMPLER_ARG": "2"}, "OTEL_TRACES_SAMPLER_ARG", BOTH),
+        (SERVED | {"OTEL_METRIC_EXPORT_INTERVAL": "nan"}, "OTEL_METRIC_EXPORT_INTERVAL", BOTH),
+        (SERVED | {"OTEL_METRIC_EXPORT_INTERVAL": "1e300"}, "OTEL_METRIC_EXPORT_INTERVAL", BOTH),
+        (SERVED | {"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, "OTEL_EXPORTER_OTLP_TIMEOUT", BOTH),
+        (
+            SERVED | {"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"},
+            "OTEL_EXPORTER_OTLP_COMPRESSION",
+            BOTH,
+        ),
+        (SERVED | {"OTEL_EXPORTER_OTLP_HEADERS": "no pair"}, "OTEL_EXPORTER_OTLP_HEADERS", BOTH),
     ],
 )
-def test_a_variable_that_cannot_be_meant_is_named(environ: dict[str, str], variable: str) -> None:
-    with pytest.raises(SettingsError, match=variable):
-        read_otlp(environ)
+def test_a_variable_that_cannot_be_served_is_named_once_and_ignored(
+    environ: dict[str, str], variable: str, sends: OtlpSettings
+) -> None:
+    found = read_otlp(environ)
+    assert [each.variable for each in found.unserved] == [variable]
+    assert replace(found, unserved=()) == sends
+
+
+def test_what_may_hold_a_secret_is_not_quoted() -> None:
+    secret = "obviously-fake-secret"
+    found = read_otlp(
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"collector:{secret}@host",
+            "OTEL_EXPORTER_OTLP_HEADERS": secret,
+        }
+    )
+    assert len(found.unserved) == 2
+    assert secret not in str(found.unserved)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("", 10.0), ("0.3", 0.3), ("10000", 10.0), ("inf", 10.0), ("-1", 10.0), ("0", 10.0)],
+)
+def test_one_export_has_ten_seconds_at_most(text: str, seconds: float) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_TIMEOUT": text}
+    assert limit_s(environ, "TRACES") == seconds
 
 
 def test_opentelemetry_is_not_even_loaded_without_an_endpoint() -> None:
     program = (
         "import sys, reconciler.app;"
         "from reconciler.clock import SystemClock;"
-        "from reconciler.observe.otlp import read_otlp;"
+        "from reconciler.observe.otlp_settings import read_otlp;"
         "from reconciler.telemetry import Telemetry;"
         "Telemetry(SystemClock(), read_otlp({}));"
         "print(sorted(m for m in sys.modules if m.startswith(('opentelemetry', 'google'))))"

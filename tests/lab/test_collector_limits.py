@@ -1,0 +1,188 @@
+"""What a collector may cost: one time limit for an export, 64 KiB of an answer; only 2xx is sent.
+
+Without these limits each of these collectors holds the exporter's thread, or memory, without end.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import ClassVar
+
+import pytest
+from structlog.testing import capture_logs
+
+from reconciler import telemetry
+from reconciler.clock import SystemClock
+from reconciler.observe.exporter import Send
+from reconciler.observe.otlp import Sender, span_sender
+from reconciler.observe.otlp_adapter import MAX_BODY_BYTES
+from reconciler.observe.otlp_settings import OtlpSettings
+from reconciler.observe.spans import Kept
+from reconciler.telemetry import CLOSE_S, Telemetry
+from reconciler.trace import Tracer
+from tests.lab.scripted_server import Peer, Scripted, Turn, answer, scripted
+
+LIMIT_S = 20.0
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def endless(head: bytes, piece: bytes, *, pause_s: float = 0.0, sent: list[int]) -> Turn:
+    """Begin an answer and go on with one piece after another for as long as somebody listens."""
+
+    async def turn(peer: Peer) -> None:
+        await peer.send(head)
+        while True:
+            await peer.send(piece)
+            sent[0] += len(piece)
+            await asyncio.sleep(pause_s)
+
+    return turn
+
+
+@asynccontextmanager
+async def exporting(
+    collector: Scripted, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Sender[Kept], Callable[[], Awaitable[bool]]]]:
+    """Yield what sends traces to the collector, and a call that sends one trace."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_EXPORTER_OTLP_TIMEOUT": limit}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    clock = SystemClock()
+    sender = span_sender("replica", environ, clock)
+    trace = Tracer(clock, Random(1)).begin("startup_resync")
+    trace.ended_at = trace.began_at
+
+    async def send() -> bool:
+        return await asyncio.to_thread(sender, [Kept(trace, 0.0)])
+
+    try:
+        yield sender, send
+    finally:
+        await asyncio.to_thread(sender.close)
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (OK, b"X-Slow: 1\r\n"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (OK + b"Content-Length: 60000\r\n\r\n", b"."),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n.\r\n"),
+    ],
+    ids=["headers", "interim answers", "body", "chunks"],
+)
+async def test_a_collector_that_trickles_ends_with_the_exports_time(
+    head: bytes, piece: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = [0]
+    turns = [endless(head, piece, pause_s=0.02, sent=sent)] * 100
+    async with (
+        scripted(*turns) as collector,
+        exporting(collector, "0.5", monkeypatch) as (sender, send),
+    ):
+        assert await send() is False
+        assert sender.problem == "no answer in time"
+        # One time for the whole export: a second try would begin another one.
+        assert len(collector.requests) == 1
+    assert sent[0] > 0
+
+
+async def test_an_answer_without_end_is_read_to_its_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent = [0]
+    piece = b"1000\r\n" + b"." * 4096 + b"\r\n"
+    turn = endless(OK + b"Transfer-Encoding: chunked\r\n\r\n", piece, sent=sent)
+    async with (
+        scripted(turn) as collector,
+        exporting(collector, "10", monkeypatch) as (sender, send),
+    ):
+        assert await send() is False
+        assert sender.problem == "its answer is longer than 64 KiB"
+        while not collector.gone:
+            await asyncio.sleep(0.01)
+    # Beside what was read, the sockets' own buffers have taken some.
+    assert MAX_BODY_BYTES < sent[0] < 256 * MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize(
+    ("turns", "delivers", "problem"),
+    [
+        ([answer(200)], True, ""),
+        ([answer(202, b"." * MAX_BODY_BYTES)], True, ""),
+        ([answer(200, b"." * (MAX_BODY_BYTES + 1))], False, "its answer is longer than 64 KiB"),
+        (
+            [answer(302, headers="Location: /elsewhere\r\n"), answer(200)],
+            False,
+            "the collector answered 302",
+        ),
+        ([answer(304, b""), answer(200)], False, "the collector answered 304"),
+        ([answer(401), answer(200)], False, "the collector answered 401"),
+        ([answer(503, headers="Retry-After: 0\r\n"), answer(200)], True, ""),
+        (
+            [answer(429, headers="Retry-After: 3600\r\n"), answer(200)],
+            False,
+            "the collector answered 429",
+        ),
+    ],
+    ids=["200", "202 at the bound", "above the bound", "302", "304", "401", "503 once", "429"],
+)
+async def test_only_a_whole_answer_of_2xx_is_sent(
+    turns: list[Turn], delivers: bool, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        scripted(*turns) as collector,
+        exporting(collector, "5", monkeypatch) as (sender, send),
+    ):
+        assert await send() is delivers
+        assert {request.line for request in collector.requests} == {"POST /v1/traces HTTP/1.1"}
+        if not delivers:
+            assert sender.problem == problem
+            assert len(collector.requests) == 1
+
+
+class _Silent:
+    """An exporter whose end waits for the other signal's."""
+
+    both = threading.Barrier(2)
+    limits: ClassVar[list[float]] = []
+
+    def __init__(self, signal: str, send: Send[object], **_: object) -> None:
+        self.signal = signal
+        self._send = send
+
+    def close(self, limit_s: float) -> None:
+        self._send.close()
+        self.limits.append(limit_s)
+        self.both.wait(LIMIT_S)
+
+
+async def test_both_signals_end_within_one_second_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(telemetry, "Exporter", _Silent)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    found = Telemetry(SystemClock(), OtlpSettings(traces=True, metrics=True))
+    await found.close()
+    assert _Silent.limits == [CLOSE_S, CLOSE_S]
+    assert CLOSE_S <= 1.0
+
+
+async def test_a_library_that_cannot_be_started_leaves_the_rest_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("obviously-fake-secret")
+
+    monkeypatch.setattr(telemetry, "span_sender", broken)
+    monkeypatch.setattr(telemetry, "metric_sender", broken)
+    with capture_logs() as lines:
+        found = Telemetry(SystemClock(), OtlpSettings(traces=True, metrics=True))
+    await found.close()
+    assert [(line["event"], line["signal"], line["why"]) for line in lines] == [
+        ("telemetry_off", "traces", "RuntimeError"),
+        ("telemetry_off", "metrics", "RuntimeError"),
+    ]
