@@ -1,6 +1,7 @@
 """The election composed: gate, heartbeat, an elector with its own thread and connection."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
@@ -31,7 +32,7 @@ class Election:
     Args:
         loop_factory: Of the elector's event loop.
 
-    `warm` and `has_token` are to be set before the first list is in.
+    `warm`, `has_token` and `token_life_s` are to be set before the first list is in.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Election:
         self.upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
         self.warm: Callable[[], bool] = lambda: False
         self.has_token: Callable[[], bool] = lambda: True
+        self.token_life_s: Callable[[], float] = lambda: math.inf
         self._settings = settings
         self._me = me
         self._clock = clock
@@ -103,6 +105,7 @@ class Election:
                     age_s=self._heartbeat.age_s,
                     warm=lambda: self.warm(),
                     has_token=lambda: self.has_token(),
+                    token_life_s=lambda: self.token_life_s(),
                 ),
                 self._lease_gate,
                 clock=self._clock,

@@ -247,7 +247,9 @@ class Settings(BaseSettings):
         description="Namespaces watched because the platform names them; two connections each.",
     )
     replica: str = Field(
-        default_factory=socket.gethostname, description="Our name in annotations and logs."
+        default_factory=socket.gethostname,
+        max_length=253,
+        description="Our name in annotations and logs, at most as long as a pod's.",
     )
     workers: int = Field(
         64,
@@ -329,6 +331,7 @@ class Settings(BaseSettings):
     pod_uid: str = Field(
         "",
         pattern=r"^[-0-9a-zA-Z]*$",
+        max_length=64,
         description="UID of our pod (downward API): a container that restarts takes its own lease"
         " over at once.",
     )

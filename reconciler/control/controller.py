@@ -335,6 +335,12 @@ class Controller:
         """Whether the token source has given a token in this process, whatever is left of it."""
         return self._ports.source.stats().issued_total > 0
 
+    @property
+    def token_life_s(self) -> float:
+        """Whole life of the token that came last; inf before the first, or without an expiry."""
+        life_s = self._ports.source.stats().latest_ttl_s
+        return math.inf if life_s is None else life_s
+
     def not_ready(self) -> str:
         """Return "" once the stores are filled and the source has given a token, else what lacks.
 

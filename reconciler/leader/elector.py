@@ -72,6 +72,7 @@ class Candidate:
         age_s: Seconds since the main loop's last sign of life.
         warm: True once the stores are filled.
         has_token: True once the token source has given a token in this process.
+        token_life_s: Whole life of the token that came last; inf before the first.
     """
 
     namespace: str
@@ -81,6 +82,7 @@ class Candidate:
     age_s: Callable[[], float]
     warm: Callable[[], bool]
     has_token: Callable[[], bool] = lambda: True
+    token_life_s: Callable[[], float] = lambda: math.inf
 
 
 class Elector:
@@ -172,6 +174,7 @@ class Elector:
             timing=candidate.timing,
             try_at=self._try_at,
             spread_s=self._spread_s,
+            token_life_s=candidate.token_life_s(),
         )
         if isinstance(decision, Take | Renew) and (wait := self._unfit(now_at)) is not None:
             if self._tenure is not None:
@@ -372,6 +375,7 @@ class Elector:
         if sight is self._sight:
             return
         self._sight = sight
+        self._tell_of_edit(sight)
         self._gate.holder = self.holder
         self._gate.transitions = max(0, sight.transitions)
         self._spread_s = self._random.uniform(0.0, SPREAD_S)
@@ -379,6 +383,14 @@ class Elector:
             self._lose(rules.why_lost(record))
         self._tidings.leads(self.holder, ours=self.holder == str(candidate.me))
         self._woken.set()
+
+    def _tell_of_edit(self, sight: Sight) -> None:
+        if sight.record is None or sight.edited_at != sight.at:
+            return
+        life_s = self._candidate.token_life_s()
+        waits_s = max(0.0, rules.claim_end(sight, token_life_s=life_s) - self._clock.monotonic())
+        until_s = self._clock.wall() + waits_s
+        self._tidings.edited(self.holder, sight.record.duration_s, waits_s, until_s)
 
     async def _release(self) -> None:
         """Give the Lease up, if it is ours still; a failure leaves it to run out."""

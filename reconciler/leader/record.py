@@ -1,6 +1,6 @@
 """The Lease as we read and write it (pure): client-go's record, so that kubectl shows it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,10 @@ MOST_TRANSITIONS = 2**31 - 2
 """The API server's field has 32 bits; a count beyond this was edited by hand, and one more than it
 must still fit."""
 
+MAX_HOLDER_CHARS = 330
+"""Of a holder's name that is kept: a replica's name (253), a UID (64) and a nonce (8) fit. A longer
+one was edited by hand; it would be in every line, on the page and in `explain`."""
+
 
 class _Spec(msgspec.Struct):
     holderIdentity: str | None = None
@@ -28,6 +32,7 @@ class _Spec(msgspec.Struct):
 
 
 class _Write(msgspec.Struct):
+    manager: str | None = None
     time: str | None = None
     fieldsV1: dict[str, Any] | None = None
 
@@ -62,7 +67,8 @@ class Record:
 
     `holder` "" means nobody; `duration_s` is the holder's claim, 0 where none is written;
     `acquired` is kept as it is found; `renewed`, by its clock, and `written`, by the API
-    server's, are for people.
+    server's, are for people. `edited` is True if the duration was set by another than the one who
+    renews: it is not the holder's word.
     """
 
     uid: str
@@ -73,6 +79,7 @@ class Record:
     transitions: int
     renewed: str = ""
     written: str = ""
+    edited: bool = False
 
     @property
     def released(self) -> bool:
@@ -85,19 +92,41 @@ def read(lease: Lease) -> Record:
     return Record(
         uid=lease.metadata.uid,
         version=lease.metadata.resourceVersion,
-        holder=spec.holderIdentity or "",
+        holder=_bounded(spec.holderIdentity or ""),
         duration_s=max(0, spec.leaseDurationSeconds or 0),
         acquired=spec.acquireTime or "",
         transitions=min(max(0, spec.leaseTransitions or 0), MOST_TRANSITIONS),
         renewed=spec.renewTime or "",
         written=_written(lease.metadata.managedFields or ()),
+        edited=_is_edited(lease.metadata.managedFields or ()),
     )
+
+
+def _bounded(holder: str) -> str:
+    if len(holder) <= MAX_HOLDER_CHARS:
+        return holder
+    return f"{holder[:MAX_HOLDER_CHARS]}... ({len(holder)} characters)"
 
 
 def _written(writes: Iterable[_Write]) -> str:
     """Return when somebody wrote `renewTime` last, by the API server's clock; "" if unknown."""
-    of_holder = (one for one in writes if "f:renewTime" in (one.fieldsV1 or {}).get("f:spec", {}))
-    return max((one.time or "" for one in of_holder), default="")
+    return max((one.time or "" for one in _owners(writes, "f:renewTime")), default="")
+
+
+def _is_edited(writes: Iterable[_Write]) -> bool:
+    """Tell a duration that others than the renewing manager set last.
+
+    Source: who changes a field's value takes it from all who owned it (server-side apply's field
+    management); a renewal writes an equal value, and takes nothing.
+    """
+    writes = tuple(writes)
+    renewing = {one.manager for one in _owners(writes, "f:renewTime")}
+    claiming = {one.manager for one in _owners(writes, "f:leaseDurationSeconds")}
+    return bool(renewing and claiming) and not renewing & claiming
+
+
+def _owners(writes: Iterable[_Write], field: str) -> Iterator[_Write]:
+    return (one for one in writes if field in (one.fieldsV1 or {}).get("f:spec", {}))
 
 
 def claim(

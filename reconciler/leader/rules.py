@@ -24,6 +24,10 @@ LONGEST_CLAIM_S = 150
 """No setting allows a longer lease: a duration beyond it was edited by hand, and whoever wrote it
 renews within seconds if it lives."""
 
+CLAIM_TTL = 1 / 6
+"""Longest wait for a duration that was edited by hand, in lives of a token: the longest lease that
+leaves room for several takeovers in the slack."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -55,6 +59,9 @@ class Sight:
         claim_until: When the last holder's claim ends at the latest, as far as we saw it.
         transitions: The last count that was seen, -1 before any.
         first: Nothing was seen before.
+        edited_until: When a claim ends whose duration was edited by hand, as far as that is
+            believed: see `claim_end`. The holder's own claim is `claim_until`.
+        edited_at: When that was seen.
     """
 
     record: Record | None
@@ -63,6 +70,8 @@ class Sight:
     claim_until: float
     transitions: int
     first: bool
+    edited_until: float = -math.inf
+    edited_at: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,7 @@ def look(
     if old is not None and (version == old.version or (is_older and not settled)):
         return old
     standing = old.claim_until if old is not None else at
+    edited_at, edited_until = -math.inf, -math.inf
     if record is None:
         until = standing  # whoever held it may not know yet that it is gone
     elif is_older:
@@ -142,8 +152,36 @@ def look(
         until = max(standing, at + _claim_s(record, timing))
     else:
         until = standing  # emptied by somebody else: the last holder may not have seen that yet
+    if record is not None and record.holder not in ("", str(me)) and _is_edited(record, timing):
+        edited_at, edited_until = at, at + _longest_s(record)
+    elif old is not None and (record is None or not (record.holder or record.released)):
+        edited_at, edited_until = old.edited_at, old.edited_until  # nothing newer is claimed
     known = record.transitions if record is not None else old.transitions if old else -1
-    return Sight(record, version, at, until, known, first=old is None)
+    return Sight(
+        record,
+        version,
+        at,
+        until,
+        known,
+        first=old is None,
+        edited_until=edited_until,
+        edited_at=edited_at,
+    )
+
+
+def claim_end(sight: Sight, *, token_life_s: float) -> float:
+    """Return when the claim ends that stands in the Lease.
+
+    A duration that was edited by hand is believed up to `LONGEST_CLAIM_S` and `CLAIM_TTL` of a
+    token's life: nobody renews before it ends, and every token may expire meanwhile.
+
+    Args:
+        token_life_s: Whole life of a token; inf where none is known.
+    """
+    if math.isinf(sight.edited_at):
+        return sight.claim_until
+    believed_until = sight.edited_at + CLAIM_TTL * token_life_s
+    return max(sight.claim_until, min(sight.edited_until, believed_until))
 
 
 def decide(
@@ -155,18 +193,20 @@ def decide(
     timing: Timing,
     try_at: float = -math.inf,
     spread_s: float = 0.0,
+    token_life_s: float = math.inf,
 ) -> Decision:
     """Say what is to be done now.
 
     Args:
         try_at: No write before this instant: the next renewal, or the pause after a failure.
         spread_s: What to wait beyond the end of another's claim, so that not all try at once.
+        token_life_s: Whole life of a token, which limits a claim that was edited by hand.
     """
     if tenure is not None:
         return _keep(sight, tenure, now, me=me, timing=timing, try_at=try_at)
     if sight is None:
         return Wait(math.inf)
-    free_at = _free_at(sight, me, spread_s)
+    free_at = _free_at(sight, me, spread_s, token_life_s)
     if now < max(free_at, try_at):
         return Wait(max(free_at, try_at))
     record = sight.record
@@ -214,18 +254,31 @@ def ends_at(tenure: Tenure, timing: Timing) -> float:
     return min(tenure.renewed_at + timing.deadline_s, tenure.valid_until)
 
 
-def _free_at(sight: Sight, me: Identity, spread_s: float) -> float:
-    record = sight.record
+def _free_at(sight: Sight, me: Identity, spread_s: float, token_life_s: float) -> float:
+    record, claimed_until = sight.record, claim_end(sight, token_life_s=token_life_s)
     if record is not None and sight.first and me.is_predecessor(record.holder):
         return sight.at
     if record is not None and (record.holder == str(me) or record.released):
-        return sight.claim_until
-    return sight.claim_until + spread_s
+        return claimed_until
+    return claimed_until + spread_s
 
 
 def _claim_s(record: Record, timing: Timing) -> float:
-    """Return the claim's length: the holder's own word, within reason."""
-    return min(record.duration_s, LONGEST_CLAIM_S) if record.duration_s else timing.lease_s
+    """Return the length of the holder's own claim; ours where its word is not known any more."""
+    if not record.duration_s or _is_edited(record, timing):
+        return timing.lease_s
+    return record.duration_s
+
+
+def _longest_s(record: Record) -> float:
+    return min(record.duration_s, LONGEST_CLAIM_S)
+
+
+def _is_edited(record: Record, timing: Timing) -> bool:
+    """Tell a duration that is not the holder's own word, nor what it would be by our settings."""
+    if record.duration_s == timing.lease_s:
+        return False
+    return record.edited or record.duration_s > LONGEST_CLAIM_S
 
 
 def _older(version: str, old: Sight) -> bool:

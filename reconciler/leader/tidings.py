@@ -5,6 +5,7 @@ from typing import Literal
 
 import structlog
 
+from reconciler.clock import format_utc
 from reconciler.errors import Forbidden, KubeError, NotFound, WireError
 
 log = structlog.get_logger()
@@ -27,6 +28,7 @@ class Tidings:
         self._troubles: dict[Way, str] = {}
         self._is_stalled = False
         self._leader = ""
+        self._edited: tuple[str, int] | None = None
 
     def failed(self, way: Way, error: KubeError | WireError) -> None:
         """A request was not answered as it should be."""
@@ -61,6 +63,24 @@ class Tidings:
         if self._is_stalled:
             self._is_stalled = False
             log.info("main_loop_turns_again")
+
+    def edited(self, holder: str, duration_s: int, waits_s: float, until_s: float) -> None:
+        """Take note of a duration that somebody edited; said once for each holder and duration.
+
+        Args:
+            waits_s: How long the holder is waited for unless it renews.
+            until_s: The same as an instant, epoch seconds by our wall clock.
+        """
+        if self._edited == (holder, duration_s):
+            return
+        self._edited = holder, duration_s
+        log.info(
+            "lease_duration_edited",
+            holder=holder,
+            duration_s=duration_s,
+            waits_s=round(waits_s, 1),
+            until=format_utc(until_s),
+        )
 
     def leads(self, holder: str, *, ours: bool) -> None:
         """Take note of who leads; said where it is another one than before, and not us."""

@@ -10,6 +10,7 @@ from typing import Any, Literal, TextIO
 import msgspec
 import structlog
 
+from reconciler.observe.bounds import bound_line
 from reconciler.trace import current
 
 
@@ -71,6 +72,7 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         add_trace_id,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        bound_line,
     ]
     last: list[Any] = (
         # Its own tracebacks would show local variables, and among them what was to be written.

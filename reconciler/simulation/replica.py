@@ -149,6 +149,7 @@ class Replica:
                 age_s=heartbeat.age_s,
                 warm=lambda: not controller.not_synced(),
                 has_token=lambda: controller.has_had_token,
+                token_life_s=lambda: controller.token_life_s,
             ),
             self.gate,
             clock=clock,

@@ -1,6 +1,7 @@
 """Electors on virtual time: real ones over the lab's core, each with a way of its own to it."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, suppress
 from random import Random
@@ -84,7 +85,7 @@ class Replica:
     """One elector, its way to the server, and what its main loop was told.
 
     `age_s` is the age of the main loop's last sign of life, `is_warm` whether its stores are full,
-    `has_token` whether its token source has given one.
+    `has_token` whether its token source has given one, `token_life_s` how long that one lives.
     """
 
     def __init__(self, bench: "Bench", name: str, pod_uid: str, nonce: str, rate: float) -> None:
@@ -96,6 +97,7 @@ class Replica:
         self.age_s = 0.0
         self.is_warm = True
         self.has_token = True
+        self.token_life_s = math.inf
         self.clock = OwnClock(bench.clock, loop, rate)
         self.gate = LeaseGate(self.clock, name)
         caller = Caller(str(self.me), str(self.me), "token-reconciler")
@@ -110,6 +112,7 @@ class Replica:
                 lambda: self.age_s,
                 lambda: self.is_warm,
                 lambda: self.has_token,
+                lambda: self.token_life_s,
             ),
             self.gate,
             clock=self.clock,

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
+from reconciler.clock import parse_utc
 from reconciler.errors import Conflict, Forbidden, KubeError, ServerError, TransportError
 from reconciler.kube.authorization import PATIENCE_S
 from reconciler.lab.apiserver.injection import Fault
 from reconciler.lab.apiserver.kinds import NAMESPACES
 from reconciler.leader.elector import SPREAD_S
 from reconciler.leader.record import MOST_TRANSITIONS
-from reconciler.leader.rules import LONGEST_CLAIM_S
+from reconciler.leader.rules import LONGEST_CLAIM_S, Timing
 from tests.unit.leader.electors import (
     HAND,
     LATENCY_S,
@@ -139,6 +140,86 @@ class TestByHand:
             assert waits_s <= taken_s - edited_s <= waits_s + SPREAD_S + SOON_S
             assert bench.warnings() == ["lease_lost"]
             assert bench.spec["leaseDurationSeconds"] == LEASE_S
+
+        scenario()
+
+    @pytest.mark.parametrize(
+        ("life_s", "edit_s", "waits_s"),
+        [
+            (60.0, 2**31 - 1, LEASE_S),
+            (60.0, 140, LEASE_S),
+            (60.0, 1, LEASE_S),
+            (300.0, 2**31 - 1, 50.0),
+            (300.0, 40, 40.0),
+            (900.0, 2**31 - 1, LONGEST_CLAIM_S),
+            (1e9, 2**31 - 1, LONGEST_CLAIM_S),
+        ],
+    )
+    def test_a_duration_that_was_edited_costs_no_more_than_a_sixth_of_a_token(
+        self, life_s: float, edit_s: int, waits_s: float
+    ) -> None:
+        """The leader dies as well; the line says when the wait for it ends."""
+
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, follower = await pair(bench)
+            follower.token_life_s = life_s
+            await leader.kill()
+            bench.edit(leaseDurationSeconds=edit_s)
+            edited_s, edited_wall_s = bench.now_s, bench.clock.wall()
+            taken_s = await bench.led(follower, LONGEST_CLAIM_S + 5)
+            assert waits_s - DEADLINE_S <= taken_s - edited_s <= waits_s + SPREAD_S + SOON_S
+            [line] = bench.events("lease_duration_edited")
+            assert (line["holder"], line["duration_s"]) == (str(leader.me), edit_s)
+            until_s = parse_utc(line["until"])
+            assert until_s is not None
+            assert abs(until_s - edited_wall_s - line["waits_s"]) <= 1.0
+            assert taken_s - edited_s - line["waits_s"] <= SPREAD_S + SOON_S
+
+        scenario()
+
+    def test_an_edit_is_limited_by_a_life_that_becomes_known_later(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader = bench.start()
+            await bench.led(leader)
+            await leader.kill()
+            bench.edit(leaseDurationSeconds=2**31 - 1)
+            follower = bench.start()
+            await bench.watch_over(5.0)
+            follower.token_life_s = 60.0
+            await bench.led(follower, LEASE_S)
+
+        scenario()
+
+    def test_a_holder_that_claims_long_itself_is_believed(self) -> None:
+        """Replicas of two settings, as in a rollout: its word counts, however short tokens live."""
+
+        @on_virtual_time(timing=Timing(120, 80.0, 2.0))
+        async def scenario(bench: Bench) -> None:
+            leader = bench.start()
+            await bench.led(leader)
+            bench.timing = TIMING
+            follower = bench.start()
+            follower.token_life_s = 60.0
+            await bench.watch_over(1.0)
+            renewed_s = bench.commits[-1].at
+            await leader.kill()
+            assert await bench.led(follower, 130) >= renewed_s + 120
+            assert bench.events("lease_duration_edited") == []
+
+        scenario()
+
+    def test_a_long_name_of_a_holder_is_shown_in_part(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            _, follower = await pair(bench)
+            bench.edit(holderIdentity="x" * 5000)
+            await bench.watch_over(LEASE_S - 1)
+            shown = [text for line in bench.logs for text in map(str, line.values())]
+            assert max(map(len, shown)) < 400
+            assert any("xxx" in text for text in shown)
+            assert len(follower.gate.holder) < 400
 
         scenario()
 

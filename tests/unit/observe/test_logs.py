@@ -1,9 +1,12 @@
 """The log as a person at a terminal sees it: whole, and without what was at hand in a defect."""
 
+import re
 import subprocess
 import sys
 
 import pytest
+
+from reconciler.observe.bounds import MAX_CHARS, MAX_ITEMS
 
 PROGRAM = """
 import sys, structlog
@@ -28,3 +31,31 @@ def test_a_traceback_shows_no_values(form: str) -> None:
     assert "reconcile_crashed" in said
     assert "ZeroDivisionError: a defect of ours" in said
     assert "obviously-fake-value" not in said
+
+
+LONG = """
+import structlog
+from reconciler.observe.logs import configure_logs
+
+configure_logs("info", "FORM")
+log = structlog.get_logger()
+text = "x" * 5_000
+more = {"texts": [text] * 1_000, "keyed": {text: text}, "error": Exception(text)}
+log.warning("webhook_spoke", text=text, **more)
+log.warning("last", short="y" * 512)
+"""
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_what_others_wrote_fills_no_line(form: str) -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", LONG.replace("FORM", form)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    first, last = said.splitlines()
+    assert max(map(len, re.findall("x+", first))) == MAX_CHARS
+    assert len(first) < (MAX_ITEMS + 4) * (MAX_CHARS + 50)
+    assert "(4488 characters more)" in first
+    assert "y" * 512 in last
