@@ -2,16 +2,25 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import Literal
 
 from reconciler.clock import Clock
 from reconciler.errors import Forbidden, RemoteError
 
+Condition = Literal["ok", "down", "refused"]
+"""`down`: it does not answer, or fails; `refused`: it answers, and does not accept who we are."""
+
 PROBE_S = 2.0
 """Longest wait between probes: an outage's end must be noticed in seconds, not at the end of the
 back-off that thousands of callers would otherwise each run."""
+
+REFUSED_PROBE_S = 30.0
+"""Longest wait between probes of an endpoint that refuses us, whose end a person has to bring
+about: the first comes after `PROBE_S`, each next one after twice as long."""
 
 THRESHOLD = 3
 """Failures without a success between them that count as an outage; one reset is none."""
@@ -22,6 +31,7 @@ class BreakerStats:
     """`down_for_s` is 0.0 while the endpoint is up; `outages_total` counts up to down.
 
     `refuses`: it answers, and gives us nothing; `refused_for_s` is since when, 0.0 while it does.
+    `heard`: it has been asked since the start, and that has ended in some way.
     """
 
     name: str
@@ -31,6 +41,11 @@ class BreakerStats:
     last_error: str
     refuses: bool = False
     refused_for_s: float = 0.0
+    heard: bool = True
+
+    @property
+    def condition(self) -> Condition:
+        return "down" if self.down else "refused" if self.refuses else "ok"
 
 
 class Breaker:
@@ -55,10 +70,24 @@ class Breaker:
         self._listeners: list[Callable[[], None]] = []
         self._refusal_listeners: list[Callable[[], None]] = []
         self._refuses = False
+        self._heard = False
+        self._refused = asyncio.Event()
+        self.on_condition: Callable[[BreakerStats], None] = lambda stats: None
+        """Called, on the loop, with what it is from now on: once for each change of condition, and
+        before those are woken who waited for it."""
 
     @property
     def is_down(self) -> bool:
         return self._down_at is not None
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it answers, and did not accept who we are when it was asked last."""
+        return self._refused_at is not None
+
+    @property
+    def last_error(self) -> str:
+        return self._last_error
 
     def on_recovery(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have `callback` called, on the loop, each time the endpoint comes back.
@@ -86,10 +115,15 @@ class Breaker:
         """
         self._failures = 0
         self._refuses = False
-        if self._down_at is None and self._refused_at is None and not wakes:
+        self._heard = True
+        is_over = self._down_at is not None or self._refused_at is not None
+        if not is_over and not wakes:
             return
         self._refused_at = None
+        self._refused.clear()
         self._come_up()
+        if is_over:
+            self.on_condition(self.stats())
         for callback in tuple(self._listeners):
             callback()
 
@@ -99,21 +133,29 @@ class Breaker:
         That ends an outage, and wakes nobody: the next success does.
         """
         self._failures = 0
+        self._heard = True
         self._last_error = str(error)
-        if self._refused_at is None:
+        is_news = self._refused_at is None
+        if is_news:
             self._refused_at = self._clock.monotonic()
+        self._refused.set()
         self._come_up()
+        if is_news:
+            self.on_condition(self.stats())
 
     def failed(self, error: RemoteError) -> None:
         """Record that the endpoint was away or failing; `THRESHOLD` in a row open the breaker."""
         self._failures += 1
+        self._heard = True
         self._last_error = str(error)
         if self._down_at is None and self._failures >= THRESHOLD:
             self._refused_at = None
+            self._refused.clear()
             self._down_at = self._clock.monotonic()
             self._outages += 1
             self._up.clear()
             self._down.set()
+            self.on_condition(self.stats())
 
     def _come_up(self) -> None:
         self._down_at = None
@@ -148,6 +190,26 @@ class Breaker:
                     continue
             self.succeeded()
 
+    async def probe_while_refused(self, probe: Callable[[], Awaitable[object]]) -> None:
+        """Run for ever: while refused, ask `probe`, which tells this breaker what it has heard.
+
+        Args:
+            probe: Asks once; its success ends the refusal.
+
+        Cancel: nothing is left behind.
+        """
+        while True:
+            await self._refused.wait()
+            pause_s = PROBE_S
+            while self.refuses:
+                await asyncio.sleep(pause_s * self._random.uniform(0.5, 1.0))
+                if self.refuses:
+                    # What failed was told to the breaker, and is what everybody sees.
+                    with suppress(RemoteError):
+                        await probe()
+                        self.succeeded()
+                pause_s = min(REFUSED_PROBE_S, 2 * pause_s)
+
     def _note_refusal(self, error: RemoteError) -> None:
         refused, self._refuses = self._refuses, isinstance(error, Forbidden)
         if self._refuses and not refused:
@@ -163,6 +225,7 @@ class Breaker:
             self._last_error,
             self._refused_at is not None,
             self._since_s(self._refused_at),
+            self._heard,
         )
 
     def _since_s(self, at: float | None) -> float:

@@ -156,6 +156,10 @@ class PlatformError(RemoteError):
     """The platform's REST API refused a request, could not be reached, or spoke nonsense."""
 
 
+class PlatformRefused(PlatformError):
+    """The platform does not accept our token, a new one neither, or gives its account no right."""
+
+
 class PlatformUnavailable(PlatformError):
     """The platform is away, failing or slow; what it said before stays true for us."""
 
@@ -187,3 +191,7 @@ class TokenUnusable(IssuerError):
     """
 
     transient = True
+
+
+OF_AN_ENDPOINT = (IssuerError, PlatformRefused)
+"""What is said of an endpoint as a whole, and not of a session, project or list that met it."""

@@ -106,7 +106,7 @@ def survey(
         "lease": LeaseView("replica-0/3-0a1b2c3d", True, "replica-0_uid_0a1b2c3d", 3, 0),
         "worker": WorkerStats({}, {}, touches_total=5),
         "directory": DirectoryStats(len(shown), len(shown), 0),
-        "startup": StartupView(len(shown), True, 0.42),
+        "startup": StartupView(len(shown), True, 0.42, {"refreshed": len(shown)}),
     }
     return Shown(**(fields | changes))
 

@@ -18,6 +18,7 @@ from reconciler.control.attempt import Witness
 from reconciler.control.audit import Audit
 from reconciler.control.directory import Directory
 from reconciler.control.discovery import Discovery
+from reconciler.control.endpoint_log import REPORT_S, EndpointLog
 from reconciler.control.events import Events
 from reconciler.control.exposure import TOUCHED_S, Exposure
 from reconciler.control.feed import Feed
@@ -66,9 +67,6 @@ LEASE_TTL = 1 / 6
 
 SHOWN = 10
 """Names in one line."""
-
-REPORT_S = 60.0
-"""One line a minute says what is still waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +130,7 @@ class Controller:
         self.queue: WorkQueue[SessionKey] = WorkQueue(clock)
         self.queue.pause()
         self.once = Once(clock)
+        self._endpoints = EndpointLog(clock)
         self.startup = StartupResync(clock)
         self.directory = Directory(
             clock, names, options.seal, lambda session: namespace_of(session, options.mode)
@@ -272,6 +271,7 @@ class Controller:
             (ports.issuer_breaker, retry.ISSUER),
             (ports.platform_breaker, retry.PLATFORM),
         ):
+            breaker.on_condition = self._endpoints.changed
             breaker.on_recovery(partial(self._open_gate, gate))
         self._time_moved = asyncio.Event()
         ports.issuer_time.on_moved = self._on_time_moved
@@ -352,7 +352,12 @@ class Controller:
         if self.has_had_token:
             return ""
         last = self._ports.source.stats().last_error
-        return "waiting for the first token" + (f"; the last error was: {last}" if last else "")
+        refused = self._ports.issuer_breaker.refuses
+        return (
+            "waiting for the first token"
+            + (", and the issuer refuses our credentials" if refused else "")
+            + (f"; the last error was: {last}" if last else "")
+        )
 
     def not_synced(self) -> str:
         """Return "" once the stores hold a first list, else what is missing.
@@ -362,12 +367,25 @@ class Controller:
         the platform, once; it must not take the place of one that knows them.
         """
         if self.discovery is not None and not self.discovery.has_begun:
-            return "waiting for the platform to name a project"
+            return "waiting for the platform to name a project" + self._why_not_named()
         if missing := self.scopes.missing():
             more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             return f"waiting for the first list of {', '.join(missing[:SHOWN])}{more}"
         if not any(reflector.stats().synced for reflector in self.scopes.reflectors):
             return "no right to list pods or Secrets anywhere"
+        return ""
+
+    def _why_not_named(self) -> str:
+        """Say which endpoint keeps the platform from being asked, or from answering, or ""."""
+        ports = self._ports
+        for name, breaker in (
+            ("issuer", ports.issuer_breaker),
+            ("platform", ports.platform_breaker),
+        ):
+            if breaker.refuses:
+                return f"; the {name} refuses our credentials: {breaker.last_error}"
+            if breaker.is_down:
+                return f"; the {name} is away: {breaker.last_error}"
         return ""
 
     def _parts(self) -> list[Coroutine[Any, Any, None]]:
@@ -379,6 +397,7 @@ class Controller:
             *(part() for part in ports.upkeep),
             ports.kube_breaker.probe_while_down(ports.kube.ready),
             ports.platform_breaker.probe_while_down(ports.platform.probe),
+            ports.platform_breaker.probe_while_refused(ports.platform.probe),
             self._follow(),
             self._account(),
             self._report(),
@@ -469,21 +488,7 @@ class Controller:
             if why := self.not_ready():
                 log.warning("not_ready", why=why)
             for breaker in self._breakers():
-                stats = breaker.stats()
-                if stats.down:
-                    log.warning(
-                        "endpoint_down",
-                        endpoint=stats.name,
-                        seconds=round(stats.down_for_s),
-                        error=stats.last_error,
-                    )
-                elif stats.refuses:
-                    log.warning(
-                        "endpoint_refuses",
-                        endpoint=stats.name,
-                        seconds=round(stats.refused_for_s),
-                        error=stats.last_error,
-                    )
+                self._endpoints.report(breaker.stats())
 
     def _on_time_moved(self, move: Move) -> None:
         """Take in that the issuer's time is another one than all deadlines were derived from."""
@@ -511,9 +516,7 @@ class Controller:
 
     def _open_gate(self, gate: str) -> None:
         woken = self.queue.open_gate(gate)
-        if gate == retry.ISSUER:
-            self.once.again(retry.REFUSED)
-        log.info("endpoint_recovered", endpoint=gate, sessions_woken=woken)
+        self._endpoints.recovered(gate, woken)
 
     def _rewound(self, namespace: str, why: str) -> None:
         """Have everything listed again: what was lost in one namespace was lost in all."""

@@ -15,7 +15,7 @@ from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.control.roster import Moves, Roster
 from reconciler.control.scopes import Scopes
-from reconciler.errors import RemoteError
+from reconciler.errors import OF_AN_ENDPOINT, RemoteError
 from reconciler.names import is_namespace
 from reconciler.observe.once import Once
 from reconciler.platform.api import Platform
@@ -142,7 +142,7 @@ class Discovery:
             log.warning("namespaces_left_out", count=left_out, at_most=self._at_most)
 
     def _failed(self, error: RemoteError) -> None:
-        if self._once.first("projects_not_listed"):
+        if not isinstance(error, OF_AN_ENDPOINT) and self._once.first("projects_not_listed"):
             log.warning("projects_not_listed", error=str(error))
 
 

@@ -69,6 +69,7 @@ def _watches(survey: Survey) -> Iterator[Sample]:
 def _endpoints(survey: Survey) -> Iterator[Sample]:
     for breaker in survey.breakers:
         yield Sample(metrics.DOWN, int(breaker.down or breaker.refuses), (breaker.name,))
+        yield Sample(metrics.REFUSED_US, int(breaker.refuses), (breaker.name,))
         yield Sample(metrics.OUTAGES, breaker.outages_total, (breaker.name,))
     if survey.issuer.heard:
         yield Sample(metrics.SKEW, survey.issuer.skew_s)

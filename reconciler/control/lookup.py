@@ -7,7 +7,7 @@ import structlog
 
 from reconciler.control.directory import Denial, Directory
 from reconciler.control.plan import View, is_young
-from reconciler.errors import PlatformError, PlatformUnavailable, RemoteError
+from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable, RemoteError
 from reconciler.names import SessionKey
 from reconciler.observe.once import Once
 from reconciler.platform.api import Platform
@@ -82,6 +82,8 @@ class Lookup:
         """
         if self._client.breaker.is_down:
             raise PlatformUnavailable("the platform is away")
+        if self._client.breaker.refuses:  # one probe seeks its end, not each session
+            raise PlatformRefused(self._client.breaker.last_error)
         labelled = view.pod or view.secret
         claimed = labelled.project_id if labelled is not None else ""
         has_word = self._has_word(key, view)

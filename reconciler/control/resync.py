@@ -13,7 +13,7 @@ from reconciler.control.directory import Directory
 from reconciler.control.feed import Feed
 from reconciler.control.plan import Action
 from reconciler.control.planner import Planner
-from reconciler.errors import RemoteError
+from reconciler.errors import OF_AN_ENDPOINT, RemoteError
 from reconciler.names import SessionKey
 from reconciler.observe.once import Once
 from reconciler.platform.api import Platform
@@ -251,12 +251,14 @@ class Resync:
             with step("sweep"):
                 found = await sweep(self._client, parallel=self._parallel)
         except RemoteError as error:
-            if self._once.first("platform_not_listed"):
+            if not isinstance(error, OF_AN_ENDPOINT) and self._once.first("platform_not_listed"):
                 log.warning("platform_not_listed", error=str(error))
             return None
         self._once.again("platform_not_listed")
         for project, failure in found.failures.items():
-            if self._once.first("project_not_listed", project):
+            if not isinstance(failure, OF_AN_ENDPOINT) and self._once.first(
+                "project_not_listed", project
+            ):
                 log.warning("project_not_listed", project=project, error=str(failure))
         for oddity in found.oddities:
             if self._once.first("session_odd", oddity):

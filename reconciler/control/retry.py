@@ -14,7 +14,7 @@ KUBE = "kube"
 PLATFORM = "platform"
 
 REFUSED = "issuer_refused"
-"""Log event of a refusal by the issuer, which concerns the whole fleet: one line, not one a pod."""
+"""Log event of the begin of a refusal by the issuer, which concerns the whole fleet."""
 
 RIGHTS = "rights"
 """What waits here waits for a right in its namespace that the API server refuses."""

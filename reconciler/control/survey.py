@@ -282,7 +282,9 @@ class Surveyor:
             lease=lease,
             worker=_copied(self._worker.stats),
             directory=self._directory.stats(),
-            startup=StartupView(startup.sessions, startup.finished.is_set(), startup.seconds),
+            startup=StartupView(
+                startup.sessions, startup.finished.is_set(), startup.seconds, startup.outcomes
+            ),
         )
 
 

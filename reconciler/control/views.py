@@ -41,11 +41,12 @@ class IssuerView:
 
 @dataclass(frozen=True, slots=True)
 class StartupView:
-    """`seconds` is 0.0 until it is finished."""
+    """`seconds` is 0.0 until it is finished; `outcomes` tells how sessions first came to rest."""
 
     sessions: int
     finished: bool
     seconds: float
+    outcomes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

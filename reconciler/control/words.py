@@ -31,7 +31,7 @@ REASONS = {
 HOLDS = {
     "paused": "paused by annotation: nothing is written until that is removed",
     "secret_name_taken": "another session has a Secret of this name: nothing is written",
-    "not_confirmed": "the platform does not know this session here: nothing is written",
+    "not_confirmed": "the platform has not confirmed this session here: nothing is written",
     "pod_leaving": "its Secret is gone and its pod is on its way out: none is made",
 }
 
@@ -48,10 +48,17 @@ def why(reason: str) -> str:
     return REASONS.get(reason) or HOLDS.get(reason) or reason
 
 
+def held(row: Row) -> str:
+    """Say why nothing is written, and what keeps the platform from being asked about a session."""
+    if row.hold == "not_confirmed" and row.gate:
+        return f"waits to be confirmed by the platform: {GATES.get(row.gate, row.gate)}"
+    return HOLDS[row.hold]
+
+
 def next_step(row: Row, now_s: float) -> str:
     """Say in one sentence what happens to a session next, and why."""
     if row.hold:
-        return HOLDS[row.hold]
+        return held(row)
     if row.stage == "running":
         return f"being worked on: {why(row.reason)}"
     if row.due_s is None:

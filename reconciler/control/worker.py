@@ -539,11 +539,14 @@ class Worker:
         return self._later(work, verdict, failures, retry_after_s=error.retry_after_s)
 
     def _report(self, key: SessionKey, error: RemoteError, verdict: Verdict, attempt: int) -> None:
-        """Log a failure once for what it is about: a namespace, a Secret, or an endpoint."""
+        """Log a failure once for what it is about: a namespace, a Secret, or an endpoint.
+
+        That an endpoint refuses us has a line of its own, and names no session that met it.
+        """
+        if isinstance(error, errors.IssuerRefused | errors.PlatformRefused):
+            return
         if verdict.says in ("write_forbidden", "quota_exceeded"):
             said = self._once.first(verdict.says, key.namespace)
-        elif verdict.says == retry.REFUSED:
-            said = self._once.first(verdict.says)
         elif verdict.says:
             said = self._once.first(verdict.says, *key)
         else:

@@ -221,8 +221,14 @@ WATCH_ERRORS = _metric(
 )  # fmt: skip
 DOWN = _metric(
     "endpoint_down", "gauge", "1",
-    "1 while an endpoint (kube, platform, issuer) counts as away, or the issuer refuses our"
-    " credentials, and callers wait for its probe.",
+    "1 while an endpoint (kube, platform, issuer) counts as away, or refuses our credentials, and"
+    " callers wait for its probe.",
+    "endpoint",
+)  # fmt: skip
+REFUSED_US = _metric(
+    "endpoint_refused", "gauge", "1",
+    "1 while an endpoint (issuer, platform) answers and refuses our credentials: a wrong client"
+    " secret, a disabled client, an account without rights. Nothing heals it but a change.",
     "endpoint",
 )  # fmt: skip
 OUTAGES = _metric(

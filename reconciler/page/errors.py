@@ -20,6 +20,7 @@ _WORDS: dict[type[Exception], str] = {
     errors.TransportError: "the API server did not answer",
     errors.PlatformUnavailable: "the platform is away",
     errors.PlatformAnswerTooLarge: "the platform's answer is larger than is held",
+    errors.PlatformRefused: "the platform refuses our credentials",
     errors.PlatformError: "the platform refuses us",
     errors.DeposedError: "this replica no longer leads",
 }

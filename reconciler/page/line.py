@@ -9,7 +9,7 @@ from reconciler.control.attempt import Outcome
 from reconciler.control.fleet import State
 from reconciler.control.history import KEEP, Past
 from reconciler.control.row import Row
-from reconciler.control.words import GATES, HOLDS, why
+from reconciler.control.words import GATES, held, why
 from reconciler.onlooker.words import ago, clean, duration, instant
 from reconciler.page.errors import in_words
 
@@ -133,7 +133,7 @@ def _share(seconds: float | None, scale_s: float) -> float | None:
 def _next(row: Row, now_s: float) -> tuple[str, str]:
     """Return when a session is worked on next, and why then."""
     if row.hold:
-        return "held", HOLDS[row.hold]
+        return "held", held(row)
     if row.stage == "running":
         return "now", why(row.reason)
     if row.due_s is None:

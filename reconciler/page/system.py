@@ -28,6 +28,14 @@ _SOURCES = {
     "wall_clock": "by this machine",
 }
 
+_AT_START = {
+    "refreshed": "refreshed",
+    "kept": "left as they were",
+    "blocked": "not to be written",
+    "failed": "failed at first",
+}
+"""How sessions came to rest in the startup resync, by outcome."""
+
 LATE_S = 5.0
 """A session that is due and not taken for longer says that workers are short, or stuck."""
 
@@ -114,6 +122,8 @@ def _endpoint(name: str, breaker: BreakerStats, note: str) -> Part:
     if breaker.refuses:
         why = clean(breaker.last_error)
         return Part(name, f"refuses us for {duration(breaker.refused_for_s)}", why, "bad")
+    if not breaker.heard:
+        return Part(name, "not asked yet", note, "still")
     outages = f", {count(breaker.outages_total, 'outage')} so far" if breaker.outages_total else ""
     return Part(name, "answers", f"{note}{outages}")
 
@@ -152,7 +162,15 @@ def _startup(survey: Survey) -> Part:
     startup = survey.startup
     if startup.finished:
         number = count(startup.sessions, "session")
-        return Part("At start", number, f"refreshed in {startup.seconds:.2f} s")
+        told = ", ".join(
+            f"{startup.outcomes[name]:,} {words}"
+            for name, words in _AT_START.items()
+            if startup.outcomes.get(name)
+        )
+        note = f"{told or 'nothing to refresh'} in {startup.seconds:.2f} s"
+        # What failed then may have been made up for since.
+        failing = startup.outcomes.get("failed", 0) and survey.queue.schedule.failing
+        return Part("At start", number, note, "warn" if failing else "good")
     if survey.lease.leading:
         return Part("At start", "under way", "every session is refreshed once", "still")
     return Part("At start", "follows", "every session is refreshed once it leads", "still")

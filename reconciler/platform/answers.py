@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from reconciler import headers
-from reconciler.errors import PlatformError, PlatformUnavailable, WireError
+from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable, WireError
 from reconciler.platform.models import decode
 
 MAX_RETRY_AFTER_S = 3600.0
@@ -47,8 +47,11 @@ def error_code(body: bytes) -> str | None:
     return code if _CODE.fullmatch(code) else ""
 
 
-def error_of(answer: Answer, *, what: str) -> PlatformError:
+def error_of(answer: Answer, *, what: str, is_of_project: bool = True) -> PlatformError:
     """Map an answer that is not a success to its error.
+
+    Args:
+        is_of_project: A project was named: a 403 is about it, and not about us as a whole.
 
     401 counts as the platform's own word though it is plain text: only the platform, or something
     that speaks for it, refuses tokens.
@@ -58,7 +61,9 @@ def error_of(answer: Answer, *, what: str) -> PlatformError:
     away = answer.status >= 500 or answer.status == 429 or not (known or answer.status == 401)
     named = f" ({code})" if code else ""
     doubt = "" if known or answer.status in (401, 429) else ", not in the platform's words"
-    return (PlatformUnavailable if away else PlatformError)(
+    refused = answer.status == 401 or (answer.status == 403 and not is_of_project)
+    kind = PlatformUnavailable if away else PlatformRefused if refused else PlatformError
+    return kind(
         f"{what}: the platform answered {answer.status}{named}{doubt}",
         status=answer.status,
         reason=code or "",

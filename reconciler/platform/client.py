@@ -17,6 +17,7 @@ from reconciler.errors import (
     IssuerUnavailable,
     PlatformAnswerTooLarge,
     PlatformError,
+    PlatformRefused,
     PlatformUnavailable,
     TokenUnusable,
     WireError,
@@ -113,7 +114,9 @@ class PlatformClient:
         async def fetch(query: Query) -> Page[Project]:
             what = f"list projects, page {query.page}"
             answer = await self._page("/projects", query, NO_PROJECT, what)
-            return self._decode(Page[Project], answer, what, keyset=query.keyset)
+            return self._decode(
+                Page[Project], answer, what, keyset=query.keyset, is_of_project=False
+            )
 
         return await read(fetch, size=self._page_size)
 
@@ -130,7 +133,13 @@ class PlatformClient:
         async def fetch(query: Query) -> Page[Session]:
             what = f"list sessions of {whose}, page {query.page}"
             answer = await self._page("/sessions", query, project, what)
-            page = self._decode(Page[Session], answer, what, keyset=query.keyset)
+            page = self._decode(
+                Page[Session],
+                answer,
+                what,
+                keyset=query.keyset,
+                is_of_project=project is not None,
+            )
             self._learn(query.size, len(answer.body), len(page.items))
             return page
 
@@ -165,7 +174,7 @@ class PlatformClient:
             "probe",
             Kind.SINGLE,
         )
-        self._decode(Page[Session], answer, "probe")
+        self._decode(Page[Session], answer, "probe", is_of_project=False)
 
     async def _page(self, path: str, query: Query, project: str | None, what: str) -> Answer:
         params: dict[str, str | int] = {
@@ -201,7 +210,15 @@ class PlatformClient:
                 self.breaker.failed(error)
                 raise
 
-    def _decode(self, model: type[M], answer: Answer, what: str, *, keyset: bool = False) -> M:
+    def _decode(
+        self,
+        model: type[M],
+        answer: Answer,
+        what: str,
+        *,
+        keyset: bool = False,
+        is_of_project: bool = True,
+    ) -> M:
         """Return the answer's content, or raise what it means; tells the breaker either way."""
         error: PlatformError
         if answer.status == 200:
@@ -216,7 +233,7 @@ class PlatformClient:
                 self.breaker.succeeded()
                 return content
         else:
-            error = error_of(answer, what=what)
+            error = error_of(answer, what=what, is_of_project=is_of_project)
         # A 500 in the platform's own words may mean our search: no evidence of an outage.
         if not (keyset and error.status == 500 and error_code(answer.body) is not None):
             self._tell_breaker(error)
@@ -225,6 +242,8 @@ class PlatformClient:
     def _tell_breaker(self, error: PlatformError) -> None:
         if isinstance(error, PlatformUnavailable):
             self.breaker.failed(error)
+        elif isinstance(error, PlatformRefused):
+            self.breaker.refused(error)
         else:
             self.breaker.succeeded()
 

@@ -54,6 +54,7 @@ def healthy(**of_one: str) -> Series:
 
 
 KUBE = 'endpoint="kube"'
+PLATFORM = 'endpoint="platform"'
 PODS = 'resource="pods"'
 LATE = 'band="routine", le='
 PATCHED = 'write="patch", result="success"'
@@ -261,6 +262,38 @@ CASES = (
         quiet="4m",
         firing="6m",
         over="9m",
+    ),
+    Case(
+        "the issuer refuses us while its client is set up anew",
+        "TokenReconcilerEndpointRefused",
+        healthy()
+        | {
+            on("a", "endpoint_down", ISSUER): "0x5 1x3 0x60",
+            on("a", "endpoint_refused", ISSUER): "0x5 1x3 0x60",
+        },
+    ),
+    Case(
+        "the issuer refuses us: that, and not that it is away",
+        "TokenReconcilerEndpointRefused",
+        healthy()
+        | {
+            on("a", "endpoint_down", ISSUER): "0x5 1x9 0x60",
+            on("a", "endpoint_refused", ISSUER): "0x5 1x9 0x60",
+        },
+        quiet="4m",
+        firing="6m",
+        over="9m",
+    ),
+    Case(
+        "the platform refuses us",
+        "TokenReconcilerEndpointRefused",
+        healthy()
+        | {
+            on("a", "endpoint_down", PLATFORM): "0x5 1x60",
+            on("a", "endpoint_refused", PLATFORM): "0x5 1x60",
+        },
+        quiet="4m",
+        firing="6m",
     ),
     Case(
         "a run meets a defect",

@@ -16,7 +16,14 @@ from reconciler.breaker import Breaker
 from reconciler.control.controller import Controller, Options, Ports
 from reconciler.control.leadership import Alone
 from reconciler.control.seal import Seal
-from reconciler.errors import DeposedError, IssuerRefused, IssuerUnavailable, PlatformUnavailable
+from reconciler.errors import (
+    DeposedError,
+    IssuerRefused,
+    IssuerUnavailable,
+    PlatformRefused,
+    PlatformUnavailable,
+    RemoteError,
+)
 from reconciler.lab.apiserver.core import AT_ONCE, Core
 from reconciler.lab.apiserver.direct import DirectKube
 from reconciler.lab.apiserver.injection import Faults
@@ -104,7 +111,8 @@ class FakeIssuer:
 class FakePlatform:
     """What the controller asks of the platform, from a dict; `away` fails every call.
 
-    With `cut_short` the projects list has one project and then fails.
+    With `cut_short` the projects list has one project and then fails. `failure` is raised by every
+    call; the breaker hears of it, and of answers, as from the real client.
     """
 
     def __init__(self, breaker: Breaker) -> None:
@@ -112,12 +120,18 @@ class FakePlatform:
         self.projects = [PROJECT]
         self.sessions: dict[str, Session] = {}
         self.away = False
+        self.failure: RemoteError | None = None
         self.cut_short = False
         self.lookups = 0
 
     def _guard(self) -> None:
         if self.away:
             raise PlatformUnavailable("the platform is away")
+        if isinstance(self.failure, PlatformRefused):
+            self.breaker.refused(self.failure)
+        if self.failure is not None:
+            raise self.failure
+        self.breaker.succeeded()
 
     async def list_projects(self) -> Listing[Project]:
         self._guard()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reconciler.errors import PlatformError, PlatformUnavailable
+from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable
 from reconciler.platform.answers import Answer, error_of, parse_retry_after
 
 OURS = b'{"kind":"Error","code":"ambient-api-server-9","reason":"free text"}'
@@ -14,7 +14,7 @@ HTML = b"<html>free text</html>"
     ("status", "body", "error", "message"),
     [
         (400, OURS, PlatformError, "x: the platform answered 400 (ambient-api-server-9)"),
-        (401, b"Unauthorized", PlatformError, "x: the platform answered 401"),
+        (401, b"Unauthorized", PlatformRefused, "x: the platform answered 401"),
         (403, RBAC, PlatformError, "x: the platform answered 403"),
         (404, OURS, PlatformError, "x: the platform answered 404 (ambient-api-server-9)"),
         (429, HTML, PlatformUnavailable, "x: the platform answered 429"),
@@ -34,6 +34,12 @@ def test_answer_becomes_its_error_and_quotes_no_text(
     assert str(result).endswith(message)
     assert "free text" not in str(result)
     assert (result.status, result.retry_after_s) == (status, 3.0)
+
+
+def test_a_403_is_about_us_where_no_project_was_named() -> None:
+    answer = Answer(403, RBAC, None)
+    assert type(error_of(answer, what="x")) is PlatformError
+    assert type(error_of(answer, what="x", is_of_project=False)) is PlatformRefused
 
 
 def test_code_that_is_free_text_is_dropped() -> None:
