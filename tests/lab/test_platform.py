@@ -13,6 +13,7 @@ from reconciler import __version__
 from reconciler.errors import (
     IssuerUnavailable,
     PlatformError,
+    PlatformRefused,
     PlatformUnavailable,
     RemoteError,
     TokenUnusable,
@@ -323,6 +324,7 @@ async def failure_of(url: str, **settings: Any) -> PlatformError:
             failures.append(caught.value)
         assert len({str(failure) for failure in failures}) == 1
         assert client.breaker.is_down == isinstance(failures[0], PlatformUnavailable)
+        assert client.breaker.refuses == isinstance(failures[0], PlatformRefused)
         return failures[0]
 
 
@@ -330,7 +332,7 @@ async def failure_of(url: str, **settings: Any) -> PlatformError:
     ("status", "error", "retry_after_s"),
     [
         (400, PlatformError, None),
-        (401, PlatformError, None),
+        (401, PlatformRefused, None),
         (403, PlatformError, None),
         (404, PlatformError, None),
         (429, PlatformUnavailable, 7.0),
