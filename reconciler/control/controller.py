@@ -493,7 +493,7 @@ class Controller:
     def _on_time_moved(self, move: Move) -> None:
         """Take in that the issuer's time is another one than all deadlines were derived from."""
         now_at, now_s = self._ports.clock.monotonic(), self.planner.now_s()
-        self.exposure.time_moved(now_s - (now_at - move.since_at))
+        self.exposure.time_moved(now_s - (now_at - move.since_at), move.moved_s)
         self.planner.forget_policy()
         if not move.is_first:
             log.warning("issuer_time_moved", moved_s=round(move.moved_s, 1))

@@ -1,5 +1,7 @@
 """Estimated exposure: for how long pods held a token that had expired, as far as we can know."""
 
+import math
+
 from reconciler.control.attempt import Attempt
 
 TOUCHED_S = 1.0
@@ -21,6 +23,8 @@ class Exposure:
     def __init__(self, propagation_s: float) -> None:
         self._propagation_s = propagation_s
         self._counted_until_s = 0.0
+        self._known_until_s = -math.inf
+        self._moved_s = 0.0
         self.total_s = 0.0
 
     def note(self, attempt: Attempt) -> None:
@@ -36,13 +40,19 @@ class Exposure:
         last_s, self._counted_until_s = self._counted_until_s, now_s
         return last_s
 
-    def time_moved(self, since_s: float) -> None:
+    def time_moved(self, since_s: float, moved_s: float) -> None:
         """Go on with the issuer's time as it is known now.
+
+        What had expired by the time as it was known is counted up to the last count already, and
+        goes on from there: after an outage of hours our clock has drifted by seconds.
 
         Args:
             since_s: From when on it may have been so (epoch, the issuer's time as known now). What
-                is expired by it counts from then on, at most a tenth of a token's life too long.
+                is expired only by it counts from then on, at most a tenth of a token's life too
+                long.
+            moved_s: The issuer's time as known now less as it was known before.
         """
+        self._known_until_s, self._moved_s = self._counted_until_s, moved_s
         self._counted_until_s = since_s
 
     def count(self, expires_s: float, created_s: float, last_s: float, *, now_s: float) -> None:
@@ -51,4 +61,6 @@ class Exposure:
             self._add(expires_s, created_s, last_s, until_s=now_s)
 
     def _add(self, expires_s: float, created_s: float, last_s: float, *, until_s: float) -> None:
+        if expires_s < self._known_until_s:
+            last_s = max(last_s, self._known_until_s + self._moved_s)
         self.total_s += max(0.0, until_s - max(expires_s, created_s, last_s))
