@@ -15,9 +15,7 @@ Input = Literal[
 
 INPUTS: tuple[Input, ...] = get_args(Input)
 
-DRAWN: tuple[Input, ...] = (
-    "short_lives", "wrong_clocks", "named_namespaces", "found_namespaces",
-)  # fmt: skip
+DRAWN: tuple[Input, ...] = INPUTS
 """Those that `reconciler simulate` draws."""
 
 STATIC_EXCLUDES = frozenset({"no_date", "wrong_date", "issuer_step", "cached_tokens"})
@@ -29,8 +27,7 @@ SHORT = frozenset({"short_lives", "starting_kube"})
 
 SLOW = frozenset({"slow_namespace", "hanging_namespace"})
 
-FEW_WORKERS = 8
-"""So few that one slow namespace of a small world could hold them all."""
+FEW_WORKERS = 2
 
 OFF_S = (5.0, 62.0, 301.0, 901.0, 3600.0)
 """How wrong a clock is, about: within a tolerance, beyond it, beyond a slack, a life, an hour."""
@@ -52,7 +49,8 @@ class Conditions:
         skew_s: The controllers' wall clocks less the issuer's; 0.0 leaves it to the scenario.
         namespaces: All in one scope, each by its name, or as the platform's projects name them.
         forged: Tenants write objects in our name.
-        workers: Of each controller; few, where some namespace may hold them.
+        workers: Of each controller.
+        crowded: Many sessions in two namespaces share few workers, so that one could hold them all.
         revived: Tenants start pods of sessions that the platform has deleted.
     """
 
@@ -67,6 +65,7 @@ class Conditions:
     forged: bool = False
     revived: bool = False
     workers: int = 64
+    crowded: bool = False
 
 
 USUAL = Conditions()
@@ -97,6 +96,7 @@ def draw_conditions(random: Random, inputs: Collection[Input]) -> Conditions:
         forged="forged_objects" in drawn,
         revived="revived_sessions" in drawn,
         workers=FEW_WORKERS if drawn & SLOW else 64,
+        crowded=bool(drawn & SLOW),
     )
 
 

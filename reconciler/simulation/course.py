@@ -24,8 +24,12 @@ LOOK_S = 30.0
 RESTLESS_S = 1.0
 """Between two changes of a pod that never rests."""
 
-MISSED = 200
-"""Most commits that a restored store lacks: a minute or two of them."""
+STEPS_AHEAD = (0.01, 0.2, 0.5, 0.8)
+STEPS_BACK = (-0.01, -0.3, -0.8, -3.0)
+"""By how much of a token's life an issuer's clock is stepped."""
+
+MISSED_S = 120.0
+"""Longest time whose commits a restored store lacks: beyond the slack no token is safe."""
 
 RESTLESS = 5
 """Pods that change at the same time."""
@@ -115,12 +119,14 @@ class Course:
         begin, end = self._switches(fault)
         if (begun := begin()) is not None:
             await begun
+        self._world.truth.issuer_changed()
         repeated = asyncio.create_task(self._repeat(fault))
         try:
             yield
         finally:
             repeated.cancel()
         end()
+        self._world.truth.issuer_changed()
 
     def _switches(
         self, fault: Fault
@@ -138,8 +144,9 @@ class Course:
                 shorter_s = life_s / 3 + life_s / 3 * fault.size
                 return _switch(world.issuer, "ttl_s", shorter_s, life_s)
             case "issuer_step":
-                # Both ways alike, mostly within a life.
-                by_s = (2 * fault.size - 1) ** 3 * 2 * world.conditions.ttl_s
+                # Ahead it ends tokens, back it makes them look as if nobody had issued them yet.
+                parts = STEPS_AHEAD if fault.size < 0.7 else STEPS_BACK
+                by_s = world.conditions.ttl_s * parts[int(fault.size * 1e6) % len(parts)]
                 return partial(world.step_issuer, by_s), _nothing
             case "static_rotated":
                 return world.rotate_static, _nothing
@@ -177,7 +184,7 @@ class Course:
                     world.excuse_namespace(namespace, fault.length_s + SERVED_S)
                 return _switch(world.faults, "judge", judge, None)
             case "store_restored":
-                return partial(world.restore_store, 5 + int(fault.size * MISSED)), _nothing
+                return partial(world.restore_store, MISSED_S * fault.size), _nothing
             case "kube_starting":
                 judge = starting(asyncio.get_running_loop().time() + DOWN_S)
                 world.faults.drop_watches()

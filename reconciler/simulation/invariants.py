@@ -48,12 +48,16 @@ Confirmed = Callable[[SessionKey, str], bool]
 
 @dataclass(slots=True)
 class _Account:
-    """One Secret, by UID: its value, when that ends, who wrote it, whether we ever sealed it."""
+    """One Secret, by UID: its value, when that ends, who wrote it, whether we ever sealed it.
+
+    `vouched`: we noted this very value's expiry beside it, whoever put it there.
+    """
 
     value: str = ""
     expires_s: float = float("-inf")
     ours: bool = False
     sealed: bool = False
+    vouched: bool = False
 
 
 class SecretChecker:
@@ -75,9 +79,9 @@ class SecretChecker:
         self._incomparable_until_at = float("-inf")
 
     def is_ours(self, uid: str) -> bool:
-        """Tell whether the value in a Secret is one that we wrote."""
+        """Tell whether we wrote the value in a Secret, or wrote our annotations beside it."""
         account = self._accounts.get(uid)
-        return account is not None and account.ours
+        return account is not None and (account.ours or account.vouched)
 
     def forget_expiries(self, until_at: float) -> None:
         """The issuer's clock was stepped: ends from before and after it are not comparable.
@@ -107,6 +111,8 @@ class SecretChecker:
         ours = commit.user == US
         if ours:
             self._check_ours(commit.object, account, value)
+        annotated = self._names.expires_at in metadata.get("annotations", {})
+        account.vouched = annotated and (ours or (account.vouched and value == account.value))
         if value != account.value:
             account.value, account.ours = value, ours
             comparable = asyncio.get_running_loop().time() >= self._incomparable_until_at

@@ -13,13 +13,15 @@ from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.errors import IssuerRefused, IssuerUnavailable, PlatformUnavailable
 from reconciler.names import SessionKey
+from reconciler.platform.limit import Kind
 from reconciler.platform.models import RUNNING, Project, Session, T
 from reconciler.platform.namespaces import namespace_of
 from reconciler.platform.pages import Listing
+from reconciler.platform.turns import Turns
 from reconciler.simulation.budget import EndpointBudgetChecker
 from reconciler.tokens.grant import Grant
 
-PLATFORM_PARALLEL = 64
+PLATFORM_PARALLEL = 8
 """Requests of one process that the platform has to bear at the same time."""
 
 LIMIT_S = 5.0
@@ -72,6 +74,11 @@ class VirtualIssuer:
         self._cached_s = cached_s
         self._cached = ""
         self._lives: dict[str, tuple[float, float]] = {}
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it gives nobody a token."""
+        return self.away or self.refusing or self.slow_s >= LIMIT_S
 
     def now_s(self) -> float:
         """Return the issuer's time, and every validator's, in epoch seconds."""
@@ -184,6 +191,7 @@ class Estate:
     projects: tuple[str, ...]
     running: dict[str, Session] = field(default_factory=dict)
     known: dict[str, Session] = field(default_factory=dict)
+    deleted: dict[str, Session] = field(default_factory=dict)
     away: bool = False
     empty: bool = False
     failing: frozenset[str] = frozenset()
@@ -203,7 +211,12 @@ class Estate:
     def forget(self, session_id: str) -> None:
         """Delete a session for good."""
         self.stop(session_id)
-        self.known.pop(session_id, None)
+        if (session := self.known.pop(session_id, None)) is not None:
+            self.deleted[session_id] = session
+
+    def had(self, key: SessionKey) -> bool:
+        """Tell whether the platform had this session, and has deleted it."""
+        return key.session_id in self.deleted
 
     def has(self, key: SessionKey, project: str) -> bool:
         """Tell whether the platform has this session, there and in that project."""
@@ -222,6 +235,7 @@ class VirtualPlatform:
         breaker: Breaker,
         draw: Callable[[float, float], float],
         *,
+        clock: Clock,
         process: str,
         budget: EndpointBudgetChecker,
     ) -> None:
@@ -231,6 +245,7 @@ class VirtualPlatform:
         self._estate = estate
         self._draw = draw
         self._process = process
+        self._turns = Turns(clock, most=PLATFORM_PARALLEL)
         self._budget = budget
 
     async def list_projects(self) -> Listing[Project]:
@@ -254,22 +269,23 @@ class VirtualPlatform:
     async def session(self, session_id: str, project: str | None) -> Session | None:
         """See the Protocol."""
         self._budget.looked_up(self._process, session_id)
-        await self._reach(project or "")
+        await self._reach(project or "", Kind.SINGLE)
         session = self._estate.known.get(session_id)
         self._answered(session_id, [] if session is None else [session])
         return None if session is None else self._named(session)
 
     async def probe(self) -> None:
         """See the Protocol."""
-        await self._reach("")
+        await self._reach("", Kind.SINGLE)
 
-    async def _reach(self, project: str) -> None:
-        with self._budget.one_of(self._process, "platform", PLATFORM_PARALLEL):
-            await asyncio.sleep(self._draw(0.005, 0.05))
-        if self._estate.away or project in self._estate.failing:
-            error = PlatformUnavailable("the platform answered 503", status=503)
-            self.breaker.failed(error)
-            raise error
+    async def _reach(self, project: str, kind: Kind = Kind.LIST) -> None:
+        async with self._turns.turn(kind):
+            with self._budget.one_of(self._process, "platform", PLATFORM_PARALLEL):
+                await asyncio.sleep(self._draw(0.005, 0.05))
+            if self._estate.away or project in self._estate.failing:
+                error = PlatformUnavailable("the platform answered 503", status=503)
+                self.breaker.failed(error)
+                raise error
         self.breaker.succeeded()
 
     def _answered(self, session_id: str | None, found: list[Session]) -> None:

@@ -89,6 +89,7 @@ class Replica:
         self.me = Identity(f"replica-{place}", f"pod-{pod}", f"{number:08x}")
         self.gate = LeaseGate(self.clock, self.me.term(0))
         self._journal = around.journal
+        self.started_at = asyncio.get_running_loop().time()
         self.heard_at = asyncio.get_running_loop().time()
         """When the issuer answered it last."""
         self._budget = around.budget
@@ -110,6 +111,7 @@ class Replica:
             around.estate,
             platform_breaker,
             around.random(f"platform {number}").uniform,
+            clock=clock,
             process=str(self.me),
             budget=around.budget,
         )
@@ -216,6 +218,11 @@ class Replica:
     def _tell(self, what: Callable[[str], None], text: str) -> None:
         """Carry out on the main loop what its elector says, even if that loop is stalled now."""
         self.main.call_soon(lambda: what(text))
+
+    @property
+    def asks_issuer(self) -> bool:
+        """Whether its tokens come from an issuer."""
+        return self._oidc is not None
 
     def freeze(self) -> None:
         """Stop the process where it is."""

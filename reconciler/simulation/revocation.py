@@ -7,6 +7,7 @@ from reconciler.clock import Clock
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.ledger import Commit
 from reconciler.names import Names, SessionKey
+from reconciler.simulation.invariants import value_of
 from reconciler.simulation.journal import Journal
 
 REVOKED = "no_token_revoked"
@@ -33,7 +34,7 @@ class _Gone:
 
 
 class RevocationChecker:
-    """Judges every write of ours to a session that the platform has deleted; a commit hook.
+    """Judges every token that we write to a session that the platform has deleted; a commit hook.
 
     A process may go on for one resync after the platform has told it, asked for that session; for
     two where it was never asked, and only its list of running sessions lacks it.
@@ -58,6 +59,7 @@ class RevocationChecker:
         self._us = us
         self._process_of = process_of
         self._gone: dict[str, _Gone] = {}
+        self._values: dict[str, str] = {}
 
     def deleted(self, session_id: str) -> None:
         """The platform has deleted a session."""
@@ -76,9 +78,15 @@ class RevocationChecker:
 
     def commit(self, commit: Commit) -> None:
         """Take in one commit."""
-        if commit.kind is not kinds.SECRETS or commit.user != self._us or commit.removed:
+        if commit.kind is not kinds.SECRETS or commit.removed:
             return
         metadata = commit.object["metadata"]
+        value, uid = value_of(commit.object, self._names), metadata["uid"]
+        if self._values.get(uid) == value:
+            return  # what was proved may be taken back
+        self._values[uid] = value
+        if commit.user != self._us:
+            return
         session_id = (metadata.get("labels") or {}).get(self._names.session_id, "")
         gone = self._gone.get(session_id)
         if gone is None:

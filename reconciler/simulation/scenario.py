@@ -20,6 +20,10 @@ DETECTION_S = 20.0
 RECOVERY_S = 60.0
 """Least pause between two faults: each is to be survived by itself."""
 
+STEP_S = 150.0
+"""The same after a step of the issuer's clock, which is noticed with the next token that a replica
+asks for, a tenth of a life later at most."""
+
 PAUSE_S = 15.0
 """What it takes from a fault's end until all is served that waited for it."""
 
@@ -98,6 +102,9 @@ OF_ISSUER = frozenset(
     {"issuer_away", "issuer_slow", "issuer_short", "issuer_refusing", "issuer_step"}
 )
 """Faults of an issuer, which a world of static tokens has not."""
+
+CROWD = 40
+"""Sessions more where two namespaces share few workers, one of which may be slow."""
 
 WEIGHT = 4
 """How much likelier such a fault is than one that any world may have."""
@@ -235,10 +242,13 @@ def draw(seed: int, hours: float = 1.0, inputs: Collection[Input] = DRAWN) -> Sc
     random = Random(f"scenario {seed}")
     conditions = draw_conditions(Random(f"conditions {seed}"), inputs)
     length_s = hours * 3600.0 * conditions.ttl_s / TTL_S
-    projects = tuple(f"Team-{letter}" for letter in "abcdef"[: random.randint(1, 6)])
+    number = random.randint(1, 6)
+    if conditions.crowded:
+        number = 2
+    projects = tuple(f"Team-{letter}" for letter in "abcdef"[:number])
     lives = [
         _life(random, f"Sess{index:04d}", random.choice(projects), length_s, conditions)
-        for index in range(random.randint(20, 80))
+        for index in range(random.randint(20, 80) + CROWD * conditions.crowded)
     ]
     forged = random.randint(0, 2) + 3 * conditions.forged
     lives += [
@@ -330,7 +340,8 @@ def _faults(
         if at_s + span_s + 2 * RECOVERY_S > length_s:
             break
         faults.append(Fault(kind, at_s, span_s, random.random()))
-        at_s += span_s + RECOVERY_S + random.expovariate(1 / (150.0 * scale))
+        pause_s = STEP_S if kind == "issuer_step" else RECOVERY_S
+        at_s += span_s + pause_s + random.expovariate(1 / (150.0 * scale))
     within = all(fault.length_s <= _longest_s(fault.kind, scale) for fault in faults)
     return tuple(faults), within
 

@@ -20,16 +20,23 @@ from reconciler.names import Names, SessionKey
 from reconciler.onlooker.standing import judge
 from reconciler.simulation.invariants import value_of
 from reconciler.simulation.journal import Journal
+from reconciler.simulation.peers import VirtualIssuer
 from reconciler.simulation.replica import Replica
 
 TRUTH = "surfaces_tell_the_truth"
 
-CERTAIN_S = 3.0
-"""A Date header and an `iat` are cut to seconds; this much of an error is nobody's mistake."""
+CERTAIN_S = 5.0
+"""A Date header and an `iat` are cut to seconds, and an offset that changes by a few is no step."""
 
 DRIFT = 0.006
 """Error of a replica's clock for each second since it has heard the issuer: the world's clocks run
 wrong by up to 0.005."""
+
+SPARE = 0.1
+"""Part of a token's life after which a replica has asked the issuer again, whatever happens."""
+
+NOTICED_S = 60.0
+"""What it takes from then until a replica calls the issuer well, or unwell."""
 
 SURVEY_S = 5.0
 """Longest wait for a survey; a replica that stands still gives none."""
@@ -72,6 +79,7 @@ class ExposureAccount:
         is_ours: Whether the value of the Secret with this UID is one that we wrote. Asked after
             the checker that knows it was told of the commit.
         is_known: Whether the platform has this session in that project.
+        had: Whether the platform has deleted this session.
     """
 
     def __init__(
@@ -82,6 +90,7 @@ class ExposureAccount:
         remaining_s: Callable[[str], float],
         is_ours: Callable[[str], bool],
         is_known: Callable[[SessionKey, str], bool],
+        had: Callable[[SessionKey], bool],
     ) -> None:
         self.total_s = 0.0
         self.late_writes = 0
@@ -89,6 +98,7 @@ class ExposureAccount:
         self.remaining_s = remaining_s
         self.is_ours = is_ours
         self.is_known = is_known
+        self.had = had
         self._clock = clock
         self._names = names
         self._sessions: dict[SessionKey, _Session] = {}
@@ -130,6 +140,10 @@ class ExposureAccount:
         for session in self._sessions.values():
             session.ends_at += by_s
 
+    def with_pods(self) -> set[SessionKey]:
+        """Return the sessions that have a pod now."""
+        return {key for key, session in self._sessions.items() if session.pods}
+
     def settle(self) -> None:
         """Bring the sum up to now."""
         now_at = self._clock.monotonic()
@@ -150,7 +164,12 @@ class TruthChecker:
     """
 
     def __init__(
-        self, core: Core, names: Names, journal: Journal, account: ExposureAccount
+        self,
+        core: Core,
+        names: Names,
+        journal: Journal,
+        account: ExposureAccount,
+        issuer: VirtualIssuer,
     ) -> None:
         self.unheard_until_at = 0.0
         """Until when no replica can know the issuer's time, by the loop's clock."""
@@ -158,7 +177,13 @@ class TruthChecker:
         self._names = names
         self._journal = journal
         self._account = account
+        self._issuer = issuer
+        self._changed_at = 0.0
         self._heard: dict[str, _Heard] = {}
+
+    def issuer_changed(self) -> None:
+        """The issuer may have begun to fail, or to give tokens again."""
+        self._changed_at = asyncio.get_running_loop().time()
 
     async def check(self, replica: Replica) -> None:
         """Compare what one replica says now; nothing where it stands still or is not ready."""
@@ -174,21 +199,26 @@ class TruthChecker:
         self._judge(replica, survey)
 
     def _judge(self, replica: Replica, survey: Survey) -> None:
-        shortest_s, certain = math.inf, True
+        seen = {reading.key for reading in survey.readings if reading.pod is not None}
+        shortest_s, certain = math.inf, self._account.with_pods() <= seen
         for reading in survey.readings:
             secret = self._newest(reading)
             if secret is None:
                 certain = False
                 continue
+            left_s = self._account.remaining_s(value_of(secret, self._names))
+            if self._account.had(reading.key):  # it may not have been heard yet
+                shortest_s = min(shortest_s, left_s)
+                continue
             if not self._counts(reading, secret):
                 continue
-            left_s = self._account.remaining_s(value_of(secret, self._names))
             self._check_session(replica, survey, reading, left_s)
             if reading.pod is not None and reading.expires_s is not None:
                 shortest_s = min(shortest_s, left_s)
         if certain:
             self._check_shortest(replica, survey, shortest_s)
         self._check_exposure(replica, survey, certain=certain)
+        self._check_issuer(replica, survey)
 
     def _newest(self, reading: Reading) -> Object | None:
         """Return the Secret that a replica has read, None where it has changed since."""
@@ -252,9 +282,26 @@ class TruthChecker:
         if said_s > true_s + about_s + DELIVERED_S * late_writes:
             told = f"{name} counts {said_s:.1f} s of exposure more, of which {true_s:.1f} s are so"
             self._journal.violate(TRUTH, told)
-        elif said_s < true_s - about_s and heard.pods_gone == last.pods_gone:
+        elif said_s < true_s - about_s and not self._may_miss(replica, last, heard):
             told = f"{name} counts {said_s:.1f} s of exposure more, and {true_s:.1f} s are so"
             self._journal.violate(TRUTH, told)
+
+    @staticmethod
+    def _may_miss(replica: Replica, last: _Heard, heard: _Heard) -> bool:
+        """Tell whether exposure may have ended between two surveys: with its pod, or, where another
+        replica leads, with a write."""
+        is_refreshed = heard.late_writes != last.late_writes and not replica.gate.is_open
+        return is_refreshed or heard.pods_gone != last.pods_gone
+
+    def _check_issuer(self, replica: Replica, survey: Survey) -> None:
+        """An issuer that gives no token looks unwell soon after, and well soon after it gives."""
+        issuer, now_at = self._issuer, asyncio.get_running_loop().time()
+        unwell = any(each.down or each.refuses for each in survey.breakers if each.name == "issuer")
+        noticed_at = max(self._changed_at, replica.started_at) + SPARE * issuer.ttl_s + NOTICED_S
+        is_wrong = unwell != issuer.is_failing and replica.asks_issuer
+        if is_wrong and now_at > noticed_at:
+            called = "unwell that gives tokens" if unwell else "well that gives none"
+            self._journal.violate(TRUTH, f"{replica.me} calls an issuer {called}")
 
 
 def _tolerance_s(replica: Replica) -> float:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import math
+from collections import deque
 from random import Random
 
 from reconciler.lab.apiserver import collector, kinds
@@ -22,7 +23,7 @@ from reconciler.simulation.peers import MARKS, Estate, StaticTokens, VirtualIssu
 from reconciler.simulation.replica import HOME, Replica, Surroundings
 from reconciler.simulation.revocation import RevocationChecker
 from reconciler.simulation.scenario import Life, Scenario, Stay
-from reconciler.simulation.truth import ExposureAccount, TruthChecker
+from reconciler.simulation.truth import SPARE, ExposureAccount, TruthChecker
 from reconciler.simulation.writers import WriterChecker, process_of
 
 OPERATOR = Caller("platform", "control-plane", "ambient-control-plane")
@@ -40,11 +41,15 @@ PRUNER = Caller("gitops", "gitops", "gitops")
 HUGE = 20_000
 """Characters of an annotation of a forger's."""
 
+VERSIONS = 2000
+"""Commits whose times are kept, for restores; a minute has a few hundred at most."""
+
 STATIC_GRACE_S = 900.0
 """For so long a static token is still good after another has taken its place."""
 
-SPARE = 0.1
-"""Part of a token's life after which a replica has asked the issuer again, whatever happens."""
+ASKED_S = 0.5
+"""A restarted session that the platform's last list lacks is asked for before it gets a token: the
+answer takes up to 0.05 s, and its container may start on what is there within 0.3 s."""
 
 NOTICED_S = 30.0
 """What it takes from that answer until every session is served."""
@@ -102,12 +107,14 @@ class World:
             remaining_s=self.remaining_s,
             is_ours=self.secrets.is_ours,
             is_known=self.estate.has,
+            had=self.estate.had,
         )
-        self.truth = TruthChecker(self.core, self.names, self.journal, self.account)
+        self.truth = TruthChecker(self.core, self.names, self.journal, self.account, self.issuer)
         self.revocation = RevocationChecker(
             self.names, self.journal, self.clock, us=US, process_of=process_of
         )
         self.estate.on_answer.append(self.revocation.answered)
+        self._versions: deque[tuple[float, int]] = deque(maxlen=VERSIONS)
         self.replicas: dict[int, Replica] = {}
         """The living, by their places."""
         self.writers = WriterChecker(
@@ -308,11 +315,14 @@ class World:
             self.exposure.end_tokens(now_s + STATIC_GRACE_S, now_s=now_s)
             self.writes.changed_for_all()
 
-    def restore_store(self, back: int) -> None:
-        """Restore the store to an earlier version, no further than its leader's term."""
-        version = max(self.writers.since_version, self.core.version - back)
+    def restore_store(self, back_s: float) -> None:
+        """Restore the store to what it was so long ago, no further than its leader's term."""
+        since_at = self.clock.monotonic() - back_s
+        reached = (version for at, version in reversed(self._versions) if at <= since_at)
+        version = max(self.writers.since_version, next(reached, self.core.version))
         self.journal.note(f"restored from {self.core.version} to {version}")
         self.core.restore(version)
+        self._versions.append((self.clock.monotonic(), version))
         self.faults.drop_watches()
 
     def live_keys(self) -> list[SessionKey]:
@@ -368,14 +378,17 @@ class World:
     def _excused_until_s(self, pod: Pod) -> float:
         key = kinds.SECRETS.key(pod.secret.namespace, pod.secret.name)
         secret = self.core.peek(kinds.SECRETS, key) or {"metadata": {}}
-        sealed = self.names.confirmed in secret["metadata"].get("annotations", {})
+        # A seal that was made with a static token ends with it.
+        is_sealed = self.names.confirmed in secret["metadata"].get("annotations", {})
+        sealed = is_sealed and self.static is None
         now_at = self.clock.monotonic()
         if pod.session.session_id not in self.estate.known:
             return math.inf  # nobody asked for this runner
-        namespace = pod.namespace
-        return EPOCH_S + self.scenario.excused_until_s(now_at, namespace, sealed=sealed)
+        until_at = self.scenario.excused_until_s(now_at, pod.namespace, sealed=sealed)
+        return EPOCH_S + max(until_at, now_at + ASKED_S)
 
     def _note(self, commit: Commit) -> None:
+        self._versions.append((commit.at, commit.version))
         metadata = commit.object["metadata"]
         verb = "removed" if commit.removed else commit.verb
         name = f"{metadata.get('namespace', '')}/{metadata['name']}"

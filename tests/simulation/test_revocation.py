@@ -32,6 +32,9 @@ def broken(said: Callable[[RevocationChecker], object], after_s: float, *, by: C
         await asyncio.sleep(after_s)
         body = {"metadata": {"annotations": {"a": "b"}}}
         core.patch(kinds.SECRETS, "default", "o", body, by=by)
+        assert journal.violations == []  # no token
+        filled = {"stringData": {NAMES.secret_key: "jwt-a"}}
+        core.patch(kinds.SECRETS, "default", "o", filled, by=by)
         return [violation.invariant for violation in journal.violations] == [REVOKED]
 
     return run_virtual(main())
