@@ -1,0 +1,175 @@
+"""Which seeds notice that a defence is gone: `python -m tests.simulation.removals`.
+
+Each removal puts the behaviour back that the defence was made against, at a named seam, and worlds
+are drawn until one violates an invariant. Seeds whose world has not the input that the defence is
+about are passed over: they cannot find it, and count as tried all the same.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pytest
+
+from reconciler.control import facts
+from reconciler.control.directory import Directory
+from reconciler.control.ownership import Answer, Owner
+from reconciler.kube.api import Meta
+from reconciler.platform.limit import Limit
+from reconciler.simulation.conditions import Input
+from reconciler.simulation.run import Outcome, play
+from reconciler.simulation.scenario import FaultKind, Scenario, draw
+from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.server_clock import TokenTimes
+
+SEEDS = 200
+"""A removal that no seed below this finds is not covered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """One defence, and what takes it out.
+
+    Args:
+        needs: Without one of these inputs or faults a world cannot notice.
+    """
+
+    name: str
+    remove: Callable[[pytest.MonkeyPatch], None]
+    needs: frozenset[Input | FaultKind]
+
+    def may_show(self, scenario: Scenario) -> bool:
+        kinds = {fault.kind for fault in scenario.faults}
+        return bool(self.needs & (kinds | scenario.conditions.inputs))
+
+    def play(self, seed: int) -> Outcome:
+        """Run a seed's world without the defence."""
+        with pytest.MonkeyPatch.context() as patch:
+            self.remove(patch)
+            return play(draw(seed))
+
+
+def _not_found_revokes_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Directory, "is_absent", lambda *args: False)
+
+
+def _platform_asked_by_all_workers(patch: pytest.MonkeyPatch) -> None:
+    honest = Limit.__init__
+    patch.setattr(Limit, "__init__", lambda limit, most: honest(limit, 64))
+
+
+def _dates_veto(patch: pytest.MonkeyPatch) -> None:
+    """A token's age is counted by the Date header that came with it."""
+    honest = IssuerTime.hear
+
+    def hear(time: IssuerTime, answer: TokenTimes, date_s: float | None) -> float:
+        received_s = honest(time, answer, date_s)
+        return received_s if date_s is None else date_s
+
+    patch.setattr(IssuerTime, "hear", hear)
+
+
+def _only_dates_tell_time(patch: pytest.MonkeyPatch) -> None:
+    """Without a Date header our own clock is the issuer's."""
+    honest = IssuerTime.hear
+
+    def hear(time: IssuerTime, answer: TokenTimes, date_s: float | None) -> float:
+        return time._clock.wall() if date_s is None else honest(time, answer, date_s)
+
+    patch.setattr(IssuerTime, "hear", hear)
+
+
+def _steps_plan_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(IssuerTime, "_tell", lambda *args, **named: None)
+
+
+def _names_alone_own(patch: pytest.MonkeyPatch) -> None:
+    """Whoever else owns the token's key has written it."""
+
+    def owner_of(secret: Meta, manager: str, answer: Answer | None) -> Owner:
+        if manager in secret.writers:
+            return Owner.OURS
+        return Owner.FOREIGN if secret.writers else Owner.NOBODY
+
+    patch.setattr(facts, "owner_of", owner_of)
+
+
+REMOVALS = (
+    Removal(
+        "times tell who owns a token, not names alone",
+        _names_alone_own,
+        frozenset({"static_token", "cached_tokens"}),
+    ),
+    Removal(
+        "a Date header is a hint, no veto",
+        _dates_veto,
+        frozenset({"wrong_date"}),
+    ),
+    Removal(
+        "tokens prove the issuer's time",
+        _only_dates_tell_time,
+        frozenset({"no_date"}),
+    ),
+    Removal(
+        "a step of the issuer's clock plans anew",
+        _steps_plan_nothing,
+        frozenset({"issuer_step"}),
+    ),
+    Removal(
+        "a repeated not found ends a confirmation",
+        _not_found_revokes_nothing,
+        frozenset({"revived_sessions"}),
+    ),
+    Removal(
+        "the platform's limit is shared",
+        _platform_asked_by_all_workers,
+        frozenset({"platform_away", "platform_partial", "controller_killed", "found_namespaces"}),
+    ),
+)
+
+
+def find(removal: Removal, seeds: Iterable[int]) -> tuple[int, int, Outcome] | None:
+    """Return the first seed that notices, how many worlds were played, and what came of it."""
+    played = 0
+    for seed in seeds:
+        if not removal.may_show(draw(seed)):
+            continue
+        played += 1
+        outcome = removal.play(seed)
+        if not outcome.passed:
+            return seed, played, outcome
+    return None
+
+
+def main(arguments: list[str]) -> int:
+    """Print a table; return 1 if some removal was not found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.removals")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("names", nargs="*", help="parts of removals' names; all by default")
+    options = parser.parse_args(arguments)
+    missed = 0
+    with suppress(BrokenPipeError):
+        _print(f"{'removed':45} {'seed':>5} {'worlds':>6}  invariant")
+        for removal in REMOVALS:
+            if options.names and not any(name in removal.name for name in options.names):
+                continue
+            found = find(removal, range(options.seeds))
+            if found is None:
+                missed += 1
+                _print(f"{removal.name:45} {'-':>5} {'-':>6}  none in {options.seeds} seeds")
+                continue
+            seed, played, outcome = found
+            violated = outcome.violations[0]
+            _print(f"{removal.name:45} {seed:5} {played:6}  {violated}")
+    return 1 if missed else 0
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

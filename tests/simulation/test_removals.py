@@ -1,0 +1,28 @@
+"""Worlds that notice when a defence is gone, kept from `python -m tests.simulation.removals`."""
+
+import pytest
+
+from reconciler.simulation import invariants
+from reconciler.simulation.budget import ENDPOINT_BUDGET, WRITE_BUDGET
+from reconciler.simulation.revocation import REVOKED
+from reconciler.simulation.run import simulate
+from tests.simulation.removals import REMOVALS, SEEDS, Removal
+
+FOUND = {
+    "times tell who owns a token, not names alone": (10, WRITE_BUDGET),
+    "a Date header is a hint, no veto": (149, invariants.LIVE_TOKEN),
+    "tokens prove the issuer's time": (40, invariants.LIVE_TOKEN),
+    "a step of the issuer's clock plans anew": (50, invariants.LIVE_TOKEN),
+    "a repeated not found ends a confirmation": (30, REVOKED),
+    "the platform's limit is shared": (0, ENDPOINT_BUDGET),
+}
+"""Seed, and the invariant that its world then violates, by removal."""
+
+
+@pytest.mark.parametrize("removal", REMOVALS, ids=lambda removal: removal.name)
+def test_a_world_notices_that_a_defence_is_gone(removal: Removal) -> None:
+    seed, invariant = FOUND[removal.name]
+    assert seed < SEEDS
+    outcome = removal.play(seed)
+    assert invariant in {violation.invariant for violation in outcome.violations}
+    assert simulate(seed).violations == ()
