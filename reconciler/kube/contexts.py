@@ -1,12 +1,10 @@
 """The contexts of a kubeconfig: which there are, and the namespace that one works in."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from reconciler.errors import SettingsError
 from reconciler.kube.credentials import SERVICE_ACCOUNT, kubeconfig_path
-from reconciler.kube.kubeconfig import any_file
-from reconciler.kube.loaders import config
+from reconciler.kube.kubeconfig import any_file, problem_of, read_files
 
 DEFAULT_NAMESPACE = "default"
 
@@ -52,20 +50,16 @@ def _contexts(path: str) -> tuple[str, dict[str, str]]:
     if not any_file(path):
         raise SettingsError(f"KUBECONFIG {path}: no such file")
     try:
-        return _named(config.kube_config.KubeConfigMerger(path).config.value)
-    except OSError as error:
-        problem = error.strerror or type(error).__name__
-    except Exception as error:  # the merger raises whatever a file's shape makes it stumble over
-        problem = f"not a readable kubeconfig ({type(error).__name__})"
+        merged = read_files(path)
+    except Exception as error:  # YAML's parser raises whatever a file makes it stumble over
+        problem = problem_of(error)
+    else:
+        found = {
+            entry["name"]: str(entry["context"].get("namespace") or "")
+            for entry in merged["contexts"]
+        }
+        return str(merged.get("current-context") or ""), found
     raise SettingsError(f"KUBECONFIG {path}: {problem}")
-
-
-def _named(merged: Any) -> tuple[str, dict[str, str]]:
-    found = {}
-    for node in merged["contexts"]:
-        entry = node.value
-        found[str(entry["name"])] = str((entry.get("context") or {}).get("namespace") or "")
-    return str(merged.get("current-context") or ""), found
 
 
 def _in_pod(context: str | None) -> Context:

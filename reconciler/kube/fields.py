@@ -46,8 +46,9 @@ _USER = frozenset(
     }
 )
 _CONTEXT = frozenset({"cluster", "user", "namespace"})
-_EXEC = frozenset({"command", "args", "env", "apiVersion", "installHint", "interactiveMode"})
-_CLUSTER_INFO = "provideClusterInfo"
+_EXEC = frozenset(
+    {"command", "args", "env", "apiVersion", "installHint", "interactiveMode", "provideClusterInfo"}
+)
 
 _NO_EFFECT = frozenset({"extensions", "disable-compression"})
 """Known, and nothing is lost where they are not honoured."""
@@ -97,7 +98,7 @@ def read_fields(context: Any, cluster: Any, user: Any) -> Fields:
                 ignored.append(f"{name}.{field[:80]}")
     _check_cluster(sections["cluster"][0])
     found = sections["user"][0]
-    ignored += _check_user(found)
+    _check_user(found)
     return Fields(_impersonation(found), tuple(sorted(ignored)))
 
 
@@ -125,8 +126,8 @@ def _check_cluster(cluster: Mapping[str, Any]) -> None:
         )
 
 
-def _check_user(user: Mapping[str, Any]) -> list[str]:
-    """Return what has no effect; raise `SettingsError` for what cannot be honoured."""
+def _check_user(user: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` for what cannot be honoured."""
     provider = user.get("auth-provider")
     if isinstance(provider, Mapping) and provider.get("name") not in _PROVIDERS:
         raise SettingsError(
@@ -134,13 +135,12 @@ def _check_user(user: Mapping[str, Any]) -> list[str]:
         )
     plugin = user.get("exec")
     if not isinstance(plugin, Mapping):
-        return []
+        return
     if str(plugin.get("interactiveMode")).lower() == "always":
         raise SettingsError("its user's exec plug-in asks at a terminal (interactiveMode Always)")
     fields = _set_fields("exec", plugin).keys()
-    for field in fields - _EXEC - {_CLUSTER_INFO}:
+    for field in fields - _EXEC:
         raise SettingsError(f"its user's exec sets {field[:80]!r}, which is not supported")
-    return [f"user.exec.{_CLUSTER_INFO}"] if _CLUSTER_INFO in fields else []
 
 
 def _impersonation(user: Mapping[str, Any]) -> Headers:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+import yaml
 from multidict import CIMultiDict
 
 from reconciler.clock import Clock, parse_utc
@@ -18,7 +20,8 @@ from reconciler.kube.bearer import TokenFile, bearer, is_sendable
 from reconciler.kube.connection import connection_of, trust_of
 from reconciler.kube.fields import Fields, read_fields
 from reconciler.kube.loaders import Configuration, config
-from reconciler.kube.plugin import Credential, plugin_of, run_plugin
+from reconciler.kube.merge import ShapeError, merge, without_idle_plugin
+from reconciler.kube.plugin import Credential, cluster_info, plugin_of, run_plugin
 from reconciler.links import Connection
 from reconciler.rotation import Rotation
 
@@ -28,9 +31,17 @@ EXPIRY_MARGIN_S = 60.0
 LOAD_LIMIT_S = 20.0
 """Longest time that loading may take: a plug-in asks a cloud's token service, mostly in 1-3 s."""
 
+PLUGIN_END_S = 1.0
+"""What the end of a plug-in may take beyond its limit."""
+
 RELOAD_PAUSE_S = 5.0
 """Shortest time between two reloads: a server that refuses everything must not start a plug-in for
 each request, nor a plug-in that fails."""
+
+AGAIN_S = 60.0
+"""Between two lines of a plug-in that goes on failing."""
+
+log = structlog.get_logger()
 
 _MISSING = re.compile(r"Expected (?:key|object with name) ([\w.-]+) in")
 
@@ -91,6 +102,7 @@ class KubeconfigCredentials:
         self._tried_version = ""
         self._why_old = ""
         self._is_connected = False
+        self._kept_said_at: float | None = None
 
     def version(self, *, fresh: bool = False) -> str:
         return self._config.version(fresh=fresh) + self._named.version(fresh=fresh)
@@ -173,14 +185,31 @@ class KubeconfigCredentials:
                 return self._loaded
             self._tried_version = version
             try:
-                return await self._load(version)
+                loaded = await self._load(version)
             except SettingsError as error:
                 self._why_old = str(error)
                 if self._loaded is None:
                     raise
+                if version == self._version:  # otherwise whoever connects by the files says it
+                    self._say_kept(str(error))
                 return self._loaded
+            else:
+                self._say_renewed()
+                return loaded
             finally:
                 self._reloaded_at = self._clock.monotonic()
+
+    def _say_kept(self, why: str) -> None:
+        """Say that a plug-in gave nothing new: at once, and then every `AGAIN_S`."""
+        now_at = self._clock.monotonic()
+        if self._kept_said_at is None or now_at - self._kept_said_at >= AGAIN_S:
+            self._kept_said_at = now_at
+            log.warning("credentials_not_renewed", peer="kube", why=why)
+
+    def _say_renewed(self) -> None:
+        if self._kept_said_at is not None:
+            self._kept_said_at = None
+            log.info("credentials_renewed", peer="kube")
 
 
 class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no types upstream
@@ -190,18 +219,29 @@ class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no 
     fields: Fields
     _user: Any
 
-    def __init__(self, merged: Any, context: str | None) -> None:
+    def __init__(self, merged: dict[str, Any], context: str | None) -> None:
         super().__init__(config_dict=merged, config_base_path=None, active_context=context)
-        if self._user is None:
-            self._user = config.kube_config.ConfigNode("no user", {})
-        context = self._current_context["context"]
-        self.fields = read_fields(*map(_plain, (context, self._cluster, self._user)))
+        named = self._current_context["context"].safe_get("user")
+        if named and self._user is None:
+            raise SettingsError("its context names a user that is not there")
+        if not self._plain_cluster.get("server"):
+            raise SettingsError("its cluster names no server")
+        user = {} if self._user is None else _plain(self._user)
+        self.fields = read_fields(
+            _plain(self._current_context["context"]), self._plain_cluster, user
+        )
+        self._user = config.kube_config.ConfigNode("user", without_idle_plugin(user))
+
+    @property
+    def _plain_cluster(self) -> dict[str, Any]:
+        found: dict[str, Any] = _plain(self._cluster)
+        return found
 
     def named_files(self, loaded: Any) -> tuple[Path, ...]:
         """Return the files of certificates and keys that are named, not held, by the kubeconfig."""
         if not loaded.host.startswith("https:"):
             return ()
-        cluster, user = _plain(self._cluster), _plain(self._user)
+        cluster, user = self._plain_cluster, _plain(self._user)
         named: list[Path] = []
         if not loaded.ssl_ca_cert:
             named += Trust().paths()
@@ -220,11 +260,12 @@ class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no 
         user = _plain(self._user)
         if not user.get("tokenFile") or "exec" in user or "auth-provider" in user:
             return None
-        base = self._get_base_path(self._user.path)
-        return TokenFile(Path(base, user["tokenFile"]), clock)
+        return TokenFile(Path(user["tokenFile"]), clock)
 
     async def load_from_exec_plugin(self) -> bool:
-        given = await run_plugin(plugin_of(self._user["exec"].value))
+        plugin = plugin_of(self._user["exec"].value)
+        cluster = cluster_info(self._plain_cluster) if plugin.provide_cluster_info else None
+        given = await run_plugin(plugin, cluster=cluster, limit_s=LOAD_LIMIT_S)
         if given.token:
             self.token = f"Bearer {given.token}"
         if given.client_certificate_data:
@@ -257,13 +298,12 @@ async def _load(path: str, context: str | None, clock: Clock) -> _Loaded:
     loaded = Configuration()
     loaded.host = ""  # its default is this machine
     try:
-        async with asyncio.timeout(LOAD_LIMIT_S):
-            loader = _Loader(config.kube_config.KubeConfigMerger(path).config, context)
+        # A plug-in's own limit comes first, since it can say what the plug-in wrote.
+        async with asyncio.timeout(LOAD_LIMIT_S + PLUGIN_END_S):
+            loader = _Loader(read_files(path), context)
             await loader.load_and_set(loaded)
-        if not loaded.host:
-            raise SettingsError("its cluster names no server")
     except Exception as error:  # the loader raises whatever a file's shape makes it stumble over
-        problem = _problem(error)
+        problem = problem_of(error)
     else:
         trust = trust_of(loaded)
         named = loader.named_files(loaded)
@@ -272,18 +312,38 @@ async def _load(path: str, context: str | None, clock: Clock) -> _Loaded:
     raise SettingsError(f"KUBECONFIG {path}: {problem}")
 
 
+def read_files(paths: str) -> dict[str, Any]:
+    """Return what the files hold together, as `merge` has it; those that are missing are left out.
+
+    Args:
+        paths: One file or several, as KUBECONFIG names them.
+    Raises:
+        OSError: One cannot be read.
+        ShapeError, yaml.YAMLError: One is no kubeconfig; a YAML error's text may quote a token.
+    """
+    found: list[tuple[str, Any]] = []
+    for path in paths.split(os.pathsep):
+        file = Path(path).expanduser()
+        if path and file.exists():
+            found.append((str(file), yaml.safe_load(file.read_bytes())))
+    return merge(found)
+
+
 def any_file(paths: str) -> bool:
     """Tell whether at least one of the files that KUBECONFIG names is there."""
     return any(Path(one).expanduser().is_file() for one in paths.split(os.pathsep) if one)
 
 
-def _problem(error: Exception) -> str:
+def problem_of(error: Exception) -> str:
+    """Return our words for what loading a kubeconfig raised; the loader's own may quote tokens."""
     if isinstance(error, SettingsError):
         return str(error)
     if isinstance(error, TimeoutError):
         return f"its credentials did not come within {LOAD_LIMIT_S:g} s"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ShapeError):
+        return f"not a readable kubeconfig ({error})"
     text = str(error)
     if missing := _MISSING.search(text):
         return f"it has no {missing[1]}"

@@ -40,12 +40,26 @@ def test_a_context_brings_its_namespace(tmp_path: Path, asked: str | None, found
     assert context_names(path) == ["here", "there"]
 
 
-def test_several_files_are_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("currents", "found"),
+    [
+        (("", "two"), Context("two", "team-b")),
+        (("one", "two"), Context("one", "team-a")),
+        (("one", ""), Context("one", "team-a")),
+    ],
+)
+def test_several_files_are_one_and_the_first_current_context_counts(
+    tmp_path: Path, currents: tuple[str, str], found: Context
+) -> None:
+    (tmp_path / "empty").write_text("")
     paths = [
-        write(tmp_path / "a", {"one": "team-a"}),
-        write(tmp_path / "b", {"two": "team-b"}, "two"),
+        write(tmp_path / "a", {"one": "team-a"}, currents[0]),
+        str(tmp_path / "missing"),
+        write(tmp_path / "b", {"two": "team-b"}, currents[1]),
+        str(tmp_path / "empty"),
     ]
-    assert read_context(":".join(paths), None) == Context("two", "team-b")
+    assert read_context(":".join(paths), None) == found
+    assert context_names(":".join(paths)) == ["one", "two"]
 
 
 @pytest.mark.parametrize(

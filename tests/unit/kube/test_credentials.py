@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from reconciler.errors import SettingsError
 from reconciler.kube import kubeconfig
@@ -27,6 +28,7 @@ here = pathlib.Path(__file__).parent
 runs = here / "runs"
 runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
 print("y" * 200_000, file=sys.stderr)
+print("the session has ended", file=sys.stderr)
 said = (here / "says").read_text()
 if said == "hang":
     time.sleep(600)
@@ -45,6 +47,13 @@ def write_config(path: Path, user: dict[str, Any], **cluster: Any) -> str:
     }
     path.write_text(json.dumps(merged))
     return str(path)
+
+
+def edit_context(path: str, **fields: Any) -> None:
+    """Set fields of a kubeconfig's only context."""
+    merged = json.loads(Path(path).read_text())
+    merged["contexts"][0]["context"] |= fields
+    Path(path).write_text(json.dumps(merged))
 
 
 class Exec:
@@ -187,12 +196,20 @@ async def test_a_field_without_effect_is_named_once(
         "provideClusterInfo": True,
     }
     path = write_config(tmp_path / "config", {"user": {"exec": section}})
+    edit_context(path, colour="red")
     told: list[str] = []
     credentials = find_credentials(path, clock, ignored=told.append)
     await credentials.connection()
     clock.advance(RELOAD_PAUSE_S)
     await credentials.renew()
-    assert (told, plugin.runs) == (["user.exec.provideClusterInfo"], 2)
+    assert (told, plugin.runs) == (["context.colour"], 2)
+
+
+async def test_a_user_that_is_not_there_is_not_nobody(tmp_path: Path, clock: ManualClock) -> None:
+    path = write_config(tmp_path / "config", {"user": {"token": SECRET}})
+    edit_context(path, user="another")
+    with pytest.raises(SettingsError, match="its context names a user that is not there"):
+        await find_credentials(path, clock).connection()
 
 
 async def test_a_restriction_that_cannot_be_honoured_is_one_line(
@@ -273,6 +290,29 @@ async def test_a_failing_plug_in_keeps_the_old_token_and_says_nothing_it_printed
     plugin.says(answer)
     await credentials.renew()
     assert await credentials.headers() == {"Authorization": "Bearer good"}
+
+
+async def test_a_plug_in_that_fails_later_is_said_with_its_words_and_its_end_too(
+    plugin: Exec, clock: ManualClock
+) -> None:
+    plugin.gives("good")
+    credentials = KubeconfigCredentials(plugin.path, clock)
+    await credentials.connection()
+    plugin.says("fail")
+    with capture_logs() as lines:
+        for _ in range(1 + round(kubeconfig.AGAIN_S / RELOAD_PAUSE_S)):
+            clock.advance(RELOAD_PAUSE_S)
+            await credentials.renew()
+            assert await credentials.headers() == {"Authorization": "Bearer good"}
+        plugin.gives("new")
+        for _ in range(2):
+            clock.advance(RELOAD_PAUSE_S)
+            await credentials.renew()
+    assert [line["event"] for line in lines] == [
+        "credentials_not_renewed", "credentials_not_renewed", "credentials_renewed",
+    ]  # fmt: skip
+    assert lines[0]["why"].endswith("exited 3; it said: the session has ended")
+    assert await credentials.headers() == {"Authorization": "Bearer new"}
 
 
 async def test_a_plug_in_that_hangs_is_ended_within_its_limit(
