@@ -5,6 +5,7 @@ a replica that starts while the platform is unreachable would believe it.
 """
 
 import asyncio
+import math
 
 from reconciler.clock import Clock
 from reconciler.control.directory import Directory
@@ -27,6 +28,10 @@ SPREAD = 0.5
 AGAIN_S = 3600.0
 """A session that the platform has, though not as running, is asked about again after this long;
 before a write to it it is asked about in any case."""
+
+UNANSWERED_S = 300.0
+"""A session about which the platform gives no answer, while it gives others, is asked about again
+after this long."""
 
 SLICE = 1000
 """Secrets looked at in one turn of the loop: a millisecond."""
@@ -60,6 +65,7 @@ class Audit:
         self._clock = clock
         self._period_s = period_s
         self._asked_at: dict[SessionKey, float] = {}
+        self._unanswered_at: dict[SessionKey, float] = {}
 
     async def run(self) -> None:
         """Ask about each such session in turn, without end.
@@ -77,20 +83,29 @@ class Audit:
                     break
 
     async def _ask(self, key: SessionKey) -> bool:
-        """Ask about one session; False if the platform gave no answer."""
+        """Ask about one session; False if the platform is unreachable, for every session.
+
+        One about which alone it gives no answer waits for `UNANSWERED_S`, and keeps no other.
+        """
         view = self._planner.view(key)
         if not self._directory.is_absent(key):
             return True
         try:
             await self._lookup.ask(key, view)
         except RemoteError:
-            return False
+            if self._lookup.is_down:
+                return False
+            self._unanswered_at[key] = self._clock.monotonic()
+            return True
         self._asked_at[key] = self._clock.monotonic()
         self._feed.consider(key, "revoked")
         return True
 
     async def _absent(self) -> list[SessionKey]:
-        """Return the sessions to ask about, those that were never asked about first."""
+        """Return the sessions to ask about, those that were never asked about first.
+
+        The proof of one that is revoked is to go, though no pod and no event brings it up.
+        """
         found: dict[SessionKey, float] = {}
         asked_at: dict[SessionKey, float] = {}
         now_at, never_at = self._clock.monotonic(), -AGAIN_S
@@ -102,11 +117,19 @@ class Audit:
                 continue
             if secret.name != self._names.secret_name(key.session_id):
                 continue
+            if directory.is_revoked(key):
+                self._feed.consider(key, "revoked")
+                continue
             at = self._asked_at.get(key, never_at)
             if at > never_at:
                 asked_at[key] = at
             is_due = now_at - at >= AGAIN_S or directory.is_doubted(key)
+            if now_at - self._unanswered_at.get(key, -math.inf) < UNANSWERED_S:
+                continue
             if is_due and directory.is_absent(key) and directory.has_word(key, None, secret):
                 found[key] = at
         self._asked_at = asked_at
+        self._unanswered_at = {
+            key: at for key, at in self._unanswered_at.items() if now_at - at < UNANSWERED_S
+        }
         return sorted(found, key=found.__getitem__)

@@ -204,6 +204,10 @@ class Directory:
         """Whether the platform said "not found" of it once, and is to be asked again."""
         return self._revocations.is_doubted(key)
 
+    def is_revoked(self, key: SessionKey) -> bool:
+        """Whether only a fresh "found" of the platform gives this session a token again."""
+        return self._revocations.is_revoked(key)
+
     def _is_unsealable(self, key: SessionKey, secret: Meta | None) -> bool:
         if secret is None or not self._revocations.may_remove(key):
             return False

@@ -46,6 +46,11 @@ class Lookup:
         self._directory = directory
         self._once = once
 
+    @property
+    def is_down(self) -> bool:
+        """True while the platform is unreachable: nobody can be asked about."""
+        return self._client.breaker.is_down
+
     async def __call__(self, key: SessionKey, view: View) -> None:
         """Look one session up before a write to it.
 
@@ -80,7 +85,7 @@ class Lookup:
         Raises:
             PlatformError: No answer that says yes or no; what was known stays.
         """
-        if self._client.breaker.is_down:
+        if self.is_down:
             raise PlatformUnavailable("the platform is away")
         if self._client.breaker.refuses:  # one probe seeks its end, not each session
             raise PlatformRefused(self._client.breaker.last_error)
@@ -93,9 +98,12 @@ class Lookup:
         try:
             session = await self._client.session(key.session_id, project)
         except PlatformError as error:
-            if has_word or error.reason != UNSENDABLE:
+            known = self._directory.project_of(key)
+            if error.reason != UNSENDABLE or (has_word and project == known):
                 raise
-            session = None  # no session of the platform can have such an ID, or such a project
+            # No session of the platform can have such an ID, or such a project. Whoever may edit
+            # labels must not keep a session that had the platform's word from being asked about.
+            session = await self._client.session(key.session_id, known) if has_word else None
         if session is not None:
             self._found([self._directory.key_of(session).namespace])
         if session is None:

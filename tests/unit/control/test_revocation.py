@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from reconciler.control.audit import UNANSWERED_S
 from reconciler.control.controller import Controller
 from reconciler.control.leadership import Alone
 from reconciler.control.revocation import REVOKED_AGAIN_S
@@ -431,5 +432,94 @@ def test_sessions_that_no_list_has_are_asked_about_at_a_bounded_rate() -> None:
             assert 199 <= len(asked) <= 2 * 199  # each about once an hour
             assert max(sum(at <= each < at + 10 for each in asked) for at in asked) <= 15
         assert not world.events("session_revoked")
+
+    simulate(scenario)
+
+
+def test_a_seal_that_a_tenant_puts_back_while_no_pod_is_there_does_not_stay() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        async with running(world):
+            await settled(world)
+            seal = seal_of(world, "2Ab0")
+            world.delete_pod("2Ab0")
+            del world.platform.sessions["2Ab0"]
+            await asyncio.sleep(2 * RESYNC_S)
+            for wait_s in (10.0, 10.0, 2 * REVOKED_AGAIN_S):
+                assert seal_of(world, "2Ab0") is None
+                put_back(world, "2Ab0", seal)
+                await asyncio.sleep(wait_s)
+                put_back(world, "2Ab0", seal)
+                await asyncio.sleep(REVOKED_AGAIN_S + 60)
+            assert seal_of(world, "2Ab0") is None
+            before = writes_to(world, "2Ab0")
+        world.platform.away = True
+        async with running(world, successor(world)):
+            await asyncio.sleep(60)
+            world.add_pod("2Ab0")
+            await asyncio.sleep(3600)
+            assert writes_to(world, "2Ab0") == before
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PlatformError("this ID cannot be sent", reason="invalid_id"), PlatformUnavailable("a 500")],
+    ids=["unsendable", "failing"],
+)
+def test_a_session_that_cannot_be_asked_about_keeps_no_other_from_being_revoked(
+    error: PlatformError,
+) -> None:
+    async def scenario(world: World) -> None:
+        populate(world, 6)
+        ask, asked = world.platform.session, []
+
+        async def session(session_id: str, project: str | None) -> Session | None:
+            asked.append(session_id)
+            if session_id in ("2Ab0", "2Ab1"):
+                raise error
+            return await ask(session_id, project)
+
+        async with running(world):
+            await settled(world)
+            world.platform.session = session  # type: ignore[method-assign]
+            for number in range(5):
+                world.delete_pod(f"2Ab{number}")
+                del world.platform.sessions[f"2Ab{number}"]
+            await asyncio.sleep(3 * RESYNC_S)
+            assert [n for n in range(6) if seal_of(world, f"2Ab{n}")] == [0, 1, 5]
+            # Those without an answer are asked about again, and not without a pause.
+            before = len(asked)
+            await asyncio.sleep(3600)
+            assert 1 <= asked[before:].count("2Ab0") <= 2 * 3600 / UNANSWERED_S
+
+    simulate(scenario)
+
+
+def test_a_project_label_that_cannot_be_sent_does_not_keep_a_session_from_being_revoked() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        ask = world.platform.session
+
+        async def session(session_id: str, project: str | None) -> Session | None:
+            if project is not None and "." in project:
+                raise PlatformError("this ID cannot be sent", reason="invalid_id")
+            return await ask(session_id, project)
+
+        world.platform.session = session  # type: ignore[method-assign]
+        async with running(world):
+            await settled(world)
+        del world.platform.sessions["2Ab0"]
+        body = {"metadata": {"labels": {NAMES.project_id: "team.a"}}}
+        world.core.patch(SECRETS, PROJECT, NAMES.secret_name("2Ab0"), body, by=INTRUDER)
+        world.core.patch(PODS, PROJECT, "session-2ab0-runner", body, by=INTRUDER)
+        async with running(world, successor(world)):
+            await asyncio.sleep(2 * RESYNC_S)
+            before = writes_to(world, "2Ab0")
+            assert before <= 2  # the startup resync needs no platform
+            assert seal_of(world, "2Ab0") is None
+            await asyncio.sleep(LONG_S)
+            assert writes_to(world, "2Ab0") == before
 
     simulate(scenario)
