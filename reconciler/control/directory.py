@@ -1,6 +1,7 @@
 """What the platform told us of sessions: who is confirmed where, and who is running."""
 
 import enum
+import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -24,6 +25,12 @@ YOUNG_DENIED_S = YOUNG_LOOK_S - 1.0
 RESEAL_S = 300.0
 """Over which the seals are made again after a change of the client secret: 10,000 sessions cost 33
 patches a second, little more than their refreshes do."""
+
+RESEALED_MAX = 20_000
+"""Bound on remembered seals that were made again; one that is forgotten is made once more."""
+
+FORMER = -1
+"""Stands for the generation of a key that was replaced."""
 
 DENIED_MAX = 10_000
 """Bound on remembered refusals, so that a flood of labelled pods cannot fill memory."""
@@ -61,7 +68,11 @@ class Directory:
         self._revocations = Revocations(clock)
         self._projects: dict[SessionKey, str] = {}
         self._former: dict[SessionKey, str] = {}
-        self._sealed: dict[SessionKey, tuple[str, str]] = {}
+        self._sealed: dict[SessionKey, tuple[str, str, int]] = {}
+        self._resealed: TLRUCache[SessionKey, float] = TLRUCache(
+            RESEALED_MAX, ttu=lambda _key, _at, now_at: now_at + RESEAL_S, timer=clock.monotonic
+        )
+        self._clock = clock
         self._running: set[SessionKey] = set()
         self._covers_all = False
         self._covered: set[str] = set()
@@ -214,24 +225,44 @@ class Directory:
         return self._is_sealed(key, secret)
 
     def seal_due_at(self, key: SessionKey, secret: Meta) -> float | None:
-        """Return when a seal under the former key is to be made again, by our monotonic clock.
+        """Return when a seal that is not under the key of now is to be made again, monotonic.
 
-        Spread over `RESEAL_S` by the Secret's UID; None where it is under the key of now, or none.
+        One under the former key, or, where the platform's word is known without it, under one
+        before. Spread over `RESEAL_S` by the Secret's UID, and no sooner than that after the last
+        time: who puts a former one back gains nothing, and must not make us write each second.
+        None where it is under the key of now, or none, or that key never changed.
         """
         renewed_at = self._seal.renewed_at
-        if renewed_at is None:
-            return None
         found = secret.annotations.get(self._names.confirmed, "")
-        if not found or not self._seal.is_former(found, key, secret.uid):
+        if renewed_at is None or not found or self._is_verified(key, secret):
             return None
-        return renewed_at + phase(secret.uid) * RESEAL_S
+        has_word = key in self._projects or key in self._former
+        if not has_word and not self._seal.is_former(found, key, secret.uid):
+            return None
+        due_at = renewed_at + phase(secret.uid) * RESEAL_S
+        return max(due_at, self._resealed.get(key, -math.inf) + RESEAL_S)
+
+    def resealed(self, key: SessionKey) -> None:
+        """Record that a seal under a former key was made again."""
+        self._resealed[key] = self._clock.monotonic()
 
     def _is_sealed(self, key: SessionKey, secret: Meta) -> bool:
-        """Verify a seal once; a session is planned several times a minute."""
-        found = (secret.uid, secret.annotations.get(self._names.confirmed, ""))
+        """Whether the seal is valid; one under the former key only as long as that is believed."""
+        if self._is_verified(key, secret):
+            return True
+        found = secret.annotations.get(self._names.confirmed, "")
+        if not found or not self._seal.is_former(found, key, secret.uid):
+            return False
+        self._sealed[key] = (secret.uid, found, FORMER)
+        return True
+
+    def _is_verified(self, key: SessionKey, secret: Meta) -> bool:
+        """Verify a seal once under each key; a session is planned several times a minute."""
+        made = secret.annotations.get(self._names.confirmed, "")
+        found = (secret.uid, made, self._seal.generation)
         if self._sealed.get(key) == found:
             return True
-        if not found[1] or not self._seal.is_valid(found[1], key, secret.uid):
+        if not made or not self._seal.is_current(made, key, secret.uid):
             return False
         self._sealed[key] = found
         return True

@@ -79,6 +79,10 @@ class Lookup:
         """Note that the proof of a former confirmation is off the session's Secret."""
         self._directory.unsealed(key)
 
+    def resealed(self, key: SessionKey) -> None:
+        """Note that the proof of a confirmation was made again under another key."""
+        self._directory.resealed(key)
+
     async def ask(self, key: SessionKey, view: View) -> None:
         """Look one session up and record what the platform says.
 

@@ -40,6 +40,8 @@ class Seal:
         self._monotonic = monotonic
         self._key = _key(secret)
         self._former: bytes | None = None
+        self.generation = 0
+        """How many keys there were before the one of now; read only."""
         self.renewed_at: float | None = None
         """When the secret changed the last time, by `monotonic`; None if it never did."""
 
@@ -51,6 +53,7 @@ class Seal:
         if (key := _key(secret)) == self._key:
             return
         self._key, self._former = key, self._key
+        self.generation += 1
         self.renewed_at = self._monotonic()
 
     def make(self, key: SessionKey, uid: str) -> str:
@@ -58,7 +61,11 @@ class Seal:
 
     def is_valid(self, seal: str, key: SessionKey, uid: str) -> bool:
         """Tell whether a seal is of this session and object, under either key."""
-        return _is_equal(seal, self.make(key, uid)) or self.is_former(seal, key, uid)
+        return self.is_current(seal, key, uid) or self.is_former(seal, key, uid)
+
+    def is_current(self, seal: str, key: SessionKey, uid: str) -> bool:
+        """Tell whether a seal is valid under the key of now."""
+        return _is_equal(seal, self.make(key, uid))
 
     def is_former(self, seal: str, key: SessionKey, uid: str) -> bool:
         """Tell whether a seal is valid, but under the former key."""

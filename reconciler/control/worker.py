@@ -74,6 +74,10 @@ class Lookup(Protocol):
         """Note that the proof of a former confirmation is off the session's Secret."""
         ...
 
+    def resealed(self, key: SessionKey) -> None:
+        """Note that the proof of a confirmation was made again under another key."""
+        ...
+
 
 Settled = Callable[[SessionKey, str], None]
 """Told the outcome of each run that came to rest: `refreshed`, `kept`, `failed` or `blocked`."""
@@ -378,6 +382,7 @@ class Worker:
         sent_at = self._clock.monotonic()
         with self._places.at(key.namespace, run), step("patch", view.secret.name):
             written = await self._writer.refresh(view.secret, None, now_s=now_s, honoured=())
+        self._lookup.resealed(key)
         records = self._planner.records
         if view.record is not None and view.record.uid == view.secret.uid:
             records.put(key, replace(view.record, written_at=sent_at).after(view.record))

@@ -22,9 +22,11 @@ from reconciler.leader.office import Office
 from reconciler.names import SessionKey
 from tests.unit.control.build import KEY
 from tests.unit.control.virtual import (
+    INTRUDER,
     NAMES,
     PLATFORM,
     PROJECT,
+    US,
     SwitchGate,
     World,
     finished,
@@ -190,6 +192,81 @@ def test_a_follower_makes_no_seal_and_the_leader_after_it_makes_each_once() -> N
             since = [c.object["metadata"]["name"] for c in world.secret_writes()[written:]]
             assert Counter(since) == dict.fromkeys(set(since), 1)
             assert len(since) == SESSIONS
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("every_s", [0.0, 1.0])
+def test_a_former_seal_that_is_put_back_each_time_is_made_again_rarely(every_s: float) -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        name = NAMES.secret_name("2Ab0")
+        async with leading(world, first := Replica(world, FIRST), 1):
+            former = world.secret("2Ab0")["metadata"]["annotations"][NAMES.confirmed]
+            back = {"metadata": {"annotations": {NAMES.confirmed: former}}}
+            first.holds = SECOND
+            await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
+
+            def put_back() -> None:
+                world.core.patch(SECRETS, PROJECT, name, back, by=INTRUDER)
+
+            def answer(commit: Commit) -> None:
+                if commit.caller == US and commit.object["metadata"]["name"] == name:
+                    asyncio.get_running_loop().call_soon(put_back)
+
+            written = len(world.secret_writes())
+            if not every_s:
+                world.core.on_commit.append(answer)
+            put_back()
+            for _ in range(600):
+                await asyncio.sleep(1.0)
+                if every_s:
+                    put_back()
+                assert len(world.secret_writes()) - written <= 1 + FORMER_S / RESEAL_S
+            assert len(world.secret_writes()) - written >= 1
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("every_s", [20.0, 200.0])
+def test_a_secret_that_changes_several_times_leaves_no_seal_under_any_former_one(
+    every_s: float,
+) -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        async with leading(world, replica := Replica(world, FIRST), 1):
+            for number in range(2, 6):
+                replica.holds = f"obviously-fake-secret-{number}"
+                await asyncio.sleep(every_s)
+            await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
+            last = Seal("obviously-fake-secret-5")
+            for number in range(SESSIONS):
+                metadata = world.secret(f"2Ab{number}")["metadata"]
+                seal = metadata["annotations"][NAMES.confirmed]
+                assert last.is_valid(seal, SessionKey(PROJECT, f"2Ab{number}"), metadata["uid"])
+
+    simulate(scenario)
+
+
+def test_a_seal_that_was_once_verified_ends_with_its_key() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        replica = Replica(world, FIRST)
+        directory, planner = replica.controller.directory, replica.controller.planner
+        key = SessionKey(PROJECT, "2Ab0")
+        async with leading(world, replica, 1):
+            body = {"metadata": {"annotations": {NAMES.paused: "true"}}}
+            world.core.patch(SECRETS, PROJECT, NAMES.secret_name("2Ab0"), body, by=INTRUDER)
+            await asyncio.sleep(1)
+            _, secret = planner.objects(key)
+            directory.begin_term()  # the list is forgotten: the seal alone confirms
+            assert directory.has_word(key, None, secret)
+            replica.holds = SECOND
+            await asyncio.sleep(FORMER_S - LOOK_S)
+            assert directory.has_word(key, None, secret)
+            await asyncio.sleep(6 * LOOK_S)
+            directory.begin_term()
+            assert not directory.has_word(key, None, secret)
 
     simulate(scenario)
 
