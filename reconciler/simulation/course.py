@@ -205,7 +205,7 @@ class Course:
             case "leader_frozen":
                 return leader.freeze, leader.thaw
             case "leader_stalled":
-                return leader.main.freeze, leader.main.thaw
+                return leader.main.freeze, leader.resume
             case _:
                 cut = leader.faults.partition
                 return partial(cut, cut=True), partial(cut, cut=False)

@@ -1,6 +1,7 @@
 """One process of the controller in a simulated world, with its elector and its connections."""
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
@@ -90,6 +91,8 @@ class Replica:
         self.gate = LeaseGate(self.clock, self.me.term(0))
         self._journal = around.journal
         self.started_at = asyncio.get_running_loop().time()
+        self.resumed_at = -math.inf
+        """When its main loop went on after it had stood still."""
         self.heard_at = asyncio.get_running_loop().time()
         """When the issuer answered it last."""
         self._budget = around.budget
@@ -231,7 +234,12 @@ class Replica:
 
     def thaw(self) -> None:
         self.process.thaw()
+        self.resume()
+
+    def resume(self) -> None:
+        """End a stall of the main loop."""
         self.main.thaw()
+        self.resumed_at = asyncio.get_running_loop().time()
 
     async def kill(self) -> None:
         """End everything at once: nothing is drained, nothing released."""

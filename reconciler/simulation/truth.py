@@ -194,7 +194,11 @@ class TruthChecker:
                 survey = await replica.controller.surveyor.survey(max_age_s=0.0)
         except TimeoutError:
             return
-        if _is_still(replica) or asyncio.get_running_loop().time() < self.unheard_until_at:
+        now_at = asyncio.get_running_loop().time()
+        if _is_still(replica) or now_at < self.unheard_until_at:
+            return
+        # An answer that lay there while it stood still says little of the time.
+        if now_at < replica.resumed_at + SPARE * self._issuer.ttl_s + NOTICED_S:
             return
         self._judge(replica, survey)
 
