@@ -209,6 +209,7 @@ class Controller:
             directory=self.directory,
             planner=self.planner,
             queue=self.queue,
+            touches=self._touches,
         )
         nowhere = () if options.finds_namespaces else (None,)
         self.scopes = Scopes(
@@ -314,6 +315,11 @@ class Controller:
     async def renew_seals(self) -> None:
         """Plan each session anew: its seal is to be made again, in its turn."""
         await self.resync.plan_all("seal_renewed")
+
+    @property
+    def touches_pending(self) -> int:
+        """Number of sessions whose pod is still to be touched: no more than there are."""
+        return 0 if self._touches is None else len(self._touches)
 
     @property
     def writes_refused(self) -> int:
@@ -432,6 +438,8 @@ class Controller:
         """Work until another replica may: what is due at once, beside a consistent list."""
         self.directory.begin_term()
         self.planner.begin_term()
+        if self._touches is not None:
+            self._touches.clear()
         self.queue.resume()
         try:
             async with asyncio.TaskGroup() as group:

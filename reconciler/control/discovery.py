@@ -5,6 +5,7 @@ asked by the leader's resync, and seals on the Secrets confirm until then.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from random import Random
@@ -19,7 +20,9 @@ from reconciler.errors import OF_AN_ENDPOINT, RemoteError
 from reconciler.names import is_namespace
 from reconciler.observe.once import Once
 from reconciler.platform.api import Platform
-from reconciler.platform.namespaces import Mode, project_namespace
+from reconciler.platform.models import Session
+from reconciler.platform.namespaces import Mode, namespace_of, project_namespace
+from reconciler.platform.sweep import sweep
 
 log = structlog.get_logger()
 
@@ -32,6 +35,12 @@ EMPTY_S = 5.0
 
 SEEDED_S = 5.0
 """With names in the settings, the start waits no longer than this for the platform's."""
+
+OCCUPIED_S = 20.0
+"""Longest wait for the answer which projects have running sessions; then the list is in order."""
+
+OCCUPIED_PARALLEL = 2
+"""Projects asked at one time: these are many small requests, beside those of a resync."""
 
 SHOWN = 10
 """Names in one log line."""
@@ -74,6 +83,8 @@ class Discovery:
         self._clock = clock
         self._random = random
         self._once = once
+        self._period_s = period_s
+        self._asked_at = -math.inf
         self._begun = asyncio.Event()
 
     @property
@@ -101,7 +112,8 @@ class Discovery:
 
     def found(self, namespaces: Iterable[str]) -> None:
         """Take in namespaces of sessions that the platform named; at once, no list is awaited."""
-        self._carry_out(self._roster.named(filter(is_namespace, namespaces)))
+        names, now_at = list(filter(is_namespace, namespaces)), self._clock.monotonic()
+        self._carry_out(self._roster.occupied(names, now_at=now_at, is_held=self._is_held))
 
     async def _look(self) -> None:
         try:
@@ -120,6 +132,8 @@ class Discovery:
             self._failed(listing.error)
         else:
             self._once.again("projects_not_listed")
+        if self._roster.exceeds(names):
+            await self._ask_for_occupied()
         if listing.error is None and listing.settled and not listing.skipped:
             now_at = self._clock.monotonic()
             moves = self._roster.listed(names, now_at=now_at, is_held=self._is_held)
@@ -128,6 +142,36 @@ class Discovery:
         self._carry_out(moves)
         if not self._roster.names and self._once.first("no_namespace_known"):
             log.warning("no_namespace_known", why="the platform names no project")
+
+    async def _ask_for_occupied(self) -> None:
+        """Take in the projects with running sessions first: there is no room for all.
+
+        A follower has no other way to know; the leader's resync, which asks the same, may be late.
+        """
+        now_at = self._clock.monotonic()
+        if now_at - self._asked_at < self._period_s:
+            return
+        self._asked_at = now_at
+        try:
+            async with asyncio.timeout(OCCUPIED_S):
+                sessions = await self._running()
+        except (RemoteError, TimeoutError) as error:
+            if self._once.first("occupied_unknown"):
+                why = str(error) or f"no answer in {OCCUPIED_S:.0f} s"
+                log.warning("occupied_namespaces_unknown", error=why)
+            return
+        self.found(namespace_of(session, self._mode) for session in sessions)
+
+    async def _running(self) -> list[Session]:
+        """Return running sessions by one list of all projects, or by one for each of them.
+
+        Raises:
+            RemoteError: The platform gives neither.
+        """
+        with suppress(RemoteError):  # an account may have the right to list each project alone
+            if found := (await self._client.list_running(None)).items:
+                return found
+        return (await sweep(self._client, parallel=OCCUPIED_PARALLEL)).sessions
 
     def _carry_out(self, moves: Moves) -> None:
         if moves.begin:

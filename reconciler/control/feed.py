@@ -78,6 +78,8 @@ class Feed:
         if plan.action in leave:
             return plan.action
         if plan.action is Action.FORGET:
+            if self._touches is not None:
+                self._touches.drop(key)
             if self._queue.remove(key):
                 self._forgotten(key)
             return plan.action

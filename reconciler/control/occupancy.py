@@ -2,6 +2,7 @@
 
 from reconciler.control.directory import Directory
 from reconciler.control.planner import Planner
+from reconciler.control.touch import Touches
 from reconciler.informer.store import Store
 from reconciler.names import SessionKey
 from reconciler.queue.workqueue import WorkQueue
@@ -18,12 +19,14 @@ class Occupancy:
         directory: Directory,
         planner: Planner,
         queue: WorkQueue[SessionKey],
+        touches: Touches | None,
     ) -> None:
         self._pods = pods
         self._secrets = secrets
         self._directory = directory
         self._planner = planner
         self._queue = queue
+        self._touches = touches
 
     def is_held(self, namespace: str, *, refused: bool) -> bool:
         """Tell whether a namespace has a pod, a session that should, or a write under way.
@@ -43,6 +46,8 @@ class Occupancy:
         return any(look is not None and look.stage == "running" for look in looks)
 
     def forget(self, namespace: str) -> None:
-        """Drop a namespace's objects and their entries in the queue."""
+        """Drop a namespace's objects, and their sessions' entries in the queue and touches."""
         for dropped in (*self._pods.forget(namespace), *self._secrets.forget(namespace)):
             self._queue.remove(dropped.key)
+            if self._touches is not None:
+                self._touches.drop(dropped.key)

@@ -1,6 +1,8 @@
 """Which namespaces are watched, by lists that may be short, empty or wrong (pure)."""
 
+import math
 from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 from typing import NamedTuple
 
 LISTS = 2
@@ -28,7 +30,8 @@ class Roster:
     """The namespaces that are watched, and what speaks against some of them.
 
     Whatever names one, brings it in. Only absence from whole lists that are not empty takes one
-    out, several in a row and a while apart, and never one that is held.
+    out, several in a row and a while apart, and never one that is held; or, where the bound is
+    reached, another in which a session runs.
 
     Args:
         seeds: Watched from the start and for ever.
@@ -38,7 +41,7 @@ class Roster:
 
     def __init__(self, seeds: Iterable[str], *, grace_s: float, at_most: int) -> None:
         self._seeds = frozenset(seeds)
-        self._found: dict[str, None] = {}
+        self._found: dict[str, float] = {}  # when a session was last said to run there
         self._absences: dict[str, _Absence] = {}
         self._grace_s = grace_s
         self._at_most = at_most
@@ -54,6 +57,11 @@ class Roster:
         """Namespaces that the latest whole list lacked and that are still watched."""
         return frozenset(self._absences)
 
+    def exceeds(self, names: Iterable[str]) -> bool:
+        """Tell whether there is no room for all of these names."""
+        fresh = {name for name in names if name not in self._seeds and name not in self._found}
+        return len(self._found) + len(fresh) > self._at_most
+
     def named(self, names: Iterable[str]) -> Moves:
         """Take in names that somebody gave, one or many, whatever else there may be."""
         fresh: list[str] = []
@@ -65,9 +73,38 @@ class Roster:
             if len(self._found) >= self._at_most:
                 self.left_out += 1
                 continue
-            self._found[name] = None
+            self._found[name] = -math.inf
             fresh.append(name)
         return Moves(begin=tuple(fresh))
+
+    def occupied(
+        self, names: Iterable[str], *, now_at: float, is_held: Callable[[str], bool]
+    ) -> Moves:
+        """Take in namespaces in which sessions run: they come before those in which none does.
+
+        Where the bound is reached, one in which nothing lives makes room, unless a session was said
+        to run there within `grace_s`: its pod may not be there yet.
+        """
+        names = list(dict.fromkeys(names))
+        for name in self._found.keys() & names:
+            self._found[name] = now_at
+        missing = [name for name in names if name not in self._seeds and name not in self._found]
+        room = self._at_most - len(self._found)
+        let_go = []
+        if len(missing) > room:
+            spare = (
+                name
+                for name, ran_at in reversed(self._found.items())
+                if now_at - ran_at > self._grace_s and not is_held(name)
+            )
+            let_go = list(islice(spare, len(missing) - room))
+        for name in let_go:
+            del self._found[name]
+            self._absences.pop(name, None)
+        moves = self.named(names)
+        for name in moves.begin:
+            self._found[name] = now_at
+        return Moves(moves.begin, tuple(let_go))
 
     def listed(
         self, names: Collection[str], *, now_at: float, is_held: Callable[[str], bool]

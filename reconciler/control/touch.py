@@ -37,7 +37,9 @@ class _Pending:
 class Touches:
     """Remembers writes whose pod must look at its Secret; memory of one entry a session.
 
-    After a crash the plan finds what is owed, from the objects alone (`delivery.py`).
+    Whoever removes a session drops it here too, though a touch of it be under way: the end of that
+    does not bring it back. After a crash the plan finds what is owed, from the objects alone
+    (`delivery.py`).
     """
 
     def __init__(self) -> None:
@@ -80,7 +82,8 @@ class Touches:
 
     def done(self, key: SessionKey, now_at: float) -> None:
         """Note that the pods were touched; a second time follows after `AGAIN_S`."""
-        pending = self._pending[key]
+        if (pending := self._pending.get(key)) is None:
+            return
         pending.left -= 1
         pending.seen, pending.at = True, now_at + AGAIN_S
         if pending.left <= 0:
@@ -92,7 +95,8 @@ class Touches:
         Args:
             draw: Chance, in [0, 1).
         """
-        pending = self._pending[key]
+        if (pending := self._pending.get(key)) is None:
+            return
         pending.failures += 1
         if pending.failures >= FAILURES:
             del self._pending[key]
@@ -102,12 +106,16 @@ class Touches:
 
     def put_off(self, key: SessionKey, at: float) -> None:
         """Have the pods touched no sooner than `at`."""
-        pending = self._pending[key]
-        pending.seen, pending.at = True, at
+        if (pending := self._pending.get(key)) is not None:
+            pending.seen, pending.at = True, at
 
     def drop(self, key: SessionKey) -> None:
         self._pending.pop(key, None)
         self._owed.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget every touch that is pending: another replica has led since it was asked for."""
+        self._pending.clear()
 
     def next_at(self, key: SessionKey) -> float | None:
         """Return when `is_due` becomes true by itself, on the monotonic clock, or None."""

@@ -11,6 +11,7 @@ from reconciler.control.places import PlaceFull, Places, touches_in
 from reconciler.control.planner import Planner
 from reconciler.control.touch import Touches
 from reconciler.control.writer import Writer
+from reconciler.kube.failures import is_terminating
 from reconciler.names import SessionKey
 from reconciler.observe.once import Once
 from reconciler.trace import step
@@ -78,11 +79,19 @@ class Toucher:
                 self.touched_total += 1
             except (errors.NotFound, errors.Invalid):
                 continue  # another pod, or none, has that name now; it starts with the new token
-            except errors.Forbidden:
-                if self._once.first("touch_forbidden", key.namespace):
-                    log.warning("touch_forbidden", namespace=key.namespace)
+            except errors.Forbidden as error:
+                self._refused(key.namespace, error)
             except (errors.KubeError, errors.WireError) as error:
                 if self._once.first("touch_failed", key.namespace):
                     log.warning("touch_failed", namespace=key.namespace, error=str(error))
                 return False
         return True
+
+    def _refused(self, namespace: str, error: errors.Forbidden) -> None:
+        """Say whose 403 it is, once a namespace: a right is missing, or admission says no."""
+        if is_terminating(error):
+            return
+        is_denied = isinstance(error, errors.Denied | errors.QuotaExceeded)
+        says = "touch_refused" if is_denied else "touch_forbidden"
+        if self._once.first(says, namespace):
+            log.warning(says, namespace=namespace, error=str(error))

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from reconciler.control.controller import Controller
+from reconciler.control.discovery import OCCUPIED_S
 from reconciler.control.leadership import Alone
 from reconciler.control.scopes import STRAGGLERS_S
 from reconciler.errors import Forbidden, ServerError
@@ -469,6 +470,80 @@ def test_an_odd_project_is_said_once_and_a_bound_holds() -> None:
             assert len(world.events("project_odd")) == 1
 
     simulate(scenario, max_namespaces=4)
+
+
+def test_projects_with_running_sessions_come_before_empty_ones_at_the_bound() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(10):
+            world.add_project(f"p{number}")
+        world.add("2Alate", project="p9")
+        world.add("2Amid", project="p5")
+        async with running(world):
+            await refreshed(world, "2Alate", "p9", within_s=10)
+            await refreshed(world, "2Amid", "p5", within_s=1)
+            assert watched(world) == {"p9", "p5", PROJECT}
+
+    simulate(scenario, max_namespaces=3)
+
+
+def test_a_session_that_starts_where_the_bound_has_cut_takes_an_empty_ones_place() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(10):
+            world.add_project(f"p{number}")
+        world.add("2Afirst")
+        async with running(world):
+            await settled(world)
+            assert watched(world) == {PROJECT, "p0", "p1"}
+            world.add("2Alate", project="p9")
+            await refreshed(world, "2Alate", "p9", within_s=RESYNC_S + 30)
+            assert PROJECT in watched(world)
+            assert len(watched(world)) == 3
+            world.add("2Blate", project="p8")
+            await refreshed(world, "2Blate", "p8", within_s=RESYNC_S + 30)
+            world.add("2Clate", project="p7")
+            before = watched(world)
+            await asyncio.sleep(3 * RESYNC_S)
+            assert watched(world) == before == {PROJECT, "p9", "p8"}
+
+    simulate(scenario, max_namespaces=3)
+
+
+def test_a_follower_knows_which_projects_have_running_sessions() -> None:
+    async def scenario(world: World) -> None:
+        switch = Switch()
+        world.controller = Controller(replace(world.ports, leadership=switch), world.options)
+        for number in range(10):
+            world.add_project(f"p{number}")
+        world.add("2Alate", project="p9")
+        async with running(world):
+            await asyncio.sleep(10)
+            assert "p9" in watched(world)
+            world.add("2Bmid", project="p5")
+            await asyncio.sleep(RESYNC_S + 60)
+            assert {"p9", "p5"} <= watched(world)
+            switch.began.set()
+            await refreshed(world, "2Alate", "p9", within_s=2)
+            await refreshed(world, "2Bmid", "p5", within_s=2)
+
+    simulate(scenario, max_namespaces=3)
+
+
+def test_a_platform_that_does_not_say_who_runs_delays_a_start_for_seconds() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(10):
+            world.add_project(f"p{number}")
+        world.add("2Afirst")
+
+        async def hangs(project: str | None) -> Any:
+            await asyncio.Event().wait()
+
+        world.platform.list_running = hangs  # type: ignore[method-assign]
+        async with running(world):
+            await asyncio.sleep(OCCUPIED_S + 1)
+            assert watched(world) == {PROJECT, "p0", "p1"}
+            assert len(world.events("occupied_namespaces_unknown")) == 1
+
+    simulate(scenario, max_namespaces=3)
 
 
 def test_a_pod_of_a_late_namespace_has_no_secret_only_if_it_has_none() -> None:

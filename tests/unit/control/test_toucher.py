@@ -7,6 +7,8 @@ import pytest
 from reconciler.control.touch import FAILURES
 from reconciler.errors import (
     Conflict,
+    Denied,
+    Forbidden,
     KubeError,
     ServerError,
     TooManyRequests,
@@ -112,3 +114,80 @@ def test_touches_that_hang_leave_most_workers_to_the_tokens() -> None:
                 await asyncio.sleep(15)
 
     simulate(scenario, workers=8)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (Forbidden("no", status=403, reason="Forbidden"), "touch_forbidden"),
+        (Denied("patch pods: denied, by webhook guard.example", status=403), "touch_refused"),
+    ],
+    ids=["right", "webhook"],
+)
+def test_a_touch_that_is_denied_is_not_called_a_missing_right(error: KubeError, says: str) -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        world.faults.judge = lambda verb, plural: (
+            Fault(error) if (verb, plural) == ("patch", "pods") else None
+        )
+        async with running(world):
+            await asyncio.sleep(5)
+            assert await dead_seconds(world, "2Ab0", during_s=1800) == 0
+        [line] = [line for line in world.logs if line["event"].startswith("touch_")]
+        assert (line["event"], line["error"]) == (says, str(error))
+
+    simulate(scenario)
+
+
+def test_touches_of_sessions_that_ended_are_forgotten() -> None:
+    async def scenario(world: World) -> None:
+        world.faults.judge = lambda verb, plural: (
+            Fault(ServerError("oops", status=503)) if (verb, plural) == ("patch", "pods") else None
+        )
+        async with running(world):
+            for number in range(100):
+                world.add(f"2Ab{number}")
+                await asyncio.sleep(1)
+                assert world.remaining_s(f"2Ab{number}") > 0
+                del world.platform.sessions[f"2Ab{number}"]
+                world.delete_pod(f"2Ab{number}")
+                world.delete_secret(f"2Ab{number}")
+            await asyncio.sleep(1)
+            assert world.controller.touches_pending <= 1
+
+    simulate(scenario)
+
+
+def test_a_namespace_that_is_let_go_takes_its_touches_along() -> None:
+    async def scenario(world: World) -> None:
+        world.add_project("team-b")
+        world.faults.judge = lambda verb, plural: (
+            Fault(ServerError("oops", status=503)) if (verb, plural) == ("patch", "pods") else None
+        )
+        async with running(world):
+            await asyncio.sleep(1)
+            world.add("2Ab0", project="team-b")
+            await asyncio.sleep(10)
+            assert world.controller.touches_pending == 1
+            world.controller.scopes.end(["team-b"])
+            assert world.controller.touches_pending == 0
+
+    simulate(scenario, finds_namespaces=True)
+
+
+def test_a_touch_whose_session_ends_under_way_crashes_nothing() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        slow = Fault(ServerError("oops", status=503), delay_s=5.0)
+        world.faults.judge = lambda verb, plural: (
+            slow if (verb, plural) == ("patch", "pods") else None
+        )
+        async with running(world):
+            await asyncio.sleep(2)
+            world.delete_pod("2Ab0")
+            world.delete_secret("2Ab0")
+            await asyncio.sleep(20)
+            assert world.controller.worker.stats.crashes_total == 0
+            assert world.controller.touches_pending == 0
+
+    simulate(scenario)
