@@ -319,14 +319,22 @@ def read_files(paths: str) -> dict[str, Any]:
         paths: One file or several, as KUBECONFIG names them.
     Raises:
         OSError: One cannot be read.
-        ShapeError, yaml.YAMLError: One is no kubeconfig; a YAML error's text may quote a token.
+        ShapeError: One is no kubeconfig; the message names it, and quotes nothing of it.
     """
     found: list[tuple[str, Any]] = []
     for path in paths.split(os.pathsep):
         file = Path(path).expanduser()
         if path and file.exists():
-            found.append((str(file), yaml.safe_load(file.read_bytes())))
+            found.append((str(file), _parsed(file)))
     return merge(found)
+
+
+def _parsed(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # its text may quote a token
+        problem = type(error).__name__
+    raise ShapeError(f"{file} is no YAML: {problem}")
 
 
 def any_file(paths: str) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from reconciler.errors import SettingsError
-from reconciler.kube.pipe_tail import PipeTail
+from reconciler.kube.child_pipe import ChildPipe
 from reconciler.kube.redaction import shown_output
 
 MAX_OUTPUT_BYTES = 1024 * 1024
@@ -28,7 +28,8 @@ MAX_OUTPUT_BYTES = 1024 * 1024
 EXTENSION = "client.authentication.k8s.io/exec"
 """The extension of a cluster that its plug-in is given."""
 
-_READ = 65536
+TAIL_BYTES = 4096
+"""How much of its stderr is kept, the last of it."""
 
 
 class Variable(msgspec.Struct):
@@ -138,18 +139,21 @@ async def run_plugin(
         SettingsError: It cannot be started, failed, takes too long, or gave nothing of use.
     Cancel: The plug-in, and what it started, has been killed.
     """
-    with PipeTail() as stderr:
+    with (
+        ChildPipe(MAX_OUTPUT_BYTES) as stdout,
+        ChildPipe(TAIL_BYTES, last=True) as stderr,
+    ):
         try:
             async with asyncio.timeout(limit_s):
-                code, output = await _run(plugin, cluster, stderr)
+                code = await _run(plugin, cluster, stdout, stderr)
         except TimeoutError:
             problem = f"its credentials did not come within {limit_s:g} s from {plugin.title}"
             raise SettingsError(problem + _said(stderr)) from None
-        words = _said(stderr)
+        output, words = stdout.kept(), _said(stderr)
+    if stdout.is_cut:
+        raise SettingsError(f"{plugin.title} answered with more than {MAX_OUTPUT_BYTES} bytes")
     if code:
         raise SettingsError(f"{plugin.title} exited {code}{words or '; run it by hand to see why'}")
-    if len(output) > MAX_OUTPUT_BYTES:
-        raise SettingsError(f"{plugin.title} answered with more than {MAX_OUTPUT_BYTES} bytes")
     credential = _credential(plugin, output, words)
     if not credential.token and not (
         credential.client_certificate_data and credential.client_key_data
@@ -159,8 +163,9 @@ async def run_plugin(
     return credential
 
 
-def _said(stderr: PipeTail) -> str:
-    words = shown_output(stderr.tail(), is_cut=stderr.is_cut)
+def _said(stderr: ChildPipe) -> str:
+    kept = stderr.kept()
+    words = shown_output(kept, is_cut=stderr.is_cut)
     return f"; it said: {words}" if words else ""
 
 
@@ -176,16 +181,16 @@ def _credential(plugin: Plugin, output: bytes, words: str) -> Credential:
 
 
 async def _run(
-    plugin: Plugin, cluster: Mapping[str, Any] | None, stderr: PipeTail
-) -> tuple[int, bytes]:
-    """Return the exit code and stdout, one byte more than `MAX_OUTPUT_BYTES` at most."""
+    plugin: Plugin, cluster: Mapping[str, Any] | None, stdout: ChildPipe, stderr: ChildPipe
+) -> int:
+    """Return the exit code, once it has ended or was killed because `stdout` is full."""
     try:
         process = await asyncio.create_subprocess_exec(
             plugin.command,
             *(plugin.args or ()),
             env=_environment(plugin, cluster),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=stdout.writer,
             stderr=stderr.writer,
             start_new_session=True,
         )
@@ -195,25 +200,19 @@ async def _run(
         raise SettingsError(
             f"{plugin.title} cannot be started: {why}{f'; {hint}' if hint else ''}"
         ) from None
+    stdout.close_writer()
     stderr.close_writer()
+    waits = [asyncio.create_task(process.wait()), asyncio.create_task(stdout.is_full.wait())]
     try:
-        output = b"" if process.stdout is None else await _read(process.stdout)
-        if len(output) <= MAX_OUTPUT_BYTES:
-            await process.wait()
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        for wait in waits:
+            wait.cancel()
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-    is_long = len(output) > MAX_OUTPUT_BYTES
-    return 0 if is_long else process.returncode or 0, output
-
-
-async def _read(stdout: asyncio.StreamReader) -> bytes:
-    output = bytearray()
-    while len(output) <= MAX_OUTPUT_BYTES and (piece := await stdout.read(_READ)):
-        output += piece
-    return bytes(output)
+    return process.returncode or 0
 
 
 def _environment(plugin: Plugin, cluster: Mapping[str, Any] | None) -> Mapping[str, str]:

@@ -42,7 +42,16 @@ _RULES = (
         ),
         rf"\1{REDACTED}",
     ),
-    (re.compile(rf"(\b{_KEY}\s*=\s*)[^\s&,;]+", re.IGNORECASE), rf"\1{REDACTED}"),
+    (
+        re.compile(rf"(\b{_KEY}\s*=\s*)(?:\"[^\"]*\"|'[^']*'|[^\s&,;]+)", re.IGNORECASE),
+        rf"\1{REDACTED}",
+    ),
+    (re.compile(r"(\bpass(?:word|wd|phrase)\s*:\s*)\S+", re.IGNORECASE), rf"\1{REDACTED}"),
+    # "token: invalid_grant" and "secret: not found" are causes; "token: a1b2c3" is none.
+    (
+        re.compile(rf"(\b(?i:{_KEY})\s*:\s*)(?=\S*\d)(?=\S*[a-z])[^\s,;]{{6,}}"),
+        rf"\1{REDACTED}",
+    ),
     (re.compile(rf"(--{_KEY}\s+)(?!-)\S+", re.IGNORECASE), rf"\1{REDACTED}"),
     (re.compile(r"\beyJ[\w.~+/=-]+"), REDACTED),
 )

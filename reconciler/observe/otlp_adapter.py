@@ -14,7 +14,6 @@ from typing import Any
 
 import aiohttp
 import requests
-import structlog
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 from yarl import URL
@@ -22,8 +21,6 @@ from yarl import URL
 from reconciler.errors import SettingsError
 from reconciler.http import Peer, problem_of
 from reconciler.links import Sessions
-
-log = structlog.get_logger()
 
 MAX_BODY_BYTES = 64 * 1024
 """Longest answer that is read: an export's answer is empty, or one message."""
@@ -54,7 +51,6 @@ class BoundedAdapter(BaseAdapter):
         self._end_at = monotonic() + limit_s
         self._sessions = Sessions(peer, what="otlp")
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        self._has_warned = False
         self.problem = ""
 
     def begin(self) -> None:
@@ -77,9 +73,6 @@ class BoundedAdapter(BaseAdapter):
             response = self._runner.run(self._post(request, left_s))
         except SettingsError as error:
             self.problem = str(error)
-            if not self._has_warned:
-                self._has_warned = True
-                log.warning("ca_bundle_unusable", peer="otlp", why=str(error))
             raise NotDeliveredError(self.problem) from None
         except TooLongError:
             self.problem = f"its answer is longer than {MAX_BODY_BYTES // 1024} KiB"

@@ -1,17 +1,27 @@
 """An exec plug-in: its own words in the message, bounded, whatever it writes or leaves behind."""
 
+import asyncio
 import base64
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from reconciler.errors import SettingsError
-from reconciler.kube.pipe_tail import TAIL_BYTES
-from reconciler.kube.plugin import EXTENSION, Plugin, cluster_info, plugin_of, run_plugin
+from reconciler.kube.plugin import (
+    EXTENSION,
+    MAX_OUTPUT_BYTES,
+    TAIL_BYTES,
+    Plugin,
+    cluster_info,
+    plugin_of,
+    run_plugin,
+)
 from reconciler.kube.redaction import LIMIT
 
 LIMIT_S = 20.0
@@ -73,11 +83,30 @@ async def test_an_answer_without_end_is_read_to_its_bound() -> None:
     assert await problem("exec yes") == "exec plug-in sh answered with more than 1048576 bytes"
 
 
-async def test_nobody_waits_for_what_it_leaves_behind_with_its_stderr(tmp_path: Path) -> None:
+async def test_an_answer_of_its_bound_is_read_whole() -> None:
+    begin, end = ANSWER.split('"t"')
+    count = MAX_OUTPUT_BYTES - len(begin) - len(end) - 2
+    script = f"""printf '%s"' '{begin}'; {long(count)}; printf '"%s' '{end}'"""
+    assert (await run_plugin(shell(script), limit_s=LIMIT_S)).token == "x" * count
+    script = script.replace(str(count), str(count + 1))
+    assert await problem(script) == "exec plug-in sh answered with more than 1048576 bytes"
+
+
+def long(count: int) -> str:
+    """Return a command that writes so many letters."""
+    return f"head -c {count} /dev/zero | tr '\\0' x"
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("held", ["", ">/dev/null", ">/dev/null 2>&1"])
+def test_nobody_waits_for_what_it_leaves_behind(
+    held: str, loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
+) -> None:
     left = tmp_path / "pid"
-    script = f"sleep 600 >/dev/null & echo $! > {left}; echo '{ANSWER}'"
+    script = f"sleep 600 {held} & echo $! > {left}; echo '{ANSWER}'"
     try:
-        assert (await run_plugin(shell(script), limit_s=LIMIT_S)).token == "t"
+        with asyncio.Runner(loop_factory=loop) as runner:
+            assert runner.run(run_plugin(shell(script), limit_s=LIMIT_S)).token == "t"
     finally:
         os.kill(int(left.read_text()), signal.SIGKILL)
 

@@ -20,6 +20,9 @@ CAUSES = [
     "arn:aws:iam::123456789012:role/reconciler is not authorized to perform sts:AssumeRole",
     "/usr/lib/python3.11/site-packages/awscli/clidriver.py: No module named 'botocore'",
     "x509: certificate signed by unknown authority",
+    "cannot get a token: 403 Forbidden",
+    'error reading secret: secrets "cloud-credentials" not found',
+    "token: AADSTS700016",
 ]
 
 
@@ -40,6 +43,9 @@ def test_a_cause_is_shown_as_it_is(text: str) -> None:
         ("{'clientSecret': 'fake'}", "fake"),
         ("client_secret=fake&grant_type=client_credentials", "fake"),
         ("AWS_SECRET_ACCESS_KEY=fake", "=fake"),
+        ("password='two fakes' is wrong", "fakes"),
+        ("password: fake", "fake"),
+        ("the token: fake123 is wrong", "fake123"),
         ("login --client-secret fake --verbose", "fake"),
         ("https://name:fake@proxy.example:3128 refused", "fake"),
         ("key AKIA0FAKE0FAKE0FAKE0 is unknown", "AKIA0FAKE0FAKE0FAKE0"),
