@@ -48,7 +48,8 @@ def test_exposure_that_nobody_had_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
 def test_exposure_that_is_not_counted_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Exposure, "count", lambda *args, **named: None)
     monkeypatch.setattr(Exposure, "note", lambda *args: None)
-    seed = next(seed for seed in range(100) if not draw(seed).within_slack)
+    seed = 83  # the issuer is unreachable for longer than tokens live
+    assert not draw(seed).within_slack
     assert TRUTH in broken(seed, 1.0)
 
 
