@@ -27,6 +27,8 @@ def gauges(survey: Survey, *, per_session: bool) -> Iterator[Sample]:
 def _fleet(survey: Survey) -> Iterator[Sample]:
     fleet = survey.fleet
     yield Sample(metrics.EXPOSURE, fleet.exposure_s)
+    if survey.exposed:
+        yield Sample(metrics.EXPOSURE_GREW, survey.exposed[0].last_s - survey.issuer.skew_s)
     counts = Distribution(BOUNDS_S[:-1], tuple(fleet.remaining_counts), fleet.remaining_sum_s)
     yield Sample(metrics.REMAINING, counts)
     yield from _known(metrics.REMAINING_MIN, fleet.remaining_min_s)

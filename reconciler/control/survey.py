@@ -207,7 +207,9 @@ class Surveyor:
         if hold or not confirmed:
             self._excluded.add(key)
         elif remaining_s is not None and remaining_s < 0 and pod is not None:
-            self._exposure.count(now_s + remaining_s, pod.created_s, counted_s, now_s=now_s)
+            self._exposure.count(
+                now_s + remaining_s, pod.created_s, counted_s, now_s=now_s, key=key
+            )
 
     def _is_confirmed(self, reading: Reading) -> bool:
         return self._directory.has_word(reading.key, reading.pod, reading.secret)
@@ -268,6 +270,7 @@ class Surveyor:
             readings=readings,
             excluded=frozenset(self._excluded),
             fleet=self._fleet,
+            exposed=self._exposure.recent(),
             watches=tuple(reflector.stats() for reflector in self._reflectors()),
             breakers=tuple(breaker.stats() for breaker in self._breakers),
             issuer=IssuerView(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from reconciler.breaker import BreakerStats
 from reconciler.control.directory import DirectoryStats
+from reconciler.control.exposure import Exposed
 from reconciler.control.fleet import Fleet
 from reconciler.control.reading import Reading
 from reconciler.control.worker import WorkerStats
@@ -54,7 +55,8 @@ class Survey:
     """One reading; `now_s` is its instant (epoch, issuer's time), `taken_at` the same, monotonic.
 
     `readings` has one entry a session, those with a pod first; `Surveyor.rows` makes rows of them.
-    `excluded` are those of them that are not to be refreshed, or were never confirmed.
+    `excluded` are those of them that are not to be refreshed, or were never confirmed. `exposed`
+    are those for which the exposure has grown last, the latest first.
     """
 
     now_s: float
@@ -71,3 +73,4 @@ class Survey:
     worker: WorkerStats
     directory: DirectoryStats
     startup: StartupView
+    exposed: tuple[Exposed, ...] = ()

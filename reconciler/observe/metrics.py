@@ -65,8 +65,14 @@ def _metric(
 # What the fleet's tokens are worth.
 EXPOSURE = _metric(
     "estimated_exposure_seconds_total", "counter", "s",
-    "Time for which pods are estimated to have held an expired token: from the written expiry until"
-    " the next token was written and the kubelet had time to project it, summed over pods.",
+    "Time for which pods are estimated to have held an expired token: from the written expiry, or"
+    " the earliest start of the pod's container, until the next token was written and the kubelet"
+    " had time to project it, summed over pods.",
+)  # fmt: skip
+EXPOSURE_GREW = _metric(
+    "estimated_exposure_last_increase_timestamp_seconds", "gauge", "s",
+    "When the estimated exposure has last grown, seconds since the epoch by our clock; absent while"
+    " it never has. The status page names the sessions.",
 )  # fmt: skip
 REMAINING = _metric(
     "remaining_life_seconds", "snapshot", "s",

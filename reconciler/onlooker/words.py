@@ -11,6 +11,9 @@ YEAR_S = 365 * DAY_S
 LONGEST = 120
 """Annotations may hold 256 KiB; a line of a terminal does not."""
 
+REASON = 600
+"""The longest sentence that says why something failed: ours, with a little of others quoted."""
+
 _LAST_S = 253_402_300_799.0
 """The end of the year 9999; no instant after it has an RFC 3339 form."""
 
@@ -60,17 +63,30 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def clean(text: str) -> str:
-    """Return foreign text as one printable line of at most `LONGEST` characters.
+def clean(text: str, longest: int = LONGEST) -> str:
+    """Return foreign text as one printable line of at most `longest` characters.
 
     Whoever may annotate a pod must not be able to move the cursor, or reorder the words, in the
     terminal of whoever looks at it.
     """
     shown = "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(sign)[0] == "C" else sign
-        for sign in " ".join(text[: 4 * LONGEST].split())
+        for sign in " ".join(text[: 4 * longest].split())
     )
-    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
+def reason(text: str) -> str:
+    """Return why something failed as one printable line, cut in its middle if at all.
+
+    What was asked comes first in it, and the cause last: no URL or name, however long, pushes the
+    cause out.
+    """
+    shown = clean(text, 4 * REASON)
+    if len(shown) <= REASON:
+        return shown
+    head = REASON // 3
+    return f"{shown[:head]} … {shown[head + 3 - REASON :]}"
 
 
 def count(number: int, noun: str) -> str:

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 
 from reconciler.control.views import Survey
-from reconciler.onlooker.words import clean, count, duration, listed
+from reconciler.onlooker.words import REASON, ago, clean, count, duration, listed
 from reconciler.page.line import Tone
 from reconciler.page.query import Query
+
+NAMED = 5
+"""Sessions that the headline names."""
 
 ENDPOINTS = {"kube": "the API server", "issuer": "the issuer", "platform": "the platform"}
 
@@ -33,13 +36,18 @@ class Choice:
 
 def exposure(survey: Survey) -> Figure:
     """Return the headline number. It is an estimate, and never mixed with what runners saw."""
-    seconds = survey.fleet.exposure_s
+    seconds, exposed = survey.fleet.exposure_s, survey.exposed
+    grew = ""
+    if exposed:
+        when = ago(survey.now_s - exposed[0].last_s)
+        named = [f"{each.key} ({max(0.1, each.seconds):.1f} s)" for each in exposed[:NAMED]]
+        grew = f" Last grown {when}; for, the latest first: {clean(', '.join(named), REASON)}."
     shown = f"{seconds:,.0f}" if seconds >= 10 or seconds == 0 else f"{max(0.1, seconds):.1f}"
     return Figure(
         "Estimated exposure",
         shown,
         "Seconds that pods spent with an expired token since this replica started, reckoned from"
-        " what was written. What runners saw is measured at the runners and is not in it.",
+        " what was written. What runners saw is measured at the runners and is not in it." + grew,
         "bad" if seconds else "good",
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from reconciler.clock import Clock
+from reconciler.control.exposure import EARLIEST_START_S
 from reconciler.control.reading import Reading
 from reconciler.control.views import Survey
 from reconciler.lab.apiserver import kinds
@@ -120,7 +121,9 @@ class ExposureAccount:
             if commit.removed or ended:
                 self.pods_gone += session.pods.pop(metadata["uid"], None) is not None
             else:
-                session.pods.setdefault(metadata["uid"], now_at)
+                # As the API server cuts the time at which it was made, to whole seconds.
+                made_at = now_at - self._clock.wall() % 1.0
+                session.pods.setdefault(metadata["uid"], made_at + EARLIEST_START_S)
             return
         ends_at = math.inf
         if not commit.removed and self.is_ours(metadata["uid"]):
@@ -151,8 +154,8 @@ class ExposureAccount:
             self._settle(session, now_at)
 
     def _settle(self, session: _Session, now_at: float) -> None:
-        for made_at in session.pods.values():
-            dead_from_at = max(session.ends_at, made_at, session.settled_at)
+        for starts_at in session.pods.values():
+            dead_from_at = max(session.ends_at, starts_at, session.settled_at)
             self.total_s += max(0.0, now_at - dead_from_at)
         session.settled_at = now_at
 

@@ -3,15 +3,17 @@
 import pytest
 
 from reconciler.control.exposure import Exposure
+from reconciler.names import SessionKey
 
 NOW_S = 10_000.0
 MADE_S = 0.0
+KEY = SessionKey("team-a", "2Ab0")
 
 
 def counted(exposure: Exposure, expires_s: float, now_s: float) -> float:
     """Return what one more count at this instant adds for one pod."""
     before_s, last_s = exposure.total_s, exposure.begin(now_s)
-    exposure.count(expires_s, MADE_S, last_s, now_s=now_s)
+    exposure.count(expires_s, MADE_S, last_s, now_s=now_s, key=KEY)
     return exposure.total_s - before_s
 
 

@@ -31,7 +31,7 @@ from reconciler.lab.apiserver.kinds import NAMESPACES, PODS, SECRETS
 from reconciler.lab.apiserver.ledger import Caller, Commit
 from reconciler.lab.virtual_time import VirtualClock, run_virtual
 from reconciler.names import Names
-from reconciler.platform.models import Project, Session
+from reconciler.platform.models import RUNNING, Project, Session
 from reconciler.platform.pages import Listing
 from reconciler.tokens.grant import Grant
 from reconciler.tokens.issuer_time import IssuerTime
@@ -142,7 +142,11 @@ class FakePlatform:
 
     async def list_running(self, project: str | None) -> Listing[Session]:
         self._guard()
-        found = [s for s in self.sessions.values() if project in (None, s.project_id)]
+        found = [
+            session
+            for session in self.sessions.values()
+            if project in (None, session.project_id) and session.phase == RUNNING
+        ]
         return Listing(found, 0, 1, 0, True, None)
 
     async def session(self, session_id: str, project: str | None) -> Session | None:
