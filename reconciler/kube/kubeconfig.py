@@ -56,9 +56,12 @@ class _Loaded:
     fields: Fields
 
     def headers(self) -> dict[str, str]:
-        """Return the header; one that holds two words is `Bearer` or `Basic` and its value."""
-        if self.token_file is not None:
-            return bearer(self.token_file.value())
+        """Return the header; one that holds two words is `Bearer` or `Basic` and its value.
+
+        A token file comes before a token, and a token stands in for a file that holds none yet.
+        """
+        if self.token_file is not None and (found := bearer(self.token_file.value())):
+            return found
         scheme, _, value = (self.configuration.api_key.get("BearerToken") or "").partition(" ")
         value = value.strip()
         return {"Authorization": f"{scheme} {value}"} if is_sendable(value) else {}

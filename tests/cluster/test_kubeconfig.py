@@ -197,6 +197,14 @@ def exec_section(**fields: Any) -> dict[str, Any]:
 USERS: dict[str, tuple[Callable[[Files], dict[str, Any]], str]] = {
     "a token": (lambda files: {"token": files.token("rival")}, "rival"),
     "a token file beside its kubeconfig": (lambda files: {"tokenFile": "token"}, "tenant"),
+    "a token and a token file": (
+        lambda files: {"token": files.token("rival"), "tokenFile": "token"},
+        "tenant",
+    ),
+    "a token and a token file that is missing": (
+        lambda files: {"token": files.token("rival"), "tokenFile": "nowhere"},
+        "rival",
+    ),
     "a plug-in beside its kubeconfig": (lambda files: {"exec": exec_section()}, "reconciler"),
     "a token before a plug-in": (
         lambda files: {"token": files.token("rival"), "exec": exec_section()},

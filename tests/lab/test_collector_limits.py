@@ -11,18 +11,21 @@ from random import Random
 from typing import ClassVar
 
 import pytest
+import requests
 from structlog.testing import capture_logs
 
 from reconciler import telemetry
 from reconciler.clock import SystemClock
+from reconciler.http import Peer
 from reconciler.observe.exporter import Send
 from reconciler.observe.otlp import Sender, span_sender
-from reconciler.observe.otlp_adapter import MAX_BODY_BYTES
+from reconciler.observe.otlp_adapter import MAX_BODY_BYTES, BoundedAdapter, NotDeliveredError
 from reconciler.observe.otlp_settings import OtlpSettings
 from reconciler.observe.spans import Kept
 from reconciler.telemetry import CLOSE_S, Telemetry
 from reconciler.trace import Tracer
-from tests.lab.scripted_server import Peer, Scripted, Turn, answer, scripted
+from tests.lab.scripted_server import Peer as Client
+from tests.lab.scripted_server import Scripted, Turn, answer, scripted
 
 LIMIT_S = 20.0
 
@@ -32,7 +35,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 def endless(head: bytes, piece: bytes, *, pause_s: float = 0.0, sent: list[int]) -> Turn:
     """Begin an answer and go on with one piece after another for as long as somebody listens."""
 
-    async def turn(peer: Peer) -> None:
+    async def turn(peer: Client) -> None:
         await peer.send(head)
         while True:
             await peer.send(piece)
@@ -142,6 +145,49 @@ async def test_only_a_whole_answer_of_2xx_is_sent(
         if not delivers:
             assert sender.problem == problem
             assert len(collector.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("wait", "may_retry"),
+    [("0", True), ("3", True), ("3600", False), ("Fri, 31 Dec 2100 23:59:59 GMT", False)],
+)
+async def test_a_retry_is_left_to_the_library_only_where_it_comes_in_time(
+    wait: str, may_retry: bool
+) -> None:
+    # The library compares with the wall clock, which may be stepped back under it.
+    async with scripted(answer(503, headers=f"Retry-After: {wait}\r\n")) as collector:
+        adapter = BoundedAdapter(Peer(collector.url, SystemClock()), 5.0, monotonic=lambda: 0.0)
+        request = requests.Request("POST", collector.url, data=b"x").prepare()
+
+        def send() -> int:
+            try:
+                return adapter.send(request).status_code
+            except NotDeliveredError:
+                return 0
+            finally:
+                adapter.close()
+
+        assert await asyncio.to_thread(send) == (503 if may_retry else 0)
+
+
+async def test_an_export_whose_time_is_over_sends_nothing() -> None:
+    now = [0.0]
+    async with scripted(answer(), answer()) as collector:
+        adapter = BoundedAdapter(Peer(collector.url, SystemClock()), 5.0, monotonic=lambda: now[0])
+        request = requests.Request("POST", collector.url, data=b"x").prepare()
+
+        def send() -> list[int]:
+            adapter.begin()
+            now[0] = 5.0
+            with pytest.raises(NotDeliveredError):
+                adapter.send(request)
+            adapter.begin()
+            sent = [adapter.send(request).status_code]
+            adapter.close()
+            return sent
+
+        assert await asyncio.to_thread(send) == [200]
+        assert len(collector.requests) == 1
 
 
 class _Silent:
