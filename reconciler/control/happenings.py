@@ -49,6 +49,8 @@ class Happenings:
             found.append(_failed(attempt))
         if after == "paused" != before:
             found.append(_PAUSED)
+        if before == "paused" and after == "" and attempt.outcome in ("refreshed", "kept"):
+            found.append(_RESUMED)
         if before == "failing" and after == "" and attempt.outcome in ("refreshed", "kept"):
             found.append(_RECOVERED)
         if after:
@@ -77,6 +79,9 @@ _RECREATED = Happening(
 )
 _PAUSED = Happening(
     "Normal", "RefreshPaused", "Refreshing the runner's token is paused by annotation"
+)
+_RESUMED = Happening(
+    "Normal", "RefreshResumed", "Refreshing the runner's token is no longer paused"
 )
 
 

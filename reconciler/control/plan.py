@@ -295,6 +295,10 @@ def _due_now(
 ) -> tuple[str, Band] | None:
     """Return the first reason that makes a token due, the most urgent first, or None."""
     if not facts.ours:
+        # What was there before we ever wrote is nobody's overwriting of ours.
+        is_first = not facts.refreshed_by and record is None
+        if is_first and facts.owner is not Owner.NOBODY:
+            return "first_write", Band.EXPIRING
         return _NOT_OURS[facts.owner], Band.EXPIRING
     if facts.why:
         return facts.why, Band.EXPIRING

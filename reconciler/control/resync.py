@@ -47,11 +47,14 @@ class StartupResync:
         self._outcomes: dict[str, int] = {}
         self._began_at: float | None = None
         self._listed = False
+        self._trace_id = ""
         self.finished = asyncio.Event()
         self.seconds = 0.0
         self.on_finished: Callable[[], None] | None = None
 
-    def begin(self) -> None:
+    def begin(self, trace_id: str = "") -> None:
+        """Begin anew; `trace_id` names the resync in the line that says that it has finished."""
+        self._trace_id = trace_id
         self._began_at = self._clock.monotonic()
         self._outcomes = {}
         self._known, self._open = set(), set()
@@ -107,6 +110,8 @@ class StartupResync:
             sessions=self.sessions,
             seconds=round(self.seconds, 3),
             **self.outcomes,
+            # It ends in the run of whichever session comes to rest last.
+            **({"trace_id": self._trace_id} if self._trace_id else {}),
         )
         if self.on_finished is not None:
             self.on_finished()
@@ -181,10 +186,10 @@ class Resync:
         self.causes[FOLLOW] = trace.id
         self._startup.on_finished = partial(self._end_startup, trace)
         with trace:
-            await self._queue_all()
+            await self._queue_all(trace.hex_id)
 
-    async def _queue_all(self) -> None:
-        self._startup.begin()
+    async def _queue_all(self, trace_id: str) -> None:
+        self._startup.begin(trace_id)
         live = self._planner.live_keys()
         log.info("startup_resync_started", pods=len(live))
         with step("queue_pods", f"{len(live)} pods"):

@@ -14,6 +14,7 @@ REASONS = {
     "requested": "somebody asked for it by annotation",
     "expired": "its token has expired",
     "expiring": "its token ends before the kubelet would look again",
+    "first_write": "the token that came with its Secret is replaced for the first time",
     "never_written": "no token of ours was ever written",
     "foreign_writer": "somebody else wrote the token",
     "writer_unclear": "another writer may have written the token",

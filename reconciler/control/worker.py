@@ -275,6 +275,15 @@ class Worker:
         for _ in range(ROUNDS):
             view, plan = self._planner.plan(key)
             attempt.pod = view.pod
+            log.debug(
+                "decided",
+                **_named(key),
+                action=plan.action.value,
+                reason=plan.reason,
+                band=plan.band.name.lower(),
+                due_in_s=round(plan.due_s - self._planner.now_s(), 3),
+                slack_s=round(plan.slack_s, 3),
+            )
             if plan.action in (Action.WAIT, Action.BLOCKED, Action.FORGET):
                 return self._rest(attempt, view, plan)
             if plan.action is Action.CONFIRM and plan.due_s > self._planner.now_s():

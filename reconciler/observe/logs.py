@@ -78,7 +78,10 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         # Its own tracebacks would show local variables, and among them what was to be written.
         [
             structlog.dev.ConsoleRenderer(
-                pad_event_to=28, exception_formatter=structlog.dev.plain_traceback
+                pad_event_to=28,
+                # A file, or a pipe to one, shows escape codes as they are.
+                colors=sys.stderr.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,
             )
         ]
         if console
@@ -94,8 +97,11 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
 
 
 def add_trace_id(_: object, __: str, event: Any) -> Any:
-    """Name the reconcile, resync or mint that a line belongs to, traced or not."""
-    if (step := current()) is not None:
+    """Name the reconcile, resync or mint that a line belongs to, traced or not.
+
+    A line of another piece of work than the one that happens to be under way names that itself.
+    """
+    if "trace_id" not in event and (step := current()) is not None:
         event["trace_id"] = step.trace.hex_id
     return event
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reconciler.names import Names
-from reconciler.onlooker.events import Occurrence
+from reconciler.onlooker.events import FAILED, RECOVERED, Occurrence
 from reconciler.onlooker.leader import Leader
 from reconciler.onlooker.standing import Standing
 
@@ -35,6 +35,12 @@ class Account:
     @property
     def is_dead(self) -> bool:
         return self.standing.is_dead and not self.ended
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last that the controller reported of its tries is that they fail."""
+        told = [each for each in self.events if each.reason in (FAILED, RECOVERED)]
+        return bool(told) and max(told, key=lambda each: each.last_s).reason == FAILED
 
     @property
     def state(self) -> str:

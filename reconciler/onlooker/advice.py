@@ -52,9 +52,23 @@ def steps(found: Account) -> list[Step]:
 
 
 def _waited_for(found: Account) -> list[Step]:
-    """Advise where the controller should have acted and did not."""
+    """Advise where the controller should have acted and did not; nothing that cannot work now.
+
+    Without a controller at work, or while its tries fail, no request for a token is answered, and
+    the platform may never have been asked.
+    """
     pod = found.standing.pod
-    told = _leaderless(found)
+    if told := _leaderless(found):
+        return told
+    if found.is_failing:
+        return [
+            Step("Mend what the Event RefreshFailed above names; it is tried again by itself"),
+            Step(
+                "Have the controller's credentials, rights and endpoints tried one by one",
+                f"kubectl exec -n {found.lease_namespace} deployment/token-reconciler"
+                " -- reconciler check",
+            ),
+        ]
     told.append(
         Step(
             f"See what the controller's log, in namespace {found.lease_namespace}, says of "

@@ -10,6 +10,9 @@ from reconciler.kube.api import Resource, Scope
 from reconciler.kube.objects import resource, struct_decoder
 from reconciler.names import Names
 
+FAILED, RECOVERED, PAUSED = "RefreshFailed", "RefreshRecovered", "RefreshPaused"
+"""Reasons, as the controller gives them; see `control/happenings.py`."""
+
 LATELY = 5
 """Events that are told at most; the API server keeps each for an hour."""
 

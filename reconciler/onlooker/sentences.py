@@ -4,9 +4,9 @@ from reconciler.control.renewal import EARLIEST, GRID
 from reconciler.names import Names
 from reconciler.onlooker import leader
 from reconciler.onlooker.account import Account
-from reconciler.onlooker.events import Occurrence
+from reconciler.onlooker.events import PAUSED, Occurrence
 from reconciler.onlooker.standing import Standing, State
-from reconciler.onlooker.words import ago, clean, count, duration, instant, listed, span
+from reconciler.onlooker.words import ago, clean, count, duration, instant, listed, reason, span
 
 
 def sentences(account: Account) -> list[str]:
@@ -182,9 +182,12 @@ def _confirmed(account: Account) -> str:
 def _failures(account: Account) -> list[str]:
     if account.silence:
         return [f"What failed lately is not known here: {account.silence}."]
-    if not account.events:
+    # That it was paused is over once no annotation says so any more.
+    paused = account.standing.paused
+    events = [each for each in account.events if paused or each.reason != PAUSED]
+    if not events:
         return ["The controller reported nothing on this pod lately."]
-    return [_occurrence(each, account.now_s) for each in account.events]
+    return [_occurrence(each, account.now_s) for each in events]
 
 
 def _occurrence(each: Occurrence, now_s: float) -> str:
@@ -192,7 +195,7 @@ def _occurrence(each: Occurrence, now_s: float) -> str:
         "" if each.count == 1 else f", {count(each.count, 'time')} since {instant(each.first_s)}"
     )
     kind = "Warning" if each.is_warning else "Normal"
-    message = clean(each.message).rstrip(".")
+    message = reason(each.message).rstrip(".")
     return f"{kind} {clean(each.reason)} ({ago(now_s - each.last_s)}{times}): {message}."
 
 

@@ -82,11 +82,10 @@ def reason(text: str) -> str:
     What was asked comes first in it, and the cause last: no URL or name, however long, pushes the
     cause out.
     """
-    shown = clean(text, 4 * REASON)
-    if len(shown) <= REASON:
-        return shown
+    if len(text) <= REASON:
+        return clean(text, REASON)
     head = REASON // 3
-    return f"{shown[:head]} … {shown[head + 3 - REASON :]}"
+    return f"{clean(text[:head], head)} … {clean(text[head + 3 - REASON :], REASON)}"
 
 
 def count(number: int, noun: str) -> str:

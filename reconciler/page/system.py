@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from reconciler.breaker import BreakerStats
 from reconciler.control.views import Survey
 from reconciler.informer.reflector import ReflectorStats
-from reconciler.onlooker.words import clean, count, duration, listed
+from reconciler.onlooker.words import clean, count, duration, listed, reason
 from reconciler.page.line import Tone
 
 STALE_S = 90.0
@@ -117,10 +117,10 @@ def _endpoints(survey: Survey) -> Iterator[Part]:
 
 def _endpoint(name: str, breaker: BreakerStats, note: str) -> Part:
     if breaker.down:
-        why = clean(breaker.last_error)
+        why = reason(breaker.last_error)
         return Part(name, f"away for {duration(breaker.down_for_s)}", why, "bad")
     if breaker.refuses:
-        why = clean(breaker.last_error)
+        why = reason(breaker.last_error)
         return Part(name, f"refuses us for {duration(breaker.refused_for_s)}", why, "bad")
     if not breaker.heard:
         return Part(name, "not asked yet", note, "still")

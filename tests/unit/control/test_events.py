@@ -119,7 +119,7 @@ def test_a_pause_is_told_once_however_long_it_lasts() -> None:
                 body = {"metadata": {"annotations": {NAMES.paused: value}}}
                 world.core.patch(PODS, PROJECT, "session-2aa-runner", body, by=INTRUDER)
                 await asyncio.sleep(1000)
-            assert told(world) == [("Normal", "RefreshPaused", 2)]
+            assert told(world) == [("Normal", "RefreshResumed", 1), ("Normal", "RefreshPaused", 2)]
 
     simulate(scenario)
 

@@ -63,7 +63,7 @@ def test_a_healthy_session_shows_its_life_its_next_deadline_and_why() -> None:
             assert world.clock.wall() < row.due_s <= world.clock.wall() + 301
             assert row.refreshed_by == "replica-0/1"
             [past] = world.controller.surveyor.attempts(row.key)
-            assert past[1:] == ("refreshed", "foreign_writer", "")
+            assert past[1:] == ("refreshed", "first_write", "")
 
     simulate(scenario)
 

@@ -115,7 +115,7 @@ def test_a_reconcile_is_one_trace_from_the_queue_to_the_patch_and_names_its_caus
             "k8s.pod.uid": attributes(root)["k8s.pod.uid"],
             "token_reconciler.session.id": "2Aa",
             "token_reconciler.outcome": "refreshed",
-            "token_reconciler.reason": "foreign_writer",
+            "token_reconciler.reason": "first_write",
             "token_reconciler.queued_for": "startup_resync",
             "token_reconciler.band": "expiring",
             "token_reconciler.attempt": 1,

@@ -59,3 +59,20 @@ def test_what_others_wrote_fills_no_line(form: str) -> None:
     assert len(first) < (MAX_ITEMS + 4) * (MAX_CHARS + 50)
     assert "(4488 characters more)" in first
     assert "y" * 512 in last
+
+
+PLAIN = """
+import structlog
+from reconciler.observe.logs import configure_logs
+
+configure_logs("info", "console")
+structlog.get_logger().warning("endpoint_down", endpoint="issuer", error="away")
+"""
+
+
+def test_columns_in_a_file_have_no_escape_codes() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", PLAIN], capture_output=True, check=True, env={"FORCE_COLOR": "1"}
+    ).stderr
+    assert b"endpoint_down" in said
+    assert b"\x1b" not in said

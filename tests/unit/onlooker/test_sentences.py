@@ -1,6 +1,7 @@
 """The account in sentences: each state says what is, why, and what to do."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -196,3 +197,62 @@ def test_when_a_leader_renewed_is_told_by_the_api_servers_clock() -> None:
     leader = leader_of(read(lease_resource().decode(json.dumps(lease).encode())))
     assert leader == Leader("replica-0", NOW_S - 3, 15)
     assert not leader.is_stale(NOW_S)
+
+
+URL = "https://issuer.example/realms/" + "a-long-name/" * 40 + "token"
+FAILED = Occurrence(
+    True,
+    "RefreshFailed",
+    "The runner's token could not be refreshed (expired): "
+    f"POST {URL}: answered 401 (invalid_client)",
+    1,
+    NOW_S - 30,
+    NOW_S - 30,
+)
+
+
+def test_a_reason_is_never_cut_before_its_cause() -> None:
+    text = "\n".join(sentences(account(standing(), events=[FAILED])))
+    assert "could not be refreshed (expired): POST https://issuer.example/realms/" in text
+    assert "answered 401 (invalid_client)." in text
+    long = FAILED.message.replace("a-long-name", "x" * 900)
+    text = "\n".join(sentences(account(standing(), events=[replace(FAILED, message=long)])))
+    assert "answered 401 (invalid_client)." in text
+    assert max(map(len, text.splitlines())) < 700
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        secret(age_s=TTL_S + 30),
+        secret(age_s=None, writers=("ambient-control-plane",)),
+        secret(annotations={NAMES.confirmed: ""}),
+        None,
+    ],
+    ids=["expired", "unmanaged", "unconfirmed", "missing"],
+)
+@pytest.mark.parametrize("recovered", [False, True])
+def test_while_its_tries_fail_nothing_is_advised_that_waits_for_the_controller(
+    held: object, *, recovered: bool
+) -> None:
+    row = standing(held)  # type: ignore[arg-type]  # from the table
+    over = Occurrence(False, "RefreshRecovered", "again", 1, NOW_S - 5, NOW_S - 5)
+    events = [over, FAILED] if recovered else [FAILED]
+    advice = "\n".join(map(str, steps(account(row, events=events))))
+    assert ("reconciler check" in advice) == (not recovered)
+    waits = "reconciler renew" in advice or "Ask the platform" in advice
+    assert waits == recovered
+
+
+def test_without_a_controller_nothing_is_advised_that_waits_for_one() -> None:
+    gone = Leader("replica-0", NOW_S - 100, 15)
+    found = steps(account(standing(secret(age_s=TTL_S + 30)), leader=gone))
+    assert [step.command for step in found] == ["kubectl get pods,leases -n ambient-code"]
+
+
+@pytest.mark.parametrize("value", ["true", ""])
+def test_after_resume_it_is_not_called_paused(value: str) -> None:
+    news = Occurrence(False, "RefreshPaused", "Refreshing is paused", 1, NOW_S - 90, NOW_S - 90)
+    held = secret(annotations={NAMES.paused: value} if value else {})
+    text = "\n".join(sentences(account(standing(held), events=[news])))
+    assert ("paused" in text) == bool(value)
