@@ -178,6 +178,7 @@ class Controller:
                 pods=pods,
                 secrets=secrets,
                 secret_store=self.secrets,
+                pod_store=self.pods,
                 names=names,
                 seal=options.seal,
                 gate=ports.gate,

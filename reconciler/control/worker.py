@@ -463,8 +463,8 @@ class Worker:
         assert pod is not None  # noqa: S101 - CREATE is planned for a pod that is there
         name = self._planner.names.secret_name(key.session_id)
         with self._places.at(key.namespace, run), step("read_again", name):
-            found = await self._writer.read_again(key)
-        if found:
+            is_stale = await self._writer.read_again(key) or await self._writer.read_pod_again(pod)
+        if is_stale:
             return
         token = await self._obtain(plan, run)
         if token is None:

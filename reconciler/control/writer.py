@@ -8,9 +8,9 @@ from reconciler.control import bodies
 from reconciler.control.gate import Gate
 from reconciler.control.seal import Seal
 from reconciler.errors import DeposedError
-from reconciler.informer.store import Change, Store
+from reconciler.informer.store import Store
 from reconciler.kube.api import Kube, Meta, Resource, Scope
-from reconciler.names import Names, SessionKey
+from reconciler.names import LIVE_PODS, Names, SessionKey
 from reconciler.tokens.token import Token
 
 
@@ -37,6 +37,7 @@ class Writer:
         pods: Resource[Meta],
         secrets: Resource[Meta],
         secret_store: Store,
+        pod_store: Store,
         names: Names,
         seal: Seal,
         gate: Gate,
@@ -47,6 +48,7 @@ class Writer:
         self._pods = pods
         self._secrets = secrets
         self._store = secret_store
+        self._pod_store = pod_store
         self._names = names
         self._seal = seal
         self._gate = gate
@@ -113,27 +115,46 @@ class Writer:
         """Patch a pod's annotation so that the kubelet looks at its volumes now."""
         await self._patch(self._pods, pod, bodies.touch(pod, self._names, now_s=now_s))
 
-    async def read_again(self, key: SessionKey) -> list[Change]:
+    async def read_again(self, key: SessionKey) -> bool:
         """List one Secret's metadata from a consistent read into the store.
 
         Asked where a stale store would make us do harm or spin: before a create, after repeated
-        conflicts, where it is not there. A list, since no right to get Secrets is held. What it
-        says is believed, whatever its version.
+        conflicts, where it is not there. What it says is believed, whatever its version.
+
+        Returns: Whether the store held something else.
         """
         name = self._names.secret_name(key.session_id)
-        scope = Scope(key.namespace, self._names.selector(), f"metadata.name={name}")
-        held = self._store.held(key.namespace, name)
-        page = await self._kube.list(self._secrets, scope, limit_s=self._limit_s)
+        return await self._read(self._secrets, self._store, key.namespace, name)
+
+    async def read_pod_again(self, pod: Meta) -> bool:
+        """Do the same for a pod: a Secret is not made for one that is no more."""
+        return await self._read(
+            self._pods, self._pod_store, pod.namespace, pod.name, fields=f",{LIVE_PODS}"
+        )
+
+    async def _read(
+        self,
+        resource: Resource[Meta],
+        store: Store,
+        namespace: str,
+        name: str,
+        *,
+        fields: str = "",
+    ) -> bool:
+        """Read one object by a list, since no right to get it is held."""
+        scope = Scope(namespace, self._names.selector(), f"metadata.name={name}{fields}")
+        held = store.held(namespace, name)
+        page = await self._kube.list(resource, scope, limit_s=self._limit_s)
         if page.skipped:
-            return []  # it is there, but cannot be read
+            return False  # it is there, but cannot be read
         found = page.items[0] if page.items else None
-        belief = self._store.believe(key.namespace, name, found, page.version, held)
+        belief = store.believe(namespace, name, found, page.version, held)
         if belief.rewound:
             known = held.meta.version if held.meta is not None else held.reached
             shown = found.version if found is not None else page.version
             why = f"{name} has version {shown}, and {known} was known: was etcd restored?"
-            self._rewound(key.namespace, why)
-        return [] if belief.change is None else [belief.change]
+            self._rewound(namespace, why)
+        return belief.change is not None
 
     async def _patch(self, resource: Resource[Meta], target: Meta, body: dict[str, Any]) -> Meta:
         self._ask()

@@ -1,7 +1,7 @@
 """An API server with sessions in it, and people with different rights, for the commands."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,29 @@ PLATFORM = Caller(manager=NAMES.managed_by)
 TTL_S = 900.0
 
 
+class PastClock(SystemClock):
+    """This machine's clocks; for a moment the wall clock may show what it did some time ago."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._real = self.wall
+
+    @contextmanager
+    def ago(self, seconds: float) -> Iterator[None]:
+        self.wall = lambda: self._real() - seconds
+        try:
+            yield
+        finally:
+            self.wall = self._real
+
+
 @dataclass
 class Lab:
     """An API server with sessions in it, and a kubeconfig for each kind of person."""
 
     server: ApiServer
     folder: Path
+    clock: PastClock
 
     def kubeconfig(self, token: str, *, namespace: str = "team-a") -> str:
         path = self.folder / f"{token}-{namespace}"
@@ -90,7 +107,8 @@ class Lab:
             "stringData": {NAMES.secret_key: f"{TOKEN}-{issued_s}"},
         }
         where = (kinds.SECRETS, session.namespace, session.secret)
-        self.server.core.patch(*where, patch, by=CONTROLLER)
+        with self.clock.ago(age_s):
+            self.server.core.patch(*where, patch, by=CONTROLLER)
 
     def _confirmation(self, session: Session) -> str:
         secret = self.server.core.get(kinds.SECRETS, session.namespace, session.secret)
@@ -116,5 +134,6 @@ async def open_lab(folder: Path) -> AsyncIterator[Lab]:
             "nobody": User("nobody"),
         }
     )
-    async with ApiServer(Core(SystemClock()), rights=rights, bookmark_s=0.2) as server:
-        yield Lab(server, folder)
+    clock = PastClock()
+    async with ApiServer(Core(clock), rights=rights, bookmark_s=0.2) as server:
+        yield Lab(server, folder, clock)

@@ -25,6 +25,9 @@ try:
     answer = urllib.request.urlopen("http://127.0.0.1:8080/readyz", timeout=5)
 except urllib.error.HTTPError as error:
     answer = error
+except OSError as error:
+    print("nothing listens yet:", error)
+    raise SystemExit
 print(answer.status, answer.read().decode())
 """
 

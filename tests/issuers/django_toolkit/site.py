@@ -14,6 +14,8 @@ from django.urls import include, path
 
 CLIENT_ID = "token-reconciler"
 
+urlpatterns: list[object] = []
+
 
 def configure(folder: Path, ttl_s: int) -> None:
     settings.configure(
@@ -38,6 +40,9 @@ def configure(folder: Path, ttl_s: int) -> None:
         USE_TZ=True,
     )
     django.setup()
+    # Only now, since the package's own module of URLs needs the settings.
+    urlpatterns.append(path("ready", lambda _: HttpResponse("ok")))
+    urlpatterns.append(path("o/", include("oauth2_provider.urls", namespace="oauth2_provider")))
 
 
 def main(folder: str, ttl: str, command: str, *arguments: str) -> None:
@@ -60,11 +65,6 @@ def main(folder: str, ttl: str, command: str, *arguments: str) -> None:
             authorization_grant_type="client-credentials",
         )
 
-
-urlpatterns = [
-    path("ready", lambda _: HttpResponse("ok")),
-    path("o/", include("oauth2_provider.urls", namespace="oauth2_provider")),
-]
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
