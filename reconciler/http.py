@@ -271,6 +271,18 @@ def problem_of(error: Exception, *, system_trust: bool = False) -> str:
     return f"the connection failed ({type(error).__name__})"
 
 
+def kind_of(error: Exception) -> str:
+    """Return what of the way failed: `dns`, `tls`, `proxy`, or `connection` for all else."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "dns"
+        case aiohttp.ClientSSLError():
+            return "tls"
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            return "proxy"
+    return "connection"
+
+
 def _name(error: OSError) -> str:
     """Return the system's words for `error`; asyncio's own are addresses and repeat themselves."""
     return os.strerror(error.errno) if error.errno else type(error).__name__

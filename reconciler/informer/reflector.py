@@ -318,7 +318,9 @@ class Reflector:
                 case Replace():
                     self._replace(emit)
                 case Fact():
-                    say = self._log.debug if self._hushed else self._log.warning
+                    over = emit.name.endswith("_recovered")
+                    heard = self._log.info if over else self._log.warning
+                    say = self._log.debug if self._hushed else heard
                     say(emit.name, error=emit.error, failures=emit.failures)
 
     def _replace(self, listed: Replace) -> None:

@@ -22,7 +22,7 @@ from reconciler.errors import (
     TokenUnusable,
     WireError,
 )
-from reconciler.http import problem_of
+from reconciler.http import kind_of, problem_of
 from reconciler.links import Requests
 from reconciler.platform.answers import Answer, error_code, error_of, parse_retry_after
 from reconciler.platform.limit import Kind
@@ -290,12 +290,12 @@ class PlatformClient:
                 return answer
             raise PlatformAnswerTooLarge(f"{what}: more than {most} bytes")
         except TimeoutError:
-            failure = f"no answer within {self._limit_s:g} s"
+            reason, failure = "timeout", f"no answer within {self._limit_s:g} s"
         except (aiohttp.ClientError, OSError) as error:
-            failure = problem_of(error, system_trust=True)
+            reason, failure = kind_of(error), problem_of(error, system_trust=True)
         # Raised here and not while handling: an error of aiohttp may carry the request's headers,
         # and as our error's context it would reach a log.
-        unavailable = PlatformUnavailable(f"{what}: {failure}")
+        unavailable = PlatformUnavailable(f"{what}: {failure}", reason=reason)
         self.breaker.failed(unavailable)
         raise unavailable
 

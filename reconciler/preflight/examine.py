@@ -15,6 +15,7 @@ from reconciler.errors import (
     Forbidden,
     IssuerError,
     IssuerRefused,
+    IssuerUnavailable,
     RemoteError,
     SettingsError,
     WireError,
@@ -160,10 +161,14 @@ async def _issuer(
 
     Where they differ two more are asked for: three tokens in a row prove the issuer's time.
     """
+    if missing(settings):  # said of the settings already; a request without it says nothing new
+        says, hint = "not asked, without its credentials", "mend the settings first"
+        return [Verdict("issuer", "missing", says, hint)], None
     try:
         if not settings.is_oidc:
             token = await static_source(settings, clock).get(min_remaining=0.0)
-            return [_life(token, settings), *_odd(token)], token
+            told = verdicts.of_static_token(token.ttl_s, _life(token, settings))
+            return [*told, *_odd(token)], token
         async with open_session(settings.token_url(), clock) as session:
             endpoint = token_endpoint(settings, session, clock)
             grant = await endpoint.ask()
@@ -179,7 +184,7 @@ async def _issuer(
         failure = verdicts.of_failure(
             "issuer",
             error,
-            hint=_issuer_hint(error),
+            hint=_issuer_hint(error, settings),
             **_way(settings.token_url() if settings.is_oidc else ""),
         )
         return [failure], None
@@ -215,7 +220,10 @@ async def _platform(
             hint = (
                 "the platform refuses this token: do both trust the same issuer and client?"
                 if error.status in (401, 403)
-                else f"look at AMBIENT_API_SERVER_URL, which is {shown_url(url)}"
+                else verdicts.hint_of_way(
+                    error.reason, variable="AMBIENT_API_SERVER_URL", shown=shown_url(url)
+                )
+                or f"look at AMBIENT_API_SERVER_URL, which is {shown_url(url)}"
             )
             return verdicts.of_failure("platform", error, hint=hint, **_way(url)), projects
     return Verdict(
@@ -255,12 +263,15 @@ def _clocks(issuer_time: IssuerTime) -> list[Verdict]:
     return [each.verdict for each in found] or [verdicts.of_clock(issuer_time.skew_s)]
 
 
-def _issuer_hint(error: Exception) -> str:
-    if isinstance(error, SettingsError):
+def _issuer_hint(error: Exception, settings: Settings) -> str:
+    if isinstance(error, SettingsError) or not settings.is_oidc:
         return "look at AMBIENT_API_TOKEN"
     if isinstance(error, IssuerRefused):
         return verdicts.hint_of_refusal(error.reason, error.status)
-    return "look at OIDC_TOKEN_URL: is it the token endpoint?"
+    kind = error.reason if isinstance(error, IssuerUnavailable) else ""
+    shown = shown_url(settings.token_url())
+    way = verdicts.hint_of_way(kind, variable="OIDC_TOKEN_URL", shown=shown)
+    return way or "look at OIDC_TOKEN_URL: is it the token endpoint?"
 
 
 def _way(url: str) -> dict[str, str]:

@@ -211,6 +211,40 @@ def hint_of_refusal(code: str, status: int) -> str:
     return _CLIENT
 
 
+def hint_of_way(kind: str, *, variable: str, shown: str) -> str:
+    """Return what to look at where no answer came, "" where the way is not what failed.
+
+    Args:
+        kind: As of `http.kind_of`, or `timeout`.
+        variable: The setting that names the endpoint.
+        shown: Its value, as it may be shown.
+    """
+    match kind:
+        case "dns":
+            return f"look at the host in {variable}, which is {shown}, and at this machine's DNS"
+        case "tls":
+            return (
+                "have its CA among those that SSL_CERT_FILE or SSL_CERT_DIR name (in a cluster:"
+                f" mount the bundle), and see that its certificate is for the host in {variable}"
+            )
+        case "connection" | "timeout":
+            return (
+                f"look at the route to {shown}: is the port right, does it run, does a firewall"
+                " or a NetworkPolicy let this machine or pod through?"
+            )
+        case "proxy":
+            return "look at HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+    return ""
+
+
+def of_static_token(ttl_s: float, says_of_life: Verdict) -> list[Verdict]:
+    """Say that no issuer is asked, and what is wrong with the static token's life, if anything."""
+    says = "none is asked: AMBIENT_API_TOKEN is what runners are given"
+    if says_of_life.level == "ok":
+        return [Verdict("issuer", "ok", f"{says}; its token lives for {ttl_s:.0f} s")]
+    return [Verdict("issuer", "ok", says), says_of_life]
+
+
 def is_missing(verdicts: Iterable[Verdict]) -> bool:
     return any(verdict.level == "missing" for verdict in verdicts)
 

@@ -12,7 +12,7 @@ from yarl import URL
 from reconciler.clock import Clock
 from reconciler.errors import IssuerRefused, IssuerUnavailable, SettingsError
 from reconciler.headers import parse_date, parse_retry_after
-from reconciler.http import problem_of, shown_url
+from reconciler.http import kind_of, problem_of, shown_url
 from reconciler.links import Requests
 from reconciler.tokens.answers import Answer, grant_of, is_refusal, is_success, more_telling
 from reconciler.tokens.grant import Grant
@@ -109,7 +109,7 @@ class TokenEndpoint:
             reason, why = "timeout", f"no answer in {self._limit_s:g} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # ValueError: aiohttp's bare word for a host that .netrc knows, or that is no host.
-            reason, why = _why(error)
+            reason, why = kind_of(error), problem_of(error, system_trust=True)
         raise IssuerUnavailable(f"{self._what}: {why}", reason=reason)
 
     async def _try_styles(self, credentials: Credentials) -> Answer:
@@ -177,15 +177,3 @@ def _basic(credentials: Credentials) -> str:
     # RFC 6749 2.3.1: each half is form-encoded before the colon joins them.
     login = quote_plus(credentials.client_id)
     return aiohttp.encode_basic_auth(login, quote_plus(credentials.client_secret))
-
-
-def _why(error: Exception) -> tuple[str, str]:
-    """Return a reason and a sentence, both ours; the error's own text is not repeated."""
-    why = problem_of(error, system_trust=True)
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "dns", why
-    if isinstance(error, aiohttp.ClientSSLError):
-        return "tls", why
-    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        return "proxy", why
-    return "connection", why

@@ -355,6 +355,8 @@ class TestOutages:
         names = [entry["event"] for entry in logs]
         assert names[:3] == ["listed", "watch_restarted", "watch_recovered"]
         assert names.count("watch_restarted") == 1
+        levels = {entry["event"]: entry["log_level"] for entry in logs}
+        assert (levels["watch_restarted"], levels["watch_recovered"]) == ("warning", "info")
 
 
 class TestRefusal:

@@ -1,0 +1,81 @@
+"""What `check` says of an issuer that cannot be reached, and where none is asked."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from reconciler.clock import SystemClock
+from reconciler.preflight import examine
+from reconciler.preflight.verdicts import Verdict
+from reconciler.settings import Settings
+from reconciler.tokens.issuer_time import IssuerTime
+from tests.lab.tls import make_certificate, serving
+
+BASE = {"AMBIENT_API_SERVER_URL": "http://127.0.0.1:1", "OIDC_CLIENT_ID": "fake-client"}
+
+
+async def asked(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[Verdict]:
+    """Return what is said of settings and issuer under these variables."""
+    for name, value in (BASE | variables).items():
+        monkeypatch.setenv(name, value)
+    settings, clock = Settings(), SystemClock()
+    found, _ = await examine._issuer(settings, clock, IssuerTime(clock))
+    return [examine._settings(settings), *found]
+
+
+@contextmanager
+def closed_port() -> Iterator[str]:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))  # bound, never listening
+        yield f"127.0.0.1:{reserved.getsockname()[1]}"
+
+
+async def test_no_connection_is_a_matter_of_the_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OIDC_CLIENT_SECRET", "obviously-fake")
+    with closed_port() as address:
+        _, found = await asked(monkeypatch, OIDC_TOKEN_URL=f"http://{address}/t")
+    assert "cannot connect" in found.says
+    assert found.remedy.startswith(f"look at the route to http://{address}/t")
+    assert "is it the token endpoint" not in found.remedy
+
+
+async def test_a_certificate_that_is_not_trusted_is_a_matter_of_its_ca(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OIDC_CLIENT_SECRET", "obviously-fake")
+    runner = web.AppRunner(web.Application())
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=serving(make_certificate(tmp_path)))
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        _, found = await asked(monkeypatch, OIDC_TOKEN_URL=f"https://127.0.0.1:{port}/t")
+    finally:
+        await runner.cleanup()
+    assert "TLS failed" in found.says
+    assert "SSL_CERT_FILE" in found.remedy
+    assert "is it the token endpoint" not in found.remedy
+
+
+async def test_a_missing_file_is_named_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gone = str(tmp_path / "gone")
+    found = await asked(
+        monkeypatch, OIDC_TOKEN_URL="http://127.0.0.1:1/t", OIDC_CLIENT_SECRET_FILE=gone
+    )
+    assert [each.level for each in found] == ["missing", "missing"]
+    assert " ".join(each.says for each in found).count(gone) == 1
+
+
+async def test_with_a_static_token_no_issuer_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OIDC_CLIENT_ID", raising=False)
+    monkeypatch.setitem(BASE, "OIDC_CLIENT_ID", "")
+    found = await asked(monkeypatch, AMBIENT_API_TOKEN="obviously-fake-static-token")
+    assert found[1].says.startswith("none is asked: AMBIENT_API_TOKEN")
+    assert not any("gives tokens" in each.says for each in found)
+    assert [each.level for each in found[1:]] == ["ok", "note"]
