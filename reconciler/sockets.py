@@ -1,10 +1,12 @@
 """The sockets below our HTTP clients: they notice a dead peer, and none outlives its client."""
 
 import asyncio
+import math
 import socket
 import threading
+import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -12,6 +14,13 @@ from aiohttp.client_proto import ResponseHandler
 
 GRACE_S = 1.0
 """How long a connection that nobody waits for any more may take to be made before it is cut off."""
+
+NAME_THREADS = 4
+"""Look-ups of one name under way at one time: silent name servers hold each for up to 45 s."""
+
+LOOK_AGAIN_S = 5.0
+"""A look-up that has no answer after this long is not waited for alone: another begins for whoever
+asks. Source: resolv.conf(5), the wait for one server."""
 
 
 class Connector(aiohttp.TCPConnector):
@@ -49,10 +58,14 @@ class Connector(aiohttp.TCPConnector):
 
 
 class Resolver(AbstractResolver):
-    """getaddrinfo, in a thread that nobody waits for.
+    """getaddrinfo, in threads that nobody waits for; each name has its own.
 
     The loop's own threads are waited for at its end, for as long as all name servers are silent:
-    45 s with three of them, well beyond a pod's grace period.
+    45 s with three of them, well beyond a pod's grace period. They are also few, and shared by all
+    names: one that no server answers for would stop the others.
+
+    A name has `NAME_THREADS` at most in this process, of whatever loop. Who asks while one is under
+    way waits for its answer.
     """
 
     async def resolve(
@@ -63,25 +76,89 @@ class Resolver(AbstractResolver):
         Raises:
             OSError: There are none.
             ValueError: That is no name.
-        Cancel: the thread goes on, for nobody.
+        Cancel: the thread goes on, for others who ask.
         """
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[list[ResolveResult]] = loop.create_future()
-
-        def look() -> None:
-            answer: list[ResolveResult] | Exception
-            try:
-                answer = _addresses(host, port, family)
-            except Exception as error:  # a thread ends unseen otherwise
-                answer = error
-            with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(_settle, found, answer)
-
-        threading.Thread(target=look, name="resolve", daemon=True).start()
-        return await found
+        waiter = _Waiter(loop, loop.create_future())
+        lookup = _join(_Name(host, port, family), waiter)
+        try:
+            return await waiter.found
+        finally:
+            with _lock:
+                lookup.waiters.discard(waiter)
 
     async def close(self) -> None:
         """Hold nothing, and so leave nothing."""
+
+
+class _Name(NamedTuple):
+    host: str
+    port: int
+    family: socket.AddressFamily
+
+
+class _Waiter(NamedTuple):
+    loop: asyncio.AbstractEventLoop
+    found: asyncio.Future[list[ResolveResult]]
+
+    def settle(self, answer: list[ResolveResult] | Exception) -> None:
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            self.loop.call_soon_threadsafe(_settle, self.found, answer)
+
+
+class _Lookup:
+    """The threads that look one name up, and who waits for any of them."""
+
+    def __init__(self) -> None:
+        self.threads = 0
+        self.begun_at = -math.inf
+        self.waiters: set[_Waiter] = set()
+
+
+_lookups: dict[_Name, _Lookup] = {}
+"""By name, while a thread is under way; guarded by `_lock`, since the elector has its own loop."""
+
+_lock = threading.Lock()
+
+
+def _join(name: _Name, waiter: _Waiter) -> _Lookup:
+    """Have a waiter get the name's next answer; begin a look-up if none is under way lately."""
+    now_at = time.monotonic()
+    with _lock:
+        lookup = _lookups.setdefault(name, _Lookup())
+        lookup.waiters.add(waiter)
+        is_late = now_at - lookup.begun_at >= LOOK_AGAIN_S
+        if lookup.threads and not (is_late and lookup.threads < NAME_THREADS):
+            return lookup
+        lookup.threads += 1
+        lookup.begun_at = now_at
+    try:
+        threading.Thread(target=_look, args=(name, lookup), name="resolve", daemon=True).start()
+    except RuntimeError as error:  # the process has as many threads as it may
+        _end(name, lookup, OSError(f"{name.host}: no thread to look it up: {error}"))
+    return lookup
+
+
+def _look(name: _Name, lookup: _Lookup) -> None:
+    answer: list[ResolveResult] | Exception
+    try:
+        answer = _addresses(*name)
+    except Exception as error:  # a thread ends unseen otherwise
+        answer = error
+    _end(name, lookup, answer)
+
+
+def _end(name: _Name, lookup: _Lookup, answer: list[ResolveResult] | Exception) -> None:
+    """Give an answer to all; an error only where no other thread may still have a better one."""
+    with _lock:
+        lookup.threads -= 1
+        if not lookup.threads:
+            _lookups.pop(name, None)
+        elif isinstance(answer, Exception):
+            return
+        waiters, lookup.waiters = lookup.waiters, set()
+    for waiter in waiters:
+        waiter.settle(answer)
 
 
 def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
@@ -107,7 +184,7 @@ def _settle(
     if isinstance(answer, Exception):
         found.set_exception(answer)
     else:
-        found.set_result(answer)
+        found.set_result(list(answer))
 
 
 async def _drop(connecting: asyncio.Task[ResponseHandler]) -> None:

@@ -1,6 +1,7 @@
 """Metrics and traces, joined to the controller: what is counted, kept, served and sent."""
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -38,6 +39,9 @@ log = structlog.get_logger()
 SCRAPE_AGE_S = 5.0
 """A scrape takes a survey of this age as it is: two Prometheus servers cost one."""
 
+RENDER_S = 1.0
+"""A text of /metrics serves everybody for so long: however many scrape, one is made in a second."""
+
 CLOSE_S = 1.0
 """Longest wait, at the end, for what was not sent yet, of all signals together: a pod's grace is
 for writes of tokens."""
@@ -67,6 +71,9 @@ class Telemetry:
         self._surveyor: Surveyor | None = None
         self._exporters: list[Exporter[Any]] = []
         self._events: EventStats | None = None
+        self._text = b""
+        self._text_at = -math.inf
+        self._rendering: asyncio.Task[bytes] | None = None
         self.meters = Meters(self._read)
         self.tracer = Tracer(clock, Random())
         self.witnesses: tuple[Witness, ...] = (Metering(self.meters).note,)
@@ -91,10 +98,27 @@ class Telemetry:
             self._tracing.causes = controller.resync.causes
 
     async def scrape(self) -> bytes:
-        """Return all metrics in Prometheus' text format; works before anything else does."""
-        if self._surveyor is not None:
-            await self._surveyor.renew(max_age_s=SCRAPE_AGE_S)
-        return await asyncio.to_thread(self.meters.render)
+        """Return all metrics in Prometheus' text format; works before anything else does.
+
+        The text is made in a thread, once for all who ask within `RENDER_S`: each rendering takes
+        the interpreter from what refreshes tokens.
+        Cancel: The rendering goes on, for the others who wait for it.
+        """
+        if self._clock.monotonic() - self._text_at < RENDER_S:
+            return self._text
+        if self._rendering is None:
+            self._rendering = asyncio.create_task(self._render(), name="render_metrics")
+        return await asyncio.shield(self._rendering)
+
+    async def _render(self) -> bytes:
+        try:
+            if self._surveyor is not None:
+                await self._surveyor.renew(max_age_s=SCRAPE_AGE_S)
+            self._text = await asyncio.to_thread(self.meters.render)
+            self._text_at = self._clock.monotonic()
+            return self._text
+        finally:
+            self._rendering = None
 
     def watch_mint(self, ask: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
         """Return `ask`, measured; one that no run asked for is a trace of its own."""
@@ -113,6 +137,8 @@ class Telemetry:
 
     async def close(self) -> None:
         """Send what waits, for `CLOSE_S` at most."""
+        if self._rendering is not None:
+            self._rendering.cancel()
         await asyncio.gather(
             *(asyncio.to_thread(exporter.close, CLOSE_S) for exporter in self._exporters)
         )

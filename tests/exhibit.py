@@ -116,7 +116,9 @@ def watch(
 ) -> ReflectorStats:
     counts = dict.fromkeys(ListWatchStats.__dataclass_fields__, 0)
     protocol: Any = counts | {"state": "watching", "version": "7", "backoff_s": 0.0}
-    return ReflectorStats(resource, namespace, synced, silent_s, 0, ListWatchStats(**protocol))
+    return ReflectorStats(
+        resource, namespace, synced, silent_s, silent_s, 0, ListWatchStats(**protocol)
+    )
 
 
 def queue(*, state: str = "open", oldest_s: float = 0.0, failing: int = 0) -> QueueStats:

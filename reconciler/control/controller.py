@@ -55,9 +55,9 @@ from reconciler.trace import Tracer
 
 log = structlog.get_logger()
 
-SILENT_S = 1000.0
-"""Three times the longest life of a watch: each list, watch, event and bookmark breaks a silence,
-and the watchdog of a healthy reflector does so at least that often."""
+STUCK_S = 1000.0
+"""Three times the longest life of a watch, and beyond the longest pause, list and turn: each list,
+watch, event and bookmark that ends in whatever way shows that a reflector goes on."""
 
 FRESH_S = 2.0
 """Age of the first lists up to which they need no second one when this replica begins to lead."""
@@ -328,13 +328,16 @@ class Controller:
         return self._ports.gate.refused_total
 
     def not_live(self) -> str:
-        """Return "" unless a stream has stalled in a way that only a restart can mend."""
+        """Return "" unless a stream has stalled in a way that only a restart can mend.
+
+        A list that times out is none: a restart mends no server, and would empty the stores.
+        """
         if self._ports.kube_breaker.is_down:
             return ""
         for reflector in self.scopes.reflectors:
-            silent_s = reflector.stats().silent_s
-            if silent_s is not None and silent_s > SILENT_S:
-                return f"nothing heard of {reflector.name} for {silent_s:.0f} s"
+            stuck_s = reflector.stats().stuck_s
+            if stuck_s is not None and stuck_s > STUCK_S:
+                return f"the watch of {reflector.name} is stuck for {stuck_s:.0f} s"
         return ""
 
     @property

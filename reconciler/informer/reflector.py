@@ -47,12 +47,17 @@ _LOG = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ReflectorStats:
-    """`silent_s` counts seconds since the last answer or event, None before the first one."""
+    """`silent_s` counts seconds since the last answer or event, None before the first one.
+
+    `stuck_s` counts seconds since this loop has gone on, with whatever result: each pause, list and
+    watch has a limit of its own. None before it runs.
+    """
 
     resource: str
     namespace: str | None
     synced: bool
     silent_s: float | None
+    stuck_s: float | None
     callback_crashes: int
     protocol: ListWatchStats
 
@@ -101,6 +106,7 @@ class Reflector:
         self._relists_wanted: list[asyncio.Future[None]] = []
         self._relists_begun: list[asyncio.Future[None]] = []
         self._heard_at: float | None = None
+        self._went_on_at: float | None = None
         self._crashes = 0
         self._crash_logged_at: float | None = None
         self._hushed = False
@@ -117,6 +123,7 @@ class Reflector:
         ]
         try:
             while True:
+                self._went_on_at = self._clock.monotonic()
                 await self._step()
         finally:
             for unsubscribe in unsubscribes:
@@ -191,12 +198,13 @@ class Reflector:
         self._hushed = on
 
     def stats(self) -> ReflectorStats:
-        heard_at = self._heard_at
+        heard_at, went_on_at, now_at = self._heard_at, self._went_on_at, self._clock.monotonic()
         return ReflectorStats(
             resource=self._resource.plural,
             namespace=self._scope.namespace,
             synced=self._synced.is_set(),
-            silent_s=None if heard_at is None else self._clock.monotonic() - heard_at,
+            silent_s=None if heard_at is None else now_at - heard_at,
+            stuck_s=None if went_on_at is None else now_at - went_on_at,
             callback_crashes=self._crashes,
             protocol=self._protocol.stats(),
         )
@@ -283,7 +291,7 @@ class Reflector:
         """Note that the server answered, and return now."""
         self._breaker.succeeded()
         self._woken.clear()
-        self._heard_at = self._clock.monotonic()
+        self._heard_at = self._went_on_at = self._clock.monotonic()
         return self._heard_at
 
     def _failed(self, error: KubeError | WireError, *, started: bool) -> None:
@@ -291,7 +299,6 @@ class Reflector:
 
         So does a 500 of one namespace of many: one object that the server cannot read is enough.
         One that authorizes nobody yet is there, but is of no use to those who wait for it.
-        Any answer is one to /livez, since a restart mends no server.
         """
         if isinstance(error, TransportError):
             self._breaker.failed(error)

@@ -2,6 +2,9 @@
 
 import asyncio
 import socket
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -68,6 +71,94 @@ async def test_a_start_that_waits_for_its_cluster_is_scraped_all_the_while(tmp_p
     for text in texts:
         assert 'token_reconciler_watch_synced{namespace="",resource="pods"} 0.0' in text
         assert "obviously-fake-secret" not in text
+
+
+class Steps:
+    """A clock that goes on when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_at = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_at
+
+    def wall(self) -> float:
+        return 1.7e9 + self.now_at
+
+
+class Renderings:
+    """Puts itself before a telemetry's rendering, counts, and holds it until it may go on."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self.count = self.under_way = self.most_at_once = 0
+        self.may_go_on = threading.Event()
+        self.error: Exception | None = None
+        self._render = telemetry.meters.render
+        telemetry.meters.render = self  # type: ignore[method-assign]
+
+    def __call__(self) -> bytes:
+        self.count += 1
+        self.under_way += 1
+        self.most_at_once = max(self.most_at_once, self.under_way)
+        assert self.may_go_on.wait(30)
+        self.under_way -= 1
+        if self.error is not None:
+            raise self.error
+        return self._render()
+
+
+@asynccontextmanager
+async def scraped() -> AsyncIterator[tuple[str, Steps, Renderings, aiohttp.ClientSession]]:
+    clock, port = Steps(), _free_port()
+    telemetry = Telemetry(clock, OFF)
+    renderings = Renderings(telemetry)
+    listen = f"127.0.0.1:{port}"
+    connector = aiohttp.TCPConnector(limit=0)
+    async with (
+        serve_health(listen, live=lambda: "", ready=lambda: "", scrape=telemetry.scrape),
+        aiohttp.ClientSession(connector=connector) as http,
+    ):
+        try:
+            yield f"http://{listen}/metrics", clock, renderings, http
+        finally:
+            renderings.may_go_on.set()
+            await telemetry.close()
+
+
+async def _body(http: aiohttp.ClientSession, url: str) -> bytes:
+    async with http.get(url) as answer:
+        assert answer.status == 200
+        return await answer.read()
+
+
+async def test_a_hundred_scrapers_at_once_cost_one_rendering() -> None:
+    async with scraped() as (url, clock, renderings, http):
+        asking = [asyncio.create_task(_body(http, url)) for _ in range(100)]
+        while not renderings.count:
+            await asyncio.sleep(0)
+        asking[0].cancel()
+        leaver = await asyncio.gather(asking[0], return_exceptions=True)
+        assert isinstance(leaver[0], asyncio.CancelledError)
+        renderings.may_go_on.set()
+        bodies = await asyncio.gather(*asking[1:])
+        assert set(bodies) == {bodies[0]}
+        assert b"token_reconciler_build_info" in bodies[0]
+        clock.now_at += 0.9
+        assert await _body(http, url) == bodies[0]
+        assert renderings.count == 1
+        clock.now_at += 0.2
+        await asyncio.gather(*(_body(http, url) for _ in range(100)))
+        assert (renderings.count, renderings.most_at_once) == (2, 1)
+
+
+async def test_a_rendering_that_fails_is_made_again_for_the_next_scraper() -> None:
+    async with scraped() as (url, _, renderings, http):
+        renderings.may_go_on.set()
+        renderings.error = RuntimeError("a defect of ours")
+        async with http.get(url) as answer:
+            assert answer.status == 500
+        renderings.error = None
+        assert b"token_reconciler_build_info" in await _body(http, url)
 
 
 def _free_port() -> int:
