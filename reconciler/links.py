@@ -93,6 +93,8 @@ class Sessions:
         what: The peer's name in the log, "" where another client of the same peer speaks.
         connections: Size of the pool, or `UNLIMITED`.
         headers: Sent with every request.
+        header_bytes: Longest header of an answer.
+        max_headers: Most headers of an answer; with `header_bytes` they bound what it may take.
     """
 
     def __init__(
@@ -102,11 +104,15 @@ class Sessions:
         what: str,
         connections: int = POOL,
         headers: Mapping[str, str] | None = None,
+        header_bytes: int = MAX_HEADER_BYTES,
+        max_headers: int = MAX_HEADERS,
     ) -> None:
         self._source = source
         self._what = what
         self._connections = connections
         self._headers = headers
+        self._header_bytes = header_bytes
+        self._max_headers = max_headers
         self._lock = asyncio.Lock()
         self._current: Link | None = None
         self._retired: set[Link] = set()
@@ -260,9 +266,9 @@ class Sessions:
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-            max_headers=MAX_HEADERS,
+            max_line_size=self._header_bytes,
+            max_field_size=self._header_bytes,
+            max_headers=self._max_headers,
         )
         return Link(session, connection, version)
 

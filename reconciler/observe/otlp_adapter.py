@@ -19,11 +19,15 @@ from requests.structures import CaseInsensitiveDict
 from yarl import URL
 
 from reconciler.errors import SettingsError
-from reconciler.http import Peer, problem_of
+from reconciler.http import BIG_HEADERS, Peer, problem_of
 from reconciler.links import Sessions
 
 MAX_BODY_BYTES = 64 * 1024
 """Longest answer that is read: an export's answer is empty, or one message."""
+
+MAX_HEADER_BYTES = 8 * 1024
+MAX_HEADERS = 64
+"""An export's answer has some headers of some bytes each: half a MiB in all is beyond any."""
 
 _OURS = frozenset({"accept-encoding", "connection", "content-length", "transfer-encoding"})
 """Headers of a request that are the connection's business, or the library's defaults."""
@@ -49,7 +53,9 @@ class BoundedAdapter(BaseAdapter):
         self._monotonic = monotonic
         self._limit_s = limit_s
         self._end_at = monotonic() + limit_s
-        self._sessions = Sessions(peer, what="otlp")
+        self._sessions = Sessions(
+            peer, what="otlp", header_bytes=MAX_HEADER_BYTES, max_headers=MAX_HEADERS
+        )
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.problem = ""
 
@@ -79,6 +85,12 @@ class BoundedAdapter(BaseAdapter):
             raise NotDeliveredError(self.problem) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
             self.problem = problem_of(error)
+            if self.problem == BIG_HEADERS:
+                self.problem = (
+                    f"its answer has a header above {MAX_HEADER_BYTES // 1024} KiB, or more than"
+                    f" {MAX_HEADERS}"
+                )
+                raise NotDeliveredError(self.problem) from None
             raise requests.ConnectionError(self.problem) from None
         if not 200 <= response.status_code < 300:
             self.problem = f"the collector answered {response.status_code}"

@@ -112,6 +112,26 @@ async def test_an_answer_without_end_is_read_to_its_bound(
 
 
 @pytest.mark.parametrize(
+    "piece",
+    [b"X-Long: " + b"." * 60_000 + b"\r\n", b"X-Short: 1\r\n"],
+    ids=["long headers", "many headers"],
+)
+async def test_headers_without_end_are_read_to_their_bound(
+    piece: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = [0]
+    async with (
+        scripted(endless(OK, piece, sent=sent)) as collector,
+        exporting(collector, "10", monkeypatch) as (sender, send),
+    ):
+        assert await send() is False
+        assert sender.problem == "its answer has a header above 8 KiB, or more than 64"
+        while not collector.gone:
+            await asyncio.sleep(0.01)
+    assert 0 < sent[0] < 256 * MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize(
     ("turns", "delivers", "problem"),
     [
         ([answer(200)], True, ""),
