@@ -215,7 +215,8 @@ class Settings(BaseSettings):
     kubeconfig: str = Field(
         "",
         validation_alias="KUBECONFIG",
-        description="Else ~/.kube/config, else the pod's service account.",
+        description="One file or several, merged as kubectl does; else ~/.kube/config, else the"
+        " pod's service account.",
     )
     platform_mode: Literal["standard", "mpp"] = Field(
         "standard",
