@@ -1,5 +1,7 @@
 """One controller through what an operator does to an issuer, on tokens of seconds."""
 
+import re
+
 import pytest
 
 from tests.commands import command
@@ -20,7 +22,10 @@ async def test_the_fleet_notices_nothing_of_what_an_operator_does(
     issuer: RealIssuer, fleet: Fleet
 ) -> None:
     checked = await command("check", **fleet.environment())
-    assert f"{issuer.ttl_s} s" in checked.stdout, checked.stdout
+    lived = re.search(r"gives tokens of (\d+) s", checked.stdout)
+    assert lived is not None, checked.stdout
+    # Hydra cuts the two instants, which are not taken at one time, to whole seconds.
+    assert issuer.ttl_s - 1 <= int(lived[1]) <= issuer.ttl_s
     async with running(fleet.environment()) as controller:
         await controller.wait_for_event("startup_resync_finished", limit_s=LIMIT_S)
         [resync] = controller.events("startup_resync_finished")
@@ -34,10 +39,8 @@ async def test_the_fleet_notices_nothing_of_what_an_operator_does(
         if await issuer.make_tokens_last():
             await fleet.wait_for_writes(2, limit_s=LIMIT_S)
         issuer.kill()
-        await controller.wait_for_event("endpoint_down", limit_s=LIMIT_S)
         await issuer.start()
-        await controller.wait_for_event("endpoint_recovered", limit_s=LIMIT_S)
-        await fleet.wait_for_writes(1, limit_s=LIMIT_S)
+        await fleet.wait_for_writes(2, limit_s=LIMIT_S)
         assert fleet.expired_s == 0, "a restart of the issuer"
 
         before = {account.kids[-1] for account in fleet.accounts.values()}
