@@ -1,6 +1,6 @@
 """From what changed to queue entries: every source of work passes here and is planned once."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from reconciler.clock import Clock
 from reconciler.control.plan import DUE, Action, Plan, View
@@ -60,13 +60,13 @@ class Feed:
         key: SessionKey,
         reason: str,
         *,
-        leave: Collection[Action] = (),
+        ask_in_s: float = 0.0,
         news: News = News.NONE,
     ) -> Action:
         """Plan a session and queue what follows: a run now, a deadline, or nothing.
 
         Args:
-            leave: Actions that are reported but not queued.
+            ask_in_s: The platform is asked no sooner than after this, a list is under way.
             news: What shortens the wait of a session that failed; an event as such does not.
         """
         try:
@@ -75,8 +75,6 @@ class Feed:
             now_at = self._clock.monotonic()
             self._queue.add(key, reason=reason, at=now_at, band=Band.ROUTINE, slack_s=0.0)
             return Action.BLOCKED
-        if plan.action in leave:
-            return plan.action
         if plan.action is Action.FORGET:
             if self._touches is not None:
                 self._touches.drop(key)
@@ -91,10 +89,13 @@ class Feed:
         if waits and self._is_owed_a_touch(view, plan):
             self._touch_now(key)
             return plan.action
+        at = now_at = self._clock.monotonic()
+        if waits or is_asked:
+            at = self._planner.at(plan.due_s)
         self._queue.add(
             key,
             reason=reason if is_due else plan.reason,
-            at=self._planner.at(plan.due_s) if waits or is_asked else self._clock.monotonic(),
+            at=max(at, now_at + ask_in_s) if is_asked else at,
             band=min(plan.band, Band.CHANGED) if is_due and reason == "pod" else plan.band,
             slack_s=plan.slack_s,
             news=news,
@@ -126,8 +127,11 @@ class Feed:
 
 
 def about(action: Action) -> str:
-    """Return what a run that carries this out depends on: "platform" or "write"."""
-    return "platform" if action is Action.CONFIRM else "write"
+    """Return what a run that carries this out depends on: "platform", "seal" or "write".
+
+    A seal that is refused holds back no token.
+    """
+    return {Action.CONFIRM: "platform", Action.SEAL: "seal"}.get(action, "write")
 
 
 def _news(change: Change, kind: str, names: Names) -> News:

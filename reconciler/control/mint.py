@@ -28,6 +28,16 @@ def improves(token: Token, facts: Facts | None, reason: str) -> bool:
     return token.expires_s > facts.expires_s
 
 
+def at_hand(source: TokenSource, plan: Plan) -> Token | None:
+    """Return what `obtain` would, where it would not ask the issuer; else None."""
+    token = source.at_hand(min_remaining=_wanted(plan))
+    return token if token is not None and improves(token, plan.facts, plan.reason) else None
+
+
+def _wanted(plan: Plan) -> float:
+    return NEARLY_NEW if plan.reason == "requested" else MIN_REMAINING
+
+
 async def obtain(source: TokenSource, plan: Plan, *, term_began_at: float) -> Token | None:
     """Return a token worth writing, or None where nothing that can be had improves what is there.
 
@@ -40,7 +50,7 @@ async def obtain(source: TokenSource, plan: Plan, *, term_began_at: float) -> To
     Raises:
         IssuerError: No token can be had and none at hand improves.
     """
-    wanted = NEARLY_NEW if plan.reason == "requested" else MIN_REMAINING
+    wanted = _wanted(plan)
     try:
         token = await source.get(min_remaining=wanted)
     except IssuerError:

@@ -130,7 +130,8 @@ class Policy:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to do, why, how urgently; `due_s` (epoch) is when to look again if nothing happens, and
-    for CONFIRM when to ask: a list may confirm the session until then.
+    for CONFIRM when to ask: a list may confirm the session until then; for SEAL when the token is
+    looked at, whatever becomes of the seal.
 
     `slack_s` is the time until somebody would notice; `touch` asks for a pod touch, after the write
     or, if nothing is to be written, now; `requests` are the digests that this write honours;
@@ -376,7 +377,7 @@ def _seal_first(view: View, waiting: Plan, now_s: float) -> Plan:
         return waiting
     if view.seal_due_s > now_s:
         return replace(waiting, due_s=min(waiting.due_s, view.seal_due_s))
-    return replace(waiting, action=Action.SEAL, reason="seal_renewed", due_s=now_s)
+    return replace(waiting, action=Action.SEAL, reason="seal_renewed")
 
 
 def _must_look(view: View, facts: Facts, policy: Policy, now_s: float) -> bool:

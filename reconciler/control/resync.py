@@ -29,6 +29,10 @@ TRICKLE_FRACTION = 0.5
 FOLLOW = "follow"
 """Reason with which a follower queues: such work is taken up when it begins to lead."""
 
+ASK_IN_S = 2.0
+"""A replica that begins asks about no single session sooner: its first list takes a second or two
+as a rule, and confirms nearly all."""
+
 SLICE = 100
 """Sessions planned in one turn of the loop: ten thousand at once would stall it for half a second,
 and the first writes would wait for the last plan."""
@@ -181,7 +185,7 @@ class Resync:
                 await asyncio.sleep(0)
 
     async def _run_startup(self) -> None:
-        """Queue what needs no platform at once, the rest when the platform has answered."""
+        """Queue every session; one to be confirmed gives the list its time, see `plan`."""
         trace = self._begin("startup_resync")
         self.causes[FOLLOW] = trace.id
         self._startup.on_finished = partial(self._end_startup, trace)
@@ -194,7 +198,7 @@ class Resync:
         log.info("startup_resync_started", pods=len(live))
         with step("queue_pods", f"{len(live)} pods"):
             for index, key in enumerate(live):
-                self._consider(key, leave=(Action.CONFIRM,))
+                self._consider(key, ask_in_s=ASK_IN_S)
                 if index % SLICE == SLICE - 1:
                     await asyncio.sleep(0)
         listed = await self._sweep()
@@ -210,9 +214,9 @@ class Resync:
         self._startup.all_listed()
         self._directory.prune(live)
 
-    def _consider(self, key: SessionKey, *, leave: tuple[Action, ...] = ()) -> None:
-        action = self._feed.consider(key, "startup_resync", leave=leave)
-        if action is not Action.FORGET and action not in leave:
+    def _consider(self, key: SessionKey, *, ask_in_s: float = 0.0) -> None:
+        action = self._feed.consider(key, "startup_resync", ask_in_s=ask_in_s)
+        if action is not Action.FORGET:
             self._startup.add(key, due=action is not Action.WAIT)
 
     def _begin(self, reason: str) -> Trace:

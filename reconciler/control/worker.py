@@ -484,8 +484,12 @@ class Worker:
 
     async def _obtain(self, plan: Plan, run: Run) -> Token | None:
         began_at = self._planner.term_began_at
-        with self._places.at(ISSUER, run), step("mint"):
-            return await mint.obtain(self._source, plan, term_began_at=began_at)
+        with step("mint"):
+            # Who needs no answer of the issuer does not wait behind those who do.
+            if (token := mint.at_hand(self._source, plan)) is not None:
+                return token
+            with self._places.at(ISSUER, run):
+                return await mint.obtain(self._source, plan, term_began_at=began_at)
 
     def _refreshed(
         self, attempt: Attempt, written: Written, expires_s: float, plan: Plan, now_s: float
@@ -600,14 +604,16 @@ class Worker:
         )
         now_at = self._clock.monotonic()
         hold = Hold(now_at, now_at + wait_s, about(plan.action))
+        is_seal = plan.action is Action.SEAL  # the token keeps a deadline of its own
+        at = min(hold.until_at, self._planner.at(plan.due_s)) if is_seal else hold.until_at
         return Next(
-            hold.until_at,
+            at,
             plan.band,
             plan.slack_s,
             plan.reason,
             verdict.gate,
             hold,
-            since_at=work.since_at,
+            since_at=None if is_seal else work.since_at,
         )
 
 

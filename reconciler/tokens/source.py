@@ -117,6 +117,10 @@ class TokenSource(Protocol):
         """Return the longest-living token at hand, None if all are dead; never asks."""
         ...
 
+    def at_hand(self, *, min_remaining: float) -> Token | None:
+        """Return what `get` would without asking, None where it would ask or fail."""
+        ...
+
     async def refresh(self) -> Token:
         """Mint now, or join the request in flight, and return the best token at hand after it.
 
@@ -189,13 +193,17 @@ class OidcSource:
         return math.ceil(sane_s if best is None else max(best.ttl_s, sane_s))
 
     async def get(self, *, min_remaining: float, since_at: float = -math.inf) -> Token:
-        best = self.best()
-        if best is not None and self._serves(min_remaining, since_at):
-            return best
+        token = self.at_hand(min_remaining=min_remaining, since_at=since_at)
+        if token is not None:
+            return token
         if self._breaker.is_down:
             last = self._breaker.stats().last_error
             raise IssuerUnavailable(f"the issuer is down, the last error was: {last}")
         return await self.refresh()
+
+    def at_hand(self, *, min_remaining: float, since_at: float = -math.inf) -> Token | None:
+        best = self.best()
+        return best if best is not None and self._serves(min_remaining, since_at) else None
 
     def best(self) -> Token | None:
         if self._best is None or self._best.remaining_s(self._clock.monotonic()) <= 0:

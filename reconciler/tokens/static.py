@@ -73,6 +73,9 @@ class StaticSource:
             raise _expired()
         return best
 
+    def at_hand(self, *, min_remaining: float) -> Token | None:
+        return self.best()
+
     def best(self) -> Token | None:
         return self._token if self._token.remaining_s(self._clock.monotonic()) > 0 else None
 

@@ -14,9 +14,13 @@ from reconciler.kube.api import Meta, Page, Resource, Scope
 from reconciler.kube.slices import PARALLEL, TURN_S
 from reconciler.lab.apiserver.direct import DirectKube
 from reconciler.lab.apiserver.injection import Fault
+from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.platform.models import Session
+from reconciler.tokens.grant import Grant
 from tests.unit.control.succession import Succession
 from tests.unit.control.virtual import (
+    INTRUDER,
+    NAMES,
     PROJECT,
     FakePlatform,
     World,
@@ -313,5 +317,37 @@ def test_pods_that_nobody_knows_in_one_namespace_delay_no_new_session_in_another
             asked = platform.lookups
             assert await first_token_s(world, "2Aa0") < 0.5
             assert platform.lookups - asked < 100
+
+    simulate(scenario)
+
+
+def test_one_who_asks_a_slow_issuer_keeps_nobody_from_the_token_at_hand() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(20):
+            world.add(f"2Ab{number}")
+        ask = world.issuer.ask
+
+        async def slow() -> Grant:
+            await asyncio.sleep(9)
+            return await ask()
+
+        async with running(world):
+            await finished(world, 1)
+            world.source._ask = slow
+            await asyncio.sleep(300)
+            best = world.source.best()
+            while best is None or not 820 < best.remaining_s(world.clock.monotonic()) < 850:
+                await asyncio.sleep(1)
+                best = world.source.best()
+            asked = world.issuer.requests
+            body = {"metadata": {"annotations": {NAMES.requested_at: "now"}}}
+            world.core.patch(SECRETS, PROJECT, NAMES.secret_name("2Ab0"), body, by=INTRUDER)
+            await asyncio.sleep(2)
+            world.overwrite("2Ab1")
+            await asyncio.sleep(1)
+            assert world.token("2Ab1") in world.issuer.minted
+            assert world.issuer.requests == asked  # it has not answered yet
+            await asyncio.sleep(10)
+            assert world.issuer.requests == asked + 1
 
     simulate(scenario)

@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from reconciler.control.controller import Controller
+from reconciler.control.plan import LIST_FIRST_S
 from reconciler.control.seal import Seal
 from reconciler.platform.models import Session
+from reconciler.platform.pages import Listing
 from reconciler.platform.sweep import sweep
 from tests.unit.control.pooled_platform import Pool, PooledPlatform
 from tests.unit.control.succession import Succession
@@ -170,5 +172,30 @@ def test_a_slow_platform_is_asked_less_at_one_time_and_more_again_when_it_is_pro
         await busiest(3.0)
         assert await busiest(3.0) <= 2  # the list of projects is prompt
         assert await busiest(0.1) == 8
+
+    simulate(scenario)
+
+
+def test_a_replica_that_leads_from_its_start_does_not_wait_for_a_first_list_that_takes_long() -> (
+    None
+):
+    async def scenario(world: World) -> None:
+        await add_old(world, 40)
+        list_running = world.platform.list_running
+
+        async def slow(project: str | None) -> Listing[Session]:
+            await asyncio.sleep(300)
+            return await list_running(project)
+
+        world.platform.list_running = slow  # type: ignore[method-assign]
+        async with running(world):
+            await asyncio.sleep(LIST_FIRST_S - 2)
+            assert world.platform.lookups == 0
+            await asyncio.sleep(12)
+            assert are_refreshed(world, range(40))
+            assert world.platform.lookups == 40
+            await asyncio.sleep(300)
+            assert len(world.events("startup_resync_finished")) == 1
+            assert world.platform.lookups == 40
 
     simulate(scenario)

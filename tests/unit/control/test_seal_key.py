@@ -15,7 +15,7 @@ from reconciler.control.directory import RESEAL_S
 from reconciler.control.plan import Confirmation
 from reconciler.control.seal import FORMER_S, Seal
 from reconciler.control.seal_key import LOOK_S, SealKey
-from reconciler.errors import SettingsError
+from reconciler.errors import Invalid, SettingsError
 from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.lab.apiserver.ledger import Commit
 from reconciler.leader.office import Office
@@ -308,3 +308,40 @@ def test_a_former_key_ends(after_s: float, *, is_valid: bool) -> None:
     now[0] = 1000.0
     assert seal.is_valid(made, KEY, "uid-1") == is_valid
     assert seal.is_valid(seal.make(KEY, "uid-1"), KEY, "uid-1")
+
+
+class RefusesSeals:
+    """A way to the API server where patches of a confirmation alone are refused."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.refused = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def patch(self, resource: Any, namespace: str, name: str, body: Any, **more: Any) -> Any:
+        if resource.plural == "secrets" and "data" not in body:
+            self.refused += 1
+            raise Invalid("no annotation without a token", status=422)
+        return await self._inner.patch(resource, namespace, name, body, **more)
+
+
+@pytest.mark.parametrize("ttl_s", [300, 600])
+def test_a_seal_that_is_refused_costs_no_token(ttl_s: int) -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        world.issuer.ttl_s = ttl_s
+        kube: Any = RefusesSeals(world.ports.kube)
+        world.ports = replace(world.ports, kube=kube)
+        async with leading(world, replica := Replica(world, FIRST), 1):
+            await asyncio.sleep(2 * ttl_s)
+
+            replica.holds = SECOND
+            for _ in range(900):
+                await asyncio.sleep(1.0)
+                least_s = min(world.remaining_s(f"2Ab{number}") for number in range(SESSIONS))
+                assert least_s >= 0.35 * ttl_s
+            assert kube.refused
+
+    simulate(scenario)
