@@ -160,9 +160,8 @@ class Telemetry:
         self.upkeep = (self._push,)
 
     def _send_traces(self, replica: str) -> None:
-        from reconciler.observe.spans import Kept
-
         exporter = Exporter("traces", span_sender(replica, os.environ, self._clock))
+        from reconciler.observe.spans import Kept  # after the library is told to be silent
 
         def keep(trace: Trace) -> None:
             exporter.offer(Kept(trace, self._clock.wall() - self._clock.monotonic()))

@@ -54,12 +54,12 @@ class Sender(Generic[T]):
 
 def span_sender(replica: str, environ: Mapping[str, str], clock: Clock) -> "Sender[Kept]":
     """Return what sends traces."""
+    _silence_libraries()
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import SpanExportResult
 
     from reconciler.observe.spans import spans_of
 
-    _silence_libraries()
     resource = _resource(replica, environ)
     adapter, exporter = _exporter(OTLPSpanExporter, "TRACES", environ, clock)
 
@@ -72,12 +72,12 @@ def span_sender(replica: str, environ: Mapping[str, str], clock: Clock) -> "Send
 
 def metric_sender(replica: str, environ: Mapping[str, str], clock: Clock) -> "Sender[list[Family]]":
     """Return what sends readings of the metrics."""
+    _silence_libraries()
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.sdk.metrics.export import MetricExportResult
 
     from reconciler.observe.otlp_metrics import metrics_data
 
-    _silence_libraries()
     resource = _resource(replica, environ)
     adapter, exporter = _exporter(OTLPMetricExporter, "METRICS", environ, clock)
     since_ns = time.time_ns()

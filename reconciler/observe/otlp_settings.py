@@ -6,6 +6,7 @@ Source: OpenTelemetry specification, "Environment Variable Specification" and "O
 Configuration".
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ _PREFIX = "OTEL_EXPORTER_OTLP_"
 _PROTOCOL = "http/protobuf"
 _RATIOS = {"always_on": 1.0, "always_off": 0.0}
 _COMPRESSIONS = ("", "none", "gzip", "deflate")
+_COUNT = re.compile(r"[0-9]*|unset")
 _SIGNALS = ("TRACES", "METRICS")
 
 
@@ -77,9 +79,13 @@ def read_otlp(environ: Mapping[str, str]) -> OtlpSettings:
             interval_s = milliseconds / 1000
     for signal in _SIGNALS:
         _read_details(environ, signal, unserved)
+    name = "OTEL_RESOURCE_ATTRIBUTES"
+    if not _is_pairs(environ.get(name, "")):
+        unserved[name] = "holds a part that is not name=value: that part is not sent"
+    is_loadable = _is_loadable(environ, unserved)
     return OtlpSettings(
-        traces=traces and sampler != "always_off",
-        metrics=metrics,
+        traces=traces and sampler != "always_off" and is_loadable,
+        metrics=metrics and is_loadable,
         ratio=ratio,
         interval_s=interval_s,
         unserved=tuple(Unserved(variable, why) for variable, why in unserved.items()),
@@ -139,11 +145,23 @@ def _read_details(environ: Mapping[str, str], signal: str, unserved: dict[str, s
     if compression not in _COMPRESSIONS:
         unserved[variable] = f"{_shown(compression)} is not served: nothing is compressed"
     variable = _variable(environ, signal, "HEADERS")
-    pairs = [pair.strip() for pair in environ.get(variable, "").split(",")]
-    if any(pair and not pair.partition("=")[0].strip() for pair in pairs) or any(
-        pair and "=" not in pair for pair in pairs
-    ):
+    if not _is_pairs(environ.get(variable, "")):
         unserved[variable] = "holds a part that is not name=value: that part is not sent"
+
+
+def _is_loadable(environ: Mapping[str, str], unserved: dict[str, str]) -> bool:
+    """Return whether the library can be loaded: one variable it reads while it is imported."""
+    name = "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"
+    if _COUNT.fullmatch(environ.get(name, "").strip().lower()):
+        return True
+    unserved[name] = "is no whole number, 0 or more: nothing is sent"
+    return False
+
+
+def _is_pairs(text: str) -> bool:
+    """Tell whether each part, by comma, is name=value; an empty one is left out."""
+    parts = [part.partition("=") for part in text.split(",") if part.strip()]
+    return all(name.strip() and sign for name, sign, _ in parts)
 
 
 def _ratio(environ: Mapping[str, str], sampler: str, unserved: dict[str, str]) -> float:

@@ -86,6 +86,7 @@ async def scraped(http: aiohttp.ClientSession, box: Box, labels: str) -> None:
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "abc"),
     ],
 )
 async def test_a_variable_that_cannot_be_served_warns_once_and_stops_no_refresh(
