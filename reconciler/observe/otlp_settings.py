@@ -26,7 +26,7 @@ _PREFIX = "OTEL_EXPORTER_OTLP_"
 _PROTOCOL = "http/protobuf"
 _RATIOS = {"always_on": 1.0, "always_off": 0.0}
 _COMPRESSIONS = ("", "none", "gzip", "deflate")
-_COUNT = re.compile(r"[0-9]*|unset")
+_COUNT = re.compile(r"[0-9]*")
 _SIGNALS = ("TRACES", "METRICS")
 
 

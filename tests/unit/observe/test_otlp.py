@@ -44,7 +44,7 @@ BOTH = OtlpSettings(traces=True, metrics=True)
                 "OTEL_METRIC_EXPORT_INTERVAL": "15000",
                 "OTEL_EXPORTER_OTLP_HEADERS": "a=b, c=d=,",
                 "OTEL_RESOURCE_ATTRIBUTES": "team=x",
-                "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "Unset",
+                "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "64",
             },
             OtlpSettings(traces=True, metrics=True, ratio=0.25, interval_s=15.0),
         ),
@@ -90,6 +90,11 @@ SERVED = {"OTEL_EXPORTER_OTLP_ENDPOINT": URL}
         (SERVED | {"OTEL_RESOURCE_ATTRIBUTES": "a=b,c"}, "OTEL_RESOURCE_ATTRIBUTES", BOTH),
         (
             SERVED | {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "abc"},
+            "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+            OFF,
+        ),
+        (
+            SERVED | {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "unset"},
             "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
             OFF,
         ),
