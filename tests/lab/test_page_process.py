@@ -60,7 +60,7 @@ async def test_a_leader_and_a_follower_each_say_so_and_neither_shows_a_token() -
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert session.secret in opened
-        assert "refreshed: somebody else wrote the token" in opened
+        assert "refreshed: the token that came with its Secret is replaced" in opened
         texts = found | {"opened": opened, "news": news}
         assert box.issuer.tokens_total > 0
         assert find_leaks(texts, box.secret_values()) == []
