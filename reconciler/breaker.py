@@ -53,6 +53,11 @@ class Breaker:
 
     Any success, a probe's or a caller's, closes it at once and wakes all who wait; so does the
     first one after a refusal, which is no outage.
+
+    A result may concern one part of the endpoint only, such as a project of the platform. Such
+    failures open nothing, however many parts fail: they make the endpoint suspect, and the probe
+    decides, which concerns no part. Such a success ends no outage. So what opens the breaker is
+    what keeps it open, and one part that fails cannot open it between two probes.
     """
 
     def __init__(self, name: str, clock: Clock, random: Random) -> None:
@@ -66,11 +71,12 @@ class Breaker:
         self._last_error = ""
         self._up = asyncio.Event()
         self._up.set()
-        self._down = asyncio.Event()
+        self._probe_due = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
         self._refusal_listeners: list[Callable[[], None]] = []
         self._refuses = False
         self._heard = False
+        self._suspect = False
         self._refused = asyncio.Event()
         self.on_condition: Callable[[BreakerStats], None] = lambda stats: None
         """Called, on the loop, with what it is from now on: once for each change of condition, and
@@ -79,6 +85,11 @@ class Breaker:
     @property
     def is_down(self) -> bool:
         return self._down_at is not None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether parts of it fail, and a probe has yet to tell whether all of it does."""
+        return self._suspect
 
     @property
     def refuses(self) -> bool:
@@ -107,13 +118,17 @@ class Breaker:
         self._refusal_listeners.append(callback)
         return partial(self._refusal_listeners.remove, callback)
 
-    def succeeded(self, *, wakes: bool = False) -> None:
+    def succeeded(self, *, part: str = "", wakes: bool = False) -> None:
         """Record an answer of any kind that shows the endpoint alive.
 
         Args:
+            part: The only part of the endpoint that it concerns; "" for the endpoint as a whole.
             wakes: Callers were held back without an outage: they are woken as by the end of one.
         """
+        if part and self.is_down:
+            return
         self._failures = 0
+        self._end_suspicion()
         self._refuses = False
         self._heard = True
         is_over = self._down_at is not None or self._refused_at is not None
@@ -133,6 +148,7 @@ class Breaker:
         That ends an outage, and wakes nobody: the next success does.
         """
         self._failures = 0
+        self._end_suspicion()
         self._heard = True
         self._last_error = str(error)
         is_news = self._refused_at is None
@@ -143,31 +159,53 @@ class Breaker:
         if is_news:
             self.on_condition(self.stats())
 
-    def failed(self, error: RemoteError) -> None:
-        """Record that the endpoint was away or failing; `THRESHOLD` in a row open the breaker."""
+    def failed(self, error: RemoteError, *, part: str = "") -> None:
+        """Record that the endpoint was away or failing; `THRESHOLD` in a row open the breaker.
+
+        Args:
+            part: The only part of the endpoint that the request concerned, if an answer or a time
+                limit ended it; "" for the endpoint as a whole. Where all of these failures
+                concern parts, the endpoint is suspect and nothing more; the next one that
+                concerns the whole, a probe's as a rule, opens the breaker.
+        """
         self._failures += 1
         self._heard = True
+        if self._down_at is not None and part:
+            return
         self._last_error = str(error)
         if self._down_at is None and self._failures >= THRESHOLD:
+            if part:
+                self._suspect = True
+                self._probe_due.set()
+                return
+            self._suspect = False
             self._refused_at = None
             self._refused.clear()
             self._down_at = self._clock.monotonic()
             self._outages += 1
             self._up.clear()
-            self._down.set()
+            self._probe_due.set()
             self.on_condition(self.stats())
 
     def _come_up(self) -> None:
         self._down_at = None
-        self._down.clear()
+        self._probe_due.clear()
         self._up.set()
+
+    def _end_suspicion(self) -> None:
+        if self._suspect:
+            self._suspect = False
+            self._probe_due.clear()
 
     async def wait_up(self) -> None:
         """Return at once while the endpoint is up, else when it is back."""
         await self._up.wait()
 
     async def probe_while_down(self, probe: Callable[[], Awaitable[object]]) -> None:
-        """Run for ever: while down, ask `probe` every `PROBE_S` at most; its success closes.
+        """Run for ever: while down or suspect, ask `probe` every `PROBE_S` at most.
+
+        Its success closes the breaker, or ends suspicion and wakes no caller. A failure of it
+        while suspect opens the breaker, by the probe's own call of `failed`.
 
         So does an error that will not pass by itself, but for a 403: an API server that has just
         started refuses everybody everything, and one that hides its page never tells more.
@@ -175,9 +213,9 @@ class Breaker:
         Cancel: nothing is left behind; the state stays as it was.
         """
         while True:
-            await self._down.wait()
+            await self._probe_due.wait()
             await asyncio.sleep(PROBE_S * self._random.uniform(0.5, 1.0))
-            if not self.is_down:
+            if not (self.is_down or self._suspect):
                 continue
             try:
                 await probe()

@@ -139,6 +139,7 @@ class PlatformClient:
                 what,
                 keyset=query.keyset,
                 is_of_project=project is not None,
+                part=_part(project),
             )
             self._learn(query.size, len(answer.body), len(page.items))
             return page
@@ -158,16 +159,16 @@ class PlatformClient:
         path = f"/sessions/{quote(session_id, safe='')}"
         answer = await self._ask_for_one(path, {}, project, what, Kind.SINGLE)
         if answer.status == 404 and error_code(answer.body) is not None:
-            self.breaker.succeeded()
+            self.breaker.succeeded(part=_part(project))
             return None
-        session = self._decode(Session, answer, what)
+        session = self._decode(Session, answer, what, part=_part(project))
         if session.id != session_id:
             raise PlatformError(f"{what}: the platform answered about another session", status=200)
         return session
 
     async def probe(self) -> None:
         """Return if the sessions list answers at all; raises `RemoteError` otherwise."""
-        answer = await self._ask(
+        answer = await self._ask_for_one(
             "/sessions",
             {"page": 1, "search": RUNNING_SEARCH, "size": 1},
             None,
@@ -207,7 +208,7 @@ class PlatformClient:
                     path, params, project, what, kind, most_bytes=self._max_body_bytes
                 )
             except PlatformAnswerTooLarge as error:
-                self.breaker.failed(error)
+                self.breaker.failed(error, part=_part(project))
                 raise
 
     def _decode(
@@ -218,8 +219,13 @@ class PlatformClient:
         *,
         keyset: bool = False,
         is_of_project: bool = True,
+        part: str = "",
     ) -> M:
-        """Return the answer's content, or raise what it means; tells the breaker either way."""
+        """Return the answer's content, or raise what it means; tells the breaker either way.
+
+        Args:
+            part: The project whose answer this is, for the breaker; "" for none alone.
+        """
         error: PlatformError
         if answer.status == 200:
             try:
@@ -230,22 +236,22 @@ class PlatformClient:
                     status=200,
                 )
             else:
-                self.breaker.succeeded()
+                self.breaker.succeeded(part=part)
                 return content
         else:
             error = error_of(answer, what=what, is_of_project=is_of_project)
         # A 500 in the platform's own words may mean our search: no evidence of an outage.
         if not (keyset and error.status == 500 and error_code(answer.body) is not None):
-            self._tell_breaker(error)
+            self._tell_breaker(error, part)
         raise error
 
-    def _tell_breaker(self, error: PlatformError) -> None:
+    def _tell_breaker(self, error: PlatformError, part: str) -> None:
         if isinstance(error, PlatformUnavailable):
-            self.breaker.failed(error)
+            self.breaker.failed(error, part=part)
         elif isinstance(error, PlatformRefused):
             self.breaker.refused(error)
         else:
-            self.breaker.succeeded()
+            self.breaker.succeeded(part=part)
 
     async def _ask(
         self,
@@ -289,14 +295,17 @@ class PlatformClient:
             if answer is not None:
                 return answer
             raise PlatformAnswerTooLarge(f"{what}: more than {most} bytes")
-        except TimeoutError:
+        except TimeoutError as error:
             reason, failure = "timeout", f"no answer within {self._limit_s:g} s"
+            # One project's rows may be locked. A time limit of the connection tells of no project.
+            part = "" if isinstance(error, aiohttp.ClientError) else _part(project)
         except (aiohttp.ClientError, OSError) as error:
             reason, failure = kind_of(error), problem_of(error, system_trust=True)
+            part = ""
         # Raised here and not while handling: an error of aiohttp may carry the request's headers,
         # and as our error's context it would reach a log.
         unavailable = PlatformUnavailable(f"{what}: {failure}", reason=reason)
-        self.breaker.failed(unavailable)
+        self.breaker.failed(unavailable, part=part)
         raise unavailable
 
     async def _in_turn(
@@ -343,6 +352,11 @@ class PlatformClient:
                 response.close()
                 return None
         return b"".join(chunks)
+
+
+def _part(project: str | None) -> str:
+    """Return the project that a request names, as the part of the platform that it concerns."""
+    return "" if project in (None, NO_PROJECT) else project
 
 
 def _check(pattern: re.Pattern[str], text: str, what: str) -> None:

@@ -108,10 +108,11 @@ class _Run:
     async def _check_worth_asking(self, target: str | None) -> None:
         """Raise once the platform is away: 1,000 projects must not cost 1,000 time limits.
 
-        A few projects that fail in a row open the breaker too, so one probe decides.
+        A few projects that fail in a row make it suspect and no more, so one probe decides.
         """
+        breaker = self.client.breaker
         async with self.probing:
-            if self.client.breaker.is_down and not self.gave_up:
+            if (breaker.is_down or breaker.is_suspect) and not self.gave_up:
                 try:
                     await self.client.probe()
                 except RemoteError:

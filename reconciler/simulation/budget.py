@@ -50,8 +50,8 @@ the widest jitter."""
 TRY_S = 8.0
 """One more try in so many seconds of a window."""
 
-LOOKUPS_A_MINUTE = 45
-"""Of one session. Each end of an outage wakes all who wait, and one may end every two seconds."""
+LOOKUPS_A_MINUTE = 20
+"""Of one session: its own retries, 30 s at most between two, and what a few recoveries add."""
 
 
 class WriteBudgetChecker:

@@ -284,9 +284,9 @@ class VirtualPlatform:
                 await asyncio.sleep(self._draw(0.005, 0.05))
             if self._estate.away or project in self._estate.failing:
                 error = PlatformUnavailable("the platform answered 503", status=503)
-                self.breaker.failed(error)
+                self.breaker.failed(error, part=project)
                 raise error
-        self.breaker.succeeded()
+        self.breaker.succeeded(part=project)
 
     def _answered(self, session_id: str | None, found: list[Session]) -> None:
         names = frozenset(session.id for session in found)

@@ -315,7 +315,10 @@ async def test_no_error_carries_the_token(lab: LabPlatform) -> None:
 
 
 async def failure_of(url: str, **settings: Any) -> PlatformError:
-    """Return what three requests in a row fail with; the breaker must agree with the error."""
+    """Return what three requests in a row fail with; the breaker must agree with the error.
+
+    They name a project. Where their failures could be that project's own, the probe decides.
+    """
     async with client_of(url, **settings) as client:
         failures = []
         for _ in range(3):
@@ -323,6 +326,10 @@ async def failure_of(url: str, **settings: Any) -> PlatformError:
                 await client.running_sessions("alpha")
             failures.append(caught.value)
         assert len({str(failure) for failure in failures}) == 1
+        if client.breaker.is_suspect:
+            assert not client.breaker.is_down
+            with pytest.raises(PlatformUnavailable):
+                await client.probe()
         assert client.breaker.is_down == isinstance(failures[0], PlatformUnavailable)
         assert client.breaker.refuses == isinstance(failures[0], PlatformRefused)
         return failures[0]
@@ -428,6 +435,26 @@ async def test_an_answer_after_an_outage_closes_the_breaker(lab: LabPlatform) ->
         lab.faults.away = False
         assert client.breaker.is_down
         await client.running_sessions("alpha")
+        assert client.breaker.is_down  # that tells of one project
+        await client.projects()
+        assert not client.breaker.is_down
+
+
+async def test_a_platform_that_cannot_be_reached_is_down_whatever_it_was_asked_for(
+    lab: LabPlatform,
+) -> None:
+    lab.faults.away = True
+    async with client_of(lab.url) as client:
+        for _ in range(3):
+            with pytest.raises(RemoteError):
+                await client.session("s", "alpha")
+        assert client.breaker.is_down
+
+
+async def test_a_large_row_is_an_answer_to_the_probe(lab: LabPlatform) -> None:
+    fill(lab, "alpha", 1)
+    async with client_of(lab.url, page_bytes=10) as client:
+        await client.probe()
         assert not client.breaker.is_down
 
 

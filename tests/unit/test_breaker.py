@@ -73,3 +73,57 @@ def test_an_answer_that_will_not_change_closes_it() -> None:
         task.cancel()
 
     run_virtual(main())
+
+
+def test_failures_of_parts_open_nothing_and_the_next_of_the_whole_opens() -> None:
+    async def main() -> None:
+        breaker = Breaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
+        for number in range(10 * THRESHOLD):
+            assert breaker.is_suspect == (number >= THRESHOLD)
+            breaker.failed(TransportError("away"), part=f"p{number % 4}")
+        assert breaker.stats().condition == "ok"
+        breaker.failed(TransportError("away"))
+        assert breaker.is_down
+        assert not breaker.is_suspect
+
+    run_virtual(main())
+
+
+def test_a_success_of_a_part_ends_suspicion_and_no_outage() -> None:
+    async def main() -> None:
+        breaker = Breaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
+        woken: list[str] = []
+        breaker.on_recovery(lambda: woken.append("woken"))
+        for _ in range(THRESHOLD):
+            breaker.failed(TransportError("away"), part="a")
+        breaker.succeeded(part="b")
+        assert not breaker.is_suspect
+        for _ in range(THRESHOLD):
+            breaker.failed(TransportError("away"))
+        breaker.succeeded(part="b")
+        assert breaker.is_down
+        assert woken == []
+        breaker.succeeded()
+        assert woken == ["woken"]
+
+    run_virtual(main())
+
+
+def test_suspicion_costs_one_probe_whose_answer_wakes_nobody() -> None:
+    async def main() -> None:
+        breaker = Breaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
+        asked, woken = 0, []
+
+        async def probe() -> None:
+            nonlocal asked
+            asked += 1
+
+        breaker.on_recovery(lambda: woken.append("woken"))
+        task = asyncio.create_task(breaker.probe_while_down(probe))
+        for _ in range(THRESHOLD):
+            breaker.failed(TransportError("away"), part="a")
+        await asyncio.sleep(10 * PROBE_S)
+        assert (asked, breaker.is_suspect, woken) == (1, False, [])
+        task.cancel()
+
+    run_virtual(main())

@@ -123,17 +123,17 @@ class HangingPlatform(FakePlatform):
     async def session(self, session_id: str, project: str | None) -> Session | None:
         if self.on:
             self.asked += 1
-            await self._hang()
+            await self._hang(project or "")
         return await super().session(session_id, project)
 
     async def probe(self) -> None:
         if self.on and self._wholly:
             await self._hang()
 
-    async def _hang(self) -> None:
+    async def _hang(self, project: str = "") -> None:
         await asyncio.sleep(HANGS_S)
         error = PlatformUnavailable("no answer")
-        self.breaker.failed(error)
+        self.breaker.failed(error, part=project)
         raise error
 
 
@@ -154,7 +154,8 @@ def test_a_platform_that_hangs_is_not_asked_by_every_worker(*, wholly: bool) -> 
             for _ in range(100):
                 await asyncio.sleep(15)
                 assert least_s(world, healthy) > 270
-            assert platform.breaker.is_down or not wholly
+            assert platform.breaker.is_down == wholly
+            assert platform.breaker.stats().outages_total == wholly
             assert platform.asked < (10 if wholly else 600)
 
     simulate(scenario, workers=4)
