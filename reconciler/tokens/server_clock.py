@@ -8,7 +8,7 @@ import enum
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 RESOLUTION_S = 1.0
@@ -88,10 +88,19 @@ class TokenTimes:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One token's claim; `floor_s` is what it proves in any case."""
+    """One token's claim, as it was first received.
+
+    Args:
+        issued_s: Its `iat`.
+        floor_s: It was issued already: the offset is no less.
+        ceiling_s: It has not expired yet: the offset is less; infinite for a token without `exp`.
+        bounds: The offset, if it was issued for us or the answer says its age.
+        at: When it was received, monotonic.
+    """
 
     issued_s: float
     floor_s: float
+    ceiling_s: float
     bounds: Bounds
     at: float
 
@@ -110,20 +119,22 @@ class ServerClock:
 
     def __init__(self) -> None:
         self._run: deque[Sample] = deque(maxlen=KEEP)
+        """Tokens of different seconds, the latest first, each as it was first received."""
         self._floor_s = -math.inf
-        self._is_open = False
+        self._doubtful: Sample | None = None
+        """The youngest of the tokens that contradict what earlier ones have proven."""
         self.belief: Belief | None = None
         """None until the first answer."""
 
     @property
     def wants_another(self) -> bool:
-        """Whether the latest token contradicts what earlier ones have proven.
+        """Whether the latest tokens contradict what earlier ones have proven.
 
         Another answer, a second later, tells a clock that was stepped (its token agrees with the
         latest one) from a cache (the same token) and from one wrong node of the issuer (its token
         agrees with what was proven).
         """
-        return self._is_open
+        return self._doubtful is not None
 
     def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
         """Take in one answer; return the issuer's time by which its token is to be judged.
@@ -135,26 +146,30 @@ class ServerClock:
         sample = self.sample_of(answer, claims, others)
         is_repeated = sample is not None and self.is_repeated(sample)
         if sample is not None:
-            self._remember(sample, is_repeated=is_repeated)
+            self._remember(sample)
         self.belief, judged = self._judge(answer, claims, others, sample)
-        self._is_open = sample is not None and not is_repeated and self._contradicts(sample)
-        return self.give_in(judged) if is_repeated else judged
+        if is_repeated:
+            self._doubtful = self._doubtful or sample
+            return self.give_in(judged)
+        self._doubtful = None if sample is None else self._doubt(sample)
+        return judged
 
     def give_in(self, judged: Bounds) -> Bounds:
-        """Move up to what the latest token proves: asking again has brought nothing else.
+        """Move up to what the youngest token proves: asking again has brought nothing else.
 
-        No token is issued in the future: if the latest one says so, what was proven is no longer
-        true, or one node of the issuer is ahead; to be ahead with it costs writes, not tokens.
+        No token is issued in the future: if that one says so, what was proven is no longer true, or
+        one node of the issuer is ahead; to be ahead with it costs writes, not tokens.
 
         Args:
             judged: What `hear` returned; it is returned again where that is not so.
         """
-        self._is_open = False
-        belief, latest = self.belief, self._run[0] if self._run else None
-        if belief is None or latest is None or not self.is_below(belief.bounds, latest):
+        youngest, self._doubtful = self._doubtful, None
+        if self.belief is None or youngest is None:
             return judged
-        self.belief = Belief(latest.bounds, Witness.TOKEN, proven=False)
-        return latest.bounds
+        if not self.is_below(self.belief.bounds, youngest):
+            return judged
+        self.belief = Belief(youngest.bounds, Witness.TOKEN, proven=False)
+        return youngest.bounds
 
     def sample_of(
         self,
@@ -175,7 +190,8 @@ class ServerClock:
         if self.belief is not None:
             known[Witness.MEMORY] = self.belief.bounds
         bounds = plain if _support(plain, known) > _support(told, known) else told
-        return Sample(answer.issued_s, plain.low_s, bounds, answer.received_at)
+        ceiling_s = math.inf if answer.expires_s is None else answer.expires_s - answer.received_at
+        return Sample(answer.issued_s, plain.low_s, ceiling_s, bounds, answer.received_at)
 
     def is_repeated(self, sample: Sample) -> bool:
         """Tell whether this token was handed out before: there is a cache on the way."""
@@ -204,6 +220,19 @@ class ServerClock:
         chosen = max(ranked, key=lambda witness: _support(one[witness], one))
         return Belief(one[chosen], chosen, proven=False)
 
+    def _doubt(self, sample: Sample) -> Sample | None:
+        """Return the token that is to be asked about again.
+
+        A slow answer may agree with both sides and settles nothing; one that agrees with what was
+        proven and not with the token before it settles that one node is wrong.
+        """
+        before = self._doubtful
+        if before is not None and apart_s(before.bounds, sample.bounds) > AGREE_S:
+            before = None
+        if not self._contradicts(sample):
+            return before if before is not None and self._contradicts(before) else None
+        return sample if before is None else max(before, sample, key=lambda each: each.floor_s)
+
     def _contradicts(self, sample: Sample) -> bool:
         """Tell whether a token and what earlier ones have proven cannot both be true."""
         belief = self.belief
@@ -211,14 +240,34 @@ class ServerClock:
             return apart_s(sample.bounds, belief.bounds) > AGREE_S
         return self._floor_s - sample.bounds.high_s > AGREE_S
 
-    def _remember(self, sample: Sample, *, is_repeated: bool) -> None:
-        """Keep a token's claim; a cache that shows itself ends the run of tokens that agree."""
+    def _remember(self, sample: Sample) -> None:
+        """Keep a token's claim; a token that comes again is no other token.
+
+        Its first receipt proves the most: each later one finds it older. What earlier tokens prove
+        is given up where by it the latest ones had all expired: the issuer was stepped back.
+        """
         self._floor_s = max(self._floor_s, sample.floor_s)
-        if is_repeated:
-            self._run.clear()
+        for index, seen in enumerate(self._run):
+            if seen.issued_s == sample.issued_s:
+                self._run[index] = replace(seen, bounds=narrow([seen.bounds, sample.bounds]))
+                return
         while self._run and sample.at - self._run[-1].at > MEMORY_S and len(self._run) >= PROOF:
             self._run.pop()
         self._run.appendleft(sample)
+        if self._floor_s >= self._ceiling_s():
+            self._floor_s = max(each.floor_s for each in self._latest())
+
+    def _latest(self) -> list[Sample]:
+        return list(self._run)[:PROOF]
+
+    def _ceiling_s(self) -> float:
+        """Return what the offset is less than: the latest tokens had not all expired on arrival."""
+        latest = self._latest()
+        return max(each.ceiling_s for each in latest) if len(latest) == PROOF else math.inf
+
+    def is_possible(self, bounds: Bounds) -> bool:
+        """Tell whether a claim has no token of the future, and not only expired ones."""
+        return self._floor_s - bounds.high_s <= AGREE_S and bounds.low_s < self._ceiling_s()
 
     def _judge(
         self,
@@ -230,9 +279,13 @@ class ServerClock:
         run = agreeing(self._run)
         if sample is not None and self.is_proof(run):
             self._floor_s = min(self._floor_s, max(each.floor_s for each in run))
-            proven = Belief(narrow(each.bounds for each in run), Witness.TOKEN, proven=True)
+            proven = Belief(youngest(run), Witness.TOKEN, proven=True)
             return proven, proven.bounds
-        if self.belief is not None and self.belief.proven:
+        if (
+            self.belief is not None
+            and self.belief.proven
+            and self.belief.bounds.low_s < self._ceiling_s()
+        ):
             return self.belief, self.belief.bounds
         known = dict(others) | dict(claims)
         if sample is not None:
@@ -240,13 +293,16 @@ class ServerClock:
         if self.belief is not None:
             known[Witness.MEMORY] = self.belief.bounds
         possible = {
-            witness: bounds
-            for witness, bounds in known.items()
-            if self._floor_s - bounds.high_s <= AGREE_S
+            witness: bounds for witness, bounds in known.items() if self.is_possible(bounds)
         }
-        floor = Bounds(self._floor_s, self._floor_s + RESOLUTION_S)
-        voted = self.vote(possible) if possible else Belief(floor, Witness.TOKEN, proven=False)
-        return (self.belief if _is_over(answer, voted.bounds) else voted), voted.bounds
+        at_floor = Belief(
+            Bounds(self._floor_s, self._floor_s + RESOLUTION_S), Witness.TOKEN, proven=False
+        )
+        voted = self.vote(possible) if possible else at_floor
+        if not _is_over(answer, voted.bounds):
+            return voted, voted.bounds
+        is_kept = self.belief is None or self.is_possible(self.belief.bounds)
+        return (self.belief if is_kept else at_floor), voted.bounds
 
 
 def claims_of(answer: TokenTimes) -> dict[Witness, Bounds]:
@@ -286,6 +342,16 @@ def agreeing(newest_first: Iterable[Sample]) -> list[Sample]:
             break
         found.append(sample)
     return found
+
+
+def youngest(run: list[Sample]) -> Bounds:
+    """Intersect tokens that agree, less those that were older than new when they came.
+
+    They agree by `AGREE_S` only, and none is of the future: the youngest of them decides, so that a
+    cache which gives tokens of slightly different ages does not move the time to and fro.
+    """
+    low_s = max(sample.bounds.low_s for sample in run)
+    return Bounds(low_s, min(s.bounds.high_s for s in run if s.bounds.high_s >= low_s))
 
 
 def narrow(newest_first: Iterable[Bounds]) -> Bounds:

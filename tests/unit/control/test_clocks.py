@@ -145,6 +145,57 @@ def test_a_cache_before_the_issuer_costs_no_token_and_no_storm() -> None:
     simulate(scenario)
 
 
+# A cache of 60 s before tokens of 60 s gives each until it has expired: no reader could do better.
+@pytest.mark.parametrize(("cached_s", "ttl_s"), [(5.0, 900), (60.0, 900), (170.0, 900), (5.0, 60)])
+@pytest.mark.parametrize("is_busy", [True, False])
+@pytest.mark.parametrize("node_ahead_s", [0.0, -120.0])
+def test_a_short_cache_before_the_issuer_costs_neither_tokens_nor_writes(
+    cached_s: float, ttl_s: int, is_busy: bool, node_ahead_s: float
+) -> None:
+    async def scenario(world: World) -> None:
+        world.issuer.ttl_s = ttl_s
+        world.issuer.date_ahead_s = None
+        world.issuer.has_expires_in = True
+        world.issuer.cached_s, world.issuer.is_busy = cached_s, is_busy
+        ids = populate(world)
+        async with running(world):
+            await asyncio.sleep(30)
+            before, asked = len(world.secret_writes()), world.issuer.requests
+            spent_s = await expired_s(world, ids, 4 * ttl_s)
+            counted_s = world.controller.exposure.total_s
+        writes = len(world.secret_writes()) - before
+        behind_s = -node_ahead_s - world.ports.issuer_time.skew_s
+        assert spent_s == counted_s == 0
+        assert writes == pytest.approx(10 * SESSIONS, rel=0.1)
+        assert world.issuer.requests - asked < 3 * 40
+        assert abs(behind_s) <= 2 + cached_s * is_busy
+        assert not world.events("issuer_time_moved")
+
+    simulate(scenario, node_ahead_s=node_ahead_s)
+
+
+@pytest.mark.parametrize("step_s", [-1200.0, -7200.0])
+def test_tokens_are_taken_again_after_a_step_back_behind_a_cache(step_s: float) -> None:
+    """Each token comes again and again, and by what was proven all of them have expired."""
+
+    async def scenario(world: World) -> None:
+        world.issuer.date_ahead_s = None
+        world.issuer.has_expires_in = True
+        world.issuer.cached_s, world.issuer.is_busy = 45.0, True
+        populate(world)
+        async with running(world):
+            await asyncio.sleep(1000)
+            world.issuer.offset_s = step_s
+            await asyncio.sleep(90 + 3 * 45)
+            world.add("2Abnew")
+            await asyncio.sleep(5)
+            assert is_jwt(world.token("2Abnew"))
+            assert world.remaining_s("2Abnew") > 0
+            assert abs(world.ports.issuer_time.skew_s - step_s) <= 45 + 2
+
+    simulate(scenario)
+
+
 def test_the_exposure_that_a_step_cost_is_counted() -> None:
     async def scenario(world: World) -> None:
         ids = populate(world, 30)

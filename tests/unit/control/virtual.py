@@ -52,7 +52,8 @@ class FakeIssuer:
 
     `offset_s` is its clock less the world's; `date_ahead_s` its Date header less its clock, None
     for no such header; `has_expires_in` sends `expires_in`; for `cached_s` seconds the same answer
-    is given again, its body unchanged.
+    is given again, its body unchanged, and if `is_busy` others have it replaced when that time is
+    over, however long we do not ask.
     """
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -65,6 +66,7 @@ class FakeIssuer:
         self.date_ahead_s: float | None = 0.0
         self.has_expires_in = False
         self.cached_s = 0.0
+        self.is_busy = False
         self._cached: tuple[str, float] | None = None
         self.requests = 0
         self.minted: list[str] = []
@@ -93,11 +95,12 @@ class FakeIssuer:
     def _value(self) -> str:
         now_at = self._clock.monotonic()
         if self._cached is None or now_at - self._cached[1] >= self.cached_s:
-            self._cached = self.mint(self.ttl_s), now_at
+            since_s = now_at % self.cached_s if self.is_busy else 0.0
+            self._cached = self.mint(self.ttl_s, since_s=since_s), now_at - since_s
         return self._cached[0]
 
-    def mint(self, ttl_s: int) -> str:
-        now_s = int(self.now_s())
+    def mint(self, ttl_s: int, *, since_s: float = 0.0) -> str:
+        now_s = int(self.now_s() - since_s)
         claims = {"iat": now_s, "exp": now_s + ttl_s, "jti": f"obviously-fake-{len(self.minted)}"}
         payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
         header = "eyJhbGciOiJub25lIn0"

@@ -1,9 +1,10 @@
 """An issuer, a gateway, a cache and three clocks; every one of them may be wrong.
 
 Real time moves only by `advance`; our monotonic clock shows it. The issuer's tokens follow the
-issuer's clock, which may be stepped. A cache between us and the issuer holds one token, which
-others replace whenever they like. What is checked after each mint are the claims of
-ARCHITECTURE.md, "Why a wrong clock costs no token"; the decisions are the product's own.
+issuer's clock, which may be stepped. A cache between us and the issuer holds one token for a time;
+then our own request replaces it, or a request of others has done so. What is checked after each
+mint are the claims of ARCHITECTURE.md, "Why a wrong clock costs no token"; the decisions are the
+product's own.
 """
 
 import math
@@ -39,6 +40,24 @@ class Request:
 
 
 @dataclass
+class Cache:
+    """Gives one token to all for a time.
+
+    Args:
+        keeps_s: For so long; infinite for one that only others fill.
+        is_busy: Others ask as often, so that no token is issued for us.
+        origin_s: How long the issuer takes to answer the cache.
+        filled_at: When it got what it holds; at most once in `keeps_s`.
+    """
+
+    keeps_s: float
+    is_busy: bool
+    origin_s: float
+    filled_at: float
+    issued_s: float = 0.0
+
+
+@dataclass
 class World:
     """All of it. Offsets are a clock's reading less our monotonic clock, seconds.
 
@@ -59,31 +78,75 @@ class World:
     says_left: bool = True
     is_honest: bool = False
     now_at: float = 1000.0
-    cached_s: float | None = None
-    """`iat` of the token that the cache holds; None for no cache."""
+    cache: Cache | None = None
     fresh: set[float] = field(default_factory=set)
     """Seconds of the tokens, issued for us, that came in a row since the latest step."""
     is_stepped: bool = False
     """The issuer's clock was stepped, and `PROOF` fresh tokens have not come since."""
-    youngest_s: float = math.inf
-    """Least age at receipt of a token since the latest step."""
+    ages_s: dict[float, float] = field(default_factory=dict)
+    """Age at the first receipt of each token since the latest step, by its second, oldest first."""
+    former: set[float] = field(default_factory=set)
+    """Seconds of the tokens that came before the latest step."""
+    refused: set[float] = field(default_factory=set)
+    """Seconds of the tokens that were refused in a row since then, though they had not expired."""
+    is_stepped_back: bool = False
+    """The clock was stepped back before this mint; what was believed before was right."""
     answers: int = 0
 
     def issuer_now_s(self) -> float:
         return self.now_at + self.issuer_s
 
-    def step(self, seconds: float) -> None:
-        self.issuer_s += seconds
-        self.fresh, self.youngest_s, self.is_stepped = set(), math.inf, True
-        if self.cached_s is not None:
-            self.cached_s = math.floor(self.issuer_now_s())
+    @property
+    def youngest_s(self) -> float:
+        """Return the least age of the last three different tokens, infinite without any."""
+        return min(list(self.ages_s.values())[-PROOF:], default=math.inf)
 
-    def fill_cache(self) -> None:
-        """Let another client put a new token into the cache."""
-        self.cached_s = float(math.floor(self.issuer_now_s()))
+    def step(self, seconds: float) -> None:
+        belief = self.rules.belief
+        self.former |= set(self.ages_s)
+        self.is_stepped_back = (
+            seconds < 0
+            and not self.is_stepped
+            and belief is not None
+            and self._is_near(belief.bounds, SAME_S)
+            and self.youngest_s < SAME_S
+        )
+        self.issuer_s += seconds
+        self.fresh, self.ages_s, self.refused, self.is_stepped = set(), {}, set(), True
+        if self.cache is not None:
+            self._fill(self.cache, self.now_at)
+
+    def put_cache(self, *, keeps_s: float, is_busy: bool, origin_s: float = 0.0) -> None:
+        """Put a cache before the issuer; it asks at once."""
+        self.cache = Cache(keeps_s, is_busy, origin_s, self.now_at)
+        self._fill(self.cache, self.now_at)
+
+    def _fill(self, cache: Cache, at: float) -> None:
+        cache.filled_at = at
+        cache.issued_s = self._issue_at(at - cache.origin_s)
+        while cache.issued_s in self.former:
+            cache.issued_s -= 1.0  # as in `_ask`
+
+    def _issue(self) -> tuple[float, bool]:
+        """Return the `iat` of the token of this moment, and whether it was issued for us."""
+        cache = self.cache
+        if cache is not None and self.now_at - cache.filled_at >= cache.keeps_s:
+            if not cache.is_busy:
+                cache.filled_at = self.now_at
+                cache.issued_s = self._issue_at(self.now_at)
+                return cache.issued_s, True
+            over_s = (self.now_at - cache.filled_at) % cache.keeps_s
+            self._fill(cache, self.now_at - over_s)
+        if cache is not None:
+            return cache.issued_s, False
+        return self._issue_at(self.now_at), True
+
+    def _issue_at(self, at: float) -> float:
+        return float(math.floor(at + self.issuer_s))
 
     def mint(self, requests: list[Request], gateway: int) -> None:
         """Ask as the token source does, then check what is believed."""
+        was_stepped_back = self.is_stepped_back
         answer, judged = self._ask(requests[0], gateway)
         for number, request in enumerate(requests[1:PROOF]):
             if not self.rules.wants_another:
@@ -94,6 +157,13 @@ class World:
         if self.rules.wants_another:
             judged = self.rules.give_in(judged)
         self._check(answer, judged)
+        if was_stepped_back and self.is_stepped_back and len(self.fresh) == len(self.ages_s):
+            belief = self.rules.belief
+            self._claim(
+                belief is not None and self._is_near(belief.bounds, AGREE_S),
+                "a step back was not noticed with the first token",
+            )
+        self.is_stepped_back = False
 
     def step_between(self, request: Request) -> None:
         if request.step_s:
@@ -102,8 +172,10 @@ class World:
     def _ask(self, request: Request, gateway: int) -> tuple[TokenTimes, Bounds]:
         sent_at = self.now_at
         self.now_at += request.there_s
+        while math.floor(self.issuer_now_s()) in self.former:
+            self.now_at += 1.0  # a second that comes twice cannot be told from a cache
         issuing_s = self.issuer_now_s()
-        issued_s = float(math.floor(issuing_s)) if self.cached_s is None else self.cached_s
+        issued_s, is_fresh = self._issue()
         left_s = TTL_S
         if self.is_honest:
             left_s -= math.floor(issuing_s) - issued_s
@@ -123,12 +195,11 @@ class World:
         if stamped:
             date_s = float(math.floor(stamped[gateway % len(stamped)]))
             others[Witness.ISSUER_DATE] = bounds_of(date_s, sent_at, self.now_at)
-        if self.cached_s is None and self.says_issued:
+        if is_fresh and self.says_issued:
             self.fresh.add(issued_s)
         else:
             self.fresh = set()
-        age_s = self.issuer_now_s() - issued_s
-        self.youngest_s = min(self.youngest_s, age_s)
+        self.ages_s.setdefault(issued_s, self.issuer_now_s() - issued_s)
         return answer, self.rules.hear(answer, others)
 
     def _check(self, answer: TokenTimes, judged: Bounds) -> None:
@@ -153,8 +224,18 @@ class World:
             self._claim(
                 behind_s <= self.youngest_s + AGREE_S, "behind the youngest token that was seen"
             )
+        self._check_refusal(answer, judged)
         if self.answers == 1 and self._wrong() <= 1 and self._is_told():
             self._claim(self._is_near(bounds, SAME_S), "one wrong clock moves the first estimate")
+
+    def _check_refusal(self, answer: TokenTimes, judged: Bounds) -> None:
+        if not self.says_issued or answer.issued_s is None or answer.expires_s is None:
+            return
+        if judged.low_s + answer.received_at < answer.expires_s:
+            self.refused = set()
+        elif self.ages_s[answer.issued_s] < TTL_S:
+            self.refused.add(answer.issued_s)
+        self._claim(len(self.refused) < PROOF, "three tokens in a row were refused, none expired")
 
     def _wrong(self) -> int:
         """Return how many of the other clocks are off."""
@@ -165,7 +246,7 @@ class World:
 
     def _is_told(self) -> bool:
         """Tell whether the first answer says how old its token is."""
-        return self.says_issued and (self.cached_s is None or (self.is_honest and self.says_left))
+        return self.says_issued and (self.cache is None or (self.is_honest and self.says_left))
 
     def _is_near(self, bounds: Bounds, within_s: float) -> bool:
         within_s += ROUNDING_S

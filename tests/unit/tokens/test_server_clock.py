@@ -1,8 +1,9 @@
 """No drawn set of wrong clocks and caches fools the rules; and the model finds the wrong rules."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -10,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
 
-from reconciler.tokens import server_clock
 from reconciler.tokens.server_clock import Belief, Bounds, Sample, ServerClock, TokenTimes, Witness
 from tests.unit.tokens.clock_model import Request, World, WrongTime
 
@@ -26,6 +27,12 @@ REQUESTS = st.builds(
     DURATIONS,
     DURATIONS,
     st.one_of(st.just(0.0), st.just(0.0), st.just(0.0), STEPS),
+)
+CACHES: st.SearchStrategy[dict[str, Any]] = st.builds(
+    dict,
+    keeps_s=st.one_of(st.floats(5.0, 10.0), st.sampled_from([60.0, 300.0])),
+    is_busy=st.booleans(),
+    origin_s=DURATIONS,
 )
 MINTS = st.lists(REQUESTS, min_size=3, max_size=3)
 
@@ -39,7 +46,7 @@ class Interleaving(RuleBasedStateMachine):
         wall_s=OFF,
         dates=st.lists(OFF, max_size=2),
         api_server_s=st.one_of(st.none(), OFF),
-        is_cached=st.booleans(),
+        cache=st.one_of(st.none(), CACHES),
         says_issued=st.sampled_from([True, True, True, False]),
         says_left=st.booleans(),
         is_honest=st.booleans(),
@@ -50,7 +57,7 @@ class Interleaving(RuleBasedStateMachine):
         wall_s: float,
         dates: list[float],
         api_server_s: float | None,
-        is_cached: bool,
+        cache: dict[str, Any] | None,
         says_issued: bool,
         says_left: bool,
         is_honest: bool,
@@ -66,8 +73,8 @@ class Interleaving(RuleBasedStateMachine):
             says_left=says_left,
             is_honest=is_honest,
         )
-        if is_cached:
-            self.world.fill_cache()
+        if cache is not None:
+            self.world.put_cache(**cache)
             self.world.now_at += age_s
 
     @rule(requests=MINTS, gateway=st.integers(0, 1))
@@ -88,6 +95,16 @@ class Interleaving(RuleBasedStateMachine):
     def step_the_issuer(self, seconds: float) -> None:
         self.world.step(seconds)
 
+    @precondition(lambda self: self.world.answers == 0)
+    @rule(requests=MINTS, seconds=STEPS, wait_s=st.floats(0.0, 100.0))
+    def step_the_issuer_after_its_first_token(
+        self, requests: list[Request], seconds: float, wait_s: float
+    ) -> None:
+        self.world.mint(requests, 0)
+        self.world.now_at += wait_s
+        self.world.step(seconds)
+        self.world.mint(requests, 0)
+
     @rule(seconds=STEPS)
     def step_our_wall(self, seconds: float) -> None:
         self.world.wall_s += seconds
@@ -98,12 +115,30 @@ class Interleaving(RuleBasedStateMachine):
 
     @rule(age_s=st.floats(0.0, 400.0))
     def others_fill_the_cache(self, age_s: float) -> None:
-        self.world.fill_cache()
+        self.world.put_cache(keeps_s=math.inf, is_busy=True)
         self.world.now_at += age_s
+
+    @rule(cache=CACHES)
+    def put_a_cache_before_it(self, cache: dict[str, Any]) -> None:
+        self.world.put_cache(**cache)
+
+    @rule(
+        requests=MINTS,
+        age_s=st.one_of(st.floats(0.0, 12.0), st.floats(0.0, 300.0)),
+        times=st.integers(1, 4),
+    )
+    def others_fill_the_cache_just_before_each_mint(
+        self, requests: list[Request], age_s: float, times: int
+    ) -> None:
+        """Each token is another one, and as old as the last one was when we got it."""
+        for _ in range(times):
+            self.world.put_cache(keeps_s=math.inf, is_busy=True)
+            self.world.now_at += age_s
+            self.world.mint(requests, 0)
 
     @rule()
     def take_the_cache_off(self) -> None:
-        self.world.cached_s = None
+        self.world.cache = None
 
 
 class DateIsTheTime(ServerClock):
@@ -128,11 +163,51 @@ class OneTokenProves(ServerClock):
 class RepetitionProves(ServerClock):
     """A token that comes three times counts as three."""
 
-    def is_proof(self, run: list[Sample]) -> bool:
-        return len(run) >= server_clock.PROOF
+    def is_repeated(self, sample: Sample) -> bool:
+        return False
+
+    def _remember(self, sample: Sample) -> None:
+        super()._remember(replace(sample, issued_s=sample.issued_s + sample.at / 1e6))
+
+
+class RepetitionsAreKept(ServerClock):
+    """A token that comes again is one more of the tokens that agree."""
+
+    def _remember(self, sample: Sample) -> None:
+        super()._remember(sample)
+        if self._run[0].at != sample.at:
+            self._run.appendleft(sample)
+
+
+class LatestReceiptCounts(ServerClock):
+    """Of a token that comes again the latest receipt is kept."""
+
+    def _remember(self, sample: Sample) -> None:
+        super()._remember(sample)
+        for index, seen in enumerate(self._run):
+            if seen.issued_s == sample.issued_s:
+                self._run[index] = sample
+
+
+class RepetitionsSettleNothing(ServerClock):
+    """That a token comes again says nothing of whether it is right."""
 
     def is_repeated(self, sample: Sample) -> bool:
         return False
+
+
+class AllMayHaveExpired(ServerClock):
+    """Tokens may all have expired before they came, however many they are."""
+
+    def _ceiling_s(self) -> float:
+        return math.inf
+
+
+class OnlyProofsAreContradicted(ServerClock):
+    """What no three tokens have proven is not doubted for an older token."""
+
+    def _contradicts(self, sample: Sample) -> bool:
+        return self.belief is not None and self.belief.proven and super()._contradicts(sample)
 
 
 class NothingRefutes(ServerClock):
@@ -194,6 +269,11 @@ MUTANTS = [
     DateIsTheTime,
     OneTokenProves,
     RepetitionProves,
+    RepetitionsAreKept,
+    LatestReceiptCounts,
+    RepetitionsSettleNothing,
+    AllMayHaveExpired,
+    OnlyProofsAreContradicted,
     NothingRefutes,
     TokensOfTheFuture,
     NeverAsksAgain,
