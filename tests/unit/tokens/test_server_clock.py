@@ -312,6 +312,65 @@ def test_it_finds_the_wrong_time_of_wrong_rules(mutant: type[ServerClock]) -> No
         run(mutant, 20_000, Phase.generate)
 
 
+class SlowAnswersSettle(ServerClock):
+    """An answer that contradicts nothing agrees with what was proven."""
+
+    def _doubt(self, sample: Sample) -> Sample | None:
+        return sample if self._contradicts(sample) else None
+
+
+def _slow_after_a_cache(rules: ServerClock) -> None:
+    now_s = 1_767_225_600.25
+    world = World(rules, issuer_s=now_s, wall_s=now_s, date_s=[], api_server_s=None)
+    prompt, slow = Request(), Request(back_s=1.0)
+    for _ in range(3):
+        world.put_cache(keeps_s=math.inf, is_busy=True)
+        world.now_at += 4.0
+        world.mint([prompt, prompt, prompt], 0)
+    world.cache = None
+    world.now_at += 2.0
+    world.mint([prompt, slow, prompt], 0)
+
+
+def test_a_slow_answer_does_not_settle_which_of_two_times_is_right() -> None:
+    _slow_after_a_cache(ServerClock())
+    with pytest.raises(WrongTime, match="behind the youngest"):
+        _slow_after_a_cache(SlowAnswersSettle())
+
+
+def test_of_tokens_that_agree_the_youngest_decides() -> None:
+    now_s = 1_767_225_600.25
+    world = World(ServerClock(), issuer_s=now_s, wall_s=now_s, date_s=[], api_server_s=None)
+    for age_s in (2.0, 3.0, 4.0):
+        world.put_cache(keeps_s=math.inf, is_busy=True)
+        world.now_at += age_s
+        world.mint([Request(), Request(), Request()], 0)
+    belief = world.rules.belief
+    assert belief is not None
+    assert belief.proven
+    assert belief.bounds.high_s >= now_s - 2.25
+
+
+def test_a_token_that_is_refused_still_shows_that_the_time_is_later() -> None:
+    now_s, ahead_s = 1_767_225_600.25, 901.0
+    world = World(
+        ServerClock(),
+        issuer_s=now_s,
+        wall_s=now_s - 7200.0,
+        date_s=[now_s, now_s + ahead_s],
+        api_server_s=now_s + ahead_s,
+        says_left=False,
+    )
+    world.put_cache(keeps_s=math.inf, is_busy=True)
+    world.now_at += 4.0
+    world.mint([Request(), Request(), Request()], 0)
+    world.cache = None
+    world.mint([Request(), Request(), Request()], 1)
+    belief = world.rules.belief
+    assert belief is not None
+    assert belief.bounds.high_s >= now_s - 2.0
+
+
 def test_two_gateways_whose_dates_differ_do_not_move_the_time_of_opaque_tokens() -> None:
     rules = ServerClock()
     opaque = TokenTimes(None, None, 900.0, sent_at=10.0, received_at=10.0)
