@@ -68,6 +68,7 @@ class FakeIssuer:
         self.cached_s = 0.0
         self.is_busy = False
         self._cached: tuple[str, float] | None = None
+        self._since_s = 0.0
         self.requests = 0
         self.minted: list[str] = []
 
@@ -95,12 +96,12 @@ class FakeIssuer:
     def _value(self) -> str:
         now_at = self._clock.monotonic()
         if self._cached is None or now_at - self._cached[1] >= self.cached_s:
-            since_s = now_at % self.cached_s if self.is_busy else 0.0
-            self._cached = self.mint(self.ttl_s, since_s=since_s), now_at - since_s
+            self._since_s = now_at % self.cached_s if self.is_busy else 0.0
+            self._cached = self.mint(self.ttl_s), now_at - self._since_s
         return self._cached[0]
 
-    def mint(self, ttl_s: int, *, since_s: float = 0.0) -> str:
-        now_s = int(self.now_s() - since_s)
+    def mint(self, ttl_s: int) -> str:
+        now_s = int(self.now_s() - self._since_s)
         claims = {"iat": now_s, "exp": now_s + ttl_s, "jti": f"obviously-fake-{len(self.minted)}"}
         payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
         header = "eyJhbGciOiJub25lIn0"
