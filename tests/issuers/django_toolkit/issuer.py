@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from aiohttp import BasicAuth
+from aiohttp import encode_basic_auth
 
 from tests.issuers.issuer import CLIENT_ID, RealIssuer
 
@@ -41,7 +41,7 @@ class DjangoToolkit(RealIssuer):
             "POST",
             f"{self.url}/o/introspect/",
             data={"token": token},
-            auth=BasicAuth(CLIENT_ID, self.client_secret),
+            headers={"Authorization": encode_basic_auth(CLIENT_ID, self.client_secret)},
         )
         return float(answer["exp"])
 
