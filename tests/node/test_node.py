@@ -50,6 +50,16 @@ async def new_pod(installed: Installation, before: set[str]) -> str:
             await asyncio.sleep(0.5)
 
 
+async def settled_pods(installed: Installation) -> set[str]:
+    """Wait until no pod of an earlier rollout is left, and return the names of ours."""
+    target = ("-n", installed.namespace, "deployment/token-reconciler")
+    wanted = int(await installed.kubectl("get", *target, "-o", "jsonpath={.spec.replicas}"))
+    async with asyncio.timeout(START_S):
+        while len(found := set(await installed.pods())) != wanted:
+            await asyncio.sleep(0.5)
+    return found
+
+
 async def why_not_ready(installed: Installation, pod: str) -> str:
     """Return what /readyz says in a pod once its stores are filled; it is not ready then."""
     async with asyncio.timeout(START_S):
@@ -102,7 +112,7 @@ class TestNode:
     async def test_a_rollout_while_the_issuer_is_away_waits_for_it(
         self, installed: Installation
     ) -> None:
-        before = set(await installed.pods())
+        before = await settled_pods(installed)
         target = ("-n", installed.namespace, "deployment/token-reconciler")
         installed.world.issuer.faults.away = True
         try:
