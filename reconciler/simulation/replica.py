@@ -33,6 +33,7 @@ from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import OidcSource
 from reconciler.tokens.static import StaticSource
 from reconciler.tokens.token import Token
+from reconciler.trace import Tracer
 
 LATENCY_S = 0.005
 """Of every request to the API server."""
@@ -46,6 +47,9 @@ LEASE = "token-reconciler"
 
 FILE_LAG_S = 85.0
 """A kubelet brings another token to a replica's file within this."""
+
+TRACE_SEED = 1
+"""Of the trace IDs, which a journal holds: the same seed gives the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,8 @@ class Replica:
                 platform_breaker=platform_breaker,
                 issuer_breaker=issuer_breaker,
                 upkeep=(upkeep, heartbeat.run),
+                # Numbers of its own, which log lines show: not the order of the others' draws.
+                tracer=Tracer(clock, Random(TRACE_SEED)),
             ),
             self._options(around),
         )

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
+
 from reconciler.clock import SystemClock
 from reconciler.lab import bodies
 from reconciler.lab.apiserver import kinds
@@ -18,7 +20,7 @@ from reconciler.lab.apiserver.shell import ApiServer
 from reconciler.lab.bodies import Session
 from reconciler.lab.platform import LabPlatform
 from reconciler.names import Names
-from tests.issuers.issuer import CLIENT_ID, RealIssuer
+from tests.issuers.issuer import CLIENT_ID, POLL_S, RealIssuer
 
 NAMES = Names()
 HOME = "ambient-code"
@@ -129,7 +131,7 @@ class Fleet:
         """Run until cancelled: learn each token's end from the issuer, and account for it."""
         while True:
             name, token, at_s = await self._written.get()
-            expires_s = await self.issuer.expires_s(token)
+            expires_s = await self._end_of(token)
             account = self.accounts[name]
             account.expired_s += max(0.0, at_s - (account.expires_s or at_s))
             account.expires_s = expires_s
@@ -137,6 +139,14 @@ class Fleet:
             account.kids.append(_kid(token))
             async with self._news:
                 self._news.notify_all()
+
+    async def _end_of(self, token: str) -> float:
+        """Ask the issuer until it answers: it may be restarting."""
+        while True:
+            try:
+                return await self.issuer.expires_s(token)
+            except aiohttp.ClientError:
+                await asyncio.sleep(POLL_S)
 
     def _create(self, session: Session) -> None:
         body = bodies.secret_body(NAMES, session, OLD_TOKEN)

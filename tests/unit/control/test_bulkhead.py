@@ -29,6 +29,8 @@ from reconciler.control.bulkhead import (
 from reconciler.queue.bands import Band
 from tests.unit.control.bulkhead_model import Broken, World
 
+pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
+
 PLACES = ("a", "b", "c")
 ANSWERS = st.sampled_from([Answer.ANSWERED, Answer.ANSWERED, Answer.FAILED, Answer.NOTHING])
 

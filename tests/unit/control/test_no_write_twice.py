@@ -20,6 +20,8 @@ from reconciler.kube.api import Meta
 from tests.unit.control.build import NAMES
 from tests.unit.control.write_model import US, Agent, Broken, Server
 
+pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
+
 SKEWS_S = st.sampled_from([(0.0, 0.0), (0.0, 0.9), (0.9, 0.0), (0.3, 0.0)])
 ISSUERS = st.sampled_from(["static", "fresh", "cached", "ahead"])
 AT_SERVER = st.integers(0, 1)

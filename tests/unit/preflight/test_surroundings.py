@@ -1,5 +1,7 @@
 """What the log's first lines say of the way out and of settings that do nothing."""
 
+import os
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -21,6 +23,8 @@ STATIC = {"AMBIENT_API_TOKEN": "obviously-fake-static-token"}
 def test_a_static_token_beside_client_credentials_is_named(
     given: dict[str, str], said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in [name for name in os.environ if name.startswith("RECONCILER_")]:
+        monkeypatch.delenv(name)  # whoever runs the tests may have set some of them
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     with capture_logs() as lines:

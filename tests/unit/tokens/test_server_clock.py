@@ -19,6 +19,8 @@ from hypothesis.stateful import (
 from reconciler.tokens.server_clock import Belief, Bounds, Sample, ServerClock, TokenTimes, Witness
 from tests.unit.tokens.clock_model import Request, World, WrongTime
 
+pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
+
 OFF = st.one_of(st.just(0.0), st.sampled_from([-7200.0, -120.0, -40.0, 40.0, 300.0, 901.0]))
 STEPS = st.sampled_from([-3600.0, -700.0, -20.0, 20.0, 700.0, 3600.0])
 DURATIONS = st.one_of(st.just(0.0), st.floats(0.0, 2.5))
