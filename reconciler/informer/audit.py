@@ -3,8 +3,13 @@
 A list taken beside a running stream differs from the store by whatever is still on its way. So it
 is held until the stream reaches its version; at that moment both must be equal, and each
 difference is one that the watch had missed.
+
+One that follows a restart of the API server is not held. Etcd may have been restored before it to
+an earlier revision; a stream that went on at a version of the lost history proves nothing, whether
+it is silent or not.
 """
 
+import math
 from collections.abc import Callable
 
 from reconciler.informer.steps import Emit, Replace
@@ -12,6 +17,11 @@ from reconciler.kube.versions import has_reached, is_newer
 
 EVERY_S = (1800.0, 3600.0)
 """Between two safety lists; jittered, so that replicas and kinds take turns."""
+
+RESTARTED_S = (30.0, 60.0)
+"""From the first watch after the API server was unreachable to the list that proves its history:
+jittered, as all reflectors lose it at one time. Below `listwatch.IDLE_S`, after which silence would
+ask for one."""
 
 RETRY_S = (60.0, 120.0)
 
@@ -25,20 +35,34 @@ class Audit:
     def __init__(self, uniform: Callable[[float, float], float]) -> None:
         self._uniform = uniform
         self._due_at = 0.0
+        self._proof_at = math.inf
         self._held: Replace | None = None
         self._held_until_at = 0.0
 
     def is_due(self, now_at: float) -> bool:
-        return self._held is None and now_at >= self._due_at
+        is_routine_due = self._held is None and now_at >= self._due_at
+        return is_routine_due or now_at >= self._proof_at
+
+    @property
+    def proof_at(self) -> float:
+        """When a list is due because the server was restarted; infinity where none is."""
+        return self._proof_at
+
+    def restarted(self, due_at: float) -> None:
+        """Have a list at `due_at`, which holds for every restart until it: none postpones it."""
+        self._proof_at = min(self._proof_at, due_at)
 
     def listed(self, now_at: float) -> None:
-        """Start the period anew after any complete list; what was held is history."""
+        """Start the period again after any complete list; what was held is history."""
         self._due_at = now_at + self._uniform(*EVERY_S)
+        self._proof_at = math.inf
         self._held = None
 
     def failed(self, now_at: float) -> None:
         """Try again in a minute or two; a failed audit is no reason to stop watching."""
         self._due_at = now_at + self._uniform(*RETRY_S)
+        if now_at >= self._proof_at:
+            self._proof_at = self._due_at
 
     def hold(self, replace: Replace, now_at: float) -> None:
         self.listed(now_at)

@@ -22,7 +22,7 @@ from reconciler.errors import (
     VersionTooLarge,
     WireError,
 )
-from reconciler.informer.audit import Audit
+from reconciler.informer.audit import RESTARTED_S, Audit
 from reconciler.informer.backoff import BASE_S, Backoff
 from reconciler.informer.steps import (
     Apply,
@@ -57,6 +57,9 @@ PAGE_LEAST = 10
 WATCH_S = (240.0, 300.0)
 """A watch's life: jittered, so that a fleet's watches do not end together; under the 5 min after
 which load balancers and proxies drop flows."""
+
+WATCH_LEAST_S = 2
+"""Shortest life of a watch that ends for a list, above `SHORT_S`."""
 
 IDLE_S = 75.0
 """Longest silence of a server that sends bookmarks: about one a minute (k/k PR #90560)."""
@@ -105,10 +108,16 @@ class _Counts:
 
 @dataclass(slots=True)
 class _Listing:
-    """A list under way, of which all pages are fetched before anybody sees one."""
+    """A list under way, of which all pages are fetched before anybody sees one.
+
+    `audit`: a failure leaves the watch to go on. `proof`: the server was restarted before it.
+    `is_mixed`: the server may have been restarted between two of its pages.
+    """
 
     audit: bool
+    proof: bool = False
     restarted: bool = False
+    is_mixed: bool = False
     continue_token: str = ""
     first_version: str = ""
     items: list[Meta] = field(default_factory=list)
@@ -156,6 +165,7 @@ class ListWatch:
         self._last_error = ""
         self._backoff_s = 0.0
         self._is_doubted = False
+        self._is_restarted = False
         self._rewound_at = -math.inf
         self._distrusted_at = -math.inf
         self._next_at = 0.0
@@ -174,13 +184,13 @@ class ListWatch:
             self._must_list, self._demanded = True, False
             self._listing = _Listing(audit=False)
         elif self._listing is None and self._audit.is_due(now_at):
-            self._listing = _Listing(audit=True)
+            self._listing = _Listing(audit=True, proof=now_at >= self._audit.proof_at)
         self._next_at = self._floor_at = now_at
         if (listing := self._listing) is not None:
             self._counts.lists += 1
             return List("", self._limit, listing.continue_token)
         self._counts.watches += 1
-        self._watching = _Watching(self._version, int(self._uniform(*WATCH_S)), now_at)
+        self._watching = _Watching(self._version, self._life_s(now_at), now_at)
         return Watch(self._version, self._watching.timeout_s)
 
     def demand(self) -> None:
@@ -243,8 +253,10 @@ class ListWatch:
             return ()
         self._listing = None
         # Whatever the stream has reached was there before this list was asked for.
-        is_audit = listing.audit and not is_newer(self._version, listing.first_version)
-        replace = Replace(tuple(listing.items), listing.first_version, is_audit)
+        is_older = is_newer(self._version, listing.first_version)
+        is_audit = listing.audit and not listing.proof and not is_older
+        is_proof = listing.proof and not is_older
+        replace = Replace(tuple(listing.items), listing.first_version, is_audit, is_proof)
         recovered = self._healthy(now_at, "list_recovered")
         if is_audit:
             self._audit.hold(replace, now_at)
@@ -252,18 +264,23 @@ class ListWatch:
         self._audit.listed(now_at)
         self._counts.relists += bool(self._version)
         facts: tuple[Emit, ...] = ()
-        if is_newer(self._version, replace.version) and now_at - self._rewound_at >= REWIND_S:
+        if is_older and now_at - self._rewound_at >= REWIND_S:
             text = f"a list of version {replace.version} after {self._version}: was etcd restored?"
             facts = (Fact("history_rewound", text, self._failures),)
             self._rewound_at = now_at
         self._version = replace.version
         self._must_list = self._is_doubted = False
+        self._is_restarted = listing.is_mixed
         return (*recovered, *facts, replace)
 
     def opened(self, now_at: float) -> None:
         """The server began to answer the watch; silence counts from here."""
-        if self._watching is not None:
-            self._watching.opened_at = self._watching.heard_at = now_at
+        if self._watching is None:
+            return
+        self._watching.opened_at = self._watching.heard_at = now_at
+        if self._is_restarted:
+            self._is_restarted = False
+            self._audit.restarted(self._watching.asked_at + self._watching.timeout_s)
 
     def event(self, event: Event[Meta], now_at: float) -> tuple[Emit, ...]:
         """Take one event of the open watch."""
@@ -312,6 +329,7 @@ class ListWatch:
         idle = isinstance(error, TransportError) and self._is_idle(now_at)
         started = self._watching is not None and self._watching.opened_at is not None
         self._watching = None
+        self._is_restarted |= not started and self._shows_restart(error)
         self._judge_watch(error, started=started)
         if not idle:
             self._is_doubted |= isinstance(error, TransportError)
@@ -339,10 +357,11 @@ class ListWatch:
         if isinstance(error, Gone) and listing.continue_token:
             # Another list at once, in pages, too; one that expires again waits like any failure.
             if not listing.restarted:
-                self._listing = _Listing(listing.audit, restarted=True)
+                self._listing = _Listing(listing.audit, listing.proof, restarted=True)
                 self._last_error = str(error)
                 return ()
             listing.continue_token = ""
+        listing.is_mixed |= bool(listing.continue_token) and self._shows_restart(error)
         if listing.audit:
             self._audit.failed(now_at)
         if listing.audit or not listing.continue_token or not _is_transient(error):
@@ -350,6 +369,28 @@ class ListWatch:
         return self._failed("list_failed", str(error), now_at, error)
 
     # Watches.
+
+    def _life_s(self, now_at: float) -> int:
+        """Return a watch's life in seconds: it ends as the list after a restart is due.
+
+        That list is asked for between two watches. The server's clean end loses no event.
+        """
+        life_s = int(self._uniform(*(RESTARTED_S if self._is_restarted else WATCH_S)))
+        if self._audit.proof_at - now_at < life_s:
+            return max(WATCH_LEAST_S, math.ceil(self._audit.proof_at - now_at))
+        return life_s
+
+    def _shows_restart(self, error: KubeError | WireError) -> bool:
+        """Say whether a request that was not answered may meet a restart of the API server.
+
+        Etcd is restored under stopped API servers only. A watch that is opened at a version of the
+        lost history misses what happened below it, silently or, once the new history has passed
+        that version, beside events. A 5xx counts where the connection was lost before, as a load
+        balancer answers for a server that is stopped.
+        """
+        if isinstance(error, ServerError):
+            return self._is_doubted
+        return isinstance(error, TransportError | AuthorizerNotReady)
 
     def _judge_watch(self, error: KubeError | WireError, *, started: bool) -> None:
         """Decide whether the version can still be trusted after a failed watch."""

@@ -24,7 +24,7 @@ from reconciler.errors import (
 )
 from reconciler.informer.listwatch import FIRST_LIMIT, ListWatch
 from reconciler.informer.steps import Apply, Emit, Fact, List, ListWatchStats, Mark, Replace, Watch
-from reconciler.informer.store import Change, Store
+from reconciler.informer.store import Change, Store, count_rewound
 from reconciler.kube.api import Event, Kube, Meta, Resource, Scope
 
 LIST_S = 60.0
@@ -331,6 +331,7 @@ class Reflector:
                     say(emit.name, error=emit.error, failures=emit.failures)
 
     def _replace(self, listed: Replace) -> None:
+        reached = self._store.version(self._scope.namespace)
         changes = self._store.replace(listed.items, listed.version, self._scope.namespace)
         for change in changes:
             self._call(self._on_change, change)
@@ -340,6 +341,9 @@ class Reflector:
             if changes:
                 self._log.warning("drift_found", **found)
             return
+        if listed.proof and (rewound := count_rewound(changes, reached)):
+            text = f"{rewound} objects changed below version {reached}: was etcd restored?"
+            self._log.warning("history_rewound", error=text, failures=0)
         self._log.info("relisted" if self._synced.is_set() else "listed", **found)
         self._synced.set()
         self._settled.set()

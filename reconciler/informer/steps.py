@@ -34,11 +34,15 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Hand a complete list to the store; an audit's differences are what the watch had missed."""
+    """Hand a complete list to the store; an audit's differences are what the watch had missed.
+
+    `proof`: it follows a restart of the API server, and shows whether history was rewound.
+    """
 
     items: tuple[Meta, ...]
     version: str
     audit: bool
+    proof: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,6 +282,18 @@ class Store:
             del self._sessions[meta.key]
 
 
+def count_rewound(changes: Iterable[Change], reached: str | None) -> int:
+    """Count the objects that a list shows in a state that a stream should have shown before.
+
+    Args:
+        changes: What `Store.replace` returned.
+        reached: The scope's version before that. Whatever has a lower one was known in its history.
+    """
+    if reached is None:
+        return 0
+    return sum(c.new is not None and has_reached(reached, c.new.version) for c in changes)
+
+
 def _same(one: Meta, other: Meta) -> bool:
     return one.version == other.version and one.uid == other.uid
 

@@ -9,7 +9,7 @@ from random import Random
 
 from reconciler.lab.apiserver import collector, kinds
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.injection import Faults
+from reconciler.lab.apiserver.injection import DOWN_S, Faults
 from reconciler.lab.apiserver.ledger import Caller, Commit
 from reconciler.lab.apiserver.refusals import Refusal
 from reconciler.lab.kubelet.pods import Pod
@@ -315,15 +315,20 @@ class World:
             self.exposure.end_tokens(now_s + STATIC_GRACE_S, now_s=now_s)
             self.writes.changed_for_all()
 
-    def restore_store(self, back_s: float) -> None:
-        """Restore the store to what it was so long ago, no further than its leader's term."""
-        since_at = self.clock.monotonic() - back_s
-        reached = (version for at, version in reversed(self._versions) if at <= since_at)
-        version = max(self.writers.since_version, next(reached, self.core.version))
-        self.journal.note(f"restored from {self.core.version} to {version}")
-        self.core.restore(version)
-        self._versions.append((self.clock.monotonic(), version))
-        self.faults.drop_watches()
+    async def restore_store(self, back_s: float) -> None:
+        """Restore the store to what it was so long ago, no further than its leader's term.
+
+        The API server is stopped before and started after, as etcd's documents demand.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.faults.restart())
+            await asyncio.sleep(DOWN_S / 2)
+            since_at = self.clock.monotonic() - back_s
+            reached = (version for at, version in reversed(self._versions) if at <= since_at)
+            version = max(self.writers.since_version, next(reached, self.core.version))
+            self.journal.note(f"restored from {self.core.version} to {version}")
+            self.core.restore(version)
+            self._versions.append((self.clock.monotonic(), version))
 
     def live_keys(self) -> list[SessionKey]:
         """Return the sessions that have a pod now, in the order of their names."""

@@ -31,15 +31,24 @@ async def restore(world: World, version: int) -> None:
     await restart
 
 
-async def lose_a_future(world: World) -> None:
-    """Have every Secret written four times, and then undone."""
+async def lose_a_future(world: World, *, is_restart_seen: bool = True) -> None:
+    """Have every Secret written four times, and then undone.
+
+    Args:
+        is_restart_seen: False = only the watches are cut, as by a balancer that turns to a server
+            that is up already.
+    """
     version = world.core.version
     for _ in range(2):
         for session in SESSIONS:
             world.overwrite(session)
         await asyncio.sleep(5)
     assert world.core.version - version >= 80
-    await restore(world, version)
+    if is_restart_seen:
+        await restore(world, version)
+    else:
+        world.core.restore(version)
+        world.faults.drop_watches()
 
 
 async def expired_s(world: World, seconds: float, *, step_s: float) -> float:
@@ -95,7 +104,7 @@ def test_a_history_that_has_passed_the_lost_one_is_noticed_by_conflicts() -> Non
             await settled(world)
             await asyncio.sleep(100)
             before = world.core.version
-            await lose_a_future(world)
+            await lose_a_future(world, is_restart_seen=False)
             lost = before + 100
             for number in range(200):  # somebody else's, before the first bookmark
                 world.add_pod(f"2Ac{number}", name=f"other-{number}")
@@ -131,6 +140,74 @@ def test_a_secret_that_came_after_the_copy_is_known_to_be_gone_and_one_that_went
             assert [pod.name for pod in world.controller.pods.snapshot()] == ["session-2ab0-runner"]
             [secret] = world.controller.secrets.snapshot()
             assert secret.uid == world.secret("2Ab0")["metadata"]["uid"]
+
+    simulate(scenario)
+
+
+def test_a_history_that_has_passed_the_lost_one_is_compared_within_90_seconds() -> None:
+    async def scenario(world: World) -> None:
+        for session in SESSIONS:
+            world.add(session)
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(100)
+            await lose_a_future(world)
+            lost = int(world.controller.secrets.version(PROJECT) or 0)
+            created, deleted = "2Ad0", SESSIONS[3]
+            before = world.secret(deleted)["metadata"]["uid"]
+            lists = {r: r.stats().protocol.lists for r in world.controller.scopes.reflectors}
+            world.add(created)
+            world.delete_secret(deleted)
+            assert world.core.version < lost
+            for number in range(100):  # two foreign writes each, within 5 s
+                world.add_pod(f"2Ac{number}", name=f"other-{number}")
+                world.core.delete(PODS, PROJECT, f"other-{number}", AT_ONCE, by=INTRUDER)
+                await asyncio.sleep(0.05)
+            assert world.core.version > lost
+            async with asyncio.timeout(85):
+                while True:
+                    found = world.controller.secrets.get(PROJECT, NAMES.secret_name(deleted))
+                    is_deleted_known = found is None or found.uid != before
+                    if world.token(created) in world.issuer.minted and is_deleted_known:
+                        break
+                    await asyncio.sleep(0.5)
+            assert {line["resource"] for line in world.events("history_rewound")} == {
+                "pods",
+                "secrets",
+            }
+            await asyncio.sleep(600)
+            assert world.secret(deleted)["metadata"]["uid"] != before
+            for reflector, number in lists.items():
+                # One list by each, save that a conflict may ask for one more.
+                assert reflector.stats().protocol.lists - number <= 2
+
+    simulate(scenario)
+
+
+def test_a_restart_that_lost_nothing_costs_each_reflector_one_list_and_nothing_else() -> None:
+    async def scenario(world: World) -> None:
+        for session in SESSIONS:
+            world.add(session)
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(100)
+            reflectors = world.controller.scopes.reflectors
+            before = [reflector.stats().protocol.lists for reflector in reflectors]
+            await world.faults.restart()
+            up_at = asyncio.get_running_loop().time()
+            began_at: list[float] = []
+            while len(began_at) < len(reflectors):
+                counts = [r.stats().protocol.lists for r in reflectors]
+                grown = sum(map(int.__sub__, counts, before))
+                began_at += [asyncio.get_running_loop().time() - up_at] * (grown - len(began_at))
+                await asyncio.sleep(0.5)
+            assert max(began_at) <= 75
+            assert len(set(began_at)) > 1, "all at one time"
+            await asyncio.sleep(1000)
+            after = [reflector.stats().protocol.lists for reflector in reflectors]
+            assert after == [lists + 1 for lists in before]
+            assert not world.events("history_rewound")
+            assert not world.events("drift_found")
 
     simulate(scenario)
 

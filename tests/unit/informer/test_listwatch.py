@@ -5,6 +5,7 @@ import msgspec
 import pytest
 
 from reconciler.errors import (
+    AuthorizerNotReady,
     Forbidden,
     Gone,
     Invalid,
@@ -17,7 +18,7 @@ from reconciler.errors import (
     VersionTooLarge,
     WireError,
 )
-from reconciler.informer.audit import EVERY_S
+from reconciler.informer.audit import EVERY_S, RESTARTED_S, RETRY_S
 from reconciler.informer.listwatch import (
     FIRST_LIMIT,
     FORBIDDEN_S,
@@ -215,7 +216,6 @@ RELIST = FIRST
 @pytest.mark.parametrize(
     ("error", "wait_s", "request_"),
     [
-        (TransportError("reset"), 0.8, WATCH),
         (ServerError("500", status=500), 0.8, WATCH),
         (TooManyRequests("429", status=429), 0.8, WATCH),
         (TooManyRequests("429", status=429, retry_after_s=7.0), 7.0, WATCH),
@@ -240,6 +240,18 @@ def test_each_failure_of_a_watch_has_one_answer_wherever_it_shows(
         machine.opened(0.0)
     machine.failed(error, 0.0)
     assert next_request(machine) == (wait_s, request_)
+
+
+@pytest.mark.parametrize(("opened", "life_s"), [(True, 240), (False, int(RESTARTED_S[0]))])
+def test_a_lost_connection_goes_on_at_its_version_and_a_refused_one_not_for_long(
+    opened: bool, life_s: int
+) -> None:
+    machine = synced()
+    machine.request(0.0)
+    if opened:
+        machine.opened(0.0)
+    machine.failed(TransportError("reset"), 0.0)
+    assert next_request(machine) == (0.8, Watch("10", life_s))
 
 
 @pytest.mark.parametrize(
@@ -537,3 +549,125 @@ class TestRewoundHistory:
         machine.opened(6.0)
         machine.event(added("a", 12), 7.0)
         assert machine.idle_s > IDLE_S
+
+
+REFUSED = TransportError("connection refused")
+STARTING = AuthorizerNotReady("the authorizer is not ready", status=403)
+UNAVAILABLE = ServerError("unavailable", status=503)
+
+
+class TestRestarts:
+    """One list proves the history after a restart, whether the watch is silent or not."""
+
+    UP_AT = 10.0
+
+    def restarted(self, *errors: Failure, cut: bool = True) -> ListWatch:
+        """Return one whose watch is open at `UP_AT` after these answers to its attempts."""
+        machine = watching()
+        if cut:
+            machine.failed(TransportError("reset"), 5.0)
+        else:
+            machine.closed(5.0)
+        for error in errors:
+            assert isinstance(machine.request(6.0), Watch)
+            machine.failed(error, 6.0)
+        assert isinstance(machine.request(self.UP_AT), Watch)
+        machine.opened(self.UP_AT)
+        return machine
+
+    @pytest.mark.parametrize("is_silent", [False, True], ids=["events", "silence"])
+    @pytest.mark.parametrize(
+        ("errors", "cut"),
+        [
+            ([REFUSED], True),
+            ([REFUSED], False),
+            ([REFUSED, STARTING], True),
+            ([STARTING], False),
+            ([UNAVAILABLE], True),
+        ],
+        ids=["refused", "closed then refused", "refused then 403", "403", "503 of a balancer"],
+    )
+    def test_one_list_is_due_within_a_minute_and_is_taken_at_once(
+        self, errors: list[Failure], cut: bool, is_silent: bool
+    ) -> None:
+        machine = self.restarted(*errors, cut=cut)
+        if not is_silent:
+            machine.event(added("a", 150), self.UP_AT + 1)
+        ends_at = self.UP_AT + RESTARTED_S[0]
+        machine.closed(ends_at)
+        assert next_request(machine, ends_at) == (0.0, FIRST)
+        *_, replace = machine.page(page(200, meta("b", 120)), ends_at)
+        assert replace == Replace((meta("b", 120),), "200", audit=False, proof=True)
+        assert machine.request(ends_at) == Watch("200", 240)
+        machine.opened(ends_at)
+        machine.closed(ends_at + 240)
+        assert machine.request(ends_at + 240) == Watch("200", 240)
+
+    @pytest.mark.parametrize(
+        ("errors", "cut"),
+        [([], True), ([], False), ([UNAVAILABLE], False)],
+        ids=["a cut", "a clean end", "a server error beside a connection that was kept"],
+    )
+    def test_what_is_no_restart_costs_no_list(self, errors: list[Failure], cut: bool) -> None:
+        machine = self.restarted(*errors, cut=cut)
+        machine.event(added("a", 150), self.UP_AT + 1)
+        machine.closed(self.UP_AT + 240)
+        assert machine.request(self.UP_AT + 240) == Watch("150", 240)
+
+    def test_the_watch_before_it_ends_as_it_is_due_and_so_does_the_next(self) -> None:
+        machine = watching()
+        machine.closed(5.0)
+        machine.request(6.0)
+        machine.failed(REFUSED, 6.0)
+        assert machine.request(7.0) == Watch("10", int(RESTARTED_S[0]))
+        machine.opened(7.5)
+        machine.event(added("a", 12), 8.0)
+        machine.failed(TransportError("reset"), 17.0)
+        assert machine.request(18.0) == Watch("12", 19)
+        machine.opened(18.0)
+        machine.failed(TransportError("reset"), 36.9)
+        assert machine.request(36.9) == Watch("12", 2)
+
+    def test_restarts_without_end_do_not_postpone_it(self) -> None:
+        machine = self.restarted(REFUSED)
+        now_at = self.UP_AT
+        while now_at < self.UP_AT + RESTARTED_S[0]:
+            machine.failed(TransportError("reset"), now_at)
+            machine.request(now_at)
+            machine.failed(REFUSED, now_at)
+            assert isinstance(machine.request(now_at), Watch)
+            machine.opened(now_at)
+            now_at += 5.0
+        machine.failed(TransportError("reset"), now_at)
+        assert machine.request(now_at) == FIRST
+
+    def test_a_list_that_was_made_earlier_is_the_one(self) -> None:
+        machine = self.restarted(REFUSED)
+        machine.failed(Gone("compacted"), 12.0)
+        assert machine.request(13.0) == FIRST
+        machine.page(page(20), 13.0)
+        assert machine.request(13.0) == Watch("20", 240)
+
+    def test_one_that_fails_is_made_a_minute_or_two_later(self) -> None:
+        machine = self.restarted(REFUSED)
+        at = self.UP_AT + RESTARTED_S[0]
+        machine.closed(at)
+        assert machine.request(at) == FIRST
+        machine.failed(UNAVAILABLE, at)
+        assert machine.request(at + 1) == Watch("10", int(RETRY_S[0]) - 1)
+        machine.opened(at + 1)
+        machine.closed(at + RETRY_S[0])
+        assert machine.request(at + RETRY_S[0]) == FIRST
+
+    def test_a_list_whose_pages_come_from_before_and_after_one_proves_nothing(self) -> None:
+        machine = ListWatch(lowest)
+        machine.request(0.0)
+        machine.page(page(10, meta("a"), continue_token="t"), 0.0)
+        machine.request(0.0)
+        machine.failed(REFUSED, 0.0)
+        assert machine.request(1.0) == List("", 500, "t")
+        machine.page(page(10, meta("b")), 1.0)
+        assert machine.request(1.0) == Watch("10", int(RESTARTED_S[0]))
+        machine.opened(1.0)
+        machine.closed(1.0 + RESTARTED_S[0])
+        assert machine.request(1.0 + RESTARTED_S[0]) == FIRST
