@@ -5,7 +5,7 @@ and that it would find the wrong ones.
 from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -27,6 +27,7 @@ from reconciler.control.bulkhead import (
     _Place,
 )
 from reconciler.queue.bands import Band
+from tests.interleavings import interleavings
 from tests.unit.control.bulkhead_model import Broken, World
 
 pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
@@ -261,18 +262,7 @@ def run(bulkhead_class: type[Bulkhead[int]], examples: int, *phases: Phase) -> N
         pass
 
     Chosen.bulkhead_class = bulkhead_class
-    run_state_machine_as_test(
-        Chosen,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=40,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            phases=phases or (Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_state_machine_as_test(Chosen, settings=interleavings(examples, *phases))
 
 
 def test_no_interleaving_makes_one_place_pay_for_another() -> None:

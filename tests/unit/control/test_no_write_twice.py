@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -17,6 +17,7 @@ from reconciler.clock import parse_utc
 from reconciler.control.ownership import Answer, Owner
 from reconciler.control.progress import Evidence, Life, Record
 from reconciler.kube.api import Meta
+from tests.interleavings import interleavings
 from tests.unit.control.build import NAMES
 from tests.unit.control.write_model import US, Agent, Broken, Server
 
@@ -277,18 +278,7 @@ def run(agent_class: type[Agent], examples: int, *phases: Phase) -> None:
         pass
 
     Chosen.agent_class = agent_class
-    run_state_machine_as_test(
-        Chosen,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=40,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            phases=phases or (Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_state_machine_as_test(Chosen, settings=interleavings(examples, *phases))
 
 
 def test_no_interleaving_repeats_a_write_leaves_a_foreign_token_or_accuses_wrongly() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 from reconciler.leader import rules
 from reconciler.leader.record import Record
 from reconciler.leader.rules import DRIFT, Sight, Tenure, Timing
+from tests.interleavings import interleavings
 from tests.unit.leader.model import Replica, TwoHolders, Write, make_world
 
 MOST = 3
@@ -209,18 +210,7 @@ def run(replica_class: type[Replica], examples: int, *phases: Phase) -> None:
         pass
 
     Chosen.replica_class = replica_class
-    run_state_machine_as_test(
-        Chosen,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=40,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            phases=phases or (Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_state_machine_as_test(Chosen, settings=interleavings(examples, *phases))
 
 
 def test_no_interleaving_has_two_holders() -> None:

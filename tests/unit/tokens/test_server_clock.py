@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 )
 
 from reconciler.tokens.server_clock import Belief, Bounds, Sample, ServerClock, TokenTimes, Witness
+from tests.interleavings import interleavings
 from tests.unit.tokens.clock_model import Request, World, WrongTime
 
 pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
@@ -290,18 +291,7 @@ def run(rules_class: type[ServerClock], examples: int, *phases: Phase) -> None:
         pass
 
     Chosen.rules_class = rules_class
-    run_state_machine_as_test(
-        Chosen,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=25,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            phases=phases or (Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_state_machine_as_test(Chosen, settings=interleavings(examples, *phases, steps=25))
 
 
 def test_no_interleaving_of_wrong_witnesses_gives_a_wrong_time() -> None:
