@@ -25,6 +25,10 @@ ROUND_S = TTL_S + 30.0
 
 COMMAND_LIMIT_S = 200.0
 
+REMOVAL_S = 15.0
+"""What a kubelet may take, beyond the grace period, until the API server no longer lists an ended
+pod: its containers, volumes and network go first."""
+
 
 @dataclass
 class Installation:
@@ -58,6 +62,31 @@ class Installation:
             for pod in json.loads(answer)["items"]
             if pod["status"].get("containerStatuses")
         }
+
+    async def settled(self) -> set[str]:
+        """Wait until the last rollout is over, its former pods gone; return our pods' names.
+
+        `rollout status` counts no pod that is terminating: it returns while former ones are listed
+        for as long as their grace period, and may still be running.
+        """
+        target = ("-n", self.namespace, "deployment/token-reconciler")
+        await self.kubectl("rollout", "status", *target, "--timeout=50s")
+        grace = "jsonpath={.spec.template.spec.terminationGracePeriodSeconds}"
+        limit_s = int(await self.kubectl("get", *target, "-o", grace)) + REMOVAL_S
+        terminating = await self._terminating()
+        try:
+            async with asyncio.timeout(limit_s):
+                while terminating:
+                    await asyncio.sleep(0.5)
+                    terminating = await self._terminating()
+        except TimeoutError:
+            pytest.fail(f"still terminating after {limit_s:.0f} s: {sorted(terminating)}")
+        return set(await self.pods())
+
+    async def _terminating(self) -> set[str]:
+        answer = await self.kubectl("get", "pods", "-n", self.namespace, "-l", LABEL, "-o", "json")
+        pods = [pod["metadata"] for pod in json.loads(answer)["items"]]
+        return {pod["name"] for pod in pods if "deletionTimestamp" in pod}
 
     async def ask(self, pod: str, program: str) -> str:
         """Run a Python program inside a pod's container and return what it printed."""

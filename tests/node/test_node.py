@@ -50,16 +50,6 @@ async def new_pod(installed: Installation, before: set[str]) -> str:
             await asyncio.sleep(0.5)
 
 
-async def settled_pods(installed: Installation) -> set[str]:
-    """Wait until no pod of an earlier rollout is left, and return the names of ours."""
-    target = ("-n", installed.namespace, "deployment/token-reconciler")
-    wanted = int(await installed.kubectl("get", *target, "-o", "jsonpath={.spec.replicas}"))
-    async with asyncio.timeout(START_S):
-        while len(found := set(await installed.pods())) != wanted:
-            await asyncio.sleep(0.5)
-    return found
-
-
 async def why_not_ready(installed: Installation, pod: str) -> str:
     """Return what /readyz says in a pod once its stores are filled; it is not ready then."""
     async with asyncio.timeout(START_S):
@@ -84,17 +74,17 @@ class TestNode:
         await installed.everybody_renewed(times=2)
 
     async def test_a_rolling_update_goes_by_unnoticed(self, installed: Installation) -> None:
-        before = set(await installed.pods())
+        before = await installed.settled()
         target = ("-n", installed.namespace, "deployment/token-reconciler")
         await installed.kubectl("rollout", "restart", *target)
-        await installed.kubectl("rollout", "status", *target, "--timeout=50s")
+        await installed.settled()
         await installed.everybody_renewed()
         assert not before & set(await installed.pods())
 
     async def test_a_rollout_with_a_wrong_token_url_keeps_the_old_pods(
         self, installed: Installation
     ) -> None:
-        before = set(await installed.pods())
+        before = await installed.settled()
         target = ("-n", installed.namespace, "deployment/token-reconciler")
         wrong = f"OIDC_TOKEN_URL={installed.world.issuer.token_url}/obviously-wrong"
         await installed.kubectl("set", "env", *target, wrong)
@@ -106,13 +96,12 @@ class TestNode:
             assert before < set(await installed.pods())
         finally:
             await installed.kubectl("rollout", "undo", *target)
-        await installed.kubectl("rollout", "status", *target, "--timeout=50s")
-        assert set(await installed.pods()) >= before
+        assert await installed.settled() == before
 
     async def test_a_rollout_while_the_issuer_is_away_waits_for_it(
         self, installed: Installation
     ) -> None:
-        before = await settled_pods(installed)
+        before = await installed.settled()
         target = ("-n", installed.namespace, "deployment/token-reconciler")
         installed.world.issuer.faults.away = True
         try:
@@ -122,7 +111,7 @@ class TestNode:
             assert before < set(await installed.pods())
         finally:
             installed.world.issuer.heal()
-        await installed.kubectl("rollout", "status", *target, "--timeout=50s")
+        await installed.settled()
         await installed.everybody_renewed()
         assert not before & set(await installed.pods())
 
@@ -154,6 +143,6 @@ class TestNode:
     async def test_the_pods_are_what_the_security_review_was_told(
         self, installed: Installation
     ) -> None:
-        [name, *_] = await installed.pods()
+        [name, *_] = await installed.settled()
         words = "import os, sys; sys.stdout.write(f'{os.getuid()} {os.access(chr(47), os.W_OK)}')"
         assert await installed.ask(name, words) == "65532 False"

@@ -65,7 +65,7 @@ def strangers(installed: Installation) -> list[Inside]:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def replica(installed: Installation, elsewhere: str) -> Inside:
     """A replica for which the policy holds by now."""
-    [name, *_] = await installed.pods()
+    [name, *_] = await installed.settled()
     inside = Inside(installed.node, installed.namespace, name)
     await until("shut", inside, elsewhere, COLLECTOR)
     return inside
@@ -93,7 +93,7 @@ class TestPolicy:
         self, replica: Inside, strangers: list[Inside], installed: Installation
     ) -> None:
         stranger, other, *_ = strangers
-        [name, *_] = set(await installed.pods()) - {replica.pod}
+        [name, *_] = await installed.settled() - {replica.pod}
         neighbour = Inside(installed.node, installed.namespace, name)
         address = await replica.address()
         async with (

@@ -27,6 +27,7 @@ class TestAnotherOverlay:
         [block] = blocks("sh", under="Another overlay")
         for command in commands(block):
             await installed.sh(command)
+        await installed.settled()
         await installed.everybody_renewed(times=2)
         assert not before & set(await installed.pods())
         account = f"system:serviceaccount:{installed.namespace}:token-reconciler"
