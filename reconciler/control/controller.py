@@ -268,6 +268,7 @@ class Controller:
             delivery_s=TOUCHED_S if options.touch else options.propagation_s,
         )
         ports.source.fleet_life_s = self._fleet_life_s
+        ports.source.on_better = self._on_better_token
         for breaker, gate in (
             (ports.kube_breaker, retry.KUBE),
             (ports.issuer_breaker, retry.ISSUER),
@@ -525,6 +526,13 @@ class Controller:
         if latest is None or latest.fleet.remaining_min_s is None:
             return None
         return latest.fleet.remaining_min_s - (self._ports.clock.monotonic() - latest.taken_at)
+
+    def _on_better_token(self) -> None:
+        """Wake what waits for a token, or for a better one than its own, most urgent first.
+
+        An outage need not have been: one failed request, or a cache that gave the same token again.
+        """
+        self.queue.open_gate(retry.ISSUER)
 
     def _open_gate(self, gate: str) -> None:
         woken = self.queue.open_gate(gate)

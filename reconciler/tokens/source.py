@@ -67,14 +67,19 @@ class TokenStats:
 FleetLife = Callable[[], float | None]
 """Gives the shortest life left of the tokens in use, seconds, negative since its end; or None."""
 
+OnBetter = Callable[[], None]
+"""Called on the loop when a token is there that ends later than each valid one before it."""
+
 
 class TokenSource(Protocol):
     """Gives tokens to the workers; the implementations never put one into an error or a log.
 
-    `fleet_life_s` is to be set by whoever knows the tokens in use: it bounds pauses.
+    `fleet_life_s` is to be set by whoever knows the tokens in use: it bounds pauses. `on_better` is
+    to be set by what wakes the sessions that wait for a better token.
     """
 
     fleet_life_s: FleetLife
+    on_better: OnBetter
 
     @property
     def longest_ttl_s(self) -> float:
@@ -175,6 +180,7 @@ class OidcSource:
         self.on_replaced: Callable[[Token], Awaitable[None]] | None = None
         """Told of the first token under a signing key that took another's place."""
         self.fleet_life_s: FleetLife = lambda: None
+        self.on_better: OnBetter = lambda: None
 
     @property
     def rotated_s(self) -> float:
@@ -308,7 +314,7 @@ class OidcSource:
         return grant, self._issuer_time.hear(times_of(grant), grant.date_s)
 
     def _keep(self, token: Token) -> None:
-        now_at = self._clock.monotonic()
+        now_at, before = self._clock.monotonic(), self.best()
         self._newest = token
         rotated = self._keys.observe(key_of(token.reveal()), token.issued_s)
         if rotated:
@@ -325,6 +331,8 @@ class OidcSource:
         self._longest_ttl_s = max(self._longest_ttl_s, token.ttl_s)
         self._issued += 1
         self._breaker.succeeded(wakes=self._rest.end())
+        if before is None or token.expires_s > before.expires_s:
+            self.on_better()
 
     def _failed(self, error: IssuerError) -> None:
         self._failures += 1
@@ -367,8 +375,11 @@ class OidcSource:
     def _spare_due_in_s(self) -> float:
         if self._newest is None or self._rest.is_pending:
             return 0.0
-        cycle_s = max(SHORTEST_CYCLE_S, SPARE_FRACTION * self._newest.ttl_s)
-        return self._newest.received_at + cycle_s - self._clock.monotonic()
+        newest = self._newest
+        # A cache that gives each token until its end has another one from that instant on.
+        left_s = newest.remaining_s(newest.received_at)
+        cycle_s = max(SHORTEST_CYCLE_S, min(SPARE_FRACTION * newest.ttl_s, left_s))
+        return newest.received_at + cycle_s - self._clock.monotonic()
 
 
 def _raise(error: IssuerError) -> NoReturn:

@@ -9,7 +9,7 @@ import structlog
 from reconciler.clock import Clock, format_utc
 from reconciler.errors import IssuerError, SettingsError
 from reconciler.tokens.claims import read_claims, unusable
-from reconciler.tokens.source import FleetLife, TokenStats
+from reconciler.tokens.source import FleetLife, OnBetter, TokenStats
 from reconciler.tokens.token import Token
 
 log = structlog.get_logger()
@@ -48,6 +48,8 @@ class StaticSource:
         self._replaced_s = min(since_s, clock.wall())
         self._replaced_at = clock.monotonic()
         self.fleet_life_s: FleetLife = lambda: None
+        self.on_better: OnBetter = lambda: None
+        """Never called: `on_replaced` plans each session again, whichever token ends later."""
         self.on_replaced: Callable[[Token], Awaitable[None]] | None = None
         """Told of each token that takes the place of another."""
 

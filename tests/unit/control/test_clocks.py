@@ -145,7 +145,7 @@ def test_a_cache_before_the_issuer_costs_no_token_and_no_storm() -> None:
     simulate(scenario)
 
 
-# A cache of 60 s before tokens of 60 s gives each until it has expired: no reader could do better.
+# A cache that gives each token until it has expired costs some seconds: test_better_token.py.
 @pytest.mark.parametrize(("cached_s", "ttl_s"), [(5.0, 900), (60.0, 900), (170.0, 900), (5.0, 60)])
 @pytest.mark.parametrize("is_busy", [True, False])
 @pytest.mark.parametrize("node_ahead_s", [0.0, -120.0])
