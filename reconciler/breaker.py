@@ -32,6 +32,8 @@ class BreakerStats:
 
     `refuses`: it answers, and gives us nothing; `refused_for_s` is since when, 0.0 while it does.
     `heard`: it has been asked since the start, and that has ended in some way.
+    `last_reason`, `last_status`: of `last_error`, the peer's own code ("" = none) and the HTTP
+    status (0 = no answer).
     """
 
     name: str
@@ -42,6 +44,8 @@ class BreakerStats:
     refuses: bool = False
     refused_for_s: float = 0.0
     heard: bool = True
+    last_reason: str = ""
+    last_status: int = 0
 
     @property
     def condition(self) -> Condition:
@@ -69,6 +73,8 @@ class Breaker:
         self._refused_at: float | None = None
         self._outages = 0
         self._last_error = ""
+        self._last_reason = ""
+        self._last_status = 0
         self._up = asyncio.Event()
         self._up.set()
         self._probe_due = asyncio.Event()
@@ -150,7 +156,7 @@ class Breaker:
         self._failures = 0
         self._end_suspicion()
         self._heard = True
-        self._last_error = str(error)
+        self._note_error(error)
         is_news = self._refused_at is None
         if is_news:
             self._refused_at = self._clock.monotonic()
@@ -172,7 +178,7 @@ class Breaker:
         self._heard = True
         if self._down_at is not None and part:
             return
-        self._last_error = str(error)
+        self._note_error(error)
         if self._down_at is None and self._failures >= THRESHOLD:
             if part:
                 self._suspect = True
@@ -221,7 +227,7 @@ class Breaker:
                 await probe()
             except RemoteError as error:
                 if error.transient or isinstance(error, Forbidden):
-                    self._last_error = str(error)
+                    self._note_error(error)
                     self._note_refusal(error)
                     continue
                 if self._refused_at is not None:  # the probe has said so itself
@@ -248,6 +254,10 @@ class Breaker:
                         self.succeeded()
                 pause_s = min(REFUSED_PROBE_S, 2 * pause_s)
 
+    def _note_error(self, error: RemoteError) -> None:
+        self._last_error = str(error)
+        self._last_reason, self._last_status = error.reason, error.status
+
     def _note_refusal(self, error: RemoteError) -> None:
         refused, self._refuses = self._refuses, isinstance(error, Forbidden)
         if self._refuses and not refused:
@@ -264,6 +274,8 @@ class Breaker:
             self._refused_at is not None,
             self._since_s(self._refused_at),
             self._heard,
+            self._last_reason,
+            self._last_status,
         )
 
     def _since_s(self, at: float | None) -> float:

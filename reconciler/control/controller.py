@@ -50,6 +50,7 @@ from reconciler.platform.namespaces import namespace_of
 from reconciler.queue.work import News
 from reconciler.queue.workqueue import WorkQueue
 from reconciler.tokens.issuer_time import IssuerTime, Move
+from reconciler.tokens.refusals import hint_of_refusal, what_is_refused
 from reconciler.tokens.source import TokenSource
 from reconciler.trace import Tracer
 
@@ -363,11 +364,14 @@ class Controller:
         if self.has_had_token:
             return ""
         last = self._ports.source.stats().last_error
-        refused = self._ports.issuer_breaker.refuses
+        issuer = self._ports.issuer_breaker.stats()
+        code, status = issuer.last_reason, issuer.last_status
+        refused = f", and the issuer refuses {what_is_refused(code, status)}"
         return (
             "waiting for the first token"
-            + (", and the issuer refuses our credentials" if refused else "")
+            + (refused if issuer.refuses else "")
             + (f"; the last error was: {last}" if last else "")
+            + (f"; {hint_of_refusal(code, status)}" if issuer.refuses else "")
         )
 
     def not_synced(self) -> str:
@@ -394,7 +398,9 @@ class Controller:
             ("platform", ports.platform_breaker),
         ):
             if breaker.refuses:
-                return f"; the {name} refuses our credentials: {breaker.last_error}"
+                stats = breaker.stats()
+                what = what_is_refused(stats.last_reason, stats.last_status)
+                return f"; the {name} refuses {what}: {breaker.last_error}"
             if breaker.is_down:
                 return f"; the {name} is away: {breaker.last_error}"
         return ""

@@ -7,8 +7,11 @@ import structlog
 from reconciler.breaker import BreakerStats, Condition
 from reconciler.clock import Clock
 from reconciler.control.retry import ISSUER, REFUSED
+from reconciler.tokens.refusals import hint_of_refusal
 
 log = structlog.get_logger()
+
+REFUSES = "endpoint_refuses"
 
 REPORT_S = 60.0
 """Between two lines on an endpoint that stays as it is. One that changes its mind all the time has
@@ -67,10 +70,11 @@ class EndpointLog:
         said = {"endpoint": stats.name, "seconds": seconds, "error": stats.last_error}
         if stats.down:
             log.warning("endpoint_down", **said)
-        elif is_begin and stats.name == ISSUER:
-            log.warning(REFUSED, **said)
+        elif stats.name == ISSUER:
+            hint = hint_of_refusal(stats.last_reason, stats.last_status)
+            log.warning(REFUSED if is_begin else REFUSES, **said, hint=hint)
         else:
-            log.warning("endpoint_refuses", **said)
+            log.warning(REFUSES, **said)
 
     def _since_s(self, said: _Said) -> float:
         return self._clock.monotonic() - said.at

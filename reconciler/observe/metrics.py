@@ -233,8 +233,9 @@ DOWN = _metric(
 )  # fmt: skip
 REFUSED_US = _metric(
     "endpoint_refused", "gauge", "1",
-    "1 while an endpoint (issuer, platform) answers and refuses our credentials: a wrong client"
-    " secret, a disabled client, an account without rights. Nothing heals it but a change.",
+    "1 while an endpoint (issuer, platform) answers and refuses us: a wrong client secret, a"
+    " disabled client, a scope or audience that the client does not have, an account without"
+    " rights. Nothing heals it but a change.",
     "endpoint",
 )  # fmt: skip
 OUTAGES = _metric(

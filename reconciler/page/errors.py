@@ -4,7 +4,7 @@ from reconciler import errors
 
 _WORDS: dict[type[Exception], str] = {
     errors.IssuerUnavailable: "the issuer is away",
-    errors.IssuerRefused: "the issuer refuses our credentials",
+    errors.IssuerRefused: "the issuer refuses our credentials or our request",
     errors.TokenUnusable: "the issuer's token cannot be used",
     errors.Conflict: "somebody else wrote in between",
     errors.AlreadyExists: "its name is taken",

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from reconciler.breaker import BreakerStats
 from reconciler.control.views import Survey
 from reconciler.onlooker.words import REASON, ago, clean, count, duration, listed
 from reconciler.page.line import Tone
 from reconciler.page.query import Query
+from reconciler.tokens.refusals import what_is_refused
 
 NAMED = 5
 """Sessions that the headline names."""
@@ -67,8 +69,8 @@ def verdict(survey: Survey, not_ready: str) -> tuple[Tone, str]:
     alive = "No token is known to be dead" if states["unknown"] else "Every token is alive"
     if away := [ENDPOINTS[each.name] for each in survey.breakers if each.down]:
         return "warn", f"{alive}, but {listed(away)} {_is(len(away))} away."
-    if refusing := [ENDPOINTS[each.name] for each in survey.breakers if each.refuses]:
-        return "warn", f"{alive}, but {listed(refusing)} refuses our credentials."
+    if refusing := [_refusal(each) for each in survey.breakers if each.refuses]:
+        return "warn", f"{alive}, but {listed(refusing)}."
     if failing := fleet.failing:
         return "warn", f"{alive}; {_session(failing)} failed at the last try."
     if states["unknown"]:
@@ -81,6 +83,11 @@ def verdict(survey: Survey, not_ready: str) -> tuple[Tone, str]:
     if not served:
         return "good", f"No session is to be refreshed{besides}."
     return "good", f"{'All' if served > 1 else 'The'} {_all(served)}{besides}."
+
+
+def _refusal(breaker: BreakerStats) -> str:
+    what = what_is_refused(breaker.last_reason, breaker.last_status)
+    return f"{ENDPOINTS[breaker.name]} refuses {what}"
 
 
 def figures(survey: Survey) -> tuple[Figure, ...]:

@@ -40,6 +40,7 @@ from reconciler.settings import Settings
 from reconciler.tokens.claims import read_claims
 from reconciler.tokens.grant import times_of, token_of
 from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.refusals import hint_of_refusal
 from reconciler.tokens.server_clock import PROOF
 from reconciler.tokens.source import AGAIN_S
 from reconciler.tokens.token import Token
@@ -267,7 +268,7 @@ def _issuer_hint(error: Exception, settings: Settings) -> str:
     if isinstance(error, SettingsError) or not settings.is_oidc:
         return "look at AMBIENT_API_TOKEN"
     if isinstance(error, IssuerRefused):
-        return verdicts.hint_of_refusal(error.reason, error.status)
+        return hint_of_refusal(error.reason, error.status)
     kind = error.reason if isinstance(error, IssuerUnavailable) else ""
     shown = shown_url(settings.token_url())
     way = verdicts.hint_of_way(kind, variable="OIDC_TOKEN_URL", shown=shown)

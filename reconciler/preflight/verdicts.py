@@ -181,36 +181,6 @@ def of_failure(
     return Verdict(area, "missing", str(error), remedy)
 
 
-_CLIENT = "look at OIDC_CLIENT_ID and OIDC_CLIENT_SECRET, and the Secret they come from"
-_SCOPE = "the issuer wants another scope: set RECONCILER_OIDC_SCOPE to one that this client has"
-_TARGET = (
-    "the issuer wants another audience: set RECONCILER_OIDC_AUDIENCE or RECONCILER_OIDC_RESOURCE"
-    " to the platform's API as the issuer knows it"
-)
-_GRANT = "allow this client the grant client_credentials at the issuer"
-_REQUEST = (
-    "the issuer misses a field of the request: look at its log, then at RECONCILER_OIDC_SCOPE,"
-    " RECONCILER_OIDC_AUDIENCE, RECONCILER_OIDC_RESOURCE and RECONCILER_OIDC_FORM"
-)
-
-
-def hint_of_refusal(code: str, status: int) -> str:
-    """Return what to look at after a refusal, by its OAuth error code ("" = none was given).
-
-    Source: RFC 6749 5.2, RFC 8707 2. Keycloak says `unauthorized_client` with 401 of a wrong
-    secret, and with 400 of a client that may not use the grant.
-    """
-    if code == "invalid_scope":
-        return _SCOPE
-    if code == "invalid_target":
-        return _TARGET
-    if code == "unsupported_grant_type" or (code == "unauthorized_client" and status != 401):
-        return _GRANT
-    if code == "invalid_request":
-        return _REQUEST
-    return _CLIENT
-
-
 def hint_of_way(kind: str, *, variable: str, shown: str) -> str:
     """Return what to look at where no answer came, "" where the way is not what failed.
 

@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ _REFUSALS = frozenset(
         "invalid_client",
         "invalid_grant",
         "invalid_request",
+        "invalid_resource",
         "invalid_scope",
         "invalid_target",
         "unauthorized_client",
@@ -24,7 +25,7 @@ _REFUSALS = frozenset(
     }
 )
 """Codes after which somebody must change something. Source: RFC 6749 5.2 and
-4.1.2.1; RFC 8707 2 for `invalid_target`."""
+4.1.2.1; RFC 8707 2 for `invalid_target`; Microsoft Entra ID for `invalid_resource`."""
 
 _CODES = _REFUSALS | {"server_error", "slow_down", "temporarily_unavailable"}
 """Codes that may be repeated in a message; any other text of an `error` member may hold anything,
@@ -38,7 +39,11 @@ _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """Status, times and body; `body` is None where it was longer than what is read of one."""
+    """Status, times and body; `body` is None where it was longer than what is read of one.
+
+    `beside`: of a refusal, another one that the same request met with the credentials sent in the
+    other style, in words; "" where there was none, or the same.
+    """
 
     status: int
     body: bytes | None = field(repr=False)
@@ -46,6 +51,7 @@ class Answer:
     received_at: float
     date_s: float | None = None
     retry_after_s: float | None = None
+    beside: str = ""
 
 
 def is_success(answer: Answer) -> bool:
@@ -68,10 +74,14 @@ def is_refusal(answer: Answer) -> bool:
 def more_telling(first: Answer, second: Answer) -> Answer:
     """Return which of two refusals, one of each style of credentials, says what is wrong.
 
-    An issuer that reads one style alone answers the other with a word about the client.
+    An issuer that reads one style alone answers the other with a word about the client. Where
+    both have such a word nothing tells which style it reads, so that the other one is kept too.
     """
     about_client = (error_code(first) or "") in _ABOUT_CLIENT
-    return second if about_client and (error_code(second) or "") not in _ABOUT_CLIENT else first
+    is_second = about_client and (error_code(second) or "") not in _ABOUT_CLIENT
+    telling, other = (second, first) if is_second else (first, second)
+    beside = _in_words(other)
+    return replace(telling, beside="" if beside == _in_words(telling) else beside)
 
 
 def error_code(answer: Answer) -> str | None:
@@ -119,13 +129,17 @@ def grant_of(answer: Answer, *, what: str) -> Grant:
 
 def _error_of(answer: Answer, what: str) -> IssuerError:
     code = error_code(answer) or ""
-    named = f" {code}" if code else ""
+    beside = f"; with the credentials sent the other way {answer.beside}" if answer.beside else ""
     return (IssuerRefused if is_refusal(answer) else IssuerUnavailable)(
-        f"{what}: answered {answer.status}{named}",
+        f"{what}: answered {_in_words(answer)}{beside}",
         status=answer.status,
         reason=code,
         retry_after_s=answer.retry_after_s,
     )
+
+
+def _in_words(answer: Answer) -> str:
+    return f"{answer.status} {error_code(answer) or ''}".rstrip()
 
 
 def _decode(body: bytes | None) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from reconciler.lab.apiserver.shell import ApiServer
 from reconciler.lab.bodies import Session
 from reconciler.lab.platform import LabPlatform
 from reconciler.names import Names
-from tests.issuers.issuer import CLIENT_ID, POLL_S, RealIssuer
+from tests.issuers.issuer import CLIENT_ID, POLL_S, Json, RealIssuer
 
 NAMES = Names()
 HOME = "ambient-code"
@@ -45,19 +45,27 @@ class Account:
 
 
 class Fleet:
-    """An API server and a platform with running sessions in them; the issuer is a real one."""
+    """An API server and a platform with running sessions in them; the issuer is a real one.
+
+    Attributes:
+        claims: What the issuer says of each token that a Secret has held, learned when it was
+            first seen: an issuer says nothing of one that has expired.
+    """
 
     def __init__(self, issuer: RealIssuer, core: Core, server: ApiServer, folder: Path) -> None:
         self.issuer = issuer
         self.platform = LabPlatform()
         self.accounts: dict[str, Account] = {}
         self.patches = 0
+        self.claims: dict[str, Json] = {}
         self._core = core
         self._server = server
         self._folder = folder
         self._clock = SystemClock()
         self._written: asyncio.Queue[tuple[str, str, float]] = asyncio.Queue()
         self._news = asyncio.Condition()
+        self._judging: asyncio.Task[None] | None = None
+        self._is_judgement_over = False
 
     def environment(self, **settings: str) -> dict[str, str]:
         """Return what `reconciler run` and `check` need; the client's secret is in a file."""
@@ -90,19 +98,34 @@ class Fleet:
             self.platform.add_session(session.session_id, PROJECT)
             self._create(session)
 
+    def put_token(self, token: str) -> None:
+        """Have every Secret hold this token, as another writer would."""
+        for secret in self.accounts:
+            body = {"stringData": {NAMES.secret_key: token}}
+            self._core.patch(kinds.SECRETS, PROJECT, secret, body, by=PLATFORM)
+
     async def wait_for_writes(self, count: int, *, limit_s: float = 60.0) -> None:
-        """Return when every session's Secret has got so many tokens more than it had."""
+        """Return when every session's Secret has got so many tokens more than it had.
+
+        Raises:
+            AssertionError: Not within `limit_s`, or a Secret holds a token that is not valid.
+        """
         wanted = {name: len(one.tokens) + count for name, one in self.accounts.items()}
         try:
             async with asyncio.timeout(limit_s), self._news:
                 await self._news.wait_for(
-                    lambda: all(len(self.accounts[n].tokens) >= k for n, k in wanted.items())
+                    lambda: (
+                        self._is_judgement_over
+                        or all(len(self.accounts[n].tokens) >= k for n, k in wanted.items())
+                    )
                 )
         except TimeoutError:
             counts = {name: len(one.tokens) for name, one in self.accounts.items()}
             raise AssertionError(
                 f"not within {limit_s:g} s: {wanted}; there are {counts}"
             ) from None
+        if self._is_judgement_over and self._judging is not None:
+            await self._judging  # raises why
 
     @property
     def expired_s(self) -> float:
@@ -127,25 +150,50 @@ class Fleet:
             return
         self._written.put_nowait((name, token, self._clock.wall()))
 
-    async def judge(self) -> None:
-        """Run until cancelled: learn each token's end from the issuer, and account for it."""
-        while True:
-            name, token, at_s = await self._written.get()
-            expires_s = await self._end_of(token)
-            account = self.accounts[name]
-            account.expired_s += max(0.0, at_s - (account.expires_s or at_s))
-            account.expires_s = expires_s
-            account.tokens.append(token)
-            account.kids.append(_kid(token))
-            async with self._news:
+    @asynccontextmanager
+    async def judged(self) -> AsyncIterator[None]:
+        """Learn each token's end from the issuer while entered, and account for it.
+
+        Raises:
+            AssertionError: At its end, whatever ended it: a Secret got a token that the issuer
+                calls invalid.
+        """
+        self._judging = asyncio.create_task(self._judge(), name="judge")
+        try:
+            yield
+        finally:
+            self._judging.cancel()
+            await asyncio.wait((self._judging,))
+            if not self._judging.cancelled():
+                self._judging.result()
+
+    async def _judge(self) -> None:
+        try:
+            while True:
+                await self._take_one()
+                async with self._news:
+                    self._news.notify_all()
+        finally:
+            self._is_judgement_over = True
+            async with self._news:  # who waits for writes hears of it
                 self._news.notify_all()
 
-    async def _end_of(self, token: str) -> float:
+    async def _take_one(self) -> None:
+        name, token, at_s = await self._written.get()
+        if token not in self.claims:
+            self.claims[token] = await self._ask_of(token)
+        account = self.accounts[name]
+        account.expired_s += max(0.0, at_s - (account.expires_s or at_s))
+        account.expires_s = float(self.claims[token]["exp"])
+        account.tokens.append(token)
+        account.kids.append(_kid(token))
+
+    async def _ask_of(self, token: str) -> Json:
         """Ask the issuer until it answers: it may be restarting."""
         while True:
             try:
-                return await self.issuer.expires_s(token)
-            except aiohttp.ClientError:
+                return await self.issuer.claims(token)
+            except (aiohttp.ClientError, TimeoutError):
                 await asyncio.sleep(POLL_S)
 
     def _create(self, session: Session) -> None:
@@ -167,14 +215,8 @@ async def open_fleet(issuer: RealIssuer, folder: Path, *, sessions: int) -> Asyn
         async with fleet.platform:
             fleet.platform.add_project(PROJECT)
             fleet.add(sessions)
-            judge = asyncio.create_task(fleet.judge(), name="judge")
-            try:
+            async with fleet.judged():
                 yield fleet
-                if judge.done():
-                    judge.result()
-            finally:
-                judge.cancel()
-                await asyncio.wait((judge,))
 
 
 def _kid(token: str) -> str:

@@ -2,10 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from reconciler.lab.ports import free_port
-from tests.issuers.issuer import CLIENT_ID, RealIssuer
+from tests.issuers.issuer import (
+    ASK_AUDIENCE,
+    ASK_SCOPE,
+    AUDIENCE,
+    CLIENT_ID,
+    SCOPE,
+    RealIssuer,
+    Refusal,
+)
 
 KEY_SET = "hydra.jwt.access-token"
 
@@ -14,6 +22,11 @@ class Hydra(RealIssuer):
     """`program` is the `hydra` binary."""
 
     name = "hydra"
+    granted: ClassVar = {ASK_SCOPE: SCOPE, ASK_AUDIENCE: AUDIENCE}
+    refused = (
+        Refusal({ASK_SCOPE: "other"}, "400 invalid_scope", ASK_SCOPE),
+        Refusal({ASK_AUDIENCE: "https://other.example"}, "400 invalid_request", ASK_AUDIENCE),
+    )
 
     def __init__(self, program: Path, folder: Path) -> None:
         super().__init__(program, folder)
@@ -65,8 +78,9 @@ class Hydra(RealIssuer):
             "client_secret": self.client_secret,
             "grant_types": ["client_credentials"],
             "token_endpoint_auth_method": "client_secret_basic",
-            "scope": "runner",
-            "audience": ["urn:example:platform"],
+            "scope": SCOPE,
+            # A URL: of the audiences that have no host, as URNs, all count as the same one.
+            "audience": [AUDIENCE],
         }
 
     def _settings(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,6 +20,30 @@ CLIENT_SECRET = "obviously-fake-client-secret"
 POLL_S = 0.2
 ASK_LIMIT_S = 20.0
 
+SCOPE = "platform"
+"""A scope that the client may have, and does not get unless it asks for it."""
+
+AUDIENCE = "https://platform.example/api"
+"""The platform's API, as the issuer knows it."""
+
+ASK_SCOPE = "RECONCILER_OIDC_SCOPE"
+ASK_AUDIENCE = "RECONCILER_OIDC_AUDIENCE"
+ASK_RESOURCE = "RECONCILER_OIDC_RESOURCE"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Settings that the issuer refuses.
+
+    Args:
+        answer: HTTP status and OAuth error code.
+        names: The setting that is wrong, which every surface names.
+    """
+
+    settings: dict[str, str]
+    answer: str
+    names: str
+
 
 class RealIssuer(ABC):
     """One server process with one client that may ask for tokens, while entered.
@@ -31,6 +56,9 @@ class RealIssuer(ABC):
     ready_limit_s: ClassVar[float] = 60.0
     ttl_s: ClassVar[int] = 20
     """Life of the tokens."""
+    granted: ClassVar[dict[str, str]]
+    """Settings that bring a token with `SCOPE`, for `AUDIENCE`."""
+    refused: ClassVar[tuple[Refusal, ...]]
 
     def __init__(self, program: Path, folder: Path) -> None:
         self.program = program
@@ -76,16 +104,22 @@ class RealIssuer(ABC):
         """Sign with another key from now on; False where tokens are not signed."""
         return False
 
-    async def expires_s(self, token: str) -> float:
-        """Return when a token ends by the issuer's own word, epoch seconds."""
+    async def claims(self, token: str) -> Json:
+        """Return what the issuer says of a token that is valid; `exp` is among it.
+
+        Raises:
+            aiohttp.ClientError: The issuer does not answer.
+            AssertionError: It answers that the token is not valid.
+        """
         parts = token.split(".")
         if token.startswith("eyJ") and len(parts) == 3:
             padded = parts[1] + "=" * (-len(parts[1]) % 4)
-            return float(json.loads(base64.urlsafe_b64decode(padded))["exp"])
+            decoded: Json = json.loads(base64.urlsafe_b64decode(padded))
+            return decoded
         return await self.introspect(token)
 
-    async def introspect(self, token: str) -> float:
-        """Return `exp` as the introspection endpoint says it (RFC 7662)."""
+    async def introspect(self, token: str) -> Json:
+        """Return what the introspection endpoint says (RFC 7662); raises like `claims`."""
         raise NotImplementedError(f"{self.name} issues JWTs here")
 
     async def __aenter__(self) -> Self:

@@ -1,8 +1,8 @@
 """Keycloak: a realm of its own, made through the admin REST API of a development server."""
 
-from typing import Any
+from typing import Any, ClassVar
 
-from tests.issuers.issuer import CLIENT_ID, RealIssuer
+from tests.issuers.issuer import ASK_SCOPE, AUDIENCE, CLIENT_ID, SCOPE, RealIssuer, Refusal
 
 REALM = "runners"
 ADMIN = "fake-admin"
@@ -19,6 +19,8 @@ class Keycloak(RealIssuer):
     name = "keycloak"
     ready_limit_s = 170.0
     ttl_s = 60
+    granted: ClassVar = {ASK_SCOPE: SCOPE}
+    refused = (Refusal({ASK_SCOPE: "other"}, "400 invalid_scope", ASK_SCOPE),)
 
     @property
     def token_url(self) -> str:
@@ -59,6 +61,7 @@ class Keycloak(RealIssuer):
             "publicClient": False,
         }
         await self._admin("POST", f"/{REALM}/clients", json=client)
+        await self._offer_scope()
 
     async def rotate_secret(self, secret: str) -> None:
         await self._change_client(secret=secret)
@@ -85,6 +88,23 @@ class Keycloak(RealIssuer):
         }
         await self._admin("POST", f"/{REALM}/components", json=component)
         return True
+
+    async def _offer_scope(self) -> None:
+        """Make the scope, which brings the audience, and let the client ask for it."""
+        mapper = {
+            "name": "audience",
+            "protocol": "openid-connect",
+            "protocolMapper": "oidc-audience-mapper",
+            "config": {"included.custom.audience": AUDIENCE, "access.token.claim": "true"},
+        }
+        attributes = {"include.in.token.scope": "true"}
+        scope = {"name": SCOPE, "protocol": "openid-connect", "attributes": attributes}
+        scopes = f"/{REALM}/client-scopes"
+        await self._admin("POST", scopes, json=scope | {"protocolMappers": [mapper]})
+        [made] = [row for row in await self._admin("GET", scopes) if row["name"] == SCOPE]
+        [client] = await self._admin("GET", f"/{REALM}/clients?clientId={CLIENT_ID}")
+        path = f"/{REALM}/clients/{client['id']}/optional-client-scopes/{made['id']}"
+        await self._admin("PUT", path)
 
     async def _change_client(self, **fields: Any) -> None:
         [client] = await self._admin("GET", f"/{REALM}/clients?clientId={CLIENT_ID}")

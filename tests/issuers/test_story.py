@@ -1,14 +1,17 @@
 """One controller through what an operator does to an issuer, on tokens of seconds."""
 
+import asyncio
 import re
 
+import aiohttp
 import pytest
 
+from reconciler.lab.ports import free_port
 from tests.commands import command
 from tests.controller import running
 from tests.issuers.conftest import SESSIONS
 from tests.issuers.fleet import Fleet
-from tests.issuers.issuer import RealIssuer
+from tests.issuers.issuer import AUDIENCE, POLL_S, SCOPE, RealIssuer
 
 STEADY_S = 120
 
@@ -89,3 +92,52 @@ async def test_a_clock_that_is_two_minutes_off_costs_no_token(
         assert fleet.patches - written <= 5 * SESSIONS
         [line] = controller.events("clock_off")
         assert round(line["skew_s"] / 10) * 10 == -off_s  # the issuer's less ours
+
+
+async def test_a_scope_or_audience_is_granted_or_named_as_what_is_refused(
+    issuer: RealIssuer, fleet: Fleet
+) -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    for refusal in issuer.refused:
+        settings = fleet.environment(RECONCILER_LISTEN=listen, **refusal.settings)
+        checked = await command("check", **settings)
+        assert checked.code == 3
+        [at] = [n for n, line in enumerate(checked.lines) if f"answered {refusal.answer}" in line]
+        remedy = checked.lines[at + 1]
+        async with running(settings) as controller:
+            await controller.wait_for_event("issuer_refused", limit_s=LIMIT_S)
+            [line] = controller.events("issuer_refused")
+            assert f"answered {refusal.answer}" in line["error"]
+            ready = await _not_ready(f"http://{listen}/readyz", refusal.answer)
+        assert "the issuer refuses our request" in ready
+        for words in (remedy, line["hint"], ready):
+            assert refusal.names in words
+            assert "OIDC_CLIENT_SECRET" not in words
+
+    settings = fleet.environment(**issuer.granted)
+    checked = await command("check", **settings)
+    assert "gives tokens of" in checked.stdout
+    async with running(settings) as controller:
+        await fleet.wait_for_writes(1, limit_s=LIMIT_S)
+        assert controller.events("issuer_refused") == []
+    for account in fleet.accounts.values():
+        claims = fleet.claims[account.tokens[-1]]
+        assert SCOPE in _words(claims["scp"] if "scp" in claims else claims["scope"])
+        assert AUDIENCE in _words(claims["aud"])
+
+
+def _words(member: str | list[str]) -> list[str]:
+    """Return a claim's values: a list, or one string with spaces (RFC 9068 2.2, RFC 7662 2.2)."""
+    return member.split() if isinstance(member, str) else member
+
+
+async def _not_ready(url: str, answer: str) -> str:
+    """Return what a replica that is not ready says, once it has heard the issuer's answer."""
+    async with aiohttp.ClientSession() as http, asyncio.timeout(LIMIT_S):
+        while True:
+            async with http.get(url) as ready:
+                text = await ready.text()
+                if answer in text:
+                    assert ready.status == 503
+                    return text
+            await asyncio.sleep(POLL_S)

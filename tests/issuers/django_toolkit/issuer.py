@@ -2,18 +2,35 @@
 
 import asyncio
 from pathlib import Path
+from typing import ClassVar
 
 from aiohttp import encode_basic_auth
 
-from tests.issuers.issuer import CLIENT_ID, RealIssuer
+from tests.issuers.issuer import (
+    ASK_RESOURCE,
+    ASK_SCOPE,
+    AUDIENCE,
+    SCOPE,
+    Json,
+    RealIssuer,
+    Refusal,
+)
 
 SITE = Path(__file__).with_name("site.py")
+INTROSPECTOR = "introspector"
+INTROSPECTOR_SECRET = "obviously-fake-introspector-secret"
+"""A client of the tests' own, as `site.py` has it: it may ask whatever becomes of the other."""
 
 
 class DjangoToolkit(RealIssuer):
     """`program` is the Python of the virtual environment that has the package."""
 
     name = "django-oauth-toolkit"
+    granted: ClassVar = {ASK_SCOPE: SCOPE, ASK_RESOURCE: AUDIENCE}
+    refused = (
+        Refusal({ASK_SCOPE: "other"}, "400 invalid_scope", ASK_SCOPE),
+        Refusal({ASK_RESOURCE: "urn:example:other"}, "400 invalid_target", ASK_RESOURCE),
+    )
 
     @property
     def token_url(self) -> str:
@@ -27,23 +44,28 @@ class DjangoToolkit(RealIssuer):
         return True
 
     async def set_up(self) -> None:
-        await self._manage("client", self.client_secret)
+        await self._manage("secret", self.client_secret)
 
     async def rotate_secret(self, secret: str) -> None:
-        await self._manage("client", secret)
+        await self._manage("secret", secret)
         self.client_secret = secret
 
     async def set_enabled(self, enabled: bool) -> None:
-        await self._manage(*(("client", self.client_secret) if enabled else ("no-client",)))
+        """Take the grant from the client, or give it back: an application cannot be disabled.
 
-    async def introspect(self, token: str) -> float:
-        answer = await self.call(
+        To delete it would delete its tokens too, and with them those that are in use.
+        """
+        await self._manage("grant", "client-credentials" if enabled else "authorization-code")
+
+    async def introspect(self, token: str) -> Json:
+        answer: Json = await self.call(
             "POST",
             f"{self.url}/o/introspect/",
             data={"token": token},
-            headers={"Authorization": encode_basic_auth(CLIENT_ID, self.client_secret)},
+            headers={"Authorization": encode_basic_auth(INTROSPECTOR, INTROSPECTOR_SECRET)},
         )
-        return float(answer["exp"])
+        assert answer["active"], "the issuer calls a token that a Secret holds inactive"
+        return answer
 
     @property
     def _site(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The site: `python site.py FOLDER TTL ...`, then `serve PORT`, `client SECRET` or `no-client`.
+"""The site: `python site.py FOLDER TTL ...`, then `serve PORT`, `secret SECRET` or `grant TYPE`.
 
 It runs in the virtual environment of the issuer, which has none of this project's packages.
 """
@@ -13,6 +13,9 @@ from django.http import HttpResponse
 from django.urls import include, path
 
 CLIENT_ID = "token-reconciler"
+INTROSPECTOR = "introspector"
+INTROSPECTOR_SECRET = "obviously-fake-introspector-secret"
+GRANT = "client-credentials"
 
 urlpatterns: list[object] = []
 
@@ -32,8 +35,8 @@ def configure(folder: Path, ttl_s: int) -> None:
         MIDDLEWARE=[],
         OAUTH2_PROVIDER={
             "ACCESS_TOKEN_EXPIRE_SECONDS": ttl_s,
-            "SCOPES": {"runner": "call the platform", "introspection": "look at tokens"},
-            "DEFAULT_SCOPES": ["runner"],
+            "SCOPES": {"platform": "call the platform", "introspection": "look at tokens"},
+            "DEFAULT_SCOPES": [],
         },
         ROOT_URLCONF=__name__,
         SECRET_KEY="obviously-fake-django-key",
@@ -45,25 +48,28 @@ def configure(folder: Path, ttl_s: int) -> None:
     urlpatterns.append(path("o/", include("oauth2_provider.urls", namespace="oauth2_provider")))
 
 
+def change_client(client_id: str, **fields: str) -> None:
+    """Change a client, as its administrator does; its tokens stay. One that is new is made."""
+    from oauth2_provider.models import get_application_model
+
+    get_application_model().objects.update_or_create(
+        client_id=client_id,
+        defaults=fields,
+        create_defaults=fields | {"client_type": "confidential", "authorization_grant_type": GRANT},
+    )
+
+
 def main(folder: str, ttl: str, command: str, *arguments: str) -> None:
     configure(Path(folder), int(ttl))
     if command == "serve":
         execute_from_command_line(["site", "migrate", "--verbosity", "0"])
+        change_client(INTROSPECTOR, client_secret=INTROSPECTOR_SECRET)
         execute_from_command_line(
             ["site", "runserver", "--noreload", "--skip-checks", f"127.0.0.1:{arguments[0]}"]
         )
         return
-    from oauth2_provider.models import get_application_model
-
-    clients = get_application_model().objects
-    clients.filter(client_id=CLIENT_ID).delete()
-    if command == "client":
-        clients.create(
-            client_id=CLIENT_ID,
-            client_secret=arguments[0],
-            client_type="confidential",
-            authorization_grant_type="client-credentials",
-        )
+    field = {"secret": "client_secret", "grant": "authorization_grant_type"}[command]
+    change_client(CLIENT_ID, **{field: arguments[0]})
 
 
 if __name__ == "__main__":

@@ -5,20 +5,35 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from joserfc.jwk import RSAKey
 
-from tests.issuers.issuer import CLIENT_ID, RealIssuer
+from tests.issuers.issuer import (
+    ASK_RESOURCE,
+    ASK_SCOPE,
+    AUDIENCE,
+    CLIENT_ID,
+    SCOPE,
+    RealIssuer,
+    Refusal,
+)
 
 HERE = Path(__file__).parent
-AUDIENCE = "urn:example:platform"
+
+OTHER_SCOPE = "other"
+"""A scope that the issuer has and the client may not have."""
 
 
 class OidcProvider(RealIssuer):
     """`program` is the package's own package.json in its `node_modules`; needs Node.js."""
 
     name = "oidc-provider"
+    granted: ClassVar = {ASK_SCOPE: SCOPE, ASK_RESOURCE: AUDIENCE}
+    refused = (
+        Refusal({ASK_RESOURCE: "https://other.example"}, "400 invalid_target", ASK_RESOURCE),
+        Refusal({ASK_SCOPE: OTHER_SCOPE}, "400 invalid_scope", ASK_SCOPE),
+    )
 
     def __init__(self, program: Path, folder: Path) -> None:
         super().__init__(program, folder)
@@ -62,11 +77,12 @@ class OidcProvider(RealIssuer):
         return self.folder / "oidc-provider.json"
 
     def _configure(self) -> None:
-        client = {"client_id": CLIENT_ID, "client_secret": self.client_secret}
+        client = {"client_id": CLIENT_ID, "client_secret": self.client_secret, "scope": SCOPE}
         config = {
             "port": self.port,
             "ttl": self.ttl_s,
             "audience": AUDIENCE,
+            "scopes": [SCOPE, OTHER_SCOPE],
             "client": client if self._enabled else None,
             "jwks": {"keys": self._keys},
         }

@@ -11,13 +11,13 @@ const { default: Provider, errors } = await import(pathToFileURL(entry));
 let handle;
 
 function load() {
-  const { port, ttl, audience, client, jwks } = JSON.parse(readFileSync(file, 'utf8'));
+  const { port, ttl, audience, scopes, client, jwks } = JSON.parse(readFileSync(file, 'utf8'));
   const url = `http://127.0.0.1:${port}`;
   const provider = new Provider(url, {
     clients: client ? [{ ...client, grant_types: ['client_credentials'], redirect_uris: [],
       response_types: [], token_endpoint_auth_method: 'client_secret_basic' }] : [],
     jwks,
-    scopes: ['runner'],
+    scopes,
     ttl: { ClientCredentials: ttl },
     features: {
       clientCredentials: { enabled: true },
@@ -27,7 +27,8 @@ function load() {
         defaultResource: () => audience,
         getResourceServerInfo: (_, resource) => {
           if (resource !== audience) throw new errors.InvalidTarget();
-          return { scope: 'runner', audience: resource, accessTokenTTL: ttl, accessTokenFormat: 'jwt' };
+          const scope = scopes.join(' ');
+          return { scope, audience: resource, accessTokenTTL: ttl, accessTokenFormat: 'jwt' };
         },
       },
     },

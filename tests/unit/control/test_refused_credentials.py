@@ -10,6 +10,7 @@ from reconciler.control.gauges import gauges
 from reconciler.control.words import next_step
 from reconciler.errors import IssuerRefused, PlatformRefused
 from reconciler.observe import metrics
+from reconciler.page.figures import verdict
 from reconciler.page.system import Part, parts
 from tests.unit.control.virtual import World, running, simulate
 
@@ -77,6 +78,27 @@ def test_a_start_with_refused_client_credentials_is_named_on_every_surface() -> 
             page, values = await shown(world)
             assert (page["Issuer"].tone, page["Platform"].value) == ("good", "answers")
             assert values["endpoint_refused/issuer"] == 0
+
+    simulate(scenario)
+
+
+def test_a_refused_scope_is_no_wrong_secret_on_any_surface() -> None:
+    async def scenario(world: World) -> None:
+        world.issuer.refusal = (400, "invalid_scope")
+        refuse(world)
+        await begin(world)
+        async with running(world):
+            await asyncio.sleep(150)
+            why = world.controller.not_ready()
+            assert "the issuer refuses our request; the last error was: answered 400; " in why
+            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            _, headline = verdict(survey, "")
+            lines = said_of(world, "issuer")
+            assert [line["event"] for line in lines[:2]] == ["issuer_refused", "endpoint_refuses"]
+            for said in (why, *(line["hint"] for line in lines)):
+                assert "RECONCILER_OIDC_SCOPE" in said
+                assert "SECRET" not in said
+            assert "credentials" not in why + headline
 
     simulate(scenario)
 

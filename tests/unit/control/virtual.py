@@ -60,6 +60,7 @@ class FakeIssuer:
         self._clock = clock
         self.away = False
         self.refused = False
+        self.refusal = (401, "invalid_client")
         self.kid: Callable[[], str] | None = None
         self.ttl_s = 900
         self.offset_s = 0.0
@@ -79,7 +80,8 @@ class FakeIssuer:
         if self.away:
             raise IssuerUnavailable("the issuer is away")
         if self.refused:
-            raise IssuerRefused("answered 401", status=401, reason="invalid_client")
+            status, code = self.refusal
+            raise IssuerRefused(f"answered {status}", status=status, reason=code)
         ahead_s = self.date_ahead_s
         return Grant(
             self._value(),

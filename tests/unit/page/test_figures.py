@@ -54,6 +54,19 @@ def test_an_issuer_that_refuses_us_never_looks_healthy() -> None:
     assert (part.value, part.note, part.tone) == ("refuses us for 9s", "answered 401", "bad")
 
 
+def test_a_request_that_the_issuer_refuses_is_not_called_credentials() -> None:
+    issuer = BreakerStats(
+        "issuer", False, 0.0, 0, "answered 400 invalid_scope", refuses=True, refused_for_s=9.0,
+        last_reason="invalid_scope", last_status=400,
+    )  # fmt: skip
+    shown = survey([row(1, 300.0)], breakers=(issuer,))
+
+    assert verdict(shown, "") == (
+        "warn",
+        "Every token is alive, but the issuer refuses our request.",
+    )
+
+
 def test_what_is_not_ready_says_so_first() -> None:
     assert verdict(survey(), "waiting for pods") == ("warn", "Not ready: waiting for pods.")
 

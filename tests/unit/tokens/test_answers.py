@@ -135,6 +135,22 @@ def test_of_two_refusals_the_one_that_is_not_about_the_client_is_reported(
     assert error_code(more_telling(*answers)) == told
 
 
+def test_the_other_refusal_is_named_beside_the_one_that_is_reported() -> None:
+    basic = _answer({"error": "invalid_client"}, 401)
+    for code, said in [
+        ("invalid_request", "401 invalid_client; with the credentials sent the other way 400 "
+         "invalid_request"),
+        ("invalid_scope", "400 invalid_scope; with the credentials sent the other way 401 "
+         "invalid_client"),
+    ]:  # fmt: skip
+        with pytest.raises(IssuerRefused) as caught:
+            grant_of(more_telling(basic, _answer({"error": code}, 400)), what="token request")
+        assert str(caught.value) == f"token request: answered {said}"
+    with pytest.raises(IssuerRefused) as caught:
+        grant_of(more_telling(basic, basic), what="token request")
+    assert str(caught.value) == "token request: answered 401 invalid_client"
+
+
 @given(status=st.integers(100, 599), body=st.one_of(st.none(), st.binary(max_size=200)))
 def test_any_bytes_are_a_grant_or_an_issuer_error(status: int, body: bytes | None) -> None:
     answer = _answer(body, status)
