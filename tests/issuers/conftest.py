@@ -1,9 +1,11 @@
-"""One running issuer of each kind for the whole session; skipped loudly where it is not fetched."""
+"""The issuers that tests run on; skipped loudly where one is not fetched."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.assets import issuers, locate
@@ -12,7 +14,7 @@ from tests.cluster.conftest import unavailable
 from tests.issuers.django_toolkit.issuer import DjangoToolkit
 from tests.issuers.fleet import Fleet, open_fleet
 from tests.issuers.hydra import Hydra
-from tests.issuers.issuer import RealIssuer
+from tests.issuers.issuer import POLL_S, RealIssuer
 from tests.issuers.keycloak import Keycloak
 from tests.issuers.oidc_provider.issuer import OidcProvider
 
@@ -20,6 +22,9 @@ ALL = "RECONCILER_ALL_ISSUERS"
 """Set to 1, it runs the story on every issuer; else on Keycloak alone (`make test-issuers`)."""
 
 SESSIONS = 6
+
+LIMIT_S = 170.0
+"""Longest wait for one thing: Keycloak starts slowly beside other tests."""
 
 KINDS: dict[type[RealIssuer], issuers.Package | None] = {
     Keycloak: issuers.KEYCLOAK_PACKAGE,
@@ -32,12 +37,17 @@ KINDS: dict[type[RealIssuer], issuers.Package | None] = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kind" in metafunc.fixturenames:
         chosen = list(KINDS) if os.environ.get(ALL) == "1" else [Keycloak]
-        metafunc.parametrize("kind", chosen, ids=lambda kind: kind.name)
+        # With `--dist loadgroup` the issuers run beside each other, each with all of its tests.
+        kinds = [
+            pytest.param(kind, id=kind.name, marks=pytest.mark.xdist_group(kind.name))
+            for kind in chosen
+        ]
+        metafunc.parametrize("kind", kinds, scope="module")
 
 
 @pytest.fixture
 async def issuer(kind: type[RealIssuer], tmp_path: Path) -> AsyncIterator[RealIssuer]:
-    async with kind(_program(kind), tmp_path) as running:
+    async with kind(program_of(kind), tmp_path) as running:
         yield running
 
 
@@ -47,7 +57,19 @@ async def fleet(issuer: RealIssuer, tmp_path: Path) -> AsyncIterator[Fleet]:
         yield opened
 
 
-def _program(kind: type[RealIssuer]) -> Path:
+async def until(url: str, words: str) -> tuple[int, str]:
+    """Ask a page of the controller until it has these words; return its status and text."""
+    async with aiohttp.ClientSession() as http, asyncio.timeout(LIMIT_S):
+        while True:
+            async with http.get(url) as answer:
+                text = await answer.text()
+                if words in text:
+                    return answer.status, text
+            await asyncio.sleep(POLL_S)
+
+
+def program_of(kind: type[RealIssuer]) -> Path:
+    """Return what starts an issuer; skips the test where it is not there."""
     package = KINDS[kind]
     if package is not None:
         found, name = issuers.find(package), package.name

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,24 +108,49 @@ class Fleet:
         """Return when every session's Secret has got so many tokens more than it had.
 
         Raises:
-            AssertionError: Not within `limit_s`, or a Secret holds a token that is not valid.
+            AssertionError: As of `wait_for`.
         """
         wanted = {name: len(one.tokens) + count for name, one in self.accounts.items()}
+        await self.wait_for(
+            f"{count} tokens more in each Secret",
+            lambda: all(len(self.accounts[n].tokens) >= k for n, k in wanted.items()),
+            limit_s=limit_s,
+        )
+
+    async def wait_for_life(self, ttl_s: int, *, limit_s: float) -> None:
+        """Return when each Secret's token has this whole life, seconds, by its own claims."""
+
+        def is_so(account: Account) -> bool:
+            claims = self.claims[account.tokens[-1]]
+            return bool(claims["exp"] - claims["iat"] == ttl_s)
+
+        await self.wait_for(
+            f"tokens of {ttl_s} s", lambda: all(map(is_so, self.accounts.values())), limit_s=limit_s
+        )
+
+    async def wait_for(
+        self, what: str, condition: Callable[[], bool], *, limit_s: float = 60.0
+    ) -> None:
+        """Return when a condition on the accounts holds.
+
+        Raises:
+            AssertionError: Not within `limit_s`, or a Secret holds a token that is not valid.
+        """
         try:
             async with asyncio.timeout(limit_s), self._news:
-                await self._news.wait_for(
-                    lambda: (
-                        self._is_judgement_over
-                        or all(len(self.accounts[n].tokens) >= k for n, k in wanted.items())
-                    )
-                )
+                await self._news.wait_for(lambda: self._is_judgement_over or condition())
         except TimeoutError:
             counts = {name: len(one.tokens) for name, one in self.accounts.items()}
             raise AssertionError(
-                f"not within {limit_s:g} s: {wanted}; there are {counts}"
+                f"not within {limit_s:g} s: {what}; tokens so far: {counts}"
             ) from None
         if self._is_judgement_over and self._judging is not None:
             await self._judging  # raises why
+
+    @property
+    def kids(self) -> set[str]:
+        """The keys that the tokens in the Secrets are signed with."""
+        return {account.kids[-1] for account in self.accounts.values()}
 
     @property
     def expired_s(self) -> float:

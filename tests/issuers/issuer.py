@@ -92,9 +92,16 @@ class RealIssuer(ABC):
     async def rotate_secret(self, secret: str) -> None:
         """Replace the client's secret; the old one is refused from now on."""
 
-    async def make_tokens_last(self) -> bool:
-        """Issue tokens that outlast a restart from now on; False where they do so anyway."""
-        return False
+    async def make_tokens_last(self) -> int:
+        """Issue tokens that outlast a restart from now on; 0 where they do so anyway.
+
+        Returns: Their life, seconds.
+        """
+        return 0
+
+    async def make_tokens_short(self) -> None:
+        """Issue tokens of `ttl_s` again."""
+        raise NotImplementedError(f"{self.name} has never issued others")
 
     @abstractmethod
     async def set_enabled(self, enabled: bool) -> None:

@@ -70,9 +70,12 @@ class Keycloak(RealIssuer):
     async def set_enabled(self, enabled: bool) -> None:
         await self._change_client(enabled=enabled)
 
-    async def make_tokens_last(self) -> bool:
+    async def make_tokens_last(self) -> int:
         await self._admin("PUT", f"/{REALM}", json={"accessTokenLifespan": OUTLASTS_RESTART_S})
-        return True
+        return OUTLASTS_RESTART_S
+
+    async def make_tokens_short(self) -> None:
+        await self._admin("PUT", f"/{REALM}", json={"accessTokenLifespan": self.ttl_s})
 
     async def rotate_key(self) -> bool:
         """Add a key of a higher priority; the old one stays for verification."""

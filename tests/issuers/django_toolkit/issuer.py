@@ -1,6 +1,5 @@
 """django-oauth-toolkit: opaque tokens, and a token URL that ends with a slash."""
 
-import asyncio
 from pathlib import Path
 from typing import ClassVar
 
@@ -37,17 +36,17 @@ class DjangoToolkit(RealIssuer):
         return f"{self.url}/o/token/"
 
     def command(self) -> list[str]:
-        return [*self._site, "serve", str(self.port)]
+        return [str(self.program), str(SITE), str(self.folder), str(self.ttl_s), str(self.port)]
 
     async def is_ready(self) -> bool:
         await self.call("GET", f"{self.url}/ready")
         return True
 
     async def set_up(self) -> None:
-        await self._manage("secret", self.client_secret)
+        await self._change(client_secret=self.client_secret)
 
     async def rotate_secret(self, secret: str) -> None:
-        await self._manage("secret", secret)
+        await self._change(client_secret=secret)
         self.client_secret = secret
 
     async def set_enabled(self, enabled: bool) -> None:
@@ -55,7 +54,8 @@ class DjangoToolkit(RealIssuer):
 
         To delete it would delete its tokens too, and with them those that are in use.
         """
-        await self._manage("grant", "client-credentials" if enabled else "authorization-code")
+        grant = "client-credentials" if enabled else "authorization-code"
+        await self._change(authorization_grant_type=grant)
 
     async def introspect(self, token: str) -> Json:
         answer: Json = await self.call(
@@ -67,10 +67,5 @@ class DjangoToolkit(RealIssuer):
         assert answer["active"], "the issuer calls a token that a Secret holds inactive"
         return answer
 
-    @property
-    def _site(self) -> list[str]:
-        return [str(self.program), str(SITE), str(self.folder), str(self.ttl_s)]
-
-    async def _manage(self, *words: str) -> None:
-        process = await asyncio.create_subprocess_exec(*self._site, *words)
-        assert await process.wait() == 0, f"site.py {words[0]} failed"
+    async def _change(self, **fields: str) -> None:
+        await self.call("POST", f"{self.url}/client", data=fields)

@@ -1,4 +1,4 @@
-"""The site: `python site.py FOLDER TTL ...`, then `serve PORT`, `secret SECRET` or `grant TYPE`.
+"""The site: `python site.py FOLDER TTL PORT`.
 
 It runs in the virtual environment of the issuer, which has none of this project's packages.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 import django
 from django.conf import settings
 from django.core.management import execute_from_command_line
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 
 CLIENT_ID = "token-reconciler"
@@ -24,7 +24,16 @@ def configure(folder: Path, ttl_s: int) -> None:
     settings.configure(
         ALLOWED_HOSTS=["127.0.0.1"],
         DATABASES={
-            "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / "django.db")}
+            "default": {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": str(folder / "django.db"),
+                # Requests are served by threads that write: each waits for the other.
+                "OPTIONS": {
+                    "init_command": "PRAGMA journal_mode=WAL",
+                    "timeout": 20,
+                    "transaction_mode": "IMMEDIATE",
+                },
+            }
         },
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         INSTALLED_APPS=[
@@ -45,6 +54,7 @@ def configure(folder: Path, ttl_s: int) -> None:
     django.setup()
     # Only now, since the package's own module of URLs needs the settings.
     urlpatterns.append(path("ready", lambda _: HttpResponse("ok")))
+    urlpatterns.append(path("client", administer))
     urlpatterns.append(path("o/", include("oauth2_provider.urls", namespace="oauth2_provider")))
 
 
@@ -59,17 +69,19 @@ def change_client(client_id: str, **fields: str) -> None:
     )
 
 
-def main(folder: str, ttl: str, command: str, *arguments: str) -> None:
+def administer(request: HttpRequest) -> HttpResponse:
+    """Change fields of the client by name, as the form of Django's admin pages does."""
+    change_client(CLIENT_ID, **request.POST.dict())
+    return HttpResponse(status=204)
+
+
+def main(folder: str, ttl: str, port: str) -> None:
     configure(Path(folder), int(ttl))
-    if command == "serve":
-        execute_from_command_line(["site", "migrate", "--verbosity", "0"])
-        change_client(INTROSPECTOR, client_secret=INTROSPECTOR_SECRET)
-        execute_from_command_line(
-            ["site", "runserver", "--noreload", "--skip-checks", f"127.0.0.1:{arguments[0]}"]
-        )
-        return
-    field = {"secret": "client_secret", "grant": "authorization_grant_type"}[command]
-    change_client(CLIENT_ID, **{field: arguments[0]})
+    execute_from_command_line(["site", "migrate", "--verbosity", "0"])
+    change_client(INTROSPECTOR, client_secret=INTROSPECTOR_SECRET)
+    execute_from_command_line(
+        ["site", "runserver", "--noreload", "--skip-checks", f"127.0.0.1:{port}"]
+    )
 
 
 if __name__ == "__main__":
