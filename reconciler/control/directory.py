@@ -11,7 +11,7 @@ from reconciler.clock import Clock
 from reconciler.control.plan import YOUNG_LOOK_S, Confirmation
 from reconciler.control.renewal import phase
 from reconciler.control.revocation import RECHECK_S, Revocations
-from reconciler.control.seal import Seal
+from reconciler.control.seal import Seal, is_well_formed
 from reconciler.kube.api import Meta
 from reconciler.names import Names, SessionKey
 from reconciler.platform.models import Session
@@ -23,8 +23,8 @@ YOUNG_DENIED_S = YOUNG_LOOK_S - 1.0
 """How long it is where the pod is young; over when the session is looked at again."""
 
 RESEAL_S = 300.0
-"""Over which the seals are made again after a change of the client secret: 10,000 sessions cost 33
-patches a second, little more than their refreshes do."""
+"""Over which seals are made again after a change of the client secret, or where they are missing as
+a term begins: 10,000 sessions cost 33 patches a second, little more than their refreshes do."""
 
 RESEALED_MAX = 20_000
 """Bound on remembered seals that were made again; one that is forgotten is made once more."""
@@ -73,6 +73,7 @@ class Directory:
             RESEALED_MAX, ttu=lambda _key, _at, now_at: now_at + RESEAL_S, timer=clock.monotonic
         )
         self._clock = clock
+        self._term_began_at = clock.monotonic()
         self._running: set[SessionKey] = set()
         self._covers_all = False
         self._covered: set[str] = set()
@@ -89,6 +90,7 @@ class Directory:
         What was confirmed since is known by its seal, which that other replica took off the
         sessions that were revoked.
         """
+        self._term_began_at = self._clock.monotonic()
         self._projects.clear()
         self._former.clear()
         self._covers_all = False
@@ -225,25 +227,37 @@ class Directory:
         return self._is_sealed(key, secret)
 
     def seal_due_at(self, key: SessionKey, secret: Meta) -> float | None:
-        """Return when a seal that is not under the key of now is to be made again, monotonic.
+        """Return when a seal that is missing or under an older key is to be made again, monotonic.
 
         One under the former key, or, where the platform's word is known without it, under one
-        before. Spread over `RESEAL_S` by the Secret's UID, and no sooner than that after the last
-        time: who puts a former one back gains nothing, and must not make us write each second.
-        None where it is under the key of now, or none, or that key never changed.
+        before; and one that is missing or no seal at all, where the platform named the session and
+        its list does not lack it now. Spread over `RESEAL_S` by the Secret's UID, counted from the
+        change of the key and from the begin of the term, and no sooner than that after the last
+        time: who puts a former one back, or takes one off, gains nothing, and must not make us
+        write each second.
+
+        None where it is under the key of now, or where another replica may have made it under a key
+        that this one does not know yet.
         """
         renewed_at = self._seal.renewed_at
         found = secret.annotations.get(self._names.confirmed, "")
-        if renewed_at is None or not found or self._is_verified(key, secret):
+        if self._is_verified(key, secret):
             return None
-        has_word = key in self._projects or key in self._former
-        if not has_word and not self._seal.is_former(found, key, secret.uid):
-            return None
-        due_at = renewed_at + phase(secret.uid) * RESEAL_S
+        if not is_well_formed(found):
+            if key not in self._projects:
+                return None
+            since_at = max(self._term_began_at, -math.inf if renewed_at is None else renewed_at)
+        else:
+            has_word = key in self._projects or key in self._former
+            is_former = self._seal.is_former(found, key, secret.uid)
+            if renewed_at is None or not (has_word or is_former):
+                return None
+            since_at = renewed_at
+        due_at = since_at + phase(secret.uid) * RESEAL_S
         return max(due_at, self._resealed.get(key, -math.inf) + RESEAL_S)
 
     def resealed(self, key: SessionKey) -> None:
-        """Record that a seal under a former key was made again."""
+        """Record that a seal that was missing, or under a former key, was made again."""
         self._resealed[key] = self._clock.monotonic()
 
     def _is_sealed(self, key: SessionKey, secret: Meta) -> bool:

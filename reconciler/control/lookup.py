@@ -80,7 +80,7 @@ class Lookup:
         self._directory.unsealed(key)
 
     def resealed(self, key: SessionKey) -> None:
-        """Note that the proof of a confirmation was made again under another key."""
+        """Note that the proof of a confirmation was made again."""
         self._directory.resealed(key)
 
     async def ask(self, key: SessionKey, view: View) -> None:

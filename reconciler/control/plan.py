@@ -14,6 +14,7 @@ from reconciler.control.facts import Facts, is_paused, pending_requests, read_fa
 from reconciler.control.ownership import Owner
 from reconciler.control.progress import Record
 from reconciler.control.renewal import MIN_REMAINING, allowance_s, renewal_s
+from reconciler.control.seal import is_well_formed
 from reconciler.kube.api import Meta
 from reconciler.names import Names, SessionKey
 from reconciler.queue.bands import Band
@@ -63,7 +64,7 @@ class Action(enum.Enum):
     CONFIRM = "confirm"
     REVOKE = "revoke"
     SEAL = "seal"
-    """Make the proof of the confirmation again, under another key; the token stays."""
+    """Make the proof of the confirmation again, missing or under another key; the token stays."""
     WAIT = "wait"
     BLOCKED = "blocked"
     FORGET = "forget"
@@ -175,7 +176,8 @@ def plan(view: View, policy: Policy, now_s: float) -> Plan:
     pending = pending_requests(names, view.secret, view.pod)
     found = _due_now(facts, pending, policy, now_s, view.record)
     if found is None:
-        return _seal_first(view, _plan_wait(view, view.secret, facts, policy, now_s), now_s)
+        waiting = _plan_wait(view, view.secret, facts, policy, now_s)
+        return _seal_first(view, view.secret, waiting, names, now_s)
     reason, band = found
     if view.confirmation is not Confirmation.YES:
         return _unconfirmed(view, policy, now_s, facts)
@@ -371,13 +373,15 @@ def _plan_wait(view: View, secret: Meta, facts: Facts, policy: Policy, now_s: fl
     return _plan_write(view, facts, policy, now_s, "renewal", Band.ROUTINE)
 
 
-def _seal_first(view: View, waiting: Plan, now_s: float) -> Plan:
+def _seal_first(view: View, secret: Meta, waiting: Plan, names: Names, now_s: float) -> Plan:
     """Return the plan, or that of a seal which is due before: a write makes one by the way."""
     if waiting.action is not Action.WAIT or view.confirmation is not Confirmation.YES:
         return waiting
     if view.seal_due_s > now_s:
         return replace(waiting, due_s=min(waiting.due_s, view.seal_due_s))
-    return replace(waiting, action=Action.SEAL, reason="seal_renewed")
+    is_older = is_well_formed(secret.annotations.get(names.confirmed, ""))
+    reason = "seal_renewed" if is_older else "seal_missing"
+    return replace(waiting, action=Action.SEAL, reason=reason)
 
 
 def _must_look(view: View, facts: Facts, policy: Policy, now_s: float) -> bool:

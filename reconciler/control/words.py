@@ -25,6 +25,7 @@ REASONS = {
     "no_expiry": "its token has no end",
     "revoked": "the platform no longer has it: its confirmation is taken back",
     "seal_renewed": "the client secret has changed: the confirmation is signed again",
+    "seal_missing": "the confirmation on its Secret is missing or garbled: it is signed again",
     "not_running": "neither the cluster nor the platform has it",
 }
 """Why a session is or was due, by the plan's reason."""

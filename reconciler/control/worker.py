@@ -75,7 +75,7 @@ class Lookup(Protocol):
         ...
 
     def resealed(self, key: SessionKey) -> None:
-        """Note that the proof of a confirmation was made again under another key."""
+        """Note that the proof of a confirmation was made again."""
         ...
 
 
@@ -387,14 +387,19 @@ class Worker:
 
     async def _seal(self, key: SessionKey, run: Run, view: View) -> None:
         assert view.secret is not None  # noqa: S101 - SEAL is planned for a Secret that is there
+        await self._write_seal(key, run, view.secret, view.record)
+        self._lookup.resealed(key)
+
+    async def _write_seal(
+        self, key: SessionKey, run: Run, secret: Meta, record: Record | None
+    ) -> None:
+        """Write the proof alone; what is remembered of the last write goes on with its answer."""
         now_s = self._planner.now_s()
         sent_at = self._clock.monotonic()
-        with self._places.at(key.namespace, run), step("patch", view.secret.name):
-            written = await self._writer.refresh(view.secret, None, now_s=now_s, honoured=())
-        self._lookup.resealed(key)
-        records = self._planner.records
-        if view.record is not None and view.record.uid == view.secret.uid:
-            records.put(key, replace(view.record, written_at=sent_at).after(view.record))
+        with self._places.at(key.namespace, run), step("patch", secret.name):
+            written = await self._writer.seal(secret, now_s=now_s)
+        if record is not None and record.uid == secret.uid:
+            self._planner.records.put(key, replace(record, written_at=sent_at).after(record))
             self._answered(key, written.secret)
 
     def _evidence(self, asked: Sequence[str]) -> Evidence:
@@ -481,6 +486,8 @@ class Worker:
             self._overwritten(attempt, plan, found_undone)
         log.warning("secret_recreated", **_named(key), secret=made.secret.name, pod=pod.name)
         self._refreshed(attempt, made, token.expires_s, plan, now_s)
+        # Last: where it fails, the token is there, remembered, said and to be touched for.
+        await self._write_seal(key, run, made.secret, self._planner.records.of(key))
 
     async def _obtain(self, plan: Plan, run: Run) -> Token | None:
         began_at = self._planner.term_began_at

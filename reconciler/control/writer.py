@@ -86,7 +86,7 @@ class Writer:
         return self._accept(await self._patch(self._secrets, secret, body))
 
     async def create(self, key: SessionKey, pod: Meta, token: Token, *, now_s: float) -> Written:
-        """Create a session's Secret, owned by its pod, then seal it with its new UID.
+        """Create a session's Secret, owned by its pod; `seal` is to follow, for its UID is new.
 
         Raises:
             AlreadyExists: The name is taken.
@@ -99,8 +99,14 @@ class Writer:
         made = await self._kube.create(
             self._secrets, key.namespace, body, limit_s=self._limit_s, permit=self._gate.check
         )
-        self._accept(made)
-        return await self.refresh(made, None, now_s=now_s, honoured=())
+        return self._accept(made)
+
+    async def seal(self, secret: Meta, *, now_s: float) -> Written:
+        """Write the proof of the confirmation alone.
+
+        Raises: as `refresh`.
+        """
+        return await self.refresh(secret, None, now_s=now_s, honoured=())
 
     async def revoke(self, secret: Meta) -> Written:
         """Take the proof of a former confirmation off a Secret; its token stays and runs out.
