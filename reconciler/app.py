@@ -215,6 +215,7 @@ async def build(
             source.on_replaced = lambda _: controller.reconsider()
         election.warm = lambda: not controller.not_synced()
         election.has_token = lambda: controller.has_had_token
+        election.lacks_token = lambda: controller.lacks_token
         election.token_life_s = lambda: controller.token_life_s
         yield controller
 

@@ -32,7 +32,7 @@ class Election:
     Args:
         loop_factory: Of the elector's event loop.
 
-    `warm`, `has_token` and `token_life_s` are to be set before the first list is in.
+    `warm`, `has_token`, `lacks_token` and `token_life_s` are to be set before the first list is in.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Election:
         self.upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
         self.warm: Callable[[], bool] = lambda: False
         self.has_token: Callable[[], bool] = lambda: True
+        self.lacks_token: Callable[[], bool] = lambda: False
         self.token_life_s: Callable[[], float] = lambda: math.inf
         self._settings = settings
         self._me = me
@@ -105,6 +106,7 @@ class Election:
                     age_s=self._heartbeat.age_s,
                     warm=lambda: self.warm(),
                     has_token=lambda: self.has_token(),
+                    lacks_token=lambda: self.lacks_token(),
                     token_life_s=lambda: self.token_life_s(),
                 ),
                 self._lease_gate,

@@ -66,6 +66,14 @@ FRESH_S = 2.0
 LEASE_TTL = 1 / 6
 """Longest lease, in lives of a token: a takeover must fit into the slack several times."""
 
+WITHOUT_LIFE = 0.6
+"""For how long no token may come, as a fraction of a life, before a leader leaves the Lease to
+another replica. Each session has come due by then, so that each Secret holds the standby token with
+0.4 of its life left: enough for a takeover."""
+
+WITHOUT_S = 60.0
+"""The same before the first token, when it is not known how long one lives."""
+
 SHOWN = 10
 """Names in one line."""
 
@@ -346,6 +354,13 @@ class Controller:
     def has_had_token(self) -> bool:
         """Whether the token source has given a token in this process, whatever is left of it."""
         return self._ports.source.stats().issued_total > 0
+
+    @property
+    def lacks_token(self) -> bool:
+        """Whether no token has come for so long that another replica may fare better."""
+        stats = self._ports.source.stats()
+        life_s = stats.latest_ttl_s
+        return stats.without_s > (WITHOUT_S if life_s is None else WITHOUT_LIFE * life_s)
 
     @property
     def token_life_s(self) -> float:

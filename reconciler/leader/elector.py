@@ -54,6 +54,14 @@ end of a claim, so that a container which crashed twice is started again before 
 for 10 s). With no token anywhere the Lease is taken after it: sessions are confirmed, and the first
 token finds a leader at once."""
 
+YIELD_S = 300.0
+"""Shortest term of a leader that lacks a token: replicas that all lack one do not take turns."""
+
+LEFT_S = 10.0
+"""How long a leader that yielded leaves the Lease to the others once its claim has ended: a standby
+with a token takes it in `SPREAD_S` and one request, one without waits for `NO_TOKEN_S`, so that the
+same replica leads on then, under the same term."""
+
 WARM_S = 0.02
 """How often a cold replica looks whether it is warm now."""
 
@@ -73,6 +81,8 @@ class Candidate:
         warm: True once the stores are filled.
         has_token: True once the token source has given a token in this process.
         token_life_s: Whole life of the token that came last; inf before the first.
+        lacks_token: True while the token source has got none for so long that another replica may
+            fare better.
     """
 
     namespace: str
@@ -83,6 +93,7 @@ class Candidate:
     warm: Callable[[], bool]
     has_token: Callable[[], bool] = lambda: True
     token_life_s: Callable[[], float] = lambda: math.inf
+    lacks_token: Callable[[], bool] = lambda: False
 
 
 class Elector:
@@ -117,6 +128,8 @@ class Elector:
         self._try_at = -math.inf
         self._spread_s = 0.0
         self._unfit_at: float | None = None
+        self._term_began_at = -math.inf
+        self._left_until = -math.inf
         self._resigning = False
         self._woken = asyncio.Event()
         self._tidings = Tidings(_rights(candidate))
@@ -185,22 +198,42 @@ class Elector:
         return decision
 
     def _unfit(self, now_at: float) -> Wait | None:
-        """Return until when to leave the Lease alone: loop stalled, stores cold, or no token."""
+        """Return until when to leave the Lease alone: loop stalled, stores cold, or no token.
+
+        A leader that does so is one that is cut off: its gate shuts at the deadline, its Lease runs
+        out, and what it sent has ended by then. Nothing is released while it may be under way.
+        """
         stalled_s = self._candidate.age_s()
         if stalled_s > STALL_S:
             self._tidings.stalled(stalled_s)
             return Wait(now_at + LONGEST_SLEEP_S)
         self._tidings.turns()
+        lacks_token = self._candidate.lacks_token()
         if self._tenure is not None:
-            return None
+            return self._yielding(self._tenure, now_at, lacks_token=lacks_token)
+        if lacks_token and now_at < self._left_until:
+            return Wait(min(self._left_until, now_at + WARM_S))
         if self._unfit_at is None:
             self._unfit_at = now_at
         until = self._unfit_at + self._patience_s()
         return Wait(min(until, now_at + WARM_S)) if now_at < until else None
 
+    def _yielding(self, tenure: Tenure, now_at: float, *, lacks_token: bool) -> Wait | None:
+        """Return until when a leader renews no more for want of a token, None if it goes on."""
+        if not lacks_token:
+            self._tidings.stays()
+            self._left_until = -math.inf
+            return None
+        if now_at < self._term_began_at + YIELD_S:
+            return None
+        self._tidings.leaves()
+        self._left_until = tenure.renewed_at + self._candidate.timing.lease_s + LEFT_S
+        return Wait(now_at + LONGEST_SLEEP_S)
+
     def _patience_s(self) -> float:
-        if not self._candidate.has_token():
-            return NO_TOKEN_S
+        candidate = self._candidate
+        if not candidate.has_token() or candidate.lacks_token():
+            return 0.0 if math.isfinite(self._left_until) else NO_TOKEN_S
         return 0.0 if self._candidate.warm() else COLD_S
 
     async def _take(self, decision: Take) -> None:
@@ -269,6 +302,8 @@ class Elector:
         self._tenure = tenure
         self._gate.open(term, tenure.valid_until)
         if is_new:
+            self._term_began_at, self._left_until = tenure.renewed_at, -math.inf
+            self._tidings.stays()
             self.transitions_total += 1
             log.info("lease_acquired", term=term, transitions=tenure.transitions)
             self._began(term)
@@ -379,6 +414,8 @@ class Elector:
         self._gate.holder = self.holder
         self._gate.transitions = max(0, sight.transitions)
         self._spread_s = self._random.uniform(0.0, SPREAD_S)
+        if self.holder not in ("", str(candidate.me)):
+            self._left_until = -math.inf
         if self._tenure is not None and self.holder != str(candidate.me):
             self._lose(rules.why_lost(record))
         self._tidings.leads(self.holder, ours=self.holder == str(candidate.me))

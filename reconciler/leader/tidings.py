@@ -27,6 +27,7 @@ class Tidings:
         self._needs = needs
         self._troubles: dict[Way, str] = {}
         self._is_stalled = False
+        self._is_leaving = False
         self._leader = ""
         self._edited: tuple[str, int] | None = None
 
@@ -63,6 +64,18 @@ class Tidings:
         if self._is_stalled:
             self._is_stalled = False
             log.info("main_loop_turns_again")
+
+    def leaves(self) -> None:
+        """The Lease that is ours is renewed no more, as we get no token."""
+        if not self._is_leaving:
+            self._is_leaving = True
+            log.warning("lease_left", why="no token for too long; another replica may get one")
+
+    def stays(self) -> None:
+        """The Lease that is ours is renewed again, or was taken again."""
+        if self._is_leaving:
+            self._is_leaving = False
+            log.info("lease_kept")
 
     def edited(self, holder: str, duration_s: int, waits_s: float, until_s: float) -> None:
         """Take note of a duration that somebody edited; said once for each holder and duration.

@@ -160,6 +160,7 @@ class Replica:
                 age_s=heartbeat.age_s,
                 warm=lambda: not controller.not_synced(),
                 has_token=lambda: controller.has_had_token,
+                lacks_token=lambda: controller.lacks_token,
                 token_life_s=lambda: controller.token_life_s,
             ),
             self.gate,

@@ -52,7 +52,8 @@ must be noticed in seconds."""
 class TokenStats:
     """Counts since the start; `best_remaining_s` is None without a token at hand, `resting_s` is
     what is left of the pause after a refusal or a Retry-After, `latest_ttl_s` the whole life of the
-    token that came last, dead or alive, None before the first."""
+    token that came last, dead or alive, None before the first. `without_s` is for how long none has
+    come, since the start before the first, 0.0 where none is asked for."""
 
     requests_total: int
     issued_total: int
@@ -62,6 +63,7 @@ class TokenStats:
     best_remaining_s: float | None
     longest_ttl_s: float
     latest_ttl_s: float | None = None
+    without_s: float = 0.0
 
 
 FleetLife = Callable[[], float | None]
@@ -167,6 +169,7 @@ class OidcSource:
         self._rest = Rest(clock, random)
         self._flight = SingleFlight(self._mint)
         self._newest: Token | None = None
+        self._received_at = clock.monotonic()
         self._best: Token | None = None
         self._longest_ttl_s = 0.0
         self._requests = 0
@@ -255,6 +258,7 @@ class OidcSource:
             best_remaining_s=best.remaining_s(self._clock.monotonic()) if best else None,
             longest_ttl_s=self.longest_ttl_s,
             latest_ttl_s=self._newest.ttl_s if self._newest is not None else None,
+            without_s=self._clock.monotonic() - self._received_at,
         )
 
     def __repr__(self) -> str:
@@ -315,7 +319,7 @@ class OidcSource:
 
     def _keep(self, token: Token) -> None:
         now_at, before = self._clock.monotonic(), self.best()
-        self._newest = token
+        self._newest, self._received_at = token, now_at
         rotated = self._keys.observe(key_of(token.reveal()), token.issued_s)
         if rotated:
             log.warning("signing_key_rotated", refreshes=self._heeds_keys)

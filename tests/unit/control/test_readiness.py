@@ -4,6 +4,8 @@ import asyncio
 import base64
 from dataclasses import replace
 
+import pytest
+
 from reconciler.control.controller import Controller
 from reconciler.tokens.static import StaticSource
 from tests.unit.control.virtual import World, running, simulate
@@ -33,6 +35,52 @@ def test_a_replica_is_not_ready_until_its_issuer_gave_one_token_and_stays_ready_
     simulate(scenario)
 
 
+def lacks_token(world: World) -> bool:
+    return world.controller.lacks_token
+
+
+@pytest.mark.parametrize("fault", ["away", "refused"])
+def test_it_lacks_a_token_when_none_has_come_for_six_tenths_of_a_life(fault: str) -> None:
+    async def scenario(world: World) -> None:
+        async with running(world):
+            await asyncio.sleep(1000)
+            assert not lacks_token(world)
+            setattr(world.issuer, fault, True)
+            await asyncio.sleep(440)
+            assert not lacks_token(world)  # the last came 90 s before at the most
+            await asyncio.sleep(101)
+            assert lacks_token(world)
+            assert world.source.best() is not None
+            setattr(world.issuer, fault, False)
+            await asyncio.sleep(31)
+            assert not lacks_token(world)
+
+    simulate(scenario)
+
+
+def test_it_lacks_a_token_when_the_first_has_not_come_for_a_minute() -> None:
+    async def scenario(world: World) -> None:
+        world.issuer.refused = True
+        async with running(world):
+            await asyncio.sleep(59)
+            assert not lacks_token(world)
+            await asyncio.sleep(2)
+            assert lacks_token(world)
+
+    simulate(scenario)
+
+
+def test_a_cache_that_gives_each_token_until_its_end_is_no_lack() -> None:
+    async def scenario(world: World) -> None:
+        world.issuer.ttl_s, world.issuer.cached_s = 60, 60.0
+        async with running(world):
+            for _ in range(600):
+                await asyncio.sleep(1)
+                assert not lacks_token(world)
+
+    simulate(scenario)
+
+
 def test_a_refused_client_is_named_as_the_reason() -> None:
     async def scenario(world: World) -> None:
         world.issuer.refused = True
@@ -54,6 +102,7 @@ def test_a_static_token_counts_at_once() -> None:
         async with running(world, controller):
             await asyncio.sleep(1)
             assert controller.not_ready() == ""
+            assert not controller.lacks_token
             data = world.secret("2Ab0")["data"]
             assert base64.b64encode(value.encode()).decode() in data.values()
 

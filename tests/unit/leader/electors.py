@@ -85,7 +85,8 @@ class Replica:
     """One elector, its way to the server, and what its main loop was told.
 
     `age_s` is the age of the main loop's last sign of life, `is_warm` whether its stores are full,
-    `has_token` whether its token source has given one, `token_life_s` how long that one lives.
+    `has_token` whether its token source has given one, `token_life_s` how long that one lives,
+    `lacks_token` whether it has got none for too long.
     """
 
     def __init__(self, bench: "Bench", name: str, pod_uid: str, nonce: str, rate: float) -> None:
@@ -97,6 +98,7 @@ class Replica:
         self.age_s = 0.0
         self.is_warm = True
         self.has_token = True
+        self.lacks_token = False
         self.token_life_s = math.inf
         self.clock = OwnClock(bench.clock, loop, rate)
         self.gate = LeaseGate(self.clock, name)
@@ -113,6 +115,7 @@ class Replica:
                 lambda: self.is_warm,
                 lambda: self.has_token,
                 lambda: self.token_life_s,
+                lambda: self.lacks_token,
             ),
             self.gate,
             clock=self.clock,
@@ -186,6 +189,7 @@ class Bench:
         rate: float = 1.0,
         warm: bool = True,
         has_token: bool = True,
+        lacks_token: bool = False,
         prepare: Callable[[Replica], None] = lambda _: None,
     ) -> Replica:
         """Start a replica.
@@ -198,7 +202,7 @@ class Bench:
         name = name or f"replica-{count}"
         uid = f"pod-{count}" if pod_uid is None else pod_uid
         replica = Replica(self, name, uid, f"n{count}", rate)
-        replica.is_warm, replica.has_token = warm, has_token
+        replica.is_warm, replica.has_token, replica.lacks_token = warm, has_token, lacks_token
         prepare(replica)
         self.replicas.append(replica)
         return replica

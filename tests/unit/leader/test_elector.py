@@ -1,12 +1,13 @@
 """The elector in a world where replicas come and go: who leads when, and what it costs."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
 from reconciler.errors import ServerError, TransportError
 from reconciler.lab.apiserver.injection import Fault
-from reconciler.leader.elector import COLD_S, NO_TOKEN_S, SPREAD_S, STALL_S
+from reconciler.leader.elector import COLD_S, LEFT_S, NO_TOKEN_S, SPREAD_S, STALL_S, YIELD_S
 from tests.unit.leader.electors import LATENCY_S, TIMING, Bench, Replica, on_virtual_time
 
 LEASE_S, DEADLINE_S, RETRY_S = TIMING.lease_s, TIMING.deadline_s, TIMING.retry_s
@@ -360,6 +361,81 @@ class TestWithoutToken:
             replica.has_token = True
             had_s = bench.now_s
             assert await bench.led(replica) - had_s <= 0.05 + SOON_S
+
+        scenario()
+
+
+class TestLackingToken:
+    """A leader whose source has got no token for long; `lacks_token` is the main loop's word."""
+
+    def test_it_yields_to_a_standby_that_has_one(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader = bench.start(has_token=False, lacks_token=True)
+            taken_s = await bench.led(leader, NO_TOKEN_S + 5.0)
+            standby = bench.start()
+            await bench.watch_over(YIELD_S - (bench.now_s - taken_s) - 1.0)
+            assert bench.leaders == [leader]
+            yielded_s = await bench.led(standby, LEASE_S + 5.0)
+            assert yielded_s - taken_s <= YIELD_S + LEASE_S + SPREAD_S + 2.0
+            await bench.watch_over(3 * YIELD_S)
+            assert bench.leaders == [standby]
+            [line] = bench.events("lease_left")
+            assert line["log_level"] == "warning"
+
+        scenario()
+
+    def test_one_that_led_for_long_yields_as_soon_as_it_lacks_a_token(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, standby = await pair(bench)
+            await bench.watch_over(YIELD_S)
+            leader.lacks_token = True
+            lacked_s = bench.now_s
+            assert await bench.led(standby, 30.0) - lacked_s <= LEASE_S + SPREAD_S + SOON_S
+
+        scenario()
+
+    def test_a_token_that_comes_in_time_lets_it_go_on(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, _ = await pair(bench)
+            await bench.watch_over(YIELD_S)
+            leader.lacks_token = True
+            await bench.watch_over(5.0)
+            leader.lacks_token = False
+            await bench.watch_over(2 * YIELD_S)
+            assert bench.leaders == [leader]
+            assert len(leader.words) == 1
+
+        scenario()
+
+    def test_replicas_that_all_lack_one_change_once_in_five_minutes_at_most(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            replicas = [bench.start(has_token=False, lacks_token=True) for _ in range(3)]
+            await bench.watch_over(3600.0)
+            began_s = sorted(at for one in replicas for text, at in one.told if "began" in text)
+            assert all(b - a >= YIELD_S for a, b in pairwise(began_s))
+            assert bench.spec["leaseTransitions"] == 0  # the one that yields is the next to lead
+            free_s = LEFT_S + LEASE_S + 2 * RETRY_S
+            assert all(b - a <= YIELD_S + free_s for a, b in pairwise(began_s))
+            assert len(began_s) >= 3600.0 / (YIELD_S + free_s)
+
+        scenario()
+
+    def test_what_it_sent_before_it_left_has_ended_when_another_leads(self) -> None:
+        """It gives nothing back early: the Lease runs out, as that of a leader cut off does."""
+
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, standby = await pair(bench)
+            await bench.watch_over(YIELD_S)
+            leader.lacks_token = True
+            closed_s = await bench.wait_for("the gate is shut", lambda: not leader.leads, 30.0)
+            renewed_s = max(c.at for c in bench.commits if c.user == str(leader.me))
+            assert closed_s <= renewed_s + DEADLINE_S + SOON_S
+            assert await bench.led(standby, 30.0) >= renewed_s + LEASE_S
 
         scenario()
 
