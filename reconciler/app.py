@@ -20,6 +20,7 @@ from reconciler.breaker import Breaker
 from reconciler.clock import Clock, SystemClock
 from reconciler.control.bulkhead import runs_at_most
 from reconciler.control.controller import Controller, Options, Ports
+from reconciler.control.replica_report import ReplicaReport, Reporter
 from reconciler.control.seal import Seal
 from reconciler.control.seal_key import SealKey
 from reconciler.election import Election
@@ -93,6 +94,7 @@ async def _run(settings: Settings, outlet: Outlet) -> None:
             not_ready=controller.not_ready,
             replica=settings.replica,
             clock=clock,
+            ignored=tuple(surroundings.ignored_variables().values()),
         )
         await stack.enter_async_context(
             serve_health(
@@ -135,6 +137,9 @@ async def build(
 
     async def seal_renewed() -> None:
         await controller.renew_seals()
+
+    async def keep_reporting() -> None:
+        await report.run()
 
     async with AsyncExitStack() as stack:
         source: TokenSource
@@ -204,7 +209,7 @@ async def build(
             kube_breaker=kube_breaker,
             platform_breaker=platform_breaker,
             issuer_breaker=issuer_breaker,
-            upkeep=(*upkeep, *telemetry.upkeep),
+            upkeep=(*upkeep, *telemetry.upkeep, keep_reporting),
             tracer=telemetry.tracer,
             witnesses=telemetry.witnesses,
         )
@@ -213,6 +218,24 @@ async def build(
             source.on_replaced = partial(_replaced, seal, controller)
         elif isinstance(source, OidcSource):
             source.on_replaced = lambda _: controller.reconsider()
+        own = kube
+        if settings.project_kube_token_file is not None:
+            # The account that works in the projects may have no right in our own namespace.
+            credentials = find_credentials(settings.kubeconfig, clock)
+            own = await stack.enter_async_context(
+                HttpKube(credentials, names, connections=1, replica=f"{me} report", peer="")
+            )
+        ignored = surroundings.ignored_variables()
+        report = ReplicaReport(
+            Reporter(
+                settings.namespace, settings.lease_name, names.field_manager, settings.replica
+            ),
+            kube=own,
+            breaker=kube_breaker,
+            clock=clock,
+            once=controller.once,
+            troubles=lambda: controller.troubles() | ignored,
+        )
         election.warm = lambda: not controller.not_synced()
         election.has_token = lambda: controller.has_had_token
         election.lacks_token = lambda: controller.lacks_token

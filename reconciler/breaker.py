@@ -33,7 +33,8 @@ class BreakerStats:
     `refuses`: it answers, and gives us nothing; `refused_for_s` is since when, 0.0 while it does.
     `heard`: it has been asked since the start, and that has ended in some way.
     `last_reason`, `last_status`: of `last_error`, the peer's own code ("" = none) and the HTTP
-    status (0 = no answer).
+    status (0 = no answer). `failures` counts those without a success after them: too few may have
+    come for it to count as down.
     """
 
     name: str
@@ -46,6 +47,7 @@ class BreakerStats:
     heard: bool = True
     last_reason: str = ""
     last_status: int = 0
+    failures: int = 0
 
     @property
     def condition(self) -> Condition:
@@ -276,6 +278,7 @@ class Breaker:
             self._heard,
             self._last_reason,
             self._last_status,
+            self._failures,
         )
 
     def _since_s(self, at: float | None) -> float:

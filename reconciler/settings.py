@@ -457,7 +457,12 @@ def load_settings() -> Settings:
     no token to give to runners."""
     settings = read_settings()
     if not settings.is_oidc and not (settings.api_token or settings.api_token_file):
-        raise SettingsError(_no_credentials(settings))
+        misspelled = (
+            f"{name} is no setting and has no effect; the nearest is {nearest}"
+            for name, nearest in unknown_variables(os.environ).items()
+            if name.startswith(SHARED)
+        )
+        raise SettingsError("\n".join([_no_credentials(settings), *misspelled]))
     return settings
 
 
@@ -490,16 +495,29 @@ def _is_text(value: str) -> bool:
     return True
 
 
+SHARED = ("OIDC_", "AMBIENT_")
+"""Prefixes of the replaced loop's variables, which other programs use too."""
+
+TYPO = 0.9
+"""From this ratio on two names count as one of which one is misspelled: a letter or two of ten."""
+
+
 def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
     """Return each variable that begins with RECONCILER_ and is no setting, with the nearest one.
 
-    Variables that a kubelet adds for a Service called `reconciler` are left out.
+    Variables that a kubelet adds for a Service called `reconciler` are left out. A variable that
+    begins with OIDC_ or AMBIENT_ may be another program's: it counts where it is `TYPO` alike.
 
     Returns: Name -> the setting that is spelled most alike, "" where none is near.
     """
+    shared = [name for name in _variables() if name.startswith(SHARED)]
     known = {name.removeprefix(PREFIX) for name in _variables() if name.startswith(PREFIX)}
     found: dict[str, str] = {}
     for name in sorted(environment):
+        if name.startswith(SHARED) and name not in shared:
+            if alike := get_close_matches(name, shared, n=1, cutoff=TYPO):
+                found[name] = alike[0]
+            continue
         ours = name.upper().startswith(PREFIX) and not _SERVICE_LINK.fullmatch(name)
         if not ours or (name.startswith(PREFIX) and name.removeprefix(PREFIX) in known):
             continue

@@ -12,6 +12,7 @@ from reconciler.clock import SystemClock
 from reconciler.control.directory import DirectoryStats
 from reconciler.control.fleet import Fleet, State
 from reconciler.control.history import Past
+from reconciler.control.retry import RIGHTS
 from reconciler.control.row import Row
 from reconciler.control.views import IssuerView, LeaseView, StartupView, Survey
 from reconciler.control.worker import WorkerStats
@@ -115,16 +116,21 @@ def watch(
     resource: str, *, namespace: str | None = None, synced: bool = True, silent_s: float | None = 4
 ) -> ReflectorStats:
     counts = dict.fromkeys(ListWatchStats.__dataclass_fields__, 0)
-    protocol: Any = counts | {"state": "watching", "version": "7", "backoff_s": 0.0}
+    protocol: Any = counts | {
+        "state": "watching", "version": "7", "backoff_s": 0.0, "last_error": "",
+    }  # fmt: skip
     return ReflectorStats(
         resource, namespace, synced, silent_s, silent_s, 0, ListWatchStats(**protocol)
     )
 
 
-def queue(*, state: str = "open", oldest_s: float = 0.0, failing: int = 0) -> QueueStats:
+def queue(
+    *, state: str = "open", oldest_s: float = 0.0, failing: int = 0, without_right: int = 0
+) -> QueueStats:
     bands = dict.fromkeys(Band, 0)
     waiting = bands | {Band.ROUTINE: 60}
-    schedule = ScheduleStats(bands, waiting, {}, 0, failing, 99, 1, 98, 0, oldest_s, 0.0)
+    gated = {RIGHTS: without_right}
+    schedule = ScheduleStats(bands, waiting, gated, 0, failing, 99, 1, 98, 0, oldest_s, 0.0)
     return QueueStats(schedule, 32, state)
 
 

@@ -9,7 +9,7 @@ import typer
 from reconciler.clock import SystemClock
 from reconciler.errors import SettingsError
 from reconciler.observe.logs import configure_logs
-from reconciler.preflight.examine import examine
+from reconciler.preflight.examine import examine, misspelled
 from reconciler.preflight.verdicts import Verdict, is_missing
 from reconciler.settings import load_settings
 
@@ -26,6 +26,7 @@ def run_check(*, output: str, kubeconfig: str = "", context: str = "") -> int:
         settings = load_settings()
     except SettingsError as error:
         found = [Verdict("settings", "missing", line) for line in str(error).splitlines()]
+        found += misspelled()
     else:
         found = asyncio.run(
             examine(settings, SystemClock(), kubeconfig=kubeconfig, context=context)

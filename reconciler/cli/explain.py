@@ -18,10 +18,18 @@ from reconciler.leader.record import lease_resource, read
 from reconciler.names import LIVE_PODS
 from reconciler.onlooker.account import Account
 from reconciler.onlooker.advice import steps
-from reconciler.onlooker.events import Occurrence, event_resource, events_of, occurrences
+from reconciler.onlooker.events import (
+    Occurrence,
+    event_resource,
+    events_of,
+    events_of_lease,
+    occurrences,
+    standing_reports,
+)
 from reconciler.onlooker.fleet import name_of
 from reconciler.onlooker.leader import Leader, leader_of
 from reconciler.onlooker.listing import account_as_json
+from reconciler.onlooker.replicas import REPLICAS, Replica, replica_of, replica_resource
 from reconciler.onlooker.sentences import sentences
 from reconciler.onlooker.standing import State, judge
 
@@ -55,6 +63,8 @@ async def _account(cluster: Cluster, pod: Meta, *, lives: bool) -> Account:
     secret = await cluster.secret(pod.namespace, pod.session_id)
     events, silence = await _events(cluster, pod)
     held = await _leader(cluster)
+    reports = await _reports(cluster)
+    replicas = await _replicas(cluster)
     now_s = cluster.now_s()
     leading = leading_pod(same) or pod
     return Account(
@@ -68,6 +78,10 @@ async def _account(cluster: Cluster, pod: Meta, *, lives: bool) -> Account:
         leader=held,
         lease_namespace=cluster.settings.namespace,
         lease_name=cluster.settings.lease_name,
+        reports=standing_reports(reports[0], now_s),
+        reports_unknown=reports[1],
+        replicas=replicas[0],
+        replicas_unknown=replicas[1],
     )
 
 
@@ -79,6 +93,27 @@ async def _events(cluster: Cluster, pod: Meta) -> tuple[list[Occurrence], str]:
     return occurrences(found, cluster.names), ""
 
 
+async def _reports(cluster: Cluster) -> tuple[list[Occurrence], str]:
+    """Return what the replicas report of themselves, or why that is not known."""
+    namespace, name = cluster.settings.namespace, cluster.settings.lease_name
+    try:
+        found = await cluster.list_all(event_resource(), events_of_lease(namespace, name))
+    except CommandError as error:
+        return [], str(error)
+    return occurrences(found, cluster.names), ""
+
+
+async def _replicas(cluster: Cluster) -> tuple[list[Replica], str]:
+    """Return the controller's own pods, or why they are not known."""
+    try:
+        found = await cluster.list_all(
+            replica_resource(), Scope(cluster.settings.namespace, REPLICAS)
+        )
+    except CommandError as error:
+        return [], str(error)
+    return [replica_of(pod) for pod in found], ""
+
+
 async def _leader(cluster: Cluster) -> Leader:
     namespace, name = cluster.settings.namespace, cluster.settings.lease_name
     get = cluster.kube.get(lease_resource(), namespace, name, limit_s=LIMIT_S)
@@ -86,7 +121,8 @@ async def _leader(cluster: Cluster) -> Leader:
         return leader_of(read(await cluster.ask(f"get lease {name}", namespace, "leases", get)))
     except CommandError as error:
         if error.code == EXIT_NOT_FOUND:
-            return Leader(problem=f"there is no lease {namespace}/{name} (NAMESPACE says where)")
+            problem = f"there is no lease {namespace}/{name} (NAMESPACE says where)"
+            return Leader(problem=problem, is_absent=True)
         return Leader(problem=str(error))
 
 

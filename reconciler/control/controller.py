@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import structlog
 
-from reconciler.breaker import Breaker
+from reconciler.breaker import Breaker, BreakerStats
 from reconciler.clock import Clock
 from reconciler.control import renewal, retry
 from reconciler.control.attempt import Witness
@@ -385,7 +385,7 @@ class Controller:
         return (
             "waiting for the first token"
             + (refused if issuer.refuses else "")
-            + (f"; the last error was: {last}" if last else "")
+            + _last_error(last)
             + (f"; {hint_of_refusal(code, status)}" if issuer.refuses else "")
         )
 
@@ -400,10 +400,46 @@ class Controller:
             return "waiting for the platform to name a project" + self._why_not_named()
         if missing := self.scopes.missing():
             more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-            return f"waiting for the first list of {', '.join(missing[:SHOWN])}{more}"
+            why = f"waiting for the first list of {', '.join(missing[:SHOWN])}{more}"
+            return why + _last_error(self._list_error())
         if not any(reflector.stats().synced for reflector in self.scopes.reflectors):
-            return "no right to list pods or Secrets anywhere"
+            return "no right to list pods or Secrets anywhere" + _last_error(self._list_error())
         return ""
+
+    def troubles(self) -> dict[str, str]:
+        """Return what keeps this replica from refreshing tokens, or a part of them, now.
+
+        Returns: Reason of an Event -> one line that names the cause; empty if there is nothing.
+        """
+        if why := self.not_ready():
+            return {"NotReady": why}
+        found = {}
+        ports = self._ports
+        ends = (
+            ("issuer", ports.issuer_breaker.stats()),
+            ("platform", ports.platform_breaker.stats()),
+        )
+        failing = [
+            f"the {name} {_condition(stats)}: {stats.last_error}"
+            for name, stats in ends
+            if stats.condition != "ok"
+        ]
+        if failing:
+            found["EndpointFailing"] = "; ".join(failing)
+        refused = [each for each in self.scopes.reflectors if each.is_refused]
+        if refused:
+            named = ", ".join(each.name for each in refused[:SHOWN])
+            more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+            found["ListForbidden"] = f"no right to list or watch {named}{more}" + _last_error(
+                refused[0].stats().protocol.last_error
+            )
+        return found
+
+    def _list_error(self) -> str:
+        """Return the last error of a list that is not in its store yet, or ""."""
+        found = (reflector.stats() for reflector in self.scopes.reflectors)
+        errors = (stats.protocol.last_error for stats in found if not stats.synced)
+        return next((error for error in errors if error), "")
 
     def _why_not_named(self) -> str:
         """Say which endpoint keeps the platform from being asked, or from answering, or ""."""
@@ -617,3 +653,13 @@ class Controller:
             on_change=self.feed.pod_changed if pods else self.feed.secret_changed,
             on_seen=None if pods else self.feed.secret_seen,
         )
+
+
+def _last_error(error: str) -> str:
+    return f"; the last error was: {error}" if error else ""
+
+
+def _condition(stats: BreakerStats) -> str:
+    if stats.down:
+        return "is unreachable"
+    return f"refuses {what_is_refused(stats.last_reason, stats.last_status)}"

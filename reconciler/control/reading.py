@@ -17,7 +17,8 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
 
     `expires_s` is None where nobody can know the token's end, `math.inf` where there is none;
     `allowance_s` is the life below which it is in danger; `certain` is False for what time alone
-    may change.
+    may change. `listed` is False while the Secrets of the namespace have not been listed: then
+    nobody knows whether one is there.
     """
 
     key: SessionKey
@@ -32,6 +33,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     paused: bool
     longest_ttl_s: float
     certain: bool
+    listed: bool = True
 
     def is_of(self, pod: Meta | None, found: Meta | None, longest_ttl_s: float) -> bool:
         """Whether this still stands: the same objects, and nothing that time could change."""
@@ -44,7 +46,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
 
     def state(self, remaining_s: float | None) -> State:
         if self.secret is None:
-            return "missing"
+            return "missing" if self.listed else "unknown"
         if remaining_s is None:
             return "unknown"
         if remaining_s <= 0:
@@ -55,7 +57,13 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
 
 
 def read(
-    key: SessionKey, pod: Meta | None, found: Meta | None, policy: Policy, now_s: float
+    key: SessionKey,
+    pod: Meta | None,
+    found: Meta | None,
+    policy: Policy,
+    now_s: float,
+    *,
+    listed: bool = True,
 ) -> Reading:
     """Read a session's pod and the object of its Secret's name, whoever's that is."""
     name = policy.names.secret_name(key.session_id)
@@ -63,8 +71,9 @@ def read(
     project = pod.project_id if pod is not None else secret.project_id if secret else ""
     paused = is_paused(policy.names, pod, secret)
     if secret is None:
+        longest_s = policy.longest_ttl_s
         return Reading(
-            key, name, pod, None, found, project, None, 0.0, "", paused, policy.longest_ttl_s, True
+            key, name, pod, None, found, project, None, 0.0, "", paused, longest_s, True, listed
         )
     facts = read_facts(
         secret,

@@ -85,7 +85,7 @@ class Correlator:
         if happening.message in similar.messages or len(similar.messages) < SIMILAR:
             similar.messages.add(happening.message)
             return happening
-        return happening._replace(message=_cut_text(f"{AGGREGATE}{happening.reason}"))
+        return happening._replace(message=cut_text(f"{AGGREGATE}{happening.reason}"))
 
     def _allows(self, uid: str, now_at: float) -> bool:
         bucket = self._buckets.get(uid)
@@ -100,10 +100,10 @@ class Correlator:
 
 
 def _cut(happening: Happening) -> Happening:
-    return happening._replace(message=_cut_text(happening.message))
+    return happening._replace(message=cut_text(happening.message))
 
 
-def _cut_text(text: str) -> str:
+def cut_text(text: str) -> str:
     """Cut to what the API takes, counted in bytes."""
     data = text.encode()
     return text if len(data) <= MAX_MESSAGE else data[:MAX_MESSAGE].decode(errors="ignore")

@@ -181,11 +181,13 @@ class Surveyor:
         known = self._known.get(pod.uid)
         if known is not None:
             found = self._secrets.get(pod.namespace, known.secret_name)
-            if known.is_of(pod, found, policy.longest_ttl_s):
+            listed = known.listed or not self._secrets.synced(pod.namespace)
+            if listed and known.is_of(pod, found, policy.longest_ttl_s):
                 return known
         if not pod.session_id:
             return None
-        reading = read(pod.key, *self._planner.objects(pod.key), policy, now_s)
+        listed = self._secrets.synced(pod.namespace)
+        reading = read(pod.key, *self._planner.objects(pod.key), policy, now_s, listed=listed)
         return reading if reading.pod is pod else None
 
     def _count(

@@ -104,6 +104,8 @@ class WorkerStats:
     touches_total: int = 0
     created_total: int = 0
     crashes_total: int = 0
+    last_forbidden: str = ""
+    """The last write or read for a session that the API server answered 403 for want of a right."""
 
 
 class Worker:
@@ -570,6 +572,8 @@ class Worker:
         """
         if isinstance(error, errors.IssuerRefused | errors.PlatformRefused):
             return
+        if verdict.says == "write_forbidden":
+            self.stats.last_forbidden = str(error)
         if verdict.says in ("write_forbidden", "quota_exceeded"):
             said = self._once.first(verdict.says, key.namespace)
         elif verdict.says:

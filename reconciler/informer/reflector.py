@@ -60,6 +60,8 @@ class ReflectorStats:
     stuck_s: float | None
     callback_crashes: int
     protocol: ListWatchStats
+    refused: bool = False
+    """The server refuses the right to list or watch, and nothing has gone well since."""
 
 
 class Reflector:
@@ -207,6 +209,7 @@ class Reflector:
             stuck_s=None if went_on_at is None else now_at - went_on_at,
             callback_crashes=self._crashes,
             protocol=self._protocol.stats(),
+            refused=self._protocol.is_forbidden,
         )
 
     def __repr__(self) -> str:

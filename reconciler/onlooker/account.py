@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from reconciler.names import Names
 from reconciler.onlooker.events import FAILED, RECOVERED, Occurrence
 from reconciler.onlooker.leader import Leader
+from reconciler.onlooker.replicas import Replica
 from reconciler.onlooker.standing import Standing
 
 
@@ -19,6 +20,10 @@ class Account:
         events: What our controller reported on it, the latest first.
         silence: Why there are no events ("" = they were read).
         lease_namespace: Where the Lease is looked for, under `lease_name`.
+        reports: What keeps replicas from their work, by their own reports on the Lease.
+        reports_unknown: Why there are none ("" = they were read).
+        replicas: The controller's pods in the Lease's namespace.
+        replicas_unknown: Why there are none ("" = they were read).
     """
 
     standing: Standing
@@ -31,6 +36,10 @@ class Account:
     leader: Leader
     lease_namespace: str
     lease_name: str
+    reports: Sequence[Occurrence] = ()
+    reports_unknown: str = ""
+    replicas: Sequence[Replica] = ()
+    replicas_unknown: str = ""
 
     @property
     def is_dead(self) -> bool:

@@ -58,16 +58,21 @@ def _waited_for(found: Account) -> list[Step]:
     the platform may never have been asked.
     """
     pod = found.standing.pod
+    check = Step(
+        "Have the controller's credentials, rights and endpoints tried one by one",
+        f"kubectl exec -n {found.lease_namespace} deployment/token-reconciler -- reconciler check",
+    )
+    if found.reports:
+        return [
+            Step("Mend what the replica reports above; tokens are refreshed by itself then"),
+            check,
+        ]
     if told := _leaderless(found):
         return told
     if found.is_failing:
         return [
             Step("Mend what the Event RefreshFailed above names; it is tried again by itself"),
-            Step(
-                "Have the controller's credentials, rights and endpoints tried one by one",
-                f"kubectl exec -n {found.lease_namespace} deployment/token-reconciler"
-                " -- reconciler check",
-            ),
+            check,
         ]
     told.append(
         Step(
@@ -83,7 +88,11 @@ def _waited_for(found: Account) -> list[Step]:
 
 
 def _leaderless(found: Account) -> list[Step]:
-    if not found.leader.is_stale(found.now_s):
+    if not (found.leader.is_absent or found.leader.is_stale(found.now_s)):
         return []
     look = f"kubectl get pods,leases -n {found.lease_namespace}"
-    return [Step("No controller is at work; see why", look)]
+    told = [Step("No controller is at work; see why", look)]
+    if found.leader.is_absent:  # none has ever led here: its log has its start
+        log = f"kubectl logs -n {found.lease_namespace} deployment/token-reconciler --tail=20"
+        told.append(Step("Read its last lines, which name the cause", log))
+    return told

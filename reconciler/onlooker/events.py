@@ -13,6 +13,10 @@ from reconciler.names import Names
 FAILED, RECOVERED, PAUSED = "RefreshFailed", "RefreshRecovered", "RefreshPaused"
 """Reasons, as the controller gives them; see `control/happenings.py`."""
 
+REPORTED_S = 150.0
+"""A replica repeats each minute what is wrong: what it did not repeat twice is over, or the replica
+has ended. See `control/replica_report.py`."""
+
 LATELY = 5
 """Events that are told at most; the API server keeps each for an hour."""
 
@@ -44,6 +48,7 @@ class RawEvent(msgspec.Struct):
     series: _Series | None = None
     source: _Source | None = None
     reporting: str = msgspec.field(name="reportingComponent", default="")
+    instance: str = msgspec.field(name="reportingInstance", default="")
     first_time: str | None = msgspec.field(name="firstTimestamp", default=None)
     last_time: str | None = msgspec.field(name="lastTimestamp", default=None)
     event_time: str | None = msgspec.field(name="eventTime", default=None)
@@ -59,6 +64,8 @@ class Occurrence:
     count: int
     first_s: float
     last_s: float
+    reporter: str = ""
+    """Who reports it: a replica's name, or a term."""
 
 
 def event_resource() -> Resource[RawEvent]:
@@ -70,6 +77,16 @@ def event_resource() -> Resource[RawEvent]:
 def events_of(namespace: str, uid: str) -> Scope:
     """Return what to list for one pod: by UID, since its name may have been another's."""
     return Scope(namespace, fields=f"involvedObject.uid={uid}")
+
+
+def events_of_lease(namespace: str, name: str) -> Scope:
+    """Return what to list for the replicas: each reports on the Lease, which may not exist yet."""
+    return Scope(namespace, fields=f"involvedObject.kind=Lease,involvedObject.name={name}")
+
+
+def standing_reports(reports: Iterable[Occurrence], now_s: float) -> list[Occurrence]:
+    """Return the reports that a replica still repeats, the latest first."""
+    return [each for each in reports if now_s - each.last_s <= REPORTED_S]
 
 
 def occurrences(events: Iterable[RawEvent], names: Names) -> list[Occurrence]:
@@ -99,6 +116,7 @@ def _read(event: RawEvent) -> Occurrence:
         count=max(1, series.count, event.count or 0),
         first_s=_first_of(event.first_time, event.event_time, event.metadata.created) or last_s,
         last_s=last_s,
+        reporter=event.instance,
     )
 
 

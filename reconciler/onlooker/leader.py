@@ -15,6 +15,8 @@ class Leader:
     renewed_s: float | None = None
     duration_s: int = 0
     problem: str = ""
+    is_absent: bool = False
+    """There is no Lease: no replica has led here, or it is elsewhere."""
 
     def is_stale(self, now_s: float) -> bool:
         """Nobody leads: the Lease was given back, or not renewed for its whole length."""

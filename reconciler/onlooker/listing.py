@@ -112,6 +112,31 @@ def account_as_json(account: Account) -> dict[str, Any]:
             for each in account.events
         ],
         "eventsUnknown": account.silence or None,
+        "reports": [
+            {
+                "replica": each.reporter,
+                "reason": each.reason,
+                "message": each.message,
+                "count": each.count,
+                "firstAt": moment(each.first_s),
+                "lastAt": moment(each.last_s),
+            }
+            for each in account.reports
+        ],
+        "reportsUnknown": account.reports_unknown or None,
+        "replicas": [
+            {
+                "pod": each.name,
+                "ready": each.ready,
+                "restarts": each.restarts,
+                "waits": each.waits or None,
+                "endedWith": each.ended_code,
+                "endedAt": moment(each.ended_s),
+                "said": each.said or None,
+            }
+            for each in account.replicas
+        ],
+        "replicasUnknown": account.replicas_unknown or None,
         "leader": {
             "holder": held.holder or None,
             "renewedAt": moment(held.renewed_s),

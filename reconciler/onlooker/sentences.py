@@ -5,6 +5,7 @@ from reconciler.names import Names
 from reconciler.onlooker import leader
 from reconciler.onlooker.account import Account
 from reconciler.onlooker.events import PAUSED, Occurrence
+from reconciler.onlooker.replicas import SHOWN, Replica
 from reconciler.onlooker.standing import Standing, State
 from reconciler.onlooker.words import ago, clean, count, duration, instant, listed, reason, span
 
@@ -21,6 +22,8 @@ def sentences(account: Account) -> list[str]:
         leader.tell(
             account.leader, f"{account.lease_namespace}/{account.lease_name}", account.now_s
         ),
+        *_reports(account),
+        *_replicas(account),
     ]
     return [each for each in told if each]
 
@@ -197,6 +200,43 @@ def _occurrence(each: Occurrence, now_s: float) -> str:
     kind = "Warning" if each.is_warning else "Normal"
     message = reason(each.message).rstrip(".")
     return f"{kind} {clean(each.reason)} ({ago(now_s - each.last_s)}{times}): {message}."
+
+
+def _reports(account: Account) -> list[str]:
+    """Say what keeps replicas from their work, or that this is not known."""
+    if account.reports_unknown:
+        return [f"What the replicas report of themselves is not known: {account.reports_unknown}."]
+    return [
+        f"Replica {clean(each.reporter) or 'of no name'} reports {clean(each.reason)} "
+        f"({ago(account.now_s - each.last_s)}): {reason(each.message).rstrip('.')}."
+        for each in account.reports
+    ]
+
+
+def _replicas(account: Account) -> list[str]:
+    """Say why the controller's pods do not work; of those that do there is nothing to say."""
+    if account.replicas_unknown:
+        return [f"How the controller's pods are is not known: {account.replicas_unknown}."]
+    heard = account.leader.holder or account.reports or account.reports_unknown
+    if not account.replicas and not heard:
+        return [
+            f"Namespace {account.lease_namespace} has no pod of the controller, and no replica has "
+            "reported on the Lease: none runs, none reaches this API server, or none may write "
+            "Events there. Its own log and `reconciler check` name which."
+        ]
+    return [_replica(each, account.now_s) for each in account.replicas if not each.ready][:SHOWN]
+
+
+def _replica(each: Replica, now_s: float) -> str:
+    line = f"Controller pod {each.name} is not ready"
+    if each.waits:
+        line += f": {reason(each.waits).rstrip('.')}"
+    if each.ended_code is None:
+        return f"{line}."
+    when = "" if each.ended_s is None else f" {ago(now_s - each.ended_s)}"
+    said = f": {reason(each.said).rstrip('.')}" if each.said else ""
+    restarts = count(each.restarts, "restart")
+    return f"{line}; after {restarts} it ended{when} with code {each.ended_code}{said}."
 
 
 def _others(row: Standing, names: Names) -> str:

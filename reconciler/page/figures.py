@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from reconciler.breaker import BreakerStats
+from reconciler.control.retry import RIGHTS
 from reconciler.control.views import Survey
 from reconciler.onlooker.words import REASON, ago, clean, count, duration, listed
 from reconciler.page.line import Tone
@@ -67,10 +68,15 @@ def verdict(survey: Survey, not_ready: str) -> tuple[Tone, str]:
     if states["expiring"]:
         return "warn", f"{_hold(states['expiring'])} a token that may end before it is replaced."
     alive = "No token is known to be dead" if states["unknown"] else "Every token is alive"
+    if not any(states.values()):
+        alive = "No session is refreshed"
     if away := [ENDPOINTS[each.name] for each in survey.breakers if each.down]:
         return "warn", f"{alive}, but {listed(away)} {_is(len(away))} away."
     if refusing := [_refusal(each) for each in survey.breakers if each.refuses]:
         return "warn", f"{alive}, but {listed(refusing)}."
+    if denied := survey.queue.schedule.gated.get(RIGHTS, 0):
+        wait = "waits" if denied == 1 else "wait"
+        return "warn", f"{alive}; {_session(denied)} {wait} for a right that is missing."
     if failing := fleet.failing:
         return "warn", f"{alive}; {_session(failing)} failed at the last try."
     if states["unknown"]:

@@ -37,8 +37,9 @@ class Shown:
 class Render:
     """The templates; they are read and compiled at the first view, not at the start."""
 
-    def __init__(self, replica: str) -> None:
+    def __init__(self, replica: str, ignored: Sequence[str] = ()) -> None:
         self._replica = replica
+        self._ignored = ignored
 
     def view(self, shown: Shown, *, whole: bool) -> str:
         """Return the whole document, or the part of it that changes. Cost: 5 ms."""
@@ -60,7 +61,7 @@ class Render:
             "exposure": exposure(survey),
             "figures": figures(survey),
             "spread": spread,
-            "parts": parts(survey, self._replica),
+            "parts": parts(survey, self._replica, self._ignored),
             "choices": choices(survey),
             "query": query,
             "found": found,

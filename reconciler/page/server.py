@@ -1,6 +1,6 @@
 """The page's routes, and the headers that keep a browser from doing more than show it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
 from importlib.resources import files
 
@@ -40,15 +40,23 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def mount(
-    source: Source, *, not_ready: Callable[[], str], replica: str, clock: Clock
+    source: Source,
+    *,
+    not_ready: Callable[[], str],
+    replica: str,
+    clock: Clock,
+    ignored: Sequence[str] = (),
 ) -> Callable[[web.Application], None]:
     """Return what adds the page to an application: `/`, its events, and its static files.
+
+    Args:
+        ignored: Of each variable that is no setting, that it has no effect.
 
     Every answer of that application, an error too, carries `HEADERS`, and none is stored.
     """
 
     def add(app: web.Application) -> None:
-        views = Views(source, not_ready=not_ready, replica=replica)
+        views = Views(source, not_ready=not_ready, replica=replica, ignored=ignored)
         add_page(app, views, Streams(views, clock))
 
     return add

@@ -1,13 +1,14 @@
 """What the fleet depends on, one line each: leader, endpoints, watches, queue (pure)."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reconciler.breaker import BreakerStats
+from reconciler.control.retry import RIGHTS
 from reconciler.control.views import Survey
 from reconciler.informer.reflector import ReflectorStats
-from reconciler.onlooker.words import clean, count, duration, listed, reason
+from reconciler.onlooker.words import REASON, clean, count, duration, listed, reason
 from reconciler.page.line import Tone
 
 STALE_S = 90.0
@@ -55,9 +56,18 @@ def role(survey: Survey) -> str:
     return "leads" if survey.lease.leading else "follows"
 
 
-def parts(survey: Survey, replica: str) -> tuple[Part, ...]:
-    """Return every part that a reader may suspect, in the order in which a refresh needs them."""
+def parts(survey: Survey, replica: str, ignored: Sequence[str] = ()) -> tuple[Part, ...]:
+    """Return every part that a reader may suspect, in the order in which a refresh needs them.
+
+    Args:
+        ignored: Of each variable that is no setting, that it has no effect.
+    """
     return (
+        *(
+            [Part("Settings", "not as meant", clean("; ".join(ignored), REASON), "warn")]
+            if ignored
+            else []
+        ),
         _leader(survey, replica),
         *_watches(survey),
         *_endpoints(survey),
@@ -80,10 +90,11 @@ def _leader(survey: Survey, replica: str) -> Part:
 
 
 def _watches(survey: Survey) -> Iterator[Part]:
-    stuck, away, silences = [], [], []
+    stuck, away, silences, errors = [], [], [], []
     for watch in survey.watches:
         if not watch.synced:
             away.append(_watched(watch))
+            errors.append(watch.protocol.last_error)
         elif watch.silent_s is not None and watch.silent_s > STALE_S:
             stuck.append(_watched(watch))
         if watch.silent_s is not None:
@@ -92,7 +103,8 @@ def _watches(survey: Survey) -> Iterator[Part]:
     heard = f"last news {duration(max(silences))} ago" if silences else "nothing heard yet"
     note = f"{heard}, {count(relists, 'relist')}"
     if away:
-        yield Part("Watches", "not in step", clean(listed(away)), "bad")
+        error = next((f"; {reason(each)}" for each in errors if each), "")
+        yield Part("Watches", "not in step", f"{clean(listed(away))}{error}", "bad")
     elif stuck:
         yield Part("Watches", "silent", f"{clean(listed(stuck))}; {note}", "warn")
     else:
@@ -112,7 +124,21 @@ def _endpoints(survey: Survey) -> Iterator[Part]:
     }
     names = {"kube": "API server", "issuer": "Issuer", "platform": "Platform"}
     for breaker in survey.breakers:
-        yield _endpoint(names.get(breaker.name, breaker.name), breaker, notes.get(breaker.name, ""))
+        part = _endpoint(
+            names.get(breaker.name, breaker.name), breaker, notes.get(breaker.name, "")
+        )
+        yield _api_server(survey, part) if breaker.name == "kube" else part
+
+
+def _api_server(survey: Survey, part: Part) -> Part:
+    """Return the API server's line; one that refuses a right that is used is not healthy."""
+    without = survey.queue.schedule.gated.get(RIGHTS, 0)
+    refused = [each.protocol.last_error for each in survey.watches if each.refused]
+    if part.tone == "bad" or not (without or refused):
+        return part
+    why = reason(survey.worker.last_forbidden if without else refused[0])
+    value = f"refuses {count(without, 'session')}" if without else "refuses us lists"
+    return Part(part.name, value, f"a right is missing: {why}", "bad")
 
 
 def _endpoint(name: str, breaker: BreakerStats, note: str) -> Part:
@@ -124,6 +150,9 @@ def _endpoint(name: str, breaker: BreakerStats, note: str) -> Part:
         return Part(name, f"refuses us for {duration(breaker.refused_for_s)}", why, "bad")
     if not breaker.heard:
         return Part(name, "not asked yet", note, "still")
+    if breaker.failures:
+        failed = f"{count(breaker.failures, 'time')} in a row: {reason(breaker.last_error)}"
+        return Part(name, "fails", failed, "warn")
     outages = f", {count(breaker.outages_total, 'outage')} so far" if breaker.outages_total else ""
     return Part(name, "answers", f"{note}{outages}")
 

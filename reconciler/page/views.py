@@ -1,7 +1,7 @@
 """Views of the newest survey as HTML, each made once for all who look at it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cachetools import LRUCache
@@ -44,12 +44,20 @@ class Views:
     Args:
         not_ready: As the probe: "" or what is missing.
         replica: Our own name.
+        ignored: Of each variable that is no setting, that it has no effect.
     """
 
-    def __init__(self, source: Source, *, not_ready: Callable[[], str], replica: str) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        not_ready: Callable[[], str],
+        replica: str,
+        ignored: Sequence[str] = (),
+    ) -> None:
         self._source = source
         self._not_ready = not_ready
-        self._render = Render(replica)
+        self._render = Render(replica, ignored)
         self._lock = asyncio.Lock()
         self._waiting = 0
         self._of: Survey | None = None

@@ -36,7 +36,7 @@ from reconciler.preflight.review import PARALLEL, ask_all
 from reconciler.preflight.rights import TOO_MUCH, questions, used
 from reconciler.preflight.surroundings import proxy_of
 from reconciler.preflight.verdicts import Verdict
-from reconciler.settings import Settings
+from reconciler.settings import Settings, unknown_variables
 from reconciler.tokens.claims import read_claims
 from reconciler.tokens.grant import times_of, token_of
 from reconciler.tokens.issuer_time import IssuerTime
@@ -78,7 +78,15 @@ async def examine(
             _issuer(settings, clock, issuer_time),
         )
         platform, _ = await _platform(settings, clock, token)
-    return [_settings(settings), *_telemetry(), *cluster, *issuer, *_clocks(issuer_time), platform]
+    return [
+        _settings(settings),
+        *misspelled(),
+        *_telemetry(),
+        *cluster,
+        *issuer,
+        *_clocks(issuer_time),
+        platform,
+    ]
 
 
 def _settings(settings: Settings) -> Verdict:
@@ -89,6 +97,11 @@ def _settings(settings: Settings) -> Verdict:
         where = " and ".join([*settings.listed_namespaces, "the namespaces of every project"])
     whence = shown_url(settings.token_url()) if settings.is_oidc else "the settings"
     return Verdict("settings", "ok", f"works in {where}; tokens from {whence}")
+
+
+def misspelled() -> list[Verdict]:
+    """Name the variables that are spelled like a setting and are none."""
+    return [verdicts.of_unknown_variable(*each) for each in unknown_variables(os.environ).items()]
 
 
 def _telemetry() -> list[Verdict]:

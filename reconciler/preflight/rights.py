@@ -43,6 +43,7 @@ RIGHTS = (
     Right("secrets", ("patch",), "write a token"),
     Right("secrets", ("create",), "bring back a Secret that was deleted"),
     Right("events", ("create", "patch"), "say on a pod what became of its token"),
+    Right("events", ("create", "patch"), "report what keeps a replica from its work", where="own"),
     Right("leases", ("create",), "elect a leader", _LEASES, "own"),
     Right("leases", ("list", "watch", "patch"), "elect a leader", _LEASES, "own", LEASE),
 )

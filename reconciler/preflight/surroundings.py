@@ -59,6 +59,12 @@ def warn(settings: Settings) -> None:
         log.warning("variable_unknown", variable=name, nearest=nearest or None)
 
 
+def ignored_variables() -> dict[str, str]:
+    """Return the variables that are no setting as a trouble of this replica; empty without any."""
+    found = [verdicts.says_unknown(*each) for each in unknown_variables(os.environ).items()]
+    return {"VariableUnknown": "; ".join(found)} if found else {}
+
+
 def warn_of_ignored(field: str) -> None:
     """Say that a field of the kubeconfig has no effect."""
     log.warning("kubeconfig_field_ignored", field=field, why="this program does not support it")

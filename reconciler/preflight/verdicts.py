@@ -156,6 +156,22 @@ def of_token(ttl_s: float, *, slack_s: float, touch: bool) -> Verdict:
     return Verdict("issuer", "ok", says)
 
 
+def says_unknown(variable: str, nearest: str) -> str:
+    """Say that a variable has no effect, and what may have been meant ("" = not known)."""
+    meant = f"; the nearest is {nearest}" if nearest else ""
+    return f"{variable} is no setting and has no effect{meant}"
+
+
+def of_unknown_variable(variable: str, nearest: str) -> Verdict:
+    """Note a variable that looks like one of ours and is none: what was meant is not set."""
+    return Verdict(
+        "settings",
+        "note",
+        says_unknown(variable, nearest),
+        f"set {nearest} in its place" if nearest else "unset it",
+    )
+
+
 def of_oddity(oddity: str) -> Verdict:
     """Note what is strange about a token that is given to runners all the same."""
     return Verdict(

@@ -123,7 +123,7 @@ class ControlPlane:
         """
         try:
             self._etcd.start()
-            self._start_on_free_port()
+            self._start_onfree_port()
         except BaseException:
             self.stop()
             raise
@@ -223,10 +223,10 @@ class ControlPlane:
     def _etcd_url(self) -> str:
         return f"unix://{self._folder}/etcd.sock"
 
-    def _start_on_free_port(self) -> None:
+    def _start_onfree_port(self) -> None:
         """Start the API server on a port that was free just now; on another if we lost the race."""
         for attempt in range(1, PORT_TRIES + 1):
-            self._port = HTTPS if self._node_addresses else _free_port()
+            self._port = HTTPS if self._node_addresses else free_port()
             server = self._apiserver = self._apiserver_server()
             server.start()
             try:
@@ -299,7 +299,7 @@ class ControlPlane:
         return None if answer.status == http.HTTPStatus.OK else f"{answer.status} {words[:500]}"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port of `PORTS` that nobody listens on now."""
     for port in random.sample(PORTS, k=100):
         with socket.socket() as probe:

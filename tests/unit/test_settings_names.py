@@ -14,6 +14,10 @@ from reconciler.settings import read_settings, unknown_variables
         ("RECONCILER_WORKER", "RECONCILER_WORKERS"),
         ("reconciler_workers", "RECONCILER_WORKERS"),
         ("RECONCILER_ZZZ", ""),
+        ("OIDC_CLIENT_SECERT", "OIDC_CLIENT_SECRET"),
+        ("OIDC_CLIENTID", "OIDC_CLIENT_ID"),
+        ("OIDC_CLIENT_SECRET_FIEL", "OIDC_CLIENT_SECRET_FILE"),
+        ("AMBIENT_API_SERVER_ULR", "AMBIENT_API_SERVER_URL"),
     ],
 )
 def test_a_variable_that_is_no_setting_is_named_with_the_nearest(name: str, nearest: str) -> None:
@@ -30,9 +34,12 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest(name: str, near
         "RECONCILER_PORT_8080_TCP",
         "RECONCILER_PORT_8080_TCP_ADDR",
         "RECONCILER_METRICS_SERVICE_HOST",
+        "OIDC_ISSUER",
+        "OIDC_TOKEN_URL",
+        "AMBIENT_UI_URL",
     ],
 )
-def test_what_a_kubelet_adds_for_a_service_is_not_named(name: str) -> None:
+def test_what_a_kubelet_adds_or_another_program_uses_is_not_named(name: str) -> None:
     assert unknown_variables([name]) == {}
 
 

@@ -1,6 +1,7 @@
 """Short ways to say what an onlooker finds."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from reconciler.control.plan import Policy
 from reconciler.kube.api import Meta
@@ -45,5 +46,8 @@ def account(
     silence: str = "",
     leader: Leader = Leader("replica-0", NOW_S - 2, 15),  # noqa: B008 - frozen
     now_s: float = NOW_S,
+    **more: Any,
 ) -> Account:
-    return Account(row, NAMES, now_s, ended, others, events, silence, leader, "ambient-code", LEASE)
+    return Account(
+        row, NAMES, now_s, ended, others, events, silence, leader, "ambient-code", LEASE, **more
+    )

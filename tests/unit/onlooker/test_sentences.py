@@ -8,9 +8,10 @@ import pytest
 from reconciler.clock import format_utc
 from reconciler.leader.record import lease_resource, read
 from reconciler.onlooker.advice import steps
-from reconciler.onlooker.events import Occurrence
+from reconciler.onlooker.events import Occurrence, standing_reports
 from reconciler.onlooker.leader import Leader, leader_of, tell
 from reconciler.onlooker.listing import account_as_json
+from reconciler.onlooker.replicas import Replica, replica_of, replica_resource
 from reconciler.onlooker.sentences import sentences
 from tests.unit.control.build import NAMES, NOW_S, SEAL, TTL_S, secret
 from tests.unit.onlooker.build import account, pod, standing
@@ -256,3 +257,87 @@ def test_after_resume_it_is_not_called_paused(value: str) -> None:
     held = secret(annotations={NAMES.paused: value} if value else {})
     text = "\n".join(sentences(account(standing(held), events=[news])))
     assert ("paused" in text) == bool(value)
+
+
+ABSENT = Leader(problem="there is no lease ambient-code/token-reconciler", is_absent=True)
+REFUSED = Occurrence(
+    True, "NotReady", "the issuer refuses our credentials: 401", 2, NOW_S - 90, NOW_S - 20,
+    "replica-0",
+)  # fmt: skip
+
+
+def test_what_a_replica_reports_is_said_and_comes_first_in_the_advice() -> None:
+    found = account(standing(secret(age_s=TTL_S + 30)), leader=ABSENT, reports=[REFUSED])
+    assert (
+        "Replica replica-0 reports NotReady (20s ago): the issuer refuses our credentials: 401."
+        in sentences(found)
+    )
+    assert str(steps(found)[0]).startswith("Mend what the replica reports above")
+    assert "reconciler renew" not in "\n".join(map(str, steps(found)))
+
+
+def test_where_no_replica_was_ever_heard_of_that_is_said_and_what_it_may_mean() -> None:
+    found = account(standing(secret(age_s=TTL_S + 30)), leader=ABSENT)
+    assert "has no pod of the controller, and no replica has reported" in sentences(found)[-1]
+    assert [step.command for step in steps(found)] == [
+        "kubectl get pods,leases -n ambient-code",
+        "kubectl logs -n ambient-code deployment/token-reconciler --tail=20",
+    ]
+
+
+def test_what_may_not_be_read_of_the_replicas_is_called_unknown_and_no_absence() -> None:
+    text = "\n".join(
+        sentences(
+            account(
+                standing(secret()),
+                leader=ABSENT,
+                reports_unknown="no right to list events",
+                replicas_unknown="no right to list pods",
+            )
+        )
+    )
+    assert "What the replicas report of themselves is not known: no right to list events." in text
+    assert "How the controller's pods are is not known: no right to list pods." in text
+    assert "has no pod of the controller" not in text
+
+
+def test_a_controller_pod_that_ended_is_told_with_its_last_words() -> None:
+    ended = Replica("r-0", False, 3, "CrashLoopBackOff", 2, NOW_S - 12, "reconciler: no token\n")
+    working = Replica("r-1", True)
+    assert sentences(account(standing(secret()), replicas=[ended, working]))[-1] == (
+        "Controller pod r-0 is not ready: CrashLoopBackOff; after 3 restarts it ended 12s ago with"
+        " code 2: reconciler: no token."
+    )
+
+
+def test_the_status_of_a_pod_is_read_as_a_kubelet_writes_it() -> None:
+    decode = replica_resource().decode
+    status = {
+        "containerStatuses": [
+            {
+                "name": "reconciler",
+                "ready": False,
+                "restartCount": 3,
+                "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
+                "lastState": {
+                    "terminated": {
+                        "exitCode": 2,
+                        "reason": "Error",
+                        "message": "reconciler: no token\n",
+                        "finishedAt": "2026-01-01T00:00:00Z",
+                    }
+                },
+            }
+        ]
+    }
+    pod = decode(json.dumps({"metadata": {"name": "r-0"}, "status": status}).encode())
+    assert replica_of(pod) == Replica(
+        "r-0", False, 3, "CrashLoopBackOff: back-off 40s", 2, 1767225600.0, "reconciler: no token"
+    )
+    young = decode(json.dumps({"metadata": {"name": "r-1"}, "status": {}}).encode())
+    assert replica_of(young) == Replica("r-1", False)
+
+
+def test_a_report_counts_while_it_is_repeated() -> None:
+    over = replace(REFUSED, last_s=NOW_S - 151)
+    assert standing_reports([REFUSED, over], NOW_S) == [REFUSED]

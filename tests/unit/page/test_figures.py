@@ -1,5 +1,6 @@
 """The fleet in one sentence, the worst first, and the headline number as an estimate."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from reconciler.breaker import BreakerStats
 from reconciler.control.row import Row
 from reconciler.control.views import LeaseView
+from reconciler.control.worker import WorkerStats
 from reconciler.page.figures import choices, exposure, figures, verdict
 from reconciler.page.system import Part, parts, role
 from tests.exhibit import queue, row, survey, watch
@@ -32,6 +34,18 @@ from tests.exhibit import queue, row, survey, watch
         ([row(1)], {"down": "issuer"}, "warn", "Every token is alive, but the issuer is away."),
         ([row(1, failures=2)], {}, "warn", "Every token is alive; 1 session failed"),
         ([row(1, None)], {}, "warn", "1 session holds a token whose end is not known."),
+        (
+            [row(1, None, hold="not_confirmed")],
+            {"down": "platform"},
+            "warn",
+            "No session is refreshed, but the platform is away.",
+        ),
+        (
+            [row(1, None, failures=1)],
+            {"queue": queue(without_right=1)},
+            "warn",
+            "No token is known to be dead; 1 session waits for a right that is missing.",
+        ),
     ],
 )
 def test_the_worst_is_said(rows: list[Row], more: Any, tone: str, sentence: str) -> None:
@@ -65,6 +79,44 @@ def test_a_request_that_the_issuer_refuses_is_not_called_credentials() -> None:
         "warn",
         "Every token is alive, but the issuer refuses our request.",
     )
+
+
+def part_of(name: str, **changes: Any) -> Part:
+    [found] = [part for part in parts(survey([row(1)], **changes), "r") if part.name == name]
+    return found
+
+
+def test_an_endpoint_that_fails_and_was_never_heard_otherwise_does_not_answer() -> None:
+    issuer = BreakerStats("issuer", False, 0.0, 0, "no answer in 5 s", failures=1)
+
+    found = part_of("Issuer", breakers=(issuer,))
+
+    assert (found.value, found.note) == ("fails", "1 time in a row: no answer in 5 s")
+    assert found.tone == "warn"
+
+
+def test_an_api_server_that_refuses_a_right_is_not_healthy() -> None:
+    worker = WorkerStats({}, {}, last_forbidden="PATCH /x: the API server answered 403 Forbidden")
+
+    found = part_of("API server", queue=queue(without_right=2), worker=worker)
+
+    assert (found.value, found.tone) == ("refuses 2 sessions", "bad")
+    assert found.note == "a right is missing: PATCH /x: the API server answered 403 Forbidden"
+
+
+def test_a_list_that_is_refused_is_named_with_its_error() -> None:
+    refused = replace(watch("secrets", namespace="a", synced=False), refused=True)
+    refused = replace(refused, protocol=replace(refused.protocol, last_error="GET /s: 403"))
+
+    assert part_of("Watches", watches=(refused,)).note == "secrets in a; GET /s: 403"
+    server = part_of("API server", watches=(refused,))
+    assert (server.value, server.note) == ("refuses us lists", "a right is missing: GET /s: 403")
+
+
+def test_a_variable_without_effect_is_the_first_part() -> None:
+    found = parts(survey(), "r", ("RECONCILER_X is no setting",))[0]
+
+    assert found == Part("Settings", "not as meant", "RECONCILER_X is no setting", "warn")
 
 
 def test_what_is_not_ready_says_so_first() -> None:
