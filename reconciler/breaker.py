@@ -83,6 +83,7 @@ class Breaker:
         self._listeners: list[Callable[[], None]] = []
         self._refusal_listeners: list[Callable[[], None]] = []
         self._refuses = False
+        self._refused_kinds: set[str] = set()
         self._heard = False
         self._suspect = False
         self._refused = asyncio.Event()
@@ -103,6 +104,11 @@ class Breaker:
     def refuses(self) -> bool:
         """Whether it answers, and did not accept who we are when it was asked last."""
         return self._refused_at is not None
+
+    @property
+    def refused_kinds(self) -> frozenset[str]:
+        """The kinds of request that were refused, and not accepted since; "" for all of them."""
+        return frozenset(self._refused_kinds)
 
     @property
     def last_error(self) -> str:
@@ -126,11 +132,16 @@ class Breaker:
         self._refusal_listeners.append(callback)
         return partial(self._refusal_listeners.remove, callback)
 
-    def succeeded(self, *, part: str = "", wakes: bool = False) -> None:
+    def succeeded(self, *, part: str = "", kind: str = "", wakes: bool = False) -> None:
         """Record an answer of any kind that shows the endpoint alive.
+
+        A refusal ends by a success of the kind of request that was refused: one list may be
+        refused for good while another is given each time. While some kinds are still refused,
+        the end of one wakes those who wait, and the refusal goes on.
 
         Args:
             part: The only part of the endpoint that it concerns; "" for the endpoint as a whole.
+            kind: Of request, as `refused` was given it; "" for all kinds.
             wakes: Callers were held back without an outage: they are woken as by the end of one.
         """
         if part and self.is_down:
@@ -139,22 +150,30 @@ class Breaker:
         self._end_suspicion()
         self._refuses = False
         self._heard = True
-        is_over = self._down_at is not None or self._refused_at is not None
-        if not is_over and not wakes:
+        is_accepted = not kind or kind in self._refused_kinds
+        self._refused_kinds = self._refused_kinds - {kind} if kind else set()
+        was_refused = self._refused_at is not None
+        is_over = self._down_at is not None or (was_refused and not self._refused_kinds)
+        if not is_over and not (was_refused and is_accepted) and not wakes:
             return
-        self._refused_at = None
-        self._refused.clear()
+        if not self._refused_kinds:
+            self._refused_at = None
+            self._refused.clear()
         self._come_up()
         if is_over:
             self.on_condition(self.stats())
         for callback in tuple(self._listeners):
             callback()
 
-    def refused(self, error: RemoteError) -> None:
+    def refused(self, error: RemoteError, *, kind: str = "") -> None:
         """Record that the endpoint is there and gives us nothing until somebody changes something.
 
-        That ends an outage, and wakes nobody: the next success does.
+        That ends an outage, and wakes nobody: the next success of the same kind does.
+
+        Args:
+            kind: Of request; "" where the endpoint has one kind alone.
         """
+        self._refused_kinds.add(kind)
         self._failures = 0
         self._end_suspicion()
         self._heard = True
@@ -188,6 +207,7 @@ class Breaker:
                 return
             self._suspect = False
             self._refused_at = None
+            self._refused_kinds.clear()
             self._refused.clear()
             self._down_at = self._clock.monotonic()
             self._outages += 1

@@ -59,6 +59,9 @@ _SESSION = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9_.-]{0,252}")
 Bearer = Callable[[bool], Awaitable[str]]
 """Gives the token to ask with; called with True where the last one was refused."""
 
+PROJECTS, SESSIONS, SESSION = "projects", "sessions", "session"
+"""Kinds of request, each of which the platform may refuse alone."""
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -99,6 +102,8 @@ class PlatformClient:
         self._max_body_bytes = max_body_bytes
         self._fitting_size = page_size
         self._large = asyncio.Lock()
+        self._refused_session: tuple[str, str | None] | None = None
+        """Session and project of the single look-up that was refused last."""
 
     async def projects(self) -> list[str]:
         """Return the IDs of all projects; raises if any page failed."""
@@ -115,7 +120,7 @@ class PlatformClient:
             what = f"list projects, page {query.page}"
             answer = await self._page("/projects", query, NO_PROJECT, what)
             return self._decode(
-                Page[Project], answer, what, keyset=query.keyset, is_of_project=False
+                Page[Project], answer, what, PROJECTS, keyset=query.keyset, is_of_project=False
             )
 
         return await read(fetch, size=self._page_size)
@@ -137,6 +142,7 @@ class PlatformClient:
                 Page[Session],
                 answer,
                 what,
+                SESSIONS,
                 keyset=query.keyset,
                 is_of_project=project is not None,
                 part=_part(project),
@@ -158,16 +164,29 @@ class PlatformClient:
             _check(_PROJECT, project, f"project {project[:63]!r}")
         path = f"/sessions/{quote(session_id, safe='')}"
         answer = await self._ask_for_one(path, {}, project, what, Kind.SINGLE)
+        if answer.status in (401, 403):
+            self._refused_session = session_id, project
         if answer.status == 404 and error_code(answer.body) is not None:
-            self.breaker.succeeded(part=_part(project))
+            self.breaker.succeeded(part=_part(project), kind=SESSION)
             return None
-        session = self._decode(Session, answer, what, part=_part(project))
+        session = self._decode(Session, answer, what, SESSION, part=_part(project))
         if session.id != session_id:
             raise PlatformError(f"{what}: the platform answered about another session", status=200)
         return session
 
     async def probe(self) -> None:
-        """Return if the sessions list answers at all; raises `RemoteError` otherwise."""
+        """Return if the sessions list answers at all, and what was refused before is given.
+
+        Raises:
+            RemoteError: It does not, or is not.
+        """
+        refused = self.breaker.refused_kinds
+        if PROJECTS in refused:
+            what = "probe of projects"
+            answer = await self._page("/projects", Query("", size=1), NO_PROJECT, what)
+            self._decode(Page[Project], answer, what, PROJECTS, is_of_project=False)
+        if SESSION in refused and (again := self._refused_session) is not None:
+            await self.session(*again)
         answer = await self._ask_for_one(
             "/sessions",
             {"page": 1, "search": RUNNING_SEARCH, "size": 1},
@@ -175,7 +194,7 @@ class PlatformClient:
             "probe",
             Kind.SINGLE,
         )
-        self._decode(Page[Session], answer, "probe", is_of_project=False)
+        self._decode(Page[Session], answer, "probe", SESSIONS, is_of_project=False)
 
     async def _page(self, path: str, query: Query, project: str | None, what: str) -> Answer:
         params: dict[str, str | int] = {
@@ -216,6 +235,7 @@ class PlatformClient:
         model: type[M],
         answer: Answer,
         what: str,
+        kind: str,
         *,
         keyset: bool = False,
         is_of_project: bool = True,
@@ -224,6 +244,7 @@ class PlatformClient:
         """Return the answer's content, or raise what it means; tells the breaker either way.
 
         Args:
+            kind: `PROJECTS`, `SESSIONS` or `SESSION`: a platform may refuse one and give another.
             part: The project whose answer this is, for the breaker; "" for none alone.
         """
         error: PlatformError
@@ -236,22 +257,22 @@ class PlatformClient:
                     status=200,
                 )
             else:
-                self.breaker.succeeded(part=part)
+                self.breaker.succeeded(part=part, kind=kind)
                 return content
         else:
             error = error_of(answer, what=what, is_of_project=is_of_project)
         # A 500 in the platform's own words may mean our search: no evidence of an outage.
         if not (keyset and error.status == 500 and error_code(answer.body) is not None):
-            self._tell_breaker(error, part)
+            self._tell_breaker(error, part, kind)
         raise error
 
-    def _tell_breaker(self, error: PlatformError, part: str) -> None:
+    def _tell_breaker(self, error: PlatformError, part: str, kind: str) -> None:
         if isinstance(error, PlatformUnavailable):
             self.breaker.failed(error, part=part)
         elif isinstance(error, PlatformRefused):
-            self.breaker.refused(error)
+            self.breaker.refused(error, kind=kind)
         else:
-            self.breaker.succeeded(part=part)
+            self.breaker.succeeded(part=part, kind=kind)
 
     async def _ask(
         self,

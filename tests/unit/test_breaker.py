@@ -4,7 +4,13 @@ import asyncio
 from random import Random
 
 from reconciler.breaker import PROBE_S, THRESHOLD, Breaker
-from reconciler.errors import Forbidden, KubeError, NotFound, TransportError
+from reconciler.errors import (
+    Forbidden,
+    KubeError,
+    NotFound,
+    PlatformRefused,
+    TransportError,
+)
 from reconciler.lab.virtual_time import VirtualClock, run_virtual
 
 
@@ -125,5 +131,29 @@ def test_suspicion_costs_one_probe_whose_answer_wakes_nobody() -> None:
         await asyncio.sleep(10 * PROBE_S)
         assert (asked, breaker.is_suspect, woken) == (1, False, [])
         task.cancel()
+
+    run_virtual(main())
+
+
+def test_a_refusal_of_one_kind_of_request_ends_by_a_success_of_that_kind() -> None:
+    async def main() -> None:
+        breaker = Breaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
+        conditions: list[str] = []
+        woken: list[str] = []
+        breaker.on_condition = lambda stats: conditions.append(stats.condition)
+        breaker.on_recovery(lambda: woken.append("woken"))
+        error = PlatformRefused("list projects: the platform answered 403", status=403)
+        for _ in range(5):
+            breaker.refused(error, kind="projects")
+            breaker.succeeded(kind="sessions")
+            assert breaker.refuses
+        assert (conditions, woken) == (["refused"], [])
+
+        breaker.refused(error, kind="session")
+        breaker.succeeded(kind="session")
+        assert (breaker.refuses, woken) == (True, ["woken"])
+        breaker.succeeded(kind="projects")
+        assert (breaker.refuses, conditions) == (False, ["refused", "ok"])
+        assert len(woken) == 2
 
     run_virtual(main())
