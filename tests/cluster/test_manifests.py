@@ -172,10 +172,17 @@ class TestOverlays:
             if role["metadata"]["name"] == "token-reconciler":
                 assert role["rules"] == everywhere
 
-    def test_of_mpp_hold_the_lease_with_our_own_account_and_nothing_else(self) -> None:
+    def test_of_mpp_hold_the_lease_and_report_on_it_with_our_own_account_and_nothing_else(
+        self,
+    ) -> None:
         objects = overlay("mpp")
         [role] = of_kind(objects, "Role", "ClusterRole")
-        assert {tuple(rule["resources"]) for rule in role["rules"]} == {("leases",)}
+        held = {(*rule["resources"], *rule["verbs"]) for rule in role["rules"]}
+        assert held == {
+            ("leases", "create"),
+            ("leases", "list", "watch", "patch"),
+            ("events", "create", "patch"),
+        }
         pod = deployment("mpp")["spec"]["template"]["spec"]
         mounts = {mount["name"]: mount for mount in container(deployment("mpp"))["volumeMounts"]}
         volumes = {
