@@ -86,7 +86,11 @@ def test_a_refused_client_is_named_as_the_reason() -> None:
         world.issuer.refused = True
         async with running(world):
             await asyncio.sleep(60)
-            assert world.controller.not_ready().endswith("the last error was: answered 401")
+            assert world.controller.not_ready() == (
+                "waiting for the first token, and the issuer refuses our credentials; the last"
+                " error was: answered 401; look at OIDC_CLIENT_ID and OIDC_CLIENT_SECRET, and the"
+                " Secret they come from"
+            )
 
     simulate(scenario)
 
