@@ -84,6 +84,15 @@ find out the same at once."""
 FORBIDDEN_S = (30.0, 60.0)
 """Rights are granted by humans; asking more often only fills the audit log."""
 
+REGAIN_S = (5.0, 7.5)
+"""The same for a right that has worked: the authorizer of a large cluster, or a webhook, may take
+minutes after a start of the API server. The first answer to one informer of a namespace wakes all
+sessions there, each of which tries by itself every 30-300 s."""
+
+REGAIN_FOR_S = 900.0
+"""For so long after the first refusal of such a right: then a person took it. 500 namespaces cost
+160 refusals a second until then, which the API server answers from memory."""
+
 STARTING_S = (0.1, 2.5)
 """First and last step, waits of up to twice that: a server that has just started refuses everybody
 for 0.2 s, on a large cluster for longer."""
@@ -162,6 +171,7 @@ class ListWatch:
         self._failures = 0
         self._watch_failing = False
         self._forbidden = False
+        self._worked_until_at: float | None = None
         self._last_error = ""
         self._backoff_s = 0.0
         self._is_doubted = False
@@ -465,11 +475,15 @@ class ListWatch:
         self._last_error = text
         if isinstance(error, AuthorizerNotReady):
             wait_s = self._starting.failed(now_at)
+            if self._worked_until_at is None and self._version:
+                self._worked_until_at = now_at
+        elif isinstance(error, Forbidden) and self._may_regain(now_at):
+            wait_s = self._uniform(*REGAIN_S)
         else:
             self._starting.reset()
             wait_s = self._backoff.failed(now_at)
-        if isinstance(error, Forbidden):
-            wait_s = max(wait_s, self._uniform(*FORBIDDEN_S))
+            if isinstance(error, Forbidden):
+                wait_s = max(wait_s, self._uniform(*FORBIDDEN_S))
         asked_s = error.retry_after_s if isinstance(error, KubeError) else None
         floor_s = min(asked_s or 0.0, PATIENCE_S)
         self._backoff_s = max(wait_s, floor_s)
@@ -480,6 +494,11 @@ class ListWatch:
             name = "list_forbidden" if name == "list_failed" else "watch_forbidden"
             return (Fact(name, text, self._failures),)
         return (Fact(name, text, self._failures),) if self._failures == 1 else ()
+
+    def _may_regain(self, now_at: float) -> bool:
+        """Say whether a refused right has worked, and may come back without a person's doing."""
+        since_at = self._worked_until_at
+        return since_at is not None and now_at - since_at < REGAIN_FOR_S
 
     def _healthy(self, now_at: float, name: str) -> tuple[Emit, ...]:
         """Note a sign of life: an event, a complete list, or a watch that lived and ended well.
@@ -492,6 +511,7 @@ class ListWatch:
         if self._watch_failing and name == "list_recovered":
             return ()
         self._forbidden = self._watch_failing = False
+        self._worked_until_at = None
         failures, self._failures = self._failures, 0
         return (Fact(name, self._last_error, failures),) if failures else ()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from reconciler.errors import Forbidden, TransportError
+from reconciler.informer.listwatch import FORBIDDEN_S, REGAIN_FOR_S, REGAIN_S
 from reconciler.kube.authorization import PATIENCE_S
 from reconciler.lab.apiserver.injection import Fault
 from tests.unit.control.virtual import World, running, simulate
@@ -167,5 +168,56 @@ def test_a_watch_that_works_again_wakes_the_other_that_is_refused() -> None:
             (first, first_at), (second, second_at) = asked[:2]
             assert {first, second} == {"pods", "secrets"}
             assert second_at - first_at < 0.1
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("unauthorized_s", [60.0, 240.0])
+def test_an_authorizer_that_takes_minutes_is_noticed_within_seconds_of_its_being_ready(
+    unauthorized_s: float,
+) -> None:
+    async def scenario(world: World) -> None:
+        world.issuer.ttl_s = 60
+        sessions = [f"2Ab{number}" for number in range(20)]
+        for session in sessions:
+            world.add(session)
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(60)
+            await world.faults.restart(unauthorized_s=unauthorized_s)
+            ready_at = world.clock.monotonic()
+            async with asyncio.timeout(120):
+                while min(map(world.remaining_s, sessions)) <= 0:
+                    await asyncio.sleep(0.1)
+            assert world.clock.monotonic() - ready_at <= REGAIN_S[1] + 0.5
+
+    simulate(scenario)
+
+
+def test_an_informer_whose_right_is_taken_asks_each_five_seconds_and_slowly_in_the_end() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(30)
+            asked: list[float] = []
+
+            def judge(verb: str, plural: str) -> Fault | None:
+                if plural != "pods" or verb not in ("list", "watch"):
+                    return None
+                asked.append(world.clock.monotonic())
+                return Fault(Forbidden("no", status=403, reason="Forbidden"))
+
+            world.faults.judge = judge
+            world.faults.drop_watches()
+            await asyncio.sleep(PATIENCE_S + 10.0)
+            before = len(asked)
+            await asyncio.sleep(300)
+            assert 300 / REGAIN_S[1] - 1 <= len(asked) - before <= 300 / REGAIN_S[0] + 1
+            await asyncio.sleep(REGAIN_FOR_S)
+            before = len(asked)
+            await asyncio.sleep(600)
+            assert len(asked) - before <= 600 / FORBIDDEN_S[0] + 1
+            assert len(world.events("watch_forbidden")) == 1
 
     simulate(scenario)
