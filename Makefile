@@ -59,7 +59,7 @@ test-node: assets-node image ## A whole node with a real kubelet (root on Linux,
 
 test-issuers: assets-issuers ## Run the issuers' story against all four, not Keycloak alone
 	RECONCILER_ALL_ISSUERS=1 RECONCILER_REQUIRE_CLUSTER=1 $(BIN)/python -m pytest tests/issuers \
-	  -n 4 --dist loadgroup --durations=0 --durations-min=1
+	  -n 4 --dist loadscope --durations=0 --durations-min=1
 
 check: setup ## Lint, types, layers
 	$(BIN)/ruff check .

@@ -232,7 +232,7 @@ async def _platform(
                 projects = [project.id for project in (await client.list_projects()).items]
         except RemoteError as error:
             hint = (
-                "the platform refuses this token: do both trust the same issuer and client?"
+                verdicts.hint_of_refused_token(is_oidc=settings.is_oidc)
                 if error.status in (401, 403)
                 else verdicts.hint_of_way(
                     error.reason, variable="AMBIENT_API_SERVER_URL", shown=shown_url(url)

@@ -197,6 +197,20 @@ def of_failure(
     return Verdict(area, "missing", str(error), remedy)
 
 
+def hint_of_refused_token(*, is_oidc: bool) -> str:
+    """Return what to look at where the platform refuses a token that the issuer has given.
+
+    An issuer may leave out a scope that it does not know, and no issuer has to ask what the
+    platform wants: tokens without the right scope or audience are its as well.
+    """
+    trust = "the platform refuses this token: do both trust the same issuer and client"
+    wants = (
+        ", and has it the scope and audience that the platform wants (RECONCILER_OIDC_SCOPE,"
+        " RECONCILER_OIDC_AUDIENCE, RECONCILER_OIDC_RESOURCE)"
+    )
+    return f"{trust}{wants if is_oidc else ''}?"
+
+
 def hint_of_way(kind: str, *, variable: str, shown: str) -> str:
     """Return what to look at where no answer came, "" where the way is not what failed.
 

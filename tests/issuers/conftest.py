@@ -4,9 +4,11 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.assets import issuers, locate
 from tests.assets.programs import HYDRA_PROGRAM
@@ -37,12 +39,20 @@ KINDS: dict[type[RealIssuer], issuers.Package | None] = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kind" in metafunc.fixturenames:
         chosen = list(KINDS) if os.environ.get(ALL) == "1" else [Keycloak]
-        # With `--dist loadgroup` the issuers run beside each other, each with all of its tests.
-        kinds = [
-            pytest.param(kind, id=kind.name, marks=pytest.mark.xdist_group(kind.name))
-            for kind in chosen
-        ]
-        metafunc.parametrize("kind", kinds, scope="module")
+        metafunc.parametrize("kind", chosen, ids=lambda kind: kind.name, scope="module")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let `make test-issuers` run the issuers beside each other, all tests of one in one worker."""
+    if config.getoption("dist") != "loadscope":
+        return None
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = _issuer_of
+    return scheduler
+
+
+def _issuer_of(nodeid: str) -> str:
+    return next((kind.name for kind in KINDS if f"[{kind.name}" in nodeid), nodeid)
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ class Hydra(RealIssuer):
         return True
 
     async def set_up(self) -> None:
+        await self.rotate_key()  # else it makes its first one at the first request, in seconds
         await self.call("POST", f"{self._admin}/clients", json=self._client())
 
     async def rotate_secret(self, secret: str) -> None:

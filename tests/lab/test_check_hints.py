@@ -9,10 +9,12 @@ import pytest
 from aiohttp import web
 
 from reconciler.clock import SystemClock
+from reconciler.lab.platform import LabPlatform
 from reconciler.preflight import examine
 from reconciler.preflight.verdicts import Verdict
 from reconciler.settings import Settings
 from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.token import Token
 from tests.lab.tls import make_certificate, serving
 
 BASE = {"AMBIENT_API_SERVER_URL": "http://127.0.0.1:1", "OIDC_CLIENT_ID": "fake-client"}
@@ -70,6 +72,31 @@ async def test_a_missing_file_is_named_once(
     )
     assert [each.level for each in found] == ["missing", "missing"]
     assert " ".join(each.says for each in found).count(gone) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "names_scope"),
+    [
+        ({"OIDC_CLIENT_SECRET": "obviously-fake", "OIDC_TOKEN_URL": "http://127.0.0.1:1/t"}, True),
+        ({"OIDC_CLIENT_ID": "", "AMBIENT_API_TOKEN": "obviously-fake-static-token"}, False),
+    ],
+)
+async def test_a_token_that_the_platform_refuses_may_lack_a_scope_or_audience(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], names_scope: bool
+) -> None:
+    async with LabPlatform() as platform:
+        platform.faults.status = 401
+        for name, value in (BASE | variables | {"AMBIENT_API_SERVER_URL": platform.url}).items():
+            monkeypatch.setenv(name, value)
+        clock = SystemClock()
+        now_s = clock.wall()
+        token = Token(
+            "obviously-fake", issued_s=now_s, expires_s=now_s + 900, received_at=clock.monotonic()
+        )
+        found, _ = await examine._platform(Settings(), clock, token)
+    assert "do both trust the same issuer and client" in found.remedy
+    for name in ("RECONCILER_OIDC_SCOPE", "RECONCILER_OIDC_AUDIENCE"):
+        assert (name in found.remedy) is names_scope
 
 
 async def test_with_a_static_token_no_issuer_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

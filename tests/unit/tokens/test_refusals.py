@@ -1,11 +1,15 @@
 """What to look at after a refusal follows the error code; it is not always the secret."""
 
+from pathlib import Path
+
 import pytest
 
+from reconciler.tokens import answers
 from reconciler.tokens.refusals import hint_of_refusal, what_is_refused
 
 SECRET, SCOPE = "OIDC_CLIENT_SECRET", "RECONCILER_OIDC_SCOPE"
 AUDIENCE, RESOURCE = "RECONCILER_OIDC_AUDIENCE", "RECONCILER_OIDC_RESOURCE"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "issuers.md"
 CREDENTIALS, REQUEST = "our credentials", "our request"
 
 
@@ -36,3 +40,9 @@ def test_a_hint_names_the_settings_that_the_code_is_about(
     assert {name for name in (SECRET, SCOPE, AUDIENCE, RESOURCE) if name in hint} == named
     assert ("client_credentials" in hint) is (not named)
     assert what_is_refused(code, status) == what
+
+
+def test_the_document_says_of_every_code_what_is_wrong() -> None:
+    rows = [line.split("|") for line in DOCUMENT.read_text().splitlines() if line.startswith("|")]
+    first = " ".join(row[1] for row in rows)
+    assert {code for code in answers._REFUSALS if f"`{code}`" not in first} == set()
