@@ -200,6 +200,7 @@ async def build(
         ports = Ports(
             kube=kube,
             platform=platform,
+            platform_allowed=lambda: platform.allowed,
             source=source,
             issuer_time=issuer_time,
             clock=clock,

@@ -356,6 +356,16 @@ class Bulkhead(Generic[K]):
         found = self._places.get(place)
         return found is not None and found.is_suspect(now_at)
 
+    def suspects(self, now_at: float) -> tuple[str, ...]:
+        """Return the places that are slow now, those with the most keys waiting first."""
+        found = [name for name, place in self._places.items() if place.is_suspect(now_at)]
+        return tuple(sorted(found, key=lambda name: (-self.parked(name), name)))
+
+    @property
+    def parked_total(self) -> int:
+        """Number of keys that wait for room in any place."""
+        return sum(len(place.parked) for place in self._places.values())
+
     def under_way(self, place: str) -> int:
         found = self._places.get(place)
         return 0 if found is None else found.under_way

@@ -97,6 +97,8 @@ class Ports:
     """What the ports need to have running: the token source's spare, for one."""
     tracer: Tracer | None = None
     """Whose traces somebody listens to; none by default."""
+    platform_allowed: Callable[[], int] | None = None
+    """How many requests the platform is asked at one time now; None = nothing limits them."""
     witnesses: tuple[Witness, ...] = ()
     """Told of every attempt, beside the controller's own."""
 
@@ -275,6 +277,7 @@ class Controller:
             clock=clock,
             once=self.once,
             delivery_s=TOUCHED_S if options.touch else options.propagation_s,
+            platform_allowed=ports.platform_allowed,
         )
         ports.source.fleet_life_s = self._fleet_life_s
         ports.source.on_better = self._on_better_token

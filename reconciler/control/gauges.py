@@ -52,6 +52,9 @@ def _queue(survey: Survey) -> Iterator[Sample]:
     for endpoint, count in schedule.gated.items():
         yield Sample(metrics.GATED, count, (endpoint,))
     yield Sample(metrics.RUNNING, schedule.running)
+    yield Sample(metrics.SLOW_PLACES, len(survey.slow.names))
+    yield Sample(metrics.PARKED, survey.slow.parked)
+    yield from _known(metrics.PLATFORM_ALLOWED, survey.platform_allowed)
     yield Sample(metrics.OLDEST, schedule.oldest_ready_s)
     yield Sample(metrics.OVERDUE, schedule.longest_overdue_s)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import structlog
 
@@ -32,6 +33,17 @@ ISSUER = "(issuer)"
 """The issuer, as a place."""
 
 _NO_ANSWER = (TransportError, ServerError, PlatformUnavailable, IssuerUnavailable, WireError)
+
+
+@dataclass(frozen=True, slots=True)
+class SlowPlaces:
+    """`names` are namespaces, the pods of one, the platform or the issuer, as the log names them.
+
+    `parked` counts sessions that are due and wait until fewer requests are under way in a place.
+    """
+
+    names: tuple[str, ...] = ()
+    parked: int = 0
 
 
 class PlaceFull(ReconcilerError):
@@ -128,6 +140,11 @@ class Places:
         """Raise `PlaceFull` where `at` would."""
         if not self._bulkhead.has_room(place, run, self._clock.monotonic()):
             raise PlaceFull(place)
+
+    def slow(self) -> SlowPlaces:
+        """Return the places that are slow now, and how many sessions wait for room."""
+        suspects = self._bulkhead.suspects(self._clock.monotonic())
+        return SlowPlaces(suspects, self._bulkhead.parked_total)
 
     def taken(self, key: SessionKey) -> None:
         """Note that a key runs."""

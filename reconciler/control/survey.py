@@ -81,6 +81,7 @@ class Surveyor:
         clock: Clock,
         once: Once,
         delivery_s: float,
+        platform_allowed: Callable[[], int] | None = None,
     ) -> None:
         self._planner = planner
         self._queue = queue
@@ -100,6 +101,7 @@ class Surveyor:
         self._clock = clock
         self._once = once
         self._delivery_s = delivery_s
+        self._platform_allowed = platform_allowed
         self._lock = asyncio.Lock()
         self._known: dict[str, Reading] = {}
         self._fleet = Fleet()
@@ -273,6 +275,8 @@ class Surveyor:
             excluded=frozenset(self._excluded),
             fleet=self._fleet,
             exposed=self._exposure.recent(),
+            slow=self._worker.slow_places(),
+            platform_allowed=self._platform_allowed() if self._platform_allowed else None,
             watches=tuple(reflector.stats() for reflector in self._reflectors()),
             breakers=tuple(breaker.stats() for breaker in self._breakers),
             issuer=IssuerView(

@@ -7,6 +7,7 @@ from reconciler.breaker import BreakerStats
 from reconciler.control.directory import DirectoryStats
 from reconciler.control.exposure import Exposed
 from reconciler.control.fleet import Fleet
+from reconciler.control.places import SlowPlaces
 from reconciler.control.reading import Reading
 from reconciler.control.worker import WorkerStats
 from reconciler.informer.reflector import ReflectorStats
@@ -56,7 +57,8 @@ class Survey:
 
     `readings` has one entry a session, those with a pod first; `Surveyor.rows` makes rows of them.
     `excluded` are those of them that are not to be refreshed, or were never confirmed. `exposed`
-    are those for which the exposure has grown last, the latest first.
+    are those for which the exposure has grown last, the latest first. `platform_allowed` requests
+    may be under way at the platform now, None where that is not limited.
     """
 
     now_s: float
@@ -74,3 +76,5 @@ class Survey:
     directory: DirectoryStats
     startup: StartupView
     exposed: tuple[Exposed, ...] = ()
+    slow: SlowPlaces = SlowPlaces()  # noqa: RUF009 - frozen
+    platform_allowed: int | None = None

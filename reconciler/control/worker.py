@@ -145,6 +145,7 @@ class Worker:
             queue, clock, once, workers=workers, most={PLATFORM: platform_parallel}
         )
         self.runs_at_most = self._places.runs_at_most
+        self.slow_places = self._places.slow
         """How many `run` go side by side: most of them wait for a free worker."""
         self._toucher = (
             None

@@ -3,6 +3,10 @@
 An API server answers 403 to every account but its administrators until its authorizer knows the
 bindings: for 0.2 s on an empty cluster, for minutes where there are many of them. Its answer does
 not differ from the one for a right that is missing. Source: kubernetes#121635.
+
+Not covered: a process that starts within that time and whose first connection is accepted has seen
+neither a right that works nor a lost connection. It calls the right missing, which the first answer
+takes back: a missing right is named at once at every other start, which is worth more.
 """
 
 import math

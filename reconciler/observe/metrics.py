@@ -199,6 +199,21 @@ OVERDUE = _metric(
     "For how long the most urgent ready session has had no slack left.",
 )  # fmt: skip
 
+SLOW_PLACES = _metric(
+    "slow_places", "gauge", "{place}",
+    "Namespaces, pods of a namespace, the platform or the issuer, whose requests took more than a"
+    " second within the last minute: few requests are sent there. The page and the log name them.",
+)  # fmt: skip
+PARKED = _metric(
+    "sessions_parked", "gauge", "{session}",
+    "Sessions that are due and wait until fewer requests are under way in a place.",
+)  # fmt: skip
+PLATFORM_ALLOWED = _metric(
+    "platform_requests_allowed", "gauge", "{request}",
+    "Requests that may be under way at the platform at one time now: RECONCILER_PLATFORM_PARALLEL"
+    " while it answers promptly, fewer while it is slow or fails.",
+)  # fmt: skip
+
 # What it stands on.
 WATCH_SYNCED = _metric(
     "watch_synced", "gauge", "1",

@@ -37,6 +37,9 @@ _AT_START = {
 }
 """How sessions came to rest in the startup resync, by outcome."""
 
+SHOWN = 5
+"""Slow places that are named."""
+
 LATE_S = 5.0
 """A session that is due and not taken for longer says that workers are short, or stuck."""
 
@@ -71,6 +74,7 @@ def parts(survey: Survey, replica: str, ignored: Sequence[str] = ()) -> tuple[Pa
         _leader(survey, replica),
         *_watches(survey),
         *_endpoints(survey),
+        *_slow(survey),
         _queue(survey),
         _startup(survey),
     )
@@ -120,7 +124,8 @@ def _endpoints(survey: Survey) -> Iterator[Part]:
         "kube": f"{survey.worker.touches_total:,} touches, {survey.worker.created_total:,} Secrets"
         " created",
         "issuer": _issuer(survey),
-        "platform": f"{count(survey.directory.running, 'session')} running, by its list",
+        "platform": f"{count(survey.directory.running, 'session')} running, by its list"
+        + ("" if survey.platform_allowed is None else f", {_at_once(survey.platform_allowed)}"),
     }
     names = {"kube": "API server", "issuer": "Issuer", "platform": "Platform"}
     for breaker in survey.breakers:
@@ -157,6 +162,10 @@ def _endpoint(name: str, breaker: BreakerStats, note: str) -> Part:
     return Part(name, "answers", f"{note}{outages}")
 
 
+def _at_once(requests: int) -> str:
+    return f"{count(requests, 'request')} at one time"
+
+
 def _issuer(survey: Survey) -> str:
     issuer = survey.issuer
     skew_s = round(issuer.skew_s, 1) + 0.0  # there is no minus nought
@@ -172,6 +181,17 @@ def _issuer(survey: Survey) -> str:
         return f"no token at hand; {skew}"
     life = "no end" if spare_s == float("inf") else f"{duration(spare_s)} left"
     return f"best token: {life}; {skew}"
+
+
+def _slow(survey: Survey) -> Iterator[Part]:
+    """Name what is slow, and what that holds back; nothing while all is prompt."""
+    slow = survey.slow
+    if not slow.names and not slow.parked:
+        return
+    more = f" and {len(slow.names) - SHOWN} more" if len(slow.names) > SHOWN else ""
+    named = clean(", ".join(slow.names[:SHOWN]), REASON)
+    wait = f"{count(slow.parked, 'session')} due and waiting for fewer requests there"
+    yield Part("Slow", count(len(slow.names), "place"), f"{named}{more}; {wait}", "warn")
 
 
 def _queue(survey: Survey) -> Part:

@@ -105,6 +105,11 @@ class PlatformClient:
         self._refused_session: tuple[str, str | None] | None = None
         """Session and project of the single look-up that was refused last."""
 
+    @property
+    def allowed(self) -> int:
+        """Requests that may be under way at one time now; fewer while the platform is slow."""
+        return self._turns.limit.allowed
+
     async def projects(self) -> list[str]:
         """Return the IDs of all projects; raises if any page failed."""
         return [project.id for project in _whole(await self.list_projects())]

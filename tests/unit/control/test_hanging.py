@@ -10,6 +10,8 @@ import pytest
 
 from reconciler.breaker import Breaker
 from reconciler.control.controller import Controller
+from reconciler.control.gauges import gauges
+from reconciler.control.places import SlowPlaces
 from reconciler.errors import (
     PlatformUnavailable,
     ServerError,
@@ -20,6 +22,8 @@ from reconciler.kube.api import Meta, Page, Resource, Scope
 from reconciler.lab.apiserver.direct import DirectKube, DirectWatch
 from reconciler.lab.apiserver.injection import Fault
 from reconciler.lab.apiserver.kinds import SECRETS
+from reconciler.observe import metrics
+from reconciler.page.system import parts
 from reconciler.platform.models import Session
 from tests.unit.control.virtual import (
     INTRUDER,
@@ -107,6 +111,35 @@ def test_writes_that_hang_in_one_namespace_leave_the_others_their_workers() -> N
             await asyncio.sleep(60)
             rest = [world.token(f"2Ab{n}", OTHER) for n in range(100)]
             assert min(world.left_s(token) for token in rest) > 0
+
+    simulate(scenario, workers=4)
+
+
+def test_a_slow_namespace_and_whom_it_holds_back_are_on_page_and_metrics() -> None:
+    async def scenario(world: World) -> None:
+        kube = trouble(world, HangingWrites)
+        world.add_project(OTHER)
+        kube.on = True
+        for number in range(40):
+            world.add(f"2Ab{number}", project=OTHER)
+        async with running(world):
+            await asyncio.sleep(8)
+            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            assert survey.slow.names == (OTHER,)
+            assert survey.slow.parked > 20
+            values = {
+                sample.metric: sample.value
+                for sample in gauges(survey, per_session=False)
+                if sample.metric in (metrics.SLOW_PLACES, metrics.PARKED)
+            }
+            assert values == {metrics.SLOW_PLACES: 1, metrics.PARKED: survey.slow.parked}
+            [part] = [part for part in parts(survey, "r") if part.name == "Slow"]
+            assert part.note.startswith(f"{OTHER}; {survey.slow.parked} sessions due")
+            kube.on = False
+            await asyncio.sleep(120)
+            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            assert survey.slow == SlowPlaces()
+            assert "Slow" not in {part.name for part in parts(survey, "r")}
 
     simulate(scenario, workers=4)
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from reconciler.breaker import BreakerStats
+from reconciler.control.places import SlowPlaces
 from reconciler.control.row import Row
 from reconciler.control.views import LeaseView
 from reconciler.control.worker import WorkerStats
@@ -111,6 +112,25 @@ def test_a_list_that_is_refused_is_named_with_its_error() -> None:
     assert part_of("Watches", watches=(refused,)).note == "secrets in a; GET /s: 403"
     server = part_of("API server", watches=(refused,))
     assert (server.value, server.note) == ("refuses us lists", "a right is missing: GET /s: 403")
+
+
+def test_slow_places_are_named_with_what_waits_for_them() -> None:
+    names = ("(platform)", "team-a", "team-b", "team-c", "team-d", "team-e")
+
+    found = part_of("Slow", slow=SlowPlaces(names, 7))
+
+    assert (found.value, found.tone) == ("6 places", "warn")
+    assert found.note == (
+        "(platform), team-a, team-b, team-c, team-d and 1 more; 7 sessions due and waiting for"
+        " fewer requests there"
+    )
+    assert "Slow" not in {part.name for part in parts(survey(), "r")}
+
+
+def test_the_platforms_line_says_how_many_requests_it_gets() -> None:
+    assert part_of("Platform", platform_allowed=1).note.startswith(
+        "1 session running, by its list, 1 request at one time"
+    )
 
 
 def test_a_variable_without_effect_is_the_first_part() -> None:
