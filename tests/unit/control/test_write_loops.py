@@ -61,6 +61,26 @@ def strip(world: World, name: str) -> None:
     world.core.patch(SECRETS, PROJECT, name, body, by=PLATFORM)
 
 
+def have_admission_strip(world: World) -> None:
+    """Have a mutating webhook take our annotations out of each write; there is no other writer."""
+    core_patch = world.core.patch
+
+    def patch(kind: Any, namespace: str, name: str, body: Any, **options: Any) -> Any:
+        if kind is SECRETS and options.get("by") == US:
+            body = body | {"metadata": dict(body["metadata"]) | {"annotations": {}}}
+        return core_patch(kind, namespace, name, body, **options)
+
+    world.core.patch = patch  # type: ignore[method-assign, assignment]
+
+
+def lose_answers(world: World) -> None:
+    """Have each write of a Secret carried out, and its answer lost."""
+    lost = Fault(TransportError("reset"), applied=True)
+    world.faults.judge = lambda verb, plural: (
+        lost if (verb, plural) == ("patch", "secrets") else None
+    )
+
+
 def most(commits: list[Commit], window_s: float) -> int:
     """Return the greatest number of writes of one object in any window."""
     found = 0
@@ -224,17 +244,8 @@ def test_who_deletes_the_secret_each_time_is_a_competing_writer() -> None:
 
 
 def test_annotations_that_admission_never_lets_in_are_written_once_and_said_once() -> None:
-    """A mutating webhook takes them out of each write; there is no other writer."""
-
     async def scenario(world: World) -> None:
-        core_patch = world.core.patch
-
-        def patch(kind: Any, namespace: str, name: str, body: Any, **options: Any) -> Any:
-            if kind is SECRETS and options.get("by") == US:
-                body = body | {"metadata": dict(body["metadata"]) | {"annotations": {}}}
-            return core_patch(kind, namespace, name, body, **options)
-
-        world.core.patch = patch  # type: ignore[method-assign, assignment]
+        have_admission_strip(world)
         for session in SESSIONS:
             world.add(session)
         async with running(world):
@@ -274,15 +285,55 @@ def test_answers_that_are_lost_each_time_repeat_no_write() -> None:
     async def scenario(world: World) -> None:
         now_s = int(world.clock.wall())
         shelf = Shelf(jwt(iat=now_s + 120, exp=now_s + 7200))
-        lost = Fault(TransportError("reset"), applied=True)
-        world.faults.judge = lambda verb, plural: (
-            lost if (verb, plural) == ("patch", "secrets") else None
-        )
+        lose_answers(world)
         for session in SESSIONS:
             world.add(session)
         async with running_replicas(Replica(world, shelf, alone=True)):
             await asyncio.sleep(100)
         assert most(world.secret_writes(), 180) == 1
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "budget"), [(0, BUDGET), (200, 10)], ids=["new tokens", "used tokens"]
+)
+def test_where_no_write_shows_that_it_was_applied_each_token_is_written_once(
+    age_s: int, budget: int
+) -> None:
+    """Admission strips each write and each answer is lost: retries send the token at hand again.
+
+    The source gives another token each tenth of a life; where less than 0.8 of a life is left of
+    each that the issuer gives, each fiftieth.
+    """
+
+    async def scenario(world: World) -> None:
+        have_admission_strip(world)
+        lose_answers(world)
+        for session in SESSIONS:
+            world.add(session)
+
+        async def ask() -> Grant:
+            sent_at, now_s = world.clock.monotonic(), int(world.clock.wall())
+            await asyncio.sleep(0.02)
+            value = jwt(iat=now_s - age_s, exp=now_s - age_s + 900, jti=str(sent_at))
+            return Grant(
+                value, sent_at, world.clock.monotonic(), expires_in_s=900.0 - age_s, date_s=now_s
+            )
+
+        world.source._ask = ask
+        async with running(world):
+            await asyncio.sleep(20)
+            for _ in range(880):
+                await asyncio.sleep(1)
+                assert min(world.remaining_s(session) for session in SESSIONS) > 90
+        written = Counter(
+            (commit.object["metadata"]["name"], commit.object["data"][NAMES.secret_key])
+            for commit in world.secret_writes()
+        )
+        assert set(written.values()) == {1}
+        assert BUDGET <= most(world.secret_writes(), 180) <= budget
+        assert world.pod_writes() == []
 
     simulate(scenario)
 

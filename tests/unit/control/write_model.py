@@ -21,6 +21,7 @@ from reconciler.control.progress import (
     wait_s,
 )
 from reconciler.kube.api import Meta
+from reconciler.tokens.source import FRESH_FRACTION
 from tests.unit.control.build import KEY, NAMES, NOW_S, pod, secret
 
 US = NAMES.field_manager
@@ -29,6 +30,9 @@ WINDOW = 0.2
 """The part of a life in which a session is written so often at most."""
 
 BUDGET = 3
+
+FRESH_S = FRESH_FRACTION * LIFE_S
+"""The source gives another token no sooner than so long after the last one."""
 
 
 class Broken(AssertionError):
@@ -82,6 +86,14 @@ class Write:
     at_server: int
     state: str = "sent"
     applied: State | None = None
+    applied_s: float = math.inf
+    stripped: bool = False
+    heard: bool = False
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether nothing shows that it was applied: neither the Secret says it, nor an answer."""
+        return self.stripped and not self.heard
 
 
 @dataclass
@@ -91,8 +103,8 @@ class Server:
     skews_s: tuple[float, ...]
     now_s: float = NOW_S
     history: list[State] = field(default_factory=list)
-    ours: list[float] = field(default_factory=list)
-    """When we wrote since the last news."""
+    ours: list[Write] = field(default_factory=list)
+    """What we wrote since the last news."""
     in_flight: int = 0
     """Writes that were under way when the last news came."""
     noise: bool = False
@@ -161,7 +173,11 @@ class Server:
         if manager == self.current.owner:
             self.news(in_flight)
             self.foreign_version = self.current.version
-        elif self.current.owner != US and self.ours and self.now_s - self.ours[0] < CLOCKS_S:
+        elif (
+            self.current.owner != US
+            and self.ours
+            and self.now_s - self.ours[0].applied_s < CLOCKS_S
+        ):
             self.news(in_flight)  # whose an equal token is cannot be told yet
         else:
             self.noise = True
@@ -182,6 +198,8 @@ class Agent:
     Args:
         issuer: `fresh` mints a token for each write, `cached` gives one until its end is near,
             `ahead` mints with an issue time two minutes ahead, `static` has one without an end.
+            Only after a write whose answer is lost is the last token given again, for as long as
+            the product's source would: this is what the argument rests on there.
     """
 
     def __init__(self, server: Server, issuer: str) -> None:
@@ -214,6 +232,14 @@ class Agent:
     ) -> float:
         return wait_s(record, meta, owner, evidence, NAMES, life=life)
 
+    def is_at_hand(self, token: Token) -> bool:
+        """Tell whether the source gives the newest token again."""
+        age_s = self.server.now_s - token.born_s
+        if self.issuer == "cached":
+            return age_s < 0.95 * LIFE_S
+        is_lost = self.record is not None and self.record.answer is None
+        return is_lost and age_s <= FRESH_S
+
     # What carries them out.
 
     @property
@@ -229,10 +255,8 @@ class Agent:
                 last = Token("static-0", now_s, math.inf, now_s)
                 self.minted.append(last)
             return last
-        if last is not None:
-            left_s = last.born_s + LIFE_S - now_s
-            if left_s > 0.05 * LIFE_S and self.issuer == "cached":
-                return last
+        if last is not None and self.is_at_hand(last):
+            return last
         ahead_s = 120.0 if self.issuer == "ahead" else 0.0
         issued_s = float(math.floor(now_s + ahead_s))
         made = Token(f"minted-{len(self.minted)}", issued_s, issued_s + LIFE_S, now_s)
@@ -365,8 +389,10 @@ class Agent:
         annotations = {} if self.stripping else write.annotations
         made = server.change(US, write.at_server, value=write.token.value, annotations=annotations)
         write.applied = made or server.current
+        write.stripped = self.stripping
         if made is not None:
-            self.check_budget(write.token)
+            write.applied_s = server.now_s
+            self.check_budget(write)
 
     def answer(self, write: Write) -> None:
         """Let the answer reach us, if we are still the process that waits for it."""
@@ -376,6 +402,7 @@ class Agent:
         if self.waiting is not write:
             return
         self.waiting = None
+        write.heard = True
         if write.applied is None:
             self.record = write.before
             return
@@ -418,14 +445,29 @@ class Agent:
 
     # The promises.
 
-    def check_budget(self, token: Token) -> None:
-        """Three writes in a fifth of a life without news; one of a token without an end."""
-        server = self.server
-        server.ours.append(server.now_s)
+    def check_budget(self, write: Write) -> None:
+        """Three writes in a fifth of a life without news; one of a token without an end.
+
+        A write that admission strips and whose answer is lost does not count: it leaves what a
+        write that never arrived leaves, a token of ours without a word about it, and to hold back
+        the next one might cost a session its token. What bounds these is the source: a token that
+        is there already changes nothing, so that the next one that does has another token, or
+        admission lets its annotations in again.
+        """
+        server, token = self.server, write.token
         endless = math.isinf(token.expires_s)
+        blind = [each for each in server.ours if each.is_blind]
+        apart_s = [abs(token.born_s - each.token.born_s) for each in blind]
+        if not endless and any(0 < seconds <= FRESH_S for seconds in apart_s):
+            raise Broken("another token so soon, though nothing is known of the write before")
+        server.ours.append(write)
         left_s = token.born_s + LIFE_S - server.now_s
         window_s = math.inf if endless else WINDOW * (left_s if self.issuer == "cached" else LIFE_S)
-        made = [at for at in server.ours if server.now_s - at < window_s]
+        made = [
+            each.applied_s
+            for each in server.ours
+            if (each is write or not each.is_blind) and server.now_s - each.applied_s < window_s
+        ]
         # The next edit of others shows it to be unclear whose an equal token is, once.
         unclear = server.noise and server.current.owner != US
         allowed = (1 + unclear if endless else BUDGET) + server.in_flight
