@@ -96,6 +96,7 @@ class Sample:
         ceiling_s: It has not expired yet: the offset is less; infinite for a token without `exp`.
         bounds: The offset, if it was issued for us or the answer says its age.
         at: When it was received, monotonic.
+        is_refused: By what was believed it had expired as it came last.
     """
 
     issued_s: float
@@ -103,6 +104,7 @@ class Sample:
     ceiling_s: float
     bounds: Bounds
     at: float
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,12 @@ class ServerClock:
         if sample is not None:
             self._remember(sample)
         self.belief, judged = self._judge(answer, claims, others, sample)
+        self._note_refusal(answer, judged)
+        if self.are_too_many_refused():
+            self._floor_s = max(each.floor_s for each in self._latest())
+            self.belief, self._doubtful = self._at_floor(), None
+            judged = self.belief.bounds
+            self._note_refusal(answer, judged)
         if is_repeated:
             self._doubtful = self._doubtful or sample
             return self.give_in(judged)
@@ -199,6 +207,14 @@ class ServerClock:
             sample.issued_s == seen.issued_s and sample.bounds.high_s < seen.bounds.low_s
             for seen in self._run
         )
+
+    def are_too_many_refused(self) -> bool:
+        """Tell whether three different tokens in a row are refused, by whatever was believed.
+
+        They have not all expired, so that the third is judged by what the youngest of them proves.
+        """
+        latest = self._latest()
+        return len(latest) == PROOF and all(each.is_refused for each in latest)
 
     def is_below(self, bounds: Bounds, sample: Sample) -> bool:
         """Tell whether by this estimate a token would have been issued in the future."""
@@ -257,6 +273,12 @@ class ServerClock:
         if self._floor_s >= self._ceiling_s():
             self._floor_s = max(each.floor_s for each in self._latest())
 
+    def _note_refusal(self, answer: TokenTimes, judged: Bounds) -> None:
+        """Keep whether a token has expired, as it came now."""
+        for index, seen in enumerate(self._run):
+            if seen.issued_s == answer.issued_s:
+                self._run[index] = replace(seen, is_refused=_is_over(answer, judged))
+
     def _latest(self) -> list[Sample]:
         return list(self._run)[:PROOF]
 
@@ -264,6 +286,11 @@ class ServerClock:
         """Return what the offset is less than: the latest tokens had not all expired on arrival."""
         latest = self._latest()
         return max(each.ceiling_s for each in latest) if len(latest) == PROOF else math.inf
+
+    def _at_floor(self) -> Belief:
+        """Return the earliest time by which no token is of the future."""
+        bounds = Bounds(self._floor_s, self._floor_s + RESOLUTION_S)
+        return Belief(bounds, Witness.TOKEN, proven=False)
 
     def is_possible(self, bounds: Bounds) -> bool:
         """Tell whether a claim has no token of the future, and not only expired ones."""
@@ -295,9 +322,7 @@ class ServerClock:
         possible = {
             witness: bounds for witness, bounds in known.items() if self.is_possible(bounds)
         }
-        at_floor = Belief(
-            Bounds(self._floor_s, self._floor_s + RESOLUTION_S), Witness.TOKEN, proven=False
-        )
+        at_floor = self._at_floor()
         voted = self.vote(possible) if possible else at_floor
         if not _is_over(answer, voted.bounds):
             return voted, voted.bounds
