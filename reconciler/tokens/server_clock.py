@@ -369,14 +369,18 @@ def agreeing(newest_first: Iterable[Sample]) -> list[Sample]:
     return found
 
 
-def youngest(run: list[Sample]) -> Bounds:
+def youngest(newest_first: list[Sample]) -> Bounds:
     """Intersect tokens that agree, less those that were older than new when they came.
 
     They agree by `AGREE_S` only, and none is of the future: the youngest of them decides, so that a
-    cache which gives tokens of slightly different ages does not move the time to and fro.
+    cache which gives tokens of slightly different ages does not move the time to and fro. The
+    youngest may have come with a slow answer, whose bounds are wide: the latest `PROOF` tokens
+    limit how late the time can be, by as much as tokens that agree may differ.
     """
-    low_s = max(sample.bounds.low_s for sample in run)
-    return Bounds(low_s, min(s.bounds.high_s for s in run if s.bounds.high_s >= low_s))
+    low_s = max(sample.bounds.low_s for sample in newest_first)
+    latest_s = min(sample.bounds.high_s for sample in newest_first[:PROOF]) + AGREE_S
+    high_s = min(s.bounds.high_s for s in newest_first if s.bounds.high_s >= low_s)
+    return Bounds(low_s, min(high_s, latest_s))
 
 
 def narrow(newest_first: Iterable[Bounds]) -> Bounds:

@@ -347,6 +347,19 @@ def test_of_tokens_that_agree_the_youngest_decides() -> None:
     assert belief.bounds.high_s >= now_s - 2.25
 
 
+def test_a_slow_answer_of_the_youngest_token_widens_nothing_that_is_proven() -> None:
+    now_s = 1_767_225_600.0
+    rules = ServerClock()
+    for at in (10.0, 20.0, 30.0):
+        rules.hear(TokenTimes(now_s + at, None, None, sent_at=at, received_at=at), {})
+    # From a node of the issuer that is 2 s ahead, 4 s after the request.
+    rules.hear(TokenTimes(now_s + 42.0, None, None, sent_at=36.0, received_at=40.0), {})
+    assert rules.belief == Belief(Bounds(now_s + 2.0, now_s + 3.0), Witness.TOKEN, proven=True)
+    for at in (50.0, 60.0, 70.0):
+        rules.hear(TokenTimes(now_s + at, None, None, sent_at=at, received_at=at), {})
+    assert rules.belief == Belief(Bounds(now_s + 2.0, now_s + 3.0), Witness.TOKEN, proven=True)
+
+
 def test_a_token_that_is_refused_still_shows_that_the_time_is_later() -> None:
     now_s, ahead_s = 1_767_225_600.25, 901.0
     world = World(
