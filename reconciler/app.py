@@ -241,6 +241,7 @@ async def build(
         election.has_token = lambda: controller.has_had_token
         election.lacks_token = lambda: controller.lacks_token
         election.token_life_s = lambda: controller.token_life_s
+        election.rewound = partial(controller.rewound, settings.namespace)
         yield controller
 
 

@@ -32,7 +32,8 @@ class Election:
     Args:
         loop_factory: Of the elector's event loop.
 
-    `warm`, `has_token`, `lacks_token` and `token_life_s` are to be set before the first list is in.
+    `warm`, `has_token`, `lacks_token`, `token_life_s` and `rewound` are to be set before the first
+    list is in.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Election:
         self.has_token: Callable[[], bool] = lambda: True
         self.lacks_token: Callable[[], bool] = lambda: False
         self.token_life_s: Callable[[], float] = lambda: math.inf
+        self.rewound: Callable[[str], None] = lambda why: None
         self._settings = settings
         self._me = me
         self._clock = clock
@@ -114,6 +116,7 @@ class Election:
                 random=Random(),
                 began=self._tell(self._office.begin),
                 ended=self._tell(self._office.end),
+                rewound=self._tell(lambda why: self.rewound(why)),
             )
 
     def _tell(self, what: Callable[[str], None]) -> Callable[[str], None]:

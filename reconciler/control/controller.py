@@ -194,7 +194,7 @@ class Controller:
                 seal=options.seal,
                 gate=ports.gate,
                 limit_s=options.request_limit_s,
-                rewound=self._rewound,
+                rewound=self.rewound,
             ),
             source=ports.source,
             lookup=lookup,
@@ -325,6 +325,18 @@ class Controller:
                 "secret_value_received",
                 why="the API server, or what is before it, sent data where metadata was asked for",
             )
+
+    def rewound(self, namespace: str, why: str) -> None:
+        """Have everything listed again: what was lost in one namespace was lost in all.
+
+        Args:
+            namespace: Where an object was read that is of an earlier history.
+            why: What was read, and what was known before.
+        """
+        if self.once.first("history_rewound"):
+            log.warning("history_rewound", namespace=namespace, error=why)
+        for reflector in self.scopes.reflectors:
+            reflector.distrust()
 
     async def renew_seals(self) -> None:
         """Plan each session anew: its seal is to be made again, in its turn."""
@@ -597,13 +609,6 @@ class Controller:
     def _open_gate(self, gate: str) -> None:
         woken = self.queue.open_gate(gate)
         self._endpoints.recovered(gate, woken)
-
-    def _rewound(self, namespace: str, why: str) -> None:
-        """Have everything listed again: what was lost in one namespace was lost in all."""
-        if self.once.first("history_rewound"):
-            log.warning("history_rewound", namespace=namespace, error=why)
-        for reflector in self.scopes.reflectors:
-            reflector.distrust()
 
     def _granted(self, namespace: str | None) -> None:
         """Wake what waits for a right in a namespace (None: anywhere)."""

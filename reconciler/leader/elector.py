@@ -26,6 +26,7 @@ from reconciler.errors import (
 from reconciler.kube.api import Kube, Scope
 from reconciler.kube.authorization import Authorization
 from reconciler.kube.authorized import AuthorizedKube
+from reconciler.kube.versions import is_newer
 from reconciler.leader import record as records
 from reconciler.leader import rules
 from reconciler.leader.gate import LeaseGate
@@ -102,6 +103,9 @@ class Elector:
     Args:
         began: Told the term when the Lease becomes ours, after the gate was opened.
         ended: Told why when it is ours no more, after the gate was closed.
+        rewound: Told why where a read is of an earlier history than what was seen before: etcd was
+            restored. A Lease is written every few seconds, so that hardly a restore leaves it as it
+            was, and the first read after it says so.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class Elector:
         random: Random,
         began: Callable[[str], None],
         ended: Callable[[str], None],
+        rewound: Callable[[str], None] = lambda why: None,
     ) -> None:
         self._kube = AuthorizedKube(kube, Authorization(), clock)
         self._candidate = candidate
@@ -122,8 +127,10 @@ class Elector:
         self._random = random
         self._began = began
         self._ended = ended
+        self._rewound = rewound
         self._resource = lease_resource()
         self._sight: Sight | None = None
+        self._reached = ""
         self._tenure: Tenure | None = None
         self._try_at = -math.inf
         self._spread_s = 0.0
@@ -380,8 +387,9 @@ class Elector:
         Raises:
             WireError: It is there and not readable, which must not look like its absence.
         """
-        before = self._sight
+        before, reached = self._sight, self._reached
         page = await self._kube.list(self._resource, self._scope(), limit_s=limit_s)
+        self._compare(reached, page.version)
         if page.skipped:
             raise WireError(f"the Lease {self._candidate.name} is not what the API server sends")
         settled = settled and self._sight is before  # else the watch has brought something newer
@@ -391,6 +399,27 @@ class Elector:
             self._see(None, page.version, settled=settled)
         return page.version
 
+    def _compare(self, reached: str, version: str) -> None:
+        """Tell of a consistent read that is older than what was known as it was sent.
+
+        Within one history there is none. The read is the last word: the next one is compared with
+        it, so that one restore is told of once.
+
+        Args:
+            reached: The newest version that was known as the read was sent, "" for none.
+            version: The read's own.
+        """
+        if not is_newer(reached, version):
+            self._reach(version)
+            return
+        self._reached = version
+        known = f"the Lease has version {version}, and {reached} was known"
+        self._rewound(f"{known}: was etcd restored?")
+
+    def _reach(self, version: str) -> None:
+        if not self._reached or is_newer(version, self._reached):
+            self._reached = version
+
     def _scope(self) -> Scope:
         """The one Lease; a list, since a watch by name is one too and needs the same right."""
         candidate = self._candidate
@@ -398,10 +427,12 @@ class Elector:
 
     def _see(self, record: Record | None, version: str = "", *, settled: bool = False) -> None:
         candidate = self._candidate
+        version = record.version if record is not None else version
+        self._reach(version)
         sight = rules.look(
             self._sight,
             record,
-            record.version if record is not None else version,
+            version,
             self._clock.monotonic(),
             me=candidate.me,
             timing=candidate.timing,

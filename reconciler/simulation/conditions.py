@@ -18,10 +18,6 @@ INPUTS: tuple[Input, ...] = get_args(Input)
 DRAWN: tuple[Input, ...] = INPUTS
 """Those that `reconciler simulate` draws."""
 
-HELD: frozenset[Input] = frozenset({"restored_store"})
-"""Left out where all are drawn: some worlds with a restored store violate an invariant (seeds 8 and
-22 where this input is the only one). Each other world stays as it was when this one is let in."""
-
 STATIC_EXCLUDES = frozenset({"no_date", "wrong_date", "issuer_step", "cached_tokens"})
 
 SHORT_TTL_S = 300.0
@@ -79,8 +75,6 @@ def draw_conditions(random: Random, inputs: Collection[Input]) -> Conditions:
     """Return the conditions of one world: none, or up to three of `inputs` together."""
     number = min(len(inputs), random.choice((0, 1, 1, 2, 2, 3)))
     drawn = set(random.sample(sorted(inputs), number))
-    if inputs is DRAWN:
-        drawn -= HELD
     if "static_token" in drawn:
         drawn -= STATIC_EXCLUDES
     # Each is drawn whether it is used or not: another set of inputs draws the same values.

@@ -11,14 +11,14 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from reconciler.clock import format_utc
 from reconciler.kube.api import Body, Kube, Page, Permit, Resource, Scope, Watch
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.kinds import Object
-from reconciler.lab.apiserver.ledger import Commit
+from reconciler.lab.apiserver.ledger import RESTORER, Commit
 from reconciler.names import Names, SessionKey
 from reconciler.simulation.journal import Journal
 
@@ -63,6 +63,9 @@ class _Account:
 class SecretChecker:
     """Judges every committed write of a Secret; a commit hook.
 
+    A Secret that a restored store brings back is judged as it was at that version: a token that we
+    had written is ours again, and what was sealed after it is not.
+
     Args:
         confirmed: Asked at the first fill and the first seal of a Secret by us.
     """
@@ -75,7 +78,8 @@ class SecretChecker:
         self._expiry = expiry
         self._confirmed = confirmed
         self._accounts: dict[str, _Account] = {}
-        self._sealed: set[str] = set()
+        self._history: dict[tuple[str, str], _Account] = {}
+        """Each account as it was, by UID and version: a restored store brings it back."""
         self._incomparable_until_at = float("-inf")
 
     def is_ours(self, uid: str) -> bool:
@@ -91,7 +95,7 @@ class SecretChecker:
                 clock.
         """
         self._incomparable_until_at = until_at
-        for account in self._accounts.values():
+        for account in (*self._accounts.values(), *self._history.values()):
             account.expires_s = float("-inf")
 
     def commit(self, commit: Commit) -> None:
@@ -101,12 +105,14 @@ class SecretChecker:
             self._check_told(commit)
         if commit.kind is not kinds.SECRETS:
             return
+        uid, place = metadata["uid"], (metadata["uid"], metadata["resourceVersion"])
         if commit.removed:
-            self._accounts.pop(metadata["uid"], None)
+            self._accounts.pop(uid, None)
             return
-        account = self._accounts.setdefault(
-            metadata["uid"], _Account(sealed=metadata["uid"] in self._sealed)
-        )
+        if commit.caller is RESTORER:
+            self._accounts[uid] = replace(self._history[place])
+            return
+        account = self._accounts.setdefault(uid, _Account())
         value = value_of(commit.object, self._names)
         ours = commit.user == US
         if ours:
@@ -117,6 +123,7 @@ class SecretChecker:
             account.value, account.ours = value, ours
             comparable = asyncio.get_running_loop().time() >= self._incomparable_until_at
             account.expires_s = self._ends(value) if comparable else float("-inf")
+        self._history[place] = replace(account)
 
     def _check_ours(self, secret: Object, account: _Account, value: str) -> None:
         metadata = secret["metadata"]
@@ -138,7 +145,6 @@ class SecretChecker:
                 self._journal.violate(CONFIRMED_FIRST, f"{name}: written, {key} is not confirmed")
         if self._names.confirmed in annotations:
             account.sealed = True
-            self._sealed.add(metadata["uid"])
 
     def _check_told(self, commit: Commit) -> None:
         told = {**commit.object, "data": None} if commit.kind is kinds.SECRETS else commit.object

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -168,6 +169,7 @@ class Replica:
             random=around.random(f"elector {number}"),
             began=lambda term: self._tell(office.begin, term),
             ended=lambda why: self._tell(office.end, why),
+            rewound=lambda why: self._tell(partial(controller.rewound, HOME), why),
         )
         return platform, controller
 

@@ -131,9 +131,7 @@ ELECTION: tuple[FaultKind, ...] = (
 RATE = 0.005
 """Largest error of a replica's clock rate: half of what the lease rules bear."""
 
-WATCH_BREAKING = frozenset(
-    {"watch_drop", "compaction", "kube_errors", "store_restored", "kube_starting"}
-)
+WATCH_BREAKING = frozenset({"watch_drop", "compaction", "kube_errors", "kube_starting"})
 
 PLATFORM_ONLY = frozenset({"platform_away", "platform_partial"})
 

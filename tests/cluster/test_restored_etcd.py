@@ -86,4 +86,6 @@ async def test_what_is_changed_after_a_restore_is_noticed_within_the_slack(
         await restore(world)
         await overwrite_all(world)
         await until_all_are_good(world, set(), limit_s=SLACK_S)
+        rewound = [str(line["error"]) for line in controller.events("history_rewound")]
+        assert any(error.startswith("the Lease has version") for error in rewound), rewound
         assert await controller.terminate() == 0

@@ -17,12 +17,13 @@ from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.direct import DirectKube
 from reconciler.lab.apiserver.ledger import Caller
 from reconciler.lab.virtual_time import EPOCH_S, VirtualClock, run_virtual
+from reconciler.leader.elector import Elector
 from reconciler.names import Names, SessionKey
 from reconciler.simulation import invariants
-from reconciler.simulation.conditions import DRAWN, HELD, INPUTS, USUAL, Input
+from reconciler.simulation.conditions import DRAWN, INPUTS, USUAL, Input
 from reconciler.simulation.invariants import CheckedKube, ExposureChecker, SecretChecker
 from reconciler.simulation.journal import Journal, captured_logs
-from reconciler.simulation.run import simulate
+from reconciler.simulation.run import play, simulate
 from reconciler.simulation.scenario import LONGEST_S, NEEDS, draw
 
 NAMES = Names()
@@ -65,7 +66,7 @@ def test_another_process_with_other_hashes_makes_the_same_run(hash_seed: str) ->
 
 def test_every_kind_of_fault_is_drawn_within_a_few_seeds() -> None:
     drawn = {fault.kind for seed in range(100) for fault in draw(seed).faults}
-    possible = {kind for kind in LONGEST_S if NEEDS.get(kind) in {None, *DRAWN} - HELD}
+    possible = {kind for kind in LONGEST_S if NEEDS.get(kind) in {None, *DRAWN}}
     assert drawn == possible
 
 
@@ -77,6 +78,22 @@ def test_every_input_is_drawn_where_it_may_be(name: Input) -> None:
     kinds = {kind for kind, needed in NEEDS.items() if needed == name}
     faults = {fault.kind for seed in range(20) for fault in draw(seed, inputs=[name]).faults}
     assert kinds == faults & NEEDS.keys()
+
+
+@pytest.mark.parametrize("seed", [8, 22, 42, 47])
+def test_a_restored_store_costs_no_token(seed: int) -> None:
+    scenario = draw(seed, inputs=["restored_store"])
+    assert "store_restored" in {fault.kind for fault in scenario.faults}
+    outcome = play(scenario)
+    assert outcome.violations == (), "\n".join(outcome.last)
+
+
+def test_without_the_word_of_the_lease_a_restored_store_costs_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Elector, "_compare", lambda *args: None)
+    outcome = play(draw(42, inputs=["restored_store"]))
+    assert {violation.invariant for violation in outcome.violations} == {invariants.LIVE_TOKEN}
 
 
 def test_a_fault_that_outlasts_the_tokens_is_counted_and_not_judged() -> None:
@@ -180,6 +197,28 @@ def test_a_seal_without_confirmation_is_seen() -> None:
 def test_an_annotation_that_tells_another_expiry_is_seen() -> None:
     wrong = {NAMES.expires_at: format_utc(EPOCH_S)}
     assert judge(lambda bench: bench.write("jwt-a", annotations=wrong)) == [invariants.TRUE_EXPIRY]
+
+
+def test_a_token_of_ours_that_a_restored_store_brings_back_is_ours() -> None:
+    def case(bench: Bench) -> None:
+        bench.write("jwt-b")
+        version = bench.core.version
+        bench.write("jwt-a", by=OTHER)
+        bench.core.restore(version)
+        bench.write("jwt-a")
+
+    assert judge(case) == [invariants.MONOTONIC_EXPIRY]
+
+
+def test_what_was_sealed_after_the_copy_of_a_restored_store_is_not_sealed() -> None:
+    def case(bench: Bench) -> None:
+        bench.write("jwt-a", by=OTHER)
+        version = bench.core.version
+        for _ in range(2):
+            bench.write("jwt-a", annotations={NAMES.confirmed: "v1.x"})
+            bench.core.restore(version)
+
+    assert judge(case, confirmed=False) == [invariants.CONFIRMED_FIRST] * 2
 
 
 def test_a_token_in_an_annotation_is_seen() -> None:

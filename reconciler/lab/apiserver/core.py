@@ -295,7 +295,8 @@ class Core:
     def restore(self, version: int) -> None:
         """Go back to an earlier version, as after a restore of etcd; every watch ends.
 
-        Hooks are told of each object that is another one now, as if `RESTORER` had written it.
+        Hooks are told of each object that is another one now, as if `RESTORER` had written it. One
+        that has another UID than the object under its name before is told of after the end of that.
         Raises ValueError where that version is compacted.
         """
         before: dict[tuple[Kind, str], Object | None] = {}
@@ -312,13 +313,16 @@ class Core:
             item = self._store.get(kind, key)
             if item is was:
                 continue
-            shown = was if item is None else item
-            assert shown is not None  # noqa: S101 - one of them differs from the other
-            at = self._clock.monotonic()
-            verb: WriteVerb = "delete" if item is None else "update"
-            commit = Commit(verb, kind, shown, item is None, version, RESTORER, at)
-            for hook in self.on_commit:
-                hook(commit)
+            if was is not None and (item is None or _uid(item) != _uid(was)):
+                self._tell_restored("delete", kind, was, version)
+            if item is not None:
+                self._tell_restored("update", kind, item, version)
+
+    def _tell_restored(self, verb: WriteVerb, kind: Kind, item: Object, version: int) -> None:
+        at = self._clock.monotonic()
+        commit = Commit(verb, kind, item, verb == "delete", version, RESTORER, at)
+        for hook in self.on_commit:
+            hook(commit)
 
     # How a write becomes a commit
 
@@ -403,6 +407,10 @@ class Core:
 
     def _now(self) -> str:
         return format_utc(self._clock.wall())
+
+
+def _uid(item: Object) -> str:
+    return str(item["metadata"]["uid"])
 
 
 def _is_released(item: Object) -> bool:

@@ -96,6 +96,25 @@ def test_what_is_changed_after_it_is_noticed_within_the_slack() -> None:
     simulate(scenario)
 
 
+def test_a_lease_of_an_earlier_history_has_everything_listed_at_once() -> None:
+    async def scenario(world: World) -> None:
+        for session in SESSIONS:
+            world.add(session)
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(100)
+            await lose_a_future(world)
+            world.add("2Ae0")
+            world.controller.rewound("home", "the Lease is of an earlier history")
+            async with asyncio.timeout(1):
+                while world.token("2Ae0") not in world.issuer.minted:
+                    await asyncio.sleep(0.01)
+            seen = {str(line.get("resource")) for line in world.events("history_rewound")}
+            assert seen == {"None", "pods", "secrets"}
+
+    simulate(scenario)
+
+
 def test_a_history_that_has_passed_the_lost_one_is_noticed_by_conflicts() -> None:
     async def scenario(world: World) -> None:
         for session in SESSIONS:

@@ -288,6 +288,38 @@ def test_a_commit_names_its_writer() -> None:
     assert [one.version for one in seen] == [core.version - 1, core.version]
 
 
+def test_a_restore_tells_of_the_end_of_an_object_before_another_takes_its_name() -> None:
+    core = new_core()
+    told: list[tuple[str, bool, str]] = []
+    first = core.create(kinds.PODS, "default", {"metadata": {"name": "p"}})
+    gone = core.create(kinds.PODS, "default", {"metadata": {"name": "q"}})
+    version = core.version
+    core.delete(kinds.PODS, "default", "q", AT_ONCE)
+    core.delete(kinds.PODS, "default", "p", AT_ONCE)
+    second = core.create(kinds.PODS, "default", {"metadata": {"name": "p"}})
+    late = core.create(kinds.PODS, "default", {"metadata": {"name": "r"}})
+
+    def hook(commit: Commit) -> None:
+        told.append((commit.verb, commit.removed, commit.object["metadata"]["uid"]))
+
+    core.on_commit.append(hook)
+    core.restore(version)
+    uids = {
+        name: item["metadata"]["uid"]
+        for name, item in {"first": first, "gone": gone, "second": second, "late": late}.items()
+    }
+    assert sorted(told) == sorted(
+        [
+            ("delete", True, uids["late"]),
+            ("delete", True, uids["second"]),
+            ("update", False, uids["first"]),
+            ("update", False, uids["gone"]),
+        ]
+    )
+    ended, restored = ("delete", True, uids["second"]), ("update", False, uids["first"])
+    assert told.index(ended) < told.index(restored)
+
+
 def test_a_dry_run_is_no_commit() -> None:
     core = new_core()
     seen: list[Commit] = []

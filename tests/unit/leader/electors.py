@@ -95,6 +95,7 @@ class Replica:
         self.faults = CountedFaults(loop.time)
         self.requests = self.faults.requests
         self.told: list[tuple[str, float]] = []
+        self.rewound: list[str] = []
         self.age_s = 0.0
         self.is_warm = True
         self.has_token = True
@@ -122,6 +123,7 @@ class Replica:
             random=Random(str(self.me)),
             began=lambda term: self.told.append((f"began {term}", bench.now_s)),
             ended=lambda why: self.told.append((f"ended {why}", bench.now_s)),
+            rewound=self.rewound.append,
         )
         self.task = asyncio.create_task(self.elector.run(), name=str(self.me))
 

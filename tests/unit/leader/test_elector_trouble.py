@@ -491,6 +491,43 @@ class TestFailingServer:
         scenario()
 
 
+class TestRestoredStore:
+    def test_each_replica_tells_once_that_the_lease_is_of_an_earlier_history(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            leader, follower = await pair(bench)
+            version = bench.core.version
+            await bench.watch_over(60.0)
+            lost = bench.core.version
+            bench.core.restore(version)
+            await bench.watch_over(2 * RETRY_S)
+            assert bench.core.version < lost
+            told = f"the Lease has version {version}, and {lost} was known: was etcd restored?"
+            assert [leader.rewound, follower.rewound] == [[told], [told]]
+            await bench.watch_over(120.0)
+            assert bench.core.version > lost
+            assert [len(leader.rewound), len(follower.rewound)] == [1, 1]
+            assert bench.leaders == [leader]
+
+        scenario()
+
+    def test_a_read_that_comes_late_is_of_no_earlier_history(self) -> None:
+        @on_virtual_time
+        async def scenario(bench: Bench) -> None:
+            replicas = await pair(bench)
+            for replica in replicas:
+                replica.kube.late_s["list"] = 1.5 * RETRY_S
+            for _ in range(10):
+                for replica in replicas:
+                    replica.faults.close_watches()
+                await bench.watch_over(5.0 * RETRY_S)
+            assert [replica.rewound for replica in replicas] == [[], []]
+            reads = [verb for replica in replicas for verb, _ in replica.requests if verb == "list"]
+            assert len(reads) > 20
+
+        scenario()
+
+
 class TestLateAnswers:
     def test_a_read_that_the_watch_has_overtaken_is_not_believed(self) -> None:
         @on_virtual_time
