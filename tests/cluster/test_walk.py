@@ -233,7 +233,11 @@ async def walk(world: World, runner: Runner, settings: Settings, situation: Situ
 
         async def explain() -> str:
             ended = await explained(world, runner, settings["NAMESPACE"], own)
-            return f"{ended.stdout}{ended.stderr}"
+            said = f"{ended.stdout}{ended.stderr}"
+            if situation.ready or situation.apart:
+                return said
+            # By its own report: it may never lead, and on pods only the leader reports.
+            return "\n".join(each for each in said.splitlines() if " reports NotReady " in each)
 
         await eventually(situation.explain or situation.cause, explain)
         assert controller.process.returncode is None
