@@ -29,7 +29,7 @@ RUN /opt/uv/bin/uv build --wheel --no-build-isolation --python /opt/build/bin/py
     && /opt/uv/bin/uv pip install --python /opt/reconciler/bin/python3 --no-deps --no-index --quiet \
       dist/*.whl
 # A root file system that is read-only keeps no bytecode. The client's models and APIs, half of all
-# files, are never imported (kube/loaders.py).
+# files, are never imported (kube/auth/_kubernetes_asyncio.py).
 RUN /opt/reconciler/bin/python3 -m compileall -q -j 0 \
       -x 'kubernetes_asyncio/client/(api|models)/' /opt/reconciler
 

@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from reconciler.errors import SettingsError
-from reconciler.names import Names, is_namespace
+from reconciler.naming import Names, is_namespace
 
 PREFIX = "RECONCILER_"
 

@@ -7,25 +7,24 @@ from typing import Any
 
 from aiohttp import web
 
-from reconciler.breaker import BreakerStats
 from reconciler.clock import SystemClock
-from reconciler.control.directory import DirectoryStats
-from reconciler.control.fleet import Fleet, State
-from reconciler.control.history import Past
-from reconciler.control.retry import RIGHTS
-from reconciler.control.row import Row
-from reconciler.control.views import IssuerView, LeaseView, StartupView, Survey
-from reconciler.control.worker import WorkerStats
+from reconciler.controller.decide.retry_policy import RIGHTS
+from reconciler.controller.reconcile.worker import WorkerStats
+from reconciler.controller.state.confirmations import DirectoryStats
+from reconciler.controller.status.fleet import Fleet, State
+from reconciler.controller.status.history import Past
+from reconciler.controller.status.snapshot import IssuerView, LeaseView, Row, StartupView, Survey
+from reconciler.informer.messages import ListWatchStats
 from reconciler.informer.reflector import ReflectorStats
-from reconciler.informer.steps import ListWatchStats
-from reconciler.names import SessionKey
-from reconciler.observe.health import health_app
-from reconciler.page.server import add_page
-from reconciler.page.streams import Streams
-from reconciler.page.views import Views
-from reconciler.queue.bands import Band
-from reconciler.queue.stats import QueueStats, ScheduleStats
+from reconciler.naming import SessionKey
+from reconciler.net.circuit_breaker import BreakerStats
+from reconciler.statuspage.cache import Views
+from reconciler.statuspage.server import add_page
+from reconciler.statuspage.sse import Streams
+from reconciler.telemetry.http_server import health_app
 from reconciler.tokens.source import TokenStats
+from reconciler.workqueue.items import Band
+from reconciler.workqueue.stats import QueueStats, ScheduleStats
 
 NOW_S = 1_767_225_600.0
 TTL_S = 900.0

@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from reconciler.cli.cluster import Cluster
-from reconciler.cli.exits import EXIT_SETTINGS, CommandError, worst
-from reconciler.cli.speech import say, warn
-from reconciler.cli.targets import Choice, choose
+from reconciler.cli.exit_codes import EXIT_SETTINGS, CommandError, worst
+from reconciler.cli.output import say, warn
+from reconciler.cli.pod_selection import Choice, choose
+from reconciler.inspection.printers import pod_name
 from reconciler.kube.api import Meta
-from reconciler.onlooker.listing import pod_name
 
 AT_ONCE = 8
 """Patches under way at a time: a fleet is asked for in seconds, and the server is not flooded."""

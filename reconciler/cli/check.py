@@ -8,10 +8,10 @@ import typer
 
 from reconciler.clock import SystemClock
 from reconciler.errors import SettingsError
-from reconciler.observe.logs import configure_logs
-from reconciler.preflight.examine import examine, misspelled
-from reconciler.preflight.verdicts import Verdict, is_missing
+from reconciler.preflight.checks import examine, misspelled
+from reconciler.preflight.findings import Verdict, is_missing
 from reconciler.settings import load_settings
+from reconciler.telemetry.log_setup import configure_logs
 
 EXIT_MISSING = 3
 """Something is missing; the words say what."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TypeVar
 
-from reconciler.cli.exits import (
+from reconciler.cli.exit_codes import (
     EXIT_FORBIDDEN,
     EXIT_NOT_FOUND,
     EXIT_SETTINGS,
@@ -20,13 +20,13 @@ from reconciler.cli.exits import (
 )
 from reconciler.clock import Clock, SystemClock
 from reconciler.errors import Denied, Forbidden, Gone, KubeError, NotFound, Unauthorized, WireError
-from reconciler.headers import parse_date
 from reconciler.kube.api import Body, Kube, Meta, Page, Resource, Scope
+from reconciler.kube.auth.contexts import Context, read_context
+from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
-from reconciler.kube.contexts import Context, read_context
-from reconciler.kube.credentials import find_credentials
-from reconciler.kube.objects import partial_resource
-from reconciler.names import LIVE_PODS, Names
+from reconciler.kube.decoding import partial_resource
+from reconciler.naming import LIVE_PODS, Names
+from reconciler.net.http_dates import parse_date
 from reconciler.settings import Settings, read_settings
 from reconciler.tokens.date_clock import DateClock
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from reconciler.cli.cluster import Access, Cluster, open_cluster
-from reconciler.cli.targets import Choice
+from reconciler.cli.pod_selection import Choice
 from reconciler.errors import ReconcilerError
-from reconciler.kube.contexts import context_names
+from reconciler.kube.auth.contexts import context_names
 from reconciler.settings import read_settings
 
 LIMIT_S = 3.0

@@ -8,17 +8,12 @@ from rich.padding import Padding
 from rich.text import Text
 
 from reconciler.cli.cluster import LIMIT_S, Access, Cluster, open_cluster
-from reconciler.cli.exits import EXIT_DEAD, EXIT_NOT_FOUND, CommandError
-from reconciler.cli.speech import check_format, run, say, say_json, warn_of_skew
+from reconciler.cli.exit_codes import EXIT_DEAD, EXIT_NOT_FOUND, CommandError
+from reconciler.cli.output import check_format, run, say, say_json, warn_of_skew
+from reconciler.cli.pod_selection import Choice, find, parse_target
 from reconciler.cli.status import policy_of
-from reconciler.cli.targets import Choice, find, parse_target
-from reconciler.control.planner import leading_pod
-from reconciler.kube.api import Meta, Scope
-from reconciler.leader.record import lease_resource, read
-from reconciler.names import LIVE_PODS
-from reconciler.onlooker.account import Account
-from reconciler.onlooker.advice import steps
-from reconciler.onlooker.events import (
+from reconciler.controller.state.session_state import leading_pod
+from reconciler.inspection.events import (
     Occurrence,
     event_resource,
     events_of,
@@ -26,12 +21,16 @@ from reconciler.onlooker.events import (
     occurrences,
     standing_reports,
 )
-from reconciler.onlooker.fleet import name_of
-from reconciler.onlooker.leader import Leader, leader_of
-from reconciler.onlooker.listing import account_as_json
-from reconciler.onlooker.replicas import REPLICAS, Replica, replica_of, replica_resource
-from reconciler.onlooker.sentences import sentences
-from reconciler.onlooker.standing import State, judge
+from reconciler.inspection.explain import sentences
+from reconciler.inspection.fleet import name_of
+from reconciler.inspection.hints import steps
+from reconciler.inspection.printers import account_as_json
+from reconciler.inspection.replicas import REPLICAS, Replica, replica_of, replica_resource
+from reconciler.inspection.report import Account, Leader, leader_of
+from reconciler.inspection.token_state import State, judge
+from reconciler.kube.api import Meta, Scope
+from reconciler.leadership.lease import lease_resource, read
+from reconciler.naming import LIVE_PODS
 
 WIDEST = 100
 """Sentences are wrapped here in a wider terminal, and not at all in a pipe."""

@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from reconciler import __version__
-from reconciler.cli.exits import EXIT_SETTINGS, CommandError
-from reconciler.cli.operator import Context, Kubeconfig, add_commands
+from reconciler.cli.commands import Context, Kubeconfig, add_commands
+from reconciler.cli.exit_codes import EXIT_SETTINGS, CommandError
 from reconciler.cli.stdout import guard_stdout
 from reconciler.errors import SettingsError
 
@@ -49,9 +51,15 @@ def root(
 @app.command()
 def run() -> None:
     """Run the controller: in-cluster, or with KUBECONFIG. Settings come from the environment."""
-    from reconciler.cli.run import run_controller
+    from reconciler.settings import load_settings
+    from reconciler.telemetry.stderr_writer import take_over_output
 
-    run_controller()
+    outlet = take_over_output()
+    settings = load_settings()
+
+    from reconciler.app.main import run
+
+    run(settings, outlet)
 
 
 @app.command()
@@ -68,75 +76,29 @@ def check(
     raise typer.Exit(run_check(output=output, kubeconfig=kubeconfig, context=context))
 
 
-Sessions = Annotated[int, typer.Option(min=1, max=10_000, help="Sessions at the start.")]
-TokenTtl = Annotated[float, typer.Option(min=5, metavar="S", help="Life of a token, seconds.")]
-Delay = Annotated[
-    str, typer.Option(metavar="A-B", help="Seconds from a Secret's change to the runner's file.")
-]
-Seed = Annotated[int | None, typer.Option(help="Of the box's chance; none: another each time.")]
+add_commands(app)
 
 
-@app.command()
-def demo(
-    sessions: Sessions = 20,
-    replicas: Annotated[int, typer.Option(min=1, help="Controllers; one of them leads.")] = 2,
-    token_ttl: TokenTtl = 30.0,
-    projection_delay: Delay = "1-3",
-    duration: Annotated[
-        float | None, typer.Option(min=1, metavar="S", help="Seconds; none: until Ctrl-C.")
-    ] = None,
-    chaos: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME[@START[+SECONDS]]", help="A fault; may be repeated."),
-    ] = None,
-    report: Annotated[
-        str, typer.Option(metavar="json", help="Print the report as one JSON object.")
-    ] = "",
-    seed: Seed = None,
-) -> None:
-    """Show the whole system in a box; exit 0 only if no token expired in use."""
-    from reconciler.cli.demo import run_demo
+def _add_lab_commands() -> None:
+    """Add the lab's commands where it is installed, or what says how to get it."""
+    if find_spec("reconciler.lab"):
+        import_module("reconciler.lab.cli.commands").add_commands(app)
+        return
+    for name in ("demo", "lab", "simulate"):
+        app.command(name, hidden=True, context_settings=_ANY_ARGUMENTS)(_say_how_to_get_the_lab)
 
-    raise typer.Exit(
-        run_demo(
-            sessions=sessions,
-            replicas=replicas,
-            ttl_s=token_ttl,
-            delay=projection_delay,
-            duration_s=duration,
-            chaos=chaos or [],
-            report=report,
-            seed=seed,
-        )
+
+_ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def _say_how_to_get_the_lab() -> None:
+    raise SettingsError(
+        "demo, lab and simulate are not part of this installation; they run in a checkout of the"
+        " repository, after `make setup`"
     )
 
 
-@app.command()
-def lab(
-    sessions: Sessions = 20,
-    token_ttl: TokenTtl = 900.0,
-    projection_delay: Delay = "60-90",
-    seed: Seed = None,
-) -> None:
-    """Run the box without controllers; prints the environment that `reconciler run` needs."""
-    from reconciler.cli.lab import run_lab
-
-    run_lab(sessions=sessions, ttl_s=token_ttl, delay=projection_delay, seed=seed)
-
-
-@app.command()
-def simulate(
-    seeds: Annotated[int, typer.Option(min=1, help="How many worlds.")] = 20,
-    first_seed: Annotated[int, typer.Option("--seed", help="Seed of the first one.")] = 0,
-    hours: Annotated[float, typer.Option(min=0.01, max=48, help="Virtual hours of each.")] = 1.0,
-) -> None:
-    """Play seeded worlds on virtual time and check every invariant; exit 1 if one is violated."""
-    from reconciler.cli.simulate import run_simulations
-
-    raise typer.Exit(run_simulations(seeds=seeds, first=first_seed, hours=hours))
-
-
-add_commands(app)
+_add_lab_commands()
 
 
 def main() -> None:

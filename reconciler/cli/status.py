@@ -9,15 +9,15 @@ from rich.live import Live
 from rich.text import Text
 
 from reconciler.cli.cluster import Access, Cluster, open_cluster
-from reconciler.cli.exits import EXIT_DEAD, EXIT_INTERRUPTED, EXIT_UNREACHABLE, CommandError
-from reconciler.cli.speech import check_format, run, say, say_json, warn, warn_of_skew
+from reconciler.cli.exit_codes import EXIT_DEAD, EXIT_INTERRUPTED, EXIT_UNREACHABLE, CommandError
+from reconciler.cli.output import check_format, run, say, say_json, warn, warn_of_skew
+from reconciler.cli.pod_selection import Choice
 from reconciler.cli.table import columns_for, draw
-from reconciler.cli.targets import Choice
-from reconciler.control.plan import Policy
+from reconciler.controller.decide.plan import Policy
+from reconciler.humanize import ago
+from reconciler.inspection.fleet import Fleet, survey
+from reconciler.inspection.printers import cells, fleet_as_json, plain
 from reconciler.kube.api import Meta
-from reconciler.onlooker.fleet import Fleet, survey
-from reconciler.onlooker.listing import cells, fleet_as_json, plain
-from reconciler.onlooker.words import ago
 from reconciler.tokens.source import SANE_TTL_S
 
 LOOK_S = 2.0

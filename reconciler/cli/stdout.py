@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from reconciler.cli.exits import EXIT_OUTPUT, EXIT_PIPE
+from reconciler.cli.exit_codes import EXIT_OUTPUT, EXIT_PIPE
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -3,9 +3,9 @@
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.onlooker.fleet import Fleet
-from reconciler.onlooker.listing import GAP, Cells, cells
-from reconciler.onlooker.standing import State
+from reconciler.inspection.fleet import Fleet
+from reconciler.inspection.printers import GAP, Cells, cells
+from reconciler.inspection.token_state import State
 
 COLUMNS = ("NAMESPACE", "SESSION", "POD", "EXPIRES", "STATE", "REFRESHED", "BY")
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import structlog
 
-from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.errors import (
     AuthorizerNotReady,
@@ -22,10 +21,20 @@ from reconciler.errors import (
     TransportError,
     WireError,
 )
-from reconciler.informer.listwatch import FIRST_LIMIT, ListWatch
-from reconciler.informer.steps import Apply, Emit, Fact, List, ListWatchStats, Mark, Replace, Watch
+from reconciler.informer.messages import (
+    Apply,
+    Emit,
+    Fact,
+    List,
+    ListWatchStats,
+    Mark,
+    Replace,
+    Watch,
+)
+from reconciler.informer.protocol import FIRST_LIMIT, ListWatch
 from reconciler.informer.store import Change, Store, count_rewound
 from reconciler.kube.api import Event, Kube, Meta, Resource, Scope
+from reconciler.net.circuit_breaker import Breaker
 
 LIST_S = 60.0
 """Limit for one page of a LIST."""

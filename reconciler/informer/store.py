@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from reconciler.kube.api import Meta
-from reconciler.kube.versions import has_reached, is_newer
-from reconciler.names import SessionKey
+from reconciler.kube.resource_version import has_reached, is_newer
+from reconciler.naming import SessionKey
 
 ObjectEvent = Literal["ADDED", "MODIFIED", "DELETED"]
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
-from reconciler.names import SessionKey
+from reconciler.naming import SessionKey
 
 T = TypeVar("T")
 

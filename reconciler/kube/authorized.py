@@ -19,7 +19,7 @@ from reconciler.errors import (
 )
 from reconciler.kube.api import Body, Event, Kube, Page, Permit, Resource, Scope, Watch
 from reconciler.kube.authorization import Authorization, Right
-from reconciler.kube.failures import is_terminating
+from reconciler.kube.status_errors import is_terminating
 
 T = TypeVar("T")
 

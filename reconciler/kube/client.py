@@ -10,12 +10,12 @@ import msgspec
 from reconciler import __version__
 from reconciler.errors import NotFound
 from reconciler.kube.api import Body, Page, Permit, Resource, Scope, Watch
-from reconciler.kube.connection import Credentials
-from reconciler.kube.exchange import Exchange, Request
-from reconciler.kube.slices import Slices
+from reconciler.kube.auth.connection import Credentials
+from reconciler.kube.list_slots import Slices
+from reconciler.kube.requests import Exchange, Request
 from reconciler.kube.watch import HttpWatch
-from reconciler.links import UNLIMITED, Sessions
-from reconciler.names import Names
+from reconciler.naming import Names
+from reconciler.net.client_pool import UNLIMITED, Sessions
 
 T = TypeVar("T")
 

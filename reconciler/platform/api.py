@@ -5,9 +5,9 @@ Two implementations: the REST client, and the stand-in of the simulations on vir
 
 from typing import Protocol
 
-from reconciler.breaker import Breaker
+from reconciler.net.circuit_breaker import Breaker
 from reconciler.platform.models import Project, Session
-from reconciler.platform.pages import Listing
+from reconciler.platform.pagination import Listing
 
 
 class Platform(Protocol):

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 from yarl import URL
 
 from reconciler import __version__
-from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.errors import (
     IssuerUnavailable,
@@ -22,14 +21,15 @@ from reconciler.errors import (
     TokenUnusable,
     WireError,
 )
-from reconciler.http import kind_of, problem_of
-from reconciler.links import Requests
-from reconciler.platform.answers import Answer, error_code, error_of, parse_retry_after
-from reconciler.platform.limit import Kind
+from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.client_pool import Requests
+from reconciler.net.client_session import kind_of, problem_of
+from reconciler.platform.adaptive_limit import Kind
+from reconciler.platform.errors import Answer, error_code, error_of, parse_retry_after
+from reconciler.platform.limiter import Turns
 from reconciler.platform.models import RUNNING, Page, Project, Session, T, decode
-from reconciler.platform.pages import SIZE, Listing, Query, read
-from reconciler.platform.turns import Turns
-from reconciler.trace import step, traceparent
+from reconciler.platform.pagination import SIZE, Listing, Query, read
+from reconciler.telemetry.trace import step, traceparent
 
 LIMIT_S = 10.0
 """Longest wait for one answer; the server's own write time-out is 30 s, and nobody waits here for

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from reconciler.clock import Clock
-from reconciler.headers import parse_date
+from reconciler.net.http_dates import parse_date
 from reconciler.tokens.server_clock import (
     RESOLUTION_S,
     Belief,

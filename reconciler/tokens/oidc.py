@@ -11,12 +11,18 @@ from yarl import URL
 
 from reconciler.clock import Clock
 from reconciler.errors import IssuerRefused, IssuerUnavailable, SettingsError
-from reconciler.headers import parse_date, parse_retry_after
-from reconciler.http import kind_of, problem_of, shown_url
-from reconciler.links import Requests
-from reconciler.tokens.answers import Answer, grant_of, is_refusal, is_success, more_telling
-from reconciler.tokens.grant import Grant
-from reconciler.trace import step, traceparent
+from reconciler.net.client_pool import Requests
+from reconciler.net.client_session import kind_of, problem_of, shown_url
+from reconciler.net.http_dates import parse_date, parse_retry_after
+from reconciler.telemetry.trace import step, traceparent
+from reconciler.tokens.token_response import (
+    Answer,
+    Grant,
+    grant_of,
+    is_refusal,
+    is_success,
+    more_telling,
+)
 
 LIMIT_S = 5.0
 """Default limit of the whole request, both styles included: a mint takes 20-200 ms, and every

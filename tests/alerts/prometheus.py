@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 import yaml
 
-from reconciler.lab import launch
-from reconciler.lab.ports import free_port
+from reconciler.lab.cluster import exec_child
+from reconciler.lab.cluster.ports import free_port
 from tests.alerts.rules import program, write_rules
 
 FASTER = 60.0
@@ -76,7 +76,7 @@ async def scraping(ports: Sequence[int], folder: Path) -> AsyncIterator[Promethe
     config.write_text(yaml.safe_dump(_config(ports)))
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", launch.__file__, str(os.getpid()),
+        sys.executable, "-I", "-S", exec_child.__file__, str(os.getpid()),
         program("prometheus"),
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'data'}",

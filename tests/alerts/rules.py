@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.observe import metrics
+from reconciler.telemetry import metrics
 from tests.cluster.conftest import REQUIRE
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.lab.box import Box
-from reconciler.lab.replicas import Replica, Replicas
+from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.replicas import Replica, Replicas
 from tests.alerts.dashboard import panels, queries
 from tests.alerts.prometheus import Alert, Prometheus, scraping
 from tests.lab.leaks import find_leaks

@@ -1,7 +1,7 @@
 """`python -m tests.bench.page`: the status page of a large fleet in a real Chromium.
 
 The survey is made anew as often as the controller would, row by row; what a survey costs the
-controller itself is told in `reconciler/control/survey.py`.
+controller itself is told in `reconciler/controller/status/collector.py`.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from typing import Any
 
 import aiohttp
 
-from reconciler.control.history import Past
-from reconciler.page.streams import MAX_STREAMS
+from reconciler.controller.status.history import Past
+from reconciler.statuspage.sse import MAX_STREAMS
 from tests.browser.chromium import chromium
 from tests.exhibit import NOW_S, Exhibit, Shown, row, served, survey
 

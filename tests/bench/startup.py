@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 
 from reconciler.clock import format_utc, format_utc_millis
-from reconciler.names import Names
+from reconciler.naming import Names
 from tests.cluster.admin import MERGE, PARTIAL, SECRETS, Admin, item
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.world import Runner, World, open_world

@@ -11,21 +11,19 @@ from random import Random
 from typing import Any
 
 from reconciler.clock import SystemClock
-from reconciler.control.attempt import Attempt
-from reconciler.control.events import Events
-from reconciler.control.exposure import Exposure
-from reconciler.control.gate import OpenGate
-from reconciler.control.history import History
-from reconciler.control.metering import Metering
-from reconciler.control.tracing import Tracing
-from reconciler.lab.box import Box
-from reconciler.names import SessionKey
-from reconciler.observe.meters import Meters
-from reconciler.observe.sampling import RATIO, Sampler
-from reconciler.observe.spans import Kept, spans_of
-from reconciler.queue.bands import Band
-from reconciler.queue.work import Work
-from reconciler.trace import Trace, Tracer, step
+from reconciler.controller.events.recorder import Events
+from reconciler.controller.reconcile.run import Attempt
+from reconciler.controller.status.exposure import Exposure
+from reconciler.controller.status.history import History
+from reconciler.controller.status.run_observers import Metering, Tracing
+from reconciler.lab.cluster.cluster import Box
+from reconciler.leadership.api import OpenGate
+from reconciler.naming import SessionKey
+from reconciler.telemetry.otlp_settings import RATIO, Sampler
+from reconciler.telemetry.otlp_spans import Kept, spans_of
+from reconciler.telemetry.registry import Meters
+from reconciler.telemetry.trace import Trace, Tracer, step
+from reconciler.workqueue.items import Band, Work
 from tests.controller import Controller, running
 
 RUNS = 20_000
@@ -109,8 +107,8 @@ def _cpu_s(controller: Controller) -> float:
 
 
 def _events(clock: SystemClock) -> Any:
-    from reconciler.breaker import Breaker
-    from reconciler.observe.once import Once
+    from reconciler.net.circuit_breaker import Breaker
+    from reconciler.telemetry.log_dedup import Once
 
     return Events(
         limit_s=10.0,

@@ -8,9 +8,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from reconciler.control.history import Past
-from reconciler.control.row import Row
-from reconciler.names import SessionKey
+from reconciler.controller.status.history import Past
+from reconciler.controller.status.snapshot import Row
+from reconciler.naming import SessionKey
 from tests.browser.chromium import Browser, on_show
 from tests.exhibit import NOW_S, Exhibit, row, survey
 

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reconciler.preflight.rights import RIGHTS
+from reconciler.preflight.permissions import RIGHTS
 from tests.cluster.admin import Admin, Json, collection, item, rule
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.credentials import kubeconfig

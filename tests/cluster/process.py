@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from reconciler.lab import launch
+from reconciler.lab.cluster import exec_child
 
 TAIL_LINES = 20
 REAP_LIMIT_S = 10.0
 
-_LAUNCHER = Path(launch.__file__)
+_LAUNCHER = Path(exec_child.__file__)
 
 # The kernel's "parent" is the thread that forked. Started from a short-lived thread (a call through
 # asyncio.to_thread), a server would be killed as soon as that thread ends; this one stays.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.preflight.rights import RIGHTS, TOUCH
+from reconciler.preflight.permissions import RIGHTS, TOUCH
 from tests.cluster.admin import Admin, Json, rule
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.world import World, open_world

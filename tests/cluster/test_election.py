@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from reconciler.app.election import Election
 from reconciler.clock import SystemClock, parse_utc
-from reconciler.election import Election
 from reconciler.errors import DeposedError
+from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
-from reconciler.kube.credentials import find_credentials
-from reconciler.kube.objects import partial_resource
-from reconciler.leader.identity import Identity
-from reconciler.leader.office import Office
+from reconciler.kube.decoding import partial_resource
+from reconciler.leadership.lease import Identity
+from reconciler.leadership.state import Office
 from reconciler.settings import Settings, load_settings
 from tests.cluster.admin import Admin, Json, rule
 from tests.cluster.controlplane import ControlPlane

@@ -10,10 +10,10 @@ import pytest
 from reconciler.clock import SystemClock
 from reconciler.errors import Forbidden
 from reconciler.kube.api import Scope
+from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
-from reconciler.kube.credentials import find_credentials
-from reconciler.kube.objects import partial_resource, resource, struct_decoder
-from reconciler.names import Names
+from reconciler.kube.decoding import partial_resource, resource, struct_decoder
+from reconciler.naming import Names
 from tests.cluster.controlplane import ControlPlane
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(60)]

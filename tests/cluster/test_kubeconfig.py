@@ -13,11 +13,11 @@ import pytest
 
 from reconciler.clock import SystemClock
 from reconciler.errors import SettingsError
+from reconciler.kube.auth.contexts import read_context
+from reconciler.kube.auth.credentials import find_credentials
+from reconciler.kube.auth.kubeconfig import read_files
 from reconciler.kube.client import HttpKube
-from reconciler.kube.contexts import read_context
-from reconciler.kube.credentials import find_credentials
-from reconciler.kube.kubeconfig import read_files
-from reconciler.names import Names
+from reconciler.naming import Names
 from tests.cluster.conftest import require
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.test_impersonation import BODY, WHOAMI

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.preflight.rights import RIGHTS
+from reconciler.preflight.permissions import RIGHTS
 from tests.cluster.accounts import (
     account_kubeconfig,
     account_token,

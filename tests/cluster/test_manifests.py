@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reconciler import __version__
-from reconciler.kube.credentials import SERVICE_ACCOUNT
+from reconciler.kube.auth.credentials import SERVICE_ACCOUNT
 from reconciler.settings import Settings, load_settings
 from tests.cluster.admin import Admin, collection
 from tests.cluster.controlplane import ControlPlane

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.preflight.rights import RIGHTS
+from reconciler.preflight.permissions import RIGHTS
 from tests.cluster.accounts import account_kubeconfig, create_account
 from tests.cluster.admin import RBAC, SECRETS, Admin, rule
 from tests.cluster.controlplane import ControlPlane

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from reconciler.lab.issuer import Issuer
-from reconciler.lab.platform import LabPlatform
-from reconciler.names import Names
+from reconciler.lab.issuer.server import Issuer
+from reconciler.lab.platform.server import LabPlatform
+from reconciler.naming import Names
 from tests.cluster.admin import LIMIT_S, MERGE, PODS, SECRETS, Admin, collection, item
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.installed import account_file, install

@@ -11,15 +11,15 @@ from pathlib import Path
 import aiohttp
 
 from reconciler.clock import SystemClock
-from reconciler.lab import bodies
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.ledger import Caller, Commit
-from reconciler.lab.apiserver.rights import EVERYTHING, Rights, User
-from reconciler.lab.apiserver.shell import ApiServer
-from reconciler.lab.bodies import Session
-from reconciler.lab.platform import LabPlatform
-from reconciler.names import Names
+from reconciler.lab.apiserver.http_server import ApiServer
+from reconciler.lab.apiserver.rbac import EVERYTHING, Rights, User
+from reconciler.lab.apiserver.write_log import Caller, Commit
+from reconciler.lab.cluster import fixtures
+from reconciler.lab.cluster.fixtures import Session
+from reconciler.lab.platform.server import LabPlatform
+from reconciler.naming import Names
 from tests.issuers.issuer import CLIENT_ID, POLL_S, Json, RealIssuer
 
 NAMES = Names()
@@ -93,7 +93,7 @@ class Fleet:
     def add(self, count: int) -> None:
         """Begin sessions as the platform does: its row, the Secret with an old token, the pod."""
         for number in range(count):
-            session = bodies.new_session(NAMES, f"2AbRealIssuer{number:04d}", PROJECT)
+            session = fixtures.new_session(NAMES, f"2AbRealIssuer{number:04d}", PROJECT)
             self.accounts[session.secret] = Account()
             self.platform.add_session(session.session_id, PROJECT)
             self._create(session)
@@ -222,9 +222,9 @@ class Fleet:
                 await asyncio.sleep(POLL_S)
 
     def _create(self, session: Session) -> None:
-        body = bodies.secret_body(NAMES, session, OLD_TOKEN)
+        body = fixtures.secret_body(NAMES, session, OLD_TOKEN)
         self._core.create(kinds.SECRETS, PROJECT, body, by=PLATFORM)
-        self._core.create(kinds.PODS, PROJECT, bodies.pod_body(NAMES, session), by=PLATFORM)
+        self._core.create(kinds.PODS, PROJECT, fixtures.pod_body(NAMES, session), by=PLATFORM)
 
 
 @asynccontextmanager

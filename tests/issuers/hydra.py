@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar
 
-from reconciler.lab.ports import free_port
+from reconciler.lab.cluster.ports import free_port
 from tests.issuers.issuer import (
     ASK_AUDIENCE,
     ASK_SCOPE,

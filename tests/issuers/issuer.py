@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import aiohttp
 
-from reconciler.lab.ports import free_port
+from reconciler.lab.cluster.ports import free_port
 from tests.cluster.process import Server
 
 Json = dict[str, Any]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from reconciler.lab.ports import free_port
+from reconciler.lab.cluster.ports import free_port
 from tests.commands import command
 from tests.controller import running
 from tests.issuers.conftest import LIMIT_S, SESSIONS, until

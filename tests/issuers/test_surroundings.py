@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from reconciler.lab.ports import free_port
+from reconciler.lab.cluster.ports import free_port
 from tests.commands import command
 from tests.controller import running
 from tests.issuers.conftest import LIMIT_S, SESSIONS, program_of, until

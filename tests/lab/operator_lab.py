@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.clock import SystemClock, format_utc, format_utc_millis
-from reconciler.control.seal import Seal
-from reconciler.lab import bodies
+from reconciler.controller.decide.confirmation_mac import Seal
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.ledger import Caller
-from reconciler.lab.apiserver.rights import EVERYTHING, Rights, Rule, User
-from reconciler.lab.apiserver.shell import ApiServer
-from reconciler.lab.bodies import Session
-from reconciler.names import Names, SessionKey
+from reconciler.lab.apiserver.http_server import ApiServer
+from reconciler.lab.apiserver.rbac import EVERYTHING, Rights, Rule, User
+from reconciler.lab.apiserver.write_log import Caller
+from reconciler.lab.cluster import fixtures
+from reconciler.lab.cluster.fixtures import Session
+from reconciler.naming import Names, SessionKey
 from tests.commands import Ended, command
 from tests.lab.leaks import find_leaks
 
@@ -79,12 +79,12 @@ class Lab:
         core = self.server.core
         if core.peek(kinds.NAMESPACES, namespace) is None:
             core.create(kinds.NAMESPACES, "", {"metadata": {"name": namespace}})
-        session = bodies.new_session(NAMES, name, namespace)
-        body: Any = bodies.pod_body(NAMES, session)
+        session = fixtures.new_session(NAMES, name, namespace)
+        body: Any = fixtures.pod_body(NAMES, session)
         body["metadata"]["annotations"] = on_pod or {}
         core.create(kinds.PODS, namespace, body, by=PLATFORM)
         if secret:
-            made = bodies.secret_body(NAMES, session, TOKEN)
+            made = fixtures.secret_body(NAMES, session, TOKEN)
             core.create(kinds.SECRETS, namespace, made, by=PLATFORM)
             if age_s is not None:
                 self.write(session, age_s=age_s, annotations=annotations)

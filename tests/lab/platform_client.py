@@ -8,7 +8,7 @@ from random import Random
 import aiohttp
 from aiohttp import web
 
-from reconciler.breaker import Breaker
+from reconciler.net.circuit_breaker import Breaker
 from reconciler.platform.client import PlatformClient
 from tests.support import ManualClock
 

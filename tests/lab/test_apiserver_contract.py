@@ -20,8 +20,8 @@ import pytest
 
 from reconciler.clock import SystemClock
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.rights import EVERYTHING, Rights, User
-from reconciler.lab.apiserver.shell import ApiServer
+from reconciler.lab.apiserver.http_server import ApiServer
+from reconciler.lab.apiserver.rbac import EVERYTHING, Rights, User
 
 MERGE = "application/merge-patch+json"
 PARTIAL = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"

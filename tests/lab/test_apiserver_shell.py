@@ -15,9 +15,9 @@ import pytest
 from reconciler.clock import SystemClock
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.ledger import Ledger
-from reconciler.lab.apiserver.rights import EVERYTHING, Rights, Rule, User
-from reconciler.lab.apiserver.shell import ApiServer
+from reconciler.lab.apiserver.http_server import ApiServer
+from reconciler.lab.apiserver.rbac import EVERYTHING, Rights, Rule, User
+from reconciler.lab.apiserver.write_log import Ledger
 
 SECRETS = "/api/v1/namespaces/default/secrets"
 PODS = "/api/v1/namespaces/default/pods"

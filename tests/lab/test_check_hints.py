@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 from reconciler.clock import SystemClock
-from reconciler.lab.platform import LabPlatform
-from reconciler.preflight import examine
-from reconciler.preflight.verdicts import Verdict
+from reconciler.lab.platform.server import LabPlatform
+from reconciler.preflight import checks
+from reconciler.preflight.findings import Verdict
 from reconciler.settings import Settings
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.token import Token
@@ -25,8 +25,8 @@ async def asked(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[Verdi
     for name, value in (BASE | variables).items():
         monkeypatch.setenv(name, value)
     settings, clock = Settings(), SystemClock()
-    found, _ = await examine._issuer(settings, clock, IssuerTime(clock))
-    return [examine._settings(settings), *found]
+    found, _ = await checks._issuer(settings, clock, IssuerTime(clock))
+    return [checks._settings(settings), *found]
 
 
 @contextmanager
@@ -93,7 +93,7 @@ async def test_a_token_that_the_platform_refuses_may_lack_a_scope_or_audience(
         token = Token(
             "obviously-fake", issued_s=now_s, expires_s=now_s + 900, received_at=clock.monotonic()
         )
-        found, _ = await examine._platform(Settings(), clock, token)
+        found, _ = await checks._platform(Settings(), clock, token)
     assert "do both trust the same issuer and client" in found.remedy
     for name in ("RECONCILER_OIDC_SCOPE", "RECONCILER_OIDC_AUDIENCE"):
         assert (name in found.remedy) is names_scope

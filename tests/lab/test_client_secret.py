@@ -1,9 +1,9 @@
 """A real `reconciler run` whose client secret is rotated in its file, and its next start."""
 
 from reconciler.lab.apiserver import kinds
-from reconciler.lab.apiserver.ledger import Caller
-from reconciler.lab.box import Box
-from reconciler.lab.kubelet.volume import project
+from reconciler.lab.apiserver.write_log import Caller
+from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.kubelet.kubelet import project
 from tests.controller import running
 
 NEW = "obviously-fake-second-client-secret"

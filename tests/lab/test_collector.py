@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from reconciler.lab.box import Box
+from reconciler.lab.cluster.cluster import Box
 from tests.controller import running
 from tests.lab.scripted_server import Scripted, Turn, answer, raw, scripted, silence, stream
 

@@ -14,16 +14,16 @@ import pytest
 import requests
 from structlog.testing import capture_logs
 
-from reconciler import telemetry
+from reconciler.app import telemetry
+from reconciler.app.telemetry import CLOSE_S, Telemetry
 from reconciler.clock import SystemClock
-from reconciler.http import Peer
-from reconciler.observe.exporter import Send
-from reconciler.observe.otlp import Sender, span_sender
-from reconciler.observe.otlp_adapter import MAX_BODY_BYTES, BoundedAdapter, NotDeliveredError
-from reconciler.observe.otlp_settings import OtlpSettings
-from reconciler.observe.spans import Kept
-from reconciler.telemetry import CLOSE_S, Telemetry
-from reconciler.trace import Tracer
+from reconciler.net.client_session import Peer
+from reconciler.telemetry.batch_exporter import Send
+from reconciler.telemetry.otlp import Sender, span_sender
+from reconciler.telemetry.otlp_adapter import MAX_BODY_BYTES, BoundedAdapter, NotDeliveredError
+from reconciler.telemetry.otlp_settings import OtlpSettings
+from reconciler.telemetry.otlp_spans import Kept
+from reconciler.telemetry.trace import Tracer
 from tests.lab.scripted_server import Peer as Client
 from tests.lab.scripted_server import Scripted, Turn, answer, scripted
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from reconciler.lab.box import Box
-from reconciler.lab.chaos import KINDS, Chaos, parse_chaos
-from reconciler.lab.deeds import Deeds
-from reconciler.lab.demo import Demo, Plan
-from reconciler.lab.replicas import Replicas
+from reconciler.lab.chaos.actions import Deeds
+from reconciler.lab.chaos.faults import KINDS, Chaos, parse_chaos
+from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.replicas import Replicas
+from reconciler.lab.demo.demo import Demo, Plan
 from tests.controller import CLEARED, COMMAND
 from tests.lab.leaks import core_texts, find_leaks
 

@@ -21,14 +21,14 @@ from reconciler.clock import SystemClock
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.deletion import DeleteOptions
-from reconciler.lab.apiserver.refusals import Refusal
-from reconciler.lab.apiserver.shell import ApiServer
-from reconciler.lab.runners.accounts import FleetReport, SessionReport
-from reconciler.lab.runners.channels import Channel
+from reconciler.lab.apiserver.http_server import ApiServer
+from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.runners.exposure_ledger import FleetReport, SessionReport
+from reconciler.lab.runners.fleet import Fleet
+from reconciler.lab.runners.pool import Channel
 from reconciler.lab.runners.runner import Rates
 from reconciler.lab.runners.server import SESSION_HEADER, SessionServer
-from reconciler.lab.signals import Fleet
-from reconciler.names import Names, SessionKey
+from reconciler.naming import Names, SessionKey
 from tests.support import ManualClock
 from tests.unit.lab_fleet.signing import Issuer
 

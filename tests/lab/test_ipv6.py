@@ -5,8 +5,8 @@ import socket
 import aiohttp
 import pytest
 
-from reconciler.observe.health import serve_health
 from reconciler.settings import Settings
+from reconciler.telemetry.http_server import serve_health
 
 
 @pytest.fixture

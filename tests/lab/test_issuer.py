@@ -11,7 +11,6 @@ from random import Random
 import aiohttp
 import pytest
 
-from reconciler.breaker import Breaker
 from reconciler.clock import SystemClock
 from reconciler.errors import (
     IssuerError,
@@ -20,13 +19,14 @@ from reconciler.errors import (
     SettingsError,
     TokenUnusable,
 )
-from reconciler.lab.issuer import Faults, Issuer
-from reconciler.lab.issuer_key import IssuerKey, TokenRejected
+from reconciler.lab.issuer.server import Faults, Issuer
+from reconciler.lab.issuer.signing_key import IssuerKey, TokenRejected
+from reconciler.net.circuit_breaker import Breaker
 from reconciler.tokens.date_clock import DateClock
-from reconciler.tokens.grant import times_of
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.oidc import Credentials, TokenEndpoint
 from reconciler.tokens.source import OidcSource
+from reconciler.tokens.token_response import times_of
 from tests.support import ManualClock
 
 SECRET = "p@ss:w%rd+ \u00fc/\u20ac"

@@ -19,9 +19,9 @@ from reconciler.errors import DeposedError, KubeError, TransportError, WireError
 from reconciler.kube import client as client_module
 from reconciler.kube.api import Meta, Permit, Resource, Scope
 from reconciler.kube.client import HttpKube
-from reconciler.kube.objects import partial_resource
-from reconciler.links import Connection
-from reconciler.names import Names
+from reconciler.kube.decoding import partial_resource
+from reconciler.naming import Names
+from reconciler.net.client_pool import Connection
 from tests.lab.scripted_server import Peer, Scripted, Turn, answer, raw, scripted, silence, stream
 from tests.lab.tls import make_certificate, serving
 

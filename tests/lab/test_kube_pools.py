@@ -10,9 +10,9 @@ from aiohttp import web
 from reconciler.errors import TransportError
 from reconciler.kube.api import Scope
 from reconciler.kube.client import HttpKube
-from reconciler.kube.objects import partial_resource
-from reconciler.kube.slices import PARALLEL
-from reconciler.names import Names
+from reconciler.kube.decoding import partial_resource
+from reconciler.kube.list_slots import PARALLEL
+from reconciler.naming import Names
 from tests.lab.platform_client import scripted
 from tests.lab.test_kube_client import FakeCredentials
 

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from reconciler.lab.ports import free_port
-from reconciler.observe.health import serve_health
+from reconciler.lab.cluster.ports import free_port
+from reconciler.telemetry.http_server import serve_health
 
 LIMIT_S = 20.0
 

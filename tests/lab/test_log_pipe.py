@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 
 from reconciler.lab.apiserver import kinds
-from reconciler.lab.box import Box
-from reconciler.lab.ports import free_port
+from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.ports import free_port
 from tests.controller import CLEARED, COMMAND
 
 pytestmark = pytest.mark.timeout(120)

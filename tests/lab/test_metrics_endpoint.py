@@ -10,10 +10,10 @@ from pathlib import Path
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from reconciler.app.telemetry import Telemetry
 from reconciler.clock import SystemClock
-from reconciler.observe.health import serve_health
-from reconciler.observe.otlp_settings import OtlpSettings
-from reconciler.telemetry import Telemetry
+from reconciler.telemetry.http_server import serve_health
+from reconciler.telemetry.otlp_settings import OtlpSettings
 from tests.controller import running
 
 OFF = OtlpSettings(traces=False, metrics=False)

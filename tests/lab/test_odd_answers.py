@@ -6,8 +6,8 @@ import pytest
 
 from reconciler.clock import SystemClock
 from reconciler.errors import IssuerUnavailable
-from reconciler.http import BIG_HEADERS, ENCODED, open_session
-from reconciler.links import MAX_HEADER_BYTES, MAX_HEADERS
+from reconciler.net.client_pool import MAX_HEADER_BYTES, MAX_HEADERS
+from reconciler.net.client_session import BIG_HEADERS, ENCODED, open_session
 from reconciler.platform.models import Project, decode
 from reconciler.tokens.oidc import Credentials, TokenEndpoint
 from tests.lab.scripted_server import Turn, answer, scripted

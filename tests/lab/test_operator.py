@@ -11,8 +11,8 @@ import pytest
 
 from reconciler.clock import SystemClock, format_utc, format_utc_millis
 from reconciler.lab.apiserver import kinds
-from reconciler.lab.apiserver.ledger import Caller
-from reconciler.names import Names
+from reconciler.lab.apiserver.write_log import Caller
+from reconciler.naming import Names
 from tests.commands import command
 from tests.lab.operator_lab import TTL_S, Lab, open_lab
 

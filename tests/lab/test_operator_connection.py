@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.clock import SystemClock, format_utc
-from reconciler.control.seal import Seal
-from reconciler.names import Names, SessionKey
+from reconciler.controller.decide.confirmation_mac import Seal
+from reconciler.naming import Names, SessionKey
 from tests.commands import Ended, command
 from tests.lab.scripted_server import Scripted, answer, scripted
 

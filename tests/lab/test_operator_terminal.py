@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.names import Names
+from reconciler.naming import Names
 from tests.commands import BIN, command, environment, terminal
 from tests.lab.operator_lab import TTL_S, Lab, open_lab
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.control.facts import requests
+from reconciler.controller.decide.annotations import requests
 from reconciler.lab.apiserver import kinds
-from reconciler.lab.apiserver.rights import Rule, User
-from reconciler.lab.bodies import Session
-from reconciler.names import Names
+from reconciler.lab.apiserver.rbac import Rule, User
+from reconciler.lab.cluster.fixtures import Session
+from reconciler.naming import Names
 from tests.lab.operator_lab import WRITER, Lab, open_lab
-from tests.unit.control.build import pod, secret
+from tests.unit.controller.build import pod, secret
 
 NAMES = Names()
 

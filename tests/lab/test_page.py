@@ -14,12 +14,12 @@ from aiohttp import web
 from yarl import URL
 
 from reconciler.clock import SystemClock
-from reconciler.control.history import Past
-from reconciler.observe.health import health_app
-from reconciler.page.query import PAGE_ROWS, Query
-from reconciler.page.server import add_page
-from reconciler.page.streams import Streams
-from reconciler.page.views import KEEP, MAX_WAITING, Views
+from reconciler.controller.status.history import Past
+from reconciler.statuspage.cache import KEEP, MAX_WAITING, Views
+from reconciler.statuspage.query import PAGE_ROWS, Query
+from reconciler.statuspage.server import add_page
+from reconciler.statuspage.sse import Streams
+from reconciler.telemetry.http_server import health_app
 from tests.exhibit import NOW_S, Exhibit, row, served, survey
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>\u202e\x1b[2J{{7*7}}'
@@ -311,7 +311,7 @@ async def test_a_view_is_made_once_for_all_who_look_and_few_are_kept() -> None:
 
 
 def test_what_it_serves_is_in_the_package() -> None:
-    package = importlib.resources.files("reconciler.page")
+    package = importlib.resources.files("reconciler.statuspage")
     found = {
         each.name for folder in ("static", "templates") for each in (package / folder).iterdir()
     }

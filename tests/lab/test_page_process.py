@@ -5,9 +5,9 @@ import re
 
 import aiohttp
 
-from reconciler.lab.box import Box
-from reconciler.lab.replicas import Replica, Replicas
-from reconciler.names import SessionKey
+from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.replicas import Replica, Replicas
+from reconciler.naming import SessionKey
 from tests.lab.leaks import find_leaks
 
 SESSIONS = 12

@@ -18,7 +18,7 @@ from reconciler.errors import (
     RemoteError,
     TokenUnusable,
 )
-from reconciler.lab.platform import BASE_PATH, LabPlatform
+from reconciler.lab.platform.server import BASE_PATH, LabPlatform
 from reconciler.platform.models import Session
 from tests.lab.platform_client import Tokens, client_of, scripted
 

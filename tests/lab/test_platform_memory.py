@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from reconciler.platform.models import Page, Session, decode
-from reconciler.platform.sweep import sweep
+from reconciler.platform.session_list import sweep
 from tests.lab.platform_client import client_of, scripted
 from tests.memory import measured
 

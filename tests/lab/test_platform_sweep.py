@@ -7,8 +7,8 @@ import pytest
 from aiohttp import web
 
 from reconciler.errors import PlatformError, PlatformUnavailable
-from reconciler.lab.platform import LabPlatform
-from reconciler.platform.sweep import ALL_PROJECTS, PROJECTS_LIST, Sweep, sweep
+from reconciler.lab.platform.server import LabPlatform
+from reconciler.platform.session_list import ALL_PROJECTS, PROJECTS_LIST, Sweep, sweep
 from tests.lab.platform_client import client_of, scripted
 
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import aiohttp
 
-from reconciler.lab.box import Box
-from reconciler.leader.elector import NO_TOKEN_S
+from reconciler.lab.cluster.cluster import Box
+from reconciler.leadership.elector import NO_TOKEN_S
 from tests.controller import running
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.rotation import LOOK_S
+from reconciler.net.file_rotation import LOOK_S
 from tests.lab.scripted_server import Scripted, answer, scripted
 from tests.lab.tls import Certificate, make_certificate, serving
 from tests.lab.tls_clients import BODY, CLIENTS, Ask, believe

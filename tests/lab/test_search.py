@@ -2,7 +2,7 @@
 
 import pytest
 
-from reconciler.lab.search import BadSearch, UnknownColumn, parse
+from reconciler.lab.platform.search import BadSearch, UnknownColumn, parse
 
 COLUMNS = frozenset({"id", "phase", "project_id"})
 ROW = {"id": "m", "phase": "Running"}

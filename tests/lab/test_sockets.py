@@ -17,8 +17,8 @@ import aiohttp
 import pytest
 import uvloop
 
-from reconciler import sockets
-from reconciler.sockets import Connector, Resolver
+from reconciler.net import connector
+from reconciler.net.connector import Connector, Resolver
 from tests.lab.scripted_server import answer, scripted
 from tests.lab.tls import make_certificate, serving
 
@@ -93,7 +93,7 @@ def test_a_request_that_is_cancelled_at_any_moment_leaves_nothing(
 def test_a_peer_that_never_answers_is_left_in_the_end(
     loops: Loops, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "GRACE_S", 0.01)
+    monkeypatch.setattr(connector, "GRACE_S", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
         trust = ssl.create_default_context()
@@ -194,7 +194,7 @@ async def asked_for(servers: NameServers, host: str, resolvers: list[Resolver]) 
             task.cancel()
         await asyncio.wait(asking)
     async with asyncio.timeout(10):
-        while servers.most[host] < sockets.NAME_THREADS:
+        while servers.most[host] < connector.NAME_THREADS:
             await asyncio.sleep(0)
 
 
@@ -203,7 +203,7 @@ def test_a_name_that_no_server_answers_for_stops_no_other(
     loops: Loops, name_servers: NameServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The API server's, the issuer's and the platform's client each have a resolver."""
-    monkeypatch.setattr(sockets, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(connector, "LOOK_AGAIN_S", 0.0)
     name_servers.silent = {"issuer.test", "platform.test"}
 
     async def scenario() -> None:
@@ -214,8 +214,8 @@ def test_a_name_that_no_server_answers_for_stops_no_other(
             for resolver in resolvers:
                 [found] = await resolver.resolve("api.test", 443)
                 assert found["host"] == "127.0.0.1"
-        assert name_servers.most["issuer.test"] == sockets.NAME_THREADS
-        assert name_servers.most["platform.test"] == sockets.NAME_THREADS
+        assert name_servers.most["issuer.test"] == connector.NAME_THREADS
+        assert name_servers.most["platform.test"] == connector.NAME_THREADS
 
     with asyncio.Runner(loop_factory=loops) as runner:
         runner.run(scenario())
@@ -225,7 +225,7 @@ def test_a_name_that_no_server_answers_for_stops_no_other(
 def test_a_name_that_is_answered_again_is_not_held_up_by_look_ups_that_were_not(
     loops: Loops, name_servers: NameServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(connector, "LOOK_AGAIN_S", 0.0)
     name_servers.silent = {"issuer.test"}
 
     async def scenario() -> None:
@@ -246,7 +246,7 @@ def test_a_name_that_is_answered_again_is_not_held_up_by_look_ups_that_were_not(
 async def test_a_look_up_that_fails_late_is_no_answer_while_another_is_under_way(
     name_servers: NameServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(connector, "LOOK_AGAIN_S", 0.0)
     name_servers.silent = {"issuer.test"}
     first = name_servers.let_go
     asking = [asyncio.create_task(Resolver().resolve("issuer.test"))]

@@ -4,9 +4,9 @@ import asyncio
 import base64
 
 from reconciler.lab.apiserver import kinds
-from reconciler.lab.bodies import Session
-from reconciler.lab.box import Box
-from reconciler.lab.kubelet.volume import project
+from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.fixtures import Session
+from reconciler.lab.kubelet.kubelet import project
 from tests.controller import running
 
 OLD, NEW = "obviously-fake-static-token-1", "obviously-fake-static-token-2"

@@ -6,8 +6,8 @@ import aiohttp
 import pytest
 
 from reconciler.errors import IssuerError, PlatformError
+from reconciler.telemetry.trace import Tracer, step
 from reconciler.tokens.oidc import Credentials, TokenEndpoint
-from reconciler.trace import Tracer, step
 from tests.lab.platform_client import client_of
 from tests.lab.scripted_server import answer, scripted
 from tests.support import ManualClock

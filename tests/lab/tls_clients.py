@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from reconciler.breaker import Breaker
 from reconciler.errors import RemoteError
-from reconciler.http import open_session
+from reconciler.kube.auth.credentials import InClusterCredentials, find_credentials
 from reconciler.kube.client import HttpKube
-from reconciler.kube.credentials import InClusterCredentials, find_credentials
-from reconciler.names import Names
-from reconciler.observe.otlp import Sender, metric_sender, span_sender
+from reconciler.naming import Names
+from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.client_session import open_session
 from reconciler.platform.client import PlatformClient
+from reconciler.telemetry.otlp import Sender, metric_sender, span_sender
 from reconciler.tokens.oidc import Credentials, TokenEndpoint
 from tests.support import ManualClock
 from tests.unit.tokens.support import jwt

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from reconciler.platform.namespaces import project_namespace
+from reconciler.platform.models import project_namespace
 from tests.cluster.accounts import SHORTEST_S, account_token, create_account, session_rules
 from tests.cluster.admin import MERGE, SECRETS, item
 from tests.cluster.manifests import RESTRICTED

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reconciler.lab.issuer_key import IssuerKey
+from reconciler.lab.issuer.signing_key import IssuerKey
 from tests.node.reader import Ledger, expiry_s
 
 KEY = IssuerKey()

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from reconciler.control import facts
-from reconciler.control.directory import Directory
-from reconciler.control.ownership import Answer, Owner
+from reconciler.controller.decide import annotations
+from reconciler.controller.decide.ownership import Answer, Owner
+from reconciler.controller.state.confirmations import Directory
 from reconciler.kube.api import Meta
-from reconciler.platform.limit import Limit
-from reconciler.simulation.conditions import Input
-from reconciler.simulation.run import Outcome, play
-from reconciler.simulation.scenario import FaultKind, Scenario, draw
+from reconciler.lab.simulation.conditions import Input
+from reconciler.lab.simulation.run import Outcome, play
+from reconciler.lab.simulation.scenario import FaultKind, Scenario, draw
+from reconciler.platform.adaptive_limit import Limit
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.server_clock import TokenTimes
 
@@ -93,7 +93,7 @@ def _names_alone_own(patch: pytest.MonkeyPatch) -> None:
             return Owner.OURS
         return Owner.FOREIGN if secret.writers else Owner.NOBODY
 
-    patch.setattr(facts, "owner_of", owner_of)
+    patch.setattr(annotations, "owner_of", owner_of)
 
 
 REMOVALS = (

@@ -8,12 +8,12 @@ import pytest
 
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import AT_ONCE, Core
-from reconciler.lab.apiserver.ledger import Caller
-from reconciler.lab.virtual_time import VirtualClock, run_virtual
-from reconciler.names import Names, SessionKey
-from reconciler.simulation import budget
-from reconciler.simulation.budget import EndpointBudgetChecker, WriteBudgetChecker
-from reconciler.simulation.journal import Journal
+from reconciler.lab.apiserver.write_log import Caller
+from reconciler.lab.simulation import budget
+from reconciler.lab.simulation.budget import EndpointBudgetChecker, WriteBudgetChecker
+from reconciler.lab.simulation.event_log import Journal
+from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
+from reconciler.naming import Names, SessionKey
 
 NAMES = Names()
 US = Caller("reconciler", "token-reconciler/0 (a_b_1)", NAMES.field_manager)

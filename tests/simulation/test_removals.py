@@ -2,10 +2,10 @@
 
 import pytest
 
-from reconciler.simulation import invariants
-from reconciler.simulation.budget import ENDPOINT_BUDGET, WRITE_BUDGET
-from reconciler.simulation.revocation import REVOKED
-from reconciler.simulation.run import simulate
+from reconciler.lab.simulation import invariants
+from reconciler.lab.simulation.budget import ENDPOINT_BUDGET, WRITE_BUDGET
+from reconciler.lab.simulation.revocation import REVOKED
+from reconciler.lab.simulation.run import simulate
 from tests.simulation.removals import REMOVALS, SEEDS, Removal
 
 FOUND = {

@@ -5,11 +5,11 @@ from collections import Counter
 
 import pytest
 
-from reconciler.lab.virtual_time import Domain, run_virtual
-from reconciler.leader.gate import LeaseGate
-from reconciler.simulation.run import play
-from reconciler.simulation.scenario import ELECTION, draw_election
-from reconciler.simulation.writers import NO_DEPOSED_WRITE
+from reconciler.lab.simulation.run import play
+from reconciler.lab.simulation.scenario import ELECTION, draw_election
+from reconciler.lab.simulation.single_writer_check import NO_DEPOSED_WRITE
+from reconciler.lab.simulation.virtual_time import Domain, run_virtual
+from reconciler.leadership.lease_gate import LeaseGate
 
 ROUNDS = 200
 SHARE = 20

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.ledger import Caller
-from reconciler.lab.virtual_time import VirtualClock, run_virtual
-from reconciler.names import Names
-from reconciler.simulation.journal import Journal
-from reconciler.simulation.revocation import BELIEVED_S, RESYNC_S, REVOKED, RevocationChecker
-from reconciler.simulation.writers import process_of
+from reconciler.lab.apiserver.write_log import Caller
+from reconciler.lab.simulation.event_log import Journal
+from reconciler.lab.simulation.revocation import BELIEVED_S, RESYNC_S, REVOKED, RevocationChecker
+from reconciler.lab.simulation.single_writer_check import process_of
+from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
+from reconciler.naming import Names
 
 NAMES = Names()
 US = Caller("reconciler", "token-reconciler/0 (a_b_1)", NAMES.field_manager)

@@ -11,20 +11,20 @@ import structlog
 
 from reconciler.clock import format_utc
 from reconciler.kube.api import Scope
-from reconciler.kube.objects import partial_resource
+from reconciler.kube.decoding import partial_resource
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.direct import DirectKube
-from reconciler.lab.apiserver.ledger import Caller
-from reconciler.lab.virtual_time import EPOCH_S, VirtualClock, run_virtual
-from reconciler.leader.elector import Elector
-from reconciler.names import Names, SessionKey
-from reconciler.simulation import invariants
-from reconciler.simulation.conditions import DRAWN, INPUTS, USUAL, Input
-from reconciler.simulation.invariants import CheckedKube, ExposureChecker, SecretChecker
-from reconciler.simulation.journal import Journal, captured_logs
-from reconciler.simulation.run import play, simulate
-from reconciler.simulation.scenario import LONGEST_S, NEEDS, draw
+from reconciler.lab.apiserver.in_process_client import DirectKube
+from reconciler.lab.apiserver.write_log import Caller
+from reconciler.lab.simulation import invariants
+from reconciler.lab.simulation.conditions import DRAWN, INPUTS, USUAL, Input
+from reconciler.lab.simulation.event_log import Journal, captured_logs
+from reconciler.lab.simulation.invariants import CheckedKube, ExposureChecker, SecretChecker
+from reconciler.lab.simulation.run import play, simulate
+from reconciler.lab.simulation.scenario import LONGEST_S, NEEDS, draw
+from reconciler.lab.simulation.virtual_time import EPOCH_S, VirtualClock, run_virtual
+from reconciler.leadership.elector import Elector
+from reconciler.naming import Names, SessionKey
 
 NAMES = Names()
 KEY = SessionKey("default", "S1")
@@ -51,7 +51,7 @@ def test_the_same_seed_is_the_same_run() -> None:
 @pytest.mark.parametrize("hash_seed", ["1", "4242"])
 def test_another_process_with_other_hashes_makes_the_same_run(hash_seed: str) -> None:
     script = (
-        "from reconciler.simulation.run import simulate; "
+        "from reconciler.lab.simulation.run import simulate; "
         "print([simulate(seed, hours=0.5).digest for seed in (0, 7)])"
     )
     answer = subprocess.run(
@@ -323,9 +323,9 @@ def test_the_command_prints_a_line_a_seed_and_exits_with_0() -> None:
 def test_a_failure_is_told_with_its_seed_and_its_events(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from reconciler.cli.simulate import run_simulations
+    from reconciler.lab.cli.simulate import run_simulations
     from reconciler.lab.kubelet.node import Timing
-    from reconciler.simulation import nodes
+    from reconciler.lab.simulation import nodes
 
     monkeypatch.setattr(nodes, "TIMING", Timing(projection_s=(900.0, 1000.0)))
     assert run_simulations(seeds=1, first=16, hours=1.0) == 1

@@ -2,12 +2,12 @@
 
 import pytest
 
-from reconciler.control.exposure import Exposure
-from reconciler.control.fleet import Fleet
-from reconciler.onlooker.standing import Standing
-from reconciler.simulation.run import play
-from reconciler.simulation.scenario import draw
-from reconciler.simulation.truth import TRUTH
+from reconciler.controller.status.exposure import Exposure
+from reconciler.controller.status.fleet import Fleet
+from reconciler.inspection.token_state import Standing
+from reconciler.lab.simulation.run import play
+from reconciler.lab.simulation.scenario import draw
+from reconciler.lab.simulation.truth import TRUTH
 from reconciler.tokens.issuer_time import IssuerTime
 
 HOURS = 0.05

@@ -9,7 +9,7 @@ from typing import Any, Self
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 
-from reconciler.lab.ports import free_port
+from reconciler.lab.cluster.ports import free_port
 from tests.cluster.process import Server
 
 READY_LIMIT_S = 40.0

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.control.tracing import CHANGES
+from reconciler.controller.status.run_observers import CHANGES
 from reconciler.lab.apiserver import kinds
-from reconciler.lab.box import Box
+from reconciler.lab.cluster.cluster import Box
 from tests.controller import Controller, running
 from tests.lab.leaks import find_leaks
 from tests.traces.jaeger import Jaeger

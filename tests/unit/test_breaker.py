@@ -3,7 +3,6 @@
 import asyncio
 from random import Random
 
-from reconciler.breaker import PROBE_S, THRESHOLD, Breaker
 from reconciler.errors import (
     Forbidden,
     KubeError,
@@ -11,7 +10,8 @@ from reconciler.errors import (
     PlatformRefused,
     TransportError,
 )
-from reconciler.lab.virtual_time import VirtualClock, run_virtual
+from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
+from reconciler.net.circuit_breaker import PROBE_S, THRESHOLD, Breaker
 
 
 def test_a_listener_that_left_hears_nothing_even_if_another_leaves_meanwhile() -> None:

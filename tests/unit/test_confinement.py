@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from reconciler.names import Names
+from reconciler.naming import Names
 
 NAMES = Names()
 FOLDER = Path(__file__).parents[2] / "manifests" / "components" / "confinement"

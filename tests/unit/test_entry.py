@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from reconciler.kube.credentials import kubeconfig_path
+from reconciler.kube.auth.credentials import kubeconfig_path
 
 LIMIT_S = 60.0
 

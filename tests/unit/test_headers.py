@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.headers import parse_date, parse_retry_after
+from reconciler.net.http_dates import parse_date, parse_retry_after
 
 NOON_S = 1_767_268_800.0
 NOON = "Thu, 01 Jan 2026 12:00:00 GMT"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.http import environment_proxy, has_system_trust, shown_url
+from reconciler.net.client_session import environment_proxy, has_system_trust, shown_url
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from reconciler.errors import SettingsError
-from reconciler.names import is_namespace
+from reconciler.naming import is_namespace
 from reconciler.settings import Settings, read_settings
 
 VARIABLE = "RECONCILER_NAMESPACES"

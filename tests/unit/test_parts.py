@@ -7,8 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from reconciler.errors import SettingsError
-from reconciler.lab.kubelet.volume import project
-from reconciler.parts import Secret
+from reconciler.factories import Secret
+from reconciler.lab.kubelet.kubelet import project
 
 OLD, NEW = "obviously-fake-1", "obviously-fake-2"
 

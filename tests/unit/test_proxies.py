@@ -3,7 +3,7 @@
 import pytest
 
 from reconciler.errors import SettingsError
-from reconciler.proxies import proxy_for
+from reconciler.net.proxies import proxy_for
 
 PROXY = {"HTTP_PROXY": "proxy"}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.rotation import LOOK_S, SETTLED_S, Rotation
+from reconciler.net.file_rotation import LOOK_S, SETTLED_S, Rotation
 from tests.support import ManualClock
 
 

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from reconciler.errors import Conflict
-from reconciler.trace import MAX_STEPS, Tracer, current, step, traceparent
+from reconciler.telemetry.trace import MAX_STEPS, Tracer, current, step, traceparent
 from tests.support import ManualClock
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.kinds import Kind, Object
-from reconciler.lab.apiserver.patches import copied
-from reconciler.lab.apiserver.refusals import Fault, bad_request, invalid
+from reconciler.lab.apiserver.merge_patch import copied
+from reconciler.lab.apiserver.status_errors import Fault, bad_request, invalid
 from reconciler.lab.apiserver.validation import (
     Undecodable,
     check_shape,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from reconciler.clock import Clock, format_utc
-from reconciler.lab.apiserver import kinds, refusals
+from reconciler.lab.apiserver import kinds, status_errors
 from reconciler.lab.apiserver.admission import Birth, check_types, new_object, next_object
 from reconciler.lab.apiserver.deletion import (
     Deleted,
@@ -19,11 +19,10 @@ from reconciler.lab.apiserver.deletion import (
     marked,
     terminating_namespace,
 )
-from reconciler.lab.apiserver.dependents import Dependents
-from reconciler.lab.apiserver.feed import Feed, WatchEvent, bookmark
 from reconciler.lab.apiserver.kinds import Kind, Object
-from reconciler.lab.apiserver.ledger import BOX, RESTORER, Caller, Commit, WriteVerb
-from reconciler.lab.apiserver.ownership import is_reset, managed_fields
+from reconciler.lab.apiserver.managed_fields import is_reset, managed_fields
+from reconciler.lab.apiserver.merge_patch import merged
+from reconciler.lab.apiserver.owner_index import Dependents
 from reconciler.lab.apiserver.paging import (
     Listing,
     ListQuery,
@@ -32,10 +31,11 @@ from reconciler.lab.apiserver.paging import (
     parse_watch_version,
     position_of,
 )
-from reconciler.lab.apiserver.patches import merged
 from reconciler.lab.apiserver.selectors import Selection
 from reconciler.lab.apiserver.store import Change, Store, stamped
 from reconciler.lab.apiserver.validation import Undecodable, check_shape
+from reconciler.lab.apiserver.watch_cache import Feed, WatchEvent, bookmark
+from reconciler.lab.apiserver.write_log import BOX, RESTORER, Caller, Commit, WriteVerb
 
 HISTORY = 50_000
 """Changes to keep. The real server keeps at least 75 s of them: at 600 writes/s this is 83 s."""
@@ -85,10 +85,10 @@ class Core:
         """Return an object; raises `Refusal` 404, or 504 for a `version` of the future."""
         wanted = parse_version(version)
         if wanted > self.version:
-            raise refusals.too_large_version(wanted, self.version)
+            raise status_errors.too_large_version(wanted, self.version)
         item = self._store.get(kind, kind.key(namespace, name))
         if item is None:
-            raise refusals.not_found(kind, name)
+            raise status_errors.not_found(kind, name)
         return item
 
     def peek(self, kind: Kind, key: str) -> Object | None:
@@ -149,7 +149,9 @@ class Core:
         fresh = after == 0 if initial is None else initial
         feed = Feed(kind, passes, after=self.version if fresh else after, wake=wake)
         if not fresh and after < self._store.compacted:
-            feed.push(WatchEvent("ERROR", refusals.too_old(after, self._store.compacted).status))
+            feed.push(
+                WatchEvent("ERROR", status_errors.too_old(after, self._store.compacted).status)
+            )
             feed.end()
             return feed
         if fresh:
@@ -183,7 +185,7 @@ class Core:
         name = item["metadata"]["name"]
         key = kind.key(namespace, name)
         if self._store.get(kind, key) is not None:
-            raise refusals.already_exists(kind, name)
+            raise status_errors.already_exists(kind, name)
         self._own(None, item, by, "")
         return self._put("create", kind, key, item, by)
 
@@ -214,7 +216,7 @@ class Core:
         try:
             check_shape(kind, proposed)
         except Undecodable as error:
-            raise refusals.undecodable_patch(str(error)) from error
+            raise status_errors.undecodable_patch(str(error)) from error
         self._check_names(proposed, namespace if kind.namespaced else "", name)
         return self._replace("patch", kind, key, old, proposed, by, subresource)
 
@@ -236,16 +238,16 @@ class Core:
             check_shape(kind, body)
         except Undecodable as error:
             named = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}'
-            raise refusals.bad_request(f"{named}: {error}") from error
+            raise status_errors.bad_request(f"{named}: {error}") from error
         key = kind.key(namespace, name)
         old = self.get(kind, namespace, name)
         uid, found = body["metadata"].get("uid") or "", old["metadata"]["uid"]
         if uid and uid != found:
-            raise refusals.put_of_another(kind, key, name, uid, found)
+            raise status_errors.put_of_another(kind, key, name, uid, found)
         if not body["metadata"].get("resourceVersion") and not kind.blind_put:
             rule = 'Invalid value: "": must be specified for an update'
-            fault = refusals.Fault("metadata.resourceVersion", "FieldValueInvalid", rule)
-            raise refusals.invalid(kind, name, [fault])
+            fault = status_errors.Fault("metadata.resourceVersion", "FieldValueInvalid", rule)
+            raise status_errors.invalid(kind, name, [fault])
         return self._replace("update", kind, key, old, body, by, subresource)
 
     def delete(
@@ -259,7 +261,7 @@ class Core:
     ) -> Deleted:
         """Delete, or begin to; raises `Refusal` 404, 403 (an immortal namespace) or 409."""
         if kind is kinds.NAMESPACES and name in ("default", "kube-system"):
-            raise refusals.forbidden(kind, name, "this namespace may not be deleted")
+            raise status_errors.forbidden(kind, name, "this namespace may not be deleted")
         item = self.get(kind, namespace, name)
         check_preconditions(kind, item, options)
         key, now_s = kind.key(namespace, name), self._clock.wall()
@@ -338,7 +340,7 @@ class Core:
     ) -> Object:
         current = old["metadata"]["resourceVersion"]
         if (proposed["metadata"].get("resourceVersion") or current) != current:
-            raise refusals.conflict(kind, old["metadata"]["name"])
+            raise status_errors.conflict(kind, old["metadata"]["name"])
         item = next_object(kind, old, proposed, subresource=subresource)
         self._own(old, item, by, subresource)
         if is_reset(proposed) and not subresource:
@@ -387,20 +389,20 @@ class Core:
     def _check_namespace(self, kind: Kind, namespace: str, name: str) -> None:
         found = self._store.get(kinds.NAMESPACES, namespace)
         if found is None:
-            raise refusals.not_found(kinds.NAMESPACES, namespace)
+            raise status_errors.not_found(kinds.NAMESPACES, namespace)
         if is_terminating(found):
-            raise refusals.terminating(kind, name, namespace)
+            raise status_errors.terminating(kind, name, namespace)
 
     def _check_names(self, body: Mapping[str, Any], namespace: str, name: str) -> None:
         """Source: apiserver `endpoints/handlers/rest.go`, checkName."""
         sent = body["metadata"]
         if sent.setdefault("name", name) != name:
-            raise refusals.bad_request(
+            raise status_errors.bad_request(
                 f"the name of the object ({sent['name']}) does not match the name on the URL "
                 f"({name})"
             )
         if namespace and (sent.get("namespace") or namespace) != namespace:
-            raise refusals.bad_request(
+            raise status_errors.bad_request(
                 f"the namespace of the object ({sent['namespace']}) does not match the namespace "
                 f"on the request ({namespace})"
             )

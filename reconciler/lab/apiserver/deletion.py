@@ -9,7 +9,7 @@ from typing import Any
 from reconciler.clock import format_utc, parse_utc
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.kinds import Kind, Object
-from reconciler.lab.apiserver.refusals import precondition
+from reconciler.lab.apiserver.status_errors import precondition
 
 
 @dataclass(frozen=True, slots=True)

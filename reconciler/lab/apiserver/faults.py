@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from reconciler.lab.apiserver.refusals import Refusal, refuse
+from reconciler.lab.apiserver.status_errors import Refusal, refuse
 
 THROTTLED = "Too many requests, please try again later.\n"
 """Plain text, as the real server sends it. Source: apiserver `filters/priority-and-fairness.go`."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.lab.apiserver.kinds import Object
-from reconciler.lab.apiserver.refusals import (
+from reconciler.lab.apiserver.status_errors import (
     CONTINUE_TOO_OLD,
     Fault,
     bad_request,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.lab.apiserver.kinds import Kind, Object
-from reconciler.lab.apiserver.refusals import bad_request
+from reconciler.lab.apiserver.status_errors import bad_request
 
 Labels = Mapping[str, str]
 Predicate = Callable[[Object], bool]

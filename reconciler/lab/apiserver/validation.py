@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.lab.apiserver.kinds import EVENTS, PODS, SECRETS, Kind, Object
-from reconciler.lab.apiserver.refusals import Fault, quote
+from reconciler.lab.apiserver.status_errors import Fault, quote
 
 ANNOTATIONS_LIMIT_BYTES = 256 * 1024
 SECRET_LIMIT_BYTES = 1024 * 1024

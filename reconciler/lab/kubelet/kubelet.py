@@ -1,23 +1,26 @@
 """The kubelet's shell: watches in, files and status writes out; `node` decides what and when."""
 
 import asyncio
+import os
+import shutil
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
 from reconciler.clock import Clock, format_utc
 from reconciler.errors import KubeError, WireError
-from reconciler.lab.kubelet import status, volume
-from reconciler.lab.kubelet.feed import Feed
+from reconciler.lab.kubelet import kubelet
+from reconciler.lab.kubelet.api_client import Api
+from reconciler.lab.kubelet.handlers import PodSink, SecretSink
+from reconciler.lab.kubelet.list_watch import Feed
 from reconciler.lab.kubelet.node import Action, Draw, Node, Timing
 from reconciler.lab.kubelet.pods import Pod, SecretRef
 from reconciler.lab.kubelet.secrets import Payload, SecretCache
-from reconciler.lab.kubelet.sinks import PodSink, SecretSink
-from reconciler.lab.kubelet.wire import Api
-from reconciler.names import Names
+from reconciler.naming import Names
 
 log = structlog.get_logger()
 
@@ -95,7 +98,7 @@ class Kubelet:
     def clear(self) -> None:
         """Remove every volume: they hold tokens. Nothing may run any more."""
         for pod in self.node.pods():
-            volume.remove(self._directory(pod))
+            kubelet.remove(self._directory(pod))
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -145,7 +148,7 @@ class Kubelet:
         files = payload.select(pod.files)
         try:
             if files is not None and payload.digest != self.node.mounted(pod.uid):
-                volume.project(self._directory(pod), files)
+                kubelet.project(self._directory(pod), files)
                 self._containers.projected(pod, files, at_s=self._clock.wall())
         except OSError as error:
             log.warning("lab_projection_failed", pod=pod.name, errno=error.errno)
@@ -165,7 +168,7 @@ class Kubelet:
 
     def _stop(self, pod: Pod) -> None:
         self._containers.stopped(pod, at_s=self._clock.wall())
-        volume.remove(self._directory(pod))
+        kubelet.remove(self._directory(pod))
 
     def _directory(self, pod: Pod) -> Path:
         return self._root / pod.uid
@@ -186,10 +189,10 @@ class Kubelet:
     async def _carry_out(self, action: Action) -> None:
         pod = action.pod
         if action.kind == "report":
-            body = status.running(pod, format_utc(self._clock.wall()))
-            await self._api.merge(status.path_of(pod) + "/status", body)
+            body = kubelet.running(pod, format_utc(self._clock.wall()))
+            await self._api.merge(kubelet.path_of(pod) + "/status", body)
         elif action.kind == "remove":
-            await self._api.delete(status.path_of(pod), status.removal(pod))
+            await self._api.delete(kubelet.path_of(pod), kubelet.removal(pod))
         else:
             await self._mount_unwatched(pod)
 
@@ -201,3 +204,87 @@ class Kubelet:
         payload = await self._api.secret(pod.secret)
         if self.node.mountable(pod.uid):
             self._mount(pod, payload, newest=False)
+
+
+def running(pod: Pod, at_utc: str) -> dict[str, Any]:
+    """Return the merge patch that says that a pod's containers run since `at_utc` (RFC 3339)."""
+    return {
+        "metadata": {"uid": pod.uid},
+        "status": {
+            "phase": "Running",
+            "startTime": at_utc,
+            "conditions": [
+                {"type": kind, "status": "True", "lastTransitionTime": at_utc}
+                for kind in ("Initialized", "ContainersReady", "Ready")
+            ],
+            "containerStatuses": [
+                {
+                    "name": name,
+                    "image": image,
+                    "imageID": "",
+                    "ready": True,
+                    "started": True,
+                    "restartCount": 0,
+                    "state": {"running": {"startedAt": at_utc}},
+                }
+                for name, image in pod.containers
+            ],
+        },
+    }
+
+
+def removal(pod: Pod) -> dict[str, Any]:
+    """Return the delete options that remove this incarnation of a pod at once."""
+    return {
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "gracePeriodSeconds": 0,
+        "preconditions": {"uid": pod.uid},
+    }
+
+
+def path_of(pod: Pod) -> str:
+    return f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+
+
+DATA_LINK = "..data"
+_STAGED_LINK = "..data_tmp"
+
+
+def project(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Make the directory hold exactly these files (name -> content), for the owner only.
+
+    Order: staged directory, `..data` renamed over, links of the names, old directory removed.
+    Cost: 0.1-0.2 ms for one file; no fsync, as in a tmpfs volume.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data = directory / DATA_LINK
+    old = data.readlink().name if data.is_symlink() else None
+    staged = Path(tempfile.mkdtemp(prefix="..2", dir=directory))
+    for name, content in files.items():
+        _write(staged / name, content)
+    link = directory / _STAGED_LINK
+    link.unlink(missing_ok=True)
+    link.symlink_to(staged.name)
+    link.rename(data)
+    _link_names(directory, files)
+    if old is not None:
+        shutil.rmtree(directory / old, ignore_errors=True)
+
+
+def remove(directory: Path) -> None:
+    """Remove the volume and all that it holds."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+
+
+def _link_names(directory: Path, files: Mapping[str, bytes]) -> None:
+    for name in files:
+        visible = directory / name
+        if not visible.is_symlink():
+            visible.symlink_to(Path(DATA_LINK) / name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from reconciler.errors import WireError
-from reconciler.names import Names, SessionKey
+from reconciler.naming import Names, SessionKey
 
 FILE_NAME = "bot-token"
 """Where the runner looks for its token. Source: platform contract, the `runner-token` volume."""

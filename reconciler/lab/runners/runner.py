@@ -13,10 +13,10 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from reconciler.lab.kubelet.pods import FILE_NAME
-from reconciler.lab.runners.channels import Channel
+from reconciler.lab.runners.pool import Channel
 from reconciler.lab.runners.server import SESSION_HEADER
 from reconciler.lab.runners.tokens import Bearer, read_bearer
-from reconciler.names import SessionKey
+from reconciler.naming import SessionKey
 
 CALL_LIMIT_S = 5.0
 """Source: platform contract section 1: pushes have 5 s."""

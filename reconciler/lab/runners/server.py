@@ -13,7 +13,7 @@ import grpc
 
 from reconciler.clock import Clock
 from reconciler.lab.runners.tokens import Verify, expiry_of
-from reconciler.names import SessionKey
+from reconciler.naming import SessionKey
 
 SERVICE = "ambient.v1.SessionService"
 WATCH = "WatchSessions"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from reconciler.lab.runners.accounts import UNREADABLE
+from reconciler.lab.runners.exposure_ledger import UNREADABLE
 
 Verify = Callable[[str], Mapping[str, Any]]
 """Checks a token's signature and returns its claims; raises for any other token. `exp` may be left

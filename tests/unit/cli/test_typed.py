@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from reconciler.cli.exits import CommandError
-from reconciler.cli.targets import Target, parse_target
-from reconciler.cli.waiting import parse_duration
+from reconciler.cli.exit_codes import CommandError
+from reconciler.cli.pod_selection import Target, parse_target
+from reconciler.cli.wait import parse_duration
 
 HEAVY = ("aiohttp", "asyncio", "kubernetes_asyncio", "msgspec", "pydantic", "structlog", "yaml")
 
 
-@pytest.mark.parametrize("module", ["reconciler.cli.main", "reconciler.cli.plugin"])
+@pytest.mark.parametrize("module", ["reconciler.cli.main", "reconciler.cli.kubectl_plugin"])
 def test_help_imports_nothing_that_only_a_command_needs(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{*{HEAVY}}} & set(sys.modules)))"
     done = subprocess.run(

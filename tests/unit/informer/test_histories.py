@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.breaker import Breaker
 from reconciler.errors import Gone, KubeError, ServerError, TransportError, WireError
 from reconciler.informer.reflector import Reflector
 from reconciler.informer.store import Change, Store
 from reconciler.kube.api import Event, Kube, Meta, Page, Resource, Scope, Watch
-from reconciler.kube.objects import partial_resource
-from reconciler.lab.virtual_time import VirtualClock, run_virtual
-from reconciler.names import Names
+from reconciler.kube.decoding import partial_resource
+from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
+from reconciler.naming import Names
+from reconciler.net.circuit_breaker import Breaker
 from tests.unit.informer.fake_kube import FakeKube
 from tests.unit.informer.objects import bookmark, event, meta, page
 

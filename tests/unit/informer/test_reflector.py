@@ -8,7 +8,6 @@ from random import Random
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.breaker import Breaker
 from reconciler.errors import (
     AuthorizerNotReady,
     Forbidden,
@@ -19,13 +18,14 @@ from reconciler.errors import (
     VersionTooLarge,
     WireError,
 )
-from reconciler.informer.audit import RESTARTED_S
+from reconciler.informer.consistency import RESTARTED_S
 from reconciler.informer.reflector import Reflector
 from reconciler.informer.store import Change, Store
 from reconciler.kube.api import Meta, Scope
-from reconciler.kube.objects import partial_resource
-from reconciler.lab.virtual_time import VirtualClock, run_virtual
-from reconciler.names import Names
+from reconciler.kube.decoding import partial_resource
+from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
+from reconciler.naming import Names
+from reconciler.net.circuit_breaker import Breaker
 from tests.unit.informer.fake_kube import (
     SILENT,
     Call,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from reconciler.informer.store import Belief, Change, Store
 from reconciler.kube.api import Meta
-from reconciler.names import SessionKey
+from reconciler.naming import SessionKey
 from tests.unit.informer.objects import meta
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from reconciler.kube.api import Meta
-from reconciler.kube.objects import VALUE_BYTES, partial_resource
-from reconciler.names import Names
+from reconciler.kube.decoding import VALUE_BYTES, partial_resource
+from reconciler.naming import Names
 from tests.memory import measured
 
 NAMES = Names()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import SettingsError
-from reconciler.kube.contexts import Context, context_names, read_context
+from reconciler.kube.auth.contexts import Context, context_names, read_context
 
 
 def write(path: Path, contexts: dict[str, str | None], current: str = "") -> str:

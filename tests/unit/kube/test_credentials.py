@@ -13,12 +13,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.errors import SettingsError
-from reconciler.kube import kubeconfig
-from reconciler.kube.bearer import REREAD_S, TokenFile
-from reconciler.kube.credentials import InClusterCredentials, find_credentials
-from reconciler.kube.kubeconfig import RELOAD_PAUSE_S, KubeconfigCredentials
-from reconciler.kube.loaders import config
-from reconciler.rotation import LOOK_S
+from reconciler.kube.auth import kubeconfig
+from reconciler.kube.auth._kubernetes_asyncio import config
+from reconciler.kube.auth.credentials import InClusterCredentials, find_credentials
+from reconciler.kube.auth.kubeconfig import RELOAD_PAUSE_S, KubeconfigCredentials
+from reconciler.kube.auth.token_file import REREAD_S, TokenFile
+from reconciler.net.file_rotation import LOOK_S
 from tests.support import ManualClock
 
 SECRET = "tok-e-n.hidden"

@@ -4,9 +4,9 @@ import pytest
 
 from reconciler.errors import KubeError, WireError
 from reconciler.kube.api import Meta, Resource
-from reconciler.kube.failures import MAX_RETRY_AFTER_S, error_of_answer
-from reconciler.kube.objects import partial_resource
-from reconciler.names import Names
+from reconciler.kube.decoding import partial_resource
+from reconciler.kube.status_errors import MAX_RETRY_AFTER_S, error_of_answer
+from reconciler.naming import Names
 
 SECRETS = partial_resource("secrets", Names())
 MARKER = b"m4rker-of-a-value"

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from reconciler.kube.redaction import LIMIT, REDACTED, shown_output
+from reconciler.kube.auth.redaction import LIMIT, REDACTED, shown_output
 from tests.unit.tokens.support import jwt
 
 JWT = jwt(iat=1_767_225_600, exp=1_767_226_500)

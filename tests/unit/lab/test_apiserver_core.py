@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.lab.apiserver import kinds
-from reconciler.lab.apiserver.collector import collect
 from reconciler.lab.apiserver.core import AT_ONCE, Core
-from reconciler.lab.apiserver.feed import BACKLOG_LIMIT, Feed, WatchEvent
+from reconciler.lab.apiserver.garbage_collector import collect
 from reconciler.lab.apiserver.kinds import Object
-from reconciler.lab.apiserver.ledger import Caller, Commit, Ledger
 from reconciler.lab.apiserver.paging import ListQuery
-from reconciler.lab.apiserver.refusals import Refusal
 from reconciler.lab.apiserver.selectors import Selection
+from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.apiserver.watch_cache import BACKLOG_LIMIT, Feed, WatchEvent
+from reconciler.lab.apiserver.write_log import Caller, Commit, Ledger
 from tests.support import ManualClock
 
 NAMES = "abcd"

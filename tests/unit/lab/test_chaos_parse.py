@@ -3,7 +3,7 @@
 import pytest
 
 from reconciler.errors import SettingsError
-from reconciler.lab.chaos import KINDS, Chaos, parse_chaos
+from reconciler.lab.chaos.faults import KINDS, Chaos, parse_chaos
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ import pytest
 from reconciler import errors
 from reconciler.errors import DeposedError, KubeError, TransportError
 from reconciler.kube.api import Kube, Meta, Scope
-from reconciler.kube.objects import partial_resource
+from reconciler.kube.decoding import partial_resource
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.direct import DirectKube
-from reconciler.lab.apiserver.injection import Fault
-from reconciler.lab.apiserver.ledger import Caller
-from reconciler.lab.virtual_time import VirtualClock, run_virtual
-from reconciler.names import Names
+from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.in_process_client import DirectKube
+from reconciler.lab.apiserver.write_log import Caller
+from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
+from reconciler.naming import Names
 
 NAMES = Names()
 SECRETS = partial_resource("secrets", NAMES)

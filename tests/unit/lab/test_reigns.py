@@ -2,8 +2,8 @@
 
 import pytest
 
-from reconciler.lab.apiserver.ledger import LeaseTurn, SignedWrite
-from reconciler.lab.reigns import Reign, deposed_writes, failover_s, reigns
+from reconciler.lab.apiserver.write_log import LeaseTurn, SignedWrite
+from reconciler.lab.demo.leader_terms import Reign, deposed_writes, failover_s, reigns
 
 
 def turn(version: int, holder: str) -> LeaseTurn:

@@ -5,14 +5,14 @@ import json
 import pytest
 from rich.text import Text
 
-from reconciler.lab.apiserver.ledger import Ledger
-from reconciler.lab.chaos import Chaos
-from reconciler.lab.frame import Bar, Frame, progress_line
-from reconciler.lab.logtail import LogTail, readable
-from reconciler.lab.replicas import Tally
-from reconciler.lab.report import Report, describe_chaos, make_report
-from reconciler.lab.runners.accounts import FleetReport
-from reconciler.lab.view import draw
+from reconciler.lab.apiserver.write_log import Ledger
+from reconciler.lab.chaos.faults import Chaos
+from reconciler.lab.cli.demo import LogTail, readable
+from reconciler.lab.cluster.replicas import Tally
+from reconciler.lab.demo.frame import Bar, Frame, progress_line
+from reconciler.lab.demo.report import Report, describe_chaos, make_report
+from reconciler.lab.demo.view import draw
+from reconciler.lab.runners.exposure_ledger import FleetReport
 
 LOG = [Text(f" line {number} " + "x" * 300) for number in range(50)]
 

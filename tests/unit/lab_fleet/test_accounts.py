@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.lab.runners.accounts import UNREADABLE, Accounts, summarize
-from reconciler.names import SessionKey
+from reconciler.lab.runners.exposure_ledger import UNREADABLE, Accounts, summarize
+from reconciler.naming import SessionKey
 
 ONE = SessionKey("ns", "one")
 TWO = SessionKey("ns", "two")

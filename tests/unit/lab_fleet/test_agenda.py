@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.lab.kubelet.agenda import Agenda
+from reconciler.lab.kubelet.node import Agenda
 
 steps = st.lists(
     st.tuples(st.sampled_from(["set", "hasten", "drop"]), st.integers(0, 5), st.integers(0, 20))

@@ -7,7 +7,7 @@ import pytest
 
 from reconciler.lab.kubelet.node import BACKOFF_CAP_S, Node, Timing
 from reconciler.lab.kubelet.pods import Pod, SecretRef
-from reconciler.names import SessionKey
+from reconciler.naming import SessionKey
 
 SECRET = SecretRef("ns", "session-one-creds")
 POD = Pod(

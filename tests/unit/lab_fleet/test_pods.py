@@ -7,7 +7,7 @@ import pytest
 
 from reconciler.errors import WireError
 from reconciler.lab.kubelet.pods import Pod, SecretRef, decode_pod
-from reconciler.names import Names, SessionKey
+from reconciler.naming import Names, SessionKey
 
 
 def decode(**changes: Any) -> Pod:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.lab.runners.accounts import UNREADABLE
+from reconciler.lab.runners.exposure_ledger import UNREADABLE
 from reconciler.lab.runners.tokens import expiry_of, read_bearer
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from reconciler.errors import PlatformError, RemoteError
 from reconciler.platform.models import Page, Session
-from reconciler.platform.pages import Query
+from reconciler.platform.pagination import Query
 
 
 @dataclass

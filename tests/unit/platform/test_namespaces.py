@@ -2,8 +2,7 @@
 
 import pytest
 
-from reconciler.platform.models import Session
-from reconciler.platform.namespaces import Mode, namespace_of
+from reconciler.platform.models import Mode, Session, namespace_of
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from random import Random
 
 import msgspec
 
-from reconciler.breaker import Breaker
 from reconciler.clock import Clock
 from reconciler.errors import IssuerError, SettingsError
-from reconciler.tokens.grant import Grant
+from reconciler.net.circuit_breaker import Breaker
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import OidcSource
+from reconciler.tokens.token_response import Grant
 
 OLD, NEW = "obviously-fake-static-token-1", "obviously-fake-static-token-2"
 

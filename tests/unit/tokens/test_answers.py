@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.errors import IssuerError, IssuerRefused, IssuerUnavailable, TokenUnusable
-from reconciler.tokens.answers import (
+from reconciler.tokens.token_response import (
     Answer,
     error_code,
     grant_of,

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from reconciler.lab.virtual_time import run_virtual
-from reconciler.tokens.flight import FlightClosed, SingleFlight
+from reconciler.lab.simulation.virtual_time import run_virtual
+from reconciler.tokens.source import FlightClosed, SingleFlight
 
 
 class _Slow:

@@ -3,9 +3,9 @@
 import pytest
 
 from reconciler.errors import TokenUnusable
-from reconciler.tokens.grant import Grant, times_of, token_of
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.token import Token
+from reconciler.tokens.token_response import Grant, times_of, token_of
 from tests.support import ManualClock
 from tests.unit.tokens.support import jwt
 

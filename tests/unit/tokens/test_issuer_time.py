@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from reconciler.lab.virtual_time import VirtualClock, run_virtual
+from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.tokens.issuer_time import IssuerTime, Move
 from reconciler.tokens.server_clock import TokenTimes, Witness
 from tests.support import ManualClock

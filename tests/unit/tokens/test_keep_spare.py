@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from reconciler.breaker import PROBE_S
 from reconciler.errors import IssuerRefused, IssuerUnavailable
-from reconciler.lab.virtual_time import VirtualClock, run_virtual
+from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
+from reconciler.net.circuit_breaker import PROBE_S
 from tests.unit.tokens.support import Desk
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.tokens import answers
+from reconciler.tokens import token_response
 from reconciler.tokens.refusals import hint_of_refusal, what_is_refused
 
 SECRET, SCOPE = "OIDC_CLIENT_SECRET", "RECONCILER_OIDC_SCOPE"
@@ -45,4 +45,4 @@ def test_a_hint_names_the_settings_that_the_code_is_about(
 def test_the_document_says_of_every_code_what_is_wrong() -> None:
     rows = [line.split("|") for line in DOCUMENT.read_text().splitlines() if line.startswith("|")]
     first = " ".join(row[1] for row in rows)
-    assert {code for code in answers._REFUSALS if f"`{code}`" not in first} == set()
+    assert {code for code in token_response._REFUSALS if f"`{code}`" not in first} == set()

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.errors import SettingsError, TokenUnusable
-from reconciler.lab.virtual_time import VirtualClock, run_virtual
+from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.tokens.static import LOOK_S, StaticSource
 from reconciler.tokens.token import Token
 from tests.support import ManualClock

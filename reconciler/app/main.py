@@ -1,0 +1,316 @@
+"""The composition root: settings become parts, one TaskGroup runs them, signals end it."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+import structlog
+
+from reconciler import __version__
+from reconciler.app.election import Election
+from reconciler.app.orphan_reaper import OrphanReaper
+from reconciler.app.telemetry import Telemetry, open_telemetry
+from reconciler.clock import Clock, SystemClock
+from reconciler.controller.controller import Controller, Options, Ports
+from reconciler.controller.decide.bulkhead import runs_at_most
+from reconciler.controller.decide.confirmation_mac import Seal
+from reconciler.controller.state.mac_key import SealKey
+from reconciler.controller.status.replica_report import ReplicaReport, Reporter
+from reconciler.factories import client_secret, static_source, static_token, token_endpoint
+from reconciler.kube.auth.credentials import find_credentials
+from reconciler.kube.client import HttpKube
+from reconciler.leadership.lease import Identity
+from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.client_session import open_session
+from reconciler.platform.client import Bearer, PlatformClient
+from reconciler.preflight import environment
+from reconciler.preflight.wait_for_credentials import wait_for_files
+from reconciler.settings import Settings
+from reconciler.statuspage.server import mount
+from reconciler.telemetry.http_server import serve_health
+from reconciler.telemetry.log_setup import configure_logs
+from reconciler.telemetry.stderr_writer import Outlet
+from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.source import OidcSource, TokenSource
+from reconciler.tokens.static import StaticSource
+from reconciler.tokens.token import Token
+
+log = structlog.get_logger()
+
+BEARER_REMAINING = 0.2
+"""Life left, as a fraction, of the token that we show the platform ourselves."""
+
+PROBES = 4
+"""Connections beside those of the runs, for probes, Events and single reads."""
+
+FORCE_S = 10.0
+"""A platform that refuses every token must not make us ask the issuer for one a request."""
+
+
+def run(settings: Settings, outlet: Outlet) -> None:
+    """Run the controller until a signal; raises `SettingsError` for what only a human can mend.
+
+    Args:
+        outlet: What standard error has become, where the log goes.
+    """
+    configure_logs(settings.log_level, settings.log_format)
+    outlet.on_drained = _warn_of_dropped
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(settings, outlet))
+
+
+def _warn_of_dropped(lines: int) -> None:
+    log.warning("log_lines_dropped", lines=lines, why="no process read the log in time")
+
+
+async def _run(settings: Settings, outlet: Outlet) -> None:
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    if not await wait_for_files(settings, stop):
+        return
+    async with AsyncExitStack() as stack:
+        clock = SystemClock()
+        telemetry = await stack.enter_async_context(
+            open_telemetry(
+                clock,
+                replica=settings.replica,
+                per_session=settings.metrics_per_session,
+                log_lines_dropped=lambda: outlet.dropped_total,
+            )
+        )
+        controller = await stack.enter_async_context(build(settings, clock, telemetry))
+        telemetry.attach(controller)
+        page = mount(
+            controller.surveyor,
+            not_ready=controller.not_ready,
+            replica=settings.replica,
+            clock=clock,
+            ignored=tuple(environment.ignored_variables().values()),
+        )
+        await stack.enter_async_context(
+            serve_health(
+                settings.listen,
+                live=controller.not_live,
+                ready=controller.not_ready,
+                scrape=telemetry.scrape,
+                mounts=(page,) if settings.status_page else (),
+            )
+        )
+        log.info(
+            "started",
+            version=__version__,
+            replica=settings.replica,
+            **environment.described(settings),
+        )
+        environment.warn(settings)
+        if os.getpid() == 1:
+            reaping = asyncio.create_task(OrphanReaper().run(), name="reap_orphans")
+            stack.callback(reaping.cancel)
+        await controller.run(stop)
+    log.info("stopped", writes_refused=controller.writes_refused)
+
+
+@asynccontextmanager
+async def build(
+    settings: Settings, clock: Clock, telemetry: Telemetry
+) -> AsyncIterator[Controller]:
+    """Make the controller and the connections it stands on; the latter close with the context."""
+    random = Random()
+    names = settings.names()
+    me = Identity(settings.replica, settings.pod_uid, uuid4().hex[:8])
+    breakers = [Breaker(name, clock, random) for name in ("kube", "platform", "issuer")]
+    kube_breaker, platform_breaker, issuer_breaker = breakers
+    issuer_time = IssuerTime(clock)
+    keyed = client_secret if settings.is_oidc else static_token
+    keyed_by = keyed(settings)
+    secret = keyed_by.read()
+    seal = Seal(secret, clock.monotonic)
+
+    async def seal_renewed() -> None:
+        await controller.renew_seals()
+
+    async def keep_reporting() -> None:
+        await report.run()
+
+    async with AsyncExitStack() as stack:
+        source: TokenSource
+        upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
+        if settings.is_oidc:
+            session = await stack.enter_async_context(
+                open_session(settings.token_url(), clock, what="issuer")
+            )
+            endpoint = token_endpoint(settings, session, clock)
+            source = oidc = OidcSource(
+                telemetry.watch_mint(endpoint.ask),
+                clock=clock,
+                issuer_time=issuer_time,
+                breaker=issuer_breaker,
+                random=random,
+                refresh_on_key_rotation=settings.refresh_on_key_rotation,
+            )
+            stack.push_async_callback(oidc.close)
+            seal_key = SealKey(keyed_by.read, secret, seal, seal_renewed)
+            upkeep = (
+                oidc.keep_spare,
+                partial(environment.watch_clock, issuer_time, clock),
+                seal_key.run,
+            )
+        else:
+            source = static = static_source(settings, clock)
+            upkeep = (static.keep_read,)
+        session = await stack.enter_async_context(
+            open_session(settings.api_server_url, clock, what="platform")
+        )
+        platform = PlatformClient(
+            session,
+            settings.api_server_url,
+            bearer=_bearer(source, clock),
+            clock=clock,
+            breaker=platform_breaker,
+            limit_s=settings.platform_limit_s,
+            parallel=settings.platform_parallel,
+        )
+        credentials = find_credentials(
+            settings.kubeconfig,
+            clock,
+            token_file=settings.project_kube_token_file,
+            ignored=environment.warn_of_ignored,
+        )
+        kube = await stack.enter_async_context(
+            HttpKube(
+                credentials,
+                names,
+                connections=runs_at_most(settings.workers) + PROBES,
+                replica=str(me),
+                on_date=issuer_time.hear_api_server,
+            )
+        )
+        election = Election(settings, me, clock, _loop_factory())
+        await stack.enter_async_context(election)
+        upkeep += election.upkeep
+        ports = Ports(
+            kube=kube,
+            platform=platform,
+            platform_allowed=lambda: platform.allowed,
+            source=source,
+            issuer_time=issuer_time,
+            clock=clock,
+            random=random,
+            gate=election.gate,
+            leadership=election.leadership,
+            kube_breaker=kube_breaker,
+            platform_breaker=platform_breaker,
+            issuer_breaker=issuer_breaker,
+            upkeep=(*upkeep, *telemetry.upkeep, keep_reporting),
+            tracer=telemetry.tracer,
+            witnesses=telemetry.witnesses,
+        )
+        controller = Controller(ports, _options(settings, seal))
+        if isinstance(source, StaticSource):
+            source.on_replaced = partial(_replaced, seal, controller)
+        elif isinstance(source, OidcSource):
+            source.on_replaced = lambda _: controller.reconsider()
+        own = kube
+        if settings.project_kube_token_file is not None:
+            # The account that works in the projects may have no right in our own namespace.
+            credentials = find_credentials(settings.kubeconfig, clock)
+            own = await stack.enter_async_context(
+                HttpKube(credentials, names, connections=1, replica=f"{me} report", peer="")
+            )
+        ignored = environment.ignored_variables()
+        report = ReplicaReport(
+            Reporter(
+                settings.namespace, settings.lease_name, names.field_manager, settings.replica
+            ),
+            kube=own,
+            breaker=kube_breaker,
+            clock=clock,
+            once=controller.once,
+            troubles=lambda: controller.troubles() | ignored,
+        )
+        election.warm = lambda: not controller.not_synced()
+        election.has_token = lambda: controller.has_had_token
+        election.lacks_token = lambda: controller.lacks_token
+        election.token_life_s = lambda: controller.token_life_s
+        election.rewound = partial(controller.rewound, settings.namespace)
+        yield controller
+
+
+async def _replaced(seal: Seal, controller: Controller, token: Token) -> None:
+    """Take in another static token, which is what seals are made with where there is no issuer."""
+    seal.renew(token.reveal())
+    await controller.reconsider()
+
+
+def _options(settings: Settings, seal: Seal) -> Options:
+    return Options(
+        names=settings.names(),
+        seal=seal,
+        namespaces=tuple(settings.listed_namespaces),
+        finds_namespaces=settings.finds_namespaces,
+        max_namespaces=settings.max_namespaces,
+        mode=settings.platform_mode,
+        workers=settings.workers,
+        propagation_s=settings.propagation_allowance_s,
+        startup=settings.startup_resync,
+        resync_s=settings.resync_s,
+        touch=settings.touch,
+        request_limit_s=settings.request_limit_s,
+        platform_parallel=settings.platform_parallel,
+        drain_s=settings.drain_s,
+        lease_s=float(settings.lease_duration_s) if settings.leader_elect else 0.0,
+        on_synced=_freeze_memory,
+    )
+
+
+def _freeze_memory() -> None:
+    """What the first lists made lives on, and a refresh makes no cycles: collect seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
+def _bearer(source: TokenSource, clock: Clock) -> Bearer:
+    """Show the platform the token that the runners get; a refused one is minted anew, in time."""
+    forced_at = -FORCE_S
+
+    async def bearer(refused: bool) -> str:
+        nonlocal forced_at
+        if refused and clock.monotonic() - forced_at >= FORCE_S:
+            forced_at = clock.monotonic()
+            return (await source.refresh()).reveal()
+        return (await source.get(min_remaining=BEARER_REMAINING)).reveal()
+
+    return bearer
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    """Drain at the first SIGTERM or SIGINT; at the second, end now."""
+
+    def on_signal() -> None:
+        if stop.is_set():
+            sys.exit(128 + signal.SIGTERM)
+        log.info("stopping")
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Take uvloop where it is installed: a third less CPU a request."""
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        return uvloop.new_event_loop
+    return asyncio.new_event_loop

@@ -1,0 +1,216 @@
+"""Metrics and traces, joined to the controller: what is counted, kept, served and sent."""
+
+import asyncio
+import math
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+
+from reconciler import __version__
+from reconciler.clock import Clock
+from reconciler.controller.events.recorder import EventStats
+from reconciler.controller.reconcile.run import Witness
+from reconciler.controller.status.collector import Surveyor
+from reconciler.controller.status.run_observers import Metering, Tracing
+from reconciler.controller.status.snapshot import Survey
+from reconciler.controller.status.status_metrics import gauges
+from reconciler.telemetry import metrics
+from reconciler.telemetry.batch_exporter import Exporter
+from reconciler.telemetry.metrics import Sample
+from reconciler.telemetry.otlp import metric_sender, span_sender
+from reconciler.telemetry.otlp_settings import OtlpSettings, Sampler, read_otlp
+from reconciler.telemetry.registry import Meters
+from reconciler.telemetry.trace import Trace, Tracer, current
+
+if TYPE_CHECKING:
+    from reconciler.controller.controller import Controller
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+SCRAPE_AGE_S = 5.0
+"""A scrape takes a survey of this age as it is: two Prometheus servers cost one."""
+
+RENDER_S = 1.0
+"""A text of /metrics serves everybody for so long: however many scrape, one is made in a second."""
+
+CLOSE_S = 1.0
+"""Longest wait, at the end, for what was not sent yet, of all signals together: a pod's grace is
+for writes of tokens."""
+
+
+class Telemetry:
+    """What looks on. It exists before the controller, which tells it of all that happens.
+
+    Args:
+        per_session: Export a series for each session.
+        log_lines_dropped: Returns how many lines of the log were dropped since the start.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        otlp: OtlpSettings,
+        *,
+        replica: str = "",
+        per_session: bool = False,
+        log_lines_dropped: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._clock = clock
+        self._otlp = otlp
+        self._per_session = per_session
+        self._log_lines_dropped = log_lines_dropped
+        self._surveyor: Surveyor | None = None
+        self._exporters: list[Exporter[Any]] = []
+        self._events: EventStats | None = None
+        self._text = b""
+        self._text_at = -math.inf
+        self._rendering: asyncio.Task[bytes] | None = None
+        self.meters = Meters(self._read)
+        self.tracer = Tracer(clock, Random())
+        self.witnesses: tuple[Witness, ...] = (Metering(self.meters).note,)
+        self.upkeep: tuple[Callable[[], Any], ...] = ()
+        self._tracing: Tracing | None = None
+        for signal, is_wanted, start in (
+            ("traces", otlp.traces, self._send_traces),
+            ("metrics", otlp.metrics, self._send_metrics),
+        ):
+            if is_wanted:
+                try:
+                    start(replica)
+                except Exception as error:
+                    # Whatever the library makes of its variables, tokens are refreshed without it.
+                    log.warning("telemetry_off", signal=signal, why=type(error).__name__)
+
+    def attach(self, controller: "Controller") -> None:
+        """Read this controller from now on."""
+        self._surveyor = controller.surveyor
+        self._events = controller.events.stats
+        if self._tracing is not None:
+            self._tracing.causes = controller.resync.causes
+
+    async def scrape(self) -> bytes:
+        """Return all metrics in Prometheus' text format; works before anything else does.
+
+        The text is made in a thread, once for all who ask within `RENDER_S`: each rendering takes
+        the interpreter from what refreshes tokens.
+        Cancel: The rendering goes on, for the others who wait for it.
+        """
+        if self._clock.monotonic() - self._text_at < RENDER_S:
+            return self._text
+        if self._rendering is None:
+            self._rendering = asyncio.create_task(self._render(), name="render_metrics")
+        return await asyncio.shield(self._rendering)
+
+    async def _render(self) -> bytes:
+        try:
+            if self._surveyor is not None:
+                await self._surveyor.renew(max_age_s=SCRAPE_AGE_S)
+            self._text = await asyncio.to_thread(self.meters.render)
+            self._text_at = self._clock.monotonic()
+            return self._text
+        finally:
+            self._rendering = None
+
+    def watch_mint(self, ask: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+        """Return `ask`, measured; one that no run asked for is a trace of its own."""
+
+        async def measured() -> T:
+            began_at, result = self._clock.monotonic(), "success"
+            try:
+                return await self._within_trace(ask)
+            except BaseException as error:
+                result = type(error).__name__
+                raise
+            finally:
+                self.meters.observe(metrics.MINT, self._clock.monotonic() - began_at, result)
+
+        return measured
+
+    async def close(self) -> None:
+        """Send what waits, for `CLOSE_S` at most."""
+        if self._rendering is not None:
+            self._rendering.cancel()
+        await asyncio.gather(
+            *(asyncio.to_thread(exporter.close, CLOSE_S) for exporter in self._exporters)
+        )
+
+    async def _within_trace(self, ask: Callable[[], Awaitable[T]]) -> T:
+        if current() is not None:
+            return await ask()
+        trace = self.tracer.begin("mint_spare")
+        try:
+            with trace:
+                return await ask()
+        finally:
+            self.tracer.end(trace)
+
+    def _send_metrics(self, replica: str) -> None:
+        sender = metric_sender(replica, os.environ, self._clock)
+        self._readings = Exporter("metrics", sender, capacity=2)
+        self._exporters.append(self._readings)
+        self.upkeep = (self._push,)
+
+    def _send_traces(self, replica: str) -> None:
+        exporter = Exporter("traces", span_sender(replica, os.environ, self._clock))
+        from reconciler.telemetry.otlp_spans import Kept  # after the library is told to be silent
+
+        def keep(trace: Trace) -> None:
+            exporter.offer(Kept(trace, self._clock.wall() - self._clock.monotonic()))
+
+        tracing = Tracing(self.tracer, Sampler(self._otlp.ratio).keeps, keep)
+        self._exporters.append(exporter)
+        self._tracing = tracing
+        self.tracer.is_recorded = True
+        self.tracer.listeners.append(tracing.ended)
+        self.witnesses += (tracing.note,)
+
+    async def _push(self) -> None:
+        """Read the metrics for OTLP every so often, for ever."""
+        while True:
+            await asyncio.sleep(max(1.0, self._otlp.interval_s))
+            if self._surveyor is not None:
+                await self._surveyor.renew(max_age_s=SCRAPE_AGE_S)
+            self._readings.offer(await asyncio.to_thread(self.meters.families))
+
+    def _read(self) -> Iterator[Sample]:
+        yield Sample(metrics.BUILD, 1, (__version__,))
+        yield Sample(metrics.LOG_DROPPED, self._log_lines_dropped())
+        latest: Survey | None = None if self._surveyor is None else self._surveyor.latest
+        if latest is not None:
+            yield from gauges(latest, per_session=self._per_session)
+        for exporter in self._exporters:
+            stats = exporter.stats()
+            for result in ("sent", "failed", "dropped"):
+                labels = (exporter.signal, result)
+                yield Sample(metrics.TELEMETRY, getattr(stats, result), labels)
+        if self._events is not None:
+            for result, count in asdict(self._events).items():
+                yield Sample(metrics.EVENTS, count, (result,))
+
+
+@asynccontextmanager
+async def open_telemetry(
+    clock: Clock, *, replica: str, per_session: bool, log_lines_dropped: Callable[[], int]
+) -> AsyncIterator[Telemetry]:
+    """Make it from the OTEL_* variables; what cannot be served of them is named in the log."""
+    otlp = read_otlp(os.environ)
+    for each in otlp.unserved:
+        log.warning("telemetry_variable_ignored", variable=each.variable, why=each.why)
+    telemetry = Telemetry(
+        clock,
+        otlp,
+        replica=replica,
+        per_session=per_session,
+        log_lines_dropped=log_lines_dropped,
+    )
+    try:
+        yield telemetry
+    finally:
+        await telemetry.close()

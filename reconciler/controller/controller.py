@@ -1,0 +1,671 @@
+"""All parts of the main job joined: stores fed by reflectors, workers fed by the queue."""
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any, Literal
+
+import structlog
+
+from reconciler.clock import Clock
+from reconciler.controller.decide import refresh_times, retry_policy
+from reconciler.controller.decide.confirmation_mac import Seal
+from reconciler.controller.decide.pod_touches import Touches
+from reconciler.controller.events.recorder import Events
+from reconciler.controller.namespaces.discovery import Discovery
+from reconciler.controller.namespaces.informers import Pair, Scopes
+from reconciler.controller.namespaces.usage import Occupancy
+from reconciler.controller.reconcile.run import Witness
+from reconciler.controller.reconcile.secret_writer import Writer
+from reconciler.controller.reconcile.session_lookup import Lookup
+from reconciler.controller.reconcile.worker import Worker
+from reconciler.controller.state.confirmations import Directory
+from reconciler.controller.state.session_state import Planner
+from reconciler.controller.status.collector import Surveyor
+from reconciler.controller.status.endpoint_log import REPORT_S, EndpointLog
+from reconciler.controller.status.exposure import TOUCHED_S, Exposure
+from reconciler.controller.status.history import History, Holds
+from reconciler.controller.triggers.event_handler import Feed
+from reconciler.controller.triggers.resync import FOLLOW, Resync, StartupResync
+from reconciler.controller.triggers.revocation_check import Audit
+from reconciler.errors import IssuerError
+from reconciler.informer.reflector import Reflector
+from reconciler.informer.store import Store
+from reconciler.kube.api import Kube, Meta, Resource, Scope
+from reconciler.kube.authorization import Authorization
+from reconciler.kube.authorized import AuthorizedKube
+from reconciler.kube.decoding import partial_resource
+from reconciler.leadership.api import Gate, Leadership
+from reconciler.naming import LIVE_PODS, Names, SessionKey
+from reconciler.net.circuit_breaker import Breaker, BreakerStats
+from reconciler.platform.api import Platform
+from reconciler.platform.models import namespace_of
+from reconciler.telemetry.log_dedup import Once
+from reconciler.telemetry.trace import Tracer
+from reconciler.tokens.issuer_time import IssuerTime, Move
+from reconciler.tokens.refusals import hint_of_refusal, what_is_refused
+from reconciler.tokens.source import TokenSource
+from reconciler.workqueue.items import News
+from reconciler.workqueue.queue import WorkQueue
+
+log = structlog.get_logger()
+
+STUCK_S = 1000.0
+"""Three times the longest life of a watch, and beyond the longest pause, list and turn: each list,
+watch, event and bookmark that ends in whatever way shows that a reflector goes on."""
+
+FRESH_S = 2.0
+"""Age of the first lists up to which they need no second one when this replica begins to lead."""
+
+LEASE_TTL = 1 / 6
+"""Longest lease, in lives of a token: a takeover must fit into the slack several times."""
+
+WITHOUT_LIFE = 0.6
+"""For how long no token may come, as a fraction of a life, before a leader leaves the Lease to
+another replica. Each session has come due by then, so that each Secret holds the standby token with
+0.4 of its life left: enough for a takeover."""
+
+WITHOUT_S = 60.0
+"""The same before the first token, when it is not known how long one lives."""
+
+SHOWN = 10
+"""Names in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the controller stands on; each has a real and a simulated form."""
+
+    kube: Kube
+    platform: Platform
+    source: TokenSource
+    issuer_time: IssuerTime
+    clock: Clock
+    random: Random
+    gate: Gate
+    leadership: Leadership
+    kube_breaker: Breaker
+    platform_breaker: Breaker
+    issuer_breaker: Breaker
+    upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
+    """What the ports need to have running: the token source's spare, for one."""
+    tracer: Tracer | None = None
+    """Whose traces somebody listens to; none by default."""
+    platform_allowed: Callable[[], int] | None = None
+    """How many requests the platform is asked at one time now; None = nothing limits them."""
+    witnesses: tuple[Witness, ...] = ()
+    """Told of every attempt, beside the controller's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The settings that the main job depends on; see `Settings` for units and reasons."""
+
+    names: Names
+    seal: Seal
+    namespaces: Sequence[str] = ()
+    finds_namespaces: bool = False
+    """Namespaces of the platform's projects too; without, none named means all in one scope."""
+    max_namespaces: int = 500
+    mode: Literal["standard", "mpp"] = "standard"
+    workers: int = 64
+    propagation_s: float = 90.0
+    startup: Literal["all", "stale"] = "all"
+    resync_s: float = 360.0
+    touch: bool = True
+    request_limit_s: float = 10.0
+    platform_parallel: int = 8
+    drain_s: float = 20.0
+    lease_s: float = 0.0
+    on_synced: Callable[[], None] = lambda: None
+    """Called once, when the first lists are in the stores."""
+
+
+class Controller:
+    """One replica's main job."""
+
+    def __init__(self, ports: Ports, options: Options) -> None:
+        self._ports = ports
+        self._options = options
+        names, clock = options.names, ports.clock
+        self._kube = AuthorizedKube(ports.kube, Authorization(self._granted), clock)
+        pods = partial_resource("pods", names)
+        secrets = partial_resource("secrets", names, unasked=self._warn_of_value)
+        self.pods, self.secrets = Store("pods"), Store("secrets")
+        self.queue: WorkQueue[SessionKey] = WorkQueue(clock)
+        self.queue.pause()
+        self.once = Once(clock)
+        self._endpoints = EndpointLog(clock)
+        self.startup = StartupResync(clock)
+        self.directory = Directory(
+            clock, names, options.seal, lambda session: namespace_of(session, options.mode)
+        )
+        self.planner = Planner(
+            pods=self.pods,
+            secrets=self.secrets,
+            directory=self.directory,
+            source=ports.source,
+            issuer_time=ports.issuer_time,
+            clock=clock,
+            names=names,
+            gate=ports.gate,
+            propagation_s=options.propagation_s,
+            exclusive=ports.leadership.exclusive,
+            startup=options.startup,
+        )
+        self.tracer = ports.tracer or Tracer(clock, Random())
+        self.history = History(clock)
+        self.exposure = Exposure(options.propagation_s)
+        self.holds = Holds()
+        self.events = Events(
+            kube=self._kube,
+            gate=ports.gate,
+            breaker=ports.kube_breaker,
+            clock=clock,
+            once=self.once,
+            component=names.field_manager,
+            limit_s=options.request_limit_s,
+        )
+        self._touches = Touches() if options.touch else None
+        self.feed = Feed(
+            self.planner,
+            self.queue,
+            self._touches,
+            clock,
+            forgotten=lambda key: self.startup.settled(key, "kept"),
+        )
+        lookup = Lookup(ports.platform, self.directory, self.once, self._found, self.planner.now_s)
+        self.worker = Worker(
+            planner=self.planner,
+            queue=self.queue,
+            writer=Writer(
+                kube=self._kube,
+                pods=pods,
+                secrets=secrets,
+                secret_store=self.secrets,
+                pod_store=self.pods,
+                names=names,
+                seal=options.seal,
+                gate=ports.gate,
+                limit_s=options.request_limit_s,
+                rewound=self.rewound,
+            ),
+            source=ports.source,
+            lookup=lookup,
+            touches=self._touches,
+            workers=options.workers,
+            platform_parallel=options.platform_parallel,
+            kube_breaker=ports.kube_breaker,
+            clock=clock,
+            random=ports.random,
+            once=self.once,
+            settled=self.startup.settled,
+            tracer=self.tracer,
+            witnesses=(
+                self.history.note,
+                self.exposure.note,
+                self.holds.note,
+                self.events.note,
+                *ports.witnesses,
+            ),
+        )
+        self._occupancy = Occupancy(
+            pods=self.pods,
+            secrets=self.secrets,
+            directory=self.directory,
+            planner=self.planner,
+            queue=self.queue,
+            touches=self._touches,
+        )
+        nowhere = () if options.finds_namespaces else (None,)
+        self.scopes = Scopes(
+            options.namespaces or nowhere,
+            make=lambda namespace: Pair(
+                self._reflector(pods, self.pods, namespace),
+                self._reflector(secrets, self.secrets, namespace),
+            ),
+            forget=self._occupancy.forget,
+        )
+        self.discovery = self._make_discovery() if options.finds_namespaces else None
+        self.resync = Resync(
+            client=ports.platform,
+            directory=self.directory,
+            planner=self.planner,
+            feed=self.feed,
+            breaker=ports.platform_breaker,
+            startup=self.startup,
+            once=self.once,
+            random=ports.random,
+            period_s=options.resync_s,
+            parallel=options.platform_parallel,
+            namespaces=() if options.finds_namespaces else options.namespaces,
+            found=self._found,
+            tracer=self.tracer,
+        )
+        self.audit = Audit(
+            secrets=self.secrets,
+            directory=self.directory,
+            planner=self.planner,
+            lookup=lookup,
+            feed=self.feed,
+            names=names,
+            clock=clock,
+            period_s=options.resync_s,
+        )
+        self.surveyor = Surveyor(
+            planner=self.planner,
+            queue=self.queue,
+            directory=self.directory,
+            worker=self.worker,
+            pods=self.pods,
+            secrets=self.secrets,
+            history=self.history,
+            holds=self.holds,
+            exposure=self.exposure,
+            startup=self.startup,
+            reflectors=lambda: self.scopes.reflectors,
+            breakers=self._breakers(),
+            source=ports.source,
+            issuer_time=ports.issuer_time,
+            gate=ports.gate,
+            clock=clock,
+            once=self.once,
+            delivery_s=TOUCHED_S if options.touch else options.propagation_s,
+            platform_allowed=ports.platform_allowed,
+        )
+        ports.source.fleet_life_s = self._fleet_life_s
+        ports.source.on_better = self._on_better_token
+        for breaker, gate in (
+            (ports.kube_breaker, retry_policy.KUBE),
+            (ports.issuer_breaker, retry_policy.ISSUER),
+            (ports.platform_breaker, retry_policy.PLATFORM),
+        ):
+            breaker.on_condition = self._endpoints.changed
+            breaker.on_recovery(partial(self._open_gate, gate))
+        self._time_moved = asyncio.Event()
+        ports.issuer_time.on_moved = self._on_time_moved
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set, then finish what is in flight.
+
+        Order: stores synced, then follow; lead, with the startup resync first, for as long as it is
+        given to us, and follow again. At the end no key is taken any more, those in flight end
+        (bounded), the Lease is released, and only then the streams are closed.
+        Raises: ExceptionGroup for a defect of ours; nothing that a peer does ends it.
+        """
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part) for part in self._parts()]
+            await stop.wait()
+            if not await self.queue.drain(self._options.drain_s):
+                # A write that may still arrive must meet a Lease that is still ours: it runs out.
+                log.warning("drain_cut_short", in_flight=self.queue.stats().schedule.running)
+            else:
+                await self._ports.leadership.resign()
+            for task in tasks:
+                task.cancel()
+
+    async def reconsider(self) -> None:
+        """Plan each session anew, now: the static token or the signing key was replaced."""
+        self.planner.forget_policy()
+        await self.resync.plan_all("token_replaced", news=News.ASKED)
+
+    def _warn_of_value(self) -> None:
+        """Say that a Secret came with its data: what is between us and the API server is to blame.
+
+        Nothing of it was decoded; the bytes went through this process all the same.
+        """
+        if self.once.first("secret_value_received"):
+            log.warning(
+                "secret_value_received",
+                why="the API server, or what is before it, sent data where metadata was asked for",
+            )
+
+    def rewound(self, namespace: str, why: str) -> None:
+        """Have everything listed again: what was lost in one namespace was lost in all.
+
+        Args:
+            namespace: Where an object was read that is of an earlier history.
+            why: What was read, and what was known before.
+        """
+        if self.once.first("history_rewound"):
+            log.warning("history_rewound", namespace=namespace, error=why)
+        for reflector in self.scopes.reflectors:
+            reflector.distrust()
+
+    async def renew_seals(self) -> None:
+        """Plan each session anew: its seal is to be made again, in its turn."""
+        await self.resync.plan_all("seal_renewed")
+
+    @property
+    def touches_pending(self) -> int:
+        """Number of sessions whose pod is still to be touched: no more than there are."""
+        return 0 if self._touches is None else len(self._touches)
+
+    @property
+    def writes_refused(self) -> int:
+        """Number of writes that the gate has stopped since the start."""
+        return self._ports.gate.refused_total
+
+    def not_live(self) -> str:
+        """Return "" unless a stream has stalled in a way that only a restart can mend.
+
+        A list that times out is none: a restart mends no server, and would empty the stores.
+        """
+        if self._ports.kube_breaker.is_down:
+            return ""
+        for reflector in self.scopes.reflectors:
+            stuck_s = reflector.stats().stuck_s
+            if stuck_s is not None and stuck_s > STUCK_S:
+                return f"the watch of {reflector.name} is stuck for {stuck_s:.0f} s"
+        return ""
+
+    @property
+    def has_had_token(self) -> bool:
+        """Whether the token source has given a token in this process, whatever is left of it."""
+        return self._ports.source.stats().issued_total > 0
+
+    @property
+    def lacks_token(self) -> bool:
+        """Whether no token has come for so long that another replica may fare better."""
+        stats = self._ports.source.stats()
+        life_s = stats.latest_ttl_s
+        return stats.without_s > (WITHOUT_S if life_s is None else WITHOUT_LIFE * life_s)
+
+    @property
+    def token_life_s(self) -> float:
+        """Whole life of the token that came last; inf before the first, or without an expiry."""
+        life_s = self._ports.source.stats().latest_ttl_s
+        return math.inf if life_s is None else life_s
+
+    def not_ready(self) -> str:
+        """Return "" once the stores are filled and the source has given a token, else what lacks.
+
+        A rollout must not replace replicas that hold a standby token by ones that cannot get any.
+        Once ready for that it stays so: an outage later is nothing that another replica is free of.
+        """
+        if why := self.not_synced():
+            return why
+        if self.has_had_token:
+            return ""
+        last = self._ports.source.stats().last_error
+        issuer = self._ports.issuer_breaker.stats()
+        code, status = issuer.last_reason, issuer.last_status
+        refused = f", and the issuer refuses {what_is_refused(code, status)}"
+        return (
+            "waiting for the first token"
+            + (refused if issuer.refuses else "")
+            + _last_error(last)
+            + (f"; {hint_of_refusal(code, status)}" if issuer.refuses else "")
+        )
+
+    def not_synced(self) -> str:
+        """Return "" once the stores hold a first list, else what is missing.
+
+        It depends on neither the resync nor the platform, nor on one namespace of several that
+        refuses us: a replica that is warm can take over. Only one that knows no namespace needs
+        the platform, once; it must not take the place of one that knows them.
+        """
+        if self.discovery is not None and not self.discovery.has_begun:
+            return "waiting for the platform to name a project" + self._why_not_named()
+        if missing := self.scopes.missing():
+            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+            why = f"waiting for the first list of {', '.join(missing[:SHOWN])}{more}"
+            return why + _last_error(self._list_error())
+        if not any(reflector.stats().synced for reflector in self.scopes.reflectors):
+            return "no right to list pods or Secrets anywhere" + _last_error(self._list_error())
+        return ""
+
+    def troubles(self) -> dict[str, str]:
+        """Return what keeps this replica from refreshing tokens, or a part of them, now.
+
+        Returns: Reason of an Event -> one line that names the cause; empty if there is nothing.
+        """
+        if why := self.not_ready():
+            return {"NotReady": why}
+        found = {}
+        ports = self._ports
+        ends = (
+            ("issuer", ports.issuer_breaker.stats()),
+            ("platform", ports.platform_breaker.stats()),
+        )
+        failing = [
+            f"the {name} {_condition(stats)}: {stats.last_error}"
+            for name, stats in ends
+            if stats.condition != "ok"
+        ]
+        if failing:
+            found["EndpointFailing"] = "; ".join(failing)
+        refused = [each for each in self.scopes.reflectors if each.is_refused]
+        if refused:
+            named = ", ".join(each.name for each in refused[:SHOWN])
+            more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+            found["ListForbidden"] = f"no right to list or watch {named}{more}" + _last_error(
+                refused[0].stats().protocol.last_error
+            )
+        return found
+
+    def _list_error(self) -> str:
+        """Return the last error of a list that is not in its store yet, or ""."""
+        found = (reflector.stats() for reflector in self.scopes.reflectors)
+        errors = (stats.protocol.last_error for stats in found if not stats.synced)
+        return next((error for error in errors if error), "")
+
+    def _why_not_named(self) -> str:
+        """Say which endpoint keeps the platform from being asked, or from answering, or ""."""
+        ports = self._ports
+        for name, breaker in (
+            ("issuer", ports.issuer_breaker),
+            ("platform", ports.platform_breaker),
+        ):
+            if breaker.refuses:
+                stats = breaker.stats()
+                what = what_is_refused(stats.last_reason, stats.last_status)
+                return f"; the {name} refuses {what}: {breaker.last_error}"
+            if breaker.is_down:
+                return f"; the {name} is away: {breaker.last_error}"
+        return ""
+
+    def _parts(self) -> list[Coroutine[Any, Any, None]]:
+        ports = self._ports
+        return [
+            self.scopes.run(),
+            *([self.discovery.run()] if self.discovery is not None else []),
+            *(self.worker.run() for _ in range(self.worker.runs_at_most)),
+            *(part() for part in ports.upkeep),
+            ports.kube_breaker.probe_while_down(ports.kube.ready),
+            ports.platform_breaker.probe_while_down(ports.platform.probe),
+            ports.platform_breaker.probe_while_refused(ports.platform.probe),
+            self._follow(),
+            self._account(),
+            self._report(),
+            self._follow_time(),
+            self.surveyor.run(),
+            self.events.run(),
+        ]
+
+    async def _follow(self) -> None:
+        if self.discovery is not None:
+            await self.discovery.wait_begun()
+        await self.scopes.wait_settled()
+        log.info("stores_synced", pods=len(self.pods), secrets=len(self.secrets))
+        with suppress(IssuerError):
+            # The issuer's answer also tells its time, by which all that follows is judged.
+            await self._ports.source.get(min_remaining=0.0)
+        if not self.has_had_token:
+            # How long the fleet's tokens live says how often the issuer is asked from now on.
+            await self.surveyor.renew(max_age_s=0.0)
+        self._options.on_synced()
+        self._warn_of_short_life()
+        self.feed.open()
+        leadership, synced_at = self._ports.leadership, self._ports.clock.monotonic()
+        if not leadership.leads:
+            await self.resync.plan_all(FOLLOW)
+        while True:
+            await leadership.wait_began()
+            fresh = self._ports.clock.monotonic() - synced_at < FRESH_S
+            await self._lead(relist=not fresh)
+
+    async def _lead(self, *, relist: bool) -> None:
+        """Work until another replica may: what is due at once, beside a consistent list."""
+        self.directory.begin_term()
+        self.planner.begin_term()
+        if self._touches is not None:
+            self._touches.clear()
+        self.queue.resume()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self.resync.run()),
+                    group.create_task(self.audit.run()),
+                ]
+                if relist:
+                    tasks.append(group.create_task(self.scopes.relist()))
+                await self._ports.leadership.wait_ended()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self.queue.pause()
+            self.planner.end_term()
+
+    async def _account(self) -> None:
+        """Say at each end of a term, once nothing is in flight, what the gate has stopped."""
+        leadership = self._ports.leadership
+        while True:
+            await leadership.wait_began()
+            await leadership.wait_ended()
+            await self.queue.wait_idle()
+            log.info("stood_down", writes_refused=self._ports.gate.refused_total)
+
+    def _warn_of_short_life(self) -> None:
+        """Say it when tokens live too short for the Lease, or for the kubelet without touches."""
+        token, options = self._ports.source.best(), self._options
+        if token is None or math.isinf(token.ttl_s):
+            return
+        longest_s = token.ttl_s * LEASE_TTL
+        if options.lease_s > longest_s:
+            log.warning(
+                "lease_long_for_tokens",
+                token_ttl_s=token.ttl_s,
+                lease_s=options.lease_s,
+                at_most_s=round(longest_s, 1),
+            )
+        if options.touch:
+            return
+        slack_s = refresh_times.slack_s(token.ttl_s, options.propagation_s)
+        if slack_s <= 0:
+            log.warning(
+                "no_slack",
+                token_ttl_s=token.ttl_s,
+                propagation_allowance_s=options.propagation_s,
+                slack_s=round(slack_s, 1),
+            )
+
+    async def _report(self) -> None:
+        """Say once a minute what is still waited for, so that silence means health."""
+        while True:
+            await asyncio.sleep(REPORT_S)
+            if why := self.not_ready():
+                log.warning("not_ready", why=why)
+            for breaker in self._breakers():
+                self._endpoints.report(breaker.stats())
+
+    def _on_time_moved(self, move: Move) -> None:
+        """Take in that the issuer's time is another one than all deadlines were derived from."""
+        now_at, now_s = self._ports.clock.monotonic(), self.planner.now_s()
+        self.exposure.time_moved(now_s - (now_at - move.since_at), move.moved_s)
+        self.planner.forget_policy()
+        if not move.is_first:
+            log.warning("issuer_time_moved", moved_s=round(move.moved_s, 1))
+        self._time_moved.set()
+
+    async def _follow_time(self) -> None:
+        """Plan each session anew whenever the estimate of the issuer's time has moved."""
+        while True:
+            await self._time_moved.wait()
+            self._time_moved.clear()
+            self.planner.records.clear()  # what a write achieved was judged by the old time
+            await self.resync.plan_all("issuer_time_moved", news=News.ASKED)
+
+    def _fleet_life_s(self) -> float | None:
+        """Return the shortest life left of the sessions' tokens, by the latest survey."""
+        latest = self.surveyor.latest
+        if latest is None or latest.fleet.remaining_min_s is None:
+            return None
+        return latest.fleet.remaining_min_s - (self._ports.clock.monotonic() - latest.taken_at)
+
+    def _on_better_token(self) -> None:
+        """Wake what waits for a token, or for a better one than its own, most urgent first.
+
+        An outage need not have been: one failed request, or a cache that gave the same token again.
+        """
+        self.queue.open_gate(retry_policy.ISSUER)
+
+    def _open_gate(self, gate: str) -> None:
+        woken = self.queue.open_gate(gate)
+        self._endpoints.recovered(gate, woken)
+
+    def _granted(self, namespace: str | None) -> None:
+        """Wake what waits for a right in a namespace (None: anywhere)."""
+        self.scopes.nudge_refused(namespace)
+        woken = self.queue.open_gate(
+            retry_policy.RIGHTS, only=lambda key: namespace is None or key.namespace == namespace
+        )
+        log.info("authorized_again", namespace=namespace, sessions_woken=woken)
+
+    def _breakers(self) -> tuple[Breaker, ...]:
+        ports = self._ports
+        return ports.kube_breaker, ports.platform_breaker, ports.issuer_breaker
+
+    def _make_discovery(self) -> Discovery:
+        ports, options = self._ports, self._options
+        return Discovery(
+            client=ports.platform,
+            breaker=ports.platform_breaker,
+            scopes=self.scopes,
+            is_held=self._is_held,
+            mode=options.mode,
+            seeds=options.namespaces,
+            at_most=options.max_namespaces,
+            period_s=options.resync_s,
+            clock=ports.clock,
+            random=ports.random,
+            once=self.once,
+        )
+
+    def _found(self, namespaces: Iterable[str]) -> None:
+        if self.discovery is not None:
+            self.discovery.found(namespaces)
+
+    def _is_held(self, namespace: str) -> bool:
+        refused = self.scopes.is_refused(namespace)
+        return not self.scopes.all_settled or self._occupancy.is_held(namespace, refused=refused)
+
+    def _reflector(
+        self, resource: Resource[Meta], store: Store, namespace: str | None
+    ) -> Reflector:
+        pods = store is self.pods
+        return Reflector(
+            self._kube,
+            resource,
+            Scope(namespace, self._options.names.selector(), LIVE_PODS if pods else ""),
+            store,
+            clock=self._ports.clock,
+            random=self._ports.random,
+            breaker=self._ports.kube_breaker,
+            on_change=self.feed.pod_changed if pods else self.feed.secret_changed,
+            on_seen=None if pods else self.feed.secret_seen,
+        )
+
+
+def _last_error(error: str) -> str:
+    return f"; the last error was: {error}" if error else ""
+
+
+def _condition(stats: BreakerStats) -> str:
+    if stats.down:
+        return "is unreachable"
+    return f"refuses {what_is_refused(stats.last_reason, stats.last_status)}"

@@ -1,0 +1,130 @@
+"""What is sent to the API server, field by field (pure)."""
+
+import base64
+import math
+from typing import Any
+
+from reconciler.clock import format_utc, format_utc_millis
+from reconciler.controller.decide.annotations import UNKNOWN
+from reconciler.kube.api import Meta
+from reconciler.naming import Names, SessionKey
+from reconciler.tokens.token import Token
+
+
+def refresh(
+    secret: Meta,
+    token: Token | None,
+    names: Names,
+    *,
+    now_s: float,
+    written_by: str,
+    seal: str,
+    honoured: tuple[str, ...],
+    held_until_s: float = math.inf,
+) -> dict[str, Any]:
+    """Return the merge patch that puts a token, and what is known of it, into a Secret.
+
+    The UID and resourceVersion are preconditions: another object of the same name answers 422,
+    another version 409.
+
+    Args:
+        token: None to leave the value as it is and write the annotations alone.
+        honoured: Digests of all refresh requests that stand on the Secret and its pod.
+        held_until_s: When the worst token ends that the pod may read now (epoch): infinite for
+            never, negative infinite for unknown. Said beside a token alone.
+    """
+    annotations: dict[str, str | None] = {names.confirmed: seal}
+    if honoured:
+        annotations[names.honoured] = ",".join(honoured)
+    body: dict[str, Any] = {
+        "metadata": {
+            "uid": secret.uid,
+            "resourceVersion": secret.version,
+            "annotations": annotations,
+        }
+    }
+    if token is not None:
+        annotations |= _token_annotations(
+            token, names, now_s=now_s, written_by=written_by, held_until_s=held_until_s
+        )
+        body["data"] = _data(token, names)
+    return body
+
+
+def revocation(secret: Meta, names: Names) -> dict[str, Any]:
+    """Return the merge patch that takes the proof of a confirmation off a Secret.
+
+    The preconditions are those of `refresh`.
+    """
+    return {
+        "metadata": {
+            "uid": secret.uid,
+            "resourceVersion": secret.version,
+            "annotations": {names.confirmed: None},
+        }
+    }
+
+
+def creation(
+    key: SessionKey, pod: Meta, token: Token, names: Names, *, now_s: float, written_by: str
+) -> dict[str, Any]:
+    """Return a new Secret with the platform's labels, owned by its pod.
+
+    The owner makes the garbage collector remove it if the pod ends while we are away; it carries no
+    seal yet, since its UID is not known.
+    """
+    annotations = _token_annotations(
+        token, names, now_s=now_s, written_by=written_by, held_until_s=-math.inf
+    )
+    labels = {
+        names.session_id: key.session_id,
+        names.project_id: pod.project_id,
+        names.managed: "true",
+        names.managed_by_label: names.managed_by,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": names.secret_name(key.session_id),
+            "namespace": key.namespace,
+            "labels": {name: value for name, value in labels.items() if value},
+            "annotations": {name: value for name, value in annotations.items() if value},
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}
+            ],
+        },
+        "data": _data(token, names),
+    }
+
+
+def touch(pod: Meta, names: Names, *, now_s: float) -> dict[str, Any]:
+    """Return the merge patch that makes the kubelet look at a pod now.
+
+    The UID alone is the precondition: the kubelet's own status writes would make versions conflict.
+    """
+    annotations = {names.touched_at: format_utc_millis(now_s)}
+    return {"metadata": {"uid": pod.uid, "annotations": annotations}}
+
+
+def _token_annotations(
+    token: Token, names: Names, *, now_s: float, written_by: str, held_until_s: float
+) -> dict[str, str | None]:
+    return {
+        names.expires_at: _end(token.expires_s),
+        names.issued_at: None if math.isinf(token.expires_s) else format_utc(token.issued_s),
+        names.former_expires_at: _end(held_until_s),
+        names.refreshed_at: format_utc_millis(now_s),
+        names.refreshed_by: written_by,
+    }
+
+
+def _end(instant_s: float) -> str | None:
+    """Return an expiry's text; None, which removes the annotation, for one that never comes."""
+    if math.isinf(instant_s):
+        return None if instant_s > 0 else UNKNOWN
+    return format_utc(instant_s)
+
+
+def _data(token: Token, names: Names) -> dict[str, str]:
+    return {names.secret_key: base64.b64encode(token.reveal().encode()).decode()}

@@ -1,0 +1,109 @@
+"""Events deduplicated, aggregated and limited as kubectl users know them (pure).
+
+Source: client-go `tools/record/events_cache.go`, whose figures these are.
+"""
+
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+
+from reconciler.controller.events.rules import Happening
+from reconciler.kube.api import Meta
+
+MAX_ENTRIES = 4096
+BURST = 25
+REFILL_S = 300.0
+"""Events of one object: so many at once, and one more every five minutes."""
+
+SIMILAR = 10
+SIMILAR_S = 600.0
+"""More different messages of one reason within ten minutes become one event that counts."""
+
+AGGREGATE = "(combined from similar events): "
+
+MAX_MESSAGE = 1024
+"""Source: core/v1 validation of events, `message` of at most 1 kB."""
+
+
+@dataclass(slots=True, eq=False)
+class Series:
+    """One Event object: what happened to one pod, how often, from when to when (epoch seconds).
+
+    `name` is "" until it is created; `queued` while it waits to be sent.
+    """
+
+    pod: Meta
+    happening: Happening
+    first_s: float
+    last_s: float
+    count: int = 1
+    name: str = ""
+    queued: bool = False
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    at: float
+
+
+@dataclass(slots=True)
+class _Similar:
+    messages: set[str]
+    at: float
+
+
+class Correlator:
+    """Says which Event an occurrence belongs to, or that there are too many of its object."""
+
+    def __init__(self) -> None:
+        self._series: LRUCache[tuple[str, Happening], Series] = LRUCache(MAX_ENTRIES)
+        self._buckets: LRUCache[str, _Bucket] = LRUCache(MAX_ENTRIES)
+        self._similar: LRUCache[tuple[str, str, str], _Similar] = LRUCache(MAX_ENTRIES)
+
+    def take(
+        self, pod: Meta, happening: Happening, *, now_at: float, now_s: float
+    ) -> Series | None:
+        """Return the series that counts this occurrence, or None where it is suppressed."""
+        happening = self._aggregated(pod, _cut(happening), now_at)
+        if not self._allows(pod.uid, now_at):
+            return None
+        series = self._series.get((pod.uid, happening))
+        if series is None:
+            series = self._series[pod.uid, happening] = Series(pod, happening, now_s, now_s)
+        else:
+            series.count += 1
+            series.last_s = now_s
+        return series
+
+    def _aggregated(self, pod: Meta, happening: Happening, now_at: float) -> Happening:
+        key = (pod.uid, happening.type, happening.reason)
+        similar = self._similar.get(key)
+        if similar is None or now_at - similar.at > SIMILAR_S:
+            similar = self._similar[key] = _Similar(set(), now_at)
+        similar.at = now_at
+        if happening.message in similar.messages or len(similar.messages) < SIMILAR:
+            similar.messages.add(happening.message)
+            return happening
+        return happening._replace(message=cut_text(f"{AGGREGATE}{happening.reason}"))
+
+    def _allows(self, uid: str, now_at: float) -> bool:
+        bucket = self._buckets.get(uid)
+        if bucket is None:
+            bucket = self._buckets[uid] = _Bucket(BURST, now_at)
+        bucket.tokens = min(BURST, bucket.tokens + (now_at - bucket.at) / REFILL_S)
+        bucket.at = now_at
+        if bucket.tokens < 1:
+            return False
+        bucket.tokens -= 1
+        return True
+
+
+def _cut(happening: Happening) -> Happening:
+    return happening._replace(message=cut_text(happening.message))
+
+
+def cut_text(text: str) -> str:
+    """Cut to what the API takes, counted in bytes."""
+    data = text.encode()
+    return text if len(data) <= MAX_MESSAGE else data[:MAX_MESSAGE].decode(errors="ignore")

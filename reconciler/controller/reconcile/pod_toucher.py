@@ -1,0 +1,97 @@
+"""Sends the touches that are due, and lets none of them stand in a token's way."""
+
+from random import Random
+
+import structlog
+
+from reconciler import errors
+from reconciler.clock import Clock
+from reconciler.controller.decide.bulkhead import Run
+from reconciler.controller.decide.pod_touches import Touches
+from reconciler.controller.reconcile.bulkhead_shell import PlaceFull, Places, touches_in
+from reconciler.controller.reconcile.secret_writer import Writer
+from reconciler.controller.state.session_state import Planner
+from reconciler.kube.status_errors import is_terminating
+from reconciler.naming import SessionKey
+from reconciler.telemetry.log_dedup import Once
+from reconciler.telemetry.trace import step
+
+log = structlog.get_logger()
+
+SLOW_RATE = 100.0
+"""Touches that find their place full come again at this rate, all together, per second."""
+
+
+class Toucher:
+    """Touches the pods of a session whose Secret was written.
+
+    A touch only spares a pod the kubelet's own pace: one that fails is tried again for a while by
+    itself, and neither fails its session's run nor keeps it from writing.
+    """
+
+    def __init__(
+        self,
+        touches: Touches,
+        *,
+        planner: Planner,
+        writer: Writer,
+        clock: Clock,
+        random: Random,
+        once: Once,
+        places: Places,
+    ) -> None:
+        self._touches = touches
+        self._planner = planner
+        self._writer = writer
+        self._clock = clock
+        self._random = random
+        self._once = once
+        self._places = places
+        self.touched_total = 0
+
+    async def touch_if_due(self, key: SessionKey, run: Run) -> None:
+        """Touch a session's pods, if that is due and its namespace's touches have room for it.
+
+        Raises:
+            DeposedError: The gate is closed.
+        """
+        now_at = self._clock.monotonic()
+        if not self._touches.is_due(key, now_at):
+            return
+        try:
+            is_done = await self._touch(key, run)
+        except PlaceFull:
+            wait_s = max(1.0, len(self._touches) / SLOW_RATE)
+            self._touches.put_off(key, now_at + wait_s * self._random.uniform(0.5, 1.5))
+            return
+        now_at = self._clock.monotonic()
+        if is_done:
+            self._touches.done(key, now_at)
+        else:
+            self._touches.failed(key, now_at, draw=self._random.random())
+
+    async def _touch(self, key: SessionKey, run: Run) -> bool:
+        """Touch each of the pods; return False where a later try may fare better."""
+        for pod in self._planner.pods_to_touch(key):
+            try:
+                with self._places.at(touches_in(key.namespace), run), step("touch", pod.name):
+                    await self._writer.touch(pod, now_s=self._planner.now_s())
+                self.touched_total += 1
+            except (errors.NotFound, errors.Invalid):
+                continue  # another pod, or none, has that name now; it starts with the new token
+            except errors.Forbidden as error:
+                self._refused(key.namespace, error)
+            except (errors.KubeError, errors.WireError) as error:
+                if self._once.first("touch_failed", key.namespace):
+                    log.warning("touch_failed", namespace=key.namespace, error=str(error))
+                return False
+        return True
+
+    def _refused(self, namespace: str, error: errors.Forbidden) -> None:
+        """Say whose 403 it is, once a namespace: a right is missing, or admission says no."""
+        if is_terminating(error):
+            return
+        is_denied = isinstance(error, errors.Denied | errors.QuotaExceeded)
+        says = "touch_refused" if is_denied else "touch_forbidden"
+        if self._once.first(says, namespace):
+            log.warning(says, namespace=namespace, error=str(error))

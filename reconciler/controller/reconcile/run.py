@@ -1,0 +1,80 @@
+"""One run of one session, from the queue to its rest, as the worker saw it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from reconciler.controller.decide.annotations import Facts
+from reconciler.controller.decide.progress import Undone
+from reconciler.kube.api import Meta
+from reconciler.naming import SessionKey
+from reconciler.telemetry.trace import Trace
+from reconciler.workqueue.items import Work
+
+Outcome = Literal[
+    "refreshed", "kept", "blocked", "failed", "forgotten", "not_improved", "fought", "deposed",
+    "crowded", "cancelled",
+]  # fmt: skip
+"""How a run came to rest. `kept`: nothing was due; `not_improved`: no token at hand is better;
+`fought`: another writer is let be for a while; `deposed`: stopped at the gate;
+`crowded`: waits for room where it would have asked: too many requests are under way there."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What metrics, Events, traces and the status page are made of; never a token.
+
+    Args:
+        term_began_at: When this replica began to lead, monotonic: what was due before was not its.
+        reason: Of the last plan that asked for something, or of what blocks; "" if nothing was due.
+        error: What failed it, or None; `failures` counts them in a row, this one included.
+        shared: The endpoint that is away, where that and not the session is the cause; or "".
+        routine: Failed in a way that heals by planning again: a conflict.
+        wrote: Whether the API server took a write of the Secret, were it of annotations alone.
+        before: What the Secret's annotations said before it was written; None for a new one.
+        written_s: When a token was written (epoch, issuer's time), or None.
+        touched: Whether the pod was or will be touched, so that it sees the token in a second.
+        overwrites: How often others took back what we wrote lately, the one that this run repaired
+            included; 0 if it repaired none. `writer` is their field manager, "" if that is not
+            known; `undone` is what they took back.
+    """
+
+    work: Work[SessionKey]
+    trace: Trace
+    term_began_at: float
+    outcome: Outcome = "cancelled"
+    reason: str = ""
+    error: Exception | None = None
+    failures: int = 0
+    shared: str = ""
+    routine: bool = False
+    pod: Meta | None = None
+    wrote: bool = False
+    before: Facts | None = None
+    written_s: float | None = None
+    created: bool = False
+    touched: bool = False
+    overwrites: int = 0
+    writer: str = ""
+    undone: Undone = ""
+
+    @property
+    def key(self) -> SessionKey:
+        return self.work.key
+
+    @property
+    def due_at(self) -> float:
+        """When it was due, monotonic: a write since it was first due, however often it was tried.
+
+        A run that writes nothing did not end what was late, if anything was.
+        """
+        due_at = self.work.since_at if self.wrote else self.work.due_at
+        return max(due_at, self.term_began_at)
+
+    @property
+    def error_class(self) -> str:
+        return type(self.error).__name__ if self.error is not None else ""
+
+
+Witness = Callable[[Attempt], None]
+"""Told of each attempt after its session went back to the queue."""

@@ -1,0 +1,132 @@
+"""One session asked of the platform, because nobody has confirmed it or its list lacks it."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from reconciler.controller.decide.plan import View, is_young
+from reconciler.controller.state.confirmations import Denial, Directory
+from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable, RemoteError
+from reconciler.naming import SessionKey
+from reconciler.platform.api import Platform
+from reconciler.telemetry.log_dedup import Once
+
+log = structlog.get_logger()
+
+UNSENDABLE = "invalid_id"
+"""The reason of an error for an ID that cannot be sent."""
+
+FORMER_LIMIT_S = 3.0
+"""Longest wait for an answer about a session that was once confirmed: its token waits meanwhile."""
+
+
+class Lookup:
+    """Asks and tells the directory; callers read the answer there.
+
+    A labelled pod alone proves nothing: the platform must name the session, with the pod's project
+    and in the pod's namespace.
+
+    Args:
+        found: Told the namespace of each session that the platform knows.
+        now_s: The issuer's time, epoch seconds.
+    """
+
+    def __init__(
+        self,
+        client: Platform,
+        directory: Directory,
+        once: Once,
+        found: Callable[[Iterable[str]], None],
+        now_s: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._now_s = now_s
+        self._found = found
+        self._directory = directory
+        self._once = once
+
+    @property
+    def is_down(self) -> bool:
+        """True while the platform is unreachable: nobody can be asked about."""
+        return self._client.breaker.is_down
+
+    async def __call__(self, key: SessionKey, view: View) -> None:
+        """Look one session up before a write to it.
+
+        A session that was once confirmed goes on by that word where no answer comes in time.
+
+        Raises:
+            PlatformError: No answer that says yes or no, about a session without such a word.
+        """
+        if not self._has_word(key, view):
+            await self.ask(key, view)
+            return
+        try:
+            async with asyncio.timeout(FORMER_LIMIT_S):
+                await self.ask(key, view)
+        except (RemoteError, TimeoutError):
+            self._directory.unanswered(key)
+
+    def skip(self, key: SessionKey, view: View) -> bool:
+        """Go on without an answer, if the session was once confirmed; return whether that is so."""
+        if not self._has_word(key, view):
+            return False
+        self._directory.unanswered(key)
+        return True
+
+    def revoked(self, key: SessionKey) -> None:
+        """Note that the proof of a former confirmation is off the session's Secret."""
+        self._directory.unsealed(key)
+
+    def resealed(self, key: SessionKey) -> None:
+        """Note that the proof of a confirmation was made again."""
+        self._directory.resealed(key)
+
+    async def ask(self, key: SessionKey, view: View) -> None:
+        """Look one session up and record what the platform says.
+
+        Raises:
+            PlatformError: No answer that says yes or no; what was known stays.
+        """
+        if self.is_down:
+            raise PlatformUnavailable("the platform is away")
+        if self._client.breaker.refuses:  # one probe seeks its end, not each session
+            raise PlatformRefused(self._client.breaker.last_error)
+        labelled = view.pod or view.secret
+        claimed = labelled.project_id if labelled is not None else ""
+        has_word = self._has_word(key, view)
+        project: str | None = claimed
+        if has_word and not claimed:  # the labels are gone, and the platform's word is not
+            project = self._directory.project_of(key)
+        try:
+            session = await self._client.session(key.session_id, project)
+        except PlatformError as error:
+            known = self._directory.project_of(key)
+            if error.reason != UNSENDABLE or (has_word and project == known):
+                raise
+            # No session of the platform can have such an ID, or such a project. Whoever may edit
+            # labels must not keep a session that had the platform's word from being asked about.
+            session = await self._client.session(key.session_id, known) if has_word else None
+        if session is not None:
+            self._found([self._directory.key_of(session).namespace])
+        if session is None:
+            why = "the platform does not know this session"
+        elif self._directory.key_of(session) != key:
+            why = f"the platform has it in namespace {self._directory.key_of(session).namespace}"
+        elif session.project_id != claimed and not (has_word and not claimed):
+            why = "the platform has it in another project"
+        else:
+            self._directory.confirm(session)
+            return
+        young = session is None and is_young(view, self._now_s())
+        named = {"namespace": key.namespace, "session_id": key.session_id, "why": why}
+        denial = self._directory.deny(key, young=young)
+        if denial is Denial.REVOKED:
+            log.warning("session_revoked", **named)
+        elif denial is Denial.NEW and self._once.first("pod_not_confirmed", *key):
+            log.warning("pod_not_confirmed", **named)
+
+    def _has_word(self, key: SessionKey, view: View) -> bool:
+        own = view.secret if view.secret and view.secret.session_id == key.session_id else None
+        return self._directory.has_word(key, view.pod, own)

@@ -1,0 +1,298 @@
+"""What the platform told us of sessions: who is confirmed where, and who is running."""
+
+import enum
+import math
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from cachetools import TLRUCache
+
+from reconciler.clock import Clock
+from reconciler.controller.decide.confirmation_mac import Seal, is_well_formed
+from reconciler.controller.decide.plan import YOUNG_LOOK_S, Confirmation
+from reconciler.controller.decide.refresh_times import phase
+from reconciler.controller.state.revocations import RECHECK_S, Revocations
+from reconciler.kube.api import Meta
+from reconciler.naming import Names, SessionKey
+from reconciler.platform.models import Session
+
+DENIED_S = 60.0
+"""How long a "no" is believed."""
+
+YOUNG_DENIED_S = YOUNG_LOOK_S - 1.0
+"""How long it is where the pod is young; over when the session is looked at again."""
+
+RESEAL_S = 300.0
+"""Over which seals are made again after a change of the client secret, or where they are missing as
+a term begins: 10,000 sessions cost 33 patches a second, little more than their refreshes do."""
+
+RESEALED_MAX = 20_000
+"""Bound on remembered seals that were made again; one that is forgotten is made once more."""
+
+FORMER = -1
+"""Stands for the generation of a key that was replaced."""
+
+DENIED_MAX = 10_000
+"""Bound on remembered refusals, so that a flood of labelled pods cannot fill memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryStats:
+    confirmed: int
+    running: int
+    denied: int
+
+
+class Denial(enum.Enum):
+    """What a "no" of the platform changed."""
+
+    KNOWN = "known"
+    NEW = "new"
+    REVOKED = "revoked"
+
+
+class Directory:
+    """Confirmations and the running set, learned from lists and single look-ups.
+
+    No error and no absence takes anything back. A session that a complete list lacks keeps its
+    former confirmation, but before its next write the platform is asked about it: a repeated "not
+    found" ends the confirmation (`revocation.py`), no answer leaves it as it was.
+    """
+
+    def __init__(
+        self, clock: Clock, names: Names, seal: Seal, namespace_of: Callable[[Session], str]
+    ) -> None:
+        self._names = names
+        self._seal = seal
+        self._namespace_of = namespace_of
+        self._revocations = Revocations(clock)
+        self._projects: dict[SessionKey, str] = {}
+        self._former: dict[SessionKey, str] = {}
+        self._sealed: dict[SessionKey, tuple[str, str, int]] = {}
+        self._resealed: TLRUCache[SessionKey, float] = TLRUCache(
+            RESEALED_MAX, ttu=lambda _key, _at, now_at: now_at + RESEAL_S, timer=clock.monotonic
+        )
+        self._clock = clock
+        self._term_began_at = clock.monotonic()
+        self._running: set[SessionKey] = set()
+        self._covers_all = False
+        self._covered: set[str] = set()
+        self._denied: TLRUCache[SessionKey, float] = TLRUCache(
+            DENIED_MAX, ttu=lambda _key, for_s, now_at: now_at + for_s, timer=clock.monotonic
+        )
+
+    def key_of(self, session: Session) -> SessionKey:
+        return SessionKey(self._namespace_of(session), session.id)
+
+    def begin_term(self) -> None:
+        """Forget what was learned while this replica led before: another one may have heard more.
+
+        What was confirmed since is known by its seal, which that other replica took off the
+        sessions that were revoked.
+        """
+        self._term_began_at = self._clock.monotonic()
+        self._projects.clear()
+        self._former.clear()
+        self._covers_all = False
+        self._covered.clear()
+
+    def confirm(self, session: Session) -> SessionKey:
+        """Record that the platform knows this session, with its project and namespace."""
+        key = self.key_of(session)
+        self._projects[key] = session.project_id
+        self._former.pop(key, None)
+        self._denied.pop(key, None)
+        self._revocations.answered_yes(key)
+        return key
+
+    def deny(self, key: SessionKey, *, young: bool) -> Denial:
+        """Record that the platform does not know it so.
+
+        Args:
+            young: The pod may be there before its session: a "no" is believed for a moment only.
+        """
+        new = key not in self._denied
+        revocations = self._revocations
+        had_word = key in self._projects or key in self._former or key in self._sealed
+        if had_word and not revocations.is_revoked(key):
+            if not revocations.answered_no(key):
+                self._suspect((key,))
+                self._denied[key] = RECHECK_S
+                return Denial.KNOWN
+            for known in (self._projects, self._former, self._sealed):
+                known.pop(key, None)
+            self._running.discard(key)
+            self._denied[key] = YOUNG_DENIED_S if young else DENIED_S
+            return Denial.REVOKED
+        self._denied[key] = YOUNG_DENIED_S if young else DENIED_S
+        return Denial.NEW if new else Denial.KNOWN
+
+    def unanswered(self, key: SessionKey) -> None:
+        """Record that the platform did not answer: a former confirmation counts for a while."""
+        self._revocations.unanswered(key)
+
+    def unsealed(self, key: SessionKey) -> None:
+        """Record that a revoked session's seal was taken off its Secret."""
+        self._revocations.removed(key)
+
+    def listed(
+        self, sessions: Iterable[Session], *, complete: bool, whole: Collection[str] = ()
+    ) -> list[SessionKey]:
+        """Take in a list of running sessions and return their keys, each once.
+
+        Only a complete list that is not empty takes a session out of the running set, a project's
+        or all of them: an error or an empty answer must never make us stop. Sessions that such a
+        list lacks are asked about before their next write.
+
+        Args:
+            whole: Projects whose own list is complete and not empty.
+        """
+        keys = list(dict.fromkeys(self.confirm(session) for session in sessions))
+        found = set(keys)
+        if complete and keys:
+            self._running = found
+            self._covers_all = True
+            self._suspect([key for key in self._projects if key not in found])
+        else:
+            gone = {key for key in self._running if self._projects.get(key) in whole}
+            self._running = self._running - gone | found
+            covered = {key.namespace for key in keys if self._projects[key] in whole}
+            self._covered |= covered
+            self._suspect(
+                [key for key in self._projects if key.namespace in covered and key not in found]
+            )
+        return keys
+
+    def _suspect(self, keys: Iterable[SessionKey]) -> None:
+        for key in keys:
+            if (project := self._projects.pop(key, None)) is not None:
+                self._former[key] = project
+
+    def running(self) -> frozenset[SessionKey]:
+        """Return the sessions that the platform called running last, a copy."""
+        return frozenset(self._running)
+
+    def is_running(self, key: SessionKey) -> bool:
+        return key in self._running
+
+    def confirmation(self, key: SessionKey, pod: Meta | None, secret: Meta | None) -> Confirmation:
+        """Return what is known now, without asking: by list, by look-up, or by seal."""
+        project = self._projects.get(key)
+        if project is not None:
+            return Confirmation.NO if _is_labelled_else(project, pod, secret) else Confirmation.YES
+        if self._revocations.is_revoked(key) and self._is_unsealable(key, secret):
+            return Confirmation.REVOKED
+        if key in self._denied:
+            doubted = self._revocations.is_doubted(key)
+            return Confirmation.DOUBTED if doubted else Confirmation.NO
+        if not self.has_word(key, pod, secret):
+            former = self._former.get(key)
+            return Confirmation.UNKNOWN if former is None else Confirmation.NO
+        return Confirmation.UNKNOWN if self.is_absent(key) else Confirmation.YES
+
+    def has_word(self, key: SessionKey, pod: Meta | None, secret: Meta | None) -> bool:
+        """Whether the platform once confirmed the session, and has not taken that back since.
+
+        Args:
+            secret: The session's own, None without.
+        """
+        if self._revocations.is_revoked(key):
+            return False
+        project = self._projects.get(key, self._former.get(key))
+        if project is not None:
+            return not _is_labelled_else(project, pod, secret)
+        return secret is not None and self._is_sealed(key, secret)
+
+    def project_of(self, key: SessionKey) -> str | None:
+        """Return the project that the platform last named for a session, None if unknown."""
+        return self._projects.get(key, self._former.get(key))
+
+    def is_absent(self, key: SessionKey) -> bool:
+        """Whether a list that covers it lacks the session, and nobody has been asked about it."""
+        if key in self._projects or self._revocations.is_unanswered(key):
+            return False
+        return key in self._former or self._covers_all or key.namespace in self._covered
+
+    def is_doubted(self, key: SessionKey) -> bool:
+        """Whether the platform said "not found" of it once, and is to be asked again."""
+        return self._revocations.is_doubted(key)
+
+    def is_revoked(self, key: SessionKey) -> bool:
+        """Whether only a fresh "found" of the platform gives this session a token again."""
+        return self._revocations.is_revoked(key)
+
+    def _is_unsealable(self, key: SessionKey, secret: Meta | None) -> bool:
+        if secret is None or not self._revocations.may_remove(key):
+            return False
+        return self._is_sealed(key, secret)
+
+    def seal_due_at(self, key: SessionKey, secret: Meta) -> float | None:
+        """Return when a seal that is missing or under an older key is to be made again, monotonic.
+
+        One under the former key, or, where the platform's word is known without it, under one
+        before; and one that is missing or no seal at all, where the platform named the session and
+        its list does not lack it now. Spread over `RESEAL_S` by the Secret's UID, counted from the
+        change of the key and from the begin of the term, and no sooner than that after the last
+        time: who puts a former one back, or takes one off, gains nothing, and must not make us
+        write each second.
+
+        None where it is under the key of now, or where another replica may have made it under a key
+        that this one does not know yet.
+        """
+        renewed_at = self._seal.renewed_at
+        found = secret.annotations.get(self._names.confirmed, "")
+        if self._is_verified(key, secret):
+            return None
+        if not is_well_formed(found):
+            if key not in self._projects:
+                return None
+            since_at = max(self._term_began_at, -math.inf if renewed_at is None else renewed_at)
+        else:
+            has_word = key in self._projects or key in self._former
+            is_former = self._seal.is_former(found, key, secret.uid)
+            if renewed_at is None or not (has_word or is_former):
+                return None
+            since_at = renewed_at
+        due_at = since_at + phase(secret.uid) * RESEAL_S
+        return max(due_at, self._resealed.get(key, -math.inf) + RESEAL_S)
+
+    def resealed(self, key: SessionKey) -> None:
+        """Record that a seal that was missing, or under a former key, was made again."""
+        self._resealed[key] = self._clock.monotonic()
+
+    def _is_sealed(self, key: SessionKey, secret: Meta) -> bool:
+        """Whether the seal is valid; one under the former key only as long as that is believed."""
+        if self._is_verified(key, secret):
+            return True
+        found = secret.annotations.get(self._names.confirmed, "")
+        if not found or not self._seal.is_former(found, key, secret.uid):
+            return False
+        self._sealed[key] = (secret.uid, found, FORMER)
+        return True
+
+    def _is_verified(self, key: SessionKey, secret: Meta) -> bool:
+        """Verify a seal once under each key; a session is planned several times a minute."""
+        made = secret.annotations.get(self._names.confirmed, "")
+        found = (secret.uid, made, self._seal.generation)
+        if self._sealed.get(key) == found:
+            return True
+        if not made or not self._seal.is_current(made, key, secret.uid):
+            return False
+        self._sealed[key] = found
+        return True
+
+    def prune(self, alive: Collection[SessionKey]) -> None:
+        """Forget confirmations of sessions that neither the cluster nor the platform has."""
+        kept = self._running.union(alive)
+        for known in (self._projects, self._former, self._sealed):
+            for key in known.keys() - kept:
+                del known[key]
+
+    def stats(self) -> DirectoryStats:
+        confirmed = len(self._projects) + len(self._former)
+        return DirectoryStats(confirmed, len(self._running), len(self._denied))
+
+
+def _is_labelled_else(project: str, *objects: Meta | None) -> bool:
+    """Whether the session's objects name another project than the platform does."""
+    return any(meta.project_id not in ("", project) for meta in objects if meta is not None)

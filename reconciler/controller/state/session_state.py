@@ -1,0 +1,189 @@
+"""Everything known of a session, gathered from the stores, and the decision about it."""
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from typing import Literal
+
+from reconciler.clock import Clock
+from reconciler.controller.decide.plan import Plan, Policy, View, plan
+from reconciler.controller.decide.progress import Records, last_applied
+from reconciler.controller.state.confirmations import Directory
+from reconciler.informer.store import Store
+from reconciler.kube.api import Meta
+from reconciler.leadership.api import Gate
+from reconciler.naming import Names, SessionKey
+from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.source import TokenSource
+
+POLICY_S = 0.1
+"""Age at which the longest life seen and the p95 are looked up again; neither moves faster."""
+
+
+class RunTimes:
+    """p95 of the latest runs' seconds, refreshed every `EVERY` runs."""
+
+    KEEP = 256
+    EVERY = 32
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=self.KEEP)
+        self._count = 0
+        self.p95_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._seconds.append(seconds)
+        self._count += 1
+        if self._count % self.EVERY == 0:
+            self.p95_s = sorted(self._seconds)[int(0.95 * len(self._seconds))]
+
+
+class Planner:
+    """Reads, never waits, never writes: the same answer for the same state.
+
+    Args:
+        exclusive: Nobody else writes while this replica leads.
+        startup: See `Policy.startup`, while this replica leads; until then, and after, "none".
+
+    `term_began_at` is when it began to lead the last time, on the monotonic clock; `records` are
+    the writes of this term, kept by the worker.
+    """
+
+    def __init__(
+        self,
+        *,
+        pods: Store,
+        secrets: Store,
+        directory: Directory,
+        source: TokenSource,
+        issuer_time: IssuerTime,
+        clock: Clock,
+        names: Names,
+        gate: Gate,
+        propagation_s: float,
+        exclusive: bool,
+        startup: Literal["all", "stale"],
+    ) -> None:
+        self.names = names
+        self.startup: Literal["all", "stale", "none"] = "none"
+        self._startup_mode = startup
+        self.run_times = RunTimes()
+        self.records = Records()
+        self._pods = pods
+        self._secrets = secrets
+        self._directory = directory
+        self._source = source
+        self._issuer_time = issuer_time
+        self._clock = clock
+        self._gate = gate
+        self._propagation_s = propagation_s
+        self._exclusive = exclusive
+        self._policy: Policy | None = None
+        self._policy_at = 0.0
+        self.term_began_at = clock.monotonic()
+        self._awaits_list = False
+
+    def policy(self) -> Policy:
+        """Return what decisions depend on now; built anew every `POLICY_S`, not for each plan."""
+        now_at = self._clock.monotonic()
+        policy = self._policy
+        if (
+            policy is not None
+            and now_at - self._policy_at < POLICY_S
+            and (policy.term, policy.startup) == (self._gate.term, self.startup)
+        ):
+            return policy
+        self._policy_at = now_at
+        best = self._source.best()
+        began_s = self.now_s() - (now_at - self.term_began_at)
+        self._policy = Policy(
+            names=self.names,
+            propagation_s=self._propagation_s,
+            longest_ttl_s=self._source.longest_ttl_s,
+            static=best is not None and math.isinf(best.expires_s),
+            term=self._gate.term,
+            started_s=math.inf if self._exclusive else began_s,
+            startup=self.startup,
+            run_s=self.run_times.p95_s,
+            replaced_s=self._source.replaced_s,
+            rotated_s=self._source.rotated_s,
+            list_began_s=began_s if self._awaits_list else -math.inf,
+        )
+        return self._policy
+
+    @property
+    def leads(self) -> bool:
+        """True between `begin_term` and `end_term`."""
+        return self.startup != "none"
+
+    def begin_term(self) -> None:
+        """Plan as the leader: what others wrote until now is due at the startup resync."""
+        self.startup = self._startup_mode
+        self.records.clear()
+        self.term_began_at = self._clock.monotonic()
+        self._awaits_list = True
+        self._policy = None
+
+    def listed(self) -> None:
+        """Plan from now on without a list to wait for: it has come, or has failed."""
+        self._awaits_list = False
+        self._policy = None
+
+    def end_term(self) -> None:
+        """Plan as a follower: each session's deadline is the leader's."""
+        self.startup = "none"
+        self._awaits_list = False
+        self._policy = None
+
+    def forget_policy(self) -> None:
+        """Have the policy built anew by the next plan: the token at hand is another one."""
+        self._policy = None
+
+    def objects(self, key: SessionKey) -> tuple[Meta | None, Meta | None]:
+        """Return the pod that counts and the object of the Secret's name, whoever's it is."""
+        secret = self._secrets.get(key.namespace, self.names.secret_name(key.session_id))
+        return leading_pod(self._pods.by_session(key)), secret
+
+    def view(self, key: SessionKey) -> View:
+        pod, secret = self.objects(key)
+        own = secret if secret is not None and secret.session_id == key.session_id else None
+        return View(
+            key=key,
+            pod=pod,
+            secret=secret,
+            confirmation=self._directory.confirmation(key, pod, own),
+            running=self._directory.is_running(key),
+            seal_due_s=math.inf if own is None else self._seal_due_s(key, own),
+            record=last_applied(self.records.of(key), secret, self.names),
+        )
+
+    def _seal_due_s(self, key: SessionKey, secret: Meta) -> float:
+        at = self._directory.seal_due_at(key, secret)
+        return math.inf if at is None else self.now_s() + at - self._clock.monotonic()
+
+    def plan(self, key: SessionKey) -> tuple[View, Plan]:
+        view = self.view(key)
+        return view, plan(view, self.policy(), self.now_s())
+
+    def now_s(self) -> float:
+        """Return the issuer's time, epoch seconds."""
+        return self._issuer_time.now_s()
+
+    def at(self, instant_s: float) -> float:
+        """Convert an instant of the issuer's time to our monotonic clock."""
+        return self._clock.monotonic() + instant_s - self.now_s()
+
+    def live_keys(self) -> dict[SessionKey, None]:
+        """Return the key of every pod that has not ended, in the store's order.
+
+        Cost: O(pods).
+        """
+        return {pod.key: None for pod in self._pods.snapshot() if pod.session_id}
+
+    def pods_to_touch(self, key: SessionKey) -> list[Meta]:
+        return [pod for pod in self._pods.by_session(key) if not pod.deleting]
+
+
+def leading_pod(pods: Iterable[Meta]) -> Meta | None:
+    """Choose the pod that counts: the newest that is not being deleted, else the newest."""
+    return max(pods, key=lambda pod: (not pod.deleting, pod.created_s, pod.name), default=None)

@@ -1,0 +1,80 @@
+"""What the log says of the endpoints: the begin of a trouble, one line a minute, and its end."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from reconciler.clock import Clock
+from reconciler.controller.decide.retry_policy import ISSUER, REFUSED
+from reconciler.net.circuit_breaker import BreakerStats, Condition
+from reconciler.tokens.refusals import hint_of_refusal
+
+log = structlog.get_logger()
+
+REFUSES = "endpoint_refuses"
+
+REPORT_S = 60.0
+"""Between two lines on an endpoint that stays as it is. One that changes its mind all the time has
+no more than one begin in this time, and no end without one."""
+
+
+JUST_SAID_S = 10.0
+"""What was said so short a time ago is not repeated because a minute is full."""
+
+
+@dataclass(slots=True)
+class _Said:
+    """What the log said last of one endpoint, and when (monotonic)."""
+
+    condition: Condition
+    at: float
+
+
+class EndpointLog:
+    """Says of each endpoint what ten thousand sessions may meet, once and not for each of them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._said: dict[str, _Said] = {}
+
+    def changed(self, stats: BreakerStats) -> None:
+        """Say that a trouble begins, or becomes another; its end is `recovered`."""
+        if stats.condition == "ok":
+            return
+        said = self._said.get(stats.name)
+        if said is None or said.condition != "ok" or self._since_s(said) >= REPORT_S:
+            self._say(stats, is_begin=True)
+
+    def report(self, stats: BreakerStats) -> None:
+        """Say what still stands, unless that was said a moment ago; call it once a minute."""
+        said = self._said.get(stats.name)
+        if stats.condition != "ok" and (said is None or self._since_s(said) >= JUST_SAID_S):
+            self._say(stats, is_begin=False)
+
+    def recovered(self, endpoint: str, sessions_woken: int) -> None:
+        """Say that it is as it should be, if the log said that it was not."""
+        said = self._said.get(endpoint)
+        if said is None or said.condition == "ok":
+            return
+        log.info(
+            "endpoint_recovered",
+            endpoint=endpoint,
+            was=said.condition,
+            sessions_woken=sessions_woken,
+        )
+        said.condition = "ok"
+
+    def _say(self, stats: BreakerStats, *, is_begin: bool) -> None:
+        self._said[stats.name] = _Said(stats.condition, self._clock.monotonic())
+        seconds = round(stats.down_for_s if stats.down else stats.refused_for_s)
+        said = {"endpoint": stats.name, "seconds": seconds, "error": stats.last_error}
+        if stats.down:
+            log.warning("endpoint_down", **said)
+        elif stats.name == ISSUER:
+            hint = hint_of_refusal(stats.last_reason, stats.last_status)
+            log.warning(REFUSED if is_begin else REFUSES, **said, hint=hint)
+        else:
+            log.warning(REFUSES, **said)
+
+    def _since_s(self, said: _Said) -> float:
+        return self._clock.monotonic() - said.at

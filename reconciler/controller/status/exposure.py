@@ -1,0 +1,141 @@
+"""Estimated exposure: for how long pods held a token that had expired, as far as we can know."""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from reconciler.controller.reconcile.run import Attempt
+from reconciler.naming import SessionKey
+
+TOUCHED_S = 1.0
+"""A touched pod sees its new token within this; 0.15-0.30 s were measured."""
+
+EARLIEST_START_S = 2.0
+"""Seconds from a pod's `creationTimestamp` to the earliest start of a container in it.
+
+The timestamp is cut to whole seconds, so that this is 1 s at least after the pod was made, which is
+first bound to a node, and has its volumes mounted and its sandbox made. What is in the Secret by
+then is what the container reads.
+"""
+
+RECENT = 10
+"""Sessions that are named as those for which the sum has grown, the latest of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """One session: for how many seconds it was counted, and when last (epoch, issuer's time)."""
+
+    key: SessionKey
+    seconds: float
+    last_s: float
+
+
+class Exposure:
+    """A sum of seconds over all pods, which never goes back.
+
+    It counts from what was written, not from what runners saw: a token's end as annotated, until
+    the next one was written and the kubelet had time to project it. A value whose end nobody can
+    know (somebody else's) counts for nothing, and neither does the time before the pod's container
+    can have started. What a pod that ends between two surveys was exposed since the last of them is
+    missed.
+
+    Args:
+        propagation_s: What the kubelet may take without a touch, in seconds.
+    """
+
+    def __init__(self, propagation_s: float) -> None:
+        self._propagation_s = propagation_s
+        self._counted_until_s = 0.0
+        self._known_until_s = -math.inf
+        self._moved_s = 0.0
+        self._recent: OrderedDict[SessionKey, Exposed] = OrderedDict()
+        self.total_s = 0.0
+
+    @property
+    def grew_s(self) -> float | None:
+        """When the sum has grown last (epoch, issuer's time), None if never."""
+        return next(reversed(self._recent.values())).last_s if self._recent else None
+
+    def recent(self) -> tuple[Exposed, ...]:
+        """Return the sessions for which the sum has grown, the latest first, `RECENT` at most."""
+        return tuple(reversed(self._recent.values()))
+
+    def note(self, attempt: Attempt) -> None:
+        """Count what a token that came too late had cost, and costs until its pod can see it."""
+        before, pod = attempt.before, attempt.pod
+        if attempt.written_s is None or before is None or pod is None or before.expires_s is None:
+            return
+        self.written(
+            attempt.key,
+            before.expires_s,
+            pod.created_s,
+            attempt.written_s,
+            touched=attempt.touched,
+        )
+
+    def written(
+        self,
+        key: SessionKey,
+        expires_s: float,
+        created_s: float,
+        written_s: float,
+        *,
+        touched: bool,
+    ) -> None:
+        """Count a token that was replaced at `written_s`, and ended at `expires_s`.
+
+        Args:
+            created_s: When the pod was made; one that starts later mounts the new token.
+        """
+        if written_s <= created_s + EARLIEST_START_S:
+            return
+        seen_s = written_s + (TOUCHED_S if touched else self._propagation_s)
+        last_s = self._last_s(expires_s, self._counted_until_s)
+        since_s = max(expires_s, created_s + EARLIEST_START_S, last_s)
+        self._add(key, seen_s - since_s, written_s)
+
+    def begin(self, now_s: float) -> float:
+        """Begin a count of all pods at this instant (epoch); return when the last one was."""
+        last_s, self._counted_until_s = self._counted_until_s, now_s
+        return last_s
+
+    def time_moved(self, since_s: float, moved_s: float) -> None:
+        """Go on with the issuer's time as it is known now.
+
+        What had expired by the time as it was known is counted up to the last count already, and
+        goes on from there: after an outage of hours our clock has drifted by seconds.
+
+        Args:
+            since_s: From when on it may have been so (epoch, the issuer's time as known now). What
+                is expired only by it counts from then on, at most a tenth of a token's life too
+                long.
+            moved_s: The issuer's time as known now less as it was known before.
+        """
+        self._known_until_s, self._moved_s = self._counted_until_s, moved_s
+        self._counted_until_s = since_s
+
+    def count(
+        self, expires_s: float, created_s: float, last_s: float, *, now_s: float, key: SessionKey
+    ) -> None:
+        """Count one pod whose Secret holds a token that ends or ended at `expires_s`."""
+        if expires_s < now_s:
+            last_s = self._last_s(expires_s, last_s)
+            since_s = max(expires_s, created_s + EARLIEST_START_S, last_s)
+            self._add(key, now_s - since_s, now_s)
+
+    def _last_s(self, expires_s: float, last_s: float) -> float:
+        """Return until when a token is counted, by the issuer's time as known now."""
+        if expires_s < self._known_until_s:
+            return max(last_s, self._known_until_s + self._moved_s)
+        return last_s
+
+    def _add(self, key: SessionKey, seconds: float, now_s: float) -> None:
+        if seconds <= 0:
+            return
+        self.total_s += seconds
+        known = self._recent.pop(key, None)
+        before_s = known.seconds if known is not None else 0.0
+        self._recent[key] = Exposed(key, before_s + seconds, now_s)
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)

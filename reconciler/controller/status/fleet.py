@@ -1,0 +1,93 @@
+"""All sessions in a few figures: what the fleet's tokens are worth right now (pure)."""
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import Literal
+
+from reconciler.naming import SessionKey
+
+BOUNDS_S = (
+    0.0, 30.0, 60.0, 90.0, 120.0, 180.0, 270.0, 360.0, 450.0, 540.0, 630.0, 720.0, 810.0, 900.0,
+    1800.0, 3600.0, math.inf,
+)  # fmt: skip
+"""Upper bounds of the remaining lives that are counted together: fine where a token of 15 minutes
+lives, and the first of them holds the dead ones."""
+
+State = Literal["expired", "expiring", "live", "endless", "unknown", "missing"]
+"""`expiring`: inside the propagation allowance; `unknown`: somebody else's token, or one without a
+believable end; `missing`: no Secret."""
+
+STATES: tuple[State, ...] = ("expired", "expiring", "live", "endless", "unknown", "missing")
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Sums over sessions; `remaining_counts` has one entry for each of `BOUNDS_S`, not cumulative.
+
+    Only sessions that the platform confirmed and that are to be refreshed count in states, lives,
+    survival and exposure: what a tenant forges, or a person paused, must neither raise an alert nor
+    hide one. The others are in `unconfirmed` and in `holds` alone.
+
+    `remaining_min_s` is the shortest remaining life among sessions with a pod, and `next_to_expire`
+    whose it is; both None without any. `survives_s` is how long every pod would go on with the
+    issuer away from now on, None where nobody can say. `holds` counts those to whom nothing is
+    written, by reason; `failing` those that count and whose last run failed.
+    """
+
+    sessions: int = 0
+    states: dict[State, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    holds: dict[str, int] = field(default_factory=dict)
+    unconfirmed: int = 0
+    failing: int = 0
+    remaining_counts: list[int] = field(default_factory=lambda: [0] * len(BOUNDS_S))
+    remaining_sum_s: float = 0.0
+    remaining_min_s: float | None = None
+    next_to_expire: SessionKey | None = None
+    survives_s: float | None = None
+    exposure_s: float = 0.0
+
+    def add(
+        self,
+        key: SessionKey,
+        state: State,
+        remaining_s: float | None,
+        *,
+        hold: str,
+        confirmed: bool,
+        has_pod: bool,
+        spare_s: float | None,
+    ) -> None:
+        """Count one session.
+
+        Args:
+            hold: Why nothing is written to it, or "".
+            confirmed: The platform confirmed it and has not taken that back.
+            spare_s: What is left of the best token at hand, None without one.
+        """
+        self.sessions += 1
+        self.unconfirmed += not confirmed
+        if hold:
+            self.holds[hold] = self.holds.get(hold, 0) + 1
+        if hold or not confirmed:
+            return
+        self.states[state] += 1
+        if remaining_s is not None:
+            self.remaining_counts[bisect_left(BOUNDS_S, remaining_s)] += 1
+            if remaining_s != math.inf:
+                self.remaining_sum_s += remaining_s
+        if not has_pod:
+            return
+        shortest_s = math.inf if self.remaining_min_s is None else self.remaining_min_s
+        if remaining_s is not None and remaining_s < shortest_s:
+            self.remaining_min_s, self.next_to_expire = remaining_s, key
+        lifted_s = remaining_s
+        if spare_s is not None and (remaining_s is None or spare_s > remaining_s):
+            lifted_s = spare_s
+        if lifted_s is not None and (self.survives_s is None or lifted_s < self.survives_s):
+            self.survives_s = lifted_s
+
+    def survive(self, propagation_s: float) -> None:
+        """Take off what the kubelet needs to project the last token; never less than nothing."""
+        if self.survives_s is not None:
+            self.survives_s = max(0.0, self.survives_s - propagation_s)

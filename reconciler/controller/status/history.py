@@ -1,0 +1,81 @@
+"""The last few attempts of each session, for people who ask why."""
+
+from collections import deque
+from typing import NamedTuple
+
+from cachetools import LRUCache
+
+from reconciler.clock import Clock
+from reconciler.controller.reconcile.run import Attempt, Outcome
+from reconciler.naming import SessionKey
+
+KEEP = 5
+
+MAX_SESSIONS = 20_000
+"""Sessions remembered, the latest worked on first: some 15 MB at the most."""
+
+_TOLD: frozenset[Outcome] = frozenset({"refreshed", "blocked", "failed", "not_improved", "fought"})
+"""A look that found nothing due would push out what somebody wants to see."""
+
+
+class Past(NamedTuple):
+    """One attempt: when it ended (epoch, our wall clock), how, and why; `error` is a class."""
+
+    ended_s: float
+    outcome: Outcome
+    reason: str
+    error: str
+
+
+class History:
+    """Bounded memory of attempts; lost with the process."""
+
+    def __init__(self, clock: Clock, max_sessions: int = MAX_SESSIONS) -> None:
+        self._clock = clock
+        self._past: LRUCache[SessionKey, deque[Past]] = LRUCache(max_sessions)
+
+    def note(self, attempt: Attempt) -> None:
+        """Remember an attempt that did, or should have done, something."""
+        if attempt.outcome == "forgotten":
+            self._past.pop(attempt.key, None)
+        if attempt.outcome not in _TOLD:
+            return
+        past = self._past.get(attempt.key)
+        if past is None:
+            past = self._past[attempt.key] = deque(maxlen=KEEP)
+        past.append(Past(self._clock.wall(), attempt.outcome, attempt.reason, attempt.error_class))
+
+    def of(self, key: SessionKey) -> tuple[Past, ...]:
+        """Return a session's last attempts, the newest first."""
+        return tuple(reversed(self._past.get(key, ())))
+
+    def __len__(self) -> int:
+        return len(self._past)
+
+
+class Holds:
+    """A witness; it holds no more than one word for each session that is held.
+
+    A session that leaves without a run leaves its word behind; `keep` drops those.
+    """
+
+    def __init__(self) -> None:
+        self._why: dict[SessionKey, str] = {}
+
+    def note(self, attempt: Attempt) -> None:
+        if attempt.outcome == "blocked":
+            self._why[attempt.key] = attempt.reason
+        elif attempt.outcome in ("refreshed", "kept", "failed", "forgotten"):
+            self._why.pop(attempt.key, None)
+
+    def of(self, key: SessionKey) -> str:
+        """Return why nothing is written to a session, or ""."""
+        return self._why.get(key, "")
+
+    def keep(self, seen: set[SessionKey]) -> None:
+        """Drop the words of all sessions but these."""
+        for key in self._why.keys() - seen:
+            del self._why[key]
+
+    def __len__(self) -> int:
+        return len(self._why)

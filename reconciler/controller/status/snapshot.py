@@ -1,0 +1,112 @@
+"""What a survey holds: records of one instant, none of which is or holds a token (pure)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from reconciler.controller.reconcile.bulkhead_shell import SlowPlaces
+from reconciler.controller.reconcile.worker import WorkerStats
+from reconciler.controller.state.confirmations import DirectoryStats
+from reconciler.controller.status.exposure import Exposed
+from reconciler.controller.status.fleet import Fleet, State
+from reconciler.controller.status.session_reading import Reading
+from reconciler.informer.reflector import ReflectorStats
+from reconciler.naming import SessionKey
+from reconciler.net.circuit_breaker import BreakerStats
+from reconciler.tokens.source import TokenStats
+from reconciler.workqueue.stats import QueueStats
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """`holder` is who leads as far as was seen, "" = nobody; `transitions` is the Lease's count."""
+
+    term: str
+    leading: bool
+    holder: str
+    transitions: int
+    refused_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerView:
+    """`skew_s` is the issuer's time less our wall clock, known to `error_s` either way once it was
+    `heard`; `known_by` names the witness that is believed, `offsets_s` are the clocks less the
+    issuer's time, by witness."""
+
+    heard: bool
+    skew_s: float
+    error_s: float
+    token: TokenStats
+    known_by: str = ""
+    offsets_s: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StartupView:
+    """`seconds` is 0.0 until it is finished; `outcomes` tells how sessions first came to rest."""
+
+    sessions: int
+    finished: bool
+    seconds: float
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """One reading; `now_s` is its instant (epoch, issuer's time), `taken_at` the same, monotonic.
+
+    `readings` has one entry a session, those with a pod first; `Surveyor.rows` makes rows of them.
+    `excluded` are those of them that are not to be refreshed, or were never confirmed. `exposed`
+    are those for which the exposure has grown last, the latest first. `platform_allowed` requests
+    may be under way at the platform now, None where that is not limited.
+    """
+
+    now_s: float
+    taken_at: float
+    propagation_s: float
+    readings: tuple[Reading, ...]
+    excluded: frozenset[SessionKey]
+    fleet: Fleet
+    watches: tuple[ReflectorStats, ...]
+    breakers: tuple[BreakerStats, ...]
+    issuer: IssuerView
+    queue: QueueStats
+    lease: LeaseView
+    worker: WorkerStats
+    directory: DirectoryStats
+    startup: StartupView
+    exposed: tuple[Exposed, ...] = ()
+    slow: SlowPlaces = SlowPlaces()  # noqa: RUF009 - frozen
+    platform_allowed: int | None = None
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One session at the survey's instant; instants are epoch seconds in the issuer's time.
+
+    `pod` and `secret` are names, "" where there is none; `expires_s` is None where it is not known,
+    `math.inf` for a token without an end. `due_s` is when a worker takes it next (None: never),
+    `reason` why then, `stage` the queue's word (`waiting`, `ready`, `running`, ""), `gate` the
+    endpoint that it waits for. `hold` says why nothing is written, "" if nothing holds it.
+    """
+
+    namespace: str
+    session_id: str
+    project: str
+    pod: str
+    secret: str
+    state: State
+    expires_s: float | None
+    remaining_s: float | None
+    due_s: float | None
+    reason: str
+    stage: str
+    gate: str
+    hold: str
+    failures: int
+    refreshed_by: str
+
+    @property
+    def key(self) -> SessionKey:
+        return SessionKey(self.namespace, self.session_id)

@@ -1,0 +1,101 @@
+"""A survey as metrics: every value that is looked up rather than counted as it happens (pure)."""
+
+from collections.abc import Iterator
+
+from reconciler.controller.status.fleet import BOUNDS_S
+from reconciler.controller.status.snapshot import Survey
+from reconciler.telemetry import metrics
+from reconciler.telemetry.metrics import Distribution, Sample
+
+
+def gauges(survey: Survey, *, per_session: bool) -> Iterator[Sample]:
+    """Yield the samples of one survey; sessions that ended are in none of them."""
+    yield from _fleet(survey)
+    yield from _queue(survey)
+    yield from _watches(survey)
+    yield from _endpoints(survey)
+    yield from _work(survey)
+    if per_session:
+        for reading in survey.readings:
+            if reading.key in survey.excluded:
+                continue
+            if reading.expires_s is not None and reading.pod is not None:
+                remaining_s = reading.expires_s - survey.now_s
+                yield Sample(metrics.SESSION_REMAINING, remaining_s, tuple(reading.key))
+
+
+def _fleet(survey: Survey) -> Iterator[Sample]:
+    fleet = survey.fleet
+    yield Sample(metrics.EXPOSURE, fleet.exposure_s)
+    if survey.exposed:
+        yield Sample(metrics.EXPOSURE_GREW, survey.exposed[0].last_s - survey.issuer.skew_s)
+    counts = Distribution(BOUNDS_S[:-1], tuple(fleet.remaining_counts), fleet.remaining_sum_s)
+    yield Sample(metrics.REMAINING, counts)
+    yield from _known(metrics.REMAINING_MIN, fleet.remaining_min_s)
+    yield from _known(metrics.SURVIVAL, fleet.survives_s)
+    yield from _known(metrics.SPARE, survey.issuer.token.best_remaining_s)
+    yield from _known(metrics.LIFE, survey.issuer.token.latest_ttl_s)
+    yield Sample(metrics.ALLOWANCE, survey.propagation_s)
+    for state, count in fleet.states.items():
+        yield Sample(metrics.SESSIONS, count, (state,))
+    for reason, count in fleet.holds.items():
+        yield Sample(metrics.HELD, count, (reason,))
+    yield Sample(metrics.UNCONFIRMED, fleet.unconfirmed)
+    yield Sample(metrics.FAILING, fleet.failing)
+
+
+def _queue(survey: Survey) -> Iterator[Sample]:
+    schedule = survey.queue.schedule
+    for stage, by_band in (("ready", schedule.ready), ("waiting", schedule.waiting)):
+        for band, count in by_band.items():
+            yield Sample(metrics.QUEUE_DEPTH, count, (band.name.lower(), stage))
+    for endpoint, count in schedule.gated.items():
+        yield Sample(metrics.GATED, count, (endpoint,))
+    yield Sample(metrics.RUNNING, schedule.running)
+    yield Sample(metrics.SLOW_PLACES, len(survey.slow.names))
+    yield Sample(metrics.PARKED, survey.slow.parked)
+    yield from _known(metrics.PLATFORM_ALLOWED, survey.platform_allowed)
+    yield Sample(metrics.OLDEST, schedule.oldest_ready_s)
+    yield Sample(metrics.OVERDUE, schedule.longest_overdue_s)
+
+
+def _watches(survey: Survey) -> Iterator[Sample]:
+    for watch in survey.watches:
+        labels, counts = (watch.resource, watch.namespace or ""), watch.protocol
+        yield Sample(metrics.WATCH_SYNCED, int(watch.synced), labels)
+        if watch.silent_s is not None:
+            yield Sample(metrics.WATCH_SILENCE, watch.silent_s, labels)
+        yield Sample(metrics.WATCH_EVENTS, counts.events, labels)
+        yield Sample(metrics.BOOKMARKS, counts.bookmarks, labels)
+        yield Sample(metrics.RELISTS, counts.relists, labels)
+        yield Sample(metrics.WATCH_ERRORS, counts.errors, labels)
+
+
+def _endpoints(survey: Survey) -> Iterator[Sample]:
+    for breaker in survey.breakers:
+        yield Sample(metrics.DOWN, int(breaker.down or breaker.refuses), (breaker.name,))
+        yield Sample(metrics.REFUSED_US, int(breaker.refuses), (breaker.name,))
+        yield Sample(metrics.OUTAGES, breaker.outages_total, (breaker.name,))
+    if survey.issuer.heard:
+        yield Sample(metrics.SKEW, survey.issuer.skew_s)
+        yield Sample(metrics.SKEW_ERROR, survey.issuer.error_s)
+        for witness, off_s in survey.issuer.offsets_s.items():
+            yield Sample(metrics.CLOCK_OFFSET, off_s, (witness,))
+    yield Sample(metrics.LEADER, int(survey.lease.leading))
+    if survey.lease.holder:  # before the Lease is seen, a 0 would look like a counter's reset
+        yield Sample(metrics.TRANSITIONS, survey.lease.transitions)
+    yield Sample(metrics.REFUSED, survey.lease.refused_total)
+
+
+def _work(survey: Survey) -> Iterator[Sample]:
+    worker = survey.worker
+    yield Sample(metrics.TOUCHES, worker.touches_total)
+    yield Sample(metrics.CREATED, worker.created_total)
+    yield Sample(metrics.CRASHES, worker.crashes_total)
+    if survey.startup.finished:
+        yield Sample(metrics.STARTUP, survey.startup.seconds)
+
+
+def _known(metric: metrics.Metric, value: float | None) -> Iterator[Sample]:
+    if value is not None:
+        yield Sample(metric, value)

@@ -1,0 +1,135 @@
+"""From what changed to queue entries: every source of work passes here and is planned once."""
+
+from collections.abc import Callable
+
+from reconciler.clock import Clock
+from reconciler.controller.decide.plan import DUE, Action, Plan, View, about
+from reconciler.controller.decide.pod_touches import Touches
+from reconciler.controller.state.session_state import Planner
+from reconciler.informer.store import Change
+from reconciler.kube.api import Meta
+from reconciler.naming import Names, SessionKey
+from reconciler.workqueue.items import Band, News
+from reconciler.workqueue.queue import WorkQueue
+
+
+class Feed:
+    """Turns changes of stores into entries; before `open` it lets the first lists pass by.
+
+    A session that needs nothing now gets its next deadline directly, without a worker's run. On a
+    follower, where nobody works, each change replaces the deadline: it is the leader's next one.
+
+    Args:
+        forgotten: Told of each session that leaves the queue because nothing is left of it.
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        queue: WorkQueue[SessionKey],
+        touches: Touches | None,
+        clock: Clock,
+        forgotten: Callable[[SessionKey], None],
+    ) -> None:
+        self._planner = planner
+        self._forgotten = forgotten
+        self._queue = queue
+        self._touches = touches
+        self._clock = clock
+        self._is_open = False
+
+    def open(self) -> None:
+        """Let changes through from now on; the caller considers all keys once, right after."""
+        self._is_open = True
+
+    def pod_changed(self, change: Change) -> None:
+        self._changed(change, "pod")
+
+    def secret_changed(self, change: Change) -> None:
+        self._changed(change, "secret")
+
+    def secret_seen(self, secret: Meta) -> None:
+        """Take note of a Secret in the watch: a write that came back may ask for a touch."""
+        now_at = self._clock.monotonic()
+        if self._touches is not None and self._touches.seen(secret, now_at):
+            self._touch_now(secret.key)
+
+    def consider(
+        self,
+        key: SessionKey,
+        reason: str,
+        *,
+        ask_in_s: float = 0.0,
+        news: News = News.NONE,
+    ) -> Action:
+        """Plan a session and queue what follows: a run now, a deadline, or nothing.
+
+        Args:
+            ask_in_s: The platform is asked no sooner than after this, a list is under way.
+            news: What shortens the wait of a session that failed; an event as such does not.
+        """
+        try:
+            view, plan = self._planner.plan(key)
+        except Exception:  # a defect of ours that one session provokes: its run says so
+            now_at = self._clock.monotonic()
+            self._queue.add(key, reason=reason, at=now_at, band=Band.ROUTINE, slack_s=0.0)
+            return Action.BLOCKED
+        if plan.action is Action.FORGET:
+            if self._touches is not None:
+                self._touches.drop(key)
+            if self._queue.remove(key):
+                self._forgotten(key)
+            return plan.action
+        if not self._planner.leads:
+            self._queue.remove(key)
+        is_due = plan.action in DUE
+        # What blocks is said by the run; waiting for its next look would keep it quiet for minutes.
+        waits, is_asked = plan.action is Action.WAIT, plan.action is Action.CONFIRM
+        if waits and self._is_owed_a_touch(view, plan):
+            self._touch_now(key)
+            return plan.action
+        at = now_at = self._clock.monotonic()
+        if waits or is_asked:
+            at = self._planner.at(plan.due_s)
+        self._queue.add(
+            key,
+            reason=reason if is_due else plan.reason,
+            at=max(at, now_at + ask_in_s) if is_asked else at,
+            band=min(plan.band, Band.CHANGED) if is_due and reason == "pod" else plan.band,
+            slack_s=plan.slack_s,
+            news=news,
+            about=about(plan.action),
+        )
+        return plan.action
+
+    def _is_owed_a_touch(self, view: View, plan: Plan) -> bool:
+        """Note a touch that nobody has in hand: its writer died, or did not know the pod."""
+        if self._touches is None or not (plan.touch and self._planner.leads):
+            return False
+        if view.secret is None:
+            return False
+        write = view.secret.annotations.get(self._planner.names.refreshed_at, "")
+        return self._touches.owe(view.key, view.secret, write, self._clock.monotonic())
+
+    def _touch_now(self, key: SessionKey) -> None:
+        now_at = self._clock.monotonic()
+        self._queue.add(key, reason="touch", at=now_at, band=Band.EXPIRING, slack_s=0.0)
+
+    def _changed(self, change: Change, kind: str) -> None:
+        if not self._is_open:
+            return
+        both = (change.old, change.new)
+        keys = {meta.key: None for meta in both if meta is not None and meta.session_id}
+        news = _news(change, kind, self._planner.names)
+        for key in keys:
+            self.consider(key, kind, news=news)
+
+
+def _news(change: Change, kind: str, names: Names) -> News:
+    """Return what a change means to a session that failed."""
+    if change.new is not None:
+        asked = change.new.annotations.get(names.requested_at)
+        before = change.old.annotations.get(names.requested_at) if change.old is not None else None
+        if asked and asked != before:
+            return News.ASKED
+    return News.CHANGED if kind == "secret" else News.NONE

@@ -1,0 +1,135 @@
+"""Asks the platform, slowly, about sessions that it once confirmed and that its list lacks.
+
+Without it the proof on a Secret whose session was deleted would last until a pod comes for it, and
+a replica that starts while the platform is unreachable would believe it.
+"""
+
+import asyncio
+import math
+
+from reconciler.clock import Clock
+from reconciler.controller.reconcile.session_lookup import Lookup
+from reconciler.controller.state.confirmations import Directory
+from reconciler.controller.state.session_state import Planner
+from reconciler.controller.triggers.event_handler import Feed
+from reconciler.errors import RemoteError
+from reconciler.informer.store import Store
+from reconciler.naming import Names, SessionKey
+
+EVERY_S = 15.0
+"""Between two passes over the Secrets, beside the time that the questions take."""
+
+PACE_S = (0.2, 1.0)
+"""Between two questions, at the least and at the most: one at a time, five a second."""
+
+SPREAD = 0.5
+"""Part of a resync's period over which the questions of one pass are spread."""
+
+AGAIN_S = 3600.0
+"""A session that the platform has, though not as running, is asked about again after this long;
+before a write to it it is asked about in any case."""
+
+UNANSWERED_S = 300.0
+"""A session about which the platform gives no answer, while it gives others, is asked about again
+after this long."""
+
+SLICE = 1000
+"""Secrets looked at in one turn of the loop: a millisecond."""
+
+
+class Audit:
+    """Runs while this replica leads.
+
+    Args:
+        period_s: Of the resync; a revocation takes no longer than one.
+    """
+
+    def __init__(
+        self,
+        *,
+        secrets: Store,
+        directory: Directory,
+        planner: Planner,
+        lookup: Lookup,
+        feed: Feed,
+        names: Names,
+        clock: Clock,
+        period_s: float,
+    ) -> None:
+        self._secrets = secrets
+        self._directory = directory
+        self._planner = planner
+        self._lookup = lookup
+        self._feed = feed
+        self._names = names
+        self._clock = clock
+        self._period_s = period_s
+        self._asked_at: dict[SessionKey, float] = {}
+        self._unanswered_at: dict[SessionKey, float] = {}
+
+    async def run(self) -> None:
+        """Ask about each such session in turn, without end.
+
+        Cancel: what was answered is known; the rest is asked about in the next term.
+        """
+        while True:
+            await asyncio.sleep(EVERY_S)
+            keys = await self._absent()
+            least_s, most_s = PACE_S
+            pace_s = min(most_s, max(least_s, SPREAD * self._period_s / max(1, len(keys))))
+            for key in keys:
+                await asyncio.sleep(pace_s)
+                if not await self._ask(key):
+                    break
+
+    async def _ask(self, key: SessionKey) -> bool:
+        """Ask about one session; False if the platform is unreachable, for every session.
+
+        One about which alone it gives no answer waits for `UNANSWERED_S`, and keeps no other.
+        """
+        view = self._planner.view(key)
+        if not self._directory.is_absent(key):
+            return True
+        try:
+            await self._lookup.ask(key, view)
+        except RemoteError:
+            if self._lookup.is_down:
+                return False
+            self._unanswered_at[key] = self._clock.monotonic()
+            return True
+        self._asked_at[key] = self._clock.monotonic()
+        self._feed.consider(key, "revoked")
+        return True
+
+    async def _absent(self) -> list[SessionKey]:
+        """Return the sessions to ask about, those that were never asked about first.
+
+        The proof of one that is revoked is to go, though no pod and no event brings it up.
+        """
+        found: dict[SessionKey, float] = {}
+        asked_at: dict[SessionKey, float] = {}
+        now_at, never_at = self._clock.monotonic(), -AGAIN_S
+        for index, secret in enumerate(self._secrets.snapshot()):
+            if index % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            key, directory = secret.key, self._directory
+            if self._names.confirmed not in secret.annotations or directory.is_running(key):
+                continue
+            if secret.name != self._names.secret_name(key.session_id):
+                continue
+            if directory.is_revoked(key):
+                self._feed.consider(key, "revoked")
+                continue
+            at = self._asked_at.get(key, never_at)
+            if at > never_at:
+                asked_at[key] = at
+            is_due = now_at - at >= AGAIN_S or directory.is_doubted(key)
+            if now_at - self._unanswered_at.get(key, -math.inf) < UNANSWERED_S:
+                continue
+            if is_due and directory.is_absent(key) and directory.has_word(key, None, secret):
+                found[key] = at
+        self._asked_at = asked_at
+        self._unanswered_at = {
+            key: at for key, at in self._unanswered_at.items() if now_at - at < UNANSWERED_S
+        }
+        return sorted(found, key=found.__getitem__)

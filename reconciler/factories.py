@@ -1,0 +1,88 @@
+"""What `run` and `check` both make of the settings: values and files, the issuer, the account."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from reconciler.clock import Clock
+from reconciler.errors import IssuerError, SettingsError
+from reconciler.net.client_pool import Requests
+from reconciler.settings import Settings
+from reconciler.tokens.oidc import Credentials, TokenEndpoint
+from reconciler.tokens.static import StaticSource
+
+
+class Secret:
+    """A value from the environment, or from a file that is read for every use."""
+
+    def __init__(self, value: SecretStr | None, file: Path | None) -> None:
+        self._value = value
+        self._file = file
+
+    def read(self) -> str:
+        """Return the value; raises `SettingsError` if its file cannot be read or is empty."""
+        if self._file is None:
+            return _trimmed(self._value.get_secret_value()) if self._value else ""
+        try:
+            value = _trimmed(self._file.read_text())
+        except OSError as error:
+            raise SettingsError(f"{self._file}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise SettingsError(f"{self._file} holds no text") from None
+        if not value:
+            raise SettingsError(f"{self._file} is empty")
+        return value
+
+    def written_s(self) -> float:
+        """Return when its file was written, epoch seconds; inf if unknown.
+
+        A variable is one of this process alone: the one before may have had another.
+        """
+        if self._file is None:
+            return math.inf
+        try:
+            return self._file.stat().st_mtime
+        except OSError:
+            return math.inf
+
+
+def _trimmed(value: str) -> str:
+    """Return a value without what editors and shells add to it: a byte order mark, white space."""
+    return value.strip().removeprefix("\ufeff").strip()
+
+
+def client_secret(settings: Settings) -> Secret:
+    return Secret(settings.oidc_client_secret, settings.oidc_client_secret_file)
+
+
+def static_token(settings: Settings) -> Secret:
+    return Secret(settings.api_token, settings.api_token_file)
+
+
+def token_endpoint(settings: Settings, session: Requests, clock: Clock) -> TokenEndpoint:
+    """Make the one request to the issuer, with credentials that are read for each."""
+    return TokenEndpoint(
+        settings.token_url(),
+        session=session,
+        credentials=_credentials(settings),
+        clock=clock,
+        limit_s=settings.issuer_limit_s,
+        fields=settings.token_request_fields(),
+    )
+
+
+def static_source(settings: Settings, clock: Clock) -> StaticSource:
+    """Return the source of a token from the settings; raises `SettingsError` if it is none."""
+    secret = static_token(settings)
+    try:
+        return StaticSource(secret.read, clock, since_s=secret.written_s())
+    except IssuerError as error:
+        raise SettingsError(f"AMBIENT_API_TOKEN: {error}") from None
+
+
+def _credentials(settings: Settings) -> Callable[[], Credentials]:
+    client_id = Secret(SecretStr(settings.oidc_client_id), settings.oidc_client_id_file)
+    secret = client_secret(settings)
+    return lambda: Credentials(client_id.read(), secret.read())

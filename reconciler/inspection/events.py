@@ -1,0 +1,125 @@
+"""Kubernetes Events on a pod that the controller reported, as a person reads them (pure)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from reconciler.clock import parse_utc
+from reconciler.kube.api import Resource, Scope
+from reconciler.kube.decoding import resource, struct_decoder
+from reconciler.naming import Names
+
+FAILED, RECOVERED, PAUSED = "RefreshFailed", "RefreshRecovered", "RefreshPaused"
+"""Reasons, as the controller gives them; see `controller/events/rules.py`."""
+
+REPORTED_S = 150.0
+"""A replica repeats each minute what is wrong: what it did not repeat twice is over, or the replica
+has ended. See `controller/status/replica_report.py`."""
+
+LATELY = 5
+"""Events that are told at most; the API server keeps each for an hour."""
+
+
+class _Source(msgspec.Struct):
+    component: str = ""
+
+
+class _Series(msgspec.Struct):
+    count: int = 0
+    last_seen: str | None = msgspec.field(name="lastObservedTime", default=None)
+
+
+class _Metadata(msgspec.Struct):
+    created: str | None = msgspec.field(name="creationTimestamp", default=None)
+
+
+class RawEvent(msgspec.Struct):
+    """The fields that we read of a core/v1 Event; every writer leaves others out.
+
+    `reportingComponent` is how core/v1 spells `reportingController` of events.k8s.io/v1.
+    """
+
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+    type: str = ""
+    reason: str = ""
+    message: str = ""
+    count: int | None = None
+    series: _Series | None = None
+    source: _Source | None = None
+    reporting: str = msgspec.field(name="reportingComponent", default="")
+    instance: str = msgspec.field(name="reportingInstance", default="")
+    first_time: str | None = msgspec.field(name="firstTimestamp", default=None)
+    last_time: str | None = msgspec.field(name="lastTimestamp", default=None)
+    event_time: str | None = msgspec.field(name="eventTime", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One kind of news, `count` times, the last at `last_s` (epoch; 0 where nothing says it)."""
+
+    is_warning: bool
+    reason: str
+    message: str
+    count: int
+    first_s: float
+    last_s: float
+    reporter: str = ""
+    """Who reports it: a replica's name, or a term."""
+
+
+def event_resource() -> Resource[RawEvent]:
+    return resource(
+        "events", group="", version="v1", partial=False, decode=struct_decoder(RawEvent)
+    )
+
+
+def events_of(namespace: str, uid: str) -> Scope:
+    """Return what to list for one pod: by UID, since its name may have been another's."""
+    return Scope(namespace, fields=f"involvedObject.uid={uid}")
+
+
+def events_of_lease(namespace: str, name: str) -> Scope:
+    """Return what to list for the replicas: each reports on the Lease, which may not exist yet."""
+    return Scope(namespace, fields=f"involvedObject.kind=Lease,involvedObject.name={name}")
+
+
+def standing_reports(reports: Iterable[Occurrence], now_s: float) -> list[Occurrence]:
+    """Return the reports that a replica still repeats, the latest first."""
+    return [each for each in reports if now_s - each.last_s <= REPORTED_S]
+
+
+def occurrences(events: Iterable[RawEvent], names: Names) -> list[Occurrence]:
+    """Return what our controller reported, the latest first, at most `LATELY`."""
+    ours = [_read(event) for event in events if names.field_manager in _reporters(event)]
+    return sorted(ours, key=lambda each: each.last_s, reverse=True)[:LATELY]
+
+
+def _reporters(event: RawEvent) -> tuple[str, ...]:
+    return (event.reporting, event.source.component if event.source is not None else "")
+
+
+def _read(event: RawEvent) -> Occurrence:
+    """Take times and counts from wherever this writer put them: series, old fields, or neither."""
+    series = event.series or _Series()
+    last_s = _first_of(
+        series.last_seen,
+        event.last_time,
+        event.event_time,
+        event.first_time,
+        event.metadata.created,
+    )
+    return Occurrence(
+        is_warning=event.type == "Warning",
+        reason=event.reason,
+        message=event.message,
+        count=max(1, series.count, event.count or 0),
+        first_s=_first_of(event.first_time, event.event_time, event.metadata.created) or last_s,
+        last_s=last_s,
+        reporter=event.instance,
+    )
+
+
+def _first_of(*texts: str | None) -> float:
+    found = (parse_utc(text) for text in texts if text)
+    return next((instant_s for instant_s in found if instant_s is not None), 0.0)

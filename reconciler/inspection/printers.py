@@ -1,0 +1,158 @@
+"""A survey as columns of text, and all that is found as JSON with stable keys (pure)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from reconciler.humanize import clean, duration, instant
+from reconciler.inspection.explain import sentences
+from reconciler.inspection.fleet import CALM, Fleet, name_of
+from reconciler.inspection.hints import steps
+from reconciler.inspection.report import Account
+from reconciler.inspection.token_state import Standing
+from reconciler.kube.api import Meta
+from reconciler.naming import Names
+
+GAP = "   "
+"""Between columns. Source: kubectl's printers pad to the widest cell and three spaces."""
+
+UNKNOWN = "unknown"
+NONE = "<none>"
+"""What kubectl prints for what is not there."""
+
+Cells = dict[str, str]
+
+
+def cells(row: Standing, now_s: float) -> Cells:
+    """Return one row by column, all of them; foreign text is made printable."""
+    expires = "never" if row.endless else UNKNOWN
+    if row.expires_s is not None:
+        expires = duration(row.expires_s - now_s)
+    state = str(row.state)
+    if row.paused and row.state != "paused":
+        state += ",paused"
+    if row.pod.deleting:
+        state += ",terminating"
+    return {
+        "NAMESPACE": row.pod.namespace,
+        "SESSION": clean(row.pod.session_id) or NONE,
+        "POD": row.pod.name,
+        "EXPIRES": expires,
+        "STATE": state,
+        "REFRESHED": NONE
+        if row.refreshed_s is None
+        else duration(max(0.0, now_s - row.refreshed_s)),
+        "BY": clean(row.refreshed_by) or NONE,
+    }
+
+
+def plain(rows: Sequence[Cells], columns: Sequence[str]) -> list[str]:
+    """Return aligned lines, the header first, as kubectl prints them into a pipe."""
+    table = [dict(zip(columns, columns, strict=True)), *rows]
+    widths = {name: max(len(row[name]) for row in table) for name in columns}
+    return [GAP.join(row[name].ljust(widths[name]) for name in columns).rstrip() for row in table]
+
+
+def fleet_as_json(fleet: Fleet, names: Names) -> dict[str, Any]:
+    """Return the survey as one JSON object; times are RFC 3339 and spans seconds, or null."""
+    first = fleet.next
+    return {
+        "at": instant(fleet.now_s),
+        "summary": {
+            "pods": len(fleet.rows),
+            "dead": fleet.dead,
+            "troubled": sum(row.state not in CALM for row in fleet.rows),
+            "states": {str(state): number for state, number in fleet.counts().items()},
+            "next": None if first is None else name_of(first.pod),
+            "nextExpiresAt": None if first is None else moment(first.expires_s),
+        },
+        "sessions": [row_as_json(row, names, fleet.now_s) for row in fleet.rows],
+    }
+
+
+def row_as_json(row: Standing, names: Names, now_s: float) -> dict[str, Any]:
+    left = row.remaining_s(now_s)
+    return {
+        "namespace": row.pod.namespace,
+        "pod": row.pod.name,
+        "session": row.pod.session_id,
+        "project": row.pod.project_id,
+        "terminating": row.pod.deleting,
+        "secret": names.secret_name(row.pod.session_id),
+        "state": str(row.state),
+        "why": row.why,
+        "expiresAt": moment(row.expires_s),
+        "expiresInSeconds": None if left is None else round(left, 1),
+        "issuedAt": moment(row.issued_s),
+        "renewalAt": moment(row.renewal_s),
+        "refreshedAt": moment(row.refreshed_s),
+        "refreshedBy": row.refreshed_by or None,
+        "otherWriters": list(row.others(names)),
+        "paused": row.paused,
+        "requested": row.requested,
+        "confirmed": row.confirmed,
+    }
+
+
+def account_as_json(account: Account) -> dict[str, Any]:
+    """Return the account as one JSON object with stable keys."""
+    held = account.leader
+    return row_as_json(account.standing, account.names, account.now_s) | {
+        "at": instant(account.now_s),
+        "state": account.state,
+        "otherPods": list(account.others),
+        "events": [
+            {
+                "type": "Warning" if each.is_warning else "Normal",
+                "reason": each.reason,
+                "message": each.message,
+                "count": each.count,
+                "firstAt": moment(each.first_s),
+                "lastAt": moment(each.last_s),
+            }
+            for each in account.events
+        ],
+        "eventsUnknown": account.silence or None,
+        "reports": [
+            {
+                "replica": each.reporter,
+                "reason": each.reason,
+                "message": each.message,
+                "count": each.count,
+                "firstAt": moment(each.first_s),
+                "lastAt": moment(each.last_s),
+            }
+            for each in account.reports
+        ],
+        "reportsUnknown": account.reports_unknown or None,
+        "replicas": [
+            {
+                "pod": each.name,
+                "ready": each.ready,
+                "restarts": each.restarts,
+                "waits": each.waits or None,
+                "endedWith": each.ended_code,
+                "endedAt": moment(each.ended_s),
+                "said": each.said or None,
+            }
+            for each in account.replicas
+        ],
+        "replicasUnknown": account.replicas_unknown or None,
+        "leader": {
+            "holder": held.holder or None,
+            "renewedAt": moment(held.renewed_s),
+            "leaseDurationSeconds": held.duration_s or None,
+            "stale": None if held.problem else held.is_stale(account.now_s),
+            "unknown": held.problem or None,
+        },
+        "sentences": sentences(account),
+        "next": [{"text": step.text, "command": step.command or None} for step in steps(account)],
+    }
+
+
+def moment(epoch_s: float | None) -> str | None:
+    return None if epoch_s is None else instant(epoch_s)
+
+
+def pod_name(pod: Meta) -> str:
+    """Return `pod/NAME`, as kubectl's confirmations and `-o name` do."""
+    return f"pod/{pod.name}"

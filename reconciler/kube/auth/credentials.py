@@ -1,0 +1,89 @@
+"""Who we are to the API server: a pod's service account, or what a kubeconfig says.
+
+kubernetes-asyncio's loaders read both; this room adds what they leave out: token files are read
+again before they age, a half-written file never replaces a good token, and a 401 reads everything
+again, which runs an exec plug-in anew.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from reconciler.clock import Clock
+from reconciler.errors import SettingsError
+from reconciler.kube.auth._kubernetes_asyncio import Configuration, config
+from reconciler.kube.auth.connection import Credentials, connection_of, trust_of
+from reconciler.kube.auth.kubeconfig import KubeconfigCredentials
+from reconciler.kube.auth.token_file import TokenFile, bearer
+from reconciler.net.client_pool import Connection
+from reconciler.net.file_rotation import Rotation
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+class InClusterCredentials:
+    """A pod's service account, or another account's token file with the same server and CA.
+
+    Args:
+        folder: Where the kubelet projects `token` and `ca.crt`.
+    """
+
+    def __init__(
+        self, clock: Clock, token_file: Path | None = None, *, folder: Path = SERVICE_ACCOUNT
+    ) -> None:
+        self._folder = folder
+        self._token = TokenFile(token_file or folder / "token", clock)
+        self._files = Rotation(lambda: (folder / "ca.crt",), clock)
+
+    def version(self, *, fresh: bool = False) -> str:
+        return self._files.version(fresh=fresh)
+
+    async def connection(self) -> Connection:
+        loaded = Configuration()
+        try:
+            config.load_incluster_config(
+                client_configuration=loaded,
+                token_filename=str(self._folder / "token"),
+                cert_filename=str(self._folder / "ca.crt"),
+            )
+        except (config.ConfigException, OSError, ValueError) as error:
+            problem = type(error).__name__ if isinstance(error, ValueError) else str(error)
+        else:
+            return connection_of(loaded, trust_of(loaded))
+        if not os.environ.get("KUBERNETES_SERVICE_HOST"):
+            raise SettingsError(f"not in a pod, and KUBECONFIG is not set: {problem}")
+        file = self._folder / ("token" if "token" in problem.lower() else "ca.crt")
+        raise SettingsError(f"{file}: {problem}")
+
+    async def headers(self, url: str = "") -> Mapping[str, str]:
+        return bearer(self._token.value())
+
+    async def renew(self) -> None:
+        self._token.value(fresh=True)
+
+
+def find_credentials(
+    kubeconfig: str,
+    clock: Clock,
+    *,
+    context: str | None = None,
+    token_file: Path | None = None,
+    ignored: Callable[[str], None] = lambda field: None,
+) -> Credentials:
+    """Choose as the replaced loop did: KUBECONFIG, then ~/.kube/config, then the pod's files.
+
+    Args:
+        ignored: Told of each field of a kubeconfig that is set and has no effect, once.
+    """
+    path = kubeconfig_path(kubeconfig)
+    if path:
+        return KubeconfigCredentials(
+            path, clock, context=context, token_file=token_file, ignored=ignored
+        )
+    return InClusterCredentials(clock, token_file)
+
+
+def kubeconfig_path(kubeconfig: str) -> str:
+    """Return what KUBECONFIG says, else ~/.kube/config if it is there, else ""."""
+    default = Path(config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION).expanduser()
+    return kubeconfig or (str(default) if default.is_file() else "")

@@ -1,0 +1,226 @@
+"""One HTTP request and its answer: who asks, may they, what does the core say."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from reconciler.clock import Clock
+from reconciler.lab.apiserver import kinds, request_info, status_errors
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.discovery import document, is_known_group
+from reconciler.lab.apiserver.kinds import Object
+from reconciler.lab.apiserver.merge_patch import without_directives
+from reconciler.lab.apiserver.rbac import ANONYMOUS, Attributes, Rights, User, denied_path
+from reconciler.lab.apiserver.representations import (
+    View,
+    encode,
+    list_bytes,
+    object_bytes,
+    parse_accept,
+)
+from reconciler.lab.apiserver.request_info import Target
+from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.apiserver.write_log import Caller
+
+BODY_LIMIT_BYTES = 3 * 1024 * 1024
+"""Source: apiserver, MaxRequestBodyBytes."""
+
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+
+PREFIX = "/token/"
+
+_NAMED = ("get", "update", "patch", "delete")
+"""Verbs on one object; the others are for the collection."""
+
+_HEALTH = ("/livez", "/readyz", "/healthz")
+_JSON = ("", "application/json", "application/octet-stream")
+
+
+def split_path(path: str) -> tuple[str, str]:
+    """Return the token that a path begins with, or "", and the path of the API.
+
+    kubectl sends no token over plain HTTP (client-go `clientcmd`, IsConfigTransportTLS), so its
+    server URL ends in `/token/TOKEN`. A server URL may have a path: proxies rely on it.
+    """
+    if not path.startswith(PREFIX):
+        return "", path
+    token, _, rest = path.removeprefix(PREFIX).partition("/")
+    return token, f"/{rest}"
+
+
+def authenticate(rights: Rights, request: web.BaseRequest, token: str) -> User:
+    """Return who asks; raises `Refusal` 401 for a token that nobody holds.
+
+    Args:
+        token: From the path, used where no header has one.
+    """
+    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+    token = sent.strip() if scheme.lower() == "bearer" and sent.strip() else token
+    if not token:
+        return ANONYMOUS
+    user = rights.user_of(token)
+    if user is None:
+        raise status_errors.unauthorized()
+    return user
+
+
+def answer_path(user: User, method: str, path: str) -> web.Response:
+    """Answer what is no resource: health, version, discovery, or 404."""
+    if path in _HEALTH:
+        return web.Response(text="ok")
+    if user is ANONYMOUS and path != "/version":
+        raise denied_path(user, method.lower(), path)
+    found = document(path)
+    if found is None and is_known_group(path):
+        raise status_errors.no_such_resource()
+    if found is None:
+        return web.Response(status=404, text="404 page not found\n")
+    return json_response(encode(found))
+
+
+class Exchange:
+    """Answers requests for resources; watches excepted, which are streams."""
+
+    def __init__(self, core: Core, rights: Rights, clock: Clock) -> None:
+        self._core = core
+        self._rights = rights
+        self._clock = clock
+
+    async def answer(
+        self, request: web.BaseRequest, user: User, target: Target, asked: Attributes
+    ) -> web.Response:
+        """Carry out a request that was authorised. Raises `Refusal`."""
+        if asked.verb not in target.kind.verbs or (asked.verb in _NAMED) is not bool(target.name):
+            raise status_errors.method_not_allowed()
+        query = dict(request.query)
+        view = parse_accept(request.headers.get("Accept", ""))
+        caller = request_info.caller_of(user.name, request.headers.get("User-Agent", ""), query)
+        if asked.verb == "list":
+            return self._list(target, query, view)
+        if asked.verb == "get":
+            version = query.get("resourceVersion", "")
+            item = self._core.get(target.kind, target.namespace, target.name, version=version)
+            return self._object(target, item, view)
+        body = await read_body(request)
+        if asked.verb in ("delete", "deletecollection"):
+            return self._delete(target, query, body, caller, view)
+        if asked.verb == "create":
+            return self._create(target, body, caller, user, view)
+        return self._change(request, target, body, caller, view)
+
+    def _list(self, target: Target, query: Mapping[str, str], view: View) -> web.Response:
+        selection, wanted = (
+            request_info.selection_of(target, query),
+            request_info.list_query_of(query),
+        )
+        listing = self._core.list(target.kind, selection, wanted)
+        return json_response(list_bytes(target.kind, listing, view, now_s=self._clock.wall()))
+
+    def _create(
+        self, target: Target, body: Mapping[str, Any], caller: Caller, user: User, view: View
+    ) -> web.Response:
+        if target.kind is kinds.ACCESS_REVIEWS:
+            return json_response(encode(self._rights.review_access(user, body)), status=201)
+        if target.kind is kinds.TOKEN_REVIEWS:
+            return json_response(encode(self._rights.review_token(body)), status=201)
+        item = self._core.create(target.kind, target.namespace, body, by=caller)
+        return self._object(target, item, view, status=201)
+
+    def _change(
+        self,
+        request: web.BaseRequest,
+        target: Target,
+        body: Mapping[str, Any],
+        caller: Caller,
+        view: View,
+    ) -> web.Response:
+        where = target.kind, target.namespace, target.name
+        if request.method == "PUT":
+            item = self._core.update(*where, body, by=caller, subresource=target.subresource)
+            return self._object(target, item, view)
+        if request.content_type not in (MERGE, STRATEGIC):
+            raise status_errors.unsupported_patch()
+        if request.content_type == STRATEGIC:
+            body = without_directives(body)
+        item = self._core.patch(*where, body, by=caller, subresource=target.subresource)
+        return self._object(target, item, view)
+
+    def _delete(
+        self,
+        target: Target,
+        query: Mapping[str, str],
+        body: Mapping[str, Any],
+        caller: Caller,
+        view: View,
+    ) -> web.Response:
+        kind, options = target.kind, request_info.delete_options_of(body, query)
+        if not target.name:
+            listing = self._core.list(kind, request_info.selection_of(target, query))
+            for item in listing.items:
+                metadata = item["metadata"]
+                namespace = metadata.get("namespace", "")
+                self._core.delete(kind, namespace, metadata["name"], options, by=caller)
+            return json_response(list_bytes(kind, listing, view, now_s=self._clock.wall()))
+        deleted = self._core.delete(kind, target.namespace, target.name, options, by=caller)
+        if kind.answers_deleted or not deleted.removed:
+            return self._object(target, deleted.object, view)
+        return json_response(encode(_success(target, deleted.object)))
+
+    def _object(
+        self, target: Target, item: Object, view: View, *, status: int = 200
+    ) -> web.Response:
+        data = object_bytes(target.kind, item, view, now_s=self._clock.wall())
+        return json_response(data, status=status)
+
+
+async def read_body(request: web.BaseRequest) -> Mapping[str, Any]:
+    """Return the JSON object that was sent, {} for nothing; raises `Refusal` 400, 413 or 415."""
+    data = bytearray()
+    async for chunk in request.content.iter_any():
+        data += chunk
+        if len(data) > BODY_LIMIT_BYTES:
+            message = f"Request entity too large: limit is {BODY_LIMIT_BYTES}"
+            raise status_errors.refuse(413, "RequestEntityTooLarge", message)
+    if not data:
+        return {}
+    if request.method != "PATCH" and request.content_type not in _JSON:
+        raise status_errors.unsupported_media_type(_JSON[1:2])
+    try:
+        body = msgspec.json.decode(bytes(data))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise status_errors.bad_request("the body of the request is not JSON") from error
+    if not isinstance(body, dict):
+        raise status_errors.bad_request("the body of the request is not a JSON object")
+    return body
+
+
+def json_response(data: bytes, *, status: int = 200) -> web.Response:
+    return web.Response(body=data, status=status, content_type="application/json")
+
+
+def refusal_response(refusal: Refusal) -> web.Response:
+    """Return the Status as an answer, with Retry-After where it says so."""
+    headers = {"Retry-After": str(refusal.retry_after_s)} if refusal.retry_after_s else {}
+    return web.Response(
+        body=encode(refusal.status),
+        status=refusal.code,
+        headers=headers,
+        content_type="application/json",
+    )
+
+
+def _success(target: Target, item: Object) -> dict[str, Any]:
+    metadata = item["metadata"]
+    details = {"name": metadata["name"], "kind": target.kind.plural, "uid": metadata["uid"]}
+    if target.kind.group:
+        details["group"] = target.kind.group
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": details,
+    }

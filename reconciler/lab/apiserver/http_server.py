@@ -1,0 +1,260 @@
+"""The box's API server over HTTP on loopback; thin: the core decides, this carries bytes."""
+
+import asyncio
+import json
+import math
+from collections import Counter
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from reconciler.clock import Clock, SystemClock
+from reconciler.lab.apiserver import request_info
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.fault_injection import UNAUTHORIZED_S
+from reconciler.lab.apiserver.faults import Faults
+from reconciler.lab.apiserver.garbage_collector import collect
+from reconciler.lab.apiserver.handlers import (
+    PREFIX,
+    Exchange,
+    answer_path,
+    authenticate,
+    refusal_response,
+    split_path,
+)
+from reconciler.lab.apiserver.rbac import EVERYTHING, Attributes, Rights, User, denied, denied_path
+from reconciler.lab.apiserver.representations import parse_accept
+from reconciler.lab.apiserver.request_info import Target
+from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.apiserver.watch_stream import Stream
+from reconciler.lab.apiserver.write_log import Commit
+
+BOOKMARK_S = 60.0
+"""Source: measured on a real server: the first bookmark of a quiet watch came at 60.2 s."""
+
+WATCH_S = 1800
+"""A watch that names no timeoutSeconds. Source: apiserver `--min-request-timeout`."""
+
+ADMIN_TOKEN = "box-admin"
+
+
+class ApiServer:
+    """Serves a core until the block ends.
+
+    Args:
+        rights: Tokens and users; by default one administrator with `admin_token`.
+        port: 0 = a free one; it stays the same across `away` and `back`.
+        bookmark_s: Seconds between a watch's bookmarks.
+        collects: Run garbage collection and the emptying of namespaces after each write.
+        unauthorized_s: Seconds after each `back`, but not after the first start, in which every
+            account but an administrator's is refused, as by an authorizer that knows no binding
+            yet (kubernetes#121635).
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        *,
+        clock: Clock | None = None,
+        rights: Rights | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        bookmark_s: float = BOOKMARK_S,
+        collects: bool = True,
+        unauthorized_s: float = UNAUTHORIZED_S,
+    ) -> None:
+        self.core = core
+        self.rights = rights or Rights({ADMIN_TOKEN: User("admin", (EVERYTHING,))})
+        self.faults = Faults()
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """Requests that were read, by verb and resource (the path, where it is no resource)."""
+        self.answers: Counter[int] = Counter()
+        """Answers by HTTP status; a watch counts when it ends."""
+        self._clock = clock or SystemClock()
+        self._host, self._port = host, port
+        self._bookmark_s = bookmark_s
+        self._collects = collects
+        self._unauthorized_s = unauthorized_s
+        self._authorizes_at = -math.inf
+        self._has_run = False
+        self._collecting = False
+        self._exchange = Exchange(core, self.rights, self._clock)
+        self._streams: set[Stream] = set()
+        self._server = web.Server(self._handle, access_log=None, handler_cancellation=True)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
+        self._site: web.TCPSite | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        await self._runner.setup()
+        await self.back()
+        if self._collects:
+            self.core.on_commit.append(self._collect_soon)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._collects:
+            self.core.on_commit.remove(self._collect_soon)
+        await self.away()
+        await self._runner.cleanup()
+
+    def __repr__(self) -> str:
+        return f"<ApiServer {self.url} {self.core!r}>"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._host}:{self._port}"
+
+    @property
+    def admin_token(self) -> str:
+        """A token of somebody who may do everything; raises `LookupError` if nobody may."""
+        for token, user in self.rights.users.items():
+            if EVERYTHING in user.rules:
+                return token
+        raise LookupError("none of the box's users is an administrator")
+
+    def kubeconfig(
+        self, *, token: str = "", namespace: str = "default", kubectl: bool = False
+    ) -> str:
+        """Return a kubeconfig with one context (JSON, which is YAML); by default the admin's.
+
+        Args:
+            kubectl: Put the token into the URL as well: kubectl sends none over plain HTTP.
+        """
+        token = token or self.admin_token
+        server = f"{self.url}{PREFIX}{token}" if kubectl else self.url
+        context = {"cluster": "box", "user": "box", "namespace": namespace}
+        return json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "box",
+                "contexts": [{"name": "box", "context": context}],
+                "clusters": [{"name": "box", "cluster": {"server": server}}],
+                "users": [{"name": "box", "user": {"token": token}}],
+            },
+            indent=2,
+        )
+
+    # Faults that need the sockets; the others are fields of `faults`
+
+    async def away(self) -> None:
+        """Refuse connections and reset those that are open; idempotent."""
+        if self._site is not None:
+            await self._site.stop()
+            self._site = None
+        self.reset_connections()
+
+    async def back(self) -> None:
+        """Listen again, on the old port; idempotent."""
+        if self._site is None:
+            if self._has_run:
+                self._authorizes_at = self._clock.monotonic() + self._unauthorized_s
+            self._has_run = True
+            self._site = web.TCPSite(self._runner, self._host, self._port, reuse_address=True)
+            await self._site.start()
+            self._port = self._runner.addresses[0][1]
+
+    def reset_connections(self) -> None:
+        """Reset every open connection, in the middle of whatever it carries."""
+        for connection in self._server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    def close_watches(self) -> int:
+        """End every open watch cleanly; return how many."""
+        for stream in self._streams:
+            stream.close()
+        return len(self._streams)
+
+    def silence_watches(self, *, silent: bool) -> None:
+        """Stop or resume everything that open and new watches send; events are kept meanwhile."""
+        self.faults.silent = silent
+        for stream in self._streams:
+            stream.wake()
+
+    @property
+    def watches(self) -> int:
+        """How many watches are open."""
+        return len(self._streams)
+
+    # One request
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            answer = await self._answer(request)
+        except Refusal as refusal:
+            answer = refusal_response(refusal)
+        self.answers[answer.status] += 1
+        return answer
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        token, path = split_path(request.path)
+        target = request_info.parse_path(path)
+        if target is None:
+            self.requests[request.method.lower(), path] += 1
+            struck = await self.faults.strike()
+            user = authenticate(self.rights, request, token)
+            if not self._authorizes(user):
+                raise denied_path(user, request.method.lower(), path)
+            return struck or answer_path(user, request.method, path)
+        asked = request_info.attributes_of(request.method, target, dict(request.query))
+        self.requests[asked.verb, asked.resource] += 1
+        struck = await self.faults.strike()
+        if struck is not None:
+            return struck
+        user = authenticate(self.rights, request, token)
+        if not self._authorizes(user):
+            raise denied(user, asked)
+        self.rights.check(user, asked)
+        if asked.verb == "watch":
+            return await self._watch(request, target, asked)
+        return await self._exchange.answer(request, user, target, asked)
+
+    async def _watch(
+        self, request: web.BaseRequest, target: Target, asked: Attributes
+    ) -> web.StreamResponse:
+        """Stream until the watch ends; the core is asked before the answer begins."""
+        query = dict(request.query)
+        view = parse_accept(request.headers.get("Accept", ""))
+        timeout_s = request_info.number(query, "timeoutSeconds") or WATCH_S
+        bookmark_s = self._bookmark_s if request_info.is_set(query, "allowWatchBookmarks") else 0.0
+        initial = request_info.initial_of(query)
+        stream = Stream(self.core, self._clock, self.faults, view=view, bookmark_s=bookmark_s)
+        feed = self.core.watch(
+            target.kind,
+            request_info.selection_of(target, query),
+            version=query.get("resourceVersion", ""),
+            initial=initial,
+            bookmarks=bookmark_s > 0,
+            wake=stream.wake,
+        )
+        self._streams.add(stream)
+        try:
+            response = web.StreamResponse(headers={"Content-Type": "application/json"})
+            await response.prepare(request)
+            await stream.run(response, feed, timeout_s=timeout_s)
+        finally:
+            self._streams.discard(stream)
+            self.core.forget(feed)
+        return response
+
+    def _authorizes(self, user: User) -> bool:
+        """Whether the authorizer knows any binding yet; an administrator needs none."""
+        return EVERYTHING in user.rules or self._clock.monotonic() >= self._authorizes_at
+
+    def _collect_soon(self, _commit: Commit) -> None:
+        """Collect once after the writes of this turn of the loop."""
+        if not self._collecting:
+            self._collecting = True
+            self._loop.call_soon(self._collect)
+
+    def _collect(self) -> None:
+        self._collecting = False
+        collect(self.core)

@@ -1,0 +1,120 @@
+"""An object in the form that was asked for: plain, metadata only, or a table; as JSON bytes.
+
+Source: apiserver `endpoints/handlers/response.go`.
+"""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from reconciler.lab.apiserver.kinds import Kind, Object
+from reconciler.lab.apiserver.paging import Listing
+from reconciler.lab.apiserver.status_errors import Refusal, not_acceptable
+from reconciler.lab.apiserver.table_printers import table_of
+from reconciler.lab.apiserver.watch_cache import WatchEvent
+
+_META = "meta.k8s.io/v1"
+_ENCODER = msgspec.json.Encoder()
+
+encode = _ENCODER.encode
+
+
+class View(Enum):
+    """The `as=` of an Accept header."""
+
+    PLAIN = ""
+    PARTIAL = "PartialObjectMetadata"
+    PARTIAL_LIST = "PartialObjectMetadataList"
+    TABLE = "Table"
+
+
+def parse_accept(header: str) -> View:
+    """Return the first form in an Accept header that the box can produce.
+
+    Raises:
+        Refusal: 406 in the real server's words (it has more to offer than this one).
+    """
+    for clause in header.split(",") if header else ["*/*"]:
+        media, *parameters = (part.strip() for part in clause.split(";"))
+        if media not in ("application/json", "application/*", "*/*"):
+            continue
+        named = dict(part.split("=", 1) for part in parameters if "=" in part)
+        wanted = named.get("as", "")
+        if not wanted:
+            return View.PLAIN
+        known = wanted in {view.value for view in View}
+        if known and named.get("g") == "meta.k8s.io" and named.get("v") == "v1":
+            return View(wanted)
+    raise not_acceptable(
+        "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, "
+        "application/vnd.kubernetes.protobuf, application/json;stream=watch, "
+        "application/vnd.kubernetes.protobuf;stream=watch"
+    )
+
+
+def partial(item: Object) -> dict[str, Any]:
+    """Return the metadata of an object, and nothing else of it."""
+    return {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": _META,
+        "metadata": item["metadata"],
+    }
+
+
+def object_bytes(kind: Kind, item: Object, view: View, *, now_s: float) -> bytes:
+    """Encode one object; raises `Refusal` 406 for a form that only lists have."""
+    if view is View.PARTIAL_LIST:
+        raise _mismatch(view, f"is not a list (*core.{kind.kind})")
+    return encode(_shown(kind, item, view, now_s=now_s, headed=True))
+
+
+def list_bytes(kind: Kind, listing: Listing, view: View, *, now_s: float) -> bytes:
+    """Encode a page; raises `Refusal` 406 for a form that only single objects have."""
+    metadata: dict[str, Any] = {"resourceVersion": str(listing.version)}
+    if listing.token:
+        metadata["continue"] = listing.token
+    if listing.remaining is not None:
+        metadata["remainingItemCount"] = listing.remaining
+    if view is View.PARTIAL:
+        raise _mismatch(view, f"is a list (*core.{kind.kind}List)")
+    if view is View.TABLE:
+        return encode(table_of(kind, listing.items, metadata, now_s=now_s))
+    if view is View.PARTIAL_LIST:
+        named, version = "PartialObjectMetadataList", _META
+        items = [partial(item) for item in listing.items]
+    else:
+        named, version = f"{kind.kind}List", kind.api_version
+        items = [_untyped(item) for item in listing.items]
+    return encode({"kind": named, "apiVersion": version, "metadata": metadata, "items": items})
+
+
+def event_bytes(kind: Kind, event: WatchEvent, view: View, *, now_s: float, first: bool) -> bytes:
+    """Encode one watch event as a line; `first` = the first of its stream."""
+    item: Mapping[str, Any] = event.object
+    if event.type == "BOOKMARK" and view is View.TABLE:
+        item = table_of(kind, (), dict(item["metadata"]), now_s=now_s, headed=first)
+    elif event.type != "ERROR":
+        item = _shown(kind, item, view, now_s=now_s, headed=first)
+    return encode({"type": event.type, "object": item}) + b"\n"
+
+
+def _shown(
+    kind: Kind, item: Object, view: View, *, now_s: float, headed: bool
+) -> Mapping[str, Any]:
+    if view is View.PLAIN:
+        return item
+    if view is View.TABLE:
+        version = {"resourceVersion": item["metadata"]["resourceVersion"]}
+        return table_of(kind, (item,), version, now_s=now_s, headed=headed)
+    return partial(item)
+
+
+def _untyped(item: Object) -> dict[str, Any]:
+    """Items of a typed list carry no kind of their own."""
+    return {key: value for key, value in item.items() if key not in ("kind", "apiVersion")}
+
+
+def _mismatch(view: View, why: str) -> Refusal:
+    return not_acceptable(f"you requested {view.value}, but the requested object {why}")

@@ -1,0 +1,88 @@
+"""One watch over HTTP: lines as they happen, bookmarks between them, an end in time."""
+
+import asyncio
+
+from aiohttp import web
+
+from reconciler.clock import Clock
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.faults import Faults
+from reconciler.lab.apiserver.representations import View, event_bytes
+from reconciler.lab.apiserver.watch_cache import Feed, bookmark
+
+LINES_A_WRITE = 500
+
+
+class Stream:
+    """An open watch of a client.
+
+    Args:
+        bookmark_s: Seconds between bookmarks, 0 = none.
+    """
+
+    def __init__(
+        self, core: Core, clock: Clock, faults: Faults, *, view: View, bookmark_s: float
+    ) -> None:
+        self._core = core
+        self._clock = clock
+        self._faults = faults
+        self._view = view
+        self._bookmark_s = bookmark_s
+        self._news = asyncio.Event()
+        self._closed = False
+        self._sent = False
+
+    def wake(self) -> None:
+        """Look again: something happened, or a fault was switched."""
+        self._news.set()
+
+    def close(self) -> None:
+        """End the stream cleanly after what is pending."""
+        self._closed = True
+        self.wake()
+
+    async def run(self, response: web.StreamResponse, feed: Feed, *, timeout_s: float) -> None:
+        """Send events until `timeout_s` is over, the feed ends, or `close`."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + timeout_s
+        period_s = self._bookmark_s or 2 * timeout_s
+        marks_at = loop.time() + period_s
+        while loop.time() < ends_at:
+            self._news.clear()
+            due = loop.time() >= marks_at
+            if due:
+                marks_at = loop.time() + period_s
+            if not self._faults.silent:
+                while await self._send_pending(response, feed):
+                    pass
+                if feed.ended:
+                    return
+                if due and self._bookmark_s and feed.may_mark(self._core.version):
+                    await self._send_bookmark(response, feed)
+            if self._closed:
+                return
+            try:
+                async with asyncio.timeout_at(min(ends_at, marks_at)):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+
+    async def _send_pending(self, response: web.StreamResponse, feed: Feed) -> bool:
+        lines: list[bytes] = []
+        while len(lines) < LINES_A_WRITE and (event := feed.next()) is not None:
+            lines.append(
+                event_bytes(
+                    feed.kind, event, self._view, now_s=self._clock.wall(), first=not self._sent
+                )
+            )
+            self._sent = True
+        if lines:
+            await response.write(b"".join(lines))
+        return bool(lines)
+
+    async def _send_bookmark(self, response: web.StreamResponse, feed: Feed) -> None:
+        event = bookmark(feed.kind, self._core.version)
+        first, self._sent = not self._sent, True
+        await response.write(
+            event_bytes(feed.kind, event, self._view, now_s=self._clock.wall(), first=first)
+        )

@@ -1,0 +1,102 @@
+"""The commands of the lab: `demo`, `lab` and `simulate`; each is imported only when it is run."""
+
+import re
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from reconciler.errors import SettingsError
+
+_NEEDED = ("grpc", "joserfc")
+_DELAY = re.compile(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?")
+
+
+def import_lab() -> None:
+    """Raise `SettingsError` where the box's packages are not installed."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise SettingsError(
+            "the cluster in a box needs packages that are not installed"
+            f" ({', '.join(missing)}): pip install 'runner-token-reconciler[lab]'"
+        )
+
+
+def parse_delay(text: str) -> tuple[float, float]:
+    """Read `A-B`, or one number for both, in seconds; raises `SettingsError`."""
+    found = _DELAY.fullmatch(text.strip())
+    low, high = (float(found[1]), float(found[2] or found[1])) if found else (1.0, 0.0)
+    if low > high:
+        raise SettingsError(f"--projection-delay {text!r}: not of the form A-B, seconds, A <= B")
+    return low, high
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the lab's commands to a command line."""
+    for command in (demo, lab, simulate):
+        app.command()(command)
+
+
+Sessions = Annotated[int, typer.Option(min=1, max=10_000, help="Sessions at the start.")]
+TokenTtl = Annotated[float, typer.Option(min=5, metavar="S", help="Life of a token, seconds.")]
+Delay = Annotated[
+    str, typer.Option(metavar="A-B", help="Seconds from a Secret's change to the runner's file.")
+]
+Seed = Annotated[int | None, typer.Option(help="Of the box's chance; none: another each time.")]
+
+
+def demo(
+    sessions: Sessions = 20,
+    replicas: Annotated[int, typer.Option(min=1, help="Controllers; one of them leads.")] = 2,
+    token_ttl: TokenTtl = 30.0,
+    projection_delay: Delay = "1-3",
+    duration: Annotated[
+        float | None, typer.Option(min=1, metavar="S", help="Seconds; none: until Ctrl-C.")
+    ] = None,
+    chaos: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[@START[+SECONDS]]", help="A fault; may be repeated."),
+    ] = None,
+    report: Annotated[
+        str, typer.Option(metavar="json", help="Print the report as one JSON object.")
+    ] = "",
+    seed: Seed = None,
+) -> None:
+    """Show the whole system in a box; exit 0 only if no token expired in use."""
+    from reconciler.lab.cli.demo import run_demo
+
+    raise typer.Exit(
+        run_demo(
+            sessions=sessions,
+            replicas=replicas,
+            ttl_s=token_ttl,
+            delay=projection_delay,
+            duration_s=duration,
+            chaos=chaos or [],
+            report=report,
+            seed=seed,
+        )
+    )
+
+
+def lab(
+    sessions: Sessions = 20,
+    token_ttl: TokenTtl = 900.0,
+    projection_delay: Delay = "60-90",
+    seed: Seed = None,
+) -> None:
+    """Run the box without controllers; prints the environment that `reconciler run` needs."""
+    from reconciler.lab.cli.lab import run_lab
+
+    run_lab(sessions=sessions, ttl_s=token_ttl, delay=projection_delay, seed=seed)
+
+
+def simulate(
+    seeds: Annotated[int, typer.Option(min=1, help="How many worlds.")] = 20,
+    first_seed: Annotated[int, typer.Option("--seed", help="Seed of the first one.")] = 0,
+    hours: Annotated[float, typer.Option(min=0.01, max=48, help="Virtual hours of each.")] = 1.0,
+) -> None:
+    """Play seeded worlds on virtual time and check every invariant; exit 1 if one is violated."""
+    from reconciler.lab.cli.simulate import run_simulations
+
+    raise typer.Exit(run_simulations(seeds=seeds, first=first_seed, hours=hours))

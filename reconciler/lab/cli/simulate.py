@@ -1,0 +1,54 @@
+"""`reconciler simulate`: worlds drawn from seeds, a line each; a failure tells its story."""
+
+import sys
+
+from reconciler.lab.simulation.run import Outcome, simulate
+
+EXIT_VIOLATED = 1
+
+
+def run_simulations(*, seeds: int, first: int, hours: float) -> int:
+    """Run seeds one after another and print a line for each.
+
+    Returns: The exit code: 0 if every invariant held in every world.
+    """
+    failed = []
+    for seed in range(first, first + seeds):
+        outcome = simulate(seed, hours)
+        _print(_line(outcome))
+        if not outcome.passed:
+            failed.append(seed)
+            _tell(outcome)
+    _print(f"{seeds} seeds, {len(failed)} failed{': ' if failed else ''}{_listed(failed)}")
+    return EXIT_VIOLATED if failed else 0
+
+
+def _line(outcome: Outcome) -> str:
+    faults = ", ".join(f"{kind} x{count}" if count > 1 else kind for kind, count in outcome.faults)
+    verdict = "ok" if outcome.passed else "FAILED"
+    if outcome.passed and not outcome.within_slack:
+        verdict = "ok (a fault outlasts the tokens: counted, not judged)"
+    return (
+        f"seed {outcome.seed}: {verdict}; {outcome.sessions} sessions, {outcome.writes_total} "
+        f"writes, expired {outcome.expired_s:g} s, excused {outcome.excused_s:g} s, "
+        f"digest {outcome.digest[:12]}; faults: {faults or 'none'}"
+    )
+
+
+def _tell(outcome: Outcome) -> None:
+    for violation in outcome.violations:
+        _print(f"  violated: {violation}")
+    _print("  the last events:")
+    for event in outcome.last:
+        _print(f"    {event}")
+    again = f"reconciler simulate --seeds 1 --seed {outcome.seed} --hours {outcome.hours:g}"
+    _print(f"  again with: {again}")
+
+
+def _listed(seeds: list[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,65 @@
+"""A session's objects as the platform's control plane makes them (pure)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.lab.apiserver.kinds import Object
+from reconciler.lab.kubelet.pods import FILE_NAME
+from reconciler.naming import Names
+
+GRACE_S = 60
+"""Source: platform contract: terminationGracePeriodSeconds of a runner pod."""
+
+NODE = "box-node"
+
+
+@dataclass
+class Session:
+    """One session of the box; `first_token` is what its Secret held at the start.
+
+    Args:
+        known: Whether the platform has a row for it.
+    """
+
+    session_id: str
+    namespace: str
+    secret: str
+    pod: str
+    known: bool = True
+    first_token: str = field(default="", repr=False)
+
+
+def new_session(names: Names, session_id: str, namespace: str) -> Session:
+    cut = session_id[:40].lower()
+    return Session(session_id, namespace, names.secret_name(session_id), f"session-{cut}-runner")
+
+
+def labels(names: Names, session: Session) -> dict[str, str]:
+    return {
+        names.session_id: session.session_id,
+        names.project_id: session.namespace,
+        names.managed: "true",
+        names.managed_by_label: names.managed_by,
+    }
+
+
+def secret_body(names: Names, session: Session, token: str) -> Object:
+    """Return the Secret; without a token it is empty."""
+    metadata = {"name": session.secret, "labels": labels(names, session)}
+    data = {"stringData": {names.secret_key: token}} if token else {}
+    return {"metadata": metadata, "type": "Opaque", **data}
+
+
+def pod_body(names: Names, session: Session) -> Object:
+    """Return the runner pod, already on the box's node."""
+    items = [{"key": names.secret_key, "path": FILE_NAME}]
+    source: dict[str, Any] = {"secretName": session.secret, "items": items}
+    return {
+        "metadata": {"name": session.pod, "labels": labels(names, session)},
+        "spec": {
+            "nodeName": NODE,
+            "terminationGracePeriodSeconds": GRACE_S,
+            "containers": [{"name": "runner", "image": "runner:box"}],
+            "volumes": [{"name": "runner-token", "secret": source}],
+        },
+    }

@@ -1,0 +1,259 @@
+"""`reconciler run` as processes of their own; their logs are all that is known of them."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import structlog
+
+from reconciler.errors import SettingsError
+from reconciler.lab.chaos import clock_step
+from reconciler.lab.cluster import exec_child
+from reconciler.lab.cluster.ports import free_port
+
+log = structlog.get_logger()
+
+Line = dict[str, Any]
+
+CLEARED = (
+    "KUBECONFIG", "AMBIENT_", "OIDC_", "RECONCILER_", "PLATFORM_MODE",
+    "NAMESPACE", "PROJECT_KUBE_", "LOG_LEVEL", "PYTHON", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY",
+    "http_proxy", "https_proxy", "all_proxy",
+)  # fmt: skip
+"""What the environment outside says about other clusters and other runs of Python."""
+
+FAILURES = frozenset({
+    "refresh_failed", "issuer_refused", "write_forbidden", "write_refused", "quota_exceeded",
+    "secret_without_labels", "reconcile_crashed",
+})  # fmt: skip
+
+SETTINGS_EXIT = 2
+PAUSE_S = 1.0
+"""Before a controller that ended by itself is started again."""
+END_S = 0.4
+"""What SIGTERM is given at the end, before SIGKILL: a run must end within a second."""
+LINE_BYTES = 2**22
+
+_CALL = (
+    "from reconciler.lab.chaos.clock_step import obey; obey();"
+    " from reconciler.cli.main import main; main()"
+)
+
+
+@dataclass
+class Tally:
+    """What the logs of all replicas, past ones too, add up to.
+
+    Args:
+        failures: Failures as logged: each is said once for what it is about, not at each try.
+        resync_sessions: Of the slowest startup resync, as is `resync_s` (None: none finished).
+        unexpected: How often a controller ended by itself.
+        lateness_s: How long after it was due each token was written.
+        refused: Writes that its gate did not let through, by process, as last told.
+    """
+
+    refreshes: int = 0
+    failures: int = 0
+    resync_sessions: int = 0
+    resync_s: float | None = None
+    unexpected: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    lateness_s: list[float] = field(default_factory=list)
+
+    def add(self, line: Line, process: str = "") -> None:
+        """Count one log line of a process."""
+        event = line.get("event")
+        if event == "runner_token_refreshed":
+            self.refreshes += 1
+            self.lateness_s.append(line["late_s"])
+        elif event in FAILURES:
+            self.failures += 1
+        elif event == "startup_resync_finished" and line["seconds"] >= (self.resync_s or 0.0):
+            self.resync_sessions, self.resync_s = line["sessions"], line["seconds"]
+        elif event in ("stood_down", "stopped"):
+            self.refused[process] = line.get("writes_refused", 0)
+
+
+class Replica:
+    """One place for a controller: a process, and after it the next. `state` is its last news."""
+
+    def __init__(
+        self, name: str, environment: Mapping[str, str], tally: Tally, sink: Callable[[str], None]
+    ) -> None:
+        self.name = name
+        self.state = "starting"
+        self.starts = 0
+        self.port = free_port()
+        self._pod_uid = str(uuid4())
+        self._environment = environment
+        self._tally = tally
+        self._sink = sink
+        self._killed = False
+        self._started_at = 0.0
+        self._process: asyncio.subprocess.Process | None = None
+
+    def __repr__(self) -> str:
+        return f"<Replica {self.name} {self.state}>"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since its process was started."""
+        return monotonic() - self._started_at if self._started_at else 0.0
+
+    async def run(self) -> None:
+        """Keep a process running until cancelled; then it is gone, and no child is left.
+
+        Raises:
+            SettingsError: It refuses its settings, and would again.
+        """
+        while True:
+            self._killed, self.state = False, "starting"
+            self._process = process = await self._spawn()
+            try:
+                await self._read(process)
+                code = await process.wait()
+            finally:
+                await _end(process)
+            self.state = "down"
+            if code == SETTINGS_EXIT:
+                raise SettingsError(f"{self.name} refuses its settings; its log says which")
+            if not self._killed:
+                self._tally.unexpected += 1
+                log.warning("lab_controller_ended", replica=self.name, code=code)
+                await asyncio.sleep(PAUSE_S)
+
+    def is_process(self, identity: str) -> bool:
+        """Tell whether a lease's holder is, or was, a process in this place."""
+        return identity.startswith(f"{self.name}_")
+
+    def kill(self, *, with_pod: bool = False) -> None:
+        """Send SIGKILL; the next process starts at once, in the same pod or in another."""
+        self._killed = True
+        if with_pod:
+            self._pod_uid = str(uuid4())
+        self._signal(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop the process where it is (SIGSTOP)."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen process go on."""
+        self._signal(signal.SIGCONT)
+
+    def step_clock(self, *, forward: bool) -> None:
+        """Put the process' wall clock an hour ahead of where it is, or back."""
+        self._signal(clock_step.FORWARD if forward else clock_step.BACK)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        """Start the process. It dies with ours: the spawning thread is the main one, which stays.
+
+        A session of its own: Ctrl-C in the terminal is for us to handle.
+        """
+        self.starts += 1
+        self._started_at = monotonic()
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(CLEARED)}
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", exec_child.__file__, str(os.getpid()),
+            sys.executable, "-c", _CALL, "run",
+            env=inherited | dict(self._environment) | self._own_environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            limit=LINE_BYTES,
+        )  # fmt: skip
+
+    def _own_environment(self) -> dict[str, str]:
+        return {
+            "RECONCILER_REPLICA": self.name,
+            "RECONCILER_POD_UID": self._pod_uid,
+            "RECONCILER_LISTEN": f"127.0.0.1:{self.port}",
+        }
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        """Read the log to its end."""
+        stream = process.stderr
+        while stream is not None and (raw := await stream.readline()):
+            text = raw.decode(errors="replace").rstrip("\n")
+            self._sink(text)
+            with suppress(json.JSONDecodeError):
+                line = json.loads(text)
+                if isinstance(line, dict):
+                    self._tally.add(line, f"{self.name} {self.starts}")
+                    self._follow(line)
+
+    def _follow(self, line: Line) -> None:
+        event = line.get("event")
+        if event in ("following", "lease_lost", "lease_released"):
+            self.state = "following"
+        elif event == "startup_resync_started":
+            self.state = "startup resync"
+        elif event == "startup_resync_finished":
+            self.state = f"leading, {line['sessions']} sessions in {line['seconds']:.2f} s at start"
+        elif event == "not_ready":
+            self.state = f"not ready: {line.get('why', '')}"
+
+
+class Replicas:
+    """All controllers of a run.
+
+    Args:
+        environment: Whole environment of `reconciler run`.
+        sink: Told every line that they log.
+    """
+
+    def __init__(
+        self, count: int, environment: Mapping[str, str], sink: Callable[[str], None]
+    ) -> None:
+        self.tally = Tally()
+        self.all = [
+            Replica(f"reconciler-{1 + number}", environment, self.tally, sink)
+            for number in range(count)
+        ]
+
+    async def run(self) -> None:
+        """Keep all of them running until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for replica in self.all:
+                group.create_task(replica.run())
+
+    def leader(self, holder: str) -> Replica | None:
+        """Return the place of the process that holds the lease, None if it is none of ours."""
+        return next((each for each in self.all if each.is_process(holder)), None)
+
+    def restart(self) -> None:
+        """Kill every process; each is followed by a new one."""
+        for replica in self.all:
+            replica.kill()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a process and all that it started, politely for a moment."""
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(END_S):
+            await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()

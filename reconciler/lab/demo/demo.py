@@ -1,0 +1,165 @@
+"""One run of the whole system: the box, its controllers, the chaos, and the account at the end."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from reconciler.lab.chaos.actions import Deeds
+from reconciler.lab.chaos.faults import Chaos
+from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.replicas import Replica, Replicas
+from reconciler.lab.demo.frame import Bar, Frame
+from reconciler.lab.demo.report import Report, describe_chaos, make_report
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is asked for.
+
+    Args:
+        duration_s: From the controllers' start; None: until it is stopped.
+        log_level: Of the controllers.
+    """
+
+    sessions: int = 20
+    replicas: int = 2
+    ttl_s: float = 30.0
+    projection_delay: tuple[float, float] = (1.0, 3.0)
+    duration_s: float | None = None
+    chaos: tuple[Chaos, ...] = ()
+    seed: int | None = None
+    log_level: str = "info"
+
+
+Show = Callable[["Demo"], Coroutine[Any, Any, None]]
+
+
+class Demo:
+    """Runs once; to be made inside a running event loop.
+
+    Args:
+        say: Told what is being done until the controllers run.
+        sink: Told every line of the controllers' logs.
+    """
+
+    def __init__(
+        self, plan: Plan, *, say: Callable[[str], None], sink: Callable[[str], None]
+    ) -> None:
+        self.plan = plan
+        self.box = Box(ttl_s=plan.ttl_s, projection_delay=plan.projection_delay, seed=plan.seed)
+        self._say = say
+        self._sink = sink
+        self._replicas: Replicas | None = None
+        self._deeds: Deeds | None = None
+        self._began_at: float | None = None
+        self._look = ""
+
+    def __repr__(self) -> str:
+        return f"<Demo of {self.box!r}>"
+
+    async def run(self, stop: asyncio.Event, show: "Show") -> Report:
+        """Run until `stop`, or the planned end, and return the account of that instant.
+
+        Args:
+            show: Runs beside it, and is cancelled at the end.
+        """
+        plan, box = self.plan, self.box
+        self._say("starting the API server, the issuer, the platform, the kubelet")
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(box)
+            self._say(f"beginning {plan.sessions} sessions")
+            box.populate(plan.sessions)
+            self._say(f"starting {plan.replicas} x reconciler run")
+            environment = box.environment() | {"LOG_LEVEL": plan.log_level}
+            replicas = self._replicas = Replicas(plan.replicas, environment, self._sink)
+            deeds = self._deeds = Deeds(box, replicas)
+            self._look = f"export KUBECONFIG={box.kubectl_config()}"
+            allowance = f"RECONCILER_PROPAGATION_ALLOWANCE_S={box.allowance_s:g}"
+            self._say(f"look from another terminal: {self._look} {allowance}")
+            for each in replicas.all:
+                self._say(f"{each.name}: http://127.0.0.1:{each.port}/")
+            self._began_at = monotonic()
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(replicas.run()),
+                    *(group.create_task(deeds.carry_out(chaos)) for chaos in plan.chaos),
+                    group.create_task(show(self)),
+                ]
+                try:
+                    async with asyncio.timeout(plan.duration_s):
+                        await stop.wait()
+                except TimeoutError:
+                    pass
+                report = self._report(replicas, deeds)
+                for task in tasks:
+                    task.cancel()
+        return report
+
+    def frame(self) -> Frame:
+        """Return what there is to see now."""
+        now_s = self.box.clock.wall()
+        fleet = self.box.fleet.report()
+        known = self.box.sessions
+        bars = [
+            Bar(each.session_id[:7], each.state, each.expires_at_s - now_s)
+            if each.expires_at_s is not None
+            else Bar(each.session_id[:7], each.state, None)
+            for each in fleet.sessions
+            if each.session_id in known and known[each.session_id].known
+        ]
+        replicas, deeds = self._replicas, self._deeds
+        leader = deeds.leader() if deeds else None
+        shown = leader or (replicas.all[0] if replicas and replicas.all else None)
+        elapsed_s = self._elapsed_s()
+        waiting = [c for c in self.plan.chaos if c.start_s > elapsed_s]
+        return Frame(
+            elapsed_s=elapsed_s,
+            duration_s=self.plan.duration_s,
+            ttl_s=self.plan.ttl_s,
+            expired_s=fleet.expired_token_seconds,
+            unauthenticated=fleet.unauthenticated,
+            reauthentications=fleet.reauthentications,
+            calls=fleet.grpc_calls,
+            refreshes=replicas.tally.refreshes if replicas else 0,
+            failures=replicas.tally.failures if replicas else 0,
+            bars=tuple(bars),
+            controllers=tuple(_describe(each, leader=each is leader) for each in replicas.all)
+            if replicas
+            else (),
+            page_url=f"http://127.0.0.1:{shown.port}/" if shown is not None else "",
+            chaos=tuple(str(each) for each in deeds.active) if deeds else (),
+            waiting=tuple(str(each) for each in sorted(waiting, key=lambda c: c.start_s)),
+            look=self._look,
+        )
+
+    def _elapsed_s(self) -> float:
+        return 0.0 if self._began_at is None else monotonic() - self._began_at
+
+    def _report(self, replicas: Replicas, deeds: Deeds) -> Report:
+        elapsed_s = self._elapsed_s()
+        tokens = deeds.tokens_in_forged()
+        return make_report(
+            self.box.fleet.report(),
+            replicas.tally,
+            self.box.ledger,
+            sessions=sum(each.known for each in self.box.sessions.values()),
+            replicas=self.plan.replicas,
+            ttl_s=self.plan.ttl_s,
+            lease_s=self.box.lease_s,
+            losses_at=deeds.losses_at,
+            duration_s=elapsed_s,
+            chaos=[
+                describe_chaos(each, elapsed_s=elapsed_s, forged=deeds.forged, tokens=tokens)
+                for each in self.plan.chaos
+            ],
+        )
+
+
+def _describe(replica: Replica, *, leader: bool) -> str:
+    again = f", start {replica.starts}" if replica.starts > 1 else ""
+    mark = "LEADER " if leader else ""
+    about = f"(pid {replica.pid}, up {replica.age_s:.0f} s{again})"
+    return f"{replica.name} {mark}{about}: {replica.state}"

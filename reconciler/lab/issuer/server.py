@@ -1,0 +1,280 @@
+"""An OIDC issuer on loopback: client credentials for real RS256 tokens, and faults on demand."""
+
+import asyncio
+import base64
+import binascii
+import secrets
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any, Literal
+from urllib.parse import unquote_plus
+
+from aiohttp import web
+
+from reconciler.clock import Clock, SystemClock
+from reconciler.lab.issuer.signing_key import IssuerKey
+
+TokenFault = Literal["", "expired", "malformed", "huge", "no_exp"]
+
+
+@dataclass
+class Faults:
+    """What is wrong with the issuer now; each field may be changed while it runs.
+
+    Args:
+        away: Connections are closed without an answer.
+        slow_s: Seconds before each answer.
+        status: Instead of a token: 401 is `invalid_client` in JSON, the rest is plain text.
+        retry_after: The Retry-After header that goes with `status`, as is.
+        html: 200 with a page instead of JSON.
+        error_in_200: 200 with JSON that holds an `error` member.
+        redirect: 302 to a page.
+        token: `expired` is dead on arrival, `malformed` is cut off, `huge` is `huge_bytes` longer
+            than usual, `no_exp` has no `exp`.
+        ttl_s: Life of the tokens in place of the issuer's own, seconds.
+        expires_in: How the answer says it.
+        token_type: As the answer says it.
+        clock_offset_s: The issuer's clock less everybody else's: `iat`, `exp` and Date. A change
+            while it runs is a step.
+        date: `gateway` stamps Date by another clock, `absent` sends none, as Keycloak does.
+        date_offset_s: That gateway's clock less everybody else's.
+        cached_s: For so long the same answer is given again, its body unchanged, whatever other
+            clients ask for.
+        basic_refused: HTTP Basic is answered with `invalid_client`; only body credentials work.
+        body_refused: The other way round.
+    """
+
+    away: bool = False
+    slow_s: float = 0.0
+    status: int = 0
+    retry_after: str = ""
+    html: bool = False
+    error_in_200: bool = False
+    redirect: bool = False
+    token: TokenFault = ""
+    huge_bytes: int = 20_000
+    ttl_s: float | None = None
+    expires_in: Literal["number", "string", "absent"] = "number"
+    token_type: str = "Bearer"
+    clock_offset_s: float = 0.0
+    date: Literal["issuer", "gateway", "absent"] = "issuer"
+    date_offset_s: float = 0.0
+    cached_s: float = 0.0
+    basic_refused: bool = False
+    body_refused: bool = False
+
+
+class Issuer:
+    """Runs as `async with Issuer() as issuer:`; `mint` and `verify` work without that too.
+
+    Attributes that may be set at any time: `faults`, `ttl_s`, `client_id`, `client_secret`.
+    `requests_total` counts what came to `/token`, `issued` holds every token string that went out,
+    good or bad, so that a test can look for them where they should not be.
+
+    Args:
+        ttl_s: Life of a token in seconds; `iat` is cut to whole seconds, as real issuers do.
+        port: 0 for a free one.
+        key: Another issuer's, for one that comes back after a restart; a new one by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        ttl_s: float = 900.0,
+        client_id: str = "lab-client",
+        client_secret: str = "lab-client-secret",
+        clock: Clock | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        key: IssuerKey | None = None,
+    ) -> None:
+        self.ttl_s = ttl_s
+        self.client_id = client_id
+        self.client_secret = client_secret
+        self.faults = Faults()
+        self.requests_total = 0
+        self.issued: set[str] = set()
+        self._clock = clock or SystemClock()
+        self.key = key or IssuerKey()
+        self._host = host
+        self._port = port
+        self._runner: web.AppRunner | None = None
+        self._cached: tuple[str, float] | None = None
+
+    async def __aenter__(self) -> "Issuer":
+        app = web.Application()
+        app.router.add_post("/token", self._token)
+        app.router.add_get("/jwks", self._jwks)
+        app.on_response_prepare.append(self._stamp)
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self._port)
+        await site.start()
+        self._port = int(self._runner.addresses[0][1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._host}:{self._port}"
+
+    @property
+    def token_url(self) -> str:
+        return f"{self.url}/token"
+
+    @property
+    def jwks(self) -> dict[str, Any]:
+        return self.key.jwks()
+
+    @property
+    def tokens_total(self) -> int:
+        """Number of tokens that went out."""
+        return len(self.issued)
+
+    def heal(self) -> None:
+        """Take all faults back."""
+        self.faults = Faults()
+
+    def now_s(self) -> float:
+        """Return the issuer's own time, epoch seconds, with its offset."""
+        return self._clock.wall() + self.faults.clock_offset_s
+
+    def mint(self) -> str:
+        """Issue a token with the faults that concern tokens."""
+        faults = self.faults
+        issued_s = int(self.now_s())
+        ttl_s = self.ttl_s if faults.ttl_s is None else faults.ttl_s
+        if faults.token == "expired":
+            issued_s -= int(ttl_s) + 60
+        claims: dict[str, Any] = {
+            "iss": self.url,
+            "sub": f"service-account-{self.client_id}",
+            "azp": self.client_id,
+            "preferred_username": f"service-account-{self.client_id}",
+            "typ": "Bearer",
+            "iat": issued_s,
+            "exp": issued_s + (int(ttl_s) if ttl_s == int(ttl_s) else ttl_s),
+            "jti": secrets.token_hex(16),
+        }
+        if faults.token == "no_exp":
+            del claims["exp"]
+        if faults.token == "huge":
+            claims["groups"] = secrets.token_hex(faults.huge_bytes // 2)
+        token = self.key.sign(claims)
+        if faults.token == "malformed":
+            token = token[: len(token) // 3]
+        self.issued.add(token)
+        return token
+
+    def _value(self) -> str:
+        now_at, kept = self._clock.monotonic(), self._cached
+        if kept is None or now_at - kept[1] >= self.faults.cached_s:
+            kept = self._cached = self.mint(), now_at
+        return kept[0]
+
+    def verify(
+        self, token: str, leeway_s: float = 0.0, *, now_s: float | None = None
+    ) -> dict[str, Any]:
+        """Return the claims of a token that a validator accepts.
+
+        The validator has its own clock, which the issuer's offset does not move.
+
+        Args:
+            now_s: The validator's time, epoch seconds; the lab's clock by default.
+        Raises:
+            TokenRejected: `malformed`, `signature` or `expired`.
+        """
+        validator_s = self._clock.wall() if now_s is None else now_s
+        return self.key.verify(token, now_s=validator_s, leeway_s=leeway_s)
+
+    async def _stamp(self, _: web.BaseRequest, response: web.StreamResponse) -> None:
+        faults = self.faults
+        if faults.date == "absent":
+            response.headers.popall("Date", None)  # aiohttp's own, stamped before this hook
+            return
+        now_s = self._clock.wall() + faults.date_offset_s
+        if faults.date == "issuer":
+            now_s = self.now_s()
+        response.headers["Date"] = formatdate(now_s, usegmt=True)
+
+    async def _jwks(self, _: web.Request) -> web.Response:
+        return web.json_response(self.jwks)
+
+    async def _token(self, request: web.Request) -> web.Response:
+        self.requests_total += 1
+        form = await request.post()
+        faults = self.faults
+        if faults.slow_s:
+            await asyncio.sleep(faults.slow_s)
+        if faults.away:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=503)  # goes nowhere: the transport is gone
+        if (broken := _broken(faults)) is not None:
+            return broken
+        if not self._knows(request, {key: str(value) for key, value in form.items()}):
+            return _error(401, "invalid_client", {"WWW-Authenticate": 'Basic realm="lab"'})
+        if form.get("grant_type") != "client_credentials":
+            return _error(400, "unsupported_grant_type")
+        return self._grant()
+
+    def _knows(self, request: web.Request, form: dict[str, str]) -> bool:
+        header = request.headers.get("Authorization", "")
+        if header.startswith("Basic "):
+            given, refused = _basic(header), self.faults.basic_refused
+        else:
+            given = (form.get("client_id", ""), form.get("client_secret", ""))
+            refused = self.faults.body_refused
+        return not refused and given == (self.client_id, self.client_secret)
+
+    def _grant(self) -> web.Response:
+        faults = self.faults
+        ttl_s = self.ttl_s if faults.ttl_s is None else faults.ttl_s
+        answer: dict[str, Any] = {
+            "access_token": self._value(),
+            "token_type": faults.token_type,
+            "scope": "profile email",
+        }
+        if faults.expires_in == "number":
+            answer["expires_in"] = int(ttl_s)
+        elif faults.expires_in == "string":
+            answer["expires_in"] = str(int(ttl_s))
+        return web.json_response(answer, headers={"Cache-Control": "no-store"})
+
+
+def _broken(faults: Faults) -> web.Response | None:
+    """Return the answer of a fault that comes before any look at the credentials."""
+    headers = {"Retry-After": faults.retry_after} if faults.retry_after else {}
+    if faults.status == 401:
+        return _error(401, "invalid_client", headers)
+    if faults.status:
+        return web.Response(status=faults.status, text="upstream trouble", headers=headers)
+    if faults.html:
+        page = "<html><body>Please log in</body></html>"
+        return web.Response(text=page, content_type="text/html")
+    if faults.error_in_200:
+        return web.json_response({"error": "server_error", "access_token": "never-a-token-at-all"})
+    if faults.redirect:
+        return web.Response(status=302, headers={"Location": "/login"})
+    return None
+
+
+def _basic(header: str) -> tuple[str, str]:
+    """Return id and secret from a Basic header, each form-decoded (RFC 6749 2.3.1)."""
+    try:
+        login = base64.b64decode(header.removeprefix("Basic "), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return "", ""
+    client_id, _, client_secret = login.partition(":")
+    return unquote_plus(client_id), unquote_plus(client_secret)
+
+
+def _error(status: int, code: str, headers: dict[str, str] | None = None) -> web.Response:
+    body = {"error": code, "error_description": "the lab's issuer says no"}
+    return web.json_response(body, status=status, headers=headers)

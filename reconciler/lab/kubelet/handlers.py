@@ -1,0 +1,76 @@
+"""What the two watches deliver, turned into calls on the node and its cache."""
+
+from collections.abc import Callable
+
+from reconciler.lab.kubelet.pods import Pod, SecretRef, decode_pod
+from reconciler.lab.kubelet.secrets import SecretCache, decode_secret
+from reconciler.naming import Names
+
+
+class PodSink:
+    """Pods, by incarnation: a name that came back with another UID is another pod.
+
+    Args:
+        see: Called with each pod as it is now.
+        lose: Called with the UID of each pod that is gone.
+    """
+
+    def __init__(
+        self, names: Names, see: Callable[[Pod], None], lose: Callable[[str], None]
+    ) -> None:
+        self._names = names
+        self._see = see
+        self._lose = lose
+        self._known: set[str] = set()
+
+    def replace(self, items: list[bytes]) -> None:
+        pods = [decode_pod(item, self._names) for item in items]
+        for uid in self._known - {pod.uid for pod in pods}:
+            self._forget(uid)
+        for pod in pods:
+            self._take(pod)
+
+    def put(self, data: bytes) -> None:
+        self._take(decode_pod(data, self._names))
+
+    def drop(self, data: bytes) -> None:
+        self._forget(decode_pod(data, self._names).uid)
+
+    def _take(self, pod: Pod) -> None:
+        self._known.add(pod.uid)
+        self._see(pod)
+
+    def _forget(self, uid: str) -> None:
+        self._known.discard(uid)
+        self._lose(uid)
+
+
+class SecretSink:
+    """Secrets, into the cache; `changed` hears of digests only (None: the Secret is gone)."""
+
+    def __init__(
+        self, cache: SecretCache, changed: Callable[[SecretRef, str | None], None]
+    ) -> None:
+        self._cache = cache
+        self._changed = changed
+
+    def replace(self, items: list[bytes]) -> None:
+        refs = {self._take(item) for item in items}
+        for ref in self._cache.refs() - refs:
+            self._forget(ref)
+
+    def put(self, data: bytes) -> None:
+        self._take(data)
+
+    def drop(self, data: bytes) -> None:
+        self._forget(decode_secret(data)[0])
+
+    def _take(self, data: bytes) -> SecretRef:
+        ref, payload = decode_secret(data)
+        if self._cache.put(ref, payload):
+            self._changed(ref, payload.digest)
+        return ref
+
+    def _forget(self, ref: SecretRef) -> None:
+        self._cache.drop(ref)
+        self._changed(ref, None)

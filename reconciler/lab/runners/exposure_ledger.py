@@ -1,0 +1,187 @@
+"""The accounts of design section 2: how long the newest readable token of each runner was dead.
+
+Pure. All instants are wall time of the validator, in seconds since the epoch, as `exp` is. Nothing
+is sampled: between two changes of a file the expired part of the interval is a subtraction.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from reconciler.naming import SessionKey
+
+UNREADABLE = -math.inf
+"""Expiry of a file that is missing, or holds no token that the validator could accept."""
+
+State = Literal["pending", "running", "stopping", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReport:
+    """One session so far; a session outlives its containers, its figures are their sums.
+
+    Args:
+        expires_at_s: `exp` of the token in the newest running container's file; None if none runs.
+        rejections: Calls that the server refused, retries included.
+        containers: Containers started so far.
+    """
+
+    namespace: str
+    session_id: str
+    state: State
+    expires_at_s: float | None
+    expired_token_seconds: float
+    unauthenticated: int
+    reauthentications: int
+    grpc_calls: int
+    rejections: int
+    containers: int
+
+
+@dataclass(frozen=True, slots=True)
+class FleetReport:
+    """All sessions; `worst` is the one with the most expired seconds, then unauthenticated calls,
+    or None where no session has either."""
+
+    expired_token_seconds: float
+    unauthenticated: int
+    reauthentications: int
+    grpc_calls: int
+    rejections: int
+    sessions: tuple[SessionReport, ...]
+    worst: SessionReport | None
+
+
+def summarize(sessions: tuple[SessionReport, ...]) -> FleetReport:
+    """Add the sessions up."""
+    worst = max(sessions, key=_badness, default=None)
+    return FleetReport(
+        expired_token_seconds=math.fsum(each.expired_token_seconds for each in sessions),
+        unauthenticated=sum(each.unauthenticated for each in sessions),
+        reauthentications=sum(each.reauthentications for each in sessions),
+        grpc_calls=sum(each.grpc_calls for each in sessions),
+        rejections=sum(each.rejections for each in sessions),
+        sessions=sessions,
+        worst=worst if worst is not None and _badness(worst) > (0.0, 0) else None,
+    )
+
+
+def _badness(session: SessionReport) -> tuple[float, int]:
+    return session.expired_token_seconds, session.unauthenticated
+
+
+@dataclass(slots=True)
+class Exposure:
+    """The expired time of one container, from its start on.
+
+    Args:
+        since_s: Up to where `expired_s` is settled.
+        expires_at_s: `exp` of the token in the file from there on.
+    """
+
+    since_s: float
+    expires_at_s: float = UNREADABLE
+    expired_s: float = 0.0
+
+    def until(self, now_s: float) -> float:
+        """Return the expired seconds up to this instant. A clock that steps back adds nothing."""
+        dead_from_s = max(self.since_s, self.expires_at_s)
+        return self.expired_s + max(0.0, now_s - dead_from_s)
+
+    def change(self, now_s: float, expires_at_s: float) -> None:
+        """Note that the file holds another token from this instant on."""
+        self.expired_s = self.until(now_s)
+        self.since_s = max(self.since_s, now_s)
+        self.expires_at_s = expires_at_s
+
+
+@dataclass(slots=True)
+class _Session:
+    running: dict[str, Exposure] = field(default_factory=dict)
+    settled_s: float = 0.0
+    containers: int = 0
+    unauthenticated: int = 0
+    reauthentications: int = 0
+    calls: int = 0
+    rejections: int = 0
+
+
+class Accounts:
+    """Containers by ID (one for each start), sessions by key. Memory: running containers only."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[SessionKey, _Session] = {}
+        self._owner: dict[str, SessionKey] = {}
+        self._mounted: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        return f"<Accounts {len(self._sessions)} sessions, {len(self._owner)} containers>"
+
+    def know(self, session: SessionKey) -> None:
+        """Have the session in the report even if no container of it ever starts."""
+        self._of(session)
+
+    def projected(self, container: str, *, at_s: float, expires_at_s: float) -> None:
+        """Note that the file changed; before the start, it is what the container starts with."""
+        owner = self._owner.get(container)
+        if owner is None:
+            self._mounted[container] = expires_at_s
+        else:
+            self._sessions[owner].running[container].change(at_s, expires_at_s)
+
+    def started(self, container: str, session: SessionKey, *, at_s: float) -> None:
+        """Open the container's account; without a token in its file it is exposed from now on."""
+        account = self._of(session)
+        expires_at_s = self._mounted.pop(container, UNREADABLE)
+        account.running[container] = Exposure(at_s, expires_at_s)
+        account.containers += 1
+        self._owner[container] = session
+
+    def ended(self, container: str, *, at_s: float) -> None:
+        """Settle the container's account; unknown ones are none."""
+        self._mounted.pop(container, None)
+        owner = self._owner.pop(container, None)
+        if owner is not None:
+            account = self._sessions[owner]
+            account.settled_s += account.running.pop(container).until(at_s)
+
+    def end_all(self, *, at_s: float) -> None:
+        """Settle every account: the fleet stops."""
+        for container in list(self._owner):
+            self.ended(container, at_s=at_s)
+
+    def called(self, session: SessionKey, *, accepted: bool) -> None:
+        """Count a call as the server saw it."""
+        account = self._of(session)
+        account.calls += 1
+        account.rejections += not accepted
+
+    def refused(self, session: SessionKey, *, retry_succeeded: bool) -> None:
+        """Count a call that was refused, by what became of its one retry."""
+        account = self._of(session)
+        account.reauthentications += retry_succeeded
+        account.unauthenticated += not retry_succeeded
+
+    def report(self, session: SessionKey, *, now_s: float, state: State) -> SessionReport:
+        """Return a session's figures up to now."""
+        account = self._of(session)
+        running = list(account.running.values())
+        return SessionReport(
+            namespace=session.namespace,
+            session_id=session.session_id,
+            state=state,
+            expires_at_s=running[-1].expires_at_s if running else None,
+            expired_token_seconds=account.settled_s + math.fsum(e.until(now_s) for e in running),
+            unauthenticated=account.unauthenticated,
+            reauthentications=account.reauthentications,
+            grpc_calls=account.calls,
+            rejections=account.rejections,
+            containers=account.containers,
+        )
+
+    def sessions(self) -> list[SessionKey]:
+        """Return the sessions in the order in which they were first seen, a copy."""
+        return list(self._sessions)
+
+    def _of(self, session: SessionKey) -> _Session:
+        return self._sessions.setdefault(session, _Session())

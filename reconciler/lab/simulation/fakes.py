@@ -1,0 +1,302 @@
+"""The issuer and the platform of a simulated world, each behind the seam that the product has."""
+
+import asyncio
+import base64
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import msgspec
+
+from reconciler.clock import Clock
+from reconciler.errors import IssuerRefused, IssuerUnavailable, PlatformUnavailable
+from reconciler.lab.simulation.budget import EndpointBudgetChecker
+from reconciler.naming import SessionKey
+from reconciler.net.circuit_breaker import Breaker
+from reconciler.platform.adaptive_limit import Kind
+from reconciler.platform.limiter import Turns
+from reconciler.platform.models import RUNNING, Project, Session, T, namespace_of
+from reconciler.platform.pagination import Listing
+from reconciler.tokens.token_response import Grant
+
+PLATFORM_PARALLEL = 8
+"""Requests of one process that the platform has to bear at the same time."""
+
+LIMIT_S = 5.0
+"""Longest wait of a mint, as the product's own endpoint has it."""
+
+_HEADER = base64.urlsafe_b64encode(b'{"alg":"none","kid":"simulation"}').decode().rstrip("=")
+STATIC_MARK = "static-sim"
+"""What a static token begins with; nine letters are twelve in base64."""
+
+MARKS: tuple[str, ...] = (
+    f"{_HEADER}.", base64.b64encode(_HEADER.encode()).decode()[: len(_HEADER)],
+    STATIC_MARK, base64.b64encode(STATIC_MARK[:9].encode()).decode(),
+)  # fmt: skip
+"""What every token holds, as it is and as a Secret's `data` has it."""
+
+
+class VirtualIssuer:
+    """Mints tokens that nobody signs, on a clock of its own; knows the end of each.
+
+    Whoever validates a token does so by the issuer's clock, as the platform does.
+
+    Attributes may be set at any time: `away`, `refusing`, `slow_s`, `ttl_s`, and `step_s`, by which
+    its clock was stepped.
+
+    Args:
+        sends_date: Whether its answers have a Date header, which is `date_off_s` ahead.
+        cached_s: For so long it gives the same token again.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        random: Random,
+        *,
+        ttl_s: float,
+        sends_date: bool = True,
+        date_off_s: float = 0.0,
+        cached_s: float = 0.0,
+    ) -> None:
+        self.ttl_s = ttl_s
+        self.away = False
+        self.refusing = False
+        self.slow_s = 0.0
+        self.minted_total = 0
+        self.step_s = 0.0
+        self._clock = clock
+        self._random = random
+        self._sends_date = sends_date
+        self._date_off_s = date_off_s
+        self._cached_s = cached_s
+        self._cached = ""
+        self._lives: dict[str, tuple[float, float]] = {}
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it gives nobody a token."""
+        return self.away or self.refusing or self.slow_s >= LIMIT_S
+
+    def now_s(self) -> float:
+        """Return the issuer's time, and every validator's, in epoch seconds."""
+        return self._clock.wall() + self.step_s
+
+    def mint(self, *, remaining_s: float | None = None) -> str:
+        """Return a new token, or one that was handed out a while ago and has so much left."""
+        aged_s = 0.0 if remaining_s is None else self.ttl_s - remaining_s
+        issued_s = math.floor(self.now_s() - aged_s)
+        expires_s = issued_s + math.floor(self.ttl_s)
+        claims = {"iat": issued_s, "exp": expires_s, "jti": f"{self._random.getrandbits(64):016x}"}
+        payload = base64.urlsafe_b64encode(msgspec.json.encode(claims)).decode().rstrip("=")
+        token = f"{_HEADER}.{payload}.{self._random.getrandbits(64):016x}"
+        self._lives[token] = float(issued_s), float(expires_s)
+        return token
+
+    def give(self) -> str:
+        """Return a new token, or the one that is still in the issuer's cache."""
+        known = self._lives.get(self._cached)
+        if known is None or not 0.0 <= self.now_s() - known[0] < self._cached_s:
+            self._cached = self.mint()
+        return self._cached
+
+    def expiry_s(self, token: str) -> float | None:
+        """Return a token's `exp`, or None for one that was never issued."""
+        return self._lives[token][1] if token in self._lives else None
+
+    def remaining_s(self, token: str) -> float:
+        """Return what a token has left to live, by its validators; -inf for no token of ours."""
+        expires_s = self.expiry_s(token)
+        return -math.inf if expires_s is None else expires_s - self.now_s()
+
+    def life_s(self, token: str) -> float:
+        """Return a token's whole life, or that of the next one for a token that is none."""
+        issued_s, expires_s = self._lives.get(token, (0.0, self.ttl_s))
+        return expires_s - issued_s
+
+    async def ask(self, clock: Clock) -> Grant:
+        """Answer a token request as `TokenEndpoint.ask` does, with the asker's clock."""
+        sent_at = clock.monotonic()
+        await asyncio.sleep(self._random.uniform(0.02, 0.2))
+        if self.away:
+            await asyncio.sleep(self._random.choice((0.0, LIMIT_S)))
+            raise IssuerUnavailable("token request: no answer", reason="timeout")
+        if self.refusing:
+            raise IssuerRefused("token request: refused", status=401, reason="invalid_client")
+        if self.slow_s:
+            await asyncio.sleep(min(self.slow_s, LIMIT_S))
+            if self.slow_s >= LIMIT_S:
+                raise IssuerUnavailable("token request: no answer", reason="timeout")
+        self.minted_total += 1
+        token, date_s = self.give(), float(math.floor(self.now_s() + self._date_off_s))
+        return Grant(
+            token,
+            sent_at=sent_at,
+            received_at=clock.monotonic(),
+            expires_in_s=math.floor(self.remaining_s(token)),
+            date_s=date_s if self._sends_date else None,
+        )
+
+
+class StaticTokens:
+    """Tokens that an operator puts into a file; each replica's file changes after a while.
+
+    A token has no end until another takes its place; then it is good for `grace_s` more.
+    """
+
+    def __init__(self, clock: Clock, random: Random, *, grace_s: float) -> None:
+        self._clock = clock
+        self._random = random
+        self._grace_s = grace_s
+        self._put: list[tuple[float, str]] = []
+        self.rotate()
+
+    def rotate(self) -> None:
+        """Put another token into the files."""
+        token = f"{STATIC_MARK}-{self._random.getrandbits(64):016x}"
+        self._put.append((self._clock.monotonic(), token))
+
+    def read(self, lag_s: float = 0.0) -> str:
+        """Return what a file holds whose kubelet takes `lag_s` to bring a change."""
+        now_at = self._clock.monotonic()
+        return next(
+            (token for at, token in reversed(self._put) if at + lag_s <= now_at), self._put[0][1]
+        )
+
+    def age_s(self, lag_s: float) -> float:
+        """Return how long ago such a file was changed; infinite for the first token."""
+        now_at = self._clock.monotonic()
+        for at, _ in reversed(self._put[1:]):
+            if at + lag_s <= now_at:
+                return now_at - at - lag_s
+        return math.inf
+
+    def remaining_s(self, token: str) -> float:
+        """Return what a token has left; infinite for the newest, -inf for one of nobody's."""
+        after = False
+        ended_at = math.inf
+        for at, known in reversed(self._put):
+            if known == token:
+                return ended_at - self._clock.monotonic() if after else math.inf
+            after, ended_at = True, at + self._grace_s
+        return -math.inf
+
+
+@dataclass
+class Estate:
+    """What the platform knows, and what is wrong with it now."""
+
+    projects: tuple[str, ...]
+    running: dict[str, Session] = field(default_factory=dict)
+    known: dict[str, Session] = field(default_factory=dict)
+    deleted: dict[str, Session] = field(default_factory=dict)
+    away: bool = False
+    empty: bool = False
+    failing: frozenset[str] = frozenset()
+    on_answer: list[Callable[[str, str | None, frozenset[str]], None]] = field(default_factory=list)
+    """Called with each answer: the process that asked, the one session or None for a list, and the
+    IDs that the answer has."""
+
+    def start(self, session_id: str, project: str) -> None:
+        session = Session(
+            id=session_id, project_id=project, phase=RUNNING, kube_namespace=project.lower()
+        )
+        self.running[session_id] = self.known[session_id] = session
+
+    def stop(self, session_id: str) -> None:
+        self.running.pop(session_id, None)
+
+    def forget(self, session_id: str) -> None:
+        """Delete a session for good."""
+        self.stop(session_id)
+        if (session := self.known.pop(session_id, None)) is not None:
+            self.deleted[session_id] = session
+
+    def had(self, key: SessionKey) -> bool:
+        """Tell whether the platform had this session, and has deleted it."""
+        return key.session_id in self.deleted
+
+    def has(self, key: SessionKey, project: str) -> bool:
+        """Tell whether the platform has this session, there and in that project."""
+        session = self.known.get(key.session_id)
+        if session is None or session.project_id != project:
+            return False
+        return session.kube_namespace == key.namespace
+
+
+class VirtualPlatform:
+    """One client of the platform; remembers what was confirmed to it."""
+
+    def __init__(
+        self,
+        estate: Estate,
+        breaker: Breaker,
+        draw: Callable[[float, float], float],
+        *,
+        clock: Clock,
+        process: str,
+        budget: EndpointBudgetChecker,
+    ) -> None:
+        self.breaker = breaker
+        self.confirmed: dict[SessionKey, str] = {}
+        """Sessions that an answer named, with their projects."""
+        self._estate = estate
+        self._draw = draw
+        self._process = process
+        self._turns = Turns(clock, most=PLATFORM_PARALLEL)
+        self._budget = budget
+
+    async def list_projects(self) -> Listing[Project]:
+        """See `reconciler.platform.api.Platform`."""
+        await self._reach("")
+        return _listing([Project(id=name) for name in self._estate.projects])
+
+    async def list_running(self, project: str | None) -> Listing[Session]:
+        """See the Protocol."""
+        await self._reach(project or "")
+        if self._estate.empty:
+            return _listing([])
+        found = [
+            session
+            for session in self._estate.running.values()
+            if project is None or session.project_id == project
+        ]
+        self._answered(None, found)
+        return _listing([self._named(session) for session in found])
+
+    async def session(self, session_id: str, project: str | None) -> Session | None:
+        """See the Protocol."""
+        self._budget.looked_up(self._process, session_id)
+        await self._reach(project or "", Kind.SINGLE)
+        session = self._estate.known.get(session_id)
+        self._answered(session_id, [] if session is None else [session])
+        return None if session is None else self._named(session)
+
+    async def probe(self) -> None:
+        """See the Protocol."""
+        await self._reach("", Kind.SINGLE)
+
+    async def _reach(self, project: str, kind: Kind = Kind.LIST) -> None:
+        async with self._turns.turn(kind):
+            with self._budget.one_of(self._process, "platform", PLATFORM_PARALLEL):
+                await asyncio.sleep(self._draw(0.005, 0.05))
+            if self._estate.away or project in self._estate.failing:
+                error = PlatformUnavailable("the platform answered 503", status=503)
+                self.breaker.failed(error, part=project)
+                raise error
+        self.breaker.succeeded(part=project)
+
+    def _answered(self, session_id: str | None, found: list[Session]) -> None:
+        names = frozenset(session.id for session in found)
+        for hook in self._estate.on_answer:
+            hook(self._process, session_id, names)
+
+    def _named(self, session: Session) -> Session:
+        key = SessionKey(namespace_of(session, "standard"), session.id)
+        self.confirmed[key] = session.project_id
+        return session
+
+
+def _listing(items: list[T]) -> Listing[T]:
+    return Listing(items, 0, 1, 0, settled=True, error=None)

@@ -1,0 +1,416 @@
+"""What must hold in every world, checked at each commit, each request and each projection.
+
+The checkers know what the controller cannot: the true end of every token, and what the platform
+answered. They only judge; nothing here changes the world.
+"""
+
+import asyncio
+import base64
+import contextvars
+import json
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from reconciler.clock import format_utc
+from reconciler.kube.api import Body, Kube, Page, Permit, Resource, Scope, Watch
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.kinds import Object
+from reconciler.lab.apiserver.write_log import RESTORER, Commit
+from reconciler.lab.simulation.event_log import Journal
+from reconciler.naming import Names, SessionKey
+
+T = TypeVar("T")
+
+MONOTONIC_EXPIRY = "expiry_never_moves_back"
+CONFIRMED_FIRST = "no_token_unconfirmed"
+PRECONDITIONS = "writes_carry_preconditions"
+ONE_AT_A_TIME = "one_run_a_key"
+NO_TOKEN_TOLD = "no_token_told"
+TRUE_EXPIRY = "expiry_as_annotated"
+NO_READS = "no_secret_read"
+LIVE_TOKEN = "no_expired_token"
+
+US = "reconciler"
+"""The user as whom every replica writes; a tenant may take its field manager's name."""
+
+NAMESPACE: contextvars.ContextVar[str] = contextvars.ContextVar("namespace", default="")
+"""The namespace of the request that is being made, "" for all; for faults of one namespace."""
+
+Expiry = Callable[[str], float | None]
+"""A token's value -> its `exp` (epoch seconds, infinite for none), None for one of nobody's."""
+
+Confirmed = Callable[[SessionKey, str], bool]
+"""Whether the platform told the controller that runs now of this session with this project."""
+
+
+@dataclass(slots=True)
+class _Account:
+    """One Secret, by UID: its value, when that ends, who wrote it, whether we ever sealed it.
+
+    `vouched`: we noted this very value's expiry beside it, whoever put it there.
+    """
+
+    value: str = ""
+    expires_s: float = float("-inf")
+    ours: bool = False
+    sealed: bool = False
+    vouched: bool = False
+
+
+class SecretChecker:
+    """Judges every committed write of a Secret; a commit hook.
+
+    A Secret that a restored store brings back is judged as it was at that version: a token that we
+    had written is ours again, and what was sealed after it is not.
+
+    Args:
+        confirmed: Asked at the first fill and the first seal of a Secret by us.
+    """
+
+    def __init__(
+        self, names: Names, journal: Journal, expiry: Expiry, confirmed: Confirmed
+    ) -> None:
+        self._names = names
+        self._journal = journal
+        self._expiry = expiry
+        self._confirmed = confirmed
+        self._accounts: dict[str, _Account] = {}
+        self._history: dict[tuple[str, str], _Account] = {}
+        """Each account as it was, by UID and version: a restored store brings it back."""
+        self._incomparable_until_at = float("-inf")
+
+    def is_ours(self, uid: str) -> bool:
+        """Tell whether we wrote the value in a Secret, or wrote our annotations beside it."""
+        account = self._accounts.get(uid)
+        return account is not None and (account.ours or account.vouched)
+
+    def forget_expiries(self, until_at: float) -> None:
+        """The issuer's clock was stepped: ends from before and after it are not comparable.
+
+        Args:
+            until_at: Until then tokens from before the step may still be written, by the loop's
+                clock.
+        """
+        self._incomparable_until_at = until_at
+        for account in (*self._accounts.values(), *self._history.values()):
+            account.expires_s = float("-inf")
+
+    def commit(self, commit: Commit) -> None:
+        """Take in one commit."""
+        metadata = commit.object["metadata"]
+        if commit.user == US or commit.kind is kinds.EVENTS:
+            self._check_told(commit)
+        if commit.kind is not kinds.SECRETS:
+            return
+        uid, place = metadata["uid"], (metadata["uid"], metadata["resourceVersion"])
+        if commit.removed:
+            self._accounts.pop(uid, None)
+            return
+        if commit.caller is RESTORER:
+            self._accounts[uid] = replace(self._history[place])
+            return
+        account = self._accounts.setdefault(uid, _Account())
+        value = value_of(commit.object, self._names)
+        ours = commit.user == US
+        if ours:
+            self._check_ours(commit.object, account, value)
+        annotated = self._names.expires_at in metadata.get("annotations", {})
+        account.vouched = annotated and (ours or (account.vouched and value == account.value))
+        if value != account.value:
+            account.value, account.ours = value, ours
+            comparable = asyncio.get_running_loop().time() >= self._incomparable_until_at
+            account.expires_s = self._ends(value) if comparable else float("-inf")
+        self._history[place] = replace(account)
+
+    def _check_ours(self, secret: Object, account: _Account, value: str) -> None:
+        metadata = secret["metadata"]
+        name = f"{metadata['namespace']}/{metadata['name']}"
+        annotations = metadata.get("annotations", {})
+        if value != account.value:
+            expires_s = self._ends(value)
+            if account.ours and expires_s < account.expires_s:
+                back_s = account.expires_s - expires_s
+                self._journal.violate(MONOTONIC_EXPIRY, f"{name}: {back_s:g} s earlier than before")
+            if annotations.get(self._names.expires_at) != _shown(expires_s):
+                self._journal.violate(TRUE_EXPIRY, f"{name}: ends at {_shown(expires_s)}")
+        first = value != account.value and not account.ours
+        seals = not account.sealed and self._names.confirmed in annotations
+        if (first or seals) and not account.sealed:
+            labels = metadata.get("labels", {})
+            key = SessionKey(metadata["namespace"], labels.get(self._names.session_id, ""))
+            if not self._confirmed(key, labels.get(self._names.project_id, "")):
+                self._journal.violate(CONFIRMED_FIRST, f"{name}: written, {key} is not confirmed")
+        if self._names.confirmed in annotations:
+            account.sealed = True
+
+    def _check_told(self, commit: Commit) -> None:
+        told = {**commit.object, "data": None} if commit.kind is kinds.SECRETS else commit.object
+        metadata = commit.object["metadata"]
+        where = f"{commit.kind.plural} {metadata.get('namespace', '')}/{metadata['name']}"
+        self._journal.check_clean(json.dumps(told), where)
+
+    def _ends(self, value: str) -> float:
+        ends_s = self._expiry(value)
+        return float("-inf") if ends_s is None else ends_s
+
+
+def value_of(secret: Object, names: Names) -> str:
+    """Return the token in a Secret, "" where there is none."""
+    data = (secret.get("data") or {}).get(names.secret_key, "")
+    return base64.b64decode(data).decode(errors="replace")
+
+
+def _shown(expires_s: float) -> str | None:
+    return format_utc(expires_s) if math.isfinite(expires_s) else None
+
+
+class CheckedKube:
+    """A `Kube` in front of another: judges each request before it is sent.
+
+    Args:
+        tried: Told the kind and name of each object that is to be written.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        names: Names,
+        journal: Journal,
+        tried: Callable[[str], None] = lambda what: None,
+    ) -> None:
+        self._kube = kube
+        self._names = names
+        self._journal = journal
+        self._tried = tried
+        self._in_flight: set[tuple[str, str]] = set()
+
+    async def list(
+        self,
+        resource: Resource[T],
+        scope: Scope,
+        *,
+        limit: int = 0,
+        continue_token: str = "",
+        version: str = "",
+        limit_s: float = 30.0,
+    ) -> Page[T]:
+        """See `reconciler.kube.api.Kube`."""
+        self._check_partial(resource)
+        NAMESPACE.set(scope.namespace or "")
+        return await self._kube.list(
+            resource,
+            scope,
+            limit=limit,
+            continue_token=continue_token,
+            version=version,
+            limit_s=limit_s,
+        )
+
+    def watch(
+        self, resource: Resource[T], scope: Scope, *, version: str, timeout_s: int
+    ) -> AbstractAsyncContextManager[Watch[T]]:
+        """See the Protocol."""
+        self._check_partial(resource)
+        return self._watch(resource, scope, version=version, timeout_s=timeout_s)
+
+    @asynccontextmanager
+    async def _watch(
+        self, resource: Resource[T], scope: Scope, *, version: str, timeout_s: int
+    ) -> AsyncIterator[Watch[T]]:
+        NAMESPACE.set(scope.namespace or "")
+        opening = self._kube.watch(resource, scope, version=version, timeout_s=timeout_s)
+        async with opening as watch:
+            yield watch
+
+    async def get(
+        self, resource: Resource[T], namespace: str, name: str, *, limit_s: float = 10.0
+    ) -> T:
+        """See the Protocol."""
+        if resource.plural == "secrets":
+            self._journal.violate(NO_READS, f"get {namespace}/{name}")
+        NAMESPACE.set(namespace)
+        return await self._kube.get(resource, namespace, name, limit_s=limit_s)
+
+    async def create(
+        self,
+        resource: Resource[T],
+        namespace: str,
+        body: Body,
+        *,
+        limit_s: float = 10.0,
+        permit: Permit | None = None,
+    ) -> T:
+        """See the Protocol."""
+        self._check_partial(resource)
+        NAMESPACE.set(namespace)
+        metadata = body["metadata"]
+        owners = metadata.get("ownerReferences") or [{}]
+        if resource.plural == "secrets" and not owners[0].get("uid"):
+            self._journal.violate(PRECONDITIONS, f"create {metadata['name']}: nobody owns it")
+        if resource.plural == "events":
+            return await self._kube.create(
+                resource, namespace, body, limit_s=limit_s, permit=permit
+            )
+        self._tried(f"{resource.plural} {namespace}/{metadata['name']}")
+        with self._alone(namespace, metadata):
+            return await self._kube.create(
+                resource, namespace, body, limit_s=limit_s, permit=permit
+            )
+
+    async def patch(
+        self,
+        resource: Resource[T],
+        namespace: str,
+        name: str,
+        body: Body,
+        *,
+        limit_s: float = 10.0,
+        permit: Permit | None = None,
+    ) -> T:
+        """See the Protocol."""
+        self._check_partial(resource)
+        NAMESPACE.set(namespace)
+        if resource.plural == "events":  # an Event's count harms nobody and needs no precondition
+            return await self._kube.patch(
+                resource, namespace, name, body, limit_s=limit_s, permit=permit
+            )
+        self._check_patch(resource.plural, f"{namespace}/{name}", body)
+        self._tried(f"{resource.plural} {namespace}/{name}")
+        with self._alone(namespace, {"name": name}):
+            return await self._kube.patch(
+                resource, namespace, name, body, limit_s=limit_s, permit=permit
+            )
+
+    async def ready(self, *, limit_s: float = 5.0) -> None:
+        """See the Protocol."""
+        await self._kube.ready(limit_s=limit_s)
+
+    def _check_partial(self, resource: Resource[T]) -> None:
+        if resource.plural == "secrets" and not resource.partial:
+            self._journal.violate(NO_READS, "a request for whole Secrets")
+
+    def _check_patch(self, plural: str, name: str, body: Body) -> None:
+        metadata: Mapping[str, Any] = body.get("metadata") or {}
+        if not metadata.get("uid"):
+            self._journal.violate(PRECONDITIONS, f"patch {plural} {name}: no uid")
+        if plural == "secrets" and not metadata.get("resourceVersion"):
+            self._journal.violate(PRECONDITIONS, f"patch {plural} {name}: no resourceVersion")
+        if plural == "pods" and {*body, *metadata} > {"metadata", "uid", "annotations"}:
+            self._journal.violate(PRECONDITIONS, f"patch {plural} {name}: more than a touch")
+
+    @contextmanager
+    def _alone(self, namespace: str, metadata: Mapping[str, Any]) -> Iterator[None]:
+        """Hold a session's place for one write; its pod's and its Secret's name differ at the end.
+
+        A write that another one meets is two workers on one key.
+        """
+        session = metadata["name"].rpartition("-")[0]
+        place = namespace, session
+        if place in self._in_flight:
+            self._journal.violate(ONE_AT_A_TIME, f"{namespace}/{session} is written twice at once")
+        self._in_flight.add(place)
+        try:
+            yield
+        finally:
+            self._in_flight.discard(place)
+
+
+@dataclass(slots=True)
+class _Runner:
+    session: str
+    expires_s: float
+    settled_s: float
+    excused_until_s: float
+    stopping: bool = False
+
+
+class ExposureChecker:
+    """Counts the seconds in which running containers had only a dead token to read.
+
+    All instants are epoch seconds of the validator's clock. `expired_s` is what nothing excuses;
+    `excused_s` fell to runners that started on a dead token while something was broken;
+    `stopping_s` to pods on their way out, whose volumes no kubelet refreshes.
+
+    Args:
+        assert_zero: Whether an unexcused second is a violation.
+    """
+
+    def __init__(self, journal: Journal, *, assert_zero: bool) -> None:
+        self.expired_s = 0.0
+        self.excused_s = 0.0
+        self.stopping_s = 0.0
+        self._journal = journal
+        self._assert_zero = assert_zero
+        self._runners: dict[str, _Runner] = {}
+
+    def started(
+        self,
+        uid: str,
+        session: str,
+        expires_s: float,
+        *,
+        now_s: float,
+        excused_until_s: float = 0.0,
+    ) -> None:
+        """Take in a container that starts with a token that ends at `expires_s`."""
+        self._runners[uid] = _Runner(session, expires_s, now_s, excused_until_s)
+
+    def projected(self, uid: str, expires_s: float, *, now_s: float) -> None:
+        """Take in that a container's file holds another token now."""
+        if (runner := self._runners.get(uid)) is not None:
+            self._settle(runner, now_s)
+            runner.expires_s = expires_s
+
+    def stopping(self, uid: str, *, now_s: float) -> None:
+        """Take in that a container was asked to end."""
+        if (runner := self._runners.get(uid)) is not None:
+            self._settle(runner, now_s)
+            runner.stopping = True
+
+    def stopped(self, uid: str, *, now_s: float) -> None:
+        """Take in that a container ended."""
+        if (runner := self._runners.pop(uid, None)) is not None:
+            self._settle(runner, now_s)
+
+    def excuse(self, *, now_s: float, until_s: float, namespace: str = "") -> None:
+        """Excuse what falls between now and an instant, in a namespace or, with "", in all."""
+        for runner in self._runners.values():
+            if not namespace or runner.session.startswith(f"{namespace}/"):
+                self._settle(runner, now_s)
+                runner.excused_until_s = max(runner.excused_until_s, until_s)
+
+    def shift(self, by_s: float, *, now_s: float) -> None:
+        """The validator's clock was stepped: every projected token ends that much later."""
+        self.settle(now_s=now_s)
+        for runner in self._runners.values():
+            runner.expires_s += by_s
+
+    def end_tokens(self, expires_s: float, *, now_s: float) -> None:
+        """Every token that was projected ends at `expires_s` at the latest."""
+        self.settle(now_s=now_s)
+        for runner in self._runners.values():
+            runner.expires_s = min(runner.expires_s, expires_s)
+
+    def settle(self, *, now_s: float) -> None:
+        """Bring all accounts up to now."""
+        for runner in self._runners.values():
+            self._settle(runner, now_s)
+
+    def _settle(self, runner: _Runner, now_s: float) -> None:
+        dead_from_s = max(runner.expires_s, runner.settled_s)
+        runner.settled_s = now_s
+        if dead_from_s >= now_s:
+            return
+        if runner.stopping:
+            self.stopping_s += now_s - dead_from_s
+            return
+        counted_from_s = min(max(dead_from_s, runner.excused_until_s), now_s)
+        self.excused_s += counted_from_s - dead_from_s
+        expired_s = now_s - counted_from_s
+        self.expired_s += expired_s
+        if expired_s > 0 and self._assert_zero:
+            what = f"the runner of {runner.session} had a dead token for {expired_s:.3f} s"
+            self._journal.violate(LIVE_TOKEN, what)

@@ -1,0 +1,176 @@
+"""The kubelet of a simulated world: the lab's node, fed by commits, its agenda on virtual time."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from reconciler.clock import Clock
+from reconciler.lab.apiserver import garbage_collector, kinds
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.deletion import DeleteOptions
+from reconciler.lab.apiserver.kinds import Object
+from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.apiserver.write_log import Caller, Commit
+from reconciler.lab.kubelet.node import Action, Draw, Node, Timing
+from reconciler.lab.kubelet.pods import Pod, SecretRef, decode_pod
+from reconciler.lab.kubelet.secrets import Payload, SecretCache
+from reconciler.lab.simulation.event_log import Journal
+from reconciler.lab.simulation.invariants import ExposureChecker, value_of
+from reconciler.naming import Names
+
+KUBELET = Caller("system:node:simulated", manager="kubelet")
+
+STALE_S = 1.0
+"""How long after a change of a Secret the kubelet's cache may still be without it."""
+
+TIMING = Timing(projection_s=(60.0, 85.0), stale_touches=0.2)
+"""Five seconds less than the allowance that the controller is told: writing takes some, too."""
+
+
+class VirtualNode:
+    """All pods of the world; its runners' accounts are the exposure checker's."""
+
+    def __init__(
+        self,
+        core: Core,
+        clock: Clock,
+        names: Names,
+        exposure: ExposureChecker,
+        journal: Journal,
+        *,
+        draw: Draw,
+        remaining_s: Callable[[str], float],
+        excused_until_s: Callable[[Pod], float],
+    ) -> None:
+        self.projections_total = 0
+        self._core = core
+        self._clock = clock
+        self._names = names
+        self._exposure = exposure
+        self._journal = journal
+        self._remaining_s = remaining_s
+        self._excused_until_s = excused_until_s
+        self._node = Node(TIMING, draw)
+        self._cache = SecretCache()
+        self._changed_at: dict[SecretRef, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def commit(self, commit: Commit) -> None:
+        """Take in one commit, as the kubelet's watches bring it."""
+        if commit.kind is kinds.SECRETS:
+            self._see_secret(commit)
+        elif commit.kind is kinds.PODS:
+            self._see_pod(commit)
+        else:
+            return
+        self._set_timer()
+
+    def _see_secret(self, commit: Commit) -> None:
+        metadata = commit.object["metadata"]
+        ref, now_at = SecretRef(metadata["namespace"], metadata["name"]), self._now()
+        if commit.removed:
+            self._cache.drop(ref)
+            self._node.see_secret(ref, None, now_at=now_at)
+            return
+        value = value_of(commit.object, self._names)
+        payload = Payload({self._names.secret_key: value.encode()} if value else {})
+        if self._cache.put(ref, payload):
+            self._changed_at[ref] = now_at
+            self._node.see_secret(ref, payload.digest, now_at=now_at)
+
+    def _see_pod(self, commit: Commit) -> None:
+        pod = decode_pod(_bytes(commit.object), self._names)
+        if commit.removed:
+            self._node.lose_pod(pod.uid)
+            self._exposure.stopped(pod.uid, now_s=self._clock.wall())
+            return
+        if pod.grace_s is not None:
+            self._exposure.stopping(pod.uid, now_s=self._clock.wall())
+        self._node.see_pod(pod, now_at=self._now())
+
+    def _act(self) -> None:
+        self._timer = None
+        for action in self._node.due(self._now(), limit=1000):
+            self._do(action)
+        self._set_timer()
+
+    def _do(self, action: Action) -> None:
+        pod = action.pod
+        if action.kind in ("mount", "mount_stale"):
+            self._mount(pod, stale=action.kind == "mount_stale")
+        elif action.kind == "report":
+            self._report(pod)
+        elif action.kind == "stop":
+            self._exposure.stopped(pod.uid, now_s=self._clock.wall())
+        else:
+            self._remove(pod)
+
+    def _mount(self, pod: Pod, *, stale: bool) -> None:
+        now_at, newest = self._now(), True
+        payload = self._cache.get(pod.secret)
+        if stale and now_at - self._changed_at.get(pod.secret, 0.0) < STALE_S:
+            payload = self._cache.stale(pod.secret, mounted=self._node.mounted(pod.uid))
+            newest = False
+            if payload is None:
+                self._node.note_unchanged(pod.uid, now_at=now_at)
+                return
+        files = payload.select(pod.files) if payload is not None else None
+        if payload is None or files is None:
+            self._node.note_failed(pod.uid, "mount", now_at=now_at)
+            return
+        changed = payload.digest != self._node.mounted(pod.uid)
+        first = self._node.note_mounted(pod.uid, payload.digest, newest=newest, now_at=now_at)
+        if changed or first:
+            self._project(pod, next(iter(files.values())).decode(), first=first)
+
+    def _project(self, pod: Pod, token: str, *, first: bool) -> None:
+        now_s, left_s = self._clock.wall(), self._remaining_s(token)
+        expires_s = now_s + left_s
+        self.projections_total += 1
+        self._journal.note(f"projected {pod.session} first={first} left={left_s:.3f}")
+        if first:
+            until_s = self._excused_until_s(pod)
+            self._exposure.started(
+                pod.uid, str(pod.session), expires_s, now_s=now_s, excused_until_s=until_s
+            )
+        else:
+            self._exposure.projected(pod.uid, expires_s, now_s=now_s)
+
+    def _report(self, pod: Pod) -> None:
+        try:
+            self._core.patch(
+                kinds.PODS,
+                pod.namespace,
+                pod.name,
+                {"metadata": {"uid": pod.uid}, "status": {"phase": "Running"}},
+                by=KUBELET,
+                subresource="status",
+            )
+        except Refusal:
+            return  # this incarnation is gone
+
+    def _remove(self, pod: Pod) -> None:
+        options = DeleteOptions(grace_s=0, uid=pod.uid)
+        try:
+            self._core.delete(kinds.PODS, pod.namespace, pod.name, options, by=KUBELET)
+        except Refusal:
+            return
+        garbage_collector.collect(self._core)
+
+    def _set_timer(self) -> None:
+        next_at = self._node.next_at()
+        if self._timer is not None:
+            if next_at is not None and self._timer.when() <= next_at:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if next_at is not None:
+            self._timer = asyncio.get_running_loop().call_at(next_at, self._act)
+
+    def _now(self) -> float:
+        return self._clock.monotonic()
+
+
+def _bytes(item: Object) -> bytes:
+    return msgspec.json.encode(item)

@@ -1,0 +1,105 @@
+"""The platform's word is the last: what it has said it does not have gets no token."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from reconciler.clock import Clock
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.write_log import Commit
+from reconciler.lab.simulation.event_log import Journal
+from reconciler.lab.simulation.invariants import value_of
+from reconciler.naming import Names, SessionKey
+
+REVOKED = "no_token_revoked"
+
+RESYNC_S = 360.0
+"""The controller's own period; it spreads what it found over half of it."""
+
+BELIEVED_S = 60.0
+"""A "not found" counts once it was repeated."""
+
+
+@dataclass(slots=True)
+class _Said:
+    """When a process first heard that a session is not there; by look-up, and by a list."""
+
+    looked_up_at: float | None = None
+    listed_at: float | None = None
+
+
+@dataclass(slots=True)
+class _Gone:
+    since_at: float
+    said: dict[str, _Said] = field(default_factory=dict)
+
+
+class RevocationChecker:
+    """Judges every token that we write to a session that the platform has deleted; a commit hook.
+
+    A process may go on for one resync after the platform has told it, asked for that session; for
+    two where it was never asked, and only its list of running sessions lacks it.
+
+    Args:
+        us: The user whose writes are judged.
+        process_of: The process that a write's user agent names.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        journal: Journal,
+        clock: Clock,
+        *,
+        us: str,
+        process_of: Callable[[str], str],
+    ) -> None:
+        self._names = names
+        self._journal = journal
+        self._clock = clock
+        self._us = us
+        self._process_of = process_of
+        self._gone: dict[str, _Gone] = {}
+        self._values: dict[str, str] = {}
+
+    def deleted(self, session_id: str) -> None:
+        """The platform has deleted a session."""
+        self._gone[session_id] = _Gone(self._clock.monotonic())
+
+    def answered(self, process: str, session_id: str | None, found: frozenset[str]) -> None:
+        """Take in an answer of the platform's; see `Estate.on_answer`."""
+        now_at = self._clock.monotonic()
+        if session_id is None:
+            for gone in self._gone.values() if found else ():
+                said = gone.said.setdefault(process, _Said())
+                said.listed_at = now_at if said.listed_at is None else said.listed_at
+        elif session_id in self._gone and session_id not in found:
+            said = self._gone[session_id].said.setdefault(process, _Said())
+            said.looked_up_at = now_at if said.looked_up_at is None else said.looked_up_at
+
+    def commit(self, commit: Commit) -> None:
+        """Take in one commit."""
+        if commit.kind is not kinds.SECRETS or commit.removed:
+            return
+        metadata = commit.object["metadata"]
+        value, uid = value_of(commit.object, self._names), metadata["uid"]
+        if self._values.get(uid) == value:
+            return  # what was proved may be taken back
+        self._values[uid] = value
+        if commit.user != self._us:
+            return
+        session_id = (metadata.get("labels") or {}).get(self._names.session_id, "")
+        gone = self._gone.get(session_id)
+        if gone is None:
+            return
+        said = gone.said.get(self._process_of(commit.caller.agent))
+        if said is None:
+            return
+        now_at, key = self._clock.monotonic(), SessionKey(metadata["namespace"], session_id)
+        for at, resyncs, how in (
+            (said.looked_up_at, 1, "asked for it"),
+            (said.listed_at, 2, "in a list"),
+        ):
+            if at is not None and now_at > at + resyncs * RESYNC_S + BELIEVED_S:
+                told = f"{key} got a token {now_at - at:.0f} s after the platform had said, {how},"
+                self._journal.violate(REVOKED, f"{told} that it has no such session")
+                return

@@ -1,0 +1,290 @@
+"""The course of events: what the scenario says, carried out at its time."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.write_log import Commit
+from reconciler.lab.simulation.invariants import US
+from reconciler.lab.simulation.random_faults import local_trouble, starting, trouble
+from reconciler.lab.simulation.scenario import TTL_S, Fault, Life
+from reconciler.lab.simulation.world import CLOCK_STEP_S, World
+from reconciler.naming import SessionKey
+
+STEP_S = 10.0
+"""How often accounts are settled, so that a violation is told near its time."""
+
+LOOK_S = 30.0
+"""How often what the replicas say is compared with what is so."""
+
+RESTLESS_S = 1.0
+"""Between two changes of a pod that never rests."""
+
+STEPS_AHEAD = (0.01, 0.2, 0.5, 0.8)
+STEPS_BACK = (-0.01, -0.3, -0.8, -3.0)
+"""By how much of a token's life an issuer's clock is stepped."""
+
+MISSED_S = 120.0
+"""Longest time whose commits a restored store lacks: beyond the slack no token is safe."""
+
+RESTLESS = 5
+"""Pods that change at the same time."""
+
+SERVED_S = 60.0
+"""From the end of a namespace's slowness until all is served there that waited."""
+
+DOWN_S = 3.5
+"""From the end of an API server to the first answer of the next one."""
+
+REQUEST_S = 400.0
+"""Mean time between two refreshes that somebody asks for by hand."""
+
+
+class Course:
+    """Plays a scenario on a world; ends early at the first violation."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._random = world.random("course")
+
+    async def play(self) -> None:
+        """Run until the scenario's end or a violation."""
+        world = self._world
+        tasks = [asyncio.create_task(part) for part in self._parts()]
+        loop, end_at = asyncio.get_running_loop(), world.scenario.length_s
+        try:
+            look_at = LOOK_S
+            while loop.time() < end_at and not world.journal.violations:
+                await asyncio.sleep(min(STEP_S, end_at - loop.time()))
+                world.exposure.settle(now_s=world.clock.wall())
+                if loop.time() >= look_at:
+                    look_at = loop.time() + LOOK_S
+                    for replica in list(world.replicas.values()):
+                        await world.truth.check(replica)
+                for task in tasks:
+                    if task.done():
+                        task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await world.kill_all()
+
+    def _parts(self) -> Iterator[Coroutine[Any, Any, None]]:
+        scenario = self._world.scenario
+        early = [life for life in scenario.lives if life.stays[0].start_s <= 0.0]
+        for life in early:
+            self._world.begin_stay(life, life.stays[0])
+        self._world.start_all()
+        for life in scenario.lives:
+            yield self._live(life)
+        for fault in scenario.faults:
+            yield self._break(fault)
+        yield self._ask_by_hand()
+
+    async def _live(self, life: Life) -> None:
+        for stay in life.stays:
+            if stay.start_s > 0.0:
+                await _sleep_until(stay.start_s)
+                self._world.begin_stay(life, stay)
+            await _sleep_until(stay.end_s)
+            self._world.end_stay(life, stay)
+        if life.revived_s is not None:
+            await _sleep_until(life.revived_s)
+            self._world.revive(life)
+
+    async def _ask_by_hand(self) -> None:
+        number = 0
+        while True:
+            await asyncio.sleep(self._random.expovariate(1 / REQUEST_S))
+            keys = self._world.live_keys()
+            if keys:
+                number += 1
+                self._world.request_refresh(self._random.choice(keys), f"request {number}")
+
+    async def _break(self, fault: Fault) -> None:
+        await _sleep_until(fault.at_s)
+        self._world.journal.note(f"fault {fault.kind} {fault.length_s:.3f} {fault.size:.3f}")
+        async with self._broken(fault):
+            await _sleep_until(fault.end_s)
+        self._world.journal.note(f"fault {fault.kind} over")
+
+    @asynccontextmanager
+    async def _broken(self, fault: Fault) -> AsyncIterator[None]:
+        """Switch a fault on, then off again."""
+        begin, end = self._switches(fault)
+        if (begun := begin()) is not None:
+            await begun
+        self._world.truth.issuer_changed()
+        repeated = asyncio.create_task(self._repeat(fault))
+        try:
+            yield
+        finally:
+            repeated.cancel()
+        end()
+        self._world.truth.issuer_changed()
+
+    def _switches(
+        self, fault: Fault
+    ) -> tuple[Callable[[], Awaitable[None] | None], Callable[[], None]]:
+        world = self._world
+        match fault.kind:
+            case "issuer_away":
+                return _switch(world.issuer, "away", True, False)
+            case "issuer_refusing":
+                return _switch(world.issuer, "refusing", True, False)
+            case "issuer_slow":
+                return _switch(world.issuer, "slow_s", 1.0 + 6.0 * fault.size, 0.0)
+            case "issuer_short":
+                life_s = world.conditions.ttl_s
+                shorter_s = life_s / 3 + life_s / 3 * fault.size
+                return _switch(world.issuer, "ttl_s", shorter_s, life_s)
+            case "issuer_step":
+                # Ahead it ends tokens, back it makes them look as if nobody had issued them yet.
+                parts = STEPS_AHEAD if fault.size < 0.7 else STEPS_BACK
+                by_s = world.conditions.ttl_s * parts[int(fault.size * 1e6) % len(parts)]
+                return partial(world.step_issuer, by_s), _nothing
+            case "static_rotated":
+                return world.rotate_static, _nothing
+            case "platform_away":
+                return _switch(world.estate, "away", True, False)
+            case "platform_empty":
+                return _switch(world.estate, "empty", True, False)
+            case "platform_partial":
+                projects = world.scenario.projects
+                failing = frozenset(projects[: 1 + int(fault.size * len(projects))])
+                return _switch(world.estate, "failing", failing, frozenset())
+            case "kube_errors":
+                judge = trouble(self._random, 0.2 + 0.6 * fault.size)
+                return _switch(world.faults, "judge", judge, None)
+            case "kube_away":
+                cut = world.faults.partition
+                return partial(cut, cut=True), partial(cut, cut=False)
+            case "watch_silence":
+                silence = world.faults.silence_watches
+                return partial(silence, silent=True), partial(silence, silent=False)
+            case "controller_killed":
+                return world.kill_all, world.start_all
+            case "leader_killed" | "leader_frozen" | "leader_stalled" | "leader_cut":
+                return self._switches_of_leader(fault)
+            case "clock_step":
+                return partial(self._step_clocks, 1.0), partial(self._step_clocks, -1.0)
+            case "secret_deleted" | "secret_overwritten":
+                return partial(self._meddle, fault), _nothing
+            case "watch_drop" | "compaction" | "pods_restless" | "annotations_stripped":
+                return _nothing, _nothing
+            case "namespace_slow" | "namespace_hanging" | "namespace_failing":
+                namespace = world.scenario.namespace_of(fault)
+                judge = local_trouble(fault, namespace)
+                if fault.kind != "namespace_failing":
+                    world.excuse_namespace(namespace, fault.length_s + SERVED_S)
+                return _switch(world.faults, "judge", judge, None)
+            case "store_restored":
+                return partial(world.restore_store, MISSED_S * fault.size), _nothing
+            case "kube_starting":
+                judge = starting(asyncio.get_running_loop().time() + DOWN_S)
+                world.faults.drop_watches()
+                return _switch(world.faults, "judge", judge, None)
+
+    def _switches_of_leader(
+        self, fault: Fault
+    ) -> tuple[Callable[[], Awaitable[None] | None], Callable[[], None]]:
+        """Strike whoever leads when the fault begins; nobody, if nobody does."""
+        leader = self._world.leader()
+        if leader is None:
+            return _nothing, _nothing
+        match fault.kind:
+            case "leader_killed":
+                place = leader.place
+                kill = partial(self._world.kill, place, with_pod=fault.size < 0.5)
+                return kill, self._world.start_all
+            case "leader_frozen":
+                return leader.freeze, leader.thaw
+            case "leader_stalled":
+                return leader.main.freeze, leader.resume
+            case _:
+                cut = leader.faults.partition
+                return partial(cut, cut=True), partial(cut, cut=False)
+
+    def _step_clocks(self, sign: float) -> None:
+        """Step every other clock an hour ahead, the others back; or all of them back again."""
+        for place, replica in self._world.replicas.items():
+            replica.clock.step_s += sign * (CLOCK_STEP_S if place % 2 else -CLOCK_STEP_S)
+
+    def _meddle(self, fault: Fault) -> None:
+        keys = self._world.live_keys()
+        self._random.shuffle(keys)
+        for key in keys[: 1 + int(fault.size * 5)]:
+            if fault.kind == "secret_deleted":
+                self._world.delete_secret(key)
+            else:
+                remaining_s = self._random.uniform(100.0, TTL_S)
+                self._world.overwrite_secret(key, remaining_s=remaining_s)
+
+    async def _repeat(self, fault: Fault) -> None:
+        """Do what a fault does again and again while it lasts."""
+        match fault.kind:
+            case "watch_drop" | "compaction":
+                await self._drop_watches(fault)
+            case "pods_restless" | "namespace_failing":
+                await self._change_pods(fault)
+            case "annotations_stripped":
+                await self._strip(fault)
+
+    async def _drop_watches(self, fault: Fault) -> None:
+        while True:
+            if fault.kind == "compaction":
+                self._world.core.compact()
+            self._world.faults.drop_watches()
+            await asyncio.sleep(self._random.uniform(0.5, 20.0))
+
+    async def _change_pods(self, fault: Fault) -> None:
+        """Change a few pods each second; where writes fail, those of that namespace."""
+        for number in itertools.count():
+            keys = self._world.live_keys()
+            if fault.kind == "namespace_failing":
+                struck = self._world.scenario.namespace_of(fault)
+                keys = [key for key in keys if key.namespace == struck]
+            for key in keys[:RESTLESS]:
+                self._world.change_pod(key, f"{number}")
+            await asyncio.sleep(RESTLESS_S)
+
+    async def _strip(self, fault: Fault) -> None:
+        """Undo, a moment later, what we note on a few Secrets."""
+        keys = set(self._world.live_keys()[: 1 + int(fault.size * 3)])
+        loop, world = asyncio.get_running_loop(), self._world
+
+        def undo(commit: Commit) -> None:
+            if commit.kind is not kinds.SECRETS or commit.removed or commit.user != US:
+                return
+            metadata = commit.object["metadata"]
+            session = (metadata.get("labels") or {}).get(world.names.session_id, "")
+            key = SessionKey(metadata["namespace"], session)
+            if key in keys:
+                loop.call_later(self._random.uniform(0.05, 2.0), world.strip_annotations, key)
+
+        for key in sorted(keys):
+            world.strip_annotations(key)
+        world.core.on_commit.append(undo)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            world.core.on_commit.remove(undo)
+
+
+def _switch(
+    target: object, name: str, during: object, after: object
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    return partial(setattr, target, name, during), partial(setattr, target, name, after)
+
+
+def _nothing() -> None:
+    return None
+
+
+async def _sleep_until(at: float) -> None:
+    await asyncio.sleep(max(0.0, at - asyncio.get_running_loop().time()))

@@ -1,0 +1,402 @@
+"""One world: core, issuer, platform, node, and replicas that can be killed, frozen and cut off."""
+
+import asyncio
+import base64
+import contextlib
+import math
+from collections import deque
+from random import Random
+
+from reconciler.lab.apiserver import garbage_collector, kinds
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.fault_injection import DOWN_S, Faults
+from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.apiserver.write_log import Caller, Commit
+from reconciler.lab.kubelet.pods import Pod
+from reconciler.lab.simulation.budget import EndpointBudgetChecker, WriteBudgetChecker
+from reconciler.lab.simulation.event_log import Journal
+from reconciler.lab.simulation.fakes import MARKS, Estate, StaticTokens, VirtualIssuer
+from reconciler.lab.simulation.invariants import US, ExposureChecker, SecretChecker, value_of
+from reconciler.lab.simulation.nodes import VirtualNode
+from reconciler.lab.simulation.replica import HOME, Replica, Surroundings
+from reconciler.lab.simulation.revocation import RevocationChecker
+from reconciler.lab.simulation.scenario import Life, Scenario, Stay
+from reconciler.lab.simulation.single_writer_check import WriterChecker, process_of
+from reconciler.lab.simulation.truth import SPARE, ExposureAccount, TruthChecker
+from reconciler.lab.simulation.virtual_time import EPOCH_S, VirtualClock
+from reconciler.naming import Names, SessionKey
+
+OPERATOR = Caller("platform", "control-plane", "ambient-control-plane")
+"""The platform's own control plane, which makes pods and Secrets."""
+
+TENANT = Caller("tenant", "kubectl", "kubectl-edit")
+"""Somebody who may write everything in a namespace of theirs."""
+
+FORGER = Caller("tenant", "curl", "token-reconciler")
+"""The same, under our field manager's name."""
+
+PRUNER = Caller("gitops", "gitops", "gitops")
+"""A controller that removes what it does not know."""
+
+HUGE = 20_000
+"""Characters of an annotation of a forger's."""
+
+VERSIONS = 2000
+"""Commits whose times are kept, for restores; a minute has a few hundred at most."""
+
+STATIC_GRACE_S = 900.0
+"""For so long a static token is still good after another has taken its place."""
+
+ASKED_S = 0.5
+"""A restarted session that the platform's last list lacks is asked for before it gets a token: the
+answer takes up to 0.05 s, and its container may start on what is there within 0.3 s."""
+
+NOTICED_S = 30.0
+"""What it takes from that answer until every session is served."""
+
+CLOCK_STEP_S = 3600.0
+"""What a clock that steps steps by, either way."""
+
+
+class World:
+    """Everything but the course of events, which `course.Course` plays.
+
+    Every draw comes from a generator that the seed and a purpose name, so that one part that draws
+    more often does not change the others.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.names = Names()
+        self.clock = VirtualClock(asyncio.get_running_loop())
+        self.journal = Journal(self.clock, MARKS)
+        self.core = Core(self.clock, seed=str(scenario.seed))
+        self.faults = Faults()
+        conditions = self.conditions = scenario.conditions
+        self.issuer = VirtualIssuer(
+            self.clock,
+            self.random("issuer"),
+            ttl_s=conditions.ttl_s,
+            sends_date=conditions.sends_date,
+            date_off_s=conditions.date_off_s,
+            cached_s=conditions.cached_s,
+        )
+        self.static = self._static_tokens() if conditions.static else None
+        self.estate = Estate(scenario.projects)
+        self.exposure = ExposureChecker(self.journal, assert_zero=scenario.within_slack)
+        self.secrets = SecretChecker(self.names, self.journal, self._expiry_s, self._was_confirmed)
+        self.node = VirtualNode(
+            self.core,
+            self.clock,
+            self.names,
+            self.exposure,
+            self.journal,
+            draw=self.random("node").uniform,
+            remaining_s=self.remaining_s,
+            excused_until_s=self._excused_until_s,
+        )
+        self.writes = WriteBudgetChecker(
+            self.names, self.journal, self.clock, us=US, life_s=self._life_s
+        )
+        self.endpoints = EndpointBudgetChecker(
+            self.journal, self.clock, life_s=lambda: conditions.ttl_s
+        )
+        self.account = ExposureAccount(
+            self.clock,
+            self.names,
+            remaining_s=self.remaining_s,
+            is_ours=self.secrets.is_ours,
+            is_known=self.estate.has,
+            had=self.estate.had,
+        )
+        self.truth = TruthChecker(self.core, self.names, self.journal, self.account, self.issuer)
+        self.revocation = RevocationChecker(
+            self.names, self.journal, self.clock, us=US, process_of=process_of
+        )
+        self.estate.on_answer.append(self.revocation.answered)
+        self._versions: deque[tuple[float, int]] = deque(maxlen=VERSIONS)
+        self.replicas: dict[int, Replica] = {}
+        """The living, by their places."""
+        self.writers = WriterChecker(
+            self.journal, lambda: [str(r.me) for r in self.replicas.values() if r.gate.is_open]
+        )
+        self.writes_total = 0
+        self.starts_total = 0
+        self._pods = dict.fromkeys(range(scenario.replicas), 0)
+        self._around = Surroundings(
+            core=self.core,
+            names=self.names,
+            clock=self.clock,
+            conditions=conditions,
+            namespaces=tuple(project.lower() for project in scenario.projects),
+            faults=self.faults,
+            issuer=self.issuer,
+            static=self.static,
+            budget=self.endpoints,
+            estate=self.estate,
+            journal=self.journal,
+            random=self.random,
+        )
+        self.core.on_commit += [
+            self._note, self.secrets.commit, self.node.commit, self.writers.commit,
+            self.writes.commit, self.account.commit, self.revocation.commit,
+        ]  # fmt: skip
+        for name in (HOME, *(project.lower() for project in scenario.projects)):
+            self.core.create(kinds.NAMESPACES, "", {"metadata": {"name": name}}, by=OPERATOR)
+
+    def random(self, purpose: str) -> Random:
+        """Return the generator of one purpose, from its start."""
+        return Random(f"{self.scenario.seed} {purpose}")
+
+    def start_all(self) -> None:
+        """Start a process in every place that has none."""
+        for place in range(self.scenario.replicas):
+            if place not in self.replicas:
+                self.start(place)
+
+    def start(self, place: int) -> None:
+        """Start a process, the next one of its pod."""
+        self.starts_total += 1
+        self.journal.note(f"process {self.starts_total} starts in place {place}")
+        self.replicas[place] = Replica(
+            self._around,
+            place=place,
+            pod=self._pods[place],
+            number=self.starts_total,
+            skew_s=self.scenario.skew_s,
+            rate=self.scenario.rates[place],
+        )
+
+    async def kill_all(self) -> None:
+        """End every process as a kill does: nothing is drained, requests may have been applied."""
+        for place in list(self.replicas):
+            await self.kill(place)
+
+    async def kill(self, place: int, *, with_pod: bool = False) -> None:
+        """End one process; with its pod, its successor is a stranger to the Lease."""
+        replica = self.replicas.pop(place, None)
+        if replica is None:
+            return
+        self._pods[place] += with_pod
+        await replica.kill()
+        self.journal.note(f"process in place {place} killed")
+
+    def leader(self) -> Replica | None:
+        """Return the process that the Lease names, None if it does not live."""
+        found = self.writers.process
+        return next((r for r in self.replicas.values() if str(r.me) == found), None)
+
+    def begin_stay(self, life: Life, stay: Stay) -> None:
+        """Do as the platform does: the session is committed, then Secret and pod are made."""
+        if not life.forged:
+            self.estate.start(life.session_id, life.project)
+        namespace, name = life.project.lower(), self.names.secret_name(life.session_id)
+        labels = {
+            self.names.session_id: life.session_id,
+            self.names.project_id: life.project,
+            self.names.managed: "true",
+        }
+        if life.forged and self.conditions.forged:
+            self._forge_secret(namespace, name, labels)
+        elif not life.forged or stay.token_s is None:
+            data = {} if stay.token_s is None else self._data(stay.token_s)
+            body = {"metadata": {"name": name, "labels": labels}, "data": data}
+            with contextlib.suppress(Refusal):  # the old one is there
+                self.core.create(kinds.SECRETS, namespace, body, by=OPERATOR)
+        self._start_pod(life, by=OPERATOR)
+
+    def revive(self, life: Life) -> None:
+        """Do as a tenant does who starts a pod with the labels of a session that is gone."""
+        self._start_pod(life, by=TENANT)
+
+    def _start_pod(self, life: Life, *, by: Caller) -> None:
+        namespace = life.project.lower()
+        labels = {
+            self.names.session_id: life.session_id,
+            self.names.project_id: life.project,
+            self.names.managed: "true",
+        }
+        pod = {"metadata": {"name": self.pod_name(life), "labels": labels}}
+        try:
+            self.core.create(kinds.PODS, namespace, pod, by=by)
+        except Refusal:
+            return  # the one before is still on its way out
+        self.core.bind(namespace, self.pod_name(life), "node-0", by=OPERATOR)
+
+    def _forge_secret(self, namespace: str, name: str, labels: dict[str, str]) -> None:
+        """Do as a tenant does who knows what our Secrets look like."""
+        names = self.names
+        annotations = {
+            names.issued_at: "1970-01-01T00:00:00Z",
+            names.expires_at: "1970-01-01T00:15:00Z",
+            names.refreshed_at: "1970-01-01T00:00:00Z",
+            names.refreshed_by: "replica-0/1",
+            names.confirmed: "v1." + "x" * HUGE,
+        }
+        metadata = {"name": name, "labels": labels, "annotations": annotations}
+        data = {names.secret_key: base64.b64encode(b"forged").decode()}
+        with contextlib.suppress(Refusal):  # the old one is there
+            body = {"metadata": metadata, "data": data}
+            self.core.create(kinds.SECRETS, namespace, body, by=FORGER)
+
+    def end_stay(self, life: Life, stay: Stay) -> None:
+        """End a pod: its work is done, or somebody deletes it."""
+        if life.deleted:
+            self.estate.forget(life.session_id)
+            self.revocation.deleted(life.session_id)
+            self.account.deleted(life.session_id)
+        self.estate.stop(life.session_id)
+        namespace, name = life.project.lower(), self.pod_name(life)
+        with contextlib.suppress(Refusal):
+            if stay.finishes:
+                status = {"status": {"phase": "Succeeded"}}
+                self.core.patch(
+                    kinds.PODS, namespace, name, status, by=OPERATOR, subresource="status"
+                )
+            self.core.delete(kinds.PODS, namespace, name, by=OPERATOR)
+        garbage_collector.collect(self.core)
+
+    def delete_secret(self, key: SessionKey) -> None:
+        with contextlib.suppress(Refusal):
+            name = self.names.secret_name(key.session_id)
+            self.core.delete(kinds.SECRETS, key.namespace, name, by=OPERATOR)
+
+    def overwrite_secret(self, key: SessionKey, *, remaining_s: float) -> None:
+        """Write a token that was cached for a while, as the platform's own code does."""
+        name = self.names.secret_name(key.session_id)
+        with contextlib.suppress(Refusal):
+            body = {"data": self._data(remaining_s)}
+            self.core.patch(kinds.SECRETS, key.namespace, name, body, by=OPERATOR)
+
+    def request_refresh(self, key: SessionKey, value: str) -> None:
+        """Ask for a refresh by hand."""
+        name = self.names.secret_name(key.session_id)
+        body = {"metadata": {"annotations": {self.names.requested_at: value}}}
+        with contextlib.suppress(Refusal):
+            self.core.patch(kinds.SECRETS, key.namespace, name, body, by=OPERATOR)
+
+    def strip_annotations(self, key: SessionKey) -> None:
+        """Remove every annotation of ours from a Secret, as a controller that owns them does."""
+        name = self.names.secret_name(key.session_id)
+        ours = dict.fromkeys(self.names.annotations())
+        with contextlib.suppress(Refusal):
+            body = {"metadata": {"annotations": ours}}
+            self.core.patch(kinds.SECRETS, key.namespace, name, body, by=PRUNER)
+
+    def change_pod(self, key: SessionKey, note: str) -> None:
+        """Change something of a session's pod that is none of ours."""
+        name = f"session-{key.session_id.lower()}-runner"
+        with contextlib.suppress(Refusal):
+            body = {"metadata": {"annotations": {"example.com/note": note}}}
+            self.core.patch(kinds.PODS, key.namespace, name, body, by=TENANT)
+
+    def step_issuer(self, by_s: float) -> None:
+        """Step the issuer's clock, which is its validators', and let it be noticed."""
+        now_s = self.clock.wall()
+        self.issuer.step_s += by_s
+        self.exposure.shift(-by_s, now_s=now_s)
+        self.account.shift(-by_s)
+        noticed_s = SPARE * self.conditions.ttl_s + NOTICED_S
+        self.secrets.forget_expiries(self.clock.monotonic() + noticed_s)
+        self.exposure.excuse(now_s=now_s, until_s=now_s + noticed_s)
+        self.truth.unheard_until_at = self.clock.monotonic() + noticed_s
+        self.writes.changed_for_all()
+
+    def excuse_namespace(self, namespace: str, for_s: float) -> None:
+        """Excuse a namespace that serves its own sessions too slowly for all of them."""
+        now_s = self.clock.wall()
+        self.exposure.excuse(now_s=now_s, until_s=now_s + for_s, namespace=namespace)
+
+    def rotate_static(self) -> None:
+        """Put another static token into the files; the one before is good for a while."""
+        if self.static is not None:
+            self.static.rotate()
+            now_s = self.clock.wall()
+            self.exposure.end_tokens(now_s + STATIC_GRACE_S, now_s=now_s)
+            self.writes.changed_for_all()
+
+    async def restore_store(self, back_s: float) -> None:
+        """Restore the store to what it was so long ago, no further than its leader's term.
+
+        The API server is stopped before and started after, as etcd's documents demand.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.faults.restart())
+            await asyncio.sleep(DOWN_S / 2)
+            since_at = self.clock.monotonic() - back_s
+            reached = (version for at, version in reversed(self._versions) if at <= since_at)
+            version = max(self.writers.since_version, next(reached, self.core.version))
+            self.journal.note(f"restored from {self.core.version} to {version}")
+            self.core.restore(version)
+            self._versions.append((self.clock.monotonic(), version))
+
+    def live_keys(self) -> list[SessionKey]:
+        """Return the sessions that have a pod now, in the order of their names."""
+        pods = self.core.list(kinds.PODS).items
+        return [
+            SessionKey(
+                pod["metadata"]["namespace"], pod["metadata"]["labels"][self.names.session_id]
+            )
+            for pod in pods
+            if "deletionTimestamp" not in pod["metadata"]
+        ]
+
+    def pod_name(self, life: Life) -> str:
+        return f"session-{life.session_id.lower()}-runner"
+
+    def _data(self, remaining_s: float) -> dict[str, str]:
+        if self.static is not None:
+            token = self.static.read()
+        elif self.conditions.cached_s and remaining_s > self.conditions.ttl_s / 2:
+            token = self.issuer.give()
+        else:
+            token = self.issuer.mint(remaining_s=remaining_s)
+        return {self.names.secret_key: base64.b64encode(token.encode()).decode()}
+
+    def _static_tokens(self) -> StaticTokens:
+        return StaticTokens(self.clock, self.random("static"), grace_s=STATIC_GRACE_S)
+
+    def remaining_s(self, token: str) -> float:
+        """Return what a token has left by its validators' clock; -inf for one of nobody's."""
+        tokens = self.issuer if self.static is None else self.static
+        return tokens.remaining_s(token)
+
+    def _expiry_s(self, token: str) -> float | None:
+        if self.static is None:
+            return self.issuer.expiry_s(token)
+        return None if self.static.remaining_s(token) == -math.inf else math.inf
+
+    def _life_s(self, key: SessionKey) -> float:
+        """Return the life of the token that a session's Secret holds."""
+        if self.static is not None:
+            return math.inf
+        name = self.names.secret_name(key.session_id)
+        secret = self.core.peek(kinds.SECRETS, kinds.SECRETS.key(key.namespace, name))
+        value = "" if secret is None else value_of(secret, self.names)
+        return min(self.issuer.life_s(value), self.issuer.ttl_s)
+
+    def _was_confirmed(self, key: SessionKey, project: str) -> bool:
+        return any(
+            replica.platform.confirmed.get(key) == project for replica in self.replicas.values()
+        )
+
+    def _excused_until_s(self, pod: Pod) -> float:
+        key = kinds.SECRETS.key(pod.secret.namespace, pod.secret.name)
+        secret = self.core.peek(kinds.SECRETS, key) or {"metadata": {}}
+        # A seal that was made with a static token ends with it.
+        is_sealed = self.names.confirmed in secret["metadata"].get("annotations", {})
+        sealed = is_sealed and self.static is None
+        now_at = self.clock.monotonic()
+        if pod.session.session_id not in self.estate.known:
+            return math.inf  # nobody asked for this runner
+        until_at = self.scenario.excused_until_s(now_at, pod.namespace, sealed=sealed)
+        return EPOCH_S + max(until_at, now_at + ASKED_S)
+
+    def _note(self, commit: Commit) -> None:
+        self._versions.append((commit.at, commit.version))
+        metadata = commit.object["metadata"]
+        verb = "removed" if commit.removed else commit.verb
+        name = f"{metadata.get('namespace', '')}/{metadata['name']}"
+        self.journal.note(f"{commit.field_manager} {verb} {commit.kind.plural} {name}")
+        if commit.user == US and commit.kind is kinds.SECRETS:
+            self.writes_total += 1

@@ -1,0 +1,98 @@
+"""Leave to write: who may change the cluster right now."""
+
+import asyncio
+from typing import Protocol
+
+
+class Gate(Protocol):
+    """Asked before each write, and once more as its bytes leave."""
+
+    @property
+    def term(self) -> str:
+        """Name of the writer for `token-refreshed-by`: replica and lease term."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """True while this replica leads and may write."""
+        ...
+
+    @property
+    def holder(self) -> str:
+        """Who leads as far as was seen, "" for nobody."""
+        ...
+
+    @property
+    def transitions(self) -> int:
+        """How often the lead has changed hands, by the Lease's own count."""
+        ...
+
+    @property
+    def refused_total(self) -> int:
+        """Number of writes that were not let through."""
+        ...
+
+    def may_write(self, need_s: float) -> bool:
+        """Tell whether this replica may write for the next `need_s` seconds."""
+        ...
+
+    def check(self) -> None:
+        """Raise `DeposedError` unless this replica may write at this moment."""
+        ...
+
+
+class OpenGate:
+    """The gate of the only replica: always open."""
+
+    is_open = True
+    transitions = 0
+    refused_total = 0
+
+    def __init__(self, replica: str) -> None:
+        self.term = self.holder = replica
+
+    def may_write(self, need_s: float) -> bool:
+        return True
+
+    def check(self) -> None:
+        return None
+
+
+class Leadership(Protocol):
+    """Followers keep their stores and deadlines; the leader works."""
+
+    @property
+    def leads(self) -> bool: ...
+
+    @property
+    def exclusive(self) -> bool:
+        """True if no other replica writes while this one leads."""
+        ...
+
+    async def wait_began(self) -> None:
+        """Return while this replica leads."""
+        ...
+
+    async def wait_ended(self) -> None:
+        """Return once it leads no more, even if it leads again by now."""
+        ...
+
+    async def resign(self) -> None:
+        """Lead no more, and let another lead at once; called with no write in flight."""
+        ...
+
+
+class Alone:
+    """A replica that is meant to be the only one leads always; nothing keeps a second one out."""
+
+    leads = True
+    exclusive = False
+
+    async def wait_began(self) -> None:
+        return
+
+    async def wait_ended(self) -> None:
+        await asyncio.Event().wait()
+
+    async def resign(self) -> None:
+        return

@@ -1,0 +1,103 @@
+"""A thread and an event loop for an elector: what stalls the main loop does not stall this one."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
+from typing import Self
+
+from reconciler.clock import Clock
+from reconciler.leadership.elector import Elector
+
+Opening = Callable[[], AbstractAsyncContextManager[Elector]]
+
+
+class ElectorThread:
+    """Runs one elector while entered; to be entered once, from the main loop.
+
+    Args:
+        opening: Makes the elector and its connection; called in the thread, on its loop.
+        loop_factory: Of the thread's event loop.
+    """
+
+    def __init__(
+        self, opening: Opening, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+    ) -> None:
+        self._opening = opening
+        self._loop_factory = loop_factory
+        self._opened: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None], Elector]]
+        self._opened = Future()
+        self._finished: Future[None] = Future()
+        # A daemon, as the second SIGTERM ends the process whatever this thread waits for.
+        self._thread = threading.Thread(target=self._main, name="elector", daemon=True)
+
+    async def __aenter__(self) -> Self:
+        """Return once the elector is there; raises what its making raised."""
+        self._thread.start()
+        await asyncio.wrap_future(self._opened)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        loop, task, _elector = self._opened.result()
+        if not self._finished.done():
+            _tell(loop, task.cancel)
+        await asyncio.wait([asyncio.wrap_future(self._finished)])
+        self._thread.join()
+
+    async def run(self) -> None:
+        """Return when the elector has resigned; raises what it raised."""
+        await asyncio.shield(asyncio.wrap_future(self._finished))
+
+    async def resign(self) -> None:
+        """Give the Lease up; return when that is done."""
+        loop, _, elector = self._opened.result()
+        _tell(loop, elector.resign)
+        await self.run()
+
+    def _main(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
+                runner.run(self._elect())
+        except asyncio.CancelledError:
+            self._finished.set_result(None)
+        except BaseException as error:  # a thread ends unseen otherwise
+            if self._opened.done():
+                self._finished.set_exception(error)
+            else:
+                self._opened.set_exception(error)
+        else:
+            self._finished.set_result(None)
+
+    async def _elect(self) -> None:
+        async with self._opening() as elector:
+            task = asyncio.create_task(elector.run())
+            self._opened.set_result((asyncio.get_running_loop(), task, elector))
+            await task
+
+
+def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
+    try:
+        loop.call_soon_threadsafe(what)
+    except RuntimeError:
+        return  # its loop has just ended, and with it what could be told
+
+
+BEAT_S = 0.5
+
+
+class Heartbeat:
+    """Beats while the loop that runs it turns; written there, read anywhere."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._beat_at = clock.monotonic()
+
+    async def run(self) -> None:
+        while True:
+            self._beat_at = self._clock.monotonic()
+            await asyncio.sleep(BEAT_S)
+
+    def age_s(self) -> float:
+        """Return the seconds since the last beat."""
+        return self._clock.monotonic() - self._beat_at

@@ -1,0 +1,288 @@
+"""What our HTTP clients share: which proxy, which CAs, which words for what went wrong."""
+
+import os
+import ssl
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+import structlog
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
+
+from reconciler.clock import Clock
+from reconciler.errors import SettingsError
+from reconciler.net.client_pool import MAX_HEADER_BYTES, MAX_HEADERS, Connection, Sessions
+from reconciler.net.file_rotation import Rotation, file_digest
+from reconciler.net.proxies import proxy_for
+
+log = structlog.get_logger()
+
+SERVICE_CA = Path("/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt")
+"""A cluster's own CA for its services, trusted beside the system's, as the replaced loop did."""
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as it may be shown: without user info, query and fragment, which hold secrets.
+
+    What is no URL is shown as that.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return "(not a URL)"
+    if not host and "@" in url:
+        return "(not a URL)"  # without its scheme a URL's user info would be taken for a path
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def environment_proxy(url: str) -> str | None:
+    """Return the proxy that this process' environment gives for `url`, or None.
+
+    aiohttp's `trust_env` would read environment and netrc for each request, in a thread, and
+    refuses an authorization header for a host that netrc knows.
+
+    Raises:
+        SettingsError: As `proxy_for`.
+    """
+    return proxy_for(url, os.environ)
+
+
+class Peer:
+    """Where a peer outside of Kubernetes is: by its URL, the environment's proxy and our trust.
+
+    Args:
+        trust: Whose certificates are believed, and which one is shown.
+    """
+
+    def __init__(self, url: str, clock: Clock, trust: "Trust | None" = None) -> None:
+        self._url = url
+        self._is_secure = url.startswith("https:")
+        self._trust = trust or Trust()
+        self._files = Rotation(self._trust.paths if self._is_secure else tuple, clock)
+        self._is_first = True
+
+    def version(self, *, fresh: bool = False) -> str:
+        return self._files.version(fresh=fresh)
+
+    async def connection(self) -> Connection:
+        """Return where to connect.
+
+        Raises:
+            SettingsError: A bundle, certificate or key cannot be used; but for the first time,
+                when there is no better one to keep, and connections are refused instead.
+        """
+        is_first, self._is_first = self._is_first, False
+        tls = self._trust.context(lenient=is_first) if self._is_secure else None
+        return Connection(self._url, tls, environment_proxy(self._url), self._files.version())
+
+
+def open_session(url: str, clock: Clock, *, what: str = "") -> Sessions:
+    """Return the sessions with one peer; the caller closes them, and limits every request's time.
+
+    Args:
+        what: The peer's name in the log, "" to say nothing there.
+    """
+    return Sessions(Peer(url, clock), what=what)
+
+
+class Trust:
+    """Whom to believe, and what to show: the files behind a TLS context.
+
+    Args:
+        ca: Whom to believe; None = the system's CAs and those of `SERVICE_CA`.
+        certificate: Ours, shown to a peer that asks for one, with its `key` (None: in one file).
+        verify: Whether the peer's certificate and name are checked.
+    """
+
+    def __init__(
+        self,
+        ca: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        *,
+        verify: bool = True,
+    ) -> None:
+        self._ca = ca
+        self._certificate = certificate
+        self._key = key
+        self._verify = verify
+        self._seen: set[Path] = set()
+
+    def paths(self) -> list[Path]:
+        """Return the files, and the folder of the system's CAs, whether they are there or not."""
+        whom = [*_bundles(), *_folders()] if self._ca is None else [self._ca]
+        return [*whom, *(path for path in (self._certificate, self._key) if path is not None)]
+
+    def context(self, *, lenient: bool = False) -> ssl.SSLContext:
+        """Return a context made of the files as they are now.
+
+        Args:
+            lenient: Take what can be read of the system's CAs, and say what cannot.
+        Raises:
+            SettingsError: A file is missing, empty, half written or of no use. Of the system's CAs
+                none need be there, but what was there once may not be missing.
+        """
+        bundles = self._usable_bundles(lenient=lenient)
+        problem = ""
+        try:
+            tls = ssl.create_default_context(cafile=self._ca)
+            for bundle in bundles:
+                tls.load_verify_locations(bundle)
+            if self._certificate is not None:
+                tls.load_cert_chain(self._certificate, self._key, password=_no_password)
+        except (OSError, ValueError) as error:
+            problem = f"{self._certificate or self._ca}: {_problem_of_file(error)}"
+        else:
+            self._seen.update(bundles)
+            if not self._verify:
+                tls.check_hostname = False
+                tls.verify_mode = ssl.CERT_NONE
+            return tls
+        raise SettingsError(problem)
+
+    def digest(self) -> bytes:
+        """Return a digest of what the files hold."""
+        return file_digest(self.paths())[0]
+
+    def _usable_bundles(self, *, lenient: bool) -> list[Path]:
+        if self._ca is not None:
+            if problem := _problem_of_bundle(self._ca):
+                raise SettingsError(f"{self._ca}: {problem}")
+            return [self._ca]
+        usable = []
+        for bundle in _bundles():
+            if not bundle.is_file() and bundle not in self._seen:
+                continue
+            problem = _problem_of_bundle(bundle)
+            if not problem:
+                usable.append(bundle)
+            elif lenient:
+                log.warning("ca_bundle_unusable", file=str(bundle), why=problem)
+            else:
+                raise SettingsError(f"{bundle}: {problem}")
+        return usable
+
+
+def _bundles() -> list[Path]:
+    """Return the files of the system's CAs and of the cluster's own, there or not."""
+    known = ssl.get_default_verify_paths()
+    return [Path(os.environ.get(known.openssl_cafile_env) or known.openssl_cafile), SERVICE_CA]
+
+
+def _folders() -> list[Path]:
+    """Return the folders of the system's CAs; OpenSSL itself looks there for each connection."""
+    known = ssl.get_default_verify_paths()
+    named = os.environ.get(known.openssl_capath_env) or known.openssl_capath
+    return [Path(each) for each in named.split(os.pathsep) if each]
+
+
+def _problem_of_bundle(bundle: Path) -> str:
+    """Return why a file is no whole bundle of certificates, or ""."""
+    try:
+        text = bundle.read_bytes()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(bundle)
+    except (OSError, ValueError) as error:
+        return _problem_of_file(error)
+    if text.count(b"-----BEGIN ") != text.count(b"-----END "):
+        return "it ends in the middle of a certificate"
+    return ""
+
+
+def _no_password() -> bytes:
+    """Refuse an encrypted key; OpenSSL would ask the terminal, and wait for ever."""
+    raise ValueError("a key with a pass phrase cannot be used")
+
+
+def _problem_of_file(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"no readable certificate or key ({error.reason or 'not PEM'})"
+    if isinstance(error, OSError):
+        return _name(error)
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def has_system_trust() -> bool:
+    """Return whether this machine, or image, has any CA certificate of its own."""
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile and Path(paths.cafile).stat().st_size:
+        return True
+    return bool(paths.capath) and any(Path(paths.capath).iterdir())
+
+
+BIG_HEADERS = (
+    f"the answer has a header above {MAX_HEADER_BYTES // 1024} KiB, or more than {MAX_HEADERS}"
+)
+
+ENCODED = "the answer is compressed, or said to be, which was not asked for"
+
+
+def _has_big_headers(error: aiohttp.ClientResponseError | HttpProcessingError) -> bool:
+    """Tell by the parser's words, which have no class of their own in its compiled form."""
+    return error.message.startswith(("Got more than", "Too many headers"))
+
+
+def _is_encoded(error: Exception) -> bool:
+    cause = error if isinstance(error, HttpProcessingError) else error.__cause__
+    if isinstance(cause, ContentEncodingError):
+        return True
+    named = ("Can not decode content-encoding", "deflate")
+    return isinstance(cause, HttpProcessingError) and cause.message.startswith(named)
+
+
+def problem_of(error: Exception, *, system_trust: bool = False) -> str:
+    """Return our words for what a request raised; its own may hold headers or what a peer sent.
+
+    Args:
+        system_trust: The peer was verified by the system's CAs, so their absence is the cause.
+    """
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return f"the name {error.host} did not resolve"
+        case aiohttp.ClientConnectorCertificateError():
+            cause = error.certificate_error
+            words = getattr(cause, "verify_message", "") or type(cause).__name__
+            absent = system_trust and not has_system_trust()
+            return f"TLS failed ({words}{'; no CA certificates are installed' if absent else ''})"
+        case aiohttp.ClientSSLError():
+            return f"TLS failed ({getattr(error.os_error, 'reason', None) or 'handshake'})"
+        case aiohttp.ClientProxyConnectionError():
+            return f"the proxy {error.host}:{error.port} cannot be reached"
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy answered {error.status}"
+        case aiohttp.ClientConnectorError():
+            return f"cannot connect to {error.host}:{error.port} ({_name(error.os_error)})"
+        case aiohttp.ServerDisconnectedError():
+            return "the connection was closed before an answer"
+        case aiohttp.ClientPayloadError() if _is_encoded(error):
+            return ENCODED
+        case aiohttp.ClientPayloadError():
+            return "the connection was closed in the middle of an answer, or it is unreadable"
+        case aiohttp.ClientResponseError() | HttpProcessingError():
+            if _is_encoded(error):
+                return ENCODED
+            return BIG_HEADERS if _has_big_headers(error) else "the answer is not HTTP"
+        case TimeoutError():
+            return "no answer in time"
+        case aiohttp.InvalidURL() | ValueError():
+            return "the address, the proxy or a header is not usable"
+        case OSError():
+            return _name(error)
+    return f"the connection failed ({type(error).__name__})"
+
+
+def kind_of(error: Exception) -> str:
+    """Return what of the way failed: `dns`, `tls`, `proxy`, or `connection` for all else."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "dns"
+        case aiohttp.ClientSSLError():
+            return "tls"
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            return "proxy"
+    return "connection"
+
+
+def _name(error: OSError) -> str:
+    """Return the system's words for `error`; asyncio's own are addresses and repeat themselves."""
+    return os.strerror(error.errno) if error.errno else type(error).__name__

@@ -1,0 +1,63 @@
+"""The limit's shell: those who wait for their turn, and the clock."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from reconciler.clock import Clock
+from reconciler.platform.adaptive_limit import Kind, Limit
+
+
+class Turn:
+    """One request's; whoever has it says how it ended by `failed`."""
+
+    failed = False
+
+
+class Turns:
+    """Lets requests through, as many at one time as the limit allows.
+
+    Args:
+        most: See `Limit`.
+    """
+
+    def __init__(self, clock: Clock, *, most: int) -> None:
+        self._clock = clock
+        self.limit: Limit[asyncio.Future[None]] = Limit(most)
+
+    @asynccontextmanager
+    async def turn(self, kind: Kind) -> AsyncIterator[Turn]:
+        """Wait for a turn, and hold it.
+
+        Cancel: the turn goes to the next.
+        """
+        waiter = asyncio.get_running_loop().create_future()
+        self.limit.ask(waiter, kind)
+        self._admit()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not self.limit.drop(waiter):
+                self.limit.given_up()
+                self._admit()
+            raise
+        turn, began_at = Turn(), self._clock.monotonic()
+        is_over = False
+        try:
+            yield turn
+            is_over = True
+        except Exception:
+            turn.failed = is_over = True
+            raise
+        finally:
+            if is_over:
+                now_at = self._clock.monotonic()
+                self.limit.ended(began_at=began_at, now_at=now_at, failed=turn.failed)
+            else:  # cancelled
+                self.limit.given_up()
+            self._admit()
+
+    def _admit(self) -> None:
+        for waiter in self.limit.admit():
+            if not waiter.done():
+                waiter.set_result(None)

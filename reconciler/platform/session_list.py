@@ -1,0 +1,195 @@
+"""Every running session of every project; whatever fails costs only itself.
+
+Nothing that is absent here is gone: a list may be empty because we lack a right to see it.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from reconciler.errors import PlatformUnavailable, RemoteError
+from reconciler.platform.api import Platform
+from reconciler.platform.models import RUNNING, Session
+from reconciler.platform.pagination import Listing
+
+PROJECTS_LIST = "(projects)"
+"""The key in `Sweep.failures` of the projects list; no project's ID has parentheses."""
+
+ALL_PROJECTS = "(all projects)"
+"""The key in `Sweep.failures` of the one list that covers every project."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What the platform says is running.
+
+    Args:
+        sessions: One an ID; a session's own `project_id` stands, whichever list named it.
+        failures: By project, `PROJECTS_LIST` or `ALL_PROJECTS`; sessions that were read before
+            the failure are in `sessions` all the same.
+        projects: IDs as listed; empty where the list failed or was empty.
+        complete: Every row that the platform has was read. It says nothing of rows that it does
+            not show us: a session that is missing here is unknown, never gone.
+        oddities: Short facts that somebody should know, a bounded number for each project.
+        whole: Projects whose own list was read to its end, and names somebody.
+    """
+
+    sessions: list[Session]
+    failures: dict[str, RemoteError]
+    projects: list[str]
+    complete: bool
+    oddities: list[str]
+    whole: frozenset[str]
+
+
+async def sweep(client: Platform, *, parallel: int) -> Sweep:
+    """Ask for the projects, then for each one's running sessions, `parallel` at a time.
+
+    Where the projects cannot be listed, or none is, one list without a project covers them all.
+
+    Raises:
+        RemoteError: Neither the projects nor the list of all sessions gave anything.
+    """
+    if parallel < 1:
+        raise ValueError(f"parallel must be at least 1, not {parallel}")
+    run = _Run(client)
+    targets = await run.choose_targets()
+    queue = iter(targets)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(parallel, len(targets))):
+            group.create_task(run.work(queue))
+    if PROJECTS_LIST in run.failures and not run.projects and not run.listings:
+        raise run.failures[PROJECTS_LIST]
+    return run.result(targets)
+
+
+@dataclass(slots=True)
+class _Run:
+    """One sweep under way; a target is a project, or None for all of them."""
+
+    client: Platform
+    projects: list[str] = field(default_factory=list)
+    failures: dict[str, RemoteError] = field(default_factory=dict)
+    oddities: list[str] = field(default_factory=list)
+    listings: dict[str | None, Listing[Session]] = field(default_factory=dict)
+    probing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    gave_up: bool = False
+
+    async def choose_targets(self) -> list[str | None]:
+        try:
+            listing = await self.client.list_projects()
+        except RemoteError as error:
+            self.failures[PROJECTS_LIST] = error
+            return [None]
+        self.projects = [project.id for project in listing.items]
+        if listing.error is not None:
+            self.failures[PROJECTS_LIST] = listing.error
+        if listing.skipped:
+            self.oddities.append(f"projects list: {listing.skipped} items without an ID")
+        if not listing.settled and listing.error is None:
+            self.oddities.append("projects list: rows shifted in every pass")
+        if not self.projects:
+            self.oddities.append("projects list: empty")
+        covered = listing.settled and not listing.skipped and self.projects
+        return [*self.projects] if covered else [*self.projects, None]
+
+    async def work(self, queue: Iterator[str | None]) -> None:
+        for target in queue:
+            try:
+                await self._check_worth_asking(target)
+                listing = await self.client.list_running(target)
+            except RemoteError as error:
+                self.failures[_key(target)] = error
+                continue
+            self.listings[target] = listing
+            if listing.error is not None:
+                self.failures[_key(target)] = listing.error
+
+    async def _check_worth_asking(self, target: str | None) -> None:
+        """Raise once the platform is away: 1,000 projects must not cost 1,000 time limits.
+
+        A few projects that fail in a row make it suspect and no more, so one probe decides.
+        """
+        breaker = self.client.breaker
+        async with self.probing:
+            if (breaker.is_down or breaker.is_suspect) and not self.gave_up:
+                try:
+                    await self.client.probe()
+                except RemoteError:
+                    self.gave_up = True
+        if self.gave_up:
+            whose = _short(_key(target))
+            raise PlatformUnavailable(f"{whose}: not asked for, the platform is away")
+
+    def result(self, targets: list[str | None]) -> Sweep:
+        merged = _Merge(self.oddities)
+        for target in targets:  # in their order, not in that of the answers
+            if (listing := self.listings.get(target)) is not None:
+                merged.add(target, listing)
+        merged.finish()
+        whole = {
+            target
+            for target, listing in self.listings.items()
+            if listing.settled and not listing.skipped
+        }
+        complete = None in whole if None in targets else whole.issuperset(targets)
+        sessions = list(merged.sessions.values())
+        named = frozenset(
+            target for target in whole if target is not None and self.listings[target].items
+        )
+        return Sweep(sessions, self.failures, self.projects, complete, self.oddities, named)
+
+
+class _Merge:
+    """Many lists, one entry a session.
+
+    A session that stands in two lists is taken from its own project's. One whose project is not
+    the one that was asked for, or that names none, is kept as it says itself: the control plane
+    places its objects by that field, and a guess could send a token to another tenant.
+    """
+
+    def __init__(self, oddities: list[str]) -> None:
+        self.sessions: dict[str, Session] = {}
+        self._oddities = oddities
+        self._lists: dict[str, list[str]] = {}
+
+    def add(self, target: str | None, listing: Listing[Session]) -> None:
+        running = [s for s in listing.items if s.phase in (RUNNING, "")]
+        for session in running:
+            if target is not None:  # the list of all projects repeats every other by nature
+                self._lists.setdefault(session.id, []).append(target)
+            if session.id not in self.sessions or session.project_id == target:
+                self.sessions[session.id] = session
+        if target is not None:
+            strangers = [s for s in running if s.project_id not in (target, "")]
+            self._note(target, "of another project", strangers)
+        self._note(_key(target), "without a project", [s for s in running if not s.project_id])
+        others = [s for s in listing.items if s.phase not in (RUNNING, "")]
+        self._note(_key(target), "left out, not in phase Running", others)
+        if listing.skipped:
+            self._oddities.append(f"{_short(_key(target))}: {listing.skipped} items without an ID")
+        if not listing.settled and listing.error is None:
+            self._oddities.append(f"{_short(_key(target))}: rows shifted in every pass")
+
+    def finish(self) -> None:
+        twice = [(name, lists) for name, lists in self._lists.items() if len(lists) > 1]
+        if twice:
+            name, lists = twice[0]
+            listed = f"{_short(name)} by {', '.join(_short(key) for key in lists[:3])}"
+            self._oddities.append(f"{len(twice)} sessions in more than one list: {listed}")
+        if not self.sessions:
+            self._oddities.append("no running session in any list that was read")
+
+    def _note(self, key: str, fact: str, sessions: list[Session]) -> None:
+        if sessions:
+            first = f"{_short(sessions[0].id)} of {_short(sessions[0].project_id)}"
+            self._oddities.append(f"{_short(key)}: {len(sessions)} sessions {fact}, as {first}")
+
+
+def _key(target: str | None) -> str:
+    return ALL_PROJECTS if target is None else target
+
+
+def _short(text: str) -> str:
+    """Return foreign text in a form that is safe in a log line."""
+    return repr(text[:63])

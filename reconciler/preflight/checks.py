@@ -1,0 +1,292 @@
+"""Asks everybody that the controller will depend on, once, for real."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from random import Random
+from urllib.parse import urlsplit
+
+from reconciler.clock import Clock
+from reconciler.controller.decide import refresh_times
+from reconciler.errors import (
+    Forbidden,
+    IssuerError,
+    IssuerRefused,
+    IssuerUnavailable,
+    RemoteError,
+    SettingsError,
+    WireError,
+)
+from reconciler.factories import static_source, token_endpoint
+from reconciler.kube.auth.connection import Credentials
+from reconciler.kube.auth.credentials import find_credentials
+from reconciler.kube.client import HttpKube
+from reconciler.naming import is_namespace
+from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.client_session import open_session, shown_url
+from reconciler.platform.client import PlatformClient
+from reconciler.platform.models import project_namespace
+from reconciler.preflight import findings
+from reconciler.preflight.access_review import PARALLEL, ask_all, list_sessions
+from reconciler.preflight.environment import proxy_of
+from reconciler.preflight.findings import Verdict
+from reconciler.preflight.permissions import TOO_MUCH, questions, used
+from reconciler.preflight.wait_for_credentials import missing
+from reconciler.settings import Settings, unknown_variables
+from reconciler.telemetry.otlp_settings import read_otlp
+from reconciler.tokens.claims import read_claims
+from reconciler.tokens.issuer_time import IssuerTime
+from reconciler.tokens.refusals import hint_of_refusal
+from reconciler.tokens.server_clock import PROOF
+from reconciler.tokens.source import AGAIN_S
+from reconciler.tokens.token import Token
+from reconciler.tokens.token_response import times_of, token_of
+
+_NOWHERE = Verdict(
+    "rights", "missing", "no session namespace is known: the platform named no project",
+    "mend the platform first, or name one beside @platform in RECONCILER_NAMESPACES",
+)  # fmt: skip
+
+
+async def examine(
+    settings: Settings, clock: Clock, *, kubeconfig: str = "", context: str = ""
+) -> list[Verdict]:
+    """Return what was found, area by area; nothing is written anywhere but to the issuer's log.
+
+    Args:
+        kubeconfig: In place of the settings' own.
+        context: Of the kubeconfig, in place of its current one.
+
+    Cost: seconds; each request has the limit that the controller gives it.
+    """
+    account = partial(
+        find_credentials, kubeconfig or settings.kubeconfig, clock, context=context or None
+    )
+    issuer_time = IssuerTime(clock)
+    if settings.finds_namespaces:
+        issuer, token = await _issuer(settings, clock, issuer_time)
+        platform, projects = await _platform(settings, clock, token)
+        found = [project_namespace(project, settings.platform_mode) for project in projects]
+        names = dict.fromkeys([*settings.listed_namespaces, *filter(is_namespace, found)])
+        cluster = await _cluster(settings, account, tuple(names), issuer_time)
+    else:
+        (cluster, (issuer, token)) = await asyncio.gather(
+            _cluster(settings, account, tuple(settings.namespaces), issuer_time),
+            _issuer(settings, clock, issuer_time),
+        )
+        platform, _ = await _platform(settings, clock, token)
+    return [
+        _settings(settings),
+        *misspelled(),
+        *_telemetry(),
+        *cluster,
+        *issuer,
+        *_clocks(issuer_time),
+        platform,
+    ]
+
+
+def _settings(settings: Settings) -> Verdict:
+    if awaited := missing(settings):
+        return Verdict("settings", "missing", awaited, "put it there; `run` waits for it")
+    where = ", ".join(settings.listed_namespaces) or "all namespaces"
+    if settings.finds_namespaces:
+        where = " and ".join([*settings.listed_namespaces, "the namespaces of every project"])
+    whence = shown_url(settings.token_url()) if settings.is_oidc else "the settings"
+    return Verdict("settings", "ok", f"works in {where}; tokens from {whence}")
+
+
+def misspelled() -> list[Verdict]:
+    """Name the variables that are spelled like a setting and are none."""
+    return [findings.of_unknown_variable(*each) for each in unknown_variables(os.environ).items()]
+
+
+def _telemetry() -> list[Verdict]:
+    """Name the variables of OpenTelemetry that have no effect."""
+    return [
+        Verdict(
+            "settings",
+            "note",
+            f"{each.variable} {each.why}",
+            "mend or unset it; tokens are refreshed without it",
+        )
+        for each in read_otlp(os.environ).unserved
+    ]
+
+
+async def _cluster(
+    settings: Settings,
+    account: Callable[..., Credentials],
+    namespaces: tuple[str, ...],
+    issuer_time: IssuerTime,
+) -> list[Verdict]:
+    """Ask the authorizer: for sessions as the account that works there, for the lease as our own.
+
+    With one account both are the same. What the authorizer grants is tried by a list.
+
+    Args:
+        namespaces: Of the sessions; none = all, or none known where the platform names them.
+    """
+    cluster_wide = not settings.namespaces
+    in_sessions = bool(namespaces) or cluster_wide
+    needed = used(touch=settings.touch, elects=settings.leader_elect, lease=settings.lease_name)
+    wanted = questions(needed, namespaces=namespaces, own=settings.namespace)
+    excess = questions(TOO_MUCH, namespaces=namespaces, own=settings.namespace)
+    limit_s = settings.request_limit_s
+    url = ""
+    ignored: list[str] = []
+    try:
+        at_work = account(token_file=settings.project_kube_token_file, ignored=ignored.append)
+        url = (await at_work.connection()).url
+        async with _kube(at_work, settings, issuer_time) as kube:
+            with suppress(Forbidden):  # a server that hides the page from us answers
+                await kube.ready(limit_s=limit_s)
+            asks = [pair for pair in wanted if pair[0].where == "sessions" and in_sessions]
+            answers = await ask_all(kube, asks, limit_s=limit_s)
+            too_much = await ask_all(kube, excess if in_sessions else [], limit_s=limit_s)
+            granted = findings.of_rights(answers, cluster_wide=cluster_wide)
+            # Where a right is missing, that is what there is to say.
+            tries = in_sessions and not findings.is_missing(granted)
+            listed = [await list_sessions(kube, settings, namespaces)] if tries else []
+        async with _kube(account(), settings, issuer_time) as kube:
+            asks = [pair for pair in wanted if pair[0].where == "own"]
+            answers += await ask_all(kube, asks, limit_s=limit_s)
+    except (RemoteError, WireError, SettingsError) as error:
+        hint = "look at KUBECONFIG, or in a pod at its service account"
+        return [findings.of_failure("cluster", error, hint=hint, **_way(url))]
+    reached = Verdict("cluster", "ok", f"the API server at {shown_url(url)} answers")
+    return [
+        reached,
+        *(_ignored_field(field) for field in ignored),
+        *([] if in_sessions else [_NOWHERE]),
+        *findings.of_rights(answers, cluster_wide=cluster_wide),
+        *findings.of_excess(too_much),
+        *listed,
+    ]
+
+
+async def _issuer(
+    settings: Settings, clock: Clock, issuer_time: IssuerTime
+) -> tuple[list[Verdict], Token | None]:
+    """Get a token as the controller will, and learn the issuer's time by the way.
+
+    Where they differ two more are asked for: three tokens in a row prove the issuer's time.
+    """
+    if missing(settings):  # said of the settings already; a request without it says nothing new
+        says, hint = "not asked, without its credentials", "mend the settings first"
+        return [Verdict("issuer", "missing", says, hint)], None
+    try:
+        if not settings.is_oidc:
+            token = await static_source(settings, clock).get(min_remaining=0.0)
+            told = findings.of_static_token(token.ttl_s, _life(token, settings))
+            return [*told, *_odd(token)], token
+        async with open_session(settings.token_url(), clock) as session:
+            endpoint = token_endpoint(settings, session, clock)
+            grant = await endpoint.ask()
+            now_s = issuer_time.hear(times_of(grant), grant.date_s)
+            for _ in range(PROOF - 1):
+                if not findings.of_clocks(issuer_time.named_offsets_s()):
+                    break
+                await asyncio.sleep(AGAIN_S)
+                grant = await endpoint.ask()
+                now_s = issuer_time.hear(times_of(grant), grant.date_s)
+        token = token_of(grant, now_s=now_s)
+    except (IssuerError, SettingsError) as error:
+        failure = findings.of_failure(
+            "issuer",
+            error,
+            hint=_issuer_hint(error, settings),
+            **_way(settings.token_url() if settings.is_oidc else ""),
+        )
+        return [failure], None
+    return [_life(token, settings), *_odd(token)], token
+
+
+async def _platform(
+    settings: Settings, clock: Clock, token: Token | None
+) -> tuple[Verdict, list[str]]:
+    """Ask for a page of running sessions with the token that the runners would get.
+
+    Returns: What came of it, and the projects where they say in which namespaces to work.
+    """
+    projects: list[str] = []
+    if token is None:
+        says, hint = "not asked, without a token to show", "mend the issuer first"
+        return Verdict("platform", "missing", says, hint), projects
+    url = settings.api_server_url
+
+    async def bearer(_: bool) -> str:
+        return token.reveal()
+
+    async with open_session(url, clock) as session:
+        client = PlatformClient(
+            session, url, bearer, clock, Breaker("platform", clock, Random()),
+            limit_s=settings.platform_limit_s,
+        )  # fmt: skip
+        try:
+            await client.probe()
+            if settings.finds_namespaces:
+                projects = [project.id for project in (await client.list_projects()).items]
+        except RemoteError as error:
+            hint = (
+                findings.hint_of_refused_token(is_oidc=settings.is_oidc)
+                if error.status in (401, 403)
+                else findings.hint_of_way(
+                    error.reason, variable="AMBIENT_API_SERVER_URL", shown=shown_url(url)
+                )
+                or f"look at AMBIENT_API_SERVER_URL, which is {shown_url(url)}"
+            )
+            return findings.of_failure("platform", error, hint=hint, **_way(url)), projects
+    return Verdict(
+        "platform", "ok", f"{shown_url(url)} takes the token and lists sessions"
+    ), projects
+
+
+def _ignored_field(field: str) -> Verdict:
+    says = f"{field} of the kubeconfig has no effect here"
+    return Verdict("cluster", "note", says, "take it out, or use a context without it")
+
+
+def _kube(account: Credentials, settings: Settings, issuer_time: IssuerTime) -> HttpKube:
+    return HttpKube(
+        account,
+        settings.names(),
+        connections=PARALLEL,
+        on_date=issuer_time.hear_api_server,
+    )
+
+
+def _life(token: Token, settings: Settings) -> Verdict:
+    slack_s = refresh_times.slack_s(token.ttl_s, settings.propagation_allowance_s)
+    return findings.of_token(token.ttl_s, slack_s=slack_s, touch=settings.touch)
+
+
+def _odd(token: Token) -> list[Verdict]:
+    oddity = read_claims(token.reveal(), lenient=True).oddity
+    return [findings.of_oddity(oddity)] if oddity else []
+
+
+def _clocks(issuer_time: IssuerTime) -> list[Verdict]:
+    """Name each clock that is off, or say that none is."""
+    if not issuer_time.observed:
+        return []
+    found = findings.of_clocks(issuer_time.named_offsets_s())
+    return [each.verdict for each in found] or [findings.of_clock(issuer_time.skew_s)]
+
+
+def _issuer_hint(error: Exception, settings: Settings) -> str:
+    if isinstance(error, SettingsError) or not settings.is_oidc:
+        return "look at AMBIENT_API_TOKEN"
+    if isinstance(error, IssuerRefused):
+        return hint_of_refusal(error.reason, error.status)
+    kind = error.reason if isinstance(error, IssuerUnavailable) else ""
+    shown = shown_url(settings.token_url())
+    way = findings.hint_of_way(kind, variable="OIDC_TOKEN_URL", shown=shown)
+    return way or "look at OIDC_TOKEN_URL: is it the token endpoint?"
+
+
+def _way(url: str) -> dict[str, str]:
+    """Return the proxy on the way to `url`, without a password, and the host behind it."""
+    return {"proxy": proxy_of(url), "host": urlsplit(url).hostname or ""}

@@ -1,0 +1,106 @@
+"""The page's routes, and the headers that keep a browser from doing more than show it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import blake2b
+from importlib.resources import files
+
+from aiohttp import ETag, web
+
+from reconciler.clock import Clock
+from reconciler.statuspage.cache import Crowded, Source, Views
+from reconciler.statuspage.query import Query
+from reconciler.statuspage.sse import Streams
+
+POLICY = "; ".join((
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src 'self'",
+    "connect-src 'self'",
+    "form-action 'self'",
+    "base-uri 'none'",
+    "frame-ancestors 'none'",
+))  # fmt: skip
+
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+STATIC = {
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def mount(
+    source: Source,
+    *,
+    not_ready: Callable[[], str],
+    replica: str,
+    clock: Clock,
+    ignored: Sequence[str] = (),
+) -> Callable[[web.Application], None]:
+    """Return what adds the page to an application: `/`, its events, and its static files.
+
+    Args:
+        ignored: Of each variable that is no setting, that it has no effect.
+
+    Every answer of that application, an error too, carries `HEADERS`, and none is stored.
+    """
+
+    def add(app: web.Application) -> None:
+        views = Views(source, not_ready=not_ready, replica=replica, ignored=ignored)
+        add_page(app, views, Streams(views, clock))
+
+    return add
+
+
+def add_page(app: web.Application, views: Views, streams: Streams) -> None:
+    """Add the page to an application that serves nothing at these paths."""
+    app.router.add_get("/", _page(views))
+    app.router.add_get("/events", streams.handle, allow_head=False)
+    for name, kind in STATIC.items():
+        app.router.add_get(f"/{name}", _static(name, kind))
+    app.on_response_prepare.append(_protect)
+    app.on_shutdown.append(lambda _: streams.close())
+
+
+async def _protect(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+    response.headers["Server"] = "token-reconciler"
+    response.headers.setdefault("Cache-Control", "no-store")
+
+
+def _page(views: Views) -> Handler:
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            html = await views.page(Query.parse(request.query))
+        except Crowded as error:
+            return web.Response(status=503, text=f"{error}\n", headers={"Retry-After": "2"})
+        return web.Response(text=html, content_type="text/html")
+
+    return handle
+
+
+def _static(name: str, kind: str) -> Handler:
+    """Serve a file of the package; a browser asks each time whether it is still the same."""
+    body = files("reconciler.statuspage").joinpath("static", name).read_bytes()
+    tag = ETag(blake2b(body, digest_size=12).hexdigest())
+
+    async def handle(request: web.Request) -> web.Response:
+        known = tag in (request.if_none_match or ())
+        response = web.Response(status=304) if known else web.Response(body=body)
+        response.content_type = kind
+        response.charset = "utf-8"
+        response.etag = tag
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+    return handle

@@ -1,0 +1,126 @@
+"""Server-sent events: each watcher gets its view anew as it changes, and no watcher costs much."""
+
+import asyncio
+import math
+from asyncio import Task
+from socket import SO_SNDBUF, SOL_SOCKET
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from reconciler.clock import Clock
+from reconciler.statuspage.cache import Crowded, Views
+from reconciler.statuspage.query import Query
+
+MAX_STREAMS = 32
+"""Watchers at once; one more is told to come again, and its page goes on without being live."""
+
+PERIOD_S = 2.0
+"""Between two looks at what has changed."""
+
+SHARE = 20
+"""A view is asked for again after this many times what it took: on a fleet so large that this is
+longer than `PERIOD_S`, a watched page costs a twentieth of a core."""
+
+LONGEST_S = 15.0
+"""Between two events, be the second one a mere heartbeat: a proxy or a reader that hears nothing
+for longer may take the stream for dead."""
+
+DROP_S = 10.0
+"""A reader that does not take an event within this is dropped."""
+
+BUFFER_BYTES = 128 * 1024
+"""What the kernel may hold for one reader, so that a slow one is known in time."""
+
+HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
+"""The latter tells a proxy of nginx' kind to pass events on as they come."""
+
+
+class Streams:
+    """The open streams; `close` ends them.
+
+    Args:
+        period_s: Least time between two looks, in seconds; `drop_s` the longest wait for a reader.
+    """
+
+    def __init__(
+        self,
+        views: Views,
+        clock: Clock,
+        *,
+        period_s: float = PERIOD_S,
+        drop_s: float = DROP_S,
+        most: int = MAX_STREAMS,
+    ) -> None:
+        self._views = views
+        self._clock = clock
+        self._period_s = period_s
+        self._drop_s = drop_s
+        self._most = most
+        self._open: set[Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Serve one watcher for as long as it takes what is sent."""
+        task = asyncio.current_task()
+        if task is None or len(self._open) >= self._most:
+            return web.Response(
+                status=503, text="enough readers watch already\n", headers={"Retry-After": "10"}
+            )
+        self._open.add(task)
+        try:
+            return await self._serve(request)
+        finally:
+            self._open.discard(task)
+
+    async def close(self) -> None:
+        """End every stream; their readers come again by themselves."""
+        for task in self._open:
+            task.cancel()
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        query = Query.parse(request.query)
+        response = web.StreamResponse(headers=HEADERS)
+        await response.prepare(request)
+        if request.transport is not None:
+            peer = request.transport.get_extra_info("socket")
+            peer.setsockopt(SOL_SOCKET, SO_SNDBUF, BUFFER_BYTES)
+        try:
+            await self._send(response, query)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+        except ConnectionError:
+            pass  # the reader has gone, as readers do
+        return response
+
+    async def _send(self, response: web.StreamResponse, query: Query) -> None:
+        await self._write(response, "retry: 2000\n\n")
+        last, sent_at = "", -math.inf
+        while True:
+            began_at = self._clock.monotonic()
+            try:
+                html = await self._views.part(query)
+            except Crowded:
+                html = last
+            now_at = self._clock.monotonic()
+            if html != last:
+                await self._write(response, f"event: view\ndata: {_line(html)}\n\n")
+                last, sent_at = html, now_at
+            elif now_at - sent_at >= self._period_s:
+                await self._write(response, "event: beat\ndata:\n\n")
+                sent_at = now_at
+            wait_s = max(self._period_s, SHARE * (now_at - began_at))
+            await asyncio.sleep(min(wait_s, LONGEST_S))
+
+    async def _write(self, response: web.StreamResponse, text: str) -> None:
+        async with asyncio.timeout(self._drop_s):
+            await response.write(text.encode())
+
+
+def _line(html: str) -> str:
+    """Return a document as one line: an event's data ends with its line."""
+    return msgspec.json.encode(html).decode()

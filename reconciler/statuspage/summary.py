@@ -1,0 +1,180 @@
+"""The fleet in one sentence and a few figures, the headline number first (pure)."""
+
+from dataclasses import dataclass
+
+from reconciler.controller.decide.retry_policy import RIGHTS
+from reconciler.controller.status.snapshot import Survey
+from reconciler.humanize import REASON, ago, clean, count, duration, listed
+from reconciler.net.circuit_breaker import BreakerStats
+from reconciler.statuspage.query import Query
+from reconciler.statuspage.session_row import Tone
+from reconciler.tokens.refusals import what_is_refused
+
+NAMED = 5
+"""Sessions that the headline names."""
+
+ENDPOINTS = {"kube": "the API server", "issuer": "the issuer", "platform": "the platform"}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """`link` is a relative URL, or ""."""
+
+    name: str
+    value: str
+    note: str
+    tone: Tone = "good"
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to narrow the list, and how many sessions it leaves."""
+
+    name: str
+    count: int
+    show: str
+    tone: Tone
+
+
+def exposure(survey: Survey) -> Figure:
+    """Return the headline number. It is an estimate, and never mixed with what runners saw."""
+    seconds, exposed = survey.fleet.exposure_s, survey.exposed
+    grew = ""
+    if exposed:
+        when = ago(survey.now_s - exposed[0].last_s)
+        named = [f"{each.key} ({max(0.1, each.seconds):.1f} s)" for each in exposed[:NAMED]]
+        grew = f" Last grown {when}; for, the latest first: {clean(', '.join(named), REASON)}."
+    shown = f"{seconds:,.0f}" if seconds >= 10 or seconds == 0 else f"{max(0.1, seconds):.1f}"
+    return Figure(
+        "Estimated exposure",
+        shown,
+        "Seconds that pods spent with an expired token since this replica started, reckoned from"
+        " what was written. What runners saw is measured at the runners and is not in it." + grew,
+        "bad" if seconds else "good",
+    )
+
+
+def verdict(survey: Survey, not_ready: str) -> tuple[Tone, str]:
+    """Return the fleet's state in one sentence, the worst first."""
+    fleet = survey.fleet
+    if not_ready:
+        return "warn", f"Not ready: {not_ready}."
+    states = fleet.states
+    if states["expired"]:
+        return "bad", f"{_hold(states['expired'])} an expired token."
+    if states["missing"]:
+        return "bad", f"{_have(states['missing'])} no token to read."
+    if states["expiring"]:
+        return "warn", f"{_hold(states['expiring'])} a token that may end before it is replaced."
+    alive = "No token is known to be dead" if states["unknown"] else "Every token is alive"
+    if not any(states.values()):
+        alive = "No session is refreshed"
+    if away := [ENDPOINTS[each.name] for each in survey.breakers if each.down]:
+        return "warn", f"{alive}, but {listed(away)} {_is(len(away))} away."
+    if refusing := [_refusal(each) for each in survey.breakers if each.refuses]:
+        return "warn", f"{alive}, but {listed(refusing)}."
+    if denied := survey.queue.schedule.gated.get(RIGHTS, 0):
+        wait = "waits" if denied == 1 else "wait"
+        return "warn", f"{alive}; {_session(denied)} {wait} for a right that is missing."
+    if failing := fleet.failing:
+        return "warn", f"{alive}; {_session(failing)} failed at the last try."
+    if states["unknown"]:
+        return "warn", f"{_hold(states['unknown'])} a token whose end is not known."
+    if not fleet.sessions:
+        return "good", "There are no sessions."
+    held = sum(fleet.holds.values())
+    served = fleet.sessions - held
+    besides = f"; {_session(held)} held" if held else ""
+    if not served:
+        return "good", f"No session is to be refreshed{besides}."
+    return "good", f"{'All' if served > 1 else 'The'} {_all(served)}{besides}."
+
+
+def _refusal(breaker: BreakerStats) -> str:
+    what = what_is_refused(breaker.last_reason, breaker.last_status)
+    return f"{ENDPOINTS[breaker.name]} refuses {what}"
+
+
+def figures(survey: Survey) -> tuple[Figure, ...]:
+    """Return what a reader asks next: how long it lasts, who is next, how many."""
+    fleet, failing = survey.fleet, survey.fleet.failing
+    return (
+        _survival(survey),
+        _next_to_expire(survey),
+        Figure(
+            "Sessions",
+            f"{fleet.sessions:,}",
+            f"{failing:,} failing, {sum(fleet.holds.values()):,} held",
+            "warn" if failing else "good",
+        ),
+    )
+
+
+def choices(survey: Survey) -> tuple[Choice, ...]:
+    """Return all sessions, and each way to narrow them that leaves some."""
+    fleet = survey.fleet
+    states = fleet.states
+    found = [
+        Choice("expired", states["expired"], "expired", "bad"),
+        Choice("no token", states["missing"], "missing", "bad"),
+        Choice("ending", states["expiring"], "expiring", "warn"),
+        Choice("failing", fleet.failing, "failing", "warn"),
+        Choice("end not known", states["unknown"], "unknown", "warn"),
+        Choice("held", sum(fleet.holds.values()), "held", "still"),
+        Choice("live", states["live"], "live", "good"),
+        Choice("without an end", states["endless"], "endless", "good"),
+    ]
+    everybody = Choice("all", fleet.sessions, "", "still")
+    return (everybody, *(choice for choice in found if choice.count))
+
+
+def _survival(survey: Survey) -> Figure:
+    seconds = survey.fleet.survives_s
+    name = "Fleet survives"
+    if seconds is None:
+        return Figure(name, "-", "nobody can say yet", "still")
+    if seconds == float("inf"):
+        return Figure(name, "always", "no token here has an end")
+    note = "more if the issuer stays away from now on"
+    issuer = [each for each in survey.breakers if each.name == "issuer"]
+    is_away = any(each.down or each.refuses for each in issuer)
+    return Figure(name, duration(seconds), note, _survival_tone(seconds, is_away=is_away))
+
+
+def _survival_tone(seconds: float, *, is_away: bool) -> Tone:
+    if not seconds:
+        return "bad"
+    return "warn" if is_away else "good"
+
+
+def _next_to_expire(survey: Survey) -> Figure:
+    fleet = survey.fleet
+    seconds, key = fleet.remaining_min_s, fleet.next_to_expire
+    name = "Next to expire"
+    if seconds is None or key is None:
+        return Figure(name, "-", "no pod holds a token with a known end", "still")
+    named, link = clean(str(key)), Query(text=str(key), opened=str(key)).url()
+    if seconds <= 0:
+        return Figure(name, "expired", f"{duration(-seconds)} ago: {named}", "bad", link)
+    return Figure(name, f"in {duration(seconds)}", named, "good", link)
+
+
+def _session(number: int) -> str:
+    return count(number, "session")
+
+
+def _hold(number: int) -> str:
+    return f"{_session(number)} {'holds' if number == 1 else 'hold'}"
+
+
+def _have(number: int) -> str:
+    return f"{_session(number)} {'has' if number == 1 else 'have'}"
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _all(number: int) -> str:
+    return f"{number:,} sessions hold a live token" if number > 1 else "session holds a live token"

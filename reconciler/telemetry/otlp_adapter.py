@@ -1,0 +1,160 @@
+"""The HTTP below OpenTelemetry's exporters: one deadline, a bounded answer, and only 2xx is sent.
+
+The exporters send by `requests`, whose time limit is one for each read of a socket, and which reads
+any body to its end: a collector that sends a byte a second holds the thread without end, and one
+that sends without end fills the memory. They also take a redirect for an answer. So each request
+goes by aiohttp, as all of ours do: by the same proxies, certificates and limits.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import aiohttp
+import requests
+from requests.adapters import BaseAdapter
+from requests.structures import CaseInsensitiveDict
+from yarl import URL
+
+from reconciler.errors import SettingsError
+from reconciler.net.client_pool import Sessions
+from reconciler.net.client_session import BIG_HEADERS, Peer, problem_of
+
+MAX_BODY_BYTES = 64 * 1024
+"""Longest answer that is read: an export's answer is empty, or one message."""
+
+MAX_HEADER_BYTES = 8 * 1024
+MAX_HEADERS = 64
+"""An export's answer has some headers of some bytes each: half a MiB in all is beyond any."""
+
+_OURS = frozenset({"accept-encoding", "connection", "content-length", "transfer-encoding"})
+"""Headers of a request that are the connection's business, or the library's defaults."""
+
+
+class NotDeliveredError(requests.RequestException):
+    """This try has failed, and another one within the same export would, too."""
+
+
+class BoundedAdapter(BaseAdapter):
+    """Sends the requests of one `requests.Session`, one at a time; it lives in one thread.
+
+    Args:
+        peer: The collector; its certificates are read again when they change.
+        limit_s: Longest that one export may take, its retries included, seconds.
+        monotonic: Returns seconds.
+    """
+
+    def __init__(
+        self, peer: Peer, limit_s: float, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__()
+        self._monotonic = monotonic
+        self._limit_s = limit_s
+        self._end_at = monotonic() + limit_s
+        self._sessions = Sessions(
+            peer, what="otlp", header_bytes=MAX_HEADER_BYTES, max_headers=MAX_HEADERS
+        )
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self.problem = ""
+
+    def begin(self) -> None:
+        """Begin an export: its time runs from now."""
+        self.problem = ""
+        self._end_at = self._monotonic() + self._limit_s
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        """Send one request within what is left of the export's time.
+
+        Raises:
+            requests.ConnectionError: No whole answer came; another try may help.
+            NotDeliveredError: No other try within this export can help.
+        """
+        left_s = self._end_at - self._monotonic()
+        if left_s <= 0:
+            self.problem = self.problem or "no answer in time"
+            raise NotDeliveredError(self.problem)
+        try:
+            response = self._runner.run(self._post(request, left_s))
+        except SettingsError as error:
+            self.problem = str(error)
+            raise NotDeliveredError(self.problem) from None
+        except TooLongError:
+            self.problem = f"its answer is longer than {MAX_BODY_BYTES // 1024} KiB"
+            raise NotDeliveredError(self.problem) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+            self.problem = problem_of(error)
+            if self.problem == BIG_HEADERS:
+                self.problem = (
+                    f"its answer has a header above {MAX_HEADER_BYTES // 1024} KiB, or more than"
+                    f" {MAX_HEADERS}"
+                )
+                raise NotDeliveredError(self.problem) from None
+            raise requests.ConnectionError(self.problem) from None
+        if not 200 <= response.status_code < 300:
+            self.problem = f"the collector answered {response.status_code}"
+            if response.status_code < 400 or not self._can_wait(response):
+                raise NotDeliveredError(self.problem)
+        return response
+
+    def close(self) -> None:
+        """Close the connections; called once, by the thread that sent."""
+        self._runner.run(self._sessions.close())
+        self._runner.close()
+
+    async def _post(self, request: requests.PreparedRequest, left_s: float) -> requests.Response:
+        async with asyncio.timeout(left_s):
+            url = URL(request.url or "", encoded=True).with_user(None)
+            headers = {
+                name: value for name, value in request.headers.items() if name.lower() not in _OURS
+            }
+            async with self._sessions.request(
+                request.method or "POST",
+                url,
+                data=request.body,
+                headers=headers | {"Accept-Encoding": "identity"},
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None),
+            ) as answer:
+                body = await _read(answer)
+        return _response(request, answer, body)
+
+    def _can_wait(self, response: requests.Response) -> bool:
+        """Tell whether a retry after the pause that the collector asks for comes in time.
+
+        The library asks the wall clock, which may be stepped.
+        """
+        try:
+            wait_s = float(response.headers.get("Retry-After", "0"))
+        except ValueError:
+            return False  # a date, which is the wall clock's again
+        return self._monotonic() + wait_s < self._end_at
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """Return a whole body; raises `ClientError` for one above `MAX_BODY_BYTES`."""
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            answer.close()
+            raise TooLongError
+    return bytes(body)
+
+
+class TooLongError(aiohttp.ClientError):
+    """A body that is longer than any answer to an export."""
+
+
+def _response(
+    request: requests.PreparedRequest, answer: aiohttp.ClientResponse, body: bytes
+) -> requests.Response:
+    response = requests.Response()
+    response.status_code = answer.status
+    response.reason = answer.reason or ""
+    response.headers = CaseInsensitiveDict(answer.headers)
+    response.raw = BytesIO(body)
+    response.url = request.url or ""
+    response.request = request
+    return response

@@ -1,0 +1,232 @@
+"""The standard OTEL_* variables: what is sent, and which of them cannot be served (pure).
+
+None of them stops the start: telemetry never keeps tokens from being refreshed. What cannot be
+served is named once, and counts as unset; where that leaves nothing to send to, nothing is sent.
+Source: OpenTelemetry specification, "Environment Variable Specification" and "OTLP Exporter
+Configuration".
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from reconciler.telemetry.trace import Trace
+
+SLOW_S = 0.5
+"""What takes so long is worth a look; where most runs do, what is slower than their p95."""
+
+RATIO = 0.05
+"""Share of healthy traces that are kept unless OTEL_TRACES_SAMPLER says otherwise: one in twenty
+shows what is normal, and all of them would cost a third of what they show."""
+
+_MASK = (1 << 64) - 1
+
+
+class Sampler:
+    """Decides when a trace has ended, which is when its worth is known.
+
+    Args:
+        ratio: Share of the ordinary ones that is kept, 0..1, chosen by the trace's number alone, so
+            that other services that follow the same rule keep the same ones.
+            Source: OpenTelemetry specification, TraceIdRatioBased.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self._bound = round(ratio * (_MASK + 1))
+
+    def keeps(self, trace: Trace) -> bool:
+        if trace.failed or trace.seconds > max(SLOW_S, trace.usual_s):
+            return True
+        return trace.trace_id & _MASK < self._bound
+
+
+EXPORT_LIMIT_S = 10.0
+"""Longest that one export may take, retries included: the specification's default. A longer time is
+not used. The specification counts OTEL_EXPORTER_OTLP_TIMEOUT in milliseconds and the library in
+seconds, so that 10000 would be close to three hours."""
+
+INTERVAL_S = 60.0
+"""Between two readings of the metrics. Source: the specification's default."""
+
+_DAY_S = 86_400.0
+_PREFIX = "OTEL_EXPORTER_OTLP_"
+_PROTOCOL = "http/protobuf"
+_RATIOS = {"always_on": 1.0, "always_off": 0.0}
+_COMPRESSIONS = ("", "none", "gzip", "deflate")
+_COUNT = re.compile(r"[0-9]*")
+_SIGNALS = ("TRACES", "METRICS")
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """A variable that is set and cannot be served.
+
+    Args:
+        why: What is wrong with it and what is done instead; no URL and no header is quoted.
+    """
+
+    variable: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class OtlpSettings:
+    """What the environment asks for.
+
+    Args:
+        traces: Whether traces are sent, and `metrics` whether metrics are.
+        ratio: Share of ordinary traces that is kept, 0..1.
+        interval_s: Between two readings of the metrics, in seconds.
+        unserved: Variables without effect, each once.
+    """
+
+    traces: bool
+    metrics: bool
+    ratio: float = RATIO
+    interval_s: float = INTERVAL_S
+    unserved: tuple[Unserved, ...] = ()
+
+
+def read_otlp(environ: Mapping[str, str]) -> OtlpSettings:
+    """Read the OTEL_* variables; never raises."""
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return OtlpSettings(traces=False, metrics=False)
+    unserved: dict[str, str] = {}
+    sampler = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower().removeprefix("parentbased_")
+    traces = _is_wanted(environ, "TRACES", unserved)
+    metrics = _is_wanted(environ, "METRICS", unserved)
+    ratio = _ratio(environ, sampler, unserved)
+    interval_s = INTERVAL_S
+    name = "OTEL_METRIC_EXPORT_INTERVAL"
+    if environ.get(name):
+        milliseconds = _number(environ[name])
+        if milliseconds is None or milliseconds > _DAY_S * 1000:
+            unserved[name] = f"is no number of milliseconds up to a day: {INTERVAL_S:g} s is used"
+        else:
+            interval_s = milliseconds / 1000
+    for signal in _SIGNALS:
+        _read_details(environ, signal, unserved)
+    name = "OTEL_RESOURCE_ATTRIBUTES"
+    if not _is_pairs(environ.get(name, "")):
+        unserved[name] = "holds a part that is not name=value: that part is not sent"
+    is_loadable = _is_loadable(environ, unserved)
+    return OtlpSettings(
+        traces=traces and sampler != "always_off" and is_loadable,
+        metrics=metrics and is_loadable,
+        ratio=ratio,
+        interval_s=interval_s,
+        unserved=tuple(Unserved(variable, why) for variable, why in unserved.items()),
+    )
+
+
+def limit_s(environ: Mapping[str, str], signal: str) -> float:
+    """Return how long one export may take, seconds; `signal` is TRACES or METRICS."""
+    found = _number(environ.get(_variable(environ, signal, "TIMEOUT"), ""))
+    return min(found or EXPORT_LIMIT_S, EXPORT_LIMIT_S)
+
+
+def endpoint_of(environ: Mapping[str, str], signal: str) -> str:
+    """Return the URL below which a signal is sent, "" for none."""
+    return environ.get(_variable(environ, signal, "ENDPOINT"), "")
+
+
+def _variable(environ: Mapping[str, str], signal: str, name: str) -> str:
+    """Return the variable that decides: a signal's own before the common one."""
+    own = f"{_PREFIX}{signal}_{name}"
+    return own if environ.get(own) else f"{_PREFIX}{name}"
+
+
+def _is_wanted(environ: Mapping[str, str], signal: str, unserved: dict[str, str]) -> bool:
+    exporters = f"OTEL_{signal}_EXPORTER"
+    named = {part.strip().lower() for part in environ.get(exporters, "").split(",")} - {""}
+    if others := named - {"otlp", "none"}:
+        unserved[exporters] = f"names {_shown(min(others))}: only otlp and none are served"
+    if "none" in named:
+        return False
+    endpoint = _variable(environ, signal, "ENDPOINT")
+    if not (url := environ.get(endpoint, "")):
+        return False
+    if not _is_url(url):
+        unserved[endpoint] = (
+            "is not a URL that begins with http:// or https://: nothing is sent there"
+        )
+        return False
+    variable = _variable(environ, signal, "PROTOCOL")
+    protocol = environ.get(variable, "").strip().lower()
+    if protocol == "grpc":
+        # Its port speaks no HTTP/1.1: each export would fail.
+        unserved[variable] = f"'grpc' is not served, only {_PROTOCOL}: nothing is sent by it"
+        return False
+    if protocol not in ("", _PROTOCOL):
+        unserved[variable] = f"{_shown(protocol)} is not served: {_PROTOCOL} is used"
+    return True
+
+
+def _read_details(environ: Mapping[str, str], signal: str, unserved: dict[str, str]) -> None:
+    """Check what the exporters read by themselves, without a word on what they cannot use."""
+    variable = _variable(environ, signal, "TIMEOUT")
+    if environ.get(variable) and not _number(environ[variable]):
+        unserved[variable] = f"is no number above 0: {EXPORT_LIMIT_S:g} s is used"
+    variable = _variable(environ, signal, "COMPRESSION")
+    compression = environ.get(variable, "").strip().lower()
+    if compression not in _COMPRESSIONS:
+        unserved[variable] = f"{_shown(compression)} is not served: nothing is compressed"
+    variable = _variable(environ, signal, "HEADERS")
+    if not _is_pairs(environ.get(variable, "")):
+        unserved[variable] = "holds a part that is not name=value: that part is not sent"
+
+
+def _is_loadable(environ: Mapping[str, str], unserved: dict[str, str]) -> bool:
+    """Return whether the library can be loaded: one variable it reads while it is imported."""
+    name = "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"
+    if _COUNT.fullmatch(environ.get(name, "").strip().lower()):
+        return True
+    unserved[name] = "is no whole number, 0 or more: nothing is sent"
+    return False
+
+
+def _is_pairs(text: str) -> bool:
+    """Tell whether each part, by comma, is name=value; an empty one is left out."""
+    parts = [part.partition("=") for part in text.split(",") if part.strip()]
+    return all(name.strip() and sign for name, sign, _ in parts)
+
+
+def _ratio(environ: Mapping[str, str], sampler: str, unserved: dict[str, str]) -> float:
+    if sampler in _RATIOS:
+        return _RATIOS[sampler]
+    used = f"failures, slow runs and {RATIO:g} of the others are kept"
+    if sampler not in ("", "traceidratio"):
+        unserved["OTEL_TRACES_SAMPLER"] = (
+            f"{_shown(sampler)} is none of always_on, always_off, traceidratio: {used}"
+        )
+        return RATIO
+    name = "OTEL_TRACES_SAMPLER_ARG"
+    if not environ.get(name):
+        return RATIO
+    ratio = _number(environ[name])
+    if ratio is None or ratio > 1:
+        unserved[name] = f"is no number from 0 to 1: {used}"
+        return RATIO
+    return ratio
+
+
+def _number(text: str) -> float | None:
+    """Return a number that is 0 or more and finite, else None."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _shown(text: str) -> str:
+    return repr(text[:80])

@@ -1,0 +1,139 @@
+"""Counters and histograms that grow as things happen, gauges that are read when somebody scrapes.
+
+prometheus-client rather than OpenTelemetry's metrics: an observation costs 0.7 us against 5 us with
+one reader and 7 us with two (Prometheus and OTLP), six of them a refresh. `otlp_metrics` reads the
+same registry.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
+
+from reconciler.telemetry import metrics
+from reconciler.telemetry.metrics import Distribution, Metric, Sample
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+MAX_SERIES = 200
+"""Series of one counter or histogram; a label that turned out to be unbounded ends up in `other`.
+"""
+
+# A series more for each series, and no alert reads it.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library is typed but for this
+
+
+class Meters:
+    """The process's metrics. `observe` and `count` belong on the event loop, `render` anywhere.
+
+    Args:
+        read: Returns the values that are only looked up: gauges, and counters that others keep.
+            Called at each scrape, by whatever thread scrapes; must only read what never changes.
+    """
+
+    def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._growing: dict[Metric, Counter | Histogram] = {}
+        self._children: dict[tuple[str, tuple[str, ...]], Counter | Histogram] = {}
+        self._series: dict[str, int] = {}
+        ProcessCollector(registry=self.registry)
+        self.registry.register(_Read(read))
+
+    def count(self, metric: Metric, *labels: str, by: float = 1.0) -> None:
+        """Add to a counter."""
+        child = self._children.get((metric.name, labels)) or self._child(metric, labels)
+        child.inc(by)  # type: ignore[union-attr]  # a counter's child is a counter
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """Put a value into a histogram."""
+        child = self._children.get((metric.name, labels)) or self._child(metric, labels)
+        child.observe(value)  # type: ignore[union-attr]  # a histogram's child is a histogram
+
+    def render(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def families(self) -> list[Family]:
+        """Return everything as families of samples."""
+        return list(self.registry.collect())
+
+    def _child(self, metric: Metric, labels: tuple[str, ...]) -> Counter | Histogram:
+        count = self._series.get(metric.name, 0)
+        if count >= MAX_SERIES:
+            labels = tuple("other" for _ in labels)
+        self._series[metric.name] = count + 1
+        parent = self._growing.get(metric) or self._declare(metric)
+        child = parent.labels(*labels) if metric.labels else parent
+        if count < MAX_SERIES:
+            self._children[metric.name, labels] = child
+        return child
+
+    def _declare(self, metric: Metric) -> Counter | Histogram:
+        made: Counter | Histogram
+        if metric.kind == "histogram":
+            made = Histogram(
+                metric.name,
+                metric.meaning,
+                metric.labels,
+                buckets=(*metric.bounds, math.inf),
+                registry=self.registry,
+            )
+        else:
+            made = Counter(metric.name, metric.meaning, metric.labels, registry=self.registry)
+        self._growing[metric] = made
+        return made
+
+
+class _Read(Collector):
+    """What is looked up at a scrape, as families; series that are not there any more are gone."""
+
+    def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Family]:
+        by_metric: dict[Metric, list[Sample]] = {}
+        for sample in self._read():
+            by_metric.setdefault(sample.metric, []).append(sample)
+        for metric in metrics.ALL:
+            if found := by_metric.get(metric):
+                yield _family(metric, found)
+
+
+def _family(metric: Metric, samples: list[Sample]) -> Family:
+    if metric.kind == "snapshot":
+        shaped = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+        for sample in samples:
+            assert isinstance(sample.value, Distribution)  # noqa: S101 - what a snapshot is made of
+            shaped.add_metric(sample.labels, _buckets(sample.value), sum_value=sample.value.sum)
+        return shaped
+    make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family = make(metric.name, metric.meaning, labels=metric.labels)
+    for sample in samples:
+        assert not isinstance(sample.value, Distribution)  # noqa: S101 - a snapshot's alone
+        family.add_metric(sample.labels, sample.value)
+    return family
+
+
+def _buckets(distribution: Distribution) -> list[tuple[str, float]]:
+    total, found = 0, []
+    bounds = (*distribution.bounds, math.inf)
+    for bound, count in zip(bounds, distribution.counts, strict=True):
+        total += count
+        shown = "+Inf" if math.isinf(bound) else repr(bound)
+        found.append((shown, float(total)))
+    return found

@@ -1,0 +1,85 @@
+"""Short ways to say what the cluster holds."""
+
+from reconciler.clock import format_utc, format_utc_millis
+from reconciler.controller.decide.plan import Confirmation, Policy, View
+from reconciler.kube.api import Meta
+from reconciler.naming import Names, SessionKey
+
+NAMES = Names()
+NOW_S = 1_767_225_600.0
+TTL_S = 900.0
+KEY = SessionKey("team-a", "2abcDEF")
+TERM = "replica-0/1"
+SEAL = "v1." + "obviously-fake".ljust(40, "-")
+
+
+def pod(**changes: object) -> Meta:
+    fields: dict[str, object] = {
+        "namespace": KEY.namespace,
+        "name": "session-2abcdef-runner",
+        "uid": "pod-uid",
+        "version": "10",
+        "session_id": KEY.session_id,
+        "project_id": "team-a",
+        "created_s": NOW_S - 60,
+        "deleting": False,
+        "annotations": {},
+        "writers": (),
+    }
+    return Meta(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests
+
+
+def secret(
+    *,
+    age_s: float | None = 10.0,
+    ttl_s: float = TTL_S,
+    writers: tuple[str, ...] = ("token-reconciler",),
+    annotations: dict[str, str] | None = None,
+    by: str = TERM,
+    sealed: bool = True,
+    **changes: object,
+) -> Meta:
+    """Return a Secret whose token was issued `age_s` ago; None leaves the annotations out."""
+    written = {}
+    if age_s is not None:
+        written = {
+            NAMES.issued_at: format_utc(NOW_S - age_s),
+            NAMES.expires_at: format_utc(NOW_S - age_s + ttl_s),
+            NAMES.refreshed_at: format_utc_millis(NOW_S - age_s),
+            NAMES.refreshed_by: by,
+        }
+    fields: dict[str, object] = {
+        "namespace": KEY.namespace,
+        "name": NAMES.secret_name(KEY.session_id),
+        "uid": "secret-uid",
+        "version": "20",
+        "session_id": KEY.session_id,
+        "project_id": "team-a",
+        "created_s": NOW_S - 60,
+        "deleting": False,
+        "annotations": written | ({NAMES.confirmed: SEAL} if sealed else {}) | (annotations or {}),
+        "writers": writers,
+    }
+    return Meta(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests
+
+
+def view(
+    pod: Meta | None = pod(),  # noqa: B008 - frozen
+    secret: Meta | None = secret(),  # noqa: B008 - frozen
+    *,
+    confirmation: Confirmation = Confirmation.YES,
+    running: bool = True,
+) -> View:
+    return View(KEY, pod, secret, confirmation, running)
+
+
+def policy(**changes: object) -> Policy:
+    fields: dict[str, object] = {
+        "names": NAMES,
+        "propagation_s": 90.0,
+        "longest_ttl_s": TTL_S,
+        "term": TERM,
+        "started_s": NOW_S,
+        "startup": "all",
+    }
+    return Policy(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests

@@ -1,0 +1,299 @@
+"""Keys, workers and places of every temper around the bulkhead: each step is somebody's choice.
+
+Time moves only by `advance`. A request under way ends when the model says so: at once, late, or
+never. What the bulkhead decides is checked after each step against the promises of ARCHITECTURE.md,
+"Why what is slow in one place costs the others nothing"; nothing of its rules is repeated here.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from reconciler.controller.decide.bulkhead import (
+    BRISK_S,
+    CALL_S,
+    RESERVE,
+    SLOW_S,
+    SUSPECT_S,
+    Answer,
+    Bulkhead,
+    Position,
+    Run,
+    runs_at_most,
+)
+from reconciler.workqueue.items import Band
+
+EPSILON_S = 1e-6
+
+
+class Broken(AssertionError):
+    """A promise does not hold."""
+
+
+@dataclass(eq=False)
+class Request:
+    """One under way."""
+
+    key: int
+    place: str
+    run: Run
+    began_at: float
+    is_told: bool = False
+
+
+@dataclass
+class Key:
+    """One key: `place` is where its request goes, `group` whose it is."""
+
+    place: str
+    group: str
+    band: Band
+    ends_at: float
+    ready_at: float
+    turn: int | None = None
+
+
+@dataclass
+class World:
+    """Workers that take the most urgent ready key, as the queue's do."""
+
+    bulkhead: Bulkhead[int]
+    workers: int
+    now_at: float = 0.0
+    keys: dict[int, Key] = field(default_factory=dict)
+    ready: set[int] = field(default_factory=set)
+    requests: list[Request] = field(default_factory=list)
+    parked: dict[int, Position] = field(default_factory=dict)
+    called: dict[int, float] = field(default_factory=dict)
+    slow_at: dict[str, float] = field(default_factory=dict)
+    sluggish: set[str] = field(default_factory=set)
+    arrivals: Counter[tuple[str, str]] = field(default_factory=Counter)
+    passed: dict[tuple[int, str], set[int]] = field(default_factory=dict)
+    next_key: int = 0
+    turns: int = 0
+
+    # What happens.
+
+    @property
+    def reserved(self) -> int:
+        """What a place that is not brisk may have of the workers."""
+        return max(1, self.workers - max(1, self.workers // RESERVE))
+
+    def arrive(self, place: str, group: str, band: Band, slack_s: float) -> None:
+        key = self.next_key
+        self.next_key += 1
+        self.arrivals[place, group] += 1
+        self.keys[key] = Key(place, group, band, self.now_at + slack_s, self.now_at)
+        self.ready.add(key)
+        self.pump()
+
+    def event(self, key: int) -> None:
+        """Something changed: a key that waits for a place runs once more, like any other."""
+        if key in self.keys and not any(request.key == key for request in self.requests):
+            self.ready.add(key)
+            self.pump()
+
+    def vanish(self, key: int) -> None:
+        """A session ends while it waits: the queue forgets it without a run."""
+        if not any(request.key == key for request in self.requests):
+            self.keys.pop(key, None)
+            self.ready.discard(key)
+            self.pump()
+
+    def finish(self, request: Request, answer: Answer) -> None:
+        self.requests.remove(request)
+        self.bulkhead.leave(request.run, answer, self.now_at)
+        if answer is Answer.ANSWERED and not request.is_told:
+            if self.bulkhead.is_suspect(request.place, self.now_at):
+                raise Broken(f"{request.place} is suspect after a prompt answer")
+        elif answer is not Answer.NOTHING and request.is_told:
+            self._is_slow(request.place)
+        if answer is not Answer.NOTHING:
+            is_brisk = self.now_at - request.began_at <= BRISK_S
+            (self.sluggish.discard if is_brisk else self.sluggish.add)(request.place)
+        self.bulkhead.end(request.run)
+        self.bulkhead.forget(request.key)
+        self.parked.pop(request.key, None)
+        del self.keys[request.key]
+        self.pump()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, from one timer to the next."""
+        until_at = self.now_at + seconds
+        while True:
+            timers = [r.began_at + SLOW_S for r in self.requests if not r.is_told]
+            at = min(timers, default=until_at)
+            if at > until_at:
+                break
+            self.now_at = max(self.now_at, at)
+            for request in self.requests:
+                if not request.is_told and request.began_at + SLOW_S <= self.now_at:
+                    request.is_told = True
+                    self.bulkhead.overdue(request.run, self.now_at)
+                    self._is_slow(request.place)
+            self.pump()
+            if not timers:
+                break
+        self.now_at = until_at
+        self.pump()
+
+    def _is_slow(self, place: str) -> None:
+        self.slow_at[place] = self.now_at
+        if not self.bulkhead.is_suspect(place, self.now_at):
+            raise Broken(f"{place} is not suspect though a request there is slow")
+
+    # The workers.
+
+    def pump(self) -> None:
+        """Let the workers take what is ready until none can."""
+        steps = 0
+        while True:
+            self._take_calls()
+            if not self.ready:
+                break
+            run = self.bulkhead.begin()
+            if run is None:
+                break
+            steps += 1
+            if steps > 4 * (len(self.keys) + 1):
+                raise Broken("runs come back at once, again and again")
+            key = min(self.ready, key=lambda key: self._urgency(key))
+            self.ready.discard(key)
+            self._work(key, run)
+        self.check()
+
+    def _urgency(self, key: int) -> tuple[float, float, int]:
+        found = self.keys[key]
+        return found.band, found.ends_at, key
+
+    def _work(self, key: int, run: Run) -> None:
+        found, now_at = self.keys[key], self.now_at
+        self.bulkhead.take(key)
+        self.parked.pop(key, None)
+        self.called.pop(key, None)
+        suspect = self.bulkhead.is_suspect(found.place, now_at)
+        before = self.bulkhead.under_way(found.place)
+        if self.bulkhead.enter(found.place, run, now_at):
+            self.requests.append(Request(key, found.place, run, now_at))
+            if suspect:
+                self._check_share(found.place)
+            elif found.place in self.sluggish and before >= self.reserved:
+                raise Broken(f"{found.place} is not brisk and has {before + 1} workers")
+            return
+        if not suspect and before < self._most(found.place):
+            raise Broken(f"{found.place} is healthy and has {before}, yet a request is refused")
+        self.bulkhead.park(
+            found.place,
+            key,
+            group=found.group,
+            band=found.band,
+            ends_at=found.ends_at,
+            now_at=now_at,
+        )
+        self.bulkhead.end(run)
+        if found.turn is None:
+            self.turns += 1
+            found.turn = self.turns
+        self.parked[key] = Position(found.band, found.ends_at, found.turn, 0)
+
+    def _most(self, place: str) -> int:
+        return self.reserved if place in self.sluggish else self.workers
+
+    def _take_calls(self) -> None:
+        for key, position in self.bulkhead.calls(self.now_at):
+            if key in self.called and self.now_at - self.called[key] < CALL_S:
+                raise Broken(f"key {key} is called twice")
+            self.called[key] = self.now_at
+            if key not in self.keys:
+                continue  # it vanished; the call is lost
+            mine = self.parked.pop(key, None)
+            if mine is None:
+                raise Broken(f"key {key} is called and does not wait")
+            place, group = self.keys[key].place, self.keys[key].group
+            others = {
+                other: waiting
+                for other, waiting in self.parked.items()
+                if other in self.keys and self.keys[other].place == place
+            }
+            for other, waiting in others.items():
+                before = waiting[:2] < mine[:2] or (
+                    self.keys[other].group == group and waiting < mine
+                )
+                if before:
+                    raise Broken(f"key {key} is called before one with an earlier position")
+            if position[:2] != mine[:2]:
+                raise Broken(f"key {key} lost its position")
+            self._check_groups(place, key, mine, others)
+            self.ready.add(key)
+            comes = [k for k in self.called if k in self.ready and self.keys[k].place == place]
+            if len(comes) > self.workers:
+                raise Broken(f"{len(comes)} keys are called to {place} at once")
+
+    def _check_groups(
+        self, place: str, called: int, mine: Position, others: dict[int, Position]
+    ) -> None:
+        """Keys of one group pass an equally urgent one of another no more often than that other
+        group has had keys of its own there.
+        """
+        group = self.keys[called].group
+        for other, waiting in others.items():
+            own = self.keys[other].group
+            if waiting[:2] != mine[:2] or own == group:
+                continue
+            passed = self.passed.setdefault((other, group), set())
+            passed.add(called)
+            if len(passed) > self.arrivals[place, own] + 1:
+                raise Broken(f"key {other} of {own} waits while {len(passed)} of {group} pass")
+
+    # What must hold.
+
+    def check(self) -> None:
+        bulkhead = self.bulkhead
+        if bulkhead.busy > self.workers or bulkhead.busy < 0:
+            raise Broken(f"{bulkhead.busy} runs hold {self.workers} workers")
+        if len(self.requests) > runs_at_most(self.workers) or bulkhead.detached < 0:
+            raise Broken(f"{len(self.requests)} requests are under way")
+        if len(self.requests) != bulkhead.busy + bulkhead.detached:
+            raise Broken("runs are counted wrongly")
+        self._check_workers()
+        for place in {key.place for key in self.keys.values()}:
+            self._check_place(place)
+
+    def _check_workers(self) -> None:
+        """While anything is ready, no worker waits for a request that is slow."""
+        if not self.ready or self.bulkhead.detached >= runs_at_most(self.workers) - self.workers:
+            return
+        slow = [
+            request for request in self.requests if not request.run.is_detached and request.is_told
+        ]
+        if slow:
+            raise Broken(f"a worker waits in {slow[0].place} while {len(self.ready)} are ready")
+
+    def _check_place(self, place: str) -> None:
+        under_way = sum(request.place == place for request in self.requests)
+        waiting = [key for key in self.parked if key in self.keys and self.keys[key].place == place]
+        called = [key for key, at in self.called.items() if self.now_at - at < CALL_S]
+        comes = [key for key in called if key not in self.keys or self.keys[key].place == place]
+        suspect = self.bulkhead.is_suspect(place, self.now_at)
+        if under_way > self.workers:
+            raise Broken(f"{under_way} requests are under way in {place}")
+        if suspect and self.now_at - self.slow_at[place] > SUSPECT_S + EPSILON_S:
+            raise Broken(f"{place} is suspect and has not been slow for {SUSPECT_S} s")
+        full = self.bulkhead.detached >= runs_at_most(self.workers) - self.workers
+        if waiting and not under_way and not comes and not full:
+            raise Broken(f"{len(waiting)} wait for {place}, where nothing is under way")
+        if waiting and not suspect and under_way + len(comes) < self._most(place):
+            raise Broken(f"{len(waiting)} wait for {place}, which is healthy and has room")
+
+    def _check_share(self, place: str) -> None:
+        """A request was let into a suspect place: its share is a part of the workers' number."""
+        suspects = [p for p in self.slow_at if self.bulkhead.is_suspect(p, self.now_at)]
+        under_way = self.bulkhead.under_way(place)
+        if under_way > max(1, self.workers // len(suspects)):
+            raise Broken(f"{under_way} requests are under way in {place}, which is suspect")
+
+    def check_memory(self) -> None:
+        """What is held at rest is not more than what is known."""
+        held = self.bulkhead.held()
+        known = len(self.keys) + sum(self.now_at - at < CALL_S for at in self.called.values())
+        if held > known + len([k for k in self.parked if k not in self.keys]):
+            raise Broken(f"{held} keys are held, {known} are known")

@@ -1,0 +1,275 @@
+"""What is slow in one place costs the others nothing, in any interleaving that hypothesis finds;
+and that it would find the wrong ones.
+"""
+
+from typing import ClassVar
+
+import pytest
+from hypothesis import Phase
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from reconciler.controller.decide.bulkhead import (
+    CALL_S,
+    SLOW_S,
+    SUSPECT_S,
+    Answer,
+    Bulkhead,
+    Position,
+    Run,
+    _Load,
+    _Place,
+)
+from reconciler.workqueue.items import Band
+from tests.interleavings import interleavings
+from tests.unit.controller.bulkhead_model import Broken, World
+
+pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
+
+PLACES = ("a", "b", "c")
+ANSWERS = st.sampled_from([Answer.ANSWERED, Answer.ANSWERED, Answer.FAILED, Answer.NOTHING])
+
+
+class Interleaving(RuleBasedStateMachine):
+    """One run: keys come, places answer, hang and recover, time passes, in any order."""
+
+    bulkhead_class: ClassVar[type[Bulkhead[int]]] = Bulkhead
+
+    @initialize(workers=st.sampled_from([1, 2, 4]))
+    def start(self, workers: int) -> None:
+        self.world = World(self.bulkhead_class(workers=workers), workers)
+
+    @invariant()
+    def holds(self) -> None:
+        self.world.check()
+        self.world.check_memory()
+
+    @rule(
+        place=st.sampled_from(PLACES),
+        group=st.sampled_from(["g", "h"]),
+        band=st.sampled_from(Band),
+        slack_s=st.sampled_from([-10.0, 0.0, 5.0, 300.0, float("inf")]),
+        count=st.integers(1, 6),
+    )
+    def arrive(self, place: str, group: str, band: Band, slack_s: float, count: int) -> None:
+        for _ in range(count):
+            self.world.arrive(place, group, band, slack_s)
+
+    @rule(place=st.sampled_from(PLACES), count=st.integers(1, 6))
+    def crowd(self, place: str, count: int) -> None:
+        """Keys of one group, none more urgent than another, and then one of another group."""
+        for group in [*("g" * count), "h"]:
+            self.world.arrive(place, group, Band.CHANGED, float("inf"))
+
+    @rule(choice=st.integers(0, 30), answer=ANSWERS)
+    def finish(self, choice: int, answer: Answer) -> None:
+        if requests := self.world.requests:
+            self.world.finish(requests[choice % len(requests)], answer)
+
+    @rule(place=st.sampled_from(PLACES), answer=ANSWERS)
+    def finish_all(self, place: str, answer: Answer) -> None:
+        """A place recovers, or drops all who wait there."""
+        for request in [each for each in self.world.requests if each.place == place]:
+            self.world.finish(request, answer)
+
+    @rule(choice=st.integers(0, 30))
+    def event(self, choice: int) -> None:
+        if keys := list(self.world.keys):
+            self.world.event(keys[choice % len(keys)])
+
+    @rule(choice=st.integers(0, 30))
+    def vanish(self, choice: int) -> None:
+        if keys := list(self.world.keys):
+            self.world.vanish(keys[choice % len(keys)])
+
+    @rule(seconds=st.sampled_from([0.01, 0.5, SLOW_S, 1.5, CALL_S, 12.0, SUSPECT_S]))
+    def advance(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+
+class OneShareForAll(Bulkhead[int]):
+    """All suspect places share one bound: what hangs in A takes B's only request."""
+
+    def _room(self, place: _Place[int], load: _Load | None, is_detached: bool) -> int:
+        room = super()._room(place, load, is_detached)
+        if load is None:
+            return room
+        hung = sum(each.under_way for each in self._places.values() if each.suspect_until > 0)
+        return min(room, max(1, self._workers // 4) - hung)
+
+
+class SlowOnlyAtTheEnd(Bulkhead[int]):
+    """A request is judged when it ends: until then it holds its worker."""
+
+    def overdue(self, run: Run, now_at: float) -> bool:
+        return False
+
+
+class FailuresOnly(Bulkhead[int]):
+    """A success is a success, however long it took."""
+
+    def leave(self, run: Run, answer: Answer, now_at: float) -> None:
+        place = run.place
+        super().leave(run, answer, now_at)
+        if answer is Answer.ANSWERED and place is not None:
+            self._places[place].suspect_until = float("-inf")
+
+
+class HoldsTheWorker(Bulkhead[int]):
+    """A slow request makes its place suspect and keeps its worker."""
+
+    def _detach(self, run: Run) -> bool:
+        return False
+
+
+class DetachesWithoutBound(Bulkhead[int]):
+    """Each slow request frees its worker: what waits grows with what is asked for."""
+
+    def _detach(self, run: Run) -> bool:
+        self._detached_most = 1_000_000
+        return super()._detach(run)
+
+    def _room(self, place: _Place[int], load: _Load | None, is_detached: bool) -> int:
+        return self._workers if load is not None else super()._room(place, load, is_detached)
+
+
+class SuspectForGood(Bulkhead[int]):
+    """Suspicion ends by time alone: a place that recovered is served one by one."""
+
+    def leave(self, run: Run, answer: Answer, now_at: float) -> None:
+        failed = Answer.NOTHING if now_at - run.began_at < SLOW_S else answer
+        super().leave(run, failed, now_at)
+
+
+class SuspectUntilAnswered(Bulkhead[int]):
+    """Suspicion ends by an answer alone."""
+
+    @staticmethod
+    def _suspect(place: _Place[int], now_at: float) -> None:
+        place.suspect_until = float("inf")
+
+
+class Shut(Bulkhead[int]):
+    """A suspect place is asked nothing until its time is over."""
+
+    def _room(self, place: _Place[int], load: _Load | None, is_detached: bool) -> int:
+        return 0 if load is not None else super()._room(place, load, is_detached)
+
+
+class CallsNobody(Bulkhead[int]):
+    """A key that found its place full waits for its timer."""
+
+    def calls(self, now_at: float) -> list[tuple[int, Position]]:
+        return []
+
+
+class CallsEverybody(Bulkhead[int]):
+    """One free place wakes all who wait for it."""
+
+    def calls(self, now_at: float) -> list[tuple[int, Position]]:
+        found = super().calls(now_at)
+        for name in [name for name in self._waiting if found]:
+            place = self._places[name]
+            while len(place.parked):
+                _, key = place.parked.pop()
+                place.called[key] = now_at
+                found.append((key, self._positions[key][1]))
+        return found
+
+
+class CallsTheLast(Bulkhead[int]):
+    """Whoever came last is called first."""
+
+    @staticmethod
+    def _next_turn(place: _Place[int], group: str) -> int:
+        place.turn -= 1
+        return place.turn
+
+
+class ForgetsUrgency(Bulkhead[int]):
+    """First come, first served: an expired token waits behind routine."""
+
+    def park(
+        self, place: str, key: int, *, group: str, band: Band, ends_at: float, now_at: float
+    ) -> None:
+        super().park(place, key, group=group, band=Band.EXPIRING, ends_at=0.0, now_at=now_at)
+
+
+class OneLineForAll(Bulkhead[int]):
+    """A thousand keys of one tenant stand before the one of another."""
+
+    @staticmethod
+    def _next_turn(place: _Place[int], group: str) -> int:
+        return Bulkhead._next_turn(place, "")
+
+
+class AllWorkersForOne(Bulkhead[int]):
+    """Requests of just less than what counts as slow may hold every worker."""
+
+    def leave(self, run: Run, answer: Answer, now_at: float) -> None:
+        place = run.place
+        super().leave(run, answer, now_at)
+        if place is not None:
+            self._places[place].is_brisk = True
+
+
+class LosesItsTurn(Bulkhead[int]):
+    """A key that runs once more for nothing goes behind those that came after it."""
+
+    def take(self, key: int) -> None:
+        self.forget_position(key)
+
+    def forget_position(self, key: int) -> None:
+        super().take(key)
+        self._positions.pop(key, None)
+
+
+class WaitsForTheLost(Bulkhead[int]):
+    """A call to a key that is gone counts for ever."""
+
+    def _drop_late(self, place: _Place[int], now_at: float) -> None:
+        pass
+
+
+MUTANTS = [
+    OneShareForAll,
+    SlowOnlyAtTheEnd,
+    FailuresOnly,
+    HoldsTheWorker,
+    DetachesWithoutBound,
+    SuspectForGood,
+    SuspectUntilAnswered,
+    Shut,
+    CallsNobody,
+    CallsEverybody,
+    CallsTheLast,
+    ForgetsUrgency,
+    OneLineForAll,
+    AllWorkersForOne,
+    LosesItsTurn,
+    WaitsForTheLost,
+]
+
+
+def run(bulkhead_class: type[Bulkhead[int]], examples: int, *phases: Phase) -> None:
+    class Chosen(Interleaving):
+        pass
+
+    Chosen.bulkhead_class = bulkhead_class
+    run_state_machine_as_test(Chosen, settings=interleavings(examples, *phases))
+
+
+def test_no_interleaving_makes_one_place_pay_for_another() -> None:
+    run(Bulkhead, 500)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_it_finds_what_wrong_rules_cost(mutant: type[Bulkhead[int]]) -> None:
+    with pytest.raises(Broken):
+        run(mutant, 20_000, Phase.generate)

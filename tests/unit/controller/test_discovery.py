@@ -1,0 +1,568 @@
+"""Namespaces that come and go while the whole controller runs, hours of virtual time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from reconciler.controller.controller import Controller
+from reconciler.controller.namespaces.discovery import OCCUPIED_S
+from reconciler.controller.namespaces.informers import STRAGGLERS_S
+from reconciler.errors import Forbidden, ServerError
+from reconciler.kube.api import Page, Resource, Scope
+from reconciler.lab.apiserver.core import AT_ONCE
+from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.in_process_client import DirectKube, DirectWatch
+from reconciler.lab.apiserver.kinds import PODS, SECRETS
+from reconciler.leadership.api import Alone
+from reconciler.naming import SessionKey
+from reconciler.platform.models import Session
+from tests.unit.controller import virtual
+from tests.unit.controller.virtual import PROJECT, World, running
+
+RESYNC_S = 360.0
+
+simulate = partial(virtual.simulate, finds_namespaces=True, resync_s=RESYNC_S)
+
+
+class Limited:
+    """A Kube whose account has no right in the namespaces of `denied`; counts what it refused.
+
+    Lists of `failing`, plurals and namespaces, are answered with 500.
+    """
+
+    def __init__(self, inner: Any, *denied: str) -> None:
+        self._inner: DirectKube = inner
+        self.denied = set(denied)
+        self.refused: list[str] = []
+        self.read_singly: list[str] = []
+        self.failing: set[tuple[str, str]] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def list(self, resource: Resource[Any], scope: Scope, **more: Any) -> Page[Any]:
+        self._check(scope)
+        if (resource.plural, scope.namespace) in self.failing:
+            raise ServerError("answered 500", status=500, reason="InternalError")
+        if scope.fields.startswith("metadata.name="):
+            self.read_singly.append(scope.fields)
+        return await self._inner.list(resource, scope, **more)
+
+    @asynccontextmanager
+    async def watch(
+        self, resource: Resource[Any], scope: Scope, **more: Any
+    ) -> AsyncIterator[DirectWatch[Any]]:
+        self._check(scope)
+        async with self._inner.watch(resource, scope, **more) as opened:
+            yield opened
+
+    def _check(self, scope: Scope) -> None:
+        assert scope.namespace is not None, "asked for all namespaces"
+        if scope.namespace in self.denied:
+            self.refused.append(scope.namespace)
+            raise Forbidden(f"list in {scope.namespace}: answered 403", status=403)
+
+
+class Switch(Alone):
+    """Leads from when it is told."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+
+    @property
+    def leads(self) -> bool:  # type: ignore[override]  # Alone leads always
+        return self.began.is_set()
+
+    async def wait_began(self) -> None:
+        await self.began.wait()
+
+
+def limit(world: World, *denied: str) -> Limited:
+    """Give the world a controller whose rights are limited."""
+    kube = Limited(world.ports.kube, *denied)
+    world.controller = Controller(replace(world.ports, kube=kube), world.options)
+    return kube
+
+
+def watched(world: World) -> set[str | None]:
+    return {reflector.stats().namespace for reflector in world.controller.scopes.reflectors}
+
+
+async def refreshed(world: World, session_id: str, project: str, *, within_s: float) -> None:
+    async with asyncio.timeout(within_s):
+        while world.token(session_id, project) not in world.issuer.minted:
+            await asyncio.sleep(0.5)
+
+
+async def settled(world: World) -> None:
+    async with asyncio.timeout(60):
+        await world.controller.startup.finished.wait()
+
+
+def test_only_namespaces_of_projects_are_asked_for_and_all_their_sessions_live() -> None:
+    async def scenario(world: World) -> None:
+        limit(world)
+        world.add_project("team-b")
+        world.add("2Aa")
+        world.add("2Ab", project="team-b")
+        async with running(world):
+            await settled(world)
+            assert world.controller.not_ready() == ""
+            assert watched(world) == {PROJECT, "team-b"}
+            assert world.controller.startup.outcomes == {"refreshed": 2}
+            await asyncio.sleep(3600)
+            for session_id, project in (("2Aa", PROJECT), ("2Ab", "team-b")):
+                assert world.token(session_id, project) in world.issuer.minted[-12:]
+
+    simulate(scenario)
+
+
+def test_a_project_that_appears_is_worked_in_within_a_look() -> None:
+    async def scenario(world: World) -> None:
+        kube = limit(world)
+        world.add("2Aa")
+        slow = Fault(delay_s=0.5)
+        async with running(world):
+            await settled(world)
+            world.faults.judge = lambda verb, plural: slow if plural == "secrets" else None
+            world.add_project("team-new")
+            world.add("2Anew", project="team-new")
+            await refreshed(world, "2Anew", "team-new", within_s=35)
+            [line] = world.events("namespaces_found")[1:]
+            assert line["names"] == "team-new"
+            # Its Secret was known before its pod, so nobody thought it missing and looked for it.
+            assert kube.read_singly == []
+
+    simulate(scenario)
+
+
+def test_a_namespace_whose_lists_fail_at_a_start_costs_only_itself() -> None:
+    async def scenario(world: World) -> None:
+        kube = limit(world)
+        world.add_project("team-b")
+        world.add("2Aa")
+        world.add("2Ab", project="team-b")
+        kube.failing = {("secrets", "team-b")}
+        async with running(world):
+            await refreshed(world, "2Aa", PROJECT, within_s=STRAGGLERS_S + 5)
+            await settled(world)
+            assert world.controller.not_ready() == ""
+            await asyncio.sleep(1800)
+            assert world.remaining_s("2Aa") > 300
+            kube.failing = set()
+            await refreshed(world, "2Ab", "team-b", within_s=60)
+        # It was there all the time, so that nothing was made in its place.
+        assert world.controller.worker.stats.created_total == 0
+
+    virtual.simulate(scenario, namespaces=(PROJECT, "team-b"))
+
+
+def test_lists_that_fail_everywhere_are_waited_for() -> None:
+    async def scenario(world: World) -> None:
+        kube = limit(world)
+        world.add_project("team-b")
+        world.add("2Aa")
+        kube.failing = {("secrets", PROJECT), ("secrets", "team-b")}
+        async with running(world):
+            await asyncio.sleep(600)
+            assert "waiting for the first list of secrets" in world.controller.not_ready()
+            assert world.secret_writes() == []
+            kube.failing = set()
+            await refreshed(world, "2Aa", PROJECT, within_s=60)
+
+    virtual.simulate(scenario, namespaces=(PROJECT, "team-b"))
+
+
+def test_a_short_period_is_how_often_the_projects_are_asked_for() -> None:
+    async def scenario(world: World) -> None:
+        async with running(world):
+            await settled(world)
+            world.add_project("team-new")
+            await asyncio.sleep(5.5)
+            assert "team-new" in watched(world)
+
+    virtual.simulate(scenario, finds_namespaces=True, resync_s=5.0)
+
+
+def test_a_project_that_is_gone_is_let_go_after_its_last_pod_and_forgotten() -> None:
+    async def scenario(world: World) -> None:
+        kube = limit(world)
+        world.add_project("team-b")
+        world.add("2Aa")
+        world.add("2Ab", project="team-b")
+        key = SessionKey("team-b", "2Ab")
+        async with running(world):
+            await settled(world)
+            world.platform.projects.remove("team-b")
+            del world.platform.sessions["2Ab"]
+            await asyncio.sleep(3 * RESYNC_S)
+            assert "team-b" in watched(world)  # its pod lives
+            assert world.token("2Ab", "team-b") in world.issuer.minted[-12:]
+            world.delete_pod("2Ab", "team-b")
+            await asyncio.sleep(2 * RESYNC_S)
+            controller = world.controller
+            assert watched(world) == {PROJECT}
+            assert controller.secrets.namespaces() == {PROJECT}
+            assert not controller.secrets.synced("team-b")
+            assert controller.queue.look(key) is None
+            tasks = [task for task in asyncio.all_tasks() if "team-b" in repr(task.get_coro())]
+            assert tasks == []
+            # Nobody asks there any more, so nobody hears that rights are gone.
+            kube.denied.add("team-b")
+            await asyncio.sleep(RESYNC_S)
+            assert kube.refused == []
+            world.platform.projects.append("team-b")
+            kube.denied.clear()
+            world.add_pod("2Ab", project="team-b")
+            world.platform.sessions["2Ab"] = Session(id="2Ab", project_id="team-b", phase="Running")
+            await asyncio.sleep(40)
+            assert controller.queue.look(key) is not None
+
+    simulate(scenario)
+
+
+def test_rights_that_go_with_a_namespace_are_no_news() -> None:
+    async def scenario(world: World) -> None:
+        kube = limit(world)
+        world.add_project("team-b")
+        async with running(world):
+            await settled(world)
+            world.platform.projects.remove("team-b")
+            await asyncio.sleep(40)
+            kube.denied.add("team-b")
+            world.faults.drop_watches()
+            await asyncio.sleep(3 * RESYNC_S)
+            assert kube.refused
+            assert watched(world) == {PROJECT}
+            said = [
+                line
+                for line in world.logs
+                if line.get("namespace") == "team-b" and line["log_level"] == "warning"
+            ]
+            assert said == []
+
+    simulate(scenario)
+
+
+def test_rights_that_go_before_the_last_pod_leave_no_ghost() -> None:
+    async def scenario(world: World) -> None:
+        kube = limit(world)
+        world.add_project("team-b")
+        world.add("2Aa")
+        world.add("2Ab", project="team-b")
+        async with running(world):
+            await settled(world)
+            world.platform.projects.remove("team-b")
+            del world.platform.sessions["2Ab"]
+            kube.denied.add("team-b")
+            world.faults.drop_watches()
+            await asyncio.sleep(1)
+            world.delete_pod("2Ab", "team-b")
+            async with asyncio.timeout(3 * RESYNC_S):
+                while watched(world) != {PROJECT}:
+                    await asyncio.sleep(0.5)
+            assert world.controller.queue.look(SessionKey("team-b", "2Ab")) is None
+            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            assert [reading.key.namespace for reading in survey.readings] == [PROJECT]
+
+    simulate(scenario)
+
+
+def test_a_follower_takes_over_warm_what_came_while_it_followed() -> None:
+    async def scenario(world: World) -> None:
+        switch = Switch()
+        world.controller = Controller(replace(world.ports, leadership=switch), world.options)
+        world.add("2Aa")
+        async with running(world):
+            await asyncio.sleep(60)
+            world.add_project("team-new")
+            world.add("2Anew", project="team-new")
+            await asyncio.sleep(60)
+            assert not world.secret_writes()
+            assert world.controller.not_ready() == ""
+            assert watched(world) == {PROJECT, "team-new"}
+            assert world.controller.secrets.synced("team-new")
+            switch.began.set()
+            await refreshed(world, "2Anew", "team-new", within_s=2)
+            await settled(world)
+            assert world.controller.startup.outcomes == {"refreshed": 2}
+
+    simulate(scenario)
+
+
+def test_neither_an_outage_nor_a_short_nor_an_empty_list_lets_a_namespace_go() -> None:
+    async def scenario(world: World) -> None:
+        world.add_project("team-b")
+        async with running(world):
+            await settled(world)
+            both = {PROJECT, "team-b"}
+            world.platform.away = True
+            await asyncio.sleep(4 * RESYNC_S)
+            assert watched(world) == both
+            world.platform.away = False
+            world.platform.cut_short = True
+            await asyncio.sleep(4 * RESYNC_S)
+            assert watched(world) == both
+            world.platform.cut_short = False
+            world.platform.projects.clear()
+            await asyncio.sleep(4 * RESYNC_S)
+            assert watched(world) == both
+
+    simulate(scenario)
+
+
+def test_a_namespace_without_rights_costs_only_itself_and_is_noticed_when_it_gets_them() -> None:
+    async def scenario(world: World) -> None:
+        world.add_project("team-b")
+        world.add_project("team-c")
+        kube = limit(world, "team-b")
+        world.add("2Aa")
+        world.add("2Ab", project="team-b")
+        world.add("2Ac", project="team-c")
+        async with running(world):
+            await settled(world)
+            assert world.controller.not_ready() == ""
+            await refreshed(world, "2Ac", "team-c", within_s=5)
+            await asyncio.sleep(3600)
+            assert world.controller.not_live() == ""
+            assert len(world.events("list_forbidden")) == 2  # pods and Secrets, once each
+            assert len(kube.refused) < 2 * 3600 / 30 + 2
+            kube.denied.clear()
+            await refreshed(world, "2Ab", "team-b", within_s=70)
+
+    simulate(scenario)
+
+
+def test_a_new_namespace_whose_rights_come_later_is_tried_often_at_first() -> None:
+    async def scenario(world: World) -> None:
+        kube = limit(world, "team-new")
+        async with running(world):
+            await settled(world)
+            world.add_project("team-new")
+            world.add("2Anew", project="team-new")
+            await asyncio.sleep(60)
+            assert world.controller.not_ready() == ""
+            kube.denied.clear()
+            await refreshed(world, "2Anew", "team-new", within_s=7)
+
+    simulate(scenario)
+
+
+def test_rights_that_are_taken_away_for_long_do_not_look_like_a_stalled_stream() -> None:
+    async def scenario(world: World) -> None:
+        kube = limit(world)
+        world.add_project("team-b")
+        async with running(world):
+            await settled(world)
+            kube.denied.add("team-b")
+            world.faults.drop_watches()
+            await asyncio.sleep(3000)
+            assert world.controller.not_live() == ""
+
+    simulate(scenario)
+
+
+def test_without_a_name_the_start_waits_for_the_platform_and_writes_nothing() -> None:
+    async def scenario(world: World) -> None:
+        world.platform.away = True
+        world.add("2Aa")
+        async with running(world):
+            await asyncio.sleep(600)
+            assert world.controller.not_ready() == "waiting for the platform to name a project"
+            assert world.controller.not_live() == ""
+            assert world.commits[-1].caller != virtual.US
+            world.platform.away = False
+            await refreshed(world, "2Aa", PROJECT, within_s=10)
+            assert world.controller.not_ready() == ""
+
+    simulate(scenario)
+
+
+def test_a_platform_that_names_no_project_at_all_is_asked_again_soon() -> None:
+    async def scenario(world: World) -> None:
+        world.platform.projects.clear()
+        async with running(world):
+            await asyncio.sleep(60)
+            assert world.controller.not_ready()
+            assert len(world.events("no_namespace_known")) == 1
+            world.platform.projects.append(PROJECT)
+            world.add("2Aa")
+            await refreshed(world, "2Aa", PROJECT, within_s=7)
+
+    simulate(scenario)
+
+
+def test_a_name_in_the_settings_is_served_by_its_seals_while_the_platform_is_away() -> None:
+    async def scenario(world: World) -> None:
+        world.add_project("team-b")
+        world.add("2Aa")
+        world.add("2Ab", project="team-b")
+        async with running(world):
+            await settled(world)
+        world.platform.away = True
+        world.gate.term = "replica-0/2"
+        world.controller = Controller(world.ports, world.options)
+        await asyncio.sleep(700)
+        before = len(world.issuer.minted)
+        async with running(world):
+            async with asyncio.timeout(20):
+                while world.token("2Aa") not in world.issuer.minted[before:]:
+                    await asyncio.sleep(0.5)
+            assert world.controller.not_ready() == ""
+            assert watched(world) == {PROJECT}
+            world.platform.away = False
+            async with asyncio.timeout(35):
+                while world.token("2Ab", "team-b") not in world.issuer.minted[before:]:
+                    await asyncio.sleep(0.5)
+            world.platform.projects.remove(PROJECT)
+            world.delete_pod("2Aa")
+            await asyncio.sleep(3 * RESYNC_S)
+            assert PROJECT in watched(world)
+
+    simulate(scenario, namespaces=(PROJECT,))
+
+
+def test_a_session_that_is_looked_up_brings_its_namespace_at_once() -> None:
+    async def scenario(world: World) -> None:
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(1)
+            world.add_project("team-new")
+            world.add("2Anew", project="team-new")
+            world.add_pod("2Anew", name="elsewhere")  # a pod of that session, in another namespace
+            await refreshed(world, "2Anew", "team-new", within_s=3)
+
+    virtual.simulate(scenario, finds_namespaces=True, resync_s=RESYNC_S)
+
+
+def test_a_session_without_a_project_brings_the_namespace_that_it_names() -> None:
+    async def scenario(world: World) -> None:
+        world.add_project("lonely")
+        world.platform.projects.remove("lonely")
+        world.platform.sessions["2Lone"] = Session(
+            id="2Lone", phase="Running", kube_namespace="lonely"
+        )
+        world.platform.sessions["2Odd"] = Session(
+            id="2Odd", phase="Running", kube_namespace="no/namespace"
+        )
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(1)
+            assert watched(world) == {PROJECT}  # its project's list does not name them
+            world.platform.cut_short = True  # then one list covers all
+            await asyncio.sleep(RESYNC_S + 10)
+            assert watched(world) == {PROJECT, "lonely"}
+
+    simulate(scenario)
+
+
+def test_an_odd_project_is_said_once_and_a_bound_holds() -> None:
+    async def scenario(world: World) -> None:
+        world.platform.projects += ["a" * 70, *(f"p{number}" for number in range(10))]
+        async with running(world):
+            await settled(world)
+            assert len(watched(world)) == 4
+            await asyncio.sleep(300)
+            assert [line["count"] for line in world.events("namespaces_left_out")] == [7]
+            assert len(world.events("project_odd")) == 1
+
+    simulate(scenario, max_namespaces=4)
+
+
+def test_projects_with_running_sessions_come_before_empty_ones_at_the_bound() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(10):
+            world.add_project(f"p{number}")
+        world.add("2Alate", project="p9")
+        world.add("2Amid", project="p5")
+        async with running(world):
+            await refreshed(world, "2Alate", "p9", within_s=10)
+            await refreshed(world, "2Amid", "p5", within_s=1)
+            assert watched(world) == {"p9", "p5", PROJECT}
+
+    simulate(scenario, max_namespaces=3)
+
+
+def test_a_session_that_starts_where_the_bound_has_cut_takes_an_empty_ones_place() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(10):
+            world.add_project(f"p{number}")
+        world.add("2Afirst")
+        async with running(world):
+            await settled(world)
+            assert watched(world) == {PROJECT, "p0", "p1"}
+            world.add("2Alate", project="p9")
+            await refreshed(world, "2Alate", "p9", within_s=RESYNC_S + 30)
+            assert PROJECT in watched(world)
+            assert len(watched(world)) == 3
+            world.add("2Blate", project="p8")
+            await refreshed(world, "2Blate", "p8", within_s=RESYNC_S + 30)
+            world.add("2Clate", project="p7")
+            before = watched(world)
+            await asyncio.sleep(3 * RESYNC_S)
+            assert watched(world) == before == {PROJECT, "p9", "p8"}
+
+    simulate(scenario, max_namespaces=3)
+
+
+def test_a_follower_knows_which_projects_have_running_sessions() -> None:
+    async def scenario(world: World) -> None:
+        switch = Switch()
+        world.controller = Controller(replace(world.ports, leadership=switch), world.options)
+        for number in range(10):
+            world.add_project(f"p{number}")
+        world.add("2Alate", project="p9")
+        async with running(world):
+            await asyncio.sleep(10)
+            assert "p9" in watched(world)
+            world.add("2Bmid", project="p5")
+            await asyncio.sleep(RESYNC_S + 60)
+            assert {"p9", "p5"} <= watched(world)
+            switch.began.set()
+            await refreshed(world, "2Alate", "p9", within_s=2)
+            await refreshed(world, "2Bmid", "p5", within_s=2)
+
+    simulate(scenario, max_namespaces=3)
+
+
+def test_a_platform_that_does_not_say_who_runs_delays_a_start_for_seconds() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(10):
+            world.add_project(f"p{number}")
+        world.add("2Afirst")
+
+        async def hangs(project: str | None) -> Any:
+            await asyncio.Event().wait()
+
+        world.platform.list_running = hangs  # type: ignore[method-assign]
+        async with running(world):
+            await asyncio.sleep(OCCUPIED_S + 1)
+            assert watched(world) == {PROJECT, "p0", "p1"}
+            assert len(world.events("occupied_namespaces_unknown")) == 1
+
+    simulate(scenario, max_namespaces=3)
+
+
+def test_a_pod_of_a_late_namespace_has_no_secret_only_if_it_has_none() -> None:
+    async def scenario(world: World) -> None:
+        async with running(world):
+            await settled(world)
+            world.add_project("team-new")
+            world.add("2Anew", project="team-new")
+            world.core.delete(
+                SECRETS,
+                "team-new",
+                virtual.NAMES.secret_name("2Anew"),
+                AT_ONCE,
+                by=virtual.INTRUDER,
+            )
+            async with asyncio.timeout(60):
+                while not world.events("secret_recreated"):
+                    await asyncio.sleep(0.5)
+            [pod] = [c for c in world.pod_writes() if c.kind is PODS][:1]
+            assert pod.object["metadata"]["namespace"] == "team-new"
+
+    simulate(scenario)

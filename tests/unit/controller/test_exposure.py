@@ -1,0 +1,33 @@
+"""Estimated exposure counts each second of each pod once, whatever the issuer's time does."""
+
+import pytest
+
+from reconciler.controller.status.exposure import Exposure
+from reconciler.naming import SessionKey
+
+NOW_S = 10_000.0
+MADE_S = 0.0
+KEY = SessionKey("team-a", "2Ab0")
+
+
+def counted(exposure: Exposure, expires_s: float, now_s: float) -> float:
+    """Return what one more count at this instant adds for one pod."""
+    before_s, last_s = exposure.total_s, exposure.begin(now_s)
+    exposure.count(expires_s, MADE_S, last_s, now_s=now_s, key=KEY)
+    return exposure.total_s - before_s
+
+
+@pytest.mark.parametrize("moved_s", [-5.0, 5.0, 700.0])
+def test_what_was_counted_is_not_counted_again_when_time_moves(moved_s: float) -> None:
+    exposure = Exposure(90.0)
+    assert counted(exposure, NOW_S - 600.0, NOW_S) == 600.0
+    exposure.time_moved(NOW_S + moved_s - 1300.0, moved_s)
+    assert counted(exposure, NOW_S - 600.0, NOW_S + 30.0 + moved_s) == 30.0
+    assert counted(exposure, NOW_S - 600.0, NOW_S + 60.0 + moved_s) == 30.0
+
+
+def test_what_only_the_new_time_ends_counts_since_it_may_have_been_so() -> None:
+    exposure = Exposure(90.0)
+    assert counted(exposure, NOW_S + 300.0, NOW_S) == 0.0
+    exposure.time_moved(NOW_S + 700.0 - 80.0, 700.0)
+    assert counted(exposure, NOW_S + 300.0, NOW_S + 700.0) == 80.0

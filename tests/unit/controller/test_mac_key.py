@@ -1,0 +1,347 @@
+"""A client secret that is rotated in its file: seals are made again before a start needs them."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from reconciler.controller.controller import Controller
+from reconciler.controller.decide.confirmation_mac import FORMER_S, Seal
+from reconciler.controller.decide.plan import Confirmation
+from reconciler.controller.state.confirmations import RESEAL_S
+from reconciler.controller.state.mac_key import LOOK_S, SealKey
+from reconciler.errors import Invalid, SettingsError
+from reconciler.lab.apiserver.kinds import SECRETS
+from reconciler.lab.apiserver.write_log import Commit
+from reconciler.leadership.state import Office
+from reconciler.naming import SessionKey
+from tests.unit.controller.build import KEY
+from tests.unit.controller.virtual import (
+    INTRUDER,
+    NAMES,
+    PLATFORM,
+    PROJECT,
+    US,
+    SwitchGate,
+    World,
+    finished,
+    running,
+    simulate,
+)
+
+FIRST, SECOND = "obviously-fake-secret-1", "obviously-fake-secret-2"
+SESSIONS = 60
+LONG_TTL_S = 86_400
+"""No token of such a life is refreshed in the hour of a test: what is written is seals alone."""
+
+
+class Replica:
+    """A controller that follows a secret in a file of its own, and leads from the start."""
+
+    def __init__(self, world: World, secret: str, name: str = "replica-0/1") -> None:
+        self.holds: str | None = secret
+        self.seal = Seal(secret, world.clock.monotonic)
+        self._key = SealKey(self._read, secret, self.seal, self._renewed)
+        self.gate = SwitchGate()
+        self.gate.term = name
+        ports = replace(world.ports, gate=self.gate, upkeep=(*world.ports.upkeep, self._key.run))
+        self.controller = Controller(ports, replace(world.options, seal=self.seal))
+
+    def _read(self) -> str:
+        if self.holds is None:
+            raise SettingsError("the file is not there")
+        return self.holds
+
+    async def _renewed(self) -> None:
+        await self.controller.renew_seals()
+
+
+@asynccontextmanager
+async def leading(world: World, replica: Replica, times: int) -> AsyncIterator[None]:
+    async with running(world, replica.controller):
+        await finished(world, times)
+        yield
+
+
+def populate(world: World) -> None:
+    world.issuer.ttl_s = LONG_TTL_S
+    for number in range(SESSIONS):
+        world.add(f"2Ab{number}")
+
+
+def seals_alone(world: World, since: int) -> list[Commit]:
+    """Return the writes of ours, from a number on, that changed a confirmation and no token."""
+    last: dict[str, Any] = {}
+    found = []
+    for index, commit in enumerate(world.secret_writes()):
+        name = commit.object["metadata"]["name"]
+        before, last[name] = last.get(name), commit.object
+        if index >= since and before is not None and before["data"] == commit.object["data"]:
+            found.append(commit)
+    return found
+
+
+def names(commits: list[Commit]) -> Counter[str]:
+    return Counter(commit.object["metadata"]["name"] for commit in commits)
+
+
+def test_a_restart_after_a_rotation_refreshes_every_session_without_the_platform() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        first = Replica(world, FIRST)
+        async with leading(world, first, 1):
+            written = len(world.secret_writes())
+            first.holds = SECOND
+            began_at = world.clock.monotonic()
+            await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
+            world.platform.away = True
+            await asyncio.sleep(3600)
+            seals = seals_alone(world, written)
+            assert len(world.secret_writes()) - written == len(seals) == SESSIONS
+            assert set(names(seals).values()) == {1}
+            per_tenth = Counter(int((c.at - began_at) // (RESEAL_S / 10)) for c in seals)
+            assert max(per_tenth.values()) < SESSIONS / 3
+        written = len(world.secret_writes())
+        again = Replica(world, SECOND, "replica-0/2")
+        async with leading(world, again, 2):
+            refreshed = world.secret_writes()[written:]
+            assert len({c.object["metadata"]["name"] for c in refreshed}) == SESSIONS
+            assert world.platform.lookups == 0
+
+    simulate(scenario)
+
+
+def test_ordinary_refreshes_bring_the_new_seal_and_none_is_written_beside_them() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        world.issuer.ttl_s = 200
+        replica = Replica(world, FIRST)
+        async with leading(world, replica, 1):
+            replica.holds = SECOND
+            written = len(world.secret_writes())
+            await asyncio.sleep(RESEAL_S + 100)
+            alone = names(seals_alone(world, written))
+            assert max(alone.values(), default=0) <= 1
+            assert len(alone) < SESSIONS
+            for secret in replica.controller.secrets.snapshot():
+                key = SessionKey(secret.namespace, secret.session_id)
+                found = secret.annotations[NAMES.confirmed]
+                assert Seal(SECOND).is_valid(found, key, secret.uid)
+
+    simulate(scenario)
+
+
+def test_a_seal_that_a_leaked_former_secret_made_is_believed_for_a_while_alone() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        replica = Replica(world, FIRST)
+        async with leading(world, replica, 1):
+            replica.holds = SECOND
+            await asyncio.sleep(FORMER_S + 3 * LOOK_S)
+            world.platform.away = True
+            world.add("2Forged", known=False)
+            forged = world.secret("2Forged")["metadata"]
+            key = SessionKey(PROJECT, "2Forged")
+            proof = {NAMES.confirmed: Seal(FIRST).make(key, forged["uid"])}
+            world.core.patch(
+                SECRETS, PROJECT, forged["name"], {"metadata": {"annotations": proof}}, by=PLATFORM
+            )
+            written = len(world.secret_writes())
+            await asyncio.sleep(1800)
+            assert world.secret_writes()[written:] == []
+            secret = replica.controller.secrets.get(PROJECT, forged["name"])
+            confirmation = replica.controller.directory.confirmation(key, None, secret)
+            assert confirmation is not Confirmation.YES
+
+    simulate(scenario)
+
+
+def test_a_follower_makes_no_seal_and_the_leader_after_it_makes_each_once() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        leader = Replica(world, FIRST)
+        async with leading(world, leader, 1):
+            pass
+        office = Office(_nobody)
+        follower = Replica(world, FIRST, "replica-1/1")
+        follower.gate.is_open = False
+        follower.controller = Controller(
+            replace(
+                world.ports,
+                gate=follower.gate,
+                leadership=office,
+                upkeep=(*world.ports.upkeep, follower._key.run),
+            ),
+            replace(world.options, seal=follower.seal),
+        )
+        async with running(world, follower.controller):
+            await asyncio.sleep(60)
+            written = len(world.secret_writes())
+            follower.holds = SECOND
+            world.platform.away = True
+            await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
+            assert world.secret_writes()[written:] == []
+            follower.gate.is_open = True
+            office.begin("")
+            await finished(world, 2)
+            since = [c.object["metadata"]["name"] for c in world.secret_writes()[written:]]
+            assert Counter(since) == dict.fromkeys(set(since), 1)
+            assert len(since) == SESSIONS
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("every_s", [0.0, 1.0])
+def test_a_former_seal_that_is_put_back_each_time_is_made_again_rarely(every_s: float) -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        name = NAMES.secret_name("2Ab0")
+        async with leading(world, first := Replica(world, FIRST), 1):
+            former = world.secret("2Ab0")["metadata"]["annotations"][NAMES.confirmed]
+            back = {"metadata": {"annotations": {NAMES.confirmed: former}}}
+            first.holds = SECOND
+            await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
+
+            def put_back() -> None:
+                world.core.patch(SECRETS, PROJECT, name, back, by=INTRUDER)
+
+            def answer(commit: Commit) -> None:
+                if commit.caller == US and commit.object["metadata"]["name"] == name:
+                    asyncio.get_running_loop().call_soon(put_back)
+
+            written = len(world.secret_writes())
+            if not every_s:
+                world.core.on_commit.append(answer)
+            put_back()
+            for _ in range(600):
+                await asyncio.sleep(1.0)
+                if every_s:
+                    put_back()
+                assert len(world.secret_writes()) - written <= 1 + FORMER_S / RESEAL_S
+            assert len(world.secret_writes()) - written >= 1
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("every_s", [20.0, 200.0])
+def test_a_secret_that_changes_several_times_leaves_no_seal_under_any_former_one(
+    every_s: float,
+) -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        async with leading(world, replica := Replica(world, FIRST), 1):
+            for number in range(2, 6):
+                replica.holds = f"obviously-fake-secret-{number}"
+                await asyncio.sleep(every_s)
+            await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
+            last = Seal("obviously-fake-secret-5")
+            for number in range(SESSIONS):
+                metadata = world.secret(f"2Ab{number}")["metadata"]
+                seal = metadata["annotations"][NAMES.confirmed]
+                assert last.is_valid(seal, SessionKey(PROJECT, f"2Ab{number}"), metadata["uid"])
+
+    simulate(scenario)
+
+
+def test_a_seal_that_was_once_verified_ends_with_its_key() -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        replica = Replica(world, FIRST)
+        directory, planner = replica.controller.directory, replica.controller.planner
+        key = SessionKey(PROJECT, "2Ab0")
+        async with leading(world, replica, 1):
+            body = {"metadata": {"annotations": {NAMES.paused: "true"}}}
+            world.core.patch(SECRETS, PROJECT, NAMES.secret_name("2Ab0"), body, by=INTRUDER)
+            await asyncio.sleep(1)
+            _, secret = planner.objects(key)
+            directory.begin_term()  # the list is forgotten: the seal alone confirms
+            assert directory.has_word(key, None, secret)
+            replica.holds = SECOND
+            await asyncio.sleep(FORMER_S - LOOK_S)
+            assert directory.has_word(key, None, secret)
+            await asyncio.sleep(6 * LOOK_S)
+            directory.begin_term()
+            assert not directory.has_word(key, None, secret)
+
+    simulate(scenario)
+
+
+async def _nobody() -> None:
+    """Nobody waits for this one to resign."""
+
+
+def test_a_file_that_is_half_written_or_gone_renews_nothing() -> None:
+    holds: list[str | None] = [FIRST]
+
+    def read() -> str:
+        if holds[0] is None:
+            raise SettingsError("the file is not there")
+        return holds[0]
+
+    seal = Seal(FIRST)
+    key = SealKey(read, FIRST, seal, _nobody)
+    made = seal.make(KEY, "uid-1")
+    with capture_logs() as lines:
+        for value in ("o", "obviously", None, None, SECOND, FIRST, FIRST, SECOND):
+            holds[0] = value
+            assert not key.look()
+        assert seal.make(KEY, "uid-1") == made
+        assert key.look()
+    assert seal.make(KEY, "uid-1") == Seal(SECOND).make(KEY, "uid-1")
+    assert [line["event"] for line in lines] == ["rotated_file_kept", "seal_key_renewed"]
+
+
+@pytest.mark.parametrize(("after_s", "is_valid"), [(FORMER_S - 1, True), (FORMER_S, False)])
+def test_a_former_key_ends(after_s: float, *, is_valid: bool) -> None:
+    now = [1000.0]
+    seal = Seal(FIRST, lambda: now[0])
+    made = seal.make(KEY, "uid-1")
+    seal.renew(SECOND)
+    seal.renew(SECOND)
+    now[0] += after_s
+    assert seal.is_valid(made, KEY, "uid-1") == is_valid
+    now[0] = 1000.0
+    assert seal.is_valid(made, KEY, "uid-1") == is_valid
+    assert seal.is_valid(seal.make(KEY, "uid-1"), KEY, "uid-1")
+
+
+class RefusesSeals:
+    """A way to the API server where patches of a confirmation alone are refused."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.refused = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def patch(self, resource: Any, namespace: str, name: str, body: Any, **more: Any) -> Any:
+        if resource.plural == "secrets" and "data" not in body:
+            self.refused += 1
+            raise Invalid("no annotation without a token", status=422)
+        return await self._inner.patch(resource, namespace, name, body, **more)
+
+
+@pytest.mark.parametrize("ttl_s", [300, 600])
+def test_a_seal_that_is_refused_costs_no_token(ttl_s: int) -> None:
+    async def scenario(world: World) -> None:
+        populate(world)
+        world.issuer.ttl_s = ttl_s
+        kube: Any = RefusesSeals(world.ports.kube)
+        world.ports = replace(world.ports, kube=kube)
+        async with leading(world, replica := Replica(world, FIRST), 1):
+            await asyncio.sleep(2 * ttl_s)
+
+            replica.holds = SECOND
+            for _ in range(900):
+                await asyncio.sleep(1.0)
+                least_s = min(world.remaining_s(f"2Ab{number}") for number in range(SESSIONS))
+                assert least_s >= 0.35 * ttl_s
+            assert kube.refused
+
+    simulate(scenario)

@@ -1,0 +1,193 @@
+"""Touches that fail or hang: tokens are written all the same, and in time."""
+
+import asyncio
+
+import pytest
+
+from reconciler.controller.decide.pod_touches import FAILURES
+from reconciler.errors import (
+    Conflict,
+    Denied,
+    Forbidden,
+    KubeError,
+    ServerError,
+    TooManyRequests,
+    TransportError,
+    WireError,
+)
+from reconciler.lab.apiserver.fault_injection import Fault
+from tests.unit.controller.virtual import World, running, simulate
+
+
+async def dead_seconds(world: World, *sessions: str, during_s: int) -> int:
+    """Return for how many seconds any of these Secrets held a dead token."""
+    dead = 0
+    for _ in range(during_s):
+        await asyncio.sleep(1)
+        dead += any(world.remaining_s(session) <= 0 for session in sessions)
+    return dead
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServerError("a webhook is away", status=500, reason="InternalError"),
+        TooManyRequests("later", status=429),
+        Conflict("somebody else", status=409),
+        KubeError("too large", status=413),
+        TransportError("no answer"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_touch_that_fails_stops_no_token(error: KubeError) -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        tries = 0
+
+        def judge(verb: str, plural: str) -> Fault | None:
+            nonlocal tries
+            if (verb, plural) != ("patch", "pods"):
+                return None
+            tries += 1
+            return Fault(error)
+
+        world.faults.judge = judge
+        async with running(world):
+            await asyncio.sleep(5)
+            assert await dead_seconds(world, "2Ab0", during_s=3000) == 0
+        assert tries == FAILURES
+        assert len(world.secret_writes()) == pytest.approx(3000 / 360, abs=2)
+        assert world.controller.worker.stats.failures == {}
+        assert len(world.events("touch_failed")) == 1
+
+    simulate(scenario)
+
+
+def test_a_touch_whose_answer_cannot_be_read_stops_no_token_either() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        patch = world.ports.kube.patch
+
+        async def babbling(resource, *args, **more):  # type: ignore[no-untyped-def]
+            if resource.plural == "pods":
+                raise WireError("not an object")
+            return await patch(resource, *args, **more)
+
+        world.ports.kube.patch = babbling  # type: ignore[method-assign]
+        async with running(world):
+            await asyncio.sleep(5)
+            assert await dead_seconds(world, "2Ab0", during_s=1800) == 0
+
+    simulate(scenario)
+
+
+def test_a_touch_that_fails_for_a_while_is_sent_when_it_can_be() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        away = Fault(ServerError("a webhook is away", status=500, reason="InternalError"))
+        world.faults.judge = lambda verb, plural: away if plural == "pods" else None
+        async with running(world):
+            await asyncio.sleep(5)
+            assert world.pod_writes() == []
+            world.faults.judge = None
+            await asyncio.sleep(30)
+            assert len(world.pod_writes()) == 2
+
+    simulate(scenario)
+
+
+def test_touches_that_hang_leave_most_workers_to_the_tokens() -> None:
+    """A webhook that is away and ignored costs each patch of a pod its whole limit, 10 s."""
+
+    async def scenario(world: World) -> None:
+        sessions = [f"2Ab{number}" for number in range(150)]
+        for session in sessions:
+            world.add(session)
+        hanging = Fault(TransportError("no answer in 10 s"), delay_s=10.0)
+        world.faults.judge = lambda verb, plural: (
+            hanging if (verb, plural) == ("patch", "pods") else None
+        )
+        async with running(world):
+            await asyncio.sleep(15)
+            for _ in range(40):
+                assert min(world.remaining_s(session) for session in sessions) > 0.4 * 900 - 30
+                await asyncio.sleep(15)
+
+    simulate(scenario, workers=8)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (Forbidden("no", status=403, reason="Forbidden"), "touch_forbidden"),
+        (Denied("patch pods: denied, by webhook guard.example", status=403), "touch_refused"),
+    ],
+    ids=["right", "webhook"],
+)
+def test_a_touch_that_is_denied_is_not_called_a_missing_right(error: KubeError, says: str) -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        world.faults.judge = lambda verb, plural: (
+            Fault(error) if (verb, plural) == ("patch", "pods") else None
+        )
+        async with running(world):
+            await asyncio.sleep(5)
+            assert await dead_seconds(world, "2Ab0", during_s=1800) == 0
+        [line] = [line for line in world.logs if line["event"].startswith("touch_")]
+        assert (line["event"], line["error"]) == (says, str(error))
+
+    simulate(scenario)
+
+
+def test_touches_of_sessions_that_ended_are_forgotten() -> None:
+    async def scenario(world: World) -> None:
+        world.faults.judge = lambda verb, plural: (
+            Fault(ServerError("oops", status=503)) if (verb, plural) == ("patch", "pods") else None
+        )
+        async with running(world):
+            for number in range(100):
+                world.add(f"2Ab{number}")
+                await asyncio.sleep(1)
+                assert world.remaining_s(f"2Ab{number}") > 0
+                del world.platform.sessions[f"2Ab{number}"]
+                world.delete_pod(f"2Ab{number}")
+                world.delete_secret(f"2Ab{number}")
+            await asyncio.sleep(1)
+            assert world.controller.touches_pending <= 1
+
+    simulate(scenario)
+
+
+def test_a_namespace_that_is_let_go_takes_its_touches_along() -> None:
+    async def scenario(world: World) -> None:
+        world.add_project("team-b")
+        world.faults.judge = lambda verb, plural: (
+            Fault(ServerError("oops", status=503)) if (verb, plural) == ("patch", "pods") else None
+        )
+        async with running(world):
+            await asyncio.sleep(1)
+            world.add("2Ab0", project="team-b")
+            await asyncio.sleep(10)
+            assert world.controller.touches_pending == 1
+            world.controller.scopes.end(["team-b"])
+            assert world.controller.touches_pending == 0
+
+    simulate(scenario, finds_namespaces=True)
+
+
+def test_a_touch_whose_session_ends_under_way_crashes_nothing() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        slow = Fault(ServerError("oops", status=503), delay_s=5.0)
+        world.faults.judge = lambda verb, plural: (
+            slow if (verb, plural) == ("patch", "pods") else None
+        )
+        async with running(world):
+            await asyncio.sleep(2)
+            world.delete_pod("2Ab0")
+            world.delete_secret("2Ab0")
+            await asyncio.sleep(20)
+            assert world.controller.worker.stats.crashes_total == 0
+            assert world.controller.touches_pending == 0
+
+    simulate(scenario)

@@ -1,0 +1,82 @@
+"""Which token a pod may still read, from what its Secret and itself say."""
+
+import math
+
+import pytest
+
+from reconciler.clock import format_utc, format_utc_millis
+from reconciler.controller.decide.annotations import UNKNOWN, read_facts
+from reconciler.controller.decide.projection import MOUNT_S, UNKNOWN_S, held_until_s, must_look
+from reconciler.kube.api import Meta
+from tests.unit.controller.build import NAMES, NOW_S, TTL_S, pod, secret
+
+D = 90.0
+FRESH_S = NOW_S - 10 + TTL_S
+"""End of the token that `written` puts into a Secret ten seconds ago."""
+
+
+def written(former: str) -> Meta:
+    return secret(
+        annotations={
+            NAMES.refreshed_at: format_utc_millis(NOW_S - 10),
+            NAMES.former_expires_at: former,
+        }
+    )
+
+
+def touched(at_s: float) -> Meta:
+    return pod(annotations={NAMES.touched_at: format_utc_millis(at_s)})
+
+
+DEAD, LASTING = format_utc(NOW_S - 300), format_utc(NOW_S + 300)
+SEEING: dict[str, tuple[Meta | None, float]] = {
+    "no pod": (None, NOW_S),
+    "a pod on its way out": (pod(deleting=True), NOW_S),
+    "touched since": (touched(NOW_S - 9.8), NOW_S),
+    "made since": (pod(created_s=NOW_S - 10 + MOUNT_S + 1), NOW_S),
+    "after the kubelet's own look": (pod(), NOW_S - 10 + D),
+}
+
+
+def ask(
+    on: Meta | None, former: str, *, now_s: float = NOW_S, held: Meta | None = None
+) -> tuple[float, bool]:
+    """Return when what the pod reads ends, and whether it must look."""
+    facts = read_facts(
+        held or written(former), NAMES, now_s=now_s, longest_ttl_s=TTL_S, static=False
+    )
+    return (
+        held_until_s(facts, on, NAMES, propagation_s=D, now_s=now_s),
+        must_look(facts, on, NAMES, propagation_s=D, now_s=now_s),
+    )
+
+
+def test_a_pod_that_nobody_touched_may_still_read_the_dead_one() -> None:
+    assert ask(pod(), DEAD) == (NOW_S - 300, True)
+
+
+def test_of_an_unknown_one_the_worst_is_believed() -> None:
+    assert ask(pod(), UNKNOWN) == (UNKNOWN_S, True)
+
+
+def test_one_that_outlives_the_kubelets_look_asks_for_nothing() -> None:
+    assert ask(pod(), LASTING) == (NOW_S + 300, False)
+
+
+@pytest.mark.parametrize("case", SEEING)
+def test_who_has_looked_or_never_will_reads_the_secrets_own(case: str) -> None:
+    on, now_s = SEEING[case]
+    assert ask(on, DEAD, now_s=now_s) == (FRESH_S, False)
+
+
+def test_a_touch_before_the_write_is_none() -> None:
+    assert ask(touched(NOW_S - 11), DEAD) == (NOW_S - 300, True)
+
+
+@pytest.mark.parametrize("former", ["", "garbage", "2026-01-01T00:00:00"])
+def test_a_secret_that_does_not_say_owes_nothing(former: str) -> None:
+    assert ask(pod(), former) == (FRESH_S, False)
+
+
+def test_anothers_token_is_taken_for_dead() -> None:
+    assert ask(pod(), "", held=secret(writers=("kubectl",)))[0] == -math.inf

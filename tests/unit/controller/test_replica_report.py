@@ -1,0 +1,163 @@
+"""What keeps a replica from its work is an Event on the Lease, leader or not."""
+
+import asyncio
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+import pytest
+
+from reconciler.controller.status.replica_report import (
+    CHANGED_S,
+    REPEAT_S,
+    STEADY_S,
+    ReplicaReport,
+    Reporter,
+)
+from reconciler.errors import Forbidden, ServerError
+from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.in_process_client import DirectKube
+from reconciler.lab.apiserver.kinds import EVENTS
+from reconciler.net.circuit_breaker import Breaker
+from reconciler.telemetry.log_dedup import Once
+from tests.unit.controller.virtual import PROJECT, US, World, running, simulate
+
+ME = Reporter(PROJECT, "token-reconciler", "token-reconciler", "replica-0")
+
+
+class Reported:
+    """A report over a virtual world; `troubles` may be changed at any time."""
+
+    def __init__(self, world: World) -> None:
+        self.troubles: dict[str, str] = {}
+        self.world = world
+        self.report = ReplicaReport(
+            ME,
+            kube=DirectKube(world.core, world.clock, caller=US, faults=world.faults),
+            breaker=Breaker("kube", world.clock, Random(1)),
+            clock=world.clock,
+            once=Once(world.clock),
+            troubles=lambda: self.troubles,
+        )
+
+    def events(self) -> list[Mapping[str, Any]]:
+        return [
+            one
+            for one in self.world.core.list(EVENTS).items
+            if one["involvedObject"]["kind"] == "Lease"
+        ]
+
+    def said(self) -> list[tuple[str, str, int]]:
+        return [(one["reason"], one["message"], one["count"]) for one in self.events()]
+
+
+def test_a_trouble_that_lasts_is_one_event_that_counts_and_is_repeated_each_minute() -> None:
+    async def scenario(world: World) -> None:
+        found = Reported(world)
+        task = asyncio.create_task(found.report.run())
+        found.troubles = {"NotReady": "waiting for the first token"}
+        await asyncio.sleep(STEADY_S + 5 * REPEAT_S - 5)
+        [event] = found.events()
+        assert found.said() == [("NotReady", "waiting for the first token", 5)]
+        assert event["involvedObject"]["name"] == "token-reconciler"
+        assert event["reportingInstance"] == "replica-0"
+        assert event["type"] == "Warning"
+        found.troubles = {}
+        await asyncio.sleep(3 * REPEAT_S)
+        assert found.said() == [("NotReady", "waiting for the first token", 5)]
+        task.cancel()
+
+    simulate(scenario)
+
+
+def test_a_trouble_that_passes_at_once_is_no_event() -> None:
+    async def scenario(world: World) -> None:
+        found = Reported(world)
+        task = asyncio.create_task(found.report.run())
+        for number in range(20):
+            found.troubles = {"EndpointFailing": "the issuer"} if number % 2 else {}
+            await asyncio.sleep(STEADY_S - 1)
+        assert found.said() == []
+        task.cancel()
+
+    simulate(scenario)
+
+
+def test_words_that_change_all_the_time_cost_one_request_in_ten_seconds() -> None:
+    async def scenario(world: World) -> None:
+        found = Reported(world)
+        task = asyncio.create_task(found.report.run())
+        for number in range(100):
+            found.troubles = {"NotReady": f"error {number}"}
+            await asyncio.sleep(1)
+        [(_, message, count)] = found.said()
+        assert count <= 100 / CHANGED_S
+        assert int(message.split()[1]) > 85
+        task.cancel()
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("error", [Forbidden("no", status=403), ServerError("no", status=500)])
+def test_a_report_that_is_refused_or_fails_is_tried_again_slowly(error: Forbidden) -> None:
+    async def scenario(world: World) -> None:
+        asked = 0
+
+        def judge(verb: str, plural: str) -> Fault | None:
+            nonlocal asked
+            asked += plural == "events"
+            return Fault(error) if plural == "events" else None
+
+        world.faults.judge = judge
+        found = Reported(world)
+        task = asyncio.create_task(found.report.run())
+        found.troubles = {"NotReady": "waiting"}
+        await asyncio.sleep(300)
+        assert 2 <= asked <= 300 / CHANGED_S
+        world.faults.judge = None
+        await asyncio.sleep(REPEAT_S + 2)
+        assert [reason for reason, _, _ in found.said()] == ["NotReady"]
+        task.cancel()
+
+    simulate(scenario)
+
+
+def test_an_issuer_that_refuses_us_before_and_after_the_first_token_is_a_trouble() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Aa")
+        world.issuer.refused = True
+        async with running(world):
+            await asyncio.sleep(60)
+            found = world.controller.troubles()
+            assert list(found) == ["NotReady"]
+            assert "the issuer refuses our credentials" in found["NotReady"]
+            world.issuer.refused = False
+            await asyncio.sleep(60)
+            assert world.controller.troubles() == {}
+            world.issuer.refused = True
+            await asyncio.sleep(800)
+            assert world.controller.troubles() == {
+                "EndpointFailing": "the issuer refuses our credentials: answered 401"
+            }
+
+    simulate(scenario)
+
+
+def test_lists_that_are_refused_are_a_trouble_with_their_error() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Aa")
+        world.faults.judge = lambda verb, plural: (
+            Fault(Forbidden("GET /secrets: 403", status=403))
+            if (verb, plural) == ("list", "secrets")
+            else None
+        )
+        async with running(world):
+            await asyncio.sleep(30)
+            found = world.controller.troubles()
+            assert found["ListForbidden"].endswith("the last error was: GET /secrets: 403")
+            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            # Not listed is not absent: nobody knows whether a Secret is there.
+            assert survey.fleet.states["missing"] == 0
+            assert survey.fleet.states["unknown"] == 1
+
+    simulate(scenario)

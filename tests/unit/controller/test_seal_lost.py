@@ -1,0 +1,127 @@
+"""A confirmation that is missing on a Secret: written again while the platform's word is known."""
+
+import asyncio
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from reconciler.controller.controller import Controller
+from reconciler.controller.state.confirmations import RESEAL_S
+from reconciler.errors import ServerError, TransportError
+from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.kinds import SECRETS
+from reconciler.lab.apiserver.write_log import Commit
+from tests.unit.controller.virtual import (
+    INTRUDER,
+    NAMES,
+    PROJECT,
+    SwitchGate,
+    World,
+    finished,
+    running,
+    simulate,
+)
+
+SESSION = "2AbLost"
+LONG_TTL_S = 86_400
+"""No token of such a life is refreshed within a test: what is written beside it is the seal."""
+
+
+def is_sealed(world: World) -> bool:
+    return NAMES.confirmed in world.secret(SESSION)["metadata"].get("annotations", {})
+
+
+def strip(world: World) -> None:
+    body = {"metadata": {"annotations": {NAMES.confirmed: None}}}
+    world.core.patch(SECRETS, PROJECT, NAMES.secret_name(SESSION), body, by=INTRUDER)
+
+
+def fail_next_patch(world: World, fault: Fault) -> list[str]:
+    """Have the next patch of a Secret fail once; the list has the verb of each failed request."""
+    failed: list[str] = []
+
+    def judge(verb: str, plural: str) -> Fault | None:
+        if (verb, plural) != ("patch", "secrets") or failed:
+            return None
+        failed.append(verb)
+        return fault
+
+    world.faults.judge = judge
+    return failed
+
+
+@pytest.mark.parametrize("started_s", [5.0, 2 * RESEAL_S], ids=["early", "late"])
+@pytest.mark.parametrize("error", [ServerError("oops", status=500), TransportError("reset")])
+def test_a_recreated_secret_whose_seal_patch_is_lost_once_gets_its_seal(
+    started_s: float, error: ServerError | TransportError
+) -> None:
+    async def scenario(world: World) -> None:
+        world.issuer.ttl_s = LONG_TTL_S
+        world.add(SESSION)
+        async with running(world):
+            await finished(world, 1)
+            await asyncio.sleep(started_s)
+            failed = fail_next_patch(world, Fault(error))
+            written = len(world.secret_writes())
+            world.delete_secret(SESSION)
+            await asyncio.sleep(RESEAL_S)
+            assert failed == ["patch"]
+            assert is_sealed(world)
+            assert len(world.secret_writes()) - written == 2  # it was made, and sealed
+            assert len(world.events("secret_recreated")) == 1
+            await asyncio.sleep(3 * RESEAL_S)
+            assert len(world.secret_writes()) - written == 2
+        world.platform.away = True
+        again = SwitchGate()
+        again.term = "replica-0/2"
+        second = Controller(replace(world.ports, gate=again), world.options)
+        async with running(world, second):
+            await finished(world, 2)
+            refreshed = world.secret(SESSION)["metadata"]["annotations"][NAMES.refreshed_by]
+            assert refreshed == "replica-0/2"
+
+    simulate(scenario)
+
+
+def test_a_writer_that_strips_the_seal_each_second_gets_one_write_in_five_minutes() -> None:
+    async def scenario(world: World) -> None:
+        world.issuer.ttl_s = LONG_TTL_S
+        world.add(SESSION)
+        async with running(world):
+            await finished(world, 1)
+            await asyncio.sleep(RESEAL_S)
+            written, touched = len(world.secret_writes()), len(world.pod_writes())
+            for _ in range(int(4 * RESEAL_S)):
+                strip(world)
+                await asyncio.sleep(1)
+            seals: list[Commit] = world.secret_writes()[written:]
+            assert 4 <= len(seals) <= 5
+            gaps_s = [b.at - a.at for a, b in pairwise(seals)]
+            assert min(gaps_s) >= RESEAL_S
+            assert len({commit.object["data"][NAMES.secret_key] for commit in seals}) == 1
+            await asyncio.sleep(RESEAL_S)
+            assert is_sealed(world)
+            assert len(world.pod_writes()) == touched
+
+    simulate(scenario)
+
+
+def test_a_session_that_the_platforms_list_lacks_gets_no_seal_again() -> None:
+    async def scenario(world: World) -> None:
+        world.issuer.ttl_s = LONG_TTL_S
+        world.add(SESSION)
+        world.add("2AbOther")
+        async with running(world):
+            await finished(world, 1)
+            await asyncio.sleep(2 * RESEAL_S)
+            del world.platform.sessions[SESSION]
+            await asyncio.sleep(2 * RESEAL_S)  # a resync, and its answers
+            written = len(world.secret_writes())
+            if is_sealed(world):
+                strip(world)
+            await asyncio.sleep(3 * RESEAL_S)
+            assert len(world.secret_writes()) == written
+            assert not is_sealed(world)
+
+    simulate(scenario)

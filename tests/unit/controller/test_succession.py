@@ -1,0 +1,94 @@
+"""A new leader whose own token is older than its predecessor's last: its startup resync writes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from random import Random
+
+from reconciler.controller.controller import Controller
+from reconciler.tokens.source import OidcSource
+from reconciler.tokens.token_response import Grant
+from tests.unit.controller.virtual import SwitchGate, World, finished, running, simulate
+
+SESSIONS = 50
+
+
+async def first_term(world: World, ask: Callable[[], Awaitable[Grant]]) -> OidcSource:
+    """Have a leader refresh the fleet and resign; return the source of an older token."""
+    own = OidcSource(
+        ask,
+        clock=world.clock,
+        issuer_time=world.ports.issuer_time,
+        breaker=world.ports.issuer_breaker,
+        random=Random(8),
+    )
+    await own.refresh()
+    await asyncio.sleep(3)
+    for number in range(SESSIONS):
+        world.add(f"2Ab{number}")
+    async with running(world):
+        await finished(world, 1)
+    await asyncio.sleep(3)  # a term begins by the second of a Date header
+    return own
+
+
+@asynccontextmanager
+async def second_term(world: World, own: OidcSource) -> AsyncIterator[None]:
+    """Run another replica, which leads at once, with its own tokens."""
+    gate = SwitchGate()
+    gate.term = "replica-1/2"
+    ports = replace(world.ports, gate=gate, source=own, upkeep=(own.keep_spare,))
+    try:
+        async with running(world, Controller(ports, world.options)):
+            await finished(world, 2)
+            yield
+    finally:
+        await own.close()
+
+
+def test_every_session_is_refreshed_at_once_for_one_more_token() -> None:
+    async def scenario(world: World) -> None:
+        own = await first_term(world, world.issuer.ask)
+        async with second_term(world, own):
+            assert world.events("startup_resync_finished")[1]["refreshed"] == SESSIONS
+            assert len(world.secret_writes()) == 2 * SESSIONS
+            assert world.issuer.requests == 3
+
+    simulate(scenario)
+
+
+def test_an_issuer_that_repeats_itself_is_asked_once_and_no_expiry_moves_back() -> None:
+    async def scenario(world: World) -> None:
+        old, asked = world.issuer.mint(900), 0
+
+        async def repeat() -> Grant:
+            nonlocal asked
+            asked += 1
+            at = world.clock.monotonic()
+            await asyncio.sleep(0.02)
+            return Grant(old, at, world.clock.monotonic(), date_s=int(world.clock.wall()))
+
+        own = await first_term(world, repeat)
+        async with second_term(world, own):
+            await asyncio.sleep(30)
+            assert world.events("startup_resync_finished")[1]["kept"] == SESSIONS
+            assert len(world.secret_writes()) == SESSIONS
+            assert asked == 2
+
+    simulate(scenario)
+
+
+def test_with_the_issuer_away_what_is_there_stays_until_it_is_back() -> None:
+    async def scenario(world: World) -> None:
+        own = await first_term(world, world.issuer.ask)
+        world.issuer.away = True
+        async with second_term(world, own):
+            assert world.events("startup_resync_finished")[1]["kept"] == SESSIONS
+            assert len(world.secret_writes()) == SESSIONS
+            world.issuer.away = False
+            async with asyncio.timeout(60):
+                while len(world.secret_writes()) < 2 * SESSIONS:
+                    await asyncio.sleep(1)
+
+    simulate(scenario)

@@ -1,0 +1,392 @@
+"""What metrics, traces and logs say of the whole controller, minutes of virtual time at once."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import structlog
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import LogCapture
+
+from reconciler.app.telemetry import Telemetry
+from reconciler.controller.controller import Controller
+from reconciler.controller.status.run_observers import Tracing
+from reconciler.errors import ServerError
+from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.telemetry.log_setup import add_trace_id
+from reconciler.telemetry.otlp_settings import OtlpSettings, Sampler
+from reconciler.telemetry.otlp_spans import Kept, spans_of
+from reconciler.telemetry.trace import Trace
+from reconciler.tokens.source import OidcSource
+from tests.lab.leaks import find_leaks
+from tests.unit.controller.succession import Succession
+from tests.unit.controller.virtual import World, finished, running, simulate
+
+OFF = OtlpSettings(traces=False, metrics=False)
+
+
+@dataclass
+class Watched:
+    telemetry: Telemetry
+    traces: list[Trace]
+
+    def named(self, name: str) -> list[Trace]:
+        return [trace for trace in self.traces if trace.name == name]
+
+    async def values(self) -> dict[str, float]:
+        """Return every sample by its text without the prefix: `refreshes_total{...}`."""
+        assert self.telemetry._surveyor is not None
+        await self.telemetry._surveyor.survey(max_age_s=0.0)
+        return {
+            _text(sample.name, sample.labels): sample.value
+            for family in text_string_to_metric_families(self.telemetry.meters.render().decode())
+            for sample in family.samples
+        }
+
+
+def _text(name: str, labels: dict[str, str]) -> str:
+    inner = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    return name.removeprefix("token_reconciler_") + (f"{{{inner}}}" if inner else "")
+
+
+async def watch(world: World, *, ratio: float = 1.0, per_session: bool = False) -> Watched:
+    """Put a controller into the world that is looked at; what is kept stays in a list."""
+    await world.source.close()
+    telemetry = Telemetry(world.clock, OFF, per_session=per_session)
+    watched = Watched(telemetry, [])
+    tracing = Tracing(telemetry.tracer, Sampler(ratio).keeps, watched.traces.append)
+    telemetry.tracer.listeners.append(tracing.ended)
+    ports = world.ports
+    world.source = OidcSource(
+        telemetry.watch_mint(world.issuer.ask),
+        clock=ports.clock,
+        issuer_time=ports.issuer_time,
+        breaker=ports.issuer_breaker,
+        random=ports.random,
+    )
+    world.ports = replace(
+        ports,
+        source=world.source,
+        upkeep=(world.source.keep_spare,),
+        tracer=telemetry.tracer,
+        witnesses=(*telemetry.witnesses, tracing.note),
+    )
+    world.controller = Controller(world.ports, world.options)
+    telemetry.attach(world.controller)
+    tracing.causes = world.controller.resync.causes
+    return watched
+
+
+async def settled(world: World) -> None:
+    async with asyncio.timeout(60):
+        await world.controller.startup.finished.wait()
+        await asyncio.sleep(5)
+
+
+def spans(*traces: Trace) -> list[ReadableSpan]:
+    resource = Resource.get_empty()
+    return [span for trace in traces for span in spans_of(Kept(trace, 1e9), resource)]
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def test_a_reconcile_is_one_trace_from_the_queue_to_the_patch_and_names_its_cause() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Aa")
+        watched = await watch(world)
+        async with running(world):
+            await settled(world)
+        first = watched.named("reconcile")[0]
+        made = {span.name: span for span in spans(first)}
+        assert list(made) == ["reconcile", "queue", "mint", "patch"]
+        root = made["reconcile"]
+        assert attributes(root) == {
+            "k8s.namespace.name": "team-a",
+            "k8s.pod.name": "session-2aa-runner",
+            "k8s.pod.uid": attributes(root)["k8s.pod.uid"],
+            "token_reconciler.session.id": "2Aa",
+            "token_reconciler.outcome": "refreshed",
+            "token_reconciler.reason": "first_write",
+            "token_reconciler.queued_for": "startup_resync",
+            "token_reconciler.band": "expiring",
+            "token_reconciler.attempt": 1,
+            "token_reconciler.lateness_s": 0.0,
+        }
+        [resync] = watched.named("startup_resync")
+        assert root.links[0].context.trace_id == resync.trace_id
+        patch = attributes(made["patch"])
+        assert patch == {
+            "http.request.method": "PATCH",
+            "url.template": "/api/v1/namespaces/{namespace}/secrets/{name}",
+            "token_reconciler.secret.name": "session-2aa-creds",
+            "http.response.status_code": 200,
+            "k8s.namespace.name": "team-a",
+        }
+        assert all(span.context.trace_id == first.trace_id for span in made.values())
+        assert all(span.parent for name, span in made.items() if name != "reconcile")
+        touched = [t for t in watched.named("reconcile") if any(s.name == "touch" for s in t.steps)]
+        [link] = touched[0].links
+        [event, *_] = watched.named("secret_seen")
+        assert link == ("touch", event.id)
+
+    simulate(scenario)
+
+
+def test_the_startup_resync_of_hundreds_is_one_short_trace() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(300):
+            world.add(f"2Ab{number}")
+        watched = await watch(world, ratio=0.0)
+        async with running(world):
+            await settled(world)
+        [resync] = watched.named("startup_resync")
+        assert [step.name for step in resync.steps] == ["queue_pods", "sweep", "refresh"]
+        assert resync.facts == {"sessions": 300, "sessions.refreshed": 300}
+        assert resync.seconds == pytest.approx(world.controller.startup.seconds, abs=0.1)
+        assert watched.traces == [resync]
+
+    simulate(scenario)
+
+
+def test_every_failure_is_kept_whatever_the_ratio() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Aa")
+        watched = await watch(world, ratio=0.0)
+        async with running(world):
+            await settled(world)
+            before = len(watched.traces)
+            world.faults.judge = lambda verb, plural: (
+                Fault(ServerError("no", status=500)) if verb == "patch" else None
+            )
+            await asyncio.sleep(600)
+            world.faults.judge = None
+            await asyncio.sleep(100)
+        failures = [t for t in watched.traces[before:] if t.name == "reconcile"]
+        assert failures
+        assert all(trace.failed for trace in failures)
+        [root, *_, patch] = spans(failures[0])
+        assert attributes(root)["error.type"] == "ServerError"
+        assert attributes(patch)["error.type"] == "ServerError"
+        assert attributes(patch)["http.response.status_code"] == 500
+        assert not root.status.is_ok
+
+    simulate(scenario)
+
+
+def test_the_counters_agree_with_the_cluster() -> None:
+    async def scenario(world: World) -> None:
+        for number in range(4):
+            world.add(f"2Ab{number}")
+        watched = await watch(world)
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(1800)
+            values = await watched.values()
+        written = sum(v for k, v in values.items() if k.startswith("refreshes_total"))
+        assert written == len(world.secret_writes())
+        assert values["touches_total"] == len(world.pod_writes())
+        patches = "write_duration_seconds_count{result=success,write=patch}"
+        assert values[patches] == len(world.secret_writes())
+        assert values["mint_duration_seconds_count{result=success}"] == world.issuer.requests
+        assert values["sessions{state=live}"] == 4
+        assert values["estimated_exposure_seconds_total"] == 0
+        assert values["leader"] == 1
+        assert values["watch_bookmarks_total{namespace=,resource=pods}"] > 20
+        assert values["endpoint_down{endpoint=kube}"] == 0
+
+    simulate(scenario)
+
+
+def test_a_refusal_shows_until_it_ends() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Aa")
+        watched = await watch(world)
+        async with running(world):
+            await settled(world)
+            world.issuer.refused = True
+            await asyncio.sleep(400)
+            down = "endpoint_down{endpoint=issuer}"
+            assert (await watched.values())[down] == 1
+            world.issuer.refused = False
+            await asyncio.sleep(40)
+            assert (await watched.values())[down] == 0
+
+    simulate(scenario)
+
+
+def test_an_outage_shows_and_series_of_ended_pods_are_gone() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Aa")
+        world.add("2Bb")
+        watched = await watch(world, per_session=True)
+        async with running(world):
+            await settled(world)
+            values = await watched.values()
+            series = "session_remaining_life_seconds{namespace=team-a,session_id=2Bb}"
+            assert values[series] > 800
+            world.delete_pod("2Bb")
+            world.platform.sessions.pop("2Bb")
+            world.issuer.away = True
+            await asyncio.sleep(1000)
+            values = await watched.values()
+            assert series not in values
+            assert values["endpoint_down{endpoint=issuer}"] == 1
+            assert values["endpoint_outages_total{endpoint=issuer}"] == 1
+            assert values["fleet_survival_seconds"] == 0
+            assert values["sessions{state=expired}"] == 1
+            assert values["remaining_life_min_seconds"] < 0
+            assert values["estimated_exposure_seconds_total"] > 50
+            assert values["mint_duration_seconds_count{result=IssuerUnavailable}"] > 0
+            assert values["refresh_errors_total{error=IssuerUnavailable}"] > 0
+
+    simulate(scenario)
+
+
+def test_metrics_are_there_before_anything_else_is() -> None:
+    async def scenario(world: World) -> None:
+        telemetry = Telemetry(world.clock, OFF)
+        assert b"token_reconciler_build_info" in telemetry.meters.render()
+        telemetry.attach(world.controller)  # not running: no list, no session, no answer
+        await world.controller.surveyor.survey()
+        text = telemetry.meters.render()
+        assert b'token_reconciler_watch_synced{namespace="",resource="pods"} 0.0' in text
+        assert b"token_reconciler_issuer_clock_skew_seconds" not in text
+
+    simulate(scenario)
+
+
+def test_no_token_is_in_any_span_or_metric() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Aa")
+        watched = await watch(world, per_session=True)
+        async with running(world):
+            await settled(world)
+            await asyncio.sleep(1000)
+            world.overwrite("2Aa", "obviously-fake-intruder-token")
+            await asyncio.sleep(60)
+        texts = {str(n): span.to_json() for n, span in enumerate(spans(*watched.traces))}
+        texts["metrics"] = watched.telemetry.meters.render().decode()
+        assert len(texts) > 10
+        secrets = [*world.issuer.minted, "obviously-fake-intruder-token"]
+        assert find_leaks(texts, secrets) == []
+
+    simulate(scenario)
+
+
+@contextmanager
+def logged() -> Iterator[list[Any]]:
+    capture = LogCapture()
+    structlog.configure(processors=[add_trace_id, capture])
+    yield capture.entries
+
+
+def test_every_line_of_a_reconcile_names_its_trace_and_no_other_does() -> None:
+    async def scenario(world: World) -> None:
+        with logged() as lines:
+            world.add("2Aa")
+            watched = await watch(world)
+            async with running(world):
+                await settled(world)
+                world.delete_secret("2Aa")
+                await asyncio.sleep(60)
+        ids = {trace.hex_id for trace in watched.traces}
+        by_event = {line["event"]: line for line in lines}
+        for event in ("runner_token_refreshed", "secret_recreated", "startup_resync_started"):
+            assert by_event[event]["trace_id"] in ids
+        assert "trace_id" not in by_event["stores_synced"]
+        recreated = [line for line in lines if line["event"] == "secret_recreated"]
+        refreshed = [line for line in lines if line["event"] == "runner_token_refreshed"]
+        assert recreated[0]["trace_id"] == refreshed[-1]["trace_id"]
+        assert refreshed[0]["trace_id"] != refreshed[-1]["trace_id"]
+        assert json.dumps(lines)
+
+    simulate(scenario)
+
+
+def test_who_fails_to_look_on_takes_no_token_along() -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("obviously a defect")
+
+    async def scenario(world: World) -> None:
+        for number in range(3):
+            world.add(f"2Ab{number}")
+        await watch(world)
+        world.ports = replace(world.ports, witnesses=(crash, *world.ports.witnesses))
+        world.controller = Controller(world.ports, world.options)
+        world.controller.surveyor._take = crash  # type: ignore[method-assign,assignment]  # a defect
+        async with running(world):
+            await settled(world)
+            await world.controller.surveyor.renew(max_age_s=0.0)  # as who sends metrics does
+            await asyncio.sleep(1200)
+            assert min(world.remaining_s(f"2Ab{n}") for n in range(3)) > 300
+        assert world.controller.worker.stats.crashes_total >= 9
+        for name in ("witness_crashed", "survey_crashed"):
+            assert 1 <= len(world.events(name)) <= 3  # said again after ten minutes
+
+    simulate(scenario)
+
+
+def test_lateness_counts_from_when_a_write_was_first_due_however_often_it_was_tried() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        watched = await watch(world)
+        async with running(world):
+            await settled(world)
+            fails = Fault(ServerError("oops", status=503))
+            world.faults.judge = lambda verb, plural: fails if verb == "patch" else None
+            while not world.controller.worker.stats.failures:
+                await asyncio.sleep(0.01)
+            due_at = world.clock.monotonic()
+            await asyncio.sleep(45)
+            world.faults.judge = None
+            while len(refreshed := world.events("runner_token_refreshed")) == 1:
+                await asyncio.sleep(0.01)
+            late_s = world.clock.monotonic() - due_at
+            assert late_s > 45
+            assert refreshed[-1]["late_s"] == pytest.approx(late_s, abs=0.1)
+            assert len(failed_runs(watched)) > 3
+            written = watched.named("reconcile")[-1]
+            root = attributes(spans(written)[0])
+            assert root["token_reconciler.lateness_s"] == pytest.approx(late_s, abs=0.1)
+            text = watched.telemetry.meters.render().decode()
+            assert total(text, "lateness_seconds_sum") == pytest.approx(late_s, abs=1.0)
+
+    simulate(scenario)
+
+
+def test_what_was_due_before_this_replica_led_is_not_its_lateness() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        async with running(world):
+            await finished(world, 1)
+        ports = replace(world.ports, leadership=(succession := Succession()))
+        async with running(world, Controller(ports, world.options)):
+            await asyncio.sleep(600)
+            world.logs.clear()
+            succession.begin()
+            await finished(world, 1)
+            [line] = world.events("runner_token_refreshed")
+            assert line["late_s"] < 1
+
+    simulate(scenario)
+
+
+def failed_runs(watched: Watched) -> list[Trace]:
+    return [run for run in watched.named("reconcile") if run.failed]
+
+
+def total(text: str, name: str) -> float:
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.endswith(name)
+    )

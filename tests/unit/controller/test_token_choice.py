@@ -1,0 +1,39 @@
+"""Which token is written: the issuer is asked below the floor, though one at hand would do."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from reconciler.controller.decide.plan import Action, Plan
+from reconciler.controller.reconcile.token_choice import obtain
+from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
+from reconciler.workqueue.items import Band
+from tests.unit.tokens.support import Desk
+
+
+def _with_desk(story: Callable[[Desk], Awaitable[None]]) -> None:
+    async def main() -> None:
+        desk = Desk.open(VirtualClock(asyncio.get_running_loop()))
+        await story(desk)
+        await desk.source.close()
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("reason", ["renewal", "startup_resync", "expiring", "token_replaced"])
+@pytest.mark.parametrize(("left", "asked"), [(0.85, 1), (0.7, 2)])
+def test_a_token_at_hand_with_less_than_the_floor_is_not_written(
+    reason: str, left: float, asked: int
+) -> None:
+    async def story(desk: Desk) -> None:
+        first = await desk.source.get(min_remaining=0.0)
+        await asyncio.sleep((1 - left) * 900)
+        plan = Plan(Action.WRITE, reason, Band.ROUTINE, 0.0, 0.0)
+        token = await obtain(desk.source, plan, term_began_at=0.0)
+        assert token is not None
+        assert len(desk.issuer.asked_at) == asked
+        assert (token is first) is (asked == 1)
+        assert token.remaining_s(desk.clock.monotonic()) >= 0.8 * 900
+
+    _with_desk(story)

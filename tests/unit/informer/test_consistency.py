@@ -1,0 +1,61 @@
+import pytest
+
+from reconciler.informer.consistency import EVERY_S, HOLD_S, Audit
+from reconciler.informer.messages import Mark, Replace
+
+LISTED = Replace((), "50", audit=True)
+
+
+def lowest(low: float, high: float) -> float:
+    return low
+
+
+def held() -> Audit:
+    audit = Audit(lowest)
+    audit.hold(LISTED, 0.0)
+    return audit
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("49", (Mark("49"),)),
+        ("50", (Mark("50"), LISTED)),
+        ("51", (LISTED, Mark("51"))),
+        ("opaque", (Mark("opaque"),)),
+    ],
+    ids=["before", "at", "after", "unknown"],
+)
+def test_the_held_list_is_compared_exactly_at_its_version(
+    version: str, expected: tuple[object, ...]
+) -> None:
+    assert held().place(version, Mark(version)) == expected
+
+
+def test_a_held_list_is_handed_out_once() -> None:
+    audit = held()
+    audit.place("51", Mark("51"))
+    assert audit.place("52", Mark("52")) == (Mark("52"),)
+    assert audit.take_overdue(1e9) is None
+
+
+def test_a_stream_that_never_reaches_the_list_is_overruled_in_time() -> None:
+    audit = held()
+    assert audit.take_overdue(HOLD_S - 1) is None
+    assert audit.take_overdue(HOLD_S) == LISTED
+    assert audit.take_overdue(HOLD_S) is None
+
+
+def test_none_is_due_while_one_is_held_nor_before_the_period_has_passed() -> None:
+    audit = held()
+    assert not audit.is_due(1e9)
+    audit.take_overdue(1e9)
+    audit.listed(0.0)
+    assert not audit.is_due(EVERY_S[0] - 1)
+    assert audit.is_due(EVERY_S[0])
+
+
+def test_a_complete_list_makes_the_held_one_history() -> None:
+    audit = held()
+    audit.listed(10.0)
+    assert audit.place("51", Mark("51")) == (Mark("51"),)

@@ -1,0 +1,343 @@
+"""The account in sentences: each state says what is, why, and what to do."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from reconciler.clock import format_utc
+from reconciler.inspection.events import Occurrence, standing_reports
+from reconciler.inspection.explain import sentences
+from reconciler.inspection.hints import steps
+from reconciler.inspection.printers import account_as_json
+from reconciler.inspection.replicas import Replica, replica_of, replica_resource
+from reconciler.inspection.report import Leader, leader_of, tell
+from reconciler.leadership.lease import lease_resource, read
+from tests.unit.controller.build import NAMES, NOW_S, SEAL, TTL_S, secret
+from tests.unit.inspection.build import account, pod, standing
+
+HELD = "Secret session-2abcdef-creds holds "
+RENEWAL = (
+    "It will be renewed in 7m58s, at 2026-01-01T00:07:58Z: the pod's UID puts its renewals on a "
+    "grid of 6 min, and this is the one instant of it at which the token's age is 20%-60% of its "
+    "life (54%)."
+)
+SEALED = {NAMES.confirmed: SEAL}
+
+
+def told(**of: object) -> str:
+    return "\n".join(sentences(account(standing(**of))))  # type: ignore[arg-type]  # checked there
+
+
+def test_a_healthy_session_is_told_whole() -> None:
+    found = account(standing(secret(annotations=SEALED)))
+    assert sentences(found) == [
+        "The pod lives; it was made 60s ago for session 2abcDEF of project team-a.",
+        f"{HELD}a token that is good for another 14m, until 2026-01-01T00:14:50Z (issued "
+        "2025-12-31T23:59:50Z, for 15 min).",
+        "It was written 10s ago, at 2025-12-31T23:59:50Z, by replica-0/1; nobody else has written "
+        "it since.",
+        RENEWAL,
+        "The Secret carries the seal of a confirmed session, which only the controller can verify.",
+        "The controller reported nothing on this pod lately.",
+        "The leader is replica-0, which renewed lease ambient-code/token-reconciler 2s ago.",
+    ]
+    assert steps(found) == []
+
+
+@pytest.mark.parametrize(
+    ("held", "words", "command"),
+    [
+        (None, "does not exist, so the pod has no token to read", "renew"),
+        (secret(session_id=""), "without the label ambient-code.io/session-id", "kubectl delete"),
+        (secret(session_id="2ABCdef"), "belongs to session 2ABCdef", ""),
+        (secret(writers=()), "holds no api-token", "renew"),
+        (secret(age_s=TTL_S + 30), "a dead token: it expired 30s ago", "renew"),
+        (secret(age_s=TTL_S - 30), "good for another 30s", "renew"),
+        (secret(writers=("kubectl-edit",)), "that kubectl-edit wrote over ours", ""),
+        (
+            secret(age_s=None, writers=("ambient-control-plane",)),
+            "the token that ambient-control-plane put there",
+            "",
+        ),
+        (
+            secret(annotations={NAMES.expires_at: "2199-01-01T00:00:00Z"}),
+            "further ahead than a token lives (ambient-code.io/token-expires-at says "
+            "'2199-01-01T00:00:00Z'",
+            "renew",
+        ),
+        (
+            secret(annotations={NAMES.expires_at: "\x1b[2Jx"}),
+            "its expiry cannot be read (ambient-code.io/token-expires-at says "
+            "'\N{REPLACEMENT CHARACTER}[2Jx'",
+            "renew",
+        ),
+        (
+            secret(annotations={NAMES.expires_at: "2020-01-01T00:00:00Z"}),
+            "its times contradict each other",
+            "renew",
+        ),
+        (
+            secret(annotations={NAMES.paused: "true"}),
+            "It is not renewed: an annotation of the Secret says ambient-code.io/refresh-paused.",
+            "resume",
+        ),
+    ],
+    ids=[
+        "missing", "unlabelled", "taken", "empty", "dead", "expiring", "foreign", "unmanaged",
+        "forged", "garbage", "impossible", "paused",
+    ],
+)  # fmt: skip
+def test_each_trouble_is_told_with_what_to_do(held: object, words: str, command: str) -> None:
+    assert words in told(held=held)
+    found = steps(account(standing(held)))  # type: ignore[arg-type]  # from the table
+    assert found
+    assert command in "".join(step.command for step in found)
+    assert bool(command) == any(step.command for step in found)
+
+
+def test_an_ended_pod_asks_for_nothing() -> None:
+    found = account(standing(secret(age_s=TTL_S + 30)), ended=True)
+    assert "The pod has ended, so nothing is renewed for it." in sentences(found)
+    assert (steps(found), found.state, found.is_dead) == ([], "ended", False)
+
+
+def test_nothing_is_promised_where_nothing_will_be_written() -> None:
+    leaving = account(standing(None, on=pod(deleting=True)))
+    assert "No Secret is made for a pod that is being deleted." in sentences(leaving)
+    assert steps(leaving) == []
+    lost = sentences(account(standing(secret(session_id=""))))
+    assert "Nothing is written before the Secret has its labels back." in lost
+
+
+def test_a_late_renewal_blames_a_missing_leader_first() -> None:
+    row = standing(secret(age_s=700))
+    found = account(row, leader=Leader("replica-0", NOW_S - 100, 15))
+    assert "Its renewal was due" in "\n".join(sentences(found))
+    assert steps(found)[0].command == "kubectl get pods,leases -n ambient-code"
+
+
+def test_what_failed_lately_is_told_once_each_and_cannot_move_the_cursor() -> None:
+    news = Occurrence(True, "Refresh\x1bFailed", "the issuer\nis away", 3, NOW_S - 90, NOW_S - 30)
+    text = "\n".join(sentences(account(standing(), events=[news])))
+    assert (
+        "Warning Refresh\N{REPLACEMENT CHARACTER}Failed (30s ago, 3 times since "
+        "2025-12-31T23:58:30Z): the issuer is away." in text
+    )
+
+
+def test_what_may_not_be_read_is_said() -> None:
+    blind = Leader(problem="no right to get lease")
+    text = "\n".join(sentences(account(standing(), silence="no right to list", leader=blind)))
+    assert "What failed lately is not known here: no right to list." in text
+    assert "Who leads is not known here: no right to get lease." in text
+
+
+def test_other_pods_of_the_session_and_its_end_are_named() -> None:
+    row = standing(on=pod(deleting=True))
+    [first, *_] = sentences(account(row, others=["second"]))
+    assert first.startswith("The pod is being deleted; ")
+    assert first.endswith(" The same Secret serves pod second.")
+
+
+@pytest.mark.parametrize(
+    ("leader", "words"),
+    [
+        (Leader("", None, 0), "Nobody leads: lease ns/token-reconciler is held by nobody."),
+        (
+            Leader("r", NOW_S - 60, 15),
+            "Nobody leads: r last renewed lease ns/token-reconciler, of 15s, 60s ago.",
+        ),
+        (
+            Leader("r", None, 15),
+            "Nobody leads: lease ns/token-reconciler names r, and not when it was renewed.",
+        ),
+    ],
+    ids=["released", "stale", "undated"],
+)
+def test_a_lease_that_nobody_keeps_is_no_leader(leader: Leader, words: str) -> None:
+    assert tell(leader, "ns/token-reconciler", NOW_S) == words
+    assert leader.is_stale(NOW_S)
+
+
+def test_a_lease_is_read_as_the_server_sends_it() -> None:
+    sent = (
+        b'{"metadata":{"uid":"u","resourceVersion":"7"},"spec":{"holderIdentity":"replica-0","leaseDurationSeconds":15,'
+        b'"renewTime":"2026-01-01T00:00:00.000000Z","leaseTransitions":3}}'
+    )
+    assert leader_of(read(lease_resource().decode(sent))) == Leader("replica-0", NOW_S, 15)
+    empty = lease_resource().decode(b'{"metadata":{"uid":"u","resourceVersion":"7"}}')
+    assert leader_of(read(empty)).is_stale(NOW_S)
+
+
+def test_the_json_holds_all_that_the_sentences_say() -> None:
+    found = account_as_json(account(standing(secret(age_s=TTL_S + 30))))
+    assert found["state"] == "expired"
+    assert found["leader"]["holder"] == "replica-0"
+    assert found["next"][0]["text"].startswith("See what the controller's log")
+    assert len(found["sentences"]) == 7
+
+
+def test_when_a_leader_renewed_is_told_by_the_api_servers_clock() -> None:
+    def written(field: str, at_s: float) -> dict[str, object]:
+        return {"time": format_utc(at_s), "fieldsV1": {"f:spec": {f"f:{field}": {}}}}
+
+    lease = {
+        "metadata": {
+            "name": "token-reconciler",
+            "uid": "uid",
+            "resourceVersion": "7",
+            "managedFields": [written("renewTime", NOW_S - 3), written("strategy", NOW_S - 1)],
+        },
+        "spec": {
+            "holderIdentity": "replica-0",
+            "leaseDurationSeconds": 15,
+            "renewTime": format_utc(NOW_S - 3600),  # its own clock is an hour behind
+        },
+    }
+    leader = leader_of(read(lease_resource().decode(json.dumps(lease).encode())))
+    assert leader == Leader("replica-0", NOW_S - 3, 15)
+    assert not leader.is_stale(NOW_S)
+
+
+URL = "https://issuer.example/realms/" + "a-long-name/" * 40 + "token"
+FAILED = Occurrence(
+    True,
+    "RefreshFailed",
+    "The runner's token could not be refreshed (expired): "
+    f"POST {URL}: answered 401 (invalid_client)",
+    1,
+    NOW_S - 30,
+    NOW_S - 30,
+)
+
+
+def test_a_reason_is_never_cut_before_its_cause() -> None:
+    text = "\n".join(sentences(account(standing(), events=[FAILED])))
+    assert "could not be refreshed (expired): POST https://issuer.example/realms/" in text
+    assert "answered 401 (invalid_client)." in text
+    long = FAILED.message.replace("a-long-name", "x" * 900)
+    text = "\n".join(sentences(account(standing(), events=[replace(FAILED, message=long)])))
+    assert "answered 401 (invalid_client)." in text
+    assert max(map(len, text.splitlines())) < 700
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        secret(age_s=TTL_S + 30),
+        secret(age_s=None, writers=("ambient-control-plane",)),
+        secret(annotations={NAMES.confirmed: ""}),
+        None,
+    ],
+    ids=["expired", "unmanaged", "unconfirmed", "missing"],
+)
+@pytest.mark.parametrize("recovered", [False, True])
+def test_while_its_tries_fail_nothing_is_advised_that_waits_for_the_controller(
+    held: object, *, recovered: bool
+) -> None:
+    row = standing(held)  # type: ignore[arg-type]  # from the table
+    over = Occurrence(False, "RefreshRecovered", "again", 1, NOW_S - 5, NOW_S - 5)
+    events = [over, FAILED] if recovered else [FAILED]
+    advice = "\n".join(map(str, steps(account(row, events=events))))
+    assert ("reconciler check" in advice) == (not recovered)
+    waits = "reconciler renew" in advice or "Ask the platform" in advice
+    assert waits == recovered
+
+
+def test_without_a_controller_nothing_is_advised_that_waits_for_one() -> None:
+    gone = Leader("replica-0", NOW_S - 100, 15)
+    found = steps(account(standing(secret(age_s=TTL_S + 30)), leader=gone))
+    assert [step.command for step in found] == ["kubectl get pods,leases -n ambient-code"]
+
+
+@pytest.mark.parametrize("value", ["true", ""])
+def test_after_resume_it_is_not_called_paused(value: str) -> None:
+    news = Occurrence(False, "RefreshPaused", "Refreshing is paused", 1, NOW_S - 90, NOW_S - 90)
+    held = secret(annotations={NAMES.paused: value} if value else {})
+    text = "\n".join(sentences(account(standing(held), events=[news])))
+    assert ("paused" in text) == bool(value)
+
+
+ABSENT = Leader(problem="there is no lease ambient-code/token-reconciler", is_absent=True)
+REFUSED = Occurrence(
+    True, "NotReady", "the issuer refuses our credentials: 401", 2, NOW_S - 90, NOW_S - 20,
+    "replica-0",
+)  # fmt: skip
+
+
+def test_what_a_replica_reports_is_said_and_comes_first_in_the_advice() -> None:
+    found = account(standing(secret(age_s=TTL_S + 30)), leader=ABSENT, reports=[REFUSED])
+    assert (
+        "Replica replica-0 reports NotReady (20s ago): the issuer refuses our credentials: 401."
+        in sentences(found)
+    )
+    assert str(steps(found)[0]).startswith("Mend what the replica reports above")
+    assert "reconciler renew" not in "\n".join(map(str, steps(found)))
+
+
+def test_where_no_replica_was_ever_heard_of_that_is_said_and_what_it_may_mean() -> None:
+    found = account(standing(secret(age_s=TTL_S + 30)), leader=ABSENT)
+    assert "has no pod of the controller, and no replica has reported" in sentences(found)[-1]
+    assert [step.command for step in steps(found)] == [
+        "kubectl get pods,leases -n ambient-code",
+        "kubectl logs -n ambient-code deployment/token-reconciler --tail=20",
+    ]
+
+
+def test_what_may_not_be_read_of_the_replicas_is_called_unknown_and_no_absence() -> None:
+    text = "\n".join(
+        sentences(
+            account(
+                standing(secret()),
+                leader=ABSENT,
+                reports_unknown="no right to list events",
+                replicas_unknown="no right to list pods",
+            )
+        )
+    )
+    assert "What the replicas report of themselves is not known: no right to list events." in text
+    assert "How the controller's pods are is not known: no right to list pods." in text
+    assert "has no pod of the controller" not in text
+
+
+def test_a_controller_pod_that_ended_is_told_with_its_last_words() -> None:
+    ended = Replica("r-0", False, 3, "CrashLoopBackOff", 2, NOW_S - 12, "reconciler: no token\n")
+    working = Replica("r-1", True)
+    assert sentences(account(standing(secret()), replicas=[ended, working]))[-1] == (
+        "Controller pod r-0 is not ready: CrashLoopBackOff; after 3 restarts it ended 12s ago with"
+        " code 2: reconciler: no token."
+    )
+
+
+def test_the_status_of_a_pod_is_read_as_a_kubelet_writes_it() -> None:
+    decode = replica_resource().decode
+    status = {
+        "containerStatuses": [
+            {
+                "name": "reconciler",
+                "ready": False,
+                "restartCount": 3,
+                "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
+                "lastState": {
+                    "terminated": {
+                        "exitCode": 2,
+                        "reason": "Error",
+                        "message": "reconciler: no token\n",
+                        "finishedAt": "2026-01-01T00:00:00Z",
+                    }
+                },
+            }
+        ]
+    }
+    pod = decode(json.dumps({"metadata": {"name": "r-0"}, "status": status}).encode())
+    assert replica_of(pod) == Replica(
+        "r-0", False, 3, "CrashLoopBackOff: back-off 40s", 2, 1767225600.0, "reconciler: no token"
+    )
+    young = decode(json.dumps({"metadata": {"name": "r-1"}, "status": {}}).encode())
+    assert replica_of(young) == Replica("r-1", False)
+
+
+def test_a_report_counts_while_it_is_repeated() -> None:
+    over = replace(REFUSED, last_s=NOW_S - 151)
+    assert standing_reports([REFUSED, over], NOW_S) == [REFUSED]

@@ -1,0 +1,125 @@
+"""Every state by table: what an onlooker says of what stands in the cluster."""
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.inspection.token_state import State, judge
+from reconciler.kube.api import Meta
+from tests.unit.controller.build import NAMES, NOW_S, TTL_S, secret
+from tests.unit.inspection.build import onlooker, pod, standing
+
+RENEWAL_S = standing().renewal_s or 0.0
+"""When a token issued 10 s ago is renewed; its age is then 0.2-0.6 of its life."""
+
+CASES: dict[str, tuple[Meta | None, State, str]] = {
+    "fresh": (secret(age_s=10), State.OK, "renewal"),
+    "dead": (secret(age_s=TTL_S), State.EXPIRED, "expired"),
+    "last seconds": (secret(age_s=TTL_S - 30), State.EXPIRING, "expiring"),
+    "dead, without a seal": (
+        secret(age_s=TTL_S, sealed=False),
+        State.UNCONFIRMED,
+        "not_confirmed",
+    ),
+    "forged to have died": (
+        secret(
+            sealed=False,
+            annotations={
+                NAMES.issued_at: "1970-01-01T00:00:00Z",
+                NAMES.expires_at: "1970-01-01T00:15:00Z",
+                NAMES.confirmed: "forged",
+            },
+        ),
+        State.UNCONFIRMED,
+        "not_confirmed",
+    ),
+    "no secret": (None, State.NO_SECRET, "secret_missing"),
+    "lost its labels": (secret(session_id=""), State.NO_SECRET, "secret_without_labels"),
+    "another session's": (secret(session_id="2ABCdef"), State.NAME_TAKEN, "secret_name_taken"),
+    "empty": (secret(writers=()), State.NO_TOKEN, "never_written"),
+    "never ours": (
+        secret(age_s=None, writers=("ambient-control-plane",)),
+        State.UNMANAGED,
+        "never_written",
+    ),
+    "written over": (secret(writers=("kubectl-edit",)), State.FOREIGN_WRITER, "foreign_writer"),
+    "no annotations": (
+        secret(age_s=None, annotations={NAMES.issued_at: "2026-01-01T00:00:00Z"}),
+        State.UNREADABLE,
+        "expiry_unknown",
+    ),
+    "garbage": (
+        secret(annotations={NAMES.expires_at: "soon\x1b[2J"}),
+        State.UNREADABLE,
+        "expiry_unknown",
+    ),
+    "forged far ahead": (
+        secret(annotations={NAMES.expires_at: "2199-01-01T00:00:00Z"}),
+        State.UNREADABLE,
+        "expiry_too_far",
+    ),
+    "ends before it begins": (
+        secret(annotations={NAMES.expires_at: "2020-01-01T00:00:00Z"}),
+        State.UNREADABLE,
+        "expiry_impossible",
+    ),
+    "static": (secret(age_s=None, annotations={NAMES.refreshed_by: "r/1"}), State.OK, "no_expiry"),
+    "paused": (secret(annotations={NAMES.paused: "true"}), State.PAUSED, "paused"),
+    "paused to death": (
+        secret(age_s=TTL_S + 5, annotations={NAMES.paused: "true"}),
+        State.EXPIRED,
+        "expired",
+    ),
+    "asked for": (
+        secret(annotations={NAMES.requested_at: "now"}),
+        State.RENEWING_SOON,
+        "requested",
+    ),
+}
+
+
+@pytest.mark.parametrize(("held", "state", "why"), CASES.values(), ids=CASES.keys())
+def test_a_state_follows_from_what_stands_there(held: Meta | None, state: State, why: str) -> None:
+    found = standing(held)
+    assert (found.state, found.why) == (state, why)
+    assert found.is_dead == (state is State.EXPIRED)
+
+
+@pytest.mark.parametrize(
+    ("from_renewal_s", "state"),
+    [
+        (-61, State.OK),
+        (-59, State.RENEWING_SOON),
+        (1, State.RENEWING_SOON),
+        (59, State.RENEWING_SOON),
+        (61, State.OVERDUE),
+    ],
+)
+def test_a_renewal_nears_happens_and_fails_to_happen(from_renewal_s: float, state: State) -> None:
+    assert standing(now_s=RENEWAL_S + from_renewal_s).state is state
+
+
+def test_for_short_tokens_soon_and_late_are_a_tenth_of_a_life() -> None:
+    short, swift = secret(age_s=0, ttl_s=20), replace(onlooker(), propagation_s=1.0)
+    due_s = standing(short).renewal_s or 0.0
+    states = [judge(pod(), short, swift, due_s + late_s).state for late_s in (-2.5, -1.5, 1.5, 2.5)]
+    assert states == [State.OK, State.RENEWING_SOON, State.RENEWING_SOON, State.OVERDUE]
+
+
+def test_what_is_not_known_is_not_given_as_a_time() -> None:
+    for held in (None, secret(writers=("kubectl",)), secret(session_id="")):
+        found = standing(held)
+        assert (found.expires_s, found.renewal_s, found.remaining_s(NOW_S)) == (None, None, None)
+
+
+def test_a_pause_counts_on_the_pod_that_the_controller_looks_at() -> None:
+    paused = {NAMES.paused: "true"}
+    old, new = pod(uid="old", deleting=True, annotations=paused), pod(uid="new")
+    assert judge(old, secret(), onlooker(), NOW_S, leading=new).state is State.OK
+    assert judge(new, secret(), onlooker(), NOW_S, leading=old).state is State.PAUSED
+
+
+def test_another_owner_beside_us_is_named() -> None:
+    found = standing(secret(writers=("kubectl-edit", NAMES.field_manager)))
+    assert found.state is State.OK
+    assert found.others(NAMES) == ("kubectl-edit",)

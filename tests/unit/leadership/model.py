@@ -1,0 +1,283 @@
+"""Replicas, a linearizable Lease and the network between them: every step is somebody's choice.
+
+Real time moves only by `advance`; each replica has a clock of its own, with an offset and a rate.
+A replica that is given no step is frozen. A request may reach the server at any later time, or
+never, and so may its answer: what a client gave up on is applied all the same if it arrives.
+Decisions and intervals are the product's own functions; nothing of them is repeated here.
+"""
+
+from dataclasses import dataclass, field
+
+from reconciler.leadership import rules
+from reconciler.leadership.lease import RELEASED_S, Identity, Record
+from reconciler.leadership.lease_gate import LeaseGate
+from reconciler.leadership.rules import Lost, Renew, Sight, Take, Tenure, Timing, Wait
+
+
+class TwoHolders(AssertionError):
+    """Two replicas may write at the same moment."""
+
+
+@dataclass
+class RealTime:
+    """Seconds, shared by all; nobody in the model can read it but through a `SkewedClock`."""
+
+    now_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class SkewedClock:
+    """A `Clock` that is off, and runs fast or slow by a part that stays."""
+
+    real: RealTime
+    offset_s: float
+    rate: float
+
+    def monotonic(self) -> float:
+        return self.offset_s + self.real.now_s * self.rate
+
+    def wall(self) -> float:
+        return self.monotonic()
+
+    def real_s(self, at: float) -> float:
+        """Return the real time at which this clock shows `at`."""
+        return (at - self.offset_s) / self.rate
+
+
+@dataclass
+class Server:
+    """One Lease whose writes carry the version that they are meant for."""
+
+    history: list[Record] = field(default_factory=list)
+
+    @property
+    def current(self) -> Record | None:
+        return self.history[-1] if self.history else None
+
+    @property
+    def version(self) -> str:
+        return str(len(self.history) + 1)
+
+    def write(self, expected: Record | None, holder: str, duration_s: int, count: int) -> bool:
+        """Apply a create (`expected` None) or a patch of one version; False for a conflict."""
+        if expected != self.current:
+            return False
+        version = str(len(self.history) + 2)
+        self.history.append(Record("uid", version, holder, duration_s, "", count))
+        return True
+
+
+@dataclass
+class Write:
+    """A write under way, or done; `state` is what the network did with it so far."""
+
+    expected: Record | None
+    holder: str
+    duration_s: int
+    transitions: int
+    sent_at: float
+    state: str = "sent"
+    made: Record | None = None
+    is_blind: bool = False
+
+
+@dataclass
+class Reading:
+    """A list under way: `found` is what the server showed, once it was asked."""
+
+    settled: bool
+    asked: bool = False
+    found: Record | None = None
+    version: str = ""
+
+
+class Replica:
+    """The thinnest elector that the rules allow: no pauses, no limits, nothing forgotten.
+
+    Args:
+        pod_uid: "" for a replica whose restarts nobody recognises.
+    """
+
+    def __init__(
+        self, name: str, server: Server, clock: SkewedClock, timing: Timing, *, pod_uid: str = ""
+    ) -> None:
+        self.name = name
+        self.server = server
+        self.clock = clock
+        self.timing = timing
+        self.pod_uid = pod_uid
+        self.lives = 0
+        self.writes: list[Write] = []
+        self.start()
+
+    def start(self) -> None:
+        """Be a new process: all that the old one knew is gone; what it sent is still under way."""
+        self.lives += 1
+        self.me = Identity(self.name, self.pod_uid, f"life{self.lives}")
+        self.gate = LeaseGate(self.clock, self.name)
+        self.sight: Sight | None = None
+        self.tenure: Tenure | None = None
+        self.waiting: Write | None = None
+        self.reading: Reading | None = None
+        self.watched = len(self.server.history)
+
+    def decide(self) -> rules.Decision:
+        now_at = self.clock.monotonic()
+        return rules.decide(self.sight, self.tenure, now_at, me=self.me, timing=self.timing)
+
+    def act(self) -> Write | None:
+        """Do what the rules say now; a write that is still waited for keeps others back."""
+        if self.waiting is not None:
+            return None
+        match self.decide():
+            case Take(record, transitions):
+                return self._send(record, transitions)
+            case Renew(record):
+                return self._send(record, record.transitions)
+            case Lost():
+                self.lose()
+        return None
+
+    def _send(self, record: Record | None, transitions: int) -> Write:
+        sent_at = self.clock.monotonic()
+        self.waiting = Write(record, str(self.me), self.timing.lease_s, transitions, sent_at)
+        self.writes.append(self.waiting)
+        return self.waiting
+
+    def answered(self, write: Write) -> None:
+        """Take in the answer of the write that is waited for; others come too late to be heard."""
+        if write is not self.waiting:
+            return
+        self.waiting = None
+        if write.made is None:
+            self.reading = Reading(settled=True)
+            return
+        self.see(write.made, write.made.version)
+        record = self.sight.record if self.sight is not None else None
+        if record is not None and record.holder == str(self.me):
+            self.tenure = self.tenure_of(write)
+            self.gate.open(self.name, self.tenure.valid_until)
+
+    def tenure_of(self, write: Write) -> Tenure:
+        return rules.tenure_of(write.transitions, write.sent_at, self.timing)
+
+    def see(self, record: Record | None, version: str, *, settled: bool = False) -> None:
+        self.sight = self.look(record, version, settled=settled)
+        if self.tenure is not None and isinstance(self.decide(), Lost):
+            self.lose()
+
+    def look(self, record: Record | None, version: str, *, settled: bool) -> Sight:
+        now_at = self.clock.monotonic()
+        return rules.look(
+            self.sight, record, version, now_at, me=self.me, timing=self.timing, settled=settled
+        )
+
+    def lose(self) -> None:
+        self.gate.close()
+        self.tenure = None
+
+    def resign(self) -> None:
+        """Stand down and say so; the process goes on as a follower."""
+        tenure, record = self.tenure, self.sight.record if self.sight is not None else None
+        self.lose()
+        if tenure is None or record is None or record.holder != str(self.me):
+            return
+        self.writes.append(
+            Write(record, "", RELEASED_S, record.transitions, self.clock.monotonic())
+        )
+
+
+@dataclass
+class World:
+    """All of it, and the claim that is checked after every step."""
+
+    replicas: list[Replica]
+    server: Server
+    real: RealTime
+
+    def check(self) -> None:
+        """Raise `TwoHolders` if more than one gate is open at this moment.
+
+        A gate that opens later does so in a step of its own, after which this is called, too.
+        """
+        held = [replica.name for replica in self.replicas if replica.gate.is_open]
+        if len(held) > 1:
+            raise TwoHolders(f"at {self.real.now_s} s: {held}")
+
+    def advance(self, seconds: float) -> None:
+        self.real.now_s += seconds
+
+    def advance_to_decision(self, replica: Replica) -> None:
+        """Let time pass until the rules would tell this replica something new, if they will."""
+        decision = replica.decide()
+        if isinstance(decision, Wait) and decision.until < float("inf"):
+            # A millionth on top, lest rounding between two clocks leave it a moment short.
+            until_s = replica.clock.real_s(decision.until) + 1e-6
+            self.real.now_s = max(self.real.now_s, until_s)
+
+    def arrive(self, write: Write) -> None:
+        """Let a write reach the server, which applies it or not."""
+        if write.state != "sent":
+            return
+        write.state = "arrived"
+        expected = self.server.current if write.is_blind else write.expected
+        if self.server.write(expected, write.holder, write.duration_s, write.transitions):
+            write.made = self.server.current
+
+    def answer(self, replica: Replica, write: Write) -> None:
+        """Let the answer of a write that has arrived reach its sender."""
+        if write.state == "arrived":
+            write.state = "answered"
+            replica.answered(write)
+
+    def act_at_once(self, replica: Replica) -> None:
+        """Let a replica do what the rules say, with a network that takes no time."""
+        write = replica.act()
+        if write is not None:
+            self.arrive(write)
+            self.answer(replica, write)
+
+    def watch(self, replica: Replica, count: int) -> None:
+        """Deliver the next `count` versions that the replica's watch has not brought yet."""
+        for record in self.server.history[replica.watched : replica.watched + count]:
+            replica.watched += 1
+            replica.see(record, record.version)
+
+    def ask(self, replica: Replica) -> None:
+        """Let the list that a replica wants, or any list, reach the server."""
+        reading = replica.reading or Reading(settled=False)
+        reading.asked, reading.found = True, self.server.current
+        reading.version = self.server.version
+        replica.reading = reading
+
+    def show(self, replica: Replica) -> None:
+        """Let the answer of a list reach the replica."""
+        reading = replica.reading
+        if reading is None or not reading.asked:
+            return
+        replica.reading = None
+        version = reading.found.version if reading.found is not None else reading.version
+        replica.see(reading.found, version, settled=reading.settled)
+
+
+def make_world(
+    clocks: list[tuple[float, float]],
+    timings: list[Timing],
+    pod_uids: list[str],
+    *,
+    make: type[Replica] = Replica,
+) -> World:
+    """Return replicas that have looked at no Lease yet.
+
+    Args:
+        clocks: Offset in seconds and rate, one a replica; as long as the other two.
+        make: The class of replica: the product's rules, or a mutant of them.
+    """
+    server, real = Server(), RealTime()
+    replicas = [
+        make(f"replica-{index}", server, SkewedClock(real, *clock), timing, pod_uid=pod_uid)
+        for index, (clock, timing, pod_uid) in enumerate(
+            zip(clocks, timings, pod_uids, strict=True)
+        )
+    ]
+    return World(replicas, server, real)

@@ -1,0 +1,264 @@
+"""The lease rules row by row: what was seen and when, and what is to be done now."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from reconciler.leadership.lease import RELEASED_S, Identity, Record
+from reconciler.leadership.rules import (
+    DRIFT,
+    LONGEST_CLAIM_S,
+    Decision,
+    Lost,
+    Renew,
+    Sight,
+    Take,
+    Tenure,
+    Timing,
+    Wait,
+    decide,
+    ends_at,
+    look,
+    tenure_of,
+)
+
+TIMING = Timing(15, 10.0, 2.0)
+ME = Identity("replica-0", "pod-0", "me")
+OTHER = "replica-1_pod-1_other"
+PREDECESSOR = "replica-0_pod-0_before"
+FOREIGN_S = 40
+NOW = 1000.0
+
+
+def record(
+    holder: str, duration_s: int = FOREIGN_S, *, version: str = "7", count: int = 3
+) -> Record:
+    return Record("uid", version, holder, duration_s, "", count)
+
+
+def seen(
+    *versions: Record | None, at: float = NOW, apart_s: float = 2.0, settled: bool = False
+) -> Sight:
+    """Look at one version after the other, the last of them at `at`; None is an absence.
+
+    An absence has the version after the one before it.
+    """
+    sight: Sight | None = None
+    first_at = at - apart_s * (len(versions) - 1)
+    for index, found in enumerate(versions):
+        version = found.version if found is not None else "1"
+        if found is None and sight is not None:
+            version = str(int(sight.version) + 1)
+        is_last = index == len(versions) - 1
+        sight = look(
+            sight,
+            found,
+            version,
+            first_at + apart_s * index,
+            me=ME,
+            timing=TIMING,
+            settled=settled and is_last,
+        )
+    assert sight is not None
+    return sight
+
+
+def decided(sight: Sight | None, after_s: float = 0.0, *, spread_s: float = 0.0) -> Decision:
+    return decide(sight, None, NOW + after_s, me=ME, timing=TIMING, spread_s=spread_s)
+
+
+HELD, RENEWED = record(OTHER), record(OTHER, version="8")
+OURS = record(str(ME), 15)
+RELEASED = record("", RELEASED_S, version="8")
+EMPTIED = record("", FOREIGN_S, version="8")
+NOTHING = Record("uid", "7", "", 0, "", 0)
+
+
+class TestWithoutATenure:
+    def test_nothing_is_done_before_the_first_look(self) -> None:
+        assert decided(None) == Wait(math.inf)
+
+    @pytest.mark.parametrize(
+        ("versions", "free_after_s", "transitions"),
+        [
+            ([None], 0.0, 0),
+            ([NOTHING], 0.0, 1),
+            ([record("", RELEASED_S)], 0.0, 4),
+            ([record("")], FOREIGN_S, 4),
+            ([HELD], FOREIGN_S, 4),
+            ([record(OTHER, 0)], 15.0, 4),
+            ([record(OTHER, 2**31 - 1)], LONGEST_CLAIM_S, 4),
+            ([HELD, RENEWED], FOREIGN_S, 4),
+            ([HELD, RELEASED], 0.0, 4),
+            ([HELD, EMPTIED], FOREIGN_S - 2.0, 4),
+            ([HELD, replace(NOTHING, version="8")], FOREIGN_S - 2.0, 1),
+            ([HELD, None], FOREIGN_S - 2.0, 4),
+            ([HELD, None, None], FOREIGN_S - 4.0, 4),
+            ([HELD, replace(RENEWED, duration_s=1)], FOREIGN_S - 2.0, 4),
+            ([OURS], 0.0, 3),
+            ([HELD, replace(OURS, version="8")], 0.0, 3),
+            ([OURS, None], 0.0, 4),
+            ([OURS, replace(EMPTIED, duration_s=15)], 0.0, 4),
+            ([record(PREDECESSOR)], 0.0, 4),
+            ([HELD, record(PREDECESSOR, version="8")], FOREIGN_S, 4),
+            ([record(PREDECESSOR), record(PREDECESSOR, version="8")], FOREIGN_S, 4),
+        ],
+        ids=[
+            "absent",
+            "empty spec",
+            "released",
+            "found emptied",
+            "held, by its own duration",
+            "held without a duration",
+            "held for an absurd duration",
+            "renewed",
+            "released while we look",
+            "emptied by hand while held",
+            "its whole spec removed while held",
+            "deleted while held",
+            "absent still",
+            "duration shortened by hand",
+            "ours",
+            "ours after another's",
+            "ours, deleted",
+            "ours, emptied by hand",
+            "a predecessor's at the first look",
+            "a predecessor's at a later look",
+            "a predecessor that still renews",
+        ],
+    )
+    def test_a_lease_is_left_alone_until_nobody_can_hold_it(
+        self, versions: list[Record | None], free_after_s: float, transitions: int
+    ) -> None:
+        sight = seen(*versions)
+        if free_after_s:
+            assert decided(sight, free_after_s - 0.001) == Wait(NOW + free_after_s)
+        assert decided(sight, free_after_s) == Take(sight.record, transitions)
+
+    def test_a_spread_delays_only_what_runs_out(self) -> None:
+        assert decided(seen(HELD), FOREIGN_S, spread_s=0.3) == Wait(NOW + FOREIGN_S + 0.3)
+        for free in (seen(HELD, RELEASED), seen(record(PREDECESSOR)), seen(OURS)):
+            assert isinstance(decided(free, spread_s=0.3), Take)
+
+    def test_no_attempt_is_made_before_the_pause_after_a_failure(self) -> None:
+        sight = seen(record("", RELEASED_S))
+        decision = decide(sight, None, NOW, me=ME, timing=TIMING, try_at=NOW + 0.5)
+        assert decision == Wait(NOW + 0.5)
+
+
+class TestLooks:
+    def test_the_same_version_again_dates_from_the_first_look(self) -> None:
+        sight = seen(HELD)
+        assert look(sight, HELD, "7", NOW + 9.0, me=ME, timing=TIMING) is sight
+
+    @pytest.mark.parametrize("version", ["6", "1", "7"])
+    def test_an_older_version_is_no_news(self, version: str) -> None:
+        sight = seen(HELD)
+        late = record("", RELEASED_S, version=version)
+        assert look(sight, late, version, NOW, me=ME, timing=TIMING) is sight
+
+    def test_versions_are_numbers_not_text(self) -> None:
+        sight = seen(record(OTHER, version="9"), record("", RELEASED_S, version="10"))
+        assert sight.version == "10"
+
+    def test_an_absence_of_long_ago_is_no_news(self) -> None:
+        sight = seen(HELD)
+        assert look(sight, None, "5", NOW, me=ME, timing=TIMING) is sight
+
+    def test_versions_that_are_no_numbers_are_all_news(self) -> None:
+        sight = seen(record(OTHER, version="x1"), RELEASED)
+        assert sight.version == "8"
+
+    def test_transitions_outlive_a_deletion(self) -> None:
+        assert seen(HELD, None, None).transitions == HELD.transitions
+
+
+class TestRestoredFromABackup:
+    """A settled read that shows an older version: the history that we saw is undone."""
+
+    @pytest.mark.parametrize(
+        "restored",
+        [
+            record(OTHER, version="4"),
+            replace(OURS, version="4"),
+            record("", RELEASED_S, version="4"),
+            None,
+        ],
+        ids=["held", "ours", "released", "absent"],
+    )
+    def test_whoever_held_it_a_moment_ago_is_still_waited_for(
+        self, restored: Record | None
+    ) -> None:
+        sight = seen(HELD)
+        back = look(sight, restored, "4", NOW + 1.0, me=ME, timing=TIMING, settled=True)
+        assert back.version == "4"
+        assert decided(back, FOREIGN_S - 0.001) != Take(restored, 4)
+        assert isinstance(decided(back, FOREIGN_S + 1.0), Take)
+
+    def test_a_holder_that_is_still_in_it_renews_the_version_that_is_there(self) -> None:
+        sight = seen(replace(OURS, version="90"))
+        restored = replace(OURS, version="50")
+        back = look(sight, restored, "50", NOW, me=ME, timing=TIMING, settled=True)
+        tenure = tenure_of(3, NOW - 2.0, TIMING)
+        assert decide(back, tenure, NOW, me=ME, timing=TIMING) == Renew(restored)
+
+
+class TestWithATenure:
+    TENURE = tenure_of(3, NOW, TIMING)
+
+    def kept(self, sight: Sight | None, after_s: float, *, try_after_s: float = 2.0) -> Decision:
+        return decide(
+            sight,
+            self.TENURE,
+            NOW + after_s,
+            me=ME,
+            timing=TIMING,
+            try_at=NOW + try_after_s,
+        )
+
+    @pytest.mark.parametrize(
+        ("after_s", "try_after_s", "wanted"),
+        [
+            (0.0, 2.0, Wait(NOW + 2.0)),
+            (2.0, 2.0, Renew(OURS)),
+            (9.9, 2.0, Renew(OURS)),
+            (9.9, 10.5, Wait(NOW + 10.0)),
+            (10.0, 10.5, Lost("not renewed for 10.0 s")),
+            (10.0, 2.0, Lost("not renewed for 10.0 s")),
+            (60.0, 2.0, Lost("not renewed for 60.0 s")),
+        ],
+        ids=["early", "due", "last moment", "paused", "deadline", "deadline, due", "thawed"],
+    )
+    def test_it_is_renewed_until_the_deadline(
+        self, after_s: float, try_after_s: float, wanted: Decision
+    ) -> None:
+        assert self.kept(seen(OURS), after_s, try_after_s=try_after_s) == wanted
+
+    @pytest.mark.parametrize(
+        ("found", "why"),
+        [
+            (record(OTHER, version="8"), f"held by {OTHER}"),
+            (record(PREDECESSOR, version="8"), f"held by {PREDECESSOR}"),
+            (EMPTIED, "its holder was emptied"),
+            (None, "the Lease was deleted"),
+        ],
+        ids=["another", "another of our pod", "emptied", "deleted"],
+    )
+    def test_it_is_lost_at_once_when_the_lease_says_so(
+        self, found: Record | None, why: str
+    ) -> None:
+        assert self.kept(seen(OURS, found), 0.0) == Lost(why)
+
+    def test_it_ends_before_the_lease_by_what_two_clocks_may_be_off(self) -> None:
+        assert Tenure(3, NOW, NOW + 15 - 2 * DRIFT * 15) == self.TENURE
+        assert ends_at(self.TENURE, TIMING) == NOW + 10.0
+
+    def test_a_deadline_close_to_the_lease_does_not_outlast_it(self) -> None:
+        close = Timing(10, 9.95, 2.0)
+        tenure = tenure_of(3, NOW, close)
+        assert ends_at(tenure, close) == tenure.valid_until == NOW + 9.8
+
+
+def test_two_requests_fit_into_the_deadline() -> None:
+    assert 2 * TIMING.request_s <= TIMING.deadline_s

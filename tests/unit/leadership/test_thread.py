@@ -1,0 +1,209 @@
+"""The elector's thread, the heartbeat and the office, seen from the main loop."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+
+from reconciler.clock import SystemClock
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.fault_injection import Faults
+from reconciler.lab.apiserver.in_process_client import DirectKube
+from reconciler.lab.apiserver.kinds import LEASES, NAMESPACES
+from reconciler.lab.apiserver.write_log import Caller
+from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
+from reconciler.leadership.elector import Candidate, Elector
+from reconciler.leadership.lease import Identity
+from reconciler.leadership.lease_gate import LeaseGate
+from reconciler.leadership.rules import Timing
+from reconciler.leadership.state import Office
+from reconciler.leadership.thread import BEAT_S, ElectorThread, Heartbeat, Opening
+from tests.unit.leadership.electors import NAME, NAMESPACE
+
+LIMIT_S = 10.0
+ME = Identity("replica-0", "pod-0", "n0")
+
+
+class Threaded:
+    """An elector over a core of its own, on a thread; `told` is filled on that thread."""
+
+    def __init__(self, *, is_broken: bool = False) -> None:
+        self.is_broken = is_broken
+        self.clock = SystemClock()
+        self.gate = LeaseGate(self.clock, "replica-0")
+        self.core = Core(self.clock)
+        self.core.create(NAMESPACES, "", {"metadata": {"name": NAMESPACE}})
+        self.began = threading.Event()
+        self.told: list[str] = []
+        self.threads: list[str] = []
+        self.closed = threading.Event()
+
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[Elector]:
+        self.threads.append(threading.current_thread().name)
+        caller = Caller(str(ME), str(ME), "token-reconciler")
+        try:
+            yield Elector(
+                DirectKube(self.core, self.clock, caller=caller, faults=Faults()),
+                Candidate(NAMESPACE, NAME, ME, Timing(), lambda: 0.0, lambda: True),
+                self.gate,
+                clock=self.clock,
+                random=Random(1),
+                began=self._begin,
+                ended=self.told.append,
+            )
+        finally:
+            self.closed.set()
+
+    def _begin(self, term: str) -> None:
+        self.told.append(term)
+        self.began.set()
+        if self.is_broken:
+            raise ZeroDivisionError
+
+    def is_open(self) -> bool:
+        return self.gate.is_open
+
+    @property
+    def holder(self) -> str:
+        return str(self.core.get(LEASES, NAMESPACE, NAME)["spec"]["holderIdentity"])
+
+
+def thread_of(opening: Opening) -> ElectorThread:
+    return ElectorThread(opening, asyncio.new_event_loop)
+
+
+async def until(event: threading.Event) -> None:
+    assert await asyncio.to_thread(event.wait, LIMIT_S)
+
+
+class TestThread:
+    async def test_it_elects_on_a_loop_of_its_own_until_it_resigns(self) -> None:
+        world = Threaded()
+        async with thread_of(world.opening) as elector:
+            running = asyncio.create_task(elector.run())
+            await until(world.began)
+            assert world.is_open()
+            await elector.resign()
+            await running
+            assert not world.is_open()
+            assert world.holder == ""
+            assert world.closed.is_set()
+        assert world.threads == ["elector"]
+        assert world.told == ["replica-0/0-n0", "resigned"]
+
+    async def test_it_elects_while_the_main_loop_is_blocked(self) -> None:
+        world = Threaded()
+        async with thread_of(world.opening):
+            assert world.began.wait(LIMIT_S)  # blocks this very loop
+            assert world.is_open()
+
+    async def test_leaving_it_closes_the_gate_and_keeps_the_lease_to_run_out(self) -> None:
+        world = Threaded()
+        async with thread_of(world.opening):
+            await until(world.began)
+        assert not world.is_open()
+        assert world.closed.is_set()
+        assert world.holder == str(ME)
+        assert "elector" not in {thread.name for thread in threading.enumerate()}
+
+    async def test_resigning_twice_is_resigning_once(self) -> None:
+        world = Threaded()
+        async with thread_of(world.opening) as elector:
+            await until(world.began)
+            await asyncio.gather(elector.resign(), elector.resign())
+            await elector.resign()
+        assert world.told[1:] == ["resigned"]
+
+    async def test_giving_up_on_run_leaves_the_elector_alone(self) -> None:
+        world = Threaded()
+        async with thread_of(world.opening) as elector:
+            await until(world.began)
+            running = asyncio.create_task(elector.run())
+            await asyncio.sleep(0)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            assert world.is_open()
+            await elector.resign()
+
+    async def test_what_cannot_be_opened_is_raised_where_it_is_entered(self) -> None:
+        async def connect() -> Elector:
+            raise OSError("no credentials")
+
+        @asynccontextmanager
+        async def broken() -> AsyncIterator[Elector]:
+            yield await connect()
+
+        with pytest.raises(OSError, match="no credentials"):
+            async with thread_of(broken):
+                pytest.fail("it was entered")
+
+    async def test_a_defect_of_the_elector_is_raised_by_run_and_closes_the_gate(self) -> None:
+        world = Threaded(is_broken=True)
+        async with thread_of(world.opening) as elector:
+            with pytest.raises(ZeroDivisionError):
+                await elector.run()
+            assert not world.is_open()
+
+
+def test_a_heartbeat_is_as_old_as_the_loop_is_stalled() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        heartbeat = Heartbeat(VirtualClock(loop))
+        await asyncio.sleep(100.0)
+        assert heartbeat.age_s() == 100.0
+        beating = asyncio.create_task(heartbeat.run())
+        for _ in range(50):
+            await asyncio.sleep(0.3)
+            assert heartbeat.age_s() <= BEAT_S
+        beating.cancel()
+        await asyncio.wait([beating])
+        await asyncio.sleep(40.0)
+        assert heartbeat.age_s() >= 40.0
+
+    run_virtual(scenario())
+
+
+class TestOffice:
+    @staticmethod
+    def office() -> tuple[Office, list[str]]:
+        resigned: list[str] = []
+
+        async def resign() -> None:
+            resigned.append("resigned")
+
+        return Office(resign), resigned
+
+    async def test_it_waits_for_the_beginning_and_for_the_end(self) -> None:
+        office, _ = self.office()
+        await office.wait_ended()
+        waiting = asyncio.create_task(office.wait_began())
+        await asyncio.sleep(0)
+        office.begin("term")
+        await waiting
+        waiting = asyncio.create_task(office.wait_ended())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        assert office.leads
+        office.end("why")
+        await waiting
+
+    async def test_an_end_is_not_missed_though_the_next_term_begins_at_once(self) -> None:
+        office, _ = self.office()
+        office.begin("one")
+        waiting = asyncio.create_task(office.wait_ended())
+        await asyncio.sleep(0)
+        office.end("why")
+        office.begin("two")
+        await waiting
+        assert office.leads
+
+    async def test_it_resigns_through_the_elector(self) -> None:
+        office, resigned = self.office()
+        await office.resign()
+        assert resigned == ["resigned"]
+        assert office.exclusive

@@ -1,0 +1,165 @@
+"""Findings in words: what is missing, what is only odd, and what to do about it."""
+
+import math
+
+import pytest
+
+from reconciler.cli.check import as_json, as_text
+from reconciler.errors import IssuerUnavailable
+from reconciler.preflight import findings
+from reconciler.preflight.findings import Answer, Verdict
+from reconciler.preflight.permissions import RIGHTS, TOO_MUCH, questions
+
+
+def answers(*refused: tuple[str, str], namespaces: tuple[str, ...] = ("a", "b")) -> list[Answer]:
+    """Answer the whole table; `refused` are pairs of kind and verb."""
+    return [
+        (right, ask, (ask.resource, ask.verb) not in refused)
+        for right, ask in questions(RIGHTS, namespaces=namespaces, own="home")
+    ]
+
+
+class TestRights:
+    def test_all_held_is_one_line(self) -> None:
+        [verdict] = findings.of_rights(answers(), cluster_wide=False)
+        assert verdict.level == "ok"
+
+    def test_each_namespace_and_kind_has_its_own_line_and_rule(self) -> None:
+        refused = [("secrets", "patch"), ("secrets", "create"), ("leases", "create")]
+        found = findings.of_rights(answers(*refused), cluster_wide=False)
+        assert [verdict.says for verdict in found] == [
+            "cannot write a token or bring back a Secret that was deleted in namespace a:"
+            " patch, create secrets",
+            "cannot write a token or bring back a Secret that was deleted in namespace b:"
+            " patch, create secrets",
+            "cannot elect a leader in namespace home: create leases",
+        ]
+        assert found[0].remedy == (
+            'grant {apiGroups: [""], resources: [secrets], verbs: [create, patch]}'
+            " in a Role in namespace a"
+        )
+
+    def test_the_whole_cluster_can_be_given_up_for_a_list(self) -> None:
+        asked = answers(("pods", "list"), namespaces=())
+        [verdict] = findings.of_rights(asked, cluster_wide=True)
+        assert verdict.says == "cannot see which sessions live in all namespaces: list pods"
+        assert verdict.remedy.endswith("or list the namespaces in RECONCILER_NAMESPACES")
+
+    def test_what_is_held_beyond_need_is_no_fault(self) -> None:
+        held = [
+            (right, ask, ask.resource == "secrets")
+            for right, ask in questions(TOO_MUCH, namespaces=["a"], own="home")
+        ]
+        [verdict] = findings.of_excess(held)
+        assert verdict.level == "note"
+        assert "may also get, delete secrets in namespace a" in verdict.says
+
+
+@pytest.mark.parametrize(
+    ("skew_s", "level", "words"),
+    [
+        (0.4, "ok", "within 5 s"),
+        (-5.0, "ok", "within 5 s"),
+        (12.0, "note", "12 s behind"),
+        (-59.0, "note", "59 s ahead of"),
+        (61.0, "missing", "61 s behind"),
+    ],
+)
+def test_a_clock_is_judged_by_what_its_offset_breaks(skew_s: float, level: str, words: str) -> None:
+    verdict = findings.of_clock(skew_s)
+    assert verdict.level == level
+    assert words in verdict.says
+
+
+@pytest.mark.parametrize(
+    ("offsets_s", "named"),
+    [
+        pytest.param({"wall_clock": 1.0, "issuer_date": -4.0}, {}, id="none-is-off"),
+        pytest.param(
+            {"wall_clock": 0.2, "issuer_date": 901.0, "api_server_date": 0.1},
+            {"issuer_date": "Date header of the issuer's answers is 901 s ahead of the tokens"},
+            id="a-gateway",
+        ),
+        pytest.param(
+            {"wall_clock": -40.0, "api_server_date": 0.1},
+            {"wall_clock": "this machine's clock is 40 s behind the issuer's"},
+            id="this-node",
+        ),
+        pytest.param(
+            {"wall_clock": 120.0},
+            {"wall_clock": "this machine's clock is 120 s ahead of the issuer's"},
+            id="this-node-as-far-as-can-be-known",
+        ),
+        pytest.param(
+            {"wall_clock": 120.0, "issuer_date": 0.0, "api_server_date": 121.0},
+            {"issuer": "this machine's clock and the API server's are 120 s ahead of the issuer's"},
+            id="the-issuer",
+        ),
+        pytest.param(
+            {"wall_clock": 120.0, "issuer_date": 120.0, "api_server_date": 121.0},
+            {"issuer": "120 s ahead of the issuer's"},
+            id="the-issuer-behind-a-gateway",
+        ),
+        pytest.param(
+            {"wall_clock": 0.0, "api_server_date": -70.0},
+            {"api_server_date": "the API server's clock is 70 s behind the issuer's"},
+            id="the-api-server",
+        ),
+        pytest.param(
+            {"wall_clock": 60.5, "issuer_date": 300.0, "api_server_date": 0.0},
+            {"wall_clock": "60 s ahead", "issuer_date": "300 s ahead"},
+            id="two",
+        ),
+    ],
+)
+def test_the_clock_that_is_off_is_blamed(
+    offsets_s: dict[str, float], named: dict[str, str]
+) -> None:
+    found = findings.of_clocks(offsets_s)
+    assert [each.witness for each in found] == list(named)
+    assert all(named[each.witness] in each.verdict.says for each in found)
+    assert all(each.verdict.level != "ok" and each.verdict.remedy for each in found)
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "slack_s", "touch", "level"),
+    [
+        (900.0, 270.0, False, "ok"),
+        (60.0, -66.0, True, "ok"),
+        (60.0, -66.0, False, "missing"),
+        (math.inf, math.inf, True, "note"),
+    ],
+    ids=["long", "touched", "too_short", "endless"],
+)
+def test_a_tokens_life_must_outlast_the_kubelets_delay(
+    ttl_s: float, slack_s: float, touch: bool, level: str
+) -> None:
+    assert findings.of_token(ttl_s, slack_s=slack_s, touch=touch).level == level
+
+
+@pytest.mark.parametrize("proxy", ["", "proxy.example:3128"])
+def test_a_proxy_on_the_way_is_part_of_the_remedy(proxy: str) -> None:
+    error = IssuerUnavailable("token request: answered 403")
+    verdict = findings.of_failure("issuer", error, hint="look", proxy=proxy, host="issuer.example")
+    assert verdict.says == "token request: answered 403"
+    assert ("add issuer.example to NO_PROXY" in verdict.remedy) == bool(proxy)
+
+
+class TestOutput:
+    FOUND = (
+        Verdict("settings", "ok", "works"),
+        Verdict("rights", "missing", "cannot", "grant"),
+    )
+
+    def test_text_puts_the_remedy_below_its_finding(self) -> None:
+        assert as_text(self.FOUND).splitlines() == [
+            "ok       settings  works",
+            "missing  rights    cannot",
+            "                   -> grant",
+        ]
+
+    def test_json_is_one_object(self) -> None:
+        assert as_json(self.FOUND[:1]) == (
+            '{"ok":true,"verdicts":[{"area":"settings","level":"ok","says":"works","remedy":""}]}'
+        )
+        assert as_json(self.FOUND).startswith('{"ok":false,')

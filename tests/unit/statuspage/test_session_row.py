@@ -1,0 +1,106 @@
+"""One session in words: what is left, what comes next and why, what was tried."""
+
+from typing import Any
+
+import pytest
+
+from reconciler import errors
+from reconciler.controller.reconcile.run import Outcome
+from reconciler.controller.status.history import Past
+from reconciler.statuspage.session_row import Line, in_words, line_of
+from tests.exhibit import NOW_S, row
+
+
+def line(remaining_s: float | None = 600.0, past: tuple[Past, ...] = (), **changes: Any) -> Line:
+    return line_of(
+        row(7, remaining_s, **changes), past, now_s=NOW_S, wall_s=NOW_S - 100, scale_s=900.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("remaining_s", "life", "state", "share", "tone"),
+    [
+        (600.0, "10m", "live", 66.7, "good"),
+        (5.0, "5s", "ending", 0.6, "warn"),
+        (-30.0, "dead 30s", "expired", 0.0, "bad"),
+        (None, "-", "end not known", None, "warn"),
+        (2000.0, "33m", "live", 100.0, "good"),
+    ],
+)
+def test_what_is_left(
+    remaining_s: float | None, life: str, state: str, share: float | None, tone: str
+) -> None:
+    shown = line(remaining_s)
+
+    assert (shown.life, shown.state, shown.share, shown.tone) == (life, state, share, tone)
+
+
+def test_a_token_without_an_end_fills_its_bar() -> None:
+    shown = line(float("inf"), state="endless")
+
+    assert (shown.life, shown.share, shown.tone) == ("endless", 100.0, "good")
+    assert ("Token ends", "never") in shown.facts
+
+
+@pytest.mark.parametrize(
+    ("changes", "upcoming", "reason"),
+    [
+        ({"due_s": NOW_S + 130}, "in 2m10s", "renewal, on the session's own grid"),
+        ({"due_s": NOW_S + 0.5}, "now", "renewal, on the session's own grid"),
+        ({"due_s": NOW_S - 4}, "due 4s ago", "renewal, on the session's own grid"),
+        ({"due_s": None}, "nothing planned", ""),
+        ({"stage": "running", "reason": "pod"}, "now", "its pod changed"),
+        ({"failures": 1, "due_s": NOW_S + 3}, "in 3s", "failed once; renewal"),
+        ({"failures": 4, "due_s": NOW_S + 3}, "in 3s", "failed 4 times in a row; renewal"),
+        ({"gate": "issuer"}, "waits", "the issuer gives no token; renewal"),
+        ({"hold": "paused"}, "held", "paused by annotation"),
+    ],
+)
+def test_what_comes_next_and_why(changes: dict[str, Any], upcoming: str, reason: str) -> None:
+    shown = line(**changes)
+
+    assert shown.next == upcoming
+    assert shown.why.startswith(reason)
+
+
+def test_the_bar_marks_the_next_renewal_unless_something_is_in_its_way() -> None:
+    assert line(due_s=NOW_S + 150).due == 50.0
+    for changes in ({"hold": "paused"}, {"gate": "issuer"}, {"failures": 1}, {"due_s": None}):
+        assert line(**changes).due is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "error", "tone", "words"),
+    [
+        ("refreshed", "expired", "", "good", "refreshed: its token has expired"),
+        ("failed", "renewal", "IssuerUnavailable", "bad", "failed: the issuer is away"),
+        ("blocked", "paused", "", "still", "nothing written: paused by annotation"),
+        ("not_improved", "", "", "warn", "no better token at hand"),
+        ("fought", "foreign_writer", "", "warn", "another writer was let be: somebody else"),
+    ],
+)
+def test_what_was_tried(outcome: Outcome, reason: str, error: str, tone: str, words: str) -> None:
+    [mark] = line(past=(Past(NOW_S - 112, outcome, reason, error),)).marks
+
+    assert (mark.tone, mark.when, mark.ended) == (tone, "2025-12-31T23:58:08Z", "12s ago")
+    assert mark.words.startswith(words)
+
+
+def test_every_error_that_an_attempt_may_meet_has_words() -> None:
+    def leaves(kind: type[Exception]) -> list[type[Exception]]:
+        below = kind.__subclasses__()
+        return [each for sub in below for each in leaves(sub)] if below else [kind]
+
+    met = {
+        each.__name__ for each in leaves(errors.RemoteError) if each.__module__ == errors.__name__
+    }
+
+    assert {name for name in met if in_words(name) == name} <= {"Gone", "VersionTooLarge"}
+    assert in_words("ZeroDivisionError") == "ZeroDivisionError"
+
+
+def test_foreign_text_is_short_printable_and_on_one_line() -> None:
+    shown = line(refreshed_by="x" * 5000, session_id="a\u202eb\x1b[2J\nc")
+
+    assert max(len(value) for _, value in shown.facts) <= 120
+    assert shown.session_id == "a\ufffdb\ufffd[2J c"

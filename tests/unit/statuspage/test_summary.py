@@ -1,0 +1,230 @@
+"""The fleet in one sentence, the worst first, and the headline number as an estimate."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from reconciler.controller.reconcile.bulkhead_shell import SlowPlaces
+from reconciler.controller.reconcile.worker import WorkerStats
+from reconciler.controller.status.snapshot import LeaseView, Row
+from reconciler.net.circuit_breaker import BreakerStats
+from reconciler.statuspage.components import Part, parts, role
+from reconciler.statuspage.summary import choices, exposure, figures, verdict
+from tests.exhibit import queue, row, survey, watch
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "tone", "sentence"),
+    [
+        ([], {}, "good", "There are no sessions."),
+        ([row(1)], {}, "good", "The session holds a live token."),
+        ([row(1), row(2)], {}, "good", "All 2 sessions hold a live token."),
+        (
+            [row(1), row(2, hold="paused")],
+            {},
+            "good",
+            "The session holds a live token; 1 session held.",
+        ),
+        ([row(1, -1.0, hold="not_confirmed")], {}, "good", "No session is to be refreshed; 1"),
+        ([row(1), row(2, -1.0)], {}, "bad", "1 session holds an expired token."),
+        ([row(1, 5.0), row(2, -1.0), row(3, -1.0)], {}, "bad", "2 sessions hold an expired token."),
+        ([row(1, None, state="missing")], {}, "bad", "1 session has no token to read."),
+        ([row(1, 5.0)], {"down": "issuer"}, "warn", "1 session holds a token that may end"),
+        ([row(1)], {"down": "issuer"}, "warn", "Every token is alive, but the issuer is away."),
+        ([row(1, failures=2)], {}, "warn", "Every token is alive; 1 session failed"),
+        ([row(1, None)], {}, "warn", "1 session holds a token whose end is not known."),
+        (
+            [row(1, None, hold="not_confirmed")],
+            {"down": "platform"},
+            "warn",
+            "No session is refreshed, but the platform is away.",
+        ),
+        (
+            [row(1, None, failures=1)],
+            {"queue": queue(without_right=1)},
+            "warn",
+            "No token is known to be dead; 1 session waits for a right that is missing.",
+        ),
+    ],
+)
+def test_the_worst_is_said(rows: list[Row], more: Any, tone: str, sentence: str) -> None:
+    found = verdict(survey(rows, **more), "")
+
+    assert found[0] == tone
+    assert found[1].startswith(sentence)
+
+
+def test_an_issuer_that_refuses_us_never_looks_healthy() -> None:
+    issuer = BreakerStats("issuer", False, 0.0, 0, "answered 401", refuses=True, refused_for_s=9.0)
+    shown = survey([row(1, 300.0)], breakers=(issuer,))
+
+    assert verdict(shown, "") == (
+        "warn",
+        "Every token is alive, but the issuer refuses our credentials.",
+    )
+    assert figures(shown)[0].tone == "warn"
+    [part] = [part for part in parts(shown, "replica-0") if part.name == "Issuer"]
+    assert (part.value, part.note, part.tone) == ("refuses us for 9s", "answered 401", "bad")
+
+
+def test_a_request_that_the_issuer_refuses_is_not_called_credentials() -> None:
+    issuer = BreakerStats(
+        "issuer", False, 0.0, 0, "answered 400 invalid_scope", refuses=True, refused_for_s=9.0,
+        last_reason="invalid_scope", last_status=400,
+    )  # fmt: skip
+    shown = survey([row(1, 300.0)], breakers=(issuer,))
+
+    assert verdict(shown, "") == (
+        "warn",
+        "Every token is alive, but the issuer refuses our request.",
+    )
+
+
+def part_of(name: str, **changes: Any) -> Part:
+    [found] = [part for part in parts(survey([row(1)], **changes), "r") if part.name == name]
+    return found
+
+
+def test_an_endpoint_that_fails_and_was_never_heard_otherwise_does_not_answer() -> None:
+    issuer = BreakerStats("issuer", False, 0.0, 0, "no answer in 5 s", failures=1)
+
+    found = part_of("Issuer", breakers=(issuer,))
+
+    assert (found.value, found.note) == ("fails", "1 time in a row: no answer in 5 s")
+    assert found.tone == "warn"
+
+
+def test_an_api_server_that_refuses_a_right_is_not_healthy() -> None:
+    worker = WorkerStats({}, {}, last_forbidden="PATCH /x: the API server answered 403 Forbidden")
+
+    found = part_of("API server", queue=queue(without_right=2), worker=worker)
+
+    assert (found.value, found.tone) == ("refuses 2 sessions", "bad")
+    assert found.note == "a right is missing: PATCH /x: the API server answered 403 Forbidden"
+
+
+def test_a_list_that_is_refused_is_named_with_its_error() -> None:
+    refused = replace(watch("secrets", namespace="a", synced=False), refused=True)
+    refused = replace(refused, protocol=replace(refused.protocol, last_error="GET /s: 403"))
+
+    assert part_of("Watches", watches=(refused,)).note == "secrets in a; GET /s: 403"
+    server = part_of("API server", watches=(refused,))
+    assert (server.value, server.note) == ("refuses us lists", "a right is missing: GET /s: 403")
+
+
+def test_slow_places_are_named_with_what_waits_for_them() -> None:
+    names = ("(platform)", "team-a", "team-b", "team-c", "team-d", "team-e")
+
+    found = part_of("Slow", slow=SlowPlaces(names, 7))
+
+    assert (found.value, found.tone) == ("6 places", "warn")
+    assert found.note == (
+        "(platform), team-a, team-b, team-c, team-d and 1 more; 7 sessions due and waiting for"
+        " fewer requests there"
+    )
+    assert "Slow" not in {part.name for part in parts(survey(), "r")}
+
+
+def test_the_platforms_line_says_how_many_requests_it_gets() -> None:
+    assert part_of("Platform", platform_allowed=1).note.startswith(
+        "1 session running, by its list, 1 request at one time"
+    )
+
+
+def test_a_variable_without_effect_is_the_first_part() -> None:
+    found = parts(survey(), "r", ("RECONCILER_X is no setting",))[0]
+
+    assert found == Part("Settings", "not as meant", "RECONCILER_X is no setting", "warn")
+
+
+def test_what_is_not_ready_says_so_first() -> None:
+    assert verdict(survey(), "waiting for pods") == ("warn", "Not ready: waiting for pods.")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.0, "0"), (0.01, "0.1"), (4.26, "4.3"), (12_345.6, "12,346")]
+)
+def test_exposure_is_an_estimate_and_never_looks_like_none(seconds: float, shown: str) -> None:
+    figure = exposure(survey(exposure_s=seconds))
+
+    assert (figure.name, figure.value) == ("Estimated exposure", shown)
+    assert "measured at the runners" in figure.note
+    assert figure.tone == ("bad" if seconds else "good")
+
+
+def test_how_long_the_fleet_lasts_and_who_is_next() -> None:
+    survival, upcoming, sessions = figures(survey([row(1, 300.0), row(2, 500.0, failures=1)]))
+
+    assert (survival.value, survival.tone) == ("14m", "good")
+    assert (upcoming.value, upcoming.note) == ("in 5m", "team-1/2Ab00001")
+    assert upcoming.link == "?q=team-1%2F2Ab00001&open=team-1%2F2Ab00001"
+    assert (sessions.value, sessions.note) == ("2", "1 failing, 0 held")
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "values"),
+    [
+        ([], {}, ["-", "-"]),
+        ([row(1, float("inf"))], {}, ["always", "-"]),
+        ([row(1, -5.0)], {"spare_s": None}, ["0s", "expired"]),
+        ([row(1, 65.0)], {"spare_s": None, "down": "issuer"}, ["64s", "in 65s"]),
+    ],
+)
+def test_figures_of_odd_fleets(rows: list[Row], more: Any, values: list[str]) -> None:
+    assert [each.value for each in figures(survey(rows, **more))[:2]] == values
+
+
+def test_only_ways_to_narrow_that_leave_somebody_are_offered() -> None:
+    found = choices(survey([row(1), row(2, -1.0), row(3, hold="paused"), row(4, failures=1)]))
+
+    assert [(each.name, each.count) for each in found] == [
+        ("all", 4), ("expired", 1), ("failing", 1), ("held", 1), ("live", 2),
+    ]  # fmt: skip
+
+
+def part(name: str, **changes: Any) -> Part:
+    found = parts(survey([row(1)], **changes), "replica-0")
+    return next(each for each in found if each.name == name)
+
+
+def test_all_is_well_with_what_it_depends_on() -> None:
+    told = parts(survey([row(1)]), "replica-0")
+
+    assert {each.tone for each in told} == {"good"}
+    assert [each.name for each in told] == [
+        "Leader", "Watches", "API server", "Platform", "Issuer", "Queue", "At start",
+    ]  # fmt: skip
+    assert part("Leader").note == "this replica; the lead changed 3 times"
+    assert part("Issuer").note == "best token: 14m left; clock +0.2 ±0.5 s, 1 outage so far"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "value", "tone"),
+    [
+        ("Leader", {"lease": LeaseView("a/1", False, "b_uid_nonce", 1, 0)}, "b", "good"),
+        ("Leader", {"lease": LeaseView("a/1", False, "b/0-nonce", 1, 0)}, "b", "good"),
+        ("Leader", {"lease": LeaseView("a/1", False, "", 1, 0)}, "nobody", "bad"),
+        ("Watches", {"watches": (watch("pods", synced=False),)}, "not in step", "bad"),
+        ("Watches", {"watches": (watch("pods", silent_s=200),)}, "silent", "warn"),
+        ("Issuer", {"down": "issuer"}, "away for 12s", "bad"),
+        ("API server", {"down": "kube"}, "away for 12s", "bad"),
+        ("Queue", {"queue": queue(state="paused")}, "paused", "still"),
+        ("Queue", {"queue": queue(oldest_s=9.0)}, "0 due", "warn"),
+    ],
+)
+def test_what_is_wrong_is_told_where_it_is(
+    name: str, changes: dict[str, Any], value: str, tone: str
+) -> None:
+    found = part(name, **changes)
+
+    assert (found.value, found.tone) == (value, tone)
+
+
+def test_a_follower_says_that_it_follows() -> None:
+    lease = LeaseView("a/1", False, "b_uid_nonce", 1, 2)
+
+    note = part("Leader", lease=lease).note
+
+    assert role(survey(lease=lease)) == "follows"
+    assert note == "this replica follows; the lead changed 1 time, 2 writes refused"

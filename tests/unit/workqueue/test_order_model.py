@@ -1,0 +1,289 @@
+"""The schedule against a naive model: any calls in any order keep every promise at once."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from reconciler.workqueue.heap import SPARE
+from reconciler.workqueue.items import ASKED_S, CHANGED_FRACTION, Band, Hold, News, Next
+from reconciler.workqueue.schedule import AGE_EVERY, Schedule
+
+KEYS = st.sampled_from("abcdefgh")
+GATES = st.sampled_from(["issuer", "kube"])
+BANDS = st.sampled_from(Band)
+DELAYS_S = st.integers(-3, 12).map(float)
+SLACKS_S = st.integers(-5, 30).map(float)
+NEWS = st.sampled_from(News)
+ABOUT = st.sampled_from(["write", "platform"])
+
+
+@dataclass
+class Wanted:
+    """What a key wants, in the plainest form."""
+
+    at: float
+    band: Band
+    dead_at: float
+    reasons: list[str]
+    gate: str = ""
+    news: News = News.NONE
+    about: str = ""
+    failed_at: float | None = None
+    tried: str = ""
+
+    def absorb(self, other: "Wanted") -> None:
+        self.at = min(self.not_before(other), other.not_before(self))
+        self.news, self.about = max(self.news, other.news), self.about or other.about
+        if self.failed_at is None:
+            self.failed_at, self.tried = other.failed_at, other.tried
+            self.until_at = other.until_at
+        self.band = min(self.band, other.band)
+        self.dead_at = min(self.dead_at, other.dead_at)
+        self.reasons += [reason for reason in other.reasons if reason not in self.reasons]
+        self.gate = self.gate or other.gate
+
+    until_at: float = 0.0
+
+    def not_before(self, failed: "Wanted") -> float:
+        """Return when this runs beside one that has failed."""
+        if failed.failed_at is None or self.about != failed.tried:
+            at = self.at
+            return at if failed.failed_at is None else max(at, failed.failed_at)
+        wait_s = failed.until_at - failed.failed_at
+        if self.news is News.CHANGED:
+            wait_s = wait_s * CHANGED_FRACTION
+        if self.news is News.ASKED:
+            wait_s = min(ASKED_S, wait_s)
+        return max(self.at, failed.failed_at + wait_s)
+
+
+@dataclass
+class Known:
+    """A key: what it waits for, or the run it is in and what came meanwhile."""
+
+    wanted: Wanted | None
+    running: bool = False
+    opened: set[str] = field(default_factory=set)
+    ready_at: float | None = None
+    bound: int = 0
+    picks: int = 0
+    failures: int = 0
+
+
+class ScheduleMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.schedule: Schedule[str] = Schedule()
+        self.model: dict[str, Known] = {}
+        self.now_at = 100.0
+        self.turn = 0
+
+    def ready(self) -> list[str]:
+        return [key for key, known in self.model.items() if known.ready_at is not None]
+
+    def settle(self) -> None:
+        """Mark what has come due, oldest first, and note how many stood before it."""
+        due = [
+            (known.wanted.at, key)
+            for key, known in self.model.items()
+            if not known.running and known.ready_at is None
+            if known.wanted is not None and known.wanted.at <= self.now_at
+        ]
+        fresh = len(due)
+        for at, key in sorted(due):
+            known = self.model[key]
+            known.bound = AGE_EVERY * (len(self.ready()) + fresh)
+            known.ready_at, known.picks = at, 0
+
+    def want(self, key: str, wanted: Wanted) -> None:
+        known = self.model.setdefault(key, Known(None))
+        if known.wanted is None:
+            known.wanted = wanted
+        else:
+            known.wanted.absorb(wanted)
+        self.settle_new(key)
+
+    def settle_new(self, key: str) -> None:
+        """What becomes due by a call, not by time, is ready from now on and not from before."""
+        known = self.model[key]
+        was_ready = known.ready_at is not None
+        self.settle()
+        if not was_ready and known.ready_at is not None:
+            known.ready_at = self.now_at
+
+    @rule(
+        key=KEYS,
+        delay_s=DELAYS_S,
+        band=BANDS,
+        slack_s=SLACKS_S,
+        reason=st.sampled_from("xyz"),
+        news=NEWS,
+        about=ABOUT,
+    )
+    def add(
+        self,
+        key: str,
+        delay_s: float,
+        band: Band,
+        slack_s: float,
+        reason: str,
+        news: News,
+        about: str,
+    ) -> None:
+        at = self.now_at + delay_s
+        self.schedule.add(
+            key,
+            reason=reason,
+            at=at,
+            band=band,
+            slack_s=slack_s,
+            now_at=self.now_at,
+            news=news,
+            about=about,
+        )
+        self.want(key, Wanted(at, band, self.now_at + slack_s, [reason], "", news, about))
+
+    @rule(seconds=st.integers(0, 6))
+    def advance(self, seconds: int) -> None:
+        # One second at a time, so that the model sees each entry come due in its turn.
+        for _ in range(seconds):
+            self.now_at += 1.0
+            self.settle()
+
+    @rule()
+    def take(self) -> None:
+        work = self.schedule.take(self.now_at)
+        ready = self.ready()
+        if work is None:
+            assert not ready, "something was due and nothing was handed out"
+            return
+        assert work.key in ready, "handed out twice, too early, or unknown"
+        known = self.model[work.key]
+        assert known.wanted is not None
+        self.turn += 1
+        if self.turn % AGE_EVERY == 0:
+            assert known.ready_at == min(self.model[key].ready_at or 0.0 for key in ready)
+        else:
+            assert self.urgency(work.key) == min(map(self.urgency, ready))
+        assert work.band == self.urgency(work.key)[0]
+        assert work.reasons == tuple(known.wanted.reasons)
+        assert (work.due_at, work.ready_at) == (known.wanted.at, known.ready_at)
+        assert work.attempt == known.failures + 1
+        self.count_pick(ready)
+        known.wanted, known.running, known.ready_at, known.opened = None, True, None, set()
+
+    def urgency(self, key: str) -> tuple[Band, float]:
+        wanted = self.model[key].wanted
+        assert wanted is not None
+        late = wanted.dead_at <= self.now_at
+        return (Band.EXPIRING if late else wanted.band, wanted.dead_at)
+
+    def count_pick(self, ready: list[str]) -> None:
+        for key in ready:
+            self.model[key].picks += 1
+            assert self.model[key].picks <= self.model[key].bound, "starved"
+
+    def running(self) -> list[str]:
+        return [key for key, known in self.model.items() if known.running]
+
+    @precondition(lambda self: self.running())
+    @rule(data=st.data())
+    def done_for_good(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(self.running()))
+        self.schedule.done(key, next=None, now_at=self.now_at)
+        known = self.model[key]
+        known.running = False
+        if known.wanted is None:
+            del self.model[key]
+        else:
+            self.settle_new(key)
+
+    @precondition(lambda self: self.running())
+    @rule(data=st.data(), delay_s=DELAYS_S, band=BANDS, slack_s=SLACKS_S, gate=GATES | st.just(""))
+    def done_until_next(
+        self, data: st.DataObject, delay_s: float, band: Band, slack_s: float, gate: str
+    ) -> None:
+        key = data.draw(st.sampled_from(self.running()))
+        next = Next(self.now_at + delay_s, band, slack_s, "next", gate)
+        self.schedule.done(key, next=next, now_at=self.now_at)
+        known = self.model[key]
+        known.running = False
+        wanted = Wanted(next.at, band, self.now_at + slack_s, ["next"], gate)
+        if gate in known.opened:
+            wanted.at, wanted.gate = min(wanted.at, self.now_at), ""
+        self.want(key, wanted)
+
+    @precondition(lambda self: self.running())
+    @rule(
+        data=st.data(), wait_s=st.integers(0, 40).map(float), gate=GATES | st.just(""), about=ABOUT
+    )
+    def done_and_failed(self, data: st.DataObject, wait_s: float, gate: str, about: str) -> None:
+        key = data.draw(st.sampled_from(self.running()))
+        at = self.now_at + wait_s
+        hold = Hold(self.now_at, at, about)
+        next = Next(at, Band.ROUTINE, 1.0, "failed", gate, hold)
+        self.schedule.done(key, next=next, now_at=self.now_at)
+        known = self.model[key]
+        known.running = False
+        wanted = Wanted(at, Band.ROUTINE, self.now_at + 1.0, ["failed"], gate)
+        if gate in known.opened:
+            wanted.at, wanted.gate = min(wanted.at, self.now_at), ""
+        else:
+            wanted.failed_at, wanted.until_at, wanted.tried = self.now_at, at, about
+        self.want(key, wanted)
+
+    @rule(gate=GATES)
+    def open_gate(self, gate: str) -> None:
+        expected = 0
+        for key, known in self.model.items():
+            known.opened.add(gate)
+            if known.running or known.ready_at is not None or known.wanted is None:
+                continue
+            if known.wanted.gate == gate:
+                expected += 1
+                known.wanted.at, known.wanted.gate = self.now_at, ""
+                known.wanted.failed_at = None
+                self.settle_new(key)
+        assert self.schedule.open_gate(gate, now_at=self.now_at) == expected
+
+    @rule(key=KEYS)
+    def remove(self, key: str) -> None:
+        known = self.model.get(key)
+        running = known is not None and known.running
+        assert self.schedule.remove(key) is not running
+        if not running:
+            self.model.pop(key, None)
+
+    @rule(key=KEYS, forgiven=st.booleans())
+    def fail_or_forgive(self, key: str, forgiven: bool) -> None:
+        known = self.model.get(key)
+        if forgiven:
+            self.schedule.forgive(key)
+        if known is not None:
+            known.failures = 0 if forgiven else known.failures + 1
+            assert forgiven or self.schedule.fail(key) == known.failures
+
+    @invariant()
+    def nothing_is_lost_and_nothing_is_left(self) -> None:
+        assert len(self.schedule) == len(self.model)
+        assert self.schedule.running == len(self.running())
+        assert self.schedule.slots <= 2 * len(self.model) + 5 * SPARE
+
+    @invariant()
+    def the_figures_agree(self) -> None:
+        stats = self.schedule.stats(self.now_at)
+        waiting = [
+            known.wanted
+            for known in self.model.values()
+            if not known.running and known.ready_at is None and known.wanted is not None
+        ]
+        assert sum(stats.ready.values()) == len(self.ready())
+        assert sum(stats.waiting.values()) == len(waiting)
+        assert sum(stats.gated.values()) == sum(wanted.gate != "" for wanted in waiting)
+        assert self.schedule.next_at() == min((wanted.at for wanted in waiting), default=None)
+
+
+TestSchedule = ScheduleMachine.TestCase
+TestSchedule.settings = settings(max_examples=40, stateful_step_count=60, deadline=None)
