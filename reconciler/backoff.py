@@ -49,7 +49,7 @@ def _window_s(attempt: int, base_s: float, cap_s: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class BackoffPolicy:
     """How patient one class of failure is; both in seconds, 0 < `base_s` <= `cap_s`."""
 
     name: str
@@ -75,23 +75,23 @@ class Pace:
         )
 
 
-TRANSIENT = Pace("transient", base_s=0.5, cap_s=30.0)
+TRANSIENT = BackoffPolicy("transient", base_s=0.5, cap_s=30.0)
 """5xx and no answer. One reset is over in half a second; after six failures the key's own fault is
 likelier than the endpoint's, whose outages the shared breaker sees.
 Source: client-go reflector.go: 0.8 s x 2, cap 30 s."""
 
-CONFLICT = Pace("conflict", base_s=0.1, cap_s=5.0)
+CONFLICT = BackoffPolicy("conflict", base_s=0.1, cap_s=5.0)
 """409. The version that was missing arrives with the watch's next event, in tens of milliseconds;
 5 s without it is when a taken name is reported."""
 
-STARTING = Pace("starting", base_s=0.1, cap_s=5.0)
+STARTING = BackoffPolicy("starting", base_s=0.1, cap_s=5.0)
 """403 for a right that worked. An API server that has just started knows its bindings after 0.2 s;
 5 s is as late as one of a large cluster may be noticed."""
 
-THROTTLED = Pace("throttled", base_s=1.0, cap_s=60.0)
+THROTTLED = BackoffPolicy("throttled", base_s=1.0, cap_s=60.0)
 """429, and a full quota. API priority and fairness says `Retry-After: 1`; one minute is the most
 that spreads the load of a server that is overloaded for long, well inside the slack of 270 s."""
 
-MISCONFIGURED = Pace("misconfigured", base_s=30.0, cap_s=300.0)
+MISCONFIGURED = BackoffPolicy("misconfigured", base_s=30.0, cap_s=300.0)
 """403, 422 and refused credentials: a human has to act. Faster tries fill the audit log only; five
 minutes is as long as one who has just mended it should have to wait."""

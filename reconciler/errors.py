@@ -15,11 +15,11 @@ class SettingsError(ReconcilerError):
     """A setting is wrong or missing; the message names the variable and what it should be."""
 
 
-class WireError(ReconcilerError):
+class ProtocolError(ReconcilerError):
     """A peer sent bytes that its protocol does not allow."""
 
 
-class DeposedError(ReconcilerError):
+class NotLeaderError(ReconcilerError):
     """A write was stopped on its way out because this replica may not write any more."""
 
 
@@ -100,7 +100,7 @@ class QuotaExceeded(Forbidden):
     transient = True
 
 
-class Denied(Forbidden):
+class AdmissionDenied(Forbidden):
     """403 by an admission webhook or policy: no right is missing, no rule would grant it."""
 
 
@@ -124,7 +124,7 @@ class Gone(KubeError):
     transient = True
 
 
-class VersionTooLarge(KubeError):
+class ResourceVersionTooLarge(KubeError):
     """The server has not yet seen the version that was asked for; ask for its newest."""
 
     transient = True
@@ -184,7 +184,7 @@ class IssuerRefused(IssuerError):
     """The issuer does not accept our client credentials; somebody must change one side."""
 
 
-class TokenUnusable(IssuerError):
+class InvalidToken(IssuerError):
     """The issuer answered with a token that must not be written; `reason` names the rule.
 
     Reasons: `malformed`, `huge`, `expired`, `no_expiry`, `not_bearer`.

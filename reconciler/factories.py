@@ -10,11 +10,11 @@ from reconciler.clock import Clock
 from reconciler.errors import IssuerError, SettingsError
 from reconciler.net.client_pool import Requests
 from reconciler.settings import Settings
-from reconciler.tokens.oidc import Credentials, TokenEndpoint
+from reconciler.tokens.oidc import ClientCredentials, TokenEndpoint
 from reconciler.tokens.static import StaticSource
 
 
-class Secret:
+class SecretSetting:
     """A value from the environment, or from a file that is read for every use."""
 
     def __init__(self, value: SecretStr | None, file: Path | None) -> None:
@@ -53,12 +53,12 @@ def _trimmed(value: str) -> str:
     return value.strip().removeprefix("\ufeff").strip()
 
 
-def client_secret(settings: Settings) -> Secret:
-    return Secret(settings.oidc_client_secret, settings.oidc_client_secret_file)
+def client_secret(settings: Settings) -> SecretSetting:
+    return SecretSetting(settings.oidc_client_secret, settings.oidc_client_secret_file)
 
 
-def static_token(settings: Settings) -> Secret:
-    return Secret(settings.api_token, settings.api_token_file)
+def static_token(settings: Settings) -> SecretSetting:
+    return SecretSetting(settings.api_token, settings.api_token_file)
 
 
 def token_endpoint(settings: Settings, session: Requests, clock: Clock) -> TokenEndpoint:
@@ -82,7 +82,7 @@ def static_source(settings: Settings, clock: Clock) -> StaticSource:
         raise SettingsError(f"AMBIENT_API_TOKEN: {error}") from None
 
 
-def _credentials(settings: Settings) -> Callable[[], Credentials]:
-    client_id = Secret(SecretStr(settings.oidc_client_id), settings.oidc_client_id_file)
+def _credentials(settings: Settings) -> Callable[[], ClientCredentials]:
+    client_id = SecretSetting(SecretStr(settings.oidc_client_id), settings.oidc_client_id_file)
     secret = client_secret(settings)
-    return lambda: Credentials(client_id.read(), secret.read())
+    return lambda: ClientCredentials(client_id.read(), secret.read())

@@ -78,7 +78,7 @@ class Names:
         return self._ours("token-refreshed-at")
 
     @cached_property
-    def former_expires_at(self) -> str:
+    def previous_expires_at(self) -> str:
         """Secret annotation: `exp` of what a pod may have read until that write, or `unknown`."""
         return self._ours("token-former-expires-at")
 
@@ -88,12 +88,12 @@ class Names:
         return self._ours("token-refreshed-by")
 
     @cached_property
-    def confirmed(self) -> str:
+    def confirmation(self) -> str:
         """Secret annotation: proof that the platform once confirmed this session here."""
         return self._ours("token-confirmed")
 
     @cached_property
-    def honoured(self) -> str:
+    def handled_requests(self) -> str:
         """Secret annotation: digests of the refresh requests that were already carried out."""
         return self._ours("refresh-honoured")
 
@@ -115,9 +115,9 @@ class Names:
     def annotations(self) -> tuple[str, ...]:
         """Return every annotation that is ever decoded; all others may hold values and are not."""
         return (
-            self.expires_at, self.issued_at, self.former_expires_at, self.refreshed_at,
-            self.refreshed_by, self.confirmed, self.honoured, self.touched_at, self.requested_at,
-            self.paused,
+            self.expires_at, self.issued_at, self.previous_expires_at, self.refreshed_at,
+            self.refreshed_by, self.confirmation, self.handled_requests, self.touched_at,
+            self.requested_at, self.paused,
         )  # fmt: skip
 
     def selector(self) -> str:

@@ -9,21 +9,27 @@ from aiohttp import web
 
 from reconciler.clock import SystemClock
 from reconciler.controller.decide.retry_policy import RIGHTS
-from reconciler.controller.reconcile.worker import WorkerStats
-from reconciler.controller.state.confirmations import DirectoryStats
-from reconciler.controller.status.fleet import Fleet, State
-from reconciler.controller.status.history import Past
-from reconciler.controller.status.snapshot import IssuerView, LeaseView, Row, StartupView, Survey
+from reconciler.controller.reconcile.worker import ReconcileStats
+from reconciler.controller.state.confirmations import ConfirmationStats
+from reconciler.controller.status.fleet import FleetSummary, State
+from reconciler.controller.status.history import RunRecord
+from reconciler.controller.status.snapshot import (
+    IssuerStatus,
+    LeaseStatus,
+    SessionStatus,
+    StartupStatus,
+    StatusSnapshot,
+)
 from reconciler.informer.messages import ListWatchStats
 from reconciler.informer.reflector import ReflectorStats
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import BreakerStats
-from reconciler.statuspage.cache import Views
+from reconciler.statuspage.cache import PageCache
 from reconciler.statuspage.server import add_page
-from reconciler.statuspage.sse import Streams
+from reconciler.statuspage.sse import SseStreams
 from reconciler.telemetry.http_server import health_app
 from reconciler.tokens.source import TokenStats
-from reconciler.workqueue.items import Band
+from reconciler.workqueue.items import Priority
 from reconciler.workqueue.stats import QueueStats, ScheduleStats
 
 NOW_S = 1_767_225_600.0
@@ -32,13 +38,13 @@ ALLOWANCE_S = 90.0
 
 
 @dataclass(frozen=True)
-class Shown(Survey):
+class Shown(StatusSnapshot):
     """A survey and the rows that the controller would make of its readings."""
 
-    rows: tuple[Row, ...] = ()
+    rows: tuple[SessionStatus, ...] = ()
 
 
-def row(number: int = 0, remaining_s: float | None = 600.0, **changes: Any) -> Row:
+def row(number: int = 0, remaining_s: float | None = 600.0, **changes: Any) -> SessionStatus:
     """Return a healthy session; its state follows from what is left unless it is given."""
     fields: dict[str, Any] = {
         "namespace": f"team-{number % 7}",
@@ -52,16 +58,16 @@ def row(number: int = 0, remaining_s: float | None = 600.0, **changes: Any) -> R
         "due_s": NOW_S + 60 + number % 300,
         "reason": "renewal",
         "stage": "waiting",
-        "gate": "",
+        "blocked_on": "",
         "hold": "",
         "failures": 0,
         "refreshed_by": "replica-0/3-0a1b2c3d",
     }
-    return Row(**(fields | changes))
+    return SessionStatus(**(fields | changes))
 
 
 def survey(
-    rows: Iterable[Row] = (),
+    rows: Iterable[SessionStatus] = (),
     *,
     exposure_s: float = 0.0,
     now_s: float = NOW_S,
@@ -74,7 +80,7 @@ def survey(
     Args:
         down: Name of the endpoint that is away, or "".
     """
-    shown, fleet = tuple(rows), Fleet()
+    shown, fleet = tuple(rows), FleetSummary()
     for each in shown:
         fleet.add(
             each.key,
@@ -101,12 +107,12 @@ def survey(
             BreakerStats(name, name == down, 12.0 if name == down else 0.0, 1, f"{name} is mute")
             for name in ("kube", "platform", "issuer")
         ),
-        "issuer": IssuerView(True, 0.25, 0.5, TokenStats(9, 9, 0, "", 0.0, spare_s, TTL_S)),
+        "issuer": IssuerStatus(True, 0.25, 0.5, TokenStats(9, 9, 0, "", 0.0, spare_s, TTL_S)),
         "queue": queue(failing=sum(each.failures > 0 for each in shown)),
-        "lease": LeaseView("replica-0/3-0a1b2c3d", True, "replica-0_uid_0a1b2c3d", 3, 0),
-        "worker": WorkerStats({}, {}, touches_total=5),
-        "directory": DirectoryStats(len(shown), len(shown), 0),
-        "startup": StartupView(len(shown), True, 0.42, {"refreshed": len(shown)}),
+        "lease": LeaseStatus("replica-0/3-0a1b2c3d", True, "replica-0_uid_0a1b2c3d", 3, 0),
+        "worker": ReconcileStats({}, {}, pod_touches_total=5),
+        "directory": ConfirmationStats(len(shown), len(shown), 0),
+        "startup": StartupStatus(len(shown), True, 0.42, {"refreshed": len(shown)}),
     }
     return Shown(**(fields | changes))
 
@@ -126,8 +132,8 @@ def watch(
 def queue(
     *, state: str = "open", oldest_s: float = 0.0, failing: int = 0, without_right: int = 0
 ) -> QueueStats:
-    bands = dict.fromkeys(Band, 0)
-    waiting = bands | {Band.ROUTINE: 60}
+    bands = dict.fromkeys(Priority, 0)
+    waiting = bands | {Priority.ROUTINE: 60}
     gated = {RIGHTS: without_right}
     schedule = ScheduleStats(bands, waiting, gated, 0, failing, 99, 1, 98, 0, oldest_s, 0.0)
     return QueueStats(schedule, 32, state)
@@ -141,31 +147,31 @@ class Exhibit:
     """
 
     def __init__(
-        self, shown: Shown, past: Callable[[SessionKey], Sequence[Past]] = lambda _: ()
+        self, shown: Shown, past: Callable[[SessionKey], Sequence[RunRecord]] = lambda _: ()
     ) -> None:
         self.shown = shown
         self.taken = 0
         self._past = past
 
-    async def survey(self, *, max_age_s: float) -> Survey:
+    async def snapshot(self, *, max_age_s: float) -> StatusSnapshot:
         self.taken += 1
         return self.shown
 
-    async def rows(self, survey: Survey) -> tuple[Row, ...]:
+    async def rows(self, survey: StatusSnapshot) -> tuple[SessionStatus, ...]:
         assert isinstance(survey, Shown)
         return survey.rows
 
-    def attempts(self, key: SessionKey) -> tuple[Past, ...]:
+    def attempts(self, key: SessionKey) -> tuple[RunRecord, ...]:
         return tuple(self._past(key))
 
 
 @asynccontextmanager
 async def served(
     exhibit: Exhibit, *, port: int = 0, **limits: float
-) -> AsyncIterator[tuple[str, Streams]]:
+) -> AsyncIterator[tuple[str, SseStreams]]:
     """Serve the page beside the probes; yields its URL without the last slash, and its streams."""
-    views = Views(exhibit, not_ready=lambda: "", replica="replica-0")
-    streams = Streams(views, SystemClock(), **limits)  # type: ignore[arg-type]  # floats, one int
+    views = PageCache(exhibit, not_ready=lambda: "", replica="replica-0")
+    streams = SseStreams(views, SystemClock(), **limits)  # type: ignore[arg-type]  # floats, one int
     app = health_app(live=lambda: "", ready=lambda: "")
     add_page(app, views, streams)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)

@@ -1,4 +1,4 @@
-"""The election composed: gate, heartbeat, an elector with its own thread and connection."""
+"""The election composed: fence, heartbeat, an elector with its own thread and connection."""
 
 import asyncio
 import math
@@ -11,12 +11,12 @@ from typing import Any, Self
 from reconciler.clock import Clock
 from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
-from reconciler.leadership.api import Alone, Gate, Leadership, OpenGate
-from reconciler.leadership.elector import Candidate, Elector
+from reconciler.leadership.api import AlwaysOpenFence, Leadership, NoElection, WriteFence
+from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
-from reconciler.leadership.lease_gate import LeaseGate
-from reconciler.leadership.rules import Timing
-from reconciler.leadership.state import Office
+from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.rules import ElectionTiming
+from reconciler.leadership.state import LeadershipState
 from reconciler.leadership.thread import ElectorThread, Heartbeat
 from reconciler.settings import Settings
 
@@ -41,9 +41,9 @@ class Election:
         clock: Clock,
         loop_factory: Callable[[], asyncio.AbstractEventLoop],
     ) -> None:
-        self.gate: Gate = OpenGate(me.term(0))
-        self.leadership: Leadership = Alone()
-        self.upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
+        self.fence: WriteFence = AlwaysOpenFence(me.term(0))
+        self.leadership: Leadership = NoElection()
+        self.background_tasks: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
         self.warm: Callable[[], bool] = lambda: False
         self.has_token: Callable[[], bool] = lambda: True
         self.lacks_token: Callable[[], bool] = lambda: False
@@ -56,10 +56,10 @@ class Election:
         self._stack = AsyncExitStack()
         if settings.leader_elect:
             self._thread = ElectorThread(self._opening, loop_factory)
-            self._lease_gate = LeaseGate(clock, me.term(0))
-            self._office = Office(self._thread.resign)
-            self.gate, self.leadership = self._lease_gate, self._office
-            self.upkeep = (self._heartbeat.run, self._thread.run)
+            self._lease_fence = LeaseFence(clock, me.term(0))
+            self._office = LeadershipState(self._thread.release)
+            self.fence, self.leadership = self._lease_fence, self._office
+            self.background_tasks = (self._heartbeat.run, self._thread.run)
             self._loop = asyncio.get_running_loop()
 
     async def __aenter__(self) -> Self:
@@ -77,7 +77,7 @@ class Election:
         await self._stack.__aexit__(kind, error, trace)
 
     @asynccontextmanager
-    async def _opening(self) -> AsyncIterator[Elector]:
+    async def _opening(self) -> AsyncIterator[LeaderElector]:
         """Make the elector and its connection, on the thread's own loop.
 
         The Lease is our own namespace's business, whatever account works in the projects.
@@ -92,28 +92,28 @@ class Election:
             peer="",
         )
         async with kube:
-            yield Elector(
+            yield LeaderElector(
                 kube,
-                Candidate(
+                ElectionConfig(
                     namespace=settings.namespace,
                     name=settings.lease_name,
-                    me=me,
-                    timing=Timing(
+                    identity=me,
+                    timing=ElectionTiming(
                         settings.lease_duration_s,
                         settings.renew_deadline_s,
                         settings.retry_period_s,
                     ),
                     age_s=self._heartbeat.age_s,
-                    warm=lambda: self.warm(),
+                    is_ready=lambda: self.warm(),
                     has_token=lambda: self.has_token(),
                     lacks_token=lambda: self.lacks_token(),
                     token_life_s=lambda: self.token_life_s(),
                 ),
-                self._lease_gate,
+                self._lease_fence,
                 clock=self._clock,
                 random=Random(),
-                began=self._tell(self._office.begin),
-                ended=self._tell(self._office.end),
+                began=self._tell(self._office.started),
+                ended=self._tell(self._office.stopped),
                 rewound=self._tell(lambda why: self.rewound(why)),
             )
 

@@ -20,16 +20,16 @@ from reconciler.app.election import Election
 from reconciler.app.orphan_reaper import OrphanReaper
 from reconciler.app.telemetry import Telemetry, open_telemetry
 from reconciler.clock import Clock, SystemClock
-from reconciler.controller.controller import Controller, Options, Ports
+from reconciler.controller.controller import Controller, ControllerConfig, Dependencies
 from reconciler.controller.decide.bulkhead import runs_at_most
-from reconciler.controller.decide.confirmation_mac import Seal
-from reconciler.controller.state.mac_key import SealKey
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.controller.state.mac_key import MacKeyFile
 from reconciler.controller.status.replica_report import ReplicaReport, Reporter
 from reconciler.factories import client_secret, static_source, static_token, token_endpoint
 from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
 from reconciler.leadership.lease import Identity
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.net.client_session import open_session
 from reconciler.platform.client import Bearer, PlatformClient
 from reconciler.preflight import environment
@@ -38,7 +38,7 @@ from reconciler.settings import Settings
 from reconciler.statuspage.server import mount
 from reconciler.telemetry.http_server import serve_health
 from reconciler.telemetry.log_setup import configure_logs
-from reconciler.telemetry.stderr_writer import Outlet
+from reconciler.telemetry.stderr_writer import StderrWriter
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import OidcSource, TokenSource
 from reconciler.tokens.static import StaticSource
@@ -56,7 +56,7 @@ FORCE_S = 10.0
 """A platform that refuses every token must not make us ask the issuer for one a request."""
 
 
-def run(settings: Settings, outlet: Outlet) -> None:
+def run(settings: Settings, outlet: StderrWriter) -> None:
     """Run the controller until a signal; raises `SettingsError` for what only a human can mend.
 
     Args:
@@ -72,7 +72,7 @@ def _warn_of_dropped(lines: int) -> None:
     log.warning("log_lines_dropped", lines=lines, why="no process read the log in time")
 
 
-async def _run(settings: Settings, outlet: Outlet) -> None:
+async def _run(settings: Settings, outlet: StderrWriter) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
     if not await wait_for_files(settings, stop):
@@ -91,7 +91,7 @@ async def _run(settings: Settings, outlet: Outlet) -> None:
         telemetry.attach(controller)
         page = mount(
             controller.surveyor,
-            not_ready=controller.not_ready,
+            not_ready=controller.readiness_problem,
             replica=settings.replica,
             clock=clock,
             ignored=tuple(environment.ignored_variables().values()),
@@ -99,8 +99,8 @@ async def _run(settings: Settings, outlet: Outlet) -> None:
         await stack.enter_async_context(
             serve_health(
                 settings.listen,
-                live=controller.not_live,
-                ready=controller.not_ready,
+                live=controller.liveness_problem,
+                ready=controller.readiness_problem,
                 scrape=telemetry.scrape,
                 mounts=(page,) if settings.status_page else (),
             )
@@ -127,13 +127,13 @@ async def build(
     random = Random()
     names = settings.names()
     me = Identity(settings.replica, settings.pod_uid, uuid4().hex[:8])
-    breakers = [Breaker(name, clock, random) for name in ("kube", "platform", "issuer")]
+    breakers = [CircuitBreaker(name, clock, random) for name in ("kube", "platform", "issuer")]
     kube_breaker, platform_breaker, issuer_breaker = breakers
     issuer_time = IssuerTime(clock)
     keyed = client_secret if settings.is_oidc else static_token
     keyed_by = keyed(settings)
     secret = keyed_by.read()
-    seal = Seal(secret, clock.monotonic)
+    seal = ConfirmationMac(secret, clock.monotonic)
 
     async def seal_renewed() -> None:
         await controller.renew_seals()
@@ -143,7 +143,7 @@ async def build(
 
     async with AsyncExitStack() as stack:
         source: TokenSource
-        upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
+        background_tasks: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
         if settings.is_oidc:
             session = await stack.enter_async_context(
                 open_session(settings.token_url(), clock, what="issuer")
@@ -158,15 +158,15 @@ async def build(
                 refresh_on_key_rotation=settings.refresh_on_key_rotation,
             )
             stack.push_async_callback(oidc.close)
-            seal_key = SealKey(keyed_by.read, secret, seal, seal_renewed)
-            upkeep = (
-                oidc.keep_spare,
+            seal_key = MacKeyFile(keyed_by.read, secret, seal, seal_renewed)
+            background_tasks = (
+                oidc.keep_standby,
                 partial(environment.watch_clock, issuer_time, clock),
                 seal_key.run,
             )
         else:
             source = static = static_source(settings, clock)
-            upkeep = (static.keep_read,)
+            background_tasks = (static.watch_file,)
         session = await stack.enter_async_context(
             open_session(settings.api_server_url, clock, what="platform")
         )
@@ -191,13 +191,13 @@ async def build(
                 names,
                 connections=runs_at_most(settings.workers) + PROBES,
                 replica=str(me),
-                on_date=issuer_time.hear_api_server,
+                on_date=issuer_time.observe_api_server,
             )
         )
         election = Election(settings, me, clock, _loop_factory())
         await stack.enter_async_context(election)
-        upkeep += election.upkeep
-        ports = Ports(
+        background_tasks += election.background_tasks
+        ports = Dependencies(
             kube=kube,
             platform=platform,
             platform_allowed=lambda: platform.allowed,
@@ -205,14 +205,14 @@ async def build(
             issuer_time=issuer_time,
             clock=clock,
             random=random,
-            gate=election.gate,
+            fence=election.fence,
             leadership=election.leadership,
             kube_breaker=kube_breaker,
             platform_breaker=platform_breaker,
             issuer_breaker=issuer_breaker,
-            upkeep=(*upkeep, *telemetry.upkeep, keep_reporting),
+            background_tasks=(*background_tasks, *telemetry.background_tasks, keep_reporting),
             tracer=telemetry.tracer,
-            witnesses=telemetry.witnesses,
+            observers=telemetry.observers,
         )
         controller = Controller(ports, _options(settings, seal))
         if isinstance(source, StaticSource):
@@ -245,14 +245,14 @@ async def build(
         yield controller
 
 
-async def _replaced(seal: Seal, controller: Controller, token: Token) -> None:
+async def _replaced(seal: ConfirmationMac, controller: Controller, token: Token) -> None:
     """Take in another static token, which is what seals are made with where there is no issuer."""
-    seal.renew(token.reveal())
+    seal.set_key(token.reveal())
     await controller.reconsider()
 
 
-def _options(settings: Settings, seal: Seal) -> Options:
-    return Options(
+def _options(settings: Settings, seal: ConfirmationMac) -> ControllerConfig:
+    return ControllerConfig(
         names=settings.names(),
         seal=seal,
         namespaces=tuple(settings.listed_namespaces),

@@ -14,17 +14,17 @@ import structlog
 from reconciler import __version__
 from reconciler.clock import Clock
 from reconciler.controller.events.recorder import EventStats
-from reconciler.controller.reconcile.run import Witness
-from reconciler.controller.status.collector import Surveyor
-from reconciler.controller.status.run_observers import Metering, Tracing
-from reconciler.controller.status.snapshot import Survey
+from reconciler.controller.reconcile.run import Observer
+from reconciler.controller.status.collector import StatusCollector
+from reconciler.controller.status.run_observers import RunMetrics, RunTraces
+from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.controller.status.status_metrics import gauges
 from reconciler.telemetry import metrics
-from reconciler.telemetry.batch_exporter import Exporter
+from reconciler.telemetry.batch_exporter import BatchExporter
 from reconciler.telemetry.metrics import Sample
 from reconciler.telemetry.otlp import metric_sender, span_sender
 from reconciler.telemetry.otlp_settings import OtlpSettings, Sampler, read_otlp
-from reconciler.telemetry.registry import Meters
+from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.telemetry.trace import Trace, Tracer, current
 
 if TYPE_CHECKING:
@@ -66,17 +66,17 @@ class Telemetry:
         self._otlp = otlp
         self._per_session = per_session
         self._log_lines_dropped = log_lines_dropped
-        self._surveyor: Surveyor | None = None
-        self._exporters: list[Exporter[Any]] = []
+        self._surveyor: StatusCollector | None = None
+        self._exporters: list[BatchExporter[Any]] = []
         self._events: EventStats | None = None
         self._text = b""
         self._text_at = -math.inf
         self._rendering: asyncio.Task[bytes] | None = None
-        self.meters = Meters(self._read)
+        self.meters = MetricsRegistry(self._read)
         self.tracer = Tracer(clock, Random())
-        self.witnesses: tuple[Witness, ...] = (Metering(self.meters).note,)
-        self.upkeep: tuple[Callable[[], Any], ...] = ()
-        self._tracing: Tracing | None = None
+        self.observers: tuple[Observer, ...] = (RunMetrics(self.meters).observe,)
+        self.background_tasks: tuple[Callable[[], Any], ...] = ()
+        self._tracing: RunTraces | None = None
         for signal, is_wanted, start in (
             ("traces", otlp.traces, self._send_traces),
             ("metrics", otlp.metrics, self._send_metrics),
@@ -153,23 +153,25 @@ class Telemetry:
 
     def _send_metrics(self, replica: str) -> None:
         sender = metric_sender(replica, os.environ, self._clock)
-        self._readings = Exporter("metrics", sender, capacity=2)
+        self._readings = BatchExporter("metrics", sender, capacity=2)
         self._exporters.append(self._readings)
-        self.upkeep = (self._push,)
+        self.background_tasks = (self._push,)
 
     def _send_traces(self, replica: str) -> None:
-        exporter = Exporter("traces", span_sender(replica, os.environ, self._clock))
-        from reconciler.telemetry.otlp_spans import Kept  # after the library is told to be silent
+        exporter = BatchExporter("traces", span_sender(replica, os.environ, self._clock))
+        from reconciler.telemetry.otlp_spans import (
+            SampledTrace,  # after the library is told to be silent
+        )
 
         def keep(trace: Trace) -> None:
-            exporter.offer(Kept(trace, self._clock.wall() - self._clock.monotonic()))
+            exporter.enqueue(SampledTrace(trace, self._clock.wall() - self._clock.monotonic()))
 
-        tracing = Tracing(self.tracer, Sampler(self._otlp.ratio).keeps, keep)
+        tracing = RunTraces(self.tracer, Sampler(self._otlp.ratio).keeps, keep)
         self._exporters.append(exporter)
         self._tracing = tracing
         self.tracer.is_recorded = True
         self.tracer.listeners.append(tracing.ended)
-        self.witnesses += (tracing.note,)
+        self.observers += (tracing.observe,)
 
     async def _push(self) -> None:
         """Read the metrics for OTLP every so often, for ever."""
@@ -177,12 +179,12 @@ class Telemetry:
             await asyncio.sleep(max(1.0, self._otlp.interval_s))
             if self._surveyor is not None:
                 await self._surveyor.renew(max_age_s=SCRAPE_AGE_S)
-            self._readings.offer(await asyncio.to_thread(self.meters.families))
+            self._readings.enqueue(await asyncio.to_thread(self.meters.families))
 
     def _read(self) -> Iterator[Sample]:
         yield Sample(metrics.BUILD, 1, (__version__,))
         yield Sample(metrics.LOG_DROPPED, self._log_lines_dropped())
-        latest: Survey | None = None if self._surveyor is None else self._surveyor.latest
+        latest: StatusSnapshot | None = None if self._surveyor is None else self._surveyor.latest
         if latest is not None:
             yield from gauges(latest, per_session=self._per_session)
         for exporter in self._exporters:

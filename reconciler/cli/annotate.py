@@ -7,27 +7,27 @@ from dataclasses import dataclass
 from reconciler.cli.cluster import Cluster
 from reconciler.cli.exit_codes import EXIT_SETTINGS, CommandError, worst
 from reconciler.cli.output import say, warn
-from reconciler.cli.pod_selection import Choice, choose
+from reconciler.cli.pod_selection import PodSelection, choose
 from reconciler.inspection.printers import pod_name
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 
 AT_ONCE = 8
 """Patches under way at a time: a fleet is asked for in seconds, and the server is not flooded."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PatchResult:
     """One pod and what became of it.
 
     `pod` is as it is after the write; `done` is how the confirmation ends.
     """
 
-    pod: Meta
+    pod: ObjectMeta
     done: str
     written: bool = True
 
 
-Change = Callable[[Cluster, Meta], Awaitable[Asked]]
+Change = Callable[[Cluster, ObjectMeta], Awaitable[PatchResult]]
 
 
 def check_dry_run(dry_run: str) -> bool:
@@ -38,8 +38,8 @@ def check_dry_run(dry_run: str) -> bool:
 
 
 async def change_all(
-    cluster: Cluster, choice: Choice, change: Change, *, verb: str, dry_run: bool
-) -> tuple[list[Asked], int]:
+    cluster: Cluster, choice: PodSelection, change: Change, *, verb: str, dry_run: bool
+) -> tuple[list[PatchResult], int]:
     """Change each chosen pod, confirm each as kubectl would, and go on past one that fails.
 
     Args:
@@ -57,10 +57,10 @@ async def change_all(
         for pod in pods:
             say(f"{pod_name(pod)} {verb} (dry run)")
         return [], worst(codes)
-    gate = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(AT_ONCE)
 
-    async def one(pod: Meta) -> Asked | CommandError:
-        async with gate:
+    async def one(pod: ObjectMeta) -> PatchResult | CommandError:
+        async with slots:
             try:
                 return await change(cluster, pod)
             except CommandError as error:

@@ -19,12 +19,20 @@ from reconciler.cli.exit_codes import (
     CommandError,
 )
 from reconciler.clock import Clock, SystemClock
-from reconciler.errors import Denied, Forbidden, Gone, KubeError, NotFound, Unauthorized, WireError
-from reconciler.kube.api import Body, Kube, Meta, Page, Resource, Scope
+from reconciler.errors import (
+    AdmissionDenied,
+    Forbidden,
+    Gone,
+    KubeError,
+    NotFound,
+    ProtocolError,
+    Unauthorized,
+)
+from reconciler.kube.api import ApiResource, Body, Kube, ListOptions, ObjectMeta, Page
 from reconciler.kube.auth.contexts import Context, read_context
 from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
-from reconciler.kube.decoding import partial_resource
+from reconciler.kube.decoding import metadata_resource
 from reconciler.naming import LIVE_PODS, Names
 from reconciler.net.http_dates import parse_date
 from reconciler.settings import Settings, read_settings
@@ -68,8 +76,8 @@ class Cluster:
         self.settings = settings
         self.names = settings.names()
         self.context = context
-        self.pod_kind = partial_resource("pods", self.names)
-        self.secret_kind = partial_resource("secrets", self.names, unasked=self._warn_of_value)
+        self.pod_kind = metadata_resource("pods", self.names)
+        self.secret_kind = metadata_resource("secrets", self.names, unasked=self._warn_of_value)
         self._is_warned = False
         self._clock = clock
         self._time = time
@@ -89,23 +97,23 @@ class Cluster:
         skew_s = self._time.skew_s
         return skew_s if abs(skew_s) > SKEW_S else 0.0
 
-    async def session_pods(self, namespace: str | None, labels: str = "") -> list[Meta]:
+    async def session_pods(self, namespace: str | None, labels: str = "") -> list[ObjectMeta]:
         """Return the live pods of sessions; `namespace` None = all."""
         selector = self.names.selector() + (f",{labels}" if labels else "")
-        return await self.list_all(self.pod_kind, Scope(namespace, selector, LIVE_PODS))
+        return await self.list_all(self.pod_kind, ListOptions(namespace, selector, LIVE_PODS))
 
-    async def session_secrets(self, namespace: str | None) -> list[Meta]:
-        return await self.list_all(self.secret_kind, Scope(namespace, self.names.selector()))
+    async def session_secrets(self, namespace: str | None) -> list[ObjectMeta]:
+        return await self.list_all(self.secret_kind, ListOptions(namespace, self.names.selector()))
 
-    async def secret(self, namespace: str, session_id: str) -> Meta | None:
+    async def secret(self, namespace: str, session_id: str) -> ObjectMeta | None:
         """Return a session's Secret by its name, labelled or not; a list, so no right to get it."""
         name = self.names.secret_name(session_id)
         found = await self.list_all(
-            self.secret_kind, Scope(namespace, fields=f"metadata.name={name}")
+            self.secret_kind, ListOptions(namespace, fields=f"metadata.name={name}")
         )
         return found[0] if found else None
 
-    async def pod(self, namespace: str, name: str) -> tuple[Meta, bool]:
+    async def pod(self, namespace: str, name: str) -> tuple[ObjectMeta, bool]:
         """Return a pod, by its name or its session's ID, and whether it lives.
 
         Raises:
@@ -113,14 +121,14 @@ class Cluster:
         """
         if name == name.lower():
             live = f"metadata.name={name},{LIVE_PODS}"
-            if found := await self.list_all(self.pod_kind, Scope(namespace, fields=live)):
+            if found := await self.list_all(self.pod_kind, ListOptions(namespace, fields=live)):
                 return found[0], True
         if len(name) <= LABEL_LENGTH and (
             found := await self.list_all(
-                self.pod_kind, Scope(namespace, f"{self.names.session_id}={name}", LIVE_PODS)
+                self.pod_kind, ListOptions(namespace, f"{self.names.session_id}={name}", LIVE_PODS)
             )
         ):
-            return max(found, key=lambda pod: (not pod.deleting, pod.created_s)), True
+            return max(found, key=lambda pod: (not pod.is_deleting, pod.created_s)), True
         get = self.kube.get(self.pod_kind, namespace, name.lower(), limit_s=LIMIT_S)
         try:
             return await self.ask(f"get pod {name}", namespace, "pods", get), False
@@ -131,20 +139,20 @@ class Cluster:
             failure = CommandError(problem, EXIT_NOT_FOUND)
         raise failure
 
-    async def annotate(self, pod: Meta, annotations: dict[str, str | None]) -> Meta:
+    async def annotate(self, pod: ObjectMeta, annotations: dict[str, str | None]) -> ObjectMeta:
         """Set (or, with None, remove) annotations of exactly this pod, and return it."""
         body: Body = {"metadata": {"uid": pod.uid, "annotations": annotations}}
         patch = self.kube.patch(self.pod_kind, pod.namespace, pod.name, body, limit_s=LIMIT_S)
         return await self.ask(f"patch pod {pod.name}", pod.namespace, "pods", patch)
 
-    async def list_all(self, resource: Resource[T], scope: Scope) -> list[T]:
+    async def list_all(self, resource: ApiResource[T], scope: ListOptions) -> list[T]:
         """Return all items, page by page; a continue token that grew too old starts over once."""
         try:
             return await self._pages(resource, scope, PAGE)
         except _Expired:
             return await self._pages(resource, scope, 0)
 
-    async def _pages(self, resource: Resource[T], scope: Scope, limit: int) -> list[T]:
+    async def _pages(self, resource: ApiResource[T], scope: ListOptions, limit: int) -> list[T]:
         items: list[T] = []
         token = ""
         while True:
@@ -168,12 +176,12 @@ class Cluster:
         self._time.sent_at = self._clock.monotonic()
         try:
             return await answer
-        except (KubeError, WireError) as error:
+        except (KubeError, ProtocolError) as error:
             failure = self._failure(error, what, namespace, plural)
         raise failure
 
     def _failure(
-        self, error: KubeError | WireError, what: str, namespace: str | None, plural: str
+        self, error: KubeError | ProtocolError, what: str, namespace: str | None, plural: str
     ) -> CommandError:
         where = "in all namespaces" if namespace is None else f"in namespace {namespace}"
         if isinstance(error, Gone):
@@ -181,7 +189,7 @@ class Cluster:
         if isinstance(error, Unauthorized):
             who = f" of context {self.context.name}" if self.context.name else ""
             return CommandError(f"the cluster does not accept the credentials{who}", EXIT_FORBIDDEN)
-        if isinstance(error, Forbidden) and not isinstance(error, Denied):
+        if isinstance(error, Forbidden) and not isinstance(error, AdmissionDenied):
             scope = "-A" if namespace is None else f"-n {namespace}"
             check = f"kubectl auth can-i {what.partition(' ')[0]} {plural} {scope}"
             return CommandError(f"no right to {what} {where}; see: {check}", EXIT_FORBIDDEN)

@@ -82,10 +82,10 @@ def status(
     The next to expire comes first. Exits 1 if a live pod holds a dead token.
     """
     from reconciler.cli.cluster import Access
-    from reconciler.cli.pod_selection import Choice
+    from reconciler.cli.pod_selection import PodSelection
     from reconciler.cli.status import run_status
 
-    choice = Choice(namespace=namespace, everywhere=everywhere, labels=selector)
+    choice = PodSelection(namespace=namespace, everywhere=everywhere, labels=selector)
     _end(run_status(Access(kubeconfig, context), choice, output=output, watch=watch))
 
 
@@ -103,9 +103,9 @@ def explain(
     """
     from reconciler.cli.cluster import Access
     from reconciler.cli.explain import run_explain
-    from reconciler.cli.pod_selection import Choice
+    from reconciler.cli.pod_selection import PodSelection
 
-    choice = Choice(namespace=namespace)
+    choice = PodSelection(namespace=namespace)
     _end(run_explain(Access(kubeconfig, context), pod, choice, output=output))
 
 
@@ -123,12 +123,12 @@ def renew(
 ) -> None:
     """Ask the controller for new tokens now."""
     from reconciler.cli.cluster import Access
-    from reconciler.cli.pod_selection import Choice
-    from reconciler.cli.refresh import run_renew
+    from reconciler.cli.pod_selection import PodSelection
+    from reconciler.cli.refresh import run_refresh
 
-    choice = Choice(pods or (), namespace, everywhere, selector, all_pods)
+    choice = PodSelection(pods or (), namespace, everywhere, selector, all_pods)
     access = Access(kubeconfig, context)
-    _end(run_renew(access, choice, dry_run=dry_run, wait=wait, timeout=timeout))
+    _end(run_refresh(access, choice, dry_run=dry_run, wait=wait, timeout=timeout))
 
 
 def pause(
@@ -144,9 +144,9 @@ def pause(
     """Have these pods' tokens left alone, until `resume`."""
     from reconciler.cli.cluster import Access
     from reconciler.cli.pause import run_pause
-    from reconciler.cli.pod_selection import Choice
+    from reconciler.cli.pod_selection import PodSelection
 
-    choice = Choice(pods or (), namespace, everywhere, selector, all_pods)
+    choice = PodSelection(pods or (), namespace, everywhere, selector, all_pods)
     _end(run_pause(Access(kubeconfig, context), choice, dry_run=dry_run))
 
 
@@ -163,9 +163,9 @@ def resume(
     """Undo `pause`; what is due is written at once."""
     from reconciler.cli.cluster import Access
     from reconciler.cli.pause import run_resume
-    from reconciler.cli.pod_selection import Choice
+    from reconciler.cli.pod_selection import PodSelection
 
-    choice = Choice(pods or (), namespace, everywhere, selector, all_pods)
+    choice = PodSelection(pods or (), namespace, everywhere, selector, all_pods)
     _end(run_resume(Access(kubeconfig, context), choice, dry_run=dry_run))
 
 

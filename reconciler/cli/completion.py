@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reconciler.cli.cluster import Access, Cluster, open_cluster
-from reconciler.cli.pod_selection import Choice
+from reconciler.cli.pod_selection import PodSelection
 from reconciler.errors import ReconcilerError
 from reconciler.kube.auth.contexts import context_names
 from reconciler.settings import read_settings
@@ -45,7 +45,7 @@ async def _ask(kind: str, access: Access, namespace: str, incomplete: str) -> li
         if slash:
             pods = await cluster.session_pods(within)
             return sorted(f"{within}/{pod.name}" for pod in pods)
-        scope = Choice(namespace=namespace).scope(cluster.context.namespace)
+        scope = PodSelection(namespace=namespace).scope(cluster.context.namespace)
         return sorted(pod.name for pod in await cluster.session_pods(scope))
 
 

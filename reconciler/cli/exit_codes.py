@@ -2,7 +2,7 @@
 
 from reconciler.errors import ReconcilerError
 
-EXIT_DEAD = 1
+EXIT_EXPIRED = 1
 """A live pod holds a dead token."""
 
 EXIT_SETTINGS = 2

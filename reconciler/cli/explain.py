@@ -8,27 +8,27 @@ from rich.padding import Padding
 from rich.text import Text
 
 from reconciler.cli.cluster import LIMIT_S, Access, Cluster, open_cluster
-from reconciler.cli.exit_codes import EXIT_DEAD, EXIT_NOT_FOUND, CommandError
+from reconciler.cli.exit_codes import EXIT_EXPIRED, EXIT_NOT_FOUND, CommandError
 from reconciler.cli.output import check_format, run, say, say_json, warn_of_skew
-from reconciler.cli.pod_selection import Choice, find, parse_target
+from reconciler.cli.pod_selection import PodSelection, find, parse_target
 from reconciler.cli.status import policy_of
-from reconciler.controller.state.session_state import leading_pod
+from reconciler.controller.state.session_state import newest_live_pod
 from reconciler.inspection.events import (
-    Occurrence,
+    EventSummary,
     event_resource,
     events_of,
     events_of_lease,
-    occurrences,
     standing_reports,
+    summaries,
 )
-from reconciler.inspection.explain import sentences
+from reconciler.inspection.explain import explain
 from reconciler.inspection.fleet import name_of
-from reconciler.inspection.hints import steps
+from reconciler.inspection.hints import hints
 from reconciler.inspection.printers import account_as_json
 from reconciler.inspection.replicas import REPLICAS, Replica, replica_of, replica_resource
-from reconciler.inspection.report import Account, Leader, leader_of
-from reconciler.inspection.token_state import State, judge
-from reconciler.kube.api import Meta, Scope
+from reconciler.inspection.report import Leader, PodReport, leader_of
+from reconciler.inspection.token_state import State, assess
+from reconciler.kube.api import ListOptions, ObjectMeta
 from reconciler.leadership.lease import lease_resource, read
 from reconciler.naming import LIVE_PODS
 
@@ -36,12 +36,12 @@ WIDEST = 100
 """Sentences are wrapped here in a wider terminal, and not at all in a pipe."""
 
 
-def run_explain(access: Access, pod: str, choice: Choice, *, output: str) -> int:
+def run_explain(access: Access, pod: str, choice: PodSelection, *, output: str) -> int:
     """Print the account of one pod; returns 1 if it lives and its token is dead."""
     return run(_explain(access, pod, choice, as_json=check_format(output)))
 
 
-async def _explain(access: Access, text: str, choice: Choice, *, as_json: bool) -> int:
+async def _explain(access: Access, text: str, choice: PodSelection, *, as_json: bool) -> int:
     async with open_cluster(access) as cluster:
         default = cluster.context.namespace
         target = parse_target(text, namespace=choice.namespace, default=default)
@@ -52,28 +52,28 @@ async def _explain(access: Access, text: str, choice: Choice, *, as_json: bool) 
         else:
             _print(account)
         warn_of_skew(cluster)
-    return EXIT_DEAD if account.is_dead else 0
+    return EXIT_EXPIRED if account.has_expired_token else 0
 
 
-async def _account(cluster: Cluster, pod: Meta, *, lives: bool) -> Account:
+async def _account(cluster: Cluster, pod: ObjectMeta, *, lives: bool) -> PodReport:
     """Gather all there is; what may not be read is said so, and costs only itself."""
     session = f"{cluster.names.session_id}={pod.session_id}"
-    same = await cluster.list_all(cluster.pod_kind, Scope(pod.namespace, session, LIVE_PODS))
+    same = await cluster.list_all(cluster.pod_kind, ListOptions(pod.namespace, session, LIVE_PODS))
     secret = await cluster.secret(pod.namespace, pod.session_id)
     events, silence = await _events(cluster, pod)
     held = await _leader(cluster)
     reports = await _reports(cluster)
     replicas = await _replicas(cluster)
     now_s = cluster.now_s()
-    leading = leading_pod(same) or pod
-    return Account(
-        standing=judge(pod, secret, policy_of(cluster), now_s, leading=leading),
+    leading = newest_live_pod(same) or pod
+    return PodReport(
+        token_state=assess(pod, secret, policy_of(cluster), now_s, leading=leading),
         names=cluster.names,
         now_s=now_s,
         ended=not lives,
-        others=sorted(other.name for other in same if other.uid != pod.uid),
+        sibling_pods=sorted(other.name for other in same if other.uid != pod.uid),
         events=events,
-        silence=silence,
+        events_error=silence,
         leader=held,
         lease_namespace=cluster.settings.namespace,
         lease_name=cluster.settings.lease_name,
@@ -84,29 +84,29 @@ async def _account(cluster: Cluster, pod: Meta, *, lives: bool) -> Account:
     )
 
 
-async def _events(cluster: Cluster, pod: Meta) -> tuple[list[Occurrence], str]:
+async def _events(cluster: Cluster, pod: ObjectMeta) -> tuple[list[EventSummary], str]:
     try:
         found = await cluster.list_all(event_resource(), events_of(pod.namespace, pod.uid))
     except CommandError as error:
         return [], str(error)
-    return occurrences(found, cluster.names), ""
+    return summaries(found, cluster.names), ""
 
 
-async def _reports(cluster: Cluster) -> tuple[list[Occurrence], str]:
+async def _reports(cluster: Cluster) -> tuple[list[EventSummary], str]:
     """Return what the replicas report of themselves, or why that is not known."""
     namespace, name = cluster.settings.namespace, cluster.settings.lease_name
     try:
         found = await cluster.list_all(event_resource(), events_of_lease(namespace, name))
     except CommandError as error:
         return [], str(error)
-    return occurrences(found, cluster.names), ""
+    return summaries(found, cluster.names), ""
 
 
 async def _replicas(cluster: Cluster) -> tuple[list[Replica], str]:
     """Return the controller's own pods, or why they are not known."""
     try:
         found = await cluster.list_all(
-            replica_resource(), Scope(cluster.settings.namespace, REPLICAS)
+            replica_resource(), ListOptions(cluster.settings.namespace, REPLICAS)
         )
     except CommandError as error:
         return [], str(error)
@@ -125,21 +125,21 @@ async def _leader(cluster: Cluster) -> Leader:
         return Leader(problem=str(error))
 
 
-def _print(account: Account) -> None:
+def _print(account: PodReport) -> None:
     console = Console(highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
-        for line in [f"{_title(account)}: {account.state}", *sentences(account)]:
+        for line in [f"{_title(account)}: {account.state}", *explain(account)]:
             say(line)
-        for step in steps(account):
+        for step in hints(account):
             say(f"Next: {step}")
         return
     width = min(console.width, WIDEST)
     calm = account.state in (State.OK, State.RENEWING_SOON, "ended")
     state = Text(account.state, style="bold green" if calm else "bold red")
     console.print(Text.assemble((_title(account), "bold"), "  ", state))
-    for sentence in sentences(account):
+    for sentence in explain(account):
         console.print(_item("·", sentence, width, ""))
-    for step in steps(account):
+    for step in hints(account):
         text, command = (f"{step.text}:", step.command) if step.command else (str(step), "")
         console.print(_item("→", text, width, "bold"))
         if command:  # whole, however narrow the terminal: it is there to be copied
@@ -147,8 +147,8 @@ def _print(account: Account) -> None:
     sys.stdout.flush()
 
 
-def _title(account: Account) -> str:
-    return name_of(account.standing.pod)
+def _title(account: PodReport) -> str:
+    return name_of(account.token_state.pod)
 
 
 def _item(mark: str, sentence: str, width: int, style: str) -> Padding:

@@ -1,19 +1,19 @@
 """`reconciler resume`: let paused sessions be renewed again."""
 
-from reconciler.cli.annotate import Asked, change_all, check_dry_run
+from reconciler.cli.annotate import PatchResult, change_all, check_dry_run
 from reconciler.cli.cluster import Access, Cluster, open_cluster
 from reconciler.cli.exit_codes import CommandError
 from reconciler.cli.output import run, warn
-from reconciler.cli.pod_selection import Choice
+from reconciler.cli.pod_selection import PodSelection
 from reconciler.controller.decide.annotations import is_paused
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 
 
-def run_resume(access: Access, choice: Choice, *, dry_run: str) -> int:
+def run_resume(access: Access, choice: PodSelection, *, dry_run: str) -> int:
     return run(_resume(access, choice, dry_run=check_dry_run(dry_run)))
 
 
-async def _resume(access: Access, choice: Choice, *, dry_run: bool) -> int:
+async def _resume(access: Access, choice: PodSelection, *, dry_run: bool) -> int:
     async with open_cluster(access) as cluster:
         asked, code = await change_all(cluster, choice, _clear, verb="resumed", dry_run=dry_run)
         for namespace in sorted({each.pod.namespace for each in asked}):
@@ -22,13 +22,13 @@ async def _resume(access: Access, choice: Choice, *, dry_run: bool) -> int:
     return code
 
 
-async def _clear(cluster: Cluster, pod: Meta) -> Asked:
+async def _clear(cluster: Cluster, pod: ObjectMeta) -> PatchResult:
     if cluster.names.paused not in pod.annotations:
-        return Asked(pod, "is not paused", written=False)
-    return Asked(await cluster.annotate(pod, {cluster.names.paused: None}), "resumed")
+        return PatchResult(pod, "is not paused", written=False)
+    return PatchResult(await cluster.annotate(pod, {cluster.names.paused: None}), "resumed")
 
 
-async def _warn_of_paused_secrets(cluster: Cluster, namespace: str, pods: list[Meta]) -> None:
+async def _warn_of_paused_secrets(cluster: Cluster, namespace: str, pods: list[ObjectMeta]) -> None:
     """Name Secrets that are paused themselves, which no annotation of a pod undoes."""
     try:
         secrets = await cluster.session_secrets(namespace)
@@ -44,17 +44,17 @@ async def _warn_of_paused_secrets(cluster: Cluster, namespace: str, pods: list[M
             )
 
 
-def run_pause(access: Access, choice: Choice, *, dry_run: str) -> int:
+def run_pause(access: Access, choice: PodSelection, *, dry_run: str) -> int:
     return run(_pause(access, choice, dry_run=check_dry_run(dry_run)))
 
 
-async def _pause(access: Access, choice: Choice, *, dry_run: bool) -> int:
+async def _pause(access: Access, choice: PodSelection, *, dry_run: bool) -> int:
     async with open_cluster(access) as cluster:
         _, code = await change_all(cluster, choice, _set, verb="paused", dry_run=dry_run)
     return code
 
 
-async def _set(cluster: Cluster, pod: Meta) -> Asked:
+async def _set(cluster: Cluster, pod: ObjectMeta) -> PatchResult:
     if is_paused(cluster.names, pod):
-        return Asked(pod, "is paused already", written=False)
-    return Asked(await cluster.annotate(pod, {cluster.names.paused: "true"}), "paused")
+        return PatchResult(pod, "is paused already", written=False)
+    return PatchResult(await cluster.annotate(pod, {cluster.names.paused: "true"}), "paused")

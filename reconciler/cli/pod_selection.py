@@ -8,15 +8,15 @@ from typing import NamedTuple
 from reconciler.cli.cluster import Cluster
 from reconciler.cli.exit_codes import EXIT_NOT_FOUND, EXIT_SETTINGS, CommandError
 from reconciler.cli.output import warn
-from reconciler.controller.state.session_state import leading_pod
-from reconciler.kube.api import Meta
+from reconciler.controller.state.session_state import newest_live_pod
+from reconciler.kube.api import ObjectMeta
 
 _TYPES = ("pod", "pods", "po")
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
 """A pod's name, or a session's ID; either goes into a field or label selector as it is."""
 
 
-class Target(NamedTuple):
+class PodRef(NamedTuple):
     """One pod as it was named; the namespace is never empty."""
 
     namespace: str
@@ -24,7 +24,7 @@ class Target(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PodSelection:
     """What was typed.
 
     Args:
@@ -46,7 +46,7 @@ class Choice:
         return None if self.everywhere else self.namespace or default
 
 
-def parse_target(text: str, *, namespace: str, default: str) -> Target:
+def parse_target(text: str, *, namespace: str, default: str) -> PodRef:
     """Read one argument.
 
     Args:
@@ -64,10 +64,10 @@ def parse_target(text: str, *, namespace: str, default: str) -> Target:
         within = first
     if not _NAME.fullmatch(name) or not _NAME.fullmatch(within):
         raise CommandError(f"{text!r} does not name a pod: POD or NAMESPACE/POD", EXIT_SETTINGS)
-    return Target(within, name)
+    return PodRef(within, name)
 
 
-async def find(cluster: Cluster, target: Target) -> tuple[Meta, bool]:
+async def find(cluster: Cluster, target: PodRef) -> tuple[ObjectMeta, bool]:
     """Return a session's pod and whether it lives; raises `CommandError` where there is none."""
     pod, lives = await cluster.pod(*target)
     if not pod.session_id:
@@ -79,7 +79,9 @@ async def find(cluster: Cluster, target: Target) -> tuple[Meta, bool]:
     return pod, lives
 
 
-async def choose(cluster: Cluster, choice: Choice) -> tuple[list[Meta], list[CommandError]]:
+async def choose(
+    cluster: Cluster, choice: PodSelection
+) -> tuple[list[ObjectMeta], list[CommandError]]:
     """Return the live pods that are meant, and an error for each name that means none.
 
     Raises:
@@ -98,7 +100,7 @@ async def choose(cluster: Cluster, choice: Choice) -> tuple[list[Meta], list[Com
     targets = [
         parse_target(text, namespace=choice.namespace, default=default) for text in choice.pods
     ]
-    found: list[Meta] = []
+    found: list[ObjectMeta] = []
     failed: list[CommandError] = []
     for target in targets:
         try:
@@ -116,10 +118,10 @@ async def choose(cluster: Cluster, choice: Choice) -> tuple[list[Meta], list[Com
     return found, failed
 
 
-async def _leading(cluster: Cluster, pod: Meta) -> Meta:
+async def _leading(cluster: Cluster, pod: ObjectMeta) -> ObjectMeta:
     """Return the pod of this one's session whose annotations the controller reads, and say so."""
     session = f"{cluster.names.session_id}={pod.session_id}"
-    counts = leading_pod(await cluster.session_pods(pod.namespace, session)) or pod
+    counts = newest_live_pod(await cluster.session_pods(pod.namespace, session)) or pod
     if counts.uid != pod.uid:
         warn(f"pod/{pod.name} shares its session with pod/{counts.name}, which counts")
     return counts

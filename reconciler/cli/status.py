@@ -9,15 +9,15 @@ from rich.live import Live
 from rich.text import Text
 
 from reconciler.cli.cluster import Access, Cluster, open_cluster
-from reconciler.cli.exit_codes import EXIT_DEAD, EXIT_INTERRUPTED, EXIT_UNREACHABLE, CommandError
+from reconciler.cli.exit_codes import EXIT_EXPIRED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, CommandError
 from reconciler.cli.output import check_format, run, say, say_json, warn, warn_of_skew
-from reconciler.cli.pod_selection import Choice
+from reconciler.cli.pod_selection import PodSelection
 from reconciler.cli.table import columns_for, draw
-from reconciler.controller.decide.plan import Policy
+from reconciler.controller.decide.plan import DecisionContext
 from reconciler.humanize import ago
-from reconciler.inspection.fleet import Fleet, survey
+from reconciler.inspection.fleet import PodFleet, survey
 from reconciler.inspection.printers import cells, fleet_as_json, plain
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 from reconciler.tokens.source import SANE_TTL_S
 
 LOOK_S = 2.0
@@ -30,7 +30,7 @@ listed all day."""
 FRAME_S = 1.0
 
 
-def run_status(access: Access, choice: Choice, *, output: str, watch: bool) -> int:
+def run_status(access: Access, choice: PodSelection, *, output: str, watch: bool) -> int:
     """Print the fleet once, or until Ctrl-C; returns the exit code of what was seen last."""
     view = _View(choice, as_json=check_format(output))
     if not watch:
@@ -42,9 +42,9 @@ def run_status(access: Access, choice: Choice, *, output: str, watch: bool) -> i
     return view.code
 
 
-def policy_of(cluster: Cluster) -> Policy:
+def policy_of(cluster: Cluster) -> DecisionContext:
     """Return what the controller would decide by; a token's longest life it alone has seen."""
-    return Policy(
+    return DecisionContext(
         names=cluster.names,
         propagation_s=cluster.settings.propagation_allowance_s,
         longest_ttl_s=SANE_TTL_S,
@@ -54,22 +54,22 @@ def policy_of(cluster: Cluster) -> Policy:
 class _View:
     """One command's looks at the cluster, and how they are shown."""
 
-    def __init__(self, choice: Choice, *, as_json: bool) -> None:
+    def __init__(self, choice: PodSelection, *, as_json: bool) -> None:
         self._choice = choice
         self._as_json = as_json
         self._console = Console(highlight=False)
         self._is_drawn = self._console.is_terminal and not self._console.is_dumb_terminal
         self._columns = columns_for(everywhere=choice.everywhere)
-        self._pods: list[Meta] = []
-        self._secrets: list[Meta] = []
-        self._fleet: Fleet | None = None
+        self._pods: list[ObjectMeta] = []
+        self._secrets: list[ObjectMeta] = []
+        self._fleet: PodFleet | None = None
         self._problem = ""
 
     @property
     def code(self) -> int:
         if self._fleet is None:
             return EXIT_INTERRUPTED
-        return EXIT_DEAD if self._fleet.dead else 0
+        return EXIT_EXPIRED if self._fleet.expired else 0
 
     async def once(self, access: Access) -> int:
         async with open_cluster(access) as cluster:
@@ -105,7 +105,7 @@ class _View:
         self._pods = pods
         self._judge(cluster)
 
-    def _judge(self, cluster: Cluster) -> Fleet:
+    def _judge(self, cluster: Cluster) -> PodFleet:
         policy = policy_of(cluster)
         self._fleet = survey(self._pods, self._secrets, policy, cluster.now_s())
         return self._fleet
@@ -171,12 +171,12 @@ class _View:
             for line in plain(rows, self._columns):
                 say(line)
 
-    def _draw(self, fleet: Fleet) -> None:
+    def _draw(self, fleet: PodFleet) -> None:
         width = self._console.width
         for part in draw(fleet, columns=self._columns, width=width):
             self._console.print(part)
 
-    def _frame(self, fleet: Fleet, looked_s: float) -> Group:
+    def _frame(self, fleet: PodFleet, looked_s: float) -> Group:
         width, height = self._console.size
         parts = draw(fleet, columns=self._columns, width=width, rows=max(2, height - 7))
         age = ago(fleet.now_s - looked_s)
@@ -186,9 +186,15 @@ class _View:
         return Group(*parts, Text(), last)
 
 
-def _essence(fleet: Fleet) -> list[tuple[str, ...]]:
+def _essence(fleet: PodFleet) -> list[tuple[str, ...]]:
     """Return what makes two surveys differ: not the seconds that pass."""
     return [
-        (row.pod.uid, str(row.state), str(row.expires_s), row.refreshed_by, str(row.pod.deleting))
+        (
+            row.pod.uid,
+            str(row.state),
+            str(row.expires_s),
+            row.refreshed_by,
+            str(row.pod.is_deleting),
+        )
         for row in fleet.rows
     ]

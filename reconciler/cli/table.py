@@ -3,7 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.inspection.fleet import Fleet
+from reconciler.inspection.fleet import PodFleet
 from reconciler.inspection.printers import GAP, Cells, cells
 from reconciler.inspection.token_state import State
 
@@ -31,7 +31,7 @@ def columns_for(*, everywhere: bool) -> tuple[str, ...]:
 
 
 def draw(
-    fleet: Fleet, *, columns: tuple[str, ...], width: int, rows: int | None = None
+    fleet: PodFleet, *, columns: tuple[str, ...], width: int, rows: int | None = None
 ) -> list[Text | Table]:
     """Return the headline and the table.
 
@@ -50,7 +50,7 @@ def draw(
         table.add_row(
             *(Text(line[name], style=_style(name, style)) for name in kept),
         )
-    style = "bold red" if fleet.dead else "bold"
+    style = "bold red" if fleet.expired else "bold"
     parts: list[Text | Table] = [Text(phrase, style=style) for phrase in fleet.headline()]
     if shown:
         parts += [Text(), table]

@@ -9,9 +9,9 @@ from contextlib import suppress
 from reconciler.cli.cluster import LIMIT_S, Cluster
 from reconciler.cli.exit_codes import EXIT_SETTINGS, EXIT_UNREACHABLE, CommandError
 from reconciler.controller.decide.annotations import pending_requests
-from reconciler.controller.state.session_state import leading_pod
-from reconciler.errors import KubeError, WireError
-from reconciler.kube.api import Meta, Scope
+from reconciler.controller.state.session_state import newest_live_pod
+from reconciler.errors import KubeError, ProtocolError
+from reconciler.kube.api import ListOptions, ObjectMeta
 
 AGAIN_S = 1.0
 """Between two looks where a watch is not allowed, or has just failed."""
@@ -19,10 +19,10 @@ AGAIN_S = 1.0
 IDLE_S = 60.0
 WATCH_S = 300
 
-Done = Callable[[Meta, Meta], None]
+Done = Callable[[ObjectMeta, ObjectMeta], None]
 """Told a pod, as its patch returned it, and its Secret, once the request was honoured."""
 
-Waiting = dict[tuple[str, str], Meta]
+Waiting = dict[tuple[str, str], ObjectMeta]
 """By name of the Secret and session: two sessions may share a name, and one then waits in vain."""
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
@@ -38,9 +38,9 @@ def parse_duration(text: str) -> float:
     return sum(float(part) * unit_s for part, unit_s in parts if part)
 
 
-async def wait_renewed(
-    cluster: Cluster, pods: Sequence[Meta], *, limit_s: float, done: Done
-) -> list[Meta]:
+async def wait_refreshed(
+    cluster: Cluster, pods: Sequence[ObjectMeta], *, limit_s: float, done: Done
+) -> list[ObjectMeta]:
     """Return the pods whose request was not honoured within `limit_s`.
 
     Args:
@@ -54,7 +54,7 @@ async def wait_renewed(
     for pod in pods:
         own = waiting[pod.namespace]
         place = cluster.names.secret_name(pod.session_id), pod.session_id
-        own[place] = leading_pod([pod, *([own[place]] if place in own else [])]) or pod
+        own[place] = newest_live_pod([pod, *([own[place]] if place in own else [])]) or pod
     failures: list[CommandError] = []
 
     async def follow(namespace: str) -> None:
@@ -77,14 +77,14 @@ async def wait_renewed(
 async def _follow(cluster: Cluster, namespace: str, left: Waiting, done: Done) -> None:
     """List, then watch from there, until nothing is left to wait for in a namespace."""
 
-    def seen(secret: Meta) -> None:
+    def seen(secret: ObjectMeta) -> None:
         place = secret.name, secret.session_id
         pod = left.get(place)
         if pod is not None and _is_honoured(cluster, secret, pod):
             done(left.pop(place), secret)
 
     single = f"metadata.name={next(iter(left))[0]}" if len(left) == 1 else ""
-    scope = Scope(namespace, cluster.names.selector(), single)
+    scope = ListOptions(namespace, cluster.names.selector(), single)
     while True:
         secrets, version = await _list(cluster, scope)
         for secret in secrets:
@@ -92,14 +92,14 @@ async def _follow(cluster: Cluster, namespace: str, left: Waiting, done: Done) -
         if left and version:
             # No right to watch, or a watch that breaks: the lists go on telling, and say what is
             # wrong with them.
-            with suppress(KubeError, WireError):
+            with suppress(KubeError, ProtocolError):
                 await _watch(cluster, scope, version, left, seen)
         if not left:
             return
         await asyncio.sleep(AGAIN_S)
 
 
-async def _list(cluster: Cluster, scope: Scope) -> tuple[list[Meta], str]:
+async def _list(cluster: Cluster, scope: ListOptions) -> tuple[list[ObjectMeta], str]:
     """Return the Secrets and the version to watch from; nothing while the server is away."""
     listing = cluster.kube.list(cluster.secret_kind, scope, limit_s=LIMIT_S)
     try:
@@ -113,10 +113,10 @@ async def _list(cluster: Cluster, scope: Scope) -> tuple[list[Meta], str]:
 
 async def _watch(
     cluster: Cluster,
-    scope: Scope,
+    scope: ListOptions,
     version: str,
     left: Waiting,
-    seen: Callable[[Meta], None],
+    seen: Callable[[ObjectMeta], None],
 ) -> None:
     kind = cluster.secret_kind
     async with cluster.kube.watch(kind, scope, version=version, timeout_s=WATCH_S) as watch:
@@ -128,7 +128,7 @@ async def _watch(
                 seen(event.object)
 
 
-def _is_honoured(cluster: Cluster, secret: Meta, pod: Meta) -> bool:
+def _is_honoured(cluster: Cluster, secret: ObjectMeta, pod: ObjectMeta) -> bool:
     """Tell whether the Secret carries the mark of this pod's request."""
     pending = pending_requests(cluster.names, secret, pod)
     return not any(digest.startswith("p:") for digest in pending)

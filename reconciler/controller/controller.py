@@ -13,43 +13,43 @@ import structlog
 
 from reconciler.clock import Clock
 from reconciler.controller.decide import refresh_times, retry_policy
-from reconciler.controller.decide.confirmation_mac import Seal
-from reconciler.controller.decide.pod_touches import Touches
-from reconciler.controller.events.recorder import Events
-from reconciler.controller.namespaces.discovery import Discovery
-from reconciler.controller.namespaces.informers import Pair, Scopes
-from reconciler.controller.namespaces.usage import Occupancy
-from reconciler.controller.reconcile.run import Witness
-from reconciler.controller.reconcile.secret_writer import Writer
-from reconciler.controller.reconcile.session_lookup import Lookup
-from reconciler.controller.reconcile.worker import Worker
-from reconciler.controller.state.confirmations import Directory
-from reconciler.controller.state.session_state import Planner
-from reconciler.controller.status.collector import Surveyor
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.controller.decide.pod_touches import PodTouches
+from reconciler.controller.events.recorder import EventRecorder
+from reconciler.controller.namespaces.discovery import NamespaceDiscovery
+from reconciler.controller.namespaces.informers import InformerPair, NamespaceInformers
+from reconciler.controller.namespaces.usage import NamespaceUsage
+from reconciler.controller.reconcile.run import Observer
+from reconciler.controller.reconcile.secret_writer import SecretWriter
+from reconciler.controller.reconcile.session_lookup import SessionLookup
+from reconciler.controller.reconcile.worker import Reconciler
+from reconciler.controller.state.confirmations import ConfirmationCache
+from reconciler.controller.state.session_state import SessionStateReader
+from reconciler.controller.status.collector import StatusCollector
 from reconciler.controller.status.endpoint_log import REPORT_S, EndpointLog
-from reconciler.controller.status.exposure import TOUCHED_S, Exposure
-from reconciler.controller.status.history import History, Holds
-from reconciler.controller.triggers.event_handler import Feed
-from reconciler.controller.triggers.resync import FOLLOW, Resync, StartupResync
-from reconciler.controller.triggers.revocation_check import Audit
+from reconciler.controller.status.exposure import TOUCHED_S, EstimatedExposure
+from reconciler.controller.status.history import BlockedSessions, RunHistory
+from reconciler.controller.triggers.event_handler import EventHandler
+from reconciler.controller.triggers.resync import LEADER_START, Resync, StartupResync
+from reconciler.controller.triggers.revocation_check import RevocationCheck
 from reconciler.errors import IssuerError
 from reconciler.informer.reflector import Reflector
 from reconciler.informer.store import Store
-from reconciler.kube.api import Kube, Meta, Resource, Scope
-from reconciler.kube.authorization import Authorization
+from reconciler.kube.api import ApiResource, Kube, ListOptions, ObjectMeta
+from reconciler.kube.authorization import AuthorizerMemory
 from reconciler.kube.authorized import AuthorizedKube
-from reconciler.kube.decoding import partial_resource
-from reconciler.leadership.api import Gate, Leadership
+from reconciler.kube.decoding import metadata_resource
+from reconciler.leadership.api import Leadership, WriteFence
 from reconciler.naming import LIVE_PODS, Names, SessionKey
-from reconciler.net.circuit_breaker import Breaker, BreakerStats
+from reconciler.net.circuit_breaker import BreakerStats, CircuitBreaker
 from reconciler.platform.api import Platform
 from reconciler.platform.models import namespace_of
-from reconciler.telemetry.log_dedup import Once
+from reconciler.telemetry.log_dedup import LogDedup
 from reconciler.telemetry.trace import Tracer
-from reconciler.tokens.issuer_time import IssuerTime, Move
+from reconciler.tokens.issuer_time import ClockMove, IssuerTime
 from reconciler.tokens.refusals import hint_of_refusal, what_is_refused
 from reconciler.tokens.source import TokenSource
-from reconciler.workqueue.items import News
+from reconciler.workqueue.items import Trigger
 from reconciler.workqueue.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -77,7 +77,7 @@ SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class Dependencies:
     """What the controller stands on; each has a real and a simulated form."""
 
     kube: Kube
@@ -86,27 +86,27 @@ class Ports:
     issuer_time: IssuerTime
     clock: Clock
     random: Random
-    gate: Gate
+    fence: WriteFence
     leadership: Leadership
-    kube_breaker: Breaker
-    platform_breaker: Breaker
-    issuer_breaker: Breaker
-    upkeep: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
+    kube_breaker: CircuitBreaker
+    platform_breaker: CircuitBreaker
+    issuer_breaker: CircuitBreaker
+    background_tasks: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
     """What the ports need to have running: the token source's spare, for one."""
     tracer: Tracer | None = None
     """Whose traces somebody listens to; none by default."""
     platform_allowed: Callable[[], int] | None = None
     """How many requests the platform is asked at one time now; None = nothing limits them."""
-    witnesses: tuple[Witness, ...] = ()
+    observers: tuple[Observer, ...] = ()
     """Told of every attempt, beside the controller's own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ControllerConfig:
     """The settings that the main job depends on; see `Settings` for units and reasons."""
 
     names: Names
-    seal: Seal
+    seal: ConfirmationMac
     namespaces: Sequence[str] = ()
     finds_namespaces: bool = False
     """Namespaces of the platform's projects too; without, none named means all in one scope."""
@@ -128,23 +128,23 @@ class Options:
 class Controller:
     """One replica's main job."""
 
-    def __init__(self, ports: Ports, options: Options) -> None:
+    def __init__(self, ports: Dependencies, options: ControllerConfig) -> None:
         self._ports = ports
         self._options = options
         names, clock = options.names, ports.clock
-        self._kube = AuthorizedKube(ports.kube, Authorization(self._granted), clock)
-        pods = partial_resource("pods", names)
-        secrets = partial_resource("secrets", names, unasked=self._warn_of_value)
+        self._kube = AuthorizedKube(ports.kube, AuthorizerMemory(self._granted), clock)
+        pods = metadata_resource("pods", names)
+        secrets = metadata_resource("secrets", names, unasked=self._warn_of_value)
         self.pods, self.secrets = Store("pods"), Store("secrets")
         self.queue: WorkQueue[SessionKey] = WorkQueue(clock)
         self.queue.pause()
-        self.once = Once(clock)
+        self.once = LogDedup(clock)
         self._endpoints = EndpointLog(clock)
         self.startup = StartupResync(clock)
-        self.directory = Directory(
+        self.directory = ConfirmationCache(
             clock, names, options.seal, lambda session: namespace_of(session, options.mode)
         )
-        self.planner = Planner(
+        self.planner = SessionStateReader(
             pods=self.pods,
             secrets=self.secrets,
             directory=self.directory,
@@ -152,37 +152,39 @@ class Controller:
             issuer_time=ports.issuer_time,
             clock=clock,
             names=names,
-            gate=ports.gate,
+            fence=ports.fence,
             propagation_s=options.propagation_s,
-            exclusive=ports.leadership.exclusive,
+            exclusive=ports.leadership.is_exclusive,
             startup=options.startup,
         )
         self.tracer = ports.tracer or Tracer(clock, Random())
-        self.history = History(clock)
-        self.exposure = Exposure(options.propagation_s)
-        self.holds = Holds()
-        self.events = Events(
+        self.history = RunHistory(clock)
+        self.exposure = EstimatedExposure(options.propagation_s)
+        self.holds = BlockedSessions()
+        self.events = EventRecorder(
             kube=self._kube,
-            gate=ports.gate,
+            fence=ports.fence,
             breaker=ports.kube_breaker,
             clock=clock,
             once=self.once,
             component=names.field_manager,
             limit_s=options.request_limit_s,
         )
-        self._touches = Touches() if options.touch else None
-        self.feed = Feed(
+        self._touches = PodTouches() if options.touch else None
+        self.feed = EventHandler(
             self.planner,
             self.queue,
             self._touches,
             clock,
-            forgotten=lambda key: self.startup.settled(key, "kept"),
+            forgotten=lambda key: self.startup.record_result(key, "unchanged"),
         )
-        lookup = Lookup(ports.platform, self.directory, self.once, self._found, self.planner.now_s)
-        self.worker = Worker(
+        lookup = SessionLookup(
+            ports.platform, self.directory, self.once, self._found, self.planner.now_s
+        )
+        self.worker = Reconciler(
             planner=self.planner,
             queue=self.queue,
-            writer=Writer(
+            writer=SecretWriter(
                 kube=self._kube,
                 pods=pods,
                 secrets=secrets,
@@ -190,7 +192,7 @@ class Controller:
                 pod_store=self.pods,
                 names=names,
                 seal=options.seal,
-                gate=ports.gate,
+                fence=ports.fence,
                 limit_s=options.request_limit_s,
                 rewound=self.rewound,
             ),
@@ -203,17 +205,17 @@ class Controller:
             clock=clock,
             random=ports.random,
             once=self.once,
-            settled=self.startup.settled,
+            settled=self.startup.record_result,
             tracer=self.tracer,
             witnesses=(
-                self.history.note,
-                self.exposure.note,
-                self.holds.note,
-                self.events.note,
-                *ports.witnesses,
+                self.history.observe,
+                self.exposure.observe,
+                self.holds.observe,
+                self.events.observe,
+                *ports.observers,
             ),
         )
-        self._occupancy = Occupancy(
+        self._occupancy = NamespaceUsage(
             pods=self.pods,
             secrets=self.secrets,
             directory=self.directory,
@@ -222,13 +224,13 @@ class Controller:
             touches=self._touches,
         )
         nowhere = () if options.finds_namespaces else (None,)
-        self.scopes = Scopes(
+        self.scopes = NamespaceInformers(
             options.namespaces or nowhere,
-            make=lambda namespace: Pair(
+            make=lambda namespace: InformerPair(
                 self._reflector(pods, self.pods, namespace),
                 self._reflector(secrets, self.secrets, namespace),
             ),
-            forget=self._occupancy.forget,
+            forget=self._occupancy.evict,
         )
         self.discovery = self._make_discovery() if options.finds_namespaces else None
         self.resync = Resync(
@@ -246,7 +248,7 @@ class Controller:
             found=self._found,
             tracer=self.tracer,
         )
-        self.audit = Audit(
+        self.audit = RevocationCheck(
             secrets=self.secrets,
             directory=self.directory,
             planner=self.planner,
@@ -256,7 +258,7 @@ class Controller:
             clock=clock,
             period_s=options.resync_s,
         )
-        self.surveyor = Surveyor(
+        self.surveyor = StatusCollector(
             planner=self.planner,
             queue=self.queue,
             directory=self.directory,
@@ -271,7 +273,7 @@ class Controller:
             breakers=self._breakers(),
             source=ports.source,
             issuer_time=ports.issuer_time,
-            gate=ports.gate,
+            fence=ports.fence,
             clock=clock,
             once=self.once,
             delivery_s=TOUCHED_S if options.touch else options.propagation_s,
@@ -279,13 +281,13 @@ class Controller:
         )
         ports.source.fleet_life_s = self._fleet_life_s
         ports.source.on_better = self._on_better_token
-        for breaker, gate in (
+        for breaker, endpoint in (
             (ports.kube_breaker, retry_policy.KUBE),
             (ports.issuer_breaker, retry_policy.ISSUER),
             (ports.platform_breaker, retry_policy.PLATFORM),
         ):
             breaker.on_condition = self._endpoints.changed
-            breaker.on_recovery(partial(self._open_gate, gate))
+            breaker.on_recovery(partial(self._wake_blocked, endpoint))
         self._time_moved = asyncio.Event()
         ports.issuer_time.on_moved = self._on_time_moved
 
@@ -302,23 +304,23 @@ class Controller:
             await stop.wait()
             if not await self.queue.drain(self._options.drain_s):
                 # A write that may still arrive must meet a Lease that is still ours: it runs out.
-                log.warning("drain_cut_short", in_flight=self.queue.stats().schedule.running)
+                log.warning("drain_timeout", in_flight=self.queue.stats().schedule.running)
             else:
-                await self._ports.leadership.resign()
+                await self._ports.leadership.release()
             for task in tasks:
                 task.cancel()
 
     async def reconsider(self) -> None:
         """Plan each session anew, now: the static token or the signing key was replaced."""
-        self.planner.forget_policy()
-        await self.resync.plan_all("token_replaced", news=News.ASKED)
+        self.planner.clear_context()
+        await self.resync.plan_all("token_replaced", news=Trigger.REQUESTED)
 
     def _warn_of_value(self) -> None:
         """Say that a Secret came with its data: what is between us and the API server is to blame.
 
         Nothing of it was decoded; the bytes went through this process all the same.
         """
-        if self.once.first("secret_value_received"):
+        if self.once.should_log("secret_value_received"):
             log.warning(
                 "secret_value_received",
                 why="the API server, or what is before it, sent data where metadata was asked for",
@@ -331,7 +333,7 @@ class Controller:
             namespace: Where an object was read that is of an earlier history.
             why: What was read, and what was known before.
         """
-        if self.once.first("history_rewound"):
+        if self.once.should_log("history_rewound"):
             log.warning("history_rewound", namespace=namespace, error=why)
         for reflector in self.scopes.reflectors:
             reflector.distrust()
@@ -347,15 +349,15 @@ class Controller:
 
     @property
     def writes_refused(self) -> int:
-        """Number of writes that the gate has stopped since the start."""
-        return self._ports.gate.refused_total
+        """Number of writes that the fence has stopped since the start."""
+        return self._ports.fence.fenced_total
 
-    def not_live(self) -> str:
+    def liveness_problem(self) -> str:
         """Return "" unless a stream has stalled in a way that only a restart can mend.
 
         A list that times out is none: a restart mends no server, and would empty the stores.
         """
-        if self._ports.kube_breaker.is_down:
+        if self._ports.kube_breaker.is_open:
             return ""
         for reflector in self.scopes.reflectors:
             stuck_s = reflector.stats().stuck_s
@@ -381,7 +383,7 @@ class Controller:
         life_s = self._ports.source.stats().latest_ttl_s
         return math.inf if life_s is None else life_s
 
-    def not_ready(self) -> str:
+    def readiness_problem(self) -> str:
         """Return "" once the stores are filled and the source has given a token, else what lacks.
 
         A rollout must not replace replicas that hold a standby token by ones that cannot get any.
@@ -424,7 +426,7 @@ class Controller:
 
         Returns: Reason of an Event -> one line that names the cause; empty if there is nothing.
         """
-        if why := self.not_ready():
+        if why := self.readiness_problem():
             return {"NotReady": why}
         found = {}
         ports = self._ports
@@ -439,7 +441,7 @@ class Controller:
         ]
         if failing:
             found["EndpointFailing"] = "; ".join(failing)
-        refused = [each for each in self.scopes.reflectors if each.is_refused]
+        refused = [each for each in self.scopes.reflectors if each.is_forbidden]
         if refused:
             named = ", ".join(each.name for each in refused[:SHOWN])
             more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
@@ -465,7 +467,7 @@ class Controller:
                 stats = breaker.stats()
                 what = what_is_refused(stats.last_reason, stats.last_status)
                 return f"; the {name} refuses {what}: {breaker.last_error}"
-            if breaker.is_down:
+            if breaker.is_open:
                 return f"; the {name} is away: {breaker.last_error}"
         return ""
 
@@ -475,13 +477,13 @@ class Controller:
             self.scopes.run(),
             *([self.discovery.run()] if self.discovery is not None else []),
             *(self.worker.run() for _ in range(self.worker.runs_at_most)),
-            *(part() for part in ports.upkeep),
+            *(part() for part in ports.background_tasks),
             ports.kube_breaker.probe_while_down(ports.kube.ready),
             ports.platform_breaker.probe_while_down(ports.platform.probe),
             ports.platform_breaker.probe_while_refused(ports.platform.probe),
             self._follow(),
-            self._account(),
-            self._report(),
+            self._log_term_ends(),
+            self._log_unready(),
             self._follow_time(),
             self.surveyor.run(),
             self.events.run(),
@@ -490,7 +492,7 @@ class Controller:
     async def _follow(self) -> None:
         if self.discovery is not None:
             await self.discovery.wait_begun()
-        await self.scopes.wait_settled()
+        await self.scopes.wait_initialized()
         log.info("stores_synced", pods=len(self.pods), secrets=len(self.secrets))
         with suppress(IssuerError):
             # The issuer's answer also tells its time, by which all that follows is judged.
@@ -503,7 +505,7 @@ class Controller:
         self.feed.open()
         leadership, synced_at = self._ports.leadership, self._ports.clock.monotonic()
         if not leadership.leads:
-            await self.resync.plan_all(FOLLOW)
+            await self.resync.plan_all(LEADER_START)
         while True:
             await leadership.wait_began()
             fresh = self._ports.clock.monotonic() - synced_at < FRESH_S
@@ -531,14 +533,14 @@ class Controller:
             self.queue.pause()
             self.planner.end_term()
 
-    async def _account(self) -> None:
-        """Say at each end of a term, once nothing is in flight, what the gate has stopped."""
+    async def _log_term_ends(self) -> None:
+        """Say at each end of a term, once nothing is in flight, what the fence has stopped."""
         leadership = self._ports.leadership
         while True:
             await leadership.wait_began()
             await leadership.wait_ended()
             await self.queue.wait_idle()
-            log.info("stood_down", writes_refused=self._ports.gate.refused_total)
+            log.info("leadership_ended", writes_refused=self._ports.fence.fenced_total)
 
     def _warn_of_short_life(self) -> None:
         """Say it when tokens live too short for the Lease, or for the kubelet without touches."""
@@ -548,7 +550,7 @@ class Controller:
         longest_s = token.ttl_s * LEASE_TTL
         if options.lease_s > longest_s:
             log.warning(
-                "lease_long_for_tokens",
+                "lease_duration_too_long",
                 token_ttl_s=token.ttl_s,
                 lease_s=options.lease_s,
                 at_most_s=round(longest_s, 1),
@@ -558,26 +560,26 @@ class Controller:
         slack_s = refresh_times.slack_s(token.ttl_s, options.propagation_s)
         if slack_s <= 0:
             log.warning(
-                "no_slack",
+                "token_ttl_too_short",
                 token_ttl_s=token.ttl_s,
                 propagation_allowance_s=options.propagation_s,
                 slack_s=round(slack_s, 1),
             )
 
-    async def _report(self) -> None:
+    async def _log_unready(self) -> None:
         """Say once a minute what is still waited for, so that silence means health."""
         while True:
             await asyncio.sleep(REPORT_S)
-            if why := self.not_ready():
+            if why := self.readiness_problem():
                 log.warning("not_ready", why=why)
             for breaker in self._breakers():
                 self._endpoints.report(breaker.stats())
 
-    def _on_time_moved(self, move: Move) -> None:
+    def _on_time_moved(self, move: ClockMove) -> None:
         """Take in that the issuer's time is another one than all deadlines were derived from."""
         now_at, now_s = self._ports.clock.monotonic(), self.planner.now_s()
         self.exposure.time_moved(now_s - (now_at - move.since_at), move.moved_s)
-        self.planner.forget_policy()
+        self.planner.clear_context()
         if not move.is_first:
             log.warning("issuer_time_moved", moved_s=round(move.moved_s, 1))
         self._time_moved.set()
@@ -588,7 +590,7 @@ class Controller:
             await self._time_moved.wait()
             self._time_moved.clear()
             self.planner.records.clear()  # what a write achieved was judged by the old time
-            await self.resync.plan_all("issuer_time_moved", news=News.ASKED)
+            await self.resync.plan_all("issuer_time_moved", news=Trigger.REQUESTED)
 
     def _fleet_life_s(self) -> float | None:
         """Return the shortest life left of the sessions' tokens, by the latest survey."""
@@ -602,27 +604,27 @@ class Controller:
 
         An outage need not have been: one failed request, or a cache that gave the same token again.
         """
-        self.queue.open_gate(retry_policy.ISSUER)
+        self.queue.wake_blocked(retry_policy.ISSUER)
 
-    def _open_gate(self, gate: str) -> None:
-        woken = self.queue.open_gate(gate)
-        self._endpoints.recovered(gate, woken)
+    def _wake_blocked(self, endpoint: str) -> None:
+        woken = self.queue.wake_blocked(endpoint)
+        self._endpoints.recovered(endpoint, woken)
 
     def _granted(self, namespace: str | None) -> None:
         """Wake what waits for a right in a namespace (None: anywhere)."""
-        self.scopes.nudge_refused(namespace)
-        woken = self.queue.open_gate(
+        self.scopes.retry_forbidden(namespace)
+        woken = self.queue.wake_blocked(
             retry_policy.RIGHTS, only=lambda key: namespace is None or key.namespace == namespace
         )
         log.info("authorized_again", namespace=namespace, sessions_woken=woken)
 
-    def _breakers(self) -> tuple[Breaker, ...]:
+    def _breakers(self) -> tuple[CircuitBreaker, ...]:
         ports = self._ports
         return ports.kube_breaker, ports.platform_breaker, ports.issuer_breaker
 
-    def _make_discovery(self) -> Discovery:
+    def _make_discovery(self) -> NamespaceDiscovery:
         ports, options = self._ports, self._options
-        return Discovery(
+        return NamespaceDiscovery(
             client=ports.platform,
             breaker=ports.platform_breaker,
             scopes=self.scopes,
@@ -641,17 +643,17 @@ class Controller:
             self.discovery.found(namespaces)
 
     def _is_held(self, namespace: str) -> bool:
-        refused = self.scopes.is_refused(namespace)
-        return not self.scopes.all_settled or self._occupancy.is_held(namespace, refused=refused)
+        refused = self.scopes.is_forbidden(namespace)
+        return not self.scopes.all_settled or self._occupancy.in_use(namespace, refused=refused)
 
     def _reflector(
-        self, resource: Resource[Meta], store: Store, namespace: str | None
+        self, resource: ApiResource[ObjectMeta], store: Store, namespace: str | None
     ) -> Reflector:
         pods = store is self.pods
         return Reflector(
             self._kube,
             resource,
-            Scope(namespace, self._options.names.selector(), LIVE_PODS if pods else ""),
+            ListOptions(namespace, self._options.names.selector(), LIVE_PODS if pods else ""),
             store,
             clock=self._ports.clock,
             random=self._ports.random,

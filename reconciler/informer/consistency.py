@@ -12,7 +12,7 @@ it is silent or not.
 import math
 from collections.abc import Callable
 
-from reconciler.informer.messages import Emit, Replace
+from reconciler.informer.messages import Effect, Replace
 from reconciler.kube.resource_version import has_reached, is_newer
 
 EVERY_S = (1800.0, 3600.0)
@@ -29,7 +29,7 @@ HOLD_S = 150.0
 """Time for the stream to reach the list's version: two bookmarks and a margin."""
 
 
-class Audit:
+class ConsistencyCheck:
     """When the next safety list is due, and the one that is held."""
 
     def __init__(self, uniform: Callable[[float, float], float]) -> None:
@@ -69,7 +69,7 @@ class Audit:
         self._held = replace
         self._held_until_at = now_at + HOLD_S
 
-    def place(self, version: str, emit: Emit) -> tuple[Emit, ...]:
+    def place(self, version: str, emit: Effect) -> tuple[Effect, ...]:
         """Return an event's emit with the held list after its own version, before the next."""
         held = self._held
         if held is None or not has_reached(version, held.version):

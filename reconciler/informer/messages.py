@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from reconciler.informer.store import ObjectEvent
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 
 
 @dataclass(frozen=True, slots=True)
-class List:
+class ListRequest:
     """Ask for one page; limit 0 = everything."""
 
     version: str
@@ -16,7 +16,7 @@ class List:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class WatchRequest:
     """Open a watch after `version` for `timeout_s` seconds."""
 
     version: str
@@ -24,12 +24,12 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class RetryDelay:
     """Wait `wait_s` seconds before the next request; only what lies beyond `floor_s`, which the
     server asked for, may be cut short."""
 
     wait_s: float
-    floor_s: float
+    server_min_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Replace:
     `proof`: it follows a restart of the API server, and shows whether history was rewound.
     """
 
-    items: tuple[Meta, ...]
+    items: tuple[ObjectMeta, ...]
     version: str
     audit: bool
     proof: bool = False
@@ -50,18 +50,18 @@ class Apply:
     """Hand one event to the store."""
 
     type: ObjectEvent
-    object: Meta
+    object: ObjectMeta
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Bookmark:
     """Tell the store how far the stream has come."""
 
     version: str
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class LogEvent:
     """Something to report: the first failure of a streak, a right that is missing, a recovery."""
 
     name: str
@@ -69,7 +69,7 @@ class Fact:
     failures: int
 
 
-Emit = Replace | Apply | Mark | Fact
+Effect = Replace | Apply | Bookmark | LogEvent
 
 
 @dataclass(frozen=True, slots=True)

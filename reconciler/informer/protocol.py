@@ -1,9 +1,9 @@
 """The list/watch protocol: next request, the wait before it, what to hand on (pure).
 
-`ListWatch` is told what happened (`page`, `opened`, `event`, `closed`, `failed`) and answers with
-what to emit; between two requests it is asked for `pause` and `request`. Time and chance come in
-as arguments. It follows client-go's reflector.go, save that a 410 means the same as a status and
-as an event, and that a transport fault costs a watch at the same version, not a list.
+`ListWatchProtocol` is told what happened (`page`, `opened`, `event`, `closed`, `failed`) and
+answers with what to emit; between two requests it is asked for `pause` and `request`. Time and
+chance come in as arguments. It follows client-go's reflector.go, save that a 410 means the same as
+a status and as an event, and that a transport fault costs a watch at the same version, not a list.
 """
 
 import math
@@ -15,27 +15,27 @@ from reconciler.errors import (
     Forbidden,
     Gone,
     KubeError,
+    ProtocolError,
+    ResourceVersionTooLarge,
     ServerError,
     TooManyRequests,
     TransportError,
     Unauthorized,
-    VersionTooLarge,
-    WireError,
 )
 from reconciler.informer.backoff import BASE_S, Backoff
-from reconciler.informer.consistency import RESTARTED_S, Audit
+from reconciler.informer.consistency import RESTARTED_S, ConsistencyCheck
 from reconciler.informer.messages import (
     Apply,
-    Emit,
-    Fact,
-    List,
+    Bookmark,
+    Effect,
+    ListRequest,
     ListWatchStats,
-    Mark,
-    Pause,
+    LogEvent,
     Replace,
-    Watch,
+    RetryDelay,
+    WatchRequest,
 )
-from reconciler.kube.api import Event, Meta, Page
+from reconciler.kube.api import Event, ObjectMeta, Page
 from reconciler.kube.resource_version import is_newer
 
 PAGE_LIMIT = 500
@@ -70,7 +70,7 @@ IDLE_GRACE_S = 5.0
 SHORT_S = 1.0
 """A clean close before this is no normal end. Source: client-go "very short watch"."""
 
-STREAK = 3
+MAX_EMPTY_WATCHES = 3
 """Watches in a row that brought nothing but an error or a close: then the version is suspect
 (stale versions are closed cleanly, with no 410, where no watch cache stands before etcd)."""
 
@@ -97,7 +97,7 @@ STARTING_S = (0.1, 2.5)
 """First and last step, waits of up to twice that: a server that has just started refuses everybody
 for 0.2 s, on a large cluster for longer."""
 
-PATIENCE_S = 60.0
+MAX_RETRY_AFTER_S = 60.0
 """Longest Retry-After that is obeyed: a mistaken hour would outlast every token."""
 
 
@@ -129,7 +129,7 @@ class _Listing:
     is_mixed: bool = False
     continue_token: str = ""
     first_version: str = ""
-    items: list[Meta] = field(default_factory=list)
+    items: list[ObjectMeta] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -144,7 +144,7 @@ class _Watching:
     events: int = 0
 
 
-class ListWatch:
+class ListWatchProtocol:
     """One list/watch loop's state between its requests.
 
     Args:
@@ -165,7 +165,7 @@ class ListWatch:
         self._demanded = False
         self._listing: _Listing | None = None
         self._watching: _Watching | None = None
-        self._audit = Audit(uniform)
+        self._audit = ConsistencyCheck(uniform)
         self._bookmarks = False
         self._fruitless = 0
         self._failures = 0
@@ -183,12 +183,12 @@ class ListWatch:
 
     # What to do next.
 
-    def pause(self, now_at: float) -> Pause:
+    def pause(self, now_at: float) -> RetryDelay:
         """Return how long to wait before `request`."""
         floor_s = max(0.0, self._floor_at - now_at)
-        return Pause(max(floor_s, self._next_at - now_at), floor_s)
+        return RetryDelay(max(floor_s, self._next_at - now_at), floor_s)
 
-    def request(self, now_at: float) -> List | Watch:
+    def request(self, now_at: float) -> ListRequest | WatchRequest:
         """Decide the next request; the caller sends it at once."""
         if self._listing is None and (self._must_list or self._demanded):
             self._must_list, self._demanded = True, False
@@ -198,12 +198,12 @@ class ListWatch:
         self._next_at = self._floor_at = now_at
         if (listing := self._listing) is not None:
             self._counts.lists += 1
-            return List("", self._limit, listing.continue_token)
+            return ListRequest("", self._limit, listing.continue_token)
         self._counts.watches += 1
         self._watching = _Watching(self._version, self._life_s(now_at), now_at)
-        return Watch(self._version, self._watching.timeout_s)
+        return WatchRequest(self._version, self._watching.timeout_s)
 
-    def demand(self) -> None:
+    def request_relist(self) -> None:
         """Have the next list start with the next request."""
         self._demanded = True
 
@@ -248,13 +248,13 @@ class ListWatch:
 
     # What happened.
 
-    def page(self, page: Page[Meta], now_at: float) -> tuple[Emit, ...]:
+    def page(self, page: Page[ObjectMeta], now_at: float) -> tuple[Effect, ...]:
         """Take one page; the last one completes the list."""
         listing = self._listing
         assert listing is not None, "a page without a list"  # noqa: S101 - the caller's order
         listing.first_version = listing.first_version or page.version
         if not listing.first_version:
-            return self.failed(WireError("a list names no version"), now_at)
+            return self.failed(ProtocolError("a list names no version"), now_at)
         listing.items.extend(page.items)
         listing.continue_token = page.continue_token
         self._counts.skipped += page.skipped
@@ -273,10 +273,10 @@ class ListWatch:
             return recovered
         self._audit.listed(now_at)
         self._counts.relists += bool(self._version)
-        facts: tuple[Emit, ...] = ()
+        facts: tuple[Effect, ...] = ()
         if is_older and now_at - self._rewound_at >= REWIND_S:
             text = f"a list of version {replace.version} after {self._version}: was etcd restored?"
-            facts = (Fact("history_rewound", text, self._failures),)
+            facts = (LogEvent("history_rewound", text, self._failures),)
             self._rewound_at = now_at
         self._version = replace.version
         self._must_list = self._is_doubted = False
@@ -292,7 +292,7 @@ class ListWatch:
             self._is_restarted = False
             self._audit.restarted(self._watching.asked_at + self._watching.timeout_s)
 
-    def event(self, event: Event[Meta], now_at: float) -> tuple[Emit, ...]:
+    def event(self, event: Event[ObjectMeta], now_at: float) -> tuple[Effect, ...]:
         """Take one event of the open watch."""
         if self._watching is not None:
             self._watching.heard_at = now_at
@@ -309,7 +309,7 @@ class ListWatch:
         emits = self._audit.place(event.version, self._emit_of(event))
         return (*self._healthy(now_at, "watch_recovered"), *emits)
 
-    def closed(self, now_at: float) -> tuple[Emit, ...]:
+    def closed(self, now_at: float) -> tuple[Effect, ...]:
         """The server ended the watch cleanly: go on from the last version, unless it was short.
 
         A close within `SHORT_S` is never followed at once (hot loop); it is a failure only if the
@@ -331,7 +331,7 @@ class ListWatch:
         """We ended the watch ourselves; it says nothing about the server."""
         self._watching = None
 
-    def failed(self, error: KubeError | WireError, now_at: float) -> tuple[Emit, ...]:
+    def failed(self, error: KubeError | ProtocolError, now_at: float) -> tuple[Effect, ...]:
         """Take the failure of the request under way, at its start or in its stream."""
         self._counts.errors += 1
         if self._listing is not None:
@@ -348,7 +348,7 @@ class ListWatch:
         if self._is_doubted:
             self._must_list = True
         self._count_fruitless()  # whatever keeps it silent may let a list through
-        facts = self._failed("watch_idle", str(error), now_at, error)
+        facts = self._failed("watch_timed_out", str(error), now_at, error)
         return (*facts, *self._release_overdue(now_at))
 
     def found_drift(self, differences: int) -> None:
@@ -358,8 +358,8 @@ class ListWatch:
     # Lists.
 
     def _list_failed(
-        self, listing: _Listing, error: KubeError | WireError, now_at: float
-    ) -> tuple[Emit, ...]:
+        self, listing: _Listing, error: KubeError | ProtocolError, now_at: float
+    ) -> tuple[Effect, ...]:
         """Answer a failed page: the same page again, unless the error names a way out.
 
         A first page leaves nothing to keep; what was wanted meanwhile is heeded at the next try.
@@ -390,7 +390,7 @@ class ListWatch:
             return max(WATCH_LEAST_S, math.ceil(self._audit.proof_at - now_at))
         return life_s
 
-    def _shows_restart(self, error: KubeError | WireError) -> bool:
+    def _shows_restart(self, error: KubeError | ProtocolError) -> bool:
         """Say whether a request that was not answered may meet a restart of the API server.
 
         Etcd is restored under stopped API servers only. A watch that is opened at a version of the
@@ -402,9 +402,9 @@ class ListWatch:
             return self._is_doubted
         return isinstance(error, TransportError | AuthorizerNotReady)
 
-    def _judge_watch(self, error: KubeError | WireError, *, started: bool) -> None:
+    def _judge_watch(self, error: KubeError | ProtocolError, *, started: bool) -> None:
         """Decide whether the version can still be trusted after a failed watch."""
-        if isinstance(error, Gone | VersionTooLarge):
+        if isinstance(error, Gone | ResourceVersionTooLarge):
             self._must_list = True
         elif isinstance(
             error, TransportError | TooManyRequests | Unauthorized | Forbidden | AuthorizerNotReady
@@ -413,7 +413,7 @@ class ListWatch:
         elif started or not isinstance(error, ServerError):
             self._count_fruitless()
 
-    def _rewound(self, version: str, seen: str, now_at: float) -> tuple[Emit, ...]:
+    def _rewound(self, version: str, seen: str, now_at: float) -> tuple[Effect, ...]:
         """Leave a watch that shows a version below the one it was asked to begin after.
 
         The server's history has been rewound: etcd was restored to an earlier revision. A watch
@@ -430,7 +430,7 @@ class ListWatch:
         if is_again:
             return facts
         self._next_at, self._backoff_s = now_at, 0.0
-        return (Fact("history_rewound", text, self._failures),)
+        return (LogEvent("history_rewound", text, self._failures),)
 
     def _is_idle(self, now_at: float) -> bool:
         """Say whether the open watch has been silent for as long as is accepted."""
@@ -441,22 +441,22 @@ class ListWatch:
 
     def _count_fruitless(self) -> None:
         self._fruitless += 1
-        if self._fruitless >= STREAK:
+        if self._fruitless >= MAX_EMPTY_WATCHES:
             self._fruitless = 0
             self._must_list = True
 
-    def _emit_of(self, event: Event[Meta]) -> Emit:
+    def _emit_of(self, event: Event[ObjectMeta]) -> Effect:
         if event.type == "BOOKMARK":
             self._counts.bookmarks += 1
             self._bookmarks = True
-            return Mark(event.version)
+            return Bookmark(event.version)
         if event.type == "SKIPPED" or event.object is None:
             self._counts.skipped += 1
-            return Mark(event.version)
+            return Bookmark(event.version)
         self._counts.events += 1
         return Apply(event.type, event.object)
 
-    def _release_overdue(self, now_at: float) -> tuple[Emit, ...]:
+    def _release_overdue(self, now_at: float) -> tuple[Effect, ...]:
         """Go on from a safety list that the stream did not reach, though its server is there."""
         overdue = self._audit.take_overdue(now_at)
         if overdue is None:
@@ -468,7 +468,7 @@ class ListWatch:
 
     def _failed(
         self, name: str, text: str, now_at: float, error: Exception | None = None
-    ) -> tuple[Emit, ...]:
+    ) -> tuple[Effect, ...]:
         """Back off, and report the first failure of a streak; a missing right always once."""
         self._failures += 1
         self._watch_failing |= name != "list_failed"
@@ -485,22 +485,22 @@ class ListWatch:
             if isinstance(error, Forbidden):
                 wait_s = max(wait_s, self._uniform(*FORBIDDEN_S))
         asked_s = error.retry_after_s if isinstance(error, KubeError) else None
-        floor_s = min(asked_s or 0.0, PATIENCE_S)
+        floor_s = min(asked_s or 0.0, MAX_RETRY_AFTER_S)
         self._backoff_s = max(wait_s, floor_s)
         self._next_at = now_at + self._backoff_s
         self._floor_at = now_at + floor_s
         if isinstance(error, Forbidden) and not self._forbidden:
             self._forbidden = True
             name = "list_forbidden" if name == "list_failed" else "watch_forbidden"
-            return (Fact(name, text, self._failures),)
-        return (Fact(name, text, self._failures),) if self._failures == 1 else ()
+            return (LogEvent(name, text, self._failures),)
+        return (LogEvent(name, text, self._failures),) if self._failures == 1 else ()
 
     def _may_regain(self, now_at: float) -> bool:
         """Say whether a refused right has worked, and may come back without a person's doing."""
         since_at = self._worked_until_at
         return since_at is not None and now_at - since_at < REGAIN_FOR_S
 
-    def _healthy(self, now_at: float, name: str) -> tuple[Emit, ...]:
+    def _healthy(self, now_at: float, name: str) -> tuple[Effect, ...]:
         """Note a sign of life: an event, a complete list, or a watch that lived and ended well.
 
         A list between watches that fail ends no streak: the next watch would only begin it again.
@@ -513,7 +513,7 @@ class ListWatch:
         self._forbidden = self._watch_failing = False
         self._worked_until_at = None
         failures, self._failures = self._failures, 0
-        return (Fact(name, self._last_error, failures),) if failures else ()
+        return (LogEvent(name, self._last_error, failures),) if failures else ()
 
     def stats(self) -> ListWatchStats:
         counts = self._counts
@@ -537,7 +537,7 @@ class ListWatch:
 
     def __repr__(self) -> str:
         stats = self.stats()
-        return f"<ListWatch {stats.state} at {stats.version or 'nothing'}>"
+        return f"<ListWatchProtocol {stats.state} at {stats.version or 'nothing'}>"
 
 
 def fitting(length: int, items: int) -> int:
@@ -551,5 +551,5 @@ def fitting(length: int, items: int) -> int:
     return min(PAGE_LIMIT, max(PAGE_LEAST, PAGE_BYTES * items // length))
 
 
-def _is_transient(error: KubeError | WireError) -> bool:
+def _is_transient(error: KubeError | ProtocolError) -> bool:
     return isinstance(error, KubeError) and error.transient

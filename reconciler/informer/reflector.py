@@ -17,24 +17,24 @@ from reconciler.errors import (
     AuthorizerNotReady,
     Forbidden,
     KubeError,
+    ProtocolError,
     ServerError,
     TransportError,
-    WireError,
 )
 from reconciler.informer.messages import (
     Apply,
-    Emit,
-    Fact,
-    List,
+    Bookmark,
+    Effect,
+    ListRequest,
     ListWatchStats,
-    Mark,
+    LogEvent,
     Replace,
-    Watch,
+    WatchRequest,
 )
-from reconciler.informer.protocol import FIRST_LIMIT, ListWatch
+from reconciler.informer.protocol import FIRST_LIMIT, ListWatchProtocol
 from reconciler.informer.store import Change, Store, count_rewound
-from reconciler.kube.api import Event, Kube, Meta, Resource, Scope
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.kube.api import ApiResource, Event, Kube, ListOptions, ObjectMeta
+from reconciler.net.circuit_breaker import CircuitBreaker
 
 LIST_S = 60.0
 """Limit for one page of a LIST."""
@@ -91,14 +91,14 @@ class Reflector:
     def __init__(
         self,
         kube: Kube,
-        resource: Resource[Meta],
-        scope: Scope,
+        resource: ApiResource[ObjectMeta],
+        scope: ListOptions,
         store: Store,
         clock: Clock,
         random: Random,
-        breaker: Breaker,
+        breaker: CircuitBreaker,
         on_change: Callable[[Change], None],
-        on_seen: Callable[[Meta], None] | None = None,
+        on_seen: Callable[[ObjectMeta], None] | None = None,
     ) -> None:
         self._kube = kube
         self._resource = resource
@@ -108,7 +108,7 @@ class Reflector:
         self._breaker = breaker
         self._on_change = on_change
         self._on_seen = on_seen
-        self._protocol = ListWatch(random.uniform, first_limit=FIRST_LIMIT)
+        self._protocol = ListWatchProtocol(random.uniform, first_limit=FIRST_LIMIT)
         self._log = _LOG.bind(resource=resource.plural, namespace=scope.namespace)
         self._synced = asyncio.Event()
         self._settled = asyncio.Event()
@@ -147,7 +147,7 @@ class Reflector:
             self._relists_begun += self._relists_wanted
             self._relists_wanted = []
         request = self._protocol.request(self._clock.monotonic())
-        if isinstance(request, List):
+        if isinstance(request, ListRequest):
             await self._list(request)
         else:
             await self._watch(request)
@@ -162,16 +162,16 @@ class Reflector:
         return f"{self._resource.plural} in {self._scope.namespace or 'all namespaces'}"
 
     @property
-    def is_settled(self) -> bool:
+    def is_initialized(self) -> bool:
         """True once the store is synced, or the server refused us the right to list."""
         return self._settled.is_set()
 
     @property
-    def is_refused(self) -> bool:
+    def is_forbidden(self) -> bool:
         """True while the server refuses us the right: what the store holds may be long gone."""
         return self._protocol.is_forbidden
 
-    async def wait_settled(self) -> None:
+    async def wait_initialized(self) -> None:
         """Return once it is known what this scope can give: its list, or a refusal.
 
         A missing right may be granted later; nobody else has to wait for that.
@@ -188,7 +188,7 @@ class Reflector:
         """
         done = asyncio.get_running_loop().create_future()
         self._relists_wanted.append(done)
-        self._protocol.demand()
+        self._protocol.request_relist()
         self._interrupt()
         await done
 
@@ -200,11 +200,11 @@ class Reflector:
         if self._protocol.distrust(self._clock.monotonic()):
             self._interrupt()
 
-    def nudge(self) -> None:
+    def retry_now(self) -> None:
         """Cut a back-off short, but not a wait that the server asked for."""
         self._woken.set()
 
-    def hush(self, *, on: bool) -> None:
+    def mute(self, *, on: bool) -> None:
         """Report failures at level DEBUG: somebody expects them."""
         self._hushed = on
 
@@ -233,14 +233,14 @@ class Reflector:
     async def _pause(self) -> None:
         """Wait as the protocol says; beyond the server's wish, a recovery or relist ends it."""
         pause = self._protocol.pause(self._clock.monotonic())
-        await asyncio.sleep(pause.floor_s)
-        rest_s = pause.wait_s - pause.floor_s
+        await asyncio.sleep(pause.server_min_s)
+        rest_s = pause.wait_s - pause.server_min_s
         if rest_s > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(rest_s):
                     await self._woken.wait()
 
-    async def _list(self, request: List) -> None:
+    async def _list(self, request: ListRequest) -> None:
         try:
             page = await self._kube.list(
                 self._resource,
@@ -250,12 +250,12 @@ class Reflector:
                 version=request.version,
                 limit_s=LIST_S,
             )
-        except (KubeError, WireError) as error:
+        except (KubeError, ProtocolError) as error:
             self._failed(error, started=False)
             return
-        self._carry_out(self._protocol.page(page, self._heard()))
+        self._carry_out(self._protocol.page(page, self._record_response()))
 
-    async def _watch(self, request: Watch) -> None:
+    async def _watch(self, request: WatchRequest) -> None:
         """Watch until it ends, in one of five ways: closed, failed, cut, overtime, cancelled."""
         opened = False
         cut = asyncio.timeout(request.timeout_s + OVERTIME_S)
@@ -271,7 +271,7 @@ class Reflector:
                 async with asyncio.timeout(START_S):
                     watch = await stack.enter_async_context(opening)
                 opened = True
-                self._protocol.opened(self._heard())
+                self._protocol.opened(self._record_response())
                 handled = 0
                 while (event := await watch.receive(idle_s=self._protocol.idle_s)) is not None:
                     self._receive(event)
@@ -281,7 +281,7 @@ class Reflector:
                     if handled % YIELD_EVERY == 0:
                         await asyncio.sleep(0)
             self._carry_out(self._protocol.closed(self._clock.monotonic()))
-        except (KubeError, WireError) as error:
+        except (KubeError, ProtocolError) as error:
             self._failed(error, started=opened)
         except TimeoutError:
             if cut.expired():
@@ -292,21 +292,21 @@ class Reflector:
         finally:
             self._cut = None
 
-    def _receive(self, event: Event[Meta]) -> None:
-        self._carry_out(self._protocol.event(event, self._heard()))
+    def _receive(self, event: Event[ObjectMeta]) -> None:
+        self._carry_out(self._protocol.event(event, self._record_response()))
         if not self._protocol.is_watching:
             return
         if event.object is not None and self._on_seen is not None:
             self._call(self._on_seen, event.object)
 
-    def _heard(self) -> float:
+    def _record_response(self) -> float:
         """Note that the server answered, and return now."""
         self._breaker.succeeded()
         self._woken.clear()
         self._heard_at = self._went_on_at = self._clock.monotonic()
         return self._heard_at
 
-    def _failed(self, error: KubeError | WireError, *, started: bool) -> None:
+    def _failed(self, error: KubeError | ProtocolError, *, started: bool) -> None:
         """Tell breaker and protocol; an error inside a stream comes from a server that is there.
 
         So does a 500 of one namespace of many: one object that the server cannot read is enough.
@@ -325,18 +325,18 @@ class Reflector:
             self._settled.set()
         self._carry_out(self._protocol.failed(error, self._clock.monotonic()))
 
-    def _carry_out(self, emits: tuple[Emit, ...]) -> None:
+    def _carry_out(self, emits: tuple[Effect, ...]) -> None:
         for emit in emits:
             match emit:
                 case Apply():
                     change = self._store.apply(emit.type, emit.object)
                     if change is not None:
                         self._call(self._on_change, change)
-                case Mark():
-                    self._store.mark(emit.version, self._scope.namespace)
+                case Bookmark():
+                    self._store.set_resource_version(emit.version, self._scope.namespace)
                 case Replace():
                     self._replace(emit)
-                case Fact():
+                case LogEvent():
                     over = emit.name.endswith("_recovered")
                     heard = self._log.info if over else self._log.warning
                     say = self._log.debug if self._hushed else heard

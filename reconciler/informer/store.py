@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 from reconciler.kube.resource_version import has_reached, is_newer
 from reconciler.naming import SessionKey
 
@@ -18,18 +18,18 @@ class Change:
     From an event `old` and `new` may differ in UID (recreated) or in session (label edited).
     """
 
-    old: Meta | None
-    new: Meta | None
+    old: ObjectMeta | None
+    new: ObjectMeta | None
 
 
-class Held(NamedTuple):
+class CacheEntry(NamedTuple):
     """What was known of one object as a read of it began; `reached` is its scope's version."""
 
-    meta: Meta | None
+    meta: ObjectMeta | None
     reached: str | None
 
 
-class Belief(NamedTuple):
+class ReadResult(NamedTuple):
     """What a consistent read has changed; `rewound`: it proves that history was."""
 
     change: Change | None
@@ -59,13 +59,13 @@ class Store:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._objects: dict[str, dict[str, Meta]] = {}
+        self._objects: dict[str, dict[str, ObjectMeta]] = {}
         self._sessions: dict[SessionKey, tuple[str, ...]] = {}
         self._versions: dict[str | None, str] = {}
 
-    def apply(self, event_type: ObjectEvent, meta: Meta) -> Change | None:
+    def apply(self, event_type: ObjectEvent, meta: ObjectMeta) -> Change | None:
         """Take one watch event; None where it changed nothing (known, or older than known)."""
-        self.mark(meta.version, self._scope_of(meta.namespace))
+        self.set_resource_version(meta.version, self._scope_of(meta.namespace))
         stored = self.get(meta.namespace, meta.name)
         if event_type == "DELETED":
             return self._apply_deletion(stored, meta)
@@ -74,7 +74,7 @@ class Store:
         self._put(stored, meta)
         return Change(stored, meta)
 
-    def mark(self, version: str, namespace: str | None) -> None:
+    def set_resource_version(self, version: str, namespace: str | None) -> None:
         """Record how far a synced scope's stream has come, as a bookmark says it.
 
         The last word counts even where its number is lower. Source: client-go
@@ -83,7 +83,9 @@ class Store:
         if namespace in self._versions:
             self._versions[namespace] = version
 
-    def replace(self, items: Iterable[Meta], version: str, namespace: str | None) -> list[Change]:
+    def replace(
+        self, items: Iterable[ObjectMeta], version: str, namespace: str | None
+    ) -> list[Change]:
         """Make a scope equal to a complete list, except for answers newer than that list.
 
         A list that is older than what the stream had reached is believed in full: history was
@@ -120,7 +122,7 @@ class Store:
         self._versions[namespace] = version
         return [*deleted, *changed, *(Change(None, new) for new in listed.values())]
 
-    def accept(self, meta: Meta) -> Change | None:
+    def apply_write_response(self, meta: ObjectMeta) -> Change | None:
         """Take the answer of our own write at once, so that we read what we wrote.
 
         Stored only where it is known to be newer; what cannot be compared waits for the watch.
@@ -136,13 +138,13 @@ class Store:
         self._put(stored, meta)
         return Change(stored, meta)
 
-    def held(self, namespace: str, name: str) -> Held:
+    def entry(self, namespace: str, name: str) -> CacheEntry:
         """Return what is known of an object, for `believe`; asked before the read is sent."""
-        return Held(self.get(namespace, name), self.version(namespace))
+        return CacheEntry(self.get(namespace, name), self.version(namespace))
 
-    def believe(
-        self, namespace: str, name: str, found: Meta | None, version: str, held: Held
-    ) -> Belief:
+    def apply_read(
+        self, namespace: str, name: str, found: ObjectMeta | None, version: str, held: CacheEntry
+    ) -> ReadResult:
         """Take a consistent read of one object, which is right where it contradicts what we hold.
 
         Within one history such a read is as new as all that was known when it was sent. One that is
@@ -160,19 +162,21 @@ class Store:
         )
         stored = self.get(namespace, name)
         if stored != held.meta:  # an event, or a write's answer, came while it was under way
-            return Belief(None if found is None else self.accept(found), rewound)
+            return ReadResult(None if found is None else self.apply_write_response(found), rewound)
         if stored == found:
-            return Belief(None, rewound)
+            return ReadResult(None, rewound)
         if found is None:
             assert stored is not None  # noqa: S101 - the two differ
             self._remove(stored)
-            return Belief(Change(stored, None), rewound)
+            return ReadResult(Change(stored, None), rewound)
         if stored is None and not rewound and _is_older(version, self.version(namespace)):
-            return Belief(None, rewound)  # the stream has passed the read, and knows of no object
+            return ReadResult(
+                None, rewound
+            )  # the stream has passed the read, and knows of no object
         self._put(stored, found)
-        return Belief(Change(stored, found), rewound)
+        return ReadResult(Change(stored, found), rewound)
 
-    def forget(self, namespace: str) -> tuple[Meta, ...]:
+    def forget(self, namespace: str) -> tuple[ObjectMeta, ...]:
         """Drop a scope that nobody feeds any more and return what it held.
 
         Order: its reader has ended, and no write there is under way whose answer could come.
@@ -191,10 +195,10 @@ class Store:
         """Return whether a first complete list covers `namespace` (None = all of them)."""
         return self.version(namespace) is not None
 
-    def get(self, namespace: str, name: str) -> Meta | None:
+    def get(self, namespace: str, name: str) -> ObjectMeta | None:
         return self._objects.get(namespace, {}).get(name)
 
-    def by_session(self, key: SessionKey) -> tuple[Meta, ...]:
+    def by_session(self, key: SessionKey) -> tuple[ObjectMeta, ...]:
         """Return the session's objects, by name; frozen, usually one."""
         names = self._sessions.get(key, ())
         if len(names) == 1:
@@ -208,11 +212,11 @@ class Store:
         """Return the namespaces that hold at least one object."""
         return frozenset(self._objects)
 
-    def within(self, namespace: str) -> tuple[Meta, ...]:
+    def within(self, namespace: str) -> tuple[ObjectMeta, ...]:
         """Return a namespace's objects, a frozen copy."""
         return tuple(self._objects.get(namespace, {}).values())
 
-    def snapshot(self) -> tuple[Meta, ...]:
+    def snapshot(self) -> tuple[ObjectMeta, ...]:
         """Return every object, a frozen copy. Cost: O(objects)."""
         return tuple(meta for named in self._objects.values() for meta in named.values())
 
@@ -232,7 +236,7 @@ class Store:
         state = f"{len(self._versions)} synced" if self._versions else "not synced"
         return f"<Store {self.kind} {len(self)} objects, {state}>"
 
-    def _apply_deletion(self, stored: Meta | None, last: Meta) -> Change | None:
+    def _apply_deletion(self, stored: ObjectMeta | None, last: ObjectMeta) -> Change | None:
         """Remove what a DELETED event means, which may not be what is stored by now.
 
         Same UID: it left the selection, even if our answer is newer than that. Should that answer
@@ -249,30 +253,30 @@ class Store:
     def _scope_of(self, namespace: str | None) -> str | None:
         return namespace if namespace in self._versions else None
 
-    def _in_scope(self, namespace: str | None) -> tuple[Meta, ...]:
+    def _in_scope(self, namespace: str | None) -> tuple[ObjectMeta, ...]:
         return self.snapshot() if namespace is None else self.within(namespace)
 
-    def _put(self, old: Meta | None, new: Meta) -> None:
+    def _put(self, old: ObjectMeta | None, new: ObjectMeta) -> None:
         self._objects.setdefault(new.namespace, {})[new.name] = new
         if old is None or old.session_id != new.session_id:
             if old is not None:
                 self._unindex(old)
             self._index(new)
 
-    def _remove(self, old: Meta) -> None:
+    def _remove(self, old: ObjectMeta) -> None:
         named = self._objects[old.namespace]
         del named[old.name]
         if not named:
             del self._objects[old.namespace]
         self._unindex(old)
 
-    def _index(self, meta: Meta) -> None:
+    def _index(self, meta: ObjectMeta) -> None:
         """Enter an object under its session; without the label it belongs to none."""
         if meta.session_id:
             names = self._sessions.get(meta.key, ())
             self._sessions[meta.key] = tuple(sorted((*names, meta.name)))
 
-    def _unindex(self, meta: Meta) -> None:
+    def _unindex(self, meta: ObjectMeta) -> None:
         if not meta.session_id:
             return
         rest = tuple(name for name in self._sessions[meta.key] if name != meta.name)
@@ -294,7 +298,7 @@ def count_rewound(changes: Iterable[Change], reached: str | None) -> int:
     return sum(c.new is not None and has_reached(reached, c.new.version) for c in changes)
 
 
-def _same(one: Meta, other: Meta) -> bool:
+def _same(one: ObjectMeta, other: ObjectMeta) -> bool:
     return one.version == other.version and one.uid == other.uid
 
 
@@ -302,7 +306,7 @@ def _is_older(version: str, than: str | None) -> bool:
     return than is not None and is_newer(than, version)
 
 
-def _survives(stored: Meta, reached: str | None, listed: str) -> bool:
+def _survives(stored: ObjectMeta, reached: str | None, listed: str) -> bool:
     """Say whether a stored object is an answer that a list of version `listed` cannot know."""
     if not is_newer(stored.version, listed):
         return False

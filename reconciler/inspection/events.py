@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from reconciler.clock import parse_utc
-from reconciler.kube.api import Resource, Scope
+from reconciler.kube.api import ApiResource, ListOptions
 from reconciler.kube.decoding import resource, struct_decoder
 from reconciler.naming import Names
 
@@ -55,7 +55,7 @@ class RawEvent(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Occurrence:
+class EventSummary:
     """One kind of news, `count` times, the last at `last_s` (epoch; 0 where nothing says it)."""
 
     is_warning: bool
@@ -68,28 +68,28 @@ class Occurrence:
     """Who reports it: a replica's name, or a term."""
 
 
-def event_resource() -> Resource[RawEvent]:
+def event_resource() -> ApiResource[RawEvent]:
     return resource(
         "events", group="", version="v1", partial=False, decode=struct_decoder(RawEvent)
     )
 
 
-def events_of(namespace: str, uid: str) -> Scope:
+def events_of(namespace: str, uid: str) -> ListOptions:
     """Return what to list for one pod: by UID, since its name may have been another's."""
-    return Scope(namespace, fields=f"involvedObject.uid={uid}")
+    return ListOptions(namespace, fields=f"involvedObject.uid={uid}")
 
 
-def events_of_lease(namespace: str, name: str) -> Scope:
+def events_of_lease(namespace: str, name: str) -> ListOptions:
     """Return what to list for the replicas: each reports on the Lease, which may not exist yet."""
-    return Scope(namespace, fields=f"involvedObject.kind=Lease,involvedObject.name={name}")
+    return ListOptions(namespace, fields=f"involvedObject.kind=Lease,involvedObject.name={name}")
 
 
-def standing_reports(reports: Iterable[Occurrence], now_s: float) -> list[Occurrence]:
+def standing_reports(reports: Iterable[EventSummary], now_s: float) -> list[EventSummary]:
     """Return the reports that a replica still repeats, the latest first."""
     return [each for each in reports if now_s - each.last_s <= REPORTED_S]
 
 
-def occurrences(events: Iterable[RawEvent], names: Names) -> list[Occurrence]:
+def summaries(events: Iterable[RawEvent], names: Names) -> list[EventSummary]:
     """Return what our controller reported, the latest first, at most `LATELY`."""
     ours = [_read(event) for event in events if names.field_manager in _reporters(event)]
     return sorted(ours, key=lambda each: each.last_s, reverse=True)[:LATELY]
@@ -99,7 +99,7 @@ def _reporters(event: RawEvent) -> tuple[str, ...]:
     return (event.reporting, event.source.component if event.source is not None else "")
 
 
-def _read(event: RawEvent) -> Occurrence:
+def _read(event: RawEvent) -> EventSummary:
     """Take times and counts from wherever this writer put them: series, old fields, or neither."""
     series = event.series or _Series()
     last_s = _first_of(
@@ -109,7 +109,7 @@ def _read(event: RawEvent) -> Occurrence:
         event.first_time,
         event.metadata.created,
     )
-    return Occurrence(
+    return EventSummary(
         is_warning=event.type == "Warning",
         reason=event.reason,
         message=event.message,

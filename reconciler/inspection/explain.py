@@ -3,14 +3,14 @@
 from reconciler.controller.decide.refresh_times import EARLIEST, GRID
 from reconciler.humanize import ago, clean, count, duration, instant, listed, reason, span
 from reconciler.inspection import report
-from reconciler.inspection.events import PAUSED, Occurrence
+from reconciler.inspection.events import PAUSED, EventSummary
 from reconciler.inspection.replicas import SHOWN, Replica
-from reconciler.inspection.report import Account
-from reconciler.inspection.token_state import Standing, State
+from reconciler.inspection.report import PodReport
+from reconciler.inspection.token_state import State, TokenState
 from reconciler.naming import Names
 
 
-def sentences(account: Account) -> list[str]:
+def explain(account: PodReport) -> list[str]:
     """Return the account, one sentence or two an item, in the order in which one would ask."""
     told = [
         _who(account),
@@ -28,21 +28,23 @@ def sentences(account: Account) -> list[str]:
     return [each for each in told if each]
 
 
-def _who(account: Account) -> str:
-    pod = account.standing.pod
-    fate = "has ended" if account.ended else "is being deleted" if pod.deleting else "lives"
+def _who(account: PodReport) -> str:
+    pod = account.token_state.pod
+    fate = "has ended" if account.ended else "is being deleted" if pod.is_deleting else "lives"
     project = f" of project {clean(pod.project_id)}" if pod.project_id else ""
     line = (
         f"The pod {fate}; it was made {ago(account.now_s - pod.created_s)} for session "
         f"{clean(pod.session_id)}{project}."
     )
-    if account.others:
-        line += f" The same Secret serves {listed([f'pod {name}' for name in account.others])}."
+    if account.sibling_pods:
+        line += (
+            f" The same Secret serves {listed([f'pod {name}' for name in account.sibling_pods])}."
+        )
     return line
 
 
-def _holds(account: Account) -> str:
-    row, secret = account.standing, f"Secret {account.secret}"
+def _holds(account: PodReport) -> str:
+    row, secret = account.token_state, f"Secret {account.secret}"
     match row.state:
         case State.NO_SECRET if row.unlabelled:
             return (
@@ -91,16 +93,16 @@ def _holds(account: Account) -> str:
     )
 
 
-def _disbelief(account: Account) -> str:
+def _disbelief(account: PodReport) -> str:
     """Say what is wrong with the annotations, with what they say."""
-    names, secret = account.names, account.standing.secret
+    names, secret = account.names, account.token_state.secret
     annotations = secret.annotations if secret is not None else {}
     expires, issued = (
         repr(clean(annotations[name])) if name in annotations else "nothing"
         for name in (names.expires_at, names.issued_at)
     )
     said = f"{names.expires_at} says {expires}, {names.issued_at} says {issued}"
-    match account.standing.why:
+    match account.token_state.reason:
         case "expiry_too_far":
             return f"its expiry is further ahead than a token lives ({said})"
         case "expiry_impossible":
@@ -108,8 +110,8 @@ def _disbelief(account: Account) -> str:
     return f"its expiry cannot be read ({said})"
 
 
-def _written(account: Account) -> str:
-    row = account.standing
+def _written(account: PodReport) -> str:
+    row = account.token_state
     if row.secret is None or row.unlabelled or row.state is State.NAME_TAKEN:
         return ""
     if not row.refreshed_by:
@@ -118,7 +120,7 @@ def _written(account: Account) -> str:
     when = "at a time that its annotation does not tell"
     if row.refreshed_s is not None:
         when = f"{ago(account.now_s - row.refreshed_s)}, at {instant(row.refreshed_s)}"
-    others = row.others(account.names)
+    others = row.sibling_pods(account.names)
     if row.state in (State.FOREIGN_WRITER, State.NO_TOKEN):
         return f"The controller last wrote it {when}, as {by}."
     if others:
@@ -126,8 +128,8 @@ def _written(account: Account) -> str:
     return f"It was written {when}, by {by}; nobody else has written it since."
 
 
-def _renewal(account: Account) -> str:
-    row = account.standing
+def _renewal(account: PodReport) -> str:
+    row = account.token_state
     if account.ended:
         return "The pod has ended, so nothing is renewed for it."
     asked = f" Somebody asked for one ({account.names.requested_at})." if row.requested else ""
@@ -137,39 +139,39 @@ def _renewal(account: Account) -> str:
         return "Nothing is written for this session, or it would get the other one's token."
     if row.unlabelled:
         return f"Nothing is written before the Secret has its labels back.{asked}"
-    if row.secret is None and row.pod.deleting:
+    if row.secret is None and row.pod.is_deleting:
         return "No Secret is made for a pod that is being deleted."
     if row.state is State.UNCONFIRMED:
         return f"Nothing is written before the platform confirms the session.{asked}"
-    if row.renewal_s is None or row.issued_s is None or row.expires_s is None:
+    if row.refresh_at_s is None or row.issued_s is None or row.expires_s is None:
         if row.endless:
             return f"There is nothing to renew.{asked}"
         return f"It is due now, as soon as a controller works and knows the session.{asked}"
     ttl_s = row.expires_s - row.issued_s
-    age_s = row.renewal_s - row.issued_s
+    age_s = row.refresh_at_s - row.issued_s
     grid = (
         f"the pod's UID puts its renewals on a grid of {span(GRID * ttl_s)}, and this is the one "
         f"instant of it at which the token's age is {EARLIEST:.0%}-{EARLIEST + GRID:.0%} of its "
         f"life ({age_s / ttl_s:.0%})"
     )
-    late_s = account.now_s - row.renewal_s
+    late_s = account.now_s - row.refresh_at_s
     will = (
         f"Its renewal was due {duration(late_s)} ago"
         if late_s > 0
         else f"It will be renewed in {duration(-late_s)}"
     )
-    return f"{will}, at {instant(row.renewal_s)}: {grid}.{asked}"
+    return f"{will}, at {instant(row.refresh_at_s)}: {grid}.{asked}"
 
 
-def _where_paused(account: Account) -> str:
-    secret = account.standing.secret
+def _where_paused(account: PodReport) -> str:
+    secret = account.token_state.secret
     if secret is not None and secret.annotations.get(account.names.paused) == "true":
         return "an annotation of the Secret"
     return "an annotation of the pod"
 
 
-def _confirmed(account: Account) -> str:
-    row = account.standing
+def _confirmed(account: PodReport) -> str:
+    row = account.token_state
     if row.secret is None or row.unlabelled or row.state is State.NAME_TAKEN:
         return ""
     if row.confirmed:
@@ -182,18 +184,18 @@ def _confirmed(account: Account) -> str:
     )
 
 
-def _failures(account: Account) -> list[str]:
-    if account.silence:
-        return [f"What failed lately is not known here: {account.silence}."]
+def _failures(account: PodReport) -> list[str]:
+    if account.events_error:
+        return [f"What failed lately is not known here: {account.events_error}."]
     # That it was paused is over once no annotation says so any more.
-    paused = account.standing.paused
+    paused = account.token_state.paused
     events = [each for each in account.events if paused or each.reason != PAUSED]
     if not events:
         return ["The controller reported nothing on this pod lately."]
     return [_occurrence(each, account.now_s) for each in events]
 
 
-def _occurrence(each: Occurrence, now_s: float) -> str:
+def _occurrence(each: EventSummary, now_s: float) -> str:
     times = (
         "" if each.count == 1 else f", {count(each.count, 'time')} since {instant(each.first_s)}"
     )
@@ -202,7 +204,7 @@ def _occurrence(each: Occurrence, now_s: float) -> str:
     return f"{kind} {clean(each.reason)} ({ago(now_s - each.last_s)}{times}): {message}."
 
 
-def _reports(account: Account) -> list[str]:
+def _reports(account: PodReport) -> list[str]:
     """Say what keeps replicas from their work, or that this is not known."""
     if account.reports_unknown:
         return [f"What the replicas report of themselves is not known: {account.reports_unknown}."]
@@ -213,7 +215,7 @@ def _reports(account: Account) -> list[str]:
     ]
 
 
-def _replicas(account: Account) -> list[str]:
+def _replicas(account: PodReport) -> list[str]:
     """Say why the controller's pods do not work; of those that do there is nothing to say."""
     if account.replicas_unknown:
         return [f"How the controller's pods are is not known: {account.replicas_unknown}."]
@@ -239,5 +241,5 @@ def _replica(each: Replica, now_s: float) -> str:
     return f"{line}; after {restarts} it ended{when} with code {each.ended_code}{said}."
 
 
-def _others(row: Standing, names: Names) -> str:
-    return listed([clean(writer) for writer in row.others(names)]) or "somebody"
+def _others(row: TokenState, names: Names) -> str:
+    return listed([clean(writer) for writer in row.sibling_pods(names)]) or "somebody"

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from reconciler.humanize import clean
 from reconciler.inspection.fleet import name_of
-from reconciler.inspection.report import Account
+from reconciler.inspection.report import PodReport
 from reconciler.inspection.token_state import State
 
 _LATE = (State.EXPIRED, State.EXPIRING, State.OVERDUE)
@@ -13,7 +13,7 @@ _UNWRITTEN = (
 )  # fmt: skip
 
 
-class Step(NamedTuple):
+class Hint(NamedTuple):
     """What to do, and the command that does it ("" = none does)."""
 
     text: str
@@ -23,27 +23,27 @@ class Step(NamedTuple):
         return f"{self.text}: {self.command}" if self.command else f"{self.text}."
 
 
-def steps(found: Account) -> list[Step]:
+def hints(found: PodReport) -> list[Hint]:
     """Return what a human should do, first things first; empty when there is nothing to do."""
-    row = found.standing
-    leaves = row.pod.deleting and row.secret is None
+    row = found.token_state
+    leaves = row.pod.is_deleting and row.secret is None
     if found.ended or leaves or row.state in (State.OK, State.RENEWING_SOON):
         return []
     told = []
     if row.paused:
-        told.append(Step("Let it be renewed again", f"reconciler resume {name_of(row.pod)}"))
+        told.append(Hint("Let it be renewed again", f"reconciler resume {name_of(row.pod)}"))
     if row.unlabelled:
         told.append(
-            Step(
+            Hint(
                 "Put the platform's labels back on the Secret, or delete it; it is then made anew",
                 f"kubectl delete secret -n {row.pod.namespace} {found.secret}",
             )
         )
     elif row.state is State.NAME_TAKEN:
-        told.append(Step("End one of the two sessions: they cannot share a namespace"))
+        told.append(Hint("End one of the two sessions: they cannot share a namespace"))
     elif row.state is State.FOREIGN_WRITER:
         told.append(
-            Step("Stop the other writer; the controller writes over it, and backs off in a fight")
+            Hint("Stop the other writer; the controller writes over it, and backs off in a fight")
         )
         told += _leaderless(found)
     elif row.state in _LATE + _UNWRITTEN and not row.paused:
@@ -51,48 +51,48 @@ def steps(found: Account) -> list[Step]:
     return told
 
 
-def _waited_for(found: Account) -> list[Step]:
+def _waited_for(found: PodReport) -> list[Hint]:
     """Advise where the controller should have acted and did not; nothing that cannot work now.
 
     Without a controller at work, or while its tries fail, no request for a token is answered, and
     the platform may never have been asked.
     """
-    pod = found.standing.pod
-    check = Step(
+    pod = found.token_state.pod
+    check = Hint(
         "Have the controller's credentials, rights and endpoints tried one by one",
         f"kubectl exec -n {found.lease_namespace} deployment/token-reconciler -- reconciler check",
     )
     if found.reports:
         return [
-            Step("Mend what the replica reports above; tokens are refreshed by itself then"),
+            Hint("Mend what the replica reports above; tokens are refreshed by itself then"),
             check,
         ]
     if told := _leaderless(found):
         return told
     if found.is_failing:
         return [
-            Step("Mend what the Event RefreshFailed above names; it is tried again by itself"),
+            Hint("Mend what the Event RefreshFailed above names; it is tried again by itself"),
             check,
         ]
     told.append(
-        Step(
+        Hint(
             f"See what the controller's log, in namespace {found.lease_namespace}, says of "
             f"session {clean(pod.session_id)}"
         )
     )
-    if found.standing.state in (State.UNCONFIRMED, State.UNMANAGED):
-        told.append(Step("Ask the platform whether it knows this session with this project"))
+    if found.token_state.state in (State.UNCONFIRMED, State.UNMANAGED):
+        told.append(Hint("Ask the platform whether it knows this session with this project"))
     else:
-        told.append(Step("Ask for a new token now", f"reconciler renew {name_of(pod)} --wait"))
+        told.append(Hint("Ask for a new token now", f"reconciler renew {name_of(pod)} --wait"))
     return told
 
 
-def _leaderless(found: Account) -> list[Step]:
+def _leaderless(found: PodReport) -> list[Hint]:
     if not (found.leader.is_absent or found.leader.is_stale(found.now_s)):
         return []
     look = f"kubectl get pods,leases -n {found.lease_namespace}"
-    told = [Step("No controller is at work; see why", look)]
+    told = [Hint("No controller is at work; see why", look)]
     if found.leader.is_absent:  # none has ever led here: its log has its start
         log = f"kubectl logs -n {found.lease_namespace} deployment/token-reconciler --tail=20"
-        told.append(Step("Read its last lines, which name the cause", log))
+        told.append(Hint("Read its last lines, which name the cause", log))
     return told

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from reconciler.humanize import clean, duration, instant
-from reconciler.inspection.explain import sentences
-from reconciler.inspection.fleet import CALM, Fleet, name_of
-from reconciler.inspection.hints import steps
-from reconciler.inspection.report import Account
-from reconciler.inspection.token_state import Standing
-from reconciler.kube.api import Meta
+from reconciler.inspection.explain import explain
+from reconciler.inspection.fleet import CALM, PodFleet, name_of
+from reconciler.inspection.hints import hints
+from reconciler.inspection.report import PodReport
+from reconciler.inspection.token_state import TokenState
+from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names
 
 GAP = "   "
@@ -22,7 +22,7 @@ NONE = "<none>"
 Cells = dict[str, str]
 
 
-def cells(row: Standing, now_s: float) -> Cells:
+def cells(row: TokenState, now_s: float) -> Cells:
     """Return one row by column, all of them; foreign text is made printable."""
     expires = "never" if row.endless else UNKNOWN
     if row.expires_s is not None:
@@ -30,7 +30,7 @@ def cells(row: Standing, now_s: float) -> Cells:
     state = str(row.state)
     if row.paused and row.state != "paused":
         state += ",paused"
-    if row.pod.deleting:
+    if row.pod.is_deleting:
         state += ",terminating"
     return {
         "NAMESPACE": row.pod.namespace,
@@ -52,14 +52,14 @@ def plain(rows: Sequence[Cells], columns: Sequence[str]) -> list[str]:
     return [GAP.join(row[name].ljust(widths[name]) for name in columns).rstrip() for row in table]
 
 
-def fleet_as_json(fleet: Fleet, names: Names) -> dict[str, Any]:
+def fleet_as_json(fleet: PodFleet, names: Names) -> dict[str, Any]:
     """Return the survey as one JSON object; times are RFC 3339 and spans seconds, or null."""
     first = fleet.next
     return {
         "at": instant(fleet.now_s),
         "summary": {
             "pods": len(fleet.rows),
-            "dead": fleet.dead,
+            "dead": fleet.expired,
             "troubled": sum(row.state not in CALM for row in fleet.rows),
             "states": {str(state): number for state, number in fleet.counts().items()},
             "next": None if first is None else name_of(first.pod),
@@ -69,37 +69,37 @@ def fleet_as_json(fleet: Fleet, names: Names) -> dict[str, Any]:
     }
 
 
-def row_as_json(row: Standing, names: Names, now_s: float) -> dict[str, Any]:
+def row_as_json(row: TokenState, names: Names, now_s: float) -> dict[str, Any]:
     left = row.remaining_s(now_s)
     return {
         "namespace": row.pod.namespace,
         "pod": row.pod.name,
         "session": row.pod.session_id,
         "project": row.pod.project_id,
-        "terminating": row.pod.deleting,
+        "terminating": row.pod.is_deleting,
         "secret": names.secret_name(row.pod.session_id),
         "state": str(row.state),
-        "why": row.why,
+        "why": row.reason,
         "expiresAt": moment(row.expires_s),
         "expiresInSeconds": None if left is None else round(left, 1),
         "issuedAt": moment(row.issued_s),
-        "renewalAt": moment(row.renewal_s),
+        "renewalAt": moment(row.refresh_at_s),
         "refreshedAt": moment(row.refreshed_s),
         "refreshedBy": row.refreshed_by or None,
-        "otherWriters": list(row.others(names)),
+        "otherWriters": list(row.sibling_pods(names)),
         "paused": row.paused,
         "requested": row.requested,
         "confirmed": row.confirmed,
     }
 
 
-def account_as_json(account: Account) -> dict[str, Any]:
+def account_as_json(account: PodReport) -> dict[str, Any]:
     """Return the account as one JSON object with stable keys."""
     held = account.leader
-    return row_as_json(account.standing, account.names, account.now_s) | {
+    return row_as_json(account.token_state, account.names, account.now_s) | {
         "at": instant(account.now_s),
         "state": account.state,
-        "otherPods": list(account.others),
+        "otherPods": list(account.sibling_pods),
         "events": [
             {
                 "type": "Warning" if each.is_warning else "Normal",
@@ -111,7 +111,7 @@ def account_as_json(account: Account) -> dict[str, Any]:
             }
             for each in account.events
         ],
-        "eventsUnknown": account.silence or None,
+        "eventsUnknown": account.events_error or None,
         "reports": [
             {
                 "replica": each.reporter,
@@ -144,8 +144,8 @@ def account_as_json(account: Account) -> dict[str, Any]:
             "stale": None if held.problem else held.is_stale(account.now_s),
             "unknown": held.problem or None,
         },
-        "sentences": sentences(account),
-        "next": [{"text": step.text, "command": step.command or None} for step in steps(account)],
+        "sentences": explain(account),
+        "next": [{"text": step.text, "command": step.command or None} for step in hints(account)],
     }
 
 
@@ -153,6 +153,6 @@ def moment(epoch_s: float | None) -> str | None:
     return None if epoch_s is None else instant(epoch_s)
 
 
-def pod_name(pod: Meta) -> str:
+def pod_name(pod: ObjectMeta) -> str:
     """Return `pod/NAME`, as kubectl's confirmations and `-o name` do."""
     return f"pod/{pod.name}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from reconciler.clock import parse_utc
-from reconciler.kube.api import Resource
+from reconciler.kube.api import ApiResource
 from reconciler.kube.decoding import resource, struct_decoder
 
 REPLICAS = "app.kubernetes.io/name=token-reconciler"
@@ -75,7 +75,7 @@ class Replica:
     said: str = ""
 
 
-def replica_resource() -> Resource[RawReplica]:
+def replica_resource() -> ApiResource[RawReplica]:
     return resource(
         "pods", group="", version="v1", partial=False, decode=struct_decoder(RawReplica)
     )

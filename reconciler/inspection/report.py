@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from reconciler.clock import parse_utc
 from reconciler.humanize import ago, clean, duration
-from reconciler.inspection.events import FAILED, RECOVERED, Occurrence
+from reconciler.inspection.events import FAILED, RECOVERED, EventSummary
 from reconciler.inspection.replicas import Replica
-from reconciler.inspection.token_state import Standing
-from reconciler.leadership.lease import Record
+from reconciler.inspection.token_state import TokenState
+from reconciler.leadership.lease import LeaseRecord
 from reconciler.naming import Names
 
 
@@ -30,7 +30,7 @@ class Leader:
         return not self.holder or self.renewed_s is None or now_s - self.renewed_s > self.duration_s
 
 
-def leader_of(record: Record) -> Leader:
+def leader_of(record: LeaseRecord) -> Leader:
     # By the API server's clock where it tells: the holder's own, in `renewTime`, may be off.
     return Leader(record.holder, parse_utc(record.written or record.renewed), record.duration_s)
 
@@ -57,7 +57,7 @@ def tell(leader: Leader, lease_name: str, now_s: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class PodReport:
     """What was found of one pod.
 
     Args:
@@ -72,24 +72,24 @@ class Account:
         replicas_unknown: Why there are none ("" = they were read).
     """
 
-    standing: Standing
+    token_state: TokenState
     names: Names
     now_s: float
     ended: bool
-    others: Sequence[str]
-    events: Sequence[Occurrence]
-    silence: str
+    sibling_pods: Sequence[str]
+    events: Sequence[EventSummary]
+    events_error: str
     leader: Leader
     lease_namespace: str
     lease_name: str
-    reports: Sequence[Occurrence] = ()
+    reports: Sequence[EventSummary] = ()
     reports_unknown: str = ""
     replicas: Sequence[Replica] = ()
     replicas_unknown: str = ""
 
     @property
-    def is_dead(self) -> bool:
-        return self.standing.is_dead and not self.ended
+    def has_expired_token(self) -> bool:
+        return self.token_state.has_expired_token and not self.ended
 
     @property
     def is_failing(self) -> bool:
@@ -99,8 +99,8 @@ class Account:
 
     @property
     def state(self) -> str:
-        return "ended" if self.ended else str(self.standing.state)
+        return "ended" if self.ended else str(self.token_state.state)
 
     @property
     def secret(self) -> str:
-        return self.names.secret_name(self.standing.pod.session_id)
+        return self.names.secret_name(self.token_state.pod.session_id)

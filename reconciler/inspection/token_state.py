@@ -3,11 +3,22 @@
 import enum
 from dataclasses import dataclass, replace
 
-from reconciler.controller.decide.annotations import Facts, is_paused, pending_requests, read_facts
+from reconciler.controller.decide.annotations import (
+    TokenAnnotations,
+    is_paused,
+    parse_annotations,
+    pending_requests,
+)
 from reconciler.controller.decide.confirmation_mac import is_well_formed
-from reconciler.controller.decide.plan import Action, Confirmation, Policy, View, plan
-from reconciler.controller.decide.refresh_times import renewal_s
-from reconciler.kube.api import Meta
+from reconciler.controller.decide.plan import (
+    Action,
+    Confirmation,
+    DecisionContext,
+    SessionState,
+    plan,
+)
+from reconciler.controller.decide.refresh_times import refresh_at_s
+from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names
 
 SOON_S = 60.0
@@ -49,21 +60,21 @@ class State(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TokenState:
     """One pod, instants in epoch seconds of the issuer's time.
 
-    `expires_s` and `renewal_s` are None where they are not known; `endless` tells a token without
-    expiry from an unknown one. `why` is the reason that the controller itself would give.
+    `expires_s` and `refresh_at_s` are None where they are not known; `endless` tells a token
+    without expiry from an unknown one. `why` is the reason that the controller itself would give.
     `unlabelled` is a Secret of the right name that our selector does not find.
     """
 
-    pod: Meta
-    secret: Meta | None
+    pod: ObjectMeta
+    secret: ObjectMeta | None
     state: State
-    why: str
+    reason: str
     issued_s: float | None = None
     expires_s: float | None = None
-    renewal_s: float | None = None
+    refresh_at_s: float | None = None
     endless: bool = False
     refreshed_by: str = ""
     refreshed_s: float | None = None
@@ -73,22 +84,27 @@ class Standing:
     unlabelled: bool = False
 
     @property
-    def is_dead(self) -> bool:
+    def has_expired_token(self) -> bool:
         """A live pod holds a dead token: the one thing that must never be."""
         return self.state is State.EXPIRED
 
-    def others(self, names: Names) -> tuple[str, ...]:
+    def sibling_pods(self, names: Names) -> tuple[str, ...]:
         """Return the managers beside us that own the token's value."""
-        writers = self.secret.writers if self.secret is not None else ()
+        writers = self.secret.field_managers if self.secret is not None else ()
         return tuple(writer for writer in writers if writer != names.field_manager)
 
     def remaining_s(self, now_s: float) -> float | None:
         return None if self.expires_s is None else self.expires_s - now_s
 
 
-def judge(
-    pod: Meta, secret: Meta | None, policy: Policy, now_s: float, *, leading: Meta | None = None
-) -> Standing:
+def assess(
+    pod: ObjectMeta,
+    secret: ObjectMeta | None,
+    policy: DecisionContext,
+    now_s: float,
+    *,
+    leading: ObjectMeta | None = None,
+) -> TokenState:
     """Say how a live pod's token stands.
 
     Args:
@@ -96,7 +112,7 @@ def judge(
         leading: The session's pod that counts for the controller, where that is another one.
     """
     names, counts = policy.names, leading or pod
-    known = Standing(
+    known = TokenState(
         pod,
         secret,
         State.OK,
@@ -105,24 +121,26 @@ def judge(
         requested=names.requested_at in counts.annotations,
     )
     if secret is None:
-        return replace(known, state=State.NO_SECRET, why="secret_missing")
+        return replace(known, state=State.NO_SECRET, reason="secret_missing")
     if not secret.session_id:
-        return replace(known, state=State.NO_SECRET, why="secret_without_labels", unlabelled=True)
+        return replace(
+            known, state=State.NO_SECRET, reason="secret_without_labels", unlabelled=True
+        )
     if secret.session_id != pod.session_id:
-        return replace(known, state=State.NAME_TAKEN, why="secret_name_taken", paused=False)
+        return replace(known, state=State.NAME_TAKEN, reason="secret_name_taken", paused=False)
     facts = _read(secret, policy, now_s)
     known = replace(
         known,
         refreshed_by=facts.refreshed_by,
         refreshed_s=facts.refreshed_s,
         requested=bool(pending_requests(names, secret, counts)),
-        confirmed=is_well_formed(secret.annotations.get(names.confirmed, "")),
+        confirmed=is_well_formed(secret.annotations.get(names.confirmation, "")),
     )
     if facts.ours and not known.confirmed:
-        return replace(known, state=State.UNCONFIRMED, why="not_confirmed")
-    if not facts.ours or facts.why:
+        return replace(known, state=State.UNCONFIRMED, reason="not_confirmed")
+    if not facts.ours or facts.problem:
         state, why = _unknown(facts)
-        return replace(known, state=state, why=why)
+        return replace(known, state=state, reason=why)
     if facts.issued_s is None or facts.expires_s is None:
         known = replace(known, endless=True)
     else:
@@ -130,21 +148,21 @@ def judge(
             known,
             issued_s=facts.issued_s,
             expires_s=facts.expires_s,
-            renewal_s=renewal_s(facts.issued_s, facts.expires_s, counts.uid),
+            refresh_at_s=refresh_at_s(facts.issued_s, facts.expires_s, counts.uid),
         )
     state, why = _known(known, counts, policy, now_s)
-    return replace(known, state=state, why=why)
+    return replace(known, state=state, reason=why)
 
 
 def soon_s(issued_s: float, expires_s: float) -> float:
     return min(SOON_S, SOON_TTL * (expires_s - issued_s))
 
 
-def _read(secret: Meta, policy: Policy, now_s: float) -> Facts:
+def _read(secret: ObjectMeta, policy: DecisionContext, now_s: float) -> TokenAnnotations:
     """Read the facts; a token without any times is one without expiry, if we wrote it."""
     names = policy.names
     untimed = not {names.expires_at, names.issued_at} & secret.annotations.keys()
-    return read_facts(
+    return parse_annotations(
         secret,
         names,
         now_s=now_s,
@@ -154,10 +172,10 @@ def _read(secret: Meta, policy: Policy, now_s: float) -> Facts:
     )
 
 
-def _unknown(facts: Facts) -> tuple[State, str]:
+def _unknown(facts: TokenAnnotations) -> tuple[State, str]:
     """Word a token of which nothing is known."""
     if facts.ours:
-        return State.UNREADABLE, facts.why
+        return State.UNREADABLE, facts.problem
     if not facts.writer:
         return State.NO_TOKEN, "never_written"
     if facts.refreshed_by:
@@ -165,19 +183,21 @@ def _unknown(facts: Facts) -> tuple[State, str]:
     return State.UNMANAGED, "never_written"
 
 
-def _known(known: Standing, pod: Meta, policy: Policy, now_s: float) -> tuple[State, str]:
+def _known(
+    known: TokenState, pod: ObjectMeta, policy: DecisionContext, now_s: float
+) -> tuple[State, str]:
     """Word a token of ours whose life is known; death comes before every other news."""
     if known.expires_s is not None and known.expires_s <= now_s:
         return State.EXPIRED, "expired"
     if known.paused:
         return State.PAUSED, "paused"
-    view = View(pod.key, pod, known.secret, Confirmation.YES, running=True)
+    view = SessionState(pod.key, pod, known.secret, Confirmation.YES, running=True)
     found = plan(view, replace(policy, static=known.endless), now_s)
     if found.reason == "expiring":
         return State.EXPIRING, found.reason
-    if known.renewal_s is None or known.issued_s is None or known.expires_s is None:
+    if known.refresh_at_s is None or known.issued_s is None or known.expires_s is None:
         return (State.OK if found.action is Action.WAIT else State.RENEWING_SOON), found.reason
-    late_s = now_s - known.renewal_s
+    late_s = now_s - known.refresh_at_s
     soon = soon_s(known.issued_s, known.expires_s)
     if late_s > soon:
         return State.OVERDUE, "renewal"

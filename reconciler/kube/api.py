@@ -19,11 +19,11 @@ Body = Mapping[str, Any]
 """A JSON object to send."""
 
 Permit = Callable[[], None]
-"""Called synchronously as a write's bytes are handed to the socket; raises `DeposedError` to stop
+"""Called synchronously as a write's bytes are handed to the socket; raises `NotLeaderError` to stop
 it there."""
 
 
-class Meta(msgspec.Struct, frozen=True, gc=False):
+class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
     """What we keep of a pod or a Secret: names and times, never a value.
 
     `annotations` holds those of `Names.annotations()` that are present, no other; `writers` are
@@ -40,9 +40,9 @@ class Meta(msgspec.Struct, frozen=True, gc=False):
     session_id: str
     project_id: str
     created_s: float
-    deleting: bool
+    is_deleting: bool
     annotations: dict[str, str]
-    writers: tuple[str, ...]
+    field_managers: tuple[str, ...]
     foreign_s: float | None = None
     own_s: float | None = None
 
@@ -77,16 +77,17 @@ class Event(msgspec.Struct, Generic[T], frozen=True):
 
 
 @dataclass(frozen=True)
-class Resource(Generic[T]):
+class ApiResource(Generic[T]):
     """A kind and how its bytes become objects.
 
     Args:
         plural: Path segment (`pods`).
         group: API group, "" for core.
         partial: Ask the server for metadata only, in every answer, a write's included.
-        decode: One object's bytes -> T. Raises `WireError`.
-        decode_page: A list's bytes -> `Page[T]`. Raises `WireError`.
-        decode_event: One watch line -> `Event[T]`. Raises `WireError`, or the `KubeError` that an
+        decode: One object's bytes -> T. Raises `ProtocolError`.
+        decode_page: A list's bytes -> `Page[T]`. Raises `ProtocolError`.
+        decode_event: One watch line -> `Event[T]`. Raises `ProtocolError`, or the `KubeError` that
+        an
             ERROR event carries.
     """
 
@@ -100,7 +101,7 @@ class Resource(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class ListOptions:
     """What part of a kind: a namespace (None = all) and the server-side filters."""
 
     namespace: str | None = None
@@ -119,7 +120,7 @@ class Watch(Protocol[T]):
 
         Raises:
             TransportError: Silent for `idle_s`, reset, or ended in the middle of a line.
-            WireError: A line is not JSON or names no version.
+            ProtocolError: A line is not JSON or names no version.
             KubeError: The server sent an ERROR event.
         Cancel: An event that was not returned is not lost: resume from the last version.
         """
@@ -127,12 +128,12 @@ class Watch(Protocol[T]):
 
 
 class Kube(Protocol):
-    """The verbs. Each ends within `limit_s`; each failure is a `KubeError` or a `WireError`."""
+    """The verbs. Each ends within `limit_s`; each failure is a `KubeError` or a `ProtocolError`."""
 
     async def list(
         self,
-        resource: Resource[T],
-        scope: Scope,
+        resource: ApiResource[T],
+        scope: ListOptions,
         *,
         limit: int = 0,
         continue_token: str = "",
@@ -149,7 +150,7 @@ class Kube(Protocol):
         ...
 
     def watch(
-        self, resource: Resource[T], scope: Scope, *, version: str, timeout_s: int
+        self, resource: ApiResource[T], scope: ListOptions, *, version: str, timeout_s: int
     ) -> AbstractAsyncContextManager[Watch[T]]:
         """Open a watch with bookmarks after `version`; the server ends it after `timeout_s`.
 
@@ -159,12 +160,12 @@ class Kube(Protocol):
         ...
 
     async def get(
-        self, resource: Resource[T], namespace: str, name: str, *, limit_s: float = 10.0
+        self, resource: ApiResource[T], namespace: str, name: str, *, limit_s: float = 10.0
     ) -> T: ...
 
     async def create(
         self,
-        resource: Resource[T],
+        resource: ApiResource[T],
         namespace: str,
         body: Body,
         *,
@@ -174,7 +175,7 @@ class Kube(Protocol):
 
     async def patch(
         self,
-        resource: Resource[T],
+        resource: ApiResource[T],
         namespace: str,
         name: str,
         body: Body,

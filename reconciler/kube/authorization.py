@@ -31,7 +31,7 @@ MAX_RIGHTS = 10_000
 """Rights that are remembered: 8 in each of 500 namespaces, and a margin."""
 
 
-class Right(NamedTuple):
+class AccessRight(NamedTuple):
     """A verb on a kind in a namespace; None = in all of them."""
 
     verb: str
@@ -48,7 +48,7 @@ class _Refusal:
     is_missing: bool = False
 
 
-class Authorization:
+class AuthorizerMemory:
     """What one account is known to be allowed, from the answers to its own requests.
 
     Args:
@@ -60,8 +60,8 @@ class Authorization:
 
     def __init__(self, on_granted: Callable[[str | None], None] = lambda _: None) -> None:
         self._on_granted = on_granted
-        self._worked: LRUCache[Right, None] = LRUCache(MAX_RIGHTS)
-        self._refusals: LRUCache[Right, _Refusal] = LRUCache(MAX_RIGHTS)
+        self._worked: LRUCache[AccessRight, None] = LRUCache(MAX_RIGHTS)
+        self._refusals: LRUCache[AccessRight, _Refusal] = LRUCache(MAX_RIGHTS)
         self._woken_at: LRUCache[str | None, float] = LRUCache(MAX_RIGHTS)
         self._owed: dict[str | None, None] = {}
         self._lost_until_at = -math.inf
@@ -70,7 +70,7 @@ class Authorization:
         """Note that no answer came, or one of a server that is starting or stopping."""
         self._lost_until_at = now_at + LOST_S
 
-    def granted(self, right: Right, now_at: float) -> None:
+    def granted(self, right: AccessRight, now_at: float) -> None:
         """Note an answer that only who has the right can get, an error of any other kind too."""
         self._worked[right] = None
         if self._refusals.pop(right, None) is not None:
@@ -78,11 +78,12 @@ class Authorization:
             self._owed[None if is_common else right.namespace] = None
         self._wake(now_at)
 
-    def refused(self, right: Right, now_at: float) -> bool:
+    def refused(self, right: AccessRight, now_at: float) -> bool:
         """Take a 403 of the authorizer; return True if the right is not to be called missing yet.
 
-        It is not for `PATIENCE_S` after its first refusal, if it has worked in this process or a
-        connection was lost within `LOST_S`. What is called missing stays so until it is granted.
+        It is not for `MAX_RETRY_AFTER_S` after its first refusal, if it has worked in this process
+        or a connection was lost within `LOST_S`. What is called missing stays so until it is
+        granted.
         """
         refusal = self._refusals.get(right)
         if refusal is None or (not refusal.is_missing and now_at - refusal.last_at > LOST_S):

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from reconciler.clock import Clock
 from reconciler.errors import (
+    AdmissionDenied,
     AuthorizerNotReady,
-    Denied,
     Forbidden,
     KubeError,
     QuotaExceeded,
@@ -17,8 +17,8 @@ from reconciler.errors import (
     TransportError,
     Unauthorized,
 )
-from reconciler.kube.api import Body, Event, Kube, Page, Permit, Resource, Scope, Watch
-from reconciler.kube.authorization import Authorization, Right
+from reconciler.kube.api import ApiResource, Body, Event, Kube, ListOptions, Page, Permit, Watch
+from reconciler.kube.authorization import AccessRight, AuthorizerMemory
 from reconciler.kube.status_errors import is_terminating
 
 T = TypeVar("T")
@@ -28,28 +28,28 @@ _UNAUTHORIZED = (ServerError, TooManyRequests, TransportError, Unauthorized)
 
 
 class AuthorizedKube(Kube):
-    """Passes every request on and learns from every answer; see `Authorization`.
+    """Passes every request on and learns from every answer; see `AuthorizerMemory`.
 
     A 403 of admission (a quota, a policy, a webhook, a namespace that terminates) is passed on as
     it is: who gets one was authorized.
     """
 
-    def __init__(self, kube: Kube, authorization: Authorization, clock: Clock) -> None:
+    def __init__(self, kube: Kube, authorization: AuthorizerMemory, clock: Clock) -> None:
         self._kube = kube
         self._authorization = authorization
         self._clock = clock
 
     async def list(
         self,
-        resource: Resource[T],
-        scope: Scope,
+        resource: ApiResource[T],
+        scope: ListOptions,
         *,
         limit: int = 0,
         continue_token: str = "",
         version: str = "",
         limit_s: float = 30.0,
     ) -> Page[T]:
-        with self._judged(Right("list", resource.plural, scope.namespace)):
+        with self._judged(AccessRight("list", resource.plural, scope.namespace)):
             return await self._kube.list(
                 resource,
                 scope,
@@ -61,37 +61,37 @@ class AuthorizedKube(Kube):
 
     @asynccontextmanager
     async def watch(
-        self, resource: Resource[T], scope: Scope, *, version: str, timeout_s: int
+        self, resource: ApiResource[T], scope: ListOptions, *, version: str, timeout_s: int
     ) -> AsyncIterator[Watch[T]]:
         opening = self._kube.watch(resource, scope, version=version, timeout_s=timeout_s)
         async with AsyncExitStack() as stack:
-            with self._judged(Right("watch", resource.plural, scope.namespace)):
+            with self._judged(AccessRight("watch", resource.plural, scope.namespace)):
                 watch = await stack.enter_async_context(opening)
             yield _HeardWatch(watch, self)
 
     async def get(
-        self, resource: Resource[T], namespace: str, name: str, *, limit_s: float = 10.0
+        self, resource: ApiResource[T], namespace: str, name: str, *, limit_s: float = 10.0
     ) -> T:
-        with self._judged(Right("get", resource.plural, namespace)):
+        with self._judged(AccessRight("get", resource.plural, namespace)):
             return await self._kube.get(resource, namespace, name, limit_s=limit_s)
 
     async def create(
         self,
-        resource: Resource[T],
+        resource: ApiResource[T],
         namespace: str,
         body: Body,
         *,
         limit_s: float = 10.0,
         permit: Permit | None = None,
     ) -> T:
-        with self._judged(Right("create", resource.plural, namespace)):
+        with self._judged(AccessRight("create", resource.plural, namespace)):
             return await self._kube.create(
                 resource, namespace, body, limit_s=limit_s, permit=permit
             )
 
     async def patch(
         self,
-        resource: Resource[T],
+        resource: ApiResource[T],
         namespace: str,
         name: str,
         body: Body,
@@ -99,7 +99,7 @@ class AuthorizedKube(Kube):
         limit_s: float = 10.0,
         permit: Permit | None = None,
     ) -> T:
-        with self._judged(Right("patch", resource.plural, namespace)):
+        with self._judged(AccessRight("patch", resource.plural, namespace)):
             return await self._kube.patch(
                 resource, namespace, name, body, limit_s=limit_s, permit=permit
             )
@@ -113,7 +113,7 @@ class AuthorizedKube(Kube):
             self._authorization.lost(self._clock.monotonic())
 
     @contextmanager
-    def _judged(self, right: Right) -> Iterator[None]:
+    def _judged(self, right: AccessRight) -> Iterator[None]:
         try:
             yield
         except KubeError as error:
@@ -152,5 +152,5 @@ class _HeardWatch(Watch[T]):
 
 def _is_authorizers(error: KubeError) -> bool:
     """Tell a 403 of the authorizer, or of a proxy, from one of admission."""
-    is_admissions = isinstance(error, QuotaExceeded | Denied) or is_terminating(error)
+    is_admissions = isinstance(error, QuotaExceeded | AdmissionDenied) or is_terminating(error)
     return isinstance(error, Forbidden) and not is_admissions

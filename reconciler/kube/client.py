@@ -9,13 +9,13 @@ import msgspec
 
 from reconciler import __version__
 from reconciler.errors import NotFound
-from reconciler.kube.api import Body, Page, Permit, Resource, Scope, Watch
+from reconciler.kube.api import ApiResource, Body, ListOptions, Page, Permit, Watch
 from reconciler.kube.auth.connection import Credentials
-from reconciler.kube.list_slots import Slices
-from reconciler.kube.requests import Exchange, Request
+from reconciler.kube.list_slots import ListSlots
+from reconciler.kube.requests import Request, RequestSender
 from reconciler.kube.watch import HttpWatch
 from reconciler.naming import Names
-from reconciler.net.client_pool import UNLIMITED, Sessions
+from reconciler.net.client_pool import UNLIMITED, ClientPool
 
 T = TypeVar("T")
 
@@ -55,11 +55,13 @@ class HttpKube:
         self._manager = names.field_manager
         agent = f"{names.field_manager}/{__version__}" + (f" ({replica})" if replica else "")
         headers = {"User-Agent": agent}
-        self._requests = Sessions(credentials, what=peer, connections=connections, headers=headers)
-        self._watches = Sessions(credentials, what="", connections=UNLIMITED, headers=headers)
-        self._lists = Sessions(credentials, what="", connections=UNLIMITED, headers=headers)
-        self._slices = Slices()
-        self._exchange = Exchange(credentials, self._requests, self._watches, on_date)
+        self._requests = ClientPool(
+            credentials, what=peer, connections=connections, headers=headers
+        )
+        self._watches = ClientPool(credentials, what="", connections=UNLIMITED, headers=headers)
+        self._lists = ClientPool(credentials, what="", connections=UNLIMITED, headers=headers)
+        self._slices = ListSlots()
+        self._exchange = RequestSender(credentials, self._requests, self._watches, on_date)
 
     async def __aenter__(self) -> "HttpKube":
         """Read the credentials; raises `SettingsError` if they or the server cannot be known."""
@@ -76,8 +78,8 @@ class HttpKube:
 
     async def list(
         self,
-        resource: Resource[T],
-        scope: Scope,
+        resource: ApiResource[T],
+        scope: ListOptions,
         *,
         limit: int = 0,
         continue_token: str = "",
@@ -97,13 +99,13 @@ class HttpKube:
         if scope.fields.startswith(ONE_NAME):  # one object: a worker waits for it
             body = await self._exchange.read(request, limit_s=limit_s)
         else:
-            async with self._slices.turn():
+            async with self._slices.slot():
                 body = await self._exchange.read(request, limit_s=limit_s, sessions=self._lists)
         return resource.decode_page(body)
 
     @asynccontextmanager
     async def watch(
-        self, resource: Resource[T], scope: Scope, *, version: str, timeout_s: int
+        self, resource: ApiResource[T], scope: ListOptions, *, version: str, timeout_s: int
     ) -> AsyncIterator[Watch[T]]:
         params = _selectors(scope) | {
             "watch": "1",
@@ -117,7 +119,7 @@ class HttpKube:
             yield HttpWatch(response, resource, request.what)
 
     async def get(
-        self, resource: Resource[T], namespace: str, name: str, *, limit_s: float = 10.0
+        self, resource: ApiResource[T], namespace: str, name: str, *, limit_s: float = 10.0
     ) -> T:
         accept = _accept(resource, "PartialObjectMetadata")
         request = _request("GET", _path(resource, namespace, name), {}, accept)
@@ -125,7 +127,7 @@ class HttpKube:
 
     async def create(
         self,
-        resource: Resource[T],
+        resource: ApiResource[T],
         namespace: str,
         body: Body,
         *,
@@ -138,7 +140,7 @@ class HttpKube:
 
     async def patch(
         self,
-        resource: Resource[T],
+        resource: ApiResource[T],
         namespace: str,
         name: str,
         body: Body,
@@ -160,7 +162,7 @@ class HttpKube:
         self,
         method: str,
         path: str,
-        resource: Resource[Any],
+        resource: ApiResource[Any],
         body: Body,
         content_type: str,
         permit: Permit | None,
@@ -172,7 +174,7 @@ class HttpKube:
             accept=_accept(resource, "PartialObjectMetadata"),
             data=msgspec.json.encode(body),
             content_type=content_type,
-            permit=permit,
+            before_send=permit,
         )
 
 
@@ -187,12 +189,12 @@ def _target(path: str, params: Mapping[str, str]) -> str:
     return f"{path}?{urlencode(params)}" if params else path
 
 
-def _selectors(scope: Scope) -> dict[str, str]:
+def _selectors(scope: ListOptions) -> dict[str, str]:
     named = {"labelSelector": scope.labels, "fieldSelector": scope.fields}
     return {name: value for name, value in named.items() if value}
 
 
-def _path(resource: Resource[Any], namespace: str | None, name: str = "") -> str:
+def _path(resource: ApiResource[Any], namespace: str | None, name: str = "") -> str:
     base = f"/apis/{resource.group}" if resource.group else "/api"
     parts = [base, resource.version]
     if namespace:
@@ -203,5 +205,5 @@ def _path(resource: Resource[Any], namespace: str | None, name: str = "") -> str
     return "/".join(parts)
 
 
-def _accept(resource: Resource[Any], view: str) -> str:
+def _accept(resource: ApiResource[Any], view: str) -> str:
     return _PARTIAL.format(view) if resource.partial else "application/json"

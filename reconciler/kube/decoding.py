@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from reconciler.clock import parse_utc
-from reconciler.errors import WireError
-from reconciler.kube.api import Event, Meta, Page, Resource
-from reconciler.kube.status_errors import Status, error_of
+from reconciler.errors import ProtocolError
+from reconciler.kube.api import ApiResource, Event, ObjectMeta, Page
+from reconciler.kube.status_errors import Status, from_status
 from reconciler.naming import Names
 
 T = TypeVar("T")
@@ -69,9 +69,9 @@ _ABSENT = msgspec.Raw(b"null")
 _QUOTE = ord('"')
 
 
-def partial_resource(
+def metadata_resource(
     plural: str, names: Names, *, unasked: Callable[[], None] = lambda: None
-) -> Resource[Meta]:
+) -> ApiResource[ObjectMeta]:
     """Describe core/v1 pods or Secrets as metadata only.
 
     Args:
@@ -95,21 +95,21 @@ def partial_resource(
         )
     )
 
-    def decode_page(data: bytes) -> Page[Meta]:
+    def decode_page(data: bytes) -> Page[ObjectMeta]:
         try:
             listed: Any = swift_page.decode(data)
             meta, items = listed.metadata, [build(item) for item in listed.items]
             return Page(items, meta.version, meta.continue_token, 0, len(data))
-        except (*UNREADABLE, WireError):
+        except (*UNREADABLE, ProtocolError):
             pass
         return careful.decode_page(data)
 
-    def decode_event(line: bytes) -> Event[Meta]:
+    def decode_event(line: bytes) -> Event[ObjectMeta]:
         try:
             event: Any = swift_event.decode(line)
             found = build(event.object)
             return Event(event.type, found.version, found)
-        except (*UNREADABLE, WireError):
+        except (*UNREADABLE, ProtocolError):
             pass
         return careful.decode_event(line)
 
@@ -118,7 +118,7 @@ def partial_resource(
 
 def resource(
     plural: str, *, group: str, version: str, partial: bool, decode: Callable[[bytes], T]
-) -> Resource[T]:
+) -> ApiResource[T]:
     """Describe a kind by how one of its objects is decoded; pages and events follow from that."""
 
     def decode_page(data: bytes) -> Page[T]:
@@ -128,7 +128,7 @@ def resource(
         for item in raw.items or ():
             try:
                 items.append(decode(bytes(item)))
-            except WireError:
+            except ProtocolError:
                 skipped += 1
         meta = raw.metadata
         return Page(items, meta.version, meta.continue_token, skipped, len(data))
@@ -138,22 +138,22 @@ def resource(
         raw = _decoded(_EVENT, line, problem)
         data = bytes(raw.object)
         if raw.type == "ERROR":
-            raise error_of(_decoded(_STATUS, data, problem), what=f"watch {plural}")
+            raise from_status(_decoded(_STATUS, data, problem), what=f"watch {plural}")
         version = _decoded(_VERSION, data, problem).metadata.version
         if raw.type == "BOOKMARK":
             return Event("BOOKMARK", version, None)
         if raw.type in ("ADDED", "MODIFIED", "DELETED"):
             try:
                 return Event(raw.type, version, decode(data))  # type: ignore[arg-type]  # narrowed above
-            except WireError:
+            except ProtocolError:
                 pass
         return Event("SKIPPED", version, None)
 
-    return Resource(plural, group, version, partial, decode, decode_page, decode_event)
+    return ApiResource(plural, group, version, partial, decode, decode_page, decode_event)
 
 
 def struct_decoder(struct: type[T]) -> Callable[[bytes], T]:
-    """Return a decoder into one msgspec struct that raises `WireError`."""
+    """Return a decoder into one msgspec struct that raises `ProtocolError`."""
     decoder = msgspec.json.Decoder(struct)
 
     def decode(data: bytes) -> T:
@@ -163,11 +163,11 @@ def struct_decoder(struct: type[T]) -> Callable[[bytes], T]:
 
 
 def _meta_decoder(
-    shape: type[msgspec.Struct], build: Callable[[Any], Meta]
-) -> Callable[[bytes], Meta]:
+    shape: type[msgspec.Struct], build: Callable[[Any], ObjectMeta]
+) -> Callable[[bytes], ObjectMeta]:
     decoder = msgspec.json.Decoder(shape)
 
-    def decode(data: bytes) -> Meta:
+    def decode(data: bytes) -> ObjectMeta:
         return build(_decoded(decoder, data, "an object has no readable metadata"))
 
     return decode
@@ -175,7 +175,7 @@ def _meta_decoder(
 
 def _meta_shape(
     names: Names, unasked: Callable[[], None]
-) -> tuple[type[msgspec.Struct], Callable[[Any], Meta]]:
+) -> tuple[type[msgspec.Struct], Callable[[Any], ObjectMeta]]:
     """Return a struct that names exactly our labels, annotations and token key, and its reader.
 
     The structs live for one call, so the garbage collector need not know them.
@@ -216,7 +216,7 @@ def _meta_shape(
     )
     values = msgspec.structs.astuple
 
-    def build(partial: Any) -> Meta:
+    def build(partial: Any) -> ObjectMeta:
         if partial.data is not None:
             unasked()
         meta = partial.metadata
@@ -228,7 +228,7 @@ def _meta_shape(
         if owners and any(w.manager != names.field_manager for w in owners):
             foreign_s = _latest_s(w for w in owners if w.manager != names.field_manager)
             own_s = _latest_s(w for w in meta.managedFields if w.manager == names.field_manager)
-        return Meta(
+        return ObjectMeta(
             meta.namespace,
             meta.name,
             meta.uid,
@@ -254,25 +254,25 @@ def _meta_shape(
 
 
 def _decoded(decoder: "msgspec.json.Decoder[T]", data: bytes | memoryview, problem: str) -> T:
-    """Decode, or raise `WireError` once the decoder's error is gone: that one holds the bytes."""
+    """Decode, or raise `ProtocolError` without the decoder's error: that one holds the bytes."""
     try:
         return decoder.decode(data)
     except UNREADABLE:
         pass
-    raise WireError(problem)
+    raise ProtocolError(problem)
 
 
 def _text(raw: msgspec.Raw) -> str | None:
     """Return an annotation's value, or a digest that stands for one that is too long to keep.
 
     Raises:
-        WireError: It is neither text nor null.
+        ProtocolError: It is neither text nor null.
     """
     view = memoryview(raw)
     if len(view) - 2 <= VALUE_BYTES:
         return _decoded(_VALUE, view, "an annotation is no text")
     if view[0] != _QUOTE:
-        raise WireError("an annotation is no text")
+        raise ProtocolError("an annotation is no text")
     return f"sha256:{hashlib.sha256(view).hexdigest()}"
 
 

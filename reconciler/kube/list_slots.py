@@ -13,7 +13,7 @@ TURN_S = 5.0
 keep other namespaces from being listed."""
 
 
-class Slices:
+class ListSlots:
     """Gives turns to those who ask, in their order."""
 
     def __init__(self, parallel: int = PARALLEL, *, turn_s: float = TURN_S) -> None:
@@ -21,7 +21,7 @@ class Slices:
         self._turn_s = turn_s
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[None]:
         """Wait for a turn; it ends with the block, or after `turn_s`.
 
         Cancel: the turn goes to the next.

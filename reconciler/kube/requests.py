@@ -12,22 +12,22 @@ from aiohttp.payload import BytesPayload
 from multidict import CIMultiDict
 from yarl import URL
 
-from reconciler.errors import DeposedError, TransportError, Unauthorized
+from reconciler.errors import NotLeaderError, TransportError, Unauthorized
 from reconciler.kube.api import Permit
 from reconciler.kube.auth.connection import Credentials
-from reconciler.kube.status_errors import error_of_answer, retry_after
-from reconciler.net.client_pool import Link, Sessions
-from reconciler.net.client_session import problem_of
+from reconciler.kube.status_errors import from_response, retry_after
+from reconciler.net.client_pool import ClientPool, PooledClient
+from reconciler.net.client_session import describe_error
 
 FOREIGN = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError)
 """All that a request can raise; ValueError stands for an address or proxy that is none."""
 
 
-def failure_of(error: Exception, what: str) -> TransportError | DeposedError:
+def translate_error(error: Exception, what: str) -> TransportError | NotLeaderError:
     """Return our error for `error`, to be raised after the `except` block has ended."""
-    if isinstance(error.__cause__, DeposedError):  # aiohttp wraps what a body's writer raised
+    if isinstance(error.__cause__, NotLeaderError):  # aiohttp wraps what a body's writer raised
         return error.__cause__
-    return TransportError(f"{what}: {problem_of(error)}")
+    return TransportError(f"{what}: {describe_error(error)}")
 
 
 CONNECT_S = 5.0
@@ -46,10 +46,10 @@ class Request:
     accept: str
     data: bytes | None = field(default=None, repr=False)
     content_type: str = ""
-    permit: Permit | None = None
+    before_send: Permit | None = None
 
 
-class GuardedBody(BytesPayload):
+class FencedBody(BytesPayload):
     """A body that asks for leave at the moment its bytes go to the socket, with no await between.
 
     Signing, connecting and waiting for a free connection all happen before; a lease can end in
@@ -69,8 +69,8 @@ class GuardedBody(BytesPayload):
         await self.write_with_length(writer, None)
 
 
-class Exchange:
-    """Sends requests; every failure is a `KubeError`, or the `DeposedError` of a permit.
+class RequestSender:
+    """Sends requests; every failure is a `KubeError`, or the `NotLeaderError` of a permit.
 
     Args:
         sessions: For answers that are read whole.
@@ -80,8 +80,8 @@ class Exchange:
     def __init__(
         self,
         credentials: Credentials,
-        sessions: Sessions,
-        streams: Sessions,
+        sessions: ClientPool,
+        streams: ClientPool,
         on_date: Callable[[str | None], None] | None = None,
     ) -> None:
         self._credentials = credentials
@@ -90,7 +90,7 @@ class Exchange:
         self._on_date = on_date
 
     async def read(
-        self, request: Request, *, limit_s: float, sessions: Sessions | None = None
+        self, request: Request, *, limit_s: float, sessions: ClientPool | None = None
     ) -> bytes:
         """Return the whole body of a success.
 
@@ -106,7 +106,7 @@ class Exchange:
                     self._on_date(response.headers.get("Date"))
                 return await response.read()
         except FOREIGN as error:
-            failure = failure_of(error, request.what)
+            failure = translate_error(error, request.what)
         raise failure
 
     @asynccontextmanager
@@ -122,7 +122,7 @@ class Exchange:
             response = await self._started(request, stack, start_s)
             stack.callback(response.close)  # at once, see `Connector`
             if response.status != 200:
-                raise error_of_answer(response.status, b"", what=request.what)
+                raise from_response(response.status, b"", what=request.what)
             yield response
 
     async def _started(
@@ -132,11 +132,11 @@ class Exchange:
             async with asyncio.timeout(start_s):
                 return await self._accepted(self._streams, request, stack)
         except FOREIGN as error:
-            failure = failure_of(error, request.what)
+            failure = translate_error(error, request.what)
         raise failure
 
     async def _accepted(
-        self, sessions: Sessions, request: Request, stack: AsyncExitStack
+        self, sessions: ClientPool, request: Request, stack: AsyncExitStack
     ) -> aiohttp.ClientResponse:
         """Return the response of a success; `stack` gives back what it holds.
 
@@ -146,7 +146,7 @@ class Exchange:
         is_last = False
         while True:
             async with AsyncExitStack() as own:
-                link = await own.enter_async_context(sessions.borrow())
+                link = await own.enter_async_context(sessions.acquire())
                 headers = CIMultiDict({"Accept": request.accept})
                 headers.extend(await self._credentials.headers(link.connection.url))
                 try:
@@ -159,7 +159,7 @@ class Exchange:
                 if response.status < 300:
                     stack.push_async_exit(own.pop_all())
                     return response
-                refusal = error_of_answer(
+                refusal = from_response(
                     response.status,
                     await response.read(),
                     what=request.what,
@@ -173,14 +173,14 @@ class Exchange:
 
 
 async def _send(
-    link: Link, request: Request, headers: CIMultiDict[str], stack: AsyncExitStack
+    link: PooledClient, request: Request, headers: CIMultiDict[str], stack: AsyncExitStack
 ) -> aiohttp.ClientResponse:
     closed = TransportError(f"{request.what}: the client of the API server is closed")
     if link.is_closed():
         raise closed
     body = None
     if request.data is not None:
-        body = GuardedBody(request.data, request.content_type, request.permit)
+        body = FencedBody(request.data, request.content_type, request.before_send)
     try:
         return await stack.enter_async_context(
             link.session.request(

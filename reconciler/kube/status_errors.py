@@ -35,8 +35,16 @@ _FIELD = re.compile(r"[A-Za-z][\w.:/\[\]-]{0,127}")
 
 _ADMISSION = (
     (re.compile(r"exceeded quota: ([a-z0-9.-]{1,253}),"), errors.QuotaExceeded, "quota"),
-    (re.compile(r'admission webhook "([a-z0-9.-]{1,253})" denied'), errors.Denied, "webhook"),
-    (re.compile(r"ValidatingAdmissionPolicy '([a-z0-9.-]{1,253})' with"), errors.Denied, "policy"),
+    (
+        re.compile(r'admission webhook "([a-z0-9.-]{1,253})" denied'),
+        errors.AdmissionDenied,
+        "webhook",
+    ),
+    (
+        re.compile(r"ValidatingAdmissionPolicy '([a-z0-9.-]{1,253})' with"),
+        errors.AdmissionDenied,
+        "policy",
+    ),
 )
 """Who but the authorizer says 403, and by which name; nothing but the message tells.
 Source: kubernetes' quota controller.go `CheckRequest`, webhook statuserror.go, and
@@ -66,7 +74,7 @@ _BY_CODE: dict[int, type[KubeError]] = {
 }
 
 
-def error_of_answer(
+def from_response(
     code: int, body: bytes, *, what: str, retry_after_s: float | None = None
 ) -> KubeError:
     """Map an HTTP answer that is not a success; a body that is no Status costs nothing."""
@@ -75,10 +83,10 @@ def error_of_answer(
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         status = Status()
     status.code = code
-    return error_of(status, what=what, retry_after_s=retry_after_s)
+    return from_status(status, what=what, retry_after_s=retry_after_s)
 
 
-def error_of(status: Status, *, what: str, retry_after_s: float | None = None) -> KubeError:
+def from_status(status: Status, *, what: str, retry_after_s: float | None = None) -> KubeError:
     """Map a Status to its class.
 
     Three historic shapes say "too large resource version": the cause ResourceVersionTooLarge, a
@@ -89,7 +97,7 @@ def error_of(status: Status, *, what: str, retry_after_s: float | None = None) -
     causes = [Cause(c.reason, c.message, c.field) for c in details.causes or ()]
     cls = _BY_REASON.get(status.reason) or _BY_CODE.get(status.code)
     if _is_too_large(status, causes):
-        cls = errors.VersionTooLarge
+        cls = errors.ResourceVersionTooLarge
     refused_by = ""
     if cls is errors.Forbidden:
         cls, refused_by = _refusal(status)

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import aiohttp
 
-from reconciler.errors import TransportError, WireError
-from reconciler.kube.api import Event, Resource, Watch
-from reconciler.kube.requests import FOREIGN, failure_of
+from reconciler.errors import ProtocolError, TransportError
+from reconciler.kube.api import ApiResource, Event, Watch
+from reconciler.kube.requests import FOREIGN, translate_error
 
 MAX_LINE_BYTES = 32 * 1024 * 1024
 """An object cannot exceed etcd's 1.5 MiB by much; more than this is not a watch."""
@@ -59,7 +59,9 @@ T = TypeVar("T")
 class HttpWatch(Watch[T]):
     """One open watch; `receive` splits lines and decodes one at a time."""
 
-    def __init__(self, response: aiohttp.ClientResponse, resource: Resource[T], what: str) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, resource: ApiResource[T], what: str
+    ) -> None:
         self._content = response.content
         self._resource = resource
         self._what = what
@@ -75,7 +77,7 @@ class HttpWatch(Watch[T]):
             try:
                 self._lines.feed(chunk)
             except ValueError as error:
-                raise WireError(f"{self._what}: {error}") from None
+                raise ProtocolError(f"{self._what}: {error}") from None
         return self._resource.decode_event(line)
 
     async def _read(self, idle_s: float) -> bytes:
@@ -86,5 +88,5 @@ class HttpWatch(Watch[T]):
         except TimeoutError:
             failure = TransportError(f"{self._what}: silent for {idle_s:g} s")
         except FOREIGN as error:
-            failure = TransportError(str(failure_of(error, self._what)))
+            failure = TransportError(str(translate_error(error, self._what)))
         raise failure

@@ -1,1 +1,1 @@
-"""Who may write: lease rules (pure), the elector that plays by them, the gate that it opens."""
+"""Who may write: lease rules (pure), the elector that plays by them, the fence that it opens."""

@@ -4,7 +4,7 @@ import asyncio
 from typing import Protocol
 
 
-class Gate(Protocol):
+class WriteFence(Protocol):
     """Asked before each write, and once more as its bytes leave."""
 
     @property
@@ -28,7 +28,7 @@ class Gate(Protocol):
         ...
 
     @property
-    def refused_total(self) -> int:
+    def fenced_total(self) -> int:
         """Number of writes that were not let through."""
         ...
 
@@ -37,16 +37,16 @@ class Gate(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise `DeposedError` unless this replica may write at this moment."""
+        """Raise `NotLeaderError` unless this replica may write at this moment."""
         ...
 
 
-class OpenGate:
-    """The gate of the only replica: always open."""
+class AlwaysOpenFence:
+    """The fence of the only replica: always open."""
 
     is_open = True
     transitions = 0
-    refused_total = 0
+    fenced_total = 0
 
     def __init__(self, replica: str) -> None:
         self.term = self.holder = replica
@@ -65,7 +65,7 @@ class Leadership(Protocol):
     def leads(self) -> bool: ...
 
     @property
-    def exclusive(self) -> bool:
+    def is_exclusive(self) -> bool:
         """True if no other replica writes while this one leads."""
         ...
 
@@ -77,16 +77,16 @@ class Leadership(Protocol):
         """Return once it leads no more, even if it leads again by now."""
         ...
 
-    async def resign(self) -> None:
+    async def release(self) -> None:
         """Lead no more, and let another lead at once; called with no write in flight."""
         ...
 
 
-class Alone:
+class NoElection:
     """A replica that is meant to be the only one leads always; nothing keeps a second one out."""
 
     leads = True
-    exclusive = False
+    is_exclusive = False
 
     async def wait_began(self) -> None:
         return
@@ -94,5 +94,5 @@ class Alone:
     async def wait_ended(self) -> None:
         await asyncio.Event().wait()
 
-    async def resign(self) -> None:
+    async def release(self) -> None:
         return

@@ -6,7 +6,7 @@ from typing import Literal
 import structlog
 
 from reconciler.clock import format_utc
-from reconciler.errors import Forbidden, KubeError, NotFound, WireError
+from reconciler.errors import Forbidden, KubeError, NotFound, ProtocolError
 
 log = structlog.get_logger()
 
@@ -16,7 +16,7 @@ Way = Literal["watch", "write"]
 _REFUSED, _UNREACHABLE = "lease_refused", "lease_unreachable"
 
 
-class Tidings:
+class ElectionLog:
     """Says a trouble when it begins on either way, and when it has ended on both.
 
     Args:
@@ -31,7 +31,7 @@ class Tidings:
         self._leader = ""
         self._edited: tuple[str, int] | None = None
 
-    def failed(self, way: Way, error: KubeError | WireError) -> None:
+    def failed(self, way: Way, error: KubeError | ProtocolError) -> None:
         """A request was not answered as it should be."""
         is_refusal = isinstance(error, Forbidden | NotFound)
         trouble = _REFUSED if is_refusal else _UNREACHABLE
@@ -50,7 +50,7 @@ class Tidings:
             if other != way and trouble != _UNREACHABLE
         }
         if self._troubles and not left:
-            log.info("lease_reachable_again")
+            log.info("lease_recovered")
         self._troubles = left
 
     def stalled(self, seconds: float) -> None:
@@ -59,11 +59,11 @@ class Tidings:
             self._is_stalled = True
             log.warning("main_loop_stalled", seconds=round(seconds))
 
-    def turns(self) -> None:
+    def loop_recovered(self) -> None:
         """The main loop has given a sign of life."""
         if self._is_stalled:
             self._is_stalled = False
-            log.info("main_loop_turns_again")
+            log.info("main_loop_recovered")
 
     def leaves(self) -> None:
         """The Lease that is ours is renewed no more, as we get no token."""
@@ -100,4 +100,4 @@ class Tidings:
         if holder and holder != self._leader:
             self._leader = holder
             if not ours:
-                log.info("following", leader=holder)
+                log.info("leader_observed", leader=holder)

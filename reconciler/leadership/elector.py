@@ -1,4 +1,4 @@
-"""The elector: plays by the lease rules against the API server, and opens or closes the gate.
+"""The elector: plays by the lease rules against the API server, and opens or closes the fence.
 
 It runs on any event loop. In production that loop has a thread and a connection of its own, so
 that a stall of the main loop costs neither the Lease nor, if the Lease is lost, a late write.
@@ -20,19 +20,27 @@ from reconciler.errors import (
     Forbidden,
     KubeError,
     NotFound,
+    ProtocolError,
     TransportError,
-    WireError,
 )
-from reconciler.kube.api import Kube, Scope
-from reconciler.kube.authorization import Authorization
+from reconciler.kube.api import Kube, ListOptions
+from reconciler.kube.authorization import AuthorizerMemory
 from reconciler.kube.authorized import AuthorizedKube
 from reconciler.kube.resource_version import is_newer
 from reconciler.leadership import lease as records
 from reconciler.leadership import rules
-from reconciler.leadership.election_log import Tidings
-from reconciler.leadership.lease import Identity, Lease, Record, lease_resource
-from reconciler.leadership.lease_gate import LeaseGate
-from reconciler.leadership.rules import Lost, Renew, Sight, Take, Tenure, Timing, Wait
+from reconciler.leadership.election_log import ElectionLog
+from reconciler.leadership.lease import Identity, LeaseObject, LeaseRecord, lease_resource
+from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.rules import (
+    Acquire,
+    ElectionTiming,
+    LeaseHold,
+    Lost,
+    ObservedLease,
+    Renew,
+    Wait,
+)
 
 log = structlog.get_logger()
 
@@ -71,7 +79,7 @@ of the default length, and longer than any garbage collection."""
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ElectionConfig:
     """What an elector stands for.
 
     Args:
@@ -87,21 +95,21 @@ class Candidate:
 
     namespace: str
     name: str
-    me: Identity
-    timing: Timing
+    identity: Identity
+    timing: ElectionTiming
     age_s: Callable[[], float]
-    warm: Callable[[], bool]
+    is_ready: Callable[[], bool]
     has_token: Callable[[], bool] = lambda: True
     token_life_s: Callable[[], float] = lambda: math.inf
     lacks_token: Callable[[], bool] = lambda: False
 
 
-class Elector:
+class LeaderElector:
     """Contends for one Lease until it resigns; losing it is no error.
 
     Args:
-        began: Told the term when the Lease becomes ours, after the gate was opened.
-        ended: Told why when it is ours no more, after the gate was closed.
+        began: Told the term when the Lease becomes ours, after the fence was opened.
+        ended: Told why when it is ours no more, after the fence was closed.
         rewound: Told why where a read is of an earlier history than what was seen before: etcd was
             restored. A Lease is written every few seconds, so that hardly a restore leaves it as it
             was, and the first read after it says so.
@@ -110,8 +118,8 @@ class Elector:
     def __init__(
         self,
         kube: Kube,
-        candidate: Candidate,
-        gate: LeaseGate,
+        candidate: ElectionConfig,
+        fence: LeaseFence,
         *,
         clock: Clock,
         random: Random,
@@ -119,18 +127,18 @@ class Elector:
         ended: Callable[[str], None],
         rewound: Callable[[str], None] = lambda why: None,
     ) -> None:
-        self._kube = AuthorizedKube(kube, Authorization(), clock)
+        self._kube = AuthorizedKube(kube, AuthorizerMemory(), clock)
         self._candidate = candidate
-        self._gate = gate
+        self._fence = fence
         self._clock = clock
         self._random = random
         self._began = began
         self._ended = ended
         self._rewound = rewound
         self._resource = lease_resource()
-        self._sight: Sight | None = None
+        self._sight: ObservedLease | None = None
         self._reached = ""
-        self._tenure: Tenure | None = None
+        self._tenure: LeaseHold | None = None
         self._try_at = -math.inf
         self._spread_s = 0.0
         self._unfit_at: float | None = None
@@ -138,7 +146,7 @@ class Elector:
         self._left_until = -math.inf
         self._resigning = False
         self._woken = asyncio.Event()
-        self._tidings = Tidings(_rights(candidate))
+        self._tidings = ElectionLog(_rights(candidate))
         self.transitions_total = 0
 
     @property
@@ -150,19 +158,19 @@ class Elector:
     async def run(self) -> None:
         """Contend until `resign`; then the Lease, if it was ours, has been released.
 
-        Cancel: the gate closes; a Lease that is ours runs out by itself.
+        Cancel: the fence closes; a Lease that is ours runs out by itself.
         """
         watching = asyncio.create_task(self._follow(), name="lease watch")
         try:
             await self._contend(watching)
             await self._release()
         finally:
-            self._gate.close()
+            self._fence.close()
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
 
-    def resign(self) -> None:
+    def release(self) -> None:
         """Give the Lease up and contend no more; `run` returns when that is done."""
         self._resigning = True
         self._woken.set()
@@ -174,12 +182,12 @@ class Elector:
             self._woken.clear()
             decision = self._decide()
             match decision:
-                case Take():
+                case Acquire():
                     await self._take(decision)
                 case Renew():
                     await self._renew(decision.record)
                 case Lost():
-                    self._lose(decision.why)
+                    self._lose(decision.reason)
                 case Wait():
                     await self._sleep_until(decision.until)
 
@@ -189,31 +197,31 @@ class Elector:
             self._sight,
             self._tenure,
             now_at,
-            me=candidate.me,
+            me=candidate.identity,
             timing=candidate.timing,
             try_at=self._try_at,
             spread_s=self._spread_s,
             token_life_s=candidate.token_life_s(),
         )
-        if isinstance(decision, Take | Renew) and (wait := self._unfit(now_at)) is not None:
+        if isinstance(decision, Acquire | Renew) and (wait := self._unfit(now_at)) is not None:
             if self._tenure is not None:
-                return Wait(min(wait.until, rules.ends_at(self._tenure, candidate.timing)))
+                return Wait(min(wait.until, rules.expires_at(self._tenure, candidate.timing)))
             return wait
-        if not isinstance(decision, Take) and now_at >= self._try_at:
+        if not isinstance(decision, Acquire) and now_at >= self._try_at:
             self._unfit_at = None
         return decision
 
     def _unfit(self, now_at: float) -> Wait | None:
         """Return until when to leave the Lease alone: loop stalled, stores cold, or no token.
 
-        A leader that does so is one that is cut off: its gate shuts at the deadline, its Lease runs
-        out, and what it sent has ended by then. Nothing is released while it may be under way.
+        A leader that does so is one that is cut off: its fence shuts at the deadline, its Lease
+        runs out, and what it sent has ended by then. Nothing is released while it may be under way.
         """
         stalled_s = self._candidate.age_s()
         if stalled_s > STALL_S:
             self._tidings.stalled(stalled_s)
             return Wait(now_at + LONGEST_SLEEP_S)
-        self._tidings.turns()
+        self._tidings.loop_recovered()
         lacks_token = self._candidate.lacks_token()
         if self._tenure is not None:
             return self._yielding(self._tenure, now_at, lacks_token=lacks_token)
@@ -224,7 +232,7 @@ class Elector:
         until = self._unfit_at + self._patience_s()
         return Wait(min(until, now_at + WARM_S)) if now_at < until else None
 
-    def _yielding(self, tenure: Tenure, now_at: float, *, lacks_token: bool) -> Wait | None:
+    def _yielding(self, tenure: LeaseHold, now_at: float, *, lacks_token: bool) -> Wait | None:
         """Return until when a leader renews no more for want of a token, None if it goes on."""
         if not lacks_token:
             self._tidings.stays()
@@ -240,23 +248,23 @@ class Elector:
         candidate = self._candidate
         if not candidate.has_token() or candidate.lacks_token():
             return 0.0 if math.isfinite(self._left_until) else NO_TOKEN_S
-        return 0.0 if self._candidate.warm() else COLD_S
+        return 0.0 if self._candidate.is_ready() else COLD_S
 
-    async def _take(self, decision: Take) -> None:
-        record, me = decision.record, self._candidate.me
+    async def _take(self, decision: Acquire) -> None:
+        record, me = decision.record, self._candidate.identity
         if record is not None and me.is_predecessor(record.holder):
-            log.info("lease_inherited", predecessor=record.holder)
+            log.info("lease_taken_over", predecessor=record.holder)
         await self._write(record, decision.transitions)
 
-    async def _renew(self, record: Record) -> None:
+    async def _renew(self, record: LeaseRecord) -> None:
         await self._write(record, record.transitions)
 
-    async def _write(self, record: Record | None, transitions: int) -> None:
+    async def _write(self, record: LeaseRecord | None, transitions: int) -> None:
         """Send one write that makes or keeps us the holder, and take its answer in."""
         candidate, timing = self._candidate, self._candidate.timing
         spec = records.claim(
             record,
-            str(candidate.me),
+            str(candidate.identity),
             lease_s=timing.lease_s,
             transitions=transitions,
             wall_s=self._clock.wall(),
@@ -264,7 +272,7 @@ class Elector:
         sent_at, before = self._clock.monotonic(), self._sight
         try:
             lease = await self._send(record, spec, limit_s=self._limit_s())
-        except (KubeError, WireError) as error:
+        except (KubeError, ProtocolError) as error:
             missing_namespace = record is None and isinstance(error, NotFound)
             if isinstance(error, Conflict | AlreadyExists | NotFound) and not missing_namespace:
                 await self._disagreed(before)
@@ -274,10 +282,10 @@ class Elector:
         self._see(records.read(lease))
         self._tidings.answered("write")
         self._try_at = sent_at + timing.retry_s * self._random.uniform(0.9, 1.0)
-        if self.holder != str(candidate.me):
+        if self.holder != str(candidate.identity):
             return  # somebody was quicker with the next version, and the watch was with that one
-        tenure = rules.tenure_of(transitions, sent_at, timing)
-        if self._clock.monotonic() < tenure.valid_until:
+        tenure = rules.hold_from(transitions, sent_at, timing)
+        if self._clock.monotonic() < tenure.expires_at:
             self._hold(tenure)
 
     def _limit_s(self) -> float:
@@ -285,12 +293,12 @@ class Elector:
         limit_s = self._candidate.timing.request_s
         if self._tenure is None:
             return limit_s
-        ends_at = rules.ends_at(self._tenure, self._candidate.timing)
+        ends_at = rules.expires_at(self._tenure, self._candidate.timing)
         return max(0.0, min(limit_s, ends_at - self._clock.monotonic()))
 
     async def _send(
-        self, record: Record | None, spec: dict[str, object], *, limit_s: float
-    ) -> Lease:
+        self, record: LeaseRecord | None, spec: dict[str, object], *, limit_s: float
+    ) -> LeaseObject:
         candidate = self._candidate
         if record is None:
             body = records.new_lease(candidate.name, spec)
@@ -302,11 +310,11 @@ class Elector:
             self._resource, candidate.namespace, candidate.name, body, limit_s=limit_s
         )
 
-    def _hold(self, tenure: Tenure) -> None:
-        term = self._candidate.me.term(tenure.transitions)
+    def _hold(self, tenure: LeaseHold) -> None:
+        term = self._candidate.identity.term(tenure.transitions)
         is_new = self._tenure is None
         self._tenure = tenure
-        self._gate.open(term, tenure.valid_until)
+        self._fence.open(term, tenure.expires_at)
         if is_new:
             self._term_began_at, self._left_until = tenure.renewed_at, -math.inf
             self._tidings.stays()
@@ -315,13 +323,13 @@ class Elector:
             self._began(term)
 
     def _lose(self, why: str) -> None:
-        self._gate.close()
+        self._fence.close()
         self._tenure = None
         self._try_at = -math.inf  # a Lease that is free again is not left alone until the renewal
         log.warning("lease_lost", why=why)
         self._ended(why)
 
-    async def _disagreed(self, before: Sight | None) -> None:
+    async def _disagreed(self, before: ObservedLease | None) -> None:
         """Versions differ: read the Lease, as whatever is true now decides.
 
         Args:
@@ -331,13 +339,13 @@ class Elector:
         self._pause(0.0, 0.1)
         try:
             await self._read(settled=True, limit_s=self._limit_s())
-        except (KubeError, WireError) as failure:
+        except (KubeError, ProtocolError) as failure:
             self._failed(failure)
         else:
             if self._sight is before:
                 self._pause(0.3, 0.6)
 
-    def _failed(self, error: KubeError | WireError) -> None:
+    def _failed(self, error: KubeError | ProtocolError) -> None:
         self._tidings.failed("write", error)
         self._pause(0.3, 0.6)
 
@@ -353,7 +361,7 @@ class Elector:
             began_at = self._clock.monotonic()
             try:
                 await self._watch(await self._read(limit_s=timing.request_s))
-            except (KubeError, WireError) as error:
+            except (KubeError, ProtocolError) as error:
                 # A leader's renewals tell how things are, but not what right is missing here.
                 if self._tenure is None or isinstance(error, Forbidden):
                     self._tidings.failed("watch", error)
@@ -384,13 +392,15 @@ class Elector:
         """Read the Lease; return the version of the answer.
 
         Raises:
-            WireError: It is there and not readable, which must not look like its absence.
+            ProtocolError: It is there and not readable, which must not look like its absence.
         """
         before, reached = self._sight, self._reached
         page = await self._kube.list(self._resource, self._scope(), limit_s=limit_s)
         self._compare(reached, page.version)
         if page.skipped:
-            raise WireError(f"the Lease {self._candidate.name} is not what the API server sends")
+            raise ProtocolError(
+                f"the Lease {self._candidate.name} is not what the API server sends"
+            )
         settled = settled and self._sight is before  # else the watch has brought something newer
         if page.items:
             self._see(records.read(page.items[0]), settled=settled)
@@ -419,21 +429,21 @@ class Elector:
         if not self._reached or is_newer(version, self._reached):
             self._reached = version
 
-    def _scope(self) -> Scope:
+    def _scope(self) -> ListOptions:
         """The one Lease; a list, since a watch by name is one too and needs the same right."""
         candidate = self._candidate
-        return Scope(candidate.namespace, fields=f"metadata.name={candidate.name}")
+        return ListOptions(candidate.namespace, fields=f"metadata.name={candidate.name}")
 
-    def _see(self, record: Record | None, version: str = "", *, settled: bool = False) -> None:
+    def _see(self, record: LeaseRecord | None, version: str = "", *, settled: bool = False) -> None:
         candidate = self._candidate
         version = record.version if record is not None else version
         self._reach(version)
-        sight = rules.look(
+        sight = rules.observe(
             self._sight,
             record,
             version,
             self._clock.monotonic(),
-            me=candidate.me,
+            me=candidate.identity,
             timing=candidate.timing,
             settled=settled,
         )
@@ -441,17 +451,17 @@ class Elector:
             return
         self._sight = sight
         self._tell_of_edit(sight)
-        self._gate.holder = self.holder
-        self._gate.transitions = max(0, sight.transitions)
+        self._fence.holder = self.holder
+        self._fence.transitions = max(0, sight.transitions)
         self._spread_s = self._random.uniform(0.0, SPREAD_S)
-        if self.holder not in ("", str(candidate.me)):
+        if self.holder not in ("", str(candidate.identity)):
             self._left_until = -math.inf
-        if self._tenure is not None and self.holder != str(candidate.me):
+        if self._tenure is not None and self.holder != str(candidate.identity):
             self._lose(rules.why_lost(record))
-        self._tidings.leads(self.holder, ours=self.holder == str(candidate.me))
+        self._tidings.leads(self.holder, ours=self.holder == str(candidate.identity))
         self._woken.set()
 
-    def _tell_of_edit(self, sight: Sight) -> None:
+    def _tell_of_edit(self, sight: ObservedLease) -> None:
         if sight.record is None or sight.edited_at != sight.at:
             return
         life_s = self._candidate.token_life_s()
@@ -462,7 +472,7 @@ class Elector:
     async def _release(self) -> None:
         """Give the Lease up, if it is ours still; a failure leaves it to run out."""
         tenure, self._tenure = self._tenure, None
-        self._gate.close()
+        self._fence.close()
         if tenure is None:
             return
         self._ended("resigned")
@@ -474,12 +484,12 @@ class Elector:
                 # A renewal whose answer was lost, or somebody's annotation.
                 await self._read(limit_s=limit_s, settled=True)
                 await self._give_up(limit_s)
-        except (KubeError, WireError) as error:
+        except (KubeError, ProtocolError) as error:
             log.warning("lease_not_released", error=str(error))
 
     async def _give_up(self, limit_s: float) -> None:
         record = self._sight.record if self._sight is not None else None
-        if record is None or record.holder != str(self._candidate.me):
+        if record is None or record.holder != str(self._candidate.identity):
             return
         spec = records.release(transitions=record.transitions, wall_s=self._clock.wall())
         await self._send(record, spec, limit_s=limit_s)
@@ -492,7 +502,7 @@ class Elector:
                 await self._woken.wait()
 
 
-def _rights(candidate: Candidate) -> str:
+def _rights(candidate: ElectionConfig) -> str:
     return (
         f"list, watch, create, patch on leases.coordination.k8s.io {candidate.name}"
         f" in namespace {candidate.namespace}, which must exist"

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from reconciler.clock import format_utc_micros
-from reconciler.kube.api import Resource
+from reconciler.kube.api import ApiResource
 from reconciler.kube.decoding import resource, struct_decoder
 
 RELEASED_S = 1
@@ -43,26 +43,26 @@ class _Metadata(msgspec.Struct):
     managedFields: list[_Write] | None = None
 
 
-class Lease(msgspec.Struct):
+class LeaseObject(msgspec.Struct):
     """What we decode of a Lease; times stay text, since no decision depends on them."""
 
     metadata: _Metadata
     spec: _Spec | None = None
 
 
-def lease_resource() -> Resource[Lease]:
+def lease_resource() -> ApiResource[LeaseObject]:
     """Describe coordination.k8s.io/v1 Leases."""
     return resource(
         "leases",
         group="coordination.k8s.io",
         version="v1",
         partial=False,
-        decode=struct_decoder(Lease),
+        decode=struct_decoder(LeaseObject),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class LeaseRecord:
     """One version of the Lease, missing fields filled in.
 
     `holder` "" means nobody; `duration_s` is the holder's claim, 0 where none is written;
@@ -87,9 +87,9 @@ class Record:
         return not self.holder and self.duration_s == RELEASED_S
 
 
-def read(lease: Lease) -> Record:
+def read(lease: LeaseObject) -> LeaseRecord:
     spec = lease.spec or _Spec()
-    return Record(
+    return LeaseRecord(
         uid=lease.metadata.uid,
         version=lease.metadata.resourceVersion,
         holder=_bounded(spec.holderIdentity or ""),
@@ -130,7 +130,7 @@ def _owners(writes: Iterable[_Write], field: str) -> Iterator[_Write]:
 
 
 def claim(
-    record: Record | None, me: str, *, lease_s: int, transitions: int, wall_s: float
+    record: LeaseRecord | None, me: str, *, lease_s: int, transitions: int, wall_s: float
 ) -> dict[str, Any]:
     """Return the spec that makes or keeps `me` the holder; the times inform people only.
 
@@ -159,7 +159,7 @@ def release(*, transitions: int, wall_s: float) -> dict[str, Any]:
     }
 
 
-def patch_of(record: Record, spec: dict[str, Any]) -> dict[str, Any]:
+def patch_of(record: LeaseRecord, spec: dict[str, Any]) -> dict[str, Any]:
     """Return the merge patch of one version; labels and fields of others stay as they are."""
     return {"metadata": {"uid": record.uid, "resourceVersion": record.version}, "spec": spec}
 

@@ -1,16 +1,16 @@
-"""The write gate: open while the Lease is ours for long enough; asked from any thread."""
+"""The write fence: open while the Lease is ours for long enough; asked from any thread."""
 
 import math
 
 from reconciler.clock import Clock
-from reconciler.errors import DeposedError
+from reconciler.errors import NotLeaderError
 
 
-class LeaseGate:
-    """Implements `control.gate.Gate`; `holder` and `transitions` are what the elector saw last.
+class LeaseFence:
+    """Implements `control.fence.Gate`; `holder` and `transitions` are what the elector saw last.
 
     The elector's thread opens, extends and closes it, the main loop asks. Each side reads or writes
-    one reference, which is atomic; the answer depends on the clock alone, so that a gate whose
+    one reference, which is atomic; the answer depends on the clock alone, so that a fence whose
     elector stands still closes by itself.
     """
 
@@ -18,7 +18,7 @@ class LeaseGate:
         self.term = replica
         self.holder = ""
         self.transitions = 0
-        self.refused_total = 0
+        self.fenced_total = 0
         self._clock = clock
         self._valid_until = -math.inf
 
@@ -39,11 +39,11 @@ class LeaseGate:
         """Tell whether a write that may take `need_s` may start; a refusal is counted."""
         if self._clock.monotonic() + need_s < self._valid_until:
             return True
-        self.refused_total += 1
+        self.fenced_total += 1
         return False
 
     def check(self) -> None:
-        """Raise `DeposedError`, and count it, unless the Lease is valid at this moment."""
+        """Raise `NotLeaderError`, and count it, unless the Lease is valid at this moment."""
         if not self.is_open:
-            self.refused_total += 1
-            raise DeposedError("this replica's lease has ended")
+            self.fenced_total += 1
+            raise NotLeaderError("this replica's lease has ended")

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 from reconciler.kube.resource_version import has_reached
-from reconciler.leadership.lease import Identity, Record
+from reconciler.leadership.lease import Identity, LeaseRecord
 
 DRIFT = 0.01
 """Largest error of a clock's rate that the rules bear; NTP slews by 0.05 % at most."""
@@ -29,7 +29,7 @@ leaves room for several takeovers in the slack."""
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class ElectionTiming:
     """Seconds; `Settings` has defaults and reasons. Source of the three: client-go."""
 
     lease_s: int = 15
@@ -48,7 +48,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class ObservedLease:
     """What is known of the Lease.
 
     Args:
@@ -63,7 +63,7 @@ class Sight:
         edited_at: When that was seen.
     """
 
-    record: Record | None
+    record: LeaseRecord | None
     version: str
     at: float
     claim_until: float
@@ -74,7 +74,7 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True)
-class Tenure:
+class LeaseHold:
     """The Lease is ours.
 
     Args:
@@ -84,7 +84,7 @@ class Tenure:
 
     transitions: int
     renewed_at: float
-    valid_until: float
+    expires_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,10 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
+class Acquire:
     """Try to become the holder of this version, or of a new Lease, with `transitions` in it."""
 
-    record: Record | None
+    record: LeaseRecord | None
     transitions: int
 
 
@@ -106,29 +106,29 @@ class Take:
 class Renew:
     """Write the same holder again."""
 
-    record: Record
+    record: LeaseRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
     """Ours no more, from now on; `why` in a few words."""
 
-    why: str
+    reason: str
 
 
-Decision = Wait | Take | Renew | Lost
+Decision = Wait | Acquire | Renew | Lost
 
 
-def look(
-    old: Sight | None,
-    record: Record | None,
+def observe(
+    old: ObservedLease | None,
+    record: LeaseRecord | None,
     version: str,
     at: float,
     *,
     me: Identity,
-    timing: Timing,
+    timing: ElectionTiming,
     settled: bool = False,
-) -> Sight:
+) -> ObservedLease:
     """Take a version of the Lease into account.
 
     Args:
@@ -156,7 +156,7 @@ def look(
     elif old is not None and (record is None or not (record.holder or record.released)):
         edited_at, edited_until = old.edited_at, old.edited_until  # nothing newer is claimed
     known = record.transitions if record is not None else old.transitions if old else -1
-    return Sight(
+    return ObservedLease(
         record,
         version,
         at,
@@ -168,7 +168,7 @@ def look(
     )
 
 
-def claim_end(sight: Sight, *, token_life_s: float) -> float:
+def claim_end(sight: ObservedLease, *, token_life_s: float) -> float:
     """Return when the claim ends that stands in the Lease.
 
     A duration that was edited by hand is believed up to `LONGEST_CLAIM_S` and `CLAIM_TTL` of a
@@ -184,12 +184,12 @@ def claim_end(sight: Sight, *, token_life_s: float) -> float:
 
 
 def decide(
-    sight: Sight | None,
-    tenure: Tenure | None,
+    sight: ObservedLease | None,
+    tenure: LeaseHold | None,
     now: float,
     *,
     me: Identity,
-    timing: Timing,
+    timing: ElectionTiming,
     try_at: float = -math.inf,
     spread_s: float = 0.0,
     token_life_s: float = math.inf,
@@ -210,24 +210,24 @@ def decide(
         return Wait(max(free_at, try_at))
     record = sight.record
     if record is None:
-        return Take(None, sight.transitions + 1)
+        return Acquire(None, sight.transitions + 1)
     ours = record.holder == str(me)
-    return Take(record, record.transitions if ours else record.transitions + 1)
+    return Acquire(record, record.transitions if ours else record.transitions + 1)
 
 
 def _keep(
-    sight: Sight | None,
-    tenure: Tenure,
+    sight: ObservedLease | None,
+    tenure: LeaseHold,
     now: float,
     *,
     me: Identity,
-    timing: Timing,
+    timing: ElectionTiming,
     try_at: float,
 ) -> Decision:
     record = sight.record if sight is not None else None
     if record is None or record.holder != str(me):
         return Lost(why_lost(record))
-    until = ends_at(tenure, timing)
+    until = expires_at(tenure, timing)
     if now >= until:
         return Lost(f"not renewed for {now - tenure.renewed_at:.1f} s")
     if now >= try_at:
@@ -235,25 +235,25 @@ def _keep(
     return Wait(min(try_at, until))
 
 
-def why_lost(record: Record | None) -> str:
+def why_lost(record: LeaseRecord | None) -> str:
     """Say why the Lease in this state is not ours."""
     if record is None:
         return "the Lease was deleted"
     return f"held by {record.holder}" if record.holder else "its holder was emptied"
 
 
-def tenure_of(transitions: int, sent_at: float, timing: Timing) -> Tenure:
+def hold_from(transitions: int, sent_at: float, timing: ElectionTiming) -> LeaseHold:
     """Return the tenure that a write gives which was sent at `sent_at` and applied."""
     valid_until = sent_at + timing.lease_s - timing.margin_s
-    return Tenure(transitions, sent_at, valid_until)
+    return LeaseHold(transitions, sent_at, valid_until)
 
 
-def ends_at(tenure: Tenure, timing: Timing) -> float:
+def expires_at(tenure: LeaseHold, timing: ElectionTiming) -> float:
     """Return when a tenure that is not renewed ends, whatever is under way then."""
-    return min(tenure.renewed_at + timing.deadline_s, tenure.valid_until)
+    return min(tenure.renewed_at + timing.deadline_s, tenure.expires_at)
 
 
-def _free_at(sight: Sight, me: Identity, spread_s: float, token_life_s: float) -> float:
+def _free_at(sight: ObservedLease, me: Identity, spread_s: float, token_life_s: float) -> float:
     record, claimed_until = sight.record, claim_end(sight, token_life_s=token_life_s)
     if record is not None and sight.first and me.is_predecessor(record.holder):
         return sight.at
@@ -262,23 +262,23 @@ def _free_at(sight: Sight, me: Identity, spread_s: float, token_life_s: float) -
     return claimed_until + spread_s
 
 
-def _claim_s(record: Record, timing: Timing) -> float:
+def _claim_s(record: LeaseRecord, timing: ElectionTiming) -> float:
     """Return the length of the holder's own claim; ours where its word is not known any more."""
     if not record.duration_s or _is_edited(record, timing):
         return timing.lease_s
     return record.duration_s
 
 
-def _longest_s(record: Record) -> float:
+def _longest_s(record: LeaseRecord) -> float:
     return min(record.duration_s, LONGEST_CLAIM_S)
 
 
-def _is_edited(record: Record, timing: Timing) -> bool:
+def _is_edited(record: LeaseRecord, timing: ElectionTiming) -> bool:
     """Tell a duration that is not the holder's own word, nor what it would be by our settings."""
     if record.duration_s == timing.lease_s:
         return False
     return record.edited or record.duration_s > LONGEST_CLAIM_S
 
 
-def _older(version: str, old: Sight) -> bool:
+def _older(version: str, old: ObservedLease) -> bool:
     return has_reached(old.version, version)

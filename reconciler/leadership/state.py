@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-class Office:
+class LeadershipState:
     """Implements `control.leadership.Leadership`; `begin` and `end` belong on the main loop.
 
     Args:
         resign: Gives the Lease up; returns when that is done.
     """
 
-    exclusive = True
+    is_exclusive = True
 
     def __init__(self, resign: Callable[[], Awaitable[None]]) -> None:
         self._resign = resign
@@ -23,11 +23,11 @@ class Office:
     def leads(self) -> bool:
         return self._held.is_set()
 
-    def begin(self, _term: str) -> None:
+    def started(self, _term: str) -> None:
         self._free.clear()
         self._held.set()
 
-    def end(self, _why: str) -> None:
+    def stopped(self, _why: str) -> None:
         self._held.clear()
         self._free.set()
 
@@ -37,5 +37,5 @@ class Office:
     async def wait_ended(self) -> None:
         await self._free.wait()
 
-    async def resign(self) -> None:
+    async def release(self) -> None:
         await self._resign()

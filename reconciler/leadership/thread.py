@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import Self
 
 from reconciler.clock import Clock
-from reconciler.leadership.elector import Elector
+from reconciler.leadership.elector import LeaderElector
 
-Opening = Callable[[], AbstractAsyncContextManager[Elector]]
+Opening = Callable[[], AbstractAsyncContextManager[LeaderElector]]
 
 
 class ElectorThread:
@@ -26,7 +26,7 @@ class ElectorThread:
     ) -> None:
         self._opening = opening
         self._loop_factory = loop_factory
-        self._opened: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None], Elector]]
+        self._opened: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None], LeaderElector]]
         self._opened = Future()
         self._finished: Future[None] = Future()
         # A daemon, as the second SIGTERM ends the process whatever this thread waits for.
@@ -49,10 +49,10 @@ class ElectorThread:
         """Return when the elector has resigned; raises what it raised."""
         await asyncio.shield(asyncio.wrap_future(self._finished))
 
-    async def resign(self) -> None:
+    async def release(self) -> None:
         """Give the Lease up; return when that is done."""
         loop, _, elector = self._opened.result()
-        _tell(loop, elector.resign)
+        _tell(loop, elector.release)
         await self.run()
 
     def _main(self) -> None:

@@ -54,7 +54,7 @@ class BreakerStats:
         return "down" if self.down else "refused" if self.refuses else "ok"
 
 
-class Breaker:
+class CircuitBreaker:
     """Counts an endpoint's failures; while it is down callers wait here instead of asking it.
 
     Any success, a probe's or a caller's, closes it at once and wakes all who wait; so does the
@@ -92,7 +92,7 @@ class Breaker:
         before those are woken who waited for it."""
 
     @property
-    def is_down(self) -> bool:
+    def is_open(self) -> bool:
         return self._down_at is not None
 
     @property
@@ -144,7 +144,7 @@ class Breaker:
             kind: Of request, as `refused` was given it; "" for all kinds.
             wakes: Callers were held back without an outage: they are woken as by the end of one.
         """
-        if part and self.is_down:
+        if part and self.is_open:
             return
         self._failures = 0
         self._end_suspicion()
@@ -225,7 +225,7 @@ class Breaker:
             self._suspect = False
             self._probe_due.clear()
 
-    async def wait_up(self) -> None:
+    async def wait_closed(self) -> None:
         """Return at once while the endpoint is up, else when it is back."""
         await self._up.wait()
 
@@ -243,7 +243,7 @@ class Breaker:
         while True:
             await self._probe_due.wait()
             await asyncio.sleep(PROBE_S * self._random.uniform(0.5, 1.0))
-            if not (self.is_down or self._suspect):
+            if not (self.is_open or self._suspect):
                 continue
             try:
                 await probe()
@@ -289,7 +289,7 @@ class Breaker:
     def stats(self) -> BreakerStats:
         return BreakerStats(
             self.name,
-            self.is_down,
+            self.is_open,
             self._since_s(self._down_at),
             self._outages,
             self._last_error,
@@ -305,4 +305,4 @@ class Breaker:
         return 0.0 if at is None else self._clock.monotonic() - at
 
     def __repr__(self) -> str:
-        return f"<Breaker {self.name} {'down' if self.is_down else 'up'}>"
+        return f"<Breaker {self.name} {'down' if self.is_open else 'up'}>"

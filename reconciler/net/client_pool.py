@@ -57,7 +57,7 @@ class Connection:
     server_name: str | None = None
 
 
-class Source(Protocol):
+class ConnectionSource(Protocol):
     """Says where to connect, from files that others rotate."""
 
     def version(self, *, fresh: bool = False) -> str:
@@ -74,7 +74,7 @@ class Source(Protocol):
 
 
 @dataclass(eq=False)
-class Link:
+class PooledClient:
     """One session, where it leads, and the version of the files that it was made of."""
 
     session: aiohttp.ClientSession
@@ -86,7 +86,7 @@ class Link:
         return self.session.closed
 
 
-class Sessions:
+class ClientPool:
     """Lends the current session; replaces it when the files behind it have changed.
 
     Args:
@@ -99,7 +99,7 @@ class Sessions:
 
     def __init__(
         self,
-        source: Source,
+        source: ConnectionSource,
         *,
         what: str,
         connections: int = POOL,
@@ -114,8 +114,8 @@ class Sessions:
         self._header_bytes = header_bytes
         self._max_headers = max_headers
         self._lock = asyncio.Lock()
-        self._current: Link | None = None
-        self._retired: set[Link] = set()
+        self._current: PooledClient | None = None
+        self._retired: set[PooledClient] = set()
         self._closed = asyncio.Event()
         self._unusable = ""
         self._again_at = 0.0
@@ -129,7 +129,7 @@ class Sessions:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def open(self) -> Link:
+    async def open(self) -> PooledClient:
         """Return the current link, opened if there is none.
 
         Raises:
@@ -152,7 +152,7 @@ class Sessions:
             self._current = self._link(connection, version)
 
     @asynccontextmanager
-    async def borrow(self) -> AsyncIterator[Link]:
+    async def acquire(self) -> AsyncIterator[PooledClient]:
         """Lend the current link; it stays open until it is given back, replaced or not.
 
         Where the files have changed, another one is made beside it: a plug-in that they name may
@@ -183,7 +183,7 @@ class Sessions:
         is_last = False
         while True:
             async with AsyncExitStack() as stack:
-                link = await stack.enter_async_context(self.borrow())
+                link = await stack.enter_async_context(self.acquire())
                 try:
                     response = await stack.enter_async_context(
                         link.session.request(
@@ -202,7 +202,7 @@ class Sessions:
                 yield response
                 return
 
-    def _renew_beside(self, link: Link, version: str) -> None:
+    def _renew_beside(self, link: PooledClient, version: str) -> None:
         if self._renewal is not None:
             if not self._renewal.done():
                 return
@@ -213,14 +213,14 @@ class Sessions:
         now_at = asyncio.get_running_loop().time()
         return version != self._unusable or now_at >= self._again_at
 
-    async def replace(self, refused: Link) -> bool:
+    async def replace(self, refused: PooledClient) -> bool:
         """Open a new session if `refused` is not what the files say now; return whether it is not.
 
         Files that cannot be used, because they are just being replaced, change nothing.
         """
         return await self._replace(refused, self._source.version(fresh=True))
 
-    async def _replace(self, refused: Link, version: str) -> bool:
+    async def _replace(self, refused: PooledClient, version: str) -> bool:
         """Replace a link by that of a version; the last good one stays, which is said once."""
         async with self._lock:
             if self._closed.is_set() or self._current is not refused:
@@ -260,7 +260,7 @@ class Sessions:
         for link in links:
             await link.session.close()
 
-    def _link(self, connection: Connection, version: str) -> Link:
+    def _link(self, connection: Connection, version: str) -> PooledClient:
         session = aiohttp.ClientSession(
             connector=Connector(limit=self._connections, ssl=connection.tls or True),
             headers=self._headers,
@@ -270,8 +270,8 @@ class Sessions:
             max_field_size=self._header_bytes,
             max_headers=self._max_headers,
         )
-        return Link(session, connection, version)
+        return PooledClient(session, connection, version)
 
 
-Requests = Sessions | aiohttp.ClientSession
+Requests = ClientPool | aiohttp.ClientSession
 """What sends a request; the latter where nothing is rotated."""

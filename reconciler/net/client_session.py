@@ -11,8 +11,8 @@ from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 
 from reconciler.clock import Clock
 from reconciler.errors import SettingsError
-from reconciler.net.client_pool import MAX_HEADER_BYTES, MAX_HEADERS, Connection, Sessions
-from reconciler.net.file_rotation import Rotation, file_digest
+from reconciler.net.client_pool import MAX_HEADER_BYTES, MAX_HEADERS, ClientPool, Connection
+from reconciler.net.file_rotation import FileRotation, file_digest
 from reconciler.net.proxies import proxy_for
 
 log = structlog.get_logger()
@@ -59,7 +59,7 @@ class Peer:
         self._url = url
         self._is_secure = url.startswith("https:")
         self._trust = trust or Trust()
-        self._files = Rotation(self._trust.paths if self._is_secure else tuple, clock)
+        self._files = FileRotation(self._trust.paths if self._is_secure else tuple, clock)
         self._is_first = True
 
     def version(self, *, fresh: bool = False) -> str:
@@ -77,13 +77,13 @@ class Peer:
         return Connection(self._url, tls, environment_proxy(self._url), self._files.version())
 
 
-def open_session(url: str, clock: Clock, *, what: str = "") -> Sessions:
+def open_session(url: str, clock: Clock, *, what: str = "") -> ClientPool:
     """Return the sessions with one peer; the caller closes them, and limits every request's time.
 
     Args:
         what: The peer's name in the log, "" to say nothing there.
     """
-    return Sessions(Peer(url, clock), what=what)
+    return ClientPool(Peer(url, clock), what=what)
 
 
 class Trust:
@@ -230,7 +230,7 @@ def _is_encoded(error: Exception) -> bool:
     return isinstance(cause, HttpProcessingError) and cause.message.startswith(named)
 
 
-def problem_of(error: Exception, *, system_trust: bool = False) -> str:
+def describe_error(error: Exception, *, system_trust: bool = False) -> str:
     """Return our words for what a request raised; its own may hold headers or what a peer sent.
 
     Args:

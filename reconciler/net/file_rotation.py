@@ -19,7 +19,7 @@ SETTLED_S = 1.0
 """A file that was written this short a time ago may be half of what it will be."""
 
 
-class Rotation:
+class FileRotation:
     """The version of some files: a digest of what they hold, looked up every `LOOK_S`.
 
     A change counts once nobody has written for `SETTLED_S`, or two looks that far apart have found

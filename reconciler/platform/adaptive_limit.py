@@ -16,7 +16,7 @@ SLOW_S = 1.0
 50 ms. Source: platform-contract of its API server, whose requests hold two connections each."""
 
 
-class Kind(Enum):
+class RequestKind(Enum):
     """What a request is; each kind has its turn, however much of the other waits."""
 
     SINGLE = "single"
@@ -25,7 +25,7 @@ class Kind(Enum):
     """A page of a list, one of many."""
 
 
-class Limit(Generic[T]):
+class AdaptiveLimit(Generic[T]):
     """Additive increase, multiplicative decrease, between 1 and `most`.
 
     A full round of prompt answers raises the limit by one. A slow or failed one halves it, but not
@@ -44,10 +44,10 @@ class Limit(Generic[T]):
         self.under_way = 0
         self._prompt = 0
         self._halved_at: float | None = None
-        self._waiting: dict[Kind, deque[T]] = {kind: deque() for kind in Kind}
-        self._next = Kind.SINGLE
+        self._waiting: dict[RequestKind, deque[T]] = {kind: deque() for kind in RequestKind}
+        self._next = RequestKind.SINGLE
 
-    def ask(self, waiter: T, kind: Kind) -> None:
+    def ask(self, waiter: T, kind: RequestKind) -> None:
         """Have somebody wait for its turn."""
         self._waiting[kind].append(waiter)
 
@@ -96,9 +96,9 @@ class Limit(Generic[T]):
     def _turn(self) -> deque[T]:
         """Return the queue whose turn it is: the two take turns while both wait."""
         first = self._next
-        other = Kind.LIST if first is Kind.SINGLE else Kind.SINGLE
+        other = RequestKind.LIST if first is RequestKind.SINGLE else RequestKind.SINGLE
         kind = first if self._waiting[first] else other
-        self._next = Kind.LIST if kind is Kind.SINGLE else Kind.SINGLE
+        self._next = RequestKind.LIST if kind is RequestKind.SINGLE else RequestKind.SINGLE
         return self._waiting[kind]
 
     def __repr__(self) -> str:

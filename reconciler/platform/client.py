@@ -13,22 +13,29 @@ from yarl import URL
 from reconciler import __version__
 from reconciler.clock import Clock
 from reconciler.errors import (
+    InvalidToken,
     IssuerUnavailable,
     PlatformAnswerTooLarge,
     PlatformError,
     PlatformRefused,
     PlatformUnavailable,
-    TokenUnusable,
-    WireError,
+    ProtocolError,
 )
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.net.client_pool import Requests
-from reconciler.net.client_session import kind_of, problem_of
-from reconciler.platform.adaptive_limit import Kind
-from reconciler.platform.errors import Answer, error_code, error_of, parse_retry_after
-from reconciler.platform.limiter import Turns
-from reconciler.platform.models import RUNNING, Page, Project, Session, T, decode
-from reconciler.platform.pagination import SIZE, Listing, Query, read
+from reconciler.net.client_session import describe_error, kind_of
+from reconciler.platform.adaptive_limit import RequestKind
+from reconciler.platform.errors import ErrorAnswer, error_code, error_of, parse_retry_after
+from reconciler.platform.limiter import Limiter
+from reconciler.platform.models import (
+    RUNNING,
+    PlatformPage,
+    PlatformProject,
+    PlatformSession,
+    T,
+    decode,
+)
+from reconciler.platform.pagination import SIZE, ListResult, PageQuery, read
 from reconciler.telemetry.trace import step, traceparent
 
 LIMIT_S = 10.0
@@ -82,7 +89,7 @@ class PlatformClient:
         base_url: str,
         bearer: Bearer,
         clock: Clock,
-        breaker: Breaker,
+        breaker: CircuitBreaker,
         *,
         limit_s: float = LIMIT_S,
         parallel: int = PARALLEL,
@@ -96,7 +103,7 @@ class PlatformClient:
         self._clock = clock
         self.breaker = breaker
         self._limit_s = limit_s
-        self._turns = Turns(clock, most=parallel)
+        self._turns = Limiter(clock, most=parallel)
         self._page_size = page_size
         self._page_bytes = min(page_bytes, max_body_bytes)
         self._max_body_bytes = max_body_bytes
@@ -114,23 +121,28 @@ class PlatformClient:
         """Return the IDs of all projects; raises if any page failed."""
         return [project.id for project in _whole(await self.list_projects())]
 
-    async def running_sessions(self, project: str | None) -> list[Session]:
+    async def running_sessions(self, project: str | None) -> list[PlatformSession]:
         """Return a project's running sessions (None: every project's); raises as `projects`."""
         return _whole(await self.list_running(project))
 
-    async def list_projects(self) -> Listing[Project]:
+    async def list_projects(self) -> ListResult[PlatformProject]:
         """Read the projects; a page that fails after the first leaves a partial listing."""
 
-        async def fetch(query: Query) -> Page[Project]:
+        async def fetch(query: PageQuery) -> PlatformPage[PlatformProject]:
             what = f"list projects, page {query.page}"
             answer = await self._page("/projects", query, NO_PROJECT, what)
             return self._decode(
-                Page[Project], answer, what, PROJECTS, keyset=query.keyset, is_of_project=False
+                PlatformPage[PlatformProject],
+                answer,
+                what,
+                PROJECTS,
+                keyset=query.keyset,
+                is_of_project=False,
             )
 
         return await read(fetch, size=self._page_size)
 
-    async def list_running(self, project: str | None) -> Listing[Session]:
+    async def list_running(self, project: str | None) -> ListResult[PlatformSession]:
         """Read a project's running sessions, or without a project header those of all projects.
 
         Raises:
@@ -140,11 +152,11 @@ class PlatformClient:
         if project is not None:
             _check(_PROJECT, project, whose)
 
-        async def fetch(query: Query) -> Page[Session]:
+        async def fetch(query: PageQuery) -> PlatformPage[PlatformSession]:
             what = f"list sessions of {whose}, page {query.page}"
             answer = await self._page("/sessions", query, project, what)
             page = self._decode(
-                Page[Session],
+                PlatformPage[PlatformSession],
                 answer,
                 what,
                 SESSIONS,
@@ -157,7 +169,7 @@ class PlatformClient:
 
         return await read(fetch, RUNNING_SEARCH, size=self._fitting_size)
 
-    async def session(self, session_id: str, project: str | None) -> Session | None:
+    async def session(self, session_id: str, project: str | None) -> PlatformSession | None:
         """Return one session, or None where the platform itself says that there is none.
 
         Args:
@@ -168,13 +180,13 @@ class PlatformClient:
         if project is not None:
             _check(_PROJECT, project, f"project {project[:63]!r}")
         path = f"/sessions/{quote(session_id, safe='')}"
-        answer = await self._ask_for_one(path, {}, project, what, Kind.SINGLE)
+        answer = await self._ask_for_one(path, {}, project, what, RequestKind.SINGLE)
         if answer.status in (401, 403):
             self._refused_session = session_id, project
         if answer.status == 404 and error_code(answer.body) is not None:
             self.breaker.succeeded(part=_part(project), kind=SESSION)
             return None
-        session = self._decode(Session, answer, what, SESSION, part=_part(project))
+        session = self._decode(PlatformSession, answer, what, SESSION, part=_part(project))
         if session.id != session_id:
             raise PlatformError(f"{what}: the platform answered about another session", status=200)
         return session
@@ -188,8 +200,8 @@ class PlatformClient:
         refused = self.breaker.refused_kinds
         if PROJECTS in refused:
             what = "probe of projects"
-            answer = await self._page("/projects", Query("", size=1), NO_PROJECT, what)
-            self._decode(Page[Project], answer, what, PROJECTS, is_of_project=False)
+            answer = await self._page("/projects", PageQuery("", size=1), NO_PROJECT, what)
+            self._decode(PlatformPage[PlatformProject], answer, what, PROJECTS, is_of_project=False)
         if SESSION in refused and (again := self._refused_session) is not None:
             await self.session(*again)
         answer = await self._ask_for_one(
@@ -197,19 +209,21 @@ class PlatformClient:
             {"page": 1, "search": RUNNING_SEARCH, "size": 1},
             None,
             "probe",
-            Kind.SINGLE,
+            RequestKind.SINGLE,
         )
-        self._decode(Page[Session], answer, "probe", SESSIONS, is_of_project=False)
+        self._decode(PlatformPage[PlatformSession], answer, "probe", SESSIONS, is_of_project=False)
 
-    async def _page(self, path: str, query: Query, project: str | None, what: str) -> Answer:
+    async def _page(
+        self, path: str, query: PageQuery, project: str | None, what: str
+    ) -> ErrorAnswer:
         params: dict[str, str | int] = {
             "orderBy": "id", "page": query.page, "size": query.size,
         }  # fmt: skip
         if query.search:
             params["search"] = query.search
         if query.size == 1:
-            return await self._ask_for_one(path, params, project, what, Kind.LIST)
-        return await self._ask(path, params, project, what, Kind.LIST)
+            return await self._ask_for_one(path, params, project, what, RequestKind.LIST)
+        return await self._ask(path, params, project, what, RequestKind.LIST)
 
     def _learn(self, size: int, body_bytes: int, rows: int) -> None:
         """Begin the next list with pages that are likely to fit, small or whole again."""
@@ -219,8 +233,13 @@ class PlatformClient:
         self._fitting_size = self._page_size if 2 * whole_bytes < self._page_bytes else size
 
     async def _ask_for_one(
-        self, path: str, params: dict[str, str | int], project: str | None, what: str, kind: Kind
-    ) -> Answer:
+        self,
+        path: str,
+        params: dict[str, str | int],
+        project: str | None,
+        what: str,
+        kind: RequestKind,
+    ) -> ErrorAnswer:
         """Ask for one row, however large it is; those that are large come one at a time."""
         try:
             return await self._ask(path, params, project, what, kind)
@@ -238,7 +257,7 @@ class PlatformClient:
     def _decode(
         self,
         model: type[M],
-        answer: Answer,
+        answer: ErrorAnswer,
         what: str,
         kind: str,
         *,
@@ -256,7 +275,7 @@ class PlatformClient:
         if answer.status == 200:
             try:
                 content = decode(model, answer.body)
-            except WireError as nonsense:
+            except ProtocolError as nonsense:
                 error = PlatformUnavailable(
                     f"{what}: the platform answered 200 with something else: {nonsense}",
                     status=200,
@@ -285,10 +304,10 @@ class PlatformClient:
         params: dict[str, str | int],
         project: str | None,
         what: str,
-        kind: Kind,
+        kind: RequestKind,
         *,
         most_bytes: int | None = None,
-    ) -> Answer:
+    ) -> ErrorAnswer:
         """Send a GET; after a 401 once more with a fresh token.
 
         Args:
@@ -304,8 +323,8 @@ class PlatformClient:
         return answer
 
     async def _send(
-        self, url: URL, project: str | None, what: str, kind: Kind, most: int, *, fresh: bool
-    ) -> Answer:
+        self, url: URL, project: str | None, what: str, kind: RequestKind, most: int, *, fresh: bool
+    ) -> ErrorAnswer:
         headers = {
             "Accept": "application/json",
             "Authorization": f"Bearer {await self._token(what, fresh=fresh)}",
@@ -326,7 +345,7 @@ class PlatformClient:
             # One project's rows may be locked. A time limit of the connection tells of no project.
             part = "" if isinstance(error, aiohttp.ClientError) else _part(project)
         except (aiohttp.ClientError, OSError) as error:
-            reason, failure = kind_of(error), problem_of(error, system_trust=True)
+            reason, failure = kind_of(error), describe_error(error, system_trust=True)
             part = ""
         # Raised here and not while handling: an error of aiohttp may carry the request's headers,
         # and as our error's context it would reach a log.
@@ -335,14 +354,14 @@ class PlatformClient:
         raise unavailable
 
     async def _in_turn(
-        self, url: URL, headers: dict[str, str], kind: Kind, most: int
-    ) -> Answer | None:
+        self, url: URL, headers: dict[str, str], kind: RequestKind, most: int
+    ) -> ErrorAnswer | None:
         async with self._turns.turn(kind) as turn:
             answer = await self._exchange(url, headers, most)
             turn.failed = answer is not None and (answer.status >= 500 or answer.status == 429)
             return answer
 
-    async def _exchange(self, url: URL, headers: dict[str, str], most: int) -> Answer | None:
+    async def _exchange(self, url: URL, headers: dict[str, str], most: int) -> ErrorAnswer | None:
         """Return the answer, or None where it is larger than we are willing to hold."""
         async with (
             asyncio.timeout(self._limit_s),
@@ -353,7 +372,7 @@ class PlatformClient:
                 return None
             after = response.headers.get("Retry-After")
             wait_s = parse_retry_after(after, now_s=self._clock.wall())
-            return Answer(response.status, body, wait_s)
+            return ErrorAnswer(response.status, body, wait_s)
 
     async def _token(self, what: str, *, fresh: bool) -> str:
         try:
@@ -364,7 +383,7 @@ class PlatformClient:
         if not token:
             raise IssuerUnavailable(f"{what}: no token to ask with")
         if not (token.isascii() and token.isprintable()):
-            raise TokenUnusable(f"{what}: no header can carry the token", reason="malformed")
+            raise InvalidToken(f"{what}: no header can carry the token", reason="malformed")
         return token
 
     async def _read(self, response: aiohttp.ClientResponse, most: int) -> bytes | None:
@@ -390,7 +409,7 @@ def _check(pattern: re.Pattern[str], text: str, what: str) -> None:
         raise PlatformError(f"{what}: not asked for, this ID cannot be sent", reason="invalid_id")
 
 
-def _whole(listing: Listing[T]) -> list[T]:
+def _whole(listing: ListResult[T]) -> list[T]:
     if listing.error is not None:
         raise listing.error
     return listing.items

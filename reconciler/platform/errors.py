@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable, WireError
+from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable, ProtocolError
 from reconciler.net import http_dates
 from reconciler.platform.models import decode
 
@@ -21,7 +21,7 @@ _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ErrorAnswer:
     """What came back; `body` is bounded."""
 
     status: int
@@ -42,12 +42,12 @@ def error_code(body: bytes) -> str | None:
     """Return the code of the platform's error JSON, "" where it has none, None if it is not one."""
     try:
         code = decode(_ErrorBody, body).code or ""
-    except WireError:
+    except ProtocolError:
         return None
     return code if _CODE.fullmatch(code) else ""
 
 
-def error_of(answer: Answer, *, what: str, is_of_project: bool = True) -> PlatformError:
+def error_of(answer: ErrorAnswer, *, what: str, is_of_project: bool = True) -> PlatformError:
     """Map an answer that is not a success to its error.
 
     Args:

@@ -5,28 +5,28 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from reconciler.clock import Clock
-from reconciler.platform.adaptive_limit import Kind, Limit
+from reconciler.platform.adaptive_limit import AdaptiveLimit, RequestKind
 
 
-class Turn:
+class Permit:
     """One request's; whoever has it says how it ended by `failed`."""
 
     failed = False
 
 
-class Turns:
+class Limiter:
     """Lets requests through, as many at one time as the limit allows.
 
     Args:
-        most: See `Limit`.
+        most: See `AdaptiveLimit`.
     """
 
     def __init__(self, clock: Clock, *, most: int) -> None:
         self._clock = clock
-        self.limit: Limit[asyncio.Future[None]] = Limit(most)
+        self.limit: AdaptiveLimit[asyncio.Future[None]] = AdaptiveLimit(most)
 
     @asynccontextmanager
-    async def turn(self, kind: Kind) -> AsyncIterator[Turn]:
+    async def turn(self, kind: RequestKind) -> AsyncIterator[Permit]:
         """Wait for a turn, and hold it.
 
         Cancel: the turn goes to the next.
@@ -41,7 +41,7 @@ class Turns:
                 self.limit.given_up()
                 self._admit()
             raise
-        turn, began_at = Turn(), self._clock.monotonic()
+        turn, began_at = Permit(), self._clock.monotonic()
         is_over = False
         try:
             yield turn

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from reconciler.errors import WireError
+from reconciler.errors import ProtocolError
 
 RUNNING = "Running"
 """The phase in which the platform's control plane has made a session's objects."""
@@ -33,7 +33,7 @@ def _null_is_absent(value: Any) -> Any:
 _Text = Annotated[str, BeforeValidator(_null_is_absent)]
 
 
-class Row(BaseModel):
+class PlatformRow(BaseModel):
     """What every item of a list has; one without it cannot be told from another."""
 
     model_config = _CONFIG
@@ -41,7 +41,7 @@ class Row(BaseModel):
     id: str = Field(min_length=1)
 
 
-class Session(Row):
+class PlatformSession(PlatformRow):
     """A session as the platform tells it; an absent field is ""."""
 
     project_id: _Text = ""
@@ -49,7 +49,7 @@ class Session(Row):
     kube_namespace: _Text = ""
 
 
-class Project(Row):
+class PlatformProject(PlatformRow):
     """A project; its ID is its name. Source: API/plugins/projects/model.go:30-33."""
 
     @model_validator(mode="before")
@@ -60,7 +60,7 @@ class Project(Row):
         return data
 
 
-T = TypeVar("T", bound=Row)
+T = TypeVar("T", bound=PlatformRow)
 
 
 def _none_if_unreadable(value: Any, decode: ValidatorFunctionWrapHandler) -> Any:
@@ -74,7 +74,7 @@ def _null_is_empty(value: Any) -> Any:
     return [] if value is None else value
 
 
-class Page(BaseModel, Generic[T]):
+class PlatformPage(BaseModel, Generic[T]):
     """One page of a list. `total` counts the rows that match on the server, over all pages.
 
     The envelope's own `page` and `size` are not read: `size` is how many items came, not how many
@@ -162,14 +162,15 @@ def decode(model: type[M], body: bytes) -> M:
     """Validate JSON bytes; a byte order mark before them is skipped (RFC 8259 8.1 allows that).
 
     Raises:
-        WireError: Not JSON, or not this shape. Nothing of the body is in it: pydantic's own error
+        ProtocolError: Not JSON, or not this shape. Nothing of the body is in it: pydantic's own
+        error
             quotes its input, so it is not even kept as the context.
     """
     try:
         return model.model_validate(_kept(body.removeprefix(codecs.BOM_UTF8)))
     except (ValidationError, *_UNREADABLE):
         pass
-    raise WireError(f"{len(body)} bytes are no {model.__name__}")
+    raise ProtocolError(f"{len(body)} bytes are no {model.__name__}")
 
 
 Mode = Literal["standard", "mpp"]
@@ -187,7 +188,7 @@ def project_namespace(project: str, mode: Mode) -> str:
     return MPP_PREFIX + name if mode == "mpp" else name
 
 
-def namespace_of(session: Session, mode: Mode) -> str:
+def namespace_of(session: PlatformSession, mode: Mode) -> str:
     """Return the namespace of a session's Secret and pod.
 
     Source: kube_reconciler.go:76-84: a project wins over the recorded namespace, which is only what

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol
 
 from reconciler.errors import PlatformAnswerTooLarge, PlatformError, RemoteError
-from reconciler.platform.models import Page, T
+from reconciler.platform.models import PlatformPage, T
 
 SIZE = 100
 """Rows asked for a page; the platform's own default and what its SDK uses."""
@@ -30,7 +30,7 @@ need it is not sent, and offset pages are used instead."""
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class PageQuery:
     """One page to ask for, ordered by ID; `keyset` marks a search that the server may refuse.
 
     `size` is how many rows are asked for; `page` counts pages of that size.
@@ -45,11 +45,11 @@ class Query:
 class Fetch(Protocol[T]):
     """Returns one page, or raises `RemoteError`; a smaller one is asked for if it is too large."""
 
-    async def __call__(self, query: Query, /) -> Page[T]: ...
+    async def __call__(self, query: PageQuery, /) -> PlatformPage[T]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Listing(Generic[T]):
+class ListResult(Generic[T]):
     """What one list gave.
 
     Args:
@@ -65,11 +65,11 @@ class Listing(Generic[T]):
     skipped: int
     requests: int
     offset_passes: int
-    settled: bool
+    complete: bool
     error: RemoteError | None
 
 
-async def read(fetch: Fetch[T], search: str = "", *, size: int = SIZE) -> Listing[T]:
+async def read(fetch: Fetch[T], search: str = "", *, size: int = SIZE) -> ListResult[T]:
     """Read a whole list; a row that is there from start to end is in it exactly once.
 
     Args:
@@ -86,7 +86,7 @@ async def read(fetch: Fetch[T], search: str = "", *, size: int = SIZE) -> Listin
         settled = await reading.read_rest(first)
     except RemoteError as failure:
         error = failure
-    return Listing(
+    return ListResult(
         list(reading.found.values()),
         reading.skipped,
         reading.requests,
@@ -108,7 +108,7 @@ class _Reading(Generic[T]):
         self.requests = 0
         self.offset_passes = 0
 
-    async def ask(self, search: str, *, keyset: bool = False, offset: int = 0) -> Page[T]:
+    async def ask(self, search: str, *, keyset: bool = False, offset: int = 0) -> PlatformPage[T]:
         """Ask for the page at this offset, in rows; in a smaller size where it is too large.
 
         Args:
@@ -120,14 +120,14 @@ class _Reading(Generic[T]):
             self.requests += 1
             try:
                 return await self._fetch(
-                    Query(search, offset // self._size + 1, keyset, self._size)
+                    PageQuery(search, offset // self._size + 1, keyset, self._size)
                 )
             except PlatformAnswerTooLarge:
                 if self._size == 1:
                     raise
             self._size = _smaller(self._size)
 
-    async def read_rest(self, first: Page[T]) -> bool:
+    async def read_rest(self, first: PlatformPage[T]) -> bool:
         """Take the first page and what follows it; return whether every row is accounted for."""
         self._take(first)
         self.skipped = _skipped_for_good(first)
@@ -137,7 +137,7 @@ class _Reading(Generic[T]):
             return True
         return await self._read_keyset(first) or await self._read_offset()
 
-    async def _read_keyset(self, first: Page[T]) -> bool:
+    async def _read_keyset(self, first: PlatformPage[T]) -> bool:
         page = first
         while not _ends_list(page):
             behind = self._behind(page)
@@ -168,7 +168,7 @@ class _Reading(Generic[T]):
         self._take(again)
         return len(self.found) + self.skipped >= again.total
 
-    def _behind(self, page: Page[T]) -> str | None:
+    def _behind(self, page: PlatformPage[T]) -> str | None:
         """Return the search for the rows behind a page, or None where none can be written."""
         readable = page.readable
         if not readable or not _QUOTABLE.fullmatch(readable[-1].id):
@@ -202,7 +202,7 @@ class _Reading(Generic[T]):
                 self.skipped = skipped
                 return len(totals) == 1
 
-    def _take(self, page: Page[T]) -> int:
+    def _take(self, page: PlatformPage[T]) -> int:
         """Keep a page's rows, the newest version of each; return how many were new."""
         known = len(self.found)
         self.found.update({item.id: item for item in page.readable})
@@ -214,7 +214,7 @@ def _smaller(size: int) -> int:
     return next(size // each for each in range(2, size + 1) if size % each == 0)
 
 
-def _skipped_for_good(page: Page[T]) -> int:
+def _skipped_for_good(page: PlatformPage[T]) -> int:
     """Return a keyset page's unreadable rows but those at its end, which the next page repeats."""
     if _ends_list(page):
         return page.skipped
@@ -224,7 +224,7 @@ def _skipped_for_good(page: Page[T]) -> int:
     return page.skipped - tail
 
 
-def _ends_list(page: Page[T]) -> bool:
+def _ends_list(page: PlatformPage[T]) -> bool:
     """Return whether nothing lies behind a first or keyset page.
 
     Compared with what came, not with what was asked for: a server that caps the size of a page

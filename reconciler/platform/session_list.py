@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from reconciler.errors import PlatformUnavailable, RemoteError
 from reconciler.platform.api import Platform
-from reconciler.platform.models import RUNNING, Session
-from reconciler.platform.pagination import Listing
+from reconciler.platform.models import RUNNING, PlatformSession
+from reconciler.platform.pagination import ListResult
 
 PROJECTS_LIST = "(projects)"
 """The key in `Sweep.failures` of the projects list; no project's ID has parentheses."""
@@ -20,7 +20,7 @@ ALL_PROJECTS = "(all projects)"
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class RunningSessions:
     """What the platform says is running.
 
     Args:
@@ -34,15 +34,15 @@ class Sweep:
         whole: Projects whose own list was read to its end, and names somebody.
     """
 
-    sessions: list[Session]
+    sessions: list[PlatformSession]
     failures: dict[str, RemoteError]
     projects: list[str]
     complete: bool
-    oddities: list[str]
-    whole: frozenset[str]
+    anomalies: list[str]
+    complete_projects: frozenset[str]
 
 
-async def sweep(client: Platform, *, parallel: int) -> Sweep:
+async def list_running_sessions(client: Platform, *, parallel: int) -> RunningSessions:
     """Ask for the projects, then for each one's running sessions, `parallel` at a time.
 
     Where the projects cannot be listed, or none is, one list without a project covers them all.
@@ -71,7 +71,7 @@ class _Run:
     projects: list[str] = field(default_factory=list)
     failures: dict[str, RemoteError] = field(default_factory=dict)
     oddities: list[str] = field(default_factory=list)
-    listings: dict[str | None, Listing[Session]] = field(default_factory=dict)
+    listings: dict[str | None, ListResult[PlatformSession]] = field(default_factory=dict)
     probing: asyncio.Lock = field(default_factory=asyncio.Lock)
     gave_up: bool = False
 
@@ -86,11 +86,11 @@ class _Run:
             self.failures[PROJECTS_LIST] = listing.error
         if listing.skipped:
             self.oddities.append(f"projects list: {listing.skipped} items without an ID")
-        if not listing.settled and listing.error is None:
+        if not listing.complete and listing.error is None:
             self.oddities.append("projects list: rows shifted in every pass")
         if not self.projects:
             self.oddities.append("projects list: empty")
-        covered = listing.settled and not listing.skipped and self.projects
+        covered = listing.complete and not listing.skipped and self.projects
         return [*self.projects] if covered else [*self.projects, None]
 
     async def work(self, queue: Iterator[str | None]) -> None:
@@ -112,7 +112,7 @@ class _Run:
         """
         breaker = self.client.breaker
         async with self.probing:
-            if (breaker.is_down or breaker.is_suspect) and not self.gave_up:
+            if (breaker.is_open or breaker.is_suspect) and not self.gave_up:
                 try:
                     await self.client.probe()
                 except RemoteError:
@@ -121,7 +121,7 @@ class _Run:
             whose = _short(_key(target))
             raise PlatformUnavailable(f"{whose}: not asked for, the platform is away")
 
-    def result(self, targets: list[str | None]) -> Sweep:
+    def result(self, targets: list[str | None]) -> RunningSessions:
         merged = _Merge(self.oddities)
         for target in targets:  # in their order, not in that of the answers
             if (listing := self.listings.get(target)) is not None:
@@ -130,14 +130,16 @@ class _Run:
         whole = {
             target
             for target, listing in self.listings.items()
-            if listing.settled and not listing.skipped
+            if listing.complete and not listing.skipped
         }
         complete = None in whole if None in targets else whole.issuperset(targets)
         sessions = list(merged.sessions.values())
         named = frozenset(
             target for target in whole if target is not None and self.listings[target].items
         )
-        return Sweep(sessions, self.failures, self.projects, complete, self.oddities, named)
+        return RunningSessions(
+            sessions, self.failures, self.projects, complete, self.oddities, named
+        )
 
 
 class _Merge:
@@ -149,11 +151,11 @@ class _Merge:
     """
 
     def __init__(self, oddities: list[str]) -> None:
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, PlatformSession] = {}
         self._oddities = oddities
         self._lists: dict[str, list[str]] = {}
 
-    def add(self, target: str | None, listing: Listing[Session]) -> None:
+    def add(self, target: str | None, listing: ListResult[PlatformSession]) -> None:
         running = [s for s in listing.items if s.phase in (RUNNING, "")]
         for session in running:
             if target is not None:  # the list of all projects repeats every other by nature
@@ -168,7 +170,7 @@ class _Merge:
         self._note(_key(target), "left out, not in phase Running", others)
         if listing.skipped:
             self._oddities.append(f"{_short(_key(target))}: {listing.skipped} items without an ID")
-        if not listing.settled and listing.error is None:
+        if not listing.complete and listing.error is None:
             self._oddities.append(f"{_short(_key(target))}: rows shifted in every pass")
 
     def finish(self) -> None:
@@ -180,7 +182,7 @@ class _Merge:
         if not self.sessions:
             self._oddities.append("no running session in any list that was read")
 
-    def _note(self, key: str, fact: str, sessions: list[Session]) -> None:
+    def _note(self, key: str, fact: str, sessions: list[PlatformSession]) -> None:
         if sessions:
             first = f"{_short(sessions[0].id)} of {_short(sessions[0].project_id)}"
             self._oddities.append(f"{_short(key)}: {len(sessions)} sessions {fact}, as {first}")

@@ -15,24 +15,24 @@ from reconciler.errors import (
     IssuerError,
     IssuerRefused,
     IssuerUnavailable,
+    ProtocolError,
     RemoteError,
     SettingsError,
-    WireError,
 )
 from reconciler.factories import static_source, token_endpoint
 from reconciler.kube.auth.connection import Credentials
 from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
 from reconciler.naming import is_namespace
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.net.client_session import open_session, shown_url
 from reconciler.platform.client import PlatformClient
 from reconciler.platform.models import project_namespace
 from reconciler.preflight import findings
 from reconciler.preflight.access_review import PARALLEL, ask_all, list_sessions
 from reconciler.preflight.environment import proxy_of
-from reconciler.preflight.findings import Verdict
-from reconciler.preflight.permissions import TOO_MUCH, questions, used
+from reconciler.preflight.findings import Finding
+from reconciler.preflight.permissions import EXCESS_PERMISSIONS, questions, used
 from reconciler.preflight.wait_for_credentials import missing
 from reconciler.settings import Settings, unknown_variables
 from reconciler.telemetry.otlp_settings import read_otlp
@@ -42,17 +42,17 @@ from reconciler.tokens.refusals import hint_of_refusal
 from reconciler.tokens.server_clock import PROOF
 from reconciler.tokens.source import AGAIN_S
 from reconciler.tokens.token import Token
-from reconciler.tokens.token_response import times_of, token_of
+from reconciler.tokens.token_response import times_of, to_token
 
-_NOWHERE = Verdict(
+_NOWHERE = Finding(
     "rights", "missing", "no session namespace is known: the platform named no project",
     "mend the platform first, or name one beside @platform in RECONCILER_NAMESPACES",
 )  # fmt: skip
 
 
-async def examine(
+async def run_checks(
     settings: Settings, clock: Clock, *, kubeconfig: str = "", context: str = ""
-) -> list[Verdict]:
+) -> list[Finding]:
     """Return what was found, area by area; nothing is written anywhere but to the issuer's log.
 
     Args:
@@ -88,25 +88,25 @@ async def examine(
     ]
 
 
-def _settings(settings: Settings) -> Verdict:
+def _settings(settings: Settings) -> Finding:
     if awaited := missing(settings):
-        return Verdict("settings", "missing", awaited, "put it there; `run` waits for it")
+        return Finding("settings", "missing", awaited, "put it there; `run` waits for it")
     where = ", ".join(settings.listed_namespaces) or "all namespaces"
     if settings.finds_namespaces:
         where = " and ".join([*settings.listed_namespaces, "the namespaces of every project"])
     whence = shown_url(settings.token_url()) if settings.is_oidc else "the settings"
-    return Verdict("settings", "ok", f"works in {where}; tokens from {whence}")
+    return Finding("settings", "ok", f"works in {where}; tokens from {whence}")
 
 
-def misspelled() -> list[Verdict]:
+def misspelled() -> list[Finding]:
     """Name the variables that are spelled like a setting and are none."""
     return [findings.of_unknown_variable(*each) for each in unknown_variables(os.environ).items()]
 
 
-def _telemetry() -> list[Verdict]:
+def _telemetry() -> list[Finding]:
     """Name the variables of OpenTelemetry that have no effect."""
     return [
-        Verdict(
+        Finding(
             "settings",
             "note",
             f"{each.variable} {each.why}",
@@ -121,7 +121,7 @@ async def _cluster(
     account: Callable[..., Credentials],
     namespaces: tuple[str, ...],
     issuer_time: IssuerTime,
-) -> list[Verdict]:
+) -> list[Finding]:
     """Ask the authorizer: for sessions as the account that works there, for the lease as our own.
 
     With one account both are the same. What the authorizer grants is tried by a list.
@@ -133,7 +133,7 @@ async def _cluster(
     in_sessions = bool(namespaces) or cluster_wide
     needed = used(touch=settings.touch, elects=settings.leader_elect, lease=settings.lease_name)
     wanted = questions(needed, namespaces=namespaces, own=settings.namespace)
-    excess = questions(TOO_MUCH, namespaces=namespaces, own=settings.namespace)
+    excess = questions(EXCESS_PERMISSIONS, namespaces=namespaces, own=settings.namespace)
     limit_s = settings.request_limit_s
     url = ""
     ignored: list[str] = []
@@ -153,10 +153,10 @@ async def _cluster(
         async with _kube(account(), settings, issuer_time) as kube:
             asks = [pair for pair in wanted if pair[0].where == "own"]
             answers += await ask_all(kube, asks, limit_s=limit_s)
-    except (RemoteError, WireError, SettingsError) as error:
+    except (RemoteError, ProtocolError, SettingsError) as error:
         hint = "look at KUBECONFIG, or in a pod at its service account"
         return [findings.of_failure("cluster", error, hint=hint, **_way(url))]
-    reached = Verdict("cluster", "ok", f"the API server at {shown_url(url)} answers")
+    reached = Finding("cluster", "ok", f"the API server at {shown_url(url)} answers")
     return [
         reached,
         *(_ignored_field(field) for field in ignored),
@@ -169,14 +169,14 @@ async def _cluster(
 
 async def _issuer(
     settings: Settings, clock: Clock, issuer_time: IssuerTime
-) -> tuple[list[Verdict], Token | None]:
+) -> tuple[list[Finding], Token | None]:
     """Get a token as the controller will, and learn the issuer's time by the way.
 
     Where they differ two more are asked for: three tokens in a row prove the issuer's time.
     """
     if missing(settings):  # said of the settings already; a request without it says nothing new
         says, hint = "not asked, without its credentials", "mend the settings first"
-        return [Verdict("issuer", "missing", says, hint)], None
+        return [Finding("issuer", "missing", says, hint)], None
     try:
         if not settings.is_oidc:
             token = await static_source(settings, clock).get(min_remaining=0.0)
@@ -185,14 +185,14 @@ async def _issuer(
         async with open_session(settings.token_url(), clock) as session:
             endpoint = token_endpoint(settings, session, clock)
             grant = await endpoint.ask()
-            now_s = issuer_time.hear(times_of(grant), grant.date_s)
+            now_s = issuer_time.observe(times_of(grant), grant.date_s)
             for _ in range(PROOF - 1):
                 if not findings.of_clocks(issuer_time.named_offsets_s()):
                     break
                 await asyncio.sleep(AGAIN_S)
                 grant = await endpoint.ask()
-                now_s = issuer_time.hear(times_of(grant), grant.date_s)
-        token = token_of(grant, now_s=now_s)
+                now_s = issuer_time.observe(times_of(grant), grant.date_s)
+        token = to_token(grant, now_s=now_s)
     except (IssuerError, SettingsError) as error:
         failure = findings.of_failure(
             "issuer",
@@ -206,7 +206,7 @@ async def _issuer(
 
 async def _platform(
     settings: Settings, clock: Clock, token: Token | None
-) -> tuple[Verdict, list[str]]:
+) -> tuple[Finding, list[str]]:
     """Ask for a page of running sessions with the token that the runners would get.
 
     Returns: What came of it, and the projects where they say in which namespaces to work.
@@ -214,7 +214,7 @@ async def _platform(
     projects: list[str] = []
     if token is None:
         says, hint = "not asked, without a token to show", "mend the issuer first"
-        return Verdict("platform", "missing", says, hint), projects
+        return Finding("platform", "missing", says, hint), projects
     url = settings.api_server_url
 
     async def bearer(_: bool) -> str:
@@ -222,7 +222,7 @@ async def _platform(
 
     async with open_session(url, clock) as session:
         client = PlatformClient(
-            session, url, bearer, clock, Breaker("platform", clock, Random()),
+            session, url, bearer, clock, CircuitBreaker("platform", clock, Random()),
             limit_s=settings.platform_limit_s,
         )  # fmt: skip
         try:
@@ -239,14 +239,14 @@ async def _platform(
                 or f"look at AMBIENT_API_SERVER_URL, which is {shown_url(url)}"
             )
             return findings.of_failure("platform", error, hint=hint, **_way(url)), projects
-    return Verdict(
+    return Finding(
         "platform", "ok", f"{shown_url(url)} takes the token and lists sessions"
     ), projects
 
 
-def _ignored_field(field: str) -> Verdict:
+def _ignored_field(field: str) -> Finding:
     says = f"{field} of the kubeconfig has no effect here"
-    return Verdict("cluster", "note", says, "take it out, or use a context without it")
+    return Finding("cluster", "note", says, "take it out, or use a context without it")
 
 
 def _kube(account: Credentials, settings: Settings, issuer_time: IssuerTime) -> HttpKube:
@@ -254,21 +254,21 @@ def _kube(account: Credentials, settings: Settings, issuer_time: IssuerTime) -> 
         account,
         settings.names(),
         connections=PARALLEL,
-        on_date=issuer_time.hear_api_server,
+        on_date=issuer_time.observe_api_server,
     )
 
 
-def _life(token: Token, settings: Settings) -> Verdict:
+def _life(token: Token, settings: Settings) -> Finding:
     slack_s = refresh_times.slack_s(token.ttl_s, settings.propagation_allowance_s)
     return findings.of_token(token.ttl_s, slack_s=slack_s, touch=settings.touch)
 
 
-def _odd(token: Token) -> list[Verdict]:
+def _odd(token: Token) -> list[Finding]:
     oddity = read_claims(token.reveal(), lenient=True).oddity
     return [findings.of_oddity(oddity)] if oddity else []
 
 
-def _clocks(issuer_time: IssuerTime) -> list[Verdict]:
+def _clocks(issuer_time: IssuerTime) -> list[Finding]:
     """Name each clock that is off, or say that none is."""
     if not issuer_time.observed:
         return []

@@ -93,9 +93,9 @@ async def watch_clock(issuer_time: IssuerTime, clock: Clock) -> None:
                 continue
             said[finding.witness] = finding.off_s, now_at
             log.warning(
-                "clock_off",
+                "clock_skew",
                 witness=finding.witness,
                 off_s=round(finding.off_s, 1),
                 skew_s=round(issuer_time.skew_s, 1),
-                why=finding.verdict.says,
+                why=finding.verdict.message,
             )

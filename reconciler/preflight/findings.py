@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-from reconciler.preflight.permissions import Ask, Right, rule
+from reconciler.preflight.permissions import AccessQuery, Permission, rule
 
 Area = Literal["settings", "cluster", "rights", "issuer", "clock", "platform"]
 Level = Literal["ok", "note", "missing"]
@@ -21,7 +21,7 @@ NODE_REMEDY = "let the node keep its time (NTP)"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Finding:
     """One finding.
 
     Args:
@@ -31,32 +31,32 @@ class Verdict:
 
     area: Area
     level: Level
-    says: str
+    message: str
     remedy: str = ""
 
 
-Answer = tuple[Right, Ask, bool]
+Answer = tuple[Permission, AccessQuery, bool]
 """A right, the question that was asked about it, and whether it is held."""
 
 
-def of_rights(answers: Iterable[Answer], *, cluster_wide: bool) -> list[Verdict]:
+def of_rights(answers: Iterable[Answer], *, cluster_wide: bool) -> list[Finding]:
     """Say which rights are missing, kind by kind, with the rule that grants them."""
     asked = list(answers)
     missing = [(right, ask) for right, ask, held in asked if not held]
     if not missing:
         count = len(asked)
-        return [Verdict("rights", "ok", f"all {count} that are used are held")]
+        return [Finding("rights", "ok", f"all {count} that are used are held")]
     return [
         _missing([ask for _, ask in group], _reasons(group), cluster_wide=cluster_wide)
         for group in _grouped(missing)
     ]
 
 
-def of_excess(answers: Iterable[Answer]) -> list[Verdict]:
+def of_excess(answers: Iterable[Answer]) -> list[Finding]:
     """Name what is held and never used."""
     held = [(right, ask) for right, ask, is_held in answers if is_held]
     return [
-        Verdict(
+        Finding(
             "rights",
             "note",
             f"the account may also {_verbs(ask for _, ask in group)} {group[0][1].resource}"
@@ -79,10 +79,10 @@ class ClockFinding(NamedTuple):
 
     witness: str
     off_s: float
-    verdict: Verdict
+    verdict: Finding
 
 
-def of_clock(skew_s: float) -> Verdict:
+def of_clock(skew_s: float) -> Finding:
     """Judge the issuer's time less ours, seconds."""
     return _of_clock("this machine's clock is", skew_s, NODE_REMEDY)
 
@@ -119,7 +119,7 @@ def of_clocks(offsets_s: Mapping[str, float]) -> list[ClockFinding]:
             "come with it; it is not used"
         )
         remedy = "let the gateway or proxy that stamps it keep its time (NTP)"
-        found.append(ClockFinding(DATE, date_s, Verdict("clock", "note", says, remedy)))
+        found.append(ClockFinding(DATE, date_s, Finding("clock", "note", says, remedy)))
     return found
 
 
@@ -127,33 +127,33 @@ def _alike(one_s: float, other_s: float) -> bool:
     return abs(one_s - other_s) <= SKEW_NOTED_S
 
 
-def _of_clock(whose: str, skew_s: float, remedy: str) -> Verdict:
+def _of_clock(whose: str, skew_s: float, remedy: str) -> Finding:
     way = "behind" if skew_s > 0 else "ahead of"
     says = f"{whose} {abs(skew_s):.0f} s {way} the issuer's"
     if abs(skew_s) > SKEW_LIMIT_S:
-        return Verdict("clock", "missing", says, remedy)
+        return Finding("clock", "missing", says, remedy)
     if abs(skew_s) > SKEW_NOTED_S:
-        return Verdict("clock", "note", f"{says}; deadlines follow the issuer's", remedy)
-    return Verdict("clock", "ok", f"within {SKEW_NOTED_S:.0f} s of the issuer's")
+        return Finding("clock", "note", f"{says}; deadlines follow the issuer's", remedy)
+    return Finding("clock", "ok", f"within {SKEW_NOTED_S:.0f} s of the issuer's")
 
 
-def of_token(ttl_s: float, *, slack_s: float, touch: bool) -> Verdict:
+def of_token(ttl_s: float, *, slack_s: float, touch: bool) -> Finding:
     """Judge a token's life against the kubelet's delay.
 
     Args:
         slack_s: What a fault may last before a token dies, by the kubelet's own pace.
     """
     if ttl_s == float("inf"):
-        return Verdict("issuer", "note", "the token never expires, as far as can be seen")
+        return Finding("issuer", "note", "the token never expires, as far as can be seen")
     says = f"gives tokens of {ttl_s:.0f} s"
     if slack_s <= 0 and not touch:
-        return Verdict(
+        return Finding(
             "issuer",
             "missing",
             f"{says}, which the kubelet's delay uses up",
             "set RECONCILER_TOUCH=true, or have the issuer give longer ones",
         )
-    return Verdict("issuer", "ok", says)
+    return Finding("issuer", "ok", says)
 
 
 def says_unknown(variable: str, nearest: str) -> str:
@@ -162,9 +162,9 @@ def says_unknown(variable: str, nearest: str) -> str:
     return f"{variable} is no setting and has no effect{meant}"
 
 
-def of_unknown_variable(variable: str, nearest: str) -> Verdict:
+def of_unknown_variable(variable: str, nearest: str) -> Finding:
     """Note a variable that looks like one of ours and is none: what was meant is not set."""
-    return Verdict(
+    return Finding(
         "settings",
         "note",
         says_unknown(variable, nearest),
@@ -172,16 +172,16 @@ def of_unknown_variable(variable: str, nearest: str) -> Verdict:
     )
 
 
-def of_oddity(oddity: str) -> Verdict:
+def of_oddity(oddity: str) -> Finding:
     """Note what is strange about a token that is given to runners all the same."""
-    return Verdict(
+    return Finding(
         "issuer", "note", f"the token is odd: {oddity}", "see whether the platform accepts it"
     )
 
 
 def of_failure(
     area: Area, error: Exception, *, hint: str, proxy: str = "", host: str = ""
-) -> Verdict:
+) -> Finding:
     """Say what went wrong with an endpoint.
 
     Args:
@@ -194,7 +194,7 @@ def of_failure(
         remedy += (
             f"; requests go through the proxy {proxy}: add {host} to NO_PROXY if they should not"
         )
-    return Verdict(area, "missing", str(error), remedy)
+    return Finding(area, "missing", str(error), remedy)
 
 
 def hint_of_refused_token(*, is_oidc: bool) -> str:
@@ -237,45 +237,47 @@ def hint_of_way(kind: str, *, variable: str, shown: str) -> str:
     return ""
 
 
-def of_static_token(ttl_s: float, says_of_life: Verdict) -> list[Verdict]:
+def of_static_token(ttl_s: float, says_of_life: Finding) -> list[Finding]:
     """Say that no issuer is asked, and what is wrong with the static token's life, if anything."""
     says = "none is asked: AMBIENT_API_TOKEN is what runners are given"
     if says_of_life.level == "ok":
-        return [Verdict("issuer", "ok", f"{says}; its token lives for {ttl_s:.0f} s")]
-    return [Verdict("issuer", "ok", says), says_of_life]
+        return [Finding("issuer", "ok", f"{says}; its token lives for {ttl_s:.0f} s")]
+    return [Finding("issuer", "ok", says), says_of_life]
 
 
-def is_missing(verdicts: Iterable[Verdict]) -> bool:
+def is_missing(verdicts: Iterable[Finding]) -> bool:
     return any(verdict.level == "missing" for verdict in verdicts)
 
 
-def _missing(asks: Sequence[Ask], reasons: str, *, cluster_wide: bool) -> Verdict:
+def _missing(asks: Sequence[AccessQuery], reasons: str, *, cluster_wide: bool) -> Finding:
     first = asks[0]
     says = f"cannot {reasons} {_place(first)}: {_verbs(asks)} {first.resource}"
     where = f"a Role in namespace {first.namespace}" if first.namespace else "a ClusterRole"
     remedy = f"grant {rule(asks)} in {where}"
     if cluster_wide and not first.namespace:
         remedy += ", or list the namespaces in RECONCILER_NAMESPACES"
-    return Verdict("rights", "missing", says, remedy)
+    return Finding("rights", "missing", says, remedy)
 
 
-def _grouped(pairs: Iterable[tuple[Right, Ask]]) -> list[list[tuple[Right, Ask]]]:
+def _grouped(
+    pairs: Iterable[tuple[Permission, AccessQuery]],
+) -> list[list[tuple[Permission, AccessQuery]]]:
     """Return the pairs rule by rule: same namespace, kind and name."""
 
-    def kind(pair: tuple[Right, Ask]) -> tuple[str, str, str, str]:
+    def kind(pair: tuple[Permission, AccessQuery]) -> tuple[str, str, str, str]:
         ask = pair[1]
         return ask.namespace, ask.group, ask.resource, ask.name
 
     return [list(group) for _, group in groupby(sorted(pairs, key=kind), key=kind)]
 
 
-def _reasons(group: Iterable[tuple[Right, Ask]]) -> str:
+def _reasons(group: Iterable[tuple[Permission, AccessQuery]]) -> str:
     return " or ".join(dict.fromkeys(right.why for right, _ in group))
 
 
-def _verbs(asks: Iterable[Ask]) -> str:
+def _verbs(asks: Iterable[AccessQuery]) -> str:
     return ", ".join(dict.fromkeys(ask.verb for ask in asks))
 
 
-def _place(ask: Ask) -> str:
+def _place(ask: AccessQuery) -> str:
     return f"in namespace {ask.namespace}" if ask.namespace else "in all namespaces"

@@ -15,7 +15,7 @@ LEASE = "token-reconciler"
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
+class Permission:
     """Verbs on one kind.
 
     Args:
@@ -32,31 +32,35 @@ class Right:
     name: str = ""
 
 
-TOUCH = Right("pods", ("patch",), "bring a token into a running pod before the kubelet's next look")
+TOUCH = Permission(
+    "pods", ("patch",), "bring a token into a running pod before the kubelet's next look"
+)
 
 _LEASES = "coordination.k8s.io"
 
-RIGHTS = (
-    Right("pods", ("list", "watch"), "see which sessions live"),
+PERMISSIONS = (
+    Permission("pods", ("list", "watch"), "see which sessions live"),
     TOUCH,
-    Right("secrets", ("list", "watch"), "see which token dies when, from metadata alone"),
-    Right("secrets", ("patch",), "write a token"),
-    Right("secrets", ("create",), "bring back a Secret that was deleted"),
-    Right("events", ("create", "patch"), "say on a pod what became of its token"),
-    Right("events", ("create", "patch"), "report what keeps a replica from its work", where="own"),
-    Right("leases", ("create",), "elect a leader", _LEASES, "own"),
-    Right("leases", ("list", "watch", "patch"), "elect a leader", _LEASES, "own", LEASE),
+    Permission("secrets", ("list", "watch"), "see which token dies when, from metadata alone"),
+    Permission("secrets", ("patch",), "write a token"),
+    Permission("secrets", ("create",), "bring back a Secret that was deleted"),
+    Permission("events", ("create", "patch"), "say on a pod what became of its token"),
+    Permission(
+        "events", ("create", "patch"), "report what keeps a replica from its work", where="own"
+    ),
+    Permission("leases", ("create",), "elect a leader", _LEASES, "own"),
+    Permission("leases", ("list", "watch", "patch"), "elect a leader", _LEASES, "own", LEASE),
 )
 
-TOO_MUCH = (
-    Right("secrets", ("get", "delete"), ""),
-    Right("pods", ("create", "delete"), ""),
+EXCESS_PERMISSIONS = (
+    Permission("secrets", ("get", "delete"), ""),
+    Permission("pods", ("create", "delete"), ""),
 )
 """What a security review would ask about: never used, so better not held."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Ask:
+class AccessQuery:
     """One question to the authorizer; `namespace` "" asks about all of them."""
 
     namespace: str
@@ -66,18 +70,18 @@ class Ask:
     name: str = ""
 
 
-def used(*, touch: bool, elects: bool, lease: str) -> list[Right]:
+def used(*, touch: bool, elects: bool, lease: str) -> list[Permission]:
     """Return the rights that a replica needs under its settings."""
     return [
         replace(right, name=lease) if right.name else right
-        for right in RIGHTS
+        for right in PERMISSIONS
         if (touch or right is not TOUCH) and (elects or right.group != _LEASES)
     ]
 
 
 def questions(
-    rights: Iterable[Right], *, namespaces: Iterable[str], own: str
-) -> list[tuple[Right, Ask]]:
+    rights: Iterable[Permission], *, namespaces: Iterable[str], own: str
+) -> list[tuple[Permission, AccessQuery]]:
     """Return what to ask for each right.
 
     Args:
@@ -86,14 +90,14 @@ def questions(
     """
     of_sessions = tuple(namespaces) or ("",)
     return [
-        (right, Ask(namespace, right.group, right.resource, verb, right.name))
+        (right, AccessQuery(namespace, right.group, right.resource, verb, right.name))
         for right in rights
         for namespace in (of_sessions if right.where == "sessions" else (own,))
         for verb in right.verbs
     ]
 
 
-def rule(asks: Iterable[Ask]) -> str:
+def rule(asks: Iterable[AccessQuery]) -> str:
     """Return the RBAC rule, one line of YAML, that grants questions about one kind."""
     sorted_asks = sorted(asks)
     first = sorted_asks[0]

@@ -10,7 +10,7 @@ import structlog
 
 from reconciler.clock import SystemClock
 from reconciler.errors import SettingsError
-from reconciler.factories import Secret, static_source
+from reconciler.factories import SecretSetting, static_source
 from reconciler.settings import Settings
 from reconciler.telemetry.http_server import serve_health
 
@@ -54,7 +54,7 @@ def missing(settings: Settings) -> str:
         return "; ".join(f"{name} names a file that is not there: {file}" for name, file in absent)
     try:
         for file in found.values():
-            Secret(None, file).read()
+            SecretSetting(None, file).read()
         if "AMBIENT_API_TOKEN_FILE" in found:
             static_source(settings, SystemClock())
     except SettingsError as error:

@@ -6,12 +6,12 @@ from typing import Protocol
 
 from cachetools import LRUCache
 
-from reconciler.controller.status.history import Past
-from reconciler.controller.status.snapshot import Row, Survey
+from reconciler.controller.status.history import RunRecord
+from reconciler.controller.status.snapshot import SessionStatus, StatusSnapshot
 from reconciler.errors import ReconcilerError
 from reconciler.naming import SessionKey
-from reconciler.statuspage.query import Query, select
-from reconciler.statuspage.render import Render, Shown
+from reconciler.statuspage.query import SessionQuery, select
+from reconciler.statuspage.render import PageModel, Render
 
 AGE_S = 2.0
 """A view may be this old: whoever reloads it in the meantime gets it again."""
@@ -23,21 +23,21 @@ MAX_WAITING = 64
 """Readers that may wait while a view is made; whoever comes on top of them is sent away."""
 
 
-class Crowded(ReconcilerError):
+class TooManyReaders(ReconcilerError):
     """More readers wait for a view than it makes sense to let wait."""
 
 
-class Source(Protocol):
-    """What the page is made of: `reconciler.controller.status.collector.Surveyor`."""
+class PageSource(Protocol):
+    """What the page is made of: `reconciler.controller.status.collector.StatusCollector`."""
 
-    async def survey(self, *, max_age_s: float) -> Survey: ...
+    async def snapshot(self, *, max_age_s: float) -> StatusSnapshot: ...
 
-    async def rows(self, survey: Survey) -> tuple[Row, ...]: ...
+    async def rows(self, survey: StatusSnapshot) -> tuple[SessionStatus, ...]: ...
 
-    def attempts(self, key: SessionKey) -> tuple[Past, ...]: ...
+    def attempts(self, key: SessionKey) -> tuple[RunRecord, ...]: ...
 
 
-class Views:
+class PageCache:
     """Makes one view at a time, beside the loop: renewals come first.
 
     Args:
@@ -48,7 +48,7 @@ class Views:
 
     def __init__(
         self,
-        source: Source,
+        source: PageSource,
         *,
         not_ready: Callable[[], str],
         replica: str,
@@ -59,25 +59,25 @@ class Views:
         self._render = Render(replica, ignored)
         self._lock = asyncio.Lock()
         self._waiting = 0
-        self._of: Survey | None = None
-        self._rows: tuple[Row, ...] = ()
-        self._known: LRUCache[tuple[Query, bool], str] = LRUCache(KEEP)
+        self._of: StatusSnapshot | None = None
+        self._rows: tuple[SessionStatus, ...] = ()
+        self._known: LRUCache[tuple[SessionQuery, bool], str] = LRUCache(KEEP)
 
     def __len__(self) -> int:
         """Return how many views are kept."""
         return len(self._known)
 
-    async def page(self, query: Query) -> str:
-        """Return the whole document; raises `Crowded`."""
+    async def page(self, query: SessionQuery) -> str:
+        """Return the whole document; raises `TooManyReaders`."""
         return await self._view(query, whole=True)
 
-    async def part(self, query: Query) -> str:
-        """Return the part of the document that changes; raises `Crowded`."""
+    async def part(self, query: SessionQuery) -> str:
+        """Return the part of the document that changes; raises `TooManyReaders`."""
         return await self._view(query, whole=False)
 
-    async def _view(self, query: Query, *, whole: bool) -> str:
+    async def _view(self, query: SessionQuery, *, whole: bool) -> str:
         if self._waiting >= MAX_WAITING:
-            raise Crowded("too many readers wait for this page")
+            raise TooManyReaders("too many readers wait for this page")
         self._waiting += 1
         try:
             async with self._lock:
@@ -85,8 +85,8 @@ class Views:
         finally:
             self._waiting -= 1
 
-    async def _made(self, query: Query, *, whole: bool) -> str:
-        survey = await self._source.survey(max_age_s=AGE_S)
+    async def _made(self, query: SessionQuery, *, whole: bool) -> str:
+        survey = await self._source.snapshot(max_age_s=AGE_S)
         if survey is not self._of:
             self._rows = await self._source.rows(survey)
             self._of = survey
@@ -98,6 +98,6 @@ class Views:
         rows = self._rows
         found = await asyncio.to_thread(select, rows, query)
         past = {row.key: self._source.attempts(row.key) for row in found.rows}
-        shown = Shown(survey, rows, query, found, past, self._not_ready())
+        shown = PageModel(survey, rows, query, found, past, self._not_ready())
         html = self._known[key] = await asyncio.to_thread(self._render.view, shown, whole=whole)
         return html

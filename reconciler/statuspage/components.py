@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reconciler.controller.decide.retry_policy import RIGHTS
-from reconciler.controller.status.snapshot import Survey
+from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.humanize import REASON, clean, count, duration, listed, reason
 from reconciler.informer.reflector import ReflectorStats
 from reconciler.net.circuit_breaker import BreakerStats
-from reconciler.statuspage.session_row import Tone
+from reconciler.statuspage.session_row import Severity
 
 STALE_S = 90.0
 """Bookmarks come each minute, and a watch that is silent for 80 s is opened anew."""
@@ -31,7 +31,7 @@ _SOURCES = {
 
 _AT_START = {
     "refreshed": "refreshed",
-    "kept": "left as they were",
+    "unchanged": "left as they were",
     "blocked": "not to be written",
     "failed": "failed at first",
 }
@@ -45,21 +45,23 @@ LATE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Component:
     """One line: what, how it is in a word or two, and the particulars."""
 
     name: str
     value: str
     note: str
-    tone: Tone = "good"
+    tone: Severity = "good"
 
 
-def role(survey: Survey) -> str:
+def role(survey: StatusSnapshot) -> str:
     """Return what this replica does, in a word."""
     return "leads" if survey.lease.leading else "follows"
 
 
-def parts(survey: Survey, replica: str, ignored: Sequence[str] = ()) -> tuple[Part, ...]:
+def components(
+    survey: StatusSnapshot, replica: str, ignored: Sequence[str] = ()
+) -> tuple[Component, ...]:
     """Return every part that a reader may suspect, in the order in which a refresh needs them.
 
     Args:
@@ -67,7 +69,7 @@ def parts(survey: Survey, replica: str, ignored: Sequence[str] = ()) -> tuple[Pa
     """
     return (
         *(
-            [Part("Settings", "not as meant", clean("; ".join(ignored), REASON), "warn")]
+            [Component("Settings", "not as meant", clean("; ".join(ignored), REASON), "warn")]
             if ignored
             else []
         ),
@@ -80,20 +82,20 @@ def parts(survey: Survey, replica: str, ignored: Sequence[str] = ()) -> tuple[Pa
     )
 
 
-def _leader(survey: Survey, replica: str) -> Part:
+def _leader(survey: StatusSnapshot, replica: str) -> Component:
     lease = survey.lease
     changes = f"the lead changed {count(lease.transitions, 'time')}"
-    if lease.refused_total:
-        changes += f", {count(lease.refused_total, 'write')} refused"
+    if lease.fenced_total:
+        changes += f", {count(lease.fenced_total, 'write')} refused"
     if lease.leading:
-        return Part("Leader", clean(replica), f"this replica; {changes}")
+        return Component("Leader", clean(replica), f"this replica; {changes}")
     if not lease.holder:
-        return Part("Leader", "nobody", "no replica writes until one takes the lease", "bad")
+        return Component("Leader", "nobody", "no replica writes until one takes the lease", "bad")
     holder = re.split("[_/]", lease.holder)[0]
-    return Part("Leader", clean(holder), f"this replica follows; {changes}")
+    return Component("Leader", clean(holder), f"this replica follows; {changes}")
 
 
-def _watches(survey: Survey) -> Iterator[Part]:
+def _watches(survey: StatusSnapshot) -> Iterator[Component]:
     stuck, away, silences, errors = [], [], [], []
     for watch in survey.watches:
         if not watch.synced:
@@ -108,21 +110,21 @@ def _watches(survey: Survey) -> Iterator[Part]:
     note = f"{heard}, {count(relists, 'relist')}"
     if away:
         error = next((f"; {reason(each)}" for each in errors if each), "")
-        yield Part("Watches", "not in step", f"{clean(listed(away))}{error}", "bad")
+        yield Component("Watches", "not in step", f"{clean(listed(away))}{error}", "bad")
     elif stuck:
-        yield Part("Watches", "silent", f"{clean(listed(stuck))}; {note}", "warn")
+        yield Component("Watches", "silent", f"{clean(listed(stuck))}; {note}", "warn")
     else:
-        yield Part("Watches", f"{len(survey.watches)} in step", note)
+        yield Component("Watches", f"{len(survey.watches)} in step", note)
 
 
 def _watched(watch: ReflectorStats) -> str:
     return f"{watch.resource} in {watch.namespace}" if watch.namespace else watch.resource
 
 
-def _endpoints(survey: Survey) -> Iterator[Part]:
+def _endpoints(survey: StatusSnapshot) -> Iterator[Component]:
     notes = {
-        "kube": f"{survey.worker.touches_total:,} touches, {survey.worker.created_total:,} Secrets"
-        " created",
+        "kube": f"{survey.worker.pod_touches_total:,} touches,"
+        f" {survey.worker.created_total:,} Secrets created",
         "issuer": _issuer(survey),
         "platform": f"{count(survey.directory.running, 'session')} running, by its list"
         + ("" if survey.platform_allowed is None else f", {_at_once(survey.platform_allowed)}"),
@@ -135,38 +137,38 @@ def _endpoints(survey: Survey) -> Iterator[Part]:
         yield _api_server(survey, part) if breaker.name == "kube" else part
 
 
-def _api_server(survey: Survey, part: Part) -> Part:
+def _api_server(survey: StatusSnapshot, part: Component) -> Component:
     """Return the API server's line; one that refuses a right that is used is not healthy."""
-    without = survey.queue.schedule.gated.get(RIGHTS, 0)
+    without = survey.queue.schedule.blocked.get(RIGHTS, 0)
     refused = [each.protocol.last_error for each in survey.watches if each.refused]
     if part.tone == "bad" or not (without or refused):
         return part
     why = reason(survey.worker.last_forbidden if without else refused[0])
     value = f"refuses {count(without, 'session')}" if without else "refuses us lists"
-    return Part(part.name, value, f"a right is missing: {why}", "bad")
+    return Component(part.name, value, f"a right is missing: {why}", "bad")
 
 
-def _endpoint(name: str, breaker: BreakerStats, note: str) -> Part:
+def _endpoint(name: str, breaker: BreakerStats, note: str) -> Component:
     if breaker.down:
         why = reason(breaker.last_error)
-        return Part(name, f"away for {duration(breaker.down_for_s)}", why, "bad")
+        return Component(name, f"away for {duration(breaker.down_for_s)}", why, "bad")
     if breaker.refuses:
         why = reason(breaker.last_error)
-        return Part(name, f"refuses us for {duration(breaker.refused_for_s)}", why, "bad")
+        return Component(name, f"refuses us for {duration(breaker.refused_for_s)}", why, "bad")
     if not breaker.heard:
-        return Part(name, "not asked yet", note, "still")
+        return Component(name, "not asked yet", note, "still")
     if breaker.failures:
         failed = f"{count(breaker.failures, 'time')} in a row: {reason(breaker.last_error)}"
-        return Part(name, "fails", failed, "warn")
+        return Component(name, "fails", failed, "warn")
     outages = f", {count(breaker.outages_total, 'outage')} so far" if breaker.outages_total else ""
-    return Part(name, "answers", f"{note}{outages}")
+    return Component(name, "answers", f"{note}{outages}")
 
 
 def _at_once(requests: int) -> str:
     return f"{count(requests, 'request')} at one time"
 
 
-def _issuer(survey: Survey) -> str:
+def _issuer(survey: StatusSnapshot) -> str:
     issuer = survey.issuer
     skew_s = round(issuer.skew_s, 1) + 0.0  # there is no minus nought
     skew = f"clock {skew_s:+.1f} ±{issuer.error_s:.1f} s" if issuer.heard else "clock unknown"
@@ -183,7 +185,7 @@ def _issuer(survey: Survey) -> str:
     return f"best token: {life}; {skew}"
 
 
-def _slow(survey: Survey) -> Iterator[Part]:
+def _slow(survey: StatusSnapshot) -> Iterator[Component]:
     """Name what is slow, and what that holds back; nothing while all is prompt."""
     slow = survey.slow
     if not slow.names and not slow.parked:
@@ -191,23 +193,23 @@ def _slow(survey: Survey) -> Iterator[Part]:
     more = f" and {len(slow.names) - SHOWN} more" if len(slow.names) > SHOWN else ""
     named = clean(", ".join(slow.names[:SHOWN]), REASON)
     wait = f"{count(slow.parked, 'session')} due and waiting for fewer requests there"
-    yield Part("Slow", count(len(slow.names), "place"), f"{named}{more}; {wait}", "warn")
+    yield Component("Slow", count(len(slow.names), "place"), f"{named}{more}; {wait}", "warn")
 
 
-def _queue(survey: Survey) -> Part:
+def _queue(survey: StatusSnapshot) -> Component:
     queue = survey.queue
     schedule = queue.schedule
     ready, waiting = sum(schedule.ready.values()), sum(schedule.waiting.values())
     note = f"{waiting:,} planned, {schedule.running:,} in hand, {queue.idle_workers:,} idle workers"
     if queue.state != "open":
-        return Part("Queue", queue.state, note, "still")
+        return Component("Queue", queue.state, note, "still")
     if schedule.oldest_ready_s > LATE_S:
         late = f"the oldest for {duration(schedule.oldest_ready_s)}; {note}"
-        return Part("Queue", f"{ready:,} due", late, "warn")
-    return Part("Queue", f"{ready:,} due", note)
+        return Component("Queue", f"{ready:,} due", late, "warn")
+    return Component("Queue", f"{ready:,} due", note)
 
 
-def _startup(survey: Survey) -> Part:
+def _startup(survey: StatusSnapshot) -> Component:
     startup = survey.startup
     if startup.finished:
         number = count(startup.sessions, "session")
@@ -219,7 +221,7 @@ def _startup(survey: Survey) -> Part:
         note = f"{told or 'nothing to refresh'} in {startup.seconds:.2f} s"
         # What failed then may have been made up for since.
         failing = startup.outcomes.get("failed", 0) and survey.queue.schedule.failing
-        return Part("At start", number, note, "warn" if failing else "good")
+        return Component("At start", number, note, "warn" if failing else "good")
     if survey.lease.leading:
-        return Part("At start", "under way", "every session is refreshed once", "still")
-    return Part("At start", "follows", "every session is refreshed once it leads", "still")
+        return Component("At start", "under way", "every session is refreshed once", "still")
+    return Component("At start", "follows", "every session is refreshed once it leads", "still")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from reconciler.controller.status.snapshot import Row
+from reconciler.controller.status.snapshot import SessionStatus
 from reconciler.humanize import duration
 
 COLUMNS = 16
@@ -14,7 +14,7 @@ COLUMNS = 16
 STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 """Widths that people count in; wider ones are multiples of the last."""
 
-Tone = Literal["bad", "warn", "good"]
+Severity = Literal["bad", "warn", "good"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Column:
     to_s: float
     count: int
     height: float
-    tone: Tone
+    tone: Severity
 
     @property
     def name(self) -> str:
@@ -39,7 +39,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Distribution:
+class ExpiryHistogram:
     """`columns` begin with the dead; `scale_s` is where the last one ends; `outside` counts the
     sessions that have no place in it: no token, an unknown end, or none at all."""
 
@@ -48,7 +48,7 @@ class Distribution:
     outside: int
 
 
-def distribute(rows: Iterable[Row], *, ttl_s: float) -> Distribution:
+def distribute(rows: Iterable[SessionStatus], *, ttl_s: float) -> ExpiryHistogram:
     """Count the rows' remaining lives.
 
     Args:
@@ -78,7 +78,7 @@ def distribute(rows: Iterable[Row], *, ttl_s: float) -> Distribution:
         )
         for number, count in enumerate(counts)
     ]
-    return Distribution(tuple(columns), step_s * (len(counts) - 1), outside)
+    return ExpiryHistogram(tuple(columns), step_s * (len(counts) - 1), outside)
 
 
 def _step(longest_s: float) -> float:
@@ -88,7 +88,7 @@ def _step(longest_s: float) -> float:
     return STEPS_S[-1] * math.ceil(longest_s / (COLUMNS * STEPS_S[-1]))
 
 
-def _tone(number: int, from_s: float, expiring_s: float) -> Tone:
+def _tone(number: int, from_s: float, expiring_s: float) -> Severity:
     if number == 0:
         return "bad"
     return "warn" if from_s < expiring_s else "good"

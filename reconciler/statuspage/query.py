@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlencode
 
 from reconciler.controller.status.fleet import STATES
-from reconciler.controller.status.snapshot import Row
+from reconciler.controller.status.snapshot import SessionStatus
 
 PAGE_ROWS = 25
 """Sessions of one page: what is drawn, sent and compared stays the same from 25 sessions on."""
@@ -26,7 +26,7 @@ DIGITS = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class SessionQuery:
     """One view of the list. Whatever a URL says, some view is meant: nothing here is an error.
 
     Args:
@@ -45,7 +45,7 @@ class Query:
     opened: str = ""
 
     @classmethod
-    def parse(cls, parameters: Mapping[str, str]) -> "Query":
+    def parse(cls, parameters: Mapping[str, str]) -> "SessionQuery":
         """Read a URL's parameters; those that nobody could mean count as not given."""
         show, number = parameters.get("show", ""), parameters.get("page", "")[:DIGITS]
         return cls(
@@ -78,19 +78,19 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class QueryResult:
     """One page of the answer: `total` rows matched, on `pages` pages, of which this is `page`.
 
     The row that is open comes first, beside the page's own, where its place is elsewhere.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[SessionStatus, ...]
     total: int
     page: int
     pages: int
 
 
-def select(rows: Sequence[Row], query: Query) -> Found:
+def select(rows: Sequence[SessionStatus], query: SessionQuery) -> QueryResult:
     """Return the rows that a view shows.
 
     What a reader has opened stays in sight, though a renewal moves it pages away.
@@ -111,10 +111,12 @@ def select(rows: Sequence[Row], query: Query) -> Found:
     page = min(query.page, pages)
     first = (page - 1) * PAGE_ROWS
     shown = wanted[first : first + PAGE_ROWS]
-    return Found((*_opened_elsewhere(rows, shown, query), *shown), len(wanted), page, pages)
+    return QueryResult((*_opened_elsewhere(rows, shown, query), *shown), len(wanted), page, pages)
 
 
-def _opened_elsewhere(rows: Sequence[Row], shown: Sequence[Row], query: Query) -> list[Row]:
+def _opened_elsewhere(
+    rows: Sequence[SessionStatus], shown: Sequence[SessionStatus], query: SessionQuery
+) -> list[SessionStatus]:
     namespace, _, session_id = query.opened.partition("/")
     found = [row for row in rows if row.session_id == session_id and row.namespace == namespace]
     return [row for row in found if row not in shown]
@@ -124,7 +126,7 @@ def _page(text: str) -> int:
     return max(int(text), 1) if text.isascii() and text.isdigit() else 1
 
 
-def _is_shown(row: Row, show: str) -> bool:
+def _is_shown(row: SessionStatus, show: str) -> bool:
     if show == "failing":
         return row.failures > 0 and not row.hold
     if show == "held":
@@ -132,7 +134,7 @@ def _is_shown(row: Row, show: str) -> bool:
     return row.state == show and not row.hold
 
 
-def _holds(row: Row, words: Sequence[str]) -> bool:
+def _holds(row: SessionStatus, words: Sequence[str]) -> bool:
     text = f"{row.namespace}/{row.session_id} {row.project} {row.pod} {row.secret}".casefold()
     return all(word in text for word in words)
 
@@ -141,7 +143,7 @@ def _unknown_last(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-_ORDERS: dict[Sort, Callable[[Row], Any]] = {
+_ORDERS: dict[Sort, Callable[[SessionStatus], Any]] = {
     "life": lambda row: _unknown_last(row.remaining_s),
     "session": lambda row: (row.namespace, row.session_id),
     "next": lambda row: _unknown_last(row.due_s),

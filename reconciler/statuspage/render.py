@@ -7,29 +7,29 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__
-from reconciler.controller.status.history import Past
-from reconciler.controller.status.snapshot import Row, Survey
+from reconciler.controller.status.history import RunRecord
+from reconciler.controller.status.snapshot import SessionStatus, StatusSnapshot
 from reconciler.humanize import clean, instant
 from reconciler.naming import SessionKey
-from reconciler.statuspage.components import parts, role
+from reconciler.statuspage.components import components, role
 from reconciler.statuspage.histogram import distribute
-from reconciler.statuspage.query import Found, Query
-from reconciler.statuspage.session_row import line_of
-from reconciler.statuspage.summary import choices, exposure, figures, verdict
+from reconciler.statuspage.query import QueryResult, SessionQuery
+from reconciler.statuspage.session_row import row_of
+from reconciler.statuspage.summary import exposure, filters, stats, verdict
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class PageModel:
     """What one view is made of; `past` holds the attempts of the rows that were found."""
 
-    survey: Survey
-    rows: Sequence[Row]
-    query: Query
-    found: Found
-    past: Mapping[SessionKey, tuple[Past, ...]]
+    survey: StatusSnapshot
+    rows: Sequence[SessionStatus]
+    query: SessionQuery
+    found: QueryResult
+    past: Mapping[SessionKey, tuple[RunRecord, ...]]
     not_ready: str
 
 
@@ -40,12 +40,12 @@ class Render:
         self._replica = replica
         self._ignored = ignored
 
-    def view(self, shown: Shown, *, whole: bool) -> str:
+    def view(self, shown: PageModel, *, whole: bool) -> str:
         """Return the whole document, or the part of it that changes. Cost: 5 ms."""
         template = self._environment.get_template("page.html" if whole else "main.html")
         return template.render(self._context(shown))
 
-    def _context(self, shown: Shown) -> dict[str, Any]:
+    def _context(self, shown: PageModel) -> dict[str, Any]:
         survey, query, found = shown.survey, shown.query, shown.found
         spread = distribute(shown.rows, ttl_s=_whole_life(survey))
         wall_s = survey.now_s - survey.issuer.skew_s
@@ -58,14 +58,14 @@ class Render:
             "tone": tone,
             "verdict": sentence,
             "exposure": exposure(survey),
-            "figures": figures(survey),
+            "figures": stats(survey),
             "spread": spread,
-            "parts": parts(survey, self._replica, self._ignored),
-            "choices": choices(survey),
+            "parts": components(survey, self._replica, self._ignored),
+            "choices": filters(survey),
             "query": query,
             "found": found,
             "lines": [
-                line_of(
+                row_of(
                     row,
                     shown.past[row.key],
                     now_s=survey.now_s,
@@ -90,7 +90,7 @@ class Render:
         )
 
 
-def _whole_life(survey: Survey) -> float:
+def _whole_life(survey: StatusSnapshot) -> float:
     """Return how long a token lives, in seconds; 0.0 before the first one, or without an end."""
     token = survey.issuer.token
     known = token.issued_total > 0 and math.isfinite(token.longest_ttl_s)

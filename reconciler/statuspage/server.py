@@ -7,9 +7,9 @@ from importlib.resources import files
 from aiohttp import ETag, web
 
 from reconciler.clock import Clock
-from reconciler.statuspage.cache import Crowded, Source, Views
-from reconciler.statuspage.query import Query
-from reconciler.statuspage.sse import Streams
+from reconciler.statuspage.cache import PageCache, PageSource, TooManyReaders
+from reconciler.statuspage.query import SessionQuery
+from reconciler.statuspage.sse import SseStreams
 
 POLICY = "; ".join((
     "default-src 'none'",
@@ -40,7 +40,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def mount(
-    source: Source,
+    source: PageSource,
     *,
     not_ready: Callable[[], str],
     replica: str,
@@ -56,13 +56,13 @@ def mount(
     """
 
     def add(app: web.Application) -> None:
-        views = Views(source, not_ready=not_ready, replica=replica, ignored=ignored)
-        add_page(app, views, Streams(views, clock))
+        views = PageCache(source, not_ready=not_ready, replica=replica, ignored=ignored)
+        add_page(app, views, SseStreams(views, clock))
 
     return add
 
 
-def add_page(app: web.Application, views: Views, streams: Streams) -> None:
+def add_page(app: web.Application, views: PageCache, streams: SseStreams) -> None:
     """Add the page to an application that serves nothing at these paths."""
     app.router.add_get("/", _page(views))
     app.router.add_get("/events", streams.handle, allow_head=False)
@@ -78,11 +78,11 @@ async def _protect(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.setdefault("Cache-Control", "no-store")
 
 
-def _page(views: Views) -> Handler:
+def _page(views: PageCache) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         try:
-            html = await views.page(Query.parse(request.query))
-        except Crowded as error:
+            html = await views.page(SessionQuery.parse(request.query))
+        except TooManyReaders as error:
             return web.Response(status=503, text=f"{error}\n", headers={"Retry-After": "2"})
         return web.Response(text=html, content_type="text/html")
 

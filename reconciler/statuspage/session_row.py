@@ -8,21 +8,21 @@ from typing import Literal
 from reconciler import errors
 from reconciler.controller.reconcile.run import Outcome
 from reconciler.controller.status.fleet import State
-from reconciler.controller.status.history import KEEP, Past
-from reconciler.controller.status.reasons import GATES, held, why
-from reconciler.controller.status.snapshot import Row
+from reconciler.controller.status.history import KEEP, RunRecord
+from reconciler.controller.status.reasons import ENDPOINTS, describe_block, describe_reason
+from reconciler.controller.status.snapshot import SessionStatus
 from reconciler.humanize import ago, clean, duration, instant
 
 _WORDS: dict[type[Exception], str] = {
     errors.IssuerUnavailable: "the issuer is away",
     errors.IssuerRefused: "the issuer refuses our credentials or our request",
-    errors.TokenUnusable: "the issuer's token cannot be used",
+    errors.InvalidToken: "the issuer's token cannot be used",
     errors.Conflict: "somebody else wrote in between",
     errors.AlreadyExists: "its name is taken",
     errors.Forbidden: "a right is missing in its namespace",
     errors.AuthorizerNotReady: "the API server has just started and refuses everybody",
     errors.QuotaExceeded: "its namespace's quota is full",
-    errors.Denied: "an admission policy refuses it",
+    errors.AdmissionDenied: "an admission policy refuses it",
     errors.Unauthorized: "the API server refuses our credentials",
     errors.NotFound: "it was gone",
     errors.Invalid: "the API server will not take it",
@@ -33,7 +33,7 @@ _WORDS: dict[type[Exception], str] = {
     errors.PlatformAnswerTooLarge: "the platform's answer is larger than is held",
     errors.PlatformRefused: "the platform refuses our credentials",
     errors.PlatformError: "the platform refuses us",
-    errors.DeposedError: "this replica no longer leads",
+    errors.NotLeaderError: "this replica no longer leads",
 }
 
 _BY_NAME = {kind.__name__: words for kind, words in _WORDS.items()}
@@ -44,47 +44,47 @@ def in_words(name: str) -> str:
     return _BY_NAME.get(name, name)
 
 
-Tone = Literal["good", "warn", "bad", "still"]
+Severity = Literal["good", "warn", "bad", "still"]
 
 STATES: dict[State, str] = {
     "expired": "expired",
     "expiring": "ending",
     "live": "live",
-    "endless": "without an end",
+    "no_expiry": "without an end",
     "unknown": "end not known",
     "missing": "no token",
 }
 
-_TONES: dict[State, Tone] = {
+_TONES: dict[State, Severity] = {
     "expired": "bad",
     "expiring": "warn",
     "live": "good",
-    "endless": "good",
+    "no_expiry": "good",
     "unknown": "warn",
     "missing": "bad",
 }
 
-_OUTCOMES: dict[Outcome, tuple[Tone, str]] = {
+_OUTCOMES: dict[Outcome, tuple[Severity, str]] = {
     "refreshed": ("good", "refreshed"),
     "failed": ("bad", "failed"),
     "blocked": ("still", "nothing written"),
-    "not_improved": ("warn", "no better token at hand"),
-    "fought": ("warn", "another writer was let be"),
+    "no_better_token": ("warn", "no better token at hand"),
+    "conflict_backoff": ("warn", "another writer was let be"),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class RunMark:
     """One attempt; `words` say how it ended and why."""
 
-    tone: Tone
+    tone: Severity
     when: str
     ended: str
     words: str
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SessionRow:
     """What the list shows of one session; all text is foreign text made printable.
 
     `share` and `due` are places on the life bar, 0-100: what is left of the token now, and what
@@ -94,18 +94,20 @@ class Line:
     key: str
     namespace: str
     session_id: str
-    tone: Tone
+    tone: Severity
     life: str
     state: str
     share: float | None
     due: float | None
     next: str
-    why: str
-    marks: tuple[Mark, ...]
+    reason: str
+    marks: tuple[RunMark, ...]
     facts: tuple[tuple[str, str], ...]
 
 
-def line_of(row: Row, past: Sequence[Past], *, now_s: float, wall_s: float, scale_s: float) -> Line:
+def row_of(
+    row: SessionStatus, past: Sequence[RunRecord], *, now_s: float, wall_s: float, scale_s: float
+) -> SessionRow:
     """Put a session into words.
 
     Args:
@@ -117,7 +119,7 @@ def line_of(row: Row, past: Sequence[Past], *, now_s: float, wall_s: float, scal
     due = None
     if row.due_s is not None and row.expires_s is not None and not _is_hindered(row):
         due = _share(row.expires_s - max(row.due_s, now_s), scale_s)
-    return Line(
+    return SessionRow(
         key=str(row.key),
         namespace=clean(row.namespace),
         session_id=clean(row.session_id),
@@ -127,18 +129,18 @@ def line_of(row: Row, past: Sequence[Past], *, now_s: float, wall_s: float, scal
         share=_share(row.remaining_s, scale_s),
         due=due,
         next=upcoming,
-        why=clean(reason),
+        reason=clean(reason),
         marks=tuple(_mark(each, wall_s) for each in past[:KEEP]),
         facts=tuple(_facts(row, now_s)),
     )
 
 
-def _is_hindered(row: Row) -> bool:
+def _is_hindered(row: SessionStatus) -> bool:
     """Whether its next deadline says nothing of how its life goes on."""
-    return bool(row.hold or row.gate or row.failures)
+    return bool(row.hold or row.blocked_on or row.failures)
 
 
-def _tone(row: Row) -> Tone:
+def _tone(row: SessionStatus) -> Severity:
     tone = _TONES[row.state]
     if row.hold:
         return "bad" if row.state == "expired" else "still"
@@ -149,7 +151,7 @@ def _life(remaining_s: float | None) -> str:
     if remaining_s is None:
         return "-"
     if math.isinf(remaining_s):
-        return "endless"
+        return "no expiry"
     return duration(remaining_s) if remaining_s > 0 else f"dead {duration(-remaining_s)}"
 
 
@@ -161,17 +163,17 @@ def _share(seconds: float | None, scale_s: float) -> float | None:
     return round(min(100.0, max(0.0, 100 * seconds / max(scale_s, 1.0))), 1)
 
 
-def _next(row: Row, now_s: float) -> tuple[str, str]:
+def _next(row: SessionStatus, now_s: float) -> tuple[str, str]:
     """Return when a session is worked on next, and why then."""
     if row.hold:
-        return "held", held(row)
+        return "held", describe_block(row)
     if row.stage == "running":
-        return "now", why(row.reason)
+        return "now", describe_reason(row.reason)
     if row.due_s is None:
         return "nothing planned", ""
-    reason = why(row.reason)
-    if row.gate:
-        return "waits", f"{GATES.get(row.gate, row.gate)}; {reason}"
+    reason = describe_reason(row.reason)
+    if row.blocked_on:
+        return "waits", f"{ENDPOINTS.get(row.blocked_on, row.blocked_on)}; {reason}"
     wait_s = row.due_s - now_s
     when = f"in {duration(wait_s)}" if wait_s >= 1 else "now" if wait_s > -1 else _late(wait_s)
     if row.failures:
@@ -184,14 +186,14 @@ def _late(wait_s: float) -> str:
     return f"due {ago(-wait_s)}"
 
 
-def _mark(past: Past, wall_s: float) -> Mark:
+def _mark(past: RunRecord, wall_s: float) -> RunMark:
     tone, how = _OUTCOMES.get(past.outcome, ("still", past.outcome))
-    cause = in_words(past.error) if past.error else why(past.reason)
+    cause = in_words(past.error) if past.error else describe_reason(past.reason)
     words = clean(f"{how}: {cause}") if cause else how
-    return Mark(tone, instant(past.ended_s), ago(wall_s - past.ended_s), words)
+    return RunMark(tone, instant(past.ended_s), ago(wall_s - past.ended_s), words)
 
 
-def _facts(row: Row, now_s: float) -> list[tuple[str, str]]:
+def _facts(row: SessionStatus, now_s: float) -> list[tuple[str, str]]:
     """Return what is shown of an opened session, name and value, only what is known."""
     expires_s, due_s = row.expires_s, row.due_s
     ends = "" if expires_s is None else "never" if math.isinf(expires_s) else instant(expires_s)

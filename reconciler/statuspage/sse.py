@@ -10,8 +10,8 @@ import msgspec
 from aiohttp import web
 
 from reconciler.clock import Clock
-from reconciler.statuspage.cache import Crowded, Views
-from reconciler.statuspage.query import Query
+from reconciler.statuspage.cache import PageCache, TooManyReaders
+from reconciler.statuspage.query import SessionQuery
 
 MAX_STREAMS = 32
 """Watchers at once; one more is told to come again, and its page goes on without being live."""
@@ -37,7 +37,7 @@ HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Bufferin
 """The latter tells a proxy of nginx' kind to pass events on as they come."""
 
 
-class Streams:
+class SseStreams:
     """The open streams; `close` ends them.
 
     Args:
@@ -46,7 +46,7 @@ class Streams:
 
     def __init__(
         self,
-        views: Views,
+        views: PageCache,
         clock: Clock,
         *,
         period_s: float = PERIOD_S,
@@ -82,7 +82,7 @@ class Streams:
             task.cancel()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        query = Query.parse(request.query)
+        query = SessionQuery.parse(request.query)
         response = web.StreamResponse(headers=HEADERS)
         await response.prepare(request)
         if request.transport is not None:
@@ -97,14 +97,14 @@ class Streams:
             pass  # the reader has gone, as readers do
         return response
 
-    async def _send(self, response: web.StreamResponse, query: Query) -> None:
+    async def _send(self, response: web.StreamResponse, query: SessionQuery) -> None:
         await self._write(response, "retry: 2000\n\n")
         last, sent_at = "", -math.inf
         while True:
             began_at = self._clock.monotonic()
             try:
                 html = await self._views.part(query)
-            except Crowded:
+            except TooManyReaders:
                 html = last
             now_at = self._clock.monotonic()
             if html != last:

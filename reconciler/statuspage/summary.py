@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from reconciler.controller.decide.retry_policy import RIGHTS
-from reconciler.controller.status.snapshot import Survey
+from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.humanize import REASON, ago, clean, count, duration, listed
 from reconciler.net.circuit_breaker import BreakerStats
-from reconciler.statuspage.query import Query
-from reconciler.statuspage.session_row import Tone
+from reconciler.statuspage.query import SessionQuery
+from reconciler.statuspage.session_row import Severity
 from reconciler.tokens.refusals import what_is_refused
 
 NAMED = 5
@@ -17,27 +17,27 @@ ENDPOINTS = {"kube": "the API server", "issuer": "the issuer", "platform": "the 
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Stat:
     """`link` is a relative URL, or ""."""
 
     name: str
     value: str
     note: str
-    tone: Tone = "good"
+    tone: Severity = "good"
     link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Filter:
     """One way to narrow the list, and how many sessions it leaves."""
 
     name: str
     count: int
     show: str
-    tone: Tone
+    tone: Severity
 
 
-def exposure(survey: Survey) -> Figure:
+def exposure(survey: StatusSnapshot) -> Stat:
     """Return the headline number. It is an estimate, and never mixed with what runners saw."""
     seconds, exposed = survey.fleet.exposure_s, survey.exposed
     grew = ""
@@ -46,7 +46,7 @@ def exposure(survey: Survey) -> Figure:
         named = [f"{each.key} ({max(0.1, each.seconds):.1f} s)" for each in exposed[:NAMED]]
         grew = f" Last grown {when}; for, the latest first: {clean(', '.join(named), REASON)}."
     shown = f"{seconds:,.0f}" if seconds >= 10 or seconds == 0 else f"{max(0.1, seconds):.1f}"
-    return Figure(
+    return Stat(
         "Estimated exposure",
         shown,
         "Seconds that pods spent with an expired token since this replica started, reckoned from"
@@ -55,7 +55,7 @@ def exposure(survey: Survey) -> Figure:
     )
 
 
-def verdict(survey: Survey, not_ready: str) -> tuple[Tone, str]:
+def verdict(survey: StatusSnapshot, not_ready: str) -> tuple[Severity, str]:
     """Return the fleet's state in one sentence, the worst first."""
     fleet = survey.fleet
     if not_ready:
@@ -74,7 +74,7 @@ def verdict(survey: Survey, not_ready: str) -> tuple[Tone, str]:
         return "warn", f"{alive}, but {listed(away)} {_is(len(away))} away."
     if refusing := [_refusal(each) for each in survey.breakers if each.refuses]:
         return "warn", f"{alive}, but {listed(refusing)}."
-    if denied := survey.queue.schedule.gated.get(RIGHTS, 0):
+    if denied := survey.queue.schedule.blocked.get(RIGHTS, 0):
         wait = "waits" if denied == 1 else "wait"
         return "warn", f"{alive}; {_session(denied)} {wait} for a right that is missing."
     if failing := fleet.failing:
@@ -96,13 +96,13 @@ def _refusal(breaker: BreakerStats) -> str:
     return f"{ENDPOINTS[breaker.name]} refuses {what}"
 
 
-def figures(survey: Survey) -> tuple[Figure, ...]:
+def stats(survey: StatusSnapshot) -> tuple[Stat, ...]:
     """Return what a reader asks next: how long it lasts, who is next, how many."""
     fleet, failing = survey.fleet, survey.fleet.failing
     return (
         _survival(survey),
         _next_to_expire(survey),
-        Figure(
+        Stat(
             "Sessions",
             f"{fleet.sessions:,}",
             f"{failing:,} failing, {sum(fleet.holds.values()):,} held",
@@ -111,53 +111,53 @@ def figures(survey: Survey) -> tuple[Figure, ...]:
     )
 
 
-def choices(survey: Survey) -> tuple[Choice, ...]:
+def filters(survey: StatusSnapshot) -> tuple[Filter, ...]:
     """Return all sessions, and each way to narrow them that leaves some."""
     fleet = survey.fleet
     states = fleet.states
     found = [
-        Choice("expired", states["expired"], "expired", "bad"),
-        Choice("no token", states["missing"], "missing", "bad"),
-        Choice("ending", states["expiring"], "expiring", "warn"),
-        Choice("failing", fleet.failing, "failing", "warn"),
-        Choice("end not known", states["unknown"], "unknown", "warn"),
-        Choice("held", sum(fleet.holds.values()), "held", "still"),
-        Choice("live", states["live"], "live", "good"),
-        Choice("without an end", states["endless"], "endless", "good"),
+        Filter("expired", states["expired"], "expired", "bad"),
+        Filter("no token", states["missing"], "missing", "bad"),
+        Filter("ending", states["expiring"], "expiring", "warn"),
+        Filter("failing", fleet.failing, "failing", "warn"),
+        Filter("end not known", states["unknown"], "unknown", "warn"),
+        Filter("held", sum(fleet.holds.values()), "held", "still"),
+        Filter("live", states["live"], "live", "good"),
+        Filter("without an end", states["no_expiry"], "no_expiry", "good"),
     ]
-    everybody = Choice("all", fleet.sessions, "", "still")
+    everybody = Filter("all", fleet.sessions, "", "still")
     return (everybody, *(choice for choice in found if choice.count))
 
 
-def _survival(survey: Survey) -> Figure:
-    seconds = survey.fleet.survives_s
+def _survival(survey: StatusSnapshot) -> Stat:
+    seconds = survey.fleet.survival_s
     name = "Fleet survives"
     if seconds is None:
-        return Figure(name, "-", "nobody can say yet", "still")
+        return Stat(name, "-", "nobody can say yet", "still")
     if seconds == float("inf"):
-        return Figure(name, "always", "no token here has an end")
+        return Stat(name, "always", "no token here has an end")
     note = "more if the issuer stays away from now on"
     issuer = [each for each in survey.breakers if each.name == "issuer"]
     is_away = any(each.down or each.refuses for each in issuer)
-    return Figure(name, duration(seconds), note, _survival_tone(seconds, is_away=is_away))
+    return Stat(name, duration(seconds), note, _survival_tone(seconds, is_away=is_away))
 
 
-def _survival_tone(seconds: float, *, is_away: bool) -> Tone:
+def _survival_tone(seconds: float, *, is_away: bool) -> Severity:
     if not seconds:
         return "bad"
     return "warn" if is_away else "good"
 
 
-def _next_to_expire(survey: Survey) -> Figure:
+def _next_to_expire(survey: StatusSnapshot) -> Stat:
     fleet = survey.fleet
     seconds, key = fleet.remaining_min_s, fleet.next_to_expire
     name = "Next to expire"
     if seconds is None or key is None:
-        return Figure(name, "-", "no pod holds a token with a known end", "still")
-    named, link = clean(str(key)), Query(text=str(key), opened=str(key)).url()
+        return Stat(name, "-", "no pod holds a token with a known end", "still")
+    named, link = clean(str(key)), SessionQuery(text=str(key), opened=str(key)).url()
     if seconds <= 0:
-        return Figure(name, "expired", f"{duration(-seconds)} ago: {named}", "bad", link)
-    return Figure(name, f"in {duration(seconds)}", named, "good", link)
+        return Stat(name, "expired", f"{duration(-seconds)} ago: {named}", "bad", link)
+    return Stat(name, f"in {duration(seconds)}", named, "good", link)
 
 
 def _session(number: int) -> str:

@@ -53,7 +53,7 @@ class Send(Protocol[T]):
         ...
 
 
-class Exporter(Generic[T]):
+class BatchExporter(Generic[T]):
     """A bounded queue with a daemon thread behind it, started by the first item.
 
     `offer` may be called from any thread; `send` runs in the exporter's own.
@@ -89,7 +89,7 @@ class Exporter(Generic[T]):
         self._is_losing = False
         self._said_at = -math.inf
 
-    def offer(self, item: T) -> bool:
+    def enqueue(self, item: T) -> bool:
         """Queue an item and return at once; False if it was dropped."""
         if self._closing or len(self._items) >= self._capacity:
             self._dropped += 1
@@ -160,7 +160,7 @@ class Exporter(Generic[T]):
             is_over = self._is_losing and self._lost == lost
             self._is_losing = self._is_losing and not is_over
         if is_over:
-            log.info("telemetry_delivered_again", signal=self.signal)
+            log.info("telemetry_export_recovered", signal=self.signal)
 
     def _lose(self, items: int, why: str) -> None:
         """Count a loss, and say the first of a row; called by any thread."""
@@ -172,4 +172,4 @@ class Exporter(Generic[T]):
                 return
             self._is_losing = True
             self._said_at = now_at
-        log.warning("telemetry_not_delivered", signal=self.signal, why=why, items=items)
+        log.warning("telemetry_export_failed", signal=self.signal, why=why, items=items)

@@ -10,7 +10,7 @@ AGAIN_S = 600.0
 MAX_FACTS = 4096
 
 
-class Once:
+class LogDedup:
     """Bounded memory of what was already said."""
 
     def __init__(self, clock: Clock) -> None:
@@ -18,13 +18,13 @@ class Once:
             MAX_FACTS, AGAIN_S, timer=clock.monotonic
         )
 
-    def first(self, *fact: str) -> bool:
+    def should_log(self, *fact: str) -> bool:
         """Return True if this fact was not said within `AGAIN_S`, and remember it."""
         if fact in self._said:
             return False
         self._said[fact] = True
         return True
 
-    def again(self, *fact: str) -> bool:
+    def reset(self, *fact: str) -> bool:
         """Forget a fact, because it is over; True if it had been said."""
         return self._said.pop(fact, False)

@@ -22,12 +22,12 @@ class Metric:
     name: str
     kind: Kind
     unit: str
-    meaning: str
+    help: str
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
 
 
-class Distribution(NamedTuple):
+class HistogramValue(NamedTuple):
     """Counts of a `snapshot`, not cumulative, one for each bound and one beyond them all."""
 
     bounds: tuple[float, ...]
@@ -39,7 +39,7 @@ class Sample(NamedTuple):
     """One value of a metric; `labels` in the order of the metric's own."""
 
     metric: Metric
-    value: float | Distribution
+    value: float | HistogramValue
     labels: tuple[str, ...] = ()
 
 
@@ -87,7 +87,7 @@ SURVIVAL = _metric(
     "How long until the first pod holds a dead token if the issuer stays away from now on.",
 )  # fmt: skip
 SPARE = _metric(
-    "spare_remaining_seconds", "gauge", "s",
+    "standby_token_remaining_seconds", "gauge", "s",
     "Life left of the best token at hand; absent while there is none.",
 )  # fmt: skip
 LIFE = _metric(
@@ -102,11 +102,11 @@ SESSIONS = _metric(
     "sessions", "gauge", "{session}",
     "Confirmed sessions that are to be refreshed, by the state of their token: live, expiring"
     " (inside the propagation allowance), expired, unknown (no believable expiry), missing (no"
-    " Secret), endless.",
+    " Secret), no_expiry.",
     "state",
 )  # fmt: skip
 HELD = _metric(
-    "sessions_held", "gauge", "{session}",
+    "sessions_blocked", "gauge", "{session}",
     "Sessions to which nothing is written, by the reason: paused, not_confirmed, ... They count in"
     " no other figure of the fleet.",
     "reason",
@@ -129,14 +129,14 @@ SESSION_REMAINING = _metric(
 # What is done.
 REFRESHES = _metric(
     "refreshes_total", "counter", "{refresh}",
-    "Attempts that did or should have written a token, by result (success, failure, not_improved:"
-    " no better token at hand, fought: another writer is let be) and by what made them due.",
+    "Runs that did or should have written a token, by result (success, failure, no_better_token,"
+    " conflict_backoff: another writer writes the Secret, too) and by what made them due.",
     "result", "reason",
 )  # fmt: skip
 OVERWRITES = _metric(
     "overwrites_total", "counter", "{overwrite}",
     "Tokens of ours that another writer had replaced and that were written again, by whether that"
-    " Secret was overwritten before, no longer than 30 min ago (chance: up to twice, repeated).",
+    " Secret was overwritten before, no longer than 30 min ago (isolated: up to twice, repeated).",
     "pattern",
 )  # fmt: skip
 ERRORS = _metric(
@@ -149,12 +149,12 @@ LATENESS = _metric(
     "band", bounds=_LONG_S,
 )  # fmt: skip
 QUEUE_WAIT = _metric(
-    "queue_wait_seconds", "histogram", "s",
+    "workqueue_queue_duration_seconds", "histogram", "s",
     "How long a session that could run waited for a worker, by band.",
     "band", bounds=_LONG_S,
 )  # fmt: skip
 RUN = _metric(
-    "run_duration_seconds", "histogram", "s",
+    "reconcile_duration_seconds", "histogram", "s",
     "Length of a run that wrote or failed, all its requests included.",
     bounds=_SHORT_S,
 )  # fmt: skip
@@ -165,14 +165,17 @@ WRITE = _metric(
     "write", "result", bounds=_SHORT_S,
 )  # fmt: skip
 MINT = _metric(
-    "mint_duration_seconds", "histogram", "s",
+    "token_request_duration_seconds", "histogram", "s",
     "Length of a request to the issuer, spares included, by result.",
     "result", bounds=_SHORT_S,
 )  # fmt: skip
-TOUCHES = _metric("touches_total", "counter", "{pod}", "Pods asked to look at their Secret.")
+TOUCHES = _metric("pod_touches_total", "counter", "{pod}", "Pods asked to look at their Secret.")
 CREATED = _metric("secrets_recreated_total", "counter", "{secret}", "Missing Secrets made again.")
 CRASHES = _metric(
-    "crashes_total", "counter", "{crash}", "Runs that ended in a defect of ours; see the log."
+    "reconcile_panics_total",
+    "counter",
+    "{crash}",
+    "Runs that ended in a defect of ours; see the log.",
 )
 STARTUP = _metric(
     "startup_resync_seconds", "gauge", "s",
@@ -181,13 +184,13 @@ STARTUP = _metric(
 
 # The queue.
 QUEUE_DEPTH = _metric(
-    "queue_depth", "gauge", "{session}",
+    "workqueue_depth", "gauge", "{session}",
     "Sessions in the queue by band, ready (due, no worker yet) or waiting (for their time).",
     "band", "stage",
 )  # fmt: skip
-RUNNING = _metric("queue_running", "gauge", "{session}", "Sessions in the hands of workers.")
+RUNNING = _metric("active_workers", "gauge", "{session}", "Sessions in the hands of workers.")
 GATED = _metric(
-    "queue_gated", "gauge", "{session}",
+    "workqueue_blocked", "gauge", "{session}",
     "Sessions that wait for an endpoint to come back.",
     "endpoint",
 )  # fmt: skip
@@ -274,8 +277,8 @@ TRANSITIONS = _metric(
     "lease_transitions_total", "counter", "{transition}", "Changes of the leader seen."
 )
 REFUSED = _metric(
-    "writes_refused_total", "counter", "{write}",
-    "Writes stopped at the gate since this replica was not sure to lead.",
+    "writes_fenced_total", "counter", "{write}",
+    "Writes stopped at the fence since this replica was not sure to lead.",
 )  # fmt: skip
 EVENTS = _metric(
     "events_total", "counter", "{event}",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
 
     from reconciler.telemetry.otlp_adapter import BoundedAdapter
-    from reconciler.telemetry.otlp_spans import Kept
+    from reconciler.telemetry.otlp_spans import SampledTrace
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Sender(Generic[T]):
         self._adapter.close()
 
 
-def span_sender(replica: str, environ: Mapping[str, str], clock: Clock) -> "Sender[Kept]":
+def span_sender(replica: str, environ: Mapping[str, str], clock: Clock) -> "Sender[SampledTrace]":
     """Return what sends traces."""
     _silence_libraries()
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -63,7 +63,7 @@ def span_sender(replica: str, environ: Mapping[str, str], clock: Clock) -> "Send
     resource = _resource(replica, environ)
     adapter, exporter = _exporter(OTLPSpanExporter, "TRACES", environ, clock)
 
-    def export(batch: list["Kept"]) -> bool:
+    def export(batch: list["SampledTrace"]) -> bool:
         spans = [span for kept in batch for span in spans_of(kept, resource)]
         return bool(exporter.export(spans) is SpanExportResult.SUCCESS)
 

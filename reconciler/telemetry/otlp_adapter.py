@@ -19,8 +19,8 @@ from requests.structures import CaseInsensitiveDict
 from yarl import URL
 
 from reconciler.errors import SettingsError
-from reconciler.net.client_pool import Sessions
-from reconciler.net.client_session import BIG_HEADERS, Peer, problem_of
+from reconciler.net.client_pool import ClientPool
+from reconciler.net.client_session import BIG_HEADERS, Peer, describe_error
 
 MAX_BODY_BYTES = 64 * 1024
 """Longest answer that is read: an export's answer is empty, or one message."""
@@ -53,7 +53,7 @@ class BoundedAdapter(BaseAdapter):
         self._monotonic = monotonic
         self._limit_s = limit_s
         self._end_at = monotonic() + limit_s
-        self._sessions = Sessions(
+        self._sessions = ClientPool(
             peer, what="otlp", header_bytes=MAX_HEADER_BYTES, max_headers=MAX_HEADERS
         )
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
@@ -84,7 +84,7 @@ class BoundedAdapter(BaseAdapter):
             self.problem = f"its answer is longer than {MAX_BODY_BYTES // 1024} KiB"
             raise NotDeliveredError(self.problem) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
-            self.problem = problem_of(error)
+            self.problem = describe_error(error)
             if self.problem == BIG_HEADERS:
                 self.problem = (
                     f"its answer has a header above {MAX_HEADER_BYTES // 1024} KiB, or more than"

@@ -15,7 +15,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from opentelemetry.util.types import AttributeValue
 
 from reconciler import __version__
-from reconciler.telemetry.trace import SpanId, Step, Trace
+from reconciler.telemetry.trace import Span, SpanId, Trace
 
 _SCOPE = InstrumentationScope("reconciler", __version__)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -49,14 +49,14 @@ _METHODS = frozenset({"GET", "POST"})
 """Steps of these names are requests to the issuer or the platform; their target is the URL."""
 
 
-class Kept(NamedTuple):
+class SampledTrace(NamedTuple):
     """A trace on its way out; `offset_s` takes its monotonic instants to the epoch."""
 
     trace: Trace
     offset_s: float
 
 
-def spans_of(kept: Kept, resource: Resource) -> Iterator[ReadableSpan]:
+def spans_of(kept: SampledTrace, resource: Resource) -> Iterator[ReadableSpan]:
     """Yield the spans of one trace, the root first."""
     trace = kept.trace
     began_at = trace.began_at if trace.queued_at is None else trace.queued_at
@@ -76,7 +76,7 @@ def spans_of(kept: Kept, resource: Resource) -> Iterator[ReadableSpan]:
     if trace.queued_at is not None:
         yield ReadableSpan(
             "queue",
-            context=_context(SpanId(trace.trace_id, trace.tracer.draw(64))),
+            context=_context(SpanId(trace.trace_id, trace.tracer.new_id(64))),
             parent=_context(trace.id),
             resource=resource,
             attributes={},
@@ -88,7 +88,7 @@ def spans_of(kept: Kept, resource: Resource) -> Iterator[ReadableSpan]:
         yield _span_of(step, kept, resource)
 
 
-def _span_of(step: Step, kept: Kept, resource: Resource) -> ReadableSpan:
+def _span_of(step: Span, kept: SampledTrace, resource: Resource) -> ReadableSpan:
     trace = step.trace
     parent = step.parent or trace
     return ReadableSpan(
@@ -115,7 +115,7 @@ def _facts_of(trace: Trace) -> dict[str, AttributeValue]:
     return attributes
 
 
-def _attributes(step: Step, facts: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+def _attributes(step: Span, facts: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
     found: dict[str, AttributeValue] = {}
     request = _REQUESTS.get(step.name)
     if request is not None:
@@ -140,7 +140,7 @@ def _attributes(step: Step, facts: Mapping[str, AttributeValue]) -> dict[str, At
     return found
 
 
-def _kind(step: Step) -> SpanKind:
+def _kind(step: Span) -> SpanKind:
     is_request = step.name in _REQUESTS or step.name in _METHODS
     return SpanKind.CLIENT if is_request else SpanKind.INTERNAL
 
@@ -153,5 +153,5 @@ def _status(error: str) -> Status:
     return Status(StatusCode.ERROR, error) if error else Status(StatusCode.UNSET)
 
 
-def _ns(at: float, kept: Kept) -> int:
+def _ns(at: float, kept: SampledTrace) -> int:
     return round((at + kept.offset_s) * 1e9)

@@ -26,7 +26,7 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
 from reconciler.telemetry import metrics
-from reconciler.telemetry.metrics import Distribution, Metric, Sample
+from reconciler.telemetry.metrics import HistogramValue, Metric, Sample
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -38,7 +38,7 @@ MAX_SERIES = 200
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library is typed but for this
 
 
-class Meters:
+class MetricsRegistry:
     """The process's metrics. `observe` and `count` belong on the event loop, `render` anywhere.
 
     Args:
@@ -88,13 +88,13 @@ class Meters:
         if metric.kind == "histogram":
             made = Histogram(
                 metric.name,
-                metric.meaning,
+                metric.help,
                 metric.labels,
                 buckets=(*metric.bounds, math.inf),
                 registry=self.registry,
             )
         else:
-            made = Counter(metric.name, metric.meaning, metric.labels, registry=self.registry)
+            made = Counter(metric.name, metric.help, metric.labels, registry=self.registry)
         self._growing[metric] = made
         return made
 
@@ -116,20 +116,20 @@ class _Read(Collector):
 
 def _family(metric: Metric, samples: list[Sample]) -> Family:
     if metric.kind == "snapshot":
-        shaped = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+        shaped = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
         for sample in samples:
-            assert isinstance(sample.value, Distribution)  # noqa: S101 - what a snapshot is made of
+            assert isinstance(sample.value, HistogramValue)  # noqa: S101 - what a snapshot is made of
             shaped.add_metric(sample.labels, _buckets(sample.value), sum_value=sample.value.sum)
         return shaped
     make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-    family = make(metric.name, metric.meaning, labels=metric.labels)
+    family = make(metric.name, metric.help, labels=metric.labels)
     for sample in samples:
-        assert not isinstance(sample.value, Distribution)  # noqa: S101 - a snapshot's alone
+        assert not isinstance(sample.value, HistogramValue)  # noqa: S101 - a snapshot's alone
         family.add_metric(sample.labels, sample.value)
     return family
 
 
-def _buckets(distribution: Distribution) -> list[tuple[str, float]]:
+def _buckets(distribution: HistogramValue) -> list[tuple[str, float]]:
     total, found = 0, []
     bounds = (*distribution.bounds, math.inf)
     for bound, count in zip(bounds, distribution.counts, strict=True):

@@ -30,7 +30,7 @@ CLOSE_S = 1.0
 """Longest wait, at the end, for what was not written yet."""
 
 
-class Outlet(io.TextIOBase):
+class StderrWriter(io.TextIOBase):
     """A text file whose `write` puts the text into a bounded queue and returns.
 
     A daemon thread, started by the first line, writes to the descriptor. What finds the queue full,
@@ -149,7 +149,7 @@ class Outlet(io.TextIOBase):
         self.on_drained(lines)
 
 
-def take_over_output(*, capacity_bytes: int = CAPACITY_BYTES) -> Outlet:
+def take_over_output(*, capacity_bytes: int = CAPACITY_BYTES) -> StderrWriter:
     """Put an outlet in the place of standard error, and of standard output, and return it.
 
     Tracebacks, warnings and whatever a library prints go through it as well. At the end of the
@@ -157,7 +157,7 @@ def take_over_output(*, capacity_bytes: int = CAPACITY_BYTES) -> Outlet:
     """
     # A process may be started with it closed.
     fd = sys.stderr.fileno() if sys.stderr is not None else os.open(os.devnull, os.O_WRONLY)
-    outlet = Outlet(fd, capacity_bytes=capacity_bytes)
+    outlet = StderrWriter(fd, capacity_bytes=capacity_bytes)
     atexit.register(outlet.settle)
     replacement: Any = outlet
     sys.stderr = sys.stdout = replacement

@@ -19,7 +19,7 @@ MAX_STEPS = 64
 HEADER = "traceparent"
 """Source: W3C Trace Context, 3.2."""
 
-_CURRENT: ContextVar["Step | None"] = ContextVar("reconciler_step", default=None)
+_CURRENT: ContextVar["Span | None"] = ContextVar("reconciler_step", default=None)
 
 
 class SpanId(NamedTuple):
@@ -29,7 +29,7 @@ class SpanId(NamedTuple):
     span_id: int
 
 
-class Step:
+class Span:
     """One part of a trace, open while its `with` block runs; what is begun inside is its child.
 
     Args:
@@ -44,7 +44,7 @@ class Step:
     )  # fmt: skip
 
     def __init__(
-        self, trace: "Trace | None", name: str, target: str, parent: "Step | None"
+        self, trace: "Trace | None", name: str, target: str, parent: "Span | None"
     ) -> None:
         self._trace = trace
         self.name = name
@@ -54,7 +54,7 @@ class Step:
         self.status = 0
         self.error = ""
         self._span_id = 0
-        self._token: Token[Step | None] | None = None
+        self._token: Token[Span | None] | None = None
 
     def __enter__(self) -> Self:
         self._token = _CURRENT.set(self)
@@ -89,7 +89,7 @@ class Step:
     def span_id(self) -> int:
         """Its number, drawn when somebody first asks for it: most steps are never told of."""
         if not self._span_id:
-            self._span_id = self.trace.tracer.draw(64)
+            self._span_id = self.trace.tracer.new_id(64)
         return self._span_id
 
     def __repr__(self) -> str:
@@ -97,7 +97,7 @@ class Step:
         return f"<{type(self).__name__} {self.name}{failed} {self.seconds * 1000:.1f} ms>"
 
 
-class Trace(Step):
+class Trace(Span):
     """The outermost step; the tracer's listeners get it when its block ends.
 
     `queued_at` is when it could have begun (monotonic), `usual_s` what such work takes as a rule
@@ -120,12 +120,12 @@ class Trace(Step):
     def __init__(self, tracer: "Tracer", name: str, queued_at: float | None) -> None:
         super().__init__(None, name, "", None)
         self.tracer = tracer
-        self.trace_id = tracer.draw(128)
+        self.trace_id = tracer.new_id(128)
         self.queued_at = queued_at
         self.usual_s = 0.0
         self.failed = False
         self.kept = False
-        self.steps: list[Step] = []
+        self.steps: list[Span] = []
         self.dropped_steps = 0
         self.facts: dict[str, str | int | float | bool] = {}
         self.links: list[tuple[str, SpanId]] = []
@@ -160,12 +160,12 @@ class Trace(Step):
         """The trace's number as logs and Jaeger show it."""
         return f"{self.trace_id:032x}"
 
-    def add(self, name: str, target: str, parent: Step) -> Step | None:
+    def add(self, name: str, target: str, parent: Span) -> Span | None:
         """Return a new step, or None where there are too many already."""
         if len(self.steps) >= MAX_STEPS:
             self.dropped_steps += 1
             return None
-        step = Step(self, name, target, parent)
+        step = Span(self, name, target, parent)
         self.steps.append(step)
         return step
 
@@ -197,12 +197,12 @@ class Tracer:
         for listener in self.listeners:
             listener(trace)
 
-    def draw(self, bits: int) -> int:
+    def new_id(self, bits: int) -> int:
         """Return a random number of so many bits that is not zero."""
         return self._random.getrandbits(bits) or 1
 
 
-def step(name: str, target: str = "") -> AbstractContextManager[Step | None]:
+def step(name: str, target: str = "") -> AbstractContextManager[Span | None]:
     """Begin a step of whatever is traced here; where nothing is, do nothing."""
     parent = _CURRENT.get()
     if parent is None:
@@ -210,7 +210,7 @@ def step(name: str, target: str = "") -> AbstractContextManager[Step | None]:
     return parent.trace.add(name, target, parent) or nullcontext()
 
 
-def current() -> Step | None:
+def current() -> Span | None:
     """Return the innermost open step of this task, or None."""
     return _CURRENT.get()
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from reconciler.errors import TokenUnusable
+from reconciler.errors import InvalidToken
 
 MAX_TOKEN_BYTES = 16 * 1024
 """Nothing longer is written: it travels in a header of each call, and gRPC's C core refuses a
@@ -41,7 +41,7 @@ _BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
 _SENDABLE = re.compile(r"[!-~]+")
 """What a header may carry and still deliver as one piece. RFC 6749 A.12 allows %x20-7E in an access
-token, but whoever reads `Authorization` splits it at white space. CR and LF would begin another
+token, but whoever reads `AuthorizerMemory` splits it at white space. CR and LF would begin another
 header, and gRPC carries nothing beyond 7E as text.
 
 Source: RFC 9110 11.4; grpc PROTOCOL-HTTP2.md, ASCII-Value = 1*( %x20-%x7E ).
@@ -105,7 +105,7 @@ def read_claims(value: str, *, lenient: bool = False) -> Claims:
         lenient: The answer says by itself how long the token lives, so that a claim which cannot be
             read counts as none. Otherwise nothing would tell its life, and it is `malformed`.
     Raises:
-        TokenUnusable: `huge` or `malformed`.
+        InvalidToken: `huge` or `malformed`.
     """
     if len(value) > MAX_TOKEN_BYTES:
         raise unusable("huge", f"longer than {MAX_TOKEN_BYTES} bytes")
@@ -157,7 +157,7 @@ def lifetime(claims: Claims, *, now_s: float, expires_in_s: float | None) -> Lif
         now_s: The issuer's time at receipt, epoch seconds.
         expires_in_s: The answer's `expires_in` in seconds, or None.
     Raises:
-        TokenUnusable: `no_expiry`, `expired` or `malformed`.
+        InvalidToken: `no_expiry`, `expired` or `malformed`.
     """
     if claims.expires_s is None:
         if expires_in_s is None:
@@ -176,9 +176,9 @@ def lifetime(claims: Claims, *, now_s: float, expires_in_s: float | None) -> Lif
     return life
 
 
-def unusable(reason: Reason, why: str) -> TokenUnusable:
+def unusable(reason: Reason, why: str) -> InvalidToken:
     """Return the error of one rule; `why` is our sentence and holds nothing of the token."""
-    return TokenUnusable(f"the token is not usable ({reason}): {why}", reason=reason)
+    return InvalidToken(f"the token is not usable ({reason}): {why}", reason=reason)
 
 
 def _judge_characters(value: str) -> str:

@@ -20,7 +20,7 @@ LIFE_FRACTION = 0.1
 taken from it. Counted from its end once it is over: what is lost grows by a tenth at most."""
 
 
-class Rest:
+class Cooldown:
     """Holds the error that everybody gets, without a request, until the pause is over."""
 
     def __init__(self, clock: Clock, random: Random) -> None:

@@ -4,7 +4,7 @@ from collections import deque
 from typing import NamedTuple
 
 from reconciler.clock import Clock
-from reconciler.tokens.server_clock import KEEP, MEMORY_S, Bounds, bounds_of, narrow
+from reconciler.tokens.server_clock import KEEP, MEMORY_S, Bounds, bounds_of, intersect
 
 
 class _Observation(NamedTuple):
@@ -61,7 +61,7 @@ class DateClock:
         while self._seen and received_at - self._seen[0].at > MEMORY_S:
             self._seen.popleft()
         self._seen.append(_Observation(bounds_of(date_s, sent_at, received_at), received_at))
-        self._bounds = narrow(seen.bounds for seen in reversed(self._seen))
+        self._bounds = intersect(seen.bounds for seen in reversed(self._seen))
 
     def __repr__(self) -> str:
         return f"<DateClock skew {self.skew_s:+.3f} s +-{self.error_s:.3f} s>"

@@ -9,8 +9,8 @@ from reconciler.clock import Clock
 from reconciler.net.http_dates import parse_date
 from reconciler.tokens.server_clock import (
     RESOLUTION_S,
-    Belief,
     Bounds,
+    ClockEstimate,
     ServerClock,
     TokenTimes,
     Witness,
@@ -28,7 +28,7 @@ DATES = 8
 """Date headers of the API server that are kept: a stalled loop reads a few answers late."""
 
 
-class Move(NamedTuple):
+class ClockMove(NamedTuple):
     """A change of the estimate.
 
     Args:
@@ -58,7 +58,7 @@ class IssuerTime:
         self._judged = Bounds(-math.inf, math.inf)
         self._heard_at = clock.monotonic()
         self._last_date = ""
-        self.on_moved: Callable[[Move], None] | None = None
+        self.on_moved: Callable[[ClockMove], None] | None = None
         """Told when the estimate moves by more than `MOVED_S`."""
 
     @property
@@ -67,7 +67,7 @@ class IssuerTime:
         return self._rules.belief is not None
 
     @property
-    def belief(self) -> Belief | None:
+    def belief(self) -> ClockEstimate | None:
         """What is believed, by whom, and whether it is proven; None before the first answer."""
         return self._rules.belief
 
@@ -94,7 +94,7 @@ class IssuerTime:
         belief = self._rules.belief
         return 0.0 if belief is None else (belief.bounds.high_s - belief.bounds.low_s) / 2
 
-    def hear(self, answer: TokenTimes, date_s: float | None) -> float:
+    def observe(self, answer: TokenTimes, date_s: float | None) -> float:
         """Learn from one answer; return the issuer's time at its receipt, epoch seconds.
 
         Of a token that may have been issued during the request it is the earliest possible time:
@@ -112,7 +112,7 @@ class IssuerTime:
         if (api_server := self._api_server_bounds()) is not None:
             others[Witness.API_SERVER_DATE] = api_server
         self._expires_in = claims_of(answer).get(Witness.EXPIRES_IN)
-        self._judged = self._rules.hear(answer, others)
+        self._judged = self._rules.observe(answer, others)
         self._tell(before_s, is_first=not was_known)
         if not self.wants_another:
             self._heard_at = answer.received_at
@@ -126,7 +126,7 @@ class IssuerTime:
         self._heard_at = answer.received_at
         return _received_s(answer, self._judged)
 
-    def hear_api_server(self, date: str | None) -> None:
+    def observe_api_server(self, date: str | None) -> None:
         """Learn from the Date header of an answer of the API server that came just now.
 
         The header is written as the answer starts, so that the request's duration does not matter;
@@ -178,7 +178,7 @@ class IssuerTime:
     def _tell(self, before_s: float, *, is_first: bool) -> None:
         moved_s = self.now_s() - before_s
         if abs(moved_s) > MOVED_S and self.on_moved is not None:
-            self.on_moved(Move(moved_s, self._heard_at, is_first))
+            self.on_moved(ClockMove(moved_s, self._heard_at, is_first))
 
     def __repr__(self) -> str:
         return f"<IssuerTime skew {self.skew_s:+.3f} s +-{self.error_s:.3f} s>"

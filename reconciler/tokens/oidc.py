@@ -12,16 +12,16 @@ from yarl import URL
 from reconciler.clock import Clock
 from reconciler.errors import IssuerRefused, IssuerUnavailable, SettingsError
 from reconciler.net.client_pool import Requests
-from reconciler.net.client_session import kind_of, problem_of, shown_url
+from reconciler.net.client_session import describe_error, kind_of, shown_url
 from reconciler.net.http_dates import parse_date, parse_retry_after
 from reconciler.telemetry.trace import step, traceparent
 from reconciler.tokens.token_response import (
-    Answer,
-    Grant,
-    grant_of,
+    RawResponse,
+    TokenResponse,
     is_refusal,
     is_success,
     more_telling,
+    parse_token_response,
 )
 
 LIMIT_S = 5.0
@@ -37,7 +37,7 @@ Style = Literal["basic", "body"]
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class ClientCredentials:
     """Who we are to the issuer."""
 
     client_id: str
@@ -66,7 +66,7 @@ class TokenEndpoint:
         url: str,
         *,
         session: Requests,
-        credentials: Callable[[], Credentials],
+        credentials: Callable[[], ClientCredentials],
         clock: Clock,
         limit_s: float = LIMIT_S,
         fields: Sequence[tuple[str, str]] = (),
@@ -88,24 +88,24 @@ class TokenEndpoint:
         """How credentials are sent first."""
         return self._style
 
-    async def ask(self) -> Grant:
+    async def ask(self) -> TokenResponse:
         """Request a token.
 
         Raises:
             IssuerRefused: Our credentials are missing, or were not accepted in either style.
             IssuerUnavailable: No answer in time, or one that is not the issuer's.
-            TokenUnusable: `huge` or `malformed`.
+            InvalidToken: `huge` or `malformed`.
         Cancel: a token may have been issued; nobody has it.
         """
-        return grant_of(await self._answer(self._read_credentials()), what=self._what)
+        return parse_token_response(await self._answer(self._read_credentials()), what=self._what)
 
-    def _read_credentials(self) -> Credentials:
+    def _read_credentials(self) -> ClientCredentials:
         try:
             return self._credentials()
         except SettingsError as error:
             raise IssuerRefused(f"{self._what}: {error}", reason="no_credentials") from error
 
-    async def _answer(self, credentials: Credentials) -> Answer:
+    async def _answer(self, credentials: ClientCredentials) -> RawResponse:
         # aiohttp's errors may hold the request's headers, and with them the secret: ours is raised
         # outside of the handler, so that nothing is chained.
         try:
@@ -115,10 +115,10 @@ class TokenEndpoint:
             reason, why = "timeout", f"no answer in {self._limit_s:g} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # ValueError: aiohttp's bare word for a host that .netrc knows, or that is no host.
-            reason, why = kind_of(error), problem_of(error, system_trust=True)
+            reason, why = kind_of(error), describe_error(error, system_trust=True)
         raise IssuerUnavailable(f"{self._what}: {why}", reason=reason)
 
-    async def _try_styles(self, credentials: Credentials) -> Answer:
+    async def _try_styles(self, credentials: ClientCredentials) -> RawResponse:
         first = await self._post(credentials, self._style)
         if is_success(first) or not is_refusal(first):
             return first
@@ -129,7 +129,7 @@ class TokenEndpoint:
             return second
         return more_telling(first, second) if is_refusal(second) else second
 
-    async def _post(self, credentials: Credentials, style: Style) -> Answer:
+    async def _post(self, credentials: ClientCredentials, style: Style) -> RawResponse:
         form = [("grant_type", "client_credentials"), *self._fields]
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         with step("POST", self._shown_url) as asked:
@@ -142,9 +142,9 @@ class TokenEndpoint:
         self,
         form: list[tuple[str, str]],
         headers: dict[str, str],
-        credentials: Credentials,
+        credentials: ClientCredentials,
         style: Style,
-    ) -> Answer:
+    ) -> RawResponse:
         if style == "basic":
             headers["Authorization"] = _basic(credentials)
         else:
@@ -156,7 +156,7 @@ class TokenEndpoint:
         ) as response:
             received_at = self._clock.monotonic()
             date_s = parse_date(response.headers.get("Date"))
-            return Answer(
+            return RawResponse(
                 response.status,
                 await _read(response.content),
                 sent_at,
@@ -179,7 +179,7 @@ async def _read(content: aiohttp.StreamReader) -> bytes | None:
     return bytes(body)
 
 
-def _basic(credentials: Credentials) -> str:
+def _basic(credentials: ClientCredentials) -> str:
     # RFC 6749 2.3.1: each half is form-encoded before the colon joins them.
     login = quote_plus(credentials.client_id)
     return aiohttp.encode_basic_auth(login, quote_plus(credentials.client_secret))

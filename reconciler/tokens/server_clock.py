@@ -87,7 +87,7 @@ class TokenTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ClockSample:
     """One token's claim, as it was first received.
 
     Args:
@@ -108,7 +108,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Belief:
+class ClockEstimate:
     """What is taken for the issuer's time; `proven` by `PROOF` tokens in a row, else voted `by`."""
 
     bounds: Bounds
@@ -120,12 +120,12 @@ class ServerClock:
     """Weighs the witnesses of each answer; holds no clock and asks nobody."""
 
     def __init__(self) -> None:
-        self._run: deque[Sample] = deque(maxlen=KEEP)
+        self._run: deque[ClockSample] = deque(maxlen=KEEP)
         """Tokens of different seconds, the latest first, each as it was first received."""
         self._floor_s = -math.inf
-        self._doubtful: Sample | None = None
+        self._doubtful: ClockSample | None = None
         """The youngest of the tokens that contradict what earlier ones have proven."""
-        self.belief: Belief | None = None
+        self.belief: ClockEstimate | None = None
         """None until the first answer."""
 
     @property
@@ -138,7 +138,7 @@ class ServerClock:
         """
         return self._doubtful is not None
 
-    def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
+    def observe(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
         """Take in one answer; return the issuer's time by which its token is to be judged.
 
         Args:
@@ -176,7 +176,7 @@ class ServerClock:
             return judged
         if not self.is_below(self.belief.bounds, youngest):
             return judged
-        self.belief = Belief(youngest.bounds, Witness.TOKEN, proven=False)
+        self.belief = ClockEstimate(youngest.bounds, Witness.TOKEN, proven=False)
         return youngest.bounds
 
     def sample_of(
@@ -184,7 +184,7 @@ class ServerClock:
         answer: TokenTimes,
         claims: Mapping[Witness, Bounds],
         others: Mapping[Witness, Bounds],
-    ) -> Sample | None:
+    ) -> ClockSample | None:
         """Return what the token says of the issuer's time, None for one without `iat`.
 
         `expires_in` may say that it was not issued just now; whom of the two more others support is
@@ -199,9 +199,9 @@ class ServerClock:
             known[Witness.MEMORY] = self.belief.bounds
         bounds = plain if _support(plain, known) > _support(told, known) else told
         ceiling_s = math.inf if answer.expires_s is None else answer.expires_s - answer.received_at
-        return Sample(answer.issued_s, plain.low_s, ceiling_s, bounds, answer.received_at)
+        return ClockSample(answer.issued_s, plain.low_s, ceiling_s, bounds, answer.received_at)
 
-    def is_repeated(self, sample: Sample) -> bool:
+    def is_repeated(self, sample: ClockSample) -> bool:
         """Tell whether this token was handed out before: there is a cache on the way."""
         return any(
             sample.issued_s == seen.issued_s and sample.bounds.high_s < seen.bounds.low_s
@@ -216,15 +216,15 @@ class ServerClock:
         latest = self._latest()
         return len(latest) == PROOF and all(each.is_refused for each in latest)
 
-    def is_below(self, bounds: Bounds, sample: Sample) -> bool:
+    def is_below(self, bounds: Bounds, sample: ClockSample) -> bool:
         """Tell whether by this estimate a token would have been issued in the future."""
         return sample.floor_s - bounds.high_s > AGREE_S
 
-    def is_proof(self, run: list[Sample]) -> bool:
+    def is_proof(self, run: list[ClockSample]) -> bool:
         """Tell whether tokens that agree prove the time: enough of them, of different seconds."""
         return len({sample.issued_s for sample in run}) >= PROOF
 
-    def vote(self, claims: Mapping[Witness, Bounds]) -> Belief:
+    def vote(self, claims: Mapping[Witness, Bounds]) -> ClockEstimate:
         """Believe the claim that most others support; of equals the first in `ORDER`.
 
         `expires_in` and the token come in one answer: where they agree they are one witness.
@@ -234,9 +234,9 @@ class ServerClock:
             del one[Witness.TOKEN]
         ranked = [witness for witness in ORDER if witness in one]
         chosen = max(ranked, key=lambda witness: _support(one[witness], one))
-        return Belief(one[chosen], chosen, proven=False)
+        return ClockEstimate(one[chosen], chosen, proven=False)
 
-    def _doubt(self, sample: Sample) -> Sample | None:
+    def _doubt(self, sample: ClockSample) -> ClockSample | None:
         """Return the token that is to be asked about again.
 
         A slow answer may agree with both sides and settles nothing; one that agrees with what was
@@ -249,14 +249,14 @@ class ServerClock:
             return before if before is not None and self._contradicts(before) else None
         return sample if before is None else max(before, sample, key=lambda each: each.floor_s)
 
-    def _contradicts(self, sample: Sample) -> bool:
+    def _contradicts(self, sample: ClockSample) -> bool:
         """Tell whether a token and what earlier ones have proven cannot both be true."""
         belief = self.belief
         if belief is not None and belief.proven:
             return apart_s(sample.bounds, belief.bounds) > AGREE_S
         return self._floor_s - sample.bounds.high_s > AGREE_S
 
-    def _remember(self, sample: Sample) -> None:
+    def _remember(self, sample: ClockSample) -> None:
         """Keep a token's claim; a token that comes again is no other token.
 
         Its first receipt proves the most: each later one finds it older. What earlier tokens prove
@@ -265,7 +265,7 @@ class ServerClock:
         self._floor_s = max(self._floor_s, sample.floor_s)
         for index, seen in enumerate(self._run):
             if seen.issued_s == sample.issued_s:
-                self._run[index] = replace(seen, bounds=narrow([seen.bounds, sample.bounds]))
+                self._run[index] = replace(seen, bounds=intersect([seen.bounds, sample.bounds]))
                 return
         while self._run and sample.at - self._run[-1].at > MEMORY_S and len(self._run) >= PROOF:
             self._run.pop()
@@ -279,7 +279,7 @@ class ServerClock:
             if seen.issued_s == answer.issued_s:
                 self._run[index] = replace(seen, is_refused=_is_over(answer, judged))
 
-    def _latest(self) -> list[Sample]:
+    def _latest(self) -> list[ClockSample]:
         return list(self._run)[:PROOF]
 
     def _ceiling_s(self) -> float:
@@ -287,10 +287,10 @@ class ServerClock:
         latest = self._latest()
         return max(each.ceiling_s for each in latest) if len(latest) == PROOF else math.inf
 
-    def _at_floor(self) -> Belief:
+    def _at_floor(self) -> ClockEstimate:
         """Return the earliest time by which no token is of the future."""
         bounds = Bounds(self._floor_s, self._floor_s + RESOLUTION_S)
-        return Belief(bounds, Witness.TOKEN, proven=False)
+        return ClockEstimate(bounds, Witness.TOKEN, proven=False)
 
     def is_possible(self, bounds: Bounds) -> bool:
         """Tell whether a claim has no token of the future, and not only expired ones."""
@@ -301,12 +301,12 @@ class ServerClock:
         answer: TokenTimes,
         claims: Mapping[Witness, Bounds],
         others: Mapping[Witness, Bounds],
-        sample: Sample | None,
-    ) -> tuple[Belief | None, Bounds]:
+        sample: ClockSample | None,
+    ) -> tuple[ClockEstimate | None, Bounds]:
         run = agreeing(self._run)
         if sample is not None and self.is_proof(run):
             self._floor_s = min(self._floor_s, max(each.floor_s for each in run))
-            proven = Belief(youngest(run), Witness.TOKEN, proven=True)
+            proven = ClockEstimate(youngest(run), Witness.TOKEN, proven=True)
             return proven, proven.bounds
         if (
             self.belief is not None
@@ -357,9 +357,9 @@ def apart_s(one: Bounds, other: Bounds) -> float:
     return max(0.0, one.low_s - other.high_s, other.low_s - one.high_s)
 
 
-def agreeing(newest_first: Iterable[Sample]) -> list[Sample]:
+def agreeing(newest_first: Iterable[ClockSample]) -> list[ClockSample]:
     """Return the newest samples up to the first that any of them contradicts by `AGREE_S`."""
-    found: list[Sample] = []
+    found: list[ClockSample] = []
     low_s, high_s = -math.inf, math.inf
     for sample in newest_first:
         low_s, high_s = max(low_s, sample.bounds.low_s), min(high_s, sample.bounds.high_s)
@@ -369,7 +369,7 @@ def agreeing(newest_first: Iterable[Sample]) -> list[Sample]:
     return found
 
 
-def youngest(newest_first: list[Sample]) -> Bounds:
+def youngest(newest_first: list[ClockSample]) -> Bounds:
     """Intersect tokens that agree, less those that were older than new when they came.
 
     They agree by `AGREE_S` only, and none is of the future: the youngest of them decides, so that a
@@ -383,7 +383,7 @@ def youngest(newest_first: list[Sample]) -> Bounds:
     return Bounds(low_s, min(high_s, latest_s))
 
 
-def narrow(newest_first: Iterable[Bounds]) -> Bounds:
+def intersect(newest_first: Iterable[Bounds]) -> Bounds:
     """Intersect observations from the newest back, up to the first that contradicts.
 
     A contradiction means that the clock was stepped or slewed between the two, so that only what

@@ -11,14 +11,14 @@ import structlog
 
 from reconciler.clock import Clock
 from reconciler.errors import IssuerError, IssuerUnavailable
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.tokens.claims import key_of, read_claims, unusable
-from reconciler.tokens.cooldown import Rest
+from reconciler.tokens.cooldown import Cooldown
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.server_clock import PROOF
 from reconciler.tokens.signing_keys import SigningKeys
 from reconciler.tokens.token import Token
-from reconciler.tokens.token_response import Grant, times_of, token_of
+from reconciler.tokens.token_response import TokenResponse, times_of, to_token
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class SingleFlight(Generic[T]):
 
 log = structlog.get_logger()
 
-SPARE_FRACTION = 0.1
+STANDBY_FRACTION = 0.1
 """A new spare is minted at this age, as a fraction of its life: with the issuer away every Secret
 can be lifted to an expiry of at least 0.9 of a life from the outage's start."""
 
@@ -103,7 +103,7 @@ class TokenStats:
     issued_total: int
     failures_total: int
     last_error: str
-    resting_s: float
+    cooldown_s: float
     best_remaining_s: float | None
     longest_ttl_s: float
     latest_ttl_s: float | None = None
@@ -168,7 +168,7 @@ class TokenSource(Protocol):
         """Return the longest-living token at hand, None if all are dead; never asks."""
         ...
 
-    def at_hand(self, *, min_remaining: float) -> Token | None:
+    def best_available(self, *, min_remaining: float) -> Token | None:
         """Return what `get` would without asking, None where it would ask or fail."""
         ...
 
@@ -197,11 +197,11 @@ class OidcSource:
 
     def __init__(
         self,
-        ask: Callable[[], Awaitable[Grant]],
+        ask: Callable[[], Awaitable[TokenResponse]],
         *,
         clock: Clock,
         issuer_time: IssuerTime,
-        breaker: Breaker,
+        breaker: CircuitBreaker,
         random: Random,
         refresh_on_key_rotation: bool = True,
     ) -> None:
@@ -210,8 +210,8 @@ class OidcSource:
         self._issuer_time = issuer_time
         self._breaker = breaker
         self._random = random
-        self._rest = Rest(clock, random)
-        self._flight = SingleFlight(self._mint)
+        self._rest = Cooldown(clock, random)
+        self._flight = SingleFlight(self._request)
         self._newest: Token | None = None
         self._received_at = clock.monotonic()
         self._best: Token | None = None
@@ -246,15 +246,15 @@ class OidcSource:
         return math.ceil(sane_s if best is None else max(best.ttl_s, sane_s))
 
     async def get(self, *, min_remaining: float, since_at: float = -math.inf) -> Token:
-        token = self.at_hand(min_remaining=min_remaining, since_at=since_at)
+        token = self.best_available(min_remaining=min_remaining, since_at=since_at)
         if token is not None:
             return token
-        if self._breaker.is_down:
+        if self._breaker.is_open:
             last = self._breaker.stats().last_error
             raise IssuerUnavailable(f"the issuer is down, the last error was: {last}")
         return await self.refresh()
 
-    def at_hand(self, *, min_remaining: float, since_at: float = -math.inf) -> Token | None:
+    def best_available(self, *, min_remaining: float, since_at: float = -math.inf) -> Token | None:
         best = self.best()
         return best if best is not None and self._serves(min_remaining, since_at) else None
 
@@ -277,13 +277,13 @@ class OidcSource:
             raise unusable("expired", "it died before anybody could use it")
         return best
 
-    async def keep_spare(self) -> None:
+    async def keep_standby(self) -> None:
         """Run for ever: keep a young token at hand, and look whether a lost issuer is back.
 
         Cancel: a request in flight is left to `close`; tokens at hand stay.
         """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._mint_spares(), name="mint_spares")
+            group.create_task(self._request_standby(), name="mint_spares")
             group.create_task(self._breaker.probe_while_down(self.refresh), name="probe_issuer")
             group.create_task(self._tell_rotations(), name="tell_rotations")
 
@@ -298,7 +298,7 @@ class OidcSource:
             issued_total=self._issued,
             failures_total=self._failures,
             last_error=self._last_error,
-            resting_s=self._rest.remaining_s(),
+            cooldown_s=self._rest.remaining_s(),
             best_remaining_s=best.remaining_s(self._clock.monotonic()) if best else None,
             longest_ttl_s=self.longest_ttl_s,
             latest_ttl_s=self._newest.ttl_s if self._newest is not None else None,
@@ -321,11 +321,11 @@ class OidcSource:
             return True
         return newest.remaining_s(now_at) >= min_remaining * newest.ttl_s
 
-    async def _mint(self) -> IssuerError | None:
+    async def _request(self) -> IssuerError | None:
         """Ask once; the error is returned, not raised, since many may wait for it."""
         try:
             grant, now_s = await self._ask_for_certain()
-            token = token_of(grant, now_s=now_s)
+            token = to_token(grant, now_s=now_s)
         except IssuerError as error:
             self._failed(error)
             return error
@@ -340,7 +340,7 @@ class OidcSource:
             self._oddities.add(oddity)
             log.warning("token_odd", why=oddity)
 
-    async def _ask_for_certain(self) -> tuple[Grant, float]:
+    async def _ask_for_certain(self) -> tuple[TokenResponse, float]:
         """Return an answer and the issuer's time at its receipt, epoch seconds.
 
         A token that contradicts what earlier ones proved is not given to anybody before two more
@@ -356,10 +356,10 @@ class OidcSource:
             now_s = self._issuer_time.give_in(times_of(grant))
         return grant, now_s
 
-    async def _ask_once(self) -> tuple[Grant, float]:
+    async def _ask_once(self) -> tuple[TokenResponse, float]:
         self._requests += 1
         grant = await self._ask()
-        return grant, self._issuer_time.hear(times_of(grant), grant.date_s)
+        return grant, self._issuer_time.observe(times_of(grant), grant.date_s)
 
     def _keep(self, token: Token) -> None:
         now_at, before = self._clock.monotonic(), self.best()
@@ -397,15 +397,15 @@ class OidcSource:
             self._rest.after_refusal(error, lives_s=lives_s)
             self._breaker.refused(error)
 
-    async def _mint_spares(self) -> None:
+    async def _request_standby(self) -> None:
         """Mint in time for the spare, and at the end of each pause, which may end a refusal."""
         while True:
-            wait_s = max(self._spare_due_in_s(), self._rest.remaining_s())
+            wait_s = max(self._standby_due_in_s(), self._rest.remaining_s())
             if wait_s > 0:
                 await asyncio.sleep(min(wait_s, LONGEST_SLEEP_S))
                 continue
-            if self._breaker.is_down:
-                await self._breaker.wait_up()  # the probe mints
+            if self._breaker.is_open:
+                await self._breaker.wait_closed()  # the probe mints
                 continue
             try:
                 await self.refresh()
@@ -420,13 +420,13 @@ class OidcSource:
             if self._heeds_keys and self.on_replaced is not None and self._newest is not None:
                 await self.on_replaced(self._newest)
 
-    def _spare_due_in_s(self) -> float:
+    def _standby_due_in_s(self) -> float:
         if self._newest is None or self._rest.is_pending:
             return 0.0
         newest = self._newest
         # A cache that gives each token until its end has another one from that instant on.
         left_s = newest.remaining_s(newest.received_at)
-        cycle_s = max(SHORTEST_CYCLE_S, min(SPARE_FRACTION * newest.ttl_s, left_s))
+        cycle_s = max(SHORTEST_CYCLE_S, min(STANDBY_FRACTION * newest.ttl_s, left_s))
         return newest.received_at + cycle_s - self._clock.monotonic()
 
 

@@ -31,7 +31,7 @@ class StaticSource:
         since_s: When the value was put there, epoch seconds; -inf where it is as old as all else.
     Raises:
         SettingsError: There is no value.
-        TokenUnusable: The value is `malformed` or `huge`.
+        InvalidToken: The value is `malformed` or `huge`.
     """
 
     rotated_s = -math.inf
@@ -75,7 +75,7 @@ class StaticSource:
             raise _expired()
         return best
 
-    def at_hand(self, *, min_remaining: float) -> Token | None:
+    def best_available(self, *, min_remaining: float) -> Token | None:
         return self.best()
 
     def best(self) -> Token | None:
@@ -92,18 +92,18 @@ class StaticSource:
             0, self._values, 0, self._why_kept, 0.0, left_s, self.longest_ttl_s, ttl_s
         )
 
-    async def keep_read(self) -> None:
+    async def watch_file(self) -> None:
         """Run for ever: take the value that the file holds by now, and tell of it.
 
         Cancel: the token at hand is a whole one; somebody may not have been told of it.
         """
         while True:
             await asyncio.sleep(LOOK_S)
-            if self.look() and self.on_replaced is not None:
+            if self.reload_once() and self.on_replaced is not None:
                 await asyncio.sleep(TICK_S)
                 await self.on_replaced(self._token)
 
-    def look(self) -> bool:
+    def reload_once(self) -> bool:
         """Read once; return True if another token has taken the place of the one at hand.
 
         A value counts when two looks in a row have found it: half a token is a token as well, and
@@ -115,7 +115,7 @@ class StaticSource:
         except (SettingsError, IssuerError) as error:
             self._next = None
             if not self._why_kept:
-                log.warning("static_token_kept", why=str(error))
+                log.warning("static_token_reload_failed", why=str(error))
             self._why_kept = str(error)
             return False
         self._why_kept = ""
@@ -149,7 +149,7 @@ class StaticSource:
 
 
 def _token_of(value: str, clock: Clock) -> Token:
-    """Judge a value; raises `TokenUnusable` if it is `malformed` or `huge`."""
+    """Judge a value; raises `InvalidToken` if it is `malformed` or `huge`."""
     claims, now_s = read_claims(value), clock.wall()
     if claims.oddity:
         log.warning("token_odd", why=claims.oddity)

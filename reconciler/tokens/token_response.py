@@ -14,7 +14,7 @@ from reconciler.tokens.token import Token
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grant:
+class TokenResponse:
     """What the issuer sent, not judged yet.
 
     Args:
@@ -34,11 +34,11 @@ class Grant:
     date_s: float | None = None
 
 
-def times_of(grant: Grant) -> TokenTimes:
+def times_of(grant: TokenResponse) -> TokenTimes:
     """Return what a grant says of time.
 
     Raises:
-        TokenUnusable: Its token cannot be read.
+        InvalidToken: Its token cannot be read.
     """
     claims = read_claims(grant.value, lenient=_says_its_life(grant))
     return TokenTimes(
@@ -46,13 +46,13 @@ def times_of(grant: Grant) -> TokenTimes:
     )
 
 
-def token_of(grant: Grant, *, now_s: float) -> Token:
+def to_token(grant: TokenResponse, *, now_s: float) -> Token:
     """Judge a grant and return its token.
 
     Args:
         now_s: The issuer's time at receipt, epoch seconds, as `IssuerTime.hear` weighs it.
     Raises:
-        TokenUnusable: For each rule that the token breaks.
+        InvalidToken: For each rule that the token breaks.
     """
     if grant.token_type.lower() not in ("bearer", ""):
         raise unusable("not_bearer", "its token_type is not Bearer")
@@ -70,7 +70,7 @@ def token_of(grant: Grant, *, now_s: float) -> Token:
     )
 
 
-def _says_its_life(grant: Grant) -> bool:
+def _says_its_life(grant: TokenResponse) -> bool:
     """Tell whether a token whose claims cannot be read can still be used."""
     return grant.expires_in_s is not None and grant.expires_in_s > 0
 
@@ -102,7 +102,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class RawResponse:
     """Status, times and body; `body` is None where it was longer than what is read of one.
 
     `beside`: of a refusal, another one that the same request met with the credentials sent in the
@@ -118,12 +118,12 @@ class Answer:
     beside: str = ""
 
 
-def is_success(answer: Answer) -> bool:
+def is_success(answer: RawResponse) -> bool:
     """Tell whether an answer may hold a token: 2xx and no `error` member."""
     return 200 <= answer.status < 300 and error_code(answer) is None
 
 
-def is_refusal(answer: Answer) -> bool:
+def is_refusal(answer: RawResponse) -> bool:
     """Tell whether the issuer refused us, for whatever reason.
 
     400, 401 and 403 are a refusal unless they name a passing trouble, like known codes in a 200;
@@ -135,7 +135,7 @@ def is_refusal(answer: Answer) -> bool:
     return answer.status in (400, 401, 403)
 
 
-def more_telling(first: Answer, second: Answer) -> Answer:
+def more_telling(first: RawResponse, second: RawResponse) -> RawResponse:
     """Return which of two refusals, one of each style of credentials, says what is wrong.
 
     An issuer that reads one style alone answers the other with a word about the client. Where
@@ -148,7 +148,7 @@ def more_telling(first: Answer, second: Answer) -> Answer:
     return replace(telling, beside="" if beside == _in_words(telling) else beside)
 
 
-def error_code(answer: Answer) -> str | None:
+def error_code(answer: RawResponse) -> str | None:
     """Return the body's `error` if it is a known code, "" for any other, None without one."""
     members = _decode(answer.body)
     if members is None or members.get("error") is None:
@@ -157,7 +157,7 @@ def error_code(answer: Answer) -> str | None:
     return code if isinstance(code, str) and code in _CODES else ""
 
 
-def grant_of(answer: Answer, *, what: str) -> Grant:
+def parse_token_response(answer: RawResponse, *, what: str) -> TokenResponse:
     """Return the grant in a successful answer.
 
     Args:
@@ -165,7 +165,7 @@ def grant_of(answer: Answer, *, what: str) -> Grant:
     Raises:
         IssuerRefused: Our credentials, or the request, are not accepted.
         IssuerUnavailable: It failed, throttles, or something else answers in its place.
-        TokenUnusable: `huge` or `malformed`.
+        InvalidToken: `huge` or `malformed`.
     """
     if not is_success(answer):
         raise _error_of(answer, what)
@@ -181,7 +181,7 @@ def grant_of(answer: Answer, *, what: str) -> Grant:
     value, kind = members.get("access_token"), members.get("token_type")
     if not isinstance(value, str):
         raise unusable("malformed", "the answer has no access_token")
-    return Grant(
+    return TokenResponse(
         value,
         sent_at=answer.sent_at,
         received_at=answer.received_at,
@@ -191,7 +191,7 @@ def grant_of(answer: Answer, *, what: str) -> Grant:
     )
 
 
-def _error_of(answer: Answer, what: str) -> IssuerError:
+def _error_of(answer: RawResponse, what: str) -> IssuerError:
     code = error_code(answer) or ""
     beside = f"; with the credentials sent the other way {answer.beside}" if answer.beside else ""
     return (IssuerRefused if is_refusal(answer) else IssuerUnavailable)(
@@ -202,7 +202,7 @@ def _error_of(answer: Answer, what: str) -> IssuerError:
     )
 
 
-def _in_words(answer: Answer) -> str:
+def _in_words(answer: RawResponse) -> str:
     return f"{answer.status} {error_code(answer) or ''}".rstrip()
 
 

@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Generic, NamedTuple, TypeVar
 
 
-class Band(IntEnum):
+class Priority(IntEnum):
     """What is at stake; inside a band the slack decides."""
 
     EXPIRING = 1
@@ -37,7 +37,7 @@ ASKED_S = 5.0
 brings a try per 5 s."""
 
 
-class News(IntEnum):
+class Trigger(IntEnum):
     """What a wish for a run knows that the failure before it did not; the greater counts for more.
 
     `NONE` is an event of something else, a resync or a relist; `CHANGED` a change of the object
@@ -46,10 +46,10 @@ class News(IntEnum):
 
     NONE = 0
     CHANGED = 1
-    ASKED = 2
+    REQUESTED = 2
 
 
-class Hold(NamedTuple):
+class NotBefore(NamedTuple):
     """Why a key is not tried again before its time: it failed.
 
     Args:
@@ -60,22 +60,22 @@ class Hold(NamedTuple):
 
     since_at: float
     until_at: float
-    about: str = ""
+    depends_on: str = ""
 
-    def earliest_at(self, news: News, about: str) -> float:
+    def earliest_at(self, news: Trigger, about: str) -> float:
         """Return when a wish with this news may run, monotonic."""
-        if about != self.about:
+        if about != self.depends_on:
             return self.since_at
         wait_s = self.until_at - self.since_at
-        if news is News.ASKED:
+        if news is Trigger.REQUESTED:
             wait_s = min(wait_s, ASKED_S)
-        elif news is News.CHANGED:
+        elif news is Trigger.CHANGED:
             wait_s *= CHANGED_FRACTION
         return self.since_at + wait_s
 
 
 @dataclass(frozen=True, slots=True)
-class Work(Generic[K]):
+class WorkItem(Generic[K]):
     """A key handed to a worker, which owes a `done` for it, whatever happens.
 
     Args:
@@ -90,7 +90,7 @@ class Work(Generic[K]):
 
     key: K
     reasons: tuple[str, ...]
-    band: Band
+    priority: Priority
     due_at: float
     ready_at: float
     attempt: int
@@ -98,44 +98,46 @@ class Work(Generic[K]):
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
+class Requeue:
     """When a key is wanted again, by the run that knows best.
 
     Args:
         at: Monotonic instant; it may be later than any that was asked for before.
         slack_s: Seconds from now until it is too late; negative where it is already.
-        gate: A condition whose opening makes it due before `at`, which is then the fallback; or "".
-        hold: What keeps others from having it run before `at`, after a failure; the gate's opening
+        endpoint: A condition whose opening makes it due before `at`, which is then the fallback; or
+        "".
+        hold: What keeps others from having it run before `at`, after a failure; the endpoint's
+        opening
             ends it.
         since_at: When it was first due, monotonic, where the run did not do what it was for;
             by default it is `at`.
     """
 
     at: float
-    band: Band
+    priority: Priority
     slack_s: float
     reason: str
-    gate: str = ""
-    hold: Hold | None = None
+    blocked_on: str = ""
+    hold: NotBefore | None = None
     since_at: float | None = None
 
 
-class Look(NamedTuple):
+class EntryInfo(NamedTuple):
     """What the queue holds of one key, for people.
 
-    `stage` is `waiting`, `ready` or `running`; `at` is when it is or was wanted, monotonic; `gate`
-    the endpoint that it waits for, or ""; `failures` counts those in a row.
+    `stage` is `waiting`, `ready` or `running`; `at` is when it is or was wanted, monotonic;
+    `endpoint` the endpoint that it waits for, or ""; `failures` counts those in a row.
     """
 
     stage: str
     at: float
-    band: Band
+    priority: Priority
     reasons: tuple[str, ...]
-    gate: str
+    blocked_on: str
     failures: int
 
 
-class Wish(NamedTuple):
+class ScheduleRequest(NamedTuple):
     """What an entry wants; internal to this room.
 
     Slack is kept as the instant at which it ends, so that it shrinks equally for all. `since_at` is
@@ -143,40 +145,40 @@ class Wish(NamedTuple):
     """
 
     at: float
-    band: Band
-    dead_at: float
+    priority: Priority
+    deadline_at: float
     reasons: tuple[str, ...]
     since_at: float
-    gate: str = ""
-    hold: Hold | None = None
-    news: News = News.NONE
+    blocked_on: str = ""
+    hold: NotBefore | None = None
+    news: Trigger = Trigger.NONE
     about: str = ""
 
-    def merged(self, later: "Wish") -> "Wish":
+    def merged(self, later: "ScheduleRequest") -> "ScheduleRequest":
         """Return the more urgent of each part; the same object where `later` adds nothing.
 
         What holds one of them back holds back the other, unless that has news.
         """
-        merged = Wish(
+        merged = ScheduleRequest(
             at=min(self._behind(later.hold), later._behind(self.hold)),
-            band=min(self.band, later.band),
-            dead_at=min(self.dead_at, later.dead_at),
+            priority=min(self.priority, later.priority),
+            deadline_at=min(self.deadline_at, later.deadline_at),
             reasons=_united(self.reasons, later.reasons),
             since_at=min(self.since_at, later.since_at),
-            gate=self.gate or later.gate,
+            blocked_on=self.blocked_on or later.blocked_on,
             hold=self.hold or later.hold,
             news=max(self.news, later.news),
             about=self.about or later.about,
         )
         return self if merged == self else merged
 
-    def _behind(self, hold: Hold | None) -> float:
+    def _behind(self, hold: NotBefore | None) -> float:
         """Return when it runs beside one that is held back."""
         return self.at if hold is None else max(self.at, hold.earliest_at(self.news, self.about))
 
-    def served_as(self, now_at: float) -> Band:
+    def effective_priority(self, now_at: float) -> Priority:
         """Return its band, which is `EXPIRING` for everything whose slack has run out."""
-        return Band.EXPIRING if self.dead_at <= now_at else self.band
+        return Priority.EXPIRING if self.deadline_at <= now_at else self.priority
 
 
 def _united(first: tuple[str, ...], then: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 
 from reconciler.clock import Clock
 from reconciler.errors import ReconcilerError
-from reconciler.workqueue.items import Band, Look, News, Next, Work
-from reconciler.workqueue.schedule import Schedule
+from reconciler.workqueue.items import EntryInfo, Priority, Requeue, Trigger, WorkItem
+from reconciler.workqueue.schedule import Scheduler
 from reconciler.workqueue.stats import QueueStats
 
 K = TypeVar("K", bound=Hashable)
@@ -30,14 +30,14 @@ class WorkQueue(Generic[K]):
 
     All calls belong on one event loop; only `get` and `drain` wait.
 
-    Order: work that is due goes to the worker that has waited longest. `Schedule` says which work.
+    Order: work that is due goes to the worker that has waited longest. `Scheduler` says which work.
     Cost: about 200 dict insertions for add + get + done of one key among 100,000.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._schedule: Schedule[K] = Schedule()
-        self._workers: deque[asyncio.Future[Work[K] | None]] = deque()
+        self._schedule: Scheduler[K] = Scheduler()
+        self._workers: deque[asyncio.Future[WorkItem[K] | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._paused = False
@@ -51,10 +51,10 @@ class WorkQueue(Generic[K]):
         key: K,
         *,
         reason: str,
-        band: Band,
+        band: Priority,
         slack_s: float,
         at: float | None = None,
-        news: News = News.NONE,
+        news: Trigger = Trigger.NONE,
         about: str = "",
     ) -> None:
         """Ask for a run of `key` no later than `at` (default: now); ignored once closed.
@@ -62,7 +62,7 @@ class WorkQueue(Generic[K]):
         Args:
             at: Instant on the clock's `monotonic`.
             slack_s: Seconds from now until it is too late; negative where it is already.
-            news: What this wish knows that the last failure did not; see `Hold`.
+            news: What this wish knows that the last failure did not; see `NotBefore`.
             about: What the run is to do; compared with what failed.
 
         Raises:
@@ -84,7 +84,7 @@ class WorkQueue(Generic[K]):
         )
         self._hand_out()
 
-    async def get(self) -> Work[K]:
+    async def get(self) -> WorkItem[K]:
         """Wait for work; the caller owes a `done` for it.
 
         Raises:
@@ -94,7 +94,7 @@ class WorkQueue(Generic[K]):
         """
         if self._closed:
             raise QueueClosed("the work queue is closed")
-        place: asyncio.Future[Work[K] | None] = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[WorkItem[K] | None] = asyncio.get_running_loop().create_future()
         self._workers.append(place)
         self._hand_out()
         try:
@@ -106,7 +106,7 @@ class WorkQueue(Generic[K]):
             raise QueueClosed("the work queue is closed")
         return work
 
-    def done(self, key: K, *, next: Next | None) -> None:
+    def done(self, key: K, *, next: Requeue | None) -> None:
         """End a run; `next` replaces all earlier deadlines, None forgets the key.
 
         A dirty key runs once more, as soon as `next.hold` allows.
@@ -118,33 +118,33 @@ class WorkQueue(Generic[K]):
         self._schedule.done(key, next=next, now_at=self._clock.monotonic())
         self._hand_out()
 
-    def fail(self, key: K) -> int:
+    def record_failure(self, key: K) -> int:
         """Count a failure; return how many there were in a row.
 
         Raises:
             KeyError: The key is unknown.
         """
-        return self._schedule.fail(key)
+        return self._schedule.record_failure(key)
 
-    def forgive(self, key: K) -> None:
+    def forget(self, key: K) -> None:
         """Set a key's count of failures to zero."""
-        self._schedule.forgive(key)
+        self._schedule.forget(key)
 
     def remove(self, key: K) -> bool:
         """Forget a key, unless it is running; tell whether it is unknown now."""
         return self._schedule.remove(key)
 
-    def look(self, key: K) -> Look | None:
+    def look(self, key: K) -> EntryInfo | None:
         """Return what is held of a key, or None for an unknown one; changes nothing."""
         return self._schedule.look(key)
 
-    def open_gate(self, name: str, *, only: Callable[[K], bool] | None = None) -> int:
-        """Make work that waits at a gate due now; return how many keys that are.
+    def wake_blocked(self, name: str, *, only: Callable[[K], bool] | None = None) -> int:
+        """Make work that waits at a endpoint due now; return how many keys that are.
 
         Args:
             only: Says of a key whether it is let through; all are by default.
         """
-        count = self._schedule.open_gate(name, now_at=self._clock.monotonic(), only=only)
+        count = self._schedule.wake_blocked(name, now_at=self._clock.monotonic(), only=only)
         self._hand_out()
         return count
 
@@ -198,7 +198,7 @@ class WorkQueue(Generic[K]):
             if self._workers[0].done():  # cancelled, and not yet awake to say so
                 del self._workers[0]
                 continue
-            work = self._schedule.take(self._clock.monotonic())
+            work = self._schedule.pop(self._clock.monotonic())
             if work is None:
                 break
             self._workers.popleft().set_result(work)
@@ -210,12 +210,12 @@ class WorkQueue(Generic[K]):
             if self._closed:
                 self._ended.set()
 
-    def _give_up(self, place: asyncio.Future[Work[K] | None]) -> None:
+    def _give_up(self, place: asyncio.Future[WorkItem[K] | None]) -> None:
         if place.cancelled():
             if place in self._workers:
                 self._workers.remove(place)
         elif (work := place.result()) is not None:
-            self._schedule.give_back(work.key)
+            self._schedule.put_back(work.key)
         self._hand_out()
 
     def _set_timer(self) -> None:

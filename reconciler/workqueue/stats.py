@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reconciler.workqueue.items import Band
+from reconciler.workqueue.items import Priority
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ScheduleStats:
-    """One reading of a schedule; every band and every gate ever named is present, zero or not.
+    """One reading of a schedule; every band and every endpoint ever named is present, zero or not.
 
     Args:
         ready: Entries that are due and wait for a worker, by the band they were asked for in.
-        waiting: Entries whose time has not come, by band; those behind a gate are among them.
-        gated: Of the waiting, those that an opening gate would make due, by gate.
+        waiting: Entries whose time has not come, by band; those behind a endpoint are among them.
+        blocked: Of the waiting, those that an opening endpoint would make due, by endpoint.
         running: Keys in the hands of workers.
         failing: Keys whose last run failed, in whatever stage.
         adds_total: Calls of `add`, of which `dedups_total` met a wish that was already there.
@@ -22,9 +22,9 @@ class ScheduleStats:
         longest_overdue_s: For how long the most urgent ready entry has had no slack; 0.0 if none.
     """
 
-    ready: Mapping[Band, int]
-    waiting: Mapping[Band, int]
-    gated: Mapping[str, int]
+    ready: Mapping[Priority, int]
+    waiting: Mapping[Priority, int]
+    blocked: Mapping[str, int]
     running: int
     failing: int
     adds_total: int
@@ -36,9 +36,9 @@ class ScheduleStats:
 
     def __repr__(self) -> str:
         ready = _counted("ready", {band.name.lower(): n for band, n in self.ready.items()})
-        gated = _counted("gated", self.gated)
+        blocked = _counted("blocked", self.blocked)
         waiting = sum(self.waiting.values())
-        text = f"{ready}, waiting {waiting}, {gated}, running {self.running}"
+        text = f"{ready}, waiting {waiting}, {blocked}, running {self.running}"
         if self.oldest_ready_s > 0:
             text += f", oldest {self.oldest_ready_s:.1f} s"
         if self.longest_overdue_s > 0:

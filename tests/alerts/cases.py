@@ -61,7 +61,7 @@ PATCHED = 'write="patch", result="success"'
 FORBIDDEN = 'write="patch", result="Forbidden"'
 CONFLICT = 'write="patch", result="Conflict"'
 REPEATED = 'pattern="repeated"'
-CHANCE = 'pattern="chance"'
+CHANCE = 'pattern="isolated"'
 ISSUER = 'endpoint="issuer"'
 
 CASES = (
@@ -75,7 +75,7 @@ CASES = (
             on("a", "watch_silence_seconds", PODS): "0+30x2 0+30x2 0+30x2 0+30x2",
             on("a", "endpoint_down", KUBE): f"0{LENGTH}",
             on("a", "sessions_failing"): f"0{LENGTH}",
-            on("a", "crashes_total"): f"0{LENGTH}",
+            on("a", "reconcile_panics_total"): f"0{LENGTH}",
             on("a", "issuer_clock_skew_seconds"): f"0.4{LENGTH}",
             on("a", "issuer_clock_error_seconds"): f"0.5{LENGTH}",
             on("a", "up"): f"1{LENGTH}",
@@ -298,7 +298,7 @@ CASES = (
     Case(
         "a run meets a defect",
         "TokenReconcilerCrashes",
-        healthy() | {on("a", "crashes_total"): "0x5 1x60"},
+        healthy() | {on("a", "reconcile_panics_total"): "0x5 1x60"},
         quiet="2m",
         firing="4m",
         over="25m",
@@ -306,7 +306,7 @@ CASES = (
     Case(
         "a defect of yesterday",
         "TokenReconcilerCrashes",
-        healthy() | {on("a", "crashes_total"): f"3{LENGTH}"},
+        healthy() | {on("a", "reconcile_panics_total"): f"3{LENGTH}"},
     ),
     Case(
         "workers are too few",

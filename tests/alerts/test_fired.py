@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.lab.cluster.replicas import Replica, Replicas
 from tests.alerts.dashboard import panels, queries
 from tests.alerts.prometheus import Alert, Prometheus, scraping
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(180)
 
 @dataclass(frozen=True)
 class Scene:
-    box: Box
+    box: LabCluster
     replicas: list[Replica]
     prometheus: Prometheus
 
@@ -38,7 +38,7 @@ async def scene(
     folder: Path, *, replicas: int = 1, settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[Scene]:
     """Have a fleet whose tokens are all alive, and a Prometheus that knows it; nothing fires."""
-    async with Box(ttl_s=TTL_S, projection_delay=(0.2, 0.6)) as box:
+    async with LabCluster(ttl_s=TTL_S, projection_delay=(0.2, 0.6)) as box:
         box.populate(SESSIONS)
         controllers = Replicas(replicas, box.environment() | dict(settings or {}), lambda _: None)
         running = asyncio.create_task(controllers.run())
@@ -121,7 +121,7 @@ async def test_every_panel_of_the_dashboard_shows_a_healthy_fleet(tmp_path: Path
                 await on.prometheus.ask("query", query=each)
 
 
-def assert_readable(alert: Alert, says: str, box: Box) -> None:
+def assert_readable(alert: Alert, says: str, box: LabCluster) -> None:
     """Hold an alert's text to what it should say: filled in, and without any secret."""
     notes = alert["annotations"]
     assert says in notes["summary"]

@@ -62,7 +62,7 @@ async def _handovers(world: World, rounds: int, *, crash: bool) -> list[float]:
     for _ in range(rounds):
         follower = await _start(world)
         await follower.controller.wait_for_event("stores_synced")
-        await follower.controller.wait_for_event("following")
+        await follower.controller.wait_for_event("leader_observed")
         signalled_s = time.time()
         if crash:
             leader.controller.kill()

@@ -17,12 +17,12 @@ from typing import Any
 
 import aiohttp
 
-from reconciler.controller.status.history import Past
+from reconciler.controller.status.history import RunRecord
 from reconciler.statuspage.sse import MAX_STREAMS
 from tests.browser.chromium import chromium
 from tests.exhibit import NOW_S, Exhibit, Shown, row, served, survey
 
-PAST = tuple(Past(NOW_S - 300 * n, "refreshed", "renewal", "") for n in range(5))
+PAST = tuple(RunRecord(NOW_S - 300 * n, "refreshed", "renewal", "") for n in range(5))
 
 PAINT = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 ANSWER = "return performance.getEntriesByType('navigation')[0].responseStart"
@@ -35,7 +35,7 @@ class Fleet(Exhibit):
         self._sessions, self._began_s = sessions, time.monotonic()
         super().__init__(self._take(), lambda _: PAST)
 
-    async def survey(self, *, max_age_s: float) -> Shown:
+    async def snapshot(self, *, max_age_s: float) -> Shown:
         if time.monotonic() - self.shown.taken_at > max_age_s:
             self.shown = self._take()
         return self.shown

@@ -130,7 +130,7 @@ async def _bare_patches(world: World) -> float:
 
 def _body(world: World) -> bytes:
     """Make the product's patch without its preconditions; the fleet stays the product's own."""
-    value = world.issuer.mint()
+    value = world.issuer.issue()
     claims = world.issuer.verify(value)
     annotations = {
         NAMES.issued_at: format_utc(claims["iat"]),
@@ -164,5 +164,5 @@ async def _old_loop(world: World) -> float:
 
 
 async def _put(world: World, runner: Runner, secret: dict[str, Any]) -> None:
-    body = secret | {"stringData": {NAMES.secret_key: world.issuer.mint()}}
+    body = secret | {"stringData": {NAMES.secret_key: world.issuer.issue()}}
     await world.admin.expect("PUT", item(runner.namespace, SECRETS, runner.secret), body)

@@ -11,19 +11,19 @@ from random import Random
 from typing import Any
 
 from reconciler.clock import SystemClock
-from reconciler.controller.events.recorder import Events
-from reconciler.controller.reconcile.run import Attempt
-from reconciler.controller.status.exposure import Exposure
-from reconciler.controller.status.history import History
-from reconciler.controller.status.run_observers import Metering, Tracing
-from reconciler.lab.cluster.cluster import Box
-from reconciler.leadership.api import OpenGate
+from reconciler.controller.events.recorder import EventRecorder
+from reconciler.controller.reconcile.run import ReconcileRun
+from reconciler.controller.status.exposure import EstimatedExposure
+from reconciler.controller.status.history import RunHistory
+from reconciler.controller.status.run_observers import RunMetrics, RunTraces
+from reconciler.lab.cluster.cluster import LabCluster
+from reconciler.leadership.api import AlwaysOpenFence
 from reconciler.naming import SessionKey
 from reconciler.telemetry.otlp_settings import RATIO, Sampler
-from reconciler.telemetry.otlp_spans import Kept, spans_of
-from reconciler.telemetry.registry import Meters
+from reconciler.telemetry.otlp_spans import SampledTrace, spans_of
+from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.telemetry.trace import Trace, Tracer, step
-from reconciler.workqueue.items import Band, Work
+from reconciler.workqueue.items import Priority, WorkItem
 from tests.controller import Controller, running
 
 RUNS = 20_000
@@ -37,20 +37,20 @@ def cost_of_a_refresh(*, exported: bool, ratio: float = RATIO) -> float:
     """
     clock = SystemClock()
     tracer = Tracer(clock, Random(1))
-    witnesses: list[Callable[[Attempt], None]] = [
-        History(clock).note,
-        Exposure(90.0).note,
+    witnesses: list[Callable[[ReconcileRun], None]] = [
+        RunHistory(clock).observe,
+        EstimatedExposure(90.0).observe,
         _events(clock).note,
-        Metering(Meters(list)).note,
+        RunMetrics(MetricsRegistry(list)).observe,
     ]
     if exported:
-        witnesses.append(Tracing(tracer, Sampler(ratio).keeps, _sender()).note)
+        witnesses.append(RunTraces(tracer, Sampler(ratio).keeps, _sender()).observe)
     began_s = time.process_time()
     for number in range(RUNS):
         now_at = clock.monotonic()
         key = SessionKey("team-a", f"2Ab{number % 5000}")
-        work = Work(key, ("renewal",), Band.ROUTINE, now_at, now_at, 1, now_at)
-        attempt = Attempt(work, tracer.begin("reconcile", queued_at=now_at), 0.0)
+        work = WorkItem(key, ("renewal",), Priority.ROUTINE, now_at, now_at, 1, now_at)
+        attempt = ReconcileRun(work, tracer.begin("reconcile", queued_at=now_at), 0.0)
         with attempt.trace:
             with step("mint"):
                 pass
@@ -83,7 +83,7 @@ async def measure(*, sessions: int = 1000) -> dict[str, Any]:
 async def _restart_cpu_s(sessions: int) -> float:
     """Return the CPU of a restart over a fleet that a former run had taken over: refreshes alone,
     and the start that many and few sessions have in common."""
-    async with Box(ttl_s=900.0, seed=1) as box:
+    async with LabCluster(ttl_s=900.0, seed=1) as box:
         box.populate(sessions)
         async with _settled(box.environment()):
             pass
@@ -107,16 +107,16 @@ def _cpu_s(controller: Controller) -> float:
 
 
 def _events(clock: SystemClock) -> Any:
-    from reconciler.net.circuit_breaker import Breaker
-    from reconciler.telemetry.log_dedup import Once
+    from reconciler.net.circuit_breaker import CircuitBreaker
+    from reconciler.telemetry.log_dedup import LogDedup
 
-    return Events(
+    return EventRecorder(
         limit_s=10.0,
         kube=None,  # type: ignore[arg-type]  # a healthy refresh tells nothing
-        gate=OpenGate("bench"),
-        breaker=Breaker("kube", clock, Random(1)),
+        fence=AlwaysOpenFence("bench"),
+        breaker=CircuitBreaker("kube", clock, Random(1)),
         clock=clock,
-        once=Once(clock),
+        once=LogDedup(clock),
         component="token-reconciler",
     )
 
@@ -129,6 +129,6 @@ def _sender() -> Callable[[Trace], None]:
     resource = Resource.get_empty()
 
     def keep(trace: Trace) -> None:
-        encode_spans(list(spans_of(Kept(trace, 1e9), resource))).SerializeToString()
+        encode_spans(list(spans_of(SampledTrace(trace, 1e9), resource))).SerializeToString()
 
     return keep

@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from reconciler.controller.status.history import Past
-from reconciler.controller.status.snapshot import Row
+from reconciler.controller.status.history import RunRecord
+from reconciler.controller.status.snapshot import SessionStatus
 from reconciler.naming import SessionKey
 from tests.browser.chromium import Browser, on_show
 from tests.exhibit import NOW_S, Exhibit, row, survey
@@ -26,25 +26,25 @@ return [...document.querySelectorAll("body *")]
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 
 PAST = (
-    Past(NOW_S - 5, "failed", "renewal", "IssuerUnavailable"),
-    Past(NOW_S - 300, "blocked", "paused", ""),
-    Past(NOW_S - 600, "not_improved", "renewal", ""),
-    Past(NOW_S - 900, "refreshed", "startup_resync", ""),
+    RunRecord(NOW_S - 5, "failed", "renewal", "IssuerUnavailable"),
+    RunRecord(NOW_S - 300, "blocked", "paused", ""),
+    RunRecord(NOW_S - 600, "no_better_token", "renewal", ""),
+    RunRecord(NOW_S - 900, "refreshed", "startup_resync", ""),
 )
 
 FLEET = [row(n, 30.0 + n * 0.08) for n in range(10_000)]
 
 
-def mixed() -> list[Row]:
+def mixed() -> list[SessionStatus]:
     """Return a session in each state that has a look of its own."""
     return [
         row(1), row(2, -30.0, failures=4), row(3, 20.0), row(4, None), row(5, hold="paused"),
-        row(6, None, state="missing", secret=""), row(7, failures=2, gate="issuer"),
-        row(8, float("inf"), state="endless"), row(9, session_id="9" * 63, namespace="n" * 63),
+        row(6, None, state="missing", secret=""), row(7, failures=2, blocked_on="issuer"),
+        row(8, float("inf"), state="no_expiry"), row(9, session_id="9" * 63, namespace="n" * 63),
     ]  # fmt: skip
 
 
-def attempts(key: SessionKey) -> Sequence[Past]:
+def attempts(key: SessionKey) -> Sequence[RunRecord]:
     return PAST if key.session_id.endswith(("1", "2")) else ()
 
 

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reconciler.preflight.permissions import RIGHTS
+from reconciler.preflight.permissions import PERMISSIONS
 from tests.cluster.admin import Admin, Json, collection, item, rule
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.credentials import kubeconfig
@@ -22,7 +22,7 @@ def session_rules() -> list[Json]:
     """Return the rules of whoever works in session namespaces, from the product's own table."""
     return [
         rule(right.resource, *right.verbs, group=right.group)
-        for right in RIGHTS
+        for right in PERMISSIONS
         if right.where == "sessions"
     ]
 

@@ -83,6 +83,6 @@ async def test_a_restart_of_the_api_server_costs_no_token_and_no_right(world: Wo
         await asyncio.to_thread(world.control_plane.restart_apiserver)
         await renewed_once_more(controller, runners)
     assert watch.expired_s == 0
-    for name in ("list_forbidden", "watch_forbidden", "write_forbidden", "touch_forbidden"):
+    for name in ("list_forbidden", "watch_forbidden", "write_forbidden", "pod_touch_forbidden"):
         assert controller.events(name) == []
     assert controller.events("lease_refused") == []

@@ -234,13 +234,13 @@ async def test_the_first_lines_name_what_the_surroundings_do_wrong(world: World)
         "AMBIENT_API_SERVER_URL": "http://platform.invalid:8000",
     }
     async with running(environment) as controller:
-        await controller.wait_for_event("clock_off")
+        await controller.wait_for_event("clock_skew")
         assert await controller.terminate() == 0
     [started] = controller.events("started")
     assert started["issuer"] == world.issuer.token_url
     assert "issuer_proxy" not in started
     assert started["platform_proxy"] == world.issuer.url.removeprefix("http://")
-    [off] = controller.events("clock_off")
+    [off] = controller.events("clock_skew")
     assert 3595 < off["skew_s"] < 3605
     assert off["witness"] == "issuer"
     assert "fake-word" not in "".join(controller.text)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.preflight.permissions import RIGHTS, TOUCH
+from reconciler.preflight.permissions import PERMISSIONS, TOUCH
 from tests.cluster.admin import Admin, Json, rule
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.world import World, open_world
@@ -73,7 +73,7 @@ def rules(where: str, *, without: tuple[str, str] = ("", "")) -> list[Json]:
     """Return the rules of the table, less one verb on one kind."""
     return [
         rule(right.resource, verb, group=right.group)
-        for right in RIGHTS
+        for right in PERMISSIONS
         if right.where == where
         for verb in right.verbs
         if (right.resource, verb) != without
@@ -331,7 +331,7 @@ class TestSurroundings:
 
     async def test_a_static_token_is_taken_as_it_is(self, world: World) -> None:
         environment = world.environment(
-            OIDC_CLIENT_ID="", OIDC_CLIENT_SECRET="", AMBIENT_API_TOKEN=world.issuer.mint()
+            OIDC_CLIENT_ID="", OIDC_CLIENT_SECRET="", AMBIENT_API_TOKEN=world.issuer.issue()
         )
         code, found = await examined(environment)
         assert code == 0

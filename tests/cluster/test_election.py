@@ -14,12 +14,12 @@ from structlog.testing import capture_logs
 
 from reconciler.app.election import Election
 from reconciler.clock import SystemClock, parse_utc
-from reconciler.errors import DeposedError
+from reconciler.errors import NotLeaderError
 from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
-from reconciler.kube.decoding import partial_resource
+from reconciler.kube.decoding import metadata_resource
 from reconciler.leadership.lease import Identity
-from reconciler.leadership.state import Office
+from reconciler.leadership.state import LeadershipState
 from reconciler.settings import Settings, load_settings
 from tests.cluster.admin import Admin, Json, rule
 from tests.cluster.controlplane import ControlPlane
@@ -88,7 +88,7 @@ class Place:
         election = Election(self.settings(user=user), me, SystemClock(), asyncio.new_event_loop)
         election.warm = lambda: True
         async with election, asyncio.TaskGroup() as group:
-            tasks = [group.create_task(part()) for part in election.upkeep]
+            tasks = [group.create_task(part()) for part in election.background_tasks]
             try:
                 yield election
             finally:
@@ -127,14 +127,14 @@ async def ended(election: Election) -> None:
 
 
 def leads(election: Election) -> bool:
-    assert isinstance(election.leadership, Office)
+    assert isinstance(election.leadership, LeadershipState)
     return election.leadership.leads
 
 
 def refuses(election: Election) -> bool:
     try:
-        election.gate.check()
-    except DeposedError:
+        election.fence.check()
+    except NotLeaderError:
         return True
     return False
 
@@ -169,7 +169,7 @@ class TestLease:
             await began(first)
             before = await place.spec()
             async with place.contender("second") as second:
-                await first.leadership.resign()
+                await first.leadership.release()
                 assert refuses(first)
                 await began(second)
                 assert not refuses(second)
@@ -185,7 +185,7 @@ class TestLease:
     ) -> None:
         async with place.contender("first") as first:
             await began(first)
-            await first.leadership.resign()
+            await first.leadership.release()
             spec = await place.spec()
         assert (spec.get("holderIdentity", ""), spec["leaseDurationSeconds"]) == ("", 1)
         async with place.contender("next") as following:
@@ -222,19 +222,19 @@ class TestStalls:
             rival_settings = world.environment(RECONCILER_REPLICA="rival", **SHORT_LEASE)
             async with place.contender("first") as first, kube, running(rival_settings) as rival:
                 await began(first)
-                await rival.wait_for_event("following")
+                await rival.wait_for_event("leader_observed")
                 await rival.wait_for_event("stores_synced")
-                assert first.gate.may_write(1.0)
+                assert first.fence.may_write(1.0)
                 hold_the_interpreters_lock(LEASE_S + 2)
                 assert refuses(first)
-                assert not first.gate.may_write(0.0)
-                with pytest.raises(DeposedError):
+                assert not first.fence.may_write(0.0)
+                with pytest.raises(NotLeaderError):
                     await kube.patch(
-                        partial_resource("secrets", names),
+                        metadata_resource("secrets", names),
                         project,
                         runner.secret,
                         {"metadata": {"annotations": {"late": "write"}}},
-                        permit=first.gate.check,
+                        permit=first.fence.check,
                     )
                 await ended(first)
                 await rival.wait_for_event("lease_acquired")
@@ -268,9 +268,9 @@ class TestRights:
                     async with asyncio.timeout(LIMIT_S):
                         while (await place.spec())["renewTime"] == before["renewTime"]:
                             await asyncio.sleep(0.05)
-                    await first.leadership.resign()
+                    await first.leadership.release()
                     await began(second)
-                    await second.leadership.resign()
+                    await second.leadership.release()
         assert not [line for line in lines if line["log_level"] == "warning"]
 
     @pytest.mark.parametrize("missing", ["all", "create", "the name"])
@@ -287,8 +287,8 @@ class TestRights:
                 await place.admin.grant("rival", [create, named], namespace=place.namespace)
                 await began(first)
                 assert not refuses(first)
-                await has(lines, "lease_reachable_again")
-                await first.leadership.resign()
+                await has(lines, "lease_recovered")
+                await first.leadership.release()
         [refusal] = events(lines, "lease_refused")
         assert f"{LEASE} in namespace {place.namespace}" in refusal["needs"]
         assert "403" in refusal["error"]
@@ -305,7 +305,7 @@ class TestRights:
                 assert refuses(first)
                 await place.admin.grant("platform", self.needed(), namespace=place.namespace)
                 await began(first)
-                await first.leadership.resign()
+                await first.leadership.release()
         assert len(events(lines, "lease_refused")) == 1
         [lost] = events(lines, "lease_lost")
         assert lost["why"].startswith("not renewed for ")

@@ -57,5 +57,5 @@ async def test_an_equal_token_of_another_owner_is_written_once(world: World) -> 
             assert version == secret["metadata"]["resourceVersion"]
         written = [line["session_id"] for line in controller.events("runner_token_refreshed")]
         assert sorted(written) == sorted([asked.session_id, *(r.session_id for r in world.runners)])
-        assert not controller.events("secret_fought_over")
+        assert not controller.events("competing_writer")
         assert await controller.terminate() == 0

@@ -9,10 +9,10 @@ import pytest
 
 from reconciler.clock import SystemClock
 from reconciler.errors import Forbidden
-from reconciler.kube.api import Scope
+from reconciler.kube.api import ListOptions
 from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
-from reconciler.kube.decoding import partial_resource, resource, struct_decoder
+from reconciler.kube.decoding import metadata_resource, resource, struct_decoder
 from reconciler.naming import Names
 from tests.cluster.controlplane import ControlPlane
 
@@ -65,7 +65,7 @@ async def test_the_server_sees_the_user_that_is_impersonated(
     async with HttpKube(find_credentials(config, SystemClock()), names, connections=2) as kube:
         found = (await kube.create(WHOAMI, "", BODY)).status.user
         with pytest.raises(Forbidden):
-            await kube.list(partial_resource("secrets", names), Scope("default"))
+            await kube.list(metadata_resource("secrets", names), ListOptions("default"))
     assert (found.username, found.uid) == ("limited", "u-1")
     assert {"team-a", "team-b"} <= set(found.groups)
     assert "system:masters" not in found.groups

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.preflight.permissions import RIGHTS
+from reconciler.preflight.permissions import PERMISSIONS
 from tests.cluster.accounts import (
     account_kubeconfig,
     account_token,
@@ -265,7 +265,7 @@ class TestRights:
                 (secret, {"metadata": {"labels": {"app": "x"}}}, "labels as they are"),
                 (secret, {"metadata": {"labels": {NAMES.session_id: None}}}, "labels as they are"),
                 (secret, noted(**dict.fromkeys(WRITTEN, "x")), ""),
-                (secret, noted(**{NAMES.confirmed: "x" * 5000}), "short annotations"),
+                (secret, noted(**{NAMES.confirmation: "x" * 5000}), "short annotations"),
                 (secret, noted(**{"example.com/x": "x"}), OWN_NOTES),
                 (secret, noted(**{NAMES.paused: "true"}), OWN_NOTES),
                 (secret, noted(**{NAMES.requested_at: "now"}), OWN_NOTES),
@@ -329,7 +329,7 @@ class TestRights:
         }
         assert rules == {
             (right.group, right.resource, verb, right.name)
-            for right in RIGHTS
+            for right in PERMISSIONS
             for verb in right.verbs
         }
 

@@ -142,7 +142,7 @@ async def test_the_replaced_loop_beside_us_is_named_and_each_of_its_writes_repai
                     await asyncio.sleep(0.05)
             world.issuer.verify(await world.token(runner))
         assert await controller.terminate() == 0
-    [fought] = controller.events("secret_fought_over")
+    [fought] = controller.events("competing_writer")
     assert (fought["writer"], fought["overwrites"]) == (PLATFORM_MANAGER, 3)
 
 
@@ -194,8 +194,8 @@ async def test_a_labelled_pod_that_the_platform_does_not_know_gets_nothing(world
     [honest] = await add_sessions(world, projects=1, each=1)
     forged = await world.add(honest.namespace, with_secret=False, known=False)
     async with running(world.environment()) as controller:
-        await controller.wait_for_event("pod_not_confirmed")
+        await controller.wait_for_event("session_not_confirmed")
         await controller.wait_for_event("startup_resync_finished")
         secrets = await world.admin.expect("GET", f"/api/v1/namespaces/{honest.namespace}/secrets")
     assert [found["metadata"]["name"] for found in secrets["items"]] == [honest.secret]
-    assert controller.events("pod_not_confirmed")[0]["session_id"] == forged.session_id
+    assert controller.events("session_not_confirmed")[0]["session_id"] == forged.session_id

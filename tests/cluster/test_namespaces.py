@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.preflight.permissions import RIGHTS
+from reconciler.preflight.permissions import PERMISSIONS
 from tests.cluster.accounts import account_kubeconfig, create_account
 from tests.cluster.admin import RBAC, SECRETS, Admin, rule
 from tests.cluster.controlplane import ControlPlane
@@ -35,7 +35,7 @@ def user(world: World) -> str:
 async def grant(world: World, namespace: str, where: str = "sessions") -> None:
     rules = [
         rule(right.resource, *right.verbs, group=right.group)
-        for right in RIGHTS
+        for right in PERMISSIONS
         if right.where == where
     ]
     await world.admin.grant(user(world), rules, namespace=namespace)
@@ -122,7 +122,7 @@ async def test_a_project_that_is_deleted_is_let_go_quietly(world: World) -> None
         await world.admin.delete(gone.namespace, "pods", gone.pod)
         await world.admin.delete(gone.namespace, SECRETS, gone.secret)
         await revoke(world, gone.namespace)
-        await controller.wait_for_event("namespaces_let_go", limit_s=3 * RESYNC_S + 20)
+        await controller.wait_for_event("namespaces_unwatched", limit_s=3 * RESYNC_S + 20)
         await world.admin.delete(kept.namespace, SECRETS, kept.secret)
         await controller.wait_for(
             "the other project goes on",
@@ -132,7 +132,7 @@ async def test_a_project_that_is_deleted_is_let_go_quietly(world: World) -> None
             ),
         )
         assert await controller.terminate() == 0
-    [line] = controller.events("namespaces_let_go")
+    [line] = controller.events("namespaces_unwatched")
     assert line["names"] == gone.namespace
     assert warnings(controller, gone.namespace) == []
     assert "Traceback" not in "".join(controller.text)
@@ -179,4 +179,6 @@ async def test_many_watches_leave_the_writes_their_connections(world: World) -> 
         await world.admin.delete(last.namespace, SECRETS, last.secret)
         await controller.wait_for_event("secret_recreated", limit_s=10)
         assert await controller.terminate() == 0
-    assert not [line for line in controller.lines if line["event"] in ("list_failed", "watch_idle")]
+    assert not [
+        line for line in controller.lines if line["event"] in ("list_failed", "watch_timed_out")
+    ]

@@ -47,7 +47,7 @@ async def replicas(world: World, count: int) -> AsyncIterator[list[Controller]]:
                 **SHORT_LEASE,
             )
             controller = await stack.enter_async_context(running(settings))
-            await controller.wait_for_event("lease_acquired" if index == 0 else "following")
+            await controller.wait_for_event("lease_acquired" if index == 0 else "leader_observed")
             await controller.wait_for_event("stores_synced")
             started.append(controller)
         await started[0].wait_for_event("startup_resync_finished")
@@ -127,7 +127,7 @@ async def test_a_frozen_leader_that_thaws_writes_nothing_and_follows(world: Worl
         await succession.winner()
         first.process.send_signal(signal.SIGCONT)
         await first.wait_for_event("lease_lost")
-        await first.wait_for_event("following")
+        await first.wait_for_event("leader_observed")
         assert len(first.events("runner_token_refreshed")) == before
         assert await first.terminate() == 0
         assert not second.events("lease_lost")
@@ -144,7 +144,7 @@ async def test_a_container_that_is_killed_and_restarts_in_its_pod_inherits(world
     # A lease of 150 s that was not inherited would outlast this test.
     async with running(settings) as second:
         await second.wait_for_event("startup_resync_finished")
-        assert second.events("lease_inherited")
+        assert second.events("lease_taken_over")
         assert refreshed(second) == {runner.session_id for runner in world.runners}
 
 

@@ -14,10 +14,10 @@ from reconciler.clock import SystemClock
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.http_server import ApiServer
-from reconciler.lab.apiserver.rbac import EVERYTHING, Rights, User
+from reconciler.lab.apiserver.rbac import EVERYTHING, Authorizer, User
 from reconciler.lab.apiserver.write_log import Caller, Commit
 from reconciler.lab.cluster import fixtures
-from reconciler.lab.cluster.fixtures import Session
+from reconciler.lab.cluster.fixtures import LabSession
 from reconciler.lab.platform.server import LabPlatform
 from reconciler.naming import Names
 from tests.issuers.issuer import CLIENT_ID, POLL_S, Json, RealIssuer
@@ -221,7 +221,7 @@ class Fleet:
             except (aiohttp.ClientError, TimeoutError):
                 await asyncio.sleep(POLL_S)
 
-    def _create(self, session: Session) -> None:
+    def _create(self, session: LabSession) -> None:
         body = fixtures.secret_body(NAMES, session, OLD_TOKEN)
         self._core.create(kinds.SECRETS, PROJECT, body, by=PLATFORM)
         self._core.create(kinds.PODS, PROJECT, fixtures.pod_body(NAMES, session), by=PLATFORM)
@@ -231,7 +231,7 @@ class Fleet:
 async def open_fleet(issuer: RealIssuer, folder: Path, *, sessions: int) -> AsyncIterator[Fleet]:
     """Start an API server and a platform with so many sessions, and the account of their tokens."""
     core = Core(SystemClock())
-    rights = Rights({"admin": User("admin", (EVERYTHING,))})
+    rights = Authorizer({"admin": User("admin", (EVERYTHING,))})
     async with ApiServer(core, rights=rights) as server:
         fleet = Fleet(issuer, core, server, folder)
         core.on_commit.append(fleet.record)

@@ -56,7 +56,7 @@ async def test_a_clock_that_is_two_minutes_off_costs_no_token(
         assert fleet.expired_s == 0
         # Scheduled refreshes, and no others: one or two more are under way at the end.
         assert fleet.patches - written <= 5 * SESSIONS
-        [line] = controller.events("clock_off")
+        [line] = controller.events("clock_skew")
         assert round(line["skew_s"] / 10) * 10 == -off_s  # the issuer's less ours
 
 

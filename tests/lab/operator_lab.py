@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.clock import SystemClock, format_utc, format_utc_millis
-from reconciler.controller.decide.confirmation_mac import Seal
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.http_server import ApiServer
-from reconciler.lab.apiserver.rbac import EVERYTHING, Rights, Rule, User
+from reconciler.lab.apiserver.rbac import EVERYTHING, Authorizer, Rule, User
 from reconciler.lab.apiserver.write_log import Caller
 from reconciler.lab.cluster import fixtures
-from reconciler.lab.cluster.fixtures import Session
+from reconciler.lab.cluster.fixtures import LabSession
 from reconciler.naming import Names, SessionKey
 from tests.commands import Ended, command
 from tests.lab.leaks import find_leaks
@@ -74,7 +74,7 @@ class Lab:
         annotations: dict[str, str] | None = None,
         on_pod: dict[str, str] | None = None,
         secret: bool = True,
-    ) -> Session:
+    ) -> LabSession:
         """Make a session; with an age, its token was written by the controller."""
         core = self.server.core
         if core.peek(kinds.NAMESPACES, namespace) is None:
@@ -91,7 +91,7 @@ class Lab:
         return session
 
     def write(
-        self, session: Session, *, age_s: float = 0.0, annotations: dict[str, str] | None = None
+        self, session: LabSession, *, age_s: float = 0.0, annotations: dict[str, str] | None = None
     ) -> None:
         """Put a token into a Secret as the controller does, issued `age_s` ago."""
         issued_s = SystemClock().wall() - age_s
@@ -100,7 +100,7 @@ class Lab:
             NAMES.expires_at: format_utc(issued_s + TTL_S),
             NAMES.refreshed_at: format_utc_millis(issued_s),
             NAMES.refreshed_by: "replica-0/fake",
-            NAMES.confirmed: self._confirmation(session),
+            NAMES.confirmation: self._confirmation(session),
         }
         patch = {
             "metadata": {"annotations": written | (annotations or {})},
@@ -110,15 +110,15 @@ class Lab:
         with self.clock.ago(age_s):
             self.server.core.patch(*where, patch, by=CONTROLLER)
 
-    def _confirmation(self, session: Session) -> str:
+    def _confirmation(self, session: LabSession) -> str:
         secret = self.server.core.get(kinds.SECRETS, session.namespace, session.secret)
         key = SessionKey(session.namespace, session.session_id)
-        return Seal("obviously-fake-client-secret").make(key, secret["metadata"]["uid"])
+        return ConfirmationMac("obviously-fake-client-secret").make(key, secret["metadata"]["uid"])
 
-    def pod(self, session: Session) -> Any:
+    def pod(self, session: LabSession) -> Any:
         return self.server.core.get(kinds.PODS, session.namespace, session.pod)
 
-    def annotation(self, session: Session, name: str) -> str | None:
+    def annotation(self, session: LabSession, name: str) -> str | None:
         found: str | None = self.pod(session)["metadata"].get("annotations", {}).get(name)
         return found
 
@@ -126,7 +126,7 @@ class Lab:
 @asynccontextmanager
 async def open_lab(folder: Path) -> AsyncIterator[Lab]:
     """Start the server; each person's token is what they are: admin, reader, writer, nobody."""
-    rights = Rights(
+    rights = Authorizer(
         {
             "admin": User("admin", (EVERYTHING,)),
             "reader": User("reader", READER),

@@ -8,7 +8,7 @@ from random import Random
 import aiohttp
 from aiohttp import web
 
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.client import PlatformClient
 from tests.support import ManualClock
 
@@ -44,7 +44,7 @@ async def client_of(
     max_body_bytes: int = 1 << 20,
 ) -> AsyncIterator[PlatformClient]:
     clock = ManualClock()
-    breaker = Breaker("platform", clock, Random(1))
+    breaker = CircuitBreaker("platform", clock, Random(1))
     async with aiohttp.ClientSession() as session:
         yield PlatformClient(
             session,

@@ -21,7 +21,7 @@ import pytest
 from reconciler.clock import SystemClock
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.http_server import ApiServer
-from reconciler.lab.apiserver.rbac import EVERYTHING, Rights, User
+from reconciler.lab.apiserver.rbac import EVERYTHING, Authorizer, User
 
 MERGE = "application/merge-patch+json"
 PARTIAL = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -198,7 +198,7 @@ async def box_server() -> AsyncIterator[Server]:
     clock = SystemClock()
     core = Core(clock)
     tokens = {"admin": "token-of-admin", "nobody": "token-of-nobody"}
-    rights = Rights(
+    rights = Authorizer(
         {tokens["admin"]: User("admin", (EVERYTHING,)), tokens["nobody"]: User("nobody")}
     )
     async with (

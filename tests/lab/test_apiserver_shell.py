@@ -16,8 +16,8 @@ from reconciler.clock import SystemClock
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.http_server import ApiServer
-from reconciler.lab.apiserver.rbac import EVERYTHING, Rights, Rule, User
-from reconciler.lab.apiserver.write_log import Ledger
+from reconciler.lab.apiserver.rbac import EVERYTHING, Authorizer, Rule, User
+from reconciler.lab.apiserver.write_log import WriteLog
 
 SECRETS = "/api/v1/namespaces/default/secrets"
 PODS = "/api/v1/namespaces/default/pods"
@@ -28,7 +28,9 @@ LIMIT_S = 10.0
 @pytest.fixture
 async def box() -> AsyncIterator[ApiServer]:
     reader = Rule(("get", "list"), ("secrets",), ("default",))
-    rights = Rights({"admin": User("admin", (EVERYTHING,)), "reader": User("reader", (reader,))})
+    rights = Authorizer(
+        {"admin": User("admin", (EVERYTHING,)), "reader": User("reader", (reader,))}
+    )
     async with ApiServer(Core(SystemClock()), rights=rights, bookmark_s=0.05) as server:
         yield server
 
@@ -115,7 +117,7 @@ async def test_a_server_that_has_just_been_restarted_authorizes_administrators_a
     async with asyncio.timeout(LIMIT_S):
         clock = SteppedClock()
         reader = Rule(("list", "watch"), ("secrets",))
-        rights = Rights({"admin": User("admin", (EVERYTHING,)), "reader": User("r", (reader,))})
+        rights = Authorizer({"admin": User("admin", (EVERYTHING,)), "reader": User("r", (reader,))})
         core = Core(clock)
         async with (
             ApiServer(core, clock=clock, rights=rights, unauthorized_s=5.0) as box,
@@ -250,7 +252,7 @@ async def test_a_collection_is_deleted_by_selector(
 async def test_requests_and_secret_patches_are_counted(
     box: ApiServer, http: aiohttp.ClientSession
 ) -> None:
-    ledger = Ledger()
+    ledger = WriteLog()
     box.core.on_commit.append(ledger.record)
     make_secret(box)
     for value in ("1", "2", "2"):

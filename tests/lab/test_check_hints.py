@@ -11,7 +11,7 @@ from aiohttp import web
 from reconciler.clock import SystemClock
 from reconciler.lab.platform.server import LabPlatform
 from reconciler.preflight import checks
-from reconciler.preflight.findings import Verdict
+from reconciler.preflight.findings import Finding
 from reconciler.settings import Settings
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.token import Token
@@ -20,7 +20,7 @@ from tests.lab.tls import make_certificate, serving
 BASE = {"AMBIENT_API_SERVER_URL": "http://127.0.0.1:1", "OIDC_CLIENT_ID": "fake-client"}
 
 
-async def asked(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[Verdict]:
+async def asked(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[Finding]:
     """Return what is said of settings and issuer under these variables."""
     for name, value in (BASE | variables).items():
         monkeypatch.setenv(name, value)
@@ -40,7 +40,7 @@ async def test_no_connection_is_a_matter_of_the_route(monkeypatch: pytest.Monkey
     monkeypatch.setenv("OIDC_CLIENT_SECRET", "obviously-fake")
     with closed_port() as address:
         _, found = await asked(monkeypatch, OIDC_TOKEN_URL=f"http://{address}/t")
-    assert "cannot connect" in found.says
+    assert "cannot connect" in found.message
     assert found.remedy.startswith(f"look at the route to http://{address}/t")
     assert "is it the token endpoint" not in found.remedy
 
@@ -58,7 +58,7 @@ async def test_a_certificate_that_is_not_trusted_is_a_matter_of_its_ca(
         _, found = await asked(monkeypatch, OIDC_TOKEN_URL=f"https://127.0.0.1:{port}/t")
     finally:
         await runner.cleanup()
-    assert "TLS failed" in found.says
+    assert "TLS failed" in found.message
     assert "SSL_CERT_FILE" in found.remedy
     assert "is it the token endpoint" not in found.remedy
 
@@ -71,7 +71,7 @@ async def test_a_missing_file_is_named_once(
         monkeypatch, OIDC_TOKEN_URL="http://127.0.0.1:1/t", OIDC_CLIENT_SECRET_FILE=gone
     )
     assert [each.level for each in found] == ["missing", "missing"]
-    assert " ".join(each.says for each in found).count(gone) == 1
+    assert " ".join(each.message for each in found).count(gone) == 1
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,6 @@ async def test_with_a_static_token_no_issuer_is_asked(monkeypatch: pytest.Monkey
     monkeypatch.delenv("OIDC_CLIENT_ID", raising=False)
     monkeypatch.setitem(BASE, "OIDC_CLIENT_ID", "")
     found = await asked(monkeypatch, AMBIENT_API_TOKEN="obviously-fake-static-token")
-    assert found[1].says.startswith("none is asked: AMBIENT_API_TOKEN")
-    assert not any("gives tokens" in each.says for each in found)
+    assert found[1].message.startswith("none is asked: AMBIENT_API_TOKEN")
+    assert not any("gives tokens" in each.message for each in found)
     assert [each.level for each in found[1:]] == ["ok", "note"]

@@ -2,7 +2,7 @@
 
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import Caller
-from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.lab.kubelet.kubelet import project
 from tests.controller import running
 
@@ -12,7 +12,7 @@ OPERATOR = Caller("operator", "kubectl", "kubectl")
 
 
 async def test_a_rotated_secret_confirms_what_is_written_and_a_start_without_the_platform() -> None:
-    async with Box() as box:
+    async with LabCluster() as box:
         box.populate(SESSIONS)
         folder = box.kubectl_config().parent / "client"
         project(folder, {"secret": box.issuer.client_secret.encode()})

@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.cluster import LabCluster
 from tests.controller import running
 from tests.lab.scripted_server import Scripted, Turn, answer, raw, scripted, silence, stream
 
@@ -37,7 +37,7 @@ async def test_a_bad_collector_costs_its_own_telemetry_alone(
 ) -> None:
     turns = [turn] * MANY if turn is not None else []
     async with (
-        Box(seed=1) as box,
+        LabCluster(seed=1) as box,
         scripted(*turns) as collector,
         aiohttp.ClientSession() as http,
     ):
@@ -57,7 +57,7 @@ async def test_a_bad_collector_costs_its_own_telemetry_alone(
             # A flush without a limit of its own would wait for such a collector without end.
             assert await controller.terminate() == 0
             await controller.wait_for_event("stopped")
-        said = controller.events("telemetry_not_delivered")
+        said = controller.events("telemetry_export_failed")
         assert {line["signal"] for line in said} <= {"traces", "metrics"}
         assert len(said) <= 2
         assert bool(said) != delivers
@@ -66,7 +66,7 @@ async def test_a_bad_collector_costs_its_own_telemetry_alone(
         assert "obviously not OTLP" not in text
 
 
-async def scraped(http: aiohttp.ClientSession, box: Box, labels: str) -> None:
+async def scraped(http: aiohttp.ClientSession, box: LabCluster, labels: str) -> None:
     """Return once the count of items with these labels is above zero."""
     pattern = re.compile(
         rf"^token_reconciler_telemetry_items_total{re.escape(labels)} ([\d.]+)$", re.MULTILINE
@@ -92,7 +92,7 @@ async def scraped(http: aiohttp.ClientSession, box: Box, labels: str) -> None:
 async def test_a_variable_that_cannot_be_served_warns_once_and_stops_no_refresh(
     variable: str, value: str
 ) -> None:
-    async with Box(seed=1) as box:
+    async with LabCluster(seed=1) as box:
         box.populate(5)
         settings = box.environment() | {"OTEL_EXPORTER_OTLP_ENDPOINT": AWAY, variable: value}
         async with running(settings) as controller:
@@ -106,7 +106,7 @@ async def test_a_variable_that_cannot_be_served_warns_once_and_stops_no_refresh(
 
 
 async def test_metrics_arrive_at_a_collector_as_they_are_scraped() -> None:
-    async with Box(seed=1) as box, scripted(*[answer()] * MANY) as collector:
+    async with LabCluster(seed=1) as box, scripted(*[answer()] * MANY) as collector:
         box.populate(5)
         settings = box.environment() | {
             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{collector.url}/v1/metrics",

@@ -22,7 +22,7 @@ from reconciler.telemetry.batch_exporter import Send
 from reconciler.telemetry.otlp import Sender, span_sender
 from reconciler.telemetry.otlp_adapter import MAX_BODY_BYTES, BoundedAdapter, NotDeliveredError
 from reconciler.telemetry.otlp_settings import OtlpSettings
-from reconciler.telemetry.otlp_spans import Kept
+from reconciler.telemetry.otlp_spans import SampledTrace
 from reconciler.telemetry.trace import Tracer
 from tests.lab.scripted_server import Peer as Client
 from tests.lab.scripted_server import Scripted, Turn, answer, scripted
@@ -48,7 +48,7 @@ def endless(head: bytes, piece: bytes, *, pause_s: float = 0.0, sent: list[int])
 @asynccontextmanager
 async def exporting(
     collector: Scripted, limit: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[Sender[Kept], Callable[[], Awaitable[bool]]]]:
+) -> AsyncIterator[tuple[Sender[SampledTrace], Callable[[], Awaitable[bool]]]]:
     """Yield what sends traces to the collector, and a call that sends one trace."""
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_EXPORTER_OTLP_TIMEOUT": limit}
     for name, value in environ.items():
@@ -59,7 +59,7 @@ async def exporting(
     trace.ended_at = trace.began_at
 
     async def send() -> bool:
-        return await asyncio.to_thread(sender, [Kept(trace, 0.0)])
+        return await asyncio.to_thread(sender, [SampledTrace(trace, 0.0)])
 
     try:
         yield sender, send

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from reconciler.lab.chaos.actions import Deeds
+from reconciler.lab.chaos.actions import ChaosActions
 from reconciler.lab.chaos.faults import KINDS, Chaos, parse_chaos
-from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.lab.cluster.replicas import Replicas
-from reconciler.lab.demo.demo import Demo, Plan
+from reconciler.lab.demo.demo import Demo, DemoPlan
 from tests.controller import CLEARED, COMMAND
 from tests.lab.leaks import core_texts, find_leaks
 
@@ -160,7 +160,7 @@ async def test_ctrl_c_ends_it_promptly_with_the_report_and_leaves_no_child() -> 
     ended = Ended(0, stdout.decode(), "".join(lines) + stderr.decode())
     assert ended.report()["expired_token_seconds"] == 0
     assert ended.report()["duration_s"] < planned_s
-    assert "drain_cut_short" not in ended.stderr
+    assert "drain_timeout" not in ended.stderr
     if sys.platform == "linux":
         assert children
         assert _alive(children) == []
@@ -169,7 +169,7 @@ async def test_ctrl_c_ends_it_promptly_with_the_report_and_leaves_no_child() -> 
 async def test_nothing_secret_leaves_the_processes_at_debug() -> None:
     logs: list[str] = []
     chaos = [parse_chaos(each, ttl_s=8.0) for each in ("delete-secret@3", "stale-secret@3")]
-    plan = Plan(8, 1, 8.0, (0.2, 0.6), 6.0, tuple(chaos), seed=1, log_level="debug")
+    plan = DemoPlan(8, 1, 8.0, (0.2, 0.6), 6.0, tuple(chaos), seed=1, log_level="debug")
     demo = Demo(plan, say=logs.append, sink=logs.append)
     frames: list[str] = []
 
@@ -193,15 +193,15 @@ async def test_nothing_secret_leaves_the_processes_at_debug() -> None:
 
 
 async def test_a_token_in_a_forgers_namespace_would_be_counted() -> None:
-    async with Box(ttl_s=60.0) as box:
-        deeds = Deeds(box, Replicas(0, {}, print))
+    async with LabCluster(ttl_s=60.0) as box:
+        deeds = ChaosActions(box, Replicas(0, {}, print))
         forging = asyncio.create_task(deeds.carry_out(Chaos("forged-pod", 0.0, 0.0)))
         while not box.sessions:
             await asyncio.sleep(0.01)
         assert deeds.tokens_in_forged() == 0
 
         session = list(box.sessions.values())[-1]
-        box.put_token(session, box.issuer.mint())
+        box.put_token(session, box.issuer.issue())
 
         assert deeds.tokens_in_forged() == 1
         forging.cancel()

@@ -53,5 +53,5 @@ async def test_replicas_killed_together_lead_again_at_once_in_their_pods() -> No
     found = ended.report()
     assert ended.code == 0
     assert_clean(found)
-    assert '"event":"lease_inherited"' in ended.stderr
+    assert '"event":"lease_taken_over"' in ended.stderr
     assert found["leader_changes"] == 1

@@ -23,9 +23,9 @@ from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.deletion import DeleteOptions
 from reconciler.lab.apiserver.http_server import ApiServer
 from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.runners.channels import Channel
 from reconciler.lab.runners.exposure_ledger import FleetReport, SessionReport
-from reconciler.lab.runners.fleet import Fleet
-from reconciler.lab.runners.pool import Channel
+from reconciler.lab.runners.fleet import RunnerFleet
 from reconciler.lab.runners.runner import Rates
 from reconciler.lab.runners.server import SESSION_HEADER, SessionServer
 from reconciler.naming import Names, SessionKey
@@ -50,8 +50,8 @@ class Box:
 
     def fleet(
         self, *, delay: tuple[float, float] = NEVER_S, rates: Rates = BUSY, grace_s: float = 0.1
-    ) -> Fleet:
-        return Fleet(
+    ) -> RunnerFleet:
+        return RunnerFleet(
             self.server.url,
             self.server.admin_token,
             self.issuer.verify,
@@ -150,7 +150,7 @@ def only(report: FleetReport) -> SessionReport:
     return session
 
 
-async def wait_running(fleet: Fleet, count: int = 1) -> None:
+async def wait_running(fleet: RunnerFleet, count: int = 1) -> None:
     def running() -> bool:
         states = [session.state for session in fleet.report().sessions]
         return states.count("running") == count and fleet.report().grpc_calls >= count

@@ -13,18 +13,18 @@ import pytest
 
 from reconciler.clock import SystemClock
 from reconciler.errors import (
+    InvalidToken,
     IssuerError,
     IssuerRefused,
     IssuerUnavailable,
     SettingsError,
-    TokenUnusable,
 )
-from reconciler.lab.issuer.server import Faults, Issuer
+from reconciler.lab.issuer.server import Issuer, IssuerFaults
 from reconciler.lab.issuer.signing_key import IssuerKey, TokenRejected
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.tokens.date_clock import DateClock
 from reconciler.tokens.issuer_time import IssuerTime
-from reconciler.tokens.oidc import Credentials, TokenEndpoint
+from reconciler.tokens.oidc import ClientCredentials, TokenEndpoint
 from reconciler.tokens.source import OidcSource
 from reconciler.tokens.token_response import times_of
 from tests.support import ManualClock
@@ -37,7 +37,7 @@ CLIENT = "control plane:1"
 class Bench:
     issuer: Issuer
     session: aiohttp.ClientSession
-    credentials: Credentials
+    credentials: ClientCredentials
 
     def endpoint(self, *, url: str = "", limit_s: float = 5.0) -> TokenEndpoint:
         return TokenEndpoint(
@@ -54,7 +54,7 @@ class Bench:
             (endpoint or self.endpoint()).ask,
             clock=clock,
             issuer_time=IssuerTime(clock),
-            breaker=Breaker("issuer", clock, Random(1)),
+            breaker=CircuitBreaker("issuer", clock, Random(1)),
             random=Random(1),
         )
 
@@ -71,7 +71,7 @@ async def bench(key: IssuerKey) -> AsyncIterator[Bench]:
         Issuer(client_id=CLIENT, client_secret=SECRET, key=key) as issuer,
         aiohttp.ClientSession() as session,
     ):
-        yield Bench(issuer, session, Credentials(CLIENT, SECRET))
+        yield Bench(issuer, session, ClientCredentials(CLIENT, SECRET))
 
 
 async def test_a_token_is_minted_verified_and_counted(bench: Bench) -> None:
@@ -118,8 +118,8 @@ async def test_body_credentials_are_tried_second_and_remembered(bench: Bench) ->
 async def test_an_issuer_that_changes_its_mind_is_followed_back(bench: Bench) -> None:
     endpoint = bench.endpoint()
     for faults, style in [
-        (Faults(basic_refused=True), "body"),
-        (Faults(body_refused=True), "basic"),
+        (IssuerFaults(basic_refused=True), "body"),
+        (IssuerFaults(body_refused=True), "basic"),
     ]:
         bench.issuer.faults = faults
         await endpoint.ask()
@@ -127,7 +127,7 @@ async def test_an_issuer_that_changes_its_mind_is_followed_back(bench: Bench) ->
 
 
 async def test_wrong_credentials_are_refused_in_both_styles(bench: Bench) -> None:
-    bench.credentials = Credentials(CLIENT, "another")
+    bench.credentials = ClientCredentials(CLIENT, "another")
     endpoint = bench.endpoint()
     with pytest.raises(IssuerRefused) as caught:
         await endpoint.ask()
@@ -140,12 +140,12 @@ async def test_rotated_credentials_are_seen_without_a_restart(bench: Bench) -> N
     bench.issuer.client_secret = "rotated"
     with pytest.raises(IssuerRefused):
         await endpoint.ask()
-    bench.credentials = Credentials(CLIENT, "rotated")
+    bench.credentials = ClientCredentials(CLIENT, "rotated")
     assert bench.issuer.verify((await endpoint.ask()).value)
 
 
 async def test_missing_credentials_are_a_refusal_that_names_the_setting(bench: Bench) -> None:
-    def read() -> Credentials:
+    def read() -> ClientCredentials:
         raise SettingsError("OIDC_CLIENT_SECRET_FILE cannot be read")
 
     endpoint = TokenEndpoint(
@@ -156,8 +156,8 @@ async def test_missing_credentials_are_a_refusal_that_names_the_setting(bench: B
     assert bench.issuer.requests_total == 0
 
 
-def _set(**changes: object) -> Callable[[], Faults]:
-    return lambda: Faults(**changes)  # type: ignore[arg-type]  # a table of faults by name
+def _set(**changes: object) -> Callable[[], IssuerFaults]:
+    return lambda: IssuerFaults(**changes)  # type: ignore[arg-type]  # a table of faults by name
 
 
 @pytest.mark.parametrize(
@@ -173,23 +173,27 @@ def _set(**changes: object) -> Callable[[], Faults]:
         pytest.param(
             _set(error_in_200=True), IssuerUnavailable, 200, "server_error", id="error-in-200"
         ),
-        pytest.param(_set(token="expired"), TokenUnusable, 0, "expired", id="expired"),
-        pytest.param(_set(token="malformed"), TokenUnusable, 0, "malformed", id="malformed"),
-        pytest.param(_set(token="huge"), TokenUnusable, 0, "huge", id="huge"),
+        pytest.param(_set(token="expired"), InvalidToken, 0, "expired", id="expired"),
+        pytest.param(_set(token="malformed"), InvalidToken, 0, "malformed", id="malformed"),
+        pytest.param(_set(token="huge"), InvalidToken, 0, "huge", id="huge"),
         pytest.param(
-            _set(token="huge", huge_bytes=400_000), TokenUnusable, 0, "huge", id="endless-answer"
+            _set(token="huge", huge_bytes=400_000), InvalidToken, 0, "huge", id="endless-answer"
         ),
-        pytest.param(_set(token_type="mac"), TokenUnusable, 0, "not_bearer", id="not-bearer"),
+        pytest.param(_set(token_type="mac"), InvalidToken, 0, "not_bearer", id="not-bearer"),
         pytest.param(
-            _set(token="no_exp", expires_in="absent"), TokenUnusable, 0, "no_expiry", id="no-expiry"
+            _set(token="no_exp", expires_in="absent"), InvalidToken, 0, "no_expiry", id="no-expiry"
         ),
         pytest.param(
-            _set(ttl_s=0.0, expires_in="absent"), TokenUnusable, 0, "malformed", id="no-life"
+            _set(ttl_s=0.0, expires_in="absent"), InvalidToken, 0, "malformed", id="no-life"
         ),
     ],
 )
 async def test_a_fault_is_one_error_and_healing_gives_a_token(
-    bench: Bench, faults: Callable[[], Faults], error: type[IssuerError], status: int, reason: str
+    bench: Bench,
+    faults: Callable[[], IssuerFaults],
+    error: type[IssuerError],
+    status: int,
+    reason: str,
 ) -> None:
     bench.issuer.faults = faults()
     with pytest.raises(IssuerError) as caught:
@@ -211,7 +215,7 @@ def _assert_clean(error: IssuerError, bench: Bench) -> None:
 
 
 async def test_a_retry_after_reaches_the_error(bench: Bench) -> None:
-    bench.issuer.faults = Faults(status=429, retry_after="7")
+    bench.issuer.faults = IssuerFaults(status=429, retry_after="7")
     with pytest.raises(IssuerUnavailable) as caught:
         await bench.endpoint().ask()
     assert caught.value.retry_after_s == 7.0
@@ -294,7 +298,7 @@ async def test_an_answer_that_breaks_off_is_an_outage(bench: Bench) -> None:
 async def test_an_answer_without_an_end_is_read_no_further_than_its_limit(bench: Bench) -> None:
     start = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
     async with _peer(start, then=b" " * 10_000) as url:
-        with pytest.raises(TokenUnusable) as caught:
+        with pytest.raises(InvalidToken) as caught:
             await bench.endpoint(url=url).ask()
     assert caught.value.reason == "huge"
 
@@ -330,7 +334,7 @@ def _refusal(status: int, code: str) -> bytes:
     ],
 )
 async def test_an_odd_but_usable_answer_gives_a_whole_life(
-    bench: Bench, faults: Callable[[], Faults]
+    bench: Bench, faults: Callable[[], IssuerFaults]
 ) -> None:
     bench.issuer.faults = faults()
     token = await bench.source().refresh()
@@ -357,7 +361,7 @@ async def test_the_issuers_clock_is_learnt_from_its_date(bench: Bench) -> None:
     ],
 )
 async def test_the_lab_stamps_the_date_of_a_gateway_or_none(
-    bench: Bench, faults: Callable[[], Faults], ahead_s: float | None
+    bench: Bench, faults: Callable[[], IssuerFaults], ahead_s: float | None
 ) -> None:
     bench.issuer.faults = faults()
     grant = await bench.endpoint().ask()
@@ -373,7 +377,7 @@ async def test_an_answer_without_a_date_gives_the_time_by_its_token(bench: Bench
     clock = SystemClock()
     time = IssuerTime(clock)
     grant = await bench.endpoint().ask()
-    time.hear(times_of(grant), grant.date_s)
+    time.observe(times_of(grant), grant.date_s)
     assert time.skew_s == pytest.approx(120, abs=1.0 + time.error_s)
 
 
@@ -413,11 +417,11 @@ async def test_another_grant_type_is_unsupported(bench: Bench) -> None:
 def test_a_validator_rejects_dead_foreign_and_broken_tokens() -> None:
     clock = ManualClock()
     issuer, stranger = Issuer(ttl_s=60, clock=clock), Issuer(ttl_s=60, clock=clock)
-    token = issuer.mint()
+    token = issuer.issue()
     assert issuer.verify(token, now_s=clock.wall_s + 59.9)["exp"] == clock.wall_s + 60
     cases = [
         (token, clock.wall_s + 60, "expired"),
-        (stranger.mint(), clock.wall_s, "signature"),
+        (stranger.issue(), clock.wall_s, "signature"),
         (token[:40], clock.wall_s, "malformed"),
         ("", clock.wall_s, "malformed"),
         ("not.a.token", clock.wall_s, "malformed"),
@@ -435,4 +439,4 @@ def test_a_validator_keeps_its_own_clock_when_the_issuers_is_off() -> None:
     issuer = Issuer(ttl_s=60, clock=clock)
     issuer.faults.clock_offset_s = -3600
     with pytest.raises(TokenRejected, match="expired"):
-        issuer.verify(issuer.mint())
+        issuer.verify(issuer.issue())

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from reconciler.clock import SystemClock
 from reconciler.errors import IssuerRefused
-from reconciler.tokens.oidc import Credentials, TokenEndpoint
+from reconciler.tokens.oidc import ClientCredentials, TokenEndpoint
 
 TOKEN = "obviously-fake-opaque-token-of-an-issuer"
 FIELDS = (("scope", "a b"), ("resource", "https://platform.example/?x"), ("note", ""))
@@ -52,7 +52,7 @@ def endpoint(session: aiohttp.ClientSession, url: str) -> TokenEndpoint:
     return TokenEndpoint(
         url,
         session=session,
-        credentials=lambda: Credentials("fake-client", "obviously-fake"),
+        credentials=lambda: ClientCredentials("fake-client", "obviously-fake"),
         clock=SystemClock(),
         fields=FIELDS,
     )

@@ -15,20 +15,20 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler import errors
-from reconciler.errors import DeposedError, KubeError, TransportError, WireError
+from reconciler.errors import KubeError, NotLeaderError, ProtocolError, TransportError
 from reconciler.kube import client as client_module
-from reconciler.kube.api import Meta, Permit, Resource, Scope
+from reconciler.kube.api import ApiResource, ListOptions, ObjectMeta, Permit
 from reconciler.kube.client import HttpKube
-from reconciler.kube.decoding import partial_resource
+from reconciler.kube.decoding import metadata_resource
 from reconciler.naming import Names
 from reconciler.net.client_pool import Connection
 from tests.lab.scripted_server import Peer, Scripted, Turn, answer, raw, scripted, silence, stream
 from tests.lab.tls import make_certificate, serving
 
 NAMES = Names()
-SECRETS = partial_resource("secrets", NAMES)
-PODS = partial_resource("pods", NAMES)
-ALL = Scope("team")
+SECRETS = metadata_resource("secrets", NAMES)
+PODS = metadata_resource("pods", NAMES)
+ALL = ListOptions("team")
 TOKEN = "tok-e-n.hidden"
 MARKER = "m4rker-of-a-value"
 LIMIT_S = 0.3
@@ -112,10 +112,10 @@ FAULTS: dict[str, tuple[Turn, type[Exception]]] = {
     "reset mid body": (answer(200, OBJECT, cut_to=9), TransportError),
     "not HTTP": (raw(MARKER.encode() + b"\r\n\r\n"), TransportError),
     "bad gzip": (answer(200, HTML, headers="Content-Encoding: gzip\r\n"), TransportError),
-    "200 with HTML": (answer(200, HTML), WireError),
-    "200 with another object": (answer(200, b'{"metadata":{"name":1}}'), WireError),
-    "200 not UTF-8": (answer(200, OBJECT.replace(b'"a"', b'"\xff"')), WireError),
-    "200 empty": (answer(200, b""), WireError),
+    "200 with HTML": (answer(200, HTML), ProtocolError),
+    "200 with another object": (answer(200, b'{"metadata":{"name":1}}'), ProtocolError),
+    "200 not UTF-8": (answer(200, OBJECT.replace(b'"a"', b'"\xff"')), ProtocolError),
+    "200 empty": (answer(200, b""), ProtocolError),
     "redirect": (answer(302, b"", headers="Location: /elsewhere\r\n"), KubeError),
     "400": (answer(400, status(400, "BadRequest")), KubeError),
     "403 of a proxy": (answer(403, HTML), errors.Forbidden),
@@ -129,7 +129,7 @@ FAULTS: dict[str, tuple[Turn, type[Exception]]] = {
     "503 of a proxy": (answer(503, HTML), errors.ServerError),
     "504 too large": (
         answer(504, status(504, "Timeout", message="Too large resource version: 9, current: 1")),
-        errors.VersionTooLarge,
+        errors.ResourceVersionTooLarge,
     ),
 }
 
@@ -139,7 +139,7 @@ FAULTS: dict[str, tuple[Turn, type[Exception]]] = {
 async def test_every_failure_of_a_verb_is_one_of_our_errors(verb: str, fault: str) -> None:
     turn, expected = FAULTS[fault]
     async with connected(turn, turn) as (kube, server, _):
-        with pytest.raises((KubeError, WireError)) as caught:
+        with pytest.raises((KubeError, ProtocolError)) as caught:
             await ask(kube, verb)
     assert type(caught.value) is expected
     # aiohttp itself repeats a GET once when a connection turns out to be closed.
@@ -156,16 +156,16 @@ WATCH_FAULTS: dict[str, tuple[Turn, type[Exception]]] = {
     "silent in the stream": (stream(), TransportError),
     "half line, clean end": (stream(b'{"type":', then="end"), TransportError),
     "reset mid line": (stream(b'{"type":', then="reset"), TransportError),
-    "HTML": (stream(HTML + b"\n"), WireError),
+    "HTML": (stream(HTML + b"\n"), ProtocolError),
     "plain text of 503": (answer(503, b"no healthy upstream"), errors.ServerError),
     "410 as a status": (answer(410, status(410, "Gone")), errors.Gone),
     "410 as an event": (stream(event("ERROR", json.loads(status(410, "Expired")))), errors.Gone),
     "500 as an event": (stream(event("ERROR", json.loads(status(500)))), errors.ServerError),
     "204": (answer(204, b""), KubeError),
-    "no version": (stream(event("ADDED", {"metadata": {"name": "a", "uid": "u"}})), WireError),
-    "empty version": (stream(event("ADDED", secret(version=""))), WireError),
-    "bookmark with no version": (stream(event("BOOKMARK", {"metadata": {}})), WireError),
-    "not UTF-8": (stream(event("ADDED", secret()).replace(b'"7"', b'"\xff"')), WireError),
+    "no version": (stream(event("ADDED", {"metadata": {"name": "a", "uid": "u"}})), ProtocolError),
+    "empty version": (stream(event("ADDED", secret(version=""))), ProtocolError),
+    "bookmark with no version": (stream(event("BOOKMARK", {"metadata": {}})), ProtocolError),
+    "not UTF-8": (stream(event("ADDED", secret()).replace(b'"7"', b'"\xff"')), ProtocolError),
 }
 
 
@@ -176,7 +176,7 @@ async def test_every_failure_of_a_watch_is_one_of_our_errors(
     monkeypatch.setattr(client_module, "WATCH_START_S", LIMIT_S)
     turn, expected = WATCH_FAULTS[fault]
     async with connected(turn) as (kube, _, _):
-        with pytest.raises((KubeError, WireError)) as caught:
+        with pytest.raises((KubeError, ProtocolError)) as caught:
             async with kube.watch(SECRETS, ALL, version="1", timeout_s=9) as watch:
                 await watch.receive(idle_s=0.2)
     assert isinstance(caught.value, expected)
@@ -185,7 +185,7 @@ async def test_every_failure_of_a_watch_is_one_of_our_errors(
 
 async def test_a_watch_yields_what_it_can_read_and_names_the_version_of_the_rest() -> None:
     lines = [
-        event("ADDED", secret(version="1", annotations={NAMES.confirmed: "a\u0085b\u2028c"})),
+        event("ADDED", secret(version="1", annotations={NAMES.confirmation: "a\u0085b\u2028c"})),
         event("MODIFIED", secret(version="2", labels=None, annotations=None, managedFields=None)),
         event("BOOKMARK", {"metadata": {"resourceVersion": "3"}}),
         event("RENAMED", secret(version="4")),
@@ -207,7 +207,7 @@ async def test_a_watch_yields_what_it_can_read_and_names_the_version_of_the_rest
         ("SKIPPED", "5"), ("DELETED", "6"),
     ]  # fmt: skip
     assert events[0].object is not None
-    assert events[0].object.annotations == {NAMES.confirmed: "a\u0085b\u2028c"}
+    assert events[0].object.annotations == {NAMES.confirmation: "a\u0085b\u2028c"}
 
 
 async def test_a_line_of_5_mib_passes() -> None:
@@ -241,14 +241,14 @@ async def test_leaving_a_watch_drops_its_connection_at_once() -> None:
 @pytest.mark.parametrize("verb", ["create", "patch"])
 async def test_a_refused_write_sends_no_byte_and_is_a_deposed_error(verb: str) -> None:
     def permit() -> None:
-        raise DeposedError("not leading")
+        raise NotLeaderError("not leading")
 
     async with connected(answer(200, OBJECT), answer(200, OBJECT)) as (kube, server, _):
         # Also on a connection that is open already.
         await kube.get(SECRETS, "team", "a")
         heard = len(server.raw)
         for _ in range(2):
-            with pytest.raises(DeposedError, match="not leading"):
+            with pytest.raises(NotLeaderError, match="not leading"):
                 await ask(kube, verb, permit)
         await kube.get(SECRETS, "team", "a")
         assert [request.line.split()[0] for request in server.requests] == ["GET", "GET"]
@@ -334,7 +334,7 @@ async def test_open_watches_leave_requests_their_connections() -> None:
         AsyncExitStack() as watches,
     ):
         for _ in turns:
-            opening = kube.watch(SECRETS, Scope("team"), version="5", timeout_s=60)
+            opening = kube.watch(SECRETS, ListOptions("team"), version="5", timeout_s=60)
             await watches.enter_async_context(opening)
         assert (await kube.get(SECRETS, "team", "a", limit_s=2)).name == "a"
 
@@ -486,10 +486,12 @@ async def test_requests_are_what_the_api_server_expects() -> None:
     page = json.dumps({"metadata": {"resourceVersion": "9", "continue": "c2"}, "items": None})
     turns = [answer(200, page.encode())] * 3 + [answer(200, OBJECT)] * 2
     async with connected(*turns) as (kube, server, _):
-        listed = await kube.list(SECRETS, Scope("team", NAMES.selector()), limit=5, version="8")
+        listed = await kube.list(
+            SECRETS, ListOptions("team", NAMES.selector()), limit=5, version="8"
+        )
         assert (listed.version, listed.continue_token) == ("9", "c2")
-        await kube.list(SECRETS, Scope(), continue_token="c2", version="8")
-        await kube.list(SECRETS, Scope())
+        await kube.list(SECRETS, ListOptions(), continue_token="c2", version="8")
+        await kube.list(SECRETS, ListOptions())
         await kube.create(SECRETS, "team", {"a": 1})
         await kube.patch(SECRETS, "team", "a", {"a": 1})
         lines = [request.line.split()[1] for request in server.requests]
@@ -517,7 +519,9 @@ EMPTY = b'{"metadata":{"resourceVersion":"1"},"items":[]}'
 
 
 @pytest.mark.parametrize("resource", [SECRETS, PODS], ids=lambda each: each.plural)
-async def test_every_verb_asks_for_metadata_and_for_nothing_else(resource: Resource[Meta]) -> None:
+async def test_every_verb_asks_for_metadata_and_for_nothing_else(
+    resource: ApiResource[ObjectMeta],
+) -> None:
     turns = [answer(200, EMPTY), answer(200, EMPTY), *[answer(200, OBJECT)] * 3, stream(then="end")]
     async with connected(*turns) as (kube, server, _):
         await kube.list(resource, ALL)
@@ -545,7 +549,7 @@ BODIES = {"list": BESIDE, "list with garbage": BROKEN, "get": b"", "create": b""
 @pytest.mark.parametrize("case", BODIES)
 async def test_of_a_secret_that_comes_whole_no_value_is_kept_and_it_is_told(case: str) -> None:
     told: list[bool] = []
-    whole = partial_resource("secrets", NAMES, unasked=lambda: told.append(True))
+    whole = metadata_resource("secrets", NAMES, unasked=lambda: told.append(True))
     async with connected(answer(200, BODIES[case] or json.dumps(WHOLE).encode())) as (kube, _, _):
         match case:
             case "get":
@@ -564,7 +568,7 @@ async def test_of_a_secret_that_comes_whole_no_value_is_kept_and_it_is_told(case
 @pytest.mark.parametrize("kind", ["ADDED", "MODIFIED", "DELETED"])
 async def test_of_an_event_with_a_whole_secret_no_value_is_kept_and_it_is_told(kind: str) -> None:
     told: list[bool] = []
-    whole = partial_resource("secrets", NAMES, unasked=lambda: told.append(True))
+    whole = metadata_resource("secrets", NAMES, unasked=lambda: told.append(True))
     async with (
         connected(stream(event(kind, WHOLE))) as (kube, _, _),
         kube.watch(whole, ALL, version="1", timeout_s=9) as watch,
@@ -576,7 +580,7 @@ async def test_of_an_event_with_a_whole_secret_no_value_is_kept_and_it_is_told(k
 
 async def test_metadata_alone_is_never_told() -> None:
     told: list[bool] = []
-    partial = partial_resource("secrets", NAMES, unasked=lambda: told.append(True))
+    partial = metadata_resource("secrets", NAMES, unasked=lambda: told.append(True))
     async with connected(answer(200, OBJECT)) as (kube, _, _):
         await kube.get(partial, "team", "a")
     assert told == []
@@ -600,7 +604,7 @@ async def test_credentials_that_changed_are_used_without_a_refusal() -> None:
             with capture_logs() as lines:
                 async with asyncio.timeout(10):
                     while not lines:
-                        async with kube._requests.borrow():
+                        async with kube._requests.acquire():
                             await asyncio.sleep(0)
             await kube.get(SECRETS, "team", "a")
     assert [line["event"] for line in lines] == ["rotated_file_read"]

@@ -8,16 +8,16 @@ import pytest
 from aiohttp import web
 
 from reconciler.errors import TransportError
-from reconciler.kube.api import Scope
+from reconciler.kube.api import ListOptions
 from reconciler.kube.client import HttpKube
-from reconciler.kube.decoding import partial_resource
+from reconciler.kube.decoding import metadata_resource
 from reconciler.kube.list_slots import PARALLEL
 from reconciler.naming import Names
 from tests.lab.platform_client import scripted
 from tests.lab.test_kube_client import FakeCredentials
 
 NAMES = Names()
-SECRETS = partial_resource("secrets", NAMES)
+SECRETS = metadata_resource("secrets", NAMES)
 NAMESPACES = [f"team-{number}" for number in range(40)]
 LIMIT_S = 0.3
 
@@ -81,13 +81,13 @@ async def serving(*, connections: int = 1) -> AsyncIterator[tuple[HttpKube, Serv
 async def test_lists_and_watches_without_end_keep_no_write_from_its_connection() -> None:
     async with serving() as (kube, server), AsyncExitStack() as stack:
         for namespace in NAMESPACES:
-            watch = kube.watch(SECRETS, Scope(namespace), version="1", timeout_s=60)
+            watch = kube.watch(SECRETS, ListOptions(namespace), version="1", timeout_s=60)
             await stack.enter_async_context(watch)
-        lists = [asyncio.create_task(kube.list(SECRETS, Scope(name))) for name in NAMESPACES]
+        lists = [asyncio.create_task(kube.list(SECRETS, ListOptions(name))) for name in NAMESPACES]
         await server.wait_for(lists=PARALLEL, watches=len(NAMESPACES))
         assert (await kube.patch(SECRETS, "team", "a", {})).version == "7"
         assert (await kube.get(SECRETS, "team", "a")).version == "7"
-        one = Scope("team", fields="metadata.name=a")
+        one = ListOptions("team", fields="metadata.name=a")
         assert (await kube.list(SECRETS, one)).version == "7"
         await kube.ready()
         assert not any(task.done() for task in lists)
@@ -97,9 +97,11 @@ async def test_lists_and_watches_without_end_keep_no_write_from_its_connection()
 
 async def test_the_time_limit_of_a_list_begins_with_its_turn() -> None:
     async with serving() as (kube, server):
-        first = [asyncio.create_task(kube.list(SECRETS, Scope(name))) for name in NAMESPACES[:8]]
+        first = [
+            asyncio.create_task(kube.list(SECRETS, ListOptions(name))) for name in NAMESPACES[:8]
+        ]
         await server.wait_for(lists=PARALLEL)
-        waiting = asyncio.create_task(kube.list(SECRETS, Scope("late"), limit_s=LIMIT_S))
+        waiting = asyncio.create_task(kube.list(SECRETS, ListOptions("late"), limit_s=LIMIT_S))
         # As long as its limit passes, and as long again.
         for _ in range(2):
             with pytest.raises(TransportError):

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from reconciler.lab.apiserver import kinds
-from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.lab.cluster.ports import free_port
 from tests.controller import CLEARED, COMMAND
 
@@ -48,7 +48,7 @@ class Unread:
 
 
 @asynccontextmanager
-async def unread(box: Box, name: str) -> AsyncIterator[Unread]:
+async def unread(box: LabCluster, name: str) -> AsyncIterator[Unread]:
     read_fd, write_fd = os.pipe()
     fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, 4096)
     os.set_blocking(write_fd, False)
@@ -83,7 +83,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-def writers(box: Box) -> set[str]:
+def writers(box: LabCluster) -> set[str]:
     """Return which replicas wrote the tokens that the Secrets hold now, "" for none."""
     found = set()
     for session in box.sessions.values():
@@ -95,7 +95,7 @@ def writers(box: Box) -> set[str]:
 
 
 async def test_replicas_whose_logs_are_not_read_refresh_take_over_answer_and_end() -> None:
-    async with Box() as box:
+    async with LabCluster() as box:
         box.populate(SESSIONS)
         async with unread(box, "first") as first:
             await until(lambda: writers(box) == {"first"})

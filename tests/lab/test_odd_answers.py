@@ -8,8 +8,8 @@ from reconciler.clock import SystemClock
 from reconciler.errors import IssuerUnavailable
 from reconciler.net.client_pool import MAX_HEADER_BYTES, MAX_HEADERS
 from reconciler.net.client_session import BIG_HEADERS, ENCODED, open_session
-from reconciler.platform.models import Project, decode
-from reconciler.tokens.oidc import Credentials, TokenEndpoint
+from reconciler.platform.models import PlatformProject, decode
+from reconciler.tokens.oidc import ClientCredentials, TokenEndpoint
 from tests.lab.scripted_server import Turn, answer, scripted
 
 TOKEN = "obviously-fake-opaque-token-of-an-issuer"
@@ -23,7 +23,7 @@ async def ask(turn: Turn) -> str:
         endpoint = TokenEndpoint(
             f"{issuer.url}/token",
             session=session,
-            credentials=lambda: Credentials("fake-client", "obviously-fake"),
+            credentials=lambda: ClientCredentials("fake-client", "obviously-fake"),
             clock=SystemClock(),
         )
         return (await endpoint.ask()).value
@@ -65,4 +65,4 @@ async def test_an_answer_that_is_too_odd_is_named_by_its_cause(turn: Turn, words
 
 
 def test_the_platforms_words_may_have_a_byte_order_mark() -> None:
-    assert decode(Project, BOM + b'{"id": "team-a"}').id == "team-a"
+    assert decode(PlatformProject, BOM + b'{"id": "team-a"}').id == "team-a"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.clock import SystemClock, format_utc
-from reconciler.controller.decide.confirmation_mac import Seal
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.naming import Names, SessionKey
 from tests.commands import Ended, command
 from tests.lab.scripted_server import Scripted, answer, scripted
@@ -50,7 +50,9 @@ def held(*, expires_s: float) -> dict[str, Any]:
             NAMES.issued_at: format_utc(expires_s - 900),
             NAMES.expires_at: format_utc(expires_s),
             NAMES.refreshed_by: "r/1",
-            NAMES.confirmed: Seal("obviously-fake").make(SessionKey("team", "one"), "uid"),
+            NAMES.confirmation: ConfirmationMac("obviously-fake").make(
+                SessionKey("team", "one"), "uid"
+            ),
         },
         managedFields=[
             {"manager": NAMES.field_manager, "fieldsV1": {"f:data": {f"f:{NAMES.secret_key}": {}}}}

@@ -9,7 +9,7 @@ import pytest
 from reconciler.controller.decide.annotations import requests
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.rbac import Rule, User
-from reconciler.lab.cluster.fixtures import Session
+from reconciler.lab.cluster.fixtures import LabSession
 from reconciler.naming import Names
 from tests.lab.operator_lab import WRITER, Lab, open_lab
 from tests.unit.controller.build import pod, secret
@@ -163,14 +163,14 @@ async def test_of_two_sessions_that_share_a_secrets_name_the_one_without_it_time
     assert "timed out after 3s waiting for pod/other" in ended.stderr
 
 
-def honour(lab: Lab, session: Session, **more: str) -> None:
+def honour(lab: Lab, session: LabSession, **more: str) -> None:
     """Do what the controller does with a request: a new token, and the request's digest."""
     value = lab.annotation(session, NAMES.requested_at) or ""
     marks = requests(NAMES, secret(), pod(annotations={NAMES.requested_at: value}))
-    lab.write(session, annotations={NAMES.honoured: ",".join(marks)} | more)
+    lab.write(session, annotations={NAMES.handled_requests: ",".join(marks)} | more)
 
 
-async def _until_asked(lab: Lab, session: Session) -> None:
+async def _until_asked(lab: Lab, session: LabSession) -> None:
     async with asyncio.timeout(20):
         while lab.annotation(session, NAMES.requested_at) is None:
             await asyncio.sleep(0.01)

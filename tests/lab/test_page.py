@@ -14,11 +14,11 @@ from aiohttp import web
 from yarl import URL
 
 from reconciler.clock import SystemClock
-from reconciler.controller.status.history import Past
-from reconciler.statuspage.cache import KEEP, MAX_WAITING, Views
-from reconciler.statuspage.query import PAGE_ROWS, Query
+from reconciler.controller.status.history import RunRecord
+from reconciler.statuspage.cache import KEEP, MAX_WAITING, PageCache
+from reconciler.statuspage.query import PAGE_ROWS, SessionQuery
 from reconciler.statuspage.server import add_page
-from reconciler.statuspage.sse import Streams
+from reconciler.statuspage.sse import SseStreams
 from reconciler.telemetry.http_server import health_app
 from tests.exhibit import NOW_S, Exhibit, row, served, survey
 
@@ -154,9 +154,9 @@ async def test_nothing_comes_from_elsewhere_and_nothing_is_inline(
 async def test_hostile_names_and_annotations_stay_text(http: aiohttp.ClientSession) -> None:
     hostile = row(
         1, namespace=HOSTILE, session_id=HOSTILE, project=HOSTILE, pod=HOSTILE, secret=HOSTILE,
-        refreshed_by=HOSTILE, reason=HOSTILE, gate=HOSTILE,
+        refreshed_by=HOSTILE, reason=HOSTILE, blocked_on=HOSTILE,
     )  # fmt: skip
-    past = (Past(NOW_S, "failed", HOSTILE, ""),)
+    past = (RunRecord(NOW_S, "failed", HOSTILE, ""),)
     plain = Exhibit(survey([row(1)]), lambda _: past)
     async with served(plain) as (url, _):
         usual = Elements(await text(http, url)).found
@@ -178,7 +178,7 @@ async def test_hostile_names_and_annotations_stay_text(http: aiohttp.ClientSessi
 async def test_a_search_a_page_and_an_open_session_work_without_a_script(
     http: aiohttp.ClientSession,
 ) -> None:
-    past = (Past(NOW_S - 5, "failed", "renewal", "IssuerUnavailable"),)
+    past = (RunRecord(NOW_S - 5, "failed", "renewal", "IssuerUnavailable"),)
     exhibit = Exhibit(survey(row(n, 600.0 + n) for n in range(60)), lambda _: past)
     async with served(exhibit) as (url, _):
         first = await text(http, url)
@@ -265,13 +265,13 @@ async def test_too_many_who_wait_are_sent_away(
     class Slow(Exhibit):
         let_go = asyncio.Event()
 
-        async def survey(self, *, max_age_s: float):  # type: ignore[no-untyped-def]
+        async def snapshot(self, *, max_age_s: float):  # type: ignore[no-untyped-def]
             await self.let_go.wait()
-            return await super().survey(max_age_s=max_age_s)
+            return await super().snapshot(max_age_s=max_age_s)
 
     exhibit = Slow(survey([row(1)]))
-    views = Views(exhibit, not_ready=lambda: "", replica="r")
-    streams = Streams(views, SystemClock())
+    views = PageCache(exhibit, not_ready=lambda: "", replica="r")
+    streams = SseStreams(views, SystemClock())
     app = health_app(live=lambda: "", ready=lambda: "")
     add_page(app, views, streams)
     runner = web.AppRunner(app, access_log=None)
@@ -297,16 +297,16 @@ async def test_too_many_who_wait_are_sent_away(
 
 async def test_a_view_is_made_once_for_all_who_look_and_few_are_kept() -> None:
     exhibit = Exhibit(survey([row(1)]))
-    views = Views(exhibit, not_ready=lambda: "", replica="r")
+    views = PageCache(exhibit, not_ready=lambda: "", replica="r")
 
-    first, second = await asyncio.gather(views.part(Query()), views.part(Query()))
+    first, second = await asyncio.gather(views.part(SessionQuery()), views.part(SessionQuery()))
     assert first is second
     for number in range(2 * KEEP):
-        await views.part(Query(text=str(number)))
+        await views.part(SessionQuery(text=str(number)))
     assert len(views) == KEEP
 
     exhibit.shown = survey([row(2)])
-    assert "2Ab00002" in await views.part(Query())
+    assert "2Ab00002" in await views.part(SessionQuery())
     assert len(views) == 1
 
 

@@ -5,7 +5,7 @@ import re
 
 import aiohttp
 
-from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.lab.cluster.replicas import Replica, Replicas
 from reconciler.naming import SessionKey
 from tests.lab.leaks import find_leaks
@@ -39,7 +39,7 @@ async def pages_until(
 
 async def test_a_leader_and_a_follower_each_say_so_and_neither_shows_a_token() -> None:
     logs: list[str] = []
-    async with Box(ttl_s=20.0, projection_delay=(0.2, 0.6)) as box:
+    async with LabCluster(ttl_s=20.0, projection_delay=(0.2, 0.6)) as box:
         box.populate(SESSIONS)
         replicas = Replicas(2, box.environment(), logs.append)
         running = asyncio.create_task(replicas.run())
@@ -68,7 +68,7 @@ async def test_a_leader_and_a_follower_each_say_so_and_neither_shows_a_token() -
 
 async def test_the_page_can_be_switched_off() -> None:
     logs: list[str] = []
-    async with Box(ttl_s=20.0) as box:
+    async with LabCluster(ttl_s=20.0) as box:
         environment = box.environment() | {"RECONCILER_STATUS_PAGE": "false"}
         replicas = Replicas(1, environment, logs.append)
         running = asyncio.create_task(replicas.run())

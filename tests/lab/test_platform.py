@@ -11,15 +11,15 @@ from aiohttp import web
 
 from reconciler import __version__
 from reconciler.errors import (
+    InvalidToken,
     IssuerUnavailable,
     PlatformError,
     PlatformRefused,
     PlatformUnavailable,
     RemoteError,
-    TokenUnusable,
 )
 from reconciler.lab.platform.server import BASE_PATH, LabPlatform
-from reconciler.platform.models import Session
+from reconciler.platform.models import PlatformSession
 from tests.lab.platform_client import Tokens, client_of, scripted
 
 
@@ -208,7 +208,9 @@ async def test_projects_and_running_sessions_are_listed(lab: LabPlatform) -> Non
     lab.set_phase("alpha-0001", "Stopped")
     async with client_of(lab.url) as client:
         assert await client.projects() == ["alpha", "beta"]
-        session = Session(id="alpha-0000", project_id="alpha", phase="Running", kube_namespace="")
+        session = PlatformSession(
+            id="alpha-0000", project_id="alpha", phase="Running", kube_namespace=""
+        )
         assert await client.running_sessions("alpha") == [session]
         assert [s.id for s in await client.running_sessions(None)] == ["alpha-0000", "beta-0000"]
         await client.probe()
@@ -218,7 +220,9 @@ async def test_one_session_is_returned_in_whatever_phase(lab: LabPlatform) -> No
     lab.add_session("s", "alpha", phase="Stopped", kube_namespace="ns")
     async with client_of(lab.url) as client:
         session = await client.session("s", "alpha")
-        assert session == Session(id="s", project_id="alpha", phase="Stopped", kube_namespace="ns")
+        assert session == PlatformSession(
+            id="s", project_id="alpha", phase="Stopped", kube_namespace="ns"
+        )
 
 
 async def test_no_such_session_is_the_platforms_404_alone(lab: LabPlatform) -> None:
@@ -260,7 +264,7 @@ async def test_a_token_refused_twice_is_an_error_and_the_platform_is_up() -> Non
             with pytest.raises(PlatformError, match="401") as caught:
                 await client.projects()
             assert (caught.value.transient, caught.value.status) == (False, 401)
-        assert not client.breaker.is_down
+        assert not client.breaker.is_open
     assert tokens.asked == [False, True] * 3
 
 
@@ -280,10 +284,10 @@ async def test_without_a_token_nothing_is_sent(lab: LabPlatform) -> None:
             with pytest.raises(error, match="no token"):
                 await client.projects()
     async with client_of(lab.url, tokens=forged) as client:
-        with pytest.raises(TokenUnusable) as caught:
+        with pytest.raises(InvalidToken) as caught:
             await client.projects()
         assert "Forged" not in str(caught.value)
-        assert not client.breaker.is_down
+        assert not client.breaker.is_open
     assert not lab.requests
 
 
@@ -327,10 +331,10 @@ async def failure_of(url: str, **settings: Any) -> PlatformError:
             failures.append(caught.value)
         assert len({str(failure) for failure in failures}) == 1
         if client.breaker.is_suspect:
-            assert not client.breaker.is_down
+            assert not client.breaker.is_open
             with pytest.raises(PlatformUnavailable):
                 await client.probe()
-        assert client.breaker.is_down == isinstance(failures[0], PlatformUnavailable)
+        assert client.breaker.is_open == isinstance(failures[0], PlatformUnavailable)
         assert client.breaker.refuses == isinstance(failures[0], PlatformRefused)
         return failures[0]
 
@@ -433,11 +437,11 @@ async def test_an_answer_after_an_outage_closes_the_breaker(lab: LabPlatform) ->
             with pytest.raises(RemoteError):
                 await client.probe()
         lab.faults.away = False
-        assert client.breaker.is_down
+        assert client.breaker.is_open
         await client.running_sessions("alpha")
-        assert client.breaker.is_down  # that tells of one project
+        assert client.breaker.is_open  # that tells of one project
         await client.projects()
-        assert not client.breaker.is_down
+        assert not client.breaker.is_open
 
 
 async def test_a_platform_that_cannot_be_reached_is_down_whatever_it_was_asked_for(
@@ -448,14 +452,14 @@ async def test_a_platform_that_cannot_be_reached_is_down_whatever_it_was_asked_f
         for _ in range(3):
             with pytest.raises(RemoteError):
                 await client.session("s", "alpha")
-        assert client.breaker.is_down
+        assert client.breaker.is_open
 
 
 async def test_a_large_row_is_an_answer_to_the_probe(lab: LabPlatform) -> None:
     fill(lab, "alpha", 1)
     async with client_of(lab.url, page_bytes=10) as client:
         await client.probe()
-        assert not client.breaker.is_down
+        assert not client.breaker.is_open
 
 
 async def test_empty_lists_are_empty_and_no_error(lab: LabPlatform) -> None:
@@ -482,7 +486,7 @@ async def test_every_session_is_found_once_however_the_server_pages(
             found = [session.id for session in await client.running_sessions("alpha")]
             assert len(found) == len(set(found)) == 23
             assert set(found) == names
-        assert not client.breaker.is_down
+        assert not client.breaker.is_open
 
 
 async def test_a_search_that_the_database_refuses_is_no_outage(lab: LabPlatform) -> None:

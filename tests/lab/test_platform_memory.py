@@ -7,8 +7,8 @@ import re
 import pytest
 from aiohttp import web
 
-from reconciler.platform.models import Page, Session, decode
-from reconciler.platform.session_list import sweep
+from reconciler.platform.models import PlatformPage, PlatformSession, decode
+from reconciler.platform.session_list import list_running_sessions
 from tests.lab.platform_client import client_of, scripted
 from tests.memory import measured
 
@@ -73,14 +73,14 @@ async def test_a_sweep_over_huge_prompts_holds_a_page_for_each_request(keysets: 
         client_of(url, page_bytes=PAGE_BYTES, max_body_bytes=64 << 20, limit_s=60.0) as client,
     ):
         with measured() as memory:
-            found = await sweep(client, parallel=PROJECTS)
+            found = await list_running_sessions(client, parallel=PROJECTS)
         assert (len(found.sessions), found.complete) == (PROJECTS * SESSIONS, True)
         assert found.failures == {}
         # The chunks of a page, and for a moment the page made of them: each request's two.
         assert memory.peak < 2.5 * PROJECTS * PAGE_BYTES < PROJECTS * SESSIONS * len(PROMPT)
         assert memory.kept < 4_000_000  # connections, for the most part
         began = len(server.sizes)
-        await sweep(client, parallel=PROJECTS)
+        await list_running_sessions(client, parallel=PROJECTS)
         assert max(server.sizes[began:]) < 100  # what fits is remembered
 
 
@@ -100,7 +100,7 @@ def test_what_nobody_reads_is_skipped_without_a_copy() -> None:
     rows = [row(f"s{number}", "p") | {"prompt": "p" * 620 * 1024} for number in range(20)]
     body = json.dumps({"total": 20, "items": rows}).encode()
     with measured() as memory:
-        page = decode(Page[Session], body)
+        page = decode(PlatformPage[PlatformSession], body)
     assert [each.id for each in page.readable] == [f"s{number}" for number in range(20)]
     assert memory.peak < len(body) / 50
 
@@ -109,6 +109,6 @@ def test_a_field_that_is_read_and_huge_makes_its_row_unreadable() -> None:
     rows = [row("s1", "p" * 2_000_000), row("s2", "p"), row("x" * 2_000_000, "p")]
     body = json.dumps({"total": 3, "items": rows}).encode()
     with measured() as memory:
-        page = decode(Page[Session], body)
+        page = decode(PlatformPage[PlatformSession], body)
     assert ([each.id for each in page.readable], page.skipped) == (["s2"], 2)
     assert memory.peak < 100_000

@@ -8,7 +8,12 @@ from aiohttp import web
 
 from reconciler.errors import PlatformError, PlatformUnavailable
 from reconciler.lab.platform.server import LabPlatform
-from reconciler.platform.session_list import ALL_PROJECTS, PROJECTS_LIST, Sweep, sweep
+from reconciler.platform.session_list import (
+    ALL_PROJECTS,
+    PROJECTS_LIST,
+    RunningSessions,
+    list_running_sessions,
+)
 from tests.lab.platform_client import client_of, scripted
 
 
@@ -27,7 +32,7 @@ async def lab() -> AsyncIterator[LabPlatform]:
 EVERY = ["alpha-0", "alpha-1", "beta-0", "beta-1", "gamma-0", "gamma-1"]
 
 
-def ids(result: Sweep) -> list[str]:
+def ids(result: RunningSessions) -> list[str]:
     return [session.id for session in result.sessions]
 
 
@@ -36,10 +41,10 @@ async def test_every_running_session_is_found_once_in_a_stable_order(
     lab: LabPlatform, parallel: int
 ) -> None:
     async with client_of(lab.url) as client:
-        result = await sweep(client, parallel=parallel)
+        result = await list_running_sessions(client, parallel=parallel)
     assert ids(result) == EVERY
     assert result.projects == ["alpha", "beta", "gamma"]
-    assert (result.failures, result.oddities, result.complete) == ({}, [], True)
+    assert (result.failures, result.anomalies, result.complete) == ({}, [], True)
 
 
 async def test_as_many_as_the_bound_and_no_more_are_asked_at_once() -> None:
@@ -60,7 +65,7 @@ async def test_as_many_as_the_bound_and_no_more_are_asked_at_once() -> None:
         return web.json_response({"total": 0, "items": []})
 
     async with scripted(handler) as url, client_of(url) as client:
-        await sweep(client, parallel=3)
+        await list_running_sessions(client, parallel=3)
     assert most == 3
 
 
@@ -68,7 +73,7 @@ async def test_as_many_as_the_bound_and_no_more_are_asked_at_once() -> None:
 async def test_a_project_that_fails_costs_only_itself(lab: LabPlatform, status: int) -> None:
     lab.faults.project_status["beta"] = status
     async with client_of(lab.url) as client:
-        result = await sweep(client, parallel=2)
+        result = await list_running_sessions(client, parallel=2)
     assert ids(result) == [name for name in EVERY if not name.startswith("beta")]
     assert {key: error.status for key, error in result.failures.items()} == {"beta": status}
     assert not result.complete
@@ -79,7 +84,7 @@ async def test_many_projects_that_fail_in_a_row_cost_only_themselves(lab: LabPla
         lab.add_project(f"broken-{number}")
         lab.faults.project_status[f"broken-{number}"] = 500
     async with client_of(lab.url) as client:
-        result = await sweep(client, parallel=1)
+        result = await list_running_sessions(client, parallel=1)
     assert ids(result) == EVERY
     assert all(result.failures[f"broken-{number}"].status == 500 for number in range(8))
 
@@ -93,7 +98,7 @@ async def test_once_the_platform_is_away_the_rest_is_not_asked_for(lab: LabPlatf
 
     lab.faults.after_page = cut
     async with client_of(lab.url) as client:
-        result = await sweep(client, parallel=2)
+        result = await list_running_sessions(client, parallel=2)
     assert len(result.failures) + 1 >= 102
     assert all(isinstance(error, PlatformUnavailable) for error in result.failures.values())
     assert sum(lab.requests.values()) < 20
@@ -106,7 +111,7 @@ async def test_a_broken_projects_list_costs_nothing() -> None:
             lab.add_session(name, name.split("-")[0])
         lab.faults.project_status["_"] = 500
         async with client_of(lab.url) as client:
-            result = await sweep(client, parallel=4)
+            result = await list_running_sessions(client, parallel=4)
     assert ids(result) == EVERY
     assert list(result.failures) == [PROJECTS_LIST]
     assert (result.projects, result.complete) == ([], True)
@@ -120,11 +125,11 @@ async def test_projects_that_could_only_be_listed_in_part_are_completed_by_the_l
 
     lab.faults.after_page = fail
     async with client_of(lab.url, page_size=2) as client:
-        result = await sweep(client, parallel=2)
+        result = await list_running_sessions(client, parallel=2)
     assert ids(result) == EVERY
     assert result.projects == ["alpha", "beta"]
     assert list(result.failures) == [PROJECTS_LIST]
-    assert (result.complete, result.oddities) == (True, [])
+    assert (result.complete, result.anomalies) == (True, [])
 
 
 async def test_sessions_of_projects_that_are_not_listed_are_found_when_none_is(
@@ -133,24 +138,24 @@ async def test_sessions_of_projects_that_are_not_listed_are_found_when_none_is(
     for project in ("alpha", "beta", "gamma"):
         lab.remove_project(project)
     async with client_of(lab.url) as client:
-        result = await sweep(client, parallel=2)
+        result = await list_running_sessions(client, parallel=2)
     assert ids(result) == EVERY
-    assert result.oddities == ["projects list: empty"]
+    assert result.anomalies == ["projects list: empty"]
 
 
 async def test_when_nothing_answers_the_projects_error_is_raised(lab: LabPlatform) -> None:
     lab.faults.status = 403
     async with client_of(lab.url) as client:
         with pytest.raises(PlatformError, match=r"list projects, page 1: .* 403"):
-            await sweep(client, parallel=2)
+            await list_running_sessions(client, parallel=2)
 
 
 async def test_empty_answers_are_said_to_be_empty(lab: LabPlatform) -> None:
     lab.faults.empty = True
     async with client_of(lab.url) as client:
-        result = await sweep(client, parallel=2)
+        result = await list_running_sessions(client, parallel=2)
     assert (result.sessions, result.failures) == ([], {})
-    assert result.oddities == [
+    assert result.anomalies == [
         "projects list: empty",
         "no running session in any list that was read",
     ]
@@ -159,7 +164,7 @@ async def test_empty_answers_are_said_to_be_empty(lab: LabPlatform) -> None:
 async def test_a_project_that_cannot_be_sent_is_that_projects_failure(lab: LabPlatform) -> None:
     lab.add_project("de lta")
     async with client_of(lab.url) as client:
-        result = await sweep(client, parallel=2)
+        result = await list_running_sessions(client, parallel=2)
     assert ids(result) == EVERY
     assert result.failures["de lta"].reason == "invalid_id"
 
@@ -176,11 +181,11 @@ async def test_a_server_that_ignores_the_project_gives_each_session_once_with_it
         return web.json_response({"total": len(items), "items": items})
 
     async with scripted(handler) as url, client_of(url) as client:
-        result = await sweep(client, parallel=2)
+        result = await list_running_sessions(client, parallel=2)
     assert [(s.id, s.project_id) for s in result.sessions] == [
         ("s-alpha", "alpha"), ("s-beta", "beta"), ("s-", ""), ("s-other", "other"),
     ]  # fmt: skip
-    assert result.oddities == [
+    assert result.anomalies == [
         "'alpha': 2 sessions of another project, as 's-beta' of 'beta'",
         "'alpha': 1 sessions without a project, as 's-' of ''",
         "'alpha': 1 sessions left out, not in phase Running, as 'idle' of 'alpha'",
@@ -202,9 +207,9 @@ async def test_a_session_in_two_lists_is_taken_from_its_own_projects() -> None:
         return web.json_response({"total": len(items), "items": items})
 
     async with scripted(handler) as url, client_of(url) as client:
-        result = await sweep(client, parallel=3)
+        result = await list_running_sessions(client, parallel=3)
     assert [session.kube_namespace for session in result.sessions] == ["beta"]
-    assert "1 sessions in more than one list: 's' by 'alpha', 'beta', 'gamma'" in result.oddities
+    assert "1 sessions in more than one list: 's' by 'alpha', 'beta', 'gamma'" in result.anomalies
 
 
 async def test_what_was_read_of_a_project_before_it_failed_is_kept(lab: LabPlatform) -> None:
@@ -219,7 +224,7 @@ async def test_what_was_read_of_a_project_before_it_failed_is_kept(lab: LabPlatf
         lab.remove_project("alpha")
         lab.remove_project("gamma")
         lab.faults.after_page = fail
-        result = await sweep(client, parallel=1)
+        result = await list_running_sessions(client, parallel=1)
     assert len(result.sessions) == 5
     assert list(result.failures) == ["beta"]
     assert ALL_PROJECTS not in result.failures

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import aiohttp
 
-from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.leadership.elector import NO_TOKEN_S
 from tests.controller import running
 
@@ -17,7 +17,7 @@ async def _answer(http: aiohttp.ClientSession, url: str) -> tuple[int, str]:
 
 
 async def test_a_wrong_token_url_is_not_ready_and_names_it_until_it_gives_a_token() -> None:
-    async with Box() as box:
+    async with LabCluster() as box:
         box.populate(2)
         box.issuer.faults.status = 404
         with socket.socket() as reserved:

@@ -4,8 +4,8 @@ import asyncio
 import base64
 
 from reconciler.lab.apiserver import kinds
-from reconciler.lab.cluster.cluster import Box
-from reconciler.lab.cluster.fixtures import Session
+from reconciler.lab.cluster.cluster import LabCluster
+from reconciler.lab.cluster.fixtures import LabSession
 from reconciler.lab.kubelet.kubelet import project
 from tests.controller import running
 
@@ -27,14 +27,14 @@ class Door:
         return True
 
 
-def token_of(box: Box, session: Session) -> str:
+def token_of(box: LabCluster, session: LabSession) -> str:
     secret = box.core.get(kinds.SECRETS, session.namespace, session.secret)
     return base64.b64decode(secret["data"][box.names.secret_key]).decode()
 
 
 async def test_a_swapped_file_reaches_the_platform_and_every_session_without_a_restart() -> None:
     door = Door()
-    async with Box() as box:
+    async with LabCluster() as box:
         box.platform.verify = door.verify
         box.populate(SESSIONS)
         folder = box.kubectl_config().parent / "static"
@@ -59,7 +59,7 @@ async def test_a_swapped_file_reaches_the_platform_and_every_session_without_a_r
                 await door.passed.wait()
             project(folder, {})
             (folder / "token").unlink()
-            await controller.wait_for_event("static_token_kept")
+            await controller.wait_for_event("static_token_reload_failed")
             assert await controller.terminate() == 0
         reasons = [line["reason"] for line in controller.events("runner_token_refreshed")]
         shown = "".join(controller.text)

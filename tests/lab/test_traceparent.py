@@ -7,7 +7,7 @@ import pytest
 
 from reconciler.errors import IssuerError, PlatformError
 from reconciler.telemetry.trace import Tracer, step
-from reconciler.tokens.oidc import Credentials, TokenEndpoint
+from reconciler.tokens.oidc import ClientCredentials, TokenEndpoint
 from tests.lab.platform_client import client_of
 from tests.lab.scripted_server import answer, scripted
 from tests.support import ManualClock
@@ -20,7 +20,7 @@ async def test_the_issuer_is_told_the_step_that_asks() -> None:
         endpoint = TokenEndpoint(
             f"{issuer.url}/token?tenant=hidden",
             session=session,
-            credentials=lambda: Credentials("fake-id", "obviously-fake-secret"),
+            credentials=lambda: ClientCredentials("fake-id", "obviously-fake-secret"),
             clock=clock,
         )
         with tracer.begin("reconcile") as trace, step("mint"), pytest.raises(IssuerError):

@@ -15,11 +15,11 @@ from reconciler.errors import RemoteError
 from reconciler.kube.auth.credentials import InClusterCredentials, find_credentials
 from reconciler.kube.client import HttpKube
 from reconciler.naming import Names
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.net.client_session import open_session
 from reconciler.platform.client import PlatformClient
 from reconciler.telemetry.otlp import Sender, metric_sender, span_sender
-from reconciler.tokens.oidc import Credentials, TokenEndpoint
+from reconciler.tokens.oidc import ClientCredentials, TokenEndpoint
 from tests.support import ManualClock
 from tests.unit.tokens.support import jwt
 
@@ -51,7 +51,7 @@ async def _issuer(url: str, bundle: Path, clock: ManualClock) -> AsyncIterator[A
         endpoint = TokenEndpoint(
             f"{url}/token",
             session=session,
-            credentials=lambda: Credentials("fake-id", TOKEN),
+            credentials=lambda: ClientCredentials("fake-id", TOKEN),
             clock=clock,
         )
         yield lambda: _is_answered(endpoint.ask)
@@ -63,7 +63,7 @@ async def _platform(url: str, bundle: Path, clock: ManualClock) -> AsyncIterator
         return TOKEN
 
     async with open_session(url, clock, what="platform") as session:
-        breaker = Breaker("platform", clock, Random(1))
+        breaker = CircuitBreaker("platform", clock, Random(1))
         client = PlatformClient(session, url, bearer, clock, breaker)
         yield lambda: _is_answered(client.probe)
 

@@ -23,7 +23,7 @@ class Account:
 
 async def add_runner(world: World, project: str, namespace: str) -> Runner:
     """Make a running session whose Secret holds a good token, and its pod."""
-    token = world.issuer.mint()
+    token = world.issuer.issue()
     runner = await world.add(project, token=token, with_pod=False, namespace=namespace)
     body = {"metadata": {"name": runner.pod, "labels": world.labels(runner)}, "spec": _spec(runner)}
     await world.admin.expect("POST", collection(namespace, PODS), body)

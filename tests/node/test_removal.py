@@ -51,7 +51,7 @@ class TestRemoval:
         assert installed.namespace not in listed.split()
         everywhere = await installed.kubectl("get", KINDS, "-l", LABEL, "-o", "name")
         assert everywhere.split() == []
-        assert await self.annotations(installed) > {NAMES.expires_at, NAMES.confirmed}
+        assert await self.annotations(installed) > {NAMES.expires_at, NAMES.confirmation}
         for command in commands(cleaning):
             await installed.sh(command)
         assert await self.annotations(installed) == set()

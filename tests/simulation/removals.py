@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import pytest
 
 from reconciler.controller.decide import annotations
-from reconciler.controller.decide.ownership import Answer, Owner
-from reconciler.controller.state.confirmations import Directory
-from reconciler.kube.api import Meta
+from reconciler.controller.decide.ownership import Owner, WriteResponse
+from reconciler.controller.state.confirmations import ConfirmationCache
+from reconciler.kube.api import ObjectMeta
 from reconciler.lab.simulation.conditions import Input
 from reconciler.lab.simulation.run import Outcome, play
 from reconciler.lab.simulation.scenario import FaultKind, Scenario, draw
-from reconciler.platform.adaptive_limit import Limit
+from reconciler.platform.adaptive_limit import AdaptiveLimit
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.server_clock import TokenTimes
 
@@ -52,17 +52,17 @@ class Removal:
 
 
 def _not_found_revokes_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Directory, "is_absent", lambda *args: False)
+    patch.setattr(ConfirmationCache, "is_absent", lambda *args: False)
 
 
 def _platform_asked_by_all_workers(patch: pytest.MonkeyPatch) -> None:
-    honest = Limit.__init__
-    patch.setattr(Limit, "__init__", lambda limit, most: honest(limit, 64))
+    honest = AdaptiveLimit.__init__
+    patch.setattr(AdaptiveLimit, "__init__", lambda limit, most: honest(limit, 64))
 
 
 def _dates_veto(patch: pytest.MonkeyPatch) -> None:
     """A token's age is counted by the Date header that came with it."""
-    honest = IssuerTime.hear
+    honest = IssuerTime.observe
 
     def hear(time: IssuerTime, answer: TokenTimes, date_s: float | None) -> float:
         received_s = honest(time, answer, date_s)
@@ -73,7 +73,7 @@ def _dates_veto(patch: pytest.MonkeyPatch) -> None:
 
 def _only_dates_tell_time(patch: pytest.MonkeyPatch) -> None:
     """Without a Date header our own clock is the issuer's."""
-    honest = IssuerTime.hear
+    honest = IssuerTime.observe
 
     def hear(time: IssuerTime, answer: TokenTimes, date_s: float | None) -> float:
         return time._clock.wall() if date_s is None else honest(time, answer, date_s)
@@ -88,10 +88,10 @@ def _steps_plan_nothing(patch: pytest.MonkeyPatch) -> None:
 def _names_alone_own(patch: pytest.MonkeyPatch) -> None:
     """Whoever else owns the token's key has written it."""
 
-    def owner_of(secret: Meta, manager: str, answer: Answer | None) -> Owner:
-        if manager in secret.writers:
+    def owner_of(secret: ObjectMeta, manager: str, answer: WriteResponse | None) -> Owner:
+        if manager in secret.field_managers:
             return Owner.OURS
-        return Owner.FOREIGN if secret.writers else Owner.NOBODY
+        return Owner.FOREIGN if secret.field_managers else Owner.UNOWNED
 
     patch.setattr(annotations, "owner_of", owner_of)
 

@@ -11,7 +11,7 @@ from reconciler.lab.apiserver.core import AT_ONCE, Core
 from reconciler.lab.apiserver.write_log import Caller
 from reconciler.lab.simulation import budget
 from reconciler.lab.simulation.budget import EndpointBudgetChecker, WriteBudgetChecker
-from reconciler.lab.simulation.event_log import Journal
+from reconciler.lab.simulation.event_log import EventLog
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.naming import Names, SessionKey
 
@@ -31,7 +31,7 @@ class Bench:
 
     def __init__(self) -> None:
         clock = VirtualClock(asyncio.get_running_loop())
-        self.journal = Journal(clock, ("jwt-",))
+        self.journal = EventLog(clock, ("jwt-",))
         self.core = Core(clock)
         self.writes = WriteBudgetChecker(
             NAMES, self.journal, clock, us=US.user, life_s=lambda key: TTL_S

@@ -8,8 +8,8 @@ import pytest
 from reconciler.lab.simulation.run import play
 from reconciler.lab.simulation.scenario import ELECTION, draw_election
 from reconciler.lab.simulation.single_writer_check import NO_DEPOSED_WRITE
-from reconciler.lab.simulation.virtual_time import Domain, run_virtual
-from reconciler.leadership.lease_gate import LeaseGate
+from reconciler.lab.simulation.virtual_time import FreezableScope, run_virtual
+from reconciler.leadership.lease_gate import LeaseFence
 
 ROUNDS = 200
 SHARE = 20
@@ -32,15 +32,15 @@ def test_every_way_to_strike_a_leader_is_drawn() -> None:
 
 
 def test_without_the_gate_a_frozen_leader_would_write_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LeaseGate, "may_write", lambda gate, need_s: True)
-    monkeypatch.setattr(LeaseGate, "check", lambda gate: None)
+    monkeypatch.setattr(LeaseFence, "may_write", lambda fence, need_s: True)
+    monkeypatch.setattr(LeaseFence, "check", lambda fence: None)
     found = {v.invariant for seed in range(8) for v in play(draw_election(seed)).violations}
     assert NO_DEPOSED_WRITE in found
 
 
 def test_a_frozen_domain_does_nothing_until_the_thaw_and_drops_what_was_cancelled() -> None:
     async def main() -> None:
-        domain, ran = Domain(), list[str]()
+        domain, ran = FreezableScope(), list[str]()
         news: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         async def work() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.write_log import Caller
-from reconciler.lab.simulation.event_log import Journal
+from reconciler.lab.simulation.event_log import EventLog
 from reconciler.lab.simulation.revocation import BELIEVED_S, RESYNC_S, REVOKED, RevocationChecker
 from reconciler.lab.simulation.single_writer_check import process_of
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
@@ -22,7 +22,7 @@ def broken(said: Callable[[RevocationChecker], object], after_s: float, *, by: C
 
     async def main() -> bool:
         clock = VirtualClock(asyncio.get_running_loop())
-        journal, core = Journal(clock, ("jwt-",)), Core(clock)
+        journal, core = EventLog(clock, ("jwt-",)), Core(clock)
         checker = RevocationChecker(NAMES, journal, clock, us=US.user, process_of=process_of)
         core.on_commit.append(checker.commit)
         labels = {NAMES.session_id: "S1"}

@@ -10,20 +10,20 @@ import pytest
 import structlog
 
 from reconciler.clock import format_utc
-from reconciler.kube.api import Scope
-from reconciler.kube.decoding import partial_resource
+from reconciler.kube.api import ListOptions
+from reconciler.kube.decoding import metadata_resource
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.in_process_client import DirectKube
+from reconciler.lab.apiserver.in_process_client import InProcessKube
 from reconciler.lab.apiserver.write_log import Caller
 from reconciler.lab.simulation import invariants
 from reconciler.lab.simulation.conditions import DRAWN, INPUTS, USUAL, Input
-from reconciler.lab.simulation.event_log import Journal, captured_logs
+from reconciler.lab.simulation.event_log import EventLog, captured_logs
 from reconciler.lab.simulation.invariants import CheckedKube, ExposureChecker, SecretChecker
 from reconciler.lab.simulation.run import play, simulate
 from reconciler.lab.simulation.scenario import LONGEST_S, NEEDS, draw
 from reconciler.lab.simulation.virtual_time import EPOCH_S, VirtualClock, run_virtual
-from reconciler.leadership.elector import Elector
+from reconciler.leadership.elector import LeaderElector
 from reconciler.naming import Names, SessionKey
 
 NAMES = Names()
@@ -32,8 +32,8 @@ US = Caller("reconciler", manager=NAMES.field_manager)
 OTHER = Caller("platform", manager="ambient-control-plane")
 ENDS_S = {"jwt-a": EPOCH_S + 900.0, "jwt-b": EPOCH_S + 1800.0}
 MARKS = ("jwt-",)
-SECRETS = partial_resource("secrets", NAMES)
-PODS = partial_resource("pods", NAMES)
+SECRETS = metadata_resource("secrets", NAMES)
+PODS = metadata_resource("pods", NAMES)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -91,7 +91,7 @@ def test_a_restored_store_costs_no_token(seed: int) -> None:
 def test_without_the_word_of_the_lease_a_restored_store_costs_tokens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Elector, "_compare", lambda *args: None)
+    monkeypatch.setattr(LeaderElector, "_compare", lambda *args: None)
     outcome = play(draw(42, inputs=["restored_store"]))
     assert {violation.invariant for violation in outcome.violations} == {invariants.LIVE_TOKEN}
 
@@ -117,11 +117,11 @@ class Bench:
 
     def __init__(self, *, confirmed: bool = True) -> None:
         clock = VirtualClock(asyncio.get_running_loop())
-        self.journal = Journal(clock, MARKS)
+        self.journal = EventLog(clock, MARKS)
         self.core = Core(clock)
         checker = SecretChecker(NAMES, self.journal, ENDS_S.get, lambda key, project: confirmed)
         self.core.on_commit.append(checker.commit)
-        direct = DirectKube(self.core, clock, caller=US, latency_s=1.0)
+        direct = InProcessKube(self.core, clock, caller=US, latency_s=1.0)
         self.kube = CheckedKube(direct, NAMES, self.journal)
 
     def write(
@@ -189,7 +189,7 @@ def test_a_first_fill_without_confirmation_is_seen() -> None:
 def test_a_seal_without_confirmation_is_seen() -> None:
     def case(bench: Bench) -> None:
         bench.write("jwt-a", by=OTHER)
-        bench.write("jwt-a", annotations={NAMES.confirmed: "v1.x"})
+        bench.write("jwt-a", annotations={NAMES.confirmation: "v1.x"})
 
     assert judge(case, confirmed=False) == [invariants.CONFIRMED_FIRST]
 
@@ -215,7 +215,7 @@ def test_what_was_sealed_after_the_copy_of_a_restored_store_is_not_sealed() -> N
         bench.write("jwt-a", by=OTHER)
         version = bench.core.version
         for _ in range(2):
-            bench.write("jwt-a", annotations={NAMES.confirmed: "v1.x"})
+            bench.write("jwt-a", annotations={NAMES.confirmation: "v1.x"})
             bench.core.restore(version)
 
     assert judge(case, confirmed=False) == [invariants.CONFIRMED_FIRST] * 2
@@ -255,7 +255,7 @@ def test_a_write_without_preconditions_is_seen() -> None:
         bench = Bench()
         bench.write("jwt-a")
         name = NAMES.secret_name(KEY.session_id)
-        secret = (await bench.kube.list(SECRETS, Scope())).items[0]
+        secret = (await bench.kube.list(SECRETS, ListOptions())).items[0]
         for metadata in ({}, {"uid": secret.uid}):
             await bench.kube.patch(SECRETS, "default", name, {"metadata": metadata})
         bench.core.create(kinds.PODS, "default", {"metadata": {"name": "p"}})
@@ -271,7 +271,7 @@ def test_two_writes_of_one_session_at_once_are_seen() -> None:
     async def main() -> list[str]:
         bench = Bench()
         bench.write("jwt-a")
-        secret = (await bench.kube.list(SECRETS, Scope())).items[0]
+        secret = (await bench.kube.list(SECRETS, ListOptions())).items[0]
         metadata = {"uid": secret.uid, "resourceVersion": secret.version}
         body = {"metadata": {**metadata, "annotations": {"a": "b"}}}
         patches = [bench.kube.patch(SECRETS, "default", secret.name, body) for _ in range(2)]
@@ -293,7 +293,7 @@ def test_a_read_of_a_secret_is_seen() -> None:
 
 def test_seconds_of_dead_tokens_are_counted_where_they_belong() -> None:
     async def main() -> tuple[list[str], ExposureChecker]:
-        journal = Journal(VirtualClock(asyncio.get_running_loop()), MARKS)
+        journal = EventLog(VirtualClock(asyncio.get_running_loop()), MARKS)
         exposure = ExposureChecker(journal, assert_zero=True)
         exposure.started("u", "S1", 110.0, now_s=100.0, excused_until_s=115.0)
         exposure.settle(now_s=110.0)
@@ -324,10 +324,10 @@ def test_a_failure_is_told_with_its_seed_and_its_events(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from reconciler.lab.cli.simulate import run_simulations
-    from reconciler.lab.kubelet.node import Timing
+    from reconciler.lab.kubelet.node import KubeletTiming
     from reconciler.lab.simulation import nodes
 
-    monkeypatch.setattr(nodes, "TIMING", Timing(projection_s=(900.0, 1000.0)))
+    monkeypatch.setattr(nodes, "TIMING", KubeletTiming(projection_s=(900.0, 1000.0)))
     assert run_simulations(seeds=1, first=16, hours=1.0) == 1
     told = capsys.readouterr().out
     assert "seed 16: FAILED" in told

@@ -2,9 +2,9 @@
 
 import pytest
 
-from reconciler.controller.status.exposure import Exposure
-from reconciler.controller.status.fleet import Fleet
-from reconciler.inspection.token_state import Standing
+from reconciler.controller.status.exposure import EstimatedExposure
+from reconciler.controller.status.fleet import FleetSummary
+from reconciler.inspection.token_state import TokenState
 from reconciler.lab.simulation.run import play
 from reconciler.lab.simulation.scenario import draw
 from reconciler.lab.simulation.truth import TRUTH
@@ -29,25 +29,25 @@ def test_a_wrong_remaining_life_is_seen(monkeypatch: pytest.MonkeyPatch, off_s: 
 
 
 def test_a_shortest_life_that_no_session_has_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def survive(fleet: Fleet, propagation_s: float) -> None:
+    def survive(fleet: FleetSummary, propagation_s: float) -> None:
         fleet.remaining_min_s = -1.0
 
-    monkeypatch.setattr(Fleet, "survive", survive)
+    monkeypatch.setattr(FleetSummary, "survive", survive)
     assert TRUTH in broken()
 
 
 def test_exposure_that_nobody_had_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def begin(exposure: Exposure, now_s: float) -> float:
+    def begin(exposure: EstimatedExposure, now_s: float) -> float:
         exposure.total_s += 10.0
         return now_s
 
-    monkeypatch.setattr(Exposure, "begin", begin)
+    monkeypatch.setattr(EstimatedExposure, "begin", begin)
     assert TRUTH in broken()
 
 
 def test_exposure_that_is_not_counted_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Exposure, "count", lambda *args, **named: None)
-    monkeypatch.setattr(Exposure, "note", lambda *args: None)
+    monkeypatch.setattr(EstimatedExposure, "count", lambda *args, **named: None)
+    monkeypatch.setattr(EstimatedExposure, "note", lambda *args: None)
     seed = 83  # the issuer is unreachable for longer than tokens live
     assert not draw(seed).within_slack
     assert TRUTH in broken(seed, 1.0)
@@ -56,5 +56,5 @@ def test_exposure_that_is_not_counted_is_seen(monkeypatch: pytest.MonkeyPatch) -
 def test_an_explanation_that_calls_a_live_token_dead_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Standing, "is_dead", property(lambda standing: True))
+    monkeypatch.setattr(TokenState, "is_dead", property(lambda standing: True))
     assert TRUTH in broken()

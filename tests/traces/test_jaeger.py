@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.controller.status.run_observers import CHANGES
 from reconciler.lab.apiserver import kinds
-from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.cluster import LabCluster
 from tests.controller import Controller, running
 from tests.lab.leaks import find_leaks
 from tests.traces.jaeger import Jaeger
@@ -25,12 +25,12 @@ Json = dict[str, Any]
 
 
 @pytest.fixture
-async def box() -> AsyncIterator[Box]:
-    async with Box(ttl_s=60.0, seed=1) as opened:
+async def box() -> AsyncIterator[LabCluster]:
+    async with LabCluster(ttl_s=60.0, seed=1) as opened:
         yield opened
 
 
-def environment(box: Box, jaeger: Jaeger, service: str, **more: str) -> dict[str, str]:
+def environment(box: LabCluster, jaeger: Jaeger, service: str, **more: str) -> dict[str, str]:
     standard = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.otlp_url,
         "OTEL_METRICS_EXPORTER": "none",
@@ -63,13 +63,13 @@ def parents(span: Json) -> set[str]:
     return {one["spanID"] for one in span["references"] if one["refType"] == "CHILD_OF"}
 
 
-async def started(controller: Controller, box: Box) -> None:
+async def started(controller: Controller, box: LabCluster) -> None:
     await controller.wait_for_event("startup_resync_finished")
     await controller.wait_for_event("runner_token_refreshed", count=len(box.sessions))
 
 
 async def test_a_stranger_reads_a_reconcile_and_the_resync_that_queued_it(
-    box: Box, jaeger: Jaeger
+    box: LabCluster, jaeger: Jaeger
 ) -> None:
     box.populate(6)
     async with running(environment(box, jaeger, "readable")) as controller:
@@ -111,7 +111,7 @@ async def test_a_stranger_reads_a_reconcile_and_the_resync_that_queued_it(
 
 
 async def test_failures_are_kept_with_their_cause_when_nothing_else_is(
-    box: Box, jaeger: Jaeger
+    box: LabCluster, jaeger: Jaeger
 ) -> None:
     box.populate(4)
     broken = next(iter(box.sessions.values()))
@@ -138,7 +138,7 @@ async def test_failures_are_kept_with_their_cause_when_nothing_else_is(
 
 
 async def test_a_deleted_secret_shows_the_event_that_queued_its_repair(
-    box: Box, jaeger: Jaeger
+    box: LabCluster, jaeger: Jaeger
 ) -> None:
     box.populate(2)
     async with running(environment(box, jaeger, "repairing")) as controller:
@@ -160,7 +160,7 @@ async def test_a_deleted_secret_shows_the_event_that_queued_its_repair(
     assert {name for found in linked for name in found} == events
 
 
-async def test_no_token_and_no_credential_reaches_jaeger(box: Box, jaeger: Jaeger) -> None:
+async def test_no_token_and_no_credential_reaches_jaeger(box: LabCluster, jaeger: Jaeger) -> None:
     box.populate(3)
     async with running(environment(box, jaeger, "clean")) as controller:
         await started(controller, box)

@@ -11,12 +11,12 @@ from reconciler.errors import (
     TransportError,
 )
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
-from reconciler.net.circuit_breaker import PROBE_S, THRESHOLD, Breaker
+from reconciler.net.circuit_breaker import PROBE_S, THRESHOLD, CircuitBreaker
 
 
 def test_a_listener_that_left_hears_nothing_even_if_another_leaves_meanwhile() -> None:
     async def main() -> None:
-        breaker = Breaker("kube", VirtualClock(asyncio.get_running_loop()), Random(1))
+        breaker = CircuitBreaker("kube", VirtualClock(asyncio.get_running_loop()), Random(1))
         heard: list[str] = []
         leave_first = breaker.on_recovery(lambda: heard.append("first"))
 
@@ -38,7 +38,7 @@ def test_a_listener_that_left_hears_nothing_even_if_another_leaves_meanwhile() -
 
 def test_a_probe_that_is_refused_closes_nothing_and_is_told_once() -> None:
     async def main() -> None:
-        breaker = Breaker("kube", VirtualClock(asyncio.get_running_loop()), Random(1))
+        breaker = CircuitBreaker("kube", VirtualClock(asyncio.get_running_loop()), Random(1))
         answers: list[KubeError] = [TransportError("away")] * 3
         answers += [Forbidden("GET /readyz: 403", status=403)] * 5
         answers += [TransportError("away"), Forbidden("GET /readyz: 403", status=403)]
@@ -54,9 +54,9 @@ def test_a_probe_that_is_refused_closes_nothing_and_is_told_once() -> None:
             breaker.failed(TransportError("away"))
         task = asyncio.create_task(breaker.probe_while_down(probe))
         while asked < len(answers):
-            assert breaker.is_down
+            assert breaker.is_open
             await asyncio.sleep(PROBE_S)
-        assert breaker.is_down
+        assert breaker.is_open
         assert refused == [4, 10]
         assert "403" in breaker.stats().last_error
         task.cancel()
@@ -66,7 +66,7 @@ def test_a_probe_that_is_refused_closes_nothing_and_is_told_once() -> None:
 
 def test_an_answer_that_will_not_change_closes_it() -> None:
     async def main() -> None:
-        breaker = Breaker("kube", VirtualClock(asyncio.get_running_loop()), Random(1))
+        breaker = CircuitBreaker("kube", VirtualClock(asyncio.get_running_loop()), Random(1))
 
         async def probe() -> None:
             raise NotFound("GET /readyz: 404", status=404)
@@ -75,7 +75,7 @@ def test_an_answer_that_will_not_change_closes_it() -> None:
             breaker.failed(TransportError("away"))
         task = asyncio.create_task(breaker.probe_while_down(probe))
         await asyncio.sleep(2 * PROBE_S)
-        assert not breaker.is_down
+        assert not breaker.is_open
         task.cancel()
 
     run_virtual(main())
@@ -83,13 +83,13 @@ def test_an_answer_that_will_not_change_closes_it() -> None:
 
 def test_failures_of_parts_open_nothing_and_the_next_of_the_whole_opens() -> None:
     async def main() -> None:
-        breaker = Breaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
+        breaker = CircuitBreaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
         for number in range(10 * THRESHOLD):
             assert breaker.is_suspect == (number >= THRESHOLD)
             breaker.failed(TransportError("away"), part=f"p{number % 4}")
         assert breaker.stats().condition == "ok"
         breaker.failed(TransportError("away"))
-        assert breaker.is_down
+        assert breaker.is_open
         assert not breaker.is_suspect
 
     run_virtual(main())
@@ -97,7 +97,7 @@ def test_failures_of_parts_open_nothing_and_the_next_of_the_whole_opens() -> Non
 
 def test_a_success_of_a_part_ends_suspicion_and_no_outage() -> None:
     async def main() -> None:
-        breaker = Breaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
+        breaker = CircuitBreaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
         woken: list[str] = []
         breaker.on_recovery(lambda: woken.append("woken"))
         for _ in range(THRESHOLD):
@@ -107,7 +107,7 @@ def test_a_success_of_a_part_ends_suspicion_and_no_outage() -> None:
         for _ in range(THRESHOLD):
             breaker.failed(TransportError("away"))
         breaker.succeeded(part="b")
-        assert breaker.is_down
+        assert breaker.is_open
         assert woken == []
         breaker.succeeded()
         assert woken == ["woken"]
@@ -117,7 +117,7 @@ def test_a_success_of_a_part_ends_suspicion_and_no_outage() -> None:
 
 def test_suspicion_costs_one_probe_whose_answer_wakes_nobody() -> None:
     async def main() -> None:
-        breaker = Breaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
+        breaker = CircuitBreaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
         asked, woken = 0, []
 
         async def probe() -> None:
@@ -137,7 +137,7 @@ def test_suspicion_costs_one_probe_whose_answer_wakes_nobody() -> None:
 
 def test_a_refusal_of_one_kind_of_request_ends_by_a_success_of_that_kind() -> None:
     async def main() -> None:
-        breaker = Breaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
+        breaker = CircuitBreaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
         conditions: list[str] = []
         woken: list[str] = []
         breaker.on_condition = lambda stats: conditions.append(stats.condition)

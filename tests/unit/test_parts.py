@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from reconciler.errors import SettingsError
-from reconciler.factories import Secret
+from reconciler.factories import SecretSetting
 from reconciler.lab.kubelet.kubelet import project
 
 OLD, NEW = "obviously-fake-1", "obviously-fake-2"
@@ -15,7 +15,7 @@ OLD, NEW = "obviously-fake-1", "obviously-fake-2"
 
 def test_a_file_that_the_kubelet_swaps_is_read_anew(tmp_path: Path) -> None:
     project(tmp_path, {"token": f"{OLD}\n".encode()})
-    secret = Secret(None, tmp_path / "token")
+    secret = SecretSetting(None, tmp_path / "token")
     assert secret.read() == OLD
     project(tmp_path, {"token": NEW.encode()})
     assert secret.read() == NEW
@@ -23,15 +23,15 @@ def test_a_file_that_the_kubelet_swaps_is_read_anew(tmp_path: Path) -> None:
 
 
 def test_a_value_of_the_environment_is_of_this_process_alone() -> None:
-    secret = Secret(SecretStr(OLD), None)
+    secret = SecretSetting(SecretStr(OLD), None)
     assert (secret.read(), secret.written_s()) == (OLD, math.inf)
 
 
 def test_what_editors_and_shells_add_is_no_part_of_a_value(tmp_path: Path) -> None:
     for added in (f"{OLD}\n", f"\ufeff{OLD}\r\n", f" \ufeff {OLD}\t"):
         (tmp_path / "token").write_text(added)
-        assert Secret(None, tmp_path / "token").read() == OLD
-        assert Secret(SecretStr(added), None).read() == OLD
+        assert SecretSetting(None, tmp_path / "token").read() == OLD
+        assert SecretSetting(SecretStr(added), None).read() == OLD
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_a_file_that_holds_no_value_is_named_and_not_shown(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SettingsError, match=words) as caught:
-        Secret(None, path).read()
+        SecretSetting(None, path).read()
     assert str(path) in str(caught.value)
     assert "secret" not in str(caught.value).removeprefix(str(path))
 
 
 def test_a_file_that_is_not_there_was_written_at_no_known_time(tmp_path: Path) -> None:
-    assert Secret(None, tmp_path / "token").written_s() == math.inf
+    assert SecretSetting(None, tmp_path / "token").written_s() == math.inf

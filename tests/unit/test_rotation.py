@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.net.file_rotation import LOOK_S, SETTLED_S, Rotation
+from reconciler.net.file_rotation import LOOK_S, SETTLED_S, FileRotation
 from tests.support import ManualClock
 
 
@@ -24,7 +24,7 @@ def test_a_file_that_was_left_alone_counts_at_the_next_look(
 ) -> None:
     file = tmp_path / "ca.crt"
     write(file, "one", clock)
-    rotation = Rotation(lambda: [file], clock)
+    rotation = FileRotation(lambda: [file], clock)
     first = rotation.version()
     write(file, "two", clock, ago_s=SETTLED_S)
     assert rotation.version() == first
@@ -37,7 +37,7 @@ def test_a_file_that_is_being_written_counts_when_two_looks_agree(
 ) -> None:
     file = tmp_path / "ca.crt"
     write(file, "one", clock)
-    rotation = Rotation(lambda: [file], clock)
+    rotation = FileRotation(lambda: [file], clock)
     first = rotation.version()
     for text in ("t", "tw", "two"):
         clock.advance(LOOK_S)
@@ -51,7 +51,7 @@ def test_a_file_that_is_being_written_counts_when_two_looks_agree(
 def test_a_change_that_was_taken_back_is_none(tmp_path: Path, clock: ManualClock) -> None:
     file = tmp_path / "ca.crt"
     write(file, "one", clock)
-    rotation = Rotation(lambda: [file], clock)
+    rotation = FileRotation(lambda: [file], clock)
     first = rotation.version()
     for text in ("two", "one", "two"):
         write(file, text, clock)
@@ -65,7 +65,7 @@ def test_what_serves_nobody_any_more_is_given_up_at_once(
 ) -> None:
     file = tmp_path / "ca.crt"
     write(file, "one", clock)
-    rotation = Rotation(lambda: [file], clock)
+    rotation = FileRotation(lambda: [file], clock)
     first = rotation.version()
     write(file, "two", clock)
     assert rotation.version(fresh=True) != first
@@ -77,7 +77,7 @@ def test_missing_empty_and_there_are_three_versions_and_a_folder_has_its_own(
     file, folder = tmp_path / "ca.crt", tmp_path / "certs"
     folder.mkdir()
     os.utime(folder, (0, 0))
-    rotation = Rotation(lambda: [file, folder], clock)
+    rotation = FileRotation(lambda: [file, folder], clock)
     found = [rotation.version(fresh=True)]
     file.touch()
     found.append(rotation.version(fresh=True))

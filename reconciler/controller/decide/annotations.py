@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass
 
 from reconciler.clock import parse_utc
-from reconciler.controller.decide.ownership import Answer, Owner, owner_of
-from reconciler.kube.api import Meta
+from reconciler.controller.decide.ownership import Owner, WriteResponse, owner_of
+from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names
 
 TOLERANCE_S = 60.0
@@ -18,7 +18,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class TokenAnnotations:
     """One Secret's token, epoch seconds in the issuer's time.
 
     `issued_s` and `expires_s` are both None where they cannot be believed, and `why` says why;
@@ -35,24 +35,24 @@ class Facts:
     refreshed_s: float | None
     ours: bool
     writer: str
-    why: str
-    former_s: float | None = None
+    problem: str
+    previous_expires_s: float | None = None
     owner: Owner = Owner.OURS
 
     def remaining_s(self, now_s: float) -> float | None:
         return None if self.expires_s is None else self.expires_s - now_s
 
 
-def read_facts(
-    secret: Meta,
+def parse_annotations(
+    secret: ObjectMeta,
     names: Names,
     *,
     now_s: float,
     longest_ttl_s: float,
     static: bool,
-    answer: Answer | None = None,
+    answer: WriteResponse | None = None,
     lenient: bool = False,
-) -> Facts:
+) -> TokenAnnotations:
     """Read a Secret's annotations.
 
     Args:
@@ -67,19 +67,19 @@ def read_facts(
     refreshed_s = parse_utc(annotations.get(names.refreshed_at, ""))
     if refreshed_s is not None and refreshed_s > now_s + TOLERANCE_S:
         refreshed_s = None
-    others = [writer for writer in secret.writers if writer != names.field_manager]
+    others = [writer for writer in secret.field_managers if writer != names.field_manager]
     owner = owner_of(secret, names.field_manager, answer)
     ours = owner is Owner.OURS or (lenient and owner is Owner.UNCLEAR)
     issued_s = parse_utc(annotations.get(names.issued_at, ""))
     expires_s = parse_utc(annotations.get(names.expires_at, ""))
-    why = _disbelief(issued_s, expires_s, now_s, longest_ttl_s)
+    why = _validate(issued_s, expires_s, now_s, longest_ttl_s)
     if static and names.expires_at not in annotations and refreshed_by:
         why = ""
     if why or not ours:
         issued_s = expires_s = None
-    former = annotations.get(names.former_expires_at, "")
+    former = annotations.get(names.previous_expires_at, "")
     former_s = -math.inf if former == UNKNOWN else parse_utc(former)
-    return Facts(
+    return TokenAnnotations(
         issued_s,
         expires_s,
         refreshed_by,
@@ -92,7 +92,7 @@ def read_facts(
     )
 
 
-def _disbelief(
+def _validate(
     issued_s: float | None, expires_s: float | None, now_s: float, longest_ttl_s: float
 ) -> str:
     if issued_s is None or expires_s is None:
@@ -104,16 +104,16 @@ def _disbelief(
     return ""
 
 
-def pending_requests(names: Names, secret: Meta, pod: Meta | None) -> tuple[str, ...]:
+def pending_requests(names: Names, secret: ObjectMeta, pod: ObjectMeta | None) -> tuple[str, ...]:
     """Return the digests of refresh requests that were not honoured yet, the Secret's first.
 
     A digest stands for the value, which a human wrote and may be of any length.
     """
-    done = secret.annotations.get(names.honoured, "").split(",")
+    done = secret.annotations.get(names.handled_requests, "").split(",")
     return tuple(digest for digest in requests(names, secret, pod) if digest not in done)
 
 
-def requests(names: Names, secret: Meta, pod: Meta | None) -> tuple[str, ...]:
+def requests(names: Names, secret: ObjectMeta, pod: ObjectMeta | None) -> tuple[str, ...]:
     """Return the digests of every request that stands on the Secret or its pod."""
     found = []
     for source, meta in (("s", secret), ("p", pod)):
@@ -124,7 +124,7 @@ def requests(names: Names, secret: Meta, pod: Meta | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def is_paused(names: Names, *objects: Meta | None) -> bool:
+def is_paused(names: Names, *objects: ObjectMeta | None) -> bool:
     return any(
         meta is not None and meta.annotations.get(names.paused) == "true" for meta in objects
     )

@@ -10,21 +10,21 @@ from enum import Enum, auto
 from typing import Generic, NamedTuple, TypeVar
 
 from reconciler.workqueue.heap import LazyHeap
-from reconciler.workqueue.items import Band
+from reconciler.workqueue.items import Priority
 
 K = TypeVar("K", bound=Hashable)
 
-SLOW_S = 1.0
+SLOW_AFTER_S = 1.0
 """A request that takes longer than this is slow, whatever its answer: a write takes some 10 ms, and
 a webhook that hangs takes its own limit, 10 s as a rule."""
 
-BRISK_S = 0.1
+FAST_BELOW_S = 0.1
 """A place whose latest request took longer has no more than `RESERVE` leaves of the workers: below
 this their number bounds nobody, and a place that needs them all gets them all."""
 
 RESERVE = 4
 """One of so many workers is kept from any one place that is not brisk: with requests of just less
-than `SLOW_S` it could hold them all for good."""
+than `SLOW_AFTER_S` it could hold them all for good."""
 
 SUSPECT_S = 60.0
 """A place without any answer is suspect for so long after its last slow request; a prompt answer
@@ -46,7 +46,7 @@ def runs_at_most(workers: int) -> int:
     return workers * (1 + DETACHED)
 
 
-class Answer(Enum):
+class RequestResult(Enum):
     """What a request's end says of its place."""
 
     ANSWERED = auto()
@@ -57,7 +57,7 @@ class Answer(Enum):
     """Nothing was sent, or the request was cancelled."""
 
 
-class Run:
+class BulkheadRun:
     """One run of one key; at most one request of it is under way.
 
     `is_detached`: it counts among the detached runs, and holds no worker.
@@ -72,14 +72,14 @@ class Run:
         self.is_detached = False
 
 
-class Position(NamedTuple):
+class QueuePosition(NamedTuple):
     """A key's place among those that wait for one place: the least is called first.
 
-    `ends_at` is the instant at which its slack ends. `turn` orders the rest: first come, first
+    `expires_at` is the instant at which its slack ends. `turn` orders the rest: first come, first
     served in a group, and group by group; `since` those of one turn.
     """
 
-    band: Band
+    priority: Priority
     ends_at: float
     turn: int
     since: int
@@ -131,9 +131,9 @@ class Bulkhead(Generic[K]):
         self._detached_most = DETACHED * workers
         self._places: dict[str, _Place[K]] = {}
         self._waiting: dict[str, None] = {}
-        self._positions: dict[K, tuple[str, Position]] = {}
+        self._positions: dict[K, tuple[str, QueuePosition]] = {}
         self._parked_at: dict[K, str] = {}
-        self._holding: dict[Run, None] = {}
+        self._holding: dict[BulkheadRun, None] = {}
         self._count = 0
         self._tidy_at = TIDY
         self.busy = 0
@@ -143,19 +143,19 @@ class Bulkhead(Generic[K]):
 
     # Workers.
 
-    def begin(self) -> Run | None:
+    def begin(self) -> BulkheadRun | None:
         """Take a worker for a run; None where all are taken."""
         if self.is_busy:
             return None
         self.busy += 1
-        return Run()
+        return BulkheadRun()
 
     @property
     def is_busy(self) -> bool:
         """True while no worker is free."""
         return self.busy >= self._workers
 
-    def end(self, run: Run) -> None:
+    def end(self, run: BulkheadRun) -> None:
         """End a run, which has left its place."""
         if not run.is_detached:
             self.busy -= 1
@@ -165,7 +165,7 @@ class Bulkhead(Generic[K]):
             del self._holding[waiting]
             self._detach(waiting)
 
-    def _detach(self, run: Run) -> bool:
+    def _detach(self, run: BulkheadRun) -> bool:
         """Free the run's worker; False where it has none, or too many are detached already."""
         if run.is_detached or self.detached >= self._detached_most:
             return False
@@ -176,12 +176,12 @@ class Bulkhead(Generic[K]):
 
     # Requests.
 
-    def has_room(self, place: str, run: Run, now_at: float) -> bool:
+    def has_room(self, place: str, run: BulkheadRun, now_at: float) -> bool:
         """Tell whether `enter` would let this run in."""
         found = self._places.get(place)
         return found is None or self._room(found, self._load(found, now_at), run.is_detached) > 0
 
-    def enter(self, place: str, run: Run, now_at: float) -> bool:
+    def enter(self, place: str, run: BulkheadRun, now_at: float) -> bool:
         """Begin a request of a run; False where the place is full, and the key is to be parked.
 
         A run that is let into a suspect place holds no worker from then on.
@@ -196,8 +196,9 @@ class Bulkhead(Generic[K]):
         run.place, run.began_at, run.is_slow = place, now_at, False
         return True
 
-    def overdue(self, run: Run, now_at: float) -> bool:
-        """Note that a request has been under way for `SLOW_S`: its place is suspect from now on.
+    def overdue(self, run: BulkheadRun, now_at: float) -> bool:
+        """Note that a request has been under way for `SLOW_AFTER_S`: its place is suspect from now
+        on.
 
         Returns: Whether a worker became free.
         """
@@ -210,19 +211,19 @@ class Bulkhead(Generic[K]):
             self._holding[run] = None
         return is_free
 
-    def leave(self, run: Run, answer: Answer, now_at: float) -> None:
+    def leave(self, run: BulkheadRun, answer: RequestResult, now_at: float) -> None:
         """End a run's request; its duration and its answer say what its place is worth."""
         assert run.place is not None, "no request is under way"  # noqa: S101 - the caller's order
         found = self._places[run.place]
-        is_slow = run.is_slow or now_at - run.began_at >= SLOW_S
-        if is_slow and answer is not Answer.NOTHING:
+        is_slow = run.is_slow or now_at - run.began_at >= SLOW_AFTER_S
+        if is_slow and answer is not RequestResult.NOTHING:
             self._suspect(found, now_at)
-            answered = answer is Answer.ANSWERED
+            answered = answer is RequestResult.ANSWERED
             found.limit = min(found.limit + 1, self._workers) if answered else 1
-        elif answer is Answer.ANSWERED:
+        elif answer is RequestResult.ANSWERED:
             found.suspect_until = -math.inf
-        if answer is not Answer.NOTHING:
-            found.is_brisk = now_at - run.began_at <= BRISK_S
+        if answer is not RequestResult.NOTHING:
+            found.is_brisk = now_at - run.began_at <= FAST_BELOW_S
         found.under_way -= 1
         run.place = None
         self._holding.pop(run, None)
@@ -273,7 +274,7 @@ class Bulkhead(Generic[K]):
     # Keys that wait for a place.
 
     def park(
-        self, place: str, key: K, *, group: str, band: Band, ends_at: float, now_at: float
+        self, place: str, key: K, *, group: str, band: Priority, ends_at: float, now_at: float
     ) -> None:
         """Have a key wait for room; one that waited before keeps its turn among equals.
 
@@ -289,7 +290,7 @@ class Bulkhead(Generic[K]):
         else:
             self._count += 1
             turn, since = self._next_turn(found, group), self._count
-        position = Position(band, ends_at, turn, since)
+        position = QueuePosition(band, ends_at, turn, since)
         self._positions[key] = place, position
         found.parked.push(key, rank=position)
         self._parked_at[key] = place
@@ -319,12 +320,12 @@ class Bulkhead(Generic[K]):
         self.take(key)
         self._positions.pop(key, None)
 
-    def calls(self, now_at: float) -> list[tuple[K, Position]]:
+    def calls(self, now_at: float) -> list[tuple[K, QueuePosition]]:
         """Return the keys for which there is room now, each place's most urgent first.
 
         Asked after each run: each key called is to run soon, and comes once.
         """
-        called: list[tuple[K, Position]] = []
+        called: list[tuple[K, QueuePosition]] = []
         if not self._waiting:
             return called
         suspects = self._suspects(now_at)

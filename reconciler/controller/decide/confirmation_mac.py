@@ -13,7 +13,7 @@ _FORM = re.compile(r"v1\.[A-Za-z0-9_-]{40}")
 _CONTEXT = b"runner-token-reconciler token-confirmed v1"
 
 
-FORMER_S = 900.0
+PREVIOUS_KEY_S = 900.0
 """For so long after a change of the secret a seal under the former key is believed: until each
 replica has the new file (390 s on large clusters) and the leader has made each seal again. Not
 longer: a former secret may have leaked, and whoever holds it can make seals."""
@@ -24,7 +24,7 @@ def is_well_formed(seal: str) -> bool:
     return _FORM.fullmatch(seal) is not None
 
 
-class Seal:
+class ConfirmationMac:
     """A MAC over namespace, session and the Secret's UID.
 
     A new leader trusts what an old one confirmed while the platform is away; a tenant who copies
@@ -45,8 +45,9 @@ class Seal:
         self.renewed_at: float | None = None
         """When the secret changed the last time, by `monotonic`; None if it never did."""
 
-    def renew(self, secret: str) -> None:
-        """Take the key from another secret from now on; the one before is believed for `FORMER_S`.
+    def set_key(self, secret: str) -> None:
+        """Take the key from another secret from now on; the one before is believed for
+        `PREVIOUS_KEY_S`.
 
         Whoever starts later knows the new secret alone, so that each seal is to be made again.
         """
@@ -57,24 +58,24 @@ class Seal:
         self.renewed_at = self._monotonic()
 
     def make(self, key: SessionKey, uid: str) -> str:
-        return _seal(self._key, key, uid)
+        return _mac(self._key, key, uid)
 
     def is_valid(self, seal: str, key: SessionKey, uid: str) -> bool:
         """Tell whether a seal is of this session and object, under either key."""
-        return self.is_current(seal, key, uid) or self.is_former(seal, key, uid)
+        return self.is_from_current_key(seal, key, uid) or self.is_from_previous_key(seal, key, uid)
 
-    def is_current(self, seal: str, key: SessionKey, uid: str) -> bool:
+    def is_from_current_key(self, seal: str, key: SessionKey, uid: str) -> bool:
         """Tell whether a seal is valid under the key of now."""
         return _is_equal(seal, self.make(key, uid))
 
-    def is_former(self, seal: str, key: SessionKey, uid: str) -> bool:
+    def is_from_previous_key(self, seal: str, key: SessionKey, uid: str) -> bool:
         """Tell whether a seal is valid, but under the former key."""
         if self._former is None or self.renewed_at is None:
             return False
-        if self._monotonic() - self.renewed_at >= FORMER_S:
+        if self._monotonic() - self.renewed_at >= PREVIOUS_KEY_S:
             self._former = None
             return False
-        return _is_equal(seal, _seal(self._former, key, uid))
+        return _is_equal(seal, _mac(self._former, key, uid))
 
     def __repr__(self) -> str:
         return "<Seal>"
@@ -89,7 +90,7 @@ def _is_equal(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode(), other.encode())
 
 
-def _seal(mac_key: bytes, key: SessionKey, uid: str) -> str:
+def _mac(mac_key: bytes, key: SessionKey, uid: str) -> str:
     parts = "\0".join((key.namespace, key.session_id, uid)).encode()
     mac = hashlib.blake2b(parts, key=mac_key, digest_size=30).digest()
     return "v1." + base64.urlsafe_b64encode(mac).decode()

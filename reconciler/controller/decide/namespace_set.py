@@ -9,11 +9,11 @@ LISTS = 2
 """Whole lists in a row that must lack a namespace before it is let go."""
 
 
-class Moves(NamedTuple):
+class NamespaceChanges(NamedTuple):
     """What one list changes: namespaces to begin with and to let go, each in a steady order."""
 
-    begin: tuple[str, ...] = ()
-    let_go: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 class _Absence:
@@ -26,7 +26,7 @@ class _Absence:
         self.count = 0
 
 
-class Roster:
+class NamespaceSet:
     """The namespaces that are watched, and what speaks against some of them.
 
     Whatever names one, brings it in. Only absence from whole lists that are not empty takes one
@@ -62,7 +62,7 @@ class Roster:
         fresh = {name for name in names if name not in self._seeds and name not in self._found}
         return len(self._found) + len(fresh) > self._at_most
 
-    def named(self, names: Iterable[str]) -> Moves:
+    def named(self, names: Iterable[str]) -> NamespaceChanges:
         """Take in names that somebody gave, one or many, whatever else there may be."""
         fresh: list[str] = []
         self.left_out = 0
@@ -75,11 +75,11 @@ class Roster:
                 continue
             self._found[name] = -math.inf
             fresh.append(name)
-        return Moves(begin=tuple(fresh))
+        return NamespaceChanges(added=tuple(fresh))
 
     def occupied(
         self, names: Iterable[str], *, now_at: float, is_held: Callable[[str], bool]
-    ) -> Moves:
+    ) -> NamespaceChanges:
         """Take in namespaces in which sessions run: they come before those in which none does.
 
         Where the bound is reached, one in which nothing lives makes room, unless a session was said
@@ -102,25 +102,25 @@ class Roster:
             del self._found[name]
             self._absences.pop(name, None)
         moves = self.named(names)
-        for name in moves.begin:
+        for name in moves.added:
             self._found[name] = now_at
-        return Moves(moves.begin, tuple(let_go))
+        return NamespaceChanges(moves.added, tuple(let_go))
 
     def listed(
         self, names: Collection[str], *, now_at: float, is_held: Callable[[str], bool]
-    ) -> Moves:
+    ) -> NamespaceChanges:
         """Take in a whole list; an empty one says nothing.
 
         Args:
             is_held: Whether something still lives in a namespace.
         """
         if not names:
-            return Moves()
+            return NamespaceChanges()
         absent = [name for name in self._found if name not in names]
         let_go = [name for name in absent if self._is_over(name, now_at) and not is_held(name)]
         for name in let_go:
             del self._found[name], self._absences[name]
-        return Moves(self.named(names).begin, tuple(let_go))
+        return NamespaceChanges(self.named(names).added, tuple(let_go))
 
     def _is_over(self, name: str, now_at: float) -> bool:
         absence = self._absences.setdefault(name, _Absence(now_at))

@@ -7,7 +7,7 @@ so `managedFields` and the answers to our own writes are all the evidence there 
 import enum
 from typing import NamedTuple
 
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 
 CLOCKS_S = 2.0
 """Times of `managedFields` that are closer than this say nothing of order: they are whole seconds,
@@ -22,15 +22,15 @@ class Owner(enum.Enum):
     UNCLEAR = "unclear"
     """Another owns the key, and wrote at about the time of our own write: before it with an equal
     value, or after it."""
-    NOBODY = "nobody"
+    UNOWNED = "nobody"
     """The key is not there, or `managedFields` are not kept for this object."""
 
 
-class Answer(NamedTuple):
+class WriteResponse(NamedTuple):
     """What the API server answered to our last write of a token.
 
     Args:
-        writers: As of `Meta`, and `foreign_s` too.
+        writers: As of `ObjectMeta`, and `foreign_s` too.
         sent_at: When the write was sent, monotonic.
         since_at: When an answer to us first showed these very `writers` and `foreign_s`, monotonic;
             earlier than `sent_at` from the second such answer on.
@@ -43,12 +43,14 @@ class Answer(NamedTuple):
     sent_at: float
     since_at: float
 
-    def shows_owners_of(self, secret: Meta) -> bool:
+    def shows_owners_of(self, secret: ObjectMeta) -> bool:
         """Tell whether the same owners are there as when we wrote, with the same time."""
-        return (self.writers, self.foreign_s) == (secret.writers, secret.foreign_s)
+        return (self.writers, self.foreign_s) == (secret.field_managers, secret.foreign_s)
 
 
-def answer_of(secret: Meta, before: Answer | None, *, sent_at: float, now_at: float) -> Answer:
+def response_of(
+    secret: ObjectMeta, before: WriteResponse | None, *, sent_at: float, now_at: float
+) -> WriteResponse:
     """Return what the answer `secret` to a write of ours shows.
 
     Args:
@@ -56,10 +58,12 @@ def answer_of(secret: Meta, before: Answer | None, *, sent_at: float, now_at: fl
     """
     known = before is not None and before.uid == secret.uid and before.shows_owners_of(secret)
     since_at = before.since_at if known and before is not None else now_at
-    return Answer(secret.uid, secret.version, secret.writers, secret.foreign_s, sent_at, since_at)
+    return WriteResponse(
+        secret.uid, secret.version, secret.field_managers, secret.foreign_s, sent_at, since_at
+    )
 
 
-def owner_of(secret: Meta, manager: str, answer: Answer | None) -> Owner:
+def owner_of(secret: ObjectMeta, manager: str, answer: WriteResponse | None) -> Owner:
     """Return whose token a Secret holds.
 
     Args:
@@ -73,10 +77,10 @@ def owner_of(secret: Meta, manager: str, answer: Answer | None) -> Owner:
     if answer is not None and answer.version == secret.version:
         return Owner.OURS
     # Who changes a value takes the key from all other owners.
-    if manager in secret.writers:
+    if manager in secret.field_managers:
         return Owner.OURS
-    if not secret.writers:
-        return Owner.NOBODY
+    if not secret.field_managers:
+        return Owner.UNOWNED
     if answer is not None:
         # An equal value leaves the owner in place, with the time of its own last write.
         if not answer.shows_owners_of(secret):
@@ -86,7 +90,7 @@ def owner_of(secret: Meta, manager: str, answer: Answer | None) -> Owner:
     return _later(secret, else_foreign=Owner.FOREIGN)
 
 
-def _later(secret: Meta, *, else_foreign: Owner) -> Owner:
+def _later(secret: ObjectMeta, *, else_foreign: Owner) -> Owner:
     """Compare the times of two writers; both are the API server's."""
     if secret.own_s is None or secret.foreign_s is None:
         return else_foreign

@@ -6,13 +6,13 @@ from typing import Any
 
 from reconciler.clock import format_utc, format_utc_millis
 from reconciler.controller.decide.annotations import UNKNOWN
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
 from reconciler.tokens.token import Token
 
 
-def refresh(
-    secret: Meta,
+def secret_patch(
+    secret: ObjectMeta,
     token: Token | None,
     names: Names,
     *,
@@ -33,9 +33,9 @@ def refresh(
         held_until_s: When the worst token ends that the pod may read now (epoch): infinite for
             never, negative infinite for unknown. Said beside a token alone.
     """
-    annotations: dict[str, str | None] = {names.confirmed: seal}
+    annotations: dict[str, str | None] = {names.confirmation: seal}
     if honoured:
-        annotations[names.honoured] = ",".join(honoured)
+        annotations[names.handled_requests] = ",".join(honoured)
     body: dict[str, Any] = {
         "metadata": {
             "uid": secret.uid,
@@ -51,7 +51,7 @@ def refresh(
     return body
 
 
-def revocation(secret: Meta, names: Names) -> dict[str, Any]:
+def revocation_patch(secret: ObjectMeta, names: Names) -> dict[str, Any]:
     """Return the merge patch that takes the proof of a confirmation off a Secret.
 
     The preconditions are those of `refresh`.
@@ -60,13 +60,13 @@ def revocation(secret: Meta, names: Names) -> dict[str, Any]:
         "metadata": {
             "uid": secret.uid,
             "resourceVersion": secret.version,
-            "annotations": {names.confirmed: None},
+            "annotations": {names.confirmation: None},
         }
     }
 
 
-def creation(
-    key: SessionKey, pod: Meta, token: Token, names: Names, *, now_s: float, written_by: str
+def new_secret(
+    key: SessionKey, pod: ObjectMeta, token: Token, names: Names, *, now_s: float, written_by: str
 ) -> dict[str, Any]:
     """Return a new Secret with the platform's labels, owned by its pod.
 
@@ -98,7 +98,7 @@ def creation(
     }
 
 
-def touch(pod: Meta, names: Names, *, now_s: float) -> dict[str, Any]:
+def touch_patch(pod: ObjectMeta, names: Names, *, now_s: float) -> dict[str, Any]:
     """Return the merge patch that makes the kubelet look at a pod now.
 
     The UID alone is the precondition: the kubelet's own status writes would make versions conflict.
@@ -113,7 +113,7 @@ def _token_annotations(
     return {
         names.expires_at: _end(token.expires_s),
         names.issued_at: None if math.isinf(token.expires_s) else format_utc(token.issued_s),
-        names.former_expires_at: _end(held_until_s),
+        names.previous_expires_at: _end(held_until_s),
         names.refreshed_at: format_utc_millis(now_s),
         names.refreshed_by: written_by,
     }

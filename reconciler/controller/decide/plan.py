@@ -9,15 +9,20 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from reconciler.controller.decide.annotations import Facts, is_paused, pending_requests, read_facts
+from reconciler.controller.decide.annotations import (
+    TokenAnnotations,
+    is_paused,
+    parse_annotations,
+    pending_requests,
+)
 from reconciler.controller.decide.confirmation_mac import is_well_formed
 from reconciler.controller.decide.ownership import Owner
-from reconciler.controller.decide.progress import Record
-from reconciler.controller.decide.projection import UNKNOWN_S, held_until_s, must_look
-from reconciler.controller.decide.refresh_times import MIN_REMAINING, allowance_s, renewal_s
-from reconciler.kube.api import Meta
+from reconciler.controller.decide.progress import WriteRecord
+from reconciler.controller.decide.projection import UNKNOWN_S, needs_touch, readable_until_s
+from reconciler.controller.decide.refresh_times import MIN_REMAINING, allowance_s, refresh_at_s
+from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
-from reconciler.workqueue.items import Band
+from reconciler.workqueue.items import Priority
 
 LOOK_AGAIN_S = 300.0
 """A session is planned anew at least this often, whatever an annotation claims."""
@@ -67,14 +72,14 @@ class Action(enum.Enum):
     """Make the proof of the confirmation again, missing or under another key; the token stays."""
     WAIT = "wait"
     BLOCKED = "blocked"
-    FORGET = "forget"
+    REMOVE = "forget"
 
 
 DUE = frozenset({Action.WRITE, Action.CREATE, Action.CONFIRM, Action.REVOKE, Action.SEAL})
 """Actions that a worker carries out now; the others only wait."""
 
 
-def about(action: Action) -> str:
+def dependency_of(action: Action) -> str:
     """Return what a run that carries this out depends on: "platform", "seal" or "write".
 
     A seal that is refused holds back no token.
@@ -83,7 +88,7 @@ def about(action: Action) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class SessionState:
     """All that is known of one session at one moment.
 
     `pod` is the one that counts: the newest that is not being deleted, else the newest.
@@ -94,16 +99,16 @@ class View:
     """
 
     key: SessionKey
-    pod: Meta | None
-    secret: Meta | None
+    pod: ObjectMeta | None
+    secret: ObjectMeta | None
     confirmation: Confirmation
     running: bool
     seal_due_s: float = math.inf
-    record: Record | None = None
+    record: WriteRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class DecisionContext:
     """What the decision depends on beside the session.
 
     Args:
@@ -144,42 +149,42 @@ class Plan:
 
     `slack_s` is the time until somebody would notice; `touch` asks for a pod touch, after the write
     or, if nothing is to be written, now; `requests` are the digests that this write honours;
-    `facts` is what a WRITE found in the Secret, and `held_until_s` when the worst token ends that
-    the pod may read until then.
+    `facts` is what a WRITE found in the Secret, and `readable_until_s` when the worst token ends
+    that the pod may read until then.
     """
 
     action: Action
     reason: str
-    band: Band
+    priority: Priority
     due_s: float
     slack_s: float
     touch: bool = False
     requests: tuple[str, ...] = ()
-    facts: Facts | None = None
-    held_until_s: float = math.inf
+    facts: TokenAnnotations | None = None
+    readable_until_s: float = math.inf
 
 
-def plan(view: View, policy: Policy, now_s: float) -> Plan:
+def plan(view: SessionState, policy: DecisionContext, now_s: float) -> Plan:
     """Decide for one session at one instant of the issuer's time."""
     names = policy.names
     alive = view.pod is not None
     if _is_to_be_revoked(view, names):
         return replace(_plan(Action.REVOKE, "revoked", now_s), due_s=now_s)
     if not alive and not (view.running and view.secret is not None):
-        return _plan(Action.FORGET, "not_running", now_s)
+        return _plan(Action.REMOVE, "not_running", now_s)
     if view.secret is not None and view.secret.session_id != view.key.session_id:
         return _plan(Action.BLOCKED, "secret_name_taken", now_s)
     if is_paused(names, view.pod, view.secret):
         return _plan(Action.BLOCKED, "paused", now_s)
     if view.secret is None:
         return _plan_missing(view, policy, now_s)
-    facts = read_facts(
+    facts = parse_annotations(
         view.secret,
         names,
         now_s=now_s,
         longest_ttl_s=policy.longest_ttl_s,
         static=policy.static,
-        answer=view.record.answer if view.record is not None else None,
+        answer=view.record.response if view.record is not None else None,
     )
     pending = pending_requests(names, view.secret, view.pod)
     found = _due_now(facts, pending, policy, now_s, view.record)
@@ -192,7 +197,7 @@ def plan(view: View, policy: Policy, now_s: float) -> Plan:
     return _plan_write(view, facts, policy, now_s, reason, band, pending)
 
 
-def _is_to_be_revoked(view: View, names: Names) -> bool:
+def _is_to_be_revoked(view: SessionState, names: Names) -> bool:
     """Whether the proof of a former confirmation is to be taken off; a pause stops every write."""
     if view.confirmation is not Confirmation.REVOKED or view.secret is None:
         return False
@@ -202,25 +207,25 @@ def _is_to_be_revoked(view: View, names: Names) -> bool:
 _NOT_OURS = {
     Owner.FOREIGN: "foreign_writer",
     Owner.UNCLEAR: "writer_unclear",
-    Owner.NOBODY: "never_written",
+    Owner.UNOWNED: "never_written",
 }
 
 
-def _is_known(view: View, facts: Facts) -> bool:
+def _is_known(view: SessionState, facts: TokenAnnotations) -> bool:
     """Tell whether we know what the Secret holds though its annotations do not say it."""
     record, secret = view.record, view.secret
-    if record is None or record.answer is None or secret is None or record.uid != secret.uid:
+    if record is None or record.response is None or secret is None or record.uid != secret.uid:
         return False
-    return facts.ours and bool(facts.why)
+    return facts.ours and bool(facts.problem)
 
 
 def _plan_write(
-    view: View,
-    facts: Facts,
-    policy: Policy,
+    view: SessionState,
+    facts: TokenAnnotations,
+    policy: DecisionContext,
     now_s: float,
     reason: str,
-    band: Band,
+    band: Priority,
     requests: tuple[str, ...] = (),
 ) -> Plan:
     """Return the plan of a write; the pod is touched if what it reads ends before it would look.
@@ -228,7 +233,7 @@ def _plan_write(
     With or without a pod in the store: one may be on its way to us.
     """
     delay_s = policy.propagation_s
-    until_s = held_until_s(facts, view.pod, policy.names, propagation_s=delay_s, now_s=now_s)
+    until_s = readable_until_s(facts, view.pod, policy.names, propagation_s=delay_s, now_s=now_s)
     if _is_known(view, facts):
         until_s = view.record.expires_s  # type: ignore[union-attr]  # `_is_known` saw it
     left_s = until_s - now_s if math.isfinite(until_s) else 0.0
@@ -236,8 +241,8 @@ def _plan_write(
         # Whoever puts another in its place may have revoked it. The signing key of a whole fleet
         # may be accepted still: who would expire first is served first.
         until_s, left_s = UNKNOWN_S, left_s if _is_under_old_key(facts, policy) else 0.0
-    if _must_look(view, facts, policy, now_s):
-        band = Band.EXPIRING
+    if _needs_touch(view, facts, policy, now_s):
+        band = Priority.EXPIRING
     return Plan(
         Action.WRITE,
         reason,
@@ -247,31 +252,33 @@ def _plan_write(
         touch=until_s < now_s + delay_s,
         requests=requests,
         facts=facts,
-        held_until_s=until_s,
+        readable_until_s=until_s,
     )
 
 
-def _plan_missing(view: View, policy: Policy, now_s: float) -> Plan:
-    if view.pod is None or view.pod.deleting:
+def _plan_missing(view: SessionState, policy: DecisionContext, now_s: float) -> Plan:
+    if view.pod is None or view.pod.is_deleting:
         return _plan(Action.BLOCKED, "pod_leaving", now_s)
     if view.confirmation is not Confirmation.YES:
         return _unconfirmed(view, policy, now_s)
     return Plan(
         Action.CREATE,
         "secret_missing",
-        Band.EXPIRING,
+        Priority.EXPIRING,
         now_s,
         0.0,
         touch=True,
-        held_until_s=UNKNOWN_S,
+        readable_until_s=UNKNOWN_S,
     )
 
 
-def is_young(view: View, now_s: float) -> bool:
+def is_young(view: SessionState, now_s: float) -> bool:
     return view.pod is not None and now_s - view.pod.created_s < YOUNG_S
 
 
-def _unconfirmed(view: View, policy: Policy, now_s: float, facts: Facts | None = None) -> Plan:
+def _unconfirmed(
+    view: SessionState, policy: DecisionContext, now_s: float, facts: TokenAnnotations | None = None
+) -> Plan:
     if view.confirmation is Confirmation.DOUBTED:
         blocked = _plan(Action.BLOCKED, "not_confirmed", now_s)
         return replace(blocked, due_s=now_s + DOUBTED_LOOK_S)
@@ -282,10 +289,12 @@ def _unconfirmed(view: View, policy: Policy, now_s: float, facts: Facts | None =
     # No slack ends: anybody who may make a pod makes this work, and it must not become as urgent as
     # a token that expires.
     ask_s = max(now_s, _ask_s(view, policy, now_s, facts))
-    return Plan(Action.CONFIRM, "not_confirmed", Band.CHANGED, ask_s, math.inf)
+    return Plan(Action.CONFIRM, "not_confirmed", Priority.CHANGED, ask_s, math.inf)
 
 
-def _ask_s(view: View, policy: Policy, now_s: float, facts: Facts | None) -> float:
+def _ask_s(
+    view: SessionState, policy: DecisionContext, now_s: float, facts: TokenAnnotations | None
+) -> float:
     """Return from when on a session is asked for by itself, though a list may confirm it soon."""
     if is_young(view, now_s):
         return now_s  # the list may have been read before it
@@ -298,38 +307,38 @@ def _ask_s(view: View, policy: Policy, now_s: float, facts: Facts | None) -> flo
 
 
 def _due_now(
-    facts: Facts,
+    facts: TokenAnnotations,
     pending: tuple[str, ...],
-    policy: Policy,
+    policy: DecisionContext,
     now_s: float,
-    record: Record | None,
-) -> tuple[str, Band] | None:
+    record: WriteRecord | None,
+) -> tuple[str, Priority] | None:
     """Return the first reason that makes a token due, the most urgent first, or None."""
     if not facts.ours:
         # What was there before we ever wrote is nobody's overwriting of ours.
         is_first = not facts.refreshed_by and record is None
-        if is_first and facts.owner is not Owner.NOBODY:
-            return "first_write", Band.EXPIRING
-        return _NOT_OURS[facts.owner], Band.EXPIRING
-    if facts.why:
-        return facts.why, Band.EXPIRING
+        if is_first and facts.owner is not Owner.UNOWNED:
+            return "first_write", Priority.EXPIRING
+        return _NOT_OURS[facts.owner], Priority.EXPIRING
+    if facts.problem:
+        return facts.problem, Priority.EXPIRING
     remaining_s = facts.remaining_s(now_s)
     if remaining_s is not None and facts.issued_s is not None:
         if remaining_s <= 0:
-            return "expired", Band.EXPIRING
+            return "expired", Priority.EXPIRING
         ttl_s = remaining_s + now_s - facts.issued_s
         if remaining_s < allowance_s(ttl_s, policy.propagation_s):
-            return "expiring", Band.EXPIRING
+            return "expiring", Priority.EXPIRING
     if pending:
-        return "requested", Band.CHANGED
+        return "requested", Priority.CHANGED
     if _is_replaced(facts, policy, record):
-        return "token_replaced", Band.STARTUP
+        return "token_replaced", Priority.STARTUP
     if _is_startup_due(facts, policy, now_s):
-        return "startup_resync", Band.STARTUP
+        return "startup_resync", Priority.STARTUP
     return None
 
 
-def _is_startup_due(facts: Facts, policy: Policy, now_s: float) -> bool:
+def _is_startup_due(facts: TokenAnnotations, policy: DecisionContext, now_s: float) -> bool:
     if facts.refreshed_by == policy.term:
         return False
     if facts.refreshed_s is not None and facts.refreshed_s >= policy.started_s:
@@ -339,7 +348,9 @@ def _is_startup_due(facts: Facts, policy: Policy, now_s: float) -> bool:
     return facts.expires_s - now_s < MIN_REMAINING * (facts.expires_s - facts.issued_s)
 
 
-def _is_replaced(facts: Facts, policy: Policy, record: Record | None) -> bool:
+def _is_replaced(
+    facts: TokenAnnotations, policy: DecisionContext, record: WriteRecord | None
+) -> bool:
     """Tell whether the Secret may hold the token whose place another has taken; leaders ask.
 
     Of what we wrote in this term we know it; else times tell, so that nothing of a value needs to
@@ -357,7 +368,7 @@ def _is_replaced(facts: Facts, policy: Policy, record: Record | None) -> bool:
     return written_s < policy.replaced_s + (0.0 if in_our_term else LAG_S)
 
 
-def _is_under_old_key(facts: Facts, policy: Policy) -> bool:
+def _is_under_old_key(facts: TokenAnnotations, policy: DecisionContext) -> bool:
     """Tell whether the issuer signed this token before it took the key that it has now.
 
     Issue times tell, which are persisted with the token, whoever wrote it and when.
@@ -365,36 +376,48 @@ def _is_under_old_key(facts: Facts, policy: Policy) -> bool:
     return facts.issued_s is not None and facts.issued_s < policy.rotated_s
 
 
-def _plan_wait(view: View, secret: Meta, facts: Facts, policy: Policy, now_s: float) -> Plan:
+def _plan_wait(
+    view: SessionState,
+    secret: ObjectMeta,
+    facts: TokenAnnotations,
+    policy: DecisionContext,
+    now_s: float,
+) -> Plan:
     if facts.issued_s is None or facts.expires_s is None:
-        touch = _must_look(view, facts, policy, now_s)
+        touch = _needs_touch(view, facts, policy, now_s)
         return replace(_plan(Action.WAIT, "no_expiry", now_s), touch=touch)
     uid = view.pod.uid if view.pod is not None else secret.uid
-    due_s = renewal_s(facts.issued_s, facts.expires_s, uid)
+    due_s = refresh_at_s(facts.issued_s, facts.expires_s, uid)
     slack_s = facts.expires_s - now_s - policy.propagation_s - policy.run_s
     if due_s > now_s:
         until_s = min(due_s, now_s + LOOK_AGAIN_S)
-        touch = _must_look(view, facts, policy, now_s)
-        return Plan(Action.WAIT, "renewal", Band.ROUTINE, until_s, slack_s, touch=touch)
+        touch = _needs_touch(view, facts, policy, now_s)
+        return Plan(Action.WAIT, "renewal", Priority.ROUTINE, until_s, slack_s, touch=touch)
     if view.confirmation is not Confirmation.YES:
         return _unconfirmed(view, policy, now_s, facts)
-    return _plan_write(view, facts, policy, now_s, "renewal", Band.ROUTINE)
+    return _plan_write(view, facts, policy, now_s, "renewal", Priority.ROUTINE)
 
 
-def _seal_first(view: View, secret: Meta, waiting: Plan, names: Names, now_s: float) -> Plan:
+def _seal_first(
+    view: SessionState, secret: ObjectMeta, waiting: Plan, names: Names, now_s: float
+) -> Plan:
     """Return the plan, or that of a seal which is due before: a write makes one by the way."""
     if waiting.action is not Action.WAIT or view.confirmation is not Confirmation.YES:
         return waiting
     if view.seal_due_s > now_s:
         return replace(waiting, due_s=min(waiting.due_s, view.seal_due_s))
-    is_older = is_well_formed(secret.annotations.get(names.confirmed, ""))
+    is_older = is_well_formed(secret.annotations.get(names.confirmation, ""))
     reason = "seal_renewed" if is_older else "seal_missing"
     return replace(waiting, action=Action.SEAL, reason=reason)
 
 
-def _must_look(view: View, facts: Facts, policy: Policy, now_s: float) -> bool:
-    return must_look(facts, view.pod, policy.names, propagation_s=policy.propagation_s, now_s=now_s)
+def _needs_touch(
+    view: SessionState, facts: TokenAnnotations, policy: DecisionContext, now_s: float
+) -> bool:
+    return needs_touch(
+        facts, view.pod, policy.names, propagation_s=policy.propagation_s, now_s=now_s
+    )
 
 
 def _plan(action: Action, reason: str, now_s: float) -> Plan:
-    return Plan(action, reason, Band.ROUTINE, now_s + LOOK_AGAIN_S, LOOK_AGAIN_S)
+    return Plan(action, reason, Priority.ROUTINE, now_s + LOOK_AGAIN_S, LOOK_AGAIN_S)

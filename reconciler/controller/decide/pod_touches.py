@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from cachetools import LRUCache
 
 from reconciler.backoff import TRANSIENT
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey
 
 AGAIN_S = 2.0
@@ -20,7 +20,7 @@ TOUCHES = 2
 FAILURES = 8
 """Tries of a touch, over about 45 s: then the kubelet has looked by itself, or will any moment."""
 
-MAX_OWED = 10_000
+MAX_PENDING = 10_000
 """Sessions whose owed touch is remembered as asked for; one that is forgotten is touched again."""
 
 
@@ -34,7 +34,7 @@ class _Pending:
     failures: int = 0
 
 
-class Touches:
+class PodTouches:
     """Remembers writes whose pod must look at its Secret; memory of one entry a session.
 
     Whoever removes a session drops it here too, though a touch of it be under way: the end of that
@@ -44,14 +44,14 @@ class Touches:
 
     def __init__(self) -> None:
         self._pending: dict[SessionKey, _Pending] = {}
-        self._owed: LRUCache[SessionKey, tuple[str, str]] = LRUCache(MAX_OWED)
+        self._owed: LRUCache[SessionKey, tuple[str, str]] = LRUCache(MAX_PENDING)
 
-    def want(self, key: SessionKey, secret: Meta, now_at: float) -> None:
+    def request(self, key: SessionKey, secret: ObjectMeta, now_at: float) -> None:
         """Touch the pods of `key` once this version of its Secret was seen in the watch."""
         pending = _Pending(secret.uid, secret.version, now_at + UNSEEN_S, TOUCHES, seen=False)
         self._pending[key] = pending
 
-    def owe(self, key: SessionKey, secret: Meta, write: str, now_at: float) -> bool:
+    def ensure(self, key: SessionKey, secret: ObjectMeta, write: str, now_at: float) -> bool:
         """Touch the pods of `key` now for a write that the watch has brought, whoever made it.
 
         Args:
@@ -68,7 +68,7 @@ class Touches:
         self._pending[key] = _Pending(*version, now_at, TOUCHES, seen=True)
         return True
 
-    def seen(self, secret: Meta, now_at: float) -> bool:
+    def observed(self, secret: ObjectMeta, now_at: float) -> bool:
         """Note a Secret that arrived in a watch; True if its pods are now to be touched."""
         pending = self._pending.get(secret.key)
         if pending is None or pending.seen or not _is_at_least(secret, pending):
@@ -102,9 +102,9 @@ class Touches:
             del self._pending[key]
             return
         wait_s = TRANSIENT.delay_s(pending.failures, fraction_of_life_s=None, draw=draw)
-        self.put_off(key, now_at + wait_s)
+        self.postpone(key, now_at + wait_s)
 
-    def put_off(self, key: SessionKey, at: float) -> None:
+    def postpone(self, key: SessionKey, at: float) -> None:
         """Have the pods touched no sooner than `at`."""
         if (pending := self._pending.get(key)) is not None:
             pending.seen, pending.at = True, at
@@ -126,7 +126,7 @@ class Touches:
         return len(self._pending)
 
 
-def _is_at_least(secret: Meta, pending: _Pending) -> bool:
+def _is_at_least(secret: ObjectMeta, pending: _Pending) -> bool:
     """Compare versions of one kind as positive integers (KEP-5504), never as text."""
     if secret.uid != pending.secret_uid or secret.version == pending.version:
         return True

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 from cachetools import LRUCache
 
-from reconciler.controller.decide.ownership import Answer, Owner, answer_of
-from reconciler.kube.api import Meta
+from reconciler.controller.decide.ownership import Owner, WriteResponse, response_of
+from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
 
 GAIN = 0.08
@@ -57,7 +57,7 @@ class Evidence:
         return replaced_s > self.replaced_s + SAME_S
 
 
-class Life(NamedTuple):
+class TokenLife(NamedTuple):
     """A token's end (epoch, issuer's time) and what is left of its life by our monotonic clock."""
 
     expires_s: float
@@ -65,7 +65,7 @@ class Life(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class WriteRecord:
     """Our last write of a session's Secret.
 
     Args:
@@ -86,36 +86,36 @@ class Record:
     expires_s: float
     remaining_s: float
     written_at: float
-    answer: Answer | None = None
+    response: WriteResponse | None = None
     content: Content | None = None
-    before: "Record | None" = None
+    before: "WriteRecord | None" = None
 
-    def after(self, before: "Record | None") -> "Record":
+    def after(self, before: "WriteRecord | None") -> "WriteRecord":
         """Return this write as one that was sent after another; `MAX_LOST` of them are kept."""
-        kept: list[Record] = []
+        kept: list[WriteRecord] = []
         while before is not None and len(kept) < MAX_LOST:
             kept.append(before)
-            before = before.before if before.answer is None else None
-        chain: Record | None = None
+            before = before.before if before.response is None else None
+        chain: WriteRecord | None = None
         for record in reversed(kept):
             chain = replace(record, before=chain)
         return replace(self, before=chain)
 
-    def answered(self, secret: Meta, names: Names, *, now_at: float) -> "Record":
+    def record_response(self, secret: ObjectMeta, names: Names, *, now_at: float) -> "WriteRecord":
         """Return this write once its answer is there: it was the last that was applied."""
         known = self.before
-        while known is not None and known.answer is None:
+        while known is not None and known.response is None:
             known = known.before
-        answer = answer_of(
+        answer = response_of(
             secret,
-            known.answer if known is not None else None,
+            known.response if known is not None else None,
             sent_at=self.written_at,
             now_at=now_at,
         )
         content = content_of(secret, names)
-        return replace(self, uid=secret.uid, answer=answer, content=content, before=None)
+        return replace(self, uid=secret.uid, response=answer, content=content, before=None)
 
-    def lacks_s(self, life: Life | None) -> float:
+    def lacks_s(self, life: TokenLife | None) -> float:
         """Return by how much later a token must end to be worth a write where nothing else is new.
 
         So much longer it takes until a fresh token of its kind does; infinite for never.
@@ -127,13 +127,13 @@ class Record:
 
 
 def wait_s(
-    record: Record | None,
-    secret: Meta,
+    record: WriteRecord | None,
+    secret: ObjectMeta,
     owner: Owner,
     evidence: Evidence,
     names: Names,
     *,
-    life: Life | None,
+    life: TokenLife | None,
 ) -> float:
     """Return for how long a write is the last one again, seconds: 0 if it has a reason of its own.
 
@@ -151,16 +151,18 @@ def wait_s(
     return max(0.0, record.lacks_s(life))
 
 
-def is_as_left(record: Record, secret: Meta, owner: Owner, names: Names) -> bool:
+def is_as_left(record: WriteRecord, secret: ObjectMeta, owner: Owner, names: Names) -> bool:
     """Tell whether a Secret still says what our last write made it say, whatever its version."""
     if not _shows(secret, record, names):
         return False
-    if owner is Owner.NOBODY:  # of a Secret whose managers are not kept nothing more is known
-        return record.answer is None or record.answer.shows_owners_of(secret)
+    if owner is Owner.UNOWNED:  # of a Secret whose managers are not kept nothing more is known
+        return record.response is None or record.response.shows_owners_of(secret)
     return owner is Owner.OURS
 
 
-def last_applied(record: Record | None, secret: Meta | None, names: Names) -> Record | None:
+def last_applied(
+    record: WriteRecord | None, secret: ObjectMeta | None, names: Names
+) -> WriteRecord | None:
     """Return the last write of those remembered that a Secret shows.
 
     None of them: the last that was answered, else the last.
@@ -175,21 +177,23 @@ def last_applied(record: Record | None, secret: Meta | None, names: Names) -> Re
     return _last_answered(record)
 
 
-def _last_answered(record: Record | None) -> Record | None:
+def _last_answered(record: WriteRecord | None) -> WriteRecord | None:
     seen = record
-    while seen is not None and seen.answer is None:
+    while seen is not None and seen.response is None:
         seen = seen.before
     return seen or record
 
 
-def _shows(secret: Meta, record: Record, names: Names) -> bool:
+def _shows(secret: ObjectMeta, record: WriteRecord, names: Names) -> bool:
     content = content_of(secret, names)
     return content[:2] == record.sent if record.content is None else content == record.content
 
 
-def undone(record: Record | None, secret: Meta | None, owner: Owner, names: Names) -> Undone:
+def undone(
+    record: WriteRecord | None, secret: ObjectMeta | None, owner: Owner, names: Names
+) -> Undone:
     """Return what another writer took back of our last write; "" if nothing is known of one."""
-    if record is None or record.answer is None:
+    if record is None or record.response is None:
         return ""
     if secret is None or secret.uid != record.uid:
         return "secret"
@@ -198,7 +202,7 @@ def undone(record: Record | None, secret: Meta | None, owner: Owner, names: Name
     return "annotations" if content_of(secret, names) != record.content else ""
 
 
-def content_of(secret: Meta, names: Names) -> Content:
+def content_of(secret: ObjectMeta, names: Names) -> Content:
     """Return what a Secret's annotations say of its token; the first two name the write."""
     found = secret.annotations
     return (
@@ -218,16 +222,16 @@ def _is_new(before: Evidence, now: Evidence) -> bool:
     )
 
 
-class Records:
+class WriteRecords:
     """Remembers the last write of each session in this term; see `MAX_SESSIONS`."""
 
     def __init__(self, max_sessions: int = MAX_SESSIONS) -> None:
-        self._records: LRUCache[SessionKey, Record] = LRUCache(max_sessions)
+        self._records: LRUCache[SessionKey, WriteRecord] = LRUCache(max_sessions)
 
-    def of(self, key: SessionKey) -> Record | None:
+    def of(self, key: SessionKey) -> WriteRecord | None:
         return self._records.get(key)
 
-    def put(self, key: SessionKey, record: Record | None) -> None:
+    def put(self, key: SessionKey, record: WriteRecord | None) -> None:
         """Remember a write; None forgets it."""
         if record is None:
             self._records.pop(key, None)

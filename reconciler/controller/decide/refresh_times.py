@@ -26,7 +26,7 @@ def phase(uid: str) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def renewal_s(issued_s: float, expires_s: float, uid: str) -> float:
+def refresh_at_s(issued_s: float, expires_s: float, uid: str) -> float:
     """Return the instant at which a token is to be renewed (epoch, issuer's time).
 
     It lies at an age of at least `EARLIEST` and less than `EARLIEST + GRID` of the token's life.

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from reconciler import backoff, errors
-from reconciler.backoff import Pace
+from reconciler.backoff import BackoffPolicy
 from reconciler.errors import RemoteError
 from reconciler.kube.status_errors import is_terminating
 
@@ -20,22 +20,22 @@ RIGHTS = "rights"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RetryDecision:
     """What becomes of a session whose run failed.
 
-    `gate` names the endpoint whose recovery wakes it early ("" = none); `says` is the log event for
-    what somebody must mend ("" = nothing to say beyond the count).
+    `blocked_on` names the endpoint whose recovery wakes it early ("" = none); `event` is the log
+    event for what somebody must mend ("" = nothing to say beyond the count).
     """
 
-    pace: Pace
-    gate: str = ""
-    says: str = ""
+    policy: BackoffPolicy
+    blocked_on: str = ""
+    event: str = ""
 
 
-_TRANSIENT = Verdict(backoff.TRANSIENT)
-_CONFLICT = Verdict(backoff.CONFLICT)
-_THROTTLED = Verdict(backoff.THROTTLED)
-_GONE = Verdict(backoff.MISCONFIGURED)
+_TRANSIENT = RetryDecision(backoff.TRANSIENT)
+_CONFLICT = RetryDecision(backoff.CONFLICT)
+_THROTTLED = RetryDecision(backoff.THROTTLED)
+_GONE = RetryDecision(backoff.MISCONFIGURED)
 
 
 LIFE_FRACTION = 0.25
@@ -47,42 +47,42 @@ TAKEN_ATTEMPTS = 3
 create and its watch event: somebody took the Secret's labels."""
 
 
-def judge(error: RemoteError, attempt: int) -> Verdict:
+def classify(error: RemoteError, attempt: int) -> RetryDecision:
     """Class a failed request, the `attempt`-th in a row for its session; see `Verdict`."""
     if isinstance(error, errors.AlreadyExists):
         if attempt <= TAKEN_ATTEMPTS:
             return _CONFLICT
-        return Verdict(backoff.MISCONFIGURED, says="secret_without_labels")
+        return RetryDecision(backoff.MISCONFIGURED, event="secret_without_labels")
     if isinstance(error, errors.IssuerRefused):
-        return Verdict(backoff.TRANSIENT, ISSUER, REFUSED)
+        return RetryDecision(backoff.TRANSIENT, ISSUER, REFUSED)
     if isinstance(error, errors.IssuerError):
-        return Verdict(backoff.TRANSIENT, ISSUER)
+        return RetryDecision(backoff.TRANSIENT, ISSUER)
     if isinstance(error, errors.PlatformError):
-        return Verdict(backoff.TRANSIENT, PLATFORM)
+        return RetryDecision(backoff.TRANSIENT, PLATFORM)
     if isinstance(error, errors.Conflict):
         return _CONFLICT
     if isinstance(error, errors.TooManyRequests):
         return _THROTTLED
     if isinstance(error, errors.TransportError | errors.ServerError | errors.Unauthorized):
-        return Verdict(backoff.TRANSIENT, KUBE)
+        return RetryDecision(backoff.TRANSIENT, KUBE)
     if isinstance(error, errors.NotFound) or is_terminating(error):
         return _GONE
     if isinstance(error, errors.Invalid) and is_replaced(error):
         return _CONFLICT
     if isinstance(error, errors.QuotaExceeded):
-        return Verdict(backoff.THROTTLED, says="quota_exceeded")
-    if isinstance(error, errors.Denied):
-        return Verdict(backoff.MISCONFIGURED, says="write_refused")
+        return RetryDecision(backoff.THROTTLED, event="quota_exceeded")
+    if isinstance(error, errors.AdmissionDenied):
+        return RetryDecision(backoff.MISCONFIGURED, event="write_refused")
     if isinstance(error, errors.Forbidden):
-        return Verdict(backoff.MISCONFIGURED, RIGHTS, "write_forbidden")
+        return RetryDecision(backoff.MISCONFIGURED, RIGHTS, "write_forbidden")
     if isinstance(error, errors.AuthorizerNotReady):
-        return Verdict(backoff.STARTING, RIGHTS)
+        return RetryDecision(backoff.STARTING, RIGHTS)
     if error.transient:
         return _TRANSIENT
-    return Verdict(backoff.MISCONFIGURED, says="write_refused")
+    return RetryDecision(backoff.MISCONFIGURED, event="write_refused")
 
 
-def patience_s(slack_s: float, left_s: float) -> float | None:
+def max_retry_after_s(slack_s: float, left_s: float) -> float | None:
     """Return the longest wait before the next try, None for no bound.
 
     While there is slack, that bounds it, until a quarter of the life itself is the longer one: a

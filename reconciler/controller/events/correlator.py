@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from reconciler.controller.events.rules import Happening
-from reconciler.kube.api import Meta
+from reconciler.controller.events.rules import EventMessage
+from reconciler.kube.api import ObjectMeta
 
 MAX_ENTRIES = 4096
 BURST = 25
@@ -26,14 +26,14 @@ MAX_MESSAGE = 1024
 
 
 @dataclass(slots=True, eq=False)
-class Series:
+class EventSeries:
     """One Event object: what happened to one pod, how often, from when to when (epoch seconds).
 
     `name` is "" until it is created; `queued` while it waits to be sent.
     """
 
-    pod: Meta
-    happening: Happening
+    pod: ObjectMeta
+    message: EventMessage
     first_s: float
     last_s: float
     count: int = 1
@@ -53,30 +53,30 @@ class _Similar:
     at: float
 
 
-class Correlator:
+class EventCorrelator:
     """Says which Event an occurrence belongs to, or that there are too many of its object."""
 
     def __init__(self) -> None:
-        self._series: LRUCache[tuple[str, Happening], Series] = LRUCache(MAX_ENTRIES)
+        self._series: LRUCache[tuple[str, EventMessage], EventSeries] = LRUCache(MAX_ENTRIES)
         self._buckets: LRUCache[str, _Bucket] = LRUCache(MAX_ENTRIES)
         self._similar: LRUCache[tuple[str, str, str], _Similar] = LRUCache(MAX_ENTRIES)
 
-    def take(
-        self, pod: Meta, happening: Happening, *, now_at: float, now_s: float
-    ) -> Series | None:
+    def correlate(
+        self, pod: ObjectMeta, happening: EventMessage, *, now_at: float, now_s: float
+    ) -> EventSeries | None:
         """Return the series that counts this occurrence, or None where it is suppressed."""
         happening = self._aggregated(pod, _cut(happening), now_at)
         if not self._allows(pod.uid, now_at):
             return None
         series = self._series.get((pod.uid, happening))
         if series is None:
-            series = self._series[pod.uid, happening] = Series(pod, happening, now_s, now_s)
+            series = self._series[pod.uid, happening] = EventSeries(pod, happening, now_s, now_s)
         else:
             series.count += 1
             series.last_s = now_s
         return series
 
-    def _aggregated(self, pod: Meta, happening: Happening, now_at: float) -> Happening:
+    def _aggregated(self, pod: ObjectMeta, happening: EventMessage, now_at: float) -> EventMessage:
         key = (pod.uid, happening.type, happening.reason)
         similar = self._similar.get(key)
         if similar is None or now_at - similar.at > SIMILAR_S:
@@ -99,7 +99,7 @@ class Correlator:
         return True
 
 
-def _cut(happening: Happening) -> Happening:
+def _cut(happening: EventMessage) -> EventMessage:
     return happening._replace(message=cut_text(happening.message))
 
 

@@ -12,23 +12,23 @@ from typing import Any
 import structlog
 
 from reconciler.clock import Clock, format_utc
-from reconciler.controller.events.correlator import Correlator, Series
-from reconciler.controller.events.rules import Happenings
-from reconciler.controller.reconcile.run import Attempt
+from reconciler.controller.events.correlator import EventCorrelator, EventSeries
+from reconciler.controller.events.rules import EventRules
+from reconciler.controller.reconcile.run import ReconcileRun
 from reconciler.errors import (
     AuthorizerNotReady,
-    DeposedError,
     Forbidden,
     KubeError,
     NotFound,
-    WireError,
+    NotLeaderError,
+    ProtocolError,
 )
 from reconciler.kube.api import Kube
 from reconciler.kube.decoding import resource
 from reconciler.kube.status_errors import is_terminating
-from reconciler.leadership.api import Gate
-from reconciler.net.circuit_breaker import Breaker
-from reconciler.telemetry.log_dedup import Once
+from reconciler.leadership.api import WriteFence
+from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.telemetry.log_dedup import LogDedup
 
 log = structlog.get_logger()
 
@@ -59,7 +59,7 @@ class EventStats:
     refused: int = 0
 
 
-class Events:
+class EventRecorder:
     """A witness that tells the pod's readers; only a replica that may write does.
 
     Args:
@@ -71,35 +71,35 @@ class Events:
         self,
         *,
         kube: Kube,
-        gate: Gate,
-        breaker: Breaker,
+        fence: WriteFence,
+        breaker: CircuitBreaker,
         clock: Clock,
-        once: Once,
+        once: LogDedup,
         component: str,
         limit_s: float,
     ) -> None:
         self._kube = kube
-        self._gate = gate
+        self._fence = fence
         self._breaker = breaker
         self._clock = clock
         self._once = once
         self._component = component
         self._limit_s = min(LIMIT_S, limit_s)
-        self._happenings = Happenings()
-        self._correlator = Correlator()
-        self._waiting: deque[Series] = deque()
+        self._happenings = EventRules()
+        self._correlator = EventCorrelator()
+        self._waiting: deque[EventSeries] = deque()
         self._news = asyncio.Event()
         self.stats = EventStats()
 
-    def note(self, attempt: Attempt) -> None:
+    def observe(self, attempt: ReconcileRun) -> None:
         """Queue what is worth telling of an attempt; never waits."""
         found = self._happenings.of(attempt)
         pod = attempt.pod
-        if not found or pod is None or not self._gate.may_write(0.0):
+        if not found or pod is None or not self._fence.may_write(0.0):
             return
         now_at, now_s = self._clock.monotonic(), self._clock.wall()
         for happening in found:
-            series = self._correlator.take(pod, happening, now_at=now_at, now_s=now_s)
+            series = self._correlator.correlate(pod, happening, now_at=now_at, now_s=now_s)
             if series is None:
                 self.stats.suppressed += 1
             elif not series.queued:
@@ -112,7 +112,7 @@ class Events:
         """
         while True:
             await self._news.wait()
-            await self._breaker.wait_up()
+            await self._breaker.wait_closed()
             series = self._waiting.popleft()
             if not self._waiting:
                 self._news.clear()
@@ -129,7 +129,7 @@ class Events:
         """Return the number of events that wait."""
         return len(self._waiting)
 
-    def _queue(self, series: Series) -> None:
+    def _queue(self, series: EventSeries) -> None:
         if len(self._waiting) >= CAPACITY:
             self.stats.dropped += 1
             return
@@ -137,7 +137,7 @@ class Events:
         self._waiting.append(series)
         self._news.set()
 
-    async def _send(self, series: Series) -> None:
+    async def _send(self, series: EventSeries) -> None:
         """Send one; whatever fails it otherwise, it is counted and not tried again.
 
         Raises:
@@ -145,20 +145,20 @@ class Events:
         """
         namespace = series.pod.namespace
         try:
-            if not self._gate.may_write(self._limit_s):
-                raise DeposedError("events are told by the leader alone")
+            if not self._fence.may_write(self._limit_s):
+                raise NotLeaderError("events are told by the leader alone")
             if not series.name or not await self._updated(series):
                 await self._create(series)
         except Forbidden as error:
             self.stats.refused += 1
-            if not is_terminating(error) and self._once.first("events_forbidden", namespace):
+            if not is_terminating(error) and self._once.should_log("events_forbidden", namespace):
                 log.warning("events_forbidden", namespace=namespace, error=str(error))
         except AuthorizerNotReady:
             raise
-        except (KubeError, WireError, DeposedError):
+        except (KubeError, ProtocolError, NotLeaderError):
             self.stats.dropped += 1
 
-    async def _updated(self, series: Series) -> bool:
+    async def _updated(self, series: EventSeries) -> bool:
         """Count a repetition; False if the Event is gone, as it is an hour after its last."""
         body = {"count": series.count, "lastTimestamp": format_utc(series.last_s)}
         try:
@@ -168,28 +168,28 @@ class Events:
                 series.name,
                 body,
                 limit_s=self._limit_s,
-                permit=self._gate.check,
+                permit=self._fence.check,
             )
         except NotFound:
             return False
         self.stats.updated += 1
         return True
 
-    async def _create(self, series: Series) -> None:
+    async def _create(self, series: EventSeries) -> None:
         series.name = ""
         # Source: client-go record/event.go: the object's name and an instant in nanoseconds.
         stem = series.pod.name[:MAX_STEM].rstrip("-.")
         name = f"{stem}.{round(self._clock.wall() * 1e9):x}"
-        body = _body(series, name, component=self._component, instance=self._gate.term)
+        body = _body(series, name, component=self._component, instance=self._fence.term)
         await self._kube.create(
-            EVENTS, series.pod.namespace, body, limit_s=self._limit_s, permit=self._gate.check
+            EVENTS, series.pod.namespace, body, limit_s=self._limit_s, permit=self._fence.check
         )
         series.name = name
         self.stats.created += 1
 
 
-def _body(series: Series, name: str, *, component: str, instance: str) -> dict[str, Any]:
-    pod, happening = series.pod, series.happening
+def _body(series: EventSeries, name: str, *, component: str, instance: str) -> dict[str, Any]:
+    pod, happening = series.pod, series.message
     return {
         "apiVersion": "v1",
         "kind": "Event",

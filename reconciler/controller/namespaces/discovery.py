@@ -13,15 +13,15 @@ from random import Random
 import structlog
 
 from reconciler.clock import Clock
-from reconciler.controller.decide.namespace_set import Moves, Roster
-from reconciler.controller.namespaces.informers import Scopes
+from reconciler.controller.decide.namespace_set import NamespaceChanges, NamespaceSet
+from reconciler.controller.namespaces.informers import NamespaceInformers
 from reconciler.errors import OF_AN_ENDPOINT, RemoteError
 from reconciler.naming import is_namespace
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.api import Platform
-from reconciler.platform.models import Mode, Session, namespace_of, project_namespace
-from reconciler.platform.session_list import sweep
-from reconciler.telemetry.log_dedup import Once
+from reconciler.platform.models import Mode, PlatformSession, namespace_of, project_namespace
+from reconciler.platform.session_list import list_running_sessions
+from reconciler.telemetry.log_dedup import LogDedup
 
 log = structlog.get_logger()
 
@@ -45,22 +45,22 @@ SHOWN = 10
 """Names in one log line."""
 
 
-class Discovery:
+class NamespaceDiscovery:
     """Asks for the projects and tells the scopes.
 
     Args:
         is_held: Whether something still lives in a namespace.
         period_s: Longest time between two looks; no namespace is let go before it is over.
         seeds: Names that the settings give, watched whatever the platform says.
-        at_most: See `Roster`.
+        at_most: See `NamespaceSet`.
     """
 
     def __init__(
         self,
         *,
         client: Platform,
-        breaker: Breaker,
-        scopes: Scopes,
+        breaker: CircuitBreaker,
+        scopes: NamespaceInformers,
         is_held: Callable[[str], bool],
         mode: Mode,
         seeds: Iterable[str],
@@ -68,14 +68,14 @@ class Discovery:
         period_s: float,
         clock: Clock,
         random: Random,
-        once: Once,
+        once: LogDedup,
     ) -> None:
         self._client = client
         self._breaker = breaker
         self._scopes = scopes
         self._is_held = is_held
         self._mode = mode
-        self._roster = Roster(seeds, grace_s=period_s, at_most=at_most)
+        self._roster = NamespaceSet(seeds, grace_s=period_s, at_most=at_most)
         self._is_seeded = bool(self._roster.names)
         self._at_most = at_most
         self._look_s = min(LOOK_S, period_s)
@@ -107,7 +107,7 @@ class Discovery:
                 self._begun.set()
             wait_s = self._look_s if known else min(EMPTY_S, self._look_s)
             await asyncio.sleep(wait_s * self._random.uniform(0.8, 1.0))
-            await self._breaker.wait_up()
+            await self._breaker.wait_closed()
 
     def found(self, namespaces: Iterable[str]) -> None:
         """Take in namespaces of sessions that the platform named; at once, no list is awaited."""
@@ -125,22 +125,24 @@ class Discovery:
             namespace = project_namespace(project.id, self._mode)
             if is_namespace(namespace):
                 names.append(namespace)
-            elif self._once.first("project_odd", project.id[:63]):
-                log.warning("project_odd", project=repr(project.id[:63]), why="names no namespace")
+            elif self._once.should_log("project_invalid", project.id[:63]):
+                log.warning(
+                    "project_invalid", project=repr(project.id[:63]), why="names no namespace"
+                )
         if listing.error is not None:
             self._failed(listing.error)
         else:
-            self._once.again("projects_not_listed")
+            self._once.reset("projects_not_listed")
         if self._roster.exceeds(names):
             await self._ask_for_occupied()
-        if listing.error is None and listing.settled and not listing.skipped:
+        if listing.error is None and listing.complete and not listing.skipped:
             now_at = self._clock.monotonic()
             moves = self._roster.listed(names, now_at=now_at, is_held=self._is_held)
         else:
             moves = self._roster.named(names)
         self._carry_out(moves)
-        if not self._roster.names and self._once.first("no_namespace_known"):
-            log.warning("no_namespace_known", why="the platform names no project")
+        if not self._roster.names and self._once.should_log("no_namespaces_discovered"):
+            log.warning("no_namespaces_discovered", why="the platform names no project")
 
     async def _ask_for_occupied(self) -> None:
         """Take in the projects with running sessions first: there is no room for all.
@@ -155,13 +157,13 @@ class Discovery:
             async with asyncio.timeout(OCCUPIED_S):
                 sessions = await self._running()
         except (RemoteError, TimeoutError) as error:
-            if self._once.first("occupied_unknown"):
+            if self._once.should_log("occupied_unknown"):
                 why = str(error) or f"no answer in {OCCUPIED_S:.0f} s"
                 log.warning("occupied_namespaces_unknown", error=why)
             return
         self.found(namespace_of(session, self._mode) for session in sessions)
 
-    async def _running(self) -> list[Session]:
+    async def _running(self) -> list[PlatformSession]:
         """Return running sessions by one list of all projects, or by one for each of them.
 
         Raises:
@@ -170,22 +172,22 @@ class Discovery:
         with suppress(RemoteError):  # an account may have the right to list each project alone
             if found := (await self._client.list_running(None)).items:
                 return found
-        return (await sweep(self._client, parallel=OCCUPIED_PARALLEL)).sessions
+        return (await list_running_sessions(self._client, parallel=OCCUPIED_PARALLEL)).sessions
 
-    def _carry_out(self, moves: Moves) -> None:
-        if moves.begin:
-            log.info("namespaces_found", count=len(moves.begin), names=_shown(moves.begin))
-            self._scopes.begin(moves.begin)
-        if moves.let_go:
-            log.info("namespaces_let_go", count=len(moves.let_go), names=_shown(moves.let_go))
-            self._scopes.end(moves.let_go)
-        self._scopes.hush(self._roster.leaving)
+    def _carry_out(self, moves: NamespaceChanges) -> None:
+        if moves.added:
+            log.info("namespaces_found", count=len(moves.added), names=_shown(moves.added))
+            self._scopes.begin(moves.added)
+        if moves.removed:
+            log.info("namespaces_unwatched", count=len(moves.removed), names=_shown(moves.removed))
+            self._scopes.end(moves.removed)
+        self._scopes.mute(self._roster.leaving)
         left_out = self._roster.left_out
-        if left_out and self._once.first("namespaces_left_out"):
-            log.warning("namespaces_left_out", count=left_out, at_most=self._at_most)
+        if left_out and self._once.should_log("namespace_limit_exceeded"):
+            log.warning("namespace_limit_exceeded", count=left_out, at_most=self._at_most)
 
     def _failed(self, error: RemoteError) -> None:
-        if not isinstance(error, OF_AN_ENDPOINT) and self._once.first("projects_not_listed"):
+        if not isinstance(error, OF_AN_ENDPOINT) and self._once.should_log("projects_not_listed"):
             log.warning("projects_not_listed", error=str(error))
 
 

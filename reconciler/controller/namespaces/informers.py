@@ -6,29 +6,29 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from reconciler.informer.reflector import Reflector
-from reconciler.kube.list_slots import Slices
+from reconciler.kube.list_slots import ListSlots
 
-HURRY_S = 5.0
+FAST_RETRY_S = 5.0
 """Between tries in a namespace that is new: its rights may come after it."""
 
-HURRIES = 24
+FAST_RETRIES = 24
 """Two minutes of them. Source: the tenant operator binds its account some 20-60 s after it made a
 namespace (platform-contract.md, F10); the reflector's own pace after a refusal is 30-60 s."""
 
-STRAGGLERS_S = 15.0
+CACHE_SYNC_TIMEOUT_S = 15.0
 """How long those that have their lists wait for those that do not: a list of ten thousand objects
 takes a few seconds, and what tokens have left at a start is 90 s or more."""
 
 
-class Pair(NamedTuple):
+class InformerPair(NamedTuple):
     """What keeps one namespace's part of both stores."""
 
     pods: Reflector
     secrets: Reflector
 
 
-class Scopes:
-    """Runs the pairs; who decides which there are is `Discovery`, or nobody.
+class NamespaceInformers:
+    """Runs the pairs; who decides which there are is `NamespaceDiscovery`, or nobody.
 
     Args:
         make: Makes a namespace's pair (None: the one for all namespaces).
@@ -39,12 +39,12 @@ class Scopes:
         self,
         names: Iterable[str | None],
         *,
-        make: Callable[[str | None], Pair],
+        make: Callable[[str | None], InformerPair],
         forget: Callable[[str], None],
     ) -> None:
         self._make = make
         self._forget = forget
-        self._pairs: dict[str | None, Pair] = {name: make(name) for name in names}
+        self._pairs: dict[str | None, InformerPair] = {name: make(name) for name in names}
         self._late: set[str | None] = set()
         self._tasks: dict[str | None, asyncio.Task[None]] = {}
         self._unstarted: list[str | None] = [*self._pairs]
@@ -93,26 +93,26 @@ class Scopes:
                 task.cancel()
             self._forget(name)
 
-    def hush(self, names: Collection[str]) -> None:
+    def mute(self, names: Collection[str]) -> None:
         """Have failures told quietly in these namespaces, which are on their way out, alone."""
         for name, pair in self._pairs.items():
             for reflector in pair:
-                reflector.hush(on=name in names)
+                reflector.mute(on=name in names)
 
-    def nudge_refused(self, name: str | None) -> None:
+    def retry_forbidden(self, name: str | None) -> None:
         """Have what is refused in a namespace (None: in any) asked for at once."""
         pairs = self._pairs if name is None else {name: self._pairs.get(name)}
         for pair in pairs.values():
             for reflector in pair or ():
                 if reflector.stats().protocol.failures:
-                    reflector.nudge()
+                    reflector.retry_now()
 
-    def is_refused(self, name: str) -> bool:
+    def is_forbidden(self, name: str) -> bool:
         """Tell whether the API server refuses to show a namespace's pods."""
         pair = self._pairs.get(name)
-        return pair is not None and pair.pods.is_refused
+        return pair is not None and pair.pods.is_forbidden
 
-    async def wait_settled(self) -> None:
+    async def wait_initialized(self) -> None:
         """Return once each pair that is here by now has its list or a refusal.
 
         What begins later is awaited by nobody; nor is a pair any longer whose lists keep failing
@@ -120,11 +120,13 @@ class Scopes:
         """
         while self.missing():
             with suppress(TimeoutError):
-                async with asyncio.timeout(STRAGGLERS_S):
+                async with asyncio.timeout(CACHE_SYNC_TIMEOUT_S):
                     for reflector in self.reflectors:
-                        await reflector.wait_settled()
+                        await reflector.wait_initialized()
             if any(_is_synced(pair) for pair in self._pairs.values()):
-                self._late |= {name for name, pair in self._pairs.items() if not _is_settled(pair)}
+                self._late |= {
+                    name for name, pair in self._pairs.items() if not _is_initialized(pair)
+                }
         self.all_settled = True
 
     async def relist(self) -> None:
@@ -135,10 +137,10 @@ class Scopes:
 
         Cancel: what has begun is made nevertheless.
         """
-        slices = Slices()
+        slices = ListSlots()
 
         async def relist(reflector: Reflector) -> None:
-            async with slices.turn():
+            async with slices.slot():
                 await reflector.relist()
 
         async with asyncio.TaskGroup() as group:
@@ -155,19 +157,19 @@ class Scopes:
             for name, pair in tuple(self._pairs.items())
             if name not in self._late
             for reflector in pair
-            if not reflector.is_settled
+            if not reflector.is_initialized
         ]
 
 
-def _is_settled(pair: Pair) -> bool:
-    return all(reflector.is_settled for reflector in pair)
+def _is_initialized(pair: InformerPair) -> bool:
+    return all(reflector.is_initialized for reflector in pair)
 
 
-def _is_synced(pair: Pair) -> bool:
+def _is_synced(pair: InformerPair) -> bool:
     return all(reflector.stats().synced for reflector in pair)
 
 
-async def _run(pair: Pair, *, late: bool) -> None:
+async def _run(pair: InformerPair, *, late: bool) -> None:
     """Keep one namespace; where work goes on already, Secrets come before pods.
 
     A pod whose Secret is not yet known looks like one whose Secret is gone.
@@ -175,16 +177,16 @@ async def _run(pair: Pair, *, late: bool) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(pair.secrets.run())
         if late:
-            group.create_task(_hurry(pair))
-            await pair.secrets.wait_settled()
+            group.create_task(_retry_fast(pair))
+            await pair.secrets.wait_initialized()
         group.create_task(pair.pods.run())
 
 
-async def _hurry(pair: Pair) -> None:
-    for _ in range(HURRIES):
-        await asyncio.sleep(HURRY_S)
+async def _retry_fast(pair: InformerPair) -> None:
+    for _ in range(FAST_RETRIES):
+        await asyncio.sleep(FAST_RETRY_S)
         waiting = [reflector for reflector in pair if not reflector.stats().synced]
         if not waiting:
             return
         for reflector in waiting:
-            reflector.nudge()
+            reflector.retry_now()

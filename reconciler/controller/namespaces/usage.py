@@ -1,14 +1,14 @@
 """What is known of one namespace, across stores, directory and queue: is it in use, drop it."""
 
-from reconciler.controller.decide.pod_touches import Touches
-from reconciler.controller.state.confirmations import Directory
-from reconciler.controller.state.session_state import Planner
+from reconciler.controller.decide.pod_touches import PodTouches
+from reconciler.controller.state.confirmations import ConfirmationCache
+from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.informer.store import Store
 from reconciler.naming import SessionKey
 from reconciler.workqueue.queue import WorkQueue
 
 
-class Occupancy:
+class NamespaceUsage:
     """Asked before a namespace is let go, and told when it is."""
 
     def __init__(
@@ -16,10 +16,10 @@ class Occupancy:
         *,
         pods: Store,
         secrets: Store,
-        directory: Directory,
-        planner: Planner,
+        directory: ConfirmationCache,
+        planner: SessionStateReader,
         queue: WorkQueue[SessionKey],
-        touches: Touches | None,
+        touches: PodTouches | None,
     ) -> None:
         self._pods = pods
         self._secrets = secrets
@@ -28,7 +28,7 @@ class Occupancy:
         self._queue = queue
         self._touches = touches
 
-    def is_held(self, namespace: str, *, refused: bool) -> bool:
+    def in_use(self, namespace: str, *, refused: bool) -> bool:
         """Tell whether a namespace has a pod, a session that should, or a write under way.
 
         A namespace that is deleted may take our rights along before its last pod is gone: pods that
@@ -45,7 +45,7 @@ class Occupancy:
         looks = (self._queue.look(secret.key) for secret in self._secrets.within(namespace))
         return any(look is not None and look.stage == "running" for look in looks)
 
-    def forget(self, namespace: str) -> None:
+    def evict(self, namespace: str) -> None:
         """Drop a namespace's objects, and their sessions' entries in the queue and touches."""
         for dropped in (*self._pods.forget(namespace), *self._secrets.forget(namespace)):
             self._queue.remove(dropped.key)

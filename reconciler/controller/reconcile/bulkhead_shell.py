@@ -9,19 +9,25 @@ from dataclasses import dataclass
 import structlog
 
 from reconciler.clock import Clock
-from reconciler.controller.decide.bulkhead import SLOW_S, Answer, Bulkhead, Run, runs_at_most
+from reconciler.controller.decide.bulkhead import (
+    SLOW_AFTER_S,
+    Bulkhead,
+    BulkheadRun,
+    RequestResult,
+    runs_at_most,
+)
 from reconciler.controller.decide.plan import Plan
 from reconciler.errors import (
-    DeposedError,
     IssuerUnavailable,
+    NotLeaderError,
     PlatformUnavailable,
+    ProtocolError,
     ReconcilerError,
     ServerError,
     TransportError,
-    WireError,
 )
 from reconciler.naming import SessionKey
-from reconciler.telemetry.log_dedup import Once
+from reconciler.telemetry.log_dedup import LogDedup
 from reconciler.workqueue.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -32,7 +38,7 @@ PLATFORM = "(platform)"
 ISSUER = "(issuer)"
 """The issuer, as a place."""
 
-_NO_ANSWER = (TransportError, ServerError, PlatformUnavailable, IssuerUnavailable, WireError)
+_NO_ANSWER = (TransportError, ServerError, PlatformUnavailable, IssuerUnavailable, ProtocolError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class SlowPlaces:
     parked: int = 0
 
 
-class PlaceFull(ReconcilerError):
+class BulkheadFull(ReconcilerError):
     """No more requests may begin in this place for now; nothing was sent."""
 
     def __init__(self, place: str) -> None:
@@ -59,7 +65,7 @@ def touches_in(namespace: str) -> str:
     return f"(pods) {namespace}"
 
 
-class Places:
+class BulkheadShell:
     """Lends workers to runs, and lets their requests into the places where they go.
 
     Args:
@@ -71,7 +77,7 @@ class Places:
         self,
         queue: WorkQueue[SessionKey],
         clock: Clock,
-        once: Once,
+        once: LogDedup,
         *,
         workers: int,
         most: Mapping[str, int],
@@ -84,7 +90,7 @@ class Places:
         self.runs_at_most = runs_at_most(workers)
         """Runs at one time: those of the workers, and those that wait for slow requests."""
 
-    async def begin(self) -> Run:
+    async def begin(self) -> BulkheadRun:
         """Wait for a free worker and return its run; the caller owes an `end`.
 
         Cancel: nothing is lost.
@@ -102,44 +108,44 @@ class Places:
             self._wake()
         return run
 
-    def end(self, run: Run) -> None:
+    def end(self, run: BulkheadRun) -> None:
         """End a run, and call the keys for which there is room now."""
         self._bulkhead.end(run)
         self._call()
         self._wake()
 
     @contextmanager
-    def at(self, place: str, run: Run) -> Iterator[None]:
+    def at(self, place: str, run: BulkheadRun) -> Iterator[None]:
         """Make one request in a place; while it lasts, and by its end, it is judged.
 
         Raises:
-            PlaceFull: Not now.
+            BulkheadFull: Not now.
         """
         if not self._bulkhead.enter(place, run, self._clock.monotonic()):
-            raise PlaceFull(place)
+            raise BulkheadFull(place)
         if run.is_detached:
             self._wake()
-        timer = asyncio.get_running_loop().call_later(SLOW_S, self._overdue, run, place)
-        answer = Answer.NOTHING
+        timer = asyncio.get_running_loop().call_later(SLOW_AFTER_S, self._overdue, run, place)
+        answer = RequestResult.NOTHING
         try:
             yield
-            answer = Answer.ANSWERED
+            answer = RequestResult.ANSWERED
         except _NO_ANSWER:
-            answer = Answer.FAILED
+            answer = RequestResult.FAILED
             raise
-        except (DeposedError, PlaceFull):
+        except (NotLeaderError, BulkheadFull):
             raise
         except Exception:  # a refusal is an answer, too
-            answer = Answer.ANSWERED
+            answer = RequestResult.ANSWERED
             raise
         finally:
             timer.cancel()
             self._bulkhead.leave(run, answer, self._clock.monotonic())
 
-    def check(self, place: str, run: Run) -> None:
-        """Raise `PlaceFull` where `at` would."""
+    def check(self, place: str, run: BulkheadRun) -> None:
+        """Raise `BulkheadFull` where `at` would."""
         if not self._bulkhead.has_room(place, run, self._clock.monotonic()):
-            raise PlaceFull(place)
+            raise BulkheadFull(place)
 
     def slow(self) -> SlowPlaces:
         """Return the places that are slow now, and how many sessions wait for room."""
@@ -155,7 +161,7 @@ class Places:
         now_at = self._clock.monotonic()
         ends_at = now_at + plan.slack_s
         self._bulkhead.park(
-            place, key, group=key.namespace, band=plan.band, ends_at=ends_at, now_at=now_at
+            place, key, group=key.namespace, band=plan.priority, ends_at=ends_at, now_at=now_at
         )
 
     def served(self, key: SessionKey) -> None:
@@ -166,11 +172,11 @@ class Places:
         now_at = self._clock.monotonic()
         for key, position in self._bulkhead.calls(now_at):
             slack_s = position.ends_at - now_at
-            self._queue.add(key, reason="place_free", band=position.band, slack_s=slack_s)
+            self._queue.add(key, reason="place_free", band=position.priority, slack_s=slack_s)
 
-    def _overdue(self, run: Run, place: str) -> None:
-        if self._once.first("requests_slow", place):
-            log.warning("requests_slow", place=place, seconds=SLOW_S)
+    def _overdue(self, run: BulkheadRun, place: str) -> None:
+        if self._once.should_log("requests_slow", place):
+            log.warning("requests_slow", place=place, seconds=SLOW_AFTER_S)
         if self._bulkhead.overdue(run, self._clock.monotonic()):
             self._wake()
 

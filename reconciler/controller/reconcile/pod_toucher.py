@@ -6,14 +6,14 @@ import structlog
 
 from reconciler import errors
 from reconciler.clock import Clock
-from reconciler.controller.decide.bulkhead import Run
-from reconciler.controller.decide.pod_touches import Touches
-from reconciler.controller.reconcile.bulkhead_shell import PlaceFull, Places, touches_in
-from reconciler.controller.reconcile.secret_writer import Writer
-from reconciler.controller.state.session_state import Planner
+from reconciler.controller.decide.bulkhead import BulkheadRun
+from reconciler.controller.decide.pod_touches import PodTouches
+from reconciler.controller.reconcile.bulkhead_shell import BulkheadFull, BulkheadShell, touches_in
+from reconciler.controller.reconcile.secret_writer import SecretWriter
+from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.kube.status_errors import is_terminating
 from reconciler.naming import SessionKey
-from reconciler.telemetry.log_dedup import Once
+from reconciler.telemetry.log_dedup import LogDedup
 from reconciler.telemetry.trace import step
 
 log = structlog.get_logger()
@@ -22,7 +22,7 @@ SLOW_RATE = 100.0
 """Touches that find their place full come again at this rate, all together, per second."""
 
 
-class Toucher:
+class PodToucher:
     """Touches the pods of a session whose Secret was written.
 
     A touch only spares a pod the kubelet's own pace: one that fails is tried again for a while by
@@ -31,14 +31,14 @@ class Toucher:
 
     def __init__(
         self,
-        touches: Touches,
+        touches: PodTouches,
         *,
-        planner: Planner,
-        writer: Writer,
+        planner: SessionStateReader,
+        writer: SecretWriter,
         clock: Clock,
         random: Random,
-        once: Once,
-        places: Places,
+        once: LogDedup,
+        places: BulkheadShell,
     ) -> None:
         self._touches = touches
         self._planner = planner
@@ -49,20 +49,20 @@ class Toucher:
         self._places = places
         self.touched_total = 0
 
-    async def touch_if_due(self, key: SessionKey, run: Run) -> None:
+    async def touch_if_due(self, key: SessionKey, run: BulkheadRun) -> None:
         """Touch a session's pods, if that is due and its namespace's touches have room for it.
 
         Raises:
-            DeposedError: The gate is closed.
+            NotLeaderError: The fence is closed.
         """
         now_at = self._clock.monotonic()
         if not self._touches.is_due(key, now_at):
             return
         try:
             is_done = await self._touch(key, run)
-        except PlaceFull:
+        except BulkheadFull:
             wait_s = max(1.0, len(self._touches) / SLOW_RATE)
-            self._touches.put_off(key, now_at + wait_s * self._random.uniform(0.5, 1.5))
+            self._touches.postpone(key, now_at + wait_s * self._random.uniform(0.5, 1.5))
             return
         now_at = self._clock.monotonic()
         if is_done:
@@ -70,7 +70,7 @@ class Toucher:
         else:
             self._touches.failed(key, now_at, draw=self._random.random())
 
-    async def _touch(self, key: SessionKey, run: Run) -> bool:
+    async def _touch(self, key: SessionKey, run: BulkheadRun) -> bool:
         """Touch each of the pods; return False where a later try may fare better."""
         for pod in self._planner.pods_to_touch(key):
             try:
@@ -81,9 +81,9 @@ class Toucher:
                 continue  # another pod, or none, has that name now; it starts with the new token
             except errors.Forbidden as error:
                 self._refused(key.namespace, error)
-            except (errors.KubeError, errors.WireError) as error:
-                if self._once.first("touch_failed", key.namespace):
-                    log.warning("touch_failed", namespace=key.namespace, error=str(error))
+            except (errors.KubeError, errors.ProtocolError) as error:
+                if self._once.should_log("pod_touch_failed", key.namespace):
+                    log.warning("pod_touch_failed", namespace=key.namespace, error=str(error))
                 return False
         return True
 
@@ -91,7 +91,7 @@ class Toucher:
         """Say whose 403 it is, once a namespace: a right is missing, or admission says no."""
         if is_terminating(error):
             return
-        is_denied = isinstance(error, errors.Denied | errors.QuotaExceeded)
-        says = "touch_refused" if is_denied else "touch_forbidden"
-        if self._once.first(says, namespace):
+        is_denied = isinstance(error, errors.AdmissionDenied | errors.QuotaExceeded)
+        says = "touch_refused" if is_denied else "pod_touch_forbidden"
+        if self._once.should_log(says, namespace):
             log.warning(says, namespace=namespace, error=str(error))

@@ -4,24 +4,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from reconciler.controller.decide.annotations import Facts
+from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.controller.decide.progress import Undone
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey
 from reconciler.telemetry.trace import Trace
-from reconciler.workqueue.items import Work
+from reconciler.workqueue.items import WorkItem
 
 Outcome = Literal[
-    "refreshed", "kept", "blocked", "failed", "forgotten", "not_improved", "fought", "deposed",
-    "crowded", "cancelled",
+    "refreshed", "unchanged", "blocked", "failed", "removed", "no_better_token",
+    "conflict_backoff", "not_leader", "bulkhead_full", "cancelled",
 ]  # fmt: skip
-"""How a run came to rest. `kept`: nothing was due; `not_improved`: no token at hand is better;
-`fought`: another writer is let be for a while; `deposed`: stopped at the gate;
-`crowded`: waits for room where it would have asked: too many requests are under way there."""
+"""How a run ended. `unchanged`: nothing was due. `no_better_token`: no available token is better.
+`conflict_backoff`: another writer writes the Secret, too. `not_leader`: the fence stopped the
+write. `bulkhead_full`: too many requests are under way in the place that it would have asked.
+"""
 
 
 @dataclass(slots=True)
-class Attempt:
+class ReconcileRun:
     """What metrics, Events, traces and the status page are made of; never a token.
 
     Args:
@@ -39,7 +40,7 @@ class Attempt:
             known; `undone` is what they took back.
     """
 
-    work: Work[SessionKey]
+    work: WorkItem[SessionKey]
     trace: Trace
     term_began_at: float
     outcome: Outcome = "cancelled"
@@ -48,9 +49,9 @@ class Attempt:
     failures: int = 0
     shared: str = ""
     routine: bool = False
-    pod: Meta | None = None
+    pod: ObjectMeta | None = None
     wrote: bool = False
-    before: Facts | None = None
+    before: TokenAnnotations | None = None
     written_s: float | None = None
     created: bool = False
     touched: bool = False
@@ -76,5 +77,5 @@ class Attempt:
         return type(self.error).__name__ if self.error is not None else ""
 
 
-Witness = Callable[[Attempt], None]
+Observer = Callable[[ReconcileRun], None]
 """Told of each attempt after its session went back to the queue."""

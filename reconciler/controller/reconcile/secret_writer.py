@@ -1,15 +1,15 @@
-"""The writes: each with its preconditions, inside the gate, its answer taken into the store."""
+"""The writes: each with its preconditions, inside the fence, its answer taken into the store."""
 
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from reconciler.controller.decide import patches
-from reconciler.controller.decide.confirmation_mac import Seal
-from reconciler.errors import DeposedError
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.errors import NotLeaderError
 from reconciler.informer.store import Store
-from reconciler.kube.api import Kube, Meta, Resource, Scope
-from reconciler.leadership.api import Gate
+from reconciler.kube.api import ApiResource, Kube, ListOptions, ObjectMeta
+from reconciler.leadership.api import WriteFence
 from reconciler.naming import LIVE_PODS, Names, SessionKey
 from reconciler.tokens.token import Token
 
@@ -17,15 +17,15 @@ from reconciler.tokens.token import Token
 class Written(NamedTuple):
     """A write that was applied; `returned`: the watch has brought it already."""
 
-    secret: Meta
-    returned: bool
+    secret: ObjectMeta
+    already_observed: bool
 
 
-class Writer:
+class SecretWriter:
     """Carries out what was decided; knows nothing of why.
 
     Args:
-        limit_s: Longest wait for one answer; a write starts only if the gate stays open that long.
+        limit_s: Longest wait for one answer; a write starts only if the fence stays open that long.
         rewound: Called with a namespace, and why, where a read proves the store to be of a history
             that is no more.
     """
@@ -34,13 +34,13 @@ class Writer:
         self,
         *,
         kube: Kube,
-        pods: Resource[Meta],
-        secrets: Resource[Meta],
+        pods: ApiResource[ObjectMeta],
+        secrets: ApiResource[ObjectMeta],
         secret_store: Store,
         pod_store: Store,
         names: Names,
-        seal: Seal,
-        gate: Gate,
+        seal: ConfirmationMac,
+        fence: WriteFence,
         limit_s: float,
         rewound: Callable[[str, str], None] = lambda namespace, why: None,
     ) -> None:
@@ -51,13 +51,13 @@ class Writer:
         self._pod_store = pod_store
         self._names = names
         self._seal = seal
-        self._gate = gate
+        self._fence = fence
         self._limit_s = limit_s
         self._rewound = rewound
 
     async def refresh(
         self,
-        secret: Meta,
+        secret: ObjectMeta,
         token: Token | None,
         *,
         now_s: float,
@@ -70,58 +70,60 @@ class Writer:
         Raises:
             Conflict: Another version; nothing changed.
             Invalid: Another object of that name, or one that cannot be changed.
-            DeposedError: Stopped at the gate; nothing was sent.
+            NotLeaderError: Stopped at the fence; nothing was sent.
         Cancel: May have been applied; the watch will tell.
         """
-        body = patches.refresh(
+        body = patches.secret_patch(
             secret,
             token,
             self._names,
             now_s=now_s,
-            written_by=self._gate.term,
+            written_by=self._fence.term,
             seal=self._seal.make(secret.key, secret.uid),
             honoured=honoured,
             held_until_s=held_until_s,
         )
         return self._accept(await self._patch(self._secrets, secret, body))
 
-    async def create(self, key: SessionKey, pod: Meta, token: Token, *, now_s: float) -> Written:
+    async def create(
+        self, key: SessionKey, pod: ObjectMeta, token: Token, *, now_s: float
+    ) -> Written:
         """Create a session's Secret, owned by its pod; `seal` is to follow, for its UID is new.
 
         Raises:
             AlreadyExists: The name is taken.
             Forbidden: No right, or the namespace is terminating.
         """
-        body = patches.creation(
-            key, pod, token, self._names, now_s=now_s, written_by=self._gate.term
+        body = patches.new_secret(
+            key, pod, token, self._names, now_s=now_s, written_by=self._fence.term
         )
         self._ask()
         made = await self._kube.create(
-            self._secrets, key.namespace, body, limit_s=self._limit_s, permit=self._gate.check
+            self._secrets, key.namespace, body, limit_s=self._limit_s, permit=self._fence.check
         )
         return self._accept(made)
 
-    async def seal(self, secret: Meta, *, now_s: float) -> Written:
+    async def seal(self, secret: ObjectMeta, *, now_s: float) -> Written:
         """Write the proof of the confirmation alone.
 
         Raises: as `refresh`.
         """
         return await self.refresh(secret, None, now_s=now_s, honoured=())
 
-    async def revoke(self, secret: Meta) -> Written:
+    async def revoke(self, secret: ObjectMeta) -> Written:
         """Take the proof of a former confirmation off a Secret; its token stays and runs out.
 
         Raises: as `refresh`.
         """
         return self._accept(
-            await self._patch(self._secrets, secret, patches.revocation(secret, self._names))
+            await self._patch(self._secrets, secret, patches.revocation_patch(secret, self._names))
         )
 
-    async def touch(self, pod: Meta, *, now_s: float) -> None:
+    async def touch(self, pod: ObjectMeta, *, now_s: float) -> None:
         """Patch a pod's annotation so that the kubelet looks at its volumes now."""
-        await self._patch(self._pods, pod, patches.touch(pod, self._names, now_s=now_s))
+        await self._patch(self._pods, pod, patches.touch_patch(pod, self._names, now_s=now_s))
 
-    async def read_again(self, key: SessionKey) -> bool:
+    async def refetch(self, key: SessionKey) -> bool:
         """List one Secret's metadata from a consistent read into the store.
 
         Asked where a stale store would make us do harm or spin: before a create, after repeated
@@ -132,7 +134,7 @@ class Writer:
         name = self._names.secret_name(key.session_id)
         return await self._read(self._secrets, self._store, key.namespace, name)
 
-    async def read_pod_again(self, pod: Meta) -> bool:
+    async def refetch_pod(self, pod: ObjectMeta) -> bool:
         """Do the same for a pod: a Secret is not made for one that is no more."""
         return await self._read(
             self._pods, self._pod_store, pod.namespace, pod.name, fields=f",{LIVE_PODS}"
@@ -140,7 +142,7 @@ class Writer:
 
     async def _read(
         self,
-        resource: Resource[Meta],
+        resource: ApiResource[ObjectMeta],
         store: Store,
         namespace: str,
         name: str,
@@ -148,13 +150,13 @@ class Writer:
         fields: str = "",
     ) -> bool:
         """Read one object by a list, since no right to get it is held."""
-        scope = Scope(namespace, self._names.selector(), f"metadata.name={name}{fields}")
-        held = store.held(namespace, name)
+        scope = ListOptions(namespace, self._names.selector(), f"metadata.name={name}{fields}")
+        held = store.entry(namespace, name)
         page = await self._kube.list(resource, scope, limit_s=self._limit_s)
         if page.skipped:
             return False  # it is there, but cannot be read
         found = page.items[0] if page.items else None
-        belief = store.believe(namespace, name, found, page.version, held)
+        belief = store.apply_read(namespace, name, found, page.version, held)
         if belief.rewound:
             known = held.meta.version if held.meta is not None else held.reached
             shown = found.version if found is not None else page.version
@@ -162,7 +164,9 @@ class Writer:
             self._rewound(namespace, why)
         return belief.change is not None
 
-    async def _patch(self, resource: Resource[Meta], target: Meta, body: dict[str, Any]) -> Meta:
+    async def _patch(
+        self, resource: ApiResource[ObjectMeta], target: ObjectMeta, body: dict[str, Any]
+    ) -> ObjectMeta:
         self._ask()
         return await self._kube.patch(
             resource,
@@ -170,13 +174,13 @@ class Writer:
             target.name,
             body,
             limit_s=self._limit_s,
-            permit=self._gate.check,
+            permit=self._fence.check,
         )
 
     def _ask(self) -> None:
-        if not self._gate.may_write(self._limit_s):
-            raise DeposedError("this replica may not write for as long as a request may take")
+        if not self._fence.may_write(self._limit_s):
+            raise NotLeaderError("this replica may not write for as long as a request may take")
 
-    def _accept(self, secret: Meta) -> Written:
+    def _accept(self, secret: ObjectMeta) -> Written:
         """Take an answer into the store, which knows it already if its event overtook it."""
-        return Written(secret, self._store.accept(secret) is None)
+        return Written(secret, self._store.apply_write_response(secret) is None)

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from reconciler.controller.decide.plan import View, is_young
-from reconciler.controller.state.confirmations import Denial, Directory
+from reconciler.controller.decide.plan import SessionState, is_young
+from reconciler.controller.state.confirmations import ConfirmationCache, Denial
 from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable, RemoteError
 from reconciler.naming import SessionKey
 from reconciler.platform.api import Platform
-from reconciler.telemetry.log_dedup import Once
+from reconciler.telemetry.log_dedup import LogDedup
 
 log = structlog.get_logger()
 
@@ -21,7 +21,7 @@ FORMER_LIMIT_S = 3.0
 """Longest wait for an answer about a session that was once confirmed: its token waits meanwhile."""
 
 
-class Lookup:
+class SessionLookup:
     """Asks and tells the directory; callers read the answer there.
 
     A labelled pod alone proves nothing: the platform must name the session, with the pod's project
@@ -35,8 +35,8 @@ class Lookup:
     def __init__(
         self,
         client: Platform,
-        directory: Directory,
-        once: Once,
+        directory: ConfirmationCache,
+        once: LogDedup,
         found: Callable[[Iterable[str]], None],
         now_s: Callable[[], float],
     ) -> None:
@@ -49,9 +49,9 @@ class Lookup:
     @property
     def is_down(self) -> bool:
         """True while the platform is unreachable: nobody can be asked about."""
-        return self._client.breaker.is_down
+        return self._client.breaker.is_open
 
-    async def __call__(self, key: SessionKey, view: View) -> None:
+    async def __call__(self, key: SessionKey, view: SessionState) -> None:
         """Look one session up before a write to it.
 
         A session that was once confirmed goes on by that word where no answer comes in time.
@@ -66,13 +66,13 @@ class Lookup:
             async with asyncio.timeout(FORMER_LIMIT_S):
                 await self.ask(key, view)
         except (RemoteError, TimeoutError):
-            self._directory.unanswered(key)
+            self._directory.record_unanswered(key)
 
-    def skip(self, key: SessionKey, view: View) -> bool:
+    def skip(self, key: SessionKey, view: SessionState) -> bool:
         """Go on without an answer, if the session was once confirmed; return whether that is so."""
         if not self._has_word(key, view):
             return False
-        self._directory.unanswered(key)
+        self._directory.record_unanswered(key)
         return True
 
     def revoked(self, key: SessionKey) -> None:
@@ -81,9 +81,9 @@ class Lookup:
 
     def resealed(self, key: SessionKey) -> None:
         """Note that the proof of a confirmation was made again."""
-        self._directory.resealed(key)
+        self._directory.record_resealed(key)
 
-    async def ask(self, key: SessionKey, view: View) -> None:
+    async def ask(self, key: SessionKey, view: SessionState) -> None:
         """Look one session up and record what the platform says.
 
         Raises:
@@ -117,16 +117,16 @@ class Lookup:
         elif session.project_id != claimed and not (has_word and not claimed):
             why = "the platform has it in another project"
         else:
-            self._directory.confirm(session)
+            self._directory.record_confirmed(session)
             return
         young = session is None and is_young(view, self._now_s())
         named = {"namespace": key.namespace, "session_id": key.session_id, "why": why}
-        denial = self._directory.deny(key, young=young)
+        denial = self._directory.record_denied(key, young=young)
         if denial is Denial.REVOKED:
             log.warning("session_revoked", **named)
-        elif denial is Denial.NEW and self._once.first("pod_not_confirmed", *key):
-            log.warning("pod_not_confirmed", **named)
+        elif denial is Denial.NEW and self._once.should_log("session_not_confirmed", *key):
+            log.warning("session_not_confirmed", **named)
 
-    def _has_word(self, key: SessionKey, view: View) -> bool:
+    def _has_word(self, key: SessionKey, view: SessionState) -> bool:
         own = view.secret if view.secret and view.secret.session_id == key.session_id else None
         return self._directory.has_word(key, view.pod, own)

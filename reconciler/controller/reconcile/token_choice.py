@@ -1,6 +1,6 @@
 """Which token to write for a plan: asked for, at hand, or none that improves what is there."""
 
-from reconciler.controller.decide.annotations import Facts
+from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.controller.decide.plan import Plan
 from reconciler.controller.decide.refresh_times import MIN_REMAINING
 from reconciler.errors import IssuerError
@@ -16,7 +16,7 @@ NEARLY_NEW = 0.98
 few tokens instead of asking the issuer a thousand times."""
 
 
-def improves(token: Token, facts: Facts | None, reason: str) -> bool:
+def is_improvement(token: Token, facts: TokenAnnotations | None, reason: str) -> bool:
     """Tell whether writing `token` is allowed: an expiry that we wrote never moves backwards.
 
     Unless the operator took that token back, and put one that ends sooner in its place.
@@ -28,17 +28,17 @@ def improves(token: Token, facts: Facts | None, reason: str) -> bool:
     return token.expires_s > facts.expires_s
 
 
-def at_hand(source: TokenSource, plan: Plan) -> Token | None:
+def best_available(source: TokenSource, plan: Plan) -> Token | None:
     """Return what `obtain` would, where it would not ask the issuer; else None."""
-    token = source.at_hand(min_remaining=_wanted(plan))
-    return token if token is not None and improves(token, plan.facts, plan.reason) else None
+    token = source.best_available(min_remaining=_wanted(plan))
+    return token if token is not None and is_improvement(token, plan.facts, plan.reason) else None
 
 
 def _wanted(plan: Plan) -> float:
     return NEARLY_NEW if plan.reason == "requested" else MIN_REMAINING
 
 
-async def obtain(source: TokenSource, plan: Plan, *, term_began_at: float) -> Token | None:
+async def choose(source: TokenSource, plan: Plan, *, term_began_at: float) -> Token | None:
     """Return a token worth writing, or None where nothing that can be had improves what is there.
 
     With the issuer away the best token at hand is taken, however short its life, if it improves.
@@ -55,10 +55,10 @@ async def obtain(source: TokenSource, plan: Plan, *, term_began_at: float) -> To
         token = await source.get(min_remaining=wanted)
     except IssuerError:
         best = source.best()
-        if best is not None and improves(best, plan.facts, plan.reason):
+        if best is not None and is_improvement(best, plan.facts, plan.reason):
             return best
         raise
-    if improves(token, plan.facts, plan.reason):
+    if is_improvement(token, plan.facts, plan.reason):
         return token
     if plan.reason != "startup_resync":
         return None
@@ -66,4 +66,4 @@ async def obtain(source: TokenSource, plan: Plan, *, term_began_at: float) -> To
         token = await source.get(min_remaining=wanted, since_at=term_began_at)
     except IssuerError:
         return None  # what is there outlives all that is at hand: the write can wait
-    return token if improves(token, plan.facts, plan.reason) else None
+    return token if is_improvement(token, plan.facts, plan.reason) else None

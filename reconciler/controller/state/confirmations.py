@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from cachetools import TLRUCache
 
 from reconciler.clock import Clock
-from reconciler.controller.decide.confirmation_mac import Seal, is_well_formed
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac, is_well_formed
 from reconciler.controller.decide.plan import YOUNG_LOOK_S, Confirmation
 from reconciler.controller.decide.refresh_times import phase
 from reconciler.controller.state.revocations import RECHECK_S, Revocations
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
-from reconciler.platform.models import Session
+from reconciler.platform.models import PlatformSession
 
 DENIED_S = 60.0
 """How long a "no" is believed."""
@@ -37,7 +37,7 @@ DENIED_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class DirectoryStats:
+class ConfirmationStats:
     confirmed: int
     running: int
     denied: int
@@ -51,7 +51,7 @@ class Denial(enum.Enum):
     REVOKED = "revoked"
 
 
-class Directory:
+class ConfirmationCache:
     """Confirmations and the running set, learned from lists and single look-ups.
 
     No error and no absence takes anything back. A session that a complete list lacks keeps its
@@ -60,7 +60,11 @@ class Directory:
     """
 
     def __init__(
-        self, clock: Clock, names: Names, seal: Seal, namespace_of: Callable[[Session], str]
+        self,
+        clock: Clock,
+        names: Names,
+        seal: ConfirmationMac,
+        namespace_of: Callable[[PlatformSession], str],
     ) -> None:
         self._names = names
         self._seal = seal
@@ -81,7 +85,7 @@ class Directory:
             DENIED_MAX, ttu=lambda _key, for_s, now_at: now_at + for_s, timer=clock.monotonic
         )
 
-    def key_of(self, session: Session) -> SessionKey:
+    def key_of(self, session: PlatformSession) -> SessionKey:
         return SessionKey(self._namespace_of(session), session.id)
 
     def begin_term(self) -> None:
@@ -96,7 +100,7 @@ class Directory:
         self._covers_all = False
         self._covered.clear()
 
-    def confirm(self, session: Session) -> SessionKey:
+    def record_confirmed(self, session: PlatformSession) -> SessionKey:
         """Record that the platform knows this session, with its project and namespace."""
         key = self.key_of(session)
         self._projects[key] = session.project_id
@@ -105,7 +109,7 @@ class Directory:
         self._revocations.answered_yes(key)
         return key
 
-    def deny(self, key: SessionKey, *, young: bool) -> Denial:
+    def record_denied(self, key: SessionKey, *, young: bool) -> Denial:
         """Record that the platform does not know it so.
 
         Args:
@@ -127,7 +131,7 @@ class Directory:
         self._denied[key] = YOUNG_DENIED_S if young else DENIED_S
         return Denial.NEW if new else Denial.KNOWN
 
-    def unanswered(self, key: SessionKey) -> None:
+    def record_unanswered(self, key: SessionKey) -> None:
         """Record that the platform did not answer: a former confirmation counts for a while."""
         self._revocations.unanswered(key)
 
@@ -135,8 +139,8 @@ class Directory:
         """Record that a revoked session's seal was taken off its Secret."""
         self._revocations.removed(key)
 
-    def listed(
-        self, sessions: Iterable[Session], *, complete: bool, whole: Collection[str] = ()
+    def update(
+        self, sessions: Iterable[PlatformSession], *, complete: bool, whole: Collection[str] = ()
     ) -> list[SessionKey]:
         """Take in a list of running sessions and return their keys, each once.
 
@@ -147,7 +151,7 @@ class Directory:
         Args:
             whole: Projects whose own list is complete and not empty.
         """
-        keys = list(dict.fromkeys(self.confirm(session) for session in sessions))
+        keys = list(dict.fromkeys(self.record_confirmed(session) for session in sessions))
         found = set(keys)
         if complete and keys:
             self._running = found
@@ -175,7 +179,9 @@ class Directory:
     def is_running(self, key: SessionKey) -> bool:
         return key in self._running
 
-    def confirmation(self, key: SessionKey, pod: Meta | None, secret: Meta | None) -> Confirmation:
+    def confirmation(
+        self, key: SessionKey, pod: ObjectMeta | None, secret: ObjectMeta | None
+    ) -> Confirmation:
         """Return what is known now, without asking: by list, by look-up, or by seal."""
         project = self._projects.get(key)
         if project is not None:
@@ -190,7 +196,7 @@ class Directory:
             return Confirmation.UNKNOWN if former is None else Confirmation.NO
         return Confirmation.UNKNOWN if self.is_absent(key) else Confirmation.YES
 
-    def has_word(self, key: SessionKey, pod: Meta | None, secret: Meta | None) -> bool:
+    def has_word(self, key: SessionKey, pod: ObjectMeta | None, secret: ObjectMeta | None) -> bool:
         """Whether the platform once confirmed the session, and has not taken that back since.
 
         Args:
@@ -221,12 +227,12 @@ class Directory:
         """Whether only a fresh "found" of the platform gives this session a token again."""
         return self._revocations.is_revoked(key)
 
-    def _is_unsealable(self, key: SessionKey, secret: Meta | None) -> bool:
+    def _is_unsealable(self, key: SessionKey, secret: ObjectMeta | None) -> bool:
         if secret is None or not self._revocations.may_remove(key):
             return False
         return self._is_sealed(key, secret)
 
-    def seal_due_at(self, key: SessionKey, secret: Meta) -> float | None:
+    def seal_due_at(self, key: SessionKey, secret: ObjectMeta) -> float | None:
         """Return when a seal that is missing or under an older key is to be made again, monotonic.
 
         One under the former key, or, where the platform's word is known without it, under one
@@ -240,7 +246,7 @@ class Directory:
         that this one does not know yet.
         """
         renewed_at = self._seal.renewed_at
-        found = secret.annotations.get(self._names.confirmed, "")
+        found = secret.annotations.get(self._names.confirmation, "")
         if self._is_verified(key, secret):
             return None
         if not is_well_formed(found):
@@ -249,34 +255,34 @@ class Directory:
             since_at = max(self._term_began_at, -math.inf if renewed_at is None else renewed_at)
         else:
             has_word = key in self._projects or key in self._former
-            is_former = self._seal.is_former(found, key, secret.uid)
+            is_former = self._seal.is_from_previous_key(found, key, secret.uid)
             if renewed_at is None or not (has_word or is_former):
                 return None
             since_at = renewed_at
         due_at = since_at + phase(secret.uid) * RESEAL_S
         return max(due_at, self._resealed.get(key, -math.inf) + RESEAL_S)
 
-    def resealed(self, key: SessionKey) -> None:
+    def record_resealed(self, key: SessionKey) -> None:
         """Record that a seal that was missing, or under a former key, was made again."""
         self._resealed[key] = self._clock.monotonic()
 
-    def _is_sealed(self, key: SessionKey, secret: Meta) -> bool:
+    def _is_sealed(self, key: SessionKey, secret: ObjectMeta) -> bool:
         """Whether the seal is valid; one under the former key only as long as that is believed."""
         if self._is_verified(key, secret):
             return True
-        found = secret.annotations.get(self._names.confirmed, "")
-        if not found or not self._seal.is_former(found, key, secret.uid):
+        found = secret.annotations.get(self._names.confirmation, "")
+        if not found or not self._seal.is_from_previous_key(found, key, secret.uid):
             return False
         self._sealed[key] = (secret.uid, found, FORMER)
         return True
 
-    def _is_verified(self, key: SessionKey, secret: Meta) -> bool:
+    def _is_verified(self, key: SessionKey, secret: ObjectMeta) -> bool:
         """Verify a seal once under each key; a session is planned several times a minute."""
-        made = secret.annotations.get(self._names.confirmed, "")
+        made = secret.annotations.get(self._names.confirmation, "")
         found = (secret.uid, made, self._seal.generation)
         if self._sealed.get(key) == found:
             return True
-        if not made or not self._seal.is_current(made, key, secret.uid):
+        if not made or not self._seal.is_from_current_key(made, key, secret.uid):
             return False
         self._sealed[key] = found
         return True
@@ -288,11 +294,11 @@ class Directory:
             for key in known.keys() - kept:
                 del known[key]
 
-    def stats(self) -> DirectoryStats:
+    def stats(self) -> ConfirmationStats:
         confirmed = len(self._projects) + len(self._former)
-        return DirectoryStats(confirmed, len(self._running), len(self._denied))
+        return ConfirmationStats(confirmed, len(self._running), len(self._denied))
 
 
-def _is_labelled_else(project: str, *objects: Meta | None) -> bool:
+def _is_labelled_else(project: str, *objects: ObjectMeta | None) -> bool:
     """Whether the session's objects name another project than the platform does."""
     return any(meta.project_id not in ("", project) for meta in objects if meta is not None)

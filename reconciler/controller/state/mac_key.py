@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from reconciler.controller.decide.confirmation_mac import Seal
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.errors import SettingsError
 
 log = structlog.get_logger()
@@ -14,7 +14,7 @@ LOOK_S = 5.0
 """Between looks at the file; as for a static token."""
 
 
-class SealKey:
+class MacKeyFile:
     """Renews the seal's key when the secret changes, and tells of it.
 
     Args:
@@ -27,7 +27,7 @@ class SealKey:
         self,
         read: Callable[[], str],
         value: str,
-        seal: Seal,
+        seal: ConfirmationMac,
         renewed: Callable[[], Awaitable[None]],
     ) -> None:
         self._read = read
@@ -44,10 +44,10 @@ class SealKey:
         """
         while True:
             await asyncio.sleep(LOOK_S)
-            if self.look():
+            if self.reload_once():
                 await self._renewed()
 
-    def look(self) -> bool:
+    def reload_once(self) -> bool:
         """Read once; return True if the key was renewed.
 
         A value counts when two looks in a row have found it: half of one is a value, too. A file
@@ -66,6 +66,6 @@ class SealKey:
         if found in (self._value, "") or before != found:
             return False
         self._value = found
-        self._seal.renew(found)
+        self._seal.set_key(found)
         log.info("seal_key_renewed")
         return True

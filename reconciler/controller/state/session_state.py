@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from typing import Literal
 
 from reconciler.clock import Clock
-from reconciler.controller.decide.plan import Plan, Policy, View, plan
-from reconciler.controller.decide.progress import Records, last_applied
-from reconciler.controller.state.confirmations import Directory
+from reconciler.controller.decide.plan import DecisionContext, Plan, SessionState, plan
+from reconciler.controller.decide.progress import WriteRecords, last_applied
+from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.informer.store import Store
-from reconciler.kube.api import Meta
-from reconciler.leadership.api import Gate
+from reconciler.kube.api import ObjectMeta
+from reconciler.leadership.api import WriteFence
 from reconciler.naming import Names, SessionKey
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import TokenSource
 
-POLICY_S = 0.1
+CONTEXT_S = 0.1
 """Age at which the longest life seen and the p95 are looked up again; neither moves faster."""
 
 
@@ -38,7 +38,7 @@ class RunTimes:
             self.p95_s = sorted(self._seconds)[int(0.95 * len(self._seconds))]
 
 
-class Planner:
+class SessionStateReader:
     """Reads, never waits, never writes: the same answer for the same state.
 
     Args:
@@ -54,12 +54,12 @@ class Planner:
         *,
         pods: Store,
         secrets: Store,
-        directory: Directory,
+        directory: ConfirmationCache,
         source: TokenSource,
         issuer_time: IssuerTime,
         clock: Clock,
         names: Names,
-        gate: Gate,
+        fence: WriteFence,
         propagation_s: float,
         exclusive: bool,
         startup: Literal["all", "stale"],
@@ -68,40 +68,40 @@ class Planner:
         self.startup: Literal["all", "stale", "none"] = "none"
         self._startup_mode = startup
         self.run_times = RunTimes()
-        self.records = Records()
+        self.records = WriteRecords()
         self._pods = pods
         self._secrets = secrets
         self._directory = directory
         self._source = source
         self._issuer_time = issuer_time
         self._clock = clock
-        self._gate = gate
+        self._fence = fence
         self._propagation_s = propagation_s
         self._exclusive = exclusive
-        self._policy: Policy | None = None
+        self._policy: DecisionContext | None = None
         self._policy_at = 0.0
         self.term_began_at = clock.monotonic()
         self._awaits_list = False
 
-    def policy(self) -> Policy:
-        """Return what decisions depend on now; built anew every `POLICY_S`, not for each plan."""
+    def context(self) -> DecisionContext:
+        """Return what decisions depend on now; built anew every `CONTEXT_S`, not for each plan."""
         now_at = self._clock.monotonic()
         policy = self._policy
         if (
             policy is not None
-            and now_at - self._policy_at < POLICY_S
-            and (policy.term, policy.startup) == (self._gate.term, self.startup)
+            and now_at - self._policy_at < CONTEXT_S
+            and (policy.term, policy.startup) == (self._fence.term, self.startup)
         ):
             return policy
         self._policy_at = now_at
         best = self._source.best()
         began_s = self.now_s() - (now_at - self.term_began_at)
-        self._policy = Policy(
+        self._policy = DecisionContext(
             names=self.names,
             propagation_s=self._propagation_s,
             longest_ttl_s=self._source.longest_ttl_s,
             static=best is not None and math.isinf(best.expires_s),
-            term=self._gate.term,
+            term=self._fence.term,
             started_s=math.inf if self._exclusive else began_s,
             startup=self.startup,
             run_s=self.run_times.p95_s,
@@ -135,19 +135,19 @@ class Planner:
         self._awaits_list = False
         self._policy = None
 
-    def forget_policy(self) -> None:
+    def clear_context(self) -> None:
         """Have the policy built anew by the next plan: the token at hand is another one."""
         self._policy = None
 
-    def objects(self, key: SessionKey) -> tuple[Meta | None, Meta | None]:
+    def objects(self, key: SessionKey) -> tuple[ObjectMeta | None, ObjectMeta | None]:
         """Return the pod that counts and the object of the Secret's name, whoever's it is."""
         secret = self._secrets.get(key.namespace, self.names.secret_name(key.session_id))
-        return leading_pod(self._pods.by_session(key)), secret
+        return newest_live_pod(self._pods.by_session(key)), secret
 
-    def view(self, key: SessionKey) -> View:
+    def state(self, key: SessionKey) -> SessionState:
         pod, secret = self.objects(key)
         own = secret if secret is not None and secret.session_id == key.session_id else None
-        return View(
+        return SessionState(
             key=key,
             pod=pod,
             secret=secret,
@@ -157,13 +157,13 @@ class Planner:
             record=last_applied(self.records.of(key), secret, self.names),
         )
 
-    def _seal_due_s(self, key: SessionKey, secret: Meta) -> float:
+    def _seal_due_s(self, key: SessionKey, secret: ObjectMeta) -> float:
         at = self._directory.seal_due_at(key, secret)
         return math.inf if at is None else self.now_s() + at - self._clock.monotonic()
 
-    def plan(self, key: SessionKey) -> tuple[View, Plan]:
-        view = self.view(key)
-        return view, plan(view, self.policy(), self.now_s())
+    def plan(self, key: SessionKey) -> tuple[SessionState, Plan]:
+        view = self.state(key)
+        return view, plan(view, self.context(), self.now_s())
 
     def now_s(self) -> float:
         """Return the issuer's time, epoch seconds."""
@@ -180,10 +180,10 @@ class Planner:
         """
         return {pod.key: None for pod in self._pods.snapshot() if pod.session_id}
 
-    def pods_to_touch(self, key: SessionKey) -> list[Meta]:
-        return [pod for pod in self._pods.by_session(key) if not pod.deleting]
+    def pods_to_touch(self, key: SessionKey) -> list[ObjectMeta]:
+        return [pod for pod in self._pods.by_session(key) if not pod.is_deleting]
 
 
-def leading_pod(pods: Iterable[Meta]) -> Meta | None:
+def newest_live_pod(pods: Iterable[ObjectMeta]) -> ObjectMeta | None:
     """Choose the pod that counts: the newest that is not being deleted, else the newest."""
-    return max(pods, key=lambda pod: (not pod.deleting, pod.created_s, pod.name), default=None)
+    return max(pods, key=lambda pod: (not pod.is_deleting, pod.created_s, pod.name), default=None)

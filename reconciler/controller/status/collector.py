@@ -12,26 +12,32 @@ from dataclasses import replace
 import structlog
 
 from reconciler.clock import Clock
-from reconciler.controller.decide.plan import Policy
-from reconciler.controller.reconcile.worker import Worker, WorkerStats
-from reconciler.controller.state.confirmations import Directory
-from reconciler.controller.state.session_state import Planner
-from reconciler.controller.status.exposure import Exposure
-from reconciler.controller.status.fleet import Fleet
-from reconciler.controller.status.history import History, Holds, Past
-from reconciler.controller.status.session_reading import Reading, read
-from reconciler.controller.status.snapshot import IssuerView, LeaseView, Row, StartupView, Survey
+from reconciler.controller.decide.plan import DecisionContext
+from reconciler.controller.reconcile.worker import Reconciler, ReconcileStats
+from reconciler.controller.state.confirmations import ConfirmationCache
+from reconciler.controller.state.session_state import SessionStateReader
+from reconciler.controller.status.exposure import EstimatedExposure
+from reconciler.controller.status.fleet import FleetSummary
+from reconciler.controller.status.history import BlockedSessions, RunHistory, RunRecord
+from reconciler.controller.status.session_reading import SessionReading, read
+from reconciler.controller.status.snapshot import (
+    IssuerStatus,
+    LeaseStatus,
+    SessionStatus,
+    StartupStatus,
+    StatusSnapshot,
+)
 from reconciler.controller.triggers.resync import StartupResync
 from reconciler.informer.reflector import Reflector
 from reconciler.informer.store import Store
-from reconciler.kube.api import Meta
-from reconciler.leadership.api import Gate
+from reconciler.kube.api import ObjectMeta
+from reconciler.leadership.api import WriteFence
 from reconciler.naming import SessionKey
-from reconciler.net.circuit_breaker import Breaker
-from reconciler.telemetry.log_dedup import Once
+from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.telemetry.log_dedup import LogDedup
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import TokenSource, TokenStats
-from reconciler.workqueue.items import Band, Look
+from reconciler.workqueue.items import EntryInfo, Priority
 from reconciler.workqueue.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -44,11 +50,11 @@ EVERY_S = 60.0
 scrapes or watches asks for younger ones."""
 
 
-_UNKNOWN = Look("", math.inf, Band.ROUTINE, ("",), "", 0)
+_UNKNOWN = EntryInfo("", math.inf, Priority.ROUTINE, ("",), "", 0)
 """Of a key that the queue does not hold: nobody will look."""
 
 
-class Surveyor:
+class StatusCollector:
     """Takes surveys in slices and keeps the newest; several who ask share one.
 
     Cost: 2 us a session (12 where it changed), at most `SLICE` of them in one turn of the loop.
@@ -60,23 +66,23 @@ class Surveyor:
     def __init__(
         self,
         *,
-        planner: Planner,
+        planner: SessionStateReader,
         queue: WorkQueue[SessionKey],
-        directory: Directory,
-        worker: Worker,
+        directory: ConfirmationCache,
+        worker: Reconciler,
         pods: Store,
         secrets: Store,
-        history: History,
-        holds: Holds,
-        exposure: Exposure,
+        history: RunHistory,
+        holds: BlockedSessions,
+        exposure: EstimatedExposure,
         startup: StartupResync,
         reflectors: Callable[[], Sequence[Reflector]],
-        breakers: Sequence[Breaker],
+        breakers: Sequence[CircuitBreaker],
         source: TokenSource,
         issuer_time: IssuerTime,
-        gate: Gate,
+        fence: WriteFence,
         clock: Clock,
-        once: Once,
+        once: LogDedup,
         delivery_s: float,
         platform_allowed: Callable[[], int] | None = None,
     ) -> None:
@@ -94,17 +100,17 @@ class Surveyor:
         self._breakers = breakers
         self._source = source
         self._issuer_time = issuer_time
-        self._gate = gate
+        self._fence = fence
         self._clock = clock
         self._once = once
         self._delivery_s = delivery_s
         self._platform_allowed = platform_allowed
         self._lock = asyncio.Lock()
-        self._known: dict[str, Reading] = {}
-        self._fleet = Fleet()
-        self._seen: dict[SessionKey, Reading] = {}
+        self._known: dict[str, SessionReading] = {}
+        self._fleet = FleetSummary()
+        self._seen: dict[SessionKey, SessionReading] = {}
         self._excluded: set[SessionKey] = set()
-        self.latest: Survey | None = None
+        self.latest: StatusSnapshot | None = None
 
     async def run(self) -> None:
         """Take a survey every `EVERY_S`, for ever."""
@@ -115,12 +121,12 @@ class Surveyor:
     async def renew(self, *, max_age_s: float) -> None:
         """Take a survey into `latest` if that is too old; a defect here takes nothing along."""
         try:
-            await self.survey(max_age_s=max_age_s)
+            await self.snapshot(max_age_s=max_age_s)
         except Exception:  # whoever only reads must not end what keeps the tokens alive
-            if self._once.first("survey_crashed"):
-                log.exception("survey_crashed")
+            if self._once.should_log("status_snapshot_failed"):
+                log.exception("status_snapshot_failed")
 
-    async def survey(self, *, max_age_s: float = 1.0) -> Survey:
+    async def snapshot(self, *, max_age_s: float = 1.0) -> StatusSnapshot:
         """Return the newest survey if it is young enough, else take one.
 
         Cancel: the next who asks begins anew.
@@ -132,27 +138,27 @@ class Surveyor:
             self.latest = latest = await self._take()
             return latest
 
-    async def rows(self, survey: Survey) -> tuple[Row, ...]:
+    async def rows(self, survey: StatusSnapshot) -> tuple[SessionStatus, ...]:
         """Return one row a session, in the survey's order; due times are those of this moment.
 
         Cost: 5 us a session, at most `SLICE` of them in one turn of the loop.
         """
         epoch_s = self._planner.now_s() - self._clock.monotonic()
-        found: list[Row] = []
+        found: list[SessionStatus] = []
         for start in range(0, len(survey.readings), SLICE):
             part = survey.readings[start : start + SLICE]
             found += [self._row(reading, epoch_s, survey.now_s) for reading in part]
             await asyncio.sleep(0)
         return tuple(found)
 
-    def attempts(self, key: SessionKey) -> tuple[Past, ...]:
+    def attempts(self, key: SessionKey) -> tuple[RunRecord, ...]:
         """Return a session's last attempts, the newest first; asked for the rows that are shown."""
         return self._history.of(key)
 
-    async def _take(self) -> Survey:
+    async def _take(self) -> StatusSnapshot:
         now_s, now_at = self._planner.now_s(), self._clock.monotonic()
-        policy, token = self._planner.policy(), self._source.stats()
-        self._fleet, self._seen, self._excluded = Fleet(), {}, set()
+        policy, token = self._planner.context(), self._source.stats()
+        self._fleet, self._seen, self._excluded = FleetSummary(), {}, set()
         counted_s = self._exposure.begin(now_s)
         pods = self._pods.snapshot()
         for start in range(0, len(pods), SLICE):
@@ -175,7 +181,9 @@ class Surveyor:
         fleet.failing = self._failing()
         return self._survey(now_s, now_at, policy, readings, token)
 
-    def _read(self, pod: Meta, policy: Policy, now_s: float) -> Reading | None:
+    def _read(
+        self, pod: ObjectMeta, policy: DecisionContext, now_s: float
+    ) -> SessionReading | None:
         """Read a pod's session, anew if something of it changed; None if another pod counts."""
         known = self._known.get(pod.uid)
         if known is not None:
@@ -190,7 +198,7 @@ class Surveyor:
         return reading if reading.pod is pod else None
 
     def _count(
-        self, reading: Reading, now_s: float, counted_s: float, spare_s: float | None
+        self, reading: SessionReading, now_s: float, counted_s: float, spare_s: float | None
     ) -> None:
         key, expires_s, pod = reading.key, reading.expires_s, reading.pod
         self._seen[key] = reading
@@ -212,10 +220,10 @@ class Surveyor:
                 now_s + remaining_s, pod.created_s, counted_s, now_s=now_s, key=key
             )
 
-    def _is_confirmed(self, reading: Reading) -> bool:
+    def _is_confirmed(self, reading: SessionReading) -> bool:
         return self._directory.has_word(reading.key, reading.pod, reading.secret)
 
-    def _hold(self, reading: Reading) -> str:
+    def _hold(self, reading: SessionReading) -> str:
         """Return why nothing is written to a session, or "": what its last run found, or would."""
         if reading.paused:
             return "paused"
@@ -229,12 +237,12 @@ class Surveyor:
         excluded = sum(look is not None and look.failures > 0 for look in looks)
         return self._queue.stats().schedule.failing - excluded
 
-    def _row(self, reading: Reading, epoch_s: float, now_s: float) -> Row:
+    def _row(self, reading: SessionReading, epoch_s: float, now_s: float) -> SessionStatus:
         """Put a session's line together; `epoch_s` takes the monotonic clock to the epoch."""
         key, pod, secret, expires_s = reading.key, reading.pod, reading.secret, reading.expires_s
         remaining_s = None if expires_s is None else expires_s - now_s
         look = self._queue.look(key) or _UNKNOWN
-        return Row(
+        return SessionStatus(
             key.namespace,
             key.session_id,
             reading.project,
@@ -246,7 +254,7 @@ class Surveyor:
             None if look.at == math.inf else look.at + epoch_s,
             look.reasons[0],
             look.stage,
-            look.gate,
+            look.blocked_on,
             self._hold(reading),
             look.failures,
             reading.refreshed_by,
@@ -256,15 +264,15 @@ class Surveyor:
         self,
         now_s: float,
         now_at: float,
-        policy: Policy,
-        readings: tuple[Reading, ...],
+        policy: DecisionContext,
+        readings: tuple[SessionReading, ...],
         token: TokenStats,
-    ) -> Survey:
-        time, startup, gate = self._issuer_time, self._startup, self._gate
-        lease = LeaseView(
-            gate.term, gate.is_open, gate.holder, gate.transitions, gate.refused_total
+    ) -> StatusSnapshot:
+        time, startup, fence = self._issuer_time, self._startup, self._fence
+        lease = LeaseStatus(
+            fence.term, fence.is_open, fence.holder, fence.transitions, fence.fenced_total
         )
-        return Survey(
+        return StatusSnapshot(
             now_s=now_s,
             taken_at=now_at,
             propagation_s=policy.propagation_s,
@@ -276,7 +284,7 @@ class Surveyor:
             platform_allowed=self._platform_allowed() if self._platform_allowed else None,
             watches=tuple(reflector.stats() for reflector in self._reflectors()),
             breakers=tuple(breaker.stats() for breaker in self._breakers),
-            issuer=IssuerView(
+            issuer=IssuerStatus(
                 time.observed,
                 time.skew_s,
                 time.error_s,
@@ -288,11 +296,11 @@ class Surveyor:
             lease=lease,
             worker=_copied(self._worker.stats),
             directory=self._directory.stats(),
-            startup=StartupView(
+            startup=StartupStatus(
                 startup.sessions, startup.finished.is_set(), startup.seconds, startup.outcomes
             ),
         )
 
 
-def _copied(stats: WorkerStats) -> WorkerStats:
+def _copied(stats: ReconcileStats) -> ReconcileStats:
     return replace(stats, refreshes=dict(stats.refreshes), failures=dict(stats.failures))

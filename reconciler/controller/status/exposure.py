@@ -4,7 +4,7 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from reconciler.controller.reconcile.run import Attempt
+from reconciler.controller.reconcile.run import ReconcileRun
 from reconciler.naming import SessionKey
 
 TOUCHED_S = 1.0
@@ -31,7 +31,7 @@ class Exposed:
     last_s: float
 
 
-class Exposure:
+class EstimatedExposure:
     """A sum of seconds over all pods, which never goes back.
 
     It counts from what was written, not from what runners saw: a token's end as annotated, until
@@ -61,7 +61,7 @@ class Exposure:
         """Return the sessions for which the sum has grown, the latest first, `RECENT` at most."""
         return tuple(reversed(self._recent.values()))
 
-    def note(self, attempt: Attempt) -> None:
+    def observe(self, attempt: ReconcileRun) -> None:
         """Count what a token that came too late had cost, and costs until its pod can see it."""
         before, pod = attempt.before, attempt.pod
         if attempt.written_s is None or before is None or pod is None or before.expires_s is None:

@@ -14,15 +14,15 @@ BOUNDS_S = (
 """Upper bounds of the remaining lives that are counted together: fine where a token of 15 minutes
 lives, and the first of them holds the dead ones."""
 
-State = Literal["expired", "expiring", "live", "endless", "unknown", "missing"]
+State = Literal["expired", "expiring", "live", "no_expiry", "unknown", "missing"]
 """`expiring`: inside the propagation allowance; `unknown`: somebody else's token, or one without a
 believable end; `missing`: no Secret."""
 
-STATES: tuple[State, ...] = ("expired", "expiring", "live", "endless", "unknown", "missing")
+STATES: tuple[State, ...] = ("expired", "expiring", "live", "no_expiry", "unknown", "missing")
 
 
 @dataclass(slots=True)
-class Fleet:
+class FleetSummary:
     """Sums over sessions; `remaining_counts` has one entry for each of `BOUNDS_S`, not cumulative.
 
     Only sessions that the platform confirmed and that are to be refreshed count in states, lives,
@@ -44,7 +44,7 @@ class Fleet:
     remaining_sum_s: float = 0.0
     remaining_min_s: float | None = None
     next_to_expire: SessionKey | None = None
-    survives_s: float | None = None
+    survival_s: float | None = None
     exposure_s: float = 0.0
 
     def add(
@@ -84,10 +84,10 @@ class Fleet:
         lifted_s = remaining_s
         if spare_s is not None and (remaining_s is None or spare_s > remaining_s):
             lifted_s = spare_s
-        if lifted_s is not None and (self.survives_s is None or lifted_s < self.survives_s):
-            self.survives_s = lifted_s
+        if lifted_s is not None and (self.survival_s is None or lifted_s < self.survival_s):
+            self.survival_s = lifted_s
 
     def survive(self, propagation_s: float) -> None:
         """Take off what the kubelet needs to project the last token; never less than nothing."""
-        if self.survives_s is not None:
-            self.survives_s = max(0.0, self.survives_s - propagation_s)
+        if self.survival_s is not None:
+            self.survival_s = max(0.0, self.survival_s - propagation_s)

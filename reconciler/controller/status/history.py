@@ -6,7 +6,7 @@ from typing import NamedTuple
 from cachetools import LRUCache
 
 from reconciler.clock import Clock
-from reconciler.controller.reconcile.run import Attempt, Outcome
+from reconciler.controller.reconcile.run import Outcome, ReconcileRun
 from reconciler.naming import SessionKey
 
 KEEP = 5
@@ -14,11 +14,13 @@ KEEP = 5
 MAX_SESSIONS = 20_000
 """Sessions remembered, the latest worked on first: some 15 MB at the most."""
 
-_TOLD: frozenset[Outcome] = frozenset({"refreshed", "blocked", "failed", "not_improved", "fought"})
+_TOLD: frozenset[Outcome] = frozenset(
+    {"refreshed", "blocked", "failed", "no_better_token", "conflict_backoff"}
+)
 """A look that found nothing due would push out what somebody wants to see."""
 
 
-class Past(NamedTuple):
+class RunRecord(NamedTuple):
     """One attempt: when it ended (epoch, our wall clock), how, and why; `error` is a class."""
 
     ended_s: float
@@ -27,25 +29,27 @@ class Past(NamedTuple):
     error: str
 
 
-class History:
+class RunHistory:
     """Bounded memory of attempts; lost with the process."""
 
     def __init__(self, clock: Clock, max_sessions: int = MAX_SESSIONS) -> None:
         self._clock = clock
-        self._past: LRUCache[SessionKey, deque[Past]] = LRUCache(max_sessions)
+        self._past: LRUCache[SessionKey, deque[RunRecord]] = LRUCache(max_sessions)
 
-    def note(self, attempt: Attempt) -> None:
+    def observe(self, attempt: ReconcileRun) -> None:
         """Remember an attempt that did, or should have done, something."""
-        if attempt.outcome == "forgotten":
+        if attempt.outcome == "removed":
             self._past.pop(attempt.key, None)
         if attempt.outcome not in _TOLD:
             return
         past = self._past.get(attempt.key)
         if past is None:
             past = self._past[attempt.key] = deque(maxlen=KEEP)
-        past.append(Past(self._clock.wall(), attempt.outcome, attempt.reason, attempt.error_class))
+        past.append(
+            RunRecord(self._clock.wall(), attempt.outcome, attempt.reason, attempt.error_class)
+        )
 
-    def of(self, key: SessionKey) -> tuple[Past, ...]:
+    def of(self, key: SessionKey) -> tuple[RunRecord, ...]:
         """Return a session's last attempts, the newest first."""
         return tuple(reversed(self._past.get(key, ())))
 
@@ -53,7 +57,7 @@ class History:
         return len(self._past)
 
 
-class Holds:
+class BlockedSessions:
     """A witness; it holds no more than one word for each session that is held.
 
     A session that leaves without a run leaves its word behind; `keep` drops those.
@@ -62,10 +66,10 @@ class Holds:
     def __init__(self) -> None:
         self._why: dict[SessionKey, str] = {}
 
-    def note(self, attempt: Attempt) -> None:
+    def observe(self, attempt: ReconcileRun) -> None:
         if attempt.outcome == "blocked":
             self._why[attempt.key] = attempt.reason
-        elif attempt.outcome in ("refreshed", "kept", "failed", "forgotten"):
+        elif attempt.outcome in ("refreshed", "unchanged", "failed", "removed"):
             self._why.pop(attempt.key, None)
 
     def of(self, key: SessionKey) -> str:

@@ -1,6 +1,6 @@
 """Reasons and outcomes in words, for the status page and for people (pure)."""
 
-from reconciler.controller.status.snapshot import Row
+from reconciler.controller.status.snapshot import SessionStatus
 
 REASONS = {
     "renewal": "renewal, on the session's own grid",
@@ -37,7 +37,7 @@ HOLDS = {
     "pod_leaving": "its Secret is gone and its pod is on its way out: none is made",
 }
 
-GATES = {
+ENDPOINTS = {
     "kube": "the API server is away",
     "rights": "the API server answers 403",
     "issuer": "the issuer gives no token",
@@ -45,32 +45,35 @@ GATES = {
 }
 
 
-def why(reason: str) -> str:
+def describe_reason(reason: str) -> str:
     """Return a reason in words; one without words is shown as it is."""
     return REASONS.get(reason) or HOLDS.get(reason) or reason
 
 
-def held(row: Row) -> str:
+def describe_block(row: SessionStatus) -> str:
     """Say why nothing is written, and what keeps the platform from being asked about a session."""
-    if row.hold == "not_confirmed" and row.gate:
-        return f"waits to be confirmed by the platform: {GATES.get(row.gate, row.gate)}"
+    if row.hold == "not_confirmed" and row.blocked_on:
+        endpoint = ENDPOINTS.get(row.blocked_on, row.blocked_on)
+        return f"waits to be confirmed by the platform: {endpoint}"
     return HOLDS[row.hold]
 
 
-def next_step(row: Row, now_s: float) -> str:
+def next_step(row: SessionStatus, now_s: float) -> str:
     """Say in one sentence what happens to a session next, and why."""
     if row.hold:
-        return held(row)
+        return describe_block(row)
     if row.stage == "running":
-        return f"being worked on: {why(row.reason)}"
+        return f"being worked on: {describe_reason(row.reason)}"
     if row.due_s is None:
         return "nothing is planned"
-    if row.gate:
-        return f"waits because {GATES.get(row.gate, row.gate)}; {why(row.reason)}"
+    if row.blocked_on:
+        endpoint = ENDPOINTS.get(row.blocked_on, row.blocked_on)
+        return f"waits because {endpoint}; {describe_reason(row.reason)}"
     wait_s = row.due_s - now_s
     if row.failures:
         times = "once" if row.failures == 1 else f"{row.failures} times in a row"
-        return f"failed {times}, tried again in {max(0.0, wait_s):.0f} s; {why(row.reason)}"
+        again_s = max(0.0, wait_s)
+        return f"failed {times}, tried again in {again_s:.0f} s; {describe_reason(row.reason)}"
     if wait_s <= 0:
-        return f"due for {-wait_s:.0f} s: {why(row.reason)}"
-    return f"due in {wait_s:.0f} s: {why(row.reason)}"
+        return f"due for {-wait_s:.0f} s: {describe_reason(row.reason)}"
+    return f"due in {wait_s:.0f} s: {describe_reason(row.reason)}"

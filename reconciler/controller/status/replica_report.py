@@ -15,10 +15,10 @@ import structlog
 from reconciler.clock import Clock, format_utc
 from reconciler.controller.events.correlator import cut_text
 from reconciler.controller.events.recorder import EVENTS, LIMIT_S
-from reconciler.errors import Forbidden, KubeError, NotFound, WireError
+from reconciler.errors import Forbidden, KubeError, NotFound, ProtocolError
 from reconciler.kube.api import Kube
-from reconciler.net.circuit_breaker import Breaker
-from reconciler.telemetry.log_dedup import Once
+from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.telemetry.log_dedup import LogDedup
 
 log = structlog.get_logger()
 
@@ -74,9 +74,9 @@ class ReplicaReport:
         reporter: Reporter,
         *,
         kube: Kube,
-        breaker: Breaker,
+        breaker: CircuitBreaker,
         clock: Clock,
-        once: Once,
+        once: LogDedup,
         troubles: Callable[[], Troubles],
     ) -> None:
         self._reporter = reporter
@@ -99,7 +99,7 @@ class ReplicaReport:
             for reason, message in found.items():
                 series = self._series[reason]
                 if self._is_due(series, message, now_at):
-                    await self._breaker.wait_up()
+                    await self._breaker.wait_closed()
                     series.sent_at, series.message = now_at, message
                     await self._send(reason, series)
 
@@ -115,9 +115,9 @@ class ReplicaReport:
             if not series.name or not await self._updated(series):
                 await self._create(reason, series)
         except Forbidden as error:
-            if self._once.first("events_forbidden", namespace):
+            if self._once.should_log("events_forbidden", namespace):
                 log.warning("events_forbidden", namespace=namespace, error=str(error))
-        except (KubeError, WireError):
+        except (KubeError, ProtocolError):
             series.sent_at = self._clock.monotonic() - REPEAT_S + CHANGED_S
 
     async def _updated(self, series: _Series) -> bool:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
-from reconciler.controller.decide.write_conflicts import CHANCE
-from reconciler.controller.reconcile.run import Attempt, Outcome
-from reconciler.kube.api import Meta
+from reconciler.controller.decide.write_conflicts import ISOLATED
+from reconciler.controller.reconcile.run import Outcome, ReconcileRun
+from reconciler.kube.api import ObjectMeta
 from reconciler.telemetry import metrics
-from reconciler.telemetry.registry import Meters
+from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.telemetry.trace import SpanId, Trace, Tracer
-from reconciler.workqueue.items import Band
+from reconciler.workqueue.items import Priority
 
 CHANGES = {"pod": "pod_changed", "secret": "secret_changed", "touch": "secret_seen"}
 """Reasons that stand for a watch event, and the name of the span that stands for it."""
@@ -17,7 +17,7 @@ Keeps = Callable[[Trace], bool]
 """Whether a trace that has ended is worth its spans."""
 
 
-class Tracing:
+class RunTraces:
     """A witness that hands kept traces on, with links to what caused them.
 
     A resync is a trace of its own, to which its runs link. A watch event has a span only where the
@@ -34,11 +34,11 @@ class Tracing:
         self._keep = keep
         self.causes: Mapping[str, SpanId] = {}
 
-    def note(self, attempt: Attempt) -> None:
+    def observe(self, attempt: ReconcileRun) -> None:
         trace = attempt.trace
         if not self._keeps(trace):
             return
-        trace.facts = facts_of(attempt)
+        trace.facts = attributes_of(attempt)
         for reason in attempt.work.reasons:
             if (cause := self.causes.get(reason)) is not None:
                 trace.links.append((reason, cause))
@@ -52,7 +52,7 @@ class Tracing:
         if trace.name.endswith("resync") or self._keeps(trace):
             self._keep(trace)
 
-    def _event(self, name: str, attempt: Attempt) -> Trace:
+    def _event(self, name: str, attempt: ReconcileRun) -> Trace:
         event = self._tracer.begin(name)
         event.began_at = event.ended_at = attempt.work.ready_at
         event.facts = _subject(attempt.key.namespace, attempt.pod)
@@ -60,7 +60,7 @@ class Tracing:
         return event
 
 
-def facts_of(attempt: Attempt) -> dict[str, str | int | float | bool]:
+def attributes_of(attempt: ReconcileRun) -> dict[str, str | int | float | bool]:
     """Return the root span's attributes; none can hold a token."""
     work, trace = attempt.work, attempt.trace
     facts = _subject(attempt.key.namespace, attempt.pod) | {
@@ -68,7 +68,7 @@ def facts_of(attempt: Attempt) -> dict[str, str | int | float | bool]:
         "token_reconciler.outcome": attempt.outcome,
         "token_reconciler.reason": attempt.reason,
         "token_reconciler.queued_for": ",".join(work.reasons),
-        "token_reconciler.band": work.band.name.lower(),
+        "token_reconciler.band": work.priority.name.lower(),
         "token_reconciler.attempt": work.attempt,
         "token_reconciler.lateness_s": round(max(0.0, trace.began_at - attempt.due_at), 3),
     }
@@ -78,7 +78,7 @@ def facts_of(attempt: Attempt) -> dict[str, str | int | float | bool]:
     return facts
 
 
-def _subject(namespace: str, pod: Meta | None) -> dict[str, str | int | float | bool]:
+def _subject(namespace: str, pod: ObjectMeta | None) -> dict[str, str | int | float | bool]:
     facts: dict[str, str | int | float | bool] = {"k8s.namespace.name": namespace}
     if pod is not None:
         facts |= {"k8s.pod.name": pod.name, "k8s.pod.uid": pod.uid}
@@ -88,24 +88,24 @@ def _subject(namespace: str, pod: Meta | None) -> dict[str, str | int | float | 
 _RESULTS: dict[Outcome, str] = {
     "refreshed": "success",
     "failed": "failure",
-    "not_improved": "not_improved",
-    "fought": "fought",
+    "no_better_token": "no_better_token",
+    "conflict_backoff": "conflict_backoff",
 }
 _WRITES = frozenset({"patch", "create", "touch"})
-_BANDS = {band: band.name.lower() for band in Band}
+_BANDS = {band: band.name.lower() for band in Priority}
 
 
-class Metering:
+class RunMetrics:
     """A witness that counts. Cost: 7 us for a refresh."""
 
-    def __init__(self, meters: Meters) -> None:
+    def __init__(self, meters: MetricsRegistry) -> None:
         self._meters = meters
         # Seldom and worth an alert: a rate sees no increase in a series' first value.
         meters.count(metrics.OVERWRITES, "repeated", by=0.0)
 
-    def note(self, attempt: Attempt) -> None:
+    def observe(self, attempt: ReconcileRun) -> None:
         meters, work, trace = self._meters, attempt.work, attempt.trace
-        band = _BANDS[work.band]
+        band = _BANDS[work.priority]
         meters.observe(metrics.LATENESS, max(0.0, trace.began_at - attempt.due_at), band)
         meters.observe(metrics.QUEUE_WAIT, max(0.0, trace.began_at - work.ready_at), band)
         for step in trace.steps:
@@ -123,4 +123,4 @@ class Metering:
 
 
 def _pattern(overwrites: int) -> str:
-    return "repeated" if overwrites > CHANCE else "chance"
+    return "repeated" if overwrites > ISOLATED else "isolated"

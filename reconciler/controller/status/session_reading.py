@@ -4,15 +4,15 @@ import math
 
 import msgspec
 
-from reconciler.controller.decide.annotations import is_paused, read_facts
-from reconciler.controller.decide.plan import Policy
+from reconciler.controller.decide.annotations import is_paused, parse_annotations
+from reconciler.controller.decide.plan import DecisionContext
 from reconciler.controller.decide.refresh_times import allowance_s
 from reconciler.controller.status.fleet import State
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey
 
 
-class Reading(msgspec.Struct, frozen=True, gc=False):
+class SessionReading(msgspec.Struct, frozen=True, gc=False):
     """`secret` is the session's own or None, `found` what has its name, whoever's that is.
 
     `expires_s` is None where nobody can know the token's end, `math.inf` where there is none;
@@ -23,9 +23,9 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
 
     key: SessionKey
     secret_name: str
-    pod: Meta | None
-    secret: Meta | None
-    found: Meta | None
+    pod: ObjectMeta | None
+    secret: ObjectMeta | None
+    found: ObjectMeta | None
     project: str
     expires_s: float | None
     allowance_s: float
@@ -35,7 +35,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     certain: bool
     listed: bool = True
 
-    def is_of(self, pod: Meta | None, found: Meta | None, longest_ttl_s: float) -> bool:
+    def is_of(self, pod: ObjectMeta | None, found: ObjectMeta | None, longest_ttl_s: float) -> bool:
         """Whether this still stands: the same objects, and nothing that time could change."""
         return (
             self.pod is pod
@@ -52,19 +52,19 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
         if remaining_s <= 0:
             return "expired"
         if remaining_s == math.inf:
-            return "endless"
+            return "no_expiry"
         return "expiring" if remaining_s < self.allowance_s else "live"
 
 
 def read(
     key: SessionKey,
-    pod: Meta | None,
-    found: Meta | None,
-    policy: Policy,
+    pod: ObjectMeta | None,
+    found: ObjectMeta | None,
+    policy: DecisionContext,
     now_s: float,
     *,
     listed: bool = True,
-) -> Reading:
+) -> SessionReading:
     """Read a session's pod and the object of its Secret's name, whoever's that is."""
     name = policy.names.secret_name(key.session_id)
     secret = found if found is not None and found.session_id == key.session_id else None
@@ -72,10 +72,10 @@ def read(
     paused = is_paused(policy.names, pod, secret)
     if secret is None:
         longest_s = policy.longest_ttl_s
-        return Reading(
+        return SessionReading(
             key, name, pod, None, found, project, None, 0.0, "", paused, longest_s, True, listed
         )
-    facts = read_facts(
+    facts = parse_annotations(
         secret,
         policy.names,
         now_s=now_s,
@@ -84,11 +84,11 @@ def read(
         lenient=True,
     )
     expires_s, allowed_s = facts.expires_s, policy.propagation_s
-    if expires_s is None and facts.ours and not facts.why:
+    if expires_s is None and facts.ours and not facts.problem:
         expires_s = math.inf
     if facts.expires_s is not None and facts.issued_s is not None:
         allowed_s = allowance_s(facts.expires_s - facts.issued_s, policy.propagation_s)
-    return Reading(
+    return SessionReading(
         key,
         name,
         pod,
@@ -100,5 +100,5 @@ def read(
         facts.refreshed_by,
         paused,
         policy.longest_ttl_s,
-        not facts.why,
+        not facts.problem,
     )

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from reconciler.controller.reconcile.bulkhead_shell import SlowPlaces
-from reconciler.controller.reconcile.worker import WorkerStats
-from reconciler.controller.state.confirmations import DirectoryStats
+from reconciler.controller.reconcile.worker import ReconcileStats
+from reconciler.controller.state.confirmations import ConfirmationStats
 from reconciler.controller.status.exposure import Exposed
-from reconciler.controller.status.fleet import Fleet, State
-from reconciler.controller.status.session_reading import Reading
+from reconciler.controller.status.fleet import FleetSummary, State
+from reconciler.controller.status.session_reading import SessionReading
 from reconciler.informer.reflector import ReflectorStats
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import BreakerStats
@@ -19,18 +19,18 @@ from reconciler.workqueue.stats import QueueStats
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseView:
+class LeaseStatus:
     """`holder` is who leads as far as was seen, "" = nobody; `transitions` is the Lease's count."""
 
     term: str
     leading: bool
     holder: str
     transitions: int
-    refused_total: int
+    fenced_total: int
 
 
 @dataclass(frozen=True, slots=True)
-class IssuerView:
+class IssuerStatus:
     """`skew_s` is the issuer's time less our wall clock, known to `error_s` either way once it was
     `heard`; `known_by` names the witness that is believed, `offsets_s` are the clocks less the
     issuer's time, by witness."""
@@ -44,7 +44,7 @@ class IssuerView:
 
 
 @dataclass(frozen=True, slots=True)
-class StartupView:
+class StartupStatus:
     """`seconds` is 0.0 until it is finished; `outcomes` tells how sessions first came to rest."""
 
     sessions: int
@@ -54,40 +54,40 @@ class StartupView:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class StatusSnapshot:
     """One reading; `now_s` is its instant (epoch, issuer's time), `taken_at` the same, monotonic.
 
-    `readings` has one entry a session, those with a pod first; `Surveyor.rows` makes rows of them.
-    `excluded` are those of them that are not to be refreshed, or were never confirmed. `exposed`
-    are those for which the exposure has grown last, the latest first. `platform_allowed` requests
-    may be under way at the platform now, None where that is not limited.
+    `readings` has one entry a session, those with a pod first; `StatusCollector.rows` makes rows of
+    them. `excluded` are those of them that are not to be refreshed, or were never confirmed.
+    `exposed` are those for which the exposure has grown last, the latest first. `platform_allowed`
+    requests may be under way at the platform now, None where that is not limited.
     """
 
     now_s: float
     taken_at: float
     propagation_s: float
-    readings: tuple[Reading, ...]
+    readings: tuple[SessionReading, ...]
     excluded: frozenset[SessionKey]
-    fleet: Fleet
+    fleet: FleetSummary
     watches: tuple[ReflectorStats, ...]
     breakers: tuple[BreakerStats, ...]
-    issuer: IssuerView
+    issuer: IssuerStatus
     queue: QueueStats
-    lease: LeaseView
-    worker: WorkerStats
-    directory: DirectoryStats
-    startup: StartupView
+    lease: LeaseStatus
+    worker: ReconcileStats
+    directory: ConfirmationStats
+    startup: StartupStatus
     exposed: tuple[Exposed, ...] = ()
     slow: SlowPlaces = SlowPlaces()  # noqa: RUF009 - frozen
     platform_allowed: int | None = None
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
+class SessionStatus(msgspec.Struct, frozen=True, gc=False):
     """One session at the survey's instant; instants are epoch seconds in the issuer's time.
 
     `pod` and `secret` are names, "" where there is none; `expires_s` is None where it is not known,
     `math.inf` for a token without an end. `due_s` is when a worker takes it next (None: never),
-    `reason` why then, `stage` the queue's word (`waiting`, `ready`, `running`, ""), `gate` the
+    `reason` why then, `stage` the queue's word (`waiting`, `ready`, `running`, ""), `fence` the
     endpoint that it waits for. `hold` says why nothing is written, "" if nothing holds it.
     """
 
@@ -102,7 +102,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     due_s: float | None
     reason: str
     stage: str
-    gate: str
+    blocked_on: str
     hold: str
     failures: int
     refreshed_by: str

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 from reconciler.controller.status.fleet import BOUNDS_S
-from reconciler.controller.status.snapshot import Survey
+from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.telemetry import metrics
-from reconciler.telemetry.metrics import Distribution, Sample
+from reconciler.telemetry.metrics import HistogramValue, Sample
 
 
-def gauges(survey: Survey, *, per_session: bool) -> Iterator[Sample]:
+def gauges(survey: StatusSnapshot, *, per_session: bool) -> Iterator[Sample]:
     """Yield the samples of one survey; sessions that ended are in none of them."""
     yield from _fleet(survey)
     yield from _queue(survey)
@@ -24,15 +24,15 @@ def gauges(survey: Survey, *, per_session: bool) -> Iterator[Sample]:
                 yield Sample(metrics.SESSION_REMAINING, remaining_s, tuple(reading.key))
 
 
-def _fleet(survey: Survey) -> Iterator[Sample]:
+def _fleet(survey: StatusSnapshot) -> Iterator[Sample]:
     fleet = survey.fleet
     yield Sample(metrics.EXPOSURE, fleet.exposure_s)
     if survey.exposed:
         yield Sample(metrics.EXPOSURE_GREW, survey.exposed[0].last_s - survey.issuer.skew_s)
-    counts = Distribution(BOUNDS_S[:-1], tuple(fleet.remaining_counts), fleet.remaining_sum_s)
+    counts = HistogramValue(BOUNDS_S[:-1], tuple(fleet.remaining_counts), fleet.remaining_sum_s)
     yield Sample(metrics.REMAINING, counts)
     yield from _known(metrics.REMAINING_MIN, fleet.remaining_min_s)
-    yield from _known(metrics.SURVIVAL, fleet.survives_s)
+    yield from _known(metrics.SURVIVAL, fleet.survival_s)
     yield from _known(metrics.SPARE, survey.issuer.token.best_remaining_s)
     yield from _known(metrics.LIFE, survey.issuer.token.latest_ttl_s)
     yield Sample(metrics.ALLOWANCE, survey.propagation_s)
@@ -44,12 +44,12 @@ def _fleet(survey: Survey) -> Iterator[Sample]:
     yield Sample(metrics.FAILING, fleet.failing)
 
 
-def _queue(survey: Survey) -> Iterator[Sample]:
+def _queue(survey: StatusSnapshot) -> Iterator[Sample]:
     schedule = survey.queue.schedule
     for stage, by_band in (("ready", schedule.ready), ("waiting", schedule.waiting)):
         for band, count in by_band.items():
             yield Sample(metrics.QUEUE_DEPTH, count, (band.name.lower(), stage))
-    for endpoint, count in schedule.gated.items():
+    for endpoint, count in schedule.blocked.items():
         yield Sample(metrics.GATED, count, (endpoint,))
     yield Sample(metrics.RUNNING, schedule.running)
     yield Sample(metrics.SLOW_PLACES, len(survey.slow.names))
@@ -59,7 +59,7 @@ def _queue(survey: Survey) -> Iterator[Sample]:
     yield Sample(metrics.OVERDUE, schedule.longest_overdue_s)
 
 
-def _watches(survey: Survey) -> Iterator[Sample]:
+def _watches(survey: StatusSnapshot) -> Iterator[Sample]:
     for watch in survey.watches:
         labels, counts = (watch.resource, watch.namespace or ""), watch.protocol
         yield Sample(metrics.WATCH_SYNCED, int(watch.synced), labels)
@@ -71,7 +71,7 @@ def _watches(survey: Survey) -> Iterator[Sample]:
         yield Sample(metrics.WATCH_ERRORS, counts.errors, labels)
 
 
-def _endpoints(survey: Survey) -> Iterator[Sample]:
+def _endpoints(survey: StatusSnapshot) -> Iterator[Sample]:
     for breaker in survey.breakers:
         yield Sample(metrics.DOWN, int(breaker.down or breaker.refuses), (breaker.name,))
         yield Sample(metrics.REFUSED_US, int(breaker.refuses), (breaker.name,))
@@ -84,14 +84,14 @@ def _endpoints(survey: Survey) -> Iterator[Sample]:
     yield Sample(metrics.LEADER, int(survey.lease.leading))
     if survey.lease.holder:  # before the Lease is seen, a 0 would look like a counter's reset
         yield Sample(metrics.TRANSITIONS, survey.lease.transitions)
-    yield Sample(metrics.REFUSED, survey.lease.refused_total)
+    yield Sample(metrics.REFUSED, survey.lease.fenced_total)
 
 
-def _work(survey: Survey) -> Iterator[Sample]:
+def _work(survey: StatusSnapshot) -> Iterator[Sample]:
     worker = survey.worker
-    yield Sample(metrics.TOUCHES, worker.touches_total)
+    yield Sample(metrics.TOUCHES, worker.pod_touches_total)
     yield Sample(metrics.CREATED, worker.created_total)
-    yield Sample(metrics.CRASHES, worker.crashes_total)
+    yield Sample(metrics.CRASHES, worker.reconcile_panics_total)
     if survey.startup.finished:
         yield Sample(metrics.STARTUP, survey.startup.seconds)
 

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 
 from reconciler.clock import Clock
-from reconciler.controller.decide.plan import DUE, Action, Plan, View, about
-from reconciler.controller.decide.pod_touches import Touches
-from reconciler.controller.state.session_state import Planner
+from reconciler.controller.decide.plan import DUE, Action, Plan, SessionState, dependency_of
+from reconciler.controller.decide.pod_touches import PodTouches
+from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.informer.store import Change
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
-from reconciler.workqueue.items import Band, News
+from reconciler.workqueue.items import Priority, Trigger
 from reconciler.workqueue.queue import WorkQueue
 
 
-class Feed:
+class EventHandler:
     """Turns changes of stores into entries; before `open` it lets the first lists pass by.
 
     A session that needs nothing now gets its next deadline directly, without a worker's run. On a
@@ -25,9 +25,9 @@ class Feed:
 
     def __init__(
         self,
-        planner: Planner,
+        planner: SessionStateReader,
         queue: WorkQueue[SessionKey],
-        touches: Touches | None,
+        touches: PodTouches | None,
         clock: Clock,
         forgotten: Callable[[SessionKey], None],
     ) -> None:
@@ -48,19 +48,19 @@ class Feed:
     def secret_changed(self, change: Change) -> None:
         self._changed(change, "secret")
 
-    def secret_seen(self, secret: Meta) -> None:
+    def secret_seen(self, secret: ObjectMeta) -> None:
         """Take note of a Secret in the watch: a write that came back may ask for a touch."""
         now_at = self._clock.monotonic()
-        if self._touches is not None and self._touches.seen(secret, now_at):
+        if self._touches is not None and self._touches.observed(secret, now_at):
             self._touch_now(secret.key)
 
-    def consider(
+    def enqueue(
         self,
         key: SessionKey,
         reason: str,
         *,
         ask_in_s: float = 0.0,
-        news: News = News.NONE,
+        news: Trigger = Trigger.NONE,
     ) -> Action:
         """Plan a session and queue what follows: a run now, a deadline, or nothing.
 
@@ -72,9 +72,9 @@ class Feed:
             view, plan = self._planner.plan(key)
         except Exception:  # a defect of ours that one session provokes: its run says so
             now_at = self._clock.monotonic()
-            self._queue.add(key, reason=reason, at=now_at, band=Band.ROUTINE, slack_s=0.0)
+            self._queue.add(key, reason=reason, at=now_at, band=Priority.ROUTINE, slack_s=0.0)
             return Action.BLOCKED
-        if plan.action is Action.FORGET:
+        if plan.action is Action.REMOVE:
             if self._touches is not None:
                 self._touches.drop(key)
             if self._queue.remove(key):
@@ -95,25 +95,27 @@ class Feed:
             key,
             reason=reason if is_due else plan.reason,
             at=max(at, now_at + ask_in_s) if is_asked else at,
-            band=min(plan.band, Band.CHANGED) if is_due and reason == "pod" else plan.band,
+            band=min(plan.priority, Priority.CHANGED)
+            if is_due and reason == "pod"
+            else plan.priority,
             slack_s=plan.slack_s,
             news=news,
-            about=about(plan.action),
+            about=dependency_of(plan.action),
         )
         return plan.action
 
-    def _is_owed_a_touch(self, view: View, plan: Plan) -> bool:
+    def _is_owed_a_touch(self, view: SessionState, plan: Plan) -> bool:
         """Note a touch that nobody has in hand: its writer died, or did not know the pod."""
         if self._touches is None or not (plan.touch and self._planner.leads):
             return False
         if view.secret is None:
             return False
         write = view.secret.annotations.get(self._planner.names.refreshed_at, "")
-        return self._touches.owe(view.key, view.secret, write, self._clock.monotonic())
+        return self._touches.ensure(view.key, view.secret, write, self._clock.monotonic())
 
     def _touch_now(self, key: SessionKey) -> None:
         now_at = self._clock.monotonic()
-        self._queue.add(key, reason="touch", at=now_at, band=Band.EXPIRING, slack_s=0.0)
+        self._queue.add(key, reason="touch", at=now_at, band=Priority.EXPIRING, slack_s=0.0)
 
     def _changed(self, change: Change, kind: str) -> None:
         if not self._is_open:
@@ -122,14 +124,14 @@ class Feed:
         keys = {meta.key: None for meta in both if meta is not None and meta.session_id}
         news = _news(change, kind, self._planner.names)
         for key in keys:
-            self.consider(key, kind, news=news)
+            self.enqueue(key, kind, news=news)
 
 
-def _news(change: Change, kind: str, names: Names) -> News:
+def _news(change: Change, kind: str, names: Names) -> Trigger:
     """Return what a change means to a session that failed."""
     if change.new is not None:
         asked = change.new.annotations.get(names.requested_at)
         before = change.old.annotations.get(names.requested_at) if change.old is not None else None
         if asked and asked != before:
-            return News.ASKED
-    return News.CHANGED if kind == "secret" else News.NONE
+            return Trigger.REQUESTED
+    return Trigger.CHANGED if kind == "secret" else Trigger.NONE

@@ -9,24 +9,24 @@ import structlog
 
 from reconciler.clock import Clock
 from reconciler.controller.decide.plan import Action
-from reconciler.controller.state.confirmations import Directory
-from reconciler.controller.state.session_state import Planner
-from reconciler.controller.triggers.event_handler import Feed
+from reconciler.controller.state.confirmations import ConfirmationCache
+from reconciler.controller.state.session_state import SessionStateReader
+from reconciler.controller.triggers.event_handler import EventHandler
 from reconciler.errors import OF_AN_ENDPOINT, RemoteError
 from reconciler.naming import SessionKey
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.api import Platform
-from reconciler.platform.session_list import Sweep, sweep
-from reconciler.telemetry.log_dedup import Once
+from reconciler.platform.session_list import RunningSessions, list_running_sessions
+from reconciler.telemetry.log_dedup import LogDedup
 from reconciler.telemetry.trace import SpanId, Trace, Tracer, step
-from reconciler.workqueue.items import News
+from reconciler.workqueue.items import Trigger
 
 log = structlog.get_logger()
 
-TRICKLE_FRACTION = 0.5
+JITTER_FRACTION = 0.5
 """The periodic resync spreads its sessions over this part of its period."""
 
-FOLLOW = "follow"
+LEADER_START = "follow"
 """Reason with which a follower queues: such work is taken up when it begins to lead."""
 
 ASK_IN_S = 2.0
@@ -85,17 +85,17 @@ class StartupResync:
         self._known.add(key)
         self._open.add(key)
         if not due:
-            self.settled(key, "kept")
+            self.record_result(key, "unchanged")
 
     def all_listed(self) -> None:
         """No more sessions will be added; with none open it is finished."""
         self._listed = True
         self._finish_if_done()
 
-    def settled(self, key: SessionKey, outcome: str) -> None:
+    def record_result(self, key: SessionKey, outcome: str) -> None:
         if self._began_at is None:
             return
-        if key not in self._known and outcome != "kept":
+        if key not in self._known and outcome != "unchanged":
             self._known.add(key)  # urgent, and so quick that it was not listed yet
         elif key not in self._open:
             return
@@ -133,12 +133,12 @@ class Resync:
         self,
         *,
         client: Platform,
-        directory: Directory,
-        planner: Planner,
-        feed: Feed,
-        breaker: Breaker,
+        directory: ConfirmationCache,
+        planner: SessionStateReader,
+        feed: EventHandler,
+        breaker: CircuitBreaker,
         startup: StartupResync,
-        once: Once,
+        once: LogDedup,
         random: Random,
         period_s: float,
         parallel: int,
@@ -172,7 +172,7 @@ class Resync:
             await self._sleep_until_next()
             await self._run_periodic()
 
-    async def plan_all(self, reason: str, *, news: News = News.NONE) -> None:
+    async def plan_all(self, reason: str, *, news: Trigger = Trigger.NONE) -> None:
         """Give each session with a pod its deadline, so that a follower knows them when it leads.
 
         Args:
@@ -180,14 +180,14 @@ class Resync:
             news: What shortens the wait of sessions that failed.
         """
         for index, key in enumerate(self._planner.live_keys()):
-            self._feed.consider(key, reason, news=news)
+            self._feed.enqueue(key, reason, news=news)
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
 
     async def _run_startup(self) -> None:
         """Queue every session; one to be confirmed gives the list its time, see `plan`."""
         trace = self._begin("startup_resync")
-        self.causes[FOLLOW] = trace.id
+        self.causes[LEADER_START] = trace.id
         self._startup.on_finished = partial(self._end_startup, trace)
         with trace:
             await self._queue_all(trace.hex_id)
@@ -208,15 +208,15 @@ class Resync:
             if not self._startup.knows(key):
                 self._consider(key)
             else:  # it may wait for the list since it was considered
-                self._feed.consider(key, "startup_resync")
+                self._feed.enqueue(key, "startup_resync")
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
         self._startup.all_listed()
         self._directory.prune(live)
 
     def _consider(self, key: SessionKey, *, ask_in_s: float = 0.0) -> None:
-        action = self._feed.consider(key, "startup_resync", ask_in_s=ask_in_s)
-        if action is not Action.FORGET:
+        action = self._feed.enqueue(key, "startup_resync", ask_in_s=ask_in_s)
+        if action is not Action.REMOVE:
             self._startup.add(key, due=action is not Action.WAIT)
 
     def _begin(self, reason: str) -> Trace:
@@ -247,35 +247,39 @@ class Resync:
         live = self._planner.live_keys()
         keys = list(dict.fromkeys([*self._keys(found), *live]))
         trace.facts |= {"sessions": len(keys), "pods": len(live)}
-        pause_s = self._period_s * TRICKLE_FRACTION / max(1, len(keys))
+        pause_s = self._period_s * JITTER_FRACTION / max(1, len(keys))
         for index, key in enumerate(keys):
-            self._feed.consider(key, "resync")
+            self._feed.enqueue(key, "resync")
             if index % 50 == 49:
                 await asyncio.sleep(pause_s * 50)
         self._directory.prune(live)
 
-    async def _sweep(self) -> Sweep | None:
+    async def _sweep(self) -> RunningSessions | None:
         """List all projects' running sessions; None when the platform gave no list at all."""
         try:
             with step("sweep"):
-                found = await sweep(self._client, parallel=self._parallel)
+                found = await list_running_sessions(self._client, parallel=self._parallel)
         except RemoteError as error:
-            if not isinstance(error, OF_AN_ENDPOINT) and self._once.first("platform_not_listed"):
+            if not isinstance(error, OF_AN_ENDPOINT) and self._once.should_log(
+                "platform_not_listed"
+            ):
                 log.warning("platform_not_listed", error=str(error))
             return None
-        self._once.again("platform_not_listed")
+        self._once.reset("platform_not_listed")
         for project, failure in found.failures.items():
-            if not isinstance(failure, OF_AN_ENDPOINT) and self._once.first(
+            if not isinstance(failure, OF_AN_ENDPOINT) and self._once.should_log(
                 "project_not_listed", project
             ):
                 log.warning("project_not_listed", project=project, error=str(failure))
-        for oddity in found.oddities:
-            if self._once.first("session_odd", oddity):
-                log.warning("session_odd", fact=oddity)
+        for oddity in found.anomalies:
+            if self._once.should_log("session_invalid", oddity):
+                log.warning("session_invalid", fact=oddity)
         return found
 
-    def _keys(self, found: Sweep) -> list[SessionKey]:
-        keys = self._directory.listed(found.sessions, complete=found.complete, whole=found.whole)
+    def _keys(self, found: RunningSessions) -> list[SessionKey]:
+        keys = self._directory.update(
+            found.sessions, complete=found.complete, whole=found.complete_projects
+        )
         if not self._namespaces:
             self._found({key.namespace for key in keys})
             return keys
@@ -284,4 +288,4 @@ class Resync:
     async def _sleep_until_next(self) -> None:
         """Sleep a period, spread so that replicas and restarts do not meet; or until it is back."""
         await asyncio.sleep(self._period_s * self._random.uniform(0.8, 1.0))
-        await self._breaker.wait_up()
+        await self._breaker.wait_closed()

@@ -8,10 +8,10 @@ import asyncio
 import math
 
 from reconciler.clock import Clock
-from reconciler.controller.reconcile.session_lookup import Lookup
-from reconciler.controller.state.confirmations import Directory
-from reconciler.controller.state.session_state import Planner
-from reconciler.controller.triggers.event_handler import Feed
+from reconciler.controller.reconcile.session_lookup import SessionLookup
+from reconciler.controller.state.confirmations import ConfirmationCache
+from reconciler.controller.state.session_state import SessionStateReader
+from reconciler.controller.triggers.event_handler import EventHandler
 from reconciler.errors import RemoteError
 from reconciler.informer.store import Store
 from reconciler.naming import Names, SessionKey
@@ -37,7 +37,7 @@ SLICE = 1000
 """Secrets looked at in one turn of the loop: a millisecond."""
 
 
-class Audit:
+class RevocationCheck:
     """Runs while this replica leads.
 
     Args:
@@ -48,10 +48,10 @@ class Audit:
         self,
         *,
         secrets: Store,
-        directory: Directory,
-        planner: Planner,
-        lookup: Lookup,
-        feed: Feed,
+        directory: ConfirmationCache,
+        planner: SessionStateReader,
+        lookup: SessionLookup,
+        feed: EventHandler,
         names: Names,
         clock: Clock,
         period_s: float,
@@ -87,7 +87,7 @@ class Audit:
 
         One about which alone it gives no answer waits for `UNANSWERED_S`, and keeps no other.
         """
-        view = self._planner.view(key)
+        view = self._planner.state(key)
         if not self._directory.is_absent(key):
             return True
         try:
@@ -98,7 +98,7 @@ class Audit:
             self._unanswered_at[key] = self._clock.monotonic()
             return True
         self._asked_at[key] = self._clock.monotonic()
-        self._feed.consider(key, "revoked")
+        self._feed.enqueue(key, "revoked")
         return True
 
     async def _absent(self) -> list[SessionKey]:
@@ -113,12 +113,12 @@ class Audit:
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
             key, directory = secret.key, self._directory
-            if self._names.confirmed not in secret.annotations or directory.is_running(key):
+            if self._names.confirmation not in secret.annotations or directory.is_running(key):
                 continue
             if secret.name != self._names.secret_name(key.session_id):
                 continue
             if directory.is_revoked(key):
-                self._feed.consider(key, "revoked")
+                self._feed.enqueue(key, "revoked")
                 continue
             at = self._asked_at.get(key, never_at)
             if at > never_at:

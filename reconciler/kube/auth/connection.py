@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reconciler.errors import SettingsError
-from reconciler.net.client_pool import Connection, Source
+from reconciler.net.client_pool import Connection, ConnectionSource
 from reconciler.net.client_session import Trust, environment_proxy, shown_url
 
 
-class Credentials(Source, Protocol):
+class Credentials(ConnectionSource, Protocol):
     """Gives each request its headers; none of its methods leaves a token in an exception."""
 
     async def headers(self, url: str = "") -> Mapping[str, str]:

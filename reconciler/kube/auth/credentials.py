@@ -16,7 +16,7 @@ from reconciler.kube.auth.connection import Credentials, connection_of, trust_of
 from reconciler.kube.auth.kubeconfig import KubeconfigCredentials
 from reconciler.kube.auth.token_file import TokenFile, bearer
 from reconciler.net.client_pool import Connection
-from reconciler.net.file_rotation import Rotation
+from reconciler.net.file_rotation import FileRotation
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -33,7 +33,7 @@ class InClusterCredentials:
     ) -> None:
         self._folder = folder
         self._token = TokenFile(token_file or folder / "token", clock)
-        self._files = Rotation(lambda: (folder / "ca.crt",), clock)
+        self._files = FileRotation(lambda: (folder / "ca.crt",), clock)
 
     def version(self, *, fresh: bool = False) -> str:
         return self._files.version(fresh=fresh)

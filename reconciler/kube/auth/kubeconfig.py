@@ -23,7 +23,7 @@ from reconciler.kube.auth.kubeconfig_merge import ShapeError, merge, without_idl
 from reconciler.kube.auth.token_file import TokenFile, bearer, is_sendable
 from reconciler.net.client_pool import Connection
 from reconciler.net.client_session import Trust
-from reconciler.net.file_rotation import Rotation
+from reconciler.net.file_rotation import FileRotation
 
 EXPIRY_MARGIN_S = 60.0
 """An exec plug-in's token is replaced this long before the end that the plug-in named."""
@@ -99,8 +99,8 @@ class KubeconfigCredentials:
         self._former: _Loaded | None = None
         self._lock = asyncio.Lock()
         self._reloaded_at: float | None = None
-        self._config = Rotation(self._paths, clock)
-        self._named = Rotation(lambda: self._loaded.named if self._loaded else (), clock)
+        self._config = FileRotation(self._paths, clock)
+        self._named = FileRotation(lambda: self._loaded.named if self._loaded else (), clock)
         self._version = ""
         self._tried_version = ""
         self._why_old = ""

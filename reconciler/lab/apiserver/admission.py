@@ -8,7 +8,7 @@ from typing import Any
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.kinds import Kind, Object
 from reconciler.lab.apiserver.merge_patch import copied
-from reconciler.lab.apiserver.status_errors import Fault, bad_request, invalid
+from reconciler.lab.apiserver.status_errors import FieldError, bad_request, invalid
 from reconciler.lab.apiserver.validation import (
     Undecodable,
     check_shape,
@@ -121,7 +121,7 @@ def _name(kind: Kind, sent: Mapping[str, Any], uid: str) -> str:
         return str(sent["name"])
     if not sent.get("generateName"):
         rule = "Required value: name or generateName is required"
-        raise invalid(kind, "", [Fault("metadata.name", "FieldValueRequired", rule)])
+        raise invalid(kind, "", [FieldError("metadata.name", "FieldValueRequired", rule)])
     return f"{sent['generateName']}{uid[:5]}"
 
 

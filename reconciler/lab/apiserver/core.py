@@ -22,7 +22,7 @@ from reconciler.lab.apiserver.deletion import (
 from reconciler.lab.apiserver.kinds import Kind, Object
 from reconciler.lab.apiserver.managed_fields import is_reset, managed_fields
 from reconciler.lab.apiserver.merge_patch import merged
-from reconciler.lab.apiserver.owner_index import Dependents
+from reconciler.lab.apiserver.owner_index import OwnerIndex
 from reconciler.lab.apiserver.paging import (
     Listing,
     ListQuery,
@@ -32,9 +32,9 @@ from reconciler.lab.apiserver.paging import (
     position_of,
 )
 from reconciler.lab.apiserver.selectors import Selection
-from reconciler.lab.apiserver.store import Change, Store, stamped
+from reconciler.lab.apiserver.store import ObjectStore, StoreChange, stamped
 from reconciler.lab.apiserver.validation import Undecodable, check_shape
-from reconciler.lab.apiserver.watch_cache import Feed, WatchEvent, bookmark
+from reconciler.lab.apiserver.watch_cache import WatchEvent, WatchFeed, bookmark
 from reconciler.lab.apiserver.write_log import BOX, RESTORER, Caller, Commit, WriteVerb
 
 HISTORY = 50_000
@@ -59,9 +59,9 @@ class Core:
         self.on_commit: list[Hook] = []
         """Called after each committed write, inside the call that made it."""
         self._clock = clock
-        self._store = Store(history=history)
-        self._feeds: dict[Feed, None] = {}
-        self.dependents = Dependents()
+        self._store = ObjectStore(history=history)
+        self._feeds: dict[WatchFeed, None] = {}
+        self.dependents = OwnerIndex()
         """For the collector."""
         self._born = 0
         self._space = uuid.uuid5(uuid.NAMESPACE_OID, seed)
@@ -132,7 +132,7 @@ class Core:
         initial: bool | None = None,
         bookmarks: bool = False,
         wake: Callable[[], None] = lambda: None,
-    ) -> Feed:
+    ) -> WatchFeed:
         """Open a watch; `forget` it when done.
 
         Args:
@@ -147,7 +147,7 @@ class Core:
         passes = selection.compile(kind)
         after = parse_watch_version(version)
         fresh = after == 0 if initial is None else initial
-        feed = Feed(kind, passes, after=self.version if fresh else after, wake=wake)
+        feed = WatchFeed(kind, passes, after=self.version if fresh else after, wake=wake)
         if not fresh and after < self._store.compacted:
             feed.push(
                 WatchEvent("ERROR", status_errors.too_old(after, self._store.compacted).status)
@@ -166,7 +166,7 @@ class Core:
         self._feeds[feed] = None
         return feed
 
-    def forget(self, feed: Feed) -> None:
+    def forget(self, feed: WatchFeed) -> None:
         """Close a watch; idempotent."""
         self._feeds.pop(feed, None)
 
@@ -246,7 +246,7 @@ class Core:
             raise status_errors.put_of_another(kind, key, name, uid, found)
         if not body["metadata"].get("resourceVersion") and not kind.blind_put:
             rule = 'Invalid value: "": must be specified for an update'
-            fault = status_errors.Fault("metadata.resourceVersion", "FieldValueInvalid", rule)
+            fault = status_errors.FieldError("metadata.resourceVersion", "FieldValueInvalid", rule)
             raise status_errors.invalid(kind, name, [fault])
         return self._replace("update", kind, key, old, body, by, subresource)
 
@@ -377,7 +377,7 @@ class Core:
         self._announce("delete", change, last, by)
         return last
 
-    def _announce(self, verb: WriteVerb, change: Change, item: Object, by: Caller) -> None:
+    def _announce(self, verb: WriteVerb, change: StoreChange, item: Object, by: Caller) -> None:
         for feed in list(self._feeds):
             feed.offer(change)
         commit = Commit(

@@ -17,7 +17,7 @@ UNAUTHORIZED_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class InjectedFault:
     """What befalls one request.
 
     Args:
@@ -31,9 +31,9 @@ class Fault:
     applied: bool = False
 
 
-NO_FAULT = Fault()
+NO_FAULT = InjectedFault()
 
-Judge = Callable[[str, str], Fault | None]
+Judge = Callable[[str, str], InjectedFault | None]
 """Verb (`list`, `watch`, `get`, `create`, `patch`, `ready`) and plural -> what befalls it."""
 
 
@@ -53,7 +53,7 @@ class OpenWatch(Protocol):
         ...
 
 
-class Faults:
+class FaultInjection:
     """Faults of one client's way to the server; all off at first.
 
     `judge` is asked for each request that `fail_next` leaves alone.
@@ -62,10 +62,10 @@ class Faults:
         common: Faults that strike this client as they strike others.
     """
 
-    def __init__(self, common: "Faults | None" = None) -> None:
+    def __init__(self, common: "FaultInjection | None" = None) -> None:
         self.judge: Judge | None = None
         self._common = common
-        self._ordered: deque[tuple[str, str, Fault]] = deque()
+        self._ordered: deque[tuple[str, str, InjectedFault]] = deque()
         self._partitioned = False
         self._silent = False
         self._is_down = False
@@ -75,7 +75,7 @@ class Faults:
         self._watches: dict[OpenWatch, None] = {}
 
     def fail_next(
-        self, fault: Fault, *, verb: str = "", resource: str = "", count: int = 1
+        self, fault: InjectedFault, *, verb: str = "", resource: str = "", count: int = 1
     ) -> None:
         """Let the next `count` requests that fit meet `fault`; "" fits all."""
         self._ordered.extend([(verb, resource, fault)] * count)
@@ -139,13 +139,13 @@ class Faults:
     def partitioned(self) -> bool:
         return self._partitioned
 
-    def fault_of(self, verb: str, resource: str) -> Fault:
+    def fault_of(self, verb: str, resource: str) -> InjectedFault:
         """Return what befalls this request."""
         if self._is_down:
-            return Fault(TransportError(f"{verb} {resource}: connection refused"))
+            return InjectedFault(TransportError(f"{verb} {resource}: connection refused"))
         if self._is_unauthorized:
             said = f"{verb} {resource}: the API server answered 403 Forbidden"
-            return Fault(Forbidden(said, status=403, reason="Forbidden"))
+            return InjectedFault(Forbidden(said, status=403, reason="Forbidden"))
         for ordered in self._ordered:
             if ordered[0] in ("", verb) and ordered[1] in ("", resource):
                 self._ordered.remove(ordered)

@@ -34,7 +34,7 @@ class Share:
 
 
 @dataclass(slots=True)
-class Faults:
+class HttpFaults:
     """All off by default.
 
     Args:

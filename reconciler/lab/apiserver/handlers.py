@@ -12,15 +12,15 @@ from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.discovery import document, is_known_group
 from reconciler.lab.apiserver.kinds import Object
 from reconciler.lab.apiserver.merge_patch import without_directives
-from reconciler.lab.apiserver.rbac import ANONYMOUS, Attributes, Rights, User, denied_path
+from reconciler.lab.apiserver.rbac import ANONYMOUS, Attributes, Authorizer, User, denied_path
 from reconciler.lab.apiserver.representations import (
-    View,
+    Representation,
     encode,
     list_bytes,
     object_bytes,
     parse_accept,
 )
-from reconciler.lab.apiserver.request_info import Target
+from reconciler.lab.apiserver.request_info import RequestTarget
 from reconciler.lab.apiserver.status_errors import Refusal
 from reconciler.lab.apiserver.write_log import Caller
 
@@ -51,7 +51,7 @@ def split_path(path: str) -> tuple[str, str]:
     return token, f"/{rest}"
 
 
-def authenticate(rights: Rights, request: web.BaseRequest, token: str) -> User:
+def authenticate(rights: Authorizer, request: web.BaseRequest, token: str) -> User:
     """Return who asks; raises `Refusal` 401 for a token that nobody holds.
 
     Args:
@@ -81,16 +81,16 @@ def answer_path(user: User, method: str, path: str) -> web.Response:
     return json_response(encode(found))
 
 
-class Exchange:
+class ApiHandlers:
     """Answers requests for resources; watches excepted, which are streams."""
 
-    def __init__(self, core: Core, rights: Rights, clock: Clock) -> None:
+    def __init__(self, core: Core, rights: Authorizer, clock: Clock) -> None:
         self._core = core
         self._rights = rights
         self._clock = clock
 
     async def answer(
-        self, request: web.BaseRequest, user: User, target: Target, asked: Attributes
+        self, request: web.BaseRequest, user: User, target: RequestTarget, asked: Attributes
     ) -> web.Response:
         """Carry out a request that was authorised. Raises `Refusal`."""
         if asked.verb not in target.kind.verbs or (asked.verb in _NAMED) is not bool(target.name):
@@ -111,7 +111,9 @@ class Exchange:
             return self._create(target, body, caller, user, view)
         return self._change(request, target, body, caller, view)
 
-    def _list(self, target: Target, query: Mapping[str, str], view: View) -> web.Response:
+    def _list(
+        self, target: RequestTarget, query: Mapping[str, str], view: Representation
+    ) -> web.Response:
         selection, wanted = (
             request_info.selection_of(target, query),
             request_info.list_query_of(query),
@@ -120,7 +122,12 @@ class Exchange:
         return json_response(list_bytes(target.kind, listing, view, now_s=self._clock.wall()))
 
     def _create(
-        self, target: Target, body: Mapping[str, Any], caller: Caller, user: User, view: View
+        self,
+        target: RequestTarget,
+        body: Mapping[str, Any],
+        caller: Caller,
+        user: User,
+        view: Representation,
     ) -> web.Response:
         if target.kind is kinds.ACCESS_REVIEWS:
             return json_response(encode(self._rights.review_access(user, body)), status=201)
@@ -132,10 +139,10 @@ class Exchange:
     def _change(
         self,
         request: web.BaseRequest,
-        target: Target,
+        target: RequestTarget,
         body: Mapping[str, Any],
         caller: Caller,
-        view: View,
+        view: Representation,
     ) -> web.Response:
         where = target.kind, target.namespace, target.name
         if request.method == "PUT":
@@ -150,11 +157,11 @@ class Exchange:
 
     def _delete(
         self,
-        target: Target,
+        target: RequestTarget,
         query: Mapping[str, str],
         body: Mapping[str, Any],
         caller: Caller,
-        view: View,
+        view: Representation,
     ) -> web.Response:
         kind, options = target.kind, request_info.delete_options_of(body, query)
         if not target.name:
@@ -170,7 +177,7 @@ class Exchange:
         return json_response(encode(_success(target, deleted.object)))
 
     def _object(
-        self, target: Target, item: Object, view: View, *, status: int = 200
+        self, target: RequestTarget, item: Object, view: Representation, *, status: int = 200
     ) -> web.Response:
         data = object_bytes(target.kind, item, view, now_s=self._clock.wall())
         return json_response(data, status=status)
@@ -212,7 +219,7 @@ def refusal_response(refusal: Refusal) -> web.Response:
     )
 
 
-def _success(target: Target, item: Object) -> dict[str, Any]:
+def _success(target: RequestTarget, item: Object) -> dict[str, Any]:
     metadata = item["metadata"]
     details = {"name": metadata["name"], "kind": target.kind.plural, "uid": metadata["uid"]}
     if target.kind.group:

@@ -13,21 +13,28 @@ from reconciler.clock import Clock, SystemClock
 from reconciler.lab.apiserver import request_info
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.fault_injection import UNAUTHORIZED_S
-from reconciler.lab.apiserver.faults import Faults
+from reconciler.lab.apiserver.faults import HttpFaults
 from reconciler.lab.apiserver.garbage_collector import collect
 from reconciler.lab.apiserver.handlers import (
     PREFIX,
-    Exchange,
+    ApiHandlers,
     answer_path,
     authenticate,
     refusal_response,
     split_path,
 )
-from reconciler.lab.apiserver.rbac import EVERYTHING, Attributes, Rights, User, denied, denied_path
+from reconciler.lab.apiserver.rbac import (
+    EVERYTHING,
+    Attributes,
+    Authorizer,
+    User,
+    denied,
+    denied_path,
+)
 from reconciler.lab.apiserver.representations import parse_accept
-from reconciler.lab.apiserver.request_info import Target
+from reconciler.lab.apiserver.request_info import RequestTarget
 from reconciler.lab.apiserver.status_errors import Refusal
-from reconciler.lab.apiserver.watch_stream import Stream
+from reconciler.lab.apiserver.watch_stream import WatchStream
 from reconciler.lab.apiserver.write_log import Commit
 
 BOOKMARK_S = 60.0
@@ -57,7 +64,7 @@ class ApiServer:
         core: Core,
         *,
         clock: Clock | None = None,
-        rights: Rights | None = None,
+        rights: Authorizer | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         bookmark_s: float = BOOKMARK_S,
@@ -65,8 +72,8 @@ class ApiServer:
         unauthorized_s: float = UNAUTHORIZED_S,
     ) -> None:
         self.core = core
-        self.rights = rights or Rights({ADMIN_TOKEN: User("admin", (EVERYTHING,))})
-        self.faults = Faults()
+        self.rights = rights or Authorizer({ADMIN_TOKEN: User("admin", (EVERYTHING,))})
+        self.faults = HttpFaults()
         self.requests: Counter[tuple[str, str]] = Counter()
         """Requests that were read, by verb and resource (the path, where it is no resource)."""
         self.answers: Counter[int] = Counter()
@@ -79,8 +86,8 @@ class ApiServer:
         self._authorizes_at = -math.inf
         self._has_run = False
         self._collecting = False
-        self._exchange = Exchange(core, self.rights, self._clock)
-        self._streams: set[Stream] = set()
+        self._exchange = ApiHandlers(core, self.rights, self._clock)
+        self._streams: set[WatchStream] = set()
         self._server = web.Server(self._handle, access_log=None, handler_cancellation=True)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
         self._site: web.TCPSite | None = None
@@ -218,7 +225,7 @@ class ApiServer:
         return await self._exchange.answer(request, user, target, asked)
 
     async def _watch(
-        self, request: web.BaseRequest, target: Target, asked: Attributes
+        self, request: web.BaseRequest, target: RequestTarget, asked: Attributes
     ) -> web.StreamResponse:
         """Stream until the watch ends; the core is asked before the answer begins."""
         query = dict(request.query)
@@ -226,7 +233,7 @@ class ApiServer:
         timeout_s = request_info.number(query, "timeoutSeconds") or WATCH_S
         bookmark_s = self._bookmark_s if request_info.is_set(query, "allowWatchBookmarks") else 0.0
         initial = request_info.initial_of(query)
-        stream = Stream(self.core, self._clock, self.faults, view=view, bookmark_s=bookmark_s)
+        stream = WatchStream(self.core, self._clock, self.faults, view=view, bookmark_s=bookmark_s)
         feed = self.core.watch(
             target.kind,
             request_info.selection_of(target, query),

@@ -15,14 +15,14 @@ import msgspec
 
 from reconciler.clock import Clock
 from reconciler.errors import KubeError, TransportError
-from reconciler.kube.api import Body, Event, Page, Permit, Resource, Scope
-from reconciler.kube.status_errors import error_of_answer
+from reconciler.kube.api import ApiResource, Body, Event, ListOptions, Page, Permit
+from reconciler.kube.status_errors import from_response
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.fault_injection import Fault, Faults
+from reconciler.lab.apiserver.fault_injection import FaultInjection, InjectedFault
 from reconciler.lab.apiserver.kinds import Kind, Object, find_kind
 from reconciler.lab.apiserver.paging import ListQuery
 from reconciler.lab.apiserver.representations import (
-    View,
+    Representation,
     encode,
     event_bytes,
     list_bytes,
@@ -30,7 +30,7 @@ from reconciler.lab.apiserver.representations import (
 )
 from reconciler.lab.apiserver.selectors import Selection
 from reconciler.lab.apiserver.status_errors import Refusal, no_such_resource
-from reconciler.lab.apiserver.watch_cache import Feed, bookmark
+from reconciler.lab.apiserver.watch_cache import WatchFeed, bookmark
 from reconciler.lab.apiserver.write_log import Caller
 
 T = TypeVar("T")
@@ -42,11 +42,17 @@ CONNECT_LIMIT_S = 10.0
 """How long opening a watch waits for a server that does not answer."""
 
 
-class DirectWatch(Generic[T]):
+class InProcessWatch(Generic[T]):
     """An open watch. The loop's clock decides on idleness, bookmarks and the end."""
 
     def __init__(
-        self, core: Core, resource: Resource[T], faults: Faults, *, timeout_s: float, mark_s: float
+        self,
+        core: Core,
+        resource: ApiResource[T],
+        faults: FaultInjection,
+        *,
+        timeout_s: float,
+        mark_s: float,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._core = core
@@ -59,7 +65,7 @@ class DirectWatch(Generic[T]):
         self._news = asyncio.Event()
         self._dropped = False
         self._closed = False
-        self.feed: Feed | None = None
+        self.feed: WatchFeed | None = None
 
     def wake(self) -> None:
         self._news.set()
@@ -111,7 +117,7 @@ class DirectWatch(Generic[T]):
             return None
         if event.type == "BOOKMARK":
             self._marks_at = self._now() + self._mark_s
-        view = View.PARTIAL if self._resource.partial else View.PLAIN
+        view = Representation.PARTIAL if self._resource.partial else Representation.PLAIN
         return event_bytes(self.feed.kind, event, view, now_s=0.0, first=False)
 
     async def _wait(self, until: float) -> None:
@@ -122,7 +128,7 @@ class DirectWatch(Generic[T]):
             return
 
 
-class DirectKube:
+class InProcessKube:
     """Implements `reconciler.kube.api.Kube`.
 
     Args:
@@ -137,11 +143,11 @@ class DirectKube:
         clock: Clock,
         *,
         caller: Caller,
-        faults: Faults | None = None,
+        faults: FaultInjection | None = None,
         latency_s: float = 0.0,
         bookmark_s: float = BOOKMARK_S,
     ) -> None:
-        self.faults = faults or Faults()
+        self.faults = faults or FaultInjection()
         self._core = core
         self._clock = clock
         self._caller = caller
@@ -150,8 +156,8 @@ class DirectKube:
 
     async def list(
         self,
-        resource: Resource[T],
-        scope: Scope,
+        resource: ApiResource[T],
+        scope: ListOptions,
         *,
         limit: int = 0,
         continue_token: str = "",
@@ -160,7 +166,7 @@ class DirectKube:
     ) -> Page[T]:
         """See the Protocol."""
         query = ListQuery(limit, continue_token, "" if continue_token else version)
-        view = View.PARTIAL_LIST if resource.partial else View.PLAIN
+        view = Representation.PARTIAL_LIST if resource.partial else Representation.PLAIN
 
         def act() -> bytes:
             kind = _kind(resource)
@@ -171,10 +177,10 @@ class DirectKube:
 
     @asynccontextmanager
     async def watch(
-        self, resource: Resource[T], scope: Scope, *, version: str, timeout_s: int
-    ) -> AsyncIterator[DirectWatch[T]]:
+        self, resource: ApiResource[T], scope: ListOptions, *, version: str, timeout_s: int
+    ) -> AsyncIterator[InProcessWatch[T]]:
         """See the Protocol."""
-        opened = DirectWatch(
+        opened = InProcessWatch(
             self._core, resource, self.faults, timeout_s=timeout_s, mark_s=self._bookmark_s
         )
 
@@ -198,7 +204,7 @@ class DirectKube:
                 self._core.forget(opened.feed)
 
     async def get(
-        self, resource: Resource[T], namespace: str, name: str, *, limit_s: float = 10.0
+        self, resource: ApiResource[T], namespace: str, name: str, *, limit_s: float = 10.0
     ) -> T:
         """See the Protocol."""
 
@@ -209,7 +215,7 @@ class DirectKube:
 
     async def create(
         self,
-        resource: Resource[T],
+        resource: ApiResource[T],
         namespace: str,
         body: Body,
         *,
@@ -229,7 +235,7 @@ class DirectKube:
 
     async def patch(
         self,
-        resource: Resource[T],
+        resource: ApiResource[T],
         namespace: str,
         name: str,
         body: Body,
@@ -252,8 +258,8 @@ class DirectKube:
         """See the Protocol."""
         await self._call("ready", "", lambda: b"", limit_s=limit_s)
 
-    def _shown(self, resource: Resource[T], item: Object) -> bytes:
-        view = View.PARTIAL if resource.partial else View.PLAIN
+    def _shown(self, resource: ApiResource[T], item: Object) -> bytes:
+        view = Representation.PARTIAL if resource.partial else Representation.PLAIN
         return object_bytes(_kind(resource), item, view, now_s=self._clock.wall())
 
     async def _call(
@@ -282,7 +288,7 @@ class DirectKube:
             raise TransportError(f"{what}: no answer within {limit_s:g} s") from error
 
     async def _deliver(
-        self, fault: Fault, act: Callable[[], bytes], *, what: str, ends_at: float
+        self, fault: InjectedFault, act: Callable[[], bytes], *, what: str, ends_at: float
     ) -> bytes:
         """Be the network and the server."""
         async with asyncio.timeout_at(ends_at):
@@ -299,17 +305,17 @@ class DirectKube:
         return data
 
 
-def _kind(resource: Resource[T]) -> Kind:
+def _kind(resource: ApiResource[T]) -> Kind:
     kind = find_kind(resource.group, resource.version, resource.plural)
     if kind is None:
         raise no_such_resource()
     return kind
 
 
-def _selection(scope: Scope) -> Selection:
+def _selection(scope: ListOptions) -> Selection:
     return Selection(scope.namespace or "", scope.labels, scope.fields)
 
 
 def _error_of(refusal: Refusal, what: str) -> KubeError:
     wait_s = float(refusal.retry_after_s) or None
-    return error_of_answer(refusal.code, encode(refusal.status), what=what, retry_after_s=wait_s)
+    return from_response(refusal.code, encode(refusal.status), what=what, retry_after_s=wait_s)

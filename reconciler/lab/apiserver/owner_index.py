@@ -7,7 +7,7 @@ from reconciler.lab.apiserver.kinds import Kind, Object
 Ref = tuple[Kind, str]
 
 
-class Dependents:
+class OwnerIndex:
     """Owners and the owned, by uid, and the namespaces that are being emptied."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from reconciler.lab.apiserver.kinds import Object
 from reconciler.lab.apiserver.status_errors import (
     CONTINUE_TOO_OLD,
-    Fault,
+    FieldError,
     bad_request,
     expired,
     invalid_options,
@@ -49,7 +49,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class ListPosition:
     """Where a page begins: at `start`, in the state at `version` (0 = the newest)."""
 
     version: int
@@ -81,7 +81,7 @@ def _unparsed(text: str) -> str:
     )
 
 
-def position_of(query: ListQuery, *, current: int, compacted: int) -> Position:
+def position_of(query: ListQuery, *, current: int, compacted: int) -> ListPosition:
     """Decide where a list begins.
 
     Raises:
@@ -99,42 +99,42 @@ def position_of(query: ListQuery, *, current: int, compacted: int) -> Position:
     if version and (query.match == EXACT or (not query.match and query.limit)):
         if version < compacted:
             raise expired("The resourceVersion for the provided list is too old.")
-        return Position(version, limit=query.limit)
+        return ListPosition(version, limit=query.limit)
     ignored = query.version == "0" or query.match == NOT_OLDER
-    return Position(0, limit=0 if ignored else query.limit)
+    return ListPosition(0, limit=0 if ignored else query.limit)
 
 
-def _continued(query: ListQuery, *, current: int, compacted: int) -> Position:
+def _continued(query: ListQuery, *, current: int, compacted: int) -> ListPosition:
     if query.version not in ("", "0"):
         raise bad_request("specifying resource version is not allowed when using continue")
     version, start = decode_token(query.token)
     if version == _LATEST:
-        return Position(0, start, query.limit)
+        return ListPosition(0, start, query.limit)
     if version < compacted:
         raise expired(CONTINUE_TOO_OLD, token=encode_token(_LATEST, start))
     if version > current:
         raise too_large_version(version, current)
-    return Position(version, start, query.limit)
+    return ListPosition(version, start, query.limit)
 
 
 def _check_match(query: ListQuery) -> None:
     """Source: apimachinery `internalversion/validation`."""
     if not query.match:
         return
-    faults: list[Fault] = []
+    faults: list[FieldError] = []
     name = "resourceVersionMatch"
     if not query.version:
         text = f"Forbidden: {name} is forbidden unless resourceVersion is provided"
-        faults.append(Fault(name, "FieldValueForbidden", text))
+        faults.append(FieldError(name, "FieldValueForbidden", text))
     if query.token:
         text = f"Forbidden: {name} is forbidden when continue is provided"
-        faults.append(Fault(name, "FieldValueForbidden", text))
+        faults.append(FieldError(name, "FieldValueForbidden", text))
     if query.match not in (EXACT, NOT_OLDER):
         text = f'Unsupported value: "{query.match}": supported values: "", "Exact", "NotOlderThan"'
-        faults.append(Fault(name, "FieldValueNotSupported", text))
+        faults.append(FieldError(name, "FieldValueNotSupported", text))
     if query.match == EXACT and query.version == "0":
         text = f'Forbidden: {name} "exact" is forbidden for resourceVersion "0"'
-        faults.append(Fault(name, "FieldValueForbidden", text))
+        faults.append(FieldError(name, "FieldValueForbidden", text))
     if faults:
         raise invalid_options("ListOptions", faults)
 

@@ -62,7 +62,7 @@ class Attributes:
         return f"{self.kind.plural}/{self.subresource}" if self.subresource else self.kind.plural
 
 
-class Rights:
+class Authorizer:
     """Tokens to users. `users` may be changed at run time: rights come and go in tests.
 
     Args:

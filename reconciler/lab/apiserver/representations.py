@@ -21,7 +21,7 @@ _ENCODER = msgspec.json.Encoder()
 encode = _ENCODER.encode
 
 
-class View(Enum):
+class Representation(Enum):
     """The `as=` of an Accept header."""
 
     PLAIN = ""
@@ -30,7 +30,7 @@ class View(Enum):
     TABLE = "Table"
 
 
-def parse_accept(header: str) -> View:
+def parse_accept(header: str) -> Representation:
     """Return the first form in an Accept header that the box can produce.
 
     Raises:
@@ -43,10 +43,10 @@ def parse_accept(header: str) -> View:
         named = dict(part.split("=", 1) for part in parameters if "=" in part)
         wanted = named.get("as", "")
         if not wanted:
-            return View.PLAIN
-        known = wanted in {view.value for view in View}
+            return Representation.PLAIN
+        known = wanted in {view.value for view in Representation}
         if known and named.get("g") == "meta.k8s.io" and named.get("v") == "v1":
-            return View(wanted)
+            return Representation(wanted)
     raise not_acceptable(
         "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, "
         "application/vnd.kubernetes.protobuf, application/json;stream=watch, "
@@ -63,25 +63,25 @@ def partial(item: Object) -> dict[str, Any]:
     }
 
 
-def object_bytes(kind: Kind, item: Object, view: View, *, now_s: float) -> bytes:
+def object_bytes(kind: Kind, item: Object, view: Representation, *, now_s: float) -> bytes:
     """Encode one object; raises `Refusal` 406 for a form that only lists have."""
-    if view is View.PARTIAL_LIST:
+    if view is Representation.PARTIAL_LIST:
         raise _mismatch(view, f"is not a list (*core.{kind.kind})")
     return encode(_shown(kind, item, view, now_s=now_s, headed=True))
 
 
-def list_bytes(kind: Kind, listing: Listing, view: View, *, now_s: float) -> bytes:
+def list_bytes(kind: Kind, listing: Listing, view: Representation, *, now_s: float) -> bytes:
     """Encode a page; raises `Refusal` 406 for a form that only single objects have."""
     metadata: dict[str, Any] = {"resourceVersion": str(listing.version)}
     if listing.token:
         metadata["continue"] = listing.token
     if listing.remaining is not None:
         metadata["remainingItemCount"] = listing.remaining
-    if view is View.PARTIAL:
+    if view is Representation.PARTIAL:
         raise _mismatch(view, f"is a list (*core.{kind.kind}List)")
-    if view is View.TABLE:
+    if view is Representation.TABLE:
         return encode(table_of(kind, listing.items, metadata, now_s=now_s))
-    if view is View.PARTIAL_LIST:
+    if view is Representation.PARTIAL_LIST:
         named, version = "PartialObjectMetadataList", _META
         items = [partial(item) for item in listing.items]
     else:
@@ -90,10 +90,12 @@ def list_bytes(kind: Kind, listing: Listing, view: View, *, now_s: float) -> byt
     return encode({"kind": named, "apiVersion": version, "metadata": metadata, "items": items})
 
 
-def event_bytes(kind: Kind, event: WatchEvent, view: View, *, now_s: float, first: bool) -> bytes:
+def event_bytes(
+    kind: Kind, event: WatchEvent, view: Representation, *, now_s: float, first: bool
+) -> bytes:
     """Encode one watch event as a line; `first` = the first of its stream."""
     item: Mapping[str, Any] = event.object
-    if event.type == "BOOKMARK" and view is View.TABLE:
+    if event.type == "BOOKMARK" and view is Representation.TABLE:
         item = table_of(kind, (), dict(item["metadata"]), now_s=now_s, headed=first)
     elif event.type != "ERROR":
         item = _shown(kind, item, view, now_s=now_s, headed=first)
@@ -101,11 +103,11 @@ def event_bytes(kind: Kind, event: WatchEvent, view: View, *, now_s: float, firs
 
 
 def _shown(
-    kind: Kind, item: Object, view: View, *, now_s: float, headed: bool
+    kind: Kind, item: Object, view: Representation, *, now_s: float, headed: bool
 ) -> Mapping[str, Any]:
-    if view is View.PLAIN:
+    if view is Representation.PLAIN:
         return item
-    if view is View.TABLE:
+    if view is Representation.TABLE:
         version = {"resourceVersion": item["metadata"]["resourceVersion"]}
         return table_of(kind, (item,), version, now_s=now_s, headed=headed)
     return partial(item)
@@ -116,5 +118,5 @@ def _untyped(item: Object) -> dict[str, Any]:
     return {key: value for key, value in item.items() if key not in ("kind", "apiVersion")}
 
 
-def _mismatch(view: View, why: str) -> Refusal:
+def _mismatch(view: Representation, why: str) -> Refusal:
     return not_acceptable(f"you requested {view.value}, but the requested object {why}")

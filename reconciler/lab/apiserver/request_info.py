@@ -12,7 +12,7 @@ from reconciler.lab.apiserver.kinds import NAMESPACES, Kind, find_kind
 from reconciler.lab.apiserver.paging import ListQuery
 from reconciler.lab.apiserver.rbac import Attributes
 from reconciler.lab.apiserver.selectors import Selection
-from reconciler.lab.apiserver.status_errors import Fault, bad_request, invalid_options
+from reconciler.lab.apiserver.status_errors import FieldError, bad_request, invalid_options
 from reconciler.lab.apiserver.write_log import Caller
 
 MANAGER_LIMIT = 128
@@ -24,7 +24,7 @@ _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DE
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RequestTarget:
     """What a path names; `name` "" = the collection, `namespace` "" = all or none."""
 
     kind: Kind
@@ -33,7 +33,7 @@ class Target:
     subresource: str = ""
 
 
-def parse_path(path: str) -> Target | None:
+def parse_path(path: str) -> RequestTarget | None:
     """Return what `path` names, or None for what the box does not serve."""
     match path.strip("/").split("/"):
         case ["api", "v1", *rest]:
@@ -43,7 +43,7 @@ def parse_path(path: str) -> Target | None:
     return None
 
 
-def _target(group: str, version: str, rest: list[str]) -> Target | None:
+def _target(group: str, version: str, rest: list[str]) -> RequestTarget | None:
     namespace = ""
     # `namespaces/x/status` is the namespace's own; `namespaces/x/pods` is inside it.
     if len(rest) >= 3 and rest[0] == "namespaces" and rest[2] not in ("status", "finalize"):
@@ -58,10 +58,10 @@ def _target(group: str, version: str, rest: list[str]) -> Target | None:
         return None
     if subresource and not (subresource == "status" and kind.status):
         return None
-    return Target(kind, namespace, name, subresource)
+    return RequestTarget(kind, namespace, name, subresource)
 
 
-def attributes_of(method: str, target: Target, query: Query) -> Attributes:
+def attributes_of(method: str, target: RequestTarget, query: Query) -> Attributes:
     """Return what the request asks for, in the terms of rights."""
     verb = _VERBS.get("GET" if method == "HEAD" else method, method.lower())
     if not target.name:
@@ -77,7 +77,7 @@ def is_set(query: Query, name: str) -> bool:
     return query.get(name, "").lower() in ("1", "true", "t", "yes", "y")
 
 
-def selection_of(target: Target, query: Query) -> Selection:
+def selection_of(target: RequestTarget, query: Query) -> Selection:
     return Selection(
         target.namespace, query.get("labelSelector", ""), query.get("fieldSelector", "")
     )
@@ -87,7 +87,7 @@ def list_query_of(query: Query) -> ListQuery:
     """Read the options of a list; raises `Refusal`."""
     if "sendInitialEvents" in query:
         rule = "Forbidden: sendInitialEvents is forbidden for list"
-        fault = Fault("sendInitialEvents", "FieldValueForbidden", rule)
+        fault = FieldError("sendInitialEvents", "FieldValueForbidden", rule)
         raise invalid_options("ListOptions", [fault])
     return ListQuery(
         limit=number(query, "limit") or 0,
@@ -101,16 +101,16 @@ def initial_of(query: Query) -> bool | None:
     """Return sendInitialEvents of a watch, None if absent; raises `Refusal` 422."""
     match, name = query.get("resourceVersionMatch", ""), "resourceVersionMatch"
     sent = "sendInitialEvents" in query
-    faults: list[Fault] = []
+    faults: list[FieldError] = []
     if sent and match != "NotOlderThan":
         rule = f"Forbidden: sendInitialEvents requires setting {name} to NotOlderThan"
-        faults.append(Fault(name, "FieldValueForbidden", rule))
+        faults.append(FieldError(name, "FieldValueForbidden", rule))
     if match and not sent:
         rule = f"Forbidden: {name} is forbidden for watch unless sendInitialEvents is provided"
-        faults.append(Fault(name, "FieldValueForbidden", rule))
+        faults.append(FieldError(name, "FieldValueForbidden", rule))
     if match and match != "NotOlderThan":
         rule = f'Unsupported value: "{match}": supported values: "NotOlderThan"'
-        faults.append(Fault(name, "FieldValueNotSupported", rule))
+        faults.append(FieldError(name, "FieldValueNotSupported", rule))
     if faults:
         raise invalid_options("ListOptions", faults)
     return is_set(query, "sendInitialEvents") if sent else None

@@ -45,7 +45,7 @@ class Refusal(ReconcilerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class FieldError:
     """One wrong field; `body` is its sentence without the field's name."""
 
     field: str
@@ -200,7 +200,7 @@ def unsupported_media_type(accepted: Sequence[str]) -> Refusal:
     )
 
 
-def invalid(kind: Kind, name: str, faults: Sequence[Fault]) -> Refusal:
+def invalid(kind: Kind, name: str, faults: Sequence[FieldError]) -> Refusal:
     """422 with one cause for each wrong field."""
     qualified = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
     return _invalid(
@@ -208,7 +208,7 @@ def invalid(kind: Kind, name: str, faults: Sequence[Fault]) -> Refusal:
     )
 
 
-def invalid_options(options: str, faults: Sequence[Fault]) -> Refusal:
+def invalid_options(options: str, faults: Sequence[FieldError]) -> Refusal:
     """422 for a query (`ListOptions`, `DeleteOptions`)."""
     details = {"group": "meta.k8s.io", "kind": options}
     return _invalid(f'{options}.meta.k8s.io ""', faults, details)
@@ -219,11 +219,11 @@ def undecodable_patch(why: str) -> Refusal:
 
     The real server repeats the whole patched object here, values included; this one does not.
     """
-    fault = Fault("patch", "FieldValueInvalid", f"Invalid value: {quote('...')}: {why}")
+    fault = FieldError("patch", "FieldValueInvalid", f"Invalid value: {quote('...')}: {why}")
     return _invalid('"" ""', [fault], {})
 
 
-def _invalid(what: str, faults: Sequence[Fault], details: dict[str, Any]) -> Refusal:
+def _invalid(what: str, faults: Sequence[FieldError], details: dict[str, Any]) -> Refusal:
     sentences = list(dict.fromkeys(fault.sentence for fault in faults))
     joined = sentences[0] if len(sentences) == 1 else f"[{', '.join(sentences)}]"
     causes = [

@@ -9,7 +9,7 @@ from reconciler.lab.apiserver.kinds import STORED, Kind, Object
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class StoreChange:
     """One committed write: `old` is None for a create, `new` for a removal."""
 
     version: int
@@ -19,7 +19,7 @@ class Change:
     new: Object | None
 
 
-class Store:
+class ObjectStore:
     """The newest state and a bounded way back.
 
     Args:
@@ -31,7 +31,7 @@ class Store:
         self.compacted = 1
         """Changes after this version are all known: a watch may start here, not before."""
         self._history_limit = history
-        self._history: deque[Change] = deque()
+        self._history: deque[StoreChange] = deque()
         self._objects: dict[Kind, dict[str, Object]] = {kind: {} for kind in STORED}
         self._order: dict[Kind, list[str]] = {kind: [] for kind in STORED}
 
@@ -41,7 +41,7 @@ class Store:
     def count(self, kind: Kind) -> int:
         return len(self._order[kind])
 
-    def put(self, kind: Kind, key: str, item: Object) -> Change:
+    def put(self, kind: Kind, key: str, item: Object) -> StoreChange:
         """Commit `item` under the next version, which is written into a copy of its metadata."""
         objects = self._objects[kind]
         old = objects.get(key)
@@ -50,16 +50,16 @@ class Store:
         new = objects[key] = stamped(item, self.version + 1)
         return self._record(kind, key, old, new)
 
-    def remove(self, kind: Kind, key: str) -> Change:
+    def remove(self, kind: Kind, key: str) -> StoreChange:
         """Commit a removal; raises KeyError for what is not there."""
         old = self._objects[kind].pop(key)
         order = self._order[kind]
         del order[bisect_left(order, key)]
         return self._record(kind, key, old, None)
 
-    def _record(self, kind: Kind, key: str, old: Object | None, new: Object | None) -> Change:
+    def _record(self, kind: Kind, key: str, old: Object | None, new: Object | None) -> StoreChange:
         self.version += 1
-        change = Change(self.version, kind, key, old, new)
+        change = StoreChange(self.version, kind, key, old, new)
         self._history.append(change)
         while len(self._history) > self._history_limit:
             self.compacted = self._history.popleft().version
@@ -71,7 +71,7 @@ class Store:
             self._history.popleft()
         self.compacted = max(self.compacted, min(version, self.version))
 
-    def restore(self, version: int) -> list[Change]:
+    def restore(self, version: int) -> list[StoreChange]:
         """Go back to an earlier version, as a restored etcd does, and return what was undone.
 
         Versions count on from there: one number stands for two states then. Newest change first.
@@ -95,9 +95,9 @@ class Store:
         self.version = version
         return undone
 
-    def since(self, version: int) -> list[Change]:
+    def since(self, version: int) -> list[StoreChange]:
         """Return the changes after `version`, oldest first; it must not be compacted."""
-        found: list[Change] = []
+        found: list[StoreChange] = []
         for change in reversed(self._history):
             if change.version <= version:
                 break

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.lab.apiserver.kinds import EVENTS, PODS, SECRETS, Kind, Object
-from reconciler.lab.apiserver.status_errors import Fault, quote
+from reconciler.lab.apiserver.status_errors import FieldError, quote
 
 ANNOTATIONS_LIMIT_BYTES = 256 * 1024
 SECRET_LIMIT_BYTES = 1024 * 1024
@@ -79,9 +79,9 @@ def _bad_byte(value: Any) -> int:
     return body + missing if missing in (1, 2) and padding == "=" * missing else body
 
 
-def faults_of(kind: Kind, item: Object) -> list[Fault]:
+def faults_of(kind: Kind, item: Object) -> list[FieldError]:
     """Return what is wrong with an object by itself."""
-    own: Iterator[Fault] = iter(())
+    own: Iterator[FieldError] = iter(())
     if kind is SECRETS:
         own = _secret_faults(item)
     elif kind is EVENTS:
@@ -89,30 +89,30 @@ def faults_of(kind: Kind, item: Object) -> list[Fault]:
     return [*_metadata_faults(item["metadata"]), *own]
 
 
-def faults_between(kind: Kind, old: Object, new: Object) -> list[Fault]:
+def faults_between(kind: Kind, old: Object, new: Object) -> list[FieldError]:
     """Return what an update must not have changed."""
-    faults: list[Fault] = []
+    faults: list[FieldError] = []
     uid = new["metadata"]["uid"]
     if uid != old["metadata"]["uid"]:
         faults.append(_invalid("metadata.uid", uid, _IMMUTABLE))
     if kind is SECRETS:
         faults += _secret_changes(old, new)
     if kind is PODS and new.get("spec") != old.get("spec"):
-        faults.append(Fault("spec", "FieldValueForbidden", _POD_SPEC))
+        faults.append(FieldError("spec", "FieldValueForbidden", _POD_SPEC))
     return faults
 
 
-def _secret_changes(old: Object, new: Object) -> Iterator[Fault]:
+def _secret_changes(old: Object, new: Object) -> Iterator[FieldError]:
     if new["type"] != old["type"]:
         yield _invalid("type", new["type"], _IMMUTABLE)
     if old.get("immutable"):
         if not new.get("immutable"):
-            yield Fault("immutable", "FieldValueForbidden", _FROZEN)
+            yield FieldError("immutable", "FieldValueForbidden", _FROZEN)
         if new.get("data") != old.get("data"):
-            yield Fault("data", "FieldValueForbidden", _FROZEN)
+            yield FieldError("data", "FieldValueForbidden", _FROZEN)
 
 
-def _metadata_faults(metadata: Mapping[str, Any]) -> Iterator[Fault]:
+def _metadata_faults(metadata: Mapping[str, Any]) -> Iterator[FieldError]:
     name = metadata["name"]
     if not _NAME.match(name) or len(name) > 253:
         yield _invalid("metadata.name", name, _NAME_RULE)
@@ -129,22 +129,24 @@ def _metadata_faults(metadata: Mapping[str, Any]) -> Iterator[Fault]:
         yield _too_long("metadata.annotations", ANNOTATIONS_LIMIT_BYTES)
 
 
-def _secret_faults(item: Object) -> Iterator[Fault]:
+def _secret_faults(item: Object) -> Iterator[FieldError]:
     size = sum(len(base64.b64decode(value)) for value in (item.get("data") or {}).values())
     if size > SECRET_LIMIT_BYTES:
         yield _too_long("data", SECRET_LIMIT_BYTES)
 
 
-def _event_faults(item: Object) -> Iterator[Fault]:
+def _event_faults(item: Object) -> Iterator[FieldError]:
     """Source: kubernetes 1.37 `pkg/apis/core/validation/events.go`, legacyValidateEvent."""
     about = (item.get("involvedObject") or {}).get("namespace", "")
     if about and about != item["metadata"]["namespace"]:
         yield _invalid("involvedObject.namespace", about, "does not match event.namespace")
 
 
-def _invalid(field: str, value: str, rule: str) -> Fault:
-    return Fault(field, "FieldValueInvalid", f"Invalid value: {quote(value)}: {rule}")
+def _invalid(field: str, value: str, rule: str) -> FieldError:
+    return FieldError(field, "FieldValueInvalid", f"Invalid value: {quote(value)}: {rule}")
 
 
-def _too_long(field: str, limit_bytes: int) -> Fault:
-    return Fault(field, "FieldValueTooLong", f"Too long: may not be more than {limit_bytes} bytes")
+def _too_long(field: str, limit_bytes: int) -> FieldError:
+    return FieldError(
+        field, "FieldValueTooLong", f"Too long: may not be more than {limit_bytes} bytes"
+    )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from reconciler.lab.apiserver.kinds import Kind, Object
 from reconciler.lab.apiserver.selectors import Predicate
-from reconciler.lab.apiserver.store import Change, stamped
+from reconciler.lab.apiserver.store import StoreChange, stamped
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]
 
@@ -23,7 +23,7 @@ class WatchEvent:
     object: Object
 
 
-class Feed:
+class WatchFeed:
     """Events of one kind that pass one predicate, in order of their versions.
 
     Args:
@@ -45,7 +45,7 @@ class Feed:
     def __repr__(self) -> str:
         return f"<Feed {self.kind.plural} after {self._after}, {len(self._pending)} pending>"
 
-    def offer(self, change: Change) -> None:
+    def offer(self, change: StoreChange) -> None:
         """Take in a change if it concerns this feed."""
         if self.ended or change.kind is not self.kind or change.version <= self._after:
             return
@@ -75,7 +75,7 @@ class Feed:
         """Return the oldest pending event, or None."""
         return self._pending.popleft() if self._pending else None
 
-    def _event(self, change: Change) -> WatchEvent | None:
+    def _event(self, change: StoreChange) -> WatchEvent | None:
         """Say what the change looks like from inside the selection.
 
         An object that leaves it arrives as DELETED: its last state inside, under the new version.

@@ -6,14 +6,14 @@ from aiohttp import web
 
 from reconciler.clock import Clock
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.faults import Faults
-from reconciler.lab.apiserver.representations import View, event_bytes
-from reconciler.lab.apiserver.watch_cache import Feed, bookmark
+from reconciler.lab.apiserver.faults import HttpFaults
+from reconciler.lab.apiserver.representations import Representation, event_bytes
+from reconciler.lab.apiserver.watch_cache import WatchFeed, bookmark
 
 LINES_A_WRITE = 500
 
 
-class Stream:
+class WatchStream:
     """An open watch of a client.
 
     Args:
@@ -21,7 +21,13 @@ class Stream:
     """
 
     def __init__(
-        self, core: Core, clock: Clock, faults: Faults, *, view: View, bookmark_s: float
+        self,
+        core: Core,
+        clock: Clock,
+        faults: HttpFaults,
+        *,
+        view: Representation,
+        bookmark_s: float,
     ) -> None:
         self._core = core
         self._clock = clock
@@ -41,7 +47,7 @@ class Stream:
         self._closed = True
         self.wake()
 
-    async def run(self, response: web.StreamResponse, feed: Feed, *, timeout_s: float) -> None:
+    async def run(self, response: web.StreamResponse, feed: WatchFeed, *, timeout_s: float) -> None:
         """Send events until `timeout_s` is over, the feed ends, or `close`."""
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_s
@@ -67,7 +73,7 @@ class Stream:
             except TimeoutError:
                 continue
 
-    async def _send_pending(self, response: web.StreamResponse, feed: Feed) -> bool:
+    async def _send_pending(self, response: web.StreamResponse, feed: WatchFeed) -> bool:
         lines: list[bytes] = []
         while len(lines) < LINES_A_WRITE and (event := feed.next()) is not None:
             lines.append(
@@ -80,7 +86,7 @@ class Stream:
             await response.write(b"".join(lines))
         return bool(lines)
 
-    async def _send_bookmark(self, response: web.StreamResponse, feed: Feed) -> None:
+    async def _send_bookmark(self, response: web.StreamResponse, feed: WatchFeed) -> None:
         event = bookmark(feed.kind, self._core.version)
         first, self._sent = not self._sent, True
         await response.write(

@@ -94,7 +94,7 @@ _SIGNED = re.compile(r"[^ ]+ \((?P<process>[^ )]+)\)")
 """A user agent that ends in one word in parentheses; an elector's own connection adds a second."""
 
 
-class Ledger:
+class WriteLog:
     """Writes of Secrets and pods, and changes of lease holders, in the order of their versions.
 
     A commit hook: `core.on_commit.append(ledger.record)`.

@@ -8,10 +8,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.selectors import Selection
 from reconciler.lab.chaos.faults import Chaos
-from reconciler.lab.cluster.cluster import Box
-from reconciler.lab.cluster.fixtures import Session
+from reconciler.lab.cluster.cluster import LabCluster
+from reconciler.lab.cluster.fixtures import LabSession
 from reconciler.lab.cluster.replicas import Replica, Replicas
-from reconciler.lab.demo.leader_terms import reigns
+from reconciler.lab.demo.leader_terms import leader_terms
 
 SHARE = 0.25
 """Part of the sessions that a deed against sessions strikes, at least one."""
@@ -26,14 +26,14 @@ FORGED_NAMESPACE = "not-a-project"
 Deed = AbstractAsyncContextManager[None]
 
 
-class Deeds:
+class ChaosActions:
     """Does one run's chaos.
 
     `active` holds what goes on now, `forged` the forgers' namespaces, `losses_at` when leaders were
     struck (the box's monotonic clock).
     """
 
-    def __init__(self, box: Box, replicas: Replicas) -> None:
+    def __init__(self, box: LabCluster, replicas: Replicas) -> None:
         self.active: list[Chaos] = []
         self.forged: list[str] = []
         self.losses_at: list[float] = []
@@ -89,7 +89,7 @@ class Deeds:
 
     def leader(self) -> Replica | None:
         """Return the controller that holds the Lease, as the API server sees it."""
-        found = reigns(self._box.ledger.lease_turns)
+        found = leader_terms(self._box.ledger.lease_turns)
         return self._replicas.leader(found[-1].process) if found else None
 
     @asynccontextmanager
@@ -189,7 +189,7 @@ class Deeds:
         self._box.core.compact()
         self._box.server.reset_connections()
 
-    def _some(self) -> list[Session]:
+    def _some(self) -> list[LabSession]:
         """Choose the sessions to strike among those that are whole."""
         box = self._box
         whole = [
@@ -202,7 +202,7 @@ class Deeds:
         count = min(len(whole), max(1, math.ceil(SHARE * len(whole))))
         return box.random.sample(whole, count)
 
-    def _each(self, deed: Callable[[Session], None]) -> Deed:
+    def _each(self, deed: Callable[[LabSession], None]) -> Deed:
         def strike() -> None:
             for session in self._some():
                 deed(session)

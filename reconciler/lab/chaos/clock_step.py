@@ -13,7 +13,7 @@ BACK = signal.SIGUSR2
 STEP_S = 3600.0
 
 
-def obey() -> None:
+def install() -> None:
     """Step this process' clock an hour ahead at each `FORWARD`, an hour back at each `BACK`."""
     real = time.time
     off_s = 0.0

@@ -7,7 +7,7 @@ from reconciler.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FaultKind:
     """One name of the table.
 
     Args:
@@ -20,24 +20,30 @@ class Kind:
 
 
 KINDS = {
-    "restart-all": Kind("every controller is killed (SIGKILL) and started again in its pod"),
-    "kill-leader": Kind("the leading controller is killed, its pod with it"),
-    "freeze-leader": Kind("the leading controller is stopped where it is, and goes on later", 0.5),
-    "clock-step": Kind("clocks of the controllers step an hour, every other one back", 0.3),
-    "issuer-outage": Kind("the issuer closes every connection without an answer", 0.45),
-    "issuer-short-ttl": Kind("tokens live for 0.6 of their usual life", 1.0),
-    "api-outage": Kind("the Kubernetes API refuses and resets connections, the kubelet's too", 0.1),
-    "api-slow": Kind("each answer of the Kubernetes API takes up to a second longer", 0.5),
-    "api-throttle": Kind("the Kubernetes API answers every second request with 429", 0.5),
-    "watch-silence": Kind("the controllers' watches stay open and send nothing", 0.5),
-    "watch-close": Kind("the controllers' watches are closed"),
-    "compaction": Kind("the controllers' watches are reset and their history is gone"),
-    "platform-outage": Kind("the platform's API cuts every connection", 1.0),
-    "delete-secret": Kind("a quarter of the sessions' Secrets are deleted"),
-    "stale-secret": Kind("in a quarter of the Secrets the first token is put back"),
-    "new-sessions": Kind("a quarter as many new sessions begin"),
-    "restart-session": Kind("a quarter of the sessions stop, and begin again on dead tokens", 1.1),
-    "forged-pod": Kind("somebody labels pods of their own as sessions that are none"),
+    "restart-all": FaultKind("every controller is killed (SIGKILL) and started again in its pod"),
+    "kill-leader": FaultKind("the leading controller is killed, its pod with it"),
+    "freeze-leader": FaultKind(
+        "the leading controller is stopped where it is, and goes on later", 0.5
+    ),
+    "clock-step": FaultKind("clocks of the controllers step an hour, every other one back", 0.3),
+    "issuer-outage": FaultKind("the issuer closes every connection without an answer", 0.45),
+    "issuer-short-ttl": FaultKind("tokens live for 0.6 of their usual life", 1.0),
+    "api-outage": FaultKind(
+        "the Kubernetes API refuses and resets connections, the kubelet's too", 0.1
+    ),
+    "api-slow": FaultKind("each answer of the Kubernetes API takes up to a second longer", 0.5),
+    "api-throttle": FaultKind("the Kubernetes API answers every second request with 429", 0.5),
+    "watch-silence": FaultKind("the controllers' watches stay open and send nothing", 0.5),
+    "watch-close": FaultKind("the controllers' watches are closed"),
+    "compaction": FaultKind("the controllers' watches are reset and their history is gone"),
+    "platform-outage": FaultKind("the platform's API cuts every connection", 1.0),
+    "delete-secret": FaultKind("a quarter of the sessions' Secrets are deleted"),
+    "stale-secret": FaultKind("in a quarter of the Secrets the first token is put back"),
+    "new-sessions": FaultKind("a quarter as many new sessions begin"),
+    "restart-session": FaultKind(
+        "a quarter of the sessions stop, and begin again on dead tokens", 1.1
+    ),
+    "forged-pod": FaultKind("somebody labels pods of their own as sessions that are none"),
 }
 
 START_S = 10.0

@@ -22,7 +22,7 @@ from reconciler.telemetry.log_setup import configure_logs
 import_lab()
 
 from reconciler.lab.chaos.faults import parse_chaos  # noqa: E402 - after the check for the lab extra
-from reconciler.lab.demo.demo import Demo, Plan  # noqa: E402
+from reconciler.lab.demo.demo import Demo, DemoPlan  # noqa: E402
 from reconciler.lab.demo.frame import progress_line  # noqa: E402
 from reconciler.lab.demo.report import Report  # noqa: E402
 from reconciler.lab.demo.view import draw, draw_report  # noqa: E402
@@ -48,7 +48,7 @@ def run_demo(
     """Run until the end or Ctrl-C, print the report, and return the exit code."""
     if report not in ("", "json"):
         raise SettingsError(f"--report {report}: the only format is json")
-    plan = Plan(
+    plan = DemoPlan(
         sessions=sessions,
         replicas=replicas,
         ttl_s=ttl_s,
@@ -69,7 +69,7 @@ def run_demo(
     return 0 if found.is_good else EXIT_EXPIRED
 
 
-def _tell(plan: Plan, console: Console) -> Report:
+def _tell(plan: DemoPlan, console: Console) -> Report:
     """Run with one line every few seconds; logs go to stderr as they are."""
     configure_logs("info", "json")
 
@@ -87,7 +87,7 @@ def _tell(plan: Plan, console: Console) -> Report:
     return _run(lambda: Demo(plan, say=say, sink=sink), show)
 
 
-def _watch_live(plan: Plan, console: Console) -> Report:
+def _watch_live(plan: DemoPlan, console: Console) -> Report:
     """Run with the picture of the moment, four times a second."""
     tail = LogTail()
 

@@ -10,7 +10,7 @@ from reconciler.telemetry.log_setup import configure_logs
 
 import_lab()
 
-from reconciler.lab.cluster.cluster import Box  # noqa: E402 - after the check for the lab extra
+from reconciler.lab.cluster.cluster import LabCluster  # noqa: E402 - after the check for the lab extra
 
 
 def run_lab(*, sessions: int, ttl_s: float, delay: str, seed: int | None) -> None:
@@ -19,12 +19,12 @@ def run_lab(*, sessions: int, ttl_s: float, delay: str, seed: int | None) -> Non
     configure_logs("info", "auto")
 
     async def main() -> None:
-        await _run(Box(ttl_s=ttl_s, projection_delay=projection_delay, seed=seed), sessions)
+        await _run(LabCluster(ttl_s=ttl_s, projection_delay=projection_delay, seed=seed), sessions)
 
     asyncio.run(main())
 
 
-async def _run(box: Box, sessions: int) -> None:
+async def _run(box: LabCluster, sessions: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -14,15 +14,15 @@ from reconciler.clock import SystemClock
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.http_server import ApiServer
-from reconciler.lab.apiserver.rbac import EVERYTHING, Rights, Rule, User
-from reconciler.lab.apiserver.write_log import Caller, Ledger
+from reconciler.lab.apiserver.rbac import EVERYTHING, Authorizer, Rule, User
+from reconciler.lab.apiserver.write_log import Caller, WriteLog
 from reconciler.lab.cluster import fixtures
-from reconciler.lab.cluster.fixtures import Session
+from reconciler.lab.cluster.fixtures import LabSession
 from reconciler.lab.cluster.ports import free_port
 from reconciler.lab.issuer.server import Issuer
 from reconciler.lab.issuer.signing_key import TokenRejected
 from reconciler.lab.platform.server import LabPlatform
-from reconciler.lab.runners.fleet import Fleet
+from reconciler.lab.runners.fleet import RunnerFleet
 from reconciler.lab.runners.runner import Rates
 from reconciler.naming import Names
 
@@ -53,7 +53,7 @@ KUBELET_RULES = (
 )
 
 
-class Box:
+class LabCluster:
     """All that a controller works with, on free loopback ports, while entered.
 
     To be made inside a running event loop.
@@ -79,20 +79,20 @@ class Box:
         self.projection_delay = projection_delay
         self.random = Random(seed)
         self.clock = SystemClock()
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, LabSession] = {}
         """By session ID, the forged ones too."""
         client_secret = f"box-client-{secrets.token_hex(16)}"
         self.issuer = Issuer(ttl_s=ttl_s, client_secret=client_secret, clock=self.clock)
         self.platform = LabPlatform(self._accepts, clock=self.clock)
         self.core = Core(self.clock, seed=str(seed) if seed is not None else secrets.token_hex(8))
-        self.ledger = Ledger()
+        self.ledger = WriteLog()
         self.core.on_commit.append(self.ledger.record)
         rights, self._tokens = _users()
         self.server = ApiServer(self.core, rights=rights)
         self.node_server = ApiServer(self.core, rights=rights, collects=False)
         self.port = free_port()
         self._by = Caller(user="control-plane", manager=self.names.managed_by)
-        self._fleet: Fleet | None = None
+        self._fleet: RunnerFleet | None = None
         self._folder = Path()
         self._stack = AsyncExitStack()
 
@@ -119,7 +119,7 @@ class Box:
         await self._stack.__aexit__(kind, error, trace)
 
     @property
-    def fleet(self) -> Fleet:
+    def fleet(self) -> RunnerFleet:
         """The kubelet and its runners; raises `RuntimeError` before the box was entered."""
         if self._fleet is None:
             raise RuntimeError("the box is not open")
@@ -169,18 +169,18 @@ class Box:
         for number in range(count):
             self.begin(projects[number % len(projects)])
 
-    def begin(self, project: str) -> Session:
+    def begin(self, project: str) -> LabSession:
         """Begin one session: the platform's row, a Secret with a fresh token, and the pod."""
         self.add_namespace(project)
         self.platform.add_project(project)
         session = self.new_session(project)
         self.platform.add_session(session.session_id, project)
-        session.first_token = self.issuer.mint()
+        session.first_token = self.issuer.issue()
         self.add_secret(session, session.first_token)
         self.add_pod(session)
         return session
 
-    def new_session(self, namespace: str) -> Session:
+    def new_session(self, namespace: str) -> LabSession:
         """Think of a session, without making anything of it."""
         tail = "".join(self.random.choices(_LETTERS, k=20))
         session_id = f"2Ab{len(self.sessions):04d}{tail}"
@@ -194,23 +194,23 @@ class Box:
             body = {"metadata": {"name": name}}
             self.core.create(kinds.NAMESPACES, "", body, by=self._by)
 
-    def add_secret(self, session: Session, token: str) -> None:
+    def add_secret(self, session: LabSession, token: str) -> None:
         body = fixtures.secret_body(self.names, session, token)
         self.core.create(kinds.SECRETS, session.namespace, body, by=self._by)
 
-    def put_token(self, session: Session, token: str) -> None:
+    def put_token(self, session: LabSession, token: str) -> None:
         """Write a token over what the Secret holds, as the platform's control plane."""
         patch = {"stringData": {self.names.secret_key: token}}
         self.core.patch(kinds.SECRETS, session.namespace, session.secret, patch, by=self._by)
 
-    def delete_secret(self, session: Session) -> None:
+    def delete_secret(self, session: LabSession) -> None:
         self.core.delete(kinds.SECRETS, session.namespace, session.secret, by=self._by)
 
-    def add_pod(self, session: Session) -> None:
+    def add_pod(self, session: LabSession) -> None:
         body = fixtures.pod_body(self.names, session)
         self.core.create(kinds.PODS, session.namespace, body, by=self._by)
 
-    async def stop(self, session: Session) -> None:
+    async def stop(self, session: LabSession) -> None:
         """Stop a session and return when its pod is gone; the Secret stays."""
         self.platform.set_phase(session.session_id, "Stopping")
         self.core.delete(kinds.PODS, session.namespace, session.pod, by=self._by)
@@ -218,7 +218,7 @@ class Box:
             await asyncio.sleep(0.05)
         self.platform.set_phase(session.session_id, "Stopped")
 
-    def resume(self, session: Session) -> None:
+    def resume(self, session: LabSession) -> None:
         """Begin a stopped session again, on the Secret that it had."""
         self.platform.set_phase(session.session_id, "Running")
         self.add_pod(session)
@@ -247,9 +247,9 @@ class Box:
         """Return the claims of a token that is ours, dead or alive: the fleet judges `exp`."""
         return self.issuer.verify(token, now_s=0.0)
 
-    def _make_fleet(self) -> Fleet:
+    def _make_fleet(self) -> RunnerFleet:
         push_s = max(0.5, self.ttl_s / 10)
-        return Fleet(
+        return RunnerFleet(
             self.node_server.url,
             self._tokens["kubelet"],
             self._claims,
@@ -275,8 +275,8 @@ def _private_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="reconciler-box-", dir=parent)
 
 
-def _users() -> tuple[Rights, dict[str, str]]:
+def _users() -> tuple[Authorizer, dict[str, str]]:
     """Return who may do what, and the tokens by user."""
     rules = {"admin": (EVERYTHING,), "reconciler": CONTROLLER_RULES, "kubelet": KUBELET_RULES}
     tokens = {name: f"box-{name}-{secrets.token_hex(12)}" for name in rules}
-    return Rights({tokens[name]: User(name, found) for name, found in rules.items()}), tokens
+    return Authorizer({tokens[name]: User(name, found) for name, found in rules.items()}), tokens

@@ -14,7 +14,7 @@ NODE = "box-node"
 
 
 @dataclass
-class Session:
+class LabSession:
     """One session of the box; `first_token` is what its Secret held at the start.
 
     Args:
@@ -29,12 +29,12 @@ class Session:
     first_token: str = field(default="", repr=False)
 
 
-def new_session(names: Names, session_id: str, namespace: str) -> Session:
+def new_session(names: Names, session_id: str, namespace: str) -> LabSession:
     cut = session_id[:40].lower()
-    return Session(session_id, namespace, names.secret_name(session_id), f"session-{cut}-runner")
+    return LabSession(session_id, namespace, names.secret_name(session_id), f"session-{cut}-runner")
 
 
-def labels(names: Names, session: Session) -> dict[str, str]:
+def labels(names: Names, session: LabSession) -> dict[str, str]:
     return {
         names.session_id: session.session_id,
         names.project_id: session.namespace,
@@ -43,14 +43,14 @@ def labels(names: Names, session: Session) -> dict[str, str]:
     }
 
 
-def secret_body(names: Names, session: Session, token: str) -> Object:
+def secret_body(names: Names, session: LabSession, token: str) -> Object:
     """Return the Secret; without a token it is empty."""
     metadata = {"name": session.secret, "labels": labels(names, session)}
     data = {"stringData": {names.secret_key: token}} if token else {}
     return {"metadata": metadata, "type": "Opaque", **data}
 
 
-def pod_body(names: Names, session: Session) -> Object:
+def pod_body(names: Names, session: LabSession) -> Object:
     """Return the runner pod, already on the box's node."""
     items = [{"key": names.secret_key, "path": FILE_NAME}]
     source: dict[str, Any] = {"secretName": session.secret, "items": items}

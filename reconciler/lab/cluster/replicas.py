@@ -57,7 +57,7 @@ class Tally:
         resync_sessions: Of the slowest startup resync, as is `resync_s` (None: none finished).
         unexpected: How often a controller ended by itself.
         lateness_s: How long after it was due each token was written.
-        refused: Writes that its gate did not let through, by process, as last told.
+        refused: Writes that its fence did not let through, by process, as last told.
     """
 
     refreshes: int = 0
@@ -78,7 +78,7 @@ class Tally:
             self.failures += 1
         elif event == "startup_resync_finished" and line["seconds"] >= (self.resync_s or 0.0):
             self.resync_sessions, self.resync_s = line["sessions"], line["seconds"]
-        elif event in ("stood_down", "stopped"):
+        elif event in ("leadership_ended", "stopped"):
             self.refused[process] = line.get("writes_refused", 0)
 
 
@@ -201,7 +201,7 @@ class Replica:
 
     def _follow(self, line: Line) -> None:
         event = line.get("event")
-        if event in ("following", "lease_lost", "lease_released"):
+        if event in ("leader_observed", "lease_lost", "lease_released"):
             self.state = "following"
         elif event == "startup_resync_started":
             self.state = "startup resync"

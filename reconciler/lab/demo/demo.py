@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from reconciler.lab.chaos.actions import Deeds
+from reconciler.lab.chaos.actions import ChaosActions
 from reconciler.lab.chaos.faults import Chaos
-from reconciler.lab.cluster.cluster import Box
+from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.lab.cluster.replicas import Replica, Replicas
 from reconciler.lab.demo.frame import Bar, Frame
 from reconciler.lab.demo.report import Report, describe_chaos, make_report
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DemoPlan:
     """What a run is asked for.
 
     Args:
@@ -46,14 +46,16 @@ class Demo:
     """
 
     def __init__(
-        self, plan: Plan, *, say: Callable[[str], None], sink: Callable[[str], None]
+        self, plan: DemoPlan, *, say: Callable[[str], None], sink: Callable[[str], None]
     ) -> None:
         self.plan = plan
-        self.box = Box(ttl_s=plan.ttl_s, projection_delay=plan.projection_delay, seed=plan.seed)
+        self.box = LabCluster(
+            ttl_s=plan.ttl_s, projection_delay=plan.projection_delay, seed=plan.seed
+        )
         self._say = say
         self._sink = sink
         self._replicas: Replicas | None = None
-        self._deeds: Deeds | None = None
+        self._deeds: ChaosActions | None = None
         self._began_at: float | None = None
         self._look = ""
 
@@ -75,7 +77,7 @@ class Demo:
             self._say(f"starting {plan.replicas} x reconciler run")
             environment = box.environment() | {"LOG_LEVEL": plan.log_level}
             replicas = self._replicas = Replicas(plan.replicas, environment, self._sink)
-            deeds = self._deeds = Deeds(box, replicas)
+            deeds = self._deeds = ChaosActions(box, replicas)
             self._look = f"export KUBECONFIG={box.kubectl_config()}"
             allowance = f"RECONCILER_PROPAGATION_ALLOWANCE_S={box.allowance_s:g}"
             self._say(f"look from another terminal: {self._look} {allowance}")
@@ -138,7 +140,7 @@ class Demo:
     def _elapsed_s(self) -> float:
         return 0.0 if self._began_at is None else monotonic() - self._began_at
 
-    def _report(self, replicas: Replicas, deeds: Deeds) -> Report:
+    def _report(self, replicas: Replicas, deeds: ChaosActions) -> Report:
         elapsed_s = self._elapsed_s()
         tokens = deeds.tokens_in_forged()
         return make_report(

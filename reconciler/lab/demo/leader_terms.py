@@ -7,7 +7,7 @@ from reconciler.lab.apiserver.write_log import LeaseTurn, SignedWrite
 
 
 @dataclass(frozen=True, slots=True)
-class Reign:
+class LeaderTerm:
     """From one process' acquisition to the next one's; a release does not end it.
 
     Args:
@@ -21,20 +21,22 @@ class Reign:
     released_at: float | None
 
 
-def reigns(turns: Iterable[LeaseTurn]) -> list[Reign]:
+def leader_terms(turns: Iterable[LeaseTurn]) -> list[LeaderTerm]:
     """Return the reigns in their order; a holder that comes back to itself begins no new one."""
-    found: list[Reign] = []
+    found: list[LeaderTerm] = []
     for turn in turns:
         last = found[-1] if found else None
         if not turn.holder:
             if last is not None:
-                found[-1] = Reign(last.process, last.version, last.at, turn.at)
+                found[-1] = LeaderTerm(last.process, last.version, last.at, turn.at)
         elif last is None or last.process != turn.holder:
-            found.append(Reign(turn.holder, turn.version, turn.at, None))
+            found.append(LeaderTerm(turn.holder, turn.version, turn.at, None))
     return found
 
 
-def deposed_writes(reigns: Sequence[Reign], writes: Iterable[SignedWrite]) -> list[SignedWrite]:
+def deposed_writes(
+    reigns: Sequence[LeaderTerm], writes: Iterable[SignedWrite]
+) -> list[SignedWrite]:
     """Return the writes that were committed while another process held the Lease, or nobody yet."""
     found, index = [], -1
     for write in writes:
@@ -46,7 +48,7 @@ def deposed_writes(reigns: Sequence[Reign], writes: Iterable[SignedWrite]) -> li
 
 
 def failover_s(
-    reigns: Sequence[Reign], writes: Sequence[SignedWrite], losses_at: Iterable[float]
+    reigns: Sequence[LeaderTerm], writes: Sequence[SignedWrite], losses_at: Iterable[float]
 ) -> float | None:
     """Return the longest time from the loss of a leader to the first write of the next one.
 

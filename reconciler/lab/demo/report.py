@@ -3,15 +3,15 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from reconciler.lab.apiserver.write_log import Ledger
+from reconciler.lab.apiserver.write_log import WriteLog
 from reconciler.lab.chaos.faults import Chaos
 from reconciler.lab.cluster.replicas import Tally
-from reconciler.lab.demo.leader_terms import deposed_writes, failover_s, reigns
+from reconciler.lab.demo.leader_terms import deposed_writes, failover_s, leader_terms
 from reconciler.lab.runners.exposure_ledger import FleetReport
 
 
 @dataclass(frozen=True)
-class StartupResync:
+class StartupResyncReport:
     """The slowest startup resync of the run; `seconds` None: none finished."""
 
     sessions: int
@@ -35,7 +35,7 @@ class Report:
     duration_s: float
     refreshes: int
     refresh_failures: int
-    startup_resync: StartupResync
+    startup_resync: StartupResyncReport
     expired_token_seconds: float
     unauthenticated: int
     reauthentications: int
@@ -64,7 +64,7 @@ class Report:
 def make_report(
     fleet: FleetReport,
     tally: Tally,
-    ledger: Ledger,
+    ledger: WriteLog,
     *,
     sessions: int,
     replicas: int,
@@ -80,7 +80,7 @@ def make_report(
         losses_at: When leaders were struck, on the API server's clock.
     """
     expired_s = fleet.expired_token_seconds
-    found = reigns(ledger.lease_turns)
+    found = leader_terms(ledger.lease_turns)
     wait_s = failover_s(found, ledger.signed_writes, losses_at)
     return Report(
         sessions=sessions,
@@ -90,7 +90,7 @@ def make_report(
         duration_s=round(duration_s, 1),
         refreshes=tally.refreshes,
         refresh_failures=tally.failures,
-        startup_resync=StartupResync(tally.resync_sessions, tally.resync_s),
+        startup_resync=StartupResyncReport(tally.resync_sessions, tally.resync_s),
         expired_token_seconds=max(round(expired_s, 3), 0.001) if expired_s > 0 else 0.0,
         unauthenticated=fleet.unauthenticated,
         reauthentications=fleet.reauthentications,

@@ -18,7 +18,7 @@ TokenFault = Literal["", "expired", "malformed", "huge", "no_exp"]
 
 
 @dataclass
-class Faults:
+class IssuerFaults:
     """What is wrong with the issuer now; each field may be changed while it runs.
 
     Args:
@@ -91,7 +91,7 @@ class Issuer:
         self.ttl_s = ttl_s
         self.client_id = client_id
         self.client_secret = client_secret
-        self.faults = Faults()
+        self.faults = IssuerFaults()
         self.requests_total = 0
         self.issued: set[str] = set()
         self._clock = clock or SystemClock()
@@ -139,13 +139,13 @@ class Issuer:
 
     def heal(self) -> None:
         """Take all faults back."""
-        self.faults = Faults()
+        self.faults = IssuerFaults()
 
     def now_s(self) -> float:
         """Return the issuer's own time, epoch seconds, with its offset."""
         return self._clock.wall() + self.faults.clock_offset_s
 
-    def mint(self) -> str:
+    def issue(self) -> str:
         """Issue a token with the faults that concern tokens."""
         faults = self.faults
         issued_s = int(self.now_s())
@@ -175,7 +175,7 @@ class Issuer:
     def _value(self) -> str:
         now_at, kept = self._clock.monotonic(), self._cached
         if kept is None or now_at - kept[1] >= self.faults.cached_s:
-            kept = self._cached = self.mint(), now_at
+            kept = self._cached = self.issue(), now_at
         return kept[0]
 
     def verify(
@@ -248,7 +248,7 @@ class Issuer:
         return web.json_response(answer, headers={"Cache-Control": "no-store"})
 
 
-def _broken(faults: Faults) -> web.Response | None:
+def _broken(faults: IssuerFaults) -> web.Response | None:
     """Return the answer of a fault that comes before any look at the credentials."""
     headers = {"Retry-After": faults.retry_after} if faults.retry_after else {}
     if faults.status == 401:

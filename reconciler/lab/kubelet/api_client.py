@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 import aiohttp
 import msgspec
 
-from reconciler.errors import KubeError, NotFound, TransportError, WireError
+from reconciler.errors import KubeError, NotFound, ProtocolError, TransportError
 from reconciler.lab.kubelet.pods import SecretRef
 from reconciler.lab.kubelet.secrets import Payload, decode_secret
 from reconciler.net.connector import Connector
@@ -22,7 +22,7 @@ Query = Mapping[str, str]
 T = TypeVar("T")
 
 
-class Event(msgspec.Struct):
+class WatchLine(msgspec.Struct):
     """One line of a watch; `object` stays bytes until its decoder sees it."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]
@@ -43,17 +43,17 @@ class _Versioned(msgspec.Struct):
     metadata: _ListMeta
 
 
-_EVENT = msgspec.json.Decoder(Event)
+_EVENT = msgspec.json.Decoder(WatchLine)
 _LIST = msgspec.json.Decoder(_List)
 _VERSIONED = msgspec.json.Decoder(_Versioned)
 
 
 def version_of(data: bytes) -> str:
-    """Return an object's resourceVersion. Raises `WireError`, without the bytes."""
+    """Return an object's resourceVersion. Raises `ProtocolError`, without the bytes."""
     try:
         return _VERSIONED.decode(data).metadata.version
     except msgspec.DecodeError:
-        raise WireError("an object without a version") from None
+        raise ProtocolError("an object without a version") from None
 
 
 class Api:
@@ -79,7 +79,7 @@ class Api:
         await self._session.close()
 
     async def secret(self, ref: SecretRef) -> Payload:
-        """Return one Secret's values. Raises `NotFound`, `KubeError`, `WireError`."""
+        """Return one Secret's values. Raises `NotFound`, `KubeError`, `ProtocolError`."""
         data = await self._call("GET", f"/api/v1/namespaces/{ref.namespace}/secrets/{ref.name}")
         return decode_secret(data)[1]
 
@@ -103,7 +103,9 @@ class Api:
             if not token:
                 return items, page.metadata.version
 
-    async def watch(self, path: str, query: Query, *, version: str) -> AsyncGenerator[Event, None]:
+    async def watch(
+        self, path: str, query: Query, *, version: str
+    ) -> AsyncGenerator[WatchLine, None]:
         """Yield events after `version` until the server ends the watch; close it with `aclose`."""
         params = {**query, "watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version}
         params["timeoutSeconds"] = str(WATCH_S)
@@ -152,4 +154,4 @@ def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     try:
         return decoder.decode(data)
     except msgspec.DecodeError:
-        raise WireError("the API server sent bytes that its protocol does not allow") from None
+        raise ProtocolError("the API server sent bytes that its protocol does not allow") from None

@@ -7,7 +7,7 @@ from reconciler.lab.kubelet.secrets import SecretCache, decode_secret
 from reconciler.naming import Names
 
 
-class PodSink:
+class PodHandler:
     """Pods, by incarnation: a name that came back with another UID is another pod.
 
     Args:
@@ -45,7 +45,7 @@ class PodSink:
         self._lose(uid)
 
 
-class SecretSink:
+class SecretHandler:
     """Secrets, into the cache; `changed` hears of digests only (None: the Secret is gone)."""
 
     def __init__(

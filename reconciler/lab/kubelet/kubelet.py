@@ -12,12 +12,12 @@ from typing import Any, Protocol
 import structlog
 
 from reconciler.clock import Clock, format_utc
-from reconciler.errors import KubeError, WireError
+from reconciler.errors import KubeError, ProtocolError
 from reconciler.lab.kubelet import kubelet
 from reconciler.lab.kubelet.api_client import Api
-from reconciler.lab.kubelet.handlers import PodSink, SecretSink
-from reconciler.lab.kubelet.list_watch import Feed
-from reconciler.lab.kubelet.node import Action, Draw, Node, Timing
+from reconciler.lab.kubelet.handlers import PodHandler, SecretHandler
+from reconciler.lab.kubelet.list_watch import ListWatchProtocol
+from reconciler.lab.kubelet.node import Draw, KubeletAction, KubeletTiming, Node
 from reconciler.lab.kubelet.pods import Pod, SecretRef
 from reconciler.lab.kubelet.secrets import Payload, SecretCache
 from reconciler.naming import Names
@@ -64,7 +64,7 @@ class Kubelet:
         clock: Clock,
         draw: Draw,
         root: Path,
-        timing: Timing,
+        timing: KubeletTiming,
         names: Names,
         node_name: str | None = None,
     ) -> None:
@@ -74,14 +74,14 @@ class Kubelet:
         self._clock = clock
         self._root = root
         self._cache = SecretCache()
-        self._work: asyncio.Queue[Action] = asyncio.Queue()
+        self._work: asyncio.Queue[KubeletAction] = asyncio.Queue()
         self._wake = asyncio.Event()
         query = {"labelSelector": names.selector()}
         placed = {"fieldSelector": f"spec.nodeName={node_name}"} if node_name else {}
-        pods = PodSink(names, self._see_pod, self._lose_pod)
-        secrets = SecretSink(self._cache, self._see_secret)
-        self._pods = Feed(api, "/api/v1/pods", query | placed, pods, draw)
-        self._secrets = Feed(api, "/api/v1/secrets", query, secrets, draw)
+        pods = PodHandler(names, self._see_pod, self._lose_pod)
+        secrets = SecretHandler(self._cache, self._see_secret)
+        self._pods = ListWatchProtocol(api, "/api/v1/pods", query | placed, pods, draw)
+        self._secrets = ListWatchProtocol(api, "/api/v1/secrets", query, secrets, draw)
 
     def __repr__(self) -> str:
         return f"<Kubelet {self.node!r}>"
@@ -133,7 +133,7 @@ class Kubelet:
                 async with asyncio.timeout(wait_s):
                     await self._wake.wait()
 
-    def _do(self, action: Action) -> None:
+    def _do(self, action: KubeletAction) -> None:
         pod = action.pod
         if action.kind == "stop":
             self._stop(pod)
@@ -178,7 +178,7 @@ class Kubelet:
             action = await self._work.get()
             try:
                 await self._carry_out(action)
-            except (KubeError, WireError) as error:
+            except (KubeError, ProtocolError) as error:
                 status_code = error.status if isinstance(error, KubeError) else 0
                 if action.kind == "mount" or status_code not in _SETTLED:
                     self.node.note_failed(action.pod.uid, action.kind, now_at=self._now())
@@ -186,7 +186,7 @@ class Kubelet:
                 self.node.note_done(action.pod.uid)
             self._wake.set()
 
-    async def _carry_out(self, action: Action) -> None:
+    async def _carry_out(self, action: KubeletAction) -> None:
         pod = action.pod
         if action.kind == "report":
             body = kubelet.running(pod, format_utc(self._clock.wall()))

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from reconciler.errors import KubeError, WireError
+from reconciler.errors import KubeError, ProtocolError
 from reconciler.lab.kubelet.api_client import Api, Query, version_of
 
 log = structlog.get_logger()
@@ -17,7 +17,7 @@ PAUSE_CAP_S = 5.0
 GONE = 410
 
 
-class Sink(Protocol):
+class ObjectHandler(Protocol):
     """Where objects go; bytes are decoded by the sink alone."""
 
     def replace(self, items: list[bytes]) -> None:
@@ -29,7 +29,7 @@ class Sink(Protocol):
     def drop(self, data: bytes) -> None: ...
 
 
-class Feed:
+class ListWatchProtocol:
     """One list+watch loop; a broken watch resumes, a version that is gone lists again.
 
     Args:
@@ -37,7 +37,12 @@ class Feed:
     """
 
     def __init__(
-        self, api: Api, path: str, query: Query, sink: Sink, draw: Callable[[float, float], float]
+        self,
+        api: Api,
+        path: str,
+        query: Query,
+        sink: ObjectHandler,
+        draw: Callable[[float, float], float],
     ) -> None:
         self._api = api
         self._path = path
@@ -54,10 +59,10 @@ class Feed:
             version = self._version
             try:
                 await self._follow()
-            except (KubeError, WireError) as error:
+            except (KubeError, ProtocolError) as error:
                 status = error.status if isinstance(error, KubeError) else 0
                 log.warning("lab_watch_failed", path=self._path, status=status)
-                if isinstance(error, WireError) or status == GONE:
+                if isinstance(error, ProtocolError) or status == GONE:
                     self._version = ""
             pause_s = PAUSE_FIRST_S if self._version != version else min(pause_s * 2, PAUSE_CAP_S)
             await asyncio.sleep(self._draw(pause_s / 2, pause_s))

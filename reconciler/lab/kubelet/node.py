@@ -14,7 +14,7 @@ from reconciler.lab.kubelet.pods import Pod, SecretRef
 K = TypeVar("K", bound=Hashable)
 
 
-class Agenda(Generic[K]):
+class TimerQueue(Generic[K]):
     """A set of keys, each with one instant; moving a key leaves a stale entry that is skipped.
 
     Cost: O(log n) a call; `due` pays for the stale entries that it meets.
@@ -76,7 +76,7 @@ TOUCH_S = (0.15, 0.3)
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class KubeletAction:
     """One thing to do now for one pod; the node waits to be told how a mount or a write ended."""
 
     kind: Kind
@@ -84,7 +84,7 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class KubeletTiming:
     """How slow the node is.
 
     Args:
@@ -111,12 +111,12 @@ class _State:
 class Node:
     """The pods of one node and the one agenda of what is due for them."""
 
-    def __init__(self, timing: Timing, draw: Draw) -> None:
+    def __init__(self, timing: KubeletTiming, draw: Draw) -> None:
         self.timing = timing
         self._draw = draw
         self._pods: dict[str, _State] = {}
         self._users: dict[SecretRef, set[str]] = {}
-        self._agenda: Agenda[tuple[str, Kind]] = Agenda()
+        self._agenda: TimerQueue[tuple[str, Kind]] = TimerQueue()
 
     def __repr__(self) -> str:
         started = sum(state.started for state in self._pods.values())
@@ -183,13 +183,13 @@ class Node:
             if state.started and self.mountable(uid) and state.mounted != digest:
                 self._agenda.hasten((uid, "mount"), self._sync_at(now_at))
 
-    def due(self, now_at: float, *, limit: int = 1_000_000) -> list[Action]:
+    def due(self, now_at: float, *, limit: int = 1_000_000) -> list[KubeletAction]:
         """Take out at most `limit` of the things to be done now, earliest first."""
-        actions: list[Action] = []
+        actions: list[KubeletAction] = []
         for uid, kind in self._agenda.due(now_at, limit=limit):
             state = self._pods[uid]
             if kind != "stop" or state.started:
-                actions.append(Action(kind, state.pod))
+                actions.append(KubeletAction(kind, state.pod))
             if kind == "stop":
                 state.stopped = True
                 if state.pod.grace_s is not None:

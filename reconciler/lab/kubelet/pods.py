@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from reconciler.errors import WireError
+from reconciler.errors import ProtocolError
 from reconciler.naming import Names, SessionKey
 
 FILE_NAME = "bot-token"
@@ -99,12 +99,12 @@ def decode_pod(data: bytes, names: Names) -> Pod:
     """Decode one pod; a pod without volumes is read as if it had the platform's.
 
     Raises:
-        WireError: Not a pod.
+        ProtocolError: Not a pod.
     """
     try:
         raw = _DECODER.decode(data)
     except msgspec.DecodeError as error:
-        raise WireError("the API server sent a pod that is none") from error
+        raise ProtocolError("the API server sent a pod that is none") from error
     meta = raw.metadata
     session_id = (meta.labels or {}).get(names.session_id, "")
     source = _token_source(raw.spec.volumes or (), names.secret_name(session_id), names)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from reconciler.errors import WireError
+from reconciler.errors import ProtocolError
 from reconciler.lab.kubelet.pods import SecretRef
 
 
@@ -91,7 +91,7 @@ def decode_secret(data: bytes) -> tuple[SecretRef, Payload]:
     """Decode one Secret with its values.
 
     Raises:
-        WireError: Not a Secret, or a value is not base64; without the bytes, which hold values.
+        ProtocolError: Not a Secret, or a value is not base64; without the bytes, which hold values.
     """
     try:
         raw = _DECODER.decode(data)
@@ -99,5 +99,5 @@ def decode_secret(data: bytes) -> tuple[SecretRef, Payload]:
             key: base64.b64decode(text, validate=True) for key, text in (raw.data or {}).items()
         }
     except (msgspec.DecodeError, binascii.Error):
-        raise WireError("the API server sent a Secret that is none") from None
+        raise ProtocolError("the API server sent a Secret that is none") from None
     return SecretRef(raw.metadata.namespace, raw.metadata.name), Payload(values)

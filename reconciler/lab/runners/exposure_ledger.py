@@ -71,7 +71,7 @@ def _badness(session: SessionReport) -> tuple[float, int]:
 
 
 @dataclass(slots=True)
-class Exposure:
+class ContainerExposure:
     """The expired time of one container, from its start on.
 
     Args:
@@ -97,7 +97,7 @@ class Exposure:
 
 @dataclass(slots=True)
 class _Session:
-    running: dict[str, Exposure] = field(default_factory=dict)
+    running: dict[str, ContainerExposure] = field(default_factory=dict)
     settled_s: float = 0.0
     containers: int = 0
     unauthenticated: int = 0
@@ -106,7 +106,7 @@ class _Session:
     rejections: int = 0
 
 
-class Accounts:
+class ExposureLedger:
     """Containers by ID (one for each start), sessions by key. Memory: running containers only."""
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class Accounts:
     def __repr__(self) -> str:
         return f"<Accounts {len(self._sessions)} sessions, {len(self._owner)} containers>"
 
-    def know(self, session: SessionKey) -> None:
+    def register(self, session: SessionKey) -> None:
         """Have the session in the report even if no container of it ever starts."""
         self._of(session)
 
@@ -133,7 +133,7 @@ class Accounts:
         """Open the container's account; without a token in its file it is exposed from now on."""
         account = self._of(session)
         expires_at_s = self._mounted.pop(container, UNREADABLE)
-        account.running[container] = Exposure(at_s, expires_at_s)
+        account.running[container] = ContainerExposure(at_s, expires_at_s)
         account.containers += 1
         self._owner[container] = session
 

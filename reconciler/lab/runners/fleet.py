@@ -17,23 +17,24 @@ from typing import Self
 from reconciler.clock import Clock
 from reconciler.lab.kubelet.api_client import Api
 from reconciler.lab.kubelet.kubelet import Kubelet
-from reconciler.lab.kubelet.node import Timing
+from reconciler.lab.kubelet.node import KubeletTiming
 from reconciler.lab.kubelet.pods import FILE_NAME, Pod
+from reconciler.lab.runners.channels import Channels
 from reconciler.lab.runners.exposure_ledger import (
     UNREADABLE,
-    Accounts,
+    ExposureLedger,
     FleetReport,
     State,
     summarize,
 )
-from reconciler.lab.runners.pool import Channels, Crew
+from reconciler.lab.runners.pool import RunnerPool
 from reconciler.lab.runners.runner import Rates
 from reconciler.lab.runners.server import SessionServer
 from reconciler.lab.runners.tokens import Bearer, Verify, expiry_of
 from reconciler.naming import Names, SessionKey
 
 
-class Fleet:
+class RunnerFleet:
     """A kubelet, a gRPC server, and a runner for each pod that runs; all of it while entered.
 
     Enter and leave it in one task. A defect in it cancels that task and leaves as an
@@ -77,15 +78,15 @@ class Fleet:
         self._clock = clock
         self._draw = random.uniform
         self._root_dir = root_dir
-        self._timing = Timing(projection_s=projection_delay, grace_cap_s=grace_cap_s)
+        self._timing = KubeletTiming(projection_s=projection_delay, grace_cap_s=grace_cap_s)
         self._node_name = node_name
         self._names = names or Names()
         self._rates = rates or Rates()
-        self._accounts = Accounts()
+        self._accounts = ExposureLedger()
         self._stack = AsyncExitStack()
         self._kubelet: Kubelet | None = None
         self._kubelet_task: asyncio.Task[None] | None = None
-        self._crew: Crew | None = None
+        self._crew: RunnerPool | None = None
         self._grpc_target = ""
 
     def __repr__(self) -> str:
@@ -107,7 +108,7 @@ class Fleet:
             self._grpc_target = server.target
             channels = await stack.enter_async_context(Channels(server.target))
             group = await stack.enter_async_context(asyncio.TaskGroup())
-            self._crew = Crew(group, channels, self._accounts, self._rates, self._draw)
+            self._crew = RunnerPool(group, channels, self._accounts, self._rates, self._draw)
             self._kubelet = self._build_kubelet(api)
             self._kubelet_task = group.create_task(self._kubelet.run())
             self._stack = stack.pop_all()
@@ -143,7 +144,7 @@ class Fleet:
         """Return the figures up to now, or the final ones after leaving. Cost: 5 us a session."""
         states = self._states()
         for session in states:
-            self._accounts.know(session)
+            self._accounts.register(session)
         now_s = self._clock.wall()
         return summarize(
             tuple(

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from reconciler.lab.kubelet.pods import FILE_NAME
-from reconciler.lab.runners.pool import Channel
+from reconciler.lab.runners.channels import Channel
 from reconciler.lab.runners.server import SESSION_HEADER
 from reconciler.lab.runners.tokens import Bearer, read_bearer
 from reconciler.naming import SessionKey
@@ -42,7 +42,7 @@ class Rates:
     pause_s: tuple[float, float] = (1.0, 3.0)
 
 
-class Ledger(Protocol):
+class CallLedger(Protocol):
     """Where a refused call is entered."""
 
     def refused(self, session: SessionKey, *, retry_succeeded: bool) -> None: ...
@@ -56,7 +56,7 @@ class Runner:
         session: SessionKey,
         directory: Path,
         channel: Channel,
-        ledger: Ledger,
+        ledger: CallLedger,
         rates: Rates,
         draw: Draw,
     ) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from reconciler.clock import Clock
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import Commit
-from reconciler.lab.simulation.event_log import Journal
+from reconciler.lab.simulation.event_log import EventLog
 from reconciler.naming import Names, SessionKey
 
 WRITE_BUDGET = "write_budget"
@@ -68,7 +68,7 @@ class WriteBudgetChecker:
     def __init__(
         self,
         names: Names,
-        journal: Journal,
+        journal: EventLog,
         clock: Clock,
         *,
         us: str,
@@ -125,7 +125,7 @@ class WriteBudgetChecker:
 class EndpointBudgetChecker:
     """Counts requests: of each process to each endpoint, and of those for one session."""
 
-    def __init__(self, journal: Journal, clock: Clock, *, life_s: Callable[[], float]) -> None:
+    def __init__(self, journal: EventLog, clock: Clock, *, life_s: Callable[[], float]) -> None:
         self._journal = journal
         self._clock = clock
         self._life_s = life_s

@@ -15,7 +15,9 @@ from reconciler.clock import Clock
 KEEP = 40
 """Events that are told beside a violation."""
 
-DEFECTS = frozenset({"reconcile_crashed", "callback_crashed", "witness_crashed", "survey_crashed"})
+DEFECTS = frozenset(
+    {"reconcile_crashed", "callback_crashed", "observer_failed", "status_snapshot_failed"}
+)
 """Log events that only a defect of the controller's own causes."""
 
 
@@ -31,7 +33,7 @@ class Violation:
         return f"{self.invariant} at {self.at_s:.3f} s: {self.what}"
 
 
-class Journal:
+class EventLog:
     """The account of one run. Nothing that it is told may hold a token.
 
     Args:
@@ -88,7 +90,7 @@ class Journal:
 
 
 @contextmanager
-def captured_logs(journal: Journal) -> Iterator[None]:
+def captured_logs(journal: EventLog) -> Iterator[None]:
     """Send what the controller logs to the journal alone; the configuration comes back after."""
     before = structlog.get_config()
     structlog.configure(

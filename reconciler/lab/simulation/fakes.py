@@ -13,12 +13,12 @@ from reconciler.clock import Clock
 from reconciler.errors import IssuerRefused, IssuerUnavailable, PlatformUnavailable
 from reconciler.lab.simulation.budget import EndpointBudgetChecker
 from reconciler.naming import SessionKey
-from reconciler.net.circuit_breaker import Breaker
-from reconciler.platform.adaptive_limit import Kind
-from reconciler.platform.limiter import Turns
-from reconciler.platform.models import RUNNING, Project, Session, T, namespace_of
-from reconciler.platform.pagination import Listing
-from reconciler.tokens.token_response import Grant
+from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.platform.adaptive_limit import RequestKind
+from reconciler.platform.limiter import Limiter
+from reconciler.platform.models import RUNNING, PlatformProject, PlatformSession, T, namespace_of
+from reconciler.platform.pagination import ListResult
+from reconciler.tokens.token_response import TokenResponse
 
 PLATFORM_PARALLEL = 8
 """Requests of one process that the platform has to bear at the same time."""
@@ -115,7 +115,7 @@ class VirtualIssuer:
         issued_s, expires_s = self._lives.get(token, (0.0, self.ttl_s))
         return expires_s - issued_s
 
-    async def ask(self, clock: Clock) -> Grant:
+    async def ask(self, clock: Clock) -> TokenResponse:
         """Answer a token request as `TokenEndpoint.ask` does, with the asker's clock."""
         sent_at = clock.monotonic()
         await asyncio.sleep(self._random.uniform(0.02, 0.2))
@@ -130,7 +130,7 @@ class VirtualIssuer:
                 raise IssuerUnavailable("token request: no answer", reason="timeout")
         self.minted_total += 1
         token, date_s = self.give(), float(math.floor(self.now_s() + self._date_off_s))
-        return Grant(
+        return TokenResponse(
             token,
             sent_at=sent_at,
             received_at=clock.monotonic(),
@@ -184,13 +184,13 @@ class StaticTokens:
 
 
 @dataclass
-class Estate:
+class FakePlatformState:
     """What the platform knows, and what is wrong with it now."""
 
     projects: tuple[str, ...]
-    running: dict[str, Session] = field(default_factory=dict)
-    known: dict[str, Session] = field(default_factory=dict)
-    deleted: dict[str, Session] = field(default_factory=dict)
+    running: dict[str, PlatformSession] = field(default_factory=dict)
+    known: dict[str, PlatformSession] = field(default_factory=dict)
+    deleted: dict[str, PlatformSession] = field(default_factory=dict)
     away: bool = False
     empty: bool = False
     failing: frozenset[str] = frozenset()
@@ -199,7 +199,7 @@ class Estate:
     IDs that the answer has."""
 
     def start(self, session_id: str, project: str) -> None:
-        session = Session(
+        session = PlatformSession(
             id=session_id, project_id=project, phase=RUNNING, kube_namespace=project.lower()
         )
         self.running[session_id] = self.known[session_id] = session
@@ -230,8 +230,8 @@ class VirtualPlatform:
 
     def __init__(
         self,
-        estate: Estate,
-        breaker: Breaker,
+        estate: FakePlatformState,
+        breaker: CircuitBreaker,
         draw: Callable[[float, float], float],
         *,
         clock: Clock,
@@ -244,15 +244,15 @@ class VirtualPlatform:
         self._estate = estate
         self._draw = draw
         self._process = process
-        self._turns = Turns(clock, most=PLATFORM_PARALLEL)
+        self._turns = Limiter(clock, most=PLATFORM_PARALLEL)
         self._budget = budget
 
-    async def list_projects(self) -> Listing[Project]:
+    async def list_projects(self) -> ListResult[PlatformProject]:
         """See `reconciler.platform.api.Platform`."""
         await self._reach("")
-        return _listing([Project(id=name) for name in self._estate.projects])
+        return _listing([PlatformProject(id=name) for name in self._estate.projects])
 
-    async def list_running(self, project: str | None) -> Listing[Session]:
+    async def list_running(self, project: str | None) -> ListResult[PlatformSession]:
         """See the Protocol."""
         await self._reach(project or "")
         if self._estate.empty:
@@ -265,19 +265,19 @@ class VirtualPlatform:
         self._answered(None, found)
         return _listing([self._named(session) for session in found])
 
-    async def session(self, session_id: str, project: str | None) -> Session | None:
+    async def session(self, session_id: str, project: str | None) -> PlatformSession | None:
         """See the Protocol."""
         self._budget.looked_up(self._process, session_id)
-        await self._reach(project or "", Kind.SINGLE)
+        await self._reach(project or "", RequestKind.SINGLE)
         session = self._estate.known.get(session_id)
         self._answered(session_id, [] if session is None else [session])
         return None if session is None else self._named(session)
 
     async def probe(self) -> None:
         """See the Protocol."""
-        await self._reach("", Kind.SINGLE)
+        await self._reach("", RequestKind.SINGLE)
 
-    async def _reach(self, project: str, kind: Kind = Kind.LIST) -> None:
+    async def _reach(self, project: str, kind: RequestKind = RequestKind.LIST) -> None:
         async with self._turns.turn(kind):
             with self._budget.one_of(self._process, "platform", PLATFORM_PARALLEL):
                 await asyncio.sleep(self._draw(0.005, 0.05))
@@ -287,16 +287,16 @@ class VirtualPlatform:
                 raise error
         self.breaker.succeeded(part=project)
 
-    def _answered(self, session_id: str | None, found: list[Session]) -> None:
+    def _answered(self, session_id: str | None, found: list[PlatformSession]) -> None:
         names = frozenset(session.id for session in found)
         for hook in self._estate.on_answer:
             hook(self._process, session_id, names)
 
-    def _named(self, session: Session) -> Session:
+    def _named(self, session: PlatformSession) -> PlatformSession:
         key = SessionKey(namespace_of(session, "standard"), session.id)
         self.confirmed[key] = session.project_id
         return session
 
 
-def _listing(items: list[T]) -> Listing[T]:
-    return Listing(items, 0, 1, 0, settled=True, error=None)
+def _listing(items: list[T]) -> ListResult[T]:
+    return ListResult(items, 0, 1, 0, complete=True, error=None)

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from reconciler.clock import format_utc
-from reconciler.kube.api import Body, Kube, Page, Permit, Resource, Scope, Watch
+from reconciler.kube.api import ApiResource, Body, Kube, ListOptions, Page, Permit, Watch
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.kinds import Object
 from reconciler.lab.apiserver.write_log import RESTORER, Commit
-from reconciler.lab.simulation.event_log import Journal
+from reconciler.lab.simulation.event_log import EventLog
 from reconciler.naming import Names, SessionKey
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class SecretChecker:
     """
 
     def __init__(
-        self, names: Names, journal: Journal, expiry: Expiry, confirmed: Confirmed
+        self, names: Names, journal: EventLog, expiry: Expiry, confirmed: Confirmed
     ) -> None:
         self._names = names
         self._journal = journal
@@ -137,13 +137,13 @@ class SecretChecker:
             if annotations.get(self._names.expires_at) != _shown(expires_s):
                 self._journal.violate(TRUE_EXPIRY, f"{name}: ends at {_shown(expires_s)}")
         first = value != account.value and not account.ours
-        seals = not account.sealed and self._names.confirmed in annotations
+        seals = not account.sealed and self._names.confirmation in annotations
         if (first or seals) and not account.sealed:
             labels = metadata.get("labels", {})
             key = SessionKey(metadata["namespace"], labels.get(self._names.session_id, ""))
             if not self._confirmed(key, labels.get(self._names.project_id, "")):
                 self._journal.violate(CONFIRMED_FIRST, f"{name}: written, {key} is not confirmed")
-        if self._names.confirmed in annotations:
+        if self._names.confirmation in annotations:
             account.sealed = True
 
     def _check_told(self, commit: Commit) -> None:
@@ -178,7 +178,7 @@ class CheckedKube:
         self,
         kube: Kube,
         names: Names,
-        journal: Journal,
+        journal: EventLog,
         tried: Callable[[str], None] = lambda what: None,
     ) -> None:
         self._kube = kube
@@ -189,8 +189,8 @@ class CheckedKube:
 
     async def list(
         self,
-        resource: Resource[T],
-        scope: Scope,
+        resource: ApiResource[T],
+        scope: ListOptions,
         *,
         limit: int = 0,
         continue_token: str = "",
@@ -210,7 +210,7 @@ class CheckedKube:
         )
 
     def watch(
-        self, resource: Resource[T], scope: Scope, *, version: str, timeout_s: int
+        self, resource: ApiResource[T], scope: ListOptions, *, version: str, timeout_s: int
     ) -> AbstractAsyncContextManager[Watch[T]]:
         """See the Protocol."""
         self._check_partial(resource)
@@ -218,7 +218,7 @@ class CheckedKube:
 
     @asynccontextmanager
     async def _watch(
-        self, resource: Resource[T], scope: Scope, *, version: str, timeout_s: int
+        self, resource: ApiResource[T], scope: ListOptions, *, version: str, timeout_s: int
     ) -> AsyncIterator[Watch[T]]:
         NAMESPACE.set(scope.namespace or "")
         opening = self._kube.watch(resource, scope, version=version, timeout_s=timeout_s)
@@ -226,7 +226,7 @@ class CheckedKube:
             yield watch
 
     async def get(
-        self, resource: Resource[T], namespace: str, name: str, *, limit_s: float = 10.0
+        self, resource: ApiResource[T], namespace: str, name: str, *, limit_s: float = 10.0
     ) -> T:
         """See the Protocol."""
         if resource.plural == "secrets":
@@ -236,7 +236,7 @@ class CheckedKube:
 
     async def create(
         self,
-        resource: Resource[T],
+        resource: ApiResource[T],
         namespace: str,
         body: Body,
         *,
@@ -262,7 +262,7 @@ class CheckedKube:
 
     async def patch(
         self,
-        resource: Resource[T],
+        resource: ApiResource[T],
         namespace: str,
         name: str,
         body: Body,
@@ -288,7 +288,7 @@ class CheckedKube:
         """See the Protocol."""
         await self._kube.ready(limit_s=limit_s)
 
-    def _check_partial(self, resource: Resource[T]) -> None:
+    def _check_partial(self, resource: ApiResource[T]) -> None:
         if resource.plural == "secrets" and not resource.partial:
             self._journal.violate(NO_READS, "a request for whole Secrets")
 
@@ -338,7 +338,7 @@ class ExposureChecker:
         assert_zero: Whether an unexcused second is a violation.
     """
 
-    def __init__(self, journal: Journal, *, assert_zero: bool) -> None:
+    def __init__(self, journal: EventLog, *, assert_zero: bool) -> None:
         self.expired_s = 0.0
         self.excused_s = 0.0
         self.stopping_s = 0.0

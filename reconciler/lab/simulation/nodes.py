@@ -12,10 +12,10 @@ from reconciler.lab.apiserver.deletion import DeleteOptions
 from reconciler.lab.apiserver.kinds import Object
 from reconciler.lab.apiserver.status_errors import Refusal
 from reconciler.lab.apiserver.write_log import Caller, Commit
-from reconciler.lab.kubelet.node import Action, Draw, Node, Timing
+from reconciler.lab.kubelet.node import Draw, KubeletAction, KubeletTiming, Node
 from reconciler.lab.kubelet.pods import Pod, SecretRef, decode_pod
 from reconciler.lab.kubelet.secrets import Payload, SecretCache
-from reconciler.lab.simulation.event_log import Journal
+from reconciler.lab.simulation.event_log import EventLog
 from reconciler.lab.simulation.invariants import ExposureChecker, value_of
 from reconciler.naming import Names
 
@@ -24,7 +24,7 @@ KUBELET = Caller("system:node:simulated", manager="kubelet")
 STALE_S = 1.0
 """How long after a change of a Secret the kubelet's cache may still be without it."""
 
-TIMING = Timing(projection_s=(60.0, 85.0), stale_touches=0.2)
+TIMING = KubeletTiming(projection_s=(60.0, 85.0), stale_touches=0.2)
 """Five seconds less than the allowance that the controller is told: writing takes some, too."""
 
 
@@ -37,7 +37,7 @@ class VirtualNode:
         clock: Clock,
         names: Names,
         exposure: ExposureChecker,
-        journal: Journal,
+        journal: EventLog,
         *,
         draw: Draw,
         remaining_s: Callable[[str], float],
@@ -95,7 +95,7 @@ class VirtualNode:
             self._do(action)
         self._set_timer()
 
-    def _do(self, action: Action) -> None:
+    def _do(self, action: KubeletAction) -> None:
         pod = action.pod
         if action.kind in ("mount", "mount_stale"):
             self._mount(pod, stale=action.kind == "mount_stale")

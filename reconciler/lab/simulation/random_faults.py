@@ -5,11 +5,11 @@ from collections.abc import Callable
 from random import Random
 
 from reconciler import errors
-from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.simulation.invariants import NAMESPACE
-from reconciler.lab.simulation.scenario import Fault as Drawn
+from reconciler.lab.simulation.scenario import ScenarioFault as Drawn
 
-Judge = Callable[[str, str], Fault | None]
+Judge = Callable[[str, str], InjectedFault | None]
 
 SLOW_S = 9.0
 """A write that succeeds, a second before a request's limit."""
@@ -18,10 +18,10 @@ HANGS_S = 60.0
 """Beyond every limit."""
 
 
-def trouble(random: Random, share: float) -> Callable[[str, str], Fault | None]:
+def random_fault(random: Random, share: float) -> Callable[[str, str], InjectedFault | None]:
     """Return a judge that fails a share of requests in the ways in which API servers do."""
 
-    def judge(verb: str, plural: str) -> Fault | None:
+    def judge(verb: str, plural: str) -> InjectedFault | None:
         if random.random() >= share:
             return None
         applied = random.random() < 0.5
@@ -29,36 +29,40 @@ def trouble(random: Random, share: float) -> Callable[[str, str], Fault | None]:
             case 0:
                 if verb == "patch":
                     error = errors.Conflict("patch: conflict", status=409, reason="Conflict")
-                    return Fault(error)
-                return Fault(delay_s=random.uniform(0.1, 2.0))
+                    return InjectedFault(error)
+                return InjectedFault(delay_s=random.uniform(0.1, 2.0))
             case 1:
-                return Fault(errors.ServerError("internal error", status=500), applied=applied)
+                return InjectedFault(
+                    errors.ServerError("internal error", status=500), applied=applied
+                )
             case 2:
                 error_503 = errors.ServerError("unavailable", status=503, retry_after_s=1.0)
-                return Fault(error_503)
+                return InjectedFault(error_503)
             case 3:
                 lost = errors.TransportError("the connection was reset")
-                return Fault(lost, delay_s=random.uniform(0.0, 1.0), applied=applied)
+                return InjectedFault(lost, delay_s=random.uniform(0.0, 1.0), applied=applied)
             case _:
-                return Fault(delay_s=random.uniform(5.0, 20.0))  # beyond some limits: a timeout
+                return InjectedFault(
+                    delay_s=random.uniform(5.0, 20.0)
+                )  # beyond some limits: a timeout
 
     return judge
 
 
-def local_trouble(drawn: Drawn, namespace: str) -> Judge:
+def local_fault(drawn: Drawn, namespace: str) -> Judge:
     """Return a judge of one namespace's writes: slow, hanging, or refused in one way."""
     kind = int(drawn.size * 1e6) % 2  # the first digits chose the namespace
 
-    def judge(verb: str, plural: str) -> Fault | None:
+    def judge(verb: str, plural: str) -> InjectedFault | None:
         if NAMESPACE.get() != namespace or verb not in ("create", "patch") or plural == "leases":
             return None
         match drawn.kind:
             case "namespace_slow":
-                return Fault(delay_s=SLOW_S)
+                return InjectedFault(delay_s=SLOW_S)
             case "namespace_hanging":
-                return Fault(delay_s=HANGS_S)
+                return InjectedFault(delay_s=HANGS_S)
             case _:
-                return Fault(_refusal(kind))
+                return InjectedFault(_refusal(kind))
 
     return judge
 
@@ -80,10 +84,10 @@ def starting(up_at: float) -> Judge:
             its informers are filled; the elector's requests are no exception.
     """
 
-    def judge(verb: str, plural: str) -> Fault | None:
+    def judge(verb: str, plural: str) -> InjectedFault | None:
         what = f"{verb} {plural}"
         if asyncio.get_running_loop().time() < up_at:
-            return Fault(errors.TransportError(f"{what}: connection refused"))
-        return Fault(errors.Forbidden(f"{what}: forbidden", status=403, reason="Forbidden"))
+            return InjectedFault(errors.TransportError(f"{what}: connection refused"))
+        return InjectedFault(errors.Forbidden(f"{what}: forbidden", status=403, reason="Forbidden"))
 
     return judge

@@ -8,33 +8,38 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from reconciler.controller.controller import Controller, Options, Ports
-from reconciler.controller.decide.confirmation_mac import Seal
+from reconciler.controller.controller import Controller, ControllerConfig, Dependencies
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.fault_injection import Faults
-from reconciler.lab.apiserver.in_process_client import DirectKube
+from reconciler.lab.apiserver.fault_injection import FaultInjection
+from reconciler.lab.apiserver.in_process_client import InProcessKube
 from reconciler.lab.apiserver.write_log import Caller
 from reconciler.lab.simulation.budget import EndpointBudgetChecker
 from reconciler.lab.simulation.conditions import Conditions
-from reconciler.lab.simulation.event_log import Journal
-from reconciler.lab.simulation.fakes import Estate, StaticTokens, VirtualIssuer, VirtualPlatform
+from reconciler.lab.simulation.event_log import EventLog
+from reconciler.lab.simulation.fakes import (
+    FakePlatformState,
+    StaticTokens,
+    VirtualIssuer,
+    VirtualPlatform,
+)
 from reconciler.lab.simulation.invariants import US, CheckedKube
 from reconciler.lab.simulation.scenario import PROPAGATION_S
-from reconciler.lab.simulation.virtual_time import Domain, VirtualClock
-from reconciler.leadership.elector import Candidate, Elector
+from reconciler.lab.simulation.virtual_time import FreezableScope, VirtualClock
+from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
-from reconciler.leadership.lease_gate import LeaseGate
-from reconciler.leadership.rules import Timing
-from reconciler.leadership.state import Office
+from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.rules import ElectionTiming
+from reconciler.leadership.state import LeadershipState
 from reconciler.leadership.thread import Heartbeat
 from reconciler.naming import Names
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.telemetry.trace import Tracer
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import OidcSource
 from reconciler.tokens.static import StaticSource
 from reconciler.tokens.token import Token
-from reconciler.tokens.token_response import Grant
+from reconciler.tokens.token_response import TokenResponse
 
 LATENCY_S = 0.005
 """Of every request to the API server."""
@@ -54,7 +59,7 @@ TRACE_SEED = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class SharedWorld:
     """What all replicas of a world share; `static` where tokens come from a file."""
 
     core: Core
@@ -62,16 +67,16 @@ class Surroundings:
     clock: VirtualClock
     conditions: Conditions
     namespaces: tuple[str, ...]
-    faults: Faults
+    faults: FaultInjection
     issuer: VirtualIssuer
     static: StaticTokens | None
     budget: EndpointBudgetChecker
-    estate: Estate
-    journal: Journal
+    estate: FakePlatformState
+    journal: EventLog
     random: Callable[[str], Random]
 
 
-class Replica:
+class SimulatedReplica:
     """One process in one place, from its start to its death.
 
     `process` is what stands still when it is frozen, `main` what does when its main loop is
@@ -85,15 +90,15 @@ class Replica:
     """
 
     def __init__(
-        self, around: Surroundings, *, place: int, pod: int, number: int, skew_s: float, rate: float
+        self, around: SharedWorld, *, place: int, pod: int, number: int, skew_s: float, rate: float
     ) -> None:
         self.place = place
         self.clock = VirtualClock(asyncio.get_running_loop(), rate=rate)
         self.clock.step_s = skew_s
-        self.faults = Faults(around.faults)
-        self.process, self.main = Domain(), Domain()
+        self.faults = FaultInjection(around.faults)
+        self.process, self.main = FreezableScope(), FreezableScope()
         self.me = Identity(f"replica-{place}", f"pod-{pod}", f"{number:08x}")
-        self.gate = LeaseGate(self.clock, self.me.term(0))
+        self.fence = LeaseFence(self.clock, self.me.term(0))
         self._journal = around.journal
         self.started_at = asyncio.get_running_loop().time()
         self.resumed_at = -math.inf
@@ -102,17 +107,17 @@ class Replica:
         """When the issuer answered it last."""
         self._budget = around.budget
         self._oidc: OidcSource | None = None
-        self._seal = Seal(SEAL_SECRET)
+        self._seal = ConfirmationMac(SEAL_SECRET)
         self.platform, self.controller = self._build(around, number)
         self._elector_task = self.process.create_task(self._elector.run(), name="elector")
         self._task = self.main.create_task(self.controller.run(asyncio.Event()), name="controller")
         for task in (self._task, self._elector_task):
             task.add_done_callback(self._ended)
 
-    def _build(self, around: Surroundings, number: int) -> tuple[VirtualPlatform, Controller]:
+    def _build(self, around: SharedWorld, number: int) -> tuple[VirtualPlatform, Controller]:
         clock, random = self.clock, around.random(f"replica {number}")
         kube_breaker, platform_breaker, issuer_breaker = (
-            Breaker(name, clock, random) for name in ("kube", "platform", "issuer")
+            CircuitBreaker(name, clock, random) for name in ("kube", "platform", "issuer")
         )
         issuer_time = IssuerTime(clock)
         platform = VirtualPlatform(
@@ -125,9 +130,9 @@ class Replica:
         )
         source, upkeep = self._token_source(around, number, issuer_time, issuer_breaker, random)
         heartbeat = Heartbeat(clock)
-        office = Office(self._resign)
+        office = LeadershipState(self._resign)
         controller = Controller(
-            Ports(
+            Dependencies(
                 kube=CheckedKube(
                     self._kube(around, str(self.me)), around.names, around.journal, self._tried
                 ),
@@ -136,12 +141,12 @@ class Replica:
                 issuer_time=issuer_time,
                 clock=clock,
                 random=random,
-                gate=self.gate,
+                fence=self.fence,
                 leadership=office,
                 kube_breaker=kube_breaker,
                 platform_breaker=platform_breaker,
                 issuer_breaker=issuer_breaker,
-                upkeep=(upkeep, heartbeat.run),
+                background_tasks=(upkeep, heartbeat.run),
                 # Numbers of its own, which log lines show: not the order of the others' draws.
                 tracer=Tracer(clock, Random(TRACE_SEED)),
             ),
@@ -151,41 +156,41 @@ class Replica:
             source.on_replaced = self._replaced
         else:
             source.on_replaced = lambda _: controller.reconsider()
-        self._elector = Elector(
+        self._elector = LeaderElector(
             self._kube(around, f"{self.me} elector"),
-            Candidate(
+            ElectionConfig(
                 namespace=HOME,
                 name=LEASE,
-                me=self.me,
-                timing=Timing(),
+                identity=self.me,
+                timing=ElectionTiming(),
                 age_s=heartbeat.age_s,
-                warm=lambda: not controller.not_synced(),
+                is_ready=lambda: not controller.not_synced(),
                 has_token=lambda: controller.has_had_token,
                 lacks_token=lambda: controller.lacks_token,
                 token_life_s=lambda: controller.token_life_s,
             ),
-            self.gate,
+            self.fence,
             clock=clock,
             random=around.random(f"elector {number}"),
-            began=lambda term: self._tell(office.begin, term),
-            ended=lambda why: self._tell(office.end, why),
+            began=lambda term: self._tell(office.started, term),
+            ended=lambda why: self._tell(office.stopped, why),
             rewound=lambda why: self._tell(partial(controller.rewound, HOME), why),
         )
         return platform, controller
 
     def _token_source(
         self,
-        around: Surroundings,
+        around: SharedWorld,
         number: int,
         issuer_time: IssuerTime,
-        breaker: Breaker,
+        breaker: CircuitBreaker,
         random: Random,
     ) -> tuple[OidcSource | StaticSource, Callable[[], Coroutine[Any, Any, None]]]:
         """Return the token source, and what keeps it up."""
         static = around.static
         if static is None:
 
-            async def ask() -> Grant:
+            async def ask() -> TokenResponse:
                 self._budget.asked(str(self.me), "issuer")
                 grant = await around.issuer.ask(self.clock)
                 self.heard_at = asyncio.get_running_loop().time()
@@ -194,21 +199,21 @@ class Replica:
             self._oidc = OidcSource(
                 ask, clock=self.clock, issuer_time=issuer_time, breaker=breaker, random=random
             )
-            return self._oidc, self._oidc.keep_spare
+            return self._oidc, self._oidc.keep_standby
         lag_s = around.random(f"file {number}").uniform(0.0, FILE_LAG_S)
         since_s = self.clock.wall() - static.age_s(lag_s)
         source = StaticSource(lambda: static.read(lag_s), self.clock, since_s=since_s)
-        self._seal.renew(static.read(lag_s))
-        return source, source.keep_read
+        self._seal.set_key(static.read(lag_s))
+        return source, source.watch_file
 
     async def _replaced(self, token: Token) -> None:
         """Do as the product does when its file holds another token."""
-        self._seal.renew(token.reveal())
+        self._seal.set_key(token.reveal())
         await self.controller.reconsider()
 
-    def _options(self, around: Surroundings) -> Options:
+    def _options(self, around: SharedWorld) -> ControllerConfig:
         mode = around.conditions.namespaces
-        return Options(
+        return ControllerConfig(
             names=around.names,
             seal=self._seal,
             propagation_s=PROPAGATION_S,
@@ -220,10 +225,10 @@ class Replica:
     def _tried(self, what: str) -> None:
         self._budget.tried(str(self.me), what)
 
-    def _kube(self, around: Surroundings, who: str) -> DirectKube:
+    def _kube(self, around: SharedWorld, who: str) -> InProcessKube:
         agent = f"token-reconciler/simulated ({who})"
         caller = Caller(US, agent, around.names.field_manager)
-        return DirectKube(
+        return InProcessKube(
             around.core, around.clock, caller=caller, faults=self.faults, latency_s=LATENCY_S
         )
 
@@ -261,7 +266,7 @@ class Replica:
             await self._oidc.close()
 
     async def _resign(self) -> None:
-        self._elector.resign()
+        self._elector.release()
         await asyncio.wait([self._elector_task])
 
     def _ended(self, task: asyncio.Task[None]) -> None:

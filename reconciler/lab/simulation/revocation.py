@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from reconciler.clock import Clock
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import Commit
-from reconciler.lab.simulation.event_log import Journal
+from reconciler.lab.simulation.event_log import EventLog
 from reconciler.lab.simulation.invariants import value_of
 from reconciler.naming import Names, SessionKey
 
@@ -47,7 +47,7 @@ class RevocationChecker:
     def __init__(
         self,
         names: Names,
-        journal: Journal,
+        journal: EventLog,
         clock: Clock,
         *,
         us: str,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from reconciler.lab.simulation.event_log import Violation, captured_logs
 from reconciler.lab.simulation.scenario import Scenario, draw
-from reconciler.lab.simulation.scenario_runner import Course
+from reconciler.lab.simulation.scenario_runner import ScenarioRunner
 from reconciler.lab.simulation.virtual_time import run_virtual
 from reconciler.lab.simulation.world import World
 
@@ -63,7 +63,7 @@ def play(scenario: Scenario) -> Outcome:
 async def _play(scenario: Scenario) -> Outcome:
     world = World(scenario)
     with captured_logs(world.journal):
-        await Course(world).play()
+        await ScenarioRunner(world).play()
     exposure, journal = world.exposure, world.journal
     return Outcome(
         seed=scenario.seed,

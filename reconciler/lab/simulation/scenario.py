@@ -140,7 +140,7 @@ FATAL: tuple[FaultKind, ...] = ("issuer_away", "kube_away", "controller_killed")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ScenarioFault:
     """One fault; `size` in [0, 1) says how bad, in the kind's own terms."""
 
     kind: FaultKind
@@ -154,7 +154,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
+class PodLifetime:
     """One pod's life; `token_s` is what its Secret's token has left if the Secret is made for it,
     None for a Secret without a value. It ends by itself (`finishes`) or is deleted."""
 
@@ -165,14 +165,14 @@ class Stay:
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class SessionPlan:
     """One session; later stays are restarts on the old Secret. The platform does not know those
     that are `forged`, and after the last stay no longer those that are `deleted`: what has its
     labels at `revived_s` is a tenant's pod."""
 
     session_id: str
     project: str
-    stays: tuple[Stay, ...]
+    stays: tuple[PodLifetime, ...]
     forged: bool = False
     deleted: bool = False
     revived_s: float | None = None
@@ -193,8 +193,8 @@ class Scenario:
     hours: float
     length_s: float
     projects: tuple[str, ...]
-    lives: tuple[Life, ...]
-    faults: tuple[Fault, ...]
+    lives: tuple[SessionPlan, ...]
+    faults: tuple[ScenarioFault, ...]
     skew_s: float
     within_slack: bool
     rates: tuple[float, ...]
@@ -204,7 +204,7 @@ class Scenario:
     def replicas(self) -> int:
         return len(self.rates)
 
-    def namespace_of(self, fault: Fault) -> str:
+    def namespace_of(self, fault: ScenarioFault) -> str:
         """Return the namespace that a fault of one namespace strikes."""
         return self.projects[int(fault.size * len(self.projects))].lower()
 
@@ -274,12 +274,12 @@ def draw_election(seed: int) -> Scenario:
     lives = tuple(
         _life(random, f"Sess{index:04d}", "Team-a", length_s, USUAL) for index in range(8)
     )
-    faults: list[Fault] = []
+    faults: list[ScenarioFault] = []
     at_s = random.uniform(12.0, 20.0)
     while at_s < length_s - 60.0:
         kind = random.choice(ELECTION)
         span_s = random.uniform(0.5, 45.0)
-        faults.append(Fault(kind, at_s, span_s, random.random()))
+        faults.append(ScenarioFault(kind, at_s, span_s, random.random()))
         # Often the next one strikes before the last one is over.
         at_s += random.uniform(1.0, 50.0)
     rates = tuple(random.uniform(1 - RATE, 1 + RATE) for _ in range(3))
@@ -294,22 +294,24 @@ def _life(
     length_s: float,
     conditions: Conditions,
     kind: Literal["", "forged", "deleted"] = "",
-) -> Life:
+) -> SessionPlan:
     scale = conditions.ttl_s / TTL_S
     start_s = 0.0 if random.random() < 0.6 else random.uniform(0.0, length_s)
-    stays: list[Stay] = []
+    stays: list[PodLifetime] = []
     while start_s < length_s and len(stays) < 4:
         stays_on = not stays and random.random() < 0.5 and kind != "deleted"
         end_s = length_s + 1 if stays_on else start_s + random.expovariate(1 / 1200.0) + 20.0
         token_s = _token_s(random, conditions.ttl_s)
-        stays.append(Stay(start_s, end_s, token_s, random.random() < 0.5))
+        stays.append(PodLifetime(start_s, end_s, token_s, random.random() < 0.5))
         if random.random() < 0.3 or kind == "deleted":
             break
         start_s = end_s + 70.0 + random.expovariate(1 / 400.0)
     revived_s = None
     if kind == "deleted":
         revived_s = stays[-1].end_s + 70.0 + random.uniform(0.0, 600.0 * scale)
-    return Life(session_id, project, tuple(stays), kind == "forged", kind == "deleted", revived_s)
+    return SessionPlan(
+        session_id, project, tuple(stays), kind == "forged", kind == "deleted", revived_s
+    )
 
 
 def _token_s(random: Random, ttl_s: float) -> float | None:
@@ -322,8 +324,8 @@ def _token_s(random: Random, ttl_s: float) -> float | None:
 
 def _faults(
     random: Random, length_s: float, conditions: Conditions
-) -> tuple[tuple[Fault, ...], bool]:
-    faults: list[Fault] = []
+) -> tuple[tuple[ScenarioFault, ...], bool]:
+    faults: list[ScenarioFault] = []
     scale = conditions.ttl_s / TTL_S
     longest = {kind: _longest_s(kind, scale) for kind in LONGEST_S if _is_drawn(kind, conditions)}
     kinds = [kind for kind in longest for _ in range(WEIGHT if kind in NEEDS else 1)]
@@ -337,7 +339,7 @@ def _faults(
             kind, span_s, fatal = fatal, random.uniform(1.0, 2.0) * conditions.ttl_s, None
         if at_s + span_s + 2 * RECOVERY_S > length_s:
             break
-        faults.append(Fault(kind, at_s, span_s, random.random()))
+        faults.append(ScenarioFault(kind, at_s, span_s, random.random()))
         pause_s = STEP_S if kind == "issuer_step" else RECOVERY_S
         at_s += span_s + pause_s + random.expovariate(1 / (150.0 * scale))
     within = all(fault.length_s <= _longest_s(fault.kind, scale) for fault in faults)

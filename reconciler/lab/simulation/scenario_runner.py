@@ -10,8 +10,8 @@ from typing import Any
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import Commit
 from reconciler.lab.simulation.invariants import US
-from reconciler.lab.simulation.random_faults import local_trouble, starting, trouble
-from reconciler.lab.simulation.scenario import TTL_S, Fault, Life
+from reconciler.lab.simulation.random_faults import local_fault, random_fault, starting
+from reconciler.lab.simulation.scenario import TTL_S, ScenarioFault, SessionPlan
 from reconciler.lab.simulation.world import CLOCK_STEP_S, World
 from reconciler.naming import SessionKey
 
@@ -44,7 +44,7 @@ REQUEST_S = 400.0
 """Mean time between two refreshes that somebody asks for by hand."""
 
 
-class Course:
+class ScenarioRunner:
     """Plays a scenario on a world; ends early at the first violation."""
 
     def __init__(self, world: World) -> None:
@@ -86,7 +86,7 @@ class Course:
             yield self._break(fault)
         yield self._ask_by_hand()
 
-    async def _live(self, life: Life) -> None:
+    async def _live(self, life: SessionPlan) -> None:
         for stay in life.stays:
             if stay.start_s > 0.0:
                 await _sleep_until(stay.start_s)
@@ -106,7 +106,7 @@ class Course:
                 number += 1
                 self._world.request_refresh(self._random.choice(keys), f"request {number}")
 
-    async def _break(self, fault: Fault) -> None:
+    async def _break(self, fault: ScenarioFault) -> None:
         await _sleep_until(fault.at_s)
         self._world.journal.note(f"fault {fault.kind} {fault.length_s:.3f} {fault.size:.3f}")
         async with self._broken(fault):
@@ -114,7 +114,7 @@ class Course:
         self._world.journal.note(f"fault {fault.kind} over")
 
     @asynccontextmanager
-    async def _broken(self, fault: Fault) -> AsyncIterator[None]:
+    async def _broken(self, fault: ScenarioFault) -> AsyncIterator[None]:
         """Switch a fault on, then off again."""
         begin, end = self._switches(fault)
         if (begun := begin()) is not None:
@@ -129,7 +129,7 @@ class Course:
         self._world.truth.issuer_changed()
 
     def _switches(
-        self, fault: Fault
+        self, fault: ScenarioFault
     ) -> tuple[Callable[[], Awaitable[None] | None], Callable[[], None]]:
         world = self._world
         match fault.kind:
@@ -159,7 +159,7 @@ class Course:
                 failing = frozenset(projects[: 1 + int(fault.size * len(projects))])
                 return _switch(world.estate, "failing", failing, frozenset())
             case "kube_errors":
-                judge = trouble(self._random, 0.2 + 0.6 * fault.size)
+                judge = random_fault(self._random, 0.2 + 0.6 * fault.size)
                 return _switch(world.faults, "judge", judge, None)
             case "kube_away":
                 cut = world.faults.partition
@@ -179,7 +179,7 @@ class Course:
                 return _nothing, _nothing
             case "namespace_slow" | "namespace_hanging" | "namespace_failing":
                 namespace = world.scenario.namespace_of(fault)
-                judge = local_trouble(fault, namespace)
+                judge = local_fault(fault, namespace)
                 if fault.kind != "namespace_failing":
                     world.excuse_namespace(namespace, fault.length_s + SERVED_S)
                 return _switch(world.faults, "judge", judge, None)
@@ -191,7 +191,7 @@ class Course:
                 return _switch(world.faults, "judge", judge, None)
 
     def _switches_of_leader(
-        self, fault: Fault
+        self, fault: ScenarioFault
     ) -> tuple[Callable[[], Awaitable[None] | None], Callable[[], None]]:
         """Strike whoever leads when the fault begins; nobody, if nobody does."""
         leader = self._world.leader()
@@ -215,7 +215,7 @@ class Course:
         for place, replica in self._world.replicas.items():
             replica.clock.step_s += sign * (CLOCK_STEP_S if place % 2 else -CLOCK_STEP_S)
 
-    def _meddle(self, fault: Fault) -> None:
+    def _meddle(self, fault: ScenarioFault) -> None:
         keys = self._world.live_keys()
         self._random.shuffle(keys)
         for key in keys[: 1 + int(fault.size * 5)]:
@@ -225,7 +225,7 @@ class Course:
                 remaining_s = self._random.uniform(100.0, TTL_S)
                 self._world.overwrite_secret(key, remaining_s=remaining_s)
 
-    async def _repeat(self, fault: Fault) -> None:
+    async def _repeat(self, fault: ScenarioFault) -> None:
         """Do what a fault does again and again while it lasts."""
         match fault.kind:
             case "watch_drop" | "compaction":
@@ -235,14 +235,14 @@ class Course:
             case "annotations_stripped":
                 await self._strip(fault)
 
-    async def _drop_watches(self, fault: Fault) -> None:
+    async def _drop_watches(self, fault: ScenarioFault) -> None:
         while True:
             if fault.kind == "compaction":
                 self._world.core.compact()
             self._world.faults.drop_watches()
             await asyncio.sleep(self._random.uniform(0.5, 20.0))
 
-    async def _change_pods(self, fault: Fault) -> None:
+    async def _change_pods(self, fault: ScenarioFault) -> None:
         """Change a few pods each second; where writes fail, those of that namespace."""
         for number in itertools.count():
             keys = self._world.live_keys()
@@ -253,7 +253,7 @@ class Course:
                 self._world.change_pod(key, f"{number}")
             await asyncio.sleep(RESTLESS_S)
 
-    async def _strip(self, fault: Fault) -> None:
+    async def _strip(self, fault: ScenarioFault) -> None:
         """Undo, a moment later, what we note on a few Secrets."""
         keys = set(self._world.live_keys()[: 1 + int(fault.size * 3)])
         loop, world = asyncio.get_running_loop(), self._world

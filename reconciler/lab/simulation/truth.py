@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 
 from reconciler.clock import Clock
 from reconciler.controller.status.exposure import EARLIEST_START_S
-from reconciler.controller.status.session_reading import Reading
-from reconciler.controller.status.snapshot import Survey
-from reconciler.inspection.token_state import judge
+from reconciler.controller.status.session_reading import SessionReading
+from reconciler.controller.status.snapshot import StatusSnapshot
+from reconciler.inspection.token_state import assess
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.kinds import Object
 from reconciler.lab.apiserver.write_log import Commit
-from reconciler.lab.simulation.event_log import Journal
+from reconciler.lab.simulation.event_log import EventLog
 from reconciler.lab.simulation.fakes import VirtualIssuer
 from reconciler.lab.simulation.invariants import value_of
-from reconciler.lab.simulation.replica import Replica
+from reconciler.lab.simulation.replica import SimulatedReplica
 from reconciler.naming import Names, SessionKey
 
 TRUTH = "surfaces_tell_the_truth"
@@ -170,7 +170,7 @@ class TruthChecker:
         self,
         core: Core,
         names: Names,
-        journal: Journal,
+        journal: EventLog,
         account: ExposureAccount,
         issuer: VirtualIssuer,
     ) -> None:
@@ -188,13 +188,13 @@ class TruthChecker:
         """The issuer may have begun to fail, or to give tokens again."""
         self._changed_at = asyncio.get_running_loop().time()
 
-    async def check(self, replica: Replica) -> None:
+    async def check(self, replica: SimulatedReplica) -> None:
         """Compare what one replica says now; nothing where it stands still or is not ready."""
-        if _is_still(replica) or replica.controller.not_ready():
+        if _is_still(replica) or replica.controller.readiness_problem():
             return
         try:
             async with asyncio.timeout(SURVEY_S):
-                survey = await replica.controller.surveyor.survey(max_age_s=0.0)
+                survey = await replica.controller.surveyor.snapshot(max_age_s=0.0)
         except TimeoutError:
             return
         now_at = asyncio.get_running_loop().time()
@@ -205,7 +205,7 @@ class TruthChecker:
             return
         self._judge(replica, survey)
 
-    def _judge(self, replica: Replica, survey: Survey) -> None:
+    def _judge(self, replica: SimulatedReplica, survey: StatusSnapshot) -> None:
         seen = {reading.key for reading in survey.readings if reading.pod is not None}
         shortest_s, certain = math.inf, self._account.with_pods() <= seen
         for reading in survey.readings:
@@ -227,7 +227,7 @@ class TruthChecker:
         self._check_exposure(replica, survey, certain=certain)
         self._check_issuer(replica, survey)
 
-    def _newest(self, reading: Reading) -> Object | None:
+    def _newest(self, reading: SessionReading) -> Object | None:
         """Return the Secret that a replica has read, None where it has changed since."""
         key = kinds.SECRETS.key(reading.key.namespace, reading.secret_name)
         secret = self._core.peek(kinds.SECRETS, key)
@@ -238,14 +238,18 @@ class TruthChecker:
         same = (metadata["uid"], metadata["resourceVersion"]) == (found.uid, found.version)
         return secret if same else None
 
-    def _counts(self, reading: Reading, secret: Object) -> bool:
+    def _counts(self, reading: SessionReading, secret: Object) -> bool:
         """Tell whether a session is one whose token we wrote, for the platform's own session."""
         if not self._account.is_ours(secret["metadata"]["uid"]):
             return False
         return self._account.is_known(reading.key, reading.project)
 
     def _check_session(
-        self, replica: Replica, survey: Survey, reading: Reading, left_s: float
+        self,
+        replica: SimulatedReplica,
+        survey: StatusSnapshot,
+        reading: SessionReading,
+        left_s: float,
     ) -> None:
         expires_s = reading.expires_s
         if expires_s is None:
@@ -257,12 +261,14 @@ class TruthChecker:
             return
         if abs(left_s) <= _tolerance_s(replica) or reading.pod is None:
             return
-        policy = replica.controller.planner.policy()
-        standing = judge(reading.pod, reading.found, policy, survey.now_s)
-        if standing.expires_s is not None and standing.is_dead != (left_s < 0):
+        policy = replica.controller.planner.context()
+        standing = assess(reading.pod, reading.found, policy, survey.now_s)
+        if standing.expires_s is not None and standing.has_expired_token != (left_s < 0):
             self._journal.violate(TRUTH, f"explain calls {reading.key} {standing.state}")
 
-    def _check_shortest(self, replica: Replica, survey: Survey, shortest_s: float) -> None:
+    def _check_shortest(
+        self, replica: SimulatedReplica, survey: StatusSnapshot, shortest_s: float
+    ) -> None:
         said_s = survey.fleet.remaining_min_s
         if said_s is None or math.isinf(said_s):
             return
@@ -270,7 +276,9 @@ class TruthChecker:
             told = f"{replica.me} has a shortest remaining life of {said_s:.1f} s"
             self._journal.violate(TRUTH, f"{told}, not {shortest_s:.1f}")
 
-    def _check_exposure(self, replica: Replica, survey: Survey, *, certain: bool) -> None:
+    def _check_exposure(
+        self, replica: SimulatedReplica, survey: StatusSnapshot, *, certain: bool
+    ) -> None:
         account, name = self._account, str(replica.me)
         account.settle()
         last = self._heard.get(name, _Heard())
@@ -294,13 +302,13 @@ class TruthChecker:
             self._journal.violate(TRUTH, told)
 
     @staticmethod
-    def _may_miss(replica: Replica, last: _Heard, heard: _Heard) -> bool:
+    def _may_miss(replica: SimulatedReplica, last: _Heard, heard: _Heard) -> bool:
         """Tell whether exposure may have ended between two surveys: with its pod, or, where another
         replica leads, with a write."""
-        is_refreshed = heard.late_writes != last.late_writes and not replica.gate.is_open
+        is_refreshed = heard.late_writes != last.late_writes and not replica.fence.is_open
         return is_refreshed or heard.pods_gone != last.pods_gone
 
-    def _check_issuer(self, replica: Replica, survey: Survey) -> None:
+    def _check_issuer(self, replica: SimulatedReplica, survey: StatusSnapshot) -> None:
         """An issuer that gives no token looks unwell soon after, and well soon after it gives."""
         issuer, now_at = self._issuer, asyncio.get_running_loop().time()
         unwell = any(each.down or each.refuses for each in survey.breakers if each.name == "issuer")
@@ -311,10 +319,10 @@ class TruthChecker:
             self._journal.violate(TRUTH, f"{replica.me} calls an issuer {called}")
 
 
-def _tolerance_s(replica: Replica) -> float:
+def _tolerance_s(replica: SimulatedReplica) -> float:
     """Return by how much a replica may be wrong about the issuer's time."""
     return CERTAIN_S + DRIFT * (asyncio.get_running_loop().time() - replica.heard_at)
 
 
-def _is_still(replica: Replica) -> bool:
+def _is_still(replica: SimulatedReplica) -> bool:
     return replica.main.frozen

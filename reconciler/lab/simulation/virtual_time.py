@@ -33,7 +33,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         return ready
 
 
-class Domain:
+class FreezableScope:
     """Tasks that stand still together, as those of a process do that is stopped or stalled.
 
     What would have run meanwhile, timers too, runs at the thaw, in its order, unless it is
@@ -69,7 +69,9 @@ class Domain:
         self._held.append(guarded)
 
 
-_DOMAIN: contextvars.ContextVar[Domain | None] = contextvars.ContextVar("domain", default=None)
+_DOMAIN: contextvars.ContextVar[FreezableScope | None] = contextvars.ContextVar(
+    "domain", default=None
+)
 
 
 class _Guarded:
@@ -80,7 +82,7 @@ class _Guarded:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        domain: Domain,
+        domain: FreezableScope,
         context: contextvars.Context,
         callback: Any,
         args: Any,

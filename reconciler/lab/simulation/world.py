@@ -9,19 +9,19 @@ from random import Random
 
 from reconciler.lab.apiserver import garbage_collector, kinds
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.fault_injection import DOWN_S, Faults
+from reconciler.lab.apiserver.fault_injection import DOWN_S, FaultInjection
 from reconciler.lab.apiserver.status_errors import Refusal
 from reconciler.lab.apiserver.write_log import Caller, Commit
 from reconciler.lab.kubelet.pods import Pod
 from reconciler.lab.simulation.budget import EndpointBudgetChecker, WriteBudgetChecker
-from reconciler.lab.simulation.event_log import Journal
-from reconciler.lab.simulation.fakes import MARKS, Estate, StaticTokens, VirtualIssuer
+from reconciler.lab.simulation.event_log import EventLog
+from reconciler.lab.simulation.fakes import MARKS, FakePlatformState, StaticTokens, VirtualIssuer
 from reconciler.lab.simulation.invariants import US, ExposureChecker, SecretChecker, value_of
 from reconciler.lab.simulation.nodes import VirtualNode
-from reconciler.lab.simulation.replica import HOME, Replica, Surroundings
+from reconciler.lab.simulation.replica import HOME, SharedWorld, SimulatedReplica
 from reconciler.lab.simulation.revocation import RevocationChecker
-from reconciler.lab.simulation.scenario import Life, Scenario, Stay
-from reconciler.lab.simulation.single_writer_check import WriterChecker, process_of
+from reconciler.lab.simulation.scenario import PodLifetime, Scenario, SessionPlan
+from reconciler.lab.simulation.single_writer_check import SingleWriterCheck, process_of
 from reconciler.lab.simulation.truth import SPARE, ExposureAccount, TruthChecker
 from reconciler.lab.simulation.virtual_time import EPOCH_S, VirtualClock
 from reconciler.naming import Names, SessionKey
@@ -69,9 +69,9 @@ class World:
         self.scenario = scenario
         self.names = Names()
         self.clock = VirtualClock(asyncio.get_running_loop())
-        self.journal = Journal(self.clock, MARKS)
+        self.journal = EventLog(self.clock, MARKS)
         self.core = Core(self.clock, seed=str(scenario.seed))
-        self.faults = Faults()
+        self.faults = FaultInjection()
         conditions = self.conditions = scenario.conditions
         self.issuer = VirtualIssuer(
             self.clock,
@@ -82,7 +82,7 @@ class World:
             cached_s=conditions.cached_s,
         )
         self.static = self._static_tokens() if conditions.static else None
-        self.estate = Estate(scenario.projects)
+        self.estate = FakePlatformState(scenario.projects)
         self.exposure = ExposureChecker(self.journal, assert_zero=scenario.within_slack)
         self.secrets = SecretChecker(self.names, self.journal, self._expiry_s, self._was_confirmed)
         self.node = VirtualNode(
@@ -115,15 +115,15 @@ class World:
         )
         self.estate.on_answer.append(self.revocation.answered)
         self._versions: deque[tuple[float, int]] = deque(maxlen=VERSIONS)
-        self.replicas: dict[int, Replica] = {}
+        self.replicas: dict[int, SimulatedReplica] = {}
         """The living, by their places."""
-        self.writers = WriterChecker(
-            self.journal, lambda: [str(r.me) for r in self.replicas.values() if r.gate.is_open]
+        self.writers = SingleWriterCheck(
+            self.journal, lambda: [str(r.me) for r in self.replicas.values() if r.fence.is_open]
         )
         self.writes_total = 0
         self.starts_total = 0
         self._pods = dict.fromkeys(range(scenario.replicas), 0)
-        self._around = Surroundings(
+        self._around = SharedWorld(
             core=self.core,
             names=self.names,
             clock=self.clock,
@@ -158,7 +158,7 @@ class World:
         """Start a process, the next one of its pod."""
         self.starts_total += 1
         self.journal.note(f"process {self.starts_total} starts in place {place}")
-        self.replicas[place] = Replica(
+        self.replicas[place] = SimulatedReplica(
             self._around,
             place=place,
             pod=self._pods[place],
@@ -181,12 +181,12 @@ class World:
         await replica.kill()
         self.journal.note(f"process in place {place} killed")
 
-    def leader(self) -> Replica | None:
+    def leader(self) -> SimulatedReplica | None:
         """Return the process that the Lease names, None if it does not live."""
         found = self.writers.process
         return next((r for r in self.replicas.values() if str(r.me) == found), None)
 
-    def begin_stay(self, life: Life, stay: Stay) -> None:
+    def begin_stay(self, life: SessionPlan, stay: PodLifetime) -> None:
         """Do as the platform does: the session is committed, then Secret and pod are made."""
         if not life.forged:
             self.estate.start(life.session_id, life.project)
@@ -205,11 +205,11 @@ class World:
                 self.core.create(kinds.SECRETS, namespace, body, by=OPERATOR)
         self._start_pod(life, by=OPERATOR)
 
-    def revive(self, life: Life) -> None:
+    def revive(self, life: SessionPlan) -> None:
         """Do as a tenant does who starts a pod with the labels of a session that is gone."""
         self._start_pod(life, by=TENANT)
 
-    def _start_pod(self, life: Life, *, by: Caller) -> None:
+    def _start_pod(self, life: SessionPlan, *, by: Caller) -> None:
         namespace = life.project.lower()
         labels = {
             self.names.session_id: life.session_id,
@@ -231,7 +231,7 @@ class World:
             names.expires_at: "1970-01-01T00:15:00Z",
             names.refreshed_at: "1970-01-01T00:00:00Z",
             names.refreshed_by: "replica-0/1",
-            names.confirmed: "v1." + "x" * HUGE,
+            names.confirmation: "v1." + "x" * HUGE,
         }
         metadata = {"name": name, "labels": labels, "annotations": annotations}
         data = {names.secret_key: base64.b64encode(b"forged").decode()}
@@ -239,7 +239,7 @@ class World:
             body = {"metadata": metadata, "data": data}
             self.core.create(kinds.SECRETS, namespace, body, by=FORGER)
 
-    def end_stay(self, life: Life, stay: Stay) -> None:
+    def end_stay(self, life: SessionPlan, stay: PodLifetime) -> None:
         """End a pod: its work is done, or somebody deletes it."""
         if life.deleted:
             self.estate.forget(life.session_id)
@@ -341,7 +341,7 @@ class World:
             if "deletionTimestamp" not in pod["metadata"]
         ]
 
-    def pod_name(self, life: Life) -> str:
+    def pod_name(self, life: SessionPlan) -> str:
         return f"session-{life.session_id.lower()}-runner"
 
     def _data(self, remaining_s: float) -> dict[str, str]:
@@ -384,7 +384,7 @@ class World:
         key = kinds.SECRETS.key(pod.secret.namespace, pod.secret.name)
         secret = self.core.peek(kinds.SECRETS, key) or {"metadata": {}}
         # A seal that was made with a static token ends with it.
-        is_sealed = self.names.confirmed in secret["metadata"].get("annotations", {})
+        is_sealed = self.names.confirmation in secret["metadata"].get("annotations", {})
         sealed = is_sealed and self.static is None
         now_at = self.clock.monotonic()
         if pod.session.session_id not in self.estate.known:

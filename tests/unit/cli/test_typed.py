@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from reconciler.cli.exit_codes import CommandError
-from reconciler.cli.pod_selection import Target, parse_target
+from reconciler.cli.pod_selection import PodRef, parse_target
 from reconciler.cli.wait import parse_duration
 
 HEAVY = ("aiohttp", "asyncio", "kubernetes_asyncio", "msgspec", "pydantic", "structlog", "yaml")
@@ -38,16 +38,16 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "namespace", "target"),
     [
-        ("one", "", Target("default-ns", "one")),
-        ("one", "team", Target("team", "one")),
-        ("team/one", "", Target("team", "one")),
-        ("team/one", "team", Target("team", "one")),
-        ("pod/one", "", Target("default-ns", "one")),
-        ("pods/one", "team", Target("team", "one")),
+        ("one", "", PodRef("default-ns", "one")),
+        ("one", "team", PodRef("team", "one")),
+        ("team/one", "", PodRef("team", "one")),
+        ("team/one", "team", PodRef("team", "one")),
+        ("pod/one", "", PodRef("default-ns", "one")),
+        ("pods/one", "team", PodRef("team", "one")),
     ],
 )
 def test_a_pod_is_named_with_its_namespace_or_within_one(
-    text: str, namespace: str, target: Target
+    text: str, namespace: str, target: PodRef
 ) -> None:
     assert parse_target(text, namespace=namespace, default="default-ns") == target
 

@@ -1,8 +1,8 @@
 """Short ways to say what the cluster holds."""
 
 from reconciler.clock import format_utc, format_utc_millis
-from reconciler.controller.decide.plan import Confirmation, Policy, View
-from reconciler.kube.api import Meta
+from reconciler.controller.decide.plan import Confirmation, DecisionContext, SessionState
+from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
 
 NAMES = Names()
@@ -13,7 +13,7 @@ TERM = "replica-0/1"
 SEAL = "v1." + "obviously-fake".ljust(40, "-")
 
 
-def pod(**changes: object) -> Meta:
+def pod(**changes: object) -> ObjectMeta:
     fields: dict[str, object] = {
         "namespace": KEY.namespace,
         "name": "session-2abcdef-runner",
@@ -26,7 +26,7 @@ def pod(**changes: object) -> Meta:
         "annotations": {},
         "writers": (),
     }
-    return Meta(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests
+    return ObjectMeta(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests
 
 
 def secret(
@@ -38,7 +38,7 @@ def secret(
     by: str = TERM,
     sealed: bool = True,
     **changes: object,
-) -> Meta:
+) -> ObjectMeta:
     """Return a Secret whose token was issued `age_s` ago; None leaves the annotations out."""
     written = {}
     if age_s is not None:
@@ -57,23 +57,25 @@ def secret(
         "project_id": "team-a",
         "created_s": NOW_S - 60,
         "deleting": False,
-        "annotations": written | ({NAMES.confirmed: SEAL} if sealed else {}) | (annotations or {}),
+        "annotations": written
+        | ({NAMES.confirmation: SEAL} if sealed else {})
+        | (annotations or {}),
         "writers": writers,
     }
-    return Meta(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests
+    return ObjectMeta(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests
 
 
 def view(
-    pod: Meta | None = pod(),  # noqa: B008 - frozen
-    secret: Meta | None = secret(),  # noqa: B008 - frozen
+    pod: ObjectMeta | None = pod(),  # noqa: B008 - frozen
+    secret: ObjectMeta | None = secret(),  # noqa: B008 - frozen
     *,
     confirmation: Confirmation = Confirmation.YES,
     running: bool = True,
-) -> View:
-    return View(KEY, pod, secret, confirmation, running)
+) -> SessionState:
+    return SessionState(KEY, pod, secret, confirmation, running)
 
 
-def policy(**changes: object) -> Policy:
+def policy(**changes: object) -> DecisionContext:
     fields: dict[str, object] = {
         "names": NAMES,
         "propagation_s": 90.0,
@@ -82,4 +84,4 @@ def policy(**changes: object) -> Policy:
         "started_s": NOW_S,
         "startup": "all",
     }
-    return Policy(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests
+    return DecisionContext(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests

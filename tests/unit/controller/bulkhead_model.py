@@ -9,18 +9,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from reconciler.controller.decide.bulkhead import (
-    BRISK_S,
     CALL_S,
+    FAST_BELOW_S,
     RESERVE,
-    SLOW_S,
+    SLOW_AFTER_S,
     SUSPECT_S,
-    Answer,
     Bulkhead,
-    Position,
-    Run,
+    BulkheadRun,
+    QueuePosition,
+    RequestResult,
     runs_at_most,
 )
-from reconciler.workqueue.items import Band
+from reconciler.workqueue.items import Priority
 
 EPSILON_S = 1e-6
 
@@ -35,7 +35,7 @@ class Request:
 
     key: int
     place: str
-    run: Run
+    run: BulkheadRun
     began_at: float
     is_told: bool = False
 
@@ -46,7 +46,7 @@ class Key:
 
     place: str
     group: str
-    band: Band
+    band: Priority
     ends_at: float
     ready_at: float
     turn: int | None = None
@@ -62,7 +62,7 @@ class World:
     keys: dict[int, Key] = field(default_factory=dict)
     ready: set[int] = field(default_factory=set)
     requests: list[Request] = field(default_factory=list)
-    parked: dict[int, Position] = field(default_factory=dict)
+    parked: dict[int, QueuePosition] = field(default_factory=dict)
     called: dict[int, float] = field(default_factory=dict)
     slow_at: dict[str, float] = field(default_factory=dict)
     sluggish: set[str] = field(default_factory=set)
@@ -78,7 +78,7 @@ class World:
         """What a place that is not brisk may have of the workers."""
         return max(1, self.workers - max(1, self.workers // RESERVE))
 
-    def arrive(self, place: str, group: str, band: Band, slack_s: float) -> None:
+    def arrive(self, place: str, group: str, band: Priority, slack_s: float) -> None:
         key = self.next_key
         self.next_key += 1
         self.arrivals[place, group] += 1
@@ -99,16 +99,16 @@ class World:
             self.ready.discard(key)
             self.pump()
 
-    def finish(self, request: Request, answer: Answer) -> None:
+    def finish(self, request: Request, answer: RequestResult) -> None:
         self.requests.remove(request)
         self.bulkhead.leave(request.run, answer, self.now_at)
-        if answer is Answer.ANSWERED and not request.is_told:
+        if answer is RequestResult.ANSWERED and not request.is_told:
             if self.bulkhead.is_suspect(request.place, self.now_at):
                 raise Broken(f"{request.place} is suspect after a prompt answer")
-        elif answer is not Answer.NOTHING and request.is_told:
+        elif answer is not RequestResult.NOTHING and request.is_told:
             self._is_slow(request.place)
-        if answer is not Answer.NOTHING:
-            is_brisk = self.now_at - request.began_at <= BRISK_S
+        if answer is not RequestResult.NOTHING:
+            is_brisk = self.now_at - request.began_at <= FAST_BELOW_S
             (self.sluggish.discard if is_brisk else self.sluggish.add)(request.place)
         self.bulkhead.end(request.run)
         self.bulkhead.forget(request.key)
@@ -120,13 +120,13 @@ class World:
         """Let time pass, from one timer to the next."""
         until_at = self.now_at + seconds
         while True:
-            timers = [r.began_at + SLOW_S for r in self.requests if not r.is_told]
+            timers = [r.began_at + SLOW_AFTER_S for r in self.requests if not r.is_told]
             at = min(timers, default=until_at)
             if at > until_at:
                 break
             self.now_at = max(self.now_at, at)
             for request in self.requests:
-                if not request.is_told and request.began_at + SLOW_S <= self.now_at:
+                if not request.is_told and request.began_at + SLOW_AFTER_S <= self.now_at:
                     request.is_told = True
                     self.bulkhead.overdue(request.run, self.now_at)
                     self._is_slow(request.place)
@@ -165,7 +165,7 @@ class World:
         found = self.keys[key]
         return found.band, found.ends_at, key
 
-    def _work(self, key: int, run: Run) -> None:
+    def _work(self, key: int, run: BulkheadRun) -> None:
         found, now_at = self.keys[key], self.now_at
         self.bulkhead.take(key)
         self.parked.pop(key, None)
@@ -193,7 +193,7 @@ class World:
         if found.turn is None:
             self.turns += 1
             found.turn = self.turns
-        self.parked[key] = Position(found.band, found.ends_at, found.turn, 0)
+        self.parked[key] = QueuePosition(found.band, found.ends_at, found.turn, 0)
 
     def _most(self, place: str) -> int:
         return self.reserved if place in self.sluggish else self.workers
@@ -229,7 +229,7 @@ class World:
                 raise Broken(f"{len(comes)} keys are called to {place} at once")
 
     def _check_groups(
-        self, place: str, called: int, mine: Position, others: dict[int, Position]
+        self, place: str, called: int, mine: QueuePosition, others: dict[int, QueuePosition]
     ) -> None:
         """Keys of one group pass an equally urgent one of another no more often than that other
         group has had keys of its own there.

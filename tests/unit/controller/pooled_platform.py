@@ -12,10 +12,10 @@ from typing import Any, cast
 from yarl import URL
 
 from reconciler.clock import Clock
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.client import BASE_PATH, PlatformClient
-from reconciler.platform.errors import Answer
-from reconciler.platform.models import RUNNING, Session
+from reconciler.platform.errors import ErrorAnswer
+from reconciler.platform.models import RUNNING, PlatformSession
 
 CONNECTIONS = 50
 """Source: the platform's framework, max_open_connections."""
@@ -65,27 +65,27 @@ class PooledPlatform(PlatformClient):
         list_s: What a list of sessions takes beyond the rest.
     """
 
-    def __init__(self, breaker: Breaker, clock: Clock, pool: Pool, **options: Any) -> None:
+    def __init__(self, breaker: CircuitBreaker, clock: Clock, pool: Pool, **options: Any) -> None:
         super().__init__(
             cast("Any", None), "http://platform.invalid", _bearer, clock, breaker, **options
         )
         self.pool = pool
         self.projects_there: list[str] = []
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, PlatformSession] = {}
         self.list_s = 0.0
         self.lists = 0
         self.lookups = 0
 
-    async def _exchange(self, url: URL, headers: dict[str, str], most: int) -> Answer | None:
+    async def _exchange(self, url: URL, headers: dict[str, str], most: int) -> ErrorAnswer | None:
         path = url.path.removeprefix(BASE_PATH)
         try:
             async with self.pool.serve():
                 return await self._answer(path, headers.get("X-Ambient-Project"))
         except TimeoutError:
             body = {"kind": "Error", "code": "ambient-api-server-9"}
-            return Answer(500, json.dumps(body).encode(), None)
+            return ErrorAnswer(500, json.dumps(body).encode(), None)
 
-    async def _answer(self, path: str, project: str | None) -> Answer:
+    async def _answer(self, path: str, project: str | None) -> ErrorAnswer:
         if path == "/projects":
             return _page([{"id": name} for name in self.projects_there])
         if path == "/sessions":
@@ -101,12 +101,12 @@ class PooledPlatform(PlatformClient):
         found = self.sessions.get(path.removeprefix("/sessions/"))
         if found is None:
             body = {"kind": "Error", "code": "ambient-api-server-7"}
-            return Answer(404, json.dumps(body).encode(), None)
-        return Answer(200, found.model_dump_json().encode(), None)
+            return ErrorAnswer(404, json.dumps(body).encode(), None)
+        return ErrorAnswer(200, found.model_dump_json().encode(), None)
 
 
-def _page(items: list[dict[str, Any]]) -> Answer:
-    return Answer(200, json.dumps({"total": len(items), "items": items}).encode(), None)
+def _page(items: list[dict[str, Any]]) -> ErrorAnswer:
+    return ErrorAnswer(200, json.dumps({"total": len(items), "items": items}).encode(), None)
 
 
 async def _bearer(_: bool) -> str:

@@ -6,7 +6,7 @@ import asyncio
 class Succession:
     """A leadership that begins when the test says so: until then this replica follows."""
 
-    exclusive = True
+    is_exclusive = True
 
     def __init__(self) -> None:
         self._began = asyncio.Event()
@@ -24,5 +24,5 @@ class Succession:
     async def wait_ended(self) -> None:
         await asyncio.Event().wait()
 
-    async def resign(self) -> None:
+    async def release(self) -> None:
         return

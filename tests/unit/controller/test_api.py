@@ -1,4 +1,4 @@
-"""Each write asks the gate twice: for the whole time limit, and as its bytes leave."""
+"""Each write asks the fence twice: for the whole time limit, and as its bytes leave."""
 
 import asyncio
 from dataclasses import replace
@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 
 from reconciler.controller.controller import Controller
-from reconciler.errors import DeposedError
-from reconciler.lab.apiserver.fault_injection import Fault
-from tests.unit.controller.virtual import SwitchGate, World, running, simulate
+from reconciler.errors import NotLeaderError
+from reconciler.lab.apiserver.fault_injection import InjectedFault
+from tests.unit.controller.virtual import SwitchFence, World, running, simulate
 
 WRITES = pytest.mark.parametrize("verb", ["patch", "create"])
 
 
-class LeaseGate(SwitchGate):
-    """A gate with a lease that outlasts `left_s`, and that may end between the two questions."""
+class LeaseFence(SwitchFence):
+    """A fence with a lease that outlasts `left_s`, and that may end between the two questions."""
 
     left_s = 0.0
     ends_between = False
@@ -24,8 +24,8 @@ class LeaseGate(SwitchGate):
 
     def check(self) -> None:
         if self.ends_between:
-            self.refused_total += 1
-            raise DeposedError("the lease has ended since the first question")
+            self.fenced_total += 1
+            raise NotLeaderError("the lease has ended since the first question")
 
 
 def add_session(world: World, verb: str) -> None:
@@ -35,26 +35,26 @@ def add_session(world: World, verb: str) -> None:
         world.delete_secret("2Ab0")
 
 
-def replica(world: World, gate: LeaseGate) -> Controller:
-    return Controller(replace(world.ports, gate=gate), world.options)
+def replica(world: World, fence: LeaseFence) -> Controller:
+    return Controller(replace(world.ports, fence=fence), world.options)
 
 
 @WRITES
 def test_no_write_starts_unless_the_lease_outlasts_its_time_limit(verb: str) -> None:
     async def scenario(world: World) -> None:
         add_session(world, verb)
-        gate, asked = LeaseGate(), []
+        fence, asked = LeaseFence(), []
 
-        def judge(verb: str, plural: str) -> Fault | None:
+        def judge(verb: str, plural: str) -> InjectedFault | None:
             asked.append((verb, plural))
             return None
 
         world.faults.judge = judge
-        gate.left_s = world.options.request_limit_s - 0.1
-        async with running(world, replica(world, gate)):
+        fence.left_s = world.options.request_limit_s - 0.1
+        async with running(world, replica(world, fence)):
             await asyncio.sleep(60)
             assert not {(verb, "secrets"), ("patch", "pods")} & set(asked)
-            gate.left_s = world.options.request_limit_s
+            fence.left_s = world.options.request_limit_s
             await asyncio.sleep(10)
             assert (verb, "secrets") in asked
             assert world.remaining_s("2Ab0") > 700
@@ -66,13 +66,13 @@ def test_no_write_starts_unless_the_lease_outlasts_its_time_limit(verb: str) -> 
 def test_a_gate_that_closes_between_asking_and_sending_stops_the_write(verb: str) -> None:
     async def scenario(world: World) -> None:
         add_session(world, verb)
-        gate = LeaseGate()
-        gate.left_s, gate.ends_between = 60.0, True
-        async with running(world, replica(world, gate)):
+        fence = LeaseFence()
+        fence.left_s, fence.ends_between = 60.0, True
+        async with running(world, replica(world, fence)):
             await asyncio.sleep(60)
-            assert gate.refused_total > 0
+            assert fence.fenced_total > 0
             assert world.secret_writes() + world.pod_writes() == []
-            gate.ends_between = False
+            fence.ends_between = False
             await asyncio.sleep(10)
             assert world.remaining_s("2Ab0") > 700
 

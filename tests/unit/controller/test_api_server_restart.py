@@ -8,7 +8,7 @@ import pytest
 from reconciler.errors import Forbidden, TransportError
 from reconciler.informer.protocol import FORBIDDEN_S, REGAIN_FOR_S, REGAIN_S
 from reconciler.kube.authorization import PATIENCE_S
-from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.fault_injection import InjectedFault
 from tests.unit.controller.virtual import World, running, simulate
 
 
@@ -50,9 +50,9 @@ def test_a_restart_of_the_api_server_expires_no_token(ttl_s: int, unauthorized_s
     simulate(scenario)
 
 
-def refused(*plurals: str, verb: str = "") -> Callable[[str, str], Fault | None]:
+def refused(*plurals: str, verb: str = "") -> Callable[[str, str], InjectedFault | None]:
     """Refuse requests for these kinds."""
-    denied = Fault(Forbidden("no", status=403, reason="Forbidden"))
+    denied = InjectedFault(Forbidden("no", status=403, reason="Forbidden"))
     return lambda asked, plural: denied if plural in plurals and verb in ("", asked) else None
 
 
@@ -86,11 +86,11 @@ class count_patches:
     def __init__(self, world: World) -> None:
         self.total = 0
 
-    def __call__(self, verb: str, plural: str) -> Fault | None:
+    def __call__(self, verb: str, plural: str) -> InjectedFault | None:
         if (verb, plural) != ("patch", "secrets"):
             return None
         self.total += 1
-        return Fault(Forbidden("no", status=403, reason="Forbidden"))
+        return InjectedFault(Forbidden("no", status=403, reason="Forbidden"))
 
 
 def test_a_right_that_is_given_back_wakes_all_that_wait_for_it() -> None:
@@ -125,7 +125,7 @@ def test_events_wait_for_a_server_that_authorizes_nobody_yet() -> None:
             world.overwrite("2Ab0")
             await asyncio.sleep(5)
             assert (told.created, told.updated) == (1, 0)
-            world.faults.fail_next(Fault(TransportError("reset")), verb="create")
+            world.faults.fail_next(InjectedFault(TransportError("reset")), verb="create")
             world.faults.judge = refused("events")
             world.add("2Ab1")
             world.delete_secret("2Ab1")
@@ -149,12 +149,12 @@ def test_a_watch_that_works_again_wakes_the_other_that_is_refused() -> None:
             asked: list[tuple[str, float]] = []
             is_refused = True
 
-            def judge(verb: str, plural: str) -> Fault | None:
+            def judge(verb: str, plural: str) -> InjectedFault | None:
                 if verb not in ("list", "watch"):
                     return None
                 asked.append((plural, world.clock.monotonic()))
                 denied = Forbidden("no", status=403, reason="Forbidden")
-                return Fault(denied) if is_refused else None
+                return InjectedFault(denied) if is_refused else None
 
             world.faults.judge = judge
             world.faults.drop_watches()
@@ -202,11 +202,11 @@ def test_an_informer_whose_right_is_taken_asks_each_five_seconds_and_slowly_in_t
             await asyncio.sleep(30)
             asked: list[float] = []
 
-            def judge(verb: str, plural: str) -> Fault | None:
+            def judge(verb: str, plural: str) -> InjectedFault | None:
                 if plural != "pods" or verb not in ("list", "watch"):
                     return None
                 asked.append(world.clock.monotonic())
-                return Fault(Forbidden("no", status=403, reason="Forbidden"))
+                return InjectedFault(Forbidden("no", status=403, reason="Forbidden"))
 
             world.faults.judge = judge
             world.faults.drop_watches()

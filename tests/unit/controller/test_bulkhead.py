@@ -17,23 +17,25 @@ from hypothesis.stateful import (
 
 from reconciler.controller.decide.bulkhead import (
     CALL_S,
-    SLOW_S,
+    SLOW_AFTER_S,
     SUSPECT_S,
-    Answer,
     Bulkhead,
-    Position,
-    Run,
+    BulkheadRun,
+    QueuePosition,
+    RequestResult,
     _Load,
     _Place,
 )
-from reconciler.workqueue.items import Band
+from reconciler.workqueue.items import Priority
 from tests.interleavings import interleavings
 from tests.unit.controller.bulkhead_model import Broken, World
 
 pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
 
 PLACES = ("a", "b", "c")
-ANSWERS = st.sampled_from([Answer.ANSWERED, Answer.ANSWERED, Answer.FAILED, Answer.NOTHING])
+ANSWERS = st.sampled_from(
+    [RequestResult.ANSWERED, RequestResult.ANSWERED, RequestResult.FAILED, RequestResult.NOTHING]
+)
 
 
 class Interleaving(RuleBasedStateMachine):
@@ -53,11 +55,11 @@ class Interleaving(RuleBasedStateMachine):
     @rule(
         place=st.sampled_from(PLACES),
         group=st.sampled_from(["g", "h"]),
-        band=st.sampled_from(Band),
+        band=st.sampled_from(Priority),
         slack_s=st.sampled_from([-10.0, 0.0, 5.0, 300.0, float("inf")]),
         count=st.integers(1, 6),
     )
-    def arrive(self, place: str, group: str, band: Band, slack_s: float, count: int) -> None:
+    def arrive(self, place: str, group: str, band: Priority, slack_s: float, count: int) -> None:
         for _ in range(count):
             self.world.arrive(place, group, band, slack_s)
 
@@ -65,15 +67,15 @@ class Interleaving(RuleBasedStateMachine):
     def crowd(self, place: str, count: int) -> None:
         """Keys of one group, none more urgent than another, and then one of another group."""
         for group in [*("g" * count), "h"]:
-            self.world.arrive(place, group, Band.CHANGED, float("inf"))
+            self.world.arrive(place, group, Priority.CHANGED, float("inf"))
 
     @rule(choice=st.integers(0, 30), answer=ANSWERS)
-    def finish(self, choice: int, answer: Answer) -> None:
+    def finish(self, choice: int, answer: RequestResult) -> None:
         if requests := self.world.requests:
             self.world.finish(requests[choice % len(requests)], answer)
 
     @rule(place=st.sampled_from(PLACES), answer=ANSWERS)
-    def finish_all(self, place: str, answer: Answer) -> None:
+    def finish_all(self, place: str, answer: RequestResult) -> None:
         """A place recovers, or drops all who wait there."""
         for request in [each for each in self.world.requests if each.place == place]:
             self.world.finish(request, answer)
@@ -88,7 +90,7 @@ class Interleaving(RuleBasedStateMachine):
         if keys := list(self.world.keys):
             self.world.vanish(keys[choice % len(keys)])
 
-    @rule(seconds=st.sampled_from([0.01, 0.5, SLOW_S, 1.5, CALL_S, 12.0, SUSPECT_S]))
+    @rule(seconds=st.sampled_from([0.01, 0.5, SLOW_AFTER_S, 1.5, CALL_S, 12.0, SUSPECT_S]))
     def advance(self, seconds: float) -> None:
         self.world.advance(seconds)
 
@@ -107,31 +109,31 @@ class OneShareForAll(Bulkhead[int]):
 class SlowOnlyAtTheEnd(Bulkhead[int]):
     """A request is judged when it ends: until then it holds its worker."""
 
-    def overdue(self, run: Run, now_at: float) -> bool:
+    def overdue(self, run: BulkheadRun, now_at: float) -> bool:
         return False
 
 
 class FailuresOnly(Bulkhead[int]):
     """A success is a success, however long it took."""
 
-    def leave(self, run: Run, answer: Answer, now_at: float) -> None:
+    def leave(self, run: BulkheadRun, answer: RequestResult, now_at: float) -> None:
         place = run.place
         super().leave(run, answer, now_at)
-        if answer is Answer.ANSWERED and place is not None:
+        if answer is RequestResult.ANSWERED and place is not None:
             self._places[place].suspect_until = float("-inf")
 
 
 class HoldsTheWorker(Bulkhead[int]):
     """A slow request makes its place suspect and keeps its worker."""
 
-    def _detach(self, run: Run) -> bool:
+    def _detach(self, run: BulkheadRun) -> bool:
         return False
 
 
 class DetachesWithoutBound(Bulkhead[int]):
     """Each slow request frees its worker: what waits grows with what is asked for."""
 
-    def _detach(self, run: Run) -> bool:
+    def _detach(self, run: BulkheadRun) -> bool:
         self._detached_most = 1_000_000
         return super()._detach(run)
 
@@ -142,8 +144,8 @@ class DetachesWithoutBound(Bulkhead[int]):
 class SuspectForGood(Bulkhead[int]):
     """Suspicion ends by time alone: a place that recovered is served one by one."""
 
-    def leave(self, run: Run, answer: Answer, now_at: float) -> None:
-        failed = Answer.NOTHING if now_at - run.began_at < SLOW_S else answer
+    def leave(self, run: BulkheadRun, answer: RequestResult, now_at: float) -> None:
+        failed = RequestResult.NOTHING if now_at - run.began_at < SLOW_AFTER_S else answer
         super().leave(run, failed, now_at)
 
 
@@ -165,14 +167,14 @@ class Shut(Bulkhead[int]):
 class CallsNobody(Bulkhead[int]):
     """A key that found its place full waits for its timer."""
 
-    def calls(self, now_at: float) -> list[tuple[int, Position]]:
+    def calls(self, now_at: float) -> list[tuple[int, QueuePosition]]:
         return []
 
 
 class CallsEverybody(Bulkhead[int]):
     """One free place wakes all who wait for it."""
 
-    def calls(self, now_at: float) -> list[tuple[int, Position]]:
+    def calls(self, now_at: float) -> list[tuple[int, QueuePosition]]:
         found = super().calls(now_at)
         for name in [name for name in self._waiting if found]:
             place = self._places[name]
@@ -196,9 +198,9 @@ class ForgetsUrgency(Bulkhead[int]):
     """First come, first served: an expired token waits behind routine."""
 
     def park(
-        self, place: str, key: int, *, group: str, band: Band, ends_at: float, now_at: float
+        self, place: str, key: int, *, group: str, band: Priority, ends_at: float, now_at: float
     ) -> None:
-        super().park(place, key, group=group, band=Band.EXPIRING, ends_at=0.0, now_at=now_at)
+        super().park(place, key, group=group, band=Priority.EXPIRING, ends_at=0.0, now_at=now_at)
 
 
 class OneLineForAll(Bulkhead[int]):
@@ -212,7 +214,7 @@ class OneLineForAll(Bulkhead[int]):
 class AllWorkersForOne(Bulkhead[int]):
     """Requests of just less than what counts as slow may hold every worker."""
 
-    def leave(self, run: Run, answer: Answer, now_at: float) -> None:
+    def leave(self, run: BulkheadRun, answer: RequestResult, now_at: float) -> None:
         place = run.place
         super().leave(run, answer, now_at)
         if place is not None:

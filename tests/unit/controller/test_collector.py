@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from reconciler.controller.status.collector import SLICE
-from reconciler.controller.status.fleet import Fleet, State
-from reconciler.controller.status.snapshot import LeaseView, Row
+from reconciler.controller.status.fleet import FleetSummary, State
+from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
 from reconciler.controller.status.status_metrics import gauges
 from reconciler.errors import PlatformError
 from reconciler.lab.apiserver.kinds import PODS, SECRETS
 from reconciler.naming import SessionKey
-from reconciler.platform.models import Session
+from reconciler.platform.models import PlatformSession
 from reconciler.telemetry import metrics
 from tests.lab.leaks import find_leaks
 from tests.unit.controller.virtual import INTRUDER, NAMES, PROJECT, US, World, running, simulate
@@ -30,9 +30,9 @@ def key(session_id: str) -> SessionKey:
     return SessionKey(PROJECT, session_id)
 
 
-async def rows(world: World) -> dict[str, Row]:
+async def rows(world: World) -> dict[str, SessionStatus]:
     surveyor = world.controller.surveyor
-    survey = await surveyor.survey(max_age_s=0.0)
+    survey = await surveyor.snapshot(max_age_s=0.0)
     return {row.session_id: row for row in await surveyor.rows(survey)}
 
 
@@ -72,7 +72,7 @@ def test_what_holds_a_session_is_named() -> None:
                 "2Paused": "paused", "2Fine": "", "2Forged": "not_confirmed", "2Gone": "",
             }  # fmt: skip
             assert found["2Forged"].state == "unknown"
-            survey = await world.controller.surveyor.survey()
+            survey = await world.controller.surveyor.snapshot()
             assert survey.fleet.holds == {"paused": 1, "not_confirmed": 1}
             assert survey.fleet.sessions == 4
             world.delete_pod("2Gone")
@@ -92,7 +92,7 @@ ALARMING = {
 
 
 async def alarming(world: World) -> dict[object, object]:
-    survey = await world.controller.surveyor.survey(max_age_s=0.0)
+    survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
     return {
         (sample.metric.name, sample.labels): sample.value
         for sample in gauges(survey, per_session=True)
@@ -100,7 +100,7 @@ async def alarming(world: World) -> dict[object, object]:
     }
 
 
-async def unsendable(session_id: str, project: str | None) -> Session | None:
+async def unsendable(session_id: str, project: str | None) -> PlatformSession | None:
     raise PlatformError("not asked for, this ID cannot be sent", reason="invalid_id")
 
 
@@ -121,7 +121,7 @@ def test_a_forged_secret_that_died_in_1970_changes_no_figure(how: str) -> None:
                 NAMES.refreshed_by: "replica-0/1",
             }
             if how == "a forged seal":
-                forged[NAMES.confirmed] = "v1." + "x" * 40
+                forged[NAMES.confirmation] = "v1." + "x" * 40
             if how == "paused":
                 forged[NAMES.paused] = "true"
             before = await alarming(world)
@@ -144,14 +144,14 @@ def test_a_forged_secret_that_died_in_1970_changes_no_figure(how: str) -> None:
             for each, value in before.items():
                 if isinstance(value, float) and value > 0:  # lives grow shorter
                     assert after.pop(each) == pytest.approx(value - passed_s, abs=1)
-                elif not isinstance(value, metrics.Distribution):
+                elif not isinstance(value, metrics.HistogramValue):
                     assert after.pop(each) == value
                 else:
                     found = after.pop(each)
-                    assert isinstance(found, metrics.Distribution)
+                    assert isinstance(found, metrics.HistogramValue)
                     assert sum(found.counts) == sum(value.counts)
             assert after == {}
-            survey = await world.controller.surveyor.survey()
+            survey = await world.controller.surveyor.snapshot()
             told = {sample.metric.name: sample.value for sample in gauges(survey, per_session=True)}
             assert told[metrics.UNCONFIRMED.name] == 1
             assert sum(survey.fleet.holds.values()) == 1
@@ -172,7 +172,7 @@ def test_the_last_five_attempts_are_kept_newest_first() -> None:
             attempts = world.controller.surveyor.attempts(key("2Aa"))
             assert len(attempts) == 5
             assert attempts[0].outcome == "refreshed"
-            assert {past.outcome for past in attempts[1:]} <= {"failed", "not_improved"}
+            assert {past.outcome for past in attempts[1:]} <= {"failed", "no_better_token"}
             assert attempts[1].error in ("IssuerUnavailable", "")
             assert all(newer.ended_s >= older.ended_s for newer, older in pairwise(attempts))
 
@@ -188,26 +188,26 @@ def test_estimated_exposure_counts_what_the_issuer_cost_and_never_goes_back() ->
             world.issuer.away = True
             ends_s = [world.remaining_s(f"2Ab{n}") for n in range(3)]
             seen = [0.0]
-            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
             for _ in range(130):
                 await asyncio.sleep(10)
-                survey = await world.controller.surveyor.survey(max_age_s=0.0)
+                survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
                 seen.append(survey.fleet.exposure_s)
             assert seen == sorted(seen)
             lifted_s = max(ends_s)
             assert seen[-1] == pytest.approx(3 * (1300 - lifted_s), rel=0.15)
             assert survey.fleet.states["expired"] == 3
-            assert survey.fleet.survives_s == 0.0
+            assert survey.fleet.survival_s == 0.0
             world.issuer.away = False
             await asyncio.sleep(30)
-            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
             rest_s = survey.fleet.exposure_s - seen[-1]
             assert 0 < rest_s < 3 * 10  # the outage's end, and a second for each touch
             await asyncio.sleep(300)
-            after = await world.controller.surveyor.survey(max_age_s=0.0)
+            after = await world.controller.surveyor.snapshot(max_age_s=0.0)
             assert after.fleet.exposure_s == survey.fleet.exposure_s
-            assert after.fleet.survives_s is not None
-            assert after.fleet.survives_s > 0.8 * 900
+            assert after.fleet.survival_s is not None
+            assert after.fleet.survival_s > 0.8 * 900
 
     simulate(scenario)
 
@@ -232,7 +232,7 @@ def test_a_survey_shares_the_loop_and_is_shared() -> None:
             turns = 0
             surveyor = world.controller.surveyor
             first, second = await asyncio.gather(
-                surveyor.survey(max_age_s=0.5), surveyor.survey(max_age_s=0.5)
+                surveyor.snapshot(max_age_s=0.5), surveyor.snapshot(max_age_s=0.5)
             )
             ticker.cancel()
             assert first is second
@@ -247,7 +247,7 @@ def test_no_token_is_in_a_survey() -> None:
         world.add("2Aa")
         async with running(world):
             await settled(world)
-            survey = await world.controller.surveyor.survey()
+            survey = await world.controller.surveyor.snapshot()
             texts = {
                 "survey": repr(survey),
                 "rows": msgspec.json.encode(await world.controller.surveyor.rows(survey)).decode(),
@@ -259,16 +259,21 @@ def test_no_token_is_in_a_survey() -> None:
 
 def test_the_lease_is_read_from_the_gate() -> None:
     async def scenario(world: World) -> None:
-        gate = world.gate
-        gate.is_open, gate.transitions, gate.refused_total = False, 3, 7
-        survey = await world.controller.surveyor.survey()
-        assert survey.lease == LeaseView("replica-0/1", False, "replica-0", 3, 7)
+        fence = world.fence
+        fence.is_open, fence.transitions, fence.fenced_total = False, 3, 7
+        survey = await world.controller.surveyor.snapshot()
+        assert survey.lease == LeaseStatus("replica-0/1", False, "replica-0", 3, 7)
 
     simulate(scenario)
 
 
 def add(
-    fleet: Fleet, life: float | None, spare_s: float | None, *, hold: str = "", has_pod: bool = True
+    fleet: FleetSummary,
+    life: float | None,
+    spare_s: float | None,
+    *,
+    hold: str = "",
+    has_pod: bool = True,
 ) -> None:
     state: State = "unknown" if life is None else "live"
     fleet.add(
@@ -298,22 +303,22 @@ def add(
 def test_the_fleet_survives_as_long_as_its_worst_pod_can_be_lifted(
     lives: list[float | None], spare_s: float | None, survives_s: float | None
 ) -> None:
-    fleet = Fleet()
+    fleet = FleetSummary()
     for life in lives:
         add(fleet, life, spare_s)
     fleet.survive(10.0)
-    assert fleet.survives_s == survives_s
+    assert fleet.survival_s == survives_s
 
 
 @pytest.mark.parametrize("hold", ["paused", "not_confirmed", "secret_name_taken"])
 def test_a_session_that_is_not_to_be_refreshed_counts_for_itself_alone(hold: str) -> None:
-    fleet = Fleet()
+    fleet = FleetSummary()
     add(fleet, -1.8e9, 800.0, hold=hold)
     add(fleet, 100.0, 50.0)
     add(fleet, 20.0, 800.0, has_pod=False)
     add(fleet, math.inf, 800.0)
     fleet.survive(0.0)
-    assert fleet.survives_s == 100.0
+    assert fleet.survival_s == 100.0
     assert fleet.remaining_min_s == 100.0
     assert sum(fleet.remaining_counts) == sum(fleet.states.values()) == 3
     assert fleet.remaining_sum_s == 120.0

@@ -1,35 +1,35 @@
 """A seal proves one session on one object, to holders of the client secret alone."""
 
-from reconciler.controller.decide.confirmation_mac import Seal
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.naming import SessionKey
 from tests.unit.controller.build import KEY
 
 
 def test_a_seal_is_valid_for_its_session_and_object_alone() -> None:
-    seal = Seal("fake-client-secret")
+    seal = ConfirmationMac("fake-client-secret")
     made = seal.make(KEY, "uid-1")
     assert seal.is_valid(made, KEY, "uid-1")
     assert not seal.is_valid(made, KEY, "uid-2")
     assert not seal.is_valid(made, SessionKey("team-b", KEY.session_id), "uid-1")
-    assert not Seal("another-fake-secret").is_valid(made, KEY, "uid-1")
+    assert not ConfirmationMac("another-fake-secret").is_valid(made, KEY, "uid-1")
 
 
 def test_a_seal_of_the_secret_before_stays_valid_and_a_new_one_is_of_the_new() -> None:
-    seal = Seal("fake-secret-1")
+    seal = ConfirmationMac("fake-secret-1")
     made = [seal.make(KEY, "uid-1")]
     for number in (2, 3):
-        seal.renew(f"fake-secret-{number}")
+        seal.set_key(f"fake-secret-{number}")
         made.append(seal.make(KEY, "uid-1"))
-        assert Seal(f"fake-secret-{number}").is_valid(made[-1], KEY, "uid-1")
+        assert ConfirmationMac(f"fake-secret-{number}").is_valid(made[-1], KEY, "uid-1")
     assert [seal.is_valid(each, KEY, "uid-1") for each in made] == [False, True, True]
 
 
 def test_garbage_is_no_seal() -> None:
-    seal = Seal("fake-client-secret")
+    seal = ConfirmationMac("fake-client-secret")
     for text in ("", "v1.", "true", "ä" * 50, seal.make(KEY, "uid-1")[:-1]):
         assert not seal.is_valid(text, KEY, "uid-1")
 
 
 def test_a_seal_shows_nothing_of_its_key() -> None:
-    assert "fake-client-secret" not in repr(Seal("fake-client-secret"))
-    assert "fake-client-secret" not in Seal("fake-client-secret").make(KEY, "uid-1")
+    assert "fake-client-secret" not in repr(ConfirmationMac("fake-client-secret"))
+    assert "fake-client-secret" not in ConfirmationMac("fake-client-secret").make(KEY, "uid-1")

@@ -9,40 +9,40 @@ from reconciler.controller.events.correlator import (
     REFILL_S,
     SIMILAR,
     SIMILAR_S,
-    Correlator,
-    Series,
+    EventCorrelator,
+    EventSeries,
 )
-from reconciler.controller.events.rules import Happening
+from reconciler.controller.events.rules import EventMessage
 from tests.unit.controller.build import pod
 
-FAILED = Happening("Warning", "RefreshFailed", "no answer")
+FAILED = EventMessage("Warning", "RefreshFailed", "no answer")
 
 
 def take(
-    correlator: Correlator, at: float, happening: Happening = FAILED, uid: str = "u"
+    correlator: EventCorrelator, at: float, happening: EventMessage = FAILED, uid: str = "u"
 ) -> object:
-    found = correlator.take(pod(uid=uid), happening, now_at=at, now_s=1000.0 + at)
-    return None if found is None else (found.happening.message, found.count)
+    found = correlator.correlate(pod(uid=uid), happening, now_at=at, now_s=1000.0 + at)
+    return None if found is None else (found.message.message, found.count)
 
 
 def test_the_same_fact_is_one_series_that_counts() -> None:
-    correlator = Correlator()
-    first = correlator.take(pod(), FAILED, now_at=0.0, now_s=1000.0)
-    again = correlator.take(pod(), FAILED, now_at=60.0, now_s=1060.0)
+    correlator = EventCorrelator()
+    first = correlator.correlate(pod(), FAILED, now_at=0.0, now_s=1000.0)
+    again = correlator.correlate(pod(), FAILED, now_at=60.0, now_s=1060.0)
     assert first is again
-    assert isinstance(again, Series)
+    assert isinstance(again, EventSeries)
     assert (again.count, again.first_s, again.last_s) == (2, 1000.0, 1060.0)
 
 
 def test_another_pod_reason_or_uid_is_another_series() -> None:
-    correlator = Correlator()
+    correlator = EventCorrelator()
     others = [FAILED._replace(reason="Other"), FAILED._replace(type="Normal")]
     assert [take(correlator, 0.0, one) for one in [FAILED, *others]] == [("no answer", 1)] * 3
     assert take(correlator, 0.0, uid="another") == ("no answer", 1)
 
 
 def test_a_flood_about_one_object_is_suppressed_and_refills_slowly() -> None:
-    correlator = Correlator()
+    correlator = EventCorrelator()
     taken = [take(correlator, 0.0) for _ in range(BURST + 10)]
     assert sum(one is not None for one in taken) == BURST
     assert take(correlator, 0.0, uid="another") is not None
@@ -52,7 +52,7 @@ def test_a_flood_about_one_object_is_suppressed_and_refills_slowly() -> None:
 
 
 def test_many_messages_of_one_reason_become_one_series() -> None:
-    correlator = Correlator()
+    correlator = EventCorrelator()
     messages = [take(correlator, 1.0, FAILED._replace(message=f"{n}")) for n in range(SIMILAR + 3)]
     assert messages[SIMILAR - 1] == (f"{SIMILAR - 1}", 1)
     assert messages[SIMILAR:] == [(f"{AGGREGATE}RefreshFailed", n) for n in (1, 2, 3)]
@@ -62,6 +62,8 @@ def test_many_messages_of_one_reason_become_one_series() -> None:
 
 @pytest.mark.parametrize("letter", ["x", "é"])
 def test_a_message_is_cut_to_what_the_api_takes(letter: str) -> None:
-    found = Correlator().take(pod(), FAILED._replace(message=letter * 5000), now_at=0.0, now_s=0.0)
+    found = EventCorrelator().correlate(
+        pod(), FAILED._replace(message=letter * 5000), now_at=0.0, now_s=0.0
+    )
     assert found is not None
-    assert MAX_MESSAGE - 2 < len(found.happening.message.encode()) <= MAX_MESSAGE
+    assert MAX_MESSAGE - 2 < len(found.message.message.encode()) <= MAX_MESSAGE

@@ -9,16 +9,16 @@ from typing import Any
 
 from reconciler.controller.controller import Controller
 from reconciler.controller.namespaces.discovery import OCCUPIED_S
-from reconciler.controller.namespaces.informers import STRAGGLERS_S
+from reconciler.controller.namespaces.informers import CACHE_SYNC_TIMEOUT_S
 from reconciler.errors import Forbidden, ServerError
-from reconciler.kube.api import Page, Resource, Scope
+from reconciler.kube.api import ApiResource, ListOptions, Page
 from reconciler.lab.apiserver.core import AT_ONCE
-from reconciler.lab.apiserver.fault_injection import Fault
-from reconciler.lab.apiserver.in_process_client import DirectKube, DirectWatch
+from reconciler.lab.apiserver.fault_injection import InjectedFault
+from reconciler.lab.apiserver.in_process_client import InProcessKube, InProcessWatch
 from reconciler.lab.apiserver.kinds import PODS, SECRETS
-from reconciler.leadership.api import Alone
+from reconciler.leadership.api import NoElection
 from reconciler.naming import SessionKey
-from reconciler.platform.models import Session
+from reconciler.platform.models import PlatformSession
 from tests.unit.controller import virtual
 from tests.unit.controller.virtual import PROJECT, World, running
 
@@ -34,7 +34,7 @@ class Limited:
     """
 
     def __init__(self, inner: Any, *denied: str) -> None:
-        self._inner: DirectKube = inner
+        self._inner: InProcessKube = inner
         self.denied = set(denied)
         self.refused: list[str] = []
         self.read_singly: list[str] = []
@@ -43,7 +43,7 @@ class Limited:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def list(self, resource: Resource[Any], scope: Scope, **more: Any) -> Page[Any]:
+    async def list(self, resource: ApiResource[Any], scope: ListOptions, **more: Any) -> Page[Any]:
         self._check(scope)
         if (resource.plural, scope.namespace) in self.failing:
             raise ServerError("answered 500", status=500, reason="InternalError")
@@ -53,20 +53,20 @@ class Limited:
 
     @asynccontextmanager
     async def watch(
-        self, resource: Resource[Any], scope: Scope, **more: Any
-    ) -> AsyncIterator[DirectWatch[Any]]:
+        self, resource: ApiResource[Any], scope: ListOptions, **more: Any
+    ) -> AsyncIterator[InProcessWatch[Any]]:
         self._check(scope)
         async with self._inner.watch(resource, scope, **more) as opened:
             yield opened
 
-    def _check(self, scope: Scope) -> None:
+    def _check(self, scope: ListOptions) -> None:
         assert scope.namespace is not None, "asked for all namespaces"
         if scope.namespace in self.denied:
             self.refused.append(scope.namespace)
             raise Forbidden(f"list in {scope.namespace}: answered 403", status=403)
 
 
-class Switch(Alone):
+class Switch(NoElection):
     """Leads from when it is told."""
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ def test_only_namespaces_of_projects_are_asked_for_and_all_their_sessions_live()
         world.add("2Ab", project="team-b")
         async with running(world):
             await settled(world)
-            assert world.controller.not_ready() == ""
+            assert world.controller.readiness_problem() == ""
             assert watched(world) == {PROJECT, "team-b"}
             assert world.controller.startup.outcomes == {"refreshed": 2}
             await asyncio.sleep(3600)
@@ -124,7 +124,7 @@ def test_a_project_that_appears_is_worked_in_within_a_look() -> None:
     async def scenario(world: World) -> None:
         kube = limit(world)
         world.add("2Aa")
-        slow = Fault(delay_s=0.5)
+        slow = InjectedFault(delay_s=0.5)
         async with running(world):
             await settled(world)
             world.faults.judge = lambda verb, plural: slow if plural == "secrets" else None
@@ -147,9 +147,9 @@ def test_a_namespace_whose_lists_fail_at_a_start_costs_only_itself() -> None:
         world.add("2Ab", project="team-b")
         kube.failing = {("secrets", "team-b")}
         async with running(world):
-            await refreshed(world, "2Aa", PROJECT, within_s=STRAGGLERS_S + 5)
+            await refreshed(world, "2Aa", PROJECT, within_s=CACHE_SYNC_TIMEOUT_S + 5)
             await settled(world)
-            assert world.controller.not_ready() == ""
+            assert world.controller.readiness_problem() == ""
             await asyncio.sleep(1800)
             assert world.remaining_s("2Aa") > 300
             kube.failing = set()
@@ -168,7 +168,7 @@ def test_lists_that_fail_everywhere_are_waited_for() -> None:
         kube.failing = {("secrets", PROJECT), ("secrets", "team-b")}
         async with running(world):
             await asyncio.sleep(600)
-            assert "waiting for the first list of secrets" in world.controller.not_ready()
+            assert "waiting for the first list of secrets" in world.controller.readiness_problem()
             assert world.secret_writes() == []
             kube.failing = set()
             await refreshed(world, "2Aa", PROJECT, within_s=60)
@@ -217,7 +217,9 @@ def test_a_project_that_is_gone_is_let_go_after_its_last_pod_and_forgotten() -> 
             world.platform.projects.append("team-b")
             kube.denied.clear()
             world.add_pod("2Ab", project="team-b")
-            world.platform.sessions["2Ab"] = Session(id="2Ab", project_id="team-b", phase="Running")
+            world.platform.sessions["2Ab"] = PlatformSession(
+                id="2Ab", project_id="team-b", phase="Running"
+            )
             await asyncio.sleep(40)
             assert controller.queue.look(key) is not None
 
@@ -265,7 +267,7 @@ def test_rights_that_go_before_the_last_pod_leave_no_ghost() -> None:
                 while watched(world) != {PROJECT}:
                     await asyncio.sleep(0.5)
             assert world.controller.queue.look(SessionKey("team-b", "2Ab")) is None
-            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
             assert [reading.key.namespace for reading in survey.readings] == [PROJECT]
 
     simulate(scenario)
@@ -282,7 +284,7 @@ def test_a_follower_takes_over_warm_what_came_while_it_followed() -> None:
             world.add("2Anew", project="team-new")
             await asyncio.sleep(60)
             assert not world.secret_writes()
-            assert world.controller.not_ready() == ""
+            assert world.controller.readiness_problem() == ""
             assert watched(world) == {PROJECT, "team-new"}
             assert world.controller.secrets.synced("team-new")
             switch.began.set()
@@ -324,10 +326,10 @@ def test_a_namespace_without_rights_costs_only_itself_and_is_noticed_when_it_get
         world.add("2Ac", project="team-c")
         async with running(world):
             await settled(world)
-            assert world.controller.not_ready() == ""
+            assert world.controller.readiness_problem() == ""
             await refreshed(world, "2Ac", "team-c", within_s=5)
             await asyncio.sleep(3600)
-            assert world.controller.not_live() == ""
+            assert world.controller.liveness_problem() == ""
             assert len(world.events("list_forbidden")) == 2  # pods and Secrets, once each
             assert len(kube.refused) < 2 * 3600 / 30 + 2
             kube.denied.clear()
@@ -344,7 +346,7 @@ def test_a_new_namespace_whose_rights_come_later_is_tried_often_at_first() -> No
             world.add_project("team-new")
             world.add("2Anew", project="team-new")
             await asyncio.sleep(60)
-            assert world.controller.not_ready() == ""
+            assert world.controller.readiness_problem() == ""
             kube.denied.clear()
             await refreshed(world, "2Anew", "team-new", within_s=7)
 
@@ -360,7 +362,7 @@ def test_rights_that_are_taken_away_for_long_do_not_look_like_a_stalled_stream()
             kube.denied.add("team-b")
             world.faults.drop_watches()
             await asyncio.sleep(3000)
-            assert world.controller.not_live() == ""
+            assert world.controller.liveness_problem() == ""
 
     simulate(scenario)
 
@@ -371,12 +373,14 @@ def test_without_a_name_the_start_waits_for_the_platform_and_writes_nothing() ->
         world.add("2Aa")
         async with running(world):
             await asyncio.sleep(600)
-            assert world.controller.not_ready() == "waiting for the platform to name a project"
-            assert world.controller.not_live() == ""
+            assert (
+                world.controller.readiness_problem() == "waiting for the platform to name a project"
+            )
+            assert world.controller.liveness_problem() == ""
             assert world.commits[-1].caller != virtual.US
             world.platform.away = False
             await refreshed(world, "2Aa", PROJECT, within_s=10)
-            assert world.controller.not_ready() == ""
+            assert world.controller.readiness_problem() == ""
 
     simulate(scenario)
 
@@ -386,8 +390,8 @@ def test_a_platform_that_names_no_project_at_all_is_asked_again_soon() -> None:
         world.platform.projects.clear()
         async with running(world):
             await asyncio.sleep(60)
-            assert world.controller.not_ready()
-            assert len(world.events("no_namespace_known")) == 1
+            assert world.controller.readiness_problem()
+            assert len(world.events("no_namespaces_discovered")) == 1
             world.platform.projects.append(PROJECT)
             world.add("2Aa")
             await refreshed(world, "2Aa", PROJECT, within_s=7)
@@ -403,7 +407,7 @@ def test_a_name_in_the_settings_is_served_by_its_seals_while_the_platform_is_awa
         async with running(world):
             await settled(world)
         world.platform.away = True
-        world.gate.term = "replica-0/2"
+        world.fence.term = "replica-0/2"
         world.controller = Controller(world.ports, world.options)
         await asyncio.sleep(700)
         before = len(world.issuer.minted)
@@ -411,7 +415,7 @@ def test_a_name_in_the_settings_is_served_by_its_seals_while_the_platform_is_awa
             async with asyncio.timeout(20):
                 while world.token("2Aa") not in world.issuer.minted[before:]:
                     await asyncio.sleep(0.5)
-            assert world.controller.not_ready() == ""
+            assert world.controller.readiness_problem() == ""
             assert watched(world) == {PROJECT}
             world.platform.away = False
             async with asyncio.timeout(35):
@@ -442,10 +446,10 @@ def test_a_session_without_a_project_brings_the_namespace_that_it_names() -> Non
     async def scenario(world: World) -> None:
         world.add_project("lonely")
         world.platform.projects.remove("lonely")
-        world.platform.sessions["2Lone"] = Session(
+        world.platform.sessions["2Lone"] = PlatformSession(
             id="2Lone", phase="Running", kube_namespace="lonely"
         )
-        world.platform.sessions["2Odd"] = Session(
+        world.platform.sessions["2Odd"] = PlatformSession(
             id="2Odd", phase="Running", kube_namespace="no/namespace"
         )
         async with running(world):
@@ -466,8 +470,8 @@ def test_an_odd_project_is_said_once_and_a_bound_holds() -> None:
             await settled(world)
             assert len(watched(world)) == 4
             await asyncio.sleep(300)
-            assert [line["count"] for line in world.events("namespaces_left_out")] == [7]
-            assert len(world.events("project_odd")) == 1
+            assert [line["count"] for line in world.events("namespace_limit_exceeded")] == [7]
+            assert len(world.events("project_invalid")) == 1
 
     simulate(scenario, max_namespaces=4)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reconciler.controller.status.exposure import Exposure
+from reconciler.controller.status.exposure import EstimatedExposure
 from reconciler.naming import SessionKey
 
 NOW_S = 10_000.0
@@ -10,7 +10,7 @@ MADE_S = 0.0
 KEY = SessionKey("team-a", "2Ab0")
 
 
-def counted(exposure: Exposure, expires_s: float, now_s: float) -> float:
+def counted(exposure: EstimatedExposure, expires_s: float, now_s: float) -> float:
     """Return what one more count at this instant adds for one pod."""
     before_s, last_s = exposure.total_s, exposure.begin(now_s)
     exposure.count(expires_s, MADE_S, last_s, now_s=now_s, key=KEY)
@@ -19,7 +19,7 @@ def counted(exposure: Exposure, expires_s: float, now_s: float) -> float:
 
 @pytest.mark.parametrize("moved_s", [-5.0, 5.0, 700.0])
 def test_what_was_counted_is_not_counted_again_when_time_moves(moved_s: float) -> None:
-    exposure = Exposure(90.0)
+    exposure = EstimatedExposure(90.0)
     assert counted(exposure, NOW_S - 600.0, NOW_S) == 600.0
     exposure.time_moved(NOW_S + moved_s - 1300.0, moved_s)
     assert counted(exposure, NOW_S - 600.0, NOW_S + 30.0 + moved_s) == 30.0
@@ -27,7 +27,7 @@ def test_what_was_counted_is_not_counted_again_when_time_moves(moved_s: float) -
 
 
 def test_what_only_the_new_time_ends_counts_since_it_may_have_been_so() -> None:
-    exposure = Exposure(90.0)
+    exposure = EstimatedExposure(90.0)
     assert counted(exposure, NOW_S + 300.0, NOW_S) == 0.0
     exposure.time_moved(NOW_S + 700.0 - 80.0, 700.0)
     assert counted(exposure, NOW_S + 300.0, NOW_S + 700.0) == 80.0

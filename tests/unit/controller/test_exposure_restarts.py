@@ -4,10 +4,15 @@ import asyncio
 
 import pytest
 
-from reconciler.controller.status.exposure import EARLIEST_START_S, RECENT, TOUCHED_S, Exposure
+from reconciler.controller.status.exposure import (
+    EARLIEST_START_S,
+    RECENT,
+    TOUCHED_S,
+    EstimatedExposure,
+)
 from reconciler.controller.status.status_metrics import gauges
 from reconciler.naming import SessionKey
-from reconciler.platform.models import Session
+from reconciler.platform.models import PlatformSession
 from reconciler.telemetry import metrics
 from tests.unit.controller.virtual import PROJECT, World, finished, running, simulate
 
@@ -16,7 +21,9 @@ KEY = SessionKey("team-a", "2Ab0")
 
 async def ended_and_expired(world: World, session: str) -> None:
     """Have a session stopped, and wait until its Secret's token has expired."""
-    world.platform.sessions[session] = Session(id=session, project_id=PROJECT, phase="Stopped")
+    world.platform.sessions[session] = PlatformSession(
+        id=session, project_id=PROJECT, phase="Stopped"
+    )
     world.delete_pod(session)
     await asyncio.sleep(2000)
     assert world.remaining_s(session) < 0
@@ -24,13 +31,15 @@ async def ended_and_expired(world: World, session: str) -> None:
 
 def restart(world: World, session: str) -> None:
     """Start a session again as the platform does: another pod on the Secret that is there."""
-    world.platform.sessions[session] = Session(id=session, project_id=PROJECT, phase="Running")
+    world.platform.sessions[session] = PlatformSession(
+        id=session, project_id=PROJECT, phase="Running"
+    )
     world.add_pod(session)
 
 
 async def read(world: World) -> tuple[float, float | None]:
     """Return the metrics: the sum, and when it last grew."""
-    survey = await world.controller.surveyor.survey(max_age_s=0.0)
+    survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
     found = {sample.metric: sample.value for sample in gauges(survey, per_session=False)}
     total, grown = found[metrics.EXPOSURE], found.get(metrics.EXPOSURE_GREW)
     assert isinstance(total, float)
@@ -75,7 +84,7 @@ def test_a_restart_that_nobody_writes_for_is_counted_from_the_containers_earlies
             total_s, grew_s = await read(world)
             assert total_s == pytest.approx(30 - EARLIEST_START_S, abs=1.01)
             assert grew_s == pytest.approx(made_s + 30, abs=0.5)
-            survey = await world.controller.surveyor.survey()
+            survey = await world.controller.surveyor.snapshot()
             assert [each.key for each in survey.exposed] == [SessionKey(PROJECT, "2Ab0")]
             assert survey.exposed[0].seconds == pytest.approx(total_s)
             world.controller.queue.resume()
@@ -88,7 +97,7 @@ def test_a_restart_that_nobody_writes_for_is_counted_from_the_containers_earlies
 
 
 def test_the_sessions_that_are_named_are_bounded_and_those_of_late() -> None:
-    exposure = Exposure(90.0)
+    exposure = EstimatedExposure(90.0)
     for number in range(500):
         key = SessionKey("team-a", f"2Ab{number}")
         exposure.count(900.0, 0.0, 0.0, now_s=1000.0 + number, key=key)
@@ -111,6 +120,6 @@ def test_the_sessions_that_are_named_are_bounded_and_those_of_late() -> None:
 def test_what_is_written_before_the_container_can_have_started_is_what_it_reads(
     written_s: float, touched: bool, exposed_s: float
 ) -> None:
-    exposure = Exposure(90.0)
+    exposure = EstimatedExposure(90.0)
     exposure.written(KEY, 500.0, 1000.0, written_s, touched=touched)
     assert exposure.total_s == exposed_s

@@ -10,8 +10,8 @@ import pytest
 
 from reconciler.controller.controller import Controller
 from reconciler.net.circuit_breaker import PROBE_S, THRESHOLD
-from reconciler.platform.errors import Answer
-from reconciler.platform.models import Session
+from reconciler.platform.errors import ErrorAnswer
+from reconciler.platform.models import PlatformSession
 from tests.unit.controller.pooled_platform import Pool, PooledPlatform
 from tests.unit.controller.virtual import PROJECT, World, finished, running, simulate
 
@@ -32,13 +32,13 @@ class PartialPlatform(PooledPlatform):
         self.asked: Counter[str] = Counter()
         self.probes = 0
 
-    async def _answer(self, path: str, project: str | None) -> Answer:
+    async def _answer(self, path: str, project: str | None) -> ErrorAnswer:
         self.asked[path] += 1
         self.probes += path == "/sessions" and project is None
         whose = project if project in self.projects_there else ""
         if whose in self.failing:
             await asyncio.sleep(self.hangs_s)
-            return Answer(503, b"", None)
+            return ErrorAnswer(503, b"", None)
         return await super()._answer(path, project)
 
 
@@ -49,7 +49,7 @@ async def partial(world: World, *, sessions: int = 20) -> AsyncIterator[PartialP
     world.add_project(FAILING)
     platform.projects_there = [PROJECT, FAILING]
     world.add("2Aa0")
-    platform.sessions["2Aa0"] = Session(id="2Aa0", project_id=PROJECT, phase="Running")
+    platform.sessions["2Aa0"] = PlatformSession(id="2Aa0", project_id=PROJECT, phase="Running")
     async with running(world, Controller(replace(world.ports, platform=platform), world.options)):
         await finished(world, 1)
         platform.failing = frozenset({FAILING})
@@ -79,7 +79,7 @@ def test_a_project_that_alone_fails_is_no_outage_and_its_sessions_are_asked_for_
             assert not world.events("endpoint_down")
             platform.failing = frozenset()
             for number in range(20):
-                session = Session(id=f"2Ab{number}", project_id=FAILING, phase="Running")
+                session = PlatformSession(id=f"2Ab{number}", project_id=FAILING, phase="Running")
                 platform.sessions[session.id] = session
             await asyncio.sleep(60)
             assert are_refreshed(world)
@@ -97,14 +97,14 @@ def test_a_platform_that_answers_what_names_a_project_alone_or_nothing_does_not_
         async with partial(world) as platform:
             platform.failing = frozenset({"", FAILING, PROJECT} if both else {"", FAILING})
             await asyncio.sleep(10)
-            assert platform.breaker.is_down or not both
+            assert platform.breaker.is_open or not both
             await asyncio.sleep(600)
             assert platform.breaker.stats().outages_total <= 1
             assert len(world.events("endpoint_recovered")) == 0
             asked = platform.asked.copy()
             platform.failing = frozenset()
             await asyncio.sleep(2 * PROBE_S)
-            assert not platform.breaker.is_down
+            assert not platform.breaker.is_open
             assert platform.asked != asked
 
     simulate(scenario)
@@ -127,7 +127,7 @@ def test_an_outage_that_only_look_ups_of_one_project_meet_is_noticed_by_a_probe(
         async with partial(world, sessions=THRESHOLD) as platform:
             platform.failing = frozenset({"", FAILING, PROJECT})
             await asyncio.sleep(2 * PROBE_S + 2.0)
-            assert platform.breaker.is_down
+            assert platform.breaker.is_open
             assert "probe" in platform.breaker.last_error
             before = platform.asked.copy()
             await asyncio.sleep(60)

@@ -8,20 +8,20 @@ from dataclasses import replace
 import pytest
 
 from reconciler.controller.controller import Controller
-from reconciler.controller.decide.plan import View
+from reconciler.controller.decide.plan import SessionState
 from reconciler.errors import Conflict, Forbidden, PlatformError, ServerError, TransportError
-from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import PODS, SECRETS, Kind
 from reconciler.lab.apiserver.write_log import Commit
 from reconciler.naming import SessionKey
-from reconciler.platform.models import Session
-from reconciler.platform.pagination import Listing
+from reconciler.platform.models import PlatformSession
+from reconciler.platform.pagination import ListResult
 from tests.unit.controller.virtual import (
     INTRUDER,
     NAMES,
     PROJECT,
     US,
-    SwitchGate,
+    SwitchFence,
     World,
     running,
     simulate,
@@ -39,7 +39,7 @@ def asked_of(world: World) -> Counter[str]:
     """Count the requests to the API server from now on, as `verb plural`."""
     asked: Counter[str] = Counter()
 
-    def judge(verb: str, plural: str) -> Fault | None:
+    def judge(verb: str, plural: str) -> InjectedFault | None:
         asked[f"{verb} {plural}"] += 1
         return None
 
@@ -49,9 +49,9 @@ def asked_of(world: World) -> Counter[str]:
 
 def successor(world: World) -> Controller:
     """Return another replica of the same world, with a term of its own."""
-    gate = SwitchGate()
-    gate.term = "replica-1/1"
-    return Controller(replace(world.ports, gate=gate, upkeep=()), world.options)
+    fence = SwitchFence()
+    fence.term = "replica-1/1"
+    return Controller(replace(world.ports, fence=fence, background_tasks=()), world.options)
 
 
 def test_an_hour_without_faults_never_leaves_a_dead_token_and_writes_on_the_grid() -> None:
@@ -100,7 +100,7 @@ def test_an_api_outage_ends_with_one_write_per_secret() -> None:
         async with running(world):
             await settled(world)
             await asyncio.sleep(400)
-            world.faults.judge = lambda verb, plural: Fault(TransportError("no route"))
+            world.faults.judge = lambda verb, plural: InjectedFault(TransportError("no route"))
             world.faults.drop_watches()
             await asyncio.sleep(300)
             before = len(world.secret_writes())
@@ -123,7 +123,7 @@ def test_an_api_outage_ends_with_one_write_per_secret() -> None:
 def test_a_write_that_fails_once_is_repeated_within_seconds(error: Exception) -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
-        world.faults.fail_next(Fault(error), verb="patch", resource="secrets")  # type: ignore[arg-type]  # a KubeError
+        world.faults.fail_next(InjectedFault(error), verb="patch", resource="secrets")  # type: ignore[arg-type]  # a KubeError
         async with running(world):
             async with asyncio.timeout(10):
                 while world.token("2Ab0") not in world.issuer.minted:
@@ -135,7 +135,7 @@ def test_a_write_that_fails_once_is_repeated_within_seconds(error: Exception) ->
 def test_a_write_whose_answer_was_lost_is_not_repeated_for_nothing() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
-        lost = Fault(TransportError("reset"), applied=True)
+        lost = InjectedFault(TransportError("reset"), applied=True)
         world.faults.fail_next(lost, verb="patch", resource="secrets")
         async with running(world):
             await settled(world)
@@ -153,7 +153,7 @@ def test_a_deleted_secret_comes_back_sealed_and_owned() -> None:
             await asyncio.sleep(5)
             metadata = world.secret("2Ab0")["metadata"]
             assert metadata["ownerReferences"][0]["kind"] == "Pod"
-            assert metadata["annotations"][NAMES.confirmed].startswith("v1.")
+            assert metadata["annotations"][NAMES.confirmation].startswith("v1.")
             assert world.remaining_s("2Ab0") > 700
 
     simulate(scenario)
@@ -187,7 +187,7 @@ def test_a_restarted_session_on_its_dead_secret_is_written_and_touched_at_once()
         async with running(world):
             await settled(world)
             world.delete_pod("2Ab0")
-            world.platform.sessions["2Ab0"] = Session(
+            world.platform.sessions["2Ab0"] = PlatformSession(
                 id="2Ab0", project_id=PROJECT, phase="Stopped"
             )
             await asyncio.sleep(3000)
@@ -210,7 +210,7 @@ def test_an_overwrite_is_repaired_at_once_and_a_fight_is_backed_off_from() -> No
             for _ in range(100):
                 world.overwrite("2Ab0")
                 await asyncio.sleep(1)
-            fought = world.events("secret_fought_over")
+            fought = world.events("competing_writer")
             assert [line["writer"] for line in fought] == ["kubectl"]
             assert len(world.secret_writes()) < 20
             await asyncio.sleep(400)
@@ -268,7 +268,7 @@ def test_beside_the_replaced_loop_no_runner_is_left_with_its_dying_tokens(tick_s
                 seen = len(touches)
                 assert min(world.left_s(token) for token in files.values()) > 0
                 await asyncio.sleep(1)
-        first, *_ = world.events("secret_fought_over")
+        first, *_ = world.events("competing_writer")
         assert (first["writer"], first["overwrites"]) == ("kubectl", 3)
 
     simulate(scenario)
@@ -295,7 +295,7 @@ def test_instants_that_nobody_could_write_are_unreadable_not_a_crash(
             world.core.patch(SECRETS, PROJECT, NAMES.secret_name("2Ab0"), body)
             await asyncio.sleep(5)
             assert len(world.secret_writes()) == before + 1
-        assert world.controller.worker.stats.crashes_total == 0
+        assert world.controller.worker.stats.reconcile_panics_total == 0
 
     simulate(scenario)
 
@@ -304,7 +304,7 @@ def test_a_project_that_cannot_be_listed_keeps_no_stopped_session_alive() -> Non
     async def scenario(world: World) -> None:
         listed = world.platform.list_running
 
-        async def list_running(project: str | None) -> Listing[Session]:
+        async def list_running(project: str | None) -> ListResult[PlatformSession]:
             if project == "team-b":
                 raise PlatformError("answered 500", status=500)
             return await listed(project)
@@ -352,19 +352,19 @@ def test_a_defect_that_one_session_provokes_takes_no_other_along() -> None:
         for number in range(5):
             world.add(f"2Ab{number}")
         planner = world.controller.planner
-        view = planner.view
+        view = planner.state
 
-        def crash(key: SessionKey) -> View:
+        def crash(key: SessionKey) -> SessionState:
             if key.session_id == "2Ab3":
                 raise ZeroDivisionError("obviously a defect")
             return view(key)
 
-        planner.view = crash  # type: ignore[method-assign]
+        planner.state = crash  # type: ignore[method-assign]
         async with running(world):
             await settled(world)
             await asyncio.sleep(1800)
             assert min(world.remaining_s(f"2Ab{n}") for n in (0, 1, 2, 4)) > 270
-        assert 1 <= world.controller.worker.stats.crashes_total < 60
+        assert 1 <= world.controller.worker.stats.reconcile_panics_total < 60
 
     simulate(scenario)
 
@@ -372,11 +372,11 @@ def test_a_defect_that_one_session_provokes_takes_no_other_along() -> None:
 def test_no_write_leaves_a_closed_gate() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
-        world.gate.is_open = False
+        world.fence.is_open = False
         async with running(world):
             await asyncio.sleep(60)
             assert world.secret_writes() == []
-            world.gate.is_open = True
+            world.fence.is_open = True
             await settled(world)
             assert world.remaining_s("2Ab0") > 700
 
@@ -467,7 +467,7 @@ def test_a_pod_of_an_unknown_session_is_looked_up_rarely_and_gets_nothing() -> N
         async with running(world):
             await asyncio.sleep(600)
         assert world.secret_writes() == []
-        assert len(world.events("pod_not_confirmed")) == 1
+        assert len(world.events("session_not_confirmed")) == 1
         assert world.platform.lookups < 15
 
     simulate(scenario)
@@ -478,10 +478,10 @@ def test_missing_rights_are_said_once_a_namespace_and_tried_slowly() -> None:
         for number in range(10):
             world.add(f"2Ab{number}")
 
-        denied = Fault(Forbidden("no", status=403, reason="Forbidden"))
+        denied = InjectedFault(Forbidden("no", status=403, reason="Forbidden"))
         tries = 0
 
-        def judge(verb: str, plural: str) -> Fault | None:
+        def judge(verb: str, plural: str) -> InjectedFault | None:
             nonlocal tries
             tries += verb == "patch"
             return denied if verb == "patch" else None
@@ -536,7 +536,7 @@ def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_new() -> None:
         for number in range(200):
             world.add(f"2Ab{number}")
         world.faults.judge = lambda verb, plural: (
-            Fault(delay_s=0.5) if (verb, plural) == ("patch", "secrets") else None
+            InjectedFault(delay_s=0.5) if (verb, plural) == ("patch", "secrets") else None
         )
         async with running(world):
             async with asyncio.timeout(30):
@@ -551,7 +551,7 @@ def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_new() -> None:
         assert len(world.secret_writes()) - before == in_flight
         assert finished == written
         assert world.controller.queue.stats().schedule.running == 0
-        assert not world.events("drain_cut_short")
+        assert not world.events("drain_timeout")
 
     simulate(scenario)
 

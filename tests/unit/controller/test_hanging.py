@@ -17,13 +17,13 @@ from reconciler.errors import (
     TooManyRequests,
     TransportError,
 )
-from reconciler.kube.api import Meta, Page, Resource, Scope
-from reconciler.lab.apiserver.fault_injection import Fault
-from reconciler.lab.apiserver.in_process_client import DirectKube, DirectWatch
+from reconciler.kube.api import ApiResource, ListOptions, ObjectMeta, Page
+from reconciler.lab.apiserver.fault_injection import InjectedFault
+from reconciler.lab.apiserver.in_process_client import InProcessKube, InProcessWatch
 from reconciler.lab.apiserver.kinds import SECRETS
-from reconciler.net.circuit_breaker import Breaker
-from reconciler.platform.models import Session
-from reconciler.statuspage.components import parts
+from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.platform.models import PlatformSession
+from reconciler.statuspage.components import components
 from reconciler.telemetry import metrics
 from tests.unit.controller.virtual import (
     INTRUDER,
@@ -44,7 +44,7 @@ class Kube:
     """A way to the API server with trouble in the namespace `OTHER` alone, once it is `on`."""
 
     def __init__(self, inner: Any) -> None:
-        self._inner: DirectKube = inner
+        self._inner: InProcessKube = inner
         self.on = False
         self.hung = 0
 
@@ -53,7 +53,9 @@ class Kube:
 
 
 class HangingWrites(Kube):
-    async def patch(self, resource: Resource[Meta], namespace: str, *args: Any, **more: Any) -> Any:
+    async def patch(
+        self, resource: ApiResource[ObjectMeta], namespace: str, *args: Any, **more: Any
+    ) -> Any:
         if self.on and (resource.plural, namespace) == ("secrets", OTHER):
             self.hung += 1
             await asyncio.sleep(HANGS_S)
@@ -64,19 +66,19 @@ class HangingWrites(Kube):
 class UnreadableSecrets(Kube):
     """One Secret that the server cannot decrypt: no list, and no watch, of its namespace."""
 
-    async def list(self, resource: Resource[Any], scope: Scope, **more: Any) -> Page[Any]:
+    async def list(self, resource: ApiResource[Any], scope: ListOptions, **more: Any) -> Page[Any]:
         self._judge(resource, scope)
         return await self._inner.list(resource, scope, **more)
 
     @asynccontextmanager
     async def watch(
-        self, resource: Resource[Any], scope: Scope, **more: Any
-    ) -> AsyncIterator[DirectWatch[Any]]:
+        self, resource: ApiResource[Any], scope: ListOptions, **more: Any
+    ) -> AsyncIterator[InProcessWatch[Any]]:
         self._judge(resource, scope)
         async with self._inner.watch(resource, scope, **more) as opened:
             yield opened
 
-    def _judge(self, resource: Resource[Any], scope: Scope) -> None:
+    def _judge(self, resource: ApiResource[Any], scope: ListOptions) -> None:
         if self.on and (resource.plural, scope.namespace) == ("secrets", OTHER):
             raise ServerError("answered 500", status=500, reason="InternalError")
 
@@ -124,7 +126,7 @@ def test_a_slow_namespace_and_whom_it_holds_back_are_on_page_and_metrics() -> No
             world.add(f"2Ab{number}", project=OTHER)
         async with running(world):
             await asyncio.sleep(8)
-            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
             assert survey.slow.names == (OTHER,)
             assert survey.slow.parked > 20
             values = {
@@ -133,13 +135,13 @@ def test_a_slow_namespace_and_whom_it_holds_back_are_on_page_and_metrics() -> No
                 if sample.metric in (metrics.SLOW_PLACES, metrics.PARKED)
             }
             assert values == {metrics.SLOW_PLACES: 1, metrics.PARKED: survey.slow.parked}
-            [part] = [part for part in parts(survey, "r") if part.name == "Slow"]
+            [part] = [part for part in components(survey, "r") if part.name == "Slow"]
             assert part.note.startswith(f"{OTHER}; {survey.slow.parked} sessions due")
             kube.on = False
             await asyncio.sleep(120)
-            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
             assert survey.slow == SlowPlaces()
-            assert "Slow" not in {part.name for part in parts(survey, "r")}
+            assert "Slow" not in {part.name for part in components(survey, "r")}
 
     simulate(scenario, workers=4)
 
@@ -147,13 +149,13 @@ def test_a_slow_namespace_and_whom_it_holds_back_are_on_page_and_metrics() -> No
 class HangingPlatform(FakePlatform):
     """Answers no look-up, once it is `on`; nor a probe, where `wholly`."""
 
-    def __init__(self, breaker: Breaker, *, wholly: bool) -> None:
+    def __init__(self, breaker: CircuitBreaker, *, wholly: bool) -> None:
         super().__init__(breaker)
         self.on = False
         self.asked = 0
         self._wholly = wholly
 
-    async def session(self, session_id: str, project: str | None) -> Session | None:
+    async def session(self, session_id: str, project: str | None) -> PlatformSession | None:
         if self.on:
             self.asked += 1
             await self._hang(project or "")
@@ -187,7 +189,7 @@ def test_a_platform_that_hangs_is_not_asked_by_every_worker(*, wholly: bool) -> 
             for _ in range(100):
                 await asyncio.sleep(15)
                 assert least_s(world, healthy) > 270
-            assert platform.breaker.is_down == wholly
+            assert platform.breaker.is_open == wholly
             assert platform.breaker.stats().outages_total == wholly
             assert platform.asked < (10 if wholly else 600)
 
@@ -206,8 +208,8 @@ def test_a_namespace_that_cannot_be_read_neither_shuts_the_breaker_nor_restarts_
             world.faults.drop_watches()
             for _ in range(300):
                 await asyncio.sleep(10)
-                assert world.controller.not_live() == ""
-                assert not world.ports.kube_breaker.is_down
+                assert world.controller.liveness_problem() == ""
+                assert not world.ports.kube_breaker.is_open
                 # Its token is renewed by its deadline, which needs no watch.
                 assert world.left_s(world.token("2Ab", OTHER)) > 270
 
@@ -242,7 +244,9 @@ def test_a_session_that_the_platform_commits_late_has_its_token_in_seconds() -> 
             world.add("2Aa", known=False)
             await asyncio.sleep(3)
             assert world.token("2Aa") not in world.issuer.minted
-            world.platform.sessions["2Aa"] = Session(id="2Aa", project_id=PROJECT, phase="Running")
+            world.platform.sessions["2Aa"] = PlatformSession(
+                id="2Aa", project_id=PROJECT, phase="Running"
+            )
             async with asyncio.timeout(10):
                 while world.token("2Aa") not in world.issuer.minted:
                     await asyncio.sleep(0.5)
@@ -254,7 +258,7 @@ def test_a_session_that_the_platform_commits_late_has_its_token_in_seconds() -> 
 def test_a_peer_that_asks_for_an_hour_is_asked_again_within_minutes(status: int) -> None:
     async def scenario(world: World) -> None:
         kind = TooManyRequests if status == 429 else ServerError
-        later = Fault(kind("later", status=status, retry_after_s=3600.0))
+        later = InjectedFault(kind("later", status=status, retry_after_s=3600.0))
         async with running(world):
             await asyncio.sleep(10)
             world.faults.fail_next(later, verb="patch", resource="secrets")

@@ -9,14 +9,14 @@ import pytest
 
 from reconciler.controller.controller import Controller
 from reconciler.errors import KubeError, PlatformUnavailable, ServerError, TransportError
-from reconciler.kube.api import Meta, Page, Resource, Scope
+from reconciler.kube.api import ApiResource, ListOptions, ObjectMeta, Page
 from reconciler.kube.list_slots import PARALLEL, TURN_S
-from reconciler.lab.apiserver.fault_injection import Fault
-from reconciler.lab.apiserver.in_process_client import DirectKube
+from reconciler.lab.apiserver.fault_injection import InjectedFault
+from reconciler.lab.apiserver.in_process_client import InProcessKube
 from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.net.circuit_breaker import PROBE_S
-from reconciler.platform.models import Session
-from reconciler.tokens.token_response import Grant
+from reconciler.platform.models import PlatformSession
+from reconciler.tokens.token_response import TokenResponse
 from tests.unit.controller.succession import Succession
 from tests.unit.controller.virtual import (
     INTRUDER,
@@ -39,7 +39,7 @@ class SlowWrites:
     """
 
     def __init__(self, inner: Any) -> None:
-        self._inner: DirectKube = inner
+        self._inner: InProcessKube = inner
         self.slow: dict[str, tuple[float, KubeError | None]] = {}
         self.under_way: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
@@ -48,7 +48,9 @@ class SlowWrites:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def patch(self, resource: Resource[Meta], namespace: str, *args: Any, **more: Any) -> Any:
+    async def patch(
+        self, resource: ApiResource[ObjectMeta], namespace: str, *args: Any, **more: Any
+    ) -> Any:
         wait_s, error = self.slow.get(namespace, (0.0, None))
         if resource.plural != "secrets" or not wait_s:
             return await self._inner.patch(resource, namespace, *args, **more)
@@ -68,7 +70,7 @@ class SlowLists:
     """A way to the API server on which a list takes `list_s`, and `hangs_s` where it hangs."""
 
     def __init__(self, inner: Any) -> None:
-        self._inner: DirectKube = inner
+        self._inner: InProcessKube = inner
         self.list_s = 0.0
         self.hangs_s = 60.0
         self.hanging: set[str] = set()
@@ -78,7 +80,7 @@ class SlowLists:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def list(self, resource: Resource[Any], scope: Scope, **more: Any) -> Page[Any]:
+    async def list(self, resource: ApiResource[Any], scope: ListOptions, **more: Any) -> Page[Any]:
         namespace = scope.namespace or ""
         self.under_way += 1
         self.most = max(self.most, self.under_way)
@@ -126,7 +128,7 @@ class OneSlowFailure(FakePlatform):
 
     slow = 0
 
-    async def session(self, session_id: str, project: str | None) -> Session | None:
+    async def session(self, session_id: str, project: str | None) -> PlatformSession | None:
         if self.slow:
             self.slow -= 1
             await asyncio.sleep(2.0)
@@ -215,9 +217,9 @@ def test_while_the_api_server_is_down_it_is_asked_by_one_probe_and_by_no_worker(
             world.add(f"2Ab{number}")
         asked: Counter[tuple[str, str]] = Counter()
 
-        def judge(verb: str, plural: str) -> Fault:
+        def judge(verb: str, plural: str) -> InjectedFault:
             asked[verb, plural] += 1
-            return Fault(TransportError("no route"))
+            return InjectedFault(TransportError("no route"))
 
         async with running(world):
             await finished(world, 1)
@@ -225,7 +227,7 @@ def test_while_the_api_server_is_down_it_is_asked_by_one_probe_and_by_no_worker(
             world.faults.judge = judge
             world.faults.drop_watches()
             async with asyncio.timeout(60):
-                while not world.ports.kube_breaker.is_down:
+                while not world.ports.kube_breaker.is_open:
                     await asyncio.sleep(0.1)
             await asyncio.sleep(1)
             asked.clear()
@@ -298,7 +300,7 @@ class SlowLookups(FakePlatform):
 
     takes_s = 0.05
 
-    async def session(self, session_id: str, project: str | None) -> Session | None:
+    async def session(self, session_id: str, project: str | None) -> PlatformSession | None:
         await asyncio.sleep(self.takes_s)
         return await super().session(session_id, project)
 
@@ -327,7 +329,7 @@ def test_one_who_asks_a_slow_issuer_keeps_nobody_from_the_token_at_hand() -> Non
             world.add(f"2Ab{number}")
         ask = world.issuer.ask
 
-        async def slow() -> Grant:
+        async def slow() -> TokenResponse:
             await asyncio.sleep(9)
             return await ask()
 

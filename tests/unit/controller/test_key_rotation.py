@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from reconciler.tokens.source import SPARE_FRACTION, OidcSource
+from reconciler.tokens.source import STANDBY_FRACTION, OidcSource
 from tests.unit.controller.test_succession import second_term
 from tests.unit.controller.virtual import World, finished, running, simulate
 
@@ -38,7 +38,7 @@ def test_a_new_key_replaces_every_older_token_once_the_most_urgent_first(ttl_s: 
             await finished(world, 1)
             await asyncio.sleep(1.3 * ttl_s)
             world.issuer.kid = lambda: "new"
-            async with asyncio.timeout(SPARE_FRACTION * ttl_s + 3.0):
+            async with asyncio.timeout(STANDBY_FRACTION * ttl_s + 3.0):
                 while not world.events("signing_key_rotated"):
                     await asyncio.sleep(0.005)
                 began = len(world.secret_writes())

@@ -11,8 +11,8 @@ import pytest
 from reconciler.controller.controller import STUCK_S, Controller
 from reconciler.errors import TransportError
 from reconciler.informer.reflector import LIST_S
-from reconciler.kube.api import Page, Resource, Scope
-from reconciler.lab.apiserver.in_process_client import DirectKube, DirectWatch
+from reconciler.kube.api import ApiResource, ListOptions, Page
+from reconciler.lab.apiserver.in_process_client import InProcessKube, InProcessWatch
 from tests.unit.controller.virtual import PROJECT, World, finished, running, simulate
 
 OTHER = "team-b"
@@ -22,7 +22,7 @@ class Hanging:
     """A Kube whose lists and watches in some namespaces take their whole limit, or never end."""
 
     def __init__(self, inner: Any) -> None:
-        self._inner: DirectKube = inner
+        self._inner: InProcessKube = inner
         self.namespaces: set[str | None] = set()
         self.limit_s: float | None = LIST_S
         self.hung = 0
@@ -30,7 +30,7 @@ class Hanging:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def _hang(self, scope: Scope) -> None:
+    async def _hang(self, scope: ListOptions) -> None:
         if scope.namespace not in self.namespaces:
             return
         self.hung += 1
@@ -40,14 +40,14 @@ class Hanging:
             await asyncio.sleep(self.limit_s)
         raise TransportError(f"list in {scope.namespace}: no answer in {self.limit_s} s")
 
-    async def list(self, resource: Resource[Any], scope: Scope, **more: Any) -> Page[Any]:
+    async def list(self, resource: ApiResource[Any], scope: ListOptions, **more: Any) -> Page[Any]:
         await self._hang(scope)
         return await self._inner.list(resource, scope, **more)
 
     @asynccontextmanager
     async def watch(
-        self, resource: Resource[Any], scope: Scope, **more: Any
-    ) -> AsyncIterator[DirectWatch[Any]]:
+        self, resource: ApiResource[Any], scope: ListOptions, **more: Any
+    ) -> AsyncIterator[InProcessWatch[Any]]:
         if scope.namespace in self.namespaces:
             raise TransportError("connection reset")
         async with self._inner.watch(resource, scope, **more) as opened:
@@ -87,7 +87,7 @@ def test_lists_that_time_out_restart_no_replica(watched: tuple[str, ...], broken
                 await asyncio.sleep(10)
                 # The breaker does not excuse it: others may be answered all the while.
                 world.ports.kube_breaker.succeeded()
-                assert world.controller.not_live() == ""
+                assert world.controller.liveness_problem() == ""
             assert kube.hung > 10
             assert world.remaining_s("2Ab0") > 300
 
@@ -103,9 +103,9 @@ def test_a_list_that_never_ends_is_what_a_restart_mends() -> None:
             kube.limit_s = None
             await begin_to_hang(world, kube, OTHER)
             await asyncio.sleep(STUCK_S - 10)
-            assert world.controller.not_live() == ""
+            assert world.controller.liveness_problem() == ""
             await asyncio.sleep(400)
-            assert "team-b" in world.controller.not_live()
+            assert "team-b" in world.controller.liveness_problem()
 
     simulate(scenario, namespaces=(PROJECT, OTHER))
 
@@ -115,6 +115,6 @@ def test_a_quiet_cluster_is_no_stall() -> None:
         async with running(world):
             for _ in range(720):
                 await asyncio.sleep(10)
-                assert world.controller.not_live() == ""
+                assert world.controller.liveness_problem() == ""
 
     simulate(scenario)

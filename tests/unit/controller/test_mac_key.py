@@ -11,14 +11,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.controller.controller import Controller
-from reconciler.controller.decide.confirmation_mac import FORMER_S, Seal
+from reconciler.controller.decide.confirmation_mac import PREVIOUS_KEY_S, ConfirmationMac
 from reconciler.controller.decide.plan import Confirmation
 from reconciler.controller.state.confirmations import RESEAL_S
-from reconciler.controller.state.mac_key import LOOK_S, SealKey
+from reconciler.controller.state.mac_key import LOOK_S, MacKeyFile
 from reconciler.errors import Invalid, SettingsError
 from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.lab.apiserver.write_log import Commit
-from reconciler.leadership.state import Office
+from reconciler.leadership.state import LeadershipState
 from reconciler.naming import SessionKey
 from tests.unit.controller.build import KEY
 from tests.unit.controller.virtual import (
@@ -27,7 +27,7 @@ from tests.unit.controller.virtual import (
     PLATFORM,
     PROJECT,
     US,
-    SwitchGate,
+    SwitchFence,
     World,
     finished,
     running,
@@ -45,11 +45,15 @@ class Replica:
 
     def __init__(self, world: World, secret: str, name: str = "replica-0/1") -> None:
         self.holds: str | None = secret
-        self.seal = Seal(secret, world.clock.monotonic)
-        self._key = SealKey(self._read, secret, self.seal, self._renewed)
-        self.gate = SwitchGate()
-        self.gate.term = name
-        ports = replace(world.ports, gate=self.gate, upkeep=(*world.ports.upkeep, self._key.run))
+        self.seal = ConfirmationMac(secret, world.clock.monotonic)
+        self._key = MacKeyFile(self._read, secret, self.seal, self._renewed)
+        self.fence = SwitchFence()
+        self.fence.term = name
+        ports = replace(
+            world.ports,
+            fence=self.fence,
+            background_tasks=(*world.ports.background_tasks, self._key.run),
+        )
         self.controller = Controller(ports, replace(world.options, seal=self.seal))
 
     def _read(self) -> str:
@@ -130,8 +134,8 @@ def test_ordinary_refreshes_bring_the_new_seal_and_none_is_written_beside_them()
             assert len(alone) < SESSIONS
             for secret in replica.controller.secrets.snapshot():
                 key = SessionKey(secret.namespace, secret.session_id)
-                found = secret.annotations[NAMES.confirmed]
-                assert Seal(SECOND).is_valid(found, key, secret.uid)
+                found = secret.annotations[NAMES.confirmation]
+                assert ConfirmationMac(SECOND).is_valid(found, key, secret.uid)
 
     simulate(scenario)
 
@@ -142,12 +146,12 @@ def test_a_seal_that_a_leaked_former_secret_made_is_believed_for_a_while_alone()
         replica = Replica(world, FIRST)
         async with leading(world, replica, 1):
             replica.holds = SECOND
-            await asyncio.sleep(FORMER_S + 3 * LOOK_S)
+            await asyncio.sleep(PREVIOUS_KEY_S + 3 * LOOK_S)
             world.platform.away = True
             world.add("2Forged", known=False)
             forged = world.secret("2Forged")["metadata"]
             key = SessionKey(PROJECT, "2Forged")
-            proof = {NAMES.confirmed: Seal(FIRST).make(key, forged["uid"])}
+            proof = {NAMES.confirmation: ConfirmationMac(FIRST).make(key, forged["uid"])}
             world.core.patch(
                 SECRETS, PROJECT, forged["name"], {"metadata": {"annotations": proof}}, by=PLATFORM
             )
@@ -167,15 +171,15 @@ def test_a_follower_makes_no_seal_and_the_leader_after_it_makes_each_once() -> N
         leader = Replica(world, FIRST)
         async with leading(world, leader, 1):
             pass
-        office = Office(_nobody)
+        office = LeadershipState(_nobody)
         follower = Replica(world, FIRST, "replica-1/1")
-        follower.gate.is_open = False
+        follower.fence.is_open = False
         follower.controller = Controller(
             replace(
                 world.ports,
-                gate=follower.gate,
+                fence=follower.fence,
                 leadership=office,
-                upkeep=(*world.ports.upkeep, follower._key.run),
+                background_tasks=(*world.ports.background_tasks, follower._key.run),
             ),
             replace(world.options, seal=follower.seal),
         )
@@ -186,8 +190,8 @@ def test_a_follower_makes_no_seal_and_the_leader_after_it_makes_each_once() -> N
             world.platform.away = True
             await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
             assert world.secret_writes()[written:] == []
-            follower.gate.is_open = True
-            office.begin("")
+            follower.fence.is_open = True
+            office.started("")
             await finished(world, 2)
             since = [c.object["metadata"]["name"] for c in world.secret_writes()[written:]]
             assert Counter(since) == dict.fromkeys(set(since), 1)
@@ -202,8 +206,8 @@ def test_a_former_seal_that_is_put_back_each_time_is_made_again_rarely(every_s: 
         populate(world)
         name = NAMES.secret_name("2Ab0")
         async with leading(world, first := Replica(world, FIRST), 1):
-            former = world.secret("2Ab0")["metadata"]["annotations"][NAMES.confirmed]
-            back = {"metadata": {"annotations": {NAMES.confirmed: former}}}
+            former = world.secret("2Ab0")["metadata"]["annotations"][NAMES.confirmation]
+            back = {"metadata": {"annotations": {NAMES.confirmation: former}}}
             first.holds = SECOND
             await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
 
@@ -222,7 +226,7 @@ def test_a_former_seal_that_is_put_back_each_time_is_made_again_rarely(every_s: 
                 await asyncio.sleep(1.0)
                 if every_s:
                     put_back()
-                assert len(world.secret_writes()) - written <= 1 + FORMER_S / RESEAL_S
+                assert len(world.secret_writes()) - written <= 1 + PREVIOUS_KEY_S / RESEAL_S
             assert len(world.secret_writes()) - written >= 1
 
     simulate(scenario)
@@ -239,10 +243,10 @@ def test_a_secret_that_changes_several_times_leaves_no_seal_under_any_former_one
                 replica.holds = f"obviously-fake-secret-{number}"
                 await asyncio.sleep(every_s)
             await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
-            last = Seal("obviously-fake-secret-5")
+            last = ConfirmationMac("obviously-fake-secret-5")
             for number in range(SESSIONS):
                 metadata = world.secret(f"2Ab{number}")["metadata"]
-                seal = metadata["annotations"][NAMES.confirmed]
+                seal = metadata["annotations"][NAMES.confirmation]
                 assert last.is_valid(seal, SessionKey(PROJECT, f"2Ab{number}"), metadata["uid"])
 
     simulate(scenario)
@@ -262,7 +266,7 @@ def test_a_seal_that_was_once_verified_ends_with_its_key() -> None:
             directory.begin_term()  # the list is forgotten: the seal alone confirms
             assert directory.has_word(key, None, secret)
             replica.holds = SECOND
-            await asyncio.sleep(FORMER_S - LOOK_S)
+            await asyncio.sleep(PREVIOUS_KEY_S - LOOK_S)
             assert directory.has_word(key, None, secret)
             await asyncio.sleep(6 * LOOK_S)
             directory.begin_term()
@@ -272,7 +276,7 @@ def test_a_seal_that_was_once_verified_ends_with_its_key() -> None:
 
 
 async def _nobody() -> None:
-    """Nobody waits for this one to resign."""
+    """Nobody waits for this one to release."""
 
 
 def test_a_file_that_is_half_written_or_gone_renews_nothing() -> None:
@@ -283,26 +287,28 @@ def test_a_file_that_is_half_written_or_gone_renews_nothing() -> None:
             raise SettingsError("the file is not there")
         return holds[0]
 
-    seal = Seal(FIRST)
-    key = SealKey(read, FIRST, seal, _nobody)
+    seal = ConfirmationMac(FIRST)
+    key = MacKeyFile(read, FIRST, seal, _nobody)
     made = seal.make(KEY, "uid-1")
     with capture_logs() as lines:
         for value in ("o", "obviously", None, None, SECOND, FIRST, FIRST, SECOND):
             holds[0] = value
-            assert not key.look()
+            assert not key.reload_once()
         assert seal.make(KEY, "uid-1") == made
-        assert key.look()
-    assert seal.make(KEY, "uid-1") == Seal(SECOND).make(KEY, "uid-1")
+        assert key.reload_once()
+    assert seal.make(KEY, "uid-1") == ConfirmationMac(SECOND).make(KEY, "uid-1")
     assert [line["event"] for line in lines] == ["rotated_file_kept", "seal_key_renewed"]
 
 
-@pytest.mark.parametrize(("after_s", "is_valid"), [(FORMER_S - 1, True), (FORMER_S, False)])
+@pytest.mark.parametrize(
+    ("after_s", "is_valid"), [(PREVIOUS_KEY_S - 1, True), (PREVIOUS_KEY_S, False)]
+)
 def test_a_former_key_ends(after_s: float, *, is_valid: bool) -> None:
     now = [1000.0]
-    seal = Seal(FIRST, lambda: now[0])
+    seal = ConfirmationMac(FIRST, lambda: now[0])
     made = seal.make(KEY, "uid-1")
-    seal.renew(SECOND)
-    seal.renew(SECOND)
+    seal.set_key(SECOND)
+    seal.set_key(SECOND)
     now[0] += after_s
     assert seal.is_valid(made, KEY, "uid-1") == is_valid
     now[0] = 1000.0

@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.controller.decide.namespace_set import LISTS, Moves, Roster
+from reconciler.controller.decide.namespace_set import LISTS, NamespaceChanges, NamespaceSet
 
 GRACE_S = 300.0
 
 
-def roster(*seeds: str, at_most: int = 100) -> Roster:
-    return Roster(seeds, grace_s=GRACE_S, at_most=at_most)
+def roster(*seeds: str, at_most: int = 100) -> NamespaceSet:
+    return NamespaceSet(seeds, grace_s=GRACE_S, at_most=at_most)
 
 
 def free(_: str) -> bool:
@@ -18,51 +18,55 @@ def free(_: str) -> bool:
 
 def test_a_listed_namespace_begins_once() -> None:
     watched = roster()
-    assert watched.listed(["b", "a"], now_at=0.0, is_held=free) == Moves(begin=("b", "a"))
-    assert watched.listed(["a", "b"], now_at=1.0, is_held=free) == Moves()
+    assert watched.listed(["b", "a"], now_at=0.0, is_held=free) == NamespaceChanges(
+        added=("b", "a")
+    )
+    assert watched.listed(["a", "b"], now_at=1.0, is_held=free) == NamespaceChanges()
     assert watched.names == {"a", "b"}
 
 
 def test_seeds_never_begin_and_never_go() -> None:
     watched = roster("seed")
     for now_at in (0.0, GRACE_S, 2 * GRACE_S):
-        assert "seed" not in watched.listed(["a"], now_at=now_at, is_held=free).let_go
-    assert watched.named(["seed"]) == Moves()
+        assert "seed" not in watched.listed(["a"], now_at=now_at, is_held=free).removed
+    assert watched.named(["seed"]) == NamespaceChanges()
     assert watched.names == {"seed", "a"}
 
 
 def test_absence_must_last_and_be_seen_more_than_once() -> None:
     watched = roster()
     watched.listed(["a", "b"], now_at=0.0, is_held=free)
-    assert watched.listed(["a"], now_at=10.0, is_held=free) == Moves()
+    assert watched.listed(["a"], now_at=10.0, is_held=free) == NamespaceChanges()
     assert watched.leaving == {"b"}
-    assert watched.listed(["a"], now_at=GRACE_S, is_held=free) == Moves()
-    assert watched.listed(["a"], now_at=10.0 + GRACE_S, is_held=free) == Moves(let_go=("b",))
+    assert watched.listed(["a"], now_at=GRACE_S, is_held=free) == NamespaceChanges()
+    assert watched.listed(["a"], now_at=10.0 + GRACE_S, is_held=free) == NamespaceChanges(
+        removed=("b",)
+    )
     assert watched.leaving == frozenset()
-    assert watched.listed(["a", "b"], now_at=400.0, is_held=free) == Moves(begin=("b",))
+    assert watched.listed(["a", "b"], now_at=400.0, is_held=free) == NamespaceChanges(added=("b",))
 
 
 def test_one_list_alone_lets_nothing_go_however_late_it_comes() -> None:
-    watched = Roster((), grace_s=0.0, at_most=9)
+    watched = NamespaceSet((), grace_s=0.0, at_most=9)
     watched.listed(["a", "b"], now_at=0.0, is_held=free)
-    assert watched.listed(["a"], now_at=1e6, is_held=free) == Moves()
-    assert watched.listed(["a"], now_at=1e6, is_held=free).let_go == ("b",)
+    assert watched.listed(["a"], now_at=1e6, is_held=free) == NamespaceChanges()
+    assert watched.listed(["a"], now_at=1e6, is_held=free).removed == ("b",)
 
 
 def test_a_namespace_that_is_back_begins_its_absence_anew() -> None:
     watched = roster()
     watched.listed(["a", "b"], now_at=0.0, is_held=free)
     watched.listed(["a"], now_at=1.0, is_held=free)
-    assert watched.named(["b"]) == Moves()
+    assert watched.named(["b"]) == NamespaceChanges()
     assert watched.leaving == frozenset()
-    assert watched.listed(["a"], now_at=2 * GRACE_S, is_held=free) == Moves()
+    assert watched.listed(["a"], now_at=2 * GRACE_S, is_held=free) == NamespaceChanges()
 
 
 def test_an_empty_list_says_nothing() -> None:
     watched = roster()
     watched.listed(["a"], now_at=0.0, is_held=free)
     for number in range(5):
-        assert watched.listed([], now_at=number * GRACE_S, is_held=free) == Moves()
+        assert watched.listed([], now_at=number * GRACE_S, is_held=free) == NamespaceChanges()
     assert watched.names == {"a"}
     assert watched.leaving == frozenset()
 
@@ -72,15 +76,15 @@ def test_what_is_held_stays_until_it_is_let_loose() -> None:
     watched.listed(["a", "b"], now_at=0.0, is_held=free)
     for number in range(1, 5):
         moves = watched.listed(["a"], now_at=number * GRACE_S, is_held={"b"}.__contains__)
-        assert moves == Moves()
-    assert watched.listed(["a"], now_at=5 * GRACE_S, is_held=free).let_go == ("b",)
+        assert moves == NamespaceChanges()
+    assert watched.listed(["a"], now_at=5 * GRACE_S, is_held=free).removed == ("b",)
 
 
 def test_a_bound_leaves_the_latest_out_and_counts_them() -> None:
     watched = roster("seed", at_most=2)
-    assert watched.named(["a", "seed", "b", "c", "d", "c"]).begin == ("a", "b")
+    assert watched.named(["a", "seed", "b", "c", "d", "c"]).added == ("a", "b")
     assert watched.left_out == 2
-    assert watched.named(["a"]).begin == ()
+    assert watched.named(["a"]).added == ()
     assert watched.left_out == 0
 
 
@@ -93,7 +97,7 @@ NAMES = st.lists(st.sampled_from("abcdef"), unique=True, max_size=6)
 def test_nothing_goes_that_two_whole_lists_in_a_row_did_not_lack(
     history: list[tuple[list[str], bool, frozenset[str]]],
 ) -> None:
-    watched = Roster(["seed"], grace_s=0.0, at_most=100)
+    watched = NamespaceSet(["seed"], grace_s=0.0, at_most=100)
     mirror = {"seed"}
     lacking = dict.fromkeys("abcdef", 0)
     for now_at, (names, whole, held) in enumerate(history):
@@ -104,9 +108,9 @@ def test_nothing_goes_that_two_whole_lists_in_a_row_did_not_lack(
         else:
             moves = watched.named(names)
             lacking |= dict.fromkeys(names, 0)
-        assert not mirror.intersection(moves.begin)
-        assert mirror.issuperset(moves.let_go)
-        assert all(lacking[name] >= LISTS and name not in held for name in moves.let_go)
-        mirror = mirror.union(moves.begin).difference(moves.let_go)
+        assert not mirror.intersection(moves.added)
+        assert mirror.issuperset(moves.removed)
+        assert all(lacking[name] >= LISTS and name not in held for name in moves.removed)
+        mirror = mirror.union(moves.added).difference(moves.removed)
         assert mirror == watched.names
         assert mirror.issuperset(names)

@@ -14,9 +14,9 @@ from hypothesis.stateful import (
 )
 
 from reconciler.clock import parse_utc
-from reconciler.controller.decide.ownership import Answer, Owner
-from reconciler.controller.decide.progress import Evidence, Life, Record
-from reconciler.kube.api import Meta
+from reconciler.controller.decide.ownership import Owner, WriteResponse
+from reconciler.controller.decide.progress import Evidence, TokenLife, WriteRecord
+from reconciler.kube.api import ObjectMeta
 from tests.interleavings import interleavings
 from tests.unit.controller.build import NAMES
 from tests.unit.controller.write_model import US, Agent, Broken, Server, Token
@@ -168,23 +168,23 @@ class Interleaving(RuleBasedStateMachine):
 class NameAlone(Agent):
     """Whoever is named as the owner wrote the token."""
 
-    def owner(self, meta: Meta, answer: Answer | None) -> Owner:
-        if US in meta.writers:
+    def owner(self, meta: ObjectMeta, answer: WriteResponse | None) -> Owner:
+        if US in meta.field_managers:
             return Owner.OURS
-        return Owner.FOREIGN if meta.writers else Owner.NOBODY
+        return Owner.FOREIGN if meta.field_managers else Owner.UNOWNED
 
 
 class TimesAlone(Agent):
     """What was answered to our own write counts for nothing."""
 
-    def owner(self, meta: Meta, answer: Answer | None) -> Owner:
+    def owner(self, meta: ObjectMeta, answer: WriteResponse | None) -> Owner:
         return super().owner(meta, None)
 
 
 class TiesAreOurs(Agent):
     """Who wrote in the same second as we did, wrote before us."""
 
-    def owner(self, meta: Meta, answer: Answer | None) -> Owner:
+    def owner(self, meta: ObjectMeta, answer: WriteResponse | None) -> Owner:
         found = super().owner(meta, answer)
         return Owner.OURS if found is Owner.UNCLEAR else found
 
@@ -192,17 +192,17 @@ class TiesAreOurs(Agent):
 class IssuersTime(Agent):
     """The time of the other's write is compared with `token-refreshed-at`."""
 
-    def owner(self, meta: Meta, answer: Answer | None) -> Owner:
+    def owner(self, meta: ObjectMeta, answer: WriteResponse | None) -> Owner:
         written_s = parse_utc(meta.annotations.get(NAMES.refreshed_at, ""))
         fields = {name: getattr(meta, name) for name in meta.__struct_fields__}
-        return super().owner(Meta(**(fields | {"own_s": written_s})), None)
+        return super().owner(ObjectMeta(**(fields | {"own_s": written_s})), None)
 
 
 class SettledAtOnce(Agent):
     """An owner that stands as it stood in our answer has not written since, whatever the second."""
 
-    def owner(self, meta: Meta, answer: Answer | None) -> Owner:
-        if answer is not None and answer.shows_owners_of(meta) and meta.writers:
+    def owner(self, meta: ObjectMeta, answer: WriteResponse | None) -> Owner:
+        if answer is not None and answer.shows_owners_of(meta) and meta.field_managers:
             return Owner.OURS
         return super().owner(meta, answer)
 
@@ -211,9 +211,14 @@ class VersionsAreEvidence(Agent):
     """Whatever changes the Secret is a reason to write again what the plan asks for."""
 
     def wait(
-        self, record: Record | None, meta: Meta, owner: Owner, evidence: Evidence, life: Life
+        self,
+        record: WriteRecord | None,
+        meta: ObjectMeta,
+        owner: Owner,
+        evidence: Evidence,
+        life: TokenLife,
     ) -> float:
-        answer = record.answer if record is not None else None
+        answer = record.response if record is not None else None
         if answer is not None and answer.version != meta.version:
             return 0.0
         return super().wait(record, meta, owner, evidence, life)
@@ -223,7 +228,12 @@ class AnyLaterEnd(Agent):
     """A token that ends later at all is worth a write."""
 
     def wait(
-        self, record: Record | None, meta: Meta, owner: Owner, evidence: Evidence, life: Life
+        self,
+        record: WriteRecord | None,
+        meta: ObjectMeta,
+        owner: Owner,
+        evidence: Evidence,
+        life: TokenLife,
     ) -> float:
         if record is not None and life.expires_s > record.expires_s:
             return 0.0
@@ -234,7 +244,12 @@ class OwnersDoNotMatter(Agent):
     """What our annotations say is what the Secret holds."""
 
     def wait(
-        self, record: Record | None, meta: Meta, owner: Owner, evidence: Evidence, life: Life
+        self,
+        record: WriteRecord | None,
+        meta: ObjectMeta,
+        owner: Owner,
+        evidence: Evidence,
+        life: TokenLife,
     ) -> float:
         return super().wait(record, meta, Owner.OURS, evidence, life)
 
@@ -252,7 +267,12 @@ class RequestsForEver(Agent):
     """A request is a reason to write for as long as it stands."""
 
     def wait(
-        self, record: Record | None, meta: Meta, owner: Owner, evidence: Evidence, life: Life
+        self,
+        record: WriteRecord | None,
+        meta: ObjectMeta,
+        owner: Owner,
+        evidence: Evidence,
+        life: TokenLife,
     ) -> float:
         if evidence.requests and record is not None:
             record = replace(record, evidence=replace(record.evidence, requests=frozenset()))

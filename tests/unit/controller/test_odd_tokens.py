@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
-from reconciler.tokens.token_response import Grant
+from reconciler.tokens.token_response import TokenResponse
 from tests.unit.controller.virtual import World, running, simulate
 
 OPAQUE = "obviously-fake.opaque-token.of-some-issuer"
@@ -22,11 +22,11 @@ def jwt(header: Mapping[str, object], claims: object) -> str:
 def issue(world: World, value: str, *, expires_in_s: float | None) -> None:
     """Have the issuer give this token from now on, newly valid at each request."""
 
-    async def ask() -> Grant:
+    async def ask() -> TokenResponse:
         world.issuer.requests += 1
         sent_at = world.clock.monotonic()
         await asyncio.sleep(0.02)
-        return Grant(
+        return TokenResponse(
             value,
             sent_at,
             world.clock.monotonic(),

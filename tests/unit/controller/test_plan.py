@@ -7,29 +7,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.clock import format_utc, format_utc_millis
-from reconciler.controller.decide.annotations import TOLERANCE_S, pending_requests, read_facts
+from reconciler.controller.decide.annotations import (
+    TOLERANCE_S,
+    parse_annotations,
+    pending_requests,
+)
 from reconciler.controller.decide.plan import (
     LAG_S,
     LOOK_AGAIN_S,
     Action,
     Confirmation,
     Plan,
-    View,
+    SessionState,
     plan,
 )
-from reconciler.controller.decide.refresh_times import allowance_s, renewal_s
-from reconciler.workqueue.items import Band
+from reconciler.controller.decide.refresh_times import allowance_s, refresh_at_s
+from reconciler.workqueue.items import Priority
 from tests.unit.controller.build import NAMES, NOW_S, TERM, TTL_S, pod, policy, secret, view
 
 
-def decide(seen: View, **changes: object) -> Plan:
+def decide(seen: SessionState, **changes: object) -> Plan:
     return plan(seen, policy(**changes), NOW_S)
 
 
 def test_a_fresh_token_waits_for_its_instant_on_the_grid() -> None:
     found = decide(view(secret=secret(age_s=10)))
-    due_s = renewal_s(NOW_S - 10, NOW_S - 10 + TTL_S, "pod-uid")
-    assert (found.action, found.reason, found.band) == (Action.WAIT, "renewal", Band.ROUTINE)
+    due_s = refresh_at_s(NOW_S - 10, NOW_S - 10 + TTL_S, "pod-uid")
+    assert (found.action, found.reason, found.priority) == (
+        Action.WAIT,
+        "renewal",
+        Priority.ROUTINE,
+    )
     assert found.due_s == pytest.approx(min(due_s, NOW_S + LOOK_AGAIN_S))
 
 
@@ -45,7 +53,7 @@ def test_a_token_that_dies_before_the_kubelet_looks_is_written_first_and_touched
     age_s: float, reason: str
 ) -> None:
     found = decide(view(secret=secret(age_s=age_s)))
-    assert (found.action, found.reason, found.band) == (Action.WRITE, reason, Band.EXPIRING)
+    assert (found.action, found.reason, found.priority) == (Action.WRITE, reason, Priority.EXPIRING)
     assert found.touch
     assert found.slack_s < 0
 
@@ -84,7 +92,7 @@ def test_an_expiry_that_cannot_be_believed_is_due_now(
     annotations: dict[str, str], reason: str
 ) -> None:
     found = decide(view(secret=secret(age_s=None, annotations=annotations, by=TERM)))
-    assert (found.action, found.reason, found.band) == (Action.WRITE, reason, Band.EXPIRING)
+    assert (found.action, found.reason, found.priority) == (Action.WRITE, reason, Priority.EXPIRING)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,7 @@ def test_a_new_term_refreshes_what_another_term_wrote(
     found = decide(view(secret=secret(age_s=age_s, by="replica-1/7")), startup=startup)
     assert found.action is action
     if action is Action.WRITE:
-        assert (found.reason, found.band) == ("startup_resync", Band.STARTUP)
+        assert (found.reason, found.priority) == ("startup_resync", Priority.STARTUP)
 
 
 def test_what_another_wrote_since_the_term_began_is_left_alone() -> None:
@@ -137,15 +145,15 @@ def recent(age_s: float) -> dict[str, str]:
 
 def test_a_missing_secret_is_created_for_a_confirmed_session() -> None:
     found = decide(view(secret=None))
-    assert (found.action, found.band, found.touch) == (Action.CREATE, Band.EXPIRING, True)
+    assert (found.action, found.priority, found.touch) == (Action.CREATE, Priority.EXPIRING, True)
 
 
 def test_nothing_is_created_for_a_pod_on_its_way_out() -> None:
-    assert decide(view(pod=pod(deleting=True), secret=None)).action is Action.BLOCKED
+    assert decide(view(pod=pod(is_deleting=True), secret=None)).action is Action.BLOCKED
 
 
 def test_a_pod_in_its_grace_keeps_its_token() -> None:
-    found = decide(view(pod=pod(deleting=True), secret=secret(age_s=901)))
+    found = decide(view(pod=pod(is_deleting=True), secret=secret(age_s=901)))
     assert found.action is Action.WRITE
 
 
@@ -180,8 +188,8 @@ def test_nothing_is_written_for_a_session_that_the_platform_did_not_confirm(
 def test_a_session_without_a_pod_is_refreshed_while_the_platform_calls_it_running() -> None:
     assert decide(view(pod=None, secret=secret(age_s=901))).action is Action.WRITE
     gone = view(pod=None, secret=secret(age_s=901), running=False)
-    assert decide(gone).action is Action.FORGET
-    assert decide(view(pod=None, secret=None)).action is Action.FORGET
+    assert decide(gone).action is Action.REMOVE
+    assert decide(view(pod=None, secret=None)).action is Action.REMOVE
 
 
 @pytest.mark.parametrize("on", ["pod", "secret"])
@@ -201,7 +209,7 @@ def test_each_value_of_a_request_is_honoured_once(on: str) -> None:
     held = secret(annotations=asked if on == "secret" else {})
     found = decide(view(seen_pod, held))
     assert (found.action, found.reason) == (Action.WRITE, "requested")
-    honoured = {NAMES.honoured: ",".join(found.requests)}
+    honoured = {NAMES.handled_requests: ",".join(found.requests)}
     after = secret(annotations=(asked if on == "secret" else {}) | honoured)
     assert decide(view(seen_pod, after)).action is Action.WAIT
     assert pending_requests(NAMES, after, pod(annotations={NAMES.requested_at: "again"}))
@@ -223,8 +231,8 @@ def test_what_was_written_before_its_token_was_replaced_is_due_once_for_the_lead
     before, after = (secret(age_s=None, annotations=static(age_s)) for age_s in (20, 5))
     changed = {"static": True, "replaced_s": NOW_S - 10}
     found = decide(view(secret=before), **changed)
-    assert (found.action, found.reason, found.band) == (
-        Action.WRITE, "token_replaced", Band.STARTUP,
+    assert (found.action, found.reason, found.priority) == (
+        Action.WRITE, "token_replaced", Priority.STARTUP,
     )  # fmt: skip
     assert found.touch
     assert decide(view(secret=after), **changed).action is Action.WAIT
@@ -244,8 +252,8 @@ def test_what_was_issued_under_an_older_key_is_due_once_by_its_own_urgency(by: s
         for each in held
     )
     for found in (oldest, older):
-        assert (found.action, found.reason, found.band) == (
-            Action.WRITE, "token_replaced", Band.STARTUP,
+        assert (found.action, found.reason, found.priority) == (
+            Action.WRITE, "token_replaced", Priority.STARTUP,
         )  # fmt: skip
         assert found.touch
     assert 0 < oldest.slack_s < older.slack_s
@@ -337,12 +345,12 @@ def test_a_token_that_can_be_believed_is_due_when_its_life_says_so(
 ) -> None:
     age_s, ttl_s = believable
     held = secret(age_s=age_s, ttl_s=ttl_s)
-    facts = read_facts(held, NAMES, now_s=NOW_S, longest_ttl_s=TTL_S + 1, static=False)
-    assert (facts.why, facts.ours) == ("", True)
+    facts = parse_annotations(held, NAMES, now_s=NOW_S, longest_ttl_s=TTL_S + 1, static=False)
+    assert (facts.problem, facts.ours) == ("", True)
     assert facts.issued_s is not None  # else `why` would say so
     assert facts.expires_s is not None
     life_s, left_s = facts.expires_s - facts.issued_s, facts.expires_s - NOW_S
-    due_s = renewal_s(facts.issued_s, facts.expires_s, "pod-uid")
+    due_s = refresh_at_s(facts.issued_s, facts.expires_s, "pod-uid")
     if left_s <= 0:
         reason = "expired"
     elif left_s < allowance_s(life_s, propagation_s):

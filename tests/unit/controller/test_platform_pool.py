@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from reconciler.controller.controller import Controller
-from reconciler.controller.decide.confirmation_mac import Seal
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.decide.plan import LIST_FIRST_S
-from reconciler.platform.models import Session
-from reconciler.platform.pagination import Listing
-from reconciler.platform.session_list import sweep
+from reconciler.platform.models import PlatformSession
+from reconciler.platform.pagination import ListResult
+from reconciler.platform.session_list import list_running_sessions
 from tests.unit.controller.pooled_platform import Pool, PooledPlatform
 from tests.unit.controller.succession import Succession
 from tests.unit.controller.virtual import PROJECT, World, finished, running, simulate
@@ -52,9 +52,9 @@ async def led(
     platform.projects_there, platform.list_s = [PROJECT], list_s
     leadership = Succession()
     ports = replace(world.ports, platform=platform, leadership=leadership)
-    options = replace(world.options, seal=Seal(f"obviously-fake-{seal}"))
+    options = replace(world.options, seal=ConfirmationMac(f"obviously-fake-{seal}"))
     for number in range(sessions):
-        session = Session(id=f"2Ab{number}", project_id=PROJECT, phase="Running")
+        session = PlatformSession(id=f"2Ab{number}", project_id=PROJECT, phase="Running")
         platform.sessions[session.id] = session
     async with running(world, Controller(ports, options)):
         await asyncio.sleep(5)
@@ -165,7 +165,7 @@ def test_a_slow_platform_is_asked_less_at_one_time_and_more_again_when_it_is_pro
 
         async def busiest(list_s: float) -> int:
             platform.list_s, pool.most = list_s, 0
-            await sweep(platform, parallel=8)
+            await list_running_sessions(platform, parallel=8)
             return pool.most
 
         assert await busiest(0.1) == 8
@@ -183,7 +183,7 @@ def test_a_replica_that_leads_from_its_start_does_not_wait_for_a_first_list_that
         await add_old(world, 40)
         list_running = world.platform.list_running
 
-        async def slow(project: str | None) -> Listing[Session]:
+        async def slow(project: str | None) -> ListResult[PlatformSession]:
             await asyncio.sleep(300)
             return await list_running(project)
 

@@ -6,16 +6,16 @@ import pytest
 
 from reconciler.controller.decide.pod_touches import FAILURES
 from reconciler.errors import (
+    AdmissionDenied,
     Conflict,
-    Denied,
     Forbidden,
     KubeError,
+    ProtocolError,
     ServerError,
     TooManyRequests,
     TransportError,
-    WireError,
 )
-from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.fault_injection import InjectedFault
 from tests.unit.controller.virtual import World, running, simulate
 
 
@@ -44,12 +44,12 @@ def test_a_touch_that_fails_stops_no_token(error: KubeError) -> None:
         world.add("2Ab0")
         tries = 0
 
-        def judge(verb: str, plural: str) -> Fault | None:
+        def judge(verb: str, plural: str) -> InjectedFault | None:
             nonlocal tries
             if (verb, plural) != ("patch", "pods"):
                 return None
             tries += 1
-            return Fault(error)
+            return InjectedFault(error)
 
         world.faults.judge = judge
         async with running(world):
@@ -58,7 +58,7 @@ def test_a_touch_that_fails_stops_no_token(error: KubeError) -> None:
         assert tries == FAILURES
         assert len(world.secret_writes()) == pytest.approx(3000 / 360, abs=2)
         assert world.controller.worker.stats.failures == {}
-        assert len(world.events("touch_failed")) == 1
+        assert len(world.events("pod_touch_failed")) == 1
 
     simulate(scenario)
 
@@ -70,7 +70,7 @@ def test_a_touch_whose_answer_cannot_be_read_stops_no_token_either() -> None:
 
         async def babbling(resource, *args, **more):  # type: ignore[no-untyped-def]
             if resource.plural == "pods":
-                raise WireError("not an object")
+                raise ProtocolError("not an object")
             return await patch(resource, *args, **more)
 
         world.ports.kube.patch = babbling  # type: ignore[method-assign]
@@ -84,7 +84,7 @@ def test_a_touch_whose_answer_cannot_be_read_stops_no_token_either() -> None:
 def test_a_touch_that_fails_for_a_while_is_sent_when_it_can_be() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
-        away = Fault(ServerError("a webhook is away", status=500, reason="InternalError"))
+        away = InjectedFault(ServerError("a webhook is away", status=500, reason="InternalError"))
         world.faults.judge = lambda verb, plural: away if plural == "pods" else None
         async with running(world):
             await asyncio.sleep(5)
@@ -103,7 +103,7 @@ def test_touches_that_hang_leave_most_workers_to_the_tokens() -> None:
         sessions = [f"2Ab{number}" for number in range(150)]
         for session in sessions:
             world.add(session)
-        hanging = Fault(TransportError("no answer in 10 s"), delay_s=10.0)
+        hanging = InjectedFault(TransportError("no answer in 10 s"), delay_s=10.0)
         world.faults.judge = lambda verb, plural: (
             hanging if (verb, plural) == ("patch", "pods") else None
         )
@@ -119,8 +119,11 @@ def test_touches_that_hang_leave_most_workers_to_the_tokens() -> None:
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (Forbidden("no", status=403, reason="Forbidden"), "touch_forbidden"),
-        (Denied("patch pods: denied, by webhook guard.example", status=403), "touch_refused"),
+        (Forbidden("no", status=403, reason="Forbidden"), "pod_touch_forbidden"),
+        (
+            AdmissionDenied("patch pods: denied, by webhook guard.example", status=403),
+            "touch_refused",
+        ),
     ],
     ids=["right", "webhook"],
 )
@@ -128,7 +131,7 @@ def test_a_touch_that_is_denied_is_not_called_a_missing_right(error: KubeError, 
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         world.faults.judge = lambda verb, plural: (
-            Fault(error) if (verb, plural) == ("patch", "pods") else None
+            InjectedFault(error) if (verb, plural) == ("patch", "pods") else None
         )
         async with running(world):
             await asyncio.sleep(5)
@@ -142,7 +145,9 @@ def test_a_touch_that_is_denied_is_not_called_a_missing_right(error: KubeError, 
 def test_touches_of_sessions_that_ended_are_forgotten() -> None:
     async def scenario(world: World) -> None:
         world.faults.judge = lambda verb, plural: (
-            Fault(ServerError("oops", status=503)) if (verb, plural) == ("patch", "pods") else None
+            InjectedFault(ServerError("oops", status=503))
+            if (verb, plural) == ("patch", "pods")
+            else None
         )
         async with running(world):
             for number in range(100):
@@ -162,7 +167,9 @@ def test_a_namespace_that_is_let_go_takes_its_touches_along() -> None:
     async def scenario(world: World) -> None:
         world.add_project("team-b")
         world.faults.judge = lambda verb, plural: (
-            Fault(ServerError("oops", status=503)) if (verb, plural) == ("patch", "pods") else None
+            InjectedFault(ServerError("oops", status=503))
+            if (verb, plural) == ("patch", "pods")
+            else None
         )
         async with running(world):
             await asyncio.sleep(1)
@@ -178,7 +185,7 @@ def test_a_namespace_that_is_let_go_takes_its_touches_along() -> None:
 def test_a_touch_whose_session_ends_under_way_crashes_nothing() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
-        slow = Fault(ServerError("oops", status=503), delay_s=5.0)
+        slow = InjectedFault(ServerError("oops", status=503), delay_s=5.0)
         world.faults.judge = lambda verb, plural: (
             slow if (verb, plural) == ("patch", "pods") else None
         )
@@ -187,7 +194,7 @@ def test_a_touch_whose_session_ends_under_way_crashes_nothing() -> None:
             world.delete_pod("2Ab0")
             world.delete_secret("2Ab0")
             await asyncio.sleep(20)
-            assert world.controller.worker.stats.crashes_total == 0
+            assert world.controller.worker.stats.reconcile_panics_total == 0
             assert world.controller.touches_pending == 0
 
     simulate(scenario)

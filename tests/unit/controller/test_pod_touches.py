@@ -1,22 +1,22 @@
 """Touches follow the Secret's own watch event, twice, and never come before it."""
 
-from reconciler.controller.decide.pod_touches import AGAIN_S, UNSEEN_S, Touches
+from reconciler.controller.decide.pod_touches import AGAIN_S, UNSEEN_S, PodTouches
 from tests.unit.controller.build import KEY, secret
 
 
 def test_a_touch_waits_until_the_write_came_back_through_the_watch() -> None:
-    touches = Touches()
-    touches.want(KEY, secret(version="20"), now_at=100.0)
-    assert not touches.seen(secret(version="19"), 100.1)
+    touches = PodTouches()
+    touches.request(KEY, secret(version="20"), now_at=100.0)
+    assert not touches.observed(secret(version="19"), 100.1)
     assert not touches.is_due(KEY, 100.2)
-    assert touches.seen(secret(version="20"), 100.3)
+    assert touches.observed(secret(version="20"), 100.3)
     assert touches.is_due(KEY, 100.3)
 
 
 def test_a_pod_is_touched_twice_and_then_left_alone() -> None:
-    touches = Touches()
-    touches.want(KEY, secret(version="20"), now_at=100.0)
-    touches.seen(secret(version="21"), 100.1)
+    touches = PodTouches()
+    touches.request(KEY, secret(version="20"), now_at=100.0)
+    touches.observed(secret(version="21"), 100.1)
     touches.done(KEY, 100.2)
     assert not touches.is_due(KEY, 100.2)
     assert touches.next_at(KEY) == 100.2 + AGAIN_S
@@ -26,42 +26,42 @@ def test_a_pod_is_touched_twice_and_then_left_alone() -> None:
 
 
 def test_a_watch_that_stays_silent_delays_a_touch_but_does_not_prevent_it() -> None:
-    touches = Touches()
-    touches.want(KEY, secret(), now_at=100.0)
+    touches = PodTouches()
+    touches.request(KEY, secret(), now_at=100.0)
     assert touches.is_due(KEY, 100.0 + UNSEEN_S)
 
 
 def test_versions_are_compared_as_numbers() -> None:
-    touches = Touches()
-    touches.want(KEY, secret(version="9"), now_at=100.0)
-    assert touches.seen(secret(version="10"), 100.1)
+    touches = PodTouches()
+    touches.request(KEY, secret(version="9"), now_at=100.0)
+    assert touches.observed(secret(version="10"), 100.1)
 
 
 def test_another_object_of_that_name_counts_as_seen() -> None:
-    touches = Touches()
-    touches.want(KEY, secret(version="900"), now_at=100.0)
-    assert touches.seen(secret(version="3", uid="other"), 100.1)
+    touches = PodTouches()
+    touches.request(KEY, secret(version="900"), now_at=100.0)
+    assert touches.observed(secret(version="3", uid="other"), 100.1)
 
 
 def test_dropping_forgets() -> None:
-    touches = Touches()
-    touches.want(KEY, secret(), now_at=100.0)
+    touches = PodTouches()
+    touches.request(KEY, secret(), now_at=100.0)
     touches.drop(KEY)
     assert not touches.is_due(KEY, 1e9)
 
 
 def test_what_is_owed_is_asked_for_once_a_write() -> None:
-    touches = Touches()
-    assert touches.owe(KEY, secret(version="20"), "first", 100.0)
+    touches = PodTouches()
+    assert touches.ensure(KEY, secret(version="20"), "first", 100.0)
     assert touches.is_due(KEY, 100.0)
     touches.done(KEY, 100.0)
     touches.done(KEY, 100.0 + AGAIN_S)
-    assert not touches.owe(KEY, secret(version="21"), "first", 103.0)
-    assert touches.owe(KEY, secret(version="21"), "second", 104.0)
+    assert not touches.ensure(KEY, secret(version="21"), "first", 103.0)
+    assert touches.ensure(KEY, secret(version="21"), "second", 104.0)
 
 
 def test_a_write_of_our_own_is_not_owed_beside_what_waits_for_its_event() -> None:
-    touches = Touches()
-    touches.want(KEY, secret(version="20"), 100.0)
-    assert not touches.owe(KEY, secret(version="20"), "first", 100.1)
+    touches = PodTouches()
+    touches.request(KEY, secret(version="20"), 100.0)
+    assert not touches.ensure(KEY, secret(version="20"), "first", 100.1)
     assert not touches.is_due(KEY, 100.2)

@@ -5,48 +5,50 @@ from typing import Any
 
 import pytest
 
-from reconciler.controller.decide.ownership import CLOCKS_S, Owner, answer_of, owner_of
+from reconciler.controller.decide.ownership import CLOCKS_S, Owner, owner_of, response_of
 from reconciler.controller.decide.progress import (
     GAIN,
     MAX_LOST,
     SAME_S,
     Evidence,
-    Life,
-    Record,
-    Records,
+    TokenLife,
+    WriteRecord,
+    WriteRecords,
     last_applied,
     undone,
     wait_s,
 )
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 from tests.unit.controller.build import KEY, NAMES, NOW_S, TERM, secret
 
 US = NAMES.field_manager
 EVIDENCE = Evidence(TERM, -math.inf)
 
 
-def written(at: str, *, version: str = "20", **changes: Any) -> Meta:
+def written(at: str, *, version: str = "20", **changes: Any) -> ObjectMeta:
     """Return a Secret that shows our write of one instant."""
     annotations = {NAMES.refreshed_at: at, NAMES.refreshed_by: TERM}
     return secret(age_s=None, annotations=annotations, version=version, **changes)
 
 
-def sent(at: str, *, expires_s: float = NOW_S + 900, evidence: Evidence = EVIDENCE) -> Record:
-    return Record("secret-uid", (at, TERM), evidence, expires_s, 900.0, 100.0)
+def sent(at: str, *, expires_s: float = NOW_S + 900, evidence: Evidence = EVIDENCE) -> WriteRecord:
+    return WriteRecord("secret-uid", (at, TERM), evidence, expires_s, 900.0, 100.0)
 
 
-def answered(at: str, **changes: Any) -> Record:
-    return sent(at).answered(written(at, **changes), NAMES, now_at=100.1)
+def answered(at: str, **changes: Any) -> WriteRecord:
+    return sent(at).record_response(written(at, **changes), NAMES, now_at=100.1)
 
 
-def ask(record: Record, held: Meta, life: Life | None = None, **changes: Any) -> float:
-    owner = owner_of(held, US, record.answer)
+def ask(
+    record: WriteRecord, held: ObjectMeta, life: TokenLife | None = None, **changes: Any
+) -> float:
+    owner = owner_of(held, US, record.response)
     plain: dict[str, Any] = {"term": TERM, "replaced_s": -math.inf}
     evidence = Evidence(**(plain | changes))
     return wait_s(record, held, owner, evidence, NAMES, life=life)
 
 
-LATER = Life(NOW_S + 901, 900.0)
+LATER = TokenLife(NOW_S + 901, 900.0)
 
 
 def test_what_the_secret_still_says_is_not_written_again_whatever_its_version() -> None:
@@ -78,11 +80,11 @@ def test_one_replacement_read_twice_is_no_second_one() -> None:
 
 def test_a_token_gains_by_the_shorter_of_both_lives() -> None:
     record = answered("a")
-    assert ask(record, written("a"), Life(NOW_S + 901 + 900 * GAIN, 900.0)) == 0
-    assert ask(record, written("a"), Life(NOW_S + 901 + 60 * GAIN, 60.0)) == 0
+    assert ask(record, written("a"), TokenLife(NOW_S + 901 + 900 * GAIN, 900.0)) == 0
+    assert ask(record, written("a"), TokenLife(NOW_S + 901 + 60 * GAIN, 60.0)) == 0
     assert ask(record, written("a"), None) == math.inf
-    endless = Record("secret-uid", ("a", TERM), EVIDENCE, math.inf, math.inf, 100.0)
-    assert ask(endless, written("a"), Life(math.inf, math.inf)) == math.inf
+    endless = WriteRecord("secret-uid", ("a", TERM), EVIDENCE, math.inf, math.inf, 100.0)
+    assert ask(endless, written("a"), TokenLife(math.inf, math.inf)) == math.inf
 
 
 def test_a_write_whose_answer_was_lost_is_the_last_one_as_soon_as_it_shows() -> None:
@@ -116,15 +118,15 @@ def test_so_many_lost_answers_are_remembered_and_no_more() -> None:
     ],
     ids=["deleted", "made again", "overwritten", "annotated", "labelled"],
 )
-def test_what_another_took_back_is_named(held: Meta | None, what: str) -> None:
+def test_what_another_took_back_is_named(held: ObjectMeta | None, what: str) -> None:
     record = answered("a")
-    owner = Owner.NOBODY if held is None else owner_of(held, US, record.answer)
+    owner = Owner.UNOWNED if held is None else owner_of(held, US, record.response)
     assert undone(record, held, owner, NAMES) == what
     assert undone(sent("a"), held, owner, NAMES) == ""
 
 
 def test_records_are_bounded_and_end_with_the_term() -> None:
-    records = Records(max_sessions=2)
+    records = WriteRecords(max_sessions=2)
     for number in range(3):
         records.put(KEY._replace(session_id=str(number)), sent("a"))
     assert len(records) == 2
@@ -152,11 +154,11 @@ def test_without_an_answer_times_tell_whose_a_token_is(
 
 def test_an_answer_tells_better_than_times() -> None:
     equal: dict[str, Any] = {"writers": ("platform",), "own_s": 100.0, "foreign_s": 160.0}
-    first = answer_of(written("a", **equal), None, sent_at=50.0, now_at=50.1)
+    first = response_of(written("a", **equal), None, sent_at=50.0, now_at=50.1)
     assert owner_of(written("a", **equal), US, first) is Owner.OURS
     later = written("a", version="21", **equal)
     assert owner_of(later, US, first) is Owner.UNCLEAR
-    second = answer_of(later, first, sent_at=50.1 + CLOCKS_S, now_at=53.0)
+    second = response_of(later, first, sent_at=50.1 + CLOCKS_S, now_at=53.0)
     assert owner_of(written("a", version="22", **equal), US, second) is Owner.OURS
     overwritten = written("a", version="22", **(equal | {"foreign_s": 161.0}))
     assert owner_of(overwritten, US, second) is Owner.FOREIGN
@@ -166,4 +168,4 @@ def test_an_answer_tells_better_than_times() -> None:
 def test_an_owner_is_ours_and_no_owner_is_nobodys() -> None:
     assert owner_of(written("a"), US, None) is Owner.OURS
     assert owner_of(written("a", writers=("kubectl", US)), US, None) is Owner.OURS
-    assert owner_of(written("a", writers=()), US, None) is Owner.NOBODY
+    assert owner_of(written("a", writers=()), US, None) is Owner.UNOWNED

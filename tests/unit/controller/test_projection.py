@@ -5,9 +5,14 @@ import math
 import pytest
 
 from reconciler.clock import format_utc, format_utc_millis
-from reconciler.controller.decide.annotations import UNKNOWN, read_facts
-from reconciler.controller.decide.projection import MOUNT_S, UNKNOWN_S, held_until_s, must_look
-from reconciler.kube.api import Meta
+from reconciler.controller.decide.annotations import UNKNOWN, parse_annotations
+from reconciler.controller.decide.projection import (
+    MOUNT_S,
+    UNKNOWN_S,
+    needs_touch,
+    readable_until_s,
+)
+from reconciler.kube.api import ObjectMeta
 from tests.unit.controller.build import NAMES, NOW_S, TTL_S, pod, secret
 
 D = 90.0
@@ -15,23 +20,23 @@ FRESH_S = NOW_S - 10 + TTL_S
 """End of the token that `written` puts into a Secret ten seconds ago."""
 
 
-def written(former: str) -> Meta:
+def written(former: str) -> ObjectMeta:
     return secret(
         annotations={
             NAMES.refreshed_at: format_utc_millis(NOW_S - 10),
-            NAMES.former_expires_at: former,
+            NAMES.previous_expires_at: former,
         }
     )
 
 
-def touched(at_s: float) -> Meta:
+def touched(at_s: float) -> ObjectMeta:
     return pod(annotations={NAMES.touched_at: format_utc_millis(at_s)})
 
 
 DEAD, LASTING = format_utc(NOW_S - 300), format_utc(NOW_S + 300)
-SEEING: dict[str, tuple[Meta | None, float]] = {
+SEEING: dict[str, tuple[ObjectMeta | None, float]] = {
     "no pod": (None, NOW_S),
-    "a pod on its way out": (pod(deleting=True), NOW_S),
+    "a pod on its way out": (pod(is_deleting=True), NOW_S),
     "touched since": (touched(NOW_S - 9.8), NOW_S),
     "made since": (pod(created_s=NOW_S - 10 + MOUNT_S + 1), NOW_S),
     "after the kubelet's own look": (pod(), NOW_S - 10 + D),
@@ -39,15 +44,15 @@ SEEING: dict[str, tuple[Meta | None, float]] = {
 
 
 def ask(
-    on: Meta | None, former: str, *, now_s: float = NOW_S, held: Meta | None = None
+    on: ObjectMeta | None, former: str, *, now_s: float = NOW_S, held: ObjectMeta | None = None
 ) -> tuple[float, bool]:
     """Return when what the pod reads ends, and whether it must look."""
-    facts = read_facts(
+    facts = parse_annotations(
         held or written(former), NAMES, now_s=now_s, longest_ttl_s=TTL_S, static=False
     )
     return (
-        held_until_s(facts, on, NAMES, propagation_s=D, now_s=now_s),
-        must_look(facts, on, NAMES, propagation_s=D, now_s=now_s),
+        readable_until_s(facts, on, NAMES, propagation_s=D, now_s=now_s),
+        needs_touch(facts, on, NAMES, propagation_s=D, now_s=now_s),
     )
 
 

@@ -18,7 +18,7 @@ def test_a_replica_is_not_ready_until_its_issuer_gave_one_token_and_stays_ready_
         async with running(world):
             await asyncio.sleep(130)
             assert world.controller.not_synced() == ""
-            assert world.controller.not_ready() == (
+            assert world.controller.readiness_problem() == (
                 "waiting for the first token; the last error was: the issuer is away"
             )
             said = [line["why"] for line in world.events("not_ready")]
@@ -26,11 +26,11 @@ def test_a_replica_is_not_ready_until_its_issuer_gave_one_token_and_stays_ready_
             assert "waiting for the first token" in said[0]
             world.issuer.away = False
             await asyncio.sleep(3)
-            assert world.controller.not_ready() == ""
+            assert world.controller.readiness_problem() == ""
             world.issuer.away = True
             await asyncio.sleep(1200)
             assert world.source.best() is None
-            assert world.controller.not_ready() == ""
+            assert world.controller.readiness_problem() == ""
 
     simulate(scenario)
 
@@ -86,7 +86,7 @@ def test_a_refused_client_is_named_as_the_reason() -> None:
         world.issuer.refused = True
         async with running(world):
             await asyncio.sleep(60)
-            assert world.controller.not_ready() == (
+            assert world.controller.readiness_problem() == (
                 "waiting for the first token, and the issuer refuses our credentials; the last"
                 " error was: answered 401; look at OIDC_CLIENT_ID and OIDC_CLIENT_SECRET, and the"
                 " Secret they come from"
@@ -100,12 +100,12 @@ def test_a_static_token_counts_at_once() -> None:
         world.add("2Ab0")
         value = "obviously-fake-static-token"
         source = StaticSource(lambda: value, world.clock)
-        ports = replace(world.ports, source=source, upkeep=())
+        ports = replace(world.ports, source=source, background_tasks=())
         controller = Controller(ports, world.options)
-        assert "first list" in controller.not_ready()
+        assert "first list" in controller.readiness_problem()
         async with running(world, controller):
             await asyncio.sleep(1)
-            assert controller.not_ready() == ""
+            assert controller.readiness_problem() == ""
             assert not controller.lacks_token
             data = world.secret("2Ab0")["data"]
             assert base64.b64encode(value.encode()).decode() in data.values()

@@ -9,12 +9,12 @@ import pytest
 
 from reconciler.controller.decide import plan
 from reconciler.controller.status import reasons
-from reconciler.controller.status.snapshot import Row
+from reconciler.controller.status.snapshot import SessionStatus
 
-ROW = Row(
+ROW = SessionStatus(
     namespace="team-a", session_id="2Aa", project="team-a", pod="pod", secret="secret",
     state="live", expires_s=1000.0, remaining_s=100.0, due_s=960.0, reason="renewal",
-    stage="waiting", gate="", hold="", failures=0, refreshed_by="r/1",
+    stage="waiting", blocked_on="", hold="", failures=0, refreshed_by="r/1",
 )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def test_every_reason_that_the_plan_can_give_has_words() -> None:
         ({"hold": "paused"}, "paused by annotation: nothing is written until that is removed"),
         ({"due_s": None}, "nothing is planned"),
         (
-            {"gate": "issuer", "failures": 3},
+            {"blocked_on": "issuer", "failures": 3},
             "waits because the issuer gives no token; renewal, on the session's own grid",
         ),
         (
@@ -48,7 +48,7 @@ def test_every_reason_that_the_plan_can_give_has_words() -> None:
         ),
         ({"reason": "something_new"}, "due in 60 s: something_new"),
     ],
-    ids=["due", "late", "running", "paused", "never", "gate", "failed", "no words"],
+    ids=["due", "late", "running", "paused", "never", "fence", "failed", "no words"],
 )
 def test_the_next_step_is_a_sentence(changes: dict[str, object], sentence: str) -> None:
     row = msgspec.structs.replace(ROW, **changes)

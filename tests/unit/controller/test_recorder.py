@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.controller.events.recorder import CAPACITY, EventStats
 from reconciler.errors import Forbidden, ServerError, TransportError
-from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import EVENTS, PODS
 from tests.lab.leaks import core_texts, find_leaks
 from tests.unit.controller.virtual import INTRUDER, NAMES, PROJECT, World, running, simulate
@@ -49,7 +49,7 @@ def test_a_streak_of_failures_is_told_at_its_first_and_at_its_end() -> None:
         async with running(world):
             await settled(world)
             world.faults.judge = lambda verb, plural: (
-                Fault(ServerError("no", status=500))
+                InjectedFault(ServerError("no", status=500))
                 if (verb, plural) == ("patch", "secrets")
                 else None
             )
@@ -131,7 +131,7 @@ def test_a_storm_is_bounded_and_delays_no_refresh() -> None:
             world.add(f"2Ab{number}")
         async with running(world):
             await settled(world)
-            hang = Fault(delay_s=4.0)
+            hang = InjectedFault(delay_s=4.0)
             world.faults.judge = lambda verb, plural: hang if plural == "events" else None
             for number in range(count):
                 world.delete_secret(f"2Ab{number}")
@@ -163,7 +163,7 @@ def test_an_event_that_cannot_be_made_costs_one_count_and_a_missing_right_one_li
         async with running(world):
             await settled(world)
             world.faults.judge = lambda verb, plural: (
-                Fault(error) if plural == "events" else None  # type: ignore[arg-type]  # all are KubeErrors
+                InjectedFault(error) if plural == "events" else None  # type: ignore[arg-type]  # all are KubeErrors
             )
             for number in range(3):
                 world.delete_secret(f"2Ab{number}")
@@ -180,7 +180,7 @@ def test_only_who_may_write_tells() -> None:
         world.add("2Aa")
         async with running(world):
             await settled(world)
-            world.gate.is_open = False
+            world.fence.is_open = False
             body = {"metadata": {"annotations": {NAMES.paused: "true"}}}
             world.core.patch(PODS, PROJECT, "session-2aa-runner", body, by=INTRUDER)
             await asyncio.sleep(60)
@@ -195,7 +195,7 @@ def test_an_outage_is_told_after_it_and_repetitions_share_one_place() -> None:
         world.add("2Aa")
         async with running(world):
             await settled(world)
-            world.faults.judge = lambda verb, plural: Fault(TransportError("no route"))
+            world.faults.judge = lambda verb, plural: InjectedFault(TransportError("no route"))
             world.faults.drop_watches()
             await asyncio.sleep(700)
             world.faults.judge = None

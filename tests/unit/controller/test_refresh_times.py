@@ -9,7 +9,7 @@ from reconciler.controller.decide.refresh_times import (
     GRID,
     allowance_s,
     phase,
-    renewal_s,
+    refresh_at_s,
     slack_s,
 )
 
@@ -22,7 +22,7 @@ UIDS = st.uuids().map(str)
 def test_a_token_is_renewed_at_an_age_of_0_2_to_0_6_of_its_life(
     issued_s: float, ttl_s: float, uid: str
 ) -> None:
-    age = (renewal_s(issued_s, issued_s + ttl_s, uid) - issued_s) / ttl_s
+    age = (refresh_at_s(issued_s, issued_s + ttl_s, uid) - issued_s) / ttl_s
     assert EARLIEST - 1e-3 <= age <= EARLIEST + GRID + 1e-3
 
 
@@ -30,8 +30,8 @@ def test_a_token_is_renewed_at_an_age_of_0_2_to_0_6_of_its_life(
 def test_a_token_minted_at_an_instant_of_the_grid_is_renewed_at_the_next_one(
     issued_s: float, ttl_s: float, uid: str
 ) -> None:
-    first = renewal_s(issued_s, issued_s + ttl_s, uid)
-    second = renewal_s(first, first + ttl_s, uid)
+    first = refresh_at_s(issued_s, issued_s + ttl_s, uid)
+    second = refresh_at_s(first, first + ttl_s, uid)
     assert second - first == pytest.approx(GRID * ttl_s, abs=1e-3)
 
 
@@ -45,7 +45,7 @@ def test_a_fleet_issued_at_once_is_spread_over_the_period() -> None:
     issued_s, ttl_s, buckets = 1_767_225_600.0, 900.0, 36
     counts = [0] * buckets
     for number in range(10_000):
-        due_s = renewal_s(issued_s, issued_s + ttl_s, f"pod-{number}")
+        due_s = refresh_at_s(issued_s, issued_s + ttl_s, f"pod-{number}")
         age = (due_s - issued_s) / ttl_s - EARLIEST
         counts[min(buckets - 1, int(age / GRID * buckets))] += 1
     mean = sum(counts) / buckets

@@ -10,7 +10,7 @@ from reconciler.controller.controller import Controller
 from reconciler.net.circuit_breaker import PROBE_S
 from reconciler.telemetry.log_dedup import AGAIN_S
 from reconciler.tokens.source import OidcSource
-from tests.unit.controller.virtual import SwitchGate, World, finished, running, simulate
+from tests.unit.controller.virtual import SwitchFence, World, finished, running, simulate
 
 STEP_S = 0.5
 
@@ -108,9 +108,11 @@ def test_a_replica_that_starts_in_a_refusal_asks_as_often_as_the_fleets_tokens_n
             breaker=world.ports.issuer_breaker,
             random=Random(9),
         )
-        gate = SwitchGate()
-        gate.term = "replica-1/2"
-        ports = replace(world.ports, gate=gate, source=fresh, upkeep=(fresh.keep_spare,))
+        fence = SwitchFence()
+        fence.term = "replica-1/2"
+        ports = replace(
+            world.ports, fence=fence, source=fresh, background_tasks=(fresh.keep_standby,)
+        )
         async with running(world, Controller(ports, world.options)):
             asked = world.issuer.requests
             assert await expired_seconds(world, sessions, 47.0) == 0.0

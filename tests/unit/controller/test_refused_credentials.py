@@ -9,7 +9,7 @@ import pytest
 from reconciler.controller.status.reasons import next_step
 from reconciler.controller.status.status_metrics import gauges
 from reconciler.errors import IssuerRefused, PlatformRefused
-from reconciler.statuspage.components import Part, parts
+from reconciler.statuspage.components import Component, components
 from reconciler.statuspage.summary import verdict
 from reconciler.telemetry import metrics
 from tests.unit.controller.virtual import World, running, simulate
@@ -33,16 +33,16 @@ def accept(world: World) -> None:
     world.platform.failure = None
 
 
-async def shown(world: World) -> tuple[dict[str, Part], dict[str, float]]:
+async def shown(world: World) -> tuple[dict[str, Component], dict[str, float]]:
     """Return the page's lines by name, and the endpoints' gauges."""
-    survey = await world.controller.surveyor.survey(max_age_s=0.0)
+    survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
     values = {
         f"{sample.metric.name.removeprefix(metrics.PREFIX)}/{sample.labels[0]}": float(sample.value)
         for sample in gauges(survey, per_session=False)
         if sample.metric in (metrics.DOWN, metrics.REFUSED_US)
         and not isinstance(sample.value, tuple)
     }
-    return {part.name: part for part in parts(survey, "replica-0")}, values
+    return {part.name: part for part in components(survey, "replica-0")}, values
 
 
 def said_of(world: World, endpoint: str) -> list[MutableMapping[str, Any]]:
@@ -55,7 +55,7 @@ def test_a_start_with_refused_client_credentials_is_named_on_every_surface() -> 
         await begin(world)
         async with running(world):
             await asyncio.sleep(100)
-            why = world.controller.not_ready()
+            why = world.controller.readiness_problem()
             assert "the issuer refuses our credentials" in why
             assert "answered 401" in why
             page, values = await shown(world)
@@ -66,7 +66,7 @@ def test_a_start_with_refused_client_credentials_is_named_on_every_surface() -> 
             assert "refreshed" not in page["At start"].note.replace("0 refreshed", "")
             assert values["endpoint_refused/issuer"] == 1
             assert values["endpoint_refused/platform"] == 0
-            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
             rows = await world.controller.surveyor.rows(survey)
             words = {next_step(row, survey.now_s) for row in rows}
             assert len(rows) == SESSIONS
@@ -89,9 +89,9 @@ def test_a_refused_scope_is_no_wrong_secret_on_any_surface() -> None:
         await begin(world)
         async with running(world):
             await asyncio.sleep(150)
-            why = world.controller.not_ready()
+            why = world.controller.readiness_problem()
             assert "the issuer refuses our request; the last error was: answered 400; " in why
-            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
             _, headline = verdict(survey, "")
             lines = said_of(world, "issuer")
             assert [line["event"] for line in lines[:2]] == ["issuer_refused", "endpoint_refuses"]

@@ -15,11 +15,11 @@ from reconciler.controller.status.replica_report import (
     Reporter,
 )
 from reconciler.errors import Forbidden, ServerError
-from reconciler.lab.apiserver.fault_injection import Fault
-from reconciler.lab.apiserver.in_process_client import DirectKube
+from reconciler.lab.apiserver.fault_injection import InjectedFault
+from reconciler.lab.apiserver.in_process_client import InProcessKube
 from reconciler.lab.apiserver.kinds import EVENTS
-from reconciler.net.circuit_breaker import Breaker
-from reconciler.telemetry.log_dedup import Once
+from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.telemetry.log_dedup import LogDedup
 from tests.unit.controller.virtual import PROJECT, US, World, running, simulate
 
 ME = Reporter(PROJECT, "token-reconciler", "token-reconciler", "replica-0")
@@ -33,10 +33,10 @@ class Reported:
         self.world = world
         self.report = ReplicaReport(
             ME,
-            kube=DirectKube(world.core, world.clock, caller=US, faults=world.faults),
-            breaker=Breaker("kube", world.clock, Random(1)),
+            kube=InProcessKube(world.core, world.clock, caller=US, faults=world.faults),
+            breaker=CircuitBreaker("kube", world.clock, Random(1)),
             clock=world.clock,
-            once=Once(world.clock),
+            once=LogDedup(world.clock),
             troubles=lambda: self.troubles,
         )
 
@@ -103,10 +103,10 @@ def test_a_report_that_is_refused_or_fails_is_tried_again_slowly(error: Forbidde
     async def scenario(world: World) -> None:
         asked = 0
 
-        def judge(verb: str, plural: str) -> Fault | None:
+        def judge(verb: str, plural: str) -> InjectedFault | None:
             nonlocal asked
             asked += plural == "events"
-            return Fault(error) if plural == "events" else None
+            return InjectedFault(error) if plural == "events" else None
 
         world.faults.judge = judge
         found = Reported(world)
@@ -147,7 +147,7 @@ def test_lists_that_are_refused_are_a_trouble_with_their_error() -> None:
     async def scenario(world: World) -> None:
         world.add("2Aa")
         world.faults.judge = lambda verb, plural: (
-            Fault(Forbidden("GET /secrets: 403", status=403))
+            InjectedFault(Forbidden("GET /secrets: 403", status=403))
             if (verb, plural) == ("list", "secrets")
             else None
         )
@@ -155,7 +155,7 @@ def test_lists_that_are_refused_are_a_trouble_with_their_error() -> None:
             await asyncio.sleep(30)
             found = world.controller.troubles()
             assert found["ListForbidden"].endswith("the last error was: GET /secrets: 403")
-            survey = await world.controller.surveyor.survey(max_age_s=0.0)
+            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
             # Not listed is not absent: nobody knows whether a Secret is there.
             assert survey.fleet.states["missing"] == 0
             assert survey.fleet.states["unknown"] == 1

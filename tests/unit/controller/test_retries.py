@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from reconciler.errors import Forbidden, KubeError, ServerError, TooManyRequests
-from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import PODS, SECRETS
 from reconciler.naming import SessionKey
 from reconciler.workqueue.items import ASKED_S
@@ -33,11 +33,11 @@ def tries(
     """Return when a session's write was tried in 600 s of one error and one event a second."""
     tried: list[float] = []
 
-    def judge(verb: str, plural: str) -> Fault | None:
+    def judge(verb: str, plural: str) -> InjectedFault | None:
         if (verb, plural) != ("patch", "secrets"):
             return None
         tried.append(asyncio.get_running_loop().time())
-        return Fault(error)
+        return InjectedFault(error)
 
     async def scenario(world: World) -> None:
         world.add("2Ab0")
@@ -72,7 +72,7 @@ def drop_watches(world: World, second: int) -> None:
 
 def resync(world: World, second: int) -> None:
     for key in world.controller.planner.live_keys():
-        world.controller.feed.consider(key, "resync")
+        world.controller.feed.enqueue(key, "resync")
 
 
 EVENTLESS = {"pod": change_pod, "relist": drop_watches, "resync": resync}
@@ -113,7 +113,7 @@ def test_a_pod_that_changes_each_second_costs_no_write_while_nothing_fails() -> 
 def test_a_person_who_asks_is_served_at_once_when_the_fault_is_over() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
-        denied = Fault(Forbidden("no", status=403, reason="Forbidden"))
+        denied = InjectedFault(Forbidden("no", status=403, reason="Forbidden"))
         world.faults.judge = lambda verb, plural: denied if verb == "patch" else None
         async with running(world):
             await asyncio.sleep(900)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.controller.decide.retry_policy import LIFE_FRACTION, patience_s
+from reconciler.controller.decide.retry_policy import LIFE_FRACTION, max_retry_after_s
 
 
 @pytest.mark.parametrize(
@@ -25,11 +25,11 @@ from reconciler.controller.decide.retry_policy import LIFE_FRACTION, patience_s
 def test_patience_is_a_part_of_what_is_left(
     slack_s: float, left_s: float, bound_s: float | None
 ) -> None:
-    assert patience_s(slack_s, left_s) == bound_s
+    assert max_retry_after_s(slack_s, left_s) == bound_s
 
 
 @given(left_s=st.floats(0.01, 1e6), gone_s=st.floats(0.0, 1e3))
 def test_a_retry_always_comes_while_most_of_the_life_is_left(left_s: float, gone_s: float) -> None:
-    bound_s = patience_s(left_s - gone_s, left_s)
+    bound_s = max_retry_after_s(left_s - gone_s, left_s)
     assert bound_s is not None
     assert 0 < bound_s <= LIFE_FRACTION * left_s

@@ -10,14 +10,14 @@ from reconciler.controller.state.revocations import REVOKED_AGAIN_S
 from reconciler.controller.triggers.revocation_check import UNANSWERED_S
 from reconciler.errors import PlatformError, PlatformUnavailable
 from reconciler.lab.apiserver.kinds import PODS, SECRETS
-from reconciler.leadership.api import Alone
-from reconciler.platform.models import Session
-from reconciler.platform.pagination import Listing
+from reconciler.leadership.api import NoElection
+from reconciler.platform.models import PlatformSession
+from reconciler.platform.pagination import ListResult
 from tests.unit.controller.virtual import (
     INTRUDER,
     NAMES,
     PROJECT,
-    SwitchGate,
+    SwitchFence,
     World,
     running,
     simulate,
@@ -52,20 +52,20 @@ def writes_to(world: World, session_id: str) -> int:
 
 
 def seal_of(world: World, session_id: str) -> str | None:
-    found: str | None = world.secret(session_id)["metadata"]["annotations"].get(NAMES.confirmed)
+    found: str | None = world.secret(session_id)["metadata"]["annotations"].get(NAMES.confirmation)
     return found
 
 
 def put_back(world: World, session_id: str, seal: str | None) -> None:
-    body = {"metadata": {"annotations": {NAMES.confirmed: seal}}}
+    body = {"metadata": {"annotations": {NAMES.confirmation: seal}}}
     world.core.patch(SECRETS, PROJECT, NAMES.secret_name(session_id), body, by=INTRUDER)
 
 
 def successor(world: World, name: str = "replica-1") -> Controller:
     """Return another replica of the same world, whose memory is empty."""
-    gate = SwitchGate()
-    gate.term = f"{name}/1"
-    return Controller(replace(world.ports, gate=gate), world.options)
+    fence = SwitchFence()
+    fence.term = f"{name}/1"
+    return Controller(replace(world.ports, fence=fence), world.options)
 
 
 def test_a_session_that_the_platform_deleted_gets_nothing_though_its_pod_is_kept() -> None:
@@ -168,7 +168,7 @@ def test_a_leader_of_former_days_does_not_rely_on_what_it_knew_then() -> None:
     simulate(scenario)
 
 
-class Turns(Alone):
+class Turns(NoElection):
     """Leads while it is told to."""
 
     def __init__(self) -> None:
@@ -256,7 +256,7 @@ class Silent:
         self._error = error
         self._hangs_s = hangs_s
 
-    async def session(self, session_id: str, project: str | None) -> Session | None:
+    async def session(self, session_id: str, project: str | None) -> PlatformSession | None:
         await asyncio.sleep(self._hangs_s)
         if self._error is not None:
             raise self._error
@@ -294,7 +294,7 @@ def test_an_outage_after_the_list_lacked_a_session_revokes_nothing() -> None:
         populate(world)
         listed = world.platform.list_running
 
-        async def list_running(project: str | None) -> Listing[Session]:
+        async def list_running(project: str | None) -> ListResult[PlatformSession]:
             found = await listed(project)
             world.platform.away = len(found.items) == 2
             return found
@@ -319,9 +319,9 @@ def test_one_no_is_not_believed_and_a_yes_ends_it() -> None:
         populate(world)
         asked: list[float] = []
 
-        async def session(session_id: str, project: str | None) -> Session | None:
+        async def session(session_id: str, project: str | None) -> PlatformSession | None:
             asked.append(world.clock.monotonic())
-            row = Session(id=session_id, project_id=PROJECT, phase="Stopped")
+            row = PlatformSession(id=session_id, project_id=PROJECT, phase="Stopped")
             return row if len(asked) % 2 == 0 else None  # every first answer from a stale copy
 
         async with running(world):
@@ -345,11 +345,11 @@ def test_labels_that_are_gone_do_not_make_an_answer_a_no() -> None:
             bare = {"metadata": {"labels": {NAMES.project_id: None}}}
             world.core.patch(SECRETS, PROJECT, NAMES.secret_name("2Ab0"), bare, by=INTRUDER)
             world.core.patch(PODS, PROJECT, "session-2ab0-runner", bare, by=INTRUDER)
-            stopped = Session(id="2Ab0", project_id=PROJECT, phase="Stopping")
+            stopped = PlatformSession(id="2Ab0", project_id=PROJECT, phase="Stopping")
             world.platform.sessions["2Ab0"] = stopped
             asked: set[str | None] = set()
 
-            async def session(session_id: str, project: str | None) -> Session | None:
+            async def session(session_id: str, project: str | None) -> PlatformSession | None:
                 asked.add(project)
                 return world.platform.sessions.get(session_id)
 
@@ -368,11 +368,11 @@ def test_an_incomplete_list_asks_about_nobody_and_revokes_nothing(how: str) -> N
     async def scenario(world: World) -> None:
         listed = world.platform.list_running
 
-        async def list_running(project: str | None) -> Listing[Session]:
+        async def list_running(project: str | None) -> ListResult[PlatformSession]:
             if project == "team-b" and how == "one project fails":
                 raise PlatformError("answered 500", status=500)
             found = await listed(project)
-            return found if project != "team-b" else replace(found, settled=False)
+            return found if project != "team-b" else replace(found, complete=False)
 
         world.platform.list_running = list_running  # type: ignore[method-assign]
         world.add_project("team-b")
@@ -418,9 +418,9 @@ def test_sessions_that_no_list_has_are_asked_about_at_a_bounded_rate() -> None:
         populate(world, 200)
         asked: list[float] = []
 
-        async def session(session_id: str, project: str | None) -> Session | None:
+        async def session(session_id: str, project: str | None) -> PlatformSession | None:
             asked.append(world.clock.monotonic())
-            return Session(id=session_id, project_id=PROJECT, phase="Stopped")
+            return PlatformSession(id=session_id, project_id=PROJECT, phase="Stopped")
 
         async with running(world):
             await settled(world)
@@ -475,7 +475,7 @@ def test_a_session_that_cannot_be_asked_about_keeps_no_other_from_being_revoked(
         populate(world, 6)
         ask, asked = world.platform.session, []
 
-        async def session(session_id: str, project: str | None) -> Session | None:
+        async def session(session_id: str, project: str | None) -> PlatformSession | None:
             asked.append(session_id)
             if session_id in ("2Ab0", "2Ab1"):
                 raise error
@@ -502,7 +502,7 @@ def test_a_project_label_that_cannot_be_sent_does_not_keep_a_session_from_being_
         populate(world)
         ask = world.platform.session
 
-        async def session(session_id: str, project: str | None) -> Session | None:
+        async def session(session_id: str, project: str | None) -> PlatformSession | None:
             if project is not None and "." in project:
                 raise PlatformError("this ID cannot be sent", reason="invalid_id")
             return await ask(session_id, project)

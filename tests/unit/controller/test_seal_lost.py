@@ -9,14 +9,14 @@ import pytest
 from reconciler.controller.controller import Controller
 from reconciler.controller.state.confirmations import RESEAL_S
 from reconciler.errors import ServerError, TransportError
-from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.lab.apiserver.write_log import Commit
 from tests.unit.controller.virtual import (
     INTRUDER,
     NAMES,
     PROJECT,
-    SwitchGate,
+    SwitchFence,
     World,
     finished,
     running,
@@ -29,19 +29,19 @@ LONG_TTL_S = 86_400
 
 
 def is_sealed(world: World) -> bool:
-    return NAMES.confirmed in world.secret(SESSION)["metadata"].get("annotations", {})
+    return NAMES.confirmation in world.secret(SESSION)["metadata"].get("annotations", {})
 
 
 def strip(world: World) -> None:
-    body = {"metadata": {"annotations": {NAMES.confirmed: None}}}
+    body = {"metadata": {"annotations": {NAMES.confirmation: None}}}
     world.core.patch(SECRETS, PROJECT, NAMES.secret_name(SESSION), body, by=INTRUDER)
 
 
-def fail_next_patch(world: World, fault: Fault) -> list[str]:
+def fail_next_patch(world: World, fault: InjectedFault) -> list[str]:
     """Have the next patch of a Secret fail once; the list has the verb of each failed request."""
     failed: list[str] = []
 
-    def judge(verb: str, plural: str) -> Fault | None:
+    def judge(verb: str, plural: str) -> InjectedFault | None:
         if (verb, plural) != ("patch", "secrets") or failed:
             return None
         failed.append(verb)
@@ -62,7 +62,7 @@ def test_a_recreated_secret_whose_seal_patch_is_lost_once_gets_its_seal(
         async with running(world):
             await finished(world, 1)
             await asyncio.sleep(started_s)
-            failed = fail_next_patch(world, Fault(error))
+            failed = fail_next_patch(world, InjectedFault(error))
             written = len(world.secret_writes())
             world.delete_secret(SESSION)
             await asyncio.sleep(RESEAL_S)
@@ -73,9 +73,9 @@ def test_a_recreated_secret_whose_seal_patch_is_lost_once_gets_its_seal(
             await asyncio.sleep(3 * RESEAL_S)
             assert len(world.secret_writes()) - written == 2
         world.platform.away = True
-        again = SwitchGate()
+        again = SwitchFence()
         again.term = "replica-0/2"
-        second = Controller(replace(world.ports, gate=again), world.options)
+        second = Controller(replace(world.ports, fence=again), world.options)
         async with running(world, second):
             await finished(world, 2)
             refreshed = world.secret(SESSION)["metadata"]["annotations"][NAMES.refreshed_by]

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from reconciler.errors import KubeError, ServerError, TooManyRequests, TransportError
-from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.fault_injection import InjectedFault
 from tests.unit.controller.virtual import World, running, simulate
 
 STEP_S = 0.5
@@ -42,12 +42,12 @@ def test_four_writes_in_ten_that_fail_cost_no_token_of_60_seconds(error: KubeErr
                 await asyncio.sleep(0.1)
             draws, tries = Random(11), 0
 
-            def judge(verb: str, plural: str) -> Fault | None:
+            def judge(verb: str, plural: str) -> InjectedFault | None:
                 nonlocal tries
                 if (verb, plural) != ("patch", "secrets"):
                     return None
                 tries += 1
-                return Fault(error) if draws.random() < 0.4 else None
+                return InjectedFault(error) if draws.random() < 0.4 else None
 
             world.faults.judge = judge
             assert await expired_seconds(world, sessions, 600.0) == 0.0

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.controller.controller import Controller, Options
-from reconciler.controller.decide.confirmation_mac import Seal
+from reconciler.controller.controller import Controller, ControllerConfig
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.lab.apiserver.kinds import SECRETS
-from reconciler.leadership.state import Office
+from reconciler.leadership.state import LeadershipState
 from reconciler.naming import SessionKey
 from reconciler.tokens.static import LOOK_S, StaticSource
 from reconciler.tokens.token import Token
-from tests.unit.controller.virtual import NAMES, PLATFORM, PROJECT, SwitchGate, World, simulate
+from tests.unit.controller.virtual import NAMES, PLATFORM, PROJECT, SwitchFence, World, simulate
 from tests.unit.tokens.support import NEW, OLD, Shelf, jwt
 
 SESSIONS = 5
@@ -23,7 +23,7 @@ SOON_S = 2 * LOOK_S + 5
 
 
 async def nobody() -> None:
-    """Nobody waits for this one to resign."""
+    """Nobody waits for this one to release."""
 
 
 class Replica:
@@ -37,35 +37,35 @@ class Replica:
         *,
         since_s: float = 0.0,
         alone: bool = False,
-        options: Options | None = None,
+        options: ControllerConfig | None = None,
     ) -> None:
-        gate, office = SwitchGate(), Office(nobody)
-        gate.term, gate.is_open = name, alone
+        fence, office = SwitchFence(), LeadershipState(nobody)
+        fence.term, fence.is_open = name, alone
         source = StaticSource(shelf.read, world.clock, since_s=since_s)
         ports = replace(
             world.ports,
-            gate=gate,
+            fence=fence,
             source=source,
-            upkeep=(source.keep_read,),
+            background_tasks=(source.watch_file,),
             leadership=world.ports.leadership if alone else office,
         )
-        self.seal = Seal(OLD)
+        self.seal = ConfirmationMac(OLD)
         chosen = replace(options or world.options, seal=self.seal)
         self.controller = Controller(ports, chosen)
-        self._gate, self._office = gate, office
+        self._fence, self._office = fence, office
         source.on_replaced = self._replaced
 
     async def _replaced(self, token: Token) -> None:
-        self.seal.renew(token.reveal())
+        self.seal.set_key(token.reveal())
         await self.controller.reconsider()
 
     def lead(self) -> None:
-        self._gate.is_open = True
-        self._office.begin("")
+        self._fence.is_open = True
+        self._office.started("")
 
     def follow(self) -> None:
-        self._gate.is_open = False
-        self._office.end("")
+        self._fence.is_open = False
+        self._office.stopped("")
 
 
 @asynccontextmanager
@@ -134,7 +134,7 @@ def test_neither_a_busy_planner_nor_the_millisecond_of_the_change_costs_or_adds_
             await asyncio.sleep(60)
             shelf.holds, before = NEW, len(world.secret_writes())
             for _ in range(int(SOON_S / 0.01)):
-                replica.controller.planner.policy()  # as each event of a pod asks for it
+                replica.controller.planner.context()  # as each event of a pod asks for it
                 await asyncio.sleep(0.01)
             assert (tokens(world), counts(world, before)) == ({NEW}, {1})
 
@@ -153,7 +153,9 @@ def test_a_seal_is_made_anew_with_the_value_that_a_later_start_will_know() -> No
             await asyncio.sleep(SOON_S)
         for secret in replica.controller.secrets.snapshot():
             key = SessionKey(secret.namespace, secret.session_id)
-            assert Seal(NEW).is_valid(secret.annotations[NAMES.confirmed], key, secret.uid)
+            assert ConfirmationMac(NEW).is_valid(
+                secret.annotations[NAMES.confirmation], key, secret.uid
+            )
 
     simulate(scenario)
 

@@ -8,14 +8,14 @@ from random import Random
 
 from reconciler.controller.controller import Controller
 from reconciler.tokens.source import OidcSource
-from reconciler.tokens.token_response import Grant
-from tests.unit.controller.virtual import SwitchGate, World, finished, running, simulate
+from reconciler.tokens.token_response import TokenResponse
+from tests.unit.controller.virtual import SwitchFence, World, finished, running, simulate
 
 SESSIONS = 50
 
 
-async def first_term(world: World, ask: Callable[[], Awaitable[Grant]]) -> OidcSource:
-    """Have a leader refresh the fleet and resign; return the source of an older token."""
+async def first_term(world: World, ask: Callable[[], Awaitable[TokenResponse]]) -> OidcSource:
+    """Have a leader refresh the fleet and release; return the source of an older token."""
     own = OidcSource(
         ask,
         clock=world.clock,
@@ -36,9 +36,9 @@ async def first_term(world: World, ask: Callable[[], Awaitable[Grant]]) -> OidcS
 @asynccontextmanager
 async def second_term(world: World, own: OidcSource) -> AsyncIterator[None]:
     """Run another replica, which leads at once, with its own tokens."""
-    gate = SwitchGate()
-    gate.term = "replica-1/2"
-    ports = replace(world.ports, gate=gate, source=own, upkeep=(own.keep_spare,))
+    fence = SwitchFence()
+    fence.term = "replica-1/2"
+    ports = replace(world.ports, fence=fence, source=own, background_tasks=(own.keep_standby,))
     try:
         async with running(world, Controller(ports, world.options)):
             await finished(world, 2)
@@ -62,17 +62,17 @@ def test_an_issuer_that_repeats_itself_is_asked_once_and_no_expiry_moves_back() 
     async def scenario(world: World) -> None:
         old, asked = world.issuer.mint(900), 0
 
-        async def repeat() -> Grant:
+        async def repeat() -> TokenResponse:
             nonlocal asked
             asked += 1
             at = world.clock.monotonic()
             await asyncio.sleep(0.02)
-            return Grant(old, at, world.clock.monotonic(), date_s=int(world.clock.wall()))
+            return TokenResponse(old, at, world.clock.monotonic(), date_s=int(world.clock.wall()))
 
         own = await first_term(world, repeat)
         async with second_term(world, own):
             await asyncio.sleep(30)
-            assert world.events("startup_resync_finished")[1]["kept"] == SESSIONS
+            assert world.events("startup_resync_finished")[1]["unchanged"] == SESSIONS
             assert len(world.secret_writes()) == SESSIONS
             assert asked == 2
 
@@ -84,7 +84,7 @@ def test_with_the_issuer_away_what_is_there_stays_until_it_is_back() -> None:
         own = await first_term(world, world.issuer.ask)
         world.issuer.away = True
         async with second_term(world, own):
-            assert world.events("startup_resync_finished")[1]["kept"] == SESSIONS
+            assert world.events("startup_resync_finished")[1]["unchanged"] == SESSIONS
             assert len(world.secret_writes()) == SESSIONS
             world.issuer.away = False
             async with asyncio.timeout(60):

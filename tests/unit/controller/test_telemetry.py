@@ -16,12 +16,12 @@ from structlog.testing import LogCapture
 
 from reconciler.app.telemetry import Telemetry
 from reconciler.controller.controller import Controller
-from reconciler.controller.status.run_observers import Tracing
+from reconciler.controller.status.run_observers import RunTraces
 from reconciler.errors import ServerError
-from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.telemetry.log_setup import add_trace_id
 from reconciler.telemetry.otlp_settings import OtlpSettings, Sampler
-from reconciler.telemetry.otlp_spans import Kept, spans_of
+from reconciler.telemetry.otlp_spans import SampledTrace, spans_of
 from reconciler.telemetry.trace import Trace
 from reconciler.tokens.source import OidcSource
 from tests.lab.leaks import find_leaks
@@ -42,7 +42,7 @@ class Watched:
     async def values(self) -> dict[str, float]:
         """Return every sample by its text without the prefix: `refreshes_total{...}`."""
         assert self.telemetry._surveyor is not None
-        await self.telemetry._surveyor.survey(max_age_s=0.0)
+        await self.telemetry._surveyor.snapshot(max_age_s=0.0)
         return {
             _text(sample.name, sample.labels): sample.value
             for family in text_string_to_metric_families(self.telemetry.meters.render().decode())
@@ -60,7 +60,7 @@ async def watch(world: World, *, ratio: float = 1.0, per_session: bool = False) 
     await world.source.close()
     telemetry = Telemetry(world.clock, OFF, per_session=per_session)
     watched = Watched(telemetry, [])
-    tracing = Tracing(telemetry.tracer, Sampler(ratio).keeps, watched.traces.append)
+    tracing = RunTraces(telemetry.tracer, Sampler(ratio).keeps, watched.traces.append)
     telemetry.tracer.listeners.append(tracing.ended)
     ports = world.ports
     world.source = OidcSource(
@@ -73,9 +73,9 @@ async def watch(world: World, *, ratio: float = 1.0, per_session: bool = False) 
     world.ports = replace(
         ports,
         source=world.source,
-        upkeep=(world.source.keep_spare,),
+        background_tasks=(world.source.keep_standby,),
         tracer=telemetry.tracer,
-        witnesses=(*telemetry.witnesses, tracing.note),
+        observers=(*telemetry.observers, tracing.observe),
     )
     world.controller = Controller(world.ports, world.options)
     telemetry.attach(world.controller)
@@ -91,7 +91,7 @@ async def settled(world: World) -> None:
 
 def spans(*traces: Trace) -> list[ReadableSpan]:
     resource = Resource.get_empty()
-    return [span for trace in traces for span in spans_of(Kept(trace, 1e9), resource)]
+    return [span for trace in traces for span in spans_of(SampledTrace(trace, 1e9), resource)]
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def test_every_failure_is_kept_whatever_the_ratio() -> None:
             await settled(world)
             before = len(watched.traces)
             world.faults.judge = lambda verb, plural: (
-                Fault(ServerError("no", status=500)) if verb == "patch" else None
+                InjectedFault(ServerError("no", status=500)) if verb == "patch" else None
             )
             await asyncio.sleep(600)
             world.faults.judge = None
@@ -192,10 +192,12 @@ def test_the_counters_agree_with_the_cluster() -> None:
             values = await watched.values()
         written = sum(v for k, v in values.items() if k.startswith("refreshes_total"))
         assert written == len(world.secret_writes())
-        assert values["touches_total"] == len(world.pod_writes())
+        assert values["pod_touches_total"] == len(world.pod_writes())
         patches = "write_duration_seconds_count{result=success,write=patch}"
         assert values[patches] == len(world.secret_writes())
-        assert values["mint_duration_seconds_count{result=success}"] == world.issuer.requests
+        assert (
+            values["token_request_duration_seconds_count{result=success}"] == world.issuer.requests
+        )
         assert values["sessions{state=live}"] == 4
         assert values["estimated_exposure_seconds_total"] == 0
         assert values["leader"] == 1
@@ -244,7 +246,7 @@ def test_an_outage_shows_and_series_of_ended_pods_are_gone() -> None:
             assert values["sessions{state=expired}"] == 1
             assert values["remaining_life_min_seconds"] < 0
             assert values["estimated_exposure_seconds_total"] > 50
-            assert values["mint_duration_seconds_count{result=IssuerUnavailable}"] > 0
+            assert values["token_request_duration_seconds_count{result=IssuerUnavailable}"] > 0
             assert values["refresh_errors_total{error=IssuerUnavailable}"] > 0
 
     simulate(scenario)
@@ -255,7 +257,7 @@ def test_metrics_are_there_before_anything_else_is() -> None:
         telemetry = Telemetry(world.clock, OFF)
         assert b"token_reconciler_build_info" in telemetry.meters.render()
         telemetry.attach(world.controller)  # not running: no list, no session, no answer
-        await world.controller.surveyor.survey()
+        await world.controller.surveyor.snapshot()
         text = telemetry.meters.render()
         assert b'token_reconciler_watch_synced{namespace="",resource="pods"} 0.0' in text
         assert b"token_reconciler_issuer_clock_skew_seconds" not in text
@@ -319,7 +321,7 @@ def test_who_fails_to_look_on_takes_no_token_along() -> None:
         for number in range(3):
             world.add(f"2Ab{number}")
         await watch(world)
-        world.ports = replace(world.ports, witnesses=(crash, *world.ports.witnesses))
+        world.ports = replace(world.ports, observers=(crash, *world.ports.observers))
         world.controller = Controller(world.ports, world.options)
         world.controller.surveyor._take = crash  # type: ignore[method-assign,assignment]  # a defect
         async with running(world):
@@ -327,8 +329,8 @@ def test_who_fails_to_look_on_takes_no_token_along() -> None:
             await world.controller.surveyor.renew(max_age_s=0.0)  # as who sends metrics does
             await asyncio.sleep(1200)
             assert min(world.remaining_s(f"2Ab{n}") for n in range(3)) > 300
-        assert world.controller.worker.stats.crashes_total >= 9
-        for name in ("witness_crashed", "survey_crashed"):
+        assert world.controller.worker.stats.reconcile_panics_total >= 9
+        for name in ("observer_failed", "status_snapshot_failed"):
             assert 1 <= len(world.events(name)) <= 3  # said again after ten minutes
 
     simulate(scenario)
@@ -340,7 +342,7 @@ def test_lateness_counts_from_when_a_write_was_first_due_however_often_it_was_tr
         watched = await watch(world)
         async with running(world):
             await settled(world)
-            fails = Fault(ServerError("oops", status=503))
+            fails = InjectedFault(ServerError("oops", status=503))
             world.faults.judge = lambda verb, plural: fails if verb == "patch" else None
             while not world.controller.worker.stats.failures:
                 await asyncio.sleep(0.01)

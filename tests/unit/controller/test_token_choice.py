@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from reconciler.controller.decide.plan import Action, Plan
-from reconciler.controller.reconcile.token_choice import obtain
+from reconciler.controller.reconcile.token_choice import choose
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
-from reconciler.workqueue.items import Band
+from reconciler.workqueue.items import Priority
 from tests.unit.tokens.support import Desk
 
 
@@ -29,8 +29,8 @@ def test_a_token_at_hand_with_less_than_the_floor_is_not_written(
     async def story(desk: Desk) -> None:
         first = await desk.source.get(min_remaining=0.0)
         await asyncio.sleep((1 - left) * 900)
-        plan = Plan(Action.WRITE, reason, Band.ROUTINE, 0.0, 0.0)
-        token = await obtain(desk.source, plan, term_began_at=0.0)
+        plan = Plan(Action.WRITE, reason, Priority.ROUTINE, 0.0, 0.0)
+        token = await choose(desk.source, plan, term_began_at=0.0)
         assert token is not None
         assert len(desk.issuer.asked_at) == asked
         assert (token is first) is (asked == 1)

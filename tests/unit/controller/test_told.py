@@ -64,6 +64,6 @@ def test_a_fleet_that_is_taken_over_is_written_first_and_overwritten_by_nobody()
         assert values["refreshes_total{reason=first_write,result=success}"] == 50
         wrong = ("overwrites_total", "refresh_errors_total")
         assert sum(value for name, value in values.items() if name.startswith(wrong)) == 0
-        assert world.events("secret_fought_over") == []
+        assert world.events("competing_writer") == []
 
     simulate(scenario)

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from reconciler.lab.apiserver import in_process_client
-from reconciler.lab.apiserver.representations import View
+from reconciler.lab.apiserver.representations import Representation
 from reconciler.telemetry.log_dedup import AGAIN_S
 from tests.unit.controller.virtual import World, finished, running, simulate
 
-PLAIN = SimpleNamespace(PARTIAL=View.PLAIN, PARTIAL_LIST=View.PLAIN, PLAIN=View.PLAIN)
+PLAIN = SimpleNamespace(
+    PARTIAL=Representation.PLAIN, PARTIAL_LIST=Representation.PLAIN, PLAIN=Representation.PLAIN
+)
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -18,7 +20,7 @@ def test_it_is_said_once_tokens_go_on_and_no_value_is_kept(
     *, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if whole:
-        monkeypatch.setattr(in_process_client, "View", PLAIN)
+        monkeypatch.setattr(in_process_client, "Representation", PLAIN)
 
     async def scenario(world: World) -> None:
         for number in range(3):

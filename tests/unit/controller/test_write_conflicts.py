@@ -1,21 +1,27 @@
 """How often others overwrite a Secret, and when it is written again."""
 
-from reconciler.controller.decide.write_conflicts import CALM_S, CHANCE, PACE, REMEMBERED_S, Fights
+from reconciler.controller.decide.write_conflicts import (
+    ISOLATED,
+    PACE,
+    QUIET_S,
+    REMEMBERED_S,
+    WriteConflicts,
+)
 from reconciler.naming import SessionKey
 
 KEY, OTHER = SessionKey("team-a", "2Ab0"), SessionKey("team-a", "2Ab1")
 
 
 def test_two_overwrites_are_chance_and_repaired_at_once() -> None:
-    fights = Fights()
-    for number in range(1, CHANCE + 1):
+    fights = WriteConflicts()
+    for number in range(1, ISOLATED + 1):
         assert fights.paused_until(KEY, 1.0 * number) is None
         assert fights.overwritten(KEY, 1.0 * number, draw=0.9) == number
     assert fights.paused_until(KEY, 3.0) is None
 
 
 def test_one_that_comes_now_and_then_is_repaired_at_once_for_ever() -> None:
-    fights = Fights()
+    fights = WriteConflicts()
     for tick in range(1, 100):
         now_at = tick * 240.0
         assert fights.paused_until(KEY, now_at) is None
@@ -24,35 +30,35 @@ def test_one_that_comes_now_and_then_is_repaired_at_once_for_ever() -> None:
 
 
 def test_a_quick_exchange_is_slowed_to_the_cap_and_no_further() -> None:
-    fights, now_at, pauses = Fights(), 0.0, []
+    fights, now_at, pauses = WriteConflicts(), 0.0, []
     for _ in range(12):
         fights.overwritten(KEY, now_at, draw=0.999)
         until_at = fights.paused_until(KEY, now_at)
         pauses.append(0.0 if until_at is None else round(until_at - now_at, 6))
         now_at = until_at or now_at
-    assert pauses[:CHANCE] == [0.0] * CHANCE
-    assert pauses[CHANCE:] == sorted(pauses[CHANCE:])
+    assert pauses[:ISOLATED] == [0.0] * ISOLATED
+    assert pauses[ISOLATED:] == sorted(pauses[ISOLATED:])
     assert 0.99 * PACE.cap_s < pauses[-1] < PACE.cap_s
 
 
 def test_a_calm_minute_ends_the_slowness_but_not_the_count() -> None:
-    fights = Fights()
+    fights = WriteConflicts()
     for number in range(10):
         fights.overwritten(KEY, float(number), draw=0.9)
-    later_at = 9.0 + CALM_S
+    later_at = 9.0 + QUIET_S
     assert fights.overwritten(KEY, later_at, draw=0.9) == 11
     assert fights.paused_until(KEY, later_at) is None
 
 
 def test_what_is_long_ago_counts_no_more() -> None:
-    fights = Fights()
+    fights = WriteConflicts()
     for number in range(10):
         fights.overwritten(KEY, float(number), draw=0.9)
     assert fights.overwritten(KEY, 9.0 + REMEMBERED_S, draw=0.9) == 1
 
 
 def test_each_session_has_its_own_account() -> None:
-    fights = Fights()
+    fights = WriteConflicts()
     for number in range(10):
         fights.overwritten(KEY, float(number), draw=0.9)
     assert fights.paused_until(OTHER, 9.0) is None

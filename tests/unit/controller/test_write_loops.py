@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from reconciler.controller.decide.write_conflicts import CHANCE
+from reconciler.controller.decide.write_conflicts import ISOLATED
 from reconciler.errors import TransportError
-from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import PODS, SECRETS
 from reconciler.lab.apiserver.write_log import Commit
-from reconciler.tokens.token_response import Grant
+from reconciler.tokens.token_response import TokenResponse
 from tests.unit.controller.test_static_token import Replica
 from tests.unit.controller.test_static_token import running as running_replicas
 from tests.unit.controller.virtual import (
@@ -75,7 +75,7 @@ def have_admission_strip(world: World) -> None:
 
 def lose_answers(world: World) -> None:
     """Have each write of a Secret carried out, and its answer lost."""
-    lost = Fault(TransportError("reset"), applied=True)
+    lost = InjectedFault(TransportError("reset"), applied=True)
     world.faults.judge = lambda verb, plural: (
         lost if (verb, plural) == ("patch", "secrets") else None
     )
@@ -105,7 +105,7 @@ def test_a_static_token_that_is_there_already_is_written_once() -> None:
                     label(world, session, str(world.clock.monotonic()))
                 await asyncio.sleep(1)
             assert len(world.secret_writes()) <= 2 * 5
-        assert world.events("secret_fought_over") == []
+        assert world.events("competing_writer") == []
         assert world.events("write_without_effect") == []
 
     simulate(scenario)
@@ -143,7 +143,7 @@ def test_a_restart_writes_an_equal_static_token_once_more_at_most(startup: str) 
             async with running_replicas(replica):
                 await asyncio.sleep(100)
             assert len(world.secret_writes()) - before <= 5
-        assert world.events("secret_fought_over") == []
+        assert world.events("competing_writer") == []
 
     simulate(scenario, startup=startup)
 
@@ -158,7 +158,7 @@ def test_an_issuer_that_caches_tokens_and_a_platform_that_shares_them_cost_one_w
         async with running(world):
             await asyncio.sleep(150)
             assert len(world.secret_writes()) == 5
-            assert world.events("secret_fought_over") == []
+            assert world.events("competing_writer") == []
 
     simulate(scenario)
 
@@ -182,11 +182,11 @@ def test_a_clock_that_is_behind_an_issuer_that_never_says_the_time(behind_s: int
     """The token dies by the issuer's clock, which is what the platform goes by."""
 
     async def scenario(world: World) -> None:
-        async def ask() -> Grant:
+        async def ask() -> TokenResponse:
             sent_at = world.clock.monotonic()
             now_s = int(world.clock.wall()) + behind_s
             value = jwt(iat=now_s, exp=now_s + 900, jti=str(sent_at))
-            return Grant(value, sent_at, sent_at)
+            return TokenResponse(value, sent_at, sent_at)
 
         world.source._ask = ask
         for session in SESSIONS:
@@ -215,7 +215,7 @@ def test_who_strips_our_annotations_each_time_is_a_competing_writer() -> None:
             await asyncio.sleep(585)
             assert len(world.secret_writes()) <= 2 * 600 / 8
             assert min(world.remaining_s(session) for session in SESSIONS[:2]) > 90
-        said = world.events("secret_fought_over")
+        said = world.events("competing_writer")
         assert [line["what"] for line in said] == ["annotations", "annotations"]
 
     simulate(scenario)
@@ -236,8 +236,8 @@ def test_who_deletes_the_secret_each_time_is_a_competing_writer() -> None:
                 if world.controller.secrets.snapshot():
                     world.delete_secret("2Ab0")
                 await asyncio.sleep(1)
-            assert CHANCE < made.created_total <= 30
-        said = world.events("secret_fought_over")
+            assert ISOLATED < made.created_total <= 30
+        said = world.events("competing_writer")
         assert [line["what"] for line in said] == ["secret"]
 
     simulate(scenario)
@@ -313,11 +313,11 @@ def test_where_no_write_shows_that_it_was_applied_each_token_is_written_once(
         for session in SESSIONS:
             world.add(session)
 
-        async def ask() -> Grant:
+        async def ask() -> TokenResponse:
             sent_at, now_s = world.clock.monotonic(), int(world.clock.wall())
             await asyncio.sleep(0.02)
             value = jwt(iat=now_s - age_s, exp=now_s - age_s + 900, jti=str(sent_at))
-            return Grant(
+            return TokenResponse(
                 value, sent_at, world.clock.monotonic(), expires_in_s=900.0 - age_s, date_s=now_s
             )
 

@@ -12,30 +12,30 @@ from typing import Any
 import structlog
 from structlog.testing import LogCapture
 
-from reconciler.controller.controller import Controller, Options, Ports
-from reconciler.controller.decide.confirmation_mac import Seal
+from reconciler.controller.controller import Controller, ControllerConfig, Dependencies
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.errors import (
-    DeposedError,
     IssuerRefused,
     IssuerUnavailable,
+    NotLeaderError,
     PlatformRefused,
     PlatformUnavailable,
     RemoteError,
 )
 from reconciler.lab.apiserver.core import AT_ONCE, Core
-from reconciler.lab.apiserver.fault_injection import Faults
-from reconciler.lab.apiserver.in_process_client import DirectKube
+from reconciler.lab.apiserver.fault_injection import FaultInjection
+from reconciler.lab.apiserver.in_process_client import InProcessKube
 from reconciler.lab.apiserver.kinds import NAMESPACES, PODS, SECRETS
 from reconciler.lab.apiserver.write_log import Caller, Commit
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
-from reconciler.leadership.api import Alone
+from reconciler.leadership.api import NoElection
 from reconciler.naming import Names
-from reconciler.net.circuit_breaker import Breaker
-from reconciler.platform.models import RUNNING, Project, Session
-from reconciler.platform.pagination import Listing
+from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.platform.models import RUNNING, PlatformProject, PlatformSession
+from reconciler.platform.pagination import ListResult
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import OidcSource
-from reconciler.tokens.token_response import Grant
+from reconciler.tokens.token_response import TokenResponse
 
 NAMES = Names()
 PROJECT = "team-a"
@@ -73,7 +73,7 @@ class FakeIssuer:
         self.requests = 0
         self.minted: list[str] = []
 
-    async def ask(self) -> Grant:
+    async def ask(self) -> TokenResponse:
         self.requests += 1
         sent_at = self._clock.monotonic()
         await asyncio.sleep(0.02)
@@ -83,7 +83,7 @@ class FakeIssuer:
             status, code = self.refusal
             raise IssuerRefused(f"answered {status}", status=status, reason=code)
         ahead_s = self.date_ahead_s
-        return Grant(
+        return TokenResponse(
             self._value(),
             sent_at,
             self._clock.monotonic(),
@@ -121,10 +121,10 @@ class FakePlatform:
     call; the breaker hears of it, and of answers, as from the real client.
     """
 
-    def __init__(self, breaker: Breaker) -> None:
+    def __init__(self, breaker: CircuitBreaker) -> None:
         self.breaker = breaker
         self.projects = [PROJECT]
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, PlatformSession] = {}
         self.away = False
         self.failure: RemoteError | None = None
         self.cut_short = False
@@ -139,23 +139,23 @@ class FakePlatform:
             raise self.failure
         self.breaker.succeeded()
 
-    async def list_projects(self) -> Listing[Project]:
+    async def list_projects(self) -> ListResult[PlatformProject]:
         self._guard()
         if self.cut_short:
             error = PlatformUnavailable("the second page is away")
-            return Listing([Project(id=self.projects[0])], 0, 2, 0, False, error)
-        return Listing([Project(id=name) for name in self.projects], 0, 1, 0, True, None)
+            return ListResult([PlatformProject(id=self.projects[0])], 0, 2, 0, False, error)
+        return ListResult([PlatformProject(id=name) for name in self.projects], 0, 1, 0, True, None)
 
-    async def list_running(self, project: str | None) -> Listing[Session]:
+    async def list_running(self, project: str | None) -> ListResult[PlatformSession]:
         self._guard()
         found = [
             session
             for session in self.sessions.values()
             if project in (None, session.project_id) and session.phase == RUNNING
         ]
-        return Listing(found, 0, 1, 0, True, None)
+        return ListResult(found, 0, 1, 0, True, None)
 
-    async def session(self, session_id: str, project: str | None) -> Session | None:
+    async def session(self, session_id: str, project: str | None) -> PlatformSession | None:
         self._guard()
         self.lookups += 1
         return self.sessions.get(session_id)
@@ -164,14 +164,14 @@ class FakePlatform:
         self._guard()
 
 
-class SwitchGate:
-    """A gate that a test closes."""
+class SwitchFence:
+    """A fence that a test closes."""
 
     def __init__(self) -> None:
         self.term = "replica-0/1"
         self.holder = "replica-0"
         self.transitions = 0
-        self.refused_total = 0
+        self.fenced_total = 0
         self.is_open = True
 
     def may_write(self, need_s: float) -> bool:
@@ -179,8 +179,8 @@ class SwitchGate:
 
     def check(self) -> None:
         if not self.is_open:
-            self.refused_total += 1
-            raise DeposedError("closed by the test")
+            self.fenced_total += 1
+            raise NotLeaderError("closed by the test")
 
 
 @dataclass
@@ -193,14 +193,14 @@ class World:
     clock: VirtualClock
     node: VirtualClock
     core: Core
-    faults: Faults
+    faults: FaultInjection
     issuer: FakeIssuer
     platform: FakePlatform
-    gate: SwitchGate
+    fence: SwitchFence
     controller: Controller
     source: OidcSource
-    ports: Ports
-    options: Options
+    ports: Dependencies
+    options: ControllerConfig
     logs: list[MutableMapping[str, Any]]
     commits: list[Commit] = field(default_factory=list)
 
@@ -212,7 +212,7 @@ class World:
     def add(self, session_id: str, *, known: bool = True, project: str = PROJECT) -> None:
         """Add a session as the platform does: its row, its Secret with an old token, its pod."""
         if known:
-            self.platform.sessions[session_id] = Session(
+            self.platform.sessions[session_id] = PlatformSession(
                 id=session_id, project_id=project, phase="Running"
             )
         self.add_secret(session_id, project)
@@ -328,30 +328,32 @@ async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
     node.step_s = options.pop("node_ahead_s", 0.0)
     core = Core(clock, seed="test")
     core.create(NAMESPACES, "", {"metadata": {"name": PROJECT}})
-    faults, random = Faults(), Random(7)
-    breakers = [Breaker(name, node, random) for name in ("kube", "platform", "issuer")]
-    issuer, platform, gate = FakeIssuer(clock), FakePlatform(breakers[1]), SwitchGate()
+    faults, random = FaultInjection(), Random(7)
+    breakers = [CircuitBreaker(name, node, random) for name in ("kube", "platform", "issuer")]
+    issuer, platform, fence = FakeIssuer(clock), FakePlatform(breakers[1]), SwitchFence()
     issuer_time = IssuerTime(node)
     source = OidcSource(
         issuer.ask, clock=node, issuer_time=issuer_time, breaker=breakers[2], random=random
     )
-    ports = Ports(
-        kube=DirectKube(core, clock, caller=US, faults=faults, latency_s=0.005),
+    ports = Dependencies(
+        kube=InProcessKube(core, clock, caller=US, faults=faults, latency_s=0.005),
         platform=platform,
         source=source,
         issuer_time=issuer_time,
         clock=node,
         random=random,
-        gate=gate,
-        leadership=Alone(),
+        fence=fence,
+        leadership=NoElection(),
         kube_breaker=breakers[0],
         platform_breaker=breakers[1],
         issuer_breaker=breakers[2],
-        upkeep=(source.keep_spare,),
+        background_tasks=(source.keep_standby,),
     )
     capture = LogCapture()
     structlog.configure(processors=[capture], cache_logger_on_first_use=False)
-    chosen = Options(names=NAMES, seal=Seal("obviously-fake-client-secret"), **options)
+    chosen = ControllerConfig(
+        names=NAMES, seal=ConfirmationMac("obviously-fake-client-secret"), **options
+    )
     world = World(
         clock=clock,
         node=node,
@@ -359,7 +361,7 @@ async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
         faults=faults,
         issuer=issuer,
         platform=platform,
-        gate=gate,
+        fence=fence,
         controller=Controller(ports, chosen),
         source=source,
         ports=ports,

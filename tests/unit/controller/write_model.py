@@ -10,17 +10,24 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reconciler.clock import format_utc, format_utc_millis
-from reconciler.controller.decide.ownership import CLOCKS_S, Answer, Owner, owner_of
-from reconciler.controller.decide.plan import Action, Confirmation, Plan, Policy, View, plan
+from reconciler.controller.decide.ownership import CLOCKS_S, Owner, WriteResponse, owner_of
+from reconciler.controller.decide.plan import (
+    Action,
+    Confirmation,
+    DecisionContext,
+    Plan,
+    SessionState,
+    plan,
+)
 from reconciler.controller.decide.progress import (
     Evidence,
-    Life,
-    Record,
+    TokenLife,
+    WriteRecord,
     last_applied,
     undone,
     wait_s,
 )
-from reconciler.kube.api import Meta
+from reconciler.kube.api import ObjectMeta
 from reconciler.tokens.source import FRESH_FRACTION
 from tests.unit.controller.build import KEY, NAMES, NOW_S, pod, secret
 
@@ -60,7 +67,7 @@ class State:
     owner: str
     tracked: bool
 
-    def meta(self) -> Meta:
+    def meta(self) -> ObjectMeta:
         writers = (self.owner,) if self.tracked and self.owner else ()
         foreign = bool(writers) and self.owner != US
         return secret(
@@ -80,8 +87,8 @@ class Write:
     version: int
     token: Token
     annotations: dict[str, str | None]
-    record: Record
-    before: Record | None
+    record: WriteRecord
+    before: WriteRecord | None
     term: str
     at_server: int
     state: str = "sent"
@@ -218,17 +225,22 @@ class Agent:
         """Be a new process that has just listed the Secret."""
         self.terms += 1
         self.term = f"replica-0/{self.terms}"
-        self.record: Record | None = None
+        self.record: WriteRecord | None = None
         self.waiting: Write | None = None
         self.seen = self.server.current
 
     # What the steps are made of; wrong variants change these.
 
-    def owner(self, meta: Meta, answer: Answer | None) -> Owner:
+    def owner(self, meta: ObjectMeta, answer: WriteResponse | None) -> Owner:
         return owner_of(meta, US, answer)
 
     def wait(
-        self, record: Record | None, meta: Meta, owner: Owner, evidence: Evidence, life: Life
+        self,
+        record: WriteRecord | None,
+        meta: ObjectMeta,
+        owner: Owner,
+        evidence: Evidence,
+        life: TokenLife,
     ) -> float:
         return wait_s(record, meta, owner, evidence, NAMES, life=life)
 
@@ -237,7 +249,7 @@ class Agent:
         age_s = self.server.now_s - token.born_s
         if self.issuer == "cached":
             return age_s < 0.95 * LIFE_S
-        is_lost = self.record is not None and self.record.answer is None
+        is_lost = self.record is not None and self.record.response is None
         return is_lost and age_s <= FRESH_S
 
     # What carries them out.
@@ -291,18 +303,18 @@ class Agent:
         self.start()
         self.server.news(self.in_flight)
 
-    def view(self) -> View:
+    def view(self) -> SessionState:
         meta = self.seen.meta()
         runner = pod(
             created_s=NOW_S - 1000,
             annotations={NAMES.requested_at: self.request} if self.request else {},
         )
         record = last_applied(self.record, meta, NAMES)
-        return View(KEY, runner, meta, Confirmation.YES, running=True, record=record)
+        return SessionState(KEY, runner, meta, Confirmation.YES, running=True, record=record)
 
-    def decide(self) -> tuple[View, Plan]:
+    def decide(self) -> tuple[SessionState, Plan]:
         view = self.view()
-        policy = Policy(
+        policy = DecisionContext(
             names=NAMES,
             propagation_s=90.0,
             longest_ttl_s=LIFE_S,
@@ -314,10 +326,10 @@ class Agent:
         )
         return view, self.planned(view, policy)
 
-    def planned(self, view: View, policy: Policy) -> Plan:
+    def planned(self, view: SessionState, policy: DecisionContext) -> Plan:
         """Plan by the ownership that this agent believes in."""
         assert view.secret is not None
-        answer = view.record.answer if view.record is not None else None
+        answer = view.record.response if view.record is not None else None
         found = self.owner(view.secret, answer)
         if found is owner_of(view.secret, US, answer):
             return plan(view, policy, self.now_s)
@@ -326,12 +338,12 @@ class Agent:
             Owner.OURS: {"writers": (US,)},
             Owner.FOREIGN: others,
             Owner.UNCLEAR: others,
-            Owner.NOBODY: {"writers": ()},
+            Owner.UNOWNED: {"writers": ()},
         }
         fields: dict[str, Any] = {
             name: getattr(view.secret, name) for name in view.secret.__struct_fields__
         }
-        told = replace(view, secret=Meta(**(fields | believed[found])), record=None)
+        told = replace(view, secret=ObjectMeta(**(fields | believed[found])), record=None)
         return plan(told, policy, self.now_s)
 
     def act(self) -> Write | None:
@@ -347,28 +359,28 @@ class Agent:
         ends_s = facts.expires_s
         if ends_s is not None and token.expires_s <= ends_s and not promised:
             return None
-        owner = self.owner(view.secret, view.record.answer if view.record is not None else None)
+        owner = self.owner(view.secret, view.record.response if view.record is not None else None)
         evidence = Evidence(self.term, self.replaced_s, frozenset(found.requests))
         left_s = token.expires_s - token.issued_s - (now_s - token.born_s)
-        life = Life(token.expires_s, left_s)
+        life = TokenLife(token.expires_s, left_s)
         self.check_accusation(view, owner)
         if self.wait(view.record, view.secret, owner, evidence, life) > 0:
             return None
         return self.send(view.secret, token, evidence, left_s)
 
-    def send(self, meta: Meta, token: Token, evidence: Evidence, left_s: float) -> Write:
+    def send(self, meta: ObjectMeta, token: Token, evidence: Evidence, left_s: float) -> Write:
         sent = (format_utc_millis(self.now_s), self.term)
-        record = Record(meta.uid, sent, evidence, token.expires_s, left_s, self.server.now_s)
+        record = WriteRecord(meta.uid, sent, evidence, token.expires_s, left_s, self.server.now_s)
         endless = math.isinf(token.expires_s)
         annotations: dict[str, str | None] = {
             NAMES.refreshed_at: sent[0],
             NAMES.refreshed_by: sent[1],
             NAMES.issued_at: None if endless else format_utc(token.issued_s),
             NAMES.expires_at: None if endless else format_utc(token.expires_s),
-            NAMES.honoured: ",".join(sorted(evidence.requests)) or None,
+            NAMES.handled_requests: ",".join(sorted(evidence.requests)) or None,
         }
-        if not evidence.requests and NAMES.honoured in self.seen.annotations:
-            annotations[NAMES.honoured] = self.seen.annotations[NAMES.honoured]
+        if not evidence.requests and NAMES.handled_requests in self.seen.annotations:
+            annotations[NAMES.handled_requests] = self.seen.annotations[NAMES.handled_requests]
         write = Write(
             int(meta.version), token, annotations, record, self.record, self.term,
             at_server=len(self.writes),
@@ -408,7 +420,7 @@ class Agent:
             return
         meta = write.applied.meta()
         if self.record is not None:
-            self.record = self.record.answered(meta, NAMES, now_at=self.server.now_s)
+            self.record = self.record.record_response(meta, NAMES, now_at=self.server.now_s)
         self.see(write.applied)
 
     def lose(self) -> None:
@@ -474,11 +486,11 @@ class Agent:
         if len(made) > allowed:
             raise Broken(f"{len(made)} writes without news: {made}")
 
-    def check_accusation(self, view: View, owner: Owner) -> None:
+    def check_accusation(self, view: SessionState, owner: Owner) -> None:
         """Nobody is accused who did nothing after our last write."""
         if undone(view.record, view.secret, owner, NAMES) != "token" or view.record is None:
             return
-        answer = view.record.answer
+        answer = view.record.response
         assert answer is not None
         if self.server.foreign_version <= int(answer.version):
             raise Broken("an overwrite is seen where nobody wrote")

@@ -6,10 +6,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.errors import KubeError, TransportError, WireError
-from reconciler.kube.api import Body, Event, Kube, Meta, Page, Permit, Resource, Scope, Watch
+from reconciler.errors import KubeError, ProtocolError, TransportError
+from reconciler.kube.api import (
+    ApiResource,
+    Body,
+    Event,
+    Kube,
+    ListOptions,
+    ObjectMeta,
+    Page,
+    Permit,
+    Watch,
+)
 
-Failure = KubeError | WireError
+Failure = KubeError | ProtocolError
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,7 @@ class Call:
     do: Callable[[], object]
 
 
-Act = Event[Meta] | Failure | Wait | Call
+Act = Event[ObjectMeta] | Failure | Wait | Call
 """What a watch does next; after its last act it ends cleanly."""
 
 
@@ -52,11 +62,11 @@ class Asked:
     timeout_s: int = 0
 
 
-class ScriptedWatch(Watch[Meta]):
+class ScriptedWatch(Watch[ObjectMeta]):
     def __init__(self, acts: Sequence[Act]) -> None:
         self._acts = list(acts)
 
-    async def receive(self, *, idle_s: float) -> Event[Meta] | None:
+    async def receive(self, *, idle_s: float) -> Event[ObjectMeta] | None:
         while self._acts:
             act = self._acts.pop(0)
             match act:
@@ -73,7 +83,7 @@ class ScriptedWatch(Watch[Meta]):
         return None
 
 
-ListAnswer = Page[Meta] | Failure | Wait
+ListAnswer = Page[ObjectMeta] | Failure | Wait
 WatchAnswer = Stream | Failure | Wait
 
 
@@ -94,8 +104,8 @@ class FakeKube(Kube):
 
     async def list(
         self,
-        resource: Resource[Any],
-        scope: Scope,
+        resource: ApiResource[Any],
+        scope: ListOptions,
         *,
         limit: int = 0,
         continue_token: str = "",
@@ -117,7 +127,7 @@ class FakeKube(Kube):
 
     @asynccontextmanager
     async def watch(
-        self, resource: Resource[Any], scope: Scope, *, version: str, timeout_s: int
+        self, resource: ApiResource[Any], scope: ListOptions, *, version: str, timeout_s: int
     ) -> AsyncIterator[Watch[Any]]:
         now_at = asyncio.get_running_loop().time()
         self.asked.append(Asked("watch", version, now_at, timeout_s=timeout_s))
@@ -139,13 +149,13 @@ class FakeKube(Kube):
                     return acts
 
     async def get(
-        self, resource: Resource[Any], namespace: str, name: str, *, limit_s: float = 10.0
+        self, resource: ApiResource[Any], namespace: str, name: str, *, limit_s: float = 10.0
     ) -> Any:
         raise AssertionError("a reflector lists and watches, nothing else")
 
     async def create(
         self,
-        resource: Resource[Any],
+        resource: ApiResource[Any],
         namespace: str,
         body: Body,
         *,
@@ -156,7 +166,7 @@ class FakeKube(Kube):
 
     async def patch(
         self,
-        resource: Resource[Any],
+        resource: ApiResource[Any],
         namespace: str,
         name: str,
         body: Body,

@@ -1,6 +1,6 @@
 """Objects, pages and events in one line each."""
 
-from reconciler.kube.api import Event, EventType, Meta, Page
+from reconciler.kube.api import Event, EventType, ObjectMeta, Page
 
 
 def meta(
@@ -10,8 +10,8 @@ def meta(
     namespace: str = "ns",
     uid: str = "",
     session: str | None = None,
-) -> Meta:
-    return Meta(
+) -> ObjectMeta:
+    return ObjectMeta(
         namespace=namespace,
         name=name,
         uid=uid or f"uid-{name}",
@@ -19,29 +19,29 @@ def meta(
         session_id=f"s-{name}" if session is None else session,
         project_id="p",
         created_s=0.0,
-        deleting=False,
+        is_deleting=False,
         annotations={},
-        writers=(),
+        field_managers=(),
     )
 
 
 def page(
-    version: int | str, *items: Meta, continue_token: str = "", skipped: int = 0
-) -> Page[Meta]:
+    version: int | str, *items: ObjectMeta, continue_token: str = "", skipped: int = 0
+) -> Page[ObjectMeta]:
     return Page(list(items), str(version), continue_token, skipped)
 
 
-def event(kind: EventType, item: Meta) -> Event[Meta]:
+def event(kind: EventType, item: ObjectMeta) -> Event[ObjectMeta]:
     return Event(kind, item.version, item)
 
 
-def added(name: str, version: int | str) -> Event[Meta]:
+def added(name: str, version: int | str) -> Event[ObjectMeta]:
     return event("ADDED", meta(name, version))
 
 
-def bookmark(version: int | str) -> Event[Meta]:
+def bookmark(version: int | str) -> Event[ObjectMeta]:
     return Event("BOOKMARK", str(version), None)
 
 
-def skipped(version: int | str) -> Event[Meta]:
+def skipped(version: int | str) -> Event[ObjectMeta]:
     return Event("SKIPPED", str(version), None)

@@ -1,7 +1,7 @@
 import pytest
 
-from reconciler.informer.consistency import EVERY_S, HOLD_S, Audit
-from reconciler.informer.messages import Mark, Replace
+from reconciler.informer.consistency import EVERY_S, HOLD_S, ConsistencyCheck
+from reconciler.informer.messages import Bookmark, Replace
 
 LISTED = Replace((), "50", audit=True)
 
@@ -10,8 +10,8 @@ def lowest(low: float, high: float) -> float:
     return low
 
 
-def held() -> Audit:
-    audit = Audit(lowest)
+def held() -> ConsistencyCheck:
+    audit = ConsistencyCheck(lowest)
     audit.hold(LISTED, 0.0)
     return audit
 
@@ -19,23 +19,23 @@ def held() -> Audit:
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
-        ("49", (Mark("49"),)),
-        ("50", (Mark("50"), LISTED)),
-        ("51", (LISTED, Mark("51"))),
-        ("opaque", (Mark("opaque"),)),
+        ("49", (Bookmark("49"),)),
+        ("50", (Bookmark("50"), LISTED)),
+        ("51", (LISTED, Bookmark("51"))),
+        ("opaque", (Bookmark("opaque"),)),
     ],
     ids=["before", "at", "after", "unknown"],
 )
 def test_the_held_list_is_compared_exactly_at_its_version(
     version: str, expected: tuple[object, ...]
 ) -> None:
-    assert held().place(version, Mark(version)) == expected
+    assert held().place(version, Bookmark(version)) == expected
 
 
 def test_a_held_list_is_handed_out_once() -> None:
     audit = held()
-    audit.place("51", Mark("51"))
-    assert audit.place("52", Mark("52")) == (Mark("52"),)
+    audit.place("51", Bookmark("51"))
+    assert audit.place("52", Bookmark("52")) == (Bookmark("52"),)
     assert audit.take_overdue(1e9) is None
 
 
@@ -58,4 +58,4 @@ def test_none_is_due_while_one_is_held_nor_before_the_period_has_passed() -> Non
 def test_a_complete_list_makes_the_held_one_history() -> None:
     audit = held()
     audit.listed(10.0)
-    assert audit.place("51", Mark("51")) == (Mark("51"),)
+    assert audit.place("51", Bookmark("51")) == (Bookmark("51"),)

@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.errors import Gone, KubeError, ServerError, TransportError, WireError
+from reconciler.errors import Gone, KubeError, ProtocolError, ServerError, TransportError
 from reconciler.informer.reflector import Reflector
 from reconciler.informer.store import Change, Store
-from reconciler.kube.api import Event, Kube, Meta, Page, Resource, Scope, Watch
-from reconciler.kube.decoding import partial_resource
+from reconciler.kube.api import ApiResource, Event, Kube, ListOptions, ObjectMeta, Page, Watch
+from reconciler.kube.decoding import metadata_resource
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.naming import Names
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from tests.unit.informer.fake_kube import FakeKube
 from tests.unit.informer.objects import bookmark, event, meta, page
 
-FAULTS: list[KubeError | WireError] = [
+FAULTS: list[KubeError | ProtocolError] = [
     TransportError("reset"),
     ServerError("500", status=500),
-    WireError("garbage"),
+    ProtocolError("garbage"),
     Gone("410", status=410),
 ]
 PULSE_S = 60.0
@@ -37,14 +37,14 @@ class RandomCluster(FakeKube, Kube):
 
     lists: list[Any] = field(default_factory=list)
     random: Random = field(default_factory=Random)
-    objects: dict[str, Meta] = field(default_factory=dict)
-    history: list[Event[Meta]] = field(default_factory=list)
+    objects: dict[str, ObjectMeta] = field(default_factory=dict)
+    history: list[Event[ObjectMeta]] = field(default_factory=list)
     version: int = 10
     compacted: int = 0
     fault_rate: float = 0.0
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def write(self) -> Meta:
+    def write(self) -> ObjectMeta:
         """Create, change, delete or recreate one object; return its last state."""
         name = self.random.choice("abcdefgh")
         old = self.objects.get(name)
@@ -74,7 +74,7 @@ class RandomCluster(FakeKube, Kube):
 
     @asynccontextmanager
     async def watch(
-        self, resource: Resource[Any], scope: Scope, *, version: str, timeout_s: int
+        self, resource: ApiResource[Any], scope: ListOptions, *, version: str, timeout_s: int
     ) -> AsyncIterator[Watch[Any]]:
         await asyncio.sleep(self.random.uniform(0.01, 0.5))
         self.fault()
@@ -83,7 +83,7 @@ class RandomCluster(FakeKube, Kube):
         yield RandomWatch(self, int(version), timeout_s)
 
 
-class RandomWatch(Watch[Meta]):
+class RandomWatch(Watch[ObjectMeta]):
     """Sends the history after a version, a bookmark a minute, and now and then a fault."""
 
     def __init__(self, cluster: RandomCluster, version: int, timeout_s: int) -> None:
@@ -91,7 +91,7 @@ class RandomWatch(Watch[Meta]):
         self._version = version
         self._ends_at = asyncio.get_running_loop().time() + timeout_s
 
-    async def receive(self, *, idle_s: float) -> Event[Meta] | None:
+    async def receive(self, *, idle_s: float) -> Event[ObjectMeta] | None:
         cluster = self._cluster
         while True:
             if cluster.random.random() < cluster.fault_rate / 20:
@@ -116,7 +116,7 @@ class RandomWatch(Watch[Meta]):
 class Mirror:
     """What a caller knows from changes alone."""
 
-    objects: dict[str, Meta] = field(default_factory=dict)
+    objects: dict[str, ObjectMeta] = field(default_factory=dict)
 
     def hear(self, change: Change) -> None:
         item = change.new or change.old
@@ -132,16 +132,18 @@ async def live_through(seed: int, hours: float, fault_rate: float) -> tuple[Refl
     clock = VirtualClock(asyncio.get_running_loop())
     cluster = RandomCluster(random=random, fault_rate=fault_rate)
     store, mirror = Store("pods"), Mirror()
-    breaker = Breaker("kube", clock, random)
-    resource = partial_resource("pods", Names())
-    reflector = Reflector(cluster, resource, Scope(), store, clock, random, breaker, mirror.hear)
+    breaker = CircuitBreaker("kube", clock, random)
+    resource = metadata_resource("pods", Names())
+    reflector = Reflector(
+        cluster, resource, ListOptions(), store, clock, random, breaker, mirror.hear
+    )
     running = asyncio.create_task(reflector.run())
     while clock.monotonic() < hours * 3600:
         await asyncio.sleep(random.expovariate(1 / 5))
         written = cluster.write()
         if written.name in cluster.objects and random.random() < 0.5:
             await asyncio.sleep(random.uniform(0.0, 1.0))
-            change = store.accept(written)
+            change = store.apply_write_response(written)
             if change is not None:
                 mirror.hear(change)
         if random.random() < fault_rate / 5:

@@ -11,53 +11,62 @@ from reconciler.errors import (
     Invalid,
     KubeError,
     NotFound,
+    ProtocolError,
+    ResourceVersionTooLarge,
     ServerError,
     TooManyRequests,
     TransportError,
     Unauthorized,
-    VersionTooLarge,
-    WireError,
 )
 from reconciler.informer.consistency import EVERY_S, RESTARTED_S, RETRY_S
-from reconciler.informer.messages import Apply, Fact, List, Mark, Replace, Watch
+from reconciler.informer.messages import (
+    Apply,
+    Bookmark,
+    ListRequest,
+    LogEvent,
+    Replace,
+    WatchRequest,
+)
 from reconciler.informer.protocol import (
     FIRST_LIMIT,
     FORBIDDEN_S,
     IDLE_GRACE_S,
     IDLE_S,
+    MAX_EMPTY_WATCHES,
+    MAX_RETRY_AFTER_S,
     PAGE_BYTES,
     PAGE_LEAST,
     PAGE_LIMIT,
-    PATIENCE_S,
-    STREAK,
-    ListWatch,
+    ListWatchProtocol,
 )
-from reconciler.kube.api import Event, Meta
+from reconciler.kube.api import Event, ObjectMeta
 from tests.unit.informer.objects import added, bookmark, event, meta, page, skipped
 
-FIRST = List("", 500, "")
-Failure = KubeError | WireError
+FIRST = ListRequest("", 500, "")
+Failure = KubeError | ProtocolError
 
 
 def lowest(low: float, high: float) -> float:
     return low
 
 
-def synced(version: int = 10) -> ListWatch:
-    machine = ListWatch(lowest)
+def synced(version: int = 10) -> ListWatchProtocol:
+    machine = ListWatchProtocol(lowest)
     assert machine.request(0.0) == FIRST
     machine.page(page(version), 0.0)
     return machine
 
 
-def watching(version: int = 10) -> ListWatch:
+def watching(version: int = 10) -> ListWatchProtocol:
     machine = synced(version)
-    assert machine.request(0.0) == Watch(str(version), 240)
+    assert machine.request(0.0) == WatchRequest(str(version), 240)
     machine.opened(0.0)
     return machine
 
 
-def next_request(machine: ListWatch, now_at: float = 0.0) -> tuple[float, List | Watch]:
+def next_request(
+    machine: ListWatchProtocol, now_at: float = 0.0
+) -> tuple[float, ListRequest | WatchRequest]:
     """Return the wait and what follows it."""
     wait_s = machine.pause(now_at).wait_s
     return round(wait_s, 6), machine.request(now_at + wait_s)
@@ -67,23 +76,23 @@ class TestLists:
     def test_the_first_list_is_consistent_and_paged_and_the_watch_starts_at_its_version(
         self,
     ) -> None:
-        machine = ListWatch(lowest)
+        machine = ListWatchProtocol(lowest)
         assert next_request(machine) == (0.0, FIRST)
         assert machine.page(page(10, meta("a"), continue_token="t"), 0.0) == ()
-        assert machine.request(0.0) == List("", 500, "t")
+        assert machine.request(0.0) == ListRequest("", 500, "t")
         emits = machine.page(page(10, meta("b")), 0.0)
         assert emits == (Replace((meta("a"), meta("b")), "10", audit=False),)
-        assert next_request(machine) == (0.0, Watch("10", 240))
+        assert next_request(machine) == (0.0, WatchRequest("10", 240))
 
     def test_only_the_token_decides_on_more_pages(self) -> None:
-        machine = ListWatch(lowest)
+        machine = ListWatchProtocol(lowest)
         machine.request(0.0)
         assert machine.page(page(10, continue_token="t"), 0.0) == ()
         machine.request(0.0)
         assert machine.page(page(11), 0.0) == (Replace((), "10", audit=False),)
 
     def test_an_expired_token_costs_one_more_paged_list_at_once(self) -> None:
-        machine = ListWatch(lowest)
+        machine = ListWatchProtocol(lowest)
         machine.request(0.0)
         machine.page(page(10, meta("a"), continue_token="t"), 0.0)
         machine.request(0.0)
@@ -93,12 +102,12 @@ class TestLists:
         assert emits == (Replace((meta("b"),), "12", audit=False),)
 
     def test_a_transport_failure_between_pages_repeats_the_page(self) -> None:
-        machine = ListWatch(lowest)
+        machine = ListWatchProtocol(lowest)
         machine.request(0.0)
         machine.page(page(10, meta("a"), continue_token="t"), 0.0)
         machine.request(0.0)
         machine.failed(TransportError("reset"), 0.0)
-        assert next_request(machine) == (0.8, List("", 500, "t"))
+        assert next_request(machine) == (0.8, ListRequest("", 500, "t"))
 
     def test_a_relist_is_consistent_and_paged(self) -> None:
         machine = watching()
@@ -107,23 +116,23 @@ class TestLists:
         assert next_request(machine, 5.0) == (0.8, FIRST)
         machine.page(page(20), 6.0)
         assert machine.stats().relists == 1
-        assert next_request(machine, 6.0) == (0.0, Watch("20", 240))
+        assert next_request(machine, 6.0) == (0.0, WatchRequest("20", 240))
 
     def test_tokens_that_expire_again_and_again_wait_like_any_failure(self) -> None:
-        machine = ListWatch(lowest)
+        machine = ListWatchProtocol(lowest)
         for wait_s in (0.0, 0.8, 0.0):
             machine.request(0.0)
             machine.page(page(10, meta("a"), continue_token="t"), 0.0)
-            assert machine.request(0.0) == List("", 500, "t")
+            assert machine.request(0.0) == ListRequest("", 500, "t")
             machine.failed(Gone("expired"), 0.0)
             assert next_request(machine) == (wait_s, FIRST)
 
     def test_pages_are_as_small_as_their_items_are_large(self) -> None:
-        machine = ListWatch(lowest, first_limit=FIRST_LIMIT)
+        machine = ListWatchProtocol(lowest, first_limit=FIRST_LIMIT)
         limits = []
         for length in (100_000, PAGE_BYTES, 2 * PAGE_BYTES, 500_000_000, 100_000):
             request = machine.request(0.0)
-            assert isinstance(request, List)
+            assert isinstance(request, ListRequest)
             limits.append(request.limit)
             items = [meta(f"a{number}") for number in range(request.limit)]
             machine.page(
@@ -131,21 +140,26 @@ class TestLists:
             )
         assert limits == [FIRST_LIMIT, PAGE_LIMIT, PAGE_LIMIT, PAGE_LIMIT // 2, PAGE_LEAST]
         machine.page(page(10), 0.0)
-        assert next_request(machine)[1] == Watch("10", 240)
+        assert next_request(machine)[1] == WatchRequest("10", 240)
 
     @pytest.mark.parametrize(
         "error",
-        [Gone("g"), VersionTooLarge("t"), TransportError("r"), ServerError("500", status=500)],
+        [
+            Gone("g"),
+            ResourceVersionTooLarge("t"),
+            TransportError("r"),
+            ServerError("500", status=500),
+        ],
     )
     def test_no_list_is_unpaged_whatever_fails(self, error: KubeError) -> None:
-        machine, seen = ListWatch(lowest), []
+        machine, seen = ListWatchProtocol(lowest), []
         for number in range(40):
             request = machine.request(1000.0 * number)
-            if isinstance(request, List):
+            if isinstance(request, ListRequest):
                 seen.append(request)
-            if isinstance(request, List) and number % 5 == 0:
+            if isinstance(request, ListRequest) and number % 5 == 0:
                 machine.page(page(10, meta("a"), continue_token="t"), 1000.0 * number)
-            elif isinstance(request, List) and number % 7 == 0:
+            elif isinstance(request, ListRequest) and number % 7 == 0:
                 machine.page(page(10, meta("a")), 1000.0 * number)
             else:
                 machine.failed(error, 1000.0 * number)
@@ -153,27 +167,27 @@ class TestLists:
         assert {(each.version, each.limit) for each in seen} == {("", PAGE_LIMIT)}
 
     def test_a_newest_list_that_is_refused_too_backs_off(self) -> None:
-        machine = ListWatch(lowest)
+        machine = ListWatchProtocol(lowest)
         machine.request(0.0)
-        machine.failed(VersionTooLarge("odd"), 0.0)
+        machine.failed(ResourceVersionTooLarge("odd"), 0.0)
         assert next_request(machine) == (0.8, FIRST)
 
     def test_a_list_without_a_version_is_refused(self) -> None:
-        machine = ListWatch(lowest)
+        machine = ListWatchProtocol(lowest)
         machine.request(0.0)
         machine.page(page("", meta("a")), 0.0)
         assert machine.stats().errors == 1
         assert next_request(machine) == (0.8, FIRST)
 
     def test_unreadable_items_are_counted(self) -> None:
-        machine = ListWatch(lowest)
+        machine = ListWatchProtocol(lowest)
         machine.request(0.0)
         machine.page(page(10, skipped=2), 0.0)
         assert machine.stats().skipped == 2
 
-    @pytest.mark.parametrize("error", [TransportError("x"), ServerError("x"), WireError("x")])
+    @pytest.mark.parametrize("error", [TransportError("x"), ServerError("x"), ProtocolError("x")])
     def test_a_failed_first_list_is_tried_again_with_growing_waits(self, error: Failure) -> None:
-        machine = ListWatch(lowest)
+        machine = ListWatchProtocol(lowest)
         waits = []
         for _ in range(7):
             wait_s, request = next_request(machine)
@@ -184,31 +198,31 @@ class TestLists:
 
     def test_a_demanded_list_is_consistent_and_outlives_its_failure(self) -> None:
         machine = watching()
-        machine.demand()
+        machine.request_relist()
         machine.interrupted()
         assert next_request(machine, 5.0) == (0.0, FIRST)
         machine.failed(TransportError("reset"), 5.0)
         assert next_request(machine, 5.0) == (0.8, FIRST)
         machine.page(page(20), 6.0)
-        assert next_request(machine, 6.0) == (0.0, Watch("20", 240))
+        assert next_request(machine, 6.0) == (0.0, WatchRequest("20", 240))
 
     def test_a_demand_during_a_list_costs_one_more(self) -> None:
-        machine = ListWatch(lowest)
+        machine = ListWatchProtocol(lowest)
         machine.request(0.0)
-        machine.demand()
+        machine.request_relist()
         machine.page(page(10), 0.0)
         assert next_request(machine) == (0.0, FIRST)
 
 
-def drop(machine: ListWatch, now_at: float) -> None:
+def drop(machine: ListWatchProtocol, now_at: float) -> None:
     machine.closed(now_at)
 
 
-def fail(error: Failure) -> Callable[[ListWatch, float], object]:
+def fail(error: Failure) -> Callable[[ListWatchProtocol, float], object]:
     return lambda machine, now_at: machine.failed(error, now_at)
 
 
-WATCH = Watch("10", 240)
+WATCH = WatchRequest("10", 240)
 RELIST = FIRST
 
 
@@ -220,19 +234,19 @@ RELIST = FIRST
         (TooManyRequests("429", status=429), 0.8, WATCH),
         (TooManyRequests("429", status=429, retry_after_s=7.0), 7.0, WATCH),
         (ServerError("503", status=503, retry_after_s=0.1), 0.8, WATCH),
-        (TooManyRequests("429", status=429, retry_after_s=3600.0), PATIENCE_S, WATCH),
+        (TooManyRequests("429", status=429, retry_after_s=3600.0), MAX_RETRY_AFTER_S, WATCH),
         (Unauthorized("401", status=401), 0.8, WATCH),
         (Forbidden("403", status=403), FORBIDDEN_S[0], WATCH),
         (NotFound("404", status=404), 0.8, WATCH),
         (Invalid("422", status=422), 0.8, WATCH),
-        (WireError("garbage"), 0.8, WATCH),
+        (ProtocolError("garbage"), 0.8, WATCH),
         (Gone("410", status=410), 0.8, RELIST),
-        (VersionTooLarge("504", status=504), 0.8, FIRST),
+        (ResourceVersionTooLarge("504", status=504), 0.8, FIRST),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_each_failure_of_a_watch_has_one_answer_wherever_it_shows(
-    error: Failure, wait_s: float, request_: List | Watch, opened: bool
+    error: Failure, wait_s: float, request_: ListRequest | WatchRequest, opened: bool
 ) -> None:
     machine = synced()
     machine.request(0.0)
@@ -251,7 +265,7 @@ def test_a_lost_connection_goes_on_at_its_version_and_a_refused_one_not_for_long
     if opened:
         machine.opened(0.0)
     machine.failed(TransportError("reset"), 0.0)
-    assert next_request(machine) == (0.8, Watch("10", life_s))
+    assert next_request(machine) == (0.8, WatchRequest("10", life_s))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +274,7 @@ def test_a_lost_connection_goes_on_at_its_version_and_a_refused_one_not_for_long
         (drop, True),
         (fail(ServerError("500 event", status=500)), True),
         (fail(KubeError("400 event", status=400)), True),
-        (fail(WireError("garbage")), True),
+        (fail(ProtocolError("garbage")), True),
         (fail(TooManyRequests("429")), False),
         (fail(TransportError("reset")), False),
         (fail(Forbidden("403")), False),
@@ -269,31 +283,31 @@ def test_a_lost_connection_goes_on_at_its_version_and_a_refused_one_not_for_long
     ids=["short", "error", "refused", "garbage", "429", "transport", "403", "401"],
 )
 def test_only_fruitless_watches_in_a_row_cost_a_relist(
-    end: Callable[[ListWatch, float], object], relists: bool
+    end: Callable[[ListWatchProtocol, float], object], relists: bool
 ) -> None:
     machine = synced()
     now_at = 0.0
-    for _ in range(STREAK):
+    for _ in range(MAX_EMPTY_WATCHES):
         now_at += machine.pause(now_at).wait_s
-        assert isinstance(machine.request(now_at), Watch)
+        assert isinstance(machine.request(now_at), WatchRequest)
         machine.opened(now_at)
         end(machine, now_at)
     assert machine.pause(now_at).wait_s >= 0.8
-    assert isinstance(machine.request(now_at + 60), List) is relists
+    assert isinstance(machine.request(now_at + 60), ListRequest) is relists
 
 
 def test_an_event_between_ends_the_streak() -> None:
     machine = synced()
-    for number in range(3 * STREAK):
-        assert isinstance(machine.request(0.0), Watch)
+    for number in range(3 * MAX_EMPTY_WATCHES):
+        assert isinstance(machine.request(0.0), WatchRequest)
         machine.opened(0.0)
         machine.event(added("a", 11 + number), 0.0)
-        machine.failed(WireError("garbage"), 0.0)
+        machine.failed(ProtocolError("garbage"), 0.0)
 
 
 def test_a_server_error_at_the_start_never_costs_a_relist() -> None:
     machine = synced()
-    for _ in range(3 * STREAK):
+    for _ in range(3 * MAX_EMPTY_WATCHES):
         assert machine.request(0.0) == WATCH
         machine.failed(ServerError("503", status=503), 0.0)
 
@@ -311,12 +325,12 @@ class TestWatches:
         assert emits == [
             (Apply("ADDED", meta("a", 11)),),
             (Apply("MODIFIED", meta("a", 13)),),
-            (Mark("14"),),
-            (Mark("15"),),
+            (Bookmark("14"),),
+            (Bookmark("15"),),
             (Apply("DELETED", meta("a", 12)),),
         ]
         machine.closed(240.0)
-        assert next_request(machine, 240.0) == (0.0, Watch("12", 240))
+        assert next_request(machine, 240.0) == (0.0, WatchRequest("12", 240))
         stats = machine.stats()
         assert (stats.events, stats.bookmarks, stats.skipped, stats.relists) == (3, 1, 1, 0)
 
@@ -335,17 +349,17 @@ class TestWatches:
         machine = watching()
         machine.event(bookmark(11), 0.1)
         machine.closed(0.2)
-        assert next_request(machine, 0.2) == (0.8, Watch("11", 240))
+        assert next_request(machine, 0.2) == (0.8, WatchRequest("11", 240))
         assert machine.stats().failures == 0
 
     def test_a_watch_lasts_between_four_and_five_minutes(self) -> None:
         lives = set()
         for seed in range(100):
-            machine = ListWatch(Random(seed).uniform)
+            machine = ListWatchProtocol(Random(seed).uniform)
             machine.request(0.0)
             machine.page(page(10), 0.0)
             request = machine.request(0.0)
-            assert isinstance(request, Watch)
+            assert isinstance(request, WatchRequest)
             lives.add(request.timeout_s)
         assert 240 <= min(lives) < 250
         assert 290 < max(lives) <= 300
@@ -363,10 +377,10 @@ class TestWatches:
         machine = watching()
         machine.event(bookmark(11), 60.0)
         assert machine.failed(TransportError("silent"), 60.0 + IDLE_S) == (
-            Fact("watch_idle", "silent", 1),
+            LogEvent("watch_timed_out", "silent", 1),
         )
         assert machine.stats().idle_watches == 1
-        assert next_request(machine, 135.0) == (0.8, Watch("11", 240))
+        assert next_request(machine, 135.0) == (0.8, WatchRequest("11", 240))
 
 
 class TestReports:
@@ -379,22 +393,22 @@ class TestReports:
             machine.opened(0.0)
         facts += machine.event(bookmark(11), 1.0)
         assert facts == [
-            Fact("watch_restarted", "reset", 1),
-            Fact("watch_recovered", "reset", 5),
-            Mark("11"),
+            LogEvent("watch_restarted", "reset", 1),
+            LogEvent("watch_recovered", "reset", 5),
+            Bookmark("11"),
         ]
 
     def test_a_missing_right_is_reported_once_even_amid_other_failures(self) -> None:
-        machine = ListWatch(lowest)
+        machine = ListWatchProtocol(lowest)
         facts: list[object] = []
         errors: Sequence[Failure] = [TransportError("away"), Forbidden("no"), Forbidden("no")]
         for error in errors:
             machine.request(0.0)
             facts += machine.failed(error, 0.0)
-        assert facts == [Fact("list_failed", "away", 1), Fact("list_forbidden", "no", 2)]
+        assert facts == [LogEvent("list_failed", "away", 1), LogEvent("list_forbidden", "no", 2)]
         machine.request(0.0)
         assert machine.page(page(10), 0.0) == (
-            Fact("list_recovered", "no", 3),
+            LogEvent("list_recovered", "no", 3),
             Replace((), "10", audit=False),
         )
 
@@ -412,7 +426,7 @@ class TestReports:
         machine = watching()
         machine.failed(TooManyRequests("429", retry_after_s=0.5), 0.0)
         pause = machine.pause(0.0)
-        assert (pause.wait_s, pause.floor_s) == (0.8, 0.5)
+        assert (pause.wait_s, pause.server_min_s) == (0.8, 0.5)
 
     def test_stats_show_the_wait_until_health_returns(self) -> None:
         machine = watching()
@@ -422,20 +436,20 @@ class TestReports:
         machine.opened(1.0)
         machine.event(bookmark(11), 1.0)
         assert machine.stats().backoff_s == 0.0
-        assert repr(machine) == "<ListWatch watching at 11>"
-        assert repr(ListWatch(lowest)) == "<ListWatch listing at nothing>"
+        assert repr(machine) == "<ListWatchProtocol watching at 11>"
+        assert repr(ListWatchProtocol(lowest)) == "<ListWatchProtocol listing at nothing>"
 
 
 class TestAudits:
     DUE_AT = EVERY_S[0]
 
-    def audited(self) -> ListWatch:
+    def audited(self) -> ListWatchProtocol:
         machine = watching()
         machine.event(bookmark(11), self.DUE_AT - 1)
         machine.closed(self.DUE_AT)
         assert next_request(machine, self.DUE_AT) == (0.0, FIRST)
         assert machine.page(page(50), self.DUE_AT) == ()
-        assert machine.request(self.DUE_AT) == Watch("11", 240)
+        assert machine.request(self.DUE_AT) == WatchRequest("11", 240)
         machine.opened(self.DUE_AT)
         return machine
 
@@ -444,7 +458,7 @@ class TestAudits:
         assert machine.event(added("a", 12), self.DUE_AT) == (Apply("ADDED", meta("a", 12)),)
         assert machine.event(bookmark(51), self.DUE_AT) == (
             Replace((), "50", audit=True),
-            Mark("51"),
+            Bookmark("51"),
         )
         machine.found_drift(2)
         assert (machine.stats().drift_found, machine.stats().relists) == (2, 0)
@@ -453,13 +467,13 @@ class TestAudits:
         machine = self.audited()
         emits = machine.closed(self.DUE_AT + 240)
         assert emits == (Replace((), "50", audit=True),)
-        assert machine.request(self.DUE_AT + 240) == Watch("50", 240)
+        assert machine.request(self.DUE_AT + 240) == WatchRequest("50", 240)
 
     def test_an_outage_is_no_drift(self) -> None:
         machine = self.audited()
         machine.event(bookmark(12), self.DUE_AT + 150)
         machine.failed(TransportError("reset"), self.DUE_AT + 200)
-        assert next_request(machine, self.DUE_AT + 200)[1] == Watch("12", 240)
+        assert next_request(machine, self.DUE_AT + 200)[1] == WatchRequest("12", 240)
 
     def test_a_failed_safety_list_does_not_stop_the_watch(self) -> None:
         machine = watching()
@@ -471,10 +485,12 @@ class TestAudits:
 
 class TestRewoundHistory:
     @pytest.mark.parametrize("seen", [bookmark(9), added("a", 9), skipped(9)], ids=str)
-    def test_a_version_below_the_watchs_own_start_relists_at_once(self, seen: Event[Meta]) -> None:
+    def test_a_version_below_the_watchs_own_start_relists_at_once(
+        self, seen: Event[ObjectMeta]
+    ) -> None:
         machine = watching()
         [fact] = machine.event(seen, 60.0)
-        assert isinstance(fact, Fact)
+        assert isinstance(fact, LogEvent)
         assert fact.name == "history_rewound"
         assert not machine.is_watching
         assert next_request(machine, 60.0) == (0.0, FIRST)
@@ -499,7 +515,7 @@ class TestRewoundHistory:
             assert machine.request(now_at) == FIRST
             lists += 1
             machine.page(page(10), now_at)
-            assert isinstance(machine.request(now_at), Watch)
+            assert isinstance(machine.request(now_at), WatchRequest)
             machine.opened(now_at)
         assert lists <= 12
 
@@ -511,7 +527,7 @@ class TestRewoundHistory:
         assert machine.request(now_at) == FIRST
         *_, replace = machine.page(page(50, meta("a", 7)), now_at)
         assert replace == Replace((meta("a", 7),), "50", audit=False)
-        assert machine.request(now_at) == Watch("50", 240)
+        assert machine.request(now_at) == WatchRequest("50", 240)
 
     def test_reads_that_contradict_the_store_cost_one_list_in_ten_seconds(self) -> None:
         machine = watching()
@@ -528,7 +544,7 @@ class TestRewoundHistory:
     ) -> None:
         machine = watching()
         machine.failed(TransportError("reset"), 5.0)
-        assert isinstance(machine.request(6.0), Watch)
+        assert isinstance(machine.request(6.0), WatchRequest)
         machine.opened(6.0)
         assert machine.idle_s == IDLE_S
         machine.failed(TransportError("silent"), 6.0 + IDLE_S)
@@ -536,10 +552,10 @@ class TestRewoundHistory:
         assert request == FIRST
         assert wait_s < 2.0
         [*_, fact, replace] = machine.page(page(7, meta("a", 5)), 90.0)
-        assert isinstance(fact, Fact)
+        assert isinstance(fact, LogEvent)
         assert fact.name == "history_rewound"
         assert replace == Replace((meta("a", 5),), "7", audit=False)
-        assert machine.request(91.0) == Watch("7", 240)
+        assert machine.request(91.0) == WatchRequest("7", 240)
         assert machine.idle_s > IDLE_S
 
     def test_one_that_brings_something_is_believed(self) -> None:
@@ -561,7 +577,7 @@ class TestRestarts:
 
     UP_AT = 10.0
 
-    def restarted(self, *errors: Failure, cut: bool = True) -> ListWatch:
+    def restarted(self, *errors: Failure, cut: bool = True) -> ListWatchProtocol:
         """Return one whose watch is open at `UP_AT` after these answers to its attempts."""
         machine = watching()
         if cut:
@@ -569,9 +585,9 @@ class TestRestarts:
         else:
             machine.closed(5.0)
         for error in errors:
-            assert isinstance(machine.request(6.0), Watch)
+            assert isinstance(machine.request(6.0), WatchRequest)
             machine.failed(error, 6.0)
-        assert isinstance(machine.request(self.UP_AT), Watch)
+        assert isinstance(machine.request(self.UP_AT), WatchRequest)
         machine.opened(self.UP_AT)
         return machine
 
@@ -598,10 +614,10 @@ class TestRestarts:
         assert next_request(machine, ends_at) == (0.0, FIRST)
         *_, replace = machine.page(page(200, meta("b", 120)), ends_at)
         assert replace == Replace((meta("b", 120),), "200", audit=False, proof=True)
-        assert machine.request(ends_at) == Watch("200", 240)
+        assert machine.request(ends_at) == WatchRequest("200", 240)
         machine.opened(ends_at)
         machine.closed(ends_at + 240)
-        assert machine.request(ends_at + 240) == Watch("200", 240)
+        assert machine.request(ends_at + 240) == WatchRequest("200", 240)
 
     @pytest.mark.parametrize(
         ("errors", "cut"),
@@ -612,21 +628,21 @@ class TestRestarts:
         machine = self.restarted(*errors, cut=cut)
         machine.event(added("a", 150), self.UP_AT + 1)
         machine.closed(self.UP_AT + 240)
-        assert machine.request(self.UP_AT + 240) == Watch("150", 240)
+        assert machine.request(self.UP_AT + 240) == WatchRequest("150", 240)
 
     def test_the_watch_before_it_ends_as_it_is_due_and_so_does_the_next(self) -> None:
         machine = watching()
         machine.closed(5.0)
         machine.request(6.0)
         machine.failed(REFUSED, 6.0)
-        assert machine.request(7.0) == Watch("10", int(RESTARTED_S[0]))
+        assert machine.request(7.0) == WatchRequest("10", int(RESTARTED_S[0]))
         machine.opened(7.5)
         machine.event(added("a", 12), 8.0)
         machine.failed(TransportError("reset"), 17.0)
-        assert machine.request(18.0) == Watch("12", 19)
+        assert machine.request(18.0) == WatchRequest("12", 19)
         machine.opened(18.0)
         machine.failed(TransportError("reset"), 36.9)
-        assert machine.request(36.9) == Watch("12", 2)
+        assert machine.request(36.9) == WatchRequest("12", 2)
 
     def test_restarts_without_end_do_not_postpone_it(self) -> None:
         machine = self.restarted(REFUSED)
@@ -635,7 +651,7 @@ class TestRestarts:
             machine.failed(TransportError("reset"), now_at)
             machine.request(now_at)
             machine.failed(REFUSED, now_at)
-            assert isinstance(machine.request(now_at), Watch)
+            assert isinstance(machine.request(now_at), WatchRequest)
             machine.opened(now_at)
             now_at += 5.0
         machine.failed(TransportError("reset"), now_at)
@@ -646,7 +662,7 @@ class TestRestarts:
         machine.failed(Gone("compacted"), 12.0)
         assert machine.request(13.0) == FIRST
         machine.page(page(20), 13.0)
-        assert machine.request(13.0) == Watch("20", 240)
+        assert machine.request(13.0) == WatchRequest("20", 240)
 
     def test_one_that_fails_is_made_a_minute_or_two_later(self) -> None:
         machine = self.restarted(REFUSED)
@@ -654,20 +670,20 @@ class TestRestarts:
         machine.closed(at)
         assert machine.request(at) == FIRST
         machine.failed(UNAVAILABLE, at)
-        assert machine.request(at + 1) == Watch("10", int(RETRY_S[0]) - 1)
+        assert machine.request(at + 1) == WatchRequest("10", int(RETRY_S[0]) - 1)
         machine.opened(at + 1)
         machine.closed(at + RETRY_S[0])
         assert machine.request(at + RETRY_S[0]) == FIRST
 
     def test_a_list_whose_pages_come_from_before_and_after_one_proves_nothing(self) -> None:
-        machine = ListWatch(lowest)
+        machine = ListWatchProtocol(lowest)
         machine.request(0.0)
         machine.page(page(10, meta("a"), continue_token="t"), 0.0)
         machine.request(0.0)
         machine.failed(REFUSED, 0.0)
-        assert machine.request(1.0) == List("", 500, "t")
+        assert machine.request(1.0) == ListRequest("", 500, "t")
         machine.page(page(10, meta("b")), 1.0)
-        assert machine.request(1.0) == Watch("10", int(RESTARTED_S[0]))
+        assert machine.request(1.0) == WatchRequest("10", int(RESTARTED_S[0]))
         machine.opened(1.0)
         machine.closed(1.0 + RESTARTED_S[0])
         assert machine.request(1.0 + RESTARTED_S[0]) == FIRST

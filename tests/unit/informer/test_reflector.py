@@ -12,20 +12,20 @@ from reconciler.errors import (
     AuthorizerNotReady,
     Forbidden,
     Gone,
+    ProtocolError,
+    ResourceVersionTooLarge,
     ServerError,
     TooManyRequests,
     TransportError,
-    VersionTooLarge,
-    WireError,
 )
 from reconciler.informer.consistency import RESTARTED_S
 from reconciler.informer.reflector import Reflector
 from reconciler.informer.store import Change, Store
-from reconciler.kube.api import Meta, Scope
-from reconciler.kube.decoding import partial_resource
+from reconciler.kube.api import ListOptions, ObjectMeta
+from reconciler.kube.decoding import metadata_resource
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.naming import Names
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from tests.unit.informer.fake_kube import (
     SILENT,
     Call,
@@ -48,9 +48,9 @@ class Rig:
     namespace: str | None = None
     store: Store = field(default_factory=lambda: Store("pods"))
     changes: list[Change] = field(default_factory=list)
-    seen: list[Meta] = field(default_factory=list)
+    seen: list[ObjectMeta] = field(default_factory=list)
     on_change: Callable[[Change], None] | None = None
-    breaker: Breaker = field(init=False)
+    breaker: CircuitBreaker = field(init=False)
     reflector: Reflector = field(init=False)
 
     def hear(self, change: Change) -> None:
@@ -71,11 +71,11 @@ class Rig:
 
     def build(self) -> None:
         clock = VirtualClock(asyncio.get_running_loop())
-        self.breaker = Breaker("kube", clock, Random(1))
+        self.breaker = CircuitBreaker("kube", clock, Random(1))
         self.reflector = Reflector(
             self.kube,
-            partial_resource("pods", Names()),
-            Scope(self.namespace),
+            metadata_resource("pods", Names()),
+            ListOptions(self.namespace),
             self.store,
             clock,
             Random(7),
@@ -155,9 +155,9 @@ def test_an_expired_continue_token_costs_one_more_paged_list() -> None:
     assert [item.name for item in rig.store.snapshot()] == ["b"]
 
 
-@pytest.mark.parametrize("error", [VersionTooLarge("504"), Gone("410")])
+@pytest.mark.parametrize("error", [ResourceVersionTooLarge("504"), Gone("410")])
 def test_a_server_that_refuses_its_newest_list_is_asked_again(
-    error: VersionTooLarge | Gone,
+    error: ResourceVersionTooLarge | Gone,
 ) -> None:
     rig = play(5.0, [page(10), error, page(5, meta("a", 4))], [Gone("410"), Stream([SILENT])])
     assert rig.kube.verbs() == [
@@ -184,7 +184,9 @@ def test_a_server_that_sends_one_bookmark_and_closes_is_no_hot_loop() -> None:
     assert len(rig.kube.asked) < 80
 
 
-@pytest.mark.parametrize("failure", [AWAY, ServerError("503", status=503), WireError("garbage")])
+@pytest.mark.parametrize(
+    "failure", [AWAY, ServerError("503", status=503), ProtocolError("garbage")]
+)
 def test_a_list_that_always_fails_gets_few_requests(failure: TransportError) -> None:
     rig = play(600.0, [failure])
     assert len(rig.kube.asked) < 600 / 8
@@ -194,7 +196,7 @@ def test_a_list_that_always_fails_gets_few_requests(failure: TransportError) -> 
     ("act", "version"),
     [
         (TransportError("ended in the middle of a line"), "11"),
-        (WireError("a watch line is not a watch event"), "11"),
+        (ProtocolError("a watch line is not a watch event"), "11"),
         (ServerError("ERROR event", status=500), "11"),
         (TooManyRequests("429 event", status=429), "11"),
     ],
@@ -210,7 +212,7 @@ def test_a_broken_stream_is_resumed_after_its_last_good_event(
 
 
 def test_a_line_that_stays_unreadable_is_passed_by_a_relist() -> None:
-    poison = Stream([WireError("garbage")])
+    poison = Stream([ProtocolError("garbage")])
     rig = play(30.0, [page(10), page(20)], [poison, poison, poison, Stream([SILENT])])
     assert rig.kube.verbs() == [
         ("list", ""),
@@ -306,7 +308,7 @@ class TestOutages:
     def test_recovery_seen_by_others_wakes_it_at_once(self) -> None:
         async def recover(rig: Rig) -> None:
             await asyncio.sleep(300.0)
-            assert rig.breaker.is_down
+            assert rig.breaker.is_open
             asked = len(rig.kube.asked)
             rig.kube.watches[:] = [Stream([SILENT])]
             rig.breaker.succeeded()
@@ -320,7 +322,7 @@ class TestOutages:
         async def recover(rig: Rig) -> None:
             while len(rig.kube.asked) < 4:
                 await asyncio.sleep(1.0)
-            assert rig.breaker.is_down
+            assert rig.breaker.is_open
             rig.breaker.succeeded()
 
         rig = play(400.0, [Wait(1e9)], meanwhile=recover)
@@ -330,13 +332,13 @@ class TestOutages:
 
     def test_it_tells_the_breaker_of_failures_and_answers(self) -> None:
         rig = play(30.0, [AWAY, AWAY, AWAY, page(10)])
-        assert not rig.breaker.is_down
+        assert not rig.breaker.is_open
         assert rig.breaker.stats().outages_total == 1
 
     def test_a_server_that_answers_500_counts_as_away_but_not_an_error_in_a_stream(self) -> None:
         failing = ServerError("500", status=500)
-        assert play(30.0, [failing]).breaker.is_down
-        assert not play(30.0, [page(10)], [Stream([failing])]).breaker.is_down
+        assert play(30.0, [failing]).breaker.is_open
+        assert not play(30.0, [page(10)], [Stream([failing])]).breaker.is_open
 
     def test_a_refusal_is_an_answer(self) -> None:
         rig = play(600.0, [Forbidden("403", status=403)])
@@ -367,18 +369,18 @@ class TestRefusal:
 
     def test_a_nudge_asks_again_at_once(self) -> None:
         async def nudge(rig: Rig) -> None:
-            await rig.reflector.wait_settled()
-            assert rig.reflector.is_refused
-            rig.reflector.nudge()
+            await rig.reflector.wait_initialized()
+            assert rig.reflector.is_forbidden
+            rig.reflector.retry_now()
             async with asyncio.timeout(1):
                 await rig.reflector.wait_synced()
-            assert not rig.reflector.is_refused
+            assert not rig.reflector.is_forbidden
 
         play(20.0, [self.DENIED, page(10)], meanwhile=nudge)
 
     def test_a_hushed_one_tells_it_only_who_wants_every_detail(self) -> None:
         async def hush(rig: Rig) -> None:
-            rig.reflector.hush(on=True)
+            rig.reflector.mute(on=True)
 
         with capture_logs() as logs:
             play(20.0, [self.DENIED], meanwhile=hush)
@@ -446,7 +448,7 @@ class TestRelist:
 class TestCallbacks:
     def test_what_came_back_is_told_even_if_the_answer_was_known(self) -> None:
         rig = Rig(FakeKube([page(10, meta("a", 5))]))
-        accept = Call(lambda: rig.store.accept(meta("a", 12)))
+        accept = Call(lambda: rig.store.apply_write_response(meta("a", 12)))
         gone = event("DELETED", meta("b", 13))
         rig.kube.watches = [Stream([accept, event("MODIFIED", meta("a", 12)), gone, SILENT])]
         play(5.0, [], rig=rig)
@@ -505,7 +507,7 @@ def test_one_namespace_leaves_the_others_alone() -> None:
     rig.store.replace([meta("b", 3, namespace="y")], "5", "y")
     play(5.0, [], rig=rig)
     assert (rig.store.version("x"), rig.store.version("y"), len(rig.store)) == ("12", "5", 1)
-    assert repr(rig.reflector) == "<Reflector pods in x <ListWatch watching at 12>>"
+    assert repr(rig.reflector) == "<Reflector pods in x <ListWatchProtocol watching at 12>>"
 
 
 def test_a_cancelled_run_leaves_its_state_and_goes_on_from_it() -> None:
@@ -537,13 +539,13 @@ class TestServerThatHasJustStarted:
         assert sum(gap < 0.2 for gap in gaps[1:]) >= 2
 
     def test_it_neither_opens_nor_closes_the_breaker(self) -> None:
-        assert not play(60.0, [self.STARTING]).breaker.is_down
-        assert play(30.0, [AWAY, AWAY, AWAY, self.STARTING]).breaker.is_down
+        assert not play(60.0, [self.STARTING]).breaker.is_open
+        assert play(30.0, [AWAY, AWAY, AWAY, self.STARTING]).breaker.is_open
 
     def test_it_is_no_refusal_and_costs_no_relist(self) -> None:
         with capture_logs() as logs:
             rig = play(60.0, [page(10)], [self.STARTING] * 6 + [Stream([SILENT])])
-        assert not rig.reflector.is_refused
+        assert not rig.reflector.is_forbidden
         assert [asked.verb for asked in rig.kube.asked] == ["list"] + ["watch"] * 7
         names = [entry["event"] for entry in logs]
         assert "watch_forbidden" not in names

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.informer.store import Belief, Change, Store
-from reconciler.kube.api import Meta
+from reconciler.informer.store import Change, ReadResult, Store
+from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey
 from tests.unit.informer.objects import meta
 
 
-def synced(*items: Meta, version: int | str = 10, namespace: str | None = None) -> Store:
+def synced(*items: ObjectMeta, version: int | str = 10, namespace: str | None = None) -> Store:
     store = Store("pods")
     store.replace(items, str(version), namespace)
     return store
@@ -78,7 +78,7 @@ class TestEvents:
         self,
     ) -> None:
         store = synced(meta("a", 9))
-        store.accept(meta("a", 14))
+        store.apply_write_response(meta("a", 14))
         assert store.apply("DELETED", meta("a", 12)) == Change(meta("a", 14), None)
 
     def test_a_changed_session_label_moves_the_index_and_names_both_sessions(self) -> None:
@@ -146,7 +146,7 @@ class TestReplace:
 
     def test_history_that_was_rewound_is_believed(self) -> None:
         store = synced(meta("a", 900), meta("b", 901), version=1000)
-        store.accept(meta("c", 1001))
+        store.apply_write_response(meta("c", 1001))
         changes = store.replace([meta("a", 90)], "100", None)
         assert Change(meta("a", 900), meta("a", 90)) in changes
         assert [item.name for item in store.snapshot()] == ["a"]
@@ -155,7 +155,7 @@ class TestReplace:
 class TestOwnAnswers:
     def test_an_answer_is_read_at_once_and_its_event_changes_nothing(self) -> None:
         store = synced(meta("a", 5))
-        assert store.accept(meta("a", 12)) == Change(meta("a", 5), meta("a", 12))
+        assert store.apply_write_response(meta("a", 12)) == Change(meta("a", 5), meta("a", 12))
         assert store.apply("MODIFIED", meta("a", 11)) is None
         assert store.apply("MODIFIED", meta("a", 12)) is None
         assert store.get("ns", "a") == meta("a", 12)
@@ -163,22 +163,22 @@ class TestOwnAnswers:
     def test_an_answer_that_the_watch_overtook_is_ignored(self) -> None:
         store = synced(meta("a", 5))
         store.apply("MODIFIED", meta("a", 14))
-        assert store.accept(meta("a", 12)) is None
+        assert store.apply_write_response(meta("a", 12)) is None
 
     def test_an_answer_for_an_object_deleted_meanwhile_is_ignored(self) -> None:
         store = synced(meta("a", 5))
         store.apply("DELETED", meta("a", 14))
-        assert store.accept(meta("a", 12)) is None
+        assert store.apply_write_response(meta("a", 12)) is None
         assert len(store) == 0
 
     def test_a_creation_is_stored_before_its_event(self) -> None:
         store = synced(version=10)
-        assert store.accept(meta("a", 12)) == Change(None, meta("a", 12))
+        assert store.apply_write_response(meta("a", 12)) == Change(None, meta("a", 12))
 
     def test_an_answer_newer_than_a_list_survives_it(self) -> None:
         store = synced(meta("a", 5), version=10)
-        store.accept(meta("a", 15))
-        store.accept(meta("new", 16))
+        store.apply_write_response(meta("a", 15))
+        store.apply_write_response(meta("new", 16))
         assert store.replace([meta("a", 5)], "14", None) == []
         assert store.get("ns", "a") == meta("a", 15)
         assert store.get("ns", "new") == meta("new", 16)
@@ -186,21 +186,21 @@ class TestOwnAnswers:
 
     def test_an_answer_before_the_first_list_survives_that_list(self) -> None:
         store = Store("secrets")
-        store.accept(meta("a", 15))
+        store.apply_write_response(meta("a", 15))
         assert store.replace([meta("a", 5)], "14", None) == []
         assert store.get("ns", "a") == meta("a", 15)
 
     @pytest.mark.parametrize("stored", [[meta("a", "zz")], []])
     def test_an_answer_that_cannot_be_compared_waits_for_the_watch(
-        self, stored: list[Meta]
+        self, stored: list[ObjectMeta]
     ) -> None:
         store = synced(*stored, version="zz")
-        assert store.accept(meta("a", "yy")) is None
+        assert store.apply_write_response(meta("a", "yy")) is None
 
     def test_a_bookmark_moves_the_version_of_a_synced_scope_only(self) -> None:
         store = synced(version=10, namespace="x")
-        store.mark("12", "x")
-        store.mark("13", "y")
+        store.set_resource_version("12", "x")
+        store.set_resource_version("13", "y")
         assert store.version("x") == "12"
         assert not store.synced("y")
 
@@ -217,7 +217,7 @@ def test_repr_and_stats_say_what_is_held() -> None:
 class Listener:
     """A mirror built from changes alone; it refuses one that does not follow from the last."""
 
-    mirror: dict[tuple[str, str], Meta] = field(default_factory=dict)
+    mirror: dict[tuple[str, str], ObjectMeta] = field(default_factory=dict)
 
     def hear(self, changes: Iterable[Change | None]) -> None:
         for change in changes:
@@ -235,13 +235,13 @@ class Listener:
 class Cluster:
     """A history of writes with one version each, and how far a watcher has read it."""
 
-    objects: dict[tuple[str, str], Meta] = field(default_factory=dict)
-    history: list[tuple[str, Meta]] = field(default_factory=list)
+    objects: dict[tuple[str, str], ObjectMeta] = field(default_factory=dict)
+    history: list[tuple[str, ObjectMeta]] = field(default_factory=list)
     read: int = 0
     version: int = 1
     births: int = 0
 
-    def put(self, key: tuple[str, str], session: str) -> Meta:
+    def put(self, key: tuple[str, str], session: str) -> ObjectMeta:
         self.version += 1
         old = self.objects.get(key)
         self.births += old is None
@@ -273,7 +273,7 @@ def test_store_and_listeners_follow_any_history_of_a_cluster(
     steps: list[tuple[str, tuple[str, str], str]],
 ) -> None:
     cluster, store, listener = Cluster(), Store("pods"), Listener()
-    answers: list[Meta] = []
+    answers: list[ObjectMeta] = []
     listener.hear(store.replace([], "1", None))
     for step, key, session in steps:
         match step:
@@ -284,7 +284,7 @@ def test_store_and_listeners_follow_any_history_of_a_cluster(
             case "delete" if key in cluster.objects:
                 cluster.delete(key)
             case "answer" if answers:
-                listener.hear([store.accept(answers.pop(0))])
+                listener.hear([store.apply_write_response(answers.pop(0))])
             case "read" if cluster.read < len(cluster.history):
                 kind, item = cluster.history[cluster.read]
                 cluster.read += 1
@@ -293,11 +293,11 @@ def test_store_and_listeners_follow_any_history_of_a_cluster(
                 cluster.read = len(cluster.history)
                 listener.hear(store.replace(cluster.objects.values(), str(cluster.version), None))
             case "bookmark" if cluster.read == len(cluster.history):
-                store.mark(str(cluster.version), None)
+                store.set_resource_version(str(cluster.version), None)
         check_indexes(store)
         assert listener.mirror == {(i.namespace, i.name): i for i in store.snapshot()}
     for answer in answers:
-        listener.hear([store.accept(answer)])
+        listener.hear([store.apply_write_response(answer)])
     for kind, item in cluster.history[cluster.read :]:
         listener.hear([store.apply(kind, item)])  # type: ignore[arg-type]  # one of three
     assert listener.mirror == cluster.objects
@@ -319,7 +319,7 @@ def test_events_in_any_order_leave_what_a_naive_model_says(
 ) -> None:
     store, listener = Store("pods"), Listener()
     store.replace([], "1", None)
-    model: dict[str, Meta] = {}
+    model: dict[str, ObjectMeta] = {}
     reached = 1
     for kind, name, number, uid, session in events:
         item = meta(name, number, uid=uid, session=session)
@@ -335,7 +335,7 @@ def test_events_in_any_order_leave_what_a_naive_model_says(
             # Of two histories one version may name two states: the list's is the one that is.
             model, reached = {name: item} | own, number
         elif kind == "ACCEPT":
-            listener.hear([store.accept(item)])
+            listener.hear([store.apply_write_response(item)])
             if number > (at or reached):
                 model[name] = item
         else:
@@ -377,80 +377,86 @@ class TestForget:
 class TestBelief:
     def test_a_read_that_is_newer_is_taken_and_proves_nothing(self) -> None:
         store = synced(meta("a", 5))
-        held = store.held("ns", "a")
-        belief = store.believe("ns", "a", meta("a", 12), "12", held)
-        assert belief == Belief(Change(meta("a", 5), meta("a", 12)), rewound=False)
+        held = store.entry("ns", "a")
+        belief = store.apply_read("ns", "a", meta("a", 12), "12", held)
+        assert belief == ReadResult(Change(meta("a", 5), meta("a", 12)), rewound=False)
         assert store.get("ns", "a") == meta("a", 12)
 
     def test_a_read_that_is_as_known_changes_nothing(self) -> None:
         store = synced(meta("a", 5))
-        belief = store.believe("ns", "a", meta("a", 5), "10", store.held("ns", "a"))
-        assert belief == Belief(None, rewound=False)
+        belief = store.apply_read("ns", "a", meta("a", 5), "10", store.entry("ns", "a"))
+        assert belief == ReadResult(None, rewound=False)
 
     @pytest.mark.parametrize("version", ["8", "200"], ids=["before", "past what was known"])
     def test_an_older_object_is_taken_as_it_was_read_and_proves_a_rewind(
         self, version: str
     ) -> None:
         store = synced(meta("a", 90), version=100)
-        belief = store.believe("ns", "a", meta("a", 7), version, store.held("ns", "a"))
-        assert belief == Belief(Change(meta("a", 90), meta("a", 7)), rewound=True)
+        belief = store.apply_read("ns", "a", meta("a", 7), version, store.entry("ns", "a"))
+        assert belief == ReadResult(Change(meta("a", 90), meta("a", 7)), rewound=True)
         assert store.get("ns", "a") == meta("a", 7)
 
     def test_the_same_version_may_name_another_state(self) -> None:
         stored, found = meta("a", 90), meta("a", 90, uid="another")
         store = synced(stored, version=100)
-        belief = store.believe("ns", "a", found, "95", store.held("ns", "a"))
-        assert belief == Belief(Change(stored, found), rewound=True)
+        belief = store.apply_read("ns", "a", found, "95", store.entry("ns", "a"))
+        assert belief == ReadResult(Change(stored, found), rewound=True)
 
     def test_an_object_that_is_not_there_is_removed(self) -> None:
         store = synced(meta("a", 5))
-        belief = store.believe("ns", "a", None, "12", store.held("ns", "a"))
-        assert belief == Belief(Change(meta("a", 5), None), rewound=False)
+        belief = store.apply_read("ns", "a", None, "12", store.entry("ns", "a"))
+        assert belief == ReadResult(Change(meta("a", 5), None), rewound=False)
         assert len(store) == 0
 
     def test_an_absence_in_a_list_of_the_past_proves_a_rewind(self) -> None:
         store = synced(version=100)
-        belief = store.believe("ns", "a", None, "12", store.held("ns", "a"))
-        assert belief == Belief(None, rewound=True)
+        belief = store.apply_read("ns", "a", None, "12", store.entry("ns", "a"))
+        assert belief == ReadResult(None, rewound=True)
 
     def test_an_object_of_a_rewound_history_is_found_again(self) -> None:
         store = synced(version=100)
-        belief = store.believe("ns", "a", meta("a", 7), "12", store.held("ns", "a"))
-        assert belief == Belief(Change(None, meta("a", 7)), rewound=True)
+        belief = store.apply_read("ns", "a", meta("a", 7), "12", store.entry("ns", "a"))
+        assert belief == ReadResult(Change(None, meta("a", 7)), rewound=True)
 
     def test_what_the_stream_brought_meanwhile_stays(self) -> None:
         store = synced(meta("a", 5))
-        held = store.held("ns", "a")
+        held = store.entry("ns", "a")
         store.apply("MODIFIED", meta("a", 14))
-        assert store.believe("ns", "a", meta("a", 12), "12", held) == Belief(None, rewound=False)
+        assert store.apply_read("ns", "a", meta("a", 12), "12", held) == ReadResult(
+            None, rewound=False
+        )
         assert store.get("ns", "a") == meta("a", 14)
 
     def test_what_was_deleted_meanwhile_is_not_brought_back(self) -> None:
         store = synced(meta("a", 5))
-        held = store.held("ns", "a")
+        held = store.entry("ns", "a")
         store.apply("DELETED", meta("a", 14))
-        assert store.believe("ns", "a", meta("a", 5), "12", held) == Belief(None, rewound=False)
+        assert store.apply_read("ns", "a", meta("a", 5), "12", held) == ReadResult(
+            None, rewound=False
+        )
         assert len(store) == 0
 
     def test_what_came_and_went_meanwhile_is_not_brought_back(self) -> None:
         store = synced(version=10)
-        held = store.held("ns", "a")
+        held = store.entry("ns", "a")
         store.apply("ADDED", meta("a", 12))
         store.apply("DELETED", meta("a", 14))
-        assert store.believe("ns", "a", meta("a", 12), "13", held) == Belief(None, rewound=False)
+        assert store.apply_read("ns", "a", meta("a", 12), "13", held) == ReadResult(
+            None, rewound=False
+        )
         assert len(store) == 0
 
     def test_our_own_answer_that_came_meanwhile_is_not_undone(self) -> None:
         store = synced(meta("a", 5))
-        held = store.held("ns", "a")
-        store.accept(meta("a", 14))
-        assert store.believe("ns", "a", None, "12", held) == Belief(None, rewound=False)
+        held = store.entry("ns", "a")
+        store.apply_write_response(meta("a", 14))
+        assert store.apply_read("ns", "a", None, "12", held) == ReadResult(None, rewound=False)
         assert store.get("ns", "a") == meta("a", 14)
 
     def test_versions_that_cannot_be_compared_prove_nothing_and_the_read_is_taken(self) -> None:
         store = synced(meta("a", "zz"), version="zz")
-        belief = store.believe("ns", "a", meta("a", "aa"), "aa", store.held("ns", "a"))
-        assert belief == Belief(Change(meta("a", "zz"), meta("a", "aa")), rewound=False)
+        belief = store.apply_read("ns", "a", meta("a", "aa"), "aa", store.entry("ns", "a"))
+        assert belief == ReadResult(Change(meta("a", "zz"), meta("a", "aa")), rewound=False)
 
 
 def test_a_list_replaces_an_object_that_has_its_version_but_another_content() -> None:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from reconciler.clock import parse_utc
-from reconciler.inspection.events import LATELY, event_resource, occurrences
+from reconciler.inspection.events import LATELY, event_resource, summaries
 from tests.unit.controller.build import NAMES
 
 OURS: dict[str, object] = {
@@ -29,9 +29,7 @@ NEW_STYLE: dict[str, object] = {
 def read(*events: dict[str, object]) -> list[tuple[str, int, float, float]]:
     decode = event_resource().decode
     raws = [decode(msgspec.json.encode(event)) for event in events]
-    return [
-        (each.reason, each.count, each.first_s, each.last_s) for each in occurrences(raws, NAMES)
-    ]
+    return [(each.reason, each.count, each.first_s, each.last_s) for each in summaries(raws, NAMES)]
 
 
 @pytest.mark.parametrize("event", [OLD_STYLE, NEW_STYLE], ids=["old", "new"])

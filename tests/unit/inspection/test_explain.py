@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from reconciler.clock import format_utc
-from reconciler.inspection.events import Occurrence, standing_reports
-from reconciler.inspection.explain import sentences
-from reconciler.inspection.hints import steps
+from reconciler.inspection.events import EventSummary, standing_reports
+from reconciler.inspection.explain import explain
+from reconciler.inspection.hints import hints
 from reconciler.inspection.printers import account_as_json
 from reconciler.inspection.replicas import Replica, replica_of, replica_resource
 from reconciler.inspection.report import Leader, leader_of, tell
@@ -22,16 +22,16 @@ RENEWAL = (
     "grid of 6 min, and this is the one instant of it at which the token's age is 20%-60% of its "
     "life (54%)."
 )
-SEALED = {NAMES.confirmed: SEAL}
+SEALED = {NAMES.confirmation: SEAL}
 
 
 def told(**of: object) -> str:
-    return "\n".join(sentences(account(standing(**of))))  # type: ignore[arg-type]  # checked there
+    return "\n".join(explain(account(standing(**of))))  # type: ignore[arg-type]  # checked there
 
 
 def test_a_healthy_session_is_told_whole() -> None:
     found = account(standing(secret(annotations=SEALED)))
-    assert sentences(found) == [
+    assert explain(found) == [
         "The pod lives; it was made 60s ago for session 2abcDEF of project team-a.",
         f"{HELD}a token that is good for another 14m, until 2026-01-01T00:14:50Z (issued "
         "2025-12-31T23:59:50Z, for 15 min).",
@@ -42,7 +42,7 @@ def test_a_healthy_session_is_told_whole() -> None:
         "The controller reported nothing on this pod lately.",
         "The leader is replica-0, which renewed lease ambient-code/token-reconciler 2s ago.",
     ]
-    assert steps(found) == []
+    assert hints(found) == []
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_healthy_session_is_told_whole() -> None:
 )  # fmt: skip
 def test_each_trouble_is_told_with_what_to_do(held: object, words: str, command: str) -> None:
     assert words in told(held=held)
-    found = steps(account(standing(held)))  # type: ignore[arg-type]  # from the table
+    found = hints(account(standing(held)))  # type: ignore[arg-type]  # from the table
     assert found
     assert command in "".join(step.command for step in found)
     assert bool(command) == any(step.command for step in found)
@@ -98,28 +98,28 @@ def test_each_trouble_is_told_with_what_to_do(held: object, words: str, command:
 
 def test_an_ended_pod_asks_for_nothing() -> None:
     found = account(standing(secret(age_s=TTL_S + 30)), ended=True)
-    assert "The pod has ended, so nothing is renewed for it." in sentences(found)
-    assert (steps(found), found.state, found.is_dead) == ([], "ended", False)
+    assert "The pod has ended, so nothing is renewed for it." in explain(found)
+    assert (hints(found), found.state, found.has_expired_token) == ([], "ended", False)
 
 
 def test_nothing_is_promised_where_nothing_will_be_written() -> None:
-    leaving = account(standing(None, on=pod(deleting=True)))
-    assert "No Secret is made for a pod that is being deleted." in sentences(leaving)
-    assert steps(leaving) == []
-    lost = sentences(account(standing(secret(session_id=""))))
+    leaving = account(standing(None, on=pod(is_deleting=True)))
+    assert "No Secret is made for a pod that is being deleted." in explain(leaving)
+    assert hints(leaving) == []
+    lost = explain(account(standing(secret(session_id=""))))
     assert "Nothing is written before the Secret has its labels back." in lost
 
 
 def test_a_late_renewal_blames_a_missing_leader_first() -> None:
     row = standing(secret(age_s=700))
     found = account(row, leader=Leader("replica-0", NOW_S - 100, 15))
-    assert "Its renewal was due" in "\n".join(sentences(found))
-    assert steps(found)[0].command == "kubectl get pods,leases -n ambient-code"
+    assert "Its renewal was due" in "\n".join(explain(found))
+    assert hints(found)[0].command == "kubectl get pods,leases -n ambient-code"
 
 
 def test_what_failed_lately_is_told_once_each_and_cannot_move_the_cursor() -> None:
-    news = Occurrence(True, "Refresh\x1bFailed", "the issuer\nis away", 3, NOW_S - 90, NOW_S - 30)
-    text = "\n".join(sentences(account(standing(), events=[news])))
+    news = EventSummary(True, "Refresh\x1bFailed", "the issuer\nis away", 3, NOW_S - 90, NOW_S - 30)
+    text = "\n".join(explain(account(standing(), events=[news])))
     assert (
         "Warning Refresh\N{REPLACEMENT CHARACTER}Failed (30s ago, 3 times since "
         "2025-12-31T23:58:30Z): the issuer is away." in text
@@ -128,14 +128,14 @@ def test_what_failed_lately_is_told_once_each_and_cannot_move_the_cursor() -> No
 
 def test_what_may_not_be_read_is_said() -> None:
     blind = Leader(problem="no right to get lease")
-    text = "\n".join(sentences(account(standing(), silence="no right to list", leader=blind)))
+    text = "\n".join(explain(account(standing(), silence="no right to list", leader=blind)))
     assert "What failed lately is not known here: no right to list." in text
     assert "Who leads is not known here: no right to get lease." in text
 
 
 def test_other_pods_of_the_session_and_its_end_are_named() -> None:
-    row = standing(on=pod(deleting=True))
-    [first, *_] = sentences(account(row, others=["second"]))
+    row = standing(on=pod(is_deleting=True))
+    [first, *_] = explain(account(row, others=["second"]))
     assert first.startswith("The pod is being deleted; ")
     assert first.endswith(" The same Secret serves pod second.")
 
@@ -201,7 +201,7 @@ def test_when_a_leader_renewed_is_told_by_the_api_servers_clock() -> None:
 
 
 URL = "https://issuer.example/realms/" + "a-long-name/" * 40 + "token"
-FAILED = Occurrence(
+FAILED = EventSummary(
     True,
     "RefreshFailed",
     "The runner's token could not be refreshed (expired): "
@@ -213,11 +213,11 @@ FAILED = Occurrence(
 
 
 def test_a_reason_is_never_cut_before_its_cause() -> None:
-    text = "\n".join(sentences(account(standing(), events=[FAILED])))
+    text = "\n".join(explain(account(standing(), events=[FAILED])))
     assert "could not be refreshed (expired): POST https://issuer.example/realms/" in text
     assert "answered 401 (invalid_client)." in text
     long = FAILED.message.replace("a-long-name", "x" * 900)
-    text = "\n".join(sentences(account(standing(), events=[replace(FAILED, message=long)])))
+    text = "\n".join(explain(account(standing(), events=[replace(FAILED, message=long)])))
     assert "answered 401 (invalid_client)." in text
     assert max(map(len, text.splitlines())) < 700
 
@@ -227,7 +227,7 @@ def test_a_reason_is_never_cut_before_its_cause() -> None:
     [
         secret(age_s=TTL_S + 30),
         secret(age_s=None, writers=("ambient-control-plane",)),
-        secret(annotations={NAMES.confirmed: ""}),
+        secret(annotations={NAMES.confirmation: ""}),
         None,
     ],
     ids=["expired", "unmanaged", "unconfirmed", "missing"],
@@ -237,9 +237,9 @@ def test_while_its_tries_fail_nothing_is_advised_that_waits_for_the_controller(
     held: object, *, recovered: bool
 ) -> None:
     row = standing(held)  # type: ignore[arg-type]  # from the table
-    over = Occurrence(False, "RefreshRecovered", "again", 1, NOW_S - 5, NOW_S - 5)
+    over = EventSummary(False, "RefreshRecovered", "again", 1, NOW_S - 5, NOW_S - 5)
     events = [over, FAILED] if recovered else [FAILED]
-    advice = "\n".join(map(str, steps(account(row, events=events))))
+    advice = "\n".join(map(str, hints(account(row, events=events))))
     assert ("reconciler check" in advice) == (not recovered)
     waits = "reconciler renew" in advice or "Ask the platform" in advice
     assert waits == recovered
@@ -247,20 +247,20 @@ def test_while_its_tries_fail_nothing_is_advised_that_waits_for_the_controller(
 
 def test_without_a_controller_nothing_is_advised_that_waits_for_one() -> None:
     gone = Leader("replica-0", NOW_S - 100, 15)
-    found = steps(account(standing(secret(age_s=TTL_S + 30)), leader=gone))
+    found = hints(account(standing(secret(age_s=TTL_S + 30)), leader=gone))
     assert [step.command for step in found] == ["kubectl get pods,leases -n ambient-code"]
 
 
 @pytest.mark.parametrize("value", ["true", ""])
 def test_after_resume_it_is_not_called_paused(value: str) -> None:
-    news = Occurrence(False, "RefreshPaused", "Refreshing is paused", 1, NOW_S - 90, NOW_S - 90)
+    news = EventSummary(False, "RefreshPaused", "Refreshing is paused", 1, NOW_S - 90, NOW_S - 90)
     held = secret(annotations={NAMES.paused: value} if value else {})
-    text = "\n".join(sentences(account(standing(held), events=[news])))
+    text = "\n".join(explain(account(standing(held), events=[news])))
     assert ("paused" in text) == bool(value)
 
 
 ABSENT = Leader(problem="there is no lease ambient-code/token-reconciler", is_absent=True)
-REFUSED = Occurrence(
+REFUSED = EventSummary(
     True, "NotReady", "the issuer refuses our credentials: 401", 2, NOW_S - 90, NOW_S - 20,
     "replica-0",
 )  # fmt: skip
@@ -270,16 +270,16 @@ def test_what_a_replica_reports_is_said_and_comes_first_in_the_advice() -> None:
     found = account(standing(secret(age_s=TTL_S + 30)), leader=ABSENT, reports=[REFUSED])
     assert (
         "Replica replica-0 reports NotReady (20s ago): the issuer refuses our credentials: 401."
-        in sentences(found)
+        in explain(found)
     )
-    assert str(steps(found)[0]).startswith("Mend what the replica reports above")
-    assert "reconciler renew" not in "\n".join(map(str, steps(found)))
+    assert str(hints(found)[0]).startswith("Mend what the replica reports above")
+    assert "reconciler renew" not in "\n".join(map(str, hints(found)))
 
 
 def test_where_no_replica_was_ever_heard_of_that_is_said_and_what_it_may_mean() -> None:
     found = account(standing(secret(age_s=TTL_S + 30)), leader=ABSENT)
-    assert "has no pod of the controller, and no replica has reported" in sentences(found)[-1]
-    assert [step.command for step in steps(found)] == [
+    assert "has no pod of the controller, and no replica has reported" in explain(found)[-1]
+    assert [step.command for step in hints(found)] == [
         "kubectl get pods,leases -n ambient-code",
         "kubectl logs -n ambient-code deployment/token-reconciler --tail=20",
     ]
@@ -287,7 +287,7 @@ def test_where_no_replica_was_ever_heard_of_that_is_said_and_what_it_may_mean() 
 
 def test_what_may_not_be_read_of_the_replicas_is_called_unknown_and_no_absence() -> None:
     text = "\n".join(
-        sentences(
+        explain(
             account(
                 standing(secret()),
                 leader=ABSENT,
@@ -304,7 +304,7 @@ def test_what_may_not_be_read_of_the_replicas_is_called_unknown_and_no_absence()
 def test_a_controller_pod_that_ended_is_told_with_its_last_words() -> None:
     ended = Replica("r-0", False, 3, "CrashLoopBackOff", 2, NOW_S - 12, "reconciler: no token\n")
     working = Replica("r-1", True)
-    assert sentences(account(standing(secret()), replicas=[ended, working]))[-1] == (
+    assert explain(account(standing(secret()), replicas=[ended, working]))[-1] == (
         "Controller pod r-0 is not ready: CrashLoopBackOff; after 3 restarts it ended 12s ago with"
         " code 2: reconciler: no token."
     )

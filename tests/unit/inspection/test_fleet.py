@@ -1,6 +1,6 @@
 """The fleet: joined by name, sorted by death, counted by state."""
 
-from reconciler.inspection.fleet import Fleet, survey
+from reconciler.inspection.fleet import PodFleet, survey
 from reconciler.inspection.printers import cells, fleet_as_json, plain
 from reconciler.inspection.token_state import State
 from reconciler.naming import Names
@@ -14,7 +14,7 @@ ROW_KEYS = [
 ]  # fmt: skip
 
 
-def fleet_of(ages: dict[str, float | None], *, missing: tuple[str, ...] = ()) -> Fleet:
+def fleet_of(ages: dict[str, float | None], *, missing: tuple[str, ...] = ()) -> PodFleet:
     """Survey a session for each name; None is a static token."""
     pods = [pod(name=f"{name}-runner", uid=name, session_id=name) for name in ages]
     static = {NAMES.refreshed_by: "r/1"}
@@ -37,7 +37,7 @@ def test_the_next_to_expire_comes_first_and_the_unknown_counts_as_now() -> None:
     assert [row.pod.session_id for row in fleet.rows] == ["dead", "lost", "old", "young", "endless"]
     assert fleet.next is not None
     assert fleet.next.pod.session_id == "old"
-    assert fleet.dead == 1
+    assert fleet.expired == 1
 
 
 def test_totals_name_the_worst_state_first() -> None:
@@ -52,15 +52,15 @@ def test_totals_name_the_worst_state_first() -> None:
 def test_an_empty_fleet_is_no_trouble() -> None:
     fleet = survey([], [], onlooker(), NOW_S)
     assert fleet.headline() == ["0 session pods: nothing to keep alive"]
-    assert (fleet.dead, fleet.next) == (0, None)
+    assert (fleet.expired, fleet.next) == (0, None)
     assert fleet_as_json(fleet, NAMES)["summary"]["next"] is None
 
 
 def test_two_pods_of_one_session_share_its_secret() -> None:
-    old = pod(uid="old", name="old", deleting=True)
+    old = pod(uid="old", name="old", is_deleting=True)
     new = pod(uid="new", name="new")
     rows = survey([old, new], [secret()], onlooker(), NOW_S).rows
-    assert len({row.renewal_s for row in rows}) == 1
+    assert len({row.refresh_at_s for row in rows}) == 1
     assert {row.pod.name: cells(row, NOW_S)["STATE"] for row in rows} == {
         "new": "ok",
         "old": "ok,terminating",

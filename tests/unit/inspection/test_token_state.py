@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.inspection.token_state import State, judge
-from reconciler.kube.api import Meta
+from reconciler.inspection.token_state import State, assess
+from reconciler.kube.api import ObjectMeta
 from tests.unit.controller.build import NAMES, NOW_S, TTL_S, secret
 from tests.unit.inspection.build import onlooker, pod, standing
 
-RENEWAL_S = standing().renewal_s or 0.0
+RENEWAL_S = standing().refresh_at_s or 0.0
 """When a token issued 10 s ago is renewed; its age is then 0.2-0.6 of its life."""
 
-CASES: dict[str, tuple[Meta | None, State, str]] = {
+CASES: dict[str, tuple[ObjectMeta | None, State, str]] = {
     "fresh": (secret(age_s=10), State.OK, "renewal"),
     "dead": (secret(age_s=TTL_S), State.EXPIRED, "expired"),
     "last seconds": (secret(age_s=TTL_S - 30), State.EXPIRING, "expiring"),
@@ -27,7 +27,7 @@ CASES: dict[str, tuple[Meta | None, State, str]] = {
             annotations={
                 NAMES.issued_at: "1970-01-01T00:00:00Z",
                 NAMES.expires_at: "1970-01-01T00:15:00Z",
-                NAMES.confirmed: "forged",
+                NAMES.confirmation: "forged",
             },
         ),
         State.UNCONFIRMED,
@@ -79,10 +79,12 @@ CASES: dict[str, tuple[Meta | None, State, str]] = {
 
 
 @pytest.mark.parametrize(("held", "state", "why"), CASES.values(), ids=CASES.keys())
-def test_a_state_follows_from_what_stands_there(held: Meta | None, state: State, why: str) -> None:
+def test_a_state_follows_from_what_stands_there(
+    held: ObjectMeta | None, state: State, why: str
+) -> None:
     found = standing(held)
-    assert (found.state, found.why) == (state, why)
-    assert found.is_dead == (state is State.EXPIRED)
+    assert (found.state, found.reason) == (state, why)
+    assert found.has_expired_token == (state is State.EXPIRED)
 
 
 @pytest.mark.parametrize(
@@ -101,25 +103,27 @@ def test_a_renewal_nears_happens_and_fails_to_happen(from_renewal_s: float, stat
 
 def test_for_short_tokens_soon_and_late_are_a_tenth_of_a_life() -> None:
     short, swift = secret(age_s=0, ttl_s=20), replace(onlooker(), propagation_s=1.0)
-    due_s = standing(short).renewal_s or 0.0
-    states = [judge(pod(), short, swift, due_s + late_s).state for late_s in (-2.5, -1.5, 1.5, 2.5)]
+    due_s = standing(short).refresh_at_s or 0.0
+    states = [
+        assess(pod(), short, swift, due_s + late_s).state for late_s in (-2.5, -1.5, 1.5, 2.5)
+    ]
     assert states == [State.OK, State.RENEWING_SOON, State.RENEWING_SOON, State.OVERDUE]
 
 
 def test_what_is_not_known_is_not_given_as_a_time() -> None:
     for held in (None, secret(writers=("kubectl",)), secret(session_id="")):
         found = standing(held)
-        assert (found.expires_s, found.renewal_s, found.remaining_s(NOW_S)) == (None, None, None)
+        assert (found.expires_s, found.refresh_at_s, found.remaining_s(NOW_S)) == (None, None, None)
 
 
 def test_a_pause_counts_on_the_pod_that_the_controller_looks_at() -> None:
     paused = {NAMES.paused: "true"}
-    old, new = pod(uid="old", deleting=True, annotations=paused), pod(uid="new")
-    assert judge(old, secret(), onlooker(), NOW_S, leading=new).state is State.OK
-    assert judge(new, secret(), onlooker(), NOW_S, leading=old).state is State.PAUSED
+    old, new = pod(uid="old", is_deleting=True, annotations=paused), pod(uid="new")
+    assert assess(old, secret(), onlooker(), NOW_S, leading=new).state is State.OK
+    assert assess(new, secret(), onlooker(), NOW_S, leading=old).state is State.PAUSED
 
 
 def test_another_owner_beside_us_is_named() -> None:
     found = standing(secret(writers=("kubectl-edit", NAMES.field_manager)))
     assert found.state is State.OK
-    assert found.others(NAMES) == ("kubectl-edit",)
+    assert found.sibling_pods(NAMES) == ("kubectl-edit",)

@@ -2,17 +2,23 @@
 
 import pytest
 
-from reconciler.kube.authorization import LOST_S, PATIENCE_S, WAKE_EVERY_S, Authorization, Right
+from reconciler.kube.authorization import (
+    LOST_S,
+    PATIENCE_S,
+    WAKE_EVERY_S,
+    AccessRight,
+    AuthorizerMemory,
+)
 
-PATCH = Right("patch", "secrets", "team-a")
-OTHER = Right("patch", "secrets", "team-b")
-EVERYWHERE = Right("list", "pods", None)
+PATCH = AccessRight("patch", "secrets", "team-a")
+OTHER = AccessRight("patch", "secrets", "team-b")
+EVERYWHERE = AccessRight("list", "pods", None)
 
 
 class Rig:
     def __init__(self) -> None:
         self.woken: list[str | None] = []
-        self.state = Authorization(self.woken.append)
+        self.state = AuthorizerMemory(self.woken.append)
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from reconciler.kube.api import Meta
-from reconciler.kube.decoding import VALUE_BYTES, partial_resource
+from reconciler.kube.api import ObjectMeta
+from reconciler.kube.decoding import VALUE_BYTES, metadata_resource
 from reconciler.naming import Names
 from tests.memory import measured
 
 NAMES = Names()
-SECRETS = partial_resource("secrets", NAMES)
+SECRETS = metadata_resource("secrets", NAMES)
 HUGE = 250_000
 """Bytes of one value; the API server takes 256 KiB of annotations an object."""
 
@@ -42,7 +42,7 @@ def test_what_is_kept_of_secrets_with_huge_values_is_as_much_as_of_small_ones(
 ) -> None:
     names = NAMES.annotations()
     value = letter * (HUGE // len(names) // len(letter.encode()))
-    kept: list[Meta] = []
+    kept: list[ObjectMeta] = []
     with measured() as memory:
         for first in range(0, 10 * PAGE, PAGE):
             page = SECRETS.decode_page(page_of(first, dict.fromkeys(names, value)))
@@ -87,7 +87,7 @@ def test_a_digest_stands_for_its_value_and_for_no_other() -> None:
 
 @pytest.mark.parametrize("value", [5, ["x" * HUGE], {"a": "x" * HUGE}, True])
 def test_a_value_that_is_no_text_makes_its_object_unreadable_and_no_other(value: Any) -> None:
-    items = [secret(1, {NAMES.confirmed: value}), secret(2, {NAMES.confirmed: "fine"})]
+    items = [secret(1, {NAMES.confirmation: value}), secret(2, {NAMES.confirmation: "fine"})]
     page = SECRETS.decode_page(
         json.dumps({"metadata": {"resourceVersion": "9"}, "items": items}).encode()
     )

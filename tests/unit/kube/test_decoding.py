@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.errors import Gone, ServerError, WireError
-from reconciler.kube.api import Event, Meta, Page
-from reconciler.kube.decoding import partial_resource, resource, struct_decoder
+from reconciler.errors import Gone, ProtocolError, ServerError
+from reconciler.kube.api import Event, ObjectMeta, Page
+from reconciler.kube.decoding import metadata_resource, resource, struct_decoder
 from reconciler.naming import Names
 
 NAMES = Names()
-SECRETS = partial_resource("secrets", NAMES)
+SECRETS = metadata_resource("secrets", NAMES)
 MARKER = "m4rker-of-a-value"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -30,7 +30,7 @@ def full() -> dict[str, Any]:
             "resourceVersion": "17",
             "creationTimestamp": "2026-01-31T12:00:00Z",
             "labels": {NAMES.session_id: "A", NAMES.project_id: "p", "other": MARKER},
-            "annotations": {LAST_APPLIED: MARKER, NAMES.confirmed: "seal"},
+            "annotations": {LAST_APPLIED: MARKER, NAMES.confirmation: "seal"},
             "managedFields": [
                 owner("platform", "other"),
                 owner("token-reconciler", "api-token"),
@@ -48,7 +48,7 @@ def event(kind: str, item: Any) -> bytes:
 
 
 def test_a_secret_is_read_as_names_times_and_owners() -> None:
-    assert SECRETS.decode(json.dumps(full()).encode()) == Meta(
+    assert SECRETS.decode(json.dumps(full()).encode()) == ObjectMeta(
         namespace="team",
         name="session-a-creds",
         uid="u1",
@@ -56,9 +56,9 @@ def test_a_secret_is_read_as_names_times_and_owners() -> None:
         session_id="A",
         project_id="p",
         created_s=1_769_860_800.0,
-        deleting=False,
-        annotations={NAMES.confirmed: "seal"},
-        writers=("token-reconciler", "vault"),
+        is_deleting=False,
+        annotations={NAMES.confirmation: "seal"},
+        field_managers=("token-reconciler", "vault"),
     )
 
 
@@ -85,7 +85,7 @@ def test_null_and_absent_fields_are_the_same() -> None:
     found = [
         SECRETS.decode(json.dumps({"metadata": m}).encode()) for m in (bare, nulls, owners, inner)
     ]
-    assert found == [Meta("", "a", "u", "1", "", "", 0.0, False, {}, ())] * 4
+    assert found == [ObjectMeta("", "a", "u", "1", "", "", 0.0, False, {}, ())] * 4
 
 
 def test_an_empty_annotation_is_present() -> None:
@@ -97,7 +97,7 @@ def test_an_empty_annotation_is_present() -> None:
 def test_a_deletion_timestamp_says_deleting() -> None:
     item = full()
     item["metadata"]["deletionTimestamp"] = "2026-01-31T13:00:00Z"
-    assert SECRETS.decode(json.dumps(item).encode()).deleting
+    assert SECRETS.decode(json.dumps(item).encode()).is_deleting
 
 
 @pytest.mark.parametrize("lacking", ["name", "uid", "resourceVersion"])
@@ -105,7 +105,7 @@ def test_a_deletion_timestamp_says_deleting() -> None:
 def test_an_object_with_no_identity_is_refused(lacking: str, value: object) -> None:
     item = full()
     item["metadata"][lacking] = value
-    with pytest.raises(WireError) as caught:
+    with pytest.raises(ProtocolError) as caught:
         SECRETS.decode(json.dumps(item).encode())
     assert MARKER not in f"{caught.value!r}{caught.value.__cause__}"
 
@@ -134,7 +134,7 @@ def test_an_empty_list_is_an_empty_page(items: object) -> None:
 )  # fmt: skip
 def test_what_is_no_list_is_refused_and_never_an_empty_one(body: bytes) -> None:
     """An empty page would tell the store that every object is gone."""
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         SECRETS.decode_page(body)
 
 
@@ -163,7 +163,7 @@ def test_an_unreadable_event_with_a_version_is_skipped(kind: str, item: object) 
 @pytest.mark.parametrize("version", [None, "", 7])
 def test_an_event_without_a_version_is_refused(kind: str, version: object) -> None:
     metadata = {"name": "a", "uid": "u"} | ({"resourceVersion": version} if version != 7 else {})
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         SECRETS.decode_event(event(kind, {"metadata": metadata}))
 
 
@@ -174,7 +174,7 @@ def test_an_event_without_a_version_is_refused(kind: str, version: object) -> No
      b'{"type":"ADDED","object":{"metadata":{"resourceVersion":"\xff"}}}'],
 )  # fmt: skip
 def test_what_is_no_event_is_refused(line: bytes) -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         SECRETS.decode_event(line)
 
 
@@ -201,5 +201,5 @@ def test_another_kind_needs_a_struct_alone() -> None:
     assert leases.decode(body) == Lease({"a": 1})
     found = leases.decode_event(b'{"type":"ADDED","object":' + body + b"}")
     assert found == Event("ADDED", "3", Lease({"a": 1}))
-    with pytest.raises(WireError, match="Lease"):
+    with pytest.raises(ProtocolError, match="Lease"):
         leases.decode(b'{"spec":' + b'"x"}')

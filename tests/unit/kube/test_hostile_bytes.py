@@ -2,13 +2,13 @@
 
 import pytest
 
-from reconciler.errors import KubeError, WireError
-from reconciler.kube.api import Meta, Resource
-from reconciler.kube.decoding import partial_resource
-from reconciler.kube.status_errors import MAX_RETRY_AFTER_S, error_of_answer
+from reconciler.errors import KubeError, ProtocolError
+from reconciler.kube.api import ApiResource, ObjectMeta
+from reconciler.kube.decoding import metadata_resource
+from reconciler.kube.status_errors import MAX_RETRY_AFTER_S, from_response
 from reconciler.naming import Names
 
-SECRETS = partial_resource("secrets", Names())
+SECRETS = metadata_resource("secrets", Names())
 MARKER = b"m4rker-of-a-value"
 DEEP = b"[" * 100_000 + b"]" * 100_000
 OBJECT = b'{"metadata":{"name":"a","uid":"u","resourceVersion":"1"},"extra":%s}'
@@ -22,7 +22,7 @@ HOSTILE = {
 }
 
 
-def read(resource: Resource[Meta], form: str, data: bytes) -> object:
+def read(resource: ApiResource[ObjectMeta], form: str, data: bytes) -> object:
     match form:
         case "object":
             return resource.decode(data)
@@ -47,7 +47,7 @@ def chain(error: BaseException) -> str:
 @pytest.mark.parametrize("form", ["object", "page", "event", "error event"])
 @pytest.mark.parametrize("case", HOSTILE)
 def test_no_bytes_raise_anything_but_our_errors_or_stay_in_them(case: str, form: str) -> None:
-    with pytest.raises((WireError, KubeError)) as caught:
+    with pytest.raises((ProtocolError, KubeError)) as caught:
         read(SECRETS, form, HOSTILE[case])
     assert MARKER.decode() not in chain(caught.value)
 
@@ -65,8 +65,8 @@ def test_one_unreadable_object_keeps_nothing_of_itself_in_what_is_returned(form:
 @pytest.mark.parametrize("wish", [b"9" * 400, b"301", b"9999999999999999999999"])
 def test_no_wish_for_patience_is_too_long_to_be_understood(wish: bytes) -> None:
     body = b'{"details":{"retryAfterSeconds":%s}}' % wish
-    assert error_of_answer(503, body, what="list").retry_after_s == MAX_RETRY_AFTER_S
+    assert from_response(503, body, what="list").retry_after_s == MAX_RETRY_AFTER_S
 
 
 def test_a_refusal_nested_too_deeply_still_has_its_class() -> None:
-    assert error_of_answer(503, DEEP, what="list").status == 503
+    assert from_response(503, DEEP, what="list").status == 503

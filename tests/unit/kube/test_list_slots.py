@@ -2,7 +2,7 @@
 
 import asyncio
 
-from reconciler.kube.list_slots import Slices
+from reconciler.kube.list_slots import ListSlots
 from reconciler.lab.simulation.virtual_time import run_virtual
 
 
@@ -11,8 +11,8 @@ class Tally:
         self.now = self.most = 0
         self.began: list[tuple[int, float]] = []
 
-    async def hold(self, slices: Slices, number: int, seconds: float) -> None:
-        async with slices.turn():
+    async def hold(self, slices: ListSlots, number: int, seconds: float) -> None:
+        async with slices.slot():
             self.began.append((number, asyncio.get_running_loop().time()))
             self.now += 1
             self.most = max(self.most, self.now)
@@ -24,7 +24,7 @@ class Tally:
 
 def test_short_ones_begin_as_many_at_one_time_as_there_are_turns() -> None:
     async def main() -> None:
-        slices, tally = Slices(3, turn_s=5.0), Tally()
+        slices, tally = ListSlots(3, turn_s=5.0), Tally()
         async with asyncio.TaskGroup() as group:
             for number in range(10):
                 group.create_task(tally.hold(slices, number, 1.0))
@@ -36,7 +36,7 @@ def test_short_ones_begin_as_many_at_one_time_as_there_are_turns() -> None:
 
 def test_one_that_hangs_holds_its_turn_for_its_time_alone() -> None:
     async def main() -> None:
-        slices, tally = Slices(2, turn_s=5.0), Tally()
+        slices, tally = ListSlots(2, turn_s=5.0), Tally()
         async with asyncio.TaskGroup() as group:
             for number in range(4):
                 group.create_task(tally.hold(slices, number, 60.0))
@@ -50,7 +50,7 @@ def test_one_that_hangs_holds_its_turn_for_its_time_alone() -> None:
 
 def test_a_cancelled_waiter_and_a_cancelled_holder_give_their_turns_back_once() -> None:
     async def main() -> None:
-        slices, tally = Slices(1, turn_s=5.0), Tally()
+        slices, tally = ListSlots(1, turn_s=5.0), Tally()
         tasks = [asyncio.create_task(tally.hold(slices, number, 60.0)) for number in range(3)]
         await asyncio.sleep(6.0)  # the first has given its turn on to the second
         for task in tasks:

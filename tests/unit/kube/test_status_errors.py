@@ -7,7 +7,7 @@ import pytest
 
 from reconciler import errors
 from reconciler.errors import Cause, KubeError
-from reconciler.kube.status_errors import error_of_answer, retry_after
+from reconciler.kube.status_errors import from_response, retry_after
 
 TOO_LARGE = "Too large resource version: 9, current: 1"
 MARKER = "m4rker of a value"
@@ -30,7 +30,7 @@ CASES: dict[str, tuple[int, bytes, type[KubeError]]] = {
     "401": (401, body(reason="Unauthorized"), errors.Unauthorized),
     "403": (403, body(reason="Forbidden"), errors.Forbidden),
     "403 of a quota": (403, body(reason="Forbidden", message=QUOTA), errors.QuotaExceeded),
-    "403 of a webhook": (403, body(reason="Forbidden", message=WEBHOOK), errors.Denied),
+    "403 of a webhook": (403, body(reason="Forbidden", message=WEBHOOK), errors.AdmissionDenied),
     "403 of RBAC": (403, body(reason="Forbidden", message=BY_RBAC), errors.Forbidden),
     "404": (404, body(reason="NotFound"), errors.NotFound),
     "409": (409, body(reason="Conflict"), errors.Conflict),
@@ -53,21 +53,21 @@ CASES: dict[str, tuple[int, bytes, type[KubeError]]] = {
     "too large by cause": (
         504,
         body(reason="Timeout", details={"causes": [{"reason": "ResourceVersionTooLarge"}]}),
-        errors.VersionTooLarge,
+        errors.ResourceVersionTooLarge,
     ),
     "too large by a cause's message": (
         504,
         body(reason="Timeout", details={"causes": [{"message": TOO_LARGE}]}),
-        errors.VersionTooLarge,
+        errors.ResourceVersionTooLarge,
     ),
-    "too large by message": (504, body(message=TOO_LARGE), errors.VersionTooLarge),
+    "too large by message": (504, body(message=TOO_LARGE), errors.ResourceVersionTooLarge),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_each_answer_has_exactly_one_class(case: str) -> None:
     code, data, expected = CASES[case]
-    error = error_of_answer(code, data, what="GET x")
+    error = from_response(code, data, what="GET x")
     assert type(error) is expected
     assert error.status == code
 
@@ -75,7 +75,7 @@ def test_each_answer_has_exactly_one_class(case: str) -> None:
 def test_a_status_lends_its_facts() -> None:
     causes = [{"reason": "FieldValueInvalid", "message": "no", "field": "metadata.uid"}]
     data = body(reason="Invalid", details={"causes": causes, "retryAfterSeconds": 7})
-    error = error_of_answer(422, data, what="PATCH x")
+    error = from_response(422, data, what="PATCH x")
     assert error.causes == (Cause("FieldValueInvalid", "no", "metadata.uid"),)
     assert (error.reason, error.retry_after_s) == ("Invalid", 7.0)
     assert str(error) == "PATCH x: the API server answered 422 Invalid, metadata.uid"
@@ -88,22 +88,22 @@ def test_a_status_lends_its_facts() -> None:
     ids=["quota", "webhook", "authorizer"],
 )  # fmt: skip
 def test_a_403_names_who_of_the_admission_plugins_it_comes_from(message: str, by: str) -> None:
-    error = error_of_answer(403, body(reason="Forbidden", message=message), what="POST secrets")
+    error = from_response(403, body(reason="Forbidden", message=message), what="POST secrets")
     assert str(error) == f"POST secrets: the API server answered 403 Forbidden{by}"
 
 
 def test_the_header_wins_over_the_body() -> None:
     data = body(details={"retryAfterSeconds": 7})
-    assert error_of_answer(429, data, what="x", retry_after_s=2.0).retry_after_s == 2.0
+    assert from_response(429, data, what="x", retry_after_s=2.0).retry_after_s == 2.0
 
 
 def test_the_code_of_the_answer_wins_over_that_of_the_body() -> None:
-    assert error_of_answer(503, body(code=200), what="x").status == 503
+    assert from_response(503, body(code=200), what="x").status == 503
 
 
 @pytest.mark.parametrize("data", [MARKER.encode(), body(message=MARKER), body(reason=MARKER)])
 def test_no_message_holds_the_servers_free_text(data: bytes) -> None:
-    error = error_of_answer(500, data, what="GET x")
+    error = from_response(500, data, what="GET x")
     assert MARKER not in f"{error!r} {error.reason}"
 
 

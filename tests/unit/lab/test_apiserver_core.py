@@ -13,8 +13,8 @@ from reconciler.lab.apiserver.kinds import Object
 from reconciler.lab.apiserver.paging import ListQuery
 from reconciler.lab.apiserver.selectors import Selection
 from reconciler.lab.apiserver.status_errors import Refusal
-from reconciler.lab.apiserver.watch_cache import BACKLOG_LIMIT, Feed, WatchEvent
-from reconciler.lab.apiserver.write_log import Caller, Commit, Ledger
+from reconciler.lab.apiserver.watch_cache import BACKLOG_LIMIT, WatchEvent, WatchFeed
+from reconciler.lab.apiserver.write_log import Caller, Commit, WriteLog
 from tests.support import ManualClock
 
 NAMES = "abcd"
@@ -57,7 +57,7 @@ def key_of(item: Object) -> str:
     return kinds.SECRETS.key(item["metadata"]["namespace"], item["metadata"]["name"])
 
 
-def drain(feed: Feed) -> list[WatchEvent]:
+def drain(feed: WatchFeed) -> list[WatchEvent]:
     found: list[WatchEvent] = []
     while (event := feed.next()) is not None:
         found.append(event)
@@ -184,7 +184,7 @@ def test_a_watch_from_the_compacted_version_itself_misses_nothing() -> None:
 
 
 def test_a_watch_that_nobody_reads_is_ended() -> None:
-    feed = Feed(kinds.SECRETS, lambda _: True, after=0, wake=lambda: None)
+    feed = WatchFeed(kinds.SECRETS, lambda _: True, after=0, wake=lambda: None)
     event = WatchEvent("ADDED", {})
     for _ in range(BACKLOG_LIMIT):
         feed.push(event)
@@ -330,7 +330,7 @@ def test_a_dry_run_is_no_commit() -> None:
 
 
 def test_the_ledger_orders_secret_writes_against_turns_of_the_lease() -> None:
-    core, ledger = new_core(), Ledger()
+    core, ledger = new_core(), WriteLog()
     core.on_commit.append(ledger.record)
     first, second = Caller("u", "first/1", "m"), Caller("u", "second/1", "m")
     core.create(kinds.SECRETS, "default", {"metadata": {"name": "s"}})
@@ -351,7 +351,7 @@ def test_the_ledger_orders_secret_writes_against_turns_of_the_lease() -> None:
 
 
 def test_the_ledger_keeps_no_value() -> None:
-    core, ledger = new_core(), Ledger()
+    core, ledger = new_core(), WriteLog()
     core.on_commit.append(ledger.record)
     body = {"metadata": {"name": "s"}, "stringData": {"k": "very-secret"}}
     core.create(kinds.SECRETS, "default", body)

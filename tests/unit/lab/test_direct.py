@@ -7,26 +7,26 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from reconciler import errors
-from reconciler.errors import DeposedError, KubeError, TransportError
-from reconciler.kube.api import Kube, Meta, Scope
-from reconciler.kube.decoding import partial_resource
+from reconciler.errors import KubeError, NotLeaderError, TransportError
+from reconciler.kube.api import Kube, ListOptions, ObjectMeta
+from reconciler.kube.decoding import metadata_resource
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.fault_injection import Fault
-from reconciler.lab.apiserver.in_process_client import DirectKube
+from reconciler.lab.apiserver.fault_injection import InjectedFault
+from reconciler.lab.apiserver.in_process_client import InProcessKube
 from reconciler.lab.apiserver.write_log import Caller
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.naming import Names
 
 NAMES = Names()
-SECRETS = partial_resource("secrets", NAMES)
-PODS = partial_resource("pods", NAMES)
+SECRETS = metadata_resource("secrets", NAMES)
+PODS = metadata_resource("pods", NAMES)
 LABELS = {NAMES.session_id: "S1", NAMES.project_id: "P1", NAMES.managed: "true"}
 SECRET = {"metadata": {"name": "s", "labels": LABELS}, "stringData": {"api-token": "t"}}
-HERE = Scope("default", NAMES.selector())
+HERE = ListOptions("default", NAMES.selector())
 CALLER = Caller("reconciler", "token-reconciler/1.0", NAMES.field_manager)
 
-Case = Callable[[DirectKube, Core], Awaitable[None]]
+Case = Callable[[InProcessKube, Core], Awaitable[None]]
 
 
 def simulate(case: Case, *, latency_s: float = 0.0) -> None:
@@ -35,7 +35,7 @@ def simulate(case: Case, *, latency_s: float = 0.0) -> None:
     async def main() -> None:
         clock = VirtualClock(asyncio.get_running_loop())
         core = Core(clock)
-        await case(DirectKube(core, clock, caller=CALLER, latency_s=latency_s), core)
+        await case(InProcessKube(core, clock, caller=CALLER, latency_s=latency_s), core)
 
     run_virtual(main())
 
@@ -44,12 +44,12 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def version_of(kube: DirectKube) -> str:
+async def version_of(kube: InProcessKube) -> str:
     return (await kube.list(SECRETS, HERE)).version
 
 
 def test_it_is_a_kube() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         seam: Kube = kube
         await seam.ready()
 
@@ -57,11 +57,11 @@ def test_it_is_a_kube() -> None:
 
 
 def test_what_is_created_is_decoded_from_the_servers_bytes() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         made = await kube.create(SECRETS, "default", SECRET)
-        assert isinstance(made, Meta)
+        assert isinstance(made, ObjectMeta)
         assert (made.session_id, made.project_id) == ("S1", "P1")
-        assert made.writers == (NAMES.field_manager,)
+        assert made.field_managers == (NAMES.field_manager,)
         assert await kube.get(SECRETS, "default", "s") == made
         page = await kube.list(SECRETS, HERE)
         assert (page.items, page.skipped) == ([made], 0)
@@ -70,25 +70,25 @@ def test_what_is_created_is_decoded_from_the_servers_bytes() -> None:
 
 
 def test_pages_follow_their_token() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         for name in "abc":
             await kube.create(PODS, "default", {"metadata": {"name": name}})
-        first = await kube.list(PODS, Scope(), limit=2, version="0")
+        first = await kube.list(PODS, ListOptions(), limit=2, version="0")
         assert len(first.items) == 3
-        first = await kube.list(PODS, Scope(), limit=2)
-        rest = await kube.list(PODS, Scope(), limit=2, continue_token=first.continue_token)
+        first = await kube.list(PODS, ListOptions(), limit=2)
+        rest = await kube.list(PODS, ListOptions(), limit=2, continue_token=first.continue_token)
         assert [pod.name for pod in (*first.items, *rest.items)] == ["a", "b", "c"]
         core.compact()
         await kube.create(PODS, "default", {"metadata": {"name": "d"}})
         core.compact()
         with pytest.raises(errors.Gone):
-            await kube.list(PODS, Scope(), limit=2, continue_token=first.continue_token)
+            await kube.list(PODS, ListOptions(), limit=2, continue_token=first.continue_token)
 
     simulate(case)
 
 
 def test_refusals_are_the_errors_of_the_real_client() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         await kube.create(SECRETS, "default", SECRET)
         with pytest.raises(errors.AlreadyExists):
             await kube.create(SECRETS, "default", SECRET)
@@ -100,7 +100,7 @@ def test_refusals_are_the_errors_of_the_real_client() -> None:
         assert [cause.field for cause in invalid.value.causes] == ["metadata.uid"]
         with pytest.raises(errors.NotFound):
             await kube.get(SECRETS, "default", "t")
-        with pytest.raises(errors.VersionTooLarge) as large:
+        with pytest.raises(errors.ResourceVersionTooLarge) as large:
             await kube.list(SECRETS, HERE, version="999999")
         assert large.value.retry_after_s == 1.0
 
@@ -108,7 +108,7 @@ def test_refusals_are_the_errors_of_the_real_client() -> None:
 
 
 def test_a_watch_brings_events_then_bookmarks_then_ends() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         version = await version_of(kube)
         async with kube.watch(SECRETS, HERE, version=version, timeout_s=100) as watch:
             await kube.create(SECRETS, "default", SECRET)
@@ -125,7 +125,7 @@ def test_a_watch_brings_events_then_bookmarks_then_ends() -> None:
 
 
 def test_a_watch_wakes_a_receiver_that_waits() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         async def write() -> None:
             await asyncio.sleep(3)
             core.create(kinds.SECRETS, "default", SECRET)
@@ -144,7 +144,7 @@ def test_a_watch_wakes_a_receiver_that_waits() -> None:
 
 
 def test_a_compacted_version_is_gone_in_the_stream() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         version = await version_of(kube)
         await kube.create(SECRETS, "default", SECRET)
         core.compact()
@@ -157,7 +157,7 @@ def test_a_compacted_version_is_gone_in_the_stream() -> None:
 
 
 def test_a_silent_watch_is_idle_until_it_speaks_again() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         version = await version_of(kube)
         async with kube.watch(SECRETS, HERE, version=version, timeout_s=300) as watch:
             kube.faults.silence_watches(silent=True)
@@ -174,7 +174,7 @@ def test_a_silent_watch_is_idle_until_it_speaks_again() -> None:
 
 
 def test_watches_are_dropped_and_closed_on_order() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         version = await version_of(kube)
         async with kube.watch(SECRETS, HERE, version=version, timeout_s=300) as watch:
             assert kube.faults.close_watches() == 1
@@ -188,10 +188,10 @@ def test_watches_are_dropped_and_closed_on_order() -> None:
 
 
 def test_latency_and_delay_take_virtual_time() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         await kube.ready()
         assert now() == 0.25
-        kube.faults.fail_next(Fault(delay_s=2.0))
+        kube.faults.fail_next(InjectedFault(delay_s=2.0))
         await kube.ready()
         assert now() == 2.5
 
@@ -199,8 +199,8 @@ def test_latency_and_delay_take_virtual_time() -> None:
 
 
 def test_a_request_ends_at_its_limit() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
-        kube.faults.fail_next(Fault(delay_s=60.0))
+    async def case(kube: InProcessKube, core: Core) -> None:
+        kube.faults.fail_next(InjectedFault(delay_s=60.0))
         with pytest.raises(TransportError, match="within 10 s"):
             await kube.create(SECRETS, "default", SECRET)
         assert now() == 10.0
@@ -210,7 +210,7 @@ def test_a_request_ends_at_its_limit() -> None:
 
 
 def test_a_partition_holds_requests_until_it_is_mended() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         kube.faults.partition(cut=True)
         with pytest.raises(TransportError):
             await kube.get(SECRETS, "default", "s")
@@ -223,8 +223,8 @@ def test_a_partition_holds_requests_until_it_is_mended() -> None:
 
 
 def test_an_answer_may_be_lost_after_the_write() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
-        kube.faults.fail_next(Fault(TransportError("lost"), applied=True), verb="create")
+    async def case(kube: InProcessKube, core: Core) -> None:
+        kube.faults.fail_next(InjectedFault(TransportError("lost"), applied=True), verb="create")
         await kube.ready()
         with pytest.raises(TransportError, match="lost"):
             await kube.create(SECRETS, "default", SECRET)
@@ -234,24 +234,24 @@ def test_an_answer_may_be_lost_after_the_write() -> None:
 
 
 def test_a_judge_decides_by_verb_and_resource() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         refused = KubeError("no", status=500)
         kube.faults.judge = lambda verb, plural: (
-            Fault(refused) if (verb, plural) == ("list", "pods") else None
+            InjectedFault(refused) if (verb, plural) == ("list", "pods") else None
         )
         with pytest.raises(KubeError, match="no"):
-            await kube.list(PODS, Scope())
-        assert (await kube.list(SECRETS, Scope())).items == []
+            await kube.list(PODS, ListOptions())
+        assert (await kube.list(SECRETS, ListOptions())).items == []
 
     simulate(case)
 
 
 def test_a_permit_that_is_refused_stops_the_write() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         def refuse() -> None:
-            raise DeposedError("not the leader")
+            raise NotLeaderError("not the leader")
 
-        with pytest.raises(DeposedError):
+        with pytest.raises(NotLeaderError):
             await kube.create(SECRETS, "default", SECRET, permit=refuse)
         assert core.count(kinds.SECRETS) == 0
 
@@ -259,7 +259,7 @@ def test_a_permit_that_is_refused_stops_the_write() -> None:
 
 
 def test_a_cancelled_receive_loses_no_event() -> None:
-    async def case(kube: DirectKube, core: Core) -> None:
+    async def case(kube: InProcessKube, core: Core) -> None:
         version = await version_of(kube)
         async with kube.watch(SECRETS, HERE, version=version, timeout_s=300) as watch:
             with contextlib.suppress(TimeoutError):

@@ -3,7 +3,7 @@
 import pytest
 
 from reconciler.lab.apiserver.write_log import LeaseTurn, SignedWrite
-from reconciler.lab.demo.leader_terms import Reign, deposed_writes, failover_s, reigns
+from reconciler.lab.demo.leader_terms import LeaderTerm, deposed_writes, failover_s, leader_terms
 
 
 def turn(version: int, holder: str) -> LeaseTurn:
@@ -15,8 +15,8 @@ def write(version: int, process: str) -> SignedWrite:
 
 
 def test_a_reign_lasts_until_another_process_takes_the_lease() -> None:
-    found = reigns([turn(1, "a"), turn(5, ""), turn(6, "a"), turn(9, "b"), turn(12, "")])
-    assert found == [Reign("a", 1, 1.0, 5.0), Reign("b", 9, 9.0, 12.0)]
+    found = leader_terms([turn(1, "a"), turn(5, ""), turn(6, "a"), turn(9, "b"), turn(12, "")])
+    assert found == [LeaderTerm("a", 1, 1.0, 5.0), LeaderTerm("b", 9, 9.0, 12.0)]
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_a_reign_lasts_until_another_process_takes_the_lease() -> None:
 def test_a_write_is_deposed_outside_its_processs_reign(
     process: str, version: int, deposed: bool
 ) -> None:
-    found = reigns([turn(1, "a"), turn(3, ""), turn(5, "b")])
+    found = leader_terms([turn(1, "a"), turn(3, ""), turn(5, "b")])
     assert bool(deposed_writes(found, [write(version, process)])) is deposed
 
 
 def test_a_failover_ends_with_the_successors_first_write() -> None:
-    found = reigns([turn(1, "a"), turn(10, "b"), turn(20, "c")])
+    found = leader_terms([turn(1, "a"), turn(10, "b"), turn(20, "c")])
     writes = [write(2, "a"), write(11, "b"), write(12, "b"), write(25, "c")]
     assert failover_s(found, writes, [7.0, 19.0]) == 6.0
     assert failover_s(found, writes, [30.0]) is None

@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.text import Text
 
-from reconciler.lab.apiserver.write_log import Ledger
+from reconciler.lab.apiserver.write_log import WriteLog
 from reconciler.lab.chaos.faults import Chaos
 from reconciler.lab.cli.demo import LogTail, readable
 from reconciler.lab.cluster.replicas import Tally
@@ -108,7 +108,7 @@ def report_of(expired_s: float, unauthenticated: int, tokens: int) -> Report:
     return make_report(
         fleet,
         Tally(),
-        Ledger(),
+        WriteLog(),
         sessions=1,
         replicas=1,
         ttl_s=20.0,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.lab.runners.exposure_ledger import UNREADABLE, Accounts, summarize
+from reconciler.lab.runners.exposure_ledger import UNREADABLE, ExposureLedger, summarize
 from reconciler.naming import SessionKey
 
 ONE = SessionKey("ns", "one")
@@ -17,7 +17,7 @@ Change = tuple[float, float]
 
 def expired_s(changes: list[Change], *, start_s: float, end_s: float) -> float:
     """Run one container's life through the accounts."""
-    accounts = Accounts()
+    accounts = ExposureLedger()
     early = [change for change in changes if change[0] <= start_s]
     late = [change for change in changes if start_s < change[0] <= end_s]
     for at_s, expires_at_s in early:
@@ -76,7 +76,7 @@ def test_exact_account_agrees_with_sampling(
 
 @given(lives, instants)
 def test_asking_for_a_report_changes_nothing(changes: list[tuple[int, int]], asked: int) -> None:
-    quiet, asked_often = Accounts(), Accounts()
+    quiet, asked_often = ExposureLedger(), ExposureLedger()
     for accounts in (quiet, asked_often):
         accounts.started("c", ONE, at_s=0)
     for at_s, expires_at_s in sorted(changes):
@@ -90,7 +90,7 @@ def test_asking_for_a_report_changes_nothing(changes: list[tuple[int, int]], ask
 
 
 def test_running_container_is_counted_up_to_now() -> None:
-    accounts = Accounts()
+    accounts = ExposureLedger()
     accounts.projected("c", at_s=0, expires_at_s=10)
     accounts.started("c", ONE, at_s=0)
 
@@ -101,7 +101,7 @@ def test_running_container_is_counted_up_to_now() -> None:
 
 
 def test_each_start_is_an_account_of_its_own_and_the_session_is_their_sum() -> None:
-    accounts = Accounts()
+    accounts = ExposureLedger()
     for container, since_s in (("a", 0), ("b", 20)):
         accounts.projected(container, at_s=since_s, expires_at_s=since_s + 5)
         accounts.started(container, ONE, at_s=since_s)
@@ -114,7 +114,7 @@ def test_each_start_is_an_account_of_its_own_and_the_session_is_their_sum() -> N
 
 
 def test_old_and_new_container_of_a_session_are_exposed_beside_each_other() -> None:
-    accounts = Accounts()
+    accounts = ExposureLedger()
     for container in ("old", "new"):
         accounts.projected(container, at_s=0, expires_at_s=10)
         accounts.started(container, ONE, at_s=0)
@@ -123,7 +123,7 @@ def test_old_and_new_container_of_a_session_are_exposed_beside_each_other() -> N
 
 
 def test_wall_clock_that_steps_back_never_subtracts() -> None:
-    accounts = Accounts()
+    accounts = ExposureLedger()
     accounts.projected("c", at_s=100, expires_at_s=100)
     accounts.started("c", ONE, at_s=100)
     accounts.projected("c", at_s=104, expires_at_s=90)
@@ -133,7 +133,7 @@ def test_wall_clock_that_steps_back_never_subtracts() -> None:
 
 
 def test_refused_calls_are_booked_by_the_outcome_of_their_retry() -> None:
-    accounts = Accounts()
+    accounts = ExposureLedger()
     for accepted in (False, True, False, False):
         accounts.called(ONE, accepted=accepted)
     accounts.refused(ONE, retry_succeeded=True)
@@ -146,7 +146,7 @@ def test_refused_calls_are_booked_by_the_outcome_of_their_retry() -> None:
 
 
 def test_summary_adds_up_and_names_the_worst() -> None:
-    accounts = Accounts()
+    accounts = ExposureLedger()
     for container, session, expires_at_s in (("a", ONE, 8.0), ("b", TWO, 3.0)):
         accounts.projected(container, at_s=0, expires_at_s=expires_at_s)
         accounts.started(container, session, at_s=0)
@@ -160,8 +160,8 @@ def test_summary_adds_up_and_names_the_worst() -> None:
 
 
 def test_fleet_without_harm_has_no_worst() -> None:
-    accounts = Accounts()
-    accounts.know(ONE)
+    accounts = ExposureLedger()
+    accounts.register(ONE)
 
     total = summarize((accounts.report(ONE, now_s=0, state="pending"),))
 
@@ -170,7 +170,7 @@ def test_fleet_without_harm_has_no_worst() -> None:
 
 
 def test_end_of_all_settles_every_account_once() -> None:
-    accounts = Accounts()
+    accounts = ExposureLedger()
     accounts.started("a", ONE, at_s=0)
     accounts.end_all(at_s=4)
     accounts.ended("a", at_s=9)

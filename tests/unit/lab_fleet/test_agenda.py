@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.lab.kubelet.node import Agenda
+from reconciler.lab.kubelet.node import TimerQueue
 
 steps = st.lists(
     st.tuples(st.sampled_from(["set", "hasten", "drop"]), st.integers(0, 5), st.integers(0, 20))
@@ -12,7 +12,7 @@ steps = st.lists(
 
 @given(steps, st.integers(0, 20))
 def test_agenda_agrees_with_a_plain_dict(steps: list[tuple[str, int, int]], now: int) -> None:
-    agenda: Agenda[int] = Agenda()
+    agenda: TimerQueue[int] = TimerQueue()
     model: dict[int, int] = {}
     for verb, key, at in steps:
         if verb == "drop":

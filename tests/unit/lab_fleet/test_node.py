@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from reconciler.lab.kubelet.node import BACKOFF_CAP_S, Node, Timing
+from reconciler.lab.kubelet.node import BACKOFF_CAP_S, KubeletTiming, Node
 from reconciler.lab.kubelet.pods import Pod, SecretRef
 from reconciler.naming import SessionKey
 
@@ -22,18 +22,18 @@ POD = Pod(
     grace_s=None,
     containers=(),
 )
-TIMING = Timing(projection_s=(60.0, 90.0), grace_cap_s=10.0)
+TIMING = KubeletTiming(projection_s=(60.0, 90.0), grace_cap_s=10.0)
 
 
 def touched(pod: Pod, value: str = "now") -> Pod:
     return replace(pod, touch=frozenset({("touched-at", value)}))
 
 
-def seeded(timing: Timing = TIMING) -> Node:
+def seeded(timing: KubeletTiming = TIMING) -> Node:
     return Node(timing, Random(7).uniform)
 
 
-def running(timing: Timing = TIMING) -> Node:
+def running(timing: KubeletTiming = TIMING) -> Node:
     """Return a node whose one pod mounted version v1 and was reported by t=10."""
     node = seeded(timing)
     node.see_pod(POD, now_at=0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import WireError
+from reconciler.errors import ProtocolError
 from reconciler.lab.kubelet.pods import Pod, SecretRef, decode_pod
 from reconciler.naming import Names, SessionKey
 
@@ -68,5 +68,5 @@ def test_touch_changes_with_any_annotation() -> None:
 
 
 def test_other_bytes_are_a_wire_error() -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         decode_pod(b'{"metadata":{}}', Names())

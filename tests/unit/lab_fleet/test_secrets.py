@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from reconciler.errors import WireError
+from reconciler.errors import ProtocolError
 from reconciler.lab.kubelet.pods import SecretRef
 from reconciler.lab.kubelet.secrets import Payload, SecretCache, decode_secret
 
@@ -73,7 +73,7 @@ def test_secret_without_data_decodes_to_no_keys() -> None:
 def test_no_repr_or_error_shows_a_value() -> None:
     shown = base64.b64encode(b"hidden-value").decode()
     body = {"metadata": {"name": "s"}, "data": {"api-token": shown, "b": "!" + shown + "?"}}
-    with pytest.raises(WireError) as caught:
+    with pytest.raises(ProtocolError) as caught:
         decode_secret(json.dumps(body).encode())
 
     told = repr(caught.value) + repr(payload("hidden-value")) + repr(filled("hidden-value"))

@@ -12,18 +12,18 @@ from structlog.testing import LogCapture
 
 from reconciler.clock import Clock
 from reconciler.lab.apiserver.core import AT_ONCE, Core
-from reconciler.lab.apiserver.fault_injection import Fault, Faults
-from reconciler.lab.apiserver.in_process_client import DirectKube
+from reconciler.lab.apiserver.fault_injection import FaultInjection, InjectedFault
+from reconciler.lab.apiserver.in_process_client import InProcessKube
 from reconciler.lab.apiserver.kinds import LEASES, NAMESPACES, Object
 from reconciler.lab.apiserver.write_log import Caller, Commit
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
-from reconciler.leadership.elector import Candidate, Elector
+from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
-from reconciler.leadership.lease_gate import LeaseGate
-from reconciler.leadership.rules import Timing
+from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.rules import ElectionTiming
 
 NAMESPACE, NAME = "home", "token-reconciler"
-TIMING = Timing(15, 10.0, 2.0)
+TIMING = ElectionTiming(15, 10.0, 2.0)
 LATENCY_S = 0.01
 HAND = Caller("somebody", "kubectl", "kubectl-edit")
 
@@ -49,10 +49,10 @@ class OwnClock:
         return self._wall.wall()
 
 
-class LateKube(DirectKube):
+class LateKube(InProcessKube):
     """A server whose answers may take a while, after it has acted: seconds by verb."""
 
-    def __init__(self, core: Core, clock: Clock, *, caller: Caller, faults: Faults) -> None:
+    def __init__(self, core: Core, clock: Clock, *, caller: Caller, faults: FaultInjection) -> None:
         super().__init__(core, clock, caller=caller, faults=faults, latency_s=LATENCY_S)
         self.late_s: dict[str, float] = {}
 
@@ -68,7 +68,7 @@ class LateKube(DirectKube):
         return found
 
 
-class CountedFaults(Faults):
+class CountedFaults(FaultInjection):
     """Faults that keep a list of all requests: verb, and when it was sent."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -76,7 +76,7 @@ class CountedFaults(Faults):
         self.requests: list[tuple[str, float]] = []
         self._now = now
 
-    def fault_of(self, verb: str, resource: str) -> Fault:
+    def fault_of(self, verb: str, resource: str) -> InjectedFault:
         self.requests.append((verb, self._now()))
         return super().fault_of(verb, resource)
 
@@ -102,12 +102,12 @@ class Replica:
         self.lacks_token = False
         self.token_life_s = math.inf
         self.clock = OwnClock(bench.clock, loop, rate)
-        self.gate = LeaseGate(self.clock, name)
+        self.fence = LeaseFence(self.clock, name)
         caller = Caller(str(self.me), str(self.me), "token-reconciler")
         self.kube = LateKube(bench.core, self.clock, caller=caller, faults=self.faults)
-        self.elector = Elector(
+        self.elector = LeaderElector(
             self.kube,
-            Candidate(
+            ElectionConfig(
                 NAMESPACE,
                 NAME,
                 self.me,
@@ -118,7 +118,7 @@ class Replica:
                 lambda: self.token_life_s,
                 lambda: self.lacks_token,
             ),
-            self.gate,
+            self.fence,
             clock=self.clock,
             random=Random(str(self.me)),
             began=lambda term: self.told.append((f"began {term}", bench.now_s)),
@@ -129,7 +129,7 @@ class Replica:
 
     @property
     def leads(self) -> bool:
-        return self.gate.is_open
+        return self.fence.is_open
 
     @property
     def words(self) -> list[str]:
@@ -150,9 +150,9 @@ class Replica:
 
 
 class Bench:
-    """One core, some replicas, and the log; whenever time passes, at most one gate may be open."""
+    """One core, some replicas, and the log; whenever time passes, at most one fence may be open."""
 
-    def __init__(self, timing: Timing, logs: list[Line]) -> None:
+    def __init__(self, timing: ElectionTiming, logs: list[Line]) -> None:
         self._loop = asyncio.get_running_loop()
         self.clock = VirtualClock(self._loop)
         self.core = Core(self.clock, seed="leases")
@@ -224,7 +224,7 @@ class Bench:
         assert len(held) <= 1, f"two holders at {self.now_s} s: {held}"
 
     async def watch_over(self, seconds: float) -> None:
-        """Let virtual time pass and look at the gates twenty times a second."""
+        """Let virtual time pass and look at the fences twenty times a second."""
         until_s = self.now_s + seconds
         while self.now_s < until_s:
             await self.sleep(min(0.05, until_s - self.now_s))
@@ -249,7 +249,9 @@ class Bench:
 Scenario = Callable[[Bench], Awaitable[None]]
 
 
-def on_virtual_time(test: Scenario | None = None, *, timing: Timing = TIMING) -> Callable[..., Any]:
+def on_virtual_time(
+    test: Scenario | None = None, *, timing: ElectionTiming = TIMING
+) -> Callable[..., Any]:
     """Run a test on a fresh virtual loop with a bench of its own."""
 
     def decorate(test: Scenario) -> Callable[[], None]:
@@ -263,7 +265,7 @@ def on_virtual_time(test: Scenario | None = None, *, timing: Timing = TIMING) ->
     return decorate(test) if test is not None else decorate
 
 
-async def _main(test: Scenario, timing: Timing) -> None:
+async def _main(test: Scenario, timing: ElectionTiming) -> None:
     capture = LogCapture()
     structlog.configure(processors=[capture], cache_logger_on_first_use=False)
     async with AsyncExitStack() as stack:

@@ -9,9 +9,17 @@ Decisions and intervals are the product's own functions; nothing of them is repe
 from dataclasses import dataclass, field
 
 from reconciler.leadership import rules
-from reconciler.leadership.lease import RELEASED_S, Identity, Record
-from reconciler.leadership.lease_gate import LeaseGate
-from reconciler.leadership.rules import Lost, Renew, Sight, Take, Tenure, Timing, Wait
+from reconciler.leadership.lease import RELEASED_S, Identity, LeaseRecord
+from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.rules import (
+    Acquire,
+    ElectionTiming,
+    LeaseHold,
+    Lost,
+    ObservedLease,
+    Renew,
+    Wait,
+)
 
 
 class TwoHolders(AssertionError):
@@ -48,22 +56,22 @@ class SkewedClock:
 class Server:
     """One Lease whose writes carry the version that they are meant for."""
 
-    history: list[Record] = field(default_factory=list)
+    history: list[LeaseRecord] = field(default_factory=list)
 
     @property
-    def current(self) -> Record | None:
+    def current(self) -> LeaseRecord | None:
         return self.history[-1] if self.history else None
 
     @property
     def version(self) -> str:
         return str(len(self.history) + 1)
 
-    def write(self, expected: Record | None, holder: str, duration_s: int, count: int) -> bool:
+    def write(self, expected: LeaseRecord | None, holder: str, duration_s: int, count: int) -> bool:
         """Apply a create (`expected` None) or a patch of one version; False for a conflict."""
         if expected != self.current:
             return False
         version = str(len(self.history) + 2)
-        self.history.append(Record("uid", version, holder, duration_s, "", count))
+        self.history.append(LeaseRecord("uid", version, holder, duration_s, "", count))
         return True
 
 
@@ -71,13 +79,13 @@ class Server:
 class Write:
     """A write under way, or done; `state` is what the network did with it so far."""
 
-    expected: Record | None
+    expected: LeaseRecord | None
     holder: str
     duration_s: int
     transitions: int
     sent_at: float
     state: str = "sent"
-    made: Record | None = None
+    made: LeaseRecord | None = None
     is_blind: bool = False
 
 
@@ -87,7 +95,7 @@ class Reading:
 
     settled: bool
     asked: bool = False
-    found: Record | None = None
+    found: LeaseRecord | None = None
     version: str = ""
 
 
@@ -99,7 +107,13 @@ class Replica:
     """
 
     def __init__(
-        self, name: str, server: Server, clock: SkewedClock, timing: Timing, *, pod_uid: str = ""
+        self,
+        name: str,
+        server: Server,
+        clock: SkewedClock,
+        timing: ElectionTiming,
+        *,
+        pod_uid: str = "",
     ) -> None:
         self.name = name
         self.server = server
@@ -114,9 +128,9 @@ class Replica:
         """Be a new process: all that the old one knew is gone; what it sent is still under way."""
         self.lives += 1
         self.me = Identity(self.name, self.pod_uid, f"life{self.lives}")
-        self.gate = LeaseGate(self.clock, self.name)
-        self.sight: Sight | None = None
-        self.tenure: Tenure | None = None
+        self.fence = LeaseFence(self.clock, self.name)
+        self.sight: ObservedLease | None = None
+        self.tenure: LeaseHold | None = None
         self.waiting: Write | None = None
         self.reading: Reading | None = None
         self.watched = len(self.server.history)
@@ -130,7 +144,7 @@ class Replica:
         if self.waiting is not None:
             return None
         match self.decide():
-            case Take(record, transitions):
+            case Acquire(record, transitions):
                 return self._send(record, transitions)
             case Renew(record):
                 return self._send(record, record.transitions)
@@ -138,7 +152,7 @@ class Replica:
                 self.lose()
         return None
 
-    def _send(self, record: Record | None, transitions: int) -> Write:
+    def _send(self, record: LeaseRecord | None, transitions: int) -> Write:
         sent_at = self.clock.monotonic()
         self.waiting = Write(record, str(self.me), self.timing.lease_s, transitions, sent_at)
         self.writes.append(self.waiting)
@@ -156,27 +170,27 @@ class Replica:
         record = self.sight.record if self.sight is not None else None
         if record is not None and record.holder == str(self.me):
             self.tenure = self.tenure_of(write)
-            self.gate.open(self.name, self.tenure.valid_until)
+            self.fence.open(self.name, self.tenure.expires_at)
 
-    def tenure_of(self, write: Write) -> Tenure:
-        return rules.tenure_of(write.transitions, write.sent_at, self.timing)
+    def tenure_of(self, write: Write) -> LeaseHold:
+        return rules.hold_from(write.transitions, write.sent_at, self.timing)
 
-    def see(self, record: Record | None, version: str, *, settled: bool = False) -> None:
+    def see(self, record: LeaseRecord | None, version: str, *, settled: bool = False) -> None:
         self.sight = self.look(record, version, settled=settled)
         if self.tenure is not None and isinstance(self.decide(), Lost):
             self.lose()
 
-    def look(self, record: Record | None, version: str, *, settled: bool) -> Sight:
+    def look(self, record: LeaseRecord | None, version: str, *, settled: bool) -> ObservedLease:
         now_at = self.clock.monotonic()
-        return rules.look(
+        return rules.observe(
             self.sight, record, version, now_at, me=self.me, timing=self.timing, settled=settled
         )
 
     def lose(self) -> None:
-        self.gate.close()
+        self.fence.close()
         self.tenure = None
 
-    def resign(self) -> None:
+    def release(self) -> None:
         """Stand down and say so; the process goes on as a follower."""
         tenure, record = self.tenure, self.sight.record if self.sight is not None else None
         self.lose()
@@ -196,11 +210,11 @@ class World:
     real: RealTime
 
     def check(self) -> None:
-        """Raise `TwoHolders` if more than one gate is open at this moment.
+        """Raise `TwoHolders` if more than one fence is open at this moment.
 
-        A gate that opens later does so in a step of its own, after which this is called, too.
+        A fence that opens later does so in a step of its own, after which this is called, too.
         """
-        held = [replica.name for replica in self.replicas if replica.gate.is_open]
+        held = [replica.name for replica in self.replicas if replica.fence.is_open]
         if len(held) > 1:
             raise TwoHolders(f"at {self.real.now_s} s: {held}")
 
@@ -262,7 +276,7 @@ class World:
 
 def make_world(
     clocks: list[tuple[float, float]],
-    timings: list[Timing],
+    timings: list[ElectionTiming],
     pod_uids: list[str],
     *,
     make: type[Replica] = Replica,

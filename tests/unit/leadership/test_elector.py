@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from reconciler.errors import ServerError, TransportError
-from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.leadership.elector import COLD_S, LEFT_S, NO_TOKEN_S, SPREAD_S, STALL_S, YIELD_S
 from tests.unit.leadership.electors import LATENCY_S, TIMING, Bench, Replica, on_virtual_time
 
@@ -14,7 +14,7 @@ LEASE_S, DEADLINE_S, RETRY_S = TIMING.lease_s, TIMING.deadline_s, TIMING.retry_s
 SOON_S = 4 * LATENCY_S
 """A request or two, and the watch event that follows."""
 
-CUT = Fault(error=TransportError("the answer was lost"), applied=True)
+CUT = InjectedFault(error=TransportError("the answer was lost"), applied=True)
 
 
 async def pair(bench: Bench) -> tuple[Replica, Replica]:
@@ -31,7 +31,7 @@ async def test_the_first_replica_makes_the_lease_in_client_gos_form(bench: Bench
     leader = bench.start()
     assert await bench.led(leader) <= SPREAD_S + SOON_S
     assert leader.words == ["began replica-0/0-n0"]
-    assert leader.gate.term == "replica-0/0-n0"
+    assert leader.fence.term == "replica-0/0-n0"
     spec = bench.spec
     assert spec.pop("acquireTime") == spec.pop("renewTime")
     assert spec == {
@@ -48,8 +48,8 @@ async def test_of_replicas_that_start_at_once_one_leads_and_all_know_it(bench: B
     [leader] = bench.leaders
     assert {replica.elector.holder for replica in replicas} == {str(leader.me)}
     assert [len(replica.told) for replica in replicas].count(0) == 4
-    assert {line["leader"] for line in bench.events("following")} == {str(leader.me)}
-    assert len(bench.events("following")) == 4
+    assert {line["leader"] for line in bench.events("leader_observed")} == {str(leader.me)}
+    assert len(bench.events("leader_observed")) == 4
 
 
 @on_virtual_time
@@ -75,14 +75,14 @@ async def test_a_follower_tries_at_the_end_of_a_dead_leaders_claim(bench: Bench)
     assert verb == "patch"
     assert claimed_s <= tried_s <= claimed_s + SPREAD_S + 0.001
     assert bench.spec["leaseTransitions"] == 1
-    assert follower.gate.term == "replica-1/1-n1"
+    assert follower.fence.term == "replica-1/1-n1"
 
 
 @on_virtual_time
 async def test_a_clean_stop_hands_the_lease_over_at_once(bench: Bench) -> None:
     leader, follower = await pair(bench)
     stopped_s = bench.now_s
-    leader.elector.resign()
+    leader.elector.release()
     assert await bench.led(follower) - stopped_s <= SOON_S
     assert leader.words[1:] == ["ended resigned"]
     assert leader.task.done()
@@ -96,7 +96,7 @@ async def test_a_release_is_seen_right_after_the_server_has_ended_a_watch(bench:
     await bench.watch_over(30.0)
     assert follower.faults.close_watches() == 1
     await bench.sleep(SOON_S)
-    leader.elector.resign()
+    leader.elector.release()
     stopped_s = bench.now_s
     assert await bench.led(follower) - stopped_s <= SOON_S
 
@@ -118,7 +118,7 @@ async def test_a_container_that_restarts_in_its_pod_leads_again_at_once(bench: B
     started_s = bench.now_s
     again = bench.start("replica-0", pod_uid="pod-0")
     assert await bench.led(again) - started_s <= SOON_S
-    assert bench.events("lease_inherited")[0]["predecessor"] == str(leader.me)
+    assert bench.events("lease_taken_over")[0]["predecessor"] == str(leader.me)
     await bench.watch_over(30.0)
     assert follower.told == []
     assert bench.spec["leaseTransitions"] == 1
@@ -166,7 +166,7 @@ class TestLoss:
             await bench.watch_over(60.0)
             assert bench.leaders == [follower]
             assert bench.warnings() == ["lease_unreachable", "lease_lost"]
-            assert len(bench.events("lease_reachable_again")) == 1
+            assert len(bench.events("lease_recovered")) == 1
 
         scenario()
 
@@ -186,7 +186,7 @@ class TestLoss:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader, _ = await pair(bench)
-            leader.faults.fail_next(Fault(delay_s=60.0), verb="patch")
+            leader.faults.fail_next(InjectedFault(delay_s=60.0), verb="patch")
             before = len(leader.requests)
             await bench.wait_for("a renewal", lambda: len(leader.requests) > before, 5.0)
             edited_s = bench.now_s
@@ -203,7 +203,7 @@ class TestLoss:
             leader = bench.start()
             await bench.led(leader)
             await leader.kill()
-            assert not leader.gate.is_open
+            assert not leader.fence.is_open
 
         scenario()
 
@@ -223,7 +223,7 @@ class TestMainLoop:
             assert bench.warnings() == ["main_loop_stalled", "lease_lost"]
             leader.age_s = 0.0
             await bench.led(leader)
-            assert len(bench.events("main_loop_turns_again")) == 1
+            assert len(bench.events("main_loop_recovered")) == 1
 
         scenario()
 
@@ -243,7 +243,7 @@ class TestMainLoop:
         async def scenario(bench: Bench) -> None:
             leader, follower = await pair(bench)
             follower.age_s = STALL_S + 1
-            leader.elector.resign()
+            leader.elector.release()
             await bench.watch_over(60.0)
             assert not bench.leaders
             follower.age_s = 0.0
@@ -259,7 +259,7 @@ class TestCold:
             leader, warm = await pair(bench)
             cold = bench.start("a-cold-one", warm=False)
             await bench.watch_over(1.0)
-            leader.elector.resign()
+            leader.elector.release()
             await bench.watch_over(60.0)
             assert bench.leaders == [warm]
             assert cold.writes(0.0) == []
@@ -283,7 +283,7 @@ class TestCold:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             replica = bench.start(warm=False)
-            away = Fault(error=ServerError("away", status=503))
+            away = InjectedFault(error=ServerError("away", status=503))
             replica.faults.fail_next(away, verb="create", count=failures)
             led_s = await bench.led(replica, 20.0)
             assert COLD_S <= led_s <= COLD_S + SPREAD_S + failures * 0.6 * RETRY_S + 2 * SOON_S
@@ -297,7 +297,7 @@ class TestCold:
             cold = bench.start("a-cold-one", warm=False)
             for old, new in ((leader, follower),):
                 await bench.watch_over(COLD_S + 1)
-                old.elector.resign()
+                old.elector.release()
                 await bench.led(new)
             await follower.kill()
             taken_s = await bench.led(cold, 2 * LEASE_S + COLD_S)
@@ -315,7 +315,7 @@ class TestWithoutToken:
             leader, follower = await pair(bench)
             fresh = bench.start("a-fresh-one", has_token=False)
             await bench.watch_over(1.0)
-            leader.elector.resign()
+            leader.elector.release()
             await bench.watch_over(60.0)
             assert bench.leaders == [follower]
             assert fresh.writes(0.0) == []
@@ -432,7 +432,7 @@ class TestLackingToken:
             leader, standby = await pair(bench)
             await bench.watch_over(YIELD_S)
             leader.lacks_token = True
-            closed_s = await bench.wait_for("the gate is shut", lambda: not leader.leads, 30.0)
+            closed_s = await bench.wait_for("the fence is shut", lambda: not leader.leads, 30.0)
             renewed_s = max(c.at for c in bench.commits if c.user == str(leader.me))
             assert closed_s <= renewed_s + DEADLINE_S + SOON_S
             assert await bench.led(standby, 30.0) >= renewed_s + LEASE_S
@@ -445,7 +445,7 @@ class TestResigning:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader, follower = await pair(bench)
-            follower.elector.resign()
+            follower.elector.release()
             await asyncio.wait_for(asyncio.shield(follower.task), SOON_S)
             assert follower.told == []
             assert follower.writes(0.0) == []
@@ -458,25 +458,29 @@ class TestResigning:
         async def scenario(bench: Bench) -> None:
             replica = bench.start(prepare=lambda each: each.faults.partition(cut=True))
             await bench.watch_over(1.0)
-            replica.elector.resign()
+            replica.elector.release()
             await asyncio.wait_for(asyncio.shield(replica.task), SOON_S)
             assert replica.requests == []
 
         scenario()
 
     @staticmethod
-    async def _resign_during_a_renewal(bench: Bench, fault: Fault) -> tuple[Replica, Replica]:
+    async def _resign_during_a_renewal(
+        bench: Bench, fault: InjectedFault
+    ) -> tuple[Replica, Replica]:
         leader, follower = await pair(bench)
         leader.faults.fail_next(fault, verb="patch")
         before = len(leader.requests)
         await bench.wait_for("a renewal", lambda: len(leader.requests) > before, 5.0)
-        leader.elector.resign()
+        leader.elector.release()
         return leader, follower
 
     def test_a_slow_renewal_ends_and_then_the_lease_is_released(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await self._resign_during_a_renewal(bench, Fault(delay_s=3.0))
+            leader, follower = await self._resign_during_a_renewal(
+                bench, InjectedFault(delay_s=3.0)
+            )
             resigned_s = bench.now_s
             assert await bench.led(follower, 5.0) - resigned_s <= 3.0 + SOON_S
             assert leader.words[-1] == "ended resigned"
@@ -491,7 +495,7 @@ class TestResigning:
             leader.faults.fail_next(CUT, verb="patch")
             count = len(bench.commits)
             await bench.wait_for("a renewal", lambda: len(bench.commits) > count, 5.0)
-            leader.elector.resign()
+            leader.elector.release()
             resigned_s = bench.now_s
             assert await bench.led(follower, 5.0) - resigned_s <= 2 * SOON_S
             assert bench.warnings()[-1] != "lease_not_released"
@@ -504,7 +508,7 @@ class TestResigning:
             leader, follower = await pair(bench)
             leader.faults.partition(cut=True)
             await bench.watch_over(RETRY_S + 0.5)
-            leader.elector.resign()
+            leader.elector.release()
             resigned_s = bench.now_s
             await bench.wait_for("the end", leader.task.done, 20.0)
             assert bench.now_s - resigned_s <= 2 * TIMING.request_s
@@ -520,7 +524,7 @@ class TestResigning:
             leader, _ = await pair(bench)
             leader.faults.silence_watches(silent=True)
             bench.edit(holderIdentity="bogus")
-            leader.elector.resign()
+            leader.elector.release()
             await bench.wait_for("the end", leader.task.done, 5.0)
             assert bench.spec["holderIdentity"] == "bogus"
 

@@ -5,12 +5,12 @@ from random import Random
 import pytest
 
 from reconciler.errors import ServerError, TransportError
-from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.leadership.elector import COLD_S
-from reconciler.leadership.rules import DRIFT, Timing
+from reconciler.leadership.rules import DRIFT, ElectionTiming
 from tests.unit.leadership.electors import Bench, Replica, on_virtual_time
 
-TIMING = Timing(5, 3.0, 0.5)
+TIMING = ElectionTiming(5, 3.0, 0.5)
 ROUNDS = 40
 
 
@@ -29,10 +29,10 @@ def disturb(bench: Bench, replica: Replica, random: Random) -> None:
         case 4:
             error = random.choice([ServerError("500", status=500), TransportError("reset")])
             applied, count = random.random() < 0.5, random.randrange(1, 8)
-            faults.fail_next(Fault(error=error, applied=applied), verb="patch", count=count)
+            faults.fail_next(InjectedFault(error=error, applied=applied), verb="patch", count=count)
         case 5:
             delay_s = random.uniform(0.0, 2 * TIMING.request_s)
-            faults.fail_next(Fault(delay_s=delay_s), count=random.randrange(1, 4))
+            faults.fail_next(InjectedFault(delay_s=delay_s), count=random.randrange(1, 4))
         case 6:
             replica.age_s = random.choice([0.0, 0.0, 60.0])
         case 7:
@@ -62,7 +62,7 @@ def test_there_are_never_two_and_in_the_end_there_is_one(seed: int) -> None:
                     await old.kill()
                 else:
                     heal(old)
-                    old.elector.resign()
+                    old.elector.release()
                     await bench.wait_for("its end", old.task.done, 4 * TIMING.request_s)
                 living[index] = bench.start(rate=1 + random.choice([-1, 1]) * DRIFT)
             else:

@@ -8,11 +8,11 @@ import pytest
 from reconciler.clock import parse_utc
 from reconciler.errors import Conflict, Forbidden, KubeError, ServerError, TransportError
 from reconciler.kube.authorization import PATIENCE_S
-from reconciler.lab.apiserver.fault_injection import Fault
+from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import NAMESPACES
 from reconciler.leadership.elector import SPREAD_S
 from reconciler.leadership.lease import MOST_TRANSITIONS
-from reconciler.leadership.rules import LONGEST_CLAIM_S, Timing
+from reconciler.leadership.rules import LONGEST_CLAIM_S, ElectionTiming
 from tests.unit.leadership.electors import (
     HAND,
     LATENCY_S,
@@ -31,7 +31,7 @@ NOWHERE = "2999-12-31T23:59:59.000000Z"
 def failing(replica: Replica, error: KubeError | None, *verbs: str) -> None:
     """Answer these verbs (none: all) with an error from now on; None: answer them again."""
     replica.faults.judge = lambda verb, _: (
-        Fault(error=error) if error is not None and (not verbs or verb in verbs) else None
+        InjectedFault(error=error) if error is not None and (not verbs or verb in verbs) else None
     )
 
 
@@ -195,7 +195,7 @@ class TestByHand:
     def test_a_holder_that_claims_long_itself_is_believed(self) -> None:
         """Replicas of two settings, as in a rollout: its word counts, however short tokens live."""
 
-        @on_virtual_time(timing=Timing(120, 80.0, 2.0))
+        @on_virtual_time(timing=ElectionTiming(120, 80.0, 2.0))
         async def scenario(bench: Bench) -> None:
             leader = bench.start()
             await bench.led(leader)
@@ -219,7 +219,7 @@ class TestByHand:
             shown = [text for line in bench.logs for text in map(str, line.values())]
             assert max(map(len, shown)) < 400
             assert any("xxx" in text for text in shown)
-            assert len(follower.gate.holder) < 400
+            assert len(follower.fence.holder) < 400
 
         scenario()
 
@@ -254,7 +254,7 @@ class TestByHand:
             leader, follower = await pair(bench)
             bench.edit(leaseTransitions=2**31 - 1)
             await bench.watch_over(5.0)
-            leader.elector.resign()
+            leader.elector.release()
             await bench.led(follower)
             assert bench.spec["leaseTransitions"] == MOST_TRANSITIONS + 1
 
@@ -307,7 +307,7 @@ class TestRefused:
             failing(replica, None)
             await bench.led(replica)
             await bench.watch_over(5.0)
-            assert len(bench.events("lease_reachable_again")) == 1
+            assert len(bench.events("lease_recovered")) == 1
             assert bench.warnings() == ["lease_refused"]
 
         scenario()
@@ -326,7 +326,7 @@ class TestRefused:
             assert len(leader.writes(refused_s)) <= 130 / (0.3 * RETRY_S)
             failing(leader, None)
             await bench.led(leader)
-            assert len(bench.events("lease_reachable_again")) == 1
+            assert len(bench.events("lease_recovered")) == 1
 
         scenario()
 
@@ -391,7 +391,7 @@ class TestFailingServer:
                 await bench.watch_over(LEASE_S)
                 assert len(bench.leaders) == 1
                 assert len(bench.events("lease_unreachable")) == 2 * count
-                assert len(bench.events("lease_reachable_again")) == 2 * count
+                assert len(bench.events("lease_recovered")) == 2 * count
 
         scenario()
 
@@ -427,7 +427,7 @@ class TestFailingServer:
             for _ in range(10):
                 follower.faults.drop_watches()
                 await bench.watch_over(5.0)
-            leader.elector.resign()
+            leader.elector.release()
             stopped_s = bench.now_s
             assert await bench.led(follower) - stopped_s <= SOON_S
             assert bench.warnings() == []
@@ -452,9 +452,9 @@ class TestFailingServer:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader, follower = await pair(bench)
-            lost = Fault(error=TransportError("the answer was lost"), applied=True)
+            lost = InjectedFault(error=TransportError("the answer was lost"), applied=True)
             follower.faults.fail_next(lost, verb="patch")
-            leader.elector.resign()
+            leader.elector.release()
             stopped_s = bench.now_s
             assert await bench.led(follower) - stopped_s <= RETRY_S
             assert bench.spec["leaseTransitions"] == 1
@@ -465,7 +465,7 @@ class TestFailingServer:
     def test_a_creation_whose_answer_is_lost_is_known_from_the_lease_itself(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            lost = Fault(error=TransportError("the answer was lost"), applied=True)
+            lost = InjectedFault(error=TransportError("the answer was lost"), applied=True)
             replica = bench.start(prepare=lambda each: each.faults.fail_next(lost, verb="create"))
             await bench.led(replica)
             assert replica.words == ["began replica-0/0-n0"]
@@ -481,7 +481,7 @@ class TestFailingServer:
             await bench.led(leader)
             leader.faults.silence_watches(silent=silent)
             renewed_s = bench.commits[-1].at - LATENCY_S
-            lost = Fault(error=TransportError("the answer was lost"), applied=True)
+            lost = InjectedFault(error=TransportError("the answer was lost"), applied=True)
             leader.faults.judge = lambda verb, _: lost if verb == "patch" else None
             ended_s = await bench.wait_for("loss", lambda: len(leader.told) == 2, 20.0)
             assert ended_s - renewed_s == pytest.approx(DEADLINE_S, abs=0.005)
@@ -540,7 +540,7 @@ class TestLateAnswers:
             await bench.wait_for("a list", lambda: len(follower.requests) == asked, 2 * LEASE_S)
             await bench.sleep(SOON_S)
             follower.faults.silence_watches(silent=False)
-            leader.elector.resign()
+            leader.elector.release()
             assert await bench.led(follower, 3.0)
 
         scenario()
@@ -550,13 +550,13 @@ class TestLateAnswers:
         async def scenario(bench: Bench) -> None:
             leader, follower = await pair(bench)
             follower.kube.late_s["patch"] = 2.0
-            leader.elector.resign()
+            leader.elector.release()
             taken = f"{follower.me}"
             await bench.wait_for("it", lambda: bench.spec["holderIdentity"] == taken, 1.0)
             bench.edit(holderIdentity="bogus")
             await bench.watch_over(LEASE_S - 1.0)
             assert follower.told == []
-            assert bench.events("following")[-1]["leader"] == "bogus"
+            assert bench.events("leader_observed")[-1]["leader"] == "bogus"
 
         scenario()
 
@@ -565,7 +565,7 @@ class TestLateAnswers:
         async def scenario(bench: Bench) -> None:
             leader, follower = await pair(bench)
             follower.kube.late_s["patch"] = 2.0
-            leader.elector.resign()
+            leader.elector.release()
             taken = f"{follower.me}"
             await bench.wait_for("it", lambda: bench.spec["holderIdentity"] == taken, 1.0)
             follower.clock.slept_s = 60.0

@@ -1,9 +1,9 @@
-"""The gate depends on the clock alone once it was opened."""
+"""The fence depends on the clock alone once it was opened."""
 
 import pytest
 
-from reconciler.errors import DeposedError
-from reconciler.leadership.lease_gate import LeaseGate
+from reconciler.errors import NotLeaderError
+from reconciler.leadership.lease_gate import LeaseFence
 from tests.support import ManualClock
 
 
@@ -13,24 +13,24 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def gate(clock: ManualClock) -> LeaseGate:
-    return LeaseGate(clock, "replica-0")
+def fence(clock: ManualClock) -> LeaseFence:
+    return LeaseFence(clock, "replica-0")
 
 
-def refuses(gate: LeaseGate) -> bool:
+def refuses(fence: LeaseFence) -> bool:
     try:
-        gate.check()
-    except DeposedError:
+        fence.check()
+    except NotLeaderError:
         return True
     return False
 
 
 def test_it_is_closed_at_first_whatever_the_clock_shows() -> None:
-    gate = LeaseGate(ManualClock(now_at=-3600.0), "replica-0")
-    assert not gate.is_open
-    assert not gate.may_write(0.0)
-    assert refuses(gate)
-    assert gate.refused_total == 2
+    fence = LeaseFence(ManualClock(now_at=-3600.0), "replica-0")
+    assert not fence.is_open
+    assert not fence.may_write(0.0)
+    assert refuses(fence)
+    assert fence.fenced_total == 2
 
 
 @pytest.mark.parametrize(
@@ -44,47 +44,47 @@ def test_it_is_closed_at_first_whatever_the_clock_shows() -> None:
     ],
 )
 def test_a_write_may_start_if_it_must_end_before_the_lease(
-    clock: ManualClock, gate: LeaseGate, age_s: float, need_s: float, allowed: bool
+    clock: ManualClock, fence: LeaseFence, age_s: float, need_s: float, allowed: bool
 ) -> None:
-    gate.open("replica-0/3-n", clock.monotonic() + 15.0)
+    fence.open("replica-0/3-n", clock.monotonic() + 15.0)
     clock.advance(age_s)
-    assert gate.may_write(need_s) is allowed
-    assert gate.refused_total == (0 if allowed else 1)
+    assert fence.may_write(need_s) is allowed
+    assert fence.fenced_total == (0 if allowed else 1)
 
 
-def test_it_closes_by_itself_at_the_end_of_the_lease(clock: ManualClock, gate: LeaseGate) -> None:
-    gate.open("replica-0/3-n", clock.monotonic() + 15.0)
+def test_it_closes_by_itself_at_the_end_of_the_lease(clock: ManualClock, fence: LeaseFence) -> None:
+    fence.open("replica-0/3-n", clock.monotonic() + 15.0)
     clock.advance(14.999)
-    assert not refuses(gate)
+    assert not refuses(fence)
     clock.advance(0.001)
-    assert refuses(gate)
-    assert not gate.is_open
+    assert refuses(fence)
+    assert not fence.is_open
 
 
-def test_a_step_of_the_wall_clock_changes_nothing(clock: ManualClock, gate: LeaseGate) -> None:
-    gate.open("replica-0/3-n", clock.monotonic() + 15.0)
+def test_a_step_of_the_wall_clock_changes_nothing(clock: ManualClock, fence: LeaseFence) -> None:
+    fence.open("replica-0/3-n", clock.monotonic() + 15.0)
     clock.wall_s += 3600.0
-    assert gate.is_open
+    assert fence.is_open
     clock.wall_s -= 7200.0
     clock.advance(15.0)
-    assert not gate.is_open
+    assert not fence.is_open
 
 
 def test_a_renewal_extends_it_and_closing_ends_it_at_once(
-    clock: ManualClock, gate: LeaseGate
+    clock: ManualClock, fence: LeaseFence
 ) -> None:
-    gate.open("replica-0/3-n", clock.monotonic() + 15.0)
+    fence.open("replica-0/3-n", clock.monotonic() + 15.0)
     clock.advance(10.0)
-    gate.open("replica-0/3-n", clock.monotonic() + 15.0)
+    fence.open("replica-0/3-n", clock.monotonic() + 15.0)
     clock.advance(10.0)
-    assert gate.is_open
-    gate.close()
-    assert refuses(gate)
-    assert not gate.may_write(0.0)
+    assert fence.is_open
+    fence.close()
+    assert refuses(fence)
+    assert not fence.may_write(0.0)
 
 
-def test_the_term_is_the_last_one_that_was_opened(clock: ManualClock, gate: LeaseGate) -> None:
-    assert gate.term == "replica-0"
-    gate.open("replica-0/3-n", clock.monotonic() + 15.0)
-    gate.close()
-    assert gate.term == "replica-0/3-n"
+def test_the_term_is_the_last_one_that_was_opened(clock: ManualClock, fence: LeaseFence) -> None:
+    assert fence.term == "replica-0"
+    fence.open("replica-0/3-n", clock.monotonic() + 15.0)
+    fence.close()
+    assert fence.term == "replica-0/3-n"

@@ -15,13 +15,13 @@ from hypothesis.stateful import (
 )
 
 from reconciler.leadership import rules
-from reconciler.leadership.lease import Record
-from reconciler.leadership.rules import DRIFT, Sight, Tenure, Timing
+from reconciler.leadership.lease import LeaseRecord
+from reconciler.leadership.rules import DRIFT, ElectionTiming, LeaseHold, ObservedLease
 from tests.interleavings import interleavings
 from tests.unit.leadership.model import Replica, TwoHolders, Write, make_world
 
 MOST = 3
-TIMINGS = (Timing(15, 10.0, 2.0), Timing(5, 3.0, 0.5), Timing(1, 0.8, 0.2))
+TIMINGS = (ElectionTiming(15, 10.0, 2.0), ElectionTiming(5, 3.0, 0.5), ElectionTiming(1, 0.8, 0.2))
 
 RATES = st.one_of(st.sampled_from([1.0 - DRIFT, 1.0 + DRIFT]), st.floats(1 - DRIFT, 1 + DRIFT))
 OFFSETS = st.sampled_from([0.0, -3600.0, 86_400.0])
@@ -39,7 +39,7 @@ class Interleaving(RuleBasedStateMachine):
         pods=st.sets(REPLICAS),
     )
     def start(
-        self, clocks: list[tuple[float, float]], timings: list[Timing], pods: set[int]
+        self, clocks: list[tuple[float, float]], timings: list[ElectionTiming], pods: set[int]
     ) -> None:
         count = len(clocks)
         pod_uids = [f"pod-{index}" if index in pods else "" for index in range(count)]
@@ -113,10 +113,10 @@ class Interleaving(RuleBasedStateMachine):
         self.world.advance_to_decision(self.replica(index))
 
     @rule(index=REPLICAS, arrives=st.booleans())
-    def resign(self, index: int, arrives: bool) -> None:
+    def release(self, index: int, arrives: bool) -> None:
         replica = self.replica(index)
         before = len(replica.writes)
-        replica.resign()
+        replica.release()
         if arrives:
             for write in replica.writes[before:]:
                 self.world.arrive(write)
@@ -133,29 +133,29 @@ class Interleaving(RuleBasedStateMachine):
 class NoMargin(Replica):
     """The whole lease is used: the slow clock of a holder outlasts a follower's fast one."""
 
-    def tenure_of(self, write: Write) -> Tenure:
-        return Tenure(write.transitions, write.sent_at, write.sent_at + self.timing.lease_s)
+    def tenure_of(self, write: Write) -> LeaseHold:
+        return LeaseHold(write.transitions, write.sent_at, write.sent_at + self.timing.lease_s)
 
 
 class HalfTheMargin(Replica):
     """Only one of the two clocks is allowed for."""
 
-    def tenure_of(self, write: Write) -> Tenure:
+    def tenure_of(self, write: Write) -> LeaseHold:
         valid_until = write.sent_at + (1 - DRIFT) * self.timing.lease_s
-        return Tenure(write.transitions, write.sent_at, valid_until)
+        return LeaseHold(write.transitions, write.sent_at, valid_until)
 
 
 class FromTheAnswer(Replica):
     """client-go's way: validity counts from when the answer came."""
 
-    def tenure_of(self, write: Write) -> Tenure:
-        return rules.tenure_of(write.transitions, self.clock.monotonic(), self.timing)
+    def tenure_of(self, write: Write) -> LeaseHold:
+        return rules.hold_from(write.transitions, self.clock.monotonic(), self.timing)
 
 
 class OwnDuration(Replica):
     """kubernetes#47671: a follower waits for the duration that it would claim itself."""
 
-    def look(self, record: Record | None, version: str, *, settled: bool) -> Sight:
+    def look(self, record: LeaseRecord | None, version: str, *, settled: bool) -> ObservedLease:
         if record is None or not record.holder:
             return super().look(record, version, settled=settled)
         changed = replace(record, duration_s=self.timing.lease_s)
@@ -165,7 +165,7 @@ class OwnDuration(Replica):
 class FirstClaimOnly(Replica):
     """A renewal that is seen does not prolong the holder's claim."""
 
-    def look(self, record: Record | None, version: str, *, settled: bool) -> Sight:
+    def look(self, record: LeaseRecord | None, version: str, *, settled: bool) -> ObservedLease:
         old, sight = self.sight, super().look(record, version, settled=settled)
         if old is None or old.record is None or sight.record is None:
             return sight
@@ -187,11 +187,11 @@ class BlindWrites(Replica):
 class ReleasesFirst(Replica):
     """client-go's order: the Lease is given up before the work has stopped."""
 
-    def resign(self) -> None:
-        valid_until = self.tenure.valid_until if self.tenure is not None else None
-        super().resign()
+    def release(self) -> None:
+        valid_until = self.tenure.expires_at if self.tenure is not None else None
+        super().release()
         if valid_until is not None:
-            self.gate.open(self.name, valid_until)
+            self.fence.open(self.name, valid_until)
 
 
 MUTANTS = [

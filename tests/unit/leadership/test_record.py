@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.errors import WireError
+from reconciler.errors import ProtocolError
 from reconciler.leadership.lease import (
     MOST_TRANSITIONS,
-    Record,
+    LeaseRecord,
     claim,
     lease_resource,
     new_lease,
@@ -22,12 +22,12 @@ NOW = "2026-01-01T00:00:00.250000Z"
 LEASE = lease_resource()
 
 
-def decoded(spec: Any) -> Record:
+def decoded(spec: Any) -> LeaseRecord:
     body = {"metadata": {"uid": "u", "resourceVersion": "7", "name": "l"}, "spec": spec}
     return read(LEASE.decode(msgspec.json.encode(body)))
 
 
-def record(**fields: Any) -> Record:
+def record(**fields: Any) -> LeaseRecord:
     whole: dict[str, Any] = {
         "uid": "u",
         "version": "7",
@@ -36,7 +36,7 @@ def record(**fields: Any) -> Record:
         "acquired": "",
         "transitions": 0,
     }
-    return Record(**(whole | fields))
+    return LeaseRecord(**(whole | fields))
 
 
 FULL = {
@@ -75,7 +75,7 @@ FULL = {
         "garbage time", "negative", "longest duration", "most transitions", "fields of others",
     ],
 )  # fmt: skip
-def test_a_lease_is_read_whatever_is_missing(spec: Any, wanted: Record) -> None:
+def test_a_lease_is_read_whatever_is_missing(spec: Any, wanted: LeaseRecord) -> None:
     assert decoded(spec) == wanted
 
 
@@ -83,7 +83,7 @@ def test_a_lease_is_read_whatever_is_missing(spec: Any, wanted: Record) -> None:
     "spec", [[], "x", {"holderIdentity": 1}, {"leaseDurationSeconds": "15"}, {"acquireTime": 5}]
 )
 def test_what_no_api_server_sends_is_a_wire_error(spec: Any) -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         decoded(spec)
 
 

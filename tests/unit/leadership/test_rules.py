@@ -5,25 +5,25 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.leadership.lease import RELEASED_S, Identity, Record
+from reconciler.leadership.lease import RELEASED_S, Identity, LeaseRecord
 from reconciler.leadership.rules import (
     DRIFT,
     LONGEST_CLAIM_S,
+    Acquire,
     Decision,
+    ElectionTiming,
+    LeaseHold,
     Lost,
+    ObservedLease,
     Renew,
-    Sight,
-    Take,
-    Tenure,
-    Timing,
     Wait,
     decide,
-    ends_at,
-    look,
-    tenure_of,
+    expires_at,
+    hold_from,
+    observe,
 )
 
-TIMING = Timing(15, 10.0, 2.0)
+TIMING = ElectionTiming(15, 10.0, 2.0)
 ME = Identity("replica-0", "pod-0", "me")
 OTHER = "replica-1_pod-1_other"
 PREDECESSOR = "replica-0_pod-0_before"
@@ -33,25 +33,25 @@ NOW = 1000.0
 
 def record(
     holder: str, duration_s: int = FOREIGN_S, *, version: str = "7", count: int = 3
-) -> Record:
-    return Record("uid", version, holder, duration_s, "", count)
+) -> LeaseRecord:
+    return LeaseRecord("uid", version, holder, duration_s, "", count)
 
 
 def seen(
-    *versions: Record | None, at: float = NOW, apart_s: float = 2.0, settled: bool = False
-) -> Sight:
+    *versions: LeaseRecord | None, at: float = NOW, apart_s: float = 2.0, settled: bool = False
+) -> ObservedLease:
     """Look at one version after the other, the last of them at `at`; None is an absence.
 
     An absence has the version after the one before it.
     """
-    sight: Sight | None = None
+    sight: ObservedLease | None = None
     first_at = at - apart_s * (len(versions) - 1)
     for index, found in enumerate(versions):
         version = found.version if found is not None else "1"
         if found is None and sight is not None:
             version = str(int(sight.version) + 1)
         is_last = index == len(versions) - 1
-        sight = look(
+        sight = observe(
             sight,
             found,
             version,
@@ -64,7 +64,9 @@ def seen(
     return sight
 
 
-def decided(sight: Sight | None, after_s: float = 0.0, *, spread_s: float = 0.0) -> Decision:
+def decided(
+    sight: ObservedLease | None, after_s: float = 0.0, *, spread_s: float = 0.0
+) -> Decision:
     return decide(sight, None, NOW + after_s, me=ME, timing=TIMING, spread_s=spread_s)
 
 
@@ -72,7 +74,7 @@ HELD, RENEWED = record(OTHER), record(OTHER, version="8")
 OURS = record(str(ME), 15)
 RELEASED = record("", RELEASED_S, version="8")
 EMPTIED = record("", FOREIGN_S, version="8")
-NOTHING = Record("uid", "7", "", 0, "", 0)
+NOTHING = LeaseRecord("uid", "7", "", 0, "", 0)
 
 
 class TestWithoutATenure:
@@ -129,17 +131,17 @@ class TestWithoutATenure:
         ],
     )
     def test_a_lease_is_left_alone_until_nobody_can_hold_it(
-        self, versions: list[Record | None], free_after_s: float, transitions: int
+        self, versions: list[LeaseRecord | None], free_after_s: float, transitions: int
     ) -> None:
         sight = seen(*versions)
         if free_after_s:
             assert decided(sight, free_after_s - 0.001) == Wait(NOW + free_after_s)
-        assert decided(sight, free_after_s) == Take(sight.record, transitions)
+        assert decided(sight, free_after_s) == Acquire(sight.record, transitions)
 
     def test_a_spread_delays_only_what_runs_out(self) -> None:
         assert decided(seen(HELD), FOREIGN_S, spread_s=0.3) == Wait(NOW + FOREIGN_S + 0.3)
         for free in (seen(HELD, RELEASED), seen(record(PREDECESSOR)), seen(OURS)):
-            assert isinstance(decided(free, spread_s=0.3), Take)
+            assert isinstance(decided(free, spread_s=0.3), Acquire)
 
     def test_no_attempt_is_made_before_the_pause_after_a_failure(self) -> None:
         sight = seen(record("", RELEASED_S))
@@ -150,13 +152,13 @@ class TestWithoutATenure:
 class TestLooks:
     def test_the_same_version_again_dates_from_the_first_look(self) -> None:
         sight = seen(HELD)
-        assert look(sight, HELD, "7", NOW + 9.0, me=ME, timing=TIMING) is sight
+        assert observe(sight, HELD, "7", NOW + 9.0, me=ME, timing=TIMING) is sight
 
     @pytest.mark.parametrize("version", ["6", "1", "7"])
     def test_an_older_version_is_no_news(self, version: str) -> None:
         sight = seen(HELD)
         late = record("", RELEASED_S, version=version)
-        assert look(sight, late, version, NOW, me=ME, timing=TIMING) is sight
+        assert observe(sight, late, version, NOW, me=ME, timing=TIMING) is sight
 
     def test_versions_are_numbers_not_text(self) -> None:
         sight = seen(record(OTHER, version="9"), record("", RELEASED_S, version="10"))
@@ -164,7 +166,7 @@ class TestLooks:
 
     def test_an_absence_of_long_ago_is_no_news(self) -> None:
         sight = seen(HELD)
-        assert look(sight, None, "5", NOW, me=ME, timing=TIMING) is sight
+        assert observe(sight, None, "5", NOW, me=ME, timing=TIMING) is sight
 
     def test_versions_that_are_no_numbers_are_all_news(self) -> None:
         sight = seen(record(OTHER, version="x1"), RELEASED)
@@ -188,26 +190,28 @@ class TestRestoredFromABackup:
         ids=["held", "ours", "released", "absent"],
     )
     def test_whoever_held_it_a_moment_ago_is_still_waited_for(
-        self, restored: Record | None
+        self, restored: LeaseRecord | None
     ) -> None:
         sight = seen(HELD)
-        back = look(sight, restored, "4", NOW + 1.0, me=ME, timing=TIMING, settled=True)
+        back = observe(sight, restored, "4", NOW + 1.0, me=ME, timing=TIMING, settled=True)
         assert back.version == "4"
-        assert decided(back, FOREIGN_S - 0.001) != Take(restored, 4)
-        assert isinstance(decided(back, FOREIGN_S + 1.0), Take)
+        assert decided(back, FOREIGN_S - 0.001) != Acquire(restored, 4)
+        assert isinstance(decided(back, FOREIGN_S + 1.0), Acquire)
 
     def test_a_holder_that_is_still_in_it_renews_the_version_that_is_there(self) -> None:
         sight = seen(replace(OURS, version="90"))
         restored = replace(OURS, version="50")
-        back = look(sight, restored, "50", NOW, me=ME, timing=TIMING, settled=True)
-        tenure = tenure_of(3, NOW - 2.0, TIMING)
+        back = observe(sight, restored, "50", NOW, me=ME, timing=TIMING, settled=True)
+        tenure = hold_from(3, NOW - 2.0, TIMING)
         assert decide(back, tenure, NOW, me=ME, timing=TIMING) == Renew(restored)
 
 
 class TestWithATenure:
-    TENURE = tenure_of(3, NOW, TIMING)
+    TENURE = hold_from(3, NOW, TIMING)
 
-    def kept(self, sight: Sight | None, after_s: float, *, try_after_s: float = 2.0) -> Decision:
+    def kept(
+        self, sight: ObservedLease | None, after_s: float, *, try_after_s: float = 2.0
+    ) -> Decision:
         return decide(
             sight,
             self.TENURE,
@@ -246,18 +250,18 @@ class TestWithATenure:
         ids=["another", "another of our pod", "emptied", "deleted"],
     )
     def test_it_is_lost_at_once_when_the_lease_says_so(
-        self, found: Record | None, why: str
+        self, found: LeaseRecord | None, why: str
     ) -> None:
         assert self.kept(seen(OURS, found), 0.0) == Lost(why)
 
     def test_it_ends_before_the_lease_by_what_two_clocks_may_be_off(self) -> None:
-        assert Tenure(3, NOW, NOW + 15 - 2 * DRIFT * 15) == self.TENURE
-        assert ends_at(self.TENURE, TIMING) == NOW + 10.0
+        assert LeaseHold(3, NOW, NOW + 15 - 2 * DRIFT * 15) == self.TENURE
+        assert expires_at(self.TENURE, TIMING) == NOW + 10.0
 
     def test_a_deadline_close_to_the_lease_does_not_outlast_it(self) -> None:
-        close = Timing(10, 9.95, 2.0)
-        tenure = tenure_of(3, NOW, close)
-        assert ends_at(tenure, close) == tenure.valid_until == NOW + 9.8
+        close = ElectionTiming(10, 9.95, 2.0)
+        tenure = hold_from(3, NOW, close)
+        assert expires_at(tenure, close) == tenure.expires_at == NOW + 9.8
 
 
 def test_two_requests_fit_into_the_deadline() -> None:

@@ -10,16 +10,16 @@ import pytest
 
 from reconciler.clock import SystemClock
 from reconciler.lab.apiserver.core import Core
-from reconciler.lab.apiserver.fault_injection import Faults
-from reconciler.lab.apiserver.in_process_client import DirectKube
+from reconciler.lab.apiserver.fault_injection import FaultInjection
+from reconciler.lab.apiserver.in_process_client import InProcessKube
 from reconciler.lab.apiserver.kinds import LEASES, NAMESPACES
 from reconciler.lab.apiserver.write_log import Caller
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
-from reconciler.leadership.elector import Candidate, Elector
+from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
-from reconciler.leadership.lease_gate import LeaseGate
-from reconciler.leadership.rules import Timing
-from reconciler.leadership.state import Office
+from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.rules import ElectionTiming
+from reconciler.leadership.state import LeadershipState
 from reconciler.leadership.thread import BEAT_S, ElectorThread, Heartbeat, Opening
 from tests.unit.leadership.electors import NAME, NAMESPACE
 
@@ -33,7 +33,7 @@ class Threaded:
     def __init__(self, *, is_broken: bool = False) -> None:
         self.is_broken = is_broken
         self.clock = SystemClock()
-        self.gate = LeaseGate(self.clock, "replica-0")
+        self.fence = LeaseFence(self.clock, "replica-0")
         self.core = Core(self.clock)
         self.core.create(NAMESPACES, "", {"metadata": {"name": NAMESPACE}})
         self.began = threading.Event()
@@ -42,14 +42,14 @@ class Threaded:
         self.closed = threading.Event()
 
     @asynccontextmanager
-    async def opening(self) -> AsyncIterator[Elector]:
+    async def opening(self) -> AsyncIterator[LeaderElector]:
         self.threads.append(threading.current_thread().name)
         caller = Caller(str(ME), str(ME), "token-reconciler")
         try:
-            yield Elector(
-                DirectKube(self.core, self.clock, caller=caller, faults=Faults()),
-                Candidate(NAMESPACE, NAME, ME, Timing(), lambda: 0.0, lambda: True),
-                self.gate,
+            yield LeaderElector(
+                InProcessKube(self.core, self.clock, caller=caller, faults=FaultInjection()),
+                ElectionConfig(NAMESPACE, NAME, ME, ElectionTiming(), lambda: 0.0, lambda: True),
+                self.fence,
                 clock=self.clock,
                 random=Random(1),
                 began=self._begin,
@@ -65,7 +65,7 @@ class Threaded:
             raise ZeroDivisionError
 
     def is_open(self) -> bool:
-        return self.gate.is_open
+        return self.fence.is_open
 
     @property
     def holder(self) -> str:
@@ -87,7 +87,7 @@ class TestThread:
             running = asyncio.create_task(elector.run())
             await until(world.began)
             assert world.is_open()
-            await elector.resign()
+            await elector.release()
             await running
             assert not world.is_open()
             assert world.holder == ""
@@ -114,8 +114,8 @@ class TestThread:
         world = Threaded()
         async with thread_of(world.opening) as elector:
             await until(world.began)
-            await asyncio.gather(elector.resign(), elector.resign())
-            await elector.resign()
+            await asyncio.gather(elector.release(), elector.release())
+            await elector.release()
         assert world.told[1:] == ["resigned"]
 
     async def test_giving_up_on_run_leaves_the_elector_alone(self) -> None:
@@ -128,14 +128,14 @@ class TestThread:
             with pytest.raises(asyncio.CancelledError):
                 await running
             assert world.is_open()
-            await elector.resign()
+            await elector.release()
 
     async def test_what_cannot_be_opened_is_raised_where_it_is_entered(self) -> None:
-        async def connect() -> Elector:
+        async def connect() -> LeaderElector:
             raise OSError("no credentials")
 
         @asynccontextmanager
-        async def broken() -> AsyncIterator[Elector]:
+        async def broken() -> AsyncIterator[LeaderElector]:
             yield await connect()
 
         with pytest.raises(OSError, match="no credentials"):
@@ -170,40 +170,40 @@ def test_a_heartbeat_is_as_old_as_the_loop_is_stalled() -> None:
 
 class TestOffice:
     @staticmethod
-    def office() -> tuple[Office, list[str]]:
+    def office() -> tuple[LeadershipState, list[str]]:
         resigned: list[str] = []
 
-        async def resign() -> None:
+        async def release() -> None:
             resigned.append("resigned")
 
-        return Office(resign), resigned
+        return LeadershipState(release), resigned
 
     async def test_it_waits_for_the_beginning_and_for_the_end(self) -> None:
         office, _ = self.office()
         await office.wait_ended()
         waiting = asyncio.create_task(office.wait_began())
         await asyncio.sleep(0)
-        office.begin("term")
+        office.started("term")
         await waiting
         waiting = asyncio.create_task(office.wait_ended())
         await asyncio.sleep(0)
         assert not waiting.done()
         assert office.leads
-        office.end("why")
+        office.stopped("why")
         await waiting
 
     async def test_an_end_is_not_missed_though_the_next_term_begins_at_once(self) -> None:
         office, _ = self.office()
-        office.begin("one")
+        office.started("one")
         waiting = asyncio.create_task(office.wait_ended())
         await asyncio.sleep(0)
-        office.end("why")
-        office.begin("two")
+        office.stopped("why")
+        office.started("two")
         await waiting
         assert office.leads
 
     async def test_it_resigns_through_the_elector(self) -> None:
         office, resigned = self.office()
-        await office.resign()
+        await office.release()
         assert resigned == ["resigned"]
-        assert office.exclusive
+        assert office.is_exclusive

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from reconciler.errors import PlatformError, RemoteError
-from reconciler.platform.models import Page, Session
-from reconciler.platform.pagination import Query
+from reconciler.platform.models import PlatformPage, PlatformSession
+from reconciler.platform.pagination import PageQuery
 
 
 @dataclass
@@ -25,9 +25,9 @@ class FakeList:
     change: Callable[[], None] = lambda: None
     cap: int = 10_000
     fail_at: dict[int, RemoteError] = field(default_factory=dict)
-    queries: list[Query] = field(default_factory=list)
+    queries: list[PageQuery] = field(default_factory=list)
 
-    async def __call__(self, query: Query) -> Page[Session]:
+    async def __call__(self, query: PageQuery) -> PlatformPage[PlatformSession]:
         self.queries.append(query)
         if error := self.fail_at.get(len(self.queries)):
             raise error
@@ -39,7 +39,7 @@ class FakeList:
             rows = [row for row in rows if self.order(row) > self.order(last[:-1])]
         size = min(self.size, self.cap)
         start = (query.page - 1) * size
-        items = [Session(id=row) for row in rows[start : start + size]]
-        page = Page[Session](total=len(rows), items=[*items])
+        items = [PlatformSession(id=row) for row in rows[start : start + size]]
+        page = PlatformPage[PlatformSession](total=len(rows), items=[*items])
         self.change()
         return page

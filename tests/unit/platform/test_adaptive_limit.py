@@ -8,25 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
-from reconciler.platform.adaptive_limit import SLOW_S, Kind, Limit
-from reconciler.platform.limiter import Turns
+from reconciler.platform.adaptive_limit import SLOW_S, AdaptiveLimit, RequestKind
+from reconciler.platform.limiter import Limiter
 
 STEPS = ("ask", "end", "slow", "fail", "give_up", "drop")
 
 
-def begun(limit: Limit[int], count: int, kind: Kind = Kind.LIST) -> list[int]:
+def begun(limit: AdaptiveLimit[int], count: int, kind: RequestKind = RequestKind.LIST) -> list[int]:
     for waiter in range(count):
         limit.ask(waiter, kind)
     return limit.admit()
 
 
-def end_all(limit: Limit[int], count: int, *, at: float, took_s: float) -> None:
+def end_all(limit: AdaptiveLimit[int], count: int, *, at: float, took_s: float) -> None:
     for _ in range(count):
         limit.ended(began_at=at - took_s, now_at=at, failed=False)
 
 
 def test_as_many_as_the_limit_are_under_way_and_the_rest_waits() -> None:
-    limit: Limit[int] = Limit(3)
+    limit: AdaptiveLimit[int] = AdaptiveLimit(3)
     assert begun(limit, 5) == [0, 1, 2]
     assert len(limit) == 2
     limit.ended(began_at=0.0, now_at=0.1, failed=False)
@@ -34,7 +34,7 @@ def test_as_many_as_the_limit_are_under_way_and_the_rest_waits() -> None:
 
 
 def test_one_round_of_slow_answers_halves_it_once_and_each_further_round_again() -> None:
-    limit: Limit[int] = Limit(8)
+    limit: AdaptiveLimit[int] = AdaptiveLimit(8)
     for round_at, allowed in ((10.0, 4), (20.0, 2), (30.0, 1), (40.0, 1)):
         count = len(begun(limit, limit.allowed))
         end_all(limit, count, at=round_at, took_s=2.0)
@@ -42,14 +42,14 @@ def test_one_round_of_slow_answers_halves_it_once_and_each_further_round_again()
 
 
 def test_a_failure_halves_it_however_prompt_it_is() -> None:
-    limit: Limit[int] = Limit(8)
+    limit: AdaptiveLimit[int] = AdaptiveLimit(8)
     begun(limit, 1)
     limit.ended(began_at=1.0, now_at=1.01, failed=True)
     assert limit.allowed == 4
 
 
 def test_prompt_rounds_raise_it_by_one_each_up_to_the_most() -> None:
-    limit: Limit[int] = Limit(4)
+    limit: AdaptiveLimit[int] = AdaptiveLimit(4)
     for round_at in (10.0, 20.0):
         count = len(begun(limit, limit.allowed))
         end_all(limit, count, at=round_at, took_s=2.0)
@@ -62,18 +62,18 @@ def test_prompt_rounds_raise_it_by_one_each_up_to_the_most() -> None:
 
 @pytest.mark.parametrize("took_s", [SLOW_S, SLOW_S + 0.01])
 def test_an_answer_after_exactly_the_limit_of_slowness_is_prompt(took_s: float) -> None:
-    limit: Limit[int] = Limit(8)
+    limit: AdaptiveLimit[int] = AdaptiveLimit(8)
     begun(limit, 1)
     end_all(limit, 1, at=took_s, took_s=took_s)
     assert limit.allowed == (8 if took_s == SLOW_S else 4)
 
 
 def test_the_kinds_take_turns_while_both_wait() -> None:
-    limit: Limit[str] = Limit(1)
+    limit: AdaptiveLimit[str] = AdaptiveLimit(1)
     for number in range(3):
-        limit.ask(f"list {number}", Kind.LIST)
+        limit.ask(f"list {number}", RequestKind.LIST)
     for number in range(2):
-        limit.ask(f"single {number}", Kind.SINGLE)
+        limit.ask(f"single {number}", RequestKind.SINGLE)
     order = []
     while admitted := limit.admit():
         order += admitted
@@ -83,7 +83,7 @@ def test_the_kinds_take_turns_while_both_wait() -> None:
 
 def test_fewer_than_one_request_is_no_limit() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        Limit(0)
+        AdaptiveLimit(0)
 
 
 @given(
@@ -95,13 +95,13 @@ def test_fewer_than_one_request_is_no_limit() -> None:
 def test_never_more_than_allowed_begin_and_nobody_is_lost(
     most: int, steps: list[tuple[str, bool]]
 ) -> None:
-    limit: Limit[int] = Limit(most)
+    limit: AdaptiveLimit[int] = AdaptiveLimit(most)
     asked = admitted = ended = dropped = 0
     now_at = 0.0
     for step, flag in steps:
         now_at += 0.5
         if step == "ask":
-            limit.ask(asked, Kind.LIST if flag else Kind.SINGLE)
+            limit.ask(asked, RequestKind.LIST if flag else RequestKind.SINGLE)
             asked += 1
         elif step == "drop":
             dropped += limit.drop(asked - 1)
@@ -125,11 +125,11 @@ def test_never_more_than_allowed_begin_and_nobody_is_lost(
 def test_a_caller_that_is_cancelled_in_any_state_leaves_its_turn_to_the_next() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        turns, random, served = Turns(VirtualClock(loop), most=2), Random(3), 0
+        turns, random, served = Limiter(VirtualClock(loop), most=2), Random(3), 0
 
         async def ask(number: int) -> None:
             nonlocal served
-            async with turns.turn(Kind.SINGLE if number % 2 else Kind.LIST):
+            async with turns.turn(RequestKind.SINGLE if number % 2 else RequestKind.LIST):
                 await asyncio.sleep(random.uniform(0.0, 0.2))
             served += 1
 
@@ -147,9 +147,9 @@ def test_a_caller_that_is_cancelled_in_any_state_leaves_its_turn_to_the_next() -
 
 def test_an_error_of_the_caller_counts_as_failed() -> None:
     async def main() -> None:
-        turns = Turns(VirtualClock(asyncio.get_running_loop()), most=8)
+        turns = Limiter(VirtualClock(asyncio.get_running_loop()), most=8)
         with pytest.raises(TimeoutError):
-            async with turns.turn(Kind.LIST):
+            async with turns.turn(RequestKind.LIST):
                 raise TimeoutError
         assert turns.limit.allowed == 4
 

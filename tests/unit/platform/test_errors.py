@@ -3,7 +3,7 @@
 import pytest
 
 from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable
-from reconciler.platform.errors import Answer, error_of, parse_retry_after
+from reconciler.platform.errors import ErrorAnswer, error_of, parse_retry_after
 
 OURS = b'{"kind":"Error","code":"ambient-api-server-9","reason":"free text"}'
 RBAC = b'{"kind":"Error","reason":"Forbidden"}'
@@ -29,7 +29,7 @@ HTML = b"<html>free text</html>"
 def test_answer_becomes_its_error_and_quotes_no_text(
     status: int, body: bytes, error: type[PlatformError], message: str
 ) -> None:
-    result = error_of(Answer(status, body, 3.0), what="x")
+    result = error_of(ErrorAnswer(status, body, 3.0), what="x")
     assert type(result) is error
     assert str(result).endswith(message)
     assert "free text" not in str(result)
@@ -37,13 +37,13 @@ def test_answer_becomes_its_error_and_quotes_no_text(
 
 
 def test_a_403_is_about_us_where_no_project_was_named() -> None:
-    answer = Answer(403, RBAC, None)
+    answer = ErrorAnswer(403, RBAC, None)
     assert type(error_of(answer, what="x")) is PlatformError
     assert type(error_of(answer, what="x", is_of_project=False)) is PlatformRefused
 
 
 def test_code_that_is_free_text_is_dropped() -> None:
-    result = error_of(Answer(400, b'{"kind":"Error","code":"two words"}', None), what="x")
+    result = error_of(ErrorAnswer(400, b'{"kind":"Error","code":"two words"}', None), what="x")
     assert (str(result), result.reason) == ("x: the platform answered 400", "")
 
 

@@ -3,17 +3,17 @@
 import pytest
 from pydantic import ValidationError
 
-from reconciler.errors import WireError
-from reconciler.platform.models import Page, Project, Session, decode
+from reconciler.errors import ProtocolError
+from reconciler.platform.models import PlatformPage, PlatformProject, PlatformSession, decode
 
 
 def test_unknown_and_absent_fields_cost_nothing() -> None:
-    session = decode(Session, b'{"id":"2aB","kind":"Session","prompt":"x","phase":null}')
-    assert session == Session(id="2aB", project_id="", phase="", kube_namespace="")
+    session = decode(PlatformSession, b'{"id":"2aB","kind":"Session","prompt":"x","phase":null}')
+    assert session == PlatformSession(id="2aB", project_id="", phase="", kube_namespace="")
 
 
 def test_session_cannot_be_changed() -> None:
-    session = Session(id="2aB")
+    session = PlatformSession(id="2aB")
     with pytest.raises(ValidationError):
         session.phase = "Running"
 
@@ -23,13 +23,13 @@ def test_session_cannot_be_changed() -> None:
 )
 def test_unreadable_item_is_skipped_and_counted_and_the_page_stands(item: str) -> None:
     body = '{"kind":"SessionList","page":1,"size":3,"total":9,"items":[{"id":"a"},%s,{"id":"b"}]}'
-    page = decode(Page[Session], (body % item).encode())
+    page = decode(PlatformPage[PlatformSession], (body % item).encode())
     assert [session.id for session in page.readable] == ["a", "b"]
     assert (page.skipped, len(page.items), page.total) == (1, 3, 9)
 
 
 def test_null_items_are_no_items() -> None:
-    assert decode(Page[Session], b'{"total":0,"items":null}').items == []
+    assert decode(PlatformPage[PlatformSession], b'{"total":0,"items":null}').items == []
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_null_items_are_no_items() -> None:
     ],
 )
 def test_project_is_known_by_its_id_or_its_name(item: str, names: list[str]) -> None:
-    page = decode(Page[Project], f'{{"total":1,"items":[{item}]}}'.encode())
+    page = decode(PlatformPage[PlatformProject], f'{{"total":1,"items":[{item}]}}'.encode())
     assert [project.id for project in page.readable] == names
 
 
@@ -64,7 +64,7 @@ def test_project_is_known_by_its_id_or_its_name(item: str, names: list[str]) -> 
     ],
 )
 def test_what_is_no_list_is_a_wire_error_that_quotes_nothing(body: bytes) -> None:
-    with pytest.raises(WireError) as caught:
-        decode(Page[Session], body)
-    assert str(caught.value) == f"{len(body)} bytes are no Page[Session]"
+    with pytest.raises(ProtocolError) as caught:
+        decode(PlatformPage[PlatformSession], body)
+    assert str(caught.value) == f"{len(body)} bytes are no PlatformPage[PlatformSession]"
     assert caught.value.__context__ is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reconciler.platform.models import Mode, Session, namespace_of
+from reconciler.platform.models import Mode, PlatformSession, namespace_of
 
 
 @pytest.mark.parametrize(
@@ -22,5 +22,5 @@ from reconciler.platform.models import Mode, Session, namespace_of
 def test_namespace_follows_the_control_planes_rule(
     mode: Mode, project: str, recorded: str, namespace: str
 ) -> None:
-    session = Session(id="s", project_id=project, kube_namespace=recorded)
+    session = PlatformSession(id="s", project_id=project, kube_namespace=recorded)
     assert namespace_of(session, mode) == namespace

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from reconciler.errors import PlatformError, PlatformUnavailable
 from reconciler.platform import pagination
-from reconciler.platform.models import Page, Session
-from reconciler.platform.pagination import Listing, Query, read
+from reconciler.platform.models import PlatformPage, PlatformSession
+from reconciler.platform.pagination import ListResult, PageQuery, read
 from tests.unit.platform.fakes import FakeList
 
 SEARCH = "phase = 'Running'"
@@ -23,7 +23,7 @@ ORDERS: dict[str, Callable[[str], str]] = {
 EDITS = st.lists(st.tuples(st.sampled_from(["add", "drop"]), NAMES), max_size=6)
 
 
-def ids(listing: Listing[Session]) -> list[str]:
+def ids(listing: ListResult[PlatformSession]) -> list[str]:
     return [session.id for session in listing.items]
 
 
@@ -87,17 +87,17 @@ async def test_one_page_is_one_plain_request(count: int) -> None:
     fake = FakeList(letters(count))
     listing = await read(fake, SEARCH, size=3)
     assert ids(listing) == sorted(letters(count))
-    assert fake.queries == [Query(SEARCH)]
-    assert listing.settled
+    assert fake.queries == [PageQuery(SEARCH)]
+    assert listing.complete
 
 
 async def test_later_pages_are_asked_for_behind_the_last_id() -> None:
     fake = FakeList(letters(7))
     assert ids(await read(fake, SEARCH, size=3)) == sorted(letters(7))
     assert fake.queries == [
-        Query(SEARCH),
-        Query(f"{SEARCH} and id > 'c'", keyset=True),
-        Query(f"{SEARCH} and id > 'f'", keyset=True),
+        PageQuery(SEARCH),
+        PageQuery(f"{SEARCH} and id > 'c'", keyset=True),
+        PageQuery(f"{SEARCH} and id > 'f'", keyset=True),
     ]
 
 
@@ -121,7 +121,7 @@ async def test_where_the_keyset_is_not_honoured_offset_pages_find_every_row(
     fake = FakeList(letters(10), keyset=keyset)
     listing = await read(fake, SEARCH, size=3)
     assert sorted(ids(listing)) == sorted(letters(10))
-    assert (listing.settled, listing.offset_passes) == (True, 2)
+    assert (listing.complete, listing.offset_passes) == (True, 2)
 
 
 @pytest.mark.parametrize("count", [4, 9])
@@ -137,7 +137,7 @@ async def test_a_row_lost_to_a_shift_of_offset_pages_is_found_by_the_next_pass(c
     fake.change = change
     listing = await read(fake, SEARCH, size=3)
     assert set(ids(listing)) == letters(count)
-    assert (listing.settled, listing.offset_passes) == (True, 3)
+    assert (listing.complete, listing.offset_passes) == (True, 3)
 
 
 async def test_rows_that_shift_in_every_pass_leave_the_list_unsettled() -> None:
@@ -147,19 +147,21 @@ async def test_rows_that_shift_in_every_pass_leave_the_list_unsettled() -> None:
     fake.size = 3
     listing = await read(fake, SEARCH, size=3)
     assert letters(5) <= set(ids(listing))
-    assert not listing.settled
+    assert not listing.complete
 
 
 async def test_a_server_that_does_not_order_is_noticed_by_its_count() -> None:
     jumble = {name: str(index * 7 % 10) for index, name in enumerate(sorted(letters(10)))}
 
     class Unordered(FakeList):
-        async def __call__(self, query: Query) -> Page[Session]:
+        async def __call__(self, query: PageQuery) -> PlatformPage[PlatformSession]:
             if not query.keyset:
                 return await super().__call__(query)
             last = query.search[-2]
             rows = [row for row in sorted(self.rows, key=jumble.__getitem__) if row > last]
-            return Page[Session](total=len(rows), items=[Session(id=row) for row in rows[:3]])
+            return PlatformPage[PlatformSession](
+                total=len(rows), items=[PlatformSession(id=row) for row in rows[:3]]
+            )
 
     fake = Unordered(letters(10), order=jumble.__getitem__)
     listing = await read(fake, SEARCH, size=3)
@@ -172,7 +174,7 @@ async def test_rows_that_left_meanwhile_cost_one_count_and_no_second_reading() -
     fake.change = lambda: fake.rows.discard("i")
     listing = await read(fake, SEARCH, size=3)
     assert ids(listing) == sorted(letters(8))
-    assert (listing.settled, listing.offset_passes, listing.requests) == (True, 0, 4)
+    assert (listing.complete, listing.offset_passes, listing.requests) == (True, 0, 4)
 
 
 @pytest.mark.parametrize("keyset", ["honoured", "ignored"])
@@ -184,10 +186,10 @@ async def test_a_server_that_caps_its_pages_does_not_end_the_list_early(keyset: 
 @pytest.mark.parametrize("keyset", ["honoured", "ignored"])
 async def test_unreadable_rows_are_counted_once_and_cost_no_other(keyset: str) -> None:
     class Holes(FakeList):
-        async def __call__(self, query: Query) -> Page[Session]:
+        async def __call__(self, query: PageQuery) -> PlatformPage[PlatformSession]:
             page = await super().__call__(query)
             items = [None if item and item.id in "bcf" else item for item in page.items]
-            return Page[Session](total=page.total, items=items)
+            return PlatformPage[PlatformSession](total=page.total, items=items)
 
     listing = await read(Holes(letters(8), keyset=keyset), SEARCH, size=3)
     assert sorted(ids(listing)) == ["a", "d", "e", "g", "h"]
@@ -204,23 +206,25 @@ async def test_a_later_page_that_fails_keeps_what_was_read() -> None:
     away = PlatformUnavailable("away")
     listing = await read(FakeList(letters(9), fail_at={3: away}), SEARCH, size=3)
     assert ids(listing) == sorted(letters(6))
-    assert (listing.error, listing.settled) == (away, False)
+    assert (listing.error, listing.complete) == (away, False)
 
 
 async def test_no_rows_where_the_count_says_some_is_not_settled() -> None:
-    async def fetch(query: Query) -> Page[Session]:
-        return Page[Session](total=5, items=[])
+    async def fetch(query: PageQuery) -> PlatformPage[PlatformSession]:
+        return PlatformPage[PlatformSession](total=5, items=[])
 
-    assert not (await read(fetch, SEARCH)).settled
+    assert not (await read(fetch, SEARCH)).complete
 
 
 async def test_a_list_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pagination, "MAX_REQUESTS", 20)
     numbers = iter(range(10_000))
 
-    async def fetch(query: Query) -> Page[Session]:
-        return Page[Session](total=10**9, items=[Session(id=f"s{next(numbers)}")])
+    async def fetch(query: PageQuery) -> PlatformPage[PlatformSession]:
+        return PlatformPage[PlatformSession](
+            total=10**9, items=[PlatformSession(id=f"s{next(numbers)}")]
+        )
 
     listing = await read(fetch, SEARCH)
-    assert (listing.requests, len(listing.items), listing.settled) == (20, 20, False)
+    assert (listing.requests, len(listing.items), listing.complete) == (20, 20, False)
     assert isinstance(listing.error, PlatformError)

@@ -7,15 +7,15 @@ import pytest
 from reconciler.cli.check import as_json, as_text
 from reconciler.errors import IssuerUnavailable
 from reconciler.preflight import findings
-from reconciler.preflight.findings import Answer, Verdict
-from reconciler.preflight.permissions import RIGHTS, TOO_MUCH, questions
+from reconciler.preflight.findings import Answer, Finding
+from reconciler.preflight.permissions import EXCESS_PERMISSIONS, PERMISSIONS, questions
 
 
 def answers(*refused: tuple[str, str], namespaces: tuple[str, ...] = ("a", "b")) -> list[Answer]:
     """Answer the whole table; `refused` are pairs of kind and verb."""
     return [
         (right, ask, (ask.resource, ask.verb) not in refused)
-        for right, ask in questions(RIGHTS, namespaces=namespaces, own="home")
+        for right, ask in questions(PERMISSIONS, namespaces=namespaces, own="home")
     ]
 
 
@@ -27,7 +27,7 @@ class TestRights:
     def test_each_namespace_and_kind_has_its_own_line_and_rule(self) -> None:
         refused = [("secrets", "patch"), ("secrets", "create"), ("leases", "create")]
         found = findings.of_rights(answers(*refused), cluster_wide=False)
-        assert [verdict.says for verdict in found] == [
+        assert [verdict.message for verdict in found] == [
             "cannot write a token or bring back a Secret that was deleted in namespace a:"
             " patch, create secrets",
             "cannot write a token or bring back a Secret that was deleted in namespace b:"
@@ -42,17 +42,17 @@ class TestRights:
     def test_the_whole_cluster_can_be_given_up_for_a_list(self) -> None:
         asked = answers(("pods", "list"), namespaces=())
         [verdict] = findings.of_rights(asked, cluster_wide=True)
-        assert verdict.says == "cannot see which sessions live in all namespaces: list pods"
+        assert verdict.message == "cannot see which sessions live in all namespaces: list pods"
         assert verdict.remedy.endswith("or list the namespaces in RECONCILER_NAMESPACES")
 
     def test_what_is_held_beyond_need_is_no_fault(self) -> None:
         held = [
             (right, ask, ask.resource == "secrets")
-            for right, ask in questions(TOO_MUCH, namespaces=["a"], own="home")
+            for right, ask in questions(EXCESS_PERMISSIONS, namespaces=["a"], own="home")
         ]
         [verdict] = findings.of_excess(held)
         assert verdict.level == "note"
-        assert "may also get, delete secrets in namespace a" in verdict.says
+        assert "may also get, delete secrets in namespace a" in verdict.message
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ class TestRights:
 def test_a_clock_is_judged_by_what_its_offset_breaks(skew_s: float, level: str, words: str) -> None:
     verdict = findings.of_clock(skew_s)
     assert verdict.level == level
-    assert words in verdict.says
+    assert words in verdict.message
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_clock_that_is_off_is_blamed(
 ) -> None:
     found = findings.of_clocks(offsets_s)
     assert [each.witness for each in found] == list(named)
-    assert all(named[each.witness] in each.verdict.says for each in found)
+    assert all(named[each.witness] in each.verdict.message for each in found)
     assert all(each.verdict.level != "ok" and each.verdict.remedy for each in found)
 
 
@@ -141,14 +141,14 @@ def test_a_tokens_life_must_outlast_the_kubelets_delay(
 def test_a_proxy_on_the_way_is_part_of_the_remedy(proxy: str) -> None:
     error = IssuerUnavailable("token request: answered 403")
     verdict = findings.of_failure("issuer", error, hint="look", proxy=proxy, host="issuer.example")
-    assert verdict.says == "token request: answered 403"
+    assert verdict.message == "token request: answered 403"
     assert ("add issuer.example to NO_PROXY" in verdict.remedy) == bool(proxy)
 
 
 class TestOutput:
     FOUND = (
-        Verdict("settings", "ok", "works"),
-        Verdict("rights", "missing", "cannot", "grant"),
+        Finding("settings", "ok", "works"),
+        Finding("rights", "missing", "cannot", "grant"),
     )
 
     def test_text_puts_the_remedy_below_its_finding(self) -> None:

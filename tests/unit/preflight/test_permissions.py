@@ -2,14 +2,22 @@
 
 import pytest
 
-from reconciler.preflight.permissions import RIGHTS, TOO_MUCH, Ask, questions, rule
+from reconciler.preflight.permissions import (
+    EXCESS_PERMISSIONS,
+    PERMISSIONS,
+    AccessQuery,
+    questions,
+    rule,
+)
 
 
 def test_nothing_is_asked_for_that_a_security_review_would_refuse() -> None:
-    pairs = {(right.resource, verb) for right in RIGHTS for verb in right.verbs}
+    pairs = {(right.resource, verb) for right in PERMISSIONS for verb in right.verbs}
     assert ("secrets", "get") not in pairs
     assert not [verb for _, verb in pairs if verb in ("delete", "deletecollection", "*")]
-    assert not pairs & {(right.resource, verb) for right in TOO_MUCH for verb in right.verbs}
+    assert not pairs & {
+        (right.resource, verb) for right in EXCESS_PERMISSIONS for verb in right.verbs
+    }
 
 
 @pytest.mark.parametrize(
@@ -18,7 +26,7 @@ def test_nothing_is_asked_for_that_a_security_review_would_refuse() -> None:
 def test_sessions_are_asked_about_where_they_are_and_the_lease_at_home(
     namespaces: list[str], asked: set[str]
 ) -> None:
-    found = questions(RIGHTS, namespaces=namespaces, own="home")
+    found = questions(PERMISSIONS, namespaces=namespaces, own="home")
     assert {ask.namespace for right, ask in found if right.where == "sessions"} == asked
     assert {ask.namespace for right, ask in found if right.where == "own"} == {"home"}
     assert len({ask for _, ask in found}) == len(found)
@@ -28,16 +36,16 @@ def test_sessions_are_asked_about_where_they_are_and_the_lease_at_home(
     ("asks", "line"),
     [
         (
-            [Ask("a", "", "pods", "watch"), Ask("a", "", "pods", "list")],
+            [AccessQuery("a", "", "pods", "watch"), AccessQuery("a", "", "pods", "list")],
             '{apiGroups: [""], resources: [pods], verbs: [list, watch]}',
         ),
         (
-            [Ask("a", "coordination.k8s.io", "leases", "get", "mine")],
+            [AccessQuery("a", "coordination.k8s.io", "leases", "get", "mine")],
             "{apiGroups: [coordination.k8s.io], resources: [leases], resourceNames: [mine],"
             " verbs: [get]}",
         ),
     ],
     ids=["core", "named"],
 )
-def test_a_rule_can_be_pasted_into_a_role(asks: list[Ask], line: str) -> None:
+def test_a_rule_can_be_pasted_into_a_role(asks: list[AccessQuery], line: str) -> None:
     assert rule(asks) == line

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.statuspage.query import PAGE_ROWS, SHOWS, Query, select
+from reconciler.statuspage.query import PAGE_ROWS, SHOWS, SessionQuery, select
 from tests.exhibit import row
 
 FLEET = [row(n, remaining_s=900.0 - n) for n in range(3 * PAGE_ROWS + 4)]
 
 queries = st.builds(
-    Query,
+    SessionQuery,
     text=st.sampled_from(["", "2Ab000", "team-1 creds", "<&%+#"]),
     show=st.sampled_from(["", *SHOWS]),
     sort=st.sampled_from(["life", "session", "next", "failures"]),
@@ -22,49 +22,51 @@ queries = st.builds(
 )
 
 
-def names(query: Query, rows: list[object] | None = None) -> list[str]:
+def names(query: SessionQuery, rows: list[object] | None = None) -> list[str]:
     return [each.session_id for each in select(FLEET if rows is None else rows, query).rows]  # type: ignore[arg-type]
 
 
 @given(queries)
-def test_a_view_and_its_url_are_one(query: Query) -> None:
-    assert Query.parse(dict(parse_qsl(query.url().removeprefix("?")))) == query
+def test_a_view_and_its_url_are_one(query: SessionQuery) -> None:
+    assert SessionQuery.parse(dict(parse_qsl(query.url().removeprefix("?")))) == query
 
 
 @given(st.dictionaries(st.sampled_from(["q", "show", "sort", "down", "page", "open"]), st.text()))
 def test_no_url_is_an_error(parameters: dict[str, str]) -> None:
-    query = Query.parse(parameters)
+    query = SessionQuery.parse(parameters)
 
     found = select(FLEET, query)
 
     assert 1 <= found.page <= found.pages
-    assert Query.parse(dict(parse_qsl(query.url().removeprefix("?")))).url() == query.url()
+    assert SessionQuery.parse(dict(parse_qsl(query.url().removeprefix("?")))).url() == query.url()
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "x", "²", "1e3", "", "٣"])
 def test_a_page_that_nobody_could_mean_is_the_first(number: str) -> None:
-    assert Query.parse({"page": number}).page == 1
+    assert SessionQuery.parse({"page": number}).page == 1
 
 
 def test_the_pages_are_all_rows_once_in_order() -> None:
-    seen = [name for page in range(1, 5) for name in names(Query(page=page))]
+    seen = [name for page in range(1, 5) for name in names(SessionQuery(page=page))]
 
     assert seen == [each.session_id for each in reversed(FLEET)]
-    assert names(Query(page=99)) == names(Query(page=4))
+    assert names(SessionQuery(page=99)) == names(SessionQuery(page=4))
 
 
 @pytest.mark.parametrize(
     ("query", "first"),
     [
-        (Query(), ["soon", "late", "endless", "unknown"]),
-        (Query(down=True), ["late", "soon", "endless", "unknown"]),
-        (Query(sort="next"), ["late", "unknown", "endless", "soon"]),
-        (Query(sort="failures", down=True), ["unknown", "late", "soon", "endless"]),
-        (Query(sort="session"), ["late", "soon", "endless", "unknown"]),
-        (Query(sort="session", down=True), ["unknown", "endless", "soon", "late"]),
+        (SessionQuery(), ["soon", "late", "endless", "unknown"]),
+        (SessionQuery(down=True), ["late", "soon", "endless", "unknown"]),
+        (SessionQuery(sort="next"), ["late", "unknown", "endless", "soon"]),
+        (SessionQuery(sort="failures", down=True), ["unknown", "late", "soon", "endless"]),
+        (SessionQuery(sort="session"), ["late", "soon", "endless", "unknown"]),
+        (SessionQuery(sort="session", down=True), ["unknown", "endless", "soon", "late"]),
     ],
 )
-def test_what_is_not_known_comes_last_in_either_direction(query: Query, first: list[str]) -> None:
+def test_what_is_not_known_comes_last_in_either_direction(
+    query: SessionQuery, first: list[str]
+) -> None:
     rows = [
         row(1, None, session_id="unknown", namespace="b", failures=3, due_s=2.0),
         row(2, float("inf"), session_id="endless", namespace="b", due_s=3.0),
@@ -92,14 +94,14 @@ def test_what_is_not_known_comes_last_in_either_direction(query: Query, first: l
     ],
 )
 def test_every_word_of_a_search_must_be_in_a_name(text: str, expected: set[str]) -> None:
-    assert set(names(Query(text=text))) == expected
+    assert set(names(SessionQuery(text=text))) == expected
 
 
 def test_the_list_is_narrowed_by_state_failure_and_hold() -> None:
     rows = [row(1, 5.0), row(2, failures=2), row(3, hold="paused"), row(4, -1.0)]
 
     shown = {
-        show: {each.session_id[-1] for each in select(rows, Query(show=show)).rows}
+        show: {each.session_id[-1] for each in select(rows, SessionQuery(show=show)).rows}
         for show in ("expiring", "failing", "held", "expired", "live")
     }
 
@@ -111,22 +113,22 @@ def test_the_list_is_narrowed_by_state_failure_and_hold() -> None:
 def test_what_is_open_stays_in_sight_wherever_its_place_is() -> None:
     last, first = FLEET[0], FLEET[-1]
 
-    there = select(FLEET, Query(opened=str(first.key)))
-    elsewhere = select(FLEET, Query(opened=str(last.key)))
-    not_matching = select(FLEET, Query(text="no such", opened=str(last.key)))
-    gone = select(FLEET, Query(opened="team-9/gone"))
+    there = select(FLEET, SessionQuery(opened=str(first.key)))
+    elsewhere = select(FLEET, SessionQuery(opened=str(last.key)))
+    not_matching = select(FLEET, SessionQuery(text="no such", opened=str(last.key)))
+    gone = select(FLEET, SessionQuery(opened="team-9/gone"))
 
     assert [there.rows.count(first), len(there.rows)] == [1, PAGE_ROWS]
     assert [elsewhere.rows[0], len(elsewhere.rows)] == [last, PAGE_ROWS + 1]
     assert elsewhere.total == len(FLEET)
     assert (not_matching.rows, not_matching.total) == ((last,), 0)
-    assert gone == select(FLEET, Query())
+    assert gone == select(FLEET, SessionQuery())
 
 
 def test_another_order_begins_at_the_first_page_and_other_rows_close_the_open_one() -> None:
-    query = Query(text="a", show="live", sort="next", down=True, page=3, opened="a/b")
+    query = SessionQuery(text="a", show="live", sort="next", down=True, page=3, opened="a/b")
 
     assert query.url(sort="life", down=False) == "?q=a&show=live"
     assert query.url(page=4) == "?q=a&show=live&sort=next&down=1&page=4"
     assert query.url(opened="c/d") == "?q=a&show=live&sort=next&down=1&page=3&open=c%2Fd"
-    assert Query().url() == "?"
+    assert SessionQuery().url() == "?"

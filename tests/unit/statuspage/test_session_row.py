@@ -6,13 +6,15 @@ import pytest
 
 from reconciler import errors
 from reconciler.controller.reconcile.run import Outcome
-from reconciler.controller.status.history import Past
-from reconciler.statuspage.session_row import Line, in_words, line_of
+from reconciler.controller.status.history import RunRecord
+from reconciler.statuspage.session_row import SessionRow, in_words, row_of
 from tests.exhibit import NOW_S, row
 
 
-def line(remaining_s: float | None = 600.0, past: tuple[Past, ...] = (), **changes: Any) -> Line:
-    return line_of(
+def line(
+    remaining_s: float | None = 600.0, past: tuple[RunRecord, ...] = (), **changes: Any
+) -> SessionRow:
+    return row_of(
         row(7, remaining_s, **changes), past, now_s=NOW_S, wall_s=NOW_S - 100, scale_s=900.0
     )
 
@@ -36,9 +38,9 @@ def test_what_is_left(
 
 
 def test_a_token_without_an_end_fills_its_bar() -> None:
-    shown = line(float("inf"), state="endless")
+    shown = line(float("inf"), state="no_expiry")
 
-    assert (shown.life, shown.share, shown.tone) == ("endless", 100.0, "good")
+    assert (shown.life, shown.share, shown.tone) == ("no expiry", 100.0, "good")
     assert ("Token ends", "never") in shown.facts
 
 
@@ -52,7 +54,7 @@ def test_a_token_without_an_end_fills_its_bar() -> None:
         ({"stage": "running", "reason": "pod"}, "now", "its pod changed"),
         ({"failures": 1, "due_s": NOW_S + 3}, "in 3s", "failed once; renewal"),
         ({"failures": 4, "due_s": NOW_S + 3}, "in 3s", "failed 4 times in a row; renewal"),
-        ({"gate": "issuer"}, "waits", "the issuer gives no token; renewal"),
+        ({"blocked_on": "issuer"}, "waits", "the issuer gives no token; renewal"),
         ({"hold": "paused"}, "held", "paused by annotation"),
     ],
 )
@@ -60,12 +62,12 @@ def test_what_comes_next_and_why(changes: dict[str, Any], upcoming: str, reason:
     shown = line(**changes)
 
     assert shown.next == upcoming
-    assert shown.why.startswith(reason)
+    assert shown.reason.startswith(reason)
 
 
 def test_the_bar_marks_the_next_renewal_unless_something_is_in_its_way() -> None:
     assert line(due_s=NOW_S + 150).due == 50.0
-    for changes in ({"hold": "paused"}, {"gate": "issuer"}, {"failures": 1}, {"due_s": None}):
+    for changes in ({"hold": "paused"}, {"blocked_on": "issuer"}, {"failures": 1}, {"due_s": None}):
         assert line(**changes).due is None
 
 
@@ -75,12 +77,18 @@ def test_the_bar_marks_the_next_renewal_unless_something_is_in_its_way() -> None
         ("refreshed", "expired", "", "good", "refreshed: its token has expired"),
         ("failed", "renewal", "IssuerUnavailable", "bad", "failed: the issuer is away"),
         ("blocked", "paused", "", "still", "nothing written: paused by annotation"),
-        ("not_improved", "", "", "warn", "no better token at hand"),
-        ("fought", "foreign_writer", "", "warn", "another writer was let be: somebody else"),
+        ("no_better_token", "", "", "warn", "no better token at hand"),
+        (
+            "conflict_backoff",
+            "foreign_writer",
+            "",
+            "warn",
+            "another writer was let be: somebody else",
+        ),
     ],
 )
 def test_what_was_tried(outcome: Outcome, reason: str, error: str, tone: str, words: str) -> None:
-    [mark] = line(past=(Past(NOW_S - 112, outcome, reason, error),)).marks
+    [mark] = line(past=(RunRecord(NOW_S - 112, outcome, reason, error),)).marks
 
     assert (mark.tone, mark.when, mark.ended) == (tone, "2025-12-31T23:58:08Z", "12s ago")
     assert mark.words.startswith(words)
@@ -95,7 +103,7 @@ def test_every_error_that_an_attempt_may_meet_has_words() -> None:
         each.__name__ for each in leaves(errors.RemoteError) if each.__module__ == errors.__name__
     }
 
-    assert {name for name in met if in_words(name) == name} <= {"Gone", "VersionTooLarge"}
+    assert {name for name in met if in_words(name) == name} <= {"Gone", "ResourceVersionTooLarge"}
     assert in_words("ZeroDivisionError") == "ZeroDivisionError"
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from reconciler.controller.reconcile.bulkhead_shell import SlowPlaces
-from reconciler.controller.reconcile.worker import WorkerStats
-from reconciler.controller.status.snapshot import LeaseView, Row
+from reconciler.controller.reconcile.worker import ReconcileStats
+from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
 from reconciler.net.circuit_breaker import BreakerStats
-from reconciler.statuspage.components import Part, parts, role
-from reconciler.statuspage.summary import choices, exposure, figures, verdict
+from reconciler.statuspage.components import Component, components, role
+from reconciler.statuspage.summary import exposure, filters, stats, verdict
 from tests.exhibit import queue, row, survey, watch
 
 
@@ -48,7 +48,7 @@ from tests.exhibit import queue, row, survey, watch
         ),
     ],
 )
-def test_the_worst_is_said(rows: list[Row], more: Any, tone: str, sentence: str) -> None:
+def test_the_worst_is_said(rows: list[SessionStatus], more: Any, tone: str, sentence: str) -> None:
     found = verdict(survey(rows, **more), "")
 
     assert found[0] == tone
@@ -63,8 +63,8 @@ def test_an_issuer_that_refuses_us_never_looks_healthy() -> None:
         "warn",
         "Every token is alive, but the issuer refuses our credentials.",
     )
-    assert figures(shown)[0].tone == "warn"
-    [part] = [part for part in parts(shown, "replica-0") if part.name == "Issuer"]
+    assert stats(shown)[0].tone == "warn"
+    [part] = [part for part in components(shown, "replica-0") if part.name == "Issuer"]
     assert (part.value, part.note, part.tone) == ("refuses us for 9s", "answered 401", "bad")
 
 
@@ -81,8 +81,8 @@ def test_a_request_that_the_issuer_refuses_is_not_called_credentials() -> None:
     )
 
 
-def part_of(name: str, **changes: Any) -> Part:
-    [found] = [part for part in parts(survey([row(1)], **changes), "r") if part.name == name]
+def part_of(name: str, **changes: Any) -> Component:
+    [found] = [part for part in components(survey([row(1)], **changes), "r") if part.name == name]
     return found
 
 
@@ -96,7 +96,9 @@ def test_an_endpoint_that_fails_and_was_never_heard_otherwise_does_not_answer() 
 
 
 def test_an_api_server_that_refuses_a_right_is_not_healthy() -> None:
-    worker = WorkerStats({}, {}, last_forbidden="PATCH /x: the API server answered 403 Forbidden")
+    worker = ReconcileStats(
+        {}, {}, last_forbidden="PATCH /x: the API server answered 403 Forbidden"
+    )
 
     found = part_of("API server", queue=queue(without_right=2), worker=worker)
 
@@ -123,7 +125,7 @@ def test_slow_places_are_named_with_what_waits_for_them() -> None:
         "(platform), team-a, team-b, team-c, team-d and 1 more; 7 sessions due and waiting for"
         " fewer requests there"
     )
-    assert "Slow" not in {part.name for part in parts(survey(), "r")}
+    assert "Slow" not in {part.name for part in components(survey(), "r")}
 
 
 def test_the_platforms_line_says_how_many_requests_it_gets() -> None:
@@ -133,9 +135,9 @@ def test_the_platforms_line_says_how_many_requests_it_gets() -> None:
 
 
 def test_a_variable_without_effect_is_the_first_part() -> None:
-    found = parts(survey(), "r", ("RECONCILER_X is no setting",))[0]
+    found = components(survey(), "r", ("RECONCILER_X is no setting",))[0]
 
-    assert found == Part("Settings", "not as meant", "RECONCILER_X is no setting", "warn")
+    assert found == Component("Settings", "not as meant", "RECONCILER_X is no setting", "warn")
 
 
 def test_what_is_not_ready_says_so_first() -> None:
@@ -154,7 +156,7 @@ def test_exposure_is_an_estimate_and_never_looks_like_none(seconds: float, shown
 
 
 def test_how_long_the_fleet_lasts_and_who_is_next() -> None:
-    survival, upcoming, sessions = figures(survey([row(1, 300.0), row(2, 500.0, failures=1)]))
+    survival, upcoming, sessions = stats(survey([row(1, 300.0), row(2, 500.0, failures=1)]))
 
     assert (survival.value, survival.tone) == ("14m", "good")
     assert (upcoming.value, upcoming.note) == ("in 5m", "team-1/2Ab00001")
@@ -171,25 +173,25 @@ def test_how_long_the_fleet_lasts_and_who_is_next() -> None:
         ([row(1, 65.0)], {"spare_s": None, "down": "issuer"}, ["64s", "in 65s"]),
     ],
 )
-def test_figures_of_odd_fleets(rows: list[Row], more: Any, values: list[str]) -> None:
-    assert [each.value for each in figures(survey(rows, **more))[:2]] == values
+def test_figures_of_odd_fleets(rows: list[SessionStatus], more: Any, values: list[str]) -> None:
+    assert [each.value for each in stats(survey(rows, **more))[:2]] == values
 
 
 def test_only_ways_to_narrow_that_leave_somebody_are_offered() -> None:
-    found = choices(survey([row(1), row(2, -1.0), row(3, hold="paused"), row(4, failures=1)]))
+    found = filters(survey([row(1), row(2, -1.0), row(3, hold="paused"), row(4, failures=1)]))
 
     assert [(each.name, each.count) for each in found] == [
         ("all", 4), ("expired", 1), ("failing", 1), ("held", 1), ("live", 2),
     ]  # fmt: skip
 
 
-def part(name: str, **changes: Any) -> Part:
-    found = parts(survey([row(1)], **changes), "replica-0")
+def part(name: str, **changes: Any) -> Component:
+    found = components(survey([row(1)], **changes), "replica-0")
     return next(each for each in found if each.name == name)
 
 
 def test_all_is_well_with_what_it_depends_on() -> None:
-    told = parts(survey([row(1)]), "replica-0")
+    told = components(survey([row(1)]), "replica-0")
 
     assert {each.tone for each in told} == {"good"}
     assert [each.name for each in told] == [
@@ -202,9 +204,9 @@ def test_all_is_well_with_what_it_depends_on() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "value", "tone"),
     [
-        ("Leader", {"lease": LeaseView("a/1", False, "b_uid_nonce", 1, 0)}, "b", "good"),
-        ("Leader", {"lease": LeaseView("a/1", False, "b/0-nonce", 1, 0)}, "b", "good"),
-        ("Leader", {"lease": LeaseView("a/1", False, "", 1, 0)}, "nobody", "bad"),
+        ("Leader", {"lease": LeaseStatus("a/1", False, "b_uid_nonce", 1, 0)}, "b", "good"),
+        ("Leader", {"lease": LeaseStatus("a/1", False, "b/0-nonce", 1, 0)}, "b", "good"),
+        ("Leader", {"lease": LeaseStatus("a/1", False, "", 1, 0)}, "nobody", "bad"),
         ("Watches", {"watches": (watch("pods", synced=False),)}, "not in step", "bad"),
         ("Watches", {"watches": (watch("pods", silent_s=200),)}, "silent", "warn"),
         ("Issuer", {"down": "issuer"}, "away for 12s", "bad"),
@@ -222,7 +224,7 @@ def test_what_is_wrong_is_told_where_it_is(
 
 
 def test_a_follower_says_that_it_follows() -> None:
-    lease = LeaseView("a/1", False, "b_uid_nonce", 1, 2)
+    lease = LeaseStatus("a/1", False, "b_uid_nonce", 1, 2)
 
     note = part("Leader", lease=lease).note
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.telemetry.batch_exporter import FULL, Exporter, ExporterStats
+from reconciler.telemetry.batch_exporter import FULL, BatchExporter, ExporterStats
 
 LIMIT_S = 20.0
 
@@ -37,8 +37,8 @@ class Collector:
 def test_all_that_was_given_arrives_in_order_in_batches() -> None:
     collector = Collector()
     collector.release.set()
-    exporter = Exporter("traces", collector, batch=10, delay_s=LIMIT_S)
-    assert all(exporter.offer(number) for number in range(25))
+    exporter = BatchExporter("traces", collector, batch=10, delay_s=LIMIT_S)
+    assert all(exporter.enqueue(number) for number in range(25))
     exporter.close(LIMIT_S)
     assert [item for batch in collector.batches for item in batch] == list(range(25))
     assert max(map(len, collector.batches)) <= 10
@@ -47,10 +47,10 @@ def test_all_that_was_given_arrives_in_order_in_batches() -> None:
 
 def test_a_slow_collector_costs_only_what_does_not_fit() -> None:
     collector = Collector()
-    exporter = Exporter("traces", collector, capacity=8, batch=4, delay_s=0.001)
-    exporter.offer(0)
+    exporter = BatchExporter("traces", collector, capacity=8, batch=4, delay_s=0.001)
+    exporter.enqueue(0)
     assert collector.reached.wait(LIMIT_S)  # the thread hangs in it with that one
-    taken = [exporter.offer(number) for number in range(1, 21)]
+    taken = [exporter.enqueue(number) for number in range(1, 21)]
     assert taken == [True] * 8 + [False] * 12
     assert exporter.stats().dropped == 12
     collector.release.set()
@@ -60,13 +60,13 @@ def test_a_slow_collector_costs_only_what_does_not_fit() -> None:
 
 def test_a_collector_that_hangs_does_not_hold_up_the_end() -> None:
     collector = Collector()
-    exporter = Exporter("traces", collector, delay_s=0.001)
-    exporter.offer(0)
+    exporter = BatchExporter("traces", collector, delay_s=0.001)
+    exporter.enqueue(0)
     assert collector.reached.wait(LIMIT_S)
-    exporter.offer(1)
+    exporter.enqueue(1)
     exporter.close(0.01)
     assert exporter.stats().dropped == 1
-    assert not exporter.offer(2)
+    assert not exporter.enqueue(2)
     collector.release.set()
 
 
@@ -84,12 +84,12 @@ def test_what_is_not_delivered_is_said_once_and_its_end_too(
     collector = Collector(answer, answer, True)
     collector.release.set()
     with capture_logs() as logs:
-        exporter = Exporter("traces", collector, batch=1, delay_s=LIMIT_S)
+        exporter = BatchExporter("traces", collector, batch=1, delay_s=LIMIT_S)
         for number in range(3):
-            exporter.offer(number)
+            exporter.enqueue(number)
         exporter.close(LIMIT_S)
     assert [line["event"] for line in logs] == [
-        "telemetry_not_delivered", "telemetry_delivered_again",
+        "telemetry_export_failed", "telemetry_export_recovered",
     ]  # fmt: skip
     assert logs[0]["why"] == why
     assert "obviously-fake-secret" not in str(logs)
@@ -113,11 +113,11 @@ class Stepped(Collector):
 def test_the_first_dropped_item_is_said_and_the_loss_lasts_while_items_are_dropped() -> None:
     collector = Stepped()
     with capture_logs() as logs:
-        exporter = Exporter("traces", collector, capacity=2, batch=2, delay_s=0.001)
-        exporter.offer(0)
+        exporter = BatchExporter("traces", collector, capacity=2, batch=2, delay_s=0.001)
+        exporter.enqueue(0)
         assert collector.begun.acquire(timeout=LIMIT_S)
         for number in range(1, 11):
-            exporter.offer(number)
+            exporter.enqueue(number)
         [said] = logs
         collector.steps.release()
         # The batch that was on its way while items were dropped ends no loss; the next one does.
@@ -126,22 +126,22 @@ def test_the_first_dropped_item_is_said_and_the_loss_lasts_while_items_are_dropp
         collector.steps.release()
         exporter.close(LIMIT_S)
     assert (said["event"], said["log_level"], said["why"]) == (
-        "telemetry_not_delivered", "warning", FULL,
+        "telemetry_export_failed", "warning", FULL,
     )  # fmt: skip
     assert exporter.stats() == ExporterStats(sent=3, failed=0, dropped=8, queued=0)
-    assert [line["event"] for line in logs[1:]] == ["telemetry_delivered_again"]
+    assert [line["event"] for line in logs[1:]] == ["telemetry_export_recovered"]
 
 
 def test_a_collector_that_takes_every_other_batch_is_said_once_a_minute() -> None:
     collector = Collector(*[False, True] * 20)
     collector.release.set()
     with capture_logs() as logs:
-        exporter = Exporter("traces", collector, batch=1, delay_s=LIMIT_S)
+        exporter = BatchExporter("traces", collector, batch=1, delay_s=LIMIT_S)
         for number in range(40):
-            exporter.offer(number)
+            exporter.enqueue(number)
         exporter.close(LIMIT_S)
     assert [line["event"] for line in logs] == [
-        "telemetry_not_delivered", "telemetry_delivered_again",
+        "telemetry_export_failed", "telemetry_export_recovered",
     ]  # fmt: skip
     assert exporter.stats() == ExporterStats(sent=20, failed=20, dropped=0, queued=0)
 
@@ -149,13 +149,13 @@ def test_a_collector_that_takes_every_other_batch_is_said_once_a_minute() -> Non
 def test_what_is_left_at_the_end_is_said_and_the_sender_is_closed_after_its_last_batch() -> None:
     collector = Collector()
     with capture_logs() as logs:
-        exporter = Exporter("metrics", collector, delay_s=0.001)
-        exporter.offer(0)
+        exporter = BatchExporter("metrics", collector, delay_s=0.001)
+        exporter.enqueue(0)
         assert collector.reached.wait(LIMIT_S)
-        exporter.offer(1)
-        exporter.offer(2)
+        exporter.enqueue(1)
+        exporter.enqueue(2)
         exporter.close(0.01)
-    assert [(line["event"], line["items"]) for line in logs] == [("telemetry_not_delivered", 2)]
+    assert [(line["event"], line["items"]) for line in logs] == [("telemetry_export_failed", 2)]
     assert not collector.closed.is_set()
     collector.release.set()
     assert collector.closed.wait(LIMIT_S)
@@ -167,14 +167,14 @@ def test_the_words_for_a_loss_are_the_senders() -> None:
     collector.problem = "the collector answered 302"
     collector.release.set()
     with capture_logs() as logs:
-        exporter = Exporter("traces", collector, batch=1, delay_s=LIMIT_S)
-        exporter.offer(0)
+        exporter = BatchExporter("traces", collector, batch=1, delay_s=LIMIT_S)
+        exporter.enqueue(0)
         exporter.close(LIMIT_S)
     assert [line["why"] for line in logs] == ["the collector answered 302"]
 
 
 def test_without_items_there_is_no_thread() -> None:
     before = threading.active_count()
-    exporter = Exporter("traces", Collector())
+    exporter = BatchExporter("traces", Collector())
     assert threading.active_count() == before
     exporter.close(LIMIT_S)

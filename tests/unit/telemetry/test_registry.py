@@ -7,11 +7,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler.telemetry import metrics
-from reconciler.telemetry.metrics import Distribution, Metric, Sample
-from reconciler.telemetry.registry import MAX_SERIES, Meters
+from reconciler.telemetry.metrics import HistogramValue, Metric, Sample
+from reconciler.telemetry.registry import MAX_SERIES, MetricsRegistry
 
 
-def parsed(meters: Meters) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def parsed(meters: MetricsRegistry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(meters.render().decode())
@@ -25,7 +25,7 @@ def test_every_name_follows_the_conventions(metric: Metric) -> None:
     assert (metric.kind == "counter") == metric.name.endswith("_total")
     stem = metric.name.removesuffix("_total")
     assert (metric.unit == "s") == stem.endswith("_seconds")
-    assert metric.meaning.endswith(".")
+    assert metric.help.endswith(".")
     assert bool(metric.bounds) == (metric.kind == "histogram")
     assert list(metric.bounds) == sorted(metric.bounds)
 
@@ -46,7 +46,7 @@ def test_what_is_looked_up_is_gone_when_its_source_is() -> None:
     def read() -> Iterable[Sample]:
         return now
 
-    meters = Meters(read)
+    meters = MetricsRegistry(read)
     series = (
         "token_reconciler_session_remaining_life_seconds",
         (("namespace", "team-a"), ("session_id", "2Aa")),
@@ -57,8 +57,8 @@ def test_what_is_looked_up_is_gone_when_its_source_is() -> None:
 
 
 def test_a_snapshot_is_a_histogram_of_now() -> None:
-    counts = Distribution((0.0, 60.0), (1, 2, 3), 500.0)
-    meters = Meters(lambda: [Sample(metrics.REMAINING, counts)])
+    counts = HistogramValue((0.0, 60.0), (1, 2, 3), 500.0)
+    meters = MetricsRegistry(lambda: [Sample(metrics.REMAINING, counts)])
     found = parsed(meters)
     name = metrics.REMAINING.name
     assert found[f"{name}_bucket", (("le", "0.0"),)] == 1
@@ -69,18 +69,21 @@ def test_a_snapshot_is_a_histogram_of_now() -> None:
 
 
 def test_what_happens_is_counted_by_its_labels() -> None:
-    meters = Meters(list)
+    meters = MetricsRegistry(list)
     for _ in range(3):
         meters.count(metrics.REFRESHES, "success", "renewal")
     meters.observe(metrics.MINT, 0.2, "success")
     found = parsed(meters)
     labels = (("reason", "renewal"), ("result", "success"))
     assert found["token_reconciler_refreshes_total", labels] == 3
-    assert found["token_reconciler_mint_duration_seconds_count", (("result", "success"),)] == 1
+    assert (
+        found["token_reconciler_token_request_duration_seconds_count", (("result", "success"),)]
+        == 1
+    )
 
 
 def test_a_label_without_bounds_ends_up_in_other() -> None:
-    meters = Meters(list)
+    meters = MetricsRegistry(list)
     for number in range(2 * MAX_SERIES):
         meters.count(metrics.ERRORS, f"Error{number}")
         meters.count(metrics.ERRORS, f"Error{number}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from reconciler.telemetry.stderr_writer import Outlet
+from reconciler.telemetry.stderr_writer import StderrWriter
 
 LIMIT_S = 30.0
 
@@ -54,7 +54,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 def test_lines_arrive_whole_and_in_order(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.write_fd)
+    outlet = StderrWriter(pipe.write_fd)
     lines = [f"line {number} {'x' * 300}\n" for number in range(2000)]
     for line in lines:
         outlet.write(line)
@@ -70,7 +70,7 @@ def test_a_full_pipe_holds_no_writer_and_what_is_too_much_is_counted_and_told(
 ) -> None:
     told: list[int] = []
     is_told = threading.Event()
-    outlet = Outlet(pipe.write_fd, capacity_bytes=1000)
+    outlet = StderrWriter(pipe.write_fd, capacity_bytes=1000)
 
     def on_drained(lines: int) -> None:
         told.append(lines)
@@ -95,7 +95,7 @@ def test_a_full_pipe_holds_no_writer_and_what_is_too_much_is_counted_and_told(
 
 def test_a_reader_that_is_gone_ends_nothing_and_is_not_reported_to_itself(pipe: Pipe) -> None:
     told: list[int] = []
-    outlet = Outlet(pipe.write_fd)
+    outlet = StderrWriter(pipe.write_fd)
     outlet.on_drained = told.append
     os.close(pipe.read_fd)
     for _ in range(3):
@@ -107,7 +107,7 @@ def test_a_reader_that_is_gone_ends_nothing_and_is_not_reported_to_itself(pipe: 
 def test_a_finalizer_that_logs_while_a_line_is_taken_in_does_not_wait_for_itself(
     pipe: Pipe,
 ) -> None:
-    outlet = Outlet(pipe.write_fd)
+    outlet = StderrWriter(pipe.write_fd)
 
     class Text(str):
         def encode(self, *_: object, **__: object) -> bytes:

@@ -200,7 +200,7 @@ class World:
         else:
             self.fresh = set()
         self.ages_s.setdefault(issued_s, self.issuer_now_s() - issued_s)
-        return answer, self.rules.hear(answer, others)
+        return answer, self.rules.observe(answer, others)
 
     def _check(self, answer: TokenTimes, judged: Bounds) -> None:
         belief = self.rules.belief

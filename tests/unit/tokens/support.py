@@ -10,10 +10,10 @@ import msgspec
 
 from reconciler.clock import Clock
 from reconciler.errors import IssuerError, SettingsError
-from reconciler.net.circuit_breaker import Breaker
+from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import OidcSource
-from reconciler.tokens.token_response import Grant
+from reconciler.tokens.token_response import TokenResponse
 
 OLD, NEW = "obviously-fake-static-token-1", "obviously-fake-static-token-2"
 
@@ -51,7 +51,7 @@ class FakeIssuer:
     fault: Callable[[], IssuerError] | None = None
     asked_at: list[float] = field(default_factory=list)
 
-    async def ask(self) -> Grant:
+    async def ask(self) -> TokenResponse:
         sent_at = self.clock.monotonic()
         self.asked_at.append(sent_at)
         await asyncio.sleep(self.takes_s)
@@ -59,7 +59,7 @@ class FakeIssuer:
             raise self.fault()
         date_s = float(int(self.clock.wall() + self.skew_s))
         issued_s = date_s - self.age_s
-        return Grant(
+        return TokenResponse(
             jwt(iat=issued_s, exp=issued_s + self.ttl_s, jti=len(self.asked_at)),
             sent_at=sent_at,
             received_at=self.clock.monotonic(),
@@ -87,14 +87,14 @@ class Desk:
     clock: Clock
     issuer: FakeIssuer
     issuer_time: IssuerTime
-    breaker: Breaker
+    breaker: CircuitBreaker
     source: OidcSource
 
     @classmethod
     def open(cls, clock: Clock, **issuer: float) -> "Desk":
         fake = FakeIssuer(clock, **issuer)  # type: ignore[arg-type]  # numbers by name
         issuer_time = IssuerTime(clock)
-        breaker = Breaker("issuer", clock, Random(1))
+        breaker = CircuitBreaker("issuer", clock, Random(1))
         source = OidcSource(
             fake.ask, clock=clock, issuer_time=issuer_time, breaker=breaker, random=Random(2)
         )

@@ -5,23 +5,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.errors import IssuerError, IssuerRefused, IssuerUnavailable, TokenUnusable
+from reconciler.errors import InvalidToken, IssuerError, IssuerRefused, IssuerUnavailable
 from reconciler.tokens.token_response import (
-    Answer,
+    RawResponse,
     error_code,
-    grant_of,
     is_refusal,
     is_success,
     more_telling,
+    parse_token_response,
 )
 
 TOKEN = "an-opaque-token-of-some-issuer"
 GOOD = {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 900}
 
 
-def _answer(body: object, status: int = 200) -> Answer:
+def _answer(body: object, status: int = 200) -> RawResponse:
     data = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
-    return Answer(status, data, sent_at=1.0, received_at=2.0, date_s=3.0)
+    return RawResponse(status, data, sent_at=1.0, received_at=2.0, date_s=3.0)
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def _answer(body: object, status: int = 200) -> Answer:
     ],
 )
 def test_expires_in_is_a_number_or_a_string_of_one(member: object, seconds: float | None) -> None:
-    grant = grant_of(_answer(GOOD | {"expires_in": member}), what="x")
+    grant = parse_token_response(_answer(GOOD | {"expires_in": member}), what="x")
     assert grant.expires_in_s == seconds
 
 
 def test_a_good_answer_is_a_grant_with_its_times() -> None:
-    grant = grant_of(_answer(GOOD), what="x")
+    grant = parse_token_response(_answer(GOOD), what="x")
     assert (grant.value, grant.token_type) == (TOKEN, "Bearer")
     assert (grant.sent_at, grant.received_at, grant.date_s) == (1.0, 2.0, 3.0)
 
@@ -77,10 +77,10 @@ def test_a_good_answer_is_a_grant_with_its_times() -> None:
         (200, [TOKEN], IssuerUnavailable, "not_json"),
         (200, b"[" * 60_000, IssuerUnavailable, "not_json"),
         (200, b'{"access_token": "\xff\xfe"}', IssuerUnavailable, "not_json"),
-        (200, {}, TokenUnusable, "malformed"),
-        (200, {"access_token": None}, TokenUnusable, "malformed"),
-        (200, {"access_token": [TOKEN]}, TokenUnusable, "malformed"),
-        (200, None, TokenUnusable, "huge"),
+        (200, {}, InvalidToken, "malformed"),
+        (200, {"access_token": None}, InvalidToken, "malformed"),
+        (200, {"access_token": [TOKEN]}, InvalidToken, "malformed"),
+        (200, None, InvalidToken, "huge"),
         (500, None, IssuerUnavailable, ""),
     ],
 )
@@ -88,7 +88,7 @@ def test_any_other_answer_is_one_error(
     status: int, body: object, error: type[IssuerError], reason: str
 ) -> None:
     with pytest.raises(IssuerError) as caught:
-        grant_of(_answer(body, status), what="token request")
+        parse_token_response(_answer(body, status), what="token request")
     assert type(caught.value) is error
     assert caught.value.reason == reason
     assert TOKEN not in str(caught.value)
@@ -144,10 +144,12 @@ def test_the_other_refusal_is_named_beside_the_one_that_is_reported() -> None:
          "invalid_client"),
     ]:  # fmt: skip
         with pytest.raises(IssuerRefused) as caught:
-            grant_of(more_telling(basic, _answer({"error": code}, 400)), what="token request")
+            parse_token_response(
+                more_telling(basic, _answer({"error": code}, 400)), what="token request"
+            )
         assert str(caught.value) == f"token request: answered {said}"
     with pytest.raises(IssuerRefused) as caught:
-        grant_of(more_telling(basic, basic), what="token request")
+        parse_token_response(more_telling(basic, basic), what="token request")
     assert str(caught.value) == "token request: answered 401 invalid_client"
 
 
@@ -155,7 +157,7 @@ def test_the_other_refusal_is_named_beside_the_one_that_is_reported() -> None:
 def test_any_bytes_are_a_grant_or_an_issuer_error(status: int, body: bytes | None) -> None:
     answer = _answer(body, status)
     try:
-        grant_of(answer, what="x")
+        parse_token_response(answer, what="x")
     except IssuerError:
         return
     assert is_success(answer)

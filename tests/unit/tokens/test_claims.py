@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.errors import TokenUnusable
+from reconciler.errors import InvalidToken
 from reconciler.tokens.claims import (
     MAX_TOKEN_BYTES,
     MAX_TTL_S,
@@ -67,7 +67,7 @@ def test_claims_are_read_as_the_token_says(value: str, claims: Claims) -> None:
     ],
 )
 def test_what_cannot_be_read_has_a_named_reason(value: str, reason: str) -> None:
-    with pytest.raises(TokenUnusable) as caught:
+    with pytest.raises(InvalidToken) as caught:
         read_claims(value)
     assert caught.value.reason == reason
     assert caught.value.__context__ is None
@@ -108,7 +108,7 @@ def test_a_life_comes_from_exp_or_else_from_expires_in(
 def test_an_impossible_life_has_a_named_reason(
     claims: Claims, expires_in_s: float | None, reason: str
 ) -> None:
-    with pytest.raises(TokenUnusable) as caught:
+    with pytest.raises(InvalidToken) as caught:
         lifetime(claims, now_s=NOW_S, expires_in_s=expires_in_s)
     assert caught.value.reason == reason
 
@@ -117,7 +117,7 @@ def _outcome(value: str) -> Claims | str:
     """Return the claims, or the reason for which there are none."""
     try:
         return read_claims(value)
-    except TokenUnusable as error:
+    except InvalidToken as error:
         return error.reason
 
 
@@ -174,6 +174,6 @@ def test_a_life_that_is_accepted_is_finite_positive_and_below_ten_years(
     try:
         claims = read_claims(jwt(iat=iat, exp=exp))
         life = lifetime(claims, now_s=now_s, expires_in_s=expires_in)
-    except TokenUnusable:
+    except InvalidToken:
         return
     assert 0 < life.ttl_s <= MAX_TTL_S

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import IssuerRefused, IssuerUnavailable
 from reconciler.net.circuit_breaker import PROBE_S
-from reconciler.tokens.cooldown import LONGEST_S, Rest
+from reconciler.tokens.cooldown import LONGEST_S, Cooldown
 from tests.support import ManualClock
 
 
@@ -20,7 +20,7 @@ class _Longest(Random):
 
 
 def test_pauses_double_up_to_the_cap_and_start_anew_after_success() -> None:
-    rest = Rest(ManualClock(), _Longest())
+    rest = Cooldown(ManualClock(), _Longest())
     pauses = []
     for _ in range(7):
         rest.after_refusal(IssuerRefused("no"))
@@ -51,7 +51,7 @@ def test_pauses_double_up_to_the_cap_and_start_anew_after_success() -> None:
 def test_a_pause_takes_a_tenth_of_the_remaining_life_at_most(
     lives_s: list[float], pause_s: float
 ) -> None:
-    rest = Rest(ManualClock(), _Longest())
+    rest = Cooldown(ManualClock(), _Longest())
     for _ in range(7):
         rest.after_refusal(IssuerRefused("no"), lives_s=lives_s)
     assert rest.remaining_s() == pytest.approx(pause_s)
@@ -68,7 +68,7 @@ def test_a_pause_takes_a_tenth_of_the_remaining_life_at_most(
 def test_two_requests_are_a_probes_pace_apart_at_least(
     lives_s: list[float], refusals: int, seed: int
 ) -> None:
-    rest = Rest(ManualClock(), Random(seed))
+    rest = Cooldown(ManualClock(), Random(seed))
     for _ in range(refusals):
         rest.after_refusal(IssuerRefused("no"), lives_s=lives_s)
         assert PROBE_S <= rest.remaining_s() <= LONGEST_S
@@ -76,7 +76,7 @@ def test_two_requests_are_a_probes_pace_apart_at_least(
 
 def test_the_error_stands_exactly_as_long_as_the_pause() -> None:
     clock = ManualClock()
-    rest = Rest(clock, _Longest())
+    rest = Cooldown(clock, _Longest())
     error = IssuerRefused("no")
     rest.after_refusal(error)
     clock.advance(1.9)
@@ -89,6 +89,6 @@ def test_the_error_stands_exactly_as_long_as_the_pause() -> None:
     ("asked_s", "pause_s"), [(None, 0.0), (0.0, 0.0), (7.0, 7.0), (86_400.0, LONGEST_S)]
 )
 def test_a_retry_after_is_honoured_up_to_the_cap(asked_s: float | None, pause_s: float) -> None:
-    rest = Rest(ManualClock(), _Longest())
+    rest = Cooldown(ManualClock(), _Longest())
     rest.as_asked(IssuerUnavailable("busy", status=429, retry_after_s=asked_s))
     assert rest.remaining_s() == pause_s

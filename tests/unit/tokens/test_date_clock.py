@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.tokens.date_clock import DateClock
-from reconciler.tokens.server_clock import MEMORY_S, Bounds, bounds_of, narrow
+from reconciler.tokens.server_clock import MEMORY_S, Bounds, bounds_of, intersect
 from tests.support import ManualClock
 
 
@@ -121,7 +121,7 @@ _bounds = st.builds(lambda low, width: Bounds(low, low + width), _seconds, st.fl
 
 @given(st.lists(_bounds, min_size=1, max_size=20))
 def test_narrowing_never_leaves_the_newest_bounds(newest_first: list[Bounds]) -> None:
-    low_s, high_s = narrow(newest_first)
+    low_s, high_s = intersect(newest_first)
     assert newest_first[0].low_s <= low_s <= high_s <= newest_first[0].high_s
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from reconciler.errors import TokenUnusable
+from reconciler.errors import InvalidToken
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.token import Token
-from reconciler.tokens.token_response import Grant, times_of, token_of
+from reconciler.tokens.token_response import TokenResponse, times_of, to_token
 from tests.support import ManualClock
 from tests.unit.tokens.support import jwt
 
@@ -19,8 +19,8 @@ def _grant(
     date_s: float | None = None,
     expires_in_s: float | None = None,
     token_type: str = "Bearer",
-) -> Grant:
-    return Grant(
+) -> TokenResponse:
+    return TokenResponse(
         value,
         sent_at=9.0,
         received_at=10.0,
@@ -30,10 +30,10 @@ def _grant(
     )
 
 
-def _judged(grant: Grant, *, wall_s: float = NOW_S) -> Token:
+def _judged(grant: TokenResponse, *, wall_s: float = NOW_S) -> Token:
     """Judge a grant as the first answer that a machine with this wall clock gets."""
     issuer_time = IssuerTime(ManualClock(grant.received_at, wall_s))
-    return token_of(grant, now_s=issuer_time.hear(times_of(grant), grant.date_s))
+    return to_token(grant, now_s=issuer_time.observe(times_of(grant), grant.date_s))
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_age_at_receipt_is_what_most_witnesses_say(
         pytest.param(_grant(expires_in_s=0.0), id="by-expires-in"),
     ],
 )
-def test_a_token_that_is_expired_when_it_arrives_is_refused(grant: Grant) -> None:
-    with pytest.raises(TokenUnusable) as caught:
+def test_a_token_that_is_expired_when_it_arrives_is_refused(grant: TokenResponse) -> None:
+    with pytest.raises(InvalidToken) as caught:
         _judged(grant, wall_s=NOW_S + 800)
     assert caught.value.reason == "expired"
 
@@ -81,13 +81,13 @@ def test_an_opaque_token_lives_from_the_date_for_expires_in() -> None:
 
 @pytest.mark.parametrize("token_type", ["Bearer", "bearer", "BEARER", ""])
 def test_bearer_is_bearer_in_any_case(token_type: str) -> None:
-    assert token_of(_grant(token_type=token_type), now_s=NOW_S).reveal() == VALUE
+    assert to_token(_grant(token_type=token_type), now_s=NOW_S).reveal() == VALUE
 
 
 @pytest.mark.parametrize("token_type", ["DPoP", "mac", "N_A", "Bearer "])
 def test_any_other_type_is_not_bearer(token_type: str) -> None:
-    with pytest.raises(TokenUnusable) as caught:
-        token_of(_grant(token_type=token_type), now_s=NOW_S)
+    with pytest.raises(InvalidToken) as caught:
+        to_token(_grant(token_type=token_type), now_s=NOW_S)
     assert caught.value.reason == "not_bearer"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
-from reconciler.tokens.issuer_time import IssuerTime, Move
+from reconciler.tokens.issuer_time import ClockMove, IssuerTime
 from reconciler.tokens.server_clock import TokenTimes, Witness
 from tests.support import ManualClock
 from tests.unit.tokens.support import Desk
@@ -45,7 +45,7 @@ def test_before_the_first_answer_the_wall_clock_is_the_best_guess() -> None:
 def test_a_step_of_our_wall_clock_changes_nothing_but_the_skew() -> None:
     clock = ManualClock()
     time = IssuerTime(clock)
-    time.hear(_answer(clock), None)
+    time.observe(_answer(clock), None)
     before_s = time.now_s()
     clock.wall_s += 3600
     assert time.now_s() == before_s
@@ -54,7 +54,7 @@ def test_a_step_of_our_wall_clock_changes_nothing_but_the_skew() -> None:
 
 @pytest.mark.parametrize("step_s", [-3600.0, -700.0, 700.0, 3600.0])
 def test_a_step_is_proven_by_two_more_tokens_before_one_is_given(step_s: float) -> None:
-    moves: list[Move] = []
+    moves: list[ClockMove] = []
 
     async def story(desk: Desk) -> None:
         desk.issuer_time.on_moved = moves.append
@@ -93,9 +93,9 @@ def test_one_node_of_the_issuer_that_is_ahead_moves_nothing_and_gives_nobody_a_t
 
 def test_the_first_estimate_that_differs_from_the_wall_is_a_move_too() -> None:
     clock = ManualClock()
-    time, moves = IssuerTime(clock), list[Move]()
+    time, moves = IssuerTime(clock), list[ClockMove]()
     time.on_moved = moves.append
-    time.hear(_answer(clock, ahead_s=40.0), None)
+    time.observe(_answer(clock, ahead_s=40.0), None)
     [move] = moves
     assert move.is_first
     assert move.moved_s == pytest.approx(40, abs=1.0)
@@ -104,10 +104,10 @@ def test_the_first_estimate_that_differs_from_the_wall_is_a_move_too() -> None:
 def test_each_clock_is_told_by_how_much_it_is_off() -> None:
     clock = ManualClock()
     time = IssuerTime(clock)
-    time.hear_api_server("Thu, 01 Jan 2026 00:00:00 GMT")
-    time.hear_api_server("no date at all")
+    time.observe_api_server("Thu, 01 Jan 2026 00:00:00 GMT")
+    time.observe_api_server("no date at all")
     clock.wall_s -= 40.0
-    time.hear(_answer(clock, ahead_s=40.0), clock.wall_s + 340.0)
+    time.observe(_answer(clock, ahead_s=40.0), clock.wall_s + 340.0)
     offsets_s = time.offsets_s()
     assert offsets_s[Witness.WALL_CLOCK] == pytest.approx(-40, abs=1.0)
     assert offsets_s[Witness.ISSUER_DATE] == pytest.approx(300, abs=1.0)
@@ -117,21 +117,21 @@ def test_each_clock_is_told_by_how_much_it_is_off() -> None:
 def test_the_api_servers_date_breaks_a_tie_between_a_cached_answer_and_our_clock() -> None:
     clock = ManualClock()
     time = IssuerTime(clock)
-    time.hear_api_server("Thu, 01 Jan 2026 00:00:00 GMT")
-    received_s = time.hear(_answer(clock, ahead_s=-600.0), None)
+    time.observe_api_server("Thu, 01 Jan 2026 00:00:00 GMT")
+    received_s = time.observe(_answer(clock, ahead_s=-600.0), None)
     assert received_s == pytest.approx(clock.wall_s, abs=1.0)
 
 
 def test_an_answer_of_the_api_server_that_is_read_late_blames_no_clock() -> None:
     clock = ManualClock()
     time = IssuerTime(clock)
-    time.hear(_answer(clock), None)
-    time.hear_api_server("Thu, 01 Jan 2026 00:00:00 GMT")
+    time.observe(_answer(clock), None)
+    time.observe_api_server("Thu, 01 Jan 2026 00:00:00 GMT")
     clock.advance(60.0)
-    time.hear_api_server("Thu, 01 Jan 2026 00:00:45 GMT")
+    time.observe_api_server("Thu, 01 Jan 2026 00:00:45 GMT")
     assert time.offsets_s()[Witness.API_SERVER_DATE] == 0.0
     for second in range(10):
-        time.hear_api_server(f"Thu, 01 Jan 2026 00:00:{40 + second} GMT")
+        time.observe_api_server(f"Thu, 01 Jan 2026 00:00:{40 + second} GMT")
         clock.advance(1.0)
     assert time.offsets_s()[Witness.API_SERVER_DATE] == pytest.approx(-20, abs=1.0)
 
@@ -141,5 +141,5 @@ def test_a_slow_answer_blames_no_clock() -> None:
     time = IssuerTime(clock)
     sent_at, issued_s = clock.now_at, clock.wall_s
     clock.advance(20.0)
-    time.hear(TokenTimes(issued_s, issued_s + 900, 900.0, sent_at, clock.now_at), issued_s)
+    time.observe(TokenTimes(issued_s, issued_s + 900, 900.0, sent_at, clock.now_at), issued_s)
     assert set(time.offsets_s().values()) == {0.0}

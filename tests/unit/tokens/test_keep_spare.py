@@ -14,7 +14,7 @@ from tests.unit.tokens.support import Desk
 def _with_spare(story: Callable[[Desk], Awaitable[None]], **issuer: float) -> None:
     async def main() -> None:
         desk = Desk.open(VirtualClock(asyncio.get_running_loop()), **issuer)
-        keeper = asyncio.create_task(desk.source.keep_spare())
+        keeper = asyncio.create_task(desk.source.keep_standby())
         await story(desk)
         keeper.cancel()
         await asyncio.wait((keeper,))
@@ -100,7 +100,7 @@ def test_refused_credentials_are_tried_again_slowly_and_heal_by_themselves() -> 
     async def story(desk: Desk) -> None:
         desk.issuer.fault = lambda: IssuerRefused("no", status=401)
         await asyncio.sleep(600)
-        assert not desk.breaker.is_down
+        assert not desk.breaker.is_open
         assert len(desk.issuer.asked_at) < 80
         desk.issuer.fault = None
         await asyncio.sleep(31)
@@ -133,7 +133,7 @@ def test_an_issuer_that_is_away_from_the_start_is_waited_for() -> None:
     async def main() -> None:
         desk = Desk.open(VirtualClock(asyncio.get_running_loop()))
         desk.issuer.fault = lambda: IssuerUnavailable("away")
-        keeper = asyncio.create_task(desk.source.keep_spare())
+        keeper = asyncio.create_task(desk.source.keep_standby())
         await asyncio.sleep(60)
         assert desk.source.best() is None
         desk.issuer.fault = None

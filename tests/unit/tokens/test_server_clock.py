@@ -16,7 +16,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from reconciler.tokens.server_clock import Belief, Bounds, Sample, ServerClock, TokenTimes, Witness
+from reconciler.tokens.server_clock import (
+    Bounds,
+    ClockEstimate,
+    ClockSample,
+    ServerClock,
+    TokenTimes,
+    Witness,
+)
 from tests.interleavings import interleavings
 from tests.unit.tokens.clock_model import Request, World, WrongTime
 
@@ -149,35 +156,35 @@ class DateIsTheTime(ServerClock):
     """What a header says is the issuer's time."""
 
     def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
-        judged = super().hear(answer, others)
+        judged = super().observe(answer, others)
         date = others.get(Witness.ISSUER_DATE)
         if date is None:
             return judged
-        self.belief = Belief(date, Witness.ISSUER_DATE, proven=True)
+        self.belief = ClockEstimate(date, Witness.ISSUER_DATE, proven=True)
         return date
 
 
 class OneTokenProves(ServerClock):
     """Each token is taken for one that was issued just now."""
 
-    def is_proof(self, run: list[Sample]) -> bool:
+    def is_proof(self, run: list[ClockSample]) -> bool:
         return True
 
 
 class RepetitionProves(ServerClock):
     """A token that comes three times counts as three."""
 
-    def is_repeated(self, sample: Sample) -> bool:
+    def is_repeated(self, sample: ClockSample) -> bool:
         return False
 
-    def _remember(self, sample: Sample) -> None:
+    def _remember(self, sample: ClockSample) -> None:
         super()._remember(replace(sample, issued_s=sample.issued_s + sample.at / 1e6))
 
 
 class RepetitionsAreKept(ServerClock):
     """A token that comes again is one more of the tokens that agree."""
 
-    def _remember(self, sample: Sample) -> None:
+    def _remember(self, sample: ClockSample) -> None:
         super()._remember(sample)
         if self._run[0].at != sample.at:
             self._run.appendleft(sample)
@@ -186,7 +193,7 @@ class RepetitionsAreKept(ServerClock):
 class LatestReceiptCounts(ServerClock):
     """Of a token that comes again the latest receipt is kept."""
 
-    def _remember(self, sample: Sample) -> None:
+    def _remember(self, sample: ClockSample) -> None:
         super()._remember(sample)
         for index, seen in enumerate(self._run):
             if seen.issued_s == sample.issued_s:
@@ -196,7 +203,7 @@ class LatestReceiptCounts(ServerClock):
 class RepetitionsSettleNothing(ServerClock):
     """That a token comes again says nothing of whether it is right."""
 
-    def is_repeated(self, sample: Sample) -> bool:
+    def is_repeated(self, sample: ClockSample) -> bool:
         return False
 
 
@@ -213,7 +220,7 @@ class AllMayHaveExpired(ServerClock):
 class OnlyProofsAreContradicted(ServerClock):
     """What no three tokens have proven is not doubted for an older token."""
 
-    def _contradicts(self, sample: Sample) -> bool:
+    def _contradicts(self, sample: ClockSample) -> bool:
         return self.belief is not None and self.belief.proven and super()._contradicts(sample)
 
 
@@ -222,7 +229,7 @@ class NothingRefutes(ServerClock):
 
     def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
         before = self.belief
-        judged = super().hear(answer, others)
+        judged = super().observe(answer, others)
         if before is not None and before.proven:
             self.belief = before
             return before.bounds
@@ -235,7 +242,7 @@ class NothingRefutes(ServerClock):
 class TokensOfTheFuture(ServerClock):
     """A token that would have been issued later than now is no reason to doubt what is believed."""
 
-    def is_below(self, bounds: Bounds, sample: Sample) -> bool:
+    def is_below(self, bounds: Bounds, sample: ClockSample) -> bool:
         return False
 
 
@@ -250,26 +257,26 @@ class NeverAsksAgain(ServerClock):
 class WallFirst(ServerClock):
     """Of two witnesses that differ our own clock is believed."""
 
-    def vote(self, claims: Mapping[Witness, Bounds]) -> Belief:
+    def vote(self, claims: Mapping[Witness, Bounds]) -> ClockEstimate:
         wall = claims.get(Witness.WALL_CLOCK)
         voted = super().vote(claims)
         if wall is None or len(claims) > 3:
             return voted
-        return Belief(wall, Witness.WALL_CLOCK, proven=False)
+        return ClockEstimate(wall, Witness.WALL_CLOCK, proven=False)
 
 
 class AnswersTakeNoTime(ServerClock):
     """The request's duration is forgotten."""
 
     def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
-        return super().hear(replace(answer, sent_at=answer.received_at), others)
+        return super().observe(replace(answer, sent_at=answer.received_at), others)
 
 
 class ExpiresInIgnored(ServerClock):
     """A cache that says how old its token is is not listened to."""
 
     def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
-        return super().hear(replace(answer, expires_in_s=None), others)
+        return super().observe(replace(answer, expires_in_s=None), others)
 
 
 MUTANTS = [
@@ -311,7 +318,7 @@ def test_it_finds_the_wrong_time_of_wrong_rules(mutant: type[ServerClock]) -> No
 class SlowAnswersSettle(ServerClock):
     """An answer that contradicts nothing agrees with what was proven."""
 
-    def _doubt(self, sample: Sample) -> Sample | None:
+    def _doubt(self, sample: ClockSample) -> ClockSample | None:
         return sample if self._contradicts(sample) else None
 
 
@@ -351,13 +358,17 @@ def test_a_slow_answer_of_the_youngest_token_widens_nothing_that_is_proven() -> 
     now_s = 1_767_225_600.0
     rules = ServerClock()
     for at in (10.0, 20.0, 30.0):
-        rules.hear(TokenTimes(now_s + at, None, None, sent_at=at, received_at=at), {})
+        rules.observe(TokenTimes(now_s + at, None, None, sent_at=at, received_at=at), {})
     # From a node of the issuer that is 2 s ahead, 4 s after the request.
-    rules.hear(TokenTimes(now_s + 42.0, None, None, sent_at=36.0, received_at=40.0), {})
-    assert rules.belief == Belief(Bounds(now_s + 2.0, now_s + 3.0), Witness.TOKEN, proven=True)
+    rules.observe(TokenTimes(now_s + 42.0, None, None, sent_at=36.0, received_at=40.0), {})
+    assert rules.belief == ClockEstimate(
+        Bounds(now_s + 2.0, now_s + 3.0), Witness.TOKEN, proven=True
+    )
     for at in (50.0, 60.0, 70.0):
-        rules.hear(TokenTimes(now_s + at, None, None, sent_at=at, received_at=at), {})
-    assert rules.belief == Belief(Bounds(now_s + 2.0, now_s + 3.0), Witness.TOKEN, proven=True)
+        rules.observe(TokenTimes(now_s + at, None, None, sent_at=at, received_at=at), {})
+    assert rules.belief == ClockEstimate(
+        Bounds(now_s + 2.0, now_s + 3.0), Witness.TOKEN, proven=True
+    )
 
 
 def test_a_token_that_is_refused_still_shows_that_the_time_is_later() -> None:
@@ -385,7 +396,7 @@ def test_two_gateways_whose_dates_differ_do_not_move_the_time_of_opaque_tokens()
     opaque = TokenTimes(None, None, 900.0, sent_at=10.0, received_at=10.0)
     wall = Bounds(950.0, 950.0)
     for date_s in (1000.0, 1300.0, 1000.0, 1300.0):
-        rules.hear(
+        rules.observe(
             opaque,
             {Witness.WALL_CLOCK: wall, Witness.ISSUER_DATE: Bounds(date_s, date_s + 1)},
         )

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from reconciler.errors import IssuerError, IssuerRefused, IssuerUnavailable, TokenUnusable
+from reconciler.errors import InvalidToken, IssuerError, IssuerRefused, IssuerUnavailable
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.net.circuit_breaker import PROBE_S
 from reconciler.tokens.source import SANE_TTL_S
@@ -152,7 +152,7 @@ def test_while_the_issuer_is_down_get_fails_at_once_without_a_request() -> None:
         for _ in range(3):
             with pytest.raises(IssuerUnavailable):
                 await desk.source.get(min_remaining=M)
-        assert desk.breaker.is_down
+        assert desk.breaker.is_open
         asked = len(desk.issuer.asked_at)
         with pytest.raises(IssuerUnavailable, match="no connection"):
             await desk.source.get(min_remaining=M)
@@ -168,7 +168,7 @@ def test_while_the_issuer_is_down_a_token_with_enough_life_is_still_given() -> N
         for _ in range(3):
             with pytest.raises(IssuerUnavailable):
                 await desk.source.refresh()
-        assert desk.breaker.is_down
+        assert desk.breaker.is_open
         assert await desk.source.get(min_remaining=M) is token
 
     _with_desk(story)
@@ -179,10 +179,10 @@ def test_unusable_tokens_count_as_an_outage_and_leave_the_best_in_place() -> Non
         good = await desk.source.refresh()
         desk.issuer.age_s = 901
         for _ in range(3):
-            with pytest.raises(TokenUnusable) as caught:
+            with pytest.raises(InvalidToken) as caught:
                 await desk.source.refresh()
             assert caught.value.reason == "expired"
-        assert desk.breaker.is_down
+        assert desk.breaker.is_open
         assert desk.source.best() is good
 
     _with_desk(story)
@@ -196,7 +196,7 @@ def test_a_refusal_is_no_outage_and_is_not_repeated_for_every_caller() -> None:
                 await desk.source.get(min_remaining=M)
             assert (caught.value.status, caught.value.reason) == (401, "invalid_client")
             await asyncio.sleep(0.1)
-        assert not desk.breaker.is_down
+        assert not desk.breaker.is_open
         assert len(desk.issuer.asked_at) < 40
         desk.issuer.fault = None
         await asyncio.sleep(30)
@@ -282,7 +282,7 @@ def test_each_waiter_gets_an_error_of_its_own() -> None:
 def test_no_error_carries_the_token_that_was_refused() -> None:
     async def story(desk: Desk) -> None:
         desk.issuer.age_s = 901
-        with pytest.raises(TokenUnusable) as caught:
+        with pytest.raises(InvalidToken) as caught:
             await desk.source.refresh()
         assert "eyJ" not in "".join(traceback.format_exception(caught.value))
         assert "eyJ" not in repr(desk.source) + repr(desk.source.stats())
@@ -314,7 +314,7 @@ def test_a_skewed_issuer_gives_its_time_and_costs_no_life(skew_s: float) -> None
 def test_the_time_of_an_unusable_answer_is_not_believed() -> None:
     async def story(desk: Desk) -> None:
         desk.issuer.age_s = 901
-        with pytest.raises(TokenUnusable):
+        with pytest.raises(InvalidToken):
             await desk.source.refresh()
         assert not desk.issuer_time.observed
 
@@ -371,6 +371,6 @@ def test_stats_count_requests_tokens_and_failures() -> None:
         assert (stats.requests_total, stats.issued_total, stats.failures_total) == (2, 1, 1)
         assert stats.best_remaining_s == 900
         assert stats.last_error == "token request: answered 401"
-        assert stats.resting_s == PROBE_S
+        assert stats.cooldown_s == PROBE_S
 
     _with_desk(story)

@@ -6,7 +6,7 @@ import math
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.errors import SettingsError, TokenUnusable
+from reconciler.errors import InvalidToken, SettingsError
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.tokens.static import LOOK_S, StaticSource
 from reconciler.tokens.token import Token
@@ -37,7 +37,7 @@ async def test_a_static_token_lives_for_ever_unless_it_says_otherwise() -> None:
     assert (await limited.get(min_remaining=M)).remaining_s(clock.now_at) == 1.0
     clock.advance(1)
     assert limited.best() is None
-    with pytest.raises(TokenUnusable, match="expired"):
+    with pytest.raises(InvalidToken, match="expired"):
         await limited.refresh()
     assert await endless.refresh() is endless.best()
     assert limited.stats().best_remaining_s is None
@@ -47,7 +47,7 @@ async def test_a_static_token_lives_for_ever_unless_it_says_otherwise() -> None:
     "value", ["", "x", "with blanks in the middle of it", "eyJhbGciOiJSUzI1NiJ9"]
 )
 def test_a_static_value_that_is_no_token_stops_the_start(value: str) -> None:
-    with pytest.raises(TokenUnusable, match="malformed"):
+    with pytest.raises(InvalidToken, match="malformed"):
         holding(value, ManualClock())
 
 
@@ -56,12 +56,12 @@ def test_another_value_counts_when_it_was_found_twice_in_a_row() -> None:
     source = StaticSource(shelf.read, clock)
     for half in (NEW[:22], NEW[:25], OLD, NEW):  # somebody writes in place, slowly
         shelf.holds = half
-        assert not source.look()
+        assert not source.reload_once()
         assert value_of(source) == OLD
     clock.advance(5)
-    assert source.look()
+    assert source.reload_once()
     assert (value_of(source), source.replaced_s) == (NEW, clock.wall_s)
-    assert not source.look()
+    assert not source.reload_once()
     assert source.stats().issued_total == 2
 
 
@@ -69,12 +69,12 @@ def test_a_jwt_and_a_token_without_an_end_take_each_others_place() -> None:
     clock, shelf = ManualClock(), Shelf()
     source = StaticSource(shelf.read, clock)
     shelf.holds = jwt(iat=clock.wall_s, exp=clock.wall_s + 900)
-    assert [source.look(), source.look()] == [False, True]
+    assert [source.reload_once(), source.reload_once()] == [False, True]
     assert source.longest_ttl_s == 900
     clock.advance(901)
     assert source.best() is None
     shelf.holds = NEW
-    assert [source.look(), source.look()] == [False, True]
+    assert [source.reload_once(), source.reload_once()] == [False, True]
     assert (value_of(source), source.longest_ttl_s) == (NEW, math.inf)
 
 
@@ -95,12 +95,15 @@ def test_what_cannot_be_used_is_said_once_and_changes_nothing(wrong: str | Setti
     source = StaticSource(shelf.read, clock)
     with capture_logs() as lines:
         shelf.holds = wrong
-        assert not any(source.look() for _ in range(10))
+        assert not any(source.reload_once() for _ in range(10))
         assert value_of(source) == OLD
         assert source.stats().last_error
         shelf.holds = NEW
-        assert [source.look(), source.look()] == [False, True]
-    assert [line["event"] for line in lines] == ["static_token_kept", "static_token_replaced"]
+        assert [source.reload_once(), source.reload_once()] == [False, True]
+    assert [line["event"] for line in lines] == [
+        "static_token_reload_failed",
+        "static_token_replaced",
+    ]
     assert source.stats().last_error == ""
     told = f"{lines} {source!r} {source.stats()}"
     assert not [value for value in (OLD, NEW, str(shelf.holds)) if value in told]
@@ -113,7 +116,7 @@ def test_a_file_that_is_mended_as_it_was_is_said_again_when_it_breaks_again() ->
     with capture_logs() as lines:
         for holds in (SettingsError("gone"), OLD, SettingsError("gone")):
             shelf.holds = holds
-            assert not source.look()
+            assert not source.reload_once()
     assert len(lines) == 2
 
 
@@ -122,8 +125,8 @@ def test_a_wall_clock_that_steps_does_not_make_what_was_written_since_look_older
     source = StaticSource(shelf.read, clock)
     assert source.replaced_s == -math.inf
     shelf.holds = NEW
-    source.look()
-    source.look()
+    source.reload_once()
+    source.reload_once()
     replaced_s = clock.wall_s
     clock.advance(60)
     clock.wall_s += 3600
@@ -150,7 +153,7 @@ def test_whoever_asked_is_told_of_each_token_within_two_looks() -> None:
 
         source.on_replaced = tell
         async with asyncio.TaskGroup() as group:
-            keeper = group.create_task(source.keep_read())
+            keeper = group.create_task(source.watch_file())
             await asyncio.sleep(3600)
             shelf.holds = NEW
             await asyncio.sleep(2 * LOOK_S + 0.1)

@@ -68,7 +68,7 @@ def test_a_delay_never_spins_never_outlives_the_token_and_respects_the_peer(
     draw: float,
     life_s: float | None,
     retry_after_s: float | None,
-    pace: backoff.Pace,
+    pace: backoff.BackoffPolicy,
 ) -> None:
     delay_s = pace.delay_s(
         attempt, fraction_of_life_s=life_s, draw=draw, retry_after_s=retry_after_s

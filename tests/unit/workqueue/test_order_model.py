@@ -7,15 +7,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from reconciler.workqueue.heap import SPARE
-from reconciler.workqueue.items import ASKED_S, CHANGED_FRACTION, Band, Hold, News, Next
-from reconciler.workqueue.schedule import AGE_EVERY, Schedule
+from reconciler.workqueue.items import (
+    ASKED_S,
+    CHANGED_FRACTION,
+    NotBefore,
+    Priority,
+    Requeue,
+    Trigger,
+)
+from reconciler.workqueue.schedule import STARVATION_INTERVAL, Scheduler
 
 KEYS = st.sampled_from("abcdefgh")
-GATES = st.sampled_from(["issuer", "kube"])
-BANDS = st.sampled_from(Band)
+ENDPOINTS = st.sampled_from(["issuer", "kube"])
+BANDS = st.sampled_from(Priority)
 DELAYS_S = st.integers(-3, 12).map(float)
 SLACKS_S = st.integers(-5, 30).map(float)
-NEWS = st.sampled_from(News)
+NEWS = st.sampled_from(Trigger)
 ABOUT = st.sampled_from(["write", "platform"])
 
 
@@ -24,11 +31,11 @@ class Wanted:
     """What a key wants, in the plainest form."""
 
     at: float
-    band: Band
+    band: Priority
     dead_at: float
     reasons: list[str]
-    gate: str = ""
-    news: News = News.NONE
+    endpoint: str = ""
+    news: Trigger = Trigger.NONE
     about: str = ""
     failed_at: float | None = None
     tried: str = ""
@@ -42,7 +49,7 @@ class Wanted:
         self.band = min(self.band, other.band)
         self.dead_at = min(self.dead_at, other.dead_at)
         self.reasons += [reason for reason in other.reasons if reason not in self.reasons]
-        self.gate = self.gate or other.gate
+        self.endpoint = self.endpoint or other.endpoint
 
     until_at: float = 0.0
 
@@ -52,9 +59,9 @@ class Wanted:
             at = self.at
             return at if failed.failed_at is None else max(at, failed.failed_at)
         wait_s = failed.until_at - failed.failed_at
-        if self.news is News.CHANGED:
+        if self.news is Trigger.CHANGED:
             wait_s = wait_s * CHANGED_FRACTION
-        if self.news is News.ASKED:
+        if self.news is Trigger.REQUESTED:
             wait_s = min(ASKED_S, wait_s)
         return max(self.at, failed.failed_at + wait_s)
 
@@ -75,7 +82,7 @@ class Known:
 class ScheduleMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.schedule: Schedule[str] = Schedule()
+        self.schedule: Scheduler[str] = Scheduler()
         self.model: dict[str, Known] = {}
         self.now_at = 100.0
         self.turn = 0
@@ -94,7 +101,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         fresh = len(due)
         for at, key in sorted(due):
             known = self.model[key]
-            known.bound = AGE_EVERY * (len(self.ready()) + fresh)
+            known.bound = STARVATION_INTERVAL * (len(self.ready()) + fresh)
             known.ready_at, known.picks = at, 0
 
     def want(self, key: str, wanted: Wanted) -> None:
@@ -126,10 +133,10 @@ class ScheduleMachine(RuleBasedStateMachine):
         self,
         key: str,
         delay_s: float,
-        band: Band,
+        band: Priority,
         slack_s: float,
         reason: str,
-        news: News,
+        news: Trigger,
         about: str,
     ) -> None:
         at = self.now_at + delay_s
@@ -154,7 +161,7 @@ class ScheduleMachine(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        work = self.schedule.take(self.now_at)
+        work = self.schedule.pop(self.now_at)
         ready = self.ready()
         if work is None:
             assert not ready, "something was due and nothing was handed out"
@@ -163,22 +170,22 @@ class ScheduleMachine(RuleBasedStateMachine):
         known = self.model[work.key]
         assert known.wanted is not None
         self.turn += 1
-        if self.turn % AGE_EVERY == 0:
+        if self.turn % STARVATION_INTERVAL == 0:
             assert known.ready_at == min(self.model[key].ready_at or 0.0 for key in ready)
         else:
             assert self.urgency(work.key) == min(map(self.urgency, ready))
-        assert work.band == self.urgency(work.key)[0]
+        assert work.priority == self.urgency(work.key)[0]
         assert work.reasons == tuple(known.wanted.reasons)
         assert (work.due_at, work.ready_at) == (known.wanted.at, known.ready_at)
         assert work.attempt == known.failures + 1
         self.count_pick(ready)
         known.wanted, known.running, known.ready_at, known.opened = None, True, None, set()
 
-    def urgency(self, key: str) -> tuple[Band, float]:
+    def urgency(self, key: str) -> tuple[Priority, float]:
         wanted = self.model[key].wanted
         assert wanted is not None
         late = wanted.dead_at <= self.now_at
-        return (Band.EXPIRING if late else wanted.band, wanted.dead_at)
+        return (Priority.EXPIRING if late else wanted.band, wanted.dead_at)
 
     def count_pick(self, ready: list[str]) -> None:
         for key in ready:
@@ -201,52 +208,63 @@ class ScheduleMachine(RuleBasedStateMachine):
             self.settle_new(key)
 
     @precondition(lambda self: self.running())
-    @rule(data=st.data(), delay_s=DELAYS_S, band=BANDS, slack_s=SLACKS_S, gate=GATES | st.just(""))
+    @rule(
+        data=st.data(),
+        delay_s=DELAYS_S,
+        band=BANDS,
+        slack_s=SLACKS_S,
+        endpoint=ENDPOINTS | st.just(""),
+    )
     def done_until_next(
-        self, data: st.DataObject, delay_s: float, band: Band, slack_s: float, gate: str
+        self, data: st.DataObject, delay_s: float, band: Priority, slack_s: float, endpoint: str
     ) -> None:
         key = data.draw(st.sampled_from(self.running()))
-        next = Next(self.now_at + delay_s, band, slack_s, "next", gate)
+        next = Requeue(self.now_at + delay_s, band, slack_s, "next", endpoint)
         self.schedule.done(key, next=next, now_at=self.now_at)
         known = self.model[key]
         known.running = False
-        wanted = Wanted(next.at, band, self.now_at + slack_s, ["next"], gate)
-        if gate in known.opened:
-            wanted.at, wanted.gate = min(wanted.at, self.now_at), ""
+        wanted = Wanted(next.at, band, self.now_at + slack_s, ["next"], endpoint)
+        if endpoint in known.opened:
+            wanted.at, wanted.endpoint = min(wanted.at, self.now_at), ""
         self.want(key, wanted)
 
     @precondition(lambda self: self.running())
     @rule(
-        data=st.data(), wait_s=st.integers(0, 40).map(float), gate=GATES | st.just(""), about=ABOUT
+        data=st.data(),
+        wait_s=st.integers(0, 40).map(float),
+        endpoint=ENDPOINTS | st.just(""),
+        about=ABOUT,
     )
-    def done_and_failed(self, data: st.DataObject, wait_s: float, gate: str, about: str) -> None:
+    def done_and_failed(
+        self, data: st.DataObject, wait_s: float, endpoint: str, about: str
+    ) -> None:
         key = data.draw(st.sampled_from(self.running()))
         at = self.now_at + wait_s
-        hold = Hold(self.now_at, at, about)
-        next = Next(at, Band.ROUTINE, 1.0, "failed", gate, hold)
+        hold = NotBefore(self.now_at, at, about)
+        next = Requeue(at, Priority.ROUTINE, 1.0, "failed", endpoint, hold)
         self.schedule.done(key, next=next, now_at=self.now_at)
         known = self.model[key]
         known.running = False
-        wanted = Wanted(at, Band.ROUTINE, self.now_at + 1.0, ["failed"], gate)
-        if gate in known.opened:
-            wanted.at, wanted.gate = min(wanted.at, self.now_at), ""
+        wanted = Wanted(at, Priority.ROUTINE, self.now_at + 1.0, ["failed"], endpoint)
+        if endpoint in known.opened:
+            wanted.at, wanted.endpoint = min(wanted.at, self.now_at), ""
         else:
             wanted.failed_at, wanted.until_at, wanted.tried = self.now_at, at, about
         self.want(key, wanted)
 
-    @rule(gate=GATES)
-    def open_gate(self, gate: str) -> None:
+    @rule(endpoint=ENDPOINTS)
+    def wake_blocked(self, endpoint: str) -> None:
         expected = 0
         for key, known in self.model.items():
-            known.opened.add(gate)
+            known.opened.add(endpoint)
             if known.running or known.ready_at is not None or known.wanted is None:
                 continue
-            if known.wanted.gate == gate:
+            if known.wanted.endpoint == endpoint:
                 expected += 1
-                known.wanted.at, known.wanted.gate = self.now_at, ""
+                known.wanted.at, known.wanted.endpoint = self.now_at, ""
                 known.wanted.failed_at = None
                 self.settle_new(key)
-        assert self.schedule.open_gate(gate, now_at=self.now_at) == expected
+        assert self.schedule.wake_blocked(endpoint, now_at=self.now_at) == expected
 
     @rule(key=KEYS)
     def remove(self, key: str) -> None:
@@ -260,10 +278,10 @@ class ScheduleMachine(RuleBasedStateMachine):
     def fail_or_forgive(self, key: str, forgiven: bool) -> None:
         known = self.model.get(key)
         if forgiven:
-            self.schedule.forgive(key)
+            self.schedule.forget(key)
         if known is not None:
             known.failures = 0 if forgiven else known.failures + 1
-            assert forgiven or self.schedule.fail(key) == known.failures
+            assert forgiven or self.schedule.record_failure(key) == known.failures
 
     @invariant()
     def nothing_is_lost_and_nothing_is_left(self) -> None:
@@ -281,7 +299,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         ]
         assert sum(stats.ready.values()) == len(self.ready())
         assert sum(stats.waiting.values()) == len(waiting)
-        assert sum(stats.gated.values()) == sum(wanted.gate != "" for wanted in waiting)
+        assert sum(stats.blocked.values()) == sum(wanted.endpoint != "" for wanted in waiting)
         assert self.schedule.next_at() == min((wanted.at for wanted in waiting), default=None)
 
 

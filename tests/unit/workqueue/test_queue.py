@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
-from reconciler.workqueue.items import Band, Next, Work
+from reconciler.workqueue.items import Priority, Requeue, WorkItem
 from reconciler.workqueue.queue import LONGEST_SLEEP_S, SHORTEST_SLEEP_S, QueueClosed, WorkQueue
 from tests.support import ManualClock
 
@@ -20,11 +20,11 @@ class Bench:
         self.clock = VirtualClock(self.loop)
         self.queue: WorkQueue[str] = WorkQueue(self.clock)
 
-    def add(self, key: str, *, after_s: float = 0.0, band: Band = Band.ROUTINE) -> None:
+    def add(self, key: str, *, after_s: float = 0.0, band: Priority = Priority.ROUTINE) -> None:
         at = self.clock.monotonic() + after_s
         self.queue.add(key, reason="event", at=at, band=band, slack_s=300.0)
 
-    async def getter(self) -> asyncio.Task[Work[str]]:
+    async def getter(self) -> asyncio.Task[WorkItem[str]]:
         """Start a worker that waits for one piece of work."""
         task = asyncio.create_task(self.queue.get())
         await asyncio.sleep(0)
@@ -84,7 +84,7 @@ async def test_an_event_wakes_a_worker_at_once(bench: Bench) -> None:
 
 @on_virtual_time
 async def test_without_a_time_a_key_is_due_now(bench: Bench) -> None:
-    bench.queue.add("a", reason="event", band=Band.CHANGED, slack_s=1.0)
+    bench.queue.add("a", reason="event", band=Priority.CHANGED, slack_s=1.0)
     assert (await bench.queue.get()).due_at == 0.0
 
 
@@ -104,7 +104,7 @@ async def test_a_second_worker_waits_until_the_first_is_done_with_the_key(bench:
     task = await bench.getter()
     await asyncio.sleep(10)
     assert not task.done()
-    bench.queue.done("a", next=Next(1e6, Band.ROUTINE, 300.0, "renewal"))
+    bench.queue.done("a", next=Requeue(1e6, Priority.ROUTINE, 300.0, "renewal"))
     assert (await task).reasons == ("event", "renewal")
 
 
@@ -204,13 +204,13 @@ async def test_a_paused_queue_fills_and_hands_out_nothing_until_it_is_resumed(
 ) -> None:
     bench.queue.pause()
     task = await bench.getter()
-    for key, band in [("routine", Band.ROUTINE), ("expiring", Band.EXPIRING)]:
+    for key, band in [("routine", Priority.ROUTINE), ("expiring", Priority.EXPIRING)]:
         bench.add(key, band=band)
         bench.add(key, band=band)
     await asyncio.sleep(100)
     assert not task.done()
     assert repr(bench.queue) == (
-        "<WorkQueue paused: ready 2 (expiring 1, routine 1), waiting 0, gated 0, running 0, "
+        "<WorkQueue paused: ready 2 (expiring 1, routine 1), waiting 0, blocked 0, running 0, "
         "oldest 100.0 s, idle workers 1>"
     )
     bench.queue.resume()
@@ -221,15 +221,15 @@ async def test_a_paused_queue_fills_and_hands_out_nothing_until_it_is_resumed(
 async def test_an_opening_gate_wakes_the_workers(bench: Bench) -> None:
     bench.add("a")
     await bench.queue.get()
-    assert bench.queue.fail("a") == 1
-    bench.queue.done("a", next=Next(300.0, Band.ROUTINE, 300.0, "issuer down", "issuer"))
+    assert bench.queue.record_failure("a") == 1
+    bench.queue.done("a", next=Requeue(300.0, Priority.ROUTINE, 300.0, "issuer down", "issuer"))
     task = await bench.getter()
     await asyncio.sleep(7)
-    assert bench.queue.open_gate("issuer") == 1
+    assert bench.queue.wake_blocked("issuer") == 1
     work = await task
     assert (work.attempt, bench.clock.monotonic()) == (2, 7.0)
-    bench.queue.forgive("a")
-    assert bench.queue.fail("a") == 1
+    bench.queue.forget("a")
+    assert bench.queue.record_failure("a") == 1
 
 
 @on_virtual_time
@@ -318,7 +318,7 @@ async def test_closing_sends_all_waiting_workers_home(bench: Bench) -> None:
         await bench.queue.get()
     bench.add("late")
     assert repr(bench.queue) == (
-        "<WorkQueue closed: ready 0, waiting 0, gated 0, running 0, idle workers 0>"
+        "<WorkQueue closed: ready 0, waiting 0, blocked 0, running 0, idle workers 0>"
     )
 
 
@@ -331,7 +331,7 @@ async def test_shutdown_while_work_is_handed_out_neither_hangs_nor_loses_it(
     bench.add("a")
     bench.queue.shutdown()
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(result) for result in results] == [Work, QueueClosed, QueueClosed, QueueClosed]
+    assert [type(result) for result in results] == [WorkItem, QueueClosed, QueueClosed, QueueClosed]
     assert not await bench.queue.drain(1)
     bench.queue.done("a", next=None)
     assert await bench.queue.drain(1)
@@ -400,7 +400,7 @@ def test_a_clock_that_leaps_over_a_suspension_is_noticed_within_a_second() -> No
         clock = ManualClock()  # stands still against the loop's time, as across a suspension
         queue: WorkQueue[str] = WorkQueue(clock)
         at = clock.monotonic() + 1800
-        queue.add("a", reason="renewal", at=at, band=Band.ROUTINE, slack_s=300.0)
+        queue.add("a", reason="renewal", at=at, band=Priority.ROUTINE, slack_s=300.0)
         task = asyncio.create_task(queue.get())
         await asyncio.sleep(10)
         assert not task.done()
@@ -420,7 +420,7 @@ def test_a_clock_that_lags_the_loop_by_a_rounding_error_does_not_make_it_spin(
         queue: WorkQueue[str] = WorkQueue(clock)
         timers = TimerCount(asyncio.get_running_loop(), monkeypatch)
         at = clock.monotonic() + 1e-9
-        queue.add("a", reason="renewal", at=at, band=Band.ROUTINE, slack_s=300.0)
+        queue.add("a", reason="renewal", at=at, band=Priority.ROUTINE, slack_s=300.0)
         task = asyncio.create_task(queue.get())
         await asyncio.sleep(0.1)
         assert 50 <= sum(delay_s == SHORTEST_SLEEP_S for delay_s in timers.delays_s) <= 101

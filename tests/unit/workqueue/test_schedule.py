@@ -6,8 +6,17 @@ import pytest
 
 from reconciler.naming import SessionKey
 from reconciler.workqueue.heap import SPARE
-from reconciler.workqueue.items import ASKED_S, REASONS, Band, Hold, Look, News, Next, Work
-from reconciler.workqueue.schedule import AGE_EVERY, Schedule
+from reconciler.workqueue.items import (
+    ASKED_S,
+    REASONS,
+    EntryInfo,
+    NotBefore,
+    Priority,
+    Requeue,
+    Trigger,
+    WorkItem,
+)
+from reconciler.workqueue.schedule import STARVATION_INTERVAL, Scheduler
 
 NOW = 1000.0
 
@@ -16,7 +25,7 @@ class Box:
     """A schedule with a clock in hand, so that a test says only what it is about."""
 
     def __init__(self) -> None:
-        self.schedule: Schedule[str] = Schedule()
+        self.schedule: Scheduler[str] = Scheduler()
         self.now_at = NOW
 
     def add(
@@ -24,10 +33,10 @@ class Box:
         key: str,
         *,
         after_s: float = 0.0,
-        band: Band = Band.ROUTINE,
+        band: Priority = Priority.ROUTINE,
         slack_s: float = 300.0,
         reason: str = "event",
-        news: News = News.NONE,
+        news: Trigger = Trigger.NONE,
         about: str = "write",
     ) -> None:
         self.schedule.add(
@@ -41,29 +50,29 @@ class Box:
             about=about,
         )
 
-    def fail(self, key: str, wait_s: float, *, gate: str = "") -> None:
-        hold = Hold(self.now_at, self.now_at + wait_s, "write")
-        next = Next(hold.until_at, Band.ROUTINE, 300.0, "failed", gate, hold)
+    def fail(self, key: str, wait_s: float, *, endpoint: str = "") -> None:
+        hold = NotBefore(self.now_at, self.now_at + wait_s, "write")
+        next = Requeue(hold.until_at, Priority.ROUTINE, 300.0, "failed", endpoint, hold)
         self.done(key, next)
 
-    def take(self) -> Work[str]:
-        work = self.schedule.take(self.now_at)
+    def take(self) -> WorkItem[str]:
+        work = self.schedule.pop(self.now_at)
         assert work is not None
         return work
 
     def idle(self) -> bool:
-        return self.schedule.take(self.now_at) is None
+        return self.schedule.pop(self.now_at) is None
 
-    def done(self, key: str, next: Next | None = None) -> None:
+    def done(self, key: str, next: Requeue | None = None) -> None:
         self.schedule.done(key, next=next, now_at=self.now_at)
 
-    def next(self, after_s: float, *, gate: str = "", slack_s: float = 300.0) -> Next:
-        return Next(self.now_at + after_s, Band.ROUTINE, slack_s, "renewal", gate)
+    def next(self, after_s: float, *, endpoint: str = "", slack_s: float = 300.0) -> Requeue:
+        return Requeue(self.now_at + after_s, Priority.ROUTINE, slack_s, "renewal", endpoint)
 
     def run_all(self) -> list[str]:
         """Take and finish until nothing is due; return the keys in the order served."""
         keys = []
-        while (work := self.schedule.take(self.now_at)) is not None:
+        while (work := self.schedule.pop(self.now_at)) is not None:
             keys.append(work.key)
             self.done(work.key)
         return keys
@@ -102,10 +111,10 @@ def test_any_number_of_adds_during_a_run_are_one_more_run(box: Box) -> None:
 def test_a_dirty_key_runs_again_even_if_the_run_asked_for_a_later_time(box: Box) -> None:
     box.add("a")
     box.take()
-    box.add("a", reason="pod changed", band=Band.CHANGED)
+    box.add("a", reason="pod changed", band=Priority.CHANGED)
     box.done("a", box.next(200))
     work = box.take()
-    assert (work.band, work.reasons) == (Band.CHANGED, ("pod changed", "renewal"))
+    assert (work.priority, work.reasons) == (Priority.CHANGED, ("pod changed", "renewal"))
 
 
 def test_of_two_times_the_earlier_counts(box: Box) -> None:
@@ -160,11 +169,11 @@ def test_a_waiting_head_of_line_holds_up_nobody(box: Box) -> None:
 
 
 def test_bands_come_in_order_and_slack_decides_inside_a_band(box: Box) -> None:
-    box.add("routine", band=Band.ROUTINE, slack_s=1)
-    box.add("startup", band=Band.STARTUP, slack_s=500)
-    box.add("changed, calm", band=Band.CHANGED, slack_s=400)
-    box.add("changed, tight", band=Band.CHANGED, slack_s=40)
-    box.add("expiring", band=Band.EXPIRING, slack_s=-5)
+    box.add("routine", band=Priority.ROUTINE, slack_s=1)
+    box.add("startup", band=Priority.STARTUP, slack_s=500)
+    box.add("changed, calm", band=Priority.CHANGED, slack_s=400)
+    box.add("changed, tight", band=Priority.CHANGED, slack_s=40)
+    box.add("expiring", band=Priority.EXPIRING, slack_s=-5)
     assert box.run_all() == ["expiring", "changed, tight", "changed, calm", "startup", "routine"]
 
 
@@ -176,29 +185,29 @@ def test_slack_shrinks_alike_for_what_was_added_early_and_late(box: Box) -> None
 
 
 def test_an_entry_whose_slack_ran_out_while_it_waited_is_served_as_expiring(box: Box) -> None:
-    box.add("routine", band=Band.ROUTINE, slack_s=30)
+    box.add("routine", band=Priority.ROUTINE, slack_s=30)
     box.now_at += 31
-    box.add("changed", band=Band.CHANGED, slack_s=300)
+    box.add("changed", band=Priority.CHANGED, slack_s=300)
     work = box.take()
-    assert (work.key, work.band) == ("routine", Band.EXPIRING)
+    assert (work.key, work.priority) == ("routine", Priority.EXPIRING)
 
 
 def test_a_waiting_urgent_entry_that_becomes_due_passes_a_ready_one_of_a_lower_band(
     box: Box,
 ) -> None:
     box.add("low")
-    box.add("high", after_s=1, band=Band.CHANGED)
+    box.add("high", after_s=1, band=Priority.CHANGED)
     box.now_at += 1
     assert box.run_all() == ["high", "low"]
 
 
 def test_a_merge_keeps_the_most_urgent_band_and_slack(box: Box) -> None:
-    box.add("other", band=Band.CHANGED, slack_s=20)
-    box.add("a", band=Band.ROUTINE, slack_s=10)
-    box.add("a", band=Band.CHANGED, slack_s=200)
-    box.add("a", band=Band.STARTUP, slack_s=100)
+    box.add("other", band=Priority.CHANGED, slack_s=20)
+    box.add("a", band=Priority.ROUTINE, slack_s=10)
+    box.add("a", band=Priority.CHANGED, slack_s=200)
+    box.add("a", band=Priority.STARTUP, slack_s=100)
     work = box.take()
-    assert (work.key, work.band) == ("a", Band.CHANGED)
+    assert (work.key, work.priority) == ("a", Priority.CHANGED)
 
 
 def test_reasons_are_named_once_in_their_order_and_are_bounded(box: Box) -> None:
@@ -215,11 +224,11 @@ def test_equal_urgency_is_served_first_come_first_served(box: Box) -> None:
 
 
 def test_every_eighth_pick_goes_to_the_longest_ready(box: Box) -> None:
-    box.add("patient", band=Band.ROUTINE)
+    box.add("patient", band=Priority.ROUTINE)
     box.now_at += 1
     for number in range(20):
-        box.add(f"urgent {number}", band=Band.EXPIRING)
-    assert box.run_all().index("patient") == AGE_EVERY - 1
+        box.add(f"urgent {number}", band=Priority.EXPIRING)
+    assert box.run_all().index("patient") == STARVATION_INTERVAL - 1
     assert box.schedule.stats(box.now_at).aged_total == 2
 
 
@@ -227,30 +236,30 @@ def test_age_counts_from_the_due_time_and_not_from_when_it_was_looked_at(box: Bo
     box.add("due first", after_s=1)
     box.now_at += 5
     for number in range(20):
-        box.add(f"urgent {number}", band=Band.EXPIRING)
+        box.add(f"urgent {number}", band=Priority.EXPIRING)
     assert box.schedule.stats(box.now_at).oldest_ready_s == 4.0
-    assert box.run_all().index("due first") == AGE_EVERY - 1
+    assert box.run_all().index("due first") == STARVATION_INTERVAL - 1
 
 
 def test_a_flood_of_urgent_keys_starves_no_band(box: Box) -> None:
     """The bound of the docstring, under a new urgent key before each single pick."""
     for number in range(10):
-        box.add(f"startup {number}", band=Band.STARTUP)
+        box.add(f"startup {number}", band=Priority.STARTUP)
     picks: dict[str, int] = {}
-    for pick in range(1, AGE_EVERY * 10 + 1):
+    for pick in range(1, STARVATION_INTERVAL * 10 + 1):
         box.now_at += 0.01
-        box.add(f"urgent {pick}", band=Band.EXPIRING, slack_s=-9)
+        box.add(f"urgent {pick}", band=Priority.EXPIRING, slack_s=-9)
         key = box.take().key
         box.done(key)
         picks[key] = pick
     for number in range(10):
-        assert picks[f"startup {number}"] <= AGE_EVERY * (number + 1)
+        assert picks[f"startup {number}"] <= STARVATION_INTERVAL * (number + 1)
 
 
 def test_done_without_next_forgets_the_key_and_its_failures(box: Box) -> None:
     box.add("a")
     box.take()
-    assert [box.schedule.fail("a"), box.schedule.fail("a")] == [1, 2]
+    assert [box.schedule.record_failure("a"), box.schedule.record_failure("a")] == [1, 2]
     box.done("a")
     box.add("a")
     assert box.take().attempt == 1
@@ -261,9 +270,9 @@ def test_failures_count_up_over_runs_until_they_are_forgiven(box: Box) -> None:
     attempts = []
     for _ in range(3):
         attempts.append(box.take().attempt)
-        box.schedule.fail("a")
+        box.schedule.record_failure("a")
         box.done("a", box.next(0))
-    box.schedule.forgive("a")
+    box.schedule.forget("a")
     attempts.append(box.take().attempt)
     assert attempts == [1, 2, 3, 1]
 
@@ -271,24 +280,24 @@ def test_failures_count_up_over_runs_until_they_are_forgiven(box: Box) -> None:
 def test_a_gated_entry_waits_until_the_gate_opens(box: Box) -> None:
     box.add("a")
     box.take()
-    box.done("a", box.next(300, gate="issuer"))
-    assert box.schedule.open_gate("kube", now_at=box.now_at) == 0
+    box.done("a", box.next(300, endpoint="issuer"))
+    assert box.schedule.wake_blocked("kube", now_at=box.now_at) == 0
     assert box.idle()
     box.now_at += 20
-    assert box.schedule.open_gate("issuer", now_at=box.now_at) == 1
+    assert box.schedule.wake_blocked("issuer", now_at=box.now_at) == 1
     work = box.take()
     assert (work.due_at, work.ready_at) == (NOW + 20, NOW + 20)
     box.done("a")
-    assert box.schedule.open_gate("issuer", now_at=box.now_at) == 0
+    assert box.schedule.wake_blocked("issuer", now_at=box.now_at) == 0
 
 
 def test_a_gate_that_never_opens_costs_no_more_than_the_fallback(box: Box) -> None:
     box.add("a")
     box.take()
-    box.done("a", box.next(300, gate="issuer"))
+    box.done("a", box.next(300, endpoint="issuer"))
     box.now_at += 300
     assert box.take().key == "a"
-    assert box.schedule.stats(box.now_at).gated == {"issuer": 0}
+    assert box.schedule.stats(box.now_at).blocked == {"issuer": 0}
 
 
 def test_an_opening_gate_releases_the_most_urgent_first(box: Box) -> None:
@@ -296,18 +305,18 @@ def test_an_opening_gate_releases_the_most_urgent_first(box: Box) -> None:
     for key, slack_s in slacks.items():
         box.add(key)
         box.take()
-        box.done(key, box.next(300, gate="issuer", slack_s=slack_s))
-    box.schedule.open_gate("issuer", now_at=box.now_at)
+        box.done(key, box.next(300, endpoint="issuer", slack_s=slack_s))
+    box.schedule.wake_blocked("issuer", now_at=box.now_at)
     assert box.run_all() == ["dying", "tight", "calm"]
 
 
 def test_a_gate_that_opens_during_a_run_is_not_missed(box: Box) -> None:
     box.add("a")
     box.take()
-    box.schedule.open_gate("issuer", now_at=box.now_at)
-    box.done("a", box.next(300, gate="issuer"))
+    box.schedule.wake_blocked("issuer", now_at=box.now_at)
+    box.done("a", box.next(300, endpoint="issuer"))
     box.take()
-    box.done("a", box.next(300, gate="issuer"))
+    box.done("a", box.next(300, endpoint="issuer"))
     assert box.idle(), "an opening before the run began says nothing about its failure"
 
 
@@ -315,16 +324,16 @@ def test_a_key_made_dirty_for_later_still_waits_at_its_gate(box: Box) -> None:
     box.add("a")
     box.take()
     box.add("a", after_s=50)
-    box.done("a", box.next(300, gate="issuer"))
+    box.done("a", box.next(300, endpoint="issuer"))
     assert box.schedule.next_at() == NOW + 50
-    assert box.schedule.open_gate("issuer", now_at=box.now_at) == 1
+    assert box.schedule.wake_blocked("issuer", now_at=box.now_at) == 1
     assert box.run_all() == ["a"]
 
 
 def test_an_event_runs_a_gated_key_at_once(box: Box) -> None:
     box.add("a")
     box.take()
-    box.done("a", box.next(300, gate="issuer"))
+    box.done("a", box.next(300, endpoint="issuer"))
     box.add("a", reason="pod changed")
     assert box.run_all() == ["a"]
 
@@ -333,15 +342,15 @@ def test_an_event_runs_a_gated_key_at_once(box: Box) -> None:
 @pytest.mark.parametrize(
     ("news", "about", "wait_s"),
     [
-        (News.NONE, "write", 100.0),
-        (News.CHANGED, "write", 10.0),
-        (News.ASKED, "write", ASKED_S),
-        (News.NONE, "platform", 0.0),
+        (Trigger.NONE, "write", 100.0),
+        (Trigger.CHANGED, "write", 10.0),
+        (Trigger.REQUESTED, "write", ASKED_S),
+        (Trigger.NONE, "platform", 0.0),
     ],
     ids=["event", "changed", "asked", "something else"],
 )
 def test_after_a_failure_a_key_is_held_as_long_as_its_news_allows(
-    box: Box, news: News, about: str, wait_s: float, dirty: bool
+    box: Box, news: Trigger, about: str, wait_s: float, dirty: bool
 ) -> None:
     box.add("a")
     box.take()
@@ -364,10 +373,10 @@ def test_after_a_failure_a_key_is_held_as_long_as_its_news_allows(
 def test_an_opening_gate_ends_a_hold(box: Box) -> None:
     box.add("a")
     box.take()
-    box.fail("a", 100.0, gate="kube")
+    box.fail("a", 100.0, endpoint="kube")
     box.add("a")
     assert box.idle()
-    box.schedule.open_gate("kube", now_at=box.now_at)
+    box.schedule.wake_blocked("kube", now_at=box.now_at)
     assert box.take().key == "a"
 
 
@@ -377,7 +386,7 @@ def test_a_hold_is_kept_by_work_that_is_given_back(box: Box) -> None:
     box.fail("a", 100.0)
     box.now_at += 100.0
     box.take()
-    box.schedule.give_back("a")
+    box.schedule.put_back("a")
     box.add("a")
     assert box.take().due_at == NOW + 100.0
 
@@ -387,11 +396,11 @@ def test_what_is_put_off_remembers_when_it_was_first_due(box: Box) -> None:
     box.now_at += 12.0
     work = box.take()
     assert work.since_at == NOW + 10.0
-    hold = Hold(box.now_at, box.now_at + 30.0, "write")
-    again = Next(hold.until_at, Band.ROUTINE, 300.0, "failed", "kube", hold, work.since_at)
+    hold = NotBefore(box.now_at, box.now_at + 30.0, "write")
+    again = Requeue(hold.until_at, Priority.ROUTINE, 300.0, "failed", "kube", hold, work.since_at)
     box.done("a", again)
     box.add("a")
-    box.schedule.open_gate("kube", now_at=box.now_at)
+    box.schedule.wake_blocked("kube", now_at=box.now_at)
     work = box.take()
     assert (work.due_at, work.since_at) == (box.now_at, NOW + 10.0)
     box.done("a", box.next(50.0))
@@ -402,7 +411,7 @@ def test_what_is_put_off_remembers_when_it_was_first_due(box: Box) -> None:
 def test_remove_forgets_a_key_unless_it_runs(box: Box) -> None:
     box.add("waits", after_s=5)
     box.add("ready")
-    box.add("runs", band=Band.EXPIRING)
+    box.add("runs", band=Priority.EXPIRING)
     assert box.take().key == "runs"
     assert box.schedule.remove("waits")
     assert box.schedule.remove("ready")
@@ -413,25 +422,25 @@ def test_remove_forgets_a_key_unless_it_runs(box: Box) -> None:
 
 
 def test_work_that_is_given_back_is_what_it_was(box: Box) -> None:
-    box.add("a", band=Band.CHANGED, reason="pod changed")
+    box.add("a", band=Priority.CHANGED, reason="pod changed")
     box.now_at += 3
     first = box.take()
     box.add("a", reason="resync")
-    box.schedule.give_back("a")
+    box.schedule.put_back("a")
     again = box.take()
     assert again.reasons == ("pod changed", "resync")
-    assert (again.band, again.due_at, again.ready_at) == (first.band, NOW, NOW)
+    assert (again.priority, again.due_at, again.ready_at) == (first.priority, NOW, NOW)
     assert box.schedule.running == 1
 
 
 def test_an_aged_pick_that_is_given_back_keeps_its_turn(box: Box) -> None:
     box.add("patient")
     for number in range(20):
-        box.add(f"urgent {number}", band=Band.EXPIRING)
-    for _ in range(AGE_EVERY - 1):
+        box.add(f"urgent {number}", band=Priority.EXPIRING)
+    for _ in range(STARVATION_INTERVAL - 1):
         box.take()
     assert box.take().key == "patient"
-    box.schedule.give_back("patient")
+    box.schedule.put_back("patient")
     assert box.take().key == "patient"
 
 
@@ -440,13 +449,13 @@ def test_ending_a_run_that_is_none_is_an_error(box: Box, call: str) -> None:
     box.add("ready")
     for key in ("ready", "never seen"):
         with pytest.raises(KeyError):
-            box.done(key) if call == "done" else box.schedule.give_back(key)
+            box.done(key) if call == "done" else box.schedule.put_back(key)
 
 
 def test_a_failure_of_an_unknown_key_is_an_error_and_forgiving_it_is_not(box: Box) -> None:
-    box.schedule.forgive("never seen")
+    box.schedule.forget("never seen")
     with pytest.raises(KeyError):
-        box.schedule.fail("never seen")
+        box.schedule.record_failure("never seen")
 
 
 @pytest.mark.parametrize(("after_s", "slack_s"), [(math.nan, 1.0), (1.0, math.nan)])
@@ -471,39 +480,39 @@ def test_an_endless_deadline_waits_for_an_event(box: Box) -> None:
 
 
 def test_the_figures_tell_what_waits_where(box: Box) -> None:
-    box.add("a", band=Band.EXPIRING, slack_s=-4)
+    box.add("a", band=Priority.EXPIRING, slack_s=-4)
     box.take()
-    box.done("a", box.next(300, gate="issuer"))
-    box.add("b", band=Band.CHANGED, slack_s=2)
-    box.add("b", band=Band.CHANGED, slack_s=2)
+    box.done("a", box.next(300, endpoint="issuer"))
+    box.add("b", band=Priority.CHANGED, slack_s=2)
+    box.add("b", band=Priority.CHANGED, slack_s=2)
     box.add("c", after_s=1)
     box.add("d", after_s=60)
-    box.add("e", band=Band.EXPIRING)
+    box.add("e", band=Priority.EXPIRING)
     assert box.take().key == "e"
     box.now_at += 5
     stats = box.schedule.stats(box.now_at)
-    assert stats.ready[Band.CHANGED] == stats.ready[Band.ROUTINE] == 1
-    assert stats.waiting[Band.ROUTINE] == 2
-    assert (stats.gated, stats.running) == ({"issuer": 1}, 1)
+    assert stats.ready[Priority.CHANGED] == stats.ready[Priority.ROUTINE] == 1
+    assert stats.waiting[Priority.ROUTINE] == 2
+    assert (stats.blocked, stats.running) == ({"issuer": 1}, 1)
     assert (stats.adds_total, stats.dedups_total) == (6, 1)
     assert (stats.takes_total, stats.aged_total) == (2, 0)
     assert (stats.oldest_ready_s, stats.longest_overdue_s) == (5.0, 3.0)
     assert repr(stats) == (
-        "<ready 2 (changed 1, routine 1), waiting 2, gated 1 (issuer 1), running 1, "
+        "<ready 2 (changed 1, routine 1), waiting 2, blocked 1 (issuer 1), running 1, "
         "oldest 5.0 s, overdue 3.0 s>"
     )
     assert repr(box.schedule) == "<Schedule ready 2, waiting 2, running 1>"
 
 
 def test_a_hundred_thousand_adds_of_a_thousand_keys_hold_only_a_thousand_entries() -> None:
-    schedule: Schedule[SessionKey] = Schedule()
+    schedule: Scheduler[SessionKey] = Scheduler()
     keys = [SessionKey("ns", f"session-{number}") for number in range(1000)]
     for number in range(100_000):
         schedule.add(
             keys[number % 1000],
             reason="event",
             at=1e6 - number,
-            band=Band.ROUTINE,
+            band=Priority.ROUTINE,
             slack_s=float(-number),
             now_at=0.0,
         )
@@ -524,25 +533,25 @@ def test_runs_without_end_leave_nothing_behind() -> None:
 
 
 def test_failing_keys_are_counted_until_they_recover_or_leave() -> None:
-    schedule: Schedule[str] = Schedule()
+    schedule: Scheduler[str] = Scheduler()
 
     def failing() -> int:
         return schedule.stats(0.0).failing
 
     for key in ("a", "b", "c"):
-        schedule.add(key, reason="r", at=0.0, band=Band.ROUTINE, slack_s=1.0, now_at=0.0)
-        schedule.fail(key)
-        schedule.fail(key)
+        schedule.add(key, reason="r", at=0.0, band=Priority.ROUTINE, slack_s=1.0, now_at=0.0)
+        schedule.record_failure(key)
+        schedule.record_failure(key)
     assert failing() == 3
-    schedule.forgive("a")
-    schedule.forgive("a")
+    schedule.forget("a")
+    schedule.forget("a")
     assert failing() == 2
     schedule.remove("b")
     assert failing() == 1
-    work = schedule.take(0.0)
+    work = schedule.pop(0.0)
     while work is not None and work.key != "c":
-        work = schedule.take(0.0)
-    assert schedule.look("c") == Look("running", 0.0, Band.ROUTINE, ("r",), "", 2)
+        work = schedule.pop(0.0)
+    assert schedule.look("c") == EntryInfo("running", 0.0, Priority.ROUTINE, ("r",), "", 2)
     schedule.done("c", next=None, now_at=0.0)
     assert failing() == 0
     assert schedule.look("c") is None
