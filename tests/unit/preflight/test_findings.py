@@ -160,6 +160,6 @@ class TestOutput:
 
     def test_json_is_one_object(self) -> None:
         assert as_json(self.FOUND[:1]) == (
-            '{"ok":true,"verdicts":[{"area":"settings","level":"ok","says":"works","remedy":""}]}'
+            '{"ok":true,"verdicts":[{"area":"settings","level":"ok","message":"works","remedy":""}]}'
         )
         assert as_json(self.FOUND).startswith('{"ok":false,')

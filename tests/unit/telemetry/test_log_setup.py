@@ -10,7 +10,7 @@ from reconciler.telemetry.log_setup import MAX_CHARS, MAX_ITEMS
 
 PROGRAM = """
 import sys, structlog
-from reconciler.telemetry.logs import configure_logs
+from reconciler.telemetry.log_setup import configure_logs
 
 def write(body):
     raise ZeroDivisionError("a defect of ours")
@@ -35,7 +35,7 @@ def test_a_traceback_shows_no_values(form: str) -> None:
 
 LONG = """
 import structlog
-from reconciler.telemetry.logs import configure_logs
+from reconciler.telemetry.log_setup import configure_logs
 
 configure_logs("info", "FORM")
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ def test_what_others_wrote_fills_no_line(form: str) -> None:
 
 PLAIN = """
 import structlog
-from reconciler.telemetry.logs import configure_logs
+from reconciler.telemetry.log_setup import configure_logs
 
 configure_logs("info", "console")
 structlog.get_logger().warning("endpoint_down", endpoint="issuer", error="away")

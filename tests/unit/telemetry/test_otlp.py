@@ -135,7 +135,7 @@ def test_opentelemetry_is_not_even_loaded_without_an_endpoint() -> None:
         "import sys, reconciler.app;"
         "from reconciler.clock import SystemClock;"
         "from reconciler.telemetry.otlp_settings import read_otlp;"
-        "from reconciler.telemetry import Telemetry;"
+        "from reconciler.app.telemetry import Telemetry;"
         "Telemetry(SystemClock(), read_otlp({}));"
         "print(sorted(m for m in sys.modules if m.startswith(('opentelemetry', 'google'))))"
     )

@@ -127,10 +127,10 @@ def test_a_finalizer_that_logs_while_a_line_is_taken_in_does_not_wait_for_itself
 
 PROGRAM = """
 import asyncio, logging, signal, sys, warnings
-from reconciler.telemetry.outlet import take_over_output
+from reconciler.telemetry.stderr_writer import take_over_output
 outlet = take_over_output(capacity_bytes=100_000)
 import structlog
-from reconciler.telemetry.logs import configure_logs
+from reconciler.telemetry.log_setup import configure_logs
 
 configure_logs("info", sys.argv[1])
 outlet.on_drained = lambda lines: structlog.get_logger().warning("log_lines_dropped", lines=lines)
