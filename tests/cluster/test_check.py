@@ -63,7 +63,7 @@ async def examined(environment: Mapping[str, str]) -> tuple[int, list[dict[str, 
 def missing(found: list[dict[str, Any]]) -> dict[str, str]:
     """Return area -> words and remedy, of what is missing."""
     return {
-        verdict["area"]: f"{verdict['says']} -> {verdict['remedy']}"
+        verdict["area"]: f"{verdict['message']} -> {verdict['remedy']}"
         for verdict in found
         if verdict["level"] == "missing"
     }
@@ -172,7 +172,7 @@ class TestRights:
         environment = world.environment(KUBECONFIG=admins, RECONCILER_NAMESPACES=project)
         code, found = await examined(environment)
         assert code == 0
-        noted = [verdict["says"] for verdict in found if verdict["level"] == "note"]
+        noted = [verdict["message"] for verdict in found if verdict["level"] == "note"]
         assert any("may also get, delete secrets" in says for says in noted)
 
 
@@ -271,7 +271,7 @@ class TestSurroundings:
         _, found = await examined(world.environment())
         [clock] = [verdict for verdict in found if verdict["area"] == "clock"]
         assert clock["level"] == level
-        assert words in clock["says"]
+        assert words in clock["message"]
 
     async def test_what_is_granted_is_tried_by_a_list(self, world: World) -> None:
         project = await world.add_project()
@@ -279,7 +279,7 @@ class TestSurroundings:
             await world.add(project)
         code, found = await examined(world.environment())
         assert code == 0
-        said = [verdict["says"] for verdict in found if verdict["area"] == "cluster"]
+        said = [verdict["message"] for verdict in found if verdict["area"] == "cluster"]
         assert "lists the metadata of 2 pods and 2 Secrets of sessions" in said
 
     async def test_another_kubeconfig_and_context_are_asked_for_by_options(
@@ -305,12 +305,12 @@ class TestSurroundings:
         }
         code, found = await examined(world.environment() | telemetry)
         assert (code, missing(found)) == (0, {})
-        noted = [verdict["says"] for verdict in found if verdict["says"].startswith("OTEL_")]
+        noted = [verdict["message"] for verdict in found if verdict["message"].startswith("OTEL_")]
         assert [says.partition(" ")[0] for says in noted] == [
             "OTEL_EXPORTER_OTLP_PROTOCOL",
             "OTEL_TRACES_SAMPLER",
         ]
-        assert {verdict["level"] for verdict in found if verdict["says"] in noted} == {"note"}
+        assert {verdict["level"] for verdict in found if verdict["message"] in noted} == {"note"}
 
     async def test_a_gateways_date_is_blamed_and_stops_nothing(self, world: World) -> None:
         world.issuer.faults.date = "gateway"
@@ -319,15 +319,15 @@ class TestSurroundings:
         assert code == 0
         [clock] = [verdict for verdict in found if verdict["area"] == "clock"]
         assert clock["level"] == "note"
-        assert "the Date header of the issuer's answers is 90" in clock["says"]
+        assert "the Date header of the issuer's answers is 90" in clock["message"]
 
     async def test_an_issuer_without_a_date_is_compared_by_its_tokens(self, world: World) -> None:
         world.issuer.faults.date = "absent"
         world.issuer.faults.clock_offset_s = 120.0
         _, found = await examined(world.environment())
         [clock] = [verdict for verdict in found if verdict["area"] == "clock"]
-        assert "this machine's clock and the API server's are" in clock["says"]
-        assert "s behind the issuer's" in clock["says"]
+        assert "this machine's clock and the API server's are" in clock["message"]
+        assert "s behind the issuer's" in clock["message"]
 
     async def test_a_static_token_is_taken_as_it_is(self, world: World) -> None:
         environment = world.environment(

@@ -229,7 +229,7 @@ class _Silent:
 async def test_both_signals_end_within_one_second_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(telemetry, "Exporter", _Silent)
+    monkeypatch.setattr(telemetry, "BatchExporter", _Silent)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     found = Telemetry(SystemClock(), OtlpSettings(traces=True, metrics=True))
     await found.close()

@@ -43,7 +43,7 @@ END_S = 0.4
 LINE_BYTES = 2**22
 
 _CALL = (
-    "from reconciler.lab.chaos.clock_step import obey; obey();"
+    "from reconciler.lab.chaos.clock_step import install; install();"
     " from reconciler.cli.main import main; main()"
 )
 
