@@ -68,7 +68,7 @@ def _dates_veto(patch: pytest.MonkeyPatch) -> None:
         received_s = honest(time, answer, date_s)
         return received_s if date_s is None else date_s
 
-    patch.setattr(IssuerTime, "hear", hear)
+    patch.setattr(IssuerTime, "observe", hear)
 
 
 def _only_dates_tell_time(patch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def _only_dates_tell_time(patch: pytest.MonkeyPatch) -> None:
     def hear(time: IssuerTime, answer: TokenTimes, date_s: float | None) -> float:
         return time._clock.wall() if date_s is None else honest(time, answer, date_s)
 
-    patch.setattr(IssuerTime, "hear", hear)
+    patch.setattr(IssuerTime, "observe", hear)
 
 
 def _steps_plan_nothing(patch: pytest.MonkeyPatch) -> None:

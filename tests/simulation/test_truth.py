@@ -47,7 +47,7 @@ def test_exposure_that_nobody_had_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_exposure_that_is_not_counted_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EstimatedExposure, "count", lambda *args, **named: None)
-    monkeypatch.setattr(EstimatedExposure, "note", lambda *args: None)
+    monkeypatch.setattr(EstimatedExposure, "observe", lambda *args: None)
     seed = 83  # the issuer is unreachable for longer than tokens live
     assert not draw(seed).within_slack
     assert TRUTH in broken(seed, 1.0)
@@ -56,5 +56,5 @@ def test_exposure_that_is_not_counted_is_seen(monkeypatch: pytest.MonkeyPatch) -
 def test_an_explanation_that_calls_a_live_token_dead_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(TokenState, "is_dead", property(lambda standing: True))
+    monkeypatch.setattr(TokenState, "has_expired_token", property(lambda standing: True))
     assert TRUTH in broken()

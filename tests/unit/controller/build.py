@@ -22,9 +22,9 @@ def pod(**changes: object) -> ObjectMeta:
         "session_id": KEY.session_id,
         "project_id": "team-a",
         "created_s": NOW_S - 60,
-        "deleting": False,
+        "is_deleting": False,
         "annotations": {},
-        "writers": (),
+        "field_managers": (),
     }
     return ObjectMeta(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests
 
@@ -56,11 +56,11 @@ def secret(
         "session_id": KEY.session_id,
         "project_id": "team-a",
         "created_s": NOW_S - 60,
-        "deleting": False,
+        "is_deleting": False,
         "annotations": written
         | ({NAMES.confirmation: SEAL} if sealed else {})
         | (annotations or {}),
-        "writers": writers,
+        "field_managers": writers,
     }
     return ObjectMeta(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests
 

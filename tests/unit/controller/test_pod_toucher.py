@@ -136,7 +136,7 @@ def test_a_touch_that_is_denied_is_not_called_a_missing_right(error: KubeError, 
         async with running(world):
             await asyncio.sleep(5)
             assert await dead_seconds(world, "2Ab0", during_s=1800) == 0
-        [line] = [line for line in world.logs if line["event"].startswith("touch_")]
+        [line] = [line for line in world.logs if line["event"].startswith(("touch_", "pod_touch_"))]
         assert (line["event"], line["error"]) == (says, str(error))
 
     simulate(scenario)

@@ -333,12 +333,12 @@ class Agent:
         found = self.owner(view.secret, answer)
         if found is owner_of(view.secret, US, answer):
             return plan(view, policy, self.now_s)
-        others: dict[str, Any] = {"writers": ("platform",), "foreign_s": None}
+        others: dict[str, Any] = {"field_managers": ("platform",), "foreign_s": None}
         believed: dict[Owner, dict[str, Any]] = {
-            Owner.OURS: {"writers": (US,)},
+            Owner.OURS: {"field_managers": (US,)},
             Owner.FOREIGN: others,
             Owner.UNCLEAR: others,
-            Owner.UNOWNED: {"writers": ()},
+            Owner.UNOWNED: {"field_managers": ()},
         }
         fields: dict[str, Any] = {
             name: getattr(view.secret, name) for name in view.secret.__struct_fields__
