@@ -25,7 +25,7 @@ from reconciler.inspection.explain import explain
 from reconciler.inspection.fleet import name_of
 from reconciler.inspection.hints import hints
 from reconciler.inspection.printers import account_as_json
-from reconciler.inspection.replicas import REPLICAS, Replica, replica_of, replica_resource
+from reconciler.inspection.replicas import REPLICAS, ObservedReplica, replica_of, replica_resource
 from reconciler.inspection.report import Leader, PodReport, leader_of
 from reconciler.inspection.token_state import State, assess
 from reconciler.kube.api import ListOptions, ObjectMeta
@@ -102,7 +102,7 @@ async def _reports(cluster: Cluster) -> tuple[list[EventSummary], str]:
     return summaries(found, cluster.names), ""
 
 
-async def _replicas(cluster: Cluster) -> tuple[list[Replica], str]:
+async def _replicas(cluster: Cluster) -> tuple[list[ObservedReplica], str]:
     """Return the controller's own pods, or why they are not known."""
     try:
         found = await cluster.list_all(

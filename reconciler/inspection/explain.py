@@ -4,7 +4,7 @@ from reconciler.controller.decide.refresh_times import EARLIEST, GRID
 from reconciler.humanize import ago, clean, count, duration, instant, listed, reason, span
 from reconciler.inspection import report
 from reconciler.inspection.events import PAUSED, EventSummary
-from reconciler.inspection.replicas import SHOWN, Replica
+from reconciler.inspection.replicas import SHOWN, ObservedReplica
 from reconciler.inspection.report import PodReport
 from reconciler.inspection.token_state import State, TokenState
 from reconciler.naming import Names
@@ -229,7 +229,7 @@ def _replicas(account: PodReport) -> list[str]:
     return [_replica(each, account.now_s) for each in account.replicas if not each.ready][:SHOWN]
 
 
-def _replica(each: Replica, now_s: float) -> str:
+def _replica(each: ObservedReplica, now_s: float) -> str:
     line = f"Controller pod {each.name} is not ready"
     if each.waits:
         line += f": {reason(each.waits).rstrip('.')}"

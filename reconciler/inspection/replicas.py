@@ -56,7 +56,7 @@ class RawReplica(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Replica:
+class ObservedReplica:
     """One pod of the controller.
 
     Args:
@@ -81,14 +81,14 @@ def replica_resource() -> ApiResource[RawReplica]:
     )
 
 
-def replica_of(pod: RawReplica) -> Replica:
+def replica_of(pod: RawReplica) -> ObservedReplica:
     """Read the status of a pod; one that no kubelet has reported on yet is not ready."""
     if not pod.status.containers:
-        return Replica(pod.metadata.name, False)
+        return ObservedReplica(pod.metadata.name, False)
     container = pod.status.containers[0]
     waiting = container.state.waiting
     ended = container.state.terminated or container.last.terminated
-    return Replica(
+    return ObservedReplica(
         name=pod.metadata.name,
         ready=container.ready,
         restarts=container.restarts,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from reconciler.clock import parse_utc
 from reconciler.humanize import ago, clean, duration
 from reconciler.inspection.events import FAILED, RECOVERED, EventSummary
-from reconciler.inspection.replicas import Replica
+from reconciler.inspection.replicas import ObservedReplica
 from reconciler.inspection.token_state import TokenState
 from reconciler.leadership.lease import LeaseRecord
 from reconciler.naming import Names
@@ -84,7 +84,7 @@ class PodReport:
     lease_name: str
     reports: Sequence[EventSummary] = ()
     reports_unknown: str = ""
-    replicas: Sequence[Replica] = ()
+    replicas: Sequence[ObservedReplica] = ()
     replicas_unknown: str = ""
 
     @property

@@ -16,7 +16,7 @@ from reconciler.errors import KubeError, ProtocolError
 from reconciler.lab.kubelet import kubelet
 from reconciler.lab.kubelet.api_client import Api
 from reconciler.lab.kubelet.handlers import PodHandler, SecretHandler
-from reconciler.lab.kubelet.list_watch import ListWatchProtocol
+from reconciler.lab.kubelet.list_watch import ListWatch
 from reconciler.lab.kubelet.node import Draw, KubeletAction, KubeletTiming, Node
 from reconciler.lab.kubelet.pods import Pod, SecretRef
 from reconciler.lab.kubelet.secrets import Payload, SecretCache
@@ -80,8 +80,8 @@ class Kubelet:
         placed = {"fieldSelector": f"spec.nodeName={node_name}"} if node_name else {}
         pods = PodHandler(names, self._see_pod, self._lose_pod)
         secrets = SecretHandler(self._cache, self._see_secret)
-        self._pods = ListWatchProtocol(api, "/api/v1/pods", query | placed, pods, draw)
-        self._secrets = ListWatchProtocol(api, "/api/v1/secrets", query, secrets, draw)
+        self._pods = ListWatch(api, "/api/v1/pods", query | placed, pods, draw)
+        self._secrets = ListWatch(api, "/api/v1/secrets", query, secrets, draw)
 
     def __repr__(self) -> str:
         return f"<Kubelet {self.node!r}>"

@@ -29,7 +29,7 @@ class ObjectHandler(Protocol):
     def drop(self, data: bytes) -> None: ...
 
 
-class ListWatchProtocol:
+class ListWatch:
     """One list+watch loop; a broken watch resumes, a version that is gone lists again.
 
     Args:

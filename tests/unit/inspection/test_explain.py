@@ -10,7 +10,7 @@ from reconciler.inspection.events import EventSummary, standing_reports
 from reconciler.inspection.explain import explain
 from reconciler.inspection.hints import hints
 from reconciler.inspection.printers import account_as_json
-from reconciler.inspection.replicas import Replica, replica_of, replica_resource
+from reconciler.inspection.replicas import ObservedReplica, replica_of, replica_resource
 from reconciler.inspection.report import Leader, leader_of, tell
 from reconciler.leadership.lease import lease_resource, read
 from tests.unit.controller.build import NAMES, NOW_S, SEAL, TTL_S, secret
@@ -302,8 +302,10 @@ def test_what_may_not_be_read_of_the_replicas_is_called_unknown_and_no_absence()
 
 
 def test_a_controller_pod_that_ended_is_told_with_its_last_words() -> None:
-    ended = Replica("r-0", False, 3, "CrashLoopBackOff", 2, NOW_S - 12, "reconciler: no token\n")
-    working = Replica("r-1", True)
+    ended = ObservedReplica(
+        "r-0", False, 3, "CrashLoopBackOff", 2, NOW_S - 12, "reconciler: no token\n"
+    )
+    working = ObservedReplica("r-1", True)
     assert explain(account(standing(secret()), replicas=[ended, working]))[-1] == (
         "Controller pod r-0 is not ready: CrashLoopBackOff; after 3 restarts it ended 12s ago with"
         " code 2: reconciler: no token."
@@ -331,11 +333,11 @@ def test_the_status_of_a_pod_is_read_as_a_kubelet_writes_it() -> None:
         ]
     }
     pod = decode(json.dumps({"metadata": {"name": "r-0"}, "status": status}).encode())
-    assert replica_of(pod) == Replica(
+    assert replica_of(pod) == ObservedReplica(
         "r-0", False, 3, "CrashLoopBackOff: back-off 40s", 2, 1767225600.0, "reconciler: no token"
     )
     young = decode(json.dumps({"metadata": {"name": "r-1"}, "status": {}}).encode())
-    assert replica_of(young) == Replica("r-1", False)
+    assert replica_of(young) == ObservedReplica("r-1", False)
 
 
 def test_a_report_counts_while_it_is_repeated() -> None:
