@@ -79,6 +79,9 @@ def check(
 add_commands(app)
 
 
+_ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
 def _add_lab_commands() -> None:
     """Add the lab's commands where it is installed, or what says how to get it."""
     if find_spec("reconciler.lab"):
@@ -86,9 +89,6 @@ def _add_lab_commands() -> None:
         return
     for name in ("demo", "lab", "simulate"):
         app.command(name, hidden=True, context_settings=_ANY_ARGUMENTS)(_say_how_to_get_the_lab)
-
-
-_ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def _say_how_to_get_the_lab() -> None:

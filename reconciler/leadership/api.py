@@ -1,4 +1,4 @@
-"""Leave to write: who may change the cluster right now."""
+"""What the controller sees of the election: whether this replica leads and may write."""
 
 import asyncio
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""SelfSubjectAccessReview: the authorizer's own word on what this account may do."""
+"""What this account may do: by SelfSubjectAccessReview, and by a list of the sessions' objects."""
 
 import asyncio
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The last few attempts of each session, for people who ask why."""
+"""What the last runs of each session found: a few results, and why nothing is written to it."""
 
 from collections import deque
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Attempts as traces: what a kept one is told of itself, and what had queued it."""
+"""What is made of each reconcile run: metrics, and a trace with links to what queued it."""
 
 from collections.abc import Callable, Mapping
 

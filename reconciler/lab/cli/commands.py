@@ -17,8 +17,8 @@ def import_lab() -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise SettingsError(
-            "the cluster in a box needs packages that are not installed"
-            f" ({', '.join(missing)}): pip install 'runner-token-reconciler[lab]'"
+            f"the lab needs packages that are not installed ({', '.join(missing)}):"
+            " run `make setup` in the checkout"
         )
 
 
