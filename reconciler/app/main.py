@@ -210,7 +210,7 @@ async def build(
             kube_breaker=kube_breaker,
             platform_breaker=platform_breaker,
             issuer_breaker=issuer_breaker,
-            background_tasks=(*background_tasks, *telemetry.background_tasks, keep_reporting),
+            background_tasks=(*background_tasks, keep_reporting),
             tracer=telemetry.tracer,
             observers=telemetry.observers,
         )

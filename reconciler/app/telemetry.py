@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -22,13 +22,14 @@ from reconciler.controller.status.status_metrics import gauges
 from reconciler.telemetry import metrics
 from reconciler.telemetry.batch_exporter import BatchExporter
 from reconciler.telemetry.metrics import Sample
-from reconciler.telemetry.otlp import metric_sender, span_sender
+from reconciler.telemetry.otlp import span_sender
 from reconciler.telemetry.otlp_settings import OtlpSettings, Sampler, read_otlp
 from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.telemetry.trace import Trace, Tracer, current
 
 if TYPE_CHECKING:
     from reconciler.controller.controller import Controller
+    from reconciler.telemetry.otlp_spans import SampledTrace
 
 T = TypeVar("T")
 
@@ -41,8 +42,8 @@ RENDER_S = 1.0
 """A text of /metrics serves everybody for so long: however many scrape, one is made in a second."""
 
 CLOSE_S = 1.0
-"""Longest wait, at the end, for what was not sent yet, of all signals together: a pod's grace is
-for writes of tokens."""
+"""Longest wait, at the end, for traces that were not sent yet: a pod's grace period is for writes
+of tokens."""
 
 
 class Telemetry:
@@ -67,7 +68,7 @@ class Telemetry:
         self._per_session = per_session
         self._log_lines_dropped = log_lines_dropped
         self._surveyor: StatusCollector | None = None
-        self._exporters: list[BatchExporter[Any]] = []
+        self._exporter: BatchExporter[SampledTrace] | None = None
         self._events: EventStats | None = None
         self._text = b""
         self._text_at = -math.inf
@@ -75,18 +76,13 @@ class Telemetry:
         self.meters = MetricsRegistry(self._read)
         self.tracer = Tracer(clock, Random())
         self.observers: tuple[Observer, ...] = (RunMetrics(self.meters).observe,)
-        self.background_tasks: tuple[Callable[[], Any], ...] = ()
         self._tracing: RunTraces | None = None
-        for signal, is_wanted, start in (
-            ("traces", otlp.traces, self._send_traces),
-            ("metrics", otlp.metrics, self._send_metrics),
-        ):
-            if is_wanted:
-                try:
-                    start(replica)
-                except Exception as error:
-                    # Whatever the library makes of its variables, tokens are refreshed without it.
-                    log.warning("telemetry_off", signal=signal, why=type(error).__name__)
+        if otlp.traces:
+            try:
+                self._send_traces(replica)
+            except Exception as error:
+                # A fault of the library, or of a variable it reads, must not stop refreshes.
+                log.warning("telemetry_off", signal="traces", why=type(error).__name__)
 
     def attach(self, controller: "Controller") -> None:
         """Read this controller from now on."""
@@ -137,9 +133,8 @@ class Telemetry:
         """Send what waits, for `CLOSE_S` at most."""
         if self._rendering is not None:
             self._rendering.cancel()
-        await asyncio.gather(
-            *(asyncio.to_thread(exporter.close, CLOSE_S) for exporter in self._exporters)
-        )
+        if self._exporter is not None:
+            await asyncio.to_thread(self._exporter.close, CLOSE_S)
 
     async def _within_trace(self, ask: Callable[[], Awaitable[T]]) -> T:
         if current() is not None:
@@ -151,12 +146,6 @@ class Telemetry:
         finally:
             self.tracer.end(trace)
 
-    def _send_metrics(self, replica: str) -> None:
-        sender = metric_sender(replica, os.environ, self._clock)
-        self._readings = BatchExporter("metrics", sender, capacity=2)
-        self._exporters.append(self._readings)
-        self.background_tasks = (self._push,)
-
     def _send_traces(self, replica: str) -> None:
         exporter = BatchExporter("traces", span_sender(replica, os.environ, self._clock))
         from reconciler.telemetry.otlp_spans import (
@@ -167,19 +156,11 @@ class Telemetry:
             exporter.enqueue(SampledTrace(trace, self._clock.wall() - self._clock.monotonic()))
 
         tracing = RunTraces(self.tracer, Sampler(self._otlp.ratio).keeps, keep)
-        self._exporters.append(exporter)
+        self._exporter = exporter
         self._tracing = tracing
         self.tracer.is_recorded = True
         self.tracer.listeners.append(tracing.ended)
         self.observers += (tracing.observe,)
-
-    async def _push(self) -> None:
-        """Read the metrics for OTLP every so often, for ever."""
-        while True:
-            await asyncio.sleep(max(1.0, self._otlp.interval_s))
-            if self._surveyor is not None:
-                await self._surveyor.renew(max_age_s=SCRAPE_AGE_S)
-            self._readings.enqueue(await asyncio.to_thread(self.meters.families))
 
     def _read(self) -> Iterator[Sample]:
         yield Sample(metrics.BUILD, 1, (__version__,))
@@ -187,10 +168,10 @@ class Telemetry:
         latest: StatusSnapshot | None = None if self._surveyor is None else self._surveyor.latest
         if latest is not None:
             yield from gauges(latest, per_session=self._per_session)
-        for exporter in self._exporters:
-            stats = exporter.stats()
+        if self._exporter is not None:
+            stats = self._exporter.stats()
             for result in ("sent", "failed", "dropped"):
-                labels = (exporter.signal, result)
+                labels = (self._exporter.signal, result)
                 yield Sample(metrics.TELEMETRY, getattr(stats, result), labels)
         if self._events is not None:
             for result, count in asdict(self._events).items():

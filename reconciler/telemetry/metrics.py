@@ -288,7 +288,7 @@ EVENTS = _metric(
 )  # fmt: skip
 TELEMETRY = _metric(
     "telemetry_items_total", "counter", "{item}",
-    "Traces and metric readings by what became of them: sent, failed, dropped (queue full).",
+    "Traces by what became of them: sent, failed, dropped (queue full).",
     "signal", "result",
 )  # fmt: skip
 LOG_DROPPED = _metric(

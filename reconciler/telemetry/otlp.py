@@ -1,44 +1,43 @@
-"""OTLP over HTTP as the standard OTEL_* variables ask for it; with no endpoint nothing is loaded.
+"""Traces by OTLP over HTTP, as the standard OTEL_* variables ask for them.
 
-Headers and compression are read by OpenTelemetry's exporters themselves; certificates by us, again
-when they change.
+Without an endpoint OpenTelemetry is not imported. OpenTelemetry's exporter reads headers and
+compression itself. This module reads the certificates, and reads them again when they change.
+Metrics are not sent: a collector scrapes /metrics.
 """
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__
 from reconciler.clock import Clock
 from reconciler.net.client_session import Peer, Trust
-from reconciler.telemetry.otlp_settings import endpoint_of, limit_s
+from reconciler.telemetry.otlp_settings import export_timeout_s, otlp_value
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
-    from prometheus_client.core import Metric as Family
 
     from reconciler.telemetry.otlp_adapter import BoundedAdapter
     from reconciler.telemetry.otlp_spans import SampledTrace
 
-T = TypeVar("T")
-
 SERVICE = "token-reconciler"
 
 
-class Sender(Generic[T]):
-    """Sends one signal's batches; it is called and closed in the exporter's thread.
+class TraceSender:
+    """Sends batches of traces; it is called and closed in the exporter's thread.
 
     Args:
         export: Sends one batch by the library's exporter and returns whether it arrived.
     """
 
-    def __init__(self, adapter: "BoundedAdapter", export: Callable[[list[T]], bool]) -> None:
+    def __init__(
+        self, adapter: "BoundedAdapter", export: Callable[[list["SampledTrace"]], bool]
+    ) -> None:
         self._adapter = adapter
         self._export = export
 
-    def __call__(self, batch: list[T]) -> bool:
+    def __call__(self, batch: list["SampledTrace"]) -> bool:
         """Return whether a whole batch arrived, in 10 s at most."""
         self._adapter.begin()
         return self._export(batch)
@@ -52,8 +51,8 @@ class Sender(Generic[T]):
         self._adapter.close()
 
 
-def span_sender(replica: str, environ: Mapping[str, str], clock: Clock) -> "Sender[SampledTrace]":
-    """Return what sends traces."""
+def span_sender(replica: str, environ: Mapping[str, str], clock: Clock) -> TraceSender:
+    """Return the sender of traces for the collector that the environment names."""
     _silence_libraries()
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import SpanExportResult
@@ -61,72 +60,44 @@ def span_sender(replica: str, environ: Mapping[str, str], clock: Clock) -> "Send
     from reconciler.telemetry.otlp_spans import spans_of
 
     resource = _resource(replica, environ)
-    adapter, exporter = _exporter(OTLPSpanExporter, "TRACES", environ, clock)
+    adapter, exporter = _exporter(OTLPSpanExporter, environ, clock)
 
     def export(batch: list["SampledTrace"]) -> bool:
         spans = [span for kept in batch for span in spans_of(kept, resource)]
         return bool(exporter.export(spans) is SpanExportResult.SUCCESS)
 
-    return Sender(adapter, export)
-
-
-def metric_sender(replica: str, environ: Mapping[str, str], clock: Clock) -> "Sender[list[Family]]":
-    """Return what sends readings of the metrics."""
-    _silence_libraries()
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-    from opentelemetry.sdk.metrics.export import MetricExportResult
-
-    from reconciler.telemetry.otlp_metrics import metrics_data
-
-    resource = _resource(replica, environ)
-    adapter, exporter = _exporter(OTLPMetricExporter, "METRICS", environ, clock)
-    since_ns = time.time_ns()
-
-    def export(batch: list[list["Family"]]) -> bool:
-        results = [
-            exporter.export(metrics_data(families, resource, since_ns=since_ns))
-            for families in batch
-        ]
-        return all(result is MetricExportResult.SUCCESS for result in results)
-
-    return Sender(adapter, export)
+    return TraceSender(adapter, export)
 
 
 def _exporter(
-    make: Callable[..., Any], signal: str, environ: Mapping[str, str], clock: Clock
+    make: Callable[..., Any], environ: Mapping[str, str], clock: Clock
 ) -> "tuple[BoundedAdapter, Any]":
-    """Make the library's exporter, and the adapter by which it sends.
-
-    Args:
-        make: The exporter's class.
-        signal: TRACES or METRICS.
-    """
+    """Make the library's exporter, whose class is `make`, and the adapter by which it sends."""
     import requests
 
     from reconciler.telemetry.otlp_adapter import BoundedAdapter
 
-    limit = limit_s(environ, signal)
+    timeout_s = export_timeout_s(environ)
     adapter = BoundedAdapter(
-        Peer(endpoint_of(environ, signal), clock, _trust(signal, environ)), limit
+        Peer(otlp_value(environ, "ENDPOINT"), clock, _trust(environ)), timeout_s
     )
     session = requests.Session()
-    session.trust_env = False  # the adapter knows the proxies, and netrc holds other peers' words
+    session.trust_env = False  # the adapter reads the proxies; netrc has credentials of other peers
     session.mount("http://", adapter)
     session.mount("https://", adapter)
-    return adapter, make(session=session, timeout=limit)
+    return adapter, make(session=session, timeout=timeout_s)
 
 
-def _trust(signal: str, environ: Mapping[str, str]) -> Trust:
-    def named(name: str) -> Path | None:
-        own = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_{name}")
-        value = own or environ.get(f"OTEL_EXPORTER_OTLP_{name}")
+def _trust(environ: Mapping[str, str]) -> Trust:
+    def path(name: str) -> Path | None:
+        value = otlp_value(environ, name)
         return Path(value) if value else None
 
-    return Trust(named("CERTIFICATE"), named("CLIENT_CERTIFICATE"), named("CLIENT_KEY"))
+    return Trust(path("CERTIFICATE"), path("CLIENT_CERTIFICATE"), path("CLIENT_KEY"))
 
 
 def _resource(replica: str, environ: Mapping[str, str]) -> "Resource":
-    """Say who we are; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES may say otherwise."""
+    """Return our resource attributes; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win."""
     from opentelemetry.sdk.resources import Resource
 
     ours = {"service.version": __version__, "service.instance.id": replica}
@@ -137,6 +108,6 @@ def _resource(replica: str, environ: Mapping[str, str]) -> "Resource":
 
 
 def _silence_libraries() -> None:
-    """Leave it to the exporter's thread to say that nothing arrives: once, and in our words."""
+    """Stop the libraries' own log lines: `BatchExporter` logs failed exports, once a streak."""
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)

@@ -41,21 +41,17 @@ class Sampler:
         return trace.trace_id & _MASK < self._bound
 
 
-EXPORT_LIMIT_S = 10.0
+EXPORT_TIMEOUT_S = 10.0
 """Longest that one export may take, retries included: the specification's default. A longer time is
 not used. The specification counts OTEL_EXPORTER_OTLP_TIMEOUT in milliseconds and the library in
 seconds, so that 10000 would be close to three hours."""
 
-INTERVAL_S = 60.0
-"""Between two readings of the metrics. Source: the specification's default."""
-
-_DAY_S = 86_400.0
 _PREFIX = "OTEL_EXPORTER_OTLP_"
+_TRACES_PREFIX = "OTEL_EXPORTER_OTLP_TRACES_"
 _PROTOCOL = "http/protobuf"
 _RATIOS = {"always_on": 1.0, "always_off": 0.0}
 _COMPRESSIONS = ("", "none", "gzip", "deflate")
 _COUNT = re.compile(r"[0-9]*")
-_SIGNALS = ("TRACES", "METRICS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,76 +71,64 @@ class OtlpSettings:
     """What the environment asks for.
 
     Args:
-        traces: Whether traces are sent, and `metrics` whether metrics are.
+        traces: Whether traces are sent.
         ratio: Share of ordinary traces that is kept, 0..1.
-        interval_s: Between two readings of the metrics, in seconds.
         unserved: Variables without effect, each once.
     """
 
     traces: bool
-    metrics: bool
     ratio: float = RATIO
-    interval_s: float = INTERVAL_S
     unserved: tuple[Unserved, ...] = ()
 
 
 def read_otlp(environ: Mapping[str, str]) -> OtlpSettings:
     """Read the OTEL_* variables; never raises."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return OtlpSettings(traces=False, metrics=False)
+        return OtlpSettings(traces=False)
     unserved: dict[str, str] = {}
     sampler = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower().removeprefix("parentbased_")
-    traces = _is_wanted(environ, "TRACES", unserved)
-    metrics = _is_wanted(environ, "METRICS", unserved)
+    traces = _is_wanted(environ, unserved)
     ratio = _ratio(environ, sampler, unserved)
-    interval_s = INTERVAL_S
-    name = "OTEL_METRIC_EXPORT_INTERVAL"
+    _check_details(environ, unserved)
+    name = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
     if environ.get(name):
-        milliseconds = _number(environ[name])
-        if milliseconds is None or milliseconds > _DAY_S * 1000:
-            unserved[name] = f"is no number of milliseconds up to a day: {INTERVAL_S:g} s is used"
-        else:
-            interval_s = milliseconds / 1000
-    for signal in _SIGNALS:
-        _read_details(environ, signal, unserved)
+        unserved[name] = "is not served: metrics are not sent, they are scraped at /metrics"
     name = "OTEL_RESOURCE_ATTRIBUTES"
     if not _is_pairs(environ.get(name, "")):
         unserved[name] = "holds a part that is not name=value: that part is not sent"
     is_loadable = _is_loadable(environ, unserved)
     return OtlpSettings(
         traces=traces and sampler != "always_off" and is_loadable,
-        metrics=metrics and is_loadable,
         ratio=ratio,
-        interval_s=interval_s,
         unserved=tuple(Unserved(variable, why) for variable, why in unserved.items()),
     )
 
 
-def limit_s(environ: Mapping[str, str], signal: str) -> float:
-    """Return how long one export may take, seconds; `signal` is TRACES or METRICS."""
-    found = _number(environ.get(_variable(environ, signal, "TIMEOUT"), ""))
-    return min(found or EXPORT_LIMIT_S, EXPORT_LIMIT_S)
+def export_timeout_s(environ: Mapping[str, str]) -> float:
+    """Return how long one export of traces may take, seconds."""
+    found = _number(otlp_value(environ, "TIMEOUT"))
+    return min(found or EXPORT_TIMEOUT_S, EXPORT_TIMEOUT_S)
 
 
-def endpoint_of(environ: Mapping[str, str], signal: str) -> str:
-    """Return the URL below which a signal is sent, "" for none."""
-    return environ.get(_variable(environ, signal, "ENDPOINT"), "")
+def otlp_value(environ: Mapping[str, str], name: str) -> str:
+    """Return the value of OTEL_EXPORTER_OTLP_[TRACES_]`name`, "" where it is not set."""
+    return environ.get(_variable(environ, name), "")
 
 
-def _variable(environ: Mapping[str, str], signal: str, name: str) -> str:
-    """Return the variable that decides: a signal's own before the common one."""
-    own = f"{_PREFIX}{signal}_{name}"
+def _variable(environ: Mapping[str, str], name: str) -> str:
+    """Return the variable that decides: the one of traces before the one of all signals."""
+    own = f"{_TRACES_PREFIX}{name}"
     return own if environ.get(own) else f"{_PREFIX}{name}"
 
 
-def _is_wanted(environ: Mapping[str, str], signal: str, unserved: dict[str, str]) -> bool:
-    exporters = f"OTEL_{signal}_EXPORTER"
+def _is_wanted(environ: Mapping[str, str], unserved: dict[str, str]) -> bool:
+    exporters = "OTEL_TRACES_EXPORTER"
     named = {part.strip().lower() for part in environ.get(exporters, "").split(",")} - {""}
     if others := named - {"otlp", "none"}:
         unserved[exporters] = f"names {_shown(min(others))}: only otlp and none are served"
     if "none" in named:
         return False
-    endpoint = _variable(environ, signal, "ENDPOINT")
+    endpoint = _variable(environ, "ENDPOINT")
     if not (url := environ.get(endpoint, "")):
         return False
     if not _is_url(url):
@@ -152,7 +136,7 @@ def _is_wanted(environ: Mapping[str, str], signal: str, unserved: dict[str, str]
             "is not a URL that begins with http:// or https://: nothing is sent there"
         )
         return False
-    variable = _variable(environ, signal, "PROTOCOL")
+    variable = _variable(environ, "PROTOCOL")
     protocol = environ.get(variable, "").strip().lower()
     if protocol == "grpc":
         # Its port speaks no HTTP/1.1: each export would fail.
@@ -163,16 +147,16 @@ def _is_wanted(environ: Mapping[str, str], signal: str, unserved: dict[str, str]
     return True
 
 
-def _read_details(environ: Mapping[str, str], signal: str, unserved: dict[str, str]) -> None:
-    """Check what the exporters read by themselves, without a word on what they cannot use."""
-    variable = _variable(environ, signal, "TIMEOUT")
+def _check_details(environ: Mapping[str, str], unserved: dict[str, str]) -> None:
+    """Check the variables that the exporter reads itself: it reports no value that it ignores."""
+    variable = _variable(environ, "TIMEOUT")
     if environ.get(variable) and not _number(environ[variable]):
-        unserved[variable] = f"is no number above 0: {EXPORT_LIMIT_S:g} s is used"
-    variable = _variable(environ, signal, "COMPRESSION")
+        unserved[variable] = f"is no number above 0: {EXPORT_TIMEOUT_S:g} s is used"
+    variable = _variable(environ, "COMPRESSION")
     compression = environ.get(variable, "").strip().lower()
     if compression not in _COMPRESSIONS:
         unserved[variable] = f"{_shown(compression)} is not served: nothing is compressed"
-    variable = _variable(environ, signal, "HEADERS")
+    variable = _variable(environ, "HEADERS")
     if not _is_pairs(environ.get(variable, "")):
         unserved[variable] = "holds a part that is not name=value: that part is not sent"
 

@@ -1,8 +1,7 @@
-"""Counters and histograms that grow as things happen, gauges that are read when somebody scrapes.
+"""Counters and histograms that grow as events happen, and gauges that are read at a scrape.
 
-prometheus-client rather than OpenTelemetry's metrics: an observation costs 0.7 us against 5 us with
-one reader and 7 us with two (Prometheus and OTLP), six of them a refresh. `otlp_metrics` reads the
-same registry.
+The registry is prometheus-client's, not OpenTelemetry's: an observation costs 0.7 us against 5 us,
+and a refresh makes six of them.
 """
 
 import math
@@ -67,10 +66,6 @@ class MetricsRegistry:
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
-
-    def families(self) -> list[Family]:
-        """Return everything as families of samples."""
-        return list(self.registry.collect())
 
     def _child(self, metric: Metric, labels: tuple[str, ...]) -> Counter | Histogram:
         count = self._series.get(metric.name, 0)

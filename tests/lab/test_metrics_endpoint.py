@@ -16,7 +16,7 @@ from reconciler.telemetry.http_server import serve_health
 from reconciler.telemetry.otlp_settings import OtlpSettings
 from tests.controller import running
 
-OFF = OtlpSettings(traces=False, metrics=False)
+OFF = OtlpSettings(traces=False)
 
 
 async def test_metrics_stand_beside_the_probes_and_are_text_of_the_agreed_version() -> None:

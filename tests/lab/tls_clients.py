@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,7 @@ from reconciler.naming import Names
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.net.client_session import open_session
 from reconciler.platform.client import PlatformClient
-from reconciler.telemetry.otlp import Sender, metric_sender, span_sender
+from reconciler.telemetry.otlp import span_sender
 from reconciler.tokens.oidc import ClientCredentials, TokenEndpoint
 from tests.support import ManualClock
 from tests.unit.tokens.support import jwt
@@ -98,20 +97,17 @@ async def _kubeconfig(url: str, bundle: Path, clock: ManualClock) -> AsyncIterat
         yield lambda: _is_answered(kube.ready)
 
 
-def _otlp(*, named: bool, traces: bool) -> Opening:
+def _otlp(*, named: bool) -> Opening:
     @asynccontextmanager
     async def opened(url: str, bundle: Path, clock: ManualClock) -> AsyncIterator[Ask]:
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = url
         if named:
             os.environ["OTEL_EXPORTER_OTLP_CERTIFICATE"] = str(bundle)
         os.environ["OTEL_EXPORTER_OTLP_TIMEOUT"] = "0.3"
-        send: Sender[Any] = (
-            span_sender("r", os.environ, clock) if traces else metric_sender("r", os.environ, clock)
-        )
-        batch: list[Any] = [] if traces else [[]]
+        send = span_sender("r", os.environ, clock)
 
         async def ask() -> bool:
-            return await asyncio.to_thread(send, batch)
+            return await asyncio.to_thread(send, [])
 
         try:
             yield ask
@@ -134,8 +130,8 @@ CLIENTS: dict[str, Opening] = {
     "platform": _platform,
     "kube, in a pod": _pod,
     "kube, kubeconfig": _kubeconfig,
-    "otlp, traces": _otlp(named=True, traces=True),
-    "otlp, metrics": _otlp(named=False, traces=False),
+    "otlp, bundle named": _otlp(named=True),
+    "otlp, bundle of the system": _otlp(named=False),
 }
 
 

@@ -33,7 +33,6 @@ async def box() -> AsyncIterator[LabCluster]:
 def environment(box: LabCluster, jaeger: Jaeger, service: str, **more: str) -> dict[str, str]:
     standard = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.otlp_url,
-        "OTEL_METRICS_EXPORTER": "none",
         "OTEL_SERVICE_NAME": service,
         "OTEL_TRACES_SAMPLER": "always_on",
     }
@@ -80,6 +79,7 @@ async def test_a_stranger_reads_a_reconcile_and_the_resync_that_queued_it(
         line = controller.events("runner_token_refreshed")[0]
         trace = (await found("trace of the log", lambda: jaeger.trace(line["trace_id"])))[0]
         assert await controller.terminate() == 0
+    assert not controller.events("telemetry_export_failed")
 
     spans = by_name(trace)
     assert {"reconcile", "queue", "mint", "patch"} <= spans.keys()

@@ -28,7 +28,7 @@ from tests.lab.leaks import find_leaks
 from tests.unit.controller.succession import Succession
 from tests.unit.controller.virtual import World, finished, running, simulate
 
-OFF = OtlpSettings(traces=False, metrics=False)
+OFF = OtlpSettings(traces=False)
 
 
 @dataclass

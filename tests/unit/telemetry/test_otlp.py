@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.telemetry.otlp_settings import OtlpSettings, limit_s, read_otlp
+from reconciler.telemetry.otlp_settings import OtlpSettings, export_timeout_s, read_otlp
 
 URL = "http://127.0.0.1:4318"
-OFF = OtlpSettings(traces=False, metrics=False)
-BOTH = OtlpSettings(traces=True, metrics=True)
+OFF = OtlpSettings(traces=False)
+ON = OtlpSettings(traces=True)
 
 
 @pytest.mark.parametrize(
@@ -18,23 +18,18 @@ BOTH = OtlpSettings(traces=True, metrics=True)
     [
         ({}, OFF),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, OFF),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": URL}, BOTH),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": URL}, ON),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_SDK_DISABLED": "true"}, OFF),
-        (
-            {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{URL}/v1/traces"},
-            OtlpSettings(traces=True, metrics=False),
-        ),
-        (
-            {"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_METRICS_EXPORTER": "none"},
-            OtlpSettings(traces=True, metrics=False),
-        ),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{URL}/v1/traces"}, ON),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_METRICS_EXPORTER": "none"}, ON),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_TRACES_EXPORTER": "none"}, OFF),
         (
             {"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_TRACES_SAMPLER": "always_off"},
-            OtlpSettings(traces=False, metrics=True, ratio=0.0),
+            OtlpSettings(traces=False, ratio=0.0),
         ),
         (
             {"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_TRACES_SAMPLER": "parentbased_always_on"},
-            OtlpSettings(traces=True, metrics=True, ratio=1.0),
+            OtlpSettings(traces=True, ratio=1.0),
         ),
         (
             {
@@ -46,7 +41,7 @@ BOTH = OtlpSettings(traces=True, metrics=True)
                 "OTEL_RESOURCE_ATTRIBUTES": "team=x",
                 "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "64",
             },
-            OtlpSettings(traces=True, metrics=True, ratio=0.25, interval_s=15.0),
+            OtlpSettings(traces=True, ratio=0.25),
         ),
     ],
 )
@@ -67,27 +62,35 @@ SERVED = {"OTEL_EXPORTER_OTLP_ENDPOINT": URL}
         (
             SERVED | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"},
             "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-            OtlpSettings(traces=False, metrics=True),
+            OFF,
         ),
         (
             SERVED | {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
             "OTEL_EXPORTER_OTLP_PROTOCOL",
-            BOTH,
+            ON,
         ),
-        (SERVED | {"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER", BOTH),
-        (SERVED | {"OTEL_TRACES_SAMPLER": "jaeger_remote"}, "OTEL_TRACES_SAMPLER", BOTH),
+        (SERVED | {"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER", ON),
+        (SERVED | {"OTEL_TRACES_SAMPLER": "jaeger_remote"}, "OTEL_TRACES_SAMPLER", ON),
         ({"OTEL_TRACES_SAMPLER": "jaeger_remote"}, "OTEL_TRACES_SAMPLER", OFF),
-        (SERVED | {"OTEL_TRACES_SAMPLER_ARG": "a lot"}, "OTEL_TRACES_SAMPLER_ARG", BOTH),
-        (SERVED | {"OTEL_TRACES_SAMPLER_ARG": "2"}, "OTEL_TRACES_SAMPLER_ARG", BOTH),
-        (SERVED | {"OTEL_METRIC_EXPORT_INTERVAL": "nan"}, "OTEL_METRIC_EXPORT_INTERVAL", BOTH),
-        (SERVED | {"OTEL_METRIC_EXPORT_INTERVAL": "1e300"}, "OTEL_METRIC_EXPORT_INTERVAL", BOTH),
-        (SERVED | {"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, "OTEL_EXPORTER_OTLP_TIMEOUT", BOTH),
+        (SERVED | {"OTEL_TRACES_SAMPLER_ARG": "a lot"}, "OTEL_TRACES_SAMPLER_ARG", ON),
+        (SERVED | {"OTEL_TRACES_SAMPLER_ARG": "2"}, "OTEL_TRACES_SAMPLER_ARG", ON),
+        (
+            SERVED | {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{URL}/v1/metrics"},
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+            ON,
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{URL}/v1/metrics"},
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+            OFF,
+        ),
+        (SERVED | {"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, "OTEL_EXPORTER_OTLP_TIMEOUT", ON),
         (
             SERVED | {"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"},
             "OTEL_EXPORTER_OTLP_COMPRESSION",
-            BOTH,
+            ON,
         ),
-        (SERVED | {"OTEL_RESOURCE_ATTRIBUTES": "a=b,c"}, "OTEL_RESOURCE_ATTRIBUTES", BOTH),
+        (SERVED | {"OTEL_RESOURCE_ATTRIBUTES": "a=b,c"}, "OTEL_RESOURCE_ATTRIBUTES", ON),
         (
             SERVED | {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "abc"},
             "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
@@ -98,7 +101,7 @@ SERVED = {"OTEL_EXPORTER_OTLP_ENDPOINT": URL}
             "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
             OFF,
         ),
-        (SERVED | {"OTEL_EXPORTER_OTLP_HEADERS": "no pair"}, "OTEL_EXPORTER_OTLP_HEADERS", BOTH),
+        (SERVED | {"OTEL_EXPORTER_OTLP_HEADERS": "no pair"}, "OTEL_EXPORTER_OTLP_HEADERS", ON),
     ],
 )
 def test_a_variable_that_cannot_be_served_is_named_once_and_ignored(
@@ -127,7 +130,7 @@ def test_what_may_hold_a_secret_is_not_quoted() -> None:
 )
 def test_one_export_has_ten_seconds_at_most(text: str, seconds: float) -> None:
     environ = {"OTEL_EXPORTER_OTLP_TIMEOUT": text}
-    assert limit_s(environ, "TRACES") == seconds
+    assert export_timeout_s(environ) == seconds
 
 
 def test_opentelemetry_is_not_even_loaded_without_an_endpoint() -> None:
