@@ -1,6 +1,6 @@
 """The issuer's time from witnesses that may be wrong (pure).
 
-The steps are those of ARCHITECTURE.md, "Why a wrong clock costs no token". Instants of the issuer
+The steps are those of docs/design/issuer-time.md. Instants of the issuer
 are epoch seconds; every estimate is an offset: the issuer's time less our monotonic clock.
 """
 

@@ -1,4 +1,4 @@
-"""What the documents name is there, and what the log may say to a human is in them."""
+"""What the documents name exists, and what the product shows to people is in the documents."""
 
 import re
 from pathlib import Path
@@ -6,9 +6,20 @@ from pathlib import Path
 import pytest
 import yaml
 
+from reconciler.settings import Settings
+from reconciler.telemetry import metrics
+
 ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+REFERENCE = DOCS / "reference"
 RULES = "manifests/components/alerts/rules.yaml"
-DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    *sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md")),
+)
+TOP = ("README", "ARCHITECTURE", "CHANGELOG")
+DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 
 PRODUCT = [
     path
@@ -19,16 +30,33 @@ SOURCE = "\n".join(path.read_text() for path in PRODUCT)
 
 NAME = r"[a-z]+(?:_[a-z]+)+"
 
+PAGE_LINES = 60
+"""A decision is shorter than a page."""
+
+
+def table_rows(document: Path, first_heading: str) -> list[list[str]]:
+    """Return the cells of each row of the tables of which the first column has this heading."""
+    rows: list[list[str]] = []
+    is_inside = False
+    for line in document.read_text().splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if not cells:
+            is_inside = False
+        elif cells[0] == first_heading:
+            is_inside = True
+        elif is_inside and not cells[0].startswith("---"):
+            rows.append(cells)
+    return rows
+
 
 def events_in_the_table() -> set[str]:
-    """Return the first column of README's table of log events."""
-    _, _, rest = (ROOT / "README.md").read_text().partition("| log event | means |\n")
-    table, _, _ = rest.partition("\n\n")
-    return {name for row in table.splitlines() for name in re.findall(NAME, row.split("|")[1])}
+    """Return the first column of the reference's tables of log events."""
+    rows = table_rows(REFERENCE / "log-events.md", "log event")
+    return {name for row in rows for name in re.findall(NAME, row[0])}
 
 
 def is_said(name: str) -> bool:
-    """Tell whether the product's code holds this name as a word of its own, in quotes."""
+    """Return whether the product's code has this name as a word of its own, in quotes."""
     return f'"{name}"' in SOURCE
 
 
@@ -40,7 +68,7 @@ def test_every_event_of_the_table_is_one_that_the_log_may_say() -> None:
 
 def test_every_warning_is_in_the_table() -> None:
     called = re.findall(rf'log\.(?:warning|error|exception)\(\s*"({NAME})"', SOURCE)
-    judged = re.findall(rf'says="({NAME})"', SOURCE)
+    judged = re.findall(rf'(?:says|event)="({NAME})"', SOURCE)
     assert {*called, *judged} - events_in_the_table() == set()
 
 
@@ -53,5 +81,99 @@ def test_what_is_to_be_looked_for_in_the_log_can_be_found_there(document: str) -
         text = "\n".join(rule.get("annotations", {}).get("description", "") for rule in rules)
     sentences = [one for one in re.split(r"\.\s|\n\n|\|", text) if re.search(r"\blog\b", one)]
     named = {name for sentence in sentences for name in re.findall(NAME, sentence)}
-    metrics = {name for name in named if name.startswith("token_reconciler_")}
-    assert {name for name in named - metrics if name not in SOURCE} == set()
+    metric_names = {name for name in named if name.startswith("token_reconciler_")}
+    assert {name for name in named - metric_names if name not in SOURCE} == set()
+
+
+def test_the_reference_has_every_metric_with_its_type_unit_and_labels() -> None:
+    documented = {
+        name.strip("`"): (kind, unit, tuple(re.findall(r"\w+", labels)))
+        for name, kind, unit, labels, _ in (
+            row for row in table_rows(REFERENCE / "metrics.md", "metric") if len(row) == 5
+        )
+    }
+    exported = {
+        metric.name.removeprefix(metrics.PREFIX): (metric.kind, metric.unit, metric.labels)
+        for metric in metrics.ALL
+    }
+    assert documented == exported
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, RULES])
+def test_every_metric_that_is_named_exists(document: str) -> None:
+    known = {metric.name for metric in metrics.ALL}
+    suffixes = ("_bucket", "_count", "_sum")
+    text = (ROOT / document).read_text()
+    named = set(re.findall(rf"\b{metrics.PREFIX}[a-z_]+[a-z]\b", text))
+    first = [row[0] for row in table_rows(ROOT / document, "metric")] if "docs" in document else []
+    named |= {metrics.PREFIX + name for cell in first for name in re.findall(r"`([a-z_]+)", cell)}
+    of_histograms = {name + suffix for name in known for suffix in suffixes}
+    assert named - known - of_histograms == set()
+
+
+def test_the_reference_has_every_setting_with_its_default() -> None:
+    documented = {
+        name: default.strip("`")
+        for variables, default, _ in table_rows(REFERENCE / "settings.md", "variable")
+        for name in re.findall(r"`([A-Z_]+)`", variables)
+    }
+    assert documented == {
+        str(field.validation_alias): shown_default(str(field.validation_alias), field.default)
+        for field in Settings.model_fields.values()
+    }
+
+
+def shown_default(variable: str, value: object) -> str:
+    """Return a default as the reference writes it."""
+    if variable == "RECONCILER_REPLICA":
+        return "the host's name"
+    if value in (None, "", []):
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md"])
+def test_links_lead_to_files_and_headings_that_exist(document: str) -> None:
+    path = ROOT / document
+    text = path.read_text()
+    links = re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text)
+    missing = []
+    for link in (markdown or html for markdown, html in links):
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            missing.append(link)
+    assert missing == []
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors of a document's headings as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_a_document_that_the_code_names_is_in_the_repository() -> None:
+    files = [*(ROOT / "reconciler").rglob("*.py"), *(ROOT / "manifests").rglob("*.yaml")]
+    named = {
+        name
+        for file in files
+        for name in re.findall(rf"(?:{'|'.join(TOP)}|\b[a-z][\w./-]*)\.md\b", file.read_text())
+    }
+    assert len(named) > 3
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("decision", DECISIONS, ids=lambda path: path.stem)
+def test_a_decision_has_context_decision_and_consequence_in_under_a_page(decision: Path) -> None:
+    text = decision.read_text()
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings == ["Context", "Decision", "Consequence"]
+    assert text.count("\n") < PAGE_LINES
+    assert re.match(r"# \d{4}: ", text)
+    assert text[2:6] == decision.name[:4]
+
+
+def test_decisions_are_numbered_without_a_gap() -> None:
+    assert [int(path.name[:4]) for path in DECISIONS] == list(range(1, len(DECISIONS) + 1))

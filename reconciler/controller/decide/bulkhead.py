@@ -1,7 +1,7 @@
 """How many runs may wait in which place, so that a slow place costs the others nothing (pure).
 
-It is the steps of ARCHITECTURE.md, "Why what is slow in one place costs the others nothing". It
-decides; `bulkhead_shell.py` has the clock, the timers and those who wait.
+The rules are the steps of docs/design/isolation.md. This module decides; `bulkhead_shell.py`
+has the clock, the timers and the waiting runs.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Whose the token in a Secret is, by what the API server says of its writers (pure).
 
-ARCHITECTURE.md, "Why no write is repeated without new evidence", steps 1-5. No value is ever read,
-so `managedFields` and the answers to our own writes are all the evidence there is.
+docs/design/evidence-for-writes.md, steps 1-5. No value is ever read, so
+`managedFields` and the answers to our own writes are all the evidence there is.
 """
 
 import enum

@@ -37,7 +37,7 @@ platform gave it may have half a minute to live."""
 LIST_FIRST_S = 15.0
 """A new leader's first list of running sessions has so much time to confirm a session whose token's
 end is unknown, before that is asked for by itself: a list takes a second or two, and the platform
-gives its Secrets tokens of 30 s and more (platform-contract.md, 5.2)."""
+gives its Secrets tokens of 30 s and more, as it reuses a cached one until then."""
 
 LAG_S = 600.0
 """For so long after we saw another static token, another replica may have written the former one:

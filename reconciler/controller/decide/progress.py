@@ -1,6 +1,6 @@
 """Whether a write may be made again: only with evidence that is newer than the last one (pure).
 
-ARCHITECTURE.md, "Why no write is repeated without new evidence", steps 6-11.
+docs/design/evidence-for-writes.md, steps 6-11.
 """
 
 import math

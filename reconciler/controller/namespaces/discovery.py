@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 LOOK_S = 30.0
 """Longest wait between looks at the projects, one small request: the first session of a new project
-may start on a token with 30 s left (platform-contract.md, 5.2)."""
+may start on a token with 30 s left, as the platform reuses a cached token until then."""
 
 EMPTY_S = 5.0
 """The same while no namespace is known at all."""

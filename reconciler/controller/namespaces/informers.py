@@ -13,7 +13,7 @@ FAST_RETRY_S = 5.0
 
 FAST_RETRIES = 24
 """Two minutes of them. Source: the tenant operator binds its account some 20-60 s after it made a
-namespace (platform-contract.md, F10); the reflector's own pace after a refusal is 30-60 s."""
+namespace, as its guide says; the reflector's own pace after a refusal is 30-60 s."""
 
 CACHE_SYNC_TIMEOUT_S = 15.0
 """How long those that have their lists wait for those that do not: a list of ten thousand objects

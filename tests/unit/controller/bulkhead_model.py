@@ -1,8 +1,8 @@
 """Keys, workers and places of every temper around the bulkhead: each step is somebody's choice.
 
 Time moves only by `advance`. A request under way ends when the model says so: at once, late, or
-never. What the bulkhead decides is checked after each step against the promises of ARCHITECTURE.md,
-"Why what is slow in one place costs the others nothing"; nothing of its rules is repeated here.
+never. What the bulkhead decides is checked after each step against the promises of
+docs/design/isolation.md; nothing of its rules is repeated here.
 """
 
 from collections import Counter

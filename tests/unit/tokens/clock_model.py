@@ -3,8 +3,7 @@
 Real time moves only by `advance`; our monotonic clock shows it. The issuer's tokens follow the
 issuer's clock, which may be stepped. A cache between us and the issuer holds one token for a time;
 then our own request replaces it, or a request of others has done so. What is checked after each
-mint are the claims of ARCHITECTURE.md, "Why a wrong clock costs no token"; the decisions are the
-product's own.
+mint are the claims of docs/design/issuer-time.md; the decisions are the product's own.
 """
 
 import math
