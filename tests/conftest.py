@@ -7,6 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.interleavings import play_the_same_everywhere
+
+play_the_same_everywhere()
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Watch every async test for leaked tasks; a sync one has no loop to leak them into."""

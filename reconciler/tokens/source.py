@@ -141,6 +141,14 @@ class TokenSource(Protocol):
         ...
 
     @property
+    def generation(self) -> int:
+        """How often a token has taken the place of another since the start of this process.
+
+        It orders the tokens where a clock that was set would not; 0 where none is ever taken back.
+        """
+        ...
+
+    @property
     def rotated_s(self) -> float:
         """When the first token under the issuer's present signing key was issued.
 
@@ -194,6 +202,7 @@ class OidcSource:
     """
 
     replaced_s = -math.inf
+    generation = 0
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ class StaticSource:
         self._token = _token_of(read(), clock)
         self._next: Token | None = None
         self._why_kept = ""
-        self._values = 1
+        self.generation = 0
         self._replaced_s = min(since_s, clock.wall())
         self._replaced_at = clock.monotonic()
         self.fleet_life_s: FleetLife = lambda: None
@@ -89,7 +89,7 @@ class StaticSource:
         left_s = remaining_s if remaining_s > 0 else None
         ttl_s = self._token.ttl_s
         return TokenStats(
-            0, self._values, 0, self._why_kept, 0.0, left_s, self.longest_ttl_s, ttl_s
+            0, self.generation + 1, 0, self._why_kept, 0.0, left_s, self.longest_ttl_s, ttl_s
         )
 
     async def watch_file(self) -> None:
@@ -137,7 +137,7 @@ class StaticSource:
 
     def _take(self, token: Token) -> None:
         self._token, self._next = token, None
-        self._values += 1
+        self.generation += 1
         self._replaced_s, self._replaced_at = self._clock.wall(), self._clock.monotonic()
         endless = math.isinf(token.expires_s)
         log.info(

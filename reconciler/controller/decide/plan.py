@@ -123,6 +123,7 @@ class DecisionContext:
             not compare the two, whose clocks differ by the second of a Date header.
         run_s: p95 of a run, seconds.
         replaced_s: When the token that there is took another's place; see `TokenSource`.
+        generation: Of that token; see `TokenSource`.
         rotated_s: What was issued before is under a signing key that was replaced.
         list_began_s: Since when the list of running sessions that may confirm them all is awaited
             (epoch, issuer's time); minus infinity while none is.
@@ -137,6 +138,7 @@ class DecisionContext:
     startup: Literal["all", "stale", "none"] = "none"
     run_s: float = 0.0
     replaced_s: float = -math.inf
+    generation: int = 0
     rotated_s: float = -math.inf
     list_began_s: float = -math.inf
 
@@ -362,7 +364,7 @@ def _is_replaced(
     if _is_under_old_key(facts, policy):
         return True
     if record is not None and facts.refreshed_by == policy.term == record.evidence.term:
-        return record.evidence.is_older_token_than(policy.replaced_s)
+        return record.evidence.is_older_token_than(policy.generation)
     written_s = -math.inf if facts.refreshed_s is None else facts.refreshed_s
     in_our_term = facts.refreshed_by == policy.term or written_s >= policy.started_s
     return written_s < policy.replaced_s + (0.0 if in_our_term else LAG_S)

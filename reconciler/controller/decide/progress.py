@@ -23,8 +23,8 @@ MAX_SESSIONS = 20_000
 that is forgotten may be written once more."""
 
 SAME_S = 1.0
-"""Readings of one replacement's instant differ by less than this where clocks are slewed; files are
-looked at less often."""
+"""Two estimates of when the issuer took one key differ by less than this: issue times are whole
+seconds."""
 
 MAX_LOST = 8
 """Writes in a row whose answers are out or lost, of each session."""
@@ -42,19 +42,19 @@ class Evidence:
 
     Args:
         term: As whom we write.
-        replaced_s: When the token at hand took another's place; see `TokenSource`.
+        generation: Of the token at hand; see `TokenSource`.
         requests: Digests of people's requests that are not honoured yet.
         rotated_s: When the issuer took the key that it signs with; see `TokenSource`.
     """
 
     term: str
-    replaced_s: float
+    generation: int = 0
     requests: frozenset[str] = frozenset()
     rotated_s: float = -math.inf
 
-    def is_older_token_than(self, replaced_s: float) -> bool:
-        """Tell whether the token that was written has been replaced since."""
-        return replaced_s > self.replaced_s + SAME_S
+    def is_older_token_than(self, generation: int) -> bool:
+        """Return True if the token that was written has been replaced since."""
+        return generation > self.generation
 
 
 class TokenLife(NamedTuple):
@@ -216,7 +216,7 @@ def content_of(secret: ObjectMeta, names: Names) -> Content:
 def _is_new(before: Evidence, now: Evidence) -> bool:
     return (
         now.term != before.term
-        or before.is_older_token_than(now.replaced_s)
+        or before.is_older_token_than(now.generation)
         or now.rotated_s > before.rotated_s + SAME_S
         or not now.requests <= before.requests
     )

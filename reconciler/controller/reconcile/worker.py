@@ -431,7 +431,7 @@ class Reconciler:
     def _evidence(self, asked: Sequence[str]) -> Evidence:
         # Of the token just obtained: a policy may be a moment older.
         source, term = self._source, self._planner.context().term
-        return Evidence(term, source.replaced_s, frozenset(asked), source.rotated_s)
+        return Evidence(term, source.generation, frozenset(asked), source.rotated_s)
 
     def _record(
         self, secret: ObjectMeta, token: Token | None, plan: Plan, now_s: float, evidence: Evidence

@@ -106,6 +106,7 @@ class SessionStateReader:
             startup=self.startup,
             run_s=self.run_times.p95_s,
             replaced_s=self._source.replaced_s,
+            generation=self._source.generation,
             rotated_s=self._source.rotated_s,
             list_began_s=began_s if self._awaits_list else -math.inf,
         )

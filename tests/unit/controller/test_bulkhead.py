@@ -225,9 +225,6 @@ class LosesItsTurn(Bulkhead[int]):
     """A key that runs once more for nothing goes behind those that came after it."""
 
     def take(self, key: int) -> None:
-        self.forget_position(key)
-
-    def forget_position(self, key: int) -> None:
         super().take(key)
         self._positions.pop(key, None)
 

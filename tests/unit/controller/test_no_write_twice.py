@@ -17,7 +17,7 @@ from reconciler.clock import parse_utc
 from reconciler.controller.decide.ownership import Owner, WriteResponse
 from reconciler.controller.decide.progress import Evidence, TokenLife, WriteRecord
 from reconciler.kube.api import ObjectMeta
-from tests.interleavings import interleavings
+from tests.interleavings import check_overrides, interleavings
 from tests.unit.controller.build import NAMES
 from tests.unit.controller.write_model import US, Agent, Broken, Server, Token
 
@@ -315,6 +315,7 @@ def test_no_interleaving_repeats_a_write_leaves_a_foreign_token_or_accuses_wrong
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_it_finds_what_is_wrong_with_other_rules(mutant: type[Agent]) -> None:
+    check_overrides(mutant)
     with pytest.raises(Broken):
         run(mutant, 2_000, Phase.generate)
 
@@ -336,3 +337,25 @@ def test_where_nothing_shows_that_a_write_was_applied_the_next_one_changes_nothi
     assert len(server.ours) == 1
     with pytest.raises(Broken, match="another token so soon"):
         _strip_all_and_lose_all_answers(MintsForEachWrite, times=2)
+
+
+def test_a_clock_that_is_set_forward_after_a_write_is_no_other_static_token() -> None:
+    run = Interleaving()
+    run.begin(skews_s=(0.0, 0.0), issuer="static", equal=False, error_s=0.0)
+    run.replace_static()
+    run.step_clock(error_s=-62.0)
+    run.act_at_once()
+    run.step_clock(error_s=0.0)
+    run.act_at_once()
+    assert len(run.server.ours) == 1
+
+
+def test_a_clock_that_is_set_back_hides_no_static_token_that_came_during_a_write() -> None:
+    run = Interleaving()
+    run.begin(skews_s=(0.0, 0.0), issuer="static", equal=False, error_s=0.0)
+    run.replace_static()
+    run.act()
+    run.replace_static()
+    run.step_clock(error_s=-62.0)
+    run.come_to_rest()
+    assert run.server.current.value == "static-2"

@@ -1,6 +1,7 @@
 """What is remembered of our writes, and what it keeps from being written again."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from reconciler.kube.api import ObjectMeta
 from tests.unit.controller.build import KEY, NAMES, NOW_S, TERM, secret
 
 US = NAMES.field_manager
-EVIDENCE = Evidence(TERM, -math.inf)
+EVIDENCE = Evidence(TERM)
 
 
 def written(at: str, *, version: str = "20", **changes: Any) -> ObjectMeta:
@@ -43,7 +44,7 @@ def ask(
     record: WriteRecord, held: ObjectMeta, life: TokenLife | None = None, **changes: Any
 ) -> float:
     owner = owner_of(held, US, record.response)
-    plain: dict[str, Any] = {"term": TERM, "replaced_s": -math.inf}
+    plain: dict[str, Any] = {"term": TERM}
     evidence = Evidence(**(plain | changes))
     return wait_s(record, held, owner, evidence, NAMES, life=life)
 
@@ -62,7 +63,7 @@ def test_what_the_secret_still_says_is_not_written_again_whatever_its_version() 
     "news",
     [
         {"term": "replica-1/2"},
-        {"replaced_s": NOW_S},
+        {"generation": 1},
         {"rotated_s": NOW_S},
         {"requests": frozenset({"s:1"})},
     ],
@@ -72,10 +73,10 @@ def test_new_evidence_is_a_reason(news: dict[str, Any]) -> None:
     assert ask(answered("a"), written("a"), LATER, **news) == 0
 
 
-def test_one_replacement_read_twice_is_no_second_one() -> None:
-    before = Evidence(TERM, NOW_S)
-    assert not before.is_older_token_than(NOW_S + SAME_S / 2)
-    assert before.is_older_token_than(NOW_S + 2 * SAME_S)
+def test_one_key_rotation_that_is_estimated_twice_is_no_second_one() -> None:
+    record = replace(answered("a"), evidence=Evidence(TERM, rotated_s=NOW_S))
+    assert ask(record, written("a"), LATER, rotated_s=NOW_S + SAME_S / 2) > 0
+    assert ask(record, written("a"), LATER, rotated_s=NOW_S + 2 * SAME_S) == 0
 
 
 def test_a_token_gains_by_the_shorter_of_both_lives() -> None:

@@ -292,6 +292,11 @@ class Agent:
         return min(at_s, self.now_s - (self.server.now_s - real_s))
 
     @property
+    def generation(self) -> int:
+        """The last static token's place in their row; others are never replaced."""
+        return max(0, len(self.minted) - 1) if self.issuer == "static" else 0
+
+    @property
     def in_flight(self) -> int:
         return sum(write.state == "sent" for write in self.writes)
 
@@ -323,6 +328,7 @@ class Agent:
             started_s=math.inf,
             startup="all",
             replaced_s=self.replaced_s,
+            generation=self.generation,
         )
         return view, self.planned(view, policy)
 
@@ -360,7 +366,7 @@ class Agent:
         if ends_s is not None and token.expires_s <= ends_s and not promised:
             return None
         owner = self.owner(view.secret, view.record.response if view.record is not None else None)
-        evidence = Evidence(self.term, self.replaced_s, frozenset(found.requests))
+        evidence = Evidence(self.term, self.generation, frozenset(found.requests))
         left_s = token.expires_s - token.issued_s - (now_s - token.born_s)
         life = TokenLife(token.expires_s, left_s)
         self.check_accusation(view, owner)

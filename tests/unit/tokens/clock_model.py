@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from reconciler.tokens.server_clock import (
     AGREE_S,
     PROOF,
+    RESOLUTION_S,
     SAME_S,
     Bounds,
     ServerClock,
@@ -224,7 +225,7 @@ class World:
                 behind_s <= self.youngest_s + AGREE_S, "behind the youngest token that was seen"
             )
         self._check_refusal(answer, judged)
-        if self.answers == 1 and self._wrong() <= 1 and self._is_told():
+        if self.answers == 1 and self._wrong() <= 1 and self._is_told() and not self._misled():
             self._claim(self._is_near(bounds, SAME_S), "one wrong clock moves the first estimate")
 
     def _check_refusal(self, answer: TokenTimes, judged: Bounds) -> None:
@@ -246,6 +247,19 @@ class World:
     def _is_told(self) -> bool:
         """Tell whether the first answer says how old its token is."""
         return self.says_issued and (self.cache is None or (self.is_honest and self.says_left))
+
+    def _misled(self) -> bool:
+        """Tell whether a clock is behind by as much as a cached token is old.
+
+        It then supports that the token is new, as a right clock would where `expires_in` is wrong.
+        """
+        as_if_new_s = self.issuer_s - self.youngest_s
+        clocks = [self.wall_s, *self.date_s[:1]]
+        if self.api_server_s is not None:
+            clocks.append(self.api_server_s)
+        return self.youngest_s > SAME_S and any(
+            abs(each - as_if_new_s) <= SAME_S + 2 * RESOLUTION_S for each in clocks
+        )
 
     def _is_near(self, bounds: Bounds, within_s: float) -> bool:
         within_s += ROUNDING_S

@@ -24,7 +24,7 @@ from reconciler.tokens.server_clock import (
     TokenTimes,
     Witness,
 )
-from tests.interleavings import interleavings
+from tests.interleavings import check_overrides, interleavings
 from tests.unit.tokens.clock_model import Request, World, WrongTime
 
 pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
@@ -155,7 +155,7 @@ class Interleaving(RuleBasedStateMachine):
 class DateIsTheTime(ServerClock):
     """What a header says is the issuer's time."""
 
-    def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
+    def observe(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
         judged = super().observe(answer, others)
         date = others.get(Witness.ISSUER_DATE)
         if date is None:
@@ -227,7 +227,7 @@ class OnlyProofsAreContradicted(ServerClock):
 class NothingRefutes(ServerClock):
     """What was proven once stays proven."""
 
-    def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
+    def observe(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
         before = self.belief
         judged = super().observe(answer, others)
         if before is not None and before.proven:
@@ -268,14 +268,14 @@ class WallFirst(ServerClock):
 class AnswersTakeNoTime(ServerClock):
     """The request's duration is forgotten."""
 
-    def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
+    def observe(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
         return super().observe(replace(answer, sent_at=answer.received_at), others)
 
 
 class ExpiresInIgnored(ServerClock):
     """A cache that says how old its token is is not listened to."""
 
-    def hear(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
+    def observe(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
         return super().observe(replace(answer, expires_in_s=None), others)
 
 
@@ -305,26 +305,40 @@ def run(rules_class: type[ServerClock], examples: int, *phases: Phase) -> None:
     run_state_machine_as_test(Chosen, settings=interleavings(examples, *phases, steps=25))
 
 
-# What hypothesis draws depends on the modules that are loaded: found in one process with other
-# tests only.
-@pytest.mark.xfail(
-    strict=False,
-    reason="open: a cached first token and a wall clock that is 20 s behind support each other, so"
-    " that one wrong clock moves the first estimate",
-)
 def test_no_interleaving_of_wrong_witnesses_gives_a_wrong_time() -> None:
     run(ServerClock, 800)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_it_finds_the_wrong_time_of_wrong_rules(
-    mutant: type[ServerClock], request: pytest.FixtureRequest
-) -> None:
-    if mutant.__name__ in ("DateIsTheTime", "AnswersTakeNoTime"):
-        reason = "open: where other modules are loaded, 20,000 random worlds do not show it"
-        request.applymarker(pytest.mark.xfail(strict=False, reason=reason))
+def test_it_finds_the_wrong_time_of_wrong_rules(mutant: type[ServerClock]) -> None:
+    check_overrides(mutant)
     with pytest.raises(WrongTime):
         run(mutant, 20_000, Phase.generate)
+
+
+def test_a_wall_clock_as_far_behind_as_a_cached_token_is_old_is_corrected_by_the_next_token() -> (
+    None
+):
+    now_s = 1_767_225_600.25
+    world = World(
+        ServerClock(),
+        issuer_s=now_s,
+        wall_s=now_s - 20.0,
+        date_s=[],
+        api_server_s=None,
+        is_honest=True,
+    )
+    world.put_cache(keeps_s=60.0, is_busy=False)
+    world.now_at += 15.0
+    world.mint(PROMPT, 0)
+    belief = world.rules.belief
+    assert belief is not None
+    assert now_s - 16.0 <= belief.bounds.middle_s <= now_s - 14.0
+    world.now_at += 60.0
+    world.mint(PROMPT, 0)
+    belief = world.rules.belief
+    assert belief is not None
+    assert abs(belief.bounds.middle_s - now_s) <= 1.0
 
 
 class SlowAnswersSettle(ServerClock):
