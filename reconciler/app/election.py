@@ -11,12 +11,17 @@ from typing import Any, Self
 from reconciler.clock import Clock
 from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
-from reconciler.leadership.api import AlwaysOpenFence, Leadership, NoElection, WriteFence
+from reconciler.leadership.api import (
+    AlwaysOpenFence,
+    Leadership,
+    LeadershipState,
+    NoElection,
+    WriteFence,
+)
 from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
-from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.lease_fence import LeaseFence
 from reconciler.leadership.rules import ElectionTiming
-from reconciler.leadership.state import LeadershipState
 from reconciler.leadership.thread import ElectorThread, Heartbeat
 from reconciler.settings import Settings
 
@@ -103,7 +108,7 @@ class Election:
                         settings.renew_deadline_s,
                         settings.retry_period_s,
                     ),
-                    age_s=self._heartbeat.age_s,
+                    heartbeat_age_s=self._heartbeat.age_s,
                     is_ready=lambda: self.warm(),
                     has_token=lambda: self.has_token(),
                     lacks_token=lambda: self.lacks_token(),
@@ -112,9 +117,9 @@ class Election:
                 self._lease_fence,
                 clock=self._clock,
                 random=Random(),
-                began=self._tell(self._office.started),
-                ended=self._tell(self._office.stopped),
-                rewound=self._tell(lambda why: self.rewound(why)),
+                on_started_leading=self._tell(self._office.started),
+                on_stopped_leading=self._tell(self._office.stopped),
+                on_history_rewound=self._tell(lambda why: self.rewound(why)),
             )
 
     def _tell(self, what: Callable[[str], None]) -> Callable[[str], None]:

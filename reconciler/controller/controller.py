@@ -507,7 +507,7 @@ class Controller:
         if not leadership.leads:
             await self.resync.plan_all(LEADER_START)
         while True:
-            await leadership.wait_began()
+            await leadership.wait_started()
             fresh = self._ports.clock.monotonic() - synced_at < FRESH_S
             await self._lead(relist=not fresh)
 
@@ -526,7 +526,7 @@ class Controller:
                 ]
                 if relist:
                     tasks.append(group.create_task(self.scopes.relist()))
-                await self._ports.leadership.wait_ended()
+                await self._ports.leadership.wait_stopped()
                 for task in tasks:
                     task.cancel()
         finally:
@@ -537,8 +537,8 @@ class Controller:
         """Say at each end of a term, once nothing is in flight, what the fence has stopped."""
         leadership = self._ports.leadership
         while True:
-            await leadership.wait_began()
-            await leadership.wait_ended()
+            await leadership.wait_started()
+            await leadership.wait_stopped()
             await self.queue.wait_idle()
             log.info("leadership_ended", writes_refused=self._ports.fence.fenced_total)
 

@@ -1,1 +1,1 @@
-"""Who may write: lease rules (pure), the elector that plays by them, the fence that it opens."""
+"""Leader election: the lease rules (pure), the elector that applies them, the write fence."""

@@ -1,6 +1,7 @@
 """What the controller sees of the election: whether this replica leads and may write."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 
@@ -19,21 +20,21 @@ class WriteFence(Protocol):
 
     @property
     def holder(self) -> str:
-        """Who leads as far as was seen, "" for nobody."""
+        """Holder of the Lease as last observed, "" for none."""
         ...
 
     @property
     def transitions(self) -> int:
-        """How often the lead has changed hands, by the Lease's own count."""
+        """Number of leader changes, as the Lease counts them."""
         ...
 
     @property
     def fenced_total(self) -> int:
-        """Number of writes that were not let through."""
+        """Number of writes that were blocked."""
         ...
 
     def may_write(self, need_s: float) -> bool:
-        """Tell whether this replica may write for the next `need_s` seconds."""
+        """Return whether this replica may write for the next `need_s` seconds."""
         ...
 
     def check(self) -> None:
@@ -59,7 +60,7 @@ class AlwaysOpenFence:
 
 
 class Leadership(Protocol):
-    """Followers keep their stores and deadlines; the leader works."""
+    """Standbys keep their stores and deadlines up to date; the leader works."""
 
     @property
     def leads(self) -> bool: ...
@@ -69,30 +70,69 @@ class Leadership(Protocol):
         """True if no other replica writes while this one leads."""
         ...
 
-    async def wait_began(self) -> None:
+    async def wait_started(self) -> None:
         """Return while this replica leads."""
         ...
 
-    async def wait_ended(self) -> None:
-        """Return once it leads no more, even if it leads again by now."""
+    async def wait_stopped(self) -> None:
+        """Return after leadership has ended, even if this replica leads again by then."""
         ...
 
     async def release(self) -> None:
-        """Lead no more, and let another lead at once; called with no write in flight."""
+        """Stop leading and let another replica lead at once; no write may be in flight."""
         ...
 
 
 class NoElection:
-    """A replica that is meant to be the only one leads always; nothing keeps a second one out."""
+    """Leadership of the only replica: it always leads; nothing prevents a second one."""
 
     leads = True
     is_exclusive = False
 
-    async def wait_began(self) -> None:
+    async def wait_started(self) -> None:
         return
 
-    async def wait_ended(self) -> None:
+    async def wait_stopped(self) -> None:
         await asyncio.Event().wait()
 
     async def release(self) -> None:
         return
+
+
+class LeadershipState:
+    """Implements `Leadership` from the elector's calls, in their order.
+
+    `started` and `stopped` are called on the main loop.
+
+    Args:
+        release: Releases the Lease; returns when that is done.
+    """
+
+    is_exclusive = True
+
+    def __init__(self, release: Callable[[], Awaitable[None]]) -> None:
+        self._release = release
+        self._started = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._stopped.set()
+
+    @property
+    def leads(self) -> bool:
+        return self._started.is_set()
+
+    def started(self, _term: str) -> None:
+        self._stopped.clear()
+        self._started.set()
+
+    def stopped(self, _reason: str) -> None:
+        self._started.clear()
+        self._stopped.set()
+
+    async def wait_started(self) -> None:
+        await self._started.wait()
+
+    async def wait_stopped(self) -> None:
+        await self._stopped.wait()
+
+    async def release(self) -> None:
+        await self._release()

@@ -1,4 +1,4 @@
-"""What an elector tells the log: each state that lasts once, and its end once."""
+"""Log lines of the elector: one when a lasting state begins, one when it ends."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -10,78 +10,79 @@ from reconciler.errors import Forbidden, KubeError, NotFound, ProtocolError
 
 log = structlog.get_logger()
 
-Way = Literal["watch", "write"]
-"""How the Lease is reached; each can be in trouble alone, as for want of one right."""
+Channel = Literal["watch", "write"]
+"""How the elector reaches the Lease. Each channel can fail alone, for example when a permission of
+one verb is missing."""
 
 _REFUSED, _UNREACHABLE = "lease_refused", "lease_unreachable"
 
 
 class ElectionLog:
-    """Says a trouble when it begins on either way, and when it has ended on both.
+    """Logs a problem when it begins on either channel, and its end when both channels work.
 
     Args:
-        needs: The rights that an elector needs, in words.
+        needs: The permissions that an elector needs, as text.
     """
 
     def __init__(self, needs: str) -> None:
         self._needs = needs
-        self._troubles: dict[Way, str] = {}
+        self._problems: dict[Channel, str] = {}
         self._is_stalled = False
-        self._is_leaving = False
+        self._is_yielding = False
         self._leader = ""
         self._edited: tuple[str, int] | None = None
 
-    def failed(self, way: Way, error: KubeError | ProtocolError) -> None:
-        """A request was not answered as it should be."""
+    def failed(self, channel: Channel, error: KubeError | ProtocolError) -> None:
+        """Record that a request failed."""
         is_refusal = isinstance(error, Forbidden | NotFound)
-        trouble = _REFUSED if is_refusal else _UNREACHABLE
-        is_known = trouble in self._troubles.values()
-        self._troubles[way] = trouble
+        problem = _REFUSED if is_refusal else _UNREACHABLE
+        is_known = problem in self._problems.values()
+        self._problems[channel] = problem
         if is_known:
             return
-        facts: Mapping[str, str] = {"needs": self._needs} if is_refusal else {}
-        log.warning(trouble, error=str(error), **facts)
+        fields: Mapping[str, str] = {"needs": self._needs} if is_refusal else {}
+        log.warning(problem, error=str(error), **fields)
 
-    def answered(self, way: Way) -> None:
-        """A request was answered as it should be: the server is there, whichever way it was."""
-        left = {
-            other: trouble
-            for other, trouble in self._troubles.items()
-            if other != way and trouble != _UNREACHABLE
+    def answered(self, channel: Channel) -> None:
+        """Record that a request succeeded: the server is reachable on both channels."""
+        remaining = {
+            other: problem
+            for other, problem in self._problems.items()
+            if other != channel and problem != _UNREACHABLE
         }
-        if self._troubles and not left:
+        if self._problems and not remaining:
             log.info("lease_recovered")
-        self._troubles = left
+        self._problems = remaining
 
     def stalled(self, seconds: float) -> None:
-        """The main loop has given no sign of life for this long."""
+        """Record that the main loop has had no heartbeat for `seconds`."""
         if not self._is_stalled:
             self._is_stalled = True
             log.warning("main_loop_stalled", seconds=round(seconds))
 
     def loop_recovered(self) -> None:
-        """The main loop has given a sign of life."""
+        """Record that the main loop has a heartbeat again."""
         if self._is_stalled:
             self._is_stalled = False
             log.info("main_loop_recovered")
 
-    def leaves(self) -> None:
-        """The Lease that is ours is renewed no more, as we get no token."""
-        if not self._is_leaving:
-            self._is_leaving = True
-            log.warning("lease_left", why="no token for too long; another replica may get one")
+    def yielded(self) -> None:
+        """Record that this leader stops to renew the Lease, as it gets no token."""
+        if not self._is_yielding:
+            self._is_yielding = True
+            log.warning("lease_left", reason="no token for too long; another replica may get one")
 
-    def stays(self) -> None:
-        """The Lease that is ours is renewed again, or was taken again."""
-        if self._is_leaving:
-            self._is_leaving = False
+    def kept(self) -> None:
+        """Record that this leader renews the Lease again, or has acquired it again."""
+        if self._is_yielding:
+            self._is_yielding = False
             log.info("lease_kept")
 
-    def edited(self, holder: str, duration_s: int, waits_s: float, until_s: float) -> None:
-        """Take note of a duration that somebody edited; said once for each holder and duration.
+    def edited(self, holder: str, duration_s: int, wait_s: float, until_s: float) -> None:
+        """Record a lease duration that was edited by hand; logged once per holder and duration.
 
         Args:
-            waits_s: How long the holder is waited for unless it renews.
+            wait_s: How long this replica waits for the holder unless it renews.
             until_s: The same as an instant, epoch seconds by our wall clock.
         """
         if self._edited == (holder, duration_s):
@@ -91,12 +92,12 @@ class ElectionLog:
             "lease_duration_edited",
             holder=holder,
             duration_s=duration_s,
-            waits_s=round(waits_s, 1),
+            waits_s=round(wait_s, 1),
             until=format_utc(until_s),
         )
 
-    def leads(self, holder: str, *, ours: bool) -> None:
-        """Take note of who leads; said where it is another one than before, and not us."""
+    def leader_observed(self, holder: str, *, ours: bool) -> None:
+        """Record the leader; logged when it changes to another replica."""
         if holder and holder != self._leader:
             self._leader = holder
             if not ours:

@@ -1,7 +1,7 @@
-"""The elector: plays by the lease rules against the API server, and opens or closes the fence.
+"""The elector: applies the lease rules against the API server, and opens or closes the fence.
 
-It runs on any event loop. In production that loop has a thread and a connection of its own, so
-that a stall of the main loop costs neither the Lease nor, if the Lease is lost, a late write.
+It runs on any event loop. In production that loop has its own thread and connection, so that a
+stall of the main loop does not lose the Lease, and cannot cause a late write if the Lease is lost.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from reconciler.leadership import lease as records
 from reconciler.leadership import rules
 from reconciler.leadership.election_log import ElectionLog
 from reconciler.leadership.lease import Identity, LeaseObject, LeaseRecord, lease_resource
-from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.lease_fence import LeaseFence
 from reconciler.leadership.rules import (
     Acquire,
     ElectionTiming,
@@ -44,60 +44,60 @@ from reconciler.leadership.rules import (
 
 log = structlog.get_logger()
 
-SPREAD_S = 0.3
-"""Followers try at the end of the holder's claim plus at most this."""
+MAX_JITTER_S = 0.3
+"""Standbys try at the end of the holder's lease plus at most this."""
 
-LONGEST_SLEEP_S = 1.0
-"""The clock may have gone on while the machine was suspended and the loop's timers stood still."""
+MAX_SLEEP_S = 1.0
+"""The clock may advance while the machine is suspended and the loop's timers do not."""
 
-WATCH_S = 300
-"""What a watch of the Lease may last; the server ends it then."""
+WATCH_TIMEOUT_S = 300
+"""Longest watch of the Lease; the server ends it then."""
 
-COLD_S = 5.0
-"""How long a replica whose stores are not filled yet leaves a free Lease to those that are warm."""
+UNSYNCED_DELAY_S = 5.0
+"""How long a replica without synced caches leaves a free Lease to replicas with synced ones."""
 
-NO_TOKEN_S = 15.0
-"""How long a replica that has had no token leaves a free Lease to those that have one: beyond the
-end of a claim, so that a container which crashed twice is started again before (a kubelet waits
-for 10 s). With no token anywhere the Lease is taken after it: sessions are confirmed, and the first
-token finds a leader at once."""
+NO_TOKEN_DELAY_S = 15.0
+"""How long a replica that has had no token leaves a free Lease to replicas with a token, counted
+from the end of the lease. In this time a container that crashed twice is started again (a kubelet
+waits for 10 s). If no replica has a token, the Lease is acquired after it: sessions are confirmed,
+and the first token finds a leader at once."""
 
-YIELD_S = 300.0
-"""Shortest term of a leader that lacks a token: replicas that all lack one do not take turns."""
+MIN_TERM_S = 300.0
+"""Shortest term of a leader that lacks a token, so that such replicas do not alternate."""
 
-LEFT_S = 10.0
-"""How long a leader that yielded leaves the Lease to the others once its claim has ended: a standby
-with a token takes it in `SPREAD_S` and one request, one without waits for `NO_TOKEN_S`, so that the
-same replica leads on then, under the same term."""
+YIELD_DELAY_S = 10.0
+"""How long a leader that yielded leaves the Lease to the others after its lease has ended. A
+standby with a token acquires it in `MAX_JITTER_S` plus one request; one without a token waits for
+`NO_TOKEN_DELAY_S`, so that the same replica then continues to lead, under the same term."""
 
-WARM_S = 0.02
-"""How often a cold replica looks whether it is warm now."""
+READY_POLL_S = 0.02
+"""How often a replica that waits checks whether it is ready."""
 
-STALL_S = 30.0
-"""Age of the main loop's last sign of life from which on its Lease is left to others: two leases
-of the default length, and longer than any garbage collection."""
+MAX_HEARTBEAT_AGE_S = 30.0
+"""Age of the main loop's heartbeat above which its Lease is left to other replicas: two leases of
+the default length, and longer than any garbage collection."""
 
 
 @dataclass(frozen=True, slots=True)
 class ElectionConfig:
-    """What an elector stands for.
+    """The Lease of an elector, and what it asks about its replica.
 
     Args:
         namespace: Of the Lease.
         name: Of the Lease.
-        age_s: Seconds since the main loop's last sign of life.
-        warm: True once the stores are filled.
-        has_token: True once the token source has given a token in this process.
-        token_life_s: Whole life of the token that came last; inf before the first.
-        lacks_token: True while the token source has got none for so long that another replica may
-            fare better.
+        heartbeat_age_s: Seconds since the main loop's last heartbeat.
+        is_ready: True once the caches are synced.
+        has_token: True once the token source has returned a token in this process.
+        token_life_s: Whole lifetime of the last token; inf before the first.
+        lacks_token: True while the token source has had no token for so long that another replica
+            may have one.
     """
 
     namespace: str
     name: str
     identity: Identity
     timing: ElectionTiming
-    age_s: Callable[[], float]
+    heartbeat_age_s: Callable[[], float]
     is_ready: Callable[[], bool]
     has_token: Callable[[], bool] = lambda: True
     token_life_s: Callable[[], float] = lambda: math.inf
@@ -105,64 +105,64 @@ class ElectionConfig:
 
 
 class LeaderElector:
-    """Contends for one Lease until it resigns; losing it is no error.
+    """Competes for one Lease until `release`; losing it is not an error.
 
     Args:
-        began: Told the term when the Lease becomes ours, after the fence was opened.
-        ended: Told why when it is ours no more, after the fence was closed.
-        rewound: Told why where a read is of an earlier history than what was seen before: etcd was
-            restored. A Lease is written every few seconds, so that hardly a restore leaves it as it
-            was, and the first read after it says so.
+        on_started_leading: Called with the term after the Lease is acquired and the fence open.
+        on_stopped_leading: Called with the reason after the Lease is lost and the fence closed.
+        on_history_rewound: Called with the reason when a read is older than what was observed
+            before: etcd was restored. A Lease is written every few seconds, so that almost every
+            restore changes it, and the first read after the restore shows that.
     """
 
     def __init__(
         self,
         kube: Kube,
-        candidate: ElectionConfig,
+        config: ElectionConfig,
         fence: LeaseFence,
         *,
         clock: Clock,
         random: Random,
-        began: Callable[[str], None],
-        ended: Callable[[str], None],
-        rewound: Callable[[str], None] = lambda why: None,
+        on_started_leading: Callable[[str], None],
+        on_stopped_leading: Callable[[str], None],
+        on_history_rewound: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._kube = AuthorizedKube(kube, AuthorizerMemory(), clock)
-        self._candidate = candidate
+        self._config = config
         self._fence = fence
         self._clock = clock
         self._random = random
-        self._began = began
-        self._ended = ended
-        self._rewound = rewound
+        self._on_started_leading = on_started_leading
+        self._on_stopped_leading = on_stopped_leading
+        self._on_history_rewound = on_history_rewound
         self._resource = lease_resource()
-        self._sight: ObservedLease | None = None
-        self._reached = ""
-        self._tenure: LeaseHold | None = None
+        self._observed: ObservedLease | None = None
+        self._newest_version = ""
+        self._hold: LeaseHold | None = None
         self._try_at = -math.inf
-        self._spread_s = 0.0
-        self._unfit_at: float | None = None
+        self._jitter_s = 0.0
+        self._waiting_since_at: float | None = None
         self._term_began_at = -math.inf
-        self._left_until = -math.inf
-        self._resigning = False
-        self._woken = asyncio.Event()
-        self._tidings = ElectionLog(_rights(candidate))
+        self._yields_until = -math.inf
+        self._releasing = False
+        self._wake = asyncio.Event()
+        self._election_log = ElectionLog(_permissions(config))
         self.transitions_total = 0
 
     @property
     def holder(self) -> str:
-        """Who holds the Lease as far as we saw; "" for nobody."""
-        record = self._sight.record if self._sight is not None else None
+        """Holder of the Lease as last observed; "" for none."""
+        record = self._observed.record if self._observed is not None else None
         return record.holder if record is not None else ""
 
     async def run(self) -> None:
-        """Contend until `resign`; then the Lease, if it was ours, has been released.
+        """Compete until `release`; then the Lease, if held, has been released.
 
-        Cancel: the fence closes; a Lease that is ours runs out by itself.
+        Cancel: the fence closes; a Lease that is held expires.
         """
-        watching = asyncio.create_task(self._follow(), name="lease watch")
+        watching = asyncio.create_task(self._watch_lease(), name="lease watch")
         try:
-            await self._contend(watching)
+            await self._elect(watching)
             await self._release()
         finally:
             self._fence.close()
@@ -171,19 +171,19 @@ class LeaderElector:
                 await watching
 
     def release(self) -> None:
-        """Give the Lease up and contend no more; `run` returns when that is done."""
-        self._resigning = True
-        self._woken.set()
+        """Release the Lease and stop competing; `run` returns when that is done."""
+        self._releasing = True
+        self._wake.set()
 
-    async def _contend(self, watching: asyncio.Task[None]) -> None:
-        while not self._resigning:
+    async def _elect(self, watching: asyncio.Task[None]) -> None:
+        while not self._releasing:
             if watching.done():
                 watching.result()
-            self._woken.clear()
+            self._wake.clear()
             decision = self._decide()
             match decision:
                 case Acquire():
-                    await self._take(decision)
+                    await self._acquire(decision)
                 case Renew():
                     await self._renew(decision.record)
                 case Lost():
@@ -192,66 +192,67 @@ class LeaderElector:
                     await self._sleep_until(decision.until)
 
     def _decide(self) -> rules.Decision:
-        now_at, candidate = self._clock.monotonic(), self._candidate
+        now_at, config = self._clock.monotonic(), self._config
         decision = rules.decide(
-            self._sight,
-            self._tenure,
+            self._observed,
+            self._hold,
             now_at,
-            me=candidate.identity,
-            timing=candidate.timing,
+            me=config.identity,
+            timing=config.timing,
             try_at=self._try_at,
-            spread_s=self._spread_s,
-            token_life_s=candidate.token_life_s(),
+            jitter_s=self._jitter_s,
+            token_life_s=config.token_life_s(),
         )
-        if isinstance(decision, Acquire | Renew) and (wait := self._unfit(now_at)) is not None:
-            if self._tenure is not None:
-                return Wait(min(wait.until, rules.expires_at(self._tenure, candidate.timing)))
+        if isinstance(decision, Acquire | Renew) and (wait := self._must_wait(now_at)) is not None:
+            if self._hold is not None:
+                return Wait(min(wait.until, rules.expires_at(self._hold, config.timing)))
             return wait
         if not isinstance(decision, Acquire) and now_at >= self._try_at:
-            self._unfit_at = None
+            self._waiting_since_at = None
         return decision
 
-    def _unfit(self, now_at: float) -> Wait | None:
-        """Return until when to leave the Lease alone: loop stalled, stores cold, or no token.
+    def _must_wait(self, now_at: float) -> Wait | None:
+        """Return until when not to write the Lease: loop stalled, caches not synced, or no token.
 
-        A leader that does so is one that is cut off: its fence shuts at the deadline, its Lease
-        runs out, and what it sent has ended by then. Nothing is released while it may be under way.
+        A leader that waits so behaves like one that is partitioned: its fence closes at the
+        deadline, its Lease expires, and its requests have ended by then. Nothing is released while
+        one may be in flight.
         """
-        stalled_s = self._candidate.age_s()
-        if stalled_s > STALL_S:
-            self._tidings.stalled(stalled_s)
-            return Wait(now_at + LONGEST_SLEEP_S)
-        self._tidings.loop_recovered()
-        lacks_token = self._candidate.lacks_token()
-        if self._tenure is not None:
-            return self._yielding(self._tenure, now_at, lacks_token=lacks_token)
-        if lacks_token and now_at < self._left_until:
-            return Wait(min(self._left_until, now_at + WARM_S))
-        if self._unfit_at is None:
-            self._unfit_at = now_at
-        until = self._unfit_at + self._patience_s()
-        return Wait(min(until, now_at + WARM_S)) if now_at < until else None
+        stalled_s = self._config.heartbeat_age_s()
+        if stalled_s > MAX_HEARTBEAT_AGE_S:
+            self._election_log.stalled(stalled_s)
+            return Wait(now_at + MAX_SLEEP_S)
+        self._election_log.loop_recovered()
+        lacks_token = self._config.lacks_token()
+        if self._hold is not None:
+            return self._must_yield(self._hold, now_at, lacks_token=lacks_token)
+        if lacks_token and now_at < self._yields_until:
+            return Wait(min(self._yields_until, now_at + READY_POLL_S))
+        if self._waiting_since_at is None:
+            self._waiting_since_at = now_at
+        until = self._waiting_since_at + self._start_delay_s()
+        return Wait(min(until, now_at + READY_POLL_S)) if now_at < until else None
 
-    def _yielding(self, tenure: LeaseHold, now_at: float, *, lacks_token: bool) -> Wait | None:
-        """Return until when a leader renews no more for want of a token, None if it goes on."""
+    def _must_yield(self, hold: LeaseHold, now_at: float, *, lacks_token: bool) -> Wait | None:
+        """Return until when a leader without a token does not renew, None if it continues."""
         if not lacks_token:
-            self._tidings.stays()
-            self._left_until = -math.inf
+            self._election_log.kept()
+            self._yields_until = -math.inf
             return None
-        if now_at < self._term_began_at + YIELD_S:
+        if now_at < self._term_began_at + MIN_TERM_S:
             return None
-        self._tidings.leaves()
-        self._left_until = tenure.renewed_at + self._candidate.timing.lease_s + LEFT_S
-        return Wait(now_at + LONGEST_SLEEP_S)
+        self._election_log.yielded()
+        self._yields_until = hold.renewed_at + self._config.timing.lease_s + YIELD_DELAY_S
+        return Wait(now_at + MAX_SLEEP_S)
 
-    def _patience_s(self) -> float:
-        candidate = self._candidate
-        if not candidate.has_token() or candidate.lacks_token():
-            return 0.0 if math.isfinite(self._left_until) else NO_TOKEN_S
-        return 0.0 if self._candidate.is_ready() else COLD_S
+    def _start_delay_s(self) -> float:
+        config = self._config
+        if not config.has_token() or config.lacks_token():
+            return 0.0 if math.isfinite(self._yields_until) else NO_TOKEN_DELAY_S
+        return 0.0 if self._config.is_ready() else UNSYNCED_DELAY_S
 
-    async def _take(self, decision: Acquire) -> None:
-        record, me = decision.record, self._candidate.identity
+    async def _acquire(self, decision: Acquire) -> None:
+        record, me = decision.record, self._config.identity
         if record is not None and me.is_predecessor(record.holder):
             log.info("lease_taken_over", predecessor=record.holder)
         await self._write(record, decision.transitions)
@@ -260,250 +261,256 @@ class LeaderElector:
         await self._write(record, record.transitions)
 
     async def _write(self, record: LeaseRecord | None, transitions: int) -> None:
-        """Send one write that makes or keeps us the holder, and take its answer in."""
-        candidate, timing = self._candidate, self._candidate.timing
-        spec = records.claim(
+        """Send one write that makes or keeps us the holder, and record its response."""
+        config, timing = self._config, self._config.timing
+        spec = records.holder_spec(
             record,
-            str(candidate.identity),
+            str(config.identity),
             lease_s=timing.lease_s,
             transitions=transitions,
             wall_s=self._clock.wall(),
         )
-        sent_at, before = self._clock.monotonic(), self._sight
+        sent_at, before = self._clock.monotonic(), self._observed
         try:
-            lease = await self._send(record, spec, limit_s=self._limit_s())
+            lease = await self._send(record, spec, timeout_s=self._request_timeout_s())
         except (KubeError, ProtocolError) as error:
             missing_namespace = record is None and isinstance(error, NotFound)
             if isinstance(error, Conflict | AlreadyExists | NotFound) and not missing_namespace:
-                await self._disagreed(before)
+                await self._resolve_conflict(before)
             else:
                 self._failed(error)
             return
-        self._see(records.read(lease))
-        self._tidings.answered("write")
+        self._observe(records.read(lease))
+        self._election_log.answered("write")
         self._try_at = sent_at + timing.retry_s * self._random.uniform(0.9, 1.0)
-        if self.holder != str(candidate.identity):
-            return  # somebody was quicker with the next version, and the watch was with that one
-        tenure = rules.hold_from(transitions, sent_at, timing)
-        if self._clock.monotonic() < tenure.expires_at:
-            self._hold(tenure)
+        if self.holder != str(config.identity):
+            return  # another writer was faster; the watch has delivered its version
+        hold = rules.hold_from(transitions, sent_at, timing)
+        if self._clock.monotonic() < hold.expires_at:
+            self._record_hold(hold)
 
-    def _limit_s(self) -> float:
-        """Return the longest wait for an answer: a tenure ends in time though a request hangs."""
-        limit_s = self._candidate.timing.request_s
-        if self._tenure is None:
-            return limit_s
-        ends_at = rules.expires_at(self._tenure, self._candidate.timing)
-        return max(0.0, min(limit_s, ends_at - self._clock.monotonic()))
+    def _request_timeout_s(self) -> float:
+        """Return the longest wait for a response; a hanging request must not outlast a hold."""
+        timeout_s = self._config.timing.request_s
+        if self._hold is None:
+            return timeout_s
+        ends_at = rules.expires_at(self._hold, self._config.timing)
+        return max(0.0, min(timeout_s, ends_at - self._clock.monotonic()))
 
     async def _send(
-        self, record: LeaseRecord | None, spec: dict[str, object], *, limit_s: float
+        self, record: LeaseRecord | None, spec: dict[str, object], *, timeout_s: float
     ) -> LeaseObject:
-        candidate = self._candidate
+        config = self._config
         if record is None:
-            body = records.new_lease(candidate.name, spec)
+            body = records.new_lease(config.name, spec)
             return await self._kube.create(
-                self._resource, candidate.namespace, body, limit_s=limit_s
+                self._resource, config.namespace, body, limit_s=timeout_s
             )
         body = records.patch_of(record, spec)
         return await self._kube.patch(
-            self._resource, candidate.namespace, candidate.name, body, limit_s=limit_s
+            self._resource, config.namespace, config.name, body, limit_s=timeout_s
         )
 
-    def _hold(self, tenure: LeaseHold) -> None:
-        term = self._candidate.identity.term(tenure.transitions)
-        is_new = self._tenure is None
-        self._tenure = tenure
-        self._fence.open(term, tenure.expires_at)
+    def _record_hold(self, hold: LeaseHold) -> None:
+        term = self._config.identity.term(hold.transitions)
+        is_new = self._hold is None
+        self._hold = hold
+        self._fence.open(term, hold.expires_at)
         if is_new:
-            self._term_began_at, self._left_until = tenure.renewed_at, -math.inf
-            self._tidings.stays()
+            self._term_began_at, self._yields_until = hold.renewed_at, -math.inf
+            self._election_log.kept()
             self.transitions_total += 1
-            log.info("lease_acquired", term=term, transitions=tenure.transitions)
-            self._began(term)
+            log.info("lease_acquired", term=term, transitions=hold.transitions)
+            self._on_started_leading(term)
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, reason: str) -> None:
         self._fence.close()
-        self._tenure = None
-        self._try_at = -math.inf  # a Lease that is free again is not left alone until the renewal
-        log.warning("lease_lost", why=why)
-        self._ended(why)
+        self._hold = None
+        self._try_at = (
+            -math.inf
+        )  # a Lease that is free again may be acquired before the next renewal
+        log.warning("lease_lost", reason=reason)
+        self._on_stopped_leading(reason)
 
-    async def _disagreed(self, before: ObservedLease | None) -> None:
-        """Versions differ: read the Lease, as whatever is true now decides.
+    async def _resolve_conflict(self, before: ObservedLease | None) -> None:
+        """Read the Lease after a version conflict: its present state decides.
 
         Args:
-            before: What the refused write was based on; if the read shows no more, it was refused
-                for a reason that the versions do not tell.
+            before: The observation that the rejected write was based on. If the read shows nothing
+                newer, the write was rejected for a reason other than its version.
         """
         self._pause(0.0, 0.1)
         try:
-            await self._read(settled=True, limit_s=self._limit_s())
+            await self._read(authoritative=True, timeout_s=self._request_timeout_s())
         except (KubeError, ProtocolError) as failure:
             self._failed(failure)
         else:
-            if self._sight is before:
+            if self._observed is before:
                 self._pause(0.3, 0.6)
 
     def _failed(self, error: KubeError | ProtocolError) -> None:
-        self._tidings.failed("write", error)
+        self._election_log.failed("write", error)
         self._pause(0.3, 0.6)
 
     def _pause(self, least: float, most: float) -> None:
-        """Write nothing for a part of the retry period between these two."""
-        retry_s = self._candidate.timing.retry_s
+        """Write nothing for a random fraction of the retry period between these two."""
+        retry_s = self._config.timing.retry_s
         self._try_at = self._clock.monotonic() + retry_s * self._random.uniform(least, most)
 
-    async def _follow(self) -> None:
-        """Watch the Lease for ever; each round begins with a read, so that a blind watch heals."""
-        timing = self._candidate.timing
+    async def _watch_lease(self) -> None:
+        """Watch the Lease until cancelled; a read at the start of each round finds lost events."""
+        timing = self._config.timing
         while True:
             began_at = self._clock.monotonic()
             try:
-                await self._watch(await self._read(limit_s=timing.request_s))
+                await self._watch(await self._read(timeout_s=timing.request_s))
             except (KubeError, ProtocolError) as error:
-                # A leader's renewals tell how things are, but not what right is missing here.
-                if self._tenure is None or isinstance(error, Forbidden):
-                    self._tidings.failed("watch", error)
+                # A leader's renewals show the state, but not which permission is missing here.
+                if self._hold is None or isinstance(error, Forbidden):
+                    self._election_log.failed("watch", error)
             else:
                 if self._clock.monotonic() - began_at > timing.retry_s:
                     continue  # a long watch has ended, and a release may be next
             await asyncio.sleep(timing.retry_s * self._random.uniform(0.3, 0.6))
 
     async def _watch(self, version: str) -> None:
-        """Return when the watch has ended, in whatever way.
+        """Return when the watch has ended or failed.
 
-        A holder renews well within its lease; a longer silence is somebody's death, or ours, which
-        the next read will tell.
+        A holder renews well within its lease. After a longer silence the holder has failed, or this
+        watch has; the next read shows which.
         """
-        timing = self._candidate.timing
-        watch = self._kube.watch(self._resource, self._scope(), version=version, timeout_s=WATCH_S)
+        timing = self._config.timing
+        watch = self._kube.watch(
+            self._resource, self._scope(), version=version, timeout_s=WATCH_TIMEOUT_S
+        )
         async with watch as stream:
-            self._tidings.answered("watch")
+            self._election_log.answered("watch")
             with suppress(TransportError):
                 while (event := await stream.receive(idle_s=2.0 * timing.lease_s)) is not None:
                     if event.object is not None and event.type != "DELETED":
-                        self._tidings.answered("watch")
-                        self._see(records.read(event.object))
+                        self._election_log.answered("watch")
+                        self._observe(records.read(event.object))
                     elif event.type == "DELETED":
-                        self._see(None, event.version)
+                        self._observe(None, event.version)
 
-    async def _read(self, *, limit_s: float, settled: bool = False) -> str:
-        """Read the Lease; return the version of the answer.
+    async def _read(self, *, timeout_s: float, authoritative: bool = False) -> str:
+        """Read the Lease; return the version of the response.
 
         Raises:
-            ProtocolError: It is there and not readable, which must not look like its absence.
+            ProtocolError: The Lease exists but cannot be decoded; that must not look like absence.
         """
-        before, reached = self._sight, self._reached
-        page = await self._kube.list(self._resource, self._scope(), limit_s=limit_s)
-        self._compare(reached, page.version)
+        before, newest = self._observed, self._newest_version
+        page = await self._kube.list(self._resource, self._scope(), limit_s=timeout_s)
+        self._check_history(newest, page.version)
         if page.skipped:
-            raise ProtocolError(
-                f"the Lease {self._candidate.name} is not what the API server sends"
-            )
-        settled = settled and self._sight is before  # else the watch has brought something newer
+            raise ProtocolError(f"the Lease {self._config.name} is not what the API server sends")
+        authoritative = (
+            authoritative and self._observed is before
+        )  # else the watch has delivered something newer
         if page.items:
-            self._see(records.read(page.items[0]), settled=settled)
+            self._observe(records.read(page.items[0]), authoritative=authoritative)
         else:
-            self._see(None, page.version, settled=settled)
+            self._observe(None, page.version, authoritative=authoritative)
         return page.version
 
-    def _compare(self, reached: str, version: str) -> None:
-        """Tell of a consistent read that is older than what was known as it was sent.
+    def _check_history(self, newest: str, version: str) -> None:
+        """Report a consistent read that is older than what was known when it was sent.
 
-        Within one history there is none. The read is the last word: the next one is compared with
-        it, so that one restore is told of once.
+        Without a restore of etcd this cannot happen. The next read is compared with this one, so
+        that one restore is reported once.
 
         Args:
-            reached: The newest version that was known as the read was sent, "" for none.
-            version: The read's own.
+            newest: The newest version that was known when the read was sent, "" for none.
+            version: The version of the read.
         """
-        if not is_newer(reached, version):
-            self._reach(version)
+        if not is_newer(newest, version):
+            self._record_version(version)
             return
-        self._reached = version
-        known = f"the Lease has version {version}, and {reached} was known"
-        self._rewound(f"{known}: was etcd restored?")
+        self._newest_version = version
+        known = f"the Lease has version {version}, and {newest} was known"
+        self._on_history_rewound(f"{known}: was etcd restored?")
 
-    def _reach(self, version: str) -> None:
-        if not self._reached or is_newer(version, self._reached):
-            self._reached = version
+    def _record_version(self, version: str) -> None:
+        if not self._newest_version or is_newer(version, self._newest_version):
+            self._newest_version = version
 
     def _scope(self) -> ListOptions:
-        """The one Lease; a list, since a watch by name is one too and needs the same right."""
-        candidate = self._candidate
-        return ListOptions(candidate.namespace, fields=f"metadata.name={candidate.name}")
+        """Select the one Lease. A watch by name is a list, too, and needs the same permission."""
+        config = self._config
+        return ListOptions(config.namespace, fields=f"metadata.name={config.name}")
 
-    def _see(self, record: LeaseRecord | None, version: str = "", *, settled: bool = False) -> None:
-        candidate = self._candidate
+    def _observe(
+        self, record: LeaseRecord | None, version: str = "", *, authoritative: bool = False
+    ) -> None:
+        config = self._config
         version = record.version if record is not None else version
-        self._reach(version)
-        sight = rules.observe(
-            self._sight,
+        self._record_version(version)
+        observed = rules.observe(
+            self._observed,
             record,
             version,
             self._clock.monotonic(),
-            me=candidate.identity,
-            timing=candidate.timing,
-            settled=settled,
+            me=config.identity,
+            timing=config.timing,
+            authoritative=authoritative,
         )
-        if sight is self._sight:
+        if observed is self._observed:
             return
-        self._sight = sight
-        self._tell_of_edit(sight)
+        self._observed = observed
+        self._log_edited_duration(observed)
         self._fence.holder = self.holder
-        self._fence.transitions = max(0, sight.transitions)
-        self._spread_s = self._random.uniform(0.0, SPREAD_S)
-        if self.holder not in ("", str(candidate.identity)):
-            self._left_until = -math.inf
-        if self._tenure is not None and self.holder != str(candidate.identity):
-            self._lose(rules.why_lost(record))
-        self._tidings.leads(self.holder, ours=self.holder == str(candidate.identity))
-        self._woken.set()
+        self._fence.transitions = max(0, observed.transitions)
+        self._jitter_s = self._random.uniform(0.0, MAX_JITTER_S)
+        if self.holder not in ("", str(config.identity)):
+            self._yields_until = -math.inf
+        if self._hold is not None and self.holder != str(config.identity):
+            self._lose(rules.loss_reason(record))
+        self._election_log.leader_observed(self.holder, ours=self.holder == str(config.identity))
+        self._wake.set()
 
-    def _tell_of_edit(self, sight: ObservedLease) -> None:
-        if sight.record is None or sight.edited_at != sight.at:
+    def _log_edited_duration(self, observed: ObservedLease) -> None:
+        if observed.record is None or observed.edited_at != observed.at:
             return
-        life_s = self._candidate.token_life_s()
-        waits_s = max(0.0, rules.claim_end(sight, token_life_s=life_s) - self._clock.monotonic())
-        until_s = self._clock.wall() + waits_s
-        self._tidings.edited(self.holder, sight.record.duration_s, waits_s, until_s)
+        life_s = self._config.token_life_s()
+        wait_s = max(0.0, rules.lease_end(observed, token_life_s=life_s) - self._clock.monotonic())
+        until_s = self._clock.wall() + wait_s
+        self._election_log.edited(self.holder, observed.record.duration_s, wait_s, until_s)
 
     async def _release(self) -> None:
-        """Give the Lease up, if it is ours still; a failure leaves it to run out."""
-        tenure, self._tenure = self._tenure, None
+        """Release the Lease, if it is still held; after an error it expires."""
+        hold, self._hold = self._hold, None
         self._fence.close()
-        if tenure is None:
+        if hold is None:
             return
-        self._ended("resigned")
-        limit_s = self._candidate.timing.request_s
+        self._on_stopped_leading("resigned")
+        timeout_s = self._config.timing.request_s
         try:
             try:
-                await self._give_up(limit_s)
+                await self._write_release(timeout_s)
             except Conflict:
-                # A renewal whose answer was lost, or somebody's annotation.
-                await self._read(limit_s=limit_s, settled=True)
-                await self._give_up(limit_s)
+                # A renewal without a response, or an annotation by another client.
+                await self._read(timeout_s=timeout_s, authoritative=True)
+                await self._write_release(timeout_s)
         except (KubeError, ProtocolError) as error:
             log.warning("lease_not_released", error=str(error))
 
-    async def _give_up(self, limit_s: float) -> None:
-        record = self._sight.record if self._sight is not None else None
-        if record is None or record.holder != str(self._candidate.identity):
+    async def _write_release(self, timeout_s: float) -> None:
+        record = self._observed.record if self._observed is not None else None
+        if record is None or record.holder != str(self._config.identity):
             return
-        spec = records.release(transitions=record.transitions, wall_s=self._clock.wall())
-        await self._send(record, spec, limit_s=limit_s)
+        spec = records.released_spec(transitions=record.transitions, wall_s=self._clock.wall())
+        await self._send(record, spec, timeout_s=timeout_s)
         log.info("lease_released")
 
     async def _sleep_until(self, until: float) -> None:
-        wait_s = min(until - self._clock.monotonic(), LONGEST_SLEEP_S)
+        wait_s = min(until - self._clock.monotonic(), MAX_SLEEP_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, wait_s)):
-                await self._woken.wait()
+                await self._wake.wait()
 
 
-def _rights(candidate: ElectionConfig) -> str:
+def _permissions(config: ElectionConfig) -> str:
     return (
-        f"list, watch, create, patch on leases.coordination.k8s.io {candidate.name}"
-        f" in namespace {candidate.namespace}, which must exist"
+        f"list, watch, create, patch on leases.coordination.k8s.io {config.name}"
+        f" in namespace {config.namespace}, which must exist"
     )

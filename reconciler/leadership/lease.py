@@ -1,4 +1,4 @@
-"""The Lease as we read and write it (pure): client-go's record, so that kubectl shows it."""
+"""The Lease as it is read and written (pure): client-go's record, so that kubectl shows it."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,16 +11,17 @@ from reconciler.kube.api import ApiResource
 from reconciler.kube.decoding import resource, struct_decoder
 
 RELEASED_S = 1
-"""Duration in a record that its holder gave up. Source: client-go writes the same, since the API
-server demands more than 0; one emptied by hand keeps its duration, or has none."""
+"""Duration in a record that its holder released. Source: client-go writes the same, since the API
+server requires more than 0. A record that was emptied by hand keeps its duration, or has none."""
 
 MOST_TRANSITIONS = 2**31 - 2
-"""The API server's field has 32 bits; a count beyond this was edited by hand, and one more than it
-must still fit."""
+"""The API server's field has 32 bits; a greater count was edited by hand, and this number
+plus one must still fit."""
 
 MAX_HOLDER_CHARS = 330
-"""Of a holder's name that is kept: a replica's name (253), a UID (64) and a nonce (8) fit. A longer
-one was edited by hand; it would be in every line, on the page and in `explain`."""
+"""Longest holder name that is kept: a replica's name (253), a UID (64) and a nonce (8) fit. A
+longer one was edited by hand, and would appear in each log line, on the status page and in
+`explain`."""
 
 
 class _Spec(msgspec.Struct):
@@ -44,7 +45,7 @@ class _Metadata(msgspec.Struct):
 
 
 class LeaseObject(msgspec.Struct):
-    """What we decode of a Lease; times stay text, since no decision depends on them."""
+    """The decoded fields of a Lease; times stay text, since no decision depends on them."""
 
     metadata: _Metadata
     spec: _Spec | None = None
@@ -65,10 +66,10 @@ def lease_resource() -> ApiResource[LeaseObject]:
 class LeaseRecord:
     """One version of the Lease, missing fields filled in.
 
-    `holder` "" means nobody; `duration_s` is the holder's claim, 0 where none is written;
-    `acquired` is kept as it is found; `renewed`, by its clock, and `written`, by the API
-    server's, are for people. `edited` is True if the duration was set by another than the one who
-    renews: it is not the holder's word.
+    `holder` is "" for none. `duration_s` is the holder's lease, 0 where none is written. `acquired`
+    is kept as it was read. `renewed`, by the holder's clock, and `written`, by the API server's,
+    are for display. `edited` is True if another field manager than the renewing one has set the
+    duration: then the holder did not choose it.
     """
 
     uid: str
@@ -83,7 +84,7 @@ class LeaseRecord:
 
     @property
     def released(self) -> bool:
-        """True if the last holder gave it up itself."""
+        """True if the last holder released it."""
         return not self.holder and self.duration_s == RELEASED_S
 
 
@@ -109,32 +110,32 @@ def _bounded(holder: str) -> str:
 
 
 def _written(writes: Iterable[_Write]) -> str:
-    """Return when somebody wrote `renewTime` last, by the API server's clock; "" if unknown."""
+    """Return when `renewTime` was written last, by the API server's clock; "" if unknown."""
     return max((one.time or "" for one in _owners(writes, "f:renewTime")), default="")
 
 
 def _is_edited(writes: Iterable[_Write]) -> bool:
-    """Tell a duration that others than the renewing manager set last.
+    """Return whether another manager than the renewing one has set the duration last.
 
-    Source: who changes a field's value takes it from all who owned it (server-side apply's field
-    management); a renewal writes an equal value, and takes nothing.
+    Source: server-side apply's field management. A manager that changes a field's value becomes its
+    only owner; a renewal writes an equal value, and other owners stay.
     """
     writes = tuple(writes)
     renewing = {one.manager for one in _owners(writes, "f:renewTime")}
-    claiming = {one.manager for one in _owners(writes, "f:leaseDurationSeconds")}
-    return bool(renewing and claiming) and not renewing & claiming
+    setting = {one.manager for one in _owners(writes, "f:leaseDurationSeconds")}
+    return bool(renewing and setting) and not renewing & setting
 
 
 def _owners(writes: Iterable[_Write], field: str) -> Iterator[_Write]:
     return (one for one in writes if field in (one.fieldsV1 or {}).get("f:spec", {}))
 
 
-def claim(
+def holder_spec(
     record: LeaseRecord | None, me: str, *, lease_s: int, transitions: int, wall_s: float
 ) -> dict[str, Any]:
-    """Return the spec that makes or keeps `me` the holder; the times inform people only.
+    """Return the spec that makes or keeps `me` the holder; the times are for display only.
 
-    Source: client-go `leaderelection.go`: whoever holds it already keeps its `acquireTime`.
+    Source: client-go `leaderelection.go`: a renewal keeps the holder's `acquireTime`.
     """
     now = format_utc_micros(wall_s)
     ours = record is not None and record.holder == me
@@ -147,8 +148,8 @@ def claim(
     }
 
 
-def release(*, transitions: int, wall_s: float) -> dict[str, Any]:
-    """Return the spec that gives the Lease up."""
+def released_spec(*, transitions: int, wall_s: float) -> dict[str, Any]:
+    """Return the spec that releases the Lease."""
     now = format_utc_micros(wall_s)
     return {
         "holderIdentity": "",
@@ -160,7 +161,7 @@ def release(*, transitions: int, wall_s: float) -> dict[str, Any]:
 
 
 def patch_of(record: LeaseRecord, spec: dict[str, Any]) -> dict[str, Any]:
-    """Return the merge patch of one version; labels and fields of others stay as they are."""
+    """Return the merge patch of one version; other managers' fields do not change."""
     return {"metadata": {"uid": record.uid, "resourceVersion": record.version}, "spec": spec}
 
 
@@ -176,12 +177,12 @@ def new_lease(name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A process: unlike all others, and still known as the next one of its pod.
+    """Identity of a process: unique, and recognisable as the next process of its pod.
 
     Args:
-        replica: Name for people, the pod's as a rule.
-        pod_uid: UID of the pod, "" outside of one.
-        nonce: Drawn once per process, so that no process takes another's claim for its own.
+        replica: Name for display, usually the pod's name.
+        pod_uid: UID of the pod, "" outside a pod.
+        nonce: Random, once per process, so that no process mistakes another's lease for its own.
     """
 
     replica: str
@@ -192,14 +193,14 @@ class Identity:
         return f"{self._pod}_{self.nonce}" if self.pod_uid else f"{self.replica}_{self.nonce}"
 
     def is_predecessor(self, holder: str) -> bool:
-        """Tell whether `holder` ran in our pod before us; then it has ended.
+        """Return whether `holder` is an earlier process of our pod; such a process has ended.
 
         Source: a kubelet never runs two instances of one container of a pod.
         """
         return bool(self.pod_uid) and holder.startswith(f"{self._pod}_") and holder != str(self)
 
     def term(self, transitions: int) -> str:
-        """Return the name of a tenure for annotations: replica, number and process."""
+        """Return the name of a term for annotations: replica, number and process."""
         return f"{self.replica}/{transitions}-{self.nonce}"
 
     @property

@@ -1,13 +1,12 @@
-"""The lease rules (pure): from what was seen, and when, to what is to be done.
+"""The lease rules (pure): what to do next, from what was observed and when.
 
 All instants are seconds on one replica's monotonic clock. Clocks of different replicas are never
-compared; what the rules rely on is that none of them runs faster or slower than the others by more
-than `DRIFT`.
+compared. The rules rely on one fact: the rates of these clocks differ by no more than `DRIFT`.
 
-Why no two replicas may write at once: whoever holds the Lease counts its validity from before it
-sent the last write that was applied; whoever waits counts the holder's own duration from when it
-saw that very version, which is later, and its own write fails unless that version is still the
-last. `margin_s` is what is taken off the holder's side for clocks of different rates.
+Why no two replicas may write at once: the holder counts its validity from before it sent the last
+write that was applied. A standby counts the holder's own duration from when it observed that very
+version, which is later, and its write fails unless that version is still the last. `margin_s` is
+subtracted from the holder's validity to allow for clocks of different rates.
 """
 
 import math
@@ -17,15 +16,15 @@ from reconciler.kube.resource_version import has_reached
 from reconciler.leadership.lease import Identity, LeaseRecord
 
 DRIFT = 0.01
-"""Largest error of a clock's rate that the rules bear; NTP slews by 0.05 % at most."""
+"""Largest error of a clock's rate that the rules tolerate; NTP slews by 0.05 % at most."""
 
-LONGEST_CLAIM_S = 150
-"""No setting allows a longer lease: a duration beyond it was edited by hand, and whoever wrote it
-renews within seconds if it lives."""
+MAX_LEASE_S = 150
+"""No setting allows a longer lease: a longer duration was edited by hand, and the holder of such a
+Lease renews it within seconds if it still runs."""
 
-CLAIM_TTL = 1 / 6
-"""Longest wait for a duration that was edited by hand, in lives of a token: the longest lease that
-leaves room for several takeovers in the slack."""
+MAX_EDITED_FRACTION = 1 / 6
+"""Longest wait for a duration that was edited by hand, as a fraction of a token's lifetime: the
+longest lease that leaves time for several takeovers within the slack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class ElectionTiming:
 
     @property
     def margin_s(self) -> float:
-        """What a holder's validity ends before its lease does: the slow clock against the fast."""
+        """Validity ends this long before the lease: a slow clock against a fast one."""
         return 2 * DRIFT * self.lease_s
 
     @property
@@ -49,24 +48,24 @@ class ElectionTiming:
 
 @dataclass(frozen=True, slots=True)
 class ObservedLease:
-    """What is known of the Lease.
+    """The Lease as last observed.
 
     Args:
-        record: None: there is none.
-        version: Resource version of what was seen.
-        at: When this version was first seen.
-        claim_until: When the last holder's claim ends at the latest, as far as we saw it.
-        transitions: The last count that was seen, -1 before any.
-        first: Nothing was seen before.
-        edited_until: When a claim ends whose duration was edited by hand, as far as that is
-            believed: see `claim_end`. The holder's own claim is `claim_until`.
-        edited_at: When that was seen.
+        record: None if there is no Lease.
+        version: Resource version of what was observed.
+        at: When this version was first observed.
+        expires_at: Latest time at which the last holder's lease ends, as far as observed.
+        transitions: The last count that was observed, -1 before any.
+        first: Nothing was observed before.
+        edited_until: When a lease with a duration that was edited by hand ends; `lease_end` limits
+            how much of that counts. The holder's own lease ends at `expires_at`.
+        edited_at: When that was observed.
     """
 
     record: LeaseRecord | None
     version: str
     at: float
-    claim_until: float
+    expires_at: float
     transitions: int
     first: bool
     edited_until: float = -math.inf
@@ -75,11 +74,11 @@ class ObservedLease:
 
 @dataclass(frozen=True, slots=True)
 class LeaseHold:
-    """The Lease is ours.
+    """This replica holds the Lease.
 
     Args:
-        renewed_at: Before the last renewal that was applied was sent.
-        valid_until: No write may start later.
+        renewed_at: When the last applied renewal was sent, read from the clock before sending.
+        expires_at: No write may start later.
     """
 
     transitions: int
@@ -89,7 +88,7 @@ class LeaseHold:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do before `until`, unless something else is seen."""
+    """Nothing to do before `until`, unless something else is observed."""
 
     until: float
 
@@ -111,7 +110,7 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Ours no more, from now on; `why` in a few words."""
+    """This replica no longer holds the Lease; `reason` in a few words."""
 
     reason: str
 
@@ -127,34 +126,35 @@ def observe(
     *,
     me: Identity,
     timing: ElectionTiming,
-    settled: bool = False,
+    authoritative: bool = False,
 ) -> ObservedLease:
-    """Take a version of the Lease into account.
+    """Return the observation after a version of the Lease.
 
     Args:
-        version: The record's, or that of the answer that showed none.
-        settled: From a list that was asked for because versions disagreed: true whatever its
-            version, since a cluster restored from a backup counts from an older one.
+        version: The record's, or that of the response without one.
+        authoritative: From a list that was requested because versions conflicted. It counts even if
+            its version is older, since a cluster that was restored from a backup has older
+            versions.
     """
     is_older = old is not None and _older(version, old)
-    if old is not None and (version == old.version or (is_older and not settled)):
+    if old is not None and (version == old.version or (is_older and not authoritative)):
         return old
-    standing = old.claim_until if old is not None else at
+    earlier = old.expires_at if old is not None else at
     edited_at, edited_until = -math.inf, -math.inf
     if record is None:
-        until = standing  # whoever held it may not know yet that it is gone
+        until = earlier  # the last holder may not know yet that it is gone
     elif is_older:
-        until = max(standing, at + _claim_s(record, timing))  # the last holder's write is undone
+        until = max(earlier, at + _lease_s(record, timing))  # the last holder's write was undone
     elif record.holder == str(me) or record.released:
         until = at
     elif record.holder or (old is None and record.duration_s):
-        until = max(standing, at + _claim_s(record, timing))
+        until = max(earlier, at + _lease_s(record, timing))
     else:
-        until = standing  # emptied by somebody else: the last holder may not have seen that yet
+        until = earlier  # emptied by hand: the last holder may not have observed it
     if record is not None and record.holder not in ("", str(me)) and _is_edited(record, timing):
-        edited_at, edited_until = at, at + _longest_s(record)
+        edited_at, edited_until = at, at + _bounded_s(record)
     elif old is not None and (record is None or not (record.holder or record.released)):
-        edited_at, edited_until = old.edited_at, old.edited_until  # nothing newer is claimed
+        edited_at, edited_until = old.edited_at, old.edited_until  # no newer lease was written
     known = record.transitions if record is not None else old.transitions if old else -1
     return ObservedLease(
         record,
@@ -168,116 +168,117 @@ def observe(
     )
 
 
-def claim_end(sight: ObservedLease, *, token_life_s: float) -> float:
-    """Return when the claim ends that stands in the Lease.
+def lease_end(observed: ObservedLease, *, token_life_s: float) -> float:
+    """Return when the observed lease ends.
 
-    A duration that was edited by hand is believed up to `LONGEST_CLAIM_S` and `CLAIM_TTL` of a
-    token's life: nobody renews before it ends, and every token may expire meanwhile.
+    A duration that was edited by hand counts up to `MAX_LEASE_S` and up to `MAX_EDITED_FRACTION` of
+    a token's lifetime: no replica renews before it ends, and every token may expire in that time.
 
     Args:
-        token_life_s: Whole life of a token; inf where none is known.
+        token_life_s: Whole lifetime of a token; inf where it is unknown.
     """
-    if math.isinf(sight.edited_at):
-        return sight.claim_until
-    believed_until = sight.edited_at + CLAIM_TTL * token_life_s
-    return max(sight.claim_until, min(sight.edited_until, believed_until))
+    if math.isinf(observed.edited_at):
+        return observed.expires_at
+    limit_at = observed.edited_at + MAX_EDITED_FRACTION * token_life_s
+    return max(observed.expires_at, min(observed.edited_until, limit_at))
 
 
 def decide(
-    sight: ObservedLease | None,
-    tenure: LeaseHold | None,
+    observed: ObservedLease | None,
+    hold: LeaseHold | None,
     now: float,
     *,
     me: Identity,
     timing: ElectionTiming,
     try_at: float = -math.inf,
-    spread_s: float = 0.0,
+    jitter_s: float = 0.0,
     token_life_s: float = math.inf,
 ) -> Decision:
-    """Say what is to be done now.
+    """Return what to do now.
 
     Args:
-        try_at: No write before this instant: the next renewal, or the pause after a failure.
-        spread_s: What to wait beyond the end of another's claim, so that not all try at once.
-        token_life_s: Whole life of a token, which limits a claim that was edited by hand.
+        try_at: No write before this instant: the next renewal, or the end of a pause after an
+            error.
+        jitter_s: Extra wait after the end of another's lease, so that not all try at once.
+        token_life_s: Whole lifetime of a token, which limits a duration that was edited by hand.
     """
-    if tenure is not None:
-        return _keep(sight, tenure, now, me=me, timing=timing, try_at=try_at)
-    if sight is None:
+    if hold is not None:
+        return _decide_as_holder(observed, hold, now, me=me, timing=timing, try_at=try_at)
+    if observed is None:
         return Wait(math.inf)
-    free_at = _free_at(sight, me, spread_s, token_life_s)
+    free_at = _free_at(observed, me, jitter_s, token_life_s)
     if now < max(free_at, try_at):
         return Wait(max(free_at, try_at))
-    record = sight.record
+    record = observed.record
     if record is None:
-        return Acquire(None, sight.transitions + 1)
+        return Acquire(None, observed.transitions + 1)
     ours = record.holder == str(me)
     return Acquire(record, record.transitions if ours else record.transitions + 1)
 
 
-def _keep(
-    sight: ObservedLease | None,
-    tenure: LeaseHold,
+def _decide_as_holder(
+    observed: ObservedLease | None,
+    hold: LeaseHold,
     now: float,
     *,
     me: Identity,
     timing: ElectionTiming,
     try_at: float,
 ) -> Decision:
-    record = sight.record if sight is not None else None
+    record = observed.record if observed is not None else None
     if record is None or record.holder != str(me):
-        return Lost(why_lost(record))
-    until = expires_at(tenure, timing)
+        return Lost(loss_reason(record))
+    until = expires_at(hold, timing)
     if now >= until:
-        return Lost(f"not renewed for {now - tenure.renewed_at:.1f} s")
+        return Lost(f"not renewed for {now - hold.renewed_at:.1f} s")
     if now >= try_at:
         return Renew(record)
     return Wait(min(try_at, until))
 
 
-def why_lost(record: LeaseRecord | None) -> str:
-    """Say why the Lease in this state is not ours."""
+def loss_reason(record: LeaseRecord | None) -> str:
+    """Return why this replica does not hold the Lease in this state."""
     if record is None:
         return "the Lease was deleted"
     return f"held by {record.holder}" if record.holder else "its holder was emptied"
 
 
 def hold_from(transitions: int, sent_at: float, timing: ElectionTiming) -> LeaseHold:
-    """Return the tenure that a write gives which was sent at `sent_at` and applied."""
+    """Return the hold that follows from an applied write that was sent at `sent_at`."""
     valid_until = sent_at + timing.lease_s - timing.margin_s
     return LeaseHold(transitions, sent_at, valid_until)
 
 
-def expires_at(tenure: LeaseHold, timing: ElectionTiming) -> float:
-    """Return when a tenure that is not renewed ends, whatever is under way then."""
-    return min(tenure.renewed_at + timing.deadline_s, tenure.expires_at)
+def expires_at(hold: LeaseHold, timing: ElectionTiming) -> float:
+    """Return when a hold that is not renewed ends, even with a request in flight."""
+    return min(hold.renewed_at + timing.deadline_s, hold.expires_at)
 
 
-def _free_at(sight: ObservedLease, me: Identity, spread_s: float, token_life_s: float) -> float:
-    record, claimed_until = sight.record, claim_end(sight, token_life_s=token_life_s)
-    if record is not None and sight.first and me.is_predecessor(record.holder):
-        return sight.at
+def _free_at(observed: ObservedLease, me: Identity, jitter_s: float, token_life_s: float) -> float:
+    record, end_at = observed.record, lease_end(observed, token_life_s=token_life_s)
+    if record is not None and observed.first and me.is_predecessor(record.holder):
+        return observed.at
     if record is not None and (record.holder == str(me) or record.released):
-        return claimed_until
-    return claimed_until + spread_s
+        return end_at
+    return end_at + jitter_s
 
 
-def _claim_s(record: LeaseRecord, timing: ElectionTiming) -> float:
-    """Return the length of the holder's own claim; ours where its word is not known any more."""
+def _lease_s(record: LeaseRecord, timing: ElectionTiming) -> float:
+    """Return the length of the holder's own lease; ours where it is not known any more."""
     if not record.duration_s or _is_edited(record, timing):
         return timing.lease_s
     return record.duration_s
 
 
-def _longest_s(record: LeaseRecord) -> float:
-    return min(record.duration_s, LONGEST_CLAIM_S)
+def _bounded_s(record: LeaseRecord) -> float:
+    return min(record.duration_s, MAX_LEASE_S)
 
 
 def _is_edited(record: LeaseRecord, timing: ElectionTiming) -> bool:
-    """Tell a duration that is not the holder's own word, nor what it would be by our settings."""
+    """Return whether the duration differs from the holder's own and from our settings."""
     if record.duration_s == timing.lease_s:
         return False
-    return record.edited or record.duration_s > LONGEST_CLAIM_S
+    return record.edited or record.duration_s > MAX_LEASE_S
 
 
 def _older(version: str, old: ObservedLease) -> bool:

@@ -1,4 +1,4 @@
-"""A thread and an event loop for an elector: what stalls the main loop does not stall this one."""
+"""A thread and an event loop for an elector, so that a stall of the main loop does not stop it."""
 
 import asyncio
 import threading
@@ -10,30 +10,30 @@ from typing import Self
 from reconciler.clock import Clock
 from reconciler.leadership.elector import LeaderElector
 
-Opening = Callable[[], AbstractAsyncContextManager[LeaderElector]]
+ElectorFactory = Callable[[], AbstractAsyncContextManager[LeaderElector]]
 
 
 class ElectorThread:
-    """Runs one elector while entered; to be entered once, from the main loop.
+    """Runs one elector while entered; enter it once, from the main loop.
 
     Args:
-        opening: Makes the elector and its connection; called in the thread, on its loop.
+        elector_factory: Makes the elector and its connection; called in the thread, on its loop.
         loop_factory: Of the thread's event loop.
     """
 
     def __init__(
-        self, opening: Opening, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+        self, elector_factory: ElectorFactory, loop_factory: Callable[[], asyncio.AbstractEventLoop]
     ) -> None:
-        self._opening = opening
+        self._elector_factory = elector_factory
         self._loop_factory = loop_factory
         self._opened: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None], LeaderElector]]
         self._opened = Future()
         self._finished: Future[None] = Future()
-        # A daemon, as the second SIGTERM ends the process whatever this thread waits for.
+        # A daemon: the second SIGTERM ends the process even if this thread waits for something.
         self._thread = threading.Thread(target=self._main, name="elector", daemon=True)
 
     async def __aenter__(self) -> Self:
-        """Return once the elector is there; raises what its making raised."""
+        """Return once the elector exists; raises what its factory raised."""
         self._thread.start()
         await asyncio.wrap_future(self._opened)
         return self
@@ -41,18 +41,18 @@ class ElectorThread:
     async def __aexit__(self, *_: object) -> None:
         loop, task, _elector = self._opened.result()
         if not self._finished.done():
-            _tell(loop, task.cancel)
+            _call_soon(loop, task.cancel)
         await asyncio.wait([asyncio.wrap_future(self._finished)])
         self._thread.join()
 
     async def run(self) -> None:
-        """Return when the elector has resigned; raises what it raised."""
+        """Return when the elector has released the Lease; raises what it raised."""
         await asyncio.shield(asyncio.wrap_future(self._finished))
 
     async def release(self) -> None:
-        """Give the Lease up; return when that is done."""
+        """Release the Lease; return when that is done."""
         loop, _, elector = self._opened.result()
-        _tell(loop, elector.release)
+        _call_soon(loop, elector.release)
         await self.run()
 
     def _main(self) -> None:
@@ -61,7 +61,7 @@ class ElectorThread:
                 runner.run(self._elect())
         except asyncio.CancelledError:
             self._finished.set_result(None)
-        except BaseException as error:  # a thread ends unseen otherwise
+        except BaseException as error:  # otherwise the thread would end silently
             if self._opened.done():
                 self._finished.set_exception(error)
             else:
@@ -70,24 +70,25 @@ class ElectorThread:
             self._finished.set_result(None)
 
     async def _elect(self) -> None:
-        async with self._opening() as elector:
+        async with self._elector_factory() as elector:
             task = asyncio.create_task(elector.run())
             self._opened.set_result((asyncio.get_running_loop(), task, elector))
             await task
 
 
-def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
     try:
-        loop.call_soon_threadsafe(what)
+        loop.call_soon_threadsafe(callback)
     except RuntimeError:
-        return  # its loop has just ended, and with it what could be told
+        return  # its loop has just ended, so that there is nothing left to call
 
 
-BEAT_S = 0.5
+HEARTBEAT_S = 0.5
+"""Time between two heartbeats."""
 
 
 class Heartbeat:
-    """Beats while the loop that runs it turns; written there, read anywhere."""
+    """Records the time while its event loop runs; any thread may read it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -96,8 +97,8 @@ class Heartbeat:
     async def run(self) -> None:
         while True:
             self._beat_at = self._clock.monotonic()
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(HEARTBEAT_S)
 
     def age_s(self) -> float:
-        """Return the seconds since the last beat."""
+        """Return the seconds since the last heartbeat."""
         return self._clock.monotonic() - self._beat_at

@@ -18,8 +18,8 @@ from reconciler.errors import NotLeaderError
 from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
 from reconciler.kube.decoding import metadata_resource
+from reconciler.leadership.api import LeadershipState
 from reconciler.leadership.lease import Identity
-from reconciler.leadership.state import LeadershipState
 from reconciler.settings import Settings, load_settings
 from tests.cluster.admin import Admin, Json, rule
 from tests.cluster.controlplane import ControlPlane
@@ -118,12 +118,12 @@ async def place(
 
 async def began(election: Election) -> None:
     async with asyncio.timeout(LIMIT_S):
-        await election.leadership.wait_began()
+        await election.leadership.wait_started()
 
 
 async def ended(election: Election) -> None:
     async with asyncio.timeout(LIMIT_S):
-        await election.leadership.wait_ended()
+        await election.leadership.wait_stopped()
 
 
 def leads(election: Election) -> bool:

@@ -9,7 +9,7 @@ from reconciler.lab.simulation.run import play
 from reconciler.lab.simulation.scenario import ELECTION, draw_election
 from reconciler.lab.simulation.single_writer_check import NO_DEPOSED_WRITE
 from reconciler.lab.simulation.virtual_time import FreezableScope, run_virtual
-from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.lease_fence import LeaseFence
 
 ROUNDS = 200
 SHARE = 20

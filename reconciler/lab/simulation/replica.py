@@ -26,11 +26,11 @@ from reconciler.lab.simulation.fakes import (
 from reconciler.lab.simulation.invariants import US, CheckedKube
 from reconciler.lab.simulation.scenario import PROPAGATION_S
 from reconciler.lab.simulation.virtual_time import FreezableScope, VirtualClock
+from reconciler.leadership.api import LeadershipState
 from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
-from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.lease_fence import LeaseFence
 from reconciler.leadership.rules import ElectionTiming
-from reconciler.leadership.state import LeadershipState
 from reconciler.leadership.thread import Heartbeat
 from reconciler.naming import Names
 from reconciler.net.circuit_breaker import CircuitBreaker
@@ -163,7 +163,7 @@ class SimulatedReplica:
                 name=LEASE,
                 identity=self.me,
                 timing=ElectionTiming(),
-                age_s=heartbeat.age_s,
+                heartbeat_age_s=heartbeat.age_s,
                 is_ready=lambda: not controller.not_synced(),
                 has_token=lambda: controller.has_had_token,
                 lacks_token=lambda: controller.lacks_token,
@@ -172,9 +172,9 @@ class SimulatedReplica:
             self.fence,
             clock=clock,
             random=around.random(f"elector {number}"),
-            began=lambda term: self._tell(office.started, term),
-            ended=lambda why: self._tell(office.stopped, why),
-            rewound=lambda why: self._tell(partial(controller.rewound, HOME), why),
+            on_started_leading=lambda term: self._tell(office.started, term),
+            on_stopped_leading=lambda why: self._tell(office.stopped, why),
+            on_history_rewound=lambda why: self._tell(partial(controller.rewound, HOME), why),
         )
         return platform, controller
 

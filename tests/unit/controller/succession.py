@@ -18,10 +18,10 @@ class Succession:
     def begin(self) -> None:
         self._began.set()
 
-    async def wait_began(self) -> None:
+    async def wait_started(self) -> None:
         await self._began.wait()
 
-    async def wait_ended(self) -> None:
+    async def wait_stopped(self) -> None:
         await asyncio.Event().wait()
 
     async def release(self) -> None:

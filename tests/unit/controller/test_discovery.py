@@ -76,7 +76,7 @@ class Switch(NoElection):
     def leads(self) -> bool:  # type: ignore[override]  # Alone leads always
         return self.began.is_set()
 
-    async def wait_began(self) -> None:
+    async def wait_started(self) -> None:
         await self.began.wait()
 
 

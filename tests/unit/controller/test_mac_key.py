@@ -18,7 +18,7 @@ from reconciler.controller.state.mac_key import LOOK_S, MacKeyFile
 from reconciler.errors import Invalid, SettingsError
 from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.lab.apiserver.write_log import Commit
-from reconciler.leadership.state import LeadershipState
+from reconciler.leadership.api import LeadershipState
 from reconciler.naming import SessionKey
 from tests.unit.controller.build import KEY
 from tests.unit.controller.virtual import (

@@ -179,10 +179,10 @@ class Turns(NoElection):
     def leads(self) -> bool:  # type: ignore[override]  # Alone leads always
         return self.is_ours.is_set()
 
-    async def wait_began(self) -> None:
+    async def wait_started(self) -> None:
         await self.is_ours.wait()
 
-    async def wait_ended(self) -> None:
+    async def wait_stopped(self) -> None:
         await self.is_over.wait()
 
 

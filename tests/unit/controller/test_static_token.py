@@ -11,7 +11,7 @@ import pytest
 from reconciler.controller.controller import Controller, ControllerConfig
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.lab.apiserver.kinds import SECRETS
-from reconciler.leadership.state import LeadershipState
+from reconciler.leadership.api import LeadershipState
 from reconciler.naming import SessionKey
 from reconciler.tokens.static import LOOK_S, StaticSource
 from reconciler.tokens.token import Token

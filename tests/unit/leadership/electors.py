@@ -19,7 +19,7 @@ from reconciler.lab.apiserver.write_log import Caller, Commit
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
-from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.lease_fence import LeaseFence
 from reconciler.leadership.rules import ElectionTiming
 
 NAMESPACE, NAME = "home", "token-reconciler"
@@ -121,9 +121,9 @@ class Replica:
             self.fence,
             clock=self.clock,
             random=Random(str(self.me)),
-            began=lambda term: self.told.append((f"began {term}", bench.now_s)),
-            ended=lambda why: self.told.append((f"ended {why}", bench.now_s)),
-            rewound=self.rewound.append,
+            on_started_leading=lambda term: self.told.append((f"began {term}", bench.now_s)),
+            on_stopped_leading=lambda why: self.told.append((f"ended {why}", bench.now_s)),
+            on_history_rewound=self.rewound.append,
         )
         self.task = asyncio.create_task(self.elector.run(), name=str(self.me))
 

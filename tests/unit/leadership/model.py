@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from reconciler.leadership import rules
 from reconciler.leadership.lease import RELEASED_S, Identity, LeaseRecord
-from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.lease_fence import LeaseFence
 from reconciler.leadership.rules import (
     Acquire,
     ElectionTiming,
@@ -183,7 +183,13 @@ class Replica:
     def look(self, record: LeaseRecord | None, version: str, *, settled: bool) -> ObservedLease:
         now_at = self.clock.monotonic()
         return rules.observe(
-            self.sight, record, version, now_at, me=self.me, timing=self.timing, settled=settled
+            self.sight,
+            record,
+            version,
+            now_at,
+            me=self.me,
+            timing=self.timing,
+            authoritative=settled,
         )
 
     def lose(self) -> None:

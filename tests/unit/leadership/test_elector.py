@@ -7,7 +7,14 @@ import pytest
 
 from reconciler.errors import ServerError, TransportError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
-from reconciler.leadership.elector import COLD_S, LEFT_S, NO_TOKEN_S, SPREAD_S, STALL_S, YIELD_S
+from reconciler.leadership.elector import (
+    MAX_HEARTBEAT_AGE_S,
+    MAX_JITTER_S,
+    MIN_TERM_S,
+    NO_TOKEN_DELAY_S,
+    UNSYNCED_DELAY_S,
+    YIELD_DELAY_S,
+)
 from tests.unit.leadership.electors import LATENCY_S, TIMING, Bench, Replica, on_virtual_time
 
 LEASE_S, DEADLINE_S, RETRY_S = TIMING.lease_s, TIMING.deadline_s, TIMING.retry_s
@@ -29,7 +36,7 @@ async def pair(bench: Bench) -> tuple[Replica, Replica]:
 @on_virtual_time
 async def test_the_first_replica_makes_the_lease_in_client_gos_form(bench: Bench) -> None:
     leader = bench.start()
-    assert await bench.led(leader) <= SPREAD_S + SOON_S
+    assert await bench.led(leader) <= MAX_JITTER_S + SOON_S
     assert leader.words == ["began replica-0/0-n0"]
     assert leader.fence.term == "replica-0/0-n0"
     spec = bench.spec
@@ -73,7 +80,7 @@ async def test_a_follower_tries_at_the_end_of_a_dead_leaders_claim(bench: Bench)
     await bench.led(follower, 2 * LEASE_S)
     [(verb, tried_s)] = follower.requests[2:]
     assert verb == "patch"
-    assert claimed_s <= tried_s <= claimed_s + SPREAD_S + 0.001
+    assert claimed_s <= tried_s <= claimed_s + MAX_JITTER_S + 0.001
     assert bench.spec["leaseTransitions"] == 1
     assert follower.fence.term == "replica-1/1-n1"
 
@@ -161,7 +168,7 @@ class TestLoss:
             assert not leader.leads
             claimed_s = bench.commits[-1].at + LEASE_S
             taken_s = await bench.led(follower, 20.0)
-            assert claimed_s <= taken_s <= claimed_s + SPREAD_S + SOON_S
+            assert claimed_s <= taken_s <= claimed_s + MAX_JITTER_S + SOON_S
             leader.faults.partition(cut=False)
             await bench.watch_over(60.0)
             assert bench.leaders == [follower]
@@ -214,7 +221,7 @@ class TestMainLoop:
         async def scenario(bench: Bench) -> None:
             leader = bench.start()
             await bench.led(leader)
-            leader.age_s = STALL_S + 1
+            leader.age_s = MAX_HEARTBEAT_AGE_S + 1
             stalled_s = bench.now_s
             lost_s = await bench.wait_for("loss", lambda: not leader.leads, 20.0)
             assert lost_s - stalled_s <= DEADLINE_S
@@ -232,7 +239,7 @@ class TestMainLoop:
         async def scenario(bench: Bench) -> None:
             leader = bench.start()
             await bench.led(leader)
-            leader.age_s = STALL_S - 1
+            leader.age_s = MAX_HEARTBEAT_AGE_S - 1
             await bench.watch_over(60.0)
             assert leader.words == ["began replica-0/0-n0"]
 
@@ -242,7 +249,7 @@ class TestMainLoop:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader, follower = await pair(bench)
-            follower.age_s = STALL_S + 1
+            follower.age_s = MAX_HEARTBEAT_AGE_S + 1
             leader.elector.release()
             await bench.watch_over(60.0)
             assert not bench.leaders
@@ -270,7 +277,7 @@ class TestCold:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             replica = bench.start(warm=False)
-            await bench.watch_over(COLD_S / 2)
+            await bench.watch_over(UNSYNCED_DELAY_S / 2)
             assert not replica.leads
             replica.is_warm = True
             warm_s = bench.now_s
@@ -286,7 +293,11 @@ class TestCold:
             away = InjectedFault(error=ServerError("away", status=503))
             replica.faults.fail_next(away, verb="create", count=failures)
             led_s = await bench.led(replica, 20.0)
-            assert COLD_S <= led_s <= COLD_S + SPREAD_S + failures * 0.6 * RETRY_S + 2 * SOON_S
+            assert (
+                UNSYNCED_DELAY_S
+                <= led_s
+                <= UNSYNCED_DELAY_S + MAX_JITTER_S + failures * 0.6 * RETRY_S + 2 * SOON_S
+            )
 
         scenario()
 
@@ -296,12 +307,12 @@ class TestCold:
             leader, follower = await pair(bench)
             cold = bench.start("a-cold-one", warm=False)
             for old, new in ((leader, follower),):
-                await bench.watch_over(COLD_S + 1)
+                await bench.watch_over(UNSYNCED_DELAY_S + 1)
                 old.elector.release()
                 await bench.led(new)
             await follower.kill()
-            taken_s = await bench.led(cold, 2 * LEASE_S + COLD_S)
-            assert taken_s >= bench.commits[-2].at + LEASE_S + COLD_S
+            taken_s = await bench.led(cold, 2 * LEASE_S + UNSYNCED_DELAY_S)
+            assert taken_s >= bench.commits[-2].at + LEASE_S + UNSYNCED_DELAY_S
 
         scenario()
 
@@ -344,7 +355,7 @@ class TestWithoutToken:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             first, second = (bench.start(has_token=False) for _ in range(2))
-            await bench.watch_over(NO_TOKEN_S - 1.0)
+            await bench.watch_over(NO_TOKEN_DELAY_S - 1.0)
             assert bench.leaders == []
             await bench.watch_over(3.0)
             assert len(bench.leaders) == 1
@@ -356,7 +367,7 @@ class TestWithoutToken:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             replica = bench.start(has_token=False)
-            await bench.watch_over(COLD_S + 1.0)
+            await bench.watch_over(UNSYNCED_DELAY_S + 1.0)
             assert not replica.leads
             replica.has_token = True
             had_s = bench.now_s
@@ -372,13 +383,13 @@ class TestLackingToken:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader = bench.start(has_token=False, lacks_token=True)
-            taken_s = await bench.led(leader, NO_TOKEN_S + 5.0)
+            taken_s = await bench.led(leader, NO_TOKEN_DELAY_S + 5.0)
             standby = bench.start()
-            await bench.watch_over(YIELD_S - (bench.now_s - taken_s) - 1.0)
+            await bench.watch_over(MIN_TERM_S - (bench.now_s - taken_s) - 1.0)
             assert bench.leaders == [leader]
             yielded_s = await bench.led(standby, LEASE_S + 5.0)
-            assert yielded_s - taken_s <= YIELD_S + LEASE_S + SPREAD_S + 2.0
-            await bench.watch_over(3 * YIELD_S)
+            assert yielded_s - taken_s <= MIN_TERM_S + LEASE_S + MAX_JITTER_S + 2.0
+            await bench.watch_over(3 * MIN_TERM_S)
             assert bench.leaders == [standby]
             [line] = bench.events("lease_left")
             assert line["log_level"] == "warning"
@@ -389,10 +400,10 @@ class TestLackingToken:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader, standby = await pair(bench)
-            await bench.watch_over(YIELD_S)
+            await bench.watch_over(MIN_TERM_S)
             leader.lacks_token = True
             lacked_s = bench.now_s
-            assert await bench.led(standby, 30.0) - lacked_s <= LEASE_S + SPREAD_S + SOON_S
+            assert await bench.led(standby, 30.0) - lacked_s <= LEASE_S + MAX_JITTER_S + SOON_S
 
         scenario()
 
@@ -400,11 +411,11 @@ class TestLackingToken:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader, _ = await pair(bench)
-            await bench.watch_over(YIELD_S)
+            await bench.watch_over(MIN_TERM_S)
             leader.lacks_token = True
             await bench.watch_over(5.0)
             leader.lacks_token = False
-            await bench.watch_over(2 * YIELD_S)
+            await bench.watch_over(2 * MIN_TERM_S)
             assert bench.leaders == [leader]
             assert len(leader.words) == 1
 
@@ -416,11 +427,11 @@ class TestLackingToken:
             replicas = [bench.start(has_token=False, lacks_token=True) for _ in range(3)]
             await bench.watch_over(3600.0)
             began_s = sorted(at for one in replicas for text, at in one.told if "began" in text)
-            assert all(b - a >= YIELD_S for a, b in pairwise(began_s))
+            assert all(b - a >= MIN_TERM_S for a, b in pairwise(began_s))
             assert bench.spec["leaseTransitions"] == 0  # the one that yields is the next to lead
-            free_s = LEFT_S + LEASE_S + 2 * RETRY_S
-            assert all(b - a <= YIELD_S + free_s for a, b in pairwise(began_s))
-            assert len(began_s) >= 3600.0 / (YIELD_S + free_s)
+            free_s = YIELD_DELAY_S + LEASE_S + 2 * RETRY_S
+            assert all(b - a <= MIN_TERM_S + free_s for a, b in pairwise(began_s))
+            assert len(began_s) >= 3600.0 / (MIN_TERM_S + free_s)
 
         scenario()
 
@@ -430,7 +441,7 @@ class TestLackingToken:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader, standby = await pair(bench)
-            await bench.watch_over(YIELD_S)
+            await bench.watch_over(MIN_TERM_S)
             leader.lacks_token = True
             closed_s = await bench.wait_for("the fence is shut", lambda: not leader.leads, 30.0)
             renewed_s = max(c.at for c in bench.commits if c.user == str(leader.me))

@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.errors import ServerError, TransportError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
-from reconciler.leadership.elector import COLD_S
+from reconciler.leadership.elector import UNSYNCED_DELAY_S
 from reconciler.leadership.rules import DRIFT, ElectionTiming
 from tests.unit.leadership.electors import Bench, Replica, on_virtual_time
 
@@ -70,7 +70,7 @@ def test_there_are_never_two_and_in_the_end_there_is_one(seed: int) -> None:
             await bench.watch_over(random.uniform(0.0, 4.0))
         for replica in living:
             heal(replica)
-        await bench.watch_over(3 * TIMING.lease_s + COLD_S)
+        await bench.watch_over(3 * TIMING.lease_s + UNSYNCED_DELAY_S)
         [leader] = bench.leaders
         assert {replica.elector.holder for replica in living} == {str(leader.me)}
         for replica in bench.replicas:

@@ -10,9 +10,9 @@ from reconciler.errors import Conflict, Forbidden, KubeError, ServerError, Trans
 from reconciler.kube.authorization import PATIENCE_S
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import NAMESPACES
-from reconciler.leadership.elector import SPREAD_S
+from reconciler.leadership.elector import MAX_JITTER_S
 from reconciler.leadership.lease import MOST_TRANSITIONS
-from reconciler.leadership.rules import LONGEST_CLAIM_S, ElectionTiming
+from reconciler.leadership.rules import MAX_LEASE_S, ElectionTiming
 from tests.unit.leadership.electors import (
     HAND,
     LATENCY_S,
@@ -56,7 +56,7 @@ class TestByHand:
             deleted_s = bench.now_s
             await bench.wait_for("loss", lambda: len(leader.told) == 2, 0.01)
             assert leader.words[1] == "ended the Lease was deleted"
-            assert await bench.led(leader) - deleted_s <= SPREAD_S + SOON_S
+            assert await bench.led(leader) - deleted_s <= MAX_JITTER_S + SOON_S
             assert bench.spec["leaseTransitions"] == 1
             await bench.watch_over(60.0)
             assert follower.told == []
@@ -72,7 +72,7 @@ class TestByHand:
             renewed_s = bench.commits[-1].at
             bench.delete()
             taken_s = await bench.led(follower, 2 * LEASE_S)
-            assert renewed_s + LEASE_S <= taken_s <= renewed_s + LEASE_S + SPREAD_S + SOON_S
+            assert renewed_s + LEASE_S <= taken_s <= renewed_s + LEASE_S + MAX_JITTER_S + SOON_S
             assert bench.spec["leaseTransitions"] == 1
 
         scenario()
@@ -118,7 +118,7 @@ class TestByHand:
         [
             ({}, LEASE_S),
             ({"leaseDurationSeconds": 40}, 40),
-            ({"leaseDurationSeconds": 2**31 - 1}, LONGEST_CLAIM_S),
+            ({"leaseDurationSeconds": 2**31 - 1}, MAX_LEASE_S),
             ({"leaseDurationSeconds": None, "leaseTransitions": None}, LEASE_S),
             ({"acquireTime": NOWHERE, "renewTime": NOWHERE}, LEASE_S),
             ({"acquireTime": None, "renewTime": None}, LEASE_S),
@@ -137,7 +137,7 @@ class TestByHand:
             await bench.wait_for("loss", lambda: len(leader.told) == 2, 0.01)
             await bench.watch_over(waits_s - 1)
             taken_s = await bench.led(leader)
-            assert waits_s <= taken_s - edited_s <= waits_s + SPREAD_S + SOON_S
+            assert waits_s <= taken_s - edited_s <= waits_s + MAX_JITTER_S + SOON_S
             assert bench.warnings() == ["lease_lost"]
             assert bench.spec["leaseDurationSeconds"] == LEASE_S
 
@@ -151,8 +151,8 @@ class TestByHand:
             (60.0, 1, LEASE_S),
             (300.0, 2**31 - 1, 50.0),
             (300.0, 40, 40.0),
-            (900.0, 2**31 - 1, LONGEST_CLAIM_S),
-            (1e9, 2**31 - 1, LONGEST_CLAIM_S),
+            (900.0, 2**31 - 1, MAX_LEASE_S),
+            (1e9, 2**31 - 1, MAX_LEASE_S),
         ],
     )
     def test_a_duration_that_was_edited_costs_no_more_than_a_sixth_of_a_token(
@@ -167,14 +167,14 @@ class TestByHand:
             await leader.kill()
             bench.edit(leaseDurationSeconds=edit_s)
             edited_s, edited_wall_s = bench.now_s, bench.clock.wall()
-            taken_s = await bench.led(follower, LONGEST_CLAIM_S + 5)
-            assert waits_s - DEADLINE_S <= taken_s - edited_s <= waits_s + SPREAD_S + SOON_S
+            taken_s = await bench.led(follower, MAX_LEASE_S + 5)
+            assert waits_s - DEADLINE_S <= taken_s - edited_s <= waits_s + MAX_JITTER_S + SOON_S
             [line] = bench.events("lease_duration_edited")
             assert (line["holder"], line["duration_s"]) == (str(leader.me), edit_s)
             until_s = parse_utc(line["until"])
             assert until_s is not None
             assert abs(until_s - edited_wall_s - line["waits_s"]) <= 1.0
-            assert taken_s - edited_s - line["waits_s"] <= SPREAD_S + SOON_S
+            assert taken_s - edited_s - line["waits_s"] <= MAX_JITTER_S + SOON_S
 
         scenario()
 
@@ -444,7 +444,7 @@ class TestFailingServer:
             assert bench.leaders == [leader]
             assert [len(replica.told) for replica in (leader, follower)] == [1, 0]
             await leader.kill()
-            await bench.led(follower, 2 * LEASE_S + 2 * SPREAD_S)
+            await bench.led(follower, 2 * LEASE_S + 2 * MAX_JITTER_S)
 
         scenario()
 

@@ -171,7 +171,7 @@ class FirstClaimOnly(Replica):
             return sight
         if old.record.holder != sight.record.holder:
             return sight
-        return replace(sight, claim_until=old.claim_until)
+        return replace(sight, expires_at=old.expires_at)
 
 
 class BlindWrites(Replica):

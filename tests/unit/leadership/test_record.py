@@ -9,12 +9,12 @@ from reconciler.errors import ProtocolError
 from reconciler.leadership.lease import (
     MOST_TRANSITIONS,
     LeaseRecord,
-    claim,
+    holder_spec,
     lease_resource,
     new_lease,
     patch_of,
     read,
-    release,
+    released_spec,
 )
 
 WALL_S = 1_767_225_600.25
@@ -111,7 +111,7 @@ def test_released_is_what_a_holder_writes_itself(spec: Any, released: bool) -> N
 
 
 def test_a_claim_is_client_gos_record() -> None:
-    assert claim(None, "me", lease_s=15, transitions=0, wall_s=WALL_S) == {
+    assert holder_spec(None, "me", lease_s=15, transitions=0, wall_s=WALL_S) == {
         "holderIdentity": "me",
         "leaseDurationSeconds": 15,
         "acquireTime": NOW,
@@ -122,21 +122,23 @@ def test_a_claim_is_client_gos_record() -> None:
 
 def test_a_renewal_keeps_the_time_of_acquisition_and_a_takeover_does_not() -> None:
     held = record(holder="me", duration_s=15, acquired="2025-12-31T00:00:00.000000Z", transitions=4)
-    renewed = claim(held, "me", lease_s=15, transitions=4, wall_s=WALL_S)
+    renewed = holder_spec(held, "me", lease_s=15, transitions=4, wall_s=WALL_S)
     assert (renewed["acquireTime"], renewed["renewTime"]) == (held.acquired, NOW)
-    assert claim(held, "other", lease_s=15, transitions=5, wall_s=WALL_S)["acquireTime"] == NOW
+    assert (
+        holder_spec(held, "other", lease_s=15, transitions=5, wall_s=WALL_S)["acquireTime"] == NOW
+    )
 
 
 def test_a_renewal_mends_a_time_of_acquisition_that_is_missing() -> None:
     held = record(holder="me", duration_s=15)
-    assert claim(held, "me", lease_s=15, transitions=4, wall_s=WALL_S)["acquireTime"] == NOW
+    assert holder_spec(held, "me", lease_s=15, transitions=4, wall_s=WALL_S)["acquireTime"] == NOW
 
 
 @pytest.mark.parametrize(
     "spec",
     [
-        claim(None, "me", lease_s=15, transitions=7, wall_s=WALL_S),
-        release(transitions=7, wall_s=WALL_S),
+        holder_spec(None, "me", lease_s=15, transitions=7, wall_s=WALL_S),
+        released_spec(transitions=7, wall_s=WALL_S),
     ],
     ids=["claim", "release"],
 )
@@ -150,7 +152,7 @@ def test_what_is_written_reads_back(spec: dict[str, Any]) -> None:
 
 
 def test_whole_seconds_are_written_with_six_digits() -> None:
-    spec = claim(None, "me", lease_s=15, transitions=0, wall_s=1_767_225_600.0)
+    spec = holder_spec(None, "me", lease_s=15, transitions=0, wall_s=1_767_225_600.0)
     assert spec["renewTime"] == "2026-01-01T00:00:00.000000Z"
 
 

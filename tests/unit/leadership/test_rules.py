@@ -8,7 +8,7 @@ import pytest
 from reconciler.leadership.lease import RELEASED_S, Identity, LeaseRecord
 from reconciler.leadership.rules import (
     DRIFT,
-    LONGEST_CLAIM_S,
+    MAX_LEASE_S,
     Acquire,
     Decision,
     ElectionTiming,
@@ -58,7 +58,7 @@ def seen(
             first_at + apart_s * index,
             me=ME,
             timing=TIMING,
-            settled=settled and is_last,
+            authoritative=settled and is_last,
         )
     assert sight is not None
     return sight
@@ -67,7 +67,7 @@ def seen(
 def decided(
     sight: ObservedLease | None, after_s: float = 0.0, *, spread_s: float = 0.0
 ) -> Decision:
-    return decide(sight, None, NOW + after_s, me=ME, timing=TIMING, spread_s=spread_s)
+    return decide(sight, None, NOW + after_s, me=ME, timing=TIMING, jitter_s=spread_s)
 
 
 HELD, RENEWED = record(OTHER), record(OTHER, version="8")
@@ -90,7 +90,7 @@ class TestWithoutATenure:
             ([record("")], FOREIGN_S, 4),
             ([HELD], FOREIGN_S, 4),
             ([record(OTHER, 0)], 15.0, 4),
-            ([record(OTHER, 2**31 - 1)], LONGEST_CLAIM_S, 4),
+            ([record(OTHER, 2**31 - 1)], MAX_LEASE_S, 4),
             ([HELD, RENEWED], FOREIGN_S, 4),
             ([HELD, RELEASED], 0.0, 4),
             ([HELD, EMPTIED], FOREIGN_S - 2.0, 4),
@@ -193,7 +193,7 @@ class TestRestoredFromABackup:
         self, restored: LeaseRecord | None
     ) -> None:
         sight = seen(HELD)
-        back = observe(sight, restored, "4", NOW + 1.0, me=ME, timing=TIMING, settled=True)
+        back = observe(sight, restored, "4", NOW + 1.0, me=ME, timing=TIMING, authoritative=True)
         assert back.version == "4"
         assert decided(back, FOREIGN_S - 0.001) != Acquire(restored, 4)
         assert isinstance(decided(back, FOREIGN_S + 1.0), Acquire)
@@ -201,7 +201,7 @@ class TestRestoredFromABackup:
     def test_a_holder_that_is_still_in_it_renews_the_version_that_is_there(self) -> None:
         sight = seen(replace(OURS, version="90"))
         restored = replace(OURS, version="50")
-        back = observe(sight, restored, "50", NOW, me=ME, timing=TIMING, settled=True)
+        back = observe(sight, restored, "50", NOW, me=ME, timing=TIMING, authoritative=True)
         tenure = hold_from(3, NOW - 2.0, TIMING)
         assert decide(back, tenure, NOW, me=ME, timing=TIMING) == Renew(restored)
 

@@ -15,12 +15,12 @@ from reconciler.lab.apiserver.in_process_client import InProcessKube
 from reconciler.lab.apiserver.kinds import LEASES, NAMESPACES
 from reconciler.lab.apiserver.write_log import Caller
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
+from reconciler.leadership.api import LeadershipState
 from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
-from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.lease_fence import LeaseFence
 from reconciler.leadership.rules import ElectionTiming
-from reconciler.leadership.state import LeadershipState
-from reconciler.leadership.thread import BEAT_S, ElectorThread, Heartbeat, Opening
+from reconciler.leadership.thread import HEARTBEAT_S, ElectorFactory, ElectorThread, Heartbeat
 from tests.unit.leadership.electors import NAME, NAMESPACE
 
 LIMIT_S = 10.0
@@ -52,8 +52,8 @@ class Threaded:
                 self.fence,
                 clock=self.clock,
                 random=Random(1),
-                began=self._begin,
-                ended=self.told.append,
+                on_started_leading=self._begin,
+                on_stopped_leading=self.told.append,
             )
         finally:
             self.closed.set()
@@ -72,7 +72,7 @@ class Threaded:
         return str(self.core.get(LEASES, NAMESPACE, NAME)["spec"]["holderIdentity"])
 
 
-def thread_of(opening: Opening) -> ElectorThread:
+def thread_of(opening: ElectorFactory) -> ElectorThread:
     return ElectorThread(opening, asyncio.new_event_loop)
 
 
@@ -159,7 +159,7 @@ def test_a_heartbeat_is_as_old_as_the_loop_is_stalled() -> None:
         beating = asyncio.create_task(heartbeat.run())
         for _ in range(50):
             await asyncio.sleep(0.3)
-            assert heartbeat.age_s() <= BEAT_S
+            assert heartbeat.age_s() <= HEARTBEAT_S
         beating.cancel()
         await asyncio.wait([beating])
         await asyncio.sleep(40.0)
@@ -180,12 +180,12 @@ class TestOffice:
 
     async def test_it_waits_for_the_beginning_and_for_the_end(self) -> None:
         office, _ = self.office()
-        await office.wait_ended()
-        waiting = asyncio.create_task(office.wait_began())
+        await office.wait_stopped()
+        waiting = asyncio.create_task(office.wait_started())
         await asyncio.sleep(0)
         office.started("term")
         await waiting
-        waiting = asyncio.create_task(office.wait_ended())
+        waiting = asyncio.create_task(office.wait_stopped())
         await asyncio.sleep(0)
         assert not waiting.done()
         assert office.leads
@@ -195,7 +195,7 @@ class TestOffice:
     async def test_an_end_is_not_missed_though_the_next_term_begins_at_once(self) -> None:
         office, _ = self.office()
         office.started("one")
-        waiting = asyncio.create_task(office.wait_ended())
+        waiting = asyncio.create_task(office.wait_stopped())
         await asyncio.sleep(0)
         office.stopped("why")
         office.started("two")

@@ -1,4 +1,4 @@
-"""The write fence: open while the Lease is ours for long enough; asked from any thread."""
+"""The write fence: open while this replica holds the Lease for long enough; any thread may ask."""
 
 import math
 
@@ -7,11 +7,11 @@ from reconciler.errors import NotLeaderError
 
 
 class LeaseFence:
-    """Implements `control.fence.Gate`; `holder` and `transitions` are what the elector saw last.
+    """Implements `leadership.api.WriteFence`; `holder` and `transitions` are the elector's latest.
 
-    The elector's thread opens, extends and closes it, the main loop asks. Each side reads or writes
-    one reference, which is atomic; the answer depends on the clock alone, so that a fence whose
-    elector stands still closes by itself.
+    The elector's thread opens, extends and closes the fence, the main loop asks it. Each side reads
+    or writes one reference, which is atomic. The answer depends on the clock alone, so that the
+    fence closes on time even if its elector hangs.
     """
 
     def __init__(self, clock: Clock, replica: str) -> None:
@@ -27,16 +27,16 @@ class LeaseFence:
         return self._clock.monotonic() < self._valid_until
 
     def open(self, term: str, valid_until: float) -> None:
-        """Let writes through that end before `valid_until`, in the name of `term`."""
+        """Allow writes that end before `valid_until`, in the name of `term`."""
         self.term = term
         self._valid_until = valid_until
 
     def close(self) -> None:
-        """Let nothing through from now on."""
+        """Allow no write from now on."""
         self._valid_until = -math.inf
 
     def may_write(self, need_s: float) -> bool:
-        """Tell whether a write that may take `need_s` may start; a refusal is counted."""
+        """Return whether a write that may take `need_s` may start; a refusal is counted."""
         if self._clock.monotonic() + need_s < self._valid_until:
             return True
         self.fenced_total += 1

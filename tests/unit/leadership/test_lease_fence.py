@@ -3,7 +3,7 @@
 import pytest
 
 from reconciler.errors import NotLeaderError
-from reconciler.leadership.lease_gate import LeaseFence
+from reconciler.leadership.lease_fence import LeaseFence
 from tests.support import ManualClock
 
 
