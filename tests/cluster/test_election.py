@@ -308,7 +308,7 @@ class TestRights:
                 await first.leadership.release()
         assert len(events(lines, "lease_refused")) == 1
         [lost] = events(lines, "lease_lost")
-        assert lost["why"].startswith("not renewed for ")
+        assert lost["reason"].startswith("not renewed for ")
 
 
 def events(lines: list[Any], name: str) -> list[Any]:
