@@ -1,5 +1,7 @@
 """What the documents name exists, and what the product shows to people is in the documents."""
 
+import ast
+import fnmatch
 import re
 from pathlib import Path
 
@@ -177,3 +179,56 @@ def test_a_decision_has_context_decision_and_consequence_in_under_a_page(decisio
 
 def test_decisions_are_numbered_without_a_gap() -> None:
     assert [int(path.name[:4]) for path in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+
+
+def named_tests() -> list[str]:
+    """Return each test, file or folder that docs/failures.md names in its last column."""
+    rows = table_rows(DOCS / "failures.md", "fault")
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row[2])]
+
+
+def defined_tests(file: Path) -> set[str]:
+    """Return the names of a test file: functions, classes, and `Class::method`."""
+    names = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            names.add(node.name)
+            methods = (
+                one for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
+            )
+            names |= {f"{node.name}::{method.name}" for method in methods}
+    return names
+
+
+@pytest.mark.parametrize("name", sorted(set(named_tests())))
+def test_a_test_that_the_failures_name_exists(name: str) -> None:
+    pattern, _, test = name.partition("::")
+    files = sorted(ROOT.glob(pattern))
+    assert files != []
+    if test:
+        assert fnmatch.filter(defined_tests(files[0]), test.replace("...", "*")) != []
+
+
+def test_every_failure_names_a_test() -> None:
+    rows = table_rows(DOCS / "failures.md", "fault")
+    assert len(rows) > 130
+    assert [row[0] for row in rows if "`tests/" not in row[2]] == []
+
+
+def test_a_module_that_the_architecture_names_exists() -> None:
+    """A path is one below reconciler/ or the repository; a file name alone is one of any room."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    named = set(re.findall(r"`((?:[\w.]+/)*[\w.]*(?:\.py|/))`", text))
+    names = {path.name for path in (ROOT / "reconciler").rglob("*.py")}
+    missing = {
+        name
+        for name in named
+        if not (ROOT / name).exists()
+        and not (ROOT / "reconciler" / name).exists()
+        and not (ROOT / "reconciler" / "lab" / name).exists()
+        and name not in names
+    }
+    assert len(named) > 60
+    assert missing == {"auth/"}
