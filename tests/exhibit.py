@@ -9,9 +9,10 @@ from aiohttp import web
 
 from reconciler.clock import SystemClock
 from reconciler.controller.decide.retry_policy import RIGHTS
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.worker import ReconcileStats
 from reconciler.controller.state.confirmations import ConfirmationStats
-from reconciler.controller.status.fleet import FleetSummary, State
+from reconciler.controller.status.fleet import FleetSummary
 from reconciler.controller.status.history import RunRecord
 from reconciler.controller.status.snapshot import (
     IssuerStatus,
@@ -183,9 +184,9 @@ async def served(
         await runner.cleanup()
 
 
-def _state(remaining_s: float | None) -> State:
+def _state(remaining_s: float | None) -> TokenState:
     if remaining_s is None:
-        return "unknown"
+        return TokenState.UNMANAGED
     if remaining_s <= 0:
-        return "expired"
-    return "expiring" if remaining_s < ALLOWANCE_S else "live"
+        return TokenState.EXPIRED
+    return TokenState.EXPIRING if remaining_s < ALLOWANCE_S else TokenState.OK

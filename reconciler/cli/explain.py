@@ -12,6 +12,7 @@ from reconciler.cli.exit_codes import EXIT_EXPIRED, EXIT_NOT_FOUND, CommandError
 from reconciler.cli.output import check_format, run, say, say_json, warn_of_skew
 from reconciler.cli.pod_selection import PodSelection, find, parse_target
 from reconciler.cli.status import policy_of
+from reconciler.controller.decide.token_state import HEALTHY
 from reconciler.controller.state.session_state import newest_live_pod
 from reconciler.inspection.events import (
     EventSummary,
@@ -24,10 +25,10 @@ from reconciler.inspection.events import (
 from reconciler.inspection.explain import explain
 from reconciler.inspection.fleet import name_of
 from reconciler.inspection.hints import hints
+from reconciler.inspection.pod_token import assess
 from reconciler.inspection.printers import account_as_json
 from reconciler.inspection.replicas import REPLICAS, ObservedReplica, replica_of, replica_resource
 from reconciler.inspection.report import Leader, PodReport, leader_of
-from reconciler.inspection.token_state import State, assess
 from reconciler.kube.api import ListOptions, ObjectMeta
 from reconciler.leadership.lease import lease_resource, read
 from reconciler.naming import LIVE_PODS
@@ -65,9 +66,9 @@ async def _account(cluster: Cluster, pod: ObjectMeta, *, lives: bool) -> PodRepo
     reports = await _reports(cluster)
     replicas = await _replicas(cluster)
     now_s = cluster.now_s()
-    leading = newest_live_pod(same) or pod
+    newest = newest_live_pod(same) or pod
     return PodReport(
-        token_state=assess(pod, secret, policy_of(cluster), now_s, leading=leading),
+        pod_token=assess(pod, secret, policy_of(cluster), now_s, newest=newest),
         names=cluster.names,
         now_s=now_s,
         ended=not lives,
@@ -134,7 +135,7 @@ def _print(account: PodReport) -> None:
             say(f"Next: {step}")
         return
     width = min(console.width, WIDEST)
-    calm = account.state in (State.OK, State.RENEWING_SOON, "ended")
+    calm = account.ended or account.pod_token.state in HEALTHY
     state = Text(account.state, style="bold green" if calm else "bold red")
     console.print(Text.assemble((_title(account), "bold"), "  ", state))
     for sentence in explain(account):
@@ -148,7 +149,7 @@ def _print(account: PodReport) -> None:
 
 
 def _title(account: PodReport) -> str:
-    return name_of(account.token_state.pod)
+    return name_of(account.pod_token.pod)
 
 
 def _item(mark: str, sentence: str, width: int, style: str) -> Padding:

@@ -3,9 +3,9 @@
 from rich.table import Table
 from rich.text import Text
 
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.inspection.fleet import PodFleet
 from reconciler.inspection.printers import GAP, Cells, cells
-from reconciler.inspection.token_state import State
 
 COLUMNS = ("NAMESPACE", "SESSION", "POD", "EXPIRES", "STATE", "REFRESHED", "BY")
 
@@ -15,12 +15,13 @@ _SPARE = ("BY", "SESSION", "REFRESHED")
 _NARROW_GAP = 2
 
 _STYLES = {
-    State.OK: "green",
-    State.RENEWING_SOON: "cyan",
-    State.PAUSED: "magenta",
-    State.EXPIRED: "bold red",
-    State.EXPIRING: "bold yellow",
-    State.OVERDUE: "bold yellow",
+    TokenState.OK: "green",
+    TokenState.NO_EXPIRY: "green",
+    TokenState.DUE: "cyan",
+    TokenState.PAUSED: "magenta",
+    TokenState.EXPIRED: "bold red",
+    TokenState.EXPIRING: "bold yellow",
+    TokenState.OVERDUE: "bold yellow",
 }
 _OTHER = "yellow"
 

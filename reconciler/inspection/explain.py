@@ -1,12 +1,13 @@
 """Everything there is to say of one pod's token, in sentences (pure)."""
 
 from reconciler.controller.decide.refresh_times import EARLIEST, GRID
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.humanize import ago, clean, count, duration, instant, listed, reason, span
 from reconciler.inspection import report
 from reconciler.inspection.events import PAUSED, EventSummary
+from reconciler.inspection.pod_token import PodToken
 from reconciler.inspection.replicas import SHOWN, ObservedReplica
 from reconciler.inspection.report import PodReport
-from reconciler.inspection.token_state import State, TokenState
 from reconciler.naming import Names
 
 
@@ -29,7 +30,7 @@ def explain(account: PodReport) -> list[str]:
 
 
 def _who(account: PodReport) -> str:
-    pod = account.token_state.pod
+    pod = account.pod_token.pod
     fate = "has ended" if account.ended else "is being deleted" if pod.is_deleting else "lives"
     project = f" of project {clean(pod.project_id)}" if pod.project_id else ""
     line = (
@@ -44,39 +45,39 @@ def _who(account: PodReport) -> str:
 
 
 def _holds(account: PodReport) -> str:
-    row, secret = account.token_state, f"Secret {account.secret}"
+    row, secret = account.pod_token, f"Secret {account.secret}"
     match row.state:
-        case State.NO_SECRET if row.unlabelled:
+        case TokenState.NO_SECRET if row.unlabelled:
             return (
                 f"{secret} is there, but without the label {account.names.session_id}; the "
                 "controller does not see it, and cannot make it anew."
             )
-        case State.NO_SECRET:
+        case TokenState.NO_SECRET:
             return f"{secret} does not exist, so the pod has no token to read."
-        case State.NO_TOKEN:
+        case TokenState.NO_TOKEN:
             return f"{secret} holds no {account.names.secret_key}."
-        case State.NAME_TAKEN:
+        case TokenState.NAME_TAKEN:
             owner = clean(row.secret.session_id) if row.secret is not None else ""
             return (
                 f"{secret} belongs to session {owner}, whose name is the same when cut and in "
                 "lower case."
             )
-        case State.FOREIGN_WRITER:
+        case TokenState.FOREIGN_WRITER:
             return (
                 f"{secret} holds a token that {_others(row, account.names)} wrote over ours; until "
                 "when it is good cannot be told, since no value is ever read."
             )
-        case State.UNMANAGED:
+        case TokenState.UNMANAGED:
             return (
                 f"{secret} holds the token that {_others(row, account.names)} put there; until "
                 "when it is good cannot be told, since no value is ever read."
             )
-        case State.UNCONFIRMED:
+        case TokenState.UNCONFIRMED:
             return (
                 f"{secret} has our annotations and no proof that the platform has confirmed the "
                 "session: what they say of its token is not believed."
             )
-        case State.UNREADABLE:
+        case TokenState.UNREADABLE:
             return f"{secret} holds a token of ours, and {_disbelief(account)}."
     if row.expires_s is None or row.issued_s is None:
         return f"{secret} holds a token without an expiry."
@@ -95,14 +96,14 @@ def _holds(account: PodReport) -> str:
 
 def _disbelief(account: PodReport) -> str:
     """Say what is wrong with the annotations, with what they say."""
-    names, secret = account.names, account.token_state.secret
+    names, secret = account.names, account.pod_token.secret
     annotations = secret.annotations if secret is not None else {}
     expires, issued = (
         repr(clean(annotations[name])) if name in annotations else "nothing"
         for name in (names.expires_at, names.issued_at)
     )
     said = f"{names.expires_at} says {expires}, {names.issued_at} says {issued}"
-    match account.token_state.reason:
+    match account.pod_token.reason:
         case "expiry_too_far":
             return f"its expiry is further ahead than a token lives ({said})"
         case "expiry_impossible":
@@ -111,8 +112,8 @@ def _disbelief(account: PodReport) -> str:
 
 
 def _written(account: PodReport) -> str:
-    row = account.token_state
-    if row.secret is None or row.unlabelled or row.state is State.NAME_TAKEN:
+    row = account.pod_token
+    if row.secret is None or row.unlabelled or row.state is TokenState.NAME_TAKEN:
         return ""
     if not row.refreshed_by:
         return f"No replica of the controller has written {account.secret} so far."
@@ -120,8 +121,8 @@ def _written(account: PodReport) -> str:
     when = "at a time that its annotation does not tell"
     if row.refreshed_s is not None:
         when = f"{ago(account.now_s - row.refreshed_s)}, at {instant(row.refreshed_s)}"
-    others = row.sibling_pods(account.names)
-    if row.state in (State.FOREIGN_WRITER, State.NO_TOKEN):
+    others = row.other_writers(account.names)
+    if row.state in (TokenState.FOREIGN_WRITER, TokenState.NO_TOKEN):
         return f"The controller last wrote it {when}, as {by}."
     if others:
         return f"It was written {when}, by {by}; {_others(row, account.names)} owns it too."
@@ -129,19 +130,19 @@ def _written(account: PodReport) -> str:
 
 
 def _renewal(account: PodReport) -> str:
-    row = account.token_state
+    row = account.pod_token
     if account.ended:
         return "The pod has ended, so nothing is renewed for it."
     asked = f" Somebody asked for one ({account.names.requested_at})." if row.requested else ""
     if row.paused:
         return f"It is not renewed: {_where_paused(account)} says {account.names.paused}.{asked}"
-    if row.state is State.NAME_TAKEN:
+    if row.state is TokenState.NAME_TAKEN:
         return "Nothing is written for this session, or it would get the other one's token."
     if row.unlabelled:
         return f"Nothing is written before the Secret has its labels back.{asked}"
     if row.secret is None and row.pod.is_deleting:
         return "No Secret is made for a pod that is being deleted."
-    if row.state is State.UNCONFIRMED:
+    if row.state is TokenState.UNCONFIRMED:
         return f"Nothing is written before the platform confirms the session.{asked}"
     if row.refresh_at_s is None or row.issued_s is None or row.expires_s is None:
         if row.endless:
@@ -164,15 +165,15 @@ def _renewal(account: PodReport) -> str:
 
 
 def _where_paused(account: PodReport) -> str:
-    secret = account.token_state.secret
+    secret = account.pod_token.secret
     if secret is not None and secret.annotations.get(account.names.paused) == "true":
         return "an annotation of the Secret"
     return "an annotation of the pod"
 
 
 def _confirmed(account: PodReport) -> str:
-    row = account.token_state
-    if row.secret is None or row.unlabelled or row.state is State.NAME_TAKEN:
+    row = account.pod_token
+    if row.secret is None or row.unlabelled or row.state is TokenState.NAME_TAKEN:
         return ""
     if row.confirmed:
         return (
@@ -188,7 +189,7 @@ def _failures(account: PodReport) -> list[str]:
     if account.events_error:
         return [f"What failed lately is not known here: {account.events_error}."]
     # That it was paused is over once no annotation says so any more.
-    paused = account.token_state.paused
+    paused = account.pod_token.paused
     events = [each for each in account.events if paused or each.reason != PAUSED]
     if not events:
         return ["The controller reported nothing on this pod lately."]
@@ -241,5 +242,5 @@ def _replica(each: ObservedReplica, now_s: float) -> str:
     return f"{line}; after {restarts} it ended{when} with code {each.ended_code}{said}."
 
 
-def _others(row: TokenState, names: Names) -> str:
-    return listed([clean(writer) for writer in row.sibling_pods(names)]) or "somebody"
+def _others(row: PodToken, names: Names) -> str:
+    return listed([clean(writer) for writer in row.other_writers(names)]) or "somebody"

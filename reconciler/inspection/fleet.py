@@ -1,49 +1,55 @@
-"""Every live session pod with its standing, in the order in which tokens will die (pure)."""
+"""Every live session pod with the state of its token, in the order of expiry (pure)."""
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reconciler.controller.decide.plan import DecisionContext
+from reconciler.controller.decide.token_state import HEALTHY, TokenState
 from reconciler.controller.state.session_state import newest_live_pod
+from reconciler.controller.status.fleet import FleetSummary
 from reconciler.humanize import count, duration
-from reconciler.inspection.token_state import State, TokenState, assess
+from reconciler.inspection.pod_token import PodToken, assess
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey
-
-CALM = (State.OK, State.RENEWING_SOON)
 
 
 @dataclass(frozen=True, slots=True)
 class PodFleet:
-    """A survey at one instant; `rows` has who is next to expire first."""
+    """All pods at one instant, the next to expire first.
 
-    rows: Sequence[TokenState]
+    `summary` counts each pod for itself: a command shows every pod, those that are paused too.
+    """
+
+    rows: Sequence[PodToken]
     now_s: float
+    summary: FleetSummary
 
     @property
     def expired(self) -> int:
-        """Live pods that hold a dead token."""
-        return sum(row.has_expired_token for row in self.rows)
+        """Return the number of live pods whose token has expired."""
+        return self.summary.states[TokenState.EXPIRED]
 
     @property
-    def next(self) -> TokenState | None:
-        """The live token that dies first."""
-        return next(
-            (row for row in self.rows if row.expires_s is not None and not row.has_expired_token),
-            None,
-        )
+    def unhealthy(self) -> int:
+        """Return the number of pods for which there is something to do."""
+        return sum(row.state not in HEALTHY for row in self.rows)
 
-    def counts(self) -> dict[State, int]:
+    @property
+    def next(self) -> PodToken | None:
+        """Return the pod whose token expires next, None where no expiry is known."""
+        key = self.summary.next_to_expire
+        return next((row for row in self.rows if row.pod.key == key and row.expires_s), None)
+
+    def counts(self) -> dict[TokenState, int]:
         """Return how many pods are in each state that occurs, the worst state first."""
-        found = Counter(row.state for row in self.rows)
-        return {state: found[state] for state in State if found[state]}
+        return {state: number for state, number in self.summary.states.items() if number}
 
     def headline(self) -> list[str]:
-        """Return the totals, and who is next if that is known, as two phrases."""
+        """Return the totals, and the next to expire if that is known, as two phrases."""
         counts = ", ".join(f"{number} {state}" for state, number in self.counts().items())
-        totals = f"{count(len(self.rows), 'session pod')}: {counts or 'nothing to keep alive'}"
+        totals = f"{count(len(self.rows), 'session pod')}: {counts or 'nothing to refresh'}"
         if self.next is None or self.next.expires_s is None:
             return [totals]
         left = duration(self.next.expires_s - self.now_s)
@@ -56,26 +62,44 @@ def name_of(pod: ObjectMeta) -> str:
 
 
 def survey(
-    pods: Iterable[ObjectMeta], secrets: Iterable[ObjectMeta], policy: DecisionContext, now_s: float
+    pods: Iterable[ObjectMeta],
+    secrets: Iterable[ObjectMeta],
+    context: DecisionContext,
+    now_s: float,
 ) -> PodFleet:
-    """Join pods and Secrets by the Secret's expected name and judge each pod.
+    """Join pods and Secrets by the Secret's expected name, and assess each pod.
 
     Cost: O(n log n); 10,000 pods in 0.35 s.
     """
-    held = {(secret.namespace, secret.name): secret for secret in secrets}
+    by_name = {(secret.namespace, secret.name): secret for secret in secrets}
     sessions: defaultdict[SessionKey, list[ObjectMeta]] = defaultdict(list)
     for pod in pods:
         sessions[pod.key].append(pod)
     rows = []
     for key, own in sessions.items():
-        secret = held.get((key.namespace, policy.names.secret_name(key.session_id)))
-        leading = newest_live_pod(own)
-        rows += [assess(pod, secret, policy, now_s, leading=leading) for pod in own]
-    rows.sort(key=lambda row: _order(row, now_s))
-    return PodFleet(rows, now_s)
+        secret = by_name.get((key.namespace, context.names.secret_name(key.session_id)))
+        newest = newest_live_pod(own)
+        rows += [assess(pod, secret, context, now_s, newest=newest) for pod in own]
+    rows.sort(key=lambda row: _expiry_order(row, now_s))
+    return PodFleet(rows, now_s, _summary(rows, now_s))
 
 
-def _order(row: TokenState, now_s: float) -> tuple[float, str, str]:
-    """An expiry that is not known may be now; a token without one never dies."""
+def _summary(rows: Iterable[PodToken], now_s: float) -> FleetSummary:
+    summary = FleetSummary()
+    for row in rows:
+        summary.add(
+            row.pod.key,
+            row.state,
+            row.remaining_s(now_s),
+            hold="",
+            confirmed=True,
+            has_pod=True,
+            spare_s=None,
+        )
+    return summary
+
+
+def _expiry_order(row: PodToken, now_s: float) -> tuple[float, str, str]:
+    """An expiry that is not known may be now; a token without one comes last."""
     expires_s = math.inf if row.endless else now_s if row.expires_s is None else row.expires_s
     return expires_s, row.pod.namespace, row.pod.name

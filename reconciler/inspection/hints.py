@@ -2,14 +2,15 @@
 
 from typing import NamedTuple
 
+from reconciler.controller.decide.token_state import HEALTHY, TokenState
 from reconciler.humanize import clean
 from reconciler.inspection.fleet import name_of
 from reconciler.inspection.report import PodReport
-from reconciler.inspection.token_state import State
 
-_LATE = (State.EXPIRED, State.EXPIRING, State.OVERDUE)
+_LATE = (TokenState.EXPIRED, TokenState.EXPIRING, TokenState.OVERDUE)
 _UNWRITTEN = (
-    State.NO_SECRET, State.NO_TOKEN, State.UNREADABLE, State.UNCONFIRMED, State.UNMANAGED,
+    TokenState.NO_SECRET, TokenState.NO_TOKEN, TokenState.UNREADABLE, TokenState.UNCONFIRMED,
+    TokenState.UNMANAGED,
 )  # fmt: skip
 
 
@@ -25,9 +26,9 @@ class Hint(NamedTuple):
 
 def hints(found: PodReport) -> list[Hint]:
     """Return what a human should do, first things first; empty when there is nothing to do."""
-    row = found.token_state
+    row = found.pod_token
     leaves = row.pod.is_deleting and row.secret is None
-    if found.ended or leaves or row.state in (State.OK, State.RENEWING_SOON):
+    if found.ended or leaves or row.state in HEALTHY:
         return []
     told = []
     if row.paused:
@@ -39,9 +40,9 @@ def hints(found: PodReport) -> list[Hint]:
                 f"kubectl delete secret -n {row.pod.namespace} {found.secret}",
             )
         )
-    elif row.state is State.NAME_TAKEN:
+    elif row.state is TokenState.NAME_TAKEN:
         told.append(Hint("End one of the two sessions: they cannot share a namespace"))
-    elif row.state is State.FOREIGN_WRITER:
+    elif row.state is TokenState.FOREIGN_WRITER:
         told.append(
             Hint("Stop the other writer; the controller writes over it, and backs off in a fight")
         )
@@ -57,7 +58,7 @@ def _waited_for(found: PodReport) -> list[Hint]:
     Without a controller at work, or while its tries fail, no request for a token is answered, and
     the platform may never have been asked.
     """
-    pod = found.token_state.pod
+    pod = found.pod_token.pod
     check = Hint(
         "Have the controller's credentials, rights and endpoints tried one by one",
         f"kubectl exec -n {found.lease_namespace} deployment/token-reconciler -- reconciler check",
@@ -80,7 +81,7 @@ def _waited_for(found: PodReport) -> list[Hint]:
             f"session {clean(pod.session_id)}"
         )
     )
-    if found.token_state.state in (State.UNCONFIRMED, State.UNMANAGED):
+    if found.pod_token.state in (TokenState.UNCONFIRMED, TokenState.UNMANAGED):
         told.append(Hint("Ask the platform whether it knows this session with this project"))
     else:
         told.append(Hint("Ask for a new token now", f"reconciler renew {name_of(pod)} --wait"))

@@ -5,10 +5,10 @@ from typing import Any
 
 from reconciler.humanize import clean, duration, instant
 from reconciler.inspection.explain import explain
-from reconciler.inspection.fleet import CALM, PodFleet, name_of
+from reconciler.inspection.fleet import PodFleet, name_of
 from reconciler.inspection.hints import hints
+from reconciler.inspection.pod_token import PodToken
 from reconciler.inspection.report import PodReport
-from reconciler.inspection.token_state import TokenState
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names
 
@@ -22,7 +22,7 @@ NONE = "<none>"
 Cells = dict[str, str]
 
 
-def cells(row: TokenState, now_s: float) -> Cells:
+def cells(row: PodToken, now_s: float) -> Cells:
     """Return one row by column, all of them; foreign text is made printable."""
     expires = "never" if row.endless else UNKNOWN
     if row.expires_s is not None:
@@ -59,8 +59,8 @@ def fleet_as_json(fleet: PodFleet, names: Names) -> dict[str, Any]:
         "at": instant(fleet.now_s),
         "summary": {
             "pods": len(fleet.rows),
-            "dead": fleet.expired,
-            "troubled": sum(row.state not in CALM for row in fleet.rows),
+            "expired": fleet.expired,
+            "unhealthy": fleet.unhealthy,
             "states": {str(state): number for state, number in fleet.counts().items()},
             "next": None if first is None else name_of(first.pod),
             "nextExpiresAt": None if first is None else moment(first.expires_s),
@@ -69,7 +69,7 @@ def fleet_as_json(fleet: PodFleet, names: Names) -> dict[str, Any]:
     }
 
 
-def row_as_json(row: TokenState, names: Names, now_s: float) -> dict[str, Any]:
+def row_as_json(row: PodToken, names: Names, now_s: float) -> dict[str, Any]:
     left = row.remaining_s(now_s)
     return {
         "namespace": row.pod.namespace,
@@ -86,7 +86,7 @@ def row_as_json(row: TokenState, names: Names, now_s: float) -> dict[str, Any]:
         "renewalAt": moment(row.refresh_at_s),
         "refreshedAt": moment(row.refreshed_s),
         "refreshedBy": row.refreshed_by or None,
-        "otherWriters": list(row.sibling_pods(names)),
+        "otherWriters": list(row.other_writers(names)),
         "paused": row.paused,
         "requested": row.requested,
         "confirmed": row.confirmed,
@@ -96,7 +96,7 @@ def row_as_json(row: TokenState, names: Names, now_s: float) -> dict[str, Any]:
 def account_as_json(account: PodReport) -> dict[str, Any]:
     """Return the account as one JSON object with stable keys."""
     held = account.leader
-    return row_as_json(account.token_state, account.names, account.now_s) | {
+    return row_as_json(account.pod_token, account.names, account.now_s) | {
         "at": instant(account.now_s),
         "state": account.state,
         "otherPods": list(account.sibling_pods),

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from reconciler.clock import parse_utc
 from reconciler.humanize import ago, clean, duration
 from reconciler.inspection.events import FAILED, RECOVERED, EventSummary
+from reconciler.inspection.pod_token import PodToken
 from reconciler.inspection.replicas import ObservedReplica
-from reconciler.inspection.token_state import TokenState
 from reconciler.leadership.lease import LeaseRecord
 from reconciler.naming import Names
 
@@ -72,7 +72,7 @@ class PodReport:
         replicas_unknown: Why there are none ("" = they were read).
     """
 
-    token_state: TokenState
+    pod_token: PodToken
     names: Names
     now_s: float
     ended: bool
@@ -89,7 +89,7 @@ class PodReport:
 
     @property
     def has_expired_token(self) -> bool:
-        return self.token_state.has_expired_token and not self.ended
+        return self.pod_token.has_expired_token and not self.ended
 
     @property
     def is_failing(self) -> bool:
@@ -99,8 +99,8 @@ class PodReport:
 
     @property
     def state(self) -> str:
-        return "ended" if self.ended else str(self.token_state.state)
+        return "ended" if self.ended else str(self.pod_token.state)
 
     @property
     def secret(self) -> str:
-        return self.names.secret_name(self.token_state.pod.session_id)
+        return self.names.secret_name(self.pod_token.pod.session_id)

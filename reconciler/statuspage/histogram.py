@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.snapshot import SessionStatus
 from reconciler.humanize import duration
 
@@ -60,7 +61,7 @@ def distribute(rows: Iterable[SessionStatus], *, ttl_s: float) -> ExpiryHistogra
             outside += 1
             continue
         lives.append(row.remaining_s)
-        if row.state == "expiring":
+        if row.state is TokenState.EXPIRING:
             expiring_s = max(expiring_s, row.remaining_s)
     longest_s = max([*lives, 1.0, ttl_s])
     step_s = _step(longest_s)

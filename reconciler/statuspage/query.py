@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 from urllib.parse import urlencode
 
-from reconciler.controller.status.fleet import STATES
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.snapshot import SessionStatus
 
 PAGE_ROWS = 25
@@ -18,8 +18,8 @@ LONGEST = 200
 Sort = Literal["life", "session", "next", "failures"]
 _SORTS: dict[str, Sort] = {each: each for each in get_args(Sort)}
 
-SHOWS = (*STATES, "failing", "held")
-"""What the list may be narrowed to: one state, those that failed last, or those that are let be."""
+SHOWS = (*TokenState, "failing", "blocked")
+"""What the list may be narrowed to: one state, sessions whose last run failed, or blocked ones."""
 
 DIGITS = 7
 """Of a page's number: nobody has more, and Python reads no more than some thousands."""
@@ -129,7 +129,7 @@ def _page(text: str) -> int:
 def _is_shown(row: SessionStatus, show: str) -> bool:
     if show == "failing":
         return row.failures > 0 and not row.hold
-    if show == "held":
+    if show == "blocked":
         return bool(row.hold)
     return row.state == show and not row.hold
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reconciler import errors
+from reconciler.controller.decide.token_state import HEALTHY, NOTHING_TO_READ, TokenState
 from reconciler.controller.reconcile.run import Outcome
-from reconciler.controller.status.fleet import State
 from reconciler.controller.status.history import KEEP, RunRecord
 from reconciler.controller.status.reasons import ENDPOINTS, describe_block, describe_reason
 from reconciler.controller.status.snapshot import SessionStatus
@@ -46,23 +46,15 @@ def in_words(name: str) -> str:
 
 Severity = Literal["good", "warn", "bad", "still"]
 
-STATES: dict[State, str] = {
-    "expired": "expired",
-    "expiring": "ending",
-    "live": "live",
-    "no_expiry": "without an end",
-    "unknown": "end not known",
-    "missing": "no token",
-}
 
-_TONES: dict[State, Severity] = {
-    "expired": "bad",
-    "expiring": "warn",
-    "live": "good",
-    "no_expiry": "good",
-    "unknown": "warn",
-    "missing": "bad",
-}
+def severity_of(state: TokenState) -> Severity:
+    """Return how bad a state is."""
+    if state is TokenState.EXPIRED or state in NOTHING_TO_READ:
+        return "bad"
+    if state in (TokenState.PAUSED, TokenState.UNCONFIRMED):
+        return "still"
+    return "good" if state in HEALTHY else "warn"
+
 
 _OUTCOMES: dict[Outcome, tuple[Severity, str]] = {
     "refreshed": ("good", "refreshed"),
@@ -125,7 +117,7 @@ def row_of(
         session_id=clean(row.session_id),
         tone=_tone(row),
         life=_life(row.remaining_s),
-        state=STATES[row.state],
+        state=row.state,
         share=_share(row.remaining_s, scale_s),
         due=due,
         next=upcoming,
@@ -141,9 +133,9 @@ def _is_hindered(row: SessionStatus) -> bool:
 
 
 def _tone(row: SessionStatus) -> Severity:
-    tone = _TONES[row.state]
+    tone = severity_of(row.state)
     if row.hold:
-        return "bad" if row.state == "expired" else "still"
+        return "bad" if row.state is TokenState.EXPIRED else "still"
     return "warn" if tone == "good" and row.failures else tone
 
 

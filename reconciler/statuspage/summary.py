@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 
 from reconciler.controller.decide.retry_policy import RIGHTS
+from reconciler.controller.decide.token_state import (
+    NOTHING_TO_READ,
+    UNKNOWN_EXPIRY,
+    TokenState,
+)
 from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.humanize import REASON, ago, clean, count, duration, listed
 from reconciler.net.circuit_breaker import BreakerStats
 from reconciler.statuspage.query import SessionQuery
-from reconciler.statuspage.session_row import Severity
+from reconciler.statuspage.session_row import Severity, severity_of
 from reconciler.tokens.refusals import what_is_refused
 
 NAMED = 5
@@ -61,13 +66,14 @@ def verdict(survey: StatusSnapshot, not_ready: str) -> tuple[Severity, str]:
     if not_ready:
         return "warn", f"Not ready: {not_ready}."
     states = fleet.states
-    if states["expired"]:
-        return "bad", f"{_hold(states['expired'])} an expired token."
-    if states["missing"]:
-        return "bad", f"{_have(states['missing'])} no token to read."
-    if states["expiring"]:
-        return "warn", f"{_hold(states['expiring'])} a token that may end before it is replaced."
-    alive = "No token is known to be dead" if states["unknown"] else "Every token is alive"
+    if expired := states[TokenState.EXPIRED]:
+        return "bad", f"{_hold(expired)} an expired token."
+    if missing := sum(states[state] for state in NOTHING_TO_READ):
+        return "bad", f"{_have(missing)} no token to read."
+    if expiring := states[TokenState.EXPIRING]:
+        return "warn", f"{_hold(expiring)} a token that may expire before it is replaced."
+    unknown = sum(states[state] for state in UNKNOWN_EXPIRY)
+    alive = "No token is known to have expired" if unknown else "Every token is valid"
     if not any(states.values()):
         alive = "No session is refreshed"
     if away := [ENDPOINTS[each.name] for each in survey.breakers if each.down]:
@@ -79,13 +85,13 @@ def verdict(survey: StatusSnapshot, not_ready: str) -> tuple[Severity, str]:
         return "warn", f"{alive}; {_session(denied)} {wait} for a right that is missing."
     if failing := fleet.failing:
         return "warn", f"{alive}; {_session(failing)} failed at the last try."
-    if states["unknown"]:
-        return "warn", f"{_hold(states['unknown'])} a token whose end is not known."
+    if unknown:
+        return "warn", f"{_hold(unknown)} a token whose expiry is not known."
     if not fleet.sessions:
         return "good", "There are no sessions."
     held = sum(fleet.holds.values())
     served = fleet.sessions - held
-    besides = f"; {_session(held)} held" if held else ""
+    besides = f"; {_session(held)} blocked" if held else ""
     if not served:
         return "good", f"No session is to be refreshed{besides}."
     return "good", f"{'All' if served > 1 else 'The'} {_all(served)}{besides}."
@@ -105,7 +111,7 @@ def stats(survey: StatusSnapshot) -> tuple[Stat, ...]:
         Stat(
             "Sessions",
             f"{fleet.sessions:,}",
-            f"{failing:,} failing, {sum(fleet.holds.values()):,} held",
+            f"{failing:,} failing, {sum(fleet.holds.values()):,} blocked",
             "warn" if failing else "good",
         ),
     )
@@ -114,19 +120,17 @@ def stats(survey: StatusSnapshot) -> tuple[Stat, ...]:
 def filters(survey: StatusSnapshot) -> tuple[Filter, ...]:
     """Return all sessions, and each way to narrow them that leaves some."""
     fleet = survey.fleet
-    states = fleet.states
-    found = [
-        Filter("expired", states["expired"], "expired", "bad"),
-        Filter("no token", states["missing"], "missing", "bad"),
-        Filter("ending", states["expiring"], "expiring", "warn"),
-        Filter("failing", fleet.failing, "failing", "warn"),
-        Filter("end not known", states["unknown"], "unknown", "warn"),
-        Filter("held", sum(fleet.holds.values()), "held", "still"),
-        Filter("live", states["live"], "live", "good"),
-        Filter("without an end", states["no_expiry"], "no_expiry", "good"),
+    by_state = [
+        Filter(state, number, state, severity_of(state)) for state, number in fleet.states.items()
     ]
-    everybody = Filter("all", fleet.sessions, "", "still")
-    return (everybody, *(choice for choice in found if choice.count))
+    found = [
+        *(each for each in by_state if each.tone != "good"),
+        Filter("failing", fleet.failing, "failing", "warn"),
+        Filter("blocked", sum(fleet.holds.values()), "blocked", "still"),
+        *(each for each in by_state if each.tone == "good"),
+    ]
+    everything = Filter("all", fleet.sessions, "", "still")
+    return (everything, *(each for each in found if each.count))
 
 
 def _survival(survey: StatusSnapshot) -> Stat:
@@ -150,14 +154,15 @@ def _survival_tone(seconds: float, *, is_away: bool) -> Severity:
 
 def _next_to_expire(survey: StatusSnapshot) -> Stat:
     fleet = survey.fleet
-    seconds, key = fleet.remaining_min_s, fleet.next_to_expire
+    seconds, key = fleet.next_to_expire_s, fleet.next_to_expire
     name = "Next to expire"
-    if seconds is None or key is None:
-        return Stat(name, "-", "no pod holds a token with a known end", "still")
-    named, link = clean(str(key)), SessionQuery(text=str(key), opened=str(key)).url()
-    if seconds <= 0:
-        return Stat(name, "expired", f"{duration(-seconds)} ago: {named}", "bad", link)
-    return Stat(name, f"in {duration(seconds)}", named, "good", link)
+    if seconds is not None and key is not None:
+        link = SessionQuery(text=str(key), opened=str(key)).url()
+        return Stat(name, f"in {duration(seconds)}", clean(str(key)), "good", link)
+    if fleet.states[TokenState.EXPIRED]:
+        link = SessionQuery(show=TokenState.EXPIRED).url()
+        return Stat(name, "expired", "every token with a known expiry has expired", "bad", link)
+    return Stat(name, "-", "no pod holds a token with a known expiry", "still")
 
 
 def _session(number: int) -> str:
@@ -177,4 +182,6 @@ def _is(number: int) -> str:
 
 
 def _all(number: int) -> str:
-    return f"{number:,} sessions hold a live token" if number > 1 else "session holds a live token"
+    return (
+        f"{number:,} sessions hold a valid token" if number > 1 else "session holds a valid token"
+    )

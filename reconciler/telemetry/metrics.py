@@ -100,9 +100,10 @@ ALLOWANCE = _metric(
 )  # fmt: skip
 SESSIONS = _metric(
     "sessions", "gauge", "{session}",
-    "Confirmed sessions that are to be refreshed, by the state of their token: live, expiring"
-    " (inside the propagation allowance), expired, unknown (no believable expiry), missing (no"
-    " Secret), no_expiry.",
+    "Confirmed sessions that are not blocked, by the state of their token, as `reconciler status`"
+    " names it: ok, due, no_expiry, overdue, expiring (less left than the propagation allowance),"
+    " expired, no_secret, no_token, name_taken, unreadable, foreign_writer, unmanaged, unknown (the"
+    " namespace's Secrets are not listed yet).",
     "state",
 )  # fmt: skip
 HELD = _metric(

@@ -21,7 +21,7 @@ SESSIONS = 6
 TTL_S = 20.0
 
 LEADS = "sum(token_reconciler_leader) == 1"
-ALL_LIVE = f'max(token_reconciler_sessions{{state="live"}}) == {SESSIONS}'
+ALL_LIVE = f'max(sum by (instance) (token_reconciler_sessions{{state=~"ok|due"}})) == {SESSIONS}'
 
 pytestmark = pytest.mark.timeout(180)
 

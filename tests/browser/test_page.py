@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.history import RunRecord
 from reconciler.controller.status.snapshot import SessionStatus
 from reconciler.naming import SessionKey
@@ -39,8 +40,9 @@ def mixed() -> list[SessionStatus]:
     """Return a session in each state that has a look of its own."""
     return [
         row(1), row(2, -30.0, failures=4), row(3, 20.0), row(4, None), row(5, hold="paused"),
-        row(6, None, state="missing", secret=""), row(7, failures=2, blocked_on="issuer"),
-        row(8, float("inf"), state="no_expiry"), row(9, session_id="9" * 63, namespace="n" * 63),
+        row(6, None, state=TokenState.NO_SECRET, secret=""),
+        row(7, failures=2, blocked_on="issuer"), row(8, float("inf"), state=TokenState.NO_EXPIRY),
+        row(9, session_id="9" * 63, namespace="n" * 63),
     ]  # fmt: skip
 
 

@@ -152,7 +152,7 @@ async def overwrite_clearly(world: World, runner: Runner) -> None:
             body = {"stringData": {NAMES.secret_key: f"{OLD_TOKEN}-{number}"}}
             await world.admin.patch(runner.namespace, "secrets", runner.secret, body)
             listed = await run(world, "status", "-n", runner.namespace)
-            if listed.lines[1].split()[3] == "foreign-writer":
+            if listed.lines[1].split()[3] == "foreign_writer":
                 return
 
 

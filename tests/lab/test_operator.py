@@ -78,12 +78,12 @@ async def test_json_is_one_object_with_each_state(lab: Lab) -> None:
         "ok": "ok",
         "paused": "paused",
         "unmanaged": "unmanaged",
-        "missing": "no-secret",
+        "missing": "no_secret",
         "forged": "unreadable",
         "garbage": "unreadable",
-        "foreign": "foreign-writer",
+        "foreign": "foreign_writer",
     }
-    assert found["summary"]["troubled"] == 6
+    assert found["summary"]["unhealthy"] == 6
     assert (ended.code, ended.stderr) == (0, "")
     table = await lab.run("status")
     assert "\x1b" not in table.stdout + table.stderr

@@ -74,7 +74,7 @@ async def test_watching_into_a_pipe_prints_one_json_object_a_change(lab: Lab) ->
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert [found["summary"]["dead"] for found in (first, second)] == [1, 0]
+    assert [found["summary"]["expired"] for found in (first, second)] == [1, 0]
 
 
 async def test_watching_a_dead_token_ends_with_1_on_any_signal(lab: Lab) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from reconciler.controller.status.exposure import EstimatedExposure
 from reconciler.controller.status.fleet import FleetSummary
-from reconciler.inspection.token_state import TokenState
+from reconciler.inspection.pod_token import PodToken
 from reconciler.lab.simulation.run import play
 from reconciler.lab.simulation.scenario import draw
 from reconciler.lab.simulation.truth import TRUTH
@@ -56,5 +56,5 @@ def test_exposure_that_is_not_counted_is_seen(monkeypatch: pytest.MonkeyPatch) -
 def test_an_explanation_that_calls_a_live_token_dead_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(TokenState, "has_expired_token", property(lambda standing: True))
+    monkeypatch.setattr(PodToken, "has_expired_token", property(lambda standing: True))
     assert TRUTH in broken()

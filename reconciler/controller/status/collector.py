@@ -206,7 +206,7 @@ class StatusCollector:
         confirmed, hold = self._is_confirmed(reading), self._hold(reading)
         self._fleet.add(
             key,
-            reading.state(remaining_s),
+            reading.state(now_s, confirmed=confirmed),
             remaining_s,
             hold=hold,
             confirmed=confirmed,
@@ -248,7 +248,7 @@ class StatusCollector:
             reading.project,
             pod.name if pod is not None else "",
             secret.name if secret is not None else "",
-            reading.state(remaining_s),
+            reading.state(now_s, confirmed=self._is_confirmed(reading)),
             expires_s,
             remaining_s,
             None if look.at == math.inf else look.at + epoch_s,

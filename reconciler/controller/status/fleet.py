@@ -3,8 +3,8 @@
 import math
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import Literal
 
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.naming import SessionKey
 
 BOUNDS_S = (
@@ -13,12 +13,6 @@ BOUNDS_S = (
 )  # fmt: skip
 """Upper bounds of the remaining lives that are counted together: fine where a token of 15 minutes
 lives, and the first of them holds the dead ones."""
-
-State = Literal["expired", "expiring", "live", "no_expiry", "unknown", "missing"]
-"""`expiring`: inside the propagation allowance; `unknown`: somebody else's token, or one without a
-believable end; `missing`: no Secret."""
-
-STATES: tuple[State, ...] = ("expired", "expiring", "live", "no_expiry", "unknown", "missing")
 
 
 @dataclass(slots=True)
@@ -29,14 +23,16 @@ class FleetSummary:
     survival and exposure: what a tenant forges, or a person paused, must neither raise an alert nor
     hide one. The others are in `unconfirmed` and in `holds` alone.
 
-    `remaining_min_s` is the shortest remaining life among sessions with a pod, and `next_to_expire`
-    whose it is; both None without any. `survives_s` is how long every pod would go on with the
-    issuer away from now on, None where nobody can say. `holds` counts those to whom nothing is
-    written, by reason; `failing` those that count and whose last run failed.
+    `remaining_min_s` is the shortest remaining life among sessions with a pod, negative if that
+    token has expired. `next_to_expire` is the session whose token expires next: the one with the
+    shortest life among those that have not expired, and `next_to_expire_s` that life. They are
+    None without any. `survival_s` is how long every pod would have a valid token if the issuer were
+    unreachable from now on, None where that is not known. `holds` counts the sessions to which
+    nothing is written, by reason; `failing` counts the others whose last run failed.
     """
 
     sessions: int = 0
-    states: dict[State, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    states: dict[TokenState, int] = field(default_factory=lambda: dict.fromkeys(TokenState, 0))
     holds: dict[str, int] = field(default_factory=dict)
     unconfirmed: int = 0
     failing: int = 0
@@ -44,13 +40,14 @@ class FleetSummary:
     remaining_sum_s: float = 0.0
     remaining_min_s: float | None = None
     next_to_expire: SessionKey | None = None
+    next_to_expire_s: float | None = None
     survival_s: float | None = None
     exposure_s: float = 0.0
 
     def add(
         self,
         key: SessionKey,
-        state: State,
+        state: TokenState,
         remaining_s: float | None,
         *,
         hold: str,
@@ -78,14 +75,21 @@ class FleetSummary:
                 self.remaining_sum_s += remaining_s
         if not has_pod:
             return
-        shortest_s = math.inf if self.remaining_min_s is None else self.remaining_min_s
-        if remaining_s is not None and remaining_s < shortest_s:
-            self.remaining_min_s, self.next_to_expire = remaining_s, key
+        if remaining_s is not None:
+            self._observe_life(key, remaining_s)
         lifted_s = remaining_s
         if spare_s is not None and (remaining_s is None or spare_s > remaining_s):
             lifted_s = spare_s
         if lifted_s is not None and (self.survival_s is None or lifted_s < self.survival_s):
             self.survival_s = lifted_s
+
+    def _observe_life(self, key: SessionKey, remaining_s: float) -> None:
+        shortest_s = math.inf if self.remaining_min_s is None else self.remaining_min_s
+        if remaining_s < shortest_s:
+            self.remaining_min_s = remaining_s
+        next_s = math.inf if self.next_to_expire_s is None else self.next_to_expire_s
+        if 0 < remaining_s < next_s:
+            self.next_to_expire, self.next_to_expire_s = key, remaining_s
 
     def survive(self, propagation_s: float) -> None:
         """Take off what the kubelet needs to project the last token; never less than nothing."""

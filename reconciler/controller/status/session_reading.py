@@ -4,10 +4,14 @@ import math
 
 import msgspec
 
-from reconciler.controller.decide.annotations import is_paused, parse_annotations
+from reconciler.controller.decide.annotations import (
+    is_paused,
+    parse_annotations,
+    pending_requests,
+)
 from reconciler.controller.decide.plan import DecisionContext
-from reconciler.controller.decide.refresh_times import allowance_s
-from reconciler.controller.status.fleet import State
+from reconciler.controller.decide.refresh_times import allowance_s, refresh_at_s
+from reconciler.controller.decide.token_state import TokenState, soon_s, state_at, written_state
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey
 
@@ -15,10 +19,10 @@ from reconciler.naming import SessionKey
 class SessionReading(msgspec.Struct, frozen=True, gc=False):
     """`secret` is the session's own or None, `found` what has its name, whoever's that is.
 
-    `expires_s` is None where nobody can know the token's end, `math.inf` where there is none;
-    `allowance_s` is the life below which it is in danger; `certain` is False for what time alone
-    may change. `listed` is False while the Secrets of the namespace have not been listed: then
-    nobody knows whether one is there.
+    `expires_s` is None where the token's expiry is not known, `math.inf` where it has none;
+    `written`, `refresh_at_s`, `allowance_s`, `soon_s` and `requested` are what `state_at` needs;
+    `certain` is False for what time alone may change. `listed` is False while the Secrets of the
+    namespace have not been listed: then it is not known whether one exists.
     """
 
     key: SessionKey
@@ -33,7 +37,11 @@ class SessionReading(msgspec.Struct, frozen=True, gc=False):
     paused: bool
     longest_ttl_s: float
     certain: bool
+    written: TokenState
     listed: bool = True
+    refresh_at_s: float | None = None
+    soon_s: float = 0.0
+    requested: bool = False
 
     def is_of(self, pod: ObjectMeta | None, found: ObjectMeta | None, longest_ttl_s: float) -> bool:
         """Whether this still stands: the same objects, and nothing that time could change."""
@@ -44,16 +52,18 @@ class SessionReading(msgspec.Struct, frozen=True, gc=False):
             and self.longest_ttl_s == longest_ttl_s
         )
 
-    def state(self, remaining_s: float | None) -> State:
-        if self.secret is None:
-            return "missing" if self.listed else "unknown"
-        if remaining_s is None:
-            return "unknown"
-        if remaining_s <= 0:
-            return "expired"
-        if remaining_s == math.inf:
-            return "no_expiry"
-        return "expiring" if remaining_s < self.allowance_s else "live"
+    def state(self, now_s: float, *, confirmed: bool) -> TokenState:
+        return state_at(
+            now_s,
+            self.written,
+            expires_s=self.expires_s,
+            refresh_at_s=self.refresh_at_s,
+            allowance_s=self.allowance_s,
+            soon_s=self.soon_s,
+            confirmed=confirmed,
+            paused=self.paused,
+            requested=self.requested,
+        )
 
 
 def read(
@@ -72,9 +82,11 @@ def read(
     paused = is_paused(policy.names, pod, secret)
     if secret is None:
         longest_s = policy.longest_ttl_s
+        written = written_state(key.session_id, found, None, listed=listed)
         return SessionReading(
-            key, name, pod, None, found, project, None, 0.0, "", paused, longest_s, True, listed
-        )
+            key, name, pod, None, found, project, None, 0.0, "", paused, longest_s, True, written,
+            listed,
+        )  # fmt: skip
     facts = parse_annotations(
         secret,
         policy.names,
@@ -84,10 +96,14 @@ def read(
         lenient=True,
     )
     expires_s, allowed_s = facts.expires_s, policy.propagation_s
+    due_s, near_s = None, 0.0
     if expires_s is None and facts.ours and not facts.problem:
         expires_s = math.inf
     if facts.expires_s is not None and facts.issued_s is not None:
         allowed_s = allowance_s(facts.expires_s - facts.issued_s, policy.propagation_s)
+        uid = pod.uid if pod is not None else secret.uid
+        due_s = refresh_at_s(facts.issued_s, facts.expires_s, uid)
+        near_s = soon_s(facts.issued_s, facts.expires_s)
     return SessionReading(
         key,
         name,
@@ -101,4 +117,9 @@ def read(
         paused,
         policy.longest_ttl_s,
         not facts.problem,
+        written_state(key.session_id, secret, facts, listed=listed),
+        listed,
+        due_s,
+        near_s,
+        bool(pending_requests(policy.names, secret, pod)),
     )

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.bulkhead_shell import SlowPlaces
 from reconciler.controller.reconcile.worker import ReconcileStats
 from reconciler.controller.state.confirmations import ConfirmationStats
 from reconciler.controller.status.exposure import Exposed
-from reconciler.controller.status.fleet import FleetSummary, State
+from reconciler.controller.status.fleet import FleetSummary
 from reconciler.controller.status.session_reading import SessionReading
 from reconciler.informer.reflector import ReflectorStats
 from reconciler.naming import SessionKey
@@ -96,7 +97,7 @@ class SessionStatus(msgspec.Struct, frozen=True, gc=False):
     project: str
     pod: str
     secret: str
-    state: State
+    state: TokenState
     expires_s: float | None
     remaining_s: float | None
     due_s: float | None

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.fleet import BOUNDS_S
 from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.telemetry import metrics
 from reconciler.telemetry.metrics import HistogramValue, Sample
+
+NOT_COUNTED = (TokenState.PAUSED, TokenState.UNCONFIRMED)
+"""States of blocked sessions alone, which `sessions_blocked` counts by reason."""
 
 
 def gauges(survey: StatusSnapshot, *, per_session: bool) -> Iterator[Sample]:
@@ -37,7 +41,8 @@ def _fleet(survey: StatusSnapshot) -> Iterator[Sample]:
     yield from _known(metrics.LIFE, survey.issuer.token.latest_ttl_s)
     yield Sample(metrics.ALLOWANCE, survey.propagation_s)
     for state, count in fleet.states.items():
-        yield Sample(metrics.SESSIONS, count, (state,))
+        if state not in NOT_COUNTED:
+            yield Sample(metrics.SESSIONS, count, (state,))
     for reason, count in fleet.holds.items():
         yield Sample(metrics.HELD, count, (reason,))
     yield Sample(metrics.UNCONFIRMED, fleet.unconfirmed)

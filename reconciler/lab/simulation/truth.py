@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from reconciler.clock import Clock
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.exposure import EARLIEST_START_S
 from reconciler.controller.status.session_reading import SessionReading
 from reconciler.controller.status.snapshot import StatusSnapshot
-from reconciler.inspection.token_state import assess
+from reconciler.inspection.pod_token import assess
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.kinds import Object
@@ -293,7 +294,9 @@ class TruthChecker:
             return
         said_s, true_s = heard.said_s - last.said_s, heard.true_s - last.true_s
         late_writes = heard.late_writes - last.late_writes
-        about_s = _tolerance_s(replica) * (1 + survey.fleet.states["expired"] + late_writes)
+        about_s = _tolerance_s(replica) * (
+            1 + survey.fleet.states[TokenState.EXPIRED] + late_writes
+        )
         if said_s > true_s + about_s + DELIVERED_S * late_writes:
             told = f"{name} counts {said_s:.1f} s of exposure more, of which {true_s:.1f} s are so"
             self._journal.violate(TRUTH, told)

@@ -7,8 +7,9 @@ from itertools import pairwise
 import msgspec
 import pytest
 
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.collector import SLICE
-from reconciler.controller.status.fleet import FleetSummary, State
+from reconciler.controller.status.fleet import FleetSummary
 from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
 from reconciler.controller.status.status_metrics import gauges
 from reconciler.errors import PlatformError
@@ -43,7 +44,7 @@ def test_a_healthy_session_shows_its_life_its_next_deadline_and_why() -> None:
             await settled(world)
             row = (await rows(world))["2Aa"]
             assert (row.state, row.hold, row.reason, row.stage) == (
-                "live", "", "renewal", "waiting",
+                TokenState.OK, "", "renewal", "waiting",
             )  # fmt: skip
             assert row.pod == "session-2aa-runner"
             assert row.secret == "session-2aa-creds"
@@ -71,7 +72,7 @@ def test_what_holds_a_session_is_named() -> None:
             assert {name: row.hold for name, row in found.items()} == {
                 "2Paused": "paused", "2Fine": "", "2Forged": "not_confirmed", "2Gone": "",
             }  # fmt: skip
-            assert found["2Forged"].state == "unknown"
+            assert found["2Forged"].state == TokenState.UNMANAGED
             survey = await world.controller.surveyor.snapshot()
             assert survey.fleet.holds == {"paused": 1, "not_confirmed": 1}
             assert survey.fleet.sessions == 4
@@ -196,7 +197,7 @@ def test_estimated_exposure_counts_what_the_issuer_cost_and_never_goes_back() ->
             assert seen == sorted(seen)
             lifted_s = max(ends_s)
             assert seen[-1] == pytest.approx(3 * (1300 - lifted_s), rel=0.15)
-            assert survey.fleet.states["expired"] == 3
+            assert survey.fleet.states[TokenState.EXPIRED] == 3
             assert survey.fleet.survival_s == 0.0
             world.issuer.away = False
             await asyncio.sleep(30)
@@ -275,7 +276,7 @@ def add(
     hold: str = "",
     has_pod: bool = True,
 ) -> None:
-    state: State = "unknown" if life is None else "live"
+    state = TokenState.UNMANAGED if life is None else TokenState.OK
     fleet.add(
         key("2Aa"),
         state,

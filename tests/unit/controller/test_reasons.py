@@ -8,12 +8,13 @@ import msgspec
 import pytest
 
 from reconciler.controller.decide import plan
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status import reasons
 from reconciler.controller.status.snapshot import SessionStatus
 
 ROW = SessionStatus(
     namespace="team-a", session_id="2Aa", project="team-a", pod="pod", secret="secret",
-    state="live", expires_s=1000.0, remaining_s=100.0, due_s=960.0, reason="renewal",
+    state=TokenState.OK, expires_s=1000.0, remaining_s=100.0, due_s=960.0, reason="renewal",
     stage="waiting", blocked_on="", hold="", failures=0, refreshed_by="r/1",
 )  # fmt: skip
 

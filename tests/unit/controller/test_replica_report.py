@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.replica_report import (
     CHANGED_S,
     REPEAT_S,
@@ -157,7 +158,7 @@ def test_lists_that_are_refused_are_a_trouble_with_their_error() -> None:
             assert found["ListForbidden"].endswith("the last error was: GET /secrets: 403")
             survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
             # Not listed is not absent: nobody knows whether a Secret is there.
-            assert survey.fleet.states["missing"] == 0
-            assert survey.fleet.states["unknown"] == 1
+            assert survey.fleet.states[TokenState.NO_SECRET] == 0
+            assert survey.fleet.states[TokenState.UNKNOWN] == 1
 
     simulate(scenario)

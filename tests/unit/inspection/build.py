@@ -5,8 +5,8 @@ from typing import Any
 
 from reconciler.controller.decide.plan import DecisionContext
 from reconciler.inspection.events import EventSummary
+from reconciler.inspection.pod_token import PodToken, assess
 from reconciler.inspection.report import Leader, PodReport
-from reconciler.inspection.token_state import TokenState, assess
 from reconciler.kube.api import ObjectMeta
 from tests.unit.controller.build import NAMES, NOW_S, policy, secret
 from tests.unit.controller.build import pod as any_pod
@@ -32,12 +32,12 @@ def standing(
     on: ObjectMeta = pod(),  # noqa: B008 - frozen
     *,
     now_s: float = NOW_S,
-) -> TokenState:
+) -> PodToken:
     return assess(on, held, onlooker(), now_s)
 
 
 def account(
-    row: TokenState,
+    row: PodToken,
     *,
     ended: bool = False,
     others: Sequence[str] = (),

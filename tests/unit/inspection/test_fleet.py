@@ -1,8 +1,8 @@
 """The fleet: joined by name, sorted by death, counted by state."""
 
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.inspection.fleet import PodFleet, survey
 from reconciler.inspection.printers import cells, fleet_as_json, plain
-from reconciler.inspection.token_state import State
 from reconciler.naming import Names
 from tests.unit.controller.build import NAMES, NOW_S, TTL_S, secret
 from tests.unit.inspection.build import onlooker, pod
@@ -42,16 +42,16 @@ def test_the_next_to_expire_comes_first_and_the_unknown_counts_as_now() -> None:
 
 def test_totals_name_the_worst_state_first() -> None:
     fleet = fleet_of({"a": 10.0, "b": TTL_S, "c": 10.0}, missing=("c",))
-    assert list(fleet.counts()) == [State.EXPIRED, State.NO_SECRET, State.OK]
+    assert list(fleet.counts()) == [TokenState.EXPIRED, TokenState.NO_SECRET, TokenState.OK]
     assert fleet.headline() == [
-        "3 session pods: 1 expired, 1 no-secret, 1 ok",
+        "3 session pods: 1 expired, 1 no_secret, 1 ok",
         "next to expire: team-a/a-runner in 14m",
     ]
 
 
 def test_an_empty_fleet_is_no_trouble() -> None:
     fleet = survey([], [], onlooker(), NOW_S)
-    assert fleet.headline() == ["0 session pods: nothing to keep alive"]
+    assert fleet.headline() == ["0 session pods: nothing to refresh"]
     assert (fleet.expired, fleet.next) == (0, None)
     assert fleet_as_json(fleet, NAMES)["summary"]["next"] is None
 
@@ -69,17 +69,17 @@ def test_two_pods_of_one_session_share_its_secret() -> None:
 
 def test_a_secret_of_another_namespace_serves_nobody_here() -> None:
     [row] = survey([pod()], [secret(namespace="team-b")], onlooker(), NOW_S).rows
-    assert row.state is State.NO_SECRET
+    assert row.state is TokenState.NO_SECRET
 
 
 def test_columns_line_up_and_every_cell_is_one_word() -> None:
     fleet = fleet_of({"a": 10.0, "a-much-longer-name": TTL_S + 60, "s": None})
     lines = plain([cells(row, NOW_S) for row in fleet.rows], ("POD", "EXPIRES", "STATE", "BY"))
     assert lines == [
-        "POD                         EXPIRES   STATE     BY",
-        "a-much-longer-name-runner   -60s      expired   replica-0/1",
-        "a-runner                    14m       ok        replica-0/1",
-        "s-runner                    never     ok        r/1",
+        "POD                         EXPIRES   STATE       BY",
+        "a-much-longer-name-runner   -60s      expired     replica-0/1",
+        "a-runner                    14m       ok          replica-0/1",
+        "s-runner                    never     no_expiry   r/1",
     ]
     assert {len(line.split()) for line in lines} == {4}
 
@@ -88,7 +88,7 @@ def test_the_keys_of_the_json_are_a_contract() -> None:
     found = fleet_as_json(fleet_of({"a": 10.0}), Names())
     assert list(found) == ["at", "summary", "sessions"]
     assert list(found["summary"]) == [
-        "pods", "dead", "troubled", "states", "next", "nextExpiresAt",
+        "pods", "expired", "unhealthy", "states", "next", "nextExpiresAt",
     ]  # fmt: skip
     [row] = found["sessions"]
     assert list(row) == ROW_KEYS

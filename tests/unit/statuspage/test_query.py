@@ -102,11 +102,11 @@ def test_the_list_is_narrowed_by_state_failure_and_hold() -> None:
 
     shown = {
         show: {each.session_id[-1] for each in select(rows, SessionQuery(show=show)).rows}
-        for show in ("expiring", "failing", "held", "expired", "live")
+        for show in ("expiring", "failing", "blocked", "expired", "ok")
     }
 
     assert shown == {
-        "expiring": {"1"}, "failing": {"2"}, "held": {"3"}, "expired": {"4"}, "live": {"2"},
+        "expiring": {"1"}, "failing": {"2"}, "blocked": {"3"}, "expired": {"4"}, "ok": {"2"},
     }  # fmt: skip
 
 
@@ -126,9 +126,9 @@ def test_what_is_open_stays_in_sight_wherever_its_place_is() -> None:
 
 
 def test_another_order_begins_at_the_first_page_and_other_rows_close_the_open_one() -> None:
-    query = SessionQuery(text="a", show="live", sort="next", down=True, page=3, opened="a/b")
+    query = SessionQuery(text="a", show="ok", sort="next", down=True, page=3, opened="a/b")
 
-    assert query.url(sort="life", down=False) == "?q=a&show=live"
-    assert query.url(page=4) == "?q=a&show=live&sort=next&down=1&page=4"
-    assert query.url(opened="c/d") == "?q=a&show=live&sort=next&down=1&page=3&open=c%2Fd"
+    assert query.url(sort="life", down=False) == "?q=a&show=ok"
+    assert query.url(page=4) == "?q=a&show=ok&sort=next&down=1&page=4"
+    assert query.url(opened="c/d") == "?q=a&show=ok&sort=next&down=1&page=3&open=c%2Fd"
     assert SessionQuery().url() == "?"

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from reconciler import errors
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.run import Outcome
 from reconciler.controller.status.history import RunRecord
 from reconciler.statuspage.session_row import SessionRow, in_words, row_of
@@ -22,11 +23,11 @@ def line(
 @pytest.mark.parametrize(
     ("remaining_s", "life", "state", "share", "tone"),
     [
-        (600.0, "10m", "live", 66.7, "good"),
-        (5.0, "5s", "ending", 0.6, "warn"),
+        (600.0, "10m", "ok", 66.7, "good"),
+        (5.0, "5s", "expiring", 0.6, "warn"),
         (-30.0, "dead 30s", "expired", 0.0, "bad"),
-        (None, "-", "end not known", None, "warn"),
-        (2000.0, "33m", "live", 100.0, "good"),
+        (None, "-", "unmanaged", None, "warn"),
+        (2000.0, "33m", "ok", 100.0, "good"),
     ],
 )
 def test_what_is_left(
@@ -38,7 +39,7 @@ def test_what_is_left(
 
 
 def test_a_token_without_an_end_fills_its_bar() -> None:
-    shown = line(float("inf"), state="no_expiry")
+    shown = line(float("inf"), state=TokenState.NO_EXPIRY)
 
     assert (shown.life, shown.share, shown.tone) == ("no expiry", 100.0, "good")
     assert ("Token ends", "never") in shown.facts

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.bulkhead_shell import SlowPlaces
 from reconciler.controller.reconcile.worker import ReconcileStats
 from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
@@ -18,22 +19,22 @@ from tests.exhibit import queue, row, survey, watch
     ("rows", "more", "tone", "sentence"),
     [
         ([], {}, "good", "There are no sessions."),
-        ([row(1)], {}, "good", "The session holds a live token."),
-        ([row(1), row(2)], {}, "good", "All 2 sessions hold a live token."),
+        ([row(1)], {}, "good", "The session holds a valid token."),
+        ([row(1), row(2)], {}, "good", "All 2 sessions hold a valid token."),
         (
             [row(1), row(2, hold="paused")],
             {},
             "good",
-            "The session holds a live token; 1 session held.",
+            "The session holds a valid token; 1 session blocked.",
         ),
         ([row(1, -1.0, hold="not_confirmed")], {}, "good", "No session is to be refreshed; 1"),
         ([row(1), row(2, -1.0)], {}, "bad", "1 session holds an expired token."),
         ([row(1, 5.0), row(2, -1.0), row(3, -1.0)], {}, "bad", "2 sessions hold an expired token."),
-        ([row(1, None, state="missing")], {}, "bad", "1 session has no token to read."),
-        ([row(1, 5.0)], {"down": "issuer"}, "warn", "1 session holds a token that may end"),
-        ([row(1)], {"down": "issuer"}, "warn", "Every token is alive, but the issuer is away."),
-        ([row(1, failures=2)], {}, "warn", "Every token is alive; 1 session failed"),
-        ([row(1, None)], {}, "warn", "1 session holds a token whose end is not known."),
+        ([row(1, None, state=TokenState.NO_SECRET)], {}, "bad", "1 session has no token to read."),
+        ([row(1, 5.0)], {"down": "issuer"}, "warn", "1 session holds a token that may expire"),
+        ([row(1)], {"down": "issuer"}, "warn", "Every token is valid, but the issuer is away."),
+        ([row(1, failures=2)], {}, "warn", "Every token is valid; 1 session failed"),
+        ([row(1, None)], {}, "warn", "1 session holds a token whose expiry is not known."),
         (
             [row(1, None, hold="not_confirmed")],
             {"down": "platform"},
@@ -44,7 +45,7 @@ from tests.exhibit import queue, row, survey, watch
             [row(1, None, failures=1)],
             {"queue": queue(without_right=1)},
             "warn",
-            "No token is known to be dead; 1 session waits for a right that is missing.",
+            "No token is known to have expired; 1 session waits for a right that is missing.",
         ),
     ],
 )
@@ -61,7 +62,7 @@ def test_an_issuer_that_refuses_us_never_looks_healthy() -> None:
 
     assert verdict(shown, "") == (
         "warn",
-        "Every token is alive, but the issuer refuses our credentials.",
+        "Every token is valid, but the issuer refuses our credentials.",
     )
     assert stats(shown)[0].tone == "warn"
     [part] = [part for part in components(shown, "replica-0") if part.name == "Issuer"]
@@ -77,7 +78,7 @@ def test_a_request_that_the_issuer_refuses_is_not_called_credentials() -> None:
 
     assert verdict(shown, "") == (
         "warn",
-        "Every token is alive, but the issuer refuses our request.",
+        "Every token is valid, but the issuer refuses our request.",
     )
 
 
@@ -161,7 +162,7 @@ def test_how_long_the_fleet_lasts_and_who_is_next() -> None:
     assert (survival.value, survival.tone) == ("14m", "good")
     assert (upcoming.value, upcoming.note) == ("in 5m", "team-1/2Ab00001")
     assert upcoming.link == "?q=team-1%2F2Ab00001&open=team-1%2F2Ab00001"
-    assert (sessions.value, sessions.note) == ("2", "1 failing, 0 held")
+    assert (sessions.value, sessions.note) == ("2", "1 failing, 0 blocked")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_only_ways_to_narrow_that_leave_somebody_are_offered() -> None:
     found = filters(survey([row(1), row(2, -1.0), row(3, hold="paused"), row(4, failures=1)]))
 
     assert [(each.name, each.count) for each in found] == [
-        ("all", 4), ("expired", 1), ("failing", 1), ("held", 1), ("live", 2),
+        ("all", 4), ("expired", 1), ("failing", 1), ("blocked", 1), ("ok", 2),
     ]  # fmt: skip
 
 

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.inspection.token_state import State, assess
+from reconciler.controller.decide.token_state import TokenState
+from reconciler.controller.status.session_reading import read
+from reconciler.inspection.pod_token import assess
 from reconciler.kube.api import ObjectMeta
 from tests.unit.controller.build import NAMES, NOW_S, TTL_S, secret
 from tests.unit.inspection.build import onlooker, pod, standing
@@ -12,13 +14,13 @@ from tests.unit.inspection.build import onlooker, pod, standing
 RENEWAL_S = standing().refresh_at_s or 0.0
 """When a token issued 10 s ago is renewed; its age is then 0.2-0.6 of its life."""
 
-CASES: dict[str, tuple[ObjectMeta | None, State, str]] = {
-    "fresh": (secret(age_s=10), State.OK, "renewal"),
-    "dead": (secret(age_s=TTL_S), State.EXPIRED, "expired"),
-    "last seconds": (secret(age_s=TTL_S - 30), State.EXPIRING, "expiring"),
+CASES: dict[str, tuple[ObjectMeta | None, TokenState, str]] = {
+    "fresh": (secret(age_s=10), TokenState.OK, "renewal"),
+    "dead": (secret(age_s=TTL_S), TokenState.EXPIRED, "expired"),
+    "last seconds": (secret(age_s=TTL_S - 30), TokenState.EXPIRING, "expiring"),
     "dead, without a seal": (
         secret(age_s=TTL_S, sealed=False),
-        State.UNCONFIRMED,
+        TokenState.UNCONFIRMED,
         "not_confirmed",
     ),
     "forged to have died": (
@@ -30,49 +32,57 @@ CASES: dict[str, tuple[ObjectMeta | None, State, str]] = {
                 NAMES.confirmation: "forged",
             },
         ),
-        State.UNCONFIRMED,
+        TokenState.UNCONFIRMED,
         "not_confirmed",
     ),
-    "no secret": (None, State.NO_SECRET, "secret_missing"),
-    "lost its labels": (secret(session_id=""), State.NO_SECRET, "secret_without_labels"),
-    "another session's": (secret(session_id="2ABCdef"), State.NAME_TAKEN, "secret_name_taken"),
-    "empty": (secret(writers=()), State.NO_TOKEN, "never_written"),
+    "no secret": (None, TokenState.NO_SECRET, "secret_missing"),
+    "lost its labels": (secret(session_id=""), TokenState.NO_SECRET, "secret_without_labels"),
+    "another session's": (secret(session_id="2ABCdef"), TokenState.NAME_TAKEN, "secret_name_taken"),
+    "empty": (secret(writers=()), TokenState.NO_TOKEN, "never_written"),
     "never ours": (
         secret(age_s=None, writers=("ambient-control-plane",)),
-        State.UNMANAGED,
+        TokenState.UNMANAGED,
         "never_written",
     ),
-    "written over": (secret(writers=("kubectl-edit",)), State.FOREIGN_WRITER, "foreign_writer"),
+    "written over": (
+        secret(writers=("kubectl-edit",)),
+        TokenState.FOREIGN_WRITER,
+        "foreign_writer",
+    ),
     "no annotations": (
         secret(age_s=None, annotations={NAMES.issued_at: "2026-01-01T00:00:00Z"}),
-        State.UNREADABLE,
+        TokenState.UNREADABLE,
         "expiry_unknown",
     ),
     "garbage": (
         secret(annotations={NAMES.expires_at: "soon\x1b[2J"}),
-        State.UNREADABLE,
+        TokenState.UNREADABLE,
         "expiry_unknown",
     ),
     "forged far ahead": (
         secret(annotations={NAMES.expires_at: "2199-01-01T00:00:00Z"}),
-        State.UNREADABLE,
+        TokenState.UNREADABLE,
         "expiry_too_far",
     ),
     "ends before it begins": (
         secret(annotations={NAMES.expires_at: "2020-01-01T00:00:00Z"}),
-        State.UNREADABLE,
+        TokenState.UNREADABLE,
         "expiry_impossible",
     ),
-    "static": (secret(age_s=None, annotations={NAMES.refreshed_by: "r/1"}), State.OK, "no_expiry"),
-    "paused": (secret(annotations={NAMES.paused: "true"}), State.PAUSED, "paused"),
+    "static": (
+        secret(age_s=None, annotations={NAMES.refreshed_by: "r/1"}),
+        TokenState.NO_EXPIRY,
+        "no_expiry",
+    ),
+    "paused": (secret(annotations={NAMES.paused: "true"}), TokenState.PAUSED, "paused"),
     "paused to death": (
         secret(age_s=TTL_S + 5, annotations={NAMES.paused: "true"}),
-        State.EXPIRED,
+        TokenState.EXPIRED,
         "expired",
     ),
     "asked for": (
         secret(annotations={NAMES.requested_at: "now"}),
-        State.RENEWING_SOON,
+        TokenState.DUE,
         "requested",
     ),
 }
@@ -80,24 +90,42 @@ CASES: dict[str, tuple[ObjectMeta | None, State, str]] = {
 
 @pytest.mark.parametrize(("held", "state", "why"), CASES.values(), ids=CASES.keys())
 def test_a_state_follows_from_what_stands_there(
-    held: ObjectMeta | None, state: State, why: str
+    held: ObjectMeta | None, state: TokenState, why: str
 ) -> None:
     found = standing(held)
     assert (found.state, found.reason) == (state, why)
-    assert found.has_expired_token == (state is State.EXPIRED)
+    assert found.has_expired_token == (state is TokenState.EXPIRED)
+
+
+@pytest.mark.parametrize(
+    ("held", "static"),
+    [(held, name == "static") for name, (held, _, _) in CASES.items()],
+    ids=CASES.keys(),
+)
+@pytest.mark.parametrize("later_s", [0.0, 200.0, 478.0, 600.0, 850.0, 2000.0])
+def test_the_controller_gives_the_same_state(
+    held: ObjectMeta | None, later_s: float, *, static: bool
+) -> None:
+    one, now_s = pod(), NOW_S + later_s
+    assessed = standing(held, one, now_s=now_s)
+    reading = read(one.key, one, held, replace(onlooker(), static=static), now_s)
+    confirmed = assessed.state is not TokenState.UNCONFIRMED
+    assert reading.state(now_s, confirmed=confirmed) is assessed.state
 
 
 @pytest.mark.parametrize(
     ("from_renewal_s", "state"),
     [
-        (-61, State.OK),
-        (-59, State.RENEWING_SOON),
-        (1, State.RENEWING_SOON),
-        (59, State.RENEWING_SOON),
-        (61, State.OVERDUE),
+        (-61, TokenState.OK),
+        (-59, TokenState.DUE),
+        (1, TokenState.DUE),
+        (59, TokenState.DUE),
+        (61, TokenState.OVERDUE),
     ],
 )
-def test_a_renewal_nears_happens_and_fails_to_happen(from_renewal_s: float, state: State) -> None:
+def test_a_renewal_nears_happens_and_fails_to_happen(
+    from_renewal_s: float, state: TokenState
+) -> None:
     assert standing(now_s=RENEWAL_S + from_renewal_s).state is state
 
 
@@ -107,7 +135,7 @@ def test_for_short_tokens_soon_and_late_are_a_tenth_of_a_life() -> None:
     states = [
         assess(pod(), short, swift, due_s + late_s).state for late_s in (-2.5, -1.5, 1.5, 2.5)
     ]
-    assert states == [State.OK, State.RENEWING_SOON, State.RENEWING_SOON, State.OVERDUE]
+    assert states == [TokenState.OK, TokenState.DUE, TokenState.DUE, TokenState.OVERDUE]
 
 
 def test_what_is_not_known_is_not_given_as_a_time() -> None:
@@ -119,11 +147,11 @@ def test_what_is_not_known_is_not_given_as_a_time() -> None:
 def test_a_pause_counts_on_the_pod_that_the_controller_looks_at() -> None:
     paused = {NAMES.paused: "true"}
     old, new = pod(uid="old", is_deleting=True, annotations=paused), pod(uid="new")
-    assert assess(old, secret(), onlooker(), NOW_S, leading=new).state is State.OK
-    assert assess(new, secret(), onlooker(), NOW_S, leading=old).state is State.PAUSED
+    assert assess(old, secret(), onlooker(), NOW_S, newest=new).state is TokenState.OK
+    assert assess(new, secret(), onlooker(), NOW_S, newest=old).state is TokenState.PAUSED
 
 
 def test_another_owner_beside_us_is_named() -> None:
     found = standing(secret(writers=("kubectl-edit", NAMES.field_manager)))
-    assert found.state is State.OK
-    assert found.sibling_pods(NAMES) == ("kubectl-edit",)
+    assert found.state is TokenState.OK
+    assert found.other_writers(NAMES) == ("kubectl-edit",)

@@ -1,0 +1,175 @@
+"""What the cluster's objects say of one pod's token, by the controller's own arithmetic (pure)."""
+
+import math
+from dataclasses import dataclass, replace
+
+from reconciler.controller.decide.annotations import (
+    TokenAnnotations,
+    is_paused,
+    parse_annotations,
+    pending_requests,
+)
+from reconciler.controller.decide.confirmation_mac import is_well_formed
+from reconciler.controller.decide.plan import Confirmation, DecisionContext, SessionState, plan
+from reconciler.controller.decide.refresh_times import allowance_s, refresh_at_s
+from reconciler.controller.decide.token_state import TokenState, soon_s, state_at, written_state
+from reconciler.kube.api import ObjectMeta
+from reconciler.naming import Names
+
+_REASONS = {
+    TokenState.NO_SECRET: "secret_missing",
+    TokenState.NAME_TAKEN: "secret_name_taken",
+    TokenState.NO_TOKEN: "never_written",
+    TokenState.UNMANAGED: "never_written",
+    TokenState.FOREIGN_WRITER: "foreign_writer",
+    TokenState.UNCONFIRMED: "not_confirmed",
+    TokenState.EXPIRED: "expired",
+    TokenState.PAUSED: "paused",
+    TokenState.EXPIRING: "expiring",
+    TokenState.OVERDUE: "renewal",
+}
+"""The plan's reason that follows from the state alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodToken:
+    """One pod and the token that it reads. Instants are epoch seconds in the issuer's time.
+
+    `expires_s` and `refresh_at_s` are None where they are not known; `endless` is True for a token
+    without an expiry. `reason` is the reason that the controller itself gives. `unlabelled` is True
+    for a Secret of the right name that our selector does not find.
+    """
+
+    pod: ObjectMeta
+    secret: ObjectMeta | None
+    state: TokenState
+    reason: str
+    issued_s: float | None = None
+    expires_s: float | None = None
+    refresh_at_s: float | None = None
+    endless: bool = False
+    refreshed_by: str = ""
+    refreshed_s: float | None = None
+    paused: bool = False
+    requested: bool = False
+    confirmed: bool = False
+    unlabelled: bool = False
+
+    @property
+    def has_expired_token(self) -> bool:
+        """Whether the pod's token has expired: the one thing that must never happen."""
+        return self.state is TokenState.EXPIRED
+
+    def other_writers(self, names: Names) -> tuple[str, ...]:
+        """Return the field managers other than ours that own the token's value."""
+        writers = self.secret.field_managers if self.secret is not None else ()
+        return tuple(writer for writer in writers if writer != names.field_manager)
+
+    def remaining_s(self, now_s: float) -> float | None:
+        return None if self.expires_s is None else self.expires_s - now_s
+
+
+def assess(
+    pod: ObjectMeta,
+    secret: ObjectMeta | None,
+    context: DecisionContext,
+    now_s: float,
+    *,
+    newest: ObjectMeta | None = None,
+) -> PodToken:
+    """Return the state of a live pod's token, and what it follows from.
+
+    Args:
+        secret: The object of the expected name, whatever session its label names.
+        newest: The session's pod whose annotations the controller reads, where that is another.
+    """
+    names, counted = context.names, newest or pod
+    found = PodToken(
+        pod,
+        secret,
+        written_state(pod.session_id, secret, None, listed=True),
+        "",
+        paused=is_paused(names, counted, secret),
+        requested=names.requested_at in counted.annotations,
+    )
+    if secret is None:
+        return replace(found, reason="secret_missing")
+    if not secret.session_id:
+        return replace(found, reason="secret_without_labels", unlabelled=True)
+    if secret.session_id != pod.session_id:
+        return replace(found, reason="secret_name_taken", paused=False)
+    annotations = _read(secret, context, now_s)
+    found = replace(
+        found,
+        refreshed_by=annotations.refreshed_by,
+        refreshed_s=annotations.refreshed_s,
+        requested=bool(pending_requests(names, secret, counted)),
+        confirmed=is_well_formed(secret.annotations.get(names.confirmation, "")),
+    )
+    return _timed(found, annotations, counted, context, now_s)
+
+
+def _read(secret: ObjectMeta, context: DecisionContext, now_s: float) -> TokenAnnotations:
+    """Parse the annotations; a token without any times has no expiry, if we wrote it."""
+    names = context.names
+    untimed = not {names.expires_at, names.issued_at} & secret.annotations.keys()
+    return parse_annotations(
+        secret,
+        names,
+        now_s=now_s,
+        longest_ttl_s=context.longest_ttl_s,
+        static=untimed,
+        lenient=True,
+    )
+
+
+def _timed(
+    found: PodToken,
+    annotations: TokenAnnotations,
+    counted: ObjectMeta,
+    context: DecisionContext,
+    now_s: float,
+) -> PodToken:
+    """Add the token's times, if they are known and believed, and the state that follows."""
+    issued_s, expires_s = annotations.issued_s, annotations.expires_s
+    is_ours = annotations.ours and not annotations.problem and found.confirmed
+    endless = is_ours and (issued_s is None or expires_s is None)
+    allowed_s, near_s = context.propagation_s, 0.0
+    if is_ours and issued_s is not None and expires_s is not None:
+        allowed_s = allowance_s(expires_s - issued_s, context.propagation_s)
+        near_s = soon_s(issued_s, expires_s)
+        found = replace(
+            found,
+            issued_s=issued_s,
+            expires_s=expires_s,
+            refresh_at_s=refresh_at_s(issued_s, expires_s, counted.uid),
+        )
+    state = state_at(
+        now_s,
+        written_state(found.pod.session_id, found.secret, annotations, listed=True),
+        expires_s=math.inf if endless else found.expires_s,
+        refresh_at_s=found.refresh_at_s,
+        allowance_s=allowed_s,
+        soon_s=near_s,
+        confirmed=found.confirmed,
+        paused=found.paused,
+        requested=found.requested,
+    )
+    found = replace(found, state=state, endless=endless)
+    return replace(found, reason=_reason(found, annotations, counted, context, now_s))
+
+
+def _reason(
+    found: PodToken,
+    annotations: TokenAnnotations,
+    counted: ObjectMeta,
+    context: DecisionContext,
+    now_s: float,
+) -> str:
+    """Return the reason that the plan gives, or would give if it knew no more than we do."""
+    if found.state is TokenState.UNREADABLE:
+        return annotations.problem
+    if found.state in _REASONS:
+        return _REASONS[found.state]
+    session = SessionState(counted.key, counted, found.secret, Confirmation.YES, running=True)
+    return plan(session, replace(context, static=found.endless), now_s).reason
