@@ -111,8 +111,8 @@ def survey(
         "issuer": IssuerStatus(True, 0.25, 0.5, TokenStats(9, 9, 0, "", 0.0, spare_s, TTL_S)),
         "queue": queue(failing=sum(each.failures > 0 for each in shown)),
         "lease": LeaseStatus("replica-0/3-0a1b2c3d", True, "replica-0_uid_0a1b2c3d", 3, 0),
-        "worker": ReconcileStats({}, {}, pod_touches_total=5),
-        "directory": ConfirmationStats(len(shown), len(shown), 0),
+        "reconciler": ReconcileStats({}, {}, pod_touches_total=5),
+        "confirmations": ConfirmationStats(len(shown), len(shown), 0),
         "startup": StartupStatus(len(shown), True, 0.42, {"refreshed": len(shown)}),
     }
     return Shown(**(fields | changes))

@@ -90,7 +90,7 @@ async def _run(settings: Settings, outlet: StderrWriter) -> None:
         controller = await stack.enter_async_context(build(settings, clock, telemetry))
         telemetry.attach(controller)
         page = mount(
-            controller.surveyor,
+            controller.status_collector,
             not_ready=controller.readiness_problem,
             replica=settings.replica,
             clock=clock,
@@ -234,7 +234,7 @@ async def build(
             kube=own,
             breaker=kube_breaker,
             clock=clock,
-            once=controller.once,
+            once=controller.log_dedup,
             troubles=lambda: controller.troubles() | ignored,
         )
         election.warm = lambda: not controller.not_synced()

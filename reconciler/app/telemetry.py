@@ -86,7 +86,7 @@ class Telemetry:
 
     def attach(self, controller: "Controller") -> None:
         """Read this controller from now on."""
-        self._surveyor = controller.surveyor
+        self._surveyor = controller.status_collector
         self._events = controller.events.stats
         if self._tracing is not None:
             self._tracing.causes = controller.resync.causes

@@ -129,8 +129,8 @@ class Controller:
     """One replica's main job."""
 
     def __init__(self, ports: Dependencies, options: ControllerConfig) -> None:
-        self._ports = ports
-        self._options = options
+        self._dependencies = ports
+        self._config = options
         names, clock = options.names, ports.clock
         self._kube = AuthorizedKube(ports.kube, AuthorizerMemory(self._granted), clock)
         pods = metadata_resource("pods", names)
@@ -138,16 +138,16 @@ class Controller:
         self.pods, self.secrets = Store("pods"), Store("secrets")
         self.queue: WorkQueue[SessionKey] = WorkQueue(clock)
         self.queue.pause()
-        self.once = LogDedup(clock)
-        self._endpoints = EndpointLog(clock)
+        self.log_dedup = LogDedup(clock)
+        self._endpoint_log = EndpointLog(clock)
         self.startup = StartupResync(clock)
-        self.directory = ConfirmationCache(
+        self.confirmations = ConfirmationCache(
             clock, names, options.seal, lambda session: namespace_of(session, options.mode)
         )
-        self.planner = SessionStateReader(
+        self.sessions = SessionStateReader(
             pods=self.pods,
             secrets=self.secrets,
-            directory=self.directory,
+            directory=self.confirmations,
             source=ports.source,
             issuer_time=ports.issuer_time,
             clock=clock,
@@ -160,29 +160,29 @@ class Controller:
         self.tracer = ports.tracer or Tracer(clock, Random())
         self.history = RunHistory(clock)
         self.exposure = EstimatedExposure(options.propagation_s)
-        self.holds = BlockedSessions()
+        self.blocked_sessions = BlockedSessions()
         self.events = EventRecorder(
             kube=self._kube,
             fence=ports.fence,
             breaker=ports.kube_breaker,
             clock=clock,
-            once=self.once,
+            once=self.log_dedup,
             component=names.field_manager,
             limit_s=options.request_limit_s,
         )
         self._touches = PodTouches() if options.touch else None
-        self.feed = EventHandler(
-            self.planner,
+        self.event_handler = EventHandler(
+            self.sessions,
             self.queue,
             self._touches,
             clock,
             forgotten=lambda key: self.startup.record_result(key, "unchanged"),
         )
         lookup = SessionLookup(
-            ports.platform, self.directory, self.once, self._found, self.planner.now_s
+            ports.platform, self.confirmations, self.log_dedup, self._found, self.sessions.now_s
         )
-        self.worker = Reconciler(
-            planner=self.planner,
+        self.reconciler = Reconciler(
+            planner=self.sessions,
             queue=self.queue,
             writer=SecretWriter(
                 kube=self._kube,
@@ -204,43 +204,43 @@ class Controller:
             kube_breaker=ports.kube_breaker,
             clock=clock,
             random=ports.random,
-            once=self.once,
+            once=self.log_dedup,
             settled=self.startup.record_result,
             tracer=self.tracer,
             witnesses=(
                 self.history.observe,
                 self.exposure.observe,
-                self.holds.observe,
+                self.blocked_sessions.observe,
                 self.events.observe,
                 *ports.observers,
             ),
         )
-        self._occupancy = NamespaceUsage(
+        self._namespace_usage = NamespaceUsage(
             pods=self.pods,
             secrets=self.secrets,
-            directory=self.directory,
-            planner=self.planner,
+            directory=self.confirmations,
+            planner=self.sessions,
             queue=self.queue,
             touches=self._touches,
         )
         nowhere = () if options.finds_namespaces else (None,)
-        self.scopes = NamespaceInformers(
+        self.informers = NamespaceInformers(
             options.namespaces or nowhere,
             make=lambda namespace: InformerPair(
                 self._reflector(pods, self.pods, namespace),
                 self._reflector(secrets, self.secrets, namespace),
             ),
-            forget=self._occupancy.evict,
+            forget=self._namespace_usage.evict,
         )
         self.discovery = self._make_discovery() if options.finds_namespaces else None
         self.resync = Resync(
             client=ports.platform,
-            directory=self.directory,
-            planner=self.planner,
-            feed=self.feed,
+            directory=self.confirmations,
+            planner=self.sessions,
+            feed=self.event_handler,
             breaker=ports.platform_breaker,
             startup=self.startup,
-            once=self.once,
+            once=self.log_dedup,
             random=ports.random,
             period_s=options.resync_s,
             parallel=options.platform_parallel,
@@ -248,34 +248,34 @@ class Controller:
             found=self._found,
             tracer=self.tracer,
         )
-        self.audit = RevocationCheck(
+        self.revocation_check = RevocationCheck(
             secrets=self.secrets,
-            directory=self.directory,
-            planner=self.planner,
+            directory=self.confirmations,
+            planner=self.sessions,
             lookup=lookup,
-            feed=self.feed,
+            feed=self.event_handler,
             names=names,
             clock=clock,
             period_s=options.resync_s,
         )
-        self.surveyor = StatusCollector(
-            planner=self.planner,
+        self.status_collector = StatusCollector(
+            planner=self.sessions,
             queue=self.queue,
-            directory=self.directory,
-            worker=self.worker,
+            directory=self.confirmations,
+            worker=self.reconciler,
             pods=self.pods,
             secrets=self.secrets,
             history=self.history,
-            holds=self.holds,
+            holds=self.blocked_sessions,
             exposure=self.exposure,
             startup=self.startup,
-            reflectors=lambda: self.scopes.reflectors,
+            reflectors=lambda: self.informers.reflectors,
             breakers=self._breakers(),
             source=ports.source,
             issuer_time=ports.issuer_time,
             fence=ports.fence,
             clock=clock,
-            once=self.once,
+            once=self.log_dedup,
             delivery_s=TOUCHED_S if options.touch else options.propagation_s,
             platform_allowed=ports.platform_allowed,
         )
@@ -286,7 +286,7 @@ class Controller:
             (ports.issuer_breaker, retry_policy.ISSUER),
             (ports.platform_breaker, retry_policy.PLATFORM),
         ):
-            breaker.on_condition = self._endpoints.changed
+            breaker.on_condition = self._endpoint_log.changed
             breaker.on_recovery(partial(self._wake_blocked, endpoint))
         self._time_moved = asyncio.Event()
         ports.issuer_time.on_moved = self._on_time_moved
@@ -302,17 +302,17 @@ class Controller:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part) for part in self._parts()]
             await stop.wait()
-            if not await self.queue.drain(self._options.drain_s):
+            if not await self.queue.drain(self._config.drain_s):
                 # A write that may still arrive must meet a Lease that is still ours: it runs out.
                 log.warning("drain_timeout", in_flight=self.queue.stats().schedule.running)
             else:
-                await self._ports.leadership.release()
+                await self._dependencies.leadership.release()
             for task in tasks:
                 task.cancel()
 
     async def reconsider(self) -> None:
         """Plan each session anew, now: the static token or the signing key was replaced."""
-        self.planner.clear_context()
+        self.sessions.clear_context()
         await self.resync.plan_all("token_replaced", news=Trigger.REQUESTED)
 
     def _warn_of_value(self) -> None:
@@ -320,7 +320,7 @@ class Controller:
 
         Nothing of it was decoded; the bytes went through this process all the same.
         """
-        if self.once.should_log("secret_value_received"):
+        if self.log_dedup.should_log("secret_value_received"):
             log.warning(
                 "secret_value_received",
                 why="the API server, or what is before it, sent data where metadata was asked for",
@@ -333,9 +333,9 @@ class Controller:
             namespace: Where an object was read that is of an earlier history.
             why: What was read, and what was known before.
         """
-        if self.once.should_log("history_rewound"):
+        if self.log_dedup.should_log("history_rewound"):
             log.warning("history_rewound", namespace=namespace, error=why)
-        for reflector in self.scopes.reflectors:
+        for reflector in self.informers.reflectors:
             reflector.distrust()
 
     async def renew_seals(self) -> None:
@@ -350,16 +350,16 @@ class Controller:
     @property
     def writes_refused(self) -> int:
         """Number of writes that the fence has stopped since the start."""
-        return self._ports.fence.fenced_total
+        return self._dependencies.fence.fenced_total
 
     def liveness_problem(self) -> str:
         """Return "" unless a stream has stalled in a way that only a restart can mend.
 
         A list that times out is none: a restart mends no server, and would empty the stores.
         """
-        if self._ports.kube_breaker.is_open:
+        if self._dependencies.kube_breaker.is_open:
             return ""
-        for reflector in self.scopes.reflectors:
+        for reflector in self.informers.reflectors:
             stuck_s = reflector.stats().stuck_s
             if stuck_s is not None and stuck_s > STUCK_S:
                 return f"the watch of {reflector.name} is stuck for {stuck_s:.0f} s"
@@ -368,19 +368,19 @@ class Controller:
     @property
     def has_had_token(self) -> bool:
         """Whether the token source has given a token in this process, whatever is left of it."""
-        return self._ports.source.stats().issued_total > 0
+        return self._dependencies.source.stats().issued_total > 0
 
     @property
     def lacks_token(self) -> bool:
         """Whether no token has come for so long that another replica may fare better."""
-        stats = self._ports.source.stats()
+        stats = self._dependencies.source.stats()
         life_s = stats.latest_ttl_s
         return stats.without_s > (WITHOUT_S if life_s is None else WITHOUT_LIFE * life_s)
 
     @property
     def token_life_s(self) -> float:
         """Whole life of the token that came last; inf before the first, or without an expiry."""
-        life_s = self._ports.source.stats().latest_ttl_s
+        life_s = self._dependencies.source.stats().latest_ttl_s
         return math.inf if life_s is None else life_s
 
     def readiness_problem(self) -> str:
@@ -393,8 +393,8 @@ class Controller:
             return why
         if self.has_had_token:
             return ""
-        last = self._ports.source.stats().last_error
-        issuer = self._ports.issuer_breaker.stats()
+        last = self._dependencies.source.stats().last_error
+        issuer = self._dependencies.issuer_breaker.stats()
         code, status = issuer.last_reason, issuer.last_status
         refused = f", and the issuer refuses {what_is_refused(code, status)}"
         return (
@@ -413,11 +413,11 @@ class Controller:
         """
         if self.discovery is not None and not self.discovery.has_begun:
             return "waiting for the platform to name a project" + self._why_not_named()
-        if missing := self.scopes.missing():
+        if missing := self.informers.missing():
             more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             why = f"waiting for the first list of {', '.join(missing[:SHOWN])}{more}"
             return why + _last_error(self._list_error())
-        if not any(reflector.stats().synced for reflector in self.scopes.reflectors):
+        if not any(reflector.stats().synced for reflector in self.informers.reflectors):
             return "no right to list pods or Secrets anywhere" + _last_error(self._list_error())
         return ""
 
@@ -429,7 +429,7 @@ class Controller:
         if why := self.readiness_problem():
             return {"NotReady": why}
         found = {}
-        ports = self._ports
+        ports = self._dependencies
         ends = (
             ("issuer", ports.issuer_breaker.stats()),
             ("platform", ports.platform_breaker.stats()),
@@ -441,7 +441,7 @@ class Controller:
         ]
         if failing:
             found["EndpointFailing"] = "; ".join(failing)
-        refused = [each for each in self.scopes.reflectors if each.is_forbidden]
+        refused = [each for each in self.informers.reflectors if each.is_forbidden]
         if refused:
             named = ", ".join(each.name for each in refused[:SHOWN])
             more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
@@ -452,13 +452,13 @@ class Controller:
 
     def _list_error(self) -> str:
         """Return the last error of a list that is not in its store yet, or ""."""
-        found = (reflector.stats() for reflector in self.scopes.reflectors)
+        found = (reflector.stats() for reflector in self.informers.reflectors)
         errors = (stats.protocol.last_error for stats in found if not stats.synced)
         return next((error for error in errors if error), "")
 
     def _why_not_named(self) -> str:
         """Say which endpoint keeps the platform from being asked, or from answering, or ""."""
-        ports = self._ports
+        ports = self._dependencies
         for name, breaker in (
             ("issuer", ports.issuer_breaker),
             ("platform", ports.platform_breaker),
@@ -472,11 +472,11 @@ class Controller:
         return ""
 
     def _parts(self) -> list[Coroutine[Any, Any, None]]:
-        ports = self._ports
+        ports = self._dependencies
         return [
-            self.scopes.run(),
+            self.informers.run(),
             *([self.discovery.run()] if self.discovery is not None else []),
-            *(self.worker.run() for _ in range(self.worker.runs_at_most)),
+            *(self.reconciler.run() for _ in range(self.reconciler.runs_at_most)),
             *(part() for part in ports.background_tasks),
             ports.kube_breaker.probe_while_down(ports.kube.ready),
             ports.platform_breaker.probe_while_down(ports.platform.probe),
@@ -485,36 +485,36 @@ class Controller:
             self._log_term_ends(),
             self._log_unready(),
             self._follow_time(),
-            self.surveyor.run(),
+            self.status_collector.run(),
             self.events.run(),
         ]
 
     async def _follow(self) -> None:
         if self.discovery is not None:
             await self.discovery.wait_begun()
-        await self.scopes.wait_initialized()
+        await self.informers.wait_initialized()
         log.info("stores_synced", pods=len(self.pods), secrets=len(self.secrets))
         with suppress(IssuerError):
             # The issuer's answer also tells its time, by which all that follows is judged.
-            await self._ports.source.get(min_remaining=0.0)
+            await self._dependencies.source.get(min_remaining=0.0)
         if not self.has_had_token:
             # How long the fleet's tokens live says how often the issuer is asked from now on.
-            await self.surveyor.renew(max_age_s=0.0)
-        self._options.on_synced()
+            await self.status_collector.renew(max_age_s=0.0)
+        self._config.on_synced()
         self._warn_of_short_life()
-        self.feed.open()
-        leadership, synced_at = self._ports.leadership, self._ports.clock.monotonic()
+        self.event_handler.open()
+        leadership, synced_at = self._dependencies.leadership, self._dependencies.clock.monotonic()
         if not leadership.leads:
             await self.resync.plan_all(LEADER_START)
         while True:
             await leadership.wait_started()
-            fresh = self._ports.clock.monotonic() - synced_at < FRESH_S
+            fresh = self._dependencies.clock.monotonic() - synced_at < FRESH_S
             await self._lead(relist=not fresh)
 
     async def _lead(self, *, relist: bool) -> None:
         """Work until another replica may: what is due at once, beside a consistent list."""
-        self.directory.begin_term()
-        self.planner.begin_term()
+        self.confirmations.begin_term()
+        self.sessions.begin_term()
         if self._touches is not None:
             self._touches.clear()
         self.queue.resume()
@@ -522,29 +522,29 @@ class Controller:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self.resync.run()),
-                    group.create_task(self.audit.run()),
+                    group.create_task(self.revocation_check.run()),
                 ]
                 if relist:
-                    tasks.append(group.create_task(self.scopes.relist()))
-                await self._ports.leadership.wait_stopped()
+                    tasks.append(group.create_task(self.informers.relist()))
+                await self._dependencies.leadership.wait_stopped()
                 for task in tasks:
                     task.cancel()
         finally:
             self.queue.pause()
-            self.planner.end_term()
+            self.sessions.end_term()
 
     async def _log_term_ends(self) -> None:
         """Say at each end of a term, once nothing is in flight, what the fence has stopped."""
-        leadership = self._ports.leadership
+        leadership = self._dependencies.leadership
         while True:
             await leadership.wait_started()
             await leadership.wait_stopped()
             await self.queue.wait_idle()
-            log.info("leadership_ended", writes_refused=self._ports.fence.fenced_total)
+            log.info("leadership_ended", writes_refused=self._dependencies.fence.fenced_total)
 
     def _warn_of_short_life(self) -> None:
         """Say it when tokens live too short for the Lease, or for the kubelet without touches."""
-        token, options = self._ports.source.best(), self._options
+        token, options = self._dependencies.source.best(), self._config
         if token is None or math.isinf(token.ttl_s):
             return
         longest_s = token.ttl_s * LEASE_TTL
@@ -573,13 +573,13 @@ class Controller:
             if why := self.readiness_problem():
                 log.warning("not_ready", why=why)
             for breaker in self._breakers():
-                self._endpoints.report(breaker.stats())
+                self._endpoint_log.report(breaker.stats())
 
     def _on_time_moved(self, move: ClockMove) -> None:
         """Take in that the issuer's time is another one than all deadlines were derived from."""
-        now_at, now_s = self._ports.clock.monotonic(), self.planner.now_s()
+        now_at, now_s = self._dependencies.clock.monotonic(), self.sessions.now_s()
         self.exposure.time_moved(now_s - (now_at - move.since_at), move.moved_s)
-        self.planner.clear_context()
+        self.sessions.clear_context()
         if not move.is_first:
             log.warning("issuer_time_moved", moved_s=round(move.moved_s, 1))
         self._time_moved.set()
@@ -589,15 +589,17 @@ class Controller:
         while True:
             await self._time_moved.wait()
             self._time_moved.clear()
-            self.planner.records.clear()  # what a write achieved was judged by the old time
+            self.sessions.records.clear()  # what a write achieved was judged by the old time
             await self.resync.plan_all("issuer_time_moved", news=Trigger.REQUESTED)
 
     def _fleet_life_s(self) -> float | None:
         """Return the shortest life left of the sessions' tokens, by the latest survey."""
-        latest = self.surveyor.latest
+        latest = self.status_collector.latest
         if latest is None or latest.fleet.remaining_min_s is None:
             return None
-        return latest.fleet.remaining_min_s - (self._ports.clock.monotonic() - latest.taken_at)
+        return latest.fleet.remaining_min_s - (
+            self._dependencies.clock.monotonic() - latest.taken_at
+        )
 
     def _on_better_token(self) -> None:
         """Wake what waits for a token, or for a better one than its own, most urgent first.
@@ -608,26 +610,26 @@ class Controller:
 
     def _wake_blocked(self, endpoint: str) -> None:
         woken = self.queue.wake_blocked(endpoint)
-        self._endpoints.recovered(endpoint, woken)
+        self._endpoint_log.recovered(endpoint, woken)
 
     def _granted(self, namespace: str | None) -> None:
         """Wake what waits for a right in a namespace (None: anywhere)."""
-        self.scopes.retry_forbidden(namespace)
+        self.informers.retry_forbidden(namespace)
         woken = self.queue.wake_blocked(
             retry_policy.RIGHTS, only=lambda key: namespace is None or key.namespace == namespace
         )
         log.info("authorized_again", namespace=namespace, sessions_woken=woken)
 
     def _breakers(self) -> tuple[CircuitBreaker, ...]:
-        ports = self._ports
+        ports = self._dependencies
         return ports.kube_breaker, ports.platform_breaker, ports.issuer_breaker
 
     def _make_discovery(self) -> NamespaceDiscovery:
-        ports, options = self._ports, self._options
+        ports, options = self._dependencies, self._config
         return NamespaceDiscovery(
             client=ports.platform,
             breaker=ports.platform_breaker,
-            scopes=self.scopes,
+            scopes=self.informers,
             is_held=self._is_held,
             mode=options.mode,
             seeds=options.namespaces,
@@ -635,7 +637,7 @@ class Controller:
             period_s=options.resync_s,
             clock=ports.clock,
             random=ports.random,
-            once=self.once,
+            once=self.log_dedup,
         )
 
     def _found(self, namespaces: Iterable[str]) -> None:
@@ -643,8 +645,10 @@ class Controller:
             self.discovery.found(namespaces)
 
     def _is_held(self, namespace: str) -> bool:
-        refused = self.scopes.is_forbidden(namespace)
-        return not self.scopes.all_settled or self._occupancy.in_use(namespace, refused=refused)
+        refused = self.informers.is_forbidden(namespace)
+        return not self.informers.all_settled or self._namespace_usage.in_use(
+            namespace, refused=refused
+        )
 
     def _reflector(
         self, resource: ApiResource[ObjectMeta], store: Store, namespace: str | None
@@ -653,13 +657,13 @@ class Controller:
         return Reflector(
             self._kube,
             resource,
-            ListOptions(namespace, self._options.names.selector(), LIVE_PODS if pods else ""),
+            ListOptions(namespace, self._config.names.selector(), LIVE_PODS if pods else ""),
             store,
-            clock=self._ports.clock,
-            random=self._ports.random,
-            breaker=self._ports.kube_breaker,
-            on_change=self.feed.pod_changed if pods else self.feed.secret_changed,
-            on_seen=None if pods else self.feed.secret_seen,
+            clock=self._dependencies.clock,
+            random=self._dependencies.random,
+            breaker=self._dependencies.kube_breaker,
+            on_change=self.event_handler.pod_changed if pods else self.event_handler.secret_changed,
+            on_seen=None if pods else self.event_handler.secret_seen,
         )
 
 

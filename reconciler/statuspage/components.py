@@ -123,10 +123,10 @@ def _watched(watch: ReflectorStats) -> str:
 
 def _endpoints(survey: StatusSnapshot) -> Iterator[Component]:
     notes = {
-        "kube": f"{survey.worker.pod_touches_total:,} touches,"
-        f" {survey.worker.created_total:,} Secrets created",
+        "kube": f"{survey.reconciler.pod_touches_total:,} touches,"
+        f" {survey.reconciler.created_total:,} Secrets created",
         "issuer": _issuer(survey),
-        "platform": f"{count(survey.directory.running, 'session')} running, by its list"
+        "platform": f"{count(survey.confirmations.running, 'session')} running, by its list"
         + ("" if survey.platform_allowed is None else f", {_at_once(survey.platform_allowed)}"),
     }
     names = {"kube": "API server", "issuer": "Issuer", "platform": "Platform"}
@@ -143,7 +143,7 @@ def _api_server(survey: StatusSnapshot, part: Component) -> Component:
     refused = [each.protocol.last_error for each in survey.watches if each.refused]
     if part.tone == "bad" or not (without or refused):
         return part
-    why = reason(survey.worker.last_forbidden if without else refused[0])
+    why = reason(survey.reconciler.last_forbidden if without else refused[0])
     value = f"refuses {count(without, 'session')}" if without else "refuses us lists"
     return Component(part.name, value, f"a right is missing: {why}", "bad")
 

@@ -294,8 +294,8 @@ class StatusCollector:
             ),
             queue=self._queue.stats(),
             lease=lease,
-            worker=_copied(self._worker.stats),
-            directory=self._directory.stats(),
+            reconciler=_copied(self._worker.stats),
+            confirmations=self._directory.stats(),
             startup=StartupStatus(
                 startup.sessions, startup.finished.is_set(), startup.seconds, startup.outcomes
             ),

@@ -75,8 +75,8 @@ class StatusSnapshot:
     issuer: IssuerStatus
     queue: QueueStats
     lease: LeaseStatus
-    worker: ReconcileStats
-    directory: ConfirmationStats
+    reconciler: ReconcileStats
+    confirmations: ConfirmationStats
     startup: StartupStatus
     exposed: tuple[Exposed, ...] = ()
     slow: SlowPlaces = SlowPlaces()  # noqa: RUF009 - frozen

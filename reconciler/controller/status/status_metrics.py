@@ -93,7 +93,7 @@ def _endpoints(survey: StatusSnapshot) -> Iterator[Sample]:
 
 
 def _work(survey: StatusSnapshot) -> Iterator[Sample]:
-    worker = survey.worker
+    worker = survey.reconciler
     yield Sample(metrics.TOUCHES, worker.pod_touches_total)
     yield Sample(metrics.CREATED, worker.created_total)
     yield Sample(metrics.CRASHES, worker.reconcile_panics_total)

@@ -195,7 +195,7 @@ class TruthChecker:
             return
         try:
             async with asyncio.timeout(SURVEY_S):
-                survey = await replica.controller.surveyor.snapshot(max_age_s=0.0)
+                survey = await replica.controller.status_collector.snapshot(max_age_s=0.0)
         except TimeoutError:
             return
         now_at = asyncio.get_running_loop().time()
@@ -262,7 +262,7 @@ class TruthChecker:
             return
         if abs(left_s) <= _tolerance_s(replica) or reading.pod is None:
             return
-        policy = replica.controller.planner.context()
+        policy = replica.controller.sessions.context()
         standing = assess(reading.pod, reading.found, policy, survey.now_s)
         if standing.expires_s is not None and standing.has_expired_token != (left_s < 0):
             self._journal.violate(TRUTH, f"explain calls {reading.key} {standing.state}")

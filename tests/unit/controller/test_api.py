@@ -36,7 +36,7 @@ def add_session(world: World, verb: str) -> None:
 
 
 def replica(world: World, fence: LeaseFence) -> Controller:
-    return Controller(replace(world.ports, fence=fence), world.options)
+    return Controller(replace(world.dependencies, fence=fence), world.config)
 
 
 @WRITES
@@ -50,11 +50,11 @@ def test_no_write_starts_unless_the_lease_outlasts_its_time_limit(verb: str) -> 
             return None
 
         world.faults.judge = judge
-        fence.left_s = world.options.request_limit_s - 0.1
+        fence.left_s = world.config.request_limit_s - 0.1
         async with running(world, replica(world, fence)):
             await asyncio.sleep(60)
             assert not {(verb, "secrets"), ("patch", "pods")} & set(asked)
-            fence.left_s = world.options.request_limit_s
+            fence.left_s = world.config.request_limit_s
             await asyncio.sleep(10)
             assert (verb, "secrets") in asked
             assert world.remaining_s("2Ab0") > 700

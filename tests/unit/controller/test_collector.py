@@ -32,7 +32,7 @@ def key(session_id: str) -> SessionKey:
 
 
 async def rows(world: World) -> dict[str, SessionStatus]:
-    surveyor = world.controller.surveyor
+    surveyor = world.controller.status_collector
     survey = await surveyor.snapshot(max_age_s=0.0)
     return {row.session_id: row for row in await surveyor.rows(survey)}
 
@@ -54,7 +54,7 @@ def test_a_healthy_session_shows_its_life_its_next_deadline_and_why() -> None:
             # The controller looks every 300 s at least, so the deadline is that look or the grid's.
             assert world.clock.wall() < row.due_s <= world.clock.wall() + 301
             assert row.refreshed_by == "replica-0/1"
-            [past] = world.controller.surveyor.attempts(row.key)
+            [past] = world.controller.status_collector.attempts(row.key)
             assert past[1:] == ("refreshed", "first_write", "")
 
     simulate(scenario)
@@ -73,7 +73,7 @@ def test_what_holds_a_session_is_named() -> None:
                 "2Paused": "paused", "2Fine": "", "2Forged": "not_confirmed", "2Gone": "",
             }  # fmt: skip
             assert found["2Forged"].state == TokenState.UNMANAGED
-            survey = await world.controller.surveyor.snapshot()
+            survey = await world.controller.status_collector.snapshot()
             assert survey.fleet.holds == {"paused": 1, "not_confirmed": 1}
             assert survey.fleet.sessions == 4
             world.delete_pod("2Gone")
@@ -93,7 +93,7 @@ ALARMING = {
 
 
 async def alarming(world: World) -> dict[object, object]:
-    survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
+    survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
     return {
         (sample.metric.name, sample.labels): sample.value
         for sample in gauges(survey, per_session=True)
@@ -126,7 +126,7 @@ def test_a_forged_secret_that_died_in_1970_changes_no_figure(how: str) -> None:
             if how == "paused":
                 forged[NAMES.paused] = "true"
             before = await alarming(world)
-            now_s = world.controller.planner.now_s()
+            now_s = world.controller.sessions.now_s()
             world.add(name, known=False)
             world.core.patch(
                 SECRETS,
@@ -141,7 +141,7 @@ def test_a_forged_secret_that_died_in_1970_changes_no_figure(how: str) -> None:
             await asyncio.sleep(60)
             assert name in await rows(world)
             after = await alarming(world)
-            passed_s = world.controller.planner.now_s() - now_s
+            passed_s = world.controller.sessions.now_s() - now_s
             for each, value in before.items():
                 if isinstance(value, float) and value > 0:  # lives grow shorter
                     assert after.pop(each) == pytest.approx(value - passed_s, abs=1)
@@ -152,7 +152,7 @@ def test_a_forged_secret_that_died_in_1970_changes_no_figure(how: str) -> None:
                     assert isinstance(found, metrics.HistogramValue)
                     assert sum(found.counts) == sum(value.counts)
             assert after == {}
-            survey = await world.controller.surveyor.snapshot()
+            survey = await world.controller.status_collector.snapshot()
             told = {sample.metric.name: sample.value for sample in gauges(survey, per_session=True)}
             assert told[metrics.UNCONFIRMED.name] == 1
             assert sum(survey.fleet.holds.values()) == 1
@@ -170,7 +170,7 @@ def test_the_last_five_attempts_are_kept_newest_first() -> None:
             await asyncio.sleep(950)
             world.issuer.away = False
             await asyncio.sleep(30)
-            attempts = world.controller.surveyor.attempts(key("2Aa"))
+            attempts = world.controller.status_collector.attempts(key("2Aa"))
             assert len(attempts) == 5
             assert attempts[0].outcome == "refreshed"
             assert {past.outcome for past in attempts[1:]} <= {"failed", "no_better_token"}
@@ -189,10 +189,10 @@ def test_estimated_exposure_counts_what_the_issuer_cost_and_never_goes_back() ->
             world.issuer.away = True
             ends_s = [world.remaining_s(f"2Ab{n}") for n in range(3)]
             seen = [0.0]
-            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
+            survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             for _ in range(130):
                 await asyncio.sleep(10)
-                survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
+                survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
                 seen.append(survey.fleet.exposure_s)
             assert seen == sorted(seen)
             lifted_s = max(ends_s)
@@ -201,11 +201,11 @@ def test_estimated_exposure_counts_what_the_issuer_cost_and_never_goes_back() ->
             assert survey.fleet.survival_s == 0.0
             world.issuer.away = False
             await asyncio.sleep(30)
-            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
+            survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             rest_s = survey.fleet.exposure_s - seen[-1]
             assert 0 < rest_s < 3 * 10  # the outage's end, and a second for each touch
             await asyncio.sleep(300)
-            after = await world.controller.surveyor.snapshot(max_age_s=0.0)
+            after = await world.controller.status_collector.snapshot(max_age_s=0.0)
             assert after.fleet.exposure_s == survey.fleet.exposure_s
             assert after.fleet.survival_s is not None
             assert after.fleet.survival_s > 0.8 * 900
@@ -231,7 +231,7 @@ def test_a_survey_shares_the_loop_and_is_shared() -> None:
             ticker = asyncio.create_task(tick())
             await asyncio.sleep(0)
             turns = 0
-            surveyor = world.controller.surveyor
+            surveyor = world.controller.status_collector
             first, second = await asyncio.gather(
                 surveyor.snapshot(max_age_s=0.5), surveyor.snapshot(max_age_s=0.5)
             )
@@ -248,10 +248,12 @@ def test_no_token_is_in_a_survey() -> None:
         world.add("2Aa")
         async with running(world):
             await settled(world)
-            survey = await world.controller.surveyor.snapshot()
+            survey = await world.controller.status_collector.snapshot()
             texts = {
                 "survey": repr(survey),
-                "rows": msgspec.json.encode(await world.controller.surveyor.rows(survey)).decode(),
+                "rows": msgspec.json.encode(
+                    await world.controller.status_collector.rows(survey)
+                ).decode(),
             }
             assert find_leaks(texts, [world.token("2Aa"), *world.issuer.minted]) == []
 
@@ -262,7 +264,7 @@ def test_the_lease_is_read_from_the_gate() -> None:
     async def scenario(world: World) -> None:
         fence = world.fence
         fence.is_open, fence.transitions, fence.fenced_total = False, 3, 7
-        survey = await world.controller.surveyor.snapshot()
+        survey = await world.controller.status_collector.snapshot()
         assert survey.lease == LeaseStatus("replica-0/1", False, "replica-0", 3, 7)
 
     simulate(scenario)

@@ -82,13 +82,13 @@ class Switch(NoElection):
 
 def limit(world: World, *denied: str) -> Limited:
     """Give the world a controller whose rights are limited."""
-    kube = Limited(world.ports.kube, *denied)
-    world.controller = Controller(replace(world.ports, kube=kube), world.options)
+    kube = Limited(world.dependencies.kube, *denied)
+    world.controller = Controller(replace(world.dependencies, kube=kube), world.config)
     return kube
 
 
 def watched(world: World) -> set[str | None]:
-    return {reflector.stats().namespace for reflector in world.controller.scopes.reflectors}
+    return {reflector.stats().namespace for reflector in world.controller.informers.reflectors}
 
 
 async def refreshed(world: World, session_id: str, project: str, *, within_s: float) -> None:
@@ -155,7 +155,7 @@ def test_a_namespace_whose_lists_fail_at_a_start_costs_only_itself() -> None:
             kube.failing = set()
             await refreshed(world, "2Ab", "team-b", within_s=60)
         # It was there all the time, so that nothing was made in its place.
-        assert world.controller.worker.stats.created_total == 0
+        assert world.controller.reconciler.stats.created_total == 0
 
     virtual.simulate(scenario, namespaces=(PROJECT, "team-b"))
 
@@ -267,7 +267,7 @@ def test_rights_that_go_before_the_last_pod_leave_no_ghost() -> None:
                 while watched(world) != {PROJECT}:
                     await asyncio.sleep(0.5)
             assert world.controller.queue.look(SessionKey("team-b", "2Ab")) is None
-            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
+            survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             assert [reading.key.namespace for reading in survey.readings] == [PROJECT]
 
     simulate(scenario)
@@ -276,7 +276,7 @@ def test_rights_that_go_before_the_last_pod_leave_no_ghost() -> None:
 def test_a_follower_takes_over_warm_what_came_while_it_followed() -> None:
     async def scenario(world: World) -> None:
         switch = Switch()
-        world.controller = Controller(replace(world.ports, leadership=switch), world.options)
+        world.controller = Controller(replace(world.dependencies, leadership=switch), world.config)
         world.add("2Aa")
         async with running(world):
             await asyncio.sleep(60)
@@ -408,7 +408,7 @@ def test_a_name_in_the_settings_is_served_by_its_seals_while_the_platform_is_awa
             await settled(world)
         world.platform.away = True
         world.fence.term = "replica-0/2"
-        world.controller = Controller(world.ports, world.options)
+        world.controller = Controller(world.dependencies, world.config)
         await asyncio.sleep(700)
         before = len(world.issuer.minted)
         async with running(world):
@@ -515,7 +515,7 @@ def test_a_session_that_starts_where_the_bound_has_cut_takes_an_empty_ones_place
 def test_a_follower_knows_which_projects_have_running_sessions() -> None:
     async def scenario(world: World) -> None:
         switch = Switch()
-        world.controller = Controller(replace(world.ports, leadership=switch), world.options)
+        world.controller = Controller(replace(world.dependencies, leadership=switch), world.config)
         for number in range(10):
             world.add_project(f"p{number}")
         world.add("2Alate", project="p9")

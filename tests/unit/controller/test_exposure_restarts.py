@@ -39,7 +39,7 @@ def restart(world: World, session: str) -> None:
 
 async def read(world: World) -> tuple[float, float | None]:
     """Return the metrics: the sum, and when it last grew."""
-    survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
+    survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
     found = {sample.metric: sample.value for sample in gauges(survey, per_session=False)}
     total, grown = found[metrics.EXPOSURE], found.get(metrics.EXPOSURE_GREW)
     assert isinstance(total, float)
@@ -84,7 +84,7 @@ def test_a_restart_that_nobody_writes_for_is_counted_from_the_containers_earlies
             total_s, grew_s = await read(world)
             assert total_s == pytest.approx(30 - EARLIEST_START_S, abs=1.01)
             assert grew_s == pytest.approx(made_s + 30, abs=0.5)
-            survey = await world.controller.surveyor.snapshot()
+            survey = await world.controller.status_collector.snapshot()
             assert [each.key for each in survey.exposed] == [SessionKey(PROJECT, "2Ab0")]
             assert survey.exposed[0].seconds == pytest.approx(total_s)
             world.controller.queue.resume()

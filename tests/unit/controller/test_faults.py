@@ -51,7 +51,7 @@ def successor(world: World) -> Controller:
     """Return another replica of the same world, with a term of its own."""
     fence = SwitchFence()
     fence.term = "replica-1/1"
-    return Controller(replace(world.ports, fence=fence, background_tasks=()), world.options)
+    return Controller(replace(world.dependencies, fence=fence, background_tasks=()), world.config)
 
 
 def test_an_hour_without_faults_never_leaves_a_dead_token_and_writes_on_the_grid() -> None:
@@ -295,7 +295,7 @@ def test_instants_that_nobody_could_write_are_unreadable_not_a_crash(
             world.core.patch(SECRETS, PROJECT, NAMES.secret_name("2Ab0"), body)
             await asyncio.sleep(5)
             assert len(world.secret_writes()) == before + 1
-        assert world.controller.worker.stats.reconcile_panics_total == 0
+        assert world.controller.reconciler.stats.reconcile_panics_total == 0
 
     simulate(scenario)
 
@@ -351,7 +351,7 @@ def test_a_defect_that_one_session_provokes_takes_no_other_along() -> None:
     async def scenario(world: World) -> None:
         for number in range(5):
             world.add(f"2Ab{number}")
-        planner = world.controller.planner
+        planner = world.controller.sessions
         view = planner.state
 
         def crash(key: SessionKey) -> SessionState:
@@ -364,7 +364,7 @@ def test_a_defect_that_one_session_provokes_takes_no_other_along() -> None:
             await settled(world)
             await asyncio.sleep(1800)
             assert min(world.remaining_s(f"2Ab{n}") for n in (0, 1, 2, 4)) > 270
-        assert 1 <= world.controller.worker.stats.reconcile_panics_total < 60
+        assert 1 <= world.controller.reconciler.stats.reconcile_panics_total < 60
 
     simulate(scenario)
 
@@ -444,16 +444,16 @@ def test_a_seal_carries_confirmation_over_a_restart_without_a_platform() -> None
         assert world.platform.lookups == 0
 
         world.platform.away = True
-        world.controller.directory.prune([])
+        world.controller.confirmations.prune([])
         world.platform.sessions.clear()
         secret, pod = (
             world.controller.secrets.snapshot()[0],
             world.controller.pods.snapshot()[0],
         )
-        fresh = type(world.controller.directory)(
+        fresh = type(world.controller.confirmations)(
             world.clock,
             NAMES,
-            world.controller.directory._seal,
+            world.controller.confirmations._seal,
             lambda session: PROJECT,
         )
         assert fresh.confirmation(pod.key, pod, secret).value == "yes"

@@ -84,8 +84,8 @@ class UnreadableSecrets(Kube):
 
 
 def trouble(world: World, kind: type[Kube]) -> Kube:
-    kube = kind(world.ports.kube)
-    world.controller = Controller(replace(world.ports, kube=kube), world.options)
+    kube = kind(world.dependencies.kube)
+    world.controller = Controller(replace(world.dependencies, kube=kube), world.config)
     return kube
 
 
@@ -126,7 +126,7 @@ def test_a_slow_namespace_and_whom_it_holds_back_are_on_page_and_metrics() -> No
             world.add(f"2Ab{number}", project=OTHER)
         async with running(world):
             await asyncio.sleep(8)
-            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
+            survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             assert survey.slow.names == (OTHER,)
             assert survey.slow.parked > 20
             values = {
@@ -139,7 +139,7 @@ def test_a_slow_namespace_and_whom_it_holds_back_are_on_page_and_metrics() -> No
             assert part.note.startswith(f"{OTHER}; {survey.slow.parked} sessions due")
             kube.on = False
             await asyncio.sleep(120)
-            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
+            survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             assert survey.slow == SlowPlaces()
             assert "Slow" not in {part.name for part in components(survey, "r")}
 
@@ -177,7 +177,7 @@ def test_a_platform_that_hangs_is_not_asked_by_every_worker(*, wholly: bool) -> 
     async def scenario(world: World) -> None:
         platform = HangingPlatform(world.platform.breaker, wholly=wholly)
         world.platform = platform
-        world.controller = Controller(replace(world.ports, platform=platform), world.options)
+        world.controller = Controller(replace(world.dependencies, platform=platform), world.config)
         healthy = [f"2Aa{number}" for number in range(50)]
         for session in healthy:
             world.add(session)
@@ -209,7 +209,7 @@ def test_a_namespace_that_cannot_be_read_neither_shuts_the_breaker_nor_restarts_
             for _ in range(300):
                 await asyncio.sleep(10)
                 assert world.controller.liveness_problem() == ""
-                assert not world.ports.kube_breaker.is_open
+                assert not world.dependencies.kube_breaker.is_open
                 # Its token is renewed by its deadline, which needs no watch.
                 assert world.left_s(world.token("2Ab", OTHER)) > 270
 
@@ -232,7 +232,7 @@ def test_watches_that_say_nothing_keep_no_token_from_being_written() -> None:
             async with asyncio.timeout(600):
                 while world.token("2Anew") not in world.issuer.minted:
                     await asyncio.sleep(1)
-            assert world.controller.worker.stats.failures["Conflict"] < 10
+            assert world.controller.reconciler.stats.failures["Conflict"] < 10
 
     simulate(scenario)
 

@@ -95,9 +95,9 @@ class SlowLists:
 
 
 def slow_writes(world: World) -> SlowWrites:
-    kube = SlowWrites(world.ports.kube)
+    kube = SlowWrites(world.dependencies.kube)
     seam: Any = kube
-    world.controller = Controller(replace(world.ports, kube=seam), world.options)
+    world.controller = Controller(replace(world.dependencies, kube=seam), world.config)
     return kube
 
 
@@ -140,7 +140,7 @@ def test_a_webhook_that_hangs_and_one_slow_look_up_delay_no_new_session_elsewher
     async def scenario(world: World) -> None:
         platform = OneSlowFailure(world.platform.breaker)
         world.platform = platform
-        world.ports = replace(world.ports, platform=platform)
+        world.dependencies = replace(world.dependencies, platform=platform)
         kube = slow_writes(world)
         world.add_project(OTHER)
         for number in range(2000):
@@ -227,13 +227,13 @@ def test_while_the_api_server_is_down_it_is_asked_by_one_probe_and_by_no_worker(
             world.faults.judge = judge
             world.faults.drop_watches()
             async with asyncio.timeout(60):
-                while not world.ports.kube_breaker.is_open:
+                while not world.dependencies.kube_breaker.is_open:
                     await asyncio.sleep(0.1)
             await asyncio.sleep(1)
             asked.clear()
             await asyncio.sleep(down_s)
             # Some became due in the meantime, and each was tried again and again.
-            assert world.controller.worker.stats.failures["TransportError"] > 50
+            assert world.controller.reconciler.stats.failures["TransportError"] > 50
             probes = asked.pop(("ready", ""))
             assert down_s / PROBE_S - 1 <= probes <= 2 * down_s / PROBE_S
             workers = {what for what in asked if what[0] in ("patch", "create", "get")}
@@ -251,14 +251,14 @@ def test_a_takeover_relists_many_namespaces_in_slices_and_writes_beside_them() -
     """Each namespace's lists take 12 s, and those of four hang."""
 
     async def scenario(world: World) -> None:
-        kube = SlowLists(world.ports.kube)
+        kube = SlowLists(world.dependencies.kube)
         seam: Any = kube
         leadership = Succession()
-        ports = replace(world.ports, kube=seam, leadership=leadership)
+        ports = replace(world.dependencies, kube=seam, leadership=leadership)
         for name in NAMESPACES:
             world.add_project(name)
             world.add(f"2A{name}", project=name)
-        async with running(world, Controller(ports, world.options)):
+        async with running(world, Controller(ports, world.config)):
             await asyncio.sleep(60)
             kube.list_s, kube.hanging, kube.most = 12.0, set(NAMESPACES[:4]), 0
             kube.ended_at.clear()
@@ -309,8 +309,8 @@ def test_pods_that_nobody_knows_in_one_namespace_delay_no_new_session_in_another
     async def scenario(world: World) -> None:
         platform = SlowLookups(world.platform.breaker)
         world.platform = platform
-        ports = replace(world.ports, platform=platform)
-        world.controller = Controller(ports, world.options)
+        ports = replace(world.dependencies, platform=platform)
+        world.controller = Controller(ports, world.config)
         world.add_project(OTHER)
         async with running(world):
             await finished(world, 1)

@@ -133,7 +133,7 @@ def test_where_it_is_switched_off_ordinary_refreshes_bring_the_new_key() -> None
             assert under(world, "new") == len(SESSIONS)
         [line] = world.events("signing_key_rotated")
         assert line["refreshes"] is False
-        assert "token_replaced" not in world.controller.worker.stats.refreshes
+        assert "token_replaced" not in world.controller.reconciler.stats.refreshes
 
     simulate(scenario)
 
@@ -155,8 +155,8 @@ def test_a_replica_that_starts_in_the_middle_of_it_writes_every_session_once() -
         fresh = OidcSource(
             world.issuer.ask,
             clock=world.clock,
-            issuer_time=world.ports.issuer_time,
-            breaker=world.ports.issuer_breaker,
+            issuer_time=world.dependencies.issuer_time,
+            breaker=world.dependencies.issuer_breaker,
             random=Random(8),
         )
         async with second_term(world, fresh):

@@ -55,8 +55,8 @@ class Hanging:
 
 
 def hanging(world: World) -> Hanging:
-    kube = Hanging(world.ports.kube)
-    world.controller = Controller(replace(world.ports, kube=kube), world.options)
+    kube = Hanging(world.dependencies.kube)
+    world.controller = Controller(replace(world.dependencies, kube=kube), world.config)
     return kube
 
 
@@ -64,7 +64,7 @@ async def begin_to_hang(world: World, kube: Hanging, *namespaces: str | None) ->
     """Have lists hang from now on, and none go on by its watch."""
     kube.namespaces = set(namespaces)
     world.faults.drop_watches()
-    for reflector in world.controller.scopes.reflectors:
+    for reflector in world.controller.informers.reflectors:
         if reflector.stats().namespace in kube.namespaces:
             reflector.distrust()
     await asyncio.sleep(0)
@@ -86,7 +86,7 @@ def test_lists_that_time_out_restart_no_replica(watched: tuple[str, ...], broken
             for _ in range(int(4 * STUCK_S) // 10):
                 await asyncio.sleep(10)
                 # The breaker does not excuse it: others may be answered all the while.
-                world.ports.kube_breaker.succeeded()
+                world.dependencies.kube_breaker.succeeded()
                 assert world.controller.liveness_problem() == ""
             assert kube.hung > 10
             assert world.remaining_s("2Ab0") > 300

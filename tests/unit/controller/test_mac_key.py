@@ -50,11 +50,11 @@ class Replica:
         self.fence = SwitchFence()
         self.fence.term = name
         ports = replace(
-            world.ports,
+            world.dependencies,
             fence=self.fence,
-            background_tasks=(*world.ports.background_tasks, self._key.run),
+            background_tasks=(*world.dependencies.background_tasks, self._key.run),
         )
-        self.controller = Controller(ports, replace(world.options, seal=self.seal))
+        self.controller = Controller(ports, replace(world.config, seal=self.seal))
 
     def _read(self) -> str:
         if self.holds is None:
@@ -159,7 +159,7 @@ def test_a_seal_that_a_leaked_former_secret_made_is_believed_for_a_while_alone()
             await asyncio.sleep(1800)
             assert world.secret_writes()[written:] == []
             secret = replica.controller.secrets.get(PROJECT, forged["name"])
-            confirmation = replica.controller.directory.confirmation(key, None, secret)
+            confirmation = replica.controller.confirmations.confirmation(key, None, secret)
             assert confirmation is not Confirmation.YES
 
     simulate(scenario)
@@ -176,12 +176,12 @@ def test_a_follower_makes_no_seal_and_the_leader_after_it_makes_each_once() -> N
         follower.fence.is_open = False
         follower.controller = Controller(
             replace(
-                world.ports,
+                world.dependencies,
                 fence=follower.fence,
                 leadership=office,
-                background_tasks=(*world.ports.background_tasks, follower._key.run),
+                background_tasks=(*world.dependencies.background_tasks, follower._key.run),
             ),
-            replace(world.options, seal=follower.seal),
+            replace(world.config, seal=follower.seal),
         )
         async with running(world, follower.controller):
             await asyncio.sleep(60)
@@ -256,7 +256,7 @@ def test_a_seal_that_was_once_verified_ends_with_its_key() -> None:
     async def scenario(world: World) -> None:
         populate(world)
         replica = Replica(world, FIRST)
-        directory, planner = replica.controller.directory, replica.controller.planner
+        directory, planner = replica.controller.confirmations, replica.controller.sessions
         key = SessionKey(PROJECT, "2Ab0")
         async with leading(world, replica, 1):
             body = {"metadata": {"annotations": {NAMES.paused: "true"}}}
@@ -338,8 +338,8 @@ def test_a_seal_that_is_refused_costs_no_token(ttl_s: int) -> None:
     async def scenario(world: World) -> None:
         populate(world)
         world.issuer.ttl_s = ttl_s
-        kube: Any = RefusesSeals(world.ports.kube)
-        world.ports = replace(world.ports, kube=kube)
+        kube: Any = RefusesSeals(world.dependencies.kube)
+        world.dependencies = replace(world.dependencies, kube=kube)
         async with leading(world, replica := Replica(world, FIRST), 1):
             await asyncio.sleep(2 * ttl_s)
 

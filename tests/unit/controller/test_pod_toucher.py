@@ -57,7 +57,7 @@ def test_a_touch_that_fails_stops_no_token(error: KubeError) -> None:
             assert await dead_seconds(world, "2Ab0", during_s=3000) == 0
         assert tries == FAILURES
         assert len(world.secret_writes()) == pytest.approx(3000 / 360, abs=2)
-        assert world.controller.worker.stats.failures == {}
+        assert world.controller.reconciler.stats.failures == {}
         assert len(world.events("pod_touch_failed")) == 1
 
     simulate(scenario)
@@ -66,14 +66,14 @@ def test_a_touch_that_fails_stops_no_token(error: KubeError) -> None:
 def test_a_touch_whose_answer_cannot_be_read_stops_no_token_either() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
-        patch = world.ports.kube.patch
+        patch = world.dependencies.kube.patch
 
         async def babbling(resource, *args, **more):  # type: ignore[no-untyped-def]
             if resource.plural == "pods":
                 raise ProtocolError("not an object")
             return await patch(resource, *args, **more)
 
-        world.ports.kube.patch = babbling  # type: ignore[method-assign]
+        world.dependencies.kube.patch = babbling  # type: ignore[method-assign]
         async with running(world):
             await asyncio.sleep(5)
             assert await dead_seconds(world, "2Ab0", during_s=1800) == 0
@@ -176,7 +176,7 @@ def test_a_namespace_that_is_let_go_takes_its_touches_along() -> None:
             world.add("2Ab0", project="team-b")
             await asyncio.sleep(10)
             assert world.controller.touches_pending == 1
-            world.controller.scopes.end(["team-b"])
+            world.controller.informers.end(["team-b"])
             assert world.controller.touches_pending == 0
 
     simulate(scenario, finds_namespaces=True)
@@ -194,7 +194,7 @@ def test_a_touch_whose_session_ends_under_way_crashes_nothing() -> None:
             world.delete_pod("2Ab0")
             world.delete_secret("2Ab0")
             await asyncio.sleep(20)
-            assert world.controller.worker.stats.reconcile_panics_total == 0
+            assert world.controller.reconciler.stats.reconcile_panics_total == 0
             assert world.controller.touches_pending == 0
 
     simulate(scenario)

@@ -35,7 +35,7 @@ def accept(world: World) -> None:
 
 async def shown(world: World) -> tuple[dict[str, Component], dict[str, float]]:
     """Return the page's lines by name, and the endpoints' gauges."""
-    survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
+    survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
     values = {
         f"{sample.metric.name.removeprefix(metrics.PREFIX)}/{sample.labels[0]}": float(sample.value)
         for sample in gauges(survey, per_session=False)
@@ -66,8 +66,8 @@ def test_a_start_with_refused_client_credentials_is_named_on_every_surface() -> 
             assert "refreshed" not in page["At start"].note.replace("0 refreshed", "")
             assert values["endpoint_refused/issuer"] == 1
             assert values["endpoint_refused/platform"] == 0
-            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
-            rows = await world.controller.surveyor.rows(survey)
+            survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
+            rows = await world.controller.status_collector.rows(survey)
             words = {next_step(row, survey.now_s) for row in rows}
             assert len(rows) == SESSIONS
             assert all("the issuer gives no token" in each for each in words), words
@@ -91,7 +91,7 @@ def test_a_refused_scope_is_no_wrong_secret_on_any_surface() -> None:
             await asyncio.sleep(150)
             why = world.controller.readiness_problem()
             assert "the issuer refuses our request; the last error was: answered 400; " in why
-            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
+            survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             _, headline = verdict(survey, "")
             lines = said_of(world, "issuer")
             assert [line["event"] for line in lines[:2]] == ["issuer_refused", "endpoint_refuses"]
@@ -160,7 +160,7 @@ def test_an_endpoint_that_changes_its_mind_all_the_time_makes_no_storm_of_lines(
         async with running(world):
             await asyncio.sleep(10)
             already = len(world.logs)
-            breaker = world.ports.platform_breaker
+            breaker = world.dependencies.platform_breaker
             for _ in range(600):
                 breaker.refused(PlatformRefused("list: the platform answered 401", status=401))
                 await asyncio.sleep(0.5)
@@ -178,7 +178,7 @@ def test_the_end_of_a_pause_that_an_answer_asked_for_is_not_the_end_of_an_outage
     async def scenario(world: World) -> None:
         async with running(world):
             await asyncio.sleep(10)
-            world.ports.issuer_breaker.succeeded(wakes=True)
+            world.dependencies.issuer_breaker.succeeded(wakes=True)
             assert world.events("endpoint_recovered") == []
 
     simulate(scenario)

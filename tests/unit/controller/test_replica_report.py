@@ -156,7 +156,7 @@ def test_lists_that_are_refused_are_a_trouble_with_their_error() -> None:
             await asyncio.sleep(30)
             found = world.controller.troubles()
             assert found["ListForbidden"].endswith("the last error was: GET /secrets: 403")
-            survey = await world.controller.surveyor.snapshot(max_age_s=0.0)
+            survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             # Not listed is not absent: nobody knows whether a Secret is there.
             assert survey.fleet.states[TokenState.NO_SECRET] == 0
             assert survey.fleet.states[TokenState.UNKNOWN] == 1

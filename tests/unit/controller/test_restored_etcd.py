@@ -130,7 +130,7 @@ def test_a_history_that_has_passed_the_lost_one_is_noticed_by_conflicts() -> Non
                 world.core.delete(PODS, PROJECT, f"other-{number}", AT_ONCE, by=INTRUDER)
             assert world.core.version > lost
             assert await expired_s(world, 1800, step_s=5) == 0
-            conflicts = world.controller.worker.stats.failures["Conflict"]
+            conflicts = world.controller.reconciler.stats.failures["Conflict"]
             assert conflicts <= len(SESSIONS) * (STALE_CONFLICTS + 1)
         assert len(world.events("history_rewound")) == 1
 
@@ -174,7 +174,7 @@ def test_a_history_that_has_passed_the_lost_one_is_compared_within_90_seconds() 
             lost = int(world.controller.secrets.version(PROJECT) or 0)
             created, deleted = "2Ad0", SESSIONS[3]
             before = world.secret(deleted)["metadata"]["uid"]
-            lists = {r: r.stats().protocol.lists for r in world.controller.scopes.reflectors}
+            lists = {r: r.stats().protocol.lists for r in world.controller.informers.reflectors}
             world.add(created)
             world.delete_secret(deleted)
             assert world.core.version < lost
@@ -210,7 +210,7 @@ def test_a_restart_that_lost_nothing_costs_each_reflector_one_list_and_nothing_e
         async with running(world):
             await settled(world)
             await asyncio.sleep(100)
-            reflectors = world.controller.scopes.reflectors
+            reflectors = world.controller.informers.reflectors
             before = [reflector.stats().protocol.lists for reflector in reflectors]
             await world.faults.restart()
             up_at = asyncio.get_running_loop().time()
@@ -237,7 +237,7 @@ def test_a_server_whose_reads_contradict_it_for_ever_costs_few_lists() -> None:
             world.add(session)
         async with running(world):
             await settled(world)
-            for reflector in world.controller.scopes.reflectors:
+            for reflector in world.controller.informers.reflectors:
                 before = reflector.stats().protocol.lists
                 for _ in range(600):
                     reflector.distrust()

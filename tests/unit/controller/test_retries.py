@@ -71,8 +71,8 @@ def drop_watches(world: World, second: int) -> None:
 
 
 def resync(world: World, second: int) -> None:
-    for key in world.controller.planner.live_keys():
-        world.controller.feed.enqueue(key, "resync")
+    for key in world.controller.sessions.live_keys():
+        world.controller.event_handler.enqueue(key, "resync")
 
 
 EVENTLESS = {"pod": change_pod, "relist": drop_watches, "resync": resync}

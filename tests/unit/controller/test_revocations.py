@@ -65,7 +65,7 @@ def successor(world: World, name: str = "replica-1") -> Controller:
     """Return another replica of the same world, whose memory is empty."""
     fence = SwitchFence()
     fence.term = f"{name}/1"
-    return Controller(replace(world.ports, fence=fence), world.options)
+    return Controller(replace(world.dependencies, fence=fence), world.config)
 
 
 def test_a_session_that_the_platform_deleted_gets_nothing_though_its_pod_is_kept() -> None:
@@ -150,7 +150,7 @@ def test_a_session_that_was_deleted_while_no_replica_ran_gives_a_later_pod_nothi
 def test_a_leader_of_former_days_does_not_rely_on_what_it_knew_then() -> None:
     async def scenario(world: World) -> None:
         populate(world)
-        directory = world.controller.directory
+        directory = world.controller.confirmations
         async with running(world):
             await settled(world)
         del world.platform.sessions["2Ab0"]
@@ -158,7 +158,7 @@ def test_a_leader_of_former_days_does_not_rely_on_what_it_knew_then() -> None:
             await asyncio.sleep(2 * RESYNC_S)
             assert seal_of(world, "2Ab0") is None
         world.platform.away = True
-        pod, secret = world.controller.planner.objects(world.controller.pods.snapshot()[0].key)
+        pod, secret = world.controller.sessions.objects(world.controller.pods.snapshot()[0].key)
         assert pod is not None
         assert directory.confirmation(pod.key, pod, None).value == "yes"
         directory.begin_term()
@@ -191,7 +191,7 @@ def test_a_second_term_gives_nothing_to_whom_another_leader_revoked() -> None:
         populate(world)
         turns = Turns()
         turns.is_ours.set()
-        replica = Controller(replace(world.ports, leadership=turns), world.options)
+        replica = Controller(replace(world.dependencies, leadership=turns), world.config)
         async with running(world, replica):
             await settled(world)
             turns.is_ours.clear()

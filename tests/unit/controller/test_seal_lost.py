@@ -75,7 +75,7 @@ def test_a_recreated_secret_whose_seal_patch_is_lost_once_gets_its_seal(
         world.platform.away = True
         again = SwitchFence()
         again.term = "replica-0/2"
-        second = Controller(replace(world.ports, fence=again), world.options)
+        second = Controller(replace(world.dependencies, fence=again), world.config)
         async with running(world, second):
             await finished(world, 2)
             refreshed = world.secret(SESSION)["metadata"]["annotations"][NAMES.refreshed_by]

@@ -43,14 +43,14 @@ class Replica:
         fence.term, fence.is_open = name, alone
         source = StaticSource(shelf.read, world.clock, since_s=since_s)
         ports = replace(
-            world.ports,
+            world.dependencies,
             fence=fence,
             source=source,
             background_tasks=(source.watch_file,),
-            leadership=world.ports.leadership if alone else office,
+            leadership=world.dependencies.leadership if alone else office,
         )
         self.seal = ConfirmationMac(OLD)
-        chosen = replace(options or world.options, seal=self.seal)
+        chosen = replace(options or world.config, seal=self.seal)
         self.controller = Controller(ports, chosen)
         self._fence, self._office = fence, office
         source.on_replaced = self._replaced
@@ -134,7 +134,7 @@ def test_neither_a_busy_planner_nor_the_millisecond_of_the_change_costs_or_adds_
             await asyncio.sleep(60)
             shelf.holds, before = NEW, len(world.secret_writes())
             for _ in range(int(SOON_S / 0.01)):
-                replica.controller.planner.context()  # as each event of a pod asks for it
+                replica.controller.sessions.context()  # as each event of a pod asks for it
                 await asyncio.sleep(0.01)
             assert (tokens(world), counts(world, before)) == ({NEW}, {1})
 
@@ -302,7 +302,7 @@ def test_a_stale_resync_writes_a_token_without_an_end_only_if_its_file_is_younge
 ) -> None:
     async def scenario(world: World) -> None:
         populate(world)
-        options = replace(world.options, startup="stale")
+        options = replace(world.config, startup="stale")
         async with running(Replica(world, Shelf(), alone=True)):
             await asyncio.sleep(3600)
         before, since_s = len(world.secret_writes()), world.clock.wall() - written_ago_s

@@ -62,7 +62,7 @@ async def watch(world: World, *, ratio: float = 1.0, per_session: bool = False) 
     watched = Watched(telemetry, [])
     tracing = RunTraces(telemetry.tracer, Sampler(ratio).keeps, watched.traces.append)
     telemetry.tracer.listeners.append(tracing.ended)
-    ports = world.ports
+    ports = world.dependencies
     world.source = OidcSource(
         telemetry.watch_mint(world.issuer.ask),
         clock=ports.clock,
@@ -70,14 +70,14 @@ async def watch(world: World, *, ratio: float = 1.0, per_session: bool = False) 
         breaker=ports.issuer_breaker,
         random=ports.random,
     )
-    world.ports = replace(
+    world.dependencies = replace(
         ports,
         source=world.source,
         background_tasks=(world.source.keep_standby,),
         tracer=telemetry.tracer,
         observers=(*telemetry.observers, tracing.observe),
     )
-    world.controller = Controller(world.ports, world.options)
+    world.controller = Controller(world.dependencies, world.config)
     telemetry.attach(world.controller)
     tracing.causes = world.controller.resync.causes
     return watched
@@ -257,7 +257,7 @@ def test_metrics_are_there_before_anything_else_is() -> None:
         telemetry = Telemetry(world.clock, OFF)
         assert b"token_reconciler_build_info" in telemetry.meters.render()
         telemetry.attach(world.controller)  # not running: no list, no session, no answer
-        await world.controller.surveyor.snapshot()
+        await world.controller.status_collector.snapshot()
         text = telemetry.meters.render()
         assert b'token_reconciler_watch_synced{namespace="",resource="pods"} 0.0' in text
         assert b"token_reconciler_issuer_clock_skew_seconds" not in text
@@ -321,15 +321,19 @@ def test_who_fails_to_look_on_takes_no_token_along() -> None:
         for number in range(3):
             world.add(f"2Ab{number}")
         await watch(world)
-        world.ports = replace(world.ports, observers=(crash, *world.ports.observers))
-        world.controller = Controller(world.ports, world.options)
-        world.controller.surveyor._take = crash  # type: ignore[method-assign,assignment]  # a defect
+        world.dependencies = replace(
+            world.dependencies, observers=(crash, *world.dependencies.observers)
+        )
+        world.controller = Controller(world.dependencies, world.config)
+        world.controller.status_collector._take = crash  # type: ignore[method-assign,assignment]  # a defect
         async with running(world):
             await settled(world)
-            await world.controller.surveyor.renew(max_age_s=0.0)  # as who sends metrics does
+            await world.controller.status_collector.renew(
+                max_age_s=0.0
+            )  # as who sends metrics does
             await asyncio.sleep(1200)
             assert min(world.remaining_s(f"2Ab{n}") for n in range(3)) > 300
-        assert world.controller.worker.stats.reconcile_panics_total >= 9
+        assert world.controller.reconciler.stats.reconcile_panics_total >= 9
         for name in ("observer_failed", "status_snapshot_failed"):
             assert 1 <= len(world.events(name)) <= 3  # said again after ten minutes
 
@@ -344,7 +348,7 @@ def test_lateness_counts_from_when_a_write_was_first_due_however_often_it_was_tr
             await settled(world)
             fails = InjectedFault(ServerError("oops", status=503))
             world.faults.judge = lambda verb, plural: fails if verb == "patch" else None
-            while not world.controller.worker.stats.failures:
+            while not world.controller.reconciler.stats.failures:
                 await asyncio.sleep(0.01)
             due_at = world.clock.monotonic()
             await asyncio.sleep(45)
@@ -369,8 +373,8 @@ def test_what_was_due_before_this_replica_led_is_not_its_lateness() -> None:
         world.add("2Ab0")
         async with running(world):
             await finished(world, 1)
-        ports = replace(world.ports, leadership=(succession := Succession()))
-        async with running(world, Controller(ports, world.options)):
+        ports = replace(world.dependencies, leadership=(succession := Succession()))
+        async with running(world, Controller(ports, world.config)):
             await asyncio.sleep(600)
             world.logs.clear()
             succession.begin()

@@ -199,8 +199,8 @@ class World:
     fence: SwitchFence
     controller: Controller
     source: OidcSource
-    ports: Dependencies
-    options: ControllerConfig
+    dependencies: Dependencies
+    config: ControllerConfig
     logs: list[MutableMapping[str, Any]]
     commits: list[Commit] = field(default_factory=list)
 
@@ -364,8 +364,8 @@ async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
         fence=fence,
         controller=Controller(ports, chosen),
         source=source,
-        ports=ports,
-        options=chosen,
+        dependencies=ports,
+        config=chosen,
         logs=capture.entries,
     )
     core.on_commit.append(world.commits.append)
