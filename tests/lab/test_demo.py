@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from reconciler.lab.chaos.actions import ChaosActions
-from reconciler.lab.chaos.faults import KINDS, Chaos, parse_chaos
+from reconciler.lab.chaos.schedule import ScheduledFault, parse_chaos
 from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.lab.cluster.replicas import Replicas
 from reconciler.lab.demo.demo import Demo, DemoPlan
+from reconciler.lab.fault_catalogue import DEMO_FAULTS, Fault
 from tests.controller import CLEARED, COMMAND
 from tests.lab.leaks import core_texts, find_leaks
 
@@ -27,7 +28,7 @@ KEYS = [
     "sessions", "replicas", "token_ttl_s", "lease_s", "duration_s", "refreshes",
     "refresh_failures", "startup_resync", "expired_token_seconds", "unauthenticated",
     "reauthentications", "grpc_calls", "lateness_p99_s", "leader_changes", "failover_s",
-    "writes_refused_to_deposed_leader", "writes_applied_by_deposed_leader", "chaos",
+    "writes_fenced", "writes_applied_without_leadership", "chaos",
 ]  # fmt: skip
 SMALL = ("--sessions", "8", "--token-ttl", "8", "--projection-delay", "0.2-0.6", "--report", "json")
 
@@ -103,7 +104,7 @@ async def test_a_killed_controller_costs_nothing() -> None:
     assert ended.code == 0
     assert_clean(found)
     assert ended.stderr.count('"event":"startup_resync_finished"') == 2
-    assert found["chaos"] == [{"name": "restart-all", "start_s": 8, "seconds": 0, "struck": True}]
+    assert found["chaos"] == [{"name": "restart-all", "start_s": 8, "seconds": 0, "injected": True}]
 
 
 async def test_an_outage_that_outlasts_the_tokens_is_reported_and_fails_the_run() -> None:
@@ -127,7 +128,7 @@ async def test_a_forged_pod_gets_no_token() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--chaos", "coffee-outage@3"), ("coffee-outage", *KINDS)),
+        (("--chaos", "coffee-outage@3"), ("coffee-outage", *DEMO_FAULTS)),
         (("--projection-delay", "3-1"), ("--projection-delay", "A-B")),
         (("--report", "xml"), ("--report xml", "json")),
     ],
@@ -181,29 +182,30 @@ async def test_nothing_secret_leaves_the_processes_at_debug() -> None:
     report = await demo.run(asyncio.Event(), show)
 
     assert report.is_good
-    texts = core_texts(demo.box.core) | {
+    texts = core_texts(demo.cluster.core) | {
         "logs": "\n".join(logs),
         "frames": "\n".join(frames),
         "report": repr(report),
-        "parts": repr([demo, demo.box, demo.plan, demo.box.sessions]),
+        "parts": repr([demo, demo.cluster, demo.plan, demo.cluster.sessions]),
     }
     assert re.search("runner_token_refreshed", texts["logs"])
-    assert demo.box.issuer.tokens_total > 8
-    assert find_leaks(texts, demo.box.secret_values()) == []
+    assert demo.cluster.issuer.tokens_total > 8
+    assert find_leaks(texts, demo.cluster.secret_values()) == []
 
 
 async def test_a_token_in_a_forgers_namespace_would_be_counted() -> None:
-    async with LabCluster(ttl_s=60.0) as box:
-        deeds = ChaosActions(box, Replicas(0, {}, print))
-        forging = asyncio.create_task(deeds.carry_out(Chaos("forged-pod", 0.0, 0.0)))
-        while not box.sessions:
+    async with LabCluster(ttl_s=60.0) as cluster:
+        actions = ChaosActions(cluster, Replicas(0, {}, print))
+        fault = ScheduledFault(Fault.FORGED_POD, 0.0, 0.0)
+        forging = asyncio.create_task(actions.inject(fault))
+        while not cluster.sessions:
             await asyncio.sleep(0.01)
-        assert deeds.tokens_in_forged() == 0
+        assert actions.tokens_in_forged() == 0
 
-        session = list(box.sessions.values())[-1]
-        box.put_token(session, box.issuer.issue())
+        session = list(cluster.sessions.values())[-1]
+        cluster.put_token(session, cluster.issuer.issue())
 
-        assert deeds.tokens_in_forged() == 1
+        assert actions.tokens_in_forged() == 1
         forging.cancel()
 
 

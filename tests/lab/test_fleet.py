@@ -23,9 +23,10 @@ from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.deletion import DeleteOptions
 from reconciler.lab.apiserver.http_server import ApiServer
 from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.kubelet.node import KubeletTiming
 from reconciler.lab.runners.channels import Channel
 from reconciler.lab.runners.exposure_ledger import FleetReport, SessionReport
-from reconciler.lab.runners.fleet import RunnerFleet
+from reconciler.lab.runners.fleet import FleetOptions, RunnerFleet
 from reconciler.lab.runners.runner import Rates
 from reconciler.lab.runners.server import SESSION_HEADER, SessionServer
 from reconciler.naming import Names, SessionKey
@@ -58,9 +59,7 @@ class Box:
             self.clock,
             Random(4),
             self.root,
-            projection_delay=delay,
-            rates=rates,
-            grace_cap_s=grace_s,
+            FleetOptions(KubeletTiming(projection_s=delay, grace_cap_s=grace_s), rates),
         )
 
     def fresh(self, ttl_s: float) -> str:

@@ -17,9 +17,10 @@ from reconciler.controller.decide import annotations
 from reconciler.controller.decide.ownership import Owner, WriteResponse
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.kube.api import ObjectMeta
+from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation.conditions import Input
 from reconciler.lab.simulation.run import Outcome, play
-from reconciler.lab.simulation.scenario import FaultKind, Scenario, draw
+from reconciler.lab.simulation.scenario import Scenario, draw
 from reconciler.platform.adaptive_limit import AdaptiveLimit
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.server_clock import TokenTimes
@@ -38,7 +39,7 @@ class Removal:
 
     name: str
     remove: Callable[[pytest.MonkeyPatch], None]
-    needs: frozenset[Input | FaultKind]
+    needs: frozenset[Input | Fault]
 
     def may_show(self, scenario: Scenario) -> bool:
         kinds = {fault.kind for fault in scenario.faults}
@@ -125,7 +126,14 @@ REMOVALS = (
     Removal(
         "the platform's limit is shared",
         _platform_asked_by_all_workers,
-        frozenset({"platform_away", "platform_partial", "controller_killed", "found_namespaces"}),
+        frozenset(
+            {
+                Fault.PLATFORM_OUTAGE,
+                Fault.PLATFORM_PARTIAL_OUTAGE,
+                Fault.RESTART_ALL,
+                "found_namespaces",
+            }
+        ),
     ),
 )
 

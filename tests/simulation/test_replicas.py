@@ -7,7 +7,7 @@ import pytest
 
 from reconciler.lab.simulation.run import play
 from reconciler.lab.simulation.scenario import ELECTION, draw_election
-from reconciler.lab.simulation.single_writer_check import NO_DEPOSED_WRITE
+from reconciler.lab.simulation.single_writer_check import NO_WRITE_WITHOUT_LEADERSHIP
 from reconciler.lab.simulation.virtual_time import FreezableScope, run_virtual
 from reconciler.leadership.lease_fence import LeaseFence
 
@@ -35,7 +35,7 @@ def test_without_the_gate_a_frozen_leader_would_write_late(monkeypatch: pytest.M
     monkeypatch.setattr(LeaseFence, "may_write", lambda fence, need_s: True)
     monkeypatch.setattr(LeaseFence, "check", lambda fence: None)
     found = {v.invariant for seed in range(8) for v in play(draw_election(seed)).violations}
-    assert NO_DEPOSED_WRITE in found
+    assert NO_WRITE_WITHOUT_LEADERSHIP in found
 
 
 def test_a_frozen_domain_does_nothing_until_the_thaw_and_drops_what_was_cancelled() -> None:

@@ -16,6 +16,7 @@ from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.in_process_client import InProcessKube
 from reconciler.lab.apiserver.write_log import Caller
+from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation import invariants
 from reconciler.lab.simulation.conditions import DRAWN, INPUTS, USUAL, Input
 from reconciler.lab.simulation.event_log import EventLog, captured_logs
@@ -83,7 +84,7 @@ def test_every_input_is_drawn_where_it_may_be(name: Input) -> None:
 @pytest.mark.parametrize("seed", [8, 22, 42, 47])
 def test_a_restored_store_costs_no_token(seed: int) -> None:
     scenario = draw(seed, inputs=["restored_store"])
-    assert "store_restored" in {fault.kind for fault in scenario.faults}
+    assert Fault.RESTORE_STORE in {fault.kind for fault in scenario.faults}
     outcome = play(scenario)
     assert outcome.violations == (), "\n".join(outcome.last)
 
@@ -320,7 +321,7 @@ def test_the_command_prints_a_line_a_seed_and_exits_with_0() -> None:
     assert answer.stderr == ""
 
 
-def test_a_failure_is_told_with_its_seed_and_its_events(
+def test_a_failure_is_printed_with_its_seed_and_its_events(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from reconciler.lab.cli.simulate import run_simulations
@@ -329,11 +330,11 @@ def test_a_failure_is_told_with_its_seed_and_its_events(
 
     monkeypatch.setattr(nodes, "TIMING", KubeletTiming(projection_s=(900.0, 1000.0)))
     assert run_simulations(seeds=1, first=16, hours=1.0) == 1
-    told = capsys.readouterr().out
-    assert "seed 16: FAILED" in told
-    assert f"violated: {invariants.LIVE_TOKEN} at " in told
-    assert "again with: reconciler simulate --seeds 1 --seed 16 --hours 1" in told
-    assert told.endswith("1 seeds, 1 failed: 16\n")
+    printed = capsys.readouterr().out
+    assert "seed 16: FAILED" in printed
+    assert f"violated: {invariants.LIVE_TOKEN} at " in printed
+    assert "repeat with: reconciler simulate --seeds 1 --seed 16 --hours 1" in printed
+    assert printed.endswith("1 seeds, 1 failed: 16\n")
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,6 @@ from reconciler.lab.apiserver.deletion import (
 from reconciler.lab.apiserver.kinds import Kind, Object
 from reconciler.lab.apiserver.managed_fields import is_reset, managed_fields
 from reconciler.lab.apiserver.merge_patch import merged
-from reconciler.lab.apiserver.owner_index import OwnerIndex
 from reconciler.lab.apiserver.paging import (
     Listing,
     ListQuery,
@@ -32,7 +31,7 @@ from reconciler.lab.apiserver.paging import (
     position_of,
 )
 from reconciler.lab.apiserver.selectors import Selection
-from reconciler.lab.apiserver.store import ObjectStore, StoreChange, stamped
+from reconciler.lab.apiserver.store import ObjectStore, OwnerIndex, StoreChange, stamped
 from reconciler.lab.apiserver.validation import Undecodable, check_shape
 from reconciler.lab.apiserver.watch_cache import WatchEvent, WatchFeed, bookmark
 from reconciler.lab.apiserver.write_log import BOX, RESTORER, Caller, Commit, WriteVerb

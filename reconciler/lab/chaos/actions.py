@@ -1,4 +1,4 @@
-"""Chaos carried out: each name of the table is a deed, done at its time and undone at its end."""
+"""The faults of a demo, executed: each begins at its start and is reverted at its end."""
 
 import asyncio
 import math
@@ -7,80 +7,90 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.selectors import Selection
-from reconciler.lab.chaos.faults import Chaos
+from reconciler.lab.chaos.schedule import ScheduledFault
 from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.lab.cluster.fixtures import LabSession
 from reconciler.lab.cluster.replicas import Replica, Replicas
 from reconciler.lab.demo.leader_terms import leader_terms
+from reconciler.lab.fault_catalogue import Fault
 
 SHARE = 0.25
-"""Part of the sessions that a deed against sessions strikes, at least one."""
+"""Part of the sessions that a fault of sessions affects, at least one."""
 SHORT_TTL = 0.6
+"""Life of a token during `issuer-short-ttl`, as a part of its usual life."""
 SLOW_S = 1.0
 SLOW_TTL = 1 / 60
-"""What an answer takes longer, in lives of a token: limits on requests shrink with them, too."""
+"""Added to each answer during `api-slow`: the smaller of `SLOW_S` and this part of a token's life,
+since the time limits of requests shrink with that life, too."""
 SHOWN_S = 2.0
-"""What takes no time is shown as active for this long."""
+"""The live view shows an instantaneous fault as active for this long."""
 FORGED_NAMESPACE = "not-a-project"
 
-Deed = AbstractAsyncContextManager[None]
+Action = AbstractAsyncContextManager[None]
 
 
 class ChaosActions:
-    """Does one run's chaos.
+    """Injects the faults of one run.
 
-    `active` holds what goes on now, `forged` the forgers' namespaces, `losses_at` when leaders were
-    struck (the box's monotonic clock).
+    Attributes:
+        active: Faults that are in effect now.
+        forged: Namespaces with forged pods.
+        losses_at: When leaders were killed or frozen, on the cluster's monotonic clock.
     """
 
-    def __init__(self, box: LabCluster, replicas: Replicas) -> None:
-        self.active: list[Chaos] = []
+    def __init__(self, cluster: LabCluster, replicas: Replicas) -> None:
+        self.active: list[ScheduledFault] = []
         self.forged: list[str] = []
         self.losses_at: list[float] = []
-        self._box = box
+        self._cluster = cluster
         self._replicas = replicas
-        self._table: dict[str, Callable[[Chaos], Deed]] = {
-            "restart-all": lambda _: _at_once(replicas.restart),
-            "kill-leader": lambda _: _at_once(self._kill_leader),
-            "freeze-leader": lambda _: self._freeze_leader(),
-            "clock-step": lambda _: self._step_clocks(),
-            "issuer-outage": lambda _: self._issuer_outage(),
-            "issuer-short-ttl": lambda _: self._short_ttl(),
-            "api-outage": lambda _: self._api_outage(),
-            "api-slow": lambda _: self._api_slow(),
-            "api-throttle": lambda _: self._api_throttle(),
-            "watch-silence": lambda _: self._watch_silence(),
-            "watch-close": lambda _: _at_once(box.server.close_watches),
-            "compaction": lambda _: _at_once(self._compact),
-            "platform-outage": lambda _: self._platform_outage(),
-            "delete-secret": lambda _: self._each(box.delete_secret),
-            "stale-secret": lambda _: self._each(lambda s: box.put_token(s, s.first_token)),
-            "new-sessions": lambda _: _at_once(self._begin_more),
-            "restart-session": self._restart_sessions,
-            "forged-pod": lambda _: _at_once(self._forge),
+        self._actions: dict[Fault, Callable[[ScheduledFault], Action]] = {
+            Fault.RESTART_ALL: lambda _: _at_once(replicas.restart),
+            Fault.KILL_LEADER: lambda _: _at_once(self._kill_leader),
+            Fault.FREEZE_LEADER: lambda _: self._freeze_leader(),
+            Fault.CLOCK_STEP: lambda _: self._step_clocks(),
+            Fault.ISSUER_OUTAGE: lambda _: self._issuer_outage(),
+            Fault.ISSUER_SHORT_TTL: lambda _: self._short_ttl(),
+            Fault.API_OUTAGE: lambda _: self._api_outage(),
+            Fault.API_SLOW: lambda _: self._api_slow(),
+            Fault.API_THROTTLE: lambda _: self._api_throttle(),
+            Fault.WATCH_SILENCE: lambda _: self._watch_silence(),
+            Fault.WATCH_CLOSE: lambda _: _at_once(cluster.server.close_watches),
+            Fault.COMPACTION: lambda _: _at_once(self._compact),
+            Fault.PLATFORM_OUTAGE: lambda _: self._platform_outage(),
+            Fault.DELETE_SECRET: lambda _: self._each(cluster.delete_secret),
+            Fault.STALE_SECRET: lambda _: self._each(lambda s: cluster.put_token(s, s.first_token)),
+            Fault.NEW_SESSIONS: lambda _: _at_once(self._begin_sessions),
+            Fault.RESTART_SESSION: self._restart_sessions,
+            Fault.FORGED_POD: lambda _: _at_once(self._forge),
         }
 
     def __repr__(self) -> str:
-        return f"<Deeds {len(self.active)} going on>"
+        return f"<ChaosActions {len(self.active)} active>"
 
-    async def carry_out(self, chaos: Chaos) -> None:
-        """Wait for the start, do it, and undo it at the end.
+    @property
+    def names(self) -> frozenset[Fault]:
+        """The faults that can be injected."""
+        return frozenset(self._actions)
 
-        Cancel: what was begun is undone.
+    async def inject(self, fault: ScheduledFault) -> None:
+        """Wait for the fault's start, inject it, and revert it at its end.
+
+        Cancel: a fault that began is reverted.
         """
-        await asyncio.sleep(chaos.start_s)
-        self.active.append(chaos)
+        await asyncio.sleep(fault.start_s)
+        self.active.append(fault)
         try:
-            async with self._table[chaos.name](chaos):
-                await asyncio.sleep(chaos.length_s)
-            if not chaos.length_s:
+            async with self._actions[fault.name](fault):
+                await asyncio.sleep(fault.length_s)
+            if not fault.length_s:
                 await asyncio.sleep(SHOWN_S)
         finally:
-            self.active.remove(chaos)
+            self.active.remove(fault)
 
     def tokens_in_forged(self) -> int:
-        """Count the Secrets with any value in the forgers' namespaces."""
-        core = self._box.core
+        """Return the number of Secrets with a value in the namespaces of forged pods."""
+        core = self._cluster.core
         return sum(
             bool(secret.get("data"))
             for namespace in self.forged
@@ -89,12 +99,12 @@ class ChaosActions:
 
     def leader(self) -> Replica | None:
         """Return the controller that holds the Lease, as the API server sees it."""
-        found = leader_terms(self._box.ledger.lease_turns)
+        found = leader_terms(self._cluster.ledger.lease_turns)
         return self._replicas.leader(found[-1].process) if found else None
 
     @asynccontextmanager
     async def _issuer_outage(self) -> AsyncIterator[None]:
-        faults = self._box.issuer.faults
+        faults = self._cluster.issuer.faults
         faults.away = True
         try:
             yield
@@ -103,8 +113,8 @@ class ChaosActions:
 
     @asynccontextmanager
     async def _short_ttl(self) -> AsyncIterator[None]:
-        faults = self._box.issuer.faults
-        faults.ttl_s = float(int(SHORT_TTL * self._box.ttl_s))
+        faults = self._cluster.issuer.faults
+        faults.ttl_s = float(int(SHORT_TTL * self._cluster.ttl_s))
         try:
             yield
         finally:
@@ -112,7 +122,7 @@ class ChaosActions:
 
     @asynccontextmanager
     async def _api_outage(self) -> AsyncIterator[None]:
-        servers = (self._box.server, self._box.node_server)
+        servers = (self._cluster.server, self._cluster.node_server)
         for server in servers:
             await server.away()
         try:
@@ -123,8 +133,8 @@ class ChaosActions:
 
     @asynccontextmanager
     async def _api_slow(self) -> AsyncIterator[None]:
-        faults = self._box.server.faults
-        faults.slow_s = min(SLOW_S, SLOW_TTL * self._box.ttl_s)
+        faults = self._cluster.server.faults
+        faults.slow_s = min(SLOW_S, SLOW_TTL * self._cluster.ttl_s)
         try:
             yield
         finally:
@@ -132,7 +142,7 @@ class ChaosActions:
 
     @asynccontextmanager
     async def _api_throttle(self) -> AsyncIterator[None]:
-        faults = self._box.server.faults
+        faults = self._cluster.server.faults
         faults.throttle(retry_after_s=1, share=0.5)
         try:
             yield
@@ -141,24 +151,24 @@ class ChaosActions:
 
     @asynccontextmanager
     async def _watch_silence(self) -> AsyncIterator[None]:
-        self._box.server.silence_watches(silent=True)
+        self._cluster.server.silence_watches(silent=True)
         try:
             yield
         finally:
-            self._box.server.silence_watches(silent=False)
+            self._cluster.server.silence_watches(silent=False)
 
     @asynccontextmanager
     async def _platform_outage(self) -> AsyncIterator[None]:
-        self._box.platform.faults.away = True
+        self._cluster.platform.faults.away = True
         try:
             yield
         finally:
-            self._box.platform.faults.away = False
+            self._cluster.platform.faults.away = False
 
     def _kill_leader(self) -> None:
         leader = self.leader()
         if leader is not None:
-            self.losses_at.append(self._box.clock.monotonic())
+            self.losses_at.append(self._cluster.clock.monotonic())
             leader.kill(with_pod=True)
 
     @asynccontextmanager
@@ -167,7 +177,7 @@ class ChaosActions:
         if leader is None:
             yield
             return
-        self.losses_at.append(self._box.clock.monotonic())
+        self.losses_at.append(self._cluster.clock.monotonic())
         leader.freeze()
         try:
             yield
@@ -186,58 +196,58 @@ class ChaosActions:
                 replica.step_clock(forward=number % 2 == 1)
 
     def _compact(self) -> None:
-        self._box.core.compact()
-        self._box.server.reset_connections()
+        self._cluster.core.compact()
+        self._cluster.server.reset_connections()
 
     def _some(self) -> list[LabSession]:
-        """Choose the sessions to strike among those that are whole."""
-        box = self._box
-        whole = [
+        """Choose the affected sessions among those that have a pod and a Secret."""
+        cluster = self._cluster
+        complete = [
             session
-            for session in box.sessions.values()
+            for session in cluster.sessions.values()
             if session.known
-            and box.has(kinds.PODS, session.namespace, session.pod)
-            and box.has(kinds.SECRETS, session.namespace, session.secret)
+            and cluster.has(kinds.PODS, session.namespace, session.pod)
+            and cluster.has(kinds.SECRETS, session.namespace, session.secret)
         ]
-        count = min(len(whole), max(1, math.ceil(SHARE * len(whole))))
-        return box.random.sample(whole, count)
+        count = min(len(complete), max(1, math.ceil(SHARE * len(complete))))
+        return cluster.random.sample(complete, count)
 
-    def _each(self, deed: Callable[[LabSession], None]) -> Deed:
-        def strike() -> None:
+    def _each(self, action: Callable[[LabSession], None]) -> Action:
+        def act() -> None:
             for session in self._some():
-                deed(session)
+                action(session)
 
-        return _at_once(strike)
+        return _at_once(act)
 
-    def _begin_more(self) -> None:
+    def _begin_sessions(self) -> None:
         for session in self._some():
-            self._box.begin(session.namespace)
+            self._cluster.begin(session.namespace)
 
     @asynccontextmanager
-    async def _restart_sessions(self, chaos: Chaos) -> AsyncIterator[None]:
-        """Stop sessions at the start; all begin again together at the end."""
-        struck = self._some()
+    async def _restart_sessions(self, _: ScheduledFault) -> AsyncIterator[None]:
+        """Stop sessions at the start; all of them begin again together at the end."""
+        stopped = self._some()
         async with asyncio.TaskGroup() as group:
-            for session in struck:
-                group.create_task(self._box.stop(session))
+            for session in stopped:
+                group.create_task(self._cluster.stop(session))
             yield
-        for session in struck:
-            self._box.resume(session)
+        for session in stopped:
+            self._cluster.resume(session)
 
     def _forge(self) -> None:
-        """Label a pod as a session that the platform does not know, and one with a Secret too."""
-        box = self._box
-        box.add_namespace(FORGED_NAMESPACE)
+        """Create two pods with the labels of unknown sessions, the second with a Secret."""
+        cluster = self._cluster
+        cluster.add_namespace(FORGED_NAMESPACE)
         self.forged.append(FORGED_NAMESPACE)
         for with_secret in (False, True):
-            session = box.new_session(FORGED_NAMESPACE)
+            session = cluster.new_session(FORGED_NAMESPACE)
             session.known = False
             if with_secret:
-                box.add_secret(session, "")
-            box.add_pod(session)
+                cluster.add_secret(session, "")
+            cluster.add_pod(session)
 
 
 @asynccontextmanager
-async def _at_once(deed: Callable[[], object]) -> AsyncIterator[None]:
-    deed()
+async def _at_once(action: Callable[[], object]) -> AsyncIterator[None]:
+    action()
     yield

@@ -1,4 +1,7 @@
-"""The commands of the lab: `demo`, `lab` and `simulate`; each is imported only when it is run."""
+"""The commands of the lab: `demo`, `lab` and `simulate`.
+
+The module of each is imported when it runs, so that `reconciler --help` stays fast.
+"""
 
 import re
 from importlib.util import find_spec
@@ -13,7 +16,7 @@ _DELAY = re.compile(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?")
 
 
 def import_lab() -> None:
-    """Raise `SettingsError` where the box's packages are not installed."""
+    """Raise `SettingsError` if packages that the lab needs are not installed."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise SettingsError(
@@ -42,12 +45,16 @@ TokenTtl = Annotated[float, typer.Option(min=5, metavar="S", help="Life of a tok
 Delay = Annotated[
     str, typer.Option(metavar="A-B", help="Seconds from a Secret's change to the runner's file.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Of the box's chance; none: another each time.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Of all random numbers; none: a new one for each run.")
+]
 
 
 def demo(
     sessions: Sessions = 20,
-    replicas: Annotated[int, typer.Option(min=1, help="Controllers; one of them leads.")] = 2,
+    replicas: Annotated[
+        int, typer.Option(min=1, help="Controllers; one of them is the leader.")
+    ] = 2,
     token_ttl: TokenTtl = 30.0,
     projection_delay: Delay = "1-3",
     duration: Annotated[
@@ -55,14 +62,14 @@ def demo(
     ] = None,
     chaos: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[@START[+SECONDS]]", help="A fault; may be repeated."),
+        typer.Option(metavar="NAME[@START[+SECONDS]]", help="A fault to inject; may be repeated."),
     ] = None,
     report: Annotated[
         str, typer.Option(metavar="json", help="Print the report as one JSON object.")
     ] = "",
     seed: Seed = None,
 ) -> None:
-    """Show the whole system in a box; exit 0 only if no token expired in use."""
+    """Run the whole system on this machine; exit 0 only if no runner held an expired token."""
     from reconciler.lab.cli.demo import run_demo
 
     raise typer.Exit(
@@ -85,18 +92,18 @@ def lab(
     projection_delay: Delay = "60-90",
     seed: Seed = None,
 ) -> None:
-    """Run the box without controllers; prints the environment that `reconciler run` needs."""
+    """Run the demo environment without a controller; print what `reconciler run` needs."""
     from reconciler.lab.cli.lab import run_lab
 
     run_lab(sessions=sessions, ttl_s=token_ttl, delay=projection_delay, seed=seed)
 
 
 def simulate(
-    seeds: Annotated[int, typer.Option(min=1, help="How many worlds.")] = 20,
-    first_seed: Annotated[int, typer.Option("--seed", help="Seed of the first one.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of worlds.")] = 20,
+    first_seed: Annotated[int, typer.Option("--seed", help="Seed of the first world.")] = 0,
     hours: Annotated[float, typer.Option(min=0.01, max=48, help="Virtual hours of each.")] = 1.0,
 ) -> None:
-    """Play seeded worlds on virtual time and check every invariant; exit 1 if one is violated."""
+    """Run seeded worlds on virtual time, check every invariant; exit 1 if one is violated."""
     from reconciler.lab.cli.simulate import run_simulations
 
     raise typer.Exit(run_simulations(seeds=seeds, first=first_seed, hours=hours))

@@ -21,7 +21,7 @@ from reconciler.telemetry.log_setup import configure_logs
 
 import_lab()
 
-from reconciler.lab.chaos.faults import parse_chaos  # noqa: E402 - after the check for the lab extra
+from reconciler.lab.chaos.schedule import parse_chaos  # noqa: E402 - after the check for the lab extra
 from reconciler.lab.demo.demo import Demo, DemoPlan  # noqa: E402
 from reconciler.lab.demo.frame import progress_line  # noqa: E402
 from reconciler.lab.demo.report import Report  # noqa: E402

@@ -1,4 +1,4 @@
-"""`reconciler lab`: the box without controllers, and the environment to start some against it."""
+"""`reconciler lab`: the lab cluster without a controller, and the environment for one."""
 
 import asyncio
 import shlex
@@ -14,28 +14,30 @@ from reconciler.lab.cluster.cluster import LabCluster  # noqa: E402 - after the 
 
 
 def run_lab(*, sessions: int, ttl_s: float, delay: str, seed: int | None) -> None:
-    """Start it, print the environment, and run until Ctrl-C."""
+    """Start the cluster, print the environment, and run until Ctrl-C."""
     projection_delay = parse_delay(delay)
     configure_logs("info", "auto")
 
     async def main() -> None:
-        await _run(LabCluster(ttl_s=ttl_s, projection_delay=projection_delay, seed=seed), sessions)
+        cluster = LabCluster(ttl_s=ttl_s, projection_delay=projection_delay, seed=seed)
+        await _run(cluster, sessions)
 
     asyncio.run(main())
 
 
-async def _run(box: LabCluster, sessions: int) -> None:
+async def _run(cluster: LabCluster, sessions: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with box:
-        box.populate(sessions)
+    async with cluster:
+        cluster.populate(sessions)
+        environment = cluster.environment()
         lines = [
-            f"# {sessions} sessions run here until Ctrl-C; their tokens live {box.ttl_s:g} s.",
+            f"# {sessions} sessions run here until Ctrl-C; their tokens live {cluster.ttl_s:g} s.",
             "# In another terminal, for `reconciler run`:",
-            *(f"export {name}={shlex.quote(text)}" for name, text in box.environment().items()),
+            *(f"export {name}={shlex.quote(text)}" for name, text in environment.items()),
             "# For kubectl, which sends no token over plain HTTP, instead of the KUBECONFIG above:",
-            f"# export KUBECONFIG={shlex.quote(str(box.kubectl_config()))}",
+            f"# export KUBECONFIG={shlex.quote(str(cluster.kubectl_config()))}",
         ]
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`reconciler simulate`: worlds drawn from seeds, a line each; a failure tells its story."""
+"""`reconciler simulate`: seeded worlds, one line each; a failure prints its last events."""
 
 import sys
 
@@ -18,35 +18,32 @@ def run_simulations(*, seeds: int, first: int, hours: float) -> int:
         _print(_line(outcome))
         if not outcome.passed:
             failed.append(seed)
-            _tell(outcome)
-    _print(f"{seeds} seeds, {len(failed)} failed{': ' if failed else ''}{_listed(failed)}")
+            _print_failure(outcome)
+    listed = f": {', '.join(map(str, failed))}" if failed else ""
+    _print(f"{seeds} seeds, {len(failed)} failed{listed}")
     return EXIT_VIOLATED if failed else 0
 
 
 def _line(outcome: Outcome) -> str:
     faults = ", ".join(f"{kind} x{count}" if count > 1 else kind for kind, count in outcome.faults)
-    verdict = "ok" if outcome.passed else "FAILED"
+    result = "ok" if outcome.passed else "FAILED"
     if outcome.passed and not outcome.within_slack:
-        verdict = "ok (a fault outlasts the tokens: counted, not judged)"
+        result = "ok (a fault lasts longer than the tokens: expired seconds are no violation)"
     return (
-        f"seed {outcome.seed}: {verdict}; {outcome.sessions} sessions, {outcome.writes_total} "
+        f"seed {outcome.seed}: {result}; {outcome.sessions} sessions, {outcome.writes_total} "
         f"writes, expired {outcome.expired_s:g} s, excused {outcome.excused_s:g} s, "
         f"digest {outcome.digest[:12]}; faults: {faults or 'none'}"
     )
 
 
-def _tell(outcome: Outcome) -> None:
+def _print_failure(outcome: Outcome) -> None:
     for violation in outcome.violations:
         _print(f"  violated: {violation}")
     _print("  the last events:")
     for event in outcome.last:
         _print(f"    {event}")
     again = f"reconciler simulate --seeds 1 --seed {outcome.seed} --hours {outcome.hours:g}"
-    _print(f"  again with: {again}")
-
-
-def _listed(seeds: list[int]) -> str:
-    return ", ".join(map(str, seeds))
+    _print(f"  repeat with: {again}")
 
 
 def _print(line: str) -> None:

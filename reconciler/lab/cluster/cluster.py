@@ -21,8 +21,9 @@ from reconciler.lab.cluster.fixtures import LabSession
 from reconciler.lab.cluster.ports import free_port
 from reconciler.lab.issuer.server import Issuer
 from reconciler.lab.issuer.signing_key import TokenRejected
+from reconciler.lab.kubelet.node import KubeletTiming
 from reconciler.lab.platform.server import LabPlatform
-from reconciler.lab.runners.fleet import RunnerFleet
+from reconciler.lab.runners.fleet import FleetOptions, RunnerFleet
 from reconciler.lab.runners.runner import Rates
 from reconciler.naming import Names
 
@@ -256,10 +257,16 @@ class LabCluster:
             self.clock,
             Random(self.random.random()),
             self._folder / "pods",
-            projection_delay=self.projection_delay,
-            grace_cap_s=min(float(fixtures.GRACE_S), GRACE_TTL * self.ttl_s),
-            names=self.names,
-            rates=Rates(push_s=(push_s / 2, push_s * 2), reconnect_s=(self.ttl_s, self.ttl_s * 4)),
+            FleetOptions(
+                timing=KubeletTiming(
+                    projection_s=self.projection_delay,
+                    grace_cap_s=min(float(fixtures.GRACE_S), GRACE_TTL * self.ttl_s),
+                ),
+                rates=Rates(
+                    push_s=(push_s / 2, push_s * 2), reconnect_s=(self.ttl_s, self.ttl_s * 4)
+                ),
+                names=self.names,
+            ),
         )
 
     def _write(self, name: str, *, token: str = "", kubectl: bool = False) -> Path:

@@ -57,7 +57,7 @@ class Tally:
         resync_sessions: Of the slowest startup resync, as is `resync_s` (None: none finished).
         unexpected: How often a controller ended by itself.
         lateness_s: How long after it was due each token was written.
-        refused: Writes that its fence did not let through, by process, as last told.
+        fenced: Number of writes blocked without leadership, by process, from its last log line.
     """
 
     refreshes: int = 0
@@ -65,7 +65,7 @@ class Tally:
     resync_sessions: int = 0
     resync_s: float | None = None
     unexpected: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
+    fenced: dict[str, int] = field(default_factory=dict)
     lateness_s: list[float] = field(default_factory=list)
 
     def add(self, line: Line, process: str = "") -> None:
@@ -79,7 +79,7 @@ class Tally:
         elif event == "startup_resync_finished" and line["seconds"] >= (self.resync_s or 0.0):
             self.resync_sessions, self.resync_s = line["sessions"], line["seconds"]
         elif event in ("leadership_ended", "stopped"):
-            self.refused[process] = line.get("writes_refused", 0)
+            self.fenced[process] = line.get("writes_refused", 0)
 
 
 class Replica:

@@ -1,4 +1,4 @@
-"""One run of the whole system: the box, its controllers, the chaos, and the account at the end."""
+"""One demo run: the lab cluster, its controllers, the injected faults, and the report."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -8,20 +8,20 @@ from time import monotonic
 from typing import Any
 
 from reconciler.lab.chaos.actions import ChaosActions
-from reconciler.lab.chaos.faults import Chaos
+from reconciler.lab.chaos.schedule import ScheduledFault
 from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.lab.cluster.replicas import Replica, Replicas
 from reconciler.lab.demo.frame import Bar, Frame
-from reconciler.lab.demo.report import Report, describe_chaos, make_report
+from reconciler.lab.demo.report import Report, describe_fault, make_report
 
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """What a run is asked for.
+    """The options of a run.
 
     Args:
-        duration_s: From the controllers' start; None: until it is stopped.
-        log_level: Of the controllers.
+        duration_s: Seconds from the controllers' start; None: until the run is stopped.
+        log_level: LOG_LEVEL of the controllers.
     """
 
     sessions: int = 20
@@ -29,7 +29,7 @@ class DemoPlan:
     ttl_s: float = 30.0
     projection_delay: tuple[float, float] = (1.0, 3.0)
     duration_s: float | None = None
-    chaos: tuple[Chaos, ...] = ()
+    chaos: tuple[ScheduledFault, ...] = ()
     seed: int | None = None
     log_level: str = "info"
 
@@ -38,56 +38,56 @@ Show = Callable[["Demo"], Coroutine[Any, Any, None]]
 
 
 class Demo:
-    """Runs once; to be made inside a running event loop.
+    """Runs once; create it inside a running event loop.
 
     Args:
-        say: Told what is being done until the controllers run.
-        sink: Told every line of the controllers' logs.
+        say: Called with one line for each step until the controllers run.
+        sink: Called with every line of the controllers' logs.
     """
 
     def __init__(
         self, plan: DemoPlan, *, say: Callable[[str], None], sink: Callable[[str], None]
     ) -> None:
         self.plan = plan
-        self.box = LabCluster(
+        self.cluster = LabCluster(
             ttl_s=plan.ttl_s, projection_delay=plan.projection_delay, seed=plan.seed
         )
         self._say = say
         self._sink = sink
         self._replicas: Replicas | None = None
-        self._deeds: ChaosActions | None = None
+        self._actions: ChaosActions | None = None
         self._began_at: float | None = None
         self._look = ""
 
     def __repr__(self) -> str:
-        return f"<Demo of {self.box!r}>"
+        return f"<Demo of {self.cluster!r}>"
 
     async def run(self, stop: asyncio.Event, show: "Show") -> Report:
-        """Run until `stop`, or the planned end, and return the account of that instant.
+        """Run until `stop`, or the planned end, and return the report of that instant.
 
         Args:
-            show: Runs beside it, and is cancelled at the end.
+            show: Runs at the same time, and is cancelled at the end.
         """
-        plan, box = self.plan, self.box
+        plan, cluster = self.plan, self.cluster
         self._say("starting the API server, the issuer, the platform, the kubelet")
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(box)
-            self._say(f"beginning {plan.sessions} sessions")
-            box.populate(plan.sessions)
+            await stack.enter_async_context(cluster)
+            self._say(f"creating {plan.sessions} sessions")
+            cluster.populate(plan.sessions)
             self._say(f"starting {plan.replicas} x reconciler run")
-            environment = box.environment() | {"LOG_LEVEL": plan.log_level}
+            environment = cluster.environment() | {"LOG_LEVEL": plan.log_level}
             replicas = self._replicas = Replicas(plan.replicas, environment, self._sink)
-            deeds = self._deeds = ChaosActions(box, replicas)
-            self._look = f"export KUBECONFIG={box.kubectl_config()}"
-            allowance = f"RECONCILER_PROPAGATION_ALLOWANCE_S={box.allowance_s:g}"
-            self._say(f"look from another terminal: {self._look} {allowance}")
+            actions = self._actions = ChaosActions(cluster, replicas)
+            self._look = f"export KUBECONFIG={cluster.kubectl_config()}"
+            allowance = f"RECONCILER_PROPAGATION_ALLOWANCE_S={cluster.allowance_s:g}"
+            self._say(f"for kubectl and reconciler in another terminal: {self._look} {allowance}")
             for each in replicas.all:
                 self._say(f"{each.name}: http://127.0.0.1:{each.port}/")
             self._began_at = monotonic()
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(replicas.run()),
-                    *(group.create_task(deeds.carry_out(chaos)) for chaos in plan.chaos),
+                    *(group.create_task(actions.inject(fault)) for fault in plan.chaos),
                     group.create_task(show(self)),
                 ]
                 try:
@@ -95,16 +95,16 @@ class Demo:
                         await stop.wait()
                 except TimeoutError:
                     pass
-                report = self._report(replicas, deeds)
+                report = self._report(replicas, actions)
                 for task in tasks:
                     task.cancel()
         return report
 
     def frame(self) -> Frame:
-        """Return what there is to see now."""
-        now_s = self.box.clock.wall()
-        fleet = self.box.fleet.report()
-        known = self.box.sessions
+        """Return the figures of this moment."""
+        now_s = self.cluster.clock.wall()
+        fleet = self.cluster.fleet.report()
+        known = self.cluster.sessions
         bars = [
             Bar(each.session_id[:7], each.state, each.expires_at_s - now_s)
             if each.expires_at_s is not None
@@ -112,8 +112,8 @@ class Demo:
             for each in fleet.sessions
             if each.session_id in known and known[each.session_id].known
         ]
-        replicas, deeds = self._replicas, self._deeds
-        leader = deeds.leader() if deeds else None
+        replicas, actions = self._replicas, self._actions
+        leader = actions.leader() if actions else None
         shown = leader or (replicas.all[0] if replicas and replicas.all else None)
         elapsed_s = self._elapsed_s()
         waiting = [c for c in self.plan.chaos if c.start_s > elapsed_s]
@@ -132,7 +132,7 @@ class Demo:
             if replicas
             else (),
             page_url=f"http://127.0.0.1:{shown.port}/" if shown is not None else "",
-            chaos=tuple(str(each) for each in deeds.active) if deeds else (),
+            chaos=tuple(str(each) for each in actions.active) if actions else (),
             waiting=tuple(str(each) for each in sorted(waiting, key=lambda c: c.start_s)),
             look=self._look,
         )
@@ -140,21 +140,21 @@ class Demo:
     def _elapsed_s(self) -> float:
         return 0.0 if self._began_at is None else monotonic() - self._began_at
 
-    def _report(self, replicas: Replicas, deeds: ChaosActions) -> Report:
+    def _report(self, replicas: Replicas, actions: ChaosActions) -> Report:
         elapsed_s = self._elapsed_s()
-        tokens = deeds.tokens_in_forged()
+        tokens = actions.tokens_in_forged()
         return make_report(
-            self.box.fleet.report(),
+            self.cluster.fleet.report(),
             replicas.tally,
-            self.box.ledger,
-            sessions=sum(each.known for each in self.box.sessions.values()),
+            self.cluster.ledger,
+            sessions=sum(each.known for each in self.cluster.sessions.values()),
             replicas=self.plan.replicas,
             ttl_s=self.plan.ttl_s,
-            lease_s=self.box.lease_s,
-            losses_at=deeds.losses_at,
+            lease_s=self.cluster.lease_s,
+            losses_at=actions.losses_at,
             duration_s=elapsed_s,
             chaos=[
-                describe_chaos(each, elapsed_s=elapsed_s, forged=deeds.forged, tokens=tokens)
+                describe_fault(each, elapsed_s=elapsed_s, forged=actions.forged, tokens=tokens)
                 for each in self.plan.chaos
             ],
         )

@@ -1,4 +1,4 @@
-"""Who led when, and who wrote without leading: read off the API server's ledger (pure)."""
+"""Who led when, and who wrote without leadership, from the API server's write log (pure)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from reconciler.lab.apiserver.write_log import LeaseTurn, SignedWrite
 
 @dataclass(frozen=True, slots=True)
 class LeaderTerm:
-    """From one process' acquisition to the next one's; a release does not end it.
+    """From the acquisition of the Lease by one process to that by another; a release ends none.
 
     Args:
         at: Monotonic seconds of the server's clock.
-        released_at: When it gave the Lease up, None if it did not.
+        released_at: When the process released the Lease, None if it did not.
     """
 
     process: str
@@ -22,7 +22,7 @@ class LeaderTerm:
 
 
 def leader_terms(turns: Iterable[LeaseTurn]) -> list[LeaderTerm]:
-    """Return the reigns in their order; a holder that comes back to itself begins no new one."""
+    """Return the terms in order; a holder that acquires the Lease again begins no new term."""
     found: list[LeaderTerm] = []
     for turn in turns:
         last = found[-1] if found else None
@@ -34,32 +34,32 @@ def leader_terms(turns: Iterable[LeaseTurn]) -> list[LeaderTerm]:
     return found
 
 
-def deposed_writes(
-    reigns: Sequence[LeaderTerm], writes: Iterable[SignedWrite]
+def writes_without_leadership(
+    terms: Sequence[LeaderTerm], writes: Iterable[SignedWrite]
 ) -> list[SignedWrite]:
-    """Return the writes that were committed while another process held the Lease, or nobody yet."""
+    """Return the writes committed in the term of another process, or before the first term."""
     found, index = [], -1
     for write in writes:
-        while index + 1 < len(reigns) and reigns[index + 1].version < write.version:
+        while index + 1 < len(terms) and terms[index + 1].version < write.version:
             index += 1
-        if index < 0 or reigns[index].process != write.process:
+        if index < 0 or terms[index].process != write.process:
             found.append(write)
     return found
 
 
 def failover_s(
-    reigns: Sequence[LeaderTerm], writes: Sequence[SignedWrite], losses_at: Iterable[float]
+    terms: Sequence[LeaderTerm], writes: Sequence[SignedWrite], losses_at: Iterable[float]
 ) -> float | None:
     """Return the longest time from the loss of a leader to the first write of the next one.
 
     Args:
         losses_at: When leaders were killed or frozen, on the server's monotonic clock.
 
-    A loss that no reign follows counts for nothing, which is what the number of changes tells.
+    A loss that no term follows is left out; `leader_changes` of the report shows it.
     """
     waits = []
     for lost_at in losses_at:
-        successor = next((reign for reign in reigns if reign.at > lost_at), None)
+        successor = next((term for term in terms if term.at > lost_at), None)
         if successor is None:
             continue
         first = next(

@@ -1,12 +1,17 @@
-"""The report of a run: the one JSON object of the command line's contract, and its verdict."""
+"""The report of a demo run: one JSON object, and whether the run passed."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from reconciler.lab.apiserver.write_log import WriteLog
-from reconciler.lab.chaos.faults import Chaos
+from reconciler.lab.chaos.schedule import ScheduledFault
 from reconciler.lab.cluster.replicas import Tally
-from reconciler.lab.demo.leader_terms import deposed_writes, failover_s, leader_terms
+from reconciler.lab.demo.leader_terms import (
+    failover_s,
+    leader_terms,
+    writes_without_leadership,
+)
+from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.runners.exposure_ledger import FleetReport
 
 
@@ -20,12 +25,13 @@ class StartupResyncReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Field names are the contract; None and 0 stand where nothing was there to measure.
+    """Field names are the contract; a field without a measurement is None or 0.
 
     `expired_token_seconds` and `unauthenticated` come from the runners and the gRPC server.
-    `refreshes`, `refresh_failures`, `startup_resync`, `lateness_p99_s` (written less due) and
-    `writes_refused_to_deposed_leader` come from the controllers' logs; leaders, and what they wrote
-    when, from the API server's ledger.
+    `refreshes`, `refresh_failures`, `startup_resync`, `lateness_p99_s` (time of the write less due
+    time) and `writes_fenced` (blocked because the replica was not the leader) come from the
+    controllers' logs. The leaders, and when each of them wrote, come from the API server's write
+    log.
     """
 
     sessions: int
@@ -43,17 +49,17 @@ class Report:
     lateness_p99_s: float | None
     leader_changes: int
     failover_s: float | None
-    writes_refused_to_deposed_leader: int
-    writes_applied_by_deposed_leader: int
+    writes_fenced: int
+    writes_applied_without_leadership: int
     chaos: list[dict[str, Any]]
 
     @property
     def is_good(self) -> bool:
-        """True if no token expired in use, none went where none belongs, and one leader wrote."""
+        """True if no token expired in use, no forged pod got one, and only the leader wrote."""
         return (
             self.expired_token_seconds == 0
             and self.unauthenticated == 0
-            and self.writes_applied_by_deposed_leader == 0
+            and self.writes_applied_without_leadership == 0
             and not any(each.get("secrets_with_token") for each in self.chaos)
         )
 
@@ -64,7 +70,7 @@ class Report:
 def make_report(
     fleet: FleetReport,
     tally: Tally,
-    ledger: WriteLog,
+    write_log: WriteLog,
     *,
     sessions: int,
     replicas: int,
@@ -74,14 +80,14 @@ def make_report(
     duration_s: float,
     chaos: list[dict[str, Any]],
 ) -> Report:
-    """Put the figures together; seconds are rounded up, so that no exposure becomes none.
+    """Build the report; expired seconds above 0 are at least 0.001, so that no exposure is hidden.
 
     Args:
-        losses_at: When leaders were struck, on the API server's clock.
+        losses_at: When leaders were killed or frozen, on the API server's clock.
     """
     expired_s = fleet.expired_token_seconds
-    found = leader_terms(ledger.lease_turns)
-    wait_s = failover_s(found, ledger.signed_writes, losses_at)
+    terms = leader_terms(write_log.lease_turns)
+    wait_s = failover_s(terms, write_log.signed_writes, losses_at)
     return Report(
         sessions=sessions,
         replicas=replicas,
@@ -96,10 +102,12 @@ def make_report(
         reauthentications=fleet.reauthentications,
         grpc_calls=fleet.grpc_calls,
         lateness_p99_s=_p99(tally.lateness_s),
-        leader_changes=max(0, len(found) - 1),
+        leader_changes=max(0, len(terms) - 1),
         failover_s=None if wait_s is None else round(wait_s, 3),
-        writes_refused_to_deposed_leader=sum(tally.refused.values()),
-        writes_applied_by_deposed_leader=len(deposed_writes(found, ledger.signed_writes)),
+        writes_fenced=sum(tally.fenced.values()),
+        writes_applied_without_leadership=len(
+            writes_without_leadership(terms, write_log.signed_writes)
+        ),
         chaos=chaos,
     )
 
@@ -108,21 +116,21 @@ def _p99(values: list[float]) -> float | None:
     return sorted(values)[int(0.99 * len(values))] if values else None
 
 
-def describe_chaos(
-    chaos: Chaos, *, elapsed_s: float, forged: list[str], tokens: int
+def describe_fault(
+    fault: ScheduledFault, *, elapsed_s: float, forged: list[str], tokens: int
 ) -> dict[str, Any]:
     """Return one entry of `chaos`.
 
     Args:
         forged: Namespaces of forged pods.
-        tokens: Secrets in there that hold anything.
+        tokens: Number of Secrets with a value in these namespaces.
     """
     entry: dict[str, Any] = {
-        "name": chaos.name,
-        "start_s": chaos.start_s,
-        "seconds": chaos.length_s,
-        "struck": elapsed_s >= chaos.start_s,
+        "name": fault.name,
+        "start_s": fault.start_s,
+        "seconds": fault.length_s,
+        "injected": elapsed_s >= fault.start_s,
     }
-    if chaos.name == "forged-pod":
+    if fault.name is Fault.FORGED_POD:
         entry |= {"namespaces": sorted(set(forged)), "secrets_with_token": tokens}
     return entry

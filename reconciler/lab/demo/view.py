@@ -136,16 +136,23 @@ def _rule(title: str, width: int) -> Text:
 
 
 def draw_report(report: Report) -> Table:
-    """Return the report for humans."""
-    good = report.is_good
-    table = Table(title="no token expired in use" if good else "a token was missed", min_width=50)
-    table.title_style = "bold green" if good else "bold red"
+    """Return the report as a table, its result as the title."""
+    table = Table(title=_result(report), min_width=50)
+    table.title_style = "bold green" if report.is_good else "bold red"
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name, value in _rows(report.as_dict()):
         bad = name in ("expired_token_seconds", "unauthenticated") and value != "0"
         table.add_row(name, value, style="bold red" if bad else "")
     return table
+
+
+def _result(report: Report) -> str:
+    if report.is_good:
+        return "passed: no runner held an expired token"
+    if report.expired_token_seconds or report.unauthenticated:
+        return "FAILED: a runner held an expired token"
+    return "FAILED: a token was written without permission"
 
 
 def _rows(figures: dict[str, object]) -> Iterable[tuple[str, str]]:

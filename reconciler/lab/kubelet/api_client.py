@@ -1,6 +1,5 @@
 """The kubelet's few requests to the API server, over HTTP with a bearer token."""
 
-import ssl
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Literal, TypeVar
 
@@ -63,13 +62,11 @@ class Api:
         authorization: The header's value, a bearer token in it.
     """
 
-    def __init__(
-        self, url: str, authorization: str, *, ssl_context: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, url: str, authorization: str) -> None:
         self._url = url.rstrip("/")
         self._session = aiohttp.ClientSession(
             headers={"Authorization": authorization, "User-Agent": "lab-kubelet"},
-            connector=Connector(limit=32, ssl=ssl_context or True),
+            connector=Connector(limit=32),
         )
 
     def __repr__(self) -> str:

@@ -5,10 +5,9 @@ never from the controller.
 """
 
 import asyncio
-import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -27,32 +26,81 @@ from reconciler.lab.runners.exposure_ledger import (
     State,
     summarize,
 )
-from reconciler.lab.runners.pool import RunnerPool
-from reconciler.lab.runners.runner import Rates
+from reconciler.lab.runners.runner import CallLedger, Rand, Rates, Runner
 from reconciler.lab.runners.server import SessionServer
 from reconciler.lab.runners.tokens import Bearer, Verify, expiry_of
 from reconciler.naming import Names, SessionKey
 
 
-class RunnerFleet:
-    """A kubelet, a gRPC server, and a runner for each pod that runs; all of it while entered.
+@dataclass(frozen=True, slots=True)
+class FleetOptions:
+    """What a fleet's nodes and runners do.
 
-    Enter and leave it in one task. A defect in it cancels that task and leaves as an
-    ExceptionGroup, as from a TaskGroup.
+    Args:
+        timing: Of the kubelet: when it projects Secrets, how long it waits for a deleted pod.
+        rates: How often runners call.
+        node_name: Only this node's pods; None: all session pods.
+    """
+
+    timing: KubeletTiming = field(default_factory=KubeletTiming)
+    rates: Rates = field(default_factory=Rates)
+    names: Names = field(default_factory=Names)
+    node_name: str | None = None
+
+
+class RunnerPool:
+    """Starts and stops runners by container ID; their tasks belong to the caller's group."""
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        channels: Channels,
+        ledger: CallLedger,
+        rates: Rates,
+        rand: Rand,
+    ) -> None:
+        self._group = group
+        self._channels = channels
+        self._ledger = ledger
+        self._rates = rates
+        self._rand = rand
+        self._tasks: dict[str, tuple[asyncio.Task[None], ...]] = {}
+
+    def __repr__(self) -> str:
+        return f"<RunnerPool {len(self._tasks)} runners>"
+
+    def start(self, container: str, session: SessionKey, directory: Path) -> None:
+        """Start the runner that reads its token from this directory."""
+        channel = self._channels.deal()
+        runner = Runner(session, directory, channel, self._ledger, self._rates, self._rand)
+        self._tasks[container] = tuple(
+            self._group.create_task(work) for work in (runner.listen(), runner.push())
+        )
+
+    def stop(self, container: str) -> None:
+        """Stop a runner at its next await; calls in flight are cancelled and not counted."""
+        for task in self._tasks.pop(container, ()):
+            task.cancel()
+
+    def stop_all(self) -> None:
+        for container in list(self._tasks):
+            self.stop(container)
+
+
+class RunnerFleet:
+    """A kubelet, a gRPC server, and a runner for each pod that runs, while entered.
+
+    Enter and leave it in one task. A defect in it cancels that task and is raised as an
+    ExceptionGroup, as by a TaskGroup.
 
     Args:
         api_url: Of the lab's API server or a real one.
-        api_token: Bearer token with a kubelet's rights: pods get/list/watch/delete, pods/status
-            patch, secrets get/list/watch.
-        verify: Checks a signature and returns the claims; `exp` is judged here.
+        api_token: Bearer token with a kubelet's permissions: pods get/list/watch/delete,
+            pods/status patch, secrets get/list/watch.
+        verify: Checks a signature and returns the claims; the fleet checks `exp`.
         clock: The validator's; its wall clock decides what is expired, and when a file changed.
-        random: Seeded by the caller. The one source of chance in here.
+        random: Seeded by the caller. The only source of random numbers here.
         root_dir: Gets a directory for each pod; emptied on leaving.
-        projection_delay: Seconds from a Secret's change to the file, drawn each time.
-        grace_cap_s: Most seconds that a deleted pod's runner goes on.
-        node_name: Only this node's pods; None: all session pods.
-        rates: How often runners call.
-        ssl_context: For an API server with its own CA.
     """
 
     def __init__(
@@ -63,34 +111,24 @@ class RunnerFleet:
         clock: Clock,
         random: Random,
         root_dir: Path,
-        *,
-        projection_delay: tuple[float, float] = (60.0, 90.0),
-        grace_cap_s: float = 60.0,
-        node_name: str | None = None,
-        names: Names | None = None,
-        rates: Rates | None = None,
-        ssl_context: ssl.SSLContext | None = None,
+        options: FleetOptions = FleetOptions(),
     ) -> None:
         self._api_url = api_url
         self._api_bearer = Bearer(api_token)
-        self._ssl_context = ssl_context
         self._verify = verify
         self._clock = clock
-        self._draw = random.uniform
+        self._rand = random.uniform
         self._root_dir = root_dir
-        self._timing = KubeletTiming(projection_s=projection_delay, grace_cap_s=grace_cap_s)
-        self._node_name = node_name
-        self._names = names or Names()
-        self._rates = rates or Rates()
-        self._accounts = ExposureLedger()
+        self._options = options
+        self._ledger = ExposureLedger()
         self._stack = AsyncExitStack()
         self._kubelet: Kubelet | None = None
         self._kubelet_task: asyncio.Task[None] | None = None
-        self._crew: RunnerPool | None = None
+        self._pool: RunnerPool | None = None
         self._grpc_target = ""
 
     def __repr__(self) -> str:
-        return f"<Fleet {self._accounts!r}>"
+        return f"<RunnerFleet {self._ledger!r}>"
 
     @property
     def grpc_target(self) -> str:
@@ -99,8 +137,7 @@ class RunnerFleet:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            authorization = self._api_bearer.header()
-            api = Api(self._api_url, authorization, ssl_context=self._ssl_context)
+            api = Api(self._api_url, self._api_bearer.header())
             stack.push_async_callback(api.close)
             server = await stack.enter_async_context(
                 SessionServer(self._verify, self._clock, self._called)
@@ -108,7 +145,7 @@ class RunnerFleet:
             self._grpc_target = server.target
             channels = await stack.enter_async_context(Channels(server.target))
             group = await stack.enter_async_context(asyncio.TaskGroup())
-            self._crew = RunnerPool(group, channels, self._accounts, self._rates, self._draw)
+            self._pool = RunnerPool(group, channels, self._ledger, self._options.rates, self._rand)
             self._kubelet = self._build_kubelet(api)
             self._kubelet_task = group.create_task(self._kubelet.run())
             self._stack = stack.pop_all()
@@ -121,11 +158,11 @@ class RunnerFleet:
         traceback: TracebackType | None,
     ) -> None:
         """Settle the accounts first: what stopping costs a runner is not the tokens' fault."""
-        self._accounts.end_all(at_s=self._clock.wall())
+        self._ledger.end_all(at_s=self._clock.wall())
         if self._kubelet_task is not None:
             self._kubelet_task.cancel()
-        if self._crew is not None:
-            self._crew.stop_all()
+        if self._pool is not None:
+            self._pool.stop_all()
         cancelled = isinstance(error, asyncio.CancelledError)
         try:
             # The caller's own error leaves as it is; only a cancellation may be the group's doing.
@@ -144,12 +181,12 @@ class RunnerFleet:
         """Return the figures up to now, or the final ones after leaving. Cost: 5 us a session."""
         states = self._states()
         for session in states:
-            self._accounts.register(session)
+            self._ledger.register(session)
         now_s = self._clock.wall()
         return summarize(
             tuple(
-                self._accounts.report(session, now_s=now_s, state=states.get(session, "ended"))
-                for session in self._accounts.sessions()
+                self._ledger.report(session, now_s=now_s, state=states.get(session, "ended"))
+                for session in self._ledger.sessions()
             )
         )
 
@@ -159,33 +196,33 @@ class RunnerFleet:
         if FILE_NAME in files:
             token = files[FILE_NAME].decode("ascii", "replace").strip()
             expires_at_s = expiry_of(self._verify, token)
-        self._accounts.projected(pod.uid, at_s=at_s, expires_at_s=expires_at_s)
+        self._ledger.projected(pod.uid, at_s=at_s, expires_at_s=expires_at_s)
 
     def started(self, pod: Pod, directory: Path, *, at_s: float) -> None:
         """Start a pod's runner (called by the kubelet)."""
-        self._accounts.started(pod.uid, pod.session, at_s=at_s)
-        if self._crew is not None:
-            self._crew.start(pod.uid, pod.session, directory)
+        self._ledger.started(pod.uid, pod.session, at_s=at_s)
+        if self._pool is not None:
+            self._pool.start(pod.uid, pod.session, directory)
 
     def stopped(self, pod: Pod, *, at_s: float) -> None:
         """Stop a pod's runner (called by the kubelet)."""
-        self._accounts.ended(pod.uid, at_s=at_s)
-        if self._crew is not None:
-            self._crew.stop(pod.uid)
+        self._ledger.ended(pod.uid, at_s=at_s)
+        if self._pool is not None:
+            self._pool.stop(pod.uid)
 
     def _called(self, session: SessionKey, accepted: bool) -> None:
-        self._accounts.called(session, accepted=accepted)
+        self._ledger.called(session, accepted=accepted)
 
     def _build_kubelet(self, api: Api) -> Kubelet:
         return Kubelet(
             api,
             self,
             clock=self._clock,
-            draw=self._draw,
+            draw=self._rand,
             root=self._root_dir,
-            timing=self._timing,
-            names=self._names,
-            node_name=self._node_name,
+            timing=self._options.timing,
+            names=self._options.names,
+            node_name=self._options.node_name,
         )
 
     def _states(self) -> dict[SessionKey, State]:

@@ -22,7 +22,7 @@ CALL_LIMIT_S = 5.0
 """Source: platform contract section 1: pushes have 5 s."""
 FILE_POLL_S = 0.5
 
-Draw = Callable[[float, float], float]
+Rand = Callable[[float, float], float]
 T = TypeVar("T")
 
 
@@ -58,14 +58,14 @@ class Runner:
         channel: Channel,
         ledger: CallLedger,
         rates: Rates,
-        draw: Draw,
+        rand: Rand,
     ) -> None:
         self._session = session
         self._file = directory / FILE_NAME
         self._channel = channel
         self._ledger = ledger
         self._rates = rates
-        self._draw = draw
+        self._rand = rand
         self._bearer: Bearer | None = None
 
     def __repr__(self) -> str:
@@ -77,14 +77,14 @@ class Runner:
         while True:
             stream = await self._retrying(self._open)
             if stream is None or not await self._hold(stream):
-                await asyncio.sleep(self._draw(*self._rates.pause_s))
+                await asyncio.sleep(self._rand(*self._rates.pause_s))
             self._reload()
 
     async def push(self) -> None:
         """Push at random intervals."""
         await self._wait_token()
         while True:
-            await asyncio.sleep(self._draw(*self._rates.push_s))
+            await asyncio.sleep(self._rand(*self._rates.push_s))
             await self._retrying(self._push_once)
 
     async def _wait_token(self) -> None:
@@ -135,7 +135,7 @@ class Runner:
         Cancel: the stream is dropped; grpc.aio cancels a call whose read is cancelled.
         """
         try:
-            async with asyncio.timeout(self._draw(*self._rates.reconnect_s)):
+            async with asyncio.timeout(self._rand(*self._rates.reconnect_s)):
                 while await stream.read() is not grpc.aio.EOF:
                     pass
         except TimeoutError:

@@ -6,6 +6,7 @@ from random import Random
 
 from reconciler import errors
 from reconciler.lab.apiserver.fault_injection import InjectedFault
+from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation.invariants import NAMESPACE
 from reconciler.lab.simulation.scenario import ScenarioFault as Drawn
 
@@ -57,9 +58,9 @@ def local_fault(drawn: Drawn, namespace: str) -> Judge:
         if NAMESPACE.get() != namespace or verb not in ("create", "patch") or plural == "leases":
             return None
         match drawn.kind:
-            case "namespace_slow":
+            case Fault.NAMESPACE_SLOW:
                 return InjectedFault(delay_s=SLOW_S)
-            case "namespace_hanging":
+            case Fault.NAMESPACE_HANG:
                 return InjectedFault(delay_s=HANGS_S)
             case _:
                 return InjectedFault(_refusal(kind))

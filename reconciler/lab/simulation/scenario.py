@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation.conditions import DRAWN, USUAL, Conditions, Input, draw_conditions
 
 TTL_S = 900.0
@@ -34,72 +35,86 @@ seen. Source: `informer.backoff`, 8 s with a jitter of 1.0."""
 COLD_START_S = 10.0
 """The fleet exists before the controller does; what was dead then is not its doing."""
 
-FaultKind = Literal[
-    "issuer_away", "issuer_slow", "issuer_short", "issuer_refusing",
-    "kube_errors", "kube_away", "watch_drop", "watch_silence", "compaction",
-    "platform_away", "platform_partial", "platform_empty",
-    "secret_deleted", "secret_overwritten", "controller_killed",
-    "leader_killed", "leader_frozen", "leader_stalled", "leader_cut", "clock_step",
-    "issuer_step", "static_rotated", "namespace_slow", "namespace_hanging", "namespace_failing",
-    "pods_restless", "store_restored", "kube_starting", "annotations_stripped",
-]  # fmt: skip
-
-LONGEST_S: dict[FaultKind, float] = {
-    "issuer_away": SLACK_S - DETECTION_S,
-    "issuer_slow": SLACK_S - DETECTION_S,
-    "issuer_short": 600.0,
-    "issuer_refusing": 120.0,
-    "kube_errors": 120.0,
-    "kube_away": SLACK_S - 2 * DETECTION_S,
-    "watch_drop": 120.0,
-    "watch_silence": 200.0,
-    "compaction": 60.0,
-    "platform_away": 900.0,
-    "platform_partial": 900.0,
-    "platform_empty": 900.0,
-    "secret_deleted": 1.0,
-    "secret_overwritten": 1.0,
-    "controller_killed": SLACK_S - 2 * DETECTION_S - COLD_START_S,
-    "leader_killed": 120.0,
-    "leader_frozen": 120.0,
-    "leader_stalled": 120.0,
-    "leader_cut": 120.0,
-    "clock_step": 600.0,
-    "issuer_step": 1.0,
-    "static_rotated": 1.0,
-    "namespace_slow": 600.0,
-    "namespace_hanging": SLACK_S - 2 * DETECTION_S,
-    "namespace_failing": 150.0,
-    "pods_restless": 300.0,
-    "store_restored": 1.0,
-    "kube_starting": 120.0,
-    "annotations_stripped": 300.0,
+LONGEST_S: dict[Fault, float] = {
+    Fault.ISSUER_OUTAGE: SLACK_S - DETECTION_S,
+    Fault.ISSUER_SLOW: SLACK_S - DETECTION_S,
+    Fault.ISSUER_SHORT_TTL: 600.0,
+    Fault.ISSUER_REFUSAL: 120.0,
+    Fault.API_ERRORS: 120.0,
+    Fault.API_OUTAGE: SLACK_S - 2 * DETECTION_S,
+    Fault.WATCH_RESET: 120.0,
+    Fault.WATCH_SILENCE: 200.0,
+    Fault.COMPACTION: 60.0,
+    Fault.PLATFORM_OUTAGE: 900.0,
+    Fault.PLATFORM_PARTIAL_OUTAGE: 900.0,
+    Fault.PLATFORM_EMPTY_LISTS: 900.0,
+    Fault.DELETE_SECRET: 1.0,
+    Fault.STALE_SECRET: 1.0,
+    Fault.RESTART_ALL: SLACK_S - 2 * DETECTION_S - COLD_START_S,
+    Fault.KILL_LEADER: 120.0,
+    Fault.FREEZE_LEADER: 120.0,
+    Fault.STALL_LEADER: 120.0,
+    Fault.PARTITION_LEADER: 120.0,
+    Fault.CLOCK_STEP: 600.0,
+    Fault.ISSUER_CLOCK_STEP: 1.0,
+    Fault.ROTATE_STATIC_TOKEN: 1.0,
+    Fault.NAMESPACE_SLOW: 600.0,
+    Fault.NAMESPACE_HANG: SLACK_S - 2 * DETECTION_S,
+    Fault.NAMESPACE_ERRORS: 150.0,
+    Fault.POD_CHURN: 300.0,
+    Fault.RESTORE_STORE: 1.0,
+    Fault.API_RESTART: 120.0,
+    Fault.STRIP_ANNOTATIONS: 300.0,
 }
 """Longest draw that must cost nobody a live token, for tokens of `TTL_S`. What the platform says or
 not costs no running session anything, however long."""
 
 HARMLESS = frozenset(
     {
-        "issuer_slow", "issuer_short", "platform_empty", "secret_deleted", "secret_overwritten",
-        "clock_step", "static_rotated", "pods_restless",
+        Fault.ISSUER_SLOW,
+        Fault.ISSUER_SHORT_TTL,
+        Fault.PLATFORM_EMPTY_LISTS,
+        Fault.DELETE_SECRET,
+        Fault.STALE_SECRET,
+        Fault.CLOCK_STEP,
+        Fault.ROTATE_STATIC_TOKEN,
+        Fault.POD_CHURN,
     }
-)  # fmt: skip
+)
 """Faults during which even a session that starts on a dead token is served at once."""
 
-LOCAL = frozenset({"namespace_slow", "namespace_hanging", "namespace_failing"})
+LOCAL = frozenset({Fault.NAMESPACE_SLOW, Fault.NAMESPACE_HANG, Fault.NAMESPACE_ERRORS})
 """Faults of one namespace: the others' sessions are served at once all the same."""
 
 SCALED = frozenset(
     {
-        "issuer_away", "issuer_slow", "issuer_refusing", "kube_errors", "kube_away", "watch_drop",
-        "watch_silence", "controller_killed", "leader_killed", "leader_frozen", "leader_stalled",
-        "leader_cut", "namespace_hanging", "namespace_failing", "kube_starting",
+        Fault.ISSUER_OUTAGE,
+        Fault.ISSUER_SLOW,
+        Fault.ISSUER_REFUSAL,
+        Fault.API_ERRORS,
+        Fault.API_OUTAGE,
+        Fault.WATCH_RESET,
+        Fault.WATCH_SILENCE,
+        Fault.RESTART_ALL,
+        Fault.KILL_LEADER,
+        Fault.FREEZE_LEADER,
+        Fault.STALL_LEADER,
+        Fault.PARTITION_LEADER,
+        Fault.NAMESPACE_HANG,
+        Fault.NAMESPACE_ERRORS,
+        Fault.API_RESTART,
     }
-)  # fmt: skip
+)
 """Faults that may last the longer, the longer a token lives."""
 
 OF_ISSUER = frozenset(
-    {"issuer_away", "issuer_slow", "issuer_short", "issuer_refusing", "issuer_step"}
+    {
+        Fault.ISSUER_OUTAGE,
+        Fault.ISSUER_SLOW,
+        Fault.ISSUER_SHORT_TTL,
+        Fault.ISSUER_REFUSAL,
+        Fault.ISSUER_CLOCK_STEP,
+    }
 )
 """Faults of an issuer, which a world of static tokens has not."""
 
@@ -109,33 +124,40 @@ CROWD = 40
 WEIGHT = 4
 """How much likelier such a fault is than one that any world may have."""
 
-NEEDS: dict[FaultKind, Input] = {
-    "issuer_step": "issuer_step",
-    "static_rotated": "static_token",
-    "namespace_slow": "slow_namespace",
-    "namespace_hanging": "hanging_namespace",
-    "namespace_failing": "failing_namespace",
-    "pods_restless": "restless_pods",
-    "store_restored": "restored_store",
-    "kube_starting": "starting_kube",
-    "annotations_stripped": "stripped_annotations",
+NEEDS: dict[Fault, Input] = {
+    Fault.ISSUER_CLOCK_STEP: "issuer_step",
+    Fault.ROTATE_STATIC_TOKEN: "static_token",
+    Fault.NAMESPACE_SLOW: "slow_namespace",
+    Fault.NAMESPACE_HANG: "hanging_namespace",
+    Fault.NAMESPACE_ERRORS: "failing_namespace",
+    Fault.POD_CHURN: "restless_pods",
+    Fault.RESTORE_STORE: "restored_store",
+    Fault.API_RESTART: "starting_kube",
+    Fault.STRIP_ANNOTATIONS: "stripped_annotations",
 }
 """Kinds of faults that are drawn only with an input of their own."""
 
-ELECTION: tuple[FaultKind, ...] = (
-    "leader_killed", "leader_frozen", "leader_stalled", "leader_cut", "clock_step",
-    "watch_silence", "watch_drop",
-)  # fmt: skip
+ELECTION: tuple[Fault, ...] = (
+    Fault.KILL_LEADER,
+    Fault.FREEZE_LEADER,
+    Fault.STALL_LEADER,
+    Fault.PARTITION_LEADER,
+    Fault.CLOCK_STEP,
+    Fault.WATCH_SILENCE,
+    Fault.WATCH_RESET,
+)
 """What may split an election."""
 
 RATE = 0.005
 """Largest error of a replica's clock rate: half of what the lease rules bear."""
 
-WATCH_BREAKING = frozenset({"watch_drop", "compaction", "kube_errors", "kube_starting"})
+WATCH_BREAKING = frozenset(
+    {Fault.WATCH_RESET, Fault.COMPACTION, Fault.API_ERRORS, Fault.API_RESTART}
+)
 
-PLATFORM_ONLY = frozenset({"platform_away", "platform_partial"})
+PLATFORM_ONLY = frozenset({Fault.PLATFORM_OUTAGE, Fault.PLATFORM_PARTIAL_OUTAGE})
 
-FATAL: tuple[FaultKind, ...] = ("issuer_away", "kube_away", "controller_killed")
+FATAL: tuple[Fault, ...] = (Fault.ISSUER_OUTAGE, Fault.API_OUTAGE, Fault.RESTART_ALL)
 """Faults that are now and then drawn longer than a token lives: reported, not asserted."""
 
 
@@ -143,7 +165,7 @@ FATAL: tuple[FaultKind, ...] = ("issuer_away", "kube_away", "controller_killed")
 class ScenarioFault:
     """One fault; `size` in [0, 1) says how bad, in the kind's own terms."""
 
-    kind: FaultKind
+    kind: Fault
     at_s: float
     length_s: float
     size: float
@@ -340,17 +362,17 @@ def _faults(
         if at_s + span_s + 2 * RECOVERY_S > length_s:
             break
         faults.append(ScenarioFault(kind, at_s, span_s, random.random()))
-        pause_s = STEP_S if kind == "issuer_step" else RECOVERY_S
+        pause_s = STEP_S if kind == Fault.ISSUER_CLOCK_STEP else RECOVERY_S
         at_s += span_s + pause_s + random.expovariate(1 / (150.0 * scale))
     within = all(fault.length_s <= _longest_s(fault.kind, scale) for fault in faults)
     return tuple(faults), within
 
 
-def _longest_s(kind: FaultKind, scale: float) -> float:
+def _longest_s(kind: Fault, scale: float) -> float:
     return LONGEST_S[kind] * (scale if kind in SCALED else 1.0)
 
 
-def _is_drawn(kind: FaultKind, conditions: Conditions) -> bool:
+def _is_drawn(kind: Fault, conditions: Conditions) -> bool:
     needed = NEEDS.get(kind)
     if conditions.static and kind in OF_ISSUER:
         return False

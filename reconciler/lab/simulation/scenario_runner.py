@@ -9,6 +9,7 @@ from typing import Any
 
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import Commit
+from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation.invariants import US
 from reconciler.lab.simulation.random_faults import local_fault, random_fault, starting
 from reconciler.lab.simulation.scenario import TTL_S, ScenarioFault, SessionPlan
@@ -133,62 +134,69 @@ class ScenarioRunner:
     ) -> tuple[Callable[[], Awaitable[None] | None], Callable[[], None]]:
         world = self._world
         match fault.kind:
-            case "issuer_away":
+            case Fault.ISSUER_OUTAGE:
                 return _switch(world.issuer, "away", True, False)
-            case "issuer_refusing":
+            case Fault.ISSUER_REFUSAL:
                 return _switch(world.issuer, "refusing", True, False)
-            case "issuer_slow":
+            case Fault.ISSUER_SLOW:
                 return _switch(world.issuer, "slow_s", 1.0 + 6.0 * fault.size, 0.0)
-            case "issuer_short":
+            case Fault.ISSUER_SHORT_TTL:
                 life_s = world.conditions.ttl_s
                 shorter_s = life_s / 3 + life_s / 3 * fault.size
                 return _switch(world.issuer, "ttl_s", shorter_s, life_s)
-            case "issuer_step":
+            case Fault.ISSUER_CLOCK_STEP:
                 # Ahead it ends tokens, back it makes them look as if nobody had issued them yet.
                 parts = STEPS_AHEAD if fault.size < 0.7 else STEPS_BACK
                 by_s = world.conditions.ttl_s * parts[int(fault.size * 1e6) % len(parts)]
                 return partial(world.step_issuer, by_s), _nothing
-            case "static_rotated":
+            case Fault.ROTATE_STATIC_TOKEN:
                 return world.rotate_static, _nothing
-            case "platform_away":
+            case Fault.PLATFORM_OUTAGE:
                 return _switch(world.estate, "away", True, False)
-            case "platform_empty":
+            case Fault.PLATFORM_EMPTY_LISTS:
                 return _switch(world.estate, "empty", True, False)
-            case "platform_partial":
+            case Fault.PLATFORM_PARTIAL_OUTAGE:
                 projects = world.scenario.projects
                 failing = frozenset(projects[: 1 + int(fault.size * len(projects))])
                 return _switch(world.estate, "failing", failing, frozenset())
-            case "kube_errors":
+            case Fault.API_ERRORS:
                 judge = random_fault(self._random, 0.2 + 0.6 * fault.size)
                 return _switch(world.faults, "judge", judge, None)
-            case "kube_away":
+            case Fault.API_OUTAGE:
                 cut = world.faults.partition
                 return partial(cut, cut=True), partial(cut, cut=False)
-            case "watch_silence":
+            case Fault.WATCH_SILENCE:
                 silence = world.faults.silence_watches
                 return partial(silence, silent=True), partial(silence, silent=False)
-            case "controller_killed":
+            case Fault.RESTART_ALL:
                 return world.kill_all, world.start_all
-            case "leader_killed" | "leader_frozen" | "leader_stalled" | "leader_cut":
+            case (
+                Fault.KILL_LEADER
+                | Fault.FREEZE_LEADER
+                | Fault.STALL_LEADER
+                | Fault.PARTITION_LEADER
+            ):
                 return self._switches_of_leader(fault)
-            case "clock_step":
+            case Fault.CLOCK_STEP:
                 return partial(self._step_clocks, 1.0), partial(self._step_clocks, -1.0)
-            case "secret_deleted" | "secret_overwritten":
+            case Fault.DELETE_SECRET | Fault.STALE_SECRET:
                 return partial(self._meddle, fault), _nothing
-            case "watch_drop" | "compaction" | "pods_restless" | "annotations_stripped":
+            case Fault.WATCH_RESET | Fault.COMPACTION | Fault.POD_CHURN | Fault.STRIP_ANNOTATIONS:
                 return _nothing, _nothing
-            case "namespace_slow" | "namespace_hanging" | "namespace_failing":
+            case Fault.NAMESPACE_SLOW | Fault.NAMESPACE_HANG | Fault.NAMESPACE_ERRORS:
                 namespace = world.scenario.namespace_of(fault)
                 judge = local_fault(fault, namespace)
-                if fault.kind != "namespace_failing":
+                if fault.kind != Fault.NAMESPACE_ERRORS:
                     world.excuse_namespace(namespace, fault.length_s + SERVED_S)
                 return _switch(world.faults, "judge", judge, None)
-            case "store_restored":
+            case Fault.RESTORE_STORE:
                 return partial(world.restore_store, MISSED_S * fault.size), _nothing
-            case "kube_starting":
+            case Fault.API_RESTART:
                 judge = starting(asyncio.get_running_loop().time() + DOWN_S)
                 world.faults.drop_watches()
                 return _switch(world.faults, "judge", judge, None)
+            case _:
+                raise ValueError(f"a simulation cannot inject {fault.kind}")
 
     def _switches_of_leader(
         self, fault: ScenarioFault
@@ -198,13 +206,13 @@ class ScenarioRunner:
         if leader is None:
             return _nothing, _nothing
         match fault.kind:
-            case "leader_killed":
+            case Fault.KILL_LEADER:
                 place = leader.place
                 kill = partial(self._world.kill, place, with_pod=fault.size < 0.5)
                 return kill, self._world.start_all
-            case "leader_frozen":
+            case Fault.FREEZE_LEADER:
                 return leader.freeze, leader.thaw
-            case "leader_stalled":
+            case Fault.STALL_LEADER:
                 return leader.main.freeze, leader.resume
             case _:
                 cut = leader.faults.partition
@@ -219,7 +227,7 @@ class ScenarioRunner:
         keys = self._world.live_keys()
         self._random.shuffle(keys)
         for key in keys[: 1 + int(fault.size * 5)]:
-            if fault.kind == "secret_deleted":
+            if fault.kind == Fault.DELETE_SECRET:
                 self._world.delete_secret(key)
             else:
                 remaining_s = self._random.uniform(100.0, TTL_S)
@@ -228,16 +236,16 @@ class ScenarioRunner:
     async def _repeat(self, fault: ScenarioFault) -> None:
         """Do what a fault does again and again while it lasts."""
         match fault.kind:
-            case "watch_drop" | "compaction":
+            case Fault.WATCH_RESET | Fault.COMPACTION:
                 await self._drop_watches(fault)
-            case "pods_restless" | "namespace_failing":
+            case Fault.POD_CHURN | Fault.NAMESPACE_ERRORS:
                 await self._change_pods(fault)
-            case "annotations_stripped":
+            case Fault.STRIP_ANNOTATIONS:
                 await self._strip(fault)
 
     async def _drop_watches(self, fault: ScenarioFault) -> None:
         while True:
-            if fault.kind == "compaction":
+            if fault.kind == Fault.COMPACTION:
                 self._world.core.compact()
             self._world.faults.drop_watches()
             await asyncio.sleep(self._random.uniform(0.5, 20.0))
@@ -246,7 +254,7 @@ class ScenarioRunner:
         """Change a few pods each second; where writes fail, those of that namespace."""
         for number in itertools.count():
             keys = self._world.live_keys()
-            if fault.kind == "namespace_failing":
+            if fault.kind == Fault.NAMESPACE_ERRORS:
                 struck = self._world.scenario.namespace_of(fault)
                 keys = [key for key in keys if key.namespace == struck]
             for key in keys[:RESTLESS]:

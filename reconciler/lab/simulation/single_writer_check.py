@@ -1,46 +1,47 @@
-"""Who writes: never two fences open at once, never a write after another has taken the Lease."""
+"""One writer at a time: no two open fences, and no write after another process holds the Lease."""
 
 from collections.abc import Callable, Sequence
 
 from reconciler.lab.apiserver.write_log import RESTORER, Commit, WriteLog
-from reconciler.lab.demo.leader_terms import deposed_writes, leader_terms
+from reconciler.lab.demo.leader_terms import leader_terms, writes_without_leadership
 from reconciler.lab.simulation.event_log import EventLog
 
-ONE_FENCE = "one_open_gate"
-NO_DEPOSED_WRITE = "no_deposed_write"
+ONE_FENCE = "one_open_fence"
+NO_WRITE_WITHOUT_LEADERSHIP = "no_write_without_leadership"
 
 
 class SingleWriterCheck:
-    """Judges every commit by the server's own account; a commit hook.
+    """Checks every commit against the holders of the Lease; a commit hook.
 
     Args:
-        open_fences: Names the processes that may write at this moment.
+        open_fences: Returns the processes that may write now.
     """
 
     def __init__(self, journal: EventLog, open_fences: Callable[[], Sequence[str]]) -> None:
         self.process = ""
-        """Who took the Lease last."""
+        """The last process that acquired the Lease."""
         self.changes_total = 0
         self.since_version = 0
-        """The version at which it did."""
+        """The version at which that process acquired it."""
         self._journal = journal
         self._open_fences = open_fences
-        self._ledger = WriteLog()
+        self._write_log = WriteLog()
 
     def commit(self, commit: Commit) -> None:
         """Take in one commit."""
-        ledger = self._ledger
+        write_log = self._write_log
         if commit.caller is RESTORER:
-            return  # nothing is restored to before the last change of the Lease's holder
-        ledger.record(commit)
-        found = leader_terms(ledger.lease_turns)
-        if found and found[-1].process != self.process:
+            return  # no restore goes back beyond the last change of the Lease's holder
+        write_log.record(commit)
+        terms = leader_terms(write_log.lease_turns)
+        if terms and terms[-1].process != self.process:
             self.changes_total += bool(self.process)
-            self.process, self.since_version = found[-1].process, commit.version
-        for write in deposed_writes(found, ledger.signed_writes):
-            self._journal.violate(NO_DEPOSED_WRITE, f"{write.process} at version {write.version}")
-        ledger.signed_writes.clear()
-        ledger.secret_writes.clear()
+            self.process, self.since_version = terms[-1].process, commit.version
+        for write in writes_without_leadership(terms, write_log.signed_writes):
+            what = f"{write.process} at version {write.version}"
+            self._journal.violate(NO_WRITE_WITHOUT_LEADERSHIP, what)
+        write_log.signed_writes.clear()
+        write_log.secret_writes.clear()
         if len(fences := self._open_fences()) > 1:
             self._journal.violate(ONE_FENCE, f"{' and '.join(fences)} may write")
 

@@ -3,7 +3,12 @@
 import pytest
 
 from reconciler.lab.apiserver.write_log import LeaseTurn, SignedWrite
-from reconciler.lab.demo.leader_terms import LeaderTerm, deposed_writes, failover_s, leader_terms
+from reconciler.lab.demo.leader_terms import (
+    LeaderTerm,
+    failover_s,
+    leader_terms,
+    writes_without_leadership,
+)
 
 
 def turn(version: int, holder: str) -> LeaseTurn:
@@ -34,7 +39,7 @@ def test_a_write_is_deposed_outside_its_processs_reign(
     process: str, version: int, deposed: bool
 ) -> None:
     found = leader_terms([turn(1, "a"), turn(3, ""), turn(5, "b")])
-    assert bool(deposed_writes(found, [write(version, process)])) is deposed
+    assert bool(writes_without_leadership(found, [write(version, process)])) is deposed
 
 
 def test_a_failover_ends_with_the_successors_first_write() -> None:

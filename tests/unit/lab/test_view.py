@@ -6,12 +6,13 @@ import pytest
 from rich.text import Text
 
 from reconciler.lab.apiserver.write_log import WriteLog
-from reconciler.lab.chaos.faults import Chaos
+from reconciler.lab.chaos.schedule import ScheduledFault
 from reconciler.lab.cli.demo import LogTail, readable
 from reconciler.lab.cluster.replicas import Tally
 from reconciler.lab.demo.frame import Bar, Frame, progress_line
-from reconciler.lab.demo.report import Report, describe_chaos, make_report
+from reconciler.lab.demo.report import Report, describe_fault, make_report
 from reconciler.lab.demo.view import draw
+from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.runners.exposure_ledger import FleetReport
 
 LOG = [Text(f" line {number} " + "x" * 300) for number in range(50)]
@@ -103,8 +104,8 @@ def test_the_slowest_startup_resync_is_the_one_that_is_reported() -> None:
 
 def report_of(expired_s: float, unauthenticated: int, tokens: int) -> Report:
     fleet = FleetReport(expired_s, unauthenticated, 0, 0, 0, (), None)
-    chaos = Chaos("forged-pod", 2.0, 0.0)
-    entry = describe_chaos(chaos, elapsed_s=9.0, forged=["f"], tokens=tokens)
+    fault = ScheduledFault(Fault.FORGED_POD, 2.0, 0.0)
+    entry = describe_fault(fault, elapsed_s=9.0, forged=["f"], tokens=tokens)
     return make_report(
         fleet,
         Tally(),
