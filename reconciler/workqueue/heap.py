@@ -1,4 +1,4 @@
-"""A heap in which an item can be moved or dropped without searching for it (pure)."""
+"""A heap in which an item can be moved or removed without a search (pure)."""
 
 from collections.abc import Hashable
 from heapq import heapify, heappop, heappush
@@ -7,17 +7,18 @@ from typing import Generic, TypeVar
 R = TypeVar("R", float, tuple[float, ...])
 T = TypeVar("T", bound=Hashable)
 
-SPARE = 8
-"""Stale slots that are always tolerated, so that a heap of three items is not rebuilt each time."""
+MIN_STALE_SLOTS = 8
+"""Stale slots that are always allowed, so that a heap of three items is not rebuilt each time."""
 
 
 class LazyHeap(Generic[R, T]):
     """Items by rank, least first, equal ranks in the order of their pushes.
 
-    Each push is a new generation of its item and only the newest counts; older slots stay where
-    they are, stale, until they surface or are more than half of the heap, which is then rebuilt.
+    Each push is a new generation of its item, and only the newest counts. Older slots stay in the
+    heap, stale, until they reach its top or are more than half of it; then it is rebuilt.
 
-    Cost: O(log n) amortised for each method; never more than 2 x live + `SPARE` + 1 slots.
+    Cost: O(log n) amortised for each method; never more than 2 x live + `MIN_STALE_SLOTS` + 1
+        slots.
     """
 
     def __init__(self) -> None:
@@ -30,25 +31,25 @@ class LazyHeap(Generic[R, T]):
 
     @property
     def slots(self) -> int:
-        """Slots held, live and stale."""
+        """Number of slots, live and stale."""
         return len(self._slots)
 
     def push(self, item: T, *, rank: R) -> None:
-        """Put an item at `rank`; where it is held already it moves there."""
+        """Put an item at `rank`; an item that is in the heap moves there."""
         self._generation = generation = self._generation + 1
         self._live[item] = generation
         heappush(self._slots, (rank, generation, item))
-        if len(self._slots) > 2 * len(self._live) + SPARE:
+        if len(self._slots) > 2 * len(self._live) + MIN_STALE_SLOTS:
             self._compact()
 
     def discard(self, item: T) -> None:
-        """Drop an item, if it is held."""
+        """Remove an item, if it is in the heap."""
         self._live.pop(item, None)
-        if len(self._slots) > 2 * len(self._live) + SPARE:
+        if len(self._slots) > 2 * len(self._live) + MIN_STALE_SLOTS:
             self._compact()
 
     def peek(self) -> tuple[R, T] | None:
-        """Return the least rank and its item, or None where nothing is held."""
+        """Return the least rank and its item, or None if the heap is empty."""
         slots = self._slots
         while slots:
             rank, generation, item = slots[0]
@@ -61,7 +62,7 @@ class LazyHeap(Generic[R, T]):
         """Remove the least rank and its item, and return them.
 
         Raises:
-            IndexError: Nothing is held.
+            IndexError: The heap is empty.
         """
         head = self.peek()
         if head is None:
@@ -71,7 +72,7 @@ class LazyHeap(Generic[R, T]):
         return head
 
     def _compact(self) -> None:
-        # Each rebuild is paid for by the live + SPARE pushes or drops that made it necessary.
+        # Each rebuild follows live + MIN_STALE_SLOTS pushes or removals: O(1) amortised.
         live = self._live
         self._slots = [slot for slot in self._slots if live.get(slot[2]) == slot[1]]
         heapify(self._slots)

@@ -1,4 +1,4 @@
-"""What passes through the queue: a wish to run, the work handed out, the wish for next (pure)."""
+"""The types of the queue: requests for runs, the work handed out, the requeue after it (pure)."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -7,41 +7,42 @@ from typing import Generic, NamedTuple, TypeVar
 
 
 class Priority(IntEnum):
-    """What is at stake; inside a band the slack decides."""
+    """Urgency class of a run; within one class the least slack goes first."""
 
     EXPIRING = 1
     """The token has expired, or is inside the propagation allowance: a runner may fail now."""
 
     CHANGED = 2
-    """New or changed pods: somebody waits for a first token."""
+    """New or changed pods: a runner waits for its first token."""
 
     STARTUP = 3
-    """The startup resync: every running session once, none of them known to be in danger."""
+    """The startup resync: every running session once; none is known to be urgent."""
 
     ROUTINE = 4
-    """Renewals on the grid and the periodic resync: all of it can wait for its slack."""
+    """Scheduled refreshes and the periodic resync: each can wait as long as its slack."""
 
 
 K = TypeVar("K", bound=Hashable)
 
-REASONS = 8
-"""Reasons kept with an entry, oldest first; more would tell a reader nothing and grow for ever."""
+MAX_REASONS = 8
+"""Most reasons that an entry keeps, oldest first: a bound for entries that wait long."""
 
 
 CHANGED_FRACTION = 0.1
-"""A change of what failed may have cured it, and may be repeated without end: it shortens the wait
-to this part, so that not even one change a second brings more than ten times the tries."""
+"""A change of the object that failed may have fixed the cause, and may repeat without end. It
+shortens the wait to this fraction, so that one change a second causes at most ten times the
+tries."""
 
-ASKED_S = 5.0
-"""A person who asks waits no longer than this after a failure; a script that asks every second
-brings a try per 5 s."""
+MAX_REQUESTED_WAIT_S = 5.0
+"""A request by a person waits no longer than this after a failure; a script that requests a refresh
+every second causes one try per 5 s."""
 
 
 class Trigger(IntEnum):
-    """What a wish for a run knows that the failure before it did not; the greater counts for more.
+    """What has changed since the failure before a request; of two requests the greater counts.
 
-    `NONE` is an event of something else, a resync or a relist; `CHANGED` a change of the object
-    that could not be written; `ASKED` the word of a person.
+    `NONE` is an event of another object, a resync or a relist; `CHANGED` a change of the object
+    that could not be written; `REQUESTED` a request by a person.
     """
 
     NONE = 0
@@ -50,41 +51,42 @@ class Trigger(IntEnum):
 
 
 class NotBefore(NamedTuple):
-    """Why a key is not tried again before its time: it failed.
+    """The earliest time of a key's next run after a failure.
 
     Args:
-        since_at: When it failed, monotonic.
-        until_at: When it is tried again without news, monotonic; no earlier than `since_at`.
-        about: What was tried; a wish for something else is not held back.
+        failed_at: When it failed, monotonic.
+        retry_at: When it is retried without a trigger, monotonic; no earlier than `failed_at`.
+        dependency: What the failed run depended on; a request for a run that depends on something
+            else does not wait.
     """
 
-    since_at: float
-    until_at: float
-    depends_on: str = ""
+    failed_at: float
+    retry_at: float
+    dependency: str = ""
 
-    def earliest_at(self, news: Trigger, about: str) -> float:
-        """Return when a wish with this news may run, monotonic."""
-        if about != self.depends_on:
-            return self.since_at
-        wait_s = self.until_at - self.since_at
-        if news is Trigger.REQUESTED:
-            wait_s = min(wait_s, ASKED_S)
-        elif news is Trigger.CHANGED:
+    def earliest_at(self, trigger: Trigger, dependency: str) -> float:
+        """Return when a request with this trigger may run, monotonic."""
+        if dependency != self.dependency:
+            return self.failed_at
+        wait_s = self.retry_at - self.failed_at
+        if trigger is Trigger.REQUESTED:
+            wait_s = min(wait_s, MAX_REQUESTED_WAIT_S)
+        elif trigger is Trigger.CHANGED:
             wait_s *= CHANGED_FRACTION
-        return self.since_at + wait_s
+        return self.failed_at + wait_s
 
 
 @dataclass(frozen=True, slots=True)
 class WorkItem(Generic[K]):
-    """A key handed to a worker, which owes a `done` for it, whatever happens.
+    """A key handed to a worker, which must call `done` for it in every case.
 
     Args:
-        reasons: Why it runs: each reason once, in the order in which they came, at most `REASONS`.
-        band: The band it was served in: `EXPIRING` too where its slack ran out as it waited.
-        due_at: When this run was wanted, monotonic; of a retry, the retry's own time.
-        ready_at: Since when it could have run, monotonic; never before the queue knew of it.
-        attempt: 1 plus the failures in a row before it.
-        since_at: When what it is to do was first due, monotonic, however often it was put off;
+        reasons: Why it runs: each reason once, in order of arrival, at most `MAX_REASONS`.
+        priority: The priority it was served with: `EXPIRING`, too, if its slack ended in the queue.
+        due_at: When this run was requested for, monotonic; of a retry, the time of the retry.
+        ready_at: Since when it could have run, monotonic; never before it was added.
+        attempt: 1 plus the number of consecutive failures before it.
+        first_due_at: When its task was first due, monotonic, even if it was postponed since;
             lateness is the start of the run minus this.
     """
 
@@ -94,23 +96,22 @@ class WorkItem(Generic[K]):
     due_at: float
     ready_at: float
     attempt: int
-    since_at: float
+    first_due_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """When a key is wanted again, by the run that knows best.
+    """When to run a key again, as returned by its last run.
 
     Args:
-        at: Monotonic instant; it may be later than any that was asked for before.
-        slack_s: Seconds from now until it is too late; negative where it is already.
-        endpoint: A condition whose opening makes it due before `at`, which is then the fallback; or
-        "".
-        hold: What keeps others from having it run before `at`, after a failure; the endpoint's
-        opening
-            ends it.
-        since_at: When it was first due, monotonic, where the run did not do what it was for;
-            by default it is `at`.
+        at: Monotonic instant; it may be later than any that was requested before.
+        slack_s: Seconds from now until it is too late; negative if it is too late already.
+        blocked_on: An endpoint that must recover, or "". Its recovery makes the key due before
+            `at`, which is then the fallback.
+        not_before: After a failure, the earliest time for other requests; the recovery of the
+            endpoint ends it.
+        first_due_at: When it was first due, monotonic, if the run did not complete its task;
+            `at` by default.
     """
 
     at: float
@@ -118,15 +119,15 @@ class Requeue:
     slack_s: float
     reason: str
     blocked_on: str = ""
-    hold: NotBefore | None = None
-    since_at: float | None = None
+    not_before: NotBefore | None = None
+    first_due_at: float | None = None
 
 
 class EntryInfo(NamedTuple):
-    """What the queue holds of one key, for people.
+    """One key's entry, for display.
 
-    `stage` is `waiting`, `ready` or `running`; `at` is when it is or was wanted, monotonic;
-    `endpoint` the endpoint that it waits for, or ""; `failures` counts those in a row.
+    `stage` is `waiting`, `ready` or `running`; `at` is when it is or was due, monotonic;
+    `blocked_on` the endpoint that it waits for, or ""; `failures` counts consecutive ones.
     """
 
     stage: str
@@ -138,49 +139,53 @@ class EntryInfo(NamedTuple):
 
 
 class ScheduleRequest(NamedTuple):
-    """What an entry wants; internal to this room.
+    """A request for a run; internal to this package.
 
-    Slack is kept as the instant at which it ends, so that it shrinks equally for all. `since_at` is
-    when the first of what is merged in it was due.
+    Slack is kept as the instant at which it ends, so that it shrinks equally for all.
+    `first_due_at` is when the first of the merged requests was due.
     """
 
     at: float
     priority: Priority
     deadline_at: float
     reasons: tuple[str, ...]
-    since_at: float
+    first_due_at: float
     blocked_on: str = ""
-    hold: NotBefore | None = None
-    news: Trigger = Trigger.NONE
-    about: str = ""
+    not_before: NotBefore | None = None
+    trigger: Trigger = Trigger.NONE
+    dependency: str = ""
 
     def merged(self, later: "ScheduleRequest") -> "ScheduleRequest":
-        """Return the more urgent of each part; the same object where `later` adds nothing.
+        """Return the more urgent of each field; the same object if `later` adds nothing.
 
-        What holds one of them back holds back the other, unless that has news.
+        The `not_before` of one delays the other, except as far as its trigger shortens it.
         """
         merged = ScheduleRequest(
-            at=min(self._behind(later.hold), later._behind(self.hold)),
+            at=min(self._earliest_at(later.not_before), later._earliest_at(self.not_before)),
             priority=min(self.priority, later.priority),
             deadline_at=min(self.deadline_at, later.deadline_at),
-            reasons=_united(self.reasons, later.reasons),
-            since_at=min(self.since_at, later.since_at),
+            reasons=_union(self.reasons, later.reasons),
+            first_due_at=min(self.first_due_at, later.first_due_at),
             blocked_on=self.blocked_on or later.blocked_on,
-            hold=self.hold or later.hold,
-            news=max(self.news, later.news),
-            about=self.about or later.about,
+            not_before=self.not_before or later.not_before,
+            trigger=max(self.trigger, later.trigger),
+            dependency=self.dependency or later.dependency,
         )
         return self if merged == self else merged
 
-    def _behind(self, hold: NotBefore | None) -> float:
-        """Return when it runs beside one that is held back."""
-        return self.at if hold is None else max(self.at, hold.earliest_at(self.news, self.about))
+    def _earliest_at(self, not_before: NotBefore | None) -> float:
+        """Return when this request may run after a merge with one that has `not_before`."""
+        return (
+            self.at
+            if not_before is None
+            else max(self.at, not_before.earliest_at(self.trigger, self.dependency))
+        )
 
     def effective_priority(self, now_at: float) -> Priority:
-        """Return its band, which is `EXPIRING` for everything whose slack has run out."""
+        """Return the priority, which is `EXPIRING` once the slack has ended."""
         return Priority.EXPIRING if self.deadline_at <= now_at else self.priority
 
 
-def _united(first: tuple[str, ...], then: tuple[str, ...]) -> tuple[str, ...]:
+def _union(first: tuple[str, ...], then: tuple[str, ...]) -> tuple[str, ...]:
     fresh = tuple(reason for reason in then if reason not in first)
-    return (first + fresh)[:REASONS] if fresh else first
+    return (first + fresh)[:MAX_REASONS] if fresh else first

@@ -1,4 +1,4 @@
-"""The work queue that workers wait on: the schedule, a clock, one timer and those who wait."""
+"""The work queue that workers wait on: the scheduler, a clock, one timer and waiting workers."""
 
 import asyncio
 from collections import deque
@@ -13,30 +13,30 @@ from reconciler.workqueue.stats import QueueStats
 
 K = TypeVar("K", bound=Hashable)
 
-LONGEST_SLEEP_S = 1.0
-"""The loop's timers stand still while the machine is suspended, and the clock may not: however far
-the next deadline is, the clock is read again after this long."""
+MAX_SLEEP_S = 1.0
+"""While the machine is suspended the loop's timers stop and the clock may not: the clock is read
+again after this long, even if the next deadline is later."""
 
-SHORTEST_SLEEP_S = 0.001
-"""The loop may wake a rounding error early; asking for less than this again would spin."""
+MIN_SLEEP_S = 0.001
+"""The loop may wake early by a rounding error; a shorter sleep after that would spin."""
 
 
 class QueueClosed(ReconcilerError):
-    """The queue hands out no work any more; the worker that asked may end."""
+    """The queue hands out no more work; the worker that asked may end."""
 
 
 class WorkQueue(Generic[K]):
     """Hands each key to one worker at a time, when it is due, most urgent first.
 
-    All calls belong on one event loop; only `get` and `drain` wait.
+    All calls must be on one event loop; only `get`, `wait_idle` and `drain` wait.
 
-    Order: work that is due goes to the worker that has waited longest. `Scheduler` says which work.
+    Order: due work goes to the worker that has waited longest. `Scheduler` decides which work.
     Cost: about 200 dict insertions for add + get + done of one key among 100,000.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._schedule: Scheduler[K] = Scheduler()
+        self._scheduler: Scheduler[K] = Scheduler()
         self._workers: deque[asyncio.Future[WorkItem[K] | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -51,19 +51,19 @@ class WorkQueue(Generic[K]):
         key: K,
         *,
         reason: str,
-        band: Priority,
+        priority: Priority,
         slack_s: float,
         at: float | None = None,
-        news: Trigger = Trigger.NONE,
-        about: str = "",
+        trigger: Trigger = Trigger.NONE,
+        dependency: str = "",
     ) -> None:
-        """Ask for a run of `key` no later than `at` (default: now); ignored once closed.
+        """Request a run of `key` no later than `at` (default: now); ignored once closed.
 
         Args:
             at: Instant on the clock's `monotonic`.
-            slack_s: Seconds from now until it is too late; negative where it is already.
-            news: What this wish knows that the last failure did not; see `NotBefore`.
-            about: What the run is to do; compared with what failed.
+            slack_s: Seconds from now until it is too late; negative if it is too late already.
+            trigger: What has changed since the last failure; see `NotBefore`.
+            dependency: What the run depends on; compared with that of the failed run.
 
         Raises:
             ValueError: A time is not a number; nothing was changed.
@@ -72,154 +72,154 @@ class WorkQueue(Generic[K]):
             return
         now_at = self._clock.monotonic()
         due_at = now_at if at is None else at
-        self._schedule.add(
+        self._scheduler.add(
             key,
             reason=reason,
             at=due_at,
-            band=band,
+            priority=priority,
             slack_s=slack_s,
             now_at=now_at,
-            news=news,
-            about=about,
+            trigger=trigger,
+            dependency=dependency,
         )
-        self._hand_out()
+        self._dispatch()
 
     async def get(self) -> WorkItem[K]:
-        """Wait for work; the caller owes a `done` for it.
+        """Wait for work; the caller must call `done` for it.
 
         Raises:
             QueueClosed: No more work will come.
 
-        Cancel: nothing is lost; work that was meant for the caller goes to the next.
+        Cancel: nothing is lost; work that was assigned to the caller goes to the next worker.
         """
         if self._closed:
             raise QueueClosed("the work queue is closed")
-        place: asyncio.Future[WorkItem[K] | None] = asyncio.get_running_loop().create_future()
-        self._workers.append(place)
-        self._hand_out()
+        waiter: asyncio.Future[WorkItem[K] | None] = asyncio.get_running_loop().create_future()
+        self._workers.append(waiter)
+        self._dispatch()
         try:
-            work = await place
+            work = await waiter
         except asyncio.CancelledError:
-            self._give_up(place)
+            self._abandon(waiter)
             raise
         if work is None:
             raise QueueClosed("the work queue is closed")
         return work
 
     def done(self, key: K, *, next: Requeue | None) -> None:
-        """End a run; `next` replaces all earlier deadlines, None forgets the key.
+        """End a run; `next` replaces all earlier deadlines, None removes the key.
 
-        A dirty key runs once more, as soon as `next.hold` allows.
+        A dirty key runs once more, as soon as `next.not_before` allows.
 
         Raises:
             KeyError: The key is not running.
             ValueError: A time of `next` is not a number; the key still runs.
         """
-        self._schedule.done(key, next=next, now_at=self._clock.monotonic())
-        self._hand_out()
+        self._scheduler.done(key, next=next, now_at=self._clock.monotonic())
+        self._dispatch()
 
     def record_failure(self, key: K) -> int:
-        """Count a failure; return how many there were in a row.
+        """Count a failure; return the number of consecutive failures.
 
         Raises:
             KeyError: The key is unknown.
         """
-        return self._schedule.record_failure(key)
+        return self._scheduler.record_failure(key)
 
     def forget(self, key: K) -> None:
         """Set a key's count of failures to zero."""
-        self._schedule.forget(key)
+        self._scheduler.forget(key)
 
     def remove(self, key: K) -> bool:
-        """Forget a key, unless it is running; tell whether it is unknown now."""
-        return self._schedule.remove(key)
+        """Remove a key, unless it is running; return whether it is unknown now."""
+        return self._scheduler.remove(key)
 
-    def look(self, key: K) -> EntryInfo | None:
-        """Return what is held of a key, or None for an unknown one; changes nothing."""
-        return self._schedule.look(key)
+    def entry_info(self, key: K) -> EntryInfo | None:
+        """Return a key's entry, or None for an unknown key; changes nothing."""
+        return self._scheduler.entry_info(key)
 
-    def wake_blocked(self, name: str, *, only: Callable[[K], bool] | None = None) -> int:
-        """Make work that waits at a endpoint due now; return how many keys that are.
+    def wake_blocked(self, endpoint: str, *, only: Callable[[K], bool] | None = None) -> int:
+        """Make work that is blocked on an endpoint due now; return the number of keys.
 
         Args:
-            only: Says of a key whether it is let through; all are by default.
+            only: Selects the keys to wake; all by default.
         """
-        count = self._schedule.wake_blocked(name, now_at=self._clock.monotonic(), only=only)
-        self._hand_out()
+        count = self._scheduler.wake_blocked(endpoint, now_at=self._clock.monotonic(), only=only)
+        self._dispatch()
         return count
 
     def pause(self) -> None:
-        """Hand out nothing more until `resume`; all else goes on, what is in flight too."""
+        """Hand out nothing until `resume`; everything else continues, runs in flight included."""
         self._paused = True
-        self._hand_out()
+        self._dispatch()
 
     def resume(self) -> None:
         """Hand out work again, most urgent first."""
         self._paused = False
-        self._hand_out()
+        self._dispatch()
 
     async def wait_idle(self) -> None:
         """Return once no key runs."""
         await self._idle.wait()
 
-    async def drain(self, limit_s: float) -> bool:
-        """Close, then wait for what is in flight; tell whether all of it ended within `limit_s`.
+    async def drain(self, timeout_s: float) -> bool:
+        """Close, then wait for runs in flight; return whether all ended within `timeout_s`.
 
-        What is queued stays undone: deadlines are persisted with the objects, and the next leader
+        Queued work is not done: deadlines are persisted with the objects, and the next leader
         finds them there.
 
         Cancel: the queue stays closed.
         """
         self._close()
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(timeout_s):
                 await self._ended.wait()
         except TimeoutError:
             pass
-        return self._schedule.running == 0
+        return self._scheduler.running == 0
 
     def shutdown(self) -> None:
-        """Close now, and end a `drain` that still waits; late calls of `done` do no harm."""
+        """Close now, and end a `drain` that still waits; later calls of `done` are harmless."""
         self._close()
         self._ended.set()
 
     def stats(self) -> QueueStats:
-        """Return the figures of this moment."""
+        """Return the current figures."""
         state = "closed" if self._closed else "paused" if self._paused else "open"
-        schedule = self._schedule.stats(self._clock.monotonic())
+        schedule = self._scheduler.stats(self._clock.monotonic())
         return QueueStats(schedule=schedule, idle_workers=len(self._workers), state=state)
 
     def __repr__(self) -> str:
         return f"<WorkQueue {repr(self.stats())[1:]}"
 
-    def _hand_out(self) -> None:
-        """Give due work to those who wait, then set the timer; called after every change."""
+    def _dispatch(self) -> None:
+        """Give due work to waiting workers, then set the timer; called after every change."""
         while self._workers and not self._paused:
-            if self._workers[0].done():  # cancelled, and not yet awake to say so
+            if self._workers[0].done():  # cancelled, but its task has not run yet
                 del self._workers[0]
                 continue
-            work = self._schedule.pop(self._clock.monotonic())
+            work = self._scheduler.pop(self._clock.monotonic())
             if work is None:
                 break
             self._workers.popleft().set_result(work)
         self._set_timer()
-        if self._schedule.running:
+        if self._scheduler.running:
             self._idle.clear()
         else:
             self._idle.set()
             if self._closed:
                 self._ended.set()
 
-    def _give_up(self, place: asyncio.Future[WorkItem[K] | None]) -> None:
-        if place.cancelled():
-            if place in self._workers:
-                self._workers.remove(place)
-        elif (work := place.result()) is not None:
-            self._schedule.put_back(work.key)
-        self._hand_out()
+    def _abandon(self, waiter: asyncio.Future[WorkItem[K] | None]) -> None:
+        if waiter.cancelled():
+            if waiter in self._workers:
+                self._workers.remove(waiter)
+        elif (work := waiter.result()) is not None:
+            self._scheduler.put_back(work.key)
+        self._dispatch()
 
     def _set_timer(self) -> None:
-        next_at = self._schedule.next_at()
+        next_at = self._scheduler.next_at()
         if next_at is None or not self._workers or self._paused:
             self._cancel_timer()
             return
@@ -227,7 +227,7 @@ class WorkQueue(Generic[K]):
             return
         self._cancel_timer()
         now_at = self._clock.monotonic()
-        sleep_s = min(max(next_at - now_at, SHORTEST_SLEEP_S), LONGEST_SLEEP_S)
+        sleep_s = min(max(next_at - now_at, MIN_SLEEP_S), MAX_SLEEP_S)
         self._timer_at = now_at + sleep_s
         self._timer = asyncio.get_running_loop().call_later(sleep_s, self._wake)
 
@@ -238,11 +238,11 @@ class WorkQueue(Generic[K]):
 
     def _wake(self) -> None:
         self._timer = None
-        self._hand_out()
+        self._dispatch()
 
     def _close(self) -> None:
         self._closed = True
         while self._workers:
-            if not (place := self._workers.popleft()).done():
-                place.set_result(None)
-        self._hand_out()
+            if not (waiter := self._workers.popleft()).done():
+                waiter.set_result(None)
+        self._dispatch()

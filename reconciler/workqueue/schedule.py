@@ -1,7 +1,7 @@
-"""The schedule: which key runs next, and when one is due; one entry a key (pure).
+"""The scheduler: which key runs next, and when the next is due; one entry a key (pure).
 
 An entry *waits* until its time, is then *ready* until a worker takes it, and *runs* until it is
-done. What is asked for while it runs is collected, and is worth exactly one more run.
+done. Requests that arrive while it runs are merged and cause exactly one more run.
 """
 
 import math
@@ -24,8 +24,8 @@ from reconciler.workqueue.stats import ScheduleStats
 K = TypeVar("K", bound=Hashable)
 
 STARVATION_INTERVAL = 8
-"""One pick of so many goes to the longest ready: an eighth of the throughput is enough for a resync
-to end under any load, and makes an urgent key wait for one run more in eight at most."""
+"""One pick in this many goes to the longest ready entry. An eighth of the throughput lets a resync
+end under any load, and delays an urgent key by at most one run in eight."""
 
 
 class _Stage(Enum):
@@ -38,57 +38,57 @@ _STAGES = {stage: stage.name.lower() for stage in _Stage}
 
 
 class _Entry(Generic[K]):
-    """One key's state; `wish` is what it waits, is ready or runs for, `again` makes it dirty."""
+    """One key's state: `request` is the present request, `rerun` the one after the present run."""
 
-    __slots__ = ("again", "failures", "key", "ready_at", "stage", "take", "wish")
+    __slots__ = ("failures", "key", "pop_number", "ready_at", "request", "rerun", "stage")
 
-    def __init__(self, key: K, wish: ScheduleRequest) -> None:
+    def __init__(self, key: K, request: ScheduleRequest) -> None:
         self.key = key
-        self.wish = wish
-        self.again: ScheduleRequest | None = None
+        self.request = request
+        self.rerun: ScheduleRequest | None = None
         self.stage = _Stage.WAITING
         self.ready_at = 0.0
-        self.take = 0
+        self.pop_number = 0
         self.failures = 0
 
 
 class Scheduler(Generic[K]):
-    """Deadlines, retries, resyncs and events of all keys, merged and put in order.
+    """Deadlines, retries, resyncs and events of all keys, merged and ordered.
 
-    `now_at` is the monotonic clock's reading and must not go back from call to call.
+    `now_at` is the monotonic clock's reading and must not decrease from call to call.
 
-    Order: by band, then by least slack; an entry whose slack has run out counts as `EXPIRING`.
-        Every `STARVATION_INTERVAL`-th pick goes to the longest ready instead, so that no band
+    Order: by priority, then by least slack; an entry without slack counts as `EXPIRING`. Every
+        `STARVATION_INTERVAL`-th pick goes to the longest ready entry instead, so that no priority
         starves: an entry is served after at most `STARVATION_INTERVAL` x (number ready before it +
         1) picks.
-    Cost: O(log n) amortised a call, but O(g log n) where g entries come due at once or wait at the
-        endpoint that opens. About 200 dict insertions for add + take + done of one key among
-        100,000 that wait; about 60 for each entry behind a endpoint.
+    Cost: O(log n) amortised a call, but O(g log n) if g entries become due at once or are blocked
+        on the endpoint that recovers. About 200 dict insertions for add + pop + done of one key
+        among 100,000 that wait; about 60 for each entry that is blocked on an endpoint.
     """
 
     def __init__(self) -> None:
         self._entries: dict[K, _Entry[K]] = {}
         self._waiting: LazyHeap[float, _Entry[K]] = LazyHeap()
         self._ready: dict[Priority, LazyHeap[float, _Entry[K]]] = {
-            band: LazyHeap() for band in Priority
+            priority: LazyHeap() for priority in Priority
         }
         self._oldest: OrderedDict[_Entry[K], None] = OrderedDict()
         self._blocked: dict[str, dict[_Entry[K], None]] = {}
-        self._opened: dict[str, int] = {}
+        self._woken: dict[str, int] = {}
         self._waiting_in = dict.fromkeys(Priority, 0)
-        self._since_aged = 0
-        self._adds = self._dedups = self._takes = self._aged = 0
+        self._since_starvation_pick = 0
+        self._adds = self._dedups = self._pops = self._starvation_picks = 0
         self._failing = 0
         self.running = 0
-        """Keys in the hands of workers; read only."""
+        """Number of keys that workers run now; read only."""
 
     def __len__(self) -> int:
-        """Return the number of keys known: waiting, ready and running."""
+        """Return the number of known keys: waiting, ready and running."""
         return len(self._entries)
 
     @property
     def slots(self) -> int:
-        """Slots held by all heaps together, stale ones included."""
+        """Number of slots of all heaps together, stale ones included."""
         return sum(heap.slots for heap in (self._waiting, *self._ready.values()))
 
     def add(
@@ -97,92 +97,94 @@ class Scheduler(Generic[K]):
         *,
         reason: str,
         at: float,
-        band: Priority,
+        priority: Priority,
         slack_s: float,
         now_at: float,
-        news: Trigger = Trigger.NONE,
-        about: str = "",
+        trigger: Trigger = Trigger.NONE,
+        dependency: str = "",
     ) -> None:
-        """Ask for a run of `key` no later than `at`; merges with what is asked for already.
+        """Request a run of `key` no later than `at`; merges with earlier requests.
 
-        Of two wishes the earlier time, the more urgent band and the smaller slack count, and the
-        reasons of both; the endpoint of an entry that waits at one stays. A key that runs is dirty.
-        One that is held after a failure runs no sooner than its `NotBefore` allows for this news.
+        The merged request has the earlier time, the more urgent priority, the smaller slack and the
+        reasons of both; an entry that is blocked on an endpoint stays so. A running key becomes
+        dirty. After a failure a key runs no earlier than its `NotBefore` allows for this trigger.
 
         Args:
-            at: Monotonic instant; one that has passed is due now, and late since then.
+            at: Monotonic instant; a past one is due now, and late since then.
             slack_s: Seconds from now until it is too late; may be negative or infinite.
-            about: What the run is to do; compared with what failed.
+            dependency: What the run depends on; compared with that of the failed run.
 
         Raises:
             ValueError: A time is not a number; nothing was changed.
         """
-        wish = _wish(at, band, slack_s, reason, now_at)._replace(news=news, about=about)
+        request = _new_request(at, priority, slack_s, reason, now_at)._replace(
+            trigger=trigger, dependency=dependency
+        )
         self._promote(now_at)
         self._adds += 1
         entry = self._entries.get(key)
         if entry is None:
-            self._enter(self._entries.setdefault(key, _Entry(key, wish)), wish, now_at)
+            self._enter(self._entries.setdefault(key, _Entry(key, request)), request, now_at)
         elif entry.stage is not _Stage.RUNNING:
             self._dedups += 1
-            self._change(entry, entry.wish.merged(wish), now_at)
-        elif entry.again is None:
-            entry.again = wish
+            self._change(entry, entry.request.merged(request), now_at)
+        elif entry.rerun is None:
+            entry.rerun = request
         else:
             self._dedups += 1
-            entry.again = entry.again.merged(wish)
+            entry.rerun = entry.rerun.merged(request)
 
     def pop(self, now_at: float) -> WorkItem[K] | None:
-        """Return the next key to work on, or None where nothing is due; it runs until `done`."""
+        """Return the next key to work on, or None if nothing is due; it runs until `done`."""
         self._promote(now_at)
         if not self._oldest:
             return None
-        self._takes += 1
-        self._since_aged += 1
-        if self._since_aged < STARVATION_INTERVAL:
+        self._pops += 1
+        self._since_starvation_pick += 1
+        if self._since_starvation_pick < STARVATION_INTERVAL:
             return self._start(self._most_urgent(now_at), now_at)
-        self._since_aged = 0
-        self._aged += 1
+        self._since_starvation_pick = 0
+        self._starvation_picks += 1
         return self._start(next(iter(self._oldest)), now_at)
 
     def done(self, key: K, *, next: Requeue | None, now_at: float) -> None:
-        """End a run; `next` replaces all earlier deadlines, None forgets the key and its failures.
+        """End a run; `next` replaces all earlier deadlines, None removes the key and its failures.
 
-        A dirty key runs once more, no later than what made it dirty asked for and `next.hold`
-        allows. A endpoint that opened during the run counts as open: this key would otherwise sleep
-        through it.
+        A dirty key runs once more, no later than the request that made it dirty and
+        `next.not_before` allow. An endpoint that recovered during the run counts as recovered:
+        otherwise this key would miss its recovery.
 
         Raises:
             KeyError: The key is not running.
             ValueError: A time of `next` is not a number; the key still runs.
         """
         entry = self._running_entry(key)
-        wish = None if next is None else self._wish_for(next, entry, now_at)
-        if entry.again is not None:
-            wish = entry.again if wish is None else entry.again.merged(wish)
+        request = None if next is None else self._request_for(next, entry, now_at)
+        if entry.rerun is not None:
+            request = entry.rerun if request is None else entry.rerun.merged(request)
         self._promote(now_at)
         self._end(entry)
-        if wish is None:
+        if request is None:
             self._forget(entry)
         else:
-            self._enter(entry, wish, now_at)
+            self._enter(entry, request, now_at)
 
     def put_back(self, key: K) -> None:
-        """Undo a `take` whose work was not begun: the key is ready, before all others in age.
+        """Undo a `pop` before its work was started: the key is ready, as the oldest one.
 
         Raises:
             KeyError: The key is not running.
         """
         entry = self._running_entry(key)
-        wish = entry.wish if entry.again is None else entry.wish.merged(entry.again)
-        # The pick that is undone may have been the aged one, and the key the longest ready.
-        self._since_aged = STARVATION_INTERVAL - 1
+        request = entry.request if entry.rerun is None else entry.request.merged(entry.rerun)
+        # The undone pick may have been the one for the longest ready, and this key the oldest.
+        self._since_starvation_pick = STARVATION_INTERVAL - 1
         self._end(entry)
-        self._make_ready(entry, wish, entry.ready_at)
+        self._make_ready(entry, request, entry.ready_at)
         self._oldest.move_to_end(entry, last=False)
 
     def record_failure(self, key: K) -> int:
-        """Count a failure; return how many there were in a row.
+        """Count a failure; return the number of consecutive failures.
 
         Raises:
             KeyError: The key is unknown.
@@ -199,7 +201,7 @@ class Scheduler(Generic[K]):
             self._failing -= 1
 
     def remove(self, key: K) -> bool:
-        """Forget a key, unless it is running; tell whether it is unknown now."""
+        """Remove a key, unless it is running; return whether it is unknown now."""
         entry = self._entries.get(key)
         if entry is None:
             return True
@@ -210,106 +212,111 @@ class Scheduler(Generic[K]):
         return True
 
     def wake_blocked(
-        self, name: str, *, now_at: float, only: Callable[[K], bool] | None = None
+        self, endpoint: str, *, now_at: float, only: Callable[[K], bool] | None = None
     ) -> int:
-        """Make the entries that wait at a endpoint due now; return how many there were.
+        """Make the entries that are blocked on an endpoint due now; return their number.
 
         Args:
-            only: Says of a key whether it is let through; all are by default. What runs is.
+            only: Selects the keys to wake; all by default. Running keys are always woken.
         """
         self._promote(now_at)
-        self._opened[name] = self._takes
-        blocked = self._blocked.get(name, ())
-        behind = tuple(entry for entry in blocked if only is None or only(entry.key))
-        for entry in behind:
-            self._change(entry, _let_through(entry.wish, now_at), now_at)
-        return len(behind)
+        self._woken[endpoint] = self._pops
+        blocked = self._blocked.get(endpoint, ())
+        woken = tuple(entry for entry in blocked if only is None or only(entry.key))
+        for entry in woken:
+            self._change(entry, _unblocked(entry.request, now_at), now_at)
+        return len(woken)
 
-    def look(self, key: K) -> EntryInfo | None:
-        """Return what is held of a key, or None for an unknown one; changes nothing."""
+    def entry_info(self, key: K) -> EntryInfo | None:
+        """Return a key's entry, or None for an unknown key; changes nothing."""
         entry = self._entries.get(key)
         if entry is None:
             return None
-        wish = entry.wish
+        request = entry.request
         return EntryInfo(
             _STAGES[entry.stage],
-            wish.at,
-            wish.priority,
-            wish.reasons,
-            wish.blocked_on,
+            request.at,
+            request.priority,
+            request.reasons,
+            request.blocked_on,
             entry.failures,
         )
 
     def next_at(self) -> float | None:
-        """Return when the next waiting entry is due, or None where none waits."""
+        """Return when the next waiting entry is due, or None if none waits."""
         head = self._waiting.peek()
         return None if head is None else head[0]
 
     def stats(self, now_at: float) -> ScheduleStats:
-        """Return the figures; what has come due by `now_at` counts as ready."""
+        """Return the figures; entries that are due by `now_at` count as ready."""
         self._promote(now_at)
         oldest = next(iter(self._oldest), None)
         ends = [head[0] for heap in self._ready.values() if (head := heap.peek()) is not None]
         return ScheduleStats(
-            ready={band: len(heap) for band, heap in self._ready.items()},
+            ready={priority: len(heap) for priority, heap in self._ready.items()},
             waiting=dict(self._waiting_in),
             blocked={name: len(entries) for name, entries in self._blocked.items()},
             running=self.running,
             failing=self._failing,
             adds_total=self._adds,
             dedups_total=self._dedups,
-            takes_total=self._takes,
-            aged_total=self._aged,
+            pops_total=self._pops,
+            starvation_picks_total=self._starvation_picks,
             oldest_ready_s=0.0 if oldest is None else now_at - oldest.ready_at,
             longest_overdue_s=max(0.0, now_at - min(ends, default=math.inf)),
         )
 
     def __repr__(self) -> str:
         ready, waiting = len(self._oldest), len(self._waiting)
-        return f"<Schedule ready {ready}, waiting {waiting}, running {self.running}>"
+        return f"<Scheduler ready {ready}, waiting {waiting}, running {self.running}>"
 
-    def _wish_for(self, next: Requeue, entry: _Entry[K], now_at: float) -> ScheduleRequest:
-        wish = _wish(next.at, next.priority, next.slack_s, next.reason, now_at, next.blocked_on)
-        since_at = wish.at if next.since_at is None else min(wish.at, next.since_at)
-        wish = wish._replace(hold=next.hold, since_at=since_at)
-        opened_meanwhile = self._opened.get(next.blocked_on, 0) >= entry.take
-        return _let_through(wish, now_at) if next.blocked_on and opened_meanwhile else wish
+    def _request_for(self, next: Requeue, entry: _Entry[K], now_at: float) -> ScheduleRequest:
+        request = _new_request(
+            next.at, next.priority, next.slack_s, next.reason, now_at, next.blocked_on
+        )
+        first_due_at = (
+            request.at if next.first_due_at is None else min(request.at, next.first_due_at)
+        )
+        request = request._replace(not_before=next.not_before, first_due_at=first_due_at)
+        is_woken = self._woken.get(next.blocked_on, 0) >= entry.pop_number
+        return _unblocked(request, now_at) if next.blocked_on and is_woken else request
 
     def _forget(self, entry: _Entry[K]) -> None:
         del self._entries[entry.key]
         self._failing -= entry.failures > 0
 
     def _promote(self, now_at: float) -> None:
-        """Make all ready whose time has come; each has been ready since its own time.
+        """Make all due entries ready, each since its own time.
 
-        Done before anything becomes ready for another cause, so that `_oldest` is in order.
+        Done before an entry becomes ready for another cause, so that `_oldest` stays in order.
         """
         while (head := self._waiting.peek()) is not None and head[0] <= now_at:
             due_at, entry = self._waiting.pop()
             self._unwait(entry)
-            self._make_ready(entry, entry.wish, due_at)
+            self._make_ready(entry, entry.request, due_at)
 
     def _most_urgent(self, now_at: float) -> _Entry[K]:
-        # The head of a band is the first in it to lose its slack, so four heads are all to look at.
+        # Each priority's head is its first to lose its slack, so the four heads are enough.
         heads = [head[1] for heap in self._ready.values() if (head := heap.peek()) is not None]
         return min(
-            heads, key=lambda entry: (entry.wish.effective_priority(now_at), entry.wish.deadline_at)
+            heads,
+            key=lambda entry: (entry.request.effective_priority(now_at), entry.request.deadline_at),
         )
 
     def _start(self, entry: _Entry[K], now_at: float) -> WorkItem[K]:
         self._leave(entry)
         self.running += 1
         entry.stage = _Stage.RUNNING
-        entry.take = self._takes
-        wish = entry.wish
+        entry.pop_number = self._pops
+        request = entry.request
         return WorkItem(
             key=entry.key,
-            reasons=wish.reasons,
-            priority=wish.effective_priority(now_at),
-            due_at=wish.at,
+            reasons=request.reasons,
+            priority=request.effective_priority(now_at),
+            due_at=request.at,
             ready_at=entry.ready_at,
             attempt=entry.failures + 1,
-            since_at=wish.since_at,
+            first_due_at=request.first_due_at,
         )
 
     def _running_entry(self, key: K) -> _Entry[K]:
@@ -320,60 +327,60 @@ class Scheduler(Generic[K]):
 
     def _end(self, entry: _Entry[K]) -> None:
         self.running -= 1
-        entry.again = None
+        entry.rerun = None
 
-    def _change(self, entry: _Entry[K], wish: ScheduleRequest, now_at: float) -> None:
-        """Give an entry that is not running another wish; what is ready stays so, and as old."""
-        if wish is entry.wish:
+    def _change(self, entry: _Entry[K], request: ScheduleRequest, now_at: float) -> None:
+        """Replace the request of an entry that is not running; a ready one keeps its age."""
+        if request is entry.request:
             return
         if entry.stage is _Stage.WAITING:
             self._leave(entry)
-            self._enter(entry, wish, now_at)
+            self._enter(entry, request, now_at)
             return
-        self._ready[entry.wish.priority].discard(entry)
-        self._ready[wish.priority].push(entry, rank=wish.deadline_at)
-        entry.wish = wish
+        self._ready[entry.request.priority].discard(entry)
+        self._ready[request.priority].push(entry, rank=request.deadline_at)
+        entry.request = request
 
-    def _enter(self, entry: _Entry[K], wish: ScheduleRequest, now_at: float) -> None:
-        if wish.at <= now_at:
-            self._make_ready(entry, wish, now_at)
+    def _enter(self, entry: _Entry[K], request: ScheduleRequest, now_at: float) -> None:
+        if request.at <= now_at:
+            self._make_ready(entry, request, now_at)
             return
-        entry.wish, entry.stage = wish, _Stage.WAITING
-        self._waiting.push(entry, rank=wish.at)
-        self._waiting_in[wish.priority] += 1
-        if wish.blocked_on:
-            self._blocked.setdefault(wish.blocked_on, {})[entry] = None
+        entry.request, entry.stage = request, _Stage.WAITING
+        self._waiting.push(entry, rank=request.at)
+        self._waiting_in[request.priority] += 1
+        if request.blocked_on:
+            self._blocked.setdefault(request.blocked_on, {})[entry] = None
 
-    def _make_ready(self, entry: _Entry[K], wish: ScheduleRequest, ready_at: float) -> None:
-        entry.wish, entry.stage, entry.ready_at = wish, _Stage.READY, ready_at
-        self._ready[wish.priority].push(entry, rank=wish.deadline_at)
+    def _make_ready(self, entry: _Entry[K], request: ScheduleRequest, ready_at: float) -> None:
+        entry.request, entry.stage, entry.ready_at = request, _Stage.READY, ready_at
+        self._ready[request.priority].push(entry, rank=request.deadline_at)
         self._oldest[entry] = None
 
     def _leave(self, entry: _Entry[K]) -> None:
         if entry.stage is _Stage.READY:
-            self._ready[entry.wish.priority].discard(entry)
+            self._ready[entry.request.priority].discard(entry)
             del self._oldest[entry]
         else:
             self._waiting.discard(entry)
             self._unwait(entry)
 
     def _unwait(self, entry: _Entry[K]) -> None:
-        self._waiting_in[entry.wish.priority] -= 1
-        if entry.wish.blocked_on:
-            del self._blocked[entry.wish.blocked_on][entry]
+        self._waiting_in[entry.request.priority] -= 1
+        if entry.request.blocked_on:
+            del self._blocked[entry.request.blocked_on][entry]
 
 
-def _wish(
-    at: float, band: Priority, slack_s: float, reason: str, now_at: float, endpoint: str = ""
+def _new_request(
+    at: float, priority: Priority, slack_s: float, reason: str, now_at: float, endpoint: str = ""
 ) -> ScheduleRequest:
-    # A heap that holds one NaN is silently out of order for ever.
+    # One NaN in a heap breaks its order without an error.
     if math.isnan(at) or math.isnan(slack_s):
         raise ValueError(f"not a time: at={at}, slack_s={slack_s} ({reason})")
-    return ScheduleRequest(at, band, now_at + slack_s, (reason,), at, endpoint)
+    return ScheduleRequest(at, priority, now_at + slack_s, (reason,), at, endpoint)
 
 
-def _let_through(wish: ScheduleRequest, now_at: float) -> ScheduleRequest:
-    at = min(wish.at, now_at)
+def _unblocked(request: ScheduleRequest, now_at: float) -> ScheduleRequest:
+    at = min(request.at, now_at)
     return ScheduleRequest(
-        at, wish.priority, wish.deadline_at, wish.reasons, min(wish.since_at, at)
+        at, request.priority, request.deadline_at, request.reasons, min(request.first_due_at, at)
     )

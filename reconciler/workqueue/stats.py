@@ -8,18 +8,18 @@ from reconciler.workqueue.items import Priority
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ScheduleStats:
-    """One reading of a schedule; every band and every endpoint ever named is present, zero or not.
+    """Figures of a scheduler; all priorities, and all endpoints named so far, are present.
 
     Args:
-        ready: Entries that are due and wait for a worker, by the band they were asked for in.
-        waiting: Entries whose time has not come, by band; those behind a endpoint are among them.
-        blocked: Of the waiting, those that an opening endpoint would make due, by endpoint.
-        running: Keys in the hands of workers.
-        failing: Keys whose last run failed, in whatever stage.
-        adds_total: Calls of `add`, of which `dedups_total` met a wish that was already there.
-        takes_total: Picks handed out, of which `aged_total` went to the longest ready.
-        oldest_ready_s: For how long the longest ready entry has waited for a worker; 0.0 if none.
-        longest_overdue_s: For how long the most urgent ready entry has had no slack; 0.0 if none.
+        ready: Entries that are due and wait for a worker, by requested priority.
+        waiting: Entries that are not due yet, by priority; blocked ones are among them.
+        blocked: Of the waiting, those that an endpoint's recovery would make due, by endpoint.
+        running: Keys that workers run now.
+        failing: Keys with a failed last run, in every stage.
+        adds_total: Calls of `add`; `dedups_total` of them were merged into an earlier request.
+        pops_total: Work handed out; `starvation_picks_total` of it to the longest ready entry.
+        oldest_ready_s: How long the longest ready entry has waited for a worker; 0.0 if none.
+        longest_overdue_s: How long the most urgent ready entry has had no slack; 0.0 if none.
     """
 
     ready: Mapping[Priority, int]
@@ -29,13 +29,13 @@ class ScheduleStats:
     failing: int
     adds_total: int
     dedups_total: int
-    takes_total: int
-    aged_total: int
+    pops_total: int
+    starvation_picks_total: int
     oldest_ready_s: float
     longest_overdue_s: float
 
     def __repr__(self) -> str:
-        ready = _counted("ready", {band.name.lower(): n for band, n in self.ready.items()})
+        ready = _counted("ready", {priority.name.lower(): n for priority, n in self.ready.items()})
         blocked = _counted("blocked", self.blocked)
         waiting = sum(self.waiting.values())
         text = f"{ready}, waiting {waiting}, {blocked}, running {self.running}"
@@ -48,7 +48,7 @@ class ScheduleStats:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class QueueStats:
-    """The schedule's figures, the workers that wait, and `open`, `paused` or `closed`."""
+    """The scheduler's figures, the idle workers, and the state: `open`, `paused` or `closed`."""
 
     schedule: ScheduleStats
     idle_workers: int
@@ -58,7 +58,7 @@ class QueueStats:
         return f"<{self.state}: {repr(self.schedule)[1:-1]}, idle workers {self.idle_workers}>"
 
 
-def _counted(what: str, parts: Mapping[str, int]) -> str:
-    named = ", ".join(f"{name} {count}" for name, count in parts.items() if count)
-    total = f"{what} {sum(parts.values())}"
-    return f"{total} ({named})" if named else total
+def _counted(name: str, parts: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{part} {count}" for part, count in parts.items() if count)
+    total = f"{name} {sum(parts.values())}"
+    return f"{total} ({listed})" if listed else total

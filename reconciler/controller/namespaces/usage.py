@@ -42,7 +42,7 @@ class NamespaceUsage:
         running = self._directory.running() if self._planner.leads else ()
         if any(key.namespace == namespace for key in running):
             return True
-        looks = (self._queue.look(secret.key) for secret in self._secrets.within(namespace))
+        looks = (self._queue.entry_info(secret.key) for secret in self._secrets.within(namespace))
         return any(look is not None and look.stage == "running" for look in looks)
 
     def evict(self, namespace: str) -> None:

@@ -172,7 +172,7 @@ class BulkheadShell:
         now_at = self._clock.monotonic()
         for key, position in self._bulkhead.calls(now_at):
             slack_s = position.ends_at - now_at
-            self._queue.add(key, reason="place_free", band=position.priority, slack_s=slack_s)
+            self._queue.add(key, reason="place_free", priority=position.priority, slack_s=slack_s)
 
     def _overdue(self, run: BulkheadRun, place: str) -> None:
         if self._once.should_log("requests_slow", place):

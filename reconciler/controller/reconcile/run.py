@@ -69,7 +69,7 @@ class ReconcileRun:
 
         A run that writes nothing did not end what was late, if anything was.
         """
-        due_at = self.work.since_at if self.wrote else self.work.due_at
+        due_at = self.work.first_due_at if self.wrote else self.work.due_at
         return max(due_at, self.term_began_at)
 
     @property

@@ -260,7 +260,12 @@ class Reconciler:
             # Not planned again: that may be what crashed.
             hold = NotBefore(started_at, started_at + wait_s, dependency_of(Action.WRITE))
             return Requeue(
-                hold.until_at, Priority.ROUTINE, 0.0, "crashed", hold=hold, since_at=work.since_at
+                hold.retry_at,
+                Priority.ROUTINE,
+                0.0,
+                "crashed",
+                not_before=hold,
+                first_due_at=work.first_due_at,
             )
         self._queue.forget(work.key)
         self._planner.run_times.add(self._clock.monotonic() - started_at)
@@ -316,9 +321,9 @@ class Reconciler:
                 until_at = self._fights.paused_until(key, self._clock.monotonic())
                 if until_at is not None:
                     attempt.outcome = "conflict_backoff"
-                    since_at = attempt.work.since_at
+                    since_at = attempt.work.first_due_at
                     return Requeue(
-                        until_at, plan.priority, plan.slack_s, plan.reason, since_at=since_at
+                        until_at, plan.priority, plan.slack_s, plan.reason, first_due_at=since_at
                     )
             await self._execute(attempt, run, view, plan)
         raise errors.Conflict(f"{key}: still not settled after {MAX_PASSES} rounds")
@@ -578,7 +583,7 @@ class Reconciler:
             draw=self._random.random(),
         )
         hold = NotBefore(now_at, now_at + pause_s, dependency_of(plan.action))
-        return Requeue(hold.until_at, plan.priority, plan.slack_s, plan.reason, hold=hold)
+        return Requeue(hold.retry_at, plan.priority, plan.slack_s, plan.reason, not_before=hold)
 
     def _failed(self, attempt: ReconcileRun, error: RemoteError) -> Requeue:
         work, name = attempt.work, type(error).__name__
@@ -624,7 +629,7 @@ class Reconciler:
 
     def _in_about(self, wait_s: float, plan: Plan, work: WorkItem[SessionKey]) -> Requeue:
         at = self._clock.monotonic() + self._random.uniform(0.5, 1.5) * wait_s
-        return Requeue(at, plan.priority, plan.slack_s, plan.reason, since_at=work.since_at)
+        return Requeue(at, plan.priority, plan.slack_s, plan.reason, first_due_at=work.first_due_at)
 
     def _later(
         self,
@@ -648,7 +653,7 @@ class Reconciler:
         now_at = self._clock.monotonic()
         hold = NotBefore(now_at, now_at + wait_s, dependency_of(plan.action))
         is_seal = plan.action is Action.SEAL  # the token keeps a deadline of its own
-        at = min(hold.until_at, self._planner.at(plan.due_s)) if is_seal else hold.until_at
+        at = min(hold.retry_at, self._planner.at(plan.due_s)) if is_seal else hold.retry_at
         return Requeue(
             at,
             plan.priority,
@@ -656,7 +661,7 @@ class Reconciler:
             plan.reason,
             verdict.blocked_on,
             hold,
-            since_at=None if is_seal else work.since_at,
+            first_due_at=None if is_seal else work.first_due_at,
         )
 
 

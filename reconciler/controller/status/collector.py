@@ -233,7 +233,7 @@ class StatusCollector:
 
     def _failing(self) -> int:
         """Count the sessions that count and whose last run failed."""
-        looks = [self._queue.look(key) for key in self._excluded]
+        looks = [self._queue.entry_info(key) for key in self._excluded]
         excluded = sum(look is not None and look.failures > 0 for look in looks)
         return self._queue.stats().schedule.failing - excluded
 
@@ -241,7 +241,7 @@ class StatusCollector:
         """Put a session's line together; `epoch_s` takes the monotonic clock to the epoch."""
         key, pod, secret, expires_s = reading.key, reading.pod, reading.secret, reading.expires_s
         remaining_s = None if expires_s is None else expires_s - now_s
-        look = self._queue.look(key) or _UNKNOWN
+        look = self._queue.entry_info(key) or _UNKNOWN
         return SessionStatus(
             key.namespace,
             key.session_id,

@@ -72,7 +72,7 @@ class EventHandler:
             view, plan = self._planner.plan(key)
         except Exception:  # a defect of ours that one session provokes: its run says so
             now_at = self._clock.monotonic()
-            self._queue.add(key, reason=reason, at=now_at, band=Priority.ROUTINE, slack_s=0.0)
+            self._queue.add(key, reason=reason, at=now_at, priority=Priority.ROUTINE, slack_s=0.0)
             return Action.BLOCKED
         if plan.action is Action.REMOVE:
             if self._touches is not None:
@@ -95,12 +95,12 @@ class EventHandler:
             key,
             reason=reason if is_due else plan.reason,
             at=max(at, now_at + ask_in_s) if is_asked else at,
-            band=min(plan.priority, Priority.CHANGED)
+            priority=min(plan.priority, Priority.CHANGED)
             if is_due and reason == "pod"
             else plan.priority,
             slack_s=plan.slack_s,
-            news=news,
-            about=dependency_of(plan.action),
+            trigger=news,
+            dependency=dependency_of(plan.action),
         )
         return plan.action
 
@@ -115,7 +115,7 @@ class EventHandler:
 
     def _touch_now(self, key: SessionKey) -> None:
         now_at = self._clock.monotonic()
-        self._queue.add(key, reason="touch", at=now_at, band=Priority.EXPIRING, slack_s=0.0)
+        self._queue.add(key, reason="touch", at=now_at, priority=Priority.EXPIRING, slack_s=0.0)
 
     def _changed(self, change: Change, kind: str) -> None:
         if not self._is_open:

@@ -60,12 +60,12 @@ def test_a_token_that_ends_sooner_than_theirs_wakes_none_of_those_who_wait() -> 
             world.issuer.ttl_s = 60
             await asyncio.sleep(600)  # at an age of 0.6 of a life all of them wait for a better one
             queue, source = world.controller.queue, world.source
-            before, minted = queue.stats().schedule.takes_total, source.stats().issued_total
+            before, minted = queue.stats().schedule.pops_total, source.stats().issued_total
             assert queue.stats().schedule.blocked == {"issuer": SESSIONS}
             await asyncio.sleep(200)
             assert source.stats().issued_total - minted > 30
             # Each by its own retry, 30 s apart at most and 15 s on average.
-            assert queue.stats().schedule.takes_total - before <= 200 / 15 * 1.5 * SESSIONS
+            assert queue.stats().schedule.pops_total - before <= 200 / 15 * 1.5 * SESSIONS
             await asyncio.sleep(120)
             assert min(map(world.remaining_s, ids)) > 0
 

@@ -207,7 +207,7 @@ def test_a_project_that_is_gone_is_let_go_after_its_last_pod_and_forgotten() -> 
             assert watched(world) == {PROJECT}
             assert controller.secrets.namespaces() == {PROJECT}
             assert not controller.secrets.synced("team-b")
-            assert controller.queue.look(key) is None
+            assert controller.queue.entry_info(key) is None
             tasks = [task for task in asyncio.all_tasks() if "team-b" in repr(task.get_coro())]
             assert tasks == []
             # Nobody asks there any more, so nobody hears that rights are gone.
@@ -221,7 +221,7 @@ def test_a_project_that_is_gone_is_let_go_after_its_last_pod_and_forgotten() -> 
                 id="2Ab", project_id="team-b", phase="Running"
             )
             await asyncio.sleep(40)
-            assert controller.queue.look(key) is not None
+            assert controller.queue.entry_info(key) is not None
 
     simulate(scenario)
 
@@ -266,7 +266,7 @@ def test_rights_that_go_before_the_last_pod_leave_no_ghost() -> None:
             async with asyncio.timeout(3 * RESYNC_S):
                 while watched(world) != {PROJECT}:
                     await asyncio.sleep(0.5)
-            assert world.controller.queue.look(SessionKey("team-b", "2Ab")) is None
+            assert world.controller.queue.entry_info(SessionKey("team-b", "2Ab")) is None
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             assert [reading.key.namespace for reading in survey.readings] == [PROJECT]
 

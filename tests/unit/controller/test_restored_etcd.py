@@ -152,7 +152,7 @@ def test_a_secret_that_came_after_the_copy_is_known_to_be_gone_and_one_that_went
             assert world.events("secret_recreated")
             await restore(world, version)
             async with asyncio.timeout(SLACK_S):
-                while world.controller.queue.look(SessionKey(PROJECT, "2Ab1")) is not None:
+                while world.controller.queue.entry_info(SessionKey(PROJECT, "2Ab1")) is not None:
                     await asyncio.sleep(1)
             await asyncio.sleep(900)
             assert world.remaining_s("2Ab0") > 0

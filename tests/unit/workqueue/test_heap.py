@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.workqueue.heap import SPARE, LazyHeap
+from reconciler.workqueue.heap import MIN_STALE_SLOTS, LazyHeap
 
 
 def drained(heap: LazyHeap[float, str]) -> list[str]:
@@ -59,4 +59,4 @@ def test_it_agrees_with_a_sorted_dict_and_never_holds_more_stale_than_live(
         head = heap.peek()
         assert (head[0] if head else None) == min(model.values(), default=None)
         assert len(heap) == len(model)
-        assert heap.slots <= 2 * len(heap) + SPARE
+        assert heap.slots <= 2 * len(heap) + MIN_STALE_SLOTS

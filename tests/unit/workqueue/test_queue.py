@@ -1,4 +1,4 @@
-"""The queue as workers see it, on virtual time: who gets what when, and what a cancel may cost."""
+"""The queue as workers see it, on virtual time: the order of work, and the cost of a cancel."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.workqueue.items import Priority, Requeue, WorkItem
-from reconciler.workqueue.queue import LONGEST_SLEEP_S, SHORTEST_SLEEP_S, QueueClosed, WorkQueue
+from reconciler.workqueue.queue import MAX_SLEEP_S, MIN_SLEEP_S, QueueClosed, WorkQueue
 from tests.support import ManualClock
 
 
@@ -20,9 +20,9 @@ class Bench:
         self.clock = VirtualClock(self.loop)
         self.queue: WorkQueue[str] = WorkQueue(self.clock)
 
-    def add(self, key: str, *, after_s: float = 0.0, band: Priority = Priority.ROUTINE) -> None:
+    def add(self, key: str, *, after_s: float = 0.0, priority: Priority = Priority.ROUTINE) -> None:
         at = self.clock.monotonic() + after_s
-        self.queue.add(key, reason="event", at=at, band=band, slack_s=300.0)
+        self.queue.add(key, reason="event", at=at, priority=priority, slack_s=300.0)
 
     async def getter(self) -> asyncio.Task[WorkItem[str]]:
         """Start a worker that waits for one piece of work."""
@@ -43,7 +43,7 @@ class Bench:
 
 
 def on_virtual_time(test: Callable[[Bench], Awaitable[None]]) -> Callable[[], None]:
-    """Run a test on a fresh virtual loop with a bench of its own."""
+    """Run a test on a fresh virtual loop with a fresh bench."""
 
     async def main() -> None:
         await test(Bench())
@@ -84,7 +84,7 @@ async def test_an_event_wakes_a_worker_at_once(bench: Bench) -> None:
 
 @on_virtual_time
 async def test_without_a_time_a_key_is_due_now(bench: Bench) -> None:
-    bench.queue.add("a", reason="event", band=Priority.CHANGED, slack_s=1.0)
+    bench.queue.add("a", reason="event", priority=Priority.CHANGED, slack_s=1.0)
     assert (await bench.queue.get()).due_at == 0.0
 
 
@@ -104,8 +104,8 @@ async def test_a_second_worker_waits_until_the_first_is_done_with_the_key(bench:
     task = await bench.getter()
     await asyncio.sleep(10)
     assert not task.done()
-    bench.queue.done("a", next=Requeue(1e6, Priority.ROUTINE, 300.0, "renewal"))
-    assert (await task).reasons == ("event", "renewal")
+    bench.queue.done("a", next=Requeue(1e6, Priority.ROUTINE, 300.0, "refresh"))
+    assert (await task).reasons == ("event", "refresh")
 
 
 @on_virtual_time
@@ -166,7 +166,7 @@ async def test_a_cancelled_worker_takes_nothing(bench: Bench) -> None:
 
 
 @on_virtual_time
-async def test_a_worker_that_gives_up_leaves_no_place_behind(bench: Bench) -> None:
+async def test_a_worker_that_gives_up_leaves_no_waiter_behind(bench: Bench) -> None:
     patient = await bench.getter()
     for _ in range(100):
         task = await bench.getter()
@@ -204,9 +204,9 @@ async def test_a_paused_queue_fills_and_hands_out_nothing_until_it_is_resumed(
 ) -> None:
     bench.queue.pause()
     task = await bench.getter()
-    for key, band in [("routine", Priority.ROUTINE), ("expiring", Priority.EXPIRING)]:
-        bench.add(key, band=band)
-        bench.add(key, band=band)
+    for key, priority in [("routine", Priority.ROUTINE), ("expiring", Priority.EXPIRING)]:
+        bench.add(key, priority=priority)
+        bench.add(key, priority=priority)
     await asyncio.sleep(100)
     assert not task.done()
     assert repr(bench.queue) == (
@@ -218,7 +218,7 @@ async def test_a_paused_queue_fills_and_hands_out_nothing_until_it_is_resumed(
 
 
 @on_virtual_time
-async def test_an_opening_gate_wakes_the_workers(bench: Bench) -> None:
+async def test_a_recovering_endpoint_wakes_the_workers(bench: Bench) -> None:
     bench.add("a")
     await bench.queue.get()
     assert bench.queue.record_failure("a") == 1
@@ -287,7 +287,7 @@ async def test_drain_of_an_idle_queue_is_over_at_once_even_with_keys_in_it(bench
 
 
 @on_virtual_time
-async def test_drain_ends_when_the_last_in_flight_is_given_back(bench: Bench) -> None:
+async def test_drain_ends_when_the_last_in_flight_is_put_back(bench: Bench) -> None:
     task = await bench.getter()
     bench.add("a")
     task.cancel()
@@ -308,7 +308,7 @@ async def test_shutdown_breaks_a_drain_that_is_stuck(bench: Bench) -> None:
 
 
 @on_virtual_time
-async def test_closing_sends_all_waiting_workers_home(bench: Bench) -> None:
+async def test_closing_ends_all_waiting_workers(bench: Bench) -> None:
     tasks = [await bench.getter() for _ in range(3)]
     bench.queue.shutdown()
     for task in tasks:
@@ -326,7 +326,7 @@ async def test_closing_sends_all_waiting_workers_home(bench: Bench) -> None:
 async def test_shutdown_while_work_is_handed_out_neither_hangs_nor_loses_it(
     bench: Bench,
 ) -> None:
-    """A worker whose key was assigned still gets it, and owes its `done`; the others go home."""
+    """A worker with an assigned key still gets it, and must call `done`; the others end."""
     tasks = [await bench.getter() for _ in range(4)]
     bench.add("a")
     bench.queue.shutdown()
@@ -389,7 +389,7 @@ def test_the_whole_queue_has_one_timer_at_most(monkeypatch: pytest.MonkeyPatch) 
             task.cancel()
         await asyncio.wait(tasks)
         assert timers.pending() == 0
-        assert all(0 < delay_s <= LONGEST_SLEEP_S for delay_s in timers.delays_s)
+        assert all(0 < delay_s <= MAX_SLEEP_S for delay_s in timers.delays_s)
 
     run_virtual(main())
 
@@ -397,17 +397,17 @@ def test_the_whole_queue_has_one_timer_at_most(monkeypatch: pytest.MonkeyPatch) 
 def test_a_clock_that_leaps_over_a_suspension_is_noticed_within_a_second() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        clock = ManualClock()  # stands still against the loop's time, as across a suspension
+        clock = ManualClock()  # does not advance with the loop's time, as across a suspension
         queue: WorkQueue[str] = WorkQueue(clock)
         at = clock.monotonic() + 1800
-        queue.add("a", reason="renewal", at=at, band=Priority.ROUTINE, slack_s=300.0)
+        queue.add("a", reason="refresh", at=at, priority=Priority.ROUTINE, slack_s=300.0)
         task = asyncio.create_task(queue.get())
         await asyncio.sleep(10)
         assert not task.done()
         clock.advance(3600)
         leapt_s = loop.time()
         assert (await task).key == "a"
-        assert loop.time() - leapt_s <= LONGEST_SLEEP_S
+        assert loop.time() - leapt_s <= MAX_SLEEP_S
 
     run_virtual(main())
 
@@ -420,10 +420,10 @@ def test_a_clock_that_lags_the_loop_by_a_rounding_error_does_not_make_it_spin(
         queue: WorkQueue[str] = WorkQueue(clock)
         timers = TimerCount(asyncio.get_running_loop(), monkeypatch)
         at = clock.monotonic() + 1e-9
-        queue.add("a", reason="renewal", at=at, band=Priority.ROUTINE, slack_s=300.0)
+        queue.add("a", reason="refresh", at=at, priority=Priority.ROUTINE, slack_s=300.0)
         task = asyncio.create_task(queue.get())
         await asyncio.sleep(0.1)
-        assert 50 <= sum(delay_s == SHORTEST_SLEEP_S for delay_s in timers.delays_s) <= 101
+        assert 50 <= sum(delay_s == MIN_SLEEP_S for delay_s in timers.delays_s) <= 101
         clock.advance(1)
         assert (await task).key == "a"
 

@@ -1,4 +1,4 @@
-"""The schedule against a naive model: any calls in any order keep every promise at once."""
+"""The scheduler against a naive model: any calls in any order keep every promise at once."""
 
 from dataclasses import dataclass, field
 
@@ -6,10 +6,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from reconciler.workqueue.heap import SPARE
+from reconciler.workqueue.heap import MIN_STALE_SLOTS
 from reconciler.workqueue.items import (
-    ASKED_S,
     CHANGED_FRACTION,
+    MAX_REQUESTED_WAIT_S,
     NotBefore,
     Priority,
     Requeue,
@@ -19,56 +19,59 @@ from reconciler.workqueue.schedule import STARVATION_INTERVAL, Scheduler
 
 KEYS = st.sampled_from("abcdefgh")
 ENDPOINTS = st.sampled_from(["issuer", "kube"])
-BANDS = st.sampled_from(Priority)
+PRIORITIES = st.sampled_from(Priority)
 DELAYS_S = st.integers(-3, 12).map(float)
 SLACKS_S = st.integers(-5, 30).map(float)
-NEWS = st.sampled_from(Trigger)
-ABOUT = st.sampled_from(["write", "platform"])
+TRIGGERS = st.sampled_from(Trigger)
+DEPENDENCIES = st.sampled_from(["write", "platform"])
 
 
 @dataclass
 class Wanted:
-    """What a key wants, in the plainest form."""
+    """A key's request, in the simplest form."""
 
     at: float
-    band: Priority
-    dead_at: float
+    priority: Priority
+    deadline_at: float
     reasons: list[str]
     endpoint: str = ""
-    news: Trigger = Trigger.NONE
-    about: str = ""
+    trigger: Trigger = Trigger.NONE
+    dependency: str = ""
     failed_at: float | None = None
     tried: str = ""
 
     def absorb(self, other: "Wanted") -> None:
         self.at = min(self.not_before(other), other.not_before(self))
-        self.news, self.about = max(self.news, other.news), self.about or other.about
+        self.trigger, self.dependency = (
+            max(self.trigger, other.trigger),
+            self.dependency or other.dependency,
+        )
         if self.failed_at is None:
             self.failed_at, self.tried = other.failed_at, other.tried
             self.until_at = other.until_at
-        self.band = min(self.band, other.band)
-        self.dead_at = min(self.dead_at, other.dead_at)
+        self.priority = min(self.priority, other.priority)
+        self.deadline_at = min(self.deadline_at, other.deadline_at)
         self.reasons += [reason for reason in other.reasons if reason not in self.reasons]
         self.endpoint = self.endpoint or other.endpoint
 
     until_at: float = 0.0
 
     def not_before(self, failed: "Wanted") -> float:
-        """Return when this runs beside one that has failed."""
-        if failed.failed_at is None or self.about != failed.tried:
+        """Return when this may run after a merge with one that has failed."""
+        if failed.failed_at is None or self.dependency != failed.tried:
             at = self.at
             return at if failed.failed_at is None else max(at, failed.failed_at)
         wait_s = failed.until_at - failed.failed_at
-        if self.news is Trigger.CHANGED:
+        if self.trigger is Trigger.CHANGED:
             wait_s = wait_s * CHANGED_FRACTION
-        if self.news is Trigger.REQUESTED:
-            wait_s = min(ASKED_S, wait_s)
+        if self.trigger is Trigger.REQUESTED:
+            wait_s = min(MAX_REQUESTED_WAIT_S, wait_s)
         return max(self.at, failed.failed_at + wait_s)
 
 
 @dataclass
 class Known:
-    """A key: what it waits for, or the run it is in and what came meanwhile."""
+    """A key: its request, or its present run and the request that arrived during it."""
 
     wanted: Wanted | None
     running: bool = False
@@ -91,7 +94,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         return [key for key, known in self.model.items() if known.ready_at is not None]
 
     def settle(self) -> None:
-        """Mark what has come due, oldest first, and note how many stood before it."""
+        """Mark due keys as ready, oldest first, each with the number of keys before it."""
         due = [
             (known.wanted.at, key)
             for key, known in self.model.items()
@@ -113,7 +116,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.settle_new(key)
 
     def settle_new(self, key: str) -> None:
-        """What becomes due by a call, not by time, is ready from now on and not from before."""
+        """A key that a call makes due, not time, is ready from now on, not from an earlier time."""
         known = self.model[key]
         was_ready = known.ready_at is not None
         self.settle()
@@ -123,34 +126,36 @@ class ScheduleMachine(RuleBasedStateMachine):
     @rule(
         key=KEYS,
         delay_s=DELAYS_S,
-        band=BANDS,
+        priority=PRIORITIES,
         slack_s=SLACKS_S,
         reason=st.sampled_from("xyz"),
-        news=NEWS,
-        about=ABOUT,
+        trigger=TRIGGERS,
+        dependency=DEPENDENCIES,
     )
     def add(
         self,
         key: str,
         delay_s: float,
-        band: Priority,
+        priority: Priority,
         slack_s: float,
         reason: str,
-        news: Trigger,
-        about: str,
+        trigger: Trigger,
+        dependency: str,
     ) -> None:
         at = self.now_at + delay_s
         self.schedule.add(
             key,
             reason=reason,
             at=at,
-            band=band,
+            priority=priority,
             slack_s=slack_s,
             now_at=self.now_at,
-            news=news,
-            about=about,
+            trigger=trigger,
+            dependency=dependency,
         )
-        self.want(key, Wanted(at, band, self.now_at + slack_s, [reason], "", news, about))
+        self.want(
+            key, Wanted(at, priority, self.now_at + slack_s, [reason], "", trigger, dependency)
+        )
 
     @rule(seconds=st.integers(0, 6))
     def advance(self, seconds: int) -> None:
@@ -184,8 +189,8 @@ class ScheduleMachine(RuleBasedStateMachine):
     def urgency(self, key: str) -> tuple[Priority, float]:
         wanted = self.model[key].wanted
         assert wanted is not None
-        late = wanted.dead_at <= self.now_at
-        return (Priority.EXPIRING if late else wanted.band, wanted.dead_at)
+        late = wanted.deadline_at <= self.now_at
+        return (Priority.EXPIRING if late else wanted.priority, wanted.deadline_at)
 
     def count_pick(self, ready: list[str]) -> None:
         for key in ready:
@@ -211,19 +216,19 @@ class ScheduleMachine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         delay_s=DELAYS_S,
-        band=BANDS,
+        priority=PRIORITIES,
         slack_s=SLACKS_S,
         endpoint=ENDPOINTS | st.just(""),
     )
     def done_until_next(
-        self, data: st.DataObject, delay_s: float, band: Priority, slack_s: float, endpoint: str
+        self, data: st.DataObject, delay_s: float, priority: Priority, slack_s: float, endpoint: str
     ) -> None:
         key = data.draw(st.sampled_from(self.running()))
-        next = Requeue(self.now_at + delay_s, band, slack_s, "next", endpoint)
+        next = Requeue(self.now_at + delay_s, priority, slack_s, "next", endpoint)
         self.schedule.done(key, next=next, now_at=self.now_at)
         known = self.model[key]
         known.running = False
-        wanted = Wanted(next.at, band, self.now_at + slack_s, ["next"], endpoint)
+        wanted = Wanted(next.at, priority, self.now_at + slack_s, ["next"], endpoint)
         if endpoint in known.opened:
             wanted.at, wanted.endpoint = min(wanted.at, self.now_at), ""
         self.want(key, wanted)
@@ -233,15 +238,15 @@ class ScheduleMachine(RuleBasedStateMachine):
         data=st.data(),
         wait_s=st.integers(0, 40).map(float),
         endpoint=ENDPOINTS | st.just(""),
-        about=ABOUT,
+        dependency=DEPENDENCIES,
     )
     def done_and_failed(
-        self, data: st.DataObject, wait_s: float, endpoint: str, about: str
+        self, data: st.DataObject, wait_s: float, endpoint: str, dependency: str
     ) -> None:
         key = data.draw(st.sampled_from(self.running()))
         at = self.now_at + wait_s
-        hold = NotBefore(self.now_at, at, about)
-        next = Requeue(at, Priority.ROUTINE, 1.0, "failed", endpoint, hold)
+        not_before = NotBefore(self.now_at, at, dependency)
+        next = Requeue(at, Priority.ROUTINE, 1.0, "failed", endpoint, not_before)
         self.schedule.done(key, next=next, now_at=self.now_at)
         known = self.model[key]
         known.running = False
@@ -249,7 +254,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         if endpoint in known.opened:
             wanted.at, wanted.endpoint = min(wanted.at, self.now_at), ""
         else:
-            wanted.failed_at, wanted.until_at, wanted.tried = self.now_at, at, about
+            wanted.failed_at, wanted.until_at, wanted.tried = self.now_at, at, dependency
         self.want(key, wanted)
 
     @rule(endpoint=ENDPOINTS)
@@ -274,20 +279,20 @@ class ScheduleMachine(RuleBasedStateMachine):
         if not running:
             self.model.pop(key, None)
 
-    @rule(key=KEYS, forgiven=st.booleans())
-    def fail_or_forgive(self, key: str, forgiven: bool) -> None:
+    @rule(key=KEYS, is_forgotten=st.booleans())
+    def fail_or_forget(self, key: str, is_forgotten: bool) -> None:
         known = self.model.get(key)
-        if forgiven:
+        if is_forgotten:
             self.schedule.forget(key)
         if known is not None:
-            known.failures = 0 if forgiven else known.failures + 1
-            assert forgiven or self.schedule.record_failure(key) == known.failures
+            known.failures = 0 if is_forgotten else known.failures + 1
+            assert is_forgotten or self.schedule.record_failure(key) == known.failures
 
     @invariant()
     def nothing_is_lost_and_nothing_is_left(self) -> None:
         assert len(self.schedule) == len(self.model)
         assert self.schedule.running == len(self.running())
-        assert self.schedule.slots <= 2 * len(self.model) + 5 * SPARE
+        assert self.schedule.slots <= 2 * len(self.model) + 5 * MIN_STALE_SLOTS
 
     @invariant()
     def the_figures_agree(self) -> None:
