@@ -92,6 +92,8 @@ class World:
     is_stepped_back: bool = False
     """The clock was stepped back before this mint; what was believed before was right."""
     answers: int = 0
+    gateway_s: float | None = None
+    """Of the gateway that passed the last answer on."""
 
     def issuer_now_s(self) -> float:
         return self.now_at + self.issuer_s
@@ -182,6 +184,7 @@ class World:
         stamped = [self.now_at + ahead_s for ahead_s in self.date_s]
         self.now_at += request.back_s
         self.answers += 1
+        self.gateway_s = self.date_s[gateway % len(self.date_s)] if self.date_s else None
         answer = TokenTimes(
             issued_s if self.says_issued else None,
             issued_s + TTL_S,
@@ -239,10 +242,12 @@ class World:
 
     def _wrong(self) -> int:
         """Return how many of the other clocks are off."""
-        clocks = [self.wall_s, *self.date_s[:1]]
-        if self.api_server_s is not None:
-            clocks.append(self.api_server_s)
-        return sum(abs(each - self.issuer_s) > SAME_S / 2 for each in clocks)
+        return sum(abs(each - self.issuer_s) > SAME_S / 2 for each in self._clocks())
+
+    def _clocks(self) -> list[float]:
+        """Return the offsets of the other clocks that spoke with the last answer."""
+        clocks = [self.wall_s, self.api_server_s, self.gateway_s]
+        return [each for each in clocks if each is not None]
 
     def _is_told(self) -> bool:
         """Tell whether the first answer says how old its token is."""
@@ -254,11 +259,8 @@ class World:
         It then supports that the token is new, as a right clock would where `expires_in` is wrong.
         """
         as_if_new_s = self.issuer_s - self.youngest_s
-        clocks = [self.wall_s, *self.date_s[:1]]
-        if self.api_server_s is not None:
-            clocks.append(self.api_server_s)
         return self.youngest_s > SAME_S and any(
-            abs(each - as_if_new_s) <= SAME_S + 2 * RESOLUTION_S for each in clocks
+            abs(each - as_if_new_s) <= SAME_S + 2 * RESOLUTION_S for each in self._clocks()
         )
 
     def _is_near(self, bounds: Bounds, within_s: float) -> bool:
