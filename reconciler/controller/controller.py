@@ -16,9 +16,12 @@ from reconciler.controller.decide import refresh_times, retry_policy
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.events.recorder import EventRecorder
-from reconciler.controller.namespaces.discovery import NamespaceDiscovery
+from reconciler.controller.namespaces.discovery import (
+    DiscoveryConfig,
+    NamespaceDiscovery,
+    NamespaceUsage,
+)
 from reconciler.controller.namespaces.informers import InformerPair, NamespaceInformers
-from reconciler.controller.namespaces.usage import NamespaceUsage
 from reconciler.controller.reconcile.run import Observer
 from reconciler.controller.reconcile.secret_writer import SecretWriter
 from reconciler.controller.reconcile.session_lookup import SessionLookup
@@ -166,9 +169,9 @@ class Controller:
             fence=ports.fence,
             breaker=ports.kube_breaker,
             clock=clock,
-            once=self.log_dedup,
+            log_dedup=self.log_dedup,
             component=names.field_manager,
-            limit_s=options.request_limit_s,
+            timeout_s=options.request_limit_s,
         )
         self._touches = PodTouches() if options.touch else None
         self.event_handler = EventHandler(
@@ -218,8 +221,8 @@ class Controller:
         self._namespace_usage = NamespaceUsage(
             pods=self.pods,
             secrets=self.secrets,
-            directory=self.confirmations,
-            planner=self.sessions,
+            confirmations=self.confirmations,
+            sessions=self.sessions,
             queue=self.queue,
             touches=self._touches,
         )
@@ -230,7 +233,7 @@ class Controller:
                 self._reflector(pods, self.pods, namespace),
                 self._reflector(secrets, self.secrets, namespace),
             ),
-            forget=self._namespace_usage.evict,
+            evict=self._namespace_usage.evict,
         )
         self.discovery = self._make_discovery() if options.finds_namespaces else None
         self.resync = Resync(
@@ -411,9 +414,9 @@ class Controller:
         refuses us: a replica that is warm can take over. Only one that knows no namespace needs
         the platform, once; it must not take the place of one that knows them.
         """
-        if self.discovery is not None and not self.discovery.has_begun:
+        if self.discovery is not None and not self.discovery.has_started:
             return "waiting for the platform to name a project" + self._why_not_named()
-        if missing := self.informers.missing():
+        if missing := self.informers.uninitialized():
             more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             why = f"waiting for the first list of {', '.join(missing[:SHOWN])}{more}"
             return why + _last_error(self._list_error())
@@ -491,7 +494,7 @@ class Controller:
 
     async def _follow(self) -> None:
         if self.discovery is not None:
-            await self.discovery.wait_begun()
+            await self.discovery.wait_started()
         await self.informers.wait_initialized()
         log.info("stores_synced", pods=len(self.pods), secrets=len(self.secrets))
         with suppress(IssuerError):
@@ -629,25 +632,27 @@ class Controller:
         return NamespaceDiscovery(
             client=ports.platform,
             breaker=ports.platform_breaker,
-            scopes=self.informers,
-            is_held=self._is_held,
-            mode=options.mode,
-            seeds=options.namespaces,
-            at_most=options.max_namespaces,
-            period_s=options.resync_s,
+            informers=self.informers,
+            in_use=self._is_held,
+            config=DiscoveryConfig(
+                mode=options.mode,
+                static=options.namespaces,
+                max_namespaces=options.max_namespaces,
+                period_s=options.resync_s,
+            ),
             clock=ports.clock,
             random=ports.random,
-            once=self.log_dedup,
+            log_dedup=self.log_dedup,
         )
 
     def _found(self, namespaces: Iterable[str]) -> None:
         if self.discovery is not None:
-            self.discovery.found(namespaces)
+            self.discovery.add(namespaces)
 
     def _is_held(self, namespace: str) -> bool:
         refused = self.informers.is_forbidden(namespace)
-        return not self.informers.all_settled or self._namespace_usage.in_use(
-            namespace, refused=refused
+        return not self.informers.all_initialized or self._namespace_usage.in_use(
+            namespace, is_forbidden=refused
         )
 
     def _reflector(

@@ -111,12 +111,12 @@ def _events(clock: SystemClock) -> Any:
     from reconciler.telemetry.log_dedup import LogDedup
 
     return EventRecorder(
-        limit_s=10.0,
+        timeout_s=10.0,
         kube=None,  # type: ignore[arg-type]  # a healthy refresh tells nothing
         fence=AlwaysOpenFence("bench"),
         breaker=CircuitBreaker("kube", clock, Random(1)),
         clock=clock,
-        once=LogDedup(clock),
+        log_dedup=LogDedup(clock),
         component="token-reconciler",
     )
 

@@ -1,6 +1,6 @@
-"""Events deduplicated, aggregated and limited as kubectl users know them (pure).
+"""Deduplicates, aggregates and limits Events as client-go does (pure).
 
-Source: client-go `tools/record/events_cache.go`, whose figures these are.
+Source: client-go `tools/record/events_cache.go`; the figures are the same.
 """
 
 from dataclasses import dataclass
@@ -13,27 +13,27 @@ from reconciler.kube.api import ObjectMeta
 MAX_ENTRIES = 4096
 BURST = 25
 REFILL_S = 300.0
-"""Events of one object: so many at once, and one more every five minutes."""
+"""Token bucket of one object: `BURST` Events at once, then one every five minutes."""
 
-SIMILAR = 10
+MAX_SIMILAR = 10
 SIMILAR_S = 600.0
-"""More different messages of one reason within ten minutes become one event that counts."""
+"""More different messages of one reason within ten minutes become one Event with a count."""
 
 AGGREGATE = "(combined from similar events): "
 
 MAX_MESSAGE = 1024
-"""Source: core/v1 validation of events, `message` of at most 1 kB."""
+"""Bytes. Source: core/v1 validation of Events, `message` of at most 1 kB."""
 
 
 @dataclass(slots=True, eq=False)
 class EventSeries:
-    """One Event object: what happened to one pod, how often, from when to when (epoch seconds).
+    """One Event object: its message, its count, its first and last time (epoch seconds).
 
-    `name` is "" until it is created; `queued` while it waits to be sent.
+    `name` is "" until it is created; `queued` is True while it waits to be sent.
     """
 
     pod: ObjectMeta
-    message: EventMessage
+    event: EventMessage
     first_s: float
     last_s: float
     count: int = 1
@@ -54,7 +54,7 @@ class _Similar:
 
 
 class EventCorrelator:
-    """Says which Event an occurrence belongs to, or that there are too many of its object."""
+    """Assigns each occurrence to an Event, or suppresses it if its object has too many."""
 
     def __init__(self) -> None:
         self._series: LRUCache[tuple[str, EventMessage], EventSeries] = LRUCache(MAX_ENTRIES)
@@ -62,30 +62,30 @@ class EventCorrelator:
         self._similar: LRUCache[tuple[str, str, str], _Similar] = LRUCache(MAX_ENTRIES)
 
     def correlate(
-        self, pod: ObjectMeta, happening: EventMessage, *, now_at: float, now_s: float
+        self, pod: ObjectMeta, event: EventMessage, *, now_at: float, now_s: float
     ) -> EventSeries | None:
-        """Return the series that counts this occurrence, or None where it is suppressed."""
-        happening = self._aggregated(pod, _cut(happening), now_at)
+        """Return the series that counts this occurrence, or None if it is suppressed."""
+        event = self._aggregated(pod, _cut(event), now_at)
         if not self._allows(pod.uid, now_at):
             return None
-        series = self._series.get((pod.uid, happening))
+        series = self._series.get((pod.uid, event))
         if series is None:
-            series = self._series[pod.uid, happening] = EventSeries(pod, happening, now_s, now_s)
+            series = self._series[pod.uid, event] = EventSeries(pod, event, now_s, now_s)
         else:
             series.count += 1
             series.last_s = now_s
         return series
 
-    def _aggregated(self, pod: ObjectMeta, happening: EventMessage, now_at: float) -> EventMessage:
-        key = (pod.uid, happening.type, happening.reason)
+    def _aggregated(self, pod: ObjectMeta, event: EventMessage, now_at: float) -> EventMessage:
+        key = (pod.uid, event.type, event.reason)
         similar = self._similar.get(key)
         if similar is None or now_at - similar.at > SIMILAR_S:
             similar = self._similar[key] = _Similar(set(), now_at)
         similar.at = now_at
-        if happening.message in similar.messages or len(similar.messages) < SIMILAR:
-            similar.messages.add(happening.message)
-            return happening
-        return happening._replace(message=cut_text(f"{AGGREGATE}{happening.reason}"))
+        if event.message in similar.messages or len(similar.messages) < MAX_SIMILAR:
+            similar.messages.add(event.message)
+            return event
+        return event._replace(message=cut_text(f"{AGGREGATE}{event.reason}"))
 
     def _allows(self, uid: str, now_at: float) -> bool:
         bucket = self._buckets.get(uid)
@@ -99,11 +99,11 @@ class EventCorrelator:
         return True
 
 
-def _cut(happening: EventMessage) -> EventMessage:
-    return happening._replace(message=cut_text(happening.message))
+def _cut(event: EventMessage) -> EventMessage:
+    return event._replace(message=cut_text(event.message))
 
 
 def cut_text(text: str) -> str:
-    """Cut to what the API takes, counted in bytes."""
+    """Cut to the API's limit, in bytes."""
     data = text.encode()
     return text if len(data) <= MAX_MESSAGE else data[:MAX_MESSAGE].decode(errors="ignore")

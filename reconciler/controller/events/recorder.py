@@ -1,6 +1,6 @@
-"""Kubernetes Events on the pod: `kubectl describe pod` tells what went wrong, and when it ended.
+"""Kubernetes Events on the pod: `kubectl describe pod` shows each problem and its end.
 
-They have a small queue and a task of their own: no refresh waits for one, and what cannot be told
+Events have their own small queue and task: no refresh waits for one. An Event that cannot be sent
 in time is dropped and counted.
 """
 
@@ -33,38 +33,38 @@ from reconciler.telemetry.log_dedup import LogDedup
 log = structlog.get_logger()
 
 CAPACITY = 256
-"""Events that wait: with the API server back, a second's worth of its time."""
+"""Most Events that wait: about one second of requests once the API server is reachable again."""
 
-LIMIT_S = 5.0
-"""Longest wait for one answer."""
+MAX_TIMEOUT_S = 5.0
+"""Longest wait for one response."""
 
 NOT_READY_S = 1.0
-"""Between two tries while the API server authorizes nobody; the others wait behind."""
+"""Time between two tries while the API server's authorizer is not ready; later Events wait."""
 
-MAX_STEM = 220
-"""Of a pod's name, so that an event's fits into 253 characters."""
+MAX_NAME_PREFIX = 220
+"""Characters of the pod's name, so that the Event's name fits into 253."""
 
 EVENTS = resource("events", group="", version="v1", partial=True, decode=lambda _: None)
-"""core/v1, the form that `kubectl describe` reads; of the answers nothing is needed."""
+"""core/v1, the form that `kubectl describe` reads; the responses are not decoded."""
 
 
 @dataclass(slots=True)
 class EventStats:
-    """Counts since the start; `updated` are repetitions of an Event that stands."""
+    """Counts since the start; `updated` counts repetitions of an existing Event."""
 
     created: int = 0
     updated: int = 0
     suppressed: int = 0
     dropped: int = 0
-    refused: int = 0
+    forbidden: int = 0
 
 
 class EventRecorder:
-    """A witness that tells the pod's readers; only a replica that may write does.
+    """An observer of runs that records Events on pods, if this replica may write.
 
     Args:
         component: `source.component` and `reportingComponent`.
-        limit_s: Longest wait for an answer, `LIMIT_S` at most: a short Lease leaves no more.
+        timeout_s: Longest wait for a response; at most `MAX_TIMEOUT_S`. A short Lease needs less.
     """
 
     def __init__(
@@ -74,92 +74,94 @@ class EventRecorder:
         fence: WriteFence,
         breaker: CircuitBreaker,
         clock: Clock,
-        once: LogDedup,
+        log_dedup: LogDedup,
         component: str,
-        limit_s: float,
+        timeout_s: float,
     ) -> None:
         self._kube = kube
         self._fence = fence
         self._breaker = breaker
         self._clock = clock
-        self._once = once
+        self._log_dedup = log_dedup
         self._component = component
-        self._limit_s = min(LIMIT_S, limit_s)
-        self._happenings = EventRules()
+        self._timeout_s = min(MAX_TIMEOUT_S, timeout_s)
+        self._rules = EventRules()
         self._correlator = EventCorrelator()
-        self._waiting: deque[EventSeries] = deque()
-        self._news = asyncio.Event()
+        self._pending: deque[EventSeries] = deque()
+        self._has_pending = asyncio.Event()
         self.stats = EventStats()
 
-    def observe(self, attempt: ReconcileRun) -> None:
-        """Queue what is worth telling of an attempt; never waits."""
-        found = self._happenings.of(attempt)
-        pod = attempt.pod
-        if not found or pod is None or not self._fence.may_write(0.0):
+    def observe(self, run: ReconcileRun) -> None:
+        """Queue the Events of a run; never waits."""
+        events = self._rules.messages_for(run)
+        pod = run.pod
+        if not events or pod is None or not self._fence.may_write(0.0):
             return
         now_at, now_s = self._clock.monotonic(), self._clock.wall()
-        for happening in found:
-            series = self._correlator.correlate(pod, happening, now_at=now_at, now_s=now_s)
+        for event in events:
+            series = self._correlator.correlate(pod, event, now_at=now_at, now_s=now_s)
             if series is None:
                 self.stats.suppressed += 1
             elif not series.queued:
-                self._queue(series)
+                self._enqueue(series)
 
     async def run(self) -> None:
-        """Send what is queued, one after another, for ever.
+        """Send the queued Events, one after another, until cancelled.
 
-        Cancel: what waits is not told.
+        Cancel: Events that still wait are not sent.
         """
         while True:
-            await self._news.wait()
+            await self._has_pending.wait()
             await self._breaker.wait_closed()
-            series = self._waiting.popleft()
-            if not self._waiting:
-                self._news.clear()
+            series = self._pending.popleft()
+            if not self._pending:
+                self._has_pending.clear()
             series.queued = False
             try:
                 await self._send(series)
             except AuthorizerNotReady:
-                self._waiting.appendleft(series)
+                self._pending.appendleft(series)
                 series.queued = True
-                self._news.set()
+                self._has_pending.set()
                 await asyncio.sleep(NOT_READY_S)
 
     def __len__(self) -> int:
-        """Return the number of events that wait."""
-        return len(self._waiting)
+        """Return the number of Events that wait."""
+        return len(self._pending)
 
-    def _queue(self, series: EventSeries) -> None:
-        if len(self._waiting) >= CAPACITY:
+    def _enqueue(self, series: EventSeries) -> None:
+        if len(self._pending) >= CAPACITY:
             self.stats.dropped += 1
             return
         series.queued = True
-        self._waiting.append(series)
-        self._news.set()
+        self._pending.append(series)
+        self._has_pending.set()
 
     async def _send(self, series: EventSeries) -> None:
-        """Send one; whatever fails it otherwise, it is counted and not tried again.
+        """Send one Event; after any other error it is counted and not retried.
 
         Raises:
-            AuthorizerNotReady: Nothing was sent; the same event may be later.
+            AuthorizerNotReady: Nothing was sent; the same Event may be sent later.
         """
         namespace = series.pod.namespace
         try:
-            if not self._fence.may_write(self._limit_s):
-                raise NotLeaderError("events are told by the leader alone")
-            if not series.name or not await self._updated(series):
+            if not self._fence.may_write(self._timeout_s):
+                raise NotLeaderError("only the leader records Events")
+            if not series.name or not await self._update(series):
                 await self._create(series)
         except Forbidden as error:
-            self.stats.refused += 1
-            if not is_terminating(error) and self._once.should_log("events_forbidden", namespace):
+            self.stats.forbidden += 1
+            if not is_terminating(error) and self._log_dedup.should_log(
+                "events_forbidden", namespace
+            ):
                 log.warning("events_forbidden", namespace=namespace, error=str(error))
         except AuthorizerNotReady:
             raise
         except (KubeError, ProtocolError, NotLeaderError):
             self.stats.dropped += 1
 
-    async def _updated(self, series: EventSeries) -> bool:
-        """Count a repetition; False if the Event is gone, as it is an hour after its last."""
+    async def _update(self, series: EventSeries) -> bool:
+        """Update the count; return False if the Event is gone (it lives for an hour)."""
         body = {"count": series.count, "lastTimestamp": format_utc(series.last_s)}
         try:
             await self._kube.patch(
@@ -167,7 +169,7 @@ class EventRecorder:
                 series.pod.namespace,
                 series.name,
                 body,
-                limit_s=self._limit_s,
+                limit_s=self._timeout_s,
                 permit=self._fence.check,
             )
         except NotFound:
@@ -177,19 +179,19 @@ class EventRecorder:
 
     async def _create(self, series: EventSeries) -> None:
         series.name = ""
-        # Source: client-go record/event.go: the object's name and an instant in nanoseconds.
-        stem = series.pod.name[:MAX_STEM].rstrip("-.")
+        # Source: client-go record/event.go: the object's name and a timestamp in nanoseconds.
+        stem = series.pod.name[:MAX_NAME_PREFIX].rstrip("-.")
         name = f"{stem}.{round(self._clock.wall() * 1e9):x}"
         body = _body(series, name, component=self._component, instance=self._fence.term)
         await self._kube.create(
-            EVENTS, series.pod.namespace, body, limit_s=self._limit_s, permit=self._fence.check
+            EVENTS, series.pod.namespace, body, limit_s=self._timeout_s, permit=self._fence.check
         )
         series.name = name
         self.stats.created += 1
 
 
 def _body(series: EventSeries, name: str, *, component: str, instance: str) -> dict[str, Any]:
-    pod, happening = series.pod, series.message
+    pod, event = series.pod, series.event
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -202,9 +204,9 @@ def _body(series: EventSeries, name: str, *, component: str, instance: str) -> d
             "uid": pod.uid,
             "resourceVersion": pod.version,
         },
-        "type": happening.type,
-        "reason": happening.reason,
-        "message": happening.message,
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message,
         "count": series.count,
         "firstTimestamp": format_utc(series.first_s),
         "lastTimestamp": format_utc(series.last_s),

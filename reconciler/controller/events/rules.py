@@ -1,6 +1,6 @@
-"""What of an attempt is worth an Event on the pod: what changed, never what went as planned (pure).
+"""Which runs cause an Event on the pod: those that change something unexpected (pure).
 
-A streak of failures is told at its first and at its end; what stays as it is is told once.
+Consecutive failures cause an Event at the first and one at their end; a lasting state causes one.
 """
 
 from typing import Literal, NamedTuple
@@ -12,16 +12,16 @@ from reconciler.controller.reconcile.run import ReconcileRun
 from reconciler.naming import SessionKey
 
 MAX_SESSIONS = 10_000
-"""Sessions whose standing trouble is remembered; one that is forgotten is told once more."""
+"""Most sessions with a remembered problem; for an evicted one its Event is repeated once."""
 
 ROUTINE_FAILURES = 3
-"""Conflicts heal by planning again within tenths of a second; so many in a row are trouble."""
+"""Conflicts usually end with the next plan, within 0.1 s; this many in a row are a problem."""
 
-Standing = Literal["", "failing", "paused"]
+Problem = Literal["", "failing", "paused"]
 
 
 class EventMessage(NamedTuple):
-    """One Event's type, reason and message, in the API's own words; `message` holds no token."""
+    """One Event's type, reason and message, as in the API; `message` contains no token."""
 
     type: Literal["Normal", "Warning"]
     reason: str
@@ -29,44 +29,44 @@ class EventMessage(NamedTuple):
 
 
 class EventRules:
-    """Turns attempts into happenings; remembers only what was said and has not ended."""
+    """Turns runs into Event messages; remembers only problems that have not ended."""
 
     def __init__(self) -> None:
-        self._standing: LRUCache[SessionKey, Standing] = LRUCache(MAX_SESSIONS)
+        self._problems: LRUCache[SessionKey, Problem] = LRUCache(MAX_SESSIONS)
 
-    def of(self, attempt: ReconcileRun) -> list[EventMessage]:
-        """Return what is to be told now, in order."""
-        before: Standing = self._standing.get(attempt.key, "")
-        found: list[EventMessage] = []
-        if attempt.overwrites > ISOLATED:
-            found.append(_competing(attempt))
-        elif attempt.overwrites:
-            found.append(_overwritten(attempt))
-        if attempt.created:
-            found.append(_RECREATED)
-        after = _standing(attempt, before)
+    def messages_for(self, run: ReconcileRun) -> list[EventMessage]:
+        """Return the Events of this run, in order."""
+        before: Problem = self._problems.get(run.key, "")
+        messages: list[EventMessage] = []
+        if run.overwrites > ISOLATED:
+            messages.append(_competing_message(run))
+        elif run.overwrites:
+            messages.append(_overwritten_message(run))
+        if run.created:
+            messages.append(_RECREATED)
+        after = _problem_after(run, before)
         if after == "failing" != before:
-            found.append(_failed(attempt))
+            messages.append(_failed_message(run))
         if after == "paused" != before:
-            found.append(_PAUSED)
-        if before == "paused" and after == "" and attempt.outcome in ("refreshed", "unchanged"):
-            found.append(_RESUMED)
-        if before == "failing" and after == "" and attempt.outcome in ("refreshed", "unchanged"):
-            found.append(_RECOVERED)
+            messages.append(_PAUSED)
+        if before == "paused" and after == "" and run.outcome in ("refreshed", "unchanged"):
+            messages.append(_RESUMED)
+        if before == "failing" and after == "" and run.outcome in ("refreshed", "unchanged"):
+            messages.append(_RECOVERED)
         if after:
-            self._standing[attempt.key] = after
+            self._problems[run.key] = after
         else:
-            self._standing.pop(attempt.key, None)
-        return found
+            self._problems.pop(run.key, None)
+        return messages
 
 
-def _standing(attempt: ReconcileRun, before: Standing) -> Standing:
-    match attempt.outcome:
+def _problem_after(run: ReconcileRun, before: Problem) -> Problem:
+    match run.outcome:
         case "failed":
-            enough = not attempt.routine or attempt.failures >= ROUTINE_FAILURES
-            return "failing" if enough and attempt.pod is not None else before
+            enough = not run.routine or run.failures >= ROUTINE_FAILURES
+            return "failing" if enough and run.pod is not None else before
         case "blocked":
-            return "paused" if attempt.reason == "paused" else ""
+            return "paused" if run.reason == "paused" else ""
         case "refreshed" | "unchanged" | "removed":
             return ""
         case _:
@@ -85,25 +85,25 @@ _RESUMED = EventMessage(
 )
 
 
-def _failed(attempt: ReconcileRun) -> EventMessage:
-    message = f"The runner's token could not be refreshed ({attempt.reason}): {attempt.error}"
+def _failed_message(run: ReconcileRun) -> EventMessage:
+    message = f"The runner's token could not be refreshed ({run.reason}): {run.error}"
     return EventMessage("Warning", "RefreshFailed", message)
 
 
-_ACTION = {
+_PHRASES = {
     "token": ("overwrote", "keeps overwriting", "the runner's token"),
     "annotations": ("changed", "keeps changing", "the annotations of the runner's token"),
     "secret": ("deleted", "keeps deleting", "the Secret of the runner's token"),
 }
 
 
-def _overwritten(attempt: ReconcileRun) -> EventMessage:
-    verb, _, what = _ACTION[attempt.undone or "token"]
-    message = f"{attempt.writer or 'Somebody'} {verb} {what}; it was written again"
+def _overwritten_message(run: ReconcileRun) -> EventMessage:
+    verb, _, what = _PHRASES[run.undone or "token"]
+    message = f"{run.writer or 'Another client'} {verb} {what}; it was written again"
     return EventMessage("Warning", "TokenOverwritten", message)
 
 
-def _competing(attempt: ReconcileRun) -> EventMessage:
-    _, verb, what = _ACTION[attempt.undone or "token"]
-    message = f"{attempt.writer or 'Somebody'} {verb} {what}; each time it was written again"
+def _competing_message(run: ReconcileRun) -> EventMessage:
+    _, verb, what = _PHRASES[run.undone or "token"]
+    message = f"{run.writer or 'Another client'} {verb} {what}; each time it was written again"
     return EventMessage("Warning", "SecretFoughtOver", message)

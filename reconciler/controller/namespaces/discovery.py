@@ -1,58 +1,77 @@
-"""The namespaces of the platform's projects, found while we run, by leader and followers alike.
+"""Discovery of the namespaces of the platform's projects, by the leader and by standbys.
 
-A follower needs no more than that to take over warm: stores of every namespace. Who is running is
-asked by the leader's resync, and seals on the Secrets confirm until then.
+With it a standby has synced caches of every namespace when it becomes leader. The leader's resync
+lists the running sessions; until then the confirmations on the Secrets are used.
 """
 
 import asyncio
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from random import Random
 
 import structlog
 
 from reconciler.clock import Clock
 from reconciler.controller.decide.namespace_set import NamespaceChanges, NamespaceSet
+from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.namespaces.informers import NamespaceInformers
+from reconciler.controller.state.confirmations import ConfirmationCache
+from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.errors import OF_AN_ENDPOINT, RemoteError
-from reconciler.naming import is_namespace
+from reconciler.informer.store import Store
+from reconciler.naming import SessionKey, is_namespace
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.api import Platform
 from reconciler.platform.models import Mode, PlatformSession, namespace_of, project_namespace
 from reconciler.platform.session_list import list_running_sessions
 from reconciler.telemetry.log_dedup import LogDedup
+from reconciler.workqueue.queue import WorkQueue
 
 log = structlog.get_logger()
 
-LOOK_S = 30.0
-"""Longest wait between looks at the projects, one small request: the first session of a new project
+MAX_INTERVAL_S = 30.0
+"""Longest time between two lists of the projects, one small request: the first session of a project
 may start on a token with 30 s left, as the platform reuses a cached token until then."""
 
-EMPTY_S = 5.0
-"""The same while no namespace is known at all."""
+EMPTY_INTERVAL_S = 5.0
+"""The same while no namespace is known."""
 
-SEEDED_S = 5.0
-"""With names in the settings, the start waits no longer than this for the platform's."""
+STATIC_START_S = 5.0
+"""With names in the settings, the start waits no longer than this for the platform's names."""
 
-OCCUPIED_S = 20.0
-"""Longest wait for the answer which projects have running sessions; then the list is in order."""
+OCCUPIED_TIMEOUT_S = 20.0
+"""Longest wait for the projects with running sessions; after it the order of the list counts."""
 
 OCCUPIED_PARALLEL = 2
-"""Projects asked at one time: these are many small requests, beside those of a resync."""
+"""Projects listed at one time: these are many small requests, in addition to a resync's."""
 
-SHOWN = 10
-"""Names in one log line."""
+MAX_LOGGED = 10
+"""Most names in one log line."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryConfig:
+    """Settings of the discovery.
+
+    Args:
+        static: Namespaces from the settings, watched always.
+        max_namespaces: See `NamespaceSet`.
+        period_s: Longest time between two lists; no namespace is removed before it has passed.
+    """
+
+    mode: Mode
+    static: Iterable[str]
+    max_namespaces: int
+    period_s: float
 
 
 class NamespaceDiscovery:
-    """Asks for the projects and tells the scopes.
+    """Lists the projects and starts and stops the informers of their namespaces.
 
     Args:
-        is_held: Whether something still lives in a namespace.
-        period_s: Longest time between two looks; no namespace is let go before it is over.
-        seeds: Names that the settings give, watched whatever the platform says.
-        at_most: See `NamespaceSet`.
+        in_use: Returns whether a namespace is still in use.
     """
 
     def __init__(
@@ -60,137 +79,189 @@ class NamespaceDiscovery:
         *,
         client: Platform,
         breaker: CircuitBreaker,
-        scopes: NamespaceInformers,
-        is_held: Callable[[str], bool],
-        mode: Mode,
-        seeds: Iterable[str],
-        at_most: int,
-        period_s: float,
+        informers: NamespaceInformers,
+        in_use: Callable[[str], bool],
+        config: DiscoveryConfig,
         clock: Clock,
         random: Random,
-        once: LogDedup,
+        log_dedup: LogDedup,
     ) -> None:
         self._client = client
         self._breaker = breaker
-        self._scopes = scopes
-        self._is_held = is_held
-        self._mode = mode
-        self._roster = NamespaceSet(seeds, grace_s=period_s, at_most=at_most)
-        self._is_seeded = bool(self._roster.names)
-        self._at_most = at_most
-        self._look_s = min(LOOK_S, period_s)
+        self._informers = informers
+        self._in_use = in_use
+        self._mode = config.mode
+        self._namespaces = NamespaceSet(
+            config.static, grace_s=config.period_s, at_most=config.max_namespaces
+        )
+        self._has_static = bool(self._namespaces.names)
+        self._max_namespaces = config.max_namespaces
+        self._interval_s = min(MAX_INTERVAL_S, config.period_s)
         self._clock = clock
         self._random = random
-        self._once = once
-        self._period_s = period_s
+        self._log_dedup = log_dedup
+        self._period_s = config.period_s
         self._asked_at = -math.inf
-        self._begun = asyncio.Event()
+        self._started = asyncio.Event()
 
     @property
-    def has_begun(self) -> bool:
-        """True once there is something to watch, and the platform had its time to name more."""
-        return self._begun.is_set()
+    def has_started(self) -> bool:
+        """True once there is a namespace to watch and the platform has had time to name more."""
+        return self._started.is_set()
 
-    async def wait_begun(self) -> None:
-        """Return when `has_begun`; without any name in the settings, it takes the platform."""
+    async def wait_started(self) -> None:
+        """Return when `has_started`; without names in the settings this needs the platform."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(SEEDED_S if self._is_seeded else None):
-                await self._begun.wait()
-        self._begun.set()
+            async with asyncio.timeout(STATIC_START_S if self._has_static else None):
+                await self._started.wait()
+        self._started.set()
 
     async def run(self) -> None:
-        """Look for ever; while the platform is away, wait for it."""
+        """List the projects until cancelled; while the platform is unreachable, wait for it."""
         while True:
-            await self._look()
-            known = bool(self._roster.names)
+            await self._list_projects()
+            known = bool(self._namespaces.names)
             if known:
-                self._begun.set()
-            wait_s = self._look_s if known else min(EMPTY_S, self._look_s)
+                self._started.set()
+            wait_s = self._interval_s if known else min(EMPTY_INTERVAL_S, self._interval_s)
             await asyncio.sleep(wait_s * self._random.uniform(0.8, 1.0))
             await self._breaker.wait_closed()
 
-    def found(self, namespaces: Iterable[str]) -> None:
-        """Take in namespaces of sessions that the platform named; at once, no list is awaited."""
+    def add(self, namespaces: Iterable[str]) -> None:
+        """Add namespaces of sessions that the platform named, without waiting for the next list."""
         names, now_at = list(filter(is_namespace, namespaces)), self._clock.monotonic()
-        self._carry_out(self._roster.occupied(names, now_at=now_at, is_held=self._is_held))
+        self._apply(self._namespaces.occupied(names, now_at=now_at, is_held=self._in_use))
 
-    async def _look(self) -> None:
+    async def _list_projects(self) -> None:
         try:
             listing = await self._client.list_projects()
         except RemoteError as error:
-            self._failed(error)
+            self._log_failure(error)
             return
         names = []
         for project in listing.items:
             namespace = project_namespace(project.id, self._mode)
             if is_namespace(namespace):
                 names.append(namespace)
-            elif self._once.should_log("project_invalid", project.id[:63]):
+            elif self._log_dedup.should_log("project_invalid", project.id[:63]):
                 log.warning(
-                    "project_invalid", project=repr(project.id[:63]), why="names no namespace"
+                    "project_invalid",
+                    project=repr(project.id[:63]),
+                    reason="its ID is not a valid namespace",
                 )
         if listing.error is not None:
-            self._failed(listing.error)
+            self._log_failure(listing.error)
         else:
-            self._once.reset("projects_not_listed")
-        if self._roster.exceeds(names):
-            await self._ask_for_occupied()
+            self._log_dedup.reset("projects_not_listed")
+        if self._namespaces.exceeds(names):
+            await self._list_occupied()
         if listing.error is None and listing.complete and not listing.skipped:
             now_at = self._clock.monotonic()
-            moves = self._roster.listed(names, now_at=now_at, is_held=self._is_held)
+            moves = self._namespaces.listed(names, now_at=now_at, is_held=self._in_use)
         else:
-            moves = self._roster.named(names)
-        self._carry_out(moves)
-        if not self._roster.names and self._once.should_log("no_namespaces_discovered"):
-            log.warning("no_namespaces_discovered", why="the platform names no project")
+            moves = self._namespaces.named(names)
+        self._apply(moves)
+        if not self._namespaces.names and self._log_dedup.should_log("no_namespaces_discovered"):
+            log.warning("no_namespaces_discovered", reason="the platform lists no project")
 
-    async def _ask_for_occupied(self) -> None:
-        """Take in the projects with running sessions first: there is no room for all.
+    async def _list_occupied(self) -> None:
+        """Add the projects with running sessions first, as there are more projects than the limit.
 
-        A follower has no other way to know; the leader's resync, which asks the same, may be late.
+        A standby has no other way to know them; the leader's resync lists the same, but may be
+        late.
         """
         now_at = self._clock.monotonic()
         if now_at - self._asked_at < self._period_s:
             return
         self._asked_at = now_at
         try:
-            async with asyncio.timeout(OCCUPIED_S):
-                sessions = await self._running()
+            async with asyncio.timeout(OCCUPIED_TIMEOUT_S):
+                sessions = await self._running_sessions()
         except (RemoteError, TimeoutError) as error:
-            if self._once.should_log("occupied_unknown"):
-                why = str(error) or f"no answer in {OCCUPIED_S:.0f} s"
-                log.warning("occupied_namespaces_unknown", error=why)
+            if self._log_dedup.should_log("occupied_unknown"):
+                message = str(error) or f"no answer in {OCCUPIED_TIMEOUT_S:.0f} s"
+                log.warning("occupied_namespaces_unknown", error=message)
             return
-        self.found(namespace_of(session, self._mode) for session in sessions)
+        self.add(namespace_of(session, self._mode) for session in sessions)
 
-    async def _running(self) -> list[PlatformSession]:
-        """Return running sessions by one list of all projects, or by one for each of them.
+    async def _running_sessions(self) -> list[PlatformSession]:
+        """Return running sessions from one list of all projects, or from one list per project.
 
         Raises:
-            RemoteError: The platform gives neither.
+            RemoteError: The platform returns neither.
         """
-        with suppress(RemoteError):  # an account may have the right to list each project alone
+        # An account may have permission to list each project, but not all projects at once.
+        with suppress(RemoteError):
             if found := (await self._client.list_running(None)).items:
                 return found
         return (await list_running_sessions(self._client, parallel=OCCUPIED_PARALLEL)).sessions
 
-    def _carry_out(self, moves: NamespaceChanges) -> None:
-        if moves.added:
-            log.info("namespaces_found", count=len(moves.added), names=_shown(moves.added))
-            self._scopes.begin(moves.added)
-        if moves.removed:
-            log.info("namespaces_unwatched", count=len(moves.removed), names=_shown(moves.removed))
-            self._scopes.end(moves.removed)
-        self._scopes.mute(self._roster.leaving)
-        left_out = self._roster.left_out
-        if left_out and self._once.should_log("namespace_limit_exceeded"):
-            log.warning("namespace_limit_exceeded", count=left_out, at_most=self._at_most)
+    def _apply(self, changes: NamespaceChanges) -> None:
+        if changes.added:
+            log.info("namespaces_found", count=len(changes.added), names=_summary(changes.added))
+            self._informers.add(changes.added)
+        if changes.removed:
+            log.info(
+                "namespaces_unwatched", count=len(changes.removed), names=_summary(changes.removed)
+            )
+            self._informers.remove(changes.removed)
+        self._informers.mute(self._namespaces.leaving)
+        left_out = self._namespaces.left_out
+        if left_out and self._log_dedup.should_log("namespace_limit_exceeded"):
+            log.warning("namespace_limit_exceeded", count=left_out, at_most=self._max_namespaces)
 
-    def _failed(self, error: RemoteError) -> None:
-        if not isinstance(error, OF_AN_ENDPOINT) and self._once.should_log("projects_not_listed"):
+    def _log_failure(self, error: RemoteError) -> None:
+        if not isinstance(error, OF_AN_ENDPOINT) and self._log_dedup.should_log(
+            "projects_not_listed"
+        ):
             log.warning("projects_not_listed", error=str(error))
 
 
-def _shown(names: tuple[str, ...]) -> str:
-    more = ", ..." if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def _summary(names: tuple[str, ...]) -> str:
+    more = ", ..." if len(names) > MAX_LOGGED else ""
+    return ", ".join(names[:MAX_LOGGED]) + more
+
+
+class NamespaceUsage:
+    """Decides whether a namespace is in use, and evicts it from stores, queue and touches."""
+
+    def __init__(
+        self,
+        *,
+        pods: Store,
+        secrets: Store,
+        confirmations: ConfirmationCache,
+        sessions: SessionStateReader,
+        queue: WorkQueue[SessionKey],
+        touches: PodTouches | None,
+    ) -> None:
+        self._pods = pods
+        self._secrets = secrets
+        self._confirmations = confirmations
+        self._sessions = sessions
+        self._queue = queue
+        self._touches = touches
+
+    def in_use(self, namespace: str, *, is_forbidden: bool) -> bool:
+        """Return whether a namespace has a pod, a running session, or a write in flight.
+
+        The deletion of a namespace may remove our permissions before its last pod is gone. Pods
+        that the API server forbids to list do not count, or the namespace would stay in use.
+
+        Args:
+            is_forbidden: Whether the API server forbids to list its pods.
+        """
+        if namespace in self._pods.namespaces() and not is_forbidden:
+            return True
+        running = self._confirmations.running() if self._sessions.leads else ()
+        if any(key.namespace == namespace for key in running):
+            return True
+        entries = (self._queue.entry_info(secret.key) for secret in self._secrets.within(namespace))
+        return any(entry is not None and entry.stage == "running" for entry in entries)
+
+    def evict(self, namespace: str) -> None:
+        """Remove a namespace's objects, and their sessions' entries in the queue and touches."""
+        for dropped in (*self._pods.forget(namespace), *self._secrets.forget(namespace)):
+            self._queue.remove(dropped.key)
+            if self._touches is not None:
+                self._touches.drop(dropped.key)

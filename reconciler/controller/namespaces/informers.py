@@ -1,4 +1,4 @@
-"""A pair of reflectors for each namespace, begun and ended while we run."""
+"""A pair of reflectors for each namespace, started and stopped at run time."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
@@ -9,30 +9,30 @@ from reconciler.informer.reflector import Reflector
 from reconciler.kube.list_slots import ListSlots
 
 FAST_RETRY_S = 5.0
-"""Between tries in a namespace that is new: its rights may come after it."""
+"""Time between tries in a new namespace: its role binding may be created after it."""
 
 FAST_RETRIES = 24
-"""Two minutes of them. Source: the tenant operator binds its account some 20-60 s after it made a
-namespace, as its guide says; the reflector's own pace after a refusal is 30-60 s."""
+"""Two minutes of tries. Source: the tenant operator's guide: it creates the role binding some 20-60
+s after the namespace; after a 403 the reflector alone retries every 30-60 s."""
 
 CACHE_SYNC_TIMEOUT_S = 15.0
-"""How long those that have their lists wait for those that do not: a list of ten thousand objects
-takes a few seconds, and what tokens have left at a start is 90 s or more."""
+"""How long namespaces with lists wait for those without: a list of ten thousand objects takes a few
+seconds, and tokens have 90 s or more left at a start."""
 
 
 class InformerPair(NamedTuple):
-    """What keeps one namespace's part of both stores."""
+    """The reflectors of one namespace, one for each store."""
 
     pods: Reflector
     secrets: Reflector
 
 
 class NamespaceInformers:
-    """Runs the pairs; who decides which there are is `NamespaceDiscovery`, or nobody.
+    """Runs the pairs. `NamespaceDiscovery`, if there is one, decides which.
 
     Args:
         make: Makes a namespace's pair (None: the one for all namespaces).
-        forget: Drops what the stores and the queue hold of a namespace.
+        evict: Removes a namespace from the stores and the queue.
     """
 
     def __init__(
@@ -40,67 +40,68 @@ class NamespaceInformers:
         names: Iterable[str | None],
         *,
         make: Callable[[str | None], InformerPair],
-        forget: Callable[[str], None],
+        evict: Callable[[str], None],
     ) -> None:
         self._make = make
-        self._forget = forget
+        self._evict = evict
         self._pairs: dict[str | None, InformerPair] = {name: make(name) for name in names}
-        self._late: set[str | None] = set()
+        self._added_later: set[str | None] = set()
         self._tasks: dict[str | None, asyncio.Task[None]] = {}
         self._unstarted: list[str | None] = [*self._pairs]
-        self._news = asyncio.Event()
-        self.all_settled = False
-        """True once `wait_settled` has returned."""
+        self._changed = asyncio.Event()
+        self.all_initialized = False
+        """True once `wait_initialized` has returned."""
 
     @property
     def reflectors(self) -> tuple[Reflector, ...]:
-        """All that run now; may be asked for from another thread."""
+        """All reflectors that run now; may be read from another thread."""
         return tuple(reflector for pair in tuple(self._pairs.values()) for reflector in pair)
 
     async def run(self) -> None:
-        """Run every pair, those that come too, for ever.
+        """Run every pair, later ones included, until cancelled.
 
-        Raises: ExceptionGroup for a defect of ours.
+        Raises:
+            ExceptionGroup: A defect in this program.
         """
         async with asyncio.TaskGroup() as group:
             while True:
-                self._news.clear()
+                self._changed.clear()
                 unstarted, self._unstarted = self._unstarted, []
                 for name in unstarted:
                     pair = self._pairs.get(name)
                     if pair is not None and name not in self._tasks:
-                        late = name in self._late
-                        self._tasks[name] = group.create_task(_run(pair, late=late))
-                await self._news.wait()
+                        late = name in self._added_later
+                        self._tasks[name] = group.create_task(_run_pair(pair, secrets_first=late))
+                await self._changed.wait()
 
-    def begin(self, names: Iterable[str]) -> None:
-        """Have these watched from now on; a name that is watched already is left alone."""
+    def add(self, names: Iterable[str]) -> None:
+        """Watch these namespaces from now on; those already watched do not change."""
         for name in names:
             if name in self._pairs:
                 continue
             self._pairs[name] = self._make(name)
-            if self.all_settled:
-                self._late.add(name)
+            if self.all_initialized:
+                self._added_later.add(name)
             self._unstarted.append(name)
-        self._news.set()
+        self._changed.set()
 
-    def end(self, names: Iterable[str]) -> None:
-        """Stop watching these, and forget what was seen there; only once all have settled."""
+    def remove(self, names: Iterable[str]) -> None:
+        """Stop watching these namespaces and evict them; only after `wait_initialized`."""
         for name in names:
             del self._pairs[name]
-            self._late.discard(name)
+            self._added_later.discard(name)
             if (task := self._tasks.pop(name, None)) is not None:
                 task.cancel()
-            self._forget(name)
+            self._evict(name)
 
     def mute(self, names: Collection[str]) -> None:
-        """Have failures told quietly in these namespaces, which are on their way out, alone."""
+        """Log failures quietly in these namespaces only, which are about to be removed."""
         for name, pair in self._pairs.items():
             for reflector in pair:
                 reflector.mute(on=name in names)
 
     def retry_forbidden(self, name: str | None) -> None:
-        """Have what is refused in a namespace (None: in any) asked for at once."""
+        """Retry failed requests of a namespace (None: of all) at once."""
         pairs = self._pairs if name is None else {name: self._pairs.get(name)}
         for pair in pairs.values():
             for reflector in pair or ():
@@ -108,34 +109,34 @@ class NamespaceInformers:
                     reflector.retry_now()
 
     def is_forbidden(self, name: str) -> bool:
-        """Tell whether the API server refuses to show a namespace's pods."""
+        """Return whether the API server forbids listing a namespace's pods."""
         pair = self._pairs.get(name)
         return pair is not None and pair.pods.is_forbidden
 
     async def wait_initialized(self) -> None:
-        """Return once each pair that is here by now has its list or a refusal.
+        """Return once each present pair has its lists or a 403.
 
-        What begins later is awaited by nobody; nor is a pair any longer whose lists keep failing
-        while another has both of its own: it goes on as one that begins later.
+        Pairs that are added later are not waited for. A pair that fails to list for
+        `CACHE_SYNC_TIMEOUT_S`, while another has both lists, counts as one that was added later.
         """
-        while self.missing():
+        while self.uninitialized():
             with suppress(TimeoutError):
                 async with asyncio.timeout(CACHE_SYNC_TIMEOUT_S):
                     for reflector in self.reflectors:
                         await reflector.wait_initialized()
             if any(_is_synced(pair) for pair in self._pairs.values()):
-                self._late |= {
+                self._added_later |= {
                     name for name, pair in self._pairs.items() if not _is_initialized(pair)
                 }
-        self.all_settled = True
+        self.all_initialized = True
 
     async def relist(self) -> None:
-        """Return once each of those that run now has a consistent list that began after this call.
+        """Return once each present reflector has a consistent list that started after this call.
 
-        They begin a few at one time: a watch is cut only when its list can begin, and what hangs in
-        one namespace delays the others by a turn at most.
+        A few start at one time: a watch is closed only when its list can start, and a namespace
+        with requests that hang delays the others by one turn at most.
 
-        Cancel: what has begun is made nevertheless.
+        Cancel: lists that have started continue.
         """
         slices = ListSlots()
 
@@ -147,15 +148,15 @@ class NamespaceInformers:
             for reflector in self.reflectors:
                 group.create_task(relist(reflector))
 
-    def missing(self) -> list[str]:
-        """Return what has neither list nor refusal, of the pairs that are awaited.
+    def uninitialized(self) -> list[str]:
+        """Return the names of reflectors that are waited for and have neither a list nor a 403.
 
-        May be asked for from another thread.
+        May be called from another thread.
         """
         return [
             reflector.name
             for name, pair in tuple(self._pairs.items())
-            if name not in self._late
+            if name not in self._added_later
             for reflector in pair
             if not reflector.is_initialized
         ]
@@ -169,14 +170,14 @@ def _is_synced(pair: InformerPair) -> bool:
     return all(reflector.stats().synced for reflector in pair)
 
 
-async def _run(pair: InformerPair, *, late: bool) -> None:
-    """Keep one namespace; where work goes on already, Secrets come before pods.
+async def _run_pair(pair: InformerPair, *, secrets_first: bool) -> None:
+    """Run one namespace's reflectors, after the start of work the Secrets' before the pods'.
 
-    A pod whose Secret is not yet known looks like one whose Secret is gone.
+    A pod with a Secret that is not listed yet looks like a pod with a deleted Secret.
     """
     async with asyncio.TaskGroup() as group:
         group.create_task(pair.secrets.run())
-        if late:
+        if secrets_first:
             group.create_task(_retry_fast(pair))
             await pair.secrets.wait_initialized()
         group.create_task(pair.pods.run())

@@ -14,7 +14,7 @@ import structlog
 
 from reconciler.clock import Clock, format_utc
 from reconciler.controller.events.correlator import cut_text
-from reconciler.controller.events.recorder import EVENTS, LIMIT_S
+from reconciler.controller.events.recorder import EVENTS, MAX_TIMEOUT_S
 from reconciler.errors import Forbidden, KubeError, NotFound, ProtocolError
 from reconciler.kube.api import Kube
 from reconciler.net.circuit_breaker import CircuitBreaker
@@ -129,7 +129,7 @@ class ReplicaReport:
         }
         try:
             await self._kube.patch(
-                EVENTS, self._reporter.namespace, series.name, body, limit_s=LIMIT_S
+                EVENTS, self._reporter.namespace, series.name, body, limit_s=MAX_TIMEOUT_S
             )
         except NotFound:
             return False
@@ -139,7 +139,7 @@ class ReplicaReport:
         series.name = ""
         name = f"{self._reporter.lease}.{round(self._clock.wall() * 1e9):x}"
         body = self._body(reason, series, name)
-        await self._kube.create(EVENTS, self._reporter.namespace, body, limit_s=LIMIT_S)
+        await self._kube.create(EVENTS, self._reporter.namespace, body, limit_s=MAX_TIMEOUT_S)
         series.name = name
 
     def _body(self, reason: str, series: _Series, name: str) -> dict[str, Any]:

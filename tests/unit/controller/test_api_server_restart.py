@@ -136,7 +136,7 @@ def test_events_wait_for_a_server_that_authorizes_nobody_yet() -> None:
             await asyncio.sleep(5)
             assert told.created > 1
             assert len(world.controller.events) == 0
-            assert told.dropped == told.refused == 0
+            assert told.dropped == told.forbidden == 0
 
     simulate(scenario)
 

@@ -1,4 +1,4 @@
-"""The figures of client-go's recorder: repetitions count, floods of one object are cut."""
+"""The figures of client-go's recorder: repetitions are counted, too many of one object cut."""
 
 import pytest
 
@@ -6,8 +6,8 @@ from reconciler.controller.events.correlator import (
     AGGREGATE,
     BURST,
     MAX_MESSAGE,
+    MAX_SIMILAR,
     REFILL_S,
-    SIMILAR,
     SIMILAR_S,
     EventCorrelator,
     EventSeries,
@@ -22,10 +22,10 @@ def take(
     correlator: EventCorrelator, at: float, happening: EventMessage = FAILED, uid: str = "u"
 ) -> object:
     found = correlator.correlate(pod(uid=uid), happening, now_at=at, now_s=1000.0 + at)
-    return None if found is None else (found.message.message, found.count)
+    return None if found is None else (found.event.message, found.count)
 
 
-def test_the_same_fact_is_one_series_that_counts() -> None:
+def test_the_same_message_is_one_series_that_counts() -> None:
     correlator = EventCorrelator()
     first = correlator.correlate(pod(), FAILED, now_at=0.0, now_s=1000.0)
     again = correlator.correlate(pod(), FAILED, now_at=60.0, now_s=1060.0)
@@ -41,7 +41,7 @@ def test_another_pod_reason_or_uid_is_another_series() -> None:
     assert take(correlator, 0.0, uid="another") == ("no answer", 1)
 
 
-def test_a_flood_about_one_object_is_suppressed_and_refills_slowly() -> None:
+def test_too_many_events_of_one_object_is_suppressed_and_refills_slowly() -> None:
     correlator = EventCorrelator()
     taken = [take(correlator, 0.0) for _ in range(BURST + 10)]
     assert sum(one is not None for one in taken) == BURST
@@ -53,9 +53,11 @@ def test_a_flood_about_one_object_is_suppressed_and_refills_slowly() -> None:
 
 def test_many_messages_of_one_reason_become_one_series() -> None:
     correlator = EventCorrelator()
-    messages = [take(correlator, 1.0, FAILED._replace(message=f"{n}")) for n in range(SIMILAR + 3)]
-    assert messages[SIMILAR - 1] == (f"{SIMILAR - 1}", 1)
-    assert messages[SIMILAR:] == [(f"{AGGREGATE}RefreshFailed", n) for n in (1, 2, 3)]
+    messages = [
+        take(correlator, 1.0, FAILED._replace(message=f"{n}")) for n in range(MAX_SIMILAR + 3)
+    ]
+    assert messages[MAX_SIMILAR - 1] == (f"{MAX_SIMILAR - 1}", 1)
+    assert messages[MAX_SIMILAR:] == [(f"{AGGREGATE}RefreshFailed", n) for n in (1, 2, 3)]
     later = 1.0 + SIMILAR_S + 1
     assert take(correlator, later, FAILED._replace(message="new")) == ("new", 1)
 
@@ -66,4 +68,4 @@ def test_a_message_is_cut_to_what_the_api_takes(letter: str) -> None:
         pod(), FAILED._replace(message=letter * 5000), now_at=0.0, now_s=0.0
     )
     assert found is not None
-    assert MAX_MESSAGE - 2 < len(found.message.message.encode()) <= MAX_MESSAGE
+    assert MAX_MESSAGE - 2 < len(found.event.message.encode()) <= MAX_MESSAGE

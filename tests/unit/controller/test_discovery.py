@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from reconciler.controller.controller import Controller
-from reconciler.controller.namespaces.discovery import OCCUPIED_S
+from reconciler.controller.namespaces.discovery import OCCUPIED_TIMEOUT_S
 from reconciler.controller.namespaces.informers import CACHE_SYNC_TIMEOUT_S
 from reconciler.errors import Forbidden, ServerError
 from reconciler.kube.api import ApiResource, ListOptions, Page
@@ -28,7 +28,7 @@ simulate = partial(virtual.simulate, finds_namespaces=True, resync_s=RESYNC_S)
 
 
 class Limited:
-    """A Kube whose account has no right in the namespaces of `denied`; counts what it refused.
+    """A Kube without permissions in the namespaces of `denied`; records what it forbids.
 
     Lists of `failing`, plurals and namespaces, are answered with 500.
     """
@@ -67,7 +67,7 @@ class Limited:
 
 
 class Switch(NoElection):
-    """Leads from when it is told."""
+    """Leads once `began` is set."""
 
     def __init__(self) -> None:
         self.began = asyncio.Event()
@@ -81,7 +81,7 @@ class Switch(NoElection):
 
 
 def limit(world: World, *denied: str) -> Limited:
-    """Give the world a controller whose rights are limited."""
+    """Give the world a controller with limited permissions."""
     kube = Limited(world.dependencies.kube, *denied)
     world.controller = Controller(replace(world.dependencies, kube=kube), world.config)
     return kube
@@ -120,7 +120,7 @@ def test_only_namespaces_of_projects_are_asked_for_and_all_their_sessions_live()
     simulate(scenario)
 
 
-def test_a_project_that_appears_is_worked_in_within_a_look() -> None:
+def test_a_project_that_appears_is_served_within_one_list() -> None:
     async def scenario(world: World) -> None:
         kube = limit(world)
         world.add("2Aa")
@@ -133,7 +133,7 @@ def test_a_project_that_appears_is_worked_in_within_a_look() -> None:
             await refreshed(world, "2Anew", "team-new", within_s=35)
             [line] = world.events("namespaces_found")[1:]
             assert line["names"] == "team-new"
-            # Its Secret was known before its pod, so nobody thought it missing and looked for it.
+            # Its Secret was known before its pod, so that no single read looked for it.
             assert kube.read_singly == []
 
     simulate(scenario)
@@ -187,7 +187,7 @@ def test_a_short_period_is_how_often_the_projects_are_asked_for() -> None:
     virtual.simulate(scenario, finds_namespaces=True, resync_s=5.0)
 
 
-def test_a_project_that_is_gone_is_let_go_after_its_last_pod_and_forgotten() -> None:
+def test_a_deleted_project_is_unwatched_and_evicted_after_its_last_pod() -> None:
     async def scenario(world: World) -> None:
         kube = limit(world)
         world.add_project("team-b")
@@ -210,7 +210,7 @@ def test_a_project_that_is_gone_is_let_go_after_its_last_pod_and_forgotten() -> 
             assert controller.queue.entry_info(key) is None
             tasks = [task for task in asyncio.all_tasks() if "team-b" in repr(task.get_coro())]
             assert tasks == []
-            # Nobody asks there any more, so nobody hears that rights are gone.
+            # No request goes there any more, so that missing rights are not noticed.
             kube.denied.add("team-b")
             await asyncio.sleep(RESYNC_S)
             assert kube.refused == []
@@ -226,7 +226,7 @@ def test_a_project_that_is_gone_is_let_go_after_its_last_pod_and_forgotten() -> 
     simulate(scenario)
 
 
-def test_rights_that_go_with_a_namespace_are_no_news() -> None:
+def test_rights_that_go_with_a_namespace_are_not_reported() -> None:
     async def scenario(world: World) -> None:
         kube = limit(world)
         world.add_project("team-b")
@@ -249,7 +249,7 @@ def test_rights_that_go_with_a_namespace_are_no_news() -> None:
     simulate(scenario)
 
 
-def test_rights_that_go_before_the_last_pod_leave_no_ghost() -> None:
+def test_rights_that_go_before_the_last_pod_leave_no_entry_behind() -> None:
     async def scenario(world: World) -> None:
         kube = limit(world)
         world.add_project("team-b")
@@ -273,7 +273,7 @@ def test_rights_that_go_before_the_last_pod_leave_no_ghost() -> None:
     simulate(scenario)
 
 
-def test_a_follower_takes_over_warm_what_came_while_it_followed() -> None:
+def test_a_standby_has_synced_namespaces_that_came_before_its_term() -> None:
     async def scenario(world: World) -> None:
         switch = Switch()
         world.controller = Controller(replace(world.dependencies, leadership=switch), world.config)
@@ -295,7 +295,7 @@ def test_a_follower_takes_over_warm_what_came_while_it_followed() -> None:
     simulate(scenario)
 
 
-def test_neither_an_outage_nor_a_short_nor_an_empty_list_lets_a_namespace_go() -> None:
+def test_neither_an_outage_nor_a_short_nor_an_empty_list_unwatches_a_namespace() -> None:
     async def scenario(world: World) -> None:
         world.add_project("team-b")
         async with running(world):
@@ -399,7 +399,7 @@ def test_a_platform_that_names_no_project_at_all_is_asked_again_soon() -> None:
     simulate(scenario)
 
 
-def test_a_name_in_the_settings_is_served_by_its_seals_while_the_platform_is_away() -> None:
+def test_static_names_are_served_by_confirmations_while_the_platform_is_unreachable() -> None:
     async def scenario(world: World) -> None:
         world.add_project("team-b")
         world.add("2Aa")
@@ -463,7 +463,7 @@ def test_a_session_without_a_project_brings_the_namespace_that_it_names() -> Non
     simulate(scenario)
 
 
-def test_an_odd_project_is_said_once_and_a_bound_holds() -> None:
+def test_an_invalid_project_is_logged_once_and_the_limit_holds() -> None:
     async def scenario(world: World) -> None:
         world.platform.projects += ["a" * 70, *(f"p{number}" for number in range(10))]
         async with running(world):
@@ -476,7 +476,7 @@ def test_an_odd_project_is_said_once_and_a_bound_holds() -> None:
     simulate(scenario, max_namespaces=4)
 
 
-def test_projects_with_running_sessions_come_before_empty_ones_at_the_bound() -> None:
+def test_projects_with_running_sessions_come_before_empty_ones_at_the_limit() -> None:
     async def scenario(world: World) -> None:
         for number in range(10):
             world.add_project(f"p{number}")
@@ -490,7 +490,7 @@ def test_projects_with_running_sessions_come_before_empty_ones_at_the_bound() ->
     simulate(scenario, max_namespaces=3)
 
 
-def test_a_session_that_starts_where_the_bound_has_cut_takes_an_empty_ones_place() -> None:
+def test_a_session_beyond_the_limit_replaces_an_empty_namespace() -> None:
     async def scenario(world: World) -> None:
         for number in range(10):
             world.add_project(f"p{number}")
@@ -512,7 +512,7 @@ def test_a_session_that_starts_where_the_bound_has_cut_takes_an_empty_ones_place
     simulate(scenario, max_namespaces=3)
 
 
-def test_a_follower_knows_which_projects_have_running_sessions() -> None:
+def test_a_standby_knows_which_projects_have_running_sessions() -> None:
     async def scenario(world: World) -> None:
         switch = Switch()
         world.controller = Controller(replace(world.dependencies, leadership=switch), world.config)
@@ -532,7 +532,7 @@ def test_a_follower_knows_which_projects_have_running_sessions() -> None:
     simulate(scenario, max_namespaces=3)
 
 
-def test_a_platform_that_does_not_say_who_runs_delays_a_start_for_seconds() -> None:
+def test_a_platform_without_a_list_of_sessions_delays_a_start_for_seconds() -> None:
     async def scenario(world: World) -> None:
         for number in range(10):
             world.add_project(f"p{number}")
@@ -543,7 +543,7 @@ def test_a_platform_that_does_not_say_who_runs_delays_a_start_for_seconds() -> N
 
         world.platform.list_running = hangs  # type: ignore[method-assign]
         async with running(world):
-            await asyncio.sleep(OCCUPIED_S + 1)
+            await asyncio.sleep(OCCUPIED_TIMEOUT_S + 1)
             assert watched(world) == {PROJECT, "p0", "p1"}
             assert len(world.events("occupied_namespaces_unknown")) == 1
 

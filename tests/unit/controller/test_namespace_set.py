@@ -1,4 +1,4 @@
-"""Which namespaces are watched: everything brings one in, hardly anything takes one out."""
+"""Which namespaces are watched: any name adds one, only repeated absence removes one."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +16,7 @@ def free(_: str) -> bool:
     return False
 
 
-def test_a_listed_namespace_begins_once() -> None:
+def test_a_listed_namespace_is_added_once() -> None:
     watched = roster()
     assert watched.listed(["b", "a"], now_at=0.0, is_held=free) == NamespaceChanges(
         added=("b", "a")
@@ -25,7 +25,7 @@ def test_a_listed_namespace_begins_once() -> None:
     assert watched.names == {"a", "b"}
 
 
-def test_seeds_never_begin_and_never_go() -> None:
+def test_static_names_are_never_added_and_never_removed() -> None:
     watched = roster("seed")
     for now_at in (0.0, GRACE_S, 2 * GRACE_S):
         assert "seed" not in watched.listed(["a"], now_at=now_at, is_held=free).removed
@@ -46,14 +46,14 @@ def test_absence_must_last_and_be_seen_more_than_once() -> None:
     assert watched.listed(["a", "b"], now_at=400.0, is_held=free) == NamespaceChanges(added=("b",))
 
 
-def test_one_list_alone_lets_nothing_go_however_late_it_comes() -> None:
+def test_one_list_alone_removes_nothing_however_late_it_comes() -> None:
     watched = NamespaceSet((), grace_s=0.0, at_most=9)
     watched.listed(["a", "b"], now_at=0.0, is_held=free)
     assert watched.listed(["a"], now_at=1e6, is_held=free) == NamespaceChanges()
     assert watched.listed(["a"], now_at=1e6, is_held=free).removed == ("b",)
 
 
-def test_a_namespace_that_is_back_begins_its_absence_anew() -> None:
+def test_a_namespace_that_is_back_starts_its_absence_again() -> None:
     watched = roster()
     watched.listed(["a", "b"], now_at=0.0, is_held=free)
     watched.listed(["a"], now_at=1.0, is_held=free)
@@ -62,7 +62,7 @@ def test_a_namespace_that_is_back_begins_its_absence_anew() -> None:
     assert watched.listed(["a"], now_at=2 * GRACE_S, is_held=free) == NamespaceChanges()
 
 
-def test_an_empty_list_says_nothing() -> None:
+def test_an_empty_list_changes_nothing() -> None:
     watched = roster()
     watched.listed(["a"], now_at=0.0, is_held=free)
     for number in range(5):
@@ -71,7 +71,7 @@ def test_an_empty_list_says_nothing() -> None:
     assert watched.leaving == frozenset()
 
 
-def test_what_is_held_stays_until_it_is_let_loose() -> None:
+def test_a_namespace_in_use_stays_until_it_is_not() -> None:
     watched = roster()
     watched.listed(["a", "b"], now_at=0.0, is_held=free)
     for number in range(1, 5):
@@ -80,7 +80,7 @@ def test_what_is_held_stays_until_it_is_let_loose() -> None:
     assert watched.listed(["a"], now_at=5 * GRACE_S, is_held=free).removed == ("b",)
 
 
-def test_a_bound_leaves_the_latest_out_and_counts_them() -> None:
+def test_the_limit_leaves_the_latest_out_and_counts_them() -> None:
     watched = roster("seed", at_most=2)
     assert watched.named(["a", "seed", "b", "c", "d", "c"]).added == ("a", "b")
     assert watched.left_out == 2
@@ -94,7 +94,7 @@ NAMES = st.lists(st.sampled_from("abcdef"), unique=True, max_size=6)
 @given(
     st.lists(st.tuples(NAMES, st.booleans(), st.frozensets(st.sampled_from("abcdef"))), max_size=40)
 )
-def test_nothing_goes_that_two_whole_lists_in_a_row_did_not_lack(
+def test_nothing_is_removed_that_two_whole_lists_in_a_row_did_not_lack(
     history: list[tuple[list[str], bool, frozenset[str]]],
 ) -> None:
     watched = NamespaceSet(["seed"], grace_s=0.0, at_most=100)

@@ -176,7 +176,7 @@ def test_a_namespace_that_is_let_go_takes_its_touches_along() -> None:
             world.add("2Ab0", project="team-b")
             await asyncio.sleep(10)
             assert world.controller.touches_pending == 1
-            world.controller.informers.end(["team-b"])
+            world.controller.informers.remove(["team-b"])
             assert world.controller.touches_pending == 0
 
     simulate(scenario, finds_namespaces=True)

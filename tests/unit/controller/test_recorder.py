@@ -1,4 +1,4 @@
-"""Events of the whole controller on virtual time: what is told, how often, and at whose cost."""
+"""Events of the whole controller on virtual time: which, how often, and at what cost."""
 
 import asyncio
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ def test_an_hour_without_trouble_makes_no_event() -> None:
     simulate(scenario)
 
 
-def test_a_streak_of_failures_is_told_at_its_first_and_at_its_end() -> None:
+def test_consecutive_failures_make_an_event_at_the_first_and_at_their_end() -> None:
     async def scenario(world: World) -> None:
         world.add("2Aa")
         async with running(world):
@@ -73,7 +73,7 @@ def test_a_streak_of_failures_is_told_at_its_first_and_at_its_end() -> None:
     simulate(scenario)
 
 
-def test_a_conflict_is_no_failure_worth_telling() -> None:
+def test_a_conflict_is_no_failure_worth_an_event() -> None:
     async def scenario(world: World) -> None:
         world.add("2Aa")
         async with running(world):
@@ -87,7 +87,7 @@ def test_a_conflict_is_no_failure_worth_telling() -> None:
     simulate(scenario)
 
 
-def test_an_overwrite_a_fight_and_a_deletion_are_told() -> None:
+def test_an_overwrite_a_competing_writer_and_a_deletion_make_events() -> None:
     async def scenario(world: World) -> None:
         world.add("2Aa")
         async with running(world):
@@ -110,7 +110,7 @@ def test_an_overwrite_a_fight_and_a_deletion_are_told() -> None:
     simulate(scenario)
 
 
-def test_a_pause_is_told_once_however_long_it_lasts() -> None:
+def test_a_pause_makes_one_event_however_long_it_lasts() -> None:
     async def scenario(world: World) -> None:
         world.add("2Aa")
         async with running(world):
@@ -150,7 +150,7 @@ def test_a_storm_is_bounded_and_delays_no_refresh() -> None:
     [
         (TransportError("no route"), EventStats(dropped=3), 0),
         (ServerError("no", status=500), EventStats(dropped=3), 0),
-        (Forbidden("events is forbidden", status=403), EventStats(refused=3), 1),
+        (Forbidden("events is forbidden", status=403), EventStats(forbidden=3), 1),
     ],
     ids=["away", "failing", "forbidden"],
 )
@@ -175,7 +175,7 @@ def test_an_event_that_cannot_be_made_costs_one_count_and_a_missing_right_one_li
     simulate(scenario)
 
 
-def test_only_who_may_write_tells() -> None:
+def test_only_a_replica_that_may_write_records_events() -> None:
     async def scenario(world: World) -> None:
         world.add("2Aa")
         async with running(world):
@@ -190,7 +190,7 @@ def test_only_who_may_write_tells() -> None:
     simulate(scenario)
 
 
-def test_an_outage_is_told_after_it_and_repetitions_share_one_place() -> None:
+def test_events_of_an_outage_come_after_it_and_repetitions_share_one() -> None:
     async def scenario(world: World) -> None:
         world.add("2Aa")
         async with running(world):

@@ -1,4 +1,4 @@
-"""What the log says of decisions, of a start and of a fleet that is taken over."""
+"""Log lines of decisions, of a start and of a fleet that is taken over."""
 
 import asyncio
 
