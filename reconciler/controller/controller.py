@@ -36,7 +36,7 @@ from reconciler.controller.triggers.event_handler import EventHandler
 from reconciler.controller.triggers.resync import LEADER_START, Resync, StartupResync
 from reconciler.controller.triggers.revocation_check import RevocationCheck
 from reconciler.errors import IssuerError
-from reconciler.informer.reflector import Reflector
+from reconciler.informer.reflector import ObjectHandlers, Reflector
 from reconciler.informer.store import Store
 from reconciler.kube.api import ApiResource, Kube, ListOptions, ObjectMeta
 from reconciler.kube.authorization import AuthorizerMemory
@@ -667,8 +667,9 @@ class Controller:
             clock=self._dependencies.clock,
             random=self._dependencies.random,
             breaker=self._dependencies.kube_breaker,
-            on_change=self.event_handler.pod_changed if pods else self.event_handler.secret_changed,
-            on_seen=None if pods else self.event_handler.secret_seen,
+            handlers=ObjectHandlers(self.event_handler.pod_changed)
+            if pods
+            else ObjectHandlers(self.event_handler.secret_changed, self.event_handler.secret_seen),
         )
 
 

@@ -1,1 +1,1 @@
-"""What the cluster holds, kept current: the list/watch protocol, its I/O shell, and the store."""
+"""A cache of pods and Secrets: the list/watch protocol, its I/O (reflector), and the store."""

@@ -1,25 +1,27 @@
-"""The reflector's one back-off, shared by list and watch: neither hides the other's fault."""
+"""The reflector's back-off; lists and watches share it, so that failures of both add up."""
 
 from collections.abc import Callable
 
 BASE_S = 0.8
 CAP_S = 8.0
-"""Source: client-go reflector.go: 0.8 s x 2, jitter 1.0 = sleep uniform in [d, 2d). Its cap of 30 s
-would leave us blind for up to a minute beside a healthy server: a pod that starts on a dead token
-meanwhile has no live one. A server that is away is the shared breaker's matter, not this one's."""
+"""Source: client-go reflector.go: 0.8 s x 2, jitter 1.0 = sleep uniform in [d, 2d). With its cap of
+30 s the cache could lack events for up to a minute after the server has recovered; a pod that
+starts with an expired token within that minute would keep it. The shared circuit breaker, not this
+back-off, limits requests to a server that is unreachable."""
 
 RESET_S = 120.0
-"""Health that forgives: client-go's helper returns to 0.8 s every two minutes of an outage too;
-kube-rs counts only time without any back-off, and so do we."""
+"""Time of success after which the back-off starts from `BASE_S` again. client-go's helper resets
+every two minutes, also within an outage; kube-rs counts only time without any back-off, as this
+does."""
 
 
 class Backoff:
-    """Doubling waits with jitter, in seconds.
+    """Waits in seconds that double with each failure, with jitter.
 
     Args:
         uniform: Returns a random number between its two arguments (`Random.uniform`).
-        base_s: The first d.
-        cap_s: The last d.
+        base_s: The first step d.
+        cap_s: The largest step d.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class Backoff:
         self._slept_until_at: float | None = None
 
     def failed(self, now_at: float) -> float:
-        """Return the wait before the next attempt, in [d, 2d) seconds, and double d."""
+        """Return the wait before the next request, in [d, 2d) seconds, and double the step d."""
         step_s = self._step_s
         wait_s = self._uniform(step_s, 2 * step_s)
         self._step_s = min(2 * step_s, self._cap_s)
@@ -44,16 +46,16 @@ class Backoff:
         return wait_s
 
     def healthy(self, now_at: float) -> None:
-        """Record a sign of life; the one that comes `RESET_S` after the last wait resets d.
+        """Record a success; one that comes `RESET_S` after the last wait resets the step.
 
-        Silence is no health: an open stream that says nothing for minutes and then fails goes on
-        where the outage was.
+        Silence is no success: a stream that is silent for minutes and then fails continues the
+        back-off of the outage.
         """
         if self._slept_until_at is not None and now_at - self._slept_until_at >= RESET_S:
             self.reset()
 
     def reset(self) -> None:
-        """Begin with the first d again."""
+        """Start from the first step again."""
         self._step_s = self._base_s
         self._slept_until_at = None
 

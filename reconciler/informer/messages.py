@@ -1,4 +1,4 @@
-"""The words of the list/watch protocol: requests to send, outcomes to hand on (pure)."""
+"""Messages of the list/watch protocol: requests to send, and effects to execute (pure)."""
 
 from dataclasses import dataclass
 
@@ -25,8 +25,8 @@ class WatchRequest:
 
 @dataclass(frozen=True, slots=True)
 class RetryDelay:
-    """Wait `wait_s` seconds before the next request; only what lies beyond `floor_s`, which the
-    server asked for, may be cut short."""
+    """Wait `wait_s` seconds before the next request. The server asked for the first `server_min_s`
+    of them (Retry-After): only the rest may be cut short."""
 
     wait_s: float
     server_min_s: float
@@ -34,20 +34,21 @@ class RetryDelay:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Hand a complete list to the store; an audit's differences are what the watch had missed.
+    """Replace a scope of the store by a complete list.
 
+    `check`: the consistency check asked for it; each difference is a change that the watch missed.
     `proof`: it follows a restart of the API server, and shows whether history was rewound.
     """
 
     items: tuple[ObjectMeta, ...]
     version: str
-    audit: bool
+    check: bool
     proof: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Hand one event to the store."""
+    """Apply one event to the store."""
 
     type: ObjectEvent
     object: ObjectMeta
@@ -55,14 +56,14 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """Tell the store how far the stream has come."""
+    """Set the version that the stream has reached, in the store."""
 
     version: str
 
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """Something to report: the first failure of a streak, a right that is missing, a recovery."""
+    """Log the first failure of a streak, a right that is missing, or a recovery."""
 
     name: str
     error: str
@@ -76,9 +77,10 @@ Effect = Replace | Apply | Bookmark | LogEvent
 class ListWatchStats:
     """Counters since the start.
 
-    `state` is "listing" or "watching"; `backoff_s` the wait imposed by the last failure, 0.0 once
-    healthy; `lists` counts LIST requests, pages included, `relists` the lists completed after
-    the first; `failures` the current streak; `drift_found` what safety lists found missed.
+    `state` is "listing" or "watching". `backoff_s` is the wait after the last failure, 0.0 after a
+    success. `lists` counts LIST requests, each page as one; `relists` the complete lists after the
+    first; `failures` those of the current streak; `drift_found` the changes that consistency checks
+    found missing.
     """
 
     state: str

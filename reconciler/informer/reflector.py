@@ -1,6 +1,6 @@
-"""The list/watch loop's I/O shell: sends what the protocol asks for, feeds the store, reports.
+"""The list/watch loop's I/O: sends the protocol's requests and executes its effects.
 
-It decides nothing about versions, lists or waits; that is `listwatch`.
+`ListWatchProtocol` decides about versions, lists and waits; nothing here does.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -37,19 +37,20 @@ from reconciler.kube.api import ApiResource, Event, Kube, ListOptions, ObjectMet
 from reconciler.net.circuit_breaker import CircuitBreaker
 
 LIST_S = 60.0
-"""Limit for one page of a LIST."""
+"""Time limit for one page of a LIST."""
 
 START_S = 20.0
-"""Limit for a watch to begin, above the client's own: no seam may hang us."""
+"""Time limit for a watch to open, above the client's own: no implementation of `Kube` may block
+us."""
 
 OVERTIME_S = 30.0
-"""What a watch may last beyond the end that the server was asked for."""
+"""Longest time that a watch may stay open after the end that the server was asked for."""
 
 YIELD_EVERY = 100
-"""Events handled before other tasks get a turn: a burst that is already buffered never waits."""
+"""Events handled before other tasks run: reading a burst that is already buffered never waits."""
 
 CRASH_LOG_S = 60.0
-"""At most one traceback a minute: a broken callback fails for every object."""
+"""At most one traceback in this time: a broken callback fails for every object."""
 
 _LOG = structlog.get_logger()
 
@@ -58,8 +59,8 @@ _LOG = structlog.get_logger()
 class ReflectorStats:
     """`silent_s` counts seconds since the last answer or event, None before the first one.
 
-    `stuck_s` counts seconds since this loop has gone on, with whatever result: each pause, list and
-    watch has a limit of its own. None before it runs.
+    `stuck_s` counts seconds since this loop began its last step or got an answer; each pause, list
+    and watch has a time limit. None before the loop runs.
     """
 
     resource: str
@@ -69,23 +70,33 @@ class ReflectorStats:
     stuck_s: float | None
     callback_crashes: int
     protocol: ListWatchStats
-    refused: bool = False
-    """The server refuses the right to list or watch, and nothing has gone well since."""
+    is_forbidden: bool = False
+    """The server refuses the right to list or watch, and nothing has succeeded since."""
+
+
+class ObjectHandlers(NamedTuple):
+    """Called by a reflector, in order.
+
+    A handler that raises is logged and counted, and is not called again for that change. A handler
+    that must not lose a change resyncs from the store.
+
+    Args:
+        on_change: Gets each change after it is in the store. A relist's changes come as deletions,
+            changes, additions.
+        on_watch_object: Gets every object of a watch event, also one that the store has already
+            from `Store.apply_write_response`: our write has come back. Lists do not call it.
+    """
+
+    on_change: Callable[[Change], None]
+    on_watch_object: Callable[[ObjectMeta], None] | None = None
 
 
 class Reflector:
     """Keeps one scope of a store equal to the cluster.
 
     Args:
-        store: Fed by this reflector alone for this scope; other scopes may have others.
+        store: This reflector alone writes this scope; other scopes may have other reflectors.
         breaker: The API server's, shared; its recovery cuts our back-off short.
-        on_change: Called after the store has changed, in order. A relist's changes come as
-            deletions, changes, additions.
-        on_seen: Called for every object of a watch event, even one that the store knew already
-            from `Store.accept`: a write has come back. Lists do not call it.
-
-    A callback that raises is logged and counted, and its change is not offered again: whoever
-    must not lose one resyncs from the store.
     """
 
     def __init__(
@@ -97,8 +108,7 @@ class Reflector:
         clock: Clock,
         random: Random,
         breaker: CircuitBreaker,
-        on_change: Callable[[Change], None],
-        on_seen: Callable[[ObjectMeta], None] | None = None,
+        handlers: ObjectHandlers,
     ) -> None:
         self._kube = kube
         self._resource = resource
@@ -106,35 +116,34 @@ class Reflector:
         self._store = store
         self._clock = clock
         self._breaker = breaker
-        self._on_change = on_change
-        self._on_seen = on_seen
+        self._handlers = handlers
         self._protocol = ListWatchProtocol(random.uniform, first_limit=FIRST_LIMIT)
         self._log = _LOG.bind(resource=resource.plural, namespace=scope.namespace)
-        self._synced = asyncio.Event()
-        self._settled = asyncio.Event()
-        self._woken = asyncio.Event()
-        self._cut: asyncio.Timeout | None = None
-        self._relists_wanted: list[asyncio.Future[None]] = []
+        self._is_synced = False
+        self._initialized = asyncio.Event()
+        self._retry_now = asyncio.Event()
+        self._watch_timeout: asyncio.Timeout | None = None
+        self._relists_requested: list[asyncio.Future[None]] = []
         self._relists_begun: list[asyncio.Future[None]] = []
-        self._heard_at: float | None = None
-        self._went_on_at: float | None = None
+        self._answered_at: float | None = None
+        self._progress_at: float | None = None
         self._crashes = 0
         self._crash_logged_at: float | None = None
-        self._hushed = False
+        self._muted = False
 
     async def run(self) -> None:
-        """List and watch for ever.
+        """List and watch until cancelled.
 
-        Raises: Only a defect of ours; every failure of the server is waited out.
-        Cancel: The store keeps its last state; `run` may be called again and goes on from it.
+        Raises: Only for a defect of ours; after every failure of the server it waits and retries.
+        Cancel: The store keeps its last state; `run` may be called again and continues from it.
         """
         unsubscribes = [
-            self._breaker.on_recovery(self._woken.set),
-            self._breaker.on_refusal(self._woken.set),
+            self._breaker.on_recovery(self._retry_now.set),
+            self._breaker.on_refusal(self._retry_now.set),
         ]
         try:
             while True:
-                self._went_on_at = self._clock.monotonic()
+                self._progress_at = self._clock.monotonic()
                 await self._step()
         finally:
             for unsubscribe in unsubscribes:
@@ -142,83 +151,79 @@ class Reflector:
 
     async def _step(self) -> None:
         await self._pause()
-        self._woken.clear()
+        self._retry_now.clear()
         if self._protocol.fresh_list:
-            self._relists_begun += self._relists_wanted
-            self._relists_wanted = []
+            self._relists_begun += self._relists_requested
+            self._relists_requested = []
         request = self._protocol.request(self._clock.monotonic())
         if isinstance(request, ListRequest):
             await self._list(request)
         else:
             await self._watch(request)
 
-    async def wait_synced(self) -> None:
-        """Return once the first complete list is in the store; an empty one counts."""
-        await self._synced.wait()
-
     @property
     def name(self) -> str:
-        """What is reflected, for people: `secrets in team-a`."""
+        """The kind and the scope in words: `secrets in team-a`."""
         return f"{self._resource.plural} in {self._scope.namespace or 'all namespaces'}"
 
     @property
     def is_initialized(self) -> bool:
         """True once the store is synced, or the server refused us the right to list."""
-        return self._settled.is_set()
+        return self._initialized.is_set()
 
     @property
     def is_forbidden(self) -> bool:
-        """True while the server refuses us the right: what the store holds may be long gone."""
+        """True while the server refuses us the right: the store may hold deleted objects."""
         return self._protocol.is_forbidden
 
     async def wait_initialized(self) -> None:
-        """Return once it is known what this scope can give: its list, or a refusal.
+        """Return once this scope has its first list, or was refused it.
 
-        A missing right may be granted later; nobody else has to wait for that.
+        A missing right may be granted later; the start does not wait for that.
         """
-        await self._settled.wait()
+        await self._initialized.wait()
 
     async def relist(self) -> None:
         """Return once a consistent list that began after this call is in the store.
 
-        It cuts an open watch and a back-off short, but not a wait that the server asked for. While
-        the server is away it takes as long as that lasts: the caller sets the limit.
+        It cuts an open watch and a back-off short, but not a wait that the server asked for. It
+        does not return while the server is unreachable: the caller sets the time limit.
 
         Cancel: The list is made nevertheless.
         """
         done = asyncio.get_running_loop().create_future()
-        self._relists_wanted.append(done)
+        self._relists_requested.append(done)
         self._protocol.request_relist()
         self._interrupt()
         await done
 
     def distrust(self) -> None:
-        """Have a consistent list made, as soon as the server lets us: a read contradicts the store.
+        """Request a consistent list: a read contradicts the store.
 
-        However many ask for it, there is one list per `listwatch.DISTRUST_S`.
+        There is at most one such list per `protocol.DISTRUST_S`, for all callers together.
         """
         if self._protocol.distrust(self._clock.monotonic()):
             self._interrupt()
 
     def retry_now(self) -> None:
         """Cut a back-off short, but not a wait that the server asked for."""
-        self._woken.set()
+        self._retry_now.set()
 
     def mute(self, *, on: bool) -> None:
-        """Report failures at level DEBUG: somebody expects them."""
-        self._hushed = on
+        """Log failures at level DEBUG, because they are expected."""
+        self._muted = on
 
     def stats(self) -> ReflectorStats:
-        heard_at, went_on_at, now_at = self._heard_at, self._went_on_at, self._clock.monotonic()
+        now_at = self._clock.monotonic()
         return ReflectorStats(
             resource=self._resource.plural,
             namespace=self._scope.namespace,
-            synced=self._synced.is_set(),
-            silent_s=None if heard_at is None else now_at - heard_at,
-            stuck_s=None if went_on_at is None else now_at - went_on_at,
+            synced=self._is_synced,
+            silent_s=None if self._answered_at is None else now_at - self._answered_at,
+            stuck_s=None if self._progress_at is None else now_at - self._progress_at,
             callback_crashes=self._crashes,
             protocol=self._protocol.stats(),
-            refused=self._protocol.is_forbidden,
+            is_forbidden=self._protocol.is_forbidden,
         )
 
     def __repr__(self) -> str:
@@ -226,19 +231,19 @@ class Reflector:
 
     def _interrupt(self) -> None:
         """Cut an open watch and a back-off short, but not a wait that the server asked for."""
-        self._woken.set()
-        if self._cut is not None and not self._cut.expired():
-            self._cut.reschedule(asyncio.get_running_loop().time())
+        self._retry_now.set()
+        if self._watch_timeout is not None and not self._watch_timeout.expired():
+            self._watch_timeout.reschedule(asyncio.get_running_loop().time())
 
     async def _pause(self) -> None:
-        """Wait as the protocol says; beyond the server's wish, a recovery or relist ends it."""
+        """Wait as the protocol says; a recovery or a relist ends all but the server's minimum."""
         pause = self._protocol.pause(self._clock.monotonic())
         await asyncio.sleep(pause.server_min_s)
         rest_s = pause.wait_s - pause.server_min_s
         if rest_s > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(rest_s):
-                    await self._woken.wait()
+                    await self._retry_now.wait()
 
     async def _list(self, request: ListRequest) -> None:
         try:
@@ -253,15 +258,15 @@ class Reflector:
         except (KubeError, ProtocolError) as error:
             self._failed(error, started=False)
             return
-        self._carry_out(self._protocol.page(page, self._record_response()))
+        self._execute(self._protocol.page(page, self._record_response()))
 
     async def _watch(self, request: WatchRequest) -> None:
-        """Watch until it ends, in one of five ways: closed, failed, cut, overtime, cancelled."""
+        """Watch until it ends: closed, failed, interrupted, beyond its time, or cancelled."""
         opened = False
-        cut = asyncio.timeout(request.timeout_s + OVERTIME_S)
+        timeout = asyncio.timeout(request.timeout_s + OVERTIME_S)
         try:
-            async with cut, AsyncExitStack() as stack:
-                self._cut = cut
+            async with timeout, AsyncExitStack() as stack:
+                self._watch_timeout = timeout
                 opening = self._kube.watch(
                     self._resource,
                     self._scope,
@@ -280,94 +285,97 @@ class Reflector:
                     handled += 1
                     if handled % YIELD_EVERY == 0:
                         await asyncio.sleep(0)
-            self._carry_out(self._protocol.closed(self._clock.monotonic()))
+            self._execute(self._protocol.closed(self._clock.monotonic()))
         except (KubeError, ProtocolError) as error:
             self._failed(error, started=opened)
         except TimeoutError:
-            if cut.expired():
+            if timeout.expired():
                 self._protocol.interrupted()
             else:
                 what = f"watch {self._resource.plural}: no answer in {START_S:.0f} s"
                 self._failed(TransportError(what), started=False)
         finally:
-            self._cut = None
+            self._watch_timeout = None
 
     def _receive(self, event: Event[ObjectMeta]) -> None:
-        self._carry_out(self._protocol.event(event, self._record_response()))
+        self._execute(self._protocol.event(event, self._record_response()))
         if not self._protocol.is_watching:
             return
-        if event.object is not None and self._on_seen is not None:
-            self._call(self._on_seen, event.object)
+        if event.object is not None and self._handlers.on_watch_object is not None:
+            self._call(self._handlers.on_watch_object, event.object)
 
     def _record_response(self) -> float:
         """Note that the server answered, and return now."""
         self._breaker.succeeded()
-        self._woken.clear()
-        self._heard_at = self._went_on_at = self._clock.monotonic()
-        return self._heard_at
+        self._retry_now.clear()
+        self._answered_at = self._progress_at = self._clock.monotonic()
+        return self._answered_at
 
     def _failed(self, error: KubeError | ProtocolError, *, started: bool) -> None:
-        """Tell breaker and protocol; an error inside a stream comes from a server that is there.
+        """Report a failure to the circuit breaker and to the protocol.
 
-        So does a 500 of one namespace of many: one object that the server cannot read is enough.
-        One that authorizes nobody yet is there, but is of no use to those who wait for it.
+        An error inside a stream comes from a server that is reachable. So does a 500 in one
+        namespace of many: one object that the server cannot read is enough for it. A server with an
+        authorizer that is not ready is reachable, but is of no use yet: the breaker gets no success
+        and no failure.
         """
         if isinstance(error, TransportError):
             self._breaker.failed(error)
         elif isinstance(error, KubeError):
-            self._heard_at = self._clock.monotonic()
+            self._answered_at = self._clock.monotonic()
             is_local = self._scope.namespace is not None and error.status == 500
             if isinstance(error, ServerError) and not started and not is_local:
                 self._breaker.failed(error)
             elif not isinstance(error, AuthorizerNotReady):
                 self._breaker.succeeded()
         if isinstance(error, Forbidden):
-            self._settled.set()
-        self._carry_out(self._protocol.failed(error, self._clock.monotonic()))
+            self._initialized.set()
+        self._execute(self._protocol.failed(error, self._clock.monotonic()))
 
-    def _carry_out(self, emits: tuple[Effect, ...]) -> None:
-        for emit in emits:
-            match emit:
+    def _execute(self, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            match effect:
                 case Apply():
-                    change = self._store.apply(emit.type, emit.object)
+                    change = self._store.apply(effect.type, effect.object)
                     if change is not None:
-                        self._call(self._on_change, change)
+                        self._call(self._handlers.on_change, change)
                 case Bookmark():
-                    self._store.set_resource_version(emit.version, self._scope.namespace)
+                    self._store.set_resource_version(effect.version, self._scope.namespace)
                 case Replace():
-                    self._replace(emit)
+                    self._replace(effect)
                 case LogEvent():
-                    over = emit.name.endswith("_recovered")
-                    heard = self._log.info if over else self._log.warning
-                    say = self._log.debug if self._hushed else heard
-                    say(emit.name, error=emit.error, failures=emit.failures)
+                    is_recovery = effect.name.endswith("_recovered")
+                    log = self._log.info if is_recovery else self._log.warning
+                    if self._muted:
+                        log = self._log.debug
+                    log(effect.name, error=effect.error, failures=effect.failures)
 
     def _replace(self, listed: Replace) -> None:
         reached = self._store.version(self._scope.namespace)
         changes = self._store.replace(listed.items, listed.version, self._scope.namespace)
         for change in changes:
-            self._call(self._on_change, change)
-        found = {"objects": len(listed.items), "changes": len(changes), "rv": listed.version}
-        if listed.audit:
+            self._call(self._handlers.on_change, change)
+        fields = {"objects": len(listed.items), "changes": len(changes), "rv": listed.version}
+        if listed.check:
             self._protocol.found_drift(len(changes))
             if changes:
-                self._log.warning("drift_found", **found)
+                self._log.warning("drift_found", **fields)
             return
         if listed.proof and (rewound := count_rewound(changes, reached)):
             text = f"{rewound} objects changed below version {reached}: was etcd restored?"
             self._log.warning("history_rewound", error=text, failures=0)
-        self._log.info("relisted" if self._synced.is_set() else "listed", **found)
-        self._synced.set()
-        self._settled.set()
+        self._log.info("relisted" if self._is_synced else "listed", **fields)
+        self._is_synced = True
+        self._initialized.set()
         for done in self._relists_begun:
             if not done.done():
                 done.set_result(None)
         self._relists_begun = []
 
-    def _call(self, callback: Callable[[Any], None], argument: object) -> None:
-        """Call back; a crash costs this one call, never the stream."""
+    def _call(self, handler: Callable[[Any], None], argument: object) -> None:
+        """Call a handler; an exception in it ends this call alone, never the stream."""
         try:
-            callback(argument)
+            handler(argument)
         except Exception:
             self._crashes += 1
             now_at = self._clock.monotonic()

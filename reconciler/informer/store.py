@@ -1,4 +1,4 @@
-"""The objects of one kind as last seen, with the indexes that the controller asks (pure)."""
+"""The objects of one kind as last seen, with the indexes that the controller reads (pure)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ ObjectEvent = Literal["ADDED", "MODIFIED", "DELETED"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One object before and after; None = absent. Either session key may need work.
+    """One object before and after; None = absent. The sessions of both may need a reconcile.
 
     From an event `old` and `new` may differ in UID (recreated) or in session (label edited).
     """
@@ -23,14 +23,14 @@ class Change:
 
 
 class CacheEntry(NamedTuple):
-    """What was known of one object as a read of it began; `reached` is its scope's version."""
+    """The cached object when a read of it began; `reached` is its scope's version then."""
 
     meta: ObjectMeta | None
     reached: str | None
 
 
 class ReadResult(NamedTuple):
-    """What a consistent read has changed; `rewound`: it proves that history was."""
+    """What a consistent read has changed; `rewound`: the read proves that history was rewound."""
 
     change: Change | None
     rewound: bool
@@ -38,7 +38,7 @@ class ReadResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """`scopes` counts the namespaces (or "all") whose first list is in."""
+    """`scopes` counts the namespaces (or "all") whose first list is complete."""
 
     kind: str
     objects: int
@@ -48,11 +48,12 @@ class StoreStats:
 
 
 class Store:
-    """Every object of one kind by namespace and name, and its session's names.
+    """Every object of one kind by namespace and name, with an index by session.
 
-    Three sources feed it: lists (`replace`), watch events (`apply`, `mark`) and the answers of our
-    own writes (`accept`). The first two are ordered against each other by their reader; answers may
-    come at any moment. An object newer than its scope's version can only be such an answer.
+    Three sources write to it: lists (`replace`), watch events (`apply`, `set_resource_version`) and
+    the responses to our own writes (`apply_write_response`). The reflector orders the first two;
+    responses may come at any moment. An object that is newer than its scope's version can only come
+    from a response.
 
     Order: every call leaves objects, indexes and versions in one consistent state.
     """
@@ -75,9 +76,9 @@ class Store:
         return Change(stored, meta)
 
     def set_resource_version(self, version: str, namespace: str | None) -> None:
-        """Record how far a synced scope's stream has come, as a bookmark says it.
+        """Record the version that a synced scope's stream has reached, as a bookmark gives it.
 
-        The last word counts even where its number is lower. Source: client-go
+        The last value counts even where its number is lower. Source: client-go
         TestReflectorWatchHandler.
         """
         if namespace in self._versions:
@@ -86,10 +87,10 @@ class Store:
     def replace(
         self, items: Iterable[ObjectMeta], version: str, namespace: str | None
     ) -> list[Change]:
-        """Make a scope equal to a complete list, except for answers newer than that list.
+        """Make a scope equal to a complete list, except for write responses newer than that list.
 
-        A list that is older than what the stream had reached is believed in full: history was
-        rewound (etcd restored), and dropping "older" objects would freeze the store for ever.
+        A list that is older than what the stream had reached replaces everything: history was
+        rewound (etcd restored), and ignoring its "older" objects would freeze the store.
 
         Args:
             items: Every object of the scope.
@@ -108,7 +109,7 @@ class Store:
         for stored in self._in_scope(namespace):
             key = stored.namespace, stored.name
             new = listed.get(key)
-            # Of two histories one version may name two states: all of the object is compared.
+            # One version may name two states in two histories: all fields are compared.
             if _survives(stored, reached, version) or stored == new:
                 listed.pop(key, None)
             elif new is None or new.uid != stored.uid:
@@ -123,13 +124,14 @@ class Store:
         return [*deleted, *changed, *(Change(None, new) for new in listed.values())]
 
     def apply_write_response(self, meta: ObjectMeta) -> Change | None:
-        """Take the answer of our own write at once, so that we read what we wrote.
+        """Store the response to our own write at once, so that we read what we wrote.
 
-        Stored only where it is known to be newer; what cannot be compared waits for the watch.
+        It is stored only where it is known to be newer; where versions cannot be compared, the
+        watch brings the object.
 
         Returns:
-            The change; None where the store knew as much already, or where the object is absent
-            although the stream has passed the answer: it was deleted meanwhile.
+            The change; None where the store has this version or a newer one already, or where the
+            object is absent although the stream has passed the response: it was deleted since.
         """
         stored = self.get(meta.namespace, meta.name)
         known = stored.version if stored is not None else self.version(meta.namespace)
@@ -139,29 +141,29 @@ class Store:
         return Change(stored, meta)
 
     def entry(self, namespace: str, name: str) -> CacheEntry:
-        """Return what is known of an object, for `believe`; asked before the read is sent."""
+        """Return the cached state of an object, for `apply_read`; to call before the read."""
         return CacheEntry(self.get(namespace, name), self.version(namespace))
 
     def apply_read(
-        self, namespace: str, name: str, found: ObjectMeta | None, version: str, held: CacheEntry
+        self, namespace: str, name: str, found: ObjectMeta | None, version: str, cached: CacheEntry
     ) -> ReadResult:
-        """Take a consistent read of one object, which is right where it contradicts what we hold.
+        """Store a consistent read of one object; the read wins where it contradicts the cache.
 
-        Within one history such a read is as new as all that was known when it was sent. One that is
-        older proves another history: etcd was restored to an earlier revision, and no event will
-        ever tell of what was lost.
+        Within one history such a read is at least as new as the cache was when the read was sent.
+        An older one proves another history: etcd was restored to an earlier revision, and no event
+        shows what was lost.
 
         Args:
-            found: The object; None = it is not there, or not in the selection.
-            version: That of the list which was the read.
-            held: What `held` returned as it was sent.
+            found: The object; None = it does not exist, or is not in the selection.
+            version: The version of the list by which the object was read.
+            cached: What `entry` returned before the read was sent.
         """
-        shown = found.version if found is not None else version
-        rewound = _is_older(version, held.reached) or (
-            held.meta is not None and _is_older(shown, held.meta.version)
+        read_version = found.version if found is not None else version
+        rewound = _is_older(version, cached.reached) or (
+            cached.meta is not None and _is_older(read_version, cached.meta.version)
         )
         stored = self.get(namespace, name)
-        if stored != held.meta:  # an event, or a write's answer, came while it was under way
+        if stored != cached.meta:  # an event or a write response came during the read
             return ReadResult(None if found is None else self.apply_write_response(found), rewound)
         if stored == found:
             return ReadResult(None, rewound)
@@ -170,16 +172,15 @@ class Store:
             self._remove(stored)
             return ReadResult(Change(stored, None), rewound)
         if stored is None and not rewound and _is_older(version, self.version(namespace)):
-            return ReadResult(
-                None, rewound
-            )  # the stream has passed the read, and knows of no object
+            # The stream has passed the read, and the object is absent.
+            return ReadResult(None, rewound)
         self._put(stored, found)
         return ReadResult(Change(stored, found), rewound)
 
     def forget(self, namespace: str) -> tuple[ObjectMeta, ...]:
-        """Drop a scope that nobody feeds any more and return what it held.
+        """Drop a scope that has no reflector any more, and return its objects.
 
-        Order: its reader has ended, and no write there is under way whose answer could come.
+        Order: its reflector has ended, and no write there is in progress whose response could come.
         """
         dropped = self._in_scope(namespace)
         for stored in dropped:
@@ -188,7 +189,7 @@ class Store:
         return dropped
 
     def version(self, namespace: str | None) -> str | None:
-        """Return how far the scope that covers `namespace` has come; None before its list."""
+        """Return the version of the scope that covers `namespace`; None before its first list."""
         return self._versions.get(self._scope_of(namespace))
 
     def synced(self, namespace: str | None) -> bool:
@@ -237,11 +238,12 @@ class Store:
         return f"<Store {self.kind} {len(self)} objects, {state}>"
 
     def _apply_deletion(self, stored: ObjectMeta | None, last: ObjectMeta) -> Change | None:
-        """Remove what a DELETED event means, which may not be what is stored by now.
+        """Remove the object of a DELETED event, which may not be the stored one any more.
 
-        Same UID: it left the selection, even if our answer is newer than that. Should that answer
-        have brought it back, its own ADDED is still to come; were it kept instead, and not brought
-        back, nothing would ever remove it. Another UID: an older event is about its predecessor.
+        Same UID: it left the selection, even if a write response is newer than the event. If the
+        write brought it back, its own ADDED event follows. If it was kept and the write did not
+        bring it back, no event would remove it. Another UID: an older event is about its
+        predecessor.
         """
         if stored is None:
             return None
@@ -271,7 +273,7 @@ class Store:
         self._unindex(old)
 
     def _index(self, meta: ObjectMeta) -> None:
-        """Enter an object under its session; without the label it belongs to none."""
+        """Add an object to its session's names; without the label it belongs to none."""
         if meta.session_id:
             names = self._sessions.get(meta.key, ())
             self._sessions[meta.key] = tuple(sorted((*names, meta.name)))
@@ -287,11 +289,12 @@ class Store:
 
 
 def count_rewound(changes: Iterable[Change], reached: str | None) -> int:
-    """Count the objects that a list shows in a state that a stream should have shown before.
+    """Count the listed objects whose versions the stream had passed without showing them.
 
     Args:
         changes: What `Store.replace` returned.
-        reached: The scope's version before that. Whatever has a lower one was known in its history.
+        reached: The scope's version before that. In the same history every object with a lower
+            version was in the store.
     """
     if reached is None:
         return 0
@@ -307,7 +310,7 @@ def _is_older(version: str, than: str | None) -> bool:
 
 
 def _survives(stored: ObjectMeta, reached: str | None, listed: str) -> bool:
-    """Say whether a stored object is an answer that a list of version `listed` cannot know."""
+    """Return whether a stored object is a write response newer than a list of version `listed`."""
     if not is_newer(stored.version, listed):
         return False
     return reached is None or (is_newer(stored.version, reached) and has_reached(listed, reached))

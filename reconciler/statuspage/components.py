@@ -140,7 +140,7 @@ def _endpoints(survey: StatusSnapshot) -> Iterator[Component]:
 def _api_server(survey: StatusSnapshot, part: Component) -> Component:
     """Return the API server's line; one that refuses a right that is used is not healthy."""
     without = survey.queue.schedule.blocked.get(RIGHTS, 0)
-    refused = [each.protocol.last_error for each in survey.watches if each.refused]
+    refused = [each.protocol.last_error for each in survey.watches if each.is_forbidden]
     if part.tone == "bad" or not (without or refused):
         return part
     why = reason(survey.reconciler.last_forbidden if without else refused[0])

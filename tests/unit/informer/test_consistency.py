@@ -3,7 +3,7 @@ import pytest
 from reconciler.informer.consistency import EVERY_S, HOLD_S, ConsistencyCheck
 from reconciler.informer.messages import Bookmark, Replace
 
-LISTED = Replace((), "50", audit=True)
+LISTED = Replace((), "50", check=True)
 
 
 def lowest(low: float, high: float) -> float:
@@ -29,13 +29,13 @@ def held() -> ConsistencyCheck:
 def test_the_held_list_is_compared_exactly_at_its_version(
     version: str, expected: tuple[object, ...]
 ) -> None:
-    assert held().place(version, Bookmark(version)) == expected
+    assert held().insert_held_list(version, Bookmark(version)) == expected
 
 
 def test_a_held_list_is_handed_out_once() -> None:
     audit = held()
-    audit.place("51", Bookmark("51"))
-    assert audit.place("52", Bookmark("52")) == (Bookmark("52"),)
+    audit.insert_held_list("51", Bookmark("51"))
+    assert audit.insert_held_list("52", Bookmark("52")) == (Bookmark("52"),)
     assert audit.take_overdue(1e9) is None
 
 
@@ -58,4 +58,4 @@ def test_none_is_due_while_one_is_held_nor_before_the_period_has_passed() -> Non
 def test_a_complete_list_makes_the_held_one_history() -> None:
     audit = held()
     audit.listed(10.0)
-    assert audit.place("51", Bookmark("51")) == (Bookmark("51"),)
+    assert audit.insert_held_list("51", Bookmark("51")) == (Bookmark("51"),)

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.errors import Gone, KubeError, ProtocolError, ServerError, TransportError
-from reconciler.informer.reflector import Reflector
+from reconciler.informer.reflector import ObjectHandlers, Reflector
 from reconciler.informer.store import Change, Store
 from reconciler.kube.api import ApiResource, Event, Kube, ListOptions, ObjectMeta, Page, Watch
 from reconciler.kube.decoding import metadata_resource
@@ -135,7 +135,14 @@ async def live_through(seed: int, hours: float, fault_rate: float) -> tuple[Refl
     breaker = CircuitBreaker("kube", clock, random)
     resource = metadata_resource("pods", Names())
     reflector = Reflector(
-        cluster, resource, ListOptions(), store, clock, random, breaker, mirror.hear
+        cluster,
+        resource,
+        ListOptions(),
+        store,
+        clock,
+        random,
+        breaker,
+        ObjectHandlers(mirror.hear),
     )
     running = asyncio.create_task(reflector.run())
     while clock.monotonic() < hours * 3600:

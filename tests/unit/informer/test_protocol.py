@@ -81,7 +81,7 @@ class TestLists:
         assert machine.page(page(10, meta("a"), continue_token="t"), 0.0) == ()
         assert machine.request(0.0) == ListRequest("", 500, "t")
         emits = machine.page(page(10, meta("b")), 0.0)
-        assert emits == (Replace((meta("a"), meta("b")), "10", audit=False),)
+        assert emits == (Replace((meta("a"), meta("b")), "10", check=False),)
         assert next_request(machine) == (0.0, WatchRequest("10", 240))
 
     def test_only_the_token_decides_on_more_pages(self) -> None:
@@ -89,7 +89,7 @@ class TestLists:
         machine.request(0.0)
         assert machine.page(page(10, continue_token="t"), 0.0) == ()
         machine.request(0.0)
-        assert machine.page(page(11), 0.0) == (Replace((), "10", audit=False),)
+        assert machine.page(page(11), 0.0) == (Replace((), "10", check=False),)
 
     def test_an_expired_token_costs_one_more_paged_list_at_once(self) -> None:
         machine = ListWatchProtocol(lowest)
@@ -99,7 +99,7 @@ class TestLists:
         assert machine.failed(Gone("expired"), 0.0) == ()
         assert next_request(machine) == (0.0, FIRST)
         emits = machine.page(page(12, meta("b")), 0.0)
-        assert emits == (Replace((meta("b"),), "12", audit=False),)
+        assert emits == (Replace((meta("b"),), "12", check=False),)
 
     def test_a_transport_failure_between_pages_repeats_the_page(self) -> None:
         machine = ListWatchProtocol(lowest)
@@ -409,14 +409,14 @@ class TestReports:
         machine.request(0.0)
         assert machine.page(page(10), 0.0) == (
             LogEvent("list_recovered", "no", 3),
-            Replace((), "10", audit=False),
+            Replace((), "10", check=False),
         )
 
     def test_a_relist_between_failing_watches_is_no_recovery(self) -> None:
         machine = watching()
         machine.failed(Gone("410"), 0.0)
         machine.request(0.0)
-        assert machine.page(page(20), 0.0) == (Replace((), "20", audit=False),)
+        assert machine.page(page(20), 0.0) == (Replace((), "20", check=False),)
         machine.request(0.0)
         machine.opened(0.0)
         assert machine.failed(Gone("410"), 0.0) == ()
@@ -457,7 +457,7 @@ class TestAudits:
         machine = self.audited()
         assert machine.event(added("a", 12), self.DUE_AT) == (Apply("ADDED", meta("a", 12)),)
         assert machine.event(bookmark(51), self.DUE_AT) == (
-            Replace((), "50", audit=True),
+            Replace((), "50", check=True),
             Bookmark("51"),
         )
         machine.found_drift(2)
@@ -466,7 +466,7 @@ class TestAudits:
     def test_a_stream_that_stays_behind_is_given_up_for_the_list(self) -> None:
         machine = self.audited()
         emits = machine.closed(self.DUE_AT + 240)
-        assert emits == (Replace((), "50", audit=True),)
+        assert emits == (Replace((), "50", check=True),)
         assert machine.request(self.DUE_AT + 240) == WatchRequest("50", 240)
 
     def test_an_outage_is_no_drift(self) -> None:
@@ -526,7 +526,7 @@ class TestRewoundHistory:
         now_at = 4000.0
         assert machine.request(now_at) == FIRST
         *_, replace = machine.page(page(50, meta("a", 7)), now_at)
-        assert replace == Replace((meta("a", 7),), "50", audit=False)
+        assert replace == Replace((meta("a", 7),), "50", check=False)
         assert machine.request(now_at) == WatchRequest("50", 240)
 
     def test_reads_that_contradict_the_store_cost_one_list_in_ten_seconds(self) -> None:
@@ -554,7 +554,7 @@ class TestRewoundHistory:
         [*_, fact, replace] = machine.page(page(7, meta("a", 5)), 90.0)
         assert isinstance(fact, LogEvent)
         assert fact.name == "history_rewound"
-        assert replace == Replace((meta("a", 5),), "7", audit=False)
+        assert replace == Replace((meta("a", 5),), "7", check=False)
         assert machine.request(91.0) == WatchRequest("7", 240)
         assert machine.idle_s > IDLE_S
 
@@ -613,7 +613,7 @@ class TestRestarts:
         machine.closed(ends_at)
         assert next_request(machine, ends_at) == (0.0, FIRST)
         *_, replace = machine.page(page(200, meta("b", 120)), ends_at)
-        assert replace == Replace((meta("b", 120),), "200", audit=False, proof=True)
+        assert replace == Replace((meta("b", 120),), "200", check=False, proof=True)
         assert machine.request(ends_at) == WatchRequest("200", 240)
         machine.opened(ends_at)
         machine.closed(ends_at + 240)

@@ -19,7 +19,7 @@ from reconciler.errors import (
     TransportError,
 )
 from reconciler.informer.consistency import RESTARTED_S
-from reconciler.informer.reflector import Reflector
+from reconciler.informer.reflector import ObjectHandlers, Reflector
 from reconciler.informer.store import Change, Store
 from reconciler.kube.api import ListOptions, ObjectMeta
 from reconciler.kube.decoding import metadata_resource
@@ -80,8 +80,7 @@ class Rig:
             clock,
             Random(7),
             self.breaker,
-            self.hear,
-            self.seen.append,
+            ObjectHandlers(self.hear, self.seen.append),
         )
 
 
@@ -120,7 +119,8 @@ def test_it_lists_page_by_page_then_watches_and_replaces_only_once_complete() ->
 def test_synced_means_a_complete_list_is_in_the_store_even_an_empty_one() -> None:
     async def wait(rig: Rig) -> None:
         assert not rig.reflector.stats().synced
-        await rig.reflector.wait_synced()
+        await rig.reflector.wait_initialized()
+        assert rig.reflector.stats().synced
         assert rig.store.synced(None)
         assert asyncio.get_running_loop().time() == pytest.approx(3.0)
 
@@ -373,7 +373,8 @@ class TestRefusal:
             assert rig.reflector.is_forbidden
             rig.reflector.retry_now()
             async with asyncio.timeout(1):
-                await rig.reflector.wait_synced()
+                while not rig.reflector.stats().synced:
+                    await asyncio.sleep(0.01)
             assert not rig.reflector.is_forbidden
 
         play(20.0, [self.DENIED, page(10)], meanwhile=nudge)
@@ -473,7 +474,7 @@ class TestCallbacks:
         turns: list[int] = []
 
         async def count(rig: Rig) -> None:
-            await rig.reflector.wait_synced()
+            await rig.reflector.wait_initialized()
             while len(rig.store) < 1000:
                 turns.append(len(rig.store))
                 await asyncio.sleep(0)

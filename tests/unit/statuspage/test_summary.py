@@ -108,7 +108,7 @@ def test_an_api_server_that_refuses_a_right_is_not_healthy() -> None:
 
 
 def test_a_list_that_is_refused_is_named_with_its_error() -> None:
-    refused = replace(watch("secrets", namespace="a", synced=False), refused=True)
+    refused = replace(watch("secrets", namespace="a", synced=False), is_forbidden=True)
     refused = replace(refused, protocol=replace(refused.protocol, last_error="GET /s: 403"))
 
     assert part_of("Watches", watches=(refused,)).note == "secrets in a; GET /s: 403"
