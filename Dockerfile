@@ -1,13 +1,13 @@
-# The image: locked packages in one virtual environment, on whatever Python base the site trusts.
+# The image: locked packages in one virtual environment, on any Python base that the site trusts.
 #
-# Both bases need the same python3 (3.11 or newer) at the same path; the second one needs nothing
-# else but CA certificates: no shell, no package manager, no writable file.
+# Both bases need the same python3 (3.11 or newer) at the same path; the second one needs only CA
+# certificates in addition: no shell, no package manager, no writable file.
 ARG BUILD_BASE=python:3.13-slim-bookworm
 ARG RUN_BASE=python:3.13-slim-bookworm
 
 FROM ${BUILD_BASE} AS build
 ARG UV_VERSION=0.13.9
-# The base's own CAs, so that a site with a CA of its own has only to mount it there.
+# The base's CAs, so that a site with its own CA only has to mount it there.
 ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -37,7 +37,7 @@ FROM ${RUN_BASE}
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="runner-token-reconciler" \
-      org.opencontainers.image.description="Keeps the short-lived token of every runner pod alive in its Kubernetes Secret" \
+      org.opencontainers.image.description="Keeps the short-lived token of every runner pod valid in its Kubernetes Secret" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

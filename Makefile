@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
-# Half of the tests' time is waiting; more of them at once wait for the cores instead.
+# Half of the tests' time is waiting; with more workers they wait for the cores.
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ $(VENV)/.locked: uv.lock pyproject.toml
 	@VIRTUAL_ENV= UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --all-extras --compile-bytecode
 	@touch $@
 
-demo: setup ## Show the whole system in a box, with its live view
+demo: setup ## Run the whole system on this machine, with its live view
 	$(BIN)/reconciler demo
 
 assets: setup ## Find or build the real servers that the cluster tests need
@@ -39,12 +39,12 @@ assets-issuers: setup ## The same, and every issuer of the tests, not Keycloak a
 image: setup ## Build the image without a registry (root, buildah, debootstrap); build/image.tar
 	$(BIN)/python -m tests.image
 
-sbom: setup ## List what the image's packages are, from the lock file; build/sbom.cdx.json
+sbom: setup ## List the image's packages, from the lock file; build/sbom.cdx.json
 	@mkdir -p build
 	$(BIN)/uv export --quiet --preview-features sbom-export --format cyclonedx1.5 --frozen --no-dev \
 	  --output-file build/sbom.cdx.json
 
-test: setup ## Run every test that can run here; says what it skipped and how to get it
+test: setup ## Run every test that can run here; print what was skipped and how to get it
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 \
 	  -m "not realtime"
 	$(BIN)/python -m pytest -m realtime
@@ -52,20 +52,22 @@ test: setup ## Run every test that can run here; says what it skipped and how to
 test-fast: setup ## Run the unit tests alone
 	$(BIN)/python -m pytest tests/unit
 
-# The node has network, mounts and processes of its own: it reaches nothing, and nothing outlives it.
+# The node has separate network, mount and process namespaces: it reaches nothing outside, and ends
+# with all its processes.
 test-node: assets-node image ## A whole node with a real kubelet (root on Linux, containerd, CNI plugins)
 	RECONCILER_NODE_TESTS=1 RECONCILER_REQUIRE_CLUSTER=1 \
 	  tests/node/enclosed.sh $(BIN)/python -m pytest tests/node
 
-test-issuers: assets-issuers ## Run the issuers' story against all four, not Keycloak alone
+test-issuers: assets-issuers ## Run the issuers' tests against all four, not Keycloak alone
 	RECONCILER_ALL_ISSUERS=1 RECONCILER_REQUIRE_CLUSTER=1 $(BIN)/python -m pytest tests/issuers \
 	  -n 4 --dist loadscope --durations=0 --durations-min=1
 
-check: setup ## Lint, types, layers
+check: setup ## Lint, types, layers, wording
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.wording
 
 bench: assets ## Measure; the figures are ratios within one run, also in build/bench.json
 	$(BIN)/python -m tests.bench

@@ -60,12 +60,12 @@ async def test_a_long_outage_of_the_issuer_fires_one_alert_after_the_other(tmp_p
         on.box.issuer.faults.away = True
         down = await on.prometheus.wait_fires("TokenReconcilerEndpointDown")
         assert down["labels"]["endpoint"] == "issuer"
-        assert_readable(down, "The issuer is away", on.box)
+        assert_readable(down, "The endpoint issuer is unreachable", on.box)
         low = await on.prometheus.wait_fires("TokenReconcilerFleetSurvivalLow")
         assert "TokenReconcilerExposureGrowing" not in await on.prometheus.firing()
         assert_readable(low, "0.4 of a token's life", on.box)
         ends = await on.prometheus.wait_fires("TokenReconcilerTokensExpiring")
-        assert_readable(ends, "A runner's token ends", on.box)
+        assert_readable(ends, "A runner's token expires", on.box)
         growing = await on.prometheus.wait_fires("TokenReconcilerExposureGrowing")
         assert_readable(growing, "Runners hold expired tokens", on.box)
         assert growing["labels"]["severity"] == "critical"
@@ -105,7 +105,7 @@ async def test_frozen_replicas_fire_one_by_one_then_all_are_absent(tmp_path: Pat
         assert "TokenReconcilerAbsent" not in await on.prometheus.firing()
         second.freeze()
         absent = await on.prometheus.wait_fires("TokenReconcilerAbsent")
-        assert_readable(absent, "No replica is there to be scraped", on.box)
+        assert_readable(absent, "No replica can be scraped", on.box)
         first.thaw()
         second.thaw()
         await on.prometheus.wait_value(LEADS)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from reconciler import errors
 from tests.alerts.cases import CASES, STEP_S, Case
 from tests.alerts.rules import ROOT, RUNBOOKS, Rule, alerts, promtool, rules, unknown, write_rules
 
@@ -101,3 +102,13 @@ def _as_promtool_has_it(case: Case) -> dict[str, Any]:
             }
         ],
     }
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
+def test_every_class_of_error_that_a_rule_leaves_out_exists(rule: Rule) -> None:
+    """A renamed class would count as a failure again, without a sign of it."""
+    named = {
+        word for part in re.findall(r'result!~"([^"]+)"', rule["expr"]) for word in part.split("|")
+    }
+    known = {name for name, found in vars(errors).items() if isinstance(found, type)}
+    assert named - known == named & {"success", "CancelledError"}
