@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from reconciler.cli import exit_codes
+from reconciler.cli.check import EXIT_MISSING
+from reconciler.controller.decide.token_state import TokenState
+from reconciler.naming import Names
 from reconciler.settings import Settings
 from reconciler.telemetry import metrics
 
@@ -232,3 +236,30 @@ def test_a_module_that_the_architecture_names_exists() -> None:
     }
     assert len(named) > 60
     assert missing == {"auth/"}
+
+
+def test_the_reference_has_every_annotation_that_is_decoded() -> None:
+    documented = {
+        row[0].strip("`") for row in table_rows(REFERENCE / "annotations.md", "annotation")
+    }
+    names = Names()
+    assert documented == {one.removeprefix(f"{names.prefix}/") for one in names.annotations()}
+
+
+def test_every_event_reason_that_the_reference_names_is_in_the_product() -> None:
+    _, _, section = (REFERENCE / "log-events.md").read_text().partition("## Kubernetes Events")
+    reasons = set(re.findall(r"`([A-Z][a-z]+[A-Z][A-Za-z]+)`", section))
+    assert len(reasons) > 10
+    assert {reason for reason in reasons if not is_said(reason)} == set()
+
+
+def test_the_reference_has_every_state_and_exit_code() -> None:
+    states = {
+        name
+        for row in table_rows(REFERENCE / "commands.md", "state")
+        for name in re.findall(r"`(\w+)`", row[0])
+    }
+    assert states == {state.value for state in TokenState}
+    codes = {int(row[0]) for row in table_rows(REFERENCE / "commands.md", "code")}
+    defined = {value for name, value in vars(exit_codes).items() if name.startswith("EXIT_")}
+    assert codes == {0, EXIT_MISSING} | defined
