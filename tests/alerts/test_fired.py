@@ -57,7 +57,7 @@ async def scene(
 
 async def test_a_long_outage_of_the_issuer_fires_one_alert_after_the_other(tmp_path: Path) -> None:
     async with scene(tmp_path) as on:
-        on.box.issuer.faults.away = True
+        on.box.issuer.faults.unreachable = True
         down = await on.prometheus.wait_fires("TokenReconcilerEndpointDown")
         assert down["labels"]["endpoint"] == "issuer"
         assert_readable(down, "The endpoint issuer is unreachable", on.box)
@@ -71,7 +71,7 @@ async def test_a_long_outage_of_the_issuer_fires_one_alert_after_the_other(tmp_p
         assert growing["labels"]["severity"] == "critical"
         assert on.box.fleet.report().expired_token_seconds > 0
 
-        on.box.issuer.faults.away = False
+        on.box.issuer.faults.unreachable = False
         await on.prometheus.wait_value(ALL_LIVE)
         await on.prometheus.wait_quiet()
 

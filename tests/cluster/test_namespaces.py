@@ -146,11 +146,11 @@ async def test_a_start_without_the_platform_serves_the_names_in_the_settings(
     async with running(settings) as controller:
         await controller.wait_for("both projects", is_refreshed(controller, named, other))
         assert await controller.terminate() == 0
-    world.platform.faults.away = True
+    world.platform.faults.unreachable = True
     async with running(settings) as controller:
         await controller.wait_for("the named one, by its seal", is_refreshed(controller, named))
         assert not controller.events("namespaces_found")
-        world.platform.faults.away = False
+        world.platform.faults.unreachable = False
         await controller.wait_for("the other one", is_refreshed(controller, other))
         assert await controller.terminate() == 0
 

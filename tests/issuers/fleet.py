@@ -232,7 +232,7 @@ async def open_fleet(issuer: RealIssuer, folder: Path, *, sessions: int) -> Asyn
     """Start an API server and a platform with so many sessions, and the account of their tokens."""
     core = Core(SystemClock())
     rights = Authorizer({"admin": User("admin", (EVERYTHING,))})
-    async with ApiServer(core, rights=rights) as server:
+    async with ApiServer(core, authorizer=rights) as server:
         fleet = Fleet(issuer, core, server, folder)
         core.on_commit.append(fleet.record)
         for namespace in (HOME, PROJECT):

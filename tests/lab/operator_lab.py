@@ -135,5 +135,5 @@ async def open_lab(folder: Path) -> AsyncIterator[Lab]:
         }
     )
     clock = PastClock()
-    async with ApiServer(Core(clock), rights=rights, bookmark_s=0.2) as server:
+    async with ApiServer(Core(clock), authorizer=rights, bookmark_s=0.2) as server:
         yield Lab(server, folder, clock)

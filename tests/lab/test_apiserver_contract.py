@@ -202,7 +202,7 @@ async def box_server() -> AsyncIterator[Server]:
         {tokens["admin"]: User("admin", (EVERYTHING,)), tokens["nobody"]: User("nobody")}
     )
     async with (
-        ApiServer(core, clock=clock, rights=rights, collects=False) as shell,
+        ApiServer(core, clock=clock, authorizer=rights, collects=False) as shell,
         aiohttp.ClientSession() as session,
     ):
         yield Server(shell.url, session, tokens, True, core, core.compact)

@@ -31,7 +31,7 @@ async def box() -> AsyncIterator[ApiServer]:
     rights = Authorizer(
         {"admin": User("admin", (EVERYTHING,)), "reader": User("reader", (reader,))}
     )
-    async with ApiServer(Core(SystemClock()), rights=rights, bookmark_s=0.05) as server:
+    async with ApiServer(Core(SystemClock()), authorizer=rights, bookmark_s=0.05) as server:
         yield server
 
 
@@ -91,9 +91,9 @@ async def test_a_rule_covers_its_verbs_and_its_namespace(
 
 
 async def test_rights_change_while_it_runs(box: ApiServer, http: aiohttp.ClientSession) -> None:
-    box.rights.users["admin"] = User("admin")
+    box.authorizer.users["admin"] = User("admin")
     assert await status_of(http, SECRETS) == 403
-    del box.rights.users["admin"]
+    del box.authorizer.users["admin"]
     assert await status_of(http, SECRETS) == 401
 
 
@@ -103,12 +103,12 @@ async def test_a_server_that_is_away_refuses_and_resets(
     url = box.url
     async with http.get(SECRETS, params=WATCH) as watch:
         await next_line(watch)
-        await box.away()
+        await box.stop_listening()
         with pytest.raises(aiohttp.ClientError):
             await watch.content.read()
     with pytest.raises(aiohttp.ClientConnectorError):
         await status_of(http, SECRETS)
-    await box.back()
+    await box.listen()
     assert box.url == url
     assert await status_of(http, SECRETS) == 200
 
@@ -120,13 +120,13 @@ async def test_a_server_that_has_just_been_restarted_authorizes_administrators_a
         rights = Authorizer({"admin": User("admin", (EVERYTHING,)), "reader": User("r", (reader,))})
         core = Core(clock)
         async with (
-            ApiServer(core, clock=clock, rights=rights, unauthorized_s=5.0) as box,
+            ApiServer(core, clock=clock, authorizer=rights, unauthorized_s=5.0) as box,
             aiohttp.ClientSession(box.url, headers={"Authorization": "Bearer admin"}) as admin,
             aiohttp.ClientSession(box.url, headers={"Authorization": "Bearer reader"}) as http,
         ):
             assert await status_of(http, SECRETS) == 200
-            await box.away()
-            await box.back()
+            await box.stop_listening()
+            await box.listen()
             for path in (SECRETS, "/readyz"):
                 assert await status_of(http, path) == 403
                 assert await status_of(admin, path) == 200

@@ -3,7 +3,7 @@
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import Caller
 from reconciler.lab.cluster.cluster import LabCluster
-from reconciler.lab.kubelet.kubelet import project
+from reconciler.lab.kubelet.kubelet import project_files
 from tests.controller import running
 
 NEW = "obviously-fake-second-client-secret"
@@ -15,13 +15,13 @@ async def test_a_rotated_secret_confirms_what_is_written_and_a_start_without_the
     async with LabCluster() as box:
         box.populate(SESSIONS)
         folder = box.kubectl_config().parent / "client"
-        project(folder, {"secret": box.issuer.client_secret.encode()})
+        project_files(folder, {"secret": box.issuer.client_secret.encode()})
         environment = box.environment() | {"OIDC_CLIENT_SECRET_FILE": str(folder / "secret")}
         environment.pop("OIDC_CLIENT_SECRET")
         async with running(environment) as first:
             await first.wait_for_event("startup_resync_finished")
             box.issuer.client_secret = NEW
-            project(folder, {"secret": NEW.encode()})
+            project_files(folder, {"secret": NEW.encode()})
             await first.wait_for_event("seal_key_renewed")
             written = len(first.events("runner_token_refreshed"))
             for session in box.sessions.values():

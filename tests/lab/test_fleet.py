@@ -22,7 +22,7 @@ from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.deletion import DeleteOptions
 from reconciler.lab.apiserver.http_server import ApiServer
-from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.apiserver.status_errors import StatusError
 from reconciler.lab.kubelet.node import KubeletTiming
 from reconciler.lab.runners.channels import Channel
 from reconciler.lab.runners.exposure_ledger import FleetReport, SessionReport
@@ -109,7 +109,7 @@ class Box:
     def phase(self, session: str) -> str:
         try:
             pod = self.server.core.get(kinds.PODS, "ns", _pod_name(session))
-        except Refusal:
+        except StatusError:
             return "gone"
         return str(pod["status"]["phase"])
 
@@ -312,14 +312,14 @@ async def test_outage_of_the_api_server_is_caught_up_with(box: Box, compacted: b
     uid, _ = box.start("a", box.fresh(100)), box.start("b", box.fresh(100))
     async with box.fleet() as fleet:
         await wait_running(fleet, 2)
-        await box.server.away()
+        await box.server.stop_listening()
         token = box.fresh(200)
         box.write_secret("a", token)
         box.touch("a")
         box.delete_pod("b", grace_s=0)
         if compacted:
             box.server.core.compact()
-        await box.server.back()
+        await box.server.listen()
 
         await wait_until(lambda: box.file(uid) == token)
         await wait_until(lambda: [s.state for s in fleet.report().sessions].count("ended") == 1)
@@ -369,10 +369,10 @@ async def test_nothing_that_is_said_shows_a_token(
             await wait_running(fleet, 2)
             box.clock.advance(10)
             await wait_until(lambda: fleet.report().unauthenticated > 3)
-            await box.server.away()
+            await box.server.stop_listening()
             await wait_until(lambda: any(e["event"] == "lab_watch_failed" for e in logs))
             said = repr(vars(fleet))
-            await box.server.back()
+            await box.server.listen()
 
     said += f"{logs} {caplog.text} {fleet.report()}"
     hidden = [*box.issuer.issued, "not-a-token-but-secret", box.server.admin_token]

@@ -163,7 +163,7 @@ def _set(**changes: object) -> Callable[[], IssuerFaults]:
 @pytest.mark.parametrize(
     ("faults", "error", "status", "reason"),
     [
-        pytest.param(_set(away=True), IssuerUnavailable, 0, "connection", id="away"),
+        pytest.param(_set(unreachable=True), IssuerUnavailable, 0, "connection", id="unreachable"),
         pytest.param(_set(status=401), IssuerRefused, 401, "invalid_client", id="401"),
         pytest.param(_set(status=500), IssuerUnavailable, 500, "", id="500"),
         pytest.param(_set(status=503), IssuerUnavailable, 503, "", id="503"),
@@ -201,7 +201,7 @@ async def test_a_fault_is_one_error_and_healing_gives_a_token(
     assert type(caught.value) is error
     assert (caught.value.status, caught.value.reason) == (status, reason)
     _assert_clean(caught.value, bench)
-    bench.issuer.heal()
+    bench.issuer.clear_faults()
     token = await bench.source().refresh()
     assert bench.issuer.verify(token.reveal())
 
@@ -385,7 +385,7 @@ async def test_the_lab_gives_a_cached_answer_for_as_long_as_it_is_told(bench: Be
     bench.issuer.faults.cached_s = 3600.0
     values = {(await bench.endpoint().ask()).value for _ in range(3)}
     assert len(values) == 1
-    bench.issuer.heal()
+    bench.issuer.clear_faults()
     assert (await bench.endpoint().ask()).value not in values
 
 

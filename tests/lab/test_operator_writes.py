@@ -78,7 +78,7 @@ async def test_resume_names_a_secret_that_is_paused_itself(lab: Lab) -> None:
 async def test_wait_ends_when_the_request_is_honoured(lab: Lab, *, may_watch: bool) -> None:
     one = lab.add("2AbOne")
     rules = (*WRITER, Rule(("watch",), ("secrets",))) if may_watch else WRITER
-    lab.server.rights.users["writer"] = User("writer", rules)
+    lab.server.authorizer.users["writer"] = User("writer", rules)
     waiting = asyncio.create_task(lab.run("renew", one.pod, "--wait", user="writer"))
     await _until_asked(lab, one)
     honour(lab, one)
@@ -92,9 +92,9 @@ async def test_wait_survives_a_server_that_goes_away(lab: Lab) -> None:
     one = lab.add("2AbOne")
     waiting = asyncio.create_task(lab.run("renew", one.pod, "--wait", user="writer"))
     await _until_asked(lab, one)
-    await lab.server.away()
+    await lab.server.stop_listening()
     honour(lab, one)
-    await lab.server.back()
+    await lab.server.listen()
     assert (await waiting).code == 0
 
 

@@ -370,7 +370,7 @@ async def test_a_web_page_instead_of_json_is_no_answer(lab: LabPlatform) -> None
 
 
 async def test_a_cut_connection_is_no_answer(lab: LabPlatform) -> None:
-    lab.faults.away = True
+    lab.faults.unreachable = True
     assert isinstance(await failure_of(lab.url), PlatformUnavailable)
 
 
@@ -431,12 +431,12 @@ async def test_a_body_larger_than_we_hold_is_given_up() -> None:
 
 async def test_an_answer_after_an_outage_closes_the_breaker(lab: LabPlatform) -> None:
     fill(lab, "alpha", 1)
-    lab.faults.away = True
+    lab.faults.unreachable = True
     async with client_of(lab.url) as client:
         for _ in range(3):
             with pytest.raises(RemoteError):
                 await client.probe()
-        lab.faults.away = False
+        lab.faults.unreachable = False
         assert client.breaker.is_open
         await client.running_sessions("alpha")
         assert client.breaker.is_open  # that tells of one project
@@ -447,7 +447,7 @@ async def test_an_answer_after_an_outage_closes_the_breaker(lab: LabPlatform) ->
 async def test_a_platform_that_cannot_be_reached_is_down_whatever_it_was_asked_for(
     lab: LabPlatform,
 ) -> None:
-    lab.faults.away = True
+    lab.faults.unreachable = True
     async with client_of(lab.url) as client:
         for _ in range(3):
             with pytest.raises(RemoteError):

@@ -94,7 +94,7 @@ async def test_once_the_platform_is_away_the_rest_is_not_asked_for(lab: LabPlatf
         lab.add_project(f"more-{number:02}")
 
     def cut() -> None:
-        lab.faults.away = bool(lab.requests["GET /sessions"])
+        lab.faults.unreachable = bool(lab.requests["GET /sessions"])
 
     lab.faults.after_page = cut
     async with client_of(lab.url) as client:

@@ -35,10 +35,10 @@ async def test_a_wrong_token_url_is_not_ready_and_names_it_until_it_gives_a_toke
             assert box.issuer.token_url in why
             assert (await _answer(http, f"http://{listen}/livez"))[0] == 200
             healed = datetime.now(UTC)
-            box.issuer.heal()
+            box.issuer.clear_faults()
             await controller.wait_for_event("runner_token_refreshed", count=2)
             assert await _answer(http, f"http://{listen}/readyz") == (200, "ok\n")
-            box.issuer.faults.away = True
+            box.issuer.faults.unreachable = True
             async with asyncio.timeout(30):
                 asked = box.issuer.requests_total
                 while box.issuer.requests_total == asked:

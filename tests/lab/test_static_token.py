@@ -6,7 +6,7 @@ import base64
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.lab.cluster.fixtures import LabSession
-from reconciler.lab.kubelet.kubelet import project
+from reconciler.lab.kubelet.kubelet import project_files
 from tests.controller import running
 
 OLD, NEW = "obviously-fake-static-token-1", "obviously-fake-static-token-2"
@@ -38,7 +38,7 @@ async def test_a_swapped_file_reaches_the_platform_and_every_session_without_a_r
         box.platform.verify = door.verify
         box.populate(SESSIONS)
         folder = box.kubectl_config().parent / "static"
-        project(folder, {"token": OLD.encode()})
+        project_files(folder, {"token": OLD.encode()})
         environment = {
             name: value for name, value in box.environment().items() if "OIDC" not in name
         }
@@ -52,12 +52,12 @@ async def test_a_swapped_file_reaches_the_platform_and_every_session_without_a_r
             assert {token_of(box, each) for each in box.sessions.values()} == {OLD}
             door.accepts = NEW
             door.passed.clear()
-            project(folder, {"token": NEW.encode()})
+            project_files(folder, {"token": NEW.encode()})
             await controller.wait_for_event("runner_token_refreshed", count=2 * SESSIONS)
             assert {token_of(box, each) for each in box.sessions.values()} == {NEW}
             async with asyncio.timeout(20):
                 await door.passed.wait()
-            project(folder, {})
+            project_files(folder, {})
             (folder / "token").unlink()
             await controller.wait_for_event("static_token_reload_failed")
             assert await controller.terminate() == 0

@@ -103,14 +103,14 @@ class TestNode:
     ) -> None:
         before = await installed.settled()
         target = ("-n", installed.namespace, "deployment/token-reconciler")
-        installed.world.issuer.faults.away = True
+        installed.world.issuer.faults.unreachable = True
         try:
             await installed.kubectl("rollout", "restart", *target)
             why = await why_not_ready(installed, await new_pod(installed, before))
             assert "waiting for the first token" in why
             assert before < set(await installed.pods())
         finally:
-            installed.world.issuer.heal()
+            installed.world.issuer.clear_faults()
         await installed.settled()
         await installed.everybody_renewed()
         assert not before & set(await installed.pods())

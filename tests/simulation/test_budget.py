@@ -171,12 +171,15 @@ def test_tries_of_one_object_and_look_ups_of_one_session_are_bounded() -> None:
 
 def test_requests_side_by_side_are_bounded() -> None:
     def crowd(bench: Bench) -> None:
-        with bench.requests.one_of("a", "platform", 2), bench.requests.one_of("b", "platform", 2):
-            with bench.requests.one_of("a", "platform", 2):
+        with (
+            bench.requests.in_flight("a", "platform", 2),
+            bench.requests.in_flight("b", "platform", 2),
+        ):
+            with bench.requests.in_flight("a", "platform", 2):
                 assert bench.told() == []
-                with bench.requests.one_of("a", "platform", 2):
+                with bench.requests.in_flight("a", "platform", 2):
                     pass
-            with bench.requests.one_of("a", "platform", 2):
+            with bench.requests.in_flight("a", "platform", 2):
                 pass
 
     assert told_of(crowd) == ["a has 3 requests under way at platform, not 2"]

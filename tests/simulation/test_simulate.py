@@ -94,7 +94,9 @@ def test_without_the_word_of_the_lease_a_restored_store_costs_tokens(
 ) -> None:
     monkeypatch.setattr(LeaderElector, "_compare", lambda *args: None)
     outcome = play(draw(42, inputs=["restored_store"]))
-    assert {violation.invariant for violation in outcome.violations} == {invariants.LIVE_TOKEN}
+    assert {violation.invariant for violation in outcome.violations} == {
+        invariants.NO_EXPIRED_TOKEN
+    }
 
 
 def test_a_fault_that_outlasts_the_tokens_is_counted_and_not_judged() -> None:
@@ -224,7 +226,9 @@ def test_what_was_sealed_after_the_copy_of_a_restored_store_is_not_sealed() -> N
 
 def test_a_token_in_an_annotation_is_seen() -> None:
     told = {NAMES.expires_at: format_utc(ENDS_S["jwt-a"]), "note": "jwt-a"}
-    assert judge(lambda bench: bench.write("jwt-a", annotations=told)) == [invariants.NO_TOKEN_TOLD]
+    assert judge(lambda bench: bench.write("jwt-a", annotations=told)) == [
+        invariants.NO_TOKEN_EXPOSED
+    ]
 
 
 def test_a_token_in_an_event_is_seen() -> None:
@@ -236,7 +240,7 @@ def test_a_token_in_an_event_is_seen() -> None:
         }
         bench.core.create(kinds.EVENTS, "default", event, by=US)
 
-    assert judge(case) == [invariants.NO_TOKEN_TOLD]
+    assert judge(case) == [invariants.NO_TOKEN_EXPOSED]
 
 
 def test_a_token_in_the_log_and_a_crash_are_seen() -> None:
@@ -248,7 +252,7 @@ def test_a_token_in_the_log_and_a_crash_are_seen() -> None:
             log.error("reconcile_crashed")
         assert not any("jwt-a" in line for line in bench.journal.last)
 
-    assert judge(case) == [invariants.NO_TOKEN_TOLD, "no_crash"]
+    assert judge(case) == [invariants.NO_TOKEN_EXPOSED, "no_crash"]
 
 
 def test_a_write_without_preconditions_is_seen() -> None:
@@ -304,7 +308,7 @@ def test_seconds_of_dead_tokens_are_counted_where_they_belong() -> None:
         return [violation.invariant for violation in journal.violations], exposure
 
     broken, exposure = run_virtual(main())
-    assert broken == [invariants.LIVE_TOKEN]
+    assert broken == [invariants.NO_EXPIRED_TOKEN]
     assert (exposure.expired_s, exposure.excused_s, exposure.stopping_s) == (3.0, 5.0, 4.0)
 
 
@@ -332,7 +336,7 @@ def test_a_failure_is_printed_with_its_seed_and_its_events(
     assert run_simulations(seeds=1, first=16, hours=1.0) == 1
     printed = capsys.readouterr().out
     assert "seed 16: FAILED" in printed
-    assert f"violated: {invariants.LIVE_TOKEN} at " in printed
+    assert f"violated: {invariants.NO_EXPIRED_TOKEN} at " in printed
     assert "repeat with: reconciler simulate --seeds 1 --seed 16 --hours 1" in printed
     assert printed.endswith("1 seeds, 1 failed: 16\n")
 

@@ -7,7 +7,7 @@ from reconciler.controller.status.fleet import FleetSummary
 from reconciler.inspection.pod_token import PodToken
 from reconciler.lab.simulation.run import play
 from reconciler.lab.simulation.scenario import draw
-from reconciler.lab.simulation.truth import TRUTH
+from reconciler.lab.simulation.truth import STATUS_IS_TRUE
 from reconciler.tokens.issuer_time import IssuerTime
 
 HOURS = 0.05
@@ -25,7 +25,7 @@ def test_honest_surfaces_violate_nothing() -> None:
 def test_a_wrong_remaining_life_is_seen(monkeypatch: pytest.MonkeyPatch, off_s: float) -> None:
     honest = IssuerTime.now_s
     monkeypatch.setattr(IssuerTime, "now_s", lambda time: honest(time) + off_s)
-    assert TRUTH in broken()
+    assert STATUS_IS_TRUE in broken()
 
 
 def test_a_shortest_life_that_no_session_has_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +33,7 @@ def test_a_shortest_life_that_no_session_has_is_seen(monkeypatch: pytest.MonkeyP
         fleet.remaining_min_s = -1.0
 
     monkeypatch.setattr(FleetSummary, "survive", survive)
-    assert TRUTH in broken()
+    assert STATUS_IS_TRUE in broken()
 
 
 def test_exposure_that_nobody_had_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +42,7 @@ def test_exposure_that_nobody_had_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
         return now_s
 
     monkeypatch.setattr(EstimatedExposure, "begin", begin)
-    assert TRUTH in broken()
+    assert STATUS_IS_TRUE in broken()
 
 
 def test_exposure_that_is_not_counted_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,11 +50,11 @@ def test_exposure_that_is_not_counted_is_seen(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(EstimatedExposure, "observe", lambda *args: None)
     seed = 83  # the issuer is unreachable for longer than tokens live
     assert not draw(seed).within_slack
-    assert TRUTH in broken(seed, 1.0)
+    assert STATUS_IS_TRUE in broken(seed, 1.0)
 
 
 def test_an_explanation_that_calls_a_live_token_dead_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(PodToken, "has_expired_token", property(lambda standing: True))
-    assert TRUTH in broken()
+    assert STATUS_IS_TRUE in broken()

@@ -8,16 +8,16 @@ from pydantic import SecretStr
 
 from reconciler.errors import SettingsError
 from reconciler.factories import SecretSetting
-from reconciler.lab.kubelet.kubelet import project
+from reconciler.lab.kubelet.kubelet import project_files
 
 OLD, NEW = "obviously-fake-1", "obviously-fake-2"
 
 
 def test_a_file_that_the_kubelet_swaps_is_read_anew(tmp_path: Path) -> None:
-    project(tmp_path, {"token": f"{OLD}\n".encode()})
+    project_files(tmp_path, {"token": f"{OLD}\n".encode()})
     secret = SecretSetting(None, tmp_path / "token")
     assert secret.read() == OLD
-    project(tmp_path, {"token": NEW.encode()})
+    project_files(tmp_path, {"token": NEW.encode()})
     assert secret.read() == NEW
     assert secret.written_s() == (tmp_path / "token").stat().st_mtime
 

@@ -12,8 +12,8 @@ from reconciler.lab.apiserver.status_errors import FieldError, bad_request, inva
 from reconciler.lab.apiserver.validation import (
     Undecodable,
     check_shape,
-    faults_between,
-    faults_of,
+    field_errors,
+    update_errors,
 )
 
 POD_GRACE_S = 30
@@ -27,14 +27,16 @@ _KEPT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Birth:
+class ObjectIdentity:
     """What the server gives to a new object: its identity and the instant, RFC 3339."""
 
     uid: str
     now: str
 
 
-def new_object(kind: Kind, namespace: str, body: Mapping[str, Any], birth: Birth) -> dict[str, Any]:
+def new_object(
+    kind: Kind, namespace: str, body: Mapping[str, Any], birth: ObjectIdentity
+) -> dict[str, Any]:
     """Return a new object, complete but for version and managedFields.
 
     Raises:
@@ -61,7 +63,7 @@ def new_object(kind: Kind, namespace: str, body: Mapping[str, Any], birth: Birth
     item |= {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
     _default(kind, item)
     _shape(kind, item)
-    _validate(kind, item, faults_of(kind, item))
+    _validate(kind, item, field_errors(kind, item))
     return _pruned(item)
 
 
@@ -88,7 +90,7 @@ def next_object(
     if kind.status:
         _keep(item, old, ("spec",) if subresource == "status" else ("status",))
     _default(kind, item)
-    _validate(kind, item, [*faults_between(kind, old, item), *faults_of(kind, item)])
+    _validate(kind, item, [*update_errors(kind, old, item), *field_errors(kind, item)])
     return _pruned(item)
 
 

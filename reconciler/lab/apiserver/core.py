@@ -10,7 +10,7 @@ from typing import Any
 
 from reconciler.clock import Clock, format_utc
 from reconciler.lab.apiserver import kinds, status_errors
-from reconciler.lab.apiserver.admission import Birth, check_types, new_object, next_object
+from reconciler.lab.apiserver.admission import ObjectIdentity, check_types, new_object, next_object
 from reconciler.lab.apiserver.deletion import (
     Deleted,
     DeleteOptions,
@@ -34,7 +34,13 @@ from reconciler.lab.apiserver.selectors import Selection
 from reconciler.lab.apiserver.store import ObjectStore, OwnerIndex, StoreChange, stamped
 from reconciler.lab.apiserver.validation import Undecodable, check_shape
 from reconciler.lab.apiserver.watch_cache import WatchEvent, WatchFeed, bookmark
-from reconciler.lab.apiserver.write_log import BOX, RESTORER, Caller, Commit, WriteVerb
+from reconciler.lab.apiserver.write_log import (
+    CONTROLLER_MANAGER,
+    RESTORER,
+    Caller,
+    Commit,
+    WriteVerb,
+)
 
 HISTORY = 50_000
 """Changes to keep. The real server keeps at least 75 s of them: at 600 writes/s this is 83 s."""
@@ -60,12 +66,12 @@ class Core:
         self._clock = clock
         self._store = ObjectStore(history=history)
         self._feeds: dict[WatchFeed, None] = {}
-        self.dependents = OwnerIndex()
+        self.owner_index = OwnerIndex()
         """For the collector."""
-        self._born = 0
+        self._created_total = 0
         self._space = uuid.uuid5(uuid.NAMESPACE_OID, seed)
         for name in ("default", "kube-system"):
-            self.create(kinds.NAMESPACES, "", {"metadata": {"name": name}}, by=BOX)
+            self.create(kinds.NAMESPACES, "", {"metadata": {"name": name}}, by=CONTROLLER_MANAGER)
 
     def __repr__(self) -> str:
         return f"<Core at {self.version}, {len(self._feeds)} watches>"
@@ -172,14 +178,19 @@ class Core:
     # Writes
 
     def create(
-        self, kind: Kind, namespace: str, body: Mapping[str, Any], *, by: Caller = BOX
+        self,
+        kind: Kind,
+        namespace: str,
+        body: Mapping[str, Any],
+        *,
+        by: Caller = CONTROLLER_MANAGER,
     ) -> Object:
         """Create an object; raises `Refusal` 400, 403, 404 (namespace), 409 or 422."""
         name = str((body.get("metadata") or {}).get("name", ""))
         if kind.namespaced:
             self._check_namespace(kind, namespace, name)
-        self._born += 1
-        birth = Birth(str(uuid.uuid5(self._space, str(self._born))), self._now())
+        self._created_total += 1
+        birth = ObjectIdentity(str(uuid.uuid5(self._space, str(self._created_total))), self._now())
         item = new_object(kind, namespace, body, birth)
         name = item["metadata"]["name"]
         key = kind.key(namespace, name)
@@ -195,7 +206,7 @@ class Core:
         name: str,
         patch: Mapping[str, Any],
         *,
-        by: Caller = BOX,
+        by: Caller = CONTROLLER_MANAGER,
         subresource: str = "",
     ) -> Object:
         """Apply a merge patch; `metadata.resourceVersion` and `.uid` in it are preconditions.
@@ -226,7 +237,7 @@ class Core:
         name: str,
         body: Mapping[str, Any],
         *,
-        by: Caller = BOX,
+        by: Caller = CONTROLLER_MANAGER,
         subresource: str = "",
     ) -> Object:
         """Replace an object (PUT); without a resourceVersion whatever is there, if allowed."""
@@ -256,7 +267,7 @@ class Core:
         name: str,
         options: DeleteOptions = DeleteOptions(),  # noqa: B008 - frozen
         *,
-        by: Caller = BOX,
+        by: Caller = CONTROLLER_MANAGER,
     ) -> Deleted:
         """Delete, or begin to; raises `Refusal` 404, 403 (an immortal namespace) or 409."""
         if kind is kinds.NAMESPACES and name in ("default", "kube-system"):
@@ -267,7 +278,7 @@ class Core:
         if kind is kinds.NAMESPACES:
             if is_terminating(item):
                 return Deleted(item, removed=False)
-            self.dependents.terminating.add(name)
+            self.owner_index.terminating.add(name)
             item = self._put("delete", kind, key, terminating_namespace(item, now_s), by)
             return Deleted(item, removed=False)
         left = marked(kind, item, options, now_s)
@@ -277,7 +288,9 @@ class Core:
             left = self._put("delete", kind, key, left, by)
         return Deleted(left, removed=False)
 
-    def bind(self, namespace: str, name: str, node: str, *, by: Caller = BOX) -> Object:
+    def bind(
+        self, namespace: str, name: str, node: str, *, by: Caller = CONTROLLER_MANAGER
+    ) -> Object:
         """Assign a pod to a node, as a scheduler does."""
         pod = self.get(kinds.PODS, namespace, name)
         bound = {**pod, "spec": {**pod["spec"], "nodeName": node}}
@@ -286,8 +299,8 @@ class Core:
     def finish_namespace(self, name: str) -> None:
         """Remove a namespace that terminates; whoever calls this has emptied it."""
         item = self.get(kinds.NAMESPACES, "", name)
-        self.dependents.terminating.discard(name)
-        self._remove(kinds.NAMESPACES, name, item, BOX)
+        self.owner_index.terminating.discard(name)
+        self._remove(kinds.NAMESPACES, name, item, CONTROLLER_MANAGER)
 
     def compact(self, version: int | None = None) -> None:
         """Forget the changes up to `version` (None = all): older watches and tokens get a 410."""
@@ -305,9 +318,9 @@ class Core:
             place = change.kind, change.key
             before.setdefault(place, change.new)
             if change.old is None and change.new is not None:
-                self.dependents.remove(change.kind, change.key, change.new)
+                self.owner_index.remove(change.kind, change.key, change.new)
             elif change.old is not None and change.new is None:
-                self.dependents.add(change.kind, change.key, change.old)
+                self.owner_index.add(change.kind, change.key, change.old)
         for feed in list(self._feeds):
             feed.end()
         for (kind, key), was in before.items():
@@ -315,11 +328,11 @@ class Core:
             if item is was:
                 continue
             if was is not None and (item is None or _uid(item) != _uid(was)):
-                self._tell_restored("delete", kind, was, version)
+                self._report_restored("delete", kind, was, version)
             if item is not None:
-                self._tell_restored("update", kind, item, version)
+                self._report_restored("update", kind, item, version)
 
-    def _tell_restored(self, verb: WriteVerb, kind: Kind, item: Object, version: int) -> None:
+    def _report_restored(self, verb: WriteVerb, kind: Kind, item: Object, version: int) -> None:
         at = self._clock.monotonic()
         commit = Commit(verb, kind, item, verb == "delete", version, RESTORER, at)
         for hook in self.on_commit:
@@ -363,8 +376,8 @@ class Core:
         change = self._store.put(kind, key, item)
         new = change.new
         assert new is not None  # noqa: S101 - a put always has one; this tells the type checker
-        self.dependents.add(kind, key, new)
-        self._announce(verb, change, new, by)
+        self.owner_index.add(kind, key, new)
+        self._notify(verb, change, new, by)
         return new
 
     def _remove(self, kind: Kind, key: str, item: Object, by: Caller) -> Object:
@@ -372,11 +385,11 @@ class Core:
             return item
         change = self._store.remove(kind, key)
         last = stamped(item, change.version)
-        self.dependents.remove(kind, key, last)
-        self._announce("delete", change, last, by)
+        self.owner_index.remove(kind, key, last)
+        self._notify("delete", change, last, by)
         return last
 
-    def _announce(self, verb: WriteVerb, change: StoreChange, item: Object, by: Caller) -> None:
+    def _notify(self, verb: WriteVerb, change: StoreChange, item: Object, by: Caller) -> None:
         for feed in list(self._feeds):
             feed.offer(change)
         commit = Commit(

@@ -33,7 +33,7 @@ class InjectedFault:
 
 NO_FAULT = InjectedFault()
 
-Judge = Callable[[str, str], InjectedFault | None]
+FaultRule = Callable[[str, str], InjectedFault | None]
 """Verb (`list`, `watch`, `get`, `create`, `patch`, `ready`) and plural -> what befalls it."""
 
 
@@ -63,9 +63,9 @@ class FaultInjection:
     """
 
     def __init__(self, common: "FaultInjection | None" = None) -> None:
-        self.judge: Judge | None = None
+        self.rule: FaultRule | None = None
         self._common = common
-        self._ordered: deque[tuple[str, str, InjectedFault]] = deque()
+        self._planned: deque[tuple[str, str, InjectedFault]] = deque()
         self._partitioned = False
         self._silent = False
         self._is_down = False
@@ -78,7 +78,7 @@ class FaultInjection:
         self, fault: InjectedFault, *, verb: str = "", resource: str = "", count: int = 1
     ) -> None:
         """Let the next `count` requests that fit meet `fault`; "" fits all."""
-        self._ordered.extend([(verb, resource, fault)] * count)
+        self._planned.extend([(verb, resource, fault)] * count)
 
     def partition(self, *, cut: bool) -> None:
         """Cut the way, or mend it: requests wait for it until their limit, watches fall silent."""
@@ -146,11 +146,11 @@ class FaultInjection:
         if self._is_unauthorized:
             said = f"{verb} {resource}: the API server answered 403 Forbidden"
             return InjectedFault(Forbidden(said, status=403, reason="Forbidden"))
-        for ordered in self._ordered:
+        for ordered in self._planned:
             if ordered[0] in ("", verb) and ordered[1] in ("", resource):
-                self._ordered.remove(ordered)
+                self._planned.remove(ordered)
                 return ordered[2]
-        own = self.judge and self.judge(verb, resource)
+        own = self.rule and self.rule(verb, resource)
         if own:
             return own
         return NO_FAULT if self._common is None else self._common.fault_of(verb, resource)

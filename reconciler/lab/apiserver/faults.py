@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from reconciler.lab.apiserver.status_errors import Refusal, refuse
+from reconciler.lab.apiserver.status_errors import StatusError, refuse
 
 THROTTLED = "Too many requests, please try again later.\n"
 """Plain text, as the real server sends it. Source: apiserver `filters/priority-and-fairness.go`."""
@@ -68,7 +68,7 @@ class HttpFaults:
         self.slow_s, self.status, self.throttled = 0.0, 0, False
         self.retry_after_s, self.share, self.silent = 0, Share(), False
 
-    async def strike(self) -> web.Response | None:
+    async def apply(self) -> web.Response | None:
         """Wait or fail as ordered; raises `Refusal`, or returns an answer to send instead."""
         if self.slow_s:
             await asyncio.sleep(self.slow_s)
@@ -79,7 +79,7 @@ class HttpFaults:
             return web.Response(status=429, text=THROTTLED, headers=headers)
         raise self._refusal()
 
-    def _refusal(self) -> Refusal:
+    def _refusal(self) -> StatusError:
         reason, message = _WORDS.get(self.status, ("", "a fault was ordered"))
         wait = {"retryAfterSeconds": self.retry_after_s} if self.retry_after_s else {}
         return refuse(self.status, reason, message, details=wait)

@@ -18,12 +18,12 @@ def collect(core: Core) -> int:
         node is only marked: its kubelet removes it.
     """
     done = 0
-    while (orphan := core.dependents.next_orphan()) is not None:
+    while (orphan := core.owner_index.next_candidate()) is not None:
         kind, key = orphan
         item = core.peek(kind, key)
-        if item is not None and core.dependents.is_orphan(item):
+        if item is not None and core.owner_index.is_orphan(item):
             done += _sweep(core, kind, item)
-    for name in sorted(core.dependents.terminating):
+    for name in sorted(core.owner_index.terminating):
         done += _empty(core, name)
     return done
 

@@ -21,7 +21,7 @@ from reconciler.lab.apiserver.representations import (
     parse_accept,
 )
 from reconciler.lab.apiserver.request_info import RequestTarget
-from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.apiserver.status_errors import StatusError
 from reconciler.lab.apiserver.write_log import Caller
 
 BODY_LIMIT_BYTES = 3 * 1024 * 1024
@@ -51,7 +51,7 @@ def split_path(path: str) -> tuple[str, str]:
     return token, f"/{rest}"
 
 
-def authenticate(rights: Authorizer, request: web.BaseRequest, token: str) -> User:
+def authenticate(authorizer: Authorizer, request: web.BaseRequest, token: str) -> User:
     """Return who asks; raises `Refusal` 401 for a token that nobody holds.
 
     Args:
@@ -61,7 +61,7 @@ def authenticate(rights: Authorizer, request: web.BaseRequest, token: str) -> Us
     token = sent.strip() if scheme.lower() == "bearer" and sent.strip() else token
     if not token:
         return ANONYMOUS
-    user = rights.user_of(token)
+    user = authorizer.user_of(token)
     if user is None:
         raise status_errors.unauthorized()
     return user
@@ -84,9 +84,9 @@ def answer_path(user: User, method: str, path: str) -> web.Response:
 class ApiHandlers:
     """Answers requests for resources; watches excepted, which are streams."""
 
-    def __init__(self, core: Core, rights: Authorizer, clock: Clock) -> None:
+    def __init__(self, core: Core, authorizer: Authorizer, clock: Clock) -> None:
         self._core = core
-        self._rights = rights
+        self._authorizer = authorizer
         self._clock = clock
 
     async def answer(
@@ -96,30 +96,32 @@ class ApiHandlers:
         if asked.verb not in target.kind.verbs or (asked.verb in _NAMED) is not bool(target.name):
             raise status_errors.method_not_allowed()
         query = dict(request.query)
-        view = parse_accept(request.headers.get("Accept", ""))
+        representation = parse_accept(request.headers.get("Accept", ""))
         caller = request_info.caller_of(user.name, request.headers.get("User-Agent", ""), query)
         if asked.verb == "list":
-            return self._list(target, query, view)
+            return self._list(target, query, representation)
         if asked.verb == "get":
             version = query.get("resourceVersion", "")
             item = self._core.get(target.kind, target.namespace, target.name, version=version)
-            return self._object(target, item, view)
+            return self._object(target, item, representation)
         body = await read_body(request)
         if asked.verb in ("delete", "deletecollection"):
-            return self._delete(target, query, body, caller, view)
+            return self._delete(target, query, body, caller, representation)
         if asked.verb == "create":
-            return self._create(target, body, caller, user, view)
-        return self._change(request, target, body, caller, view)
+            return self._create(target, body, caller, user, representation)
+        return self._change(request, target, body, caller, representation)
 
     def _list(
-        self, target: RequestTarget, query: Mapping[str, str], view: Representation
+        self, target: RequestTarget, query: Mapping[str, str], representation: Representation
     ) -> web.Response:
         selection, wanted = (
             request_info.selection_of(target, query),
             request_info.list_query_of(query),
         )
         listing = self._core.list(target.kind, selection, wanted)
-        return json_response(list_bytes(target.kind, listing, view, now_s=self._clock.wall()))
+        return json_response(
+            list_bytes(target.kind, listing, representation, now_s=self._clock.wall())
+        )
 
     def _create(
         self,
@@ -127,14 +129,14 @@ class ApiHandlers:
         body: Mapping[str, Any],
         caller: Caller,
         user: User,
-        view: Representation,
+        representation: Representation,
     ) -> web.Response:
         if target.kind is kinds.ACCESS_REVIEWS:
-            return json_response(encode(self._rights.review_access(user, body)), status=201)
+            return json_response(encode(self._authorizer.review_access(user, body)), status=201)
         if target.kind is kinds.TOKEN_REVIEWS:
-            return json_response(encode(self._rights.review_token(body)), status=201)
+            return json_response(encode(self._authorizer.review_token(body)), status=201)
         item = self._core.create(target.kind, target.namespace, body, by=caller)
-        return self._object(target, item, view, status=201)
+        return self._object(target, item, representation, status=201)
 
     def _change(
         self,
@@ -142,18 +144,18 @@ class ApiHandlers:
         target: RequestTarget,
         body: Mapping[str, Any],
         caller: Caller,
-        view: Representation,
+        representation: Representation,
     ) -> web.Response:
         where = target.kind, target.namespace, target.name
         if request.method == "PUT":
             item = self._core.update(*where, body, by=caller, subresource=target.subresource)
-            return self._object(target, item, view)
+            return self._object(target, item, representation)
         if request.content_type not in (MERGE, STRATEGIC):
             raise status_errors.unsupported_patch()
         if request.content_type == STRATEGIC:
             body = without_directives(body)
         item = self._core.patch(*where, body, by=caller, subresource=target.subresource)
-        return self._object(target, item, view)
+        return self._object(target, item, representation)
 
     def _delete(
         self,
@@ -161,7 +163,7 @@ class ApiHandlers:
         query: Mapping[str, str],
         body: Mapping[str, Any],
         caller: Caller,
-        view: Representation,
+        representation: Representation,
     ) -> web.Response:
         kind, options = target.kind, request_info.delete_options_of(body, query)
         if not target.name:
@@ -170,16 +172,23 @@ class ApiHandlers:
                 metadata = item["metadata"]
                 namespace = metadata.get("namespace", "")
                 self._core.delete(kind, namespace, metadata["name"], options, by=caller)
-            return json_response(list_bytes(kind, listing, view, now_s=self._clock.wall()))
+            return json_response(
+                list_bytes(kind, listing, representation, now_s=self._clock.wall())
+            )
         deleted = self._core.delete(kind, target.namespace, target.name, options, by=caller)
         if kind.answers_deleted or not deleted.removed:
-            return self._object(target, deleted.object, view)
+            return self._object(target, deleted.object, representation)
         return json_response(encode(_success(target, deleted.object)))
 
     def _object(
-        self, target: RequestTarget, item: Object, view: Representation, *, status: int = 200
+        self,
+        target: RequestTarget,
+        item: Object,
+        representation: Representation,
+        *,
+        status: int = 200,
     ) -> web.Response:
-        data = object_bytes(target.kind, item, view, now_s=self._clock.wall())
+        data = object_bytes(target.kind, item, representation, now_s=self._clock.wall())
         return json_response(data, status=status)
 
 
@@ -208,7 +217,7 @@ def json_response(data: bytes, *, status: int = 200) -> web.Response:
     return web.Response(body=data, status=status, content_type="application/json")
 
 
-def refusal_response(refusal: Refusal) -> web.Response:
+def error_response(refusal: StatusError) -> web.Response:
     """Return the Status as an answer, with Retry-After where it says so."""
     headers = {"Retry-After": str(refusal.retry_after_s)} if refusal.retry_after_s else {}
     return web.Response(

@@ -20,7 +20,7 @@ from reconciler.lab.apiserver.handlers import (
     ApiHandlers,
     answer_path,
     authenticate,
-    refusal_response,
+    error_response,
     split_path,
 )
 from reconciler.lab.apiserver.rbac import (
@@ -33,7 +33,7 @@ from reconciler.lab.apiserver.rbac import (
 )
 from reconciler.lab.apiserver.representations import parse_accept
 from reconciler.lab.apiserver.request_info import RequestTarget
-from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.apiserver.status_errors import StatusError
 from reconciler.lab.apiserver.watch_stream import WatchStream
 from reconciler.lab.apiserver.write_log import Commit
 
@@ -64,7 +64,7 @@ class ApiServer:
         core: Core,
         *,
         clock: Clock | None = None,
-        rights: Authorizer | None = None,
+        authorizer: Authorizer | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         bookmark_s: float = BOOKMARK_S,
@@ -72,7 +72,7 @@ class ApiServer:
         unauthorized_s: float = UNAUTHORIZED_S,
     ) -> None:
         self.core = core
-        self.rights = rights or Authorizer({ADMIN_TOKEN: User("admin", (EVERYTHING,))})
+        self.authorizer = authorizer or Authorizer({ADMIN_TOKEN: User("admin", (EVERYTHING,))})
         self.faults = HttpFaults()
         self.requests: Counter[tuple[str, str]] = Counter()
         """Requests that were read, by verb and resource (the path, where it is no resource)."""
@@ -86,7 +86,7 @@ class ApiServer:
         self._authorizes_at = -math.inf
         self._has_run = False
         self._collecting = False
-        self._exchange = ApiHandlers(core, self.rights, self._clock)
+        self._handlers = ApiHandlers(core, self.authorizer, self._clock)
         self._streams: set[WatchStream] = set()
         self._server = web.Server(self._handle, access_log=None, handler_cancellation=True)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
@@ -95,7 +95,7 @@ class ApiServer:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         await self._runner.setup()
-        await self.back()
+        await self.listen()
         if self._collects:
             self.core.on_commit.append(self._collect_soon)
         return self
@@ -108,7 +108,7 @@ class ApiServer:
     ) -> None:
         if self._collects:
             self.core.on_commit.remove(self._collect_soon)
-        await self.away()
+        await self.stop_listening()
         await self._runner.cleanup()
 
     def __repr__(self) -> str:
@@ -121,7 +121,7 @@ class ApiServer:
     @property
     def admin_token(self) -> str:
         """A token of somebody who may do everything; raises `LookupError` if nobody may."""
-        for token, user in self.rights.users.items():
+        for token, user in self.authorizer.users.items():
             if EVERYTHING in user.rules:
                 return token
         raise LookupError("none of the box's users is an administrator")
@@ -151,14 +151,14 @@ class ApiServer:
 
     # Faults that need the sockets; the others are fields of `faults`
 
-    async def away(self) -> None:
+    async def stop_listening(self) -> None:
         """Refuse connections and reset those that are open; idempotent."""
         if self._site is not None:
             await self._site.stop()
             self._site = None
         self.reset_connections()
 
-    async def back(self) -> None:
+    async def listen(self) -> None:
         """Listen again, on the old port; idempotent."""
         if self._site is None:
             if self._has_run:
@@ -196,8 +196,8 @@ class ApiServer:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             answer = await self._answer(request)
-        except Refusal as refusal:
-            answer = refusal_response(refusal)
+        except StatusError as refusal:
+            answer = error_response(refusal)
         self.answers[answer.status] += 1
         return answer
 
@@ -206,34 +206,40 @@ class ApiServer:
         target = request_info.parse_path(path)
         if target is None:
             self.requests[request.method.lower(), path] += 1
-            struck = await self.faults.strike()
-            user = authenticate(self.rights, request, token)
-            if not self._authorizes(user):
+            struck = await self.faults.apply()
+            user = authenticate(self.authorizer, request, token)
+            if not self._is_authorizer_ready(user):
                 raise denied_path(user, request.method.lower(), path)
             return struck or answer_path(user, request.method, path)
         asked = request_info.attributes_of(request.method, target, dict(request.query))
         self.requests[asked.verb, asked.resource] += 1
-        struck = await self.faults.strike()
+        struck = await self.faults.apply()
         if struck is not None:
             return struck
-        user = authenticate(self.rights, request, token)
-        if not self._authorizes(user):
+        user = authenticate(self.authorizer, request, token)
+        if not self._is_authorizer_ready(user):
             raise denied(user, asked)
-        self.rights.check(user, asked)
+        self.authorizer.check(user, asked)
         if asked.verb == "watch":
             return await self._watch(request, target, asked)
-        return await self._exchange.answer(request, user, target, asked)
+        return await self._handlers.answer(request, user, target, asked)
 
     async def _watch(
         self, request: web.BaseRequest, target: RequestTarget, asked: Attributes
     ) -> web.StreamResponse:
         """Stream until the watch ends; the core is asked before the answer begins."""
         query = dict(request.query)
-        view = parse_accept(request.headers.get("Accept", ""))
+        representation = parse_accept(request.headers.get("Accept", ""))
         timeout_s = request_info.number(query, "timeoutSeconds") or WATCH_S
         bookmark_s = self._bookmark_s if request_info.is_set(query, "allowWatchBookmarks") else 0.0
         initial = request_info.initial_of(query)
-        stream = WatchStream(self.core, self._clock, self.faults, view=view, bookmark_s=bookmark_s)
+        stream = WatchStream(
+            self.core,
+            self._clock,
+            self.faults,
+            representation=representation,
+            bookmark_s=bookmark_s,
+        )
         feed = self.core.watch(
             target.kind,
             request_info.selection_of(target, query),
@@ -252,7 +258,7 @@ class ApiServer:
             self.core.forget(feed)
         return response
 
-    def _authorizes(self, user: User) -> bool:
+    def _is_authorizer_ready(self, user: User) -> bool:
         """Whether the authorizer knows any binding yet; an administrator needs none."""
         return EVERYTHING in user.rules or self._clock.monotonic() >= self._authorizes_at
 

@@ -29,7 +29,7 @@ from reconciler.lab.apiserver.representations import (
     object_bytes,
 )
 from reconciler.lab.apiserver.selectors import Selection
-from reconciler.lab.apiserver.status_errors import Refusal, no_such_resource
+from reconciler.lab.apiserver.status_errors import StatusError, no_such_resource
 from reconciler.lab.apiserver.watch_cache import WatchFeed, bookmark
 from reconciler.lab.apiserver.write_log import Caller
 
@@ -52,7 +52,7 @@ class InProcessWatch(Generic[T]):
         faults: FaultInjection,
         *,
         timeout_s: float,
-        mark_s: float,
+        bookmark_s: float,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._core = core
@@ -60,15 +60,15 @@ class InProcessWatch(Generic[T]):
         self._faults = faults
         self._now = loop.time
         self._ends_at = loop.time() + timeout_s
-        self._mark_s = mark_s
-        self._marks_at = loop.time() + mark_s
-        self._news = asyncio.Event()
+        self._bookmark_s = bookmark_s
+        self._bookmark_at = loop.time() + bookmark_s
+        self._wakeup = asyncio.Event()
         self._dropped = False
         self._closed = False
         self.feed: WatchFeed | None = None
 
     def wake(self) -> None:
-        self._news.set()
+        self._wakeup.set()
 
     def drop(self) -> None:
         """Reset it: what is pending is lost."""
@@ -84,7 +84,7 @@ class InProcessWatch(Generic[T]):
         """See `reconciler.kube.api.Watch`."""
         idle_at = self._now() + idle_s
         while True:
-            self._news.clear()
+            self._wakeup.clear()
             if self._dropped:
                 raise TransportError(f"watch {self._resource.plural}: the connection was reset")
             mute = self._faults.mute
@@ -96,7 +96,7 @@ class InProcessWatch(Generic[T]):
                     return None
             if self._now() >= idle_at:
                 raise TransportError(f"watch {self._resource.plural}: silent for {idle_s:g} s")
-            until = idle_at if mute else min(idle_at, self._marks_at, self._ends_at)
+            until = idle_at if mute else min(idle_at, self._bookmark_at, self._ends_at)
             await self._wait(until)
 
     def _is_over(self) -> bool:
@@ -108,22 +108,22 @@ class InProcessWatch(Generic[T]):
         if self.feed is None:
             return None
         event = self.feed.next()
-        is_due = self._now() >= self._marks_at and not self._is_over()
-        if event is None and is_due and not self.feed.may_mark(self._core.version):
-            self._marks_at = self._now() + self._mark_s
+        is_due = self._now() >= self._bookmark_at and not self._is_over()
+        if event is None and is_due and not self.feed.may_bookmark(self._core.version):
+            self._bookmark_at = self._now() + self._bookmark_s
         elif event is None and is_due:
             event = bookmark(self.feed.kind, self._core.version)
         if event is None:
             return None
         if event.type == "BOOKMARK":
-            self._marks_at = self._now() + self._mark_s
-        view = Representation.PARTIAL if self._resource.partial else Representation.PLAIN
-        return event_bytes(self.feed.kind, event, view, now_s=0.0, first=False)
+            self._bookmark_at = self._now() + self._bookmark_s
+        representation = Representation.PARTIAL if self._resource.partial else Representation.PLAIN
+        return event_bytes(self.feed.kind, event, representation, now_s=0.0, first=False)
 
     async def _wait(self, until: float) -> None:
         try:
             async with asyncio.timeout_at(until):
-                await self._news.wait()
+                await self._wakeup.wait()
         except TimeoutError:
             return
 
@@ -166,12 +166,12 @@ class InProcessKube:
     ) -> Page[T]:
         """See the Protocol."""
         query = ListQuery(limit, continue_token, "" if continue_token else version)
-        view = Representation.PARTIAL_LIST if resource.partial else Representation.PLAIN
+        representation = Representation.PARTIAL_LIST if resource.partial else Representation.PLAIN
 
         def act() -> bytes:
             kind = _kind(resource)
             listing = self._core.list(kind, _selection(scope), query)
-            return list_bytes(kind, listing, view, now_s=self._clock.wall())
+            return list_bytes(kind, listing, representation, now_s=self._clock.wall())
 
         return resource.decode_page(await self._call("list", resource.plural, act, limit_s=limit_s))
 
@@ -181,7 +181,7 @@ class InProcessKube:
     ) -> AsyncIterator[InProcessWatch[T]]:
         """See the Protocol."""
         opened = InProcessWatch(
-            self._core, resource, self.faults, timeout_s=timeout_s, mark_s=self._bookmark_s
+            self._core, resource, self.faults, timeout_s=timeout_s, bookmark_s=self._bookmark_s
         )
 
         def act() -> bytes:
@@ -209,7 +209,7 @@ class InProcessKube:
         """See the Protocol."""
 
         def act() -> bytes:
-            return self._shown(resource, self._core.get(_kind(resource), namespace, name))
+            return self._encoded(resource, self._core.get(_kind(resource), namespace, name))
 
         return resource.decode(await self._call("get", resource.plural, act, limit_s=limit_s))
 
@@ -228,7 +228,7 @@ class InProcessKube:
         def act() -> bytes:
             sent = msgspec.json.decode(data)
             item = self._core.create(_kind(resource), namespace, sent, by=self._caller)
-            return self._shown(resource, item)
+            return self._encoded(resource, item)
 
         answer = await self._call("create", resource.plural, act, limit_s=limit_s, permit=permit)
         return resource.decode(answer)
@@ -249,7 +249,7 @@ class InProcessKube:
         def act() -> bytes:
             sent = msgspec.json.decode(data)
             item = self._core.patch(_kind(resource), namespace, name, sent, by=self._caller)
-            return self._shown(resource, item)
+            return self._encoded(resource, item)
 
         answer = await self._call("patch", resource.plural, act, limit_s=limit_s, permit=permit)
         return resource.decode(answer)
@@ -258,9 +258,9 @@ class InProcessKube:
         """See the Protocol."""
         await self._call("ready", "", lambda: b"", limit_s=limit_s)
 
-    def _shown(self, resource: ApiResource[T], item: Object) -> bytes:
-        view = Representation.PARTIAL if resource.partial else Representation.PLAIN
-        return object_bytes(_kind(resource), item, view, now_s=self._clock.wall())
+    def _encoded(self, resource: ApiResource[T], item: Object) -> bytes:
+        representation = Representation.PARTIAL if resource.partial else Representation.PLAIN
+        return object_bytes(_kind(resource), item, representation, now_s=self._clock.wall())
 
     async def _call(
         self,
@@ -298,7 +298,7 @@ class InProcessKube:
             raise fault.error
         try:
             data = act()
-        except Refusal as refusal:
+        except StatusError as refusal:
             raise _error_of(refusal, what) from refusal
         if fault.error is not None:
             raise fault.error
@@ -316,6 +316,6 @@ def _selection(scope: ListOptions) -> Selection:
     return Selection(scope.namespace or "", scope.labels, scope.fields)
 
 
-def _error_of(refusal: Refusal, what: str) -> KubeError:
+def _error_of(refusal: StatusError, what: str) -> KubeError:
     wait_s = float(refusal.retry_after_s) or None
     return from_response(refusal.code, encode(refusal.status), what=what, retry_after_s=wait_s)

@@ -9,7 +9,7 @@ from typing import Any
 
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.kinds import Kind
-from reconciler.lab.apiserver.status_errors import Refusal, forbidden, quote, refuse
+from reconciler.lab.apiserver.status_errors import StatusError, forbidden, quote, refuse
 
 ANY = ("*",)
 
@@ -111,7 +111,7 @@ class Authorizer:
         return _review(kinds.TOKEN_REVIEWS, spec, status)
 
 
-def denied(user: User, asked: Attributes) -> Refusal:
+def denied(user: User, asked: Attributes) -> StatusError:
     """Source: apiserver `handlers/responsewriters/errors.go`, forbiddenMessage."""
     where = (
         f"in the namespace {quote(asked.namespace)}"
@@ -126,7 +126,7 @@ def denied(user: User, asked: Attributes) -> Refusal:
     )
 
 
-def denied_path(user: User, verb: str, path: str) -> Refusal:
+def denied_path(user: User, verb: str, path: str) -> StatusError:
     """403 for a path that is no resource."""
     message = f"forbidden: User {quote(user.name)} cannot {verb} path {quote(path)}"
     return refuse(403, "Forbidden", message, details={})

@@ -11,7 +11,7 @@ import msgspec
 
 from reconciler.lab.apiserver.kinds import Kind, Object
 from reconciler.lab.apiserver.paging import Listing
-from reconciler.lab.apiserver.status_errors import Refusal, not_acceptable
+from reconciler.lab.apiserver.status_errors import StatusError, not_acceptable
 from reconciler.lab.apiserver.table_printers import table_of
 from reconciler.lab.apiserver.watch_cache import WatchEvent
 
@@ -44,7 +44,7 @@ def parse_accept(header: str) -> Representation:
         wanted = named.get("as", "")
         if not wanted:
             return Representation.PLAIN
-        known = wanted in {view.value for view in Representation}
+        known = wanted in {representation.value for representation in Representation}
         if known and named.get("g") == "meta.k8s.io" and named.get("v") == "v1":
             return Representation(wanted)
     raise not_acceptable(
@@ -63,25 +63,29 @@ def partial(item: Object) -> dict[str, Any]:
     }
 
 
-def object_bytes(kind: Kind, item: Object, view: Representation, *, now_s: float) -> bytes:
+def object_bytes(
+    kind: Kind, item: Object, representation: Representation, *, now_s: float
+) -> bytes:
     """Encode one object; raises `Refusal` 406 for a form that only lists have."""
-    if view is Representation.PARTIAL_LIST:
-        raise _mismatch(view, f"is not a list (*core.{kind.kind})")
-    return encode(_shown(kind, item, view, now_s=now_s, headed=True))
+    if representation is Representation.PARTIAL_LIST:
+        raise _mismatch(representation, f"is not a list (*core.{kind.kind})")
+    return encode(_represented(kind, item, representation, now_s=now_s, headed=True))
 
 
-def list_bytes(kind: Kind, listing: Listing, view: Representation, *, now_s: float) -> bytes:
+def list_bytes(
+    kind: Kind, listing: Listing, representation: Representation, *, now_s: float
+) -> bytes:
     """Encode a page; raises `Refusal` 406 for a form that only single objects have."""
     metadata: dict[str, Any] = {"resourceVersion": str(listing.version)}
     if listing.token:
         metadata["continue"] = listing.token
     if listing.remaining is not None:
         metadata["remainingItemCount"] = listing.remaining
-    if view is Representation.PARTIAL:
-        raise _mismatch(view, f"is a list (*core.{kind.kind}List)")
-    if view is Representation.TABLE:
+    if representation is Representation.PARTIAL:
+        raise _mismatch(representation, f"is a list (*core.{kind.kind}List)")
+    if representation is Representation.TABLE:
         return encode(table_of(kind, listing.items, metadata, now_s=now_s))
-    if view is Representation.PARTIAL_LIST:
+    if representation is Representation.PARTIAL_LIST:
         named, version = "PartialObjectMetadataList", _META
         items = [partial(item) for item in listing.items]
     else:
@@ -91,23 +95,23 @@ def list_bytes(kind: Kind, listing: Listing, view: Representation, *, now_s: flo
 
 
 def event_bytes(
-    kind: Kind, event: WatchEvent, view: Representation, *, now_s: float, first: bool
+    kind: Kind, event: WatchEvent, representation: Representation, *, now_s: float, first: bool
 ) -> bytes:
     """Encode one watch event as a line; `first` = the first of its stream."""
     item: Mapping[str, Any] = event.object
-    if event.type == "BOOKMARK" and view is Representation.TABLE:
+    if event.type == "BOOKMARK" and representation is Representation.TABLE:
         item = table_of(kind, (), dict(item["metadata"]), now_s=now_s, headed=first)
     elif event.type != "ERROR":
-        item = _shown(kind, item, view, now_s=now_s, headed=first)
+        item = _represented(kind, item, representation, now_s=now_s, headed=first)
     return encode({"type": event.type, "object": item}) + b"\n"
 
 
-def _shown(
-    kind: Kind, item: Object, view: Representation, *, now_s: float, headed: bool
+def _represented(
+    kind: Kind, item: Object, representation: Representation, *, now_s: float, headed: bool
 ) -> Mapping[str, Any]:
-    if view is Representation.PLAIN:
+    if representation is Representation.PLAIN:
         return item
-    if view is Representation.TABLE:
+    if representation is Representation.TABLE:
         version = {"resourceVersion": item["metadata"]["resourceVersion"]}
         return table_of(kind, (item,), version, now_s=now_s, headed=headed)
     return partial(item)
@@ -118,5 +122,5 @@ def _untyped(item: Object) -> dict[str, Any]:
     return {key: value for key, value in item.items() if key not in ("kind", "apiVersion")}
 
 
-def _mismatch(view: Representation, why: str) -> Refusal:
-    return not_acceptable(f"you requested {view.value}, but the requested object {why}")
+def _mismatch(representation: Representation, why: str) -> StatusError:
+    return not_acceptable(f"you requested {representation.value}, but the requested object {why}")

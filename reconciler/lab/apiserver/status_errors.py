@@ -25,7 +25,7 @@ CONTINUE_TOO_OLD = (
 TOO_LARGE = "Too large resource version"
 
 
-class Refusal(ReconcilerError):
+class StatusError(ReconcilerError):
     """A request that the API server does not carry out; `status` is its whole answer."""
 
     def __init__(self, status: dict[str, Any]) -> None:
@@ -59,7 +59,7 @@ class FieldError:
 
 def refuse(
     code: int, reason: str, message: str, *, details: dict[str, Any] | None = None
-) -> Refusal:
+) -> StatusError:
     """Build a refusal from its parts."""
     status: dict[str, Any] = {
         "kind": "Status",
@@ -71,7 +71,7 @@ def refuse(
     }
     if details is not None:
         status["details"] = details
-    return Refusal(status | {"code": code})
+    return StatusError(status | {"code": code})
 
 
 def quote(text: str) -> str:
@@ -84,15 +84,15 @@ def _details(kind: Kind, name: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def bad_request(message: str) -> Refusal:
+def bad_request(message: str) -> StatusError:
     return refuse(400, "BadRequest", message)
 
 
-def unauthorized() -> Refusal:
+def unauthorized() -> StatusError:
     return refuse(401, "Unauthorized", "Unauthorized")
 
 
-def forbidden(kind: Kind, name: str, why: str) -> Refusal:
+def forbidden(kind: Kind, name: str, why: str) -> StatusError:
     named = f" {quote(name)}" if name else ""
     return refuse(
         403, "Forbidden", f"{kind.qualified}{named} is forbidden: {why}",
@@ -100,7 +100,7 @@ def forbidden(kind: Kind, name: str, why: str) -> Refusal:
     )  # fmt: skip
 
 
-def terminating(kind: Kind, name: str, namespace: str) -> Refusal:
+def terminating(kind: Kind, name: str, namespace: str) -> StatusError:
     """Source: apiserver `admission/plugin/namespace/lifecycle`."""
     why = f"unable to create new content in namespace {namespace} because it is being terminated"
     refusal = forbidden(kind, name, why)
@@ -114,40 +114,40 @@ def terminating(kind: Kind, name: str, namespace: str) -> Refusal:
     return refusal
 
 
-def not_found(kind: Kind, name: str) -> Refusal:
+def not_found(kind: Kind, name: str) -> StatusError:
     return refuse(
         404, "NotFound", f"{kind.qualified} {quote(name)} not found", details=_details(kind, name)
     )
 
 
-def method_not_allowed() -> Refusal:
+def method_not_allowed() -> StatusError:
     message = "the server does not allow this method on the requested resource"
     return refuse(405, "MethodNotAllowed", message, details={})
 
 
-def no_such_resource() -> Refusal:
+def no_such_resource() -> StatusError:
     """404 for a resource that a known group does not have."""
     message = "the server could not find the requested resource"
     return refuse(404, "NotFound", message, details={})
 
 
-def not_acceptable(message: str) -> Refusal:
+def not_acceptable(message: str) -> StatusError:
     return refuse(406, "NotAcceptable", message)
 
 
-def already_exists(kind: Kind, name: str) -> Refusal:
+def already_exists(kind: Kind, name: str) -> StatusError:
     return refuse(
         409, "AlreadyExists", f"{kind.qualified} {quote(name)} already exists",
         details=_details(kind, name),
     )  # fmt: skip
 
 
-def conflict(kind: Kind, name: str, why: str = MODIFIED) -> Refusal:
+def conflict(kind: Kind, name: str, why: str = MODIFIED) -> StatusError:
     message = f"Operation cannot be fulfilled on {kind.qualified} {quote(name)}: {why}"
     return refuse(409, "Conflict", message, details=_details(kind, name))
 
 
-def precondition(kind: Kind, name: str, what: str, wanted: str, found: str) -> Refusal:
+def precondition(kind: Kind, name: str, what: str, wanted: str, found: str) -> StatusError:
     """A delete's precondition failed; the real server names the kind here, not the resource."""
     why = {
         "UID": "The object might have been deleted and then recreated",
@@ -162,7 +162,7 @@ def precondition(kind: Kind, name: str, what: str, wanted: str, found: str) -> R
     return refuse(409, "Conflict", message, details=details)
 
 
-def put_of_another(kind: Kind, key: str, name: str, wanted: str, found: str) -> Refusal:
+def put_of_another(kind: Kind, key: str, name: str, wanted: str, found: str) -> StatusError:
     """A PUT carries the UID of an object that was deleted and created again."""
     why = (
         f"StorageError: invalid object, Code: 4, Key: /registry/{kind.plural}/{key}, "
@@ -172,7 +172,7 @@ def put_of_another(kind: Kind, key: str, name: str, wanted: str, found: str) -> 
     return conflict(kind, name, why)
 
 
-def expired(message: str, *, token: str = "") -> Refusal:
+def expired(message: str, *, token: str = "") -> StatusError:
     """410; with a `token` the answer offers an inconsistent continuation."""
     refusal = refuse(410, "Expired", message)
     if token:
@@ -180,17 +180,17 @@ def expired(message: str, *, token: str = "") -> Refusal:
     return refusal
 
 
-def too_old(version: int, oldest: int) -> Refusal:
+def too_old(version: int, oldest: int) -> StatusError:
     """What a watch from a compacted version gets, inside its stream."""
     return expired(f"too old resource version: {version} ({oldest})")
 
 
-def unsupported_patch() -> Refusal:
+def unsupported_patch() -> StatusError:
     """415 from the router, which knows the patch types and no others."""
     return refuse(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
 
 
-def unsupported_media_type(accepted: Sequence[str]) -> Refusal:
+def unsupported_media_type(accepted: Sequence[str]) -> StatusError:
     """415 for a body that is no object."""
     return refuse(
         415,
@@ -200,7 +200,7 @@ def unsupported_media_type(accepted: Sequence[str]) -> Refusal:
     )
 
 
-def invalid(kind: Kind, name: str, faults: Sequence[FieldError]) -> Refusal:
+def invalid(kind: Kind, name: str, faults: Sequence[FieldError]) -> StatusError:
     """422 with one cause for each wrong field."""
     qualified = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
     return _invalid(
@@ -208,13 +208,13 @@ def invalid(kind: Kind, name: str, faults: Sequence[FieldError]) -> Refusal:
     )
 
 
-def invalid_options(options: str, faults: Sequence[FieldError]) -> Refusal:
+def invalid_options(options: str, faults: Sequence[FieldError]) -> StatusError:
     """422 for a query (`ListOptions`, `DeleteOptions`)."""
     details = {"group": "meta.k8s.io", "kind": options}
     return _invalid(f'{options}.meta.k8s.io ""', faults, details)
 
 
-def undecodable_patch(why: str) -> Refusal:
+def undecodable_patch(why: str) -> StatusError:
     """A patch whose result is not of its kind.
 
     The real server repeats the whole patched object here, values included; this one does not.
@@ -223,7 +223,7 @@ def undecodable_patch(why: str) -> Refusal:
     return _invalid('"" ""', [fault], {})
 
 
-def _invalid(what: str, faults: Sequence[FieldError], details: dict[str, Any]) -> Refusal:
+def _invalid(what: str, faults: Sequence[FieldError], details: dict[str, Any]) -> StatusError:
     sentences = list(dict.fromkeys(fault.sentence for fault in faults))
     joined = sentences[0] if len(sentences) == 1 else f"[{', '.join(sentences)}]"
     causes = [
@@ -234,7 +234,7 @@ def _invalid(what: str, faults: Sequence[FieldError], details: dict[str, Any]) -
     )
 
 
-def too_large_version(version: int, current: int) -> Refusal:
+def too_large_version(version: int, current: int) -> StatusError:
     """504: a version that this server has not reached."""
     return refuse(
         504,

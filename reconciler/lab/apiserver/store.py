@@ -146,36 +146,36 @@ class OwnerIndex:
 
     def __init__(self) -> None:
         self.terminating: set[str] = set()
-        self._alive: set[str] = set()
+        self._uids: set[str] = set()
         self._owned: dict[str, set[Ref]] = {}
-        self._suspects: deque[Ref] = deque()
+        self._candidates: deque[Ref] = deque()
 
     def add(self, kind: Kind, key: str, item: Object) -> None:
         """Take note of an object that is there, new or changed."""
-        self._alive.add(item["metadata"]["uid"])
+        self._uids.add(item["metadata"]["uid"])
         owners = _owners(item)
         for owner in owners:
             self._owned.setdefault(owner, set()).add((kind, key))
         if owners and self.is_orphan(item):
-            self._suspects.append((kind, key))
+            self._candidates.append((kind, key))
 
     def remove(self, kind: Kind, key: str, item: Object) -> None:
         """Take note of a removal; what it owned is suspected from now on."""
         uid = item["metadata"]["uid"]
-        self._alive.discard(uid)
+        self._uids.discard(uid)
         for owner in _owners(item):
             self._owned.get(owner, set()).discard((kind, key))
         # Sorted: the order of a set differs between runs of the same seed.
-        self._suspects.extend(sorted(self._owned.pop(uid, ()), key=lambda ref: ref[1]))
+        self._candidates.extend(sorted(self._owned.pop(uid, ()), key=lambda ref: ref[1]))
 
-    def next_orphan(self) -> Ref | None:
+    def next_candidate(self) -> Ref | None:
         """Return the next object to look at, or None; it may have been replaced meanwhile."""
-        return self._suspects.popleft() if self._suspects else None
+        return self._candidates.popleft() if self._candidates else None
 
     def is_orphan(self, item: Object) -> bool:
         """Whether it names owners and none of them is alive."""
         owners = _owners(item)
-        return bool(owners) and not any(owner in self._alive for owner in owners)
+        return bool(owners) and not any(owner in self._uids for owner in owners)
 
 
 def _owners(item: Object) -> list[str]:

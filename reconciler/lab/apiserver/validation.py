@@ -79,7 +79,7 @@ def _bad_byte(value: Any) -> int:
     return body + missing if missing in (1, 2) and padding == "=" * missing else body
 
 
-def faults_of(kind: Kind, item: Object) -> list[FieldError]:
+def field_errors(kind: Kind, item: Object) -> list[FieldError]:
     """Return what is wrong with an object by itself."""
     own: Iterator[FieldError] = iter(())
     if kind is SECRETS:
@@ -89,7 +89,7 @@ def faults_of(kind: Kind, item: Object) -> list[FieldError]:
     return [*_metadata_faults(item["metadata"]), *own]
 
 
-def faults_between(kind: Kind, old: Object, new: Object) -> list[FieldError]:
+def update_errors(kind: Kind, old: Object, new: Object) -> list[FieldError]:
     """Return what an update must not have changed."""
     faults: list[FieldError] = []
     uid = new["metadata"]["uid"]

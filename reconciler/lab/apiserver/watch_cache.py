@@ -59,7 +59,7 @@ class WatchFeed:
         self.ended = self.ended or len(self._pending) > BACKLOG_LIMIT
         self._wake()
 
-    def may_mark(self, version: int) -> bool:
+    def may_bookmark(self, version: int) -> bool:
         """Whether a bookmark of that version may be sent: none is below where the watch began.
 
         Source: apiserver `cacher/cache_watcher.go`, process; seen with a restored etcd.

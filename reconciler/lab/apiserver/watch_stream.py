@@ -26,21 +26,21 @@ class WatchStream:
         clock: Clock,
         faults: HttpFaults,
         *,
-        view: Representation,
+        representation: Representation,
         bookmark_s: float,
     ) -> None:
         self._core = core
         self._clock = clock
         self._faults = faults
-        self._view = view
+        self._representation = representation
         self._bookmark_s = bookmark_s
-        self._news = asyncio.Event()
+        self._wakeup = asyncio.Event()
         self._closed = False
         self._sent = False
 
     def wake(self) -> None:
         """Look again: something happened, or a fault was switched."""
-        self._news.set()
+        self._wakeup.set()
 
     def close(self) -> None:
         """End the stream cleanly after what is pending."""
@@ -54,7 +54,7 @@ class WatchStream:
         period_s = self._bookmark_s or 2 * timeout_s
         marks_at = loop.time() + period_s
         while loop.time() < ends_at:
-            self._news.clear()
+            self._wakeup.clear()
             due = loop.time() >= marks_at
             if due:
                 marks_at = loop.time() + period_s
@@ -63,13 +63,13 @@ class WatchStream:
                     pass
                 if feed.ended:
                     return
-                if due and self._bookmark_s and feed.may_mark(self._core.version):
+                if due and self._bookmark_s and feed.may_bookmark(self._core.version):
                     await self._send_bookmark(response, feed)
             if self._closed:
                 return
             try:
                 async with asyncio.timeout_at(min(ends_at, marks_at)):
-                    await self._news.wait()
+                    await self._wakeup.wait()
             except TimeoutError:
                 continue
 
@@ -78,7 +78,11 @@ class WatchStream:
         while len(lines) < LINES_A_WRITE and (event := feed.next()) is not None:
             lines.append(
                 event_bytes(
-                    feed.kind, event, self._view, now_s=self._clock.wall(), first=not self._sent
+                    feed.kind,
+                    event,
+                    self._representation,
+                    now_s=self._clock.wall(),
+                    first=not self._sent,
                 )
             )
             self._sent = True
@@ -90,5 +94,7 @@ class WatchStream:
         event = bookmark(feed.kind, self._core.version)
         first, self._sent = not self._sent, True
         await response.write(
-            event_bytes(feed.kind, event, self._view, now_s=self._clock.wall(), first=first)
+            event_bytes(
+                feed.kind, event, self._representation, now_s=self._clock.wall(), first=first
+            )
         )

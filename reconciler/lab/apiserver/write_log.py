@@ -21,7 +21,7 @@ class Caller:
     dry_run: bool = False
 
 
-BOX = Caller(manager="kube-controller-manager")
+CONTROLLER_MANAGER = Caller(manager="kube-controller-manager")
 """The box's own controllers: garbage collection and namespaces."""
 
 
@@ -71,7 +71,7 @@ class SecretWrite:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseTurn:
+class HolderChange:
     """The holder of a lease changed; `holder` "" = released or deleted."""
 
     version: int
@@ -82,7 +82,7 @@ class LeaseTurn:
 
 
 @dataclass(frozen=True, slots=True)
-class SignedWrite:
+class ProcessWrite:
     """A write to a Secret or pod by a client that names its process in its user agent."""
 
     version: int
@@ -90,7 +90,7 @@ class SignedWrite:
     process: str
 
 
-_SIGNED = re.compile(r"[^ ]+ \((?P<process>[^ )]+)\)")
+_PROCESS_AGENT = re.compile(r"[^ ]+ \((?P<process>[^ )]+)\)")
 """A user agent that ends in one word in parentheses; an elector's own connection adds a second."""
 
 
@@ -102,22 +102,22 @@ class WriteLog:
 
     def __init__(self) -> None:
         self.secret_writes: list[SecretWrite] = []
-        self.lease_turns: list[LeaseTurn] = []
-        self.signed_writes: list[SignedWrite] = []
+        self.holder_changes: list[HolderChange] = []
+        self.process_writes: list[ProcessWrite] = []
         self.secret_patches: Counter[str] = Counter()
         """Patches applied to Secrets, by user agent."""
         self._holders: dict[tuple[str, str], str] = {}
 
     def __repr__(self) -> str:
-        return f"<Ledger {len(self.secret_writes)} writes, {len(self.lease_turns)} turns>"
+        return f"<Ledger {len(self.secret_writes)} writes, {len(self.holder_changes)} turns>"
 
     def record(self, commit: Commit) -> None:
         """Take in one commit."""
         if commit.kind in (kinds.SECRETS, kinds.PODS):
-            signed = _SIGNED.fullmatch(commit.caller.agent)
+            signed = _PROCESS_AGENT.fullmatch(commit.caller.agent)
             if signed is not None:
-                write = SignedWrite(commit.version, commit.at, signed["process"])
-                self.signed_writes.append(write)
+                write = ProcessWrite(commit.version, commit.at, signed["process"])
+                self.process_writes.append(write)
         if commit.kind is kinds.SECRETS:
             self._record_secret(commit)
         elif commit.kind is kinds.LEASES:
@@ -141,4 +141,4 @@ class WriteLog:
         holder = "" if commit.removed else spec.get("holderIdentity") or ""
         if self._holders.get(key, "") != holder:
             self._holders[key] = holder
-            self.lease_turns.append(LeaseTurn(commit.version, commit.at, *key, holder))
+            self.holder_changes.append(HolderChange(commit.version, commit.at, *key, holder))

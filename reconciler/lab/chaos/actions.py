@@ -99,17 +99,17 @@ class ChaosActions:
 
     def leader(self) -> Replica | None:
         """Return the controller that holds the Lease, as the API server sees it."""
-        found = leader_terms(self._cluster.ledger.lease_turns)
+        found = leader_terms(self._cluster.write_log.holder_changes)
         return self._replicas.leader(found[-1].process) if found else None
 
     @asynccontextmanager
     async def _issuer_outage(self) -> AsyncIterator[None]:
         faults = self._cluster.issuer.faults
-        faults.away = True
+        faults.unreachable = True
         try:
             yield
         finally:
-            faults.away = False
+            faults.unreachable = False
 
     @asynccontextmanager
     async def _short_ttl(self) -> AsyncIterator[None]:
@@ -124,12 +124,12 @@ class ChaosActions:
     async def _api_outage(self) -> AsyncIterator[None]:
         servers = (self._cluster.server, self._cluster.node_server)
         for server in servers:
-            await server.away()
+            await server.stop_listening()
         try:
             yield
         finally:
             for server in servers:
-                await server.back()
+                await server.listen()
 
     @asynccontextmanager
     async def _api_slow(self) -> AsyncIterator[None]:
@@ -159,11 +159,11 @@ class ChaosActions:
 
     @asynccontextmanager
     async def _platform_outage(self) -> AsyncIterator[None]:
-        self._cluster.platform.faults.away = True
+        self._cluster.platform.faults.unreachable = True
         try:
             yield
         finally:
-            self._cluster.platform.faults.away = False
+            self._cluster.platform.faults.unreachable = False
 
     def _kill_leader(self) -> None:
         leader = self.leader()
@@ -221,7 +221,7 @@ class ChaosActions:
 
     def _begin_sessions(self) -> None:
         for session in self._some():
-            self._cluster.begin(session.namespace)
+            self._cluster.begin_session(session.namespace)
 
     @asynccontextmanager
     async def _restart_sessions(self, _: ScheduledFault) -> AsyncIterator[None]:
@@ -229,10 +229,10 @@ class ChaosActions:
         stopped = self._some()
         async with asyncio.TaskGroup() as group:
             for session in stopped:
-                group.create_task(self._cluster.stop(session))
+                group.create_task(self._cluster.stop_session(session))
             yield
         for session in stopped:
-            self._cluster.resume(session)
+            self._cluster.resume_session(session)
 
     def _forge(self) -> None:
         """Create two pods with the labels of unknown sessions, the second with a Secret."""

@@ -86,13 +86,13 @@ class LabCluster:
         self.issuer = Issuer(ttl_s=ttl_s, client_secret=client_secret, clock=self.clock)
         self.platform = LabPlatform(self._accepts, clock=self.clock)
         self.core = Core(self.clock, seed=str(seed) if seed is not None else secrets.token_hex(8))
-        self.ledger = WriteLog()
-        self.core.on_commit.append(self.ledger.record)
+        self.write_log = WriteLog()
+        self.core.on_commit.append(self.write_log.record)
         rights, self._tokens = _users()
-        self.server = ApiServer(self.core, rights=rights)
-        self.node_server = ApiServer(self.core, rights=rights, collects=False)
+        self.server = ApiServer(self.core, authorizer=rights)
+        self.node_server = ApiServer(self.core, authorizer=rights, collects=False)
         self.port = free_port()
-        self._by = Caller(user="control-plane", manager=self.names.managed_by)
+        self._control_plane = Caller(user="control-plane", manager=self.names.managed_by)
         self._fleet: RunnerFleet | None = None
         self._folder = Path()
         self._stack = AsyncExitStack()
@@ -168,9 +168,9 @@ class LabCluster:
         """Begin `count` sessions, spread over projects. Cost: about 1 ms a session."""
         projects = [f"team-{1 + number}" for number in range(-(-count // PROJECT_SESSIONS))]
         for number in range(count):
-            self.begin(projects[number % len(projects)])
+            self.begin_session(projects[number % len(projects)])
 
-    def begin(self, project: str) -> LabSession:
+    def begin_session(self, project: str) -> LabSession:
         """Begin one session: the platform's row, a Secret with a fresh token, and the pod."""
         self.add_namespace(project)
         self.platform.add_project(project)
@@ -193,33 +193,35 @@ class LabCluster:
         """Make a namespace unless it is there."""
         if self.core.peek(kinds.NAMESPACES, name) is None:
             body = {"metadata": {"name": name}}
-            self.core.create(kinds.NAMESPACES, "", body, by=self._by)
+            self.core.create(kinds.NAMESPACES, "", body, by=self._control_plane)
 
     def add_secret(self, session: LabSession, token: str) -> None:
         body = fixtures.secret_body(self.names, session, token)
-        self.core.create(kinds.SECRETS, session.namespace, body, by=self._by)
+        self.core.create(kinds.SECRETS, session.namespace, body, by=self._control_plane)
 
     def put_token(self, session: LabSession, token: str) -> None:
         """Write a token over what the Secret holds, as the platform's control plane."""
         patch = {"stringData": {self.names.secret_key: token}}
-        self.core.patch(kinds.SECRETS, session.namespace, session.secret, patch, by=self._by)
+        self.core.patch(
+            kinds.SECRETS, session.namespace, session.secret, patch, by=self._control_plane
+        )
 
     def delete_secret(self, session: LabSession) -> None:
-        self.core.delete(kinds.SECRETS, session.namespace, session.secret, by=self._by)
+        self.core.delete(kinds.SECRETS, session.namespace, session.secret, by=self._control_plane)
 
     def add_pod(self, session: LabSession) -> None:
         body = fixtures.pod_body(self.names, session)
-        self.core.create(kinds.PODS, session.namespace, body, by=self._by)
+        self.core.create(kinds.PODS, session.namespace, body, by=self._control_plane)
 
-    async def stop(self, session: LabSession) -> None:
+    async def stop_session(self, session: LabSession) -> None:
         """Stop a session and return when its pod is gone; the Secret stays."""
         self.platform.set_phase(session.session_id, "Stopping")
-        self.core.delete(kinds.PODS, session.namespace, session.pod, by=self._by)
+        self.core.delete(kinds.PODS, session.namespace, session.pod, by=self._control_plane)
         while self.has(kinds.PODS, session.namespace, session.pod):
             await asyncio.sleep(0.05)
         self.platform.set_phase(session.session_id, "Stopped")
 
-    def resume(self, session: LabSession) -> None:
+    def resume_session(self, session: LabSession) -> None:
         """Begin a stopped session again, on the Secret that it had."""
         self.platform.set_phase(session.session_id, "Running")
         self.add_pod(session)

@@ -57,7 +57,7 @@ class Demo:
         self._replicas: Replicas | None = None
         self._actions: ChaosActions | None = None
         self._began_at: float | None = None
-        self._look = ""
+        self._kubeconfig_hint = ""
 
     def __repr__(self) -> str:
         return f"<Demo of {self.cluster!r}>"
@@ -78,9 +78,9 @@ class Demo:
             environment = cluster.environment() | {"LOG_LEVEL": plan.log_level}
             replicas = self._replicas = Replicas(plan.replicas, environment, self._sink)
             actions = self._actions = ChaosActions(cluster, replicas)
-            self._look = f"export KUBECONFIG={cluster.kubectl_config()}"
+            self._kubeconfig_hint = f"export KUBECONFIG={cluster.kubectl_config()}"
             allowance = f"RECONCILER_PROPAGATION_ALLOWANCE_S={cluster.allowance_s:g}"
-            self._say(f"for kubectl and reconciler in another terminal: {self._look} {allowance}")
+            self._say(f"in another terminal: {self._kubeconfig_hint} {allowance}")
             for each in replicas.all:
                 self._say(f"{each.name}: http://127.0.0.1:{each.port}/")
             self._began_at = monotonic()
@@ -134,7 +134,7 @@ class Demo:
             page_url=f"http://127.0.0.1:{shown.port}/" if shown is not None else "",
             chaos=tuple(str(each) for each in actions.active) if actions else (),
             waiting=tuple(str(each) for each in sorted(waiting, key=lambda c: c.start_s)),
-            look=self._look,
+            kubeconfig_hint=self._kubeconfig_hint,
         )
 
     def _elapsed_s(self) -> float:
@@ -146,7 +146,7 @@ class Demo:
         return make_report(
             self.cluster.fleet.report(),
             replicas.tally,
-            self.cluster.ledger,
+            self.cluster.write_log,
             sessions=sum(each.known for each in self.cluster.sessions.values()),
             replicas=self.plan.replicas,
             ttl_s=self.plan.ttl_s,

@@ -33,7 +33,7 @@ class Frame:
     page_url: str
     chaos: tuple[str, ...]
     waiting: tuple[str, ...]
-    look: str = ""
+    kubeconfig_hint: str = ""
 
     @property
     def running(self) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reconciler.lab.apiserver.write_log import LeaseTurn, SignedWrite
+from reconciler.lab.apiserver.write_log import HolderChange, ProcessWrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class LeaderTerm:
     released_at: float | None
 
 
-def leader_terms(turns: Iterable[LeaseTurn]) -> list[LeaderTerm]:
+def leader_terms(turns: Iterable[HolderChange]) -> list[LeaderTerm]:
     """Return the terms in order; a holder that acquires the Lease again begins no new term."""
     found: list[LeaderTerm] = []
     for turn in turns:
@@ -35,8 +35,8 @@ def leader_terms(turns: Iterable[LeaseTurn]) -> list[LeaderTerm]:
 
 
 def writes_without_leadership(
-    terms: Sequence[LeaderTerm], writes: Iterable[SignedWrite]
-) -> list[SignedWrite]:
+    terms: Sequence[LeaderTerm], writes: Iterable[ProcessWrite]
+) -> list[ProcessWrite]:
     """Return the writes committed in the term of another process, or before the first term."""
     found, index = [], -1
     for write in writes:
@@ -48,7 +48,7 @@ def writes_without_leadership(
 
 
 def failover_s(
-    terms: Sequence[LeaderTerm], writes: Sequence[SignedWrite], losses_at: Iterable[float]
+    terms: Sequence[LeaderTerm], writes: Sequence[ProcessWrite], losses_at: Iterable[float]
 ) -> float | None:
     """Return the longest time from the loss of a leader to the first write of the next one.
 

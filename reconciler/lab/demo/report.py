@@ -86,8 +86,8 @@ def make_report(
         losses_at: When leaders were killed or frozen, on the API server's clock.
     """
     expired_s = fleet.expired_token_seconds
-    terms = leader_terms(write_log.lease_turns)
-    wait_s = failover_s(terms, write_log.signed_writes, losses_at)
+    terms = leader_terms(write_log.holder_changes)
+    wait_s = failover_s(terms, write_log.process_writes, losses_at)
     return Report(
         sessions=sessions,
         replicas=replicas,
@@ -106,7 +106,7 @@ def make_report(
         failover_s=None if wait_s is None else round(wait_s, 3),
         writes_fenced=sum(tally.fenced.values()),
         writes_applied_without_leadership=len(
-            writes_without_leadership(terms, write_log.signed_writes)
+            writes_without_leadership(terms, write_log.process_writes)
         ),
         chaos=chaos,
     )

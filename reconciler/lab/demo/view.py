@@ -25,7 +25,7 @@ _PARTS = "▏▎▍▌▋▊▉█"
 
 def draw(frame: Frame, log: Sequence[Text], *, width: int, height: int) -> Text:
     """Return exactly `height` lines of at most `width` cells."""
-    head = [*_headline(frame, width), *_facts(frame, width)]
+    head = [*_headline(frame, width), *_state_lines(frame, width)]
     tail_lines = min(max(_LOG_LINES, height // 5), max(0, height - len(head) - 4))
     room = height - len(head) - tail_lines - 2
     lines = [
@@ -73,7 +73,7 @@ def _headline(frame: Frame, width: int) -> list[Text]:
     return lines
 
 
-def _facts(frame: Frame, width: int) -> list[Text]:
+def _state_lines(frame: Frame, width: int) -> list[Text]:
     lines = [Text.assemble((" controller ", "dim"), each) for each in frame.controllers]
     chaos = Text.assemble((" chaos      ", "dim"))
     chaos.append("  ".join(frame.chaos) or "none now", style="bold yellow" if frame.chaos else "")
@@ -83,8 +83,8 @@ def _facts(frame: Frame, width: int) -> list[Text]:
     gap = width - chaos.cell_len - len(page)
     if gap > 1:
         chaos.append(" " * gap + page, style="dim")
-    if frame.look:
-        lines.append(Text.assemble((" look with  ", "dim"), frame.look))
+    if frame.kubeconfig_hint:
+        lines.append(Text.assemble((" kubectl    ", "dim"), frame.kubeconfig_hint))
     return [*lines, chaos]
 
 

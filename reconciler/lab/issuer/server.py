@@ -44,7 +44,7 @@ class IssuerFaults:
         body_refused: The other way round.
     """
 
-    away: bool = False
+    unreachable: bool = False
     slow_s: float = 0.0
     status: int = 0
     retry_after: str = ""
@@ -105,7 +105,7 @@ class Issuer:
         app = web.Application()
         app.router.add_post("/token", self._token)
         app.router.add_get("/jwks", self._jwks)
-        app.on_response_prepare.append(self._stamp)
+        app.on_response_prepare.append(self._set_date)
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
         )
@@ -137,7 +137,7 @@ class Issuer:
         """Number of tokens that went out."""
         return len(self.issued)
 
-    def heal(self) -> None:
+    def clear_faults(self) -> None:
         """Take all faults back."""
         self.faults = IssuerFaults()
 
@@ -193,7 +193,7 @@ class Issuer:
         validator_s = self._clock.wall() if now_s is None else now_s
         return self.key.verify(token, now_s=validator_s, leeway_s=leeway_s)
 
-    async def _stamp(self, _: web.BaseRequest, response: web.StreamResponse) -> None:
+    async def _set_date(self, _: web.BaseRequest, response: web.StreamResponse) -> None:
         faults = self.faults
         if faults.date == "absent":
             response.headers.popall("Date", None)  # aiohttp's own, stamped before this hook
@@ -212,19 +212,19 @@ class Issuer:
         faults = self.faults
         if faults.slow_s:
             await asyncio.sleep(faults.slow_s)
-        if faults.away:
+        if faults.unreachable:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response(status=503)  # goes nowhere: the transport is gone
-        if (broken := _broken(faults)) is not None:
+        if (broken := _fault_response(faults)) is not None:
             return broken
-        if not self._knows(request, {key: str(value) for key, value in form.items()}):
+        if not self._is_client(request, {key: str(value) for key, value in form.items()}):
             return _error(401, "invalid_client", {"WWW-Authenticate": 'Basic realm="lab"'})
         if form.get("grant_type") != "client_credentials":
             return _error(400, "unsupported_grant_type")
-        return self._grant()
+        return self._token_response()
 
-    def _knows(self, request: web.Request, form: dict[str, str]) -> bool:
+    def _is_client(self, request: web.Request, form: dict[str, str]) -> bool:
         header = request.headers.get("Authorization", "")
         if header.startswith("Basic "):
             given, refused = _basic(header), self.faults.basic_refused
@@ -233,7 +233,7 @@ class Issuer:
             refused = self.faults.body_refused
         return not refused and given == (self.client_id, self.client_secret)
 
-    def _grant(self) -> web.Response:
+    def _token_response(self) -> web.Response:
         faults = self.faults
         ttl_s = self.ttl_s if faults.ttl_s is None else faults.ttl_s
         answer: dict[str, Any] = {
@@ -248,7 +248,7 @@ class Issuer:
         return web.json_response(answer, headers={"Cache-Control": "no-store"})
 
 
-def _broken(faults: IssuerFaults) -> web.Response | None:
+def _fault_response(faults: IssuerFaults) -> web.Response | None:
     """Return the answer of a fault that comes before any look at the credentials."""
     headers = {"Retry-After": faults.retry_after} if faults.retry_after else {}
     if faults.status == 401:

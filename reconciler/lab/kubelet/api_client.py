@@ -55,7 +55,7 @@ def version_of(data: bytes) -> str:
         raise ProtocolError("an object without a version") from None
 
 
-class Api:
+class ApiClient:
     """A connection to one API server. Errors name verb and path, never a body.
 
     Args:
@@ -109,7 +109,7 @@ class Api:
         limit = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=SILENCE_LIMIT_S)
         try:
             async with self._session.get(self._url + path, params=params, timeout=limit) as answer:
-                _refuse(answer, "WATCH", path)
+                _check_status(answer, "WATCH", path)
                 rest = b""
                 async for chunk in answer.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")
@@ -134,13 +134,13 @@ class Api:
             async with self._session.request(
                 method, self._url + path, params=query, data=data, headers=headers, timeout=limit
             ) as answer:
-                _refuse(answer, method, path)
+                _check_status(answer, method, path)
                 return await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise TransportError(f"{method} {path}: {type(error).__name__}") from None
 
 
-def _refuse(answer: aiohttp.ClientResponse, method: str, path: str) -> None:
+def _check_status(answer: aiohttp.ClientResponse, method: str, path: str) -> None:
     if answer.status < 400:
         return
     kind = NotFound if answer.status == 404 else KubeError

@@ -16,11 +16,11 @@ class PodHandler:
     """
 
     def __init__(
-        self, names: Names, see: Callable[[Pod], None], lose: Callable[[str], None]
+        self, names: Names, on_pod: Callable[[Pod], None], on_removed: Callable[[str], None]
     ) -> None:
         self._names = names
-        self._see = see
-        self._lose = lose
+        self._on_pod = on_pod
+        self._on_removed = on_removed
         self._known: set[str] = set()
 
     def replace(self, items: list[bytes]) -> None:
@@ -38,11 +38,11 @@ class PodHandler:
 
     def _take(self, pod: Pod) -> None:
         self._known.add(pod.uid)
-        self._see(pod)
+        self._on_pod(pod)
 
     def _forget(self, uid: str) -> None:
         self._known.discard(uid)
-        self._lose(uid)
+        self._on_removed(uid)
 
 
 class SecretHandler:

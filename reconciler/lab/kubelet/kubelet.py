@@ -13,11 +13,10 @@ import structlog
 
 from reconciler.clock import Clock, format_utc
 from reconciler.errors import KubeError, ProtocolError
-from reconciler.lab.kubelet import kubelet
-from reconciler.lab.kubelet.api_client import Api
+from reconciler.lab.kubelet.api_client import ApiClient
 from reconciler.lab.kubelet.handlers import PodHandler, SecretHandler
 from reconciler.lab.kubelet.list_watch import ListWatch
-from reconciler.lab.kubelet.node import Draw, KubeletAction, KubeletTiming, Node
+from reconciler.lab.kubelet.node import KubeletAction, KubeletTiming, Node, Rand
 from reconciler.lab.kubelet.pods import Pod, SecretRef
 from reconciler.lab.kubelet.secrets import Payload, SecretCache
 from reconciler.naming import Names
@@ -58,17 +57,17 @@ class Kubelet:
 
     def __init__(
         self,
-        api: Api,
+        api: ApiClient,
         containers: Containers,
         *,
         clock: Clock,
-        draw: Draw,
+        rand: Rand,
         root: Path,
         timing: KubeletTiming,
         names: Names,
         node_name: str | None = None,
     ) -> None:
-        self.node = Node(timing, draw)
+        self.node = Node(timing, rand)
         self._api = api
         self._containers = containers
         self._clock = clock
@@ -78,10 +77,10 @@ class Kubelet:
         self._wake = asyncio.Event()
         query = {"labelSelector": names.selector()}
         placed = {"fieldSelector": f"spec.nodeName={node_name}"} if node_name else {}
-        pods = PodHandler(names, self._see_pod, self._lose_pod)
-        secrets = SecretHandler(self._cache, self._see_secret)
-        self._pods = ListWatch(api, "/api/v1/pods", query | placed, pods, draw)
-        self._secrets = ListWatch(api, "/api/v1/secrets", query, secrets, draw)
+        pods = PodHandler(names, self._observe_pod, self._remove_pod)
+        secrets = SecretHandler(self._cache, self._observe_secret)
+        self._pods = ListWatch(api, "/api/v1/pods", query | placed, pods, rand)
+        self._secrets = ListWatch(api, "/api/v1/secrets", query, secrets, rand)
 
     def __repr__(self) -> str:
         return f"<Kubelet {self.node!r}>"
@@ -98,22 +97,22 @@ class Kubelet:
     def clear(self) -> None:
         """Remove every volume: they hold tokens. Nothing may run any more."""
         for pod in self.node.pods():
-            kubelet.remove(self._directory(pod))
+            remove_volume(self._directory(pod))
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _see_pod(self, pod: Pod) -> None:
-        self.node.see_pod(pod, now_at=self._now())
+    def _observe_pod(self, pod: Pod) -> None:
+        self.node.observe_pod(pod, now_at=self._now())
         self._wake.set()
 
-    def _lose_pod(self, uid: str) -> None:
-        pod = self.node.lose_pod(uid)
+    def _remove_pod(self, uid: str) -> None:
+        pod = self.node.remove_pod(uid)
         if pod is not None:
             self._stop(pod)
 
-    def _see_secret(self, ref: SecretRef, digest: str | None) -> None:
-        self.node.see_secret(ref, digest, now_at=self._now())
+    def _observe_secret(self, ref: SecretRef, digest: str | None) -> None:
+        self.node.observe_secret(ref, digest, now_at=self._now())
         self._wake.set()
 
     async def _schedule(self) -> None:
@@ -148,7 +147,7 @@ class Kubelet:
         files = payload.select(pod.files)
         try:
             if files is not None and payload.digest != self.node.mounted(pod.uid):
-                kubelet.project(self._directory(pod), files)
+                project_files(self._directory(pod), files)
                 self._containers.projected(pod, files, at_s=self._clock.wall())
         except OSError as error:
             log.warning("lab_projection_failed", pod=pod.name, errno=error.errno)
@@ -168,7 +167,7 @@ class Kubelet:
 
     def _stop(self, pod: Pod) -> None:
         self._containers.stopped(pod, at_s=self._clock.wall())
-        kubelet.remove(self._directory(pod))
+        remove_volume(self._directory(pod))
 
     def _directory(self, pod: Pod) -> Path:
         return self._root / pod.uid
@@ -177,7 +176,7 @@ class Kubelet:
         while True:
             action = await self._work.get()
             try:
-                await self._carry_out(action)
+                await self._execute(action)
             except (KubeError, ProtocolError) as error:
                 status_code = error.status if isinstance(error, KubeError) else 0
                 if action.kind == "mount" or status_code not in _SETTLED:
@@ -186,13 +185,13 @@ class Kubelet:
                 self.node.note_done(action.pod.uid)
             self._wake.set()
 
-    async def _carry_out(self, action: KubeletAction) -> None:
+    async def _execute(self, action: KubeletAction) -> None:
         pod = action.pod
         if action.kind == "report":
-            body = kubelet.running(pod, format_utc(self._clock.wall()))
-            await self._api.merge(kubelet.path_of(pod) + "/status", body)
+            body = running(pod, format_utc(self._clock.wall()))
+            await self._api.merge(path_of(pod) + "/status", body)
         elif action.kind == "remove":
-            await self._api.delete(kubelet.path_of(pod), kubelet.removal(pod))
+            await self._api.delete(path_of(pod), removal(pod))
         else:
             await self._mount_unwatched(pod)
 
@@ -251,7 +250,7 @@ DATA_LINK = "..data"
 _STAGED_LINK = "..data_tmp"
 
 
-def project(directory: Path, files: Mapping[str, bytes]) -> None:
+def project_files(directory: Path, files: Mapping[str, bytes]) -> None:
     """Make the directory hold exactly these files (name -> content), for the owner only.
 
     Order: staged directory, `..data` renamed over, links of the names, old directory removed.
@@ -272,7 +271,7 @@ def project(directory: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(directory / old, ignore_errors=True)
 
 
-def remove(directory: Path) -> None:
+def remove_volume(directory: Path) -> None:
     """Remove the volume and all that it holds."""
     shutil.rmtree(directory, ignore_errors=True)
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 
 from reconciler.errors import KubeError, ProtocolError
-from reconciler.lab.kubelet.api_client import Api, Query, version_of
+from reconciler.lab.kubelet.api_client import ApiClient, Query, version_of
 
 log = structlog.get_logger()
 
@@ -38,17 +38,17 @@ class ListWatch:
 
     def __init__(
         self,
-        api: Api,
+        api: ApiClient,
         path: str,
         query: Query,
-        sink: ObjectHandler,
-        draw: Callable[[float, float], float],
+        handler: ObjectHandler,
+        rand: Callable[[float, float], float],
     ) -> None:
         self._api = api
         self._path = path
         self._query = query
-        self._sink = sink
-        self._draw = draw
+        self._handler = handler
+        self._rand = rand
         self._version = ""
         self.listed = asyncio.Event()
 
@@ -65,12 +65,12 @@ class ListWatch:
                 if isinstance(error, ProtocolError) or status == GONE:
                     self._version = ""
             pause_s = PAUSE_FIRST_S if self._version != version else min(pause_s * 2, PAUSE_CAP_S)
-            await asyncio.sleep(self._draw(pause_s / 2, pause_s))
+            await asyncio.sleep(self._rand(pause_s / 2, pause_s))
 
     async def _follow(self) -> None:
         if not self._version:
             items, version = await self._api.list(self._path, self._query)
-            self._sink.replace([bytes(item) for item in items])
+            self._handler.replace([bytes(item) for item in items])
             self._version = version
             self.listed.set()
         events = self._api.watch(self._path, self._query, version=self._version)
@@ -82,7 +82,7 @@ class ListWatch:
         if kind == "ERROR":
             raise KubeError(f"WATCH {self._path}: ended by the server", status=GONE)
         if kind in ("ADDED", "MODIFIED"):
-            self._sink.put(data)
+            self._handler.put(data)
         elif kind == "DELETED":
-            self._sink.drop(data)
+            self._handler.drop(data)
         self._version = version_of(data)

@@ -37,7 +37,7 @@ class TimerQueue(Generic[K]):
         self._serial += 1
         heapq.heappush(self._heap, (at, self._serial, key))
 
-    def hasten(self, key: K, at: float) -> None:
+    def set_earlier(self, key: K, at: float) -> None:
         """Put the key at this instant unless it is due earlier anyway."""
         if key not in self._at or at < self._at[key]:
             self.set(key, at)
@@ -62,7 +62,7 @@ class TimerQueue(Generic[K]):
         return self._heap[0][0] if self._heap else None
 
 
-Draw = Callable[[float, float], float]
+Rand = Callable[[float, float], float]
 """Returns a number between the two (`Random.uniform`)."""
 
 Kind = Literal["mount", "mount_stale", "report", "stop", "remove"]
@@ -111,12 +111,12 @@ class _State:
 class Node:
     """The pods of one node and the one agenda of what is due for them."""
 
-    def __init__(self, timing: KubeletTiming, draw: Draw) -> None:
+    def __init__(self, timing: KubeletTiming, rand: Rand) -> None:
         self.timing = timing
-        self._draw = draw
+        self._rand = rand
         self._pods: dict[str, _State] = {}
         self._users: dict[SecretRef, set[str]] = {}
-        self._agenda: TimerQueue[tuple[str, Kind]] = TimerQueue()
+        self._timers: TimerQueue[tuple[str, Kind]] = TimerQueue()
 
     def __repr__(self) -> str:
         started = sum(state.started for state in self._pods.values())
@@ -142,9 +142,9 @@ class Node:
         return state.mounted if state is not None else ""
 
     def next_at(self) -> float | None:
-        return self._agenda.next_at()
+        return self._timers.next_at()
 
-    def see_pod(self, pod: Pod, *, now_at: float) -> None:
+    def observe_pod(self, pod: Pod, *, now_at: float) -> None:
         """Take in a pod as the API server has it now."""
         state = self._pods.get(pod.uid)
         if state is None:
@@ -160,19 +160,19 @@ class Node:
             self._end(state, now_at)
         elif touched:
             kind = self._mount_kind(state)
-            self._agenda.hasten((pod.uid, kind), now_at + self._draw(*TOUCH_S))
+            self._timers.set_earlier((pod.uid, kind), now_at + self._rand(*TOUCH_S))
 
-    def lose_pod(self, uid: str) -> Pod | None:
+    def remove_pod(self, uid: str) -> Pod | None:
         """Forget a pod that the API server no longer has; returns it if its container ran on."""
         state = self._pods.pop(uid, None)
         if state is None:
             return None
         self._users[state.pod.secret].discard(uid)
         for kind in ("mount", "mount_stale", "report", "stop", "remove"):
-            self._agenda.drop((uid, kind))
+            self._timers.drop((uid, kind))
         return state.pod if state.started and not state.stopped else None
 
-    def see_secret(self, ref: SecretRef, digest: str | None, *, now_at: float) -> None:
+    def observe_secret(self, ref: SecretRef, digest: str | None, *, now_at: float) -> None:
         """Take in that a Secret's values changed (None: it is gone).
 
         Only running pods look again, at their next sync; a pod that waits for its first mount is
@@ -181,19 +181,19 @@ class Node:
         for uid in self._users.get(ref, ()):
             state = self._pods[uid]
             if state.started and self.mountable(uid) and state.mounted != digest:
-                self._agenda.hasten((uid, "mount"), self._sync_at(now_at))
+                self._timers.set_earlier((uid, "mount"), self._sync_at(now_at))
 
     def due(self, now_at: float, *, limit: int = 1_000_000) -> list[KubeletAction]:
         """Take out at most `limit` of the things to be done now, earliest first."""
         actions: list[KubeletAction] = []
-        for uid, kind in self._agenda.due(now_at, limit=limit):
+        for uid, kind in self._timers.due(now_at, limit=limit):
             state = self._pods[uid]
             if kind != "stop" or state.started:
                 actions.append(KubeletAction(kind, state.pod))
             if kind == "stop":
                 state.stopped = True
                 if state.pod.grace_s is not None:
-                    self._agenda.set((uid, "remove"), now_at)
+                    self._timers.set((uid, "remove"), now_at)
         return actions
 
     def note_mounted(self, uid: str, digest: str, *, newest: bool, now_at: float) -> bool:
@@ -210,11 +210,11 @@ class Node:
         first = not state.started
         state.mounted, state.started, state.failures = digest, True, 0
         if newest:
-            self._agenda.drop((uid, "mount"))
+            self._timers.drop((uid, "mount"))
         else:
-            self._agenda.set((uid, "mount"), self._sync_at(now_at))
+            self._timers.set((uid, "mount"), self._sync_at(now_at))
         if first and state.pod.phase != "Running":
-            self._agenda.set((uid, "report"), now_at)
+            self._timers.set((uid, "report"), now_at)
         return first
 
     def note_done(self, uid: str) -> None:
@@ -225,7 +225,7 @@ class Node:
     def note_unchanged(self, uid: str, *, now_at: float) -> None:
         """Note that a stale sync found nothing new: the sync period begins anew."""
         if self.mountable(uid):
-            self._agenda.set((uid, "mount"), self._sync_at(now_at))
+            self._timers.set((uid, "mount"), self._sync_at(now_at))
 
     def note_failed(self, uid: str, kind: Kind, *, now_at: float) -> None:
         """Note that an action did not succeed; it comes back after the back-off."""
@@ -234,15 +234,15 @@ class Node:
             return
         delay_s = min(BACKOFF_FIRST_S * 2.0 ** min(state.failures, 16), BACKOFF_CAP_S)
         state.failures += 1
-        self._agenda.hasten((uid, kind), now_at + delay_s)
+        self._timers.set_earlier((uid, kind), now_at + delay_s)
 
     def _mount_kind(self, state: _State) -> Kind:
         """Draw whether this touch meets a cache that is one version behind."""
-        behind = state.started and self._draw(0.0, 1.0) < self.timing.stale_touches
+        behind = state.started and self._rand(0.0, 1.0) < self.timing.stale_touches
         return "mount_stale" if behind else "mount"
 
     def _sync_at(self, now_at: float) -> float:
-        return now_at + self._draw(*self.timing.projection_s)
+        return now_at + self._rand(*self.timing.projection_s)
 
     def _terminate(self, state: _State, grace_s: float, now_at: float) -> None:
         """Give the container its grace; a second deletion may only shorten it.
@@ -259,8 +259,8 @@ class Node:
     def _end(self, state: _State, at: float) -> None:
         uid = state.pod.uid
         for kind in ("mount", "mount_stale", "report"):
-            self._agenda.drop((uid, kind))
+            self._timers.drop((uid, kind))
         if not state.stopped:
-            self._agenda.hasten((uid, "stop"), at)
+            self._timers.set_earlier((uid, "stop"), at)
         elif state.pod.grace_s is not None:
-            self._agenda.hasten((uid, "remove"), at)
+            self._timers.set_earlier((uid, "remove"), at)

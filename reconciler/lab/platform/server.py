@@ -55,7 +55,7 @@ class PlatformFaults:
         after_page: Called after the rows of each list answer are chosen.
     """
 
-    away: bool = False
+    unreachable: bool = False
     slow_s: float = 0.0
     status: int = 0
     project_status: dict[str, int] = field(default_factory=dict)
@@ -161,7 +161,7 @@ class LabPlatform:
         faults = self.faults
         if faults.slow_s:
             await asyncio.sleep(faults.slow_s)
-        if faults.away:
+        if faults.unreachable:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response(status=503)
@@ -220,11 +220,11 @@ class LabPlatform:
         return parse(text, _COLUMNS) if text else lambda _: True
 
     async def _get_session(self, request: web.Request) -> web.Response:
-        row = self._live(request.match_info["id"])
+        row = self._existing(request.match_info["id"])
         return web.json_response(row) if row is not None else _error(7, "Session not found")
 
     async def _patch_status(self, request: web.Request) -> web.Response:
-        row = self._live(request.match_info["id"])
+        row = self._existing(request.match_info["id"])
         if row is None:
             return _error(7, "Session not found")
         try:
@@ -241,7 +241,7 @@ class LabPlatform:
         row |= patch | {"updated_at": self._now()}
         return web.json_response(row)
 
-    def _live(self, session_id: str) -> Row | None:
+    def _existing(self, session_id: str) -> Row | None:
         row = self._sessions.get(session_id)
         return None if row is None or "deleted_at" in row else row
 

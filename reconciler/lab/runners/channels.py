@@ -51,7 +51,7 @@ class Channels:
         for channel in self._all:
             await channel.close()
 
-    def deal(self) -> Channel:
+    def next_channel(self) -> Channel:
         """Return the next channel; it stays the pool's."""
         channel: Channel = next(self._next)
         return channel

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from reconciler.clock import Clock
-from reconciler.lab.kubelet.api_client import Api
+from reconciler.lab.kubelet.api_client import ApiClient
 from reconciler.lab.kubelet.kubelet import Kubelet
 from reconciler.lab.kubelet.node import KubeletTiming
 from reconciler.lab.kubelet.pods import FILE_NAME, Pod
@@ -71,7 +71,7 @@ class RunnerPool:
 
     def start(self, container: str, session: SessionKey, directory: Path) -> None:
         """Start the runner that reads its token from this directory."""
-        channel = self._channels.deal()
+        channel = self._channels.next_channel()
         runner = Runner(session, directory, channel, self._ledger, self._rates, self._rand)
         self._tasks[container] = tuple(
             self._group.create_task(work) for work in (runner.listen(), runner.push())
@@ -137,7 +137,7 @@ class RunnerFleet:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            api = Api(self._api_url, self._api_bearer.header())
+            api = ApiClient(self._api_url, self._api_bearer.header())
             stack.push_async_callback(api.close)
             server = await stack.enter_async_context(
                 SessionServer(self._verify, self._clock, self._called)
@@ -213,12 +213,12 @@ class RunnerFleet:
     def _called(self, session: SessionKey, accepted: bool) -> None:
         self._ledger.called(session, accepted=accepted)
 
-    def _build_kubelet(self, api: Api) -> Kubelet:
+    def _build_kubelet(self, api: ApiClient) -> Kubelet:
         return Kubelet(
             api,
             self,
             clock=self._clock,
-            draw=self._rand,
+            rand=self._rand,
             root=self._root_dir,
             timing=self._options.timing,
             names=self._options.names,

@@ -68,14 +68,14 @@ class WriteBudgetChecker:
     def __init__(
         self,
         names: Names,
-        journal: EventLog,
+        event_log: EventLog,
         clock: Clock,
         *,
         us: str,
         life_s: Callable[[SessionKey], float],
     ) -> None:
         self._names = names
-        self._journal = journal
+        self._event_log = event_log
         self._clock = clock
         self._us = us
         self._life_s = life_s
@@ -118,19 +118,19 @@ class WriteBudgetChecker:
         if len(ours) > allowed:
             told = f"{key} got {len(ours)} of {what} in {window_s:g} s from {process}"
             changes = f"others changed it {others} times" if others else "unasked"
-            self._journal.violate(WRITE_BUDGET, f"{told}; {changes}")
+            self._event_log.add_violation(WRITE_BUDGET, f"{told}; {changes}")
             ours.clear()
 
 
 class EndpointBudgetChecker:
     """Counts requests: of each process to each endpoint, and of those for one session."""
 
-    def __init__(self, journal: EventLog, clock: Clock, *, life_s: Callable[[], float]) -> None:
-        self._journal = journal
+    def __init__(self, event_log: EventLog, clock: Clock, *, life_s: Callable[[], float]) -> None:
+        self._event_log = event_log
         self._clock = clock
         self._life_s = life_s
         self._asked: dict[tuple[str, ...], deque[float]] = defaultdict(deque)
-        self._busy: dict[tuple[str, str], int] = defaultdict(int)
+        self._in_flight: dict[tuple[str, str], int] = defaultdict(int)
 
     def asked(self, process: str, endpoint: str) -> None:
         """Take in a request that costs the endpoint as much as any other, such as a token's."""
@@ -146,17 +146,17 @@ class EndpointBudgetChecker:
         self._count((process, "look-up", session), LOOKUPS_A_MINUTE, MINUTE_S)
 
     @contextmanager
-    def one_of(self, process: str, endpoint: str, most: int) -> Iterator[None]:
+    def in_flight(self, process: str, endpoint: str, most: int) -> Iterator[None]:
         """Hold one of the `most` requests that a process may have under way at an endpoint."""
         place = process, endpoint
-        self._busy[place] += 1
-        if self._busy[place] > most:
-            told = f"{process} has {self._busy[place]} requests under way at {endpoint}"
-            self._journal.violate(ENDPOINT_BUDGET, f"{told}, not {most}")
+        self._in_flight[place] += 1
+        if self._in_flight[place] > most:
+            told = f"{process} has {self._in_flight[place]} requests under way at {endpoint}"
+            self._event_log.add_violation(ENDPOINT_BUDGET, f"{told}, not {most}")
         try:
             yield
         finally:
-            self._busy[place] -= 1
+            self._in_flight[place] -= 1
 
     def _count(self, place: tuple[str, ...], most: float, window_s: float) -> None:
         now_at = self._clock.monotonic()
@@ -164,7 +164,7 @@ class EndpointBudgetChecker:
         asked.append(now_at)
         if len(asked) > most:
             told = f"{' '.join(place)}: {len(asked)} requests in {window_s:g} s, not {most:g}"
-            self._journal.violate(ENDPOINT_BUDGET, told)
+            self._event_log.add_violation(ENDPOINT_BUDGET, told)
             asked.clear()
 
 

@@ -55,7 +55,7 @@ class EventLog:
         self._hash.update(line.encode() + b"\n")
         self._last.append(line)
 
-    def violate(self, invariant: str, what: str) -> None:
+    def add_violation(self, invariant: str, what: str) -> None:
         """Record that an invariant does not hold."""
         self.violations.append(Violation(invariant, self._clock.monotonic(), what))
         self.note(f"VIOLATION {invariant}: {what}")
@@ -63,7 +63,7 @@ class EventLog:
     def check_clean(self, text: str, where: str) -> bool:
         """Tell whether a text is free of tokens; where it is not, that is a violation."""
         if any(mark in text for mark in self._marks):
-            self.violate("no_token_told", f"a token's value in {where}")
+            self.add_violation("no_token_told", f"a token's value in {where}")
             return False
         return True
 
@@ -75,7 +75,7 @@ class EventLog:
         if self.check_clean(f"{name} {told}", f"the log event {name}"):
             self.note(f"log {level} {name} {told}".rstrip())
         if name in DEFECTS:
-            self.violate("no_crash", f"{name} {told} {_named(crash)}")
+            self.add_violation("no_crash", f"{name} {told} {_named(crash)}")
         raise structlog.DropEvent
 
     @property
@@ -90,11 +90,11 @@ class EventLog:
 
 
 @contextmanager
-def captured_logs(journal: EventLog) -> Iterator[None]:
+def captured_logs(event_log: EventLog) -> Iterator[None]:
     """Send what the controller logs to the journal alone; the configuration comes back after."""
     before = structlog.get_config()
     structlog.configure(
-        processors=[journal.take_log],
+        processors=[event_log.take_log],
         wrapper_class=structlog.make_filtering_bound_logger(0),
         logger_factory=structlog.ReturnLoggerFactory(),
         cache_logger_on_first_use=False,

@@ -23,7 +23,7 @@ from reconciler.tokens.token_response import TokenResponse
 PLATFORM_PARALLEL = 8
 """Requests of one process that the platform has to bear at the same time."""
 
-LIMIT_S = 5.0
+TIMEOUT_S = 5.0
 """Longest wait of a mint, as the product's own endpoint has it."""
 
 _HEADER = base64.urlsafe_b64encode(b'{"alg":"none","kid":"simulation"}').decode().rstrip("=")
@@ -61,10 +61,10 @@ class VirtualIssuer:
         cached_s: float = 0.0,
     ) -> None:
         self.ttl_s = ttl_s
-        self.away = False
+        self.unreachable = False
         self.refusing = False
         self.slow_s = 0.0
-        self.minted_total = 0
+        self.issued_total = 0
         self.step_s = 0.0
         self._clock = clock
         self._random = random
@@ -77,13 +77,13 @@ class VirtualIssuer:
     @property
     def is_failing(self) -> bool:
         """Whether it gives nobody a token."""
-        return self.away or self.refusing or self.slow_s >= LIMIT_S
+        return self.unreachable or self.refusing or self.slow_s >= TIMEOUT_S
 
     def now_s(self) -> float:
         """Return the issuer's time, and every validator's, in epoch seconds."""
         return self._clock.wall() + self.step_s
 
-    def mint(self, *, remaining_s: float | None = None) -> str:
+    def issue(self, *, remaining_s: float | None = None) -> str:
         """Return a new token, or one that was handed out a while ago and has so much left."""
         aged_s = 0.0 if remaining_s is None else self.ttl_s - remaining_s
         issued_s = math.floor(self.now_s() - aged_s)
@@ -94,11 +94,11 @@ class VirtualIssuer:
         self._lives[token] = float(issued_s), float(expires_s)
         return token
 
-    def give(self) -> str:
+    def issue_cached(self) -> str:
         """Return a new token, or the one that is still in the issuer's cache."""
         known = self._lives.get(self._cached)
         if known is None or not 0.0 <= self.now_s() - known[0] < self._cached_s:
-            self._cached = self.mint()
+            self._cached = self.issue()
         return self._cached
 
     def expiry_s(self, token: str) -> float | None:
@@ -119,17 +119,17 @@ class VirtualIssuer:
         """Answer a token request as `TokenEndpoint.ask` does, with the asker's clock."""
         sent_at = clock.monotonic()
         await asyncio.sleep(self._random.uniform(0.02, 0.2))
-        if self.away:
-            await asyncio.sleep(self._random.choice((0.0, LIMIT_S)))
+        if self.unreachable:
+            await asyncio.sleep(self._random.choice((0.0, TIMEOUT_S)))
             raise IssuerUnavailable("token request: no answer", reason="timeout")
         if self.refusing:
             raise IssuerRefused("token request: refused", status=401, reason="invalid_client")
         if self.slow_s:
-            await asyncio.sleep(min(self.slow_s, LIMIT_S))
-            if self.slow_s >= LIMIT_S:
+            await asyncio.sleep(min(self.slow_s, TIMEOUT_S))
+            if self.slow_s >= TIMEOUT_S:
                 raise IssuerUnavailable("token request: no answer", reason="timeout")
-        self.minted_total += 1
-        token, date_s = self.give(), float(math.floor(self.now_s() + self._date_off_s))
+        self.issued_total += 1
+        token, date_s = self.issue_cached(), float(math.floor(self.now_s() + self._date_off_s))
         return TokenResponse(
             token,
             sent_at=sent_at,
@@ -191,7 +191,7 @@ class FakePlatformState:
     running: dict[str, PlatformSession] = field(default_factory=dict)
     known: dict[str, PlatformSession] = field(default_factory=dict)
     deleted: dict[str, PlatformSession] = field(default_factory=dict)
-    away: bool = False
+    unreachable: bool = False
     empty: bool = False
     failing: frozenset[str] = frozenset()
     on_answer: list[Callable[[str, str | None, frozenset[str]], None]] = field(default_factory=list)
@@ -213,7 +213,7 @@ class FakePlatformState:
         if (session := self.known.pop(session_id, None)) is not None:
             self.deleted[session_id] = session
 
-    def had(self, key: SessionKey) -> bool:
+    def is_deleted(self, key: SessionKey) -> bool:
         """Tell whether the platform had this session, and has deleted it."""
         return key.session_id in self.deleted
 
@@ -230,9 +230,9 @@ class VirtualPlatform:
 
     def __init__(
         self,
-        estate: FakePlatformState,
+        state: FakePlatformState,
         breaker: CircuitBreaker,
-        draw: Callable[[float, float], float],
+        rand: Callable[[float, float], float],
         *,
         clock: Clock,
         process: str,
@@ -241,25 +241,25 @@ class VirtualPlatform:
         self.breaker = breaker
         self.confirmed: dict[SessionKey, str] = {}
         """Sessions that an answer named, with their projects."""
-        self._estate = estate
-        self._draw = draw
+        self._state = state
+        self._rand = rand
         self._process = process
-        self._turns = Limiter(clock, most=PLATFORM_PARALLEL)
+        self._limiter = Limiter(clock, most=PLATFORM_PARALLEL)
         self._budget = budget
 
     async def list_projects(self) -> ListResult[PlatformProject]:
         """See `reconciler.platform.api.Platform`."""
         await self._reach("")
-        return _listing([PlatformProject(id=name) for name in self._estate.projects])
+        return _listing([PlatformProject(id=name) for name in self._state.projects])
 
     async def list_running(self, project: str | None) -> ListResult[PlatformSession]:
         """See the Protocol."""
         await self._reach(project or "")
-        if self._estate.empty:
+        if self._state.empty:
             return _listing([])
         found = [
             session
-            for session in self._estate.running.values()
+            for session in self._state.running.values()
             if project is None or session.project_id == project
         ]
         self._answered(None, found)
@@ -269,7 +269,7 @@ class VirtualPlatform:
         """See the Protocol."""
         self._budget.looked_up(self._process, session_id)
         await self._reach(project or "", RequestKind.SINGLE)
-        session = self._estate.known.get(session_id)
+        session = self._state.known.get(session_id)
         self._answered(session_id, [] if session is None else [session])
         return None if session is None else self._named(session)
 
@@ -278,10 +278,10 @@ class VirtualPlatform:
         await self._reach("", RequestKind.SINGLE)
 
     async def _reach(self, project: str, kind: RequestKind = RequestKind.LIST) -> None:
-        async with self._turns.turn(kind):
-            with self._budget.one_of(self._process, "platform", PLATFORM_PARALLEL):
-                await asyncio.sleep(self._draw(0.005, 0.05))
-            if self._estate.away or project in self._estate.failing:
+        async with self._limiter.turn(kind):
+            with self._budget.in_flight(self._process, "platform", PLATFORM_PARALLEL):
+                await asyncio.sleep(self._rand(0.005, 0.05))
+            if self._state.unreachable or project in self._state.failing:
                 error = PlatformUnavailable("the platform answered 503", status=503)
                 self.breaker.failed(error, part=project)
                 raise error
@@ -289,7 +289,7 @@ class VirtualPlatform:
 
     def _answered(self, session_id: str | None, found: list[PlatformSession]) -> None:
         names = frozenset(session.id for session in found)
-        for hook in self._estate.on_answer:
+        for hook in self._state.on_answer:
             hook(self._process, session_id, names)
 
     def _named(self, session: PlatformSession) -> PlatformSession:

@@ -28,10 +28,10 @@ MONOTONIC_EXPIRY = "expiry_never_moves_back"
 CONFIRMED_FIRST = "no_token_unconfirmed"
 PRECONDITIONS = "writes_carry_preconditions"
 ONE_AT_A_TIME = "one_run_a_key"
-NO_TOKEN_TOLD = "no_token_told"
+NO_TOKEN_EXPOSED = "no_token_told"
 TRUE_EXPIRY = "expiry_as_annotated"
 NO_READS = "no_secret_read"
-LIVE_TOKEN = "no_expired_token"
+NO_EXPIRED_TOKEN = "no_expired_token"
 
 US = "reconciler"
 """The user as whom every replica writes; a tenant may take its field manager's name."""
@@ -47,7 +47,7 @@ Confirmed = Callable[[SessionKey, str], bool]
 
 
 @dataclass(slots=True)
-class _Account:
+class _SecretState:
     """One Secret, by UID: its value, when that ends, who wrote it, whether we ever sealed it.
 
     `vouched`: we noted this very value's expiry beside it, whoever put it there.
@@ -71,20 +71,20 @@ class SecretChecker:
     """
 
     def __init__(
-        self, names: Names, journal: EventLog, expiry: Expiry, confirmed: Confirmed
+        self, names: Names, event_log: EventLog, expiry: Expiry, confirmed: Confirmed
     ) -> None:
         self._names = names
-        self._journal = journal
+        self._event_log = event_log
         self._expiry = expiry
         self._confirmed = confirmed
-        self._accounts: dict[str, _Account] = {}
-        self._history: dict[tuple[str, str], _Account] = {}
+        self._states: dict[str, _SecretState] = {}
+        self._history: dict[tuple[str, str], _SecretState] = {}
         """Each account as it was, by UID and version: a restored store brings it back."""
         self._incomparable_until_at = float("-inf")
 
     def is_ours(self, uid: str) -> bool:
         """Tell whether we wrote the value in a Secret, or wrote our annotations beside it."""
-        account = self._accounts.get(uid)
+        account = self._states.get(uid)
         return account is not None and (account.ours or account.vouched)
 
     def forget_expiries(self, until_at: float) -> None:
@@ -95,24 +95,24 @@ class SecretChecker:
                 clock.
         """
         self._incomparable_until_at = until_at
-        for account in (*self._accounts.values(), *self._history.values()):
+        for account in (*self._states.values(), *self._history.values()):
             account.expires_s = float("-inf")
 
     def commit(self, commit: Commit) -> None:
         """Take in one commit."""
         metadata = commit.object["metadata"]
         if commit.user == US or commit.kind is kinds.EVENTS:
-            self._check_told(commit)
+            self._check_no_token(commit)
         if commit.kind is not kinds.SECRETS:
             return
         uid, place = metadata["uid"], (metadata["uid"], metadata["resourceVersion"])
         if commit.removed:
-            self._accounts.pop(uid, None)
+            self._states.pop(uid, None)
             return
         if commit.caller is RESTORER:
-            self._accounts[uid] = replace(self._history[place])
+            self._states[uid] = replace(self._history[place])
             return
-        account = self._accounts.setdefault(uid, _Account())
+        account = self._states.setdefault(uid, _SecretState())
         value = value_of(commit.object, self._names)
         ours = commit.user == US
         if ours:
@@ -125,7 +125,7 @@ class SecretChecker:
             account.expires_s = self._ends(value) if comparable else float("-inf")
         self._history[place] = replace(account)
 
-    def _check_ours(self, secret: Object, account: _Account, value: str) -> None:
+    def _check_ours(self, secret: Object, account: _SecretState, value: str) -> None:
         metadata = secret["metadata"]
         name = f"{metadata['namespace']}/{metadata['name']}"
         annotations = metadata.get("annotations", {})
@@ -133,24 +133,28 @@ class SecretChecker:
             expires_s = self._ends(value)
             if account.ours and expires_s < account.expires_s:
                 back_s = account.expires_s - expires_s
-                self._journal.violate(MONOTONIC_EXPIRY, f"{name}: {back_s:g} s earlier than before")
+                self._event_log.add_violation(
+                    MONOTONIC_EXPIRY, f"{name}: {back_s:g} s earlier than before"
+                )
             if annotations.get(self._names.expires_at) != _shown(expires_s):
-                self._journal.violate(TRUE_EXPIRY, f"{name}: ends at {_shown(expires_s)}")
+                self._event_log.add_violation(TRUE_EXPIRY, f"{name}: ends at {_shown(expires_s)}")
         first = value != account.value and not account.ours
         seals = not account.sealed and self._names.confirmation in annotations
         if (first or seals) and not account.sealed:
             labels = metadata.get("labels", {})
             key = SessionKey(metadata["namespace"], labels.get(self._names.session_id, ""))
             if not self._confirmed(key, labels.get(self._names.project_id, "")):
-                self._journal.violate(CONFIRMED_FIRST, f"{name}: written, {key} is not confirmed")
+                self._event_log.add_violation(
+                    CONFIRMED_FIRST, f"{name}: written, {key} is not confirmed"
+                )
         if self._names.confirmation in annotations:
             account.sealed = True
 
-    def _check_told(self, commit: Commit) -> None:
+    def _check_no_token(self, commit: Commit) -> None:
         told = {**commit.object, "data": None} if commit.kind is kinds.SECRETS else commit.object
         metadata = commit.object["metadata"]
         where = f"{commit.kind.plural} {metadata.get('namespace', '')}/{metadata['name']}"
-        self._journal.check_clean(json.dumps(told), where)
+        self._event_log.check_clean(json.dumps(told), where)
 
     def _ends(self, value: str) -> float:
         ends_s = self._expiry(value)
@@ -178,13 +182,13 @@ class CheckedKube:
         self,
         kube: Kube,
         names: Names,
-        journal: EventLog,
-        tried: Callable[[str], None] = lambda what: None,
+        event_log: EventLog,
+        on_write: Callable[[str], None] = lambda what: None,
     ) -> None:
         self._kube = kube
         self._names = names
-        self._journal = journal
-        self._tried = tried
+        self._event_log = event_log
+        self._on_write = on_write
         self._in_flight: set[tuple[str, str]] = set()
 
     async def list(
@@ -230,7 +234,7 @@ class CheckedKube:
     ) -> T:
         """See the Protocol."""
         if resource.plural == "secrets":
-            self._journal.violate(NO_READS, f"get {namespace}/{name}")
+            self._event_log.add_violation(NO_READS, f"get {namespace}/{name}")
         NAMESPACE.set(namespace)
         return await self._kube.get(resource, namespace, name, limit_s=limit_s)
 
@@ -249,13 +253,15 @@ class CheckedKube:
         metadata = body["metadata"]
         owners = metadata.get("ownerReferences") or [{}]
         if resource.plural == "secrets" and not owners[0].get("uid"):
-            self._journal.violate(PRECONDITIONS, f"create {metadata['name']}: nobody owns it")
+            self._event_log.add_violation(
+                PRECONDITIONS, f"create {metadata['name']}: nobody owns it"
+            )
         if resource.plural == "events":
             return await self._kube.create(
                 resource, namespace, body, limit_s=limit_s, permit=permit
             )
-        self._tried(f"{resource.plural} {namespace}/{metadata['name']}")
-        with self._alone(namespace, metadata):
+        self._on_write(f"{resource.plural} {namespace}/{metadata['name']}")
+        with self._exclusive(namespace, metadata):
             return await self._kube.create(
                 resource, namespace, body, limit_s=limit_s, permit=permit
             )
@@ -278,8 +284,8 @@ class CheckedKube:
                 resource, namespace, name, body, limit_s=limit_s, permit=permit
             )
         self._check_patch(resource.plural, f"{namespace}/{name}", body)
-        self._tried(f"{resource.plural} {namespace}/{name}")
-        with self._alone(namespace, {"name": name}):
+        self._on_write(f"{resource.plural} {namespace}/{name}")
+        with self._exclusive(namespace, {"name": name}):
             return await self._kube.patch(
                 resource, namespace, name, body, limit_s=limit_s, permit=permit
             )
@@ -290,19 +296,23 @@ class CheckedKube:
 
     def _check_partial(self, resource: ApiResource[T]) -> None:
         if resource.plural == "secrets" and not resource.partial:
-            self._journal.violate(NO_READS, "a request for whole Secrets")
+            self._event_log.add_violation(NO_READS, "a request for whole Secrets")
 
     def _check_patch(self, plural: str, name: str, body: Body) -> None:
         metadata: Mapping[str, Any] = body.get("metadata") or {}
         if not metadata.get("uid"):
-            self._journal.violate(PRECONDITIONS, f"patch {plural} {name}: no uid")
+            self._event_log.add_violation(PRECONDITIONS, f"patch {plural} {name}: no uid")
         if plural == "secrets" and not metadata.get("resourceVersion"):
-            self._journal.violate(PRECONDITIONS, f"patch {plural} {name}: no resourceVersion")
+            self._event_log.add_violation(
+                PRECONDITIONS, f"patch {plural} {name}: no resourceVersion"
+            )
         if plural == "pods" and {*body, *metadata} > {"metadata", "uid", "annotations"}:
-            self._journal.violate(PRECONDITIONS, f"patch {plural} {name}: more than a touch")
+            self._event_log.add_violation(
+                PRECONDITIONS, f"patch {plural} {name}: more than a touch"
+            )
 
     @contextmanager
-    def _alone(self, namespace: str, metadata: Mapping[str, Any]) -> Iterator[None]:
+    def _exclusive(self, namespace: str, metadata: Mapping[str, Any]) -> Iterator[None]:
         """Hold a session's place for one write; its pod's and its Secret's name differ at the end.
 
         A write that another one meets is two workers on one key.
@@ -310,7 +320,9 @@ class CheckedKube:
         session = metadata["name"].rpartition("-")[0]
         place = namespace, session
         if place in self._in_flight:
-            self._journal.violate(ONE_AT_A_TIME, f"{namespace}/{session} is written twice at once")
+            self._event_log.add_violation(
+                ONE_AT_A_TIME, f"{namespace}/{session} is written twice at once"
+            )
         self._in_flight.add(place)
         try:
             yield
@@ -338,11 +350,11 @@ class ExposureChecker:
         assert_zero: Whether an unexcused second is a violation.
     """
 
-    def __init__(self, journal: EventLog, *, assert_zero: bool) -> None:
+    def __init__(self, event_log: EventLog, *, assert_zero: bool) -> None:
         self.expired_s = 0.0
         self.excused_s = 0.0
         self.stopping_s = 0.0
-        self._journal = journal
+        self._event_log = event_log
         self._assert_zero = assert_zero
         self._runners: dict[str, _Runner] = {}
 
@@ -413,4 +425,4 @@ class ExposureChecker:
         self.expired_s += expired_s
         if expired_s > 0 and self._assert_zero:
             what = f"the runner of {runner.session} had a dead token for {expired_s:.3f} s"
-            self._journal.violate(LIVE_TOKEN, what)
+            self._event_log.add_violation(NO_EXPIRED_TOKEN, what)

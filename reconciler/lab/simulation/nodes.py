@@ -10,9 +10,9 @@ from reconciler.lab.apiserver import garbage_collector, kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.deletion import DeleteOptions
 from reconciler.lab.apiserver.kinds import Object
-from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.apiserver.status_errors import StatusError
 from reconciler.lab.apiserver.write_log import Caller, Commit
-from reconciler.lab.kubelet.node import Draw, KubeletAction, KubeletTiming, Node
+from reconciler.lab.kubelet.node import KubeletAction, KubeletTiming, Node, Rand
 from reconciler.lab.kubelet.pods import Pod, SecretRef, decode_pod
 from reconciler.lab.kubelet.secrets import Payload, SecretCache
 from reconciler.lab.simulation.event_log import EventLog
@@ -37,9 +37,9 @@ class VirtualNode:
         clock: Clock,
         names: Names,
         exposure: ExposureChecker,
-        journal: EventLog,
+        event_log: EventLog,
         *,
-        draw: Draw,
+        rand: Rand,
         remaining_s: Callable[[str], float],
         excused_until_s: Callable[[Pod], float],
     ) -> None:
@@ -48,10 +48,10 @@ class VirtualNode:
         self._clock = clock
         self._names = names
         self._exposure = exposure
-        self._journal = journal
+        self._event_log = event_log
         self._remaining_s = remaining_s
         self._excused_until_s = excused_until_s
-        self._node = Node(TIMING, draw)
+        self._node = Node(TIMING, rand)
         self._cache = SecretCache()
         self._changed_at: dict[SecretRef, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -59,35 +59,35 @@ class VirtualNode:
     def commit(self, commit: Commit) -> None:
         """Take in one commit, as the kubelet's watches bring it."""
         if commit.kind is kinds.SECRETS:
-            self._see_secret(commit)
+            self._observe_secret(commit)
         elif commit.kind is kinds.PODS:
-            self._see_pod(commit)
+            self._observe_pod(commit)
         else:
             return
         self._set_timer()
 
-    def _see_secret(self, commit: Commit) -> None:
+    def _observe_secret(self, commit: Commit) -> None:
         metadata = commit.object["metadata"]
         ref, now_at = SecretRef(metadata["namespace"], metadata["name"]), self._now()
         if commit.removed:
             self._cache.drop(ref)
-            self._node.see_secret(ref, None, now_at=now_at)
+            self._node.observe_secret(ref, None, now_at=now_at)
             return
         value = value_of(commit.object, self._names)
         payload = Payload({self._names.secret_key: value.encode()} if value else {})
         if self._cache.put(ref, payload):
             self._changed_at[ref] = now_at
-            self._node.see_secret(ref, payload.digest, now_at=now_at)
+            self._node.observe_secret(ref, payload.digest, now_at=now_at)
 
-    def _see_pod(self, commit: Commit) -> None:
+    def _observe_pod(self, commit: Commit) -> None:
         pod = decode_pod(_bytes(commit.object), self._names)
         if commit.removed:
-            self._node.lose_pod(pod.uid)
+            self._node.remove_pod(pod.uid)
             self._exposure.stopped(pod.uid, now_s=self._clock.wall())
             return
         if pod.grace_s is not None:
             self._exposure.stopping(pod.uid, now_s=self._clock.wall())
-        self._node.see_pod(pod, now_at=self._now())
+        self._node.observe_pod(pod, now_at=self._now())
 
     def _act(self) -> None:
         self._timer = None
@@ -128,7 +128,7 @@ class VirtualNode:
         now_s, left_s = self._clock.wall(), self._remaining_s(token)
         expires_s = now_s + left_s
         self.projections_total += 1
-        self._journal.note(f"projected {pod.session} first={first} left={left_s:.3f}")
+        self._event_log.note(f"projected {pod.session} first={first} left={left_s:.3f}")
         if first:
             until_s = self._excused_until_s(pod)
             self._exposure.started(
@@ -147,14 +147,14 @@ class VirtualNode:
                 by=KUBELET,
                 subresource="status",
             )
-        except Refusal:
+        except StatusError:
             return  # this incarnation is gone
 
     def _remove(self, pod: Pod) -> None:
         options = DeleteOptions(grace_s=0, uid=pod.uid)
         try:
             self._core.delete(kinds.PODS, pod.namespace, pod.name, options, by=KUBELET)
-        except Refusal:
+        except StatusError:
             return
         garbage_collector.collect(self._core)
 

@@ -10,7 +10,7 @@ from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation.invariants import NAMESPACE
 from reconciler.lab.simulation.scenario import ScenarioFault as Drawn
 
-Judge = Callable[[str, str], InjectedFault | None]
+FaultRule = Callable[[str, str], InjectedFault | None]
 
 SLOW_S = 9.0
 """A write that succeeds, a second before a request's limit."""
@@ -22,7 +22,7 @@ HANGS_S = 60.0
 def random_fault(random: Random, share: float) -> Callable[[str, str], InjectedFault | None]:
     """Return a judge that fails a share of requests in the ways in which API servers do."""
 
-    def judge(verb: str, plural: str) -> InjectedFault | None:
+    def rule(verb: str, plural: str) -> InjectedFault | None:
         if random.random() >= share:
             return None
         applied = random.random() < 0.5
@@ -47,14 +47,14 @@ def random_fault(random: Random, share: float) -> Callable[[str, str], InjectedF
                     delay_s=random.uniform(5.0, 20.0)
                 )  # beyond some limits: a timeout
 
-    return judge
+    return rule
 
 
-def local_fault(drawn: Drawn, namespace: str) -> Judge:
+def local_fault(drawn: Drawn, namespace: str) -> FaultRule:
     """Return a judge of one namespace's writes: slow, hanging, or refused in one way."""
     kind = int(drawn.size * 1e6) % 2  # the first digits chose the namespace
 
-    def judge(verb: str, plural: str) -> InjectedFault | None:
+    def rule(verb: str, plural: str) -> InjectedFault | None:
         if NAMESPACE.get() != namespace or verb not in ("create", "patch") or plural == "leases":
             return None
         match drawn.kind:
@@ -65,7 +65,7 @@ def local_fault(drawn: Drawn, namespace: str) -> Judge:
             case _:
                 return InjectedFault(_refusal(kind))
 
-    return judge
+    return rule
 
 
 def _refusal(kind: int) -> errors.KubeError:
@@ -77,7 +77,7 @@ def _refusal(kind: int) -> errors.KubeError:
             return errors.ServerError("patch: unavailable", status=503)
 
 
-def starting(up_at: float) -> Judge:
+def starting(up_at: float) -> FaultRule:
     """Return a judge for an API server that starts: nothing, then a 403 for everybody.
 
     Args:
@@ -85,10 +85,10 @@ def starting(up_at: float) -> Judge:
             its informers are filled; the elector's requests are no exception.
     """
 
-    def judge(verb: str, plural: str) -> InjectedFault | None:
+    def rule(verb: str, plural: str) -> InjectedFault | None:
         what = f"{verb} {plural}"
         if asyncio.get_running_loop().time() < up_at:
             return InjectedFault(errors.TransportError(f"{what}: connection refused"))
         return InjectedFault(errors.Forbidden(f"{what}: forbidden", status=403, reason="Forbidden"))
 
-    return judge
+    return rule

@@ -44,7 +44,7 @@ from reconciler.tokens.token_response import TokenResponse
 LATENCY_S = 0.005
 """Of every request to the API server."""
 
-SEAL_SECRET = "simulation"
+MAC_SECRET = "simulation"
 
 HOME = "reconciler"
 """Namespace of the controllers themselves."""
@@ -71,8 +71,8 @@ class SharedWorld:
     issuer: VirtualIssuer
     static: StaticTokens | None
     budget: EndpointBudgetChecker
-    estate: FakePlatformState
-    journal: EventLog
+    platform: FakePlatformState
+    event_log: EventLog
     random: Callable[[str], Random]
 
 
@@ -90,25 +90,25 @@ class SimulatedReplica:
     """
 
     def __init__(
-        self, around: SharedWorld, *, place: int, pod: int, number: int, skew_s: float, rate: float
+        self, shared: SharedWorld, *, place: int, pod: int, number: int, skew_s: float, rate: float
     ) -> None:
         self.place = place
         self.clock = VirtualClock(asyncio.get_running_loop(), rate=rate)
         self.clock.step_s = skew_s
-        self.faults = FaultInjection(around.faults)
+        self.faults = FaultInjection(shared.faults)
         self.process, self.main = FreezableScope(), FreezableScope()
         self.me = Identity(f"replica-{place}", f"pod-{pod}", f"{number:08x}")
         self.fence = LeaseFence(self.clock, self.me.term(0))
-        self._journal = around.journal
+        self._event_log = shared.event_log
         self.started_at = asyncio.get_running_loop().time()
         self.resumed_at = -math.inf
         """When its main loop went on after it had stood still."""
-        self.heard_at = asyncio.get_running_loop().time()
+        self.issuer_answered_at = asyncio.get_running_loop().time()
         """When the issuer answered it last."""
-        self._budget = around.budget
+        self._budget = shared.budget
         self._oidc: OidcSource | None = None
-        self._seal = ConfirmationMac(SEAL_SECRET)
-        self.platform, self.controller = self._build(around, number)
+        self._mac = ConfirmationMac(MAC_SECRET)
+        self.platform, self.controller = self._build(shared, number)
         self._elector_task = self.process.create_task(self._elector.run(), name="elector")
         self._task = self.main.create_task(self.controller.run(asyncio.Event()), name="controller")
         for task in (self._task, self._elector_task):
@@ -121,7 +121,7 @@ class SimulatedReplica:
         )
         issuer_time = IssuerTime(clock)
         platform = VirtualPlatform(
-            around.estate,
+            around.platform,
             platform_breaker,
             around.random(f"platform {number}").uniform,
             clock=clock,
@@ -130,11 +130,11 @@ class SimulatedReplica:
         )
         source, upkeep = self._token_source(around, number, issuer_time, issuer_breaker, random)
         heartbeat = Heartbeat(clock)
-        office = LeadershipState(self._resign)
+        office = LeadershipState(self._release_lease)
         controller = Controller(
             Dependencies(
                 kube=CheckedKube(
-                    self._kube(around, str(self.me)), around.names, around.journal, self._tried
+                    self._kube(around, str(self.me)), around.names, around.event_log, self._tried
                 ),
                 platform=platform,
                 source=source,
@@ -172,9 +172,11 @@ class SimulatedReplica:
             self.fence,
             clock=clock,
             random=around.random(f"elector {number}"),
-            on_started_leading=lambda term: self._tell(office.started, term),
-            on_stopped_leading=lambda why: self._tell(office.stopped, why),
-            on_history_rewound=lambda why: self._tell(partial(controller.rewound, HOME), why),
+            on_started_leading=lambda term: self._run_on_main_loop(office.started, term),
+            on_stopped_leading=lambda why: self._run_on_main_loop(office.stopped, why),
+            on_history_rewound=lambda why: self._run_on_main_loop(
+                partial(controller.rewound, HOME), why
+            ),
         )
         return platform, controller
 
@@ -193,7 +195,7 @@ class SimulatedReplica:
             async def ask() -> TokenResponse:
                 self._budget.asked(str(self.me), "issuer")
                 grant = await around.issuer.ask(self.clock)
-                self.heard_at = asyncio.get_running_loop().time()
+                self.issuer_answered_at = asyncio.get_running_loop().time()
                 return grant
 
             self._oidc = OidcSource(
@@ -203,19 +205,19 @@ class SimulatedReplica:
         lag_s = around.random(f"file {number}").uniform(0.0, FILE_LAG_S)
         since_s = self.clock.wall() - static.age_s(lag_s)
         source = StaticSource(lambda: static.read(lag_s), self.clock, since_s=since_s)
-        self._seal.set_key(static.read(lag_s))
+        self._mac.set_key(static.read(lag_s))
         return source, source.watch_file
 
     async def _replaced(self, token: Token) -> None:
         """Do as the product does when its file holds another token."""
-        self._seal.set_key(token.reveal())
+        self._mac.set_key(token.reveal())
         await self.controller.reconsider()
 
     def _options(self, around: SharedWorld) -> ControllerConfig:
         mode = around.conditions.namespaces
         return ControllerConfig(
             names=around.names,
-            seal=self._seal,
+            seal=self._mac,
             propagation_s=PROPAGATION_S,
             namespaces=around.namespaces if mode == "named" else (),
             finds_namespaces=mode == "found",
@@ -232,7 +234,7 @@ class SimulatedReplica:
             around.core, around.clock, caller=caller, faults=self.faults, latency_s=LATENCY_S
         )
 
-    def _tell(self, what: Callable[[str], None], text: str) -> None:
+    def _run_on_main_loop(self, what: Callable[[str], None], text: str) -> None:
         """Carry out on the main loop what its elector says, even if that loop is stalled now."""
         self.main.call_soon(lambda: what(text))
 
@@ -265,11 +267,13 @@ class SimulatedReplica:
         if self._oidc is not None:
             await self._oidc.close()
 
-    async def _resign(self) -> None:
+    async def _release_lease(self) -> None:
         self._elector.release()
         await asyncio.wait([self._elector_task])
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
             error = task.exception()
-            self._journal.violate("no_crash", f"{task.get_name()} ended: {type(error).__name__}")
+            self._event_log.add_violation(
+                "no_crash", f"{task.get_name()} ended: {type(error).__name__}"
+            )

@@ -20,7 +20,7 @@ BELIEVED_S = 60.0
 
 
 @dataclass(slots=True)
-class _Said:
+class _Answers:
     """When a process first heard that a session is not there; by look-up, and by a list."""
 
     looked_up_at: float | None = None
@@ -28,9 +28,9 @@ class _Said:
 
 
 @dataclass(slots=True)
-class _Gone:
+class _DeletedSession:
     since_at: float
-    said: dict[str, _Said] = field(default_factory=dict)
+    answers: dict[str, _Answers] = field(default_factory=dict)
 
 
 class RevocationChecker:
@@ -47,33 +47,33 @@ class RevocationChecker:
     def __init__(
         self,
         names: Names,
-        journal: EventLog,
+        event_log: EventLog,
         clock: Clock,
         *,
         us: str,
         process_of: Callable[[str], str],
     ) -> None:
         self._names = names
-        self._journal = journal
+        self._event_log = event_log
         self._clock = clock
         self._us = us
         self._process_of = process_of
-        self._gone: dict[str, _Gone] = {}
+        self._deleted: dict[str, _DeletedSession] = {}
         self._values: dict[str, str] = {}
 
     def deleted(self, session_id: str) -> None:
         """The platform has deleted a session."""
-        self._gone[session_id] = _Gone(self._clock.monotonic())
+        self._deleted[session_id] = _DeletedSession(self._clock.monotonic())
 
     def answered(self, process: str, session_id: str | None, found: frozenset[str]) -> None:
         """Take in an answer of the platform's; see `Estate.on_answer`."""
         now_at = self._clock.monotonic()
         if session_id is None:
-            for gone in self._gone.values() if found else ():
-                said = gone.said.setdefault(process, _Said())
+            for gone in self._deleted.values() if found else ():
+                said = gone.answers.setdefault(process, _Answers())
                 said.listed_at = now_at if said.listed_at is None else said.listed_at
-        elif session_id in self._gone and session_id not in found:
-            said = self._gone[session_id].said.setdefault(process, _Said())
+        elif session_id in self._deleted and session_id not in found:
+            said = self._deleted[session_id].answers.setdefault(process, _Answers())
             said.looked_up_at = now_at if said.looked_up_at is None else said.looked_up_at
 
     def commit(self, commit: Commit) -> None:
@@ -88,10 +88,10 @@ class RevocationChecker:
         if commit.user != self._us:
             return
         session_id = (metadata.get("labels") or {}).get(self._names.session_id, "")
-        gone = self._gone.get(session_id)
+        gone = self._deleted.get(session_id)
         if gone is None:
             return
-        said = gone.said.get(self._process_of(commit.caller.agent))
+        said = gone.answers.get(self._process_of(commit.caller.agent))
         if said is None:
             return
         now_at, key = self._clock.monotonic(), SessionKey(metadata["namespace"], session_id)
@@ -101,5 +101,5 @@ class RevocationChecker:
         ):
             if at is not None and now_at > at + resyncs * RESYNC_S + BELIEVED_S:
                 told = f"{key} got a token {now_at - at:.0f} s after the platform had said, {how},"
-                self._journal.violate(REVOKED, f"{told} that it has no such session")
+                self._event_log.add_violation(REVOKED, f"{told} that it has no such session")
                 return

@@ -30,7 +30,7 @@ class Outcome:
     faults: tuple[tuple[str, int], ...]
     within_slack: bool
     writes_total: int
-    minted_total: int
+    issued_total: int
     projections_total: int
     controller_starts: int
     leader_changes: int
@@ -62,20 +62,20 @@ def play(scenario: Scenario) -> Outcome:
 
 async def _play(scenario: Scenario) -> Outcome:
     world = World(scenario)
-    with captured_logs(world.journal):
+    with captured_logs(world.event_log):
         await ScenarioRunner(world).play()
-    exposure, journal = world.exposure, world.journal
+    exposure, journal = world.exposure, world.event_log
     return Outcome(
         seed=scenario.seed,
         hours=scenario.length_s / 3600.0,
-        sessions=sum(not life.forged for life in scenario.lives),
+        sessions=sum(not life.forged for life in scenario.sessions),
         faults=tuple(sorted(Counter(fault.kind for fault in scenario.faults).items())),
         within_slack=scenario.within_slack,
         writes_total=world.writes_total,
-        minted_total=world.issuer.minted_total,
+        issued_total=world.issuer.issued_total,
         projections_total=world.node.projections_total,
         controller_starts=world.starts_total,
-        leader_changes=world.writers.changes_total,
+        leader_changes=world.single_writer.changes_total,
         expired_s=round(exposure.expired_s, 3),
         excused_s=round(exposure.excused_s, 3),
         stopping_s=round(exposure.stopping_s, 3),

@@ -194,7 +194,7 @@ class SessionPlan:
 
     session_id: str
     project: str
-    stays: tuple[PodLifetime, ...]
+    pods: tuple[PodLifetime, ...]
     forged: bool = False
     deleted: bool = False
     revived_s: float | None = None
@@ -215,7 +215,7 @@ class Scenario:
     hours: float
     length_s: float
     projects: tuple[str, ...]
-    lives: tuple[SessionPlan, ...]
+    sessions: tuple[SessionPlan, ...]
     faults: tuple[ScenarioFault, ...]
     skew_s: float
     within_slack: bool
@@ -230,7 +230,7 @@ class Scenario:
         """Return the namespace that a fault of one namespace strikes."""
         return self.projects[int(fault.size * len(self.projects))].lower()
 
-    def excused_until_s(self, at_s: float, namespace: str, *, sealed: bool) -> float:
+    def excused_until_s(self, at_s: float, namespace: str, *, confirmed: bool) -> float:
         """Return until when a runner that starts now may be without a live token.
 
         One that starts on a dead token while something is broken waits for its end like all else.
@@ -242,7 +242,7 @@ class Scenario:
         if at_s < COLD_START_S:
             return COLD_START_S
         for fault in self.faults:
-            if fault.kind in HARMLESS or (sealed and fault.kind in PLATFORM_ONLY):
+            if fault.kind in HARMLESS or (confirmed and fault.kind in PLATFORM_ONLY):
                 continue
             if fault.kind in LOCAL and self.namespace_of(fault) != namespace:
                 continue
@@ -267,16 +267,20 @@ def draw(seed: int, hours: float = 1.0, inputs: Collection[Input] = DRAWN) -> Sc
         number = 2
     projects = tuple(f"Team-{letter}" for letter in "abcdef"[:number])
     lives = [
-        _life(random, f"Sess{index:04d}", random.choice(projects), length_s, conditions)
+        _session_plan(random, f"Sess{index:04d}", random.choice(projects), length_s, conditions)
         for index in range(random.randint(20, 80) + CROWD * conditions.crowded)
     ]
     forged = random.randint(0, 2) + 3 * conditions.forged
     lives += [
-        _life(random, f"Fake{index:04d}", random.choice(projects), length_s, conditions, "forged")
+        _session_plan(
+            random, f"Fake{index:04d}", random.choice(projects), length_s, conditions, "forged"
+        )
         for index in range(forged)
     ]
     lives += [
-        _life(random, f"Gone{index:04d}", random.choice(projects), length_s, conditions, "deleted")
+        _session_plan(
+            random, f"Gone{index:04d}", random.choice(projects), length_s, conditions, "deleted"
+        )
         for index in range(4 * conditions.revived)
     ]
     faults, within = _faults(random, length_s, conditions)
@@ -294,7 +298,7 @@ def draw_election(seed: int) -> Scenario:
     random = Random(f"election {seed}")
     length_s = 600.0
     lives = tuple(
-        _life(random, f"Sess{index:04d}", "Team-a", length_s, USUAL) for index in range(8)
+        _session_plan(random, f"Sess{index:04d}", "Team-a", length_s, USUAL) for index in range(8)
     )
     faults: list[ScenarioFault] = []
     at_s = random.uniform(12.0, 20.0)
@@ -309,7 +313,7 @@ def draw_election(seed: int) -> Scenario:
     return Scenario(seed, hours, length_s, ("Team-a",), lives, tuple(faults), 0.0, False, rates)
 
 
-def _life(
+def _session_plan(
     random: Random,
     session_id: str,
     project: str,

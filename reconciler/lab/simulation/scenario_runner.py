@@ -59,7 +59,7 @@ class ScenarioRunner:
         loop, end_at = asyncio.get_running_loop(), world.scenario.length_s
         try:
             look_at = LOOK_S
-            while loop.time() < end_at and not world.journal.violations:
+            while loop.time() < end_at and not world.event_log.violations:
                 await asyncio.sleep(min(STEP_S, end_at - loop.time()))
                 world.exposure.settle(now_s=world.clock.wall())
                 if loop.time() >= look_at:
@@ -77,28 +77,28 @@ class ScenarioRunner:
 
     def _parts(self) -> Iterator[Coroutine[Any, Any, None]]:
         scenario = self._world.scenario
-        early = [life for life in scenario.lives if life.stays[0].start_s <= 0.0]
+        early = [life for life in scenario.sessions if life.pods[0].start_s <= 0.0]
         for life in early:
-            self._world.begin_stay(life, life.stays[0])
+            self._world.begin_pod(life, life.pods[0])
         self._world.start_all()
-        for life in scenario.lives:
-            yield self._live(life)
+        for life in scenario.sessions:
+            yield self._run_session(life)
         for fault in scenario.faults:
-            yield self._break(fault)
-        yield self._ask_by_hand()
+            yield self._inject(fault)
+        yield self._request_refreshes()
 
-    async def _live(self, life: SessionPlan) -> None:
-        for stay in life.stays:
+    async def _run_session(self, life: SessionPlan) -> None:
+        for stay in life.pods:
             if stay.start_s > 0.0:
                 await _sleep_until(stay.start_s)
-                self._world.begin_stay(life, stay)
+                self._world.begin_pod(life, stay)
             await _sleep_until(stay.end_s)
-            self._world.end_stay(life, stay)
+            self._world.end_pod(life, stay)
         if life.revived_s is not None:
             await _sleep_until(life.revived_s)
             self._world.revive(life)
 
-    async def _ask_by_hand(self) -> None:
+    async def _request_refreshes(self) -> None:
         number = 0
         while True:
             await asyncio.sleep(self._random.expovariate(1 / REQUEST_S))
@@ -107,15 +107,15 @@ class ScenarioRunner:
                 number += 1
                 self._world.request_refresh(self._random.choice(keys), f"request {number}")
 
-    async def _break(self, fault: ScenarioFault) -> None:
+    async def _inject(self, fault: ScenarioFault) -> None:
         await _sleep_until(fault.at_s)
-        self._world.journal.note(f"fault {fault.kind} {fault.length_s:.3f} {fault.size:.3f}")
-        async with self._broken(fault):
+        self._world.event_log.note(f"fault {fault.kind} {fault.length_s:.3f} {fault.size:.3f}")
+        async with self._injected(fault):
             await _sleep_until(fault.end_s)
-        self._world.journal.note(f"fault {fault.kind} over")
+        self._world.event_log.note(f"fault {fault.kind} over")
 
     @asynccontextmanager
-    async def _broken(self, fault: ScenarioFault) -> AsyncIterator[None]:
+    async def _injected(self, fault: ScenarioFault) -> AsyncIterator[None]:
         """Switch a fault on, then off again."""
         begin, end = self._switches(fault)
         if (begun := begin()) is not None:
@@ -135,7 +135,7 @@ class ScenarioRunner:
         world = self._world
         match fault.kind:
             case Fault.ISSUER_OUTAGE:
-                return _switch(world.issuer, "away", True, False)
+                return _switch(world.issuer, "unreachable", True, False)
             case Fault.ISSUER_REFUSAL:
                 return _switch(world.issuer, "refusing", True, False)
             case Fault.ISSUER_SLOW:
@@ -152,16 +152,16 @@ class ScenarioRunner:
             case Fault.ROTATE_STATIC_TOKEN:
                 return world.rotate_static, _nothing
             case Fault.PLATFORM_OUTAGE:
-                return _switch(world.estate, "away", True, False)
+                return _switch(world.platform, "unreachable", True, False)
             case Fault.PLATFORM_EMPTY_LISTS:
-                return _switch(world.estate, "empty", True, False)
+                return _switch(world.platform, "empty", True, False)
             case Fault.PLATFORM_PARTIAL_OUTAGE:
                 projects = world.scenario.projects
                 failing = frozenset(projects[: 1 + int(fault.size * len(projects))])
-                return _switch(world.estate, "failing", failing, frozenset())
+                return _switch(world.platform, "failing", failing, frozenset())
             case Fault.API_ERRORS:
-                judge = random_fault(self._random, 0.2 + 0.6 * fault.size)
-                return _switch(world.faults, "judge", judge, None)
+                rule = random_fault(self._random, 0.2 + 0.6 * fault.size)
+                return _switch(world.faults, "rule", rule, None)
             case Fault.API_OUTAGE:
                 cut = world.faults.partition
                 return partial(cut, cut=True), partial(cut, cut=False)
@@ -180,21 +180,21 @@ class ScenarioRunner:
             case Fault.CLOCK_STEP:
                 return partial(self._step_clocks, 1.0), partial(self._step_clocks, -1.0)
             case Fault.DELETE_SECRET | Fault.STALE_SECRET:
-                return partial(self._meddle, fault), _nothing
+                return partial(self._change_secrets, fault), _nothing
             case Fault.WATCH_RESET | Fault.COMPACTION | Fault.POD_CHURN | Fault.STRIP_ANNOTATIONS:
                 return _nothing, _nothing
             case Fault.NAMESPACE_SLOW | Fault.NAMESPACE_HANG | Fault.NAMESPACE_ERRORS:
                 namespace = world.scenario.namespace_of(fault)
-                judge = local_fault(fault, namespace)
+                rule = local_fault(fault, namespace)
                 if fault.kind != Fault.NAMESPACE_ERRORS:
                     world.excuse_namespace(namespace, fault.length_s + SERVED_S)
-                return _switch(world.faults, "judge", judge, None)
+                return _switch(world.faults, "rule", rule, None)
             case Fault.RESTORE_STORE:
                 return partial(world.restore_store, MISSED_S * fault.size), _nothing
             case Fault.API_RESTART:
-                judge = starting(asyncio.get_running_loop().time() + DOWN_S)
+                rule = starting(asyncio.get_running_loop().time() + DOWN_S)
                 world.faults.drop_watches()
-                return _switch(world.faults, "judge", judge, None)
+                return _switch(world.faults, "rule", rule, None)
             case _:
                 raise ValueError(f"a simulation cannot inject {fault.kind}")
 
@@ -223,7 +223,7 @@ class ScenarioRunner:
         for place, replica in self._world.replicas.items():
             replica.clock.step_s += sign * (CLOCK_STEP_S if place % 2 else -CLOCK_STEP_S)
 
-    def _meddle(self, fault: ScenarioFault) -> None:
+    def _change_secrets(self, fault: ScenarioFault) -> None:
         keys = self._world.live_keys()
         self._random.shuffle(keys)
         for key in keys[: 1 + int(fault.size * 5)]:

@@ -17,13 +17,13 @@ class SingleWriterCheck:
         open_fences: Returns the processes that may write now.
     """
 
-    def __init__(self, journal: EventLog, open_fences: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, event_log: EventLog, open_fences: Callable[[], Sequence[str]]) -> None:
         self.process = ""
         """The last process that acquired the Lease."""
         self.changes_total = 0
         self.since_version = 0
         """The version at which that process acquired it."""
-        self._journal = journal
+        self._event_log = event_log
         self._open_fences = open_fences
         self._write_log = WriteLog()
 
@@ -33,17 +33,17 @@ class SingleWriterCheck:
         if commit.caller is RESTORER:
             return  # no restore goes back beyond the last change of the Lease's holder
         write_log.record(commit)
-        terms = leader_terms(write_log.lease_turns)
+        terms = leader_terms(write_log.holder_changes)
         if terms and terms[-1].process != self.process:
             self.changes_total += bool(self.process)
             self.process, self.since_version = terms[-1].process, commit.version
-        for write in writes_without_leadership(terms, write_log.signed_writes):
+        for write in writes_without_leadership(terms, write_log.process_writes):
             what = f"{write.process} at version {write.version}"
-            self._journal.violate(NO_WRITE_WITHOUT_LEADERSHIP, what)
-        write_log.signed_writes.clear()
+            self._event_log.add_violation(NO_WRITE_WITHOUT_LEADERSHIP, what)
+        write_log.process_writes.clear()
         write_log.secret_writes.clear()
         if len(fences := self._open_fences()) > 1:
-            self._journal.violate(ONE_FENCE, f"{' and '.join(fences)} may write")
+            self._event_log.add_violation(ONE_FENCE, f"{' and '.join(fences)} may write")
 
 
 def process_of(agent: str) -> str:

@@ -25,7 +25,7 @@ from reconciler.lab.simulation.invariants import value_of
 from reconciler.lab.simulation.replica import SimulatedReplica
 from reconciler.naming import Names, SessionKey
 
-TRUTH = "surfaces_tell_the_truth"
+STATUS_IS_TRUE = "surfaces_tell_the_truth"
 
 CERTAIN_S = 5.0
 """A Date header and an `iat` are cut to seconds, and an offset that changes by a few is no step."""
@@ -34,13 +34,13 @@ DRIFT = 0.006
 """Error of a replica's clock for each second since it has heard the issuer: the world's clocks run
 wrong by up to 0.005."""
 
-SPARE = 0.1
+REQUEST_DUE = 0.1
 """Part of a token's life after which a replica has asked the issuer again, whatever happens."""
 
 NOTICED_S = 60.0
 """What it takes from then until a replica calls the issuer well, or unwell."""
 
-SURVEY_S = 5.0
+SNAPSHOT_TIMEOUT_S = 5.0
 """Longest wait for a survey; a replica that stands still gives none."""
 
 DELIVERED_S = 95.0
@@ -48,7 +48,7 @@ DELIVERED_S = 95.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _LastReport:
     """What a replica said the last time beside the account of that moment; `certain` if it had
     seen the newest of each Secret."""
 
@@ -92,7 +92,7 @@ class ExposureAccount:
         remaining_s: Callable[[str], float],
         is_ours: Callable[[str], bool],
         is_known: Callable[[SessionKey, str], bool],
-        had: Callable[[SessionKey], bool],
+        is_deleted: Callable[[SessionKey], bool],
     ) -> None:
         self.total_s = 0.0
         self.late_writes = 0
@@ -100,7 +100,7 @@ class ExposureAccount:
         self.remaining_s = remaining_s
         self.is_ours = is_ours
         self.is_known = is_known
-        self.had = had
+        self.is_deleted = is_deleted
         self._clock = clock
         self._names = names
         self._sessions: dict[SessionKey, _Session] = {}
@@ -171,19 +171,19 @@ class TruthChecker:
         self,
         core: Core,
         names: Names,
-        journal: EventLog,
+        event_log: EventLog,
         account: ExposureAccount,
         issuer: VirtualIssuer,
     ) -> None:
-        self.unheard_until_at = 0.0
+        self.time_unknown_until_at = 0.0
         """Until when no replica can know the issuer's time, by the loop's clock."""
         self._core = core
         self._names = names
-        self._journal = journal
+        self._event_log = event_log
         self._account = account
         self._issuer = issuer
         self._changed_at = 0.0
-        self._heard: dict[str, _Heard] = {}
+        self._last_reports: dict[str, _LastReport] = {}
 
     def issuer_changed(self) -> None:
         """The issuer may have begun to fail, or to give tokens again."""
@@ -194,15 +194,15 @@ class TruthChecker:
         if _is_still(replica) or replica.controller.readiness_problem():
             return
         try:
-            async with asyncio.timeout(SURVEY_S):
+            async with asyncio.timeout(SNAPSHOT_TIMEOUT_S):
                 survey = await replica.controller.status_collector.snapshot(max_age_s=0.0)
         except TimeoutError:
             return
         now_at = asyncio.get_running_loop().time()
-        if _is_still(replica) or now_at < self.unheard_until_at:
+        if _is_still(replica) or now_at < self.time_unknown_until_at:
             return
         # An answer that lay there while it stood still says little of the time.
-        if now_at < replica.resumed_at + SPARE * self._issuer.ttl_s + NOTICED_S:
+        if now_at < replica.resumed_at + REQUEST_DUE * self._issuer.ttl_s + NOTICED_S:
             return
         self._judge(replica, survey)
 
@@ -215,7 +215,7 @@ class TruthChecker:
                 certain = False
                 continue
             left_s = self._account.remaining_s(value_of(secret, self._names))
-            if self._account.had(reading.key):  # it may not have been heard yet
+            if self._account.is_deleted(reading.key):  # it may not have been heard yet
                 shortest_s = min(shortest_s, left_s)
                 continue
             if not self._counts(reading, secret):
@@ -258,14 +258,16 @@ class TruthChecker:
         said_s = expires_s - survey.now_s
         if not math.isinf(said_s) and abs(said_s - left_s) > _tolerance_s(replica):
             told = f"{replica.me} gives the token of {reading.key} {said_s:.1f} s, not {left_s:.1f}"
-            self._journal.violate(TRUTH, told)
+            self._event_log.add_violation(STATUS_IS_TRUE, told)
             return
         if abs(left_s) <= _tolerance_s(replica) or reading.pod is None:
             return
         policy = replica.controller.sessions.context()
         standing = assess(reading.pod, reading.found, policy, survey.now_s)
         if standing.expires_s is not None and standing.has_expired_token != (left_s < 0):
-            self._journal.violate(TRUTH, f"explain calls {reading.key} {standing.state}")
+            self._event_log.add_violation(
+                STATUS_IS_TRUE, f"explain calls {reading.key} {standing.state}"
+            )
 
     def _check_shortest(
         self, replica: SimulatedReplica, survey: StatusSnapshot, shortest_s: float
@@ -275,15 +277,15 @@ class TruthChecker:
             return
         if said_s < shortest_s - _tolerance_s(replica):
             told = f"{replica.me} has a shortest remaining life of {said_s:.1f} s"
-            self._journal.violate(TRUTH, f"{told}, not {shortest_s:.1f}")
+            self._event_log.add_violation(STATUS_IS_TRUE, f"{told}, not {shortest_s:.1f}")
 
     def _check_exposure(
         self, replica: SimulatedReplica, survey: StatusSnapshot, *, certain: bool
     ) -> None:
         account, name = self._account, str(replica.me)
         account.settle()
-        last = self._heard.get(name, _Heard())
-        heard = self._heard[name] = _Heard(
+        last = self._last_reports.get(name, _LastReport())
+        heard = self._last_reports[name] = _LastReport(
             survey.fleet.exposure_s,
             account.total_s,
             account.late_writes,
@@ -299,13 +301,13 @@ class TruthChecker:
         )
         if said_s > true_s + about_s + DELIVERED_S * late_writes:
             told = f"{name} counts {said_s:.1f} s of exposure more, of which {true_s:.1f} s are so"
-            self._journal.violate(TRUTH, told)
+            self._event_log.add_violation(STATUS_IS_TRUE, told)
         elif said_s < true_s - about_s and not self._may_miss(replica, last, heard):
             told = f"{name} counts {said_s:.1f} s of exposure more, and {true_s:.1f} s are so"
-            self._journal.violate(TRUTH, told)
+            self._event_log.add_violation(STATUS_IS_TRUE, told)
 
     @staticmethod
-    def _may_miss(replica: SimulatedReplica, last: _Heard, heard: _Heard) -> bool:
+    def _may_miss(replica: SimulatedReplica, last: _LastReport, heard: _LastReport) -> bool:
         """Tell whether exposure may have ended between two surveys: with its pod, or, where another
         replica leads, with a write."""
         is_refreshed = heard.late_writes != last.late_writes and not replica.fence.is_open
@@ -315,16 +317,18 @@ class TruthChecker:
         """An issuer that gives no token looks unwell soon after, and well soon after it gives."""
         issuer, now_at = self._issuer, asyncio.get_running_loop().time()
         unwell = any(each.down or each.refuses for each in survey.breakers if each.name == "issuer")
-        noticed_at = max(self._changed_at, replica.started_at) + SPARE * issuer.ttl_s + NOTICED_S
+        noticed_at = (
+            max(self._changed_at, replica.started_at) + REQUEST_DUE * issuer.ttl_s + NOTICED_S
+        )
         is_wrong = unwell != issuer.is_failing and replica.asks_issuer
         if is_wrong and now_at > noticed_at:
             called = "unwell that gives tokens" if unwell else "well that gives none"
-            self._journal.violate(TRUTH, f"{replica.me} calls an issuer {called}")
+            self._event_log.add_violation(STATUS_IS_TRUE, f"{replica.me} calls an issuer {called}")
 
 
 def _tolerance_s(replica: SimulatedReplica) -> float:
     """Return by how much a replica may be wrong about the issuer's time."""
-    return CERTAIN_S + DRIFT * (asyncio.get_running_loop().time() - replica.heard_at)
+    return CERTAIN_S + DRIFT * (asyncio.get_running_loop().time() - replica.issuer_answered_at)
 
 
 def _is_still(replica: SimulatedReplica) -> bool:

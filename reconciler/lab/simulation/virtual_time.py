@@ -42,18 +42,18 @@ class FreezableScope:
 
     def __init__(self) -> None:
         self.frozen = False
-        self._held: list[_Guarded] = []
+        self._deferred: list[_ScopedCallback] = []
 
     def create_task(self, main: Coroutine[Any, Any, T], *, name: str = "") -> asyncio.Task[T]:
         """Start a task in the domain; the tasks that it starts are in it, too."""
         context = contextvars.copy_context()
-        context.run(_DOMAIN.set, self)
+        context.run(_SCOPE.set, self)
         return asyncio.create_task(main, name=name or None, context=context)
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Have something called in the domain, as from another thread."""
         context = contextvars.copy_context()
-        context.run(_DOMAIN.set, self)
+        context.run(_SCOPE.set, self)
         asyncio.get_running_loop().call_soon(callback, context=context)
 
     def freeze(self) -> None:
@@ -61,46 +61,46 @@ class FreezableScope:
 
     def thaw(self) -> None:
         self.frozen = False
-        held, self._held = self._held, []
+        held, self._deferred = self._deferred, []
         for guarded in held:
-            guarded.again()
+            guarded.reschedule()
 
-    def hold(self, guarded: "_Guarded") -> None:
-        self._held.append(guarded)
+    def defer(self, guarded: "_ScopedCallback") -> None:
+        self._deferred.append(guarded)
 
 
-_DOMAIN: contextvars.ContextVar[FreezableScope | None] = contextvars.ContextVar(
+_SCOPE: contextvars.ContextVar[FreezableScope | None] = contextvars.ContextVar(
     "domain", default=None
 )
 
 
-class _Guarded:
+class _ScopedCallback:
     """A callback of a domain: runs, or is held back while the domain is frozen."""
 
-    __slots__ = ("_args", "_callback", "_domain", "_loop", "context", "handle")
+    __slots__ = ("_args", "_callback", "_loop", "_scope", "context", "handle")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        domain: FreezableScope,
+        scope: FreezableScope,
         context: contextvars.Context,
         callback: Any,
         args: Any,
     ) -> None:
         self.context = context
         self._loop = loop
-        self._domain = domain
+        self._scope = scope
         self._callback = callback
         self._args = args
         self.handle: asyncio.Handle | None = None
 
     def __call__(self) -> None:
-        if self._domain.frozen:
-            self._domain.hold(self)
+        if self._scope.frozen:
+            self._scope.defer(self)
         elif self.handle is None or not self.handle.cancelled():
             self._callback(*self._args)
 
-    def again(self) -> None:
+    def reschedule(self) -> None:
         self._loop.call_soon(self, context=self.context)
 
 
@@ -117,7 +117,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def call_soon(  # type: ignore[override]  # typeshed ties the arguments to the callback
         self, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        guarded = self._guard(callback, args, context)
+        guarded = self._scoped(callback, args, context)
         if guarded is None:
             return super().call_soon(callback, *args, context=context)
         guarded.handle = super().call_soon(guarded, context=guarded.context)
@@ -131,18 +131,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         when = max(when, self.time() + SHORTEST_S)
-        guarded = self._guard(callback, args, context)
+        guarded = self._scoped(callback, args, context)
         if guarded is None:
             return super().call_at(when, callback, *args, context=context)
         handle = guarded.handle = super().call_at(when, guarded, context=guarded.context)
         return handle
 
-    def _guard(
+    def _scoped(
         self, callback: Any, args: Any, context: contextvars.Context | None
-    ) -> _Guarded | None:
+    ) -> _ScopedCallback | None:
         found = contextvars.copy_context() if context is None else context
-        domain = found.get(_DOMAIN, None)
-        return None if domain is None else _Guarded(self, domain, found, callback, args)
+        domain = found.get(_SCOPE, None)
+        return None if domain is None else _ScopedCallback(self, domain, found, callback, args)
 
 
 class VirtualClock:

@@ -10,7 +10,7 @@ from random import Random
 from reconciler.lab.apiserver import garbage_collector, kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.fault_injection import DOWN_S, FaultInjection
-from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.apiserver.status_errors import StatusError
 from reconciler.lab.apiserver.write_log import Caller, Commit
 from reconciler.lab.kubelet.pods import Pod
 from reconciler.lab.simulation.budget import EndpointBudgetChecker, WriteBudgetChecker
@@ -22,7 +22,7 @@ from reconciler.lab.simulation.replica import HOME, SharedWorld, SimulatedReplic
 from reconciler.lab.simulation.revocation import RevocationChecker
 from reconciler.lab.simulation.scenario import PodLifetime, Scenario, SessionPlan
 from reconciler.lab.simulation.single_writer_check import SingleWriterCheck, process_of
-from reconciler.lab.simulation.truth import SPARE, ExposureAccount, TruthChecker
+from reconciler.lab.simulation.truth import REQUEST_DUE, ExposureAccount, TruthChecker
 from reconciler.lab.simulation.virtual_time import EPOCH_S, VirtualClock
 from reconciler.naming import Names, SessionKey
 
@@ -69,7 +69,7 @@ class World:
         self.scenario = scenario
         self.names = Names()
         self.clock = VirtualClock(asyncio.get_running_loop())
-        self.journal = EventLog(self.clock, MARKS)
+        self.event_log = EventLog(self.clock, MARKS)
         self.core = Core(self.clock, seed=str(scenario.seed))
         self.faults = FaultInjection()
         conditions = self.conditions = scenario.conditions
@@ -82,48 +82,52 @@ class World:
             cached_s=conditions.cached_s,
         )
         self.static = self._static_tokens() if conditions.static else None
-        self.estate = FakePlatformState(scenario.projects)
-        self.exposure = ExposureChecker(self.journal, assert_zero=scenario.within_slack)
-        self.secrets = SecretChecker(self.names, self.journal, self._expiry_s, self._was_confirmed)
+        self.platform = FakePlatformState(scenario.projects)
+        self.exposure = ExposureChecker(self.event_log, assert_zero=scenario.within_slack)
+        self.secrets = SecretChecker(
+            self.names, self.event_log, self._expiry_s, self._was_confirmed
+        )
         self.node = VirtualNode(
             self.core,
             self.clock,
             self.names,
             self.exposure,
-            self.journal,
-            draw=self.random("node").uniform,
+            self.event_log,
+            rand=self.random("node").uniform,
             remaining_s=self.remaining_s,
             excused_until_s=self._excused_until_s,
         )
-        self.writes = WriteBudgetChecker(
-            self.names, self.journal, self.clock, us=US, life_s=self._life_s
+        self.write_budget = WriteBudgetChecker(
+            self.names, self.event_log, self.clock, us=US, life_s=self._life_s
         )
-        self.endpoints = EndpointBudgetChecker(
-            self.journal, self.clock, life_s=lambda: conditions.ttl_s
+        self.endpoint_budget = EndpointBudgetChecker(
+            self.event_log, self.clock, life_s=lambda: conditions.ttl_s
         )
-        self.account = ExposureAccount(
+        self.exposure_account = ExposureAccount(
             self.clock,
             self.names,
             remaining_s=self.remaining_s,
             is_ours=self.secrets.is_ours,
-            is_known=self.estate.has,
-            had=self.estate.had,
+            is_known=self.platform.has,
+            is_deleted=self.platform.is_deleted,
         )
-        self.truth = TruthChecker(self.core, self.names, self.journal, self.account, self.issuer)
+        self.truth = TruthChecker(
+            self.core, self.names, self.event_log, self.exposure_account, self.issuer
+        )
         self.revocation = RevocationChecker(
-            self.names, self.journal, self.clock, us=US, process_of=process_of
+            self.names, self.event_log, self.clock, us=US, process_of=process_of
         )
-        self.estate.on_answer.append(self.revocation.answered)
+        self.platform.on_answer.append(self.revocation.answered)
         self._versions: deque[tuple[float, int]] = deque(maxlen=VERSIONS)
         self.replicas: dict[int, SimulatedReplica] = {}
         """The living, by their places."""
-        self.writers = SingleWriterCheck(
-            self.journal, lambda: [str(r.me) for r in self.replicas.values() if r.fence.is_open]
+        self.single_writer = SingleWriterCheck(
+            self.event_log, lambda: [str(r.me) for r in self.replicas.values() if r.fence.is_open]
         )
         self.writes_total = 0
         self.starts_total = 0
         self._pods = dict.fromkeys(range(scenario.replicas), 0)
-        self._around = SharedWorld(
+        self._shared = SharedWorld(
             core=self.core,
             names=self.names,
             clock=self.clock,
@@ -132,14 +136,14 @@ class World:
             faults=self.faults,
             issuer=self.issuer,
             static=self.static,
-            budget=self.endpoints,
-            estate=self.estate,
-            journal=self.journal,
+            budget=self.endpoint_budget,
+            platform=self.platform,
+            event_log=self.event_log,
             random=self.random,
         )
         self.core.on_commit += [
-            self._note, self.secrets.commit, self.node.commit, self.writers.commit,
-            self.writes.commit, self.account.commit, self.revocation.commit,
+            self._note, self.secrets.commit, self.node.commit, self.single_writer.commit,
+            self.write_budget.commit, self.exposure_account.commit, self.revocation.commit,
         ]  # fmt: skip
         for name in (HOME, *(project.lower() for project in scenario.projects)):
             self.core.create(kinds.NAMESPACES, "", {"metadata": {"name": name}}, by=OPERATOR)
@@ -157,9 +161,9 @@ class World:
     def start(self, place: int) -> None:
         """Start a process, the next one of its pod."""
         self.starts_total += 1
-        self.journal.note(f"process {self.starts_total} starts in place {place}")
+        self.event_log.note(f"process {self.starts_total} starts in place {place}")
         self.replicas[place] = SimulatedReplica(
-            self._around,
+            self._shared,
             place=place,
             pod=self._pods[place],
             number=self.starts_total,
@@ -179,17 +183,17 @@ class World:
             return
         self._pods[place] += with_pod
         await replica.kill()
-        self.journal.note(f"process in place {place} killed")
+        self.event_log.note(f"process in place {place} killed")
 
     def leader(self) -> SimulatedReplica | None:
         """Return the process that the Lease names, None if it does not live."""
-        found = self.writers.process
+        found = self.single_writer.process
         return next((r for r in self.replicas.values() if str(r.me) == found), None)
 
-    def begin_stay(self, life: SessionPlan, stay: PodLifetime) -> None:
+    def begin_pod(self, life: SessionPlan, stay: PodLifetime) -> None:
         """Do as the platform does: the session is committed, then Secret and pod are made."""
         if not life.forged:
-            self.estate.start(life.session_id, life.project)
+            self.platform.start(life.session_id, life.project)
         namespace, name = life.project.lower(), self.names.secret_name(life.session_id)
         labels = {
             self.names.session_id: life.session_id,
@@ -201,7 +205,7 @@ class World:
         elif not life.forged or stay.token_s is None:
             data = {} if stay.token_s is None else self._data(stay.token_s)
             body = {"metadata": {"name": name, "labels": labels}, "data": data}
-            with contextlib.suppress(Refusal):  # the old one is there
+            with contextlib.suppress(StatusError):  # the old one is there
                 self.core.create(kinds.SECRETS, namespace, body, by=OPERATOR)
         self._start_pod(life, by=OPERATOR)
 
@@ -219,7 +223,7 @@ class World:
         pod = {"metadata": {"name": self.pod_name(life), "labels": labels}}
         try:
             self.core.create(kinds.PODS, namespace, pod, by=by)
-        except Refusal:
+        except StatusError:
             return  # the one before is still on its way out
         self.core.bind(namespace, self.pod_name(life), "node-0", by=OPERATOR)
 
@@ -235,19 +239,19 @@ class World:
         }
         metadata = {"name": name, "labels": labels, "annotations": annotations}
         data = {names.secret_key: base64.b64encode(b"forged").decode()}
-        with contextlib.suppress(Refusal):  # the old one is there
+        with contextlib.suppress(StatusError):  # the old one is there
             body = {"metadata": metadata, "data": data}
             self.core.create(kinds.SECRETS, namespace, body, by=FORGER)
 
-    def end_stay(self, life: SessionPlan, stay: PodLifetime) -> None:
+    def end_pod(self, life: SessionPlan, stay: PodLifetime) -> None:
         """End a pod: its work is done, or somebody deletes it."""
         if life.deleted:
-            self.estate.forget(life.session_id)
+            self.platform.forget(life.session_id)
             self.revocation.deleted(life.session_id)
-            self.account.deleted(life.session_id)
-        self.estate.stop(life.session_id)
+            self.exposure_account.deleted(life.session_id)
+        self.platform.stop(life.session_id)
         namespace, name = life.project.lower(), self.pod_name(life)
-        with contextlib.suppress(Refusal):
+        with contextlib.suppress(StatusError):
             if stay.finishes:
                 status = {"status": {"phase": "Succeeded"}}
                 self.core.patch(
@@ -257,14 +261,14 @@ class World:
         garbage_collector.collect(self.core)
 
     def delete_secret(self, key: SessionKey) -> None:
-        with contextlib.suppress(Refusal):
+        with contextlib.suppress(StatusError):
             name = self.names.secret_name(key.session_id)
             self.core.delete(kinds.SECRETS, key.namespace, name, by=OPERATOR)
 
     def overwrite_secret(self, key: SessionKey, *, remaining_s: float) -> None:
         """Write a token that was cached for a while, as the platform's own code does."""
         name = self.names.secret_name(key.session_id)
-        with contextlib.suppress(Refusal):
+        with contextlib.suppress(StatusError):
             body = {"data": self._data(remaining_s)}
             self.core.patch(kinds.SECRETS, key.namespace, name, body, by=OPERATOR)
 
@@ -272,21 +276,21 @@ class World:
         """Ask for a refresh by hand."""
         name = self.names.secret_name(key.session_id)
         body = {"metadata": {"annotations": {self.names.requested_at: value}}}
-        with contextlib.suppress(Refusal):
+        with contextlib.suppress(StatusError):
             self.core.patch(kinds.SECRETS, key.namespace, name, body, by=OPERATOR)
 
     def strip_annotations(self, key: SessionKey) -> None:
         """Remove every annotation of ours from a Secret, as a controller that owns them does."""
         name = self.names.secret_name(key.session_id)
         ours = dict.fromkeys(self.names.annotations())
-        with contextlib.suppress(Refusal):
+        with contextlib.suppress(StatusError):
             body = {"metadata": {"annotations": ours}}
             self.core.patch(kinds.SECRETS, key.namespace, name, body, by=PRUNER)
 
     def change_pod(self, key: SessionKey, note: str) -> None:
         """Change something of a session's pod that is none of ours."""
         name = f"session-{key.session_id.lower()}-runner"
-        with contextlib.suppress(Refusal):
+        with contextlib.suppress(StatusError):
             body = {"metadata": {"annotations": {"example.com/note": note}}}
             self.core.patch(kinds.PODS, key.namespace, name, body, by=TENANT)
 
@@ -295,12 +299,12 @@ class World:
         now_s = self.clock.wall()
         self.issuer.step_s += by_s
         self.exposure.shift(-by_s, now_s=now_s)
-        self.account.shift(-by_s)
-        noticed_s = SPARE * self.conditions.ttl_s + NOTICED_S
+        self.exposure_account.shift(-by_s)
+        noticed_s = REQUEST_DUE * self.conditions.ttl_s + NOTICED_S
         self.secrets.forget_expiries(self.clock.monotonic() + noticed_s)
         self.exposure.excuse(now_s=now_s, until_s=now_s + noticed_s)
-        self.truth.unheard_until_at = self.clock.monotonic() + noticed_s
-        self.writes.changed_for_all()
+        self.truth.time_unknown_until_at = self.clock.monotonic() + noticed_s
+        self.write_budget.changed_for_all()
 
     def excuse_namespace(self, namespace: str, for_s: float) -> None:
         """Excuse a namespace that serves its own sessions too slowly for all of them."""
@@ -313,7 +317,7 @@ class World:
             self.static.rotate()
             now_s = self.clock.wall()
             self.exposure.end_tokens(now_s + STATIC_GRACE_S, now_s=now_s)
-            self.writes.changed_for_all()
+            self.write_budget.changed_for_all()
 
     async def restore_store(self, back_s: float) -> None:
         """Restore the store to what it was so long ago, no further than its leader's term.
@@ -325,8 +329,8 @@ class World:
             await asyncio.sleep(DOWN_S / 2)
             since_at = self.clock.monotonic() - back_s
             reached = (version for at, version in reversed(self._versions) if at <= since_at)
-            version = max(self.writers.since_version, next(reached, self.core.version))
-            self.journal.note(f"restored from {self.core.version} to {version}")
+            version = max(self.single_writer.since_version, next(reached, self.core.version))
+            self.event_log.note(f"restored from {self.core.version} to {version}")
             self.core.restore(version)
             self._versions.append((self.clock.monotonic(), version))
 
@@ -348,9 +352,9 @@ class World:
         if self.static is not None:
             token = self.static.read()
         elif self.conditions.cached_s and remaining_s > self.conditions.ttl_s / 2:
-            token = self.issuer.give()
+            token = self.issuer.issue_cached()
         else:
-            token = self.issuer.mint(remaining_s=remaining_s)
+            token = self.issuer.issue(remaining_s=remaining_s)
         return {self.names.secret_key: base64.b64encode(token.encode()).decode()}
 
     def _static_tokens(self) -> StaticTokens:
@@ -387,9 +391,9 @@ class World:
         is_sealed = self.names.confirmation in secret["metadata"].get("annotations", {})
         sealed = is_sealed and self.static is None
         now_at = self.clock.monotonic()
-        if pod.session.session_id not in self.estate.known:
+        if pod.session.session_id not in self.platform.known:
             return math.inf  # nobody asked for this runner
-        until_at = self.scenario.excused_until_s(now_at, pod.namespace, sealed=sealed)
+        until_at = self.scenario.excused_until_s(now_at, pod.namespace, confirmed=sealed)
         return EPOCH_S + max(until_at, now_at + ASKED_S)
 
     def _note(self, commit: Commit) -> None:
@@ -397,6 +401,6 @@ class World:
         metadata = commit.object["metadata"]
         verb = "removed" if commit.removed else commit.verb
         name = f"{metadata.get('namespace', '')}/{metadata['name']}"
-        self.journal.note(f"{commit.field_manager} {verb} {commit.kind.plural} {name}")
+        self.event_log.note(f"{commit.field_manager} {verb} {commit.kind.plural} {name}")
         if commit.user == US and commit.kind is kinds.SECRETS:
             self.writes_total += 1

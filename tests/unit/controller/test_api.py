@@ -49,7 +49,7 @@ def test_no_write_starts_unless_the_lease_outlasts_its_time_limit(verb: str) -> 
             asked.append((verb, plural))
             return None
 
-        world.faults.judge = judge
+        world.faults.rule = judge
         fence.left_s = world.config.request_limit_s - 0.1
         async with running(world, replica(world, fence)):
             await asyncio.sleep(60)

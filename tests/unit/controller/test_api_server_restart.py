@@ -64,7 +64,7 @@ def test_a_right_that_is_taken_is_called_missing_after_a_while_and_waits_slowly_
             await settled(world)
             await asyncio.sleep(30)
             asked = count_patches(world)
-            world.faults.judge = asked
+            world.faults.rule = asked
             for number in range(20):
                 world.overwrite(f"2Ab{number}")
             await asyncio.sleep(PATIENCE_S - 1.0)
@@ -101,12 +101,12 @@ def test_a_right_that_is_given_back_wakes_all_that_wait_for_it() -> None:
         async with running(world):
             await settled(world)
             await asyncio.sleep(30)
-            world.faults.judge = refused("secrets", verb="patch")
+            world.faults.rule = refused("secrets", verb="patch")
             for session in sessions:
                 world.overwrite(session)
             await asyncio.sleep(600)
             assert len(world.events("write_forbidden")) == 1
-            world.faults.judge = None
+            world.faults.rule = None
             async with asyncio.timeout(300):  # the slowest of 20 would come after some 280 s
                 while len(world.events("authorized_again")) < 1:
                     await asyncio.sleep(0.1)
@@ -126,13 +126,13 @@ def test_events_wait_for_a_server_that_authorizes_nobody_yet() -> None:
             await asyncio.sleep(5)
             assert (told.created, told.updated) == (1, 0)
             world.faults.fail_next(InjectedFault(TransportError("reset")), verb="create")
-            world.faults.judge = refused("events")
+            world.faults.rule = refused("events")
             world.add("2Ab1")
             world.delete_secret("2Ab1")
             await asyncio.sleep(8)
             assert (told.created, told.updated) == (1, 0)
             assert len(world.controller.events) > 0
-            world.faults.judge = None
+            world.faults.rule = None
             await asyncio.sleep(5)
             assert told.created > 1
             assert len(world.controller.events) == 0
@@ -156,7 +156,7 @@ def test_a_watch_that_works_again_wakes_the_other_that_is_refused() -> None:
                 denied = Forbidden("no", status=403, reason="Forbidden")
                 return InjectedFault(denied) if is_refused else None
 
-            world.faults.judge = judge
+            world.faults.rule = judge
             world.faults.drop_watches()
             await asyncio.sleep(PATIENCE_S + 10.0)
             assert len(world.events("watch_forbidden")) == 2
@@ -208,7 +208,7 @@ def test_an_informer_whose_right_is_taken_asks_each_five_seconds_and_slowly_in_t
                 asked.append(world.clock.monotonic())
                 return InjectedFault(Forbidden("no", status=403, reason="Forbidden"))
 
-            world.faults.judge = judge
+            world.faults.rule = judge
             world.faults.drop_watches()
             await asyncio.sleep(PATIENCE_S + 10.0)
             before = len(asked)

@@ -127,7 +127,7 @@ def test_a_project_that_appears_is_served_within_one_list() -> None:
         slow = InjectedFault(delay_s=0.5)
         async with running(world):
             await settled(world)
-            world.faults.judge = lambda verb, plural: slow if plural == "secrets" else None
+            world.faults.rule = lambda verb, plural: slow if plural == "secrets" else None
             world.add_project("team-new")
             world.add("2Anew", project="team-new")
             await refreshed(world, "2Anew", "team-new", within_s=35)

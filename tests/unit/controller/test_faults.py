@@ -43,7 +43,7 @@ def asked_of(world: World) -> Counter[str]:
         asked[f"{verb} {plural}"] += 1
         return None
 
-    world.faults.judge = judge
+    world.faults.rule = judge
     return asked
 
 
@@ -100,11 +100,11 @@ def test_an_api_outage_ends_with_one_write_per_secret() -> None:
         async with running(world):
             await settled(world)
             await asyncio.sleep(400)
-            world.faults.judge = lambda verb, plural: InjectedFault(TransportError("no route"))
+            world.faults.rule = lambda verb, plural: InjectedFault(TransportError("no route"))
             world.faults.drop_watches()
             await asyncio.sleep(300)
             before = len(world.secret_writes())
-            world.faults.judge = None
+            world.faults.rule = None
             await asyncio.sleep(20)
             written = [
                 commit.object["metadata"]["name"] for commit in world.secret_writes()[before:]
@@ -486,7 +486,7 @@ def test_missing_rights_are_said_once_a_namespace_and_tried_slowly() -> None:
             tries += verb == "patch"
             return denied if verb == "patch" else None
 
-        world.faults.judge = judge
+        world.faults.rule = judge
         async with running(world):
             await asyncio.sleep(300)
             assert tries >= 10  # each of them did try
@@ -535,7 +535,7 @@ def test_a_drain_finishes_what_is_in_flight_and_takes_nothing_new() -> None:
     async def scenario(world: World) -> None:
         for number in range(200):
             world.add(f"2Ab{number}")
-        world.faults.judge = lambda verb, plural: (
+        world.faults.rule = lambda verb, plural: (
             InjectedFault(delay_s=0.5) if (verb, plural) == ("patch", "secrets") else None
         )
         async with running(world):

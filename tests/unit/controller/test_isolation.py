@@ -224,7 +224,7 @@ def test_while_the_api_server_is_down_it_is_asked_by_one_probe_and_by_no_worker(
         async with running(world):
             await finished(world, 1)
             await asyncio.sleep(500)
-            world.faults.judge = judge
+            world.faults.rule = judge
             world.faults.drop_watches()
             async with asyncio.timeout(60):
                 while not world.dependencies.kube_breaker.is_open:

@@ -51,7 +51,7 @@ def test_a_touch_that_fails_stops_no_token(error: KubeError) -> None:
             tries += 1
             return InjectedFault(error)
 
-        world.faults.judge = judge
+        world.faults.rule = judge
         async with running(world):
             await asyncio.sleep(5)
             assert await dead_seconds(world, "2Ab0", during_s=3000) == 0
@@ -85,11 +85,11 @@ def test_a_touch_that_fails_for_a_while_is_sent_when_it_can_be() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         away = InjectedFault(ServerError("a webhook is away", status=500, reason="InternalError"))
-        world.faults.judge = lambda verb, plural: away if plural == "pods" else None
+        world.faults.rule = lambda verb, plural: away if plural == "pods" else None
         async with running(world):
             await asyncio.sleep(5)
             assert world.pod_writes() == []
-            world.faults.judge = None
+            world.faults.rule = None
             await asyncio.sleep(30)
             assert len(world.pod_writes()) == 2
 
@@ -104,7 +104,7 @@ def test_touches_that_hang_leave_most_workers_to_the_tokens() -> None:
         for session in sessions:
             world.add(session)
         hanging = InjectedFault(TransportError("no answer in 10 s"), delay_s=10.0)
-        world.faults.judge = lambda verb, plural: (
+        world.faults.rule = lambda verb, plural: (
             hanging if (verb, plural) == ("patch", "pods") else None
         )
         async with running(world):
@@ -130,7 +130,7 @@ def test_touches_that_hang_leave_most_workers_to_the_tokens() -> None:
 def test_a_touch_that_is_denied_is_not_called_a_missing_right(error: KubeError, says: str) -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
-        world.faults.judge = lambda verb, plural: (
+        world.faults.rule = lambda verb, plural: (
             InjectedFault(error) if (verb, plural) == ("patch", "pods") else None
         )
         async with running(world):
@@ -144,7 +144,7 @@ def test_a_touch_that_is_denied_is_not_called_a_missing_right(error: KubeError, 
 
 def test_touches_of_sessions_that_ended_are_forgotten() -> None:
     async def scenario(world: World) -> None:
-        world.faults.judge = lambda verb, plural: (
+        world.faults.rule = lambda verb, plural: (
             InjectedFault(ServerError("oops", status=503))
             if (verb, plural) == ("patch", "pods")
             else None
@@ -166,7 +166,7 @@ def test_touches_of_sessions_that_ended_are_forgotten() -> None:
 def test_a_namespace_that_is_let_go_takes_its_touches_along() -> None:
     async def scenario(world: World) -> None:
         world.add_project("team-b")
-        world.faults.judge = lambda verb, plural: (
+        world.faults.rule = lambda verb, plural: (
             InjectedFault(ServerError("oops", status=503))
             if (verb, plural) == ("patch", "pods")
             else None
@@ -186,7 +186,7 @@ def test_a_touch_whose_session_ends_under_way_crashes_nothing() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         slow = InjectedFault(ServerError("oops", status=503), delay_s=5.0)
-        world.faults.judge = lambda verb, plural: (
+        world.faults.rule = lambda verb, plural: (
             slow if (verb, plural) == ("patch", "pods") else None
         )
         async with running(world):

@@ -48,13 +48,13 @@ def test_consecutive_failures_make_an_event_at_the_first_and_at_their_end() -> N
         world.add("2Aa")
         async with running(world):
             await settled(world)
-            world.faults.judge = lambda verb, plural: (
+            world.faults.rule = lambda verb, plural: (
                 InjectedFault(ServerError("no", status=500))
                 if (verb, plural) == ("patch", "secrets")
                 else None
             )
             await asyncio.sleep(700)
-            world.faults.judge = None
+            world.faults.rule = None
             await asyncio.sleep(60)
             assert told(world) == [
                 ("Warning", "RefreshFailed", 1),
@@ -132,7 +132,7 @@ def test_a_storm_is_bounded_and_delays_no_refresh() -> None:
         async with running(world):
             await settled(world)
             hang = InjectedFault(delay_s=4.0)
-            world.faults.judge = lambda verb, plural: hang if plural == "events" else None
+            world.faults.rule = lambda verb, plural: hang if plural == "events" else None
             for number in range(count):
                 world.delete_secret(f"2Ab{number}")
             await asyncio.sleep(10)
@@ -162,7 +162,7 @@ def test_an_event_that_cannot_be_made_costs_one_count_and_a_missing_right_one_li
             world.add(f"2Ab{number}")
         async with running(world):
             await settled(world)
-            world.faults.judge = lambda verb, plural: (
+            world.faults.rule = lambda verb, plural: (
                 InjectedFault(error) if plural == "events" else None  # type: ignore[arg-type]  # all are KubeErrors
             )
             for number in range(3):
@@ -195,10 +195,10 @@ def test_events_of_an_outage_come_after_it_and_repetitions_share_one() -> None:
         world.add("2Aa")
         async with running(world):
             await settled(world)
-            world.faults.judge = lambda verb, plural: InjectedFault(TransportError("no route"))
+            world.faults.rule = lambda verb, plural: InjectedFault(TransportError("no route"))
             world.faults.drop_watches()
             await asyncio.sleep(700)
-            world.faults.judge = None
+            world.faults.rule = None
             await asyncio.sleep(30)
             assert told(world) == [
                 ("Warning", "RefreshFailed", 1),

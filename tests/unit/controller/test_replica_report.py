@@ -109,13 +109,13 @@ def test_a_report_that_is_refused_or_fails_is_tried_again_slowly(error: Forbidde
             asked += plural == "events"
             return InjectedFault(error) if plural == "events" else None
 
-        world.faults.judge = judge
+        world.faults.rule = judge
         found = Reported(world)
         task = asyncio.create_task(found.report.run())
         found.troubles = {"NotReady": "waiting"}
         await asyncio.sleep(300)
         assert 2 <= asked <= 300 / CHANGED_S
-        world.faults.judge = None
+        world.faults.rule = None
         await asyncio.sleep(REPEAT_S + 2)
         assert [reason for reason, _, _ in found.said()] == ["NotReady"]
         task.cancel()
@@ -147,7 +147,7 @@ def test_an_issuer_that_refuses_us_before_and_after_the_first_token_is_a_trouble
 def test_lists_that_are_refused_are_a_trouble_with_their_error() -> None:
     async def scenario(world: World) -> None:
         world.add("2Aa")
-        world.faults.judge = lambda verb, plural: (
+        world.faults.rule = lambda verb, plural: (
             InjectedFault(Forbidden("GET /secrets: 403", status=403))
             if (verb, plural) == ("list", "secrets")
             else None

@@ -41,7 +41,7 @@ def tries(
 
     async def scenario(world: World) -> None:
         world.add("2Ab0")
-        world.faults.judge = judge
+        world.faults.rule = judge
         async with running(world):
             for second in range(600):
                 event(world, second)
@@ -114,11 +114,11 @@ def test_a_person_who_asks_is_served_at_once_when_the_fault_is_over() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         denied = InjectedFault(Forbidden("no", status=403, reason="Forbidden"))
-        world.faults.judge = lambda verb, plural: denied if verb == "patch" else None
+        world.faults.rule = lambda verb, plural: denied if verb == "patch" else None
         async with running(world):
             await asyncio.sleep(900)
             assert world.secret_writes() == []
-            world.faults.judge = None
+            world.faults.rule = None
             look = world.controller.queue.entry_info(SessionKey(PROJECT, "2Ab0"))
             assert look is not None
             assert look.at - world.clock.monotonic() > 2 * MAX_REQUESTED_WAIT_S

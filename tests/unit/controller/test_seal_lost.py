@@ -47,7 +47,7 @@ def fail_next_patch(world: World, fault: InjectedFault) -> list[str]:
         failed.append(verb)
         return fault
 
-    world.faults.judge = judge
+    world.faults.rule = judge
     return failed
 
 

@@ -49,7 +49,7 @@ def test_four_writes_in_ten_that_fail_cost_no_token_of_60_seconds(error: KubeErr
                 tries += 1
                 return InjectedFault(error) if draws.random() < 0.4 else None
 
-            world.faults.judge = judge
+            world.faults.rule = judge
             assert await expired_seconds(world, sessions, 600.0) == 0.0
         # 25 renewals a session at least, and 1.7 tries for each on average.
         assert tries < 50 * 600 / 12 * 3

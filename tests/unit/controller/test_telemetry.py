@@ -163,11 +163,11 @@ def test_every_failure_is_kept_whatever_the_ratio() -> None:
         async with running(world):
             await settled(world)
             before = len(watched.traces)
-            world.faults.judge = lambda verb, plural: (
+            world.faults.rule = lambda verb, plural: (
                 InjectedFault(ServerError("no", status=500)) if verb == "patch" else None
             )
             await asyncio.sleep(600)
-            world.faults.judge = None
+            world.faults.rule = None
             await asyncio.sleep(100)
         failures = [t for t in watched.traces[before:] if t.name == "reconcile"]
         assert failures
@@ -347,12 +347,12 @@ def test_lateness_counts_from_when_a_write_was_first_due_however_often_it_was_tr
         async with running(world):
             await settled(world)
             fails = InjectedFault(ServerError("oops", status=503))
-            world.faults.judge = lambda verb, plural: fails if verb == "patch" else None
+            world.faults.rule = lambda verb, plural: fails if verb == "patch" else None
             while not world.controller.reconciler.stats.failures:
                 await asyncio.sleep(0.01)
             due_at = world.clock.monotonic()
             await asyncio.sleep(45)
-            world.faults.judge = None
+            world.faults.rule = None
             while len(refreshed := world.events("runner_token_refreshed")) == 1:
                 await asyncio.sleep(0.01)
             late_s = world.clock.monotonic() - due_at

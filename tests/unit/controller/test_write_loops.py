@@ -76,7 +76,7 @@ def have_admission_strip(world: World) -> None:
 def lose_answers(world: World) -> None:
     """Have each write of a Secret carried out, and its answer lost."""
     lost = InjectedFault(TransportError("reset"), applied=True)
-    world.faults.judge = lambda verb, plural: (
+    world.faults.rule = lambda verb, plural: (
         lost if (verb, plural) == ("patch", "secrets") else None
     )
 

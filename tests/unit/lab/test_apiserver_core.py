@@ -12,7 +12,7 @@ from reconciler.lab.apiserver.garbage_collector import collect
 from reconciler.lab.apiserver.kinds import Object
 from reconciler.lab.apiserver.paging import ListQuery
 from reconciler.lab.apiserver.selectors import Selection
-from reconciler.lab.apiserver.status_errors import Refusal
+from reconciler.lab.apiserver.status_errors import StatusError
 from reconciler.lab.apiserver.watch_cache import BACKLOG_LIMIT, WatchEvent, WatchFeed
 from reconciler.lab.apiserver.write_log import Caller, Commit, WriteLog
 from tests.support import ManualClock
@@ -45,7 +45,7 @@ def run(core: Core, step: Step) -> None:
             core.delete(*where)
         else:
             core.patch(*where, {"metadata": {"labels": {"l": "1" if verb == "label" else None}}})
-    except Refusal:
+    except StatusError:
         return
 
 
@@ -198,7 +198,7 @@ def test_a_write_that_is_refused_changes_nothing() -> None:
     core.create(kinds.SECRETS, "default", {"metadata": {"name": "s"}})
     before, version = state(core, Selection()), core.version
     for patch in ({"metadata": {"uid": "x"}}, {"data": {"k": "?"}}, {"metadata": {"name": "t"}}):
-        with pytest.raises(Refusal):
+        with pytest.raises(StatusError):
             core.patch(kinds.SECRETS, "default", "s", patch)
     assert (state(core, Selection()), core.version) == (before, version)
 
@@ -260,7 +260,7 @@ def test_a_namespace_ends_when_its_last_pod_is_gone() -> None:
     assert "deletionTimestamp" in core.get(kinds.PODS, "n", "p")["metadata"]
     core.delete(kinds.PODS, "n", "p", AT_ONCE)
     assert collect(core) == 1
-    with pytest.raises(Refusal, match='namespaces "n" not found'):
+    with pytest.raises(StatusError, match='namespaces "n" not found'):
         core.get(kinds.NAMESPACES, "", "n")
 
 
@@ -343,8 +343,8 @@ def test_the_ledger_orders_secret_writes_against_turns_of_the_lease() -> None:
     late = {"metadata": {"annotations": {"by": "late"}}}
     core.patch(kinds.SECRETS, "default", "s", late, by=first)
     core.delete(kinds.LEASES, "default", "l")
-    assert [turn.holder for turn in ledger.lease_turns] == ["a", "b", ""]
-    deposed_at = ledger.lease_turns[1].version
+    assert [turn.holder for turn in ledger.holder_changes] == ["a", "b", ""]
+    deposed_at = ledger.holder_changes[1].version
     after = [one for one in ledger.secret_writes if one.version > deposed_at]
     assert [(one.agent, one.annotations) for one in after] == [("first/1", {"by": "late"})]
     assert ledger.secret_patches == {"first/1": 2}

@@ -236,7 +236,7 @@ def test_an_answer_may_be_lost_after_the_write() -> None:
 def test_a_judge_decides_by_verb_and_resource() -> None:
     async def case(kube: InProcessKube, core: Core) -> None:
         refused = KubeError("no", status=500)
-        kube.faults.judge = lambda verb, plural: (
+        kube.faults.rule = lambda verb, plural: (
             InjectedFault(refused) if (verb, plural) == ("list", "pods") else None
         )
         with pytest.raises(KubeError, match="no"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reconciler.lab.apiserver.write_log import LeaseTurn, SignedWrite
+from reconciler.lab.apiserver.write_log import HolderChange, ProcessWrite
 from reconciler.lab.demo.leader_terms import (
     LeaderTerm,
     failover_s,
@@ -11,12 +11,12 @@ from reconciler.lab.demo.leader_terms import (
 )
 
 
-def turn(version: int, holder: str) -> LeaseTurn:
-    return LeaseTurn(version, float(version), "home", "lease", holder)
+def turn(version: int, holder: str) -> HolderChange:
+    return HolderChange(version, float(version), "home", "lease", holder)
 
 
-def write(version: int, process: str) -> SignedWrite:
-    return SignedWrite(version, float(version), process)
+def write(version: int, process: str) -> ProcessWrite:
+    return ProcessWrite(version, float(version), process)
 
 
 def test_a_reign_lasts_until_another_process_takes_the_lease() -> None:

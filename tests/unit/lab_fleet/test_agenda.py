@@ -22,7 +22,7 @@ def test_agenda_agrees_with_a_plain_dict(steps: list[tuple[str, int, int]], now:
             agenda.set(key, at)
             model[key] = at
         else:
-            agenda.hasten(key, at)
+            agenda.set_earlier(key, at)
             model[key] = min(at, model.get(key, at))
 
     taken = agenda.due(now, limit=100)

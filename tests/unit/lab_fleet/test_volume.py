@@ -10,7 +10,7 @@ SWAPS = 100
 
 
 def test_names_point_through_the_data_link(tmp_path: Path) -> None:
-    kubelet.project(tmp_path / "v", {"bot-token": b"one"})
+    kubelet.project_files(tmp_path / "v", {"bot-token": b"one"})
 
     file = tmp_path / "v" / "bot-token"
     assert str(file.readlink()) == "..data/bot-token"
@@ -20,7 +20,7 @@ def test_names_point_through_the_data_link(tmp_path: Path) -> None:
 
 def test_old_version_is_cleared_away(tmp_path: Path) -> None:
     for content in (b"one", b"two", b"three"):
-        kubelet.project(tmp_path, {"bot-token": content})
+        kubelet.project_files(tmp_path, {"bot-token": content})
 
     names = [path.name for path in tmp_path.iterdir()]
     assert sorted(names)[-1] == "bot-token"
@@ -30,7 +30,7 @@ def test_old_version_is_cleared_away(tmp_path: Path) -> None:
 
 def test_swap_never_exposes_a_torn_file(tmp_path: Path) -> None:
     versions = [bytes([65 + number % 26]) * 50_000 for number in range(SWAPS)]
-    kubelet.project(tmp_path, {"bot-token": versions[0]})
+    kubelet.project_files(tmp_path, {"bot-token": versions[0]})
     done = threading.Event()
     seen: list[bytes | OSError] = []
 
@@ -47,7 +47,7 @@ def test_swap_never_exposes_a_torn_file(tmp_path: Path) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     for version in versions[1:]:
-        kubelet.project(tmp_path, {"bot-token": version})
+        kubelet.project_files(tmp_path, {"bot-token": version})
     done.set()
     reader.join()
 
@@ -60,8 +60,8 @@ def test_swap_never_exposes_a_torn_file(tmp_path: Path) -> None:
 
 
 def test_removed_volume_is_gone(tmp_path: Path) -> None:
-    kubelet.project(tmp_path / "v", {"bot-token": b"one"})
-    kubelet.remove(tmp_path / "v")
-    kubelet.remove(tmp_path / "v")
+    kubelet.project_files(tmp_path / "v", {"bot-token": b"one"})
+    kubelet.remove_volume(tmp_path / "v")
+    kubelet.remove_volume(tmp_path / "v")
 
     assert not (tmp_path / "v").exists()

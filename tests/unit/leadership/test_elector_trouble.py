@@ -30,7 +30,7 @@ NOWHERE = "2999-12-31T23:59:59.000000Z"
 
 def failing(replica: Replica, error: KubeError | None, *verbs: str) -> None:
     """Answer these verbs (none: all) with an error from now on; None: answer them again."""
-    replica.faults.judge = lambda verb, _: (
+    replica.faults.rule = lambda verb, _: (
         InjectedFault(error=error) if error is not None and (not verbs or verb in verbs) else None
     )
 
@@ -482,10 +482,10 @@ class TestFailingServer:
             leader.faults.silence_watches(silent=silent)
             renewed_s = bench.commits[-1].at - LATENCY_S
             lost = InjectedFault(error=TransportError("the answer was lost"), applied=True)
-            leader.faults.judge = lambda verb, _: lost if verb == "patch" else None
+            leader.faults.rule = lambda verb, _: lost if verb == "patch" else None
             ended_s = await bench.wait_for("loss", lambda: len(leader.told) == 2, 20.0)
             assert ended_s - renewed_s == pytest.approx(DEADLINE_S, abs=0.005)
-            leader.faults.judge = None
+            leader.faults.rule = None
             await bench.led(leader, 2 * LEASE_S)
 
         scenario()
