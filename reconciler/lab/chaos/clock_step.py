@@ -1,7 +1,7 @@
-"""A wall clock that steps on a signal, for a process of the box: `obey` before anything reads it.
+"""A wall clock that steps on a signal, for a controller process of a demo.
 
-Only `time.time` is moved, which is what the product reads: processes of one machine share its real
-clock, and nobody may set that.
+Call `install` before anything reads the clock. Only `time.time` changes, which is what the product
+reads: all processes of a machine share its real clock, and setting that needs root.
 """
 
 import signal

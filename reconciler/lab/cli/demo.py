@@ -1,4 +1,4 @@
-"""`reconciler demo`: the whole system in a box, watched live or told in lines."""
+"""`reconciler demo`: the whole system on this machine, as a live view or in lines."""
 
 import asyncio
 import json
@@ -60,17 +60,17 @@ def run_demo(
     )
     as_json = report == "json"
     console = Console(stderr=as_json)
-    alive = console.is_terminal and not console.is_dumb_terminal
-    found = _watch_live(plan, console) if alive else _tell(plan, console)
+    is_live = console.is_terminal and not console.is_dumb_terminal
+    result = _run_live(plan, console) if is_live else _run_in_lines(plan, console)
     if as_json:
-        sys.stdout.write(json.dumps(found.as_dict()) + "\n")
+        sys.stdout.write(json.dumps(result.as_dict()) + "\n")
     else:
-        console.print(draw_report(found))
-    return 0 if found.is_good else EXIT_EXPIRED
+        console.print(draw_report(result))
+    return 0 if result.is_good else EXIT_EXPIRED
 
 
-def _tell(plan: DemoPlan, console: Console) -> Report:
-    """Run with one line every few seconds; logs go to stderr as they are."""
+def _run_in_lines(plan: DemoPlan, console: Console) -> Report:
+    """Run with one line every few seconds; logs go to stderr unchanged."""
     configure_logs("info", "json")
 
     def say(text: str) -> None:
@@ -87,16 +87,16 @@ def _tell(plan: DemoPlan, console: Console) -> Report:
     return _run(lambda: Demo(plan, say=say, sink=sink), show)
 
 
-def _watch_live(plan: DemoPlan, console: Console) -> Report:
-    """Run with the picture of the moment, four times a second."""
+def _run_live(plan: DemoPlan, console: Console) -> Report:
+    """Run with the live view, drawn four times a second."""
     tail = LogTail()
 
     async def show(demo: Demo) -> None:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
                 width, height = console.size
-                picture = draw(demo.frame(), list(tail.lines), width=width, height=height)
-                live.update(picture, refresh=True)
+                view = draw(demo.frame(), list(tail.lines), width=width, height=height)
+                live.update(view, refresh=True)
                 await asyncio.sleep(FRAME_S)
 
     sink: Any = tail  # a text file, as far as logs are concerned
@@ -106,7 +106,7 @@ def _watch_live(plan: DemoPlan, console: Console) -> Report:
 
 
 def _run(make: Callable[[], Demo], show: Show) -> Report:
-    """Run to the end or to a signal; a controller's wrong setting leaves as `SettingsError`."""
+    """Run to the end or to a signal; raises `SettingsError` if a controller refuses a setting."""
 
     async def main() -> Report:
         stop = asyncio.Event()
@@ -127,12 +127,12 @@ def _run(make: Callable[[], Demo], show: Show) -> Report:
 
 KEPT = 200
 _HIDDEN = frozenset({"timestamp", "level", "event", "secret"})
-"""Shown otherwise, or, as the Secret's name is, said by the session's ID beside it."""
+"""Keys that have their own columns; the Secret's name repeats the session's ID."""
 _STYLES = {"debug": "dim", "info": "", "warning": "yellow", "error": "bold red"}
 
 
 class LogTail:
-    """A text file to write logs to, or a sink for whole lines; remembers the last of them."""
+    """A text file for logs, or a sink for whole lines; keeps the last `KEPT` lines."""
 
     def __init__(self) -> None:
         self.lines: deque[Text] = deque(maxlen=KEPT)
@@ -143,7 +143,7 @@ class LogTail:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: nothing is buffered."""
 
     def isatty(self) -> bool:
         return False
@@ -154,13 +154,13 @@ class LogTail:
 
 
 def readable(line: str) -> Text:
-    """Return time, event and facts of a JSON line; any other line as it is."""
+    """Return time, event and values of a JSON log line; any other line unchanged."""
     try:
         found = json.loads(line)
         when = datetime.fromisoformat(found["timestamp"]).astimezone()
         level, event = str(found["level"]), str(found["event"])
     except (ValueError, KeyError, TypeError):
         return Text(f" {line}")
-    facts = " ".join(f"{name}={value}" for name, value in found.items() if name not in _HIDDEN)
+    values = " ".join(f"{name}={value}" for name, value in found.items() if name not in _HIDDEN)
     style = _STYLES.get(level, "")
-    return Text.assemble((f" {when:%H:%M:%S} ", "dim"), (event, f"bold {style}"), f" {facts}")
+    return Text.assemble((f" {when:%H:%M:%S} ", "dim"), (event, f"bold {style}"), f" {values}")

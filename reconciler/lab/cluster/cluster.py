@@ -1,4 +1,4 @@
-"""A cluster in a box: API server, issuer, platform, kubelet and runners in one process."""
+"""The lab cluster: API server, issuer, platform, kubelet and runners in one process."""
 
 import asyncio
 import os
@@ -28,12 +28,13 @@ from reconciler.lab.runners.runner import Rates
 from reconciler.naming import Names
 
 MARGIN_S = 0.5
-"""On top of the longest projection delay, for what the controllers are told to allow."""
+"""Added to the longest projection delay in the controllers' propagation allowance."""
 GRACE_TTL = 0.1
-"""A terminating pod is given no new token, so that its grace must fit into the spare life."""
+"""Largest grace period, as a part of a token's life: a terminating pod gets no new token, and must
+end before its token expires."""
 RENEWAL_TTL = 0.4
 LEASE_TTL = 1 / 6
-"""Longest lease for tokens of a life."""
+"""Longest lease duration, as a part of a token's life."""
 HOME = "ambient-code"
 """Namespace of the controllers themselves."""
 SHORTEST_RESYNC_S = 5.0
@@ -55,17 +56,17 @@ KUBELET_RULES = (
 
 
 class LabCluster:
-    """All that a controller works with, on free loopback ports, while entered.
+    """Every system that a controller uses, on free loopback ports, while entered.
 
-    To be made inside a running event loop.
+    Create it inside a running event loop.
 
-    Two servers stand before one store: `server` for controllers and kubectl, `node_server` for the
-    kubelet, so that a fault of a client's connections is not a fault of the node's.
+    Two HTTP servers share one store: `server` for controllers and kubectl, `node_server` for the
+    kubelet. A fault of the controllers' connections does not affect the node's.
 
     Args:
         ttl_s: Life of the tokens, seconds.
-        projection_delay: Seconds from a Secret's change to the file, drawn each time.
-        seed: Of all chance in here; None: another run each time.
+        projection_delay: Shortest and longest time from a Secret's change to the file, seconds.
+        seed: Of all random numbers here; None: a new one for each run.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class LabCluster:
         self.random = Random(seed)
         self.clock = SystemClock()
         self.sessions: dict[str, LabSession] = {}
-        """By session ID, the forged ones too."""
+        """By session ID, forged ones included."""
         client_secret = f"box-client-{secrets.token_hex(16)}"
         self.issuer = Issuer(ttl_s=ttl_s, client_secret=client_secret, clock=self.clock)
         self.platform = LabPlatform(self._accepts, clock=self.clock)
@@ -98,7 +99,7 @@ class LabCluster:
         self._stack = AsyncExitStack()
 
     def __repr__(self) -> str:
-        return f"<Box {len(self.sessions)} sessions at {self.server.url}>"
+        return f"<LabCluster {len(self.sessions)} sessions at {self.server.url}>"
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -121,25 +122,25 @@ class LabCluster:
 
     @property
     def fleet(self) -> RunnerFleet:
-        """The kubelet and its runners; raises `RuntimeError` before the box was entered."""
+        """The kubelet and its runners; raises `RuntimeError` before the cluster is entered."""
         if self._fleet is None:
-            raise RuntimeError("the box is not open")
+            raise RuntimeError("the lab cluster is not started")
         return self._fleet
 
     @property
     def allowance_s(self) -> float:
-        """What a controller has to allow for the way from a Secret to the file."""
+        """The controllers' propagation allowance: from a Secret's change to the runner's file."""
         return self.projection_delay[1] + MARGIN_S
 
     @property
     def lease_s(self) -> int:
-        """Length of the controllers' lease: a whole number of seconds, a sixth of a life."""
+        """The controllers' lease duration: whole seconds, at most a sixth of a token's life."""
         return min(15, max(1, int(self.ttl_s * LEASE_TTL)))
 
-    # What a controller, or a human, needs
+    # For controllers and operators
 
     def environment(self) -> dict[str, str]:
-        """Return the whole environment of `reconciler run`; writes its kubeconfig."""
+        """Return the complete environment of `reconciler run`; writes its kubeconfig."""
         return {
             "KUBECONFIG": str(self._write("kubeconfig", token=self._tokens["reconciler"])),
             "AMBIENT_API_SERVER_URL": self.platform.url,
@@ -155,23 +156,23 @@ class LabCluster:
         }
 
     def kubectl_config(self) -> Path:
-        """Write an administrator's kubeconfig, made for kubectl, and return its path."""
+        """Write an administrator's kubeconfig for kubectl and return its path."""
         return self._write("kubectl.config", kubectl=True)
 
     def secret_values(self) -> set[str]:
-        """Return all that must never be seen outside: tokens issued, and credentials."""
+        """Return every value that must not appear in any output: issued tokens and credentials."""
         return self.issuer.issued | {self.issuer.client_secret} | set(self._tokens.values())
 
-    # What the platform's control plane does
+    # In place of the platform's control plane
 
     def populate(self, count: int) -> None:
-        """Begin `count` sessions, spread over projects. Cost: about 1 ms a session."""
+        """Begin `count` sessions, `PROJECT_SESSIONS` a project. Cost: about 1 ms a session."""
         projects = [f"team-{1 + number}" for number in range(-(-count // PROJECT_SESSIONS))]
         for number in range(count):
             self.begin_session(projects[number % len(projects)])
 
     def begin_session(self, project: str) -> LabSession:
-        """Begin one session: the platform's row, a Secret with a fresh token, and the pod."""
+        """Begin one session: the platform's row, a Secret with a new token, and the pod."""
         self.add_namespace(project)
         self.platform.add_project(project)
         session = self.new_session(project)
@@ -182,7 +183,7 @@ class LabCluster:
         return session
 
     def new_session(self, namespace: str) -> LabSession:
-        """Think of a session, without making anything of it."""
+        """Return a new session; create no object for it."""
         tail = "".join(self.random.choices(_LETTERS, k=20))
         session_id = f"2Ab{len(self.sessions):04d}{tail}"
         session = fixtures.new_session(self.names, session_id, namespace)
@@ -190,7 +191,7 @@ class LabCluster:
         return session
 
     def add_namespace(self, name: str) -> None:
-        """Make a namespace unless it is there."""
+        """Create a namespace unless it exists."""
         if self.core.peek(kinds.NAMESPACES, name) is None:
             body = {"metadata": {"name": name}}
             self.core.create(kinds.NAMESPACES, "", body, by=self._control_plane)
@@ -200,7 +201,7 @@ class LabCluster:
         self.core.create(kinds.SECRETS, session.namespace, body, by=self._control_plane)
 
     def put_token(self, session: LabSession, token: str) -> None:
-        """Write a token over what the Secret holds, as the platform's control plane."""
+        """Overwrite the token in the Secret, as the platform's control plane."""
         patch = {"stringData": {self.names.secret_key: token}}
         self.core.patch(
             kinds.SECRETS, session.namespace, session.secret, patch, by=self._control_plane
@@ -222,7 +223,7 @@ class LabCluster:
         self.platform.set_phase(session.session_id, "Stopped")
 
     def resume_session(self, session: LabSession) -> None:
-        """Begin a stopped session again, on the Secret that it had."""
+        """Begin a stopped session again, with its old Secret."""
         self.platform.set_phase(session.session_id, "Running")
         self.add_pod(session)
 
@@ -230,7 +231,7 @@ class LabCluster:
         return self.core.peek(kind, kind.key(namespace, name)) is not None
 
     def _lease_environment(self) -> dict[str, str]:
-        """Return the lease's times in their usual proportions, and a request limit that fits."""
+        """Return the lease's times in their default proportions, and a request limit that fits."""
         lease_s = self.lease_s
         return {
             "RECONCILER_LEASE_DURATION_S": f"{lease_s}",
@@ -247,7 +248,7 @@ class LabCluster:
         return True
 
     def _claims(self, token: str) -> dict[str, Any]:
-        """Return the claims of a token that is ours, dead or alive: the fleet judges `exp`."""
+        """Return the claims of a token of this issuer, expired or not: the fleet checks `exp`."""
         return self.issuer.verify(token, now_s=0.0)
 
     def _make_fleet(self) -> RunnerFleet:
@@ -279,13 +280,13 @@ class LabCluster:
 
 
 def _private_folder() -> tempfile.TemporaryDirectory[str]:
-    """Make a folder for its owner alone, in memory where that is possible."""
+    """Create a directory that only its owner can read, in memory if possible."""
     parent = SHM if os.access(SHM, os.W_OK) else None
     return tempfile.TemporaryDirectory(prefix="reconciler-box-", dir=parent)
 
 
 def _users() -> tuple[Authorizer, dict[str, str]]:
-    """Return who may do what, and the tokens by user."""
+    """Return the authorizer, and the tokens by user name."""
     rules = {"admin": (EVERYTHING,), "reconciler": CONTROLLER_RULES, "kubelet": KUBELET_RULES}
     tokens = {name: f"box-{name}-{secrets.token_hex(12)}" for name in rules}
     return Authorizer({tokens[name]: User(name, found) for name, found in rules.items()}), tokens

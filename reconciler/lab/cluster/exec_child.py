@@ -1,7 +1,7 @@
-"""Become another program that dies with the process that started it.
+"""Execute a program that the kernel kills when the process that started it ends.
 
 Run as a script: `exec_child.py PARENT_PID PROGRAM ARGUMENT...`. A hook between fork and exec
-would do the same and is unsafe in a process with threads, which gRPC has.
+would do the same, but is unsafe in a process with threads, which gRPC starts.
 """
 
 import ctypes
@@ -14,15 +14,15 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, command: list[str]) -> None:
-    """Ask for SIGKILL at the parent's death (Linux), then exec `command`; does not return."""
+    """Request SIGKILL at the parent's end (Linux), then exec `command`; does not return."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # one that comes before the program is there
+        signal.signal(number, signal.SIG_IGN)  # one could arrive before the program handles it
     if os.getppid() != parent:
-        sys.exit("the parent died before its child was ready")
+        sys.exit("the parent ended before its child was ready")
     os.execv(command[0], command)  # noqa: S606 - this is the whole purpose
 
 

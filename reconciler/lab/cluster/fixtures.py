@@ -1,4 +1,4 @@
-"""A session's objects as the platform's control plane makes them (pure)."""
+"""A session's objects as the platform's control plane creates them (pure)."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +15,11 @@ NODE = "box-node"
 
 @dataclass
 class LabSession:
-    """One session of the box; `first_token` is what its Secret held at the start.
+    """One session of the lab cluster.
 
     Args:
         known: Whether the platform has a row for it.
+        first_token: The token in its Secret at the start.
     """
 
     session_id: str
@@ -51,7 +52,7 @@ def secret_body(names: Names, session: LabSession, token: str) -> Object:
 
 
 def pod_body(names: Names, session: LabSession) -> Object:
-    """Return the runner pod, already on the box's node."""
+    """Return the runner pod, already bound to the lab's node."""
     items = [{"key": names.secret_key, "path": FILE_NAME}]
     source: dict[str, Any] = {"secretName": session.secret, "items": items}
     return {

@@ -1,4 +1,4 @@
-"""`reconciler run` as processes of their own; their logs are all that is known of them."""
+"""`reconciler run` in separate processes; their logs are the only information about them."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ CLEARED = (
     "NAMESPACE", "PROJECT_KUBE_", "LOG_LEVEL", "PYTHON", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY",
     "http_proxy", "https_proxy", "all_proxy",
 )  # fmt: skip
-"""What the environment outside says about other clusters and other runs of Python."""
+"""Prefixes of inherited variables that name another cluster or change how Python runs."""
 
 FAILURES = frozenset({
     "refresh_failed", "issuer_refused", "write_forbidden", "write_refused", "quota_exceeded",
@@ -37,9 +37,9 @@ FAILURES = frozenset({
 
 SETTINGS_EXIT = 2
 PAUSE_S = 1.0
-"""Before a controller that ended by itself is started again."""
+"""Pause before a controller that ended unexpectedly is started again."""
 END_S = 0.4
-"""What SIGTERM is given at the end, before SIGKILL: a run must end within a second."""
+"""Time from SIGTERM to SIGKILL at the end: a run must end within a second."""
 LINE_BYTES = 2**22
 
 _CALL = (
@@ -50,13 +50,14 @@ _CALL = (
 
 @dataclass
 class Tally:
-    """What the logs of all replicas, past ones too, add up to.
+    """Counts from the logs of all replicas, ended processes included.
 
     Args:
-        failures: Failures as logged: each is said once for what it is about, not at each try.
-        resync_sessions: Of the slowest startup resync, as is `resync_s` (None: none finished).
-        unexpected: How often a controller ended by itself.
-        lateness_s: How long after it was due each token was written.
+        failures: Failures as logged: one line for each object and cause, not one for each try.
+        resync_sessions: Sessions of the slowest startup resync.
+        resync_s: Duration of the slowest startup resync; None: none finished.
+        unexpected: How often a controller ended unexpectedly.
+        lateness_s: Seconds from the due time to the write of each token.
         fenced: Number of writes blocked without leadership, by process, from its last log line.
     """
 
@@ -83,7 +84,7 @@ class Tally:
 
 
 class Replica:
-    """One place for a controller: a process, and after it the next. `state` is its last news."""
+    """One replica: a process, and its successor when it ends. `state` is its last logged state."""
 
     def __init__(
         self, name: str, environment: Mapping[str, str], tally: Tally, sink: Callable[[str], None]
@@ -113,10 +114,10 @@ class Replica:
         return monotonic() - self._started_at if self._started_at else 0.0
 
     async def run(self) -> None:
-        """Keep a process running until cancelled; then it is gone, and no child is left.
+        """Keep a process running until cancelled; then it has ended, with all its children.
 
         Raises:
-            SettingsError: It refuses its settings, and would again.
+            SettingsError: The process refuses its settings; a restart cannot help.
         """
         while True:
             self._killed, self.state = False, "starting"
@@ -135,7 +136,7 @@ class Replica:
                 await asyncio.sleep(PAUSE_S)
 
     def is_process(self, identity: str) -> bool:
-        """Tell whether a lease's holder is, or was, a process in this place."""
+        """Tell whether a lease's holder is, or was, a process of this replica."""
         return identity.startswith(f"{self.name}_")
 
     def kill(self, *, with_pod: bool = False) -> None:
@@ -146,15 +147,15 @@ class Replica:
         self._signal(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stop the process where it is (SIGSTOP)."""
+        """Stop the process (SIGSTOP)."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let a frozen process go on."""
+        """Continue a frozen process (SIGCONT)."""
         self._signal(signal.SIGCONT)
 
     def step_clock(self, *, forward: bool) -> None:
-        """Put the process' wall clock an hour ahead of where it is, or back."""
+        """Step the process' wall clock an hour forward or back."""
         self._signal(clock_step.FORWARD if forward else clock_step.BACK)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -162,9 +163,9 @@ class Replica:
             self._process.send_signal(number)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        """Start the process. It dies with ours: the spawning thread is the main one, which stays.
+        """Start the process in a new session, so that Ctrl-C in the terminal reaches only us.
 
-        A session of its own: Ctrl-C in the terminal is for us to handle.
+        The kernel kills it when the thread that spawns it ends: that is the main thread.
         """
         self.starts += 1
         self._started_at = monotonic()
@@ -202,7 +203,7 @@ class Replica:
     def _follow(self, line: Line) -> None:
         event = line.get("event")
         if event in ("leader_observed", "lease_lost", "lease_released"):
-            self.state = "following"
+            self.state = "standby"
         elif event == "startup_resync_started":
             self.state = "startup resync"
         elif event == "startup_resync_finished":
@@ -215,8 +216,8 @@ class Replicas:
     """All controllers of a run.
 
     Args:
-        environment: Whole environment of `reconciler run`.
-        sink: Told every line that they log.
+        environment: Complete environment of `reconciler run`.
+        sink: Called with every line that they log.
     """
 
     def __init__(
@@ -235,17 +236,17 @@ class Replicas:
                 group.create_task(replica.run())
 
     def leader(self, holder: str) -> Replica | None:
-        """Return the place of the process that holds the lease, None if it is none of ours."""
+        """Return the replica that holds the lease, None if the holder is another client."""
         return next((each for each in self.all if each.is_process(holder)), None)
 
     def restart(self) -> None:
-        """Kill every process; each is followed by a new one."""
+        """Kill every process; each replica starts a new one."""
         for replica in self.all:
             replica.kill()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a process and all that it started, politely for a moment."""
+    """End a process and all that it started: SIGTERM, and SIGKILL after `END_S`."""
     if process.returncode is not None:
         return
     with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""One moment of a run, as the views need it; holds no token (pure)."""
+"""The figures of one moment of a demo, for its views; holds no token (pure)."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from reconciler.lab.runners.exposure_ledger import State
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One session: life left of the token in its runner's file, None where no runner runs."""
+    """One session: seconds left of the token in its runner's file, None if no runner runs."""
 
     name: str
     state: State
@@ -16,8 +16,12 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Figures as in the report; `bars` in the order in which the sessions began; `look` is what
-    another terminal needs for the operator's commands."""
+    """Figures as in the report.
+
+    Args:
+        bars: In the order in which the sessions began.
+        kubeconfig_hint: What another terminal needs for kubectl and for the operator's commands.
+    """
 
     elapsed_s: float
     duration_s: float | None
@@ -40,12 +44,12 @@ class Frame:
         return sum(bar.left_s is not None for bar in self.bars)
 
     def by_life(self) -> list[Bar]:
-        """Return the bars, least life first; those without a runner last."""
+        """Return the bars, shortest life first; those without a runner last."""
         return sorted(self.bars, key=lambda b: (b.left_s is None, b.left_s or 0.0, b.name))
 
 
 def progress_line(frame: Frame) -> str:
-    """Say it all in one line."""
+    """Return the main figures in one line."""
     lives = [bar.left_s for bar in frame.bars if bar.left_s is not None]
     end = f" of {frame.duration_s:g}" if frame.duration_s is not None else ""
     parts = [

@@ -1,4 +1,4 @@
-"""The live view: a frame drawn for a terminal of any size (rich)."""
+"""The live view: a frame as text for a terminal of any size (rich)."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ _DIGITS = {
 }  # fmt: skip
 _NAME = 7
 _COLUMN = 39
-"""Least width of a session's cell; two fit into 80 columns."""
+"""Minimum width of a session's cell; two fit into 80 columns."""
 _WIDEST = 80
 _LOG_LINES = 4
 _PARTS = "▏▎▍▌▋▊▉█"
@@ -44,14 +44,14 @@ def draw(frame: Frame, log: Sequence[Text], *, width: int, height: int) -> Text:
 
 
 def _headline(frame: Frame, width: int) -> list[Text]:
-    """Three lines: the number, and beside it what it is."""
+    """Return three lines: the expired-token seconds in large digits, and the other figures."""
     good = frame.expired_s == 0
     style = "bold green" if good else "bold red"
     shown = f"{math.ceil(frame.expired_s * 10) / 10:.1f}"
     rows = [" ".join(_DIGITS[sign][row] for sign in shown) for row in range(3)]
     end = f" of {frame.duration_s:g}" if frame.duration_s is not None else ""
     refused = "bold red" if frame.unauthenticated else "bold green"
-    beside = [
+    labels = [
         Text("expired-token seconds", style=style),
         Text.assemble((str(frame.unauthenticated), refused), " unauthenticated calls"),
         Text.assemble(
@@ -64,7 +64,7 @@ def _headline(frame: Frame, width: int) -> list[Text]:
         f"{frame.calls} gRPC calls, {frame.reauthentications} re-reads",
     ]
     lines = []
-    for row, text, count in zip(rows, beside, counts, strict=True):
+    for row, text, count in zip(rows, labels, counts, strict=True):
         line = Text.assemble(" ", (row, style), "   ", text)
         gap = width - line.cell_len - len(count) - 1
         if gap > 1:
@@ -89,7 +89,7 @@ def _state_lines(frame: Frame, width: int) -> list[Text]:
 
 
 def _sessions(frame: Frame, *, width: int, rows: int) -> list[Text]:
-    """Fill columns from the top; what does not fit is counted in the last cell."""
+    """Fill columns from the top; the last cell counts the sessions that do not fit."""
     bars = frame.by_life()
     needed = max(-(-len(bars) // max(1, rows)), width // _WIDEST)
     columns = max(1, min(width // _COLUMN, needed))

@@ -1,1 +1,1 @@
-"""Runners, the server that judges their tokens, and the accounts that both keep."""
+"""Runners, the gRPC server that checks their tokens, and the exposure ledger."""

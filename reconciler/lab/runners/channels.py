@@ -1,4 +1,4 @@
-"""A few gRPC channels for a thousand runners; each call's metadata names its runner."""
+"""A few gRPC channels shared by up to 1,000 runners; each call's metadata names its runner."""
 
 from itertools import cycle
 from types import TracebackType
@@ -13,7 +13,7 @@ CHANNELS = 4
 
 
 class Channel:
-    """One connection and its two methods; bytes in and out."""
+    """One connection with the two methods of the service; requests and responses are bytes."""
 
     def __init__(self, target: str) -> None:
         # Channels with equal options would share one connection.
@@ -30,7 +30,7 @@ class Channel:
 
 
 class Channels:
-    """A fixed pool, dealt round robin, open while entered."""
+    """A fixed pool, used round robin, open while entered."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -52,6 +52,6 @@ class Channels:
             await channel.close()
 
     def next_channel(self) -> Channel:
-        """Return the next channel; it stays the pool's."""
+        """Return the next channel; the pool still owns it."""
         channel: Channel = next(self._next)
         return channel

@@ -1,7 +1,7 @@
-"""The accounts of design section 2: how long the newest readable token of each runner was dead.
+"""The expired-token seconds of each runner: how long the token in its file was expired (pure).
 
-Pure. All instants are wall time of the validator, in seconds since the epoch, as `exp` is. Nothing
-is sampled: between two changes of a file the expired part of the interval is a subtraction.
+All instants are wall time of the validator, in seconds since the epoch, as `exp` is. Nothing is
+sampled: between two changes of a file the expired part of the interval is a subtraction.
 """
 
 import math
@@ -11,19 +11,19 @@ from typing import Literal
 from reconciler.naming import SessionKey
 
 UNREADABLE = -math.inf
-"""Expiry of a file that is missing, or holds no token that the validator could accept."""
+"""Expiry of a file that is missing, or that holds no token which the validator accepts."""
 
 State = Literal["pending", "running", "stopping", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
 class SessionReport:
-    """One session so far; a session outlives its containers, its figures are their sums.
+    """The figures of one session: the sums over its containers, ended ones included.
 
     Args:
         expires_at_s: `exp` of the token in the newest running container's file; None if none runs.
         rejections: Calls that the server refused, retries included.
-        containers: Containers started so far.
+        containers: Number of containers that started.
     """
 
     namespace: str
@@ -53,7 +53,7 @@ class FleetReport:
 
 
 def summarize(sessions: tuple[SessionReport, ...]) -> FleetReport:
-    """Add the sessions up."""
+    """Return the sums over all sessions."""
     worst = max(sessions, key=_badness, default=None)
     return FleetReport(
         expired_token_seconds=math.fsum(each.expired_token_seconds for each in sessions),
@@ -72,25 +72,25 @@ def _badness(session: SessionReport) -> tuple[float, int]:
 
 @dataclass(slots=True)
 class ContainerExposure:
-    """The expired time of one container, from its start on.
+    """The expired-token seconds of one container, from its start.
 
     Args:
-        since_s: Up to where `expired_s` is settled.
-        expires_at_s: `exp` of the token in the file from there on.
+        since_s: `expired_s` counts everything before this instant.
+        expires_at_s: `exp` of the token in the file since then.
     """
 
     since_s: float
     expires_at_s: float = UNREADABLE
     expired_s: float = 0.0
 
-    def until(self, now_s: float) -> float:
+    def expired_until(self, now_s: float) -> float:
         """Return the expired seconds up to this instant. A clock that steps back adds nothing."""
-        dead_from_s = max(self.since_s, self.expires_at_s)
-        return self.expired_s + max(0.0, now_s - dead_from_s)
+        expired_from_s = max(self.since_s, self.expires_at_s)
+        return self.expired_s + max(0.0, now_s - expired_from_s)
 
     def change(self, now_s: float, expires_at_s: float) -> None:
-        """Note that the file holds another token from this instant on."""
-        self.expired_s = self.until(now_s)
+        """Record that the file holds another token from this instant on."""
+        self.expired_s = self.expired_until(now_s)
         self.since_s = max(self.since_s, now_s)
         self.expires_at_s = expires_at_s
 
@@ -98,7 +98,7 @@ class ContainerExposure:
 @dataclass(slots=True)
 class _Session:
     running: dict[str, ContainerExposure] = field(default_factory=dict)
-    settled_s: float = 0.0
+    ended_expired_s: float = 0.0
     containers: int = 0
     unauthenticated: int = 0
     reauthentications: int = 0
@@ -107,7 +107,10 @@ class _Session:
 
 
 class ExposureLedger:
-    """Containers by ID (one for each start), sessions by key. Memory: running containers only."""
+    """Counts by session; containers are identified by an ID for each start.
+
+    Memory: one entry a session and one a running container.
+    """
 
     def __init__(self) -> None:
         self._sessions: dict[SessionKey, _Session] = {}
@@ -115,14 +118,14 @@ class ExposureLedger:
         self._mounted: dict[str, float] = {}
 
     def __repr__(self) -> str:
-        return f"<Accounts {len(self._sessions)} sessions, {len(self._owner)} containers>"
+        return f"<ExposureLedger {len(self._sessions)} sessions, {len(self._owner)} containers>"
 
     def register(self, session: SessionKey) -> None:
-        """Have the session in the report even if no container of it ever starts."""
+        """Add a session to the report, even if no container of it ever starts."""
         self._of(session)
 
     def projected(self, container: str, *, at_s: float, expires_at_s: float) -> None:
-        """Note that the file changed; before the start, it is what the container starts with."""
+        """Record a change of the file; before the start: the token at the start."""
         owner = self._owner.get(container)
         if owner is None:
             self._mounted[container] = expires_at_s
@@ -130,53 +133,54 @@ class ExposureLedger:
             self._sessions[owner].running[container].change(at_s, expires_at_s)
 
     def started(self, container: str, session: SessionKey, *, at_s: float) -> None:
-        """Open the container's account; without a token in its file it is exposed from now on."""
-        account = self._of(session)
+        """Record a start; a container without a token in its file is exposed from now on."""
+        counts = self._of(session)
         expires_at_s = self._mounted.pop(container, UNREADABLE)
-        account.running[container] = ContainerExposure(at_s, expires_at_s)
-        account.containers += 1
+        counts.running[container] = ContainerExposure(at_s, expires_at_s)
+        counts.containers += 1
         self._owner[container] = session
 
     def ended(self, container: str, *, at_s: float) -> None:
-        """Settle the container's account; unknown ones are none."""
+        """Record an end; an unknown container is ignored."""
         self._mounted.pop(container, None)
         owner = self._owner.pop(container, None)
         if owner is not None:
-            account = self._sessions[owner]
-            account.settled_s += account.running.pop(container).until(at_s)
+            counts = self._sessions[owner]
+            counts.ended_expired_s += counts.running.pop(container).expired_until(at_s)
 
     def end_all(self, *, at_s: float) -> None:
-        """Settle every account: the fleet stops."""
+        """Record the end of every container: the fleet stops."""
         for container in list(self._owner):
             self.ended(container, at_s=at_s)
 
     def called(self, session: SessionKey, *, accepted: bool) -> None:
-        """Count a call as the server saw it."""
-        account = self._of(session)
-        account.calls += 1
-        account.rejections += not accepted
+        """Count a call by the server's answer."""
+        counts = self._of(session)
+        counts.calls += 1
+        counts.rejections += not accepted
 
     def refused(self, session: SessionKey, *, retry_succeeded: bool) -> None:
-        """Count a call that was refused, by what became of its one retry."""
-        account = self._of(session)
-        account.reauthentications += retry_succeeded
-        account.unauthenticated += not retry_succeeded
+        """Count a refused call by the result of its only retry."""
+        counts = self._of(session)
+        counts.reauthentications += retry_succeeded
+        counts.unauthenticated += not retry_succeeded
 
     def report(self, session: SessionKey, *, now_s: float, state: State) -> SessionReport:
         """Return a session's figures up to now."""
-        account = self._of(session)
-        running = list(account.running.values())
+        counts = self._of(session)
+        running = list(counts.running.values())
         return SessionReport(
             namespace=session.namespace,
             session_id=session.session_id,
             state=state,
             expires_at_s=running[-1].expires_at_s if running else None,
-            expired_token_seconds=account.settled_s + math.fsum(e.until(now_s) for e in running),
-            unauthenticated=account.unauthenticated,
-            reauthentications=account.reauthentications,
-            grpc_calls=account.calls,
-            rejections=account.rejections,
-            containers=account.containers,
+            expired_token_seconds=counts.ended_expired_s
+            + math.fsum(each.expired_until(now_s) for each in running),
+            unauthenticated=counts.unauthenticated,
+            reauthentications=counts.reauthentications,
+            grpc_calls=counts.calls,
+            rejections=counts.rejections,
+            containers=counts.containers,
         )
 
     def sessions(self) -> list[SessionKey]:

@@ -1,6 +1,6 @@
-"""The fleet as one object, and the signals that it gives: what the runners lived through.
+"""The runners with their kubelet and their gRPC server, and how long their tokens were expired.
 
-These figures come from the files that runners read and from the server that judges their calls,
+These figures come from the files that runners read and from the server that checks their calls,
 never from the controller.
 """
 
@@ -34,10 +34,10 @@ from reconciler.naming import Names, SessionKey
 
 @dataclass(frozen=True, slots=True)
 class FleetOptions:
-    """What a fleet's nodes and runners do.
+    """How a fleet's node and runners behave.
 
     Args:
-        timing: Of the kubelet: when it projects Secrets, how long it waits for a deleted pod.
+        timing: When the kubelet projects Secrets, and how long it waits for a deleted pod.
         rates: How often runners call.
         node_name: Only this node's pods; None: all session pods.
     """
@@ -49,7 +49,7 @@ class FleetOptions:
 
 
 class RunnerPool:
-    """Starts and stops runners by container ID; their tasks belong to the caller's group."""
+    """Starts and stops runners by container ID, two tasks each, in the caller's group."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class RunnerFleet:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Settle the accounts first: what stopping costs a runner is not the tokens' fault."""
+        """Stop; the ledger ends first, since expiry while runners stop is not exposure."""
         self._ledger.end_all(at_s=self._clock.wall())
         if self._kubelet_task is not None:
             self._kubelet_task.cancel()
@@ -165,14 +165,14 @@ class RunnerFleet:
             self._pool.stop_all()
         cancelled = isinstance(error, asyncio.CancelledError)
         try:
-            # The caller's own error leaves as it is; only a cancellation may be the group's doing.
+            # The caller's own error stays unchanged; only a cancellation may come from the group.
             await self._stack.__aexit__(*(kind, error, traceback) if cancelled else (None,) * 3)
         finally:
             if self._kubelet is not None:
                 self._kubelet.clear()
 
     def set_stale_touches(self, share: float) -> None:
-        """Have this share of touches (0-1) served from a Secret cache one version behind."""
+        """Serve this share of touches (0-1) from a Secret cache that is one version behind."""
         if self._kubelet is not None:
             node = self._kubelet.node
             node.timing = replace(node.timing, stale_touches=share)
@@ -191,7 +191,7 @@ class RunnerFleet:
         )
 
     def projected(self, pod: Pod, files: Mapping[str, bytes], *, at_s: float) -> None:
-        """Enter a change of a pod's file (called by the kubelet)."""
+        """Record a change of a pod's file (called by the kubelet)."""
         expires_at_s = UNREADABLE
         if FILE_NAME in files:
             token = files[FILE_NAME].decode("ascii", "replace").strip()
@@ -226,7 +226,7 @@ class RunnerFleet:
         )
 
     def _states(self) -> dict[SessionKey, State]:
-        """Return where each session's newest pod is; sessions without one are missing."""
+        """Return the state of each session's newest pod; sessions without a pod are missing."""
         if self._kubelet is None or self._kubelet_task is None or self._kubelet_task.done():
             return {}
         node = self._kubelet.node

@@ -1,4 +1,4 @@
-"""One runner's gRPC client: a token kept in memory, a stream, and pushes now and then.
+"""One runner's gRPC client: a token in memory, a stream, and pushes at random intervals.
 
 Source: platform contract section 1, "What the runner reads": the file is read when the client is
 made and when it reconnects, never because it changed.
@@ -28,13 +28,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds between two calls, drawn uniformly.
+    """Seconds between two calls, chosen uniformly.
 
     Args:
         push_s: Between two pushes.
-        reconnect_s: How long a stream is kept before it is dropped and opened anew.
-        pause_s: After a stream that could not be opened. The real one pauses about 30 s, which
-            would hide failures from a demo of a minute.
+        reconnect_s: How long a stream is kept before it is dropped and opened again.
+        pause_s: After a stream that could not be opened. The real runner pauses about 30 s, which
+            would hide failures in a demo of one minute.
     """
 
     push_s: tuple[float, float] = (5.0, 25.0)
@@ -43,13 +43,13 @@ class Rates:
 
 
 class CallLedger(Protocol):
-    """Where a refused call is entered."""
+    """Records refused calls."""
 
     def refused(self, session: SessionKey, *, retry_succeeded: bool) -> None: ...
 
 
 class Runner:
-    """The client of one container; `listen` and `push` run beside each other until cancelled."""
+    """The client of one container; `listen` and `push` run at the same time until cancelled."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Runner:
         return f"<Runner {self._session}>"
 
     async def listen(self) -> None:
-        """Hold a stream; drop it at random, read the file again, open the next one at once."""
+        """Keep a stream open; drop it after a random time, read the file, open the next at once."""
         await self._wait_token()
         while True:
             stream = await self._retrying(self._open)
@@ -101,7 +101,7 @@ class Runner:
         return (("authorization", header), (SESSION_HEADER, str(self._session)))
 
     async def _retrying(self, call: Callable[[], Awaitable[T]]) -> T | None:
-        """Make a call; refused, read the file once and retry once. None: it did not succeed."""
+        """Make a call; if it is refused, read the file once and retry once. None: it failed."""
         try:
             return await call()
         except (grpc.aio.AioRpcError, TimeoutError) as error:
@@ -118,7 +118,7 @@ class Runner:
         return result
 
     async def _open(self) -> Any:
-        """Open the stream and wait for its first event: only then was the token accepted."""
+        """Open the stream and wait for its first event, which proves that the token is accepted."""
         stream = self._channel.watch(b"", metadata=self._metadata())
         async with asyncio.timeout(CALL_LIMIT_S):
             await stream.read()
@@ -130,7 +130,7 @@ class Runner:
         return answer
 
     async def _hold(self, stream: Any) -> bool:
-        """Read the stream for its drawn time, then drop it; returns whether it lasted so long.
+        """Read the stream for a random time, then drop it; returns False if it ended before.
 
         Cancel: the stream is dropped; grpc.aio cancels a call whose read is cancelled.
         """

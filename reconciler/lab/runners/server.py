@@ -1,7 +1,7 @@
-"""The platform's gRPC server as a runner meets it: a stream and a unary call that check tokens.
+"""The platform's gRPC server for runners: a stream and a unary call that check tokens.
 
 Source: platform contract section 4. The token is checked once, when a call begins, with no leeway;
-an open stream outlives it.
+an open stream continues after its token expires.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ WATCH = "WatchSessions"
 PUSH = "PushSessionMessage"
 
 SESSION_HEADER = "lab-session"
-"""Who calls: a shared token does not say it. `namespace/session`."""
+"""The caller as `namespace/session`: runners share a token, which does not identify them."""
 
 HELLO = b"\x08\x02"
-"""A SessionWatchEvent of type UPDATED and nothing else: the stream was accepted."""
+"""A SessionWatchEvent with only its type, UPDATED: the server accepts the stream."""
 
 STOP_LIMIT_S = 1.0
 MAX_METADATA_BYTES = 64 * 1024
-"""Room for a huge token: gRPC's own 8 KiB would turn it into another error."""
+"""Enough for a huge token; gRPC's default of 8 KiB would cause another error."""
 
 OnCall = Callable[[SessionKey, bool], None]
-"""Told of each call: whose, and whether it was accepted."""
+"""Called with the session of each call, and whether the server accepts it."""
 
 Context = Any
 """A grpc.aio.ServicerContext; the library has no types."""
@@ -69,7 +69,7 @@ class SessionServer:
         await self._server.stop(STOP_LIMIT_S)
 
     def _handlers(self) -> Any:
-        """Return the service with bytes in and out: no generated code."""
+        """Return the service; messages are bytes, so that no code is generated."""
         methods = {
             WATCH: grpc.unary_stream_rpc_method_handler(self._watch),
             PUSH: grpc.unary_unary_rpc_method_handler(self._push),
@@ -86,7 +86,7 @@ class SessionServer:
         return b""
 
     async def _authenticate(self, context: Context) -> None:
-        """End the call as UNAUTHENTICATED unless its token is good now."""
+        """End the call as UNAUTHENTICATED unless its token is valid now."""
         metadata = dict(context.invocation_metadata())
         token = str(metadata.get("authorization", "")).removeprefix("Bearer ")
         accepted = self._clock.wall() < expiry_of(self._verify, token)

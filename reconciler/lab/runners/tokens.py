@@ -1,4 +1,4 @@
-"""A token as runners and server see it: read from a file, judged by the validator's clock."""
+"""A token for runners and their server: read from a file, checked by the validator's clock."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,12 +8,12 @@ from typing import Any
 from reconciler.lab.runners.exposure_ledger import UNREADABLE
 
 Verify = Callable[[str], Mapping[str, Any]]
-"""Checks a token's signature and returns its claims; raises for any other token. `exp` may be left
-to the caller, who judges it by the validator's clock."""
+"""Checks a token's signature and returns its claims; raises for any other token. The caller may
+check `exp`, by the validator's clock."""
 
 
 class Bearer:
-    """A token in memory; only `header` shows it, and that goes to the wire."""
+    """A token in memory; only `header` contains it, for the request."""
 
     __slots__ = ("_value",)
 
@@ -28,9 +28,9 @@ class Bearer:
 
 
 def read_bearer(path: Path) -> Bearer | None:
-    """Return the token in a file, or None where it is missing or empty.
+    """Return the token in a file, or None if the file is missing or empty.
 
-    What no header can carry is sent as an empty token, which the server refuses as it should.
+    A value that a header cannot contain becomes an empty token, which the server refuses.
     """
     try:
         text = path.read_text("ascii").strip()
@@ -44,8 +44,8 @@ def read_bearer(path: Path) -> Bearer | None:
 
 
 def expiry_of(verify: Verify, token: str) -> float:
-    """Return `exp` in seconds since the epoch, or `UNREADABLE` for what no validator accepts."""
-    # The verifier's own errors are as many as its library has; each of them means the same here.
+    """Return `exp` in seconds since the epoch, or `UNREADABLE` for a token no validator accepts."""
+    # The verifier raises any error of its library; each of them means the same here.
     try:
         expires_at_s = float(verify(token)["exp"])
     except Exception:
