@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_group
 
 from reconciler.cli import exit_codes
 from reconciler.cli.check import EXIT_MISSING
+from reconciler.cli.main import app
 from reconciler.controller.decide.token_state import TokenState
+from reconciler.lab.fault_catalogue import DEMO_FAULTS
 from reconciler.naming import Names
 from reconciler.settings import Settings
 from reconciler.telemetry import metrics
@@ -263,3 +266,12 @@ def test_the_reference_has_every_state_and_exit_code() -> None:
     codes = {int(row[0]) for row in table_rows(REFERENCE / "commands.md", "code")}
     defined = {value for name, value in vars(exit_codes).items() if name.startswith("EXIT_")}
     assert codes == {0, EXIT_MISSING} | defined
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_faults_and_commands_that_a_document_shows_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    faults = set(re.findall(r"--chaos ([a-z-]+)@", text)) | set(re.findall(r"`([a-z-]+)@\d", text))
+    assert faults - {str(fault) for fault in DEMO_FAULTS} == set()
+    commands = set(re.findall(r"(?:^|`|/)reconciler ([a-z]+)\b", text, re.MULTILINE))
+    assert commands - {command.name for command in get_group(app).commands.values()} == set()
