@@ -52,9 +52,9 @@ def root(
 def run() -> None:
     """Run the controller: in-cluster, or with KUBECONFIG. Settings come from the environment."""
     from reconciler.settings import load_settings
-    from reconciler.telemetry.stderr_writer import take_over_output
+    from reconciler.telemetry.stderr_writer import redirect_output
 
-    outlet = take_over_output()
+    outlet = redirect_output()
     settings = load_settings()
 
     from reconciler.app.main import run

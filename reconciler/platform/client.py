@@ -36,7 +36,7 @@ from reconciler.platform.models import (
     decode,
 )
 from reconciler.platform.pagination import SIZE, ListResult, PageQuery, read
-from reconciler.telemetry.trace import step, traceparent
+from reconciler.telemetry.trace import span, traceparent
 
 LIMIT_S = 10.0
 """Longest wait for one answer; the server's own write time-out is 30 s, and nobody waits here for
@@ -333,7 +333,7 @@ class PlatformClient:
         if project is not None:
             headers["X-Ambient-Project"] = project
         try:
-            with step("GET", str(url)) as asked:
+            with span("GET", str(url)) as asked:
                 answer = await self._in_turn(url, headers | traceparent(), kind, most)
                 if asked is not None and answer is not None:
                     asked.status = answer.status

@@ -1,6 +1,7 @@
-"""A thread that sends what it is given: whoever gives never waits, and what is too much is counted.
+"""A thread that sends items in batches: a caller never waits, and dropped items are counted.
 
-A collector that is away, slow or mad costs this thread's time and the queue's bounded memory.
+A collector that is unreachable, slow or faulty costs this thread's time and the queue's bounded
+memory, and nothing else.
 """
 
 import math
@@ -17,18 +18,19 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
-AGAIN_S = 600.0
-"""What stays undelivered is said again after this long."""
+REPEAT_S = 600.0
+"""Time between two log lines of one streak of losses."""
 
 PAUSE_S = 60.0
-"""Shortest time between two lines of loss: to take every other batch is one fault."""
+"""Shortest time between two log lines of losses: a collector that takes every other batch is one
+fault, not many."""
 
 FULL = "the queue is full: the collector is slower than what it is sent"
 
 
 @dataclass(frozen=True, slots=True)
 class ExporterStats:
-    """Items since the start, and those that wait now."""
+    """Items since the start by result; `queued` counts those that wait now."""
 
     sent: int
     failed: int
@@ -41,27 +43,28 @@ class Send(Protocol[T]):
 
     @property
     def problem(self) -> str:
-        """Why the last batch did not arrive, fit for the log; "" = unknown."""
+        """The reason why the last batch did not arrive, safe to log; "" = unknown."""
         ...
 
     def __call__(self, batch: list[T]) -> bool:
-        """Deliver a batch and return whether it arrived; ends within a limit of its own."""
+        """Deliver a batch within the sender's own time limit; return whether it arrived."""
         ...
 
     def close(self) -> None:
-        """End; called once, after the last batch."""
+        """Release the connections; called once, after the last batch."""
         ...
 
 
 class BatchExporter(Generic[T]):
     """A bounded queue with a daemon thread behind it, started by the first item.
 
-    `offer` may be called from any thread; `send` runs in the exporter's own.
+    `enqueue` may be called from any thread; `send` runs in the exporter's thread.
 
     Args:
+        signal: The name of the items in logs and metrics (`traces`).
         send: Delivers a batch.
-        capacity: Items that wait at most; what comes beyond is dropped.
-        batch: Items sent at once; so many wake the thread early.
+        capacity: Most items that wait; further ones are dropped.
+        batch: Most items in a batch; so many wake the thread early.
         delay_s: Longest wait for a batch to fill.
     """
 
@@ -87,13 +90,13 @@ class BatchExporter(Generic[T]):
         self._lock = threading.Lock()
         self._lost = 0
         self._is_losing = False
-        self._said_at = -math.inf
+        self._logged_at = -math.inf
 
     def enqueue(self, item: T) -> bool:
         """Queue an item and return at once; False if it was dropped."""
         if self._closing or len(self._items) >= self._capacity:
             self._dropped += 1
-            self._lose(1, "this process ends" if self._closing else FULL)
+            self._record_loss(1, "this process ends" if self._closing else FULL)
             return False
         self._items.append(item)
         if self._thread is None:
@@ -106,7 +109,7 @@ class BatchExporter(Generic[T]):
         return True
 
     def close(self, limit_s: float) -> None:
-        """Send what waits, for `limit_s` at most, and end; what is left then is dropped."""
+        """Send the waiting items for `limit_s` at most, and end; the rest is dropped."""
         self._closing = True
         self._wake.set()
         if self._thread is not None:
@@ -115,13 +118,15 @@ class BatchExporter(Generic[T]):
         self._items.clear()
         if left:
             self._dropped += left
-            self._lose(left, f"the collector did not take them within {limit_s:g} s of the end")
+            self._record_loss(
+                left, f"the collector did not take them within {limit_s:g} s of the end"
+            )
 
     def stats(self) -> ExporterStats:
         return ExporterStats(self._sent, self._failed, self._dropped, len(self._items))
 
     def __repr__(self) -> str:
-        return f"<Exporter {self.signal} {self.stats()}>"
+        return f"<BatchExporter {self.signal} {self.stats()}>"
 
     def _run(self) -> None:
         while True:
@@ -134,7 +139,7 @@ class BatchExporter(Generic[T]):
         self._send.close()
 
     def _take(self) -> list[T]:
-        """Return what waits, a batch at most; `close` may empty the queue at the same time."""
+        """Return the next batch; `close` may empty the queue at the same time."""
         batch: list[T] = []
         with suppress(IndexError):
             while len(batch) < self._batch:
@@ -146,30 +151,30 @@ class BatchExporter(Generic[T]):
         try:
             arrived = self._send(batch)
         except Exception as error:
-            # A library's defect must not end the thread; its text may hold anything.
-            arrived, why = False, type(error).__name__
+            # A library's defect must not end the thread; the text of its error may hold a secret.
+            arrived, reason = False, type(error).__name__
         else:
-            why = self._send.problem or "the collector did not take it"
+            reason = self._send.problem or "the collector did not take it"
         if not arrived:
             self._failed += len(batch)
-            self._lose(len(batch), why)
+            self._record_loss(len(batch), reason)
             return
         self._sent += len(batch)
         with self._lock:
-            # What was dropped while this batch was on its way is a loss that goes on.
+            # Items that were dropped while this batch was sent continue the streak of losses.
             is_over = self._is_losing and self._lost == lost
             self._is_losing = self._is_losing and not is_over
         if is_over:
             log.info("telemetry_export_recovered", signal=self.signal)
 
-    def _lose(self, items: int, why: str) -> None:
-        """Count a loss, and say the first of a row; called by any thread."""
+    def _record_loss(self, items: int, reason: str) -> None:
+        """Count lost items, and log the first loss of a streak; called by any thread."""
         now_at = time.monotonic()
         with self._lock:
             self._lost += items
-            pause_s = AGAIN_S if self._is_losing else PAUSE_S
-            if now_at - self._said_at < pause_s:
+            pause_s = REPEAT_S if self._is_losing else PAUSE_S
+            if now_at - self._logged_at < pause_s:
                 return
             self._is_losing = True
-            self._said_at = now_at
-        log.warning("telemetry_export_failed", signal=self.signal, why=why, items=items)
+            self._logged_at = now_at
+        log.warning("telemetry_export_failed", signal=self.signal, why=reason, items=items)

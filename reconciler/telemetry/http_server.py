@@ -1,4 +1,4 @@
-"""/livez and /readyz: plain text that says why; /metrics beside them."""
+"""The HTTP server: /livez and /readyz with a reason in plain text, and /metrics."""
 
 import asyncio
 import socket
@@ -13,31 +13,31 @@ from reconciler.errors import SettingsError
 from reconciler.telemetry.registry import CONTENT_TYPE
 
 Check = Callable[[], str]
-"""Returns "" when all is well, else one line that says what is missing."""
+"""Returns "" when all is well, otherwise one line that names what is missing."""
 
 
 Scrape = Callable[[], Awaitable[bytes]]
 """Returns all metrics as text."""
 
 Mount = Callable[[web.Application], None]
-"""Adds routes of its own."""
+"""Adds the routes of another part (the status page)."""
 
 
 FIRST_REQUEST_S = 10.0
-"""Time for a new connection's first whole request: without a limit half-open ones pile up until the
-process has no file descriptor left for the API server."""
+"""Time limit for a new connection's first whole request. Without it idle connections accumulate
+until the process has no file descriptor left for the API server."""
 
 KEEP_ALIVE_S = 75.0
-"""Time that an idle connection is kept for its next request; scrapes come every 15-60 s."""
+"""Time for which an idle connection waits for its next request; scrapes come every 15-60 s."""
 
 
 class FirstRequestLimit:
     """Closes connections that have not sent a whole request in time.
 
-    aiohttp has a limit for idle connections, and none for the first request.
+    aiohttp has a time limit for idle connections, and none for the first request.
 
     Args:
-        limit_s: From the first look at a connection; a look comes every half of it.
+        limit_s: Counted from the first check that sees a connection; a check runs every half of it.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -46,10 +46,10 @@ class FirstRequestLimit:
         self._seen_at: WeakKeyDictionary[asyncio.BaseTransport, float] = WeakKeyDictionary()
 
     @web.middleware
-    async def note(
+    async def record_request(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Note that this connection has sent a request."""
+        """Record that this connection has sent a request."""
         if request.transport is not None:
             self._served.add(request.transport)
         return await handler(request)
@@ -58,9 +58,9 @@ class FirstRequestLimit:
         """Run until cancelled."""
         while True:
             await asyncio.sleep(self._limit_s / 2)
-            self._look(runner, time.monotonic())
+            self._close_silent(runner, time.monotonic())
 
-    def _look(self, runner: web.AppRunner, now_at: float) -> None:
+    def _close_silent(self, runner: web.AppRunner, now_at: float) -> None:
         for connection in runner.server.connections if runner.server is not None else ():
             transport = connection.transport
             if transport is None or transport in self._served:
@@ -79,9 +79,9 @@ async def serve_health(
     mounts: Sequence[Mount] = (),
     first_request_s: float = FIRST_REQUEST_S,
 ) -> AsyncIterator[None]:
-    """Answer the probes, scrapes, and what is mounted, at HOST:PORT as long as the context lasts.
+    """Serve the probes, /metrics and the mounted routes at HOST:PORT while the context is open.
 
-    `[::]` takes IPv4 as well, as in Go, where the machine has both.
+    `[::]` accepts IPv4 as well, as in Go, where the machine has both.
 
     Raises:
         SettingsError: The address cannot be bound.
@@ -89,7 +89,7 @@ async def serve_health(
     host, port = split_address(listen)
     limit = FirstRequestLimit(first_request_s)
     app = health_app(live=live, ready=ready, scrape=scrape)
-    app.middlewares.append(limit.note)
+    app.middlewares.append(limit.record_request)
     for mount in mounts:
         mount(app)
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_S)
@@ -110,7 +110,7 @@ async def serve_health(
 def _site(runner: web.AppRunner, host: str | None, port: int) -> web.BaseSite:
     if host != "::" or not socket.has_dualstack_ipv6():
         return web.TCPSite(runner, host, port)
-    # asyncio makes every IPv6 socket one for IPv6 alone.
+    # asyncio restricts every IPv6 socket to IPv6.
     return web.SockSite(
         runner,
         socket.create_server(
@@ -131,8 +131,8 @@ def health_app(*, live: Check, ready: Check, scrape: Scrape | None = None) -> we
 
 def _handler(check: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(_: web.Request) -> web.Response:
-        why = check()
-        return web.Response(text=f"{why or 'ok'}\n", status=503 if why else 200)
+        reason = check()
+        return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
 
     return handle
 
@@ -145,6 +145,6 @@ def _metrics(scrape: Scrape) -> Callable[[web.Request], Awaitable[web.Response]]
 
 
 def split_address(listen: str) -> tuple[str | None, int]:
-    """Split HOST:PORT; no host means every address, IPv6 hosts stand in brackets."""
+    """Split HOST:PORT; no host means every address, an IPv6 host is in brackets."""
     host, _, port = listen.rpartition(":")
     return host.strip("[]") or None, int(port)

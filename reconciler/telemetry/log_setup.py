@@ -1,4 +1,4 @@
-"""How the log looks: JSON lines for machines, columns for a terminal; never a token."""
+"""The form of the log: JSON lines for machines, columns for a terminal; never a token."""
 
 import asyncio
 import atexit
@@ -14,17 +14,17 @@ import structlog
 from reconciler.telemetry.trace import current
 
 MAX_CHARS = 512
-"""Of one text in a line: our own longest sentences fit, and a message of a webhook or a proxy does
-not fill the log."""
+"""Longest text of one field: our own longest sentences fit, and a message of a webhook or a proxy
+does not fill the log."""
 
 MAX_ITEMS = 50
-"""Of one list in a line."""
+"""Most items of one list in a field."""
 
 
 def bounded(value: Any, *, max_chars: int = MAX_CHARS) -> Any:
-    """Return a value whose texts have at most `max_chars` characters; the cut is shown.
+    """Return a value with its texts cut to `max_chars` characters; the cut is shown.
 
-    Lists and mappings are bounded too, to `MAX_ITEMS`; what is neither stays as it is.
+    Lists and mappings are cut to `MAX_ITEMS`; values of other types are returned unchanged.
     """
     if isinstance(value, str):
         left_out = len(value) - max_chars
@@ -49,11 +49,11 @@ def bound_line(_: object, __: str, event: Any) -> Any:
 
 
 class LineSink:
-    """A text file to which one turn of the event loop writes once, however many lines it logs.
+    """A text file to which one turn of the event loop writes once, with all lines that it logs.
 
-    A system call a line is a tenth of a refresh. Without a running loop, and at exit, lines are
-    written at once, so that only a kill in the middle of a turn can lose any. Each thread has lines
-    of its own, so that one whose loop stands still holds back nobody else's.
+    A system call for each line would cost a tenth of a refresh. Without a running loop, and at
+    exit, lines are written at once, so that only a kill in the middle of a turn can lose lines.
+    Each thread has separate lines: a loop that is blocked does not delay those of other threads.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -72,7 +72,7 @@ class LineSink:
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing within a turn of the loop: its end flushes."""
+        """Do nothing within a turn of the loop: the end of the turn flushes."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -109,7 +109,7 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         bound_line,
     ]
     last: list[Any] = (
-        # Its own tracebacks would show local variables, and among them what was to be written.
+        # structlog's own tracebacks show local variables, which may hold a token.
         [
             structlog.dev.ConsoleRenderer(
                 pad_event_to=28,
@@ -131,16 +131,15 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
 
 
 def add_trace_id(_: object, __: str, event: Any) -> Any:
-    """Name the reconcile, resync or mint that a line belongs to, traced or not.
+    """Add the trace ID of the reconcile, resync or token request in progress, sampled or not.
 
-    A line of another piece of work than the one that happens to be under way names that itself.
+    A line that belongs to other work has its own `trace_id` already.
     """
-    if "trace_id" not in event and (step := current()) is not None:
-        event["trace_id"] = step.trace.hex_id
+    if "trace_id" not in event and (span := current()) is not None:
+        event["trace_id"] = span.trace.hex_id
     return event
 
 
 def _render_json(_: object, __: str, event: Any) -> str:
-    named = {"timestamp": event.pop("timestamp"), "level": event.pop("level")}
-    named["event"] = event.pop("event")
-    return msgspec.json.encode(named | event, enc_hook=repr).decode()
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
+    return msgspec.json.encode(first | event, enc_hook=repr).decode()

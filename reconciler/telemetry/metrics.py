@@ -1,8 +1,8 @@
-"""Every metric by name, with its unit, its labels and what it means; nothing is exported else.
+"""Every metric with its name, unit, labels and help text; no other metric is exported.
 
-Names follow Prometheus: base units, `_total` for what only grows. Labels come from small closed
-sets; none names a session, save where `RECONCILER_METRICS_PER_SESSION` asks for it. Each replica
-exports what it sees itself, followers too: take `max` over replicas, not `sum`.
+Names follow Prometheus: base units, `_total` for counters. Label values come from small closed
+sets; none names a session, except where `RECONCILER_METRICS_PER_SESSION` asks for it. Each replica,
+standby or leader, exports what it observes: take `max` over replicas, not `sum`.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,7 @@ from typing import Literal, NamedTuple
 PREFIX = "token_reconciler_"
 
 Kind = Literal["counter", "gauge", "histogram", "snapshot"]
-"""`snapshot`: a distribution of how things are now, shaped like a histogram; never take its rate.
-"""
+"""`snapshot`: a distribution at this moment, exported as a histogram; its rate has no meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class Metric:
 
 
 class HistogramValue(NamedTuple):
-    """Counts of a `snapshot`, not cumulative, one for each bound and one beyond them all."""
+    """Counts of a `snapshot`, not cumulative: one for each bound, and one for larger values."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
@@ -36,7 +35,7 @@ class HistogramValue(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One value of a metric; `labels` in the order of the metric's own."""
+    """One value of a metric; `labels` are values in the order of `Metric.labels`."""
 
     metric: Metric
     value: float | HistogramValue
@@ -53,16 +52,16 @@ def _metric(
     name: str,
     kind: Kind,
     unit: str,
-    meaning: str,
+    help_text: str,
     *labels: str,
     bounds: tuple[float, ...] = (),
 ) -> Metric:
-    metric = Metric(PREFIX + name, kind, unit, meaning, labels, bounds)
+    metric = Metric(PREFIX + name, kind, unit, help_text, labels, bounds)
     ALL.append(metric)
     return metric
 
 
-# What the fleet's tokens are worth.
+# Tokens and sessions.
 EXPOSURE = _metric(
     "estimated_exposure_seconds_total", "counter", "s",
     "Time for which pods are estimated to have held an expired token: from the written expiry, or"
@@ -84,19 +83,19 @@ REMAINING_MIN = _metric(
 )  # fmt: skip
 SURVIVAL = _metric(
     "fleet_survival_seconds", "gauge", "s",
-    "How long until the first pod holds a dead token if the issuer stays away from now on.",
+    "Time until the first pod holds an expired token if the issuer is unreachable from now on.",
 )  # fmt: skip
 SPARE = _metric(
     "standby_token_remaining_seconds", "gauge", "s",
-    "Life left of the best token at hand; absent while there is none.",
+    "Life left of the standby token; absent while there is none.",
 )  # fmt: skip
 LIFE = _metric(
     "token_life_seconds", "gauge", "s",
-    "Whole life of the token that came last, from its issue to its end; absent before the first.",
+    "Life of the token received last, from its issue to its expiry; absent before the first.",
 )  # fmt: skip
 ALLOWANCE = _metric(
     "propagation_allowance_seconds", "gauge", "s",
-    "What the kubelet is allowed for the way of a token from its Secret to the pod, as set.",
+    "Time that the kubelet may take to project a changed Secret into the pod, as set.",
 )  # fmt: skip
 SESSIONS = _metric(
     "sessions", "gauge", "{session}",
@@ -127,7 +126,7 @@ SESSION_REMAINING = _metric(
     "namespace", "session_id",
 )  # fmt: skip
 
-# What is done.
+# Refreshes.
 REFRESHES = _metric(
     "refreshes_total", "counter", "{refresh}",
     "Runs that did or should have written a token, by result (success, failure, no_better_token,"
@@ -167,7 +166,7 @@ WRITE = _metric(
 )  # fmt: skip
 MINT = _metric(
     "token_request_duration_seconds", "histogram", "s",
-    "Length of a request to the issuer, spares included, by result.",
+    "Length of a request to the issuer, those for the standby token included, by result.",
     "result", bounds=_SHORT_S,
 )  # fmt: skip
 TOUCHES = _metric("pod_touches_total", "counter", "{pod}", "Pods asked to look at their Secret.")
@@ -189,10 +188,10 @@ QUEUE_DEPTH = _metric(
     "Sessions in the queue by band, ready (due, no worker yet) or waiting (for their time).",
     "band", "stage",
 )  # fmt: skip
-RUNNING = _metric("active_workers", "gauge", "{session}", "Sessions in the hands of workers.")
+RUNNING = _metric("active_workers", "gauge", "{session}", "Sessions that workers reconcile now.")
 GATED = _metric(
     "workqueue_blocked", "gauge", "{session}",
-    "Sessions that wait for an endpoint to come back.",
+    "Sessions that wait until an endpoint is reachable again.",
     "endpoint",
 )  # fmt: skip
 OLDEST = _metric(
@@ -210,15 +209,15 @@ SLOW_PLACES = _metric(
 )  # fmt: skip
 PARKED = _metric(
     "sessions_parked", "gauge", "{session}",
-    "Sessions that are due and wait until fewer requests are under way in a place.",
+    "Sessions that are due and wait until fewer requests are in progress in a place.",
 )  # fmt: skip
 PLATFORM_ALLOWED = _metric(
     "platform_requests_allowed", "gauge", "{request}",
-    "Requests that may be under way at the platform at one time now: RECONCILER_PLATFORM_PARALLEL"
+    "Requests that may be in progress at the platform at one time: RECONCILER_PLATFORM_PARALLEL"
     " while it answers promptly, fewer while it is slow or fails.",
 )  # fmt: skip
 
-# What it stands on.
+# Dependencies: the API server, the platform, the issuer, the Lease.
 WATCH_SYNCED = _metric(
     "watch_synced", "gauge", "1",
     "1 once a first list is in the store; namespace is empty where all are watched.",
@@ -246,7 +245,7 @@ WATCH_ERRORS = _metric(
 )  # fmt: skip
 DOWN = _metric(
     "endpoint_down", "gauge", "1",
-    "1 while an endpoint (kube, platform, issuer) counts as away, or refuses our credentials, and"
+    "1 while an endpoint (kube, platform, issuer) is unreachable, or refuses our credentials, and"
     " callers wait for its probe.",
     "endpoint",
 )  # fmt: skip
@@ -284,7 +283,7 @@ REFUSED = _metric(
 EVENTS = _metric(
     "events_total", "counter", "{event}",
     "Kubernetes Events by what became of them: created, updated, suppressed (too many of one"
-    " object), dropped (queue full or server away), refused.",
+    " object), dropped (queue full or server unreachable), refused.",
     "result",
 )  # fmt: skip
 TELEMETRY = _metric(

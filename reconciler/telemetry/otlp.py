@@ -38,13 +38,13 @@ class TraceSender:
         self._export = export
 
     def __call__(self, batch: list["SampledTrace"]) -> bool:
-        """Return whether a whole batch arrived, in 10 s at most."""
+        """Send a batch within the export time-out; return whether all of it arrived."""
         self._adapter.begin()
         return self._export(batch)
 
     @property
     def problem(self) -> str:
-        """Why the last batch did not arrive, in our words; "" = the library does not say."""
+        """The reason why the last batch did not arrive; "" = the library gives none."""
         return self._adapter.problem
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ def span_sender(replica: str, environ: Mapping[str, str], clock: Clock) -> Trace
 def _exporter(
     make: Callable[..., Any], environ: Mapping[str, str], clock: Clock
 ) -> "tuple[BoundedAdapter, Any]":
-    """Make the library's exporter, whose class is `make`, and the adapter by which it sends."""
+    """Make the library's exporter of the class `make`, and the HTTP adapter that it uses."""
     import requests
 
     from reconciler.telemetry.otlp_adapter import BoundedAdapter

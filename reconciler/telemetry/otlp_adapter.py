@@ -1,9 +1,9 @@
-"""The HTTP below OpenTelemetry's exporters: one deadline, a bounded answer, and only 2xx is sent.
+"""The HTTP adapter of OpenTelemetry's exporter: one deadline, a bounded answer, and 2xx required.
 
-The exporters send by `requests`, whose time limit is one for each read of a socket, and which reads
-any body to its end: a collector that sends a byte a second holds the thread without end, and one
-that sends without end fills the memory. They also take a redirect for an answer. So each request
-goes by aiohttp, as all of ours do: by the same proxies, certificates and limits.
+The exporter sends by `requests`. Its time limit applies to each read of a socket, and it reads any
+body to its end: a collector that sends a byte a second blocks the thread without end, and one that
+sends without end fills the memory. The exporter also accepts a redirect as success. So each request
+goes by aiohttp, as all our requests do, with the same proxies, certificates and limits.
 """
 
 import asyncio
@@ -27,22 +27,22 @@ MAX_BODY_BYTES = 64 * 1024
 
 MAX_HEADER_BYTES = 8 * 1024
 MAX_HEADERS = 64
-"""An export's answer has some headers of some bytes each: half a MiB in all is beyond any."""
+"""An export's answer has a few headers of a few bytes each; half a MiB in all is more than any."""
 
 _OURS = frozenset({"accept-encoding", "connection", "content-length", "transfer-encoding"})
-"""Headers of a request that are the connection's business, or the library's defaults."""
+"""Headers of a request that aiohttp sets itself, or that are the library's defaults."""
 
 
 class NotDeliveredError(requests.RequestException):
-    """This try has failed, and another one within the same export would, too."""
+    """The request failed, and a retry within the same export would fail, too."""
 
 
 class BoundedAdapter(BaseAdapter):
-    """Sends the requests of one `requests.Session`, one at a time; it lives in one thread.
+    """Sends the requests of one `requests.Session`, one at a time, in one thread.
 
     Args:
         peer: The collector; its certificates are read again when they change.
-        limit_s: Longest that one export may take, its retries included, seconds.
+        limit_s: Time limit of one export, its retries included, seconds.
         monotonic: Returns seconds.
     """
 
@@ -60,7 +60,7 @@ class BoundedAdapter(BaseAdapter):
         self.problem = ""
 
     def begin(self) -> None:
-        """Begin an export: its time runs from now."""
+        """Begin an export: its time limit counts from now."""
         self.problem = ""
         self._end_at = self._monotonic() + self._limit_s
 
@@ -68,8 +68,8 @@ class BoundedAdapter(BaseAdapter):
         """Send one request within what is left of the export's time.
 
         Raises:
-            requests.ConnectionError: No whole answer came; another try may help.
-            NotDeliveredError: No other try within this export can help.
+            requests.ConnectionError: No whole answer came; a retry may succeed.
+            NotDeliveredError: No retry within this export can succeed.
         """
         left_s = self._end_at - self._monotonic()
         if left_s <= 0:
@@ -121,14 +121,14 @@ class BoundedAdapter(BaseAdapter):
         return _response(request, answer, body)
 
     def _can_wait(self, response: requests.Response) -> bool:
-        """Tell whether a retry after the pause that the collector asks for comes in time.
+        """Return whether a retry after the collector's Retry-After is within the time limit.
 
-        The library asks the wall clock, which may be stepped.
+        The library reads the wall clock for this, which may be stepped.
         """
         try:
             wait_s = float(response.headers.get("Retry-After", "0"))
         except ValueError:
-            return False  # a date, which is the wall clock's again
+            return False  # a date, which would need the wall clock
         return self._monotonic() + wait_s < self._end_at
 
 

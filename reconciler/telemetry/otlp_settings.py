@@ -1,7 +1,7 @@
 """The standard OTEL_* variables: what is sent, and which of them cannot be served (pure).
 
-None of them stops the start: telemetry never keeps tokens from being refreshed. What cannot be
-served is named once, and counts as unset; where that leaves nothing to send to, nothing is sent.
+No value of them stops the start: telemetry never stops a refresh. A variable that cannot be served
+is named once, and counts as unset; without a usable endpoint nothing is sent.
 Source: OpenTelemetry specification, "Environment Variable Specification" and "OTLP Exporter
 Configuration".
 """
@@ -14,21 +14,22 @@ from urllib.parse import urlsplit
 from reconciler.telemetry.trace import Trace
 
 SLOW_S = 0.5
-"""What takes so long is worth a look; where most runs do, what is slower than their p95."""
+"""A run that takes longer is kept; where most runs take longer, one that is slower than their
+p95."""
 
 RATIO = 0.05
-"""Share of healthy traces that are kept unless OTEL_TRACES_SAMPLER says otherwise: one in twenty
-shows what is normal, and all of them would cost a third of what they show."""
+"""Share of ordinary traces that are kept unless OTEL_TRACES_SAMPLER says otherwise: one in twenty
+shows what is normal; to keep all would cost a third of the work that they describe."""
 
 _MASK = (1 << 64) - 1
 
 
 class Sampler:
-    """Decides when a trace has ended, which is when its worth is known.
+    """Decides which traces are kept, when they have ended: failures and slow ones are kept always.
 
     Args:
-        ratio: Share of the ordinary ones that is kept, 0..1, chosen by the trace's number alone, so
-            that other services that follow the same rule keep the same ones.
+        ratio: Share of the ordinary traces that is kept, 0..1. The trace ID alone decides, so that
+            other services with the same rule keep the same traces.
             Source: OpenTelemetry specification, TraceIdRatioBased.
     """
 
@@ -36,13 +37,13 @@ class Sampler:
         self._bound = round(ratio * (_MASK + 1))
 
     def keeps(self, trace: Trace) -> bool:
-        if trace.failed or trace.seconds > max(SLOW_S, trace.usual_s):
+        if trace.failed or trace.seconds > max(SLOW_S, trace.p95_s):
             return True
         return trace.trace_id & _MASK < self._bound
 
 
 EXPORT_TIMEOUT_S = 10.0
-"""Longest that one export may take, retries included: the specification's default. A longer time is
+"""Longest time of one export, retries included: the specification's default. A longer setting is
 not used. The specification counts OTEL_EXPORTER_OTLP_TIMEOUT in milliseconds and the library in
 seconds, so that 10000 would be close to three hours."""
 
@@ -139,7 +140,7 @@ def _is_wanted(environ: Mapping[str, str], unserved: dict[str, str]) -> bool:
     variable = _variable(environ, "PROTOCOL")
     protocol = environ.get(variable, "").strip().lower()
     if protocol == "grpc":
-        # Its port speaks no HTTP/1.1: each export would fail.
+        # A gRPC port has no HTTP/1.1: each export would fail.
         unserved[variable] = f"'grpc' is not served, only {_PROTOCOL}: nothing is sent by it"
         return False
     if protocol not in ("", _PROTOCOL):
@@ -148,7 +149,7 @@ def _is_wanted(environ: Mapping[str, str], unserved: dict[str, str]) -> bool:
 
 
 def _check_details(environ: Mapping[str, str], unserved: dict[str, str]) -> None:
-    """Check the variables that the exporter reads itself: it reports no value that it ignores."""
+    """Check the variables that the exporter reads itself, and ignores silently where it cannot."""
     variable = _variable(environ, "TIMEOUT")
     if environ.get(variable) and not _number(environ[variable]):
         unserved[variable] = f"is no number above 0: {EXPORT_TIMEOUT_S:g} s is used"
@@ -162,7 +163,7 @@ def _check_details(environ: Mapping[str, str], unserved: dict[str, str]) -> None
 
 
 def _is_loadable(environ: Mapping[str, str], unserved: dict[str, str]) -> bool:
-    """Return whether the library can be loaded: one variable it reads while it is imported."""
+    """Return whether the library can be imported: a wrong value of this variable prevents it."""
     name = "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"
     if _COUNT.fullmatch(environ.get(name, "").strip().lower()):
         return True
@@ -171,7 +172,7 @@ def _is_loadable(environ: Mapping[str, str], unserved: dict[str, str]) -> bool:
 
 
 def _is_pairs(text: str) -> bool:
-    """Tell whether each part, by comma, is name=value; an empty one is left out."""
+    """Return whether each part, separated by commas, is name=value; empty parts are ignored."""
     parts = [part.partition("=") for part in text.split(",") if part.strip()]
     return all(name.strip() and sign for name, sign, _ in parts)
 

@@ -1,7 +1,7 @@
-"""A trace's instants as OpenTelemetry's spans, named by its semantic conventions.
+"""Our traces as OpenTelemetry's spans, with the names of its semantic conventions.
 
-Built in the exporter's thread and only for what is kept: five spans made eagerly cost 0.1 ms, a
-third of the request that they would describe.
+Spans are built in the exporter's thread, and only for traces that are kept: five spans cost 0.1 ms,
+a third of the request that they describe.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,12 +22,12 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 class _Request(NamedTuple):
-    """A step that is one request to the API server; `named` is the attribute of its target."""
+    """A span for one request to the API server; `target_attribute` names its target."""
 
     method: str
     template: str
     status: int
-    named: str
+    target_attribute: str
 
 
 _REQUESTS = {
@@ -46,31 +46,32 @@ _REQUESTS = {
     "touch": _Request("PATCH", "/api/v1/namespaces/{namespace}/pods/{name}", 200, "k8s.pod.name"),
 }
 _METHODS = frozenset({"GET", "POST"})
-"""Steps of these names are requests to the issuer or the platform; their target is the URL."""
+"""Spans with these names are requests to the issuer or the platform; their target is the URL."""
 
 
 class SampledTrace(NamedTuple):
-    """A trace on its way out; `offset_s` takes its monotonic instants to the epoch."""
+    """A trace to export; a monotonic instant plus `offset_s` is seconds since the epoch."""
 
     trace: Trace
     offset_s: float
 
 
-def spans_of(kept: SampledTrace, resource: Resource) -> Iterator[ReadableSpan]:
+def spans_of(sampled: SampledTrace, resource: Resource) -> Iterator[ReadableSpan]:
     """Yield the spans of one trace, the root first."""
-    trace = kept.trace
+    trace = sampled.trace
     began_at = trace.began_at if trace.queued_at is None else trace.queued_at
     yield ReadableSpan(
         trace.name,
         context=_context(trace.id),
         resource=resource,
-        attributes=_facts_of(trace),
+        attributes=_root_attributes(trace),
         links=[
-            Link(_context(cause), {"token_reconciler.reason": why}) for why, cause in trace.links
+            Link(_context(cause), {"token_reconciler.reason": reason})
+            for reason, cause in trace.links
         ],
         status=_status(trace.error or ("failed" if trace.failed else "")),
-        start_time=_ns(began_at, kept),
-        end_time=_ns(trace.ended_at, kept),
+        start_time=_ns(began_at, sampled),
+        end_time=_ns(trace.ended_at, sampled),
         instrumentation_scope=_SCOPE,
     )
     if trace.queued_at is not None:
@@ -80,68 +81,72 @@ def spans_of(kept: SampledTrace, resource: Resource) -> Iterator[ReadableSpan]:
             parent=_context(trace.id),
             resource=resource,
             attributes={},
-            start_time=_ns(trace.queued_at, kept),
-            end_time=_ns(trace.began_at, kept),
+            start_time=_ns(trace.queued_at, sampled),
+            end_time=_ns(trace.began_at, sampled),
             instrumentation_scope=_SCOPE,
         )
-    for step in trace.steps:
-        yield _span_of(step, kept, resource)
+    for span in trace.spans:
+        yield _span_of(span, sampled, resource)
 
 
-def _span_of(step: Span, kept: SampledTrace, resource: Resource) -> ReadableSpan:
-    trace = step.trace
-    parent = step.parent or trace
+def _span_of(span: Span, sampled: SampledTrace, resource: Resource) -> ReadableSpan:
+    trace = span.trace
+    parent = span.parent or trace
     return ReadableSpan(
-        step.name,
-        context=_context(SpanId(trace.trace_id, step.span_id)),
+        span.name,
+        context=_context(SpanId(trace.trace_id, span.span_id)),
         parent=_context(SpanId(trace.trace_id, parent.span_id)),
         resource=resource,
-        attributes=_attributes(step, trace.facts),
-        kind=_kind(step),
-        status=_status(step.error),
-        start_time=_ns(step.began_at, kept),
-        # A step that a cancelled run left open ends with its trace.
-        end_time=_ns(step.ended_at or trace.ended_at, kept),
+        attributes=_span_attributes(span, trace.attributes),
+        kind=_kind(span),
+        status=_status(span.error),
+        start_time=_ns(span.began_at, sampled),
+        # A span that a cancelled run left open ends with its trace.
+        end_time=_ns(span.ended_at or trace.ended_at, sampled),
         instrumentation_scope=_SCOPE,
     )
 
 
-def _facts_of(trace: Trace) -> dict[str, AttributeValue]:
-    attributes: dict[str, AttributeValue] = dict(trace.facts)
+def _root_attributes(trace: Trace) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = dict(trace.attributes)
     if trace.error:
         attributes.setdefault("error.type", trace.error)
-    if trace.dropped_steps:
-        attributes["token_reconciler.dropped_steps"] = trace.dropped_steps
+    if trace.dropped_spans:
+        attributes["token_reconciler.dropped_steps"] = trace.dropped_spans
     return attributes
 
 
-def _attributes(step: Span, facts: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
-    found: dict[str, AttributeValue] = {}
-    request = _REQUESTS.get(step.name)
+def _span_attributes(
+    span: Span, trace_attributes: Mapping[str, AttributeValue]
+) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {}
+    request = _REQUESTS.get(span.name)
     if request is not None:
-        found["http.request.method"] = request.method
-        found["url.template"] = request.template
-        found[request.named] = step.target
-        found["http.response.status_code"] = step.status or (0 if step.error else request.status)
-        if namespace := facts.get("k8s.namespace.name"):
-            found["k8s.namespace.name"] = namespace
-    elif step.name in _METHODS:
-        parts = urlsplit(step.target)
-        found["http.request.method"] = step.name
-        found["url.full"] = step.target
-        found["server.address"] = parts.hostname or ""
-        found["http.response.status_code"] = step.status
-    elif step.target:
-        found["token_reconciler.target"] = step.target
-    if found.get("http.response.status_code") == 0:
-        del found["http.response.status_code"]  # no answer at all
-    if step.error:
-        found["error.type"] = step.error
-    return found
+        attributes["http.request.method"] = request.method
+        attributes["url.template"] = request.template
+        attributes[request.target_attribute] = span.target
+        attributes["http.response.status_code"] = span.status or (
+            0 if span.error else request.status
+        )
+        if namespace := trace_attributes.get("k8s.namespace.name"):
+            attributes["k8s.namespace.name"] = namespace
+    elif span.name in _METHODS:
+        parts = urlsplit(span.target)
+        attributes["http.request.method"] = span.name
+        attributes["url.full"] = span.target
+        attributes["server.address"] = parts.hostname or ""
+        attributes["http.response.status_code"] = span.status
+    elif span.target:
+        attributes["token_reconciler.target"] = span.target
+    if attributes.get("http.response.status_code") == 0:
+        del attributes["http.response.status_code"]  # no answer at all
+    if span.error:
+        attributes["error.type"] = span.error
+    return attributes
 
 
-def _kind(step: Span) -> SpanKind:
-    is_request = step.name in _REQUESTS or step.name in _METHODS
+def _kind(span: Span) -> SpanKind:
+    is_request = span.name in _REQUESTS or span.name in _METHODS
     return SpanKind.CLIENT if is_request else SpanKind.INTERNAL
 
 
@@ -153,5 +158,5 @@ def _status(error: str) -> Status:
     return Status(StatusCode.ERROR, error) if error else Status(StatusCode.UNSET)
 
 
-def _ns(at: float, kept: SampledTrace) -> int:
-    return round((at + kept.offset_s) * 1e9)
+def _ns(at: float, sampled: SampledTrace) -> int:
+    return round((at + sampled.offset_s) * 1e9)

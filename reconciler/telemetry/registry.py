@@ -30,19 +30,18 @@ from reconciler.telemetry.metrics import HistogramValue, Metric, Sample
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 MAX_SERIES = 200
-"""Series of one counter or histogram; a label that turned out to be unbounded ends up in `other`.
-"""
+"""Most series of one counter or histogram; further label values are counted as `other`."""
 
-# A series more for each series, and no alert reads it.
+# `_created` would double the number of series, and no alert reads it.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library is typed but for this
 
 
 class MetricsRegistry:
-    """The process's metrics. `observe` and `count` belong on the event loop, `render` anywhere.
+    """The process's metrics. `observe` and `count` run on the event loop, `render` in any thread.
 
     Args:
-        read: Returns the values that are only looked up: gauges, and counters that others keep.
-            Called at each scrape, by whatever thread scrapes; must only read what never changes.
+        read: Returns the values that are read at a scrape: gauges, and counters that other parts
+            keep. Called at each scrape, in the thread that renders; it must read immutable data.
     """
 
     def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
@@ -95,7 +94,7 @@ class MetricsRegistry:
 
 
 class _Read(Collector):
-    """What is looked up at a scrape, as families; series that are not there any more are gone."""
+    """The values that are read at a scrape, as families; a series that is not returned ends."""
 
     def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
         self._read = read
@@ -113,13 +112,13 @@ def _family(metric: Metric, samples: list[Sample]) -> Family:
     if metric.kind == "snapshot":
         shaped = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
         for sample in samples:
-            assert isinstance(sample.value, HistogramValue)  # noqa: S101 - what a snapshot is made of
+            assert isinstance(sample.value, HistogramValue)  # noqa: S101 - the value type of snapshots
             shaped.add_metric(sample.labels, _buckets(sample.value), sum_value=sample.value.sum)
         return shaped
     make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
     family = make(metric.name, metric.help, labels=metric.labels)
     for sample in samples:
-        assert not isinstance(sample.value, HistogramValue)  # noqa: S101 - a snapshot's alone
+        assert not isinstance(sample.value, HistogramValue)  # noqa: S101 - the value type of snapshots only
         family.add_metric(sample.labels, sample.value)
     return family
 

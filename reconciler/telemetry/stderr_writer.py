@@ -1,8 +1,8 @@
-"""Standard error behind a thread: whoever logs never waits for whoever reads the log.
+"""A thread that writes to standard error: a log line never waits for the reader of the log.
 
 A pipe that no process reads (a container runtime that is stopped or being upgraded) is full after
-64 KiB, and each write to it then blocks: without this, a log line would stop the event loop, the
-election, the probes and the end of the process.
+64 KiB, and each write to it then blocks. Without this thread a log line would block the event loop,
+the election, the probes and the end of the process.
 """
 
 import atexit
@@ -17,28 +17,29 @@ from collections.abc import Callable
 from typing import Any
 
 CAPACITY_BYTES = 4 * 1024 * 1024
-"""What waits at most: a startup resync of ten thousand sessions writes 3 MiB. More is dropped."""
+"""Most bytes that wait; more is dropped. A startup resync of ten thousand sessions writes 3 MiB."""
 
 CHUNK_BYTES = 64 * 1024
-"""Written at once; a pipe holds as much."""
+"""Most bytes of one write; a pipe holds as much."""
 
 GATHER_S = 0.01
-"""After the first line others are waited for: a write for each would take the interpreter's lock
-from the event loop as often. A process that is killed loses the lines of this time."""
+"""Wait after the first line for further ones: a write for each line would take the interpreter's
+lock from the event loop each time. A process that is killed loses the lines of this time."""
 
 CLOSE_S = 1.0
-"""Longest wait, at the end, for what was not written yet."""
+"""Longest wait, at the end of the process, for lines that were not written yet."""
 
 
 class StderrWriter(io.TextIOBase):
-    """A text file whose `write` puts the text into a bounded queue and returns.
+    """A text file; `write` puts the text into a bounded queue and returns.
 
-    A daemon thread, started by the first line, writes to the descriptor. What finds the queue full,
-    or the descriptor broken, is dropped and counted. `write` may be called from any thread.
+    A daemon thread, started by the first line, writes to the descriptor. Lines are dropped and
+    counted where the queue is full or the descriptor is broken. `write` may be called from any
+    thread.
 
     Args:
-        fd: Where the lines go; written to by nobody else.
-        capacity_bytes: What waits at most, what is being written included.
+        fd: The descriptor; no other part of the process writes to it.
+        capacity_bytes: Most bytes that wait, those of the write in progress included.
     """
 
     def __init__(self, fd: int, *, capacity_bytes: int = CAPACITY_BYTES) -> None:
@@ -57,7 +58,7 @@ class StderrWriter(io.TextIOBase):
         self.dropped_total = 0
         """Lines that were dropped since the start."""
         self.on_drained: Callable[[int], None] = lambda lines: None
-        """Told in the thread, once the queue is empty again, how many lines were dropped."""
+        """Called in the thread with the number of dropped lines, once the queue is empty again."""
 
     def write(self, text: str) -> int:
         """Queue a text and return at once."""
@@ -77,10 +78,10 @@ class StderrWriter(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: nobody waits for the descriptor, but for `CLOSE_S` at the end."""
+        """Do nothing: no caller waits for the descriptor, except for `CLOSE_S` at the end."""
 
     def settle(self, limit_s: float = CLOSE_S) -> bool:
-        """Wait until all is written, for `limit_s` at most; return whether it is."""
+        """Wait until all is written, for `limit_s` at most; return whether all is written."""
         return self._drained.wait(limit_s)
 
     def isatty(self) -> bool:
@@ -110,7 +111,7 @@ class StderrWriter(io.TextIOBase):
             self._report()
 
     def _take(self) -> bytes:
-        """Return what comes next, several texts together, or nothing."""
+        """Return the next texts, `CHUNK_BYTES` at most together, or b"" for none."""
         with self._lock:
             taken: list[bytes] = []
             size = 0
@@ -126,7 +127,7 @@ class StderrWriter(io.TextIOBase):
                 rest = rest[os.write(self._fd, rest) :]
             except BlockingIOError:
                 self._wait_writable()
-            except OSError:  # the reader is gone, a disk is full: there is no one to be told
+            except OSError:  # the reader is gone, or a disk is full: no place is left to report it
                 with self._lock:
                     self.dropped_total += _lines(rest)
                 self._is_broken = True
@@ -134,13 +135,13 @@ class StderrWriter(io.TextIOBase):
         self._is_broken = False
 
     def _wait_writable(self) -> None:
-        """Wait for room: whoever made the descriptor may have made it non-blocking."""
+        """Wait for room: the parent process may have made the descriptor non-blocking."""
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         poll.poll()
 
     def _report(self) -> None:
-        """Tell of dropped lines once there is room; where nothing arrives, that would not."""
+        """Report dropped lines once the queue is empty and the descriptor works."""
         with self._lock:
             lines = self.dropped_total - self._reported
             if self._is_broken or self._items or not lines:
@@ -149,19 +150,19 @@ class StderrWriter(io.TextIOBase):
         self.on_drained(lines)
 
 
-def take_over_output(*, capacity_bytes: int = CAPACITY_BYTES) -> StderrWriter:
-    """Put an outlet in the place of standard error, and of standard output, and return it.
+def redirect_output(*, capacity_bytes: int = CAPACITY_BYTES) -> StderrWriter:
+    """Replace standard error and standard output by a `StderrWriter`, and return it.
 
-    Tracebacks, warnings and whatever a library prints go through it as well. At the end of the
-    process what waits is written for `CLOSE_S` at most.
+    Tracebacks, warnings and the output of libraries go through it as well. At the end of the
+    process waiting lines are written for `CLOSE_S` at most.
     """
     # A process may be started with it closed.
     fd = sys.stderr.fileno() if sys.stderr is not None else os.open(os.devnull, os.O_WRONLY)
-    outlet = StderrWriter(fd, capacity_bytes=capacity_bytes)
-    atexit.register(outlet.settle)
-    replacement: Any = outlet
+    writer = StderrWriter(fd, capacity_bytes=capacity_bytes)
+    atexit.register(writer.settle)
+    replacement: Any = writer
     sys.stderr = sys.stdout = replacement
-    return outlet
+    return writer
 
 
 def _lines(data: bytes | memoryview) -> int:

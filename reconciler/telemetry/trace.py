@@ -1,7 +1,7 @@
-"""What happened during one piece of work, as instants: logs, metrics and spans are made of it.
+"""Traces of our own: names and instants of one piece of work, for logs, metrics and OTLP spans.
 
-Recording costs a microsecond a step; nothing here knows of OpenTelemetry. Spans are built
-afterwards, elsewhere, and only for the few traces that are kept.
+Recording costs a microsecond a span, and needs no OpenTelemetry. `otlp_spans` builds
+OpenTelemetry's spans later, and only for the few traces that are kept.
 """
 
 from collections.abc import Callable
@@ -13,27 +13,27 @@ from typing import NamedTuple, Self
 
 from reconciler.clock import Clock
 
-MAX_STEPS = 64
-"""Steps kept of one trace; a resync of a thousand projects has thousands, and nobody reads them."""
+MAX_SPANS = 64
+"""Most spans kept of one trace; a resync of a thousand projects would have thousands."""
 
 HEADER = "traceparent"
 """Source: W3C Trace Context, 3.2."""
 
-_CURRENT: ContextVar["Span | None"] = ContextVar("reconciler_step", default=None)
+_CURRENT: ContextVar["Span | None"] = ContextVar("reconciler_span", default=None)
 
 
 class SpanId(NamedTuple):
-    """What another trace may link to: 128 and 64 bits, neither of them zero."""
+    """The IDs by which another trace links to a span: 128 and 64 bits, neither of them zero."""
 
     trace_id: int
     span_id: int
 
 
 class Span:
-    """One part of a trace, open while its `with` block runs; what is begun inside is its child.
+    """One part of a trace, open while its `with` block runs; spans begun inside are its children.
 
     Args:
-        target: The object or address that it was about; never holds a token.
+        target: The object or URL of the work; never holds a token.
 
     `status` is the HTTP status of an answer, 0 without one; `error` the class of what ended it.
     """
@@ -77,8 +77,8 @@ class Span:
 
     @property
     def trace(self) -> "Trace":
-        """The whole that this is a part of."""
-        assert self._trace is not None  # noqa: S101 - None only for the whole itself
+        """The trace that this span belongs to."""
+        assert self._trace is not None  # noqa: S101 - None only for the trace itself
         return self._trace
 
     @property
@@ -87,7 +87,7 @@ class Span:
 
     @property
     def span_id(self) -> int:
-        """Its number, drawn when somebody first asks for it: most steps are never told of."""
+        """The span's ID, made at the first use: most spans are never exported."""
         if not self._span_id:
             self._span_id = self.trace.tracer.new_id(64)
         return self._span_id
@@ -98,23 +98,24 @@ class Span:
 
 
 class Trace(Span):
-    """The outermost step; the tracer's listeners get it when its block ends.
+    """The outermost span; the tracer's listeners get it when its block ends.
 
-    `queued_at` is when it could have begun (monotonic), `usual_s` what such work takes as a rule
-    (0.0 = unknown); `facts` are attributes of the whole, `links` what caused it.
+    `queued_at` is when the work was due (monotonic), `p95_s` how long such work takes at the 95th
+    percentile (0.0 = unknown); `attributes` are those of the trace, `links` the spans that caused
+    it, each with the reason.
     """
 
     __slots__ = (
-        "dropped_steps",
-        "facts",
+        "attributes",
+        "dropped_spans",
         "failed",
         "kept",
         "links",
+        "p95_s",
         "queued_at",
-        "steps",
+        "spans",
         "trace_id",
         "tracer",
-        "usual_s",
     )  # fmt: skip
 
     def __init__(self, tracer: "Tracer", name: str, queued_at: float | None) -> None:
@@ -122,12 +123,12 @@ class Trace(Span):
         self.tracer = tracer
         self.trace_id = tracer.new_id(128)
         self.queued_at = queued_at
-        self.usual_s = 0.0
+        self.p95_s = 0.0
         self.failed = False
         self.kept = False
-        self.steps: list[Span] = []
-        self.dropped_steps = 0
-        self.facts: dict[str, str | int | float | bool] = {}
+        self.spans: list[Span] = []
+        self.dropped_spans = 0
+        self.attributes: dict[str, str | int | float | bool] = {}
         self.links: list[tuple[str, SpanId]] = []
 
     def __exit__(
@@ -144,12 +145,13 @@ class Trace(Span):
         return self
 
     def release(self) -> None:
-        """Let go of the steps, which point back here, unless somebody keeps the trace.
+        """Drop the spans, which refer back to the trace, unless the trace is kept.
 
-        Otherwise each run would be left to the collector of cycles, which runs seldom and stalls.
+        Otherwise each run would be garbage in a cycle; the cycle collector runs seldom and stalls
+        the process.
         """
         if not self.kept:
-            self.steps = []
+            self.spans = []
 
     @property
     def id(self) -> SpanId:
@@ -157,28 +159,27 @@ class Trace(Span):
 
     @property
     def hex_id(self) -> str:
-        """The trace's number as logs and Jaeger show it."""
+        """The trace ID as logs and Jaeger show it."""
         return f"{self.trace_id:032x}"
 
     def add(self, name: str, target: str, parent: Span) -> Span | None:
-        """Return a new step, or None where there are too many already."""
-        if len(self.steps) >= MAX_STEPS:
-            self.dropped_steps += 1
+        """Return a new span, or None where the trace has `MAX_SPANS` already."""
+        if len(self.spans) >= MAX_SPANS:
+            self.dropped_spans += 1
             return None
-        step = Span(self, name, target, parent)
-        self.steps.append(step)
-        return step
+        span = Span(self, name, target, parent)
+        self.spans.append(span)
+        return span
 
 
 class Tracer:
-    """Begins traces and hands the ended ones on.
+    """Begins traces and passes the ended ones to its listeners.
 
     Args:
-        random: Of numbers only; apart from the generator that decides anything, so that looking
-            on changes nothing.
+        random: The generator of IDs. No decision uses it, so that tracing changes no behaviour.
 
-    `listeners` are called with each trace that ends through `end`; `is_recorded` says whether any
-    of them may keep it, which is what a `traceparent` tells the peers.
+    `listeners` are called with each trace that ends through `end`. `is_recorded` is True where one
+    of them may keep it; the `traceparent` header carries it as the sampled flag.
     """
 
     def __init__(self, clock: Clock, random: Random) -> None:
@@ -189,21 +190,21 @@ class Tracer:
         self._random = random
 
     def begin(self, name: str, *, queued_at: float | None = None) -> Trace:
-        """Return a trace to be entered with `with` and given to `end` after it."""
+        """Return a trace, to enter with `with` and to pass to `end` after that."""
         return Trace(self, name, queued_at)
 
     def end(self, trace: Trace) -> None:
-        """Tell the listeners of a trace whose block has ended."""
+        """Pass a trace to the listeners, after its block has ended."""
         for listener in self.listeners:
             listener(trace)
 
     def new_id(self, bits: int) -> int:
-        """Return a random number of so many bits that is not zero."""
+        """Return a random number of `bits` bits that is not zero."""
         return self._random.getrandbits(bits) or 1
 
 
-def step(name: str, target: str = "") -> AbstractContextManager[Span | None]:
-    """Begin a step of whatever is traced here; where nothing is, do nothing."""
+def span(name: str, target: str = "") -> AbstractContextManager[Span | None]:
+    """Return a new span of the current trace; without a trace a context that does nothing."""
     parent = _CURRENT.get()
     if parent is None:
         return nullcontext()
@@ -211,14 +212,14 @@ def step(name: str, target: str = "") -> AbstractContextManager[Span | None]:
 
 
 def current() -> Span | None:
-    """Return the innermost open step of this task, or None."""
+    """Return the innermost open span of this task, or None."""
     return _CURRENT.get()
 
 
 def traceparent() -> dict[str, str]:
-    """Return the header that lets a peer join its own spans to ours; empty outside of a trace."""
-    step = _CURRENT.get()
-    if step is None:
+    """Return the header by which a peer joins its spans to ours; empty outside of a trace."""
+    innermost = _CURRENT.get()
+    if innermost is None:
         return {}
-    flags = int(step.trace.tracer.is_recorded)
-    return {HEADER: f"00-{step.trace.trace_id:032x}-{step.span_id:016x}-{flags:02x}"}
+    flags = int(innermost.trace.tracer.is_recorded)
+    return {HEADER: f"00-{innermost.trace.trace_id:032x}-{innermost.span_id:016x}-{flags:02x}"}

@@ -14,7 +14,7 @@ from reconciler.errors import IssuerRefused, IssuerUnavailable, SettingsError
 from reconciler.net.client_pool import Requests
 from reconciler.net.client_session import describe_error, kind_of, shown_url
 from reconciler.net.http_dates import parse_date, parse_retry_after
-from reconciler.telemetry.trace import step, traceparent
+from reconciler.telemetry.trace import span, traceparent
 from reconciler.tokens.token_response import (
     RawResponse,
     TokenResponse,
@@ -132,7 +132,7 @@ class TokenEndpoint:
     async def _post(self, credentials: ClientCredentials, style: Style) -> RawResponse:
         form = [("grant_type", "client_credentials"), *self._fields]
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-        with step("POST", self._shown_url) as asked:
+        with span("POST", self._shown_url) as asked:
             answer = await self._exchange(form, headers | traceparent(), credentials, style)
             if asked is not None:
                 asked.status = answer.status

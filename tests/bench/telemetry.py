@@ -22,7 +22,7 @@ from reconciler.naming import SessionKey
 from reconciler.telemetry.otlp_settings import RATIO, Sampler
 from reconciler.telemetry.otlp_spans import SampledTrace, spans_of
 from reconciler.telemetry.registry import MetricsRegistry
-from reconciler.telemetry.trace import Trace, Tracer, step
+from reconciler.telemetry.trace import Trace, Tracer, span
 from reconciler.workqueue.items import Priority, WorkItem
 from tests.controller import Controller, running
 
@@ -52,9 +52,9 @@ def cost_of_a_refresh(*, exported: bool, ratio: float = RATIO) -> float:
         work = WorkItem(key, ("renewal",), Priority.ROUTINE, now_at, now_at, 1, now_at)
         attempt = ReconcileRun(work, tracer.begin("reconcile", queued_at=now_at), 0.0)
         with attempt.trace:
-            with step("mint"):
+            with span("mint"):
                 pass
-            with step("patch", "session-2ab-creds"):
+            with span("patch", "session-2ab-creds"):
                 pass
         attempt.outcome, attempt.reason = "refreshed", "renewal"
         attempt.wrote, attempt.written_s = True, now_at

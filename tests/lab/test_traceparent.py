@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from reconciler.errors import IssuerError, PlatformError
-from reconciler.telemetry.trace import Tracer, step
+from reconciler.telemetry.trace import Tracer, span
 from reconciler.tokens.oidc import ClientCredentials, TokenEndpoint
 from tests.lab.platform_client import client_of
 from tests.lab.scripted_server import answer, scripted
@@ -23,11 +23,11 @@ async def test_the_issuer_is_told_the_step_that_asks() -> None:
             credentials=lambda: ClientCredentials("fake-id", "obviously-fake-secret"),
             clock=clock,
         )
-        with tracer.begin("reconcile") as trace, step("mint"), pytest.raises(IssuerError):
+        with tracer.begin("reconcile") as trace, span("mint"), pytest.raises(IssuerError):
             await endpoint.ask()
         with pytest.raises(IssuerError):
             await endpoint.ask()
-    [mint, post] = trace.steps
+    [mint, post] = trace.spans
     assert post.parent is mint
     assert (post.name, post.target, post.status) == ("POST", f"{issuer.url}/token", 500)
     inside, outside = issuer.requests
@@ -43,7 +43,7 @@ async def test_the_platform_is_told_the_page_that_is_asked_for() -> None:
             await client.projects()
         with pytest.raises(PlatformError):
             await client.projects()
-    [page] = trace.steps
+    [page] = trace.spans
     assert (page.name, page.status) == ("GET", 404)
     assert "/api/ambient/v1/projects?" in page.target
     inside, outside = platform.requests

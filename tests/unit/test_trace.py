@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from reconciler.errors import Conflict
-from reconciler.telemetry.trace import MAX_STEPS, Tracer, current, step, traceparent
+from reconciler.telemetry.trace import MAX_SPANS, Tracer, current, span, traceparent
 from tests.support import ManualClock
 
 
@@ -23,13 +23,13 @@ def tracer(clock: ManualClock) -> Tracer:
 
 
 def fail(clock: ManualClock) -> None:
-    with step("patch", "secret"):
+    with span("patch", "secret"):
         clock.advance(3.0)
         raise Conflict("obviously", status=409)
 
 
 def test_outside_of_a_trace_nothing_is_recorded_or_sent() -> None:
-    with step("patch") as found:
+    with span("patch") as found:
         assert found is None
     assert traceparent() == {}
     assert current() is None
@@ -39,13 +39,13 @@ def test_steps_have_their_instants_their_parents_and_their_errors(
     tracer: Tracer, clock: ManualClock
 ) -> None:
     with tracer.begin("reconcile", queued_at=990.0) as trace:
-        with step("mint"):
+        with span("mint"):
             clock.advance(1.0)
-            with step("POST", "http://issuer/token"):
+            with span("POST", "http://issuer/token"):
                 clock.advance(2.0)
         with pytest.raises(Conflict):
             fail(clock)
-    found = {one.name: one for one in trace.steps}
+    found = {one.name: one for one in trace.spans}
     assert {name: one.seconds for name, one in found.items()} == {
         "mint": 3.0, "POST": 2.0, "patch": 3.0,
     }  # fmt: skip
@@ -57,7 +57,7 @@ def test_steps_have_their_instants_their_parents_and_their_errors(
 
 
 def test_a_traceparent_names_the_innermost_step(tracer: Tracer) -> None:
-    with tracer.begin("reconcile") as trace, step("mint") as mint:
+    with tracer.begin("reconcile") as trace, span("mint") as mint:
         header = traceparent()["traceparent"]
         assert mint is not None
         assert header == f"00-{trace.hex_id}-{mint.span_id:016x}-00"
@@ -70,27 +70,27 @@ def test_a_traceparent_names_the_innermost_step(tracer: Tracer) -> None:
 
 async def test_tasks_side_by_side_keep_their_steps_apart(tracer: Tracer) -> None:
     async def work(name: str) -> None:
-        with step(name):
+        with span(name):
             await asyncio.sleep(0)
-            with step(f"{name} inner"):
+            with span(f"{name} inner"):
                 await asyncio.sleep(0)
 
     with tracer.begin("resync") as trace:
         async with asyncio.TaskGroup() as group:
             for name in ("one", "two"):
                 group.create_task(work(name))
-    assert {(s.name, s.parent.name if s.parent else "") for s in trace.steps} == {
+    assert {(s.name, s.parent.name if s.parent else "") for s in trace.spans} == {
         ("one", "resync"), ("two", "resync"), ("one inner", "one"), ("two inner", "two"),
     }  # fmt: skip
 
 
 def test_a_trace_keeps_so_many_steps_and_counts_the_rest(tracer: Tracer) -> None:
     with tracer.begin("resync") as trace:
-        for _ in range(MAX_STEPS + 10):
-            with step("GET"):
+        for _ in range(MAX_SPANS + 10):
+            with span("GET"):
                 pass
-    assert len(trace.steps) == MAX_STEPS
-    assert trace.dropped_steps == 10
+    assert len(trace.spans) == MAX_SPANS
+    assert trace.dropped_spans == 10
 
 
 def test_a_run_that_is_cut_short_counts_as_failed(tracer: Tracer) -> None:
@@ -103,7 +103,7 @@ def test_a_run_that_is_cut_short_counts_as_failed(tracer: Tracer) -> None:
 
 def test_runs_that_nobody_keeps_leave_no_cycles(tracer: Tracer) -> None:
     def run() -> None:
-        with tracer.begin("reconcile") as trace, step("mint"), step("POST"):
+        with tracer.begin("reconcile") as trace, span("mint"), span("POST"):
             traceparent()
         trace.release()
 
@@ -118,8 +118,8 @@ def test_runs_that_nobody_keeps_leave_no_cycles(tracer: Tracer) -> None:
 
 
 def test_a_kept_trace_keeps_its_steps(tracer: Tracer) -> None:
-    with tracer.begin("reconcile") as trace, step("mint"):
+    with tracer.begin("reconcile") as trace, span("mint"):
         pass
     trace.kept = True
     trace.release()
-    assert [one.name for one in trace.steps] == ["mint"]
+    assert [one.name for one in trace.spans] == ["mint"]

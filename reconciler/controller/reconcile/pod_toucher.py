@@ -14,7 +14,7 @@ from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.kube.status_errors import is_terminating
 from reconciler.naming import SessionKey
 from reconciler.telemetry.log_dedup import LogDedup
-from reconciler.telemetry.trace import step
+from reconciler.telemetry.trace import span
 
 log = structlog.get_logger()
 
@@ -74,7 +74,7 @@ class PodToucher:
         """Touch each of the pods; return False where a later try may fare better."""
         for pod in self._planner.pods_to_touch(key):
             try:
-                with self._places.at(touches_in(key.namespace), run), step("touch", pod.name):
+                with self._places.at(touches_in(key.namespace), run), span("touch", pod.name):
                     await self._writer.touch(pod, now_s=self._planner.now_s())
                 self.touched_total += 1
             except (errors.NotFound, errors.Invalid):

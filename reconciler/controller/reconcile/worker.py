@@ -43,7 +43,7 @@ from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.telemetry.log_dedup import LogDedup
-from reconciler.telemetry.trace import Tracer, step
+from reconciler.telemetry.trace import Tracer, span
 from reconciler.tokens.source import TokenSource
 from reconciler.tokens.token import Token
 from reconciler.workqueue.items import NotBefore, Priority, Requeue, WorkItem
@@ -211,7 +211,7 @@ class Reconciler:
 
     def _notify(self, attempt: ReconcileRun) -> None:
         """Tell of a run; whoever fails to listen must not take the tokens along."""
-        attempt.trace.usual_s = self._planner.run_times.p95_s
+        attempt.trace.p95_s = self._planner.run_times.p95_s
         attempt.trace.failed = attempt.outcome == "failed"
         for witness in self._witnesses:
             try:
@@ -348,7 +348,7 @@ class Reconciler:
 
     async def _confirm(self, key: SessionKey, run: BulkheadRun, view: SessionState) -> None:
         try:
-            with self._places.at(PLATFORM, run), step("lookup", str(key)):
+            with self._places.at(PLATFORM, run), span("lookup", str(key)):
                 await self._lookup(key, view)
         except BulkheadFull:
             if not self._lookup.skip(key, view):
@@ -401,7 +401,7 @@ class Reconciler:
         record = self._record(secret, token, plan, now_s, self._evidence(standing))
         with (
             self._places.at(attempt.key.namespace, run),
-            step("patch", secret.name),
+            span("patch", secret.name),
             self._sent(attempt.key, record),
         ):
             written = await self._writer.refresh(
@@ -427,7 +427,7 @@ class Reconciler:
         """Write the proof alone; what is remembered of the last write goes on with its answer."""
         now_s = self._planner.now_s()
         sent_at = self._clock.monotonic()
-        with self._places.at(key.namespace, run), step("patch", secret.name):
+        with self._places.at(key.namespace, run), span("patch", secret.name):
             written = await self._writer.seal(secret, now_s=now_s)
         if record is not None and record.uid == secret.uid:
             self._planner.records.put(key, replace(record, written_at=sent_at).after(record))
@@ -488,7 +488,7 @@ class Reconciler:
 
     async def _revoke(self, key: SessionKey, run: BulkheadRun, view: SessionState) -> None:
         assert view.secret is not None  # noqa: S101 - REVOKE is planned for a Secret that is there
-        with self._places.at(key.namespace, run), step("patch", view.secret.name):
+        with self._places.at(key.namespace, run), span("patch", view.secret.name):
             await self._writer.revoke(view.secret)
         # Who puts the proof back each time is answered ever more slowly.
         self._fights.overwritten(key, self._clock.monotonic(), draw=self._random.random())
@@ -500,7 +500,7 @@ class Reconciler:
         key, pod = attempt.key, view.pod
         assert pod is not None  # noqa: S101 - CREATE is planned for a pod that is there
         name = self._planner.names.secret_name(key.session_id)
-        with self._places.at(key.namespace, run), step("read_again", name):
+        with self._places.at(key.namespace, run), span("read_again", name):
             is_stale = await self._writer.refetch(key) or await self._writer.refetch_pod(pod)
         if is_stale:
             return
@@ -508,7 +508,7 @@ class Reconciler:
         if token is None:
             raise NoBetterTokenError
         now_s = self._planner.now_s()
-        with self._places.at(key.namespace, run), step("create", name):
+        with self._places.at(key.namespace, run), span("create", name):
             made = await self._writer.create(key, pod, token, now_s=now_s)
         record = self._record(made.secret, token, plan, now_s, self._evidence(()))
         self._planner.records.put(key, record.after(None))
@@ -524,7 +524,7 @@ class Reconciler:
 
     async def _obtain(self, plan: Plan, run: BulkheadRun) -> Token | None:
         began_at = self._planner.term_began_at
-        with step("mint"):
+        with span("mint"):
             # Who needs no answer of the issuer does not wait behind those who do.
             if (token := token_choice.best_available(self._source, plan)) is not None:
                 return token

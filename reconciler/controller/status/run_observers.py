@@ -38,7 +38,7 @@ class RunTraces:
         trace = attempt.trace
         if not self._keeps(trace):
             return
-        trace.facts = attributes_of(attempt)
+        trace.attributes = attributes_of(attempt)
         for reason in attempt.work.reasons:
             if (cause := self.causes.get(reason)) is not None:
                 trace.links.append((reason, cause))
@@ -55,7 +55,7 @@ class RunTraces:
     def _event(self, name: str, attempt: ReconcileRun) -> Trace:
         event = self._tracer.begin(name)
         event.began_at = event.ended_at = attempt.work.ready_at
-        event.facts = _subject(attempt.key.namespace, attempt.pod)
+        event.attributes = _subject(attempt.key.namespace, attempt.pod)
         self._keep(event)
         return event
 
@@ -108,7 +108,7 @@ class RunMetrics:
         band = _BANDS[work.priority]
         meters.observe(metrics.LATENESS, max(0.0, trace.began_at - attempt.due_at), band)
         meters.observe(metrics.QUEUE_WAIT, max(0.0, trace.began_at - work.ready_at), band)
-        for step in trace.steps:
+        for step in trace.spans:
             if step.name in _WRITES:
                 meters.observe(metrics.WRITE, step.seconds, step.name, step.error or "success")
         if attempt.overwrites:

@@ -18,7 +18,7 @@ from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.api import Platform
 from reconciler.platform.session_list import RunningSessions, list_running_sessions
 from reconciler.telemetry.log_dedup import LogDedup
-from reconciler.telemetry.trace import SpanId, Trace, Tracer, step
+from reconciler.telemetry.trace import SpanId, Trace, Tracer, span
 from reconciler.workqueue.items import Trigger
 
 log = structlog.get_logger()
@@ -196,7 +196,7 @@ class Resync:
         self._startup.begin(trace_id)
         live = self._planner.live_keys()
         log.info("startup_resync_started", pods=len(live))
-        with step("queue_pods", f"{len(live)} pods"):
+        with span("queue_pods", f"{len(live)} pods"):
             for index, key in enumerate(live):
                 self._consider(key, ask_in_s=ASK_IN_S)
                 if index % SLICE == SLICE - 1:
@@ -232,7 +232,7 @@ class Resync:
         if refreshing is not None:
             refreshing.began_at, refreshing.ended_at = trace.began_at, trace.ended_at
         counts = {f"sessions.{name}": count for name, count in startup.outcomes.items()}
-        trace.facts |= {"sessions": startup.sessions, **counts}
+        trace.attributes |= {"sessions": startup.sessions, **counts}
         self._tracer.end(trace)
 
     async def _run_periodic(self) -> None:
@@ -246,7 +246,7 @@ class Resync:
             return
         live = self._planner.live_keys()
         keys = list(dict.fromkeys([*self._keys(found), *live]))
-        trace.facts |= {"sessions": len(keys), "pods": len(live)}
+        trace.attributes |= {"sessions": len(keys), "pods": len(live)}
         pause_s = self._period_s * JITTER_FRACTION / max(1, len(keys))
         for index, key in enumerate(keys):
             self._feed.enqueue(key, "resync")
@@ -257,7 +257,7 @@ class Resync:
     async def _sweep(self) -> RunningSessions | None:
         """List all projects' running sessions; None when the platform gave no list at all."""
         try:
-            with step("sweep"):
+            with span("sweep"):
                 found = await list_running_sessions(self._client, parallel=self._parallel)
         except RemoteError as error:
             if not isinstance(error, OF_AN_ENDPOINT) and self._once.should_log(

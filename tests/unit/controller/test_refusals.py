@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.controller.controller import Controller
 from reconciler.net.circuit_breaker import PROBE_S
-from reconciler.telemetry.log_dedup import AGAIN_S
+from reconciler.telemetry.log_dedup import REPEAT_S
 from reconciler.tokens.source import OidcSource
 from tests.unit.controller.virtual import SwitchFence, World, finished, running, simulate
 
@@ -59,7 +59,7 @@ def test_a_refusal_shorter_than_nine_tenths_of_a_life_costs_nothing(
             assert await expired_seconds(world, sessions, ttl_s / 4) == 0.0
             assert min(world.remaining_s(session) for session in sessions) > 0.3 * ttl_s
         if kind == "refused":
-            assert 1 <= len(world.events("issuer_refused")) <= 1 + seconds // AGAIN_S
+            assert 1 <= len(world.events("issuer_refused")) <= 1 + seconds // REPEAT_S
         assert [line["endpoint"] for line in world.events("endpoint_recovered")] == ["issuer"]
 
     simulate(scenario)

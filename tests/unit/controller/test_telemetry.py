@@ -132,7 +132,7 @@ def test_a_reconcile_is_one_trace_from_the_queue_to_the_patch_and_names_its_caus
         }
         assert all(span.context.trace_id == first.trace_id for span in made.values())
         assert all(span.parent for name, span in made.items() if name != "reconcile")
-        touched = [t for t in watched.named("reconcile") if any(s.name == "touch" for s in t.steps)]
+        touched = [t for t in watched.named("reconcile") if any(s.name == "touch" for s in t.spans)]
         [link] = touched[0].links
         [event, *_] = watched.named("secret_seen")
         assert link == ("touch", event.id)
@@ -148,8 +148,8 @@ def test_the_startup_resync_of_hundreds_is_one_short_trace() -> None:
         async with running(world):
             await settled(world)
         [resync] = watched.named("startup_resync")
-        assert [step.name for step in resync.steps] == ["queue_pods", "sweep", "refresh"]
-        assert resync.facts == {"sessions": 300, "sessions.refreshed": 300}
+        assert [step.name for step in resync.spans] == ["queue_pods", "sweep", "refresh"]
+        assert resync.attributes == {"sessions": 300, "sessions.refreshed": 300}
         assert resync.seconds == pytest.approx(world.controller.startup.seconds, abs=0.1)
         assert watched.traces == [resync]
 

@@ -7,7 +7,7 @@ import pytest
 
 from reconciler.lab.apiserver import in_process_client
 from reconciler.lab.apiserver.representations import Representation
-from reconciler.telemetry.log_dedup import AGAIN_S
+from reconciler.telemetry.log_dedup import REPEAT_S
 from tests.unit.controller.virtual import World, finished, running, simulate
 
 PLAIN = SimpleNamespace(
@@ -27,7 +27,7 @@ def test_it_is_said_once_tokens_go_on_and_no_value_is_kept(
             world.add(f"2Ab{number}")
         async with running(world):
             await finished(world, 1)
-            await asyncio.sleep(AGAIN_S - 60)
+            await asyncio.sleep(REPEAT_S - 60)
             assert {world.token(f"2Ab{number}") for number in range(3)} <= set(world.issuer.minted)
             assert all(world.remaining_s(f"2Ab{number}") > 0 for number in range(3))
             kept = f"{world.controller.secrets.snapshot()} {world.logs}"

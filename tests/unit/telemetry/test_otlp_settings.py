@@ -14,7 +14,7 @@ def trace(seconds: float = 0.01, *, failed: bool = False, usual_s: float = 0.0) 
     made = Tracer(clock, Random(3)).begin("reconcile")
     with made:
         clock.advance(seconds)
-    made.failed, made.usual_s = failed, usual_s
+    made.failed, made.p95_s = failed, usual_s
     return made
 
 
