@@ -1,4 +1,4 @@
-"""What renew, pause and resume share: an annotation on each of the chosen pods."""
+"""What refresh, pause and resume share: they set an annotation on each selected pod."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 from reconciler.cli.cluster import Cluster
 from reconciler.cli.exit_codes import EXIT_SETTINGS, CommandError, worst
-from reconciler.cli.output import say, warn
-from reconciler.cli.pod_selection import PodSelection, choose
+from reconciler.cli.output import print_err, print_out
+from reconciler.cli.pod_selection import PodSelection, select_pods
 from reconciler.inspection.printers import pod_name
 from reconciler.kube.api import ObjectMeta
 
 AT_ONCE = 8
-"""Patches under way at a time: a fleet is asked for in seconds, and the server is not flooded."""
+"""Patches in progress at a time: a fleet takes seconds, and the server is not overloaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class PatchResult:
-    """One pod and what became of it.
+    """The result for one pod.
 
-    `pod` is as it is after the write; `done` is how the confirmation ends.
+    `pod` is the pod after the write, `done` the end of the line that is printed.
     """
 
     pod: ObjectMeta
@@ -31,35 +31,35 @@ Change = Callable[[Cluster, ObjectMeta], Awaitable[PatchResult]]
 
 
 def check_dry_run(dry_run: str) -> bool:
-    """Return whether nothing may be sent; raises `CommandError` for what is no strategy."""
+    """Return whether nothing may be sent; raises `CommandError` for an unknown strategy."""
     if dry_run not in ("none", "client"):
         raise CommandError(f"--dry-run={dry_run}: must be none or client", EXIT_SETTINGS)
     return dry_run == "client"
 
 
 async def change_all(
-    cluster: Cluster, choice: PodSelection, change: Change, *, verb: str, dry_run: bool
+    cluster: Cluster, selection: PodSelection, change: Change, *, verb: str, dry_run: bool
 ) -> tuple[list[PatchResult], int]:
-    """Change each chosen pod, confirm each as kubectl would, and go on past one that fails.
+    """Change each selected pod and print a line for each, as kubectl does; continue past a failure.
 
     Args:
-        verb: How a dry run's confirmation ends (`paused`).
+        verb: The end of a dry run's line (`paused`).
 
     Returns: What was written, and the exit code.
     """
-    pods, failed = await choose(cluster, choice)
+    pods, failed = await select_pods(cluster, selection)
     for error in failed:
-        warn(str(error))
+        print_err(str(error))
     codes = [error.code for error in failed]
     if not pods and not failed:
-        warn("no session pods match")
+        print_err("no session pods match")
     if dry_run:
         for pod in pods:
-            say(f"{pod_name(pod)} {verb} (dry run)")
+            print_out(f"{pod_name(pod)} {verb} (dry run)")
         return [], worst(codes)
     slots = asyncio.Semaphore(AT_ONCE)
 
-    async def one(pod: ObjectMeta) -> PatchResult | CommandError:
+    async def change_one(pod: ObjectMeta) -> PatchResult | CommandError:
         async with slots:
             try:
                 return await change(cluster, pod)
@@ -67,14 +67,14 @@ async def change_all(
                 return error
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(pod)) for pod in pods]
-    asked = []
+        tasks = [group.create_task(change_one(pod)) for pod in pods]
+    patched = []
     for task in tasks:
         result = task.result()
         if isinstance(result, CommandError):
-            warn(str(result))
+            print_err(str(result))
             codes.append(result.code)
             continue
-        say(f"{pod_name(result.pod)} {result.done}")
-        asked.append(result)
-    return asked, worst(codes)
+        print_out(f"{pod_name(result.pod)} {result.done}")
+        patched.append(result)
+    return patched, worst(codes)

@@ -1,4 +1,4 @@
-"""`reconciler check`: is everything there that `reconciler run` will need?"""
+"""`reconciler check`: checks everything that `reconciler run` needs."""
 
 import asyncio
 from collections.abc import Iterable
@@ -9,44 +9,43 @@ import typer
 from reconciler.clock import SystemClock
 from reconciler.errors import SettingsError
 from reconciler.preflight.checks import misspelled, run_checks
-from reconciler.preflight.findings import Finding, is_missing
+from reconciler.preflight.findings import Finding, has_failed
 from reconciler.settings import load_settings
 from reconciler.telemetry.log_setup import configure_logs
 
-EXIT_MISSING = 3
-"""Something is missing; the words say what."""
+EXIT_FAILED = 3
+"""A finding is `FAIL`; its message says what is missing or wrong."""
 
 
 def run_check(*, output: str, kubeconfig: str = "", context: str = "") -> int:
-    """Print what was found and return the exit code; `output` is `text` or `json`."""
+    """Print the findings and return the exit code; `output` is `text` or `json`."""
     if output not in ("text", "json"):
         raise SettingsError(f"-o {output!r}: not text or json")
     configure_logs("error", "auto")
     try:
         settings = load_settings()
     except SettingsError as error:
-        found = [Finding("settings", "missing", line) for line in str(error).splitlines()]
+        found = [Finding("settings", "FAIL", line) for line in str(error).splitlines()]
         found += misspelled()
     else:
         found = asyncio.run(
             run_checks(settings, SystemClock(), kubeconfig=kubeconfig, context=context)
         )
-    missing = is_missing(found)
     typer.echo(as_json(found) if output == "json" else as_text(found))
-    return EXIT_MISSING if missing else 0
+    return EXIT_FAILED if has_failed(found) else 0
 
 
 def as_json(found: Iterable[Finding]) -> str:
-    """Return one object: `ok`, and `verdicts` as a list of area, level, says, remedy."""
-    listed = list(found)
-    return msgspec.json.encode({"ok": not is_missing(listed), "verdicts": listed}).decode()
+    """Return one object: `ok`, and `findings` as a list of area, level, message and remedy."""
+    findings = list(found)
+    return msgspec.json.encode({"ok": not has_failed(findings), "findings": findings}).decode()
 
 
 def as_text(found: Iterable[Finding]) -> str:
-    """Return a line for each finding, and one below it where there is something to do."""
+    """Return a line for each finding, and below it a line with its remedy, if it has one."""
     lines: list[str] = []
-    for verdict in found:
-        lines.append(f"{verdict.level:<8} {verdict.area:<9} {verdict.message}")
-        if verdict.remedy:
-            lines.append(f"{'':<18} -> {verdict.remedy}")
+    for finding in found:
+        lines.append(f"{finding.level:<4} {finding.area:<8} {finding.message}")
+        if finding.remedy:
+            lines.append(f"{'':<13} -> {finding.remedy}")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""An operator's own connection to the cluster: their kubeconfig, their rights, the server's time.
+"""The user's own connection to the cluster: their kubeconfig, their rights, the server's time.
 
-Every failure leaves here as a `CommandError` of one line. Only metadata is ever asked for, of pods
-and Secrets; no command asks for a Secret's value.
+Every failure is raised as a `CommandError` of one line. The commands request only the metadata of
+pods and Secrets, and never a Secret's value.
 """
 
 import sys
@@ -44,30 +44,30 @@ PAGE = 500
 """Items a page. Source: kubectl's `--chunk-size`."""
 
 LIMIT_S = 15.0
-"""Longest wait for one answer; a page of 500 takes a busy server a second or two."""
+"""Longest wait for one response; a page of 500 takes a busy server a second or two."""
 
 CONNECTIONS = 16
 
 LABEL_LENGTH = 63
-"""No label's value is longer; a selector that asks for one is refused."""
+"""Longest value of a label; the API server rejects a selector with a longer one."""
 
 FIELD_MANAGER = "token-reconciler-cli"
-"""What a human asks for is not owned by the controller."""
+"""What a person requests is not owned by the controller."""
 
 SKEW_S = 5.0
-"""A clock that is off by more than this would make the answer wrong, and is named."""
+"""A clock that is wrong by more than this gives a warning; durations by it would be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Which cluster, as whom; empty = what kubectl would take."""
+    """The kubeconfig and its context; "" = kubectl's default."""
 
     kubeconfig: str = ""
     context: str = ""
 
 
 class Cluster:
-    """The reads and the one write that the commands need."""
+    """The requests that the commands send: reads, and one kind of write."""
 
     def __init__(
         self, kube: Kube, settings: Settings, context: Context, clock: Clock, time: "ServerTime"
@@ -77,23 +77,27 @@ class Cluster:
         self.names = settings.names()
         self.context = context
         self.pod_kind = metadata_resource("pods", self.names)
-        self.secret_kind = metadata_resource("secrets", self.names, unasked=self._warn_of_value)
+        self.secret_kind = metadata_resource(
+            "secrets", self.names, unasked=self._warn_of_secret_data
+        )
         self._is_warned = False
         self._clock = clock
         self._time = time
 
-    def _warn_of_value(self) -> None:
-        """Say once that a Secret came with its data, of which nothing was decoded."""
+    def _warn_of_secret_data(self) -> None:
+        """Warn once that a response holds a Secret's data, of which nothing is decoded."""
         if not self._is_warned:
-            sys.stderr.write("reconciler: the cluster sends Secrets' data unasked\n")
+            sys.stderr.write(
+                "reconciler: the cluster sends the data of Secrets, which was not requested\n"
+            )
         self._is_warned = True
 
     def now_s(self) -> float:
-        """Return the API server's time: what is persisted is compared with it, not with ours."""
+        """Return the API server's time, with which times in annotations are compared."""
         return self._time.now_s()
 
     def skew_s(self) -> float:
-        """Return the server's time less this machine's in seconds; 0.0 if next to nothing."""
+        """Return the server's time minus this machine's in seconds; 0.0 up to `SKEW_S`."""
         skew_s = self._time.skew_s
         return skew_s if abs(skew_s) > SKEW_S else 0.0
 
@@ -106,7 +110,7 @@ class Cluster:
         return await self.list_all(self.secret_kind, ListOptions(namespace, self.names.selector()))
 
     async def secret(self, namespace: str, session_id: str) -> ObjectMeta | None:
-        """Return a session's Secret by its name, labelled or not; a list, so no right to get it."""
+        """Return a session's Secret by name, labelled or not, by a list (needs no right to get)."""
         name = self.names.secret_name(session_id)
         found = await self.list_all(
             self.secret_kind, ListOptions(namespace, fields=f"metadata.name={name}")
@@ -114,10 +118,10 @@ class Cluster:
         return found[0] if found else None
 
     async def pod(self, namespace: str, name: str) -> tuple[ObjectMeta, bool]:
-        """Return a pod, by its name or its session's ID, and whether it lives.
+        """Return a pod, by its name or its session's ID, and whether it is live.
 
         Raises:
-            CommandError: There is none.
+            CommandError: There is no such pod.
         """
         if name == name.lower():
             live = f"metadata.name={name},{LIVE_PODS}"
@@ -135,18 +139,18 @@ class Cluster:
         except CommandError as error:
             failure = error
         if failure.code == EXIT_NOT_FOUND:
-            problem = f"there is no pod or session {name} in namespace {namespace}"
+            problem = f"no pod or session {name} in namespace {namespace}"
             failure = CommandError(problem, EXIT_NOT_FOUND)
         raise failure
 
     async def annotate(self, pod: ObjectMeta, annotations: dict[str, str | None]) -> ObjectMeta:
-        """Set (or, with None, remove) annotations of exactly this pod, and return it."""
+        """Set annotations of this very pod (None removes one), and return the pod."""
         body: Body = {"metadata": {"uid": pod.uid, "annotations": annotations}}
         patch = self.kube.patch(self.pod_kind, pod.namespace, pod.name, body, limit_s=LIMIT_S)
         return await self.ask(f"patch pod {pod.name}", pod.namespace, "pods", patch)
 
     async def list_all(self, resource: ApiResource[T], scope: ListOptions) -> list[T]:
-        """Return all items, page by page; a continue token that grew too old starts over once."""
+        """Return all items, page by page; once, start again if the continue token has expired."""
         try:
             return await self._pages(resource, scope, PAGE)
         except _Expired:
@@ -168,10 +172,10 @@ class Cluster:
                 return items
 
     async def ask(self, what: str, namespace: str | None, plural: str, answer: Awaitable[T]) -> T:
-        """Await one answer, and learn the time from it.
+        """Await one response, and observe the server's time in it.
 
         Raises:
-            CommandError: What failed, in one line that says what to do.
+            CommandError: The request failed; the line says what to do.
         """
         self._time.sent_at = self._clock.monotonic()
         try:
@@ -185,44 +189,46 @@ class Cluster:
     ) -> CommandError:
         where = "in all namespaces" if namespace is None else f"in namespace {namespace}"
         if isinstance(error, Gone):
-            return _Expired(f"cannot {what} {where}: too much changed meanwhile", EXIT_UNREACHABLE)
+            return _Expired(
+                f"cannot {what} {where}: the list expired while it was read", EXIT_UNREACHABLE
+            )
         if isinstance(error, Unauthorized):
             who = f" of context {self.context.name}" if self.context.name else ""
-            return CommandError(f"the cluster does not accept the credentials{who}", EXIT_FORBIDDEN)
+            return CommandError(f"the cluster rejects the credentials{who}", EXIT_FORBIDDEN)
         if isinstance(error, Forbidden) and not isinstance(error, AdmissionDenied):
             scope = "-A" if namespace is None else f"-n {namespace}"
             check = f"kubectl auth can-i {what.partition(' ')[0]} {plural} {scope}"
-            return CommandError(f"no right to {what} {where}; see: {check}", EXIT_FORBIDDEN)
+            return CommandError(f"no right to {what} {where}; check with: {check}", EXIT_FORBIDDEN)
         if isinstance(error, NotFound):
             return CommandError(f"cannot {what} {where}: not found", EXIT_NOT_FOUND)
         if isinstance(error, KubeError) and error.status == HTTPStatus.BAD_REQUEST:
-            problem = "the API server does not understand the selector"
+            problem = "the API server rejects the selector"
             return CommandError(f"cannot {what} {where}: {problem}", EXIT_SETTINGS)
         problem = str(error).partition(": ")[2] or str(error)
         return CommandError(f"cannot {what} {where}: {problem}", EXIT_UNREACHABLE)
 
 
 class _Expired(CommandError):
-    """The list's continue token is too old."""
+    """The list's continue token has expired."""
 
 
 class ServerTime(DateClock):
-    """The API server's time by its Date headers; the controller's own rules for such headers."""
+    """The API server's time, from its Date headers, by the controller's rules for them."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self._here = clock
+        self._clock = clock
         self.sent_at = clock.monotonic()
 
-    def heard(self, date: str | None) -> None:
+    def observe_date(self, date: str | None) -> None:
         date_s = parse_date(date)
         if date_s is not None:
-            self.observe(date_s, self.sent_at, self._here.monotonic())
+            self.observe(date_s, self.sent_at, self._clock.monotonic())
 
 
 @asynccontextmanager
 async def open_cluster(access: Access) -> AsyncIterator[Cluster]:
-    """Connect with the operator's own credentials.
+    """Connect with the user's own credentials.
 
     Raises:
         SettingsError: The kubeconfig, its context, or a RECONCILER_* variable is wrong.
@@ -235,8 +241,10 @@ async def open_cluster(access: Access) -> AsyncIterator[Cluster]:
     credentials = find_credentials(
         kubeconfig, clock, context=context.name or None, ignored=_warn_of_ignored
     )
-    human: Names = replace(settings.names(), field_manager=FIELD_MANAGER)
-    async with HttpKube(credentials, human, connections=CONNECTIONS, on_date=time.heard) as kube:
+    names: Names = replace(settings.names(), field_manager=FIELD_MANAGER)
+    async with HttpKube(
+        credentials, names, connections=CONNECTIONS, on_date=time.observe_date
+    ) as kube:
         yield Cluster(kube, settings, context, clock, time)
 
 

@@ -1,4 +1,4 @@
-"""The operator's commands and their options; each one's work is imported when it is run."""
+"""The operator's commands and their options. A command's module is imported when it runs."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -20,13 +20,13 @@ def _complete(kind: str) -> Callable[..., list[str]]:
 Namespace = Annotated[
     str,
     typer.Option(
-        "--namespace", "-n", metavar="NS", help="Namespace; none: the context's.",
+        "--namespace", "-n", metavar="NS", help="Namespace; default: the context's.",
         autocompletion=_complete("namespace"),
     ),
 ]  # fmt: skip
 Everywhere = Annotated[bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")]
 Selector = Annotated[
-    str, typer.Option("--selector", "-l", metavar="SEL", help="Label selector for pods.")
+    str, typer.Option("--selector", "-l", metavar="SEL", help="Label selector of pods.")
 ]
 Context = Annotated[
     str,
@@ -35,58 +35,62 @@ Context = Annotated[
     ),
 ]
 Kubeconfig = Annotated[
-    str, typer.Option(metavar="FILE", help="Kubeconfig; none: KUBECONFIG, ~/.kube/config.")
+    str, typer.Option(metavar="FILE", help="Kubeconfig; default: KUBECONFIG, ~/.kube/config.")
 ]
 Output = Annotated[
     str,
     typer.Option(
-        "--output", "-o", metavar="table|json", help="Format.",
+        "--output", "-o", metavar="table|json", help="Output format.",
         autocompletion=_complete("output"),
     ),
 ]  # fmt: skip
 Pod = Annotated[
     str,
     typer.Argument(
-        metavar="[NS/]POD", help="A pod, or a session's ID.", autocompletion=_complete("pod")
+        metavar="[NS/]POD", help="A pod's name, or a session's ID.", autocompletion=_complete("pod")
     ),
 ]
 Pods = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[NS/]POD", help="Pods, or sessions' IDs.", autocompletion=_complete("pod")
+        metavar="[NS/]POD", help="Pods' names, or sessions' IDs.", autocompletion=_complete("pod")
     ),
 ]
-All = Annotated[bool, typer.Option("--all", help="Every session pod of the namespace.")]
+All = Annotated[bool, typer.Option("--all", help="All session pods of the namespace.")]
 DryRun = Annotated[
-    str, typer.Option(metavar="none|client", help="client: say what would be done, send nothing.")
+    str,
+    typer.Option(metavar="none|client", help="client: print what would be done, and send nothing."),
 ]
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Register the five commands; their help ends with what the exit codes mean."""
-    for command in (status, explain, renew, pause, resume):
+    """Register the commands. Their help ends with the exit codes; `renew` is the former name."""
+    for command in (status, explain, refresh, pause, resume):
         app.command(epilog=CODES)(command)
+    app.command("renew", hidden=True, epilog=CODES)(refresh)
 
 
 def status(
     namespace: Namespace = "",
     everywhere: Everywhere = False,
     selector: Selector = "",
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Update the list until Ctrl-C.")
+    ] = False,
     output: Output = "table",
     context: Context = "",
     kubeconfig: Kubeconfig = "",
 ) -> None:
-    """Show each live session pod and when its token expires.
+    """List the live session pods and when their tokens expire.
 
-    The next to expire comes first. Exits 1 if a live pod holds a dead token.
+    The next to expire comes first. Exits with 1 if a live pod has an expired token.
     """
     from reconciler.cli.cluster import Access
     from reconciler.cli.pod_selection import PodSelection
     from reconciler.cli.status import run_status
 
-    choice = PodSelection(namespace=namespace, everywhere=everywhere, labels=selector)
-    _end(run_status(Access(kubeconfig, context), choice, output=output, watch=watch))
+    selection = PodSelection(namespace=namespace, everywhere=everywhere, labels=selector)
+    _end(run_status(Access(kubeconfig, context), selection, output=output, watch=watch))
 
 
 def explain(
@@ -96,39 +100,44 @@ def explain(
     context: Context = "",
     kubeconfig: Kubeconfig = "",
 ) -> None:
-    """Say all about one pod's token in sentences.
+    """Describe one pod's token and what to do.
 
-    What it holds and until when, who wrote it, when it is renewed and why then, what failed
-    lately, who leads, and what to do. Exits 1 if the pod lives and its token is dead.
+    Shows its expiry, who wrote it, when it is refreshed next and why then, recent failures, and
+    the leader. Exits with 1 if the pod is live and its token has expired.
     """
     from reconciler.cli.cluster import Access
     from reconciler.cli.explain import run_explain
     from reconciler.cli.pod_selection import PodSelection
 
-    choice = PodSelection(namespace=namespace)
-    _end(run_explain(Access(kubeconfig, context), pod, choice, output=output))
+    selection = PodSelection(namespace=namespace)
+    _end(run_explain(Access(kubeconfig, context), pod, selection, output=output))
 
 
-def renew(
+def refresh(
     pods: Pods = None,
     namespace: Namespace = "",
     everywhere: Everywhere = False,
     selector: Selector = "",
     all_pods: All = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Until the tokens are written.")] = False,
-    timeout: Annotated[str, typer.Option(metavar="30s", help="Longest --wait.")] = "30s",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the tokens are written.")
+    ] = False,
+    timeout: Annotated[str, typer.Option(metavar="30s", help="Longest wait of --wait.")] = "30s",
     dry_run: DryRun = "none",
     context: Context = "",
     kubeconfig: Kubeconfig = "",
 ) -> None:
-    """Ask the controller for new tokens now."""
+    """Request new tokens now.
+
+    The controller writes them to the Secrets.
+    """
     from reconciler.cli.cluster import Access
     from reconciler.cli.pod_selection import PodSelection
     from reconciler.cli.refresh import run_refresh
 
-    choice = PodSelection(pods or (), namespace, everywhere, selector, all_pods)
+    selection = PodSelection(pods or (), namespace, everywhere, selector, all_pods)
     access = Access(kubeconfig, context)
-    _end(run_refresh(access, choice, dry_run=dry_run, wait=wait, timeout=timeout))
+    _end(run_refresh(access, selection, dry_run=dry_run, wait=wait, timeout=timeout))
 
 
 def pause(
@@ -141,13 +150,13 @@ def pause(
     context: Context = "",
     kubeconfig: Kubeconfig = "",
 ) -> None:
-    """Have these pods' tokens left alone, until `resume`."""
+    """Stop refreshing these pods' tokens, until `resume`."""
     from reconciler.cli.cluster import Access
     from reconciler.cli.pause import run_pause
     from reconciler.cli.pod_selection import PodSelection
 
-    choice = PodSelection(pods or (), namespace, everywhere, selector, all_pods)
-    _end(run_pause(Access(kubeconfig, context), choice, dry_run=dry_run))
+    selection = PodSelection(pods or (), namespace, everywhere, selector, all_pods)
+    _end(run_pause(Access(kubeconfig, context), selection, dry_run=dry_run))
 
 
 def resume(
@@ -160,13 +169,16 @@ def resume(
     context: Context = "",
     kubeconfig: Kubeconfig = "",
 ) -> None:
-    """Undo `pause`; what is due is written at once."""
+    """Refresh paused pods' tokens again.
+
+    A refresh that is due happens at once.
+    """
     from reconciler.cli.cluster import Access
     from reconciler.cli.pause import run_resume
     from reconciler.cli.pod_selection import PodSelection
 
-    choice = PodSelection(pods or (), namespace, everywhere, selector, all_pods)
-    _end(run_resume(Access(kubeconfig, context), choice, dry_run=dry_run))
+    selection = PodSelection(pods or (), namespace, everywhere, selector, all_pods)
+    _end(run_resume(Access(kubeconfig, context), selection, dry_run=dry_run))
 
 
 def _end(code: int) -> None:

@@ -1,4 +1,4 @@
-"""What the shell offers after a TAB: contexts, namespaces and pods as they are in the cluster."""
+"""Shell completion of contexts, namespaces and pods, from the kubeconfig and the cluster."""
 
 import asyncio
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ from reconciler.kube.auth.contexts import context_names
 from reconciler.settings import read_settings
 
 LIMIT_S = 3.0
-"""Longest wait for the cluster; whoever pressed TAB waits for it."""
+"""Longest wait for the cluster after TAB was pressed."""
 
 
 def suggest(kind: str, typed: Mapping[str, Any], incomplete: str) -> list[str]:
-    """Return what may stand here, in order.
+    """Return the candidates, in order.
 
-    A cluster that cannot be asked offers nothing: an error here would land in the line that is
-    being typed, and the command itself will say it.
+    A cluster that fails gives none: an error would be printed into the line that is being typed,
+    and the command itself reports it.
 
     Args:
         kind: `context`, `namespace`, `output` or `pod`.
-        typed: The options before it, by parameter name.
+        typed: The options before the word, by parameter name.
     """
     access = Access(typed.get("kubeconfig") or "", typed.get("context") or "")
     try:
@@ -41,14 +41,14 @@ async def _ask(kind: str, access: Access, namespace: str, incomplete: str) -> li
     async with asyncio.timeout(LIMIT_S), open_cluster(access) as cluster:
         if kind == "namespace":
             return await _namespaces(cluster)
-        within, slash, _ = incomplete.partition("/")
+        pod_namespace, slash, _ = incomplete.partition("/")
         if slash:
-            pods = await cluster.session_pods(within)
-            return sorted(f"{within}/{pod.name}" for pod in pods)
+            pods = await cluster.session_pods(pod_namespace)
+            return sorted(f"{pod_namespace}/{pod.name}" for pod in pods)
         scope = PodSelection(namespace=namespace).scope(cluster.context.namespace)
         return sorted(pod.name for pod in await cluster.session_pods(scope))
 
 
 async def _namespaces(cluster: Cluster) -> list[str]:
-    """Return where session pods are: an operator may see pods and no namespaces."""
+    """Return the namespaces of session pods; the user may lack the right to list namespaces."""
     return sorted({pod.namespace for pod in await cluster.session_pods(None)})

@@ -1,43 +1,44 @@
-"""What a command's exit code means, and the error that carries one to the end."""
+"""The exit codes of the commands, and the error that ends a command with one."""
 
 from reconciler.errors import ReconcilerError
 
 EXIT_EXPIRED = 1
-"""A live pod holds a dead token."""
+"""A live pod has an expired token."""
 
 EXIT_SETTINGS = 2
 """A setting, an option or the kubeconfig is wrong or missing; nothing was started."""
 
 EXIT_UNREACHABLE = 4
-"""The cluster cannot be reached, or fails; 3 is what `reconciler check` found missing."""
+"""The cluster is unreachable, or fails. 3 is what a failed `reconciler check` exits with."""
 
 EXIT_FORBIDDEN = 5
-"""The cluster does not accept the credentials, or they lack a right."""
+"""The cluster rejects the credentials, or they lack a right."""
 
 EXIT_NOT_FOUND = 6
-"""No such pod, or it is no session's pod."""
+"""There is no such pod, or the pod belongs to no session."""
 
 EXIT_TIMEOUT = 7
-"""`--wait` ended before everything that was asked for had happened."""
+"""`--wait` timed out, or there was no newer token."""
 
 EXIT_OUTPUT = 8
-"""What was found could not be written: the disk is full, or standard output is closed."""
+"""The output could not be written: the disk is full, or standard output is closed."""
 
 EXIT_PIPE = 141
 """The reader of our output has ended. Source: shells, 128 + SIGPIPE."""
 
 EXIT_INTERRUPTED = 130
-"""Ctrl-C before there was anything to tell. Source: shells, 128 + SIGINT."""
+"""Ctrl-C before there was a result. Source: shells, 128 + SIGINT."""
 
 CODES = (
-    "Exit codes: 0 all is well; 1 a live pod holds a dead token (status, explain); 2 wrong option,"
-    " setting or kubeconfig; 4 the cluster cannot be reached; 5 no right, or credentials refused;"
-    " 6 no such pod; 7 --wait ran out of time; 8 the output could not be written."
+    "Exit codes: 0 success; 1 a live pod has an expired token (status, explain); 2 wrong option,"
+    " setting or kubeconfig; 4 the cluster is unreachable; 5 a right is missing, or the credentials"
+    " are rejected; 6 no such pod; 7 --wait timed out, or there was no newer token; 8 the output"
+    " could not be written."
 )
 
 
 class CommandError(ReconcilerError):
-    """A command cannot go on; the message is one line for whoever typed it."""
+    """A command cannot continue. The message is one line for the user."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -45,5 +46,5 @@ class CommandError(ReconcilerError):
 
 
 def worst(codes: list[int]) -> int:
-    """Return one code for many results: the first that is not 0."""
+    """Return the exit code of many results: the first that is not 0."""
     return next((code for code in codes if code), 0)

@@ -1,4 +1,4 @@
-"""`reconciler explain`: one pod's token in sentences, and what to do."""
+"""`reconciler explain`: describes one pod's token, and what to do."""
 
 import sys
 import textwrap
@@ -9,24 +9,24 @@ from rich.text import Text
 
 from reconciler.cli.cluster import LIMIT_S, Access, Cluster, open_cluster
 from reconciler.cli.exit_codes import EXIT_EXPIRED, EXIT_NOT_FOUND, CommandError
-from reconciler.cli.output import check_format, run, say, say_json, warn_of_skew
+from reconciler.cli.output import print_clock_skew, print_json, print_out, run, wants_json
 from reconciler.cli.pod_selection import PodSelection, find, parse_target
-from reconciler.cli.status import policy_of
+from reconciler.cli.status import decision_context
 from reconciler.controller.decide.token_state import HEALTHY
 from reconciler.controller.state.session_state import newest_live_pod
 from reconciler.inspection.events import (
     EventSummary,
+    current_reports,
     event_resource,
     events_of,
     events_of_lease,
-    standing_reports,
     summaries,
 )
 from reconciler.inspection.explain import explain
 from reconciler.inspection.fleet import name_of
 from reconciler.inspection.hints import hints
 from reconciler.inspection.pod_token import assess
-from reconciler.inspection.printers import account_as_json
+from reconciler.inspection.printers import report_as_json
 from reconciler.inspection.replicas import REPLICAS, ObservedReplica, replica_of, replica_resource
 from reconciler.inspection.report import Leader, PodReport, leader_of
 from reconciler.kube.api import ListOptions, ObjectMeta
@@ -34,54 +34,54 @@ from reconciler.leadership.lease import lease_resource, read
 from reconciler.naming import LIVE_PODS
 
 WIDEST = 100
-"""Sentences are wrapped here in a wider terminal, and not at all in a pipe."""
+"""Columns at which sentences are wrapped in a wider terminal; in a pipe they are not wrapped."""
 
 
-def run_explain(access: Access, pod: str, choice: PodSelection, *, output: str) -> int:
-    """Print the account of one pod; returns 1 if it lives and its token is dead."""
-    return run(_explain(access, pod, choice, as_json=check_format(output)))
+def run_explain(access: Access, pod: str, selection: PodSelection, *, output: str) -> int:
+    """Print the report of one pod; returns 1 if it is live and its token has expired."""
+    return run(_explain(access, pod, selection, as_json=wants_json(output)))
 
 
-async def _explain(access: Access, text: str, choice: PodSelection, *, as_json: bool) -> int:
+async def _explain(access: Access, text: str, selection: PodSelection, *, as_json: bool) -> int:
     async with open_cluster(access) as cluster:
         default = cluster.context.namespace
-        target = parse_target(text, namespace=choice.namespace, default=default)
-        pod, lives = await find(cluster, target)
-        account = await _account(cluster, pod, lives=lives)
+        target = parse_target(text, namespace=selection.namespace, default=default)
+        pod, is_live = await find(cluster, target)
+        report = await _report(cluster, pod, is_live=is_live)
         if as_json:
-            say_json(account_as_json(account))
+            print_json(report_as_json(report))
         else:
-            _print(account)
-        warn_of_skew(cluster)
-    return EXIT_EXPIRED if account.has_expired_token else 0
+            _print(report)
+        print_clock_skew(cluster)
+    return EXIT_EXPIRED if report.has_expired_token else 0
 
 
-async def _account(cluster: Cluster, pod: ObjectMeta, *, lives: bool) -> PodReport:
-    """Gather all there is; what may not be read is said so, and costs only itself."""
+async def _report(cluster: Cluster, pod: ObjectMeta, *, is_live: bool) -> PodReport:
+    """Read everything about a pod; what cannot be read is reported as unknown."""
     session = f"{cluster.names.session_id}={pod.session_id}"
     same = await cluster.list_all(cluster.pod_kind, ListOptions(pod.namespace, session, LIVE_PODS))
     secret = await cluster.secret(pod.namespace, pod.session_id)
-    events, silence = await _events(cluster, pod)
-    held = await _leader(cluster)
-    reports = await _reports(cluster)
-    replicas = await _replicas(cluster)
+    events, events_error = await _events(cluster, pod)
+    leader = await _leader(cluster)
+    reports, reports_error = await _reports(cluster)
+    replicas, replicas_error = await _replicas(cluster)
     now_s = cluster.now_s()
     newest = newest_live_pod(same) or pod
     return PodReport(
-        pod_token=assess(pod, secret, policy_of(cluster), now_s, newest=newest),
+        pod_token=assess(pod, secret, decision_context(cluster), now_s, newest=newest),
         names=cluster.names,
         now_s=now_s,
-        ended=not lives,
+        ended=not is_live,
         sibling_pods=sorted(other.name for other in same if other.uid != pod.uid),
         events=events,
-        events_error=silence,
-        leader=held,
+        events_error=events_error,
+        leader=leader,
         lease_namespace=cluster.settings.namespace,
         lease_name=cluster.settings.lease_name,
-        reports=standing_reports(reports[0], now_s),
-        reports_unknown=reports[1],
-        replicas=replicas[0],
-        replicas_unknown=replicas[1],
+        reports=current_reports(reports, now_s),
+        reports_error=reports_error,
+        replicas=replicas,
+        replicas_error=replicas_error,
     )
 
 
@@ -94,7 +94,7 @@ async def _events(cluster: Cluster, pod: ObjectMeta) -> tuple[list[EventSummary]
 
 
 async def _reports(cluster: Cluster) -> tuple[list[EventSummary], str]:
-    """Return what the replicas report of themselves, or why that is not known."""
+    """Return what the replicas report on the Lease, and the error if that cannot be read."""
     namespace, name = cluster.settings.namespace, cluster.settings.lease_name
     try:
         found = await cluster.list_all(event_resource(), events_of_lease(namespace, name))
@@ -104,7 +104,7 @@ async def _reports(cluster: Cluster) -> tuple[list[EventSummary], str]:
 
 
 async def _replicas(cluster: Cluster) -> tuple[list[ObservedReplica], str]:
-    """Return the controller's own pods, or why they are not known."""
+    """Return the controller's own pods, and the error if they cannot be read."""
     try:
         found = await cluster.list_all(
             replica_resource(), ListOptions(cluster.settings.namespace, REPLICAS)
@@ -121,39 +121,41 @@ async def _leader(cluster: Cluster) -> Leader:
         return leader_of(read(await cluster.ask(f"get lease {name}", namespace, "leases", get)))
     except CommandError as error:
         if error.code == EXIT_NOT_FOUND:
-            problem = f"there is no lease {namespace}/{name} (NAMESPACE says where)"
+            problem = (
+                f"there is no lease {namespace}/{name} (the variable NAMESPACE sets its namespace)"
+            )
             return Leader(problem=problem, is_absent=True)
         return Leader(problem=str(error))
 
 
-def _print(account: PodReport) -> None:
+def _print(report: PodReport) -> None:
     console = Console(highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
-        for line in [f"{_title(account)}: {account.state}", *explain(account)]:
-            say(line)
-        for step in hints(account):
-            say(f"Next: {step}")
+        for line in [f"{_title(report)}: {report.state}", *explain(report)]:
+            print_out(line)
+        for hint in hints(report):
+            print_out(f"Next: {hint}")
         return
     width = min(console.width, WIDEST)
-    calm = account.ended or account.pod_token.state in HEALTHY
-    state = Text(account.state, style="bold green" if calm else "bold red")
-    console.print(Text.assemble((_title(account), "bold"), "  ", state))
-    for sentence in explain(account):
+    healthy = report.ended or report.pod_token.state in HEALTHY
+    state = Text(report.state, style="bold green" if healthy else "bold red")
+    console.print(Text.assemble((_title(report), "bold"), "  ", state))
+    for sentence in explain(report):
         console.print(_item("·", sentence, width, ""))
-    for step in hints(account):
-        text, command = (f"{step.text}:", step.command) if step.command else (str(step), "")
+    for hint in hints(report):
+        text, command = (f"{hint.text}:", hint.command) if hint.command else (str(hint), "")
         console.print(_item("→", text, width, "bold"))
-        if command:  # whole, however narrow the terminal: it is there to be copied
+        if command:  # on one line in any terminal, to be copied
             console.print(Text(f"   {command}", style="bold cyan"), soft_wrap=True)
     sys.stdout.flush()
 
 
-def _title(account: PodReport) -> str:
-    return name_of(account.pod_token.pod)
+def _title(report: PodReport) -> str:
+    return name_of(report.pod_token.pod)
 
 
 def _item(mark: str, sentence: str, width: int, style: str) -> Padding:
-    """Return a sentence with a mark, wrapped under itself; words and names stay whole."""
+    """Return a sentence with a mark, wrapped with an indent; words and names are not split."""
     lines = textwrap.wrap(
         sentence, max(20, width - 4), break_long_words=False, break_on_hyphens=False
     )

@@ -1,8 +1,8 @@
 """The operator's commands as a kubectl plugin: `kubectl token_reconciler status`.
 
 kubectl runs the program `kubectl-token_reconciler`, and asks `kubectl_complete-token_reconciler`
-for completions. Source: kubectl's plugin handler; an underscore in the file name stands for a dash
-or an underscore in the command.
+for completions. Source: kubectl's plugin handler; an underscore in the file name is a dash or an
+underscore in the command.
 """
 
 import os
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def complete() -> None:
-    """Answer kubectl: a candidate a line, then the directive for the shell.
+    """Print kubectl's completions: a candidate a line, then the directive for the shell.
 
     Source: cobra's completion protocol; 4 is "do not complete file names".
     """
@@ -41,14 +41,14 @@ def complete() -> None:
     }
     app = _app(completion=True)
     found = StringIO()
-    with redirect_stdout(found), suppress(SystemExit):  # how a command line says that it is done
+    with redirect_stdout(found), suppress(SystemExit):  # raised at the end of every command line
         app(prog_name=PROGRAM, complete_var=_COMPLETE)
     words = [word for word in found.getvalue().splitlines() if word]
     sys.stdout.write("\n".join([*words, ":4\n"]))
 
 
 def _app(*, completion: bool) -> typer.Typer:
-    """Make the command line; kubectl has completion of its own, so none is there to install."""
-    app = make_app("Look after the tokens of runner pods.", completion=completion)
+    """Make the command line; kubectl has its own completion, so there is none to install."""
+    app = make_app("Inspect and control the tokens of runner pods.", completion=completion)
     add_commands(app)
     return app

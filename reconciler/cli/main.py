@@ -1,22 +1,27 @@
-"""The command line: one module a command, imported only when it is run."""
+"""The command line. Each command has a module, which is imported when the command runs."""
 
+import errno
+import io
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from reconciler import __version__
 from reconciler.cli.commands import Context, Kubeconfig, add_commands
-from reconciler.cli.exit_codes import EXIT_SETTINGS, CommandError
-from reconciler.cli.stdout import guard_stdout
+from reconciler.cli.exit_codes import EXIT_OUTPUT, EXIT_PIPE, EXIT_SETTINGS, CommandError
 from reconciler.errors import SettingsError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 def make_app(text: str, *, completion: bool = True) -> typer.Typer:
-    """Return an empty command line with our manners: plain help, plain tracebacks."""
+    """Return a command line without commands, with plain help and plain tracebacks."""
     return typer.Typer(
         help=text,
         no_args_is_help=True,
@@ -27,7 +32,7 @@ def make_app(text: str, *, completion: bool = True) -> typer.Typer:
     )
 
 
-app = make_app("Keeps the short-lived token of every runner pod alive in its Kubernetes Secret.")
+app = make_app("Refreshes each runner pod's short-lived token in its Kubernetes Secret.")
 
 
 def _print_version(asked: bool) -> None:
@@ -50,7 +55,7 @@ def root(
 
 @app.command()
 def run() -> None:
-    """Run the controller: in-cluster, or with KUBECONFIG. Settings come from the environment."""
+    """Run the controller, in a cluster or with KUBECONFIG. Environment variables configure it."""
     from reconciler.settings import load_settings
     from reconciler.telemetry.stderr_writer import redirect_output
 
@@ -65,12 +70,15 @@ def run() -> None:
 @app.command()
 def check(
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="text|json", help="How to print it.")
+        str, typer.Option("-o", "--output", metavar="text|json", help="Output format.")
     ] = "text",
     context: Context = "",
     kubeconfig: Kubeconfig = "",
 ) -> None:
-    """Ask whether rights, issuer, platform and clock are as `run` needs them; exit 3 if not."""
+    """Check the rights, issuer, platform and clock.
+
+    Sends the requests that `run` needs. Exits with 3 if one fails.
+    """
     from reconciler.cli.check import run_check
 
     raise typer.Exit(run_check(output=output, kubeconfig=kubeconfig, context=context))
@@ -83,7 +91,7 @@ _ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def _add_lab_commands() -> None:
-    """Add the lab's commands where it is installed, or what says how to get it."""
+    """Add the lab's commands where it is installed, else hidden ones that say how to get it."""
     if find_spec("reconciler.lab"):
         import_module("reconciler.lab.cli.commands").add_commands(app)
         return
@@ -93,7 +101,7 @@ def _add_lab_commands() -> None:
 
 def _say_how_to_get_the_lab() -> None:
     raise SettingsError(
-        "demo, lab and simulate are not part of this installation; they run in a checkout of the"
+        "demo, lab and simulate are not part of this installation; run them in a checkout of the"
         " repository, after `make setup`"
     )
 
@@ -107,14 +115,61 @@ def main() -> None:
 
 
 def guarded(command: Callable[[], object]) -> None:
-    """Run a command line; what only a human can mend ends it with readable lines and its code."""
-    guard_stdout()
+    """Run a command line; print errors of the input or the cluster without a traceback."""
+    _guard_stdout()
     try:
         try:
             command()
         finally:
-            sys.stdout.flush()  # here, since at the interpreter's end a failure is a traceback
+            sys.stdout.flush()  # a failure at the interpreter's exit would print a traceback
     except (SettingsError, CommandError) as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"reconciler: {line}\n")
         sys.exit(error.code if isinstance(error, CommandError) else EXIT_SETTINGS)
+
+
+def _guard_stdout() -> None:
+    raw = _StandardOutput(sys.stdout.fileno())
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=sys.stdout.encoding,
+        errors=sys.stdout.errors,
+        line_buffering=raw.isatty(),
+    )
+
+
+class _StandardOutput(io.RawIOBase):
+    """Standard output; a failed write ends the command with `EXIT_PIPE` or `EXIT_OUTPUT`.
+
+    click and rich exit with 1 where the reader of a pipe has ended, which here says that a pod has
+    an expired token. What is still buffered after a failure is dropped.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._has_failed = False
+
+    def write(self, data: "Buffer", /) -> int:
+        """Write; raises `SystemExit` with the code of the failure."""
+        if self._has_failed:
+            return memoryview(data).nbytes
+        try:
+            return os.write(self._fd, data)
+        except OSError as error:
+            self._fail(error)
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return os.isatty(self._fd)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def _fail(self, error: OSError) -> NoReturn:
+        self._has_failed = True
+        if error.errno == errno.EPIPE:
+            sys.exit(EXIT_PIPE)
+        sys.stderr.write(f"reconciler: cannot write the output: {error.strerror}\n")
+        sys.exit(EXIT_OUTPUT)

@@ -1,4 +1,4 @@
-"""Which pods a command is about: `POD`, `NS/POD`, `pod/POD`, a selector, or all."""
+"""The pods that a command acts on: `POD`, `NS/POD`, `pod/POD`, a selector, or all."""
 
 import re
 from collections.abc import Sequence
@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 from reconciler.cli.cluster import Cluster
 from reconciler.cli.exit_codes import EXIT_NOT_FOUND, EXIT_SETTINGS, CommandError
-from reconciler.cli.output import warn
+from reconciler.cli.output import print_err
 from reconciler.controller.state.session_state import newest_live_pod
 from reconciler.kube.api import ObjectMeta
 
 _TYPES = ("pod", "pods", "po")
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
-"""A pod's name, or a session's ID; either goes into a field or label selector as it is."""
+"""A pod's name or a session's ID; both are valid in a field or label selector."""
 
 
 class PodRef(NamedTuple):
-    """One pod as it was named; the namespace is never empty."""
+    """One pod by name; the namespace is never empty."""
 
     namespace: str
     name: str
@@ -25,10 +25,10 @@ class PodRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PodSelection:
-    """What was typed.
+    """The arguments that select pods.
 
     Args:
-        pods: Names, each perhaps with its namespace.
+        pods: Names, each with or without its namespace.
         namespace: From `-n`; "" = the context's.
         everywhere: `-A`.
         labels: `-l`.
@@ -50,78 +50,81 @@ def parse_target(text: str, *, namespace: str, default: str) -> PodRef:
     """Read one argument.
 
     Args:
-        namespace: What `-n` says, "" where it was not given.
+        namespace: The value of `-n`, "" if not given.
         default: The context's namespace.
 
     Raises:
-        CommandError: It names no pod, or two namespaces.
+        CommandError: It is no pod's name, or names another namespace than `-n`.
     """
     first, slash, name = text.rpartition("/")
-    within = namespace or default
+    pod_namespace = namespace or default
     if slash and first not in _TYPES:
         if namespace and namespace != first:
-            raise CommandError(f"{text}: -n says another namespace, {namespace}", EXIT_SETTINGS)
-        within = first
-    if not _NAME.fullmatch(name) or not _NAME.fullmatch(within):
-        raise CommandError(f"{text!r} does not name a pod: POD or NAMESPACE/POD", EXIT_SETTINGS)
-    return PodRef(within, name)
+            raise CommandError(f"{text}: -n names another namespace, {namespace}", EXIT_SETTINGS)
+        pod_namespace = first
+    if not _NAME.fullmatch(name) or not _NAME.fullmatch(pod_namespace):
+        raise CommandError(f"{text!r} is no pod's name: use POD or NAMESPACE/POD", EXIT_SETTINGS)
+    return PodRef(pod_namespace, name)
 
 
 async def find(cluster: Cluster, target: PodRef) -> tuple[ObjectMeta, bool]:
-    """Return a session's pod and whether it lives; raises `CommandError` where there is none."""
-    pod, lives = await cluster.pod(*target)
+    """Return a session's pod and whether it is live; raises `CommandError` where there is none."""
+    pod, is_live = await cluster.pod(*target)
     if not pod.session_id:
         raise CommandError(
-            f"pod {pod.namespace}/{pod.name} is no session's pod: it has no label "
+            f"pod {pod.namespace}/{pod.name} belongs to no session: it has no label "
             f"{cluster.names.session_id}",
             EXIT_NOT_FOUND,
         )
-    return pod, lives
+    return pod, is_live
 
 
-async def choose(
-    cluster: Cluster, choice: PodSelection
+async def select_pods(
+    cluster: Cluster, selection: PodSelection
 ) -> tuple[list[ObjectMeta], list[CommandError]]:
-    """Return the live pods that are meant, and an error for each name that means none.
+    """Return the live pods that are selected, and an error for each name without a live pod.
 
     Raises:
-        CommandError: Nothing was chosen, or it was chosen in two ways.
+        CommandError: Nothing is selected, or pods are selected in two ways.
     """
-    if bool(choice.pods) + bool(choice.labels) + choice.all != 1:
+    if bool(selection.pods) + bool(selection.labels) + selection.all != 1:
         raise CommandError(
-            "name pods, or choose them by -l, or by --all: one of these", EXIT_SETTINGS
+            "name pods, or use -l, or use --all: exactly one of these", EXIT_SETTINGS
         )
-    if not choice.pods:
-        scope = choice.scope(cluster.context.namespace)
-        return await cluster.session_pods(scope, choice.labels), []
-    if choice.everywhere:
-        raise CommandError("-A goes with -l or --all, not with names", EXIT_SETTINGS)
+    if not selection.pods:
+        scope = selection.scope(cluster.context.namespace)
+        return await cluster.session_pods(scope, selection.labels), []
+    if selection.everywhere:
+        raise CommandError("-A needs -l or --all, and no names", EXIT_SETTINGS)
     default = cluster.context.namespace
     targets = [
-        parse_target(text, namespace=choice.namespace, default=default) for text in choice.pods
+        parse_target(text, namespace=selection.namespace, default=default)
+        for text in selection.pods
     ]
     found: list[ObjectMeta] = []
     failed: list[CommandError] = []
     for target in targets:
         try:
-            pod, lives = await find(cluster, target)
+            pod, is_live = await find(cluster, target)
         except CommandError as error:
             if error.code != EXIT_NOT_FOUND:
                 raise
             failed.append(error)
             continue
-        if lives:
-            found.append(await _leading(cluster, pod))
+        if is_live:
+            found.append(await _newest_pod(cluster, pod))
         else:
             ended = f"pod {pod.namespace}/{pod.name} has ended"
             failed.append(CommandError(ended, EXIT_NOT_FOUND))
     return found, failed
 
 
-async def _leading(cluster: Cluster, pod: ObjectMeta) -> ObjectMeta:
-    """Return the pod of this one's session whose annotations the controller reads, and say so."""
+async def _newest_pod(cluster: Cluster, pod: ObjectMeta) -> ObjectMeta:
+    """Return the newest pod of the same session: the controller reads its annotations."""
     session = f"{cluster.names.session_id}={pod.session_id}"
-    counts = newest_live_pod(await cluster.session_pods(pod.namespace, session)) or pod
-    if counts.uid != pod.uid:
-        warn(f"pod/{pod.name} shares its session with pod/{counts.name}, which counts")
-    return counts
+    newest = newest_live_pod(await cluster.session_pods(pod.namespace, session)) or pod
+    if newest.uid != pod.uid:
+        print_err(
+            f"pod/{pod.name} shares its session with pod/{newest.name}, which is used instead"
+        )
+    return newest

@@ -1,4 +1,4 @@
-"""A survey drawn for a terminal of any width (rich)."""
+"""The fleet as a table for a terminal of any width (rich)."""
 
 from rich.table import Table
 from rich.text import Text
@@ -9,8 +9,8 @@ from reconciler.inspection.printers import GAP, Cells, cells
 
 COLUMNS = ("NAMESPACE", "SESSION", "POD", "EXPIRES", "STATE", "REFRESHED", "BY")
 
-_SPARE = ("BY", "SESSION", "REFRESHED")
-"""What a narrow terminal does without, the first to go first: a pod's name tells its session."""
+_OPTIONAL = ("BY", "SESSION", "REFRESHED")
+"""Columns that a narrow terminal leaves out, in this order: a pod's name contains its session."""
 
 _NARROW_GAP = 2
 
@@ -27,7 +27,7 @@ _OTHER = "yellow"
 
 
 def columns_for(*, everywhere: bool) -> tuple[str, ...]:
-    """Return the columns; as in kubectl, a single namespace is not repeated in each row."""
+    """Return the columns; as in kubectl, there is no NAMESPACE if all rows have the same."""
     return COLUMNS if everywhere else COLUMNS[1:]
 
 
@@ -37,8 +37,8 @@ def draw(
     """Return the headline and the table.
 
     Args:
-        width: Cells of the terminal; columns are left out until the rest fits.
-        rows: Lines there are for pods; the rest is counted in one line. None = all.
+        width: Characters of the terminal; columns are left out until the rest fits.
+        rows: Lines for pods; the other pods are counted in one line. None = all.
     """
     shown = fleet.rows if rows is None or len(fleet.rows) <= rows else fleet.rows[: rows - 1]
     lines = [cells(row, fleet.now_s) for row in shown]
@@ -67,15 +67,15 @@ def _style(column: str, state: str) -> str:
 
 
 def _fitting(lines: list[Cells], columns: tuple[str, ...], width: int) -> tuple[list[str], int]:
-    """Return the columns that fit, and the cells between two of them."""
+    """Return the columns that fit, and the number of spaces between them."""
     widths = {name: max(len(line[name]) for line in [*lines, _HEAD]) for name in columns}
     kept = list(columns)
-    for spare in (*_SPARE, ""):
+    for column in (*_OPTIONAL, ""):
         needed = sum(widths[name] for name in kept)
         if needed + len(GAP) * (len(kept) - 1) <= width:
             return kept, len(GAP)
-        if spare:
-            kept.remove(spare)
+        if column:
+            kept.remove(column)
     return kept, _NARROW_GAP
 
 

@@ -1,4 +1,4 @@
-"""Waiting until what was asked for stands in the Secrets."""
+"""Waiting until requested refreshes are written to the Secrets."""
 
 import asyncio
 import re
@@ -14,16 +14,16 @@ from reconciler.errors import KubeError, ProtocolError
 from reconciler.kube.api import ListOptions, ObjectMeta
 
 AGAIN_S = 1.0
-"""Between two looks where a watch is not allowed, or has just failed."""
+"""Seconds between two lists where a watch is not allowed, or has just failed."""
 
 IDLE_S = 60.0
 WATCH_S = 300
 
-Done = Callable[[ObjectMeta, ObjectMeta], None]
-"""Told a pod, as its patch returned it, and its Secret, once the request was honoured."""
+OnRefreshed = Callable[[ObjectMeta, ObjectMeta], None]
+"""Gets a pod, as its patch returned it, and its Secret, when the request is handled."""
 
 Waiting = dict[tuple[str, str], ObjectMeta]
-"""By name of the Secret and session: two sessions may share a name, and one then waits in vain."""
+"""By name of the Secret and session. Of two sessions that share a name, one is never refreshed."""
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 _UNITS_S = (3600, 60, 1)
@@ -39,27 +39,28 @@ def parse_duration(text: str) -> float:
 
 
 async def wait_refreshed(
-    cluster: Cluster, pods: Sequence[ObjectMeta], *, limit_s: float, done: Done
+    cluster: Cluster, pods: Sequence[ObjectMeta], *, limit_s: float, on_refreshed: OnRefreshed
 ) -> list[ObjectMeta]:
-    """Return the pods whose request was not honoured within `limit_s`.
+    """Wait until the requests are handled; return the pods that are left after `limit_s`.
 
     Args:
         pods: As their patches returned them, with the request.
-            Of two pods of one session the controller honours the leading one's alone.
+            Of two pods of one session, the controller handles only the newest one's request.
 
     Raises:
         CommandError: Secrets may not be listed.
     """
     waiting: defaultdict[str, Waiting] = defaultdict(dict)
     for pod in pods:
-        own = waiting[pod.namespace]
-        place = cluster.names.secret_name(pod.session_id), pod.session_id
-        own[place] = newest_live_pod([pod, *([own[place]] if place in own else [])]) or pod
+        pods_by_secret = waiting[pod.namespace]
+        key = cluster.names.secret_name(pod.session_id), pod.session_id
+        others = [pods_by_secret[key]] if key in pods_by_secret else []
+        pods_by_secret[key] = newest_live_pod([pod, *others]) or pod
     failures: list[CommandError] = []
 
     async def follow(namespace: str) -> None:
         try:
-            await _follow(cluster, namespace, waiting[namespace], done)
+            await _follow(cluster, namespace, waiting[namespace], on_refreshed)
         except CommandError as error:
             failures.append(error)
 
@@ -74,33 +75,35 @@ async def wait_refreshed(
     return []
 
 
-async def _follow(cluster: Cluster, namespace: str, left: Waiting, done: Done) -> None:
-    """List, then watch from there, until nothing is left to wait for in a namespace."""
+async def _follow(
+    cluster: Cluster, namespace: str, left: Waiting, on_refreshed: OnRefreshed
+) -> None:
+    """List, then watch from there, until no request is left in a namespace."""
 
-    def seen(secret: ObjectMeta) -> None:
-        place = secret.name, secret.session_id
-        pod = left.get(place)
-        if pod is not None and _is_honoured(cluster, secret, pod):
-            done(left.pop(place), secret)
+    def observe(secret: ObjectMeta) -> None:
+        key = secret.name, secret.session_id
+        pod = left.get(key)
+        if pod is not None and _is_handled(cluster, secret, pod):
+            on_refreshed(left.pop(key), secret)
 
     single = f"metadata.name={next(iter(left))[0]}" if len(left) == 1 else ""
     scope = ListOptions(namespace, cluster.names.selector(), single)
     while True:
         secrets, version = await _list(cluster, scope)
         for secret in secrets:
-            seen(secret)
+            observe(secret)
         if left and version:
-            # No right to watch, or a watch that breaks: the lists go on telling, and say what is
-            # wrong with them.
+            # Without the right to watch, or when a watch fails, the next list finds the same, or
+            # reports the error.
             with suppress(KubeError, ProtocolError):
-                await _watch(cluster, scope, version, left, seen)
+                await _watch(cluster, scope, version, left, observe)
         if not left:
             return
         await asyncio.sleep(AGAIN_S)
 
 
 async def _list(cluster: Cluster, scope: ListOptions) -> tuple[list[ObjectMeta], str]:
-    """Return the Secrets and the version to watch from; nothing while the server is away."""
+    """Return the Secrets and the version to watch from; nothing while the server is unreachable."""
     listing = cluster.kube.list(cluster.secret_kind, scope, limit_s=LIMIT_S)
     try:
         page = await cluster.ask("list secrets", scope.namespace, "secrets", listing)
@@ -116,7 +119,7 @@ async def _watch(
     scope: ListOptions,
     version: str,
     left: Waiting,
-    seen: Callable[[ObjectMeta], None],
+    observe: Callable[[ObjectMeta], None],
 ) -> None:
     kind = cluster.secret_kind
     async with cluster.kube.watch(kind, scope, version=version, timeout_s=WATCH_S) as watch:
@@ -125,10 +128,10 @@ async def _watch(
             if event is None:
                 return
             if event.object is not None and event.type != "DELETED":
-                seen(event.object)
+                observe(event.object)
 
 
-def _is_honoured(cluster: Cluster, secret: ObjectMeta, pod: ObjectMeta) -> bool:
-    """Tell whether the Secret carries the mark of this pod's request."""
+def _is_handled(cluster: Cluster, secret: ObjectMeta, pod: ObjectMeta) -> bool:
+    """Return whether the Secret's annotations name this pod's request as handled."""
     pending = pending_requests(cluster.names, secret, pod)
     return not any(digest.startswith("p:") for digest in pending)

@@ -1,4 +1,4 @@
-"""What a person sees of the fleet: verdicts, rows and sentences from cluster metadata (pure).
+"""What a user sees of the fleet: token states, rows and sentences from cluster metadata (pure).
 
-Everything here is drawn from what any reader may list; nothing asks the controller.
+Everything follows from objects that any reader may list; nothing asks the controller.
 """

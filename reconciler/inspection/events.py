@@ -1,4 +1,4 @@
-"""Kubernetes Events on a pod that the controller reported, as a person reads them (pure)."""
+"""The Kubernetes Events that the controller recorded, in a readable form (pure)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,14 +11,15 @@ from reconciler.kube.decoding import resource, struct_decoder
 from reconciler.naming import Names
 
 FAILED, RECOVERED, PAUSED = "RefreshFailed", "RefreshRecovered", "RefreshPaused"
-"""Reasons, as the controller gives them; see `controller/events/rules.py`."""
+"""Reasons of the controller's Events; see `controller/events/rules.py`."""
 
 REPORTED_S = 150.0
-"""A replica repeats each minute what is wrong: what it did not repeat twice is over, or the replica
-has ended. See `controller/status/replica_report.py`."""
+"""Age at which a report is out of date. A replica repeats its reports each minute; after two missed
+repetitions the problem is over, or the replica has ended. See
+`controller/status/replica_report.py`."""
 
-LATELY = 5
-"""Events that are told at most; the API server keeps each for an hour."""
+MAX_EVENTS = 5
+"""Most Events that are shown; the API server keeps each for an hour."""
 
 
 class _Source(msgspec.Struct):
@@ -35,9 +36,9 @@ class _Metadata(msgspec.Struct):
 
 
 class RawEvent(msgspec.Struct):
-    """The fields that we read of a core/v1 Event; every writer leaves others out.
+    """The fields of a core/v1 Event that are read here; each may be missing.
 
-    `reportingComponent` is how core/v1 spells `reportingController` of events.k8s.io/v1.
+    `reportingComponent` is core/v1's name for `reportingController` of events.k8s.io/v1.
     """
 
     metadata: _Metadata = msgspec.field(default_factory=_Metadata)
@@ -56,7 +57,7 @@ class RawEvent(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class EventSummary:
-    """One kind of news, `count` times, the last at `last_s` (epoch; 0 where nothing says it)."""
+    """One Event, which occurred `count` times, last at `last_s` (epoch; 0 if unknown)."""
 
     is_warning: bool
     reason: str
@@ -65,7 +66,7 @@ class EventSummary:
     first_s: float
     last_s: float
     reporter: str = ""
-    """Who reports it: a replica's name, or a term."""
+    """The replica that reports it: its name, or its term."""
 
 
 def event_resource() -> ApiResource[RawEvent]:
@@ -75,24 +76,24 @@ def event_resource() -> ApiResource[RawEvent]:
 
 
 def events_of(namespace: str, uid: str) -> ListOptions:
-    """Return what to list for one pod: by UID, since its name may have been another's."""
+    """Return what to list for one pod: by UID, since an earlier pod may have had the same name."""
     return ListOptions(namespace, fields=f"involvedObject.uid={uid}")
 
 
 def events_of_lease(namespace: str, name: str) -> ListOptions:
-    """Return what to list for the replicas: each reports on the Lease, which may not exist yet."""
+    """Return what to list for the replicas, which report on the Lease; it may not exist yet."""
     return ListOptions(namespace, fields=f"involvedObject.kind=Lease,involvedObject.name={name}")
 
 
-def standing_reports(reports: Iterable[EventSummary], now_s: float) -> list[EventSummary]:
+def current_reports(reports: Iterable[EventSummary], now_s: float) -> list[EventSummary]:
     """Return the reports that a replica still repeats, the latest first."""
     return [each for each in reports if now_s - each.last_s <= REPORTED_S]
 
 
 def summaries(events: Iterable[RawEvent], names: Names) -> list[EventSummary]:
-    """Return what our controller reported, the latest first, at most `LATELY`."""
+    """Return the controller's own Events, the latest first, at most `MAX_EVENTS`."""
     ours = [_read(event) for event in events if names.field_manager in _reporters(event)]
-    return sorted(ours, key=lambda each: each.last_s, reverse=True)[:LATELY]
+    return sorted(ours, key=lambda each: each.last_s, reverse=True)[:MAX_EVENTS]
 
 
 def _reporters(event: RawEvent) -> tuple[str, ...]:
@@ -100,7 +101,7 @@ def _reporters(event: RawEvent) -> tuple[str, ...]:
 
 
 def _read(event: RawEvent) -> EventSummary:
-    """Take times and counts from wherever this writer put them: series, old fields, or neither."""
+    """Read times and counts from the series or the older fields, whichever the writer set."""
     series = event.series or _Series()
     last_s = _first_of(
         series.last_seen,

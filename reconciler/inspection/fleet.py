@@ -28,7 +28,7 @@ class PodFleet:
 
     @property
     def expired(self) -> int:
-        """Return the number of live pods whose token has expired."""
+        """Return the number of live pods with an expired token."""
         return self.summary.states[TokenState.EXPIRED]
 
     @property
@@ -38,7 +38,7 @@ class PodFleet:
 
     @property
     def next(self) -> PodToken | None:
-        """Return the pod whose token expires next, None where no expiry is known."""
+        """Return the pod that is next to expire, None where no expiry is known."""
         key = self.summary.next_to_expire
         return next((row for row in self.rows if row.pod.key == key and row.expires_s), None)
 
@@ -61,7 +61,7 @@ def name_of(pod: ObjectMeta) -> str:
     return f"{pod.namespace}/{pod.name}"
 
 
-def survey(
+def assess_fleet(
     pods: Iterable[ObjectMeta],
     secrets: Iterable[ObjectMeta],
     context: DecisionContext,

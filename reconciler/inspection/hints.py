@@ -1,4 +1,4 @@
-"""What to do next, in words, where something is wrong (pure)."""
+"""What the user should do where something is wrong (pure)."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ _UNWRITTEN = (
 
 
 class Hint(NamedTuple):
-    """What to do, and the command that does it ("" = none does)."""
+    """What to do, and the command that does it ("" = there is no command)."""
 
     text: str
     command: str = ""
@@ -24,76 +24,74 @@ class Hint(NamedTuple):
         return f"{self.text}: {self.command}" if self.command else f"{self.text}."
 
 
-def hints(found: PodReport) -> list[Hint]:
-    """Return what a human should do, first things first; empty when there is nothing to do."""
-    row = found.pod_token
-    leaves = row.pod.is_deleting and row.secret is None
-    if found.ended or leaves or row.state in HEALTHY:
+def hints(report: PodReport) -> list[Hint]:
+    """Return what to do, the first step first; empty when there is nothing to do."""
+    token = report.pod_token
+    needs_no_secret = token.pod.is_deleting and token.secret is None
+    if report.ended or needs_no_secret or token.state in HEALTHY:
         return []
-    told = []
-    if row.paused:
-        told.append(Hint("Let it be renewed again", f"reconciler resume {name_of(row.pod)}"))
-    if row.unlabelled:
-        told.append(
+    found = []
+    if token.paused:
+        found.append(Hint("Resume its refreshes", f"reconciler resume {name_of(token.pod)}"))
+    if token.unlabelled:
+        found.append(
             Hint(
-                "Put the platform's labels back on the Secret, or delete it; it is then made anew",
-                f"kubectl delete secret -n {row.pod.namespace} {found.secret}",
+                "Restore the platform's labels on the Secret, or delete it: it is created again",
+                f"kubectl delete secret -n {token.pod.namespace} {report.secret}",
             )
         )
-    elif row.state is TokenState.NAME_TAKEN:
-        told.append(Hint("End one of the two sessions: they cannot share a namespace"))
-    elif row.state is TokenState.FOREIGN_WRITER:
-        told.append(
-            Hint("Stop the other writer; the controller writes over it, and backs off in a fight")
+    elif token.state is TokenState.NAME_TAKEN:
+        found.append(Hint("End one of the two sessions: they cannot share a namespace"))
+    elif token.state is TokenState.FOREIGN_WRITER:
+        found.append(
+            Hint(
+                "Stop the other writer. The controller replaces its token, and backs off if it"
+                " writes again"
+            )
         )
-        told += _leaderless(found)
-    elif row.state in _LATE + _UNWRITTEN and not row.paused:
-        told += _waited_for(found)
-    return told
+        found += _without_leader(report)
+    elif token.state in _LATE + _UNWRITTEN and not token.paused:
+        found += _for_overdue_write(report)
+    return found
 
 
-def _waited_for(found: PodReport) -> list[Hint]:
-    """Advise where the controller should have acted and did not; nothing that cannot work now.
+def _for_overdue_write(report: PodReport) -> list[Hint]:
+    """Return what to do where the controller should have written; nothing that cannot work now.
 
-    Without a controller at work, or while its tries fail, no request for a token is answered, and
-    the platform may never have been asked.
+    Without a leader, or while refreshes fail, no request for a token is answered, and the platform
+    may never have been asked.
     """
-    pod = found.pod_token.pod
+    pod = report.pod_token.pod
     check = Hint(
-        "Have the controller's credentials, rights and endpoints tried one by one",
-        f"kubectl exec -n {found.lease_namespace} deployment/token-reconciler -- reconciler check",
+        "Check the controller's credentials, rights and endpoints",
+        f"kubectl exec -n {report.lease_namespace} deployment/token-reconciler -- reconciler check",
     )
-    if found.reports:
-        return [
-            Hint("Mend what the replica reports above; tokens are refreshed by itself then"),
-            check,
-        ]
-    if told := _leaderless(found):
-        return told
-    if found.is_failing:
-        return [
-            Hint("Mend what the Event RefreshFailed above names; it is tried again by itself"),
-            check,
-        ]
-    told.append(
+    if report.reports:
+        return [Hint("Fix what the replica reports above; the refreshes then continue"), check]
+    if found := _without_leader(report):
+        return found
+    if report.is_failing:
+        return [Hint("Fix the cause in the Event RefreshFailed above; it is retried"), check]
+    found.append(
         Hint(
-            f"See what the controller's log, in namespace {found.lease_namespace}, says of "
-            f"session {clean(pod.session_id)}"
+            f"Search the controller's log, in namespace {report.lease_namespace}, for session "
+            f"{clean(pod.session_id)}"
         )
     )
-    if found.pod_token.state in (TokenState.UNCONFIRMED, TokenState.UNMANAGED):
-        told.append(Hint("Ask the platform whether it knows this session with this project"))
+    if report.pod_token.state in (TokenState.UNCONFIRMED, TokenState.UNMANAGED):
+        found.append(Hint("Check that the platform has this session, with this project"))
     else:
-        told.append(Hint("Ask for a new token now", f"reconciler renew {name_of(pod)} --wait"))
-    return told
+        found.append(Hint("Request a new token now", f"reconciler refresh {name_of(pod)} --wait"))
+    return found
 
 
-def _leaderless(found: PodReport) -> list[Hint]:
-    if not (found.leader.is_absent or found.leader.is_stale(found.now_s)):
+def _without_leader(report: PodReport) -> list[Hint]:
+    if not (report.leader.is_absent or report.leader.is_stale(report.now_s)):
         return []
-    look = f"kubectl get pods,leases -n {found.lease_namespace}"
-    told = [Hint("No controller is at work; see why", look)]
-    if found.leader.is_absent:  # none has ever led here: its log has its start
-        log = f"kubectl logs -n {found.lease_namespace} deployment/token-reconciler --tail=20"
-        told.append(Hint("Read its last lines, which name the cause", log))
-    return told
+    namespace = report.lease_namespace
+    list_both = f"kubectl get pods,leases -n {namespace}"
+    found = [Hint("There is no leader; check the controller's pods", list_both)]
+    if report.leader.is_absent:  # no replica has been leader: the log has the start's failure
+        log = f"kubectl logs -n {namespace} deployment/token-reconciler --tail=20"
+        found.append(Hint("Read the end of the controller's log, which names the cause", log))
+    return found

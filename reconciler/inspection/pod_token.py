@@ -80,8 +80,8 @@ def assess(
     """Return the state of a live pod's token, and what it follows from.
 
     Args:
-        secret: The object of the expected name, whatever session its label names.
-        newest: The session's pod whose annotations the controller reads, where that is another.
+        secret: The object of the expected name, with the label of any session.
+        newest: The session's newest pod, if it is another: the controller reads its annotations.
     """
     names, counted = context.names, newest or pod
     found = PodToken(

@@ -1,4 +1,4 @@
-"""A survey as columns of text, and all that is found as JSON with stable keys (pure)."""
+"""The fleet as columns of text, and reports as JSON with stable keys (pure)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,13 +17,13 @@ GAP = "   "
 
 UNKNOWN = "unknown"
 NONE = "<none>"
-"""What kubectl prints for what is not there."""
+"""What kubectl prints for a missing value."""
 
 Cells = dict[str, str]
 
 
 def cells(row: PodToken, now_s: float) -> Cells:
-    """Return one row by column, all of them; foreign text is made printable."""
+    """Return one row with all columns; text of others is made printable."""
     expires = "never" if row.endless else UNKNOWN
     if row.expires_s is not None:
         expires = duration(row.expires_s - now_s)
@@ -53,7 +53,7 @@ def plain(rows: Sequence[Cells], columns: Sequence[str]) -> list[str]:
 
 
 def fleet_as_json(fleet: PodFleet, names: Names) -> dict[str, Any]:
-    """Return the survey as one JSON object; times are RFC 3339 and spans seconds, or null."""
+    """Return the fleet as one JSON object; times are RFC 3339, spans seconds, or null."""
     first = fleet.next
     return {
         "at": instant(fleet.now_s),
@@ -79,11 +79,11 @@ def row_as_json(row: PodToken, names: Names, now_s: float) -> dict[str, Any]:
         "terminating": row.pod.is_deleting,
         "secret": names.secret_name(row.pod.session_id),
         "state": str(row.state),
-        "why": row.reason,
+        "reason": row.reason,
         "expiresAt": moment(row.expires_s),
         "expiresInSeconds": None if left is None else round(left, 1),
         "issuedAt": moment(row.issued_s),
-        "renewalAt": moment(row.refresh_at_s),
+        "refreshAt": moment(row.refresh_at_s),
         "refreshedAt": moment(row.refreshed_s),
         "refreshedBy": row.refreshed_by or None,
         "otherWriters": list(row.other_writers(names)),
@@ -93,13 +93,13 @@ def row_as_json(row: PodToken, names: Names, now_s: float) -> dict[str, Any]:
     }
 
 
-def account_as_json(account: PodReport) -> dict[str, Any]:
-    """Return the account as one JSON object with stable keys."""
-    held = account.leader
-    return row_as_json(account.pod_token, account.names, account.now_s) | {
-        "at": instant(account.now_s),
-        "state": account.state,
-        "otherPods": list(account.sibling_pods),
+def report_as_json(report: PodReport) -> dict[str, Any]:
+    """Return the report as one JSON object with stable keys."""
+    leader = report.leader
+    return row_as_json(report.pod_token, report.names, report.now_s) | {
+        "at": instant(report.now_s),
+        "state": report.state,
+        "otherPods": list(report.sibling_pods),
         "events": [
             {
                 "type": "Warning" if each.is_warning else "Normal",
@@ -109,9 +109,9 @@ def account_as_json(account: PodReport) -> dict[str, Any]:
                 "firstAt": moment(each.first_s),
                 "lastAt": moment(each.last_s),
             }
-            for each in account.events
+            for each in report.events
         ],
-        "eventsUnknown": account.events_error or None,
+        "eventsError": report.events_error or None,
         "reports": [
             {
                 "replica": each.reporter,
@@ -121,31 +121,31 @@ def account_as_json(account: PodReport) -> dict[str, Any]:
                 "firstAt": moment(each.first_s),
                 "lastAt": moment(each.last_s),
             }
-            for each in account.reports
+            for each in report.reports
         ],
-        "reportsUnknown": account.reports_unknown or None,
+        "reportsError": report.reports_error or None,
         "replicas": [
             {
                 "pod": each.name,
                 "ready": each.ready,
                 "restarts": each.restarts,
-                "waits": each.waits or None,
-                "endedWith": each.ended_code,
+                "waiting": each.waiting or None,
+                "exitCode": each.exit_code,
                 "endedAt": moment(each.ended_s),
-                "said": each.said or None,
+                "message": each.message or None,
             }
-            for each in account.replicas
+            for each in report.replicas
         ],
-        "replicasUnknown": account.replicas_unknown or None,
+        "replicasError": report.replicas_error or None,
         "leader": {
-            "holder": held.holder or None,
-            "renewedAt": moment(held.renewed_s),
-            "leaseDurationSeconds": held.duration_s or None,
-            "stale": None if held.problem else held.is_stale(account.now_s),
-            "unknown": held.problem or None,
+            "holder": leader.holder or None,
+            "renewedAt": moment(leader.renewed_s),
+            "leaseDurationSeconds": leader.duration_s or None,
+            "stale": None if leader.problem else leader.is_stale(report.now_s),
+            "error": leader.problem or None,
         },
-        "sentences": explain(account),
-        "next": [{"text": step.text, "command": step.command or None} for step in hints(account)],
+        "sentences": explain(report),
+        "next": [{"text": hint.text, "command": hint.command or None} for hint in hints(report)],
     }
 
 

@@ -1,4 +1,4 @@
-"""The controller's own pods, as far as their status says what keeps them from working (pure)."""
+"""The controller's own pods, and why they are not ready, from their status (pure)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from reconciler.kube.api import ApiResource
 from reconciler.kube.decoding import resource, struct_decoder
 
 REPLICAS = "app.kubernetes.io/name=token-reconciler"
-"""As the manifests label the Deployment's pods."""
+"""Selector of the Deployment's pods, as the manifests label them."""
 
 SHOWN = 3
-"""Replicas that are described; a third one is an odd number of them already."""
+"""Most replicas that are described."""
 
 
 class _Ended(msgspec.Struct):
@@ -49,7 +49,7 @@ class _Metadata(msgspec.Struct):
 
 
 class RawReplica(msgspec.Struct):
-    """The fields that we read of a Pod of ours."""
+    """The fields of a controller pod that are read here."""
 
     metadata: _Metadata
     status: _Status = msgspec.field(default_factory=_Status)
@@ -60,19 +60,19 @@ class ObservedReplica:
     """One pod of the controller.
 
     Args:
-        waits: Why its container does not run: `CrashLoopBackOff`, `ErrImagePull: ...`, or "".
-        ended_code: Of the last container that ended, None where none did.
-        ended_s: When (epoch), None where nothing says it.
-        said: The end of its log, or "".
+        waiting: Why its container does not run: `CrashLoopBackOff`, `ErrImagePull: ...`, or "".
+        exit_code: Of the last container that ended, None if none ended.
+        ended_s: When it ended (epoch), None if unknown.
+        message: Its termination message, which is the end of its log, or "".
     """
 
     name: str
     ready: bool
     restarts: int = 0
-    waits: str = ""
-    ended_code: int | None = None
+    waiting: str = ""
+    exit_code: int | None = None
     ended_s: float | None = None
-    said: str = ""
+    message: str = ""
 
 
 def replica_resource() -> ApiResource[RawReplica]:
@@ -82,7 +82,7 @@ def replica_resource() -> ApiResource[RawReplica]:
 
 
 def replica_of(pod: RawReplica) -> ObservedReplica:
-    """Read the status of a pod; one that no kubelet has reported on yet is not ready."""
+    """Read the status of a pod; a pod without one from a kubelet is not ready."""
     if not pod.status.containers:
         return ObservedReplica(pod.metadata.name, False)
     container = pod.status.containers[0]
@@ -92,8 +92,8 @@ def replica_of(pod: RawReplica) -> ObservedReplica:
         name=pod.metadata.name,
         ready=container.ready,
         restarts=container.restarts,
-        waits=": ".join(filter(None, (waiting.reason, waiting.message))) if waiting else "",
-        ended_code=ended.code if ended else None,
+        waiting=": ".join(filter(None, (waiting.reason, waiting.message))) if waiting else "",
+        exit_code=ended.code if ended else None,
         ended_s=parse_utc(ended.finished) if ended and ended.finished else None,
-        said=ended.message.strip() if ended else "",
+        message=ended.message.strip() if ended else "",
     )

@@ -1,4 +1,4 @@
-"""What was found of one pod, for sentences, advice and JSON (pure)."""
+"""Everything that was read about one pod, for sentences, hints and JSON (pure)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,62 +14,65 @@ from reconciler.naming import Names
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """What the Lease says; `problem` is why nothing is known ("" = it was read)."""
+    """The Lease; `problem` is why it is not known ("" = it was read)."""
 
     holder: str = ""
     renewed_s: float | None = None
     duration_s: int = 0
     problem: str = ""
     is_absent: bool = False
-    """There is no Lease: no replica has led here, or it is elsewhere."""
+    """There is no Lease: no replica has been leader, or the Lease has another name or namespace."""
 
     def is_stale(self, now_s: float) -> bool:
-        """Nobody leads: the Lease was given back, or not renewed for its whole length."""
+        """Whether there is no leader: the Lease was released, or not renewed in its duration."""
         if self.problem:
             return False
         return not self.holder or self.renewed_s is None or now_s - self.renewed_s > self.duration_s
 
 
 def leader_of(record: LeaseRecord) -> Leader:
-    # By the API server's clock where it tells: the holder's own, in `renewTime`, may be off.
+    # The API server's time of the write, if known: the holder's clock (`renewTime`) may be wrong.
     return Leader(record.holder, parse_utc(record.written or record.renewed), record.duration_s)
 
 
-def tell(leader: Leader, lease_name: str, now_s: float) -> str:
-    """Say in one sentence who leads.
+def describe_leader(leader: Leader, lease_name: str, now_s: float) -> str:
+    """Return a sentence that names the leader.
 
     Args:
         lease_name: `NAMESPACE/NAME`.
     """
     lease = f"lease {lease_name}"
     if leader.problem:
-        return f"Who leads is not known here: {leader.problem}."
+        return f"The leader is unknown: {leader.problem}."
     if not leader.holder:
-        return f"Nobody leads: {lease} is held by nobody."
+        return f"There is no leader: {lease} has no holder."
     holder = clean(leader.holder)
     if leader.renewed_s is None:
-        return f"Nobody leads: {lease} names {holder}, and not when it was renewed."
+        return f"There is no leader: {lease} names {holder} without a renewal time."
     renewed = ago(now_s - leader.renewed_s)
     if leader.is_stale(now_s):
         length = duration(leader.duration_s)
-        return f"Nobody leads: {holder} last renewed {lease}, of {length}, {renewed}."
+        return (
+            f"There is no leader: {holder} last renewed {lease} {renewed}; its duration is "
+            f"{length}."
+        )
     return f"The leader is {holder}, which renewed {lease} {renewed}."
 
 
 @dataclass(frozen=True, slots=True)
 class PodReport:
-    """What was found of one pod.
+    """Everything that was read about one pod.
 
     Args:
-        ended: The pod succeeded or failed; nothing is renewed for it any more.
-        others: Other live pods of the same session, which read the same Secret.
-        events: What our controller reported on it, the latest first.
-        silence: Why there are no events ("" = they were read).
-        lease_namespace: Where the Lease is looked for, under `lease_name`.
-        reports: What keeps replicas from their work, by their own reports on the Lease.
-        reports_unknown: Why there are none ("" = they were read).
+        ended: The pod succeeded or failed; its token is no longer refreshed.
+        sibling_pods: Other live pods of the same session, which read the same Secret.
+        events: The controller's Events on it, the latest first.
+        events_error: Why the events are unknown ("" = they were read).
+        lease_namespace: The namespace of the Lease `lease_name`.
+        reports: What keeps replicas from refreshing tokens, by their own Events on the Lease.
+        reports_error: Why the reports are unknown ("" = they were read).
         replicas: The controller's pods in the Lease's namespace.
-        replicas_unknown: Why there are none ("" = they were read).
+        replicas_error: Why the replicas are unknown ("" = they were read).
     """
 
     pod_token: PodToken
@@ -83,9 +86,9 @@ class PodReport:
     lease_namespace: str
     lease_name: str
     reports: Sequence[EventSummary] = ()
-    reports_unknown: str = ""
+    reports_error: str = ""
     replicas: Sequence[ObservedReplica] = ()
-    replicas_unknown: str = ""
+    replicas_error: str = ""
 
     @property
     def has_expired_token(self) -> bool:
@@ -93,9 +96,9 @@ class PodReport:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last that the controller reported of its tries is that they fail."""
-        told = [each for each in self.events if each.reason in (FAILED, RECOVERED)]
-        return bool(told) and max(told, key=lambda each: each.last_s).reason == FAILED
+        """Whether the latest Event about the refreshes is a failure."""
+        found = [each for each in self.events if each.reason in (FAILED, RECOVERED)]
+        return bool(found) and max(found, key=lambda each: each.last_s).reason == FAILED
 
     @property
     def state(self) -> str:

@@ -1,1 +1,1 @@
-"""What can be known before the controller runs: rights, issuer, platform, clock, surroundings."""
+"""What can be checked before the controller runs: rights, issuer, platform, clock, environment."""

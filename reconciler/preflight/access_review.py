@@ -1,4 +1,4 @@
-"""What this account may do: by SelfSubjectAccessReview, and by a list of the sessions' objects."""
+"""The rights of this account, by SelfSubjectAccessReview and by a list of sessions' objects."""
 
 import asyncio
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from reconciler.preflight.permissions import AccessQuery, Permission
 from reconciler.settings import Settings
 
 PARALLEL = 8
-"""A question takes the server a millisecond; a hundred namespaces have a thousand."""
+"""Questions in progress at a time. Each takes the server 1 ms; 100 namespaces have 1,000."""
 
 
 class _Status(msgspec.Struct):
@@ -40,13 +40,12 @@ async def ask_all(
     """Ask each question and return the answers, in order.
 
     Raises:
-        KubeError, ProtocolError: The first question that got no answer; the rest are not waited
-        for.
+        KubeError, ProtocolError: A question had no answer; this is the first such error.
     """
-    places = asyncio.Semaphore(PARALLEL)
+    slots = asyncio.Semaphore(PARALLEL)
 
     async def answer(right: Permission, ask: AccessQuery) -> Answer | KubeError | ProtocolError:
-        async with places:
+        async with slots:
             try:
                 review = await kube.create(REVIEWS, "", body_of(ask), limit_s=limit_s)
             except (KubeError, ProtocolError) as error:
@@ -77,15 +76,15 @@ def body_of(ask: AccessQuery) -> dict[str, object]:
     }
 
 
-COUNTED = 500
-"""Objects of a kind and namespace that are read and counted at most."""
+MAX_COUNTED = 500
+"""Most objects of a kind and namespace that are read and counted."""
 
 
 async def list_sessions(kube: Kube, settings: Settings, namespaces: tuple[str, ...]) -> Finding:
     """List the metadata of sessions' pods and Secrets.
 
     Args:
-        namespaces: Where; none = everywhere, in one list of each kind.
+        namespaces: None = all of them, by one list of each kind.
     """
     names = settings.names()
     counts = {"pods": 0, "secrets": 0}
@@ -95,13 +94,15 @@ async def list_sessions(kube: Kube, settings: Settings, namespaces: tuple[str, .
             scope = ListOptions(namespace, names.selector(), LIVE_PODS if plural == "pods" else "")
             kind = metadata_resource(plural, names)
             try:
-                page = await kube.list(kind, scope, limit=COUNTED, limit_s=settings.request_limit_s)
+                page = await kube.list(
+                    kind, scope, limit=MAX_COUNTED, limit_s=settings.request_limit_s
+                )
             except (RemoteError, ProtocolError) as error:
                 where = f"in namespace {namespace}" if namespace else "in all namespaces"
-                says = f"cannot list the metadata of {plural} {where}: {error}"
-                hint = "look at the API server and at what is between it and here"
-                return Finding("cluster", "missing", says, hint)
+                message = f"cannot list the metadata of {plural} {where}: {error}"
+                remedy = "check the API server, and the proxies in front of it"
+                return Finding("cluster", "FAIL", message, remedy)
             counts[plural] += len(page.items)
             more |= bool(page.continue_token)
     found = f"{counts['pods']} pods and {counts['secrets']} Secrets of sessions"
-    return Finding("cluster", "ok", f"lists the metadata of {found}{', and more' if more else ''}")
+    return Finding("cluster", "OK", f"lists the metadata of {found}{', and more' if more else ''}")

@@ -1,4 +1,4 @@
-"""Asks everybody that the controller will depend on, once, for real."""
+"""Sends one real request to each endpoint that the controller depends on."""
 
 import asyncio
 import os
@@ -44,22 +44,22 @@ from reconciler.tokens.source import AGAIN_S
 from reconciler.tokens.token import Token
 from reconciler.tokens.token_response import times_of, to_token
 
-_NOWHERE = Finding(
-    "rights", "missing", "no session namespace is known: the platform named no project",
-    "mend the platform first, or name one beside @platform in RECONCILER_NAMESPACES",
+_NO_NAMESPACE = Finding(
+    "rights", "FAIL", "no session namespace is known: the platform returned no project",
+    "fix the platform first, or add a namespace to @platform in RECONCILER_NAMESPACES",
 )  # fmt: skip
 
 
 async def run_checks(
     settings: Settings, clock: Clock, *, kubeconfig: str = "", context: str = ""
 ) -> list[Finding]:
-    """Return what was found, area by area; nothing is written anywhere but to the issuer's log.
+    """Return the findings, area by area. Nothing is written; the issuer gives a token, and logs it.
 
     Args:
-        kubeconfig: In place of the settings' own.
-        context: Of the kubeconfig, in place of its current one.
+        kubeconfig: Instead of the one in the settings.
+        context: Of the kubeconfig, instead of its current one.
 
-    Cost: seconds; each request has the limit that the controller gives it.
+    Cost: seconds; each request has the controller's own time limit.
     """
     account = partial(
         find_credentials, kubeconfig or settings.kubeconfig, clock, context=context or None
@@ -89,28 +89,28 @@ async def run_checks(
 
 
 def _settings(settings: Settings) -> Finding:
-    if awaited := missing(settings):
-        return Finding("settings", "missing", awaited, "put it there; `run` waits for it")
+    if problem := missing(settings):
+        return Finding("settings", "FAIL", problem, "provide the file; `run` waits for it")
     where = ", ".join(settings.listed_namespaces) or "all namespaces"
     if settings.finds_namespaces:
         where = " and ".join([*settings.listed_namespaces, "the namespaces of every project"])
-    whence = shown_url(settings.token_url()) if settings.is_oidc else "the settings"
-    return Finding("settings", "ok", f"works in {where}; tokens from {whence}")
+    source = shown_url(settings.token_url()) if settings.is_oidc else "the settings"
+    return Finding("settings", "OK", f"sessions in {where}; tokens from {source}")
 
 
 def misspelled() -> list[Finding]:
-    """Name the variables that are spelled like a setting and are none."""
+    """Return a warning for each variable that is spelled like a setting and is none."""
     return [findings.of_unknown_variable(*each) for each in unknown_variables(os.environ).items()]
 
 
 def _telemetry() -> list[Finding]:
-    """Name the variables of OpenTelemetry that have no effect."""
+    """Return a warning for each variable of OpenTelemetry that has no effect."""
     return [
         Finding(
             "settings",
-            "note",
+            "WARN",
             f"{each.variable} {each.why}",
-            "mend or unset it; tokens are refreshed without it",
+            "correct or unset it; tokens are refreshed without it",
         )
         for each in read_otlp(os.environ).unserved
     ]
@@ -122,12 +122,12 @@ async def _cluster(
     namespaces: tuple[str, ...],
     issuer_time: IssuerTime,
 ) -> list[Finding]:
-    """Ask the authorizer: for sessions as the account that works there, for the lease as our own.
+    """Ask the authorizer about each right: for sessions' namespaces and the Lease's, by account.
 
-    With one account both are the same. What the authorizer grants is tried by a list.
+    The accounts may be the same. If all rights are granted, one list confirms them.
 
     Args:
-        namespaces: Of the sessions; none = all, or none known where the platform names them.
+        namespaces: Of the sessions; none = all, or none known yet if the platform names them.
     """
     cluster_wide = not settings.namespaces
     in_sessions = bool(namespaces) or cluster_wide
@@ -138,31 +138,33 @@ async def _cluster(
     url = ""
     ignored: list[str] = []
     try:
-        at_work = account(token_file=settings.project_kube_token_file, ignored=ignored.append)
-        url = (await at_work.connection()).url
-        async with _kube(at_work, settings, issuer_time) as kube:
-            with suppress(Forbidden):  # a server that hides the page from us answers
+        session_account = account(
+            token_file=settings.project_kube_token_file, ignored=ignored.append
+        )
+        url = (await session_account.connection()).url
+        async with _kube(session_account, settings, issuer_time) as kube:
+            with suppress(Forbidden):  # the server responds, and denies this page
                 await kube.ready(limit_s=limit_s)
             asks = [pair for pair in wanted if pair[0].where == "sessions" and in_sessions]
             answers = await ask_all(kube, asks, limit_s=limit_s)
-            too_much = await ask_all(kube, excess if in_sessions else [], limit_s=limit_s)
+            unneeded = await ask_all(kube, excess if in_sessions else [], limit_s=limit_s)
             granted = findings.of_rights(answers, cluster_wide=cluster_wide)
-            # Where a right is missing, that is what there is to say.
-            tries = in_sessions and not findings.is_missing(granted)
-            listed = [await list_sessions(kube, settings, namespaces)] if tries else []
+            # Without a right the list fails, and says no more than the finding does.
+            lists = in_sessions and not findings.has_failed(granted)
+            listed = [await list_sessions(kube, settings, namespaces)] if lists else []
         async with _kube(account(), settings, issuer_time) as kube:
             asks = [pair for pair in wanted if pair[0].where == "own"]
             answers += await ask_all(kube, asks, limit_s=limit_s)
     except (RemoteError, ProtocolError, SettingsError) as error:
-        hint = "look at KUBECONFIG, or in a pod at its service account"
-        return [findings.of_failure("cluster", error, hint=hint, **_way(url))]
-    reached = Finding("cluster", "ok", f"the API server at {shown_url(url)} answers")
+        hint = "check KUBECONFIG, or in a pod its service account"
+        return [findings.of_failure("cluster", error, hint=hint, **_proxy(url))]
+    reached = Finding("cluster", "OK", f"the API server at {shown_url(url)} is reachable")
     return [
         reached,
         *(_ignored_field(field) for field in ignored),
-        *([] if in_sessions else [_NOWHERE]),
+        *([] if in_sessions else [_NO_NAMESPACE]),
         *findings.of_rights(answers, cluster_wide=cluster_wide),
-        *findings.of_excess(too_much),
+        *findings.of_excess(unneeded),
         *listed,
     ]
 
@@ -170,35 +172,35 @@ async def _cluster(
 async def _issuer(
     settings: Settings, clock: Clock, issuer_time: IssuerTime
 ) -> tuple[list[Finding], Token | None]:
-    """Get a token as the controller will, and learn the issuer's time by the way.
+    """Request a token as the controller does, and observe the issuer's time.
 
-    Where they differ two more are asked for: three tokens in a row prove the issuer's time.
+    If a clock differs from it, request two more: three tokens in a row prove the issuer's time.
     """
-    if missing(settings):  # said of the settings already; a request without it says nothing new
-        says, hint = "not asked, without its credentials", "mend the settings first"
-        return [Finding("issuer", "missing", says, hint)], None
+    if missing(settings):  # the finding of the settings names what is missing
+        message, remedy = "not checked: its credentials are missing", "fix the settings first"
+        return [Finding("issuer", "FAIL", message, remedy)], None
     try:
         if not settings.is_oidc:
             token = await static_source(settings, clock).get(min_remaining=0.0)
-            told = findings.of_static_token(token.ttl_s, _life(token, settings))
-            return [*told, *_odd(token)], token
+            found = findings.of_static_token(token.ttl_s, _life(token, settings))
+            return [*found, *_odd(token)], token
         async with open_session(settings.token_url(), clock) as session:
             endpoint = token_endpoint(settings, session, clock)
-            grant = await endpoint.ask()
-            now_s = issuer_time.observe(times_of(grant), grant.date_s)
+            response = await endpoint.ask()
+            now_s = issuer_time.observe(times_of(response), response.date_s)
             for _ in range(PROOF - 1):
                 if not findings.of_clocks(issuer_time.named_offsets_s()):
                     break
                 await asyncio.sleep(AGAIN_S)
-                grant = await endpoint.ask()
-                now_s = issuer_time.observe(times_of(grant), grant.date_s)
-        token = to_token(grant, now_s=now_s)
+                response = await endpoint.ask()
+                now_s = issuer_time.observe(times_of(response), response.date_s)
+        token = to_token(response, now_s=now_s)
     except (IssuerError, SettingsError) as error:
         failure = findings.of_failure(
             "issuer",
             error,
             hint=_issuer_hint(error, settings),
-            **_way(settings.token_url() if settings.is_oidc else ""),
+            **_proxy(settings.token_url() if settings.is_oidc else ""),
         )
         return [failure], None
     return [_life(token, settings), *_odd(token)], token
@@ -207,14 +209,14 @@ async def _issuer(
 async def _platform(
     settings: Settings, clock: Clock, token: Token | None
 ) -> tuple[Finding, list[str]]:
-    """Ask for a page of running sessions with the token that the runners would get.
+    """Request a page of running sessions with the token that runners would get.
 
-    Returns: What came of it, and the projects where they say in which namespaces to work.
+    Returns: The finding, and the projects if they determine the namespaces.
     """
     projects: list[str] = []
     if token is None:
-        says, hint = "not asked, without a token to show", "mend the issuer first"
-        return Finding("platform", "missing", says, hint), projects
+        message, remedy = "not checked: there is no token", "fix the issuer first"
+        return Finding("platform", "FAIL", message, remedy), projects
     url = settings.api_server_url
 
     async def bearer(_: bool) -> str:
@@ -233,20 +235,20 @@ async def _platform(
             hint = (
                 findings.hint_of_refused_token(is_oidc=settings.is_oidc)
                 if error.status in (401, 403)
-                else findings.hint_of_way(
+                else findings.hint_of_connection(
                     error.reason, variable="AMBIENT_API_SERVER_URL", shown=shown_url(url)
                 )
-                or f"look at AMBIENT_API_SERVER_URL, which is {shown_url(url)}"
+                or f"check AMBIENT_API_SERVER_URL, which is {shown_url(url)}"
             )
-            return findings.of_failure("platform", error, hint=hint, **_way(url)), projects
+            return findings.of_failure("platform", error, hint=hint, **_proxy(url)), projects
     return Finding(
-        "platform", "ok", f"{shown_url(url)} takes the token and lists sessions"
+        "platform", "OK", f"{shown_url(url)} accepts the token and lists sessions"
     ), projects
 
 
 def _ignored_field(field: str) -> Finding:
-    says = f"{field} of the kubeconfig has no effect here"
-    return Finding("cluster", "note", says, "take it out, or use a context without it")
+    message = f"{field} of the kubeconfig has no effect here"
+    return Finding("cluster", "WARN", message, "remove it, or use a context without it")
 
 
 def _kube(account: Credentials, settings: Settings, issuer_time: IssuerTime) -> HttpKube:
@@ -269,24 +271,24 @@ def _odd(token: Token) -> list[Finding]:
 
 
 def _clocks(issuer_time: IssuerTime) -> list[Finding]:
-    """Name each clock that is off, or say that none is."""
+    """Return a finding for each clock that is wrong, or one that all are right."""
     if not issuer_time.observed:
         return []
     found = findings.of_clocks(issuer_time.named_offsets_s())
-    return [each.verdict for each in found] or [findings.of_clock(issuer_time.skew_s)]
+    return [each.finding for each in found] or [findings.of_clock(issuer_time.skew_s)]
 
 
 def _issuer_hint(error: Exception, settings: Settings) -> str:
     if isinstance(error, SettingsError) or not settings.is_oidc:
-        return "look at AMBIENT_API_TOKEN"
+        return "check AMBIENT_API_TOKEN"
     if isinstance(error, IssuerRefused):
         return hint_of_refusal(error.reason, error.status)
     kind = error.reason if isinstance(error, IssuerUnavailable) else ""
     shown = shown_url(settings.token_url())
-    way = findings.hint_of_way(kind, variable="OIDC_TOKEN_URL", shown=shown)
-    return way or "look at OIDC_TOKEN_URL: is it the token endpoint?"
+    hint = findings.hint_of_connection(kind, variable="OIDC_TOKEN_URL", shown=shown)
+    return hint or "check that OIDC_TOKEN_URL is the token endpoint"
 
 
-def _way(url: str) -> dict[str, str]:
-    """Return the proxy on the way to `url`, without a password, and the host behind it."""
+def _proxy(url: str) -> dict[str, str]:
+    """Return the proxy for `url`, without its password, and the host of `url`."""
     return {"proxy": proxy_of(url), "host": urlsplit(url).hostname or ""}

@@ -1,4 +1,4 @@
-"""What the log says of the surroundings, so that its first lines name what a failure comes from."""
+"""The environment in the log: its first lines name what may cause a failure."""
 
 import asyncio
 import math
@@ -15,44 +15,44 @@ from reconciler.tokens.issuer_time import IssuerTime
 
 log = structlog.get_logger()
 
-LOOK_S = 1.0
-"""Between looks at the clocks: it costs nothing, and the log's start is read."""
+CLOCK_PERIOD_S = 1.0
+"""Seconds between two comparisons of the clocks; one costs nothing."""
 
-LOOKS = 3
-"""Looks in a row that find a clock off before it is named."""
+MIN_COMPARISONS = 3
+"""Comparisons in a row in which a clock is wrong before it is logged."""
 
-AGAIN_S = 3600.0
-"""A clock that drifts does so in hours."""
+REPEAT_S = 3600.0
+"""Seconds after which a wrong clock is logged again: clocks drift in hours."""
 
 
 def proxy_of(url: str) -> str:
-    """Return `host:port` of the proxy that the environment gives for `url`, "" for none."""
+    """Return `host:port` of the proxy that the environment sets for `url`, "" for none."""
     proxy = environment_proxy(url) if url else None
     return urlsplit(shown_url(proxy)).netloc if proxy else ""
 
 
 def described(settings: Settings) -> dict[str, str]:
-    """Return what the first log line says of the way out; proxies only where there are any."""
-    ends = {"platform": settings.api_server_url}
+    """Return the endpoints, and their proxies if there are any, for the first log line."""
+    endpoints = {"platform": settings.api_server_url}
     if settings.is_oidc:
-        ends["issuer"] = settings.token_url()
-    ways = ends | {"kube": _in_cluster_url()}
-    proxies = {f"{name}_proxy": proxy_of(url) for name, url in ways.items()}
-    shown = {name: shown_url(url) for name, url in ends.items()}
+        endpoints["issuer"] = settings.token_url()
+    urls = endpoints | {"kube": _in_cluster_url()}
+    proxies = {f"{name}_proxy": proxy_of(url) for name, url in urls.items()}
+    shown = {name: shown_url(url) for name, url in endpoints.items()}
     return shown | {name: proxy for name, proxy in proxies.items() if proxy}
 
 
 def _in_cluster_url() -> str:
-    """Return where a pod's own API server is, "" outside of one."""
+    """Return the URL of the API server in a pod, "" outside of one."""
     host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
     return f"https://[{host}]" if ":" in host else f"https://{host}" if host else ""
 
 
 def warn(settings: Settings) -> None:
-    """Say what will fail for certain, and what is set in vain."""
+    """Log what is certain to fail, and settings without effect."""
     urls = (settings.api_server_url, settings.token_url() if settings.is_oidc else "")
     if any(url.startswith("https:") for url in urls) and not has_system_trust():
-        log.warning("no_ca_certificates", why="no CA is known that could vouch for https")
+        log.warning("no_ca_certificates", why="no CA is known that could verify https certificates")
     if settings.is_oidc and (settings.api_token or settings.api_token_file):
         log.warning("static_token_ignored", why="client credentials are set and win over it")
     for name, nearest in unknown_variables(os.environ).items():
@@ -60,42 +60,48 @@ def warn(settings: Settings) -> None:
 
 
 def ignored_variables() -> dict[str, str]:
-    """Return the variables that are no setting as a trouble of this replica; empty without any."""
-    found = [findings.says_unknown(*each) for each in unknown_variables(os.environ).items()]
+    """Return a report of the variables that are no settings; empty without any."""
+    found = [
+        findings.describe_unknown_variable(*each) for each in unknown_variables(os.environ).items()
+    ]
     return {"VariableUnknown": "; ".join(found)} if found else {}
 
 
 def warn_of_ignored(field: str) -> None:
-    """Say that a field of the kubeconfig has no effect."""
+    """Log that a field of the kubeconfig has no effect."""
     log.warning("kubeconfig_field_ignored", field=field, why="this program does not support it")
 
 
 async def watch_clock(issuer_time: IssuerTime, clock: Clock) -> None:
-    """Run for ever: name each clock that is off, once, and again when it is off by another amount.
+    """Log each clock that is wrong, and again when its offset changes; runs until it is cancelled.
 
-    A clock that stays off is named once in `AGAIN_S`, and the first time after `LOOKS` looks: which
-    one it is may depend on one that was not heard yet.
+    A clock that stays wrong is logged once in `REPEAT_S`. The first time is after
+    `MIN_COMPARISONS`: which clock is wrong may depend on one that has not been observed yet.
     """
-    said: dict[str, tuple[float, float]] = {}
-    looks: dict[str, int] = {}
+    logged: dict[str, tuple[float, float]] = {}
+    comparisons: dict[str, int] = {}
     while True:
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(CLOCK_PERIOD_S)
         now_at = clock.monotonic()
         clock_findings = findings.of_clocks(issuer_time.named_offsets_s())
-        said = {each.witness: said[each.witness] for each in clock_findings if each.witness in said}
-        looks = {each.witness: looks.get(each.witness, 0) + 1 for each in clock_findings}
-        for finding in clock_findings:
-            if looks[finding.witness] < LOOKS:
+        logged = {
+            each.witness: logged[each.witness] for each in clock_findings if each.witness in logged
+        }
+        comparisons = {
+            each.witness: comparisons.get(each.witness, 0) + 1 for each in clock_findings
+        }
+        for clock_finding in clock_findings:
+            if comparisons[clock_finding.witness] < MIN_COMPARISONS:
                 continue
-            off_s, said_at = said.get(finding.witness, (math.inf, -math.inf))
-            is_same = abs(finding.off_s - off_s) <= findings.SKEW_NOTED_S
-            if is_same and now_at - said_at < AGAIN_S:
+            off_s, logged_at = logged.get(clock_finding.witness, (math.inf, -math.inf))
+            is_same = abs(clock_finding.off_s - off_s) <= findings.SKEW_WARN_S
+            if is_same and now_at - logged_at < REPEAT_S:
                 continue
-            said[finding.witness] = finding.off_s, now_at
+            logged[clock_finding.witness] = clock_finding.off_s, now_at
             log.warning(
                 "clock_skew",
-                witness=finding.witness,
-                off_s=round(finding.off_s, 1),
+                witness=clock_finding.witness,
+                off_s=round(clock_finding.off_s, 1),
                 skew_s=round(issuer_time.skew_s, 1),
-                why=finding.verdict.message,
+                why=clock_finding.finding.message,
             )

@@ -1,4 +1,4 @@
-"""What an examination found, in words a platform engineer can act on (pure)."""
+"""The findings of the checks, each with what to do about it (pure)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,16 +8,17 @@ from typing import Literal, NamedTuple
 from reconciler.preflight.permissions import AccessQuery, Permission, rule
 
 Area = Literal["settings", "cluster", "rights", "issuer", "clock", "platform"]
-Level = Literal["ok", "note", "missing"]
+Level = Literal["OK", "WARN", "FAIL"]
+"""`FAIL` keeps the controller from its work; `WARN` does not."""
 
-SKEW_NOTED_S = 5.0
+SKEW_WARN_S = 5.0
 SKEW_LIMIT_S = 60.0
-"""Beyond it the API server refuses projected account tokens. Source: go-jose, DefaultLeeway."""
+"""Above this, the API server rejects projected account tokens. Source: go-jose, DefaultLeeway."""
 
 WALL, API_SERVER, DATE = "wall_clock", "api_server_date", "issuer_date"
-"""Witnesses of the issuer's time, as `tokens/server_clock.py` names them."""
+"""Sources of the issuer's time, as `tokens/server_clock.py` names them."""
 
-NODE_REMEDY = "let the node keep its time (NTP)"
+NODE_REMEDY = "synchronise the node's clock (NTP)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ class Finding:
     """One finding.
 
     Args:
-        level: `missing` stops the product from doing its work; `note` does not.
-        remedy: What to do about it, "" where there is nothing to do.
+        message: What was found, in one line.
+        remedy: What to do about it, "" if there is nothing to do.
     """
 
     area: Area
@@ -36,183 +37,181 @@ class Finding:
 
 
 Answer = tuple[Permission, AccessQuery, bool]
-"""A right, the question that was asked about it, and whether it is held."""
+"""A right, the question about it to the authorizer, and whether it is granted."""
 
 
 def of_rights(answers: Iterable[Answer], *, cluster_wide: bool) -> list[Finding]:
-    """Say which rights are missing, kind by kind, with the rule that grants them."""
+    """Return the missing rights, one finding a kind, with the rule that grants them."""
     asked = list(answers)
-    missing = [(right, ask) for right, ask, held in asked if not held]
+    missing = [(right, ask) for right, ask, granted in asked if not granted]
     if not missing:
         count = len(asked)
-        return [Finding("rights", "ok", f"all {count} that are used are held")]
+        return [Finding("rights", "OK", f"all {count} rights that are used are granted")]
     return [
-        _missing([ask for _, ask in group], _reasons(group), cluster_wide=cluster_wide)
+        _missing_rights([ask for _, ask in group], _reasons(group), cluster_wide=cluster_wide)
         for group in _grouped(missing)
     ]
 
 
 def of_excess(answers: Iterable[Answer]) -> list[Finding]:
-    """Name what is held and never used."""
-    held = [(right, ask) for right, ask, is_held in answers if is_held]
+    """Return the rights that are granted and never used."""
+    excess = [(right, ask) for right, ask, granted in answers if granted]
     return [
         Finding(
             "rights",
-            "note",
+            "WARN",
             f"the account may also {_verbs(ask for _, ask in group)} {group[0][1].resource}"
-            f" {_place(group[0][1])}, which is never used",
-            "take it away, unless another program shares the account",
+            f" {_where(group[0][1])}, which is never used",
+            "revoke it, unless another program uses the same account",
         )
-        for group in _grouped(held)
+        for group in _grouped(excess)
     ]
 
 
 class ClockFinding(NamedTuple):
-    """One clock that is off.
+    """One clock that is wrong.
 
     Args:
-        witness: `wall_clock`, `issuer_date`, `api_server_date`, or `issuer` where the other two
-            machines agree that it is the issuer's own clock.
-        off_s: The clock less the issuer's time as its tokens prove it; for `issuer` the issuer's
-            time less this machine's.
+        witness: `wall_clock`, `issuer_date`, `api_server_date`, or `issuer` if the other two
+            machines agree with each other.
+        off_s: The clock minus the issuer's time as its tokens prove it; for `issuer` the issuer's
+            time minus this machine's.
     """
 
     witness: str
     off_s: float
-    verdict: Finding
+    finding: Finding
 
 
 def of_clock(skew_s: float) -> Finding:
-    """Judge the issuer's time less ours, seconds."""
+    """Return the finding for the issuer's time minus ours, in seconds."""
     return _of_clock("this machine's clock is", skew_s, NODE_REMEDY)
 
 
 def of_clocks(offsets_s: Mapping[str, float]) -> list[ClockFinding]:
-    """Name each clock that is off; none where all are within `SKEW_NOTED_S`.
+    """Return a finding for each clock that is wrong by more than `SKEW_WARN_S`.
 
-    Our clock and the API server's are two machines': where both differ from the issuer's time by
-    the same, it is the issuer that is off. A Date header that differs from the tokens that it
-    comes with is a gateway's, unless all other clocks agree with it.
+    Our clock and the API server's belong to two machines: if both differ from the issuer's time by
+    the same, the issuer's clock is wrong. A Date header that differs from the tokens in the same
+    response comes from a gateway, unless all other clocks agree with it.
 
     Args:
-        offsets_s: Each clock less the issuer's time, seconds, by witness; `wall_clock` is always
-            among them once the issuer was heard.
+        offsets_s: Each clock minus the issuer's time, in seconds, by source; `wall_clock` is always
+            among them after the issuer's first response.
     """
-    off = {name: off_s for name, off_s in offsets_s.items() if abs(off_s) > SKEW_NOTED_S}
+    off = {name: off_s for name, off_s in offsets_s.items() if abs(off_s) > SKEW_WARN_S}
     wall_s, api_s = offsets_s.get(WALL, 0.0), offsets_s.get(API_SERVER)
     date_s = off.get(DATE)
     is_issuer = WALL in off and api_s is not None and _alike(wall_s, api_s)
     found = []
     if is_issuer:
-        says = "this machine's clock and the API server's are"
-        verdict = _of_clock(says, -wall_s, "let the issuer keep its time (NTP)")
-        found.append(ClockFinding("issuer", -wall_s, verdict))
+        clocks = "this machine's clock and the API server's are"
+        finding = _of_clock(clocks, -wall_s, "synchronise the issuer's clock (NTP)")
+        found.append(ClockFinding("issuer", -wall_s, finding))
     elif WALL in off:
         found.append(ClockFinding(WALL, wall_s, of_clock(-wall_s)))
     if API_SERVER in off and not is_issuer:
-        verdict = _of_clock("the API server's clock is", -off[API_SERVER], "let it keep its time")
-        found.append(ClockFinding(API_SERVER, off[API_SERVER], verdict))
+        finding = _of_clock("the API server's clock is", -off[API_SERVER], "synchronise it (NTP)")
+        found.append(ClockFinding(API_SERVER, off[API_SERVER], finding))
     if date_s is not None and not (is_issuer and _alike(date_s, wall_s)):
-        way = "ahead of" if date_s > 0 else "behind"
-        says = (
-            f"the Date header of the issuer's answers is {abs(date_s):.0f} s {way} the tokens that "
-            "come with it; it is not used"
+        direction = "ahead of" if date_s > 0 else "behind"
+        message = (
+            f"the Date header of the issuer's responses is {abs(date_s):.0f} s {direction} the "
+            "tokens in them; it is not used"
         )
-        remedy = "let the gateway or proxy that stamps it keep its time (NTP)"
-        found.append(ClockFinding(DATE, date_s, Finding("clock", "note", says, remedy)))
+        remedy = "synchronise the clock of the gateway or proxy that sets it (NTP)"
+        found.append(ClockFinding(DATE, date_s, Finding("clock", "WARN", message, remedy)))
     return found
 
 
 def _alike(one_s: float, other_s: float) -> bool:
-    return abs(one_s - other_s) <= SKEW_NOTED_S
+    return abs(one_s - other_s) <= SKEW_WARN_S
 
 
-def _of_clock(whose: str, skew_s: float, remedy: str) -> Finding:
-    way = "behind" if skew_s > 0 else "ahead of"
-    says = f"{whose} {abs(skew_s):.0f} s {way} the issuer's"
+def _of_clock(clock: str, skew_s: float, remedy: str) -> Finding:
+    direction = "behind" if skew_s > 0 else "ahead of"
+    message = f"{clock} {abs(skew_s):.0f} s {direction} the issuer's"
     if abs(skew_s) > SKEW_LIMIT_S:
-        return Finding("clock", "missing", says, remedy)
-    if abs(skew_s) > SKEW_NOTED_S:
-        return Finding("clock", "note", f"{says}; deadlines follow the issuer's", remedy)
-    return Finding("clock", "ok", f"within {SKEW_NOTED_S:.0f} s of the issuer's")
+        return Finding("clock", "FAIL", message, remedy)
+    if abs(skew_s) > SKEW_WARN_S:
+        return Finding("clock", "WARN", f"{message}; deadlines follow the issuer's", remedy)
+    return Finding("clock", "OK", f"within {SKEW_WARN_S:.0f} s of the issuer's")
 
 
 def of_token(ttl_s: float, *, slack_s: float, touch: bool) -> Finding:
-    """Judge a token's life against the kubelet's delay.
+    """Compare a token's life with the kubelet's delay.
 
     Args:
-        slack_s: What a fault may last before a token dies, by the kubelet's own pace.
+        slack_s: How long a fault may last before a token expires, without pod touches.
     """
     if ttl_s == float("inf"):
-        return Finding("issuer", "note", "the token never expires, as far as can be seen")
-    says = f"gives tokens of {ttl_s:.0f} s"
+        return Finding("issuer", "WARN", "the token has no expiry that can be read")
+    message = f"gives tokens of {ttl_s:.0f} s"
     if slack_s <= 0 and not touch:
         return Finding(
             "issuer",
-            "missing",
-            f"{says}, which the kubelet's delay uses up",
-            "set RECONCILER_TOUCH=true, or have the issuer give longer ones",
+            "FAIL",
+            f"{message}, which is less than the kubelet's delay needs",
+            "set RECONCILER_TOUCH=true, or configure longer tokens at the issuer",
         )
-    return Finding("issuer", "ok", says)
+    return Finding("issuer", "OK", message)
 
 
-def says_unknown(variable: str, nearest: str) -> str:
-    """Say that a variable has no effect, and what may have been meant ("" = not known)."""
-    meant = f"; the nearest is {nearest}" if nearest else ""
-    return f"{variable} is no setting and has no effect{meant}"
+def describe_unknown_variable(variable: str, nearest: str) -> str:
+    """Return that a variable has no effect, with the nearest setting ("" = there is none)."""
+    hint = f"; the nearest is {nearest}" if nearest else ""
+    return f"{variable} is no setting and has no effect{hint}"
 
 
 def of_unknown_variable(variable: str, nearest: str) -> Finding:
-    """Note a variable that looks like one of ours and is none: what was meant is not set."""
+    """Return a warning for a variable that looks like a setting and is none."""
     return Finding(
         "settings",
-        "note",
-        says_unknown(variable, nearest),
-        f"set {nearest} in its place" if nearest else "unset it",
+        "WARN",
+        describe_unknown_variable(variable, nearest),
+        f"set {nearest} instead" if nearest else "unset it",
     )
 
 
 def of_oddity(oddity: str) -> Finding:
-    """Note what is strange about a token that is given to runners all the same."""
+    """Return a warning for an unusual token, which runners get nevertheless."""
     return Finding(
-        "issuer", "note", f"the token is odd: {oddity}", "see whether the platform accepts it"
+        "issuer", "WARN", f"the token is odd: {oddity}", "check that the platform accepts it"
     )
 
 
 def of_failure(
     area: Area, error: Exception, *, hint: str, proxy: str = "", host: str = ""
 ) -> Finding:
-    """Say what went wrong with an endpoint.
+    """Return the failure of an endpoint.
 
     Args:
-        hint: What to look at.
-        proxy: `host:port` of the proxy that the environment gives for it, or "".
-        host: The endpoint's own name, for NO_PROXY.
+        hint: What to check.
+        proxy: `host:port` of the proxy that the environment sets for it, or "".
+        host: The endpoint's host, for NO_PROXY.
     """
     remedy = hint
     if proxy:
-        remedy += (
-            f"; requests go through the proxy {proxy}: add {host} to NO_PROXY if they should not"
-        )
-    return Finding(area, "missing", str(error), remedy)
+        remedy += f"; requests use the proxy {proxy}; if they should not, add {host} to NO_PROXY"
+    return Finding(area, "FAIL", str(error), remedy)
 
 
 def hint_of_refused_token(*, is_oidc: bool) -> str:
-    """Return what to look at where the platform refuses a token that the issuer has given.
+    """Return what to check where the platform rejects a token of the issuer.
 
-    An issuer may leave out a scope that it does not know, and no issuer has to ask what the
-    platform wants: tokens without the right scope or audience are its as well.
+    An issuer may leave out a scope that it does not know, and does not know what the platform
+    requires: a token without the right scope or audience is a valid token of the issuer.
     """
-    trust = "the platform refuses this token: do both trust the same issuer and client"
-    wants = (
-        ", and has it the scope and audience that the platform wants (RECONCILER_OIDC_SCOPE,"
+    trust = "check that the platform trusts this issuer and client"
+    scope = (
+        ", and that the token has the scope and audience that it requires (RECONCILER_OIDC_SCOPE,"
         " RECONCILER_OIDC_AUDIENCE, RECONCILER_OIDC_RESOURCE)"
     )
-    return f"{trust}{wants if is_oidc else ''}?"
+    return f"{trust}{scope if is_oidc else ''}"
 
 
-def hint_of_way(kind: str, *, variable: str, shown: str) -> str:
-    """Return what to look at where no answer came, "" where the way is not what failed.
+def hint_of_connection(kind: str, *, variable: str, shown: str) -> str:
+    """Return what to check where there was no response; "" if the connection did not fail.
 
     Args:
         kind: As of `http.kind_of`, or `timeout`.
@@ -221,42 +220,42 @@ def hint_of_way(kind: str, *, variable: str, shown: str) -> str:
     """
     match kind:
         case "dns":
-            return f"look at the host in {variable}, which is {shown}, and at this machine's DNS"
+            return f"check the host in {variable}, which is {shown}, and this machine's DNS"
         case "tls":
             return (
-                "have its CA among those that SSL_CERT_FILE or SSL_CERT_DIR name (in a cluster:"
-                f" mount the bundle), and see that its certificate is for the host in {variable}"
+                "add its CA to those that SSL_CERT_FILE or SSL_CERT_DIR name (in a cluster:"
+                f" mount the bundle), and check that its certificate is for the host in {variable}"
             )
         case "connection" | "timeout":
             return (
-                f"look at the route to {shown}: is the port right, does it run, does a firewall"
-                " or a NetworkPolicy let this machine or pod through?"
+                f"check the route to {shown}: the port, whether the server runs, and that no"
+                " firewall or NetworkPolicy blocks this machine or pod"
             )
         case "proxy":
-            return "look at HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+            return "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
     return ""
 
 
-def of_static_token(ttl_s: float, says_of_life: Finding) -> list[Finding]:
-    """Say that no issuer is asked, and what is wrong with the static token's life, if anything."""
-    says = "none is asked: AMBIENT_API_TOKEN is what runners are given"
-    if says_of_life.level == "ok":
-        return [Finding("issuer", "ok", f"{says}; its token lives for {ttl_s:.0f} s")]
-    return [Finding("issuer", "ok", says), says_of_life]
+def of_static_token(ttl_s: float, life: Finding) -> list[Finding]:
+    """Return that no issuer is used, and the finding for the static token's life."""
+    message = "none is used: runners get the token in AMBIENT_API_TOKEN"
+    if life.level == "OK":
+        return [Finding("issuer", "OK", f"{message}, which lives for {ttl_s:.0f} s")]
+    return [Finding("issuer", "OK", message), life]
 
 
-def is_missing(verdicts: Iterable[Finding]) -> bool:
-    return any(verdict.level == "missing" for verdict in verdicts)
+def has_failed(found: Iterable[Finding]) -> bool:
+    return any(finding.level == "FAIL" for finding in found)
 
 
-def _missing(asks: Sequence[AccessQuery], reasons: str, *, cluster_wide: bool) -> Finding:
+def _missing_rights(asks: Sequence[AccessQuery], reasons: str, *, cluster_wide: bool) -> Finding:
     first = asks[0]
-    says = f"cannot {reasons} {_place(first)}: {_verbs(asks)} {first.resource}"
-    where = f"a Role in namespace {first.namespace}" if first.namespace else "a ClusterRole"
-    remedy = f"grant {rule(asks)} in {where}"
+    message = f"cannot {reasons} {_where(first)}: {_verbs(asks)} {first.resource}"
+    role = f"a Role in namespace {first.namespace}" if first.namespace else "a ClusterRole"
+    remedy = f"grant {rule(asks)} in {role}"
     if cluster_wide and not first.namespace:
         remedy += ", or list the namespaces in RECONCILER_NAMESPACES"
-    return Finding("rights", "missing", says, remedy)
+    return Finding("rights", "FAIL", message, remedy)
 
 
 def _grouped(
@@ -272,12 +271,12 @@ def _grouped(
 
 
 def _reasons(group: Iterable[tuple[Permission, AccessQuery]]) -> str:
-    return " or ".join(dict.fromkeys(right.why for right, _ in group))
+    return " or ".join(dict.fromkeys(right.purpose for right, _ in group))
 
 
 def _verbs(asks: Iterable[AccessQuery]) -> str:
     return ", ".join(dict.fromkeys(ask.verb for ask in asks))
 
 
-def _place(ask: AccessQuery) -> str:
+def _where(ask: AccessQuery) -> str:
     return f"in namespace {ask.namespace}" if ask.namespace else "in all namespaces"

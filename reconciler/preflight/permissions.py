@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Where = Literal["sessions", "own"]
-"""In the namespaces of the sessions, or in the one that we run in."""
+"""In the sessions' namespaces, or in the controller's own."""
 
 LEASE = "token-reconciler"
 """Default name of the lease."""
@@ -19,35 +19,33 @@ class Permission:
     """Verbs on one kind.
 
     Args:
-        why: What cannot be done without it, as the end of "cannot ...".
-        where: Whose namespace.
-        name: The one object that it is limited to, or "".
+        purpose: What is impossible without it, as the end of "cannot ...".
+        where: The namespaces in which it is needed.
+        name: The only object that it is limited to, or "".
     """
 
     resource: str
     verbs: tuple[str, ...]
-    why: str
+    purpose: str
     group: str = ""
     where: Where = "sessions"
     name: str = ""
 
 
 TOUCH = Permission(
-    "pods", ("patch",), "bring a token into a running pod before the kubelet's next look"
+    "pods", ("patch",), "bring a token into a running pod before the kubelet's next sync"
 )
 
 _LEASES = "coordination.k8s.io"
 
 PERMISSIONS = (
-    Permission("pods", ("list", "watch"), "see which sessions live"),
+    Permission("pods", ("list", "watch"), "see which sessions are live"),
     TOUCH,
-    Permission("secrets", ("list", "watch"), "see which token dies when, from metadata alone"),
+    Permission("secrets", ("list", "watch"), "see when each token expires, from metadata alone"),
     Permission("secrets", ("patch",), "write a token"),
-    Permission("secrets", ("create",), "bring back a Secret that was deleted"),
-    Permission("events", ("create", "patch"), "say on a pod what became of its token"),
-    Permission(
-        "events", ("create", "patch"), "report what keeps a replica from its work", where="own"
-    ),
+    Permission("secrets", ("create",), "create a Secret again that was deleted"),
+    Permission("events", ("create", "patch"), "record Events on pods"),
+    Permission("events", ("create", "patch"), "record Events on the Lease", where="own"),
     Permission("leases", ("create",), "elect a leader", _LEASES, "own"),
     Permission("leases", ("list", "watch", "patch"), "elect a leader", _LEASES, "own", LEASE),
 )
@@ -56,12 +54,12 @@ EXCESS_PERMISSIONS = (
     Permission("secrets", ("get", "delete"), ""),
     Permission("pods", ("create", "delete"), ""),
 )
-"""What a security review would ask about: never used, so better not held."""
+"""Rights that a security review asks about: they are never used."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class AccessQuery:
-    """One question to the authorizer; `namespace` "" asks about all of them."""
+    """One question to the authorizer; `namespace` "" is all namespaces."""
 
     namespace: str
     group: str
@@ -82,11 +80,11 @@ def used(*, touch: bool, elects: bool, lease: str) -> list[Permission]:
 def questions(
     rights: Iterable[Permission], *, namespaces: Iterable[str], own: str
 ) -> list[tuple[Permission, AccessQuery]]:
-    """Return what to ask for each right.
+    """Return the questions for each right.
 
     Args:
-        namespaces: Of the sessions; none = all, through a ClusterRole.
-        own: Our own namespace.
+        namespaces: Of the sessions; none = all, by a ClusterRole.
+        own: The controller's own namespace.
     """
     of_sessions = tuple(namespaces) or ("",)
     return [

@@ -1,7 +1,7 @@
-"""Credentials that somebody has yet to put where the settings say: waited for, not crashed on.
+"""Waits at the start for credential files that do not exist yet.
 
-A pod that ends is started again ever later, up to five minutes apart: longer than tokens have left
-when the Secret comes back.
+The process does not exit: the kubelet restarts a pod after a growing delay of up to five minutes,
+which is longer than the tokens have left when the Secret is mounted at last.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from reconciler.telemetry.http_server import serve_health
 
 log = structlog.get_logger()
 
-LOOK_S = 1.0
-SAY_S = 60.0
+CHECK_S = 1.0
+LOG_S = 60.0
 
 
 async def wait_for_files(settings: Settings, stop: asyncio.Event) -> bool:
-    """Return True once each named file holds something of use, False if `stop` was set before.
+    """Return True when each file has valid credentials, False if `stop` is set before.
 
-    Meanwhile /livez is content, /readyz and a line a minute say what is missing.
+    Until then /livez is OK, and /readyz and a log line a minute name what is missing.
 
     Raises:
         SettingsError: The probes' address cannot be bound.
@@ -34,13 +34,13 @@ async def wait_for_files(settings: Settings, stop: asyncio.Event) -> bool:
     async with serve_health(
         settings.listen, live=lambda: "", ready=lambda: missing(settings) or "starting"
     ):
-        said_at = -SAY_S
-        while why := missing(settings):
-            if loop.time() - said_at >= SAY_S:
-                said_at = loop.time()
-                log.warning("not_ready", why=why)
+        logged_at = -LOG_S
+        while problem := missing(settings):
+            if loop.time() - logged_at >= LOG_S:
+                logged_at = loop.time()
+                log.warning("not_ready", why=problem)
             try:
-                await asyncio.wait_for(stop.wait(), LOOK_S)
+                await asyncio.wait_for(stop.wait(), CHECK_S)
             except TimeoutError:
                 continue
             return False
@@ -48,10 +48,12 @@ async def wait_for_files(settings: Settings, stop: asyncio.Event) -> bool:
 
 
 def missing(settings: Settings) -> str:
-    """Return what is waited for, in one line, or "": files that are not there, empty or garbage."""
+    """Return which files do not exist, are empty or invalid, in one line, or ""."""
     found = settings.credential_files()
     if absent := [one for one in found.items() if not one[1].is_file()]:
-        return "; ".join(f"{name} names a file that is not there: {file}" for name, file in absent)
+        return "; ".join(
+            f"{name} names a file that does not exist: {file}" for name, file in absent
+        )
     try:
         for file in found.values():
             SecretSetting(None, file).read()

@@ -92,7 +92,7 @@ async def test_credentials_that_come_after_their_pod_are_waited_for(
         assert await controller.terminate() == 0
     [said] = controller.events("not_ready")
     assert said["why"] == "; ".join(
-        f"{name} names a file that is not there: {file}" for name, file in files.items()
+        f"{name} names a file that does not exist: {file}" for name, file in files.items()
     )
 
 

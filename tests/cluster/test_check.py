@@ -57,7 +57,7 @@ async def examined(environment: Mapping[str, str]) -> tuple[int, list[dict[str, 
     assert errors == ""
     found = json.loads(out)
     assert found["ok"] == (code == 0)
-    return code, found["verdicts"]
+    return code, found["findings"]
 
 
 def missing(found: list[dict[str, Any]]) -> dict[str, str]:
@@ -65,7 +65,7 @@ def missing(found: list[dict[str, Any]]) -> dict[str, str]:
     return {
         verdict["area"]: f"{verdict['message']} -> {verdict['remedy']}"
         for verdict in found
-        if verdict["level"] == "missing"
+        if verdict["level"] == "FAIL"
     }
 
 
@@ -103,7 +103,7 @@ class TestRights:
     async def test_with_all_of_them_it_is_content(self, world: World) -> None:
         project = await world.add_project()
         found = await settled(await account(world, [project]), 0)
-        assert {verdict["level"] for verdict in found} == {"ok"}
+        assert {verdict["level"] for verdict in found} == {"OK"}
         areas = [verdict["area"] for verdict in found]
         assert areas == [
             "settings", "cluster", "rights", "cluster", "issuer", "clock", "platform",
@@ -145,7 +145,7 @@ class TestRights:
     ) -> None:
         environment = await account(world, [await world.add_project()])
         found = await settled(environment | {"RECONCILER_NAMESPACES": ""}, 3)
-        remedies = [verdict["remedy"] for verdict in found if verdict["level"] == "missing"]
+        remedies = [verdict["remedy"] for verdict in found if verdict["level"] == "FAIL"]
         assert remedies
         assert all("in a ClusterRole, or list the namespaces" in remedy for remedy in remedies)
 
@@ -164,7 +164,7 @@ class TestRights:
         )
         await settled(environment, 0)
         without = {name: environment[name] for name in environment if "TOKEN_FILE" not in name}
-        assert "cannot see which sessions live" in str(await settled(without, 3))
+        assert "cannot see which sessions are live" in str(await settled(without, 3))
 
     async def test_what_is_held_beyond_need_is_noted_and_no_fault(self, world: World) -> None:
         project = await world.add_project()
@@ -172,7 +172,7 @@ class TestRights:
         environment = world.environment(KUBECONFIG=admins, RECONCILER_NAMESPACES=project)
         code, found = await examined(environment)
         assert code == 0
-        noted = [verdict["message"] for verdict in found if verdict["level"] == "note"]
+        noted = [verdict["message"] for verdict in found if verdict["level"] == "WARN"]
         assert any("may also get, delete secrets" in says for says in noted)
 
 
@@ -194,7 +194,7 @@ class TestSurroundings:
         environment = world.environment(OIDC_CLIENT_SECRET="", OIDC_CLIENT_SECRET_FILE=path)
         code, found = await examined(environment)
         assert code == 3
-        expected = f"OIDC_CLIENT_SECRET_FILE names a file that is not there: {path}"
+        expected = f"OIDC_CLIENT_SECRET_FILE names a file that does not exist: {path}"
         assert expected in missing(found)["settings"]
 
     @pytest.mark.parametrize(
@@ -257,11 +257,11 @@ class TestSurroundings:
         code, found = await examined(world.environment())
         assert code == 3
         assert set(missing(found)) == {"platform"}
-        assert "do both trust the same issuer" in missing(found)["platform"]
+        assert "check that the platform trusts this issuer" in missing(found)["platform"]
 
     @pytest.mark.parametrize(
         ("offset_s", "level", "words"),
-        [(30.0, "note", "s behind the issuer's"), (-3600.0, "missing", "s ahead of the issuer's")],
+        [(30.0, "WARN", "s behind the issuer's"), (-3600.0, "FAIL", "s ahead of the issuer's")],
         ids=["little", "much"],
     )
     async def test_a_clock_that_is_off_is_told_which_way(
@@ -310,7 +310,7 @@ class TestSurroundings:
             "OTEL_EXPORTER_OTLP_PROTOCOL",
             "OTEL_TRACES_SAMPLER",
         ]
-        assert {verdict["level"] for verdict in found if verdict["message"] in noted} == {"note"}
+        assert {verdict["level"] for verdict in found if verdict["message"] in noted} == {"WARN"}
 
     async def test_a_gateways_date_is_blamed_and_stops_nothing(self, world: World) -> None:
         world.issuer.faults.date = "gateway"
@@ -318,8 +318,8 @@ class TestSurroundings:
         code, found = await examined(world.environment())
         assert code == 0
         [clock] = [verdict for verdict in found if verdict["area"] == "clock"]
-        assert clock["level"] == "note"
-        assert "the Date header of the issuer's answers is 90" in clock["message"]
+        assert clock["level"] == "WARN"
+        assert "the Date header of the issuer's responses is 90" in clock["message"]
 
     async def test_an_issuer_without_a_date_is_compared_by_its_tokens(self, world: World) -> None:
         world.issuer.faults.date = "absent"

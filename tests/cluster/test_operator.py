@@ -57,7 +57,7 @@ async def test_reading_needs_pods_secrets_and_events_and_no_more(world: World) -
     denied = await run(world, "status", "-n", project)
     assert denied.code == 5
     assert denied.stderr == (
-        f"reconciler: no right to list pods in namespace {project}; see: "
+        f"reconciler: no right to list pods in namespace {project}; check with: "
         f"kubectl auth can-i list pods -n {project}\n"
     )
     status = await allowed(world, READER, project, "status", "-n", project, "-o", "json")
@@ -69,8 +69,8 @@ async def test_reading_needs_pods_secrets_and_events_and_no_more(world: World) -
     assert "The controller reported nothing on this pod lately." in explained.stdout
     missing = await run(world, "explain", f"{project}/nosuch")
     assert (missing.code, missing.stdout) == (6, "")
-    renew = await run(world, "renew", "-n", project, runner.pod)
-    assert (renew.code, renew.stdout) == (5, "")
+    refreshed = await run(world, "refresh", "-n", project, runner.pod)
+    assert (refreshed.code, refreshed.stdout) == (5, "")
 
 
 async def test_without_the_right_to_events_only_they_are_missing(world: World) -> None:
@@ -79,8 +79,8 @@ async def test_without_the_right_to_events_only_they_are_missing(world: World) -
     target = f"{project}/{runner.pod}"
     ended = await allowed(world, READER[:2], project, "explain", target)
     assert ended.code == 0
-    assert "What failed lately is not known here: no right to list events" in ended.stdout
-    assert "Who leads is not known here: no right to get lease token-reconciler" in ended.stdout
+    assert "Recent failures are unknown: no right to list events" in ended.stdout
+    assert "The leader is unknown: no right to get lease token-reconciler" in ended.stdout
 
 
 async def test_events_of_the_controller_are_told(world: World) -> None:
@@ -121,15 +121,15 @@ async def test_a_controller_honours_what_the_commands_ask_for(world: World) -> N
         first = await refreshed_at(world, runner)
         status = await allowed(world, WRITER, project, "status", "-n", project)
         assert (status.code, status.lines[1].split()[3]) == (0, "ok")
-        renewed = await run(world, "renew", target, "--wait")
-        assert renewed.code == 0
-        assert renewed.lines[1].startswith(f"pod/{runner.pod} renewed, its token expires in ")
+        refreshed = await run(world, "refresh", target, "--wait")
+        assert refreshed.code == 0
+        assert refreshed.lines[1].startswith(f"pod/{runner.pod} refreshed, its token expires in ")
         second = await refreshed_at(world, runner)
         assert second > first
 
         assert (await run(world, "pause", target)).code == 0
         await controller.wait_for_event("session_blocked")
-        late = await run(world, "renew", target, "--wait", "--timeout=1s")
+        late = await run(world, "refresh", target, "--wait", "--timeout=1s")
         assert late.code == 7
         assert await refreshed_at(world, runner) == second
         assert (await run(world, "status", "-n", project)).lines[1].split()[3] == "paused"
@@ -137,7 +137,7 @@ async def test_a_controller_honours_what_the_commands_ask_for(world: World) -> N
         await controller.wait_for_event("runner_token_refreshed", count=3)
         assert await controller.terminate() == 0
     explained = await run(world, "explain", target)
-    assert "nobody else has written it since" in explained.stdout
+    assert "there is no other writer since" in explained.stdout
     assert "The Secret carries the seal of a confirmed session" in explained.stdout
 
     await overwrite_clearly(world, runner)

@@ -41,8 +41,8 @@ async def test_no_connection_is_a_matter_of_the_route(monkeypatch: pytest.Monkey
     with closed_port() as address:
         _, found = await asked(monkeypatch, OIDC_TOKEN_URL=f"http://{address}/t")
     assert "cannot connect" in found.message
-    assert found.remedy.startswith(f"look at the route to http://{address}/t")
-    assert "is it the token endpoint" not in found.remedy
+    assert found.remedy.startswith(f"check the route to http://{address}/t")
+    assert "is the token endpoint" not in found.remedy
 
 
 async def test_a_certificate_that_is_not_trusted_is_a_matter_of_its_ca(
@@ -60,7 +60,7 @@ async def test_a_certificate_that_is_not_trusted_is_a_matter_of_its_ca(
         await runner.cleanup()
     assert "TLS failed" in found.message
     assert "SSL_CERT_FILE" in found.remedy
-    assert "is it the token endpoint" not in found.remedy
+    assert "is the token endpoint" not in found.remedy
 
 
 async def test_a_missing_file_is_named_once(
@@ -70,7 +70,7 @@ async def test_a_missing_file_is_named_once(
     found = await asked(
         monkeypatch, OIDC_TOKEN_URL="http://127.0.0.1:1/t", OIDC_CLIENT_SECRET_FILE=gone
     )
-    assert [each.level for each in found] == ["missing", "missing"]
+    assert [each.level for each in found] == ["FAIL", "FAIL"]
     assert " ".join(each.message for each in found).count(gone) == 1
 
 
@@ -94,7 +94,7 @@ async def test_a_token_that_the_platform_refuses_may_lack_a_scope_or_audience(
             "obviously-fake", issued_s=now_s, expires_s=now_s + 900, received_at=clock.monotonic()
         )
         found, _ = await checks._platform(Settings(), clock, token)
-    assert "do both trust the same issuer and client" in found.remedy
+    assert "check that the platform trusts this issuer and client" in found.remedy
     for name in ("RECONCILER_OIDC_SCOPE", "RECONCILER_OIDC_AUDIENCE"):
         assert (name in found.remedy) is names_scope
 
@@ -103,6 +103,6 @@ async def test_with_a_static_token_no_issuer_is_asked(monkeypatch: pytest.Monkey
     monkeypatch.delenv("OIDC_CLIENT_ID", raising=False)
     monkeypatch.setitem(BASE, "OIDC_CLIENT_ID", "")
     found = await asked(monkeypatch, AMBIENT_API_TOKEN="obviously-fake-static-token")
-    assert found[1].message.startswith("none is asked: AMBIENT_API_TOKEN")
+    assert found[1].message.startswith("none is used: runners get the token in AMBIENT_API_TOKEN")
     assert not any("gives tokens" in each.message for each in found)
-    assert [each.level for each in found[1:]] == ["ok", "note"]
+    assert [each.level for each in found[1:]] == ["OK", "WARN"]

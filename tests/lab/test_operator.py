@@ -99,13 +99,15 @@ async def test_a_selector_narrows_and_a_wrong_one_is_said(lab: Lab) -> None:
     assert [line.split()[0] for line in ended.lines[1:]] == ["2AbTwo"]
     wrong = await lab.run("status", "-l", "a==b==c")
     assert (wrong.code, wrong.stdout) == (2, "")
-    assert wrong.stderr.endswith("the API server does not understand the selector\n")
+    assert wrong.stderr.endswith("the API server rejects the selector\n")
 
 
 async def test_a_namespace_without_sessions_is_no_failure(lab: Lab) -> None:
     ended = await lab.run("status", "-n", "empty")
     assert (ended.code, ended.stdout) == (0, "")
-    assert ended.stderr == "reconciler: no session pods in namespace empty; -A looks at all\n"
+    assert (
+        ended.stderr == "reconciler: no session pods in namespace empty; -A lists all namespaces\n"
+    )
 
 
 async def test_a_thousand_sessions_are_read_page_by_page(lab: Lab) -> None:
@@ -144,14 +146,14 @@ async def test_explain_tells_failures_leader_and_what_to_do(lab: Lab) -> None:
     core.create(kinds.LEASES, "ambient-code", lease)
     async with asyncio.timeout(30):  # the claim runs out by the server's clock, not its holder's
         told = ""
-        while "Nobody leads" not in told:
+        while "There is no leader" not in told:
             told = (await lab.run("explain", f"team-a/{late.pod}", user="admin")).stdout
     assert "the issuer is away, says token-reconciler." in told
     assert "kubelet" not in told
-    assert "Nobody leads: replica-7 last renewed lease ambient-code/token-reconciler" in told
-    assert "Next: No controller is at work; see why: kubectl get pods,leases" in told
+    assert "There is no leader: replica-7 last renewed lease ambient-code/token-reconciler" in told
+    assert "Next: There is no leader; check the controller's pods: kubectl get pods,leases" in told
     blind = await lab.run("explain", f"team-a/{late.pod}")
-    assert "Who leads is not known here: no right to get lease token-reconciler" in blind.stdout
+    assert "The leader is unknown: no right to get lease token-reconciler" in blind.stdout
     found = json.loads((await lab.run("explain", "2AbLate", "-o", "json", user="admin")).stdout)
     assert (found["state"], found["leader"]["stale"]) == ("expiring", True)
     assert [event["count"] for event in found["events"]] == [3]
@@ -167,19 +169,19 @@ async def test_a_pod_may_be_named_in_every_usual_way(lab: Lab, words: str) -> No
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["explain", "nosuch"], 6, "there is no pod or session nosuch in namespace team-a"),
-        (["explain", "x" * 70], 6, f"there is no pod or session {'x' * 70} in namespace team-a"),
-        (["explain", "a/b/c"], 2, "'a/b/c' does not name a pod: POD or NAMESPACE/POD"),
-        (["explain", "x,y=z"], 2, "'x,y=z' does not name a pod: POD or NAMESPACE/POD"),
-        (["explain", "-n", "q", "team-a/x"], 2, "team-a/x: -n says another namespace, q"),
-        (["explain", "plain"], 6, "pod team-a/plain is no session's pod: it has no label"),
+        (["explain", "nosuch"], 6, "no pod or session nosuch in namespace team-a"),
+        (["explain", "x" * 70], 6, f"no pod or session {'x' * 70} in namespace team-a"),
+        (["explain", "a/b/c"], 2, "'a/b/c' is no pod's name: use POD or NAMESPACE/POD"),
+        (["explain", "x,y=z"], 2, "'x,y=z' is no pod's name: use POD or NAMESPACE/POD"),
+        (["explain", "-n", "q", "team-a/x"], 2, "team-a/x: -n names another namespace, q"),
+        (["explain", "plain"], 6, "pod team-a/plain belongs to no session: it has no label"),
         (["status", "-o", "yaml"], 2, "-o yaml: the formats are table and json"),
         (["status", "--context", "nope"], 2, "it has no context 'nope'; there is: box"),
         (["status", "--kubeconfig", "/nowhere/x"], 2, "KUBECONFIG /nowhere/x: no such file"),
-        (["renew"], 2, "name pods, or choose them by -l, or by --all: one of these"),
-        (["renew", "x", "--all"], 2, "one of these"),
-        (["renew", "x", "-A"], 2, "-A goes with -l or --all, not with names"),
-        (["renew", "x", "--timeout=soon"], 2, "--timeout=soon: not a time like 30s, 5m or 1h30m"),
+        (["refresh"], 2, "name pods, or use -l, or use --all: exactly one of these"),
+        (["refresh", "x", "--all"], 2, "one of these"),
+        (["refresh", "x", "-A"], 2, "-A needs -l or --all, and no names"),
+        (["refresh", "x", "--timeout=soon"], 2, "--timeout=soon: not a time like 30s, 5m or 1h30m"),
         (["pause", "x", "--dry-run=server"], 2, "--dry-run=server: must be none or client"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
@@ -202,16 +204,16 @@ async def test_missing_rights_and_refused_credentials_are_exit_5(lab: Lab) -> No
     no_list = await lab.run("status", "-A", user="nobody")
     assert (no_list.code, no_list.stderr) == (
         5,
-        "reconciler: no right to list pods in all namespaces; see: "
+        "reconciler: no right to list pods in all namespaces; check with: "
         "kubectl auth can-i list pods -A\n",
     )
-    no_patch = await lab.run("renew", one.pod)
+    no_patch = await lab.run("refresh", one.pod)
     assert (no_patch.code, no_patch.stdout) == (5, "")
-    assert "see: kubectl auth can-i patch pods -n team-a" in no_patch.stderr
+    assert "check with: kubectl auth can-i patch pods -n team-a" in no_patch.stderr
     unknown = await lab.run("status", user="stranger")
     assert (unknown.code, unknown.stderr) == (
         5,
-        "reconciler: the cluster does not accept the credentials of context box\n",
+        "reconciler: the cluster rejects the credentials of context box\n",
     )
 
 

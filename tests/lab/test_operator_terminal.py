@@ -91,7 +91,7 @@ async def test_explain_in_a_narrow_terminal_keeps_commands_whole(lab: Lab) -> No
     async with terminal("explain", one.pod, columns=60, KUBECONFIG=config) as shown:
         assert await shown.wait() == 1
         await shown.wait_for("the advice", lambda text: "--wait" in text)
-    assert f"reconciler renew team-a/{one.pod} --wait" in shown.text
+    assert f"reconciler refresh team-a/{one.pod} --wait" in shown.text
 
 
 async def test_kubectl_finds_the_plugin_and_its_completions(lab: Lab) -> None:

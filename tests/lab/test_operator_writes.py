@@ -1,4 +1,4 @@
-"""`renew`, `pause` and `resume` as processes against the box's API server."""
+"""`refresh`, `pause` and `resume` as processes against the box's API server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,30 +23,34 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
         yield opened
 
 
-async def test_renew_sets_a_new_instant_each_time(lab: Lab) -> None:
+async def test_refresh_sets_a_new_instant_each_time(lab: Lab) -> None:
     one = lab.add("2AbOne")
-    said = [await lab.run("renew", one.pod, user="writer") for _ in range(2)]
-    assert {ended.stdout for ended in said} == {f"pod/{one.pod} renewal requested\n"}
+    said = [await lab.run("refresh", one.pod, user="writer") for _ in range(2)]
+    assert {ended.stdout for ended in said} == {f"pod/{one.pod} refresh requested\n"}
     first = lab.annotation(one, NAMES.requested_at)
     assert first is not None
     assert len(first) == len("2026-01-01T00:00:00.000000Z")
-    await lab.run("renew", "--all", user="writer")
+    await lab.run("refresh", "--all", user="writer")
     assert lab.annotation(one, NAMES.requested_at) != first
     owners = {entry["manager"] for entry in lab.pod(one)["metadata"]["managedFields"]}
     assert "token-reconciler-cli" in owners
     assert NAMES.field_manager not in owners
 
 
-async def test_renew_goes_on_past_a_pod_that_is_not_there(lab: Lab) -> None:
+async def test_refresh_goes_on_past_a_pod_that_is_not_there(lab: Lab) -> None:
     one = lab.add("2AbOne")
-    ended = await lab.run("renew", "nosuch", one.pod, user="writer")
-    assert (ended.code, ended.stdout) == (6, f"pod/{one.pod} renewal requested\n")
-    assert ended.stderr == "reconciler: there is no pod or session nosuch in namespace team-a\n"
+    ended = await lab.run("refresh", "nosuch", one.pod, user="writer")
+    assert (ended.code, ended.stdout) == (6, f"pod/{one.pod} refresh requested\n")
+    assert ended.stderr == "reconciler: no pod or session nosuch in namespace team-a\n"
 
 
 async def test_a_dry_run_sends_no_write(lab: Lab) -> None:
     one = lab.add("2AbOne")
-    for verb, done in (("renew", "renewal requested"), ("pause", "paused"), ("resume", "resumed")):
+    for verb, done in (
+        ("refresh", "refresh requested"),
+        ("pause", "paused"),
+        ("resume", "resumed"),
+    ):
         ended = await lab.run(verb, one.pod, "--dry-run=client", user="reader")
         assert (ended.code, ended.stdout) == (0, f"pod/{one.pod} {done} (dry run)\n")
     assert lab.server.requests["patch", "pods"] == 0
@@ -59,7 +63,7 @@ async def test_pause_and_resume_are_undone_by_each_other_and_say_when_idle(lab: 
     assert ended.stdout == f"pod/{one.pod} paused\n"
     assert lab.annotation(one, NAMES.paused) == "true"
     again = await lab.run("pause", "--all", "-A", user="writer")
-    assert again.lines == [f"pod/{one.pod} is paused already", "pod/session-2abtwo-runner paused"]
+    assert again.lines == [f"pod/{one.pod} is already paused", "pod/session-2abtwo-runner paused"]
     assert (await lab.run("status")).lines[1].split()[3] == "paused"
     ended = await lab.run("resume", one.pod, user="writer")
     assert ended.stdout == f"pod/{one.pod} resumed\n"
@@ -71,7 +75,7 @@ async def test_pause_and_resume_are_undone_by_each_other_and_say_when_idle(lab: 
 async def test_resume_names_a_secret_that_is_paused_itself(lab: Lab) -> None:
     one = lab.add("2AbOne", annotations={NAMES.paused: "true"})
     ended = await lab.run("resume", one.pod, user="writer")
-    assert f"secret/{one.secret} is paused itself; undo it with: kubectl annotate" in ended.stderr
+    assert f"secret/{one.secret} is paused, too; resume it with: kubectl annotate" in ended.stderr
 
 
 @pytest.mark.parametrize("may_watch", [True, False], ids=["watching", "listing"])
@@ -79,18 +83,18 @@ async def test_wait_ends_when_the_request_is_honoured(lab: Lab, *, may_watch: bo
     one = lab.add("2AbOne")
     rules = (*WRITER, Rule(("watch",), ("secrets",))) if may_watch else WRITER
     lab.server.authorizer.users["writer"] = User("writer", rules)
-    waiting = asyncio.create_task(lab.run("renew", one.pod, "--wait", user="writer"))
+    waiting = asyncio.create_task(lab.run("refresh", one.pod, "--wait", user="writer"))
     await _until_asked(lab, one)
     honour(lab, one)
     ended = await waiting
     assert ended.code == 0
-    assert ended.lines[0] == f"pod/{one.pod} renewal requested"
-    assert ended.lines[1].startswith(f"pod/{one.pod} renewed, its token expires in ")
+    assert ended.lines[0] == f"pod/{one.pod} refresh requested"
+    assert ended.lines[1].startswith(f"pod/{one.pod} refreshed, its token expires in ")
 
 
 async def test_wait_survives_a_server_that_goes_away(lab: Lab) -> None:
     one = lab.add("2AbOne")
-    waiting = asyncio.create_task(lab.run("renew", one.pod, "--wait", user="writer"))
+    waiting = asyncio.create_task(lab.run("refresh", one.pod, "--wait", user="writer"))
     await _until_asked(lab, one)
     await lab.server.stop_listening()
     honour(lab, one)
@@ -100,28 +104,28 @@ async def test_wait_survives_a_server_that_goes_away(lab: Lab) -> None:
 
 async def test_wait_runs_out_of_time_where_nobody_acts(lab: Lab) -> None:
     one = lab.add("2AbOne")
-    ended = await lab.run("renew", one.pod, "--wait", "--timeout=1s", user="writer")
+    ended = await lab.run("refresh", one.pod, "--wait", "--timeout=1s", user="writer")
     assert ended.code == 7
-    assert f"timed out after 1s waiting for pod/{one.pod}; see why: reconciler explain" in (
+    assert f"timed out after 1s waiting for pod/{one.pod}; find out why: reconciler explain" in (
         ended.stderr
     )
     lab.add("2AbTwo", on_pod={NAMES.paused: "true"})
-    paused = await lab.run("renew", "2AbTwo", "--wait", user="writer")
+    paused = await lab.run("refresh", "2AbTwo", "--wait", user="writer")
     assert paused.code == 7
-    assert "is paused: it is renewed when it is resumed" in paused.stderr
+    assert "is paused: its token is refreshed after `resume`" in paused.stderr
 
 
 @pytest.mark.parametrize(
     ("age_s", "code", "said"),
-    [(40.0, 7, "has the best token there is, no newer one"), (1.0, 0, "renewed")],
+    [(40.0, 7, "keeps its token: there is no newer one"), (1.0, 0, "refreshed")],
 )
-async def test_wait_does_not_call_the_old_token_a_renewed_one(
+async def test_wait_does_not_call_the_old_token_a_refreshed_one(
     lab: Lab, age_s: float, code: int, said: str
 ) -> None:
     """With the issuer away the controller honours a request by writing what it has once more."""
     one = lab.add("2AbOne", age_s=age_s)
     held = lab.server.core.get(kinds.SECRETS, one.namespace, one.secret)["metadata"]["annotations"]
-    waiting = asyncio.create_task(lab.run("renew", one.pod, "--wait", user="writer"))
+    waiting = asyncio.create_task(lab.run("refresh", one.pod, "--wait", user="writer"))
     await _until_asked(lab, one)
     honour(lab, one, **{name: held[name] for name in (NAMES.issued_at, NAMES.expires_at)})
     ended = await waiting
@@ -129,7 +133,7 @@ async def test_wait_does_not_call_the_old_token_a_renewed_one(
     assert ended.lines[1].startswith(f"pod/{one.pod} {said}, its token expires in 14m")
 
 
-@pytest.mark.parametrize("verb", ["renew", "pause"])
+@pytest.mark.parametrize("verb", ["refresh", "pause"])
 async def test_the_pod_that_counts_is_annotated_whichever_is_named(lab: Lab, verb: str) -> None:
     one = lab.add("2AbOne")
     older = lab.pod(one)
@@ -138,7 +142,9 @@ async def test_the_pod_that_counts_is_annotated_whichever_is_named(lab: Lab, ver
     lab.server.core.create(kinds.PODS, one.namespace, newer)
     ended = await lab.run(verb, one.pod, user="writer")
     assert ended.code == 0
-    assert f"pod/{one.pod} shares its session with pod/zz-newer, which counts" in ended.stderr
+    assert (
+        f"pod/{one.pod} shares its session with pod/zz-newer, which is used instead" in ended.stderr
+    )
     assert lab.pod(one)["metadata"].get("annotations", {}) == {}
     found = lab.server.core.get(kinds.PODS, one.namespace, "zz-newer")["metadata"]["annotations"]
     assert set(found) <= {NAMES.requested_at, NAMES.paused}
@@ -153,13 +159,13 @@ async def test_of_two_sessions_that_share_a_secrets_name_the_one_without_it_time
     other = {"metadata": {"name": "other", "labels": labels}, "spec": first["spec"]}
     lab.server.core.create(kinds.PODS, one.namespace, other)
     waiting = asyncio.create_task(
-        lab.run("renew", "--all", "--wait", "--timeout=3s", user="writer")
+        lab.run("refresh", "--all", "--wait", "--timeout=3s", user="writer")
     )
     await _until_asked(lab, one)
     honour(lab, one)
     ended = await waiting
     assert ended.code == 7
-    assert f"pod/{one.pod} renewed" in ended.stdout
+    assert f"pod/{one.pod} refreshed" in ended.stdout
     assert "timed out after 3s waiting for pod/other" in ended.stderr
 
 

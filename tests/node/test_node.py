@@ -134,7 +134,7 @@ class TestNode:
         writers, verdicts, finished, tokens = said
         ours = rows(writers, installed)
         assert {writer for _, _, writer, _ in ours} == {"token-reconciler"}
-        assert "missing" not in verdicts
+        assert "FAIL" not in verdicts
         assert "startup_resync_finished" in finished
         replicas = await installed.pods()
         for _, _, _, by in rows(tokens, installed):

@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
 
 from reconciler.cli.exit_codes import CommandError
+from reconciler.cli.main import app
 from reconciler.cli.pod_selection import PodRef, parse_target
 from reconciler.cli.wait import parse_duration
 
@@ -54,5 +56,12 @@ def test_a_pod_is_named_with_its_namespace_or_within_one(
 
 @pytest.mark.parametrize("text", ["", "/", "a/", "/b", "a/b/c", "a b", "a,b", "a=b", "..", "a\n"])
 def test_what_could_become_another_selector_names_no_pod(text: str) -> None:
-    with pytest.raises(CommandError, match="does not name a pod"):
+    with pytest.raises(CommandError, match="is no pod's name"):
         parse_target(text, namespace="", default="default-ns")
+
+
+def test_renew_is_a_hidden_name_of_refresh() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]  # a group, by its options
+    assert commands["renew"].hidden
+    assert commands["renew"].callback.__wrapped__ is commands["refresh"].callback.__wrapped__
+    assert not commands["refresh"].hidden

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from reconciler.clock import parse_utc
-from reconciler.inspection.events import LATELY, event_resource, summaries
+from reconciler.inspection.events import MAX_EVENTS, event_resource, summaries
 from tests.unit.controller.build import NAMES
 
 OURS: dict[str, object] = {
@@ -55,4 +55,4 @@ def test_the_latest_come_first_and_not_too_many() -> None:
         OURS | {"count": n, "lastTimestamp": f"2026-01-01T00:00:{n:02}Z"} for n in range(1, 9)
     ]
     assert [count for _, count, _, _ in read(*events)] == [8, 7, 6, 5, 4]
-    assert LATELY == 5
+    assert MAX_EVENTS == 5

@@ -1,4 +1,4 @@
-"""The account in sentences: each state says what is, why, and what to do."""
+"""The description of a pod: each state says what it is, why, and what to do."""
 
 import json
 from dataclasses import replace
@@ -6,21 +6,21 @@ from dataclasses import replace
 import pytest
 
 from reconciler.clock import format_utc
-from reconciler.inspection.events import EventSummary, standing_reports
+from reconciler.inspection.events import EventSummary, current_reports
 from reconciler.inspection.explain import explain
 from reconciler.inspection.hints import hints
-from reconciler.inspection.printers import account_as_json
+from reconciler.inspection.printers import report_as_json
 from reconciler.inspection.replicas import ObservedReplica, replica_of, replica_resource
-from reconciler.inspection.report import Leader, leader_of, tell
+from reconciler.inspection.report import Leader, describe_leader, leader_of
 from reconciler.leadership.lease import lease_resource, read
 from tests.unit.controller.build import NAMES, NOW_S, SEAL, TTL_S, secret
 from tests.unit.inspection.build import account, pod, standing
 
-HELD = "Secret session-2abcdef-creds holds "
-RENEWAL = (
-    "It will be renewed in 7m58s, at 2026-01-01T00:07:58Z: the pod's UID puts its renewals on a "
-    "grid of 6 min, and this is the one instant of it at which the token's age is 20%-60% of its "
-    "life (54%)."
+SECRET = "Secret session-2abcdef-creds has "
+REFRESH = (
+    "Its next scheduled refresh is in 7m58s, at 2026-01-01T00:07:58Z: the pod's UID sets its "
+    "refresh times, one every 6 min, and this is the one at which the token's age is 20%-60% of "
+    "its life (54%)."
 )
 SEALED = {NAMES.confirmation: SEAL}
 
@@ -32,14 +32,15 @@ def told(**of: object) -> str:
 def test_a_healthy_session_is_told_whole() -> None:
     found = account(standing(secret(annotations=SEALED)))
     assert explain(found) == [
-        "The pod lives; it was made 60s ago for session 2abcDEF of project team-a.",
-        f"{HELD}a token that is good for another 14m, until 2026-01-01T00:14:50Z (issued "
+        "The pod is live; it was created 60s ago for session 2abcDEF of project team-a.",
+        f"{SECRET}a token that is valid for another 14m, until 2026-01-01T00:14:50Z (issued "
         "2025-12-31T23:59:50Z, for 15 min).",
-        "It was written 10s ago, at 2025-12-31T23:59:50Z, by replica-0/1; nobody else has written "
-        "it since.",
-        RENEWAL,
-        "The Secret carries the seal of a confirmed session, which only the controller can verify.",
-        "The controller reported nothing on this pod lately.",
+        "It was written 10s ago, at 2025-12-31T23:59:50Z, by replica-0/1; there is no other "
+        "writer since.",
+        REFRESH,
+        "The platform has confirmed this session, by a signed annotation that only the controller "
+        "can verify.",
+        "The controller has no recent Event on this pod.",
         "The leader is replica-0, which renewed lease ambient-code/token-reconciler 2s ago.",
     ]
     assert hints(found) == []
@@ -48,43 +49,43 @@ def test_a_healthy_session_is_told_whole() -> None:
 @pytest.mark.parametrize(
     ("held", "words", "command"),
     [
-        (None, "does not exist, so the pod has no token to read", "renew"),
+        (None, "does not exist, so the pod has no token to read", "refresh"),
         (secret(session_id=""), "without the label ambient-code.io/session-id", "kubectl delete"),
         (secret(session_id="2ABCdef"), "belongs to session 2ABCdef", ""),
-        (secret(writers=()), "holds no api-token", "renew"),
-        (secret(age_s=TTL_S + 30), "a dead token: it expired 30s ago", "renew"),
-        (secret(age_s=TTL_S - 30), "good for another 30s", "renew"),
+        (secret(writers=()), "has no api-token", "refresh"),
+        (secret(age_s=TTL_S + 30), "an expired token: it expired 30s ago", "refresh"),
+        (secret(age_s=TTL_S - 30), "valid for another 30s", "refresh"),
         (secret(writers=("kubectl-edit",)), "that kubectl-edit wrote over ours", ""),
         (
             secret(age_s=None, writers=("ambient-control-plane",)),
-            "the token that ambient-control-plane put there",
+            "a token that ambient-control-plane wrote, and the controller never did",
             "",
         ),
         (
             secret(annotations={NAMES.expires_at: "2199-01-01T00:00:00Z"}),
-            "further ahead than a token lives (ambient-code.io/token-expires-at says "
+            "later than any token's life allows (ambient-code.io/token-expires-at is "
             "'2199-01-01T00:00:00Z'",
-            "renew",
+            "refresh",
         ),
         (
             secret(annotations={NAMES.expires_at: "\x1b[2Jx"}),
-            "its expiry cannot be read (ambient-code.io/token-expires-at says "
+            "its expiry cannot be read (ambient-code.io/token-expires-at is "
             "'\N{REPLACEMENT CHARACTER}[2Jx'",
-            "renew",
+            "refresh",
         ),
         (
             secret(annotations={NAMES.expires_at: "2020-01-01T00:00:00Z"}),
             "its times contradict each other",
-            "renew",
+            "refresh",
         ),
         (
             secret(annotations={NAMES.paused: "true"}),
-            "It is not renewed: an annotation of the Secret says ambient-code.io/refresh-paused.",
+            "It is not refreshed: the Secret has ambient-code.io/refresh-paused.",
             "resume",
         ),
     ],
     ids=[
-        "missing", "unlabelled", "taken", "empty", "dead", "expiring", "foreign", "unmanaged",
+        "missing", "unlabelled", "taken", "empty", "expired", "expiring", "foreign", "unmanaged",
         "forged", "garbage", "impossible", "paused",
     ],
 )  # fmt: skip
@@ -98,65 +99,68 @@ def test_each_trouble_is_told_with_what_to_do(held: object, words: str, command:
 
 def test_an_ended_pod_asks_for_nothing() -> None:
     found = account(standing(secret(age_s=TTL_S + 30)), ended=True)
-    assert "The pod has ended, so nothing is renewed for it." in explain(found)
+    assert "The pod has ended, so its token is not refreshed." in explain(found)
     assert (hints(found), found.state, found.has_expired_token) == ([], "ended", False)
 
 
 def test_nothing_is_promised_where_nothing_will_be_written() -> None:
     leaving = account(standing(None, on=pod(is_deleting=True)))
-    assert "No Secret is made for a pod that is being deleted." in explain(leaving)
+    assert "No Secret is created for a pod that is being deleted." in explain(leaving)
     assert hints(leaving) == []
     lost = explain(account(standing(secret(session_id=""))))
-    assert "Nothing is written before the Secret has its labels back." in lost
+    assert "Nothing is written until the Secret has its labels again." in lost
 
 
-def test_a_late_renewal_blames_a_missing_leader_first() -> None:
+def test_of_a_late_refresh_the_first_hint_is_a_missing_leader() -> None:
     row = standing(secret(age_s=700))
     found = account(row, leader=Leader("replica-0", NOW_S - 100, 15))
-    assert "Its renewal was due" in "\n".join(explain(found))
+    assert "Its scheduled refresh was due" in "\n".join(explain(found))
     assert hints(found)[0].command == "kubectl get pods,leases -n ambient-code"
 
 
 def test_what_failed_lately_is_told_once_each_and_cannot_move_the_cursor() -> None:
-    news = EventSummary(True, "Refresh\x1bFailed", "the issuer\nis away", 3, NOW_S - 90, NOW_S - 30)
+    news = EventSummary(
+        True, "Refresh\x1bFailed", "the issuer\nis unreachable", 3, NOW_S - 90, NOW_S - 30
+    )
     text = "\n".join(explain(account(standing(), events=[news])))
     assert (
         "Warning Refresh\N{REPLACEMENT CHARACTER}Failed (30s ago, 3 times since "
-        "2025-12-31T23:58:30Z): the issuer is away." in text
+        "2025-12-31T23:58:30Z): the issuer is unreachable." in text
     )
 
 
 def test_what_may_not_be_read_is_said() -> None:
     blind = Leader(problem="no right to get lease")
     text = "\n".join(explain(account(standing(), silence="no right to list", leader=blind)))
-    assert "What failed lately is not known here: no right to list." in text
-    assert "Who leads is not known here: no right to get lease." in text
+    assert "Recent failures are unknown: no right to list." in text
+    assert "The leader is unknown: no right to get lease." in text
 
 
 def test_other_pods_of_the_session_and_its_end_are_named() -> None:
     row = standing(on=pod(is_deleting=True))
     [first, *_] = explain(account(row, others=["second"]))
     assert first.startswith("The pod is being deleted; ")
-    assert first.endswith(" The same Secret serves pod second.")
+    assert first.endswith(" It shares its Secret with pod second.")
 
 
 @pytest.mark.parametrize(
     ("leader", "words"),
     [
-        (Leader("", None, 0), "Nobody leads: lease ns/token-reconciler is held by nobody."),
+        (Leader("", None, 0), "There is no leader: lease ns/token-reconciler has no holder."),
         (
             Leader("r", NOW_S - 60, 15),
-            "Nobody leads: r last renewed lease ns/token-reconciler, of 15s, 60s ago.",
+            "There is no leader: r last renewed lease ns/token-reconciler 60s ago; its duration is "
+            "15s.",
         ),
         (
             Leader("r", None, 15),
-            "Nobody leads: lease ns/token-reconciler names r, and not when it was renewed.",
+            "There is no leader: lease ns/token-reconciler names r without a renewal time.",
         ),
     ],
     ids=["released", "stale", "undated"],
 )
 def test_a_lease_that_nobody_keeps_is_no_leader(leader: Leader, words: str) -> None:
-    assert tell(leader, "ns/token-reconciler", NOW_S) == words
+    assert describe_leader(leader, "ns/token-reconciler", NOW_S) == words
     assert leader.is_stale(NOW_S)
 
 
@@ -171,10 +175,10 @@ def test_a_lease_is_read_as_the_server_sends_it() -> None:
 
 
 def test_the_json_holds_all_that_the_sentences_say() -> None:
-    found = account_as_json(account(standing(secret(age_s=TTL_S + 30))))
+    found = report_as_json(account(standing(secret(age_s=TTL_S + 30))))
     assert found["state"] == "expired"
     assert found["leader"]["holder"] == "replica-0"
-    assert found["next"][0]["text"].startswith("See what the controller's log")
+    assert found["next"][0]["text"].startswith("Search the controller's log")
     assert len(found["sentences"]) == 7
 
 
@@ -241,7 +245,7 @@ def test_while_its_tries_fail_nothing_is_advised_that_waits_for_the_controller(
     events = [over, FAILED] if recovered else [FAILED]
     advice = "\n".join(map(str, hints(account(row, events=events))))
     assert ("reconciler check" in advice) == (not recovered)
-    waits = "reconciler renew" in advice or "Ask the platform" in advice
+    waits = "reconciler refresh" in advice or "Check that the platform" in advice
     assert waits == recovered
 
 
@@ -272,8 +276,8 @@ def test_what_a_replica_reports_is_said_and_comes_first_in_the_advice() -> None:
         "Replica replica-0 reports NotReady (20s ago): the issuer refuses our credentials: 401."
         in explain(found)
     )
-    assert str(hints(found)[0]).startswith("Mend what the replica reports above")
-    assert "reconciler renew" not in "\n".join(map(str, hints(found)))
+    assert str(hints(found)[0]).startswith("Fix what the replica reports above")
+    assert "reconciler refresh" not in "\n".join(map(str, hints(found)))
 
 
 def test_where_no_replica_was_ever_heard_of_that_is_said_and_what_it_may_mean() -> None:
@@ -291,13 +295,13 @@ def test_what_may_not_be_read_of_the_replicas_is_called_unknown_and_no_absence()
             account(
                 standing(secret()),
                 leader=ABSENT,
-                reports_unknown="no right to list events",
-                replicas_unknown="no right to list pods",
+                reports_error="no right to list events",
+                replicas_error="no right to list pods",
             )
         )
     )
-    assert "What the replicas report of themselves is not known: no right to list events." in text
-    assert "How the controller's pods are is not known: no right to list pods." in text
+    assert "What the replicas report on the Lease is unknown: no right to list events." in text
+    assert "The state of the controller's pods is unknown: no right to list pods." in text
     assert "has no pod of the controller" not in text
 
 
@@ -308,7 +312,7 @@ def test_a_controller_pod_that_ended_is_told_with_its_last_words() -> None:
     working = ObservedReplica("r-1", True)
     assert explain(account(standing(secret()), replicas=[ended, working]))[-1] == (
         "Controller pod r-0 is not ready: CrashLoopBackOff; after 3 restarts it ended 12s ago with"
-        " code 2: reconciler: no token."
+        " exit code 2: reconciler: no token."
     )
 
 
@@ -342,4 +346,4 @@ def test_the_status_of_a_pod_is_read_as_a_kubelet_writes_it() -> None:
 
 def test_a_report_counts_while_it_is_repeated() -> None:
     over = replace(REFUSED, last_s=NOW_S - 151)
-    assert standing_reports([REFUSED, over], NOW_S) == [REFUSED]
+    assert current_reports([REFUSED, over], NOW_S) == [REFUSED]

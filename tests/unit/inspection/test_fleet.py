@@ -1,16 +1,16 @@
-"""The fleet: joined by name, sorted by death, counted by state."""
+"""The fleet: joined by name, sorted by expiry, counted by state."""
 
 from reconciler.controller.decide.token_state import TokenState
-from reconciler.inspection.fleet import PodFleet, survey
+from reconciler.inspection.fleet import PodFleet, assess_fleet
 from reconciler.inspection.printers import cells, fleet_as_json, plain
 from reconciler.naming import Names
 from tests.unit.controller.build import NAMES, NOW_S, TTL_S, secret
 from tests.unit.inspection.build import onlooker, pod
 
 ROW_KEYS = [
-    "namespace", "pod", "session", "project", "terminating", "secret", "state", "why", "expiresAt",
-    "expiresInSeconds", "issuedAt", "renewalAt", "refreshedAt", "refreshedBy", "otherWriters",
-    "paused", "requested", "confirmed",
+    "namespace", "pod", "session", "project", "terminating", "secret", "state", "reason",
+    "expiresAt", "expiresInSeconds", "issuedAt", "refreshAt", "refreshedAt", "refreshedBy",
+    "otherWriters", "paused", "requested", "confirmed",
 ]  # fmt: skip
 
 
@@ -28,13 +28,13 @@ def fleet_of(ages: dict[str, float | None], *, missing: tuple[str, ...] = ()) ->
         for name, age_s in ages.items()
         if name not in missing
     ]
-    return survey(pods, secrets, onlooker(), NOW_S)
+    return assess_fleet(pods, secrets, onlooker(), NOW_S)
 
 
 def test_the_next_to_expire_comes_first_and_the_unknown_counts_as_now() -> None:
-    ages = {"endless": None, "young": 10.0, "old": 500.0, "dead": TTL_S + 60, "lost": 10.0}
+    ages = {"endless": None, "young": 10.0, "old": 500.0, "gone": TTL_S + 60, "lost": 10.0}
     fleet = fleet_of(ages, missing=("lost",))
-    assert [row.pod.session_id for row in fleet.rows] == ["dead", "lost", "old", "young", "endless"]
+    assert [row.pod.session_id for row in fleet.rows] == ["gone", "lost", "old", "young", "endless"]
     assert fleet.next is not None
     assert fleet.next.pod.session_id == "old"
     assert fleet.expired == 1
@@ -50,7 +50,7 @@ def test_totals_name_the_worst_state_first() -> None:
 
 
 def test_an_empty_fleet_is_no_trouble() -> None:
-    fleet = survey([], [], onlooker(), NOW_S)
+    fleet = assess_fleet([], [], onlooker(), NOW_S)
     assert fleet.headline() == ["0 session pods: nothing to refresh"]
     assert (fleet.expired, fleet.next) == (0, None)
     assert fleet_as_json(fleet, NAMES)["summary"]["next"] is None
@@ -59,7 +59,7 @@ def test_an_empty_fleet_is_no_trouble() -> None:
 def test_two_pods_of_one_session_share_its_secret() -> None:
     old = pod(uid="old", name="old", is_deleting=True)
     new = pod(uid="new", name="new")
-    rows = survey([old, new], [secret()], onlooker(), NOW_S).rows
+    rows = assess_fleet([old, new], [secret()], onlooker(), NOW_S).rows
     assert len({row.refresh_at_s for row in rows}) == 1
     assert {row.pod.name: cells(row, NOW_S)["STATE"] for row in rows} == {
         "new": "ok",
@@ -68,7 +68,7 @@ def test_two_pods_of_one_session_share_its_secret() -> None:
 
 
 def test_a_secret_of_another_namespace_serves_nobody_here() -> None:
-    [row] = survey([pod()], [secret(namespace="team-b")], onlooker(), NOW_S).rows
+    [row] = assess_fleet([pod()], [secret(namespace="team-b")], onlooker(), NOW_S).rows
     assert row.state is TokenState.NO_SECRET
 
 

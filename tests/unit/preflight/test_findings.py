@@ -1,4 +1,4 @@
-"""Findings in words: what is missing, what is only odd, and what to do about it."""
+"""Findings: what fails, what is only a warning, and what to do about it."""
 
 import math
 
@@ -21,16 +21,16 @@ def answers(*refused: tuple[str, str], namespaces: tuple[str, ...] = ("a", "b"))
 
 class TestRights:
     def test_all_held_is_one_line(self) -> None:
-        [verdict] = findings.of_rights(answers(), cluster_wide=False)
-        assert verdict.level == "ok"
+        [finding] = findings.of_rights(answers(), cluster_wide=False)
+        assert finding.level == "OK"
 
     def test_each_namespace_and_kind_has_its_own_line_and_rule(self) -> None:
         refused = [("secrets", "patch"), ("secrets", "create"), ("leases", "create")]
         found = findings.of_rights(answers(*refused), cluster_wide=False)
-        assert [verdict.message for verdict in found] == [
-            "cannot write a token or bring back a Secret that was deleted in namespace a:"
+        assert [finding.message for finding in found] == [
+            "cannot write a token or create a Secret again that was deleted in namespace a:"
             " patch, create secrets",
-            "cannot write a token or bring back a Secret that was deleted in namespace b:"
+            "cannot write a token or create a Secret again that was deleted in namespace b:"
             " patch, create secrets",
             "cannot elect a leader in namespace home: create leases",
         ]
@@ -41,34 +41,34 @@ class TestRights:
 
     def test_the_whole_cluster_can_be_given_up_for_a_list(self) -> None:
         asked = answers(("pods", "list"), namespaces=())
-        [verdict] = findings.of_rights(asked, cluster_wide=True)
-        assert verdict.message == "cannot see which sessions live in all namespaces: list pods"
-        assert verdict.remedy.endswith("or list the namespaces in RECONCILER_NAMESPACES")
+        [finding] = findings.of_rights(asked, cluster_wide=True)
+        assert finding.message == "cannot see which sessions are live in all namespaces: list pods"
+        assert finding.remedy.endswith("or list the namespaces in RECONCILER_NAMESPACES")
 
     def test_what_is_held_beyond_need_is_no_fault(self) -> None:
         held = [
             (right, ask, ask.resource == "secrets")
             for right, ask in questions(EXCESS_PERMISSIONS, namespaces=["a"], own="home")
         ]
-        [verdict] = findings.of_excess(held)
-        assert verdict.level == "note"
-        assert "may also get, delete secrets in namespace a" in verdict.message
+        [finding] = findings.of_excess(held)
+        assert finding.level == "WARN"
+        assert "may also get, delete secrets in namespace a" in finding.message
 
 
 @pytest.mark.parametrize(
     ("skew_s", "level", "words"),
     [
-        (0.4, "ok", "within 5 s"),
-        (-5.0, "ok", "within 5 s"),
-        (12.0, "note", "12 s behind"),
-        (-59.0, "note", "59 s ahead of"),
-        (61.0, "missing", "61 s behind"),
+        (0.4, "OK", "within 5 s"),
+        (-5.0, "OK", "within 5 s"),
+        (12.0, "WARN", "12 s behind"),
+        (-59.0, "WARN", "59 s ahead of"),
+        (61.0, "FAIL", "61 s behind"),
     ],
 )
 def test_a_clock_is_judged_by_what_its_offset_breaks(skew_s: float, level: str, words: str) -> None:
-    verdict = findings.of_clock(skew_s)
-    assert verdict.level == level
-    assert words in verdict.message
+    finding = findings.of_clock(skew_s)
+    assert finding.level == level
+    assert words in finding.message
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_clock_is_judged_by_what_its_offset_breaks(skew_s: float, level: str, 
         pytest.param({"wall_clock": 1.0, "issuer_date": -4.0}, {}, id="none-is-off"),
         pytest.param(
             {"wall_clock": 0.2, "issuer_date": 901.0, "api_server_date": 0.1},
-            {"issuer_date": "Date header of the issuer's answers is 901 s ahead of the tokens"},
+            {"issuer_date": "Date header of the issuer's responses is 901 s ahead of the tokens"},
             id="a-gateway",
         ),
         pytest.param(
@@ -117,17 +117,17 @@ def test_the_clock_that_is_off_is_blamed(
 ) -> None:
     found = findings.of_clocks(offsets_s)
     assert [each.witness for each in found] == list(named)
-    assert all(named[each.witness] in each.verdict.message for each in found)
-    assert all(each.verdict.level != "ok" and each.verdict.remedy for each in found)
+    assert all(named[each.witness] in each.finding.message for each in found)
+    assert all(each.finding.level != "OK" and each.finding.remedy for each in found)
 
 
 @pytest.mark.parametrize(
     ("ttl_s", "slack_s", "touch", "level"),
     [
-        (900.0, 270.0, False, "ok"),
-        (60.0, -66.0, True, "ok"),
-        (60.0, -66.0, False, "missing"),
-        (math.inf, math.inf, True, "note"),
+        (900.0, 270.0, False, "OK"),
+        (60.0, -66.0, True, "OK"),
+        (60.0, -66.0, False, "FAIL"),
+        (math.inf, math.inf, True, "WARN"),
     ],
     ids=["long", "touched", "too_short", "endless"],
 )
@@ -140,26 +140,26 @@ def test_a_tokens_life_must_outlast_the_kubelets_delay(
 @pytest.mark.parametrize("proxy", ["", "proxy.example:3128"])
 def test_a_proxy_on_the_way_is_part_of_the_remedy(proxy: str) -> None:
     error = IssuerUnavailable("token request: answered 403")
-    verdict = findings.of_failure("issuer", error, hint="look", proxy=proxy, host="issuer.example")
-    assert verdict.message == "token request: answered 403"
-    assert ("add issuer.example to NO_PROXY" in verdict.remedy) == bool(proxy)
+    finding = findings.of_failure("issuer", error, hint="look", proxy=proxy, host="issuer.example")
+    assert finding.message == "token request: answered 403"
+    assert ("add issuer.example to NO_PROXY" in finding.remedy) == bool(proxy)
 
 
 class TestOutput:
     FOUND = (
-        Finding("settings", "ok", "works"),
-        Finding("rights", "missing", "cannot", "grant"),
+        Finding("settings", "OK", "works"),
+        Finding("rights", "FAIL", "cannot", "grant"),
     )
 
     def test_text_puts_the_remedy_below_its_finding(self) -> None:
         assert as_text(self.FOUND).splitlines() == [
-            "ok       settings  works",
-            "missing  rights    cannot",
-            "                   -> grant",
+            "OK   settings works",
+            "FAIL rights   cannot",
+            "              -> grant",
         ]
 
     def test_json_is_one_object(self) -> None:
         assert as_json(self.FOUND[:1]) == (
-            '{"ok":true,"verdicts":[{"area":"settings","level":"ok","message":"works","remedy":""}]}'
+            '{"ok":true,"findings":[{"area":"settings","level":"OK","message":"works","remedy":""}]}'
         )
         assert as_json(self.FOUND).startswith('{"ok":false,')

@@ -12,7 +12,7 @@ from tests.unit.tokens.support import OLD, jwt
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "AMBIENT_API_TOKEN_FILE names a file that is not there: FILE"),
+        (None, "AMBIENT_API_TOKEN_FILE names a file that does not exist: FILE"),
         ("", "FILE is empty"),
         ("obviously fake", "AMBIENT_API_TOKEN: "),
         (OLD, ""),
