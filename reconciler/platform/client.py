@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
@@ -72,6 +73,18 @@ PROJECTS, SESSIONS, SESSION = "projects", "sessions", "session"
 M = TypeVar("M", bound=BaseModel)
 
 
+@dataclass(frozen=True, slots=True)
+class PageLimits:
+    """Rows of one page, bytes of one page, and bytes of one session that no smaller page splits."""
+
+    rows: int = SIZE
+    page_bytes: int = PAGE_BYTES
+    max_body_bytes: int = MAX_BODY_BYTES
+
+
+DEFAULT_LIMITS = PageLimits()
+
+
 class PlatformClient:
     """Reads projects and sessions. Every failure is a `RemoteError` without a token in it.
 
@@ -93,9 +106,7 @@ class PlatformClient:
         *,
         limit_s: float = LIMIT_S,
         parallel: int = PARALLEL,
-        page_size: int = SIZE,
-        page_bytes: int = PAGE_BYTES,
-        max_body_bytes: int = MAX_BODY_BYTES,
+        page_limits: PageLimits = DEFAULT_LIMITS,
     ) -> None:
         self._session = session
         self._base_url = base_url.rstrip("/") + BASE_PATH
@@ -104,10 +115,10 @@ class PlatformClient:
         self.breaker = breaker
         self._limit_s = limit_s
         self._turns = Limiter(clock, most=parallel)
-        self._page_size = page_size
-        self._page_bytes = min(page_bytes, max_body_bytes)
-        self._max_body_bytes = max_body_bytes
-        self._fitting_size = page_size
+        self._page_size = page_limits.rows
+        self._page_bytes = min(page_limits.page_bytes, page_limits.max_body_bytes)
+        self._max_body_bytes = page_limits.max_body_bytes
+        self._fitting_size = page_limits.rows
         self._large = asyncio.Lock()
         self._refused_session: tuple[str, str | None] | None = None
         """Session and project of the single look-up that was refused last."""

@@ -9,7 +9,7 @@ import aiohttp
 from aiohttp import web
 
 from reconciler.net.circuit_breaker import CircuitBreaker
-from reconciler.platform.client import PlatformClient
+from reconciler.platform.client import PageLimits, PlatformClient
 from tests.support import ManualClock
 
 
@@ -53,9 +53,7 @@ async def client_of(
             clock,
             breaker,
             limit_s=limit_s,
-            page_size=page_size,
-            page_bytes=page_bytes,
-            max_body_bytes=max_body_bytes,
+            page_limits=PageLimits(page_size, page_bytes, max_body_bytes),
         )
 
 
