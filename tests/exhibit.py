@@ -10,7 +10,7 @@ from aiohttp import web
 from reconciler.clock import SystemClock
 from reconciler.controller.decide.retry_policy import RIGHTS
 from reconciler.controller.decide.token_state import TokenState
-from reconciler.controller.reconcile.worker import ReconcileStats
+from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.state.confirmations import ConfirmationStats
 from reconciler.controller.status.fleet import FleetSummary
 from reconciler.controller.status.history import RunRecord

@@ -1,12 +1,11 @@
 """The election composed: fence, heartbeat, an elector with its own thread and connection."""
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from functools import partial
 from random import Random
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol
 
 from reconciler.clock import Clock
 from reconciler.kube.auth.credentials import find_credentials
@@ -26,17 +25,41 @@ from reconciler.leadership.thread import ElectorThread, Heartbeat
 from reconciler.settings import Settings
 
 CONNECTIONS = 4
-"""A watch, a renewal, a read beside them, and one that hangs."""
+"""A watch, a renewal, a read at the same time, and one that hangs."""
+
+
+class Candidate(Protocol):
+    """What the election asks of the controller; all but `rewound` is asked from another thread."""
+
+    @property
+    def has_had_token(self) -> bool:
+        """True once the token source has returned a token in this process."""
+        ...
+
+    @property
+    def lacks_token(self) -> bool:
+        """True while no token has come for so long that another replica may have one."""
+        ...
+
+    @property
+    def token_life_s(self) -> float:
+        """Whole lifetime of the last token; inf before the first."""
+        ...
+
+    def not_synced(self) -> str:
+        """Return what is missing in the stores, "" once they hold a first list."""
+        ...
+
+    def rewound(self, namespace: str, why: str) -> None:
+        """List everything again: an object was read that is of an earlier history."""
+        ...
 
 
 class Election:
-    """What one process has to do with the Lease, while entered; to be entered on the main loop.
+    """The Lease, and what follows from it, in one process; to be made on the main loop.
 
     Args:
         loop_factory: Of the elector's event loop.
-
-    `warm`, `has_token`, `lacks_token`, `token_life_s` and `rewound` are to be set before the first
-    list is in.
     """
 
     def __init__(
@@ -49,43 +72,46 @@ class Election:
         self.fence: WriteFence = AlwaysOpenFence(me.term(0))
         self.leadership: Leadership = NoElection()
         self.background_tasks: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
-        self.warm: Callable[[], bool] = lambda: False
-        self.has_token: Callable[[], bool] = lambda: True
-        self.lacks_token: Callable[[], bool] = lambda: False
-        self.token_life_s: Callable[[], float] = lambda: math.inf
-        self.rewound: Callable[[str], None] = lambda why: None
         self._settings = settings
         self._me = me
         self._clock = clock
+        self._loop_factory = loop_factory
         self._heartbeat = Heartbeat(clock)
-        self._stack = AsyncExitStack()
+        self._thread: ElectorThread | None = None
         if settings.leader_elect:
-            self._thread = ElectorThread(self._opening, loop_factory)
             self._lease_fence = LeaseFence(clock, me.term(0))
-            self._office = LeadershipState(self._thread.release)
-            self.fence, self.leadership = self._lease_fence, self._office
-            self.background_tasks = (self._heartbeat.run, self._thread.run)
+            self._state = LeadershipState(self._release)
+            self.fence, self.leadership = self._lease_fence, self._state
+            self.background_tasks = (self._heartbeat.run, self._run)
             self._loop = asyncio.get_running_loop()
 
-    async def __aenter__(self) -> Self:
-        """Start to contend; raises `SettingsError` if the server cannot be known."""
-        if self._settings.leader_elect:
-            await self._stack.enter_async_context(self._thread)
-        return self
+    @asynccontextmanager
+    async def contend(self, candidate: Candidate) -> AsyncIterator[None]:
+        """Contend for the Lease until the block ends; does nothing without leader election.
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
+        Raises:
+            SettingsError: The server cannot be known.
+        """
+        if not self._settings.leader_elect:
+            yield
+            return
+        self._thread = ElectorThread(partial(self._opening, candidate), self._loop_factory)
+        async with self._thread:
+            yield
+
+    async def _run(self) -> None:
+        assert self._thread is not None  # noqa: S101 - background tasks run while it contends
+        await self._thread.run()
+
+    async def _release(self) -> None:
+        assert self._thread is not None  # noqa: S101 - only a leader releases
+        await self._thread.release()
 
     @asynccontextmanager
-    async def _opening(self) -> AsyncIterator[LeaderElector]:
+    async def _opening(self, candidate: Candidate) -> AsyncIterator[LeaderElector]:
         """Make the elector and its connection, on the thread's own loop.
 
-        The Lease is our own namespace's business, whatever account works in the projects.
+        The Lease is in our own namespace: the account for the projects' namespaces is not used.
         """
         settings, me = self._settings, self._me
         credentials = find_credentials(settings.kubeconfig, self._clock)
@@ -109,24 +135,26 @@ class Election:
                         settings.retry_period_s,
                     ),
                     heartbeat_age_s=self._heartbeat.age_s,
-                    is_ready=lambda: self.warm(),
-                    has_token=lambda: self.has_token(),
-                    lacks_token=lambda: self.lacks_token(),
-                    token_life_s=lambda: self.token_life_s(),
+                    is_ready=lambda: not candidate.not_synced(),
+                    has_token=lambda: candidate.has_had_token,
+                    lacks_token=lambda: candidate.lacks_token,
+                    token_life_s=lambda: candidate.token_life_s,
                 ),
                 self._lease_fence,
                 clock=self._clock,
                 random=Random(),
-                on_started_leading=self._tell(self._office.started),
-                on_stopped_leading=self._tell(self._office.stopped),
-                on_history_rewound=self._tell(lambda why: self.rewound(why)),
+                on_started_leading=self._on_main_loop(self._state.started),
+                on_stopped_leading=self._on_main_loop(self._state.stopped),
+                on_history_rewound=self._on_main_loop(
+                    partial(candidate.rewound, settings.namespace)
+                ),
             )
 
-    def _tell(self, what: Callable[[str], None]) -> Callable[[str], None]:
-        """Return the same call, carried out on the main loop."""
+    def _on_main_loop(self, call: Callable[[str], None]) -> Callable[[str], None]:
+        """Return a function that makes the call on the main loop."""
 
-        def tell(text: str) -> None:
+        def schedule(text: str) -> None:
             if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(what, text)
+                self._loop.call_soon_threadsafe(call, text)
 
-        return tell
+        return schedule

@@ -20,9 +20,10 @@ from reconciler.app.election import Election
 from reconciler.app.orphan_reaper import OrphanReaper
 from reconciler.app.telemetry import Telemetry, open_telemetry
 from reconciler.clock import Clock, SystemClock
-from reconciler.controller.controller import Controller, ControllerConfig, Dependencies
+from reconciler.controller.controller import Controller, Dependencies
 from reconciler.controller.decide.bulkhead import runs_at_most
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.controller.runtime import ControllerConfig
 from reconciler.controller.state.mac_key import MacKeyFile
 from reconciler.controller.status.replica_report import ReplicaReport, Reporter
 from reconciler.factories import client_secret, static_source, static_token, token_endpoint
@@ -47,20 +48,20 @@ from reconciler.tokens.token import Token
 log = structlog.get_logger()
 
 BEARER_REMAINING = 0.2
-"""Life left, as a fraction, of the token that we show the platform ourselves."""
+"""Least remaining life, as a fraction, of the token that we show the platform."""
 
 PROBES = 4
-"""Connections beside those of the runs, for probes, Events and single reads."""
+"""Connections for probes, Events and single reads, in addition to those of the runs."""
 
 FORCE_S = 10.0
-"""A platform that refuses every token must not make us ask the issuer for one a request."""
+"""Least time between two token requests that a refusal of the platform causes."""
 
 
 def run(settings: Settings, outlet: StderrWriter) -> None:
-    """Run the controller until a signal; raises `SettingsError` for what only a human can mend.
+    """Run the controller until a signal; raises `SettingsError` for what only a person can fix.
 
     Args:
-        outlet: What standard error has become, where the log goes.
+        outlet: The writer to standard error, where the log goes.
     """
     configure_logs(settings.log_level, settings.log_format)
     outlet.on_drained = _warn_of_dropped
@@ -123,19 +124,19 @@ async def _run(settings: Settings, outlet: StderrWriter) -> None:
 async def build(
     settings: Settings, clock: Clock, telemetry: Telemetry
 ) -> AsyncIterator[Controller]:
-    """Make the controller and the connections it stands on; the latter close with the context."""
+    """Make the controller and its connections, which close with the context."""
     random = Random()
     names = settings.names()
     me = Identity(settings.replica, settings.pod_uid, uuid4().hex[:8])
     breakers = [CircuitBreaker(name, clock, random) for name in ("kube", "platform", "issuer")]
     kube_breaker, platform_breaker, issuer_breaker = breakers
     issuer_time = IssuerTime(clock)
-    keyed = client_secret if settings.is_oidc else static_token
-    keyed_by = keyed(settings)
-    secret = keyed_by.read()
-    seal = ConfirmationMac(secret, clock.monotonic)
+    key_of = client_secret if settings.is_oidc else static_token
+    key_source = key_of(settings)
+    secret = key_source.read()
+    mac = ConfirmationMac(secret, clock.monotonic)
 
-    async def seal_renewed() -> None:
+    async def confirm_again() -> None:
         await controller.renew_seals()
 
     async def keep_reporting() -> None:
@@ -158,11 +159,11 @@ async def build(
                 refresh_on_key_rotation=settings.refresh_on_key_rotation,
             )
             stack.push_async_callback(oidc.close)
-            seal_key = MacKeyFile(keyed_by.read, secret, seal, seal_renewed)
+            mac_key = MacKeyFile(key_source.read, secret, mac, confirm_again)
             background_tasks = (
                 oidc.keep_standby,
                 partial(environment.watch_clock, issuer_time, clock),
-                seal_key.run,
+                mac_key.run,
             )
         else:
             source = static = static_source(settings, clock)
@@ -195,9 +196,8 @@ async def build(
             )
         )
         election = Election(settings, me, clock, _loop_factory())
-        await stack.enter_async_context(election)
         background_tasks += election.background_tasks
-        ports = Dependencies(
+        dependencies = Dependencies(
             kube=kube,
             platform=platform,
             platform_allowed=lambda: platform.allowed,
@@ -214,9 +214,9 @@ async def build(
             tracer=telemetry.tracer,
             observers=telemetry.observers,
         )
-        controller = Controller(ports, _options(settings, seal))
+        controller = Controller(dependencies, _config(settings, mac))
         if isinstance(source, StaticSource):
-            source.on_replaced = partial(_replaced, seal, controller)
+            source.on_replaced = partial(_replaced, mac, controller)
         elif isinstance(source, OidcSource):
             source.on_replaced = lambda _: controller.reconsider()
         own = kube
@@ -237,24 +237,20 @@ async def build(
             once=controller.log_dedup,
             troubles=lambda: controller.troubles() | ignored,
         )
-        election.warm = lambda: not controller.not_synced()
-        election.has_token = lambda: controller.has_had_token
-        election.lacks_token = lambda: controller.lacks_token
-        election.token_life_s = lambda: controller.token_life_s
-        election.rewound = partial(controller.rewound, settings.namespace)
+        await stack.enter_async_context(election.contend(controller))
         yield controller
 
 
-async def _replaced(seal: ConfirmationMac, controller: Controller, token: Token) -> None:
-    """Take in another static token, which is what seals are made with where there is no issuer."""
-    seal.set_key(token.reveal())
+async def _replaced(mac: ConfirmationMac, controller: Controller, token: Token) -> None:
+    """Take in another static token; without an issuer it is also the key of the confirmations."""
+    mac.set_key(token.reveal())
     await controller.reconsider()
 
 
-def _options(settings: Settings, seal: ConfirmationMac) -> ControllerConfig:
+def _config(settings: Settings, mac: ConfirmationMac) -> ControllerConfig:
     return ControllerConfig(
         names=settings.names(),
-        seal=seal,
+        confirmation_mac=mac,
         namespaces=tuple(settings.listed_namespaces),
         finds_namespaces=settings.finds_namespaces,
         max_namespaces=settings.max_namespaces,
@@ -273,14 +269,14 @@ def _options(settings: Settings, seal: ConfirmationMac) -> ControllerConfig:
 
 
 def _freeze_memory() -> None:
-    """What the first lists made lives on, and a refresh makes no cycles: collect seldom."""
+    """Collect garbage seldom: the first lists stay in memory, and a refresh makes no cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
 
 
 def _bearer(source: TokenSource, clock: Clock) -> Bearer:
-    """Show the platform the token that the runners get; a refused one is minted anew, in time."""
+    """Show the platform the token that the runners get; request another if that one is refused."""
     forced_at = -FORCE_S
 
     async def bearer(refused: bool) -> str:

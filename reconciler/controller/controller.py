@@ -2,38 +2,39 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
 from reconciler.clock import Clock
 from reconciler.controller.decide import refresh_times, retry_policy
-from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.events.recorder import EventRecorder
-from reconciler.controller.namespaces.discovery import (
-    DiscoveryConfig,
-    NamespaceDiscovery,
-    NamespaceUsage,
-)
+from reconciler.controller.namespaces.discovery import NamespaceDiscovery, NamespaceUsage
 from reconciler.controller.namespaces.informers import InformerPair, NamespaceInformers
-from reconciler.controller.reconcile.run import Observer
+from reconciler.controller.reconcile.actions import SessionActions
+from reconciler.controller.reconcile.bulkhead_shell import PLATFORM, BulkheadShell
+from reconciler.controller.reconcile.pod_toucher import PodToucher
+from reconciler.controller.reconcile.reconciler import Reconciler
+from reconciler.controller.reconcile.run import Observer, ReconcileStats
 from reconciler.controller.reconcile.secret_writer import SecretWriter
 from reconciler.controller.reconcile.session_lookup import SessionLookup
-from reconciler.controller.reconcile.worker import Reconciler
+from reconciler.controller.reconcile.worker import Workers
+from reconciler.controller.runtime import ControllerConfig, Runtime, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
-from reconciler.controller.status.collector import StatusCollector
+from reconciler.controller.state.startup import StartupProgress
+from reconciler.controller.status.collector import ControllerParts, StatusCollector
 from reconciler.controller.status.endpoint_log import REPORT_S, EndpointLog
 from reconciler.controller.status.exposure import TOUCHED_S, EstimatedExposure
 from reconciler.controller.status.history import BlockedSessions, RunHistory
 from reconciler.controller.triggers.event_handler import EventHandler
-from reconciler.controller.triggers.resync import LEADER_START, Resync, StartupResync
+from reconciler.controller.triggers.resync import LEADER_START, Resync
 from reconciler.controller.triggers.revocation_check import RevocationCheck
 from reconciler.errors import IssuerError
 from reconciler.informer.reflector import ObjectHandlers, Reflector
@@ -43,7 +44,7 @@ from reconciler.kube.authorization import AuthorizerMemory
 from reconciler.kube.authorized import AuthorizedKube
 from reconciler.kube.decoding import metadata_resource
 from reconciler.leadership.api import Leadership, WriteFence
-from reconciler.naming import LIVE_PODS, Names, SessionKey
+from reconciler.naming import LIVE_PODS, SessionKey
 from reconciler.net.circuit_breaker import BreakerStats, CircuitBreaker
 from reconciler.platform.api import Platform
 from reconciler.platform.models import namespace_of
@@ -104,195 +105,206 @@ class Dependencies:
     """Told of every attempt, beside the controller's own."""
 
 
-@dataclass(frozen=True, slots=True)
-class ControllerConfig:
-    """The settings that the main job depends on; see `Settings` for units and reasons."""
-
-    names: Names
-    seal: ConfirmationMac
-    namespaces: Sequence[str] = ()
-    finds_namespaces: bool = False
-    """Namespaces of the platform's projects too; without, none named means all in one scope."""
-    max_namespaces: int = 500
-    mode: Literal["standard", "mpp"] = "standard"
-    workers: int = 64
-    propagation_s: float = 90.0
-    startup: Literal["all", "stale"] = "all"
-    resync_s: float = 360.0
-    touch: bool = True
-    request_limit_s: float = 10.0
-    platform_parallel: int = 8
-    drain_s: float = 20.0
-    lease_s: float = 0.0
-    on_synced: Callable[[], None] = lambda: None
-    """Called once, when the first lists are in the stores."""
-
-
 class Controller:
-    """One replica's main job."""
+    """One replica's main job: it makes the parts, joins them, and runs them."""
 
-    def __init__(self, ports: Dependencies, options: ControllerConfig) -> None:
-        self._dependencies = ports
-        self._config = options
-        names, clock = options.names, ports.clock
-        self._kube = AuthorizedKube(ports.kube, AuthorizerMemory(self._granted), clock)
-        pods = metadata_resource("pods", names)
-        secrets = metadata_resource("secrets", names, unasked=self._warn_of_value)
+    def __init__(self, dependencies: Dependencies, config: ControllerConfig) -> None:
+        self._dependencies = dependencies
+        self._config = config
+        names, clock = config.names, dependencies.clock
+        self.log_dedup = LogDedup(clock)
+        self.tracer = dependencies.tracer or Tracer(clock, Random())
+        self._runtime = Runtime(clock, dependencies.random, self.log_dedup, self.tracer)
+        self._kube = AuthorizedKube(dependencies.kube, AuthorizerMemory(self._granted), clock)
         self.pods, self.secrets = Store("pods"), Store("secrets")
+        self._stores = Stores(
+            self.pods,
+            self.secrets,
+            metadata_resource("pods", names),
+            metadata_resource("secrets", names, unasked=self._warn_of_value),
+        )
         self.queue: WorkQueue[SessionKey] = WorkQueue(clock)
         self.queue.pause()
-        self.log_dedup = LogDedup(clock)
         self._endpoint_log = EndpointLog(clock)
-        self.startup = StartupResync(clock)
+        self.startup = StartupProgress(clock)
         self.confirmations = ConfirmationCache(
-            clock, names, options.seal, lambda session: namespace_of(session, options.mode)
+            clock,
+            names,
+            config.confirmation_mac,
+            lambda session: namespace_of(session, config.mode),
         )
         self.sessions = SessionStateReader(
-            pods=self.pods,
-            secrets=self.secrets,
-            directory=self.confirmations,
-            source=ports.source,
-            issuer_time=ports.issuer_time,
+            stores=self._stores,
+            confirmations=self.confirmations,
+            source=dependencies.source,
+            issuer_time=dependencies.issuer_time,
+            fence=dependencies.fence,
+            is_exclusive=dependencies.leadership.is_exclusive,
+            config=config,
             clock=clock,
-            names=names,
-            fence=ports.fence,
-            propagation_s=options.propagation_s,
-            exclusive=ports.leadership.is_exclusive,
-            startup=options.startup,
         )
-        self.tracer = ports.tracer or Tracer(clock, Random())
+        self.touches = PodTouches() if config.touch else None
+        self.event_handler = EventHandler(
+            self.sessions, self.queue, self.touches, self.startup, clock
+        )
+        usage = NamespaceUsage(
+            stores=self._stores,
+            confirmations=self.confirmations,
+            sessions=self.sessions,
+            queue=self.queue,
+            touches=self.touches,
+        )
+        all_namespaces = () if config.finds_namespaces else (None,)
+        self.informers = NamespaceInformers(
+            config.namespaces or all_namespaces, make=self._make_informers, evict=usage.evict
+        )
+        self.discovery = None
+        if config.finds_namespaces:
+            self.discovery = NamespaceDiscovery(
+                platform=dependencies.platform,
+                informers=self.informers,
+                usage=usage,
+                config=config,
+                runtime=self._runtime,
+            )
+        on_namespaces = self.discovery.add if self.discovery is not None else _ignore
+        session_lookup = SessionLookup(
+            dependencies.platform,
+            self.confirmations,
+            self.sessions,
+            self.log_dedup,
+            on_namespaces,
+        )
         self.history = RunHistory(clock)
-        self.exposure = EstimatedExposure(options.propagation_s)
+        self.exposure = EstimatedExposure(config.propagation_s)
         self.blocked_sessions = BlockedSessions()
         self.events = EventRecorder(
             kube=self._kube,
-            fence=ports.fence,
-            breaker=ports.kube_breaker,
+            fence=dependencies.fence,
+            breaker=dependencies.kube_breaker,
             clock=clock,
             log_dedup=self.log_dedup,
             component=names.field_manager,
-            timeout_s=options.request_limit_s,
+            timeout_s=config.request_limit_s,
         )
-        self._touches = PodTouches() if options.touch else None
-        self.event_handler = EventHandler(
-            self.sessions,
+        self.bulkhead = BulkheadShell(
             self.queue,
-            self._touches,
-            clock,
-            forgotten=lambda key: self.startup.record_result(key, "unchanged"),
+            self._runtime,
+            workers=config.workers,
+            most={PLATFORM: config.platform_parallel},
         )
-        lookup = SessionLookup(
-            ports.platform, self.confirmations, self.log_dedup, self._found, self.sessions.now_s
-        )
-        self.reconciler = Reconciler(
-            planner=self.sessions,
+        self.stats = ReconcileStats({}, {})
+        self._workers = Workers(
             queue=self.queue,
-            writer=SecretWriter(
-                kube=self._kube,
-                pods=pods,
-                secrets=secrets,
-                secret_store=self.secrets,
-                pod_store=self.pods,
-                names=names,
-                seal=options.seal,
-                fence=ports.fence,
-                limit_s=options.request_limit_s,
-                rewound=self.rewound,
-            ),
-            source=ports.source,
-            lookup=lookup,
-            touches=self._touches,
-            workers=options.workers,
-            platform_parallel=options.platform_parallel,
-            kube_breaker=ports.kube_breaker,
-            clock=clock,
-            random=ports.random,
-            once=self.log_dedup,
-            settled=self.startup.record_result,
-            tracer=self.tracer,
-            witnesses=(
+            reconciler=self._make_reconciler(session_lookup),
+            sessions=self.sessions,
+            bulkhead=self.bulkhead,
+            startup=self.startup,
+            observers=(
                 self.history.observe,
                 self.exposure.observe,
                 self.blocked_sessions.observe,
                 self.events.observe,
-                *ports.observers,
+                *dependencies.observers,
             ),
+            stats=self.stats,
+            runtime=self._runtime,
         )
-        self._namespace_usage = NamespaceUsage(
-            pods=self.pods,
-            secrets=self.secrets,
+        self.resync = Resync(
+            platform=dependencies.platform,
             confirmations=self.confirmations,
             sessions=self.sessions,
-            queue=self.queue,
-            touches=self._touches,
-        )
-        nowhere = () if options.finds_namespaces else (None,)
-        self.informers = NamespaceInformers(
-            options.namespaces or nowhere,
-            make=lambda namespace: InformerPair(
-                self._reflector(pods, self.pods, namespace),
-                self._reflector(secrets, self.secrets, namespace),
-            ),
-            evict=self._namespace_usage.evict,
-        )
-        self.discovery = self._make_discovery() if options.finds_namespaces else None
-        self.resync = Resync(
-            client=ports.platform,
-            directory=self.confirmations,
-            planner=self.sessions,
-            feed=self.event_handler,
-            breaker=ports.platform_breaker,
+            event_handler=self.event_handler,
             startup=self.startup,
-            once=self.log_dedup,
-            random=ports.random,
-            period_s=options.resync_s,
-            parallel=options.platform_parallel,
-            namespaces=() if options.finds_namespaces else options.namespaces,
-            found=self._found,
-            tracer=self.tracer,
+            on_namespaces=on_namespaces,
+            config=config,
+            runtime=self._runtime,
         )
         self.revocation_check = RevocationCheck(
             secrets=self.secrets,
-            directory=self.confirmations,
-            planner=self.sessions,
-            lookup=lookup,
-            feed=self.event_handler,
-            names=names,
+            confirmations=self.confirmations,
+            sessions=self.sessions,
+            session_lookup=session_lookup,
+            event_handler=self.event_handler,
+            config=config,
             clock=clock,
-            period_s=options.resync_s,
+        )
+        parts = ControllerParts(
+            stores=self._stores,
+            queue=self.queue,
+            confirmations=self.confirmations,
+            sessions=self.sessions,
+            startup=self.startup,
+            informers=self.informers,
+            bulkhead=self.bulkhead,
+            stats=self.stats,
+            history=self.history,
+            blocked_sessions=self.blocked_sessions,
+            exposure=self.exposure,
+            source=dependencies.source,
+            issuer_time=dependencies.issuer_time,
+            fence=dependencies.fence,
+            breakers=self._breakers(),
+            platform_allowed=dependencies.platform_allowed,
         )
         self.status_collector = StatusCollector(
-            planner=self.sessions,
-            queue=self.queue,
-            directory=self.confirmations,
-            worker=self.reconciler,
-            pods=self.pods,
-            secrets=self.secrets,
-            history=self.history,
-            holds=self.blocked_sessions,
-            exposure=self.exposure,
-            startup=self.startup,
-            reflectors=lambda: self.informers.reflectors,
-            breakers=self._breakers(),
-            source=ports.source,
-            issuer_time=ports.issuer_time,
-            fence=ports.fence,
-            clock=clock,
-            once=self.log_dedup,
-            delivery_s=TOUCHED_S if options.touch else options.propagation_s,
-            platform_allowed=ports.platform_allowed,
+            parts, self._runtime, delivery_s=TOUCHED_S if config.touch else config.propagation_s
         )
-        ports.source.fleet_life_s = self._fleet_life_s
-        ports.source.on_better = self._on_better_token
+        self._time_moved = asyncio.Event()
+        self._subscribe()
+
+    def _make_reconciler(self, session_lookup: SessionLookup) -> Reconciler:
+        dependencies = self._dependencies
+        writer = SecretWriter(
+            kube=self._kube,
+            stores=self._stores,
+            fence=dependencies.fence,
+            config=self._config,
+            on_rewound=self.rewound,
+        )
+        actions = SessionActions(
+            sessions=self.sessions,
+            writer=writer,
+            source=dependencies.source,
+            session_lookup=session_lookup,
+            touches=self.touches,
+            bulkhead=self.bulkhead,
+            stats=self.stats,
+            runtime=self._runtime,
+        )
+        toucher = None
+        if self.touches is not None:
+            toucher = PodToucher(
+                self.touches,
+                sessions=self.sessions,
+                writer=writer,
+                bulkhead=self.bulkhead,
+                stats=self.stats,
+                runtime=self._runtime,
+            )
+        return Reconciler(
+            sessions=self.sessions,
+            actions=actions,
+            touches=self.touches,
+            toucher=toucher,
+            startup=self.startup,
+            kube_breaker=dependencies.kube_breaker,
+            runtime=self._runtime,
+        )
+
+    def _subscribe(self) -> None:
+        """Have the dependencies, which exist before the controller, call it."""
+        dependencies = self._dependencies
+        dependencies.source.fleet_life_s = self._fleet_life_s
+        dependencies.source.on_better = self._on_better_token
         for breaker, endpoint in (
-            (ports.kube_breaker, retry_policy.KUBE),
-            (ports.issuer_breaker, retry_policy.ISSUER),
-            (ports.platform_breaker, retry_policy.PLATFORM),
+            (dependencies.kube_breaker, retry_policy.KUBE),
+            (dependencies.issuer_breaker, retry_policy.ISSUER),
+            (dependencies.platform_breaker, retry_policy.PLATFORM),
         ):
             breaker.on_condition = self._endpoint_log.changed
             breaker.on_recovery(partial(self._wake_blocked, endpoint))
-        self._time_moved = asyncio.Event()
-        ports.issuer_time.on_moved = self._on_time_moved
+        dependencies.issuer_time.on_moved = self._on_time_moved
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then finish what is in flight.
@@ -344,11 +356,6 @@ class Controller:
     async def renew_seals(self) -> None:
         """Plan each session anew: its seal is to be made again, in its turn."""
         await self.resync.plan_all("seal_renewed")
-
-    @property
-    def touches_pending(self) -> int:
-        """Number of sessions whose pod is still to be touched: no more than there are."""
-        return 0 if self._touches is None else len(self._touches)
 
     @property
     def writes_refused(self) -> int:
@@ -479,7 +486,7 @@ class Controller:
         return [
             self.informers.run(),
             *([self.discovery.run()] if self.discovery is not None else []),
-            *(self.reconciler.run() for _ in range(self.reconciler.runs_at_most)),
+            *(self._workers.run() for _ in range(self.bulkhead.runs_at_most)),
             *(part() for part in ports.background_tasks),
             ports.kube_breaker.probe_while_down(ports.kube.ready),
             ports.platform_breaker.probe_while_down(ports.platform.probe),
@@ -518,8 +525,8 @@ class Controller:
         """Work until another replica may: what is due at once, beside a consistent list."""
         self.confirmations.begin_term()
         self.sessions.begin_term()
-        if self._touches is not None:
-            self._touches.clear()
+        if self.touches is not None:
+            self.touches.clear()
         self.queue.resume()
         try:
             async with asyncio.TaskGroup() as group:
@@ -627,50 +634,46 @@ class Controller:
         ports = self._dependencies
         return ports.kube_breaker, ports.platform_breaker, ports.issuer_breaker
 
-    def _make_discovery(self) -> NamespaceDiscovery:
-        ports, options = self._dependencies, self._config
-        return NamespaceDiscovery(
-            client=ports.platform,
-            breaker=ports.platform_breaker,
-            informers=self.informers,
-            in_use=self._is_held,
-            config=DiscoveryConfig(
-                mode=options.mode,
-                static=options.namespaces,
-                max_namespaces=options.max_namespaces,
-                period_s=options.resync_s,
-            ),
-            clock=ports.clock,
-            random=ports.random,
-            log_dedup=self.log_dedup,
+    def _make_informers(self, namespace: str | None) -> InformerPair:
+        stores, events = self._stores, self.event_handler
+        pods = self._reflector(
+            stores.pod_resource,
+            stores.pods,
+            namespace,
+            LIVE_PODS,
+            ObjectHandlers(events.pod_changed),
         )
-
-    def _found(self, namespaces: Iterable[str]) -> None:
-        if self.discovery is not None:
-            self.discovery.add(namespaces)
-
-    def _is_held(self, namespace: str) -> bool:
-        refused = self.informers.is_forbidden(namespace)
-        return not self.informers.all_initialized or self._namespace_usage.in_use(
-            namespace, is_forbidden=refused
+        secrets = self._reflector(
+            stores.secret_resource,
+            stores.secrets,
+            namespace,
+            "",
+            ObjectHandlers(events.secret_changed, events.secret_seen),
         )
+        return InformerPair(pods, secrets)
 
     def _reflector(
-        self, resource: ApiResource[ObjectMeta], store: Store, namespace: str | None
+        self,
+        resource: ApiResource[ObjectMeta],
+        store: Store,
+        namespace: str | None,
+        fields: str,
+        handlers: ObjectHandlers,
     ) -> Reflector:
-        pods = store is self.pods
         return Reflector(
             self._kube,
             resource,
-            ListOptions(namespace, self._config.names.selector(), LIVE_PODS if pods else ""),
+            ListOptions(namespace, self._config.names.selector(), fields),
             store,
-            clock=self._dependencies.clock,
-            random=self._dependencies.random,
+            clock=self._runtime.clock,
+            random=self._runtime.random,
             breaker=self._dependencies.kube_breaker,
-            handlers=ObjectHandlers(self.event_handler.pod_changed)
-            if pods
-            else ObjectHandlers(self.event_handler.secret_changed, self.event_handler.secret_seen),
+            handlers=handlers,
         )
+
+
+def _ignore(_namespaces: Iterable[str]) -> None:
+    """Take no notice of a namespace that the platform names: all or fixed ones are watched."""
 
 
 def _last_error(error: str) -> str:

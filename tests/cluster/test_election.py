@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -41,6 +42,20 @@ SHORT_LEASE = {
     "RECONCILER_REQUEST_LIMIT_S": "3",
 }
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+
+
+class Ready:
+    """A candidate with full stores and a token of no known life."""
+
+    has_had_token = True
+    lacks_token = False
+    token_life_s = math.inf
+
+    def not_synced(self) -> str:
+        return ""
+
+    def rewound(self, namespace: str, why: str) -> None:
+        return None
 
 
 class Place:
@@ -86,8 +101,7 @@ class Place:
         """Run an election in this process, on its own thread, until the block ends."""
         me = Identity(name, f"pod-of-{name}", secrets.token_hex(4))
         election = Election(self.settings(user=user), me, SystemClock(), asyncio.new_event_loop)
-        election.warm = lambda: True
-        async with election, asyncio.TaskGroup() as group:
+        async with election.contend(Ready()), asyncio.TaskGroup() as group:
             tasks = [group.create_task(part()) for part in election.background_tasks]
             try:
                 yield election

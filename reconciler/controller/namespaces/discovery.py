@@ -6,27 +6,22 @@ lists the running sessions; until then the confirmations on the Secrets are used
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from random import Random
 
 import structlog
 
-from reconciler.clock import Clock
 from reconciler.controller.decide.namespace_set import NamespaceChanges, NamespaceSet
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.namespaces.informers import NamespaceInformers
+from reconciler.controller.runtime import ControllerConfig, Runtime, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.errors import OF_AN_ENDPOINT, RemoteError
-from reconciler.informer.store import Store
 from reconciler.naming import SessionKey, is_namespace
-from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.api import Platform
-from reconciler.platform.models import Mode, PlatformSession, namespace_of, project_namespace
+from reconciler.platform.models import PlatformSession, namespace_of, project_namespace
 from reconciler.platform.session_list import list_running_sessions
-from reconciler.telemetry.log_dedup import LogDedup
 from reconciler.workqueue.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -51,56 +46,36 @@ MAX_LOGGED = 10
 """Most names in one log line."""
 
 
-@dataclass(frozen=True, slots=True)
-class DiscoveryConfig:
-    """Settings of the discovery.
-
-    Args:
-        static: Namespaces from the settings, watched always.
-        max_namespaces: See `NamespaceSet`.
-        period_s: Longest time between two lists; no namespace is removed before it has passed.
-    """
-
-    mode: Mode
-    static: Iterable[str]
-    max_namespaces: int
-    period_s: float
-
-
 class NamespaceDiscovery:
     """Lists the projects and starts and stops the informers of their namespaces.
 
-    Args:
-        in_use: Returns whether a namespace is still in use.
+    The configured namespaces are watched always. No namespace is removed before one period of the
+    resync has passed since the last list that named it, and while it is in use.
     """
 
     def __init__(
         self,
         *,
-        client: Platform,
-        breaker: CircuitBreaker,
+        platform: Platform,
         informers: NamespaceInformers,
-        in_use: Callable[[str], bool],
-        config: DiscoveryConfig,
-        clock: Clock,
-        random: Random,
-        log_dedup: LogDedup,
+        usage: "NamespaceUsage",
+        config: ControllerConfig,
+        runtime: Runtime,
     ) -> None:
-        self._client = client
-        self._breaker = breaker
+        self._platform = platform
         self._informers = informers
-        self._in_use = in_use
+        self._usage = usage
         self._mode = config.mode
+        self._period_s = config.resync_s
+        self._max_namespaces = config.max_namespaces
         self._namespaces = NamespaceSet(
-            config.static, grace_s=config.period_s, at_most=config.max_namespaces
+            config.namespaces, grace_s=self._period_s, at_most=self._max_namespaces
         )
         self._has_static = bool(self._namespaces.names)
-        self._max_namespaces = config.max_namespaces
-        self._interval_s = min(MAX_INTERVAL_S, config.period_s)
-        self._clock = clock
-        self._random = random
-        self._log_dedup = log_dedup
-        self._period_s = config.period_s
+        self._interval_s = min(MAX_INTERVAL_S, self._period_s)
+        self._clock = runtime.clock
+        self._random = runtime.random
+        self._log_dedup = runtime.log_dedup
         self._asked_at = -math.inf
         self._started = asyncio.Event()
 
@@ -125,16 +100,23 @@ class NamespaceDiscovery:
                 self._started.set()
             wait_s = self._interval_s if known else min(EMPTY_INTERVAL_S, self._interval_s)
             await asyncio.sleep(wait_s * self._random.uniform(0.8, 1.0))
-            await self._breaker.wait_closed()
+            await self._platform.breaker.wait_closed()
 
     def add(self, namespaces: Iterable[str]) -> None:
         """Add namespaces of sessions that the platform named, without waiting for the next list."""
         names, now_at = list(filter(is_namespace, namespaces)), self._clock.monotonic()
         self._apply(self._namespaces.occupied(names, now_at=now_at, is_held=self._in_use))
 
+    def _in_use(self, namespace: str) -> bool:
+        """Return whether a namespace must stay; until the first lists are in, each one must."""
+        is_forbidden = self._informers.is_forbidden(namespace)
+        return not self._informers.all_initialized or self._usage.in_use(
+            namespace, is_forbidden=is_forbidden
+        )
+
     async def _list_projects(self) -> None:
         try:
-            listing = await self._client.list_projects()
+            listing = await self._platform.list_projects()
         except RemoteError as error:
             self._log_failure(error)
             return
@@ -192,9 +174,9 @@ class NamespaceDiscovery:
         """
         # An account may have permission to list each project, but not all projects at once.
         with suppress(RemoteError):
-            if found := (await self._client.list_running(None)).items:
+            if found := (await self._platform.list_running(None)).items:
                 return found
-        return (await list_running_sessions(self._client, parallel=OCCUPIED_PARALLEL)).sessions
+        return (await list_running_sessions(self._platform, parallel=OCCUPIED_PARALLEL)).sessions
 
     def _apply(self, changes: NamespaceChanges) -> None:
         if changes.added:
@@ -228,15 +210,14 @@ class NamespaceUsage:
     def __init__(
         self,
         *,
-        pods: Store,
-        secrets: Store,
+        stores: Stores,
         confirmations: ConfirmationCache,
         sessions: SessionStateReader,
         queue: WorkQueue[SessionKey],
         touches: PodTouches | None,
     ) -> None:
-        self._pods = pods
-        self._secrets = secrets
+        self._pods = stores.pods
+        self._secrets = stores.secrets
         self._confirmations = confirmations
         self._sessions = sessions
         self._queue = queue

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from reconciler.clock import Clock
 from reconciler.controller.decide.bulkhead import (
     SLOW_AFTER_S,
     Bulkhead,
@@ -17,6 +16,7 @@ from reconciler.controller.decide.bulkhead import (
     runs_at_most,
 )
 from reconciler.controller.decide.plan import Plan
+from reconciler.controller.runtime import Runtime
 from reconciler.errors import (
     IssuerUnavailable,
     NotLeaderError,
@@ -27,7 +27,6 @@ from reconciler.errors import (
     TransportError,
 )
 from reconciler.naming import SessionKey
-from reconciler.telemetry.log_dedup import LogDedup
 from reconciler.workqueue.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -76,15 +75,14 @@ class BulkheadShell:
     def __init__(
         self,
         queue: WorkQueue[SessionKey],
-        clock: Clock,
-        once: LogDedup,
+        runtime: Runtime,
         *,
         workers: int,
         most: Mapping[str, int],
     ) -> None:
         self._queue = queue
-        self._clock = clock
-        self._once = once
+        self._clock = runtime.clock
+        self._log_dedup = runtime.log_dedup
         self._bulkhead: Bulkhead[SessionKey] = Bulkhead(workers=workers, most=most)
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.runs_at_most = runs_at_most(workers)
@@ -175,7 +173,7 @@ class BulkheadShell:
             self._queue.add(key, reason="place_free", priority=position.priority, slack_s=slack_s)
 
     def _overdue(self, run: BulkheadRun, place: str) -> None:
-        if self._once.should_log("requests_slow", place):
+        if self._log_dedup.should_log("requests_slow", place):
             log.warning("requests_slow", place=place, seconds=SLOW_AFTER_S)
         if self._bulkhead.overdue(run, self._clock.monotonic()):
             self._wake()

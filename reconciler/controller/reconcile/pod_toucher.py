@@ -1,19 +1,17 @@
 """Sends the touches that are due, and lets none of them stand in a token's way."""
 
-from random import Random
-
 import structlog
 
 from reconciler import errors
-from reconciler.clock import Clock
 from reconciler.controller.decide.bulkhead import BulkheadRun
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadFull, BulkheadShell, touches_in
+from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.reconcile.secret_writer import SecretWriter
+from reconciler.controller.runtime import Runtime
 from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.kube.status_errors import is_terminating
 from reconciler.naming import SessionKey
-from reconciler.telemetry.log_dedup import LogDedup
 from reconciler.telemetry.trace import span
 
 log = structlog.get_logger()
@@ -33,21 +31,20 @@ class PodToucher:
         self,
         touches: PodTouches,
         *,
-        planner: SessionStateReader,
+        sessions: SessionStateReader,
         writer: SecretWriter,
-        clock: Clock,
-        random: Random,
-        once: LogDedup,
-        places: BulkheadShell,
+        bulkhead: BulkheadShell,
+        stats: ReconcileStats,
+        runtime: Runtime,
     ) -> None:
         self._touches = touches
-        self._planner = planner
+        self._sessions = sessions
         self._writer = writer
-        self._clock = clock
-        self._random = random
-        self._once = once
-        self._places = places
-        self.touched_total = 0
+        self._bulkhead = bulkhead
+        self._stats = stats
+        self._clock = runtime.clock
+        self._random = runtime.random
+        self._log_dedup = runtime.log_dedup
 
     async def touch_if_due(self, key: SessionKey, run: BulkheadRun) -> None:
         """Touch a session's pods, if that is due and its namespace's touches have room for it.
@@ -72,17 +69,17 @@ class PodToucher:
 
     async def _touch(self, key: SessionKey, run: BulkheadRun) -> bool:
         """Touch each of the pods; return False where a later try may fare better."""
-        for pod in self._planner.pods_to_touch(key):
+        for pod in self._sessions.pods_to_touch(key):
             try:
-                with self._places.at(touches_in(key.namespace), run), span("touch", pod.name):
-                    await self._writer.touch(pod, now_s=self._planner.now_s())
-                self.touched_total += 1
+                with self._bulkhead.at(touches_in(key.namespace), run), span("touch", pod.name):
+                    await self._writer.touch(pod, now_s=self._sessions.now_s())
+                self._stats.pod_touches_total += 1
             except (errors.NotFound, errors.Invalid):
                 continue  # another pod, or none, has that name now; it starts with the new token
             except errors.Forbidden as error:
                 self._refused(key.namespace, error)
             except (errors.KubeError, errors.ProtocolError) as error:
-                if self._once.should_log("pod_touch_failed", key.namespace):
+                if self._log_dedup.should_log("pod_touch_failed", key.namespace):
                     log.warning("pod_touch_failed", namespace=key.namespace, error=str(error))
                 return False
         return True
@@ -93,5 +90,5 @@ class PodToucher:
             return
         is_denied = isinstance(error, errors.AdmissionDenied | errors.QuotaExceeded)
         says = "touch_refused" if is_denied else "pod_touch_forbidden"
-        if self._once.should_log(says, namespace):
+        if self._log_dedup.should_log(says, namespace):
             log.warning(says, namespace=namespace, error=str(error))

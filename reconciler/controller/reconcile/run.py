@@ -1,10 +1,11 @@
-"""One run of one session, from the queue to its rest, as the worker saw it."""
+"""One run of one session, from the queue back to the queue, as its observers see it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from reconciler.controller.decide.annotations import TokenAnnotations
+from reconciler.controller.decide.plan import SessionState
 from reconciler.controller.decide.progress import Undone
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey
@@ -78,4 +79,30 @@ class ReconcileRun:
 
 
 Observer = Callable[[ReconcileRun], None]
-"""Told of each attempt after its session went back to the queue."""
+"""Called with each run after its session went back to the queue."""
+
+
+@dataclass(slots=True)
+class ReconcileStats:
+    """Counts since start; `refreshes` by reason, `failures` by error class."""
+
+    refreshes: dict[str, int]
+    failures: dict[str, int]
+    pod_touches_total: int = 0
+    created_total: int = 0
+    reconcile_panics_total: int = 0
+    last_forbidden: str = ""
+    """The last write or read for a session that the API server answered 403 for want of a right."""
+
+
+def names_of(key: SessionKey) -> dict[str, Any]:
+    """Return what a log line names a session by."""
+    return {"namespace": key.namespace, "session_id": key.session_id}
+
+
+def objects_of(state: SessionState) -> dict[str, Any]:
+    """Return the names of a session's pod and Secret for a log line."""
+    return {
+        "pod": state.pod.name if state.pod else None,
+        "secret": state.secret.name if state.secret else None,
+    }

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from reconciler.controller.decide import patches
-from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.controller.runtime import ControllerConfig, Stores
 from reconciler.errors import NotLeaderError
 from reconciler.informer.store import Store
 from reconciler.kube.api import ApiResource, Kube, ListOptions, ObjectMeta
 from reconciler.leadership.api import WriteFence
-from reconciler.naming import LIVE_PODS, Names, SessionKey
+from reconciler.naming import LIVE_PODS, SessionKey
 from reconciler.tokens.token import Token
 
 
@@ -22,38 +22,34 @@ class Written(NamedTuple):
 
 
 class SecretWriter:
-    """Carries out what was decided; knows nothing of why.
+    """Sends the writes and the consistent reads of one session's objects.
+
+    A write starts only if the fence stays open for the request's time limit.
 
     Args:
-        limit_s: Longest wait for one answer; a write starts only if the fence stays open that long.
-        rewound: Called with a namespace, and why, where a read proves the store to be of a history
-            that is no more.
+        on_rewound: Called with a namespace and a reason when a read shows that the store holds
+            versions of a history that the API server has lost.
     """
 
     def __init__(
         self,
         *,
         kube: Kube,
-        pods: ApiResource[ObjectMeta],
-        secrets: ApiResource[ObjectMeta],
-        secret_store: Store,
-        pod_store: Store,
-        names: Names,
-        seal: ConfirmationMac,
+        stores: Stores,
         fence: WriteFence,
-        limit_s: float,
-        rewound: Callable[[str, str], None] = lambda namespace, why: None,
+        config: ControllerConfig,
+        on_rewound: Callable[[str, str], None],
     ) -> None:
         self._kube = kube
-        self._pods = pods
-        self._secrets = secrets
-        self._store = secret_store
-        self._pod_store = pod_store
-        self._names = names
-        self._seal = seal
+        self._pods = stores.pod_resource
+        self._secrets = stores.secret_resource
+        self._store = stores.secrets
+        self._pod_store = stores.pods
+        self._names = config.names
+        self._confirmation_mac = config.confirmation_mac
         self._fence = fence
-        self._limit_s = limit_s
-        self._rewound = rewound
+        self._limit_s = config.request_limit_s
+        self._on_rewound = on_rewound
 
     async def refresh(
         self,
@@ -79,7 +75,7 @@ class SecretWriter:
             self._names,
             now_s=now_s,
             written_by=self._fence.term,
-            seal=self._seal.make(secret.key, secret.uid),
+            seal=self._confirmation_mac.make(secret.key, secret.uid),
             honoured=honoured,
             held_until_s=held_until_s,
         )
@@ -161,7 +157,7 @@ class SecretWriter:
             known = held.meta.version if held.meta is not None else held.reached
             shown = found.version if found is not None else page.version
             why = f"{name} has version {shown}, and {known} was known: was etcd restored?"
-            self._rewound(namespace, why)
+            self._on_rewound(namespace, why)
         return belief.change is not None
 
     async def _patch(

@@ -7,6 +7,7 @@ import structlog
 
 from reconciler.controller.decide.plan import SessionState, is_young
 from reconciler.controller.state.confirmations import ConfirmationCache, Denial
+from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable, RemoteError
 from reconciler.naming import SessionKey
 from reconciler.platform.api import Platform
@@ -22,36 +23,35 @@ FORMER_LIMIT_S = 3.0
 
 
 class SessionLookup:
-    """Asks and tells the directory; callers read the answer there.
+    """Asks the platform about one session and records the answer in the confirmation cache.
 
     A labelled pod alone proves nothing: the platform must name the session, with the pod's project
     and in the pod's namespace.
 
     Args:
-        found: Told the namespace of each session that the platform knows.
-        now_s: The issuer's time, epoch seconds.
+        on_namespaces: Called with the namespace of each session that the platform knows.
     """
 
     def __init__(
         self,
-        client: Platform,
-        directory: ConfirmationCache,
-        once: LogDedup,
-        found: Callable[[Iterable[str]], None],
-        now_s: Callable[[], float],
+        platform: Platform,
+        confirmations: ConfirmationCache,
+        sessions: SessionStateReader,
+        log_dedup: LogDedup,
+        on_namespaces: Callable[[Iterable[str]], None],
     ) -> None:
-        self._client = client
-        self._now_s = now_s
-        self._found = found
-        self._directory = directory
-        self._once = once
+        self._platform = platform
+        self._confirmations = confirmations
+        self._sessions = sessions
+        self._log_dedup = log_dedup
+        self._on_namespaces = on_namespaces
 
     @property
     def is_down(self) -> bool:
         """True while the platform is unreachable: nobody can be asked about."""
-        return self._client.breaker.is_open
+        return self._platform.breaker.is_open
 
-    async def __call__(self, key: SessionKey, view: SessionState) -> None:
+    async def confirm(self, key: SessionKey, view: SessionState) -> None:
         """Look one session up before a write to it.
 
         A session that was once confirmed goes on by that word where no answer comes in time.
@@ -66,22 +66,22 @@ class SessionLookup:
             async with asyncio.timeout(FORMER_LIMIT_S):
                 await self.ask(key, view)
         except (RemoteError, TimeoutError):
-            self._directory.record_unanswered(key)
+            self._confirmations.record_unanswered(key)
 
     def skip(self, key: SessionKey, view: SessionState) -> bool:
         """Go on without an answer, if the session was once confirmed; return whether that is so."""
         if not self._has_word(key, view):
             return False
-        self._directory.record_unanswered(key)
+        self._confirmations.record_unanswered(key)
         return True
 
     def revoked(self, key: SessionKey) -> None:
         """Note that the proof of a former confirmation is off the session's Secret."""
-        self._directory.unsealed(key)
+        self._confirmations.unsealed(key)
 
     def resealed(self, key: SessionKey) -> None:
         """Note that the proof of a confirmation was made again."""
-        self._directory.record_resealed(key)
+        self._confirmations.record_resealed(key)
 
     async def ask(self, key: SessionKey, view: SessionState) -> None:
         """Look one session up and record what the platform says.
@@ -91,42 +91,44 @@ class SessionLookup:
         """
         if self.is_down:
             raise PlatformUnavailable("the platform is away")
-        if self._client.breaker.refuses:  # one probe seeks its end, not each session
-            raise PlatformRefused(self._client.breaker.last_error)
+        if self._platform.breaker.refuses:  # one probe seeks its end, not each session
+            raise PlatformRefused(self._platform.breaker.last_error)
         labelled = view.pod or view.secret
         claimed = labelled.project_id if labelled is not None else ""
         has_word = self._has_word(key, view)
         project: str | None = claimed
         if has_word and not claimed:  # the labels are gone, and the platform's word is not
-            project = self._directory.project_of(key)
+            project = self._confirmations.project_of(key)
         try:
-            session = await self._client.session(key.session_id, project)
+            session = await self._platform.session(key.session_id, project)
         except PlatformError as error:
-            known = self._directory.project_of(key)
+            known = self._confirmations.project_of(key)
             if error.reason != UNSENDABLE or (has_word and project == known):
                 raise
             # No session of the platform can have such an ID, or such a project. Whoever may edit
             # labels must not keep a session that had the platform's word from being asked about.
-            session = await self._client.session(key.session_id, known) if has_word else None
+            session = await self._platform.session(key.session_id, known) if has_word else None
         if session is not None:
-            self._found([self._directory.key_of(session).namespace])
+            self._on_namespaces([self._confirmations.key_of(session).namespace])
         if session is None:
             why = "the platform does not know this session"
-        elif self._directory.key_of(session) != key:
-            why = f"the platform has it in namespace {self._directory.key_of(session).namespace}"
+        elif self._confirmations.key_of(session) != key:
+            why = (
+                f"the platform has it in namespace {self._confirmations.key_of(session).namespace}"
+            )
         elif session.project_id != claimed and not (has_word and not claimed):
             why = "the platform has it in another project"
         else:
-            self._directory.record_confirmed(session)
+            self._confirmations.record_confirmed(session)
             return
-        young = session is None and is_young(view, self._now_s())
+        young = session is None and is_young(view, self._sessions.now_s())
         named = {"namespace": key.namespace, "session_id": key.session_id, "why": why}
-        denial = self._directory.record_denied(key, young=young)
+        denial = self._confirmations.record_denied(key, young=young)
         if denial is Denial.REVOKED:
             log.warning("session_revoked", **named)
-        elif denial is Denial.NEW and self._once.should_log("session_not_confirmed", *key):
+        elif denial is Denial.NEW and self._log_dedup.should_log("session_not_confirmed", *key):
             log.warning("session_not_confirmed", **named)
 
     def _has_word(self, key: SessionKey, view: SessionState) -> bool:
         own = view.secret if view.secret and view.secret.session_id == key.session_id else None
-        return self._directory.has_word(key, view.pod, own)
+        return self._confirmations.has_word(key, view.pod, own)

@@ -8,11 +8,11 @@ from typing import Literal
 from reconciler.clock import Clock
 from reconciler.controller.decide.plan import DecisionContext, Plan, SessionState, plan
 from reconciler.controller.decide.progress import WriteRecords, last_applied
+from reconciler.controller.runtime import ControllerConfig, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
-from reconciler.informer.store import Store
 from reconciler.kube.api import ObjectMeta
 from reconciler.leadership.api import WriteFence
-from reconciler.naming import Names, SessionKey
+from reconciler.naming import SessionKey
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import TokenSource
 
@@ -42,67 +42,64 @@ class SessionStateReader:
     """Reads, never waits, never writes: the same answer for the same state.
 
     Args:
-        exclusive: Nobody else writes while this replica leads.
-        startup: See `Policy.startup`, while this replica leads; until then, and after, "none".
+        is_exclusive: No other replica writes while this one leads.
 
-    `term_began_at` is when it began to lead the last time, on the monotonic clock; `records` are
-    the writes of this term, kept by the worker.
+    `startup` is that of the `DecisionContext`: the configured value while this replica leads, else
+    "none". `term_began_at` is when it last began to lead, monotonic. `records` are the writes of
+    this term; the reconciler keeps them.
     """
 
     def __init__(
         self,
         *,
-        pods: Store,
-        secrets: Store,
-        directory: ConfirmationCache,
+        stores: Stores,
+        confirmations: ConfirmationCache,
         source: TokenSource,
         issuer_time: IssuerTime,
-        clock: Clock,
-        names: Names,
         fence: WriteFence,
-        propagation_s: float,
-        exclusive: bool,
-        startup: Literal["all", "stale"],
+        is_exclusive: bool,
+        config: ControllerConfig,
+        clock: Clock,
     ) -> None:
-        self.names = names
+        self.names = config.names
         self.startup: Literal["all", "stale", "none"] = "none"
-        self._startup_mode = startup
+        self._startup_mode = config.startup
         self.run_times = RunTimes()
         self.records = WriteRecords()
-        self._pods = pods
-        self._secrets = secrets
-        self._directory = directory
+        self._pods = stores.pods
+        self._secrets = stores.secrets
+        self._confirmations = confirmations
         self._source = source
         self._issuer_time = issuer_time
         self._clock = clock
         self._fence = fence
-        self._propagation_s = propagation_s
-        self._exclusive = exclusive
-        self._policy: DecisionContext | None = None
-        self._policy_at = 0.0
+        self._propagation_s = config.propagation_s
+        self._is_exclusive = is_exclusive
+        self._context: DecisionContext | None = None
+        self._context_at = 0.0
         self.term_began_at = clock.monotonic()
         self._awaits_list = False
 
     def context(self) -> DecisionContext:
         """Return what decisions depend on now; built anew every `CONTEXT_S`, not for each plan."""
         now_at = self._clock.monotonic()
-        policy = self._policy
+        context = self._context
         if (
-            policy is not None
-            and now_at - self._policy_at < CONTEXT_S
-            and (policy.term, policy.startup) == (self._fence.term, self.startup)
+            context is not None
+            and now_at - self._context_at < CONTEXT_S
+            and (context.term, context.startup) == (self._fence.term, self.startup)
         ):
-            return policy
-        self._policy_at = now_at
+            return context
+        self._context_at = now_at
         best = self._source.best()
         began_s = self.now_s() - (now_at - self.term_began_at)
-        self._policy = DecisionContext(
+        self._context = DecisionContext(
             names=self.names,
             propagation_s=self._propagation_s,
             longest_ttl_s=self._source.longest_ttl_s,
             static=best is not None and math.isinf(best.expires_s),
             term=self._fence.term,
-            started_s=math.inf if self._exclusive else began_s,
+            started_s=math.inf if self._is_exclusive else began_s,
             startup=self.startup,
             run_s=self.run_times.p95_s,
             replaced_s=self._source.replaced_s,
@@ -110,7 +107,7 @@ class SessionStateReader:
             rotated_s=self._source.rotated_s,
             list_began_s=began_s if self._awaits_list else -math.inf,
         )
-        return self._policy
+        return self._context
 
     @property
     def leads(self) -> bool:
@@ -123,22 +120,22 @@ class SessionStateReader:
         self.records.clear()
         self.term_began_at = self._clock.monotonic()
         self._awaits_list = True
-        self._policy = None
+        self._context = None
 
     def listed(self) -> None:
         """Plan from now on without a list to wait for: it has come, or has failed."""
         self._awaits_list = False
-        self._policy = None
+        self._context = None
 
     def end_term(self) -> None:
         """Plan as a follower: each session's deadline is the leader's."""
         self.startup = "none"
         self._awaits_list = False
-        self._policy = None
+        self._context = None
 
     def clear_context(self) -> None:
         """Have the policy built anew by the next plan: the token at hand is another one."""
-        self._policy = None
+        self._context = None
 
     def objects(self, key: SessionKey) -> tuple[ObjectMeta | None, ObjectMeta | None]:
         """Return the pod that counts and the object of the Secret's name, whoever's it is."""
@@ -152,14 +149,14 @@ class SessionStateReader:
             key=key,
             pod=pod,
             secret=secret,
-            confirmation=self._directory.confirmation(key, pod, own),
-            running=self._directory.is_running(key),
+            confirmation=self._confirmations.confirmation(key, pod, own),
+            running=self._confirmations.is_running(key),
             seal_due_s=math.inf if own is None else self._seal_due_s(key, own),
             record=last_applied(self.records.of(key), secret, self.names),
         )
 
     def _seal_due_s(self, key: SessionKey, secret: ObjectMeta) -> float:
-        at = self._directory.seal_due_at(key, secret)
+        at = self._confirmations.seal_due_at(key, secret)
         return math.inf if at is None else self.now_s() + at - self._clock.monotonic()
 
     def plan(self, key: SessionKey) -> tuple[SessionState, Plan]:

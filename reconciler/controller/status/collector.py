@@ -6,16 +6,19 @@ the metrics are made of one survey, taken at most so often, whoever asks.
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import structlog
 
-from reconciler.clock import Clock
 from reconciler.controller.decide.plan import DecisionContext
-from reconciler.controller.reconcile.worker import Reconciler, ReconcileStats
+from reconciler.controller.namespaces.informers import NamespaceInformers
+from reconciler.controller.reconcile.bulkhead_shell import BulkheadShell
+from reconciler.controller.reconcile.run import ReconcileStats
+from reconciler.controller.runtime import Runtime, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
+from reconciler.controller.state.startup import StartupProgress
 from reconciler.controller.status.exposure import EstimatedExposure
 from reconciler.controller.status.fleet import FleetSummary
 from reconciler.controller.status.history import BlockedSessions, RunHistory, RunRecord
@@ -27,14 +30,10 @@ from reconciler.controller.status.snapshot import (
     StartupStatus,
     StatusSnapshot,
 )
-from reconciler.controller.triggers.resync import StartupResync
-from reconciler.informer.reflector import Reflector
-from reconciler.informer.store import Store
 from reconciler.kube.api import ObjectMeta
 from reconciler.leadership.api import WriteFence
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import CircuitBreaker
-from reconciler.telemetry.log_dedup import LogDedup
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import TokenSource, TokenStats
 from reconciler.workqueue.items import EntryInfo, Priority
@@ -54,8 +53,30 @@ _UNKNOWN = EntryInfo("", math.inf, Priority.ROUTINE, ("",), "", 0)
 """Of a key that the queue does not hold: nobody will look."""
 
 
+@dataclass(frozen=True, slots=True)
+class ControllerParts:
+    """The parts of one controller that a snapshot is read from."""
+
+    stores: Stores
+    queue: WorkQueue[SessionKey]
+    confirmations: ConfirmationCache
+    sessions: SessionStateReader
+    startup: StartupProgress
+    informers: NamespaceInformers
+    bulkhead: BulkheadShell
+    stats: ReconcileStats
+    history: RunHistory
+    blocked_sessions: BlockedSessions
+    exposure: EstimatedExposure
+    source: TokenSource
+    issuer_time: IssuerTime
+    fence: WriteFence
+    breakers: tuple[CircuitBreaker, ...]
+    platform_allowed: Callable[[], int] | None
+
+
 class StatusCollector:
-    """Takes surveys in slices and keeps the newest; several who ask share one.
+    """Takes snapshots in slices and keeps the newest; concurrent callers share one.
 
     Cost: 2 us a session (12 where it changed), at most `SLICE` of them in one turn of the loop.
 
@@ -63,48 +84,11 @@ class StatusCollector:
         delivery_s: What a pod needs at most to see a token written in time, in seconds.
     """
 
-    def __init__(
-        self,
-        *,
-        planner: SessionStateReader,
-        queue: WorkQueue[SessionKey],
-        directory: ConfirmationCache,
-        worker: Reconciler,
-        pods: Store,
-        secrets: Store,
-        history: RunHistory,
-        holds: BlockedSessions,
-        exposure: EstimatedExposure,
-        startup: StartupResync,
-        reflectors: Callable[[], Sequence[Reflector]],
-        breakers: Sequence[CircuitBreaker],
-        source: TokenSource,
-        issuer_time: IssuerTime,
-        fence: WriteFence,
-        clock: Clock,
-        once: LogDedup,
-        delivery_s: float,
-        platform_allowed: Callable[[], int] | None = None,
-    ) -> None:
-        self._planner = planner
-        self._queue = queue
-        self._directory = directory
-        self._worker = worker
-        self._pods = pods
-        self._secrets = secrets
-        self._history = history
-        self._holds = holds
-        self._exposure = exposure
-        self._startup = startup
-        self._reflectors = reflectors
-        self._breakers = breakers
-        self._source = source
-        self._issuer_time = issuer_time
-        self._fence = fence
-        self._clock = clock
-        self._once = once
+    def __init__(self, parts: ControllerParts, runtime: Runtime, *, delivery_s: float) -> None:
+        self._parts = parts
+        self._clock = runtime.clock
+        self._log_dedup = runtime.log_dedup
         self._delivery_s = delivery_s
-        self._platform_allowed = platform_allowed
         self._lock = asyncio.Lock()
         self._known: dict[str, SessionReading] = {}
         self._fleet = FleetSummary()
@@ -123,7 +107,7 @@ class StatusCollector:
         try:
             await self.snapshot(max_age_s=max_age_s)
         except Exception:  # whoever only reads must not end what keeps the tokens alive
-            if self._once.should_log("status_snapshot_failed"):
+            if self._log_dedup.should_log("status_snapshot_failed"):
                 log.exception("status_snapshot_failed")
 
     async def snapshot(self, *, max_age_s: float = 1.0) -> StatusSnapshot:
@@ -143,7 +127,7 @@ class StatusCollector:
 
         Cost: 5 us a session, at most `SLICE` of them in one turn of the loop.
         """
-        epoch_s = self._planner.now_s() - self._clock.monotonic()
+        epoch_s = self._parts.sessions.now_s() - self._clock.monotonic()
         found: list[SessionStatus] = []
         for start in range(0, len(survey.readings), SLICE):
             part = survey.readings[start : start + SLICE]
@@ -153,31 +137,31 @@ class StatusCollector:
 
     def attempts(self, key: SessionKey) -> tuple[RunRecord, ...]:
         """Return a session's last attempts, the newest first; asked for the rows that are shown."""
-        return self._history.of(key)
+        return self._parts.history.of(key)
 
     async def _take(self) -> StatusSnapshot:
-        now_s, now_at = self._planner.now_s(), self._clock.monotonic()
-        policy, token = self._planner.context(), self._source.stats()
+        now_s, now_at = self._parts.sessions.now_s(), self._clock.monotonic()
+        policy, token = self._parts.sessions.context(), self._parts.source.stats()
         self._fleet, self._seen, self._excluded = FleetSummary(), {}, set()
-        counted_s = self._exposure.begin(now_s)
-        pods = self._pods.snapshot()
+        counted_s = self._parts.exposure.begin(now_s)
+        pods = self._parts.stores.pods.snapshot()
         for start in range(0, len(pods), SLICE):
             for pod in pods[start : start + SLICE]:
                 reading = self._read(pod, policy, now_s)
                 if reading is not None:
                     self._count(reading, now_s, counted_s, token.best_remaining_s)
             await asyncio.sleep(0)
-        for key in self._directory.running():
-            if not self._pods.has_session(key):
-                reading = read(key, *self._planner.objects(key), policy, now_s)
+        for key in self._parts.confirmations.running():
+            if not self._parts.stores.pods.has_session(key):
+                reading = read(key, *self._parts.sessions.objects(key), policy, now_s)
                 if reading.secret is not None:
                     self._count(reading, now_s, counted_s, token.best_remaining_s)
         fleet, readings = self._fleet, tuple(self._seen.values())
         self._known = {reading.pod.uid: reading for reading in readings if reading.pod is not None}
-        if len(self._holds):
-            self._holds.keep({reading.key for reading in readings})
+        if len(self._parts.blocked_sessions):
+            self._parts.blocked_sessions.keep({reading.key for reading in readings})
         fleet.survive(self._delivery_s)
-        fleet.exposure_s = self._exposure.total_s
+        fleet.exposure_s = self._parts.exposure.total_s
         fleet.failing = self._failing()
         return self._survey(now_s, now_at, policy, readings, token)
 
@@ -187,14 +171,16 @@ class StatusCollector:
         """Read a pod's session, anew if something of it changed; None if another pod counts."""
         known = self._known.get(pod.uid)
         if known is not None:
-            found = self._secrets.get(pod.namespace, known.secret_name)
-            listed = known.listed or not self._secrets.synced(pod.namespace)
+            found = self._parts.stores.secrets.get(pod.namespace, known.secret_name)
+            listed = known.listed or not self._parts.stores.secrets.synced(pod.namespace)
             if listed and known.is_of(pod, found, policy.longest_ttl_s):
                 return known
         if not pod.session_id:
             return None
-        listed = self._secrets.synced(pod.namespace)
-        reading = read(pod.key, *self._planner.objects(pod.key), policy, now_s, listed=listed)
+        listed = self._parts.stores.secrets.synced(pod.namespace)
+        reading = read(
+            pod.key, *self._parts.sessions.objects(pod.key), policy, now_s, listed=listed
+        )
         return reading if reading.pod is pod else None
 
     def _count(
@@ -216,12 +202,12 @@ class StatusCollector:
         if hold or not confirmed:
             self._excluded.add(key)
         elif remaining_s is not None and remaining_s < 0 and pod is not None:
-            self._exposure.count(
+            self._parts.exposure.count(
                 now_s + remaining_s, pod.created_s, counted_s, now_s=now_s, key=key
             )
 
     def _is_confirmed(self, reading: SessionReading) -> bool:
-        return self._directory.has_word(reading.key, reading.pod, reading.secret)
+        return self._parts.confirmations.has_word(reading.key, reading.pod, reading.secret)
 
     def _hold(self, reading: SessionReading) -> str:
         """Return why nothing is written to a session, or "": what its last run found, or would."""
@@ -229,19 +215,19 @@ class StatusCollector:
             return "paused"
         if not self._is_confirmed(reading):
             return "not_confirmed"
-        return self._holds.of(reading.key)
+        return self._parts.blocked_sessions.of(reading.key)
 
     def _failing(self) -> int:
         """Count the sessions that count and whose last run failed."""
-        looks = [self._queue.entry_info(key) for key in self._excluded]
+        looks = [self._parts.queue.entry_info(key) for key in self._excluded]
         excluded = sum(look is not None and look.failures > 0 for look in looks)
-        return self._queue.stats().schedule.failing - excluded
+        return self._parts.queue.stats().schedule.failing - excluded
 
     def _row(self, reading: SessionReading, epoch_s: float, now_s: float) -> SessionStatus:
         """Put a session's line together; `epoch_s` takes the monotonic clock to the epoch."""
         key, pod, secret, expires_s = reading.key, reading.pod, reading.secret, reading.expires_s
         remaining_s = None if expires_s is None else expires_s - now_s
-        look = self._queue.entry_info(key) or _UNKNOWN
+        look = self._parts.queue.entry_info(key) or _UNKNOWN
         return SessionStatus(
             key.namespace,
             key.session_id,
@@ -268,7 +254,8 @@ class StatusCollector:
         readings: tuple[SessionReading, ...],
         token: TokenStats,
     ) -> StatusSnapshot:
-        time, startup, fence = self._issuer_time, self._startup, self._fence
+        parts = self._parts
+        time, startup, fence = parts.issuer_time, parts.startup, parts.fence
         lease = LeaseStatus(
             fence.term, fence.is_open, fence.holder, fence.transitions, fence.fenced_total
         )
@@ -279,11 +266,11 @@ class StatusCollector:
             readings=readings,
             excluded=frozenset(self._excluded),
             fleet=self._fleet,
-            exposed=self._exposure.recent(),
-            slow=self._worker.slow_places(),
-            platform_allowed=self._platform_allowed() if self._platform_allowed else None,
-            watches=tuple(reflector.stats() for reflector in self._reflectors()),
-            breakers=tuple(breaker.stats() for breaker in self._breakers),
+            exposed=self._parts.exposure.recent(),
+            slow=parts.bulkhead.slow(),
+            platform_allowed=parts.platform_allowed() if parts.platform_allowed else None,
+            watches=tuple(reflector.stats() for reflector in self._parts.informers.reflectors),
+            breakers=tuple(breaker.stats() for breaker in self._parts.breakers),
             issuer=IssuerStatus(
                 time.observed,
                 time.skew_s,
@@ -292,10 +279,10 @@ class StatusCollector:
                 time.belief.by.value if time.belief is not None else "",
                 time.named_offsets_s(),
             ),
-            queue=self._queue.stats(),
+            queue=self._parts.queue.stats(),
             lease=lease,
-            reconciler=_copied(self._worker.stats),
-            confirmations=self._directory.stats(),
+            reconciler=_copied(parts.stats),
+            confirmations=self._parts.confirmations.stats(),
             startup=StartupStatus(
                 startup.sessions, startup.finished.is_set(), startup.seconds, startup.outcomes
             ),

@@ -52,11 +52,6 @@ class EstimatedExposure:
         self._recent: OrderedDict[SessionKey, Exposed] = OrderedDict()
         self.total_s = 0.0
 
-    @property
-    def grew_s(self) -> float | None:
-        """When the sum has grown last (epoch, issuer's time), None if never."""
-        return next(reversed(self._recent.values())).last_s if self._recent else None
-
     def recent(self) -> tuple[Exposed, ...]:
         """Return the sessions for which the sum has grown, the latest first, `RECENT` at most."""
         return tuple(reversed(self._recent.values()))

@@ -56,24 +56,3 @@ def describe_block(row: SessionStatus) -> str:
         endpoint = ENDPOINTS.get(row.blocked_on, row.blocked_on)
         return f"waits to be confirmed by the platform: {endpoint}"
     return HOLDS[row.hold]
-
-
-def next_step(row: SessionStatus, now_s: float) -> str:
-    """Say in one sentence what happens to a session next, and why."""
-    if row.hold:
-        return describe_block(row)
-    if row.stage == "running":
-        return f"being worked on: {describe_reason(row.reason)}"
-    if row.due_s is None:
-        return "nothing is planned"
-    if row.blocked_on:
-        endpoint = ENDPOINTS.get(row.blocked_on, row.blocked_on)
-        return f"waits because {endpoint}; {describe_reason(row.reason)}"
-    wait_s = row.due_s - now_s
-    if row.failures:
-        times = "once" if row.failures == 1 else f"{row.failures} times in a row"
-        again_s = max(0.0, wait_s)
-        return f"failed {times}, tried again in {again_s:.0f} s; {describe_reason(row.reason)}"
-    if wait_s <= 0:
-        return f"due for {-wait_s:.0f} s: {describe_reason(row.reason)}"
-    return f"due in {wait_s:.0f} s: {describe_reason(row.reason)}"

@@ -7,7 +7,7 @@ import msgspec
 
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.bulkhead_shell import SlowPlaces
-from reconciler.controller.reconcile.worker import ReconcileStats
+from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.state.confirmations import ConfirmationStats
 from reconciler.controller.status.exposure import Exposed
 from reconciler.controller.status.fleet import FleetSummary

@@ -1,11 +1,10 @@
 """From what changed to queue entries: every source of work passes here and is planned once."""
 
-from collections.abc import Callable
-
 from reconciler.clock import Clock
 from reconciler.controller.decide.plan import DUE, Action, Plan, SessionState, dependency_of
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.state.session_state import SessionStateReader
+from reconciler.controller.state.startup import StartupProgress
 from reconciler.informer.store import Change
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
@@ -18,23 +17,20 @@ class EventHandler:
 
     A session that needs nothing now gets its next deadline directly, without a worker's run. On a
     follower, where nobody works, each change replaces the deadline: it is the leader's next one.
-
-    Args:
-        forgotten: Told of each session that leaves the queue because nothing is left of it.
     """
 
     def __init__(
         self,
-        planner: SessionStateReader,
+        sessions: SessionStateReader,
         queue: WorkQueue[SessionKey],
         touches: PodTouches | None,
+        startup: StartupProgress,
         clock: Clock,
-        forgotten: Callable[[SessionKey], None],
     ) -> None:
-        self._planner = planner
-        self._forgotten = forgotten
+        self._sessions = sessions
         self._queue = queue
         self._touches = touches
+        self._startup = startup
         self._clock = clock
         self._is_open = False
 
@@ -69,7 +65,7 @@ class EventHandler:
             news: What shortens the wait of a session that failed; an event as such does not.
         """
         try:
-            view, plan = self._planner.plan(key)
+            view, plan = self._sessions.plan(key)
         except Exception:  # a defect of ours that one session provokes: its run says so
             now_at = self._clock.monotonic()
             self._queue.add(key, reason=reason, at=now_at, priority=Priority.ROUTINE, slack_s=0.0)
@@ -78,9 +74,9 @@ class EventHandler:
             if self._touches is not None:
                 self._touches.drop(key)
             if self._queue.remove(key):
-                self._forgotten(key)
+                self._startup.record_result(key, "unchanged")
             return plan.action
-        if not self._planner.leads:
+        if not self._sessions.leads:
             self._queue.remove(key)
         is_due = plan.action in DUE
         # What blocks is said by the run; waiting for its next look would keep it quiet for minutes.
@@ -90,7 +86,7 @@ class EventHandler:
             return plan.action
         at = now_at = self._clock.monotonic()
         if waits or is_asked:
-            at = self._planner.at(plan.due_s)
+            at = self._sessions.at(plan.due_s)
         self._queue.add(
             key,
             reason=reason if is_due else plan.reason,
@@ -106,11 +102,11 @@ class EventHandler:
 
     def _is_owed_a_touch(self, view: SessionState, plan: Plan) -> bool:
         """Note a touch that nobody has in hand: its writer died, or did not know the pod."""
-        if self._touches is None or not (plan.touch and self._planner.leads):
+        if self._touches is None or not (plan.touch and self._sessions.leads):
             return False
         if view.secret is None:
             return False
-        write = view.secret.annotations.get(self._planner.names.refreshed_at, "")
+        write = view.secret.annotations.get(self._sessions.names.refreshed_at, "")
         return self._touches.ensure(view.key, view.secret, write, self._clock.monotonic())
 
     def _touch_now(self, key: SessionKey) -> None:
@@ -122,7 +118,7 @@ class EventHandler:
             return
         both = (change.old, change.new)
         keys = {meta.key: None for meta in both if meta is not None and meta.session_id}
-        news = _news(change, kind, self._planner.names)
+        news = _news(change, kind, self._sessions.names)
         for key in keys:
             self.enqueue(key, kind, news=news)
 

@@ -3,22 +3,20 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
-from random import Random
 
 import structlog
 
-from reconciler.clock import Clock
 from reconciler.controller.decide.plan import Action
+from reconciler.controller.runtime import ControllerConfig, Runtime
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
+from reconciler.controller.state.startup import StartupProgress
 from reconciler.controller.triggers.event_handler import EventHandler
 from reconciler.errors import OF_AN_ENDPOINT, RemoteError
 from reconciler.naming import SessionKey
-from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.api import Platform
 from reconciler.platform.session_list import RunningSessions, list_running_sessions
-from reconciler.telemetry.log_dedup import LogDedup
-from reconciler.telemetry.trace import SpanId, Trace, Tracer, span
+from reconciler.telemetry.trace import SpanId, Trace, span
 from reconciler.workqueue.items import Trigger
 
 log = structlog.get_logger()
@@ -38,127 +36,38 @@ SLICE = 100
 and the first writes would wait for the last plan."""
 
 
-class StartupResync:
-    """Follows the sessions of the startup resync until each came to rest once.
-
-    Order: `begin` before the first key is considered; `settled` from the workers at any time.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._known: set[SessionKey] = set()
-        self._open: set[SessionKey] = set()
-        self._outcomes: dict[str, int] = {}
-        self._began_at: float | None = None
-        self._listed = False
-        self._trace_id = ""
-        self.finished = asyncio.Event()
-        self.seconds = 0.0
-        self.on_finished: Callable[[], None] | None = None
-
-    def begin(self, trace_id: str = "") -> None:
-        """Begin anew; `trace_id` names the resync in the line that says that it has finished."""
-        self._trace_id = trace_id
-        self._began_at = self._clock.monotonic()
-        self._outcomes = {}
-        self._known, self._open = set(), set()
-        self._listed = False
-        self.finished.clear()
-
-    @property
-    def outcomes(self) -> dict[str, int]:
-        """How the sessions that came to rest did so, sorted by name."""
-        return dict(sorted(self._outcomes.items()))
-
-    @property
-    def sessions(self) -> int:
-        """Number of sessions that were found so far."""
-        return len(self._known)
-
-    def knows(self, key: SessionKey) -> bool:
-        return key in self._known
-
-    def add(self, key: SessionKey, *, due: bool) -> None:
-        """Count a session once, whoever names it; one that is not due has come to rest."""
-        if key in self._known:
-            return
-        self._known.add(key)
-        self._open.add(key)
-        if not due:
-            self.record_result(key, "unchanged")
-
-    def all_listed(self) -> None:
-        """No more sessions will be added; with none open it is finished."""
-        self._listed = True
-        self._finish_if_done()
-
-    def record_result(self, key: SessionKey, outcome: str) -> None:
-        if self._began_at is None:
-            return
-        if key not in self._known and outcome != "unchanged":
-            self._known.add(key)  # urgent, and so quick that it was not listed yet
-        elif key not in self._open:
-            return
-        self._open.discard(key)
-        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
-        self._finish_if_done()
-
-    def _finish_if_done(self) -> None:
-        if self._open or not self._listed or self._began_at is None:
-            return
-        self.seconds = self._clock.monotonic() - self._began_at
-        self._began_at = None
-        self.finished.set()
-        log.info(
-            "startup_resync_finished",
-            sessions=self.sessions,
-            seconds=round(self.seconds, 3),
-            **self.outcomes,
-            # It ends in the run of whichever session comes to rest last.
-            **({"trace_id": self._trace_id} if self._trace_id else {}),
-        )
-        if self.on_finished is not None:
-            self.on_finished()
-
-
 class Resync:
-    """Asks the platform who runs and has each of them considered.
+    """Lists the platform's running sessions and queues each of them.
 
     Args:
-        namespaces: Those that are worked in, or none for all.
-        found: Told the namespaces of running sessions, where all are worked in.
+        on_namespaces: Called with the namespaces of running sessions, where the configuration does
+            not limit them.
     """
 
     def __init__(
         self,
         *,
-        client: Platform,
-        directory: ConfirmationCache,
-        planner: SessionStateReader,
-        feed: EventHandler,
-        breaker: CircuitBreaker,
-        startup: StartupResync,
-        once: LogDedup,
-        random: Random,
-        period_s: float,
-        parallel: int,
-        namespaces: Iterable[str],
-        found: Callable[[Iterable[str]], None],
-        tracer: Tracer,
+        platform: Platform,
+        confirmations: ConfirmationCache,
+        sessions: SessionStateReader,
+        event_handler: EventHandler,
+        startup: StartupProgress,
+        on_namespaces: Callable[[Iterable[str]], None],
+        config: ControllerConfig,
+        runtime: Runtime,
     ) -> None:
-        self._client = client
-        self._directory = directory
-        self._planner = planner
-        self._feed = feed
-        self._breaker = breaker
+        self._platform = platform
+        self._confirmations = confirmations
+        self._sessions = sessions
+        self._event_handler = event_handler
         self._startup = startup
-        self._once = once
-        self._random = random
-        self._period_s = period_s
-        self._parallel = parallel
-        self._namespaces = frozenset(namespaces)
-        self._found = found
-        self._tracer = tracer
+        self._on_namespaces = on_namespaces
+        self._period_s = config.resync_s
+        self._parallel = config.platform_parallel
+        self._namespaces = frozenset(() if config.finds_namespaces else config.namespaces)
+        self._log_dedup = runtime.log_dedup
+        self._random = runtime.random
+        self._tracer = runtime.tracer
         self.causes: dict[str, SpanId] = {}
         """The latest resync of each kind, by the reason with which it queues: what runs link to."""
 
@@ -179,8 +88,8 @@ class Resync:
             reason: Of the runs that are due now.
             news: What shortens the wait of sessions that failed.
         """
-        for index, key in enumerate(self._planner.live_keys()):
-            self._feed.enqueue(key, reason, news=news)
+        for index, key in enumerate(self._sessions.live_keys()):
+            self._event_handler.enqueue(key, reason, news=news)
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
 
@@ -194,7 +103,7 @@ class Resync:
 
     async def _queue_all(self, trace_id: str) -> None:
         self._startup.begin(trace_id)
-        live = self._planner.live_keys()
+        live = self._sessions.live_keys()
         log.info("startup_resync_started", pods=len(live))
         with span("queue_pods", f"{len(live)} pods"):
             for index, key in enumerate(live):
@@ -203,19 +112,19 @@ class Resync:
                     await asyncio.sleep(0)
         listed = await self._sweep()
         keys = self._keys(listed) if listed else ()
-        self._planner.listed()
+        self._sessions.listed()
         for index, key in enumerate(dict.fromkeys([*live, *keys])):
             if not self._startup.knows(key):
                 self._consider(key)
             else:  # it may wait for the list since it was considered
-                self._feed.enqueue(key, "startup_resync")
+                self._event_handler.enqueue(key, "startup_resync")
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
         self._startup.all_listed()
-        self._directory.prune(live)
+        self._confirmations.prune(live)
 
     def _consider(self, key: SessionKey, *, ask_in_s: float = 0.0) -> None:
-        action = self._feed.enqueue(key, "startup_resync", ask_in_s=ask_in_s)
+        action = self._event_handler.enqueue(key, "startup_resync", ask_in_s=ask_in_s)
         if action is not Action.REMOVE:
             self._startup.add(key, due=action is not Action.WAIT)
 
@@ -244,48 +153,48 @@ class Resync:
         found = await self._sweep()
         if found is None:
             return
-        live = self._planner.live_keys()
+        live = self._sessions.live_keys()
         keys = list(dict.fromkeys([*self._keys(found), *live]))
         trace.attributes |= {"sessions": len(keys), "pods": len(live)}
         pause_s = self._period_s * JITTER_FRACTION / max(1, len(keys))
         for index, key in enumerate(keys):
-            self._feed.enqueue(key, "resync")
+            self._event_handler.enqueue(key, "resync")
             if index % 50 == 49:
                 await asyncio.sleep(pause_s * 50)
-        self._directory.prune(live)
+        self._confirmations.prune(live)
 
     async def _sweep(self) -> RunningSessions | None:
         """List all projects' running sessions; None when the platform gave no list at all."""
         try:
             with span("sweep"):
-                found = await list_running_sessions(self._client, parallel=self._parallel)
+                found = await list_running_sessions(self._platform, parallel=self._parallel)
         except RemoteError as error:
-            if not isinstance(error, OF_AN_ENDPOINT) and self._once.should_log(
+            if not isinstance(error, OF_AN_ENDPOINT) and self._log_dedup.should_log(
                 "platform_not_listed"
             ):
                 log.warning("platform_not_listed", error=str(error))
             return None
-        self._once.reset("platform_not_listed")
+        self._log_dedup.reset("platform_not_listed")
         for project, failure in found.failures.items():
-            if not isinstance(failure, OF_AN_ENDPOINT) and self._once.should_log(
+            if not isinstance(failure, OF_AN_ENDPOINT) and self._log_dedup.should_log(
                 "project_not_listed", project
             ):
                 log.warning("project_not_listed", project=project, error=str(failure))
         for oddity in found.anomalies:
-            if self._once.should_log("session_invalid", oddity):
+            if self._log_dedup.should_log("session_invalid", oddity):
                 log.warning("session_invalid", fact=oddity)
         return found
 
     def _keys(self, found: RunningSessions) -> list[SessionKey]:
-        keys = self._directory.update(
+        keys = self._confirmations.update(
             found.sessions, complete=found.complete, whole=found.complete_projects
         )
         if not self._namespaces:
-            self._found({key.namespace for key in keys})
+            self._on_namespaces({key.namespace for key in keys})
             return keys
         return [key for key in keys if key.namespace in self._namespaces]
 
     async def _sleep_until_next(self) -> None:
         """Sleep a period, spread so that replicas and restarts do not meet; or until it is back."""
         await asyncio.sleep(self._period_s * self._random.uniform(0.8, 1.0))
-        await self._breaker.wait_closed()
+        await self._platform.breaker.wait_closed()

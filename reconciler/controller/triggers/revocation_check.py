@@ -9,12 +9,13 @@ import math
 
 from reconciler.clock import Clock
 from reconciler.controller.reconcile.session_lookup import SessionLookup
+from reconciler.controller.runtime import ControllerConfig
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.controller.triggers.event_handler import EventHandler
 from reconciler.errors import RemoteError
 from reconciler.informer.store import Store
-from reconciler.naming import Names, SessionKey
+from reconciler.naming import SessionKey
 
 EVERY_S = 15.0
 """Between two passes over the Secrets, beside the time that the questions take."""
@@ -38,32 +39,27 @@ SLICE = 1000
 
 
 class RevocationCheck:
-    """Runs while this replica leads.
-
-    Args:
-        period_s: Of the resync; a revocation takes no longer than one.
-    """
+    """Runs while this replica leads; a revocation takes one period of the resync at most."""
 
     def __init__(
         self,
         *,
         secrets: Store,
-        directory: ConfirmationCache,
-        planner: SessionStateReader,
-        lookup: SessionLookup,
-        feed: EventHandler,
-        names: Names,
+        confirmations: ConfirmationCache,
+        sessions: SessionStateReader,
+        session_lookup: SessionLookup,
+        event_handler: EventHandler,
+        config: ControllerConfig,
         clock: Clock,
-        period_s: float,
     ) -> None:
         self._secrets = secrets
-        self._directory = directory
-        self._planner = planner
-        self._lookup = lookup
-        self._feed = feed
-        self._names = names
+        self._confirmations = confirmations
+        self._sessions = sessions
+        self._session_lookup = session_lookup
+        self._event_handler = event_handler
+        self._names = config.names
         self._clock = clock
-        self._period_s = period_s
+        self._period_s = config.resync_s
         self._asked_at: dict[SessionKey, float] = {}
         self._unanswered_at: dict[SessionKey, float] = {}
 
@@ -87,18 +83,18 @@ class RevocationCheck:
 
         One about which alone it gives no answer waits for `UNANSWERED_S`, and keeps no other.
         """
-        view = self._planner.state(key)
-        if not self._directory.is_absent(key):
+        view = self._sessions.state(key)
+        if not self._confirmations.is_absent(key):
             return True
         try:
-            await self._lookup.ask(key, view)
+            await self._session_lookup.ask(key, view)
         except RemoteError:
-            if self._lookup.is_down:
+            if self._session_lookup.is_down:
                 return False
             self._unanswered_at[key] = self._clock.monotonic()
             return True
         self._asked_at[key] = self._clock.monotonic()
-        self._feed.enqueue(key, "revoked")
+        self._event_handler.enqueue(key, "revoked")
         return True
 
     async def _absent(self) -> list[SessionKey]:
@@ -112,21 +108,25 @@ class RevocationCheck:
         for index, secret in enumerate(self._secrets.snapshot()):
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-            key, directory = secret.key, self._directory
-            if self._names.confirmation not in secret.annotations or directory.is_running(key):
+            key, confirmations = secret.key, self._confirmations
+            if self._names.confirmation not in secret.annotations or confirmations.is_running(key):
                 continue
             if secret.name != self._names.secret_name(key.session_id):
                 continue
-            if directory.is_revoked(key):
-                self._feed.enqueue(key, "revoked")
+            if confirmations.is_revoked(key):
+                self._event_handler.enqueue(key, "revoked")
                 continue
             at = self._asked_at.get(key, never_at)
             if at > never_at:
                 asked_at[key] = at
-            is_due = now_at - at >= AGAIN_S or directory.is_doubted(key)
+            is_due = now_at - at >= AGAIN_S or confirmations.is_doubted(key)
             if now_at - self._unanswered_at.get(key, -math.inf) < UNANSWERED_S:
                 continue
-            if is_due and directory.is_absent(key) and directory.has_word(key, None, secret):
+            if (
+                is_due
+                and confirmations.is_absent(key)
+                and confirmations.has_word(key, None, secret)
+            ):
                 found[key] = at
         self._asked_at = asked_at
         self._unanswered_at = {

@@ -8,8 +8,9 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from reconciler.controller.controller import Controller, ControllerConfig, Dependencies
+from reconciler.controller.controller import Controller, Dependencies
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.controller.runtime import ControllerConfig
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.fault_injection import FaultInjection
 from reconciler.lab.apiserver.in_process_client import InProcessKube
@@ -217,7 +218,7 @@ class SimulatedReplica:
         mode = around.conditions.namespaces
         return ControllerConfig(
             names=around.names,
-            seal=self._mac,
+            confirmation_mac=self._mac,
             propagation_s=PROPAGATION_S,
             namespaces=around.namespaces if mode == "named" else (),
             finds_namespaces=mode == "found",

@@ -155,7 +155,7 @@ def test_a_namespace_whose_lists_fail_at_a_start_costs_only_itself() -> None:
             kube.failing = set()
             await refreshed(world, "2Ab", "team-b", within_s=60)
         # It was there all the time, so that nothing was made in its place.
-        assert world.controller.reconciler.stats.created_total == 0
+        assert world.controller.stats.created_total == 0
 
     virtual.simulate(scenario, namespaces=(PROJECT, "team-b"))
 

@@ -295,7 +295,7 @@ def test_instants_that_nobody_could_write_are_unreadable_not_a_crash(
             world.core.patch(SECRETS, PROJECT, NAMES.secret_name("2Ab0"), body)
             await asyncio.sleep(5)
             assert len(world.secret_writes()) == before + 1
-        assert world.controller.reconciler.stats.reconcile_panics_total == 0
+        assert world.controller.stats.reconcile_panics_total == 0
 
     simulate(scenario)
 
@@ -364,7 +364,7 @@ def test_a_defect_that_one_session_provokes_takes_no_other_along() -> None:
             await settled(world)
             await asyncio.sleep(1800)
             assert min(world.remaining_s(f"2Ab{n}") for n in (0, 1, 2, 4)) > 270
-        assert 1 <= world.controller.reconciler.stats.reconcile_panics_total < 60
+        assert 1 <= world.controller.stats.reconcile_panics_total < 60
 
     simulate(scenario)
 

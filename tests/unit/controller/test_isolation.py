@@ -233,7 +233,7 @@ def test_while_the_api_server_is_down_it_is_asked_by_one_probe_and_by_no_worker(
             asked.clear()
             await asyncio.sleep(down_s)
             # Some became due in the meantime, and each was tried again and again.
-            assert world.controller.reconciler.stats.failures["TransportError"] > 50
+            assert world.controller.stats.failures["TransportError"] > 50
             probes = asked.pop(("ready", ""))
             assert down_s / PROBE_S - 1 <= probes <= 2 * down_s / PROBE_S
             workers = {what for what in asked if what[0] in ("patch", "create", "get")}

@@ -133,7 +133,7 @@ def test_where_it_is_switched_off_ordinary_refreshes_bring_the_new_key() -> None
             assert under(world, "new") == len(SESSIONS)
         [line] = world.events("signing_key_rotated")
         assert line["refreshes"] is False
-        assert "token_replaced" not in world.controller.reconciler.stats.refreshes
+        assert "token_replaced" not in world.controller.stats.refreshes
 
     simulate(scenario)
 

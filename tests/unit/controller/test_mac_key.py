@@ -54,7 +54,7 @@ class Replica:
             fence=self.fence,
             background_tasks=(*world.dependencies.background_tasks, self._key.run),
         )
-        self.controller = Controller(ports, replace(world.config, seal=self.seal))
+        self.controller = Controller(ports, replace(world.config, confirmation_mac=self.seal))
 
     def _read(self) -> str:
         if self.holds is None:
@@ -181,7 +181,7 @@ def test_a_follower_makes_no_seal_and_the_leader_after_it_makes_each_once() -> N
                 leadership=office,
                 background_tasks=(*world.dependencies.background_tasks, follower._key.run),
             ),
-            replace(world.config, seal=follower.seal),
+            replace(world.config, confirmation_mac=follower.seal),
         )
         async with running(world, follower.controller):
             await asyncio.sleep(60)

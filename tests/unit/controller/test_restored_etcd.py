@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reconciler.controller.reconcile.worker import STALE_CONFLICTS
+from reconciler.controller.reconcile.reconciler import STALE_CONFLICTS
 from reconciler.informer.protocol import DISTRUST_S
 from reconciler.lab.apiserver.core import AT_ONCE
 from reconciler.lab.apiserver.kinds import PODS, SECRETS
@@ -130,7 +130,7 @@ def test_a_history_that_has_passed_the_lost_one_is_noticed_by_conflicts() -> Non
                 world.core.delete(PODS, PROJECT, f"other-{number}", AT_ONCE, by=INTRUDER)
             assert world.core.version > lost
             assert await expired_s(world, 1800, step_s=5) == 0
-            conflicts = world.controller.reconciler.stats.failures["Conflict"]
+            conflicts = world.controller.stats.failures["Conflict"]
             assert conflicts <= len(SESSIONS) * (STALE_CONFLICTS + 1)
         assert len(world.events("history_rewound")) == 1
 

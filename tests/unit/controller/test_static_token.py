@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.controller.controller import Controller, ControllerConfig
+from reconciler.controller.controller import Controller
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.controller.runtime import ControllerConfig
 from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.leadership.api import LeadershipState
 from reconciler.naming import SessionKey
@@ -50,7 +51,7 @@ class Replica:
             leadership=world.dependencies.leadership if alone else office,
         )
         self.seal = ConfirmationMac(OLD)
-        chosen = replace(options or world.config, seal=self.seal)
+        chosen = replace(options or world.config, confirmation_mac=self.seal)
         self.controller = Controller(ports, chosen)
         self._fence, self._office = fence, office
         source.on_replaced = self._replaced

@@ -333,7 +333,7 @@ def test_who_fails_to_look_on_takes_no_token_along() -> None:
             )  # as who sends metrics does
             await asyncio.sleep(1200)
             assert min(world.remaining_s(f"2Ab{n}") for n in range(3)) > 300
-        assert world.controller.reconciler.stats.reconcile_panics_total >= 9
+        assert world.controller.stats.reconcile_panics_total >= 9
         for name in ("observer_failed", "status_snapshot_failed"):
             assert 1 <= len(world.events(name)) <= 3  # said again after ten minutes
 
@@ -348,7 +348,7 @@ def test_lateness_counts_from_when_a_write_was_first_due_however_often_it_was_tr
             await settled(world)
             fails = InjectedFault(ServerError("oops", status=503))
             world.faults.rule = lambda verb, plural: fails if verb == "patch" else None
-            while not world.controller.reconciler.stats.failures:
+            while not world.controller.stats.failures:
                 await asyncio.sleep(0.01)
             due_at = world.clock.monotonic()
             await asyncio.sleep(45)

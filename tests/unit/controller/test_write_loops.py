@@ -231,7 +231,7 @@ def test_who_deletes_the_secret_each_time_is_a_competing_writer() -> None:
 
         async with running(world):
             await finished(world, 1)
-            made = world.controller.reconciler.stats
+            made = world.controller.stats
             for _ in range(120):
                 if world.controller.secrets.snapshot():
                     world.delete_secret("2Ab0")

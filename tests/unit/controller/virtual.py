@@ -12,8 +12,9 @@ from typing import Any
 import structlog
 from structlog.testing import LogCapture
 
-from reconciler.controller.controller import Controller, ControllerConfig, Dependencies
+from reconciler.controller.controller import Controller, Dependencies
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.controller.runtime import ControllerConfig
 from reconciler.errors import (
     IssuerRefused,
     IssuerUnavailable,
@@ -352,7 +353,7 @@ async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
     capture = LogCapture()
     structlog.configure(processors=[capture], cache_logger_on_first_use=False)
     chosen = ControllerConfig(
-        names=NAMES, seal=ConfirmationMac("obviously-fake-client-secret"), **options
+        names=NAMES, confirmation_mac=ConfirmationMac("obviously-fake-client-secret"), **options
     )
     world = World(
         clock=clock,

@@ -7,7 +7,7 @@ import pytest
 
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.bulkhead_shell import SlowPlaces
-from reconciler.controller.reconcile.worker import ReconcileStats
+from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
 from reconciler.net.circuit_breaker import BreakerStats
 from reconciler.statuspage.components import Component, components, role

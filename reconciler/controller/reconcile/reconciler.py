@@ -1,0 +1,153 @@
+"""One session: read its state, plan, act, and plan again until nothing is due."""
+
+from contextlib import suppress
+
+import structlog
+
+from reconciler import errors
+from reconciler.controller.decide.bulkhead import BulkheadRun
+from reconciler.controller.decide.plan import Action, Plan, SessionState
+from reconciler.controller.decide.pod_touches import PodTouches
+from reconciler.controller.decide.retry_policy import is_replaced
+from reconciler.controller.reconcile.actions import SessionActions
+from reconciler.controller.reconcile.bulkhead_shell import BulkheadFull
+from reconciler.controller.reconcile.pod_toucher import PodToucher
+from reconciler.controller.reconcile.run import ReconcileRun, names_of, objects_of
+from reconciler.controller.runtime import Runtime
+from reconciler.controller.state.session_state import SessionStateReader
+from reconciler.controller.state.startup import StartupProgress
+from reconciler.errors import ProtocolError, RemoteError
+from reconciler.naming import SessionKey
+from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.workqueue.items import Priority, Requeue, WorkItem
+
+log = structlog.get_logger()
+
+MAX_PASSES = 4
+"""Plans in one run: confirm, create, write. A fourth means that the objects change as we work."""
+
+
+STALE_CONFLICTS = 3
+"""Failures in a row, a conflict the last, after which the Secret is read again: the watch should
+have brought its version seconds ago."""
+
+
+class Reconciler:
+    """Brings one session to the state that its plan asks for; knows nothing of the queue."""
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionStateReader,
+        actions: SessionActions,
+        touches: PodTouches | None,
+        toucher: PodToucher | None,
+        startup: StartupProgress,
+        kube_breaker: CircuitBreaker,
+        runtime: Runtime,
+    ) -> None:
+        self._sessions = sessions
+        self._actions = actions
+        self._touches = touches
+        self._toucher = toucher
+        self._startup = startup
+        self._kube_breaker = kube_breaker
+        self._clock = runtime.clock
+        self._log_dedup = runtime.log_dedup
+
+    async def reconcile(
+        self, key: SessionKey, run: ReconcileRun, slot: BulkheadRun
+    ) -> Requeue | None:
+        """Reconcile one session; return when it is due next, None if it is to be forgotten.
+
+        Args:
+            run: Takes the outcome and what was done.
+            slot: The run's place among the workers, which each request is entered with.
+
+        Raises:
+            errors.Conflict: Something was still due after `MAX_PASSES` actions.
+            errors.TransportError: The API server is unreachable.
+            Exception: See `SessionActions.execute`.
+        Cancel: A write in flight may have been applied.
+        """
+        if self._toucher is not None:
+            await self._toucher.touch_if_due(key, slot)
+        for _ in range(MAX_PASSES):
+            state, plan = self._sessions.plan(key)
+            run.pod = state.pod
+            log.debug(
+                "decided",
+                **names_of(key),
+                action=plan.action.value,
+                reason=plan.reason,
+                band=plan.priority.name.lower(),
+                due_in_s=round(plan.due_s - self._sessions.now_s(), 3),
+                slack_s=round(plan.slack_s, 3),
+            )
+            if plan.action in (Action.WAIT, Action.BLOCKED, Action.REMOVE):
+                return self._finish(run, state, plan)
+            if plan.action is Action.CONFIRM and plan.due_s > self._sessions.now_s():
+                run.outcome = "unchanged"  # a list is under way that may confirm it
+                return self._requeue(key, plan)
+            run.reason = plan.reason
+            if self._kube_breaker.is_open:
+                raise errors.TransportError("the API server is away")
+            until_at = self._actions.paused_until(key, state, plan)
+            if until_at is not None:
+                run.outcome = "conflict_backoff"
+                return Requeue(
+                    until_at,
+                    plan.priority,
+                    plan.slack_s,
+                    plan.reason,
+                    first_due_at=run.work.first_due_at,
+                )
+            await self._actions.execute(run, slot, state, plan)
+        raise errors.Conflict(f"{key}: still not settled after {MAX_PASSES} rounds")
+
+    async def check_error(
+        self, error: RemoteError, work: WorkItem[SessionKey], slot: BulkheadRun
+    ) -> RemoteError:
+        """Read the Secret again where an error says that it is not what the store holds.
+
+        Returns: The error that decides on the retry: a conflict instead of a `NotFound` if the plan
+            was made from an old state, and the same error otherwise.
+        """
+        is_gone = isinstance(error, errors.NotFound)
+        is_stale = isinstance(error, errors.Conflict) or is_replaced(error)
+        if not is_gone and not (is_stale and work.attempt >= STALE_CONFLICTS):
+            return error
+        # If it cannot be read, the retry follows in any case.
+        with suppress(RemoteError, ProtocolError, BulkheadFull):
+            if await self._actions.refetch(work.key, slot) and is_gone:
+                return errors.Conflict(str(error), status=error.status)
+        return error
+
+    def _finish(self, run: ReconcileRun, state: SessionState, plan: Plan) -> Requeue | None:
+        """Record the outcome, log once what blocks, and return the next deadline."""
+        key = run.key
+        if plan.action is Action.REMOVE:
+            run.outcome = "removed"
+            if self._touches is not None:
+                self._touches.drop(key)
+            self._sessions.records.put(key, None)
+            self._startup.record_result(key, "unchanged")
+            return None
+        if plan.action is Action.BLOCKED:
+            if self._log_dedup.should_log(plan.reason, *key):
+                log.warning(
+                    "session_blocked", why=plan.reason, **names_of(key), **objects_of(state)
+                )
+            run.outcome, run.reason = "blocked", plan.reason
+            self._startup.record_result(key, "blocked")
+        else:
+            run.outcome = "refreshed" if run.wrote else "unchanged"
+            self._startup.record_result(key, run.outcome)
+        return self._requeue(key, plan)
+
+    def _requeue(self, key: SessionKey, plan: Plan) -> Requeue:
+        at = self._sessions.at(plan.due_s)
+        touch_at = self._touches.next_at(key) if self._touches is not None else None
+        if touch_at is not None and touch_at < at:
+            return Requeue(touch_at, Priority.EXPIRING, plan.slack_s, "touch")
+        return Requeue(at, plan.priority, plan.slack_s, plan.reason)

@@ -1,0 +1,59 @@
+"""What the parts of one controller share: its runtime, its stores and its configuration."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from reconciler.clock import Clock
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.informer.store import Store
+from reconciler.kube.api import ApiResource, ObjectMeta
+from reconciler.naming import Names
+from reconciler.telemetry.log_dedup import LogDedup
+from reconciler.telemetry.trace import Tracer
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What every part gets: time, randomness, the log's memory, and traces."""
+
+    clock: Clock
+    random: Random
+    log_dedup: LogDedup
+    tracer: Tracer
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The two resources that are watched: the store of each, and how its objects are decoded."""
+
+    pods: Store
+    secrets: Store
+    pod_resource: ApiResource[ObjectMeta]
+    secret_resource: ApiResource[ObjectMeta]
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerConfig:
+    """The settings that the controller depends on; see `Settings` for units and reasons."""
+
+    names: Names
+    confirmation_mac: ConfirmationMac
+    namespaces: Sequence[str] = ()
+    finds_namespaces: bool = False
+    """Watch the namespaces of the platform's projects, too. Without this, an empty `namespaces`
+    means one watch of all namespaces."""
+    max_namespaces: int = 500
+    mode: Literal["standard", "mpp"] = "standard"
+    workers: int = 64
+    propagation_s: float = 90.0
+    startup: Literal["all", "stale"] = "all"
+    resync_s: float = 360.0
+    touch: bool = True
+    request_limit_s: float = 10.0
+    platform_parallel: int = 8
+    drain_s: float = 20.0
+    lease_s: float = 0.0
+    on_synced: Callable[[], None] = lambda: None
+    """Called once, when the first lists are in the stores."""

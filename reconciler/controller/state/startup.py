@@ -1,0 +1,98 @@
+"""How far the startup resync is: every session that it found needs a first result."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from reconciler.clock import Clock
+from reconciler.naming import SessionKey
+
+log = structlog.get_logger()
+
+
+class StartupProgress:
+    """Counts the sessions of the startup resync until each had its first result.
+
+    Order: `begin` before the first key is queued; `record_result` at any time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: set[SessionKey] = set()
+        self._open: set[SessionKey] = set()
+        self._outcomes: dict[str, int] = {}
+        self._began_at: float | None = None
+        self._listed = False
+        self._trace_id = ""
+        self.finished = asyncio.Event()
+        self.seconds = 0.0
+        self.on_finished: Callable[[], None] | None = None
+
+    def begin(self, trace_id: str = "") -> None:
+        """Start counting; `trace_id` goes into the log line at the end of the resync."""
+        self._trace_id = trace_id
+        self._began_at = self._clock.monotonic()
+        self._outcomes = {}
+        self._known, self._open = set(), set()
+        self._listed = False
+        self.finished.clear()
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """Number of sessions by the outcome of their first run, sorted by name."""
+        return dict(sorted(self._outcomes.items()))
+
+    @property
+    def sessions(self) -> int:
+        """Number of sessions that were added so far."""
+        return len(self._known)
+
+    def knows(self, key: SessionKey) -> bool:
+        return key in self._known
+
+    def add(self, key: SessionKey, *, due: bool) -> None:
+        """Count a session once; one that is not due has its result: unchanged."""
+        if key in self._known:
+            return
+        self._known.add(key)
+        self._open.add(key)
+        if not due:
+            self.record_result(key, "unchanged")
+
+    def all_listed(self) -> None:
+        """Note that no more sessions will be added."""
+        self._listed = True
+        self._finish_if_done()
+
+    def record_result(self, key: SessionKey, outcome: str) -> None:
+        """Take in how a run ended: `refreshed`, `unchanged`, `failed` or `blocked`.
+
+        Only a session's first result counts.
+        """
+        if self._began_at is None:
+            return
+        if key not in self._known and outcome != "unchanged":
+            self._known.add(key)  # it ran before the resync listed it
+        elif key not in self._open:
+            return
+        self._open.discard(key)
+        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
+        self._finish_if_done()
+
+    def _finish_if_done(self) -> None:
+        if self._open or not self._listed or self._began_at is None:
+            return
+        self.seconds = self._clock.monotonic() - self._began_at
+        self._began_at = None
+        self.finished.set()
+        log.info(
+            "startup_resync_finished",
+            sessions=self.sessions,
+            seconds=round(self.seconds, 3),
+            **self.outcomes,
+            # Logged within the last session's run, whose trace ID the line would have otherwise.
+            **({"trace_id": self._trace_id} if self._trace_id else {}),
+        )
+        if self.on_finished is not None:
+            self.on_finished()
