@@ -9,12 +9,12 @@ from reconciler.telemetry.trace import Trace, Tracer
 from tests.support import ManualClock
 
 
-def trace(seconds: float = 0.01, *, failed: bool = False, usual_s: float = 0.0) -> Trace:
+def trace(seconds: float = 0.01, *, failed: bool = False, p95_s: float = 0.0) -> Trace:
     clock = ManualClock()
     made = Tracer(clock, Random(3)).begin("reconcile")
     with made:
         clock.advance(seconds)
-    made.failed, made.p95_s = failed, usual_s
+    made.failed, made.p95_s = failed, p95_s
     return made
 
 
@@ -24,9 +24,9 @@ def trace(seconds: float = 0.01, *, failed: bool = False, usual_s: float = 0.0) 
         (False, trace()),
         (True, trace(failed=True)),
         (True, trace(2 * SLOW_S)),
-        (False, trace(2 * SLOW_S, usual_s=3 * SLOW_S)),
-        (True, trace(4 * SLOW_S, usual_s=3 * SLOW_S)),
-        (False, trace(0.1, usual_s=0.05)),
+        (False, trace(2 * SLOW_S, p95_s=3 * SLOW_S)),
+        (True, trace(4 * SLOW_S, p95_s=3 * SLOW_S)),
+        (False, trace(0.1, p95_s=0.05)),
     ],
     ids=["ordinary", "failed", "slow", "all are slow", "slowest of all", "slower, not slow"],
 )

@@ -54,14 +54,14 @@ def pipe() -> Iterator[Pipe]:
 
 
 def test_lines_arrive_whole_and_in_order(pipe: Pipe) -> None:
-    outlet = StderrWriter(pipe.write_fd)
+    writer = StderrWriter(pipe.write_fd)
     lines = [f"line {number} {'x' * 300}\n" for number in range(2000)]
     for line in lines:
-        outlet.write(line)
+        writer.write(line)
     expected = "".join(lines).encode()
     assert pipe.read_until(lambda found: len(found) >= len(expected)) == expected
-    assert outlet.settle(LIMIT_S)
-    assert outlet.dropped_total == 0
+    assert writer.settle(LIMIT_S)
+    assert writer.dropped_total == 0
 
 
 @pytest.mark.parametrize("blocking", [True, False])
@@ -70,44 +70,44 @@ def test_a_full_pipe_holds_no_writer_and_what_is_too_much_is_counted_and_told(
 ) -> None:
     told: list[int] = []
     is_told = threading.Event()
-    outlet = StderrWriter(pipe.write_fd, capacity_bytes=1000)
+    writer = StderrWriter(pipe.write_fd, capacity_bytes=1000)
 
     def on_drained(lines: int) -> None:
         told.append(lines)
-        outlet.write("dropped\n")
+        writer.write("dropped\n")
         is_told.set()
 
-    outlet.on_drained = on_drained
+    writer.on_drained = on_drained
     pipe.fill()
     os.set_blocking(pipe.write_fd, blocking)
     for number in range(50):
-        outlet.write(f"{number:09}\n" * 10)  # 100 bytes: ten of them wait
-    assert outlet.dropped_total == 400
-    assert not outlet.settle(0.0)
+        writer.write(f"{number:09}\n" * 10)  # 100 bytes: ten of them wait
+    assert writer.dropped_total == 400
+    assert not writer.settle(0.0)
     assert not is_told.is_set()
     found = pipe.read_until(lambda found: found.endswith(b"dropped\n"))
     assert is_told.wait(LIMIT_S)
     assert told == [400]
     kept = [f"{number:09}" for number in range(10) for _ in range(10)]
     assert found.decode().split() == [*kept, "dropped"]
-    assert outlet.settle(LIMIT_S)
+    assert writer.settle(LIMIT_S)
 
 
 def test_a_reader_that_is_gone_ends_nothing_and_is_not_reported_to_itself(pipe: Pipe) -> None:
     told: list[int] = []
-    outlet = StderrWriter(pipe.write_fd)
-    outlet.on_drained = told.append
+    writer = StderrWriter(pipe.write_fd)
+    writer.on_drained = told.append
     os.close(pipe.read_fd)
     for _ in range(3):
-        outlet.write("lost\n")
-        assert outlet.settle(LIMIT_S)
-    assert (outlet.dropped_total, told) == (3, [])
+        writer.write("lost\n")
+        assert writer.settle(LIMIT_S)
+    assert (writer.dropped_total, told) == (3, [])
 
 
 def test_a_finalizer_that_logs_while_a_line_is_taken_in_does_not_wait_for_itself(
     pipe: Pipe,
 ) -> None:
-    outlet = StderrWriter(pipe.write_fd)
+    writer = StderrWriter(pipe.write_fd)
 
     class Text(str):
         def encode(self, *_: object, **__: object) -> bytes:
@@ -117,23 +117,23 @@ def test_a_finalizer_that_logs_while_a_line_is_taken_in_does_not_wait_for_itself
         def __len__(self) -> int:  # called with the lock held, as a finalizer may be
             if threading.current_thread() is threading.main_thread() and not seen:
                 seen.append(True)
-                outlet.write("inner\n")
+                writer.write("inner\n")
             return super().__len__()
 
     seen: list[bool] = []
-    outlet.write(Text())
+    writer.write(Text())
     assert pipe.read_until(lambda found: len(found) >= 12).split() == [b"inner", b"outer"]
 
 
 PROGRAM = """
 import asyncio, logging, signal, sys, warnings
-from reconciler.telemetry.stderr_writer import take_over_output
-outlet = take_over_output(capacity_bytes=100_000)
+from reconciler.telemetry.stderr_writer import redirect_output
+writer = redirect_output(capacity_bytes=100_000)
 import structlog
 from reconciler.telemetry.log_setup import configure_logs
 
 configure_logs("info", sys.argv[1])
-outlet.on_drained = lambda lines: structlog.get_logger().warning("log_lines_dropped", lines=lines)
+writer.on_drained = lambda lines: structlog.get_logger().warning("log_lines_dropped", lines=lines)
 
 async def main():
     stop = asyncio.Event()
@@ -153,7 +153,7 @@ async def main():
     loop.call_soon(lambda: 1 / 0)  # the loop's own handler
     await asyncio.sleep(0)
     with open(int(sys.argv[3]), "w", closefd=False) as said:
-        said.write(f"{outlet.dropped_total}\\n")
+        said.write(f"{writer.dropped_total}\\n")
     await stop.wait()
 
 asyncio.run(main())
@@ -213,11 +213,11 @@ def test_a_log_that_is_read_again_says_how_many_lines_were_dropped(pipe: Pipe) -
 
 def test_a_process_that_was_started_without_standard_error_logs_nowhere() -> None:
     code = (
-        "from reconciler.telemetry.stderr_writer import take_over_output\n"
-        "outlet = take_over_output()\n"
-        "outlet.write('lost\\n')\n"
-        "assert outlet.settle(30)\n"
-        "assert outlet.dropped_total == 0\n"
+        "from reconciler.telemetry.stderr_writer import redirect_output\n"
+        "writer = redirect_output()\n"
+        "writer.write('lost\\n')\n"
+        "assert writer.settle(30)\n"
+        "assert writer.dropped_total == 0\n"
     )
     command = ["/bin/sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code]
     assert subprocess.run(command, check=False).returncode == 0
