@@ -1,5 +1,5 @@
-"""An API server in a box: a pure object store, and the two doors that lead into it.
+"""An API server for the lab: a pure object store with two interfaces.
 
-`core` is the store with the real server's semantics; `shell` serves it over HTTP, `direct` hands it
-to our own controller without any socket. Nothing else in here knows about either door.
+`core` is the store with the real server's semantics. `http_server` serves it over HTTP,
+`in_process_client` gives it to our controller without a socket. No other module depends on the two.
 """

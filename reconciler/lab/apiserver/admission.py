@@ -1,4 +1,4 @@
-"""From what a client sent to what is stored: defaults, the server's own fields, validity."""
+"""From a client's body to the stored object: defaults, the server's own fields, validation."""
 
 import base64
 from collections.abc import Mapping
@@ -23,12 +23,12 @@ _KEPT = (
     "namespace", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
     "generation", "managedFields",
 )  # fmt: skip
-"""Metadata that a client cannot change; what it sends there is ignored."""
+"""Metadata that a client cannot change; the server ignores what it sends there."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectIdentity:
-    """What the server gives to a new object: its identity and the instant, RFC 3339."""
+    """What the server gives to a new object: its UID, and the time of creation (RFC 3339)."""
 
     uid: str
     now: str
@@ -37,10 +37,10 @@ class ObjectIdentity:
 def new_object(
     kind: Kind, namespace: str, body: Mapping[str, Any], birth: ObjectIdentity
 ) -> dict[str, Any]:
-    """Return a new object, complete but for version and managedFields.
+    """Return a new object without resourceVersion and managedFields.
 
     Raises:
-        Refusal: 400 for what cannot be decoded, 422 for what is not valid.
+        StatusError: 400 for a body that cannot be decoded, 422 for one that is invalid.
     """
     check_types(kind, body)
     item = _folded(kind, copied(body))
@@ -70,12 +70,12 @@ def new_object(
 def next_object(
     kind: Kind, old: Object, proposed: Mapping[str, Any], *, subresource: str
 ) -> dict[str, Any]:
-    """Return the successor of `old`, complete but for version and managedFields.
+    """Return the next version of `old`, without resourceVersion and managedFields.
 
-    `proposed` was shaped by `check_shape` already.
+    `check_shape` must have accepted `proposed`.
 
     Raises:
-        Refusal: 422 for what is not valid or may not change.
+        StatusError: 422 for an invalid object, or a change of an immutable field.
     """
     sent = {key: value for key, value in proposed["metadata"].items() if key not in _KEPT}
     item = _folded(kind, copied({**proposed, "metadata": sent}))
@@ -95,7 +95,7 @@ def next_object(
 
 
 def check_types(kind: Kind, body: Mapping[str, Any]) -> None:
-    """Raise `Refusal` 400 where a body says that it is another kind."""
+    """Raise `StatusError` 400 if a body names another kind."""
     sent = body.get("kind") or kind.kind
     version = body.get("apiVersion") or kind.api_version
     if (sent, version) != (kind.kind, kind.api_version):
@@ -128,7 +128,7 @@ def _name(kind: Kind, sent: Mapping[str, Any], uid: str) -> str:
 
 
 def _folded(kind: Kind, item: dict[str, Any]) -> dict[str, Any]:
-    """Move a Secret's stringData into data; it is write-only in the API."""
+    """Move a Secret's stringData, which is write-only in the API, into data."""
     plain = item.pop("stringData", None) if kind is kinds.SECRETS else None
     if plain:
         encoded = {
@@ -163,7 +163,7 @@ def _keep(item: dict[str, Any], old: Object, names: tuple[str, ...]) -> None:
 
 
 def _pruned(item: dict[str, Any]) -> dict[str, Any]:
-    """Leave out empty maps and lists where the API omits them."""
+    """Remove empty maps and lists that the API omits."""
     metadata = item["metadata"]
     for name in ("labels", "annotations", "ownerReferences", "finalizers"):
         if name in metadata and not metadata[name]:

@@ -1,7 +1,7 @@
-"""The API server's semantics over the store: every verb, nothing about how a request arrived.
+"""The API server's semantics over the store: every verb, independent of the transport.
 
-Pure: no asyncio, no chance; time comes from the clock. Objects that go out are views, not copies:
-nobody changes them.
+Pure: no asyncio, no random numbers; time comes from the clock. Returned objects are not copies: a
+caller must not change them.
 """
 
 import uuid
@@ -43,7 +43,7 @@ from reconciler.lab.apiserver.write_log import (
 )
 
 HISTORY = 50_000
-"""Changes to keep. The real server keeps at least 75 s of them: at 600 writes/s this is 83 s."""
+"""Number of changes kept. The real server keeps 75 s at least; at 600 writes/s this is 83 s."""
 
 EVERYTHING = Selection()
 NEWEST = ListQuery()
@@ -53,11 +53,11 @@ Hook = Callable[[Commit], None]
 
 
 class Core:
-    """Objects, versions, watches. Every refusal is a `Refusal` and leaves all as it was.
+    """Objects, versions, watches. A refused request raises `StatusError` and changes nothing.
 
     Args:
-        seed: Two cores with one seed and one sequence of calls give the same uids.
-        history: Changes to keep for watches and continue tokens.
+        seed: Two cores with the same seed and sequence of calls give the same UIDs.
+        history: Number of changes kept for watches and continue tokens.
     """
 
     def __init__(self, clock: Clock, *, seed: str = "", history: int = HISTORY) -> None:
@@ -67,7 +67,7 @@ class Core:
         self._store = ObjectStore(history=history)
         self._feeds: dict[WatchFeed, None] = {}
         self.owner_index = OwnerIndex()
-        """For the collector."""
+        """Used by the garbage collector."""
         self._created_total = 0
         self._space = uuid.uuid5(uuid.NAMESPACE_OID, seed)
         for name in ("default", "kube-system"):
@@ -87,7 +87,7 @@ class Core:
     # Reads
 
     def get(self, kind: Kind, namespace: str, name: str, *, version: str = "") -> Object:
-        """Return an object; raises `Refusal` 404, or 504 for a `version` of the future."""
+        """Return an object; raises `StatusError` 404, or 504 for a `version` not reached yet."""
         wanted = parse_version(version)
         if wanted > self.version:
             raise status_errors.too_large_version(wanted, self.version)
@@ -97,7 +97,7 @@ class Core:
         return item
 
     def peek(self, kind: Kind, key: str) -> Object | None:
-        """Return the object under a key of the store, or None."""
+        """Return the object with this store key, or None."""
         return self._store.get(kind, key)
 
     def list(
@@ -142,12 +142,12 @@ class Core:
 
         Args:
             version: Events after it; "" and "0" begin with an ADDED for each object.
-            initial: Whether it begins with those; None = as the version says.
-            bookmarks: End those with a bookmark that says so.
+            initial: Whether the watch begins with these events; None: `version` decides.
+            bookmarks: Whether a bookmark marks the end of the initial events.
             wake: Called at each event, inside the write that caused it.
 
         Returns:
-            The feed. A version that is compacted shows as its only event, an ERROR.
+            The feed. For a compacted version its only event is an ERROR.
         """
         passes = selection.compile(kind)
         after = parse_watch_version(version)
@@ -185,7 +185,7 @@ class Core:
         *,
         by: Caller = CONTROLLER_MANAGER,
     ) -> Object:
-        """Create an object; raises `Refusal` 400, 403, 404 (namespace), 409 or 422."""
+        """Create an object; raises `StatusError` 400, 403, 404 (namespace), 409 or 422."""
         name = str((body.get("metadata") or {}).get("name", ""))
         if kind.namespaced:
             self._check_namespace(kind, namespace, name)
@@ -209,13 +209,13 @@ class Core:
         by: Caller = CONTROLLER_MANAGER,
         subresource: str = "",
     ) -> Object:
-        """Apply a merge patch; `metadata.resourceVersion` and `.uid` in it are preconditions.
+        """Apply a merge patch; its `metadata.resourceVersion` and `.uid` are preconditions.
 
         Returns:
-            The object as it is now; the same object and version if nothing changed.
+            The new object; the same object and version if nothing changed.
 
         Raises:
-            Refusal: 400, 404, 409 (version) or 422 (uid, immutable, not valid).
+            StatusError: 400, 404, 409 (version) or 422 (uid, immutable, invalid).
         """
         key = kind.key(namespace, name)
         old = self.get(kind, namespace, name)
@@ -240,7 +240,7 @@ class Core:
         by: Caller = CONTROLLER_MANAGER,
         subresource: str = "",
     ) -> Object:
-        """Replace an object (PUT); without a resourceVersion whatever is there, if allowed."""
+        """Replace an object (PUT); without a resourceVersion any version, if the kind allows it."""
         check_types(kind, body)
         body = {**body, "metadata": dict(body.get("metadata") or {})}
         self._check_names(body, namespace if kind.namespaced else "", name)
@@ -269,7 +269,7 @@ class Core:
         *,
         by: Caller = CONTROLLER_MANAGER,
     ) -> Deleted:
-        """Delete, or begin to; raises `Refusal` 404, 403 (an immortal namespace) or 409."""
+        """Delete an object, or mark it; raises `StatusError` 404, 403 (a system namespace), 409."""
         if kind is kinds.NAMESPACES and name in ("default", "kube-system"):
             raise status_errors.forbidden(kind, name, "this namespace may not be deleted")
         item = self.get(kind, namespace, name)
@@ -297,21 +297,21 @@ class Core:
         return self._put("update", kinds.PODS, kinds.PODS.key(namespace, name), bound, by)
 
     def finish_namespace(self, name: str) -> None:
-        """Remove a namespace that terminates; whoever calls this has emptied it."""
+        """Remove a terminating namespace; the caller has removed its objects."""
         item = self.get(kinds.NAMESPACES, "", name)
         self.owner_index.terminating.discard(name)
         self._remove(kinds.NAMESPACES, name, item, CONTROLLER_MANAGER)
 
     def compact(self, version: int | None = None) -> None:
-        """Forget the changes up to `version` (None = all): older watches and tokens get a 410."""
+        """Drop the changes up to `version` (None: all): older watches and tokens get a 410."""
         self._store.compact(self.version if version is None else version)
 
     def restore(self, version: int) -> None:
-        """Go back to an earlier version, as after a restore of etcd; every watch ends.
+        """Return to an earlier version, as after a restore of etcd; every watch ends.
 
-        Hooks are told of each object that is another one now, as if `RESTORER` had written it. One
-        that has another UID than the object under its name before is told of after the end of that.
-        Raises ValueError where that version is compacted.
+        Hooks get each object that changes, as a write by `RESTORER`. If the UID of an object
+        changes, they get the deletion of the former object first. Raises ValueError for a
+        compacted version.
         """
         before: dict[tuple[Kind, str], Object | None] = {}
         for change in self._store.restore(version):
@@ -375,7 +375,7 @@ class Core:
             return item
         change = self._store.put(kind, key, item)
         new = change.new
-        assert new is not None  # noqa: S101 - a put always has one; this tells the type checker
+        assert new is not None  # noqa: S101 - for the type checker: a put always has a new object
         self.owner_index.add(kind, key, new)
         self._notify(verb, change, new, by)
         return new
@@ -428,7 +428,7 @@ def _uid(item: Object) -> str:
 
 
 def _is_released(item: Object) -> bool:
-    """Whether a deleted object waited only for its finalizers, and the last is gone."""
+    """Whether the last finalizer of a deleted object was removed."""
     metadata = item["metadata"]
     waits = metadata.get("finalizers") or metadata.get("deletionGracePeriodSeconds")
     return "deletionTimestamp" in metadata and not waits and not is_terminating(item)

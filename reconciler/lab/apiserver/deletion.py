@@ -1,4 +1,4 @@
-"""When a delete removes, and when it only marks.
+"""Whether a delete removes an object or only marks it.
 
 Source: apiserver `registry/rest/delete.go`; kubernetes `registry/core/pod/strategy.go`.
 """
@@ -14,7 +14,12 @@ from reconciler.lab.apiserver.status_errors import precondition
 
 @dataclass(frozen=True, slots=True)
 class DeleteOptions:
-    """`grace_s` None = the object's own; `uid` and `version` are preconditions, "" = none."""
+    """The options of a delete.
+
+    Args:
+        grace_s: None: the object's own grace period.
+        uid: Precondition, "" = none; so is `version`.
+    """
 
     grace_s: int | None = None
     uid: str = ""
@@ -23,14 +28,14 @@ class DeleteOptions:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """The object as the delete left it; `removed` says whether it is gone from the store."""
+    """The object after the delete; `removed`: it is no longer in the store."""
 
     object: Object
     removed: bool
 
 
 def check_preconditions(kind: Kind, item: Object, options: DeleteOptions) -> None:
-    """Raise `Refusal` 409 if the object is not the one that was meant."""
+    """Raise `StatusError` 409 if the object does not meet the preconditions."""
     metadata = item["metadata"]
     if options.uid and options.uid != metadata["uid"]:
         raise precondition(kind, metadata["name"], "UID", options.uid, metadata["uid"])
@@ -40,9 +45,9 @@ def check_preconditions(kind: Kind, item: Object, options: DeleteOptions) -> Non
 
 
 def marked(kind: Kind, item: Object, options: DeleteOptions, now_s: float) -> Object | None:
-    """Return the object with its mark of deletion, or None if it is to be removed now.
+    """Return the object with its deletionTimestamp, or None if it must be removed now.
 
-    The same object means that a delete is under way already and this one changes nothing.
+    The same object is returned if it was marked before and this delete changes nothing.
     """
     metadata = item["metadata"]
     grace_s = _grace_s(kind, item, options)
@@ -55,7 +60,7 @@ def marked(kind: Kind, item: Object, options: DeleteOptions, now_s: float) -> Ob
 
 
 def _shortened(item: Object, options: DeleteOptions, now_s: float) -> Object | None:
-    """A second delete may only shorten the grace of the first."""
+    """A second delete may only shorten the grace period of the first."""
     metadata = item["metadata"]
     had_s: int = metadata.get("deletionGracePeriodSeconds", 0)
     wanted_s = had_s if options.grace_s is None else options.grace_s
@@ -69,7 +74,7 @@ def _shortened(item: Object, options: DeleteOptions, now_s: float) -> Object | N
 
 
 def _grace_s(kind: Kind, item: Object, options: DeleteOptions) -> int:
-    """Only a pod that a node runs is given time; a kubelet must say when it is over."""
+    """Return the grace period: 0 except for a pod on a node, whose kubelet confirms the end."""
     if not kind.graceful:
         return 0
     spec, status = item.get("spec", {}), item.get("status", {})
@@ -90,7 +95,7 @@ def _with_mark(item: Object, ends_s: float, grace_s: int) -> Object:
 
 
 def terminating_namespace(item: Object, now_s: float) -> Object:
-    """Return a namespace on its way out; its contents go first."""
+    """Return a terminating namespace; its objects are removed before it."""
     metadata = {**item["metadata"], "deletionTimestamp": format_utc(now_s)}
     return {**item, "metadata": metadata, "status": {**item["status"], "phase": "Terminating"}}
 

@@ -1,4 +1,4 @@
-"""What kubectl asks before it asks for anything: groups, versions, resources."""
+"""API discovery, which kubectl requests first: groups, versions, resources."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ _GROUPS = sorted({(kind.group, kind.version) for kind in KINDS if kind.group})
 
 
 def document(path: str) -> dict[str, Any] | None:
-    """Return what stands at a discovery path, or None."""
+    """Return the document at a discovery path, or None."""
     if path == "/version":
         return VERSION
     if path == "/api":
@@ -41,7 +41,7 @@ def document(path: str) -> dict[str, Any] | None:
 
 
 def is_known_group(path: str) -> bool:
-    """Whether a path lies inside a group that is served, even if nothing stands there."""
+    """Whether a path is inside a served group, even if no document exists there."""
     return path.startswith(("/api/v1/", *(f"/apis/{group}/" for group, _ in _GROUPS)))
 
 

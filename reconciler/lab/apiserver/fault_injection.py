@@ -1,4 +1,4 @@
-"""Faults on one client's way to the core, for simulations; the HTTP shell has its own."""
+"""Faults between one client and the core, for simulations; the HTTP server has its own."""
 
 import asyncio
 from collections import deque
@@ -18,12 +18,12 @@ UNAUTHORIZED_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class InjectedFault:
-    """What befalls one request.
+    """The fault of one request.
 
     Args:
         error: Raised instead of an answer.
-        delay_s: Before the server sees the request.
-        applied: The server carries it out all the same; only the answer is lost.
+        delay_s: Seconds before the server gets the request.
+        applied: Whether the server executes the request although the answer is lost.
     """
 
     error: KubeError | None = None
@@ -34,14 +34,14 @@ class InjectedFault:
 NO_FAULT = InjectedFault()
 
 FaultRule = Callable[[str, str], InjectedFault | None]
-"""Verb (`list`, `watch`, `get`, `create`, `patch`, `ready`) and plural -> what befalls it."""
+"""Verb (`list`, `watch`, `get`, `create`, `patch`, `ready`) and plural -> the request's fault."""
 
 
 class OpenWatch(Protocol):
-    """A watch that faults can reach."""
+    """A watch that faults can affect."""
 
     def wake(self) -> None:
-        """Look again: a fault was switched."""
+        """Check the state again: a fault began or ended."""
         ...
 
     def drop(self) -> None:
@@ -54,12 +54,12 @@ class OpenWatch(Protocol):
 
 
 class FaultInjection:
-    """Faults of one client's way to the server; all off at first.
+    """Faults of one client's connection to the server; none at first.
 
-    `judge` is asked for each request that `fail_next` leaves alone.
+    `rule` chooses the fault of each request that `fail_next` does not match.
 
     Args:
-        common: Faults that strike this client as they strike others.
+        common: Faults that this client shares with others.
     """
 
     def __init__(self, common: "FaultInjection | None" = None) -> None:
@@ -77,11 +77,11 @@ class FaultInjection:
     def fail_next(
         self, fault: InjectedFault, *, verb: str = "", resource: str = "", count: int = 1
     ) -> None:
-        """Let the next `count` requests that fit meet `fault`; "" fits all."""
+        """Apply `fault` to the next `count` matching requests; "" matches all."""
         self._planned.extend([(verb, resource, fault)] * count)
 
     def partition(self, *, cut: bool) -> None:
-        """Cut the way, or mend it: requests wait for it until their limit, watches fall silent."""
+        """Begin or end a partition: requests wait until their time limit, watches are silent."""
         self._partitioned = cut
         if cut:
             self._reachable.clear()
@@ -90,18 +90,18 @@ class FaultInjection:
         self._wake()
 
     def silence_watches(self, *, silent: bool) -> None:
-        """Watches stay open and bring nothing, not even bookmarks; events are kept meanwhile."""
+        """Begin or end silence: watches stay open and deliver nothing; events wait for its end."""
         self._silent = silent
         self._wake()
 
     def drop_watches(self) -> int:
-        """Reset every open watch; return how many."""
+        """Reset every open watch; return their number."""
         for watch in self._watches:
             watch.drop()
         return len(self._watches)
 
     def close_watches(self) -> int:
-        """Let the server end every open watch cleanly; return how many."""
+        """End every open watch cleanly, as the server does; return their number."""
         for watch in self._watches:
             watch.close()
         return len(self._watches)
@@ -109,11 +109,12 @@ class FaultInjection:
     async def restart(
         self, *, down_s: float = DOWN_S, unauthorized_s: float = UNAUTHORIZED_S
     ) -> None:
-        """Play a restart of the server and return when it is over.
+        """Simulate a restart of the server and return when it is complete.
 
         Args:
-            down_s: Connections are refused.
-            unauthorized_s: Then every request is, /readyz too: its authorizer knows no binding yet.
+            down_s: Seconds in which connections are refused.
+            unauthorized_s: Seconds after that in which every request gets a 403, /readyz too: the
+                authorizer knows no binding yet.
         """
         self.drop_watches()
         self._is_down = True
@@ -124,12 +125,12 @@ class FaultInjection:
 
     @property
     def mute(self) -> bool:
-        """Whether open watches bring nothing."""
+        """Whether open watches deliver nothing."""
         own = self._silent or self._partitioned
         return own or (self._common is not None and self._common.mute)
 
     async def reach(self) -> None:
-        """Return when the way is open."""
+        """Wait until no partition separates client and server."""
         await self._reachable.wait()
         while self._common is not None and self._common.partitioned:
             await self._common.reach()
@@ -140,16 +141,16 @@ class FaultInjection:
         return self._partitioned
 
     def fault_of(self, verb: str, resource: str) -> InjectedFault:
-        """Return what befalls this request."""
+        """Return the fault of this request."""
         if self._is_down:
             return InjectedFault(TransportError(f"{verb} {resource}: connection refused"))
         if self._is_unauthorized:
-            said = f"{verb} {resource}: the API server answered 403 Forbidden"
-            return InjectedFault(Forbidden(said, status=403, reason="Forbidden"))
-        for ordered in self._planned:
-            if ordered[0] in ("", verb) and ordered[1] in ("", resource):
-                self._planned.remove(ordered)
-                return ordered[2]
+            message = f"{verb} {resource}: the API server answered 403 Forbidden"
+            return InjectedFault(Forbidden(message, status=403, reason="Forbidden"))
+        for planned in self._planned:
+            if planned[0] in ("", verb) and planned[1] in ("", resource):
+                self._planned.remove(planned)
+                return planned[2]
         own = self.rule and self.rule(verb, resource)
         if own:
             return own

@@ -1,4 +1,4 @@
-"""What can be wrong with the HTTP shell, switched while it runs."""
+"""Faults of the HTTP server; each can be changed while it runs."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ THROTTLED = "Too many requests, please try again later.\n"
 """Plain text, as the real server sends it. Source: apiserver `filters/priority-and-fairness.go`."""
 
 _WORDS = {
-    500: ("InternalError", "Internal error occurred: a fault was ordered"),
+    500: ("InternalError", "Internal error occurred: injected fault"),
     503: ("ServiceUnavailable", "the server is currently unable to handle the request"),
     504: ("Timeout", "Timeout: request did not complete within the allotted timeout"),
 }
 
 
 class Share:
-    """Picks a fixed share of calls, evenly spread, by counting instead of by chance."""
+    """Selects a fixed share of calls, evenly spread, by counting."""
 
     def __init__(self, share: float = 1.0) -> None:
         self._share = share
@@ -38,12 +38,12 @@ class HttpFaults:
     """All off by default.
 
     Args:
-        slow_s: Seconds before any answer.
-        status: This status instead of an answer, 0 = off.
-        throttled: 429 instead of an answer.
-        retry_after_s: Sent with `status` and 429, 0 = not sent.
-        share: Which requests `status` and `throttled` strike.
-        silent: Watches stay open and send nothing, not even bookmarks.
+        slow_s: Seconds added before each answer.
+        status: Answer with this HTTP status, 0 = off.
+        throttled: Answer with 429.
+        retry_after_s: Retry-After with `status` and 429, 0 = not sent.
+        share: The requests that `status` and `throttled` affect.
+        silent: Watches stay open and send nothing, bookmarks included.
     """
 
     slow_s: float = 0.0
@@ -69,7 +69,7 @@ class HttpFaults:
         self.retry_after_s, self.share, self.silent = 0, Share(), False
 
     async def apply(self) -> web.Response | None:
-        """Wait or fail as ordered; raises `Refusal`, or returns an answer to send instead."""
+        """Wait or fail; raises `StatusError`, or returns an answer that replaces the real one."""
         if self.slow_s:
             await asyncio.sleep(self.slow_s)
         if not (self.status or self.throttled) or not self.share.hit():
@@ -80,6 +80,6 @@ class HttpFaults:
         raise self._refusal()
 
     def _refusal(self) -> StatusError:
-        reason, message = _WORDS.get(self.status, ("", "a fault was ordered"))
+        reason, message = _WORDS.get(self.status, ("", "injected fault"))
         wait = {"retryAfterSeconds": self.retry_after_s} if self.retry_after_s else {}
         return refuse(self.status, reason, message, details=wait)

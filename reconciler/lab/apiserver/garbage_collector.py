@@ -1,6 +1,6 @@
-"""The two controllers that a cluster cannot do without: garbage collection and namespaces.
+"""The two controllers that every cluster needs: garbage collection and namespaces.
 
-One step at a time, called by whoever owns the core; nothing here runs by itself.
+The owner of the core calls `collect`; there is no background task.
 """
 
 from reconciler.lab.apiserver import kinds
@@ -11,15 +11,15 @@ from reconciler.lab.apiserver.selectors import Selection
 
 
 def collect(core: Core) -> int:
-    """Remove what has lost its last owner, and empty the namespaces that terminate.
+    """Delete objects without an existing owner, and the objects of terminating namespaces.
 
     Returns:
-        How many objects were deleted or marked; 0 when there is nothing left to do now. A pod on a
-        node is only marked: its kubelet removes it.
+        Number of objects that were deleted or marked; 0 if no work is left now. A pod on a node is
+        only marked: its kubelet removes it.
     """
     done = 0
-    while (orphan := core.owner_index.next_candidate()) is not None:
-        kind, key = orphan
+    while (candidate := core.owner_index.next_candidate()) is not None:
+        kind, key = candidate
         item = core.peek(kind, key)
         if item is not None and core.owner_index.is_orphan(item):
             done += _sweep(core, kind, item)

@@ -1,4 +1,4 @@
-"""One HTTP request and its answer: who asks, may they, what does the core say."""
+"""One HTTP request: authentication, authorization, and the core's answer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,17 +33,17 @@ STRATEGIC = "application/strategic-merge-patch+json"
 PREFIX = "/token/"
 
 _NAMED = ("get", "update", "patch", "delete")
-"""Verbs on one object; the others are for the collection."""
+"""Verbs on one object; the other verbs are for the collection."""
 
 _HEALTH = ("/livez", "/readyz", "/healthz")
 _JSON = ("", "application/json", "application/octet-stream")
 
 
 def split_path(path: str) -> tuple[str, str]:
-    """Return the token that a path begins with, or "", and the path of the API.
+    """Return the token at the start of a path, or "", and the path of the API.
 
-    kubectl sends no token over plain HTTP (client-go `clientcmd`, IsConfigTransportTLS), so its
-    server URL ends in `/token/TOKEN`. A server URL may have a path: proxies rely on it.
+    kubectl sends no token over plain HTTP (client-go `clientcmd`, IsConfigTransportTLS). Its server
+    URL ends in `/token/TOKEN` instead: a server URL may have a path, as it has behind a proxy.
     """
     if not path.startswith(PREFIX):
         return "", path
@@ -52,10 +52,10 @@ def split_path(path: str) -> tuple[str, str]:
 
 
 def authenticate(authorizer: Authorizer, request: web.BaseRequest, token: str) -> User:
-    """Return who asks; raises `Refusal` 401 for a token that nobody holds.
+    """Return the user; raises `StatusError` 401 for an unknown token.
 
     Args:
-        token: From the path, used where no header has one.
+        token: From the path; used if no header has one.
     """
     scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
     token = sent.strip() if scheme.lower() == "bearer" and sent.strip() else token
@@ -68,7 +68,7 @@ def authenticate(authorizer: Authorizer, request: web.BaseRequest, token: str) -
 
 
 def answer_path(user: User, method: str, path: str) -> web.Response:
-    """Answer what is no resource: health, version, discovery, or 404."""
+    """Answer a request for a path that is no resource: health, version, discovery, or 404."""
     if path in _HEALTH:
         return web.Response(text="ok")
     if user is ANONYMOUS and path != "/version":
@@ -82,7 +82,7 @@ def answer_path(user: User, method: str, path: str) -> web.Response:
 
 
 class ApiHandlers:
-    """Answers requests for resources; watches excepted, which are streams."""
+    """Answers requests for resources, except watches, which are streams."""
 
     def __init__(self, core: Core, authorizer: Authorizer, clock: Clock) -> None:
         self._core = core
@@ -92,7 +92,7 @@ class ApiHandlers:
     async def answer(
         self, request: web.BaseRequest, user: User, target: RequestTarget, asked: Attributes
     ) -> web.Response:
-        """Carry out a request that was authorised. Raises `Refusal`."""
+        """Execute an authorized request. Raises `StatusError`."""
         if asked.verb not in target.kind.verbs or (asked.verb in _NAMED) is not bool(target.name):
             raise status_errors.method_not_allowed()
         query = dict(request.query)
@@ -193,7 +193,7 @@ class ApiHandlers:
 
 
 async def read_body(request: web.BaseRequest) -> Mapping[str, Any]:
-    """Return the JSON object that was sent, {} for nothing; raises `Refusal` 400, 413 or 415."""
+    """Return the JSON object of a body, {} if it is empty; raises `StatusError` 400, 413, 415."""
     data = bytearray()
     async for chunk in request.content.iter_any():
         data += chunk

@@ -1,4 +1,4 @@
-"""The box's API server over HTTP on loopback; thin: the core decides, this carries bytes."""
+"""The lab's API server over HTTP on loopback: a thin transport; the core decides."""
 
 import asyncio
 import json
@@ -47,16 +47,16 @@ ADMIN_TOKEN = "box-admin"
 
 
 class ApiServer:
-    """Serves a core until the block ends.
+    """Serves a core while entered.
 
     Args:
-        rights: Tokens and users; by default one administrator with `admin_token`.
-        port: 0 = a free one; it stays the same across `away` and `back`.
+        authorizer: Tokens and users; by default one administrator with `admin_token`.
+        port: 0: a free one; it stays the same across `stop_listening` and `listen`.
         bookmark_s: Seconds between a watch's bookmarks.
-        collects: Run garbage collection and the emptying of namespaces after each write.
-        unauthorized_s: Seconds after each `back`, but not after the first start, in which every
-            account but an administrator's is refused, as by an authorizer that knows no binding
-            yet (kubernetes#121635).
+        collects: Whether the garbage collector runs after each write.
+        unauthorized_s: Seconds after each `listen`, except the first, in which every account except
+            an administrator's gets a 403, as from an authorizer that knows no binding yet
+            (kubernetes#121635).
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ApiServer:
         self.authorizer = authorizer or Authorizer({ADMIN_TOKEN: User("admin", (EVERYTHING,))})
         self.faults = HttpFaults()
         self.requests: Counter[tuple[str, str]] = Counter()
-        """Requests that were read, by verb and resource (the path, where it is no resource)."""
+        """Requests that were read, by verb and resource (the path, if it is no resource)."""
         self.answers: Counter[int] = Counter()
         """Answers by HTTP status; a watch counts when it ends."""
         self._clock = clock or SystemClock()
@@ -120,11 +120,11 @@ class ApiServer:
 
     @property
     def admin_token(self) -> str:
-        """A token of somebody who may do everything; raises `LookupError` if nobody may."""
+        """The token of an administrator; raises `LookupError` if there is none."""
         for token, user in self.authorizer.users.items():
             if EVERYTHING in user.rules:
                 return token
-        raise LookupError("none of the box's users is an administrator")
+        raise LookupError("none of the lab's users is an administrator")
 
     def kubeconfig(
         self, *, token: str = "", namespace: str = "default", kubectl: bool = False
@@ -132,7 +132,7 @@ class ApiServer:
         """Return a kubeconfig with one context (JSON, which is YAML); by default the admin's.
 
         Args:
-            kubectl: Put the token into the URL as well: kubectl sends none over plain HTTP.
+            kubectl: Whether the URL contains the token, too: kubectl sends none over plain HTTP.
         """
         token = token or self.admin_token
         server = f"{self.url}{PREFIX}{token}" if kubectl else self.url
@@ -152,14 +152,14 @@ class ApiServer:
     # Faults that need the sockets; the others are fields of `faults`
 
     async def stop_listening(self) -> None:
-        """Refuse connections and reset those that are open; idempotent."""
+        """Refuse new connections and reset open ones; idempotent."""
         if self._site is not None:
             await self._site.stop()
             self._site = None
         self.reset_connections()
 
     async def listen(self) -> None:
-        """Listen again, on the old port; idempotent."""
+        """Listen again, on the same port; idempotent."""
         if self._site is None:
             if self._has_run:
                 self._authorizes_at = self._clock.monotonic() + self._unauthorized_s
@@ -169,26 +169,26 @@ class ApiServer:
             self._port = self._runner.addresses[0][1]
 
     def reset_connections(self) -> None:
-        """Reset every open connection, in the middle of whatever it carries."""
+        """Reset every open connection, even during an answer."""
         for connection in self._server.connections:
             if connection.transport is not None:
                 connection.transport.abort()
 
     def close_watches(self) -> int:
-        """End every open watch cleanly; return how many."""
+        """End every open watch cleanly; return their number."""
         for stream in self._streams:
             stream.close()
         return len(self._streams)
 
     def silence_watches(self, *, silent: bool) -> None:
-        """Stop or resume everything that open and new watches send; events are kept meanwhile."""
+        """Stop or resume sending on all watches, new ones included; events wait for the resume."""
         self.faults.silent = silent
         for stream in self._streams:
             stream.wake()
 
     @property
     def watches(self) -> int:
-        """How many watches are open."""
+        """Number of open watches."""
         return len(self._streams)
 
     # One request
@@ -206,16 +206,16 @@ class ApiServer:
         target = request_info.parse_path(path)
         if target is None:
             self.requests[request.method.lower(), path] += 1
-            struck = await self.faults.apply()
+            replacement = await self.faults.apply()
             user = authenticate(self.authorizer, request, token)
             if not self._is_authorizer_ready(user):
                 raise denied_path(user, request.method.lower(), path)
-            return struck or answer_path(user, request.method, path)
+            return replacement or answer_path(user, request.method, path)
         asked = request_info.attributes_of(request.method, target, dict(request.query))
         self.requests[asked.verb, asked.resource] += 1
-        struck = await self.faults.apply()
-        if struck is not None:
-            return struck
+        replacement = await self.faults.apply()
+        if replacement is not None:
+            return replacement
         user = authenticate(self.authorizer, request, token)
         if not self._is_authorizer_ready(user):
             raise denied(user, asked)
@@ -227,7 +227,7 @@ class ApiServer:
     async def _watch(
         self, request: web.BaseRequest, target: RequestTarget, asked: Attributes
     ) -> web.StreamResponse:
-        """Stream until the watch ends; the core is asked before the answer begins."""
+        """Stream until the watch ends; the core opens the watch before the answer begins."""
         query = dict(request.query)
         representation = parse_accept(request.headers.get("Accept", ""))
         timeout_s = request_info.number(query, "timeoutSeconds") or WATCH_S
@@ -259,11 +259,11 @@ class ApiServer:
         return response
 
     def _is_authorizer_ready(self, user: User) -> bool:
-        """Whether the authorizer knows any binding yet; an administrator needs none."""
+        """Whether the authorizer knows bindings already; an administrator needs none."""
         return EVERYTHING in user.rules or self._clock.monotonic() >= self._authorizes_at
 
     def _collect_soon(self, _commit: Commit) -> None:
-        """Collect once after the writes of this turn of the loop."""
+        """Schedule one collection after the writes of this iteration of the loop."""
         if not self._collecting:
             self._collecting = True
             self._loop.call_soon(self._collect)

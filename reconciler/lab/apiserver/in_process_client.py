@@ -1,8 +1,7 @@
-"""The seam `reconciler.kube.api.Kube` on the core itself: no socket, no HTTP, the same bytes.
+"""`reconciler.kube.api.Kube` directly on the core: no socket, no HTTP, the same bytes.
 
-For simulations on virtual time. What the controller receives was encoded as the shell encodes it
-and goes through the same decoders; a refusal becomes the same error class. Time is the running
-loop's.
+For simulations on virtual time. The objects are encoded as the HTTP server encodes them and pass
+the same decoders; a refused request raises the same error class. Time is the running loop's.
 """
 
 import asyncio
@@ -39,11 +38,11 @@ BOOKMARK_S = 60.0
 """Source: measured on a real server: the first bookmark of a quiet watch came at 60.2 s."""
 
 CONNECT_LIMIT_S = 10.0
-"""How long opening a watch waits for a server that does not answer."""
+"""Time limit for opening a watch."""
 
 
 class InProcessWatch(Generic[T]):
-    """An open watch. The loop's clock decides on idleness, bookmarks and the end."""
+    """An open watch. Idle time, bookmarks and the end follow the loop's clock."""
 
     def __init__(
         self,
@@ -71,12 +70,12 @@ class InProcessWatch(Generic[T]):
         self._wakeup.set()
 
     def drop(self) -> None:
-        """Reset it: what is pending is lost."""
+        """Reset it: pending events are lost."""
         self._dropped = True
         self.wake()
 
     def close(self) -> None:
-        """End it cleanly after what is pending."""
+        """End it cleanly after the pending events."""
         self._closed = True
         self.wake()
 
@@ -104,7 +103,7 @@ class InProcessWatch(Generic[T]):
         return self._closed or feed_ended or self._now() >= self._ends_at
 
     def _line(self) -> bytes | None:
-        """Return the next line that is due: an event, else a bookmark; None if neither is."""
+        """Return the next line: an event, or a bookmark that is due, or None."""
         if self.feed is None:
             return None
         event = self.feed.next()
@@ -132,8 +131,8 @@ class InProcessKube:
     """Implements `reconciler.kube.api.Kube`.
 
     Args:
-        caller: Who asks; its manager owns what is written.
-        latency_s: Of every request, before the server sees it.
+        caller: The client; its field manager owns what it writes.
+        latency_s: Seconds from each request to its arrival at the server.
         bookmark_s: Seconds between a watch's bookmarks.
     """
 
@@ -271,7 +270,7 @@ class InProcessKube:
         limit_s: float,
         permit: Permit | None = None,
     ) -> bytes:
-        """Reach the server, meet the fault that is due, then act in one step of the loop."""
+        """Reach the server, apply the request's fault, then act in one step of the loop."""
         what = f"{verb} {plural}".strip()
         ends_at = asyncio.get_running_loop().time() + limit_s
         try:
@@ -280,17 +279,17 @@ class InProcessKube:
                 fault = self.faults.fault_of(verb, plural)
                 if permit is not None:
                     permit()
-                way = self._deliver(fault, act, what=what, ends_at=ends_at)
-                # What was sent is the network's and the server's: a client that is frozen now
-                # holds up neither.
-                return await asyncio.create_task(way, context=contextvars.Context())
+                delivery = self._deliver(fault, act, what=what, ends_at=ends_at)
+                # A request that was sent belongs to the network and the server: a frozen client
+                # does not stop it. So it runs outside the client's freezable scope.
+                return await asyncio.create_task(delivery, context=contextvars.Context())
         except TimeoutError as error:
             raise TransportError(f"{what}: no answer within {limit_s:g} s") from error
 
     async def _deliver(
         self, fault: InjectedFault, act: Callable[[], bytes], *, what: str, ends_at: float
     ) -> bytes:
-        """Be the network and the server."""
+        """Do the part of the network and of the server."""
         async with asyncio.timeout_at(ends_at):
             await asyncio.sleep(self._latency_s + fault.delay_s)
             await self.faults.reach()

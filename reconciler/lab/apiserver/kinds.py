@@ -1,11 +1,11 @@
-"""The kinds that the box serves, as one table."""
+"""The kinds that the lab's API server serves, as one table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 Object = Mapping[str, Any]
-"""A JSON object of the API. Never changed in place: every write makes a new one."""
+"""A JSON object of the API. Never changed in place: every write creates a new one."""
 
 _WRITES = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 _NAMES = ("metadata.name", "metadata.namespace")
@@ -17,8 +17,8 @@ class Kind:
 
     Args:
         fields: Paths that a field selector may name.
-        status: Whether `status` is a subresource of its own.
-        graceful: Whether a delete only marks the object until its kubelet lets go of it.
+        status: Whether `status` is a subresource.
+        graceful: Whether a delete only marks the object until its kubelet removes it.
         answers_deleted: Whether a delete answers with the object instead of a Status.
         blind_put: Whether a PUT may leave out the resourceVersion.
     """
@@ -42,11 +42,11 @@ class Kind:
 
     @property
     def qualified(self) -> str:
-        """As error messages name it: `secrets`, `leases.coordination.k8s.io`."""
+        """The name in error messages: `secrets`, `leases.coordination.k8s.io`."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     def key(self, namespace: str, name: str) -> str:
-        """Return the key by which lists are ordered; the same order as in etcd."""
+        """Return the key that orders lists, as etcd does."""
         return f"{namespace}/{name}" if self.namespaced else name
 
 

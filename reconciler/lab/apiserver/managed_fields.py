@@ -1,7 +1,7 @@
-"""managedFields: who last changed which field, for the operation `Update`.
+"""managedFields: the last manager of each field, for the operation `Update`.
 
-Fields are paths of fieldsV1 steps (`("f:data", "f:api-token")`). Lists are owned as a whole, which
-is coarser than the real server's `k:{...}`; what a client of Secrets reads is the same.
+Fields are paths of fieldsV1 steps (`("f:data", "f:api-token")`). Lists have one owner, which is
+coarser than the real server's `k:{...}`; a client of Secrets reads the same.
 Source: structured-merge-diff `merge/update.go`, apimachinery `managedfields/managedfieldsupdater`.
 """
 
@@ -25,11 +25,11 @@ _MAPS = frozenset(
         ("f:spec", "f:nodeSelector"),
     }
 )  # fmt: skip
-"""Fields that are maps: the map itself is owned too, as the member ".". """
+"""Fields that are maps: the map has an owner, too, as the member ".". """
 
 
 def is_reset(proposed: Mapping[str, Any]) -> bool:
-    """Tell whether a body asks that its managers be forgotten: an empty list, or one empty entry.
+    """Return whether a body removes all managers: an empty list, or one empty entry.
 
     Source: apimachinery `managedfields/internal/fieldmanager.go`, isResetManagedFields.
     """
@@ -39,11 +39,11 @@ def is_reset(proposed: Mapping[str, Any]) -> bool:
 def managed_fields(
     old: Object | None, new: Object, *, manager: str, subresource: str, now: str
 ) -> list[Entry]:
-    """Return the managedFields of `new`, which `manager` has just made of `old`.
+    """Return the managedFields of `new`, which `manager` writes in place of `old`.
 
-    What it changed or added becomes its own and nobody else's; what it removed is nobody's. Fields
-    that it sent unchanged stay with their owners, whose time stays too. An object whose managers
-    were forgotten has none from then on: only an apply would begin to keep them again.
+    The manager becomes the only owner of the fields that it changes or adds; a removed field has no
+    owner. Fields that it sends unchanged keep their owners and the owners' time. An object whose
+    managers were removed has none from then on: only an apply would add them again.
     Source: `managedfields/internal/skipnonapplied.go`.
     """
     if old is not None and not old["metadata"].get("managedFields"):
@@ -85,7 +85,7 @@ def _entry(new: Object, paths: set[Path], manager: str, subresource: str, now: s
 
 
 def _leaves(item: Object, other: Object) -> Iterator[tuple[Path, Any]]:
-    """Yield what is owned below the top-level fields in which `item` differs from `other`."""
+    """Yield the owned fields below the top-level fields in which `item` differs from `other`."""
     for name, value in item.items():
         if name in ("apiVersion", "kind") or other.get(name, _ABSENT) == value:
             continue

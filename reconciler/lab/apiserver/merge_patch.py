@@ -1,11 +1,11 @@
-"""JSON merge patch (RFC 7386), and copies that share nothing with the caller's object."""
+"""JSON merge patch (RFC 7386), and deep copies of the caller's object."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def merged(target: Any, patch: Any) -> Any:
-    """Return `target` with `patch` applied; neither is changed, untouched parts are shared."""
+    """Return `target` with `patch` applied; both stay unchanged, unpatched parts are shared."""
     if not isinstance(patch, Mapping):
         return patch
     result = dict(target) if isinstance(target, Mapping) else {}
@@ -18,10 +18,10 @@ def merged(target: Any, patch: Any) -> Any:
 
 
 def without_directives(patch: Any) -> Any:
-    """Return a strategic merge patch as a merge patch: its `$...` directives are left out.
+    """Return a strategic merge patch as a merge patch, without its `$...` directives.
 
-    The same for maps, which is all that kubectl's annotate, label and edit need here; lists are
-    replaced, not merged.
+    Both patches are the same for maps, which is enough for kubectl's annotate, label and edit here;
+    lists are replaced, not merged.
     """
     if not isinstance(patch, Mapping):
         return patch
@@ -31,8 +31,8 @@ def without_directives(patch: Any) -> Any:
 
 
 def copied(value: Any) -> Any:
-    """Return a deep copy of plain JSON, without the nulls that an object cannot hold."""
-    # Decoded JSON is made of dict and list; asking for the abstract Mapping costs ten times more.
+    """Return a deep copy of plain JSON, without nulls, which an object cannot have."""
+    # Decoded JSON consists of dict and list; a check for the abstract Mapping costs ten times more.
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Lists: which version they show, where a page starts, and the token that leads to the next.
+"""Lists: their version, the start of a page, and the continue token.
 
 Source: apiserver `storage/continue.go` and `storage/etcd3/errors.go`; the rules for versions are
 those of the API concepts page, "resourceVersion in get, list and watch".
@@ -23,7 +23,7 @@ from reconciler.lab.apiserver.status_errors import (
 )
 
 _LATEST = -1
-"""A token's version that means: go on with what is there now, consistent or not."""
+"""A token's version that means: continue with the newest state, even if inconsistent."""
 
 EXACT, NOT_OLDER = "Exact", "NotOlderThan"
 
@@ -40,7 +40,7 @@ class ListQuery:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One page; `remaining` is None where the server does not say."""
+    """One page; `remaining` is None if the server does not send it."""
 
     items: Sequence[Object]
     version: int
@@ -58,7 +58,7 @@ class ListPosition:
 
 
 def parse_version(text: str) -> int:
-    """Return a resourceVersion as a number, "" as 0; raises `Refusal`."""
+    """Return a resourceVersion as a number, "" as 0; raises `StatusError`."""
     if not text:
         return 0
     if not text.isdecimal():
@@ -67,7 +67,7 @@ def parse_version(text: str) -> int:
 
 
 def parse_watch_version(text: str) -> int:
-    """Return the same for a watch; the real server takes a bad one for its own defect."""
+    """Return the same for a watch, where the real server answers a bad version with 500."""
     if text and not text.isdecimal():
         raise refuse(500, "", _unparsed(text))
     return parse_version(text)
@@ -82,11 +82,11 @@ def _unparsed(text: str) -> str:
 
 
 def position_of(query: ListQuery, *, current: int, compacted: int) -> ListPosition:
-    """Decide where a list begins.
+    """Return where a list begins.
 
     Raises:
-        Refusal: 400 for a bad token or version, 410 for what is compacted, 422 for options that
-            exclude each other, 504 for a version of the future.
+        StatusError: 400 for a bad token or version, 410 for a compacted version, 422 for options
+            that exclude each other, 504 for a version not reached yet.
     """
     _check_match(query)
     if query.token:
@@ -94,8 +94,8 @@ def position_of(query: ListQuery, *, current: int, compacted: int) -> ListPositi
     version = parse_version(query.version)
     if version > current:
         raise too_large_version(version, current)
-    # Without a match, a limit asks for exactly that version; version 0 ignores the limit, as the
-    # watch cache answers it whole.
+    # Without a match, a limit requests exactly that version; version 0 ignores the limit, since the
+    # watch cache answers with the whole list.
     if version and (query.match == EXACT or (not query.match and query.limit)):
         if version < compacted:
             raise expired("The resourceVersion for the provided list is too old.")
@@ -146,7 +146,7 @@ def encode_token(version: int, start: str) -> str:
 
 
 def decode_token(text: str) -> tuple[int, str]:
-    """Return version and start key; raises `Refusal` 400."""
+    """Return version and start key; raises `StatusError` 400."""
     try:
         padded = text + "=" * (-len(text) % 4)
         token: Any = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))

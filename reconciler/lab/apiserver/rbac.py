@@ -1,6 +1,6 @@
-"""Users, their tokens, and a list of rules for what each may do.
+"""Users, their tokens, and the rules of each user.
 
-The words are those of the real server's RBAC; the model is only what the box needs of it.
+The terms are those of the real server's RBAC; the model is the part of it that the lab needs.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class Rule:
     namespaces: tuple[str, ...] = ANY
 
     def covers(self, verb: str, resource: str, namespace: str) -> bool:
-        """`namespace` "" is all of them, which a rule for one does not cover."""
+        """Return whether the rule allows a request; `namespace` "" means all namespaces."""
         return all(
             "*" in allowed or asked in allowed
             for allowed, asked in (
@@ -37,7 +37,7 @@ EVERYTHING = Rule(ANY, ANY)
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user name and what it may do."""
+    """A user name and its rules."""
 
     name: str
     rules: tuple[Rule, ...] = ()
@@ -49,7 +49,7 @@ ANONYMOUS = User("system:anonymous", groups=("system:unauthenticated",))
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What is asked: a verb on a resource, perhaps one object of it."""
+    """What a request needs: a verb on a resource, or on one object of it."""
 
     verb: str
     kind: Kind
@@ -63,7 +63,7 @@ class Attributes:
 
 
 class Authorizer:
-    """Tokens to users. `users` may be changed at run time: rights come and go in tests.
+    """Tokens to users. `users` may be changed at run time.
 
     Args:
         users: `dict[token, User]`.
@@ -73,7 +73,7 @@ class Authorizer:
         self.users = dict(users)
 
     def user_of(self, token: str) -> User | None:
-        """Return who holds a token, or None for one that nobody holds."""
+        """Return the user of a token, or None for an unknown token."""
         return self.users.get(token)
 
     def allows(self, user: User, asked: Attributes) -> bool:
@@ -82,7 +82,7 @@ class Authorizer:
         return _granted(user, asked.verb, asked.resource, asked.namespace)
 
     def check(self, user: User, asked: Attributes) -> None:
-        """Raise `Refusal` 403 if the user may not."""
+        """Raise `StatusError` 403 if the user may not."""
         if not self.allows(user, asked):
             raise denied(user, asked)
 
@@ -127,7 +127,7 @@ def denied(user: User, asked: Attributes) -> StatusError:
 
 
 def denied_path(user: User, verb: str, path: str) -> StatusError:
-    """403 for a path that is no resource."""
+    """Return a 403 for a path that is no resource."""
     message = f"forbidden: User {quote(user.name)} cannot {verb} path {quote(path)}"
     return refuse(403, "Forbidden", message, details={})
 

@@ -1,4 +1,4 @@
-"""An object in the form that was asked for: plain, metadata only, or a table; as JSON bytes.
+"""An object in the requested representation: plain, metadata only, or a table; as JSON bytes.
 
 Source: apiserver `endpoints/handlers/response.go`.
 """
@@ -31,10 +31,10 @@ class Representation(Enum):
 
 
 def parse_accept(header: str) -> Representation:
-    """Return the first form in an Accept header that the box can produce.
+    """Return the first representation in an Accept header that this server supports.
 
     Raises:
-        Refusal: 406 in the real server's words (it has more to offer than this one).
+        StatusError: 406 with the real server's message, which lists more than this server supports.
     """
     for clause in header.split(",") if header else ["*/*"]:
         media, *parameters = (part.strip() for part in clause.split(";"))
@@ -55,7 +55,7 @@ def parse_accept(header: str) -> Representation:
 
 
 def partial(item: Object) -> dict[str, Any]:
-    """Return the metadata of an object, and nothing else of it."""
+    """Return only the metadata of an object."""
     return {
         "kind": "PartialObjectMetadata",
         "apiVersion": _META,
@@ -66,7 +66,7 @@ def partial(item: Object) -> dict[str, Any]:
 def object_bytes(
     kind: Kind, item: Object, representation: Representation, *, now_s: float
 ) -> bytes:
-    """Encode one object; raises `Refusal` 406 for a form that only lists have."""
+    """Encode one object; raises `StatusError` 406 for a representation of lists."""
     if representation is Representation.PARTIAL_LIST:
         raise _mismatch(representation, f"is not a list (*core.{kind.kind})")
     return encode(_represented(kind, item, representation, now_s=now_s, headed=True))
@@ -75,7 +75,7 @@ def object_bytes(
 def list_bytes(
     kind: Kind, listing: Listing, representation: Representation, *, now_s: float
 ) -> bytes:
-    """Encode a page; raises `Refusal` 406 for a form that only single objects have."""
+    """Encode a page; raises `StatusError` 406 for a representation of single objects."""
     metadata: dict[str, Any] = {"resourceVersion": str(listing.version)}
     if listing.token:
         metadata["continue"] = listing.token
@@ -118,7 +118,7 @@ def _represented(
 
 
 def _untyped(item: Object) -> dict[str, Any]:
-    """Items of a typed list carry no kind of their own."""
+    """Return an item of a typed list, which has no kind."""
     return {key: value for key, value in item.items() if key not in ("kind", "apiVersion")}
 
 

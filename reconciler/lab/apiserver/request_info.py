@@ -1,4 +1,4 @@
-"""An HTTP request, read: which verb on which resource, with which options.
+"""The verb, the resource and the options of an HTTP request.
 
 Source: apiserver `endpoints/request/requestinfo.go`.
 """
@@ -25,7 +25,7 @@ _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DE
 
 @dataclass(frozen=True, slots=True)
 class RequestTarget:
-    """What a path names; `name` "" = the collection, `namespace` "" = all or none."""
+    """What a path names; `name` "": the collection, `namespace` "": all or none."""
 
     kind: Kind
     namespace: str = ""
@@ -34,7 +34,7 @@ class RequestTarget:
 
 
 def parse_path(path: str) -> RequestTarget | None:
-    """Return what `path` names, or None for what the box does not serve."""
+    """Return what `path` names, or None if this server does not serve it."""
     match path.strip("/").split("/"):
         case ["api", "v1", *rest]:
             return _target("", "v1", rest)
@@ -45,7 +45,7 @@ def parse_path(path: str) -> RequestTarget | None:
 
 def _target(group: str, version: str, rest: list[str]) -> RequestTarget | None:
     namespace = ""
-    # `namespaces/x/status` is the namespace's own; `namespaces/x/pods` is inside it.
+    # `namespaces/x/status` is a subresource of the namespace; `namespaces/x/pods` is inside it.
     if len(rest) >= 3 and rest[0] == "namespaces" and rest[2] not in ("status", "finalize"):
         namespace, rest = rest[1], rest[2:]
     if not 1 <= len(rest) <= 3:
@@ -62,7 +62,7 @@ def _target(group: str, version: str, rest: list[str]) -> RequestTarget | None:
 
 
 def attributes_of(method: str, target: RequestTarget, query: Query) -> Attributes:
-    """Return what the request asks for, in the terms of rights."""
+    """Return what the request needs, for authorization."""
     verb = _VERBS.get("GET" if method == "HEAD" else method, method.lower())
     if not target.name:
         verb = {"get": "list", "delete": "deletecollection"}.get(verb, verb)
@@ -84,7 +84,7 @@ def selection_of(target: RequestTarget, query: Query) -> Selection:
 
 
 def list_query_of(query: Query) -> ListQuery:
-    """Read the options of a list; raises `Refusal`."""
+    """Read the options of a list; raises `StatusError`."""
     if "sendInitialEvents" in query:
         rule = "Forbidden: sendInitialEvents is forbidden for list"
         fault = FieldError("sendInitialEvents", "FieldValueForbidden", rule)
@@ -98,7 +98,7 @@ def list_query_of(query: Query) -> ListQuery:
 
 
 def initial_of(query: Query) -> bool | None:
-    """Return sendInitialEvents of a watch, None if absent; raises `Refusal` 422."""
+    """Return sendInitialEvents of a watch, None if absent; raises `StatusError` 422."""
     match, name = query.get("resourceVersionMatch", ""), "resourceVersionMatch"
     sent = "sendInitialEvents" in query
     faults: list[FieldError] = []
@@ -117,7 +117,7 @@ def initial_of(query: Query) -> bool | None:
 
 
 def number(query: Query, name: str) -> int | None:
-    """Return a whole number from the query, None if absent; raises `Refusal` 400."""
+    """Return a whole number from the query, None if absent; raises `StatusError` 400."""
     text = query.get(name, "")
     if not text:
         return None
@@ -128,7 +128,7 @@ def number(query: Query, name: str) -> int | None:
 
 
 def caller_of(user: str, agent: str, query: Query) -> Caller:
-    """Return who writes; the manager is the query's, else the user agent up to its first `/`."""
+    """Return the client; its manager is the query's, or the user agent up to its first `/`."""
     manager = query.get("fieldManager") or default_manager(agent)
     return Caller(user, agent, manager, dry_run=query.get("dryRun") == "All")
 
@@ -139,7 +139,7 @@ def default_manager(agent: str) -> str:
 
 
 def delete_options_of(body: Mapping[str, Any], query: Query) -> DeleteOptions:
-    """Read the options of a delete from its body, else from the query."""
+    """Read the options of a delete from its body, or from the query."""
     wanted = body.get("preconditions") or {}
     grace_s = body.get("gracePeriodSeconds")
     if grace_s is None:

@@ -23,7 +23,7 @@ _EXISTS = re.compile(rf"(!?)\s*({_KEY})\Z")
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What part of a kind a list or watch covers; the texts are what the client sent."""
+    """The part of a kind that a list or watch covers, as the client sent it."""
 
     namespace: str = ""
     labels: str = ""
@@ -31,14 +31,14 @@ class Selection:
 
     @property
     def everything(self) -> bool:
-        """Whether no selector narrows it (a namespace may)."""
+        """Whether there is no selector (there may be a namespace)."""
         return not self.labels and not self.fields
 
     def compile(self, kind: Kind) -> Predicate:
         """Return the predicate.
 
         Raises:
-            Refusal: 400 for a selector that cannot be read or names an unknown field.
+            StatusError: 400 for a selector that cannot be read or names an unknown field.
         """
         tests: list[Predicate] = []
         if self.namespace and kind.namespaced:
@@ -54,7 +54,7 @@ def _on_labels(requirement: _Requirement) -> Predicate:
 
 
 def parse_labels(text: str) -> list[_Requirement]:
-    """Read a label selector; all of its requirements must hold. Raises `Refusal`."""
+    """Read a label selector; all of its requirements must hold. Raises `StatusError`."""
     return [_requirement(part.strip(), text) for part in _split(text) if part.strip()]
 
 

@@ -1,4 +1,4 @@
-"""What the API server says when it refuses: Status objects in the real server's words.
+"""The API server's errors: Status objects with the real server's messages.
 
 Source: kubernetes 1.37 (apimachinery `pkg/api/errors`, `pkg/util/validation/field`; apiserver
 `pkg/storage`, `pkg/registry/rest`).
@@ -26,7 +26,7 @@ TOO_LARGE = "Too large resource version"
 
 
 class StatusError(ReconcilerError):
-    """A request that the API server does not carry out; `status` is its whole answer."""
+    """A request that the API server does not execute; `status` is its complete answer."""
 
     def __init__(self, status: dict[str, Any]) -> None:
         super().__init__(status["message"])
@@ -39,7 +39,7 @@ class StatusError(ReconcilerError):
 
     @property
     def retry_after_s(self) -> int:
-        """The answer's Retry-After in seconds, 0 for none."""
+        """The answer's Retry-After in seconds, 0 if it has none."""
         seconds: int = self.status.get("details", {}).get("retryAfterSeconds", 0)
         return seconds
 
@@ -60,7 +60,7 @@ class FieldError:
 def refuse(
     code: int, reason: str, message: str, *, details: dict[str, Any] | None = None
 ) -> StatusError:
-    """Build a refusal from its parts."""
+    """Build an error from its parts."""
     status: dict[str, Any] = {
         "kind": "Status",
         "apiVersion": "v1",
@@ -75,7 +75,7 @@ def refuse(
 
 
 def quote(text: str) -> str:
-    """Return `text` in double quotes, as Go's %q writes it for what occurs here."""
+    """Return `text` in double quotes, as Go's %q writes the texts used here."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -126,7 +126,7 @@ def method_not_allowed() -> StatusError:
 
 
 def no_such_resource() -> StatusError:
-    """404 for a resource that a known group does not have."""
+    """Return a 404 for a resource that a known group does not have."""
     message = "the server could not find the requested resource"
     return refuse(404, "NotFound", message, details={})
 
@@ -148,7 +148,7 @@ def conflict(kind: Kind, name: str, why: str = MODIFIED) -> StatusError:
 
 
 def precondition(kind: Kind, name: str, what: str, wanted: str, found: str) -> StatusError:
-    """A delete's precondition failed; the real server names the kind here, not the resource."""
+    """Return a 409 for a delete's precondition; it names the kind, not the resource."""
     why = {
         "UID": "The object might have been deleted and then recreated",
         "ResourceVersion": "The object might have been modified",
@@ -163,7 +163,7 @@ def precondition(kind: Kind, name: str, what: str, wanted: str, found: str) -> S
 
 
 def put_of_another(kind: Kind, key: str, name: str, wanted: str, found: str) -> StatusError:
-    """A PUT carries the UID of an object that was deleted and created again."""
+    """Return a 409 for a PUT with the UID of an object that was deleted and created again."""
     why = (
         f"StorageError: invalid object, Code: 4, Key: /registry/{kind.plural}/{key}, "
         f"ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: "
@@ -173,7 +173,7 @@ def put_of_another(kind: Kind, key: str, name: str, wanted: str, found: str) -> 
 
 
 def expired(message: str, *, token: str = "") -> StatusError:
-    """410; with a `token` the answer offers an inconsistent continuation."""
+    """Return a 410; a `token` in it offers an inconsistent continuation."""
     refusal = refuse(410, "Expired", message)
     if token:
         refusal.status["metadata"] = {"continue": token}
@@ -181,17 +181,17 @@ def expired(message: str, *, token: str = "") -> StatusError:
 
 
 def too_old(version: int, oldest: int) -> StatusError:
-    """What a watch from a compacted version gets, inside its stream."""
+    """Return the error event of a watch from a compacted version."""
     return expired(f"too old resource version: {version} ({oldest})")
 
 
 def unsupported_patch() -> StatusError:
-    """415 from the router, which knows the patch types and no others."""
+    """Return the router's 415 for an unknown patch type."""
     return refuse(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
 
 
 def unsupported_media_type(accepted: Sequence[str]) -> StatusError:
-    """415 for a body that is no object."""
+    """Return a 415 for a body of another media type."""
     return refuse(
         415,
         "UnsupportedMediaType",
@@ -201,7 +201,7 @@ def unsupported_media_type(accepted: Sequence[str]) -> StatusError:
 
 
 def invalid(kind: Kind, name: str, faults: Sequence[FieldError]) -> StatusError:
-    """422 with one cause for each wrong field."""
+    """Return a 422 with one cause for each wrong field."""
     qualified = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
     return _invalid(
         f"{qualified} {quote(name)}", faults, _details(kind, name) | {"kind": kind.kind}
@@ -209,15 +209,15 @@ def invalid(kind: Kind, name: str, faults: Sequence[FieldError]) -> StatusError:
 
 
 def invalid_options(options: str, faults: Sequence[FieldError]) -> StatusError:
-    """422 for a query (`ListOptions`, `DeleteOptions`)."""
+    """Return a 422 for a query (`ListOptions`, `DeleteOptions`)."""
     details = {"group": "meta.k8s.io", "kind": options}
     return _invalid(f'{options}.meta.k8s.io ""', faults, details)
 
 
 def undecodable_patch(why: str) -> StatusError:
-    """A patch whose result is not of its kind.
+    """Return a 422 for a patch whose result has the wrong type.
 
-    The real server repeats the whole patched object here, values included; this one does not.
+    The real server repeats the patched object here, values included; this one does not.
     """
     fault = FieldError("patch", "FieldValueInvalid", f"Invalid value: {quote('...')}: {why}")
     return _invalid('"" ""', [fault], {})
@@ -235,7 +235,7 @@ def _invalid(what: str, faults: Sequence[FieldError], details: dict[str, Any]) -
 
 
 def too_large_version(version: int, current: int) -> StatusError:
-    """504: a version that this server has not reached."""
+    """Return a 504 for a version that this server has not reached."""
     return refuse(
         504,
         "Timeout",

@@ -1,4 +1,4 @@
-"""Objects by kind and key, one version counter for all, and the changes that led here."""
+"""Objects by kind and key, with one version counter, their latest changes, and their owners."""
 
 from bisect import bisect_left, insort
 from collections import deque
@@ -23,16 +23,16 @@ class StoreChange:
 
 
 class ObjectStore:
-    """The newest state and a bounded way back.
+    """The newest state and a bounded history.
 
     Args:
-        history: Changes to keep; older ones are compacted away.
+        history: Number of changes kept; older ones are compacted.
     """
 
     def __init__(self, *, history: int) -> None:
         self.version = 1
         self.compacted = 1
-        """Changes after this version are all known: a watch may start here, not before."""
+        """All changes after this version are kept: a watch may start here, not before."""
         self._history_limit = history
         self._history: deque[StoreChange] = deque()
         self._objects: dict[Kind, dict[str, Object]] = {kind: {} for kind in STORED}
@@ -45,7 +45,7 @@ class ObjectStore:
         return len(self._order[kind])
 
     def put(self, kind: Kind, key: str, item: Object) -> StoreChange:
-        """Commit `item` under the next version, which is written into a copy of its metadata."""
+        """Commit a copy of `item` with the next version in its metadata."""
         objects = self._objects[kind]
         old = objects.get(key)
         if old is None:
@@ -54,7 +54,7 @@ class ObjectStore:
         return self._record(kind, key, old, new)
 
     def remove(self, kind: Kind, key: str) -> StoreChange:
-        """Commit a removal; raises KeyError for what is not there."""
+        """Commit a removal; raises KeyError for an unknown key."""
         old = self._objects[kind].pop(key)
         order = self._order[kind]
         del order[bisect_left(order, key)]
@@ -69,18 +69,20 @@ class ObjectStore:
         return change
 
     def compact(self, version: int) -> None:
-        """Forget the changes up to and including `version`."""
+        """Drop the changes up to and including `version`."""
         while self._history and self._history[0].version <= version:
             self._history.popleft()
         self.compacted = max(self.compacted, min(version, self.version))
 
     def restore(self, version: int) -> list[StoreChange]:
-        """Go back to an earlier version, as a restored etcd does, and return what was undone.
+        """Return to an earlier version, as a restored etcd does.
 
-        Versions count on from there: one number stands for two states then. Newest change first.
+        The next write gets the version after that one, so that one number may name two states.
 
+        Returns:
+            The undone changes, newest first.
         Raises:
-            ValueError: What came after `version` is compacted.
+            ValueError: Changes after `version` are compacted.
         """
         if version < self.compacted:
             raise ValueError(f"{version} is compacted")
@@ -113,7 +115,7 @@ class ObjectStore:
         """Yield key and object in key order, from key `start` on.
 
         Args:
-            version: As it was then, 0 for now; not before `compacted`.
+            version: The state at that version, 0: now; not before `compacted`.
         """
         objects, order = self._objects[kind], self._order[kind]
         if version and version < self.version:
@@ -123,7 +125,7 @@ class ObjectStore:
             yield key, objects[key]
 
     def _at(self, kind: Kind, version: int) -> dict[str, Object]:
-        """Return the objects as they were: the changes since then, undone. Cost: one copy."""
+        """Return the objects at that version, by undoing later changes. Cost: one copy."""
         undo = [change for change in self.since(version) if change.kind is kind]
         if not undo:
             return self._objects[kind]
@@ -142,7 +144,7 @@ def stamped(item: Object, version: int) -> Object:
 
 
 class OwnerIndex:
-    """Owners and the owned, by uid, and the namespaces that are being emptied."""
+    """Objects by the UID of their owners, and the terminating namespaces."""
 
     def __init__(self) -> None:
         self.terminating: set[str] = set()
@@ -151,7 +153,7 @@ class OwnerIndex:
         self._candidates: deque[Ref] = deque()
 
     def add(self, kind: Kind, key: str, item: Object) -> None:
-        """Take note of an object that is there, new or changed."""
+        """Record a new or changed object."""
         self._uids.add(item["metadata"]["uid"])
         owners = _owners(item)
         for owner in owners:
@@ -160,7 +162,7 @@ class OwnerIndex:
             self._candidates.append((kind, key))
 
     def remove(self, kind: Kind, key: str, item: Object) -> None:
-        """Take note of a removal; what it owned is suspected from now on."""
+        """Record a removal; the objects that it owned become candidates for collection."""
         uid = item["metadata"]["uid"]
         self._uids.discard(uid)
         for owner in _owners(item):
@@ -169,11 +171,11 @@ class OwnerIndex:
         self._candidates.extend(sorted(self._owned.pop(uid, ()), key=lambda ref: ref[1]))
 
     def next_candidate(self) -> Ref | None:
-        """Return the next object to look at, or None; it may have been replaced meanwhile."""
+        """Return the next object to check, or None; another may have replaced it since."""
         return self._candidates.popleft() if self._candidates else None
 
     def is_orphan(self, item: Object) -> bool:
-        """Whether it names owners and none of them is alive."""
+        """Whether an object names owners, and none of them exists."""
         owners = _owners(item)
         return bool(owners) and not any(owner in self._uids for owner in owners)
 

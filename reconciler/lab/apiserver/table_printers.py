@@ -1,6 +1,6 @@
-"""What `kubectl get` prints: columns and cells by kind.
+"""The tables of `kubectl get`: columns and cells by kind.
 
-Source: kubernetes `pkg/printers/internalversion/printers.go`; the columns that the box can fill.
+Source: kubernetes `pkg/printers/internalversion/printers.go`; the columns that this server has.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,16 +14,16 @@ Cells = Callable[[Object, float], list[Any]]
 
 
 class Table(NamedTuple):
-    """Columns after the name, and the cells that fill them at an instant."""
+    """Columns after the name, and a function that returns their cells at an instant."""
 
     columns: tuple[str, ...]
     cells: Cells
     wide: int = 0
-    """How many of the last columns only `-o wide` shows."""
+    """Number of the last columns that only `-o wide` shows."""
 
 
 def age(item: Object, now_s: float) -> str:
-    """Return an object's age as kubectl writes it: two units below ten of the larger one."""
+    """Return an object's age as kubectl prints it: with two units below ten of the larger one."""
     created_s = parse_utc(item["metadata"].get("creationTimestamp") or "")
     return "<unknown>" if created_s is None else duration(now_s - created_s)
 

@@ -1,4 +1,4 @@
-"""What makes an object valid, by itself and as the successor of another.
+"""Validation of an object, and of an update of an object.
 
 Source: kubernetes 1.37 `pkg/apis/core/validation`, apimachinery `pkg/api/validation/objectmeta.go`.
 """
@@ -45,11 +45,11 @@ _POD_SPEC = (
 
 
 class Undecodable(Exception):
-    """A value has the wrong type for its field; the message is the real decoder's."""
+    """A value has the wrong type for its field; the message is that of the real decoder."""
 
 
 def check_shape(kind: Kind, item: Object) -> None:
-    """Raise `Undecodable` for what the real decoder would not accept; never names a value."""
+    """Raise `Undecodable` for an object that the real decoder refuses; never names a value."""
     for name in ("labels", "annotations"):
         found = item["metadata"].get(name) or {}
         if not isinstance(found, Mapping) or any(not isinstance(v, str) for v in found.values()):
@@ -69,7 +69,7 @@ def _check_base64(value: Any) -> None:
 
 
 def _bad_byte(value: Any) -> int:
-    """Return where Go's decoder stops: a foreign character, or the last unfinished quantum."""
+    """Return where Go's decoder stops: an invalid character, or the last incomplete quantum."""
     text = str(value)
     body = len(text) - len(text.lstrip(_ALPHABET))
     if body == len(text):
@@ -80,7 +80,7 @@ def _bad_byte(value: Any) -> int:
 
 
 def field_errors(kind: Kind, item: Object) -> list[FieldError]:
-    """Return what is wrong with an object by itself."""
+    """Return the wrong fields of an object."""
     own: Iterator[FieldError] = iter(())
     if kind is SECRETS:
         own = _secret_faults(item)
@@ -90,7 +90,7 @@ def field_errors(kind: Kind, item: Object) -> list[FieldError]:
 
 
 def update_errors(kind: Kind, old: Object, new: Object) -> list[FieldError]:
-    """Return what an update must not have changed."""
+    """Return the fields that an update changes and must not."""
     faults: list[FieldError] = []
     uid = new["metadata"]["uid"]
     if uid != old["metadata"]["uid"]:

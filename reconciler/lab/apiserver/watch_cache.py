@@ -1,4 +1,4 @@
-"""One open watch: what happened to a selection since a version, until somebody takes it."""
+"""One open watch: the pending events of a selection after a version."""
 
 from collections import deque
 from collections.abc import Callable
@@ -12,22 +12,22 @@ from reconciler.lab.apiserver.store import StoreChange, stamped
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]
 
 BACKLOG_LIMIT = 20_000
-"""Events that nobody took. The real server ends a watch whose client does not read, too."""
+"""A watch with more pending events ends; the real server does the same to slow clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
-    """One event; `object` is a Status for ERROR and only metadata for BOOKMARK."""
+    """One event; `object` is a Status for ERROR, and has only metadata for BOOKMARK."""
 
     type: EventType
     object: Object
 
 
 class WatchFeed:
-    """Events of one kind that pass one predicate, in order of their versions.
+    """Events of one kind that match one predicate, in order of their versions.
 
     Args:
-        after: Changes up to this version are not for this feed.
+        after: Changes up to this version are left out.
         wake: Called at each event, synchronously, inside the write that caused it.
     """
 
@@ -36,7 +36,7 @@ class WatchFeed:
     ) -> None:
         self.kind = kind
         self.ended = False
-        """No event will follow those that are pending."""
+        """No event follows the pending ones."""
         self._passes = predicate
         self._after = after
         self._wake = wake
@@ -46,7 +46,7 @@ class WatchFeed:
         return f"<Feed {self.kind.plural} after {self._after}, {len(self._pending)} pending>"
 
     def offer(self, change: StoreChange) -> None:
-        """Take in a change if it concerns this feed."""
+        """Add the event of a change, if the change matches this feed."""
         if self.ended or change.kind is not self.kind or change.version <= self._after:
             return
         event = self._event(change)
@@ -54,20 +54,20 @@ class WatchFeed:
             self.push(event)
 
     def push(self, event: WatchEvent) -> None:
-        """Append an event as it is."""
+        """Append an event."""
         self._pending.append(event)
         self.ended = self.ended or len(self._pending) > BACKLOG_LIMIT
         self._wake()
 
     def may_bookmark(self, version: int) -> bool:
-        """Whether a bookmark of that version may be sent: none is below where the watch began.
+        """Whether a bookmark of that version may be sent: not below the watch's first version.
 
-        Source: apiserver `cacher/cache_watcher.go`, process; seen with a restored etcd.
+        Source: apiserver `cacher/cache_watcher.go`, process; observed with a restored etcd.
         """
         return version >= self._after
 
     def end(self) -> None:
-        """End it after what is pending."""
+        """End it after the pending events."""
         self.ended = True
         self._wake()
 
@@ -76,9 +76,9 @@ class WatchFeed:
         return self._pending.popleft() if self._pending else None
 
     def _event(self, change: StoreChange) -> WatchEvent | None:
-        """Say what the change looks like from inside the selection.
+        """Return the event of a change as the selection sees it, or None.
 
-        An object that leaves it arrives as DELETED: its last state inside, under the new version.
+        An object that no longer matches is DELETED: its last matching state, with the new version.
         Source: apiserver `cacher/cache_watcher.go`.
         """
         was = change.old is not None and self._passes(change.old)

@@ -1,4 +1,4 @@
-"""One watch over HTTP: lines as they happen, bookmarks between them, an end in time."""
+"""One watch over HTTP: events as lines, bookmarks, and the end at its timeout."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ class WatchStream:
     """An open watch of a client.
 
     Args:
-        bookmark_s: Seconds between bookmarks, 0 = none.
+        bookmark_s: Seconds between bookmarks, 0: none.
     """
 
     def __init__(
@@ -39,25 +39,25 @@ class WatchStream:
         self._sent = False
 
     def wake(self) -> None:
-        """Look again: something happened, or a fault was switched."""
+        """Check the state again: an event arrived, or a fault began or ended."""
         self._wakeup.set()
 
     def close(self) -> None:
-        """End the stream cleanly after what is pending."""
+        """End the stream cleanly after the pending events."""
         self._closed = True
         self.wake()
 
     async def run(self, response: web.StreamResponse, feed: WatchFeed, *, timeout_s: float) -> None:
-        """Send events until `timeout_s` is over, the feed ends, or `close`."""
+        """Send events until `timeout_s` passed, the feed ended, or `close` was called."""
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_s
         period_s = self._bookmark_s or 2 * timeout_s
-        marks_at = loop.time() + period_s
+        bookmark_at = loop.time() + period_s
         while loop.time() < ends_at:
             self._wakeup.clear()
-            due = loop.time() >= marks_at
+            due = loop.time() >= bookmark_at
             if due:
-                marks_at = loop.time() + period_s
+                bookmark_at = loop.time() + period_s
             if not self._faults.silent:
                 while await self._send_pending(response, feed):
                     pass
@@ -68,7 +68,7 @@ class WatchStream:
             if self._closed:
                 return
             try:
-                async with asyncio.timeout_at(min(ends_at, marks_at)):
+                async with asyncio.timeout_at(min(ends_at, bookmark_at)):
                     await self._wakeup.wait()
             except TimeoutError:
                 continue

@@ -1,4 +1,4 @@
-"""Who wrote what and when: the box's own account, against which the controller's is held."""
+"""Who wrote what and when, by the API server itself: independent of what the controller reports."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ WriteVerb = Literal["create", "update", "patch", "delete"]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `manager` owns the fields that a write changes."""
+    """The client of a request. `manager` owns the fields that a write changes."""
 
     user: str = "system:lab"
     agent: str = ""
@@ -22,11 +22,11 @@ class Caller:
 
 
 CONTROLLER_MANAGER = Caller(manager="kube-controller-manager")
-"""The box's own controllers: garbage collection and namespaces."""
+"""The cluster's controllers: garbage collection and namespaces."""
 
 
 RESTORER = Caller("system:restore", manager="etcd")
-"""Whoever put an earlier state of the store back."""
+"""The writer of a restored state of the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Commit:
     """One committed write.
 
     Args:
-        object: As stored, or as it was last when it is gone.
-        removed: It is gone.
+        object: As stored; after a removal its last state.
+        removed: Whether the object was removed.
         at: Monotonic seconds of the core's clock.
     """
 
@@ -58,7 +58,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class SecretWrite:
-    """A write of a Secret, without any of its content but annotations."""
+    """A write of a Secret; of its content only the annotations."""
 
     version: int
     at: float
@@ -72,7 +72,7 @@ class SecretWrite:
 
 @dataclass(frozen=True, slots=True)
 class HolderChange:
-    """The holder of a lease changed; `holder` "" = released or deleted."""
+    """A change of a lease's holder; `holder` "": released or deleted."""
 
     version: int
     at: float
@@ -83,7 +83,7 @@ class HolderChange:
 
 @dataclass(frozen=True, slots=True)
 class ProcessWrite:
-    """A write to a Secret or pod by a client that names its process in its user agent."""
+    """A write of a Secret or pod by a client whose user agent names its process."""
 
     version: int
     at: float
@@ -91,13 +91,13 @@ class ProcessWrite:
 
 
 _PROCESS_AGENT = re.compile(r"[^ ]+ \((?P<process>[^ )]+)\)")
-"""A user agent that ends in one word in parentheses; an elector's own connection adds a second."""
+"""A user agent that ends in one word in parentheses; an elector's connection adds a second word."""
 
 
 class WriteLog:
     """Writes of Secrets and pods, and changes of lease holders, in the order of their versions.
 
-    A commit hook: `core.on_commit.append(ledger.record)`.
+    A commit hook: `core.on_commit.append(write_log.record)`.
     """
 
     def __init__(self) -> None:
@@ -109,10 +109,11 @@ class WriteLog:
         self._holders: dict[tuple[str, str], str] = {}
 
     def __repr__(self) -> str:
-        return f"<Ledger {len(self.secret_writes)} writes, {len(self.holder_changes)} turns>"
+        holders = len(self.holder_changes)
+        return f"<WriteLog {len(self.secret_writes)} writes, {holders} changes of holders>"
 
     def record(self, commit: Commit) -> None:
-        """Take in one commit."""
+        """Record one commit."""
         if commit.kind in (kinds.SECRETS, kinds.PODS):
             signed = _PROCESS_AGENT.fullmatch(commit.caller.agent)
             if signed is not None:

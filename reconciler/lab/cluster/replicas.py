@@ -136,7 +136,7 @@ class Replica:
                 await asyncio.sleep(PAUSE_S)
 
     def is_process(self, identity: str) -> bool:
-        """Tell whether a lease's holder is, or was, a process of this replica."""
+        """Return whether a lease's holder is, or was, a process of this replica."""
         return identity.startswith(f"{self.name}_")
 
     def kill(self, *, with_pod: bool = False) -> None:

@@ -19,29 +19,27 @@ TokenFault = Literal["", "expired", "malformed", "huge", "no_exp"]
 
 @dataclass
 class IssuerFaults:
-    """What is wrong with the issuer now; each field may be changed while it runs.
+    """The issuer's faults; each field may be changed while it runs.
 
     Args:
-        away: Connections are closed without an answer.
+        unreachable: Connections are closed without an answer.
         slow_s: Seconds before each answer.
-        status: Instead of a token: 401 is `invalid_client` in JSON, the rest is plain text.
-        retry_after: The Retry-After header that goes with `status`, as is.
+        status: HTTP status instead of a token: 401 is `invalid_client` in JSON, others are text.
+        retry_after: The Retry-After header of an answer with `status`, unchanged.
         html: 200 with a page instead of JSON.
-        error_in_200: 200 with JSON that holds an `error` member.
+        error_in_200: 200 with JSON that has an `error` member.
         redirect: 302 to a page.
-        token: `expired` is dead on arrival, `malformed` is cut off, `huge` is `huge_bytes` longer
-            than usual, `no_exp` has no `exp`.
-        ttl_s: Life of the tokens in place of the issuer's own, seconds.
-        expires_in: How the answer says it.
-        token_type: As the answer says it.
-        clock_offset_s: The issuer's clock less everybody else's: `iat`, `exp` and Date. A change
-            while it runs is a step.
-        date: `gateway` stamps Date by another clock, `absent` sends none, as Keycloak does.
-        date_offset_s: That gateway's clock less everybody else's.
-        cached_s: For so long the same answer is given again, its body unchanged, whatever other
-            clients ask for.
-        basic_refused: HTTP Basic is answered with `invalid_client`; only body credentials work.
-        body_refused: The other way round.
+        token: `expired`: expired when it is issued; `malformed`: truncated; `huge`: `huge_bytes`
+            longer than usual; `no_exp`: without `exp`.
+        ttl_s: Life of the tokens instead of the issuer's `ttl_s`, seconds.
+        expires_in: Type of `expires_in` in the answer.
+        token_type: `token_type` in the answer.
+        clock_offset_s: The issuer's clock less the lab's, in `iat`, `exp`, Date; a change: a step.
+        date: `gateway` sets Date by another clock; `absent` sends none, as Keycloak does.
+        date_offset_s: That gateway's clock less the lab's.
+        cached_s: Seconds for which the same body is the answer to every request.
+        basic_refused: HTTP Basic gets `invalid_client`; only credentials in the body work.
+        body_refused: Credentials in the body get `invalid_client`; only HTTP Basic works.
     """
 
     unreachable: bool = False
@@ -65,16 +63,16 @@ class IssuerFaults:
 
 
 class Issuer:
-    """Runs as `async with Issuer() as issuer:`; `mint` and `verify` work without that too.
+    """Listens in `async with Issuer() as issuer:`; `issue` and `verify` work without that, too.
 
     Attributes that may be set at any time: `faults`, `ttl_s`, `client_id`, `client_secret`.
-    `requests_total` counts what came to `/token`, `issued` holds every token string that went out,
-    good or bad, so that a test can look for them where they should not be.
+    `requests_total` counts the requests to `/token`. `issued` has every token string that was sent,
+    valid or not, so that a test can search for them in other outputs.
 
     Args:
-        ttl_s: Life of a token in seconds; `iat` is cut to whole seconds, as real issuers do.
-        port: 0 for a free one.
-        key: Another issuer's, for one that comes back after a restart; a new one by default.
+        ttl_s: Life of a token, seconds; `iat` is truncated to whole seconds, as by real issuers.
+        port: 0: a free one.
+        key: The key of a former issuer, to simulate its restart; a new one by default.
     """
 
     def __init__(
@@ -134,19 +132,19 @@ class Issuer:
 
     @property
     def tokens_total(self) -> int:
-        """Number of tokens that went out."""
+        """Number of tokens that were issued."""
         return len(self.issued)
 
     def clear_faults(self) -> None:
-        """Take all faults back."""
+        """End all faults."""
         self.faults = IssuerFaults()
 
     def now_s(self) -> float:
-        """Return the issuer's own time, epoch seconds, with its offset."""
+        """Return the issuer's time, epoch seconds, with its offset."""
         return self._clock.wall() + self.faults.clock_offset_s
 
     def issue(self) -> str:
-        """Issue a token with the faults that concern tokens."""
+        """Issue a token, with the faults that affect tokens."""
         faults = self.faults
         issued_s = int(self.now_s())
         ttl_s = self.ttl_s if faults.ttl_s is None else faults.ttl_s
@@ -183,7 +181,7 @@ class Issuer:
     ) -> dict[str, Any]:
         """Return the claims of a token that a validator accepts.
 
-        The validator has its own clock, which the issuer's offset does not move.
+        The validator has another clock, which the issuer's offset does not change.
 
         Args:
             now_s: The validator's time, epoch seconds; the lab's clock by default.
@@ -196,7 +194,7 @@ class Issuer:
     async def _set_date(self, _: web.BaseRequest, response: web.StreamResponse) -> None:
         faults = self.faults
         if faults.date == "absent":
-            response.headers.popall("Date", None)  # aiohttp's own, stamped before this hook
+            response.headers.popall("Date", None)  # aiohttp set it before this hook
             return
         now_s = self._clock.wall() + faults.date_offset_s
         if faults.date == "issuer":
@@ -215,7 +213,7 @@ class Issuer:
         if faults.unreachable:
             if request.transport is not None:
                 request.transport.abort()
-            return web.Response(status=503)  # goes nowhere: the transport is gone
+            return web.Response(status=503)  # is not sent: the transport is closed
         if (broken := _fault_response(faults)) is not None:
             return broken
         if not self._is_client(request, {key: str(value) for key, value in form.items()}):
@@ -249,7 +247,7 @@ class Issuer:
 
 
 def _fault_response(faults: IssuerFaults) -> web.Response | None:
-    """Return the answer of a fault that comes before any look at the credentials."""
+    """Return the answer of a fault that does not depend on the credentials, or None."""
     headers = {"Retry-After": faults.retry_after} if faults.retry_after else {}
     if faults.status == 401:
         return _error(401, "invalid_client", headers)
@@ -276,5 +274,5 @@ def _basic(header: str) -> tuple[str, str]:
 
 
 def _error(status: int, code: str, headers: dict[str, str] | None = None) -> web.Response:
-    body = {"error": code, "error_description": "the lab's issuer says no"}
+    body = {"error": code, "error_description": "refused by the lab's issuer"}
     return web.json_response(body, status=status, headers=headers)

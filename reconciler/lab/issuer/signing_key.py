@@ -1,4 +1,4 @@
-"""The lab issuer's signature: one RSA key, made at start, and everybody's way to check it."""
+"""The lab issuer's signature: one RSA key, created at start, and the check of a token."""
 
 import secrets
 from typing import Any
@@ -11,7 +11,7 @@ ALGORITHM = "RS256"
 
 
 class TokenRejected(Exception):
-    """A validator does not accept a token; `reason` is `malformed`, `signature` or `expired`."""
+    """A validator refuses a token; `reason` is `malformed`, `signature` or `expired`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"invalid token: {reason}")
@@ -19,7 +19,7 @@ class TokenRejected(Exception):
 
 
 class IssuerKey:
-    """Signs claims and verifies tokens; the private half never leaves the object."""
+    """Signs claims and verifies tokens; no method returns the private key."""
 
     def __init__(self) -> None:
         self.key_id = secrets.token_hex(8)
@@ -27,7 +27,7 @@ class IssuerKey:
         self._key = RSAKey.generate_key(2048, parameters, private=True)
 
     def jwks(self) -> dict[str, Any]:
-        """Return the public half as a JSON Web Key Set."""
+        """Return the public key as a JSON Web Key Set."""
         return {"keys": [self._key.as_dict(private=False)]}
 
     def sign(self, claims: dict[str, Any]) -> str:
@@ -35,13 +35,13 @@ class IssuerKey:
         return jwt.encode({"alg": ALGORITHM, "kid": self.key_id}, claims, self._key)
 
     def verify(self, token: str, *, now_s: float, leeway_s: float = 0.0) -> dict[str, Any]:
-        """Return a token's claims if it is ours and alive; cost: about 0.1 ms.
+        """Return the claims of a valid token of this key. Cost: about 0.1 ms.
 
         Args:
             now_s: The validator's time, epoch seconds.
-            leeway_s: How long after its `exp` a token is still accepted.
+            leeway_s: Seconds after its `exp` in which a token is still accepted.
         Raises:
-            TokenRejected: It is not, and why.
+            TokenRejected: The token is not valid; its reason.
         """
         try:
             claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims

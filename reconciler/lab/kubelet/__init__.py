@@ -1,1 +1,1 @@
-"""A node's part: pods brought up, Secrets projected into files late, early, or stale."""
+"""The node: starts pods, and projects Secrets into files at once, late, or from a stale cache."""

@@ -1,4 +1,4 @@
-"""The kubelet's few requests to the API server, over HTTP with a bearer token."""
+"""The kubelet's requests to the API server, over HTTP with a bearer token."""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Literal, TypeVar
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class WatchLine(msgspec.Struct):
-    """One line of a watch; `object` stays bytes until its decoder sees it."""
+    """One line of a watch; `object` is raw JSON for its own decoder."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]
     object: msgspec.Raw
@@ -48,7 +48,7 @@ _VERSIONED = msgspec.json.Decoder(_Versioned)
 
 
 def version_of(data: bytes) -> str:
-    """Return an object's resourceVersion. Raises `ProtocolError`, without the bytes."""
+    """Return an object's resourceVersion. Raises `ProtocolError`, without the object's bytes."""
     try:
         return _VERSIONED.decode(data).metadata.version
     except msgspec.DecodeError:
@@ -59,7 +59,7 @@ class ApiClient:
     """A connection to one API server. Errors name verb and path, never a body.
 
     Args:
-        authorization: The header's value, a bearer token in it.
+        authorization: Value of the Authorization header, with a bearer token.
     """
 
     def __init__(self, url: str, authorization: str) -> None:
@@ -89,7 +89,7 @@ class ApiClient:
         await self._call("DELETE", path, body)
 
     async def list(self, path: str, query: Query) -> tuple[list[msgspec.Raw], str]:
-        """Return all items, page by page, and the version to watch from."""
+        """Return all items of all pages, and the version for a watch after them."""
         items: list[msgspec.Raw] = []
         token = ""
         while True:
@@ -103,7 +103,7 @@ class ApiClient:
     async def watch(
         self, path: str, query: Query, *, version: str
     ) -> AsyncGenerator[WatchLine, None]:
-        """Yield events after `version` until the server ends the watch; close it with `aclose`."""
+        """Yield the events after `version` until the server ends the watch; close with `aclose`."""
         params = {**query, "watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version}
         params["timeoutSeconds"] = str(WATCH_S)
         limit = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=SILENCE_LIMIT_S)

@@ -1,4 +1,4 @@
-"""What the two watches deliver, turned into calls on the node and its cache."""
+"""Handlers of the two watches: they call the node and its cache of Secrets."""
 
 from collections.abc import Callable
 
@@ -8,11 +8,11 @@ from reconciler.naming import Names
 
 
 class PodHandler:
-    """Pods, by incarnation: a name that came back with another UID is another pod.
+    """Pods by UID: a pod with the same name and another UID is another pod.
 
     Args:
-        see: Called with each pod as it is now.
-        lose: Called with the UID of each pod that is gone.
+        on_pod: Called with each new or changed pod.
+        on_removed: Called with the UID of each removed pod.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class PodHandler:
 
 
 class SecretHandler:
-    """Secrets, into the cache; `changed` hears of digests only (None: the Secret is gone)."""
+    """Puts Secrets into the cache; `changed` gets only their digests (None: removed)."""
 
     def __init__(
         self, cache: SecretCache, changed: Callable[[SecretRef, str | None], None]

@@ -1,4 +1,4 @@
-"""The kubelet's shell: watches in, files and status writes out; `node` decides what and when."""
+"""The kubelet's I/O: watches, volumes and status writes; `node` decides what happens when."""
 
 import asyncio
 import os
@@ -24,22 +24,22 @@ from reconciler.naming import Names
 log = structlog.get_logger()
 
 WRITERS = 16
-"""Requests in flight, so that a thousand pods that start at once do not open as many sockets."""
+"""Writes in flight: 1,000 pods that start at once must not open 1,000 sockets."""
 BATCH = 32
-"""Actions between two turns of the loop: a mount blocks it for 0.1-0.2 ms."""
+"""Actions in one iteration of the loop: a mount blocks it for 0.1-0.2 ms."""
 IDLE_S = 60.0
 _SETTLED = (404, 409, 422)
-"""Answers to a write that is conditioned on a UID: this incarnation of the pod is gone."""
+"""Answers to a write with a UID precondition: the pod with this UID no longer exists."""
 
 
 class Containers(Protocol):
-    """Who runs what is inside the pods. Called synchronously, in the order of events.
+    """Runs the pods' containers. Called synchronously, in the order of events.
 
-    `at_s` is wall time in seconds since the epoch, taken right after the fact.
+    `at_s` is wall time in seconds since the epoch, read directly after the event.
     """
 
     def projected(self, pod: Pod, files: Mapping[str, bytes], *, at_s: float) -> None:
-        """The volume holds these files now; the first time, `started` follows."""
+        """Handle a change of the volume, which has these files now; `started` follows the first."""
         ...
 
     def started(self, pod: Pod, directory: Path, *, at_s: float) -> None: ...
@@ -48,11 +48,11 @@ class Containers(Protocol):
 
 
 class Kubelet:
-    """All pods of a node, or all session pods where no node is named.
+    """All pods of a node, or all session pods if no node is named.
 
     Args:
-        draw: `Random.uniform` of the run's seed.
-        root: Directory that gets one directory per pod UID.
+        rand: `Random.uniform` of the run's seed.
+        root: Directory that gets one directory a pod UID.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Kubelet:
         return f"<Kubelet {self.node!r}>"
 
     async def run(self) -> None:
-        """Run until cancelled; containers that run then are the caller's to stop."""
+        """Run until cancelled; the caller must stop the containers that run then."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._secrets.run())
             group.create_task(self._pods.run())
@@ -95,7 +95,7 @@ class Kubelet:
                 group.create_task(self._write())
 
     def clear(self) -> None:
-        """Remove every volume: they hold tokens. Nothing may run any more."""
+        """Remove every volume, since they hold tokens; no container may run any more."""
         for pod in self.node.pods():
             remove_volume(self._directory(pod))
 
@@ -116,7 +116,7 @@ class Kubelet:
         self._wake.set()
 
     async def _schedule(self) -> None:
-        """Do what is due, then sleep until something is; nothing before both lists are here."""
+        """After both first lists, execute the actions that are due, and sleep until the next."""
         await self._secrets.listed.wait()
         await self._pods.listed.wait()
         while True:
@@ -196,9 +196,9 @@ class Kubelet:
             await self._mount_unwatched(pod)
 
     async def _mount_unwatched(self, pod: Pod) -> None:
-        """Mount a Secret that the watch does not show, its labels being gone, say.
+        """Mount a Secret that the watch does not deliver, for instance one without its labels.
 
-        The kubelet knows Secrets by name alone; here such a one is read again at each drawn sync.
+        The real kubelet watches Secrets by name; this one reads such a Secret again at each sync.
         """
         payload = await self._api.secret(pod.secret)
         if self.node.mountable(pod.uid):
@@ -206,7 +206,7 @@ class Kubelet:
 
 
 def running(pod: Pod, at_utc: str) -> dict[str, Any]:
-    """Return the merge patch that says that a pod's containers run since `at_utc` (RFC 3339)."""
+    """Return the status patch of a pod whose containers run since `at_utc` (RFC 3339)."""
     return {
         "metadata": {"uid": pod.uid},
         "status": {
@@ -233,7 +233,7 @@ def running(pod: Pod, at_utc: str) -> dict[str, Any]:
 
 
 def removal(pod: Pod) -> dict[str, Any]:
-    """Return the delete options that remove this incarnation of a pod at once."""
+    """Return the delete options that remove the pod with this UID at once."""
     return {
         "apiVersion": "v1",
         "kind": "DeleteOptions",
@@ -251,9 +251,9 @@ _STAGED_LINK = "..data_tmp"
 
 
 def project_files(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Make the directory hold exactly these files (name -> content), for the owner only.
+    """Replace the directory's files by these (name -> content), readable by the owner only.
 
-    Order: staged directory, `..data` renamed over, links of the names, old directory removed.
+    Order: new directory, atomic rename of `..data`, links of the names, removal of the old one.
     Cost: 0.1-0.2 ms for one file; no fsync, as in a tmpfs volume.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -272,7 +272,7 @@ def project_files(directory: Path, files: Mapping[str, bytes]) -> None:
 
 
 def remove_volume(directory: Path) -> None:
-    """Remove the volume and all that it holds."""
+    """Remove the volume with its files."""
     shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""List, then watch, for ever: one kind of object kept in step with the API server."""
+"""List, then watch: keeps one kind of object synchronized with the API server."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,10 +18,10 @@ GONE = 410
 
 
 class ObjectHandler(Protocol):
-    """Where objects go; bytes are decoded by the sink alone."""
+    """Receives objects as bytes, and decodes them."""
 
     def replace(self, items: list[bytes]) -> None:
-        """Take the whole list; what is not in it is gone."""
+        """Handle a complete list: objects that it lacks were removed."""
         ...
 
     def put(self, data: bytes) -> None: ...
@@ -30,10 +30,10 @@ class ObjectHandler(Protocol):
 
 
 class ListWatch:
-    """One list+watch loop; a broken watch resumes, a version that is gone lists again.
+    """One list+watch loop; it resumes a broken watch, and lists again after a 410.
 
     Args:
-        draw: `Random.uniform`, to spread the pauses between tries.
+        rand: `Random.uniform`, to spread the pauses between attempts.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""What a node does when: pure decisions over pods, digests of Secrets, and instants.
+"""What a node does when: decisions from pods, digests of Secrets, and instants (pure).
 
-Time is seconds on one clock that the caller chooses; chance comes in as `draw`. Values never do:
-a version of a Secret is its digest here.
+Time is seconds on one clock of the caller; random numbers come from `rand`. Secret values are not
+passed: the digest identifies a version of a Secret.
 """
 
 import heapq
@@ -15,9 +15,9 @@ K = TypeVar("K", bound=Hashable)
 
 
 class TimerQueue(Generic[K]):
-    """A set of keys, each with one instant; moving a key leaves a stale entry that is skipped.
+    """A set of keys, each with one instant; a moved key leaves a stale entry, which is skipped.
 
-    Cost: O(log n) a call; `due` pays for the stale entries that it meets.
+    Cost: O(log n) a call; `due` also removes the stale entries that it finds.
     """
 
     def __init__(self) -> None:
@@ -26,28 +26,28 @@ class TimerQueue(Generic[K]):
         self._serial = 0
 
     def __repr__(self) -> str:
-        return f"<Agenda {len(self._at)} keys>"
+        return f"<TimerQueue {len(self._at)} keys>"
 
     def __contains__(self, key: K) -> bool:
         return key in self._at
 
     def set(self, key: K, at: float) -> None:
-        """Put the key at this instant, wherever it was."""
+        """Set the key's instant; replaces an earlier or later one."""
         self._at[key] = at
         self._serial += 1
         heapq.heappush(self._heap, (at, self._serial, key))
 
     def set_earlier(self, key: K, at: float) -> None:
-        """Put the key at this instant unless it is due earlier anyway."""
+        """Set the key's instant unless it has an earlier one."""
         if key not in self._at or at < self._at[key]:
             self.set(key, at)
 
     def drop(self, key: K) -> None:
-        """Forget the key, if it is there."""
+        """Remove the key, if it exists."""
         self._at.pop(key, None)
 
     def due(self, now_at: float, *, limit: int) -> list[K]:
-        """Take out up to `limit` keys whose instant has come, earliest first."""
+        """Remove and return up to `limit` keys that are due, earliest first."""
         taken: list[K] = []
         while len(taken) < limit and (at := self.next_at()) is not None and at <= now_at:
             _, _, key = heapq.heappop(self._heap)
@@ -56,14 +56,14 @@ class TimerQueue(Generic[K]):
         return taken
 
     def next_at(self) -> float | None:
-        """Return the earliest instant, or None when nothing is to be done."""
+        """Return the earliest instant, or None without any key."""
         while self._heap and self._at.get(self._heap[0][2]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
 
 Rand = Callable[[float, float], float]
-"""Returns a number between the two (`Random.uniform`)."""
+"""Returns a random number between the two (`Random.uniform`)."""
 
 Kind = Literal["mount", "mount_stale", "report", "stop", "remove"]
 
@@ -72,12 +72,12 @@ BACKOFF_CAP_S = 122.0
 """Source: kubernetes pkg/util/goroutinemap/exponentialbackoff: 500 ms, doubled, to 2 m 2 s."""
 
 TOUCH_S = (0.15, 0.3)
-"""From a pod's change to its volume, measured on a real node (design section 6)."""
+"""Seconds from a pod's change to its volume, measured on a real node."""
 
 
 @dataclass(frozen=True, slots=True)
 class KubeletAction:
-    """One thing to do now for one pod; the node waits to be told how a mount or a write ended."""
+    """One action for one pod; the caller reports the result of a mount or a write to the node."""
 
     kind: Kind
     pod: Pod
@@ -85,11 +85,11 @@ class KubeletAction:
 
 @dataclass(frozen=True, slots=True)
 class KubeletTiming:
-    """How slow the node is.
+    """The delays of the node.
 
     Args:
-        projection_s: From a Secret's change to the file, drawn each time: sync period and cache.
-        grace_cap_s: Most that a deleted pod's containers get, whatever the pod says.
+        projection_s: Range of the time from a Secret's change to the file: sync period and cache.
+        grace_cap_s: Longest grace period of a deleted pod's containers.
         stale_touches: Share of touches, 0-1, that are served from a cache one version behind.
     """
 
@@ -109,7 +109,7 @@ class _State:
 
 
 class Node:
-    """The pods of one node and the one agenda of what is due for them."""
+    """The pods of one node, and one timer queue with their actions."""
 
     def __init__(self, timing: KubeletTiming, rand: Rand) -> None:
         self.timing = timing
@@ -123,7 +123,7 @@ class Node:
         return f"<Node {len(self._pods)} pods, {started} started>"
 
     def pods(self) -> list[Pod]:
-        """Return the pods as last seen, a copy."""
+        """Return the pods as last observed, a copy."""
         return [state.pod for state in self._pods.values()]
 
     def started(self, uid: str) -> bool:
@@ -132,12 +132,12 @@ class Node:
         return state is not None and state.started and not state.stopped
 
     def mountable(self, uid: str) -> bool:
-        """Whether the pod is here and neither ended nor on its way out."""
+        """Whether the pod exists, has not ended, and is not terminating."""
         state = self._pods.get(uid)
         return state is not None and not state.stopped and state.ends_at is None
 
     def mounted(self, uid: str) -> str:
-        """Return the digest of what the pod's volume holds, "" before the first mount."""
+        """Return the digest of the pod's volume, "" before the first mount."""
         state = self._pods.get(uid)
         return state.mounted if state is not None else ""
 
@@ -145,7 +145,7 @@ class Node:
         return self._timers.next_at()
 
     def observe_pod(self, pod: Pod, *, now_at: float) -> None:
-        """Take in a pod as the API server has it now."""
+        """Record a new or changed pod."""
         state = self._pods.get(pod.uid)
         if state is None:
             state = self._pods[pod.uid] = _State(pod)
@@ -163,7 +163,7 @@ class Node:
             self._timers.set_earlier((pod.uid, kind), now_at + self._rand(*TOUCH_S))
 
     def remove_pod(self, uid: str) -> Pod | None:
-        """Forget a pod that the API server no longer has; returns it if its container ran on."""
+        """Remove a pod that the API server no longer has; return it if its container still runs."""
         state = self._pods.pop(uid, None)
         if state is None:
             return None
@@ -173,10 +173,10 @@ class Node:
         return state.pod if state.started and not state.stopped else None
 
     def observe_secret(self, ref: SecretRef, digest: str | None, *, now_at: float) -> None:
-        """Take in that a Secret's values changed (None: it is gone).
+        """Record a change of a Secret's values (None: the Secret was removed).
 
-        Only running pods look again, at their next sync; a pod that waits for its first mount is
-        woken by its back-off or by a touch, never by the Secret.
+        Running pods mount it at their next sync. A pod before its first mount tries again after its
+        back-off or at a touch; the Secret does not wake it.
         """
         for uid in self._users.get(ref, ()):
             state = self._pods[uid]
@@ -184,7 +184,7 @@ class Node:
                 self._timers.set_earlier((uid, "mount"), self._sync_at(now_at))
 
     def due(self, now_at: float, *, limit: int = 1_000_000) -> list[KubeletAction]:
-        """Take out at most `limit` of the things to be done now, earliest first."""
+        """Remove and return at most `limit` actions that are due, earliest first."""
         actions: list[KubeletAction] = []
         for uid, kind in self._timers.due(now_at, limit=limit):
             state = self._pods[uid]
@@ -197,10 +197,10 @@ class Node:
         return actions
 
     def note_mounted(self, uid: str, digest: str, *, newest: bool, now_at: float) -> bool:
-        """Note what a pod's volume holds now.
+        """Record the digest of a pod's volume after a mount.
 
         Args:
-            newest: Whether nothing newer is known; otherwise the next drawn sync will see to it.
+            newest: Whether this is the newest known version; if not, the next sync mounts again.
 
         Returns: Whether the container starts with this mount.
         """
@@ -218,17 +218,17 @@ class Node:
         return first
 
     def note_done(self, uid: str) -> None:
-        """Note that a write succeeded; the next failure starts with the shortest pause."""
+        """Record that a write succeeded; the next failure has the shortest pause."""
         if uid in self._pods and self._pods[uid].started:
             self._pods[uid].failures = 0
 
     def note_unchanged(self, uid: str, *, now_at: float) -> None:
-        """Note that a stale sync found nothing new: the sync period begins anew."""
+        """Record that a stale sync found no change: the sync period begins again."""
         if self.mountable(uid):
             self._timers.set((uid, "mount"), self._sync_at(now_at))
 
     def note_failed(self, uid: str, kind: Kind, *, now_at: float) -> None:
-        """Note that an action did not succeed; it comes back after the back-off."""
+        """Record that an action failed; it is due again after the back-off."""
         state = self._pods.get(uid)
         if state is None or (kind == "mount" and not self.mountable(uid)):
             return
@@ -237,7 +237,7 @@ class Node:
         self._timers.set_earlier((uid, kind), now_at + delay_s)
 
     def _mount_kind(self, state: _State) -> Kind:
-        """Draw whether this touch meets a cache that is one version behind."""
+        """Choose at random whether this touch reads a cache that is one version behind."""
         behind = state.started and self._rand(0.0, 1.0) < self.timing.stale_touches
         return "mount_stale" if behind else "mount"
 
@@ -245,10 +245,10 @@ class Node:
         return now_at + self._rand(*self.timing.projection_s)
 
     def _terminate(self, state: _State, grace_s: float, now_at: float) -> None:
-        """Give the container its grace; a second deletion may only shorten it.
+        """Schedule the end after the grace period; a second deletion may only shorten it.
 
-        Nothing is projected meanwhile: the kubelet does not refresh the volumes of a terminating
-        pod. Source: kubernetes issue 116481 (open).
+        The kubelet does not update the volumes of a terminating pod. Source: kubernetes issue
+        116481 (open).
         """
         grace = min(grace_s, self.timing.grace_cap_s) if state.started else 0.0
         ends_at = now_at + grace

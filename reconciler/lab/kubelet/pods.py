@@ -1,4 +1,4 @@
-"""The API server's bytes -> what a kubelet needs to know of a pod."""
+"""Decodes a pod of the API server to the fields that a kubelet needs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from reconciler.errors import ProtocolError
 from reconciler.naming import Names, SessionKey
 
 FILE_NAME = "bot-token"
-"""Where the runner looks for its token. Source: platform contract, the `runner-token` volume."""
+"""The runner's token file. Source: platform contract, the `runner-token` volume."""
 
 ENDED_PHASES = frozenset({"Succeeded", "Failed"})
 
 
 @dataclass(frozen=True, slots=True)
 class SecretRef:
-    """A Secret by name; its namespace is its pod's."""
+    """A Secret by name, in its pod's namespace."""
 
     namespace: str
     name: str
@@ -24,12 +24,12 @@ class SecretRef:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One incarnation of a session's runner pod.
+    """A session's runner pod; another UID is another pod.
 
     Args:
-        files: Pairs of Secret key and file name, the whole of what its token volume projects.
-        touch: Digest-like value that changes whenever an annotation does.
-        grace_s: Seconds its containers get, or None while it is not being deleted.
+        files: Pairs of Secret key and file name: everything that its token volume projects.
+        touch: A value that changes with every annotation.
+        grace_s: Grace period of its containers, seconds; None while the pod is not deleted.
     """
 
     uid: str
@@ -96,7 +96,7 @@ _DECODER = msgspec.json.Decoder(_Pod)
 
 
 def decode_pod(data: bytes, names: Names) -> Pod:
-    """Decode one pod; a pod without volumes is read as if it had the platform's.
+    """Decode one pod; a pod without volumes gets the platform's token volume.
 
     Raises:
         ProtocolError: Not a pod.
@@ -104,7 +104,7 @@ def decode_pod(data: bytes, names: Names) -> Pod:
     try:
         raw = _DECODER.decode(data)
     except msgspec.DecodeError as error:
-        raise ProtocolError("the API server sent a pod that is none") from error
+        raise ProtocolError("the API server sent an invalid pod") from error
     meta = raw.metadata
     session_id = (meta.labels or {}).get(names.session_id, "")
     source = _token_source(raw.spec.volumes or (), names.secret_name(session_id), names)
@@ -124,7 +124,7 @@ def decode_pod(data: bytes, names: Names) -> Pod:
 
 
 def _token_source(volumes: Iterable[_Volume], expected: str, names: Names) -> _SecretSource:
-    """Return the volume of the session's Secret; others, such as `vertex`, are not ours."""
+    """Return the volume of the session's Secret; others, such as `vertex`, are ignored."""
     for volume in volumes:
         if volume.secret is not None and volume.secret.secret_name == expected:
             return volume.secret

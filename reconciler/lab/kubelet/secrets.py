@@ -1,4 +1,4 @@
-"""The node's cache of Secrets, with the one version before the newest for the stale read."""
+"""The node's cache of Secrets, with one older version of each for stale reads."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ from reconciler.lab.kubelet.pods import SecretRef
 
 
 class Payload:
-    """The values of one version of a Secret, by key; known to others by `digest` alone."""
+    """The values of one version of a Secret, by key; `digest` identifies them."""
 
     __slots__ = ("_values", "digest")
 
@@ -26,14 +26,14 @@ class Payload:
         return f"<Payload of {len(self._values)} keys>"
 
     def select(self, keys: tuple[tuple[str, str], ...]) -> dict[str, bytes] | None:
-        """Return file name -> value, or None where a key is missing: then nothing is mounted."""
+        """Return file name -> value, or None if a key is missing: then no file is mounted."""
         if any(key not in self._values for key, _ in keys):
             return None
         return {path: self._values[key] for key, path in keys}
 
 
 class SecretCache:
-    """What the Secret watch has said so far."""
+    """The Secrets that the watch has delivered."""
 
     def __init__(self) -> None:
         self._current: dict[SecretRef, Payload] = {}
@@ -46,11 +46,11 @@ class SecretCache:
         return set(self._current)
 
     def get(self, ref: SecretRef) -> Payload | None:
-        """Return the newest version, or None where the watch knows no such Secret."""
+        """Return the newest version, or None for an unknown Secret."""
         return self._current.get(ref)
 
     def put(self, ref: SecretRef, payload: Payload) -> bool:
-        """Take a version in; returns whether a value changed (an annotation alone does not)."""
+        """Add a version; return whether a value changed (an annotation is no value)."""
         known = self._current.get(ref)
         if known is not None and known.digest == payload.digest:
             return False
@@ -64,9 +64,9 @@ class SecretCache:
         self._previous.pop(ref, None)
 
     def stale(self, ref: SecretRef, *, mounted: str) -> Payload | None:
-        """Return what a cache sees that has missed the newest change, or None if that is mounted.
+        """Return the version of a cache without the newest change, or None if it is mounted.
 
-        A cache never goes backwards: with the newest version mounted already, it is the newest.
+        A cache never goes back: if the newest version is mounted, there is no stale one.
         """
         current, previous = self._current.get(ref), self._previous.get(ref)
         if current is None or mounted == current.digest or previous is None:
@@ -91,7 +91,7 @@ def decode_secret(data: bytes) -> tuple[SecretRef, Payload]:
     """Decode one Secret with its values.
 
     Raises:
-        ProtocolError: Not a Secret, or a value is not base64; without the bytes, which hold values.
+        ProtocolError: Not a Secret, or a value is not base64; the message has none of the bytes.
     """
     try:
         raw = _DECODER.decode(data)
@@ -99,5 +99,5 @@ def decode_secret(data: bytes) -> tuple[SecretRef, Payload]:
             key: base64.b64decode(text, validate=True) for key, text in (raw.data or {}).items()
         }
     except (msgspec.DecodeError, binascii.Error):
-        raise ProtocolError("the API server sent a Secret that is none") from None
+        raise ProtocolError("the API server sent an invalid Secret") from None
     return SecretRef(raw.metadata.namespace, raw.metadata.name), Payload(values)

@@ -1,4 +1,4 @@
-"""The search language of the platform's lists, as much of it as anybody here sends.
+"""The search language of the platform's lists, as far as our client uses it.
 
 Comparisons (`=`, `!=`, `<>`, `<`, `<=`, `>`, `>=`, `in (...)`) of a column with text in single
 quotes (a quote in it is doubled), joined by `and`, `or` and parentheses; `and` binds tighter.
@@ -26,15 +26,15 @@ _WORDS = frozenset({"and", "or", "in", "not", "like", "is", "null", "between"})
 
 
 class BadSearch(ValueError):
-    """The text is not in the language."""
+    """The text is not valid in the search language."""
 
 
 class UnknownColumn(ValueError):
-    """The text is in the language, the database does not know the column."""
+    """The text is valid, but names a column that the database does not have."""
 
 
 def parse(text: str, columns: frozenset[str]) -> Predicate:
-    """Return what decides whether a row matches; an absent field matches nothing, as SQL's NULL.
+    """Return the predicate of a search; an absent field matches nothing, as NULL in SQL.
 
     Raises:
         BadSearch: As the platform's 400.
@@ -62,7 +62,7 @@ def _tokens(text: str) -> list[str]:
 
 
 class _Parser:
-    """Recursive descent; `columns` collects the columns that were named."""
+    """Recursive descent; `columns` collects the columns that the text names."""
 
     def __init__(self, tokens: list[str]) -> None:
         self._tokens = tokens

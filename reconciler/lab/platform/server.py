@@ -1,7 +1,7 @@
-"""The agent platform's REST in a box, with its quirks and with faults that switch at run time.
+"""The agent platform's REST API, with its quirks, and with faults that can change at run time.
 
-What is odd here is odd there: `size` in an answer counts the items that came, there is no order
-unless one is asked for, an unparsable page is echoed as 0, refused tokens get plain text.
+The quirks are those of the platform: `size` in an answer is the number of its items, a list has no
+order without `orderBy`, an invalid page is answered as page 0, refused tokens get plain text.
 """
 
 import asyncio
@@ -35,24 +35,24 @@ _HTML = "<!DOCTYPE html><html><body><h1>Application is not available</h1></body>
 
 Row = dict[str, Any]
 Verify = Callable[[str], bool | Awaitable[bool]]
-"""Says whether a bearer token is accepted."""
+"""Returns whether a bearer token is accepted."""
 
 
 @dataclass
 class PlatformFaults:
-    """What goes wrong; each may be set at any time and holds from the next request on.
+    """The platform's faults; each may be set at any time and applies from the next request.
 
     Args:
-        away: Connections are cut without an answer.
-        slow_s: Wait before each answer, in seconds.
-        status: Answer everything with this status (0: do not).
+        unreachable: Connections are closed without an answer.
+        slow_s: Seconds before each answer.
+        status: HTTP status of every answer (0: off).
         project_status: The same for requests about one project.
-        html: Answer with a web page, status 200 unless `status` says another.
-        empty: Lists have no rows, as for a caller who may not see them.
-        unordered: `orderBy` is not honoured.
-        keyset: What becomes of a search with `>`: `refused` 400, `broken` 500, `ignored` answers
-            as if it were not there.
-        after_page: Called after the rows of each list answer are chosen.
+        html: Answer with a web page, with status 200 or `status`.
+        empty: Lists have no rows, as for a caller without permission.
+        unordered: `orderBy` is ignored.
+        keyset: Result of a search with `>`: `refused` 400, `broken` 500, `ignored`: the condition
+            is ignored.
+        after_page: Called after the rows of each list answer are selected.
     """
 
     unreachable: bool = False
@@ -67,11 +67,11 @@ class PlatformFaults:
 
 
 class LabPlatform:
-    """Serves while entered; everything else is plain method calls.
+    """Serves while entered; methods change its data.
 
     Args:
-        verify: Asked for every request's token; None accepts all, a missing one too.
-        port: 0 for a free one.
+        verify: Called with the token of every request; None: every request is accepted.
+        port: 0: a free one.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class LabPlatform:
     ) -> None:
         self.faults = PlatformFaults()
         self.requests: Counter[str] = Counter()
-        """Requests that arrived, by method and path below the API's, refused ones too."""
+        """Requests by method and path below the API's path, refused ones included."""
         self.url = ""
         self.verify = verify
         self._clock = clock or SystemClock()
@@ -119,13 +119,13 @@ class LabPlatform:
         self._projects[project] = self._row("Project", project, f"projects/{project}")
 
     def remove_project(self, project: str) -> None:
-        """Take a project off the list; its sessions stay, as they do on the platform."""
+        """Remove a project from the list; its sessions stay, as on the platform."""
         self._projects.pop(project, None)
 
     def add_session(
         self, session_id: str, project: str, *, phase: str = "Running", kube_namespace: str = ""
     ) -> None:
-        """Add or bring back a session; fields that are "" are absent on the wire."""
+        """Add or restore a session; fields that are "" are absent in answers."""
         texts = {"project_id": project, "phase": phase, "kube_namespace": kube_namespace}
         row = self._row("Session", session_id, f"sessions/{session_id}")
         row |= {key: text for key, text in texts.items() if text}
@@ -136,7 +136,7 @@ class LabPlatform:
         self._sessions[session_id] |= {"phase": phase, "updated_at": self._now()}
 
     def remove_session(self, session_id: str) -> None:
-        """Delete softly: the row stays, no answer shows it."""
+        """Delete a session as the platform does: the row stays, but no answer has it."""
         self._sessions[session_id]["deleted_at"] = self._now()
 
     def phase(self, session_id: str) -> str:
@@ -156,7 +156,7 @@ class LabPlatform:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Count, then fail as the faults say, then check token and header as the platform does."""
+        """Count the request, apply the faults, check token and header as the platform does."""
         self.requests[f"{request.method} {request.path.removeprefix(BASE_PATH)}"] += 1
         faults = self.faults
         if faults.slow_s:
@@ -178,8 +178,8 @@ class LabPlatform:
     async def _is_accepted(self, authorization: str) -> bool:
         if self.verify is None:
             return True
-        verdict = self.verify(authorization.removeprefix("Bearer "))
-        return await verdict if inspect.isawaitable(verdict) else verdict
+        accepted = self.verify(authorization.removeprefix("Bearer "))
+        return await accepted if inspect.isawaitable(accepted) else accepted
 
     async def _list_projects(self, request: web.Request) -> web.Response:
         return self._list(request, "ProjectList", list(self._projects.values()))
@@ -247,7 +247,7 @@ class LabPlatform:
 
 
 def _project_of(request: web.Request) -> str:
-    """Return the project that scopes a request: the query wins over the header."""
+    """Return the project of a request: that of the query, or of the header."""
     project: str = request.query.get("project_id", "")
     return project or request.headers.get("X-Ambient-Project", "")
 
@@ -277,7 +277,7 @@ def _error(number: int, reason: str) -> web.Response:
 
 
 def _fault(status: int) -> web.Response:
-    """Return a failure with a status of choice; 429 and 503 ask for 7 s of patience."""
+    """Return a failure with this status; 429 and 503 have `Retry-After: 7`."""
     headers = {"Retry-After": "7"} if status in (429, 503) else None
     if status == 401:
         return web.Response(text="Unauthorized", status=401)

@@ -61,7 +61,7 @@ class EventLog:
         self.note(f"VIOLATION {invariant}: {what}")
 
     def check_clean(self, text: str, where: str) -> bool:
-        """Tell whether a text is free of tokens; where it is not, that is a violation."""
+        """Return whether a text is free of tokens; where it is not, that is a violation."""
         if any(mark in text for mark in self._marks):
             self.add_violation("no_token_told", f"a token's value in {where}")
             return False

@@ -214,11 +214,11 @@ class FakePlatformState:
             self.deleted[session_id] = session
 
     def is_deleted(self, key: SessionKey) -> bool:
-        """Tell whether the platform had this session, and has deleted it."""
+        """Return whether the platform had this session, and has deleted it."""
         return key.session_id in self.deleted
 
     def has(self, key: SessionKey, project: str) -> bool:
-        """Tell whether the platform has this session, there and in that project."""
+        """Return whether the platform has this session, there and in that project."""
         session = self.known.get(key.session_id)
         if session is None or session.project_id != project:
             return False

@@ -83,7 +83,7 @@ class SecretChecker:
         self._incomparable_until_at = float("-inf")
 
     def is_ours(self, uid: str) -> bool:
-        """Tell whether we wrote the value in a Secret, or wrote our annotations beside it."""
+        """Return whether we wrote the value in a Secret, or wrote our annotations beside it."""
         account = self._states.get(uid)
         return account is not None and (account.ours or account.vouched)
 

@@ -240,7 +240,7 @@ class TruthChecker:
         return secret if same else None
 
     def _counts(self, reading: SessionReading, secret: Object) -> bool:
-        """Tell whether a session is one whose token we wrote, for the platform's own session."""
+        """Return whether a session is one whose token we wrote, for the platform's own session."""
         if not self._account.is_ours(secret["metadata"]["uid"]):
             return False
         return self._account.is_known(reading.key, reading.project)
@@ -308,8 +308,8 @@ class TruthChecker:
 
     @staticmethod
     def _may_miss(replica: SimulatedReplica, last: _LastReport, heard: _LastReport) -> bool:
-        """Tell whether exposure may have ended between two surveys: with its pod, or, where another
-        replica leads, with a write."""
+        """Return whether exposure may have ended between two snapshots: with its pod, or, where
+        another replica leads, with a write."""
         is_refreshed = heard.late_writes != last.late_writes and not replica.fence.is_open
         return is_refreshed or heard.pods_gone != last.pods_gone
 
