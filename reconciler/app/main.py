@@ -151,7 +151,7 @@ async def build(
             )
             endpoint = token_endpoint(settings, session, clock)
             source = oidc = OidcSource(
-                telemetry.watch_mint(endpoint.ask),
+                telemetry.watch_mint(endpoint.request_token),
                 clock=clock,
                 issuer_time=issuer_time,
                 breaker=issuer_breaker,

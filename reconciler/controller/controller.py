@@ -51,7 +51,7 @@ from reconciler.platform.models import namespace_of
 from reconciler.telemetry.log_dedup import LogDedup
 from reconciler.telemetry.trace import Tracer
 from reconciler.tokens.issuer_time import ClockMove, IssuerTime
-from reconciler.tokens.refusals import hint_of_refusal, what_is_refused
+from reconciler.tokens.refusals import refusal_hint, refused_part
 from reconciler.tokens.source import TokenSource
 from reconciler.workqueue.items import Trigger
 from reconciler.workqueue.queue import WorkQueue
@@ -406,12 +406,12 @@ class Controller:
         last = self._dependencies.source.stats().last_error
         issuer = self._dependencies.issuer_breaker.stats()
         code, status = issuer.last_reason, issuer.last_status
-        refused = f", and the issuer refuses {what_is_refused(code, status)}"
+        refused = f", and the issuer refuses {refused_part(code, status)}"
         return (
             "waiting for the first token"
             + (refused if issuer.refuses else "")
             + _last_error(last)
-            + (f"; {hint_of_refusal(code, status)}" if issuer.refuses else "")
+            + (f"; {refusal_hint(code, status)}" if issuer.refuses else "")
         )
 
     def not_synced(self) -> str:
@@ -475,7 +475,7 @@ class Controller:
         ):
             if breaker.refuses:
                 stats = breaker.stats()
-                what = what_is_refused(stats.last_reason, stats.last_status)
+                what = refused_part(stats.last_reason, stats.last_status)
                 return f"; the {name} refuses {what}: {breaker.last_error}"
             if breaker.is_open:
                 return f"; the {name} is away: {breaker.last_error}"
@@ -683,4 +683,4 @@ def _last_error(error: str) -> str:
 def _condition(stats: BreakerStats) -> str:
     if stats.down:
         return "is unreachable"
-    return f"refuses {what_is_refused(stats.last_reason, stats.last_status)}"
+    return f"refuses {refused_part(stats.last_reason, stats.last_status)}"

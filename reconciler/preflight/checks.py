@@ -38,11 +38,11 @@ from reconciler.settings import Settings, unknown_variables
 from reconciler.telemetry.otlp_settings import read_otlp
 from reconciler.tokens.claims import read_claims
 from reconciler.tokens.issuer_time import IssuerTime
-from reconciler.tokens.refusals import hint_of_refusal
+from reconciler.tokens.refusals import refusal_hint
 from reconciler.tokens.server_clock import PROOF
 from reconciler.tokens.source import AGAIN_S
 from reconciler.tokens.token import Token
-from reconciler.tokens.token_response import times_of, to_token
+from reconciler.tokens.token_response import to_token, token_times
 
 _NO_NAMESPACE = Finding(
     "rights", "FAIL", "no session namespace is known: the platform returned no project",
@@ -186,14 +186,14 @@ async def _issuer(
             return [*found, *_odd(token)], token
         async with open_session(settings.token_url(), clock) as session:
             endpoint = token_endpoint(settings, session, clock)
-            response = await endpoint.ask()
-            now_s = issuer_time.observe(times_of(response), response.date_s)
+            response = await endpoint.request_token()
+            now_s = issuer_time.observe(token_times(response), response.date_s)
             for _ in range(PROOF - 1):
                 if not findings.of_clocks(issuer_time.named_offsets_s()):
                     break
                 await asyncio.sleep(AGAIN_S)
-                response = await endpoint.ask()
-                now_s = issuer_time.observe(times_of(response), response.date_s)
+                response = await endpoint.request_token()
+                now_s = issuer_time.observe(token_times(response), response.date_s)
         token = to_token(response, now_s=now_s)
     except (IssuerError, SettingsError) as error:
         failure = findings.of_failure(
@@ -266,7 +266,7 @@ def _life(token: Token, settings: Settings) -> Finding:
 
 
 def _odd(token: Token) -> list[Finding]:
-    oddity = read_claims(token.reveal(), lenient=True).oddity
+    oddity = read_claims(token.reveal(), lenient=True).warning
     return [findings.of_oddity(oddity)] if oddity else []
 
 
@@ -282,7 +282,7 @@ def _issuer_hint(error: Exception, settings: Settings) -> str:
     if isinstance(error, SettingsError) or not settings.is_oidc:
         return "check AMBIENT_API_TOKEN"
     if isinstance(error, IssuerRefused):
-        return hint_of_refusal(error.reason, error.status)
+        return refusal_hint(error.reason, error.status)
     kind = error.reason if isinstance(error, IssuerUnavailable) else ""
     shown = shown_url(settings.token_url())
     hint = findings.hint_of_connection(kind, variable="OIDC_TOKEN_URL", shown=shown)

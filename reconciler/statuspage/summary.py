@@ -13,7 +13,7 @@ from reconciler.humanize import REASON, ago, clean, count, duration, listed
 from reconciler.net.circuit_breaker import BreakerStats
 from reconciler.statuspage.query import SessionQuery
 from reconciler.statuspage.session_row import Severity, severity_of
-from reconciler.tokens.refusals import what_is_refused
+from reconciler.tokens.refusals import refused_part
 
 NAMED = 5
 """Sessions that the headline names."""
@@ -98,7 +98,7 @@ def verdict(survey: StatusSnapshot, not_ready: str) -> tuple[Severity, str]:
 
 
 def _refusal(breaker: BreakerStats) -> str:
-    what = what_is_refused(breaker.last_reason, breaker.last_status)
+    what = refused_part(breaker.last_reason, breaker.last_status)
     return f"{ENDPOINTS[breaker.name]} refuses {what}"
 
 

@@ -1,4 +1,4 @@
-"""A server's time, known from its Date headers alone and kept on our monotonic clock."""
+"""A server's time, estimated from its Date headers and kept on our monotonic clock."""
 
 from collections import deque
 from typing import NamedTuple
@@ -13,20 +13,20 @@ class _Observation(NamedTuple):
 
 
 class DateClock:
-    """Says what time it is at a server, to a fraction of a second after a few answers.
+    """Estimates a server's time, to a fraction of a second after a few responses.
 
-    A step of our wall clock changes nothing once the server was heard; before that, the wall clock
-    is the best guess there is.
+    After the first response a step of our wall clock changes nothing; before it, the wall clock is
+    the estimate.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._seen: deque[_Observation] = deque(maxlen=KEEP)
+        self._observations: deque[_Observation] = deque(maxlen=KEEP)
         self._bounds: Bounds | None = None
 
     @property
     def observed(self) -> bool:
-        """Whether the server was heard at all."""
+        """True after the first response."""
         return self._bounds is not None
 
     @property
@@ -51,17 +51,19 @@ class DateClock:
         return 0.0 if self._bounds is None else (self._bounds.high_s - self._bounds.low_s) / 2
 
     def observe(self, date_s: float, sent_at: float, received_at: float) -> None:
-        """Learn from one answer.
+        """Update the estimate from one response.
 
         Args:
             date_s: Its Date header, epoch seconds.
             sent_at: When the request started, monotonic.
-            received_at: When the answer's headers were there, monotonic.
+            received_at: When the response's headers arrived, monotonic.
         """
-        while self._seen and received_at - self._seen[0].at > MEMORY_S:
-            self._seen.popleft()
-        self._seen.append(_Observation(bounds_of(date_s, sent_at, received_at), received_at))
-        self._bounds = intersect(seen.bounds for seen in reversed(self._seen))
+        while self._observations and received_at - self._observations[0].at > MEMORY_S:
+            self._observations.popleft()
+        self._observations.append(
+            _Observation(bounds_of(date_s, sent_at, received_at), received_at)
+        )
+        self._bounds = intersect(seen.bounds for seen in reversed(self._observations))
 
     def __repr__(self) -> str:
         return f"<DateClock skew {self.skew_s:+.3f} s +-{self.error_s:.3f} s>"

@@ -1,4 +1,4 @@
-"""The issuer's time as the controller reads it: witnesses in, one clock out, steps reported."""
+"""The issuer's time as the controller reads it: several sources, one clock, steps reported."""
 
 import math
 from collections import deque
@@ -19,13 +19,13 @@ from reconciler.tokens.server_clock import (
     claims_of,
 )
 
-MOVED_S = 3.0
-"""A change of the estimate by more than this makes every deadline that was derived from it wrong:
-more than the second of an `iat` and a slow request, far less than any slack."""
+MIN_MOVE_S = 3.0
+"""A change of the estimate by more than this makes every derived deadline wrong. It is more than
+the second of an `iat` and a slow request, and far less than any slack."""
 
 
-DATES = 8
-"""Date headers of the API server that are kept: a stalled loop reads a few answers late."""
+MAX_DATES = 8
+"""Number of Date headers of the API server that are kept: a stalled loop reads a few late."""
 
 
 class ClockMove(NamedTuple):
@@ -34,7 +34,7 @@ class ClockMove(NamedTuple):
     Args:
         moved_s: By how many seconds.
         since_at: Since when the new estimate may be true, monotonic.
-        is_first: Until now there was none and our wall clock was taken for it.
+        is_first: There was no estimate before; our wall clock was used.
     """
 
     moved_s: float
@@ -43,37 +43,37 @@ class ClockMove(NamedTuple):
 
 
 class IssuerTime:
-    """Says what time it is at the issuer; the rules are `server_clock`'s.
+    """Estimates the issuer's time by the rules of `server_clock`.
 
-    A step of our wall clock changes nothing once the issuer was heard; before that, the wall clock
-    is the best guess there is.
+    After the first response a step of our wall clock changes nothing; before it, the wall clock is
+    the estimate.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._rules = ServerClock()
-        self._api_server: deque[float] = deque(maxlen=DATES)
+        self._api_server: deque[float] = deque(maxlen=MAX_DATES)
         self._issuer_date: Bounds | None = None
         self._expires_in: Bounds | None = None
-        self._judged = Bounds(-math.inf, math.inf)
-        self._heard_at = clock.monotonic()
+        self._bounds = Bounds(-math.inf, math.inf)
+        self._observed_at = clock.monotonic()
         self._last_date = ""
         self.on_moved: Callable[[ClockMove], None] | None = None
-        """Told when the estimate moves by more than `MOVED_S`."""
+        """Called when the estimate moves by more than `MIN_MOVE_S`."""
 
     @property
     def observed(self) -> bool:
-        """Whether the issuer's time is known at all."""
+        """True after the first response."""
         return self._rules.belief is not None
 
     @property
     def belief(self) -> ClockEstimate | None:
-        """What is believed, by whom, and whether it is proven; None before the first answer."""
+        """The estimate, its source, and whether it is proven; None before the first response."""
         return self._rules.belief
 
     @property
     def wants_another(self) -> bool:
-        """Whether another answer, a second later, would tell which of two witnesses is right."""
+        """True if another response, a second later, would decide which of two sources is right."""
         return self._rules.wants_another
 
     def now_s(self) -> float:
@@ -85,20 +85,20 @@ class IssuerTime:
 
     @property
     def skew_s(self) -> float:
-        """Issuer's time less our wall clock in seconds; 0.0 before the first answer."""
+        """Issuer's time less our wall clock in seconds; 0.0 before the first response."""
         return self.now_s() - self._clock.wall() if self.observed else 0.0
 
     @property
     def error_s(self) -> float:
-        """How far `now_s` may be off, in seconds either way; 0.0 before the first answer."""
+        """How far `now_s` may be off, in seconds either way; 0.0 before the first response."""
         belief = self._rules.belief
         return 0.0 if belief is None else (belief.bounds.high_s - belief.bounds.low_s) / 2
 
     def observe(self, answer: TokenTimes, date_s: float | None) -> float:
-        """Learn from one answer; return the issuer's time at its receipt, epoch seconds.
+        """Update the estimate from one response; return the issuer's time at its receipt.
 
-        Of a token that may have been issued during the request it is the earliest possible time:
-        `iat` is cut to whole seconds, so that its age may be too low by up to one.
+        Epoch seconds. For a token that may have been issued during the request it is the earliest
+        possible time: `iat` is in whole seconds, so that its age may be too low by up to one.
 
         Args:
             date_s: Its Date header, epoch seconds, or None.
@@ -112,25 +112,26 @@ class IssuerTime:
         if (api_server := self._api_server_bounds()) is not None:
             others[Witness.API_SERVER_DATE] = api_server
         self._expires_in = claims_of(answer).get(Witness.EXPIRES_IN)
-        self._judged = self._rules.observe(answer, others)
-        self._tell(before_s, is_first=not was_known)
+        self._bounds = self._rules.observe(answer, others)
+        self._report_move(before_s, is_first=not was_known)
         if not self.wants_another:
-            self._heard_at = answer.received_at
-        return _received_s(answer, self._judged)
+            self._observed_at = answer.received_at
+        return _received_s(answer, self._bounds)
 
     def give_in(self, answer: TokenTimes) -> float:
-        """Decide without another answer; return the issuer's time at the receipt of this one."""
+        """Decide without another response; return the issuer's time at the receipt of this one."""
         before_s = self.now_s()
-        self._judged = self._rules.give_in(self._judged)
-        self._tell(before_s, is_first=False)
-        self._heard_at = answer.received_at
-        return _received_s(answer, self._judged)
+        self._bounds = self._rules.give_in(self._bounds)
+        self._report_move(before_s, is_first=False)
+        self._observed_at = answer.received_at
+        return _received_s(answer, self._bounds)
 
     def observe_api_server(self, date: str | None) -> None:
-        """Learn from the Date header of an answer of the API server that came just now.
+        """Update from the Date header of an API server response that arrived just now.
 
-        The header is written as the answer starts, so that the request's duration does not matter;
-        an answer that was read late names an earlier time, and the latest of the last few counts.
+        The header is written as the response starts, so that the request's duration does not
+        matter. A response that was read late has an earlier time; the latest of the last few
+        counts.
         """
         if not date or date == self._last_date:
             return
@@ -140,9 +141,9 @@ class IssuerTime:
             self._api_server.append(date_s - self._clock.monotonic())
 
     def offsets_s(self) -> dict[Witness, float]:
-        """Return each clock's reading less the issuer's time, seconds; none before it is known.
+        """Return each clock's reading less the issuer's time, seconds; empty before it is known.
 
-        0.0 for one that does not contradict it: a slow answer names a time that may be right.
+        0.0 for a clock that does not contradict it: the time of a slow response may be right.
         """
         belief = self._rules.belief
         if belief is None:
@@ -162,7 +163,7 @@ class IssuerTime:
         }
 
     def named_offsets_s(self) -> dict[str, float]:
-        """Return the same by the witnesses' names."""
+        """Return the same by the names of the sources."""
         return {witness.value: off_s for witness, off_s in self.offsets_s().items()}
 
     def _api_server_bounds(self) -> Bounds | None:
@@ -175,17 +176,17 @@ class IssuerTime:
         ahead_s = self._clock.wall() - self._clock.monotonic()
         return Bounds(ahead_s, ahead_s)
 
-    def _tell(self, before_s: float, *, is_first: bool) -> None:
+    def _report_move(self, before_s: float, *, is_first: bool) -> None:
         moved_s = self.now_s() - before_s
-        if abs(moved_s) > MOVED_S and self.on_moved is not None:
-            self.on_moved(ClockMove(moved_s, self._heard_at, is_first))
+        if abs(moved_s) > MIN_MOVE_S and self.on_moved is not None:
+            self.on_moved(ClockMove(moved_s, self._observed_at, is_first))
 
     def __repr__(self) -> str:
         return f"<IssuerTime skew {self.skew_s:+.3f} s +-{self.error_s:.3f} s>"
 
 
 def _received_s(answer: TokenTimes, judged: Bounds) -> float:
-    """Return the issuer's time at an answer's receipt; the earliest that an `iat` of now allows."""
+    """Return the issuer's time at a response's receipt: the earliest that its `iat` allows."""
     received_s = judged.low_s + answer.received_at
     token = claims_of(answer).get(Witness.TOKEN)
     if token is None or answer.issued_s is None or apart_s(token, judged) > 0:

@@ -20,45 +20,45 @@ from reconciler.tokens.token_response import (
     TokenResponse,
     is_refusal,
     is_success,
-    more_telling,
+    more_specific,
     parse_token_response,
 )
 
-LIMIT_S = 5.0
-"""Default limit of the whole request, both styles included: a mint takes 20-200 ms, and every
-session that is due waits for it."""
+TIMEOUT_S = 5.0
+"""Default time limit of the whole request, both styles included: it usually takes 20-200 ms, and
+every due session waits for it."""
 
-MAX_ANSWER_BYTES = 64 * 1024
-"""Read at most: a token of 16 KiB, beside a refresh token and an ID token that some issuers add."""
+MAX_RESPONSE_BYTES = 64 * 1024
+"""Read at most: a token of 16 KiB, plus a refresh token and an ID token that some issuers add."""
 
 _CHUNK_BYTES = 8 * 1024
 
-Style = Literal["basic", "body"]
+AuthStyle = Literal["basic", "body"]
 
 
 @dataclass(frozen=True, slots=True)
 class ClientCredentials:
-    """Who we are to the issuer."""
+    """This client's ID and secret at the issuer."""
 
     client_id: str
     client_secret: str = field(repr=False)
 
 
 class TokenEndpoint:
-    """Asks the issuer for one token.
+    """Requests one token from the issuer.
 
-    HTTP Basic comes first (RFC 6749 2.3.1), credentials in the body second if the issuer refuses
-    that, for whatever reason: issuers name many. The style that worked comes first from then on.
+    HTTP Basic comes first (RFC 6749 2.3.1), credentials in the body second, after any refusal:
+    issuers return many different codes. The style that worked comes first from then on.
 
     Args:
-        url: The token endpoint as it is, trailing slash and query too; without user information.
-        fields: What the request holds beside the grant type and the credentials.
+        url: The token endpoint, unchanged, with trailing slash and query; without user information.
+        fields: Form fields in addition to the grant type and the credentials.
         session: Shared, owned by the caller.
-        credentials: Called for every request, so that changed files are seen; raises
+        credentials: Called for every request, so that changed files are read; raises
             `SettingsError` if there are none.
-        limit_s: Longest time for the whole request.
+        timeout_s: Longest time for the whole request.
     Raises:
-        ValueError: The URL holds user information, which would be a second set of credentials.
+        ValueError: The URL has user information, which would be a second set of credentials.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class TokenEndpoint:
         session: Requests,
         credentials: Callable[[], ClientCredentials],
         clock: Clock,
-        limit_s: float = LIMIT_S,
+        timeout_s: float = TIMEOUT_S,
         fields: Sequence[tuple[str, str]] = (),
     ) -> None:
         if "@" in urlsplit(url).netloc:
@@ -77,73 +77,75 @@ class TokenEndpoint:
         self._session = session
         self._credentials = credentials
         self._clock = clock
-        self._limit_s = limit_s
+        self._timeout_s = timeout_s
         self._fields = tuple(fields)
-        self._style: Style = "basic"
+        self._style: AuthStyle = "basic"
         self._shown_url = shown_url(url)
-        self._what = f"token request to {self._shown_url}"
+        self._description = f"token request to {self._shown_url}"
 
     @property
-    def style(self) -> Style:
-        """How credentials are sent first."""
+    def style(self) -> AuthStyle:
+        """The style that is tried first."""
         return self._style
 
-    async def ask(self) -> TokenResponse:
+    async def request_token(self) -> TokenResponse:
         """Request a token.
 
         Raises:
-            IssuerRefused: Our credentials are missing, or were not accepted in either style.
-            IssuerUnavailable: No answer in time, or one that is not the issuer's.
+            IssuerRefused: Our credentials are missing, or were refused in both styles.
+            IssuerUnavailable: No response in time, or one that is not the issuer's.
             InvalidToken: `huge` or `malformed`.
-        Cancel: a token may have been issued; nobody has it.
+        Cancel: a token may have been issued; it is lost.
         """
-        return parse_token_response(await self._answer(self._read_credentials()), what=self._what)
+        return parse_token_response(
+            await self._request(self._read_credentials()), request=self._description
+        )
 
     def _read_credentials(self) -> ClientCredentials:
         try:
             return self._credentials()
         except SettingsError as error:
-            raise IssuerRefused(f"{self._what}: {error}", reason="no_credentials") from error
+            raise IssuerRefused(f"{self._description}: {error}", reason="no_credentials") from error
 
-    async def _answer(self, credentials: ClientCredentials) -> RawResponse:
-        # aiohttp's errors may hold the request's headers, and with them the secret: ours is raised
-        # outside of the handler, so that nothing is chained.
+    async def _request(self, credentials: ClientCredentials) -> RawResponse:
+        # aiohttp's errors may hold the request's headers and so the secret: our error is raised
+        # outside the handler, so that nothing is chained.
         try:
-            async with asyncio.timeout(self._limit_s):
+            async with asyncio.timeout(self._timeout_s):
                 return await self._try_styles(credentials)
         except TimeoutError:
-            reason, why = "timeout", f"no answer in {self._limit_s:g} s"
+            reason, message = "timeout", f"no answer in {self._timeout_s:g} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # ValueError: aiohttp's bare word for a host that .netrc knows, or that is no host.
-            reason, why = kind_of(error), describe_error(error, system_trust=True)
-        raise IssuerUnavailable(f"{self._what}: {why}", reason=reason)
+            # ValueError: aiohttp raises it for a host in .netrc, or an invalid one.
+            reason, message = kind_of(error), describe_error(error, system_trust=True)
+        raise IssuerUnavailable(f"{self._description}: {message}", reason=reason)
 
     async def _try_styles(self, credentials: ClientCredentials) -> RawResponse:
         first = await self._post(credentials, self._style)
         if is_success(first) or not is_refusal(first):
             return first
-        other: Style = "body" if self._style == "basic" else "basic"
+        other: AuthStyle = "body" if self._style == "basic" else "basic"
         second = await self._post(credentials, other)
         if is_success(second):
             self._style = other
             return second
-        return more_telling(first, second) if is_refusal(second) else second
+        return more_specific(first, second) if is_refusal(second) else second
 
-    async def _post(self, credentials: ClientCredentials, style: Style) -> RawResponse:
+    async def _post(self, credentials: ClientCredentials, style: AuthStyle) -> RawResponse:
         form = [("grant_type", "client_credentials"), *self._fields]
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-        with span("POST", self._shown_url) as asked:
-            answer = await self._exchange(form, headers | traceparent(), credentials, style)
-            if asked is not None:
-                asked.status = answer.status
-            return answer
+        with span("POST", self._shown_url) as current:
+            response = await self._exchange(form, headers | traceparent(), credentials, style)
+            if current is not None:
+                current.status = response.status
+            return response
 
     async def _exchange(
         self,
         form: list[tuple[str, str]],
         headers: dict[str, str],
         credentials: ClientCredentials,
-        style: Style,
+        style: AuthStyle,
     ) -> RawResponse:
         if style == "basic":
             headers["Authorization"] = _basic(credentials)
@@ -170,11 +172,11 @@ class TokenEndpoint:
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes | None:
-    """Return the body, or None as soon as it is longer than `MAX_ANSWER_BYTES`."""
+    """Return the body, or None as soon as it is longer than `MAX_RESPONSE_BYTES`."""
     body = bytearray()
     async for chunk in content.iter_chunked(_CHUNK_BYTES):
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
+        if len(body) > MAX_RESPONSE_BYTES:
             return None
     return bytes(body)
 

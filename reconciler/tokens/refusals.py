@@ -1,4 +1,4 @@
-"""What an issuer's OAuth error code says of the cause, in words for people (pure)."""
+"""Hints for people from an issuer's OAuth error code (pure)."""
 
 _CLIENT = "look at OIDC_CLIENT_ID and OIDC_CLIENT_SECRET, and the Secret they come from"
 _SCOPE = "the issuer wants another scope: set RECONCILER_OIDC_SCOPE to one that this client has"
@@ -25,7 +25,7 @@ _UNNAMED = (
     " OIDC_CLIENT_SECRET, and at RECONCILER_OIDC_SCOPE and RECONCILER_OIDC_AUDIENCE"
 )
 
-_OF_THE_REQUEST = {
+_REQUEST_CODES = {
     "access_denied": _POLICY,
     "invalid_request": _REQUEST,
     "invalid_resource": _RESOURCE,
@@ -33,30 +33,30 @@ _OF_THE_REQUEST = {
     "invalid_target": _TARGET,
     "unsupported_grant_type": _GRANT,
 }
-"""Codes that do not say that the client's ID or secret is wrong, and what to look at."""
+"""Codes that are not about the client's ID or secret, each with what to check."""
 
 
-def hint_of_refusal(code: str, status: int) -> str:
-    """Return what to look at after a refusal, by its OAuth error code ("" = none was given).
+def refusal_hint(code: str, status: int) -> str:
+    """Return what to check after a refusal, from its OAuth error code ("" = none was given).
 
-    Source: RFC 6749 5.2 and 4.1.2.1, RFC 8707 2. Keycloak says `unauthorized_client` with 401 of a
-    wrong secret, and with 400 of a client that may not use the grant. Ory Hydra says
-    `invalid_request` of an audience that the client does not have, Auth0 `access_denied`,
+    Source: RFC 6749 5.2 and 4.1.2.1, RFC 8707 2. Keycloak returns `unauthorized_client` with 401
+    for a wrong secret, and with 400 for a client that may not use the grant. For an audience that
+    the client does not have Ory Hydra returns `invalid_request`, Auth0 `access_denied`, and
     Microsoft Entra ID `invalid_resource`.
     """
     if code == "unauthorized_client":
         return _CLIENT if status == 401 else _GRANT
     if not code and status != 401:
         return _UNNAMED
-    return _OF_THE_REQUEST.get(code, _CLIENT)
+    return _REQUEST_CODES.get(code, _CLIENT)
 
 
-def what_is_refused(code: str, status: int) -> str:
-    """Return "our credentials", or "our request" where the code does not blame the credentials.
+def refused_part(code: str, status: int) -> str:
+    """Return "our credentials", or "our request" if the code is not about the credentials.
 
     Args:
-        code: OAuth error code, "" where none was given.
-        status: HTTP status, 0 where no request was sent.
+        code: OAuth error code, "" if none was given.
+        status: HTTP status, 0 if no request was sent.
     """
-    is_request = code in _OF_THE_REQUEST or (code == "unauthorized_client" and status != 401)
+    is_request = code in _REQUEST_CODES or (code == "unauthorized_client" and status != 401)
     return "our request" if is_request else "our credentials"

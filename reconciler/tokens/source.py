@@ -12,13 +12,13 @@ import structlog
 from reconciler.clock import Clock
 from reconciler.errors import IssuerError, IssuerUnavailable
 from reconciler.net.circuit_breaker import CircuitBreaker
-from reconciler.tokens.claims import key_of, read_claims, unusable
+from reconciler.tokens.claims import invalid_token, key_id, read_claims
 from reconciler.tokens.cooldown import Cooldown
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.server_clock import PROOF
 from reconciler.tokens.signing_keys import SigningKeys
 from reconciler.tokens.token import Token
-from reconciler.tokens.token_response import TokenResponse, times_of, to_token
+from reconciler.tokens.token_response import TokenResponse, to_token, token_times
 
 T = TypeVar("T")
 
@@ -283,7 +283,7 @@ class OidcSource:
             _raise(failure)
         best = self.best()
         if best is None:
-            raise unusable("expired", "it died before anybody could use it")
+            raise invalid_token("expired", "it died before anybody could use it")
         return best
 
     async def keep_standby(self) -> None:
@@ -344,7 +344,7 @@ class OidcSource:
 
     def _note_oddity(self, value: str) -> None:
         """Say once of each kind that tokens are odd: a validator may be stricter than we are."""
-        oddity = read_claims(value, lenient=True).oddity
+        oddity = read_claims(value, lenient=True).warning
         if oddity and oddity not in self._oddities:
             self._oddities.add(oddity)
             log.warning("token_odd", why=oddity)
@@ -362,18 +362,18 @@ class OidcSource:
             await asyncio.sleep(AGAIN_S)
         grant, now_s = await self._ask_once()
         if self._issuer_time.wants_another:
-            now_s = self._issuer_time.give_in(times_of(grant))
+            now_s = self._issuer_time.give_in(token_times(grant))
         return grant, now_s
 
     async def _ask_once(self) -> tuple[TokenResponse, float]:
         self._requests += 1
         grant = await self._ask()
-        return grant, self._issuer_time.observe(times_of(grant), grant.date_s)
+        return grant, self._issuer_time.observe(token_times(grant), grant.date_s)
 
     def _keep(self, token: Token) -> None:
         now_at, before = self._clock.monotonic(), self.best()
         self._newest, self._received_at = token, now_at
-        rotated = self._keys.observe(key_of(token.reveal()), token.issued_s)
+        rotated = self._keys.observe(key_id(token.reveal()), token.issued_s)
         if rotated:
             log.warning("signing_key_rotated", refreshes=self._heeds_keys)
             self._rotated.set()
@@ -387,7 +387,7 @@ class OidcSource:
             self._best = token
         self._longest_ttl_s = max(self._longest_ttl_s, token.ttl_s)
         self._issued += 1
-        self._breaker.succeeded(wakes=self._rest.end())
+        self._breaker.succeeded(wakes=self._rest.reset())
         if before is None or token.expires_s > before.expires_s:
             self.on_better()
 
@@ -400,10 +400,10 @@ class OidcSource:
         if (fleet_s := self.fleet_life_s()) is not None:
             lives_s.append(fleet_s)
         if error.transient:
-            self._rest.as_asked(error, lives_s=lives_s)
+            self._rest.after_throttling(error, remaining_lives_s=lives_s)
             self._breaker.failed(error)
         else:
-            self._rest.after_refusal(error, lives_s=lives_s)
+            self._rest.after_refusal(error, remaining_lives_s=lives_s)
             self._breaker.refused(error)
 
     async def _request_standby(self) -> None:

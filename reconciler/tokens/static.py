@@ -8,7 +8,7 @@ import structlog
 
 from reconciler.clock import Clock, format_utc
 from reconciler.errors import IssuerError, SettingsError
-from reconciler.tokens.claims import read_claims, unusable
+from reconciler.tokens.claims import invalid_token, read_claims
 from reconciler.tokens.source import FleetLife, OnBetter, TokenStats
 from reconciler.tokens.token import Token
 
@@ -151,8 +151,8 @@ class StaticSource:
 def _token_of(value: str, clock: Clock) -> Token:
     """Judge a value; raises `InvalidToken` if it is `malformed` or `huge`."""
     claims, now_s = read_claims(value), clock.wall()
-    if claims.oddity:
-        log.warning("token_odd", why=claims.oddity)
+    if claims.warning:
+        log.warning("token_odd", why=claims.warning)
     # We have it, so it was issued: an `iat` ahead of our clock says that our clock is behind.
     issued_s = now_s if claims.issued_s is None else min(claims.issued_s, now_s)
     return Token(
@@ -165,4 +165,4 @@ def _token_of(value: str, clock: Clock) -> Token:
 
 
 def _expired() -> IssuerError:
-    return unusable("expired", "it comes from the settings; put a new one there")
+    return invalid_token("expired", "it comes from the settings; put a new one there")

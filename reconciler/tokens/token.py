@@ -1,4 +1,4 @@
-"""The token: its value behind one method, its life on our monotonic clock."""
+"""The token: its value behind one method, its lifetime on our monotonic clock."""
 
 import math
 from typing import Final, NoReturn, final
@@ -8,17 +8,18 @@ from reconciler.clock import format_utc
 
 @final
 class Token:
-    """A bearer token between mint and write.
+    """A bearer token between the issuer's response and the write.
 
     Two tokens are equal only if they are the same object: a comparison of values would let an
-    assertion or a diff print them. Nothing but `reveal` leads to the value.
+    assertion or a diff print them. Only `reveal` returns the value.
 
     Args:
         value: The token itself.
-        issued_s: Start of its life, epoch seconds in the issuer's time.
-        expires_s: End of its life, epoch seconds in the issuer's time; `math.inf` if it has none.
-        received_at: When we got it, on our monotonic clock.
-        age_at_receipt_s: How old it was then, by the issuer's clock; 0 or more.
+        issued_s: Start of its lifetime, epoch seconds in the issuer's time.
+        expires_s: End of its lifetime, epoch seconds in the issuer's time; `math.inf` if it has
+            none.
+        received_at: When it was received, monotonic.
+        age_at_receipt_s: Its age then, by the issuer's clock, seconds; 0 or more.
     """
 
     __slots__ = ("_age_at_receipt_s", "_value", "expires_s", "issued_s", "received_at")
@@ -40,7 +41,7 @@ class Token:
 
     @property
     def ttl_s(self) -> float:
-        """Length of its whole life in seconds, `math.inf` without an expiry."""
+        """Whole lifetime in seconds, `math.inf` without an expiry."""
         return self.expires_s - self.issued_s
 
     def reveal(self) -> str:
@@ -48,10 +49,10 @@ class Token:
         return self._value
 
     def remaining_s(self, now_at: float) -> float:
-        """Return the life that is left at an instant of our monotonic clock; 0 or less is dead.
+        """Return the remaining lifetime at a monotonic instant; 0 or less means expired.
 
-        Neither our wall clock nor a later step of the issuer's changes it. The issuer's Date has a
-        resolution of one second, so the answer may be too long by up to one.
+        A step of our wall clock, or a later one of the issuer's, does not change it. The issuer's
+        Date has a resolution of one second, so that the result may be too long by up to one.
         """
         return self.ttl_s - self._age_at_receipt_s - (now_at - self.received_at)
 

@@ -1,4 +1,4 @@
-"""The issuer's answer, to a grant or to exactly one error; nothing of the body in it (pure)."""
+"""Parses the issuer's response to a token or to exactly one error, without its body (pure)."""
 
 import codecs
 import re
@@ -8,22 +8,22 @@ from typing import Any
 import msgspec
 
 from reconciler.errors import IssuerError, IssuerRefused, IssuerUnavailable
-from reconciler.tokens.claims import lifetime, read_claims, unusable
+from reconciler.tokens.claims import invalid_token, lifetime, read_claims
 from reconciler.tokens.server_clock import TokenTimes
 from reconciler.tokens.token import Token
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenResponse:
-    """What the issuer sent, not judged yet.
+    """The issuer's token response, not validated yet.
 
     Args:
         value: The `access_token`; kept out of `repr`.
-        token_type: As sent; "" where it was left out.
-        expires_in_s: Seconds, or None where it was left out or is no number.
+        token_type: As sent; "" if it is absent.
+        expires_in_s: Seconds, or None if it is absent or not a number.
         date_s: The Date header, epoch seconds in the issuer's time, or None.
         sent_at: When the request started, monotonic.
-        received_at: When the answer's headers were there, monotonic.
+        received_at: When the response's headers arrived, monotonic.
     """
 
     value: str = field(repr=False)
@@ -34,48 +34,52 @@ class TokenResponse:
     date_s: float | None = None
 
 
-def times_of(grant: TokenResponse) -> TokenTimes:
-    """Return what a grant says of time.
+def token_times(response: TokenResponse) -> TokenTimes:
+    """Return the times in a response.
 
     Raises:
         InvalidToken: Its token cannot be read.
     """
-    claims = read_claims(grant.value, lenient=_says_its_life(grant))
+    claims = read_claims(response.value, lenient=_has_lifetime(response))
     return TokenTimes(
-        claims.issued_s, claims.expires_s, grant.expires_in_s, grant.sent_at, grant.received_at
+        claims.issued_s,
+        claims.expires_s,
+        response.expires_in_s,
+        response.sent_at,
+        response.received_at,
     )
 
 
-def to_token(grant: TokenResponse, *, now_s: float) -> Token:
-    """Judge a grant and return its token.
+def to_token(response: TokenResponse, *, now_s: float) -> Token:
+    """Validate a response and return its token.
 
     Args:
-        now_s: The issuer's time at receipt, epoch seconds, as `IssuerTime.hear` weighs it.
+        now_s: The issuer's time at receipt, epoch seconds, as `IssuerTime.observe` returns it.
     Raises:
         InvalidToken: For each rule that the token breaks.
     """
-    if grant.token_type.lower() not in ("bearer", ""):
-        raise unusable("not_bearer", "its token_type is not Bearer")
-    claims = read_claims(grant.value, lenient=_says_its_life(grant))
-    life = lifetime(claims, now_s=now_s, expires_in_s=grant.expires_in_s)
+    if response.token_type.lower() not in ("bearer", ""):
+        raise invalid_token("not_bearer", "its token_type is not Bearer")
+    claims = read_claims(response.value, lenient=_has_lifetime(response))
+    life = lifetime(claims, now_s=now_s, expires_in_s=response.expires_in_s)
     age_s = max(0.0, now_s - life.issued_s)
     if age_s >= life.ttl_s:
-        raise unusable("expired", "it had expired when it arrived")
+        raise invalid_token("expired", "it had expired when it arrived")
     return Token(
-        grant.value,
+        response.value,
         issued_s=life.issued_s,
         expires_s=life.expires_s,
-        received_at=grant.received_at,
+        received_at=response.received_at,
         age_at_receipt_s=age_s,
     )
 
 
-def _says_its_life(grant: TokenResponse) -> bool:
-    """Tell whether a token whose claims cannot be read can still be used."""
-    return grant.expires_in_s is not None and grant.expires_in_s > 0
+def _has_lifetime(response: TokenResponse) -> bool:
+    """Return whether a token with unreadable claims can still be used."""
+    return response.expires_in_s is not None and response.expires_in_s > 0
 
 
-_REFUSALS = frozenset(
+_REFUSAL_CODES = frozenset(
     {
         "access_denied",
         "invalid_client",
@@ -88,25 +92,24 @@ _REFUSALS = frozenset(
         "unsupported_grant_type",
     }
 )
-"""Codes after which somebody must change something. Source: RFC 6749 5.2 and
+"""Codes that a person must fix. Source: RFC 6749 5.2 and
 4.1.2.1; RFC 8707 2 for `invalid_target`; Microsoft Entra ID for `invalid_resource`."""
 
-_CODES = _REFUSALS | {"server_error", "slow_down", "temporarily_unavailable"}
-"""Codes that may be repeated in a message; any other text of an `error` member may hold anything,
-so it is not."""
+_KNOWN_CODES = _REFUSAL_CODES | {"server_error", "slow_down", "temporarily_unavailable"}
+"""Codes that a message may contain; any other `error` text may contain anything and is left out."""
 
-_ABOUT_CLIENT = frozenset({"", "invalid_client", "invalid_request", "unauthorized_client"})
-"""Codes that an issuer sends when it did not find the credentials where they were sent."""
+_CLIENT_CODES = frozenset({"", "invalid_client", "invalid_request", "unauthorized_client"})
+"""Codes that an issuer returns if it did not find credentials in this style."""
 
 _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawResponse:
-    """Status, times and body; `body` is None where it was longer than what is read of one.
+    """Status, times and body; `body` is None if it was longer than the limit.
 
-    `beside`: of a refusal, another one that the same request met with the credentials sent in the
-    other style, in words; "" where there was none, or the same.
+    `other_refusal` is the different refusal of the same request with credentials in the other
+    style, as text; "" if there was none or it was the same.
     """
 
     status: int
@@ -115,99 +118,105 @@ class RawResponse:
     received_at: float
     date_s: float | None = None
     retry_after_s: float | None = None
-    beside: str = ""
+    other_refusal: str = ""
 
 
-def is_success(answer: RawResponse) -> bool:
-    """Tell whether an answer may hold a token: 2xx and no `error` member."""
-    return 200 <= answer.status < 300 and error_code(answer) is None
+def is_success(response: RawResponse) -> bool:
+    """Return whether a response may have a token: 2xx and no `error` member."""
+    return 200 <= response.status < 300 and error_code(response) is None
 
 
-def is_refusal(answer: RawResponse) -> bool:
-    """Tell whether the issuer refused us, for whatever reason.
+def is_refusal(response: RawResponse) -> bool:
+    """Return whether the issuer refused the request.
 
-    400, 401 and 403 are a refusal unless they name a passing trouble, like known codes in a 200;
-    all else, a redirect or a 404 from a router too, means that no issuer was reached.
+    400, 401 and 403 are a refusal unless their code is a temporary error; so are known codes in a
+    200. Anything else, also a redirect or a 404 from a router, means that no issuer was reached.
     """
-    code = error_code(answer) or ""
+    code = error_code(response) or ""
     if code:
-        return code in _REFUSALS and answer.status < 500 and answer.status != 429
-    return answer.status in (400, 401, 403)
+        return code in _REFUSAL_CODES and response.status < 500 and response.status != 429
+    return response.status in (400, 401, 403)
 
 
-def more_telling(first: RawResponse, second: RawResponse) -> RawResponse:
-    """Return which of two refusals, one of each style of credentials, says what is wrong.
+def more_specific(first: RawResponse, second: RawResponse) -> RawResponse:
+    """Return the more specific of two refusals, one for each style of credentials.
 
-    An issuer that reads one style alone answers the other with a word about the client. Where
-    both have such a word nothing tells which style it reads, so that the other one is kept too.
+    An issuer that supports one style returns a code about the client for the other. If both codes
+    are about the client, its style is unknown; so the other refusal is kept as text.
     """
-    about_client = (error_code(first) or "") in _ABOUT_CLIENT
-    is_second = about_client and (error_code(second) or "") not in _ABOUT_CLIENT
-    telling, other = (second, first) if is_second else (first, second)
-    beside = _in_words(other)
-    return replace(telling, beside="" if beside == _in_words(telling) else beside)
+    is_about_client = (error_code(first) or "") in _CLIENT_CODES
+    is_second = is_about_client and (error_code(second) or "") not in _CLIENT_CODES
+    specific, other = (second, first) if is_second else (first, second)
+    other_refusal = _summary(other)
+    return replace(
+        specific, other_refusal="" if other_refusal == _summary(specific) else other_refusal
+    )
 
 
-def error_code(answer: RawResponse) -> str | None:
+def error_code(response: RawResponse) -> str | None:
     """Return the body's `error` if it is a known code, "" for any other, None without one."""
-    members = _decode(answer.body)
+    members = _decode(response.body)
     if members is None or members.get("error") is None:
         return None
     code = members["error"]
-    return code if isinstance(code, str) and code in _CODES else ""
+    return code if isinstance(code, str) and code in _KNOWN_CODES else ""
 
 
-def parse_token_response(answer: RawResponse, *, what: str) -> TokenResponse:
-    """Return the grant in a successful answer.
+def parse_token_response(response: RawResponse, *, request: str) -> TokenResponse:
+    """Return the token response in a successful HTTP response.
 
     Args:
-        what: The request in words, for messages.
+        request: Description of the request, for messages.
     Raises:
-        IssuerRefused: Our credentials, or the request, are not accepted.
-        IssuerUnavailable: It failed, throttles, or something else answers in its place.
+        IssuerRefused: The issuer refuses our credentials or the request.
+        IssuerUnavailable: It failed or throttles, or another server responds in its place.
         InvalidToken: `huge` or `malformed`.
     """
-    if not is_success(answer):
-        raise _error_of(answer, what)
-    if answer.body is None:
-        raise unusable("huge", "the answer that holds it is longer than an answer may be")
-    members = _decode(answer.body)
+    if not is_success(response):
+        raise _to_error(response, request)
+    if response.body is None:
+        raise invalid_token("huge", "the answer that holds it is longer than an answer may be")
+    members = _decode(response.body)
     if members is None:
         raise IssuerUnavailable(
-            f"{what}: answered {answer.status} with something that is not a JSON object",
-            status=answer.status,
+            f"{request}: answered {response.status} with something that is not a JSON object",
+            status=response.status,
             reason="not_json",
         )
     value, kind = members.get("access_token"), members.get("token_type")
     if not isinstance(value, str):
-        raise unusable("malformed", "the answer has no access_token")
+        raise invalid_token("malformed", "the answer has no access_token")
     return TokenResponse(
         value,
-        sent_at=answer.sent_at,
-        received_at=answer.received_at,
+        sent_at=response.sent_at,
+        received_at=response.received_at,
         token_type="" if kind is None else str(kind),
-        expires_in_s=_seconds(members.get("expires_in")),
-        date_s=answer.date_s,
+        expires_in_s=_parse_seconds(members.get("expires_in")),
+        date_s=response.date_s,
     )
 
 
-def _error_of(answer: RawResponse, what: str) -> IssuerError:
-    code = error_code(answer) or ""
-    beside = f"; with the credentials sent the other way {answer.beside}" if answer.beside else ""
-    return (IssuerRefused if is_refusal(answer) else IssuerUnavailable)(
-        f"{what}: answered {_in_words(answer)}{beside}",
-        status=answer.status,
+def _to_error(response: RawResponse, request: str) -> IssuerError:
+    code = error_code(response) or ""
+    other_refusal = (
+        f"; with the credentials sent the other way {response.other_refusal}"
+        if response.other_refusal
+        else ""
+    )
+    return (IssuerRefused if is_refusal(response) else IssuerUnavailable)(
+        f"{request}: answered {_summary(response)}{other_refusal}",
+        status=response.status,
         reason=code,
-        retry_after_s=answer.retry_after_s,
+        retry_after_s=response.retry_after_s,
     )
 
 
-def _in_words(answer: RawResponse) -> str:
-    return f"{answer.status} {error_code(answer) or ''}".rstrip()
+def _summary(response: RawResponse) -> str:
+    return f"{response.status} {error_code(response) or ''}".rstrip()
 
 
 def _decode(body: bytes | None) -> dict[str, Any] | None:
-    # The caught errors hold the body; None lets them go, unchained.
+    # The caught errors hold the body; None drops them, unchained.
     if body is None:
         return None
     try:
@@ -217,8 +226,8 @@ def _decode(body: bytes | None) -> dict[str, Any] | None:
     return decoded if isinstance(decoded, dict) else None
 
 
-def _seconds(member: object) -> float | None:
-    """Read `expires_in`: a number, or a string of one as some issuers send it."""
+def _parse_seconds(member: object) -> float | None:
+    """Parse `expires_in`: a number, or a string of one as some issuers send it."""
     if isinstance(member, str) and _NUMBER.fullmatch(member.strip()):
         return float(member)
     if isinstance(member, int | float) and not isinstance(member, bool) and abs(member) < 1e12:

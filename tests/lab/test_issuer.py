@@ -26,7 +26,7 @@ from reconciler.tokens.date_clock import DateClock
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.oidc import ClientCredentials, TokenEndpoint
 from reconciler.tokens.source import OidcSource
-from reconciler.tokens.token_response import times_of
+from reconciler.tokens.token_response import token_times
 from tests.support import ManualClock
 
 SECRET = "p@ss:w%rd+ \u00fc/\u20ac"
@@ -45,13 +45,13 @@ class Bench:
             session=self.session,
             credentials=lambda: self.credentials,
             clock=SystemClock(),
-            limit_s=limit_s,
+            timeout_s=limit_s,
         )
 
     def source(self, endpoint: TokenEndpoint | None = None) -> OidcSource:
         clock = SystemClock()
         return OidcSource(
-            (endpoint or self.endpoint()).ask,
+            (endpoint or self.endpoint()).request_token,
             clock=clock,
             issuer_time=IssuerTime(clock),
             breaker=CircuitBreaker("issuer", clock, Random(1)),
@@ -101,7 +101,7 @@ async def test_the_public_key_is_served(bench: Bench) -> None:
 
 async def test_basic_comes_first_and_survives_any_character(bench: Bench) -> None:
     endpoint = bench.endpoint()
-    await endpoint.ask()
+    await endpoint.request_token()
     assert endpoint.style == "basic"
     assert bench.issuer.requests_total == 1
 
@@ -109,9 +109,9 @@ async def test_basic_comes_first_and_survives_any_character(bench: Bench) -> Non
 async def test_body_credentials_are_tried_second_and_remembered(bench: Bench) -> None:
     bench.issuer.faults.basic_refused = True
     endpoint = bench.endpoint()
-    await endpoint.ask()
+    await endpoint.request_token()
     assert (endpoint.style, bench.issuer.requests_total) == ("body", 2)
-    await endpoint.ask()
+    await endpoint.request_token()
     assert bench.issuer.requests_total == 3
 
 
@@ -122,7 +122,7 @@ async def test_an_issuer_that_changes_its_mind_is_followed_back(bench: Bench) ->
         (IssuerFaults(body_refused=True), "basic"),
     ]:
         bench.issuer.faults = faults
-        await endpoint.ask()
+        await endpoint.request_token()
         assert endpoint.style == style
 
 
@@ -130,7 +130,7 @@ async def test_wrong_credentials_are_refused_in_both_styles(bench: Bench) -> Non
     bench.credentials = ClientCredentials(CLIENT, "another")
     endpoint = bench.endpoint()
     with pytest.raises(IssuerRefused) as caught:
-        await endpoint.ask()
+        await endpoint.request_token()
     assert (caught.value.status, caught.value.reason) == (401, "invalid_client")
     assert (endpoint.style, bench.issuer.requests_total) == ("basic", 2)
 
@@ -139,9 +139,9 @@ async def test_rotated_credentials_are_seen_without_a_restart(bench: Bench) -> N
     endpoint = bench.endpoint()
     bench.issuer.client_secret = "rotated"
     with pytest.raises(IssuerRefused):
-        await endpoint.ask()
+        await endpoint.request_token()
     bench.credentials = ClientCredentials(CLIENT, "rotated")
-    assert bench.issuer.verify((await endpoint.ask()).value)
+    assert bench.issuer.verify((await endpoint.request_token()).value)
 
 
 async def test_missing_credentials_are_a_refusal_that_names_the_setting(bench: Bench) -> None:
@@ -152,7 +152,7 @@ async def test_missing_credentials_are_a_refusal_that_names_the_setting(bench: B
         bench.issuer.token_url, session=bench.session, credentials=read, clock=SystemClock()
     )
     with pytest.raises(IssuerRefused, match="OIDC_CLIENT_SECRET_FILE"):
-        await endpoint.ask()
+        await endpoint.request_token()
     assert bench.issuer.requests_total == 0
 
 
@@ -217,14 +217,14 @@ def _assert_clean(error: IssuerError, bench: Bench) -> None:
 async def test_a_retry_after_reaches_the_error(bench: Bench) -> None:
     bench.issuer.faults = IssuerFaults(status=429, retry_after="7")
     with pytest.raises(IssuerUnavailable) as caught:
-        await bench.endpoint().ask()
+        await bench.endpoint().request_token()
     assert caught.value.retry_after_s == 7.0
 
 
 async def test_a_slow_issuer_is_given_up_on_at_the_limit(bench: Bench) -> None:
     bench.issuer.faults.slow_s = 60
     with pytest.raises(IssuerUnavailable) as caught:
-        await bench.endpoint(limit_s=0.05).ask()
+        await bench.endpoint(limit_s=0.05).request_token()
     assert caught.value.reason == "timeout"
     assert "0.05 s" in str(caught.value)
     _assert_clean(caught.value, bench)
@@ -232,7 +232,7 @@ async def test_a_slow_issuer_is_given_up_on_at_the_limit(bench: Bench) -> None:
 
 async def test_a_slow_issuer_within_the_limit_gives_a_token(bench: Bench) -> None:
     bench.issuer.faults.slow_s = 0.02
-    assert bench.issuer.verify((await bench.endpoint().ask()).value)
+    assert bench.issuer.verify((await bench.endpoint().request_token()).value)
 
 
 async def test_a_refused_connection_is_an_outage(bench: Bench) -> None:
@@ -240,7 +240,7 @@ async def test_a_refused_connection_is_an_outage(bench: Bench) -> None:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/token?key=hidden"
         with pytest.raises(IssuerUnavailable) as caught:
-            await bench.endpoint(url=url).ask()
+            await bench.endpoint(url=url).request_token()
     assert caught.value.reason == "connection"
     assert "hidden" not in str(caught.value)
     _assert_clean(caught.value, bench)
@@ -254,14 +254,14 @@ async def test_a_url_with_credentials_in_it_is_refused_at_construction(bench: Be
 
 async def test_a_name_that_does_not_resolve_is_an_outage(bench: Bench) -> None:
     with pytest.raises(IssuerUnavailable) as caught:
-        await bench.endpoint(url="http://issuer.invalid/token").ask()
+        await bench.endpoint(url="http://issuer.invalid/token").request_token()
     assert caught.value.reason == "dns"
 
 
 async def test_tls_to_a_plain_port_is_an_outage(bench: Bench) -> None:
     url = bench.issuer.token_url.replace("http:", "https:")
     with pytest.raises(IssuerUnavailable) as caught:
-        await bench.endpoint(url=url).ask()
+        await bench.endpoint(url=url).request_token()
     assert caught.value.reason == "tls"
 
 
@@ -291,7 +291,7 @@ async def test_an_answer_that_breaks_off_is_an_outage(bench: Bench) -> None:
     half = b'HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{"access_token": "abc'
     async with _peer(half) as url:
         with pytest.raises(IssuerUnavailable) as caught:
-            await bench.endpoint(url=url).ask()
+            await bench.endpoint(url=url).request_token()
     assert caught.value.reason == "connection"
 
 
@@ -299,21 +299,21 @@ async def test_an_answer_without_an_end_is_read_no_further_than_its_limit(bench:
     start = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
     async with _peer(start, then=b" " * 10_000) as url:
         with pytest.raises(InvalidToken) as caught:
-            await bench.endpoint(url=url).ask()
+            await bench.endpoint(url=url).request_token()
     assert caught.value.reason == "huge"
 
 
 async def test_of_two_refusals_the_preferred_styles_is_reported(bench: Bench) -> None:
     async with _peer(_refusal(401, "invalid_client"), _refusal(400, "invalid_request")) as url:
         with pytest.raises(IssuerRefused) as caught:
-            await bench.endpoint(url=url).ask()
+            await bench.endpoint(url=url).request_token()
     assert (caught.value.status, caught.value.reason) == (401, "invalid_client")
 
 
 async def test_an_outage_between_the_two_styles_is_an_outage(bench: Bench) -> None:
     async with _peer(_refusal(401, "invalid_client"), _refusal(503, "server_error")) as url:
         with pytest.raises(IssuerUnavailable) as caught:
-            await bench.endpoint(url=url).ask()
+            await bench.endpoint(url=url).request_token()
     assert caught.value.status == 503
 
 
@@ -344,7 +344,7 @@ async def test_an_odd_but_usable_answer_gives_a_whole_life(
 
 async def test_the_issuers_clock_is_learnt_from_its_date(bench: Bench) -> None:
     bench.issuer.faults.clock_offset_s = -7200.0
-    grant = await bench.endpoint().ask()
+    grant = await bench.endpoint().request_token()
     assert grant.date_s is not None
     time = DateClock(SystemClock())
     time.observe(grant.date_s, grant.sent_at, grant.received_at)
@@ -364,7 +364,7 @@ async def test_the_lab_stamps_the_date_of_a_gateway_or_none(
     bench: Bench, faults: Callable[[], IssuerFaults], ahead_s: float | None
 ) -> None:
     bench.issuer.faults = faults()
-    grant = await bench.endpoint().ask()
+    grant = await bench.endpoint().request_token()
     if ahead_s is None:
         assert grant.date_s is None
     else:
@@ -376,17 +376,17 @@ async def test_an_answer_without_a_date_gives_the_time_by_its_token(bench: Bench
     bench.issuer.faults.clock_offset_s = 120.0
     clock = SystemClock()
     time = IssuerTime(clock)
-    grant = await bench.endpoint().ask()
-    time.observe(times_of(grant), grant.date_s)
+    grant = await bench.endpoint().request_token()
+    time.observe(token_times(grant), grant.date_s)
     assert time.skew_s == pytest.approx(120, abs=1.0 + time.error_s)
 
 
 async def test_the_lab_gives_a_cached_answer_for_as_long_as_it_is_told(bench: Bench) -> None:
     bench.issuer.faults.cached_s = 3600.0
-    values = {(await bench.endpoint().ask()).value for _ in range(3)}
+    values = {(await bench.endpoint().request_token()).value for _ in range(3)}
     assert len(values) == 1
     bench.issuer.clear_faults()
-    assert (await bench.endpoint().ask()).value not in values
+    assert (await bench.endpoint().request_token()).value not in values
 
 
 async def test_a_short_life_is_told_by_the_token(bench: Bench) -> None:
@@ -402,7 +402,7 @@ async def test_many_callers_over_the_network_make_one_request(bench: Bench) -> N
 
 
 async def test_tokens_outlive_a_restart_of_their_issuer(bench: Bench, key: IssuerKey) -> None:
-    value = (await bench.endpoint().ask()).value
+    value = (await bench.endpoint().request_token()).value
     async with Issuer(key=key) as restarted:
         assert restarted.verify(value)
 

@@ -69,7 +69,7 @@ async def test_the_url_is_sent_as_it_is_with_every_further_field(
     recorder: Recorder, session: aiohttp.ClientSession, path: str
 ) -> None:
     recorder.answers = [GOOD]
-    grant = await endpoint(session, recorder.url + path).ask()
+    grant = await endpoint(session, recorder.url + path).request_token()
     assert grant.value == TOKEN
     [(sent_to, basic, form)] = recorder.seen
     assert (sent_to, basic[:6], form) == (path, "Basic ", FORM)
@@ -82,7 +82,7 @@ async def test_credentials_go_into_the_body_after_any_refusal_of_basic(
         recorder.seen.clear()
         recorder.answers = [(status, {"error": code}), GOOD]
         asked = endpoint(session, f"{recorder.url}/token")
-        await asked.ask()
+        await asked.request_token()
         [_, (_, basic, form)] = recorder.seen
         assert (basic, form) == ("", f"{FORM}&client_id=fake-client&client_secret=obviously-fake")
         assert asked.style == "body"
@@ -93,5 +93,5 @@ async def test_a_refusal_that_is_not_about_the_client_is_the_one_that_is_reporte
 ) -> None:
     recorder.answers = [(401, {"error": "invalid_client"}), (400, {"error": "invalid_target"})]
     with pytest.raises(IssuerRefused) as caught:
-        await endpoint(session, f"{recorder.url}/token").ask()
+        await endpoint(session, f"{recorder.url}/token").request_token()
     assert (caught.value.reason, caught.value.status) == ("invalid_target", 400)

@@ -26,7 +26,7 @@ async def ask(turn: Turn) -> str:
             credentials=lambda: ClientCredentials("fake-client", "obviously-fake"),
             clock=SystemClock(),
         )
-        return (await endpoint.ask()).value
+        return (await endpoint.request_token()).value
 
 
 @pytest.mark.parametrize(

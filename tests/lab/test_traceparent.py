@@ -24,9 +24,9 @@ async def test_the_issuer_is_told_the_step_that_asks() -> None:
             clock=clock,
         )
         with tracer.begin("reconcile") as trace, span("mint"), pytest.raises(IssuerError):
-            await endpoint.ask()
+            await endpoint.request_token()
         with pytest.raises(IssuerError):
-            await endpoint.ask()
+            await endpoint.request_token()
     [mint, post] = trace.spans
     assert post.parent is mint
     assert (post.name, post.target, post.status) == ("POST", f"{issuer.url}/token", 500)

@@ -53,7 +53,7 @@ async def _issuer(url: str, bundle: Path, clock: ManualClock) -> AsyncIterator[A
             credentials=lambda: ClientCredentials("fake-id", TOKEN),
             clock=clock,
         )
-        yield lambda: _is_answered(endpoint.ask)
+        yield lambda: _is_answered(endpoint.request_token)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ import structlog
 from reconciler.clock import Clock
 from reconciler.controller.decide.retry_policy import ISSUER, REFUSED
 from reconciler.net.circuit_breaker import BreakerStats, Condition
-from reconciler.tokens.refusals import hint_of_refusal
+from reconciler.tokens.refusals import refusal_hint
 
 log = structlog.get_logger()
 
@@ -71,7 +71,7 @@ class EndpointLog:
         if stats.down:
             log.warning("endpoint_down", **said)
         elif stats.name == ISSUER:
-            hint = hint_of_refusal(stats.last_reason, stats.last_status)
+            hint = refusal_hint(stats.last_reason, stats.last_status)
             log.warning(REFUSED if is_begin else REFUSES, **said, hint=hint)
         else:
             log.warning(REFUSES, **said)

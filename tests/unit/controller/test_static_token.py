@@ -17,7 +17,7 @@ from reconciler.naming import SessionKey
 from reconciler.tokens.static import LOOK_S, StaticSource
 from reconciler.tokens.token import Token
 from tests.unit.controller.virtual import NAMES, PLATFORM, PROJECT, SwitchFence, World, simulate
-from tests.unit.tokens.support import NEW, OLD, Shelf, jwt
+from tests.unit.tokens.support import NEW, OLD, StaticFile, jwt
 
 SESSIONS = 5
 SOON_S = 2 * LOOK_S + 5
@@ -28,12 +28,12 @@ async def nobody() -> None:
 
 
 class Replica:
-    """A controller that reads a shelf of its own; it leads between `lead` and `follow`."""
+    """A controller that reads a static_file of its own; it leads between `lead` and `follow`."""
 
     def __init__(
         self,
         world: World,
-        shelf: Shelf,
+        static_file: StaticFile,
         name: str = "replica-0/1",
         *,
         since_s: float = 0.0,
@@ -42,7 +42,7 @@ class Replica:
     ) -> None:
         fence, office = SwitchFence(), LeadershipState(nobody)
         fence.term, fence.is_open = name, alone
-        source = StaticSource(shelf.read, world.clock, since_s=since_s)
+        source = StaticSource(static_file.read, world.clock, since_s=since_s)
         ports = replace(
             world.dependencies,
             fence=fence,
@@ -106,11 +106,11 @@ def tokens(world: World) -> set[str]:
 
 def test_a_replaced_token_reaches_every_session_in_one_write_each() -> None:
     async def scenario(world: World) -> None:
-        names, shelf = populate(world), Shelf()
-        async with running(Replica(world, shelf, alone=True)):
+        names, static_file = populate(world), StaticFile()
+        async with running(Replica(world, static_file, alone=True)):
             await asyncio.sleep(3600)
             assert (tokens(world), counts(world)) == ({OLD}, {1})
-            shelf.holds, before = NEW, len(world.secret_writes())
+            static_file.holds, before = NEW, len(world.secret_writes())
             await asyncio.sleep(SOON_S)
             assert (tokens(world), counts(world, before)) == ({NEW}, {1})
             world.add("2AbLater")
@@ -128,12 +128,12 @@ def test_a_replaced_token_reaches_every_session_in_one_write_each() -> None:
 def test_neither_a_busy_planner_nor_the_millisecond_of_the_change_costs_or_adds_a_write() -> None:
     async def scenario(world: World) -> None:
         populate(world)
-        shelf = Shelf()
-        replica = Replica(world, shelf, alone=True)
+        static_file = StaticFile()
+        replica = Replica(world, static_file, alone=True)
         await asyncio.sleep(0.0003)
         async with running(replica):
             await asyncio.sleep(60)
-            shelf.holds, before = NEW, len(world.secret_writes())
+            static_file.holds, before = NEW, len(world.secret_writes())
             for _ in range(int(SOON_S / 0.01)):
                 replica.controller.sessions.context()  # as each event of a pod asks for it
                 await asyncio.sleep(0.01)
@@ -145,12 +145,12 @@ def test_neither_a_busy_planner_nor_the_millisecond_of_the_change_costs_or_adds_
 def test_a_seal_is_made_anew_with_the_value_that_a_later_start_will_know() -> None:
     async def scenario(world: World) -> None:
         populate(world)
-        shelf = Shelf()
-        replica = Replica(world, shelf, alone=True)
+        static_file = StaticFile()
+        replica = Replica(world, static_file, alone=True)
         async with running(replica):
             await asyncio.sleep(60)
             world.platform.away = True
-            shelf.holds = NEW
+            static_file.holds = NEW
             await asyncio.sleep(SOON_S)
         for secret in replica.controller.secrets.snapshot():
             key = SessionKey(secret.namespace, secret.session_id)
@@ -168,11 +168,11 @@ def test_a_jwt_is_replaced_by_one_that_ends_later_or_sooner(later_s: int) -> Non
         issued_s = world.clock.wall() - 1000  # as long a life: both are believed
         first = jwt(iat=issued_s, exp=issued_s + 7200)
         second = jwt(iat=issued_s + later_s, exp=issued_s + later_s + 7200)
-        shelf = Shelf(first)
-        async with running(Replica(world, shelf, alone=True)):
+        static_file = StaticFile(first)
+        async with running(Replica(world, static_file, alone=True)):
             await asyncio.sleep(60)
             assert (tokens(world), counts(world)) == ({first}, {1})
-            shelf.holds, before = second, len(world.secret_writes())
+            static_file.holds, before = second, len(world.secret_writes())
             await asyncio.sleep(SOON_S)
             assert (tokens(world), counts(world, before)) == ({second}, {1})
             await asyncio.sleep(900)
@@ -190,12 +190,12 @@ def test_a_jwt_taken_back_while_nobody_ran_is_replaced_by_one_that_ends_sooner(
         now_s = world.clock.wall()
         sooner = jwt(iat=now_s - 2000, exp=now_s + 7000)
         taken_back = jwt(iat=now_s - 1000, exp=now_s + 8000)
-        async with running(Replica(world, Shelf(taken_back), alone=True)):
+        async with running(Replica(world, StaticFile(taken_back), alone=True)):
             await asyncio.sleep(60)
             assert tokens(world) == {taken_back}
         since_s, before = world.clock.wall(), len(world.secret_writes())
         await asyncio.sleep(30)
-        again = Replica(world, Shelf(sooner), "replica-0/2", since_s=since_s)
+        again = Replica(world, StaticFile(sooner), "replica-0/2", since_s=since_s)
         async with running(again):
             again.lead()
             await asyncio.sleep(600)
@@ -210,10 +210,10 @@ def test_a_jwt_and_a_token_without_an_end_replace_each_other(endless_first: bool
         populate(world)
         limited = jwt(iat=world.clock.wall(), exp=world.clock.wall() + 7200)
         first, second = (OLD, limited) if endless_first else (limited, NEW)
-        shelf = Shelf(first)
-        async with running(Replica(world, shelf, alone=True)):
+        static_file = StaticFile(first)
+        async with running(Replica(world, static_file, alone=True)):
             await asyncio.sleep(60)
-            shelf.holds, before = second, len(world.secret_writes())
+            static_file.holds, before = second, len(world.secret_writes())
             await asyncio.sleep(SOON_S + 600)
             assert (tokens(world), counts(world, before)) == ({second}, {1})
 
@@ -223,10 +223,10 @@ def test_a_jwt_and_a_token_without_an_end_replace_each_other(endless_first: bool
 def test_a_jwt_that_died_in_its_file_is_replaced_without_a_restart() -> None:
     async def scenario(world: World) -> None:
         populate(world)
-        shelf = Shelf(jwt(iat=world.clock.wall(), exp=world.clock.wall() + 900))
-        async with running(Replica(world, shelf, alone=True)):
+        static_file = StaticFile(jwt(iat=world.clock.wall(), exp=world.clock.wall() + 900))
+        async with running(Replica(world, static_file, alone=True)):
             await asyncio.sleep(1200)
-            shelf.holds, before = NEW, len(world.secret_writes())
+            static_file.holds, before = NEW, len(world.secret_writes())
             await asyncio.sleep(SOON_S)
             assert (tokens(world), counts(world, before)) == ({NEW}, {1})
 
@@ -236,11 +236,11 @@ def test_a_jwt_that_died_in_its_file_is_replaced_without_a_restart() -> None:
 def test_a_session_that_was_paused_gets_the_new_token_when_it_goes_on() -> None:
     async def scenario(world: World) -> None:
         populate(world)
-        shelf = Shelf()
-        async with running(Replica(world, shelf, alone=True)):
+        static_file = StaticFile()
+        async with running(Replica(world, static_file, alone=True)):
             await asyncio.sleep(60)
             annotate(world, "2Ab0", {NAMES.paused: "true"})
-            shelf.holds = NEW
+            static_file.holds = NEW
             await asyncio.sleep(3600)
             assert tokens(world) == {OLD, NEW}
             annotate(world, "2Ab0", {NAMES.paused: None})
@@ -254,7 +254,7 @@ def test_a_session_that_was_paused_gets_the_new_token_when_it_goes_on() -> None:
 def test_a_follower_writes_nothing_and_hands_nothing_old_on() -> None:
     async def scenario(world: World) -> None:
         populate(world)
-        first, second = Shelf(), Shelf()
+        first, second = StaticFile(), StaticFile()
         leader = Replica(world, first)
         follower = Replica(world, second, "replica-1/2")
         async with running(leader, follower):
@@ -277,7 +277,7 @@ def test_a_follower_writes_nothing_and_hands_nothing_old_on() -> None:
 def test_a_replica_whose_file_lags_behind_mends_what_it_wrote_when_it_changes() -> None:
     async def scenario(world: World) -> None:
         populate(world)
-        first, second = Shelf(), Shelf()
+        first, second = StaticFile(), StaticFile()
         leader = Replica(world, first)
         follower = Replica(world, second, "replica-1/2")
         async with running(leader, follower):
@@ -304,11 +304,11 @@ def test_a_stale_resync_writes_a_token_without_an_end_only_if_its_file_is_younge
     async def scenario(world: World) -> None:
         populate(world)
         options = replace(world.config, startup="stale")
-        async with running(Replica(world, Shelf(), alone=True)):
+        async with running(Replica(world, StaticFile(), alone=True)):
             await asyncio.sleep(3600)
         before, since_s = len(world.secret_writes()), world.clock.wall() - written_ago_s
         for term in ("replica-0/2", "replica-0/3"):
-            again = Replica(world, Shelf(), term, since_s=since_s, options=options)
+            again = Replica(world, StaticFile(), term, since_s=since_s, options=options)
             async with running(again):
                 again.lead()
                 await asyncio.sleep(3600)
@@ -321,7 +321,7 @@ def test_a_stale_resync_writes_a_token_without_an_end_only_if_its_file_is_younge
 def test_two_replicas_that_overlap_do_not_write_in_turns() -> None:
     async def scenario(world: World) -> None:
         populate(world)
-        first, second = Shelf(), Shelf()
+        first, second = StaticFile(), StaticFile()
         one = Replica(world, first, alone=True)
         two = Replica(world, second, "replica-1/1", alone=True)
         async with running(one, two):
@@ -341,10 +341,10 @@ def test_two_replicas_that_overlap_do_not_write_in_turns() -> None:
 def test_a_stepping_wall_clock_costs_one_more_write_at_most(step_s: float) -> None:
     async def scenario(world: World) -> None:
         populate(world)
-        shelf = Shelf()
-        async with running(Replica(world, shelf, alone=True)):
+        static_file = StaticFile()
+        async with running(Replica(world, static_file, alone=True)):
             await asyncio.sleep(60)
-            shelf.holds = NEW
+            static_file.holds = NEW
             await asyncio.sleep(60)
             before = len(world.secret_writes())
             world.clock.step_s = step_s
@@ -359,8 +359,8 @@ def test_a_token_whose_issuer_is_ahead_of_our_clock_is_written_once(ahead_s: flo
     async def scenario(world: World) -> None:
         populate(world)
         issued_s = int(world.clock.wall() + ahead_s)
-        shelf = Shelf(jwt(iat=issued_s, exp=issued_s + 86_400))
-        async with running(Replica(world, shelf, alone=True)):
+        static_file = StaticFile(jwt(iat=issued_s, exp=issued_s + 86_400))
+        async with running(Replica(world, static_file, alone=True)):
             await asyncio.sleep(600)
         assert counts(world) == {1}
 

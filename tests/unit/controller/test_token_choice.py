@@ -9,14 +9,14 @@ from reconciler.controller.decide.plan import Action, Plan
 from reconciler.controller.reconcile.token_choice import choose
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.workqueue.items import Priority
-from tests.unit.tokens.support import Desk
+from tests.unit.tokens.support import SourceBench
 
 
-def _with_desk(story: Callable[[Desk], Awaitable[None]]) -> None:
+def _with_bench(story: Callable[[SourceBench], Awaitable[None]]) -> None:
     async def main() -> None:
-        desk = Desk.open(VirtualClock(asyncio.get_running_loop()))
-        await story(desk)
-        await desk.source.close()
+        bench = SourceBench.open(VirtualClock(asyncio.get_running_loop()))
+        await story(bench)
+        await bench.source.close()
 
     run_virtual(main())
 
@@ -26,14 +26,14 @@ def _with_desk(story: Callable[[Desk], Awaitable[None]]) -> None:
 def test_a_token_at_hand_with_less_than_the_floor_is_not_written(
     reason: str, left: float, asked: int
 ) -> None:
-    async def story(desk: Desk) -> None:
-        first = await desk.source.get(min_remaining=0.0)
+    async def story(bench: SourceBench) -> None:
+        first = await bench.source.get(min_remaining=0.0)
         await asyncio.sleep((1 - left) * 900)
         plan = Plan(Action.WRITE, reason, Priority.ROUTINE, 0.0, 0.0)
-        token = await choose(desk.source, plan, term_began_at=0.0)
+        token = await choose(bench.source, plan, term_began_at=0.0)
         assert token is not None
-        assert len(desk.issuer.asked_at) == asked
+        assert len(bench.issuer.asked_at) == asked
         assert (token is first) is (asked == 1)
-        assert token.remaining_s(desk.clock.monotonic()) >= 0.8 * 900
+        assert token.remaining_s(bench.clock.monotonic()) >= 0.8 * 900
 
-    _with_desk(story)
+    _with_bench(story)

@@ -26,7 +26,7 @@ from tests.unit.controller.virtual import (
     running,
     simulate,
 )
-from tests.unit.tokens.support import OLD, Shelf, jwt
+from tests.unit.tokens.support import OLD, StaticFile, jwt
 
 SESSIONS = ["2Ab0", "2Ab1", "2Ab2", "2Ab3", "2Ab4"]
 BUDGET = 3
@@ -96,7 +96,7 @@ def test_a_static_token_that_is_there_already_is_written_once() -> None:
         for session in SESSIONS:
             world.add(session)
             hold(world, session, OLD)
-        async with running_replicas(Replica(world, Shelf(), alone=True)):
+        async with running_replicas(Replica(world, StaticFile(), alone=True)):
             await asyncio.sleep(600)
             assert (len(world.secret_writes()), len(world.pod_writes())) == (5, 10)
             # It is unclear who wrote last in that second; from the next write on it is not.
@@ -117,7 +117,7 @@ def test_an_equal_token_that_another_put_there_long_before_stays_ours_after_othe
             world.add(session)
             hold(world, session, OLD)
         await asyncio.sleep(10)
-        async with running_replicas(Replica(world, Shelf(), alone=True)):
+        async with running_replicas(Replica(world, StaticFile(), alone=True)):
             await asyncio.sleep(60)
             for session in SESSIONS:
                 label(world, session, "x")
@@ -139,7 +139,7 @@ def test_a_restart_writes_an_equal_static_token_once_more_at_most(startup: str) 
             hold(world, session, OLD)
         for number in range(5):
             before = len(world.secret_writes())
-            replica = Replica(world, Shelf(), f"replica-0/{number}", alone=True)
+            replica = Replica(world, StaticFile(), f"replica-0/{number}", alone=True)
             async with running_replicas(replica):
                 await asyncio.sleep(100)
             assert len(world.secret_writes()) - before <= 5
@@ -168,8 +168,8 @@ def test_a_token_whose_issue_time_is_ahead_is_written_once() -> None:
         for session in SESSIONS:
             world.add(session)
         now_s = int(world.clock.wall())
-        shelf = Shelf(jwt(iat=now_s + 120, exp=now_s + 7200))
-        async with running_replicas(Replica(world, shelf, alone=True)):
+        static_file = StaticFile(jwt(iat=now_s + 120, exp=now_s + 7200))
+        async with running_replicas(Replica(world, static_file, alone=True)):
             await asyncio.sleep(600)
         assert most(world.secret_writes(), 180) == 1
         assert most(world.pod_writes(), 180) == 2
@@ -284,11 +284,11 @@ def test_a_secret_whose_managers_are_not_kept_is_written_no_more_than_others(edi
 def test_answers_that_are_lost_each_time_repeat_no_write() -> None:
     async def scenario(world: World) -> None:
         now_s = int(world.clock.wall())
-        shelf = Shelf(jwt(iat=now_s + 120, exp=now_s + 7200))
+        static_file = StaticFile(jwt(iat=now_s + 120, exp=now_s + 7200))
         lose_answers(world)
         for session in SESSIONS:
             world.add(session)
-        async with running_replicas(Replica(world, shelf, alone=True)):
+        async with running_replicas(Replica(world, static_file, alone=True)):
             await asyncio.sleep(100)
         assert most(world.secret_writes(), 180) == 1
 
@@ -368,7 +368,7 @@ def test_two_that_overlap_without_election_come_to_agree_on_an_equal_static_toke
         for session in SESSIONS:
             world.add(session)
             hold(world, session, OLD)
-        pair = [Replica(world, Shelf(), f"replica-{n}/1", alone=True) for n in range(2)]
+        pair = [Replica(world, StaticFile(), f"replica-{n}/1", alone=True) for n in range(2)]
         async with running_replicas(*pair):
             await asyncio.sleep(60)
             assert most(world.secret_writes(), 60) <= 20

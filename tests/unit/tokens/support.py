@@ -1,4 +1,4 @@
-"""An issuer without a network: a list of things to say, on virtual time."""
+"""A fake issuer without a network, on virtual time, and a source that uses it."""
 
 import asyncio
 import base64
@@ -34,12 +34,12 @@ def _part(data: bytes) -> str:
 
 @dataclass
 class FakeIssuer:
-    """Mints by the clock it is given; `fault` is raised instead while it is set.
+    """Issues tokens by the given clock; `fault` is raised instead while it is set.
 
     Args:
         ttl_s: Life of the tokens.
         takes_s: How long each request takes.
-        age_s: How old a token already is when it arrives, as `expires_in` says.
+        age_s: Age of a token when it arrives, as `expires_in` shows.
         skew_s: The issuer's clock less our wall clock.
     """
 
@@ -69,8 +69,8 @@ class FakeIssuer:
 
 
 @dataclass
-class Shelf:
-    """A static token as it is read at each look; an error is raised."""
+class StaticFile:
+    """The static token that the next reload reads; an error is raised."""
 
     holds: str | SettingsError = OLD
 
@@ -81,8 +81,8 @@ class Shelf:
 
 
 @dataclass
-class Desk:
-    """A source with everything it needs."""
+class SourceBench:
+    """A token source and everything that it needs."""
 
     clock: Clock
     issuer: FakeIssuer
@@ -91,7 +91,7 @@ class Desk:
     source: OidcSource
 
     @classmethod
-    def open(cls, clock: Clock, **issuer: float) -> "Desk":
+    def open(cls, clock: Clock, **issuer: float) -> "SourceBench":
         fake = FakeIssuer(clock, **issuer)  # type: ignore[arg-type]  # numbers by name
         issuer_time = IssuerTime(clock)
         breaker = CircuitBreaker("issuer", clock, Random(1))

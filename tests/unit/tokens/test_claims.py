@@ -9,7 +9,7 @@ from reconciler.tokens.claims import (
     MAX_TOKEN_BYTES,
     MAX_TTL_S,
     Claims,
-    key_of,
+    key_id,
     lifetime,
     read_claims,
 )
@@ -150,16 +150,16 @@ def test_claims_that_cannot_be_read_count_as_none_where_the_answer_tells_the_lif
 ) -> None:
     found = read_claims(value, lenient=True)
     assert (found.issued_s, found.expires_s) == (claims.issued_s, claims.expires_s)
-    assert found.oddity
-    assert value not in found.oddity
+    assert found.warning
+    assert value not in found.warning
 
 
 def test_a_key_is_known_by_its_kid_alone() -> None:
     one, other = (jwt_of(b"{}", header=b'{"alg":"RS256","kid":"%s"}' % kid) for kid in (b"1", b"2"))
-    assert len({key_of(one), key_of(other), ""}) == 3
-    assert key_of(one) == key_of(jwt_of(b'{"x":1}', header=b'{"alg":"ES256","kid":"1"}'))
+    assert len({key_id(one), key_id(other), ""}) == 3
+    assert key_id(one) == key_id(jwt_of(b'{"x":1}', header=b'{"alg":"ES256","kid":"1"}'))
     without = jwt_of(b"{}"), jwt_of(b"{}", header=b'{"alg":"x","kid":1}'), OPAQUE, "a.b.c", ""
-    assert {key_of(value) for value in without} == {""}
+    assert {key_id(value) for value in without} == {""}
 
 
 _instants = st.one_of(

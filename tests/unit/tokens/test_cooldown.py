@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import IssuerRefused, IssuerUnavailable
 from reconciler.net.circuit_breaker import PROBE_S
-from reconciler.tokens.cooldown import LONGEST_S, Cooldown
+from reconciler.tokens.cooldown import MAX_S, Cooldown
 from tests.support import ManualClock
 
 
@@ -19,19 +19,19 @@ class _Longest(Random):
         return b
 
 
-def test_pauses_double_up_to_the_cap_and_start_anew_after_success() -> None:
-    rest = Cooldown(ManualClock(), _Longest())
+def test_pauses_double_up_to_the_cap_and_start_again_after_success() -> None:
+    cooldown = Cooldown(ManualClock(), _Longest())
     pauses = []
     for _ in range(7):
-        rest.after_refusal(IssuerRefused("no"))
-        pauses.append(rest.remaining_s())
+        cooldown.after_refusal(IssuerRefused("no"))
+        pauses.append(cooldown.remaining_s())
     assert pauses == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
-    assert rest.is_pending
-    assert rest.end()
-    assert (rest.remaining_s(), rest.error, rest.is_pending) == (0.0, None, False)
-    assert not rest.end()
-    rest.after_refusal(IssuerRefused("no"))
-    assert rest.remaining_s() == 2.0
+    assert cooldown.is_pending
+    assert cooldown.reset()
+    assert (cooldown.remaining_s(), cooldown.error, cooldown.is_pending) == (0.0, None, False)
+    assert not cooldown.reset()
+    cooldown.after_refusal(IssuerRefused("no"))
+    assert cooldown.remaining_s() == 2.0
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_pauses_double_up_to_the_cap_and_start_anew_after_success() -> None:
 def test_a_pause_takes_a_tenth_of_the_remaining_life_at_most(
     lives_s: list[float], pause_s: float
 ) -> None:
-    rest = Cooldown(ManualClock(), _Longest())
+    cooldown = Cooldown(ManualClock(), _Longest())
     for _ in range(7):
-        rest.after_refusal(IssuerRefused("no"), lives_s=lives_s)
-    assert rest.remaining_s() == pytest.approx(pause_s)
+        cooldown.after_refusal(IssuerRefused("no"), remaining_lives_s=lives_s)
+    assert cooldown.remaining_s() == pytest.approx(pause_s)
     asked = IssuerUnavailable("busy", status=429, retry_after_s=3600.0)
-    rest.as_asked(asked, lives_s=lives_s)
-    assert rest.remaining_s() == pytest.approx(pause_s)
+    cooldown.after_throttling(asked, remaining_lives_s=lives_s)
+    assert cooldown.remaining_s() == pytest.approx(pause_s)
 
 
 @given(
@@ -68,27 +68,27 @@ def test_a_pause_takes_a_tenth_of_the_remaining_life_at_most(
 def test_two_requests_are_a_probes_pace_apart_at_least(
     lives_s: list[float], refusals: int, seed: int
 ) -> None:
-    rest = Cooldown(ManualClock(), Random(seed))
+    cooldown = Cooldown(ManualClock(), Random(seed))
     for _ in range(refusals):
-        rest.after_refusal(IssuerRefused("no"), lives_s=lives_s)
-        assert PROBE_S <= rest.remaining_s() <= LONGEST_S
+        cooldown.after_refusal(IssuerRefused("no"), remaining_lives_s=lives_s)
+        assert PROBE_S <= cooldown.remaining_s() <= MAX_S
 
 
-def test_the_error_stands_exactly_as_long_as_the_pause() -> None:
+def test_the_error_is_kept_exactly_as_long_as_the_pause() -> None:
     clock = ManualClock()
-    rest = Cooldown(clock, _Longest())
+    cooldown = Cooldown(clock, _Longest())
     error = IssuerRefused("no")
-    rest.after_refusal(error)
+    cooldown.after_refusal(error)
     clock.advance(1.9)
-    assert rest.error is error
+    assert cooldown.error is error
     clock.advance(0.1)
-    assert rest.error is None
+    assert cooldown.error is None
 
 
 @pytest.mark.parametrize(
-    ("asked_s", "pause_s"), [(None, 0.0), (0.0, 0.0), (7.0, 7.0), (86_400.0, LONGEST_S)]
+    ("asked_s", "pause_s"), [(None, 0.0), (0.0, 0.0), (7.0, 7.0), (86_400.0, MAX_S)]
 )
 def test_a_retry_after_is_honoured_up_to_the_cap(asked_s: float | None, pause_s: float) -> None:
-    rest = Cooldown(ManualClock(), _Longest())
-    rest.as_asked(IssuerUnavailable("busy", status=429, retry_after_s=asked_s))
-    assert rest.remaining_s() == pause_s
+    cooldown = Cooldown(ManualClock(), _Longest())
+    cooldown.after_throttling(IssuerUnavailable("busy", status=429, retry_after_s=asked_s))
+    assert cooldown.remaining_s() == pause_s

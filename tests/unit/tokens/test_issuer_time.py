@@ -9,21 +9,21 @@ from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.tokens.issuer_time import ClockMove, IssuerTime
 from reconciler.tokens.server_clock import TokenTimes, Witness
 from tests.support import ManualClock
-from tests.unit.tokens.support import Desk
+from tests.unit.tokens.support import SourceBench
 
 
-def _with_desk(story: Callable[[Desk], Awaitable[None]], **issuer: float) -> None:
+def _with_bench(story: Callable[[SourceBench], Awaitable[None]], **issuer: float) -> None:
     async def main() -> None:
-        desk = Desk.open(VirtualClock(asyncio.get_running_loop()), **issuer)
-        await story(desk)
-        await desk.source.close()
+        bench = SourceBench.open(VirtualClock(asyncio.get_running_loop()), **issuer)
+        await story(bench)
+        await bench.source.close()
 
     run_virtual(main())
 
 
-async def _proven(desk: Desk) -> None:
+async def _proven(bench: SourceBench) -> None:
     for _ in range(3):
-        await desk.source.refresh()
+        await bench.source.refresh()
         await asyncio.sleep(2)
 
 
@@ -56,39 +56,39 @@ def test_a_step_of_our_wall_clock_changes_nothing_but_the_skew() -> None:
 def test_a_step_is_proven_by_two_more_tokens_before_one_is_given(step_s: float) -> None:
     moves: list[ClockMove] = []
 
-    async def story(desk: Desk) -> None:
-        desk.issuer_time.on_moved = moves.append
-        await _proven(desk)
-        heard_at = desk.clock.monotonic() - 2
-        asked = len(desk.issuer.asked_at)
-        desk.issuer.skew_s = step_s
-        token = await desk.source.refresh()
-        assert len(desk.issuer.asked_at) - asked == 3
-        assert desk.issuer_time.skew_s == pytest.approx(step_s, abs=1.0)
-        assert token.remaining_s(desk.clock.monotonic()) == pytest.approx(900, abs=1.0)
+    async def story(bench: SourceBench) -> None:
+        bench.issuer_time.on_moved = moves.append
+        await _proven(bench)
+        heard_at = bench.clock.monotonic() - 2
+        asked = len(bench.issuer.asked_at)
+        bench.issuer.skew_s = step_s
+        token = await bench.source.refresh()
+        assert len(bench.issuer.asked_at) - asked == 3
+        assert bench.issuer_time.skew_s == pytest.approx(step_s, abs=1.0)
+        assert token.remaining_s(bench.clock.monotonic()) == pytest.approx(900, abs=1.0)
         [move] = moves
         assert move.moved_s == pytest.approx(step_s, abs=1.0)
         assert move.since_at == pytest.approx(heard_at)
         assert not move.is_first
         await asyncio.sleep(2)
-        await desk.source.refresh()
-        assert len(desk.issuer.asked_at) - asked == 4
+        await bench.source.refresh()
+        assert len(bench.issuer.asked_at) - asked == 4
 
-    _with_desk(story)
+    _with_bench(story)
 
 
 def test_one_node_of_the_issuer_that_is_ahead_moves_nothing_and_gives_nobody_a_token() -> None:
-    async def story(desk: Desk) -> None:
-        await _proven(desk)
-        desk.issuer.skew_s = 700.0
-        asking = asyncio.create_task(desk.source.refresh())
+    async def story(bench: SourceBench) -> None:
+        await _proven(bench)
+        bench.issuer.skew_s = 700.0
+        asking = asyncio.create_task(bench.source.refresh())
         await asyncio.sleep(0.5)
-        desk.issuer.skew_s = 0.0
+        bench.issuer.skew_s = 0.0
         token = await asking
-        assert token.issued_s <= desk.clock.wall()
-        assert desk.issuer_time.skew_s == pytest.approx(0, abs=1.0)
+        assert token.issued_s <= bench.clock.wall()
+        assert bench.issuer_time.skew_s == pytest.approx(0, abs=1.0)
 
-    _with_desk(story)
+    _with_bench(story)
 
 
 def test_the_first_estimate_that_differs_from_the_wall_is_a_move_too() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.tokens import token_response
-from reconciler.tokens.refusals import hint_of_refusal, what_is_refused
+from reconciler.tokens.refusals import refusal_hint, refused_part
 
 SECRET, SCOPE = "OIDC_CLIENT_SECRET", "RECONCILER_OIDC_SCOPE"
 AUDIENCE, RESOURCE = "RECONCILER_OIDC_AUDIENCE", "RECONCILER_OIDC_RESOURCE"
@@ -36,13 +36,13 @@ CREDENTIALS, REQUEST = "our credentials", "our request"
 def test_a_hint_names_the_settings_that_the_code_is_about(
     code: str, status: int, what: str, named: set[str]
 ) -> None:
-    hint = hint_of_refusal(code, status)
+    hint = refusal_hint(code, status)
     assert {name for name in (SECRET, SCOPE, AUDIENCE, RESOURCE) if name in hint} == named
     assert ("client_credentials" in hint) is (not named)
-    assert what_is_refused(code, status) == what
+    assert refused_part(code, status) == what
 
 
 def test_the_document_says_of_every_code_what_is_wrong() -> None:
     rows = [line.split("|") for line in DOCUMENT.read_text().splitlines() if line.startswith("|")]
     first = " ".join(row[1] for row in rows)
-    assert {code for code in token_response._REFUSALS if f"`{code}`" not in first} == set()
+    assert {code for code in token_response._REFUSAL_CODES if f"`{code}`" not in first} == set()

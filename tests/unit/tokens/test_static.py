@@ -11,13 +11,13 @@ from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.tokens.static import LOOK_S, StaticSource
 from reconciler.tokens.token import Token
 from tests.support import ManualClock
-from tests.unit.tokens.support import NEW, OLD, Shelf, jwt
+from tests.unit.tokens.support import NEW, OLD, StaticFile, jwt
 
 M = 0.8
 
 
 def holding(value: str, clock: ManualClock) -> StaticSource:
-    return StaticSource(Shelf(value).read, clock)
+    return StaticSource(StaticFile(value).read, clock)
 
 
 def value_of(source: StaticSource) -> str:
@@ -52,10 +52,10 @@ def test_a_static_value_that_is_no_token_stops_the_start(value: str) -> None:
 
 
 def test_another_value_counts_when_it_was_found_twice_in_a_row() -> None:
-    clock, shelf = ManualClock(), Shelf()
-    source = StaticSource(shelf.read, clock)
+    clock, static_file = ManualClock(), StaticFile()
+    source = StaticSource(static_file.read, clock)
     for half in (NEW[:22], NEW[:25], OLD, NEW):  # somebody writes in place, slowly
-        shelf.holds = half
+        static_file.holds = half
         assert not source.reload_once()
         assert value_of(source) == OLD
     clock.advance(5)
@@ -66,14 +66,14 @@ def test_another_value_counts_when_it_was_found_twice_in_a_row() -> None:
 
 
 def test_a_jwt_and_a_token_without_an_end_take_each_others_place() -> None:
-    clock, shelf = ManualClock(), Shelf()
-    source = StaticSource(shelf.read, clock)
-    shelf.holds = jwt(iat=clock.wall_s, exp=clock.wall_s + 900)
+    clock, static_file = ManualClock(), StaticFile()
+    source = StaticSource(static_file.read, clock)
+    static_file.holds = jwt(iat=clock.wall_s, exp=clock.wall_s + 900)
     assert [source.reload_once(), source.reload_once()] == [False, True]
     assert source.longest_ttl_s == 900
     clock.advance(901)
     assert source.best() is None
-    shelf.holds = NEW
+    static_file.holds = NEW
     assert [source.reload_once(), source.reload_once()] == [False, True]
     assert (value_of(source), source.longest_ttl_s) == (NEW, math.inf)
 
@@ -91,14 +91,14 @@ def test_a_jwt_and_a_token_without_an_end_take_each_others_place() -> None:
     ids=["missing", "empty", "malformed", "half", "huge", "dead"],
 )
 def test_what_cannot_be_used_is_said_once_and_changes_nothing(wrong: str | SettingsError) -> None:
-    clock, shelf = ManualClock(), Shelf()
-    source = StaticSource(shelf.read, clock)
+    clock, static_file = ManualClock(), StaticFile()
+    source = StaticSource(static_file.read, clock)
     with capture_logs() as lines:
-        shelf.holds = wrong
+        static_file.holds = wrong
         assert not any(source.reload_once() for _ in range(10))
         assert value_of(source) == OLD
         assert source.stats().last_error
-        shelf.holds = NEW
+        static_file.holds = NEW
         assert [source.reload_once(), source.reload_once()] == [False, True]
     assert [line["event"] for line in lines] == [
         "static_token_reload_failed",
@@ -106,25 +106,25 @@ def test_what_cannot_be_used_is_said_once_and_changes_nothing(wrong: str | Setti
     ]
     assert source.stats().last_error == ""
     told = f"{lines} {source!r} {source.stats()}"
-    assert not [value for value in (OLD, NEW, str(shelf.holds)) if value in told]
+    assert not [value for value in (OLD, NEW, str(static_file.holds)) if value in told]
     assert not (isinstance(wrong, str) and wrong in told)
 
 
 def test_a_file_that_is_mended_as_it_was_is_said_again_when_it_breaks_again() -> None:
-    shelf = Shelf()
-    source = StaticSource(shelf.read, ManualClock())
+    static_file = StaticFile()
+    source = StaticSource(static_file.read, ManualClock())
     with capture_logs() as lines:
         for holds in (SettingsError("gone"), OLD, SettingsError("gone")):
-            shelf.holds = holds
+            static_file.holds = holds
             assert not source.reload_once()
     assert len(lines) == 2
 
 
 def test_a_wall_clock_that_steps_does_not_make_what_was_written_since_look_older() -> None:
-    clock, shelf = ManualClock(), Shelf()
-    source = StaticSource(shelf.read, clock)
+    clock, static_file = ManualClock(), StaticFile()
+    source = StaticSource(static_file.read, clock)
     assert source.replaced_s == -math.inf
-    shelf.holds = NEW
+    static_file.holds = NEW
     source.reload_once()
     source.reload_once()
     replaced_s = clock.wall_s
@@ -137,16 +137,16 @@ def test_a_wall_clock_that_steps_does_not_make_what_was_written_since_look_older
 
 def test_a_file_from_the_future_counts_as_of_now() -> None:
     clock = ManualClock()
-    assert StaticSource(Shelf().read, clock, since_s=math.inf).replaced_s == clock.wall_s
-    assert StaticSource(Shelf().read, clock, since_s=clock.wall_s - 9).replaced_s == (
+    assert StaticSource(StaticFile().read, clock, since_s=math.inf).replaced_s == clock.wall_s
+    assert StaticSource(StaticFile().read, clock, since_s=clock.wall_s - 9).replaced_s == (
         clock.wall_s - 9
     )
 
 
 def test_whoever_asked_is_told_of_each_token_within_two_looks() -> None:
     async def main() -> None:
-        shelf, told = Shelf(), list[Token]()
-        source = StaticSource(shelf.read, VirtualClock(asyncio.get_running_loop()))
+        static_file, told = StaticFile(), list[Token]()
+        source = StaticSource(static_file.read, VirtualClock(asyncio.get_running_loop()))
 
         async def tell(token: Token) -> None:
             told.append(token)
@@ -155,7 +155,7 @@ def test_whoever_asked_is_told_of_each_token_within_two_looks() -> None:
         async with asyncio.TaskGroup() as group:
             keeper = group.create_task(source.watch_file())
             await asyncio.sleep(3600)
-            shelf.holds = NEW
+            static_file.holds = NEW
             await asyncio.sleep(2 * LOOK_S + 0.1)
             assert told == [source.best()]
             await asyncio.sleep(3600)

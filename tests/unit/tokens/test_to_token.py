@@ -1,11 +1,11 @@
-"""From an answer to a token: how old it is, and what is not one."""
+"""From a response to a token: its age, and what is not a token."""
 
 import pytest
 
 from reconciler.errors import InvalidToken
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.token import Token
-from reconciler.tokens.token_response import TokenResponse, times_of, to_token
+from reconciler.tokens.token_response import TokenResponse, to_token, token_times
 from tests.support import ManualClock
 from tests.unit.tokens.support import jwt
 
@@ -13,7 +13,7 @@ NOW_S = 1_767_225_600.0
 VALUE = jwt(iat=NOW_S - 100, exp=NOW_S + 800)
 
 
-def _grant(
+def _response(
     value: str = VALUE,
     *,
     date_s: float | None = None,
@@ -30,10 +30,10 @@ def _grant(
     )
 
 
-def _judged(grant: TokenResponse, *, wall_s: float = NOW_S) -> Token:
-    """Judge a grant as the first answer that a machine with this wall clock gets."""
-    issuer_time = IssuerTime(ManualClock(grant.received_at, wall_s))
-    return to_token(grant, now_s=issuer_time.observe(times_of(grant), grant.date_s))
+def _token(response: TokenResponse, *, wall_s: float = NOW_S) -> Token:
+    """Return the token of the first response on a machine with this wall clock."""
+    issuer_time = IssuerTime(ManualClock(response.received_at, wall_s))
+    return to_token(response, now_s=issuer_time.observe(token_times(response), response.date_s))
 
 
 @pytest.mark.parametrize(
@@ -52,44 +52,44 @@ def _judged(grant: TokenResponse, *, wall_s: float = NOW_S) -> Token:
         pytest.param(NOW_S, 0.0, NOW_S, 800.0, id="an-expires-in-that-all-contradict"),
     ],
 )
-def test_age_at_receipt_is_what_most_witnesses_say(
+def test_age_at_receipt_is_what_most_sources_say(
     date_s: float | None, expires_in_s: float | None, wall_s: float, remaining_s: float
 ) -> None:
-    grant = _grant(date_s=date_s, expires_in_s=expires_in_s)
-    assert _judged(grant, wall_s=wall_s).remaining_s(10.0) == remaining_s
+    response = _response(date_s=date_s, expires_in_s=expires_in_s)
+    assert _token(response, wall_s=wall_s).remaining_s(10.0) == remaining_s
 
 
 @pytest.mark.parametrize(
-    "grant",
+    "response",
     [
-        pytest.param(_grant(date_s=NOW_S + 800), id="by-date-and-wall"),
-        pytest.param(_grant(expires_in_s=0.0), id="by-expires-in"),
+        pytest.param(_response(date_s=NOW_S + 800), id="by-date-and-wall"),
+        pytest.param(_response(expires_in_s=0.0), id="by-expires-in"),
     ],
 )
-def test_a_token_that_is_expired_when_it_arrives_is_refused(grant: TokenResponse) -> None:
+def test_a_token_that_is_expired_when_it_arrives_is_refused(response: TokenResponse) -> None:
     with pytest.raises(InvalidToken) as caught:
-        _judged(grant, wall_s=NOW_S + 800)
+        _token(response, wall_s=NOW_S + 800)
     assert caught.value.reason == "expired"
 
 
 def test_an_opaque_token_lives_from_the_date_for_expires_in() -> None:
-    grant = _grant("an-opaque-token-of-some-issuer", date_s=NOW_S, expires_in_s=300.0)
-    token = _judged(grant, wall_s=0.0)
+    response = _response("an-opaque-token-of-some-issuer", date_s=NOW_S, expires_in_s=300.0)
+    token = _token(response, wall_s=0.0)
     assert (token.issued_s, token.expires_s) == (NOW_S, NOW_S + 300)
     assert token.remaining_s(10.0) == 300.0
 
 
 @pytest.mark.parametrize("token_type", ["Bearer", "bearer", "BEARER", ""])
-def test_bearer_is_bearer_in_any_case(token_type: str) -> None:
-    assert to_token(_grant(token_type=token_type), now_s=NOW_S).reveal() == VALUE
+def test_bearer_is_accepted_in_any_case(token_type: str) -> None:
+    assert to_token(_response(token_type=token_type), now_s=NOW_S).reveal() == VALUE
 
 
 @pytest.mark.parametrize("token_type", ["DPoP", "mac", "N_A", "Bearer "])
 def test_any_other_type_is_not_bearer(token_type: str) -> None:
     with pytest.raises(InvalidToken) as caught:
-        to_token(_grant(token_type=token_type), now_s=NOW_S)
+        to_token(_response(token_type=token_type), now_s=NOW_S)
     assert caught.value.reason == "not_bearer"
 
 
-def test_a_grant_does_not_show_its_value() -> None:
-    assert VALUE not in repr(_grant())
+def test_a_response_does_not_show_its_value() -> None:
+    assert VALUE not in repr(_response())

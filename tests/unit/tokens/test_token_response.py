@@ -1,4 +1,4 @@
-"""Each answer of the issuer is a grant or exactly one error, without a word of the body."""
+"""Each answer of the issuer is a token response or exactly one error, without its body."""
 
 import msgspec
 import pytest
@@ -11,7 +11,7 @@ from reconciler.tokens.token_response import (
     error_code,
     is_refusal,
     is_success,
-    more_telling,
+    more_specific,
     parse_token_response,
 )
 
@@ -43,14 +43,14 @@ def _answer(body: object, status: int = 200) -> RawResponse:
     ],
 )
 def test_expires_in_is_a_number_or_a_string_of_one(member: object, seconds: float | None) -> None:
-    grant = parse_token_response(_answer(GOOD | {"expires_in": member}), what="x")
-    assert grant.expires_in_s == seconds
+    response = parse_token_response(_answer(GOOD | {"expires_in": member}), request="x")
+    assert response.expires_in_s == seconds
 
 
-def test_a_good_answer_is_a_grant_with_its_times() -> None:
-    grant = parse_token_response(_answer(GOOD), what="x")
-    assert (grant.value, grant.token_type) == (TOKEN, "Bearer")
-    assert (grant.sent_at, grant.received_at, grant.date_s) == (1.0, 2.0, 3.0)
+def test_a_good_answer_is_a_token_response_with_its_times() -> None:
+    response = parse_token_response(_answer(GOOD), request="x")
+    assert (response.value, response.token_type) == (TOKEN, "Bearer")
+    assert (response.sent_at, response.received_at, response.date_s) == (1.0, 2.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_any_other_answer_is_one_error(
     status: int, body: object, error: type[IssuerError], reason: str
 ) -> None:
     with pytest.raises(IssuerError) as caught:
-        parse_token_response(_answer(body, status), what="token request")
+        parse_token_response(_answer(body, status), request="token request")
     assert type(caught.value) is error
     assert caught.value.reason == reason
     assert TOKEN not in str(caught.value)
@@ -120,7 +120,7 @@ def test_a_refusal_is_what_another_style_of_credentials_may_change(
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "told"),
+    ("first", "second", "reported"),
     [
         ("invalid_client", "invalid_scope", "invalid_scope"),
         ("invalid_scope", "invalid_client", "invalid_scope"),
@@ -129,15 +129,15 @@ def test_a_refusal_is_what_another_style_of_credentials_may_change(
     ],
 )
 def test_of_two_refusals_the_one_that_is_not_about_the_client_is_reported(
-    first: str, second: str, told: str
+    first: str, second: str, reported: str
 ) -> None:
     answers = (_answer({"error": first}, 401), _answer({"error": second}, 400))
-    assert error_code(more_telling(*answers)) == told
+    assert error_code(more_specific(*answers)) == reported
 
 
-def test_the_other_refusal_is_named_beside_the_one_that_is_reported() -> None:
+def test_the_other_refusal_is_named_after_the_one_that_is_reported() -> None:
     basic = _answer({"error": "invalid_client"}, 401)
-    for code, said in [
+    for code, message in [
         ("invalid_request", "401 invalid_client; with the credentials sent the other way 400 "
          "invalid_request"),
         ("invalid_scope", "400 invalid_scope; with the credentials sent the other way 401 "
@@ -145,19 +145,19 @@ def test_the_other_refusal_is_named_beside_the_one_that_is_reported() -> None:
     ]:  # fmt: skip
         with pytest.raises(IssuerRefused) as caught:
             parse_token_response(
-                more_telling(basic, _answer({"error": code}, 400)), what="token request"
+                more_specific(basic, _answer({"error": code}, 400)), request="token request"
             )
-        assert str(caught.value) == f"token request: answered {said}"
+        assert str(caught.value) == f"token request: answered {message}"
     with pytest.raises(IssuerRefused) as caught:
-        parse_token_response(more_telling(basic, basic), what="token request")
+        parse_token_response(more_specific(basic, basic), request="token request")
     assert str(caught.value) == "token request: answered 401 invalid_client"
 
 
 @given(status=st.integers(100, 599), body=st.one_of(st.none(), st.binary(max_size=200)))
-def test_any_bytes_are_a_grant_or_an_issuer_error(status: int, body: bytes | None) -> None:
+def test_any_bytes_are_a_token_response_or_an_issuer_error(status: int, body: bytes | None) -> None:
     answer = _answer(body, status)
     try:
-        parse_token_response(answer, what="x")
+        parse_token_response(answer, request="x")
     except IssuerError:
         return
     assert is_success(answer)
