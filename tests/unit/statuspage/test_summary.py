@@ -101,7 +101,7 @@ def test_an_api_server_that_refuses_a_right_is_not_healthy() -> None:
         {}, {}, last_forbidden="PATCH /x: the API server answered 403 Forbidden"
     )
 
-    found = part_of("API server", queue=queue(without_right=2), worker=worker)
+    found = part_of("API server", queue=queue(without_right=2), reconciler=worker)
 
     assert (found.value, found.tone) == ("refuses 2 sessions", "bad")
     assert found.note == "a right is missing: PATCH /x: the API server answered 403 Forbidden"
