@@ -162,7 +162,7 @@ class Exhibit:
         assert isinstance(survey, Shown)
         return survey.rows
 
-    def attempts(self, key: SessionKey) -> tuple[RunRecord, ...]:
+    def runs(self, key: SessionKey) -> tuple[RunRecord, ...]:
         return tuple(self._past(key))
 
 

@@ -50,7 +50,7 @@ class Candidate(Protocol):
         """Return what is missing in the stores, "" once they hold a first list."""
         ...
 
-    def rewound(self, namespace: str, why: str) -> None:
+    def relist_all(self, namespace: str, why: str) -> None:
         """List everything again: an object was read that is of an earlier history."""
         ...
 
@@ -146,7 +146,7 @@ class Election:
                 on_started_leading=self._on_main_loop(self._state.started),
                 on_stopped_leading=self._on_main_loop(self._state.stopped),
                 on_history_rewound=self._on_main_loop(
-                    partial(candidate.rewound, settings.namespace)
+                    partial(candidate.relist_all, settings.namespace)
                 ),
             )
 

@@ -137,7 +137,7 @@ async def build(
     mac = ConfirmationMac(secret, clock.monotonic)
 
     async def confirm_again() -> None:
-        await controller.renew_seals()
+        await controller.rewrite_confirmations()
 
     async def keep_reporting() -> None:
         await report.run()
@@ -151,7 +151,7 @@ async def build(
             )
             endpoint = token_endpoint(settings, session, clock)
             source = oidc = OidcSource(
-                telemetry.watch_mint(endpoint.request_token),
+                telemetry.measure_token_request(endpoint.request_token),
                 clock=clock,
                 issuer_time=issuer_time,
                 breaker=issuer_breaker,
@@ -218,7 +218,7 @@ async def build(
         if isinstance(source, StaticSource):
             source.on_replaced = partial(_replaced, mac, controller)
         elif isinstance(source, OidcSource):
-            source.on_replaced = lambda _: controller.reconsider()
+            source.on_replaced = lambda _: controller.plan_all()
         own = kube
         if settings.project_kube_token_file is not None:
             # The account that works in the projects may have no right in our own namespace.
@@ -235,7 +235,7 @@ async def build(
             breaker=kube_breaker,
             clock=clock,
             once=controller.log_dedup,
-            troubles=lambda: controller.troubles() | ignored,
+            troubles=lambda: controller.problems() | ignored,
         )
         await stack.enter_async_context(election.contend(controller))
         yield controller
@@ -244,7 +244,7 @@ async def build(
 async def _replaced(mac: ConfirmationMac, controller: Controller, token: Token) -> None:
     """Take in another static token; without an issuer it is also the key of the confirmations."""
     mac.set_key(token.reveal())
-    await controller.reconsider()
+    await controller.plan_all()
 
 
 def _config(settings: Settings, mac: ConfirmationMac) -> ControllerConfig:

@@ -22,9 +22,9 @@ class OrphanReaper:
         """Run until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
-            self.look()
+            self.reap_once()
 
-    def look(self) -> int:
+    def reap_once(self) -> int:
         """Wait for each zombie that the last look saw, too; return how many there were."""
         now = _zombies()
         stale = now & self._before

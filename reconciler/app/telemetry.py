@@ -18,7 +18,7 @@ from reconciler.controller.reconcile.run import Observer
 from reconciler.controller.status.collector import StatusCollector
 from reconciler.controller.status.run_observers import RunMetrics, RunTraces
 from reconciler.controller.status.snapshot import StatusSnapshot
-from reconciler.controller.status.status_metrics import gauges
+from reconciler.controller.status.status_metrics import samples
 from reconciler.telemetry import metrics
 from reconciler.telemetry.batch_exporter import BatchExporter
 from reconciler.telemetry.metrics import Sample
@@ -67,16 +67,16 @@ class Telemetry:
         self._otlp = otlp
         self._per_session = per_session
         self._log_lines_dropped = log_lines_dropped
-        self._surveyor: StatusCollector | None = None
+        self._status_collector: StatusCollector | None = None
         self._exporter: BatchExporter[SampledTrace] | None = None
         self._events: EventStats | None = None
         self._text = b""
         self._text_at = -math.inf
         self._rendering: asyncio.Task[bytes] | None = None
-        self.meters = MetricsRegistry(self._read)
+        self.metrics_registry = MetricsRegistry(self._read)
         self.tracer = Tracer(clock, Random())
-        self.observers: tuple[Observer, ...] = (RunMetrics(self.meters).observe,)
-        self._tracing: RunTraces | None = None
+        self.observers: tuple[Observer, ...] = (RunMetrics(self.metrics_registry).observe,)
+        self._run_traces: RunTraces | None = None
         if otlp.traces:
             try:
                 self._send_traces(replica)
@@ -86,10 +86,10 @@ class Telemetry:
 
     def attach(self, controller: "Controller") -> None:
         """Read this controller from now on."""
-        self._surveyor = controller.status_collector
+        self._status_collector = controller.status_collector
         self._events = controller.events.stats
-        if self._tracing is not None:
-            self._tracing.causes = controller.resync.causes
+        if self._run_traces is not None:
+            self._run_traces.causes = controller.resync.causes
 
     async def scrape(self) -> bytes:
         """Return all metrics in Prometheus' text format; works before anything else does.
@@ -106,15 +106,15 @@ class Telemetry:
 
     async def _render(self) -> bytes:
         try:
-            if self._surveyor is not None:
-                await self._surveyor.renew(max_age_s=SCRAPE_AGE_S)
-            self._text = await asyncio.to_thread(self.meters.render)
+            if self._status_collector is not None:
+                await self._status_collector.update(max_age_s=SCRAPE_AGE_S)
+            self._text = await asyncio.to_thread(self.metrics_registry.render)
             self._text_at = self._clock.monotonic()
             return self._text
         finally:
             self._rendering = None
 
-    def watch_mint(self, ask: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+    def measure_token_request(self, ask: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
         """Return `ask`, measured; one that no run asked for is a trace of its own."""
 
         async def measured() -> T:
@@ -125,7 +125,9 @@ class Telemetry:
                 result = type(error).__name__
                 raise
             finally:
-                self.meters.observe(metrics.MINT, self._clock.monotonic() - began_at, result)
+                self.metrics_registry.observe(
+                    metrics.MINT, self._clock.monotonic() - began_at, result
+                )
 
         return measured
 
@@ -157,7 +159,7 @@ class Telemetry:
 
         tracing = RunTraces(self.tracer, Sampler(self._otlp.ratio).keeps, keep)
         self._exporter = exporter
-        self._tracing = tracing
+        self._run_traces = tracing
         self.tracer.is_recorded = True
         self.tracer.listeners.append(tracing.ended)
         self.observers += (tracing.observe,)
@@ -165,9 +167,11 @@ class Telemetry:
     def _read(self) -> Iterator[Sample]:
         yield Sample(metrics.BUILD, 1, (__version__,))
         yield Sample(metrics.LOG_DROPPED, self._log_lines_dropped())
-        latest: StatusSnapshot | None = None if self._surveyor is None else self._surveyor.latest
+        latest: StatusSnapshot | None = (
+            None if self._status_collector is None else self._status_collector.latest
+        )
         if latest is not None:
-            yield from gauges(latest, per_session=self._per_session)
+            yield from samples(latest, per_session=self._per_session)
         if self._exporter is not None:
             stats = self._exporter.stats()
             for result in ("sent", "failed", "dropped"):

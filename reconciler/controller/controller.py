@@ -76,7 +76,7 @@ another replica. Each session has come due by then, so that each Secret holds th
 WITHOUT_S = 60.0
 """The same before the first token, when it is not known how long one lives."""
 
-SHOWN = 10
+MAX_LOGGED = 10
 """Names in one line."""
 
 
@@ -115,7 +115,7 @@ class Controller:
         self.log_dedup = LogDedup(clock)
         self.tracer = dependencies.tracer or Tracer(clock, Random())
         self._runtime = Runtime(clock, dependencies.random, self.log_dedup, self.tracer)
-        self._kube = AuthorizedKube(dependencies.kube, AuthorizerMemory(self._granted), clock)
+        self._kube = AuthorizedKube(dependencies.kube, AuthorizerMemory(self._on_authorized), clock)
         self.pods, self.secrets = Store("pods"), Store("secrets")
         self._stores = Stores(
             self.pods,
@@ -260,7 +260,7 @@ class Controller:
             stores=self._stores,
             fence=dependencies.fence,
             config=self._config,
-            on_rewound=self.rewound,
+            on_rewound=self.relist_all,
         )
         actions = SessionActions(
             sessions=self.sessions,
@@ -315,7 +315,7 @@ class Controller:
         Raises: ExceptionGroup for a defect of ours; nothing that a peer does ends it.
         """
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(part) for part in self._parts()]
+            tasks = [group.create_task(part) for part in self._tasks()]
             await stop.wait()
             if not await self.queue.drain(self._config.drain_s):
                 # A write that may still arrive must meet a Lease that is still ours: it runs out.
@@ -325,7 +325,7 @@ class Controller:
             for task in tasks:
                 task.cancel()
 
-    async def reconsider(self) -> None:
+    async def plan_all(self) -> None:
         """Plan each session anew, now: the static token or the signing key was replaced."""
         self.sessions.clear_context()
         await self.resync.plan_all("token_replaced", news=Trigger.REQUESTED)
@@ -341,7 +341,7 @@ class Controller:
                 why="the API server, or what is before it, sent data where metadata was asked for",
             )
 
-    def rewound(self, namespace: str, why: str) -> None:
+    def relist_all(self, namespace: str, why: str) -> None:
         """Have everything listed again: what was lost in one namespace was lost in all.
 
         Args:
@@ -353,7 +353,7 @@ class Controller:
         for reflector in self.informers.reflectors:
             reflector.distrust()
 
-    async def renew_seals(self) -> None:
+    async def rewrite_confirmations(self) -> None:
         """Plan each session anew: its seal is to be made again, in its turn."""
         await self.resync.plan_all("seal_renewed")
 
@@ -424,14 +424,14 @@ class Controller:
         if self.discovery is not None and not self.discovery.has_started:
             return "waiting for the platform to name a project" + self._why_not_named()
         if missing := self.informers.uninitialized():
-            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-            why = f"waiting for the first list of {', '.join(missing[:SHOWN])}{more}"
+            more = f" and {len(missing) - MAX_LOGGED} more" if len(missing) > MAX_LOGGED else ""
+            why = f"waiting for the first list of {', '.join(missing[:MAX_LOGGED])}{more}"
             return why + _last_error(self._list_error())
         if not any(reflector.stats().synced for reflector in self.informers.reflectors):
             return "no right to list pods or Secrets anywhere" + _last_error(self._list_error())
         return ""
 
-    def troubles(self) -> dict[str, str]:
+    def problems(self) -> dict[str, str]:
         """Return what keeps this replica from refreshing tokens, or a part of them, now.
 
         Returns: Reason of an Event -> one line that names the cause; empty if there is nothing.
@@ -453,8 +453,8 @@ class Controller:
             found["EndpointFailing"] = "; ".join(failing)
         refused = [each for each in self.informers.reflectors if each.is_forbidden]
         if refused:
-            named = ", ".join(each.name for each in refused[:SHOWN])
-            more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+            named = ", ".join(each.name for each in refused[:MAX_LOGGED])
+            more = f" and {len(refused) - MAX_LOGGED} more" if len(refused) > MAX_LOGGED else ""
             found["ListForbidden"] = f"no right to list or watch {named}{more}" + _last_error(
                 refused[0].stats().protocol.last_error
             )
@@ -481,7 +481,7 @@ class Controller:
                 return f"; the {name} is away: {breaker.last_error}"
         return ""
 
-    def _parts(self) -> list[Coroutine[Any, Any, None]]:
+    def _tasks(self) -> list[Coroutine[Any, Any, None]]:
         ports = self._dependencies
         return [
             self.informers.run(),
@@ -509,7 +509,7 @@ class Controller:
             await self._dependencies.source.get(min_remaining=0.0)
         if not self.has_had_token:
             # How long the fleet's tokens live says how often the issuer is asked from now on.
-            await self.status_collector.renew(max_age_s=0.0)
+            await self.status_collector.update(max_age_s=0.0)
         self._config.on_synced()
         self._warn_of_short_life()
         self.event_handler.open()
@@ -519,9 +519,9 @@ class Controller:
         while True:
             await leadership.wait_started()
             fresh = self._dependencies.clock.monotonic() - synced_at < FRESH_S
-            await self._lead(relist=not fresh)
+            await self._run_term(relist=not fresh)
 
-    async def _lead(self, *, relist: bool) -> None:
+    async def _run_term(self, *, relist: bool) -> None:
         """Work until another replica may: what is due at once, beside a consistent list."""
         self.confirmations.begin_term()
         self.sessions.begin_term()
@@ -622,7 +622,7 @@ class Controller:
         woken = self.queue.wake_blocked(endpoint)
         self._endpoint_log.recovered(endpoint, woken)
 
-    def _granted(self, namespace: str | None) -> None:
+    def _on_authorized(self, namespace: str | None) -> None:
         """Wake what waits for a right in a namespace (None: anywhere)."""
         self.informers.retry_forbidden(namespace)
         woken = self.queue.wake_blocked(

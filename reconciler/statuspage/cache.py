@@ -34,7 +34,7 @@ class PageSource(Protocol):
 
     async def rows(self, survey: StatusSnapshot) -> tuple[SessionStatus, ...]: ...
 
-    def attempts(self, key: SessionKey) -> tuple[RunRecord, ...]: ...
+    def runs(self, key: SessionKey) -> tuple[RunRecord, ...]: ...
 
 
 class PageCache:
@@ -97,7 +97,7 @@ class PageCache:
             return known
         rows = self._rows
         found = await asyncio.to_thread(select, rows, query)
-        past = {row.key: self._source.attempts(row.key) for row in found.rows}
+        past = {row.key: self._source.runs(row.key) for row in found.rows}
         shown = PageModel(survey, rows, query, found, past, self._not_ready())
         html = self._known[key] = await asyncio.to_thread(self._render.view, shown, whole=whole)
         return html

@@ -8,7 +8,7 @@ from typing import Literal
 from reconciler import errors
 from reconciler.controller.decide.token_state import HEALTHY, NOTHING_TO_READ, TokenState
 from reconciler.controller.reconcile.run import Outcome
-from reconciler.controller.status.history import KEEP, RunRecord
+from reconciler.controller.status.history import MAX_RUNS, RunRecord
 from reconciler.controller.status.reasons import ENDPOINTS, describe_block, describe_reason
 from reconciler.controller.status.snapshot import SessionStatus
 from reconciler.humanize import ago, clean, duration, instant
@@ -122,7 +122,7 @@ def row_of(
         due=due,
         next=upcoming,
         reason=clean(reason),
-        marks=tuple(_mark(each, wall_s) for each in past[:KEEP]),
+        marks=tuple(_mark(each, wall_s) for each in past[:MAX_RUNS]),
         facts=tuple(_facts(row, now_s)),
     )
 

@@ -54,7 +54,7 @@ class Ready:
     def not_synced(self) -> str:
         return ""
 
-    def rewound(self, namespace: str, why: str) -> None:
+    def relist_all(self, namespace: str, why: str) -> None:
         return None
 
 

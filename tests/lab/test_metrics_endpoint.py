@@ -93,8 +93,8 @@ class Renderings:
         self.count = self.under_way = self.most_at_once = 0
         self.may_go_on = threading.Event()
         self.error: Exception | None = None
-        self._render = telemetry.meters.render
-        telemetry.meters.render = self  # type: ignore[method-assign]
+        self._render = telemetry.metrics_registry.render
+        telemetry.metrics_registry.render = self  # type: ignore[method-assign]
 
     def __call__(self) -> bytes:
         self.count += 1

@@ -119,7 +119,7 @@ class SessionActions:
             with self._bulkhead.at(PLATFORM, slot), span("lookup", str(key)):
                 await self._session_lookup.confirm(key, state)
         except BulkheadFull:
-            if not self._session_lookup.skip(key, state):
+            if not self._session_lookup.continue_unanswered(key, state):
                 raise
 
     async def _refresh(
@@ -157,7 +157,7 @@ class SessionActions:
     async def _confirm_again(self, key: SessionKey, slot: BulkheadRun, state: SessionState) -> None:
         assert state.secret is not None  # noqa: S101 - SEAL is planned for a Secret that is there
         await self._write_confirmation(key, slot, state.secret, state.record)
-        self._session_lookup.resealed(key)
+        self._session_lookup.record_rewritten(key)
 
     async def _write_confirmation(
         self, key: SessionKey, slot: BulkheadRun, secret: ObjectMeta, record: WriteRecord | None
@@ -166,16 +166,16 @@ class SessionActions:
         now_s = self._sessions.now_s()
         sent_at = self._clock.monotonic()
         with self._bulkhead.at(key.namespace, slot), span("patch", secret.name):
-            written = await self._writer.seal(secret, now_s=now_s)
+            written = await self._writer.write_confirmation(secret, now_s=now_s)
         self._writes.confirmation_answered(key, record, written.secret, sent_at=sent_at)
 
     async def _revoke(self, key: SessionKey, slot: BulkheadRun, state: SessionState) -> None:
         assert state.secret is not None  # noqa: S101 - REVOKE is planned for a Secret that is there
         with self._bulkhead.at(key.namespace, slot), span("patch", state.secret.name):
-            await self._writer.revoke(state.secret)
+            await self._writer.remove_confirmation(state.secret)
         # A tenant who puts the confirmation back each time is answered ever more slowly.
         self._conflicts.overwritten(key, self._clock.monotonic(), draw=self._random.random())
-        self._session_lookup.revoked(key)
+        self._session_lookup.record_removed(key)
 
     async def _create(
         self, run: ReconcileRun, slot: BulkheadRun, state: SessionState, plan: Plan

@@ -100,17 +100,17 @@ class BulkheadShell:
                 await place
             except asyncio.CancelledError:
                 if place.done() and not place.cancelled():
-                    self._wake()
+                    self._wake_worker()
                 raise
         if not self._bulkhead.is_busy:
-            self._wake()
+            self._wake_worker()
         return run
 
     def end(self, run: BulkheadRun) -> None:
         """End a run, and call the keys for which there is room now."""
         self._bulkhead.end(run)
-        self._call()
-        self._wake()
+        self._call_parked()
+        self._wake_worker()
 
     @contextmanager
     def at(self, place: str, run: BulkheadRun) -> Iterator[None]:
@@ -122,7 +122,7 @@ class BulkheadShell:
         if not self._bulkhead.enter(place, run, self._clock.monotonic()):
             raise BulkheadFull(place)
         if run.is_detached:
-            self._wake()
+            self._wake_worker()
         timer = asyncio.get_running_loop().call_later(SLOW_AFTER_S, self._overdue, run, place)
         answer = RequestResult.NOTHING
         try:
@@ -145,12 +145,12 @@ class BulkheadShell:
         if not self._bulkhead.has_room(place, run, self._clock.monotonic()):
             raise BulkheadFull(place)
 
-    def slow(self) -> SlowPlaces:
+    def slow_places(self) -> SlowPlaces:
         """Return the places that are slow now, and how many sessions wait for room."""
         suspects = self._bulkhead.suspects(self._clock.monotonic())
         return SlowPlaces(suspects, self._bulkhead.parked_total)
 
-    def taken(self, key: SessionKey) -> None:
+    def record_started(self, key: SessionKey) -> None:
         """Note that a key runs."""
         self._bulkhead.take(key)
 
@@ -162,11 +162,11 @@ class BulkheadShell:
             place, key, group=key.namespace, band=plan.priority, ends_at=ends_at, now_at=now_at
         )
 
-    def served(self, key: SessionKey) -> None:
+    def record_finished(self, key: SessionKey) -> None:
         """Note that a key's run ended in front of no full place."""
         self._bulkhead.forget(key)
 
-    def _call(self) -> None:
+    def _call_parked(self) -> None:
         now_at = self._clock.monotonic()
         for key, position in self._bulkhead.calls(now_at):
             slack_s = position.ends_at - now_at
@@ -176,9 +176,9 @@ class BulkheadShell:
         if self._log_dedup.should_log("requests_slow", place):
             log.warning("requests_slow", place=place, seconds=SLOW_AFTER_S)
         if self._bulkhead.overdue(run, self._clock.monotonic()):
-            self._wake()
+            self._wake_worker()
 
-    def _wake(self) -> None:
+    def _wake_worker(self) -> None:
         """Have those that wait for a worker look; each that finds none waits on."""
         while self._waiting:
             place = self._waiting.popleft()

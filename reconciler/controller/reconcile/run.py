@@ -48,7 +48,7 @@ class ReconcileRun:
     reason: str = ""
     error: Exception | None = None
     failures: int = 0
-    shared: str = ""
+    blocked_on: str = ""
     routine: bool = False
     pod: ObjectMeta | None = None
     wrote: bool = False

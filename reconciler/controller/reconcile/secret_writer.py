@@ -79,7 +79,7 @@ class SecretWriter:
             honoured=honoured,
             held_until_s=held_until_s,
         )
-        return self._accept(await self._patch(self._secrets, secret, body))
+        return self._store_response(await self._patch(self._secrets, secret, body))
 
     async def create(
         self, key: SessionKey, pod: ObjectMeta, token: Token, *, now_s: float
@@ -93,25 +93,25 @@ class SecretWriter:
         body = patches.new_secret(
             key, pod, token, self._names, now_s=now_s, written_by=self._fence.term
         )
-        self._ask()
+        self._check_fence()
         made = await self._kube.create(
             self._secrets, key.namespace, body, limit_s=self._limit_s, permit=self._fence.check
         )
-        return self._accept(made)
+        return self._store_response(made)
 
-    async def seal(self, secret: ObjectMeta, *, now_s: float) -> Written:
+    async def write_confirmation(self, secret: ObjectMeta, *, now_s: float) -> Written:
         """Write the proof of the confirmation alone.
 
         Raises: as `refresh`.
         """
         return await self.refresh(secret, None, now_s=now_s, honoured=())
 
-    async def revoke(self, secret: ObjectMeta) -> Written:
+    async def remove_confirmation(self, secret: ObjectMeta) -> Written:
         """Take the proof of a former confirmation off a Secret; its token stays and runs out.
 
         Raises: as `refresh`.
         """
-        return self._accept(
+        return self._store_response(
             await self._patch(self._secrets, secret, patches.revocation_patch(secret, self._names))
         )
 
@@ -163,7 +163,7 @@ class SecretWriter:
     async def _patch(
         self, resource: ApiResource[ObjectMeta], target: ObjectMeta, body: dict[str, Any]
     ) -> ObjectMeta:
-        self._ask()
+        self._check_fence()
         return await self._kube.patch(
             resource,
             target.namespace,
@@ -173,10 +173,10 @@ class SecretWriter:
             permit=self._fence.check,
         )
 
-    def _ask(self) -> None:
+    def _check_fence(self) -> None:
         if not self._fence.may_write(self._limit_s):
             raise NotLeaderError("this replica may not write for as long as a request may take")
 
-    def _accept(self, secret: ObjectMeta) -> Written:
+    def _store_response(self, secret: ObjectMeta) -> Written:
         """Take an answer into the store, which knows it already if its event overtook it."""
         return Written(secret, self._store.apply_write_response(secret) is None)

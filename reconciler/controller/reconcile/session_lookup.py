@@ -15,10 +15,10 @@ from reconciler.telemetry.log_dedup import LogDedup
 
 log = structlog.get_logger()
 
-UNSENDABLE = "invalid_id"
+INVALID_ID = "invalid_id"
 """The reason of an error for an ID that cannot be sent."""
 
-FORMER_LIMIT_S = 3.0
+KNOWN_SESSION_TIMEOUT_S = 3.0
 """Longest wait for an answer about a session that was once confirmed: its token waits meanwhile."""
 
 
@@ -59,31 +59,31 @@ class SessionLookup:
         Raises:
             PlatformError: No answer that says yes or no, about a session without such a word.
         """
-        if not self._has_word(key, view):
-            await self.ask(key, view)
+        if not self._was_confirmed(key, view):
+            await self.look_up(key, view)
             return
         try:
-            async with asyncio.timeout(FORMER_LIMIT_S):
-                await self.ask(key, view)
+            async with asyncio.timeout(KNOWN_SESSION_TIMEOUT_S):
+                await self.look_up(key, view)
         except (RemoteError, TimeoutError):
             self._confirmations.record_unanswered(key)
 
-    def skip(self, key: SessionKey, view: SessionState) -> bool:
+    def continue_unanswered(self, key: SessionKey, view: SessionState) -> bool:
         """Go on without an answer, if the session was once confirmed; return whether that is so."""
-        if not self._has_word(key, view):
+        if not self._was_confirmed(key, view):
             return False
         self._confirmations.record_unanswered(key)
         return True
 
-    def revoked(self, key: SessionKey) -> None:
+    def record_removed(self, key: SessionKey) -> None:
         """Note that the proof of a former confirmation is off the session's Secret."""
-        self._confirmations.unsealed(key)
+        self._confirmations.record_removed(key)
 
-    def resealed(self, key: SessionKey) -> None:
+    def record_rewritten(self, key: SessionKey) -> None:
         """Note that the proof of a confirmation was made again."""
-        self._confirmations.record_resealed(key)
+        self._confirmations.record_rewritten(key)
 
-    async def ask(self, key: SessionKey, view: SessionState) -> None:
+    async def look_up(self, key: SessionKey, view: SessionState) -> None:
         """Look one session up and record what the platform says.
 
         Raises:
@@ -95,7 +95,7 @@ class SessionLookup:
             raise PlatformRefused(self._platform.breaker.last_error)
         labelled = view.pod or view.secret
         claimed = labelled.project_id if labelled is not None else ""
-        has_word = self._has_word(key, view)
+        has_word = self._was_confirmed(key, view)
         project: str | None = claimed
         if has_word and not claimed:  # the labels are gone, and the platform's word is not
             project = self._confirmations.project_of(key)
@@ -103,7 +103,7 @@ class SessionLookup:
             session = await self._platform.session(key.session_id, project)
         except PlatformError as error:
             known = self._confirmations.project_of(key)
-            if error.reason != UNSENDABLE or (has_word and project == known):
+            if error.reason != INVALID_ID or (has_word and project == known):
                 raise
             # No session of the platform can have such an ID, or such a project. Whoever may edit
             # labels must not keep a session that had the platform's word from being asked about.
@@ -129,6 +129,6 @@ class SessionLookup:
         elif denial is Denial.NEW and self._log_dedup.should_log("session_not_confirmed", *key):
             log.warning("session_not_confirmed", **named)
 
-    def _has_word(self, key: SessionKey, view: SessionState) -> bool:
+    def _was_confirmed(self, key: SessionKey, view: SessionState) -> bool:
         own = view.secret if view.secret and view.secret.session_id == key.session_id else None
-        return self._confirmations.has_word(key, view.pod, own)
+        return self._confirmations.was_confirmed(key, view.pod, own)

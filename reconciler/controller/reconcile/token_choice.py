@@ -7,7 +7,7 @@ from reconciler.errors import IssuerError
 from reconciler.tokens.source import TokenSource
 from reconciler.tokens.token import Token
 
-AS_GOOD = frozenset({"startup_resync", "requested"})
+EQUAL_EXPIRY_REASONS = frozenset({"startup_resync", "requested"})
 """Reasons for which a token that ends at the same second is written too: the promise is a write.
 None of them moves an expiry backwards."""
 
@@ -23,7 +23,7 @@ def is_improvement(token: Token, facts: TokenAnnotations | None, reason: str) ->
     """
     if facts is None or facts.expires_s is None or reason == "token_replaced":
         return True
-    if reason in AS_GOOD:
+    if reason in EQUAL_EXPIRY_REASONS:
         return token.expires_s >= facts.expires_s
     return token.expires_s > facts.expires_s
 

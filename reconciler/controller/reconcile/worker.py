@@ -83,7 +83,7 @@ class Workers:
 
     async def _work(self, slot: BulkheadRun) -> None:
         work = await self._queue.get()
-        self._bulkhead.taken(work.key)
+        self._bulkhead.record_started(work.key)
         following: Requeue | None = None
         trace = self._tracer.begin("reconcile", queued_at=work.ready_at)
         run = ReconcileRun(work, trace, self._sessions.term_began_at)
@@ -92,7 +92,7 @@ class Workers:
                 following = await self._attempt(run, slot)
         finally:
             if run.outcome != "bulkhead_full":
-                self._bulkhead.served(work.key)
+                self._bulkhead.record_finished(work.key)
             self._queue.done(work.key, next=following)
             self._notify(run)
 
@@ -187,7 +187,7 @@ class Workers:
         failures = self._queue.record_failure(work.key)
         decision = retry_policy.classify(error, failures)
         run.outcome, run.error, run.failures = "failed", error, failures
-        run.shared, run.routine = decision.blocked_on, decision.policy in ROUTINE
+        run.blocked_on, run.routine = decision.blocked_on, decision.policy in ROUTINE
         self._report(work.key, error, decision, failures)
         self._startup.record_result(work.key, "failed")
         return self._retry(work, decision, failures, retry_after_s=error.retry_after_s)

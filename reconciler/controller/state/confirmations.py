@@ -22,17 +22,17 @@ DENIED_S = 60.0
 YOUNG_DENIED_S = YOUNG_LOOK_S - 1.0
 """How long it is where the pod is young; over when the session is looked at again."""
 
-RESEAL_S = 300.0
+REWRITE_S = 300.0
 """Over which seals are made again after a change of the client secret, or where they are missing as
 a term begins: 10,000 sessions cost 33 patches a second, little more than their refreshes do."""
 
-RESEALED_MAX = 20_000
+MAX_REWRITTEN = 20_000
 """Bound on remembered seals that were made again; one that is forgotten is made once more."""
 
-FORMER = -1
+PREVIOUS_KEY = -1
 """Stands for the generation of a key that was replaced."""
 
-DENIED_MAX = 10_000
+MAX_DENIED = 10_000
 """Bound on remembered refusals, so that a flood of labelled pods cannot fill memory."""
 
 
@@ -67,14 +67,14 @@ class ConfirmationCache:
         namespace_of: Callable[[PlatformSession], str],
     ) -> None:
         self._names = names
-        self._seal = seal
+        self._mac = seal
         self._namespace_of = namespace_of
         self._revocations = Revocations(clock)
         self._projects: dict[SessionKey, str] = {}
-        self._former: dict[SessionKey, str] = {}
-        self._sealed: dict[SessionKey, tuple[str, str, int]] = {}
-        self._resealed: TLRUCache[SessionKey, float] = TLRUCache(
-            RESEALED_MAX, ttu=lambda _key, _at, now_at: now_at + RESEAL_S, timer=clock.monotonic
+        self._previous: dict[SessionKey, str] = {}
+        self._verified: dict[SessionKey, tuple[str, str, int]] = {}
+        self._rewritten_at: TLRUCache[SessionKey, float] = TLRUCache(
+            MAX_REWRITTEN, ttu=lambda _key, _at, now_at: now_at + REWRITE_S, timer=clock.monotonic
         )
         self._clock = clock
         self._term_began_at = clock.monotonic()
@@ -82,7 +82,7 @@ class ConfirmationCache:
         self._covers_all = False
         self._covered: set[str] = set()
         self._denied: TLRUCache[SessionKey, float] = TLRUCache(
-            DENIED_MAX, ttu=lambda _key, for_s, now_at: now_at + for_s, timer=clock.monotonic
+            MAX_DENIED, ttu=lambda _key, for_s, now_at: now_at + for_s, timer=clock.monotonic
         )
 
     def key_of(self, session: PlatformSession) -> SessionKey:
@@ -96,7 +96,7 @@ class ConfirmationCache:
         """
         self._term_began_at = self._clock.monotonic()
         self._projects.clear()
-        self._former.clear()
+        self._previous.clear()
         self._covers_all = False
         self._covered.clear()
 
@@ -104,7 +104,7 @@ class ConfirmationCache:
         """Record that the platform knows this session, with its project and namespace."""
         key = self.key_of(session)
         self._projects[key] = session.project_id
-        self._former.pop(key, None)
+        self._previous.pop(key, None)
         self._denied.pop(key, None)
         self._revocations.answered_yes(key)
         return key
@@ -117,13 +117,13 @@ class ConfirmationCache:
         """
         new = key not in self._denied
         revocations = self._revocations
-        had_word = key in self._projects or key in self._former or key in self._sealed
+        had_word = key in self._projects or key in self._previous or key in self._verified
         if had_word and not revocations.is_revoked(key):
             if not revocations.answered_no(key):
                 self._suspect((key,))
                 self._denied[key] = RECHECK_S
                 return Denial.KNOWN
-            for known in (self._projects, self._former, self._sealed):
+            for known in (self._projects, self._previous, self._verified):
                 known.pop(key, None)
             self._running.discard(key)
             self._denied[key] = YOUNG_DENIED_S if young else DENIED_S
@@ -135,7 +135,7 @@ class ConfirmationCache:
         """Record that the platform did not answer: a former confirmation counts for a while."""
         self._revocations.unanswered(key)
 
-    def unsealed(self, key: SessionKey) -> None:
+    def record_removed(self, key: SessionKey) -> None:
         """Record that a revoked session's seal was taken off its Secret."""
         self._revocations.removed(key)
 
@@ -170,7 +170,7 @@ class ConfirmationCache:
     def _suspect(self, keys: Iterable[SessionKey]) -> None:
         for key in keys:
             if (project := self._projects.pop(key, None)) is not None:
-                self._former[key] = project
+                self._previous[key] = project
 
     def running(self) -> frozenset[SessionKey]:
         """Return the sessions that the platform called running last, a copy."""
@@ -185,18 +185,20 @@ class ConfirmationCache:
         """Return what is known now, without asking: by list, by look-up, or by seal."""
         project = self._projects.get(key)
         if project is not None:
-            return Confirmation.NO if _is_labelled_else(project, pod, secret) else Confirmation.YES
-        if self._revocations.is_revoked(key) and self._is_unsealable(key, secret):
+            return Confirmation.NO if _has_other_project(project, pod, secret) else Confirmation.YES
+        if self._revocations.is_revoked(key) and self._is_removable(key, secret):
             return Confirmation.REVOKED
         if key in self._denied:
             doubted = self._revocations.is_doubted(key)
             return Confirmation.DOUBTED if doubted else Confirmation.NO
-        if not self.has_word(key, pod, secret):
-            former = self._former.get(key)
+        if not self.was_confirmed(key, pod, secret):
+            former = self._previous.get(key)
             return Confirmation.UNKNOWN if former is None else Confirmation.NO
         return Confirmation.UNKNOWN if self.is_absent(key) else Confirmation.YES
 
-    def has_word(self, key: SessionKey, pod: ObjectMeta | None, secret: ObjectMeta | None) -> bool:
+    def was_confirmed(
+        self, key: SessionKey, pod: ObjectMeta | None, secret: ObjectMeta | None
+    ) -> bool:
         """Whether the platform once confirmed the session, and has not taken that back since.
 
         Args:
@@ -204,20 +206,20 @@ class ConfirmationCache:
         """
         if self._revocations.is_revoked(key):
             return False
-        project = self._projects.get(key, self._former.get(key))
+        project = self._projects.get(key, self._previous.get(key))
         if project is not None:
-            return not _is_labelled_else(project, pod, secret)
-        return secret is not None and self._is_sealed(key, secret)
+            return not _has_other_project(project, pod, secret)
+        return secret is not None and self._has_valid_mac(key, secret)
 
     def project_of(self, key: SessionKey) -> str | None:
         """Return the project that the platform last named for a session, None if unknown."""
-        return self._projects.get(key, self._former.get(key))
+        return self._projects.get(key, self._previous.get(key))
 
     def is_absent(self, key: SessionKey) -> bool:
         """Whether a list that covers it lacks the session, and nobody has been asked about it."""
         if key in self._projects or self._revocations.is_unanswered(key):
             return False
-        return key in self._former or self._covers_all or key.namespace in self._covered
+        return key in self._previous or self._covers_all or key.namespace in self._covered
 
     def is_doubted(self, key: SessionKey) -> bool:
         """Whether the platform said "not found" of it once, and is to be asked again."""
@@ -227,12 +229,12 @@ class ConfirmationCache:
         """Whether only a fresh "found" of the platform gives this session a token again."""
         return self._revocations.is_revoked(key)
 
-    def _is_unsealable(self, key: SessionKey, secret: ObjectMeta | None) -> bool:
+    def _is_removable(self, key: SessionKey, secret: ObjectMeta | None) -> bool:
         if secret is None or not self._revocations.may_remove(key):
             return False
-        return self._is_sealed(key, secret)
+        return self._has_valid_mac(key, secret)
 
-    def seal_due_at(self, key: SessionKey, secret: ObjectMeta) -> float | None:
+    def mac_due_at(self, key: SessionKey, secret: ObjectMeta) -> float | None:
         """Return when a seal that is missing or under an older key is to be made again, monotonic.
 
         One under the former key, or, where the platform's word is known without it, under one
@@ -245,7 +247,7 @@ class ConfirmationCache:
         None where it is under the key of now, or where another replica may have made it under a key
         that this one does not know yet.
         """
-        renewed_at = self._seal.renewed_at
+        renewed_at = self._mac.renewed_at
         found = secret.annotations.get(self._names.confirmation, "")
         if self._is_verified(key, secret):
             return None
@@ -254,51 +256,51 @@ class ConfirmationCache:
                 return None
             since_at = max(self._term_began_at, -math.inf if renewed_at is None else renewed_at)
         else:
-            has_word = key in self._projects or key in self._former
-            is_former = self._seal.is_from_previous_key(found, key, secret.uid)
+            has_word = key in self._projects or key in self._previous
+            is_former = self._mac.is_from_previous_key(found, key, secret.uid)
             if renewed_at is None or not (has_word or is_former):
                 return None
             since_at = renewed_at
-        due_at = since_at + phase(secret.uid) * RESEAL_S
-        return max(due_at, self._resealed.get(key, -math.inf) + RESEAL_S)
+        due_at = since_at + phase(secret.uid) * REWRITE_S
+        return max(due_at, self._rewritten_at.get(key, -math.inf) + REWRITE_S)
 
-    def record_resealed(self, key: SessionKey) -> None:
+    def record_rewritten(self, key: SessionKey) -> None:
         """Record that a seal that was missing, or under a former key, was made again."""
-        self._resealed[key] = self._clock.monotonic()
+        self._rewritten_at[key] = self._clock.monotonic()
 
-    def _is_sealed(self, key: SessionKey, secret: ObjectMeta) -> bool:
+    def _has_valid_mac(self, key: SessionKey, secret: ObjectMeta) -> bool:
         """Whether the seal is valid; one under the former key only as long as that is believed."""
         if self._is_verified(key, secret):
             return True
         found = secret.annotations.get(self._names.confirmation, "")
-        if not found or not self._seal.is_from_previous_key(found, key, secret.uid):
+        if not found or not self._mac.is_from_previous_key(found, key, secret.uid):
             return False
-        self._sealed[key] = (secret.uid, found, FORMER)
+        self._verified[key] = (secret.uid, found, PREVIOUS_KEY)
         return True
 
     def _is_verified(self, key: SessionKey, secret: ObjectMeta) -> bool:
         """Verify a seal once under each key; a session is planned several times a minute."""
         made = secret.annotations.get(self._names.confirmation, "")
-        found = (secret.uid, made, self._seal.generation)
-        if self._sealed.get(key) == found:
+        found = (secret.uid, made, self._mac.generation)
+        if self._verified.get(key) == found:
             return True
-        if not made or not self._seal.is_from_current_key(made, key, secret.uid):
+        if not made or not self._mac.is_from_current_key(made, key, secret.uid):
             return False
-        self._sealed[key] = found
+        self._verified[key] = found
         return True
 
     def prune(self, alive: Collection[SessionKey]) -> None:
         """Forget confirmations of sessions that neither the cluster nor the platform has."""
         kept = self._running.union(alive)
-        for known in (self._projects, self._former, self._sealed):
+        for known in (self._projects, self._previous, self._verified):
             for key in known.keys() - kept:
                 del known[key]
 
     def stats(self) -> ConfirmationStats:
-        confirmed = len(self._projects) + len(self._former)
+        confirmed = len(self._projects) + len(self._previous)
         return ConfirmationStats(confirmed, len(self._running), len(self._denied))
 
 
-def _is_labelled_else(project: str, *objects: ObjectMeta | None) -> bool:
+def _has_other_project(project: str, *objects: ObjectMeta | None) -> bool:
     """Whether the session's objects name another project than the platform does."""
     return any(meta.project_id not in ("", project) for meta in objects if meta is not None)

@@ -10,7 +10,7 @@ from reconciler.errors import SettingsError
 
 log = structlog.get_logger()
 
-LOOK_S = 5.0
+INTERVAL_S = 5.0
 """Between looks at the file; as for a static token."""
 
 
@@ -32,10 +32,10 @@ class MacKeyFile:
     ) -> None:
         self._read = read
         self._value = value
-        self._seal = seal
-        self._renewed = renewed
+        self._mac = seal
+        self._on_changed = renewed
         self._next = ""
-        self._is_kept = False
+        self._is_unusable = False
 
     async def run(self) -> None:
         """Run for ever; look every `LOOK_S`.
@@ -43,9 +43,9 @@ class MacKeyFile:
         Cancel: the key is a whole one; nobody may have been told of it.
         """
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(INTERVAL_S)
             if self.reload_once():
-                await self._renewed()
+                await self._on_changed()
 
     def reload_once(self) -> bool:
         """Read once; return True if the key was renewed.
@@ -57,15 +57,15 @@ class MacKeyFile:
             found = self._read()
         except SettingsError as error:
             self._next = ""
-            if not self._is_kept:
+            if not self._is_unusable:
                 log.warning("rotated_file_kept", peer="seals", why=str(error))
-            self._is_kept = True
+            self._is_unusable = True
             return False
-        self._is_kept = False
+        self._is_unusable = False
         before, self._next = self._next, found
         if found in (self._value, "") or before != found:
             return False
         self._value = found
-        self._seal.set_key(found)
+        self._mac.set_key(found)
         log.info("seal_key_renewed")
         return True

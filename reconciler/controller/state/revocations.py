@@ -14,7 +14,7 @@ RECHECK_S = 10.0
 """Between the two answers: longer than a database's replica lags, short against any token's life.
 """
 
-DOUBT_S = 3600.0
+FIRST_DENIAL_S = 3600.0
 """How long a first "not found" is remembered; the second follows after `RECHECK_S` as a rule."""
 
 REVOKED_AGAIN_S = 300.0
@@ -24,7 +24,7 @@ not make us write each second."""
 UNANSWERED_S = 60.0
 """After a question that got no answer, the former confirmation counts for so long."""
 
-MOST = 10_000
+MAX_SESSIONS = 10_000
 """Bound on each of the sets below. What is forgotten is asked about once more."""
 
 
@@ -33,10 +33,10 @@ class Revocations:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._first_no: TLRUCache[SessionKey, float] = _timed(clock, DOUBT_S)
+        self._first_no: TLRUCache[SessionKey, float] = _timed(clock, FIRST_DENIAL_S)
         self._unanswered: TLRUCache[SessionKey, float] = _timed(clock, UNANSWERED_S)
         self._removed: TLRUCache[SessionKey, float] = _timed(clock, REVOKED_AGAIN_S)
-        self._revoked: LRUCache[SessionKey, None] = LRUCache(MOST)
+        self._revoked: LRUCache[SessionKey, None] = LRUCache(MAX_SESSIONS)
 
     def answered_no(self, key: SessionKey) -> bool:
         """Take in a "not found"; return True if it ends the session's confirmation now."""
@@ -81,4 +81,6 @@ class Revocations:
 
 
 def _timed(clock: Clock, for_s: float) -> "TLRUCache[SessionKey, float]":
-    return TLRUCache(MOST, ttu=lambda _key, _value, now_at: now_at + for_s, timer=clock.monotonic)
+    return TLRUCache(
+        MAX_SESSIONS, ttu=lambda _key, _value, now_at: now_at + for_s, timer=clock.monotonic
+    )

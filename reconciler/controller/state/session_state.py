@@ -78,7 +78,7 @@ class SessionStateReader:
         self._context: DecisionContext | None = None
         self._context_at = 0.0
         self.term_began_at = clock.monotonic()
-        self._awaits_list = False
+        self._awaits_session_list = False
 
     def context(self) -> DecisionContext:
         """Return what decisions depend on now; built anew every `CONTEXT_S`, not for each plan."""
@@ -105,7 +105,7 @@ class SessionStateReader:
             replaced_s=self._source.replaced_s,
             generation=self._source.generation,
             rotated_s=self._source.rotated_s,
-            list_began_s=began_s if self._awaits_list else -math.inf,
+            list_began_s=began_s if self._awaits_session_list else -math.inf,
         )
         return self._context
 
@@ -119,18 +119,18 @@ class SessionStateReader:
         self.startup = self._startup_mode
         self.records.clear()
         self.term_began_at = self._clock.monotonic()
-        self._awaits_list = True
+        self._awaits_session_list = True
         self._context = None
 
-    def listed(self) -> None:
+    def record_listed(self) -> None:
         """Plan from now on without a list to wait for: it has come, or has failed."""
-        self._awaits_list = False
+        self._awaits_session_list = False
         self._context = None
 
     def end_term(self) -> None:
         """Plan as a follower: each session's deadline is the leader's."""
         self.startup = "none"
-        self._awaits_list = False
+        self._awaits_session_list = False
         self._context = None
 
     def clear_context(self) -> None:
@@ -151,12 +151,12 @@ class SessionStateReader:
             secret=secret,
             confirmation=self._confirmations.confirmation(key, pod, own),
             running=self._confirmations.is_running(key),
-            seal_due_s=math.inf if own is None else self._seal_due_s(key, own),
+            seal_due_s=math.inf if own is None else self._mac_due_s(key, own),
             record=last_applied(self.records.of(key), secret, self.names),
         )
 
-    def _seal_due_s(self, key: SessionKey, secret: ObjectMeta) -> float:
-        at = self._confirmations.seal_due_at(key, secret)
+    def _mac_due_s(self, key: SessionKey, secret: ObjectMeta) -> float:
+        at = self._confirmations.mac_due_at(key, secret)
         return math.inf if at is None else self.now_s() + at - self._clock.monotonic()
 
     def plan(self, key: SessionKey) -> tuple[SessionState, Plan]:

@@ -20,7 +20,7 @@ class StartupProgress:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._known: set[SessionKey] = set()
-        self._open: set[SessionKey] = set()
+        self._pending: set[SessionKey] = set()
         self._outcomes: dict[str, int] = {}
         self._began_at: float | None = None
         self._listed = False
@@ -34,7 +34,7 @@ class StartupProgress:
         self._trace_id = trace_id
         self._began_at = self._clock.monotonic()
         self._outcomes = {}
-        self._known, self._open = set(), set()
+        self._known, self._pending = set(), set()
         self._listed = False
         self.finished.clear()
 
@@ -56,7 +56,7 @@ class StartupProgress:
         if key in self._known:
             return
         self._known.add(key)
-        self._open.add(key)
+        self._pending.add(key)
         if not due:
             self.record_result(key, "unchanged")
 
@@ -74,14 +74,14 @@ class StartupProgress:
             return
         if key not in self._known and outcome != "unchanged":
             self._known.add(key)  # it ran before the resync listed it
-        elif key not in self._open:
+        elif key not in self._pending:
             return
-        self._open.discard(key)
+        self._pending.discard(key)
         self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
         self._finish_if_done()
 
     def _finish_if_done(self) -> None:
-        if self._open or not self._listed or self._began_at is None:
+        if self._pending or not self._listed or self._began_at is None:
             return
         self.seconds = self._clock.monotonic() - self._began_at
         self._began_at = None

@@ -44,7 +44,7 @@ log = structlog.get_logger()
 SLICE = 200
 """Sessions read in one turn of the loop: a millisecond or two."""
 
-EVERY_S = 60.0
+INTERVAL_S = 60.0
 """A survey is taken at least this often, so that the exposure of pods that end is counted; whoever
 scrapes or watches asks for younger ones."""
 
@@ -99,10 +99,10 @@ class StatusCollector:
     async def run(self) -> None:
         """Take a survey every `EVERY_S`, for ever."""
         while True:
-            await self.renew(max_age_s=EVERY_S / 2)
-            await asyncio.sleep(EVERY_S)
+            await self.update(max_age_s=INTERVAL_S / 2)
+            await asyncio.sleep(INTERVAL_S)
 
-    async def renew(self, *, max_age_s: float) -> None:
+    async def update(self, *, max_age_s: float) -> None:
         """Take a survey into `latest` if that is too old; a defect here takes nothing along."""
         try:
             await self.snapshot(max_age_s=max_age_s)
@@ -119,7 +119,7 @@ class StatusCollector:
             latest = self.latest
             if latest is not None and self._clock.monotonic() - latest.taken_at <= max_age_s:
                 return latest
-            self.latest = latest = await self._take()
+            self.latest = latest = await self._collect()
             return latest
 
     async def rows(self, survey: StatusSnapshot) -> tuple[SessionStatus, ...]:
@@ -135,11 +135,11 @@ class StatusCollector:
             await asyncio.sleep(0)
         return tuple(found)
 
-    def attempts(self, key: SessionKey) -> tuple[RunRecord, ...]:
+    def runs(self, key: SessionKey) -> tuple[RunRecord, ...]:
         """Return a session's last attempts, the newest first; asked for the rows that are shown."""
         return self._parts.history.of(key)
 
-    async def _take(self) -> StatusSnapshot:
+    async def _collect(self) -> StatusSnapshot:
         now_s, now_at = self._parts.sessions.now_s(), self._clock.monotonic()
         policy, token = self._parts.sessions.context(), self._parts.source.stats()
         self._fleet, self._seen, self._excluded = FleetSummary(), {}, set()
@@ -163,7 +163,7 @@ class StatusCollector:
         fleet.survive(self._delivery_s)
         fleet.exposure_s = self._parts.exposure.total_s
         fleet.failing = self._failing()
-        return self._survey(now_s, now_at, policy, readings, token)
+        return self._make_snapshot(now_s, now_at, policy, readings, token)
 
     def _read(
         self, pod: ObjectMeta, policy: DecisionContext, now_s: float
@@ -189,7 +189,7 @@ class StatusCollector:
         key, expires_s, pod = reading.key, reading.expires_s, reading.pod
         self._seen[key] = reading
         remaining_s = None if expires_s is None else expires_s - now_s
-        confirmed, hold = self._is_confirmed(reading), self._hold(reading)
+        confirmed, hold = self._is_confirmed(reading), self._blocked_by(reading)
         self._fleet.add(
             key,
             reading.state(now_s, confirmed=confirmed),
@@ -207,9 +207,9 @@ class StatusCollector:
             )
 
     def _is_confirmed(self, reading: SessionReading) -> bool:
-        return self._parts.confirmations.has_word(reading.key, reading.pod, reading.secret)
+        return self._parts.confirmations.was_confirmed(reading.key, reading.pod, reading.secret)
 
-    def _hold(self, reading: SessionReading) -> str:
+    def _blocked_by(self, reading: SessionReading) -> str:
         """Return why nothing is written to a session, or "": what its last run found, or would."""
         if reading.paused:
             return "paused"
@@ -241,12 +241,12 @@ class StatusCollector:
             look.reasons[0],
             look.stage,
             look.blocked_on,
-            self._hold(reading),
+            self._blocked_by(reading),
             look.failures,
             reading.refreshed_by,
         )
 
-    def _survey(
+    def _make_snapshot(
         self,
         now_s: float,
         now_at: float,
@@ -267,7 +267,7 @@ class StatusCollector:
             excluded=frozenset(self._excluded),
             fleet=self._fleet,
             exposed=self._parts.exposure.recent(),
-            slow=parts.bulkhead.slow(),
+            slow=parts.bulkhead.slow_places(),
             platform_allowed=parts.platform_allowed() if parts.platform_allowed else None,
             watches=tuple(reflector.stats() for reflector in self._parts.informers.reflectors),
             breakers=tuple(breaker.stats() for breaker in self._parts.breakers),

@@ -18,12 +18,12 @@ REPORT_S = 60.0
 no more than one begin in this time, and no end without one."""
 
 
-JUST_SAID_S = 10.0
+RECENT_S = 10.0
 """What was said so short a time ago is not repeated because a minute is full."""
 
 
 @dataclass(slots=True)
-class _Said:
+class _LastLine:
     """What the log said last of one endpoint, and when (monotonic)."""
 
     condition: Condition
@@ -35,25 +35,25 @@ class EndpointLog:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._said: dict[str, _Said] = {}
+        self._last_lines: dict[str, _LastLine] = {}
 
     def changed(self, stats: BreakerStats) -> None:
         """Say that a trouble begins, or becomes another; its end is `recovered`."""
         if stats.condition == "ok":
             return
-        said = self._said.get(stats.name)
+        said = self._last_lines.get(stats.name)
         if said is None or said.condition != "ok" or self._since_s(said) >= REPORT_S:
-            self._say(stats, is_begin=True)
+            self._log(stats, is_begin=True)
 
     def report(self, stats: BreakerStats) -> None:
         """Say what still stands, unless that was said a moment ago; call it once a minute."""
-        said = self._said.get(stats.name)
-        if stats.condition != "ok" and (said is None or self._since_s(said) >= JUST_SAID_S):
-            self._say(stats, is_begin=False)
+        said = self._last_lines.get(stats.name)
+        if stats.condition != "ok" and (said is None or self._since_s(said) >= RECENT_S):
+            self._log(stats, is_begin=False)
 
     def recovered(self, endpoint: str, sessions_woken: int) -> None:
         """Say that it is as it should be, if the log said that it was not."""
-        said = self._said.get(endpoint)
+        said = self._last_lines.get(endpoint)
         if said is None or said.condition == "ok":
             return
         log.info(
@@ -64,8 +64,8 @@ class EndpointLog:
         )
         said.condition = "ok"
 
-    def _say(self, stats: BreakerStats, *, is_begin: bool) -> None:
-        self._said[stats.name] = _Said(stats.condition, self._clock.monotonic())
+    def _log(self, stats: BreakerStats, *, is_begin: bool) -> None:
+        self._last_lines[stats.name] = _LastLine(stats.condition, self._clock.monotonic())
         seconds = round(stats.down_for_s if stats.down else stats.refused_for_s)
         said = {"endpoint": stats.name, "seconds": seconds, "error": stats.last_error}
         if stats.down:
@@ -76,5 +76,5 @@ class EndpointLog:
         else:
             log.warning(REFUSES, **said)
 
-    def _since_s(self, said: _Said) -> float:
+    def _since_s(self, said: _LastLine) -> float:
         return self._clock.monotonic() - said.at

@@ -9,12 +9,12 @@ from reconciler.clock import Clock
 from reconciler.controller.reconcile.run import Outcome, ReconcileRun
 from reconciler.naming import SessionKey
 
-KEEP = 5
+MAX_RUNS = 5
 
 MAX_SESSIONS = 20_000
 """Sessions remembered, the latest worked on first: some 15 MB at the most."""
 
-_TOLD: frozenset[Outcome] = frozenset(
+_RECORDED: frozenset[Outcome] = frozenset(
     {"refreshed", "blocked", "failed", "no_better_token", "conflict_backoff"}
 )
 """A look that found nothing due would push out what somebody wants to see."""
@@ -34,27 +34,27 @@ class RunHistory:
 
     def __init__(self, clock: Clock, max_sessions: int = MAX_SESSIONS) -> None:
         self._clock = clock
-        self._past: LRUCache[SessionKey, deque[RunRecord]] = LRUCache(max_sessions)
+        self._records: LRUCache[SessionKey, deque[RunRecord]] = LRUCache(max_sessions)
 
     def observe(self, attempt: ReconcileRun) -> None:
         """Remember an attempt that did, or should have done, something."""
         if attempt.outcome == "removed":
-            self._past.pop(attempt.key, None)
-        if attempt.outcome not in _TOLD:
+            self._records.pop(attempt.key, None)
+        if attempt.outcome not in _RECORDED:
             return
-        past = self._past.get(attempt.key)
+        past = self._records.get(attempt.key)
         if past is None:
-            past = self._past[attempt.key] = deque(maxlen=KEEP)
+            past = self._records[attempt.key] = deque(maxlen=MAX_RUNS)
         past.append(
             RunRecord(self._clock.wall(), attempt.outcome, attempt.reason, attempt.error_class)
         )
 
     def of(self, key: SessionKey) -> tuple[RunRecord, ...]:
         """Return a session's last attempts, the newest first."""
-        return tuple(reversed(self._past.get(key, ())))
+        return tuple(reversed(self._records.get(key, ())))
 
     def __len__(self) -> int:
-        return len(self._past)
+        return len(self._records)
 
 
 class BlockedSessions:
@@ -64,22 +64,22 @@ class BlockedSessions:
     """
 
     def __init__(self) -> None:
-        self._why: dict[SessionKey, str] = {}
+        self._reasons: dict[SessionKey, str] = {}
 
     def observe(self, attempt: ReconcileRun) -> None:
         if attempt.outcome == "blocked":
-            self._why[attempt.key] = attempt.reason
+            self._reasons[attempt.key] = attempt.reason
         elif attempt.outcome in ("refreshed", "unchanged", "failed", "removed"):
-            self._why.pop(attempt.key, None)
+            self._reasons.pop(attempt.key, None)
 
     def of(self, key: SessionKey) -> str:
         """Return why nothing is written to a session, or ""."""
-        return self._why.get(key, "")
+        return self._reasons.get(key, "")
 
     def keep(self, seen: set[SessionKey]) -> None:
         """Drop the words of all sessions but these."""
-        for key in self._why.keys() - seen:
-            del self._why[key]
+        for key in self._reasons.keys() - seen:
+            del self._reasons[key]
 
     def __len__(self) -> int:
-        return len(self._why)
+        return len(self._reasons)

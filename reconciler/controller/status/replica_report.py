@@ -22,7 +22,7 @@ from reconciler.telemetry.log_dedup import LogDedup
 
 log = structlog.get_logger()
 
-LOOK_S = 1.0
+INTERVAL_S = 1.0
 """Between two looks at the troubles: they cost nothing."""
 
 STEADY_S = 3.0
@@ -35,7 +35,7 @@ REPEAT_S = 60.0
 """A trouble that lasts is reported again so often: one that was not reported for longer is over,
 or its replica has ended."""
 
-Troubles = Mapping[str, str]
+Problems = Mapping[str, str]
 """Reason of the Event, one of a small closed set -> what is wrong, in one line without a token."""
 
 
@@ -77,21 +77,21 @@ class ReplicaReport:
         breaker: CircuitBreaker,
         clock: Clock,
         once: LogDedup,
-        troubles: Callable[[], Troubles],
+        troubles: Callable[[], Problems],
     ) -> None:
         self._reporter = reporter
         self._kube = kube
         self._breaker = breaker
         self._clock = clock
         self._once = once
-        self._troubles = troubles
+        self._problems = troubles
         self._series: dict[str, _Series] = {}
 
     async def run(self) -> None:
         """Run for ever; what cannot be sent is tried again at the next turn, never faster."""
         while True:
-            await asyncio.sleep(LOOK_S)
-            found = self._troubles()
+            await asyncio.sleep(INTERVAL_S)
+            found = self._problems()
             now_at, now_s = self._clock.monotonic(), self._clock.wall()
             self._series = {
                 reason: self._series.get(reason) or _Series(now_at, now_s) for reason in found

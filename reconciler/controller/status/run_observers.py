@@ -13,7 +13,7 @@ from reconciler.workqueue.items import Priority
 CHANGES = {"pod": "pod_changed", "secret": "secret_changed", "touch": "secret_seen"}
 """Reasons that stand for a watch event, and the name of the span that stands for it."""
 
-Keeps = Callable[[Trace], bool]
+IsSampled = Callable[[Trace], bool]
 """Whether a trace that has ended is worth its spans."""
 
 
@@ -28,15 +28,15 @@ class RunTraces:
         causes: The latest resync of each kind, by the reason with which it queues.
     """
 
-    def __init__(self, tracer: Tracer, keeps: Keeps, keep: Callable[[Trace], None]) -> None:
+    def __init__(self, tracer: Tracer, keeps: IsSampled, keep: Callable[[Trace], None]) -> None:
         self._tracer = tracer
-        self._keeps = keeps
-        self._keep = keep
+        self._is_sampled = keeps
+        self._export = keep
         self.causes: Mapping[str, SpanId] = {}
 
     def observe(self, attempt: ReconcileRun) -> None:
         trace = attempt.trace
-        if not self._keeps(trace):
+        if not self._is_sampled(trace):
             return
         trace.attributes = attributes_of(attempt)
         for reason in attempt.work.reasons:
@@ -45,18 +45,18 @@ class RunTraces:
             elif (name := CHANGES.get(reason)) is not None:
                 trace.links.append((reason, self._event(name, attempt).id))
         trace.kept = True
-        self._keep(trace)
+        self._export(trace)
 
     def ended(self, trace: Trace) -> None:
         """Take a trace that is no attempt: a resync always, a spare like any other."""
-        if trace.name.endswith("resync") or self._keeps(trace):
-            self._keep(trace)
+        if trace.name.endswith("resync") or self._is_sampled(trace):
+            self._export(trace)
 
     def _event(self, name: str, attempt: ReconcileRun) -> Trace:
         event = self._tracer.begin(name)
         event.began_at = event.ended_at = attempt.work.ready_at
         event.attributes = _subject(attempt.key.namespace, attempt.pod)
-        self._keep(event)
+        self._export(event)
         return event
 
 

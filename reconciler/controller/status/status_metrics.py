@@ -12,7 +12,7 @@ NOT_COUNTED = (TokenState.PAUSED, TokenState.UNCONFIRMED)
 """States of blocked sessions alone, which `sessions_blocked` counts by reason."""
 
 
-def gauges(survey: StatusSnapshot, *, per_session: bool) -> Iterator[Sample]:
+def samples(survey: StatusSnapshot, *, per_session: bool) -> Iterator[Sample]:
     """Yield the samples of one survey; sessions that ended are in none of them."""
     yield from _fleet(survey)
     yield from _queue(survey)

@@ -81,7 +81,7 @@ class EventHandler:
         is_due = plan.action in DUE
         # What blocks is said by the run; waiting for its next look would keep it quiet for minutes.
         waits, is_asked = plan.action is Action.WAIT, plan.action is Action.CONFIRM
-        if waits and self._is_owed_a_touch(view, plan):
+        if waits and self._ensure_touch(view, plan):
             self._touch_now(key)
             return plan.action
         at = now_at = self._clock.monotonic()
@@ -100,7 +100,7 @@ class EventHandler:
         )
         return plan.action
 
-    def _is_owed_a_touch(self, view: SessionState, plan: Plan) -> bool:
+    def _ensure_touch(self, view: SessionState, plan: Plan) -> bool:
         """Note a touch that nobody has in hand: its writer died, or did not know the pod."""
         if self._touches is None or not (plan.touch and self._sessions.leads):
             return False
@@ -118,12 +118,12 @@ class EventHandler:
             return
         both = (change.old, change.new)
         keys = {meta.key: None for meta in both if meta is not None and meta.session_id}
-        news = _news(change, kind, self._sessions.names)
+        news = _trigger_of(change, kind, self._sessions.names)
         for key in keys:
             self.enqueue(key, kind, news=news)
 
 
-def _news(change: Change, kind: str, names: Names) -> Trigger:
+def _trigger_of(change: Change, kind: str, names: Names) -> Trigger:
     """Return what a change means to a session that failed."""
     if change.new is not None:
         asked = change.new.annotations.get(names.requested_at)

@@ -27,7 +27,7 @@ JITTER_FRACTION = 0.5
 LEADER_START = "follow"
 """Reason with which a follower queues: such work is taken up when it begins to lead."""
 
-ASK_IN_S = 2.0
+LIST_FIRST_S = 2.0
 """A replica that begins asks about no single session sooner: its first list takes a second or two
 as a rule, and confirms nearly all."""
 
@@ -107,15 +107,15 @@ class Resync:
         log.info("startup_resync_started", pods=len(live))
         with span("queue_pods", f"{len(live)} pods"):
             for index, key in enumerate(live):
-                self._consider(key, ask_in_s=ASK_IN_S)
+                self._queue(key, ask_in_s=LIST_FIRST_S)
                 if index % SLICE == SLICE - 1:
                     await asyncio.sleep(0)
-        listed = await self._sweep()
+        listed = await self._list_sessions()
         keys = self._keys(listed) if listed else ()
-        self._sessions.listed()
+        self._sessions.record_listed()
         for index, key in enumerate(dict.fromkeys([*live, *keys])):
             if not self._startup.knows(key):
-                self._consider(key)
+                self._queue(key)
             else:  # it may wait for the list since it was considered
                 self._event_handler.enqueue(key, "startup_resync")
             if index % SLICE == SLICE - 1:
@@ -123,7 +123,7 @@ class Resync:
         self._startup.all_listed()
         self._confirmations.prune(live)
 
-    def _consider(self, key: SessionKey, *, ask_in_s: float = 0.0) -> None:
+    def _queue(self, key: SessionKey, *, ask_in_s: float = 0.0) -> None:
         action = self._event_handler.enqueue(key, "startup_resync", ask_in_s=ask_in_s)
         if action is not Action.REMOVE:
             self._startup.add(key, due=action is not Action.WAIT)
@@ -146,11 +146,11 @@ class Resync:
 
     async def _run_periodic(self) -> None:
         with self._begin("resync") as trace:
-            await self._look(trace)
+            await self._queue_listed(trace)
         self._tracer.end(trace)
 
-    async def _look(self, trace: Trace) -> None:
-        found = await self._sweep()
+    async def _queue_listed(self, trace: Trace) -> None:
+        found = await self._list_sessions()
         if found is None:
             return
         live = self._sessions.live_keys()
@@ -163,7 +163,7 @@ class Resync:
                 await asyncio.sleep(pause_s * 50)
         self._confirmations.prune(live)
 
-    async def _sweep(self) -> RunningSessions | None:
+    async def _list_sessions(self) -> RunningSessions | None:
         """List all projects' running sessions; None when the platform gave no list at all."""
         try:
             with span("sweep"):

@@ -17,10 +17,10 @@ from reconciler.errors import RemoteError
 from reconciler.informer.store import Store
 from reconciler.naming import SessionKey
 
-EVERY_S = 15.0
+INTERVAL_S = 15.0
 """Between two passes over the Secrets, beside the time that the questions take."""
 
-PACE_S = (0.2, 1.0)
+LOOKUP_INTERVAL_S = (0.2, 1.0)
 """Between two questions, at the least and at the most: one at a time, five a second."""
 
 SPREAD = 0.5
@@ -69,16 +69,16 @@ class RevocationCheck:
         Cancel: what was answered is known; the rest is asked about in the next term.
         """
         while True:
-            await asyncio.sleep(EVERY_S)
-            keys = await self._absent()
-            least_s, most_s = PACE_S
+            await asyncio.sleep(INTERVAL_S)
+            keys = await self._due_keys()
+            least_s, most_s = LOOKUP_INTERVAL_S
             pace_s = min(most_s, max(least_s, SPREAD * self._period_s / max(1, len(keys))))
             for key in keys:
                 await asyncio.sleep(pace_s)
-                if not await self._ask(key):
+                if not await self._look_up(key):
                     break
 
-    async def _ask(self, key: SessionKey) -> bool:
+    async def _look_up(self, key: SessionKey) -> bool:
         """Ask about one session; False if the platform is unreachable, for every session.
 
         One about which alone it gives no answer waits for `UNANSWERED_S`, and keeps no other.
@@ -87,7 +87,7 @@ class RevocationCheck:
         if not self._confirmations.is_absent(key):
             return True
         try:
-            await self._session_lookup.ask(key, view)
+            await self._session_lookup.look_up(key, view)
         except RemoteError:
             if self._session_lookup.is_down:
                 return False
@@ -97,7 +97,7 @@ class RevocationCheck:
         self._event_handler.enqueue(key, "revoked")
         return True
 
-    async def _absent(self) -> list[SessionKey]:
+    async def _due_keys(self) -> list[SessionKey]:
         """Return the sessions to ask about, those that were never asked about first.
 
         The proof of one that is revoked is to go, though no pod and no event brings it up.
@@ -125,7 +125,7 @@ class RevocationCheck:
             if (
                 is_due
                 and confirmations.is_absent(key)
-                and confirmations.has_word(key, None, secret)
+                and confirmations.was_confirmed(key, None, secret)
             ):
                 found[key] = at
         self._asked_at = asked_at

@@ -156,7 +156,7 @@ class SimulatedReplica:
         if isinstance(source, StaticSource):
             source.on_replaced = self._replaced
         else:
-            source.on_replaced = lambda _: controller.reconsider()
+            source.on_replaced = lambda _: controller.plan_all()
         self._elector = LeaderElector(
             self._kube(around, f"{self.me} elector"),
             ElectionConfig(
@@ -176,7 +176,7 @@ class SimulatedReplica:
             on_started_leading=lambda term: self._run_on_main_loop(office.started, term),
             on_stopped_leading=lambda why: self._run_on_main_loop(office.stopped, why),
             on_history_rewound=lambda why: self._run_on_main_loop(
-                partial(controller.rewound, HOME), why
+                partial(controller.relist_all, HOME), why
             ),
         )
         return platform, controller
@@ -212,7 +212,7 @@ class SimulatedReplica:
     async def _replaced(self, token: Token) -> None:
         """Do as the product does when its file holds another token."""
         self._mac.set_key(token.reveal())
-        await self.controller.reconsider()
+        await self.controller.plan_all()
 
     def _options(self, around: SharedWorld) -> ControllerConfig:
         mode = around.conditions.namespaces

@@ -11,7 +11,7 @@ from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.collector import SLICE
 from reconciler.controller.status.fleet import FleetSummary
 from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
-from reconciler.controller.status.status_metrics import gauges
+from reconciler.controller.status.status_metrics import samples
 from reconciler.errors import PlatformError
 from reconciler.lab.apiserver.kinds import PODS, SECRETS
 from reconciler.naming import SessionKey
@@ -54,7 +54,7 @@ def test_a_healthy_session_shows_its_life_its_next_deadline_and_why() -> None:
             # The controller looks every 300 s at least, so the deadline is that look or the grid's.
             assert world.clock.wall() < row.due_s <= world.clock.wall() + 301
             assert row.refreshed_by == "replica-0/1"
-            [past] = world.controller.status_collector.attempts(row.key)
+            [past] = world.controller.status_collector.runs(row.key)
             assert past[1:] == ("refreshed", "first_write", "")
 
     simulate(scenario)
@@ -96,7 +96,7 @@ async def alarming(world: World) -> dict[object, object]:
     survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
     return {
         (sample.metric.name, sample.labels): sample.value
-        for sample in gauges(survey, per_session=True)
+        for sample in samples(survey, per_session=True)
         if sample.metric.name in ALARMING
     }
 
@@ -153,7 +153,9 @@ def test_a_forged_secret_that_died_in_1970_changes_no_figure(how: str) -> None:
                     assert sum(found.counts) == sum(value.counts)
             assert after == {}
             survey = await world.controller.status_collector.snapshot()
-            told = {sample.metric.name: sample.value for sample in gauges(survey, per_session=True)}
+            told = {
+                sample.metric.name: sample.value for sample in samples(survey, per_session=True)
+            }
             assert told[metrics.UNCONFIRMED.name] == 1
             assert sum(survey.fleet.holds.values()) == 1
         assert len(world.secret_writes()) == 3 + 1  # the forger wrote as we do
@@ -170,7 +172,7 @@ def test_the_last_five_attempts_are_kept_newest_first() -> None:
             await asyncio.sleep(950)
             world.issuer.away = False
             await asyncio.sleep(30)
-            attempts = world.controller.status_collector.attempts(key("2Aa"))
+            attempts = world.controller.status_collector.runs(key("2Aa"))
             assert len(attempts) == 5
             assert attempts[0].outcome == "refreshed"
             assert {past.outcome for past in attempts[1:]} <= {"failed", "no_better_token"}

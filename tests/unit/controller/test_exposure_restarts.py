@@ -10,7 +10,7 @@ from reconciler.controller.status.exposure import (
     TOUCHED_S,
     EstimatedExposure,
 )
-from reconciler.controller.status.status_metrics import gauges
+from reconciler.controller.status.status_metrics import samples
 from reconciler.naming import SessionKey
 from reconciler.platform.models import PlatformSession
 from reconciler.telemetry import metrics
@@ -40,7 +40,7 @@ def restart(world: World, session: str) -> None:
 async def read(world: World) -> tuple[float, float | None]:
     """Return the metrics: the sum, and when it last grew."""
     survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
-    found = {sample.metric: sample.value for sample in gauges(survey, per_session=False)}
+    found = {sample.metric: sample.value for sample in samples(survey, per_session=False)}
     total, grown = found[metrics.EXPOSURE], found.get(metrics.EXPOSURE_GREW)
     assert isinstance(total, float)
     assert grown is None or isinstance(grown, float)

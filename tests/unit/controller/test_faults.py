@@ -453,7 +453,7 @@ def test_a_seal_carries_confirmation_over_a_restart_without_a_platform() -> None
         fresh = type(world.controller.confirmations)(
             world.clock,
             NAMES,
-            world.controller.confirmations._seal,
+            world.controller.confirmations._mac,
             lambda session: PROJECT,
         )
         assert fresh.confirmation(pod.key, pod, secret).value == "yes"

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.controller.controller import Controller
 from reconciler.controller.reconcile.bulkhead_shell import SlowPlaces
-from reconciler.controller.status.status_metrics import gauges
+from reconciler.controller.status.status_metrics import samples
 from reconciler.errors import (
     PlatformUnavailable,
     ServerError,
@@ -131,7 +131,7 @@ def test_a_slow_namespace_and_whom_it_holds_back_are_on_page_and_metrics() -> No
             assert survey.slow.parked > 20
             values = {
                 sample.metric: sample.value
-                for sample in gauges(survey, per_session=False)
+                for sample in samples(survey, per_session=False)
                 if sample.metric in (metrics.SLOW_PLACES, metrics.PARKED)
             }
             assert values == {metrics.SLOW_PLACES: 1, metrics.PARKED: survey.slow.parked}

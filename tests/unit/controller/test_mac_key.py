@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide.confirmation_mac import PREVIOUS_KEY_S, ConfirmationMac
 from reconciler.controller.decide.plan import Confirmation
-from reconciler.controller.state.confirmations import RESEAL_S
-from reconciler.controller.state.mac_key import LOOK_S, MacKeyFile
+from reconciler.controller.state.confirmations import REWRITE_S
+from reconciler.controller.state.mac_key import INTERVAL_S, MacKeyFile
 from reconciler.errors import Invalid, SettingsError
 from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.lab.apiserver.write_log import Commit
@@ -62,7 +62,7 @@ class Replica:
         return self.holds
 
     async def _renewed(self) -> None:
-        await self.controller.renew_seals()
+        await self.controller.rewrite_confirmations()
 
 
 @asynccontextmanager
@@ -102,13 +102,13 @@ def test_a_restart_after_a_rotation_refreshes_every_session_without_the_platform
             written = len(world.secret_writes())
             first.holds = SECOND
             began_at = world.clock.monotonic()
-            await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
+            await asyncio.sleep(REWRITE_S + 3 * INTERVAL_S)
             world.platform.away = True
             await asyncio.sleep(3600)
             seals = seals_alone(world, written)
             assert len(world.secret_writes()) - written == len(seals) == SESSIONS
             assert set(names(seals).values()) == {1}
-            per_tenth = Counter(int((c.at - began_at) // (RESEAL_S / 10)) for c in seals)
+            per_tenth = Counter(int((c.at - began_at) // (REWRITE_S / 10)) for c in seals)
             assert max(per_tenth.values()) < SESSIONS / 3
         written = len(world.secret_writes())
         again = Replica(world, SECOND, "replica-0/2")
@@ -128,7 +128,7 @@ def test_ordinary_refreshes_bring_the_new_seal_and_none_is_written_beside_them()
         async with leading(world, replica, 1):
             replica.holds = SECOND
             written = len(world.secret_writes())
-            await asyncio.sleep(RESEAL_S + 100)
+            await asyncio.sleep(REWRITE_S + 100)
             alone = names(seals_alone(world, written))
             assert max(alone.values(), default=0) <= 1
             assert len(alone) < SESSIONS
@@ -146,7 +146,7 @@ def test_a_seal_that_a_leaked_former_secret_made_is_believed_for_a_while_alone()
         replica = Replica(world, FIRST)
         async with leading(world, replica, 1):
             replica.holds = SECOND
-            await asyncio.sleep(PREVIOUS_KEY_S + 3 * LOOK_S)
+            await asyncio.sleep(PREVIOUS_KEY_S + 3 * INTERVAL_S)
             world.platform.away = True
             world.add("2Forged", known=False)
             forged = world.secret("2Forged")["metadata"]
@@ -188,7 +188,7 @@ def test_a_follower_makes_no_seal_and_the_leader_after_it_makes_each_once() -> N
             written = len(world.secret_writes())
             follower.holds = SECOND
             world.platform.away = True
-            await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
+            await asyncio.sleep(REWRITE_S + 3 * INTERVAL_S)
             assert world.secret_writes()[written:] == []
             follower.fence.is_open = True
             office.started("")
@@ -209,7 +209,7 @@ def test_a_former_seal_that_is_put_back_each_time_is_made_again_rarely(every_s: 
             former = world.secret("2Ab0")["metadata"]["annotations"][NAMES.confirmation]
             back = {"metadata": {"annotations": {NAMES.confirmation: former}}}
             first.holds = SECOND
-            await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
+            await asyncio.sleep(REWRITE_S + 3 * INTERVAL_S)
 
             def put_back() -> None:
                 world.core.patch(SECRETS, PROJECT, name, back, by=INTRUDER)
@@ -226,7 +226,7 @@ def test_a_former_seal_that_is_put_back_each_time_is_made_again_rarely(every_s: 
                 await asyncio.sleep(1.0)
                 if every_s:
                     put_back()
-                assert len(world.secret_writes()) - written <= 1 + PREVIOUS_KEY_S / RESEAL_S
+                assert len(world.secret_writes()) - written <= 1 + PREVIOUS_KEY_S / REWRITE_S
             assert len(world.secret_writes()) - written >= 1
 
     simulate(scenario)
@@ -242,7 +242,7 @@ def test_a_secret_that_changes_several_times_leaves_no_seal_under_any_former_one
             for number in range(2, 6):
                 replica.holds = f"obviously-fake-secret-{number}"
                 await asyncio.sleep(every_s)
-            await asyncio.sleep(RESEAL_S + 3 * LOOK_S)
+            await asyncio.sleep(REWRITE_S + 3 * INTERVAL_S)
             last = ConfirmationMac("obviously-fake-secret-5")
             for number in range(SESSIONS):
                 metadata = world.secret(f"2Ab{number}")["metadata"]
@@ -264,13 +264,13 @@ def test_a_seal_that_was_once_verified_ends_with_its_key() -> None:
             await asyncio.sleep(1)
             _, secret = planner.objects(key)
             directory.begin_term()  # the list is forgotten: the seal alone confirms
-            assert directory.has_word(key, None, secret)
+            assert directory.was_confirmed(key, None, secret)
             replica.holds = SECOND
-            await asyncio.sleep(PREVIOUS_KEY_S - LOOK_S)
-            assert directory.has_word(key, None, secret)
-            await asyncio.sleep(6 * LOOK_S)
+            await asyncio.sleep(PREVIOUS_KEY_S - INTERVAL_S)
+            assert directory.was_confirmed(key, None, secret)
+            await asyncio.sleep(6 * INTERVAL_S)
             directory.begin_term()
-            assert not directory.has_word(key, None, secret)
+            assert not directory.was_confirmed(key, None, secret)
 
     simulate(scenario)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reconciler.controller.status.reasons import ENDPOINTS, describe_block
-from reconciler.controller.status.status_metrics import gauges
+from reconciler.controller.status.status_metrics import samples
 from reconciler.errors import IssuerRefused, PlatformRefused
 from reconciler.statuspage.components import Component, components
 from reconciler.statuspage.summary import verdict
@@ -38,7 +38,7 @@ async def shown(world: World) -> tuple[dict[str, Component], dict[str, float]]:
     survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
     values = {
         f"{sample.metric.name.removeprefix(metrics.PREFIX)}/{sample.labels[0]}": float(sample.value)
-        for sample in gauges(survey, per_session=False)
+        for sample in samples(survey, per_session=False)
         if sample.metric in (metrics.DOWN, metrics.REFUSED_US)
         and not isinstance(sample.value, tuple)
     }

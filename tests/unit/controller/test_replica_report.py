@@ -129,15 +129,15 @@ def test_an_issuer_that_refuses_us_before_and_after_the_first_token_is_a_trouble
         world.issuer.refused = True
         async with running(world):
             await asyncio.sleep(60)
-            found = world.controller.troubles()
+            found = world.controller.problems()
             assert list(found) == ["NotReady"]
             assert "the issuer refuses our credentials" in found["NotReady"]
             world.issuer.refused = False
             await asyncio.sleep(60)
-            assert world.controller.troubles() == {}
+            assert world.controller.problems() == {}
             world.issuer.refused = True
             await asyncio.sleep(800)
-            assert world.controller.troubles() == {
+            assert world.controller.problems() == {
                 "EndpointFailing": "the issuer refuses our credentials: answered 401"
             }
 
@@ -154,7 +154,7 @@ def test_lists_that_are_refused_are_a_trouble_with_their_error() -> None:
         )
         async with running(world):
             await asyncio.sleep(30)
-            found = world.controller.troubles()
+            found = world.controller.problems()
             assert found["ListForbidden"].endswith("the last error was: GET /secrets: 403")
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             # Not listed is not absent: nobody knows whether a Secret is there.

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from reconciler.controller.controller import Controller
-from reconciler.controller.state.confirmations import RESEAL_S
+from reconciler.controller.state.confirmations import REWRITE_S
 from reconciler.errors import ServerError, TransportError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import SECRETS
@@ -51,7 +51,7 @@ def fail_next_patch(world: World, fault: InjectedFault) -> list[str]:
     return failed
 
 
-@pytest.mark.parametrize("started_s", [5.0, 2 * RESEAL_S], ids=["early", "late"])
+@pytest.mark.parametrize("started_s", [5.0, 2 * REWRITE_S], ids=["early", "late"])
 @pytest.mark.parametrize("error", [ServerError("oops", status=500), TransportError("reset")])
 def test_a_recreated_secret_whose_seal_patch_is_lost_once_gets_its_seal(
     started_s: float, error: ServerError | TransportError
@@ -65,12 +65,12 @@ def test_a_recreated_secret_whose_seal_patch_is_lost_once_gets_its_seal(
             failed = fail_next_patch(world, InjectedFault(error))
             written = len(world.secret_writes())
             world.delete_secret(SESSION)
-            await asyncio.sleep(RESEAL_S)
+            await asyncio.sleep(REWRITE_S)
             assert failed == ["patch"]
             assert is_sealed(world)
             assert len(world.secret_writes()) - written == 2  # it was made, and sealed
             assert len(world.events("secret_recreated")) == 1
-            await asyncio.sleep(3 * RESEAL_S)
+            await asyncio.sleep(3 * REWRITE_S)
             assert len(world.secret_writes()) - written == 2
         world.platform.away = True
         again = SwitchFence()
@@ -90,17 +90,17 @@ def test_a_writer_that_strips_the_seal_each_second_gets_one_write_in_five_minute
         world.add(SESSION)
         async with running(world):
             await finished(world, 1)
-            await asyncio.sleep(RESEAL_S)
+            await asyncio.sleep(REWRITE_S)
             written, touched = len(world.secret_writes()), len(world.pod_writes())
-            for _ in range(int(4 * RESEAL_S)):
+            for _ in range(int(4 * REWRITE_S)):
                 strip(world)
                 await asyncio.sleep(1)
             seals: list[Commit] = world.secret_writes()[written:]
             assert 4 <= len(seals) <= 5
             gaps_s = [b.at - a.at for a, b in pairwise(seals)]
-            assert min(gaps_s) >= RESEAL_S
+            assert min(gaps_s) >= REWRITE_S
             assert len({commit.object["data"][NAMES.secret_key] for commit in seals}) == 1
-            await asyncio.sleep(RESEAL_S)
+            await asyncio.sleep(REWRITE_S)
             assert is_sealed(world)
             assert len(world.pod_writes()) == touched
 
@@ -114,13 +114,13 @@ def test_a_session_that_the_platforms_list_lacks_gets_no_seal_again() -> None:
         world.add("2AbOther")
         async with running(world):
             await finished(world, 1)
-            await asyncio.sleep(2 * RESEAL_S)
+            await asyncio.sleep(2 * REWRITE_S)
             del world.platform.sessions[SESSION]
-            await asyncio.sleep(2 * RESEAL_S)  # a resync, and its answers
+            await asyncio.sleep(2 * REWRITE_S)  # a resync, and its answers
             written = len(world.secret_writes())
             if is_sealed(world):
                 strip(world)
-            await asyncio.sleep(3 * RESEAL_S)
+            await asyncio.sleep(3 * REWRITE_S)
             assert len(world.secret_writes()) == written
             assert not is_sealed(world)
 

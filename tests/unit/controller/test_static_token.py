@@ -58,7 +58,7 @@ class Replica:
 
     async def _replaced(self, token: Token) -> None:
         self.seal.set_key(token.reveal())
-        await self.controller.reconsider()
+        await self.controller.plan_all()
 
     def lead(self) -> None:
         self._fence.is_open = True

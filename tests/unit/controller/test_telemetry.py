@@ -41,11 +41,13 @@ class Watched:
 
     async def values(self) -> dict[str, float]:
         """Return every sample by its text without the prefix: `refreshes_total{...}`."""
-        assert self.telemetry._surveyor is not None
-        await self.telemetry._surveyor.snapshot(max_age_s=0.0)
+        assert self.telemetry._status_collector is not None
+        await self.telemetry._status_collector.snapshot(max_age_s=0.0)
         return {
             _text(sample.name, sample.labels): sample.value
-            for family in text_string_to_metric_families(self.telemetry.meters.render().decode())
+            for family in text_string_to_metric_families(
+                self.telemetry.metrics_registry.render().decode()
+            )
             for sample in family.samples
         }
 
@@ -64,7 +66,7 @@ async def watch(world: World, *, ratio: float = 1.0, per_session: bool = False) 
     telemetry.tracer.listeners.append(tracing.ended)
     ports = world.dependencies
     world.source = OidcSource(
-        telemetry.watch_mint(world.issuer.ask),
+        telemetry.measure_token_request(world.issuer.ask),
         clock=ports.clock,
         issuer_time=ports.issuer_time,
         breaker=ports.issuer_breaker,
@@ -256,10 +258,10 @@ def test_an_outage_shows_and_series_of_ended_pods_are_gone() -> None:
 def test_metrics_are_there_before_anything_else_is() -> None:
     async def scenario(world: World) -> None:
         telemetry = Telemetry(world.clock, OFF)
-        assert b"token_reconciler_build_info" in telemetry.meters.render()
+        assert b"token_reconciler_build_info" in telemetry.metrics_registry.render()
         telemetry.attach(world.controller)  # not running: no list, no session, no answer
         await world.controller.status_collector.snapshot()
-        text = telemetry.meters.render()
+        text = telemetry.metrics_registry.render()
         assert b'token_reconciler_watch_synced{namespace="",resource="pods"} 0.0' in text
         assert b"token_reconciler_issuer_clock_skew_seconds" not in text
 
@@ -276,7 +278,7 @@ def test_no_token_is_in_any_span_or_metric() -> None:
             world.overwrite("2Aa", "obviously-fake-intruder-token")
             await asyncio.sleep(60)
         texts = {str(n): span.to_json() for n, span in enumerate(spans(*watched.traces))}
-        texts["metrics"] = watched.telemetry.meters.render().decode()
+        texts["metrics"] = watched.telemetry.metrics_registry.render().decode()
         assert len(texts) > 10
         secrets = [*world.issuer.minted, "obviously-fake-intruder-token"]
         assert find_leaks(texts, secrets) == []
@@ -326,10 +328,10 @@ def test_who_fails_to_look_on_takes_no_token_along() -> None:
             world.dependencies, observers=(crash, *world.dependencies.observers)
         )
         world.controller = Controller(world.dependencies, world.config)
-        world.controller.status_collector._take = crash  # type: ignore[method-assign,assignment]  # a defect
+        world.controller.status_collector._collect = crash  # type: ignore[method-assign,assignment]  # a defect
         async with running(world):
             await settled(world)
-            await world.controller.status_collector.renew(
+            await world.controller.status_collector.update(
                 max_age_s=0.0
             )  # as who sends metrics does
             await asyncio.sleep(1200)
@@ -363,7 +365,7 @@ def test_lateness_counts_from_when_a_write_was_first_due_however_often_it_was_tr
             written = watched.named("reconcile")[-1]
             root = attributes(spans(written)[0])
             assert root["token_reconciler.lateness_s"] == pytest.approx(late_s, abs=0.1)
-            text = watched.telemetry.meters.render().decode()
+            text = watched.telemetry.metrics_registry.render().decode()
             assert total(text, "lateness_seconds_sum") == pytest.approx(late_s, abs=1.0)
 
     simulate(scenario)

@@ -370,7 +370,7 @@ async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
         logs=capture.entries,
     )
     core.on_commit.append(world.commits.append)
-    source.on_replaced = lambda _: world.controller.reconsider()
+    source.on_replaced = lambda _: world.controller.plan_all()
     try:
         yield world
     finally:
