@@ -1,1 +1,1 @@
-"""The status page: a survey shown to people, read-only, complete in itself."""
+"""The status page: a read-only view of the status snapshot, without external resources."""

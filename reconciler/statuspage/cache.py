@@ -1,4 +1,4 @@
-"""Views of the newest survey as HTML, each made once for all who look at it."""
+"""Views of the newest snapshot as HTML. Each view is rendered once for all its readers."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -13,37 +13,37 @@ from reconciler.naming import SessionKey
 from reconciler.statuspage.query import SessionQuery, select
 from reconciler.statuspage.render import PageModel, Render
 
-AGE_S = 2.0
-"""A view may be this old: whoever reloads it in the meantime gets it again."""
+MAX_AGE_S = 2.0
+"""Greatest age of a snapshot; a view that is loaded again within it is the same."""
 
-KEEP = 64
-"""Views kept of one survey, some 40 KB each; those that watch share a few."""
+MAX_VIEWS = 64
+"""Views kept of one snapshot, some 40 KB each."""
 
 MAX_WAITING = 64
-"""Readers that may wait while a view is made; whoever comes on top of them is sent away."""
+"""Most readers that wait for a view; one more gets an error."""
 
 
 class TooManyReaders(ReconcilerError):
-    """More readers wait for a view than it makes sense to let wait."""
+    """`MAX_WAITING` readers wait for a view already."""
 
 
 class PageSource(Protocol):
-    """What the page is made of: `reconciler.controller.status.collector.StatusCollector`."""
+    """The source of the page: `reconciler.controller.status.collector.StatusCollector`."""
 
     async def snapshot(self, *, max_age_s: float) -> StatusSnapshot: ...
 
-    async def rows(self, survey: StatusSnapshot) -> tuple[SessionStatus, ...]: ...
+    async def rows(self, snapshot: StatusSnapshot) -> tuple[SessionStatus, ...]: ...
 
     def runs(self, key: SessionKey) -> tuple[RunRecord, ...]: ...
 
 
 class PageCache:
-    """Makes one view at a time, beside the loop: renewals come first.
+    """Renders one view at a time, in a thread: refreshes have priority.
 
     Args:
-        not_ready: As the probe: "" or what is missing.
-        replica: Our own name.
-        ignored: Of each variable that is no setting, that it has no effect.
+        not_ready: Returns why the replica is not ready, or "", as the probe does.
+        replica: The name of this replica.
+        ignored: One message for each variable that is no setting.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class PageCache:
         self._render = Render(replica, ignored)
         self._lock = asyncio.Lock()
         self._waiting = 0
-        self._of: StatusSnapshot | None = None
+        self._snapshot: StatusSnapshot | None = None
         self._rows: tuple[SessionStatus, ...] = ()
-        self._known: LRUCache[tuple[SessionQuery, bool], str] = LRUCache(KEEP)
+        self._views: LRUCache[tuple[SessionQuery, bool], str] = LRUCache(MAX_VIEWS)
 
     def __len__(self) -> int:
-        """Return how many views are kept."""
-        return len(self._known)
+        """Return the number of views that are kept."""
+        return len(self._views)
 
     async def page(self, query: SessionQuery) -> str:
         """Return the whole document; raises `TooManyReaders`."""
@@ -81,23 +81,23 @@ class PageCache:
         self._waiting += 1
         try:
             async with self._lock:
-                return await self._made(query, whole=whole)
+                return await self._cached(query, whole=whole)
         finally:
             self._waiting -= 1
 
-    async def _made(self, query: SessionQuery, *, whole: bool) -> str:
-        survey = await self._source.snapshot(max_age_s=AGE_S)
-        if survey is not self._of:
-            self._rows = await self._source.rows(survey)
-            self._of = survey
-            self._known.clear()
+    async def _cached(self, query: SessionQuery, *, whole: bool) -> str:
+        snapshot = await self._source.snapshot(max_age_s=MAX_AGE_S)
+        if snapshot is not self._snapshot:
+            self._rows = await self._source.rows(snapshot)
+            self._snapshot = snapshot
+            self._views.clear()
         key = (query, whole)
-        known = self._known.get(key)
-        if known is not None:
-            return known
+        cached = self._views.get(key)
+        if cached is not None:
+            return cached
         rows = self._rows
-        found = await asyncio.to_thread(select, rows, query)
-        past = {row.key: self._source.runs(row.key) for row in found.rows}
-        shown = PageModel(survey, rows, query, found, past, self._not_ready())
-        html = self._known[key] = await asyncio.to_thread(self._render.view, shown, whole=whole)
+        result = await asyncio.to_thread(select, rows, query)
+        runs = {row.key: self._source.runs(row.key) for row in result.rows}
+        model = PageModel(snapshot, rows, query, result, runs, self._not_ready())
+        html = self._views[key] = await asyncio.to_thread(self._render.view, model, whole=whole)
         return html

@@ -1,4 +1,4 @@
-"""What the fleet depends on, one line each: leader, endpoints, watches, queue (pure)."""
+"""What the refreshes depend on, one line each: leader, endpoints, watches, queue (pure)."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,13 @@ from reconciler.net.circuit_breaker import BreakerStats
 from reconciler.statuspage.session_row import Severity
 
 STALE_S = 90.0
-"""Bookmarks come each minute, and a watch that is silent for 80 s is opened anew."""
+"""Bookmarks arrive each minute, and a watch that is silent for 80 s is restarted."""
 
-CLOCK_NOTED_S = 5.0
-"""As of `check`: machines that keep their time are closer."""
+CLOCK_WARN_S = 5.0
+"""As in `check`: synchronised machines differ by less."""
 
 _CLOCKS = {"issuer_date": "its Date header", "api_server_date": "the API server"}
-"""The clocks beside this machine's, by witness."""
+"""Names of the clocks other than this machine's, by source."""
 
 _SOURCES = {
     "token": "by its tokens",
@@ -29,199 +29,196 @@ _SOURCES = {
     "wall_clock": "by this machine",
 }
 
-_AT_START = {
-    "refreshed": "refreshed",
-    "unchanged": "left as they were",
-    "blocked": "not to be written",
-    "failed": "failed at first",
-}
-"""How sessions came to rest in the startup resync, by outcome."""
+_STARTUP_OUTCOMES = ("refreshed", "unchanged", "blocked", "failed")
+"""Outcomes of the startup resync that are shown, in this order."""
 
-SHOWN = 5
-"""Slow places that are named."""
+MAX_NAMED = 5
+"""Most slow places that are named."""
 
 LATE_S = 5.0
-"""A session that is due and not taken for longer says that workers are short, or stuck."""
+"""A session that is due for longer shows that there are too few workers, or that they hang."""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One line: what, how it is in a word or two, and the particulars."""
+    """One line: the name, its state in a word or two, and the details."""
 
     name: str
     value: str
     note: str
-    tone: Severity = "good"
+    severity: Severity = "good"
 
 
-def role(survey: StatusSnapshot) -> str:
-    """Return what this replica does, in a word."""
-    return "leads" if survey.lease.leading else "follows"
+def role(snapshot: StatusSnapshot) -> str:
+    """Return the role of this replica."""
+    return "leader" if snapshot.lease.leading else "standby"
 
 
 def components(
-    survey: StatusSnapshot, replica: str, ignored: Sequence[str] = ()
+    snapshot: StatusSnapshot, replica: str, ignored: Sequence[str] = ()
 ) -> tuple[Component, ...]:
-    """Return every part that a reader may suspect, in the order in which a refresh needs them.
+    """Return every component, in the order in which a refresh needs them.
 
     Args:
-        ignored: Of each variable that is no setting, that it has no effect.
+        ignored: One message for each variable that is no setting.
     """
     return (
         *(
-            [Component("Settings", "not as meant", clean("; ".join(ignored), REASON), "warn")]
+            [Component("Settings", "unknown variables", clean("; ".join(ignored), REASON), "warn")]
             if ignored
             else []
         ),
-        _leader(survey, replica),
-        *_watches(survey),
-        *_endpoints(survey),
-        *_slow(survey),
-        _queue(survey),
-        _startup(survey),
+        _leader(snapshot, replica),
+        *_watches(snapshot),
+        *_endpoints(snapshot),
+        *_slow(snapshot),
+        _queue(snapshot),
+        _startup(snapshot),
     )
 
 
-def _leader(survey: StatusSnapshot, replica: str) -> Component:
-    lease = survey.lease
-    changes = f"the lead changed {count(lease.transitions, 'time')}"
+def _leader(snapshot: StatusSnapshot, replica: str) -> Component:
+    lease = snapshot.lease
+    changes = count(lease.transitions, "leader change")
     if lease.fenced_total:
-        changes += f", {count(lease.fenced_total, 'write')} refused"
+        changes += f", {count(lease.fenced_total, 'write')} blocked"
     if lease.leading:
         return Component("Leader", clean(replica), f"this replica; {changes}")
     if not lease.holder:
-        return Component("Leader", "nobody", "no replica writes until one takes the lease", "bad")
+        return Component("Leader", "none", "no replica writes until one acquires the Lease", "bad")
     holder = re.split("[_/]", lease.holder)[0]
-    return Component("Leader", clean(holder), f"this replica follows; {changes}")
+    return Component("Leader", clean(holder), f"this replica is standby; {changes}")
 
 
-def _watches(survey: StatusSnapshot) -> Iterator[Component]:
-    stuck, away, silences, errors = [], [], [], []
-    for watch in survey.watches:
+def _watches(snapshot: StatusSnapshot) -> Iterator[Component]:
+    silent, unsynced, silences, errors = [], [], [], []
+    for watch in snapshot.watches:
         if not watch.synced:
-            away.append(_watched(watch))
+            unsynced.append(_watched(watch))
             errors.append(watch.protocol.last_error)
         elif watch.silent_s is not None and watch.silent_s > STALE_S:
-            stuck.append(_watched(watch))
+            silent.append(_watched(watch))
         if watch.silent_s is not None:
             silences.append(watch.silent_s)
-    relists = sum(watch.protocol.relists for watch in survey.watches)
-    heard = f"last news {duration(max(silences))} ago" if silences else "nothing heard yet"
-    note = f"{heard}, {count(relists, 'relist')}"
-    if away:
+    relists = sum(watch.protocol.relists for watch in snapshot.watches)
+    last = f"last event {duration(max(silences))} ago" if silences else "no event yet"
+    note = f"{last}, {count(relists, 'relist')}"
+    if unsynced:
         error = next((f"; {reason(each)}" for each in errors if each), "")
-        yield Component("Watches", "not in step", f"{clean(listed(away))}{error}", "bad")
-    elif stuck:
-        yield Component("Watches", "silent", f"{clean(listed(stuck))}; {note}", "warn")
+        yield Component("Watches", "not synced", f"{clean(listed(unsynced))}{error}", "bad")
+    elif silent:
+        yield Component("Watches", "silent", f"{clean(listed(silent))}; {note}", "warn")
     else:
-        yield Component("Watches", f"{len(survey.watches)} in step", note)
+        yield Component("Watches", f"{len(snapshot.watches)} synced", note)
 
 
 def _watched(watch: ReflectorStats) -> str:
     return f"{watch.resource} in {watch.namespace}" if watch.namespace else watch.resource
 
 
-def _endpoints(survey: StatusSnapshot) -> Iterator[Component]:
+def _endpoints(snapshot: StatusSnapshot) -> Iterator[Component]:
     notes = {
-        "kube": f"{survey.reconciler.pod_touches_total:,} touches,"
-        f" {survey.reconciler.created_total:,} Secrets created",
-        "issuer": _issuer(survey),
-        "platform": f"{count(survey.confirmations.running, 'session')} running, by its list"
-        + ("" if survey.platform_allowed is None else f", {_at_once(survey.platform_allowed)}"),
+        "kube": f"{snapshot.reconciler.pod_touches_total:,} touches,"
+        f" {snapshot.reconciler.created_total:,} Secrets created",
+        "issuer": _issuer(snapshot),
+        "platform": f"{count(snapshot.confirmations.running, 'running session')} in its list"
+        + ("" if snapshot.platform_allowed is None else f", {_limit(snapshot.platform_allowed)}"),
     }
     names = {"kube": "API server", "issuer": "Issuer", "platform": "Platform"}
-    for breaker in survey.breakers:
+    for breaker in snapshot.breakers:
         part = _endpoint(
             names.get(breaker.name, breaker.name), breaker, notes.get(breaker.name, "")
         )
-        yield _api_server(survey, part) if breaker.name == "kube" else part
+        yield _api_server(snapshot, part) if breaker.name == "kube" else part
 
 
-def _api_server(survey: StatusSnapshot, part: Component) -> Component:
-    """Return the API server's line; one that refuses a right that is used is not healthy."""
-    without = survey.queue.schedule.blocked.get(RIGHTS, 0)
-    refused = [each.protocol.last_error for each in survey.watches if each.is_forbidden]
-    if part.tone == "bad" or not (without or refused):
+def _api_server(snapshot: StatusSnapshot, part: Component) -> Component:
+    """Return the API server's line; it is not healthy if it denies a right that is used."""
+    waiting = snapshot.queue.schedule.blocked.get(RIGHTS, 0)
+    denied = [each.protocol.last_error for each in snapshot.watches if each.is_forbidden]
+    if part.severity == "bad" or not (waiting or denied):
         return part
-    why = reason(survey.reconciler.last_forbidden if without else refused[0])
-    value = f"refuses {count(without, 'session')}" if without else "refuses us lists"
-    return Component(part.name, value, f"a right is missing: {why}", "bad")
+    error = reason(snapshot.reconciler.last_forbidden if waiting else denied[0])
+    value = f"denies {count(waiting, 'session')}" if waiting else "denies lists"
+    return Component(part.name, value, f"a right is missing: {error}", "bad")
 
 
 def _endpoint(name: str, breaker: BreakerStats, note: str) -> Component:
     if breaker.down:
-        why = reason(breaker.last_error)
-        return Component(name, f"away for {duration(breaker.down_for_s)}", why, "bad")
+        error = reason(breaker.last_error)
+        return Component(name, f"unreachable for {duration(breaker.down_for_s)}", error, "bad")
     if breaker.refuses:
-        why = reason(breaker.last_error)
-        return Component(name, f"refuses us for {duration(breaker.refused_for_s)}", why, "bad")
+        error = reason(breaker.last_error)
+        return Component(name, f"rejects us for {duration(breaker.refused_for_s)}", error, "bad")
     if not breaker.heard:
-        return Component(name, "not asked yet", note, "still")
+        return Component(name, "no request yet", note, "neutral")
     if breaker.failures:
-        failed = f"{count(breaker.failures, 'time')} in a row: {reason(breaker.last_error)}"
-        return Component(name, "fails", failed, "warn")
-    outages = f", {count(breaker.outages_total, 'outage')} so far" if breaker.outages_total else ""
-    return Component(name, "answers", f"{note}{outages}")
+        failed = f"{count(breaker.failures, 'failure')} in a row: {reason(breaker.last_error)}"
+        return Component(name, "failing", failed, "warn")
+    outages = f", {count(breaker.outages_total, 'outage')}" if breaker.outages_total else ""
+    return Component(name, "OK", f"{note}{outages}")
 
 
-def _at_once(requests: int) -> str:
-    return f"{count(requests, 'request')} at one time"
+def _limit(requests: int) -> str:
+    return f"at most {count(requests, 'request')} at a time"
 
 
-def _issuer(survey: StatusSnapshot) -> str:
-    issuer = survey.issuer
-    skew_s = round(issuer.skew_s, 1) + 0.0  # there is no minus nought
+def _issuer(snapshot: StatusSnapshot) -> str:
+    issuer = snapshot.issuer
+    skew_s = round(issuer.skew_s, 1) + 0.0  # -0.0 is shown as +0.0
     skew = f"clock {skew_s:+.1f} ±{issuer.error_s:.1f} s" if issuer.heard else "clock unknown"
     if issuer.known_by:
         skew += f" {_SOURCES[issuer.known_by]}"
     for witness, name in _CLOCKS.items():
         off_s = issuer.offsets_s.get(witness, 0.0)
-        if abs(off_s) > CLOCK_NOTED_S:
+        if abs(off_s) > CLOCK_WARN_S:
             skew += f"; {name} {off_s:+.0f} s"
-    spare_s = issuer.token.best_remaining_s
-    if spare_s is None:
-        return f"no token at hand; {skew}"
-    life = "no end" if spare_s == float("inf") else f"{duration(spare_s)} left"
-    return f"best token: {life}; {skew}"
+    standby_s = issuer.token.best_remaining_s
+    if standby_s is None:
+        return f"no standby token; {skew}"
+    life = "no expiry" if standby_s == float("inf") else f"{duration(standby_s)} left"
+    return f"standby token: {life}; {skew}"
 
 
-def _slow(survey: StatusSnapshot) -> Iterator[Component]:
-    """Name what is slow, and what that holds back; nothing while all is prompt."""
-    slow = survey.slow
+def _slow(snapshot: StatusSnapshot) -> Iterator[Component]:
+    """Return the slow places and how many sessions wait for them; nothing if there are none."""
+    slow = snapshot.slow
     if not slow.names and not slow.parked:
         return
-    more = f" and {len(slow.names) - SHOWN} more" if len(slow.names) > SHOWN else ""
-    named = clean(", ".join(slow.names[:SHOWN]), REASON)
-    wait = f"{count(slow.parked, 'session')} due and waiting for fewer requests there"
+    more = f" and {len(slow.names) - MAX_NAMED} more" if len(slow.names) > MAX_NAMED else ""
+    named = clean(", ".join(slow.names[:MAX_NAMED]), REASON)
+    wait = f"{count(slow.parked, 'due session')} waiting for fewer requests there"
     yield Component("Slow", count(len(slow.names), "place"), f"{named}{more}; {wait}", "warn")
 
 
-def _queue(survey: StatusSnapshot) -> Component:
-    queue = survey.queue
+def _queue(snapshot: StatusSnapshot) -> Component:
+    queue = snapshot.queue
     schedule = queue.schedule
     ready, waiting = sum(schedule.ready.values()), sum(schedule.waiting.values())
-    note = f"{waiting:,} planned, {schedule.running:,} in hand, {queue.idle_workers:,} idle workers"
+    note = (
+        f"{waiting:,} scheduled, {schedule.running:,} running, {queue.idle_workers:,} idle workers"
+    )
     if queue.state != "open":
-        return Component("Queue", queue.state, note, "still")
+        return Component("Queue", queue.state, note, "neutral")
     if schedule.oldest_ready_s > LATE_S:
         late = f"the oldest for {duration(schedule.oldest_ready_s)}; {note}"
         return Component("Queue", f"{ready:,} due", late, "warn")
     return Component("Queue", f"{ready:,} due", note)
 
 
-def _startup(survey: StatusSnapshot) -> Component:
-    startup = survey.startup
+def _startup(snapshot: StatusSnapshot) -> Component:
+    startup = snapshot.startup
     if startup.finished:
         number = count(startup.sessions, "session")
-        told = ", ".join(
-            f"{startup.outcomes[name]:,} {words}"
-            for name, words in _AT_START.items()
+        outcomes = ", ".join(
+            f"{startup.outcomes[name]:,} {name}"
+            for name in _STARTUP_OUTCOMES
             if startup.outcomes.get(name)
         )
-        note = f"{told or 'nothing to refresh'} in {startup.seconds:.2f} s"
-        # What failed then may have been made up for since.
-        failing = startup.outcomes.get("failed", 0) and survey.queue.schedule.failing
-        return Component("At start", number, note, "warn" if failing else "good")
-    if survey.lease.leading:
-        return Component("At start", "under way", "every session is refreshed once", "still")
-    return Component("At start", "follows", "every session is refreshed once it leads", "still")
+        note = f"{outcomes or 'nothing to refresh'} in {startup.seconds:.2f} s"
+        # A session that failed then may have been refreshed since.
+        failing = startup.outcomes.get("failed", 0) and snapshot.queue.schedule.failing
+        return Component("Startup", number, note, "warn" if failing else "good")
+    if snapshot.lease.leading:
+        return Component("Startup", "in progress", "every session is refreshed once", "neutral")
+    return Component("Startup", "standby", "a new leader refreshes every session once", "neutral")

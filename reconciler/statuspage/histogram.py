@@ -1,32 +1,30 @@
-"""How much life is left in the fleet's tokens, as columns that fit their life (pure)."""
+"""The remaining lives of the fleet's tokens as a histogram (pure)."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.snapshot import SessionStatus
 from reconciler.humanize import duration
+from reconciler.statuspage.session_row import Severity
 
 COLUMNS = 16
-"""Columns at the most; one more holds the dead."""
+"""Most columns; there is one more for expired tokens."""
 
 STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
-"""Widths that people count in; wider ones are multiples of the last."""
-
-Severity = Literal["bad", "warn", "good"]
+"""Widths of a column; wider ones are multiples of the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Sessions whose token has from `from_s` to `to_s` left; `height` is 0-100, of the tallest."""
+    """Sessions with a remaining life of `from_s` to `to_s`; `height` is 0-100, of the tallest."""
 
     from_s: float
     to_s: float
     count: int
     height: float
-    tone: Severity
+    severity: Severity
 
     @property
     def name(self) -> str:
@@ -36,13 +34,13 @@ class Column:
 
     @property
     def tick(self) -> str:
-        return "dead" if self.to_s <= 0 else duration(self.to_s)
+        return "≤ 0" if self.to_s <= 0 else duration(self.to_s)
 
 
 @dataclass(frozen=True, slots=True)
 class ExpiryHistogram:
-    """`columns` begin with the dead; `scale_s` is where the last one ends; `outside` counts the
-    sessions that have no place in it: no token, an unknown end, or none at all."""
+    """The first column has the expired tokens; `scale_s` is the end of the last one; `outside`
+    counts sessions in no column: without a token, with an unknown expiry, or with none."""
 
     columns: tuple[Column, ...]
     scale_s: float
@@ -53,7 +51,7 @@ def distribute(rows: Iterable[SessionStatus], *, ttl_s: float) -> ExpiryHistogra
     """Count the rows' remaining lives.
 
     Args:
-        ttl_s: The whole life of a token, which keeps the scale still; 0.0 while it is not known.
+        ttl_s: The whole life of a token, which fixes the scale; 0.0 while it is not known.
     """
     lives, outside, expiring_s = [], 0, 0.0
     for row in rows:
@@ -75,7 +73,7 @@ def distribute(rows: Iterable[SessionStatus], *, ttl_s: float) -> ExpiryHistogra
             number * step_s,
             count,
             round(100 * count / tallest, 1),
-            _tone(number, (number - 1) * step_s, expiring_s),
+            _severity(number, (number - 1) * step_s, expiring_s),
         )
         for number, count in enumerate(counts)
     ]
@@ -89,7 +87,7 @@ def _step(longest_s: float) -> float:
     return STEPS_S[-1] * math.ceil(longest_s / (COLUMNS * STEPS_S[-1]))
 
 
-def _tone(number: int, from_s: float, expiring_s: float) -> Severity:
+def _severity(number: int, from_s: float, expiring_s: float) -> Severity:
     if number == 0:
         return "bad"
     return "warn" if from_s < expiring_s else "good"

@@ -1,4 +1,4 @@
-"""What a reader asks of the session list, as the URL says it, and its answer (pure)."""
+"""A query for the session list, in a URL, and its result (pure)."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,31 +10,31 @@ from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.snapshot import SessionStatus
 
 PAGE_ROWS = 25
-"""Sessions of one page: what is drawn, sent and compared stays the same from 25 sessions on."""
+"""Sessions of one page: rendering and sending cost the same from 25 sessions on."""
 
 LONGEST = 200
-"""Characters of a search that are looked at."""
+"""Characters of a search that are used."""
 
 Sort = Literal["life", "session", "next", "failures"]
 _SORTS: dict[str, Sort] = {each: each for each in get_args(Sort)}
 
 SHOWS = (*TokenState, "failing", "blocked")
-"""What the list may be narrowed to: one state, sessions whose last run failed, or blocked ones."""
+"""What the list may be narrowed to: one state, sessions with a failed last run, or blocked ones."""
 
 DIGITS = 7
-"""Of a page's number: nobody has more, and Python reads no more than some thousands."""
+"""Most digits of a page's number; Python's `int` fails above some thousands."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionQuery:
-    """One view of the list. Whatever a URL says, some view is meant: nothing here is an error.
+    """One view of the list. Every URL gives a view; none is an error.
 
     Args:
-        text: Words that all must occur in the names of a session's namespace, project and objects.
+        text: Words, each of which must occur in the session's namespace, ID, project or objects.
         show: One of `SHOWS`, "" for all.
         down: Largest first.
-        page: From 1; one past the end shows the last.
-        opened: `NAMESPACE/SESSION` of the row whose particulars are shown, or "".
+        page: From 1; a number past the end shows the last page.
+        opened: `NAMESPACE/SESSION` of the row that is shown with details, or "".
     """
 
     text: str = ""
@@ -46,7 +46,7 @@ class SessionQuery:
 
     @classmethod
     def parse(cls, parameters: Mapping[str, str]) -> "SessionQuery":
-        """Read a URL's parameters; those that nobody could mean count as not given."""
+        """Read a URL's parameters; invalid ones are ignored."""
         show, number = parameters.get("show", ""), parameters.get("page", "")[:DIGITS]
         return cls(
             text=" ".join(parameters.get("q", "")[:LONGEST].split()),
@@ -58,15 +58,15 @@ class SessionQuery:
         )
 
     def url(self, **changes: Any) -> str:
-        """Return the relative URL of this view with some of it changed.
+        """Return the relative URL of this view with changes.
 
-        A change of what is listed, or how, begins at the first page again, and whoever turns to
-        other rows is done with the one that was open.
+        A change of the filter or the order goes to the first page, and closes the opened row; so
+        does a change of the page.
         """
         if changes and "opened" not in changes:
             changes = {"page": 1, "opened": ""} | changes
         other = replace(self, **changes)
-        said = {
+        parameters = {
             "q": other.text,
             "show": other.show,
             "sort": "" if other.sort == "life" else other.sort,
@@ -74,14 +74,14 @@ class SessionQuery:
             "page": "" if other.page == 1 else str(other.page),
             "open": other.opened,
         }
-        return "?" + urlencode({name: value for name, value in said.items() if value})
+        return "?" + urlencode({name: value for name, value in parameters.items() if value})
 
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """One page of the answer: `total` rows matched, on `pages` pages, of which this is `page`.
+    """One page of the result: `total` rows matched, on `pages` pages, of which this is `page`.
 
-    The row that is open comes first, beside the page's own, where its place is elsewhere.
+    If the opened row is on another page, it is added as the first one.
     """
 
     rows: tuple[SessionStatus, ...]
@@ -93,25 +93,25 @@ class QueryResult:
 def select(rows: Sequence[SessionStatus], query: SessionQuery) -> QueryResult:
     """Return the rows that a view shows.
 
-    What a reader has opened stays in sight, though a renewal moves it pages away.
+    The opened row is always shown, though a refresh moves it to another page.
 
-    Order: by what was asked for, then by name; a session of which it is not known comes last in
-    either direction. Cost: 10 ms for 10,000 rows.
+    Order: by the query, then by name; a session with an unknown value is last in both directions.
+    Cost: 10 ms for 10,000 rows.
     """
-    wanted = [row for row in rows if _is_shown(row, query.show)] if query.show else list(rows)
+    matching = [row for row in rows if _is_shown(row, query.show)] if query.show else list(rows)
     if query.text:
         words = query.text.casefold().split()
-        wanted = [row for row in wanted if _holds(row, words)]
+        matching = [row for row in matching if _has_words(row, words)]
     value = _ORDERS[query.sort]
-    wanted.sort(key=lambda row: (row.namespace, row.session_id))
-    wanted.sort(key=value, reverse=query.down)
+    matching.sort(key=lambda row: (row.namespace, row.session_id))
+    matching.sort(key=value, reverse=query.down)
     if query.sort in ("life", "next"):
-        wanted.sort(key=lambda row: value(row) == math.inf)
-    pages = max(1, -(-len(wanted) // PAGE_ROWS))
+        matching.sort(key=lambda row: value(row) == math.inf)
+    pages = max(1, -(-len(matching) // PAGE_ROWS))
     page = min(query.page, pages)
     first = (page - 1) * PAGE_ROWS
-    shown = wanted[first : first + PAGE_ROWS]
-    return QueryResult((*_opened_elsewhere(rows, shown, query), *shown), len(wanted), page, pages)
+    shown = matching[first : first + PAGE_ROWS]
+    return QueryResult((*_opened_elsewhere(rows, shown, query), *shown), len(matching), page, pages)
 
 
 def _opened_elsewhere(
@@ -134,7 +134,7 @@ def _is_shown(row: SessionStatus, show: str) -> bool:
     return row.state == show and not row.hold
 
 
-def _holds(row: SessionStatus, words: Sequence[str]) -> bool:
+def _has_words(row: SessionStatus, words: Sequence[str]) -> bool:
     text = f"{row.namespace}/{row.session_id} {row.project} {row.pod} {row.secret}".casefold()
     return all(word in text for word in words)
 

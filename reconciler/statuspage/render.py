@@ -1,4 +1,4 @@
-"""A view of a survey as HTML."""
+"""A view of a snapshot as HTML."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from reconciler.statuspage.components import components, role
 from reconciler.statuspage.histogram import distribute
 from reconciler.statuspage.query import QueryResult, SessionQuery
 from reconciler.statuspage.session_row import row_of
-from reconciler.statuspage.summary import exposure, filters, stats, verdict
+from reconciler.statuspage.summary import exposure, filters, headline, stats
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -23,56 +23,56 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PageModel:
-    """What one view is made of; `past` holds the attempts of the rows that were found."""
+    """The input of one view; `runs` has the recent runs of the rows in `result`."""
 
-    survey: StatusSnapshot
+    snapshot: StatusSnapshot
     rows: Sequence[SessionStatus]
     query: SessionQuery
-    found: QueryResult
-    past: Mapping[SessionKey, tuple[RunRecord, ...]]
+    result: QueryResult
+    runs: Mapping[SessionKey, tuple[RunRecord, ...]]
     not_ready: str
 
 
 class Render:
-    """The templates; they are read and compiled at the first view, not at the start."""
+    """The templates, which are compiled at the first view."""
 
     def __init__(self, replica: str, ignored: Sequence[str] = ()) -> None:
         self._replica = replica
         self._ignored = ignored
 
-    def view(self, shown: PageModel, *, whole: bool) -> str:
+    def view(self, model: PageModel, *, whole: bool) -> str:
         """Return the whole document, or the part of it that changes. Cost: 5 ms."""
         template = self._environment.get_template("page.html" if whole else "main.html")
-        return template.render(self._context(shown))
+        return template.render(self._context(model))
 
-    def _context(self, shown: PageModel) -> dict[str, Any]:
-        survey, query, found = shown.survey, shown.query, shown.found
-        spread = distribute(shown.rows, ttl_s=_whole_life(survey))
-        wall_s = survey.now_s - survey.issuer.skew_s
-        tone, sentence = verdict(survey, shown.not_ready)
+    def _context(self, model: PageModel) -> dict[str, Any]:
+        snapshot, query, result = model.snapshot, model.query, model.result
+        histogram = distribute(model.rows, ttl_s=_whole_life(snapshot))
+        wall_s = snapshot.now_s - snapshot.issuer.skew_s
+        severity, sentence = headline(snapshot, model.not_ready)
         return {
             "version": __version__,
             "replica": clean(self._replica),
-            "role": role(survey),
-            "at": instant(survey.now_s),
-            "tone": tone,
-            "verdict": sentence,
-            "exposure": exposure(survey),
-            "figures": stats(survey),
-            "spread": spread,
-            "parts": components(survey, self._replica, self._ignored),
-            "choices": filters(survey),
+            "role": role(snapshot),
+            "at": instant(snapshot.now_s),
+            "severity": severity,
+            "headline": sentence,
+            "exposure": exposure(snapshot),
+            "stats": stats(snapshot),
+            "histogram": histogram,
+            "components": components(snapshot, self._replica, self._ignored),
+            "filters": filters(snapshot),
             "query": query,
-            "found": found,
-            "lines": [
+            "result": result,
+            "rows": [
                 row_of(
                     row,
-                    shown.past[row.key],
-                    now_s=survey.now_s,
+                    model.runs[row.key],
+                    now_s=snapshot.now_s,
                     wall_s=wall_s,
-                    scale_s=spread.scale_s,
+                    scale_s=histogram.scale_s,
                 )
-                for row in found.rows
+                for row in result.rows
             ],
         }
 
@@ -90,8 +90,8 @@ class Render:
         )
 
 
-def _whole_life(survey: StatusSnapshot) -> float:
-    """Return how long a token lives, in seconds; 0.0 before the first one, or without an end."""
-    token = survey.issuer.token
+def _whole_life(snapshot: StatusSnapshot) -> float:
+    """Return a token's whole life in seconds; 0.0 before the first one, or without an expiry."""
+    token = snapshot.issuer.token
     known = token.issued_total > 0 and math.isfinite(token.longest_ttl_s)
     return token.longest_ttl_s if known else 0.0

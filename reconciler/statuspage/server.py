@@ -1,4 +1,4 @@
-"""The page's routes, and the headers that keep a browser from doing more than show it."""
+"""The page's routes, and the headers that limit a browser to showing it."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
@@ -47,12 +47,12 @@ def mount(
     clock: Clock,
     ignored: Sequence[str] = (),
 ) -> Callable[[web.Application], None]:
-    """Return what adds the page to an application: `/`, its events, and its static files.
+    """Return a function that adds the page to an application: `/`, its events and static files.
 
     Args:
-        ignored: Of each variable that is no setting, that it has no effect.
+        ignored: One message for each variable that is no setting.
 
-    Every answer of that application, an error too, carries `HEADERS`, and none is stored.
+    Every response of that application, errors too, has `HEADERS`, and is not cached.
     """
 
     def add(app: web.Application) -> None:
@@ -63,7 +63,7 @@ def mount(
 
 
 def add_page(app: web.Application, views: PageCache, streams: SseStreams) -> None:
-    """Add the page to an application that serves nothing at these paths."""
+    """Add the page to an application without routes at these paths."""
     app.router.add_get("/", _page(views))
     app.router.add_get("/events", streams.handle, allow_head=False)
     for name, kind in STATIC.items():
@@ -90,7 +90,7 @@ def _page(views: PageCache) -> Handler:
 
 
 def _static(name: str, kind: str) -> Handler:
-    """Serve a file of the package; a browser asks each time whether it is still the same."""
+    """Serve a file of the package; browsers revalidate it at each use."""
     body = files("reconciler.statuspage").joinpath("static", name).read_bytes()
     tag = ETag(blake2b(body, digest_size=12).hexdigest())
 

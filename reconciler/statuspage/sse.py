@@ -1,4 +1,4 @@
-"""Server-sent events: each watcher gets its view anew as it changes, and no watcher costs much."""
+"""Server-sent events: each reader gets its view when it changes, at a bounded cost."""
 
 import asyncio
 import math
@@ -14,34 +14,36 @@ from reconciler.statuspage.cache import PageCache, TooManyReaders
 from reconciler.statuspage.query import SessionQuery
 
 MAX_STREAMS = 32
-"""Watchers at once; one more is told to come again, and its page goes on without being live."""
+"""Most readers at a time; one more gets 503, and its page is not live."""
 
 PERIOD_S = 2.0
-"""Between two looks at what has changed."""
+"""Shortest time between two renderings of a view, in seconds."""
 
-SHARE = 20
-"""A view is asked for again after this many times what it took: on a fleet so large that this is
-longer than `PERIOD_S`, a watched page costs a twentieth of a core."""
+PAUSE_FACTOR = 20
+"""A view is rendered again after this many times its rendering time: on a fleet so large that this
+is longer than `PERIOD_S`, a page that is read costs a twentieth of a core."""
 
 LONGEST_S = 15.0
-"""Between two events, be the second one a mere heartbeat: a proxy or a reader that hears nothing
-for longer may take the stream for dead."""
+"""Longest time between two events, with heartbeats: a proxy or a reader may close a stream that is
+silent for longer."""
 
 DROP_S = 10.0
-"""A reader that does not take an event within this is dropped."""
+"""A reader that does not receive an event within this is disconnected."""
 
 BUFFER_BYTES = 128 * 1024
-"""What the kernel may hold for one reader, so that a slow one is known in time."""
+"""The socket's send buffer for one reader; a slow reader is detected in time."""
 
 HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
-"""The latter tells a proxy of nginx' kind to pass events on as they come."""
+"""`X-Accel-Buffering` makes nginx forward events at once."""
 
 
 class SseStreams:
     """The open streams; `close` ends them.
 
     Args:
-        period_s: Least time between two looks, in seconds; `drop_s` the longest wait for a reader.
+        period_s: Shortest time between two renderings, in seconds.
+        drop_s: Longest wait for a reader, in seconds.
+        most: Most readers at a time.
     """
 
     def __init__(
@@ -64,11 +66,11 @@ class SseStreams:
         return len(self._open)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Serve one watcher for as long as it takes what is sent."""
+        """Serve one reader until it disconnects or is too slow."""
         task = asyncio.current_task()
         if task is None or len(self._open) >= self._most:
             return web.Response(
-                status=503, text="enough readers watch already\n", headers={"Retry-After": "10"}
+                status=503, text="too many readers\n", headers={"Retry-After": "10"}
             )
         self._open.add(task)
         try:
@@ -77,7 +79,7 @@ class SseStreams:
             self._open.discard(task)
 
     async def close(self) -> None:
-        """End every stream; their readers come again by themselves."""
+        """End every stream; the readers reconnect."""
         for task in self._open:
             task.cancel()
 
@@ -94,7 +96,7 @@ class SseStreams:
             if request.transport is not None:
                 request.transport.abort()
         except ConnectionError:
-            pass  # the reader has gone, as readers do
+            pass  # the reader has disconnected
         return response
 
     async def _send(self, response: web.StreamResponse, query: SessionQuery) -> None:
@@ -113,7 +115,7 @@ class SseStreams:
             elif now_at - sent_at >= self._period_s:
                 await self._write(response, "event: beat\ndata:\n\n")
                 sent_at = now_at
-            wait_s = max(self._period_s, SHARE * (now_at - began_at))
+            wait_s = max(self._period_s, PAUSE_FACTOR * (now_at - began_at))
             await asyncio.sleep(min(wait_s, LONGEST_S))
 
     async def _write(self, response: web.StreamResponse, text: str) -> None:
@@ -122,5 +124,5 @@ class SseStreams:
 
 
 def _line(html: str) -> str:
-    """Return a document as one line: an event's data ends with its line."""
+    """Return a document as one line, as an event's data must be."""
     return msgspec.json.encode(html).decode()

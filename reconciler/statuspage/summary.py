@@ -1,4 +1,4 @@
-"""The fleet in one sentence and a few figures, the headline number first (pure)."""
+"""The fleet in one sentence and a few figures, the exposure first (pure)."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,8 @@ from reconciler.statuspage.query import SessionQuery
 from reconciler.statuspage.session_row import Severity, severity_of
 from reconciler.tokens.refusals import refused_part
 
-NAMED = 5
-"""Sessions that the headline names."""
+MAX_NAMED = 5
+"""Most sessions that the exposure's note names."""
 
 ENDPOINTS = {"kube": "the API server", "issuer": "the issuer", "platform": "the platform"}
 
@@ -28,41 +28,41 @@ class Stat:
     name: str
     value: str
     note: str
-    tone: Severity = "good"
+    severity: Severity = "good"
     link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One way to narrow the list, and how many sessions it leaves."""
+    """One filter of the list, and the number of sessions that match."""
 
     name: str
     count: int
     show: str
-    tone: Severity
+    severity: Severity
 
 
-def exposure(survey: StatusSnapshot) -> Stat:
-    """Return the headline number. It is an estimate, and never mixed with what runners saw."""
-    seconds, exposed = survey.fleet.exposure_s, survey.exposed
+def exposure(snapshot: StatusSnapshot) -> Stat:
+    """Return the exposure. It is an estimate; what runners measure is not included."""
+    seconds, exposed = snapshot.fleet.exposure_s, snapshot.exposed
     grew = ""
     if exposed:
-        when = ago(survey.now_s - exposed[0].last_s)
-        named = [f"{each.key} ({max(0.1, each.seconds):.1f} s)" for each in exposed[:NAMED]]
-        grew = f" Last grown {when}; for, the latest first: {clean(', '.join(named), REASON)}."
+        when = ago(snapshot.now_s - exposed[0].last_s)
+        named = [f"{each.key} ({max(0.1, each.seconds):.1f} s)" for each in exposed[:MAX_NAMED]]
+        grew = f" Last increase {when}, for (latest first) {clean(', '.join(named), REASON)}."
     shown = f"{seconds:,.0f}" if seconds >= 10 or seconds == 0 else f"{max(0.1, seconds):.1f}"
     return Stat(
         "Estimated exposure",
         shown,
-        "Seconds that pods spent with an expired token since this replica started, reckoned from"
-        " what was written. What runners saw is measured at the runners and is not in it." + grew,
+        "Seconds for which pods had an expired token since this replica started, estimated from the"
+        " expiry times in the Secrets. What is measured at the runners is not included." + grew,
         "bad" if seconds else "good",
     )
 
 
-def verdict(survey: StatusSnapshot, not_ready: str) -> tuple[Severity, str]:
+def headline(snapshot: StatusSnapshot, not_ready: str) -> tuple[Severity, str]:
     """Return the fleet's state in one sentence, the worst first."""
-    fleet = survey.fleet
+    fleet = snapshot.fleet
     if not_ready:
         return "warn", f"Not ready: {not_ready}."
     states = fleet.states
@@ -73,41 +73,41 @@ def verdict(survey: StatusSnapshot, not_ready: str) -> tuple[Severity, str]:
     if expiring := states[TokenState.EXPIRING]:
         return "warn", f"{_hold(expiring)} a token that may expire before it is replaced."
     unknown = sum(states[state] for state in UNKNOWN_EXPIRY)
-    alive = "No token is known to have expired" if unknown else "Every token is valid"
+    tokens = "No token is known to have expired" if unknown else "Every token is valid"
     if not any(states.values()):
-        alive = "No session is refreshed"
-    if away := [ENDPOINTS[each.name] for each in survey.breakers if each.down]:
-        return "warn", f"{alive}, but {listed(away)} {_is(len(away))} away."
-    if refusing := [_refusal(each) for each in survey.breakers if each.refuses]:
-        return "warn", f"{alive}, but {listed(refusing)}."
-    if denied := survey.queue.schedule.blocked.get(RIGHTS, 0):
+        tokens = "No session is refreshed"
+    if down := [ENDPOINTS[each.name] for each in snapshot.breakers if each.down]:
+        return "warn", f"{tokens}, but {listed(down)} {_is(len(down))} unreachable."
+    if refusing := [_refusal(each) for each in snapshot.breakers if each.refuses]:
+        return "warn", f"{tokens}, but {listed(refusing)}."
+    if denied := snapshot.queue.schedule.blocked.get(RIGHTS, 0):
         wait = "waits" if denied == 1 else "wait"
-        return "warn", f"{alive}; {_session(denied)} {wait} for a right that is missing."
+        return "warn", f"{tokens}; {_session(denied)} {wait} for a missing right."
     if failing := fleet.failing:
-        return "warn", f"{alive}; {_session(failing)} failed at the last try."
+        return "warn", f"{tokens}; {_session(failing)} failed in the last run."
     if unknown:
-        return "warn", f"{_hold(unknown)} a token whose expiry is not known."
+        return "warn", f"{_hold(unknown)} a token with an unknown expiry."
     if not fleet.sessions:
         return "good", "There are no sessions."
-    held = sum(fleet.holds.values())
-    served = fleet.sessions - held
-    besides = f"; {_session(held)} blocked" if held else ""
-    if not served:
-        return "good", f"No session is to be refreshed{besides}."
-    return "good", f"{'All' if served > 1 else 'The'} {_all(served)}{besides}."
+    blocked = sum(fleet.holds.values())
+    refreshed = fleet.sessions - blocked
+    also = f"; {_session(blocked)} blocked" if blocked else ""
+    if not refreshed:
+        return "good", f"No session is to be refreshed{also}."
+    return "good", f"{'All' if refreshed > 1 else 'The'} {_all(refreshed)}{also}."
 
 
 def _refusal(breaker: BreakerStats) -> str:
     what = refused_part(breaker.last_reason, breaker.last_status)
-    return f"{ENDPOINTS[breaker.name]} refuses {what}"
+    return f"{ENDPOINTS[breaker.name]} rejects {what}"
 
 
-def stats(survey: StatusSnapshot) -> tuple[Stat, ...]:
-    """Return what a reader asks next: how long it lasts, who is next, how many."""
-    fleet, failing = survey.fleet, survey.fleet.failing
+def stats(snapshot: StatusSnapshot) -> tuple[Stat, ...]:
+    """Return the other figures: survival, next to expire, number of sessions."""
+    fleet, failing = snapshot.fleet, snapshot.fleet.failing
     return (
-        _survival(survey),
-        _next_to_expire(survey),
+        _survival(snapshot),
+        _next_to_expire(snapshot),
         Stat(
             "Sessions",
             f"{fleet.sessions:,}",
@@ -117,43 +117,43 @@ def stats(survey: StatusSnapshot) -> tuple[Stat, ...]:
     )
 
 
-def filters(survey: StatusSnapshot) -> tuple[Filter, ...]:
-    """Return all sessions, and each way to narrow them that leaves some."""
-    fleet = survey.fleet
+def filters(snapshot: StatusSnapshot) -> tuple[Filter, ...]:
+    """Return the filter of all sessions, and each other one that matches some."""
+    fleet = snapshot.fleet
     by_state = [
         Filter(state, number, state, severity_of(state)) for state, number in fleet.states.items()
     ]
     found = [
-        *(each for each in by_state if each.tone != "good"),
+        *(each for each in by_state if each.severity != "good"),
         Filter("failing", fleet.failing, "failing", "warn"),
-        Filter("blocked", sum(fleet.holds.values()), "blocked", "still"),
-        *(each for each in by_state if each.tone == "good"),
+        Filter("blocked", sum(fleet.holds.values()), "blocked", "neutral"),
+        *(each for each in by_state if each.severity == "good"),
     ]
-    everything = Filter("all", fleet.sessions, "", "still")
+    everything = Filter("all", fleet.sessions, "", "neutral")
     return (everything, *(each for each in found if each.count))
 
 
-def _survival(survey: StatusSnapshot) -> Stat:
-    seconds = survey.fleet.survival_s
-    name = "Fleet survives"
+def _survival(snapshot: StatusSnapshot) -> Stat:
+    seconds = snapshot.fleet.survival_s
+    name = "Fleet survival"
     if seconds is None:
-        return Stat(name, "-", "nobody can say yet", "still")
+        return Stat(name, "-", "not known yet", "neutral")
     if seconds == float("inf"):
-        return Stat(name, "always", "no token here has an end")
-    note = "more if the issuer stays away from now on"
-    issuer = [each for each in survey.breakers if each.name == "issuer"]
-    is_away = any(each.down or each.refuses for each in issuer)
-    return Stat(name, duration(seconds), note, _survival_tone(seconds, is_away=is_away))
+        return Stat(name, "unlimited", "no token here has an expiry")
+    note = "if the issuer is unreachable from now on"
+    issuer = [each for each in snapshot.breakers if each.name == "issuer"]
+    is_down = any(each.down or each.refuses for each in issuer)
+    return Stat(name, duration(seconds), note, _survival_severity(seconds, is_down=is_down))
 
 
-def _survival_tone(seconds: float, *, is_away: bool) -> Severity:
+def _survival_severity(seconds: float, *, is_down: bool) -> Severity:
     if not seconds:
         return "bad"
-    return "warn" if is_away else "good"
+    return "warn" if is_down else "good"
 
 
-def _next_to_expire(survey: StatusSnapshot) -> Stat:
-    fleet = survey.fleet
+def _next_to_expire(snapshot: StatusSnapshot) -> Stat:
+    fleet = snapshot.fleet
     seconds, key = fleet.next_to_expire_s, fleet.next_to_expire
     name = "Next to expire"
     if seconds is not None and key is not None:
@@ -162,7 +162,7 @@ def _next_to_expire(survey: StatusSnapshot) -> Stat:
     if fleet.states[TokenState.EXPIRED]:
         link = SessionQuery(show=TokenState.EXPIRED).url()
         return Stat(name, "expired", "every token with a known expiry has expired", "bad", link)
-    return Stat(name, "-", "no pod holds a token with a known expiry", "still")
+    return Stat(name, "-", "no pod holds a token with a known expiry", "neutral")
 
 
 def _session(number: int) -> str:

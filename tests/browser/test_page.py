@@ -68,7 +68,7 @@ def test_ten_thousand_sessions_are_one_page_and_the_console_stays_clean(
 
     assert len(shown(browser)) == 25
     assert "10,000 sessions" in browser.text(".place")
-    assert browser.text(".sentence").startswith("750 sessions hold a token that may end")
+    assert browser.text(".sentence").startswith("750 sessions hold a token that may expire")
     assert browser.run("return document.querySelectorAll('*').length") < 1500
     origins = browser.run(
         "return performance.getEntriesByType('resource').map(e => new URL(e.name).origin)"
@@ -217,7 +217,7 @@ def test_it_works_without_its_script(browser: Browser, large: str) -> None:
     find("css selector", "tbody th a").click()
     browser.wait("opened", lambda: "open=" in browser.driver.current_url)
     assert "session-2ab00009-creds" in find("css selector", ".opened").text
-    assert find("css selector", "#link").text == "as it was when you loaded it"
+    assert find("css selector", "#link").text == "not live: as of loading"
 
 
 def test_hostile_names_do_nothing(browser: Browser) -> None:

@@ -15,7 +15,7 @@ from yarl import URL
 
 from reconciler.clock import SystemClock
 from reconciler.controller.status.history import RunRecord
-from reconciler.statuspage.cache import KEEP, MAX_WAITING, PageCache
+from reconciler.statuspage.cache import MAX_VIEWS, MAX_WAITING, PageCache
 from reconciler.statuspage.query import PAGE_ROWS, SessionQuery
 from reconciler.statuspage.server import add_page
 from reconciler.statuspage.sse import SseStreams
@@ -190,7 +190,7 @@ async def test_a_search_a_page_and_an_open_session_work_without_a_script(
     assert "2Ab00025" in second
     assert found.count('class="name"') == 1
     assert "session-2ab00042-creds" in found
-    assert "failed: the issuer is away" in found
+    assert "failed: the issuer is unreachable" in found
 
 
 async def test_a_watcher_gets_its_view_at_once_and_again_when_it_changes(
@@ -301,9 +301,9 @@ async def test_a_view_is_made_once_for_all_who_look_and_few_are_kept() -> None:
 
     first, second = await asyncio.gather(views.part(SessionQuery()), views.part(SessionQuery()))
     assert first is second
-    for number in range(2 * KEEP):
+    for number in range(2 * MAX_VIEWS):
         await views.part(SessionQuery(text=str(number)))
-    assert len(views) == KEEP
+    assert len(views) == MAX_VIEWS
 
     exhibit.shown = survey([row(2)])
     assert "2Ab00002" in await views.part(SessionQuery())

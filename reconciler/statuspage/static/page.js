@@ -1,5 +1,5 @@
-// Keeps the page as it is on the server: its events, and links and searches without a reload.
-// Without this script every link and the form work just the same.
+// Updates the page from server-sent events, and follows links and searches without a reload.
+// Without this script every link and the form work as well.
 
 const SILENT_MS = 40_000; // more than twice the longest time between two events
 const AGAIN_MS = 10_000;
@@ -23,7 +23,7 @@ function heard() {
 }
 
 function lost() {
-  say("lost", "connection lost, trying again");
+  say("lost", "connection lost, reconnecting");
 }
 
 function listen() {
@@ -66,7 +66,7 @@ function show(wanted) {
 }
 
 // Makes `have` equal to `want` and keeps every node that can stay, so that focus, selection and
-// scroll position outlive an update. Nodes with a data-key are moved rather than rewritten.
+// scroll position survive an update. Nodes with a data-key are moved instead of rewritten.
 function morph(have, want) {
   if (have.isEqualNode(want)) return;
   if (have.nodeType !== Node.ELEMENT_NODE) {

@@ -136,7 +136,7 @@ def test_a_slow_namespace_and_whom_it_holds_back_are_on_page_and_metrics() -> No
             }
             assert values == {metrics.SLOW_PLACES: 1, metrics.PARKED: survey.slow.parked}
             [part] = [part for part in components(survey, "r") if part.name == "Slow"]
-            assert part.note.startswith(f"{OTHER}; {survey.slow.parked} sessions due")
+            assert part.note.startswith(f"{OTHER}; {survey.slow.parked} due sessions")
             kube.on = False
             await asyncio.sleep(120)
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)

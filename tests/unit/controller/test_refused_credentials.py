@@ -10,7 +10,7 @@ from reconciler.controller.status.reasons import ENDPOINTS, describe_block
 from reconciler.controller.status.status_metrics import samples
 from reconciler.errors import IssuerRefused, PlatformRefused
 from reconciler.statuspage.components import Component, components
-from reconciler.statuspage.summary import verdict
+from reconciler.statuspage.summary import headline
 from reconciler.telemetry import metrics
 from tests.unit.controller.virtual import World, running, simulate
 
@@ -59,11 +59,14 @@ def test_a_start_with_refused_client_credentials_is_named_on_every_surface() -> 
             assert "the issuer refuses our credentials" in why
             assert "answered 401" in why
             page, values = await shown(world)
-            assert page["Issuer"].tone == "bad"
-            assert page["Issuer"].value.startswith("refuses us")
-            assert (page["Platform"].value, page["Platform"].tone) == ("not asked yet", "still")
-            assert page["At start"].tone == "warn"
-            assert "refreshed" not in page["At start"].note.replace("0 refreshed", "")
+            assert page["Issuer"].severity == "bad"
+            assert page["Issuer"].value.startswith("rejects us")
+            assert (page["Platform"].value, page["Platform"].severity) == (
+                "no request yet",
+                "neutral",
+            )
+            assert page["Startup"].severity == "warn"
+            assert "refreshed" not in page["Startup"].note.replace("0 refreshed", "")
             assert values["endpoint_refused/issuer"] == 1
             assert values["endpoint_refused/platform"] == 0
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
@@ -76,7 +79,7 @@ def test_a_start_with_refused_client_credentials_is_named_on_every_surface() -> 
             await asyncio.sleep(40)  # `rest.LONGEST_S` and some: no life bounds the pauses
             assert min(world.remaining_s(f"2Ab{n:03}") for n in range(SESSIONS)) > 800
             page, values = await shown(world)
-            assert (page["Issuer"].tone, page["Platform"].value) == ("good", "answers")
+            assert (page["Issuer"].severity, page["Platform"].value) == ("good", "OK")
             assert values["endpoint_refused/issuer"] == 0
 
     simulate(scenario)
@@ -92,13 +95,13 @@ def test_a_refused_scope_is_no_wrong_secret_on_any_surface() -> None:
             why = world.controller.readiness_problem()
             assert "the issuer refuses our request; the last error was: answered 400; " in why
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
-            _, headline = verdict(survey, "")
+            _, sentence = headline(survey, "")
             lines = said_of(world, "issuer")
             assert [line["event"] for line in lines[:2]] == ["issuer_refused", "endpoint_refuses"]
             for said in (why, *(line["hint"] for line in lines)):
                 assert "RECONCILER_OIDC_SCOPE" in said
                 assert "SECRET" not in said
-            assert "credentials" not in why + headline
+            assert "credentials" not in why + sentence
 
     simulate(scenario)
 
@@ -137,16 +140,16 @@ def test_a_platform_that_refuses_our_token_is_named_until_it_takes_it(sessions: 
         async with running(world):
             await asyncio.sleep(130)
             page, values = await shown(world)
-            assert page["Issuer"].tone == "good"
-            assert page["Platform"].tone == "bad"
-            assert page["Platform"].value.startswith("refuses us")
+            assert page["Issuer"].severity == "good"
+            assert page["Platform"].severity == "bad"
+            assert page["Platform"].value.startswith("rejects us")
             assert values["endpoint_refused/platform"] == 1
             lines = [line["event"] for line in said_of(world, "platform")]
             assert lines == ["endpoint_refuses"] * 3
             world.platform.failure = None
             await asyncio.sleep(40)
             page, values = await shown(world)
-            assert page["Platform"].value == "answers"
+            assert page["Platform"].value == "OK"
             assert values["endpoint_refused/platform"] == 0
             lines = [line["event"] for line in said_of(world, "platform")]
             assert lines == ["endpoint_refuses"] * 3 + ["endpoint_recovered"]

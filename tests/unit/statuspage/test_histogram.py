@@ -1,4 +1,4 @@
-"""Columns that fit any life of a token, with nobody lost and the dead apart."""
+"""Columns for any life of a token: no session is lost, and the expired ones have their own."""
 
 import pytest
 from hypothesis import given
@@ -35,6 +35,6 @@ def test_the_scale_is_a_whole_life_and_stays_still(ttl_s: float, columns: int, s
 def test_columns_say_what_they_hold() -> None:
     spread = distribute([row(1, -4.0), row(2, 59.0), row(3, 60.0), row(4, 600.0)], ttl_s=900.0)
 
-    told = [(c.name, c.count, c.tone) for c in spread.columns if c.count]
+    told = [(c.name, c.count, c.severity) for c in spread.columns if c.count]
     assert told == [("expired", 1, "bad"), ("0s to 60s", 2, "warn"), ("9m to 10m", 1, "good")]
     assert spread.columns[1].height == 100

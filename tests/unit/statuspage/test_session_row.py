@@ -1,4 +1,4 @@
-"""One session in words: what is left, what comes next and why, what was tried."""
+"""One row: what is left, what comes next and why, what was tried."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from reconciler import errors
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.run import Outcome
 from reconciler.controller.status.history import RunRecord
-from reconciler.statuspage.session_row import SessionRow, in_words, row_of
+from reconciler.statuspage.session_row import SessionRow, describe_error_class, row_of
 from tests.exhibit import NOW_S, row
 
 
@@ -21,28 +21,28 @@ def line(
 
 
 @pytest.mark.parametrize(
-    ("remaining_s", "life", "state", "share", "tone"),
+    ("remaining_s", "life", "state", "share", "severity"),
     [
         (600.0, "10m", "ok", 66.7, "good"),
         (5.0, "5s", "expiring", 0.6, "warn"),
-        (-30.0, "dead 30s", "expired", 0.0, "bad"),
+        (-30.0, "-30s", "expired", 0.0, "bad"),
         (None, "-", "unmanaged", None, "warn"),
         (2000.0, "33m", "ok", 100.0, "good"),
     ],
 )
 def test_what_is_left(
-    remaining_s: float | None, life: str, state: str, share: float | None, tone: str
+    remaining_s: float | None, life: str, state: str, share: float | None, severity: str
 ) -> None:
     shown = line(remaining_s)
 
-    assert (shown.life, shown.state, shown.share, shown.tone) == (life, state, share, tone)
+    assert (shown.life, shown.state, shown.share, shown.severity) == (life, state, share, severity)
 
 
 def test_a_token_without_an_end_fills_its_bar() -> None:
     shown = line(float("inf"), state=TokenState.NO_EXPIRY)
 
-    assert (shown.life, shown.share, shown.tone) == ("no expiry", 100.0, "good")
-    assert ("Token ends", "never") in shown.facts
+    assert (shown.life, shown.share, shown.severity) == ("no expiry", 100.0, "good")
+    assert ("Token expires", "never") in shown.details
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ def test_a_token_without_an_end_fills_its_bar() -> None:
         ({"due_s": NOW_S + 130}, "in 2m10s", "renewal, on the session's own grid"),
         ({"due_s": NOW_S + 0.5}, "now", "renewal, on the session's own grid"),
         ({"due_s": NOW_S - 4}, "due 4s ago", "renewal, on the session's own grid"),
-        ({"due_s": None}, "nothing planned", ""),
+        ({"due_s": None}, "not scheduled", ""),
         ({"stage": "running", "reason": "pod"}, "now", "its pod changed"),
         ({"failures": 1, "due_s": NOW_S + 3}, "in 3s", "failed once; renewal"),
         ({"failures": 4, "due_s": NOW_S + 3}, "in 3s", "failed 4 times in a row; renewal"),
-        ({"blocked_on": "issuer"}, "waits", "the issuer gives no token; renewal"),
-        ({"hold": "paused"}, "held", "paused by annotation"),
+        ({"blocked_on": "issuer"}, "waiting", "the issuer gives no token; renewal"),
+        ({"hold": "paused"}, "blocked", "paused by annotation"),
     ],
 )
 def test_what_comes_next_and_why(changes: dict[str, Any], upcoming: str, reason: str) -> None:
@@ -66,32 +66,34 @@ def test_what_comes_next_and_why(changes: dict[str, Any], upcoming: str, reason:
     assert shown.reason.startswith(reason)
 
 
-def test_the_bar_marks_the_next_renewal_unless_something_is_in_its_way() -> None:
+def test_the_bar_marks_the_next_refresh_unless_it_is_obstructed() -> None:
     assert line(due_s=NOW_S + 150).due == 50.0
     for changes in ({"hold": "paused"}, {"blocked_on": "issuer"}, {"failures": 1}, {"due_s": None}):
         assert line(**changes).due is None
 
 
 @pytest.mark.parametrize(
-    ("outcome", "reason", "error", "tone", "words"),
+    ("outcome", "reason", "error", "severity", "words"),
     [
         ("refreshed", "expired", "", "good", "refreshed: its token has expired"),
-        ("failed", "renewal", "IssuerUnavailable", "bad", "failed: the issuer is away"),
-        ("blocked", "paused", "", "still", "nothing written: paused by annotation"),
-        ("no_better_token", "", "", "warn", "no better token at hand"),
+        ("failed", "renewal", "IssuerUnavailable", "bad", "failed: the issuer is unreachable"),
+        ("blocked", "paused", "", "neutral", "blocked: paused by annotation"),
+        ("no_better_token", "", "", "warn", "no better token available"),
         (
             "conflict_backoff",
             "foreign_writer",
             "",
             "warn",
-            "another writer was let be: somebody else",
+            "backed off from another writer: somebody else",
         ),
     ],
 )
-def test_what_was_tried(outcome: Outcome, reason: str, error: str, tone: str, words: str) -> None:
-    [mark] = line(past=(RunRecord(NOW_S - 112, outcome, reason, error),)).marks
+def test_what_was_tried(
+    outcome: Outcome, reason: str, error: str, severity: str, words: str
+) -> None:
+    [mark] = line(past=(RunRecord(NOW_S - 112, outcome, reason, error),)).runs
 
-    assert (mark.tone, mark.when, mark.ended) == (tone, "2025-12-31T23:58:08Z", "12s ago")
+    assert (mark.severity, mark.when, mark.ended) == (severity, "2025-12-31T23:58:08Z", "12s ago")
     assert mark.words.startswith(words)
 
 
@@ -104,12 +106,15 @@ def test_every_error_that_an_attempt_may_meet_has_words() -> None:
         each.__name__ for each in leaves(errors.RemoteError) if each.__module__ == errors.__name__
     }
 
-    assert {name for name in met if in_words(name) == name} <= {"Gone", "ResourceVersionTooLarge"}
-    assert in_words("ZeroDivisionError") == "ZeroDivisionError"
+    assert {name for name in met if describe_error_class(name) == name} <= {
+        "Gone",
+        "ResourceVersionTooLarge",
+    }
+    assert describe_error_class("ZeroDivisionError") == "ZeroDivisionError"
 
 
 def test_foreign_text_is_short_printable_and_on_one_line() -> None:
     shown = line(refreshed_by="x" * 5000, session_id="a\u202eb\x1b[2J\nc")
 
-    assert max(len(value) for _, value in shown.facts) <= 120
+    assert max(len(value) for _, value in shown.details) <= 120
     assert shown.session_id == "a\ufffdb\ufffd[2J c"

@@ -1,4 +1,4 @@
-"""The fleet in one sentence, the worst first, and the headline number as an estimate."""
+"""The fleet in one sentence, the worst first, and the exposure as an estimate."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,12 +11,12 @@ from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
 from reconciler.net.circuit_breaker import BreakerStats
 from reconciler.statuspage.components import Component, components, role
-from reconciler.statuspage.summary import exposure, filters, stats, verdict
+from reconciler.statuspage.summary import exposure, filters, headline, stats
 from tests.exhibit import queue, row, survey, watch
 
 
 @pytest.mark.parametrize(
-    ("rows", "more", "tone", "sentence"),
+    ("rows", "more", "severity", "sentence"),
     [
         ([], {}, "good", "There are no sessions."),
         ([row(1)], {}, "good", "The session holds a valid token."),
@@ -32,27 +32,34 @@ from tests.exhibit import queue, row, survey, watch
         ([row(1, 5.0), row(2, -1.0), row(3, -1.0)], {}, "bad", "2 sessions hold an expired token."),
         ([row(1, None, state=TokenState.NO_SECRET)], {}, "bad", "1 session has no token to read."),
         ([row(1, 5.0)], {"down": "issuer"}, "warn", "1 session holds a token that may expire"),
-        ([row(1)], {"down": "issuer"}, "warn", "Every token is valid, but the issuer is away."),
+        (
+            [row(1)],
+            {"down": "issuer"},
+            "warn",
+            "Every token is valid, but the issuer is unreachable.",
+        ),
         ([row(1, failures=2)], {}, "warn", "Every token is valid; 1 session failed"),
-        ([row(1, None)], {}, "warn", "1 session holds a token whose expiry is not known."),
+        ([row(1, None)], {}, "warn", "1 session holds a token with an unknown expiry."),
         (
             [row(1, None, hold="not_confirmed")],
             {"down": "platform"},
             "warn",
-            "No session is refreshed, but the platform is away.",
+            "No session is refreshed, but the platform is unreachable.",
         ),
         (
             [row(1, None, failures=1)],
             {"queue": queue(without_right=1)},
             "warn",
-            "No token is known to have expired; 1 session waits for a right that is missing.",
+            "No token is known to have expired; 1 session waits for a missing right.",
         ),
     ],
 )
-def test_the_worst_is_said(rows: list[SessionStatus], more: Any, tone: str, sentence: str) -> None:
-    found = verdict(survey(rows, **more), "")
+def test_the_worst_is_said(
+    rows: list[SessionStatus], more: Any, severity: str, sentence: str
+) -> None:
+    found = headline(survey(rows, **more), "")
 
-    assert found[0] == tone
+    assert found[0] == severity
     assert found[1].startswith(sentence)
 
 
@@ -60,13 +67,13 @@ def test_an_issuer_that_refuses_us_never_looks_healthy() -> None:
     issuer = BreakerStats("issuer", False, 0.0, 0, "answered 401", refuses=True, refused_for_s=9.0)
     shown = survey([row(1, 300.0)], breakers=(issuer,))
 
-    assert verdict(shown, "") == (
+    assert headline(shown, "") == (
         "warn",
-        "Every token is valid, but the issuer refuses our credentials.",
+        "Every token is valid, but the issuer rejects our credentials.",
     )
-    assert stats(shown)[0].tone == "warn"
+    assert stats(shown)[0].severity == "warn"
     [part] = [part for part in components(shown, "replica-0") if part.name == "Issuer"]
-    assert (part.value, part.note, part.tone) == ("refuses us for 9s", "answered 401", "bad")
+    assert (part.value, part.note, part.severity) == ("rejects us for 9s", "answered 401", "bad")
 
 
 def test_a_request_that_the_issuer_refuses_is_not_called_credentials() -> None:
@@ -76,9 +83,9 @@ def test_a_request_that_the_issuer_refuses_is_not_called_credentials() -> None:
     )  # fmt: skip
     shown = survey([row(1, 300.0)], breakers=(issuer,))
 
-    assert verdict(shown, "") == (
+    assert headline(shown, "") == (
         "warn",
-        "Every token is valid, but the issuer refuses our request.",
+        "Every token is valid, but the issuer rejects our request.",
     )
 
 
@@ -92,8 +99,8 @@ def test_an_endpoint_that_fails_and_was_never_heard_otherwise_does_not_answer() 
 
     found = part_of("Issuer", breakers=(issuer,))
 
-    assert (found.value, found.note) == ("fails", "1 time in a row: no answer in 5 s")
-    assert found.tone == "warn"
+    assert (found.value, found.note) == ("failing", "1 failure in a row: no answer in 5 s")
+    assert found.severity == "warn"
 
 
 def test_an_api_server_that_refuses_a_right_is_not_healthy() -> None:
@@ -103,7 +110,7 @@ def test_an_api_server_that_refuses_a_right_is_not_healthy() -> None:
 
     found = part_of("API server", queue=queue(without_right=2), reconciler=worker)
 
-    assert (found.value, found.tone) == ("refuses 2 sessions", "bad")
+    assert (found.value, found.severity) == ("denies 2 sessions", "bad")
     assert found.note == "a right is missing: PATCH /x: the API server answered 403 Forbidden"
 
 
@@ -113,7 +120,7 @@ def test_a_list_that_is_refused_is_named_with_its_error() -> None:
 
     assert part_of("Watches", watches=(refused,)).note == "secrets in a; GET /s: 403"
     server = part_of("API server", watches=(refused,))
-    assert (server.value, server.note) == ("refuses us lists", "a right is missing: GET /s: 403")
+    assert (server.value, server.note) == ("denies lists", "a right is missing: GET /s: 403")
 
 
 def test_slow_places_are_named_with_what_waits_for_them() -> None:
@@ -121,9 +128,9 @@ def test_slow_places_are_named_with_what_waits_for_them() -> None:
 
     found = part_of("Slow", slow=SlowPlaces(names, 7))
 
-    assert (found.value, found.tone) == ("6 places", "warn")
+    assert (found.value, found.severity) == ("6 places", "warn")
     assert found.note == (
-        "(platform), team-a, team-b, team-c, team-d and 1 more; 7 sessions due and waiting for"
+        "(platform), team-a, team-b, team-c, team-d and 1 more; 7 due sessions waiting for"
         " fewer requests there"
     )
     assert "Slow" not in {part.name for part in components(survey(), "r")}
@@ -131,18 +138,18 @@ def test_slow_places_are_named_with_what_waits_for_them() -> None:
 
 def test_the_platforms_line_says_how_many_requests_it_gets() -> None:
     assert part_of("Platform", platform_allowed=1).note.startswith(
-        "1 session running, by its list, 1 request at one time"
+        "1 running session in its list, at most 1 request at a time"
     )
 
 
 def test_a_variable_without_effect_is_the_first_part() -> None:
     found = components(survey(), "r", ("RECONCILER_X is no setting",))[0]
 
-    assert found == Component("Settings", "not as meant", "RECONCILER_X is no setting", "warn")
+    assert found == Component("Settings", "unknown variables", "RECONCILER_X is no setting", "warn")
 
 
 def test_what_is_not_ready_says_so_first() -> None:
-    assert verdict(survey(), "waiting for pods") == ("warn", "Not ready: waiting for pods.")
+    assert headline(survey(), "waiting for pods") == ("warn", "Not ready: waiting for pods.")
 
 
 @pytest.mark.parametrize(
@@ -153,13 +160,13 @@ def test_exposure_is_an_estimate_and_never_looks_like_none(seconds: float, shown
 
     assert (figure.name, figure.value) == ("Estimated exposure", shown)
     assert "measured at the runners" in figure.note
-    assert figure.tone == ("bad" if seconds else "good")
+    assert figure.severity == ("bad" if seconds else "good")
 
 
 def test_how_long_the_fleet_lasts_and_who_is_next() -> None:
     survival, upcoming, sessions = stats(survey([row(1, 300.0), row(2, 500.0, failures=1)]))
 
-    assert (survival.value, survival.tone) == ("14m", "good")
+    assert (survival.value, survival.severity) == ("14m", "good")
     assert (upcoming.value, upcoming.note) == ("in 5m", "team-1/2Ab00001")
     assert upcoming.link == "?q=team-1%2F2Ab00001&open=team-1%2F2Ab00001"
     assert (sessions.value, sessions.note) == ("2", "1 failing, 0 blocked")
@@ -169,7 +176,7 @@ def test_how_long_the_fleet_lasts_and_who_is_next() -> None:
     ("rows", "more", "values"),
     [
         ([], {}, ["-", "-"]),
-        ([row(1, float("inf"))], {}, ["always", "-"]),
+        ([row(1, float("inf"))], {}, ["unlimited", "-"]),
         ([row(1, -5.0)], {"spare_s": None}, ["0s", "expired"]),
         ([row(1, 65.0)], {"spare_s": None, "down": "issuer"}, ["64s", "in 65s"]),
     ],
@@ -194,40 +201,40 @@ def part(name: str, **changes: Any) -> Component:
 def test_all_is_well_with_what_it_depends_on() -> None:
     told = components(survey([row(1)]), "replica-0")
 
-    assert {each.tone for each in told} == {"good"}
+    assert {each.severity for each in told} == {"good"}
     assert [each.name for each in told] == [
-        "Leader", "Watches", "API server", "Platform", "Issuer", "Queue", "At start",
+        "Leader", "Watches", "API server", "Platform", "Issuer", "Queue", "Startup",
     ]  # fmt: skip
-    assert part("Leader").note == "this replica; the lead changed 3 times"
-    assert part("Issuer").note == "best token: 14m left; clock +0.2 ±0.5 s, 1 outage so far"
+    assert part("Leader").note == "this replica; 3 leader changes"
+    assert part("Issuer").note == "standby token: 14m left; clock +0.2 ±0.5 s, 1 outage"
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "value", "tone"),
+    ("name", "changes", "value", "severity"),
     [
         ("Leader", {"lease": LeaseStatus("a/1", False, "b_uid_nonce", 1, 0)}, "b", "good"),
         ("Leader", {"lease": LeaseStatus("a/1", False, "b/0-nonce", 1, 0)}, "b", "good"),
-        ("Leader", {"lease": LeaseStatus("a/1", False, "", 1, 0)}, "nobody", "bad"),
-        ("Watches", {"watches": (watch("pods", synced=False),)}, "not in step", "bad"),
+        ("Leader", {"lease": LeaseStatus("a/1", False, "", 1, 0)}, "none", "bad"),
+        ("Watches", {"watches": (watch("pods", synced=False),)}, "not synced", "bad"),
         ("Watches", {"watches": (watch("pods", silent_s=200),)}, "silent", "warn"),
-        ("Issuer", {"down": "issuer"}, "away for 12s", "bad"),
-        ("API server", {"down": "kube"}, "away for 12s", "bad"),
-        ("Queue", {"queue": queue(state="paused")}, "paused", "still"),
+        ("Issuer", {"down": "issuer"}, "unreachable for 12s", "bad"),
+        ("API server", {"down": "kube"}, "unreachable for 12s", "bad"),
+        ("Queue", {"queue": queue(state="paused")}, "paused", "neutral"),
         ("Queue", {"queue": queue(oldest_s=9.0)}, "0 due", "warn"),
     ],
 )
 def test_what_is_wrong_is_told_where_it_is(
-    name: str, changes: dict[str, Any], value: str, tone: str
+    name: str, changes: dict[str, Any], value: str, severity: str
 ) -> None:
     found = part(name, **changes)
 
-    assert (found.value, found.tone) == (value, tone)
+    assert (found.value, found.severity) == (value, severity)
 
 
-def test_a_follower_says_that_it_follows() -> None:
+def test_a_standby_says_that_it_is_standby() -> None:
     lease = LeaseStatus("a/1", False, "b_uid_nonce", 1, 2)
 
     note = part("Leader", lease=lease).note
 
-    assert role(survey(lease=lease)) == "follows"
-    assert note == "this replica follows; the lead changed 1 time, 2 writes refused"
+    assert role(survey(lease=lease)) == "standby"
+    assert note == "this replica is standby; 1 leader change, 2 writes blocked"
