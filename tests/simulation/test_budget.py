@@ -71,7 +71,7 @@ def test_a_fourth_write_that_nothing_asked_for_is_seen(kind: kinds.Kind, what: s
     assert told_of(lambda bench: write(bench, budget.WRITES)) == []
     told = told_of(lambda bench: write(bench, budget.WRITES + 1))
     assert told == [
-        f"default/S1 got 4 of {what} in 180 s from {US.agent}; unasked"
+        f"4 times {what} of default/S1 in 180 s by {US.agent}; without any change"
     ]  # fmt: skip
 
 
@@ -182,4 +182,4 @@ def test_requests_side_by_side_are_bounded() -> None:
             with bench.requests.in_flight("a", "platform", 2):
                 pass
 
-    assert told_of(crowd) == ["a has 3 requests under way at platform, not 2"]
+    assert told_of(crowd) == ["a has 3 requests in flight at platform, at most 2"]

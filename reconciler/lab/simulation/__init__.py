@@ -1,1 +1,1 @@
-"""The whole system on virtual time: the same controller, a world that a seed draws."""
+"""The whole system on virtual time: the real controller in a world that a seed determines."""

@@ -1,7 +1,7 @@
-"""What a session and an endpoint may cost at most, whatever the world does to them.
+"""The largest number of writes for a session, and of requests to an endpoint, in any world.
 
-A defence against loops that each look reasonable: a write whose own event asks for the next one, a
-retry that every event shortens, a refresh that the answer undoes.
+This finds loops of which each step is correct: a write with an event that causes the next write, a
+retry that every event makes earlier, a refresh that its own answer reverts.
 """
 
 import math
@@ -20,49 +20,49 @@ WRITE_BUDGET = "write_budget"
 ENDPOINT_BUDGET = "endpoint_budget"
 
 WINDOW = 0.2
-"""Part of a token's life in which writes are counted together: no token is refreshed by schedule
-twice in it. Source: the refresh grid, whose earliest instant is at age 0.2."""
+"""Length of a window as a part of a token's life: a schedule refreshes no token twice in it.
+Source: the earliest instant of the refresh grid is at age 0.2."""
 
 WRITES = 3
-"""Writes of one session, and as many touches, in one window."""
+"""Allowed writes of one session in a window, and the same number of touches."""
 
 LIVES = 3
-"""Tokens of a session whose shortest life counts: what was written for a short one is no waste
-because the next one lives longer."""
+"""The window uses the shortest life of this many tokens of a session: writes for a token with a
+short life stay allowed when the next token has a longer one."""
 
 ANSWERED_S = 60.0
-"""Others' changes this much older than the window are still answered in it."""
+"""Changes by other clients that are this much older than the window may cause writes in it."""
 
 CONTESTED_S = 4.0
-"""A session that others change all the time gets one write in so many seconds at most."""
+"""Shortest mean time between two writes of a session that other clients always change."""
 
 MINUTE_S = 60.0
 
 REQUESTS_A_MINUTE = 40
-"""Requests of one process to one endpoint in a minute, where each is worth the same: one probe in
-2 s while it is unreachable, and what a few starts and refusals add."""
+"""Allowed requests of one process to one endpoint in a minute: one probe in 2 s while it is
+unreachable, and a few more after starts and refused requests."""
 
 TRIES = 40
-"""Tries of one session's writes in a window, without `TRY_S`. A pace that is bound by a quarter of
-the life that is left takes about 25 tries from half a minute to the end of a token, twice that with
-the widest jitter."""
+"""Allowed attempts to write one object in a window, before `TRY_S` adds more. A back-off of at most
+a quarter of the remaining life makes about 25 attempts in the last half minute of a token, and
+twice that with the largest jitter."""
 
 TRY_S = 8.0
-"""One more try in so many seconds of a window."""
+"""Seconds of a window for each additional attempt."""
 
 LOOKUPS_A_MINUTE = 20
-"""Of one session: its own retries, 30 s at most between two, and what a few recoveries add."""
+"""Allowed look-ups of one session in a minute: its retries, and a few after recoveries."""
 
 
 class WriteBudgetChecker:
-    """Counts what each process writes for each session; a commit hook.
+    """Counts the writes of each process for each session; a commit hook.
 
-    Changes of the session's Secret by others, and new pods, raise the budget by one write each; a
-    pod that only changes does not, since its changes ask for nothing.
+    Each change of the session's Secret by another client, and each new pod, allows one more write.
+    A change of a pod does not: it needs no write.
 
     Args:
-        us: The user whose writes are judged.
-        life_s: The life of the token in a Secret now, in seconds; infinite where it has no end.
+        us: The user of the checked writes.
+        life_s: Returns the life of a Secret's present token, seconds; infinite without an end.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class WriteBudgetChecker:
         self._lives: dict[SessionKey, deque[float]] = defaultdict(partial(deque, maxlen=LIVES))
 
     def changed_for_all(self) -> None:
-        """Take in a change that asks for one write of every session, such as another token."""
+        """Record a change that needs one write of every session, such as another static token."""
         self._common.append(self._clock.monotonic())
 
     def commit(self, commit: Commit) -> None:
-        """Take in one commit."""
+        """Check one commit."""
         if commit.kind not in (kinds.SECRETS, kinds.PODS):
             return
         metadata = commit.object["metadata"]
@@ -116,14 +116,14 @@ class WriteBudgetChecker:
         # A touch follows its write, and is repeated once.
         allowed = WRITES + extra * (2 if what == "touch" else 1)
         if len(ours) > allowed:
-            told = f"{key} got {len(ours)} of {what} in {window_s:g} s from {process}"
-            changes = f"others changed it {others} times" if others else "unasked"
-            self._event_log.add_violation(WRITE_BUDGET, f"{told}; {changes}")
+            excess = f"{len(ours)} times {what} of {key} in {window_s:g} s by {process}"
+            changes = f"{others} changes by other clients" if others else "without any change"
+            self._event_log.add_violation(WRITE_BUDGET, f"{excess}; {changes}")
             ours.clear()
 
 
 class EndpointBudgetChecker:
-    """Counts requests: of each process to each endpoint, and of those for one session."""
+    """Counts requests of each process: to each endpoint, and for each session."""
 
     def __init__(self, event_log: EventLog, clock: Clock, *, life_s: Callable[[], float]) -> None:
         self._event_log = event_log
@@ -133,26 +133,26 @@ class EndpointBudgetChecker:
         self._in_flight: dict[tuple[str, str], int] = defaultdict(int)
 
     def asked(self, process: str, endpoint: str) -> None:
-        """Take in a request that costs the endpoint as much as any other, such as a token's."""
+        """Count a request to an endpoint, such as a token request."""
         self._count((process, endpoint), REQUESTS_A_MINUTE, MINUTE_S)
 
     def tried(self, process: str, what: str) -> None:
-        """Take in a try to write an object, whatever comes of it."""
+        """Count an attempt to write an object, with any result."""
         window_s = window_s_of(self._life_s())
         self._count((process, "write", what), TRIES + window_s / TRY_S, window_s)
 
     def looked_up(self, process: str, session: str) -> None:
-        """Take in a look-up of one session at the platform."""
+        """Count a look-up of one session at the platform."""
         self._count((process, "look-up", session), LOOKUPS_A_MINUTE, MINUTE_S)
 
     @contextmanager
     def in_flight(self, process: str, endpoint: str, most: int) -> Iterator[None]:
-        """Hold one of the `most` requests that a process may have under way at an endpoint."""
+        """Count a request while it is in flight; a process may have `most` at an endpoint."""
         place = process, endpoint
         self._in_flight[place] += 1
         if self._in_flight[place] > most:
-            told = f"{process} has {self._in_flight[place]} requests under way at {endpoint}"
-            self._event_log.add_violation(ENDPOINT_BUDGET, f"{told}, not {most}")
+            excess = f"{process} has {self._in_flight[place]} requests in flight at {endpoint}"
+            self._event_log.add_violation(ENDPOINT_BUDGET, f"{excess}, at most {most}")
         try:
             yield
         finally:
@@ -163,14 +163,13 @@ class EndpointBudgetChecker:
         asked = _since(self._asked[place], now_at - window_s)
         asked.append(now_at)
         if len(asked) > most:
-            told = f"{' '.join(place)}: {len(asked)} requests in {window_s:g} s, not {most:g}"
-            self._event_log.add_violation(ENDPOINT_BUDGET, told)
+            what = f"{' '.join(place)}: {len(asked)} requests in {window_s:g} s, at most {most:g}"
+            self._event_log.add_violation(ENDPOINT_BUDGET, what)
             asked.clear()
 
 
 def window_s_of(life_s: float) -> float:
-    """Return the seconds in which writes count together; of a token without end, as of one of an
-    hour."""
+    """Return the length of a window; a token without an end counts as one of an hour."""
     return WINDOW * (life_s if math.isfinite(life_s) else 3600.0)
 
 

@@ -1,4 +1,4 @@
-"""What is odd about a world from its start to its end, beside faults that come and go (pure)."""
+"""Properties of a world that last from its start to its end, unlike faults (pure)."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,26 +11,27 @@ Input = Literal[
     "slow_namespace", "hanging_namespace", "failing_namespace", "restless_pods", "restored_store",
     "starting_kube", "stripped_annotations",
 ]  # fmt: skip
-"""One odd thing. Several are drawn for a world; what contradicts another is left out."""
+"""One unusual property. A world has up to three; of two that exclude each other it has one."""
 
 INPUTS: tuple[Input, ...] = get_args(Input)
 
 DRAWN: tuple[Input, ...] = INPUTS
-"""Those that `reconciler simulate` draws."""
+"""The inputs that `reconciler simulate` uses."""
 
 STATIC_EXCLUDES = frozenset({"no_date", "wrong_date", "issuer_step", "cached_tokens"})
 
 SHORT_TTL_S = 300.0
 
 SHORT = frozenset({"short_lives", "starting_kube"})
-"""What only shows with short lives: a pause of minutes costs nothing where a token lives longer."""
+"""Inputs that need tokens with a short life: with a longer one, pauses of minutes do nothing."""
 
 SLOW = frozenset({"slow_namespace", "hanging_namespace"})
 
 FEW_WORKERS = 2
 
 OFF_S = (5.0, 62.0, 301.0, 901.0, 3600.0)
-"""How wrong a clock is, about: within a tolerance, beyond it, beyond a slack, a life, an hour."""
+"""Approximate errors of a clock: within the tolerance, beyond it, beyond the slack, beyond a
+token's life, an hour."""
 
 Namespaces = Literal["cluster", "named", "found"]
 
@@ -40,18 +41,19 @@ class Conditions:
     """A world's constants.
 
     Args:
-        inputs: Those that were drawn; faults that belong to one come only with it.
+        inputs: The chosen inputs; some faults need one of them.
         ttl_s: Life of a token, seconds.
-        static: The token comes from a file, is the same for everybody, and has no end.
+        static: Whether the token comes from a file, the same for all sessions, without an end.
         sends_date: Whether the issuer's answers have a Date header.
-        date_off_s: What that header is ahead of the issuer's own clock.
-        cached_s: For so long the issuer gives the same token again; 0.0 = never.
-        skew_s: The controllers' wall clocks less the issuer's; 0.0 leaves it to the scenario.
-        namespaces: All in one scope, each by its name, or as the platform's projects name them.
-        forged: Tenants write objects in our name.
-        workers: Of each controller.
-        crowded: Many sessions in two namespaces share few workers, so that one could hold them all.
-        revived: Tenants start pods of sessions that the platform has deleted.
+        date_off_s: Date header less the issuer's clock.
+        cached_s: Seconds for which the issuer answers with the same token; 0.0: never.
+        skew_s: The controllers' wall clocks less the issuer's; 0.0: the scenario chooses.
+        namespaces: All in one scope, each by its name, or those of the platform's projects.
+        forged: Whether tenants write objects under our field manager's name.
+        workers: Number of workers of each controller.
+        crowded: Whether many sessions in two namespaces share few workers, so that one namespace
+            could occupy all of them.
+        revived: Whether tenants start pods of sessions that the platform has deleted.
     """
 
     inputs: frozenset[Input] = frozenset()
@@ -77,7 +79,7 @@ def draw_conditions(random: Random, inputs: Collection[Input]) -> Conditions:
     drawn = set(random.sample(sorted(inputs), number))
     if "static_token" in drawn:
         drawn -= STATIC_EXCLUDES
-    # Each is drawn whether it is used or not: another set of inputs draws the same values.
+    # Each value is drawn even if it is not used, so that another set of inputs gets the same ones.
     off_s, skew_s, cached = (
         random.choice((-1, 1)) * random.choice(OFF_S) * random.uniform(0.9, 1.1) for _ in range(3)
     )

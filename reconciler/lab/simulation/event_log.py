@@ -1,4 +1,4 @@
-"""What happened, in order: a digest of all, the last in words, and what was violated."""
+"""The events of one run, in order: a digest of all, the texts of the last, and the violations."""
 
 import hashlib
 import sys
@@ -13,12 +13,12 @@ import structlog
 from reconciler.clock import Clock
 
 KEEP = 40
-"""Events that are told beside a violation."""
+"""Number of events that are printed with a violation."""
 
 DEFECTS = frozenset(
     {"reconcile_crashed", "callback_crashed", "observer_failed", "status_snapshot_failed"}
 )
-"""Log events that only a defect of the controller's own causes."""
+"""Log events that only a defect of the controller causes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Violation:
 
 
 class EventLog:
-    """The account of one run. Nothing that it is told may hold a token.
+    """The events of one run. No text in it may contain a token.
 
     Args:
-        marks: Texts that every token of the run contains, in plain and in base64.
+        marks: Texts that every token of the run contains, plain and in base64.
     """
 
     def __init__(self, clock: Clock, marks: tuple[str, ...]) -> None:
@@ -49,33 +49,33 @@ class EventLog:
         self._last: deque[str] = deque(maxlen=KEEP)
 
     def note(self, event: str) -> None:
-        """Add an event to the history."""
+        """Add an event."""
         line = f"{self._clock.monotonic():.6f} {event}"
         self.events_total += 1
         self._hash.update(line.encode() + b"\n")
         self._last.append(line)
 
     def add_violation(self, invariant: str, what: str) -> None:
-        """Record that an invariant does not hold."""
+        """Add a violation of an invariant."""
         self.violations.append(Violation(invariant, self._clock.monotonic(), what))
         self.note(f"VIOLATION {invariant}: {what}")
 
     def check_clean(self, text: str, where: str) -> bool:
-        """Return whether a text is free of tokens; where it is not, that is a violation."""
+        """Return whether a text has no token in it; a token is a violation."""
         if any(mark in text for mark in self._marks):
-            self.add_violation("no_token_told", f"a token's value in {where}")
+            self.add_violation("no_token_exposed", f"a token's value in {where}")
             return False
         return True
 
     def take_log(self, _: object, level: str, event: MutableMapping[str, Any]) -> NoReturn:
-        """Take in a log line as a structlog processor; it goes nowhere else."""
+        """Add a log line, as a structlog processor; no other output gets it."""
         name = str(event.pop("event", ""))
         crash = event.pop("exc_info", None)
-        told = " ".join(f"{key}={event[key]}" for key in sorted(event))
-        if self.check_clean(f"{name} {told}", f"the log event {name}"):
-            self.note(f"log {level} {name} {told}".rstrip())
+        values = " ".join(f"{key}={event[key]}" for key in sorted(event))
+        if self.check_clean(f"{name} {values}", f"the log event {name}"):
+            self.note(f"log {level} {name} {values}".rstrip())
         if name in DEFECTS:
-            self.add_violation("no_crash", f"{name} {told} {_named(crash)}")
+            self.add_violation("no_crash", f"{name} {values} {_named(crash)}")
         raise structlog.DropEvent
 
     @property
@@ -91,7 +91,7 @@ class EventLog:
 
 @contextmanager
 def captured_logs(event_log: EventLog) -> Iterator[None]:
-    """Send what the controller logs to the journal alone; the configuration comes back after."""
+    """Send the controller's log to `event_log` only; restore the configuration at the end."""
     before = structlog.get_config()
     structlog.configure(
         processors=[event_log.take_log],
@@ -106,7 +106,7 @@ def captured_logs(event_log: EventLog) -> Iterator[None]:
 
 
 def _named(crash: object) -> str:
-    """Return an exception's class and place, never its message."""
+    """Return an exception's class and line, never its message."""
     error = crash if isinstance(crash, BaseException) else sys.exc_info()[1]
     if error is None:
         return ""

@@ -1,4 +1,4 @@
-"""The issuer and the platform of a simulated world, each behind the seam that the product has."""
+"""The issuer and the platform of a simulated world, with the interfaces that the product calls."""
 
 import asyncio
 import base64
@@ -21,33 +21,33 @@ from reconciler.platform.pagination import ListResult
 from reconciler.tokens.token_response import TokenResponse
 
 PLATFORM_PARALLEL = 8
-"""Requests of one process that the platform has to bear at the same time."""
+"""Most requests of one process that the platform gets at the same time."""
 
 TIMEOUT_S = 5.0
-"""Longest wait of a mint, as the product's own endpoint has it."""
+"""Time limit of a token request, as in the product."""
 
 _HEADER = base64.urlsafe_b64encode(b'{"alg":"none","kid":"simulation"}').decode().rstrip("=")
 STATIC_MARK = "static-sim"
-"""What a static token begins with; nine letters are twelve in base64."""
+"""Prefix of every static token; nine letters are twelve in base64."""
 
 MARKS: tuple[str, ...] = (
     f"{_HEADER}.", base64.b64encode(_HEADER.encode()).decode()[: len(_HEADER)],
     STATIC_MARK, base64.b64encode(STATIC_MARK[:9].encode()).decode(),
 )  # fmt: skip
-"""What every token holds, as it is and as a Secret's `data` has it."""
+"""Texts in every token, plain and in base64 as in a Secret's `data`."""
 
 
 class VirtualIssuer:
-    """Mints tokens that nobody signs, on a clock of its own; knows the end of each.
+    """Issues unsigned tokens by its own clock, and knows the expiry of each.
 
-    Whoever validates a token does so by the issuer's clock, as the platform does.
+    Validators use the issuer's clock, as the platform does.
 
-    Attributes may be set at any time: `away`, `refusing`, `slow_s`, `ttl_s`, and `step_s`, by which
-    its clock was stepped.
+    Attributes that may be set at any time: `unreachable`, `refusing`, `slow_s`, `ttl_s`, and
+    `step_s`, the sum of the steps of its clock.
 
     Args:
         sends_date: Whether its answers have a Date header, which is `date_off_s` ahead.
-        cached_s: For so long it gives the same token again.
+        cached_s: Seconds for which it answers with the same token.
     """
 
     def __init__(
@@ -76,15 +76,15 @@ class VirtualIssuer:
 
     @property
     def is_failing(self) -> bool:
-        """Whether it gives nobody a token."""
+        """Whether no client gets a token."""
         return self.unreachable or self.refusing or self.slow_s >= TIMEOUT_S
 
     def now_s(self) -> float:
-        """Return the issuer's time, and every validator's, in epoch seconds."""
+        """Return the time of the issuer and of every validator, epoch seconds."""
         return self._clock.wall() + self.step_s
 
     def issue(self, *, remaining_s: float | None = None) -> str:
-        """Return a new token, or one that was handed out a while ago and has so much left."""
+        """Return a new token, or one of an earlier time that expires in `remaining_s`."""
         aged_s = 0.0 if remaining_s is None else self.ttl_s - remaining_s
         issued_s = math.floor(self.now_s() - aged_s)
         expires_s = issued_s + math.floor(self.ttl_s)
@@ -95,7 +95,7 @@ class VirtualIssuer:
         return token
 
     def issue_cached(self) -> str:
-        """Return a new token, or the one that is still in the issuer's cache."""
+        """Return the token in the issuer's cache, or a new one."""
         known = self._lives.get(self._cached)
         if known is None or not 0.0 <= self.now_s() - known[0] < self._cached_s:
             self._cached = self.issue()
@@ -106,17 +106,17 @@ class VirtualIssuer:
         return self._lives[token][1] if token in self._lives else None
 
     def remaining_s(self, token: str) -> float:
-        """Return what a token has left to live, by its validators; -inf for no token of ours."""
+        """Return a token's remaining life by its validators' clock; -inf for an unknown one."""
         expires_s = self.expiry_s(token)
         return -math.inf if expires_s is None else expires_s - self.now_s()
 
     def life_s(self, token: str) -> float:
-        """Return a token's whole life, or that of the next one for a token that is none."""
+        """Return the life of a token, or of the next token if this one is unknown."""
         issued_s, expires_s = self._lives.get(token, (0.0, self.ttl_s))
         return expires_s - issued_s
 
     async def ask(self, clock: Clock) -> TokenResponse:
-        """Answer a token request as `TokenEndpoint.ask` does, with the asker's clock."""
+        """Answer a token request as the product's endpoint does, with the client's clock."""
         sent_at = clock.monotonic()
         await asyncio.sleep(self._random.uniform(0.02, 0.2))
         if self.unreachable:
@@ -140,9 +140,9 @@ class VirtualIssuer:
 
 
 class StaticTokens:
-    """Tokens that an operator puts into a file; each replica's file changes after a while.
+    """Tokens that an operator writes into a file; each replica's file changes after a delay.
 
-    A token has no end until another takes its place; then it is good for `grace_s` more.
+    A token has no end until the next one replaces it; then it is valid for `grace_s` more.
     """
 
     def __init__(self, clock: Clock, random: Random, *, grace_s: float) -> None:
@@ -153,19 +153,19 @@ class StaticTokens:
         self.rotate()
 
     def rotate(self) -> None:
-        """Put another token into the files."""
+        """Write another token into the files."""
         token = f"{STATIC_MARK}-{self._random.getrandbits(64):016x}"
         self._put.append((self._clock.monotonic(), token))
 
     def read(self, lag_s: float = 0.0) -> str:
-        """Return what a file holds whose kubelet takes `lag_s` to bring a change."""
+        """Return the token in a file that changes `lag_s` late."""
         now_at = self._clock.monotonic()
         return next(
             (token for at, token in reversed(self._put) if at + lag_s <= now_at), self._put[0][1]
         )
 
     def age_s(self, lag_s: float) -> float:
-        """Return how long ago such a file was changed; infinite for the first token."""
+        """Return the time since the last change of such a file; infinite for the first token."""
         now_at = self._clock.monotonic()
         for at, _ in reversed(self._put[1:]):
             if at + lag_s <= now_at:
@@ -173,7 +173,7 @@ class StaticTokens:
         return math.inf
 
     def remaining_s(self, token: str) -> float:
-        """Return what a token has left; infinite for the newest, -inf for one of nobody's."""
+        """Return a token's remaining life; infinite for the newest, -inf for an unknown one."""
         after = False
         ended_at = math.inf
         for at, known in reversed(self._put):
@@ -185,7 +185,7 @@ class StaticTokens:
 
 @dataclass
 class FakePlatformState:
-    """What the platform knows, and what is wrong with it now."""
+    """The platform's sessions, and its present faults."""
 
     projects: tuple[str, ...]
     running: dict[str, PlatformSession] = field(default_factory=dict)
@@ -195,8 +195,8 @@ class FakePlatformState:
     empty: bool = False
     failing: frozenset[str] = frozenset()
     on_answer: list[Callable[[str, str | None, frozenset[str]], None]] = field(default_factory=list)
-    """Called with each answer: the process that asked, the one session or None for a list, and the
-    IDs that the answer has."""
+    """Called with each answer: the process that sent the request, the session or None for a list,
+    and the IDs in the answer."""
 
     def start(self, session_id: str, project: str) -> None:
         session = PlatformSession(
@@ -208,17 +208,17 @@ class FakePlatformState:
         self.running.pop(session_id, None)
 
     def forget(self, session_id: str) -> None:
-        """Delete a session for good."""
+        """Delete a session."""
         self.stop(session_id)
         if (session := self.known.pop(session_id, None)) is not None:
             self.deleted[session_id] = session
 
     def is_deleted(self, key: SessionKey) -> bool:
-        """Return whether the platform had this session, and has deleted it."""
+        """Return whether the platform has deleted this session."""
         return key.session_id in self.deleted
 
     def has(self, key: SessionKey, project: str) -> bool:
-        """Return whether the platform has this session, there and in that project."""
+        """Return whether the platform has this session, in this namespace and project."""
         session = self.known.get(key.session_id)
         if session is None or session.project_id != project:
             return False
@@ -226,7 +226,7 @@ class FakePlatformState:
 
 
 class VirtualPlatform:
-    """One client of the platform; remembers what was confirmed to it."""
+    """One client of the platform; keeps the sessions that the platform confirmed to it."""
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ class VirtualPlatform:
     ) -> None:
         self.breaker = breaker
         self.confirmed: dict[SessionKey, str] = {}
-        """Sessions that an answer named, with their projects."""
+        """Sessions in the platform's answers, with their projects."""
         self._state = state
         self._rand = rand
         self._process = process

@@ -1,7 +1,7 @@
-"""What must hold in every world, checked at each commit, each request and each projection.
+"""Invariants of every world, checked at each commit, each request and each projection.
 
-The checkers know what the controller cannot: the true end of every token, and what the platform
-answered. They only judge; nothing here changes the world.
+The checkers know what the controller cannot know: the true expiry of every token, and the
+platform's answers. They change nothing in the world.
 """
 
 import asyncio
@@ -28,29 +28,34 @@ MONOTONIC_EXPIRY = "expiry_never_moves_back"
 CONFIRMED_FIRST = "no_token_unconfirmed"
 PRECONDITIONS = "writes_carry_preconditions"
 ONE_AT_A_TIME = "one_run_a_key"
-NO_TOKEN_EXPOSED = "no_token_told"
+NO_TOKEN_EXPOSED = "no_token_exposed"
 TRUE_EXPIRY = "expiry_as_annotated"
 NO_READS = "no_secret_read"
 NO_EXPIRED_TOKEN = "no_expired_token"
 
 US = "reconciler"
-"""The user as whom every replica writes; a tenant may take its field manager's name."""
+"""The user of every replica's writes; a tenant can use our field manager's name, but not this."""
 
 NAMESPACE: contextvars.ContextVar[str] = contextvars.ContextVar("namespace", default="")
-"""The namespace of the request that is being made, "" for all; for faults of one namespace."""
+"""The namespace of the present request, "" for all; for faults of one namespace."""
 
 Expiry = Callable[[str], float | None]
-"""A token's value -> its `exp` (epoch seconds, infinite for none), None for one of nobody's."""
+"""A token's value -> its `exp` (epoch seconds, infinite for none), None for an unknown token."""
 
 Confirmed = Callable[[SessionKey, str], bool]
-"""Whether the platform told the controller that runs now of this session with this project."""
+"""Whether the platform confirmed this session, with this project, to a running controller."""
 
 
 @dataclass(slots=True)
 class _SecretState:
-    """One Secret, by UID: its value, when that ends, who wrote it, whether we ever sealed it.
+    """One Secret, by UID.
 
-    `vouched`: we noted this very value's expiry beside it, whoever put it there.
+    Args:
+        value: Its token.
+        expires_s: Expiry of that token.
+        ours: Whether we wrote that token.
+        sealed: Whether we ever wrote a confirmation.
+        vouched: Whether we wrote the expiry of that token into an annotation.
     """
 
     value: str = ""
@@ -61,13 +66,13 @@ class _SecretState:
 
 
 class SecretChecker:
-    """Judges every committed write of a Secret; a commit hook.
+    """Checks every committed write of a Secret; a commit hook.
 
-    A Secret that a restored store brings back is judged as it was at that version: a token that we
-    had written is ours again, and what was sealed after it is not.
+    After a restore of the store, a Secret has the state of that version: a token that we had
+    written is ours again, and a confirmation that we wrote later does not count.
 
     Args:
-        confirmed: Asked at the first fill and the first seal of a Secret by us.
+        confirmed: Called at our first token and our first confirmation in a Secret.
     """
 
     def __init__(
@@ -79,20 +84,19 @@ class SecretChecker:
         self._confirmed = confirmed
         self._states: dict[str, _SecretState] = {}
         self._history: dict[tuple[str, str], _SecretState] = {}
-        """Each account as it was, by UID and version: a restored store brings it back."""
+        """Each state by UID and version, for a restore of the store."""
         self._incomparable_until_at = float("-inf")
 
     def is_ours(self, uid: str) -> bool:
-        """Return whether we wrote the value in a Secret, or wrote our annotations beside it."""
+        """Return whether we wrote the token in a Secret, or our annotations about that token."""
         account = self._states.get(uid)
         return account is not None and (account.ours or account.vouched)
 
     def forget_expiries(self, until_at: float) -> None:
-        """The issuer's clock was stepped: ends from before and after it are not comparable.
+        """Drop all expiry times after a step of the issuer's clock: they cannot be compared.
 
         Args:
-            until_at: Until then tokens from before the step may still be written, by the loop's
-                clock.
+            until_at: Tokens from before the step may be written until then, by the loop's clock.
         """
         self._incomparable_until_at = until_at
         for account in (*self._states.values(), *self._history.values()):
@@ -162,7 +166,7 @@ class SecretChecker:
 
 
 def value_of(secret: Object, names: Names) -> str:
-    """Return the token in a Secret, "" where there is none."""
+    """Return the token in a Secret, "" if it has none."""
     data = (secret.get("data") or {}).get(names.secret_key, "")
     return base64.b64decode(data).decode(errors="replace")
 
@@ -172,10 +176,10 @@ def _shown(expires_s: float) -> str | None:
 
 
 class CheckedKube:
-    """A `Kube` in front of another: judges each request before it is sent.
+    """A `Kube` that checks each request and passes it to another one.
 
     Args:
-        tried: Told the kind and name of each object that is to be written.
+        on_write: Called with kind and name of each object before it is written.
     """
 
     def __init__(
@@ -253,9 +257,7 @@ class CheckedKube:
         metadata = body["metadata"]
         owners = metadata.get("ownerReferences") or [{}]
         if resource.plural == "secrets" and not owners[0].get("uid"):
-            self._event_log.add_violation(
-                PRECONDITIONS, f"create {metadata['name']}: nobody owns it"
-            )
+            self._event_log.add_violation(PRECONDITIONS, f"create {metadata['name']}: no owner")
         if resource.plural == "events":
             return await self._kube.create(
                 resource, namespace, body, limit_s=limit_s, permit=permit
@@ -279,7 +281,7 @@ class CheckedKube:
         """See the Protocol."""
         self._check_partial(resource)
         NAMESPACE.set(namespace)
-        if resource.plural == "events":  # an Event's count harms nobody and needs no precondition
+        if resource.plural == "events":  # an Event's count needs no precondition
             return await self._kube.patch(
                 resource, namespace, name, body, limit_s=limit_s, permit=permit
             )
@@ -313,9 +315,9 @@ class CheckedKube:
 
     @contextmanager
     def _exclusive(self, namespace: str, metadata: Mapping[str, Any]) -> Iterator[None]:
-        """Hold a session's place for one write; its pod's and its Secret's name differ at the end.
+        """Mark a session as being written; its pod's and its Secret's name differ only at the end.
 
-        A write that another one meets is two workers on one key.
+        Two writes of one session at the same time mean that two workers have the same key.
         """
         session = metadata["name"].rpartition("-")[0]
         place = namespace, session
@@ -340,14 +342,17 @@ class _Runner:
 
 
 class ExposureChecker:
-    """Counts the seconds in which running containers had only a dead token to read.
+    """Counts the seconds in which a running container had only an expired token in its file.
 
-    All instants are epoch seconds of the validator's clock. `expired_s` is what nothing excuses;
-    `excused_s` fell to runners that started on a dead token while something was broken;
-    `stopping_s` to pods on their way out, whose volumes no kubelet refreshes.
+    All instants are epoch seconds of the validator's clock.
+
+    Attributes:
+        expired_s: Seconds that nothing excuses.
+        excused_s: Seconds of runners that started with an expired token during a fault.
+        stopping_s: Seconds of terminating pods, since a kubelet does not update their volumes.
 
     Args:
-        assert_zero: Whether an unexcused second is a violation.
+        assert_zero: Whether a second in `expired_s` is a violation.
     """
 
     def __init__(self, event_log: EventLog, *, assert_zero: bool) -> None:
@@ -367,62 +372,62 @@ class ExposureChecker:
         now_s: float,
         excused_until_s: float = 0.0,
     ) -> None:
-        """Take in a container that starts with a token that ends at `expires_s`."""
+        """Record the start of a container with a token that expires at `expires_s`."""
         self._runners[uid] = _Runner(session, expires_s, now_s, excused_until_s)
 
     def projected(self, uid: str, expires_s: float, *, now_s: float) -> None:
-        """Take in that a container's file holds another token now."""
+        """Record that a container's file has another token now."""
         if (runner := self._runners.get(uid)) is not None:
             self._settle(runner, now_s)
             runner.expires_s = expires_s
 
     def stopping(self, uid: str, *, now_s: float) -> None:
-        """Take in that a container was asked to end."""
+        """Record that a container is being stopped."""
         if (runner := self._runners.get(uid)) is not None:
             self._settle(runner, now_s)
             runner.stopping = True
 
     def stopped(self, uid: str, *, now_s: float) -> None:
-        """Take in that a container ended."""
+        """Record that a container ended."""
         if (runner := self._runners.pop(uid, None)) is not None:
             self._settle(runner, now_s)
 
     def excuse(self, *, now_s: float, until_s: float, namespace: str = "") -> None:
-        """Excuse what falls between now and an instant, in a namespace or, with "", in all."""
+        """Excuse the seconds from now to `until_s`, in one namespace, or ("") in all."""
         for runner in self._runners.values():
             if not namespace or runner.session.startswith(f"{namespace}/"):
                 self._settle(runner, now_s)
                 runner.excused_until_s = max(runner.excused_until_s, until_s)
 
     def shift(self, by_s: float, *, now_s: float) -> None:
-        """The validator's clock was stepped: every projected token ends that much later."""
+        """Move the expiry of every projected token after a step of the validator's clock."""
         self.settle(now_s=now_s)
         for runner in self._runners.values():
             runner.expires_s += by_s
 
     def end_tokens(self, expires_s: float, *, now_s: float) -> None:
-        """Every token that was projected ends at `expires_s` at the latest."""
+        """Limit the expiry of every projected token to `expires_s`."""
         self.settle(now_s=now_s)
         for runner in self._runners.values():
             runner.expires_s = min(runner.expires_s, expires_s)
 
     def settle(self, *, now_s: float) -> None:
-        """Bring all accounts up to now."""
+        """Count all seconds up to now."""
         for runner in self._runners.values():
             self._settle(runner, now_s)
 
     def _settle(self, runner: _Runner, now_s: float) -> None:
-        dead_from_s = max(runner.expires_s, runner.settled_s)
+        expired_from_s = max(runner.expires_s, runner.settled_s)
         runner.settled_s = now_s
-        if dead_from_s >= now_s:
+        if expired_from_s >= now_s:
             return
         if runner.stopping:
-            self.stopping_s += now_s - dead_from_s
+            self.stopping_s += now_s - expired_from_s
             return
-        counted_from_s = min(max(dead_from_s, runner.excused_until_s), now_s)
-        self.excused_s += counted_from_s - dead_from_s
+        counted_from_s = min(max(expired_from_s, runner.excused_until_s), now_s)
+        self.excused_s += counted_from_s - expired_from_s
         expired_s = now_s - counted_from_s
         self.expired_s += expired_s
         if expired_s > 0 and self._assert_zero:
-            what = f"the runner of {runner.session} had a dead token for {expired_s:.3f} s"
+            what = f"the runner of {runner.session} had an expired token for {expired_s:.3f} s"
             self._event_log.add_violation(NO_EXPIRED_TOKEN, what)

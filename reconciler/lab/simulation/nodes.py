@@ -1,4 +1,4 @@
-"""The kubelet of a simulated world: the lab's node, fed by commits, its agenda on virtual time."""
+"""The kubelet of a simulated world: the lab's node, with commits as events, on virtual time."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,14 +22,14 @@ from reconciler.naming import Names
 KUBELET = Caller("system:node:simulated", manager="kubelet")
 
 STALE_S = 1.0
-"""How long after a change of a Secret the kubelet's cache may still be without it."""
+"""Longest time after a change of a Secret for which the kubelet's cache may lack it."""
 
 TIMING = KubeletTiming(projection_s=(60.0, 85.0), stale_touches=0.2)
-"""Five seconds less than the allowance that the controller is told: writing takes some, too."""
+"""Five seconds less than the controller's propagation allowance: a write takes time, too."""
 
 
 class VirtualNode:
-    """All pods of the world; its runners' accounts are the exposure checker's."""
+    """All pods of the world; reports their files to the exposure checker."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class VirtualNode:
         self._timer: asyncio.TimerHandle | None = None
 
     def commit(self, commit: Commit) -> None:
-        """Take in one commit, as the kubelet's watches bring it."""
+        """Handle one commit, as an event of the kubelet's watches."""
         if commit.kind is kinds.SECRETS:
             self._observe_secret(commit)
         elif commit.kind is kinds.PODS:
@@ -148,7 +148,7 @@ class VirtualNode:
                 subresource="status",
             )
         except StatusError:
-            return  # this incarnation is gone
+            return  # the pod with this UID no longer exists
 
     def _remove(self, pod: Pod) -> None:
         options = DeleteOptions(grace_s=0, uid=pod.uid)

@@ -1,4 +1,4 @@
-"""An API server that fails some requests, in the ways in which API servers do."""
+"""Rules for an API server that fails some requests, with the failures of real API servers."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from reconciler.lab.simulation.scenario import ScenarioFault as Drawn
 FaultRule = Callable[[str, str], InjectedFault | None]
 
 SLOW_S = 9.0
-"""A write that succeeds, a second before a request's limit."""
+"""Delay of a write that still succeeds, a second before its time limit."""
 
 HANGS_S = 60.0
-"""Beyond every limit."""
+"""Delay beyond every time limit."""
 
 
 def random_fault(random: Random, share: float) -> Callable[[str, str], InjectedFault | None]:
-    """Return a judge that fails a share of requests in the ways in which API servers do."""
+    """Return a rule that fails a share of the requests at random."""
 
     def rule(verb: str, plural: str) -> InjectedFault | None:
         if random.random() >= share:
@@ -51,7 +51,7 @@ def random_fault(random: Random, share: float) -> Callable[[str, str], InjectedF
 
 
 def local_fault(drawn: Drawn, namespace: str) -> FaultRule:
-    """Return a judge of one namespace's writes: slow, hanging, or refused in one way."""
+    """Return a rule for the writes in one namespace: slow, without an answer, or refused."""
     kind = int(drawn.size * 1e6) % 2  # the first digits chose the namespace
 
     def rule(verb: str, plural: str) -> InjectedFault | None:
@@ -69,7 +69,7 @@ def local_fault(drawn: Drawn, namespace: str) -> FaultRule:
 
 
 def _refusal(kind: int) -> errors.KubeError:
-    """Return a new error: one object would collect the tracebacks of all who meet it."""
+    """Return a new error: a shared object would collect the traceback of every raise."""
     match kind:
         case 0:
             return errors.TooManyRequests("patch: throttled", status=429, retry_after_s=60.0)
@@ -78,11 +78,11 @@ def _refusal(kind: int) -> errors.KubeError:
 
 
 def starting(up_at: float) -> FaultRule:
-    """Return a judge for an API server that starts: nothing, then a 403 for everybody.
+    """Return a rule for an API server that starts: no connection, then a 403 for every request.
 
     Args:
         up_at: When it begins to answer, by the loop's clock. Its authorizer knows no binding until
-            its informers are filled; the elector's requests are no exception.
+            its informers are synced, so that the elector's requests get a 403, too.
     """
 
     def rule(verb: str, plural: str) -> InjectedFault | None:

@@ -1,4 +1,4 @@
-"""One process of the controller in a simulated world, with its elector and its connections."""
+"""One process of the controller in a simulated world, with its elector and its clients."""
 
 import asyncio
 import math
@@ -43,7 +43,7 @@ from reconciler.tokens.token import Token
 from reconciler.tokens.token_response import TokenResponse
 
 LATENCY_S = 0.005
-"""Of every request to the API server."""
+"""Latency of every request to the API server."""
 
 MAC_SECRET = "simulation"
 
@@ -53,15 +53,15 @@ HOME = "reconciler"
 LEASE = "token-reconciler"
 
 FILE_LAG_S = 85.0
-"""A kubelet brings another token to a replica's file within this."""
+"""Longest time from a change of the static token to that of a replica's file."""
 
 TRACE_SEED = 1
-"""Of the trace IDs, which a journal holds: the same seed gives the same bytes."""
+"""Seed of the trace IDs, which the event log has: the same seed gives the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedWorld:
-    """What all replicas of a world share; `static` where tokens come from a file."""
+    """What all replicas of a world share; `static` if tokens come from a file."""
 
     core: Core
     names: Names
@@ -78,16 +78,18 @@ class SharedWorld:
 
 
 class SimulatedReplica:
-    """One process in one place, from its start to its death.
+    """One process of a replica, from its start to its end.
 
-    `process` is what stands still when it is frozen, `main` what does when its main loop is
-    stalled; `faults` strike its connections alone.
+    Attributes:
+        process: The tasks that stop when the process is frozen.
+        main: The tasks that stop when its main loop stalls.
+        faults: Faults of its connections only.
 
     Args:
-        place: Number of its pod; the next process there is its successor.
-        pod: Which pod of that place.
-        number: Of all processes of the world.
-        rate: Of its monotonic clock.
+        place: Number of the replica; the next process with this number is its successor.
+        pod: Number of the pod of that replica.
+        number: Number of the process in the world.
+        rate: Rate of its monotonic clock.
     """
 
     def __init__(
@@ -103,9 +105,9 @@ class SimulatedReplica:
         self._event_log = shared.event_log
         self.started_at = asyncio.get_running_loop().time()
         self.resumed_at = -math.inf
-        """When its main loop went on after it had stood still."""
+        """When its main loop resumed after a stall."""
         self.issuer_answered_at = asyncio.get_running_loop().time()
-        """When the issuer answered it last."""
+        """When it got the issuer's last answer."""
         self._budget = shared.budget
         self._oidc: OidcSource | None = None
         self._mac = ConfirmationMac(MAC_SECRET)
@@ -148,7 +150,7 @@ class SimulatedReplica:
                 platform_breaker=platform_breaker,
                 issuer_breaker=issuer_breaker,
                 background_tasks=(upkeep, heartbeat.run),
-                # Numbers of its own, which log lines show: not the order of the others' draws.
+                # Its own random numbers, since log lines have them: other parts draw from `random`.
                 tracer=Tracer(clock, Random(TRACE_SEED)),
             ),
             self._options(around),
@@ -189,7 +191,7 @@ class SimulatedReplica:
         breaker: CircuitBreaker,
         random: Random,
     ) -> tuple[OidcSource | StaticSource, Callable[[], Coroutine[Any, Any, None]]]:
-        """Return the token source, and what keeps it up."""
+        """Return the token source, and its background task."""
         static = around.static
         if static is None:
 
@@ -210,7 +212,7 @@ class SimulatedReplica:
         return source, source.watch_file
 
     async def _replaced(self, token: Token) -> None:
-        """Do as the product does when its file holds another token."""
+        """Do as the product does when its file has another token."""
         self._mac.set_key(token.reveal())
         await self.controller.plan_all()
 
@@ -236,7 +238,7 @@ class SimulatedReplica:
         )
 
     def _run_on_main_loop(self, what: Callable[[str], None], text: str) -> None:
-        """Carry out on the main loop what its elector says, even if that loop is stalled now."""
+        """Schedule a callback of the elector on the main loop, which may be stalled now."""
         self.main.call_soon(lambda: what(text))
 
     @property
@@ -245,7 +247,7 @@ class SimulatedReplica:
         return self._oidc is not None
 
     def freeze(self) -> None:
-        """Stop the process where it is."""
+        """Stop the process and its main loop."""
         self.process.freeze()
         self.main.freeze()
 
@@ -259,7 +261,7 @@ class SimulatedReplica:
         self.resumed_at = asyncio.get_running_loop().time()
 
     async def kill(self) -> None:
-        """End everything at once: nothing is drained, nothing released."""
+        """End all tasks at once; no work is drained, the Lease is not released."""
         self.thaw()
         tasks = [self._task, self._elector_task]
         for task in tasks:

@@ -1,4 +1,4 @@
-"""The platform's word is the last: what it has said it does not have gets no token."""
+"""A session that the platform has reported as deleted gets no token."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ from reconciler.naming import Names, SessionKey
 REVOKED = "no_token_revoked"
 
 RESYNC_S = 360.0
-"""The controller's own period; it spreads what it found over half of it."""
+"""The controller's resync period; it spreads its work over half of it."""
 
 BELIEVED_S = 60.0
-"""A "not found" counts once it was repeated."""
+"""Time until a repeated "not found" is effective: a single one is not."""
 
 
 @dataclass(slots=True)
 class _Answers:
-    """When a process first heard that a session is not there; by look-up, and by a list."""
+    """When a process got the first answer without a session: to a look-up, and to a list."""
 
     looked_up_at: float | None = None
     listed_at: float | None = None
@@ -34,14 +34,14 @@ class _DeletedSession:
 
 
 class RevocationChecker:
-    """Judges every token that we write to a session that the platform has deleted; a commit hook.
+    """Checks every token that we write for a session that the platform has deleted; a commit hook.
 
-    A process may go on for one resync after the platform has told it, asked for that session; for
-    two where it was never asked, and only its list of running sessions lacks it.
+    A process may write for one resync after the platform's answer to a look-up of that session, and
+    for two resyncs after the first list of running sessions without it.
 
     Args:
-        us: The user whose writes are judged.
-        process_of: The process that a write's user agent names.
+        us: The user of the checked writes.
+        process_of: Returns the process that a write's user agent names.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class RevocationChecker:
         self._values: dict[str, str] = {}
 
     def deleted(self, session_id: str) -> None:
-        """The platform has deleted a session."""
+        """Record that the platform has deleted a session."""
         self._deleted[session_id] = _DeletedSession(self._clock.monotonic())
 
     def answered(self, process: str, session_id: str | None, found: frozenset[str]) -> None:
-        """Take in an answer of the platform's; see `Estate.on_answer`."""
+        """Record an answer of the platform; see `FakePlatformState.on_answer`."""
         now_at = self._clock.monotonic()
         if session_id is None:
             for gone in self._deleted.values() if found else ():
@@ -77,13 +77,13 @@ class RevocationChecker:
             said.looked_up_at = now_at if said.looked_up_at is None else said.looked_up_at
 
     def commit(self, commit: Commit) -> None:
-        """Take in one commit."""
+        """Check one commit."""
         if commit.kind is not kinds.SECRETS or commit.removed:
             return
         metadata = commit.object["metadata"]
         value, uid = value_of(commit.object, self._names), metadata["uid"]
         if self._values.get(uid) == value:
-            return  # what was proved may be taken back
+            return  # an annotation changed: a confirmation may be removed
         self._values[uid] = value
         if commit.user != self._us:
             return

@@ -1,4 +1,4 @@
-"""One seed, one run, one outcome."""
+"""Runs the world of one seed and returns its outcome."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,16 +12,17 @@ from reconciler.lab.simulation.world import World
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a seed; two runs of one seed are equal.
+    """The result of a seed; two runs of one seed are equal.
 
     Args:
-        faults: Kind and number of those that were drawn, in the order of their names.
-        expired_s: Seconds of dead tokens that nothing excuses; more than 0 is a violation where
-            `within_slack` holds.
-        excused_s: Of runners that started on a dead token while something was broken.
-        stopping_s: Of pods that were on their way out.
+        faults: Kind and number of the faults of the scenario, in the order of their names.
+        within_slack: Whether no fault lasts longer than what tokens must survive.
+        expired_s: Expired-token seconds that nothing excuses; more than 0 is a violation if
+            `within_slack` is true.
+        excused_s: Expired-token seconds of runners that started with an expired token in a fault.
+        stopping_s: Expired-token seconds of terminating pods.
         last: The last events before the end, oldest first.
-        digest: Of all events.
+        digest: Digest of all events.
     """
 
     seed: int
@@ -56,7 +57,7 @@ def simulate(seed: int, hours: float = 1.0) -> Outcome:
 
 
 def play(scenario: Scenario) -> Outcome:
-    """Run a scenario; ends at its first violation."""
+    """Run a scenario to its end or to its first violation."""
     return run_virtual(_play(scenario))
 
 

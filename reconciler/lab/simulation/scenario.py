@@ -1,4 +1,4 @@
-"""What a seed stands for: who comes and goes, what breaks when, and for how long (pure)."""
+"""The scenario of a seed: its sessions and pods, and its faults with start and length (pure)."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,30 +10,30 @@ from reconciler.lab.simulation.conditions import DRAWN, USUAL, Conditions, Input
 
 TTL_S = 900.0
 PROPAGATION_S = 90.0
-"""Allowance that the controller is told; the world's kubelet is never slower."""
+"""The controller's propagation allowance; the world's kubelet is never slower."""
 
 SLACK_S = 0.4 * TTL_S - PROPAGATION_S
-"""What a fault may last before anybody notices."""
+"""Longest fault that no runner notices."""
 
 DETECTION_S = 20.0
-"""Part of the slack that noticing a fault's end, and writing after it, may take."""
+"""Part of the slack for detecting a fault's end and for the writes after it."""
 
 RECOVERY_S = 60.0
-"""Least pause between two faults: each is to be survived by itself."""
+"""Shortest pause between two faults: a world recovers from one before the next begins."""
 
 STEP_S = 150.0
-"""The same after a step of the issuer's clock, which is noticed with the next token that a replica
-asks for, a tenth of a life later at most."""
+"""The same after a step of the issuer's clock: a replica detects it with its next token request, at
+most a tenth of a life later."""
 
 PAUSE_S = 15.0
-"""What it takes from a fault's end until all is served that waited for it."""
+"""Longest time from a fault's end until all waiting sessions are served."""
 
 WATCH_PAUSE_S = 16.0
-"""Longest pause of a watch that was broken again and again: a pod that appears meanwhile is not
-seen. Source: `informer.backoff`, 8 s with a jitter of 1.0."""
+"""Longest pause of a watch after many failures, in which a new pod is not observed. Source:
+`informer.backoff`, 8 s with a jitter of 1.0."""
 
 COLD_START_S = 10.0
-"""The fleet exists before the controller does; what was dead then is not its doing."""
+"""The fleet exists before the controller: tokens that expire so early are not counted."""
 
 LONGEST_S: dict[Fault, float] = {
     Fault.ISSUER_OUTAGE: SLACK_S - DETECTION_S,
@@ -66,8 +66,8 @@ LONGEST_S: dict[Fault, float] = {
     Fault.API_RESTART: 120.0,
     Fault.STRIP_ANNOTATIONS: 300.0,
 }
-"""Longest draw that must cost nobody a live token, for tokens of `TTL_S`. What the platform says or
-not costs no running session anything, however long."""
+"""Longest fault that must not let any token expire, for tokens of `TTL_S`. Faults of the platform
+may last for any time: no running session needs it."""
 
 HARMLESS = frozenset(
     {
@@ -81,10 +81,10 @@ HARMLESS = frozenset(
         Fault.POD_CHURN,
     }
 )
-"""Faults during which even a session that starts on a dead token is served at once."""
+"""Faults in which even a session that starts with an expired token is served at once."""
 
 LOCAL = frozenset({Fault.NAMESPACE_SLOW, Fault.NAMESPACE_HANG, Fault.NAMESPACE_ERRORS})
-"""Faults of one namespace: the others' sessions are served at once all the same."""
+"""Faults of one namespace: sessions in other namespaces are served at once."""
 
 SCALED = frozenset(
     {
@@ -105,7 +105,7 @@ SCALED = frozenset(
         Fault.API_RESTART,
     }
 )
-"""Faults that may last the longer, the longer a token lives."""
+"""Faults with a length in proportion to a token's life."""
 
 OF_ISSUER = frozenset(
     {
@@ -116,13 +116,13 @@ OF_ISSUER = frozenset(
         Fault.ISSUER_CLOCK_STEP,
     }
 )
-"""Faults of an issuer, which a world of static tokens has not."""
+"""Faults of an issuer, which a world with static tokens does not have."""
 
 CROWD = 40
-"""Sessions more where two namespaces share few workers, one of which may be slow."""
+"""Additional sessions where two namespaces share few workers and one may be slow."""
 
 WEIGHT = 4
-"""How much likelier such a fault is than one that any world may have."""
+"""Relative probability of a fault with an input, compared with one of any world."""
 
 NEEDS: dict[Fault, Input] = {
     Fault.ISSUER_CLOCK_STEP: "issuer_step",
@@ -135,7 +135,7 @@ NEEDS: dict[Fault, Input] = {
     Fault.API_RESTART: "starting_kube",
     Fault.STRIP_ANNOTATIONS: "stripped_annotations",
 }
-"""Kinds of faults that are drawn only with an input of their own."""
+"""Faults that a world has only with this input."""
 
 ELECTION: tuple[Fault, ...] = (
     Fault.KILL_LEADER,
@@ -146,10 +146,10 @@ ELECTION: tuple[Fault, ...] = (
     Fault.WATCH_SILENCE,
     Fault.WATCH_RESET,
 )
-"""What may split an election."""
+"""Faults of leader election."""
 
 RATE = 0.005
-"""Largest error of a replica's clock rate: half of what the lease rules bear."""
+"""Largest error of a replica's clock rate: half of what the lease rules allow."""
 
 WATCH_BREAKING = frozenset(
     {Fault.WATCH_RESET, Fault.COMPACTION, Fault.API_ERRORS, Fault.API_RESTART}
@@ -158,12 +158,12 @@ WATCH_BREAKING = frozenset(
 PLATFORM_ONLY = frozenset({Fault.PLATFORM_OUTAGE, Fault.PLATFORM_PARTIAL_OUTAGE})
 
 FATAL: tuple[Fault, ...] = (Fault.ISSUER_OUTAGE, Fault.API_OUTAGE, Fault.RESTART_ALL)
-"""Faults that are now and then drawn longer than a token lives: reported, not asserted."""
+"""Faults that sometimes last longer than a token's life: their exposure is reported only."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioFault:
-    """One fault; `size` in [0, 1) says how bad, in the kind's own terms."""
+    """One fault; `size` in [0, 1) is its severity, which each kind uses in its own way."""
 
     kind: Fault
     at_s: float
@@ -177,8 +177,13 @@ class ScenarioFault:
 
 @dataclass(frozen=True, slots=True)
 class PodLifetime:
-    """One pod's life; `token_s` is what its Secret's token has left if the Secret is made for it,
-    None for a Secret without a value. It ends by itself (`finishes`) or is deleted."""
+    """One pod from its start to its end.
+
+    Args:
+        token_s: Remaining life of the token in its Secret, if the Secret is created for this pod;
+            None: a Secret without a value.
+        finishes: Whether the pod completes; if not, it is deleted.
+    """
 
     start_s: float
     end_s: float
@@ -188,9 +193,14 @@ class PodLifetime:
 
 @dataclass(frozen=True, slots=True)
 class SessionPlan:
-    """One session; later stays are restarts on the old Secret. The platform does not know those
-    that are `forged`, and after the last stay no longer those that are `deleted`: what has its
-    labels at `revived_s` is a tenant's pod."""
+    """One session.
+
+    Args:
+        pods: The pods one after another; each after the first is a restart with the old Secret.
+        forged: Whether the platform never has this session.
+        deleted: Whether the platform deletes it after its last pod.
+        revived_s: When a tenant starts a pod with the labels of the deleted session.
+    """
 
     session_id: str
     project: str
@@ -202,13 +212,13 @@ class SessionPlan:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """All that happens to one world.
+    """Everything that happens in one world.
 
     Args:
-        hours: As asked for; a world of short-lived tokens is shorter.
-        skew_s: The controller's wall clock less everybody else's.
-        within_slack: No fault is longer than what must cost nothing.
-        rates: Of each replica's monotonic clock.
+        hours: The requested length; a world with short-lived tokens is shorter.
+        skew_s: The controller's wall clock less that of all others.
+        within_slack: Whether no fault is longer than its entry in `LONGEST_S`.
+        rates: Rate of each replica's monotonic clock.
     """
 
     seed: int
@@ -227,17 +237,17 @@ class Scenario:
         return len(self.rates)
 
     def namespace_of(self, fault: ScenarioFault) -> str:
-        """Return the namespace that a fault of one namespace strikes."""
+        """Return the namespace of a fault of one namespace."""
         return self.projects[int(fault.size * len(self.projects))].lower()
 
     def excused_until_s(self, at_s: float, namespace: str, *, confirmed: bool) -> float:
-        """Return until when a runner that starts now may be without a live token.
+        """Return until when a runner that starts at `at_s` may have an expired token.
 
-        One that starts on a dead token while something is broken waits for its end like all else.
-        An outage of the platform excuses only sessions that were never confirmed.
+        A runner that starts with an expired token during a fault waits for the fault's end. An
+        outage of the platform excuses only sessions that were never confirmed.
 
         Args:
-            sealed: Whether its Secret says that the platform once confirmed it.
+            confirmed: Whether its Secret has a confirmation of the platform.
         """
         if at_s < COLD_START_S:
             return COLD_START_S
@@ -256,8 +266,8 @@ def draw(seed: int, hours: float = 1.0, inputs: Collection[Input] = DRAWN) -> Sc
     """Return the scenario of a seed: the same for the same arguments, in every process.
 
     Args:
-        hours: Length for tokens of `TTL_S`; it shrinks with a token's life.
-        inputs: What may be drawn beside what every world has.
+        hours: Length for tokens of `TTL_S`; it is in proportion to a token's life.
+        inputs: The inputs that the world may have.
     """
     random = Random(f"scenario {seed}")
     conditions = draw_conditions(Random(f"conditions {seed}"), inputs)
@@ -294,7 +304,7 @@ def draw(seed: int, hours: float = 1.0, inputs: Collection[Input] = DRAWN) -> Sc
 
 
 def draw_election(seed: int) -> Scenario:
-    """Return a short scenario of three replicas and nothing but faults of the leader's."""
+    """Return a short scenario of three replicas with faults of leader election only."""
     random = Random(f"election {seed}")
     length_s = 600.0
     lives = tuple(
@@ -306,7 +316,7 @@ def draw_election(seed: int) -> Scenario:
         kind = random.choice(ELECTION)
         span_s = random.uniform(0.5, 45.0)
         faults.append(ScenarioFault(kind, at_s, span_s, random.random()))
-        # Often the next one strikes before the last one is over.
+        # Often the next fault begins before the last one ends.
         at_s += random.uniform(1.0, 50.0)
     rates = tuple(random.uniform(1 - RATE, 1 + RATE) for _ in range(3))
     hours = length_s / 3600.0
@@ -341,7 +351,7 @@ def _session_plan(
 
 
 def _token_s(random: Random, ttl_s: float) -> float | None:
-    """Draw what the platform's first token has left: often it was cached for long."""
+    """Return the remaining life of the platform's first token, which is often an old cached one."""
     chance = random.random()
     if chance < 0.1:
         return None

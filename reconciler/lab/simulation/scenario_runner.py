@@ -1,4 +1,4 @@
-"""The course of events: what the scenario says, carried out at its time."""
+"""Executes a scenario: each session and each fault at its time."""
 
 import asyncio
 import itertools
@@ -17,36 +17,36 @@ from reconciler.lab.simulation.world import CLOCK_STEP_S, World
 from reconciler.naming import SessionKey
 
 STEP_S = 10.0
-"""How often accounts are settled, so that a violation is told near its time."""
+"""Period of the exposure count, so that a violation is found near its time."""
 
 LOOK_S = 30.0
-"""How often what the replicas say is compared with what is so."""
+"""Period of the comparison of the replicas' status with the world."""
 
 RESTLESS_S = 1.0
-"""Between two changes of a pod that never rests."""
+"""Period of the changes of a pod in `pod-churn`."""
 
 STEPS_AHEAD = (0.01, 0.2, 0.5, 0.8)
 STEPS_BACK = (-0.01, -0.3, -0.8, -3.0)
-"""By how much of a token's life an issuer's clock is stepped."""
+"""Steps of an issuer's clock, as parts of a token's life."""
 
 MISSED_S = 120.0
-"""Longest time whose commits a restored store lacks: beyond the slack no token is safe."""
+"""Longest time before now to which the store is restored: beyond the slack, tokens would expire."""
 
 RESTLESS = 5
-"""Pods that change at the same time."""
+"""Number of pods that change at the same time."""
 
 SERVED_S = 60.0
-"""From the end of a namespace's slowness until all is served there that waited."""
+"""Longest time from the end of a namespace's slowness until its waiting sessions are served."""
 
 DOWN_S = 3.5
-"""From the end of an API server to the first answer of the next one."""
+"""Time from the end of an API server to the first answer of the next one."""
 
 REQUEST_S = 400.0
-"""Mean time between two refreshes that somebody asks for by hand."""
+"""Mean time between two refreshes that an operator requests."""
 
 
 class ScenarioRunner:
-    """Plays a scenario on a world; ends early at the first violation."""
+    """Runs a scenario in a world; ends early at the first violation."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -116,7 +116,7 @@ class ScenarioRunner:
 
     @asynccontextmanager
     async def _injected(self, fault: ScenarioFault) -> AsyncIterator[None]:
-        """Switch a fault on, then off again."""
+        """Begin a fault, then end it."""
         begin, end = self._switches(fault)
         if (begun := begin()) is not None:
             await begun
@@ -145,7 +145,7 @@ class ScenarioRunner:
                 shorter_s = life_s / 3 + life_s / 3 * fault.size
                 return _switch(world.issuer, "ttl_s", shorter_s, life_s)
             case Fault.ISSUER_CLOCK_STEP:
-                # Ahead it ends tokens, back it makes them look as if nobody had issued them yet.
+                # A step forward expires tokens; after a step back, tokens are from the future.
                 parts = STEPS_AHEAD if fault.size < 0.7 else STEPS_BACK
                 by_s = world.conditions.ttl_s * parts[int(fault.size * 1e6) % len(parts)]
                 return partial(world.step_issuer, by_s), _nothing
@@ -201,7 +201,7 @@ class ScenarioRunner:
     def _switches_of_leader(
         self, fault: ScenarioFault
     ) -> tuple[Callable[[], Awaitable[None] | None], Callable[[], None]]:
-        """Strike whoever leads when the fault begins; nobody, if nobody does."""
+        """Return the switches for the leader at the fault's start; without a leader, no-ops."""
         leader = self._world.leader()
         if leader is None:
             return _nothing, _nothing
@@ -219,7 +219,7 @@ class ScenarioRunner:
                 return partial(cut, cut=True), partial(cut, cut=False)
 
     def _step_clocks(self, sign: float) -> None:
-        """Step every other clock an hour ahead, the others back; or all of them back again."""
+        """Step every other clock an hour forward, the others back; -1.0 reverts the step."""
         for place, replica in self._world.replicas.items():
             replica.clock.step_s += sign * (CLOCK_STEP_S if place % 2 else -CLOCK_STEP_S)
 
@@ -234,7 +234,7 @@ class ScenarioRunner:
                 self._world.overwrite_secret(key, remaining_s=remaining_s)
 
     async def _repeat(self, fault: ScenarioFault) -> None:
-        """Do what a fault does again and again while it lasts."""
+        """Do the repeated part of a fault until cancelled."""
         match fault.kind:
             case Fault.WATCH_RESET | Fault.COMPACTION:
                 await self._drop_watches(fault)
@@ -251,18 +251,18 @@ class ScenarioRunner:
             await asyncio.sleep(self._random.uniform(0.5, 20.0))
 
     async def _change_pods(self, fault: ScenarioFault) -> None:
-        """Change a few pods each second; where writes fail, those of that namespace."""
+        """Change a few pods each second, for `namespace-errors` in that namespace."""
         for number in itertools.count():
             keys = self._world.live_keys()
             if fault.kind == Fault.NAMESPACE_ERRORS:
-                struck = self._world.scenario.namespace_of(fault)
-                keys = [key for key in keys if key.namespace == struck]
+                namespace = self._world.scenario.namespace_of(fault)
+                keys = [key for key in keys if key.namespace == namespace]
             for key in keys[:RESTLESS]:
                 self._world.change_pod(key, f"{number}")
             await asyncio.sleep(RESTLESS_S)
 
     async def _strip(self, fault: ScenarioFault) -> None:
-        """Undo, a moment later, what we note on a few Secrets."""
+        """Remove our annotations from a few Secrets, a moment after each of our writes."""
         keys = set(self._world.live_keys()[: 1 + int(fault.size * 3)])
         loop, world = asyncio.get_running_loop(), self._world
 

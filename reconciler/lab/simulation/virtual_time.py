@@ -1,4 +1,4 @@
-"""An event loop on which waiting costs nothing: time jumps to the next timer when all are idle."""
+"""An event loop on virtual time: when all tasks are idle, time jumps to the next timer."""
 
 import asyncio
 import contextvars
@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 SHORTEST_S = 1e-6
-"""Time that every timer takes, as on a real machine: with none, a wait for the last rest of an
-interval on a clock of another rate would spin for ever."""
+"""Shortest timer, as on a real machine: without it, a wait for the end of an interval on a clock of
+another rate would loop without end."""
 
 EPOCH_S = 1_767_225_600.0
-"""Wall time at the loop's zero: 2026-01-01T00:00:00Z, so that two runs write the same instants."""
+"""Wall time at loop time 0: 2026-01-01T00:00:00Z, so that two runs write the same instants."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Asks for ready sockets without waiting; where none is, moves the loop's time instead."""
+    """Checks for ready sockets without waiting; if none is ready, advances the loop's time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,16 +28,16 @@ class _JumpingSelector(selectors.DefaultSelector):
         if ready or (timeout is not None and timeout <= 0):
             return ready
         if timeout is None:
-            raise RuntimeError("nothing is ready and no timer is set: every task waits for ever")
+            raise RuntimeError("nothing is ready and no timer is set: every task is blocked")
         self.now_s += timeout
         return ready
 
 
 class FreezableScope:
-    """Tasks that stand still together, as those of a process do that is stopped or stalled.
+    """Tasks that stop together, like those of a process that is stopped or stalled.
 
-    What would have run meanwhile, timers too, runs at the thaw, in its order, unless it is
-    cancelled by then.
+    A callback or timer that is due while the scope is frozen runs after the thaw, in order, unless
+    it was cancelled before.
     """
 
     def __init__(self) -> None:
@@ -45,13 +45,13 @@ class FreezableScope:
         self._deferred: list[_ScopedCallback] = []
 
     def create_task(self, main: Coroutine[Any, Any, T], *, name: str = "") -> asyncio.Task[T]:
-        """Start a task in the domain; the tasks that it starts are in it, too."""
+        """Start a task in this scope; the tasks that it starts are in it, too."""
         context = contextvars.copy_context()
         context.run(_SCOPE.set, self)
         return asyncio.create_task(main, name=name or None, context=context)
 
     def call_soon(self, callback: Callable[[], object]) -> None:
-        """Have something called in the domain, as from another thread."""
+        """Schedule a callback in this scope, as from another thread."""
         context = contextvars.copy_context()
         context.run(_SCOPE.set, self)
         asyncio.get_running_loop().call_soon(callback, context=context)
@@ -75,7 +75,7 @@ _SCOPE: contextvars.ContextVar[FreezableScope | None] = contextvars.ContextVar(
 
 
 class _ScopedCallback:
-    """A callback of a domain: runs, or is held back while the domain is frozen."""
+    """A callback of a scope: runs at once, or after the thaw if the scope is frozen."""
 
     __slots__ = ("_args", "_callback", "_loop", "_scope", "context", "handle")
 
@@ -105,7 +105,7 @@ class _ScopedCallback:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Runs any asyncio program that has no real I/O; a day of timers takes milliseconds."""
+    """Runs any asyncio program without real I/O; a day of timers takes milliseconds."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
@@ -146,10 +146,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """The loop's time as a `Clock`; the wall may be stepped, the monotonic clock never.
+    """The loop's time as a `Clock`; the wall clock may step, the monotonic clock never.
 
     Args:
-        rate: Seconds of the monotonic clock a second.
+        rate: Seconds of the monotonic clock in one second.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, rate: float = 1.0) -> None:
@@ -165,6 +165,6 @@ class VirtualClock:
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end on a fresh virtual loop and return its result."""
+    """Run a coroutine to its end on a new virtual loop and return its result."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)

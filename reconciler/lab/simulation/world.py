@@ -1,4 +1,4 @@
-"""One world: core, issuer, platform, node, and replicas that can be killed, frozen and cut off."""
+"""One world: core, issuer, platform, node, and replicas that can be killed or frozen."""
 
 import asyncio
 import base64
@@ -27,42 +27,42 @@ from reconciler.lab.simulation.virtual_time import EPOCH_S, VirtualClock
 from reconciler.naming import Names, SessionKey
 
 OPERATOR = Caller("platform", "control-plane", "ambient-control-plane")
-"""The platform's own control plane, which makes pods and Secrets."""
+"""The platform's control plane, which creates pods and Secrets."""
 
 TENANT = Caller("tenant", "kubectl", "kubectl-edit")
-"""Somebody who may write everything in a namespace of theirs."""
+"""A user who may write every object in one namespace."""
 
 FORGER = Caller("tenant", "curl", "token-reconciler")
-"""The same, under our field manager's name."""
+"""The same user, with our field manager's name."""
 
 PRUNER = Caller("gitops", "gitops", "gitops")
-"""A controller that removes what it does not know."""
+"""A controller that removes annotations which it does not know."""
 
 HUGE = 20_000
-"""Characters of an annotation of a forger's."""
+"""Length of an annotation of a forged Secret, in characters."""
 
 VERSIONS = 2000
-"""Commits whose times are kept, for restores; a minute has a few hundred at most."""
+"""Number of commits with known times, for restores; a minute has a few hundred at most."""
 
 STATIC_GRACE_S = 900.0
-"""For so long a static token is still good after another has taken its place."""
+"""Seconds for which a static token is valid after another has replaced it."""
 
 ASKED_S = 0.5
-"""A restarted session that the platform's last list lacks is asked for before it gets a token: the
-answer takes up to 0.05 s, and its container may start on what is there within 0.3 s."""
+"""A restarted session that the platform's last list lacks is looked up before it gets a token: the
+answer takes up to 0.05 s, and its container may start with the old token within 0.3 s."""
 
 NOTICED_S = 30.0
-"""What it takes from that answer until every session is served."""
+"""Longest time from that answer until every session is served."""
 
 CLOCK_STEP_S = 3600.0
-"""What a clock that steps steps by, either way."""
+"""Length of a clock step, forward or back."""
 
 
 class World:
-    """Everything but the course of events, which `course.Course` plays.
+    """The state of a simulation; `ScenarioRunner` causes the events.
 
-    Every draw comes from a generator that the seed and a purpose name, so that one part that draws
-    more often does not change the others.
+    Each purpose has its own random generator, from the seed and the purpose's name: a part that
+    draws more numbers does not change the others.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -120,7 +120,7 @@ class World:
         self.platform.on_answer.append(self.revocation.answered)
         self._versions: deque[tuple[float, int]] = deque(maxlen=VERSIONS)
         self.replicas: dict[int, SimulatedReplica] = {}
-        """The living, by their places."""
+        """The running processes, by the number of their replica."""
         self.single_writer = SingleWriterCheck(
             self.event_log, lambda: [str(r.me) for r in self.replicas.values() if r.fence.is_open]
         )
@@ -149,17 +149,17 @@ class World:
             self.core.create(kinds.NAMESPACES, "", {"metadata": {"name": name}}, by=OPERATOR)
 
     def random(self, purpose: str) -> Random:
-        """Return the generator of one purpose, from its start."""
+        """Return a new generator of one purpose."""
         return Random(f"{self.scenario.seed} {purpose}")
 
     def start_all(self) -> None:
-        """Start a process in every place that has none."""
+        """Start a process for every replica without one."""
         for place in range(self.scenario.replicas):
             if place not in self.replicas:
                 self.start(place)
 
     def start(self, place: int) -> None:
-        """Start a process, the next one of its pod."""
+        """Start the next process of a replica."""
         self.starts_total += 1
         self.event_log.note(f"process {self.starts_total} starts in place {place}")
         self.replicas[place] = SimulatedReplica(
@@ -172,12 +172,12 @@ class World:
         )
 
     async def kill_all(self) -> None:
-        """End every process as a kill does: nothing is drained, requests may have been applied."""
+        """Kill every process: no work is drained, and requests may have been applied."""
         for place in list(self.replicas):
             await self.kill(place)
 
     async def kill(self, place: int, *, with_pod: bool = False) -> None:
-        """End one process; with its pod, its successor is a stranger to the Lease."""
+        """Kill one process; if its pod ends, too, the Lease does not name its successor."""
         replica = self.replicas.pop(place, None)
         if replica is None:
             return
@@ -186,12 +186,12 @@ class World:
         self.event_log.note(f"process in place {place} killed")
 
     def leader(self) -> SimulatedReplica | None:
-        """Return the process that the Lease names, None if it does not live."""
+        """Return the process that the Lease names, None if it has ended."""
         found = self.single_writer.process
         return next((r for r in self.replicas.values() if str(r.me) == found), None)
 
     def begin_pod(self, life: SessionPlan, stay: PodLifetime) -> None:
-        """Do as the platform does: the session is committed, then Secret and pod are made."""
+        """Do as the platform does: commit the session, then create Secret and pod."""
         if not life.forged:
             self.platform.start(life.session_id, life.project)
         namespace, name = life.project.lower(), self.names.secret_name(life.session_id)
@@ -205,12 +205,12 @@ class World:
         elif not life.forged or stay.token_s is None:
             data = {} if stay.token_s is None else self._data(stay.token_s)
             body = {"metadata": {"name": name, "labels": labels}, "data": data}
-            with contextlib.suppress(StatusError):  # the old one is there
+            with contextlib.suppress(StatusError):  # the old Secret still exists
                 self.core.create(kinds.SECRETS, namespace, body, by=OPERATOR)
         self._start_pod(life, by=OPERATOR)
 
     def revive(self, life: SessionPlan) -> None:
-        """Do as a tenant does who starts a pod with the labels of a session that is gone."""
+        """Start a tenant's pod with the labels of a deleted session."""
         self._start_pod(life, by=TENANT)
 
     def _start_pod(self, life: SessionPlan, *, by: Caller) -> None:
@@ -224,11 +224,11 @@ class World:
         try:
             self.core.create(kinds.PODS, namespace, pod, by=by)
         except StatusError:
-            return  # the one before is still on its way out
+            return  # the former pod is still terminating
         self.core.bind(namespace, self.pod_name(life), "node-0", by=OPERATOR)
 
     def _forge_secret(self, namespace: str, name: str, labels: dict[str, str]) -> None:
-        """Do as a tenant does who knows what our Secrets look like."""
+        """Create a tenant's Secret that imitates ours."""
         names = self.names
         annotations = {
             names.issued_at: "1970-01-01T00:00:00Z",
@@ -239,12 +239,12 @@ class World:
         }
         metadata = {"name": name, "labels": labels, "annotations": annotations}
         data = {names.secret_key: base64.b64encode(b"forged").decode()}
-        with contextlib.suppress(StatusError):  # the old one is there
+        with contextlib.suppress(StatusError):  # the old Secret still exists
             body = {"metadata": metadata, "data": data}
             self.core.create(kinds.SECRETS, namespace, body, by=FORGER)
 
     def end_pod(self, life: SessionPlan, stay: PodLifetime) -> None:
-        """End a pod: its work is done, or somebody deletes it."""
+        """End a pod: it completes, or it is deleted."""
         if life.deleted:
             self.platform.forget(life.session_id)
             self.revocation.deleted(life.session_id)
@@ -266,21 +266,21 @@ class World:
             self.core.delete(kinds.SECRETS, key.namespace, name, by=OPERATOR)
 
     def overwrite_secret(self, key: SessionKey, *, remaining_s: float) -> None:
-        """Write a token that was cached for a while, as the platform's own code does."""
+        """Write a token that was cached for a while, as the platform does."""
         name = self.names.secret_name(key.session_id)
         with contextlib.suppress(StatusError):
             body = {"data": self._data(remaining_s)}
             self.core.patch(kinds.SECRETS, key.namespace, name, body, by=OPERATOR)
 
     def request_refresh(self, key: SessionKey, value: str) -> None:
-        """Ask for a refresh by hand."""
+        """Request a refresh, as an operator does."""
         name = self.names.secret_name(key.session_id)
         body = {"metadata": {"annotations": {self.names.requested_at: value}}}
         with contextlib.suppress(StatusError):
             self.core.patch(kinds.SECRETS, key.namespace, name, body, by=OPERATOR)
 
     def strip_annotations(self, key: SessionKey) -> None:
-        """Remove every annotation of ours from a Secret, as a controller that owns them does."""
+        """Remove all our annotations from a Secret, as a controller that owns them does."""
         name = self.names.secret_name(key.session_id)
         ours = dict.fromkeys(self.names.annotations())
         with contextlib.suppress(StatusError):
@@ -288,14 +288,14 @@ class World:
             self.core.patch(kinds.SECRETS, key.namespace, name, body, by=PRUNER)
 
     def change_pod(self, key: SessionKey, note: str) -> None:
-        """Change something of a session's pod that is none of ours."""
+        """Change an annotation of a session's pod that is not ours."""
         name = f"session-{key.session_id.lower()}-runner"
         with contextlib.suppress(StatusError):
             body = {"metadata": {"annotations": {"example.com/note": note}}}
             self.core.patch(kinds.PODS, key.namespace, name, body, by=TENANT)
 
     def step_issuer(self, by_s: float) -> None:
-        """Step the issuer's clock, which is its validators', and let it be noticed."""
+        """Step the clock of the issuer and the validators; excuse exposure until it is detected."""
         now_s = self.clock.wall()
         self.issuer.step_s += by_s
         self.exposure.shift(-by_s, now_s=now_s)
@@ -307,12 +307,12 @@ class World:
         self.write_budget.changed_for_all()
 
     def excuse_namespace(self, namespace: str, for_s: float) -> None:
-        """Excuse a namespace that serves its own sessions too slowly for all of them."""
+        """Excuse exposure in a namespace that is too slow to serve all its sessions."""
         now_s = self.clock.wall()
         self.exposure.excuse(now_s=now_s, until_s=now_s + for_s, namespace=namespace)
 
     def rotate_static(self) -> None:
-        """Put another static token into the files; the one before is good for a while."""
+        """Write another static token into the files; the former one is valid for a while."""
         if self.static is not None:
             self.static.rotate()
             now_s = self.clock.wall()
@@ -320,9 +320,9 @@ class World:
             self.write_budget.changed_for_all()
 
     async def restore_store(self, back_s: float) -> None:
-        """Restore the store to what it was so long ago, no further than its leader's term.
+        """Restore the store's state of `back_s` ago, but of no time before the leader's term.
 
-        The API server is stopped before and started after, as etcd's documents demand.
+        The API server stops before the restore and starts after it, as etcd's documentation says.
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self.faults.restart())
@@ -361,7 +361,7 @@ class World:
         return StaticTokens(self.clock, self.random("static"), grace_s=STATIC_GRACE_S)
 
     def remaining_s(self, token: str) -> float:
-        """Return what a token has left by its validators' clock; -inf for one of nobody's."""
+        """Return a token's remaining life by its validators' clock; -inf for an unknown one."""
         tokens = self.issuer if self.static is None else self.static
         return tokens.remaining_s(token)
 
@@ -371,7 +371,7 @@ class World:
         return None if self.static.remaining_s(token) == -math.inf else math.inf
 
     def _life_s(self, key: SessionKey) -> float:
-        """Return the life of the token that a session's Secret holds."""
+        """Return the life of the token in a session's Secret."""
         if self.static is not None:
             return math.inf
         name = self.names.secret_name(key.session_id)
@@ -387,13 +387,13 @@ class World:
     def _excused_until_s(self, pod: Pod) -> float:
         key = kinds.SECRETS.key(pod.secret.namespace, pod.secret.name)
         secret = self.core.peek(kinds.SECRETS, key) or {"metadata": {}}
-        # A seal that was made with a static token ends with it.
-        is_sealed = self.names.confirmation in secret["metadata"].get("annotations", {})
-        sealed = is_sealed and self.static is None
+        # The key of a confirmation with a static token changes with that token.
+        has_confirmation = self.names.confirmation in secret["metadata"].get("annotations", {})
+        confirmed = has_confirmation and self.static is None
         now_at = self.clock.monotonic()
         if pod.session.session_id not in self.platform.known:
-            return math.inf  # nobody asked for this runner
-        until_at = self.scenario.excused_until_s(now_at, pod.namespace, confirmed=sealed)
+            return math.inf  # the platform did not create this runner
+        until_at = self.scenario.excused_until_s(now_at, pod.namespace, confirmed=confirmed)
         return EPOCH_S + max(until_at, now_at + ASKED_S)
 
     def _note(self, commit: Commit) -> None:
