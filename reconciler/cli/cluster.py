@@ -78,7 +78,7 @@ class Cluster:
         self.context = context
         self.pod_kind = metadata_resource("pods", self.names)
         self.secret_kind = metadata_resource(
-            "secrets", self.names, unasked=self._warn_of_secret_data
+            "secrets", self.names, on_data=self._warn_of_secret_data
         )
         self._is_warned = False
         self._clock = clock

@@ -121,7 +121,7 @@ class Controller:
             self.pods,
             self.secrets,
             metadata_resource("pods", names),
-            metadata_resource("secrets", names, unasked=self._warn_of_value),
+            metadata_resource("secrets", names, on_data=self._warn_of_value),
         )
         self.queue: WorkQueue[SessionKey] = WorkQueue(clock)
         self.queue.pause()

@@ -1,1 +1,1 @@
-"""How we talk to Kubernetes: credentials, verbs, partial objects, and each failure's class."""
+"""The Kubernetes client: credentials, verbs, metadata-only objects, one error class per failure."""

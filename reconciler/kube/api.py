@@ -1,7 +1,7 @@
-"""The seam to Kubernetes: five verbs over partial objects.
+"""The interface to Kubernetes: five verbs over metadata-only objects.
 
-Two things implement it: the HTTP client, and the lab's API-server core called directly on virtual
-time. Nothing above this room knows which one it has.
+It has two implementations: the HTTP client, and the lab's API server called directly on virtual
+time. The code above this room does not know which one it has.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,13 +24,14 @@ it there."""
 
 
 class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
-    """What we keep of a pod or a Secret: names and times, never a value.
+    """The metadata that we keep of a pod or a Secret: names and times, never a value.
 
-    `annotations` holds those of `Names.annotations()` that are present, no other; `writers` are
-    the field managers that own the token's key in a Secret (empty for a pod); `created_s` is
-    seconds since the epoch. Where another than we owns it, `foreign_s` is when one of those wrote
-    last, whatever they wrote, and `own_s` when we did: whole seconds by the API server's clock,
-    None where it does not say or, for `own_s`, where we never wrote.
+    `annotations` holds those of `Names.annotations()` that are present, and no other.
+    `field_managers` are those that own the token's key in a Secret (empty for a pod). `created_s`
+    is seconds since the epoch. Where another manager than we owns the key, `foreign_s` is the time
+    of the last write of such a manager to any field, and `own_s` that of our last write: whole
+    seconds by the API server's clock, None where the server gives no time or, for `own_s`, where we
+    never wrote.
     """
 
     namespace: str
@@ -54,7 +55,7 @@ class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
 class Page(msgspec.Struct, Generic[T], frozen=True):
     """One page of a list; `version` is the list's own, `skipped` counts undecodable items.
 
-    `length` is that of the answer, in bytes; 0 where nobody counted.
+    `length` is that of the answer, in bytes; 0 where unknown.
     """
 
     items: list[T]
@@ -87,8 +88,7 @@ class ApiResource(Generic[T]):
         decode: One object's bytes -> T. Raises `ProtocolError`.
         decode_page: A list's bytes -> `Page[T]`. Raises `ProtocolError`.
         decode_event: One watch line -> `Event[T]`. Raises `ProtocolError`, or the `KubeError` that
-        an
-            ERROR event carries.
+            an ERROR event carries.
     """
 
     plural: str
@@ -102,7 +102,7 @@ class ApiResource(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class ListOptions:
-    """What part of a kind: a namespace (None = all) and the server-side filters."""
+    """The objects of a kind to list: a namespace (None = all) and the server-side filters."""
 
     namespace: str | None = None
     labels: str = ""

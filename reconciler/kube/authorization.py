@@ -1,12 +1,13 @@
-"""Whether a 403 means that a right is missing, or that the server has only just started (pure).
+"""Decides whether a 403 means a missing right, or a server that has just started (pure).
 
 An API server answers 403 to every account but its administrators until its authorizer knows the
 bindings: for 0.2 s on an empty cluster, for minutes where there are many of them. Its answer does
 not differ from the one for a right that is missing. Source: kubernetes#121635.
 
-Not covered: a process that starts within that time and whose first connection is accepted has seen
-neither a right that works nor a lost connection. It calls the right missing, which the first answer
-takes back: a missing right is named at once at every other start, which is worth more.
+Not covered: a process that starts within that time, with a first connection that is accepted. It
+has seen no right that works and no lost connection, and reports the right as missing until the
+first good answer. In return a right that is really missing is reported at once at every other
+start.
 """
 
 import math
@@ -17,15 +18,15 @@ from typing import NamedTuple
 from cachetools import LRUCache
 
 LOST_S = 60.0
-"""So long after a connection was lost the server may be another one, or have been restarted."""
+"""For so long after a lost connection the server may be another one, or may have restarted."""
 
 PATIENCE_S = 15.0
-"""A right that is refused for longer is called missing: an authorizer of a usual cluster is filled
-within a second, and a person who took a right should see it said soon."""
+"""A right that is refused for longer is reported as missing: the authorizer of a usual cluster is
+ready within a second, and a person who removed a right should see the report soon."""
 
 WAKE_EVERY_S = 1.0
-"""Shortest time between two wakes of one namespace: a right that comes and goes, as behind a load
-balancer with one server that refuses, must not drive what waits."""
+"""Shortest time between two wakes of one namespace: a right that works only sometimes, as behind a
+load balancer with one server that refuses, must not cause a wake for each answer."""
 
 MAX_RIGHTS = 10_000
 """Rights that are remembered: 8 in each of 500 namespaces, and a margin."""
@@ -49,7 +50,7 @@ class _Refusal:
 
 
 class AuthorizerMemory:
-    """What one account is known to be allowed, from the answers to its own requests.
+    """Records which rights of one account work, from the answers to its requests.
 
     Args:
         on_granted: Called when a right that was refused works again, with its namespace, or None
@@ -63,26 +64,26 @@ class AuthorizerMemory:
         self._worked: LRUCache[AccessRight, None] = LRUCache(MAX_RIGHTS)
         self._refusals: LRUCache[AccessRight, _Refusal] = LRUCache(MAX_RIGHTS)
         self._woken_at: LRUCache[str | None, float] = LRUCache(MAX_RIGHTS)
-        self._owed: dict[str | None, None] = {}
+        self._to_wake: dict[str | None, None] = {}
         self._lost_until_at = -math.inf
 
     def lost(self, now_at: float) -> None:
-        """Note that no answer came, or one of a server that is starting or stopping."""
+        """Record that no answer came, or one of a server that is starting or stopping."""
         self._lost_until_at = now_at + LOST_S
 
     def granted(self, right: AccessRight, now_at: float) -> None:
-        """Note an answer that only who has the right can get, an error of any other kind too."""
+        """Record an answer that proves the right; an error other than a 403 proves it, too."""
         self._worked[right] = None
         if self._refusals.pop(right, None) is not None:
             is_common = right.namespace is None or now_at < self._lost_until_at
-            self._owed[None if is_common else right.namespace] = None
+            self._to_wake[None if is_common else right.namespace] = None
         self._wake(now_at)
 
     def refused(self, right: AccessRight, now_at: float) -> bool:
-        """Take a 403 of the authorizer; return True if the right is not to be called missing yet.
+        """Take a 403 of the authorizer; return True if the right does not count as missing yet.
 
-        It is not for `MAX_RETRY_AFTER_S` after its first refusal, if it has worked in this process
-        or a connection was lost within `LOST_S`. What is called missing stays so until it is
+        It does not for `PATIENCE_S` after its first refusal, if it has worked in this process or a
+        connection was lost within `LOST_S`. A right that counts as missing does so until it is
         granted.
         """
         refusal = self._refusals.get(right)
@@ -96,9 +97,9 @@ class AuthorizerMemory:
         return not refusal.is_missing
 
     def _wake(self, now_at: float) -> None:
-        for namespace in tuple(self._owed):
+        for namespace in tuple(self._to_wake):
             if now_at - self._woken_at.get(namespace, -math.inf) < WAKE_EVERY_S:
                 continue
-            del self._owed[namespace]
+            del self._to_wake[namespace]
             self._woken_at[namespace] = now_at
             self._on_granted(namespace)

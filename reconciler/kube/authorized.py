@@ -1,5 +1,5 @@
-"""The seam with a memory of what this account may do: a 403 of a server that has just started is
-`AuthorizerNotReady`, whoever asked and for whatever."""
+"""A `Kube` that records which rights work: a 403 of a server that has just started becomes
+`AuthorizerNotReady`, for each caller and each kind."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -23,15 +23,15 @@ from reconciler.kube.status_errors import is_terminating
 
 T = TypeVar("T")
 
-_UNAUTHORIZED = (ServerError, TooManyRequests, TransportError, Unauthorized)
-"""Answers that may come before the authorizer was asked."""
+_BEFORE_AUTHORIZATION = (ServerError, TooManyRequests, TransportError, Unauthorized)
+"""Errors that may come before the authorizer has run."""
 
 
 class AuthorizedKube(Kube):
-    """Passes every request on and learns from every answer; see `AuthorizerMemory`.
+    """Forwards every request and records every answer in an `AuthorizerMemory`.
 
-    A 403 of admission (a quota, a policy, a webhook, a namespace that terminates) is passed on as
-    it is: who gets one was authorized.
+    A 403 of admission (a quota, a policy, a webhook, a namespace that terminates) is raised
+    unchanged: admission runs after the authorizer has allowed the request.
     """
 
     def __init__(self, kube: Kube, authorization: AuthorizerMemory, clock: Clock) -> None:
@@ -49,7 +49,7 @@ class AuthorizedKube(Kube):
         version: str = "",
         limit_s: float = 30.0,
     ) -> Page[T]:
-        with self._judged(AccessRight("list", resource.plural, scope.namespace)):
+        with self._recorded(AccessRight("list", resource.plural, scope.namespace)):
             return await self._kube.list(
                 resource,
                 scope,
@@ -65,14 +65,14 @@ class AuthorizedKube(Kube):
     ) -> AsyncIterator[Watch[T]]:
         opening = self._kube.watch(resource, scope, version=version, timeout_s=timeout_s)
         async with AsyncExitStack() as stack:
-            with self._judged(AccessRight("watch", resource.plural, scope.namespace)):
+            with self._recorded(AccessRight("watch", resource.plural, scope.namespace)):
                 watch = await stack.enter_async_context(opening)
-            yield _HeardWatch(watch, self)
+            yield _RecordedWatch(watch, self)
 
     async def get(
         self, resource: ApiResource[T], namespace: str, name: str, *, limit_s: float = 10.0
     ) -> T:
-        with self._judged(AccessRight("get", resource.plural, namespace)):
+        with self._recorded(AccessRight("get", resource.plural, namespace)):
             return await self._kube.get(resource, namespace, name, limit_s=limit_s)
 
     async def create(
@@ -84,7 +84,7 @@ class AuthorizedKube(Kube):
         limit_s: float = 10.0,
         permit: Permit | None = None,
     ) -> T:
-        with self._judged(AccessRight("create", resource.plural, namespace)):
+        with self._recorded(AccessRight("create", resource.plural, namespace)):
             return await self._kube.create(
                 resource, namespace, body, limit_s=limit_s, permit=permit
             )
@@ -99,7 +99,7 @@ class AuthorizedKube(Kube):
         limit_s: float = 10.0,
         permit: Permit | None = None,
     ) -> T:
-        with self._judged(AccessRight("patch", resource.plural, namespace)):
+        with self._recorded(AccessRight("patch", resource.plural, namespace)):
             return await self._kube.patch(
                 resource, namespace, name, body, limit_s=limit_s, permit=permit
             )
@@ -107,20 +107,20 @@ class AuthorizedKube(Kube):
     async def ready(self, *, limit_s: float = 5.0) -> None:
         await self._kube.ready(limit_s=limit_s)
 
-    def heard(self, error: KubeError) -> None:
-        """Take note of how a request, or an open watch, has failed."""
+    def record_failure(self, error: KubeError) -> None:
+        """Record the failure of a request or of an open watch."""
         if isinstance(error, (TransportError, ServerError)):
             self._authorization.lost(self._clock.monotonic())
 
     @contextmanager
-    def _judged(self, right: AccessRight) -> Iterator[None]:
+    def _recorded(self, right: AccessRight) -> Iterator[None]:
         try:
             yield
         except KubeError as error:
-            self.heard(error)
-            if isinstance(error, _UNAUTHORIZED):
+            self.record_failure(error)
+            if isinstance(error, _BEFORE_AUTHORIZATION):
                 raise
-            if not _is_authorizers(error):
+            if not _is_from_authorizer(error):
                 self._authorization.granted(right, self._clock.monotonic())
                 raise
             if not self._authorization.refused(right, self._clock.monotonic()):
@@ -135,8 +135,8 @@ class AuthorizedKube(Kube):
         self._authorization.granted(right, self._clock.monotonic())
 
 
-class _HeardWatch(Watch[T]):
-    """An open watch whose failures are taken note of."""
+class _RecordedWatch(Watch[T]):
+    """An open watch that records its failures in the kube."""
 
     def __init__(self, watch: Watch[T], kube: AuthorizedKube) -> None:
         self._watch = watch
@@ -146,11 +146,11 @@ class _HeardWatch(Watch[T]):
         try:
             return await self._watch.receive(idle_s=idle_s)
         except KubeError as error:
-            self._kube.heard(error)
+            self._kube.record_failure(error)
             raise
 
 
-def _is_authorizers(error: KubeError) -> bool:
-    """Tell a 403 of the authorizer, or of a proxy, from one of admission."""
-    is_admissions = isinstance(error, QuotaExceeded | AdmissionDenied) or is_terminating(error)
-    return isinstance(error, Forbidden) and not is_admissions
+def _is_from_authorizer(error: KubeError) -> bool:
+    """Return whether this is a 403 of the authorizer or of a proxy, and not one of admission."""
+    is_admission = isinstance(error, QuotaExceeded | AdmissionDenied) or is_terminating(error)
+    return isinstance(error, Forbidden) and not is_admission

@@ -1,4 +1,4 @@
-"""The seam over HTTP: each verb as the request that it is."""
+"""`Kube` over HTTP: each verb as one request."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -20,13 +20,13 @@ from reconciler.net.client_pool import UNLIMITED, ClientPool
 T = TypeVar("T")
 
 WATCH_START_S = 15.0
-"""Longest wait for a watch's status line: the server sends it at once, a dead proxy never."""
+"""Longest wait for a watch's status line: the server sends it at once, a broken proxy never."""
 
 ONE_NAME = "metadata.name="
-"""Begins the field selector of a list of one object, which is a single read."""
+"""The field selector of a list of one object begins so; such a list is a single read."""
 
 _PARTIAL = "application/json;as={};g=meta.k8s.io;v=v1"
-"""With no second choice: a server that cannot answer so must refuse, not send a Secret's values."""
+"""No second media type: a server that cannot send it must refuse, not send a Secret's values."""
 
 
 class HttpKube:
@@ -34,12 +34,12 @@ class HttpKube:
 
     Args:
         credentials: Read for every request; read again once after a 401.
-        connections: Size of the pool of writes and single reads: as many as there may be at one
-            time, or they queue unseen. Lists and watches have pools of their own beside it: however
-            many there are, and however long they take, no write waits for a connection.
-        replica: Who we are, for the audit log; it follows the name and version in the user agent.
-        on_date: Told the Date header of each answer that is read whole.
-        peer: The server's name in the log, "" where another client of it speaks.
+        connections: Size of the pool for writes and single reads: as many as there may be at one
+            time, otherwise requests wait for a connection and no metric shows it. Lists and watches
+            have separate pools: no write waits for a list or a watch, however long it takes.
+        replica: Our name for the audit log; it follows the name and version in the user agent.
+        on_date: Called with the Date header of each answer that is read whole.
+        peer: The server's name in the log; "" = another client of the same server logs for both.
     """
 
     def __init__(
@@ -60,21 +60,21 @@ class HttpKube:
         )
         self._watches = ClientPool(credentials, what="", connections=UNLIMITED, headers=headers)
         self._lists = ClientPool(credentials, what="", connections=UNLIMITED, headers=headers)
-        self._slices = ListSlots()
-        self._exchange = RequestSender(credentials, self._requests, self._watches, on_date)
+        self._list_slots = ListSlots()
+        self._sender = RequestSender(credentials, self._requests, self._watches, on_date)
 
     async def __aenter__(self) -> "HttpKube":
-        """Read the credentials; raises `SettingsError` if they or the server cannot be known."""
-        for sessions in (self._requests, self._lists, self._watches):
-            await sessions.open()
+        """Read the credentials; raises `SettingsError` if they or the server cannot be read."""
+        for pool in (self._requests, self._lists, self._watches):
+            await pool.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        for sessions in (self._watches, self._lists, self._requests):
-            await sessions.close()
+        for pool in (self._watches, self._lists, self._requests):
+            await pool.close()
 
     async def list(
         self,
@@ -97,10 +97,10 @@ class HttpKube:
         accept = _accept(resource, "PartialObjectMetadataList")
         request = _request("GET", _path(resource, scope.namespace), params, accept)
         if scope.fields.startswith(ONE_NAME):  # one object: a worker waits for it
-            body = await self._exchange.read(request, limit_s=limit_s)
+            body = await self._sender.read(request, limit_s=limit_s)
         else:
-            async with self._slices.slot():
-                body = await self._exchange.read(request, limit_s=limit_s, sessions=self._lists)
+            async with self._list_slots.slot():
+                body = await self._sender.read(request, limit_s=limit_s, pool=self._lists)
         return resource.decode_page(body)
 
     @asynccontextmanager
@@ -115,7 +115,7 @@ class HttpKube:
         }
         accept = _accept(resource, "PartialObjectMetadata")
         request = _request("GET", _path(resource, scope.namespace), params, accept, verb="watch")
-        async with self._exchange.stream(request, start_s=WATCH_START_S) as response:
+        async with self._sender.stream(request, start_s=WATCH_START_S) as response:
             yield HttpWatch(response, resource, request.what)
 
     async def get(
@@ -123,7 +123,7 @@ class HttpKube:
     ) -> T:
         accept = _accept(resource, "PartialObjectMetadata")
         request = _request("GET", _path(resource, namespace, name), {}, accept)
-        return resource.decode(await self._exchange.read(request, limit_s=limit_s))
+        return resource.decode(await self._sender.read(request, limit_s=limit_s))
 
     async def create(
         self,
@@ -136,7 +136,7 @@ class HttpKube:
     ) -> T:
         path = _path(resource, namespace)
         request = self._write("POST", path, resource, body, "application/json", permit)
-        return resource.decode(await self._exchange.read(request, limit_s=limit_s))
+        return resource.decode(await self._sender.read(request, limit_s=limit_s))
 
     async def patch(
         self,
@@ -151,12 +151,12 @@ class HttpKube:
         path = _path(resource, namespace, name)
         kind = "application/merge-patch+json"
         request = self._write("PATCH", path, resource, body, kind, permit)
-        return resource.decode(await self._exchange.read(request, limit_s=limit_s))
+        return resource.decode(await self._sender.read(request, limit_s=limit_s))
 
     async def ready(self, *, limit_s: float = 5.0) -> None:
         request = _request("GET", "/readyz", {}, "application/json")
-        with suppress(NotFound):  # a proxy that hides the page from us has answered
-            await self._exchange.read(request, limit_s=limit_s)
+        with suppress(NotFound):  # a proxy that does not forward this path has answered
+            await self._sender.read(request, limit_s=limit_s)
 
     def _write(
         self,
@@ -185,13 +185,13 @@ def _request(
 
 
 def _target(path: str, params: Mapping[str, str]) -> str:
-    """Return path and query, encoded: yarl's own quoting is a tenth of a request."""
+    """Return path and query, encoded: yarl's own quoting costs a tenth of a request."""
     return f"{path}?{urlencode(params)}" if params else path
 
 
 def _selectors(scope: ListOptions) -> dict[str, str]:
-    named = {"labelSelector": scope.labels, "fieldSelector": scope.fields}
-    return {name: value for name, value in named.items() if value}
+    selectors = {"labelSelector": scope.labels, "fieldSelector": scope.fields}
+    return {name: value for name, value in selectors.items() if value}
 
 
 def _path(resource: ApiResource[Any], namespace: str | None, name: str = "") -> str:

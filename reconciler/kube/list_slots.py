@@ -1,20 +1,20 @@
-"""Long requests begun a few at one time: a takeover or a start lists every namespace twice."""
+"""Limits the lists that begin at one time: a takeover or a start lists every namespace twice."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 PARALLEL = 8
-"""Lists that begin together: the API server answers each from memory, and we decode it in one
+"""Lists in progress at one time: the API server answers each from memory, and we decode in one
 thread."""
 
 TURN_S = 5.0
-"""A list that takes longer gives its turn on, and goes on: one that hangs for its minute must not
-keep other namespaces from being listed."""
+"""A list that takes longer frees its slot, and continues: one that hangs for its minute must not
+delay the lists of other namespaces."""
 
 
 class ListSlots:
-    """Gives turns to those who ask, in their order."""
+    """Gives out a bounded number of slots, first come, first served."""
 
     def __init__(self, parallel: int = PARALLEL, *, turn_s: float = TURN_S) -> None:
         self._free = asyncio.Semaphore(parallel)
@@ -22,22 +22,22 @@ class ListSlots:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait for a turn; it ends with the block, or after `turn_s`.
+        """Wait for a slot; it is freed at the end of the block, or after `turn_s`.
 
-        Cancel: the turn goes to the next.
+        Cancel: the slot goes to the next waiter.
         """
         await self._free.acquire()
         is_held = True
 
-        def give_on() -> None:
+        def free_slot() -> None:
             nonlocal is_held
             if is_held:
                 is_held = False
                 self._free.release()
 
-        timer = asyncio.get_running_loop().call_later(self._turn_s, give_on)
+        timer = asyncio.get_running_loop().call_later(self._turn_s, free_slot)
         try:
             yield
         finally:
             timer.cancel()
-            give_on()
+            free_slot()

@@ -1,4 +1,4 @@
-"""One request and its answer: for how long, and what a refusal of our credentials does."""
+"""Sends one request: its time limit, and a second try with fresh credentials after a 401."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -19,8 +19,8 @@ from reconciler.kube.status_errors import from_response, retry_after
 from reconciler.net.client_pool import ClientPool, PooledClient
 from reconciler.net.client_session import describe_error
 
-FOREIGN = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError)
-"""All that a request can raise; ValueError stands for an address or proxy that is none."""
+CLIENT_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError)
+"""All errors that a request can raise; ValueError means an invalid address or proxy."""
 
 
 def translate_error(error: Exception, what: str) -> TransportError | NotLeaderError:
@@ -33,12 +33,12 @@ def translate_error(error: Exception, what: str) -> TransportError | NotLeaderEr
 CONNECT_S = 5.0
 
 _LIMITS = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
-"""Only for connecting: the rest of a request has one limit, which its credentials share."""
+"""For connecting only: the rest of a request, its credentials included, has one time limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent; `target` is the path with its query, encoded; `what` names it in errors."""
+    """A request; `target` is the path with its query, encoded; `what` names it in errors."""
 
     method: str
     target: str
@@ -50,10 +50,10 @@ class Request:
 
 
 class FencedBody(BytesPayload):
-    """A body that asks for leave at the moment its bytes go to the socket, with no await between.
+    """A body that calls the write fence as its bytes go to the socket, with no await between.
 
-    Signing, connecting and waiting for a free connection all happen before; a lease can end in
-    each of them. The headers wait for the body: of a write that is stopped, nothing is sent.
+    Signing, connecting and waiting for a free connection happen before; a lease can end during each
+    of them. The headers wait for the body: nothing of a fenced write is sent.
     """
 
     def __init__(self, data: bytes, content_type: str, permit: Permit | None) -> None:
@@ -70,42 +70,43 @@ class FencedBody(BytesPayload):
 
 
 class RequestSender:
-    """Sends requests; every failure is a `KubeError`, or the `NotLeaderError` of a permit.
+    """Sends requests; every failure is a `KubeError`, or the `NotLeaderError` of the write fence.
 
     Args:
-        sessions: For answers that are read whole.
-        streams: For those that stay open.
+        pool: Connections for answers that are read whole.
+        streams: Connections for answers that stay open.
     """
 
     def __init__(
         self,
         credentials: Credentials,
-        sessions: ClientPool,
+        pool: ClientPool,
         streams: ClientPool,
         on_date: Callable[[str | None], None] | None = None,
     ) -> None:
         self._credentials = credentials
-        self._sessions = sessions
+        self._pool = pool
         self._streams = streams
         self._on_date = on_date
 
     async def read(
-        self, request: Request, *, limit_s: float, sessions: ClientPool | None = None
+        self, request: Request, *, limit_s: float, pool: ClientPool | None = None
     ) -> bytes:
         """Return the whole body of a success.
 
         Args:
-            limit_s: For all of it: credentials, a free connection, a repetition after a 401.
-            sessions: Whose connections are used, in place of those for answers read whole.
-        Cancel: May have been sent.
+            limit_s: Time limit for all of it: credentials, a free connection, a second try after a
+                401.
+            pool: Connections to use in place of the default pool.
+        Cancel: The request may have been sent.
         """
         try:
             async with asyncio.timeout(limit_s), AsyncExitStack() as stack:
-                response = await self._accepted(sessions or self._sessions, request, stack)
+                response = await self._send_authorized(pool or self._pool, request, stack)
                 if self._on_date is not None:
                     self._on_date(response.headers.get("Date"))
                 return await response.read()
-        except FOREIGN as error:
+        except CLIENT_ERRORS as error:
             failure = translate_error(error, request.what)
         raise failure
 
@@ -119,45 +120,45 @@ class RequestSender:
             start_s: Longest wait for the status line.
         """
         async with AsyncExitStack() as stack:
-            response = await self._started(request, stack, start_s)
+            response = await self._open(request, stack, start_s)
             stack.callback(response.close)  # at once, see `Connector`
             if response.status != 200:
                 raise from_response(response.status, b"", what=request.what)
             yield response
 
-    async def _started(
+    async def _open(
         self, request: Request, stack: AsyncExitStack, start_s: float
     ) -> aiohttp.ClientResponse:
         try:
             async with asyncio.timeout(start_s):
-                return await self._accepted(self._streams, request, stack)
-        except FOREIGN as error:
+                return await self._send_authorized(self._streams, request, stack)
+        except CLIENT_ERRORS as error:
             failure = translate_error(error, request.what)
         raise failure
 
-    async def _accepted(
-        self, sessions: ClientPool, request: Request, stack: AsyncExitStack
+    async def _send_authorized(
+        self, pool: ClientPool, request: Request, stack: AsyncExitStack
     ) -> aiohttp.ClientResponse:
-        """Return the response of a success; `stack` gives back what it holds.
+        """Return the response of a success; closing `stack` releases its connection.
 
-        A 401 is sent once more with credentials that were read again. So is a failed handshake,
-        where nothing was sent yet, if the certificates have changed meanwhile.
+        After a 401 the request is sent once more with credentials that were read again. After a
+        failed handshake, where nothing was sent, it is sent again if the certificates have changed.
         """
         is_last = False
         while True:
-            async with AsyncExitStack() as own:
-                link = await own.enter_async_context(sessions.acquire())
+            async with AsyncExitStack() as attempt_stack:
+                client = await attempt_stack.enter_async_context(pool.acquire())
                 headers = CIMultiDict({"Accept": request.accept})
-                headers.extend(await self._credentials.headers(link.connection.url))
+                headers.extend(await self._credentials.headers(client.connection.url))
                 try:
-                    response = await _send(link, request, headers, own)
+                    response = await _send(client, request, headers, attempt_stack)
                 except aiohttp.ClientSSLError:
-                    if is_last or not await sessions.replace(link):
+                    if is_last or not await pool.replace(client):
                         raise
                     is_last = True
                     continue
                 if response.status < 300:
-                    stack.push_async_exit(own.pop_all())
+                    stack.push_async_exit(attempt_stack.pop_all())
                     return response
                 refusal = from_response(
                     response.status,
@@ -169,34 +170,35 @@ class RequestSender:
                 raise refusal
             is_last = True
             await self._credentials.renew()
-            await sessions.replace(link)
+            await pool.replace(client)
 
 
 async def _send(
-    link: PooledClient, request: Request, headers: CIMultiDict[str], stack: AsyncExitStack
+    client: PooledClient, request: Request, headers: CIMultiDict[str], stack: AsyncExitStack
 ) -> aiohttp.ClientResponse:
     closed = TransportError(f"{request.what}: the client of the API server is closed")
-    if link.is_closed():
+    if client.is_closed():
         raise closed
     body = None
     if request.data is not None:
         body = FencedBody(request.data, request.content_type, request.before_send)
     try:
         return await stack.enter_async_context(
-            link.session.request(
+            client.session.request(
                 request.method,
-                URL(link.connection.url + request.target, encoded=True),
+                URL(client.connection.url + request.target, encoded=True),
                 headers=headers,
                 data=body,
                 timeout=_LIMITS,
                 allow_redirects=False,
-                proxy=link.connection.proxy,
-                server_hostname=link.connection.server_name,
+                proxy=client.connection.proxy,
+                server_hostname=client.connection.server_name,
             )
         )
     except asyncio.CancelledError:
-        # A closing connector cancels what waits for a free connection: nobody cancelled us.
+        # A closing connector cancels requests that wait for a free connection; our task was not
+        # cancelled.
         task = asyncio.current_task()
-        if link.is_closed() and task is not None and not task.cancelling():
+        if client.is_closed() and task is not None and not task.cancelling():
             raise closed from None
         raise

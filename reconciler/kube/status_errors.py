@@ -1,4 +1,4 @@
-"""A status from the API server, in an answer or inside a watch, to exactly one error class."""
+"""Maps a Status of the API server, in an answer or in a watch, to exactly one error class."""
 
 import math
 import re
@@ -21,7 +21,7 @@ class _Details(msgspec.Struct):
 
 
 class Status(msgspec.Struct):
-    """The fields we read of a `meta/v1` Status; all optional, since proxies send others."""
+    """The fields of a `meta/v1` Status that we read; all optional, for the bodies of proxies."""
 
     code: int = 0
     reason: str = ""
@@ -31,7 +31,7 @@ class Status(msgspec.Struct):
 
 _DECODER = msgspec.json.Decoder(Status)
 _FIELD = re.compile(r"[A-Za-z][\w.:/\[\]-]{0,127}")
-"""What a field looks like; an admission webhook may send anything."""
+"""The form of a field's name; an admission webhook may send any text."""
 
 _ADMISSION = (
     (re.compile(r"exceeded quota: ([a-z0-9.-]{1,253}),"), errors.QuotaExceeded, "quota"),
@@ -46,16 +46,16 @@ _ADMISSION = (
         "policy",
     ),
 )
-"""Who but the authorizer says 403, and by which name; nothing but the message tells.
-Source: kubernetes' quota controller.go `CheckRequest`, webhook statuserror.go, and
-validatingadmissionpolicy dispatcher.go."""
+"""The messages of a 403 that does not come from the authorizer, with the name of its source; only
+the message shows it. Source: kubernetes' quota controller.go `CheckRequest`, webhook
+statuserror.go, and validatingadmissionpolicy dispatcher.go."""
 
 TERMINATING = "NamespaceTerminating"
 
 _TOO_LARGE = "Too large resource version"
 
 MAX_RETRY_AFTER_S = 300.0
-"""Longer wishes come from a maintenance page; the API server asks for a minute at most."""
+"""A longer one comes from a maintenance page; the API server asks for a minute at most."""
 
 _BY_REASON: dict[str, type[KubeError]] = {
     "Expired": errors.Gone,
@@ -77,7 +77,7 @@ _BY_CODE: dict[int, type[KubeError]] = {
 def from_response(
     code: int, body: bytes, *, what: str, retry_after_s: float | None = None
 ) -> KubeError:
-    """Map an HTTP answer that is not a success; a body that is no Status costs nothing."""
+    """Map an HTTP answer that is not a success; its body need not be a Status."""
     try:
         status = _DECODER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -89,8 +89,8 @@ def from_response(
 def from_status(status: Status, *, what: str, retry_after_s: float | None = None) -> KubeError:
     """Map a Status to its class.
 
-    Three historic shapes say "too large resource version": the cause ResourceVersionTooLarge, a
-    cause with that message, and the message alone. Source: client-go
+    Three forms mean "too large resource version": the cause ResourceVersionTooLarge, a cause with
+    that message, and the message alone. Source: client-go
     `isTooLargeResourceVersionError`.
     """
     details = status.details or _Details()
@@ -125,14 +125,14 @@ def _refusal(status: Status) -> tuple[type[KubeError], str]:
 
 
 def is_terminating(error: Exception) -> bool:
-    """Tell a 403 of a namespace on its way out, which is let go quietly."""
+    """Return whether a 403 means that the namespace terminates, which is no fault to log."""
     return isinstance(error, errors.Forbidden) and any(
         cause.reason == TERMINATING for cause in error.causes
     )
 
 
 def retry_after(text: str) -> float | None:
-    """Read a Retry-After header in seconds; the API server never sends the date form."""
+    """Return a Retry-After header in seconds; the API server never sends the date form."""
     try:
         wait_s = float(text)
     except ValueError:
@@ -141,7 +141,7 @@ def retry_after(text: str) -> float | None:
 
 
 def _is_word(reason: str) -> bool:
-    """Tell a machine-readable reason from free text, which may quote an object."""
+    """Return whether a reason is machine-readable; free text may quote an object."""
     return reason.isalnum() and len(reason) <= 64
 
 

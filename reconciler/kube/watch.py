@@ -1,4 +1,4 @@
-"""An open watch over HTTP: bytes to lines to events, one at a time, with a limit on silence."""
+"""An open watch over HTTP: splits bytes into lines, decodes events, and limits silence."""
 
 import asyncio
 from collections import deque
@@ -9,25 +9,25 @@ import aiohttp
 
 from reconciler.errors import ProtocolError, TransportError
 from reconciler.kube.api import ApiResource, Event, Watch
-from reconciler.kube.requests import FOREIGN, translate_error
+from reconciler.kube.requests import CLIENT_ERRORS, translate_error
 
 MAX_LINE_BYTES = 32 * 1024 * 1024
-"""An object cannot exceed etcd's 1.5 MiB by much; more than this is not a watch."""
+"""An object cannot exceed etcd's 1.5 MiB by much; a longer line is no watch line."""
 
 
 @dataclass
 class LineBuffer:
-    """Feed chunks, take lines.
+    """Splits chunks of bytes into lines.
 
-    Text splitting would break lines at U+0085 inside a string, and a library's own line reader has
-    a length limit that one annotated object can pass.
+    Splitting text would break a line at U+0085 inside a string, and aiohttp's line reader has a
+    length limit that one annotated object can exceed.
     """
 
     _rest: bytearray = field(default_factory=bytearray)
     _lines: deque[bytes] = field(default_factory=deque)
 
     def feed(self, chunk: bytes) -> None:
-        """Append bytes; raises ValueError when a line passes `MAX_LINE_BYTES`.
+        """Append bytes; raises ValueError when a line exceeds `MAX_LINE_BYTES`.
 
         Cost: O(len(chunk)), however long the line is.
         """
@@ -49,7 +49,7 @@ class LineBuffer:
 
     @property
     def has_rest(self) -> bool:
-        """True when the stream would end in the middle of a line."""
+        """True where the last line is not complete."""
         return bool(self._rest) and not self._rest.isspace()
 
 
@@ -81,12 +81,12 @@ class HttpWatch(Watch[T]):
         return self._resource.decode_event(line)
 
     async def _read(self, idle_s: float) -> bytes:
-        """Return the next bytes, or none at a clean end."""
+        """Return the next bytes; b"" at a clean end."""
         try:
             async with asyncio.timeout(idle_s):
                 return await self._content.readany()
         except TimeoutError:
             failure = TransportError(f"{self._what}: silent for {idle_s:g} s")
-        except FOREIGN as error:
+        except CLIENT_ERRORS as error:
             failure = TransportError(str(translate_error(error, self._what)))
         raise failure

@@ -1,9 +1,9 @@
 """kubernetes-asyncio's credential loaders without the 767 models that its package imports.
 
-The loaders need two classes of the client; `import kubernetes_asyncio` brings every API and model
-with them, which doubles this program's start and costs it 60 MiB. While the loaders are imported,
-bare packages stand in for the three that would import everything, and go again afterwards: whoever
-imports kubernetes_asyncio later gets the real one.
+The loaders need two classes of the client. `import kubernetes_asyncio` imports every API and model
+as well, which doubles the time of this program's start and costs 60 MiB. While the loaders are
+imported, packages without their `__init__` replace the packages that would import everything. They
+are removed afterwards: a later import of kubernetes_asyncio gets the real package.
 """
 
 import importlib
@@ -16,9 +16,9 @@ _ROOT = "kubernetes_asyncio"
 
 
 def _import_loaders() -> tuple[Any, Any]:
-    """Return the `config` package and the client's `Configuration`, as copies of this room's own.
+    """Return the `config` package and the client's `Configuration`, as separate copies.
 
-    Whatever of the package was imported before is put back as it was.
+    Modules of the package that were imported before are restored.
     """
     before = _take_out()
     try:
@@ -55,5 +55,5 @@ def _bare_package(name: str) -> ModuleType:
 
 
 config, Configuration = _import_loaders()
-"""The loaders (`load_incluster_config`, `load_kube_config`, `ConfigException`), and the class that
-they fill."""
+"""The loaders (`load_incluster_config`, `load_kube_config`, `ConfigException`), and the class whose
+fields they set."""

@@ -1,4 +1,4 @@
-"""What a child process writes to a pipe, up to a bound; nobody waits for the pipe's end."""
+"""Reads a child process's output from a pipe, up to a bound, without waiting for the pipe's end."""
 
 import asyncio
 import os
@@ -8,14 +8,16 @@ _READ_BYTES = 65536
 
 
 class ChildPipe:
-    """A pipe that is drained as it fills, so that no writer waits.
+    """A pipe that is read as it fills, so that no writer waits.
 
-    Its end says nothing: a process that the child leaves behind holds it open, and below uvloop a
-    child inherits the writing ends twice. What the child wrote is in the pipe when it has ended.
+    The end of the pipe does not mark the end of the child: a process that the child has started may
+    keep it open, and with uvloop a child inherits the writing ends twice. When the child has ended,
+    all that it wrote is in the pipe.
 
     Args:
-        keep_bytes: How much is kept.
-        last: Keep the last of it and read on; else the first, and `is_full` is set beyond.
+        keep_bytes: Most bytes that are kept.
+        last: Keep the last bytes and continue to read; otherwise keep the first ones, and set
+            `is_full` when there are more.
     """
 
     def __init__(self, keep_bytes: int, *, last: bool = False) -> None:
@@ -44,8 +46,8 @@ class ChildPipe:
             self.writer = -1
 
     def kept(self) -> bytes:
-        """Return what is kept of all that was written until now."""
-        # More than a pipe holds, and less than a writer without end would keep us busy with.
+        """Return the kept bytes of all that was written until now."""
+        # 32 reads are more than a pipe holds; a writer without end must not block us.
         for _ in range(32):
             if not self._drain():
                 break
@@ -63,7 +65,7 @@ class ChildPipe:
             whole = whole[-self._keep_bytes :] if self._last else whole[: self._keep_bytes]
         self._kept = whole
         is_over = not found or (self.is_cut and not self._last)
-        if is_over:  # the end, too, would be ready to be read without end
+        if is_over:  # otherwise the event loop would report the end as readable again and again
             self._loop.remove_reader(self._reader)
         if self.is_cut and not self._last:
             self.is_full.set()

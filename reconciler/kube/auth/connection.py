@@ -1,4 +1,4 @@
-"""Where the API server is and how its TLS is checked, and what gives a request its credentials."""
+"""The API server's address and TLS, and the source of a request's credentials."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,21 +11,21 @@ from reconciler.net.client_session import Trust, environment_proxy, shown_url
 
 
 class Credentials(ConnectionSource, Protocol):
-    """Gives each request its headers; none of its methods leaves a token in an exception."""
+    """Provides the headers of each request; no exception of its methods holds a token."""
 
     async def headers(self, url: str = "") -> Mapping[str, str]:
-        """Return the headers that say who asks, for a request that is about to be sent.
+        """Return the headers that authenticate a request, which is sent at once.
 
-        It may be a multidict: `Impersonate-Group` comes once for each group.
+        It may be a multidict: `Impersonate-Group` occurs once for each group.
 
         Args:
-            url: The server's, as of `connection`; "" = that of now. What was rotated together with
-                a server is shown to that server alone.
+            url: The server's URL as `connection` returned it; "" = the current one. Credentials
+                that were rotated together with a server are sent to that server alone.
         """
         ...
 
     async def renew(self) -> None:
-        """Read everything again, because the server refused what we sent; the old stays if that
+        """Read the credentials again, because the server refused them; keep the old ones if that
         fails."""
         ...
 
@@ -34,7 +34,7 @@ def connection_of(loaded: Any, trust: Trust, *, lenient: bool = False) -> Connec
     """Build a connection from kubernetes-asyncio's `Configuration`.
 
     Args:
-        trust: Of `trust_of`.
+        trust: As returned by `trust_of`.
         lenient: See `Trust.context`.
     Raises:
         SettingsError: A certificate or key cannot be read.

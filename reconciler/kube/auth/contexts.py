@@ -1,4 +1,4 @@
-"""The contexts of a kubeconfig: which there are, and the namespace that one works in."""
+"""The contexts of a kubeconfig: their names, and each one's namespace."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ def read_context(kubeconfig: str, context: str | None) -> Context:
         kubeconfig: As KUBECONFIG holds it; "" = ~/.kube/config, then the pod's files.
 
     Raises:
-        SettingsError: There is no such file or context, or nothing says where the cluster is.
+        SettingsError: There is no such file or context, or no configuration of a cluster at all.
     """
     path = kubeconfig_path(kubeconfig)
     if not path:
@@ -51,7 +51,7 @@ def _contexts(path: str) -> tuple[str, dict[str, str]]:
         raise SettingsError(f"KUBECONFIG {path}: no such file")
     try:
         merged = read_files(path)
-    except Exception as error:  # YAML's parser raises whatever a file makes it stumble over
+    except Exception as error:  # a malformed file may make YAML's parser raise any exception
         problem = problem_of(error)
     else:
         found = {

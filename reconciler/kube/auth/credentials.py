@@ -1,8 +1,8 @@
-"""Who we are to the API server: a pod's service account, or what a kubeconfig says.
+"""Credentials for the API server: a pod's service account, or those of a kubeconfig.
 
-kubernetes-asyncio's loaders read both; this room adds what they leave out: token files are read
-again before they age, a half-written file never replaces a good token, and a 401 reads everything
-again, which runs an exec plug-in anew.
+kubernetes-asyncio's loaders read both. This room adds what they lack: token files are read again
+before they expire, a half-written file never replaces a good token, and after a 401 everything is
+read again, which runs an exec plug-in once more.
 """
 
 import os
@@ -25,7 +25,7 @@ class InClusterCredentials:
     """A pod's service account, or another account's token file with the same server and CA.
 
     Args:
-        folder: Where the kubelet projects `token` and `ca.crt`.
+        folder: The folder into which the kubelet projects `token` and `ca.crt`.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ def find_credentials(
     token_file: Path | None = None,
     ignored: Callable[[str], None] = lambda field: None,
 ) -> Credentials:
-    """Choose as the replaced loop did: KUBECONFIG, then ~/.kube/config, then the pod's files.
+    """Return the credentials of KUBECONFIG, else ~/.kube/config, else the pod's files.
 
     Args:
-        ignored: Told of each field of a kubeconfig that is set and has no effect, once.
+        ignored: Called once for each field of a kubeconfig that is set and has no effect.
     """
     path = kubeconfig_path(kubeconfig)
     if path:
@@ -84,6 +84,6 @@ def find_credentials(
 
 
 def kubeconfig_path(kubeconfig: str) -> str:
-    """Return what KUBECONFIG says, else ~/.kube/config if it is there, else ""."""
+    """Return the value of KUBECONFIG, else ~/.kube/config if it exists, else ""."""
     default = Path(config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION).expanduser()
     return kubeconfig or (str(default) if default.is_file() else "")

@@ -1,8 +1,8 @@
-"""The exec credential plug-in of a kubeconfig: run it, within limits, and read its answer.
+"""Runs the exec credential plug-in of a kubeconfig, within limits, and reads its answer.
 
-kubernetes-asyncio's own runner waits for ever, lets the plug-in wait for our terminal, and leaves
-it running when it is cancelled.
-Source: client-go, plugin/pkg/client/auth/exec.
+kubernetes-asyncio's own runner has no time limit, lets the plug-in wait for input from our
+terminal, and leaves it running when it is cancelled. Source: client-go,
+plugin/pkg/client/auth/exec.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ MAX_OUTPUT_BYTES = 1024 * 1024
 """Longest answer that is read: a token or a certificate with its key are some KiB."""
 
 EXTENSION = "client.authentication.k8s.io/exec"
-"""The extension of a cluster that its plug-in is given."""
+"""The name of the cluster's extension that is passed to the plug-in."""
 
 TAIL_BYTES = 4096
-"""How much of its stderr is kept, the last of it."""
+"""Last bytes of its stderr that are kept."""
 
 
 class Variable(msgspec.Struct):
@@ -53,7 +53,7 @@ class Plugin(msgspec.Struct, rename="camel"):
 
 
 class Credential(msgspec.Struct, rename="camel"):
-    """The `status` of an ExecCredential; its repr says nothing."""
+    """The `status` of an ExecCredential; its repr shows no value."""
 
     token: str | None = None
     client_certificate_data: str | None = None
@@ -82,7 +82,7 @@ def plugin_of(section: Any) -> Plugin:
 
 
 def cluster_info(cluster: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a plug-in is told of the cluster (`spec.cluster` of an ExecCredential).
+    """Return the description of the cluster for a plug-in (`spec.cluster` of an ExecCredential).
 
     Args:
         cluster: The cluster's section of the kubeconfig, its paths absolute.
@@ -126,18 +126,18 @@ def _authority(cluster: Mapping[str, Any]) -> bytes:
 async def run_plugin(
     plugin: Plugin, *, cluster: Mapping[str, Any] | None = None, limit_s: float
 ) -> Credential:
-    """Run `plugin` once and return what it gave.
+    """Run `plugin` once and return its credential.
 
-    The last words of its stderr are part of a message, as far as they look like no secret; nothing
-    of its stdout is, which is where the credential comes.
+    An error's message holds the last words of its stderr, without what looks like a secret. It
+    holds nothing of its stdout, which carries the credential.
 
     Args:
-        cluster: As of `cluster_info`, for a plug-in that asks for it.
-        limit_s: Longest that it may take, seconds.
+        cluster: As returned by `cluster_info`, for a plug-in that requests it.
+        limit_s: Time limit, seconds.
 
     Raises:
-        SettingsError: It cannot be started, failed, takes too long, or gave nothing of use.
-    Cancel: The plug-in, and what it started, has been killed.
+        SettingsError: It cannot be started, failed, takes too long, or gave no credential.
+    Cancel: The plug-in and the processes that it started are killed.
     """
     with (
         ChildPipe(MAX_OUTPUT_BYTES) as stdout,
@@ -148,8 +148,8 @@ async def run_plugin(
                 code = await _run(plugin, cluster, stdout, stderr)
         except TimeoutError:
             problem = f"its credentials did not come within {limit_s:g} s from {plugin.title}"
-            raise SettingsError(problem + _said(stderr)) from None
-        output, words = stdout.kept(), _said(stderr)
+            raise SettingsError(problem + _stderr_text(stderr)) from None
+        output, words = stdout.kept(), _stderr_text(stderr)
     if stdout.is_cut:
         raise SettingsError(f"{plugin.title} answered with more than {MAX_OUTPUT_BYTES} bytes")
     if code:
@@ -163,7 +163,7 @@ async def run_plugin(
     return credential
 
 
-def _said(stderr: ChildPipe) -> str:
+def _stderr_text(stderr: ChildPipe) -> str:
     kept = stderr.kept()
     words = shown_output(kept, is_cut=stderr.is_cut)
     return f"; it said: {words}" if words else ""
@@ -183,7 +183,7 @@ def _credential(plugin: Plugin, output: bytes, words: str) -> Credential:
 async def _run(
     plugin: Plugin, cluster: Mapping[str, Any] | None, stdout: ChildPipe, stderr: ChildPipe
 ) -> int:
-    """Return the exit code, once it has ended or was killed because `stdout` is full."""
+    """Return the exit code, after it has ended or was killed because `stdout` is full."""
     try:
         process = await asyncio.create_subprocess_exec(
             plugin.command,
@@ -195,10 +195,10 @@ async def _run(
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or error
         hint = shown_output((plugin.install_hint or "").encode())
         raise SettingsError(
-            f"{plugin.title} cannot be started: {why}{f'; {hint}' if hint else ''}"
+            f"{plugin.title} cannot be started: {reason}{f'; {hint}' if hint else ''}"
         ) from None
     stdout.close_writer()
     stderr.close_writer()

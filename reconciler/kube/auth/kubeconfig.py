@@ -26,20 +26,20 @@ from reconciler.net.client_session import Trust
 from reconciler.net.file_rotation import FileRotation
 
 EXPIRY_MARGIN_S = 60.0
-"""An exec plug-in's token is replaced this long before the end that the plug-in named."""
+"""An exec plug-in's token is replaced this long before the expiry that the plug-in named."""
 
 LOAD_LIMIT_S = 20.0
 """Longest time that loading may take: a plug-in asks a cloud's token service, mostly in 1-3 s."""
 
 PLUGIN_END_S = 1.0
-"""What the end of a plug-in may take beyond its limit."""
+"""Time that the end of a plug-in may take after its time limit."""
 
 RELOAD_PAUSE_S = 5.0
-"""Shortest time between two reloads: a server that refuses everything must not start a plug-in for
-each request, nor a plug-in that fails."""
+"""Shortest time between two reloads: a server that refuses everything, or a plug-in that fails,
+must not cause a run of the plug-in for each request."""
 
-AGAIN_S = 60.0
-"""Between two lines of a plug-in that goes on failing."""
+REPEAT_S = 60.0
+"""Time between two log lines while a plug-in continues to fail."""
 
 log = structlog.get_logger()
 
@@ -58,7 +58,7 @@ class _Loaded:
     def headers(self) -> dict[str, str]:
         """Return the header; one that holds two words is `Bearer` or `Basic` and its value.
 
-        A token file comes before a token, and a token stands in for a file that holds none yet.
+        A token file comes before a token; the token is used while the file holds none.
         """
         if self.token_file is not None and (found := bearer(self.token_file.value())):
             return found
@@ -68,7 +68,7 @@ class _Loaded:
 
     @property
     def url(self) -> str:
-        """The server's, as `connection_of` has it."""
+        """The server's URL, in the form of `connection_of`."""
         return str(self.configuration.host).rstrip("/")
 
 
@@ -77,7 +77,7 @@ class KubeconfigCredentials:
 
     Args:
         path: One file or several, as KUBECONFIG names them.
-        ignored: Told of each field that is set and has no effect, once.
+        ignored: Called once for each field that is set and has no effect.
     """
 
     def __init__(
@@ -93,50 +93,50 @@ class KubeconfigCredentials:
         self._context = context
         self._clock = clock
         self._ignored = ignored
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._override = TokenFile(token_file, clock) if token_file else None
         self._loaded: _Loaded | None = None
-        self._former: _Loaded | None = None
+        self._previous: _Loaded | None = None
         self._lock = asyncio.Lock()
         self._reloaded_at: float | None = None
         self._config = FileRotation(self._paths, clock)
         self._named = FileRotation(lambda: self._loaded.named if self._loaded else (), clock)
         self._version = ""
         self._tried_version = ""
-        self._why_old = ""
+        self._last_problem = ""
         self._is_connected = False
-        self._kept_said_at: float | None = None
+        self._logged_at: float | None = None
 
     def version(self, *, fresh: bool = False) -> str:
         return self._config.version(fresh=fresh) + self._named.version(fresh=fresh)
 
     async def connection(self) -> Connection:
-        """Return where to connect, from the files as they are now.
+        """Return the server's address and TLS, from the files as they are now.
 
         Raises:
-            SettingsError: They cannot be used, or a plug-in that they name gave nothing.
+            SettingsError: They cannot be used, or a plug-in that they name gave no credential.
         """
         loaded = await self._first()
         if self._version != self._config.version():
             loaded = await self._reload()
         if self._version != self._config.version():
-            raise SettingsError(self._why_old)
+            raise SettingsError(self._last_problem)
         found = connection_of(loaded.configuration, loaded.trust, lenient=not self._is_connected)
         self._is_connected = True
         return found
 
     async def headers(self, url: str = "") -> Mapping[str, str]:
-        """Return the headers of what was loaded last: only `connection` follows the files, so that
-        no request waits for a plug-in that they name."""
+        """Return the headers of the files as loaded last. Only `connection` reads changed files, so
+        that no request waits for a plug-in that they name."""
         loaded = await self._first()
         if url and url != loaded.url:
-            if self._former is None or url != self._former.url:
+            if self._previous is None or url != self._previous.url:
                 return {}
-            loaded = self._former
+            loaded = self._previous
         elif self._override is None and self._is_about_to_expire(loaded):
             loaded = await self._reload()
         own = loaded.headers() if self._override is None else bearer(self._override.value())
-        # Another account's token takes the user's place, but lifts no restriction of theirs.
+        # Another account's token replaces the user's; the impersonation of the user stays.
         return CIMultiDict([*own.items(), *loaded.fields.impersonation])
 
     def _is_about_to_expire(self, loaded: _Loaded) -> bool:
@@ -144,7 +144,7 @@ class KubeconfigCredentials:
         return expires_s is not None and self._clock.wall() > expires_s - EXPIRY_MARGIN_S
 
     async def renew(self) -> None:
-        """Load the file anew, or join who just did; a failure leaves what was loaded in place."""
+        """Load the file again, unless that was just done; a failure keeps the loaded state."""
         if self._override is not None:
             self._override.value(fresh=True)
         loaded = await self._reload()
@@ -155,7 +155,7 @@ class KubeconfigCredentials:
         return [Path(one).expanduser() for one in self._path.split(os.pathsep) if one]
 
     async def _first(self) -> _Loaded:
-        """Return what was loaded; raises `SettingsError` if it cannot be, the first time."""
+        """Return the loaded state; raises `SettingsError` if the first load fails."""
         if self._loaded is None:
             async with self._lock:
                 if self._loaded is None:
@@ -166,11 +166,11 @@ class KubeconfigCredentials:
         """Load the files of a version; the caller holds the lock."""
         loaded = await _load(self._path, self._context, self._clock)
         if self._loaded is not None and self._loaded.url != loaded.url:
-            self._former = self._loaded
+            self._previous = self._loaded
         self._loaded, self._version = loaded, version
         for field in loaded.fields.ignored:
-            if field not in self._told:
-                self._told.add(field)
+            if field not in self._reported:
+                self._reported.add(field)
                 self._ignored(field)
         return loaded
 
@@ -190,28 +190,28 @@ class KubeconfigCredentials:
             try:
                 loaded = await self._load(version)
             except SettingsError as error:
-                self._why_old = str(error)
+                self._last_problem = str(error)
                 if self._loaded is None:
                     raise
-                if version == self._version:  # otherwise whoever connects by the files says it
-                    self._say_kept(str(error))
+                if version == self._version:  # otherwise `connection` raises it
+                    self._log_not_renewed(str(error))
                 return self._loaded
             else:
-                self._say_renewed()
+                self._log_renewed()
                 return loaded
             finally:
                 self._reloaded_at = self._clock.monotonic()
 
-    def _say_kept(self, why: str) -> None:
-        """Say that a plug-in gave nothing new: at once, and then every `AGAIN_S`."""
+    def _log_not_renewed(self, reason: str) -> None:
+        """Log that a plug-in gave no new credential: at once, and then every `REPEAT_S`."""
         now_at = self._clock.monotonic()
-        if self._kept_said_at is None or now_at - self._kept_said_at >= AGAIN_S:
-            self._kept_said_at = now_at
-            log.warning("credentials_not_renewed", peer="kube", why=why)
+        if self._logged_at is None or now_at - self._logged_at >= REPEAT_S:
+            self._logged_at = now_at
+            log.warning("credentials_not_renewed", peer="kube", why=reason)
 
-    def _say_renewed(self) -> None:
-        if self._kept_said_at is not None:
-            self._kept_said_at = None
+    def _log_renewed(self) -> None:
+        if self._logged_at is not None:
+            self._logged_at = None
             log.info("credentials_renewed", peer="kube")
 
 
@@ -241,7 +241,7 @@ class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no 
         return found
 
     def named_files(self, loaded: Any) -> tuple[Path, ...]:
-        """Return the files of certificates and keys that are named, not held, by the kubeconfig."""
+        """Return the files of certificates and keys that the kubeconfig names, not contains."""
         if not loaded.host.startswith("https:"):
             return ()
         cluster, user = self._plain_cluster, _plain(self._user)
@@ -259,7 +259,7 @@ class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no 
         return tuple(named)
 
     def token_file(self, clock: Clock) -> TokenFile | None:
-        """Return the user's token file, if it is what identifies them."""
+        """Return the user's token file, if no other credential comes before it."""
         user = _plain(self._user)
         if not user.get("tokenFile") or "exec" in user or "auth-provider" in user:
             return None
@@ -279,7 +279,7 @@ class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no 
 
 
 def _plain(section: Any) -> Any:
-    """Return a section as the file has it, without the loader's node around it."""
+    """Return a section as the file has it, without the loader's wrapper."""
     return section.value if isinstance(section, config.kube_config.ConfigNode) else section
 
 
@@ -290,22 +290,22 @@ def _as_file(given: Credential, name: str) -> str:
 
 
 async def _load(path: str, context: str | None, clock: Clock) -> _Loaded:
-    """Load `path`; raises `SettingsError` that says what is wrong in our words.
+    """Load `path`; raises `SettingsError` with a message of ours.
 
-    The loader's own are not repeated: they quote the section that they are about, tokens included.
-    Its loggers say the same things, so they are silenced.
+    The loader's own messages are not used: they quote the section, tokens included. Its loggers
+    write the same messages, so they are disabled.
     """
     logging.getLogger("kubernetes_asyncio").setLevel(logging.CRITICAL + 1)
     if not any_file(path):
         raise SettingsError(f"KUBECONFIG {path}: no such file")
     loaded = Configuration()
-    loaded.host = ""  # its default is this machine
+    loaded.host = ""  # its default is localhost
     try:
-        # A plug-in's own limit comes first, since it can say what the plug-in wrote.
+        # The plug-in's own time limit ends first: its error holds what the plug-in wrote.
         async with asyncio.timeout(LOAD_LIMIT_S + PLUGIN_END_S):
             loader = _Loader(read_files(path), context)
             await loader.load_and_set(loaded)
-    except Exception as error:  # the loader raises whatever a file's shape makes it stumble over
+    except Exception as error:  # a malformed file may make the loader raise any exception
         problem = problem_of(error)
     else:
         trust = trust_of(loaded)
@@ -316,7 +316,7 @@ async def _load(path: str, context: str | None, clock: Clock) -> _Loaded:
 
 
 def read_files(paths: str) -> dict[str, Any]:
-    """Return what the files hold together, as `merge` has it; those that are missing are left out.
+    """Return the merged content of the files, see `merge`; missing files are left out.
 
     Args:
         paths: One file or several, as KUBECONFIG names them.
@@ -341,12 +341,12 @@ def _parsed(file: Path) -> Any:
 
 
 def any_file(paths: str) -> bool:
-    """Tell whether at least one of the files that KUBECONFIG names is there."""
+    """Return whether at least one of the files that KUBECONFIG names exists."""
     return any(Path(one).expanduser().is_file() for one in paths.split(os.pathsep) if one)
 
 
 def problem_of(error: Exception) -> str:
-    """Return our words for what loading a kubeconfig raised; the loader's own may quote tokens."""
+    """Return a message for an error of loading; the loader's own message may quote tokens."""
     if isinstance(error, SettingsError):
         return str(error)
     if isinstance(error, TimeoutError):

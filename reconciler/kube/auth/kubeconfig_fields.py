@@ -1,8 +1,8 @@
 """The fields of a kubeconfig: which are honoured, which are refused, which are of no effect (pure).
 
-A field that restricts what a request may do, or whom it may reach, is honoured or refused, never
-ignored: without it each request would run with the rights of the underlying account. Of a field
-that is not known it cannot be said that it does not restrict, so that it is refused as well.
+A field that restricts what a request may do, or which server it may reach, is honoured or refused,
+never ignored: without it each request would run with the rights of the underlying account. An
+unknown field may be such a restriction, so it is refused as well.
 Source of the fields: client-go, tools/clientcmd/api/v1/types.go.
 """
 
@@ -51,12 +51,12 @@ _EXEC = frozenset(
 )
 
 _NO_EFFECT = frozenset({"extensions", "disable-compression"})
-"""Known, and nothing is lost where they are not honoured."""
+"""Known fields that may be ignored without loss."""
 
 _PROVIDERS = ("gcp", "oidc")
 
 _HEADER_KEY = frozenset(string.ascii_letters + string.digits + "!#$&'*+-.^_`|~")
-"""What stays as it is in a header's name; `%` is missing, since it begins an escape."""
+"""Characters that a header's name may hold unescaped; not `%`, which begins an escape."""
 
 Headers = tuple[tuple[str, str], ...]
 """Names and values; a name may occur more than once."""
@@ -64,7 +64,7 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What the three sections of a context say beside credentials.
+    """The fields of a context's three sections, apart from credentials.
 
     Args:
         impersonation: Headers of each request, none without `as`.
@@ -127,7 +127,7 @@ def _check_cluster(cluster: Mapping[str, Any]) -> None:
 
 
 def _check_user(user: Mapping[str, Any]) -> None:
-    """Raise `SettingsError` for what cannot be honoured."""
+    """Raise `SettingsError` for a field that cannot be honoured."""
     provider = user.get("auth-provider")
     if isinstance(provider, Mapping) and provider.get("name") not in _PROVIDERS:
         raise SettingsError(
@@ -177,14 +177,14 @@ def _values(field: str, section: Mapping[str, Any], name: str = "") -> list[str]
 
 
 def _value(field: str, value: Any) -> str:
-    """Return a header's value; raises `SettingsError` for what is no line of text."""
+    """Return a header's value; raises `SettingsError` if it is no single line of text."""
     if not isinstance(value, str) or not value or not value.isprintable() or value != value.strip():
         raise SettingsError(f"its user's {field} holds something that is no line of text")
     return value
 
 
 def _escaped(key: str) -> str:
-    """Return a key as it stands in a header's name. Source: client-go, `headerKeyEscape`."""
+    """Return a key in the form of a header's name. Source: client-go, `headerKeyEscape`."""
     return "".join(
         chr(byte) if chr(byte) in _HEADER_KEY else f"%{byte:02X}" for byte in key.encode()
     )

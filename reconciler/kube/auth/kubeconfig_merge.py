@@ -1,4 +1,4 @@
-"""Several kubeconfigs as one, as kubectl has it: the first that says something wins (pure).
+"""Merges several kubeconfigs as kubectl does: the first file that sets a value wins (pure).
 
 Source: client-go, tools/clientcmd/loader.go (`Load`) and client_config.go.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 SECTIONS = {"clusters": "cluster", "contexts": "context", "users": "user"}
-"""The lists of a kubeconfig, and what each entry holds beside its name."""
+"""The lists of a kubeconfig, and the field of each entry apart from its name."""
 
 _PATHS = {
     "clusters": ("certificate-authority",),
@@ -18,10 +18,11 @@ _PATHS = {
 """Fields that name a file, relative to the folder of the kubeconfig that sets them."""
 
 _BEFORE_EXEC = ("token", "tokenFile", "username", "password")
-"""Credentials that come before a plug-in's. Source: client-go, `UpdateTransportConfig`."""
+"""Credentials that are used before those of a plug-in. Source: client-go,
+`UpdateTransportConfig`."""
 
 EMPTY: tuple[Any, ...] = (None, "", False, [], {})
-"""What counts as absent, as Go's zero values do."""
+"""Values that count as absent, as Go's zero values do."""
 
 
 class ShapeError(Exception):
@@ -31,11 +32,11 @@ class ShapeError(Exception):
 def merge(files: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Merge the contents of files in their order.
 
-    The current context is that of the first file that names one. Of entries of one name the first
-    file's is taken, whole. Fields that are empty are left out, and paths are absolute.
+    The current context is that of the first file that names one. Of several entries with one name
+    the first file's entry is taken as a whole. Empty fields are left out; paths are absolute.
 
     Args:
-        files: Each file's path, and what it holds (None: nothing).
+        files: Each file's path and content (None = empty).
 
     Raises:
         ShapeError: One has another shape than a kubeconfig; the message quotes no value.
@@ -74,7 +75,7 @@ def _entries(path: str, section: str, listed: Any) -> dict[str, dict[str, Any]]:
             raise ShapeError(f"two entries of {section} of {path} have one name")
         fields = entry.get(SECTIONS[section])
         if fields is None and SECTIONS[section] not in entry and len(entry) > 1:
-            # Its fields are a level too high: without them this would be somebody else.
+            # Its fields are a level too high; without them it would mean another identity.
             raise ShapeError(f"an entry of {section} of {path} has no {SECTIONS[section]}")
         if fields is not None and not isinstance(fields, Mapping):
             raise ShapeError(f"an entry of {section} of {path} holds no mapping")
@@ -85,7 +86,7 @@ def _entries(path: str, section: str, listed: Any) -> dict[str, dict[str, Any]]:
 
 
 def _resolved(section: str, fields: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Return fields whose paths are absolute; a command without a slash is looked up in PATH."""
+    """Return fields with absolute paths; a command without a slash is looked up in PATH."""
     found = dict(fields)
     for field in _PATHS[section]:
         if isinstance(found.get(field), str):
@@ -99,7 +100,7 @@ def _resolved(section: str, fields: dict[str, Any], folder: str) -> dict[str, An
 
 
 def without_idle_plugin(user: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a user's fields without a plug-in that is never asked, since others identify them."""
+    """Return a user's fields without a plug-in that other credentials make unused."""
     has_certificate = "client-certificate" in user or "client-certificate-data" in user
     if has_certificate or any(field in user for field in _BEFORE_EXEC):
         return {field: value for field, value in user.items() if field != "exec"}

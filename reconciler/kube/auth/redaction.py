@@ -1,28 +1,28 @@
-"""What a foreign program wrote, as it may be shown: one bounded line without secrets (pure).
+"""Makes another program's output safe to show: one bounded line without secrets (pure).
 
 A plug-in's last words name the cause ("Unable to locate credentials"), and some quote a request or
-an answer. What looks like a secret is replaced: what stands where credentials do, and long words
-of letters and digits. Words, paths, host names, addresses and UUIDs stay.
+an answer. What looks like a secret is replaced: text in the position of a credential, and long
+words of letters and digits. Plain words, paths, host names, addresses and UUIDs stay.
 """
 
 import re
 
 LIMIT = 400
-"""Characters that are shown, the last ones: a program says at its end why it ends."""
+"""Last characters that are shown: a program gives the reason of its end at the end."""
 
 REDACTED = "[redacted]"
 
 _READ_BYTES = 16 * 1024
-"""How much is looked at, the last of it: the rules are for some lines, not for files."""
+"""Last bytes that are read: the rules are for some lines, not for files."""
 
 _PIECE = 16
-"""A word of letters and digits as long as this is taken for a secret."""
+"""A word of letters and digits of this length or more counts as a secret."""
 
 _KEY = (
     r"[\w-]{0,40}(?:token|secret|passw(?:or)?d|passphrase|api[-_]?key|assertion|cookie|signature)"
     r"[\w-]{0,40}"
 )
-"""A name of something secret; bounded, so that a long run of its letters is not tried from each."""
+"""A name of a secret; bounded, so that a long run of letters is not matched from each letter."""
 
 _RULES = (
     (re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])"), ""),
@@ -64,7 +64,7 @@ def shown_output(output: bytes, *, is_cut: bool = False) -> str:
     """Return the last words of an output, in one line of `LIMIT` characters at most.
 
     Args:
-        is_cut: What came before is missing, so that the first word may be half of one.
+        is_cut: The beginning is missing, so that the first word may be incomplete.
     """
     text = output[-_READ_BYTES:].decode(errors="replace")
     if is_cut or len(output) > _READ_BYTES:

@@ -1,16 +1,16 @@
-"""Bearer tokens: what may be sent as one, and the file in which somebody rotates one."""
+"""A bearer token in a file that another process rotates, and its header."""
 
 from pathlib import Path
 
 from reconciler.clock import Clock
 
 REREAD_S = 30.0
-"""How long a token file is trusted before it is read again. The kubelet rotates a projected token
-at 80 % of its life, ten minutes at the least; client-go reads again each minute."""
+"""Time after which a token file is read again. The kubelet rotates a projected token at 80 % of its
+life, which is ten minutes at least; client-go reads again each minute."""
 
 
 class TokenFile:
-    """A bearer token in a file that somebody rotates."""
+    """A bearer token in a file that another process rotates."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
@@ -21,8 +21,8 @@ class TokenFile:
     def value(self, *, fresh: bool = False) -> str:
         """Return the token, read again after `REREAD_S`.
 
-        What is empty, missing or no single word of ASCII (a rotation that is half done) keeps the
-        old token.
+        The old token stays while the file is missing, empty or no single word of ASCII (half
+        written).
         """
         now_at = self._clock.monotonic()
         if fresh or now_at - self._read_at >= REREAD_S:
@@ -36,10 +36,10 @@ class TokenFile:
 
 
 def bearer(token: str) -> dict[str, str]:
-    """Return the header for `token`, or none if there is none."""
+    """Return the Authorization header for `token`; empty without a token."""
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def is_sendable(token: str) -> bool:
-    """Return whether `token` is one word of printable ASCII: all that a header may hold."""
+    """Return whether `token` is one word of printable ASCII, as a header requires."""
     return token.isascii() and token.isprintable() and len(token.split()) == 1

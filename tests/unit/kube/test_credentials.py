@@ -300,7 +300,7 @@ async def test_a_plug_in_that_fails_later_is_said_with_its_words_and_its_end_too
     await credentials.connection()
     plugin.says("fail")
     with capture_logs() as lines:
-        for _ in range(1 + round(kubeconfig.AGAIN_S / RELOAD_PAUSE_S)):
+        for _ in range(1 + round(kubeconfig.REPEAT_S / RELOAD_PAUSE_S)):
             clock.advance(RELOAD_PAUSE_S)
             await credentials.renew()
             assert await credentials.headers() == {"Authorization": "Bearer good"}
