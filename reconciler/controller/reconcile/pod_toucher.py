@@ -46,7 +46,7 @@ class PodToucher:
         self._random = runtime.random
         self._log_dedup = runtime.log_dedup
 
-    async def touch_if_due(self, key: SessionKey, run: BulkheadRun) -> None:
+    async def touch_if_due(self, key: SessionKey, slot: BulkheadRun) -> None:
         """Touch a session's pods, if that is due and its namespace's touches have room for it.
 
         Raises:
@@ -56,7 +56,7 @@ class PodToucher:
         if not self._touches.is_due(key, now_at):
             return
         try:
-            is_done = await self._touch(key, run)
+            is_done = await self._touch(key, slot)
         except BulkheadFull:
             wait_s = max(1.0, len(self._touches) / SLOW_RATE)
             self._touches.postpone(key, now_at + wait_s * self._random.uniform(0.5, 1.5))
@@ -67,11 +67,11 @@ class PodToucher:
         else:
             self._touches.failed(key, now_at, draw=self._random.random())
 
-    async def _touch(self, key: SessionKey, run: BulkheadRun) -> bool:
+    async def _touch(self, key: SessionKey, slot: BulkheadRun) -> bool:
         """Touch each of the pods; return False where a later try may fare better."""
         for pod in self._sessions.pods_to_touch(key):
             try:
-                with self._bulkhead.at(touches_in(key.namespace), run), span("touch", pod.name):
+                with self._bulkhead.at(touches_in(key.namespace), slot), span("touch", pod.name):
                     await self._writer.touch(pod, now_s=self._sessions.now_s())
                 self._stats.pod_touches_total += 1
             except (errors.NotFound, errors.Invalid):

@@ -51,7 +51,7 @@ class SessionLookup:
         """True while the platform is unreachable: nobody can be asked about."""
         return self._platform.breaker.is_open
 
-    async def confirm(self, key: SessionKey, view: SessionState) -> None:
+    async def confirm(self, key: SessionKey, state: SessionState) -> None:
         """Look one session up before a write to it.
 
         A session that was once confirmed goes on by that word where no answer comes in time.
@@ -59,18 +59,18 @@ class SessionLookup:
         Raises:
             PlatformError: No answer that says yes or no, about a session without such a word.
         """
-        if not self._was_confirmed(key, view):
-            await self.look_up(key, view)
+        if not self._was_confirmed(key, state):
+            await self.look_up(key, state)
             return
         try:
             async with asyncio.timeout(KNOWN_SESSION_TIMEOUT_S):
-                await self.look_up(key, view)
+                await self.look_up(key, state)
         except (RemoteError, TimeoutError):
             self._confirmations.record_unanswered(key)
 
-    def continue_unanswered(self, key: SessionKey, view: SessionState) -> bool:
+    def continue_unanswered(self, key: SessionKey, state: SessionState) -> bool:
         """Go on without an answer, if the session was once confirmed; return whether that is so."""
-        if not self._was_confirmed(key, view):
+        if not self._was_confirmed(key, state):
             return False
         self._confirmations.record_unanswered(key)
         return True
@@ -83,7 +83,7 @@ class SessionLookup:
         """Note that the proof of a confirmation was made again."""
         self._confirmations.record_rewritten(key)
 
-    async def look_up(self, key: SessionKey, view: SessionState) -> None:
+    async def look_up(self, key: SessionKey, state: SessionState) -> None:
         """Look one session up and record what the platform says.
 
         Raises:
@@ -93,9 +93,9 @@ class SessionLookup:
             raise PlatformUnavailable("the platform is away")
         if self._platform.breaker.refuses:  # one probe seeks its end, not each session
             raise PlatformRefused(self._platform.breaker.last_error)
-        labelled = view.pod or view.secret
+        labelled = state.pod or state.secret
         claimed = labelled.project_id if labelled is not None else ""
-        has_word = self._was_confirmed(key, view)
+        has_word = self._was_confirmed(key, state)
         project: str | None = claimed
         if has_word and not claimed:  # the labels are gone, and the platform's word is not
             project = self._confirmations.project_of(key)
@@ -121,7 +121,7 @@ class SessionLookup:
         else:
             self._confirmations.record_confirmed(session)
             return
-        young = session is None and is_young(view, self._sessions.now_s())
+        young = session is None and is_young(state, self._sessions.now_s())
         named = {"namespace": key.namespace, "session_id": key.session_id, "why": why}
         denial = self._confirmations.record_denied(key, young=young)
         if denial is Denial.REVOKED:
@@ -129,6 +129,6 @@ class SessionLookup:
         elif denial is Denial.NEW and self._log_dedup.should_log("session_not_confirmed", *key):
             log.warning("session_not_confirmed", **named)
 
-    def _was_confirmed(self, key: SessionKey, view: SessionState) -> bool:
-        own = view.secret if view.secret and view.secret.session_id == key.session_id else None
-        return self._confirmations.was_confirmed(key, view.pod, own)
+    def _was_confirmed(self, key: SessionKey, state: SessionState) -> bool:
+        own = state.secret if state.secret and state.secret.session_id == key.session_id else None
+        return self._confirmations.was_confirmed(key, state.pod, own)

@@ -16,16 +16,16 @@ NEARLY_NEW = 0.98
 few tokens instead of asking the issuer a thousand times."""
 
 
-def is_improvement(token: Token, facts: TokenAnnotations | None, reason: str) -> bool:
+def is_improvement(token: Token, annotations: TokenAnnotations | None, reason: str) -> bool:
     """Tell whether writing `token` is allowed: an expiry that we wrote never moves backwards.
 
     Unless the operator took that token back, and put one that ends sooner in its place.
     """
-    if facts is None or facts.expires_s is None or reason == "token_replaced":
+    if annotations is None or annotations.expires_s is None or reason == "token_replaced":
         return True
     if reason in EQUAL_EXPIRY_REASONS:
-        return token.expires_s >= facts.expires_s
-    return token.expires_s > facts.expires_s
+        return token.expires_s >= annotations.expires_s
+    return token.expires_s > annotations.expires_s
 
 
 def best_available(source: TokenSource, plan: Plan) -> Token | None:

@@ -160,8 +160,8 @@ class SessionStateReader:
         return math.inf if at is None else self.now_s() + at - self._clock.monotonic()
 
     def plan(self, key: SessionKey) -> tuple[SessionState, Plan]:
-        view = self.state(key)
-        return view, plan(view, self.context(), self.now_s())
+        state = self.state(key)
+        return state, plan(state, self.context(), self.now_s())
 
     def now_s(self) -> float:
         """Return the issuer's time, epoch seconds."""

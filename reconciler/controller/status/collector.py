@@ -1,7 +1,7 @@
 """What the controller knows, read for people: sessions, fleet, watches, endpoints, queue, lease.
 
 Nothing here decides or changes anything, and nothing here is or holds a token. The status page and
-the metrics are made of one survey, taken at most so often, whoever asks.
+the metrics are made of one snapshot, taken at most so often, whoever asks.
 """
 
 import asyncio
@@ -122,16 +122,16 @@ class StatusCollector:
             self.latest = latest = await self._collect()
             return latest
 
-    async def rows(self, survey: StatusSnapshot) -> tuple[SessionStatus, ...]:
+    async def rows(self, snapshot: StatusSnapshot) -> tuple[SessionStatus, ...]:
         """Return one row a session, in the survey's order; due times are those of this moment.
 
         Cost: 5 us a session, at most `SLICE` of them in one turn of the loop.
         """
         epoch_s = self._parts.sessions.now_s() - self._clock.monotonic()
         found: list[SessionStatus] = []
-        for start in range(0, len(survey.readings), SLICE):
-            part = survey.readings[start : start + SLICE]
-            found += [self._row(reading, epoch_s, survey.now_s) for reading in part]
+        for start in range(0, len(snapshot.readings), SLICE):
+            part = snapshot.readings[start : start + SLICE]
+            found += [self._row(reading, epoch_s, snapshot.now_s) for reading in part]
             await asyncio.sleep(0)
         return tuple(found)
 
@@ -141,19 +141,19 @@ class StatusCollector:
 
     async def _collect(self) -> StatusSnapshot:
         now_s, now_at = self._parts.sessions.now_s(), self._clock.monotonic()
-        policy, token = self._parts.sessions.context(), self._parts.source.stats()
+        context, token = self._parts.sessions.context(), self._parts.source.stats()
         self._fleet, self._seen, self._excluded = FleetSummary(), {}, set()
         counted_s = self._parts.exposure.begin(now_s)
         pods = self._parts.stores.pods.snapshot()
         for start in range(0, len(pods), SLICE):
             for pod in pods[start : start + SLICE]:
-                reading = self._read(pod, policy, now_s)
+                reading = self._read(pod, context, now_s)
                 if reading is not None:
                     self._count(reading, now_s, counted_s, token.best_remaining_s)
             await asyncio.sleep(0)
         for key in self._parts.confirmations.running():
             if not self._parts.stores.pods.has_session(key):
-                reading = read(key, *self._parts.sessions.objects(key), policy, now_s)
+                reading = read(key, *self._parts.sessions.objects(key), context, now_s)
                 if reading.secret is not None:
                     self._count(reading, now_s, counted_s, token.best_remaining_s)
         fleet, readings = self._fleet, tuple(self._seen.values())
@@ -163,43 +163,43 @@ class StatusCollector:
         fleet.survive(self._delivery_s)
         fleet.exposure_s = self._parts.exposure.total_s
         fleet.failing = self._failing()
-        return self._make_snapshot(now_s, now_at, policy, readings, token)
+        return self._make_snapshot(now_s, now_at, context, readings, token)
 
     def _read(
-        self, pod: ObjectMeta, policy: DecisionContext, now_s: float
+        self, pod: ObjectMeta, context: DecisionContext, now_s: float
     ) -> SessionReading | None:
         """Read a pod's session, anew if something of it changed; None if another pod counts."""
         known = self._known.get(pod.uid)
         if known is not None:
             found = self._parts.stores.secrets.get(pod.namespace, known.secret_name)
             listed = known.listed or not self._parts.stores.secrets.synced(pod.namespace)
-            if listed and known.is_of(pod, found, policy.longest_ttl_s):
+            if listed and known.is_of(pod, found, context.longest_ttl_s):
                 return known
         if not pod.session_id:
             return None
         listed = self._parts.stores.secrets.synced(pod.namespace)
         reading = read(
-            pod.key, *self._parts.sessions.objects(pod.key), policy, now_s, listed=listed
+            pod.key, *self._parts.sessions.objects(pod.key), context, now_s, listed=listed
         )
         return reading if reading.pod is pod else None
 
     def _count(
-        self, reading: SessionReading, now_s: float, counted_s: float, spare_s: float | None
+        self, reading: SessionReading, now_s: float, counted_s: float, standby_s: float | None
     ) -> None:
         key, expires_s, pod = reading.key, reading.expires_s, reading.pod
         self._seen[key] = reading
         remaining_s = None if expires_s is None else expires_s - now_s
-        confirmed, hold = self._is_confirmed(reading), self._blocked_by(reading)
+        confirmed, blocked_by = self._is_confirmed(reading), self._blocked_by(reading)
         self._fleet.add(
             key,
             reading.state(now_s, confirmed=confirmed),
             remaining_s,
-            hold=hold,
+            hold=blocked_by,
             confirmed=confirmed,
             has_pod=pod is not None,
-            spare_s=spare_s,
+            spare_s=standby_s,
         )
-        if hold or not confirmed:
+        if blocked_by or not confirmed:
             self._excluded.add(key)
         elif remaining_s is not None and remaining_s < 0 and pod is not None:
             self._parts.exposure.count(
@@ -250,7 +250,7 @@ class StatusCollector:
         self,
         now_s: float,
         now_at: float,
-        policy: DecisionContext,
+        context: DecisionContext,
         readings: tuple[SessionReading, ...],
         token: TokenStats,
     ) -> StatusSnapshot:
@@ -262,7 +262,7 @@ class StatusCollector:
         return StatusSnapshot(
             now_s=now_s,
             taken_at=now_at,
-            propagation_s=policy.propagation_s,
+            propagation_s=context.propagation_s,
             readings=readings,
             excluded=frozenset(self._excluded),
             fleet=self._fleet,

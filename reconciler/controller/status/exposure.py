@@ -56,17 +56,17 @@ class EstimatedExposure:
         """Return the sessions for which the sum has grown, the latest first, `RECENT` at most."""
         return tuple(reversed(self._recent.values()))
 
-    def observe(self, attempt: ReconcileRun) -> None:
+    def observe(self, run: ReconcileRun) -> None:
         """Count what a token that came too late had cost, and costs until its pod can see it."""
-        before, pod = attempt.before, attempt.pod
-        if attempt.written_s is None or before is None or pod is None or before.expires_s is None:
+        before, pod = run.before, run.pod
+        if run.written_s is None or before is None or pod is None or before.expires_s is None:
             return
         self.written(
-            attempt.key,
+            run.key,
             before.expires_s,
             pod.created_s,
-            attempt.written_s,
-            touched=attempt.touched,
+            run.written_s,
+            touched=run.touched,
         )
 
     def written(

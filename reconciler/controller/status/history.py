@@ -36,18 +36,16 @@ class RunHistory:
         self._clock = clock
         self._records: LRUCache[SessionKey, deque[RunRecord]] = LRUCache(max_sessions)
 
-    def observe(self, attempt: ReconcileRun) -> None:
+    def observe(self, run: ReconcileRun) -> None:
         """Remember an attempt that did, or should have done, something."""
-        if attempt.outcome == "removed":
-            self._records.pop(attempt.key, None)
-        if attempt.outcome not in _RECORDED:
+        if run.outcome == "removed":
+            self._records.pop(run.key, None)
+        if run.outcome not in _RECORDED:
             return
-        past = self._records.get(attempt.key)
+        past = self._records.get(run.key)
         if past is None:
-            past = self._records[attempt.key] = deque(maxlen=MAX_RUNS)
-        past.append(
-            RunRecord(self._clock.wall(), attempt.outcome, attempt.reason, attempt.error_class)
-        )
+            past = self._records[run.key] = deque(maxlen=MAX_RUNS)
+        past.append(RunRecord(self._clock.wall(), run.outcome, run.reason, run.error_class))
 
     def of(self, key: SessionKey) -> tuple[RunRecord, ...]:
         """Return a session's last attempts, the newest first."""
@@ -66,11 +64,11 @@ class BlockedSessions:
     def __init__(self) -> None:
         self._reasons: dict[SessionKey, str] = {}
 
-    def observe(self, attempt: ReconcileRun) -> None:
-        if attempt.outcome == "blocked":
-            self._reasons[attempt.key] = attempt.reason
-        elif attempt.outcome in ("refreshed", "unchanged", "failed", "removed"):
-            self._reasons.pop(attempt.key, None)
+    def observe(self, run: ReconcileRun) -> None:
+        if run.outcome == "blocked":
+            self._reasons[run.key] = run.reason
+        elif run.outcome in ("refreshed", "unchanged", "failed", "removed"):
+            self._reasons.pop(run.key, None)
 
     def of(self, key: SessionKey) -> str:
         """Return why nothing is written to a session, or ""."""

@@ -34,16 +34,16 @@ class RunTraces:
         self._export = keep
         self.causes: Mapping[str, SpanId] = {}
 
-    def observe(self, attempt: ReconcileRun) -> None:
-        trace = attempt.trace
+    def observe(self, run: ReconcileRun) -> None:
+        trace = run.trace
         if not self._is_sampled(trace):
             return
-        trace.attributes = attributes_of(attempt)
-        for reason in attempt.work.reasons:
+        trace.attributes = attributes_of(run)
+        for reason in run.work.reasons:
             if (cause := self.causes.get(reason)) is not None:
                 trace.links.append((reason, cause))
             elif (name := CHANGES.get(reason)) is not None:
-                trace.links.append((reason, self._event(name, attempt).id))
+                trace.links.append((reason, self._event(name, run).id))
         trace.kept = True
         self._export(trace)
 
@@ -52,37 +52,37 @@ class RunTraces:
         if trace.name.endswith("resync") or self._is_sampled(trace):
             self._export(trace)
 
-    def _event(self, name: str, attempt: ReconcileRun) -> Trace:
+    def _event(self, name: str, run: ReconcileRun) -> Trace:
         event = self._tracer.begin(name)
-        event.began_at = event.ended_at = attempt.work.ready_at
-        event.attributes = _subject(attempt.key.namespace, attempt.pod)
+        event.began_at = event.ended_at = run.work.ready_at
+        event.attributes = _subject(run.key.namespace, run.pod)
         self._export(event)
         return event
 
 
-def attributes_of(attempt: ReconcileRun) -> dict[str, str | int | float | bool]:
+def attributes_of(run: ReconcileRun) -> dict[str, str | int | float | bool]:
     """Return the root span's attributes; none can hold a token."""
-    work, trace = attempt.work, attempt.trace
-    facts = _subject(attempt.key.namespace, attempt.pod) | {
-        "token_reconciler.session.id": attempt.key.session_id,
-        "token_reconciler.outcome": attempt.outcome,
-        "token_reconciler.reason": attempt.reason,
+    work, trace = run.work, run.trace
+    attributes = _subject(run.key.namespace, run.pod) | {
+        "token_reconciler.session.id": run.key.session_id,
+        "token_reconciler.outcome": run.outcome,
+        "token_reconciler.reason": run.reason,
         "token_reconciler.queued_for": ",".join(work.reasons),
         "token_reconciler.band": work.priority.name.lower(),
         "token_reconciler.attempt": work.attempt,
-        "token_reconciler.lateness_s": round(max(0.0, trace.began_at - attempt.due_at), 3),
+        "token_reconciler.lateness_s": round(max(0.0, trace.began_at - run.due_at), 3),
     }
-    if attempt.error is not None:
-        facts["error.type"] = attempt.error_class
-        facts["token_reconciler.error"] = str(attempt.error)
-    return facts
+    if run.error is not None:
+        attributes["error.type"] = run.error_class
+        attributes["token_reconciler.error"] = str(run.error)
+    return attributes
 
 
 def _subject(namespace: str, pod: ObjectMeta | None) -> dict[str, str | int | float | bool]:
-    facts: dict[str, str | int | float | bool] = {"k8s.namespace.name": namespace}
+    attributes: dict[str, str | int | float | bool] = {"k8s.namespace.name": namespace}
     if pod is not None:
-        facts |= {"k8s.pod.name": pod.name, "k8s.pod.uid": pod.uid}
-    return facts
+        attributes |= {"k8s.pod.name": pod.name, "k8s.pod.uid": pod.uid}
+    return attributes
 
 
 _RESULTS: dict[Outcome, str] = {
@@ -92,34 +92,34 @@ _RESULTS: dict[Outcome, str] = {
     "conflict_backoff": "conflict_backoff",
 }
 _WRITES = frozenset({"patch", "create", "touch"})
-_BANDS = {band: band.name.lower() for band in Priority}
+_PRIORITIES = {priority: priority.name.lower() for priority in Priority}
 
 
 class RunMetrics:
     """A witness that counts. Cost: 7 us for a refresh."""
 
-    def __init__(self, meters: MetricsRegistry) -> None:
-        self._meters = meters
+    def __init__(self, registry: MetricsRegistry) -> None:
+        self._registry = registry
         # Seldom and worth an alert: a rate sees no increase in a series' first value.
-        meters.count(metrics.OVERWRITES, "repeated", by=0.0)
+        registry.count(metrics.OVERWRITES, "repeated", by=0.0)
 
-    def observe(self, attempt: ReconcileRun) -> None:
-        meters, work, trace = self._meters, attempt.work, attempt.trace
-        band = _BANDS[work.priority]
-        meters.observe(metrics.LATENESS, max(0.0, trace.began_at - attempt.due_at), band)
-        meters.observe(metrics.QUEUE_WAIT, max(0.0, trace.began_at - work.ready_at), band)
+    def observe(self, run: ReconcileRun) -> None:
+        registry, work, trace = self._registry, run.work, run.trace
+        priority = _PRIORITIES[work.priority]
+        registry.observe(metrics.LATENESS, max(0.0, trace.began_at - run.due_at), priority)
+        registry.observe(metrics.QUEUE_WAIT, max(0.0, trace.began_at - work.ready_at), priority)
         for step in trace.spans:
             if step.name in _WRITES:
-                meters.observe(metrics.WRITE, step.seconds, step.name, step.error or "success")
-        if attempt.overwrites:
-            meters.count(metrics.OVERWRITES, _pattern(attempt.overwrites))
-        result = _RESULTS.get(attempt.outcome)
+                registry.observe(metrics.WRITE, step.seconds, step.name, step.error or "success")
+        if run.overwrites:
+            registry.count(metrics.OVERWRITES, _pattern(run.overwrites))
+        result = _RESULTS.get(run.outcome)
         if result is None:
             return
-        meters.observe(metrics.RUN, trace.seconds)
-        meters.count(metrics.REFRESHES, result, attempt.reason)
-        if attempt.error is not None:
-            meters.count(metrics.ERRORS, attempt.error_class)
+        registry.observe(metrics.RUN, trace.seconds)
+        registry.count(metrics.REFRESHES, result, run.reason)
+        if run.error is not None:
+            registry.count(metrics.ERRORS, run.error_class)
 
 
 def _pattern(overwrites: int) -> str:

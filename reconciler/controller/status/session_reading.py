@@ -70,40 +70,40 @@ def read(
     key: SessionKey,
     pod: ObjectMeta | None,
     found: ObjectMeta | None,
-    policy: DecisionContext,
+    context: DecisionContext,
     now_s: float,
     *,
     listed: bool = True,
 ) -> SessionReading:
     """Read a session's pod and the object of its Secret's name, whoever's that is."""
-    name = policy.names.secret_name(key.session_id)
+    name = context.names.secret_name(key.session_id)
     secret = found if found is not None and found.session_id == key.session_id else None
     project = pod.project_id if pod is not None else secret.project_id if secret else ""
-    paused = is_paused(policy.names, pod, secret)
+    paused = is_paused(context.names, pod, secret)
     if secret is None:
-        longest_s = policy.longest_ttl_s
+        longest_s = context.longest_ttl_s
         written = written_state(key.session_id, found, None, listed=listed)
         return SessionReading(
             key, name, pod, None, found, project, None, 0.0, "", paused, longest_s, True, written,
             listed,
         )  # fmt: skip
-    facts = parse_annotations(
+    annotations = parse_annotations(
         secret,
-        policy.names,
+        context.names,
         now_s=now_s,
-        longest_ttl_s=policy.longest_ttl_s,
-        static=policy.static,
+        longest_ttl_s=context.longest_ttl_s,
+        static=context.static,
         lenient=True,
     )
-    expires_s, allowed_s = facts.expires_s, policy.propagation_s
+    expires_s, allowed_s = annotations.expires_s, context.propagation_s
     due_s, near_s = None, 0.0
-    if expires_s is None and facts.ours and not facts.problem:
+    if expires_s is None and annotations.ours and not annotations.problem:
         expires_s = math.inf
-    if facts.expires_s is not None and facts.issued_s is not None:
-        allowed_s = allowance_s(facts.expires_s - facts.issued_s, policy.propagation_s)
+    if annotations.expires_s is not None and annotations.issued_s is not None:
+        allowed_s = allowance_s(annotations.expires_s - annotations.issued_s, context.propagation_s)
         uid = pod.uid if pod is not None else secret.uid
-        due_s = refresh_at_s(facts.issued_s, facts.expires_s, uid)
-        near_s = soon_s(facts.issued_s, facts.expires_s)
+        due_s = refresh_at_s(annotations.issued_s, annotations.expires_s, uid)
+        near_s = soon_s(annotations.issued_s, annotations.expires_s)
     return SessionReading(
         key,
         name,
@@ -113,13 +113,13 @@ def read(
         project,
         expires_s,
         allowed_s,
-        facts.refreshed_by,
+        annotations.refreshed_by,
         paused,
-        policy.longest_ttl_s,
-        not facts.problem,
-        written_state(key.session_id, secret, facts, listed=listed),
+        context.longest_ttl_s,
+        not annotations.problem,
+        written_state(key.session_id, secret, annotations, listed=listed),
         listed,
         due_s,
         near_s,
-        bool(pending_requests(policy.names, secret, pod)),
+        bool(pending_requests(context.names, secret, pod)),
     )

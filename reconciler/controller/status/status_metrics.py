@@ -12,34 +12,34 @@ NOT_COUNTED = (TokenState.PAUSED, TokenState.UNCONFIRMED)
 """States of blocked sessions alone, which `sessions_blocked` counts by reason."""
 
 
-def samples(survey: StatusSnapshot, *, per_session: bool) -> Iterator[Sample]:
+def samples(snapshot: StatusSnapshot, *, per_session: bool) -> Iterator[Sample]:
     """Yield the samples of one survey; sessions that ended are in none of them."""
-    yield from _fleet(survey)
-    yield from _queue(survey)
-    yield from _watches(survey)
-    yield from _endpoints(survey)
-    yield from _work(survey)
+    yield from _fleet(snapshot)
+    yield from _queue(snapshot)
+    yield from _watches(snapshot)
+    yield from _endpoints(snapshot)
+    yield from _work(snapshot)
     if per_session:
-        for reading in survey.readings:
-            if reading.key in survey.excluded:
+        for reading in snapshot.readings:
+            if reading.key in snapshot.excluded:
                 continue
             if reading.expires_s is not None and reading.pod is not None:
-                remaining_s = reading.expires_s - survey.now_s
+                remaining_s = reading.expires_s - snapshot.now_s
                 yield Sample(metrics.SESSION_REMAINING, remaining_s, tuple(reading.key))
 
 
-def _fleet(survey: StatusSnapshot) -> Iterator[Sample]:
-    fleet = survey.fleet
+def _fleet(snapshot: StatusSnapshot) -> Iterator[Sample]:
+    fleet = snapshot.fleet
     yield Sample(metrics.EXPOSURE, fleet.exposure_s)
-    if survey.exposed:
-        yield Sample(metrics.EXPOSURE_GREW, survey.exposed[0].last_s - survey.issuer.skew_s)
+    if snapshot.exposed:
+        yield Sample(metrics.EXPOSURE_GREW, snapshot.exposed[0].last_s - snapshot.issuer.skew_s)
     counts = HistogramValue(BOUNDS_S[:-1], tuple(fleet.remaining_counts), fleet.remaining_sum_s)
     yield Sample(metrics.REMAINING, counts)
     yield from _known(metrics.REMAINING_MIN, fleet.remaining_min_s)
     yield from _known(metrics.SURVIVAL, fleet.survival_s)
-    yield from _known(metrics.SPARE, survey.issuer.token.best_remaining_s)
-    yield from _known(metrics.LIFE, survey.issuer.token.latest_ttl_s)
-    yield Sample(metrics.ALLOWANCE, survey.propagation_s)
+    yield from _known(metrics.SPARE, snapshot.issuer.token.best_remaining_s)
+    yield from _known(metrics.LIFE, snapshot.issuer.token.latest_ttl_s)
+    yield Sample(metrics.ALLOWANCE, snapshot.propagation_s)
     for state, count in fleet.states.items():
         if state not in NOT_COUNTED:
             yield Sample(metrics.SESSIONS, count, (state,))
@@ -49,23 +49,23 @@ def _fleet(survey: StatusSnapshot) -> Iterator[Sample]:
     yield Sample(metrics.FAILING, fleet.failing)
 
 
-def _queue(survey: StatusSnapshot) -> Iterator[Sample]:
-    schedule = survey.queue.schedule
+def _queue(snapshot: StatusSnapshot) -> Iterator[Sample]:
+    schedule = snapshot.queue.schedule
     for stage, by_band in (("ready", schedule.ready), ("waiting", schedule.waiting)):
         for band, count in by_band.items():
             yield Sample(metrics.QUEUE_DEPTH, count, (band.name.lower(), stage))
     for endpoint, count in schedule.blocked.items():
         yield Sample(metrics.GATED, count, (endpoint,))
     yield Sample(metrics.RUNNING, schedule.running)
-    yield Sample(metrics.SLOW_PLACES, len(survey.slow.names))
-    yield Sample(metrics.PARKED, survey.slow.parked)
-    yield from _known(metrics.PLATFORM_ALLOWED, survey.platform_allowed)
+    yield Sample(metrics.SLOW_PLACES, len(snapshot.slow.names))
+    yield Sample(metrics.PARKED, snapshot.slow.parked)
+    yield from _known(metrics.PLATFORM_ALLOWED, snapshot.platform_allowed)
     yield Sample(metrics.OLDEST, schedule.oldest_ready_s)
     yield Sample(metrics.OVERDUE, schedule.longest_overdue_s)
 
 
-def _watches(survey: StatusSnapshot) -> Iterator[Sample]:
-    for watch in survey.watches:
+def _watches(snapshot: StatusSnapshot) -> Iterator[Sample]:
+    for watch in snapshot.watches:
         labels, counts = (watch.resource, watch.namespace or ""), watch.protocol
         yield Sample(metrics.WATCH_SYNCED, int(watch.synced), labels)
         if watch.silent_s is not None:
@@ -76,29 +76,29 @@ def _watches(survey: StatusSnapshot) -> Iterator[Sample]:
         yield Sample(metrics.WATCH_ERRORS, counts.errors, labels)
 
 
-def _endpoints(survey: StatusSnapshot) -> Iterator[Sample]:
-    for breaker in survey.breakers:
+def _endpoints(snapshot: StatusSnapshot) -> Iterator[Sample]:
+    for breaker in snapshot.breakers:
         yield Sample(metrics.DOWN, int(breaker.down or breaker.refuses), (breaker.name,))
         yield Sample(metrics.REFUSED_US, int(breaker.refuses), (breaker.name,))
         yield Sample(metrics.OUTAGES, breaker.outages_total, (breaker.name,))
-    if survey.issuer.heard:
-        yield Sample(metrics.SKEW, survey.issuer.skew_s)
-        yield Sample(metrics.SKEW_ERROR, survey.issuer.error_s)
-        for witness, off_s in survey.issuer.offsets_s.items():
+    if snapshot.issuer.heard:
+        yield Sample(metrics.SKEW, snapshot.issuer.skew_s)
+        yield Sample(metrics.SKEW_ERROR, snapshot.issuer.error_s)
+        for witness, off_s in snapshot.issuer.offsets_s.items():
             yield Sample(metrics.CLOCK_OFFSET, off_s, (witness,))
-    yield Sample(metrics.LEADER, int(survey.lease.leading))
-    if survey.lease.holder:  # before the Lease is seen, a 0 would look like a counter's reset
-        yield Sample(metrics.TRANSITIONS, survey.lease.transitions)
-    yield Sample(metrics.REFUSED, survey.lease.fenced_total)
+    yield Sample(metrics.LEADER, int(snapshot.lease.leading))
+    if snapshot.lease.holder:  # before the Lease is seen, a 0 would look like a counter's reset
+        yield Sample(metrics.TRANSITIONS, snapshot.lease.transitions)
+    yield Sample(metrics.REFUSED, snapshot.lease.fenced_total)
 
 
-def _work(survey: StatusSnapshot) -> Iterator[Sample]:
-    worker = survey.reconciler
+def _work(snapshot: StatusSnapshot) -> Iterator[Sample]:
+    worker = snapshot.reconciler
     yield Sample(metrics.TOUCHES, worker.pod_touches_total)
     yield Sample(metrics.CREATED, worker.created_total)
     yield Sample(metrics.CRASHES, worker.reconcile_panics_total)
-    if survey.startup.finished:
-        yield Sample(metrics.STARTUP, survey.startup.seconds)
+    if snapshot.startup.finished:
+        yield Sample(metrics.STARTUP, snapshot.startup.seconds)
 
 
 def _known(metric: metrics.Metric, value: float | None) -> Iterator[Sample]:

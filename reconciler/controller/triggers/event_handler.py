@@ -65,7 +65,7 @@ class EventHandler:
             news: What shortens the wait of a session that failed; an event as such does not.
         """
         try:
-            view, plan = self._sessions.plan(key)
+            state, plan = self._sessions.plan(key)
         except Exception:  # a defect of ours that one session provokes: its run says so
             now_at = self._clock.monotonic()
             self._queue.add(key, reason=reason, at=now_at, priority=Priority.ROUTINE, slack_s=0.0)
@@ -81,7 +81,7 @@ class EventHandler:
         is_due = plan.action in DUE
         # What blocks is said by the run; waiting for its next look would keep it quiet for minutes.
         waits, is_asked = plan.action is Action.WAIT, plan.action is Action.CONFIRM
-        if waits and self._ensure_touch(view, plan):
+        if waits and self._ensure_touch(state, plan):
             self._touch_now(key)
             return plan.action
         at = now_at = self._clock.monotonic()
@@ -100,14 +100,14 @@ class EventHandler:
         )
         return plan.action
 
-    def _ensure_touch(self, view: SessionState, plan: Plan) -> bool:
+    def _ensure_touch(self, state: SessionState, plan: Plan) -> bool:
         """Note a touch that nobody has in hand: its writer died, or did not know the pod."""
         if self._touches is None or not (plan.touch and self._sessions.leads):
             return False
-        if view.secret is None:
+        if state.secret is None:
             return False
-        write = view.secret.annotations.get(self._sessions.names.refreshed_at, "")
-        return self._touches.ensure(view.key, view.secret, write, self._clock.monotonic())
+        write = state.secret.annotations.get(self._sessions.names.refreshed_at, "")
+        return self._touches.ensure(state.key, state.secret, write, self._clock.monotonic())
 
     def _touch_now(self, key: SessionKey) -> None:
         now_at = self._clock.monotonic()

@@ -83,11 +83,11 @@ class RevocationCheck:
 
         One about which alone it gives no answer waits for `UNANSWERED_S`, and keeps no other.
         """
-        view = self._sessions.state(key)
+        state = self._sessions.state(key)
         if not self._confirmations.is_absent(key):
             return True
         try:
-            await self._session_lookup.look_up(key, view)
+            await self._session_lookup.look_up(key, state)
         except RemoteError:
             if self._session_lookup.is_down:
                 return False
