@@ -1,4 +1,4 @@
-"""Children that others left to us: process 1 has to wait for them, or they stay as zombies."""
+"""Orphaned child processes: process 1 must wait for them, or they stay as zombies."""
 
 import asyncio
 import os
@@ -6,14 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 
 LOOK_S = 30.0
-"""Between looks. A child of our own is waited for within milliseconds of its end, so that a zombie
-that is there at two looks is not ours."""
+"""Between two passes. Our own children are waited for within milliseconds of their end, so that a
+zombie that two passes find is an orphan."""
 
 _PROC = Path("/proc")
 
 
 class OrphanReaper:
-    """Waits for what an exec plug-in had started when it ended itself."""
+    """Waits for child processes that an exec plug-in left behind."""
 
     def __init__(self) -> None:
         self._before: set[int] = set()
@@ -25,7 +25,7 @@ class OrphanReaper:
             self.reap_once()
 
     def reap_once(self) -> int:
-        """Wait for each zombie that the last look saw, too; return how many there were."""
+        """Wait for each zombie that the last pass found, too; return how many there were."""
         now = _zombies()
         stale = now & self._before
         for pid in stale:

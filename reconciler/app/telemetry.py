@@ -1,4 +1,4 @@
-"""Metrics and traces, joined to the controller: what is counted, kept, served and sent."""
+"""Metrics and traces of the controller: counted, sampled, served and exported."""
 
 import asyncio
 import math
@@ -36,10 +36,10 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 SCRAPE_AGE_S = 5.0
-"""A scrape takes a survey of this age as it is: two Prometheus servers cost one."""
+"""A scrape uses a snapshot up to this age: two Prometheus servers cost one snapshot."""
 
 RENDER_S = 1.0
-"""A text of /metrics serves everybody for so long: however many scrape, one is made in a second."""
+"""A text of /metrics is served for this long: one is rendered a second, for all scrapers."""
 
 CLOSE_S = 1.0
 """Longest wait, at the end, for traces that were not sent yet: a pod's grace period is for writes
@@ -47,7 +47,7 @@ of tokens."""
 
 
 class Telemetry:
-    """What looks on. It exists before the controller, which tells it of all that happens.
+    """Observes the controller; it is made before the controller, which calls its observers.
 
     Args:
         per_session: Export a series for each session.
@@ -94,9 +94,9 @@ class Telemetry:
     async def scrape(self) -> bytes:
         """Return all metrics in Prometheus' text format; works before anything else does.
 
-        The text is made in a thread, once for all who ask within `RENDER_S`: each rendering takes
-        the interpreter from what refreshes tokens.
-        Cancel: The rendering goes on, for the others who wait for it.
+        The text is rendered in a thread, once for all scrapes within `RENDER_S`: each rendering
+        takes interpreter time from the refreshes.
+        Cancel: The rendering continues for the other callers that wait for it.
         """
         if self._clock.monotonic() - self._text_at < RENDER_S:
             return self._text
@@ -115,7 +115,7 @@ class Telemetry:
             self._rendering = None
 
     def measure_token_request(self, ask: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
-        """Return `ask`, measured; one that no run asked for is a trace of its own."""
+        """Return `ask`, measured; a request outside of a run becomes a separate trace."""
 
         async def measured() -> T:
             began_at, result = self._clock.monotonic(), "success"
@@ -132,7 +132,7 @@ class Telemetry:
         return measured
 
     async def close(self) -> None:
-        """Send what waits, for `CLOSE_S` at most."""
+        """Send what is queued, for `CLOSE_S` at most."""
         if self._rendering is not None:
             self._rendering.cancel()
         if self._exporter is not None:
@@ -151,7 +151,7 @@ class Telemetry:
     def _send_traces(self, replica: str) -> None:
         exporter = BatchExporter("traces", span_sender(replica, os.environ, self._clock))
         from reconciler.telemetry.otlp_spans import (
-            SampledTrace,  # after the library is told to be silent
+            SampledTrace,  # after the library's own logging is off
         )
 
         def keep(trace: Trace) -> None:
@@ -186,7 +186,7 @@ class Telemetry:
 async def open_telemetry(
     clock: Clock, *, replica: str, per_session: bool, log_lines_dropped: Callable[[], int]
 ) -> AsyncIterator[Telemetry]:
-    """Make it from the OTEL_* variables; what cannot be served of them is named in the log."""
+    """Make it from the OTEL_* variables; those that are not supported are logged."""
     otlp = read_otlp(os.environ)
     for each in otlp.unserved:
         log.warning("telemetry_variable_ignored", variable=each.variable, why=each.why)

@@ -59,8 +59,8 @@ from reconciler.workqueue.queue import WorkQueue
 log = structlog.get_logger()
 
 STUCK_S = 1000.0
-"""Three times the longest life of a watch, and beyond the longest pause, list and turn: each list,
-watch, event and bookmark that ends in whatever way shows that a reflector goes on."""
+"""Three times the longest life of a watch, and beyond the longest pause, list and turn: each end
+of a list or a watch, each event and each bookmark shows that the reflector works."""
 
 FRESH_S = 2.0
 """Age of the first lists up to which they need no second one when this replica begins to lead."""
@@ -82,7 +82,7 @@ MAX_LOGGED = 10
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What the controller stands on; each has a real and a simulated form."""
+    """What the controller needs from outside; each part has a real and a simulated form."""
 
     kube: Kube
     platform: Platform
@@ -96,13 +96,13 @@ class Dependencies:
     platform_breaker: CircuitBreaker
     issuer_breaker: CircuitBreaker
     background_tasks: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
-    """What the ports need to have running: the token source's spare, for one."""
+    """What must run with the controller, such as the requests for the standby token."""
     tracer: Tracer | None = None
-    """Whose traces somebody listens to; none by default."""
+    """The tracer of the telemetry; without one, no trace is exported."""
     platform_allowed: Callable[[], int] | None = None
-    """How many requests the platform is asked at one time now; None = nothing limits them."""
+    """Returns how many requests to the platform may be in flight now; None: there is no limit."""
     observers: tuple[Observer, ...] = ()
-    """Told of every attempt, beside the controller's own."""
+    """Called with every run, after the controller's own observers."""
 
 
 class Controller:
@@ -309,16 +309,16 @@ class Controller:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then finish what is in flight.
 
-        Order: stores synced, then follow; lead, with the startup resync first, for as long as it is
-        given to us, and follow again. At the end no key is taken any more, those in flight end
-        (bounded), the Lease is released, and only then the streams are closed.
-        Raises: ExceptionGroup for a defect of ours; nothing that a peer does ends it.
+        Order: sync the stores, then stand by; during each term lead, with the startup resync first.
+        At the end no more keys are taken, those in flight end (bounded), the Lease is released, and
+        only then the watches are closed.
+        Raises: ExceptionGroup for a defect of ours; no failure of a peer ends it.
         """
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part) for part in self._tasks()]
             await stop.wait()
             if not await self.queue.drain(self._config.drain_s):
-                # A write that may still arrive must meet a Lease that is still ours: it runs out.
+                # A write may still arrive, and the Lease must be ours until then.
                 log.warning("drain_timeout", in_flight=self.queue.stats().schedule.running)
             else:
                 await self._dependencies.leadership.release()
@@ -326,14 +326,14 @@ class Controller:
                 task.cancel()
 
     async def plan_all(self) -> None:
-        """Plan each session anew, now: the static token or the signing key was replaced."""
+        """Plan each session again: the static token or the signing key was replaced."""
         self.sessions.clear_context()
         await self.resync.plan_all("token_replaced", news=Trigger.REQUESTED)
 
     def _warn_of_value(self) -> None:
-        """Say that a Secret came with its data: what is between us and the API server is to blame.
+        """Log that a Secret came with its data, which was not requested.
 
-        Nothing of it was decoded; the bytes went through this process all the same.
+        The data was not decoded, but its bytes went through this process.
         """
         if self.log_dedup.should_log("secret_value_received"):
             log.warning(
@@ -342,10 +342,10 @@ class Controller:
             )
 
     def relist_all(self, namespace: str, why: str) -> None:
-        """Have everything listed again: what was lost in one namespace was lost in all.
+        """List everything again: the API server has lost a part of its history, in all namespaces.
 
         Args:
-            namespace: Where an object was read that is of an earlier history.
+            namespace: Where an object was read that is older than what was known.
             why: What was read, and what was known before.
         """
         if self.log_dedup.should_log("history_rewound"):
@@ -354,18 +354,19 @@ class Controller:
             reflector.distrust()
 
     async def rewrite_confirmations(self) -> None:
-        """Plan each session anew: its seal is to be made again, in its turn."""
+        """Plan each session again: its confirmation is to be signed with the new key."""
         await self.resync.plan_all("seal_renewed")
 
     @property
     def writes_refused(self) -> int:
-        """Number of writes that the fence has stopped since the start."""
+        """Number of writes that the fence has blocked since the start."""
         return self._dependencies.fence.fenced_total
 
     def liveness_problem(self) -> str:
-        """Return "" unless a stream has stalled in a way that only a restart can mend.
+        """Return "" unless a watch has stalled in a way that only a restart repairs.
 
-        A list that times out is none: a restart mends no server, and would empty the stores.
+        A list that times out is no such case: a restart would not repair the API server, and would
+        empty the stores.
         """
         if self._dependencies.kube_breaker.is_open:
             return ""
@@ -377,27 +378,27 @@ class Controller:
 
     @property
     def has_had_token(self) -> bool:
-        """Whether the token source has given a token in this process, whatever is left of it."""
+        """Whether the token source has returned a token in this process, expired or not."""
         return self._dependencies.source.stats().issued_total > 0
 
     @property
     def lacks_token(self) -> bool:
-        """Whether no token has come for so long that another replica may fare better."""
+        """Whether no token has come for so long that another replica may have one."""
         stats = self._dependencies.source.stats()
         life_s = stats.latest_ttl_s
         return stats.without_s > (WITHOUT_S if life_s is None else WITHOUT_LIFE * life_s)
 
     @property
     def token_life_s(self) -> float:
-        """Whole life of the token that came last; inf before the first, or without an expiry."""
+        """Whole lifetime of the last token; inf before the first, or without an expiry."""
         life_s = self._dependencies.source.stats().latest_ttl_s
         return math.inf if life_s is None else life_s
 
     def readiness_problem(self) -> str:
-        """Return "" once the stores are filled and the source has given a token, else what lacks.
+        """Return "" once the stores are synced and the source has returned a token, else the cause.
 
-        A rollout must not replace replicas that hold a standby token by ones that cannot get any.
-        Once ready for that it stays so: an outage later is nothing that another replica is free of.
+        A rollout must not replace replicas that have a standby token by ones that cannot get any.
+        After the first token a replica stays ready: a later outage affects the other replicas, too.
         """
         if why := self.not_synced():
             return why
@@ -417,9 +418,9 @@ class Controller:
     def not_synced(self) -> str:
         """Return "" once the stores hold a first list, else what is missing.
 
-        It depends on neither the resync nor the platform, nor on one namespace of several that
-        refuses us: a replica that is warm can take over. Only one that knows no namespace needs
-        the platform, once; it must not take the place of one that knows them.
+        It does not depend on the resync, on the platform, or on one of several namespaces that
+        forbids the lists: a replica with synced stores can take over. Only a replica without any
+        namespace needs the platform, once; it must not replace one that knows the namespaces.
         """
         if self.discovery is not None and not self.discovery.has_started:
             return "waiting for the platform to name a project" + self._why_not_named()
@@ -461,13 +462,13 @@ class Controller:
         return found
 
     def _list_error(self) -> str:
-        """Return the last error of a list that is not in its store yet, or ""."""
+        """Return the last error of a reflector that is not synced yet, or ""."""
         found = (reflector.stats() for reflector in self.informers.reflectors)
         errors = (stats.protocol.last_error for stats in found if not stats.synced)
         return next((error for error in errors if error), "")
 
     def _why_not_named(self) -> str:
-        """Say which endpoint keeps the platform from being asked, or from answering, or ""."""
+        """Return which endpoint prevents the list of the projects, or ""."""
         ports = self._dependencies
         for name, breaker in (
             ("issuer", ports.issuer_breaker),
@@ -505,10 +506,10 @@ class Controller:
         await self.informers.wait_initialized()
         log.info("stores_synced", pods=len(self.pods), secrets=len(self.secrets))
         with suppress(IssuerError):
-            # The issuer's answer also tells its time, by which all that follows is judged.
+            # The response also contains the issuer's time, which all decisions need.
             await self._dependencies.source.get(min_remaining=0.0)
         if not self.has_had_token:
-            # How long the fleet's tokens live says how often the issuer is asked from now on.
+            # The shortest remaining life decides how often the issuer is asked from now on.
             await self.status_collector.update(max_age_s=0.0)
         self._config.on_synced()
         self._warn_of_short_life()
@@ -522,7 +523,7 @@ class Controller:
             await self._run_term(relist=not fresh)
 
     async def _run_term(self, *, relist: bool) -> None:
-        """Work until another replica may: what is due at once, beside a consistent list."""
+        """Work for one term as the leader; with `relist`, list everything at the same time."""
         self.confirmations.begin_term()
         self.sessions.begin_term()
         if self.touches is not None:
@@ -544,7 +545,7 @@ class Controller:
             self.sessions.end_term()
 
     async def _log_term_ends(self) -> None:
-        """Say at each end of a term, once nothing is in flight, what the fence has stopped."""
+        """Log the blocked writes at the end of each term, once nothing is in flight."""
         leadership = self._dependencies.leadership
         while True:
             await leadership.wait_started()
@@ -553,7 +554,7 @@ class Controller:
             log.info("leadership_ended", writes_refused=self._dependencies.fence.fenced_total)
 
     def _warn_of_short_life(self) -> None:
-        """Say it when tokens live too short for the Lease, or for the kubelet without touches."""
+        """Log it if tokens live too short for the Lease, or for the kubelet without touches."""
         token, options = self._dependencies.source.best(), self._config
         if token is None or math.isinf(token.ttl_s):
             return
@@ -577,7 +578,7 @@ class Controller:
             )
 
     async def _log_unready(self) -> None:
-        """Say once a minute what is still waited for, so that silence means health."""
+        """Log once a minute what this replica still waits for, and which endpoints fail."""
         while True:
             await asyncio.sleep(REPORT_S)
             if why := self.readiness_problem():
@@ -586,7 +587,7 @@ class Controller:
                 self._endpoint_log.report(breaker.stats())
 
     def _on_time_moved(self, move: ClockMove) -> None:
-        """Take in that the issuer's time is another one than all deadlines were derived from."""
+        """Discard what was derived from the previous estimate of the issuer's time."""
         now_at, now_s = self._dependencies.clock.monotonic(), self.sessions.now_s()
         self.exposure.time_moved(now_s - (now_at - move.since_at), move.moved_s)
         self.sessions.clear_context()
@@ -595,15 +596,15 @@ class Controller:
         self._time_moved.set()
 
     async def _follow_time(self) -> None:
-        """Plan each session anew whenever the estimate of the issuer's time has moved."""
+        """Plan each session again whenever the estimate of the issuer's time has moved."""
         while True:
             await self._time_moved.wait()
             self._time_moved.clear()
-            self.sessions.records.clear()  # what a write achieved was judged by the old time
+            self.sessions.records.clear()  # the records were made with the old time
             await self.resync.plan_all("issuer_time_moved", news=Trigger.REQUESTED)
 
     def _fleet_life_s(self) -> float | None:
-        """Return the shortest life left of the sessions' tokens, by the latest survey."""
+        """Return the shortest remaining life of the sessions' tokens, by the latest snapshot."""
         latest = self.status_collector.latest
         if latest is None or latest.fleet.remaining_min_s is None:
             return None
@@ -614,7 +615,8 @@ class Controller:
     def _on_better_token(self) -> None:
         """Wake what waits for a token, or for a better one than its own, most urgent first.
 
-        An outage need not have been: one failed request, or a cache that gave the same token again.
+        This does not need an outage: one failed request, or a cache that returned the same token
+        again, is enough.
         """
         self.queue.wake_blocked(retry_policy.ISSUER)
 
@@ -623,7 +625,7 @@ class Controller:
         self._endpoint_log.recovered(endpoint, woken)
 
     def _on_authorized(self, namespace: str | None) -> None:
-        """Wake what waits for a right in a namespace (None: anywhere)."""
+        """Wake what waits for a permission in a namespace (None: anywhere)."""
         self.informers.retry_forbidden(namespace)
         woken = self.queue.wake_blocked(
             retry_policy.RIGHTS, only=lambda key: namespace is None or key.namespace == namespace
@@ -673,7 +675,7 @@ class Controller:
 
 
 def _ignore(_namespaces: Iterable[str]) -> None:
-    """Take no notice of a namespace that the platform names: all or fixed ones are watched."""
+    """Ignore namespaces that the platform names: all, or the configured ones, are watched."""
 
 
 def _last_error(error: str) -> str:

@@ -46,7 +46,7 @@ class NoProgressError(Exception):
 
 
 class SessionActions:
-    """Carries out one action of a plan; whether another one follows, the next plan says."""
+    """Carries out one action of a plan; the next plan decides whether another one follows."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class SessionActions:
         if plan.action is Action.CONFIRM:
             await self._confirm(run.key, slot, state)
             return
-        # Before a token is asked for: a key that finds its namespace full has no use for one.
+        # Before a token is requested: without room in its namespace, a key has no use for one.
         self._bulkhead.check(run.key.namespace, slot)
         match plan.action:
             case Action.CREATE:

@@ -1,4 +1,4 @@
-"""The bulkhead's shell: its clock and timers, and the runs that wait for a worker."""
+"""The bulkhead with its clock and timers, and the runs that wait for a worker."""
 
 import asyncio
 from collections import deque
@@ -32,10 +32,10 @@ from reconciler.workqueue.queue import WorkQueue
 log = structlog.get_logger()
 
 PLATFORM = "(platform)"
-"""The platform among namespaces, as a place; no namespace has parentheses."""
+"""Target name of the platform; no namespace has parentheses."""
 
 ISSUER = "(issuer)"
-"""The issuer, as a place."""
+"""Target name of the issuer."""
 
 _NO_ANSWER = (TransportError, ServerError, PlatformUnavailable, IssuerUnavailable, ProtocolError)
 
@@ -44,7 +44,7 @@ _NO_ANSWER = (TransportError, ServerError, PlatformUnavailable, IssuerUnavailabl
 class SlowPlaces:
     """`names` are namespaces, the pods of one, the platform or the issuer, as the log names them.
 
-    `parked` counts sessions that are due and wait until fewer requests are under way in a place.
+    `parked` counts sessions that are due and wait until a target has room for their request.
     """
 
     names: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class SlowPlaces:
 
 
 class BulkheadFull(ReconcilerError):
-    """No more requests may begin in this place for now; nothing was sent."""
+    """The target has as many requests in flight as it may have; nothing was sent."""
 
     def __init__(self, place: str) -> None:
         super().__init__(f"{place} has as many requests under way as it may have")
@@ -60,12 +60,12 @@ class BulkheadFull(ReconcilerError):
 
 
 def touches_in(namespace: str) -> str:
-    """Return the place of a namespace's touches: pods have webhooks of their own."""
+    """Return the target name of a namespace's touches: other webhooks apply to pods."""
     return f"(pods) {namespace}"
 
 
 class BulkheadShell:
-    """Lends workers to runs, and lets their requests into the places where they go.
+    """Gives workers to runs, and limits the requests to each target.
 
     Args:
         workers: See `Bulkhead`.
@@ -86,10 +86,10 @@ class BulkheadShell:
         self._bulkhead: Bulkhead[SessionKey] = Bulkhead(workers=workers, most=most)
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.runs_at_most = runs_at_most(workers)
-        """Runs at one time: those of the workers, and those that wait for slow requests."""
+        """Most runs at one time: those of the workers, and those that wait for slow requests."""
 
     async def begin(self) -> BulkheadRun:
-        """Wait for a free worker and return its run; the caller owes an `end`.
+        """Wait for a free worker and return its run; the caller must call `end`.
 
         Cancel: nothing is lost.
         """
@@ -107,17 +107,17 @@ class BulkheadShell:
         return run
 
     def end(self, run: BulkheadRun) -> None:
-        """End a run, and call the keys for which there is room now."""
+        """End a run, and queue the parked keys for which there is room now."""
         self._bulkhead.end(run)
         self._call_parked()
         self._wake_worker()
 
     @contextmanager
     def at(self, place: str, run: BulkheadRun) -> Iterator[None]:
-        """Make one request in a place; while it lasts, and by its end, it is judged.
+        """Count one request to a target while the block runs; its duration and result are recorded.
 
         Raises:
-            BulkheadFull: Not now.
+            BulkheadFull: There is no room for the request.
         """
         if not self._bulkhead.enter(place, run, self._clock.monotonic()):
             raise BulkheadFull(place)
@@ -133,7 +133,7 @@ class BulkheadShell:
             raise
         except (NotLeaderError, BulkheadFull):
             raise
-        except Exception:  # a refusal is an answer, too
+        except Exception:  # a refusal is also an answer
             answer = RequestResult.ANSWERED
             raise
         finally:
@@ -146,16 +146,16 @@ class BulkheadShell:
             raise BulkheadFull(place)
 
     def slow_places(self) -> SlowPlaces:
-        """Return the places that are slow now, and how many sessions wait for room."""
+        """Return the targets that are slow now, and how many sessions wait for room."""
         suspects = self._bulkhead.suspects(self._clock.monotonic())
         return SlowPlaces(suspects, self._bulkhead.parked_total)
 
     def record_started(self, key: SessionKey) -> None:
-        """Note that a key runs."""
+        """Note that a run of a key has started."""
         self._bulkhead.take(key)
 
     def park(self, place: str, key: SessionKey, plan: Plan) -> None:
-        """Have a key called, by its urgency, when there is room in a place."""
+        """Queue a key again, by its urgency, when the target has room."""
         now_at = self._clock.monotonic()
         ends_at = now_at + plan.slack_s
         self._bulkhead.park(
@@ -163,7 +163,7 @@ class BulkheadShell:
         )
 
     def record_finished(self, key: SessionKey) -> None:
-        """Note that a key's run ended in front of no full place."""
+        """Note that a key's run ended without `BulkheadFull`."""
         self._bulkhead.forget(key)
 
     def _call_parked(self) -> None:
@@ -179,7 +179,7 @@ class BulkheadShell:
             self._wake_worker()
 
     def _wake_worker(self) -> None:
-        """Have those that wait for a worker look; each that finds none waits on."""
+        """Wake the first that waits for a worker; if it finds none it waits again."""
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():

@@ -1,4 +1,4 @@
-"""Sends the touches that are due, and lets none of them stand in a token's way."""
+"""Sends the touches that are due; a touch never delays or fails the write of a token."""
 
 import structlog
 
@@ -17,14 +17,14 @@ from reconciler.telemetry.trace import span
 log = structlog.get_logger()
 
 SLOW_RATE = 100.0
-"""Touches that find their place full come again at this rate, all together, per second."""
+"""Touches for which there is no room are retried at this rate in total, per second."""
 
 
 class PodToucher:
-    """Touches the pods of a session whose Secret was written.
+    """Touches the pods of a session after its Secret was written.
 
-    A touch only spares a pod the kubelet's own pace: one that fails is tried again for a while by
-    itself, and neither fails its session's run nor keeps it from writing.
+    A touch only makes the kubelet sync earlier. One that fails is retried for a while; it does not
+    fail its session's run and does not prevent a write.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class PodToucher:
             self._touches.failed(key, now_at, draw=self._random.random())
 
     async def _touch(self, key: SessionKey, slot: BulkheadRun) -> bool:
-        """Touch each of the pods; return False where a later try may fare better."""
+        """Touch each of the pods; return False if a later try may succeed."""
         for pod in self._sessions.pods_to_touch(key):
             try:
                 with self._bulkhead.at(touches_in(key.namespace), slot), span("touch", pod.name):
                     await self._writer.touch(pod, now_s=self._sessions.now_s())
                 self._stats.pod_touches_total += 1
             except (errors.NotFound, errors.Invalid):
-                continue  # another pod, or none, has that name now; it starts with the new token
+                continue  # the pod was replaced or deleted; its successor starts with the new token
             except errors.Forbidden as error:
                 self._refused(key.namespace, error)
             except (errors.KubeError, errors.ProtocolError) as error:
@@ -85,7 +85,7 @@ class PodToucher:
         return True
 
     def _refused(self, namespace: str, error: errors.Forbidden) -> None:
-        """Say whose 403 it is, once a namespace: a right is missing, or admission says no."""
+        """Log once a namespace what the 403 means: no permission, or a denial of admission."""
         if is_terminating(error):
             return
         is_denied = isinstance(error, errors.AdmissionDenied | errors.QuotaExceeded)

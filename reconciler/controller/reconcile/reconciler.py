@@ -62,7 +62,7 @@ class Reconciler:
 
         Args:
             run: Takes the outcome and what was done.
-            slot: The run's place among the workers, which each request is entered with.
+            slot: The run's slot in the bulkhead; each request is counted with it.
 
         Raises:
             errors.Conflict: Something was still due after `MAX_PASSES` actions.
@@ -108,7 +108,7 @@ class Reconciler:
     async def check_error(
         self, error: RemoteError, work: WorkItem[SessionKey], slot: BulkheadRun
     ) -> RemoteError:
-        """Read the Secret again where an error says that it is not what the store holds.
+        """Read the Secret again if an error shows that the store's version is stale.
 
         Returns: The error that decides on the retry: a conflict instead of a `NotFound` if the plan
             was made from an old state, and the same error otherwise.

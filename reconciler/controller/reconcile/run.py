@@ -18,27 +18,27 @@ Outcome = Literal[
 ]  # fmt: skip
 """How a run ended. `unchanged`: nothing was due. `no_better_token`: no available token is better.
 `conflict_backoff`: another writer writes the Secret, too. `not_leader`: the fence stopped the
-write. `bulkhead_full`: too many requests are under way in the place that it would have asked.
+write. `bulkhead_full`: too many requests were in flight to the target of the next one.
 """
 
 
 @dataclass(slots=True)
 class ReconcileRun:
-    """What metrics, Events, traces and the status page are made of; never a token.
+    """What metrics, Events, traces and the status page are made from; it holds no token.
 
     Args:
-        term_began_at: When this replica began to lead, monotonic: what was due before was not its.
-        reason: Of the last plan that asked for something, or of what blocks; "" if nothing was due.
-        error: What failed it, or None; `failures` counts them in a row, this one included.
-        shared: The endpoint that is away, where that and not the session is the cause; or "".
+        term_began_at: When this replica began to lead, monotonic: earlier lateness is not counted.
+        reason: Of the last plan with an action, or of what blocks; "" if nothing was due.
+        error: The error that it failed with, or None; `failures` counts consecutive failures.
+        shared: The endpoint that is unreachable or refuses us, if that is the cause; or "".
         routine: Failed in a way that heals by planning again: a conflict.
-        wrote: Whether the API server took a write of the Secret, were it of annotations alone.
-        before: What the Secret's annotations said before it was written; None for a new one.
+        wrote: Whether a write of the Secret was applied, even of annotations alone.
+        before: The Secret's annotations before the write; None for a new Secret.
         written_s: When a token was written (epoch, issuer's time), or None.
-        touched: Whether the pod was or will be touched, so that it sees the token in a second.
-        overwrites: How often others took back what we wrote lately, the one that this run repaired
-            included; 0 if it repaired none. `writer` is their field manager, "" if that is not
-            known; `undone` is what they took back.
+        touched: Whether the pod was or will be touched, so that it can read the token in a second.
+        overwrites: How often other writers undid our writes lately, including the one that this run
+            repaired; 0 if it repaired none. `writer` is their field manager, "" if unknown;
+            `undone` is what they undid.
     """
 
     work: WorkItem[SessionKey]
@@ -66,9 +66,9 @@ class ReconcileRun:
 
     @property
     def due_at(self) -> float:
-        """When it was due, monotonic: a write since it was first due, however often it was tried.
+        """When it was due, monotonic; for a write, when that was first due, before all retries.
 
-        A run that writes nothing did not end what was late, if anything was.
+        A run that writes nothing did not end any lateness.
         """
         due_at = self.work.first_due_at if self.wrote else self.work.due_at
         return max(due_at, self.term_began_at)

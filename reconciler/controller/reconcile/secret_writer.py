@@ -15,7 +15,7 @@ from reconciler.tokens.token import Token
 
 
 class Written(NamedTuple):
-    """A write that was applied; `returned`: the watch has brought it already."""
+    """A write that was applied; `already_observed`: the watch has delivered it already."""
 
     secret: ObjectMeta
     already_observed: bool
@@ -62,12 +62,12 @@ class SecretWriter:
     ) -> Written:
         """Patch a Secret (`token` None: its annotations alone) and return its new state.
 
-        Args: as of `bodies.refresh`.
+        Args: as of `patches.secret_patch`.
         Raises:
             Conflict: Another version; nothing changed.
             Invalid: Another object of that name, or one that cannot be changed.
             NotLeaderError: Stopped at the fence; nothing was sent.
-        Cancel: May have been applied; the watch will tell.
+        Cancel: May have been applied; the watch will show it.
         """
         body = patches.secret_patch(
             secret,
@@ -84,7 +84,7 @@ class SecretWriter:
     async def create(
         self, key: SessionKey, pod: ObjectMeta, token: Token, *, now_s: float
     ) -> Written:
-        """Create a session's Secret, owned by its pod; `seal` is to follow, for its UID is new.
+        """Create a session's Secret, owned by its pod; its confirmation needs the UID and follows.
 
         Raises:
             AlreadyExists: The name is taken.
@@ -100,14 +100,14 @@ class SecretWriter:
         return self._store_response(made)
 
     async def write_confirmation(self, secret: ObjectMeta, *, now_s: float) -> Written:
-        """Write the proof of the confirmation alone.
+        """Write the confirmation alone.
 
         Raises: as `refresh`.
         """
         return await self.refresh(secret, None, now_s=now_s, honoured=())
 
     async def remove_confirmation(self, secret: ObjectMeta) -> Written:
-        """Take the proof of a former confirmation off a Secret; its token stays and runs out.
+        """Remove the confirmation from a Secret; its token stays until it expires.
 
         Raises: as `refresh`.
         """
@@ -116,14 +116,15 @@ class SecretWriter:
         )
 
     async def touch(self, pod: ObjectMeta, *, now_s: float) -> None:
-        """Patch a pod's annotation so that the kubelet looks at its volumes now."""
+        """Patch a pod's annotation so that the kubelet syncs its volumes now."""
         await self._patch(self._pods, pod, patches.touch_patch(pod, self._names, now_s=now_s))
 
     async def refetch(self, key: SessionKey) -> bool:
         """List one Secret's metadata from a consistent read into the store.
 
-        Asked where a stale store would make us do harm or spin: before a create, after repeated
-        conflicts, where it is not there. What it says is believed, whatever its version.
+        Used where a stale store would cause harm or endless retries: before a create, after
+        repeated conflicts, and after a `NotFound`. The store takes the result, even if its version
+        is lower.
 
         Returns: Whether the store held something else.
         """
@@ -131,7 +132,7 @@ class SecretWriter:
         return await self._read(self._secrets, self._store, key.namespace, name)
 
     async def refetch_pod(self, pod: ObjectMeta) -> bool:
-        """Do the same for a pod: a Secret is not made for one that is no more."""
+        """Do the same for a pod: no Secret is created for one that does not exist any more."""
         return await self._read(
             self._pods, self._pod_store, pod.namespace, pod.name, fields=f",{LIVE_PODS}"
         )
@@ -145,12 +146,12 @@ class SecretWriter:
         *,
         fields: str = "",
     ) -> bool:
-        """Read one object by a list, since no right to get it is held."""
+        """Read one object by a list, since we have no permission to get it."""
         scope = ListOptions(namespace, self._names.selector(), f"metadata.name={name}{fields}")
         held = store.entry(namespace, name)
         page = await self._kube.list(resource, scope, limit_s=self._limit_s)
         if page.skipped:
-            return False  # it is there, but cannot be read
+            return False  # it exists, but cannot be decoded
         found = page.items[0] if page.items else None
         belief = store.apply_read(namespace, name, found, page.version, held)
         if belief.rewound:
@@ -178,5 +179,5 @@ class SecretWriter:
             raise NotLeaderError("this replica may not write for as long as a request may take")
 
     def _store_response(self, secret: ObjectMeta) -> Written:
-        """Take an answer into the store, which knows it already if its event overtook it."""
+        """Put a response into the store, which has it already if its watch event came first."""
         return Written(secret, self._store.apply_write_response(secret) is None)

@@ -1,4 +1,4 @@
-"""One session asked of the platform, because nobody has confirmed it or its list lacks it."""
+"""Look-up of one session that is not confirmed, or that the platform's list lacks."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ INVALID_ID = "invalid_id"
 """The reason of an error for an ID that cannot be sent."""
 
 KNOWN_SESSION_TIMEOUT_S = 3.0
-"""Longest wait for an answer about a session that was once confirmed: its token waits meanwhile."""
+"""Longest wait for an answer about a session that was confirmed before; its refresh waits."""
 
 
 class SessionLookup:
@@ -48,16 +48,16 @@ class SessionLookup:
 
     @property
     def is_down(self) -> bool:
-        """True while the platform is unreachable: nobody can be asked about."""
+        """True while the platform is unreachable: no session can be looked up."""
         return self._platform.breaker.is_open
 
     async def confirm(self, key: SessionKey, state: SessionState) -> None:
         """Look one session up before a write to it.
 
-        A session that was once confirmed goes on by that word where no answer comes in time.
+        A session that was confirmed before continues on that if no answer comes in time.
 
         Raises:
-            PlatformError: No answer that says yes or no, about a session without such a word.
+            PlatformError: No definite answer about a session that was never confirmed.
         """
         if not self._was_confirmed(key, state):
             await self.look_up(key, state)
@@ -69,45 +69,47 @@ class SessionLookup:
             self._confirmations.record_unanswered(key)
 
     def continue_unanswered(self, key: SessionKey, state: SessionState) -> bool:
-        """Go on without an answer, if the session was once confirmed; return whether that is so."""
+        """Continue without an answer if the session was confirmed before; return whether it was."""
         if not self._was_confirmed(key, state):
             return False
         self._confirmations.record_unanswered(key)
         return True
 
     def record_removed(self, key: SessionKey) -> None:
-        """Note that the proof of a former confirmation is off the session's Secret."""
+        """Note that the confirmation was removed from the session's Secret."""
         self._confirmations.record_removed(key)
 
     def record_rewritten(self, key: SessionKey) -> None:
-        """Note that the proof of a confirmation was made again."""
+        """Note that the confirmation was written again."""
         self._confirmations.record_rewritten(key)
 
     async def look_up(self, key: SessionKey, state: SessionState) -> None:
-        """Look one session up and record what the platform says.
+        """Look one session up and record the answer.
 
         Raises:
-            PlatformError: No answer that says yes or no; what was known stays.
+            PlatformError: No definite answer; what was known stays.
         """
         if self.is_down:
             raise PlatformUnavailable("the platform is away")
-        if self._platform.breaker.refuses:  # one probe seeks its end, not each session
+        if (
+            self._platform.breaker.refuses
+        ):  # the probe finds the end of the refusal, not each session
             raise PlatformRefused(self._platform.breaker.last_error)
         labelled = state.pod or state.secret
         claimed = labelled.project_id if labelled is not None else ""
-        has_word = self._was_confirmed(key, state)
+        was_confirmed = self._was_confirmed(key, state)
         project: str | None = claimed
-        if has_word and not claimed:  # the labels are gone, and the platform's word is not
+        if was_confirmed and not claimed:  # the labels were removed, the confirmation was not
             project = self._confirmations.project_of(key)
         try:
             session = await self._platform.session(key.session_id, project)
         except PlatformError as error:
             known = self._confirmations.project_of(key)
-            if error.reason != INVALID_ID or (has_word and project == known):
+            if error.reason != INVALID_ID or (was_confirmed and project == known):
                 raise
-            # No session of the platform can have such an ID, or such a project. Whoever may edit
-            # labels must not keep a session that had the platform's word from being asked about.
-            session = await self._platform.session(key.session_id, known) if has_word else None
+            # No session of the platform can have such an ID, or such a project. A tenant who edits
+            # labels must not prevent the look-up of a session that was confirmed.
+            session = await self._platform.session(key.session_id, known) if was_confirmed else None
         if session is not None:
             self._on_namespaces([self._confirmations.key_of(session).namespace])
         if session is None:
@@ -116,7 +118,7 @@ class SessionLookup:
             why = (
                 f"the platform has it in namespace {self._confirmations.key_of(session).namespace}"
             )
-        elif session.project_id != claimed and not (has_word and not claimed):
+        elif session.project_id != claimed and not (was_confirmed and not claimed):
             why = "the platform has it in another project"
         else:
             self._confirmations.record_confirmed(session)

@@ -1,4 +1,4 @@
-"""Which token to write for a plan: asked for, at hand, or none that improves what is there."""
+"""Which token to write for a plan: a requested one, an available one, or none."""
 
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.controller.decide.plan import Plan
@@ -8,18 +8,18 @@ from reconciler.tokens.source import TokenSource
 from reconciler.tokens.token import Token
 
 EQUAL_EXPIRY_REASONS = frozenset({"startup_resync", "requested"})
-"""Reasons for which a token that ends at the same second is written too: the promise is a write.
-None of them moves an expiry backwards."""
+"""Reasons for which a token with the same expiry is also written, since these promise a write. None
+of them moves an expiry backwards."""
 
 NEARLY_NEW = 0.98
-"""Life left, as a fraction, that satisfies a human's request: a thousand requests at once share a
-few tokens instead of asking the issuer a thousand times."""
+"""Remaining life, as a fraction, that satisfies a person's request: a thousand requests at once
+share a few tokens instead of a thousand requests to the issuer."""
 
 
 def is_improvement(token: Token, annotations: TokenAnnotations | None, reason: str) -> bool:
-    """Tell whether writing `token` is allowed: an expiry that we wrote never moves backwards.
+    """Return whether writing `token` is allowed: an expiry that we wrote never moves backwards.
 
-    Unless the operator took that token back, and put one that ends sooner in its place.
+    The exception is a static token that the operator replaced by one that expires earlier.
     """
     if annotations is None or annotations.expires_s is None or reason == "token_replaced":
         return True
@@ -29,7 +29,7 @@ def is_improvement(token: Token, annotations: TokenAnnotations | None, reason: s
 
 
 def best_available(source: TokenSource, plan: Plan) -> Token | None:
-    """Return what `obtain` would, where it would not ask the issuer; else None."""
+    """Return what `choose` would return without a request to the issuer, else None."""
     token = source.best_available(min_remaining=_wanted(plan))
     return token if token is not None and is_improvement(token, plan.facts, plan.reason) else None
 
@@ -39,16 +39,17 @@ def _wanted(plan: Plan) -> float:
 
 
 async def choose(source: TokenSource, plan: Plan, *, term_began_at: float) -> Token | None:
-    """Return a token worth writing, or None where nothing that can be had improves what is there.
+    """Return a token worth writing, or None if no token is better than the one in the Secret.
 
-    With the issuer away the best token at hand is taken, however short its life, if it improves.
+    If the issuer is unreachable, the best available token is used, even with a short life, if it
+    is better.
 
     Args:
-        term_began_at: When this replica began to lead, on the monotonic clock. Its spare may be
-            older than what the leader before it wrote last: the startup resync then asks for one
-            that is younger than the term, once for all Secrets.
+        term_began_at: When this replica began to lead, monotonic. Its standby token may be older
+            than what the previous leader wrote last: the startup resync then requests one that is
+            younger than the term, once for all Secrets.
     Raises:
-        IssuerError: No token can be had and none at hand improves.
+        IssuerError: No token came, and no available one is better.
     """
     wanted = _wanted(plan)
     try:
@@ -65,5 +66,5 @@ async def choose(source: TokenSource, plan: Plan, *, term_began_at: float) -> To
     try:
         token = await source.get(min_remaining=wanted, since_at=term_began_at)
     except IssuerError:
-        return None  # what is there outlives all that is at hand: the write can wait
+        return None  # the Secret's token outlives every available one: the write can wait
     return token if is_improvement(token, plan.facts, plan.reason) else None

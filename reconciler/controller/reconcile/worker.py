@@ -34,7 +34,7 @@ PARKED_S = 60.0
 after this long."""
 
 NOT_LEADER_S = 1.0
-"""A fence that is shut and ours opens with the next renewal of the Lease, some 2 s apart."""
+"""A closed fence of a leader opens with the next renewal of the Lease, some 2 s apart."""
 
 ROUTINE = (backoff.CONFLICT, backoff.STARTING)
 """What heals by planning again, or without any action within seconds."""
@@ -112,7 +112,7 @@ class Workers:
         run.trace.release()
 
     async def _attempt(self, run: ReconcileRun, slot: BulkheadRun) -> Requeue | None:
-        """Reconcile once; whatever error that ends with, return when the session is due next."""
+        """Reconcile once; return when the session is due next, after every kind of error."""
         work, started_at = run.work, self._clock.monotonic()
         try:
             following = await self._reconciler.reconcile(work.key, run, slot)
@@ -168,7 +168,7 @@ class Workers:
         state, plan = self._sessions.plan(key)
         run.outcome = "refreshed" if run.wrote else "no_better_token"
         self._startup.record_result(key, "refreshed" if run.wrote else "unchanged")
-        # Two renewals in a row may come this close where the first was late.
+        # Two scheduled refreshes may come this close if the first was late.
         if plan.reason != "renewal" and self._log_dedup.should_log("write_without_effect", *key):
             log.warning(
                 "write_without_effect", **names_of(key), **objects_of(state), reason=plan.reason
@@ -238,7 +238,7 @@ class Workers:
         *,
         retry_after_s: float | None = None,
     ) -> Requeue:
-        """Return the retry's time: never later than a fraction of the life that is left."""
+        """Return the time of the retry: never later than a fraction of the remaining life."""
         _, plan = self._sessions.plan(work.key)
         life_s = retry_policy.max_retry_after_s(
             plan.slack_s, plan.readable_until_s - self._sessions.now_s()
@@ -251,7 +251,7 @@ class Workers:
         )
         now_at = self._clock.monotonic()
         hold = NotBefore(now_at, now_at + wait_s, dependency_of(plan.action))
-        is_seal = plan.action is Action.SEAL  # the token keeps a deadline of its own
+        is_seal = plan.action is Action.SEAL  # the token's deadline does not change
         at = min(hold.retry_at, self._sessions.at(plan.due_s)) if is_seal else hold.retry_at
         return Requeue(
             at,

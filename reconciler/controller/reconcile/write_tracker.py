@@ -34,7 +34,7 @@ class WriteTracker:
         self._clock = clock
 
     def evidence(self, requested: Sequence[str]) -> Evidence:
-        """Return what asks for a write now, beside the Secret and the time.
+        """Return the reasons for a write other than the Secret and the time.
 
         Args:
             requested: Digests of the refresh requests that the write takes into account.

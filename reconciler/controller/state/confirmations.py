@@ -1,4 +1,4 @@
-"""What the platform told us of sessions: who is confirmed where, and who is running."""
+"""What the platform has answered about sessions: confirmed where, and running or not."""
 
 import enum
 import math
@@ -17,23 +17,24 @@ from reconciler.naming import Names, SessionKey
 from reconciler.platform.models import PlatformSession
 
 DENIED_S = 60.0
-"""How long a "no" is believed."""
+"""How long a "not found" is used."""
 
 YOUNG_DENIED_S = YOUNG_LOOK_S - 1.0
-"""How long it is where the pod is young; over when the session is looked at again."""
+"""The same where the pod is young; it ends before the session is planned again."""
 
 REWRITE_S = 300.0
-"""Over which seals are made again after a change of the client secret, or where they are missing as
-a term begins: 10,000 sessions cost 33 patches a second, little more than their refreshes do."""
+"""Period over which confirmations are written again after a change of the client secret, or where
+they are missing as a term begins: 10,000 sessions cost 33 patches a second, little more than their
+refreshes."""
 
 MAX_REWRITTEN = 20_000
-"""Bound on remembered seals that were made again; one that is forgotten is made once more."""
+"""Bound on remembered rewrites; a forgotten one is made once more."""
 
 PREVIOUS_KEY = -1
-"""Stands for the generation of a key that was replaced."""
+"""The generation number of a key that was replaced."""
 
 MAX_DENIED = 10_000
-"""Bound on remembered refusals, so that a flood of labelled pods cannot fill memory."""
+"""Bound on remembered denials, so that a flood of labelled pods cannot fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class ConfirmationStats:
 
 
 class Denial(enum.Enum):
-    """What a "no" of the platform changed."""
+    """What a "not found" of the platform changed."""
 
     KNOWN = "known"
     NEW = "new"
@@ -52,11 +53,11 @@ class Denial(enum.Enum):
 
 
 class ConfirmationCache:
-    """Confirmations and the running set, learned from lists and single look-ups.
+    """Confirmations and the set of running sessions, from lists and single look-ups.
 
-    No error and no absence takes anything back. A session that a complete list lacks keeps its
-    former confirmation, but before its next write the platform is asked about it: a repeated "not
-    found" ends the confirmation (`revocation.py`), no answer leaves it as it was.
+    No error and no absence removes a confirmation. A session that a complete list lacks keeps its
+    previous confirmation, but is looked up before its next write: a repeated "not found" ends the
+    confirmation (`revocations.py`), and without an answer it stays.
     """
 
     def __init__(
@@ -89,10 +90,9 @@ class ConfirmationCache:
         return SessionKey(self._namespace_of(session), session.id)
 
     def begin_term(self) -> None:
-        """Forget what was learned while this replica led before: another one may have heard more.
+        """Forget what was learned in an earlier term: another leader may know more.
 
-        What was confirmed since is known by its seal, which that other replica took off the
-        sessions that were revoked.
+        Its confirmations are on the Secrets, and it has removed them from revoked sessions.
         """
         self._term_began_at = self._clock.monotonic()
         self._projects.clear()
@@ -110,10 +110,10 @@ class ConfirmationCache:
         return key
 
     def record_denied(self, key: SessionKey, *, young: bool) -> Denial:
-        """Record that the platform does not know it so.
+        """Record that the platform has no such session in this namespace and project.
 
         Args:
-            young: The pod may be there before its session: a "no" is believed for a moment only.
+            young: The pod may exist before its session: the denial is used for a short time only.
         """
         new = key not in self._denied
         revocations = self._revocations
@@ -132,11 +132,11 @@ class ConfirmationCache:
         return Denial.NEW if new else Denial.KNOWN
 
     def record_unanswered(self, key: SessionKey) -> None:
-        """Record that the platform did not answer: a former confirmation counts for a while."""
+        """Record that the platform did not answer: a previous confirmation is used for a while."""
         self._revocations.unanswered(key)
 
     def record_removed(self, key: SessionKey) -> None:
-        """Record that a revoked session's seal was taken off its Secret."""
+        """Record that a revoked session's confirmation was removed from its Secret."""
         self._revocations.removed(key)
 
     def update(
@@ -144,12 +144,12 @@ class ConfirmationCache:
     ) -> list[SessionKey]:
         """Take in a list of running sessions and return their keys, each once.
 
-        Only a complete list that is not empty takes a session out of the running set, a project's
-        or all of them: an error or an empty answer must never make us stop. Sessions that such a
-        list lacks are asked about before their next write.
+        Only a complete list that is not empty removes sessions from the running set, of a project
+        or of all: an error or an empty answer must never stop refreshes. Sessions that such a list
+        lacks are looked up before their next write.
 
         Args:
-            whole: Projects whose own list is complete and not empty.
+            whole: Projects with a complete list that is not empty.
         """
         keys = list(dict.fromkeys(self.record_confirmed(session) for session in sessions))
         found = set(keys)
@@ -173,7 +173,7 @@ class ConfirmationCache:
                 self._previous[key] = project
 
     def running(self) -> frozenset[SessionKey]:
-        """Return the sessions that the platform called running last, a copy."""
+        """Return the running sessions by the platform's last lists, a copy."""
         return frozenset(self._running)
 
     def is_running(self, key: SessionKey) -> bool:
@@ -182,7 +182,7 @@ class ConfirmationCache:
     def confirmation(
         self, key: SessionKey, pod: ObjectMeta | None, secret: ObjectMeta | None
     ) -> Confirmation:
-        """Return what is known now, without asking: by list, by look-up, or by seal."""
+        """Return what is known without a request: from lists, look-ups, and the Secret."""
         project = self._projects.get(key)
         if project is not None:
             return Confirmation.NO if _has_other_project(project, pod, secret) else Confirmation.YES
@@ -199,10 +199,10 @@ class ConfirmationCache:
     def was_confirmed(
         self, key: SessionKey, pod: ObjectMeta | None, secret: ObjectMeta | None
     ) -> bool:
-        """Whether the platform once confirmed the session, and has not taken that back since.
+        """Whether the platform confirmed the session before, and has not revoked that since.
 
         Args:
-            secret: The session's own, None without.
+            secret: The session's own Secret, or None.
         """
         if self._revocations.is_revoked(key):
             return False
@@ -216,17 +216,17 @@ class ConfirmationCache:
         return self._projects.get(key, self._previous.get(key))
 
     def is_absent(self, key: SessionKey) -> bool:
-        """Whether a list that covers it lacks the session, and nobody has been asked about it."""
+        """Whether a list that covers the session lacks it, and it was not looked up since."""
         if key in self._projects or self._revocations.is_unanswered(key):
             return False
         return key in self._previous or self._covers_all or key.namespace in self._covered
 
     def is_doubted(self, key: SessionKey) -> bool:
-        """Whether the platform said "not found" of it once, and is to be asked again."""
+        """Whether the platform has answered "not found" once, and is to be asked again."""
         return self._revocations.is_doubted(key)
 
     def is_revoked(self, key: SessionKey) -> bool:
-        """Whether only a fresh "found" of the platform gives this session a token again."""
+        """Whether this session gets a token only after a new "found" of the platform."""
         return self._revocations.is_revoked(key)
 
     def _is_removable(self, key: SessionKey, secret: ObjectMeta | None) -> bool:
@@ -235,17 +235,17 @@ class ConfirmationCache:
         return self._has_valid_mac(key, secret)
 
     def mac_due_at(self, key: SessionKey, secret: ObjectMeta) -> float | None:
-        """Return when a seal that is missing or under an older key is to be made again, monotonic.
+        """Return when the confirmation on a Secret is to be written again, monotonic, or None.
 
-        One under the former key, or, where the platform's word is known without it, under one
-        before; and one that is missing or no seal at all, where the platform named the session and
-        its list does not lack it now. Spread over `RESEAL_S` by the Secret's UID, counted from the
-        change of the key and from the begin of the term, and no sooner than that after the last
-        time: who puts a former one back, or takes one off, gains nothing, and must not make us
+        It is due if it is signed with the previous key; with an older key, if the session is known
+        to be confirmed; and if it is missing or malformed, if the platform named the session and
+        its list does not lack it now. The rewrites are spread over `REWRITE_S` by the Secret's UID,
+        from the change of the key and the begin of the term. The next one follows after `REWRITE_S`
+        at the earliest: a tenant who restores an old confirmation, or removes it, must not make us
         write each second.
 
-        None where it is under the key of now, or where another replica may have made it under a key
-        that this one does not know yet.
+        None if it is signed with the current key, or if another replica may have signed it with a
+        key that this one does not know yet.
         """
         renewed_at = self._mac.renewed_at
         found = secret.annotations.get(self._names.confirmation, "")
@@ -265,11 +265,11 @@ class ConfirmationCache:
         return max(due_at, self._rewritten_at.get(key, -math.inf) + REWRITE_S)
 
     def record_rewritten(self, key: SessionKey) -> None:
-        """Record that a seal that was missing, or under a former key, was made again."""
+        """Record that the confirmation on a Secret was written again."""
         self._rewritten_at[key] = self._clock.monotonic()
 
     def _has_valid_mac(self, key: SessionKey, secret: ObjectMeta) -> bool:
-        """Whether the seal is valid; one under the former key only as long as that is believed."""
+        """Whether the confirmation is valid; with the previous key only while that is accepted."""
         if self._is_verified(key, secret):
             return True
         found = secret.annotations.get(self._names.confirmation, "")
@@ -279,7 +279,7 @@ class ConfirmationCache:
         return True
 
     def _is_verified(self, key: SessionKey, secret: ObjectMeta) -> bool:
-        """Verify a seal once under each key; a session is planned several times a minute."""
+        """Verify a confirmation once with each key; a session is planned several times a minute."""
         made = secret.annotations.get(self._names.confirmation, "")
         found = (secret.uid, made, self._mac.generation)
         if self._verified.get(key) == found:
@@ -290,7 +290,7 @@ class ConfirmationCache:
         return True
 
     def prune(self, alive: Collection[SessionKey]) -> None:
-        """Forget confirmations of sessions that neither the cluster nor the platform has."""
+        """Forget the confirmations of sessions that are in no store and not running."""
         kept = self._running.union(alive)
         for known in (self._projects, self._previous, self._verified):
             for key in known.keys() - kept:

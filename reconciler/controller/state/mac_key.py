@@ -1,4 +1,4 @@
-"""Follows the client secret in its file: the key of the seals is derived from it."""
+"""Watches the file of the client secret: the key of the confirmations is derived from it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,16 +11,16 @@ from reconciler.errors import SettingsError
 log = structlog.get_logger()
 
 INTERVAL_S = 5.0
-"""Between looks at the file; as for a static token."""
+"""Between two reads of the file; as for a static token."""
 
 
 class MacKeyFile:
-    """Renews the seal's key when the secret changes, and tells of it.
+    """Changes the key of the confirmations when the secret changes.
 
     Args:
-        read: Returns the secret of this moment; raises `SettingsError` where there is none.
-        value: The one that the seal's key comes from now.
-        renewed: Told after each change.
+        read: Returns the current secret; raises `SettingsError` if there is none.
+        value: The secret that the key is derived from now.
+        renewed: Called after each change.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class MacKeyFile:
         self._is_unusable = False
 
     async def run(self) -> None:
-        """Run for ever; look every `LOOK_S`.
+        """Read the file every `INTERVAL_S` until cancelled.
 
-        Cancel: the key is a whole one; nobody may have been told of it.
+        Cancel: the key is complete; the callback may not have been called.
         """
         while True:
             await asyncio.sleep(INTERVAL_S)
@@ -48,10 +48,10 @@ class MacKeyFile:
                 await self._on_changed()
 
     def reload_once(self) -> bool:
-        """Read once; return True if the key was renewed.
+        """Read once; return True if the key was changed.
 
-        A value counts when two looks in a row have found it: half of one is a value, too. A file
-        that cannot be used changes nothing, and is said once.
+        A value is used when two reads in a row have found it, since a read may find a half-written
+        file. A file that cannot be used changes nothing, and is logged once.
         """
         try:
             found = self._read()

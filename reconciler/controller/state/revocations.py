@@ -1,8 +1,8 @@
-"""When the platform's "not found" ends a confirmation: on repetition, and by its own words alone.
+"""When the platform's "not found" ends a confirmation: on repetition, and never by an error.
 
-Pure but for the clock that is handed in. One "not found" may come from a lagging copy of the
-platform's database, or be asked while the session's row is being written. Two of them, some
-seconds apart and with no "found" between, are its answer. An error, of whatever kind, is none.
+Pure except for the clock that is passed in. One "not found" may come from a lagging replica of the
+platform's database, or while the session's row is being written. Two of them, some seconds apart
+and with no "found" between, count. No error counts.
 """
 
 from cachetools import LRUCache, TLRUCache
@@ -11,25 +11,25 @@ from reconciler.clock import Clock
 from reconciler.naming import SessionKey
 
 RECHECK_S = 10.0
-"""Between the two answers: longer than a database's replica lags, short against any token's life.
+"""Between the two answers: longer than the lag of a database replica, short against a token's life.
 """
 
 FIRST_DENIAL_S = 3600.0
-"""How long a first "not found" is remembered; the second follows after `RECHECK_S` as a rule."""
+"""How long a first "not found" is remembered; the second usually follows after `RECHECK_S`."""
 
 REVOKED_AGAIN_S = 300.0
-"""Between two removals of one session's proof: a tenant who puts it back gains nothing, and must
-not make us write each second."""
+"""Between two removals of one session's confirmation: a tenant who restores it must not make us
+write each second."""
 
 UNANSWERED_S = 60.0
-"""After a question that got no answer, the former confirmation counts for so long."""
+"""How long the previous confirmation is used after a look-up without an answer."""
 
 MAX_SESSIONS = 10_000
-"""Bound on each of the sets below. What is forgotten is asked about once more."""
+"""Bound on each of the sets below. A forgotten session is looked up once more."""
 
 
 class Revocations:
-    """What the platform said of sessions that it had once confirmed and that its list lacks."""
+    """The platform's answers about sessions that it had confirmed and that its list lacks."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -39,7 +39,7 @@ class Revocations:
         self._revoked: LRUCache[SessionKey, None] = LRUCache(MAX_SESSIONS)
 
     def answered_no(self, key: SessionKey) -> bool:
-        """Take in a "not found"; return True if it ends the session's confirmation now."""
+        """Record a "not found"; return True if it ends the session's confirmation now."""
         now_at = self._clock.monotonic()
         first_at = self._first_no.get(key)
         if first_at is None:
@@ -52,31 +52,31 @@ class Revocations:
         return True
 
     def answered_yes(self, key: SessionKey) -> None:
-        """Take in a "found", from a list or a look-up: it ends doubt and revocation."""
+        """Record a "found", from a list or a look-up: it ends doubt and revocation."""
         for known in (self._first_no, self._unanswered, self._removed, self._revoked):
             known.pop(key, None)
 
     def unanswered(self, key: SessionKey) -> None:
-        """Note that the platform gave no answer: an outage revokes nothing."""
+        """Record that the platform gave no answer: an outage revokes nothing."""
         self._unanswered[key] = self._clock.monotonic()
 
     def removed(self, key: SessionKey) -> None:
-        """Note that the proof was taken off the session's Secret."""
+        """Record that the confirmation was removed from the session's Secret."""
         self._removed[key] = self._clock.monotonic()
 
     def is_doubted(self, key: SessionKey) -> bool:
-        """Whether the platform said "not found" once and is to be asked again in a moment."""
+        """Whether the platform has answered "not found" once and is to be asked again soon."""
         return key in self._first_no
 
     def is_unanswered(self, key: SessionKey) -> bool:
         return key in self._unanswered
 
     def is_revoked(self, key: SessionKey) -> bool:
-        """Whether only a fresh "found" gives this session a token again."""
+        """Whether this session gets a token only after a new "found"."""
         return key in self._revoked
 
     def may_remove(self, key: SessionKey) -> bool:
-        """Whether the proof of a revoked session may be taken off its Secret (again) now."""
+        """Whether the confirmation of a revoked session may be removed (again) now."""
         return key not in self._removed
 
 

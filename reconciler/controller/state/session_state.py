@@ -1,4 +1,4 @@
-"""Everything known of a session, gathered from the stores, and the decision about it."""
+"""All that is known of a session, read from the stores, and the plan for it."""
 
 import math
 from collections import deque
@@ -17,11 +17,11 @@ from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import TokenSource
 
 CONTEXT_S = 0.1
-"""Age at which the longest life seen and the p95 are looked up again; neither moves faster."""
+"""Age at which the longest lifetime seen and the p95 are read again; neither changes faster."""
 
 
 class RunTimes:
-    """p95 of the latest runs' seconds, refreshed every `EVERY` runs."""
+    """p95 of the latest runs' seconds, computed every `EVERY` runs."""
 
     KEEP = 256
     EVERY = 32
@@ -81,7 +81,7 @@ class SessionStateReader:
         self._awaits_session_list = False
 
     def context(self) -> DecisionContext:
-        """Return what decisions depend on now; built anew every `CONTEXT_S`, not for each plan."""
+        """Return what decisions depend on now; built every `CONTEXT_S`, not for each plan."""
         now_at = self._clock.monotonic()
         context = self._context
         if (
@@ -115,7 +115,7 @@ class SessionStateReader:
         return self.startup != "none"
 
     def begin_term(self) -> None:
-        """Plan as the leader: what others wrote until now is due at the startup resync."""
+        """Plan as the leader: tokens that others wrote until now are due at the startup resync."""
         self.startup = self._startup_mode
         self.records.clear()
         self.term_began_at = self._clock.monotonic()
@@ -123,22 +123,22 @@ class SessionStateReader:
         self._context = None
 
     def record_listed(self) -> None:
-        """Plan from now on without a list to wait for: it has come, or has failed."""
+        """Stop waiting for the list of running sessions: it has come, or has failed."""
         self._awaits_session_list = False
         self._context = None
 
     def end_term(self) -> None:
-        """Plan as a follower: each session's deadline is the leader's."""
+        """Plan as a standby: each session's deadline is the leader's."""
         self.startup = "none"
         self._awaits_session_list = False
         self._context = None
 
     def clear_context(self) -> None:
-        """Have the policy built anew by the next plan: the token at hand is another one."""
+        """Build the context again for the next plan: the available token has changed."""
         self._context = None
 
     def objects(self, key: SessionKey) -> tuple[ObjectMeta | None, ObjectMeta | None]:
-        """Return the pod that counts and the object of the Secret's name, whoever's it is."""
+        """Return the pod that counts and the Secret of the expected name, of any session."""
         secret = self._secrets.get(key.namespace, self.names.secret_name(key.session_id))
         return newest_live_pod(self._pods.by_session(key)), secret
 

@@ -91,7 +91,7 @@ class StartupProgress:
             sessions=self.sessions,
             seconds=round(self.seconds, 3),
             **self.outcomes,
-            # Logged within the last session's run, whose trace ID the line would have otherwise.
+            # Logged within the last session's run; without this the line would have that trace ID.
             **({"trace_id": self._trace_id} if self._trace_id else {}),
         )
         if self.on_finished is not None:

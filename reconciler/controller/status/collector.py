@@ -1,7 +1,7 @@
-"""What the controller knows, read for people: sessions, fleet, watches, endpoints, queue, lease.
+"""Snapshots of the controller: sessions, fleet, watches, endpoints, queue, lease.
 
-Nothing here decides or changes anything, and nothing here is or holds a token. The status page and
-the metrics are made of one snapshot, taken at most so often, whoever asks.
+Nothing here decides or changes anything, and nothing here holds a token. The status page and the
+metrics share one snapshot, which is taken at a limited rate.
 """
 
 import asyncio
@@ -42,15 +42,15 @@ from reconciler.workqueue.queue import WorkQueue
 log = structlog.get_logger()
 
 SLICE = 200
-"""Sessions read in one turn of the loop: a millisecond or two."""
+"""Sessions read in one turn of the loop: one or two milliseconds."""
 
 INTERVAL_S = 60.0
-"""A survey is taken at least this often, so that the exposure of pods that end is counted; whoever
-scrapes or watches asks for younger ones."""
+"""A snapshot is taken at least this often, so that the exposure of pods that end is counted;
+scrapes and open status pages take more."""
 
 
 _UNKNOWN = EntryInfo("", math.inf, Priority.ROUTINE, ("",), "", 0)
-"""Of a key that the queue does not hold: nobody will look."""
+"""Of a key that the queue does not hold: it is not due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +97,23 @@ class StatusCollector:
         self.latest: StatusSnapshot | None = None
 
     async def run(self) -> None:
-        """Take a survey every `EVERY_S`, for ever."""
+        """Take a snapshot every `INTERVAL_S` until cancelled."""
         while True:
             await self.update(max_age_s=INTERVAL_S / 2)
             await asyncio.sleep(INTERVAL_S)
 
     async def update(self, *, max_age_s: float) -> None:
-        """Take a survey into `latest` if that is too old; a defect here takes nothing along."""
+        """Take a snapshot if `latest` is too old; an error in it is logged, not raised."""
         try:
             await self.snapshot(max_age_s=max_age_s)
-        except Exception:  # whoever only reads must not end what keeps the tokens alive
+        except Exception:  # a defect in the display must not stop the refreshes
             if self._log_dedup.should_log("status_snapshot_failed"):
                 log.exception("status_snapshot_failed")
 
     async def snapshot(self, *, max_age_s: float = 1.0) -> StatusSnapshot:
-        """Return the newest survey if it is young enough, else take one.
+        """Return the newest snapshot if it is young enough, else take one.
 
-        Cancel: the next who asks begins anew.
+        Cancel: the next caller takes one from the start.
         """
         async with self._lock:
             latest = self.latest
@@ -123,7 +123,7 @@ class StatusCollector:
             return latest
 
     async def rows(self, snapshot: StatusSnapshot) -> tuple[SessionStatus, ...]:
-        """Return one row a session, in the survey's order; due times are those of this moment.
+        """Return one row a session, in the snapshot's order, with the due times of this moment.
 
         Cost: 5 us a session, at most `SLICE` of them in one turn of the loop.
         """
@@ -136,7 +136,7 @@ class StatusCollector:
         return tuple(found)
 
     def runs(self, key: SessionKey) -> tuple[RunRecord, ...]:
-        """Return a session's last attempts, the newest first; asked for the rows that are shown."""
+        """Return a session's last runs, the newest first; called for the rows that are shown."""
         return self._parts.history.of(key)
 
     async def _collect(self) -> StatusSnapshot:
@@ -168,7 +168,7 @@ class StatusCollector:
     def _read(
         self, pod: ObjectMeta, context: DecisionContext, now_s: float
     ) -> SessionReading | None:
-        """Read a pod's session, anew if something of it changed; None if another pod counts."""
+        """Read a pod's session, again if its objects changed; None if another pod counts."""
         known = self._known.get(pod.uid)
         if known is not None:
             found = self._parts.stores.secrets.get(pod.namespace, known.secret_name)
@@ -210,7 +210,7 @@ class StatusCollector:
         return self._parts.confirmations.was_confirmed(reading.key, reading.pod, reading.secret)
 
     def _blocked_by(self, reading: SessionReading) -> str:
-        """Return why nothing is written to a session, or "": what its last run found, or would."""
+        """Return why nothing is written to a session, or "": as its last run found it, or would."""
         if reading.paused:
             return "paused"
         if not self._is_confirmed(reading):
@@ -218,13 +218,13 @@ class StatusCollector:
         return self._parts.blocked_sessions.of(reading.key)
 
     def _failing(self) -> int:
-        """Count the sessions that count and whose last run failed."""
+        """Return the number of sessions with a failed last run, without the excluded ones."""
         looks = [self._parts.queue.entry_info(key) for key in self._excluded]
         excluded = sum(look is not None and look.failures > 0 for look in looks)
         return self._parts.queue.stats().schedule.failing - excluded
 
     def _row(self, reading: SessionReading, epoch_s: float, now_s: float) -> SessionStatus:
-        """Put a session's line together; `epoch_s` takes the monotonic clock to the epoch."""
+        """Return a session's row; `epoch_s` added to a monotonic instant gives epoch seconds."""
         key, pod, secret, expires_s = reading.key, reading.pod, reading.secret, reading.expires_s
         remaining_s = None if expires_s is None else expires_s - now_s
         look = self._parts.queue.entry_info(key) or _UNKNOWN

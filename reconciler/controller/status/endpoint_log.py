@@ -1,4 +1,4 @@
-"""What the log says of the endpoints: the begin of a trouble, one line a minute, and its end."""
+"""Log lines about endpoints: the start of a problem, one line a minute, and its end."""
 
 from dataclasses import dataclass
 
@@ -14,31 +14,31 @@ log = structlog.get_logger()
 REFUSES = "endpoint_refuses"
 
 REPORT_S = 60.0
-"""Between two lines on an endpoint that stays as it is. One that changes its mind all the time has
-no more than one begin in this time, and no end without one."""
+"""Between two lines on an endpoint in the same condition. One that changes all the time has at most
+one start in this time, and no end without a start."""
 
 
 RECENT_S = 10.0
-"""What was said so short a time ago is not repeated because a minute is full."""
+"""A line this recent is not repeated by the line of the minute."""
 
 
 @dataclass(slots=True)
 class _LastLine:
-    """What the log said last of one endpoint, and when (monotonic)."""
+    """The last line about one endpoint, and when it was logged (monotonic)."""
 
     condition: Condition
     at: float
 
 
 class EndpointLog:
-    """Says of each endpoint what ten thousand sessions may meet, once and not for each of them."""
+    """Logs a problem of an endpoint once, not for each session that meets it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._last_lines: dict[str, _LastLine] = {}
 
     def changed(self, stats: BreakerStats) -> None:
-        """Say that a trouble begins, or becomes another; its end is `recovered`."""
+        """Log that a problem starts or changes; `recovered` logs its end."""
         if stats.condition == "ok":
             return
         said = self._last_lines.get(stats.name)
@@ -46,13 +46,13 @@ class EndpointLog:
             self._log(stats, is_begin=True)
 
     def report(self, stats: BreakerStats) -> None:
-        """Say what still stands, unless that was said a moment ago; call it once a minute."""
+        """Log a problem that lasts, unless it was logged just before; call it once a minute."""
         said = self._last_lines.get(stats.name)
         if stats.condition != "ok" and (said is None or self._since_s(said) >= RECENT_S):
             self._log(stats, is_begin=False)
 
     def recovered(self, endpoint: str, sessions_woken: int) -> None:
-        """Say that it is as it should be, if the log said that it was not."""
+        """Log the end of a problem, if its start was logged."""
         said = self._last_lines.get(endpoint)
         if said is None or said.condition == "ok":
             return

@@ -35,13 +35,13 @@ class EstimatedExposure:
     """A sum of seconds over all pods, which never goes back.
 
     It counts from what was written, not from what runners saw: a token's end as annotated, until
-    the next one was written and the kubelet had time to project it. A value whose end nobody can
-    know (somebody else's) counts for nothing, and neither does the time before the pod's container
-    can have started. What a pod that ends between two surveys was exposed since the last of them is
-    missed.
+    the next one was written and the kubelet had time to project it. A token of another writer,
+    with an unknown expiry, does not count; neither does the time before the pod's container can
+    have started. The exposure of a pod that ends between two snapshots is missed from the first of
+    them on.
 
     Args:
-        propagation_s: What the kubelet may take without a touch, in seconds.
+        propagation_s: Longest time of a kubelet's projection without a touch, in seconds.
     """
 
     def __init__(self, propagation_s: float) -> None:
@@ -57,7 +57,7 @@ class EstimatedExposure:
         return tuple(reversed(self._recent.values()))
 
     def observe(self, run: ReconcileRun) -> None:
-        """Count what a token that came too late had cost, and costs until its pod can see it."""
+        """Count the exposure before a late write, and until the pod can read the new token."""
         before, pod = run.before, run.pod
         if run.written_s is None or before is None or pod is None or before.expires_s is None:
             return
@@ -113,7 +113,7 @@ class EstimatedExposure:
     def count(
         self, expires_s: float, created_s: float, last_s: float, *, now_s: float, key: SessionKey
     ) -> None:
-        """Count one pod whose Secret holds a token that ends or ended at `expires_s`."""
+        """Count one pod with a token that expires or expired at `expires_s`."""
         if expires_s < now_s:
             last_s = self._last_s(expires_s, last_s)
             since_s = max(expires_s, created_s + EARLIEST_START_S, last_s)

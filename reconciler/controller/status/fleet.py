@@ -12,7 +12,7 @@ BOUNDS_S = (
     1800.0, 3600.0, math.inf,
 )  # fmt: skip
 """Upper bounds of the remaining lives that are counted together: fine where a token of 15 minutes
-lives, and the first of them holds the dead ones."""
+lives, and the first bucket holds the expired ones."""
 
 
 @dataclass(slots=True)
@@ -20,8 +20,8 @@ class FleetSummary:
     """Sums over sessions; `remaining_counts` has one entry for each of `BOUNDS_S`, not cumulative.
 
     Only sessions that the platform confirmed and that are to be refreshed count in states, lives,
-    survival and exposure: what a tenant forges, or a person paused, must neither raise an alert nor
-    hide one. The others are in `unconfirmed` and in `holds` alone.
+    survival and exposure: what a tenant forges, or a person paused, must not raise an alert and
+    must not hide one. The others are in `unconfirmed` and in `holds` alone.
 
     `remaining_min_s` is the shortest remaining life among sessions with a pod, negative if that
     token has expired. `next_to_expire` is the session whose token expires next: the one with the

@@ -1,4 +1,4 @@
-"""What the last runs of each session found: a few results, and why nothing is written to it."""
+"""Memory of runs: the last results of each session, and why nothing is written to it."""
 
 from collections import deque
 from typing import NamedTuple
@@ -12,16 +12,16 @@ from reconciler.naming import SessionKey
 MAX_RUNS = 5
 
 MAX_SESSIONS = 20_000
-"""Sessions remembered, the latest worked on first: some 15 MB at the most."""
+"""Most sessions that are remembered, those with the latest runs: some 15 MB at most."""
 
 _RECORDED: frozenset[Outcome] = frozenset(
     {"refreshed", "blocked", "failed", "no_better_token", "conflict_backoff"}
 )
-"""A look that found nothing due would push out what somebody wants to see."""
+"""A run that found nothing due is not recorded: it would displace results worth reading."""
 
 
 class RunRecord(NamedTuple):
-    """One attempt: when it ended (epoch, our wall clock), how, and why; `error` is a class."""
+    """One run: its end (epoch, our wall clock), outcome and reason; `error` is a class name."""
 
     ended_s: float
     outcome: Outcome
@@ -30,14 +30,14 @@ class RunRecord(NamedTuple):
 
 
 class RunHistory:
-    """Bounded memory of attempts; lost with the process."""
+    """Observer with a bounded memory of runs; it is lost with the process."""
 
     def __init__(self, clock: Clock, max_sessions: int = MAX_SESSIONS) -> None:
         self._clock = clock
         self._records: LRUCache[SessionKey, deque[RunRecord]] = LRUCache(max_sessions)
 
     def observe(self, run: ReconcileRun) -> None:
-        """Remember an attempt that did, or should have done, something."""
+        """Record a run that did, or should have done, something."""
         if run.outcome == "removed":
             self._records.pop(run.key, None)
         if run.outcome not in _RECORDED:
@@ -48,7 +48,7 @@ class RunHistory:
         past.append(RunRecord(self._clock.wall(), run.outcome, run.reason, run.error_class))
 
     def of(self, key: SessionKey) -> tuple[RunRecord, ...]:
-        """Return a session's last attempts, the newest first."""
+        """Return a session's last runs, the newest first."""
         return tuple(reversed(self._records.get(key, ())))
 
     def __len__(self) -> int:
@@ -56,9 +56,9 @@ class RunHistory:
 
 
 class BlockedSessions:
-    """A witness; it holds no more than one word for each session that is held.
+    """Observer that holds the reason for each session to which nothing is written.
 
-    A session that leaves without a run leaves its word behind; `keep` drops those.
+    A session that ends without a run leaves its reason here; `keep` removes those.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class BlockedSessions:
         return self._reasons.get(key, "")
 
     def keep(self, seen: set[SessionKey]) -> None:
-        """Drop the words of all sessions but these."""
+        """Remove the reasons of all sessions but these."""
         for key in self._reasons.keys() - seen:
             del self._reasons[key]
 

@@ -1,8 +1,8 @@
 """Events on the Lease: what keeps this replica, leader or standby, from refreshing tokens.
 
 The Events on pods come from the leader alone. A replica that has never had a token does not
-contend, so that without these nothing in the cluster says why. Source of the place: client-go's
-leader election records its Events on the Lease too.
+contend for the Lease, and without these Events nothing in the cluster shows why. Source:
+client-go's leader election records its Events on the Lease, too.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ from reconciler.telemetry.log_dedup import LogDedup
 log = structlog.get_logger()
 
 INTERVAL_S = 1.0
-"""Between two looks at the troubles: they cost nothing."""
+"""Between two checks of the problems, which cost nothing."""
 
 STEADY_S = 3.0
-"""A trouble that lasts for less is reported by the log and the metrics alone."""
+"""A problem that lasts for less is reported by the log and the metrics alone."""
 
 CHANGED_S = 10.0
-"""Shortest time between two requests about one trouble, however often its words change."""
+"""Shortest time between two requests about one problem, even if its message changes often."""
 
 REPEAT_S = 60.0
-"""A trouble that lasts is reported again so often: one that was not reported for longer is over,
+"""A problem that lasts is reported again this often: one that was not reported for longer is over,
 or its replica has ended."""
 
 Problems = Mapping[str, str]
@@ -62,11 +62,11 @@ class _Series:
 
 
 class ReplicaReport:
-    """Reports each trouble once it is steady, when its words change, and while it lasts.
+    """Reports each problem once it is steady, when its message changes, and while it lasts.
 
     Args:
         kube: As the account that works in our own namespace.
-        troubles: What is wrong now; called on the loop, once in `LOOK_S`.
+        problems: Returns what is wrong now; called on the loop, once in `LOOK_S`.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ReplicaReport:
         self._series: dict[str, _Series] = {}
 
     async def run(self) -> None:
-        """Run for ever; what cannot be sent is tried again at the next turn, never faster."""
+        """Report until cancelled; what cannot be sent is retried at the next turn, never faster."""
         while True:
             await asyncio.sleep(INTERVAL_S)
             found = self._problems()

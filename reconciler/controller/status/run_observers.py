@@ -1,4 +1,4 @@
-"""What is made of each reconcile run: metrics, and a trace with links to what queued it."""
+"""Observers of the reconcile runs: metrics, and traces with links to what queued them."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,20 +11,20 @@ from reconciler.telemetry.trace import SpanId, Trace, Tracer
 from reconciler.workqueue.items import Priority
 
 CHANGES = {"pod": "pod_changed", "secret": "secret_changed", "touch": "secret_seen"}
-"""Reasons that stand for a watch event, and the name of the span that stands for it."""
+"""Reasons that mean a watch event, and the name of the span of that event."""
 
 IsSampled = Callable[[Trace], bool]
-"""Whether a trace that has ended is worth its spans."""
+"""Returns whether a trace that has ended is exported."""
 
 
 class RunTraces:
-    """A witness that hands kept traces on, with links to what caused them.
+    """Observer that exports the sampled traces, with links to what caused them.
 
-    A resync is a trace of its own, to which its runs link. A watch event has a span only where the
-    run that it queued is kept: there are ten times as many events as anybody will look at.
+    A resync is a separate trace, and its runs link to it. A watch event has a span only if the run
+    that it queued is exported: there are ten times as many events as runs worth a look.
 
     Args:
-        keep: Takes what is kept.
+        keep: Exports one trace.
         causes: The latest resync of each kind, by the reason with which it queues.
     """
 
@@ -48,7 +48,7 @@ class RunTraces:
         self._export(trace)
 
     def ended(self, trace: Trace) -> None:
-        """Take a trace that is no attempt: a resync always, a spare like any other."""
+        """Export a trace that is no run: a resync always, a token request if it is sampled."""
         if trace.name.endswith("resync") or self._is_sampled(trace):
             self._export(trace)
 
@@ -61,7 +61,7 @@ class RunTraces:
 
 
 def attributes_of(run: ReconcileRun) -> dict[str, str | int | float | bool]:
-    """Return the root span's attributes; none can hold a token."""
+    """Return the root span's attributes; none holds a token."""
     work, trace = run.work, run.trace
     attributes = _subject(run.key.namespace, run.pod) | {
         "token_reconciler.session.id": run.key.session_id,
@@ -96,11 +96,11 @@ _PRIORITIES = {priority: priority.name.lower() for priority in Priority}
 
 
 class RunMetrics:
-    """A witness that counts. Cost: 7 us for a refresh."""
+    """Observer that counts. Cost: 7 us for a refresh."""
 
     def __init__(self, registry: MetricsRegistry) -> None:
         self._registry = registry
-        # Seldom and worth an alert: a rate sees no increase in a series' first value.
+        # Rare and worth an alert: a rate shows no increase for the first value of a series.
         registry.count(metrics.OVERWRITES, "repeated", by=0.0)
 
     def observe(self, run: ReconcileRun) -> None:

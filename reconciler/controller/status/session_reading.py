@@ -1,4 +1,4 @@
-"""What one session's objects say of its token, kept until one of them changes (pure)."""
+"""What one session's objects say about its token, kept until one of them changes (pure)."""
 
 import math
 
@@ -17,7 +17,7 @@ from reconciler.naming import SessionKey
 
 
 class SessionReading(msgspec.Struct, frozen=True, gc=False):
-    """`secret` is the session's own or None, `found` what has its name, whoever's that is.
+    """`secret` is the session's own or None, `found` the Secret of that name, of any session.
 
     `expires_s` is None where the token's expiry is not known, `math.inf` where it has none;
     `written`, `refresh_at_s`, `allowance_s`, `soon_s` and `requested` are what `state_at` needs;
@@ -44,7 +44,7 @@ class SessionReading(msgspec.Struct, frozen=True, gc=False):
     requested: bool = False
 
     def is_of(self, pod: ObjectMeta | None, found: ObjectMeta | None, longest_ttl_s: float) -> bool:
-        """Whether this still stands: the same objects, and nothing that time could change."""
+        """Whether this is still valid: the same objects, and nothing that time could change."""
         return (
             self.pod is pod
             and self.found is found
@@ -75,7 +75,7 @@ def read(
     *,
     listed: bool = True,
 ) -> SessionReading:
-    """Read a session's pod and the object of its Secret's name, whoever's that is."""
+    """Read a session's pod and the Secret of the expected name, of any session."""
     name = context.names.secret_name(key.session_id)
     secret = found if found is not None and found.session_id == key.session_id else None
     project = pod.project_id if pod is not None else secret.project_id if secret else ""

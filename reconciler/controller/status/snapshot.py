@@ -1,4 +1,4 @@
-"""What a survey holds: records of one instant, none of which is or holds a token (pure)."""
+"""The records of a snapshot, all of one instant; none holds a token (pure)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from reconciler.workqueue.stats import QueueStats
 
 @dataclass(frozen=True, slots=True)
 class LeaseStatus:
-    """`holder` is who leads as far as was seen, "" = nobody; `transitions` is the Lease's count."""
+    """`holder` is the observed leader, "" for none; `transitions` is the Lease's count."""
 
     term: str
     leading: bool
@@ -46,7 +46,7 @@ class IssuerStatus:
 
 @dataclass(frozen=True, slots=True)
 class StartupStatus:
-    """`seconds` is 0.0 until it is finished; `outcomes` tells how sessions first came to rest."""
+    """`seconds` is 0.0 until it is finished; `outcomes` counts the sessions' first results."""
 
     sessions: int
     finished: bool
@@ -84,7 +84,7 @@ class StatusSnapshot:
 
 
 class SessionStatus(msgspec.Struct, frozen=True, gc=False):
-    """One session at the survey's instant; instants are epoch seconds in the issuer's time.
+    """One session at the snapshot's instant; instants are epoch seconds in the issuer's time.
 
     `pod` and `secret` are names, "" where there is none; `expires_s` is None where it is not known,
     `math.inf` for a token without an end. `due_s` is when a worker takes it next (None: never),

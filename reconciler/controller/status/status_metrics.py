@@ -1,4 +1,4 @@
-"""A survey as metrics: every value that is looked up rather than counted as it happens (pure)."""
+"""A snapshot as metrics: every value that is read instead of counted as it happens (pure)."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ NOT_COUNTED = (TokenState.PAUSED, TokenState.UNCONFIRMED)
 
 
 def samples(snapshot: StatusSnapshot, *, per_session: bool) -> Iterator[Sample]:
-    """Yield the samples of one survey; sessions that ended are in none of them."""
+    """Yield the samples of one snapshot; none is of a session that has ended."""
     yield from _fleet(snapshot)
     yield from _queue(snapshot)
     yield from _watches(snapshot)

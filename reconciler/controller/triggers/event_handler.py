@@ -1,4 +1,4 @@
-"""From what changed to queue entries: every source of work passes here and is planned once."""
+"""From changes to queue entries: all work comes through here and is planned once."""
 
 from reconciler.clock import Clock
 from reconciler.controller.decide.plan import DUE, Action, Plan, SessionState, dependency_of
@@ -13,10 +13,10 @@ from reconciler.workqueue.queue import WorkQueue
 
 
 class EventHandler:
-    """Turns changes of stores into entries; before `open` it lets the first lists pass by.
+    """Turns changes of the stores into queue entries; before `open` it ignores the first lists.
 
-    A session that needs nothing now gets its next deadline directly, without a worker's run. On a
-    follower, where nobody works, each change replaces the deadline: it is the leader's next one.
+    A session that needs nothing now gets its next deadline without a run. On a standby, where no
+    worker runs, each change replaces the deadline: it is the leader's next one.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class EventHandler:
         self._is_open = False
 
     def open(self) -> None:
-        """Let changes through from now on; the caller considers all keys once, right after."""
+        """Handle changes from now on; the caller must enqueue all keys once, right after."""
         self._is_open = True
 
     def pod_changed(self, change: Change) -> None:
@@ -45,7 +45,7 @@ class EventHandler:
         self._changed(change, "secret")
 
     def secret_seen(self, secret: ObjectMeta) -> None:
-        """Take note of a Secret in the watch: a write that came back may ask for a touch."""
+        """Take note of a Secret in the watch: a touch may have waited for its write to appear."""
         now_at = self._clock.monotonic()
         if self._touches is not None and self._touches.observed(secret, now_at):
             self._touch_now(secret.key)
@@ -61,12 +61,12 @@ class EventHandler:
         """Plan a session and queue what follows: a run now, a deadline, or nothing.
 
         Args:
-            ask_in_s: The platform is asked no sooner than after this, a list is under way.
+            ask_in_s: The platform is asked no sooner than after this, as a list is in progress.
             news: What shortens the wait of a session that failed; an event as such does not.
         """
         try:
             state, plan = self._sessions.plan(key)
-        except Exception:  # a defect of ours that one session provokes: its run says so
+        except Exception:  # a defect of ours that one session provokes: its run logs it
             now_at = self._clock.monotonic()
             self._queue.add(key, reason=reason, at=now_at, priority=Priority.ROUTINE, slack_s=0.0)
             return Action.BLOCKED
@@ -79,7 +79,7 @@ class EventHandler:
         if not self._sessions.leads:
             self._queue.remove(key)
         is_due = plan.action in DUE
-        # What blocks is said by the run; waiting for its next look would keep it quiet for minutes.
+        # A run logs what blocks; at its next deadline that would come minutes later.
         waits, is_asked = plan.action is Action.WAIT, plan.action is Action.CONFIRM
         if waits and self._ensure_touch(state, plan):
             self._touch_now(key)
@@ -101,7 +101,7 @@ class EventHandler:
         return plan.action
 
     def _ensure_touch(self, state: SessionState, plan: Plan) -> bool:
-        """Note a touch that nobody has in hand: its writer died, or did not know the pod."""
+        """Record a touch that is pending nowhere: its writer crashed, or did not know the pod."""
         if self._touches is None or not (plan.touch and self._sessions.leads):
             return False
         if state.secret is None:
@@ -124,7 +124,7 @@ class EventHandler:
 
 
 def _trigger_of(change: Change, kind: str, names: Names) -> Trigger:
-    """Return what a change means to a session that failed."""
+    """Return what a change means for a session that failed."""
     if change.new is not None:
         asked = change.new.annotations.get(names.requested_at)
         before = change.old.annotations.get(names.requested_at) if change.old is not None else None

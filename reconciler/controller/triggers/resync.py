@@ -1,4 +1,4 @@
-"""The startup resync, all sessions at once, and the periodic one, a trickle."""
+"""The startup resync, all sessions at once, and the periodic one, spread over its period."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -25,11 +25,11 @@ JITTER_FRACTION = 0.5
 """The periodic resync spreads its sessions over this part of its period."""
 
 LEADER_START = "follow"
-"""Reason with which a follower queues: such work is taken up when it begins to lead."""
+"""Reason of what a standby queues: its runs start when it begins to lead."""
 
 LIST_FIRST_S = 2.0
-"""A replica that begins asks about no single session sooner: its first list takes a second or two
-as a rule, and confirms nearly all."""
+"""A new leader looks up no single session sooner: its first list usually takes a second or two,
+and confirms nearly all."""
 
 SLICE = 100
 """Sessions planned in one turn of the loop: ten thousand at once would stall it for half a second,
@@ -69,10 +69,10 @@ class Resync:
         self._random = runtime.random
         self._tracer = runtime.tracer
         self.causes: dict[str, SpanId] = {}
-        """The latest resync of each kind, by the reason with which it queues: what runs link to."""
+        """The latest resync of each kind, by the reason that it queues with; runs link to it."""
 
     async def run(self) -> None:
-        """Run the startup resync, then one look per period, for ever.
+        """Run the startup resync, then one resync each period, until cancelled.
 
         Cancel: sessions already queued stay queued.
         """
@@ -82,7 +82,7 @@ class Resync:
             await self._run_periodic()
 
     async def plan_all(self, reason: str, *, news: Trigger = Trigger.NONE) -> None:
-        """Give each session with a pod its deadline, so that a follower knows them when it leads.
+        """Queue each session with a pod at its deadline, so that a standby has them when it leads.
 
         Args:
             reason: Of the runs that are due now.
@@ -94,7 +94,7 @@ class Resync:
                 await asyncio.sleep(0)
 
     async def _run_startup(self) -> None:
-        """Queue every session; one to be confirmed gives the list its time, see `plan`."""
+        """Queue every session; unconfirmed ones wait for the list, see `plan`."""
         trace = self._begin("startup_resync")
         self.causes[LEADER_START] = trace.id
         self._startup.on_finished = partial(self._end_startup, trace)
@@ -116,7 +116,7 @@ class Resync:
         for index, key in enumerate(dict.fromkeys([*live, *keys])):
             if not self._startup.knows(key):
                 self._queue(key)
-            else:  # it may wait for the list since it was considered
+            else:  # it may wait for the list since it was queued
                 self._event_handler.enqueue(key, "startup_resync")
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
@@ -134,7 +134,7 @@ class Resync:
         return trace
 
     def _end_startup(self, trace: Trace) -> None:
-        """End the trace when the last session came to rest, with one step for all of them."""
+        """End the trace after the last session's first result, with one span for all of them."""
         startup = self._startup
         refreshing = trace.add("refresh", f"{startup.sessions} sessions", trace)
         trace.ended_at = self._tracer.monotonic()
@@ -164,7 +164,7 @@ class Resync:
         self._confirmations.prune(live)
 
     async def _list_sessions(self) -> RunningSessions | None:
-        """List all projects' running sessions; None when the platform gave no list at all."""
+        """List all projects' running sessions; None if the platform returned no list."""
         try:
             with span("sweep"):
                 found = await list_running_sessions(self._platform, parallel=self._parallel)
@@ -195,6 +195,6 @@ class Resync:
         return [key for key in keys if key.namespace in self._namespaces]
 
     async def _sleep_until_next(self) -> None:
-        """Sleep a period, spread so that replicas and restarts do not meet; or until it is back."""
+        """Sleep for 0.8 to 1.0 of a period, so that replicas do not meet, and for an outage."""
         await asyncio.sleep(self._period_s * self._random.uniform(0.8, 1.0))
         await self._platform.breaker.wait_closed()

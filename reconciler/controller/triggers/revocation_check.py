@@ -1,7 +1,7 @@
-"""Asks the platform, slowly, about sessions that it once confirmed and that its list lacks.
+"""Looks up, slowly, the sessions that the platform had confirmed and that its list lacks.
 
-Without it the proof on a Secret whose session was deleted would last until a pod comes for it, and
-a replica that starts while the platform is unreachable would believe it.
+Without this, the confirmation on the Secret of a deleted session would last until a pod uses it,
+and a replica that starts while the platform is unreachable would accept it.
 """
 
 import asyncio
@@ -18,24 +18,24 @@ from reconciler.informer.store import Store
 from reconciler.naming import SessionKey
 
 INTERVAL_S = 15.0
-"""Between two passes over the Secrets, beside the time that the questions take."""
+"""Between two passes over the Secrets, in addition to the time of the look-ups."""
 
 LOOKUP_INTERVAL_S = (0.2, 1.0)
-"""Between two questions, at the least and at the most: one at a time, five a second."""
+"""Shortest and longest time between two look-ups: one at a time, five a second."""
 
 SPREAD = 0.5
-"""Part of a resync's period over which the questions of one pass are spread."""
+"""Part of a resync's period over which the look-ups of one pass are spread."""
 
 AGAIN_S = 3600.0
-"""A session that the platform has, though not as running, is asked about again after this long;
-before a write to it it is asked about in any case."""
+"""A session that the platform has, though not as running, is looked up again after this long;
+before a write it is looked up in any case."""
 
 UNANSWERED_S = 300.0
-"""A session about which the platform gives no answer, while it gives others, is asked about again
-after this long."""
+"""A session without an answer, while the platform answers about others, is looked up again after
+this long."""
 
 SLICE = 1000
-"""Secrets looked at in one turn of the loop: a millisecond."""
+"""Secrets checked in one turn of the loop: a millisecond."""
 
 
 class RevocationCheck:
@@ -64,9 +64,9 @@ class RevocationCheck:
         self._unanswered_at: dict[SessionKey, float] = {}
 
     async def run(self) -> None:
-        """Ask about each such session in turn, without end.
+        """Look up each such session in turn, until cancelled.
 
-        Cancel: what was answered is known; the rest is asked about in the next term.
+        Cancel: the answers so far are recorded; the others follow in the next term.
         """
         while True:
             await asyncio.sleep(INTERVAL_S)
@@ -79,9 +79,9 @@ class RevocationCheck:
                     break
 
     async def _look_up(self, key: SessionKey) -> bool:
-        """Ask about one session; False if the platform is unreachable, for every session.
+        """Look one session up; False if the platform is unreachable for every session.
 
-        One about which alone it gives no answer waits for `UNANSWERED_S`, and keeps no other.
+        A session without an answer waits for `UNANSWERED_S`, and delays no other.
         """
         state = self._sessions.state(key)
         if not self._confirmations.is_absent(key):
@@ -98,9 +98,10 @@ class RevocationCheck:
         return True
 
     async def _due_keys(self) -> list[SessionKey]:
-        """Return the sessions to ask about, those that were never asked about first.
+        """Return the sessions to look up, those that were never looked up first.
 
-        The proof of one that is revoked is to go, though no pod and no event brings it up.
+        Revoked sessions are queued here: no pod and no event may come that removes their
+        confirmation.
         """
         found: dict[SessionKey, float] = {}
         asked_at: dict[SessionKey, float] = {}
