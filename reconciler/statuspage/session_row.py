@@ -5,44 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reconciler import errors
 from reconciler.controller.decide.token_state import HEALTHY, NOTHING_TO_READ, TokenState
 from reconciler.controller.reconcile.run import Outcome
 from reconciler.controller.status.history import MAX_RUNS, RunRecord
-from reconciler.controller.status.reasons import ENDPOINTS, describe_block, describe_reason
 from reconciler.controller.status.snapshot import SessionStatus
 from reconciler.humanize import ago, clean, duration, instant
-
-_ERROR_TEXTS: dict[type[Exception], str] = {
-    errors.IssuerUnavailable: "the issuer is unreachable",
-    errors.IssuerRefused: "the issuer rejects our credentials or our request",
-    errors.InvalidToken: "the issuer's token cannot be used",
-    errors.Conflict: "another writer changed the Secret first",
-    errors.AlreadyExists: "an object of this name exists",
-    errors.Forbidden: "a right is missing in its namespace",
-    errors.AuthorizerNotReady: "the API server has just started and denies all requests",
-    errors.QuotaExceeded: "its namespace's quota is exhausted",
-    errors.AdmissionDenied: "an admission policy denies the write",
-    errors.Unauthorized: "the API server rejects our credentials",
-    errors.NotFound: "the object no longer exists",
-    errors.Invalid: "the API server rejects the object as invalid",
-    errors.TooManyRequests: "the API server limits the request rate",
-    errors.ServerError: "the API server failed",
-    errors.TransportError: "the API server did not respond",
-    errors.PlatformUnavailable: "the platform is unreachable",
-    errors.PlatformAnswerTooLarge: "the platform's response is too large",
-    errors.PlatformRefused: "the platform rejects our credentials",
-    errors.PlatformError: "the platform rejects the request",
-    errors.NotLeaderError: "this replica is no longer leader",
-}
-
-_BY_NAME = {kind.__name__: words for kind, words in _ERROR_TEXTS.items()}
-
-
-def describe_error_class(name: str) -> str:
-    """Return a text for an error's class; without one, its name."""
-    return _BY_NAME.get(name, name)
-
+from reconciler.statuspage.texts import (
+    BLOCKING_ENDPOINTS,
+    describe_block,
+    describe_error_class,
+    describe_reason,
+)
 
 Severity = Literal["good", "warn", "bad", "neutral"]
 
@@ -165,7 +138,7 @@ def _next(row: SessionStatus, now_s: float) -> tuple[str, str]:
         return "not scheduled", ""
     reason = describe_reason(row.reason)
     if row.blocked_on:
-        return "waiting", f"{ENDPOINTS.get(row.blocked_on, row.blocked_on)}; {reason}"
+        return "waiting", f"{BLOCKING_ENDPOINTS.get(row.blocked_on, row.blocked_on)}; {reason}"
     wait_s = row.due_s - now_s
     when = f"in {duration(wait_s)}" if wait_s >= 1 else "now" if wait_s > -1 else _late(wait_s)
     if row.failures:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from reconciler.controller.status.reasons import ENDPOINTS, describe_block
 from reconciler.controller.status.status_metrics import samples
 from reconciler.errors import IssuerRefused, PlatformRefused
 from reconciler.statuspage.components import Component, components
 from reconciler.statuspage.summary import headline
+from reconciler.statuspage.texts import BLOCKING_ENDPOINTS, describe_block
 from reconciler.telemetry import metrics
 from tests.unit.controller.virtual import World, running, simulate
 
@@ -71,7 +71,10 @@ def test_a_start_with_refused_client_credentials_is_named_on_every_surface() -> 
             assert values["endpoint_refused/platform"] == 0
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             rows = await world.controller.status_collector.rows(survey)
-            words = {describe_block(row) if row.hold else ENDPOINTS[row.blocked_on] for row in rows}
+            words = {
+                describe_block(row) if row.hold else BLOCKING_ENDPOINTS[row.blocked_on]
+                for row in rows
+            }
             assert len(rows) == SESSIONS
             assert all("the issuer gives no token" in each for each in words), words
             assert not any("does not know" in each for each in words)

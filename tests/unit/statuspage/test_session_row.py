@@ -8,7 +8,8 @@ from reconciler import errors
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.run import Outcome
 from reconciler.controller.status.history import RunRecord
-from reconciler.statuspage.session_row import SessionRow, describe_error_class, row_of
+from reconciler.statuspage.session_row import SessionRow, row_of
+from reconciler.statuspage.texts import describe_error_class
 from tests.exhibit import NOW_S, row
 
 
@@ -48,14 +49,18 @@ def test_a_token_without_an_end_fills_its_bar() -> None:
 @pytest.mark.parametrize(
     ("changes", "upcoming", "reason"),
     [
-        ({"due_s": NOW_S + 130}, "in 2m10s", "renewal, on the session's own grid"),
-        ({"due_s": NOW_S + 0.5}, "now", "renewal, on the session's own grid"),
-        ({"due_s": NOW_S - 4}, "due 4s ago", "renewal, on the session's own grid"),
+        ({"due_s": NOW_S + 130}, "in 2m10s", "scheduled refresh"),
+        ({"due_s": NOW_S + 0.5}, "now", "scheduled refresh"),
+        ({"due_s": NOW_S - 4}, "due 4s ago", "scheduled refresh"),
         ({"due_s": None}, "not scheduled", ""),
         ({"stage": "running", "reason": "pod"}, "now", "its pod changed"),
-        ({"failures": 1, "due_s": NOW_S + 3}, "in 3s", "failed once; renewal"),
-        ({"failures": 4, "due_s": NOW_S + 3}, "in 3s", "failed 4 times in a row; renewal"),
-        ({"blocked_on": "issuer"}, "waiting", "the issuer gives no token; renewal"),
+        ({"failures": 1, "due_s": NOW_S + 3}, "in 3s", "failed once; scheduled refresh"),
+        (
+            {"failures": 4, "due_s": NOW_S + 3},
+            "in 3s",
+            "failed 4 times in a row; scheduled refresh",
+        ),
+        ({"blocked_on": "issuer"}, "waiting", "the issuer gives no token; scheduled refresh"),
         ({"hold": "paused"}, "blocked", "paused by annotation"),
     ],
 )
@@ -84,7 +89,7 @@ def test_the_bar_marks_the_next_refresh_unless_it_is_obstructed() -> None:
             "foreign_writer",
             "",
             "warn",
-            "backed off from another writer: somebody else",
+            "backed off from another writer: another writer",
         ),
     ],
 )

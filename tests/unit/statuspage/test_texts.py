@@ -5,7 +5,7 @@ import inspect
 from pathlib import Path
 
 from reconciler.controller.decide import plan
-from reconciler.controller.status import reasons
+from reconciler.statuspage.texts import BLOCKS, REASONS
 
 
 def test_every_reason_that_the_plan_can_give_has_words() -> None:
@@ -17,4 +17,4 @@ def test_every_reason_that_the_plan_can_give_has_words() -> None:
     }
     codes = {text for text in texts if text.isidentifier() and "_" in text}
     fields = {"running", "started_s"}
-    assert codes - reasons.REASONS.keys() - reasons.HOLDS.keys() - fields == set()
+    assert codes - REASONS.keys() - BLOCKS.keys() - fields == set()
