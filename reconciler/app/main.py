@@ -70,7 +70,7 @@ def run(settings: Settings, outlet: StderrWriter) -> None:
 
 
 def _warn_of_dropped(lines: int) -> None:
-    log.warning("log_lines_dropped", lines=lines, why="no process read the log in time")
+    log.warning("log_lines_dropped", lines=lines, reason="no process read the log in time")
 
 
 async def _run(settings: Settings, outlet: StderrWriter) -> None:

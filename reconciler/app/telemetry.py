@@ -82,7 +82,7 @@ class Telemetry:
                 self._send_traces(replica)
             except Exception as error:
                 # A fault of the library, or of a variable it reads, must not stop refreshes.
-                log.warning("telemetry_off", signal="traces", why=type(error).__name__)
+                log.warning("telemetry_off", signal="traces", reason=type(error).__name__)
 
     def attach(self, controller: "Controller") -> None:
         """Read this controller from now on."""
@@ -189,7 +189,7 @@ async def open_telemetry(
     """Make it from the OTEL_* variables; those that are not supported are logged."""
     otlp = read_otlp(os.environ)
     for each in otlp.unserved:
-        log.warning("telemetry_variable_ignored", variable=each.variable, why=each.why)
+        log.warning("telemetry_variable_ignored", variable=each.variable, reason=each.why)
     telemetry = Telemetry(
         clock,
         otlp,

@@ -338,7 +338,7 @@ class Controller:
         if self.log_dedup.should_log("secret_value_received"):
             log.warning(
                 "secret_value_received",
-                why="the API server, or what is before it, sent data where metadata was asked for",
+                reason="the API server, or what is before it, sent data instead of metadata",
             )
 
     def relist_all(self, namespace: str, why: str) -> None:
@@ -582,7 +582,7 @@ class Controller:
         while True:
             await asyncio.sleep(REPORT_S)
             if why := self.readiness_problem():
-                log.warning("not_ready", why=why)
+                log.warning("not_ready", reason=why)
             for breaker in self._breakers():
                 self._endpoint_log.report(breaker.stats())
 

@@ -230,7 +230,7 @@ class ClientPool:
             except SettingsError as error:
                 self._again_at = asyncio.get_running_loop().time() + AGAIN_S
                 if self._unusable != version and self._what:
-                    log.warning("rotated_file_kept", peer=self._what, why=str(error))
+                    log.warning("rotated_file_kept", peer=self._what, reason=str(error))
                 self._unusable = version
                 return False
             if self._closed.is_set():

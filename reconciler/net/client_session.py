@@ -158,7 +158,7 @@ class Trust:
             if not problem:
                 usable.append(bundle)
             elif lenient:
-                log.warning("ca_bundle_unusable", file=str(bundle), why=problem)
+                log.warning("ca_bundle_unusable", file=str(bundle), reason=problem)
             else:
                 raise SettingsError(f"{bundle}: {problem}")
         return usable

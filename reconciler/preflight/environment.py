@@ -52,9 +52,11 @@ def warn(settings: Settings) -> None:
     """Log what is certain to fail, and settings without effect."""
     urls = (settings.api_server_url, settings.token_url() if settings.is_oidc else "")
     if any(url.startswith("https:") for url in urls) and not has_system_trust():
-        log.warning("no_ca_certificates", why="no CA is known that could verify https certificates")
+        log.warning(
+            "no_ca_certificates", reason="no CA is known that could verify https certificates"
+        )
     if settings.is_oidc and (settings.api_token or settings.api_token_file):
-        log.warning("static_token_ignored", why="client credentials are set and win over it")
+        log.warning("static_token_ignored", reason="client credentials are set and win over it")
     for name, nearest in unknown_variables(os.environ).items():
         log.warning("variable_unknown", variable=name, nearest=nearest or None)
 
@@ -69,7 +71,7 @@ def ignored_variables() -> dict[str, str]:
 
 def warn_of_ignored(field: str) -> None:
     """Log that a field of the kubeconfig has no effect."""
-    log.warning("kubeconfig_field_ignored", field=field, why="this program does not support it")
+    log.warning("kubeconfig_field_ignored", field=field, reason="this program does not support it")
 
 
 async def watch_clock(issuer_time: IssuerTime, clock: Clock) -> None:
@@ -103,5 +105,5 @@ async def watch_clock(issuer_time: IssuerTime, clock: Clock) -> None:
                 witness=clock_finding.witness,
                 off_s=round(clock_finding.off_s, 1),
                 skew_s=round(issuer_time.skew_s, 1),
-                why=clock_finding.finding.message,
+                reason=clock_finding.finding.message,
             )

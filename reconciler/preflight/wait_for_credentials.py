@@ -38,7 +38,7 @@ async def wait_for_files(settings: Settings, stop: asyncio.Event) -> bool:
         while problem := missing(settings):
             if loop.time() - logged_at >= LOG_S:
                 logged_at = loop.time()
-                log.warning("not_ready", why=problem)
+                log.warning("not_ready", reason=problem)
             try:
                 await asyncio.wait_for(stop.wait(), CHECK_S)
             except TimeoutError:

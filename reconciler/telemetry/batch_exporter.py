@@ -177,4 +177,4 @@ class BatchExporter(Generic[T]):
                 return
             self._is_losing = True
             self._logged_at = now_at
-        log.warning("telemetry_export_failed", signal=self.signal, why=reason, items=items)
+        log.warning("telemetry_export_failed", signal=self.signal, reason=reason, items=items)

@@ -347,7 +347,7 @@ class OidcSource:
         oddity = read_claims(value, lenient=True).warning
         if oddity and oddity not in self._oddities:
             self._oddities.add(oddity)
-            log.warning("token_odd", why=oddity)
+            log.warning("token_odd", reason=oddity)
 
     async def _ask_for_certain(self) -> tuple[TokenResponse, float]:
         """Return an answer and the issuer's time at its receipt, epoch seconds.

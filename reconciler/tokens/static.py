@@ -115,7 +115,7 @@ class StaticSource:
         except (SettingsError, IssuerError) as error:
             self._next = None
             if not self._why_kept:
-                log.warning("static_token_reload_failed", why=str(error))
+                log.warning("static_token_reload_failed", reason=str(error))
             self._why_kept = str(error)
             return False
         self._why_kept = ""
@@ -152,7 +152,7 @@ def _token_of(value: str, clock: Clock) -> Token:
     """Judge a value; raises `InvalidToken` if it is `malformed` or `huge`."""
     claims, now_s = read_claims(value), clock.wall()
     if claims.warning:
-        log.warning("token_odd", why=claims.warning)
+        log.warning("token_odd", reason=claims.warning)
     # We have it, so it was issued: an `iat` ahead of our clock says that our clock is behind.
     issued_s = now_s if claims.issued_s is None else min(claims.issued_s, now_s)
     return Token(

@@ -91,7 +91,7 @@ async def test_credentials_that_come_after_their_pod_are_waited_for(
         await is_refreshed(controller, runner)
         assert await controller.terminate() == 0
     [said] = controller.events("not_ready")
-    assert said["why"] == "; ".join(
+    assert said["reason"] == "; ".join(
         f"{name} names a file that does not exist: {file}" for name, file in files.items()
     )
 
@@ -205,7 +205,7 @@ async def test_two_sessions_that_share_one_secret_name_are_told_apart(world: Wor
         await controller.wait_for(
             "the line about the second session",
             lambda: any(
-                line["why"] == "secret_name_taken" and line["session_id"] == second_id
+                line["reason"] == "secret_name_taken" and line["session_id"] == second_id
                 for line in controller.events("session_blocked")
             ),
         )

@@ -186,7 +186,9 @@ async def test_a_request_by_annotation_is_honoured_once_and_a_pause_stops_writes
         await world.admin.patch(other.namespace, "pods", other.pod, paused)
         await controller.wait_for(
             "the pause",
-            lambda: any(line["why"] == "paused" for line in controller.events("session_blocked")),
+            lambda: any(
+                line["reason"] == "paused" for line in controller.events("session_blocked")
+            ),
         )
 
 

@@ -244,6 +244,6 @@ async def test_a_library_that_cannot_be_started_leaves_the_rest_as_it_is(
     with capture_logs() as lines:
         found = Telemetry(SystemClock(), OtlpSettings(traces=True))
     await found.close()
-    assert [(line["event"], line["signal"], line["why"]) for line in lines] == [
+    assert [(line["event"], line["signal"], line["reason"]) for line in lines] == [
         ("telemetry_off", "traces", "RuntimeError"),
     ]

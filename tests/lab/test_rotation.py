@@ -100,7 +100,7 @@ async def test_a_bundle_that_is_half_written_keeps_the_last_good_one_with_one_li
             assert await peer.later()
         [kept] = [line for line in lines if "rotated" in line["event"]]
         assert (kept["event"], kept["log_level"]) == ("rotated_file_kept", "warning")
-        assert str(peer.bundle) in kept["why"]
+        assert str(peer.bundle) in kept["reason"]
         peer.bundle.write_bytes(whole + second[0].read_bytes())
         peer.tls.load_cert_chain(*second)
         assert await peer.later()

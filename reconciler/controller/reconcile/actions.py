@@ -232,7 +232,7 @@ class SessionActions:
             session_id=key.session_id,
             expires_at=format_utc(expires_s) if expires_s != float("inf") else None,
             reason=plan.reason,
-            late_s=round(max(0.0, now_at - run.due_at), 3),
+            lateness_seconds=round(max(0.0, now_at - run.due_at), 3),
         )
 
     def _note_conflict(self, run: ReconcileRun, plan: Plan, what: Undone) -> None:

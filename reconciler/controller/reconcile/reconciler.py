@@ -136,7 +136,7 @@ class Reconciler:
         if plan.action is Action.BLOCKED:
             if self._log_dedup.should_log(plan.reason, *key):
                 log.warning(
-                    "session_blocked", why=plan.reason, **names_of(key), **objects_of(state)
+                    "session_blocked", reason=plan.reason, **names_of(key), **objects_of(state)
                 )
             run.outcome, run.reason = "blocked", plan.reason
             self._startup.record_result(key, "blocked")

@@ -124,7 +124,7 @@ class SessionLookup:
             self._confirmations.record_confirmed(session)
             return
         young = session is None and is_young(state, self._sessions.now_s())
-        named = {"namespace": key.namespace, "session_id": key.session_id, "why": why}
+        named = {"namespace": key.namespace, "session_id": key.session_id, "reason": why}
         denial = self._confirmations.record_denied(key, young=young)
         if denial is Denial.REVOKED:
             log.warning("session_revoked", **named)

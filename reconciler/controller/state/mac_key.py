@@ -58,7 +58,7 @@ class MacKeyFile:
         except SettingsError as error:
             self._next = ""
             if not self._is_unusable:
-                log.warning("rotated_file_kept", peer="seals", why=str(error))
+                log.warning("rotated_file_kept", peer="seals", reason=str(error))
             self._is_unusable = True
             return False
         self._is_unusable = False

@@ -207,7 +207,7 @@ class KubeconfigCredentials:
         now_at = self._clock.monotonic()
         if self._logged_at is None or now_at - self._logged_at >= REPEAT_S:
             self._logged_at = now_at
-            log.warning("credentials_not_renewed", peer="kube", why=reason)
+            log.warning("credentials_not_renewed", peer="kube", reason=reason)
 
     def _log_renewed(self) -> None:
         if self._logged_at is not None:

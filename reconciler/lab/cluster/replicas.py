@@ -74,7 +74,7 @@ class Tally:
         event = line.get("event")
         if event == "runner_token_refreshed":
             self.refreshes += 1
-            self.lateness_s.append(line["late_s"])
+            self.lateness_s.append(line["lateness_seconds"])
         elif event in FAILURES:
             self.failures += 1
         elif event == "startup_resync_finished" and line["seconds"] >= (self.resync_s or 0.0):
@@ -209,7 +209,7 @@ class Replica:
         elif event == "startup_resync_finished":
             self.state = f"leading, {line['sessions']} sessions in {line['seconds']:.2f} s at start"
         elif event == "not_ready":
-            self.state = f"not ready: {line.get('why', '')}"
+            self.state = f"not ready: {line.get('reason', '')}"
 
 
 class Replicas:

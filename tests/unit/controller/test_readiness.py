@@ -21,7 +21,7 @@ def test_a_replica_is_not_ready_until_its_issuer_gave_one_token_and_stays_ready_
             assert world.controller.readiness_problem() == (
                 "waiting for the first token; the last error was: the issuer is away"
             )
-            said = [line["why"] for line in world.events("not_ready")]
+            said = [line["reason"] for line in world.events("not_ready")]
             assert len(said) == 2
             assert "waiting for the first token" in said[0]
             world.issuer.away = False

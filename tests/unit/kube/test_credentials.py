@@ -311,7 +311,7 @@ async def test_a_plug_in_that_fails_later_is_said_with_its_words_and_its_end_too
     assert [line["event"] for line in lines] == [
         "credentials_not_renewed", "credentials_not_renewed", "credentials_renewed",
     ]  # fmt: skip
-    assert lines[0]["why"].endswith("exited 3; it said: the session has ended")
+    assert lines[0]["reason"].endswith("exited 3; it said: the session has ended")
     assert await credentials.headers() == {"Authorization": "Bearer new"}
 
 

@@ -95,7 +95,7 @@ def test_the_slowest_startup_resync_is_the_one_that_is_reported() -> None:
     tally = Tally()
     for sessions, seconds in ((8, 0.5), (9, 0.2)):
         tally.add({"event": "startup_resync_finished", "sessions": sessions, "seconds": seconds})
-    tally.add({"event": "runner_token_refreshed", "late_s": 0.25})
+    tally.add({"event": "runner_token_refreshed", "lateness_seconds": 0.25})
     tally.add({"event": "refresh_failed"})
 
     assert (tally.resync_sessions, tally.resync_s) == (8, 0.5)

@@ -91,7 +91,7 @@ def test_what_is_not_delivered_is_said_once_and_its_end_too(
     assert [line["event"] for line in logs] == [
         "telemetry_export_failed", "telemetry_export_recovered",
     ]  # fmt: skip
-    assert logs[0]["why"] == why
+    assert logs[0]["reason"] == why
     assert "obviously-fake-secret" not in str(logs)
     assert exporter.stats() == ExporterStats(sent=1, failed=2, dropped=0, queued=0)
 
@@ -125,7 +125,7 @@ def test_the_first_dropped_item_is_said_and_the_loss_lasts_while_items_are_dropp
         assert len(logs) == 1
         collector.steps.release()
         exporter.close(LIMIT_S)
-    assert (said["event"], said["log_level"], said["why"]) == (
+    assert (said["event"], said["log_level"], said["reason"]) == (
         "telemetry_export_failed", "warning", FULL,
     )  # fmt: skip
     assert exporter.stats() == ExporterStats(sent=3, failed=0, dropped=8, queued=0)
@@ -170,7 +170,7 @@ def test_the_words_for_a_loss_are_the_senders() -> None:
         exporter = BatchExporter("traces", collector, batch=1, delay_s=LIMIT_S)
         exporter.enqueue(0)
         exporter.close(LIMIT_S)
-    assert [line["why"] for line in logs] == ["the collector answered 302"]
+    assert [line["reason"] for line in logs] == ["the collector answered 302"]
 
 
 def test_without_items_there_is_no_thread() -> None:
