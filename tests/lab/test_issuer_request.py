@@ -1,6 +1,7 @@
 """What is sent to a token endpoint, byte for byte, and to which URL."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -8,6 +9,8 @@ from aiohttp import web
 
 from reconciler.clock import SystemClock
 from reconciler.errors import IssuerRefused
+from reconciler.factories import token_endpoint
+from reconciler.settings import load_settings
 from reconciler.tokens.oidc import ClientCredentials, TokenEndpoint
 
 TOKEN = "obviously-fake-opaque-token-of-an-issuer"
@@ -73,6 +76,35 @@ async def test_the_url_is_sent_as_it_is_with_every_further_field(
     assert grant.value == TOKEN
     [(sent_to, basic, form)] = recorder.seen
     assert (sent_to, basic[:6], form) == (path, "Basic ", FORM)
+
+
+async def test_settings_are_sent_and_files_of_credentials_are_read_for_each_request(
+    recorder: Recorder,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = {f"OIDC_CLIENT_{name}_FILE": tmp_path / name for name in ("ID", "SECRET")}
+    variables = {name: str(file) for name, file in files.items()} | {
+        "OIDC_TOKEN_URL": f"{recorder.url}/token",
+        "RECONCILER_OIDC_SCOPE": "a b",
+        "RECONCILER_OIDC_FORM": "tenant=one",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    asked = token_endpoint(load_settings(), session, SystemClock())
+    logins = [("one", "obviously-fake"), ("two", "obviously-fake-other")]
+    for login in logins:
+        for file, value in zip(files.values(), login, strict=True):
+            file.write_text(value)
+        recorder.answers = [GOOD]
+        await asked.request_token()
+    assert [basic for _, basic, _ in recorder.seen] == [
+        aiohttp.encode_basic_auth(*login) for login in logins
+    ]
+    assert {form for _, _, form in recorder.seen} == {
+        "grant_type=client_credentials&scope=a+b&tenant=one"
+    }
 
 
 async def test_credentials_go_into_the_body_after_any_refusal_of_basic(

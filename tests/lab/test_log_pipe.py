@@ -1,4 +1,5 @@
-"""Real `reconciler run` whose log no process reads: refreshes, takes over, answers and ends."""
+"""Real `reconciler run` whose log no process reads: refreshes, takes over, answers and ends, and
+its metrics are then all that says so."""
 
 import asyncio
 import base64
@@ -21,6 +22,10 @@ pytestmark = pytest.mark.timeout(120)
 
 SESSIONS = 3
 LIMIT_S = 60.0
+CLOCKS = [
+    f'token_reconciler_clock_offset_seconds{{witness="{clock}"}}'
+    for clock in ("wall_clock", "issuer_date", "api_server_date")
+]
 
 
 @dataclass
@@ -41,6 +46,13 @@ class Unread:
         except (aiohttp.ClientError, TimeoutError):
             return 0
 
+    async def metrics(self) -> str:
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(f"http://127.0.0.1:{self.port}/metrics") as answer,
+        ):
+            return await answer.text()
+
     async def is_ready(self) -> None:
         async with asyncio.timeout(LIMIT_S):
             while await self.status("/readyz") != 200:
@@ -56,6 +68,16 @@ async def unread(box: LabCluster, name: str) -> AsyncIterator[Unread]:
         while True:
             os.write(write_fd, b"\n" * 512)
     os.set_blocking(write_fd, True)
+    try:
+        async with started(box, name, write_fd) as found:
+            yield found
+    finally:
+        os.close(read_fd)
+
+
+@asynccontextmanager
+async def started(box: LabCluster, name: str, write_fd: int) -> AsyncIterator[Unread]:
+    """Start a replica that has both its outputs there, which are closed here."""
     port = free_port()
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(CLEARED)}
     own = {"RECONCILER_LISTEN": f"127.0.0.1:{port}", "RECONCILER_REPLICA": name}
@@ -74,7 +96,6 @@ async def unread(box: LabCluster, name: str) -> AsyncIterator[Unread]:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-        os.close(read_fd)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -108,3 +129,20 @@ async def test_replicas_whose_logs_are_not_read_refresh_take_over_answer_and_end
                 second.process.send_signal(signal.SIGTERM)
                 async with asyncio.timeout(LIMIT_S):
                     assert await second.process.wait() == 0
+
+
+async def test_metrics_count_lines_that_were_dropped_and_tell_each_clock_that_was_heard() -> None:
+    async with LabCluster() as box:
+        box.populate(1)
+        read_fd, write_fd = os.pipe()
+        os.close(read_fd)  # each line is dropped at once
+        async with started(box, "first", write_fd) as first:
+            await until(lambda: writers(box) == {"first"})
+            text = ""
+            async with asyncio.timeout(LIMIT_S):
+                while any(clock not in text for clock in CLOCKS):
+                    await asyncio.sleep(0.5)  # a scrape may be some seconds old
+                    text = await first.metrics()
+    name = "token_reconciler_log_lines_dropped_total"
+    [dropped] = [line for line in text.splitlines() if line.startswith(name)]
+    assert float(dropped.split()[1]) > 0

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.net.client_session import environment_proxy, has_system_trust, shown_url
+from reconciler.net.client_session import (
+    Peer,
+    Trust,
+    environment_proxy,
+    has_system_trust,
+    shown_url,
+)
+from tests.support import ManualClock
 
 
 @pytest.fixture
@@ -31,6 +38,18 @@ class TestTrust:
         assert not has_system_trust()
         bundle.write_text("certificate")
         assert has_system_trust()
+
+    @pytest.mark.parametrize("name", ["tls.crt", "tls.key"])
+    def test_a_certificate_of_ours_that_is_replaced_is_noticed(
+        self, name: str, tmp_path: Path
+    ) -> None:
+        for file in ("tls.crt", "tls.key"):
+            (tmp_path / file).write_text("first")
+        trust = Trust(certificate=tmp_path / "tls.crt", key=tmp_path / "tls.key")
+        peer = Peer("https://collector.example", ManualClock(), trust)
+        before = peer.version(fresh=True)
+        (tmp_path / name).write_text("second")
+        assert peer.version(fresh=True) != before
 
 
 class TestProxy:

@@ -272,3 +272,31 @@ def test_no_interleaving_makes_one_place_pay_for_another() -> None:
 def test_it_finds_what_wrong_rules_cost(mutant: type[Bulkhead[int]]) -> None:
     with pytest.raises(Broken):
         run(mutant, 20_000, Phase.generate)
+
+
+def test_the_first_request_of_a_slow_place_goes_before_a_second_one_in_another() -> None:
+    """More workers than the interleavings have: a share is more than one request here."""
+    bulkhead: Bulkhead[int] = Bulkhead(workers=8)
+
+    def begun() -> BulkheadRun:
+        run = bulkhead.begin()
+        assert run is not None
+        return run
+
+    def make_slow(place: str, count: int, *, ends: bool) -> None:
+        runs = [begun() for _ in range(count)]
+        for run in runs:
+            assert bulkhead.enter(place, run, 0.0)
+        for run in runs:
+            bulkhead.overdue(run, SLOW_AFTER_S)
+            if ends:
+                bulkhead.leave(run, RequestResult.ANSWERED, SLOW_AFTER_S)
+                bulkhead.end(run)
+
+    for place in ("a", "c"):
+        make_slow(place, 1, ends=True)
+    make_slow("b", 8, ends=False)
+    make_slow("d", 6, ends=False)
+    assert bulkhead.enter("a", begun(), SLOW_AFTER_S)
+    assert not bulkhead.enter("a", begun(), SLOW_AFTER_S)  # one detached run is left, and it is c's
+    assert bulkhead.enter("c", begun(), SLOW_AFTER_S)

@@ -185,6 +185,16 @@ def test_nothing_is_written_for_a_session_that_the_platform_did_not_confirm(
     assert found.action is (action if held or action is Action.CONFIRM else Action.BLOCKED)
 
 
+@pytest.mark.parametrize(
+    "held", [None, secret(age_s=901), secret(writers=())], ids=["none", "expired", "empty"]
+)
+def test_to_ask_the_platform_is_never_as_urgent_as_a_token_that_expires(held: object) -> None:
+    """Anybody who may make a pod makes such work."""
+    found = decide(view(secret=held, confirmation=Confirmation.UNKNOWN))  # type: ignore[arg-type]  # a Meta
+    assert found.action is Action.CONFIRM
+    assert (found.priority, found.slack_s) == (Priority.CHANGED, math.inf)
+
+
 def test_a_session_without_a_pod_is_refreshed_while_the_platform_calls_it_running() -> None:
     assert decide(view(pod=None, secret=secret(age_s=901))).action is Action.WRITE
     gone = view(pod=None, secret=secret(age_s=901), running=False)

@@ -405,6 +405,8 @@ async def test_a_replaced_client_certificate_is_another_identity(
     tmp_path: Path, clock: ManualClock
 ) -> None:
     make_certificate(tmp_path)
+    authority = tmp_path / "ca.crt"  # stays as it is: what is replaced is ours alone
+    authority.write_bytes((tmp_path / "tls.crt").read_bytes())
     files = {
         "client-certificate": str(tmp_path / "tls.crt"),
         "client-key": str(tmp_path / "tls.key"),
@@ -414,7 +416,7 @@ async def test_a_replaced_client_certificate_is_another_identity(
         {"user": files},
         **{
             "server": "https://127.0.0.1:1",
-            "certificate-authority": str(tmp_path / "tls.crt"),
+            "certificate-authority": str(authority),
             "tls-server-name": "kubernetes",
         },
     )

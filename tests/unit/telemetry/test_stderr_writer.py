@@ -12,7 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
+from structlog.testing import capture_logs
 
+from reconciler.app import main
+from reconciler.settings import read_settings
 from reconciler.telemetry.stderr_writer import StderrWriter
 
 LIMIT_S = 30.0
@@ -102,6 +105,21 @@ def test_a_reader_that_is_gone_ends_nothing_and_is_not_reported_to_itself(pipe: 
         writer.write("lost\n")
         assert writer.settle(LIMIT_S)
     assert (writer.dropped_total, told) == (3, [])
+
+
+def test_the_controller_says_in_its_log_how_many_lines_were_dropped(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ends_at_once(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(main, "configure_logs", lambda *_: None)
+    monkeypatch.setattr(main, "_run", ends_at_once)
+    outlet = StderrWriter(pipe.write_fd)
+    main.run(read_settings(), outlet)
+    with capture_logs() as lines:
+        outlet.on_drained(3)
+    assert [(line["event"], line["lines"]) for line in lines] == [("log_lines_dropped", 3)]
 
 
 def test_a_finalizer_that_logs_while_a_line_is_taken_in_does_not_wait_for_itself(
