@@ -1,6 +1,8 @@
 """An answer of the platform ends a confirmation, an outage does not; hours of virtual time."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -40,6 +42,15 @@ def populate(world: World, count: int = 3) -> None:
         world.add(f"2Ab{number}")
 
 
+@asynccontextmanager
+async def served(world: World, count: int = 3) -> AsyncIterator[None]:
+    """Run the world's controller with `count` sessions; enter after its startup resync."""
+    populate(world, count)
+    async with running(world):
+        await settled(world)
+        yield
+
+
 def writes_to(world: World, session_id: str) -> int:
     """Count the tokens that were written to a session."""
     name = NAMES.secret_name(session_id)
@@ -70,9 +81,7 @@ def successor(world: World, name: str = "replica-1") -> Controller:
 
 def test_a_session_that_the_platform_deleted_gets_nothing_though_its_pod_is_kept() -> None:
     async def scenario(world: World) -> None:
-        populate(world)
-        async with running(world):
-            await settled(world)
+        async with served(world):
             del world.platform.sessions["2Ab0"]
             await asyncio.sleep(2 * RESYNC_S)
             before = writes_to(world, "2Ab0")
@@ -89,9 +98,7 @@ def test_a_session_that_the_platform_deleted_gets_nothing_though_its_pod_is_kept
 
 def test_a_pod_that_comes_back_days_after_its_session_was_deleted_gets_nothing() -> None:
     async def scenario(world: World) -> None:
-        populate(world)
-        async with running(world):
-            await settled(world)
+        async with served(world):
             world.delete_pod("2Ab0")
             del world.platform.sessions["2Ab0"]
             await asyncio.sleep(2 * RESYNC_S)
@@ -113,9 +120,8 @@ def test_a_pod_that_comes_back_days_after_its_session_was_deleted_gets_nothing()
 
 def test_a_session_that_was_deleted_while_no_replica_ran_is_revoked_by_the_next_one() -> None:
     async def scenario(world: World) -> None:
-        populate(world)
-        async with running(world):
-            await settled(world)
+        async with served(world):
+            pass
         del world.platform.sessions["2Ab0"]
         await asyncio.sleep(3600)
         async with running(world, successor(world)):
@@ -131,9 +137,8 @@ def test_a_session_that_was_deleted_while_no_replica_ran_is_revoked_by_the_next_
 
 def test_a_session_that_was_deleted_while_no_replica_ran_gives_a_later_pod_nothing() -> None:
     async def scenario(world: World) -> None:
-        populate(world)
-        async with running(world):
-            await settled(world)
+        async with served(world):
+            pass
         world.delete_pod("2Ab0")
         del world.platform.sessions["2Ab0"]
         await asyncio.sleep(3600)  # its token has expired: a write would be made at once
@@ -212,9 +217,7 @@ def test_a_second_term_gives_nothing_to_whom_another_leader_revoked() -> None:
 @pytest.mark.parametrize("with_pod", [True, False])
 def test_a_session_that_is_made_again_under_the_same_id_is_served_again(with_pod: bool) -> None:
     async def scenario(world: World) -> None:
-        populate(world)
-        async with running(world):
-            await settled(world)
+        async with served(world):
             row = world.platform.sessions.pop("2Ab0")
             if not with_pod:
                 world.delete_pod("2Ab0")
@@ -234,9 +237,7 @@ def test_a_session_that_is_made_again_under_the_same_id_is_served_again(with_pod
 
 def test_a_platform_that_was_restored_to_before_its_sessions_gets_them_back_with_them() -> None:
     async def scenario(world: World) -> None:
-        populate(world, 40)
-        async with running(world):
-            await settled(world)
+        async with served(world, 40):
             rows = dict(world.platform.sessions)
             for number in range(1, 40):
                 del world.platform.sessions[f"2Ab{number}"]
@@ -274,9 +275,7 @@ class Silent:
 )
 def test_what_is_no_answer_about_a_session_revokes_nothing(silent: Silent) -> None:
     async def scenario(world: World) -> None:
-        populate(world, 30)
-        async with running(world):
-            await settled(world)
+        async with served(world, 30):
             world.platform.session = silent.session  # type: ignore[method-assign]
             for number in range(29):
                 del world.platform.sessions[f"2Ab{number}"]
@@ -339,9 +338,7 @@ def test_one_no_is_not_believed_and_a_yes_ends_it() -> None:
 
 def test_labels_that_are_gone_do_not_make_an_answer_a_no() -> None:
     async def scenario(world: World) -> None:
-        populate(world)
-        async with running(world):
-            await settled(world)
+        async with served(world):
             bare = {"metadata": {"labels": {NAMES.project_id: None}}}
             world.core.patch(SECRETS, PROJECT, NAMES.secret_name("2Ab0"), bare, by=INTRUDER)
             world.core.patch(PODS, PROJECT, "session-2ab0-runner", bare, by=INTRUDER)
@@ -378,9 +375,7 @@ def test_an_incomplete_list_asks_about_nobody_and_revokes_nothing(how: str) -> N
         world.add_project("team-b")
         for number in range(3):
             world.add(f"2Bb{number}", project="team-b")
-        populate(world)
-        async with running(world):
-            await settled(world)
+        async with served(world):
             lookups = world.platform.lookups
             for number in (0, 1):
                 del world.platform.sessions[f"2Bb{number}"]
@@ -395,9 +390,7 @@ def test_an_incomplete_list_asks_about_nobody_and_revokes_nothing(how: str) -> N
 
 def test_a_seal_that_a_tenant_puts_back_gives_nothing_and_is_taken_off_rarely() -> None:
     async def scenario(world: World) -> None:
-        populate(world)
-        async with running(world):
-            await settled(world)
+        async with served(world):
             seal = seal_of(world, "2Ab0")
             del world.platform.sessions["2Ab0"]
             await asyncio.sleep(2 * RESYNC_S)
@@ -438,9 +431,7 @@ def test_sessions_that_no_list_has_are_asked_about_at_a_bounded_rate() -> None:
 
 def test_a_seal_that_a_tenant_puts_back_while_no_pod_is_there_does_not_stay() -> None:
     async def scenario(world: World) -> None:
-        populate(world)
-        async with running(world):
-            await settled(world)
+        async with served(world):
             seal = seal_of(world, "2Ab0")
             world.delete_pod("2Ab0")
             del world.platform.sessions["2Ab0"]

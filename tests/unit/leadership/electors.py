@@ -229,6 +229,19 @@ class Bench:
         while self.now_s < until_s:
             await self.sleep(min(0.05, until_s - self.now_s))
 
+    async def start_leader(self) -> Replica:
+        """Start a replica and return it when it leads."""
+        leader = self.start()
+        await self.led(leader)
+        return leader
+
+    async def start_pair(self) -> tuple[Replica, Replica]:
+        """Start a leader, then a follower, and return both when they are settled."""
+        leader = await self.start_leader()
+        follower = self.start()
+        await self.watch_over(1.0)
+        return leader, follower
+
     async def led(self, replica: Replica, limit_s: float = 5.0) -> float:
         return await self.wait_for(f"{replica.me} leads", lambda: replica.leads, limit_s)
 

@@ -24,15 +24,6 @@ SOON_S = 4 * LATENCY_S
 CUT = InjectedFault(error=TransportError("the answer was lost"), applied=True)
 
 
-async def pair(bench: Bench) -> tuple[Replica, Replica]:
-    """Return a leader and its follower, both settled."""
-    leader = bench.start()
-    await bench.led(leader)
-    follower = bench.start()
-    await bench.watch_over(1.0)
-    return leader, follower
-
-
 @on_virtual_time
 async def test_the_first_replica_makes_the_lease_in_client_gos_form(bench: Bench) -> None:
     leader = bench.start()
@@ -61,7 +52,7 @@ async def test_of_replicas_that_start_at_once_one_leads_and_all_know_it(bench: B
 
 @on_virtual_time
 async def test_a_renewal_costs_one_request_a_period_and_a_follower_one_watch(bench: Bench) -> None:
-    leader, follower = await pair(bench)
+    leader, follower = await bench.start_pair()
     began_s = bench.now_s
     await bench.watch_over(60.0)
     renewals = [verb for verb, at_s in leader.requests if at_s >= began_s]
@@ -74,7 +65,7 @@ async def test_a_renewal_costs_one_request_a_period_and_a_follower_one_watch(ben
 
 @on_virtual_time
 async def test_a_follower_tries_at_the_end_of_a_dead_leaders_claim(bench: Bench) -> None:
-    leader, follower = await pair(bench)
+    leader, follower = await bench.start_pair()
     await leader.kill()
     claimed_s = bench.commits[-1].at + LEASE_S
     await bench.led(follower, 2 * LEASE_S)
@@ -87,7 +78,7 @@ async def test_a_follower_tries_at_the_end_of_a_dead_leaders_claim(bench: Bench)
 
 @on_virtual_time
 async def test_a_clean_stop_hands_the_lease_over_at_once(bench: Bench) -> None:
-    leader, follower = await pair(bench)
+    leader, follower = await bench.start_pair()
     stopped_s = bench.now_s
     leader.elector.release()
     assert await bench.led(follower) - stopped_s <= SOON_S
@@ -99,7 +90,7 @@ async def test_a_clean_stop_hands_the_lease_over_at_once(bench: Bench) -> None:
 
 @on_virtual_time
 async def test_a_release_is_seen_right_after_the_server_has_ended_a_watch(bench: Bench) -> None:
-    leader, follower = await pair(bench)
+    leader, follower = await bench.start_pair()
     await bench.watch_over(30.0)
     assert follower.faults.close_watches() == 1
     await bench.sleep(SOON_S)
@@ -110,7 +101,7 @@ async def test_a_release_is_seen_right_after_the_server_has_ended_a_watch(bench:
 
 @on_virtual_time
 async def test_a_server_that_ends_watches_at_once_is_not_asked_in_a_loop(bench: Bench) -> None:
-    _, follower = await pair(bench)
+    _, follower = await bench.start_pair()
     until_s, before = bench.now_s + 10.0, len(follower.requests)
     while bench.now_s < until_s:
         follower.faults.close_watches()
@@ -120,7 +111,7 @@ async def test_a_server_that_ends_watches_at_once_is_not_asked_in_a_loop(bench: 
 
 @on_virtual_time
 async def test_a_container_that_restarts_in_its_pod_leads_again_at_once(bench: Bench) -> None:
-    leader, follower = await pair(bench)
+    leader, follower = await bench.start_pair()
     await leader.kill()
     started_s = bench.now_s
     again = bench.start("replica-0", pod_uid="pod-0")
@@ -159,7 +150,7 @@ class TestLoss:
     def test_a_partition_ends_a_tenure_at_the_deadline_while_a_request_hangs(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             leader.faults.partition(cut=True)
             renewed_s = bench.commits[-1].at - LATENCY_S
             lost_s = await bench.wait_for("loss", lambda: len(leader.told) == 2, 20.0)
@@ -180,7 +171,7 @@ class TestLoss:
     def test_a_short_partition_costs_nothing(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             leader.faults.partition(cut=True)
             await bench.watch_over(DEADLINE_S - 2 * RETRY_S)
             leader.faults.partition(cut=False)
@@ -192,7 +183,7 @@ class TestLoss:
     def test_another_holder_that_is_seen_ends_it_though_a_renewal_hangs(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, _ = await pair(bench)
+            leader, _ = await bench.start_pair()
             leader.faults.fail_next(InjectedFault(delay_s=60.0), verb="patch")
             before = len(leader.requests)
             await bench.wait_for("a renewal", lambda: len(leader.requests) > before, 5.0)
@@ -207,8 +198,7 @@ class TestLoss:
     def test_being_cancelled_closes_the_gate(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader = bench.start()
-            await bench.led(leader)
+            leader = await bench.start_leader()
             await leader.kill()
             assert not leader.fence.is_open
 
@@ -219,8 +209,7 @@ class TestMainLoop:
     def test_a_stalled_main_loop_loses_the_lease_and_may_have_it_again(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader = bench.start()
-            await bench.led(leader)
+            leader = await bench.start_leader()
             leader.age_s = MAX_HEARTBEAT_AGE_S + 1
             stalled_s = bench.now_s
             lost_s = await bench.wait_for("loss", lambda: not leader.leads, 20.0)
@@ -237,8 +226,7 @@ class TestMainLoop:
     def test_a_short_stall_keeps_it(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader = bench.start()
-            await bench.led(leader)
+            leader = await bench.start_leader()
             leader.age_s = MAX_HEARTBEAT_AGE_S - 1
             await bench.watch_over(60.0)
             assert leader.words == ["began replica-0/0-n0"]
@@ -248,7 +236,7 @@ class TestMainLoop:
     def test_a_stalled_follower_leaves_a_free_lease_alone(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             follower.age_s = MAX_HEARTBEAT_AGE_S + 1
             leader.elector.release()
             await bench.watch_over(60.0)
@@ -263,7 +251,7 @@ class TestCold:
     def test_a_cold_replica_leaves_the_lease_to_a_warm_one(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, warm = await pair(bench)
+            leader, warm = await bench.start_pair()
             cold = bench.start("a-cold-one", warm=False)
             await bench.watch_over(1.0)
             leader.elector.release()
@@ -304,7 +292,7 @@ class TestCold:
     def test_its_patience_begins_anew_with_each_holder(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             cold = bench.start("a-cold-one", warm=False)
             for old, new in ((leader, follower),):
                 await bench.watch_over(UNSYNCED_DELAY_S + 1)
@@ -323,7 +311,7 @@ class TestWithoutToken:
     def test_it_leaves_the_lease_to_one_that_has_a_token(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             fresh = bench.start("a-fresh-one", has_token=False)
             await bench.watch_over(1.0)
             leader.elector.release()
@@ -399,7 +387,7 @@ class TestLackingToken:
     def test_one_that_led_for_long_yields_as_soon_as_it_lacks_a_token(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, standby = await pair(bench)
+            leader, standby = await bench.start_pair()
             await bench.watch_over(MIN_TERM_S)
             leader.lacks_token = True
             lacked_s = bench.now_s
@@ -410,7 +398,7 @@ class TestLackingToken:
     def test_a_token_that_comes_in_time_lets_it_go_on(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, _ = await pair(bench)
+            leader, _ = await bench.start_pair()
             await bench.watch_over(MIN_TERM_S)
             leader.lacks_token = True
             await bench.watch_over(5.0)
@@ -440,7 +428,7 @@ class TestLackingToken:
 
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, standby = await pair(bench)
+            leader, standby = await bench.start_pair()
             await bench.watch_over(MIN_TERM_S)
             leader.lacks_token = True
             closed_s = await bench.wait_for("the fence is shut", lambda: not leader.leads, 30.0)
@@ -455,7 +443,7 @@ class TestResigning:
     def test_a_follower_resigns_without_a_write(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             follower.elector.release()
             await asyncio.wait_for(asyncio.shield(follower.task), SOON_S)
             assert follower.told == []
@@ -479,7 +467,7 @@ class TestResigning:
     async def _resign_during_a_renewal(
         bench: Bench, fault: InjectedFault
     ) -> tuple[Replica, Replica]:
-        leader, follower = await pair(bench)
+        leader, follower = await bench.start_pair()
         leader.faults.fail_next(fault, verb="patch")
         before = len(leader.requests)
         await bench.wait_for("a renewal", lambda: len(leader.requests) > before, 5.0)
@@ -501,7 +489,7 @@ class TestResigning:
     def test_a_renewal_whose_answer_is_lost_does_not_keep_it_from_being_released(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             leader.faults.silence_watches(silent=True)
             leader.faults.fail_next(CUT, verb="patch")
             count = len(bench.commits)
@@ -516,7 +504,7 @@ class TestResigning:
     def test_a_server_that_is_away_does_not_keep_a_replica_from_ending(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             leader.faults.partition(cut=True)
             await bench.watch_over(RETRY_S + 0.5)
             leader.elector.release()
@@ -532,7 +520,7 @@ class TestResigning:
     def test_what_another_holds_by_then_is_not_touched(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, _ = await pair(bench)
+            leader, _ = await bench.start_pair()
             leader.faults.silence_watches(silent=True)
             bench.edit(holderIdentity="bogus")
             leader.elector.release()

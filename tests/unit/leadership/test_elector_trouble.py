@@ -39,19 +39,11 @@ def forbidden() -> Forbidden:
     return Forbidden("patch leases: the API server answered 403 Forbidden", status=403)
 
 
-async def pair(bench: Bench) -> tuple[Replica, Replica]:
-    leader = bench.start()
-    await bench.led(leader)
-    follower = bench.start()
-    await bench.watch_over(1.0)
-    return leader, follower
-
-
 class TestByHand:
     def test_a_deleted_lease_is_made_again_by_its_holder_and_counts_on(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             bench.delete()
             deleted_s = bench.now_s
             await bench.wait_for("loss", lambda: len(leader.told) == 2, 0.01)
@@ -67,7 +59,7 @@ class TestByHand:
     def test_a_follower_waits_for_a_holder_that_may_not_know_of_the_deletion(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             leader.faults.partition(cut=True)
             renewed_s = bench.commits[-1].at
             bench.delete()
@@ -80,7 +72,7 @@ class TestByHand:
     def test_a_lease_that_was_emptied_is_taken_back_by_its_holder(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             bench.edit(holderIdentity="")
             await bench.wait_for("loss", lambda: len(leader.told) == 2, 0.01)
             assert leader.words[1] == "ended its holder was emptied"
@@ -105,7 +97,7 @@ class TestByHand:
     ) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             leader.faults.partition(cut=True)
             renewed_s = bench.commits[-1].at
             bench.edit(**edit)
@@ -130,8 +122,7 @@ class TestByHand:
     ) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader = bench.start()
-            await bench.led(leader)
+            leader = await bench.start_leader()
             bench.edit(holderIdentity="bogus", **edit)
             edited_s = bench.now_s
             await bench.wait_for("loss", lambda: len(leader.told) == 2, 0.01)
@@ -162,7 +153,7 @@ class TestByHand:
 
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             follower.token_life_s = life_s
             await leader.kill()
             bench.edit(leaseDurationSeconds=edit_s)
@@ -181,8 +172,7 @@ class TestByHand:
     def test_an_edit_is_limited_by_a_life_that_becomes_known_later(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader = bench.start()
-            await bench.led(leader)
+            leader = await bench.start_leader()
             await leader.kill()
             bench.edit(leaseDurationSeconds=2**31 - 1)
             follower = bench.start()
@@ -197,8 +187,7 @@ class TestByHand:
 
         @on_virtual_time(timing=ElectionTiming(120, 80.0, 2.0))
         async def scenario(bench: Bench) -> None:
-            leader = bench.start()
-            await bench.led(leader)
+            leader = await bench.start_leader()
             bench.timing = TIMING
             follower = bench.start()
             follower.token_life_s = 60.0
@@ -213,7 +202,7 @@ class TestByHand:
     def test_a_long_name_of_a_holder_is_shown_in_part(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            _, follower = await pair(bench)
+            _, follower = await bench.start_pair()
             bench.edit(holderIdentity="x" * 5000)
             await bench.watch_over(LEASE_S - 1)
             shown = [text for line in bench.logs for text in map(str, line.values())]
@@ -239,7 +228,7 @@ class TestByHand:
     def test_an_edit_that_leaves_the_holder_costs_nothing(self, edit: dict[str, Any]) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             bench.edit(**edit)
             await bench.watch_over(60.0)
             assert [len(replica.told) for replica in (leader, follower)] == [1, 0]
@@ -251,7 +240,7 @@ class TestByHand:
     def test_a_count_at_its_end_does_not_end_the_takeovers(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             bench.edit(leaseTransitions=2**31 - 1)
             await bench.watch_over(5.0)
             leader.elector.release()
@@ -263,7 +252,7 @@ class TestByHand:
     def test_an_annotation_by_hand_makes_one_conflict_at_most(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, _ = await pair(bench)
+            leader, _ = await bench.start_pair()
             leader.faults.silence_watches(silent=True)
             body = {"metadata": {"annotations": {"note": "x"}}}
             kind = bench.commits[-1].kind
@@ -278,8 +267,7 @@ class TestByHand:
     def test_a_lease_that_cannot_be_read_is_said_once_and_not_taken_for_absent(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader = bench.start()
-            await bench.led(leader)
+            leader = await bench.start_leader()
             bench.edit(holderIdentity=5)
             await bench.watch_over(60.0)
             assert not leader.leads
@@ -315,8 +303,7 @@ class TestRefused:
     def test_a_leader_without_the_right_to_renew_stands_down_and_comes_back(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader = bench.start()
-            await bench.led(leader)
+            leader = await bench.start_leader()
             failing(leader, forbidden(), "patch")
             refused_s = bench.now_s
             await bench.wait_for("loss", lambda: len(leader.told) == 2, DEADLINE_S + 1)
@@ -333,7 +320,7 @@ class TestRefused:
     def test_a_leader_that_may_not_watch_any_more_goes_on_leading(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             failing(leader, forbidden(), "watch", "list")
             leader.faults.drop_watches()
             await bench.watch_over(120.0)
@@ -360,8 +347,7 @@ class TestRefused:
     def test_a_namespace_that_goes_ends_the_tenure_and_may_come_back(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader = bench.start()
-            await bench.led(leader)
+            leader = await bench.start_leader()
             bench.core.delete(NAMESPACES, "", NAMESPACE)
             bench.delete()
             await bench.watch_over(5.0)
@@ -379,7 +365,7 @@ class TestFailingServer:
     def test_an_outage_of_the_server_is_said_once_each_time(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             for count in (1, 2):
                 for replica in (leader, follower):
                     failing(replica, ServerError("503", status=503))
@@ -411,7 +397,7 @@ class TestFailingServer:
     def test_failures_shorter_than_the_deadline_cost_nothing(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             failing(leader, ServerError("500", status=500), "patch")
             await bench.watch_over(DEADLINE_S - 2 * RETRY_S)
             failing(leader, None)
@@ -423,7 +409,7 @@ class TestFailingServer:
     def test_watches_that_are_reset_are_opened_again_without_a_word(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             for _ in range(10):
                 follower.faults.drop_watches()
                 await bench.watch_over(5.0)
@@ -437,7 +423,7 @@ class TestFailingServer:
     def test_silent_watches_never_make_two_holders_and_keep_nobody_from_the_lease(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             for replica in (leader, follower):
                 replica.faults.silence_watches(silent=True)
             await bench.watch_over(120.0)
@@ -451,7 +437,7 @@ class TestFailingServer:
     def test_a_takeover_whose_answer_is_lost_is_known_from_the_lease_itself(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             lost = InjectedFault(error=TransportError("the answer was lost"), applied=True)
             follower.faults.fail_next(lost, verb="patch")
             leader.elector.release()
@@ -477,8 +463,7 @@ class TestFailingServer:
     def test_renewals_whose_answers_are_lost_do_not_count(self, silent: bool) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader = bench.start()
-            await bench.led(leader)
+            leader = await bench.start_leader()
             leader.faults.silence_watches(silent=silent)
             renewed_s = bench.commits[-1].at - LATENCY_S
             lost = InjectedFault(error=TransportError("the answer was lost"), applied=True)
@@ -495,7 +480,7 @@ class TestRestoredStore:
     def test_each_replica_tells_once_that_the_lease_is_of_an_earlier_history(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             version = bench.core.version
             await bench.watch_over(60.0)
             lost = bench.core.version
@@ -514,7 +499,7 @@ class TestRestoredStore:
     def test_a_read_that_comes_late_is_of_no_earlier_history(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            replicas = await pair(bench)
+            replicas = await bench.start_pair()
             for replica in replicas:
                 replica.kube.late_s["list"] = 1.5 * RETRY_S
             for _ in range(10):
@@ -532,7 +517,7 @@ class TestLateAnswers:
     def test_a_read_that_the_watch_has_overtaken_is_not_believed(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             follower.faults.silence_watches(silent=True)
             follower.kube.late_s["list"] = 2.0
             before = len(follower.requests)
@@ -548,7 +533,7 @@ class TestLateAnswers:
     def test_a_takeover_that_was_undone_before_its_answer_came_is_none(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             follower.kube.late_s["patch"] = 2.0
             leader.elector.release()
             taken = f"{follower.me}"
@@ -563,7 +548,7 @@ class TestLateAnswers:
     def test_a_takeover_whose_answer_a_suspended_machine_heard_too_late_is_none(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             follower.kube.late_s["patch"] = 2.0
             leader.elector.release()
             taken = f"{follower.me}"
@@ -578,8 +563,7 @@ class TestLateAnswers:
     def test_a_leader_that_was_suspended_has_lost_its_lease(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader = bench.start()
-            await bench.led(leader)
+            leader = await bench.start_leader()
             leader.clock.slept_s = 60.0
             assert not leader.leads
             await bench.wait_for("loss", lambda: len(leader.told) == 2, 1.0 + SOON_S)
@@ -595,7 +579,7 @@ class TestClocks:
     ) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             bench.clock.step_s = step_s
             await bench.watch_over(60.0)
             assert [len(replica.told) for replica in (leader, follower)] == [1, 0]
@@ -611,7 +595,7 @@ class TestServerThatHasJustStarted:
     def test_its_403_is_no_missing_right_and_costs_no_leadership(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader, follower = await pair(bench)
+            leader, follower = await bench.start_pair()
             restarts = [
                 asyncio.create_task(each.faults.restart(down_s=2.0, unauthorized_s=4.0))
                 for each in (leader, follower)
@@ -627,8 +611,7 @@ class TestServerThatHasJustStarted:
     def test_a_right_that_is_gone_is_called_missing_after_a_while(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            leader = bench.start()
-            await bench.led(leader)
+            leader = await bench.start_leader()
             await bench.watch_over(2 * RETRY_S)
             failing(leader, forbidden())
             await bench.watch_over(PATIENCE_S - 2.0)
