@@ -440,10 +440,10 @@ class Controller:
         if why := self.readiness_problem():
             return {"NotReady": why}
         found = {}
-        ports = self._dependencies
+        dependencies = self._dependencies
         ends = (
-            ("issuer", ports.issuer_breaker.stats()),
-            ("platform", ports.platform_breaker.stats()),
+            ("issuer", dependencies.issuer_breaker.stats()),
+            ("platform", dependencies.platform_breaker.stats()),
         )
         failing = [
             f"the {name} {_condition(stats)}: {stats.last_error}"
@@ -469,10 +469,10 @@ class Controller:
 
     def _why_not_named(self) -> str:
         """Return which endpoint prevents the list of the projects, or ""."""
-        ports = self._dependencies
+        dependencies = self._dependencies
         for name, breaker in (
-            ("issuer", ports.issuer_breaker),
-            ("platform", ports.platform_breaker),
+            ("issuer", dependencies.issuer_breaker),
+            ("platform", dependencies.platform_breaker),
         ):
             if breaker.refuses:
                 stats = breaker.stats()
@@ -483,15 +483,15 @@ class Controller:
         return ""
 
     def _tasks(self) -> list[Coroutine[Any, Any, None]]:
-        ports = self._dependencies
+        dependencies = self._dependencies
         return [
             self.informers.run(),
             *([self.discovery.run()] if self.discovery is not None else []),
             *(self._workers.run() for _ in range(self.bulkhead.runs_at_most)),
-            *(part() for part in ports.background_tasks),
-            ports.kube_breaker.probe_while_down(ports.kube.ready),
-            ports.platform_breaker.probe_while_down(ports.platform.probe),
-            ports.platform_breaker.probe_while_refused(ports.platform.probe),
+            *(part() for part in dependencies.background_tasks),
+            dependencies.kube_breaker.probe_while_down(dependencies.kube.ready),
+            dependencies.platform_breaker.probe_while_down(dependencies.platform.probe),
+            dependencies.platform_breaker.probe_while_refused(dependencies.platform.probe),
             self._follow(),
             self._log_term_ends(),
             self._log_unready(),
@@ -555,25 +555,25 @@ class Controller:
 
     def _warn_of_short_life(self) -> None:
         """Log it if tokens live too short for the Lease, or for the kubelet without touches."""
-        token, options = self._dependencies.source.best(), self._config
+        token, config = self._dependencies.source.best(), self._config
         if token is None or math.isinf(token.ttl_s):
             return
         longest_s = token.ttl_s * LEASE_TTL
-        if options.lease_s > longest_s:
+        if config.lease_s > longest_s:
             log.warning(
                 "lease_duration_too_long",
                 token_ttl_s=token.ttl_s,
-                lease_s=options.lease_s,
+                lease_s=config.lease_s,
                 at_most_s=round(longest_s, 1),
             )
-        if options.touch:
+        if config.touch:
             return
-        slack_s = refresh_times.slack_s(token.ttl_s, options.propagation_s)
+        slack_s = refresh_times.slack_s(token.ttl_s, config.propagation_s)
         if slack_s <= 0:
             log.warning(
                 "token_ttl_too_short",
                 token_ttl_s=token.ttl_s,
-                propagation_allowance_s=options.propagation_s,
+                propagation_allowance_s=config.propagation_s,
                 slack_s=round(slack_s, 1),
             )
 
@@ -633,8 +633,8 @@ class Controller:
         log.info("authorized_again", namespace=namespace, sessions_woken=woken)
 
     def _breakers(self) -> tuple[CircuitBreaker, ...]:
-        ports = self._dependencies
-        return ports.kube_breaker, ports.platform_breaker, ports.issuer_breaker
+        dependencies = self._dependencies
+        return dependencies.kube_breaker, dependencies.platform_breaker, dependencies.issuer_breaker
 
     def _make_informers(self, namespace: str | None) -> InformerPair:
         stores, events = self._stores, self.event_handler

@@ -41,7 +41,7 @@ _NO_ANSWER = (TransportError, ServerError, PlatformUnavailable, IssuerUnavailabl
 
 
 @dataclass(frozen=True, slots=True)
-class SlowPlaces:
+class SlowTargets:
     """`names` are namespaces, the pods of one, the platform or the issuer, as the log names them.
 
     `parked` counts sessions that are due and wait until a target has room for their request.
@@ -54,9 +54,9 @@ class SlowPlaces:
 class BulkheadFull(ReconcilerError):
     """The target has as many requests in flight as it may have; nothing was sent."""
 
-    def __init__(self, place: str) -> None:
-        super().__init__(f"{place} has as many requests under way as it may have")
-        self.place = place
+    def __init__(self, target: str) -> None:
+        super().__init__(f"{target} has as many requests under way as it may have")
+        self.target = target
 
 
 def touches_in(namespace: str) -> str:
@@ -93,37 +93,37 @@ class BulkheadShell:
 
         Cancel: nothing is lost.
         """
-        while (run := self._bulkhead.begin()) is None:
-            place = asyncio.get_running_loop().create_future()
-            self._waiting.append(place)
+        while (slot := self._bulkhead.begin()) is None:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
             try:
-                await place
+                await waiter
             except asyncio.CancelledError:
-                if place.done() and not place.cancelled():
+                if waiter.done() and not waiter.cancelled():
                     self._wake_worker()
                 raise
         if not self._bulkhead.is_busy:
             self._wake_worker()
-        return run
+        return slot
 
-    def end(self, run: BulkheadRun) -> None:
+    def end(self, slot: BulkheadRun) -> None:
         """End a run, and queue the parked keys for which there is room now."""
-        self._bulkhead.end(run)
+        self._bulkhead.end(slot)
         self._call_parked()
         self._wake_worker()
 
     @contextmanager
-    def at(self, place: str, run: BulkheadRun) -> Iterator[None]:
+    def at(self, target: str, slot: BulkheadRun) -> Iterator[None]:
         """Count one request to a target while the block runs; its duration and result are recorded.
 
         Raises:
             BulkheadFull: There is no room for the request.
         """
-        if not self._bulkhead.enter(place, run, self._clock.monotonic()):
-            raise BulkheadFull(place)
-        if run.is_detached:
+        if not self._bulkhead.enter(target, slot, self._clock.monotonic()):
+            raise BulkheadFull(target)
+        if slot.is_detached:
             self._wake_worker()
-        timer = asyncio.get_running_loop().call_later(SLOW_AFTER_S, self._overdue, run, place)
+        timer = asyncio.get_running_loop().call_later(SLOW_AFTER_S, self._overdue, slot, target)
         answer = RequestResult.NOTHING
         try:
             yield
@@ -138,28 +138,28 @@ class BulkheadShell:
             raise
         finally:
             timer.cancel()
-            self._bulkhead.leave(run, answer, self._clock.monotonic())
+            self._bulkhead.leave(slot, answer, self._clock.monotonic())
 
-    def check(self, place: str, run: BulkheadRun) -> None:
+    def check(self, target: str, slot: BulkheadRun) -> None:
         """Raise `BulkheadFull` where `at` would."""
-        if not self._bulkhead.has_room(place, run, self._clock.monotonic()):
-            raise BulkheadFull(place)
+        if not self._bulkhead.has_room(target, slot, self._clock.monotonic()):
+            raise BulkheadFull(target)
 
-    def slow_places(self) -> SlowPlaces:
+    def slow_targets(self) -> SlowTargets:
         """Return the targets that are slow now, and how many sessions wait for room."""
         suspects = self._bulkhead.suspects(self._clock.monotonic())
-        return SlowPlaces(suspects, self._bulkhead.parked_total)
+        return SlowTargets(suspects, self._bulkhead.parked_total)
 
     def record_started(self, key: SessionKey) -> None:
         """Note that a run of a key has started."""
         self._bulkhead.take(key)
 
-    def park(self, place: str, key: SessionKey, plan: Plan) -> None:
+    def park(self, target: str, key: SessionKey, plan: Plan) -> None:
         """Queue a key again, by its urgency, when the target has room."""
         now_at = self._clock.monotonic()
         ends_at = now_at + plan.slack_s
         self._bulkhead.park(
-            place, key, group=key.namespace, band=plan.priority, ends_at=ends_at, now_at=now_at
+            target, key, group=key.namespace, band=plan.priority, ends_at=ends_at, now_at=now_at
         )
 
     def record_finished(self, key: SessionKey) -> None:
@@ -172,16 +172,16 @@ class BulkheadShell:
             slack_s = position.ends_at - now_at
             self._queue.add(key, reason="place_free", priority=position.priority, slack_s=slack_s)
 
-    def _overdue(self, run: BulkheadRun, place: str) -> None:
-        if self._log_dedup.should_log("requests_slow", place):
-            log.warning("requests_slow", place=place, seconds=SLOW_AFTER_S)
-        if self._bulkhead.overdue(run, self._clock.monotonic()):
+    def _overdue(self, slot: BulkheadRun, target: str) -> None:
+        if self._log_dedup.should_log("requests_slow", target):
+            log.warning("requests_slow", place=target, seconds=SLOW_AFTER_S)
+        if self._bulkhead.overdue(slot, self._clock.monotonic()):
             self._wake_worker()
 
     def _wake_worker(self) -> None:
         """Wake the first that waits for a worker; if it finds none it waits again."""
         while self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
-                place.set_result(None)
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return

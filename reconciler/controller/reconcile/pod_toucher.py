@@ -89,6 +89,6 @@ class PodToucher:
         if is_terminating(error):
             return
         is_denied = isinstance(error, errors.AdmissionDenied | errors.QuotaExceeded)
-        says = "touch_refused" if is_denied else "pod_touch_forbidden"
-        if self._log_dedup.should_log(says, namespace):
-            log.warning(says, namespace=namespace, error=str(error))
+        event = "touch_refused" if is_denied else "pod_touch_forbidden"
+        if self._log_dedup.should_log(event, namespace):
+            log.warning(event, namespace=namespace, error=str(error))

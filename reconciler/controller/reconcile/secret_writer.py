@@ -94,10 +94,10 @@ class SecretWriter:
             key, pod, token, self._names, now_s=now_s, written_by=self._fence.term
         )
         self._check_fence()
-        made = await self._kube.create(
+        created = await self._kube.create(
             self._secrets, key.namespace, body, limit_s=self._limit_s, permit=self._fence.check
         )
-        return self._store_response(made)
+        return self._store_response(created)
 
     async def write_confirmation(self, secret: ObjectMeta, *, now_s: float) -> Written:
         """Write the confirmation alone.
@@ -148,18 +148,18 @@ class SecretWriter:
     ) -> bool:
         """Read one object by a list, since we have no permission to get it."""
         scope = ListOptions(namespace, self._names.selector(), f"metadata.name={name}{fields}")
-        held = store.entry(namespace, name)
+        entry = store.entry(namespace, name)
         page = await self._kube.list(resource, scope, limit_s=self._limit_s)
         if page.skipped:
             return False  # it exists, but cannot be decoded
         found = page.items[0] if page.items else None
-        belief = store.apply_read(namespace, name, found, page.version, held)
-        if belief.rewound:
-            known = held.meta.version if held.meta is not None else held.reached
+        applied = store.apply_read(namespace, name, found, page.version, entry)
+        if applied.rewound:
+            known = entry.meta.version if entry.meta is not None else entry.reached
             shown = found.version if found is not None else page.version
             why = f"{name} has version {shown}, and {known} was known: was etcd restored?"
             self._on_rewound(namespace, why)
-        return belief.change is not None
+        return applied.change is not None
 
     async def _patch(
         self, resource: ApiResource[ObjectMeta], target: ObjectMeta, body: dict[str, Any]

@@ -123,9 +123,9 @@ class SessionLookup:
         else:
             self._confirmations.record_confirmed(session)
             return
-        young = session is None and is_young(state, self._sessions.now_s())
+        has_young_pod = session is None and is_young(state, self._sessions.now_s())
         named = {"namespace": key.namespace, "session_id": key.session_id, "reason": why}
-        denial = self._confirmations.record_denied(key, young=young)
+        denial = self._confirmations.record_denied(key, is_young=has_young_pod)
         if denial is Denial.REVOKED:
             log.warning("session_revoked", **named)
         elif denial is Denial.NEW and self._log_dedup.should_log("session_not_confirmed", *key):

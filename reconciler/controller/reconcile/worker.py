@@ -117,7 +117,7 @@ class Workers:
         try:
             following = await self._reconciler.reconcile(work.key, run, slot)
         except BulkheadFull as full:
-            return self._parked(run, full.place)
+            return self._parked(run, full.target)
         except NoBetterTokenError:
             run.outcome = "no_better_token"
             self._startup.record_result(work.key, "unchanged")
@@ -152,13 +152,13 @@ class Workers:
             draw=self._random.random(),
         )
         # Not planned again: that may be what crashed.
-        hold = NotBefore(started_at, started_at + wait_s, dependency_of(Action.WRITE))
+        not_before = NotBefore(started_at, started_at + wait_s, dependency_of(Action.WRITE))
         return Requeue(
-            hold.retry_at,
+            not_before.retry_at,
             Priority.ROUTINE,
             0.0,
             "crashed",
-            not_before=hold,
+            not_before=not_before,
             first_due_at=work.first_due_at,
         )
 
@@ -178,8 +178,10 @@ class Workers:
             fraction_of_life_s=again_s,
             draw=self._random.random(),
         )
-        hold = NotBefore(now_at, now_at + pause_s, dependency_of(plan.action))
-        return Requeue(hold.retry_at, plan.priority, plan.slack_s, plan.reason, not_before=hold)
+        not_before = NotBefore(now_at, now_at + pause_s, dependency_of(plan.action))
+        return Requeue(
+            not_before.retry_at, plan.priority, plan.slack_s, plan.reason, not_before=not_before
+        )
 
     def _failed(self, run: ReconcileRun, error: RemoteError) -> Requeue:
         work, name = run.work, type(error).__name__
@@ -219,11 +221,11 @@ class Workers:
                 attempt=failures,
             )
 
-    def _parked(self, run: ReconcileRun, place: str) -> Requeue:
+    def _parked(self, run: ReconcileRun, target: str) -> Requeue:
         """Park a key until there is room for its request."""
         run.outcome = "bulkhead_full"
         _, plan = self._sessions.plan(run.key)
-        self._bulkhead.park(place, run.key, plan)
+        self._bulkhead.park(target, run.key, plan)
         return self._in_about(PARKED_S, plan, run.work)
 
     def _in_about(self, wait_s: float, plan: Plan, work: WorkItem[SessionKey]) -> Requeue:
@@ -250,15 +252,19 @@ class Workers:
             retry_after_s=retry_after_s,
         )
         now_at = self._clock.monotonic()
-        hold = NotBefore(now_at, now_at + wait_s, dependency_of(plan.action))
+        not_before = NotBefore(now_at, now_at + wait_s, dependency_of(plan.action))
         is_seal = plan.action is Action.SEAL  # the token's deadline does not change
-        at = min(hold.retry_at, self._sessions.at(plan.due_s)) if is_seal else hold.retry_at
+        at = (
+            min(not_before.retry_at, self._sessions.at(plan.due_s))
+            if is_seal
+            else not_before.retry_at
+        )
         return Requeue(
             at,
             plan.priority,
             plan.slack_s,
             plan.reason,
             decision.blocked_on,
-            hold,
+            not_before,
             first_due_at=None if is_seal else work.first_due_at,
         )

@@ -64,11 +64,11 @@ class ConfirmationCache:
         self,
         clock: Clock,
         names: Names,
-        seal: ConfirmationMac,
+        mac: ConfirmationMac,
         namespace_of: Callable[[PlatformSession], str],
     ) -> None:
         self._names = names
-        self._mac = seal
+        self._mac = mac
         self._namespace_of = namespace_of
         self._revocations = Revocations(clock)
         self._projects: dict[SessionKey, str] = {}
@@ -109,11 +109,11 @@ class ConfirmationCache:
         self._revocations.answered_yes(key)
         return key
 
-    def record_denied(self, key: SessionKey, *, young: bool) -> Denial:
+    def record_denied(self, key: SessionKey, *, is_young: bool) -> Denial:
         """Record that the platform has no such session in this namespace and project.
 
         Args:
-            young: The pod may exist before its session: the denial is used for a short time only.
+            is_young: The pod may exist before its session: the denial is used for a short time.
         """
         new = key not in self._denied
         revocations = self._revocations
@@ -126,9 +126,9 @@ class ConfirmationCache:
             for known in (self._projects, self._previous, self._verified):
                 known.pop(key, None)
             self._running.discard(key)
-            self._denied[key] = YOUNG_DENIED_S if young else DENIED_S
+            self._denied[key] = YOUNG_DENIED_S if is_young else DENIED_S
             return Denial.REVOKED
-        self._denied[key] = YOUNG_DENIED_S if young else DENIED_S
+        self._denied[key] = YOUNG_DENIED_S if is_young else DENIED_S
         return Denial.NEW if new else Denial.KNOWN
 
     def record_unanswered(self, key: SessionKey) -> None:
@@ -140,7 +140,11 @@ class ConfirmationCache:
         self._revocations.removed(key)
 
     def update(
-        self, sessions: Iterable[PlatformSession], *, complete: bool, whole: Collection[str] = ()
+        self,
+        sessions: Iterable[PlatformSession],
+        *,
+        complete: bool,
+        complete_projects: Collection[str] = (),
     ) -> list[SessionKey]:
         """Take in a list of running sessions and return their keys, each once.
 
@@ -149,7 +153,7 @@ class ConfirmationCache:
         lacks are looked up before their next write.
 
         Args:
-            whole: Projects with a complete list that is not empty.
+            complete_projects: Projects with a complete list that is not empty.
         """
         keys = list(dict.fromkeys(self.record_confirmed(session) for session in sessions))
         found = set(keys)
@@ -158,9 +162,9 @@ class ConfirmationCache:
             self._covers_all = True
             self._suspect([key for key in self._projects if key not in found])
         else:
-            gone = {key for key in self._running if self._projects.get(key) in whole}
+            gone = {key for key in self._running if self._projects.get(key) in complete_projects}
             self._running = self._running - gone | found
-            covered = {key.namespace for key in keys if self._projects[key] in whole}
+            covered = {key.namespace for key in keys if self._projects[key] in complete_projects}
             self._covered |= covered
             self._suspect(
                 [key for key in self._projects if key.namespace in covered and key not in found]
@@ -192,8 +196,8 @@ class ConfirmationCache:
             doubted = self._revocations.is_doubted(key)
             return Confirmation.DOUBTED if doubted else Confirmation.NO
         if not self.was_confirmed(key, pod, secret):
-            former = self._previous.get(key)
-            return Confirmation.UNKNOWN if former is None else Confirmation.NO
+            previous = self._previous.get(key)
+            return Confirmation.UNKNOWN if previous is None else Confirmation.NO
         return Confirmation.UNKNOWN if self.is_absent(key) else Confirmation.YES
 
     def was_confirmed(

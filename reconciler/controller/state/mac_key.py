@@ -20,20 +20,20 @@ class MacKeyFile:
     Args:
         read: Returns the current secret; raises `SettingsError` if there is none.
         value: The secret that the key is derived from now.
-        renewed: Called after each change.
+        on_changed: Called after each change.
     """
 
     def __init__(
         self,
         read: Callable[[], str],
         value: str,
-        seal: ConfirmationMac,
-        renewed: Callable[[], Awaitable[None]],
+        mac: ConfirmationMac,
+        on_changed: Callable[[], Awaitable[None]],
     ) -> None:
         self._read = read
         self._value = value
-        self._mac = seal
-        self._on_changed = renewed
+        self._mac = mac
+        self._on_changed = on_changed
         self._next = ""
         self._is_unusable = False
 

@@ -267,7 +267,7 @@ class StatusCollector:
             excluded=frozenset(self._excluded),
             fleet=self._fleet,
             exposed=self._parts.exposure.recent(),
-            slow=parts.bulkhead.slow_places(),
+            slow=parts.bulkhead.slow_targets(),
             platform_allowed=parts.platform_allowed() if parts.platform_allowed else None,
             watches=tuple(reflector.stats() for reflector in self._parts.informers.reflectors),
             breakers=tuple(breaker.stats() for breaker in self._parts.breakers),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from reconciler.controller.decide.token_state import TokenState
-from reconciler.controller.reconcile.bulkhead_shell import SlowPlaces
+from reconciler.controller.reconcile.bulkhead_shell import SlowTargets
 from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.state.confirmations import ConfirmationStats
 from reconciler.controller.status.exposure import Exposed
@@ -79,7 +79,7 @@ class StatusSnapshot:
     confirmations: ConfirmationStats
     startup: StartupStatus
     exposed: tuple[Exposed, ...] = ()
-    slow: SlowPlaces = SlowPlaces()  # noqa: RUF009 - frozen
+    slow: SlowTargets = SlowTargets()  # noqa: RUF009 - frozen
     platform_allowed: int | None = None
 
 

@@ -180,14 +180,14 @@ class Resync:
                 "project_not_listed", project
             ):
                 log.warning("project_not_listed", project=project, error=str(failure))
-        for oddity in found.anomalies:
-            if self._log_dedup.should_log("session_invalid", oddity):
-                log.warning("session_invalid", fact=oddity)
+        for anomaly in found.anomalies:
+            if self._log_dedup.should_log("session_invalid", anomaly):
+                log.warning("session_invalid", fact=anomaly)
         return found
 
     def _keys(self, found: RunningSessions) -> list[SessionKey]:
         keys = self._confirmations.update(
-            found.sessions, complete=found.complete, whole=found.complete_projects
+            found.sessions, complete=found.complete, complete_projects=found.complete_projects
         )
         if not self._namespaces:
             self._on_namespaces({key.namespace for key in keys})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.controller.controller import Controller
-from reconciler.controller.reconcile.bulkhead_shell import SlowPlaces
+from reconciler.controller.reconcile.bulkhead_shell import SlowTargets
 from reconciler.controller.status.status_metrics import samples
 from reconciler.errors import (
     PlatformUnavailable,
@@ -140,7 +140,7 @@ def test_a_slow_namespace_and_whom_it_holds_back_are_on_page_and_metrics() -> No
             kube.on = False
             await asyncio.sleep(120)
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
-            assert survey.slow == SlowPlaces()
+            assert survey.slow == SlowTargets()
             assert "Slow" not in {part.name for part in components(survey, "r")}
 
     simulate(scenario, workers=4)

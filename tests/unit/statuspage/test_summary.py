@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from reconciler.controller.decide.token_state import TokenState
-from reconciler.controller.reconcile.bulkhead_shell import SlowPlaces
+from reconciler.controller.reconcile.bulkhead_shell import SlowTargets
 from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
 from reconciler.net.circuit_breaker import BreakerStats
@@ -126,7 +126,7 @@ def test_a_list_that_is_refused_is_named_with_its_error() -> None:
 def test_slow_places_are_named_with_what_waits_for_them() -> None:
     names = ("(platform)", "team-a", "team-b", "team-c", "team-d", "team-e")
 
-    found = part_of("Slow", slow=SlowPlaces(names, 7))
+    found = part_of("Slow", slow=SlowTargets(names, 7))
 
     assert (found.value, found.severity) == ("6 places", "warn")
     assert found.note == (
