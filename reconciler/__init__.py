@@ -1,3 +1,3 @@
-"""Keeps the short-lived token of every runner pod alive in its Kubernetes Secret."""
+"""Refreshes the short-lived token of every runner pod in its Kubernetes Secret."""
 
 __version__ = "0.1.0"

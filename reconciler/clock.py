@@ -1,4 +1,4 @@
-"""Time as one injected object, and the one text form in which instants are persisted."""
+"""The injected clock, and the text form in which instants are stored."""
 
 import time
 from collections.abc import Callable
@@ -7,30 +7,30 @@ from functools import partial
 from typing import Protocol
 
 END_S = 253_402_300_800.0
-"""The first instant that has no text: the year 10000."""
+"""The first instant without a text form: the start of the year 10000."""
 
 
 class Clock(Protocol):
-    """Two clocks that are never mixed in one expression."""
+    """Two clocks; their values are never mixed in one expression."""
 
     def monotonic(self) -> float:
-        """Return seconds on a clock that never steps; its zero means nothing."""
+        """Return seconds on a clock that never steps; its zero has no meaning."""
         ...
 
     def wall(self) -> float:
-        """Return seconds since the epoch, UTC; may step in both directions."""
+        """Return seconds since the epoch, UTC; this clock may step in both directions."""
         ...
 
 
 class SystemClock:
-    """The machine's clocks; the monotonic one goes on while the machine is suspended.
+    """The machine's clocks; the monotonic one continues while the machine is suspended.
 
     Source: clock_gettime(2): CLOCK_MONOTONIC stops during suspend, CLOCK_BOOTTIME does not. A token
-    ages while we sleep, so the latter is taken where the kernel has it.
+    also ages during suspend, so the latter is used where the kernel has it.
     """
 
     def __init__(self) -> None:
-        # Bound once: this is read two dozen times a refresh.
+        # Bound once: the clocks are read two dozen times in each refresh.
         self.monotonic: Callable[[], float] = (
             partial(time.clock_gettime, time.CLOCK_BOOTTIME)
             if hasattr(time, "CLOCK_BOOTTIME")
@@ -51,15 +51,15 @@ def format_utc_millis(epoch_s: float) -> str:
 
 
 def format_utc_micros(epoch_s: float) -> str:
-    """Return RFC 3339 in UTC with six digits of a second, as Kubernetes' MicroTime has it."""
+    """Return RFC 3339 in UTC with six digits of a second, the form of Kubernetes' MicroTime."""
     micros = int(epoch_s * 1_000_000)
     return format_utc(micros // 1_000_000)[:-1] + f".{micros % 1_000_000:06d}Z"
 
 
 def parse_utc(text: str) -> float | None:
-    """Return seconds since the epoch, or None for what is not an RFC 3339 instant with a zone.
+    """Return seconds since the epoch, or None for text that is no RFC 3339 instant with a zone.
 
-    Nor for one before the epoch or after the year 9999 in UTC, which could not be written again.
+    Also None for an instant before the epoch or after the year 9999 in UTC, which has no text form.
     """
     try:
         instant = datetime.fromisoformat(text)

@@ -1,7 +1,7 @@
-"""The command line's first statements, before any import that takes time.
+"""The entry point of the command line, before any import that takes time.
 
-As process 1 of a container a program gets no signal that it has no handler for: a SIGTERM during
-the imports would be lost, and the kubelet would wait for its whole grace period.
+Process 1 of a container gets no signal without a handler: a SIGTERM during the imports would be
+lost, and the kubelet would wait for the whole grace period.
 """
 
 import os
@@ -13,7 +13,7 @@ def main() -> None:
     """Run the command line."""
     if sys.argv[1:2] == ["run"]:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: os._exit(0))  # nothing was started yet
+            signal.signal(number, lambda *_: os._exit(0))  # nothing is started yet
     open_standard_files()
 
     from reconciler.cli.main import main as command_line
@@ -22,15 +22,15 @@ def main() -> None:
 
 
 def open_standard_files() -> None:
-    """Open /dev/null in the place of a standard file that was closed before the start.
+    """Open /dev/null for each standard file that was closed before the start.
 
-    Else the first connection would get its number, and what is printed would go there.
+    Otherwise the first connection would get its descriptor, and printed text would go to the peer.
     """
     for number, mode in enumerate(("r", "w", "w")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the kernel gives the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # the kernel returns the lowest free number
         name = ("stdin", "stdout", "stderr")[number]
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))

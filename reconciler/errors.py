@@ -1,4 +1,4 @@
-"""The error tree: one sentence each, built from facts, never from a response body's free text.
+"""The error tree. A message is one sentence of ours, never free text of a response body.
 
 No message, attribute or `repr` here may hold a token or another Secret value.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class ReconcilerError(Exception):
-    """Anything this program raises on purpose."""
+    """Base of all errors that this program raises on purpose."""
 
 
 class SettingsError(ReconcilerError):
@@ -20,21 +20,21 @@ class ProtocolError(ReconcilerError):
 
 
 class NotLeaderError(ReconcilerError):
-    """A write was stopped on its way out because this replica may not write any more."""
+    """The write fence stopped a write, because this replica may not write any more."""
 
 
 class RemoteError(ReconcilerError):
     """A request to one of the three remote systems did not succeed.
 
     Args:
-        message: What was asked, of what, and the answer in a few words.
+        message: The request, its object, and the answer in a few words.
         status: HTTP status; 0 where no answer arrived.
         reason: The peer's machine-readable reason (`Conflict`, `invalid_client`), or "".
-        retry_after_s: The peer's own wish, in seconds, or None.
+        retry_after_s: The peer's Retry-After, in seconds, or None.
     """
 
     transient = False
-    """True where the same request may succeed later without anybody changing anything."""
+    """True where the same request may succeed later without a change by a person."""
 
     def __init__(
         self,
@@ -86,9 +86,9 @@ class Forbidden(KubeError):
 
 
 class AuthorizerNotReady(KubeError):
-    """403 for what this account may do, as far as can be known: the server has only just started.
+    """403 for a right that this account most likely has: the server has just started.
 
-    Its authorizer knows no binding until its informers are filled. See `kube.authorization`.
+    Its authorizer knows no binding until its caches are filled. See `kube.authorization`.
     """
 
     transient = True
@@ -101,7 +101,7 @@ class QuotaExceeded(Forbidden):
 
 
 class AdmissionDenied(Forbidden):
-    """403 by an admission webhook or policy: no right is missing, no rule would grant it."""
+    """403 by an admission webhook or policy: no right is missing, and no RBAC rule would help."""
 
 
 class NotFound(KubeError):
@@ -135,7 +135,7 @@ class Invalid(KubeError):
 
 
 class TooManyRequests(KubeError):
-    """429: the server asks for patience; `retry_after_s` says how much, where it said it."""
+    """429: too many requests; `retry_after_s` is the wait that the server asks for, if any."""
 
     transient = True
 
@@ -153,35 +153,35 @@ class TransportError(KubeError):
 
 
 class PlatformError(RemoteError):
-    """The platform's REST API refused a request, could not be reached, or spoke nonsense."""
+    """The platform's REST API refused a request, was unreachable, or sent an invalid answer."""
 
 
 class PlatformRefused(PlatformError):
-    """The platform does not accept our token, a new one neither, or gives its account no right."""
+    """The platform refuses our token, also a new one, or the token's account lacks a right."""
 
 
 class PlatformUnavailable(PlatformError):
-    """The platform is away, failing or slow; what it said before stays true for us."""
+    """The platform is unreachable, failing or slow; its earlier answers remain valid for us."""
 
     transient = True
 
 
 class PlatformAnswerTooLarge(PlatformUnavailable):
-    """The platform's answer is larger than we hold; a smaller page may be less."""
+    """The platform's answer exceeds our limit; a smaller page may be below it."""
 
 
 class IssuerError(RemoteError):
-    """The token issuer gave no token that may be used."""
+    """The token issuer returned no usable token."""
 
 
 class IssuerUnavailable(IssuerError):
-    """The issuer is away, failing, throttling or slow."""
+    """The issuer is unreachable, failing, throttling or slow."""
 
     transient = True
 
 
 class IssuerRefused(IssuerError):
-    """The issuer does not accept our client credentials; somebody must change one side."""
+    """The issuer refuses our client credentials; a person must correct one side."""
 
 
 class InvalidToken(IssuerError):
@@ -194,4 +194,4 @@ class InvalidToken(IssuerError):
 
 
 OF_AN_ENDPOINT = (IssuerError, PlatformRefused)
-"""What is said of an endpoint as a whole, and not of a session, project or list that met it."""
+"""Errors that concern an endpoint as a whole, and no single session, project or list."""

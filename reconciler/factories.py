@@ -1,4 +1,4 @@
-"""What `run` and `check` both make of the settings: values and files, the issuer, the account."""
+"""Makes parts from the settings for `run` and `check`: secrets, the token endpoint, the source."""
 
 import math
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class SecretSetting:
     def written_s(self) -> float:
         """Return when its file was written, epoch seconds; inf if unknown.
 
-        A variable is one of this process alone: the one before may have had another.
+        It is unknown for a variable: the process before may have had another value.
         """
         if self._file is None:
             return math.inf
@@ -49,7 +49,7 @@ class SecretSetting:
 
 
 def _trimmed(value: str) -> str:
-    """Return a value without what editors and shells add to it: a byte order mark, white space."""
+    """Return a value without a byte order mark and white space, which editors and shells add."""
     return value.strip().removeprefix("\ufeff").strip()
 
 
@@ -62,7 +62,7 @@ def static_token(settings: Settings) -> SecretSetting:
 
 
 def token_endpoint(settings: Settings, session: Requests, clock: Clock) -> TokenEndpoint:
-    """Make the one request to the issuer, with credentials that are read for each."""
+    """Return the token endpoint; it reads the credentials for each request."""
     return TokenEndpoint(
         settings.token_url(),
         session=session,
@@ -74,7 +74,7 @@ def token_endpoint(settings: Settings, session: Requests, clock: Clock) -> Token
 
 
 def static_source(settings: Settings, clock: Clock) -> StaticSource:
-    """Return the source of a token from the settings; raises `SettingsError` if it is none."""
+    """Return the source of the static token; raises `SettingsError` if the token is unusable."""
     secret = static_token(settings)
     try:
         return StaticSource(secret.read, clock, since_s=secret.written_s())

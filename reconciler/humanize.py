@@ -1,4 +1,4 @@
-"""Durations, instants and foreign text as a person reads them in a terminal (pure)."""
+"""Formats durations, instants and untrusted text for a terminal (pure)."""
 
 import math
 import unicodedata
@@ -9,17 +9,18 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 YEAR_S = 365 * DAY_S
 
 LONGEST = 120
-"""Annotations may hold 256 KiB; a line of a terminal does not."""
+"""Most characters of untrusted text in a line; annotations may hold 256 KiB."""
 
 REASON = 600
-"""The longest sentence that says why something failed: ours, with a little of others quoted."""
+"""Most characters of a failure's reason: our sentence with a short quote of another program."""
 
 _LAST_S = 253_402_300_799.0
 """The end of the year 9999; no instant after it has an RFC 3339 form."""
 
 
 def duration(seconds: float) -> str:
-    """Return a span as kubectl words it: `47s`, `9m5s`, `95m`, `7h30m`, `3d`; `-` before the past.
+    """Return a duration in kubectl's form: `47s`, `9m5s`, `95m`, `7h30m`, `3d`; `-` before the
+    past.
 
     Source: apimachinery `util/duration.HumanDuration`.
     """
@@ -46,12 +47,12 @@ def duration(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """Return how long ago something was; what lies ahead, by clocks that differ, is `just now`."""
+    """Return how long ago something was; a time in the future, by another clock, is `just now`."""
     return f"{duration(seconds)} ago" if seconds >= 1 else "just now"
 
 
 def instant(epoch_s: float) -> str:
-    """Return RFC 3339 in UTC; what no calendar holds is said so."""
+    """Return RFC 3339 in UTC, or `an impossible time` outside of the years 1970 to 9999."""
     return format_utc(epoch_s) if 0 <= epoch_s <= _LAST_S else "an impossible time"
 
 
@@ -64,10 +65,10 @@ def span(seconds: float) -> str:
 
 
 def clean(text: str, longest: int = LONGEST) -> str:
-    """Return foreign text as one printable line of at most `longest` characters.
+    """Return untrusted text as one printable line of at most `longest` characters.
 
-    Whoever may annotate a pod must not be able to move the cursor, or reorder the words, in the
-    terminal of whoever looks at it.
+    A tenant who may annotate a pod must not be able to move the cursor, or to reorder the words, in
+    an operator's terminal.
     """
     shown = "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(sign)[0] == "C" else sign
@@ -77,10 +78,10 @@ def clean(text: str, longest: int = LONGEST) -> str:
 
 
 def reason(text: str) -> str:
-    """Return why something failed as one printable line, cut in its middle if at all.
+    """Return a failure's reason as one printable line; a long one is cut in the middle.
 
-    What was asked comes first in it, and the cause last: no URL or name, however long, pushes the
-    cause out.
+    The request is at its start, and the cause at its end, so that a long URL or name never removes
+    the cause.
     """
     if len(text) <= REASON:
         return clean(text, REASON)
@@ -93,7 +94,7 @@ def count(number: int, noun: str) -> str:
 
 
 def listed(words: list[str]) -> str:
-    """Join words as a sentence does: `a`, `a and b`, `a, b and c`."""
+    """Join words for a sentence: `a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 

@@ -1,4 +1,4 @@
-"""Every name on the wire that is ours or the platform's: labels, annotations, Secrets, keys."""
+"""Names in Kubernetes objects, ours and the platform's: labels, annotations, Secrets, keys."""
 
 import re
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from functools import cached_property
 from typing import NamedTuple
 
 LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"
-"""Field selector: ended pods are filtered by the server; one that ends in a watch is DELETED."""
+"""Field selector: the server leaves out ended pods; a pod that ends becomes DELETED in a watch."""
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def is_namespace(name: str) -> bool:
-    """Tell whether a namespace can have this name: a DNS label, RFC 1123."""
+    """Return whether a namespace can have this name: a DNS label, RFC 1123."""
     return _LABEL.fullmatch(name) is not None
 
 
 class SessionKey(NamedTuple):
-    """What a unit of work is about: one session in one namespace (original case)."""
+    """The key of a unit of work: one session in one namespace (original case)."""
 
     namespace: str
     session_id: str
@@ -55,7 +55,7 @@ class Names:
 
     @cached_property
     def managed(self) -> str:
-        """Label `true` on everything that the platform's control plane made."""
+        """Label `true` on every object of the platform's control plane."""
         return self._ours("managed")
 
     @cached_property
@@ -79,7 +79,7 @@ class Names:
 
     @cached_property
     def previous_expires_at(self) -> str:
-        """Secret annotation: `exp` of what a pod may have read until that write, or `unknown`."""
+        """Secret annotation: `exp` of the token before the last write, or `unknown`."""
         return self._ours("token-former-expires-at")
 
     @cached_property
@@ -94,12 +94,12 @@ class Names:
 
     @cached_property
     def handled_requests(self) -> str:
-        """Secret annotation: digests of the refresh requests that were already carried out."""
+        """Secret annotation: digests of the refresh requests that are done."""
         return self._ours("refresh-honoured")
 
     @cached_property
     def touched_at(self) -> str:
-        """Pod annotation: changed only to make the kubelet look at the Secret now."""
+        """Pod annotation: changed only to make the kubelet sync the Secret now."""
         return self._ours("token-touched-at")
 
     @cached_property
@@ -113,7 +113,7 @@ class Names:
         return self._ours("refresh-paused")
 
     def annotations(self) -> tuple[str, ...]:
-        """Return every annotation that is ever decoded; all others may hold values and are not."""
+        """Return the annotations that are decoded; others may hold secrets and are skipped."""
         return (
             self.expires_at, self.issued_at, self.previous_expires_at, self.refreshed_at,
             self.refreshed_by, self.confirmation, self.handled_requests, self.touched_at,

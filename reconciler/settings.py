@@ -1,8 +1,8 @@
-"""Every setting: type, unit, default and reason, read from the environment once at start.
+"""All settings with type, unit, default and reason; read from the environment once at the start.
 
 The replaced loop's variables keep their names and meaning; ours begin with RECONCILER_. An empty
-value counts as unset. Values that are secret may come from a file instead (NAME_FILE), which is
-read again when it changes.
+value counts as unset. A secret value may come from a file instead (NAME_FILE), which is read again
+when it changes.
 """
 
 import ipaddress
@@ -42,13 +42,13 @@ _LEVELS = {
     "3": "error", "4": "error", "fatal": "error", "5": "error", "panic": "error", "6": "error",
     "7": "error", "disabled": "error",
 }  # fmt: skip
-"""The replaced loop's other names of log levels. Errors are logged whatever the level.
+"""The replaced loop's other names of log levels. Errors are logged at every level.
 
 Source: zerolog `ParseLevel`.
 """
 
 FROM_PLATFORM = "@platform"
-"""Among the namespaces: those of the platform's projects. No namespace can be called so."""
+"""As a namespace: those of the platform's projects. It is no valid name of a namespace."""
 
 
 _FORM_FIELD = re.compile(r"[-._~A-Za-z0-9]+")
@@ -60,7 +60,7 @@ _OWN_FORM_FIELDS = frozenset(
 
 
 def _http_url(value: str) -> str:
-    """Take a URL as it is: a path's trailing slash and a query belong to some token endpoints."""
+    """Validate a URL, unchanged: some token endpoints have a trailing slash or a query."""
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be a URL that begins with http:// or https://")
@@ -80,13 +80,13 @@ def _http_url(value: str) -> str:
 
 
 def _is_host(name: str) -> bool:
-    """Tell whether a name can be looked up; an address in brackets has no labels."""
+    """Return whether a name is valid for a look-up; an address in brackets has no labels."""
     labels = name.removesuffix(".").split(".")
     return ":" in name or all(0 < len(label) <= 63 for label in labels)
 
 
 def _base_url(value: str) -> str:
-    """Take a URL that paths are appended to, which a query would end."""
+    """Validate a URL to which paths are appended, so that it can have no query."""
     if urlsplit(value).query:
         raise ValueError("must not hold a query or fragment")
     return value.rstrip("/")
@@ -129,7 +129,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _mounted_file(value: Path) -> Path:
-    """Take a file that is there, or that may come yet: a Secret that is made after its pod."""
+    """Accept a file that exists or may come later: a Secret that is made after its pod."""
     if not value.is_file() and not value.parent.is_dir():
         raise ValueError(f"names a file in a folder that is not there: {value}")
     return value
@@ -159,9 +159,9 @@ Namespaces = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValida
 
 
 class Settings(BaseSettings):
-    """What `reconciler run` is told; see each field for unit and reason."""
+    """The settings of `reconciler run`; see each field for unit and reason."""
 
-    # One spelling and case for each variable: two that differ in case would hide one another.
+    # Case counts: of two variables that differ in case alone, one would hide the other.
     model_config = SettingsConfigDict(
         alias_generator=AliasGenerator(validation_alias=lambda name: f"{PREFIX}{name.upper()}"),
         case_sensitive=True,
@@ -239,7 +239,7 @@ class Settings(BaseSettings):
         [],
         description="Namespaces to work in, by comma; none = all, which needs a ClusterRole."
         " `@platform` among them adds those of the platform's projects as they come and go; what is"
-        " named beside it is watched even by a replica that starts while the platform is away.",
+        " named with it is watched even if the platform is unreachable at the start.",
     )
     max_namespaces: int = Field(
         500,
@@ -274,7 +274,7 @@ class Settings(BaseSettings):
     resync_s: float = Field(
         360.0,
         ge=5,
-        description="Seconds between looks at the platform's list; 0.4 of a 15-minute token.",
+        description="Seconds between two reads of the platform's list; 0.4 of a 15-minute token.",
     )
     refresh_on_key_rotation: bool = Field(
         True,
@@ -284,7 +284,7 @@ class Settings(BaseSettings):
     )
     touch: bool = Field(
         True,
-        description="Patch a pod's annotation when its token would die before the kubelet's next"
+        description="Patch a pod's annotation when its token would expire before the kubelet's next"
         " sync; needs the right to patch pods.",
     )
     request_limit_s: float = Field(
@@ -326,7 +326,7 @@ class Settings(BaseSettings):
         " life. Whole, as the API has it.",
     )
     renew_deadline_s: float = Field(
-        10.0, gt=0, description="Seconds without a renewal after which a leader stands down."
+        10.0, gt=0, description="Seconds without a renewal after which a leader stops to lead."
     )
     retry_period_s: float = Field(2.0, gt=0, description="Seconds between renewals.")
     pod_uid: str = Field(
@@ -344,7 +344,7 @@ class Settings(BaseSettings):
     status_page: bool = Field(
         True,
         description="Serve the status page beside the probes. It shows names of sessions, pods and"
-        " Secrets, and no token, to whoever reaches RECONCILER_LISTEN.",
+        " Secrets, and no token, to every client that reaches RECONCILER_LISTEN.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto: readable in a terminal, JSON elsewhere."
@@ -361,7 +361,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _lower_level(cls, values: Any) -> Any:
-        """Accept LOG_LEVEL in any case and by every name, as the replaced loop did."""
+        """Accept LOG_LEVEL in any case, and the replaced loop's other names."""
         if isinstance(values, dict) and isinstance(values.get("LOG_LEVEL"), str):
             level = values["LOG_LEVEL"].strip().lower()
             values = values | {"LOG_LEVEL": _LEVELS.get(level, level)}
@@ -377,10 +377,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _lease_fits(self) -> Self:
-        """Hold the lease's times against each other; the order is client-go's.
+        """Check the order of the lease's times, which is client-go's.
 
-        A write may start only while the lease is valid for as long as it may take, so that this
-        must be true between two renewals, too.
+        A write may start only while the lease is valid for longer than the write's time limit, and
+        this must also hold between two renewals.
         """
         if not self.leader_elect:
             return self
@@ -405,17 +405,17 @@ class Settings(BaseSettings):
 
     @property
     def finds_namespaces(self) -> bool:
-        """True where the platform's projects say in which namespaces to work."""
+        """True where the platform's projects decide the namespaces."""
         return FROM_PLATFORM in self.namespaces
 
     @property
     def listed_namespaces(self) -> list[str]:
-        """The namespaces that are named; none of them means all, unless they are found."""
+        """The named namespaces; an empty list means all, unless `finds_namespaces`."""
         return [name for name in self.namespaces if name != FROM_PLATFORM]
 
     @property
     def is_oidc(self) -> bool:
-        """True with both client credentials: then they win over a static token."""
+        """True with both client credentials, which are used before a static token."""
         return bool(
             (self.oidc_client_id or self.oidc_client_id_file)
             and (self.oidc_client_secret or self.oidc_client_secret_file)
@@ -428,7 +428,7 @@ class Settings(BaseSettings):
         return self.oidc_token_url
 
     def token_request_fields(self) -> list[tuple[str, str]]:
-        """Return what a token request holds beside the grant type and the credentials."""
+        """Return the fields of a token request, without the grant type and the credentials."""
         fields = (
             ("scope", self.oidc_scope),
             ("audience", self.oidc_audience),
@@ -437,7 +437,7 @@ class Settings(BaseSettings):
         return [(name, value) for name, value in fields if value] + self.oidc_form
 
     def credential_files(self) -> dict[str, Path]:
-        """Return variable -> file of those that are used."""
+        """Return variable -> file for the credentials that are used."""
         named = {
             "AMBIENT_API_TOKEN_FILE": None if self.is_oidc else self.api_token_file,
             "OIDC_CLIENT_ID_FILE": self.oidc_client_id_file,
@@ -453,8 +453,8 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read what `reconciler run` needs; raises `SettingsError` as `read_settings`, or if there is
-    no token to give to runners."""
+    """Read the settings of `reconciler run`; raises `SettingsError` as `read_settings`, or if no
+    token for runners is set."""
     settings = read_settings()
     if not settings.is_oidc and not (settings.api_token or settings.api_token_file):
         misspelled = (
@@ -467,7 +467,7 @@ def load_settings() -> Settings:
 
 
 def read_settings() -> Settings:
-    """Read the environment, credentials for runners or not: an operator's commands need none.
+    """Read the environment, with or without credentials for runners: other commands need none.
 
     Raises:
         SettingsError: One message that names every wrong variable and no secret value.
@@ -487,7 +487,7 @@ def _variables() -> list[str]:
 
 
 def _is_text(value: str) -> bool:
-    """Tell whether a variable's bytes were UTF-8: Python keeps others as lone surrogates."""
+    """Return whether a variable's bytes were UTF-8: Python keeps others as lone surrogates."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -538,7 +538,7 @@ def _no_credentials(settings: Settings) -> str:
 
 
 def _sentence(found: Any) -> str:
-    """Word one finding of the validator: the variable as it is spelled, and what is wrong."""
+    """Return a message for one error of the validator: the variable's name, and the fault."""
     if not found["loc"]:
         return str(found["msg"]).removeprefix("Value error, ")
     name = str(found["loc"][0])

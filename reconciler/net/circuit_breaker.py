@@ -1,4 +1,4 @@
-"""One shared view of whether an endpoint is there, and one shared probe while it is not."""
+"""A circuit breaker: one shared state of an endpoint, and one shared probe while it is down."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,29 +12,28 @@ from reconciler.clock import Clock
 from reconciler.errors import Forbidden, RemoteError
 
 Condition = Literal["ok", "down", "refused"]
-"""`down`: it does not answer, or fails; `refused`: it answers, and does not accept who we are."""
+"""`down`: it does not answer, or fails; `refused`: it answers, and refuses our credentials."""
 
 PROBE_S = 2.0
-"""Longest wait between probes: an outage's end must be noticed in seconds, not at the end of the
-back-off that thousands of callers would otherwise each run."""
+"""Longest wait between probes: the end of an outage must be noticed within seconds, and not at the
+end of a back-off of each of thousands of callers."""
 
 REFUSED_PROBE_S = 30.0
-"""Longest wait between probes of an endpoint that refuses us, whose end a person has to bring
-about: the first comes after `PROBE_S`, each next one after twice as long."""
+"""Longest wait between probes of an endpoint that refuses us, until a person corrects it. The first
+wait is `PROBE_S`; each further one is twice as long."""
 
 THRESHOLD = 3
-"""Failures without a success between them that count as an outage; one reset is none."""
+"""Failures in a row that count as an outage; one connection reset is no outage."""
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerStats:
     """`down_for_s` is 0.0 while the endpoint is up; `outages_total` counts up to down.
 
-    `refuses`: it answers, and gives us nothing; `refused_for_s` is since when, 0.0 while it does.
-    `heard`: it has been asked since the start, and that has ended in some way.
-    `last_reason`, `last_status`: of `last_error`, the peer's own code ("" = none) and the HTTP
-    status (0 = no answer). `failures` counts those without a success after them: too few may have
-    come for it to count as down.
+    `refuses`: it answers, and refuses our credentials; `refused_for_s` is for how long, 0.0 while
+    it does not. `heard`: at least one request has ended since the start. `last_reason` and
+    `last_status` are those of `last_error`: the peer's error code ("" = none) and the HTTP status
+    (0 = no answer). `failures` counts those in a row, also below `THRESHOLD`.
     """
 
     name: str
@@ -55,15 +54,16 @@ class BreakerStats:
 
 
 class CircuitBreaker:
-    """Counts an endpoint's failures; while it is down callers wait here instead of asking it.
+    """Counts an endpoint's failures; while it is down, callers wait here and send no request.
 
-    Any success, a probe's or a caller's, closes it at once and wakes all who wait; so does the
-    first one after a refusal, which is no outage.
+    Any success, a probe's or a caller's, closes it at once and wakes all waiters; so does the first
+    success after a refusal, which is no outage.
 
-    A result may concern one part of the endpoint only, such as a project of the platform. Such
-    failures open nothing, however many parts fail: they make the endpoint suspect, and the probe
-    decides, which concerns no part. Such a success ends no outage. So what opens the breaker is
-    what keeps it open, and one part that fails cannot open it between two probes.
+    A result may concern one part of the endpoint only, such as a project of the platform. Failures
+    of parts do not open the breaker, however many they are: they make the endpoint suspect, and a
+    probe of the endpoint as a whole decides. A success of a part ends no outage. So the breaker
+    opens and closes by the same requests, and one part that fails cannot open it between two
+    probes.
     """
 
     def __init__(self, name: str, clock: Clock, random: Random) -> None:
@@ -88,8 +88,8 @@ class CircuitBreaker:
         self._suspect = False
         self._refused = asyncio.Event()
         self.on_condition: Callable[[BreakerStats], None] = lambda stats: None
-        """Called, on the loop, with what it is from now on: once for each change of condition, and
-        before those are woken who waited for it."""
+        """Called on the loop with the new state, once for each change of condition, before the
+        waiters are woken."""
 
     @property
     def is_open(self) -> bool:
@@ -97,17 +97,17 @@ class CircuitBreaker:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether parts of it fail, and a probe has yet to tell whether all of it does."""
+        """Whether parts of it fail, and no probe has shown yet whether all of it fails."""
         return self._suspect
 
     @property
     def refuses(self) -> bool:
-        """Whether it answers, and did not accept who we are when it was asked last."""
+        """Whether it answered the last request, and refused our credentials."""
         return self._refused_at is not None
 
     @property
     def refused_kinds(self) -> frozenset[str]:
-        """The kinds of request that were refused, and not accepted since; "" for all of them."""
+        """The kinds of requests that were refused, and not accepted since; "" for all of them."""
         return frozenset(self._refused_kinds)
 
     @property
@@ -115,34 +115,34 @@ class CircuitBreaker:
         return self._last_error
 
     def on_recovery(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have `callback` called, on the loop, each time the endpoint comes back.
+        """Call `callback` on the loop each time the endpoint recovers.
 
-        Returns: What ends it; to be called once.
+        Returns: A function that ends this; to call once.
         """
         self._listeners.append(callback)
         return partial(self._listeners.remove, callback)
 
     def on_refusal(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have `callback` called, on the loop, when probes begin to be answered 403.
+        """Call `callback` on the loop when the first probe is answered with 403.
 
-        Then the endpoint is there again, and only a request tells whether it is of use.
+        Then the endpoint is reachable again, and only a request shows whether it serves us.
 
-        Returns: What ends it; to be called once.
+        Returns: A function that ends this; to call once.
         """
         self._refusal_listeners.append(callback)
         return partial(self._refusal_listeners.remove, callback)
 
     def succeeded(self, *, part: str = "", kind: str = "", wakes: bool = False) -> None:
-        """Record an answer of any kind that shows the endpoint alive.
+        """Record an answer that shows that the endpoint works.
 
-        A refusal ends by a success of the kind of request that was refused: one list may be
-        refused for good while another is given each time. While some kinds are still refused,
-        the end of one wakes those who wait, and the refusal goes on.
+        A refusal ends with a success of the kind of request that was refused: one list may always
+        be refused while another is always accepted. While other kinds are still refused, the end of
+        one wakes the waiters, and the refusal continues.
 
         Args:
-            part: The only part of the endpoint that it concerns; "" for the endpoint as a whole.
-            kind: Of request, as `refused` was given it; "" for all kinds.
-            wakes: Callers were held back without an outage: they are woken as by the end of one.
+            part: The only part of the endpoint that it concerns; "" = the endpoint as a whole.
+            kind: The kind of request, as passed to `refused`; "" = all kinds.
+            wakes: Callers were blocked without an outage: they are woken as after one.
         """
         if part and self.is_open:
             return
@@ -159,47 +159,48 @@ class CircuitBreaker:
         if not self._refused_kinds:
             self._refused_at = None
             self._refused.clear()
-        self._come_up()
+        self._close()
         if is_over:
             self.on_condition(self.stats())
         for callback in tuple(self._listeners):
             callback()
 
     def refused(self, error: RemoteError, *, kind: str = "") -> None:
-        """Record that the endpoint is there and gives us nothing until somebody changes something.
+        """Record that the endpoint answers and refuses us, until a person changes something.
 
-        That ends an outage, and wakes nobody: the next success of the same kind does.
+        This ends an outage, and wakes no waiter: the next success of the same kind does.
 
         Args:
-            kind: Of request; "" where the endpoint has one kind alone.
+            kind: The kind of request; "" where the endpoint has only one kind.
         """
         self._refused_kinds.add(kind)
         self._failures = 0
         self._end_suspicion()
         self._heard = True
-        self._note_error(error)
-        is_news = self._refused_at is None
-        if is_news:
+        self._record_error(error)
+        is_new = self._refused_at is None
+        if is_new:
             self._refused_at = self._clock.monotonic()
         self._refused.set()
-        self._come_up()
-        if is_news:
+        self._close()
+        if is_new:
             self.on_condition(self.stats())
 
     def failed(self, error: RemoteError, *, part: str = "") -> None:
-        """Record that the endpoint was away or failing; `THRESHOLD` in a row open the breaker.
+        """Record that the endpoint was unreachable or failed; `THRESHOLD` in a row open the
+        breaker.
 
         Args:
             part: The only part of the endpoint that the request concerned, if an answer or a time
-                limit ended it; "" for the endpoint as a whole. Where all of these failures
-                concern parts, the endpoint is suspect and nothing more; the next one that
-                concerns the whole, a probe's as a rule, opens the breaker.
+                limit ended it; "" = the endpoint as a whole. Where all of these failures concern
+                parts, the endpoint only becomes suspect; the next failure that concerns the whole,
+                as a rule that of a probe, opens the breaker.
         """
         self._failures += 1
         self._heard = True
         if self._down_at is not None and part:
             return
-        self._note_error(error)
+        self._record_error(error)
         if self._down_at is None and self._failures >= THRESHOLD:
             if part:
                 self._suspect = True
@@ -215,7 +216,7 @@ class CircuitBreaker:
             self._probe_due.set()
             self.on_condition(self.stats())
 
-    def _come_up(self) -> None:
+    def _close(self) -> None:
         self._down_at = None
         self._probe_due.clear()
         self._up.set()
@@ -226,17 +227,18 @@ class CircuitBreaker:
             self._probe_due.clear()
 
     async def wait_closed(self) -> None:
-        """Return at once while the endpoint is up, else when it is back."""
+        """Return once the endpoint is up, at once where it is."""
         await self._up.wait()
 
     async def probe_while_down(self, probe: Callable[[], Awaitable[object]]) -> None:
-        """Run for ever: while down or suspect, ask `probe` every `PROBE_S` at most.
+        """Run until cancelled: while down or suspect, call `probe` every `PROBE_S` at most.
 
-        Its success closes the breaker, or ends suspicion and wakes no caller. A failure of it
-        while suspect opens the breaker, by the probe's own call of `failed`.
+        Its success closes the breaker, or ends the suspicion without waking a caller. Its failure
+        while suspect opens the breaker, because the probe itself calls `failed`.
 
-        So does an error that will not pass by itself, but for a 403: an API server that has just
-        started refuses everybody everything, and one that hides its page never tells more.
+        An error that is not transient closes the breaker as a success does, except a 403: an API
+        server that has just started refuses all requests, and one that does not serve the probe's
+        path to us answers every probe so.
 
         Cancel: nothing is left behind; the state stays as it was.
         """
@@ -249,18 +251,19 @@ class CircuitBreaker:
                 await probe()
             except RemoteError as error:
                 if error.transient or isinstance(error, Forbidden):
-                    self._note_error(error)
-                    self._note_refusal(error)
+                    self._record_error(error)
+                    self._record_refusal(error)
                     continue
-                if self._refused_at is not None:  # the probe has said so itself
+                if self._refused_at is not None:  # the probe has called `refused` itself
                     continue
             self.succeeded()
 
     async def probe_while_refused(self, probe: Callable[[], Awaitable[object]]) -> None:
-        """Run for ever: while refused, ask `probe`, which tells this breaker what it has heard.
+        """Run until cancelled: while refused, call `probe`, which reports its result to this
+        breaker.
 
         Args:
-            probe: Asks once; its success ends the refusal.
+            probe: Sends one request; its success ends the refusal.
 
         Cancel: nothing is left behind.
         """
@@ -270,17 +273,17 @@ class CircuitBreaker:
             while self.refuses:
                 await asyncio.sleep(pause_s * self._random.uniform(0.5, 1.0))
                 if self.refuses:
-                    # What failed was told to the breaker, and is what everybody sees.
+                    # The probe has reported its failure to the breaker.
                     with suppress(RemoteError):
                         await probe()
                         self.succeeded()
                 pause_s = min(REFUSED_PROBE_S, 2 * pause_s)
 
-    def _note_error(self, error: RemoteError) -> None:
+    def _record_error(self, error: RemoteError) -> None:
         self._last_error = str(error)
         self._last_reason, self._last_status = error.reason, error.status
 
-    def _note_refusal(self, error: RemoteError) -> None:
+    def _record_refusal(self, error: RemoteError) -> None:
         refused, self._refuses = self._refuses, isinstance(error, Forbidden)
         if self._refuses and not refused:
             for callback in tuple(self._refusal_listeners):

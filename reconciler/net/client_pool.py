@@ -1,8 +1,8 @@
-"""The session that requests share: a connection pool under one TLS identity, replaced as a whole.
+"""A shared client session: a connection pool with one TLS identity, replaced as a whole.
 
-Every client of ours has one: whatever certificates, keys or configuration are rotated, the session
-is built again from the files as they are then. The old one is retired, not closed: requests and
-watches that are under way on it end as they would have, and the last of them closes it.
+Every client of ours uses one. When certificates, keys or configuration files change, a new session
+is made from the current files. The old one is drained, not closed at once: requests and watches in
+progress continue on it, and the last of them closes it.
 """
 
 import asyncio
@@ -22,19 +22,19 @@ from reconciler.net.connector import Connector
 log = structlog.get_logger()
 
 UNLIMITED = 0
-"""As aiohttp has it; for callers whose number is bounded elsewhere."""
+"""No limit, as in aiohttp; for callers that another limit bounds."""
 
 POOL = 100
-"""aiohttp's own size of a pool."""
+"""Connections of a pool; aiohttp's default."""
 
-AGAIN_S = 30.0
-"""Between tries of files that could not be used and stay as they are: a plug-in that one of them
-names may have failed, not the file."""
+RETRY_S = 30.0
+"""Time between two attempts to use files that were unusable and have not changed: a plug-in that
+one of them names may have failed, not the file."""
 
 
 MAX_HEADER_BYTES = 64 * 1024
-"""Longest header of an answer, and longest first line. aiohttp's 8,190 bytes are less than what an
-issuer's gateway adds for a browser: policies and cookies."""
+"""Longest header of an answer, and longest first line. aiohttp's 8,190 bytes are too few for the
+policies and cookies that an issuer's gateway adds for browsers."""
 
 MAX_HEADERS = 1000
 """Most headers of an answer; aiohttp's limit is 128."""
@@ -42,12 +42,12 @@ MAX_HEADERS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where a peer is; `tls` is None for plain http.
+    """The address and TLS of a peer; `tls` is None for plain http.
 
     Args:
-        identity: Digest of everything below a session: it changes when a certificate or key file
-            does, and then the session is built anew.
-        server_name: The name that the server's certificate must hold, where it is not the host's.
+        identity: Digest of all inputs of a session: it changes when a certificate or key file
+            changes, and then a new session is made.
+        server_name: The name that the server's certificate must have, where it is not the host.
     """
 
     url: str = field(repr=False)
@@ -58,24 +58,24 @@ class Connection:
 
 
 class ConnectionSource(Protocol):
-    """Says where to connect, from files that others rotate."""
+    """Provides a peer's address and TLS, from files that other processes rotate."""
 
     def version(self, *, fresh: bool = False) -> str:
-        """Return what changes when one of the files does; see `Rotation.version`."""
+        """Return a value that changes when one of the files changes; see `FileRotation.version`."""
         ...
 
     async def connection(self) -> Connection:
-        """Return where to connect, from the files as they are now.
+        """Return the peer's address and TLS, from the files as they are now.
 
         Raises:
-            SettingsError: It cannot be known: a file is missing, empty or half written.
+            SettingsError: A file is missing, empty or half written.
         """
         ...
 
 
 @dataclass(eq=False)
 class PooledClient:
-    """One session, where it leads, and the version of the files that it was made of."""
+    """One session, its connection, and the version of the files from which it was made."""
 
     session: aiohttp.ClientSession
     connection: Connection
@@ -87,14 +87,14 @@ class PooledClient:
 
 
 class ClientPool:
-    """Lends the current session; replaces it when the files behind it have changed.
+    """Lends the current session; replaces it when its files have changed.
 
     Args:
-        what: The peer's name in the log, "" where another client of the same peer speaks.
+        what: The peer's name in the log; "" = another client of the same peer logs for both.
         connections: Size of the pool, or `UNLIMITED`.
         headers: Sent with every request.
         header_bytes: Longest header of an answer.
-        max_headers: Most headers of an answer; with `header_bytes` they bound what it may take.
+        max_headers: Most headers of an answer; with `header_bytes` it bounds their memory.
     """
 
     def __init__(
@@ -115,10 +115,10 @@ class ClientPool:
         self._max_headers = max_headers
         self._lock = asyncio.Lock()
         self._current: PooledClient | None = None
-        self._retired: set[PooledClient] = set()
+        self._draining: set[PooledClient] = set()
         self._closed = asyncio.Event()
-        self._unusable = ""
-        self._again_at = 0.0
+        self._unusable_version = ""
+        self._retry_at = 0.0
         self._renewal: asyncio.Task[bool] | None = None
 
     async def __aenter__(self) -> Self:
@@ -130,7 +130,7 @@ class ClientPool:
         await self.close()
 
     async def open(self) -> PooledClient:
-        """Return the current link, opened if there is none.
+        """Return the current client; open the first one if there is none.
 
         Raises:
             SettingsError: The first one cannot be opened.
@@ -149,27 +149,27 @@ class ClientPool:
         version = self._source.version(fresh=True)
         connection = await self._source.connection()
         if not self._closed.is_set():
-            self._current = self._link(connection, version)
+            self._current = self._new_client(connection, version)
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[PooledClient]:
-        """Lend the current link; it stays open until it is given back, replaced or not.
+        """Lend the current client; it stays open to the end of the block, replaced or not.
 
-        Where the files have changed, another one is made beside it: a plug-in that they name may
-        hang, and what there is may well be good for another while.
+        Where the files have changed, a task makes a new client. The caller does not wait for it: a
+        plug-in that the files name may hang, and the current credentials may still be valid.
         """
-        link = await self.open()
+        client = await self.open()
         version = self._source.version()
-        if version != link.version and self._is_worth_a_try(version):
-            self._renew_beside(link, version)
-        link.users += 1
+        if version != client.version and self._may_retry(version):
+            self._start_renewal(client, version)
+        client.users += 1
         try:
-            yield link
+            yield client
         finally:
-            link.users -= 1
-            if not link.users and link in self._retired:
-                self._retired.discard(link)
-                await link.session.close()
+            client.users -= 1
+            if not client.users and client in self._draining:
+                self._draining.discard(client)
+                await client.session.close()
 
     @asynccontextmanager
     async def request(
@@ -177,90 +177,90 @@ class ClientPool:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request, as aiohttp's session does.
 
-        After a failed handshake, when nothing was sent yet, it is sent once more if the files have
-        changed meanwhile.
+        After a failed handshake, where nothing was sent, it is sent once more if the files have
+        changed.
         """
         is_last = False
         while True:
             async with AsyncExitStack() as stack:
-                link = await stack.enter_async_context(self.acquire())
+                client = await stack.enter_async_context(self.acquire())
                 try:
                     response = await stack.enter_async_context(
-                        link.session.request(
+                        client.session.request(
                             method,
                             url,
-                            proxy=link.connection.proxy,
-                            server_hostname=link.connection.server_name,
+                            proxy=client.connection.proxy,
+                            server_hostname=client.connection.server_name,
                             **options,
                         )
                     )
                 except aiohttp.ClientSSLError:
-                    if is_last or not await self.replace(link):
+                    if is_last or not await self.replace(client):
                         raise
                     is_last = True
                     continue
                 yield response
                 return
 
-    def _renew_beside(self, link: PooledClient, version: str) -> None:
+    def _start_renewal(self, client: PooledClient, version: str) -> None:
         if self._renewal is not None:
             if not self._renewal.done():
                 return
-            self._renewal.result()  # a defect of ours: whoever asks next is told
-        self._renewal = asyncio.create_task(self._replace(link, version), name="renew_link")
+            self._renewal.result()  # raises a defect of ours in the next caller
+        self._renewal = asyncio.create_task(self._replace(client, version), name="renew_link")
 
-    def _is_worth_a_try(self, version: str) -> bool:
+    def _may_retry(self, version: str) -> bool:
         now_at = asyncio.get_running_loop().time()
-        return version != self._unusable or now_at >= self._again_at
+        return version != self._unusable_version or now_at >= self._retry_at
 
     async def replace(self, refused: PooledClient) -> bool:
-        """Open a new session if `refused` is not what the files say now; return whether it is not.
+        """Open a new session if `refused` was made from other files; return whether it was.
 
-        Files that cannot be used, because they are just being replaced, change nothing.
+        Files that cannot be used, because they are being replaced, change nothing.
         """
         return await self._replace(refused, self._source.version(fresh=True))
 
     async def _replace(self, refused: PooledClient, version: str) -> bool:
-        """Replace a link by that of a version; the last good one stays, which is said once."""
+        """Replace a client by one of a version; a failure is logged once and keeps the old one."""
         async with self._lock:
             if self._closed.is_set() or self._current is not refused:
                 return not self._closed.is_set()
             try:
                 connection = await self._source.connection()
             except SettingsError as error:
-                self._again_at = asyncio.get_running_loop().time() + AGAIN_S
-                if self._unusable != version and self._what:
+                self._retry_at = asyncio.get_running_loop().time() + RETRY_S
+                if self._unusable_version != version and self._what:
                     log.warning("rotated_file_kept", peer=self._what, reason=str(error))
-                self._unusable = version
+                self._unusable_version = version
                 return False
             if self._closed.is_set():
                 return False
-            self._unusable = ""
+            self._unusable_version = ""
             if connection.identity == refused.connection.identity:
                 refused.version = version
                 return False
-            self._current = self._link(connection, version)
+            self._current = self._new_client(connection, version)
             if self._what:
                 log.info("rotated_file_read", peer=self._what)
             if refused.users:
-                self._retired.add(refused)
+                self._draining.add(refused)
                 return True
         await refused.session.close()
         return True
 
     async def close(self) -> None:
-        """Close everything, under requests that are under way too; each of them then fails."""
+        """Close all sessions; requests in progress fail."""
         self._closed.set()
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
-        links = [*self._retired, *([self._current] if self._current else [])]
-        self._retired.clear()
+        clients = [*self._draining, *([self._current] if self._current else [])]
+        self._draining.clear()
         self._current = None
-        for link in links:
-            await link.session.close()
+        for client in clients:
+            await client.session.close()
 
-    def _link(self, connection: Connection, version: str) -> PooledClient:
+    def _new_client(self, connection: Connection, version: str) -> PooledClient:
         session = aiohttp.ClientSession(
             connector=Connector(limit=self._connections, ssl=connection.tls or True),
             headers=self._headers,
@@ -274,4 +274,4 @@ class ClientPool:
 
 
 Requests = ClientPool | aiohttp.ClientSession
-"""What sends a request; the latter where nothing is rotated."""
+"""A sender of requests; aiohttp's session where no file is rotated."""

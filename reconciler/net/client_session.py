@@ -1,4 +1,4 @@
-"""What our HTTP clients share: which proxy, which CAs, which words for what went wrong."""
+"""Shared by all HTTP clients: the proxy, the CAs, and the descriptions of errors."""
 
 import os
 import ssl
@@ -18,13 +18,13 @@ from reconciler.net.proxies import proxy_for
 log = structlog.get_logger()
 
 SERVICE_CA = Path("/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt")
-"""A cluster's own CA for its services, trusted beside the system's, as the replaced loop did."""
+"""A cluster's CA for its services; it is trusted in addition to the system's CAs."""
 
 
 def shown_url(url: str) -> str:
-    """Return a URL as it may be shown: without user info, query and fragment, which hold secrets.
+    """Return a URL without user info, query and fragment, which may hold secrets.
 
-    What is no URL is shown as that.
+    An invalid URL becomes "(not a URL)".
     """
     try:
         parts = urlsplit(url)
@@ -32,12 +32,12 @@ def shown_url(url: str) -> str:
     except ValueError:
         return "(not a URL)"
     if not host and "@" in url:
-        return "(not a URL)"  # without its scheme a URL's user info would be taken for a path
+        return "(not a URL)"  # without a scheme, user info would look like a path
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def environment_proxy(url: str) -> str | None:
-    """Return the proxy that this process' environment gives for `url`, or None.
+    """Return the proxy that this process's environment sets for `url`, or None.
 
     aiohttp's `trust_env` would read environment and netrc for each request, in a thread, and
     refuses an authorization header for a host that netrc knows.
@@ -49,10 +49,10 @@ def environment_proxy(url: str) -> str | None:
 
 
 class Peer:
-    """Where a peer outside of Kubernetes is: by its URL, the environment's proxy and our trust.
+    """A peer outside of Kubernetes: its URL, the proxy of the environment, and the trusted CAs.
 
     Args:
-        trust: Whose certificates are believed, and which one is shown.
+        trust: The CAs to trust, and our client certificate.
     """
 
     def __init__(self, url: str, clock: Clock, trust: "Trust | None" = None) -> None:
@@ -66,11 +66,11 @@ class Peer:
         return self._files.version(fresh=fresh)
 
     async def connection(self) -> Connection:
-        """Return where to connect.
+        """Return the peer's address and TLS.
 
         Raises:
-            SettingsError: A bundle, certificate or key cannot be used; but for the first time,
-                when there is no better one to keep, and connections are refused instead.
+            SettingsError: A bundle, certificate or key cannot be used. Not at the first call, when
+                there is no earlier one to keep; then connections to the peer fail.
         """
         is_first, self._is_first = self._is_first, False
         tls = self._trust.context(lenient=is_first) if self._is_secure else None
@@ -78,20 +78,20 @@ class Peer:
 
 
 def open_session(url: str, clock: Clock, *, what: str = "") -> ClientPool:
-    """Return the sessions with one peer; the caller closes them, and limits every request's time.
+    """Return a pool for one peer; the caller closes it, and sets a time limit for every request.
 
     Args:
-        what: The peer's name in the log, "" to say nothing there.
+        what: The peer's name in the log; "" = no log lines.
     """
     return ClientPool(Peer(url, clock), what=what)
 
 
 class Trust:
-    """Whom to believe, and what to show: the files behind a TLS context.
+    """The files of a TLS context: CAs, and our client certificate.
 
     Args:
-        ca: Whom to believe; None = the system's CAs and those of `SERVICE_CA`.
-        certificate: Ours, shown to a peer that asks for one, with its `key` (None: in one file).
+        ca: The CAs to trust; None = the system's CAs and those of `SERVICE_CA`.
+        certificate: Our client certificate, with its `key` (None = in the same file).
         verify: Whether the peer's certificate and name are checked.
     """
 
@@ -110,18 +110,18 @@ class Trust:
         self._seen: set[Path] = set()
 
     def paths(self) -> list[Path]:
-        """Return the files, and the folder of the system's CAs, whether they are there or not."""
-        whom = [*_bundles(), *_folders()] if self._ca is None else [self._ca]
-        return [*whom, *(path for path in (self._certificate, self._key) if path is not None)]
+        """Return the files, and the folders of the system's CAs, whether they exist or not."""
+        cas = [*_bundles(), *_folders()] if self._ca is None else [self._ca]
+        return [*cas, *(path for path in (self._certificate, self._key) if path is not None)]
 
     def context(self, *, lenient: bool = False) -> ssl.SSLContext:
-        """Return a context made of the files as they are now.
+        """Return a context made from the files as they are now.
 
         Args:
-            lenient: Take what can be read of the system's CAs, and say what cannot.
+            lenient: Use the bundles of the system's CAs that can be read, and log the others.
         Raises:
-            SettingsError: A file is missing, empty, half written or of no use. Of the system's CAs
-                none need be there, but what was there once may not be missing.
+            SettingsError: A file is missing, empty, half written or unusable. The bundles of the
+                system's CAs need not exist, but a bundle that was used once must not be missing.
         """
         bundles = self._usable_bundles(lenient=lenient)
         problem = ""
@@ -142,7 +142,7 @@ class Trust:
         raise SettingsError(problem)
 
     def digest(self) -> bytes:
-        """Return a digest of what the files hold."""
+        """Return a digest of the files' content."""
         return file_digest(self.paths())[0]
 
     def _usable_bundles(self, *, lenient: bool) -> list[Path]:
@@ -165,20 +165,20 @@ class Trust:
 
 
 def _bundles() -> list[Path]:
-    """Return the files of the system's CAs and of the cluster's own, there or not."""
+    """Return the bundles of the system's CAs and of the cluster's CA, existing or not."""
     known = ssl.get_default_verify_paths()
     return [Path(os.environ.get(known.openssl_cafile_env) or known.openssl_cafile), SERVICE_CA]
 
 
 def _folders() -> list[Path]:
-    """Return the folders of the system's CAs; OpenSSL itself looks there for each connection."""
+    """Return the folders of the system's CAs; OpenSSL reads them for each connection."""
     known = ssl.get_default_verify_paths()
     named = os.environ.get(known.openssl_capath_env) or known.openssl_capath
     return [Path(each) for each in named.split(os.pathsep) if each]
 
 
 def _problem_of_bundle(bundle: Path) -> str:
-    """Return why a file is no whole bundle of certificates, or ""."""
+    """Return the reason why a file is no complete bundle of certificates, or ""."""
     try:
         text = bundle.read_bytes()
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(bundle)
@@ -190,7 +190,7 @@ def _problem_of_bundle(bundle: Path) -> str:
 
 
 def _no_password() -> bytes:
-    """Refuse an encrypted key; OpenSSL would ask the terminal, and wait for ever."""
+    """Refuse an encrypted key; OpenSSL would wait for a pass phrase from the terminal."""
     raise ValueError("a key with a pass phrase cannot be used")
 
 
@@ -203,7 +203,7 @@ def _problem_of_file(error: Exception) -> str:
 
 
 def has_system_trust() -> bool:
-    """Return whether this machine, or image, has any CA certificate of its own."""
+    """Return whether this machine or image has any CA certificate."""
     paths = ssl.get_default_verify_paths()
     if paths.cafile and Path(paths.cafile).stat().st_size:
         return True
@@ -218,7 +218,7 @@ ENCODED = "the answer is compressed, or said to be, which was not asked for"
 
 
 def _has_big_headers(error: aiohttp.ClientResponseError | HttpProcessingError) -> bool:
-    """Tell by the parser's words, which have no class of their own in its compiled form."""
+    """Decide by the message: the compiled parser raises no separate class for this."""
     return error.message.startswith(("Got more than", "Too many headers"))
 
 
@@ -231,7 +231,7 @@ def _is_encoded(error: Exception) -> bool:
 
 
 def describe_error(error: Exception, *, system_trust: bool = False) -> str:
-    """Return our words for what a request raised; its own may hold headers or what a peer sent.
+    """Return our description of a request's error; its own text may hold headers or a peer's data.
 
     Args:
         system_trust: The peer was verified by the system's CAs, so their absence is the cause.
@@ -272,7 +272,7 @@ def describe_error(error: Exception, *, system_trust: bool = False) -> str:
 
 
 def kind_of(error: Exception) -> str:
-    """Return what of the way failed: `dns`, `tls`, `proxy`, or `connection` for all else."""
+    """Return which step failed: `dns`, `tls`, `proxy`, or `connection` for all others."""
     match error:
         case aiohttp.ClientConnectorDNSError():
             return "dns"
@@ -284,5 +284,5 @@ def kind_of(error: Exception) -> str:
 
 
 def _name(error: OSError) -> str:
-    """Return the system's words for `error`; asyncio's own are addresses and repeat themselves."""
+    """Return the system's text for `error`; asyncio's own repeats the addresses."""
     return os.strerror(error.errno) if error.errno else type(error).__name__

@@ -1,4 +1,4 @@
-"""The sockets below our HTTP clients: they notice a dead peer, and none outlives its client."""
+"""The sockets of our HTTP clients: they detect a lost peer, and close with their client."""
 
 import asyncio
 import math
@@ -13,25 +13,26 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
 GRACE_S = 1.0
-"""How long a connection that nobody waits for any more may take to be made before it is cut off."""
+"""Time that a connection attempt without a waiting request may take before it is aborted."""
 
 NAME_THREADS = 4
-"""Look-ups of one name under way at one time: silent name servers hold each for up to 45 s."""
+"""Look-ups of one name at one time: silent name servers delay each for up to 45 s."""
 
 LOOK_AGAIN_S = 5.0
-"""A look-up that has no answer after this long is not waited for alone: another begins for whoever
-asks. Source: resolv.conf(5), the wait for one server."""
+"""If a look-up has no answer after this time, the next caller starts another one. Source:
+resolv.conf(5), the wait for one server."""
 
 
 class Connector(aiohttp.TCPConnector):
-    """aiohttp's connector, but for what a cancelled request leaves behind.
+    """aiohttp's connector with another end of connections.
 
-    There a connection over TLS takes leave and waits for the peer's, up to 30 s, known to nobody:
-    on uvloop it goes on to read, and whoever ends the loop before gets errors. Here a connection
-    is made to its end although nobody waits for it any more, and every one is closed at once.
+    aiohttp's connector closes a TLS connection in the background: it sends close_notify and waits
+    up to 30 s for the peer's. On uvloop the connection still reads during that time, and an end of
+    the loop before causes errors. Here every connection is closed at once, and a connection attempt
+    of a cancelled request is finished and then closed.
 
     Args:
-        options: As of `aiohttp.TCPConnector`.
+        options: Those of `aiohttp.TCPConnector`.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -47,25 +48,25 @@ class Connector(aiohttp.TCPConnector):
             self._unwanted.add(task)
             task.add_done_callback(self._unwanted.discard)
             raise
-        made.close = made.abort  # type: ignore[method-assign]  # to take leave is what would linger
+        made.close = made.abort  # type: ignore[method-assign]  # no close_notify
         return made
 
     async def close(self, *, abort_ssl: bool = False) -> None:
-        """Close every connection, those included that nobody waits for; takes up to `GRACE_S`."""
+        """Close every connection, also those of cancelled requests; takes up to `GRACE_S`."""
         await super().close(abort_ssl=abort_ssl)
         if self._unwanted:
             await asyncio.wait(self._unwanted)
 
 
 class Resolver(AbstractResolver):
-    """getaddrinfo, in threads that nobody waits for; each name has its own.
+    """getaddrinfo in daemon threads; each name has its own threads.
 
-    The loop's own threads are waited for at its end, for as long as all name servers are silent:
-    45 s with three of them, well beyond a pod's grace period. They are also few, and shared by all
-    names: one that no server answers for would stop the others.
+    The loop waits for its own threads when it ends, for as long as all name servers are silent: 45
+    s with three of them, well beyond a pod's grace period. These threads are also few, and shared
+    by all names: a name without an answer would block the others.
 
-    A name has `NAME_THREADS` at most in this process, of whatever loop. Who asks while one is under
-    way waits for its answer.
+    A name has `NAME_THREADS` at most in this process, for all loops together. A caller that comes
+    during a look-up waits for its answer.
     """
 
     async def resolve(
@@ -75,8 +76,8 @@ class Resolver(AbstractResolver):
 
         Raises:
             OSError: There are none.
-            ValueError: That is no name.
-        Cancel: the thread goes on, for others who ask.
+            ValueError: `host` is no valid name.
+        Cancel: the thread continues, for other callers.
         """
         loop = asyncio.get_running_loop()
         waiter = _Waiter(loop, loop.create_future())
@@ -88,7 +89,7 @@ class Resolver(AbstractResolver):
                 lookup.waiters.discard(waiter)
 
     async def close(self) -> None:
-        """Hold nothing, and so leave nothing."""
+        """Do nothing: there is nothing to close."""
 
 
 class _Name(NamedTuple):
@@ -102,12 +103,12 @@ class _Waiter(NamedTuple):
     found: asyncio.Future[list[ResolveResult]]
 
     def settle(self, answer: list[ResolveResult] | Exception) -> None:
-        with suppress(RuntimeError):  # the loop has ended meanwhile
+        with suppress(RuntimeError):  # the loop has ended
             self.loop.call_soon_threadsafe(_settle, self.found, answer)
 
 
 class _Lookup:
-    """The threads that look one name up, and who waits for any of them."""
+    """The threads that look up one name, and the callers that wait for them."""
 
     def __init__(self) -> None:
         self.threads = 0
@@ -116,13 +117,13 @@ class _Lookup:
 
 
 _lookups: dict[_Name, _Lookup] = {}
-"""By name, while a thread is under way; guarded by `_lock`, since the elector has its own loop."""
+"""By name, while a thread runs; guarded by `_lock`, because the elector has its own loop."""
 
 _lock = threading.Lock()
 
 
 def _join(name: _Name, waiter: _Waiter) -> _Lookup:
-    """Have a waiter get the name's next answer; begin a look-up if none is under way lately."""
+    """Add a waiter for the name's next answer; start a look-up unless a recent one runs."""
     now_at = time.monotonic()
     with _lock:
         lookup = _lookups.setdefault(name, _Lookup())
@@ -134,7 +135,7 @@ def _join(name: _Name, waiter: _Waiter) -> _Lookup:
         lookup.begun_at = now_at
     try:
         threading.Thread(target=_look, args=(name, lookup), name="resolve", daemon=True).start()
-    except RuntimeError as error:  # the process has as many threads as it may
+    except RuntimeError as error:  # the process has reached its limit of threads
         _end(name, lookup, OSError(f"{name.host}: no thread to look it up: {error}"))
     return lookup
 
@@ -143,13 +144,13 @@ def _look(name: _Name, lookup: _Lookup) -> None:
     answer: list[ResolveResult] | Exception
     try:
         answer = _addresses(*name)
-    except Exception as error:  # a thread ends unseen otherwise
+    except Exception as error:  # otherwise no one would see it
         answer = error
     _end(name, lookup, answer)
 
 
 def _end(name: _Name, lookup: _Lookup, answer: list[ResolveResult] | Exception) -> None:
-    """Give an answer to all; an error only where no other thread may still have a better one."""
+    """Give an answer to all waiters; an error only where no other thread is still running."""
     with _lock:
         lookup.threads -= 1
         if not lookup.threads:
@@ -196,14 +197,14 @@ async def _drop(connecting: asyncio.Task[ResponseHandler]) -> None:
 
 
 def _keepalive_socket(address: Any) -> socket.socket:
-    """Make a socket that notices a dead peer in about a minute.
+    """Make a socket that detects a lost peer in about a minute.
 
-    Source: client-go's HTTP/2 pings find it in 45 s; HTTP/1.1 has none, and load balancers drop an
-    idle flow without a word after four minutes.
+    Source: client-go's HTTP/2 pings detect it in 45 s; HTTP/1.1 has no pings, and load balancers
+    drop an idle flow silently after four minutes.
     """
     family, kind, proto, *_ = address
     sock = socket.socket(family, kind, proto)
-    with suppress(OSError):  # a sandboxed kernel may know none of them; none is worth a failure
+    with suppress(OSError):  # a sandboxed kernel may support none of them
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (
             ("TCP_KEEPIDLE", 30),

@@ -1,8 +1,8 @@
-"""Files that others rotate: a version that changes when they hold something else.
+"""Files that other processes rotate: a version that changes with their content.
 
-Certificates, keys, tokens and configurations are replaced under a running process, in one step (a
-kubelet) or in place (a script): nothing tells of it but the files themselves. They are read each
-time, since neither times nor sizes tell for certain that they are the same.
+Certificates, keys, tokens and configurations are replaced while the process runs: in one step (a
+kubelet) or in place (a script). There is no notification, so the files are read each time: equal
+times and sizes do not prove equal content.
 """
 
 import hashlib
@@ -12,22 +12,22 @@ from pathlib import Path
 from reconciler.clock import Clock
 
 LOOK_S = 5.0
-"""Between looks: a kubelet takes ten times as long to bring a file, and a look at a bundle of CAs
-costs 0.2 ms."""
+"""Time between two checks: a kubelet takes ten times as long to update a file, and a check of a
+bundle of CAs costs 0.2 ms."""
 
 SETTLED_S = 1.0
-"""A file that was written this short a time ago may be half of what it will be."""
+"""A file that was written less than this ago may be incomplete."""
 
 
 class FileRotation:
-    """The version of some files: a digest of what they hold, looked up every `LOOK_S`.
+    """The version of some files: a digest of their content, checked every `LOOK_S`.
 
-    A change counts once nobody has written for `SETTLED_S`, or two looks that far apart have found
-    the same: half of a file may be readable, too. Whoever uses the files compares the version with
-    the one from *before* they were read.
+    A change counts once the files were not written for `SETTLED_S`, or two checks so far apart have
+    found the same content: an incomplete file may be readable, too. A user of the files compares
+    the version with the one from *before* it read them.
 
     Args:
-        paths: Returns the files of this moment. Of a folder its time of change counts alone.
+        paths: Returns the current files. For a folder only its time of change counts.
     """
 
     def __init__(self, paths: Callable[[], Iterable[Path]], clock: Clock) -> None:
@@ -38,10 +38,10 @@ class FileRotation:
         self._look_at = -LOOK_S
 
     def version(self, *, fresh: bool = False) -> str:
-        """Return the version as of the last look.
+        """Return the version of the last check.
 
         Args:
-            fresh: Look now, and take a change at once: what the files held before is of no use.
+            fresh: Check now, and accept a change at once: the former content is of no use.
         """
         now_at = self._clock.monotonic()
         if now_at < self._look_at and not fresh:
@@ -66,9 +66,9 @@ class FileRotation:
 
 
 def file_digest(paths: Iterable[Path]) -> tuple[bytes, float]:
-    """Return a digest of what files hold, and when the last of them was written (epoch seconds).
+    """Return a digest of the files' content, and the last time of writing (epoch seconds).
 
-    Of a folder its time of change counts alone; a file that cannot be read counts as that.
+    For a folder only its time of change counts; for an unreadable file, the error number.
     """
     digest = hashlib.blake2b(digest_size=16)
     written_s = 0.0

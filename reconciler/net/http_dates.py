@@ -1,11 +1,11 @@
-"""The two headers of an answer that speak of time (pure)."""
+"""Parses the Date and Retry-After headers of an answer (pure)."""
 
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 
 def parse_date(text: str | None) -> float | None:
-    """Return a Date header as epoch seconds, or None for what is not one.
+    """Return a Date header as epoch seconds, or None if it is not valid.
 
     Source: RFC 9110 5.6.7; a date without a zone is UTC, as all HTTP dates are.
     """
@@ -22,7 +22,7 @@ def parse_retry_after(text: str | None, *, now_s: float) -> float | None:
     """Return a Retry-After header in seconds from now, 0 or more, or None.
 
     Args:
-        now_s: The time by the clock that a date form refers to: the answer's own Date.
+        now_s: The current time, epoch seconds, for the date form: the answer's own Date.
     """
     if text is None:
         return None

@@ -1,7 +1,7 @@
-"""Which proxy the environment gives for a URL, as Go's programs read the same variables (pure).
+"""Finds the proxy of a URL in the environment, by the rules of Go's programs (pure).
 
-Cluster operators set HTTP_PROXY, HTTPS_PROXY and NO_PROXY once for programs that are mostly Go's.
-Source: golang.org/x/net/http/httpproxy, whose cases are the test's. One thing differs: a name with
+Cluster operators set HTTP_PROXY, HTTPS_PROXY and NO_PROXY once for programs that are mostly in Go.
+Source: golang.org/x/net/http/httpproxy; the tests use its cases. One thing differs: a name with
 a trailing dot is the same name without it.
 """
 
@@ -15,7 +15,7 @@ from reconciler.errors import SettingsError
 _PORTS = {"http": 80, "https": 443}
 
 _SPOKEN = frozenset({"http", "https"})
-"""Schemes of proxies that aiohttp speaks."""
+"""Schemes of proxies that aiohttp supports."""
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -68,7 +68,7 @@ def _variable(name: str, environment: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _proxy(value: str, variable: str) -> str:
-    """Read a proxy's URL; without a scheme it is an http one, as `host:port` has none."""
+    """Return a proxy's URL; without a scheme (`host:port`) it is http."""
     url = value if "://" in value else f"http://{value}"
     parts = _parsed(url)
     if parts is None:
@@ -104,7 +104,7 @@ def _is_proxied(parts: SplitResult, no_proxy: str) -> bool:
 
 
 def _exception(entry: str) -> _Exception | None:
-    """Read one entry; None for what names nothing."""
+    """Parse one entry; None for an empty one."""
     if (network := _network(entry)) is not None:
         return _Exception(network=network)
     host, port = _host_and_port(entry)
@@ -116,7 +116,7 @@ def _exception(entry: str) -> _Exception | None:
 
 
 def _host_and_port(entry: str) -> tuple[str, int | None]:
-    """Split `host:port` and `[address]:port`; what has no port stays whole."""
+    """Split `host:port` and `[address]:port`; without a port the entry is the host."""
     host, colon, port = entry.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if colon and port.isdecimal() and (bracketed or ":" not in host):
@@ -141,7 +141,7 @@ def _address(host: str) -> _Address | None:
 
 
 def _name(host: str) -> str:
-    """Return a host name as it is compared: lower case, ASCII, no trailing dot."""
+    """Return a host name in the form for comparison: lower case, ASCII, no trailing dot."""
     host = host.lower().removesuffix(".")
     if host.isascii():
         return host

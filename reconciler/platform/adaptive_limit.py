@@ -1,7 +1,7 @@
-"""How many requests the platform is asked at one time, by how promptly it answers (pure).
+"""Limits the requests to the platform at one time, by how fast it answers (pure).
 
-It serves the runners' own calls from the same connections to its database: what we ask for must
-leave most of them free, and more than that where it is slow.
+The platform serves the runners' own calls from the same connections to its database: our requests
+must leave most of them free, and more of them while it is slow.
 """
 
 from collections import deque
@@ -12,15 +12,15 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=Hashable)
 
 SLOW_S = 1.0
-"""An answer that takes longer says that the platform is busy; a page of 100 sessions takes some
-50 ms. Source: platform-contract of its API server, whose requests hold two connections each."""
+"""An answer that takes longer shows that the platform is busy; a page of 100 sessions takes about
+50 ms. Each request to its API server holds two connections to the database."""
 
 
 class RequestKind(Enum):
-    """What a request is; each kind has its turn, however much of the other waits."""
+    """The kind of a request; both kinds take turns, however many of the other kind wait."""
 
     SINGLE = "single"
-    """One session, or a probe: somebody waits for it."""
+    """One session, or a probe: a worker waits for it."""
     LIST = "list"
     """A page of a list, one of many."""
 
@@ -28,11 +28,11 @@ class RequestKind(Enum):
 class AdaptiveLimit(Generic[T]):
     """Additive increase, multiplicative decrease, between 1 and `most`.
 
-    A full round of prompt answers raises the limit by one. A slow or failed one halves it, but not
-    if its request began before the limit was last halved: it says nothing of the new one.
+    A full round of prompt answers raises the limit by one. A slow or failed one halves it, unless
+    its request began before the limit was last halved: it is no measure of the new limit.
 
     Args:
-        most: Requests under way at most; where it begins.
+        most: Most requests in progress; the limit starts there.
     """
 
     def __init__(self, most: int) -> None:
@@ -40,7 +40,7 @@ class AdaptiveLimit(Generic[T]):
             raise ValueError(f"at least one request must be allowed, not {most}")
         self.most = most
         self.allowed = most
-        """Requests that may be under way now."""
+        """Requests that may be in progress now."""
         self.under_way = 0
         self._prompt = 0
         self._halved_at: float | None = None
@@ -48,11 +48,11 @@ class AdaptiveLimit(Generic[T]):
         self._next = RequestKind.SINGLE
 
     def ask(self, waiter: T, kind: RequestKind) -> None:
-        """Have somebody wait for its turn."""
+        """Add a waiter for a turn."""
         self._waiting[kind].append(waiter)
 
     def drop(self, waiter: T) -> bool:
-        """Forget one that waits; False if it does not wait any more."""
+        """Remove a waiter; False if it does not wait any more."""
         for queue in self._waiting.values():
             if waiter in queue:
                 queue.remove(waiter)
@@ -60,7 +60,7 @@ class AdaptiveLimit(Generic[T]):
         return False
 
     def admit(self) -> list[T]:
-        """Return those whose turn it is now, in order; each owes an `ended`."""
+        """Return the waiters that have a turn now, in order; `ended` or `given_up` follows each."""
         admitted = []
         while self.under_way < self.allowed and (queue := self._turn()):
             admitted.append(queue.popleft())
@@ -71,7 +71,7 @@ class AdaptiveLimit(Generic[T]):
         """End a request that was admitted.
 
         Args:
-            failed: It had no answer, or one that says that the platform could not.
+            failed: It had no answer, or one that shows a failure of the platform.
         """
         self.under_way -= 1
         if failed or now_at - began_at > SLOW_S:
@@ -86,15 +86,15 @@ class AdaptiveLimit(Generic[T]):
             self.allowed = min(self.most, self.allowed + 1)
 
     def given_up(self) -> None:
-        """End a request that was admitted, and of which nothing is known."""
+        """End a request that was admitted, and whose result is unknown (cancelled)."""
         self.under_way -= 1
 
     def __len__(self) -> int:
-        """Return how many wait."""
+        """Return the number of waiters."""
         return sum(len(queue) for queue in self._waiting.values())
 
     def _turn(self) -> deque[T]:
-        """Return the queue whose turn it is: the two take turns while both wait."""
+        """Return the queue that has the turn: both take turns while both have waiters."""
         first = self._next
         other = RequestKind.LIST if first is RequestKind.SINGLE else RequestKind.SINGLE
         kind = first if self._waiting[first] else other
@@ -102,4 +102,4 @@ class AdaptiveLimit(Generic[T]):
         return self._waiting[kind]
 
     def __repr__(self) -> str:
-        return f"<Limit {self.under_way} of {self.allowed} under way, {len(self)} wait>"
+        return f"<Limit {self.under_way} of {self.allowed} in progress, {len(self)} wait>"

@@ -1,6 +1,6 @@
-"""The seam to the platform: what the controller asks of it, whoever answers.
+"""The interface to the platform, as the controller uses it.
 
-Two implementations: the REST client, and the stand-in of the simulations on virtual time.
+It has two implementations: the REST client, and the fake of the simulations on virtual time.
 """
 
 from typing import Protocol
@@ -11,15 +11,15 @@ from reconciler.platform.pagination import ListResult
 
 
 class Platform(Protocol):
-    """Reads only. Each call ends within a limit of its own; each failure is a `RemoteError`."""
+    """Read-only calls. Each has a time limit; each failure is a `RemoteError`."""
 
     @property
     def breaker(self) -> CircuitBreaker:
-        """The platform's, shared: told of every answer and every silence."""
+        """The platform's circuit breaker, shared; it gets the result of every request."""
         ...
 
     async def list_projects(self) -> ListResult[PlatformProject]:
-        """Read the projects; a page that fails after the first leaves a partial listing."""
+        """Read the projects; if a page after the first fails, the result is partial."""
         ...
 
     async def list_running(self, project: str | None) -> ListResult[PlatformSession]:
@@ -27,7 +27,7 @@ class Platform(Protocol):
         ...
 
     async def session(self, session_id: str, project: str | None) -> PlatformSession | None:
-        """Return one session, or None where the platform itself says that there is none."""
+        """Return one session, or None where the platform answers that it does not exist."""
         ...
 
     async def probe(self) -> None:

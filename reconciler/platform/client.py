@@ -1,4 +1,4 @@
-"""The platform's REST over HTTP: a limit on every await, every failure one of our errors."""
+"""The client of the platform's REST API; every await has a time limit."""
 
 import asyncio
 import re
@@ -40,35 +40,36 @@ from reconciler.platform.pagination import SIZE, ListResult, PageQuery, read
 from reconciler.telemetry.trace import span, traceparent
 
 LIMIT_S = 10.0
-"""Longest wait for one answer; the server's own write time-out is 30 s, and nobody waits here for
-an answer that takes so long."""
+"""Longest wait for one answer; the server's own write time-out is 30 s, which is too long for our
+callers."""
 
 PAGE_BYTES = 4 * 1024 * 1024
-"""Most bytes of one answer. A page of 100 sessions is 0.2 MB as a rule; their prompts have no
-limit, our memory has one: of a page that is larger a smaller one is asked for. All requests
-together hold this many for each that the platform's limit lets through, and `MAX_BODY_BYTES` once.
+"""Most bytes of one answer. A page of 100 sessions has 0.2 MB as a rule, but prompts have no length
+limit: instead of a larger page a smaller one is requested. All requests together hold this many
+bytes for each request in progress, and `MAX_BODY_BYTES` once.
 """
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-"""Most bytes of one session, which no smaller page splits; one such answer is read at a time."""
+"""Most bytes of one session, which no smaller page splits; one such answer is read at one time."""
 
 PARALLEL = 8
-"""Requests at one time: its server has 50 connections to its database, and takes two a request."""
+"""Requests at one time: the platform's server has 50 connections to its database, and uses two for
+each request."""
 
 BASE_PATH = "/api/ambient/v1"
 NO_PROJECT = "_"
-"""Sent as the project where none is meant; the SDK always sends one, the projects list ignores it.
-"""
+"""Sent as the project where none is meant: the SDK always sends one; the projects list ignores
+it."""
 RUNNING_SEARCH = f"phase = '{RUNNING}'"
 
 _PROJECT = re.compile(r"[a-zA-Z0-9_-]{1,63}")
 _SESSION = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9_.-]{0,252}")
 
 Bearer = Callable[[bool], Awaitable[str]]
-"""Gives the token to ask with; called with True where the last one was refused."""
+"""Returns the token for a request; called with True after the last one was refused."""
 
 PROJECTS, SESSIONS, SESSION = "projects", "sessions", "session"
-"""Kinds of request, each of which the platform may refuse alone."""
+"""Kinds of requests; the platform may refuse one kind and accept the others."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -91,9 +92,9 @@ class PlatformClient:
     Args:
         session: Connections; its owner closes it.
         base_url: `https://host:8000`, without the API's path.
-        limit_s: Longest wait for a token, and for an answer, in seconds. A request's turn comes
-            before: how long that takes depends on how slow the platform is.
-        parallel: Requests of all kinds at one time, at most.
+        limit_s: Time limit for a token, and for an answer, in seconds. The wait for a turn comes
+            before, and has none: it depends on how slow the platform is.
+        parallel: Most requests of all kinds at one time.
     """
 
     def __init__(
@@ -114,19 +115,19 @@ class PlatformClient:
         self._clock = clock
         self.breaker = breaker
         self._limit_s = limit_s
-        self._turns = Limiter(clock, most=parallel)
+        self._limiter = Limiter(clock, most=parallel)
         self._page_size = page_limits.rows
         self._page_bytes = min(page_limits.page_bytes, page_limits.max_body_bytes)
         self._max_body_bytes = page_limits.max_body_bytes
         self._fitting_size = page_limits.rows
         self._large = asyncio.Lock()
         self._refused_session: tuple[str, str | None] | None = None
-        """Session and project of the single look-up that was refused last."""
+        """Session and project of the single request that was refused last."""
 
     @property
     def allowed(self) -> int:
-        """Requests that may be under way at one time now; fewer while the platform is slow."""
-        return self._turns.limit.allowed
+        """Requests that may be in progress at one time now; fewer while the platform is slow."""
+        return self._limiter.limit.allowed
 
     async def projects(self) -> list[str]:
         """Return the IDs of all projects; raises if any page failed."""
@@ -137,7 +138,7 @@ class PlatformClient:
         return _whole(await self.list_running(project))
 
     async def list_projects(self) -> ListResult[PlatformProject]:
-        """Read the projects; a page that fails after the first leaves a partial listing."""
+        """Read the projects; if a page after the first fails, the result is partial."""
 
         async def fetch(query: PageQuery) -> PlatformPage[PlatformProject]:
             what = f"list projects, page {query.page}"
@@ -154,10 +155,11 @@ class PlatformClient:
         return await read(fetch, size=self._page_size)
 
     async def list_running(self, project: str | None) -> ListResult[PlatformSession]:
-        """Read a project's running sessions, or without a project header those of all projects.
+        """Read a project's running sessions, or (None, no project header) those of all projects.
 
         Raises:
-            RemoteError: Nothing could be read. A project that no header can carry is not asked for.
+            RemoteError: The first page failed. No request is sent for a project name that no header
+                can carry.
         """
         whose = "all projects" if project is None else f"project {project[:63]!r}"
         if project is not None:
@@ -175,13 +177,13 @@ class PlatformClient:
                 is_of_project=project is not None,
                 part=_part(project),
             )
-            self._learn(query.size, len(answer.body), len(page.items))
+            self._adapt_page_size(query.size, len(answer.body), len(page.items))
             return page
 
         return await read(fetch, RUNNING_SEARCH, size=self._fitting_size)
 
     async def session(self, session_id: str, project: str | None) -> PlatformSession | None:
-        """Return one session, or None where the platform itself says that there is none.
+        """Return one session, or None where the platform answers that it does not exist.
 
         Args:
             project: Sent as the header; None sends none.
@@ -203,10 +205,10 @@ class PlatformClient:
         return session
 
     async def probe(self) -> None:
-        """Return if the sessions list answers at all, and what was refused before is given.
+        """Return if the sessions list answers, and the kinds that were refused are accepted.
 
         Raises:
-            RemoteError: It does not, or is not.
+            RemoteError: One of these requests failed.
         """
         refused = self.breaker.refused_kinds
         if PROJECTS in refused:
@@ -236,8 +238,8 @@ class PlatformClient:
             return await self._ask_for_one(path, params, project, what, RequestKind.LIST)
         return await self._ask(path, params, project, what, RequestKind.LIST)
 
-    def _learn(self, size: int, body_bytes: int, rows: int) -> None:
-        """Begin the next list with pages that are likely to fit, small or whole again."""
+    def _adapt_page_size(self, size: int, body_bytes: int, rows: int) -> None:
+        """Set the page size of the next list: the full one, or the size that fits."""
         if not rows:
             return
         whole_bytes = body_bytes * self._page_size // rows
@@ -251,7 +253,7 @@ class PlatformClient:
         what: str,
         kind: RequestKind,
     ) -> ErrorAnswer:
-        """Ask for one row, however large it is; those that are large come one at a time."""
+        """Request one row of any size up to `MAX_BODY_BYTES`; large rows are read one at a time."""
         try:
             return await self._ask(path, params, project, what, kind)
         except PlatformAnswerTooLarge:
@@ -259,7 +261,7 @@ class PlatformClient:
         async with self._large:
             try:
                 return await self._ask(
-                    path, params, project, what, kind, most_bytes=self._max_body_bytes
+                    path, params, project, what, kind, max_bytes=self._max_body_bytes
                 )
             except PlatformAnswerTooLarge as error:
                 self.breaker.failed(error, part=_part(project))
@@ -276,19 +278,20 @@ class PlatformClient:
         is_of_project: bool = True,
         part: str = "",
     ) -> M:
-        """Return the answer's content, or raise what it means; tells the breaker either way.
+        """Return the answer's content or raise its error; report both to the breaker.
 
         Args:
-            kind: `PROJECTS`, `SESSIONS` or `SESSION`: a platform may refuse one and give another.
-            part: The project whose answer this is, for the breaker; "" for none alone.
+            kind: `PROJECTS`, `SESSIONS` or `SESSION`: the platform may refuse one and accept
+                others.
+            part: The project that the answer concerns, for the breaker; "" = no single one.
         """
         error: PlatformError
         if answer.status == 200:
             try:
                 content = decode(model, answer.body)
-            except ProtocolError as nonsense:
+            except ProtocolError as unreadable:
                 error = PlatformUnavailable(
-                    f"{what}: the platform answered 200 with something else: {nonsense}",
+                    f"{what}: the platform answered 200 with something else: {unreadable}",
                     status=200,
                 )
             else:
@@ -296,12 +299,12 @@ class PlatformClient:
                 return content
         else:
             error = error_of(answer, what=what, is_of_project=is_of_project)
-        # A 500 in the platform's own words may mean our search: no evidence of an outage.
+        # A 500 with the platform's error JSON may be caused by our search: it shows no outage.
         if not (keyset and error.status == 500 and error_code(answer.body) is not None):
-            self._tell_breaker(error, part, kind)
+            self._report(error, part, kind)
         raise error
 
-    def _tell_breaker(self, error: PlatformError, part: str, kind: str) -> None:
+    def _report(self, error: PlatformError, part: str, kind: str) -> None:
         if isinstance(error, PlatformUnavailable):
             self.breaker.failed(error, part=part)
         elif isinstance(error, PlatformRefused):
@@ -317,24 +320,31 @@ class PlatformClient:
         what: str,
         kind: RequestKind,
         *,
-        most_bytes: int | None = None,
+        max_bytes: int | None = None,
     ) -> ErrorAnswer:
         """Send a GET; after a 401 once more with a fresh token.
 
         Args:
-            most_bytes: Of the answer; None for those of a page.
+            max_bytes: Most bytes of the answer; None = those of a page.
         """
-        most = most_bytes or self._page_bytes
-        # The SDK's form: keys sorted, spaces as `+`. yarl would write it in another way.
+        max_bytes = max_bytes or self._page_bytes
+        # The SDK's form: keys sorted, spaces as `+`. yarl encodes it differently.
         query = urlencode(sorted(params.items()))
         url = URL(self._base_url + path + (f"?{query}" if query else ""), encoded=True)
-        answer = await self._send(url, project, what, kind, most, fresh=False)
+        answer = await self._send(url, project, what, kind, max_bytes, fresh=False)
         if answer.status == 401:
-            answer = await self._send(url, project, what, kind, most, fresh=True)
+            answer = await self._send(url, project, what, kind, max_bytes, fresh=True)
         return answer
 
     async def _send(
-        self, url: URL, project: str | None, what: str, kind: RequestKind, most: int, *, fresh: bool
+        self,
+        url: URL,
+        project: str | None,
+        what: str,
+        kind: RequestKind,
+        max_bytes: int,
+        *,
+        fresh: bool,
     ) -> ErrorAnswer:
         headers = {
             "Accept": "application/json",
@@ -344,41 +354,43 @@ class PlatformClient:
         if project is not None:
             headers["X-Ambient-Project"] = project
         try:
-            with span("GET", str(url)) as asked:
-                answer = await self._in_turn(url, headers | traceparent(), kind, most)
-                if asked is not None and answer is not None:
-                    asked.status = answer.status
+            with span("GET", str(url)) as request_span:
+                answer = await self._in_turn(url, headers | traceparent(), kind, max_bytes)
+                if request_span is not None and answer is not None:
+                    request_span.status = answer.status
             if answer is not None:
                 return answer
-            raise PlatformAnswerTooLarge(f"{what}: more than {most} bytes")
+            raise PlatformAnswerTooLarge(f"{what}: more than {max_bytes} bytes")
         except TimeoutError as error:
             reason, failure = "timeout", f"no answer within {self._limit_s:g} s"
-            # One project's rows may be locked. A time limit of the connection tells of no project.
+            # One project's rows may be locked. A connect time-out concerns no single project.
             part = "" if isinstance(error, aiohttp.ClientError) else _part(project)
         except (aiohttp.ClientError, OSError) as error:
             reason, failure = kind_of(error), describe_error(error, system_trust=True)
             part = ""
-        # Raised here and not while handling: an error of aiohttp may carry the request's headers,
-        # and as our error's context it would reach a log.
+        # Raised after the `except` block: an error of aiohttp may hold the request's headers, and
+        # as our error's context it would reach a log.
         unavailable = PlatformUnavailable(f"{what}: {failure}", reason=reason)
         self.breaker.failed(unavailable, part=part)
         raise unavailable
 
     async def _in_turn(
-        self, url: URL, headers: dict[str, str], kind: RequestKind, most: int
+        self, url: URL, headers: dict[str, str], kind: RequestKind, max_bytes: int
     ) -> ErrorAnswer | None:
-        async with self._turns.turn(kind) as turn:
-            answer = await self._exchange(url, headers, most)
+        async with self._limiter.turn(kind) as turn:
+            answer = await self._exchange(url, headers, max_bytes)
             turn.failed = answer is not None and (answer.status >= 500 or answer.status == 429)
             return answer
 
-    async def _exchange(self, url: URL, headers: dict[str, str], most: int) -> ErrorAnswer | None:
-        """Return the answer, or None where it is larger than we are willing to hold."""
+    async def _exchange(
+        self, url: URL, headers: dict[str, str], max_bytes: int
+    ) -> ErrorAnswer | None:
+        """Return the answer, or None where its body has more than `max_bytes`."""
         async with (
             asyncio.timeout(self._limit_s),
             self._session.request("GET", url, headers=headers, allow_redirects=False) as response,
         ):
-            body = await self._read(response, most)
+            body = await self._read(response, max_bytes)
             if body is None:
                 return None
             after = response.headers.get("Retry-After")
@@ -397,21 +409,21 @@ class PlatformClient:
             raise InvalidToken(f"{what}: no header can carry the token", reason="malformed")
         return token
 
-    async def _read(self, response: aiohttp.ClientResponse, most: int) -> bytes | None:
-        """Return the body, or None where it is larger than we are willing to hold."""
+    async def _read(self, response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:
+        """Return the body, or None where it has more than `max_bytes`."""
         chunks: list[bytes] = []
         length = 0
         async for chunk in response.content.iter_any():
             chunks.append(chunk)
             length += len(chunk)
-            if length > most:
+            if length > max_bytes:
                 response.close()
                 return None
         return b"".join(chunks)
 
 
 def _part(project: str | None) -> str:
-    """Return the project that a request names, as the part of the platform that it concerns."""
+    """Return the project that a request names, as the breaker's part of the platform."""
     return "" if project in (None, NO_PROJECT) else project
 
 

@@ -1,7 +1,7 @@
-"""An answer that is not a success, to exactly one error; pure.
+"""Maps an answer that is not a success to exactly one error (pure).
 
-The platform says what it means in JSON. Whatever else arrives on its address (a router's page, a
-login form, a redirect) is some other program's answer and means that the platform was not reached.
+The platform sends its errors as JSON. Another body (a router's page, a login form, a redirect)
+comes from another program at the same address, and means that the platform was not reached.
 """
 
 import re
@@ -15,14 +15,14 @@ from reconciler.net import http_dates
 from reconciler.platform.models import decode
 
 MAX_RETRY_AFTER_S = 3600.0
-"""A wish for more patience than an hour is a mistake somewhere, not a wish."""
+"""Longest Retry-After that is used; a longer one is a mistake."""
 
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
-    """What came back; `body` is bounded."""
+    """An HTTP answer; `body` is bounded."""
 
     status: int
     body: bytes
@@ -51,20 +51,22 @@ def error_of(answer: ErrorAnswer, *, what: str, is_of_project: bool = True) -> P
     """Map an answer that is not a success to its error.
 
     Args:
-        is_of_project: A project was named: a 403 is about it, and not about us as a whole.
+        is_of_project: The request named a project: a 403 concerns it, and not our account.
 
-    401 counts as the platform's own word though it is plain text: only the platform, or something
-    that speaks for it, refuses tokens.
+    A 401 counts as the platform's answer although it is plain text: only the platform, or a gateway
+    of it, refuses tokens.
     """
     code = error_code(answer.body)
     known = code is not None
-    away = answer.status >= 500 or answer.status == 429 or not (known or answer.status == 401)
-    named = f" ({code})" if code else ""
-    doubt = "" if known or answer.status in (401, 429) else ", not in the platform's words"
+    unreachable = (
+        answer.status >= 500 or answer.status == 429 or not (known or answer.status == 401)
+    )
+    code_text = f" ({code})" if code else ""
+    source = "" if known or answer.status in (401, 429) else ", not in the platform's words"
     refused = answer.status == 401 or (answer.status == 403 and not is_of_project)
-    kind = PlatformUnavailable if away else PlatformRefused if refused else PlatformError
+    kind = PlatformUnavailable if unreachable else PlatformRefused if refused else PlatformError
     return kind(
-        f"{what}: the platform answered {answer.status}{named}{doubt}",
+        f"{what}: the platform answered {answer.status}{code_text}{source}",
         status=answer.status,
         reason=code or "",
         retry_after_s=answer.retry_after_s,
@@ -72,7 +74,7 @@ def error_of(answer: ErrorAnswer, *, what: str, is_of_project: bool = True) -> P
 
 
 def parse_retry_after(text: str | None, *, now_s: float) -> float | None:
-    """Return a Retry-After header in seconds from now, or None; RFC 9110 has two forms of it.
+    """Return a Retry-After header in seconds from now, or None; RFC 9110 has two forms.
 
     Args:
         now_s: Wall time, seconds since the epoch.

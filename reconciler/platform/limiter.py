@@ -1,4 +1,4 @@
-"""The limit's shell: those who wait for their turn, and the clock."""
+"""The I/O of `AdaptiveLimit`: the waiting tasks and the clock."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,13 +9,13 @@ from reconciler.platform.adaptive_limit import AdaptiveLimit, RequestKind
 
 
 class Permit:
-    """One request's; whoever has it says how it ended by `failed`."""
+    """The turn of one request; the caller sets `failed` if the request failed."""
 
     failed = False
 
 
 class Limiter:
-    """Lets requests through, as many at one time as the limit allows.
+    """Lets requests run, as many at one time as the limit allows.
 
     Args:
         most: See `AdaptiveLimit`.
@@ -27,9 +27,9 @@ class Limiter:
 
     @asynccontextmanager
     async def turn(self, kind: RequestKind) -> AsyncIterator[Permit]:
-        """Wait for a turn, and hold it.
+        """Wait for a turn; it lasts to the end of the block.
 
-        Cancel: the turn goes to the next.
+        Cancel: the turn goes to the next waiter.
         """
         waiter = asyncio.get_running_loop().create_future()
         self.limit.ask(waiter, kind)

@@ -1,6 +1,7 @@
-"""What we keep of the platform's JSON: four fields of a session, one of a project, two of a list.
+"""The fields of the platform's JSON that we read: four of a session, one of a project, two of a
+list.
 
-Everything else is ignored, so that a newer platform may add what it likes.
+All other fields are ignored, so that a newer platform may add some.
 """
 
 import codecs
@@ -21,7 +22,7 @@ from pydantic import (
 from reconciler.errors import ProtocolError
 
 RUNNING = "Running"
-"""The phase in which the platform's control plane has made a session's objects."""
+"""The phase of a session after the platform's control plane has made its objects."""
 
 _CONFIG = ConfigDict(frozen=True, extra="ignore")
 
@@ -34,7 +35,7 @@ _Text = Annotated[str, BeforeValidator(_null_is_absent)]
 
 
 class PlatformRow(BaseModel):
-    """What every item of a list has; one without it cannot be told from another."""
+    """The field that every item of a list has; an item without it has no identity."""
 
     model_config = _CONFIG
 
@@ -42,7 +43,7 @@ class PlatformRow(BaseModel):
 
 
 class PlatformSession(PlatformRow):
-    """A session as the platform tells it; an absent field is ""."""
+    """A session as the platform sends it; an absent field is ""."""
 
     project_id: _Text = ""
     phase: _Text = ""
@@ -77,8 +78,8 @@ def _null_is_empty(value: Any) -> Any:
 class PlatformPage(BaseModel, Generic[T]):
     """One page of a list. `total` counts the rows that match on the server, over all pages.
 
-    The envelope's own `page` and `size` are not read: `size` is how many items came, not how many
-    were asked for, and a rule made of it ends a list early.
+    The envelope's `page` and `size` are not read: `size` is the number of items sent, not of those
+    requested, so that a rule based on it would end a list too early.
     """
 
     model_config = _CONFIG
@@ -88,7 +89,7 @@ class PlatformPage(BaseModel, Generic[T]):
         list[Annotated[T | None, WrapValidator(_none_if_unreadable)]],
         BeforeValidator(_null_is_empty),
     ]
-    """None stands for an item that we cannot read, for one without an ID."""
+    """None is an item that cannot be read, such as one without an ID."""
 
     @property
     def readable(self) -> list[T]:
@@ -102,13 +103,13 @@ class PlatformPage(BaseModel, Generic[T]):
 M = TypeVar("M", bound=BaseModel)
 
 VALUE_BYTES = 1024
-"""Longest value that is made a Python object, in bytes of its JSON: an ID is shorter. Prompts,
-which may have megabytes, are in fields that nothing reads, and are skipped without a copy."""
+"""Longest value that becomes a Python object, in bytes of its JSON; an ID is shorter. Prompts,
+which may have megabytes, are in fields that are not read, and are skipped without a copy."""
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _FIELDS = ("id", "name", "project_id", "phase", "kube_namespace", "kind", "code", "total")
-"""All fields that any of the models reads, but for `items`."""
+"""All fields that the models read, except `items`."""
 
 _ITEM: "msgspec.json.Decoder[Any]" = msgspec.json.Decoder(
     msgspec.defstruct(
@@ -127,8 +128,8 @@ _LIST: "msgspec.json.Decoder[Any]" = msgspec.json.Decoder(
 _ROWS = msgspec.json.Decoder(list[msgspec.Raw] | None)
 
 
-def _kept(body: bytes) -> dict[str, Any]:
-    """Return what the models read of a JSON object, and of each of its `items`."""
+def _read_fields(body: bytes) -> dict[str, Any]:
+    """Return the fields of a JSON object, and of each of its `items`, that the models read."""
     found = _LIST.decode(body)
     kept = _values(found)
     if found.items:
@@ -150,7 +151,7 @@ def _values(found: Any) -> dict[str, Any]:
 
 
 def _value(raw: msgspec.Raw) -> Any:
-    """Return a value; one that is too long is no ID, and for the models no text either."""
+    """Return a value; a value that is too long becomes one that the models refuse as text."""
     view = memoryview(raw)
     return _TOO_LONG if len(view) > VALUE_BYTES else msgspec.json.decode(view)
 
@@ -162,12 +163,11 @@ def decode(model: type[M], body: bytes) -> M:
     """Validate JSON bytes; a byte order mark before them is skipped (RFC 8259 8.1 allows that).
 
     Raises:
-        ProtocolError: Not JSON, or not this shape. Nothing of the body is in it: pydantic's own
-        error
-            quotes its input, so it is not even kept as the context.
+        ProtocolError: Not JSON, or not this shape. It holds nothing of the body: pydantic's own
+            error quotes its input, so it is not even kept as the context.
     """
     try:
-        return model.model_validate(_kept(body.removeprefix(codecs.BOM_UTF8)))
+        return model.model_validate(_read_fields(body.removeprefix(codecs.BOM_UTF8)))
     except (ValidationError, *_UNREADABLE):
         pass
     raise ProtocolError(f"{len(body)} bytes are no {model.__name__}")
@@ -191,8 +191,8 @@ def project_namespace(project: str, mode: Mode) -> str:
 def namespace_of(session: PlatformSession, mode: Mode) -> str:
     """Return the namespace of a session's Secret and pod.
 
-    Source: kube_reconciler.go:76-84: a project wins over the recorded namespace, which is only what
-    was true when the pod was made.
+    Source: kube_reconciler.go:76-84: a project wins over the recorded namespace, which is the one
+    at the time when the pod was made.
     """
     if session.project_id:
         return project_namespace(session.project_id, mode)

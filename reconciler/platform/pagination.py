@@ -1,11 +1,11 @@
-"""How a list is read so that rows which come and go between pages cost no other row.
+"""Reads a list so that rows which are added or removed between two pages hide no other row.
 
-With offset pages (`page=2`) a row that disappears from page 1 moves all later ones forward, and
-the first of page 2 is never seen. After page 1 we therefore ask for what lies behind the last ID
-(a keyset), where a change elsewhere moves nothing. "Behind" is in the server's order: its collation
-need not be Python's, so IDs are never compared here, only known or new.
+With offset pages (`page=2`) a row that is removed from page 1 moves all later rows forward, and the
+first row of page 2 is never read. After page 1 we therefore request the rows with an ID above the
+last one (a keyset), where a change elsewhere moves nothing. "Above" is in the server's order: its
+collation may differ from Python's, so IDs are never compared here; an ID is only known or new.
 
-Where the server does not do it, offset pages are read in passes until one finds nothing new.
+Where the server does not support this, offset pages are read in passes until one finds no new row.
 """
 
 import re
@@ -16,24 +16,25 @@ from reconciler.errors import PlatformAnswerTooLarge, PlatformError, RemoteError
 from reconciler.platform.models import PlatformPage, T
 
 SIZE = 100
-"""Rows asked for a page; the platform's own default and what its SDK uses."""
+"""Rows of a page; the platform's default, and what its SDK uses."""
 
 PASSES = 3
-"""Offset passes at most: the first finds, the second confirms, the third forgives one shift."""
+"""Most offset passes: the first finds the rows, the second confirms them, the third allows for one
+change between the two."""
 
 MAX_REQUESTS = 2000
-"""Requests for one list at most, 200,000 rows: a server that never says "end" must not hold us."""
+"""Most requests for one list (200,000 rows), for a server that never ends a list."""
 
 _QUOTABLE = re.compile(r"[A-Za-z0-9_.-]+")
-"""IDs put between quotes in a search. Dialects differ in how a quote is escaped; an ID that would
-need it is not sent, and offset pages are used instead."""
+"""IDs that can be quoted in a search. SQL dialects differ in the escape of a quote; for an ID that
+needs one, offset pages are used instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """One page to ask for, ordered by ID; `keyset` marks a search that the server may refuse.
+    """A request for one page, ordered by ID; `keyset` marks a search that the server may refuse.
 
-    `size` is how many rows are asked for; `page` counts pages of that size.
+    `size` is the number of rows requested; `page` counts pages of that size.
     """
 
     search: str
@@ -43,22 +44,22 @@ class PageQuery:
 
 
 class Fetch(Protocol[T]):
-    """Returns one page, or raises `RemoteError`; a smaller one is asked for if it is too large."""
+    """Returns one page, or raises `RemoteError`; if it is too large, a smaller one is requested."""
 
     async def __call__(self, query: PageQuery, /) -> PlatformPage[T]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class ListResult(Generic[T]):
-    """What one list gave.
+    """The result of one list.
 
     Args:
-        items: One an ID, in the order in which the IDs were first seen.
-        skipped: Rows that could not be read; they are in no list.
-        requests: How many pages were asked for.
+        items: One for each ID, in the order in which the IDs were first read.
+        skipped: Number of rows that could not be read; they are not in `items`.
+        requests: Number of pages requested.
         offset_passes: 0 where one page or keyset pages were enough.
-        settled: False where rows may be missing: rows kept shifting, or `error`.
-        error: What ended it early; `items` holds what was read until then.
+        complete: False where rows may be missing: rows moved in every pass, or `error`.
+        error: The error that ended it early; `items` holds the rows read until then.
     """
 
     items: list[T]
@@ -70,20 +71,20 @@ class ListResult(Generic[T]):
 
 
 async def read(fetch: Fetch[T], search: str = "", *, size: int = SIZE) -> ListResult[T]:
-    """Read a whole list; a row that is there from start to end is in it exactly once.
+    """Read a whole list; a row that exists from start to end is in it exactly once.
 
     Args:
-        fetch: Asked for pages of at most `size` rows.
-        search: The condition; must bind as tightly as `and`.
+        fetch: Reads one page, of at most `size` rows.
+        search: The condition; its operators must bind at least as tightly as `and`.
 
     Raises:
         RemoteError: The first page failed. Later failures are in the result.
     """
     reading = _Reading(fetch, search, size)
     first = await reading.ask(search)
-    settled, error = False, None
+    complete, error = False, None
     try:
-        settled = await reading.read_rest(first)
+        complete = await reading.read_rest(first)
     except RemoteError as failure:
         error = failure
     return ListResult(
@@ -91,13 +92,13 @@ async def read(fetch: Fetch[T], search: str = "", *, size: int = SIZE) -> ListRe
         reading.skipped,
         reading.requests,
         reading.offset_passes,
-        settled,
+        complete,
         error,
     )
 
 
 class _Reading(Generic[T]):
-    """One list being read."""
+    """A list that is being read."""
 
     def __init__(self, fetch: Fetch[T], search: str, size: int) -> None:
         self._fetch = fetch
@@ -109,10 +110,10 @@ class _Reading(Generic[T]):
         self.offset_passes = 0
 
     async def ask(self, search: str, *, keyset: bool = False, offset: int = 0) -> PlatformPage[T]:
-        """Ask for the page at this offset, in rows; in a smaller size where it is too large.
+        """Request the page at this offset, in rows; a smaller one where it is too large.
 
         Args:
-            offset: A multiple of the size, which is what the server counts pages in.
+            offset: A multiple of the page size, because the server counts in pages.
         """
         while True:
             if self.requests >= MAX_REQUESTS:
@@ -128,7 +129,7 @@ class _Reading(Generic[T]):
             self._size = _smaller(self._size)
 
     async def read_rest(self, first: PlatformPage[T]) -> bool:
-        """Take the first page and what follows it; return whether every row is accounted for."""
+        """Take the first page and read the rest; return whether every row was read."""
         self._take(first)
         self.skipped = _skipped_for_good(first)
         if not first.items:
@@ -140,26 +141,26 @@ class _Reading(Generic[T]):
     async def _read_keyset(self, first: PlatformPage[T]) -> bool:
         page = first
         while not _ends_list(page):
-            behind = self._behind(page)
-            if behind is None:
+            search = self._search_after(page)
+            if search is None:
                 return False
             try:
-                page = await self.ask(behind, keyset=True)
+                page = await self.ask(search, keyset=True)
             except PlatformError as error:
                 if error.status in (400, 500):  # bad search, or SQL that its database refuses
                     return False
                 raise
             self.skipped += _skipped_for_good(page)
-            # A known ID cannot lie behind all known ones: the condition was not honoured.
+            # A known ID cannot be above all known ones: the server ignored the condition.
             if self._take(page) < len(page.readable):
                 return False
-        return await self._is_accounted_for(first.total)
+        return await self._is_all_read(first.total)
 
-    async def _is_accounted_for(self, total: int) -> bool:
-        """Return False where the server counts more rows than we saw.
+    async def _is_all_read(self, total: int) -> bool:
+        """Return False where the server counts more rows than we read.
 
-        It may simply have lost some meanwhile, so it is asked for its count again; if that is
-        still higher, it does not order by ID, and its keyset pages skipped rows.
+        Rows may have been deleted since, so its count is requested again. If the count is still
+        higher, the server does not order by ID, and its keyset pages skipped rows.
         """
         seen = len(self.found) + self.skipped
         if seen >= total:
@@ -168,8 +169,8 @@ class _Reading(Generic[T]):
         self._take(again)
         return len(self.found) + self.skipped >= again.total
 
-    def _behind(self, page: PlatformPage[T]) -> str | None:
-        """Return the search for the rows behind a page, or None where none can be written."""
+    def _search_after(self, page: PlatformPage[T]) -> str | None:
+        """Return the search for the rows after a page; None if its last ID cannot be quoted."""
         readable = page.readable
         if not readable or not _QUOTABLE.fullmatch(readable[-1].id):
             return None
@@ -180,14 +181,14 @@ class _Reading(Generic[T]):
         while self.offset_passes < PASSES:
             self.offset_passes += 1
             known = len(self.found)
-            still = await self._read_pass()
-            # A row that left while the pass ran may have hidden another, though none was new.
-            if still and len(self.found) == known:
+            is_stable = await self._read_pass()
+            # A row that was removed during the pass may have hidden another, though none was new.
+            if is_stable and len(self.found) == known:
                 return True
         return False
 
     async def _read_pass(self) -> bool:
-        """Read all offset pages; return whether they all told the same total."""
+        """Read all offset pages; return whether all of them had the same total."""
         offset, received, skipped = 0, 0, 0
         totals: set[int] = set()
         while True:
@@ -197,25 +198,25 @@ class _Reading(Generic[T]):
             totals.add(page.total)
             received += len(page.items)
             skipped += page.skipped
-            # Both, since a server may answer with fewer rows a page than it was asked for.
+            # Both, because a server may send fewer rows in a page than were requested.
             if not page.items or page.total <= min(offset, received):
                 self.skipped = skipped
                 return len(totals) == 1
 
     def _take(self, page: PlatformPage[T]) -> int:
-        """Keep a page's rows, the newest version of each; return how many were new."""
+        """Add a page's rows, the newest version of each; return the number of new ones."""
         known = len(self.found)
         self.found.update({item.id: item for item in page.readable})
         return len(self.found) - known
 
 
 def _smaller(size: int) -> int:
-    """Return the largest size below this one that divides it: pages of both begin at its rows."""
+    """Return the largest proper divisor: pages of both sizes then begin at the same rows."""
     return next(size // each for each in range(2, size + 1) if size % each == 0)
 
 
 def _skipped_for_good(page: PlatformPage[T]) -> int:
-    """Return a keyset page's unreadable rows but those at its end, which the next page repeats."""
+    """Count a keyset page's unreadable rows; the next page repeats those at its end."""
     if _ends_list(page):
         return page.skipped
     tail = 0
@@ -225,9 +226,9 @@ def _skipped_for_good(page: PlatformPage[T]) -> int:
 
 
 def _ends_list(page: PlatformPage[T]) -> bool:
-    """Return whether nothing lies behind a first or keyset page.
+    """Return whether no row follows a first page or a keyset page.
 
-    Compared with what came, not with what was asked for: a server that caps the size of a page
-    below ours would otherwise end the list with its first page.
+    The total is compared with the rows sent, not with those requested: otherwise a server that
+    limits pages to fewer rows than we request would end the list with its first page.
     """
     return not page.items or page.total <= len(page.items)

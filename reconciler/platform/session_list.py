@@ -1,6 +1,6 @@
-"""Every running session of every project; whatever fails costs only itself.
+"""Lists the running sessions of all projects; one failed list does not affect the others.
 
-Nothing that is absent here is gone: a list may be empty because we lack a right to see it.
+A session that is missing in a list may still exist: a list may be empty because we lack a right.
 """
 
 import asyncio
@@ -13,25 +13,25 @@ from reconciler.platform.models import RUNNING, PlatformSession
 from reconciler.platform.pagination import ListResult
 
 PROJECTS_LIST = "(projects)"
-"""The key in `Sweep.failures` of the projects list; no project's ID has parentheses."""
+"""The key of the projects list in `RunningSessions.failures`; no project's ID has parentheses."""
 
 ALL_PROJECTS = "(all projects)"
-"""The key in `Sweep.failures` of the one list that covers every project."""
+"""The key in `RunningSessions.failures` of the one list that covers every project."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningSessions:
-    """What the platform says is running.
+    """The running sessions by the platform's answers.
 
     Args:
-        sessions: One an ID; a session's own `project_id` stands, whichever list named it.
+        sessions: One for each ID; its own `project_id` counts, not the project of the list.
         failures: By project, `PROJECTS_LIST` or `ALL_PROJECTS`; sessions that were read before
-            the failure are in `sessions` all the same.
+            the failure are in `sessions`.
         projects: IDs as listed; empty where the list failed or was empty.
-        complete: Every row that the platform has was read. It says nothing of rows that it does
-            not show us: a session that is missing here is unknown, never gone.
-        oddities: Short facts that somebody should know, a bounded number for each project.
-        whole: Projects whose own list was read to its end, and names somebody.
+        complete: Every row that the platform lists was read. It may not list all rows to us: a
+            session that is missing here is unknown, never deleted.
+        anomalies: Short descriptions for the log, a bounded number for each project.
+        complete_projects: Projects with a list that was read to its end and is not empty.
     """
 
     sessions: list[PlatformSession]
@@ -43,12 +43,12 @@ class RunningSessions:
 
 
 async def list_running_sessions(client: Platform, *, parallel: int) -> RunningSessions:
-    """Ask for the projects, then for each one's running sessions, `parallel` at a time.
+    """List the projects, then the running sessions of each, `parallel` lists at a time.
 
-    Where the projects cannot be listed, or none is, one list without a project covers them all.
+    Where the projects cannot be listed, or there are none, one list without a project covers all.
 
     Raises:
-        RemoteError: Neither the projects nor the list of all sessions gave anything.
+        RemoteError: Both the projects list and the list of all sessions failed.
     """
     if parallel < 1:
         raise ValueError(f"parallel must be at least 1, not {parallel}")
@@ -65,12 +65,12 @@ async def list_running_sessions(client: Platform, *, parallel: int) -> RunningSe
 
 @dataclass(slots=True)
 class _Run:
-    """One sweep under way; a target is a project, or None for all of them."""
+    """One listing in progress; a target is a project, or None for all of them."""
 
     client: Platform
     projects: list[str] = field(default_factory=list)
     failures: dict[str, RemoteError] = field(default_factory=dict)
-    oddities: list[str] = field(default_factory=list)
+    anomalies: list[str] = field(default_factory=list)
     listings: dict[str | None, ListResult[PlatformSession]] = field(default_factory=dict)
     probing: asyncio.Lock = field(default_factory=asyncio.Lock)
     gave_up: bool = False
@@ -85,11 +85,11 @@ class _Run:
         if listing.error is not None:
             self.failures[PROJECTS_LIST] = listing.error
         if listing.skipped:
-            self.oddities.append(f"projects list: {listing.skipped} items without an ID")
+            self.anomalies.append(f"projects list: {listing.skipped} items without an ID")
         if not listing.complete and listing.error is None:
-            self.oddities.append("projects list: rows shifted in every pass")
+            self.anomalies.append("projects list: rows shifted in every pass")
         if not self.projects:
-            self.oddities.append("projects list: empty")
+            self.anomalies.append("projects list: empty")
         covered = listing.complete and not listing.skipped and self.projects
         return [*self.projects] if covered else [*self.projects, None]
 
@@ -106,9 +106,9 @@ class _Run:
                 self.failures[_key(target)] = listing.error
 
     async def _check_worth_asking(self, target: str | None) -> None:
-        """Raise once the platform is away: 1,000 projects must not cost 1,000 time limits.
+        """Raise once the platform is unreachable: 1,000 projects must not cost 1,000 time limits.
 
-        A few projects that fail in a row make it suspect and no more, so one probe decides.
+        A few projects that fail in a row only make it suspect, so one probe decides.
         """
         breaker = self.client.breaker
         async with self.probing:
@@ -118,74 +118,74 @@ class _Run:
                 except RemoteError:
                     self.gave_up = True
         if self.gave_up:
-            whose = _short(_key(target))
-            raise PlatformUnavailable(f"{whose}: not asked for, the platform is away")
+            name = _short(_key(target))
+            raise PlatformUnavailable(f"{name}: not asked for, the platform is away")
 
     def result(self, targets: list[str | None]) -> RunningSessions:
-        merged = _Merge(self.oddities)
+        merged = _Merge(self.anomalies)
         for target in targets:  # in their order, not in that of the answers
             if (listing := self.listings.get(target)) is not None:
                 merged.add(target, listing)
         merged.finish()
-        whole = {
+        completed = {
             target
             for target, listing in self.listings.items()
             if listing.complete and not listing.skipped
         }
-        complete = None in whole if None in targets else whole.issuperset(targets)
+        complete = None in completed if None in targets else completed.issuperset(targets)
         sessions = list(merged.sessions.values())
-        named = frozenset(
-            target for target in whole if target is not None and self.listings[target].items
+        complete_projects = frozenset(
+            target for target in completed if target is not None and self.listings[target].items
         )
         return RunningSessions(
-            sessions, self.failures, self.projects, complete, self.oddities, named
+            sessions, self.failures, self.projects, complete, self.anomalies, complete_projects
         )
 
 
 class _Merge:
-    """Many lists, one entry a session.
+    """Merges the lists; one entry for each session.
 
-    A session that stands in two lists is taken from its own project's. One whose project is not
-    the one that was asked for, or that names none, is kept as it says itself: the control plane
-    places its objects by that field, and a guess could send a token to another tenant.
+    A session in two lists is taken from the list of its own project. A session that names another
+    project than its list, or none, keeps the project that it names: the control plane places its
+    objects by that field, and a guess could send a token to another tenant.
     """
 
-    def __init__(self, oddities: list[str]) -> None:
+    def __init__(self, anomalies: list[str]) -> None:
         self.sessions: dict[str, PlatformSession] = {}
-        self._oddities = oddities
+        self._anomalies = anomalies
         self._lists: dict[str, list[str]] = {}
 
     def add(self, target: str | None, listing: ListResult[PlatformSession]) -> None:
         running = [s for s in listing.items if s.phase in (RUNNING, "")]
         for session in running:
-            if target is not None:  # the list of all projects repeats every other by nature
+            if target is not None:  # the list of all projects repeats every other list
                 self._lists.setdefault(session.id, []).append(target)
             if session.id not in self.sessions or session.project_id == target:
                 self.sessions[session.id] = session
         if target is not None:
-            strangers = [s for s in running if s.project_id not in (target, "")]
-            self._note(target, "of another project", strangers)
+            foreign = [s for s in running if s.project_id not in (target, "")]
+            self._note(target, "of another project", foreign)
         self._note(_key(target), "without a project", [s for s in running if not s.project_id])
         others = [s for s in listing.items if s.phase not in (RUNNING, "")]
         self._note(_key(target), "left out, not in phase Running", others)
         if listing.skipped:
-            self._oddities.append(f"{_short(_key(target))}: {listing.skipped} items without an ID")
+            self._anomalies.append(f"{_short(_key(target))}: {listing.skipped} items without an ID")
         if not listing.complete and listing.error is None:
-            self._oddities.append(f"{_short(_key(target))}: rows shifted in every pass")
+            self._anomalies.append(f"{_short(_key(target))}: rows shifted in every pass")
 
     def finish(self) -> None:
         twice = [(name, lists) for name, lists in self._lists.items() if len(lists) > 1]
         if twice:
             name, lists = twice[0]
             listed = f"{_short(name)} by {', '.join(_short(key) for key in lists[:3])}"
-            self._oddities.append(f"{len(twice)} sessions in more than one list: {listed}")
+            self._anomalies.append(f"{len(twice)} sessions in more than one list: {listed}")
         if not self.sessions:
-            self._oddities.append("no running session in any list that was read")
+            self._anomalies.append("no running session in any list that was read")
 
     def _note(self, key: str, fact: str, sessions: list[PlatformSession]) -> None:
         if sessions:
             first = f"{_short(sessions[0].id)} of {_short(sessions[0].project_id)}"
-            self._oddities.append(f"{_short(key)}: {len(sessions)} sessions {fact}, as {first}")
+            self._anomalies.append(f"{_short(key)}: {len(sessions)} sessions {fact}, as {first}")
 
 
 def _key(target: str | None) -> str:
@@ -193,5 +193,5 @@ def _key(target: str | None) -> str:
 
 
 def _short(text: str) -> str:
-    """Return foreign text in a form that is safe in a log line."""
+    """Return the platform's text in a form that is safe in a log line."""
     return repr(text[:63])

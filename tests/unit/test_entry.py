@@ -49,10 +49,10 @@ REAPED = """
     while not _zombies():
         assert time.monotonic() < deadline_at
     reaper = OrphanReaper()
-    assert reaper.look() == 0, "it may be a child that is waited for right now"
-    assert reaper.look() == 1
+    assert reaper.reap_once() == 0, "it may be a child that is waited for right now"
+    assert reaper.reap_once() == 1
     assert not _zombies()
-    assert reaper.look() == 0
+    assert reaper.reap_once() == 0
 """
 
 

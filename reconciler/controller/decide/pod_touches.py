@@ -101,7 +101,7 @@ class PodTouches:
         if pending.failures >= FAILURES:
             del self._pending[key]
             return
-        wait_s = TRANSIENT.delay_s(pending.failures, fraction_of_life_s=None, draw=draw)
+        wait_s = TRANSIENT.delay_s(pending.failures, fraction_of_life_s=None, rand=draw)
         self.postpone(key, now_at + wait_s)
 
     def postpone(self, key: SessionKey, at: float) -> None:

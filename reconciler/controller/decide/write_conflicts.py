@@ -65,6 +65,6 @@ class WriteConflicts:
         fight.seen_at = now_at
         if fight.in_a_row > ISOLATED:
             attempt = fight.in_a_row - ISOLATED
-            fight.until_at = now_at + PACE.delay_s(attempt, fraction_of_life_s=None, draw=draw)
+            fight.until_at = now_at + PACE.delay_s(attempt, fraction_of_life_s=None, rand=draw)
         self._fights[key] = fight
         return fight.overwrites

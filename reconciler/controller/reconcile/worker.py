@@ -149,7 +149,7 @@ class Workers:
         wait_s = backoff.MISCONFIGURED.delay_s(
             self._queue.record_failure(work.key),
             fraction_of_life_s=None,
-            draw=self._random.random(),
+            rand=self._random.random(),
         )
         # Not planned again: that may be what crashed.
         not_before = NotBefore(started_at, started_at + wait_s, dependency_of(Action.WRITE))
@@ -176,7 +176,7 @@ class Workers:
         pause_s = backoff.MISCONFIGURED.delay_s(
             self._queue.record_failure(key),
             fraction_of_life_s=again_s,
-            draw=self._random.random(),
+            rand=self._random.random(),
         )
         not_before = NotBefore(now_at, now_at + pause_s, dependency_of(plan.action))
         return Requeue(
@@ -248,7 +248,7 @@ class Workers:
         wait_s = decision.policy.delay_s(
             failures,
             fraction_of_life_s=life_s if decision.policy is not backoff.MISCONFIGURED else None,
-            draw=self._random.random(),
+            rand=self._random.random(),
             retry_after_s=retry_after_s,
         )
         now_at = self._clock.monotonic()

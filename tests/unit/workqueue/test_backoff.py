@@ -20,21 +20,21 @@ def test_the_window_doubles_up_to_its_cap_and_never_overflows(
     attempt: int, window_s: float
 ) -> None:
     delay_s = backoff.delay_s(
-        attempt, base_s=1.0, cap_s=30.0, fraction_of_life_s=None, draw=ALMOST_ONE
+        attempt, base_s=1.0, cap_s=30.0, fraction_of_life_s=None, rand=ALMOST_ONE
     )
     assert delay_s == pytest.approx(window_s)
 
 
 @pytest.mark.parametrize(
-    ("draw", "life_s", "retry_after_s", "expected_s"),
+    ("rand", "life_s", "retry_after_s", "expected_s"),
     [
         pytest.param(0.5, None, None, 4.0, id="half the window"),
-        pytest.param(0.0, None, None, FLOOR_S, id="the floor under a lucky draw"),
+        pytest.param(0.0, None, None, FLOOR_S, id="the floor under a lucky rand"),
         pytest.param(0.5, 2.5, None, 2.5, id="bounded by life"),
         pytest.param(0.5, 0.001, None, FLOOR_S, id="the floor is stronger than the bound"),
         pytest.param(0.5, 0.0, None, 4.0, id="dead already: no haste"),
         pytest.param(0.5, -60.0, None, 4.0, id="long dead: no haste"),
-        pytest.param(0.5, None, 10.0, 14.0, id="the peer's wish, and the draw on top"),
+        pytest.param(0.5, None, 10.0, 14.0, id="the peer's wish, and the rand on top"),
         pytest.param(0.0, None, 10.0, 10.0, id="never before the peer's wish"),
         pytest.param(0.5, 3.0, 10.0, 3.0, id="life is stronger than the peer's wish"),
         pytest.param(0.5, None, 0.0, 4.0, id="Retry-After: 0"),
@@ -42,14 +42,14 @@ def test_the_window_doubles_up_to_its_cap_and_never_overflows(
     ],
 )
 def test_bounds_have_their_order(
-    draw: float, life_s: float | None, retry_after_s: float | None, expected_s: float
+    rand: float, life_s: float | None, retry_after_s: float | None, expected_s: float
 ) -> None:
     delay_s = backoff.delay_s(
         4,
         base_s=1.0,
         cap_s=30.0,
         fraction_of_life_s=life_s,
-        draw=draw,
+        rand=rand,
         retry_after_s=retry_after_s,
     )
     assert delay_s == pytest.approx(expected_s)
@@ -58,20 +58,20 @@ def test_bounds_have_their_order(
 @settings(deadline=None)
 @given(
     attempt=st.integers(1, 10**6),
-    draw=st.floats(0, 1, exclude_max=True),
+    rand=st.floats(0, 1, exclude_max=True),
     life_s=st.none() | st.floats(-1e6, 1e6),
     retry_after_s=st.none() | st.floats(0, 3600),
     pace=st.sampled_from([TRANSIENT, CONFLICT, THROTTLED, MISCONFIGURED]),
 )
 def test_a_delay_never_spins_never_outlives_the_token_and_respects_the_peer(
     attempt: int,
-    draw: float,
+    rand: float,
     life_s: float | None,
     retry_after_s: float | None,
     pace: backoff.BackoffPolicy,
 ) -> None:
     delay_s = pace.delay_s(
-        attempt, fraction_of_life_s=life_s, draw=draw, retry_after_s=retry_after_s
+        attempt, fraction_of_life_s=life_s, rand=rand, retry_after_s=retry_after_s
     )
     asked_s = min(retry_after_s or 0.0, pace.cap_s)
     assert FLOOR_S <= delay_s <= pace.cap_s + asked_s
@@ -81,10 +81,10 @@ def test_a_delay_never_spins_never_outlives_the_token_and_respects_the_peer(
         assert delay_s >= asked_s
 
 
-@pytest.mark.parametrize(("attempt", "draw"), [(0, 0.5), (-1, 0.5), (1, 1.0), (1, -0.1)])
-def test_what_no_caller_can_mean_is_refused(attempt: int, draw: float) -> None:
+@pytest.mark.parametrize(("attempt", "rand"), [(0, 0.5), (-1, 0.5), (1, 1.0), (1, -0.1)])
+def test_what_no_caller_can_mean_is_refused(attempt: int, rand: float) -> None:
     with pytest.raises(ValueError, match="attempt is 1 or more"):
-        TRANSIENT.delay_s(attempt, fraction_of_life_s=None, draw=draw)
+        TRANSIENT.delay_s(attempt, fraction_of_life_s=None, rand=rand)
 
 
 def test_a_conflict_is_tried_sooner_and_a_misconfiguration_later_than_all_else() -> None:
