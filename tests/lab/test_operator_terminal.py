@@ -46,7 +46,7 @@ async def test_watching_follows_the_cluster_until_ctrl_c(lab: Lab) -> None:
         await shown.wait_for("that it is away", lambda text: "cannot list pods" in text)
         await lab.server.listen()
         shown.forget()
-        await shown.wait_for("that it is back", lambda text: "read just now; Ctrl-C" in text)
+        await shown.wait_for("that it is back", lambda text: "read just now; press Ctrl-C" in text)
         shown.forget()
         assert await shown.end() == 0
         await shown.wait_for("the last picture", lambda text: "1 session pod: 1 ok" in text)
