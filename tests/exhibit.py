@@ -60,7 +60,7 @@ def row(number: int = 0, remaining_s: float | None = 600.0, **changes: Any) -> S
         "reason": "renewal",
         "stage": "waiting",
         "blocked_on": "",
-        "hold": "",
+        "block_reason": "",
         "failures": 0,
         "refreshed_by": "replica-0/3-0a1b2c3d",
     }
@@ -72,7 +72,7 @@ def survey(
     *,
     exposure_s: float = 0.0,
     now_s: float = NOW_S,
-    spare_s: float | None = 880.0,
+    standby_s: float | None = 880.0,
     down: str = "",
     **changes: Any,
 ) -> Shown:
@@ -87,14 +87,14 @@ def survey(
             each.key,
             each.state,
             each.remaining_s,
-            hold=each.hold,
-            confirmed=each.hold != "not_confirmed",
+            block_reason=each.block_reason,
+            confirmed=each.block_reason != "not_confirmed",
             has_pod=bool(each.pod),
-            spare_s=spare_s,
+            standby_s=standby_s,
         )
     fleet.survive(1.0)
     fleet.exposure_s = exposure_s
-    fleet.failing = sum(each.failures > 0 and not each.hold for each in shown)
+    fleet.failing = sum(each.failures > 0 and not each.block_reason for each in shown)
     fields: dict[str, Any] = {
         "now_s": now_s,
         "taken_at": now_s,
@@ -108,7 +108,7 @@ def survey(
             BreakerStats(name, name == down, 12.0 if name == down else 0.0, 1, f"{name} is mute")
             for name in ("kube", "platform", "issuer")
         ),
-        "issuer": IssuerStatus(True, 0.25, 0.5, TokenStats(9, 9, 0, "", 0.0, spare_s, TTL_S)),
+        "issuer": IssuerStatus(True, 0.25, 0.5, TokenStats(9, 9, 0, "", 0.0, standby_s, TTL_S)),
         "queue": queue(failing=sum(each.failures > 0 for each in shown)),
         "lease": LeaseStatus("replica-0/3-0a1b2c3d", True, "replica-0_uid_0a1b2c3d", 3, 0),
         "reconciler": ReconcileStats({}, {}, pod_touches_total=5),

@@ -91,10 +91,10 @@ def _summary(rows: Iterable[PodToken], now_s: float) -> FleetSummary:
             row.pod.key,
             row.state,
             row.remaining_s(now_s),
-            hold="",
+            block_reason="",
             confirmed=True,
             has_pod=True,
-            spare_s=None,
+            standby_s=None,
         )
     return summary
 

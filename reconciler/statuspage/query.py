@@ -128,10 +128,10 @@ def _page(text: str) -> int:
 
 def _is_shown(row: SessionStatus, show: str) -> bool:
     if show == "failing":
-        return row.failures > 0 and not row.hold
+        return row.failures > 0 and not row.block_reason
     if show == "blocked":
-        return bool(row.hold)
-    return row.state == show and not row.hold
+        return bool(row.block_reason)
+    return row.state == show and not row.block_reason
 
 
 def _has_words(row: SessionStatus, words: Sequence[str]) -> bool:

@@ -102,12 +102,12 @@ def row_of(
 
 def _is_obstructed(row: SessionStatus) -> bool:
     """Whether its next deadline is not that of a refresh."""
-    return bool(row.hold or row.blocked_on or row.failures)
+    return bool(row.block_reason or row.blocked_on or row.failures)
 
 
 def _severity(row: SessionStatus) -> Severity:
     severity = severity_of(row.state)
-    if row.hold:
+    if row.block_reason:
         return "bad" if row.state is TokenState.EXPIRED else "neutral"
     return "warn" if severity == "good" and row.failures else severity
 
@@ -130,7 +130,7 @@ def _share(seconds: float | None, scale_s: float) -> float | None:
 
 def _next(row: SessionStatus, now_s: float) -> tuple[str, str]:
     """Return when the next run of a session is, and why then."""
-    if row.hold:
+    if row.block_reason:
         return "blocked", describe_block(row)
     if row.stage == "running":
         return "now", describe_reason(row.reason)
@@ -162,7 +162,7 @@ def _details(row: SessionStatus, now_s: float) -> list[tuple[str, str]]:
     """Return the details of an opened session, by name; unknown ones are left out."""
     expires_s, due_s = row.expires_s, row.due_s
     expires = "" if expires_s is None else "never" if math.isinf(expires_s) else instant(expires_s)
-    due = "" if due_s is None or row.hold else instant(max(due_s, now_s))
+    due = "" if due_s is None or row.block_reason else instant(max(due_s, now_s))
     named = [
         ("Token expires", expires),
         ("Next run", due),

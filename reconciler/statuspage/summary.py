@@ -89,7 +89,7 @@ def headline(snapshot: StatusSnapshot, not_ready: str) -> tuple[Severity, str]:
         return "warn", f"{_hold(unknown)} a token with an unknown expiry."
     if not fleet.sessions:
         return "good", "There are no sessions."
-    blocked = sum(fleet.holds.values())
+    blocked = sum(fleet.blocked.values())
     refreshed = fleet.sessions - blocked
     also = f"; {_session(blocked)} blocked" if blocked else ""
     if not refreshed:
@@ -111,7 +111,7 @@ def stats(snapshot: StatusSnapshot) -> tuple[Stat, ...]:
         Stat(
             "Sessions",
             f"{fleet.sessions:,}",
-            f"{failing:,} failing, {sum(fleet.holds.values()):,} blocked",
+            f"{failing:,} failing, {sum(fleet.blocked.values()):,} blocked",
             "warn" if failing else "good",
         ),
     )
@@ -126,7 +126,7 @@ def filters(snapshot: StatusSnapshot) -> tuple[Filter, ...]:
     found = [
         *(each for each in by_state if each.severity != "good"),
         Filter("failing", fleet.failing, "failing", "warn"),
-        Filter("blocked", sum(fleet.holds.values()), "blocked", "neutral"),
+        Filter("blocked", sum(fleet.blocked.values()), "blocked", "neutral"),
         *(each for each in by_state if each.severity == "good"),
     ]
     everything = Filter("all", fleet.sessions, "", "neutral")

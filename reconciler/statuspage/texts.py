@@ -80,10 +80,10 @@ def describe_reason(reason: str) -> str:
 
 def describe_block(row: SessionStatus) -> str:
     """Return why nothing is written, and what keeps the platform from being asked."""
-    if row.hold == "not_confirmed" and row.blocked_on:
+    if row.block_reason == "not_confirmed" and row.blocked_on:
         endpoint = BLOCKING_ENDPOINTS.get(row.blocked_on, row.blocked_on)
         return f"waits for the platform's confirmation: {endpoint}"
-    return BLOCKS[row.hold]
+    return BLOCKS[row.block_reason]
 
 
 def describe_error_class(name: str) -> str:

@@ -39,7 +39,8 @@ FLEET = [row(n, 30.0 + n * 0.08) for n in range(10_000)]
 def mixed() -> list[SessionStatus]:
     """Return a session in each state that has a look of its own."""
     return [
-        row(1), row(2, -30.0, failures=4), row(3, 20.0), row(4, None), row(5, hold="paused"),
+        row(1), row(2, -30.0, failures=4), row(3, 20.0), row(4, None),
+        row(5, block_reason="paused"),
         row(6, None, state=TokenState.NO_SECRET, secret=""),
         row(7, failures=2, blocked_on="issuer"), row(8, float("inf"), state=TokenState.NO_EXPIRY),
         row(9, session_id="9" * 63, namespace="n" * 63),

@@ -194,10 +194,10 @@ class StatusCollector:
             key,
             reading.state(now_s, confirmed=confirmed),
             remaining_s,
-            hold=blocked_by,
+            block_reason=blocked_by,
             confirmed=confirmed,
             has_pod=pod is not None,
-            spare_s=standby_s,
+            standby_s=standby_s,
         )
         if blocked_by or not confirmed:
             self._excluded.add(key)

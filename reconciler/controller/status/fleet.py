@@ -21,19 +21,19 @@ class FleetSummary:
 
     Only sessions that the platform confirmed and that are to be refreshed count in states, lives,
     survival and exposure: what a tenant forges, or a person paused, must not raise an alert and
-    must not hide one. The others are in `unconfirmed` and in `holds` alone.
+    must not hide one. The others are in `unconfirmed` and in `blocked` alone.
 
     `remaining_min_s` is the shortest remaining life among sessions with a pod, negative if that
     token has expired. `next_to_expire` is the session whose token expires next: the one with the
     shortest life among those that have not expired, and `next_to_expire_s` that life. They are
     None without any. `survival_s` is how long every pod would have a valid token if the issuer were
-    unreachable from now on, None where that is not known. `holds` counts the sessions to which
+    unreachable from now on, None where that is not known. `blocked` counts the sessions to which
     nothing is written, by reason; `failing` counts the others whose last run failed.
     """
 
     sessions: int = 0
     states: dict[TokenState, int] = field(default_factory=lambda: dict.fromkeys(TokenState, 0))
-    holds: dict[str, int] = field(default_factory=dict)
+    blocked: dict[str, int] = field(default_factory=dict)
     unconfirmed: int = 0
     failing: int = 0
     remaining_counts: list[int] = field(default_factory=lambda: [0] * len(BOUNDS_S))
@@ -50,23 +50,23 @@ class FleetSummary:
         state: TokenState,
         remaining_s: float | None,
         *,
-        hold: str,
+        block_reason: str,
         confirmed: bool,
         has_pod: bool,
-        spare_s: float | None,
+        standby_s: float | None,
     ) -> None:
         """Count one session.
 
         Args:
-            hold: Why nothing is written to it, or "".
+            block_reason: Why nothing is written to it, or "".
             confirmed: The platform confirmed it and has not taken that back.
-            spare_s: What is left of the best token at hand, None without one.
+            standby_s: Remaining life of the standby token in seconds, None without one.
         """
         self.sessions += 1
         self.unconfirmed += not confirmed
-        if hold:
-            self.holds[hold] = self.holds.get(hold, 0) + 1
-        if hold or not confirmed:
+        if block_reason:
+            self.blocked[block_reason] = self.blocked.get(block_reason, 0) + 1
+        if block_reason or not confirmed:
             return
         self.states[state] += 1
         if remaining_s is not None:
@@ -77,11 +77,11 @@ class FleetSummary:
             return
         if remaining_s is not None:
             self._observe_life(key, remaining_s)
-        lifted_s = remaining_s
-        if spare_s is not None and (remaining_s is None or spare_s > remaining_s):
-            lifted_s = spare_s
-        if lifted_s is not None and (self.survival_s is None or lifted_s < self.survival_s):
-            self.survival_s = lifted_s
+        best_s = remaining_s
+        if standby_s is not None and (remaining_s is None or standby_s > remaining_s):
+            best_s = standby_s
+        if best_s is not None and (self.survival_s is None or best_s < self.survival_s):
+            self.survival_s = best_s
 
     def _observe_life(self, key: SessionKey, remaining_s: float) -> None:
         shortest_s = math.inf if self.remaining_min_s is None else self.remaining_min_s

@@ -87,9 +87,10 @@ class SessionStatus(msgspec.Struct, frozen=True, gc=False):
     """One session at the snapshot's instant; instants are epoch seconds in the issuer's time.
 
     `pod` and `secret` are names, "" where there is none; `expires_s` is None where it is not known,
-    `math.inf` for a token without an end. `due_s` is when a worker takes it next (None: never),
-    `reason` why then, `stage` the queue's word (`waiting`, `ready`, `running`, ""), `fence` the
-    endpoint that it waits for. `hold` says why nothing is written, "" if nothing holds it.
+    `math.inf` for a token without an expiry. `due_s` is when a worker takes it next (None: never),
+    `reason` why then, `stage` the queue's word (`waiting`, `ready`, `running`, ""), `blocked_on`
+    the endpoint that it waits for. `block_reason` is why nothing is written, "" if it is not
+    blocked.
     """
 
     namespace: str
@@ -104,7 +105,7 @@ class SessionStatus(msgspec.Struct, frozen=True, gc=False):
     reason: str
     stage: str
     blocked_on: str
-    hold: str
+    block_reason: str
     failures: int
     refreshed_by: str
 

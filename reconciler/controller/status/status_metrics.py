@@ -43,7 +43,7 @@ def _fleet(snapshot: StatusSnapshot) -> Iterator[Sample]:
     for state, count in fleet.states.items():
         if state not in NOT_COUNTED:
             yield Sample(metrics.SESSIONS, count, (state,))
-    for reason, count in fleet.holds.items():
+    for reason, count in fleet.blocked.items():
         yield Sample(metrics.HELD, count, (reason,))
     yield Sample(metrics.UNCONFIRMED, fleet.unconfirmed)
     yield Sample(metrics.FAILING, fleet.failing)

@@ -43,7 +43,7 @@ def test_a_healthy_session_shows_its_life_its_next_deadline_and_why() -> None:
         async with running(world):
             await settled(world)
             row = (await rows(world))["2Aa"]
-            assert (row.state, row.hold, row.reason, row.stage) == (
+            assert (row.state, row.block_reason, row.reason, row.stage) == (
                 TokenState.OK, "", "renewal", "waiting",
             )  # fmt: skip
             assert row.pod == "session-2aa-runner"
@@ -69,12 +69,12 @@ def test_what_holds_a_session_is_named() -> None:
         async with running(world):
             await settled(world)
             found = await rows(world)
-            assert {name: row.hold for name, row in found.items()} == {
+            assert {name: row.block_reason for name, row in found.items()} == {
                 "2Paused": "paused", "2Fine": "", "2Forged": "not_confirmed", "2Gone": "",
             }  # fmt: skip
             assert found["2Forged"].state == TokenState.UNMANAGED
             survey = await world.controller.status_collector.snapshot()
-            assert survey.fleet.holds == {"paused": 1, "not_confirmed": 1}
+            assert survey.fleet.blocked == {"paused": 1, "not_confirmed": 1}
             assert survey.fleet.sessions == 4
             world.delete_pod("2Gone")
             world.platform.sessions.pop("2Gone")
@@ -157,7 +157,7 @@ def test_a_forged_secret_that_died_in_1970_changes_no_figure(how: str) -> None:
                 sample.metric.name: sample.value for sample in samples(survey, per_session=True)
             }
             assert told[metrics.UNCONFIRMED.name] == 1
-            assert sum(survey.fleet.holds.values()) == 1
+            assert sum(survey.fleet.blocked.values()) == 1
         assert len(world.secret_writes()) == 3 + 1  # the forger wrote as we do
 
     simulate(scenario)
@@ -275,7 +275,7 @@ def test_the_lease_is_read_from_the_gate() -> None:
 def add(
     fleet: FleetSummary,
     life: float | None,
-    spare_s: float | None,
+    standby_s: float | None,
     *,
     hold: str = "",
     has_pod: bool = True,
@@ -285,15 +285,15 @@ def add(
         key("2Aa"),
         state,
         life,
-        hold=hold,
+        block_reason=hold,
         confirmed=hold != "not_confirmed",
         has_pod=has_pod,
-        spare_s=spare_s,
+        standby_s=standby_s,
     )
 
 
 @pytest.mark.parametrize(
-    ("lives", "spare_s", "survives_s"),
+    ("lives", "standby_s", "survives_s"),
     [
         ([], 800.0, None),
         ([500.0, 300.0], 800.0, 790.0),
@@ -306,11 +306,11 @@ def add(
     ids=["nobody", "lifted", "no spare", "unknown", "nothing known", "better", "never negative"],
 )
 def test_the_fleet_survives_as_long_as_its_worst_pod_can_be_lifted(
-    lives: list[float | None], spare_s: float | None, survives_s: float | None
+    lives: list[float | None], standby_s: float | None, survives_s: float | None
 ) -> None:
     fleet = FleetSummary()
     for life in lives:
-        add(fleet, life, spare_s)
+        add(fleet, life, standby_s)
     fleet.survive(10.0)
     assert fleet.survival_s == survives_s
 
@@ -327,5 +327,5 @@ def test_a_session_that_is_not_to_be_refreshed_counts_for_itself_alone(hold: str
     assert fleet.remaining_min_s == 100.0
     assert sum(fleet.remaining_counts) == sum(fleet.states.values()) == 3
     assert fleet.remaining_sum_s == 120.0
-    assert (fleet.sessions, fleet.holds) == (4, {hold: 1})
+    assert (fleet.sessions, fleet.blocked) == (4, {hold: 1})
     assert fleet.unconfirmed == (hold == "not_confirmed")

@@ -72,7 +72,7 @@ def test_a_start_with_refused_client_credentials_is_named_on_every_surface() -> 
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             rows = await world.controller.status_collector.rows(survey)
             words = {
-                describe_block(row) if row.hold else BLOCKING_ENDPOINTS[row.blocked_on]
+                describe_block(row) if row.block_reason else BLOCKING_ENDPOINTS[row.blocked_on]
                 for row in rows
             }
             assert len(rows) == SESSIONS

@@ -98,7 +98,7 @@ def test_every_word_of_a_search_must_be_in_a_name(text: str, expected: set[str])
 
 
 def test_the_list_is_narrowed_by_state_failure_and_hold() -> None:
-    rows = [row(1, 5.0), row(2, failures=2), row(3, hold="paused"), row(4, -1.0)]
+    rows = [row(1, 5.0), row(2, failures=2), row(3, block_reason="paused"), row(4, -1.0)]
 
     shown = {
         show: {each.session_id[-1] for each in select(rows, SessionQuery(show=show)).rows}

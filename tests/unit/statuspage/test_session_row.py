@@ -61,7 +61,7 @@ def test_a_token_without_an_end_fills_its_bar() -> None:
             "failed 4 times in a row; scheduled refresh",
         ),
         ({"blocked_on": "issuer"}, "waiting", "the issuer gives no token; scheduled refresh"),
-        ({"hold": "paused"}, "blocked", "paused by annotation"),
+        ({"block_reason": "paused"}, "blocked", "paused by annotation"),
     ],
 )
 def test_what_comes_next_and_why(changes: dict[str, Any], upcoming: str, reason: str) -> None:
@@ -73,7 +73,12 @@ def test_what_comes_next_and_why(changes: dict[str, Any], upcoming: str, reason:
 
 def test_the_bar_marks_the_next_refresh_unless_it_is_obstructed() -> None:
     assert line(due_s=NOW_S + 150).due == 50.0
-    for changes in ({"hold": "paused"}, {"blocked_on": "issuer"}, {"failures": 1}, {"due_s": None}):
+    for changes in (
+        {"block_reason": "paused"},
+        {"blocked_on": "issuer"},
+        {"failures": 1},
+        {"due_s": None},
+    ):
         assert line(**changes).due is None
 
 

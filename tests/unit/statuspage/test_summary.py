@@ -22,12 +22,17 @@ from tests.exhibit import queue, row, survey, watch
         ([row(1)], {}, "good", "The session holds a valid token."),
         ([row(1), row(2)], {}, "good", "All 2 sessions hold a valid token."),
         (
-            [row(1), row(2, hold="paused")],
+            [row(1), row(2, block_reason="paused")],
             {},
             "good",
             "The session holds a valid token; 1 session blocked.",
         ),
-        ([row(1, -1.0, hold="not_confirmed")], {}, "good", "No session is to be refreshed; 1"),
+        (
+            [row(1, -1.0, block_reason="not_confirmed")],
+            {},
+            "good",
+            "No session is to be refreshed; 1",
+        ),
         ([row(1), row(2, -1.0)], {}, "bad", "1 session holds an expired token."),
         ([row(1, 5.0), row(2, -1.0), row(3, -1.0)], {}, "bad", "2 sessions hold an expired token."),
         ([row(1, None, state=TokenState.NO_SECRET)], {}, "bad", "1 session has no token to read."),
@@ -41,7 +46,7 @@ from tests.exhibit import queue, row, survey, watch
         ([row(1, failures=2)], {}, "warn", "Every token is valid; 1 session failed"),
         ([row(1, None)], {}, "warn", "1 session holds a token with an unknown expiry."),
         (
-            [row(1, None, hold="not_confirmed")],
+            [row(1, None, block_reason="not_confirmed")],
             {"down": "platform"},
             "warn",
             "No session is refreshed, but the platform is unreachable.",
@@ -177,8 +182,8 @@ def test_how_long_the_fleet_lasts_and_who_is_next() -> None:
     [
         ([], {}, ["-", "-"]),
         ([row(1, float("inf"))], {}, ["unlimited", "-"]),
-        ([row(1, -5.0)], {"spare_s": None}, ["0s", "expired"]),
-        ([row(1, 65.0)], {"spare_s": None, "down": "issuer"}, ["64s", "in 65s"]),
+        ([row(1, -5.0)], {"standby_s": None}, ["0s", "expired"]),
+        ([row(1, 65.0)], {"standby_s": None, "down": "issuer"}, ["64s", "in 65s"]),
     ],
 )
 def test_figures_of_odd_fleets(rows: list[SessionStatus], more: Any, values: list[str]) -> None:
@@ -186,7 +191,9 @@ def test_figures_of_odd_fleets(rows: list[SessionStatus], more: Any, values: lis
 
 
 def test_only_ways_to_narrow_that_leave_somebody_are_offered() -> None:
-    found = filters(survey([row(1), row(2, -1.0), row(3, hold="paused"), row(4, failures=1)]))
+    found = filters(
+        survey([row(1), row(2, -1.0), row(3, block_reason="paused"), row(4, failures=1)])
+    )
 
     assert [(each.name, each.count) for each in found] == [
         ("all", 4), ("expired", 1), ("failing", 1), ("blocked", 1), ("ok", 2),
