@@ -19,7 +19,7 @@ ARGUMENTS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-dev-shm-usage", "--no-proxy-server",
 )  # fmt: skip
-"""It runs as root where tests do, and talks to nobody but us."""
+"""It runs as root where tests do, and connects to no other server."""
 
 LIMIT_S = 20.0
 
@@ -62,12 +62,12 @@ class Browser:
         self.wait("live", lambda: self.text("#link") == "live")
 
     def keys(self, *keys: str) -> None:
-        """Press keys, whatever has the focus."""
+        """Press keys in the element that has the focus."""
         for key in keys:
             self.driver.switch_to.active_element.send_keys(key)
 
     def console(self) -> list[str]:
-        """Return what the console has said since the last time: violations and failures too."""
+        """Return the console's new entries, violations and failures included."""
         return [str(entry["message"]) for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
 
 

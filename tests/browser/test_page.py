@@ -128,7 +128,7 @@ def test_news_arrives_and_leaves_the_readers_place_alone(browser: Browser) -> No
         exhibit.shown = survey(
             [row(5, -7.0), *(row(n, 600.0) for n in range(3))], exposure_s=7.0, now_s=NOW_S + 2
         )
-        browser.wait("the news", lambda: browser.text("#exposure").split() == ["7.0", "s"])
+        browser.wait("the update", lambda: browser.text("#exposure").split() == ["7.0", "s"])
 
         assert browser.text(".sentence") == "1 session holds an expired token."
         assert shown(browser)[0] == "2Ab00005"
@@ -146,7 +146,7 @@ def test_what_is_being_typed_is_left_alone(browser: Browser) -> None:
         browser.run("const q = document.querySelector('#q'); q.focus(); q.value = 'half a wo'")
 
         exhibit.shown = survey([row(1), row(2)])
-        browser.wait("the news", lambda: len(shown(browser)) == 2)
+        browser.wait("the update", lambda: len(shown(browser)) == 2)
 
         assert browser.run("return document.querySelector('#q').value") == "half a wo"
         browser.open("about:blank")

@@ -1,4 +1,4 @@
-"""Short ways to say what an onlooker finds."""
+"""Short ways to build what a command reads of the cluster."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,35 +18,45 @@ LEASE = "token-reconciler"
 
 
 def pod(**changes: object) -> ObjectMeta:
-    """Return a pod whose renewals fall at 0.54 of a fresh token's life."""
+    """Return a pod whose refreshes are at 0.54 of a fresh token's life."""
     return any_pod(**changes)
 
 
-def onlooker() -> DecisionContext:
+def reader_context() -> DecisionContext:
     """Return what a command knows: no term, no start-up, no life of a token of its own."""
     return policy(term="", startup="none", longest_ttl_s=DAY_S)
 
 
-def standing(
-    held: ObjectMeta | None = secret(),  # noqa: B008 - frozen
+def assessed_pod(
+    found_secret: ObjectMeta | None = secret(),  # noqa: B008 - frozen
     on: ObjectMeta = pod(),  # noqa: B008 - frozen
     *,
     now_s: float = NOW_S,
 ) -> PodToken:
-    return assess(on, held, onlooker(), now_s)
+    return assess(on, found_secret, reader_context(), now_s)
 
 
-def account(
+def report_of(
     row: PodToken,
     *,
     ended: bool = False,
-    others: Sequence[str] = (),
+    siblings: Sequence[str] = (),
     events: Sequence[EventSummary] = (),
-    silence: str = "",
+    events_error: str = "",
     leader: Leader = Leader("replica-0", NOW_S - 2, 15),  # noqa: B008 - frozen
     now_s: float = NOW_S,
     **more: Any,
 ) -> PodReport:
     return PodReport(
-        row, NAMES, now_s, ended, others, events, silence, leader, "ambient-code", LEASE, **more
+        row,
+        NAMES,
+        now_s,
+        ended,
+        siblings,
+        events,
+        events_error,
+        leader,
+        "ambient-code",
+        LEASE,
+        **more,
     )

@@ -14,7 +14,7 @@ from reconciler.inspection.replicas import ObservedReplica, replica_of, replica_
 from reconciler.inspection.report import Leader, describe_leader, leader_of
 from reconciler.leadership.lease import lease_resource, read
 from tests.unit.controller.build import NAMES, NOW_S, SEAL, TTL_S, secret
-from tests.unit.inspection.build import account, pod, standing
+from tests.unit.inspection.build import assessed_pod, pod, report_of
 
 SECRET = "Secret session-2abcdef-creds has "
 REFRESH = (
@@ -22,15 +22,15 @@ REFRESH = (
     "refresh times, one every 6 min, and this is the one at which the token's age is 20%-60% of "
     "its life (54%)."
 )
-SEALED = {NAMES.confirmation: SEAL}
+CONFIRMED = {NAMES.confirmation: SEAL}
 
 
-def told(**of: object) -> str:
-    return "\n".join(explain(account(standing(**of))))  # type: ignore[arg-type]  # checked there
+def text_of(**of: object) -> str:
+    return "\n".join(explain(report_of(assessed_pod(**of))))  # type: ignore[arg-type]  # checked there
 
 
-def test_a_healthy_session_is_told_whole() -> None:
-    found = account(standing(secret(annotations=SEALED)))
+def test_a_healthy_session_is_described_in_full() -> None:
+    found = report_of(assessed_pod(secret(annotations=CONFIRMED)))
     assert explain(found) == [
         "The pod is live; it was created 60s ago for session 2abcDEF of project team-a.",
         f"{SECRET}a token that is valid for another 14m, until 2026-01-01T00:14:50Z (issued "
@@ -47,7 +47,7 @@ def test_a_healthy_session_is_told_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "words", "command"),
+    ("found_secret", "words", "command"),
     [
         (None, "does not exist, so the pod has no token to read", "refresh"),
         (secret(session_id=""), "without the label ambient-code.io/session-id", "kubectl delete"),
@@ -89,40 +89,42 @@ def test_a_healthy_session_is_told_whole() -> None:
         "forged", "garbage", "impossible", "paused",
     ],
 )  # fmt: skip
-def test_each_trouble_is_told_with_what_to_do(held: object, words: str, command: str) -> None:
-    assert words in told(held=held)
-    found = hints(account(standing(held)))  # type: ignore[arg-type]  # from the table
+def test_each_problem_is_described_with_what_to_do(
+    found_secret: object, words: str, command: str
+) -> None:
+    assert words in text_of(found_secret=found_secret)
+    found = hints(report_of(assessed_pod(found_secret)))  # type: ignore[arg-type]  # from the table
     assert found
     assert command in "".join(step.command for step in found)
     assert bool(command) == any(step.command for step in found)
 
 
 def test_an_ended_pod_asks_for_nothing() -> None:
-    found = account(standing(secret(age_s=TTL_S + 30)), ended=True)
+    found = report_of(assessed_pod(secret(age_s=TTL_S + 30)), ended=True)
     assert "The pod has ended, so its token is not refreshed." in explain(found)
     assert (hints(found), found.state, found.has_expired_token) == ([], "ended", False)
 
 
 def test_nothing_is_promised_where_nothing_will_be_written() -> None:
-    leaving = account(standing(None, on=pod(is_deleting=True)))
+    leaving = report_of(assessed_pod(None, on=pod(is_deleting=True)))
     assert "No Secret is created for a pod that is being deleted." in explain(leaving)
     assert hints(leaving) == []
-    lost = explain(account(standing(secret(session_id=""))))
+    lost = explain(report_of(assessed_pod(secret(session_id=""))))
     assert "Nothing is written until the Secret has its labels again." in lost
 
 
 def test_of_a_late_refresh_the_first_hint_is_a_missing_leader() -> None:
-    row = standing(secret(age_s=700))
-    found = account(row, leader=Leader("replica-0", NOW_S - 100, 15))
+    row = assessed_pod(secret(age_s=700))
+    found = report_of(row, leader=Leader("replica-0", NOW_S - 100, 15))
     assert "Its scheduled refresh was due" in "\n".join(explain(found))
     assert hints(found)[0].command == "kubectl get pods,leases -n ambient-code"
 
 
-def test_what_failed_lately_is_told_once_each_and_cannot_move_the_cursor() -> None:
-    news = EventSummary(
+def test_each_recent_failure_is_described_once_and_cannot_move_the_cursor() -> None:
+    event = EventSummary(
         True, "Refresh\x1bFailed", "the issuer\nis unreachable", 3, NOW_S - 90, NOW_S - 30
     )
-    text = "\n".join(explain(account(standing(), events=[news])))
+    text = "\n".join(explain(report_of(assessed_pod(), events=[event])))
     assert (
         "Warning Refresh\N{REPLACEMENT CHARACTER}Failed (30s ago, 3 times since "
         "2025-12-31T23:58:30Z): the issuer is unreachable." in text
@@ -131,14 +133,16 @@ def test_what_failed_lately_is_told_once_each_and_cannot_move_the_cursor() -> No
 
 def test_what_may_not_be_read_is_said() -> None:
     blind = Leader(problem="no right to get lease")
-    text = "\n".join(explain(account(standing(), silence="no right to list", leader=blind)))
+    text = "\n".join(
+        explain(report_of(assessed_pod(), events_error="no right to list", leader=blind))
+    )
     assert "Recent failures are unknown: no right to list." in text
     assert "The leader is unknown: no right to get lease." in text
 
 
 def test_other_pods_of_the_session_and_its_end_are_named() -> None:
-    row = standing(on=pod(is_deleting=True))
-    [first, *_] = explain(account(row, others=["second"]))
+    row = assessed_pod(on=pod(is_deleting=True))
+    [first, *_] = explain(report_of(row, siblings=["second"]))
     assert first.startswith("The pod is being deleted; ")
     assert first.endswith(" It shares its Secret with pod second.")
 
@@ -159,7 +163,7 @@ def test_other_pods_of_the_session_and_its_end_are_named() -> None:
     ],
     ids=["released", "stale", "undated"],
 )
-def test_a_lease_that_nobody_keeps_is_no_leader(leader: Leader, words: str) -> None:
+def test_a_lease_that_is_not_renewed_has_no_leader(leader: Leader, words: str) -> None:
     assert describe_leader(leader, "ns/token-reconciler", NOW_S) == words
     assert leader.is_stale(NOW_S)
 
@@ -175,14 +179,14 @@ def test_a_lease_is_read_as_the_server_sends_it() -> None:
 
 
 def test_the_json_holds_all_that_the_sentences_say() -> None:
-    found = report_as_json(account(standing(secret(age_s=TTL_S + 30))))
+    found = report_as_json(report_of(assessed_pod(secret(age_s=TTL_S + 30))))
     assert found["state"] == "expired"
     assert found["leader"]["holder"] == "replica-0"
     assert found["next"][0]["text"].startswith("Search the controller's log")
     assert len(found["sentences"]) == 7
 
 
-def test_when_a_leader_renewed_is_told_by_the_api_servers_clock() -> None:
+def test_when_a_leader_renewed_follows_from_the_api_servers_clock() -> None:
     def written(field: str, at_s: float) -> dict[str, object]:
         return {"time": format_utc(at_s), "fieldsV1": {"f:spec": {f"f:{field}": {}}}}
 
@@ -217,17 +221,17 @@ FAILED = EventSummary(
 
 
 def test_a_reason_is_never_cut_before_its_cause() -> None:
-    text = "\n".join(explain(account(standing(), events=[FAILED])))
+    text = "\n".join(explain(report_of(assessed_pod(), events=[FAILED])))
     assert "could not be refreshed (expired): POST https://issuer.example/realms/" in text
     assert "answered 401 (invalid_client)." in text
     long = FAILED.message.replace("a-long-name", "x" * 900)
-    text = "\n".join(explain(account(standing(), events=[replace(FAILED, message=long)])))
+    text = "\n".join(explain(report_of(assessed_pod(), events=[replace(FAILED, message=long)])))
     assert "answered 401 (invalid_client)." in text
     assert max(map(len, text.splitlines())) < 700
 
 
 @pytest.mark.parametrize(
-    "held",
+    "found_secret",
     [
         secret(age_s=TTL_S + 30),
         secret(age_s=None, writers=("ambient-control-plane",)),
@@ -238,12 +242,12 @@ def test_a_reason_is_never_cut_before_its_cause() -> None:
 )
 @pytest.mark.parametrize("recovered", [False, True])
 def test_while_its_tries_fail_nothing_is_advised_that_waits_for_the_controller(
-    held: object, *, recovered: bool
+    found_secret: object, *, recovered: bool
 ) -> None:
-    row = standing(held)  # type: ignore[arg-type]  # from the table
+    row = assessed_pod(found_secret)  # type: ignore[arg-type]  # from the table
     over = EventSummary(False, "RefreshRecovered", "again", 1, NOW_S - 5, NOW_S - 5)
     events = [over, FAILED] if recovered else [FAILED]
-    advice = "\n".join(map(str, hints(account(row, events=events))))
+    advice = "\n".join(map(str, hints(report_of(row, events=events))))
     assert ("reconciler check" in advice) == (not recovered)
     waits = "reconciler refresh" in advice or "Check that the platform" in advice
     assert waits == recovered
@@ -251,15 +255,15 @@ def test_while_its_tries_fail_nothing_is_advised_that_waits_for_the_controller(
 
 def test_without_a_controller_nothing_is_advised_that_waits_for_one() -> None:
     gone = Leader("replica-0", NOW_S - 100, 15)
-    found = hints(account(standing(secret(age_s=TTL_S + 30)), leader=gone))
+    found = hints(report_of(assessed_pod(secret(age_s=TTL_S + 30)), leader=gone))
     assert [step.command for step in found] == ["kubectl get pods,leases -n ambient-code"]
 
 
 @pytest.mark.parametrize("value", ["true", ""])
 def test_after_resume_it_is_not_called_paused(value: str) -> None:
-    news = EventSummary(False, "RefreshPaused", "Refreshing is paused", 1, NOW_S - 90, NOW_S - 90)
-    held = secret(annotations={NAMES.paused: value} if value else {})
-    text = "\n".join(explain(account(standing(held), events=[news])))
+    event = EventSummary(False, "RefreshPaused", "Refreshing is paused", 1, NOW_S - 90, NOW_S - 90)
+    found_secret = secret(annotations={NAMES.paused: value} if value else {})
+    text = "\n".join(explain(report_of(assessed_pod(found_secret), events=[event])))
     assert ("paused" in text) == bool(value)
 
 
@@ -271,7 +275,7 @@ REFUSED = EventSummary(
 
 
 def test_what_a_replica_reports_is_said_and_comes_first_in_the_advice() -> None:
-    found = account(standing(secret(age_s=TTL_S + 30)), leader=ABSENT, reports=[REFUSED])
+    found = report_of(assessed_pod(secret(age_s=TTL_S + 30)), leader=ABSENT, reports=[REFUSED])
     assert (
         "Replica replica-0 reports NotReady (20s ago): the issuer refuses our credentials: 401."
         in explain(found)
@@ -281,7 +285,7 @@ def test_what_a_replica_reports_is_said_and_comes_first_in_the_advice() -> None:
 
 
 def test_where_no_replica_was_ever_heard_of_that_is_said_and_what_it_may_mean() -> None:
-    found = account(standing(secret(age_s=TTL_S + 30)), leader=ABSENT)
+    found = report_of(assessed_pod(secret(age_s=TTL_S + 30)), leader=ABSENT)
     assert "has no pod of the controller, and no replica has reported" in explain(found)[-1]
     assert [step.command for step in hints(found)] == [
         "kubectl get pods,leases -n ambient-code",
@@ -292,8 +296,8 @@ def test_where_no_replica_was_ever_heard_of_that_is_said_and_what_it_may_mean() 
 def test_what_may_not_be_read_of_the_replicas_is_called_unknown_and_no_absence() -> None:
     text = "\n".join(
         explain(
-            account(
-                standing(secret()),
+            report_of(
+                assessed_pod(secret()),
                 leader=ABSENT,
                 reports_error="no right to list events",
                 replicas_error="no right to list pods",
@@ -305,12 +309,12 @@ def test_what_may_not_be_read_of_the_replicas_is_called_unknown_and_no_absence()
     assert "has no pod of the controller" not in text
 
 
-def test_a_controller_pod_that_ended_is_told_with_its_last_words() -> None:
+def test_a_controller_pod_that_ended_is_described_with_its_message() -> None:
     ended = ObservedReplica(
         "r-0", False, 3, "CrashLoopBackOff", 2, NOW_S - 12, "reconciler: no token\n"
     )
     working = ObservedReplica("r-1", True)
-    assert explain(account(standing(secret()), replicas=[ended, working]))[-1] == (
+    assert explain(report_of(assessed_pod(secret()), replicas=[ended, working]))[-1] == (
         "Controller pod r-0 is not ready: CrashLoopBackOff; after 3 restarts it ended 12s ago with"
         " exit code 2: reconciler: no token."
     )

@@ -5,7 +5,7 @@ from reconciler.inspection.fleet import PodFleet, assess_fleet
 from reconciler.inspection.printers import cells, fleet_as_json, plain
 from reconciler.naming import Names
 from tests.unit.controller.build import NAMES, NOW_S, TTL_S, secret
-from tests.unit.inspection.build import onlooker, pod
+from tests.unit.inspection.build import pod, reader_context
 
 ROW_KEYS = [
     "namespace", "pod", "session", "project", "terminating", "secret", "state", "reason",
@@ -28,7 +28,7 @@ def fleet_of(ages: dict[str, float | None], *, missing: tuple[str, ...] = ()) ->
         for name, age_s in ages.items()
         if name not in missing
     ]
-    return assess_fleet(pods, secrets, onlooker(), NOW_S)
+    return assess_fleet(pods, secrets, reader_context(), NOW_S)
 
 
 def test_the_next_to_expire_comes_first_and_the_unknown_counts_as_now() -> None:
@@ -49,8 +49,8 @@ def test_totals_name_the_worst_state_first() -> None:
     ]
 
 
-def test_an_empty_fleet_is_no_trouble() -> None:
-    fleet = assess_fleet([], [], onlooker(), NOW_S)
+def test_an_empty_fleet_is_no_problem() -> None:
+    fleet = assess_fleet([], [], reader_context(), NOW_S)
     assert fleet.headline() == ["0 session pods: nothing to refresh"]
     assert (fleet.expired, fleet.next) == (0, None)
     assert fleet_as_json(fleet, NAMES)["summary"]["next"] is None
@@ -59,7 +59,7 @@ def test_an_empty_fleet_is_no_trouble() -> None:
 def test_two_pods_of_one_session_share_its_secret() -> None:
     old = pod(uid="old", name="old", is_deleting=True)
     new = pod(uid="new", name="new")
-    rows = assess_fleet([old, new], [secret()], onlooker(), NOW_S).rows
+    rows = assess_fleet([old, new], [secret()], reader_context(), NOW_S).rows
     assert len({row.refresh_at_s for row in rows}) == 1
     assert {row.pod.name: cells(row, NOW_S)["STATE"] for row in rows} == {
         "new": "ok",
@@ -67,8 +67,8 @@ def test_two_pods_of_one_session_share_its_secret() -> None:
     }
 
 
-def test_a_secret_of_another_namespace_serves_nobody_here() -> None:
-    [row] = assess_fleet([pod()], [secret(namespace="team-b")], onlooker(), NOW_S).rows
+def test_a_secret_of_another_namespace_is_not_used_here() -> None:
+    [row] = assess_fleet([pod()], [secret(namespace="team-b")], reader_context(), NOW_S).rows
     assert row.state is TokenState.NO_SECRET
 
 

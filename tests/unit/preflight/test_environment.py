@@ -18,19 +18,19 @@ STATIC = {"AMBIENT_API_TOKEN": "obviously-fake-static-token"}
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [(OIDC, []), (STATIC, []), (OIDC | STATIC, ["static_token_ignored"])]
+    ("given", "shown"), [(OIDC, []), (STATIC, []), (OIDC | STATIC, ["static_token_ignored"])]
 )
 def test_a_static_token_beside_client_credentials_is_named(
-    given: dict[str, str], said: list[str], monkeypatch: pytest.MonkeyPatch
+    given: dict[str, str], shown: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith("RECONCILER_")]:
-        monkeypatch.delenv(name)  # whoever runs the tests may have set some of them
+        monkeypatch.delenv(name)  # the environment of the tests may have some of them
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     with capture_logs() as lines:
         environment.warn(load_settings())
     named = [line["event"] for line in lines if line["event"] != "no_ca_certificates"]
-    assert named == said
+    assert named == shown
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_the_first_line_shows_no_query_of_the_token_url(monkeypatch: pytest.Monk
     url = "https://issuer.example/token?code=obviously-fake"
     for name, value in (OIDC | {"OIDC_TOKEN_URL": url}).items():
         monkeypatch.setenv(name, value)
-    said = environment.described(load_settings())
-    assert said["issuer"] == "https://issuer.example/token"
-    assert "obviously-fake" not in str(said)
+    shown = environment.described(load_settings())
+    assert shown["issuer"] == "https://issuer.example/token"
+    assert "obviously-fake" not in str(shown)
 
 
 def test_a_base_url_with_a_query_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

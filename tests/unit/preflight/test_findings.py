@@ -20,7 +20,7 @@ def answers(*refused: tuple[str, str], namespaces: tuple[str, ...] = ("a", "b"))
 
 
 class TestRights:
-    def test_all_held_is_one_line(self) -> None:
+    def test_all_granted_is_one_line(self) -> None:
         [finding] = findings.of_rights(answers(), cluster_wide=False)
         assert finding.level == "OK"
 
@@ -45,12 +45,12 @@ class TestRights:
         assert finding.message == "cannot see which sessions are live in all namespaces: list pods"
         assert finding.remedy.endswith("or list the namespaces in RECONCILER_NAMESPACES")
 
-    def test_what_is_held_beyond_need_is_no_fault(self) -> None:
-        held = [
+    def test_an_unneeded_right_is_a_warning(self) -> None:
+        granted = [
             (right, ask, ask.resource == "secrets")
             for right, ask in questions(EXCESS_PERMISSIONS, namespaces=["a"], own="home")
         ]
-        [finding] = findings.of_excess(held)
+        [finding] = findings.of_excess(granted)
         assert finding.level == "WARN"
         assert "may also get, delete secrets in namespace a" in finding.message
 
@@ -65,7 +65,7 @@ class TestRights:
         (61.0, "FAIL", "61 s behind"),
     ],
 )
-def test_a_clock_is_judged_by_what_its_offset_breaks(skew_s: float, level: str, words: str) -> None:
+def test_a_clocks_level_follows_from_its_offset(skew_s: float, level: str, words: str) -> None:
     finding = findings.of_clock(skew_s)
     assert finding.level == level
     assert words in finding.message
@@ -112,7 +112,7 @@ def test_a_clock_is_judged_by_what_its_offset_breaks(skew_s: float, level: str, 
         ),
     ],
 )
-def test_the_clock_that_is_off_is_blamed(
+def test_the_clock_that_is_wrong_is_named(
     offsets_s: dict[str, float], named: dict[str, str]
 ) -> None:
     found = findings.of_clocks(offsets_s)

@@ -10,7 +10,7 @@ from tests.unit.tokens.support import OLD, jwt
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "shown"),
     [
         (None, "AMBIENT_API_TOKEN_FILE names a file that does not exist: FILE"),
         ("", "FILE is empty"),
@@ -20,15 +20,15 @@ from tests.unit.tokens.support import OLD, jwt
     ],
 )
 def test_a_static_tokens_file_is_waited_for_until_it_holds_one(
-    content: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: str | None, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "token"
     if content is not None:
         file.write_text(content)
     monkeypatch.setenv("AMBIENT_API_TOKEN_FILE", str(file))
     found = missing(load_settings())
-    assert found.startswith(said.replace("FILE is", f"{file} is").replace(": FILE", f": {file}"))
-    assert bool(found) == bool(said)
+    assert found.startswith(shown.replace("FILE is", f"{file} is").replace(": FILE", f": {file}"))
+    assert bool(found) == bool(shown)
     assert "obviously" not in found
 
 

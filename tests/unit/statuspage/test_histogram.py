@@ -17,8 +17,8 @@ def test_every_session_is_in_one_column_or_outside(found: list[float | None], tt
     assert sum(column.count for column in spread.columns) + spread.outside == len(found)
     assert len(spread.columns) <= COLUMNS + 1
     assert all(0 <= column.height <= 100 for column in spread.columns)
-    dead = [life for life in found if life is not None and life <= 0]
-    assert spread.columns[0].count == len(dead)
+    expired = [life for life in found if life is not None and life <= 0]
+    assert spread.columns[0].count == len(expired)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,6 @@ def test_the_scale_is_a_whole_life_and_stays_still(ttl_s: float, columns: int, s
 def test_columns_say_what_they_hold() -> None:
     spread = distribute([row(1, -4.0), row(2, 59.0), row(3, 60.0), row(4, 600.0)], ttl_s=900.0)
 
-    told = [(c.name, c.count, c.severity) for c in spread.columns if c.count]
-    assert told == [("expired", 1, "bad"), ("0s to 60s", 2, "warn"), ("9m to 10m", 1, "good")]
+    counted = [(c.name, c.count, c.severity) for c in spread.columns if c.count]
+    assert counted == [("expired", 1, "bad"), ("0s to 60s", 2, "warn"), ("9m to 10m", 1, "good")]
     assert spread.columns[1].height == 100

@@ -42,7 +42,7 @@ def test_no_url_is_an_error(parameters: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "x", "²", "1e3", "", "٣"])
-def test_a_page_that_nobody_could_mean_is_the_first(number: str) -> None:
+def test_a_page_that_is_invalid_is_the_first(number: str) -> None:
     assert SessionQuery.parse({"page": number}).page == 1
 
 

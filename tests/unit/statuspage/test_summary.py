@@ -168,7 +168,7 @@ def test_exposure_is_an_estimate_and_never_looks_like_none(seconds: float, shown
     assert figure.severity == ("bad" if seconds else "good")
 
 
-def test_how_long_the_fleet_lasts_and_who_is_next() -> None:
+def test_how_long_the_fleet_lasts_and_what_expires_next() -> None:
     survival, upcoming, sessions = stats(survey([row(1, 300.0), row(2, 500.0, failures=1)]))
 
     assert (survival.value, survival.severity) == ("14m", "good")
@@ -190,7 +190,7 @@ def test_figures_of_odd_fleets(rows: list[SessionStatus], more: Any, values: lis
     assert [each.value for each in stats(survey(rows, **more))[:2]] == values
 
 
-def test_only_ways_to_narrow_that_leave_somebody_are_offered() -> None:
+def test_only_ways_to_narrow_that_match_a_session_are_offered() -> None:
     found = filters(
         survey([row(1), row(2, -1.0), row(3, block_reason="paused"), row(4, failures=1)])
     )
@@ -206,10 +206,10 @@ def part(name: str, **changes: Any) -> Component:
 
 
 def test_all_is_well_with_what_it_depends_on() -> None:
-    told = components(survey([row(1)]), "replica-0")
+    found = components(survey([row(1)]), "replica-0")
 
-    assert {each.severity for each in told} == {"good"}
-    assert [each.name for each in told] == [
+    assert {each.severity for each in found} == {"good"}
+    assert [each.name for each in found] == [
         "Leader", "Watches", "API server", "Platform", "Issuer", "Queue", "Startup",
     ]  # fmt: skip
     assert part("Leader").note == "this replica; 3 leader changes"
@@ -230,7 +230,7 @@ def test_all_is_well_with_what_it_depends_on() -> None:
         ("Queue", {"queue": queue(oldest_s=9.0)}, "0 due", "warn"),
     ],
 )
-def test_what_is_wrong_is_told_where_it_is(
+def test_what_is_wrong_is_shown_in_its_line(
     name: str, changes: dict[str, Any], value: str, severity: str
 ) -> None:
     found = part(name, **changes)
