@@ -141,7 +141,7 @@ class Telemetry:
     async def _within_trace(self, ask: Callable[[], Awaitable[T]]) -> T:
         if current() is not None:
             return await ask()
-        trace = self.tracer.begin("mint_spare")
+        trace = self.tracer.begin("standby_token_request")
         try:
             with trace:
                 return await ask()

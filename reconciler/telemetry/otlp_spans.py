@@ -40,7 +40,7 @@ _REQUESTS = {
     "create": _Request(
         "POST", "/api/v1/namespaces/{namespace}/secrets", 201, "token_reconciler.secret.name"
     ),
-    "read_again": _Request(
+    "refetch": _Request(
         "GET", "/api/v1/namespaces/{namespace}/secrets", 200, "token_reconciler.secret.name"
     ),
     "touch": _Request("PATCH", "/api/v1/namespaces/{namespace}/pods/{name}", 200, "k8s.pod.name"),

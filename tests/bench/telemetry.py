@@ -52,7 +52,7 @@ def cost_of_a_refresh(*, exported: bool, ratio: float = RATIO) -> float:
         work = WorkItem(key, ("renewal",), Priority.ROUTINE, now_at, now_at, 1, now_at)
         attempt = ReconcileRun(work, tracer.begin("reconcile", queued_at=now_at), 0.0)
         with attempt.trace:
-            with span("mint"):
+            with span("token_request"):
                 pass
             with span("patch", "session-2ab-creds"):
                 pass

@@ -23,7 +23,7 @@ async def test_the_issuer_is_told_the_step_that_asks() -> None:
             credentials=lambda: ClientCredentials("fake-id", "obviously-fake-secret"),
             clock=clock,
         )
-        with tracer.begin("reconcile") as trace, span("mint"), pytest.raises(IssuerError):
+        with tracer.begin("reconcile") as trace, span("token_request"), pytest.raises(IssuerError):
             await endpoint.request_token()
         with pytest.raises(IssuerError):
             await endpoint.request_token()

@@ -82,9 +82,11 @@ async def test_a_stranger_reads_a_reconcile_and_the_resync_that_queued_it(
     assert not controller.events("telemetry_export_failed")
 
     spans = by_name(trace)
-    assert {"reconcile", "queue", "mint", "patch"} <= spans.keys()
+    assert {"reconcile", "queue", "token_request", "patch"} <= spans.keys()
     root = spans["reconcile"]
-    assert all(parents(spans[name]) == {root["spanID"]} for name in ("queue", "mint", "patch"))
+    assert all(
+        parents(spans[name]) == {root["spanID"]} for name in ("queue", "token_request", "patch")
+    )
     assert tags(root)["token_reconciler.session.id"] == line["session_id"]
     assert tags(root)["k8s.namespace.name"] == line["namespace"]
     assert tags(root)["token_reconciler.reason"] == line["reason"]
@@ -149,7 +151,7 @@ async def test_a_deleted_secret_shows_the_event_that_queued_its_repair(
         repair = (await found("repair", lambda: jaeger.trace(line["trace_id"])))[0]
         assert await controller.terminate() == 0
     spans = by_name(repair)
-    assert {"queue", "read_again", "mint", "create"} <= spans.keys()
+    assert {"queue", "refetch", "token_request", "create"} <= spans.keys()
     assert tags(spans["create"])["http.response.status_code"] == 201
     causes = [one for one in spans["reconcile"]["references"] if one["refType"] == "FOLLOWS_FROM"]
     linked = [set(by_name(trace)) for one in causes for trace in jaeger.trace(one["traceID"])]
@@ -166,7 +168,7 @@ async def test_no_token_and_no_credential_reaches_jaeger(box: LabCluster, jaeger
     box.populate(3)
     async with running(environment(box, jaeger, "clean")) as controller:
         await started(controller, box)
-        await found("traces", lambda: jaeger.traces("clean", operation="mint_spare"))
+        await found("traces", lambda: jaeger.traces("clean", operation="standby_token_request"))
         assert await controller.terminate() == 0
     texts = {trace["traceID"]: repr(trace) for trace in jaeger.traces("clean")}
     assert len(texts) > 3

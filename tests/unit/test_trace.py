@@ -39,7 +39,7 @@ def test_steps_have_their_instants_their_parents_and_their_errors(
     tracer: Tracer, clock: ManualClock
 ) -> None:
     with tracer.begin("reconcile", queued_at=990.0) as trace:
-        with span("mint"):
+        with span("token_request"):
             clock.advance(1.0)
             with span("POST", "http://issuer/token"):
                 clock.advance(2.0)
@@ -47,17 +47,17 @@ def test_steps_have_their_instants_their_parents_and_their_errors(
             fail(clock)
     found = {one.name: one for one in trace.spans}
     assert {name: one.seconds for name, one in found.items()} == {
-        "mint": 3.0, "POST": 2.0, "patch": 3.0,
+        "token_request": 3.0, "POST": 2.0, "patch": 3.0,
     }  # fmt: skip
-    assert found["POST"].parent is found["mint"]
-    assert found["mint"].parent is trace
+    assert found["POST"].parent is found["token_request"]
+    assert found["token_request"].parent is trace
     assert (found["patch"].error, found["patch"].status) == ("Conflict", 409)
     assert not trace.failed
     assert trace.seconds == 6.0
 
 
 def test_a_traceparent_names_the_innermost_step(tracer: Tracer) -> None:
-    with tracer.begin("reconcile") as trace, span("mint") as mint:
+    with tracer.begin("reconcile") as trace, span("token_request") as mint:
         header = traceparent()["traceparent"]
         assert mint is not None
         assert header == f"00-{trace.hex_id}-{mint.span_id:016x}-00"
@@ -103,7 +103,7 @@ def test_a_run_that_is_cut_short_counts_as_failed(tracer: Tracer) -> None:
 
 def test_runs_that_nobody_keeps_leave_no_cycles(tracer: Tracer) -> None:
     def run() -> None:
-        with tracer.begin("reconcile") as trace, span("mint"), span("POST"):
+        with tracer.begin("reconcile") as trace, span("token_request"), span("POST"):
             traceparent()
         trace.release()
 
@@ -118,8 +118,8 @@ def test_runs_that_nobody_keeps_leave_no_cycles(tracer: Tracer) -> None:
 
 
 def test_a_kept_trace_keeps_its_steps(tracer: Tracer) -> None:
-    with tracer.begin("reconcile") as trace, span("mint"):
+    with tracer.begin("reconcile") as trace, span("token_request"):
         pass
     trace.kept = True
     trace.release()
-    assert [one.name for one in trace.spans] == ["mint"]
+    assert [one.name for one in trace.spans] == ["token_request"]

@@ -183,7 +183,7 @@ class SessionActions:
         key, pod = run.key, state.pod
         assert pod is not None  # noqa: S101 - CREATE is planned for a pod that is there
         name = self._sessions.names.secret_name(key.session_id)
-        with self._bulkhead.at(key.namespace, slot), span("read_again", name):
+        with self._bulkhead.at(key.namespace, slot), span("refetch", name):
             is_stale = await self._writer.refetch(key) or await self._writer.refetch_pod(pod)
         if is_stale:
             return
@@ -207,7 +207,7 @@ class SessionActions:
 
     async def _obtain(self, plan: Plan, slot: BulkheadRun) -> Token | None:
         began_at = self._sessions.term_began_at
-        with span("mint"):
+        with span("token_request"):
             # A run that needs no request to the issuer does not wait behind those that do.
             if (token := token_choice.best_available(self._source, plan)) is not None:
                 return token

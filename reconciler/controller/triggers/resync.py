@@ -166,7 +166,7 @@ class Resync:
     async def _list_sessions(self) -> RunningSessions | None:
         """List all projects' running sessions; None if the platform returned no list."""
         try:
-            with span("sweep"):
+            with span("list_sessions"):
                 found = await list_running_sessions(self._platform, parallel=self._parallel)
         except RemoteError as error:
             if not isinstance(error, OF_AN_ENDPOINT) and self._log_dedup.should_log(

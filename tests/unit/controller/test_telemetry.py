@@ -108,7 +108,7 @@ def test_a_reconcile_is_one_trace_from_the_queue_to_the_patch_and_names_its_caus
             await settled(world)
         first = watched.named("reconcile")[0]
         made = {span.name: span for span in spans(first)}
-        assert list(made) == ["reconcile", "queue", "mint", "patch"]
+        assert list(made) == ["reconcile", "queue", "token_request", "patch"]
         root = made["reconcile"]
         assert attributes(root) == {
             "k8s.namespace.name": "team-a",
@@ -150,7 +150,7 @@ def test_the_startup_resync_of_hundreds_is_one_short_trace() -> None:
         async with running(world):
             await settled(world)
         [resync] = watched.named("startup_resync")
-        assert [step.name for step in resync.spans] == ["queue_pods", "sweep", "refresh"]
+        assert [step.name for step in resync.spans] == ["queue_pods", "list_sessions", "refresh"]
         assert resync.attributes == {"sessions": 300, "sessions.refreshed": 300}
         assert resync.seconds == pytest.approx(world.controller.startup.seconds, abs=0.1)
         assert watched.traces == [resync]
