@@ -1,4 +1,4 @@
-"""The types of the queue: requests for runs, the work handed out, the requeue after it (pure)."""
+"""The types of the queue: requests for runs, merged requests, and the work handed out (pure)."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -100,11 +100,11 @@ class WorkItem(Generic[K]):
 
 
 @dataclass(frozen=True, slots=True)
-class Requeue:
-    """When to run a key again, as returned by its last run.
+class ScheduleRequest:
+    """A request to run a key: by an event, or by the key's last run.
 
     Args:
-        at: Monotonic instant; it may be later than any that was requested before.
+        at: Monotonic instant; a past one is due now, and late since then.
         slack_s: Seconds from now until it is too late; negative if it is too late already.
         blocked_on: An endpoint that must recover, or "". Its recovery makes the key due before
             `at`, which is then the fallback.
@@ -112,6 +112,8 @@ class Requeue:
             endpoint ends it.
         first_due_at: When it was first due, monotonic, if the run did not complete its task;
             `at` by default.
+        trigger: What has changed since the last failure; see `NotBefore`.
+        dependency: What the run depends on; compared with that of the failed run.
     """
 
     at: float
@@ -121,6 +123,8 @@ class Requeue:
     blocked_on: str = ""
     not_before: NotBefore | None = None
     first_due_at: float | None = None
+    trigger: Trigger = Trigger.NONE
+    dependency: str = ""
 
 
 class EntryInfo(NamedTuple):
@@ -138,8 +142,8 @@ class EntryInfo(NamedTuple):
     failures: int
 
 
-class ScheduleRequest(NamedTuple):
-    """A request for a run; internal to this package.
+class PendingRequest(NamedTuple):
+    """One or more merged requests for a key; internal to this package.
 
     Slack is kept as the instant at which it ends, so that it shrinks equally for all.
     `first_due_at` is when the first of the merged requests was due.
@@ -155,12 +159,12 @@ class ScheduleRequest(NamedTuple):
     trigger: Trigger = Trigger.NONE
     dependency: str = ""
 
-    def merged(self, later: "ScheduleRequest") -> "ScheduleRequest":
+    def merged(self, later: "PendingRequest") -> "PendingRequest":
         """Return the more urgent of each field; the same object if `later` adds nothing.
 
         The `not_before` of one delays the other, except as far as its trigger shortens it.
         """
-        merged = ScheduleRequest(
+        merged = PendingRequest(
             at=min(self._earliest_at(later.not_before), later._earliest_at(self.not_before)),
             priority=min(self.priority, later.priority),
             deadline_at=min(self.deadline_at, later.deadline_at),

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from reconciler.clock import Clock
 from reconciler.errors import ReconcilerError
-from reconciler.workqueue.items import EntryInfo, Priority, Requeue, Trigger, WorkItem
+from reconciler.workqueue.items import EntryInfo, ScheduleRequest, WorkItem
 from reconciler.workqueue.schedule import Scheduler
 from reconciler.workqueue.stats import QueueStats
 
@@ -46,42 +46,15 @@ class WorkQueue(Generic[K]):
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def add(
-        self,
-        key: K,
-        *,
-        reason: str,
-        priority: Priority,
-        slack_s: float,
-        at: float | None = None,
-        trigger: Trigger = Trigger.NONE,
-        dependency: str = "",
-    ) -> None:
-        """Request a run of `key` no later than `at` (default: now); ignored once closed.
-
-        Args:
-            at: Instant on the clock's `monotonic`.
-            slack_s: Seconds from now until it is too late; negative if it is too late already.
-            trigger: What has changed since the last failure; see `NotBefore`.
-            dependency: What the run depends on; compared with that of the failed run.
+    def add(self, key: K, request: ScheduleRequest) -> None:
+        """Request a run of `key` no later than `request.at`; ignored once closed.
 
         Raises:
             ValueError: A time is not a number; nothing was changed.
         """
         if self._closed:
             return
-        now_at = self._clock.monotonic()
-        due_at = now_at if at is None else at
-        self._scheduler.add(
-            key,
-            reason=reason,
-            at=due_at,
-            priority=priority,
-            slack_s=slack_s,
-            now_at=now_at,
-            trigger=trigger,
-            dependency=dependency,
-        )
+        self._scheduler.add(key, request, now_at=self._clock.monotonic())
         self._dispatch()
 
     async def get(self) -> WorkItem[K]:
@@ -106,7 +79,7 @@ class WorkQueue(Generic[K]):
             raise QueueClosed("the work queue is closed")
         return work
 
-    def done(self, key: K, *, next: Requeue | None) -> None:
+    def done(self, key: K, *, next: ScheduleRequest | None) -> None:
         """End a run; `next` replaces all earlier deadlines, None removes the key.
 
         A dirty key runs once more, as soon as `next.not_before` allows.

@@ -13,10 +13,9 @@ from typing import Generic, TypeVar
 from reconciler.workqueue.heap import LazyHeap
 from reconciler.workqueue.items import (
     EntryInfo,
+    PendingRequest,
     Priority,
-    Requeue,
     ScheduleRequest,
-    Trigger,
     WorkItem,
 )
 from reconciler.workqueue.stats import ScheduleStats
@@ -42,10 +41,10 @@ class _Entry(Generic[K]):
 
     __slots__ = ("failures", "key", "pop_number", "ready_at", "request", "rerun", "stage")
 
-    def __init__(self, key: K, request: ScheduleRequest) -> None:
+    def __init__(self, key: K, request: PendingRequest) -> None:
         self.key = key
         self.request = request
-        self.rerun: ScheduleRequest | None = None
+        self.rerun: PendingRequest | None = None
         self.stage = _Stage.WAITING
         self.ready_at = 0.0
         self.pop_number = 0
@@ -91,48 +90,30 @@ class Scheduler(Generic[K]):
         """Number of slots of all heaps together, stale ones included."""
         return sum(heap.slots for heap in (self._waiting, *self._ready.values()))
 
-    def add(
-        self,
-        key: K,
-        *,
-        reason: str,
-        at: float,
-        priority: Priority,
-        slack_s: float,
-        now_at: float,
-        trigger: Trigger = Trigger.NONE,
-        dependency: str = "",
-    ) -> None:
-        """Request a run of `key` no later than `at`; merges with earlier requests.
+    def add(self, key: K, request: ScheduleRequest, *, now_at: float) -> None:
+        """Request a run of `key` no later than `request.at`; merges with earlier requests.
 
         The merged request has the earlier time, the more urgent priority, the smaller slack and the
         reasons of both; an entry that is blocked on an endpoint stays so. A running key becomes
         dirty. After a failure a key runs no earlier than its `NotBefore` allows for this trigger.
 
-        Args:
-            at: Monotonic instant; a past one is due now, and late since then.
-            slack_s: Seconds from now until it is too late; may be negative or infinite.
-            dependency: What the run depends on; compared with that of the failed run.
-
         Raises:
             ValueError: A time is not a number; nothing was changed.
         """
-        request = _new_request(at, priority, slack_s, reason, now_at)._replace(
-            trigger=trigger, dependency=dependency
-        )
+        pending = _pending(request, now_at)
         self._promote(now_at)
         self._adds += 1
         entry = self._entries.get(key)
         if entry is None:
-            self._enter(self._entries.setdefault(key, _Entry(key, request)), request, now_at)
+            self._enter(self._entries.setdefault(key, _Entry(key, pending)), pending, now_at)
         elif entry.stage is not _Stage.RUNNING:
             self._dedups += 1
-            self._change(entry, entry.request.merged(request), now_at)
+            self._change(entry, entry.request.merged(pending), now_at)
         elif entry.rerun is None:
-            entry.rerun = request
+            entry.rerun = pending
         else:
             self._dedups += 1
-            entry.rerun = entry.rerun.merged(request)
+            entry.rerun = entry.rerun.merged(pending)
 
     def pop(self, now_at: float) -> WorkItem[K] | None:
         """Return the next key to work on, or None if nothing is due; it runs until `done`."""
@@ -147,7 +128,7 @@ class Scheduler(Generic[K]):
         self._starvation_picks += 1
         return self._start(next(iter(self._oldest)), now_at)
 
-    def done(self, key: K, *, next: Requeue | None, now_at: float) -> None:
+    def done(self, key: K, *, next: ScheduleRequest | None, now_at: float) -> None:
         """End a run; `next` replaces all earlier deadlines, None removes the key and its failures.
 
         A dirty key runs once more, no later than the request that made it dirty and
@@ -159,7 +140,7 @@ class Scheduler(Generic[K]):
             ValueError: A time of `next` is not a number; the key still runs.
         """
         entry = self._running_entry(key)
-        request = None if next is None else self._request_for(next, entry, now_at)
+        request = None if next is None else self._pending_after(next, entry, now_at)
         if entry.rerun is not None:
             request = entry.rerun if request is None else entry.rerun.merged(request)
         self._promote(now_at)
@@ -270,16 +251,12 @@ class Scheduler(Generic[K]):
         ready, waiting = len(self._oldest), len(self._waiting)
         return f"<Scheduler ready {ready}, waiting {waiting}, running {self.running}>"
 
-    def _request_for(self, next: Requeue, entry: _Entry[K], now_at: float) -> ScheduleRequest:
-        request = _new_request(
-            next.at, next.priority, next.slack_s, next.reason, now_at, next.blocked_on
-        )
-        first_due_at = (
-            request.at if next.first_due_at is None else min(request.at, next.first_due_at)
-        )
-        request = request._replace(not_before=next.not_before, first_due_at=first_due_at)
+    def _pending_after(
+        self, next: ScheduleRequest, entry: _Entry[K], now_at: float
+    ) -> PendingRequest:
+        pending = _pending(next, now_at)
         is_woken = self._woken.get(next.blocked_on, 0) >= entry.pop_number
-        return _unblocked(request, now_at) if next.blocked_on and is_woken else request
+        return _unblocked(pending, now_at) if next.blocked_on and is_woken else pending
 
     def _forget(self, entry: _Entry[K]) -> None:
         del self._entries[entry.key]
@@ -329,7 +306,7 @@ class Scheduler(Generic[K]):
         self.running -= 1
         entry.rerun = None
 
-    def _change(self, entry: _Entry[K], request: ScheduleRequest, now_at: float) -> None:
+    def _change(self, entry: _Entry[K], request: PendingRequest, now_at: float) -> None:
         """Replace the request of an entry that is not running; a ready one keeps its age."""
         if request is entry.request:
             return
@@ -341,7 +318,7 @@ class Scheduler(Generic[K]):
         self._ready[request.priority].push(entry, rank=request.deadline_at)
         entry.request = request
 
-    def _enter(self, entry: _Entry[K], request: ScheduleRequest, now_at: float) -> None:
+    def _enter(self, entry: _Entry[K], request: PendingRequest, now_at: float) -> None:
         if request.at <= now_at:
             self._make_ready(entry, request, now_at)
             return
@@ -351,7 +328,7 @@ class Scheduler(Generic[K]):
         if request.blocked_on:
             self._blocked.setdefault(request.blocked_on, {})[entry] = None
 
-    def _make_ready(self, entry: _Entry[K], request: ScheduleRequest, ready_at: float) -> None:
+    def _make_ready(self, entry: _Entry[K], request: PendingRequest, ready_at: float) -> None:
         entry.request, entry.stage, entry.ready_at = request, _Stage.READY, ready_at
         self._ready[request.priority].push(entry, rank=request.deadline_at)
         self._oldest[entry] = None
@@ -370,17 +347,26 @@ class Scheduler(Generic[K]):
             del self._blocked[entry.request.blocked_on][entry]
 
 
-def _new_request(
-    at: float, priority: Priority, slack_s: float, reason: str, now_at: float, endpoint: str = ""
-) -> ScheduleRequest:
+def _pending(request: ScheduleRequest, now_at: float) -> PendingRequest:
+    at, first_due_at = request.at, request.first_due_at
     # One NaN in a heap breaks its order without an error.
-    if math.isnan(at) or math.isnan(slack_s):
-        raise ValueError(f"not a time: at={at}, slack_s={slack_s} ({reason})")
-    return ScheduleRequest(at, priority, now_at + slack_s, (reason,), at, endpoint)
+    if math.isnan(at) or math.isnan(request.slack_s):
+        raise ValueError(f"not a time: at={at}, slack_s={request.slack_s} ({request.reason})")
+    return PendingRequest(
+        at,
+        request.priority,
+        now_at + request.slack_s,
+        (request.reason,),
+        at if first_due_at is None else min(at, first_due_at),
+        request.blocked_on,
+        request.not_before,
+        request.trigger,
+        request.dependency,
+    )
 
 
-def _unblocked(request: ScheduleRequest, now_at: float) -> ScheduleRequest:
+def _unblocked(request: PendingRequest, now_at: float) -> PendingRequest:
     at = min(request.at, now_at)
-    return ScheduleRequest(
+    return PendingRequest(
         at, request.priority, request.deadline_at, request.reasons, min(request.first_due_at, at)
     )

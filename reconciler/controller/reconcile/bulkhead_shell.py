@@ -27,6 +27,7 @@ from reconciler.errors import (
     TransportError,
 )
 from reconciler.naming import SessionKey
+from reconciler.workqueue.items import ScheduleRequest
 from reconciler.workqueue.queue import WorkQueue
 
 log = structlog.get_logger()
@@ -170,7 +171,8 @@ class BulkheadShell:
         now_at = self._clock.monotonic()
         for key, position in self._bulkhead.calls(now_at):
             slack_s = position.ends_at - now_at
-            self._queue.add(key, reason="place_free", priority=position.priority, slack_s=slack_s)
+            request = ScheduleRequest(now_at, position.priority, slack_s, "place_free")
+            self._queue.add(key, request)
 
     def _overdue(self, slot: BulkheadRun, target: str) -> None:
         if self._log_dedup.should_log("requests_slow", target):

@@ -19,7 +19,7 @@ from reconciler.controller.state.startup import StartupProgress
 from reconciler.errors import ProtocolError, RemoteError
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import CircuitBreaker
-from reconciler.workqueue.items import Priority, Requeue, WorkItem
+from reconciler.workqueue.items import Priority, ScheduleRequest, WorkItem
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class Reconciler:
 
     async def reconcile(
         self, key: SessionKey, run: ReconcileRun, slot: BulkheadRun
-    ) -> Requeue | None:
+    ) -> ScheduleRequest | None:
         """Reconcile one session; return when it is due next, None if it is to be forgotten.
 
         Args:
@@ -95,7 +95,7 @@ class Reconciler:
             until_at = self._actions.paused_until(key, state, plan)
             if until_at is not None:
                 run.outcome = "conflict_backoff"
-                return Requeue(
+                return ScheduleRequest(
                     until_at,
                     plan.priority,
                     plan.slack_s,
@@ -123,7 +123,7 @@ class Reconciler:
                 return errors.Conflict(str(error), status=error.status)
         return error
 
-    def _finish(self, run: ReconcileRun, state: SessionState, plan: Plan) -> Requeue | None:
+    def _finish(self, run: ReconcileRun, state: SessionState, plan: Plan) -> ScheduleRequest | None:
         """Record the outcome, log once what blocks, and return the next deadline."""
         key = run.key
         if plan.action is Action.REMOVE:
@@ -145,9 +145,9 @@ class Reconciler:
             self._startup.record_result(key, run.outcome)
         return self._requeue(key, plan)
 
-    def _requeue(self, key: SessionKey, plan: Plan) -> Requeue:
+    def _requeue(self, key: SessionKey, plan: Plan) -> ScheduleRequest:
         at = self._sessions.at(plan.due_s)
         touch_at = self._touches.next_at(key) if self._touches is not None else None
         if touch_at is not None and touch_at < at:
-            return Requeue(touch_at, Priority.EXPIRING, plan.slack_s, "touch")
-        return Requeue(at, plan.priority, plan.slack_s, plan.reason)
+            return ScheduleRequest(touch_at, Priority.EXPIRING, plan.slack_s, "touch")
+        return ScheduleRequest(at, plan.priority, plan.slack_s, plan.reason)

@@ -24,7 +24,7 @@ from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.controller.state.startup import StartupProgress
 from reconciler.errors import NotLeaderError, ProtocolError, RemoteError
 from reconciler.naming import SessionKey
-from reconciler.workqueue.items import NotBefore, Priority, Requeue, WorkItem
+from reconciler.workqueue.items import NotBefore, Priority, ScheduleRequest, WorkItem
 from reconciler.workqueue.queue import QueueClosed, WorkQueue
 
 log = structlog.get_logger()
@@ -84,7 +84,7 @@ class Workers:
     async def _work(self, slot: BulkheadRun) -> None:
         work = await self._queue.get()
         self._bulkhead.record_started(work.key)
-        following: Requeue | None = None
+        following: ScheduleRequest | None = None
         trace = self._tracer.begin("reconcile", queued_at=work.ready_at)
         run = ReconcileRun(work, trace, self._sessions.term_began_at)
         try:
@@ -111,7 +111,7 @@ class Workers:
         run.error = None
         run.trace.release()
 
-    async def _attempt(self, run: ReconcileRun, slot: BulkheadRun) -> Requeue | None:
+    async def _attempt(self, run: ReconcileRun, slot: BulkheadRun) -> ScheduleRequest | None:
         """Reconcile once; return when the session is due next, after every kind of error."""
         work, started_at = run.work, self._clock.monotonic()
         try:
@@ -141,7 +141,7 @@ class Workers:
         self._sessions.run_times.add(self._clock.monotonic() - started_at)
         return following
 
-    def _crashed(self, run: ReconcileRun, error: Exception, started_at: float) -> Requeue:
+    def _crashed(self, run: ReconcileRun, error: Exception, started_at: float) -> ScheduleRequest:
         work = run.work
         self._stats.reconcile_panics_total += 1
         run.outcome, run.error = "failed", error
@@ -153,7 +153,7 @@ class Workers:
         )
         # Not planned again: that may be what crashed.
         not_before = NotBefore(started_at, started_at + wait_s, dependency_of(Action.WRITE))
-        return Requeue(
+        return ScheduleRequest(
             not_before.retry_at,
             Priority.ROUTINE,
             0.0,
@@ -162,7 +162,7 @@ class Workers:
             first_due_at=work.first_due_at,
         )
 
-    def _without_effect(self, run: ReconcileRun, again_s: float) -> Requeue:
+    def _without_effect(self, run: ReconcileRun, again_s: float) -> ScheduleRequest:
         """Log once that a write changes nothing; wait for news, or for a token worth writing."""
         key, now_at = run.key, self._clock.monotonic()
         state, plan = self._sessions.plan(key)
@@ -179,11 +179,11 @@ class Workers:
             rand=self._random.random(),
         )
         not_before = NotBefore(now_at, now_at + pause_s, dependency_of(plan.action))
-        return Requeue(
+        return ScheduleRequest(
             not_before.retry_at, plan.priority, plan.slack_s, plan.reason, not_before=not_before
         )
 
-    def _failed(self, run: ReconcileRun, error: RemoteError) -> Requeue:
+    def _failed(self, run: ReconcileRun, error: RemoteError) -> ScheduleRequest:
         work, name = run.work, type(error).__name__
         self._stats.failures[name] = self._stats.failures.get(name, 0) + 1
         failures = self._queue.record_failure(work.key)
@@ -221,16 +221,18 @@ class Workers:
                 attempt=failures,
             )
 
-    def _parked(self, run: ReconcileRun, target: str) -> Requeue:
+    def _parked(self, run: ReconcileRun, target: str) -> ScheduleRequest:
         """Park a key until there is room for its request."""
         run.outcome = "bulkhead_full"
         _, plan = self._sessions.plan(run.key)
         self._bulkhead.park(target, run.key, plan)
         return self._in_about(PARKED_S, plan, run.work)
 
-    def _in_about(self, wait_s: float, plan: Plan, work: WorkItem[SessionKey]) -> Requeue:
+    def _in_about(self, wait_s: float, plan: Plan, work: WorkItem[SessionKey]) -> ScheduleRequest:
         at = self._clock.monotonic() + self._random.uniform(0.5, 1.5) * wait_s
-        return Requeue(at, plan.priority, plan.slack_s, plan.reason, first_due_at=work.first_due_at)
+        return ScheduleRequest(
+            at, plan.priority, plan.slack_s, plan.reason, first_due_at=work.first_due_at
+        )
 
     def _retry(
         self,
@@ -239,7 +241,7 @@ class Workers:
         failures: int,
         *,
         retry_after_s: float | None = None,
-    ) -> Requeue:
+    ) -> ScheduleRequest:
         """Return the time of the retry: never later than a fraction of the remaining life."""
         _, plan = self._sessions.plan(work.key)
         life_s = retry_policy.max_retry_after_s(
@@ -259,7 +261,7 @@ class Workers:
             if is_seal
             else not_before.retry_at
         )
-        return Requeue(
+        return ScheduleRequest(
             at,
             plan.priority,
             plan.slack_s,

@@ -8,7 +8,7 @@ from reconciler.controller.state.startup import StartupProgress
 from reconciler.informer.store import Change
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
-from reconciler.workqueue.items import Priority, Trigger
+from reconciler.workqueue.items import Priority, ScheduleRequest, Trigger
 from reconciler.workqueue.queue import WorkQueue
 
 
@@ -68,7 +68,7 @@ class EventHandler:
             state, plan = self._sessions.plan(key)
         except Exception:  # a defect of ours that one session provokes: its run logs it
             now_at = self._clock.monotonic()
-            self._queue.add(key, reason=reason, at=now_at, priority=Priority.ROUTINE, slack_s=0.0)
+            self._queue.add(key, ScheduleRequest(now_at, Priority.ROUTINE, 0.0, reason))
             return Action.BLOCKED
         if plan.action is Action.REMOVE:
             if self._touches is not None:
@@ -87,17 +87,18 @@ class EventHandler:
         at = now_at = self._clock.monotonic()
         if waits or is_asked:
             at = self._sessions.at(plan.due_s)
-        self._queue.add(
-            key,
-            reason=reason if is_due else plan.reason,
-            at=max(at, now_at + ask_in_s) if is_asked else at,
-            priority=min(plan.priority, Priority.CHANGED)
-            if is_due and reason == "pod"
-            else plan.priority,
-            slack_s=plan.slack_s,
+        priority = plan.priority
+        if is_due and reason == "pod":
+            priority = min(priority, Priority.CHANGED)
+        request = ScheduleRequest(
+            max(at, now_at + ask_in_s) if is_asked else at,
+            priority,
+            plan.slack_s,
+            reason if is_due else plan.reason,
             trigger=news,
             dependency=dependency_of(plan.action),
         )
+        self._queue.add(key, request)
         return plan.action
 
     def _ensure_touch(self, state: SessionState, plan: Plan) -> bool:
@@ -111,7 +112,7 @@ class EventHandler:
 
     def _touch_now(self, key: SessionKey) -> None:
         now_at = self._clock.monotonic()
-        self._queue.add(key, reason="touch", at=now_at, priority=Priority.EXPIRING, slack_s=0.0)
+        self._queue.add(key, ScheduleRequest(now_at, Priority.EXPIRING, 0.0, "touch"))
 
     def _changed(self, change: Change, kind: str) -> None:
         if not self._is_open:

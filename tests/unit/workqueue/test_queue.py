@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
-from reconciler.workqueue.items import Priority, Requeue, WorkItem
+from reconciler.workqueue.items import Priority, ScheduleRequest, WorkItem
 from reconciler.workqueue.queue import MAX_SLEEP_S, MIN_SLEEP_S, QueueClosed, WorkQueue
 from tests.support import ManualClock
 
@@ -22,7 +22,7 @@ class Bench:
 
     def add(self, key: str, *, after_s: float = 0.0, priority: Priority = Priority.ROUTINE) -> None:
         at = self.clock.monotonic() + after_s
-        self.queue.add(key, reason="event", at=at, priority=priority, slack_s=300.0)
+        self.queue.add(key, ScheduleRequest(at, priority, 300.0, "event"))
 
     async def getter(self) -> asyncio.Task[WorkItem[str]]:
         """Start a worker that waits for one piece of work."""
@@ -83,8 +83,8 @@ async def test_an_event_wakes_a_worker_at_once(bench: Bench) -> None:
 
 
 @on_virtual_time
-async def test_without_a_time_a_key_is_due_now(bench: Bench) -> None:
-    bench.queue.add("a", reason="event", priority=Priority.CHANGED, slack_s=1.0)
+async def test_a_request_for_now_is_due_now(bench: Bench) -> None:
+    bench.queue.add("a", ScheduleRequest(0.0, Priority.CHANGED, 1.0, "event"))
     assert (await bench.queue.get()).due_at == 0.0
 
 
@@ -104,7 +104,7 @@ async def test_a_second_worker_waits_until_the_first_is_done_with_the_key(bench:
     task = await bench.getter()
     await asyncio.sleep(10)
     assert not task.done()
-    bench.queue.done("a", next=Requeue(1e6, Priority.ROUTINE, 300.0, "refresh"))
+    bench.queue.done("a", next=ScheduleRequest(1e6, Priority.ROUTINE, 300.0, "refresh"))
     assert (await task).reasons == ("event", "refresh")
 
 
@@ -222,7 +222,9 @@ async def test_a_recovering_endpoint_wakes_the_workers(bench: Bench) -> None:
     bench.add("a")
     await bench.queue.get()
     assert bench.queue.record_failure("a") == 1
-    bench.queue.done("a", next=Requeue(300.0, Priority.ROUTINE, 300.0, "issuer down", "issuer"))
+    bench.queue.done(
+        "a", next=ScheduleRequest(300.0, Priority.ROUTINE, 300.0, "issuer down", "issuer")
+    )
     task = await bench.getter()
     await asyncio.sleep(7)
     assert bench.queue.wake_blocked("issuer") == 1
@@ -400,7 +402,7 @@ def test_a_clock_that_leaps_over_a_suspension_is_noticed_within_a_second() -> No
         clock = ManualClock()  # does not advance with the loop's time, as across a suspension
         queue: WorkQueue[str] = WorkQueue(clock)
         at = clock.monotonic() + 1800
-        queue.add("a", reason="refresh", at=at, priority=Priority.ROUTINE, slack_s=300.0)
+        queue.add("a", ScheduleRequest(at, Priority.ROUTINE, 300.0, "refresh"))
         task = asyncio.create_task(queue.get())
         await asyncio.sleep(10)
         assert not task.done()
@@ -420,7 +422,7 @@ def test_a_clock_that_lags_the_loop_by_a_rounding_error_does_not_make_it_spin(
         queue: WorkQueue[str] = WorkQueue(clock)
         timers = TimerCount(asyncio.get_running_loop(), monkeypatch)
         at = clock.monotonic() + 1e-9
-        queue.add("a", reason="refresh", at=at, priority=Priority.ROUTINE, slack_s=300.0)
+        queue.add("a", ScheduleRequest(at, Priority.ROUTINE, 300.0, "refresh"))
         task = asyncio.create_task(queue.get())
         await asyncio.sleep(0.1)
         assert 50 <= sum(delay_s == MIN_SLEEP_S for delay_s in timers.delays_s) <= 101

@@ -12,7 +12,7 @@ from reconciler.workqueue.items import (
     EntryInfo,
     NotBefore,
     Priority,
-    Requeue,
+    ScheduleRequest,
     Trigger,
     WorkItem,
 )
@@ -41,18 +41,22 @@ class TimedScheduler:
     ) -> None:
         self.schedule.add(
             key,
-            reason=reason,
-            at=self.now_at + after_s,
-            priority=priority,
-            slack_s=slack_s,
+            ScheduleRequest(
+                self.now_at + after_s,
+                priority,
+                slack_s,
+                reason,
+                trigger=trigger,
+                dependency=dependency,
+            ),
             now_at=self.now_at,
-            trigger=trigger,
-            dependency=dependency,
         )
 
     def fail(self, key: str, wait_s: float, *, endpoint: str = "") -> None:
         not_before = NotBefore(self.now_at, self.now_at + wait_s, "write")
-        next = Requeue(not_before.retry_at, Priority.ROUTINE, 300.0, "failed", endpoint, not_before)
+        next = ScheduleRequest(
+            not_before.retry_at, Priority.ROUTINE, 300.0, "failed", endpoint, not_before
+        )
         self.done(key, next)
 
     def pop(self) -> WorkItem[str]:
@@ -63,11 +67,15 @@ class TimedScheduler:
     def idle(self) -> bool:
         return self.schedule.pop(self.now_at) is None
 
-    def done(self, key: str, next: Requeue | None = None) -> None:
+    def done(self, key: str, next: ScheduleRequest | None = None) -> None:
         self.schedule.done(key, next=next, now_at=self.now_at)
 
-    def next(self, after_s: float, *, endpoint: str = "", slack_s: float = 300.0) -> Requeue:
-        return Requeue(self.now_at + after_s, Priority.ROUTINE, slack_s, "refresh", endpoint)
+    def next(
+        self, after_s: float, *, endpoint: str = "", slack_s: float = 300.0
+    ) -> ScheduleRequest:
+        return ScheduleRequest(
+            self.now_at + after_s, Priority.ROUTINE, slack_s, "refresh", endpoint
+        )
 
     def run_all(self) -> list[str]:
         """Take and finish until nothing is due; return the keys in the order served."""
@@ -414,7 +422,7 @@ def test_what_is_postponed_remembers_when_it_was_first_due(scheduler: TimedSched
     work = scheduler.pop()
     assert work.first_due_at == NOW + 10.0
     not_before = NotBefore(scheduler.now_at, scheduler.now_at + 30.0, "write")
-    again = Requeue(
+    again = ScheduleRequest(
         not_before.retry_at,
         Priority.ROUTINE,
         300.0,
@@ -537,10 +545,7 @@ def test_a_hundred_thousand_adds_of_a_thousand_keys_hold_only_a_thousand_entries
     for number in range(100_000):
         schedule.add(
             keys[number % 1000],
-            reason="event",
-            at=1e6 - number,
-            priority=Priority.ROUTINE,
-            slack_s=float(-number),
+            ScheduleRequest(1e6 - number, Priority.ROUTINE, float(-number), "event"),
             now_at=0.0,
         )
         if number % 1000 == 0:
@@ -566,7 +571,7 @@ def test_failing_keys_are_counted_until_they_recover_or_leave() -> None:
         return schedule.stats(0.0).failing
 
     for key in ("a", "b", "c"):
-        schedule.add(key, reason="r", at=0.0, priority=Priority.ROUTINE, slack_s=1.0, now_at=0.0)
+        schedule.add(key, ScheduleRequest(0.0, Priority.ROUTINE, 1.0, "r"), now_at=0.0)
         schedule.record_failure(key)
         schedule.record_failure(key)
     assert failing() == 3

@@ -12,7 +12,7 @@ from reconciler.workqueue.items import (
     MAX_REQUESTED_WAIT_S,
     NotBefore,
     Priority,
-    Requeue,
+    ScheduleRequest,
     Trigger,
 )
 from reconciler.workqueue.schedule import STARVATION_INTERVAL, Scheduler
@@ -145,13 +145,8 @@ class ScheduleMachine(RuleBasedStateMachine):
         at = self.now_at + delay_s
         self.schedule.add(
             key,
-            reason=reason,
-            at=at,
-            priority=priority,
-            slack_s=slack_s,
+            ScheduleRequest(at, priority, slack_s, reason, trigger=trigger, dependency=dependency),
             now_at=self.now_at,
-            trigger=trigger,
-            dependency=dependency,
         )
         self.want(
             key, Wanted(at, priority, self.now_at + slack_s, [reason], "", trigger, dependency)
@@ -224,7 +219,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         self, data: st.DataObject, delay_s: float, priority: Priority, slack_s: float, endpoint: str
     ) -> None:
         key = data.draw(st.sampled_from(self.running()))
-        next = Requeue(self.now_at + delay_s, priority, slack_s, "next", endpoint)
+        next = ScheduleRequest(self.now_at + delay_s, priority, slack_s, "next", endpoint)
         self.schedule.done(key, next=next, now_at=self.now_at)
         known = self.model[key]
         known.running = False
@@ -246,7 +241,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(self.running()))
         at = self.now_at + wait_s
         not_before = NotBefore(self.now_at, at, dependency)
-        next = Requeue(at, Priority.ROUTINE, 1.0, "failed", endpoint, not_before)
+        next = ScheduleRequest(at, Priority.ROUTINE, 1.0, "failed", endpoint, not_before)
         self.schedule.done(key, next=next, now_at=self.now_at)
         known = self.model[key]
         known.running = False
