@@ -1,4 +1,4 @@
-"""How long nobody writes when a leader goes: handed over, killed, or all killed at once."""
+"""Seconds without a write after a leader ends: by a release, a kill, or a kill of all replicas."""
 
 import time
 from contextlib import AsyncExitStack
@@ -15,14 +15,14 @@ from tests.cluster.world import World, open_world
 from tests.controller import Controller, running
 
 LEASE_S = 5
-"""Shorter than the default: crashes are told less the lease, and twenty of them take long."""
+"""Shorter than the default: a result has the lease subtracted, and twenty crashes take long."""
 
 SESSIONS = 20
 
 
 @dataclass
 class Replica:
-    """A running controller in a pod of its own; its processes may follow one another there."""
+    """A controller in a separate pod; a killed process has a successor there."""
 
     controller: Controller
     pod_uid: str
@@ -30,7 +30,7 @@ class Replica:
 
 
 async def measure(control_plane: ControlPlane, folder: Path, *, rounds: int) -> dict[str, Any]:
-    """Return p50 and worst, in seconds, of each way in which a leader goes."""
+    """Return p50 and maximum, in seconds, for each way in which a leader ends."""
     async with (
         Admin.connect(
             control_plane.url, ca_file=control_plane.ca_file, token=control_plane.admin_token

@@ -1,7 +1,7 @@
 """`python -m tests.bench.page`: the status page of a large fleet in a real Chromium.
 
-The survey is made anew as often as the controller would, row by row; what a survey costs the
-controller itself is told in `reconciler/controller/status/collector.py`.
+The status snapshot is built as often as in the controller, row by row; the cost of a snapshot in
+the controller is in `reconciler/controller/status/collector.py`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ANSWER = "return performance.getEntriesByType('navigation')[0].responseStart"
 
 
 class Fleet(Exhibit):
-    """A fleet whose tokens grow older."""
+    """A fleet with tokens that grow older."""
 
     def __init__(self, sessions: int) -> None:
         self._sessions, self._began_s = sessions, time.monotonic()
@@ -47,7 +47,7 @@ class Fleet(Exhibit):
 
 
 def serve(sessions: int, tell: Connection) -> None:
-    """Serve until told to end; tells the URL first, and the memory in between when asked."""
+    """Serve until a false message; send the URL first, and the CPU time for each true message."""
 
     async def run() -> None:
         async with served(Fleet(sessions)) as (url, _):
@@ -59,7 +59,7 @@ def serve(sessions: int, tell: Connection) -> None:
 
 
 async def watch(url: str, readers: int, seconds: float) -> tuple[int, int]:
-    """Hold streams open; return how many bytes and events each got on average."""
+    """Keep streams open; return the average number of bytes and events of each."""
     got, events = 0, 0
 
     async def read(answer: aiohttp.ClientResponse) -> None:

@@ -101,7 +101,7 @@ async def _populate(world: World, sessions: int) -> None:
 
 
 async def _adopt(world: World) -> None:
-    """Let the controller take the fleet over once: the story that is timed is its restart."""
+    """Run the controller once, so that the measured run is a restart."""
     async with running(world.environment(RECONCILER_NAMESPACES="")) as controller:
         await controller.wait_for_event("startup_resync_finished", limit_s=120)
         count = len(world.runners)
@@ -146,10 +146,10 @@ def _peak_mb(pid: int) -> float:
 
 
 async def _bare_client(world: World, folder: Path) -> dict[str, float]:
-    """Return the figures of a client that does nothing but PATCH what the product would.
+    """Return the figures of a client that only sends the product's PATCHes.
 
-    It connects anew, as the product does after its restart: both rates hold their handshakes. Its
-    Secrets are no session's, so that its writes make no work for the product.
+    It opens new connections, as the product does after its restart: both rates include handshakes.
+    Its Secrets belong to no session, so that its writes cause no work in the product.
     """
     spec = folder / "bare-client.json"
     todo = [

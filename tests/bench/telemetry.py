@@ -1,4 +1,4 @@
-"""What telemetry costs of a refresh: the work on a record of one, against one on real sockets.
+"""The share of telemetry in the cost of a refresh: a recorded run against one on real sockets.
 
 The denominator is a refresh without any of it: CPU of the controller's process for the startup
 resync of a fleet, over real sockets, less that of a small fleet, less what telemetry adds.
@@ -30,7 +30,7 @@ RUNS = 20_000
 
 
 def cost_of_a_refresh(*, exported: bool, ratio: float = RATIO) -> float:
-    """Return the CPU seconds that all witnesses and the record itself cost one refresh.
+    """Return the CPU seconds a refresh of all observers and of the record.
 
     Args:
         exported: Whether traces are kept at `ratio` and made into spans and bytes as they are sent.
@@ -112,7 +112,7 @@ def _events(clock: SystemClock) -> Any:
 
     return EventRecorder(
         timeout_s=10.0,
-        kube=None,  # type: ignore[arg-type]  # a healthy refresh tells nothing
+        kube=None,  # type: ignore[arg-type]  # a normal refresh reports no event
         fence=AlwaysOpenFence("bench"),
         breaker=CircuitBreaker("kube", clock, Random(1)),
         clock=clock,
@@ -122,7 +122,7 @@ def _events(clock: SystemClock) -> Any:
 
 
 def _sender() -> Callable[[Trace], None]:
-    """Return what the exporter's thread does with a kept trace, but for the socket."""
+    """Return the work of the exporter's thread for a kept trace, without the socket."""
     from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
     from opentelemetry.sdk.resources import Resource
 

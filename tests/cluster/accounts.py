@@ -1,4 +1,4 @@
-"""ServiceAccounts as a pod would hold them: by a token that the real API server issued."""
+"""ServiceAccounts as in a pod: with a token that the real API server issued."""
 
 import asyncio
 from pathlib import Path
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 TOKEN_S = 3600
 
 SHORTEST_S = 600
-"""The API server gives no shorter ones, and the kubelet replaces them at 0.8 of that."""
+"""The API server issues no shorter tokens; the kubelet replaces them at 0.8 of that."""
 
 
 def session_rules() -> list[Json]:
-    """Return the rules of whoever works in session namespaces, from the product's own table."""
+    """Return the rules for session namespaces, from the product's table."""
     return [
         rule(right.resource, *right.verbs, group=right.group)
         for right in PERMISSIONS
@@ -44,7 +44,7 @@ async def account_token(
 
     Args:
         seconds: Its life, `SHORTEST_S` or more.
-        bound_to: A Secret with whose deletion the token ends.
+        bound_to: A Secret; its deletion ends the token.
     """
     spec: dict[str, Any] = {"expirationSeconds": seconds}
     if bound_to is not None:
@@ -68,7 +68,7 @@ async def account_kubeconfig(world: "World", namespace: str, name: str) -> Path:
 
 
 async def refused(plane: ControlPlane, token: str, *, limit_s: float = 30.0) -> None:
-    """Wait until the server takes a token no more; it remembers for 10 s that it knew it."""
+    """Wait until the server refuses a token; it caches an accepted one for 10 s."""
     async with (
         Admin.connect(plane.url, ca_file=plane.ca_file, token=token) as client,
         asyncio.timeout(limit_s),

@@ -1,6 +1,6 @@
-"""The test's own hand on the cluster: makes the world that the code under test then meets.
+"""The test's client of the cluster: creates the objects for the code under test.
 
-Deliberately not the product's client: a fault there must not hide itself here.
+It is not the product's client, so that a fault of that one cannot hide here.
 """
 
 import base64
@@ -28,14 +28,14 @@ RBAC = "rbac.authorization.k8s.io"
 
 
 class Answer(NamedTuple):
-    """What the server said to one request; for a failure `body` is a Status object."""
+    """The server's answer to one request; for a failure `body` is a Status object."""
 
     status: int
     body: Json
 
 
 class AdminError(Exception):
-    """A request that the test took for granted was refused."""
+    """The server refused a request that the test needs."""
 
 
 class Admin:
@@ -67,7 +67,7 @@ class Admin:
         accept: str = "application/json",
         **query: str,
     ) -> Answer:
-        """Send one request and return the answer, whatever its status.
+        """Send one request and return the answer, with any status.
 
         Raises:
             aiohttp.ClientError, TimeoutError: The server could not be reached, or was silent.
@@ -82,7 +82,7 @@ class Admin:
             return Answer(response.status, await response.json(content_type=None))
 
     async def expect(self, method: str, path: str, body: Json | None = None, **more: str) -> Json:
-        """Like `call`, for what must succeed; raises `AdminError` with the server's words."""
+        """Like `call`, for a request that must succeed; raises `AdminError` with the message."""
         status, answer = await self.call(method, path, body, **more)
         if status >= 300:
             raise AdminError(f"{method} {path}: {status} {answer.get('message', answer)}")
@@ -92,7 +92,7 @@ class Admin:
     async def watch(self, path: str) -> AsyncIterator[aiohttp.StreamReader]:
         """Open a watch without a limit of time; yields its lines, and aborts it at the end.
 
-        Closed in the middle of a stream, TLS says goodbye and waits; the loop may end first.
+        A TLS connection that is closed inside a stream waits for the peer; the loop may end first.
         """
         async with self.session.get(
             self.url + path, params={"watch": "1"}, timeout=None
@@ -119,7 +119,7 @@ class Admin:
         annotations: Mapping[str, str] | None = None,
         secret: str | None = None,
     ) -> Json:
-        """Create a pod, which stays Pending: nobody schedules it.
+        """Create a pod, which stays Pending: there is no scheduler.
 
         Args:
             secret: Name of a Secret to mount, as a runner does.
@@ -161,16 +161,16 @@ class Admin:
         return await self.expect("PATCH", item(namespace, plural, name), body, content_type=MERGE)
 
     async def delete(self, namespace: str, plural: str, name: str) -> None:
-        """Delete at once: nobody here would end a grace period."""
+        """Delete at once: there is no kubelet that would end a grace period."""
         await self.expect("DELETE", item(namespace, plural, name), gracePeriodSeconds="0")
 
     async def grant(
         self, user: str, rules: Iterable[Json], *, namespace: str | None = None
     ) -> None:
-        """Make `user`'s rights in `namespace` (None: the whole cluster) exactly `rules`.
+        """Set `user`'s permissions in `namespace` (None: the whole cluster) to exactly `rules`.
 
-        Applied, so that a second call replaces the first. Rights may take a moment to count: the
-        authorizer reads them from a watch.
+        A second call replaces the first. Permissions take effect after a moment: the authorizer
+        reads them from a watch.
         """
         scope = "Cluster" if namespace is None else ""
         await self._apply_rbac(namespace, f"{scope}Role", user, {"rules": list(rules)})

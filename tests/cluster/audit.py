@@ -1,4 +1,4 @@
-"""The real API server's audit log: who asked what of which kind, and what became of it."""
+"""The real API server's audit log: user, verb, kind and result of each request."""
 
 import json
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ POLICY = {
     "omitStages": ["RequestReceived"],
     "rules": [{"level": "Metadata"}],
 }
-"""A watch is logged when its answer starts, everything else when it is done."""
+"""A watch is logged when its answer starts, every other request when it is complete."""
 
 CREDENTIAL = "authentication.kubernetes.io/credential-id"
-"""Where the server says which token it was: `JTI=` and the token's own `jti`."""
+"""Where the server names the token: `JTI=` and the token's `jti`."""
 
 
 class Use(NamedTuple):
-    """A kind and a verb; `resource` holds the subresource, if any."""
+    """A kind and a verb; `resource` includes the subresource, if any."""
 
     group: str
     resource: str
@@ -29,7 +29,7 @@ class Use(NamedTuple):
 class Seen:
     """One request about an object or a collection.
 
-    `credential` names the very token that it came with, if that was an account's.
+    `credential` names the request's token, if it is that of an account.
     """
 
     user: str
@@ -41,7 +41,7 @@ class Seen:
 
 
 class AuditLog:
-    """Where the server writes, and from where on a reader looks."""
+    """The server's log file, and the position from which a reader starts."""
 
     def __init__(self, folder: Path) -> None:
         self._policy = folder / "audit-policy.json"
@@ -51,15 +51,15 @@ class AuditLog:
 
     @property
     def flags(self) -> list[str]:
-        """What kube-apiserver has to be told."""
+        """The flags of kube-apiserver."""
         return [f"--audit-policy-file={self._policy}", f"--audit-log-path={self._log}"]
 
     def forget(self) -> None:
-        """Leave out everything up to now."""
+        """Skip all requests up to now."""
         self._from = self._log.stat().st_size
 
     def of(self, user: str) -> list[Seen]:
-        """Return a user's requests, in order; those with a refused token are nobody's."""
+        """Return a user's requests, in order; a request with a refused token has no user."""
         with self._log.open("rb") as log:
             log.seek(self._from)
             # The last line may be half written.

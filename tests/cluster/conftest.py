@@ -16,11 +16,11 @@ from tests.cluster.controlplane import ControlPlane
 NEEDED = ("etcd", "kube-apiserver")
 
 REQUIRE = "RECONCILER_REQUIRE_CLUSTER"
-"""Set to 1, it turns the skip into a failure: for CI, where a silent skip would prove nothing."""
+"""Set to 1, it turns the skip into a failure: in CI a skip would prove nothing."""
 
 
 def require(*names: str) -> dict[str, Path]:
-    """Return the real programs, or skip the test (fail it, where `REQUIRE` says so)."""
+    """Return the real programs, or skip the test (fail it if `REQUIRE` is set)."""
     binaries = _found()
     missing = [name for name in names if name not in binaries]
     if missing:
@@ -29,7 +29,7 @@ def require(*names: str) -> dict[str, Path]:
 
 
 def unavailable(reason: str) -> NoReturn:
-    """Skip the test that calls it, or fail it where `REQUIRE` says so."""
+    """Skip the calling test, or fail it if `REQUIRE` is set."""
     if os.environ.get(REQUIRE) == "1":
         pytest.fail(f"{reason} ({REQUIRE}=1)", pytrace=False)
     pytest.skip(reason)
@@ -42,7 +42,7 @@ def _found() -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
-    """A ready control plane; a test that takes it down must bring it back."""
+    """A ready control plane; a test that stops it must start it again."""
     binaries = require(*NEEDED)
     with ControlPlane(binaries) as running:
         yield running
@@ -50,7 +50,7 @@ def control_plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture
 async def admin(control_plane: ControlPlane) -> AsyncIterator[Admin]:
-    """A client that may do everything."""
+    """A client with all permissions."""
     async with Admin.connect(
         control_plane.url, ca_file=control_plane.ca_file, token=control_plane.admin_token
     ) as client:
@@ -59,7 +59,7 @@ async def admin(control_plane: ControlPlane) -> AsyncIterator[Admin]:
 
 @pytest.fixture
 async def namespace(admin: Admin) -> str:
-    """The name of a namespace that no other test uses; it goes with the control plane."""
+    """The name of a namespace that no other test uses; it ends with the control plane."""
     name = f"test-{secrets.token_hex(4)}"
     await admin.create_namespace(name)
     return name

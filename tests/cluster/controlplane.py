@@ -1,8 +1,8 @@
 """A real kube-apiserver on a real etcd, for tests and benches; no node, no controller manager.
 
-Everything is synchronous; an async test calls it through `asyncio.to_thread`. What a cluster has
-and this one has not: default ServiceAccounts (the admission plugin that demands them is off),
-scheduling, kubelets, garbage collection, and namespaces that ever finish terminating.
+Everything is synchronous; an async test calls it through `asyncio.to_thread`. This
+cluster lacks default ServiceAccounts (the admission plugin that requires them is off), a
+scheduler, kubelets, garbage collection, and the end of terminating namespaces.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from tests.cluster.credentials import ADMIN, Credentials, kubeconfig
 from tests.cluster.process import Server, ServerError
 
 READY_LIMIT_S = 50.0
-"""Ready 3.5 s after start on an idle machine; builds and other tests may run beside us."""
+"""Ready 3.5 s after start on an idle machine; builds and other tests may run at the same time."""
 
 HTTPS = 443
 
@@ -37,14 +37,14 @@ _TAKEN = "address already in use"
 
 
 class ControlPlane:
-    """One etcd and one kube-apiserver on loopback, in a temporary folder of their own.
+    """One etcd and one kube-apiserver on loopback, in a temporary directory.
 
     Args:
         binaries: Name -> path, as `tests.assets.find` returns it.
         flags: More kube-apiserver flags; a later flag overrides an earlier one.
         ready_limit_s: Longest wait for each start.
         node_addresses: Serve a node as well: on these addresses of this machine, at port 443, with
-            ServiceAccounts demanded of every pod. For a network namespace of its own only.
+            ServiceAccounts demanded of every pod. For a separate network namespace only.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class ControlPlane:
         return path
 
     def start(self) -> None:
-        """Start both servers and wait until ready; on failure nothing is left.
+        """Start both servers and wait until ready; after a failure none runs.
 
         Raises:
             ServerError: With the last lines of the log of the server that failed.
@@ -129,9 +129,9 @@ class ControlPlane:
             raise
 
     def stop(self) -> None:
-        """Kill both servers and delete their data, for good; idempotent.
+        """Kill both servers and delete their data; idempotent.
 
-        Asked politely, the API server would drain for a minute.
+        After a SIGTERM the API server would drain for a minute.
         """
         if self._apiserver is not None:
             self._apiserver.kill()
@@ -171,7 +171,7 @@ class ControlPlane:
         self._go_on()
 
     def restore(self) -> None:
-        """Put the copy of `back_up` back, as after a disaster: revisions count on from there."""
+        """Restore the copy of `back_up`, as after a disaster: revisions continue from there."""
         self._stopped()
         shutil.rmtree(self._data)
         shutil.copytree(self._copy, self._data)
@@ -186,7 +186,7 @@ class ControlPlane:
         self.start_apiserver()
 
     def pause(self) -> None:
-        """Freeze the API server: connections are accepted by the kernel, nobody answers."""
+        """Freeze the API server: the kernel accepts connections, and no request gets an answer."""
         self._running().pause()
 
     def resume(self) -> None:
@@ -199,10 +199,10 @@ class ControlPlane:
         return self._apiserver
 
     def _etcd_server(self) -> Server:
-        """Etcd on unix sockets: no port that another process could take, no network at all.
+        """Start etcd on unix sockets: no port that another process could take, no network.
 
-        Of the peer URL etcd uses only the (empty) host, so the kernel picks a name; a lone member
-        talks to no peer.
+        Of the peer URL etcd uses only the (empty) host, so that the kernel chooses a name; a single
+        member has no peer.
         """
         client, peer = self._etcd_url, f"unix://{self._folder}/peer.sock"
         command = [
@@ -224,7 +224,7 @@ class ControlPlane:
         return f"unix://{self._folder}/etcd.sock"
 
     def _start_onfree_port(self) -> None:
-        """Start the API server on a port that was free just now; on another if we lost the race."""
+        """Start the API server on a free port; on another one if that port was taken since."""
         for attempt in range(1, PORT_TRIES + 1):
             self._port = HTTPS if self._node_addresses else free_port()
             server = self._apiserver = self._apiserver_server()
@@ -256,17 +256,17 @@ class ControlPlane:
             f"--service-account-key-file={have.account_public_key}",
             f"--service-account-signing-key-file={have.account_key}",
             "--service-cluster-ip-range=10.0.0.0/24",
-            # Without a node nobody makes the default ServiceAccount that it would demand of pods.
+            # Without a node there is no default ServiceAccount, which it would require for pods.
             *([] if self._node_addresses else ["--disable-admission-plugins=ServiceAccount"]),
             *self._flags,
         ]
         return Server("kube-apiserver", command, log=self._folder / "apiserver.log")
 
     def _wait_ready(self, server: Server) -> None:
-        """Poll /readyz until it says ok, within the limit.
+        """Poll /readyz until it answers ok, within the limit.
 
-        It is our server that answers: its certificate is the one we made, for which nobody else
-        has the key, and it knows a token that we made.
+        The answer comes from our server: its certificate is ours, no other process has the key,
+        and the server accepts a token that we created.
         """
         deadline_at = time.monotonic() + self._ready_limit_s
         reason: str | None = "not asked"
@@ -283,7 +283,7 @@ class ControlPlane:
         raise server.failed(f"was not ready in {self._ready_limit_s:.0f} s ({reason})")
 
     def _ask_ready(self) -> str | None:
-        """Ask /readyz once; return None if ready, or else why not."""
+        """Request /readyz once; return None if ready, or else the reason."""
         server = http.client.HTTPSConnection(
             "127.0.0.1", self._port, context=self._trust, timeout=ASK_LIMIT_S
         )
@@ -300,7 +300,7 @@ class ControlPlane:
 
 
 def free_port() -> int:
-    """Return a port of `PORTS` that nobody listens on now."""
+    """Return a port of `PORTS` that no process listens on now."""
     for port in random.sample(PORTS, k=100):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""What a control plane needs on disk before it starts: keys, a certificate, users and tokens."""
+"""The files that a control plane needs before it starts: keys, a certificate, users, tokens."""
 
 import json
 import secrets
@@ -10,19 +10,19 @@ from pathlib import Path
 ADMIN = "admin"
 
 USERS = ("reconciler", "rival", "platform", "tenant", "nobody")
-"""Users without any right until a test grants one."""
+"""Users without any permission until a test grants one."""
 
 OPENSSL_LIMIT_S = 30.0
 
 
 class Credentials:
-    """Files in `folder`, made new for every control plane.
+    """Files in `folder`, created for each control plane.
 
-    `serving.crt` signs itself, so it is both the server's certificate and the CA file that
-    verifies it; only our server has its key. Service-account tokens have a key pair of their own.
+    `serving.crt` is self-signed: it is the server's certificate and the CA file that verifies it.
+    Only our server has its key. Service-account tokens have a separate key pair.
 
     Args:
-        addresses: More IP addresses that the certificate names, beside loopback.
+        addresses: IP addresses in the certificate in addition to loopback.
     """
 
     def __init__(self, folder: Path, addresses: Iterable[str] = ()) -> None:
@@ -83,7 +83,7 @@ def kubeconfig(*, url: str, ca_file: Path, user: str, token: str) -> str:
 
 
 def _openssl(*arguments: str) -> None:
-    """Run openssl; raises `RuntimeError` with its own words if it is absent or fails."""
+    """Run openssl; raises `RuntimeError` with its message if it is absent or fails."""
     openssl = shutil.which("openssl")
     if openssl is None:
         raise RuntimeError("the control plane's certificate needs the openssl program: install it")

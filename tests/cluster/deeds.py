@@ -1,4 +1,4 @@
-"""Who wrote what under whose lease: both histories as the API server tells them."""
+"""Who wrote what in which leadership term: both histories from the API server."""
 
 import asyncio
 import json
@@ -20,23 +20,23 @@ def leases(namespace: str, name: str = "") -> str:
 
 
 class Turn(NamedTuple):
-    """A version of the Lease and its holder, "" for nobody."""
+    """A version of the Lease and its holder, "" for none."""
 
     version: int
     holder: str
 
 
 class Deed(NamedTuple):
-    """A version of a Secret that a controller wrote, and the term in whose name."""
+    """A version of a Secret that a controller wrote, and the term of the write."""
 
     version: int
     term: str
 
 
 class Deeds:
-    """Reads every version of the Lease and of the Secrets from the moment it runs.
+    """Reads every version of the Lease and of the Secrets from its start.
 
-    Both are ordered by the store's revision, so that what was committed after a takeover is known
+    Both are ordered by the store's revision, so that the order of a write and a takeover is known
     without a clock.
     """
 
@@ -51,7 +51,7 @@ class Deeds:
 
     @property
     def holders(self) -> list[str]:
-        """Return the holders in their order, each once a turn, without releases."""
+        """Return the holders in order, each once a term, without releases."""
         found: list[str] = []
         for turn in self.turns:
             if turn.holder and found[-1:] != [turn.holder]:
@@ -63,7 +63,7 @@ class Deeds:
         return list(dict.fromkeys(deed.term for deed in self.writes))
 
     def late(self) -> list[Deed]:
-        """Return the writes committed without the Lease, or after somebody else's acquisition."""
+        """Return the writes committed without the Lease, or after another holder's acquisition."""
         acquired = [turn for turn in self.turns if turn.holder]
         versions = [turn.version for turn in acquired]
         holders = ["", *(turn.holder for turn in acquired)]
@@ -75,7 +75,7 @@ class Deeds:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Deeds"]:
-        """Watch until the block ends; to be entered before the first replica starts."""
+        """Watch until the block ends; enter it before the first replica starts."""
         namespaces = {runner.namespace for runner in self._world.runners}
         self._paths = [leases(self._world.home)]
         self._paths += [collection(namespace, SECRETS) for namespace in namespaces]
@@ -102,7 +102,7 @@ class Deeds:
                         self._news.notify_all()
 
     async def catch_up(self) -> None:
-        """Wait until all that is in the cluster by now was read."""
+        """Wait until every present version in the cluster was read."""
         admin = self._world.admin
         listed = [(await admin.expect("GET", path))["items"] for path in self._paths]
         wanted = {
@@ -127,5 +127,5 @@ class Deeds:
 
 
 def _is_of(term: str, holder: str) -> bool:
-    """Tell whether a term is one of this holder's: both end with the process' own mark."""
+    """Return whether a term belongs to this holder: both end with the process' nonce."""
     return term.rpartition("-")[2] == holder.rpartition("_")[2]

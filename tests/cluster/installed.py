@@ -1,7 +1,7 @@
-"""The account of the manifests in a namespace of its own: what the product under test runs as.
+"""The account of the manifests in a separate namespace, under which the product under test runs.
 
-As an administrator it would be exempt from what befalls every other account: the authorizer of an
-API server that has just started, priority and fairness, and the admission policies.
+An administrator would be exempt from limits of every other account: the authorizer of an API server
+that has just started, priority and fairness, and the admission policies.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ LEASE_RIGHTS = "base/lease-rights.yaml"
 SESSION_RIGHTS = "overlays/cluster-wide/session-rights.yaml"
 POLICIES = ("components/confinement/pods.yaml", "components/confinement/secrets.yaml")
 FILES = ("base/serviceaccount.yaml", LEASE_RIGHTS, SESSION_RIGHTS, *POLICIES)
-"""Read and not rendered, so that no test needs kubectl for its account."""
+"""Read, not rendered, so that no test needs kubectl for its account."""
 
 _PLURALS = {
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
@@ -46,10 +46,10 @@ _PLURALS = {
 async def install(
     admin: Admin, control_plane: ControlPlane, namespace: str, *, files: tuple[str, ...] = FILES
 ) -> str:
-    """Apply the manifests' account, rights and policies; return a token of it that works.
+    """Apply the manifests' account, permissions and policies; return a working token of it.
 
-    What is not namespaced is shared: bindings get the namespace's name, all else is the same for
-    each. The labels by which an installation is removed are left off.
+    Objects without a namespace are shared: bindings get the namespace's name, the others are the
+    same for each. The labels for the removal of an installation are left out.
     """
     for found in _objects(files, namespace):
         name = found["metadata"]["name"]
@@ -85,7 +85,7 @@ def _objects(files: tuple[str, ...], namespace: str) -> Iterator[Json]:
 
 
 def _keep_apart(found: Json, namespace: str) -> None:
-    """Give what belongs to no namespace a name that no installation by a person has."""
+    """Give objects without a namespace a name that no manual installation has."""
     found["metadata"]["name"] = f"{APART}{found['metadata']['name']}"
     if found["kind"] == "ClusterRoleBinding":
         found["metadata"]["name"] += f"-{namespace}"
@@ -97,7 +97,7 @@ def _keep_apart(found: Json, namespace: str) -> None:
 async def _authorized(
     control_plane: ControlPlane, token: str, namespace: str, *, everywhere: bool
 ) -> None:
-    """Wait until the authorizer, which reads bindings from a watch, knows the account's."""
+    """Wait until the authorizer, which reads bindings from a watch, knows those of the account."""
     own = f"fieldSelector=metadata.name%3D{ACCOUNT}"
     wanted = [(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases", own)]
     if everywhere:

@@ -1,4 +1,4 @@
-"""The manifests as a person applies them: rendered and sent by kubectl, never by hand."""
+"""The manifests as an operator applies them: rendered and sent by kubectl."""
 
 import json
 import subprocess
@@ -17,13 +17,13 @@ LIMIT_S = 60.0
 RESTRICTED = {
     f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")
 }
-"""Labels of a namespace that takes no pod which the security review would ask about."""
+"""Labels of a namespace that refuses every pod outside the restricted security standard."""
 
 Object = dict[str, Any]
 
 
 def kubectl(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run kubectl; its exit code is the caller's to judge."""
+    """Run kubectl; the caller checks its exit code."""
     config = [] if kubeconfig is None else [f"--kubeconfig={kubeconfig}"]
     return subprocess.run(
         [require("kubectl")["kubectl"], *config, *arguments],
@@ -56,7 +56,7 @@ def only(objects: Iterable[Object], kind: str) -> Object:
 
 
 def settings_of(objects: Iterable[Object]) -> dict[str, str]:
-    """Return what the Deployment takes its environment from; dashboards are ConfigMaps, too."""
+    """Return the ConfigMap of the Deployment's environment; dashboards are ConfigMaps, too."""
     [found] = [
         one["data"]
         for one in of_kind(objects, "ConfigMap")
@@ -120,7 +120,7 @@ SERVICE_MONITOR: Object = {
         ],
     },
 }
-"""As much of the Prometheus Operator's definition as we use.
+"""The part of the Prometheus Operator's definition that we use.
 
 Source: prometheus-operator example/prometheus-operator-crd, ServiceMonitor v1.
 """

@@ -1,4 +1,4 @@
-"""One server process of a test: started, paused, killed by its id; never outlives the tests."""
+"""One server process of a test: started, paused, killed by its ID; it ends with the tests."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ class Server:
         return self._process.pid
 
     def start(self) -> None:
-        """Start the process, and do not wait for it to be ready."""
+        """Start the process without waiting until it is ready."""
         if self.alive:
             raise self.failed("is running already")
         self._process = _SPAWNER.submit(self._spawn).result()
@@ -68,7 +68,7 @@ class Server:
         self._process.wait(REAP_LIMIT_S)
 
     def pause(self) -> None:
-        """Freeze the process (SIGSTOP): its sockets stay open and nobody answers."""
+        """Freeze the process (SIGSTOP): its sockets stay open, and no request gets an answer."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -95,6 +95,6 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
-                # A session of its own: Ctrl-C in the terminal is for the tests to handle.
+                # A new session, so that Ctrl-C in the terminal reaches only the tests.
                 start_new_session=True,
             )

@@ -1,4 +1,4 @@
-"""The real API server restarted under the product, which is an ordinary account to it."""
+"""Restarts of the real API server, with the product under an ordinary account."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> As
 
 
 async def add_sessions(world: World, count: int) -> list[Runner]:
-    """Make sessions in one project, several at a time."""
+    """Create sessions in one project, several at a time."""
     project = await world.add_project()
     slots = asyncio.Semaphore(PARALLEL)
 
@@ -40,7 +40,7 @@ async def add_sessions(world: World, count: int) -> list[Runner]:
 
 @asynccontextmanager
 async def polled(world: World) -> AsyncIterator[ExpiryWatch]:
-    """Keep account of expired tokens by lists: a restart of the API server would end a watch."""
+    """Count expired-token seconds by lists: a restart of the API server would end a watch."""
     watch = ExpiryWatch(world)
     [namespace] = {runner.namespace for runner in world.runners}
 

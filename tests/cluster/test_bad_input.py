@@ -1,4 +1,4 @@
-"""Wrong settings and odd clusters: one clear line each, everything else goes on."""
+"""Wrong settings and unusual clusters: one clear line each, and no effect on other sessions."""
 
 import asyncio
 import socket
@@ -85,7 +85,7 @@ async def test_credentials_that_come_after_their_pod_are_waited_for(
     async with running(environment) as controller:
         await controller.wait_for_event("not_ready")
         for file in (secret, client_id):
-            file.touch()  # as whoever writes in place leaves it for a moment
+            file.touch()  # as a write in place leaves it for a moment
         secret.write_text(world.issuer.client_secret)
         client_id.write_text(world.issuer.client_id)
         await is_refreshed(controller, runner)

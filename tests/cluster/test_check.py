@@ -1,4 +1,4 @@
-"""`reconciler check` on a real API server: what is missing has a name, and a way to be had."""
+"""`reconciler check` on a real API server: each missing permission has a name and a remedy."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ async def run_check(environment: Mapping[str, str], *options: str) -> tuple[int,
 
 
 async def examined(environment: Mapping[str, str]) -> tuple[int, list[dict[str, Any]]]:
-    """Return the exit code and what was found, as `-o json` says it."""
+    """Return the exit code and the findings of `-o json`."""
     code, out, errors = await run_check(environment, "-o", "json")
     assert errors == ""
     found = json.loads(out)
@@ -61,7 +61,7 @@ async def examined(environment: Mapping[str, str]) -> tuple[int, list[dict[str, 
 
 
 def missing(found: list[dict[str, Any]]) -> dict[str, str]:
-    """Return area -> words and remedy, of what is missing."""
+    """Return area -> message and remedy, of the errors."""
     return {
         verdict["area"]: f"{verdict['message']} -> {verdict['remedy']}"
         for verdict in found
@@ -81,7 +81,7 @@ def rules(where: str, *, without: tuple[str, str] = ("", "")) -> list[Json]:
 
 
 async def account(world: World, namespaces: list[str], **less: Any) -> dict[str, str]:
-    """Grant the table's rights, less one, and return the environment of whoever holds them."""
+    """Grant the table's permissions except one; return an environment with these permissions."""
     for namespace in namespaces:
         await world.admin.grant("reconciler", rules("sessions", **less), namespace=namespace)
     await world.admin.grant("reconciler", rules("own", **less), namespace=OWN)
@@ -91,7 +91,7 @@ async def account(world: World, namespaces: list[str], **less: Any) -> dict[str,
 
 
 async def settled(environment: Mapping[str, str], code: int) -> list[dict[str, Any]]:
-    """Examine until the exit code is that one: rights that were just granted take a moment."""
+    """Run `check` until it has this exit code: new permissions take effect after a moment."""
     async with asyncio.timeout(20):
         while True:
             found = await examined(environment)
@@ -124,7 +124,7 @@ class TestRights:
     ) -> None:
         project = await world.add_project()
         environment = await account(world, [project], without=(resource, verb))
-        # Granted beside it last, so that all the others are there once this one is.
+        # Granted last, so that all the others are effective once this one is.
         async with asyncio.timeout(20):
             while len(lines := missing((await examined(environment))[1])) != 1 or (
                 words.format(project) not in lines.get("rights", "")

@@ -1,4 +1,4 @@
-"""What the real API server does, where the product's design leans on it."""
+"""The behaviour of the real API server on which the product's design depends."""
 
 import asyncio
 import base64
@@ -127,7 +127,7 @@ class TestPods:
 class TestSecretPatch:
     @pytest.fixture
     async def secret(self, admin: Admin, namespace: str) -> Json:
-        """A Secret with the old token; returns it as the server answered."""
+        """Create a Secret with the old token; return the server's answer."""
         return await admin.create_secret(namespace, "creds", {KEY: OLD})
 
     @pytest.fixture
@@ -171,7 +171,7 @@ class TestSecretPatch:
     async def test_wrong_uid_and_stale_version_together_are_a_conflict(
         self, admin: Admin, namespace: str, path: str, secret: Json
     ) -> None:
-        """What a writer with an old view of a replaced Secret gets: it must compare UIDs itself."""
+        """A writer with an old version of a replaced Secret must compare UIDs itself."""
         await admin.delete(namespace, SECRETS, "creds")
         await admin.create_secret(namespace, "creds", {KEY: NEW})
         old = {key: secret["metadata"][key] for key in ("uid", "resourceVersion")}

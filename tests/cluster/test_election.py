@@ -1,4 +1,4 @@
-"""The election on the real API server: its thread, its rights, and stalls of the main loop."""
+"""Leader election on the real API server: its thread, permissions, and stalls of the main loop."""
 
 import asyncio
 import ctypes
@@ -45,7 +45,7 @@ TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
 
 class Ready:
-    """A candidate with full stores and a token of no known life."""
+    """A candidate with synced caches and a token of unknown life."""
 
     has_had_token = True
     lacks_token = False
@@ -59,7 +59,7 @@ class Ready:
 
 
 class Place:
-    """A namespace with its Lease, and the settings of those that contend there."""
+    """A namespace with its Lease, and the settings of the candidates there."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Place:
         token: str,
     ) -> None:
         self.token = token
-        """Of the account of the manifests, there."""
+        """Settings of the account of the manifests in this namespace."""
         self.admin = admin
         self.namespace = namespace
         self._control_plane = control_plane
@@ -98,7 +98,7 @@ class Place:
 
     @asynccontextmanager
     async def contender(self, name: str, *, user: str = ACCOUNT) -> AsyncIterator[Election]:
-        """Run an election in this process, on its own thread, until the block ends."""
+        """Run an election in this process, on a separate thread, until the block ends."""
         me = Identity(name, f"pod-of-{name}", secrets.token_hex(4))
         election = Election(self.settings(user=user), me, SystemClock(), asyncio.new_event_loop)
         async with election.contend(Ready()), asyncio.TaskGroup() as group:
@@ -261,14 +261,14 @@ class TestStalls:
 
 
 def hold_the_interpreters_lock(seconds: int) -> None:
-    """Sleep in C without giving the interpreter to any other thread, the elector's included."""
+    """Sleep in C with the interpreter lock held, so that the elector's thread stops, too."""
     ctypes.PyDLL(None).sleep(seconds)
 
 
 class TestRights:
     @staticmethod
     def needed() -> list[dict[str, Any]]:
-        """All that an elector asks for; RBAC cannot name an object that is yet to be created."""
+        """Permissions of an elector; RBAC cannot name an object for its creation."""
         named = rule("leases", "list", "watch", "patch", group=LEASES_GROUP)
         return [rule("leases", "create", group=LEASES_GROUP), named | {"resourceNames": [LEASE]}]
 

@@ -22,7 +22,7 @@ async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> As
 
 
 async def test_an_equal_token_of_another_owner_is_written_once(world: World) -> None:
-    """The server leaves an equal value with its old owner, whose name alone proves nothing."""
+    """The server keeps the old owner of an equal value, so that a name alone proves nothing."""
     project = await world.add_project()
     asked, *others = [await world.add(project, token=TOKEN) for _ in range(4)]
     environment = world.environment(

@@ -1,4 +1,4 @@
-"""Events on a real API server, as kubectl shows them, and what a missing right for them costs."""
+"""Events on a real API server, as kubectl shows them, and without the permission for them."""
 
 import asyncio
 import subprocess
@@ -24,7 +24,7 @@ async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> As
 
 
 async def events(world: World, namespace: str, reason: str) -> list[dict[str, Any]]:
-    """Return the Events of a reason once there is one."""
+    """Return the Events of a reason as soon as there is one."""
     async with asyncio.timeout(LIMIT_S):
         while True:
             listed = await world.admin.expect("GET", collection(namespace, "events"))

@@ -1,4 +1,4 @@
-"""`as` of a kubeconfig on a real API server: whom its own `whoami` names."""
+"""`as` of a kubeconfig on a real API server: the user in the answer of `whoami`."""
 
 import json
 from pathlib import Path

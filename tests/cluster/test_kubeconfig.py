@@ -1,4 +1,4 @@
-"""Kubeconfigs as kubectl reads them: the same files are given to both, and both are asked."""
+"""Kubeconfigs as kubectl reads them: both get the same files, and both answer."""
 
 import json
 import os
@@ -138,7 +138,7 @@ def test_what_kubectl_refuses_is_refused(name: str, tmp_path: Path) -> None:
 
 
 class Files:
-    """Kubeconfigs in folders of their own, against a real API server."""
+    """Kubeconfigs in separate folders, against a real API server."""
 
     def __init__(self, control_plane: ControlPlane, folder: Path) -> None:
         self._control_plane = control_plane
@@ -180,7 +180,7 @@ class Files:
         self.user.write_text(json.dumps(other))
 
     def told(self, name: str) -> dict[str, Any]:
-        """Return the ExecCredential that a run of the plug-in was given."""
+        """Return the ExecCredential that the plug-in got."""
         found: dict[str, Any] = json.loads((self.user.parent / name).read_text())
         return found
 

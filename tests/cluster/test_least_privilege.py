@@ -1,4 +1,4 @@
-"""The product under the real RBAC authorizer, with the manifests' rights: none short, none idle."""
+"""The product under the real RBAC authorizer: the manifests' permissions are needed and enough."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -63,7 +63,7 @@ def new(name: str = "session-2ab-creds", labels: Json = SESSION, **metadata: Any
 
 
 def granted(name: str) -> set[Use]:
-    """Return the rights that an overlay's Roles hold, whatever they are limited to."""
+    """Return the permissions in an overlay's Roles, with any restriction."""
     return {
         Use(group, resource, verb)
         for role in of_kind(overlay(name), "Role", "ClusterRole")
@@ -93,7 +93,7 @@ async def world(audited: ControlPlane, tmp_path: Path) -> AsyncIterator[World]:
 
 
 def installed(name: str, world: World) -> None:
-    """Install an overlay as a person does."""
+    """Install an overlay as an operator does."""
     as_admin(world, "apply", "-k", str(MANIFESTS / "overlays" / name))
 
 
@@ -110,7 +110,7 @@ def as_admin(world: World, *arguments: str) -> None:
 
 
 async def nothing_is_left(world: World) -> None:
-    """Check that removal took all of ours, and of the sessions' objects nothing."""
+    """Check that the removal deleted all our objects, and no object of a session."""
     selector = f"app.kubernetes.io/name={ACCOUNT}"
     for path in (
         f"/apis/apps/v1/namespaces/{OWN}/deployments",
@@ -133,7 +133,7 @@ async def nothing_is_left(world: World) -> None:
 
 
 async def verdict(account: Admin, verb: str, path: str, body: Json) -> str:
-    """Return the end of a policy's refusal of a write, or "" for one that would be taken."""
+    """Return the end of a policy's message for a refused write, or "" for an accepted one."""
     kind = STRATEGIC if verb == "PATCH" else "application/json"
     answer = await account.call(verb, path, body, content_type=kind, dryRun="All")
     if answer.status < 300:
@@ -144,14 +144,14 @@ async def verdict(account: Admin, verb: str, path: str, body: Json) -> str:
 
 
 async def in_force(account: Admin, path: str) -> None:
-    """Wait until a policy refuses to change what is no session's: the server learns of it late."""
+    """Wait until a policy refuses changes outside of sessions: the server knows it late."""
     async with asyncio.timeout(60):
         while await verdict(account, "PATCH", path, NOTED) != SESSIONS:
             await asyncio.sleep(0.1)
 
 
 async def main_job(world: World, controller: Controller) -> None:
-    """Let everything happen that the product asks a right for."""
+    """Cause every request for which the product needs a permission."""
     runner = world.runners[0]
     await controller.wait_for_event("startup_resync_finished")
     await world.admin.delete(runner.namespace, SECRETS, runner.secret)
@@ -170,7 +170,7 @@ async def main_job(world: World, controller: Controller) -> None:
 
 
 async def overwrites(world: World, runner: Runner) -> int:
-    """Return how often the Events of a pod say that its token was overwritten."""
+    """Return the number of overwritten tokens in the Events of a pod."""
     events = await world.admin.expect(
         "GET", collection(runner.namespace, "events"), fieldSelector="reason=TokenOverwritten"
     )

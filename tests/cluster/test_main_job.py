@@ -1,4 +1,4 @@
-"""The acceptance story on a real API server, with the controller as a process of its own."""
+"""The acceptance test on a real API server, with the controller as a separate process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -147,7 +147,7 @@ async def test_the_replaced_loop_beside_us_is_named_and_each_of_its_writes_repai
 
 
 async def old_loop(world: World, runner: Runner, token: str) -> None:
-    """Write a token as the replaced loop does: GET, then PUT of all that came."""
+    """Write a token as the replaced loop does: GET, then PUT of the whole object."""
     body = await world.secret(runner) | {"stringData": {NAMES.secret_key: token}}
     path = item(runner.namespace, SECRETS, runner.secret)
     await world.admin.expect("PUT", path, body, fieldManager=PLATFORM_MANAGER)

@@ -1,4 +1,4 @@
-"""Every overlay: accepted by the real API server, strictly, and whole in itself."""
+"""Every overlay: the real API server accepts it with strict validation, and it is complete."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def container(found: Object) -> Object:
 
 @pytest.fixture(scope="module")
 def kubeconfig(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An admin's, on a cluster that has the overlays' namespaces, all of them restricted."""
+    """An admin's kubeconfig for a cluster with the overlays' namespaces, all restricted."""
     folder = tmp_path_factory.mktemp("manifests")
     path = control_plane.kubeconfig(folder / "config")
     names = {
@@ -66,7 +66,7 @@ def kubeconfig(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFac
 
 
 def apply_strictly(file: Path, kubeconfig: Path) -> tuple[int, str]:
-    """Return the exit code and whatever kubectl complains of, the server's warnings included."""
+    """Return the exit code and kubectl's stderr, the server's warnings included."""
     done = kubectl(
         "apply", "--dry-run=server", "--validate=strict", "-f", str(file), kubeconfig=kubeconfig
     )
@@ -200,7 +200,7 @@ class TestOverlays:
 
     @pytest.mark.parametrize("name", OVERLAYS)
     def test_mount_an_account_token_of_an_hour(self, name: str) -> None:
-        """3607 s, which is what is mounted by default, would be made a year by the API server."""
+        """3607 s, the default of mounted tokens, would become a year in the API server."""
         pod = deployment(name)["spec"]["template"]["spec"]
         assert pod["automountServiceAccountToken"] is False
         [sources] = [v["projected"]["sources"] for v in pod["volumes"] if v["name"] == "account"]
@@ -244,7 +244,7 @@ class TestOverlays:
         assert settings.api_token_file == tmp_path / "token"
 
     def extended(self, folder: Path, name: str, more: str) -> list[Object]:
-        """Render an overlay with something beside it; `MANIFESTS` stands for their folder."""
+        """Render an overlay with additional content; `MANIFESTS` is replaced by their folder."""
         manifests = os.path.relpath(MANIFESTS, folder.resolve())
         (folder / "kustomization.yaml").write_text(
             f"resources: [{manifests}/overlays/{name}]\n{more.replace('MANIFESTS', manifests)}\n"

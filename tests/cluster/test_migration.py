@@ -1,4 +1,4 @@
-"""docs/migrate.md, its way there and back in the old control plane's rights, on the real server."""
+"""docs/migrate.md, both directions for the old control plane's permissions, on the real server."""
 
 import json
 import os

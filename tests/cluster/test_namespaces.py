@@ -1,4 +1,4 @@
-"""Projects that come and go under rights that are given namespace by namespace, never wider."""
+"""Projects that are added and removed, with permissions for each namespace separately."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -78,7 +78,7 @@ async def until(what: str, condition: Callable[[], Awaitable[bool]], *, limit_s:
 
 
 def warnings(controller: Controller, namespace: str) -> list[str]:
-    """Return what was said of a namespace as a warning or worse."""
+    """Return the log lines about a namespace at warning level or above."""
     return [
         line["event"]
         for line in controller.lines

@@ -1,4 +1,4 @@
-"""The operator's commands on a real API server: with no more rights than they say they need."""
+"""The operator's commands on a real API server, with exactly the permissions that they name."""
 
 import asyncio
 import itertools
@@ -28,7 +28,7 @@ async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> As
 
 
 async def run(world: World, *words: str, user: str = "nobody") -> Ended:
-    """Run a command as a user of the cluster; what it says must hold no token."""
+    """Run a command as a user of the cluster; its output must contain no token."""
     path = world.control_plane.kubeconfig(world.folder / f"of-{user}", user=user)
     ended = await command(*words, KUBECONFIG=str(path))
     issued = [OLD_TOKEN, *world.issuer.issued]
@@ -38,7 +38,7 @@ async def run(world: World, *words: str, user: str = "nobody") -> Ended:
 
 
 async def allowed(world: World, rules: list[Any], namespace: str, *words: str) -> Ended:
-    """Grant exactly these rights and run a command once the authorizer knows them."""
+    """Grant exactly these permissions and run a command once the authorizer knows them."""
     await world.admin.grant("nobody", rules, namespace=namespace)
     async with asyncio.timeout(10):
         while (ended := await run(world, *words)).code == 5:
@@ -146,7 +146,7 @@ async def test_a_controller_honours_what_the_commands_ask_for(world: World) -> N
 
 
 async def overwrite_clearly(world: World, runner: Runner) -> None:
-    """Write over our token until the server's whole seconds tell that it was after our write."""
+    """Overwrite our token until the server's whole seconds show that it was after our write."""
     async with asyncio.timeout(30):
         for number in itertools.count():
             body = {"stringData": {NAMES.secret_key: f"{OLD_TOKEN}-{number}"}}

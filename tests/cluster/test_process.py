@@ -1,4 +1,4 @@
-"""What we start dies with us, and only with us."""
+"""A child process ends with its parent, and not before."""
 
 import os
 import subprocess
@@ -77,7 +77,7 @@ def test_an_error_ends_with_the_log(tmp_path: Path) -> None:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process exists and is not a zombie that nobody has reaped yet."""
+    """Whether a process exists and is not a zombie."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:

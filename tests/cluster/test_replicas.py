@@ -37,7 +37,7 @@ async def world(control_plane: ControlPlane, admin: Admin, tmp_path: Path) -> As
 
 @asynccontextmanager
 async def replicas(world: World, count: int) -> AsyncIterator[list[Controller]]:
-    """Start replicas in pods of their own; the first of the list leads, the others follow it."""
+    """Start replicas in separate pods; the first of the list leads, the others are standby."""
     async with AsyncExitStack() as stack:
         started = []
         for index in range(count):
@@ -55,7 +55,7 @@ async def replicas(world: World, count: int) -> AsyncIterator[list[Controller]]:
 
 
 class Succession:
-    """Made before a leader is harmed: waits for whoever wins the Lease from then on."""
+    """Created before a leader ends; waits for the next holder of the Lease."""
 
     def __init__(self, *controllers: Controller) -> None:
         self._wins = {each: len(each.events("lease_acquired")) for each in controllers}

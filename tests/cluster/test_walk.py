@@ -1,8 +1,8 @@
-"""From the symptom to the cause: each wrong setting, looked at through each surface alone.
+"""From the symptom to the cause: each wrong setting, in each output alone.
 
-A real API server, and the product as a process of its own. Log, page, `check` and `explain` are
-read as a stranger reads them; each has to name the cause in the words of this table, and none may
-look healthy. Where the process cannot reach the cluster, `explain` is asked with its settings.
+A real API server, and the product as a separate process. Log, page, `check` and `explain` must each
+name the cause with the words of this table, and none may look healthy. If the process cannot reach
+the cluster, `explain` runs with the process' settings.
 """
 
 import asyncio
@@ -30,21 +30,21 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 Settings = dict[str, str]
 
 FIRST_LINES = 20
-"""Lines of the log that a stranger reads."""
+"""Number of log lines that are searched."""
 
 OWN = "ambient-code"
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a situation may point at: a port where nothing listens, and the sessions' namespaces."""
+    """Values for a setting: a port without a listener, and the sessions' namespaces."""
 
     world: World
     nowhere: str
     namespaces: tuple[str, ...]
 
     def kubeconfig(self, change: Callable[[dict[str, object]], object]) -> Settings:
-        """Return the setting of a kubeconfig whose only cluster is changed."""
+        """Return the setting of a kubeconfig with changes to its only cluster."""
         config = yaml.safe_load(Path(self.world.environment()["KUBECONFIG"]).read_text())
         change(config["clusters"][0]["cluster"])
         path = self.world.folder / "wrong-kubeconfig"
@@ -59,11 +59,11 @@ class Situation:
 
     Args:
         wrong: Returns it, as environment variables.
-        cause: What log, page and `explain` have to say; `{...}` is a field of `Place`.
-        check: What `check` has to say, where that is more.
-        explain: The same of `explain`.
-        ready: /readyz answers 200: what is wrong concerns sessions, or nobody but a reader.
-        apart: `explain` is asked with the settings of the process: it shares what is wrong.
+        cause: Words that log, page and `explain` must have; `{...}` is a field of `Place`.
+        check: Words of `check`, if it has more.
+        explain: The same for `explain`.
+        ready: Whether /readyz answers 200: the fault concerns sessions or readers only.
+        apart: Whether `explain` runs with the settings of the process, the wrong one included.
     """
 
     wrong: Callable[[Place], Settings]
@@ -157,13 +157,13 @@ def no_listener() -> Iterator[str]:
 
 
 def text_of(page: str) -> str:
-    """Return what a reader of the page reads."""
+    """Return the text of the page."""
     shown = re.sub(r"<(script|style)[\s\S]*?</\1>", "", page)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", shown)).split())
 
 
 async def fetched(url: str) -> tuple[int, str]:
-    """Return status and body; 0 and "" where nothing answers yet."""
+    """Return status and body; 0 and "" before the first answer."""
     async with aiohttp.ClientSession() as http:
         try:
             async with http.get(url) as answer:
@@ -175,7 +175,7 @@ async def fetched(url: str) -> tuple[int, str]:
 async def explained(
     world: World, runner: Runner, namespace: str, own: Settings | None = None
 ) -> Ended:
-    """Ask `explain` as an administrator of the cluster, or with the process's own settings."""
+    """Run `explain` as an administrator of the cluster, or with the process' settings."""
     settings = own or {
         "KUBECONFIG": str(world.control_plane.kubeconfig(world.folder / "sre")),
         "NAMESPACE": namespace,
@@ -184,7 +184,7 @@ async def explained(
 
 
 async def eventually(what: str, look: Callable[[], Awaitable[str]], *, limit_s: float = 30) -> str:
-    """Look until `what` is there; fails with what was seen last."""
+    """Poll until `what` appears; fail with the last output."""
     seen = ""
     try:
         async with asyncio.timeout(limit_s):
@@ -200,14 +200,14 @@ def first_lines(controller: Controller) -> str:
 
 
 def looks_healthy(page: str) -> bool:
-    """Tell whether no part of a page is marked as anything but good."""
+    """Return whether every part of a page is marked as good."""
     parts = re.findall(r'<div class="(\w+)"><dt>', page)
     assert parts
     return 'class="hero good"' in page and set(parts) <= {"good", "still"}
 
 
 async def walk(world: World, runner: Runner, settings: Settings, situation: Situation) -> None:
-    """Look at each surface alone, until it names the cause."""
+    """Poll each output alone, until it names the cause."""
     url = f"http://127.0.0.1:{free_port()}"
     environment = settings | {"RECONCILER_LISTEN": url.removeprefix("http://")}
     async with running(environment) as controller:
@@ -300,7 +300,7 @@ async def test_what_stopped_the_start_is_read_by_explain_from_the_pod_that_ended
 
 
 async def ended_pod(world: World, said: str) -> None:
-    """Make the controller's pod with the status that a kubelet gives it after such an end."""
+    """Create the controller's pod with the status that a kubelet sets after such an end."""
     await world.admin.create_pod(
         world.home, "replica-0", labels={"app.kubernetes.io/name": "token-reconciler"}
     )

@@ -1,4 +1,4 @@
-"""A platform full of sessions on a real API server, as the replaced control plane leaves it."""
+"""A platform with sessions on a real API server, as the replaced control plane leaves it."""
 
 import asyncio
 import base64
@@ -32,15 +32,16 @@ class Runner:
     secret: str
     pod: str
     project: str = ""
-    """Where it is not called like the namespace."""
+    """The project, if its name is not that of the namespace."""
 
 
 @dataclass
 class World:
-    """Issuer, platform and cluster; `add` makes a session in all three.
+    """Issuer, platform and cluster; `add` creates a session in all three.
 
-    `home` is the controllers' own namespace, where their Lease is, and `account_token` one of the
-    account that the manifests make there.
+    Attributes:
+        home: The controllers' namespace, with their Lease.
+        account_token: A token of the manifests' account in that namespace.
     """
 
     admin: Admin
@@ -53,7 +54,7 @@ class World:
     runners: list[Runner] = field(default_factory=list)
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """Return what `reconciler run` needs to work on this world, and no other."""
+        """Return the environment of a `reconciler run` for this world only."""
         kubeconfig = account_file(
             self.control_plane, self.account_token, self.folder / "kubeconfig"
         )
@@ -64,7 +65,7 @@ class World:
             "OIDC_CLIENT_ID": self.issuer.client_id,
             "OIDC_CLIENT_SECRET": self.issuer.client_secret,
             "NAMESPACE": self.home,
-            # One pod, whose container may be killed and started again.
+            # One pod; its container may be killed and started again.
             "RECONCILER_REPLICA": "reconciler-0",
             "RECONCILER_POD_UID": "11111111-2222-3333-4444-555555555555",
             "RECONCILER_LISTEN": "127.0.0.1:0",
@@ -73,7 +74,7 @@ class World:
         } | settings
 
     async def add_project(self) -> str:
-        """Make a project and its namespace, both new; returns the name that they share."""
+        """Create a project and its namespace; return the name of both."""
         project = f"team-{secrets.token_hex(4)}"
         await self.admin.create_namespace(project)
         self.platform.add_project(project)
@@ -91,7 +92,7 @@ class World:
         namespace: str = "",
         **labels: str,
     ) -> Runner:
-        """Make a running session: the platform's row, its Secret and its pod, in that order."""
+        """Create a running session: the platform's row, its Secret and its pod, in that order."""
         session_id = session_id or f"2Ab{secrets.token_hex(12)}"
         name = session_id[:40].lower()
         namespace = namespace or project
@@ -118,8 +119,10 @@ class World:
         await self.admin.expect("POST", path, body, fieldManager=PLATFORM_MANAGER)
 
     async def add_quota(self, namespace: str, *, secrets: int) -> None:
-        """Let a namespace hold so many Secrets more; its count is kept by us, for want of a
-        controller manager."""
+        """Limit a namespace to this many more Secrets.
+
+        We update the quota's count, since there is no controller manager.
+        """
         path = collection(namespace, "resourcequotas")
         there = len((await self.admin.expect("GET", collection(namespace, SECRETS)))["items"])
         hard, used = ({"count/secrets": str(count)} for count in (there + secrets, there))
@@ -131,7 +134,7 @@ class World:
         )  # fmt: skip
 
     async def refuse_writes(self, runner: Runner, *, policy: str) -> None:
-        """Refuse, with a 403, every write of a session's Secret, and wait until that holds."""
+        """Refuse every write of a session's Secret with a 403, and wait until that is effective."""
         rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"],
                 "resources": [SECRETS], "resourceNames": [runner.secret]}  # fmt: skip
         spec = {
@@ -175,10 +178,10 @@ def token_in(secret: dict[str, Any]) -> str:
 
 
 class ExpiryWatch:
-    """Reads every version of the Secrets as it is written and keeps account of dead tokens.
+    """Reads every version of the Secrets and counts expired-token seconds.
 
-    A Secret counts from the first good token that the controller put there; from then on, each
-    moment at which its newest token was past its `exp` is an expired-token second.
+    A Secret counts from the first valid token of the controller; from then on, the time after the
+    `exp` of its newest token is added.
     """
 
     def __init__(self, world: World) -> None:
@@ -208,12 +211,12 @@ class ExpiryWatch:
                     self.seen(event["object"])
 
     def close(self) -> None:
-        """Add what is expired by now."""
+        """Add the expired time up to now."""
         for name in self._expires_s:
             self._account(name)
 
     def seen(self, secret: dict[str, Any]) -> None:
-        """Take in a version of a Secret; one that was seen before changes nothing."""
+        """Record a version of a Secret; a known version changes nothing."""
         token = token_in(secret)
         if token not in self._world.issuer.issued:
             return
@@ -228,7 +231,7 @@ class ExpiryWatch:
         self.versions[name] = self.versions.get(name, 0) + 1
 
     def _account(self, name: str) -> None:
-        """Add the time since the token that was there until now had died."""
+        """Add the time since the former token expired."""
         dead_s = self._world.issuer.now_s() - self._expires_s.get(name, float("inf"))
         self.expired_s += max(0.0, dead_s)
 
@@ -245,11 +248,11 @@ async def open_world(
     platform_port: int = 0,
     installs: bool = True,
 ) -> AsyncIterator[World]:
-    """Start an issuer and a platform beside a control plane; a port is a free one if it is 0.
+    """Start an issuer and a platform for a control plane; port 0: a free one.
 
     Args:
-        installs: Apply the account of the manifests with its rights and policies; else whoever
-            calls names the `KUBECONFIG` of another one.
+        installs: Whether to apply the account of the manifests with its permissions and policies;
+            if not, the caller sets the `KUBECONFIG` of another account.
     """
     async with (
         Issuer(ttl_s=ttl_s, host=host, port=issuer_port) as issuer,

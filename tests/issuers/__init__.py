@@ -1,1 +1,1 @@
-"""The product against issuers that others wrote, on loopback: Keycloak, and more by name."""
+"""The product with real issuers on loopback: Keycloak, and others by name."""

@@ -1,4 +1,4 @@
-"""The issuers that tests run on; skipped loudly where one is not fetched."""
+"""The issuers of the tests; a test is skipped with a message if its issuer is not installed."""
 
 import asyncio
 import os
@@ -21,12 +21,12 @@ from tests.issuers.keycloak import Keycloak
 from tests.issuers.oidc_provider.issuer import OidcProvider
 
 ALL = "RECONCILER_ALL_ISSUERS"
-"""Set to 1, it runs the story on every issuer; else on Keycloak alone (`make test-issuers`)."""
+"""Set to 1, test_story.py runs on every issuer; if not, on Keycloak (`make test-issuers`)."""
 
 SESSIONS = 6
 
 LIMIT_S = 170.0
-"""Longest wait for one thing: Keycloak starts slowly beside other tests."""
+"""Longest wait for one condition: Keycloak starts slowly while other tests run."""
 
 KINDS: dict[type[RealIssuer], issuers.Package | None] = {
     Keycloak: issuers.KEYCLOAK_PACKAGE,
@@ -43,7 +43,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Let `make test-issuers` run the issuers beside each other, all tests of one in one worker."""
+    """Let `make test-issuers` run the issuers in parallel, all tests of one in one worker."""
     if config.getoption("dist") != "loadscope":
         return None
     scheduler = LoadScopeScheduling(config, log)
@@ -68,7 +68,7 @@ async def fleet(issuer: RealIssuer, tmp_path: Path) -> AsyncIterator[Fleet]:
 
 
 async def until(url: str, words: str) -> tuple[int, str]:
-    """Ask a page of the controller until it has these words; return its status and text."""
+    """Request a page of the controller until it has these words; return its status and text."""
     async with aiohttp.ClientSession() as http, asyncio.timeout(LIMIT_S):
         while True:
             async with http.get(url) as answer:
@@ -79,7 +79,7 @@ async def until(url: str, words: str) -> tuple[int, str]:
 
 
 def program_of(kind: type[RealIssuer]) -> Path:
-    """Return what starts an issuer; skips the test where it is not there."""
+    """Return the starter of an issuer; skip the test if it is not installed."""
     package = KINDS[kind]
     if package is not None:
         found, name = issuers.find(package), package.name

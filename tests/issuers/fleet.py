@@ -1,4 +1,4 @@
-"""Sessions in the lab's API server whose tokens a real issuer issues, and the account of them."""
+"""Sessions in the lab's API server with the tokens of a real issuer, and their expired time."""
 
 import asyncio
 import base64
@@ -31,11 +31,11 @@ OLD_TOKEN = "obviously-fake-token-of-before"
 
 @dataclass
 class Account:
-    """What one session's Secret held, judged by this machine's clock, which the issuer reads too.
+    """The tokens of one session's Secret, by this machine's clock, which is also the issuer's.
 
     Args:
-        expires_s: End of the token that the Secret holds; None before the first one.
-        expired_s: Seconds for which it held an expired one, after it had its first.
+        expires_s: Expiry of the token in the Secret; None before the first one.
+        expired_s: Seconds with an expired token, after the first one.
     """
 
     expires_s: float | None = None
@@ -48,8 +48,8 @@ class Fleet:
     """An API server and a platform with running sessions in them; the issuer is a real one.
 
     Attributes:
-        claims: What the issuer says of each token that a Secret has held, learned when it was
-            first seen: an issuer says nothing of one that has expired.
+        claims: The issuer's claims of each token that a Secret has had, read when it first appears:
+            an issuer gives none of an expired token.
     """
 
     def __init__(self, issuer: RealIssuer, core: Core, server: ApiServer, folder: Path) -> None:
@@ -85,7 +85,7 @@ class Fleet:
         } | settings
 
     def put_secret(self, secret: str) -> None:
-        """Replace the file that holds the client's secret, in one step as a kubelet does."""
+        """Replace the file with the client's secret atomically, as a kubelet does."""
         new = self._folder / "client-secret.new"
         new.write_text(f"{secret}\n")
         new.replace(self._folder / "client-secret")
@@ -99,13 +99,13 @@ class Fleet:
             self._create(session)
 
     def put_token(self, token: str) -> None:
-        """Have every Secret hold this token, as another writer would."""
+        """Write this token into every Secret, as another writer."""
         for secret in self.accounts:
             body = {"stringData": {NAMES.secret_key: token}}
             self._core.patch(kinds.SECRETS, PROJECT, secret, body, by=PLATFORM)
 
     async def wait_for_writes(self, count: int, *, limit_s: float = 60.0) -> None:
-        """Return when every session's Secret has got so many tokens more than it had.
+        """Wait until every session's Secret has got this many more tokens.
 
         Raises:
             AssertionError: As of `wait_for`.
@@ -118,7 +118,7 @@ class Fleet:
         )
 
     async def wait_for_life(self, ttl_s: int, *, limit_s: float) -> None:
-        """Return when each Secret's token has this whole life, seconds, by its own claims."""
+        """Wait until each Secret's token has this life, seconds, by its claims."""
 
         def is_so(account: Account) -> bool:
             claims = self.claims[account.tokens[-1]]
@@ -131,10 +131,10 @@ class Fleet:
     async def wait_for(
         self, what: str, condition: Callable[[], bool], *, limit_s: float = 60.0
     ) -> None:
-        """Return when a condition on the accounts holds.
+        """Wait until a condition on the sessions holds.
 
         Raises:
-            AssertionError: Not within `limit_s`, or a Secret holds a token that is not valid.
+            AssertionError: Not within `limit_s`, or a Secret has an invalid token.
         """
         try:
             async with asyncio.timeout(limit_s), self._news:
@@ -154,7 +154,7 @@ class Fleet:
 
     @property
     def expired_s(self) -> float:
-        """Seconds for which any Secret held an expired token, until now, summed."""
+        """Sum of the seconds in which a Secret had an expired token, up to now."""
         now_s = self._clock.wall()
         return sum(
             one.expired_s + max(0.0, now_s - (one.expires_s or now_s))
@@ -162,7 +162,7 @@ class Fleet:
         )
 
     def record(self, commit: Commit) -> None:
-        """Take in one commit of the store."""
+        """Record one commit of the store."""
         if commit.kind is not kinds.SECRETS or commit.removed:
             return
         name = commit.object["metadata"]["name"]
@@ -177,11 +177,11 @@ class Fleet:
 
     @asynccontextmanager
     async def judged(self) -> AsyncIterator[None]:
-        """Learn each token's end from the issuer while entered, and account for it.
+        """Read each token's expiry from the issuer while entered, and count expired seconds.
 
         Raises:
-            AssertionError: At its end, whatever ended it: a Secret got a token that the issuer
-                calls invalid.
+            AssertionError: At the end, in every case: the issuer reported a Secret's token as
+                invalid.
         """
         self._judging = asyncio.create_task(self._judge(), name="judge")
         try:
@@ -214,7 +214,7 @@ class Fleet:
         account.kids.append(_kid(token))
 
     async def _ask_of(self, token: str) -> Json:
-        """Ask the issuer until it answers: it may be restarting."""
+        """Request the claims until the issuer answers: it may be restarting."""
         while True:
             try:
                 return await self.issuer.claims(token)
@@ -229,7 +229,7 @@ class Fleet:
 
 @asynccontextmanager
 async def open_fleet(issuer: RealIssuer, folder: Path, *, sessions: int) -> AsyncIterator[Fleet]:
-    """Start an API server and a platform with so many sessions, and the account of their tokens."""
+    """Start an API server and a platform with this many sessions, and count expired seconds."""
     core = Core(SystemClock())
     rights = Authorizer({"admin": User("admin", (EVERYTHING,))})
     async with ApiServer(core, authorizer=rights) as server:

@@ -1,4 +1,4 @@
-"""What a test does with any real issuer: start it, ask it, change what an operator may change."""
+"""The interface of every real issuer: start it, request tokens, change its settings."""
 
 import asyncio
 import base64
@@ -21,10 +21,10 @@ POLL_S = 0.2
 ASK_LIMIT_S = 20.0
 
 SCOPE = "platform"
-"""A scope that the client may have, and does not get unless it asks for it."""
+"""A scope that the client may have, but gets only if it requests it."""
 
 AUDIENCE = "https://platform.example/api"
-"""The platform's API, as the issuer knows it."""
+"""The platform's API by its name at the issuer."""
 
 ASK_SCOPE = "RECONCILER_OIDC_SCOPE"
 ASK_AUDIENCE = "RECONCILER_OIDC_AUDIENCE"
@@ -37,7 +37,7 @@ class Refusal:
 
     Args:
         answer: HTTP status and OAuth error code.
-        names: The setting that is wrong, which every surface names.
+        names: The wrong setting, which every output must name.
     """
 
     settings: dict[str, str]
@@ -46,10 +46,10 @@ class Refusal:
 
 
 class RealIssuer(ABC):
-    """One server process with one client that may ask for tokens, while entered.
+    """One server process with one client that may request tokens, while entered.
 
     Args:
-        folder: For its data and its log; a restart finds the data again.
+        folder: For its data and its log; the data survive a restart.
     """
 
     name: ClassVar[str]
@@ -82,20 +82,20 @@ class RealIssuer(ABC):
 
     @abstractmethod
     async def is_ready(self) -> bool:
-        """Tell whether the server answers; may raise `aiohttp.ClientError`."""
+        """Return whether the server answers; may raise `aiohttp.ClientError`."""
 
     @abstractmethod
     async def set_up(self) -> None:
-        """Make the client, once, after the first start."""
+        """Create the client, once, after the first start."""
 
     @abstractmethod
     async def rotate_secret(self, secret: str) -> None:
         """Replace the client's secret; the old one is refused from now on."""
 
     async def make_tokens_last(self) -> int:
-        """Issue tokens that outlast a restart from now on; 0 where they do so anyway.
+        """From now on issue tokens that live longer than a restart takes.
 
-        Returns: Their life, seconds.
+        Returns: Their life, seconds; 0 if no change is needed.
         """
         return 0
 
@@ -108,15 +108,15 @@ class RealIssuer(ABC):
         """Refuse the client, or accept it again."""
 
     async def rotate_key(self) -> bool:
-        """Sign with another key from now on; False where tokens are not signed."""
+        """Sign with another key from now on; return False if tokens are not signed."""
         return False
 
     async def claims(self, token: str) -> Json:
-        """Return what the issuer says of a token that is valid; `exp` is among it.
+        """Return the issuer's claims of a valid token, `exp` included.
 
         Raises:
             aiohttp.ClientError: The issuer does not answer.
-            AssertionError: It answers that the token is not valid.
+            AssertionError: The issuer reports the token as invalid.
         """
         parts = token.split(".")
         if token.startswith("eyJ") and len(parts) == 3:
@@ -126,7 +126,7 @@ class RealIssuer(ABC):
         return await self.introspect(token)
 
     async def introspect(self, token: str) -> Json:
-        """Return what the introspection endpoint says (RFC 7662); raises like `claims`."""
+        """Return the answer of the introspection endpoint (RFC 7662); raises like `claims`."""
         raise NotImplementedError(f"{self.name} issues JWTs here")
 
     async def __aenter__(self) -> Self:
@@ -145,7 +145,7 @@ class RealIssuer(ABC):
             await self._http.close()
 
     async def start(self) -> None:
-        """Start the process and return when it answers.
+        """Start the process and wait until it answers.
 
         Raises:
             ServerError: It ended, or it does not answer within `ready_limit_s`.
@@ -184,7 +184,7 @@ class RealIssuer(ABC):
         """Send a request of an administrator; return the decoded JSON answer, or None without one.
 
         Raises:
-            AssertionError: The answer has another status; the message holds its body.
+            AssertionError: The answer has another status; the message contains its body.
         """
         assert self._http is not None
         async with self._http.request(method, url, **request) as answer:
@@ -193,7 +193,7 @@ class RealIssuer(ABC):
             return json.loads(text) if text.startswith(("{", "[")) else None
 
     async def token(self, **form: str) -> tuple[int, Json]:
-        """Ask for a token as any client would; return the status and the decoded body."""
+        """Request a token as any client; return the status and the decoded body."""
         assert self._http is not None
         asked = {
             "grant_type": "client_credentials",

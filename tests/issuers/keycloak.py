@@ -1,4 +1,4 @@
-"""Keycloak: a realm of its own, made through the admin REST API of a development server."""
+"""Keycloak: a separate realm, created through the admin REST API of a development server."""
 
 from typing import Any, ClassVar
 
@@ -8,7 +8,7 @@ REALM = "runners"
 ADMIN = "fake-admin"
 ADMIN_PASSWORD = "obviously-fake-admin-password"
 OUTLASTS_RESTART_S = 150
-"""A restart takes 20 s on an idle machine, and a minute and more beside other tests."""
+"""A restart takes 20 s on an idle machine, and over a minute while other tests run."""
 
 KEY_PROVIDER = "org.keycloak.keys.KeyProvider"
 
@@ -93,7 +93,7 @@ class Keycloak(RealIssuer):
         return True
 
     async def _offer_scope(self) -> None:
-        """Make the scope, which brings the audience, and let the client ask for it."""
+        """Create the scope, which adds the audience, and allow it for the client."""
         mapper = {
             "name": "audience",
             "protocol": "openid-connect",

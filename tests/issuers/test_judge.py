@@ -1,4 +1,4 @@
-"""The account that decides in the story: it counts an expired token, whatever has ended."""
+"""The count of expired seconds that test_story.py relies on, with every way to end."""
 
 import time
 from collections.abc import AsyncIterator
@@ -14,10 +14,10 @@ SESSIONS = 2
 
 
 class Told(RealIssuer):
-    """No server: it says of opaque tokens what a test has put into `ends`, epoch seconds.
+    """Not a server: a test sets the expiry of opaque tokens in `ends`, epoch seconds.
 
     Args:
-        failures: Requests that it does not answer, as while it restarts.
+        failures: Number of requests without an answer, as during a restart.
     """
 
     name = "told"

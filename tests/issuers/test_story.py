@@ -1,4 +1,4 @@
-"""One controller through what an operator does to an issuer, on tokens of seconds."""
+"""One controller during an operator's changes of an issuer, with tokens of some seconds."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""One issuer as it is, and settings, credentials and a clock that are not as they should be."""
+"""One issuer with wrong settings, wrong credentials and a wrong clock of the product."""
 
 from collections.abc import AsyncIterator
 

@@ -14,13 +14,13 @@ JWT_LIKE = re.compile(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}")
 """A JWT's header and the beginning of its claims; needs no knowledge of the run."""
 
 BOX_CREDENTIAL = re.compile(r"box-(?:client|admin|reconciler|kubelet)-[0-9a-f]{8,}")
-"""The client secret and the bearer tokens of a box."""
+"""The client secret and the bearer tokens of a lab cluster."""
 
 _MASKED = msgspec.json.encode("masked")
 
 
 def needles(secrets: Iterable[str]) -> set[str]:
-    """Return what to look for: values, a JWT's claims and signature alone, base64, URL form."""
+    """Return the texts to find: values, a JWT's claims and signature alone, base64, URL form."""
     found: set[str] = set()
     for value in secrets:
         parts = [value, *value.split(".")[1:]]
@@ -30,7 +30,7 @@ def needles(secrets: Iterable[str]) -> set[str]:
 
 
 def core_texts(core: Core) -> dict[str, str]:
-    """Return every object of a core as text, the values of Secrets left out."""
+    """Return every object of a core as text, without the values of Secrets."""
     texts = {}
     for kind in kinds.STORED:
         for item in core.list(kind).items:
@@ -41,7 +41,7 @@ def core_texts(core: Core) -> dict[str, str]:
 
 
 def find_leaks(texts: Mapping[str, str], secrets: Iterable[str] = ()) -> list[str]:
-    """Return the names of the texts that hold a secret, never the secret."""
+    """Return the names of the texts that contain a secret, never the secret."""
     wanted = needles(secrets)
     return [
         name

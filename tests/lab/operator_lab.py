@@ -1,4 +1,4 @@
-"""An API server with sessions in it, and people with different rights, for the commands."""
+"""An API server with sessions, and users with different permissions, for the commands."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -29,7 +29,7 @@ TTL_S = 900.0
 
 
 class PastClock(SystemClock):
-    """This machine's clocks; for a moment the wall clock may show what it did some time ago."""
+    """This machine's clocks; a test may set the wall clock back for a moment."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class PastClock(SystemClock):
 
 @dataclass
 class Lab:
-    """An API server with sessions in it, and a kubeconfig for each kind of person."""
+    """An API server with sessions, and a kubeconfig for each kind of user."""
 
     server: ApiServer
     folder: Path
@@ -58,7 +58,7 @@ class Lab:
         return str(path)
 
     async def run(self, *words: str, user: str = "reader", **settings: str) -> Ended:
-        """Run a command; whatever it says, it must hold no token."""
+        """Run a command; its output must contain no token."""
         ended = await command(*words, **({"KUBECONFIG": self.kubeconfig(user)} | settings))
         leaks = find_leaks({"out": ended.stdout, "err": ended.stderr}, [TOKEN, user + "-token"])
         assert leaks == []
@@ -125,7 +125,7 @@ class Lab:
 
 @asynccontextmanager
 async def open_lab(folder: Path) -> AsyncIterator[Lab]:
-    """Start the server; each person's token is what they are: admin, reader, writer, nobody."""
+    """Start the server; each user's token is its role: admin, reader, writer, nobody."""
     rights = Authorizer(
         {
             "admin": User("admin", (EVERYTHING,)),

@@ -15,7 +15,7 @@ from tests.support import ManualClock
 
 @dataclass
 class Tokens:
-    """A bearer whose next token is told apart by its number; `asked` lists the arguments."""
+    """A bearer that numbers its tokens; `asked` lists the arguments of the calls."""
 
     prefix: str = "synthetic-token"
     number: int = 1

@@ -1,6 +1,6 @@
 """A server on loopback that answers each request with the next turn of a script, byte by byte.
 
-It knows no HTTP beyond finding the end of a request, so it can break every rule of it.
+It finds the end of a request and knows no other rule of HTTP, so that it can break every rule.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Peer:
         self.writer.close()
 
     def reset(self) -> None:
-        """Drop the connection as a crashed host would."""
+        """Reset the connection, as after a crash of the host."""
         self.writer.transport.abort()
 
     async def wait_gone(self) -> None:
@@ -51,7 +51,7 @@ class Peer:
 
 @dataclass
 class Scripted:
-    """The server: what it heard, and what it will still say."""
+    """The server: the requests that it got, and the answers that are left."""
 
     turns: list[Turn] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
@@ -144,7 +144,7 @@ def stream(*chunks: bytes, then: str = "hold") -> Turn:
 
 
 def silence() -> Turn:
-    """Take the request and say nothing."""
+    """Read the request and send no answer."""
 
     async def turn(peer: Peer) -> None:
         await peer.wait_gone()
@@ -153,7 +153,7 @@ def silence() -> Turn:
 
 
 def raw(data: bytes) -> Turn:
-    """Say anything, and close."""
+    """Send these bytes, and close."""
 
     async def turn(peer: Peer) -> None:
         await peer.send(data)

@@ -1,7 +1,7 @@
-"""What a client of Kubernetes may rely on, held against the box and against the real API server.
+"""What a client of Kubernetes may rely on, tested on the lab's and on the real API server.
 
-What holds for only one of them is a defect of the box. The real server is used where its programs
-are found; otherwise its half is skipped, or fails with RECONCILER_REQUIRE_CLUSTER=1.
+A difference between the two is a defect of the lab's. The real server runs if its programs are
+found; if not, its half is skipped, or fails with RECONCILER_REQUIRE_CLUSTER=1.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The shell's faults, its accounts, and kubectl against it."""
+"""The HTTP server's faults and counters, and kubectl against it."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ def make_secret(box: ApiServer, name: str = "s") -> None:
 
 
 class SteppedClock(SystemClock):
-    """A clock that goes on by hand."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ async def test_silence_holds_everything_back(box: ApiServer, http: aiohttp.Clien
         await next_line(watch)
         box.silence_watches(silent=True)
         make_secret(box)
-        # Several bookmarks' worth; what was on its way already comes.
+        # Several bookmarks' worth; events that were sent before still arrive.
         heard = await lines_within(watch, 0.3)
         assert len(heard) <= 1
         assert all(event["type"] == "BOOKMARK" for event in heard)

@@ -1,4 +1,4 @@
-"""What `check` says of an issuer that cannot be reached, and where none is asked."""
+"""The message of `check` about an unreachable issuer, and without an issuer."""
 
 import socket
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ BASE = {"AMBIENT_API_SERVER_URL": "http://127.0.0.1:1", "OIDC_CLIENT_ID": "fake-
 
 
 async def asked(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[Finding]:
-    """Return what is said of settings and issuer under these variables."""
+    """Return the findings about settings and issuer for these variables."""
     for name, value in (BASE | variables).items():
         monkeypatch.setenv(name, value)
     settings, clock = Settings(), SystemClock()

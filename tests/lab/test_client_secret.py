@@ -1,4 +1,4 @@
-"""A real `reconciler run` whose client secret is rotated in its file, and its next start."""
+"""A rotation of the client secret in the file of a real `reconciler run`, and its next start."""
 
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import Caller

@@ -1,4 +1,4 @@
-"""A collector that is away, hangs, refuses or talks nonsense costs the runners nothing."""
+"""A collector that is unreachable, hangs, refuses or sends garbage does not affect the runners."""
 
 import asyncio
 import re
@@ -11,10 +11,10 @@ from tests.controller import running
 from tests.lab.scripted_server import Turn, answer, raw, scripted, silence, stream
 
 MANY = 10_000
-"""Turns of a script: more than any run of these tests asks for."""
+"""Number of answers in a script: more than any run of these tests requests."""
 
 AWAY = "http://127.0.0.1:1"
-"""Nobody listens there: every connection is refused."""
+"""No process listens there: every connection is refused."""
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ async def test_a_bad_collector_costs_its_own_telemetry_alone(
             assert finished["refreshed"] == 20
             wanted = "sent" if delivers else "failed"
             await scraped(http, box, f'{{result="{wanted}",signal="traces"}}')
-            # A flush without a limit of its own would wait for such a collector without end.
+            # A flush without a time limit would wait for such a collector without end.
             assert await controller.terminate() == 0
             await controller.wait_for_event("stopped")
         said = controller.events("telemetry_export_failed")

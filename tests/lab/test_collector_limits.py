@@ -32,7 +32,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 def endless(head: bytes, piece: bytes, *, pause_s: float = 0.0, sent: list[int]) -> Turn:
-    """Begin an answer and go on with one piece after another for as long as somebody listens."""
+    """Begin an answer and send one piece after another as long as the client reads."""
 
     async def turn(peer: Client) -> None:
         await peer.send(head)
@@ -106,7 +106,7 @@ async def test_an_answer_without_end_is_read_to_its_bound(
         assert sender.problem == "its answer is longer than 64 KiB"
         while not collector.gone:
             await asyncio.sleep(0.01)
-    # Beside what was read, the sockets' own buffers have taken some.
+    # In addition to the read bytes, the sockets' buffers have some.
     assert MAX_BODY_BYTES < sent[0] < 256 * MAX_BODY_BYTES
 
 

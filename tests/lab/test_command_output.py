@@ -1,4 +1,4 @@
-"""Commands whose output cannot be written, or whose standard files are closed."""
+"""Commands with an output that cannot be written, or with closed standard files."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
 
 
 async def end(lab: Lab, script: str) -> tuple[int, str]:
-    """Run a line of shell, `$R` being our command; return its code and what stderr held."""
+    """Run a line of shell with our command as `$R`; return exit code and stderr."""
     settings = environment(KUBECONFIG=lab.kubeconfig("reader"), R=str(BIN / "reconciler"))
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", script, env=settings,

@@ -1,4 +1,4 @@
-"""`reconciler demo` as whoever types it meets it: a process, its exit code, what it prints."""
+"""`reconciler demo` as a process: its exit code and its output."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ SMALL = ("--sessions", "8", "--token-ttl", "8", "--projection-delay", "0.2-0.6",
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that is over."""
+    """A command that has ended."""
 
     code: int
     stdout: str
@@ -151,7 +151,7 @@ async def test_ctrl_c_ends_it_promptly_with_the_report_and_leaves_no_child() -> 
     lines: list[str] = []
     while not lines or "startup_resync_finished" not in lines[-1]:
         lines.append((await process.stderr.readline()).decode())
-        assert lines[-1], "it ended by itself"
+        assert lines[-1], "it ended too early"
     children = _children(process.pid)
 
     process.send_signal(signal.SIGINT)

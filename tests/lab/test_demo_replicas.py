@@ -1,4 +1,4 @@
-"""`reconciler demo` with replicas: leaders go in every way, and the runners never notice."""
+"""`reconciler demo` with replicas: leaders end in every way, and no runner notices it."""
 
 import pytest
 

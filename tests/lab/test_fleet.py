@@ -1,6 +1,6 @@
-"""Runners, server and kubelet over real sockets, against the box's API server.
+"""Runners, server and kubelet over real sockets, against the lab's API server.
 
-The validator's wall clock is moved by hand, so that every account is compared with exact numbers;
+The tests set the validator's wall clock, so that every figure is compared with an exact number;
 only the kubelet's delays pass in real time.
 """
 
@@ -42,7 +42,7 @@ QUIET = Rates(push_s=NEVER_S, reconnect_s=NEVER_S, pause_s=NEVER_S)
 
 @dataclass
 class Box:
-    """An API server, an issuer and the validator's clock; a fleet is made by each test."""
+    """An API server, an issuer and the validator's clock; each test creates a fleet."""
 
     server: ApiServer
     issuer: Issuer

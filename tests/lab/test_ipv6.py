@@ -1,4 +1,4 @@
-"""A cluster whose only addresses are IPv6."""
+"""A cluster with only IPv6 addresses."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""The real client against the lab's issuer over loopback: every fault, and its way back."""
+"""The real client against the lab's issuer over loopback: every fault, and the recovery."""
 
 import asyncio
 import socket
@@ -61,7 +61,7 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def key() -> IssuerKey:
-    """One key for all: making one takes longer than a test."""
+    """One key for all tests: generating one takes longer than a test."""
     return IssuerKey()
 
 
@@ -207,7 +207,7 @@ async def test_a_fault_is_one_error_and_healing_gives_a_token(
 
 
 def _assert_clean(error: IssuerError, bench: Bench) -> None:
-    """No secret, no token and no body, in the message or in anything that is chained to it."""
+    """Assert that an error and its causes contain no secret, no token and no body."""
     shown = "".join(traceback.format_exception(error, chain=True)) + repr(vars(error))
     assert error.__cause__ is None
     forbidden = {SECRET, "upstream trouble", "log in", "never-a-token", "the lab's issuer says"}

@@ -36,7 +36,7 @@ LIMIT_S = 0.3
 
 @dataclass
 class FakeCredentials:
-    """Credentials that a test turns by hand."""
+    """Credentials that a test changes."""
 
     url: str
     tls: ssl.SSLContext | None = None
@@ -90,7 +90,7 @@ def status(code: int, reason: str = "", **more: Any) -> bytes:
 
 
 async def ask(kube: HttpKube, verb: str, permit: Permit | None = None) -> object:
-    """Call one verb; a body to send holds the marker."""
+    """Call one verb; a request body contains the marker."""
     body = {"x": MARKER}
     match verb:
         case "get":

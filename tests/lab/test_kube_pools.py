@@ -1,4 +1,4 @@
-"""Lists, watches and writes have connections of their own: none waits for another's."""
+"""Lists, watches and writes have separate connections: none waits for another's."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Connections to our own port: who reaches it, and how long one may stay without a request."""
+"""Connections to our port: who can connect, and how long one may stay without a request."""
 
 import asyncio
 import socket
@@ -24,7 +24,7 @@ async def served(host: str, *, first_request_s: float = 10.0) -> AsyncIterator[i
 
 
 async def is_closed(reader: asyncio.StreamReader) -> None:
-    """Return when the server has closed the connection without a word."""
+    """Return when the server has closed the connection without an answer."""
     async with asyncio.timeout(LIMIT_S):
         try:
             assert await reader.read(1000) == b""

@@ -1,5 +1,5 @@
-"""Real `reconciler run` whose log no process reads: refreshes, takes over, answers and ends, and
-its metrics are then all that says so."""
+"""A real `reconciler run` with a log that no process reads: it refreshes, takes over, answers and
+ends; only its metrics show the problem."""
 
 import asyncio
 import base64
@@ -30,7 +30,7 @@ CLOCKS = [
 
 @dataclass
 class Unread:
-    """A replica both of whose outputs are a pipe that is full from the start."""
+    """A replica with a pipe for both outputs, full from the start."""
 
     process: asyncio.subprocess.Process
     port: int

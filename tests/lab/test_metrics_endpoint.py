@@ -1,4 +1,4 @@
-"""/metrics over HTTP: from the first moment, beside the probes, while the start is under way."""
+"""/metrics over HTTP: from the first moment, with the probes, during the start."""
 
 import asyncio
 import socket
@@ -74,7 +74,7 @@ async def test_a_start_that_waits_for_its_cluster_is_scraped_all_the_while(tmp_p
 
 
 class Steps:
-    """A clock that goes on when a test says so."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         self.now_at = 100.0
@@ -87,7 +87,7 @@ class Steps:
 
 
 class Renderings:
-    """Puts itself before a telemetry's rendering, counts, and holds it until it may go on."""
+    """Wraps a telemetry's rendering: counts the calls, and delays them until released."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self.count = self.under_way = self.most_at_once = 0

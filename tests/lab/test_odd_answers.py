@@ -1,4 +1,4 @@
-"""Answers of issuer and platform that are large, compressed or marked, and what is said of them."""
+"""Answers of issuer and platform that are large, compressed or with a BOM, and their messages."""
 
 import json
 

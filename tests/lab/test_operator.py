@@ -1,4 +1,4 @@
-"""`status` and `explain` as processes against the box's API server, without a controller."""
+"""`status` and `explain` as processes against the lab's API server, without a controller."""
 
 import asyncio
 import json

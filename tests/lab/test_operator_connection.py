@@ -1,4 +1,4 @@
-"""The operator's connection: old continue tokens, odd answers, clocks that differ."""
+"""The operator's connection: old continue tokens, unusual answers, clocks that differ."""
 
 import json
 from email.utils import formatdate
@@ -13,7 +13,7 @@ from tests.lab.scripted_server import Scripted, answer, scripted
 
 NAMES = Names()
 AHEAD_S = 3630.0
-"""By how much the scripted server's clock is ahead of ours."""
+"""The scripted server's clock less ours, seconds."""
 
 
 def config(server: Scripted, folder: Path) -> str:
@@ -43,7 +43,7 @@ def page(*items: dict[str, Any], more: str = "") -> bytes:
 
 
 def held(*, expires_s: float) -> dict[str, Any]:
-    """Return a Secret whose token, of 15 minutes, ends then."""
+    """Return a Secret with a token of 15 minutes that expires then."""
     return meta(
         "session-one-creds",
         annotations={

@@ -1,4 +1,4 @@
-"""`refresh`, `pause` and `resume` as processes against the box's API server."""
+"""`refresh`, `pause` and `resume` as processes against the lab's API server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -122,7 +122,7 @@ async def test_wait_runs_out_of_time_where_nobody_acts(lab: Lab) -> None:
 async def test_wait_does_not_call_the_old_token_a_refreshed_one(
     lab: Lab, age_s: float, code: int, said: str
 ) -> None:
-    """With the issuer away the controller honours a request by writing what it has once more."""
+    """If the issuer is unreachable, the controller handles a request with its present token."""
     one = lab.add("2AbOne", age_s=age_s)
     held = lab.server.core.get(kinds.SECRETS, one.namespace, one.secret)["metadata"]["annotations"]
     waiting = asyncio.create_task(lab.run("refresh", one.pod, "--wait", user="writer"))

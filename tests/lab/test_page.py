@@ -1,4 +1,4 @@
-"""The status page over HTTP: what it answers, with which headers, and how it treats its readers."""
+"""The status page over HTTP: its answers, their headers, and the limits for its readers."""
 
 import asyncio
 import importlib.resources

@@ -26,7 +26,7 @@ async def page(http: aiohttp.ClientSession, replica: Replica, query: str = "") -
 async def pages_until(
     http: aiohttp.ClientSession, replicas: Replicas, *patterns: str
 ) -> dict[str, str]:
-    """Return a page for each pattern, once some replica's shows what it asks for."""
+    """Return a matching page for each pattern, as soon as a replica has one."""
     found: dict[str, str] = {}
     async with asyncio.timeout(40):
         while len(found) < len(patterns):

@@ -1,4 +1,4 @@
-"""A platform that refuses one kind of request and gives others is refused until that is given."""
+"""A platform that refuses one kind of request counts as refusing until it answers that kind."""
 
 from contextlib import suppress
 

@@ -38,7 +38,7 @@ def fill(lab: LabPlatform, project: str, count: int) -> set[str]:
 
 
 async def raw(lab: LabPlatform, path: str, **headers: str) -> tuple[int, Any]:
-    """Ask as no well-behaved client would."""
+    """Send a request that no correct client sends."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(lab.url + BASE_PATH + path, headers=headers) as response,
@@ -439,7 +439,7 @@ async def test_an_answer_after_an_outage_closes_the_breaker(lab: LabPlatform) ->
         lab.faults.unreachable = False
         assert client.breaker.is_open
         await client.running_sessions("alpha")
-        assert client.breaker.is_open  # that tells of one project
+        assert client.breaker.is_open  # that names one project
         await client.projects()
         assert not client.breaker.is_open
 

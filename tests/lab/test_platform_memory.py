@@ -1,4 +1,4 @@
-"""Prompts without a limit, in many sessions of many projects at once: memory has one."""
+"""Prompts without a size limit in many sessions of many projects: memory stays limited."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from tests.memory import measured
 PROJECTS, SESSIONS = 8, 12
 PROMPT = b'"' + b"p" * 620 * 1024 + b'"'
 PAGE_BYTES = 2 * 1024 * 1024
-"""Three sessions of this prompt fit, and no whole list of a project."""
+"""Three sessions with this prompt fit into a page, a complete list of a project does not."""
 
 
 def row(session_id: str, project: str) -> dict[str, str]:

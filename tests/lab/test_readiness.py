@@ -1,4 +1,4 @@
-"""A real `reconciler run` says on /readyz that it has had no token yet, and why."""
+"""A real `reconciler run` reports on /readyz that it has had no token yet, and why."""
 
 import asyncio
 import socket

@@ -19,7 +19,7 @@ MANY = 1000
 
 @dataclass
 class Peer:
-    """A server over TLS, the bundle by which we believe it, and one client of it."""
+    """A server over TLS, the CA bundle of our clients, and one client."""
 
     server: Scripted
     tls: ssl.SSLContext
@@ -28,7 +28,7 @@ class Peer:
     ask: Ask
 
     async def later(self) -> bool:
-        """Let time pass for two looks at the files, and return whether the second was answered."""
+        """Wait for two checks of the files, and return whether a request then succeeds."""
         self.clock.advance(LOOK_S)
         await self.ask()
         self.clock.advance(LOOK_S)

@@ -1,4 +1,4 @@
-"""A client that is closed leaves no connection behind, whatever was under way on it."""
+"""A closed client leaves no connection, even with a request in progress."""
 
 import asyncio
 import gc
@@ -23,10 +23,10 @@ from tests.lab.scripted_server import answer, scripted
 from tests.lab.tls import make_certificate, serving
 
 TURNS = 25
-"""Of the loop, that a request over TLS takes here, and some more."""
+"""Iterations of the loop for a request over TLS here, and some more."""
 
 PAUSE_S = 0.002
-"""In which the server's answer arrives, so that each turn brings the request one step on."""
+"""Time in which the server's answer arrives: each iteration advances the request one step."""
 
 Loops = Callable[[], asyncio.AbstractEventLoop]
 both_loops = pytest.mark.parametrize("loops", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -39,7 +39,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @contextmanager
 def server(certificates: tuple[Path, Path]) -> Iterator[str]:
-    """Serve on a loop of its own, which takes its time to see a client leave; give the URL."""
+    """Serve in another loop, which detects a closed client late; yield the URL."""
     url: Future[str] = Future()
     stop = asyncio.Event()
 
@@ -60,7 +60,7 @@ def server(certificates: tuple[Path, Path]) -> Iterator[str]:
 
 
 async def cancelled(url: str, trust: ssl.SSLContext, *, after: int) -> None:
-    """Cancel a request after so many turns of the loop, and close its client."""
+    """Cancel a request after this many iterations of the loop, and close its client."""
     async with aiohttp.ClientSession(connector=Connector(ssl=trust)) as session:
         request = asyncio.create_task(get(session, url))
         for _ in range(after):
@@ -79,7 +79,7 @@ async def get(session: aiohttp.ClientSession, url: str) -> None:
 def test_a_request_that_is_cancelled_at_any_moment_leaves_nothing(
     certificates: tuple[Path, Path], loops: Loops, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it would leave is an error of the loop's end, of its log, or a ResourceWarning."""
+    """A leftover connection causes an error of the loop, a log line, or a ResourceWarning."""
     trust = ssl.create_default_context(cafile=str(certificates[0]))
     with server(certificates) as url:
         for turns in range(TURNS):
@@ -148,7 +148,7 @@ async def test_a_name_that_is_known_is_resolved_and_another_is_not(
 
 
 class NameServers:
-    """Answers look-ups at once, but those of silent names: these wait until they are let go."""
+    """Answers look-ups at once, except those of silent names: these wait until released."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.silent: set[str] = set()
@@ -186,7 +186,7 @@ def name_servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServers]:
 
 
 async def asked_for(servers: NameServers, host: str, resolvers: list[Resolver]) -> None:
-    """Ask many times, and give each up, until the name has as many threads as it may."""
+    """Cancel many look-ups, until the name has its maximum of threads."""
     for _ in range(50):
         asking = [asyncio.create_task(resolver.resolve(host)) for resolver in resolvers]
         await asyncio.sleep(0)

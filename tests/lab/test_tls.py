@@ -1,4 +1,4 @@
-"""A server that is not the one it should be gets no byte of ours, whichever client asks."""
+"""A server with the wrong certificate gets no request bytes from any of our clients."""
 
 import ssl
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Issuer and platform learn which of our traces a request belongs to; outside of one, nothing."""
+"""Issuer and platform get the trace ID of a request; without a trace they get none."""
 
 from random import Random
 

@@ -1,15 +1,15 @@
-"""A certificate of one's own for loopback, and a server that shows it."""
+"""A self-signed certificate for loopback, and a server with it."""
 
 import ssl
 import subprocess
 from pathlib import Path
 
 Certificate = tuple[Path, Path]
-"""The certificate's file and its key's."""
+"""The files of the certificate and of its key."""
 
 
 def make_certificate(folder: Path, *, name: str = "IP:127.0.0.1") -> Certificate:
-    """Make a self-signed certificate and its key; `name` is its one subjectAltName."""
+    """Create a self-signed certificate and its key; `name` is its only subjectAltName."""
     cert, key = folder / "tls.crt", folder / "tls.key"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",

@@ -1,4 +1,4 @@
-"""Each of our four clients of a server over TLS, which is believed by a bundle of CAs in a file."""
+"""Our four clients of a server over TLS, with a CA bundle in a file."""
 
 import asyncio
 import json
@@ -34,10 +34,10 @@ BODY = json.dumps(
         "total": 0,
     }
 ).encode()
-"""What pleases each of the clients."""
+"""A valid answer for each of the clients."""
 
 Ask = Callable[[], Awaitable[bool]]
-"""Sends one request on a connection of its own and returns whether it was answered."""
+"""Sends one request on a new connection and returns whether it was answered."""
 
 
 Opening = Callable[[str, Path, ManualClock], AbstractAsyncContextManager[Ask]]
@@ -136,7 +136,7 @@ CLIENTS: dict[str, Opening] = {
 
 
 def believe(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a bundle all that OpenSSL knows, and clear what the clients put into the environment."""
+    """Make a bundle the only CAs of OpenSSL, and restore the environment afterwards."""
     for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
         monkeypatch.setenv(name, "")
     for name in ("ENDPOINT", "CERTIFICATE", "TIMEOUT", "HEADERS"):

@@ -1,7 +1,7 @@
-"""A whole node: controller manager, scheduler, kubelet, containerd, and the image as it is shipped.
+"""A complete node: controller manager, scheduler, kubelet, containerd, and the shipped image.
 
-NetworkPolicies hold on it, so that everything here runs under the one that is shipped.
+The node enforces NetworkPolicies: every test runs under the shipped one.
 
-Runs in network, mount and process namespaces of its own (`make test-node`): nothing outside can be
-reached, nothing outlives it.
+The tests run in separate network, mount and process namespaces (`make test-node`): no outside
+network can be reached, and every process ends with them.
 """

@@ -1,7 +1,7 @@
-"""One cluster with a real node for the whole session, with the image in it, installed twice.
+"""One cluster with a real node for the whole session, with two installations of the image.
 
-Each installation has an issuer, a client and a platform of its own, so that neither takes the
-other's sessions for its own, though the one may see all of the cluster.
+Each installation has a separate issuer, client and platform: neither may serve the other's
+sessions, although one of them can read the whole cluster.
 """
 
 import os
@@ -30,17 +30,17 @@ from tests.node.node import Node
 from tests.node.tenants import Place, account_tokens, install
 
 WANTED = "RECONCILER_NODE_TESTS"
-"""Set by `make test-node`, which makes the namespaces that these tests must not run outside of."""
+"""Set by `make test-node`, which creates the namespaces that these tests need."""
 
 FIRST = "In three commands"
-"""The guide's heading over what installs."""
+"""The guide's heading above the installation commands."""
 
 NEEDED = ("containerd", "ctr", "runc", "ip", "buildah")
 
 
 @pytest.fixture(scope="session")
 def programs() -> dict[str, Path]:
-    """What a node needs; skips, loudly, outside of `make test-node`."""
+    """The programs of a node; skips the test with a message outside of `make test-node`."""
     if os.environ.get(WANTED) != "1":
         pytest.skip("a whole node runs in namespaces of its own: run `make test-node` as root")
     if not network.is_ours():
@@ -64,14 +64,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def node_audit(folder: Path) -> AuditLog:
-    """Who asks the node's API server for what, from its start on."""
+    """The requests to the node's API server, from its start."""
     return AuditLog(folder)
 
 
 @pytest.fixture(scope="session")
 def node_plane(programs: dict[str, Path], node_audit: AuditLog) -> Iterator[ControlPlane]:
     addresses = (network.SERVICE, network.NODE)
-    # Nobody resolves the node's name here.
+    # There is no DNS entry for the node's name here.
     flags = ["--kubelet-preferred-address-types=InternalIP", *node_audit.flags]
     with ControlPlane(programs, flags=flags, node_addresses=addresses) as running:
         yield running
@@ -79,7 +79,7 @@ def node_plane(programs: dict[str, Path], node_audit: AuditLog) -> Iterator[Cont
 
 @pytest.fixture(scope="session")
 def node(programs: dict[str, Path], node_plane: ControlPlane, folder: Path) -> Iterator[Node]:
-    """A ready node that has the image, as it was shipped."""
+    """A ready node with the shipped image."""
     pause = folder / "pause.tar"
     build_pause(pause)
     with Node(programs, node_plane, folder, images=(ROOT / ARCHIVE, pause)) as ready:
@@ -99,7 +99,7 @@ async def node_admin(node_plane: ControlPlane) -> AsyncIterator[Admin]:
 def platform_of(
     plane: ControlPlane, admin: Admin, folder: Path
 ) -> AbstractAsyncContextManager[World]:
-    """Open a world that pods reach, on ports that the product's NetworkPolicy names."""
+    """Open a world that pods can reach, on ports that the product's NetworkPolicy allows."""
     return open_world(
         plane, admin, folder, ttl_s=TTL_S, host=network.add_address(),
         issuer_port=network.ISSUER_PORT, platform_port=network.PLATFORM_PORT,
@@ -114,7 +114,7 @@ async def tenants(
     node_admin: Admin,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Installation]:
-    """The overlay `mpp`, installed before all else: its accounts' tokens must have time to die."""
+    """The overlay `mpp`, installed first: its accounts' tokens must expire during the tests."""
     home = tmp_path_factory.mktemp("tenants")
     async with platform_of(node_plane, node_admin, home) as world:
         # Seals are made with it: under the same one, one installation's sessions were the other's.
@@ -124,7 +124,7 @@ async def tenants(
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def first_tokens(tenants: Installation) -> dict[Place, str]:
-    """The accounts' tokens that the pods started with."""
+    """The accounts' tokens at the start of the pods."""
     return await account_tokens(tenants)
 
 
@@ -136,7 +136,7 @@ async def installed(
     node_admin: Admin,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Installation]:
-    """What docs/install.md says, followed; only what a reader replaces by their own is replaced."""
+    """An installation by docs/install.md, with only the reader's own values replaced."""
     home = tmp_path_factory.mktemp("home")
     async with platform_of(node_plane, node_admin, home) as world:
         await node_admin.create_namespace("ambient-code", labels=RESTRICTED)

@@ -1,4 +1,4 @@
-"""What makes NetworkPolicies hold on the node: the firewall of kube-router, nothing else of it."""
+"""The enforcement of NetworkPolicies on the node: only the firewall of kube-router."""
 
 import shutil
 from pathlib import Path
@@ -8,14 +8,14 @@ from tests.cluster.process import Server
 PROGRAM = "kube-router"
 
 NEEDED = ("iptables", "ipset")
-"""Debian's packages, called like the programs; kube-router calls both."""
+"""Debian's packages, named like their programs; kube-router runs both."""
 
 BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
-"""Pods of one node speak across the bridge alone; with a 1 here iptables sees that as well."""
+"""Pods of one node use only the bridge; with 1, iptables filters that traffic, too."""
 
 
 def why_not() -> str:
-    """Return "" where policies can be enforced, else what is missing."""
+    """Return "" if policies can be enforced, else what is missing."""
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing:
         return f"no {' and no '.join(missing)} on PATH: install them"
@@ -23,7 +23,7 @@ def why_not() -> str:
 
 
 def enforcer(binary: Path, *, kubeconfig: Path, node_name: str, log: Path) -> Server:
-    """Return what enforces, once started, every policy on the pods of a node that is known."""
+    """Return the process that enforces all policies on the pods of a registered node."""
     BRIDGED.write_text("1")  # our own network's, which a machine's setting may not have reached
     command = [
         str(binary),

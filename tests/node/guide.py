@@ -1,4 +1,4 @@
-"""The guides, read as the tests follow them: the commands and files that they show."""
+"""The commands and files in the guides, which the tests use."""
 
 import re
 from pathlib import Path

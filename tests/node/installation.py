@@ -1,4 +1,4 @@
-"""What is installed on the node, and what its readers say of it."""
+"""An installation on the node, and the reports of its readers."""
 
 import asyncio
 import json
@@ -17,26 +17,26 @@ from tests.node.runners import Account, account, add_reader, add_runner
 LABEL = "app.kubernetes.io/name=token-reconciler"
 
 TTL_S = 60.0
-"""Renewed at an age of 12-36 s, and brought into the pods by touches alone: the kubelet's own pace
-would be too slow for any of these tokens."""
+"""Refreshed at an age of 12-36 s. Only touches bring these tokens into the pods in time: the
+kubelet's next sync would be too late."""
 
 ROUND_S = TTL_S + 30.0
-"""Within it every session is renewed at least once, whatever happened to a replica."""
+"""Every session is refreshed at least once in this time, even if a replica fails."""
 
 COMMAND_LIMIT_S = 200.0
 
 REMOVAL_S = 15.0
-"""What a kubelet may take, beyond the grace period, until the API server no longer lists an ended
-pod: its containers, volumes and network go first."""
+"""Longest time after the grace period until the API server no longer lists an ended pod: before,
+the kubelet removes its containers, volumes and network."""
 
 
 @dataclass
 class Installation:
-    """One Deployment of the product, the world that it works on, and the runners there.
+    """One Deployment of the product, its world, and the runners there.
 
     Args:
-        namespace: Where it is installed.
-        home: Folder with the manifests, in which a reader types the guide's commands.
+        namespace: Namespace of the installation.
+        home: Folder with the manifests; the guide's commands run there.
     """
 
     world: World
@@ -46,7 +46,7 @@ class Installation:
     runners: list[Runner]
 
     async def sh(self, command: str) -> str:
-        """Run one line as somebody at a terminal would, with the client's credentials at hand."""
+        """Run one shell line, with the client's credentials in the environment."""
         issuer = self.world.issuer
         words = {"CLIENT_ID": issuer.client_id, "CLIENT_SECRET": issuer.client_secret}
         return await asyncio.to_thread(run, command, self.home, self.node.kubeconfig, words)
@@ -64,10 +64,10 @@ class Installation:
         }
 
     async def settled(self) -> set[str]:
-        """Wait until the last rollout is over, its former pods gone; return our pods' names.
+        """Wait until the last rollout is complete and its former pods are removed; return our pods.
 
-        `rollout status` counts no pod that is terminating: it returns while former ones are listed
-        for as long as their grace period, and may still be running.
+        `rollout status` does not count terminating pods: it returns while former ones are listed
+        until their grace period ends, and may still run.
         """
         target = ("-n", self.namespace, "deployment/token-reconciler")
         await self.kubectl("rollout", "status", *target, "--timeout=50s")
@@ -94,12 +94,12 @@ class Installation:
         return await self.kubectl("exec", "-n", self.namespace, pod, "--", *command)
 
     async def accounts(self) -> dict[Runner, Account]:
-        """Return what each reader says now, of those that have said something."""
+        """Return the last report of each reader that has one."""
         found = {runner: await account(self.world.admin, runner) for runner in self.runners}
         return {runner: said for runner, said in found.items() if said is not None}
 
     async def everybody_renewed(self, *, times: int = 1) -> None:
-        """Wait until each reader has seen so many more tokens; none was ever without one."""
+        """Wait until each reader has read this many more tokens; none was ever without one."""
         before = await self.accounts()
         assert len(before) == len(self.runners)
         now = before
@@ -114,7 +114,7 @@ class Installation:
 
 
 def run(command: str, home: Path, kubeconfig: Path, words: Mapping[str, str]) -> str:
-    """Run one shell command; raises `AssertionError` with its words if it fails."""
+    """Run one shell command; raises `AssertionError` with its output if it fails."""
     done = subprocess.run(
         ["sh", "-ec", command],
         cwd=home,
@@ -129,7 +129,7 @@ def run(command: str, home: Path, kubeconfig: Path, words: Mapping[str, str]) ->
 
 
 def make_home(home: Path, *, site: str) -> Path:
-    """Give a reader of the guide a folder with the manifests and a site of their own."""
+    """Create a folder with the manifests and a site, as for a reader of the guide."""
     (home / "site").mkdir()
     (home / "manifests").symlink_to(MANIFESTS)
     (home / "site/kustomization.yaml").write_text(site)
@@ -139,7 +139,7 @@ def make_home(home: Path, *, site: str) -> Path:
 async def add_runners(
     world: World, node: Node, places: Mapping[str, str], *, each: int
 ) -> list[Runner]:
-    """Make running runner pods, `places` project -> namespace, with a good token at their start."""
+    """Create running runner pods, `places` project -> namespace, with a valid first token."""
     for project, namespace in places.items():
         await world.admin.create_namespace(namespace)
         world.platform.add_project(project)

@@ -1,4 +1,4 @@
-"""Who reaches whom: connections out of pods, and listeners in them."""
+"""Connections from pods, and listeners in pods, to test which ones a policy allows."""
 
 import asyncio
 from asyncio.subprocess import PIPE
@@ -33,7 +33,7 @@ Answer = Literal["open", "shut"]
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """A running pod with our image, to act from."""
+    """A running pod with our image, from which connections are tried."""
 
     node: Node
     namespace: str
@@ -44,7 +44,7 @@ class Inside:
         return await asyncio.to_thread(self.node.kubectl, "get", "-n", self.namespace, *found)
 
     async def knock(self, host: str, port: int) -> Answer:
-        """Try a connection; "shut" is refused, or unanswered for 5 s, the rest is an error."""
+        """Try a connection; "shut": refused, or no answer for 5 s; any other result is an error."""
         command = ("--", PYTHON, "-c", KNOCK, host, str(port))
         words = await asyncio.to_thread(
             self.node.kubectl, "exec", "-n", self.namespace, self.pod, *command

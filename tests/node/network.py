@@ -1,4 +1,4 @@
-"""The node's network: one bridge for pods, and the API server's service address, inside our own."""
+"""The node's network: a bridge for pods, and the API server's service address, in our namespace."""
 
 import ipaddress
 import json
@@ -8,23 +8,23 @@ from pathlib import Path
 BRIDGE = "node0"
 SUBNET = "10.77.0.0/24"
 NODE = "10.77.0.1"
-"""The bridge's address: the pods' gateway, and the node's own."""
+"""The bridge's address: the pods' gateway, and the address of the node."""
 
 SERVICE = "10.0.0.1"
-"""First address of the control plane's service range: the Service `kubernetes` has it. There is no
-kube-proxy, so the node itself has it as well."""
+"""First address of the control plane's service range: that of the Service `kubernetes`. There is no
+kube-proxy: the node has this address, too."""
 
 ELSEWHERE = ipaddress.ip_network("10.77.1.0/24").hosts()
-"""Addresses outside of the pods' network, for servers that are no part of the cluster."""
+"""Addresses outside of the pods' network, for servers outside of the cluster."""
 
 ISSUER_PORT, PLATFORM_PORT = 6443, 8000
-"""Theirs on each such address: of the ports that the product's NetworkPolicy names."""
+"""Ports of these servers on each address: ports that the product's NetworkPolicy allows."""
 
 PLUGINS = Path("/usr/lib/cni")
 
 
 def is_ours() -> bool:
-    """Return whether this network has loopback alone: a namespace made for us, not a machine's."""
+    """Return whether this network has only loopback: that of the tests, not the machine's."""
     shown = subprocess.run(
         ["ip", "-json", "link"], capture_output=True, text=True, timeout=10, check=True
     )
@@ -32,14 +32,14 @@ def is_ours() -> bool:
 
 
 def add_address() -> str:
-    """Give the node one more address of elsewhere; return it."""
+    """Give the node one more outside address; return it."""
     address = str(next(ELSEWHERE))
     _run(f"ip address add {address}/32 dev lo")
     return address
 
 
 def set_up(folder: Path) -> Path:
-    """Make the bridge and its CNI configuration; return the configuration's folder."""
+    """Create the bridge and its CNI configuration; return the configuration's folder."""
     for command in (
         f"ip link add {BRIDGE} type bridge",
         f"ip address add {NODE}/24 dev {BRIDGE}",

@@ -1,4 +1,4 @@
-"""Everything beside the control plane that makes a cluster of one node run pods."""
+"""The parts of a one-node cluster, except the control plane, that run pods."""
 
 import json
 import time
@@ -38,11 +38,11 @@ KUBELET = {
 
 
 class Node:
-    """Controller manager, scheduler, containerd, kubelet and what enforces the NetworkPolicies.
+    """Controller manager, scheduler, containerd, kubelet, and enforcement of NetworkPolicies.
 
     Args:
         binaries: Name -> path, with those of the node.
-        images: Archives that the node has from the start; it can pull none.
+        images: Archives that the node imports at its start; it can pull no image.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Node:
         self._stack.close()
 
     def kubectl(self, *arguments: str) -> str:
-        """Run kubectl as admin; raises `AssertionError` with its words if it fails."""
+        """Run kubectl as admin; raises `AssertionError` with its output if it fails."""
         done = kubectl(*arguments, kubeconfig=self.kubeconfig)
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -127,7 +127,7 @@ class Node:
         return Server(name, command, log=self._folder / f"{name}.log")
 
     def _wait_ready(self) -> None:
-        """Wait for the node, and for the ServiceAccount that pods without a name get."""
+        """Wait for the node, and for the default ServiceAccount."""
         deadline_at = time.monotonic() + READY_LIMIT_S
         while True:
             asked = [

@@ -1,8 +1,8 @@
-"""Runs inside a runner's container: reads its token's file and keeps the account of dead time.
+"""Runs inside a runner's container: reads the token file and counts expired-token seconds.
 
-Prints one JSON object a second: `dead_s`, the time in which the newest token that could be read was
-expired; `tokens`, how many it has seen; `left_s`, what is left of the one at hand. Never a token.
-Standard library only: the image has nothing else for it.
+Prints one JSON object a second: `dead_s`, the time in which the newest readable token was expired;
+`tokens`, the number of different tokens; `left_s`, the remaining life of the present one. It never
+prints a token. It needs only the standard library, since the image has no other package for it.
 """
 
 import base64
@@ -34,11 +34,11 @@ class Ledger:
 
     @property
     def tokens(self) -> int:
-        """How many different ones were read."""
+        """Number of different tokens that were read."""
         return len(self._seen)
 
     def look(self, token: str, now_s: float) -> None:
-        """Take what the file held at `now_s`; the time since the last look was the former one's."""
+        """Record the file's token at `now_s`; the time since the last read is the former one's."""
         self.dead_s += max(0.0, now_s - max(self.best_s, self._before_s)) if self._seen else 0.0
         self._seen.add(token)
         self.best_s = max(self.best_s, expiry_s(token))

@@ -1,4 +1,4 @@
-"""Runner pods as the platform makes them, with a reader in the place of the agent."""
+"""Runner pods as the platform creates them, with a reader instead of the agent."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ CONTAINER = "ambient-code-runner"
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the reader in a container said last."""
+    """The last report of the reader in a container."""
 
     dead_s: float
     tokens: int
@@ -22,7 +22,7 @@ class Account:
 
 
 async def add_runner(world: World, project: str, namespace: str) -> Runner:
-    """Make a running session whose Secret holds a good token, and its pod."""
+    """Create a running session with a valid token in its Secret, and its pod."""
     token = world.issuer.issue()
     runner = await world.add(project, token=token, with_pod=False, namespace=namespace)
     body = {"metadata": {"name": runner.pod, "labels": world.labels(runner)}, "spec": _spec(runner)}
@@ -31,13 +31,13 @@ async def add_runner(world: World, project: str, namespace: str) -> Runner:
 
 
 async def add_reader(world: World, namespace: str) -> None:
-    """Put the reader's program where the pods of a namespace mount it."""
+    """Create the ConfigMap with the reader's program that the pods of a namespace mount."""
     body = {"metadata": {"name": "reader"}, "data": {READER.name: READER.read_text()}}
     await world.admin.expect("POST", collection(namespace, "configmaps"), body)
 
 
 async def account(admin: Admin, runner: Runner) -> Account | None:
-    """Return the reader's last word, None before its first."""
+    """Return the reader's last report, None before its first."""
     path = f"{item(runner.namespace, PODS, runner.pod)}/log"
     said = await admin.expect("GET", path, container=CONTAINER, tailLines="1")
     return Account(**said) if said else None

@@ -1,4 +1,4 @@
-"""containerd, in a folder of its own, as the kubelet wants it."""
+"""containerd, in a separate folder, with the configuration that the kubelet needs."""
 
 import shutil
 import subprocess
@@ -37,7 +37,7 @@ state = "{folder}/state"
 
 
 class Containerd:
-    """One containerd; containers outlive it unless `end_containers` comes first."""
+    """One containerd; its containers continue without it unless `end_containers` runs first."""
 
     def __init__(self, folder: Path, cni: Path) -> None:
         self._folder = folder
@@ -61,7 +61,7 @@ class Containerd:
             time.sleep(POLL_S)
 
     def stop(self) -> None:
-        """Kill all containers, then itself, and delete the images' files (0.7 GB)."""
+        """Kill all containers, then containerd, and delete the images' files (0.7 GB)."""
         if self.server.alive:
             for container in self._ctr("task", "list", "--quiet").stdout.split():
                 self.kill(container)
@@ -89,7 +89,7 @@ class Containerd:
 
 
 def _unmount_below(folder: Path) -> None:
-    """Let go of every mount in `folder`, volumes and container roots, in our own namespace."""
+    """Unmount everything in `folder`, volumes and container roots, in our mount namespace."""
     points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     below = sorted((point for point in points if point.startswith(f"{folder}/")), reverse=True)
     if below:

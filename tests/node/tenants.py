@@ -1,4 +1,4 @@
-"""The platform's mpp mode on the node, with every account's token as short as there are any."""
+"""The platform's mpp mode on the node, with the shortest possible tokens of every account."""
 
 from pathlib import Path
 
@@ -68,7 +68,7 @@ patches:
 
 
 async def install(world: World, node: Node, home: Path) -> Installation:
-    """Make two tenants with runners, and install the overlay for them."""
+    """Create two tenants with runners, and install the overlay for them."""
     for namespace in (OWN, CONFIG):
         labels = RESTRICTED if namespace == OWN else {}
         await world.admin.create_namespace(namespace, labels=labels)
@@ -88,7 +88,7 @@ async def install(world: World, node: Node, home: Path) -> Installation:
 
 
 async def give_token(world: World) -> str:
-    """Put a new token of the tenants' account where the Deployment mounts it; return it."""
+    """Write a new token of the tenants' account into the Secret of the Deployment; return it."""
     token = await account_token(world.admin, CONFIG, ACCOUNT, seconds=SHORTEST_S)
     path = item(OWN, SECRETS, TOKEN)
     body = {"stringData": {"token": token}}
@@ -98,7 +98,7 @@ async def give_token(world: World) -> str:
 
 
 async def account_tokens(made: Installation) -> dict[Place, str]:
-    """Return the token of an account that each file of each pod holds now."""
+    """Return the present account token in each file of each pod."""
     return {
         (pod, file): (await made.ask(pod, f"print(open({file!r}).read())")).strip()
         for pod in await made.pods()

@@ -1,4 +1,4 @@
-"""The platform's mpp mode on a real node: two accounts, no right on the whole cluster."""
+"""The platform's mpp mode on a real node: two accounts, no cluster-wide permission."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The guide followed word for word on a real node; what containers read there decides."""
+"""The guide's commands on a real node; the tokens that containers read decide."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ pytestmark = [
 
 
 START_S = 40.0
-"""A pod's start, its first lists, and the first answer of an issuer."""
+"""Time for a pod's start, its first lists, and the first answer of an issuer."""
 
 READYZ = """
 import urllib.error, urllib.request
@@ -33,7 +33,7 @@ print(answer.status, answer.read().decode())
 
 
 async def last_writer(installed: Installation) -> str:
-    """Return the replica that wrote last, as its Secret says."""
+    """Return the replica of the last write, by the Secret's annotation."""
     secrets = [await installed.world.secret(runner) for runner in installed.runners]
     found = [secret["metadata"]["annotations"] for secret in secrets]
     last = max(found, key=lambda annotations: str(annotations[NAMES.refreshed_at]))
@@ -41,7 +41,7 @@ async def last_writer(installed: Installation) -> str:
 
 
 async def new_pod(installed: Installation, before: set[str]) -> str:
-    """Wait for a pod of ours that was not there before and runs, and return its name."""
+    """Wait for a new running pod of ours, and return its name."""
     async with asyncio.timeout(START_S):
         while True:
             for name, state in (await installed.pods()).items():
@@ -51,7 +51,7 @@ async def new_pod(installed: Installation, before: set[str]) -> str:
 
 
 async def why_not_ready(installed: Installation, pod: str) -> str:
-    """Return what /readyz says in a pod once its stores are filled; it is not ready then."""
+    """Return the message of /readyz in a pod with synced caches that is not ready."""
     async with asyncio.timeout(START_S):
         while "token" not in (said := await installed.ask(pod, READYZ)):
             await asyncio.sleep(0.5)

@@ -1,6 +1,6 @@
-"""The NetworkPolicy as shipped, enforced: what a replica reaches, and who reaches a replica.
+"""The shipped NetworkPolicy, enforced: which ports a replica can reach, and who can reach it.
 
-Each closed port is one that somebody listens on and a pod without the policy reaches.
+Each closed port has a listener that a pod without the policy can reach.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ pytestmark = [
 
 HTTP = 8080
 COLLECTOR = 4318
-"""OTLP's, which the policy does not name: the guide's example of a port that is added."""
+"""OTLP's port, which the policy does not allow: the guide's example of an added port."""
 
 LIMIT_S = 60.0
 POLL_S = 0.2
@@ -37,7 +37,7 @@ def is_for_metrics(found: Object) -> bool:
 
 
 async def until(answer: Answer, inside: Inside, host: str, port: int) -> None:
-    """Wait for what a policy makes of a connection: it holds some time after it was said."""
+    """Wait until a connection has the expected result: a policy takes effect after some time."""
     try:
         async with asyncio.timeout(LIMIT_S):
             while await inside.knock(host, port) != answer:
@@ -49,7 +49,7 @@ async def until(answer: Answer, inside: Inside, host: str, port: int) -> None:
 
 @pytest.fixture(scope="module")
 def elsewhere(installed: Installation) -> Iterator[str]:
-    """The address of issuer and platform, which a collector has as well."""
+    """The address of issuer and platform, and of a collector."""
     host = urlsplit(installed.world.platform.url).hostname
     assert host
     with socket.create_server((host, COLLECTOR)):
@@ -64,7 +64,7 @@ def strangers(installed: Installation) -> list[Inside]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def replica(installed: Installation, elsewhere: str) -> Inside:
-    """A replica for which the policy holds by now."""
+    """A replica for which the policy is in effect."""
     [name, *_] = await installed.settled()
     inside = Inside(installed.node, installed.namespace, name)
     await until("shut", inside, elsewhere, COLLECTOR)

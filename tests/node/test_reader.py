@@ -1,4 +1,4 @@
-"""The account that decides the node tests, on looks and instants made up."""
+"""The count of expired-token seconds that decides the node tests, with invented reads."""
 
 import pytest
 

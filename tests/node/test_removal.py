@@ -1,4 +1,4 @@
-"""What the guide says of other rights and of the end, word for word, after everything else."""
+"""The guide's commands for other permissions and for the removal, after all other tests."""
 
 import pytest
 

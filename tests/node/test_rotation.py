@@ -1,8 +1,8 @@
-"""Tokens of accounts that somebody replaces in their files: last of all, since it takes its time.
+"""Account tokens that are replaced in their files: the last test, since it takes ten minutes.
 
-Both of mpp's live ten minutes. The kubelet puts another one for the pod's own account into its file
-after eight, the other account's comes when somebody writes one into its Secret. The API server's
-audit log names the very token of each request.
+Both tokens of mpp live ten minutes. The kubelet replaces the token of the pod's account after eight
+minutes; that of the other account changes when its Secret is written. The API server's audit log
+names the token of each request.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tests.node.tenants import (
 
 LIMIT_S = SHORTEST_S + 120.0
 LOOK_S = 10.0
-"""Each look starts a program in each pod, beside all else that runs meanwhile."""
+"""Period of a check, which starts a program in each pod while other tests run."""
 
 pytestmark = [
     pytest.mark.cluster,
@@ -38,7 +38,7 @@ ACCOUNTS = {ACCOUNT_FILE: OWN_USER, TENANT_FILE: TENANT_USER}
 
 
 def credential(token: str) -> str:
-    """Return what the audit log calls a token."""
+    """Return the name of a token in the audit log."""
     payload = token.split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     return f"JTI={claims['jti']}"

@@ -1,8 +1,8 @@
-"""Which seeds notice that a defence is gone: `python -m tests.simulation.removals`.
+"""Which seeds detect the removal of a defence: `python -m tests.simulation.removals`.
 
-Each removal puts the behaviour back that the defence was made against, at a named seam, and worlds
-are drawn until one violates an invariant. Seeds whose world has not the input that the defence is
-about are passed over: they cannot find it, and count as tried all the same.
+Each removal restores the behaviour before the defence, at a named function. Worlds are played until
+one violates an invariant. A seed is skipped, and counted, if its world lacks the input or the fault
+that the defence needs.
 """
 
 import argparse
@@ -26,15 +26,15 @@ from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.server_clock import TokenTimes
 
 SEEDS = 200
-"""A removal that no seed below this finds is not covered."""
+"""A removal that no seed below this detects is not covered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """One defence, and what takes it out.
+    """One defence, and how to remove it.
 
     Args:
-        needs: Without one of these inputs or faults a world cannot notice.
+        needs: A world without one of these inputs or faults cannot detect the removal.
     """
 
     name: str
@@ -62,7 +62,7 @@ def _platform_asked_by_all_workers(patch: pytest.MonkeyPatch) -> None:
 
 
 def _dates_veto(patch: pytest.MonkeyPatch) -> None:
-    """A token's age is counted by the Date header that came with it."""
+    """A token's age is counted by the Date header of its answer."""
     honest = IssuerTime.observe
 
     def hear(time: IssuerTime, answer: TokenTimes, date_s: float | None) -> float:
@@ -73,7 +73,7 @@ def _dates_veto(patch: pytest.MonkeyPatch) -> None:
 
 
 def _only_dates_tell_time(patch: pytest.MonkeyPatch) -> None:
-    """Without a Date header our own clock is the issuer's."""
+    """Without a Date header, our clock is taken for the issuer's."""
     honest = IssuerTime.observe
 
     def hear(time: IssuerTime, answer: TokenTimes, date_s: float | None) -> float:
@@ -87,7 +87,7 @@ def _steps_plan_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _names_alone_own(patch: pytest.MonkeyPatch) -> None:
-    """Whoever else owns the token's key has written it."""
+    """Every other owner of the token's key counts as its writer."""
 
     def owner_of(secret: ObjectMeta, manager: str, answer: WriteResponse | None) -> Owner:
         if manager in secret.field_managers:
@@ -114,7 +114,7 @@ REMOVALS = (
         frozenset({"no_date"}),
     ),
     Removal(
-        "a step of the issuer's clock plans anew",
+        "a step of the issuer's clock plans again",
         _steps_plan_nothing,
         frozenset({"issuer_step"}),
     ),
@@ -139,7 +139,7 @@ REMOVALS = (
 
 
 def find(removal: Removal, seeds: Iterable[int]) -> tuple[int, int, Outcome] | None:
-    """Return the first seed that notices, how many worlds were played, and what came of it."""
+    """Return the first seed that detects it, the number of played worlds, and the outcome."""
     played = 0
     for seed in seeds:
         if not removal.may_show(draw(seed)):

@@ -52,7 +52,7 @@ class Bench:
 
 
 def told_of(case: Callable[[Bench], object]) -> list[str]:
-    """Return what a history violates; all of it happens at one instant."""
+    """Return the violations of a history at one instant."""
 
     async def main() -> list[str]:
         bench = Bench()

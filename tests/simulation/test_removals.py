@@ -1,4 +1,4 @@
-"""Worlds that notice when a defence is gone, kept from `python -m tests.simulation.removals`."""
+"""Worlds that detect a removed defence, from `python -m tests.simulation.removals`."""
 
 import pytest
 
@@ -12,7 +12,7 @@ FOUND = {
     "times tell who owns a token, not names alone": (10, WRITE_BUDGET),
     "a Date header is a hint, no veto": (149, invariants.NO_EXPIRED_TOKEN),
     "tokens prove the issuer's time": (112, invariants.NO_EXPIRED_TOKEN),
-    "a step of the issuer's clock plans anew": (50, invariants.NO_EXPIRED_TOKEN),
+    "a step of the issuer's clock plans again": (50, invariants.NO_EXPIRED_TOKEN),
     "a repeated not found ends a confirmation": (30, REVOKED),
     "the platform's limit is shared": (0, ENDPOINT_BUDGET),
 }

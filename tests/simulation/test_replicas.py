@@ -1,4 +1,4 @@
-"""Three replicas, leaders struck in every way: one writes at a time, whatever comes."""
+"""Three replicas with every fault of leader election: only one of them writes at a time."""
 
 import asyncio
 from collections import Counter
@@ -55,7 +55,7 @@ def test_a_frozen_domain_does_nothing_until_the_thaw_and_drops_what_was_cancelle
         task = domain.create_task(work())
         await asyncio.sleep(1)
         domain.freeze()
-        news.set_result("news")  # it arrives first; the limit passes while nobody can see it
+        news.set_result("news")  # it arrives first; the limit passes while no one can see it
         await asyncio.sleep(100)
         assert ran == []
         domain.thaw()

@@ -1,4 +1,4 @@
-"""No token for a session that the platform has said it does not have."""
+"""No token for a session that the platform has reported as deleted."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,7 +18,7 @@ PROCESS = "a_b_1"
 
 
 def broken(said: Callable[[RevocationChecker], object], after_s: float, *, by: Caller = US) -> bool:
-    """Tell whether a write so long after what the platform said of S1 is a violation."""
+    """Return whether a write this long after the platform's answer about S1 is a violation."""
 
     async def main() -> bool:
         clock = VirtualClock(asyncio.get_running_loop())

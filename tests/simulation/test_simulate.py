@@ -116,7 +116,7 @@ def test_the_logs_configuration_comes_back() -> None:
 
 
 class Bench:
-    """A core with the checkers, and a hand that writes what no controller should."""
+    """A core with the checkers, and writes that no correct controller makes."""
 
     def __init__(self, *, confirmed: bool = True) -> None:
         clock = VirtualClock(asyncio.get_running_loop())
@@ -302,7 +302,7 @@ def test_seconds_of_dead_tokens_are_counted_where_they_belong() -> None:
         exposure = ExposureChecker(journal, assert_zero=True)
         exposure.started("u", "S1", 110.0, now_s=100.0, excused_until_s=115.0)
         exposure.settle(now_s=110.0)
-        exposure.projected("u", 200.0, now_s=118.0)  # dead for 8 s, 5 of them excused
+        exposure.projected("u", 200.0, now_s=118.0)  # expired for 8 s, 5 of them excused
         exposure.stopping("u", now_s=199.0)
         exposure.stopped("u", now_s=204.0)
         return [violation.invariant for violation in journal.violations], exposure

@@ -1,4 +1,4 @@
-"""A surface that lies about tokens is seen, whichever way it lies."""
+"""The truth checker detects a wrong status of tokens, in each direction."""
 
 import pytest
 

@@ -1,1 +1,1 @@
-"""django-oauth-toolkit: a Django site of one file, in a virtual environment of its own."""
+"""django-oauth-toolkit: a Django site of one file, in a separate virtual environment."""

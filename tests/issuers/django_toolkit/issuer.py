@@ -18,7 +18,7 @@ from tests.issuers.issuer import (
 SITE = Path(__file__).with_name("site.py")
 INTROSPECTOR = "introspector"
 INTROSPECTOR_SECRET = "obviously-fake-introspector-secret"
-"""A client of the tests' own, as `site.py` has it: it may ask whatever becomes of the other."""
+"""A second client for the tests, from `site.py`: it keeps its permission in every test."""
 
 
 class DjangoToolkit(RealIssuer):
@@ -50,9 +50,9 @@ class DjangoToolkit(RealIssuer):
         self.client_secret = secret
 
     async def set_enabled(self, enabled: bool) -> None:
-        """Take the grant from the client, or give it back: an application cannot be disabled.
+        """Remove the grant from the client, or restore it: an application cannot be disabled.
 
-        To delete it would delete its tokens too, and with them those that are in use.
+        A deletion would also delete its tokens, those in use included.
         """
         grant = "client-credentials" if enabled else "authorization-code"
         await self._change(authorization_grant_type=grant)

@@ -59,7 +59,7 @@ def configure(folder: Path, ttl_s: int) -> None:
 
 
 def change_client(client_id: str, **fields: str) -> None:
-    """Change a client, as its administrator does; its tokens stay. One that is new is made."""
+    """Change a client, or create it, as its administrator does; its tokens stay."""
     from oauth2_provider.models import get_application_model
 
     get_application_model().objects.update_or_create(

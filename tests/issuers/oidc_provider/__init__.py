@@ -1,1 +1,1 @@
-"""oidc-provider: its own server script, the package from the npm registry by a lock file."""
+"""oidc-provider: our server script, and the npm package by a lock file."""

@@ -1,4 +1,4 @@
-"""oidc-provider, whose client and keys are in a file that it reads again on SIGHUP."""
+"""oidc-provider, with client and keys in a file that it reads again on SIGHUP."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The core by itself: what no real server shows, and what must hold for any history."""
+"""The core alone: properties that no real server shows, and those of any history."""
 
 from typing import Any
 
@@ -203,7 +203,7 @@ def test_a_write_that_is_refused_changes_nothing() -> None:
     assert (state(core, Selection()), core.version) == (before, version)
 
 
-# The box's own controllers
+# The cluster's controllers
 
 
 def make_pod(core: Core, name: str, *, node: str = "") -> Object:
@@ -270,7 +270,7 @@ def test_a_scheduler_binds_what_clients_cannot() -> None:
     assert core.bind("default", "p", "node-1")["spec"]["nodeName"] == "node-1"
 
 
-# Accounts
+# The write log
 
 
 def test_a_commit_names_its_writer() -> None:

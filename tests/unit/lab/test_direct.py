@@ -1,4 +1,4 @@
-"""The seam on the core, on virtual time: the same bytes, the same errors, faults on order."""
+"""The in-process client on virtual time: the same bytes, the same errors, injected faults."""
 
 import asyncio
 import contextlib
@@ -233,7 +233,7 @@ def test_an_answer_may_be_lost_after_the_write() -> None:
     simulate(case)
 
 
-def test_a_judge_decides_by_verb_and_resource() -> None:
+def test_a_rule_decides_by_verb_and_resource() -> None:
     async def case(kube: InProcessKube, core: Core) -> None:
         refused = KubeError("no", status=500)
         kube.faults.rule = lambda verb, plural: (

@@ -1,4 +1,4 @@
-"""Who led when, and who wrote without leading, by table."""
+"""Who led when, and who wrote without leadership, by table."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def write(version: int, process: str) -> ProcessWrite:
     return ProcessWrite(version, float(version), process)
 
 
-def test_a_reign_lasts_until_another_process_takes_the_lease() -> None:
+def test_a_term_lasts_until_another_process_takes_the_lease() -> None:
     found = leader_terms([turn(1, "a"), turn(5, ""), turn(6, "a"), turn(9, "b"), turn(12, "")])
     assert found == [LeaderTerm("a", 1, 1.0, 5.0), LeaderTerm("b", 9, 9.0, 12.0)]
 
@@ -27,15 +27,15 @@ def test_a_reign_lasts_until_another_process_takes_the_lease() -> None:
 @pytest.mark.parametrize(
     ("process", "version", "deposed"),
     [
-        pytest.param("a", 2, False, id="in its reign"),
-        pytest.param("a", 4, False, id="released, and nobody followed yet"),
+        pytest.param("a", 2, False, id="in its term"),
+        pytest.param("a", 4, False, id="released, and not acquired again"),
         pytest.param("a", 6, True, id="after another took it"),
-        pytest.param("b", 2, True, id="before its own reign"),
+        pytest.param("b", 2, True, id="before its own term"),
         pytest.param("c", 7, True, id="never led"),
-        pytest.param("a", 0, True, id="before anybody led"),
+        pytest.param("a", 0, True, id="before the first term"),
     ],
 )
-def test_a_write_is_deposed_outside_its_processs_reign(
+def test_a_write_outside_its_processs_term_is_without_leadership(
     process: str, version: int, deposed: bool
 ) -> None:
     found = leader_terms([turn(1, "a"), turn(3, ""), turn(5, "b")])

@@ -1,4 +1,4 @@
-"""The live view at any size, the lines beside it, and the verdict of the report."""
+"""The live view at any size, the progress lines, and the result of the report."""
 
 import json
 
@@ -63,7 +63,7 @@ def test_the_shortest_lives_are_shown_and_the_others_counted(size: tuple[int, in
     assert f"+{1000 - len(names)} more" in shown
 
 
-def test_a_dead_token_and_a_session_without_a_runner_are_named() -> None:
+def test_an_expired_token_and_a_session_without_a_runner_are_named() -> None:
     dead, waiting = Bar("dead", "running", -1.0), Bar("waits", "pending", None)
 
     shown = draw(frame(waiting, dead, expired_s=1.04), [], width=80, height=24).plain

@@ -16,7 +16,7 @@ Change = tuple[float, float]
 
 
 def expired_s(changes: list[Change], *, start_s: float, end_s: float) -> float:
-    """Run one container's life through the accounts."""
+    """Run one container's life through the ledger."""
     accounts = ExposureLedger()
     early = [change for change in changes if change[0] <= start_s]
     late = [change for change in changes if start_s < change[0] <= end_s]

@@ -1,4 +1,4 @@
-"""The agenda gives each key back once, in order, at its last instant."""
+"""The timer queue returns each key once, in order, at its last instant."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -34,7 +34,7 @@ def seeded(timing: KubeletTiming = TIMING) -> Node:
 
 
 def running(timing: KubeletTiming = TIMING) -> Node:
-    """Return a node whose one pod mounted version v1 and was reported by t=10."""
+    """Return a node with one pod, which mounted version v1 and was reported by t=10."""
     node = seeded(timing)
     node.observe_pod(POD, now_at=0)
     node.due(1)

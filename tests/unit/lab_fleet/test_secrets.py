@@ -1,4 +1,4 @@
-"""The Secret cache knows one version back, and nothing here shows a value."""
+"""The Secret cache has one older version, and its repr shows no value."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""What a runner reads from its file, and what a validator makes of it."""
+"""What a runner reads from its file, and what a validator accepts."""
 
 import math
 from collections.abc import Mapping
