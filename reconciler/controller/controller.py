@@ -479,7 +479,7 @@ class Controller:
                 what = refused_part(stats.last_reason, stats.last_status)
                 return f"; the {name} refuses {what}: {breaker.last_error}"
             if breaker.is_open:
-                return f"; the {name} is away: {breaker.last_error}"
+                return f"; the {name} is unreachable: {breaker.last_error}"
         return ""
 
     def _tasks(self) -> list[Coroutine[Any, Any, None]]:
@@ -492,15 +492,15 @@ class Controller:
             dependencies.kube_breaker.probe_while_down(dependencies.kube.ready),
             dependencies.platform_breaker.probe_while_down(dependencies.platform.probe),
             dependencies.platform_breaker.probe_while_refused(dependencies.platform.probe),
-            self._follow(),
+            self._sync_and_lead(),
             self._log_term_ends(),
             self._log_unready(),
-            self._follow_time(),
+            self._replan_on_time_move(),
             self.status_collector.run(),
             self.events.run(),
         ]
 
-    async def _follow(self) -> None:
+    async def _sync_and_lead(self) -> None:
         if self.discovery is not None:
             await self.discovery.wait_started()
         await self.informers.wait_initialized()
@@ -595,7 +595,7 @@ class Controller:
             log.warning("issuer_time_moved", moved_s=round(move.moved_s, 1))
         self._time_moved.set()
 
-    async def _follow_time(self) -> None:
+    async def _replan_on_time_move(self) -> None:
         """Plan each session again whenever the estimate of the issuer's time has moved."""
         while True:
             await self._time_moved.wait()

@@ -56,7 +56,7 @@ class BulkheadFull(ReconcilerError):
     """The target has as many requests in flight as it may have; nothing was sent."""
 
     def __init__(self, target: str) -> None:
-        super().__init__(f"{target} has as many requests under way as it may have")
+        super().__init__(f"{target} has as many requests in flight as it may have")
         self.target = target
 
 

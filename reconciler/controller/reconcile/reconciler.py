@@ -91,7 +91,7 @@ class Reconciler:
                 return self._requeue(key, plan)
             run.reason = plan.reason
             if self._kube_breaker.is_open:
-                raise errors.TransportError("the API server is away")
+                raise errors.TransportError("the API server is unreachable")
             until_at = self._actions.paused_until(key, state, plan)
             if until_at is not None:
                 run.outcome = "conflict_backoff"
@@ -103,7 +103,7 @@ class Reconciler:
                     first_due_at=run.work.first_due_at,
                 )
             await self._actions.execute(run, slot, state, plan)
-        raise errors.Conflict(f"{key}: still not settled after {MAX_PASSES} rounds")
+        raise errors.Conflict(f"{key}: an action was still due after {MAX_PASSES} passes")
 
     async def check_error(
         self, error: RemoteError, work: WorkItem[SessionKey], slot: BulkheadRun

@@ -176,7 +176,7 @@ class SecretWriter:
 
     def _check_fence(self) -> None:
         if not self._fence.may_write(self._limit_s):
-            raise NotLeaderError("this replica may not write for as long as a request may take")
+            raise NotLeaderError("this replica may not write for the time limit of a request")
 
     def _store_response(self, secret: ObjectMeta) -> Written:
         """Put a response into the store, which has it already if its watch event came first."""

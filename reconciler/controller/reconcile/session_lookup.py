@@ -90,7 +90,7 @@ class SessionLookup:
             PlatformError: No definite answer; what was known stays.
         """
         if self.is_down:
-            raise PlatformUnavailable("the platform is away")
+            raise PlatformUnavailable("the platform is unreachable")
         if (
             self._platform.breaker.refuses
         ):  # the probe finds the end of the refusal, not each session

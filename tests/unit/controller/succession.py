@@ -1,10 +1,10 @@
-"""A replica that follows until the test has it lead."""
+"""A replica that stands by until the test has it lead."""
 
 import asyncio
 
 
 class Succession:
-    """A leadership that begins when the test says so: until then this replica follows."""
+    """A leadership that the test starts: until then this replica stands by."""
 
     is_exclusive = True
 

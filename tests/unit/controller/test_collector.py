@@ -1,4 +1,4 @@
-"""What people are told of the controller: right, bounded, in slices, and without any token."""
+"""Snapshots of the controller: correct, bounded, in slices, and without any token."""
 
 import asyncio
 import math
@@ -51,7 +51,7 @@ def test_a_healthy_session_shows_its_life_its_next_deadline_and_why() -> None:
             assert row.project == PROJECT
             assert row.remaining_s == pytest.approx(world.remaining_s("2Aa"), abs=1)
             assert row.due_s is not None
-            # The controller looks every 300 s at least, so the deadline is that look or the grid's.
+            # Each session is planned every 300 s at least: that, or the refresh, is the deadline.
             assert world.clock.wall() < row.due_s <= world.clock.wall() + 301
             assert row.refreshed_by == "replica-0/1"
             [past] = world.controller.status_collector.runs(row.key)
@@ -60,7 +60,7 @@ def test_a_healthy_session_shows_its_life_its_next_deadline_and_why() -> None:
     simulate(scenario)
 
 
-def test_what_holds_a_session_is_named() -> None:
+def test_what_blocks_a_session_is_named() -> None:
     async def scenario(world: World) -> None:
         for session_id in ("2Paused", "2Fine", "2Forged", "2Gone"):
             world.add(session_id, known=session_id != "2Forged")
@@ -106,7 +106,7 @@ async def unsendable(session_id: str, project: str | None) -> PlatformSession | 
 
 
 @pytest.mark.parametrize("how", ["no seal", "a forged seal", "paused", "an ID that cannot be sent"])
-def test_a_forged_secret_that_died_in_1970_changes_no_figure(how: str) -> None:
+def test_a_forged_secret_that_expired_in_1970_changes_no_figure(how: str) -> None:
     async def scenario(world: World) -> None:
         for number in range(3):
             world.add(f"2Ab{number}")
@@ -163,7 +163,7 @@ def test_a_forged_secret_that_died_in_1970_changes_no_figure(how: str) -> None:
     simulate(scenario)
 
 
-def test_the_last_five_attempts_are_kept_newest_first() -> None:
+def test_the_last_five_runs_are_kept_newest_first() -> None:
     async def scenario(world: World) -> None:
         world.add("2Aa")
         async with running(world):
@@ -215,7 +215,7 @@ def test_estimated_exposure_counts_what_the_issuer_cost_and_never_goes_back() ->
     simulate(scenario)
 
 
-def test_a_survey_shares_the_loop_and_is_shared() -> None:
+def test_a_snapshot_shares_the_loop_and_is_shared() -> None:
     async def scenario(world: World) -> None:
         count = 5 * SLICE
         for number in range(count):
@@ -245,7 +245,7 @@ def test_a_survey_shares_the_loop_and_is_shared() -> None:
     simulate(scenario)
 
 
-def test_no_token_is_in_a_survey() -> None:
+def test_no_token_is_in_a_snapshot() -> None:
     async def scenario(world: World) -> None:
         world.add("2Aa")
         async with running(world):
@@ -262,7 +262,7 @@ def test_no_token_is_in_a_survey() -> None:
     simulate(scenario)
 
 
-def test_the_lease_is_read_from_the_gate() -> None:
+def test_the_lease_is_read_from_the_fence() -> None:
     async def scenario(world: World) -> None:
         fence = world.fence
         fence.is_open, fence.transitions, fence.fenced_total = False, 3, 7
@@ -305,7 +305,7 @@ def add(
     ],
     ids=["nobody", "lifted", "no spare", "unknown", "nothing known", "better", "never negative"],
 )
-def test_the_fleet_survives_as_long_as_its_worst_pod_can_be_lifted(
+def test_the_fleet_survives_as_long_as_its_worst_pod_can_be_refreshed(
     lives: list[float | None], standby_s: float | None, survives_s: float | None
 ) -> None:
     fleet = FleetSummary()
@@ -316,7 +316,7 @@ def test_the_fleet_survives_as_long_as_its_worst_pod_can_be_lifted(
 
 
 @pytest.mark.parametrize("hold", ["paused", "not_confirmed", "secret_name_taken"])
-def test_a_session_that_is_not_to_be_refreshed_counts_for_itself_alone(hold: str) -> None:
+def test_a_session_that_is_not_to_be_refreshed_is_counted_apart(hold: str) -> None:
     fleet = FleetSummary()
     add(fleet, -1.8e9, 800.0, hold=hold)
     add(fleet, 100.0, 50.0)

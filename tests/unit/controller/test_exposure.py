@@ -1,4 +1,4 @@
-"""Estimated exposure counts each second of each pod once, whatever the issuer's time does."""
+"""Estimated exposure counts each second of each pod once, even if the issuer's time moves."""
 
 import pytest
 

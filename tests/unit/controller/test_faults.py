@@ -48,13 +48,13 @@ def asked_of(world: World) -> Counter[str]:
 
 
 def successor(world: World) -> Controller:
-    """Return another replica of the same world, with a term of its own."""
+    """Return another replica of the same world, with another term."""
     fence = SwitchFence()
     fence.term = "replica-1/1"
     return Controller(replace(world.dependencies, fence=fence, background_tasks=()), world.config)
 
 
-def test_an_hour_without_faults_never_leaves_a_dead_token_and_writes_on_the_grid() -> None:
+def test_an_hour_without_faults_leaves_no_expired_token_and_writes_as_scheduled() -> None:
     async def scenario(world: World) -> None:
         for number in range(20):
             world.add(f"2Ab{number}")
@@ -72,7 +72,7 @@ def test_an_hour_without_faults_never_leaves_a_dead_token_and_writes_on_the_grid
     simulate(scenario)
 
 
-def test_an_issuer_outage_within_the_slack_costs_nothing_thanks_to_the_spare() -> None:
+def test_an_issuer_outage_within_the_slack_costs_nothing_with_a_standby_token() -> None:
     async def scenario(world: World) -> None:
         for number in range(5):
             world.add(f"2Ab{number}")
@@ -132,7 +132,7 @@ def test_a_write_that_fails_once_is_repeated_within_seconds(error: Exception) ->
     simulate(scenario)
 
 
-def test_a_write_whose_answer_was_lost_is_not_repeated_for_nothing() -> None:
+def test_a_write_with_a_lost_response_is_not_repeated_without_need() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         lost = InjectedFault(TransportError("reset"), applied=True)
@@ -144,7 +144,7 @@ def test_a_write_whose_answer_was_lost_is_not_repeated_for_nothing() -> None:
     simulate(scenario)
 
 
-def test_a_deleted_secret_comes_back_sealed_and_owned() -> None:
+def test_a_deleted_secret_comes_back_confirmed_and_owned() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         async with running(world):
@@ -159,7 +159,7 @@ def test_a_deleted_secret_comes_back_sealed_and_owned() -> None:
     simulate(scenario)
 
 
-def test_a_secret_that_lost_its_labels_is_reported_and_not_fought() -> None:
+def test_a_secret_that_lost_its_labels_is_reported_and_not_overwritten() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         async with running(world):
@@ -180,7 +180,7 @@ def test_a_secret_that_lost_its_labels_is_reported_and_not_fought() -> None:
     simulate(scenario)
 
 
-def test_a_restarted_session_on_its_dead_secret_is_written_and_touched_at_once() -> None:
+def test_a_restarted_session_with_an_expired_token_is_written_and_touched_at_once() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         world.add("2AbOther")  # an empty list alone would not make us stop
@@ -202,7 +202,7 @@ def test_a_restarted_session_on_its_dead_secret_is_written_and_touched_at_once()
     simulate(scenario)
 
 
-def test_an_overwrite_is_repaired_at_once_and_a_fight_is_backed_off_from() -> None:
+def test_an_overwrite_is_repaired_at_once_and_repeated_ones_with_back_off() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         async with running(world):
@@ -220,7 +220,7 @@ def test_an_overwrite_is_repaired_at_once_and_a_fight_is_backed_off_from() -> No
 
 
 @pytest.mark.parametrize("startup", ["all", "stale"])
-def test_a_touch_that_its_writer_did_not_live_to_send_is_sent_by_the_next(startup: str) -> None:
+def test_a_touch_that_a_crashed_writer_did_not_send_is_sent_by_the_next(startup: str) -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         world.issuer.mint(900)
@@ -245,7 +245,7 @@ def test_a_touch_that_its_writer_did_not_live_to_send_is_sent_by_the_next(startu
 
 
 @pytest.mark.parametrize("tick_s", [240, 600])
-def test_beside_the_replaced_loop_no_runner_is_left_with_its_dying_tokens(tick_s: int) -> None:
+def test_with_the_replaced_loop_running_no_runner_keeps_its_short_lived_tokens(tick_s: int) -> None:
     """The worst kubelet there is: the loop's token is projected at once, ours by a touch alone."""
 
     async def scenario(world: World) -> None:
@@ -282,9 +282,7 @@ def test_beside_the_replaced_loop_no_runner_is_left_with_its_dying_tokens(tick_s
         ("1969-12-31T23:59:59Z", "1969-12-31T23:00:00Z"),
     ],
 )
-def test_instants_that_nobody_could_write_are_unreadable_not_a_crash(
-    expires: str, issued: str
-) -> None:
+def test_impossible_instants_are_unreadable_and_no_crash(expires: str, issued: str) -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         async with running(world):
@@ -300,7 +298,7 @@ def test_instants_that_nobody_could_write_are_unreadable_not_a_crash(
     simulate(scenario)
 
 
-def test_a_project_that_cannot_be_listed_keeps_no_stopped_session_alive() -> None:
+def test_a_project_that_cannot_be_listed_keeps_no_stopped_session() -> None:
     async def scenario(world: World) -> None:
         listed = world.platform.list_running
 
@@ -328,7 +326,7 @@ def test_a_project_that_cannot_be_listed_keeps_no_stopped_session_alive() -> Non
     simulate(scenario)
 
 
-def test_a_session_that_leaves_before_its_turn_does_not_hold_the_startup_resync_open() -> None:
+def test_a_session_that_ends_before_its_run_does_not_delay_the_end_of_the_startup_resync() -> None:
     async def scenario(world: World) -> None:
         for number in range(50):
             world.add(f"2Ab{number:02}")
@@ -347,7 +345,7 @@ def test_a_session_that_leaves_before_its_turn_does_not_hold_the_startup_resync_
     simulate(scenario, workers=1)
 
 
-def test_a_defect_that_one_session_provokes_takes_no_other_along() -> None:
+def test_a_defect_that_one_session_provokes_affects_no_other() -> None:
     async def scenario(world: World) -> None:
         for number in range(5):
             world.add(f"2Ab{number}")
@@ -369,7 +367,7 @@ def test_a_defect_that_one_session_provokes_takes_no_other_along() -> None:
     simulate(scenario)
 
 
-def test_no_write_leaves_a_closed_gate() -> None:
+def test_no_write_passes_a_closed_fence() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         world.fence.is_open = False
@@ -383,7 +381,7 @@ def test_no_write_leaves_a_closed_gate() -> None:
     simulate(scenario)
 
 
-def test_an_empty_or_failing_platform_stops_nobody() -> None:
+def test_an_empty_or_failing_platform_stops_no_refresh() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         async with running(world):
@@ -436,7 +434,7 @@ def test_a_session_labelled_for_another_project_than_the_platforms_gets_nothing(
     simulate(scenario)
 
 
-def test_a_seal_carries_confirmation_over_a_restart_without_a_platform() -> None:
+def test_the_confirmation_on_the_secret_survives_a_restart_without_a_platform() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         async with running(world):
@@ -473,7 +471,7 @@ def test_a_pod_of_an_unknown_session_is_looked_up_rarely_and_gets_nothing() -> N
     simulate(scenario)
 
 
-def test_missing_rights_are_said_once_a_namespace_and_tried_slowly() -> None:
+def test_missing_permissions_are_logged_once_a_namespace_and_retried_slowly() -> None:
     async def scenario(world: World) -> None:
         for number in range(10):
             world.add(f"2Ab{number}")

@@ -152,7 +152,7 @@ def test_a_webhook_that_hangs_and_one_slow_look_up_delay_no_new_session_elsewher
             assert kube.asked[OTHER] > 0
             platform.slow = 1
             waits = [await first_token_s(world, f"2Aa{number}") for number in range(20)]
-            # The first is the one whose look-up fails after 2 s: it is tried again by itself.
+            # The first one's look-up fails after 2 s; it is retried on its own back-off.
             assert waits[0] < 2.0 + 1.5
             assert max(waits[1:]) < 1.5
             # What hangs is asked all the time, by one request at least, and by few.
@@ -270,7 +270,7 @@ def test_a_takeover_relists_many_namespaces_in_slices_and_writes_beside_them() -
             slices = 2 * len(NAMESPACES) / PARALLEL
             await asyncio.sleep(slices * TURN_S + kube.list_s)
             assert healthy <= set(kube.ended_at)
-            # Those that have given their turn on are under way beside those that have one.
+            # Those that gave their slot to the next are in flight in addition to those with a slot.
             assert kube.most <= PARALLEL * (1 + kube.list_s / TURN_S) + 2 * len(kube.hanging)
 
     simulate(scenario, namespaces=tuple(NAMESPACES))

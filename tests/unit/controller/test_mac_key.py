@@ -1,4 +1,4 @@
-"""A client secret that is rotated in its file: seals are made again before a start needs them."""
+"""A client secret that is rotated in its file: confirmations are rewritten before a restart."""
 
 import asyncio
 from collections import Counter
@@ -37,11 +37,11 @@ from tests.unit.controller.virtual import (
 FIRST, SECOND = "obviously-fake-secret-1", "obviously-fake-secret-2"
 SESSIONS = 60
 LONG_TTL_S = 86_400
-"""No token of such a life is refreshed in the hour of a test: what is written is seals alone."""
+"""No token of such a life is refreshed in the hour of a test: only confirmations are written."""
 
 
 class Replica:
-    """A controller that follows a secret in a file of its own, and leads from the start."""
+    """A controller that watches a secret in a separate file, and leads from the start."""
 
     def __init__(self, world: World, secret: str, name: str = "replica-0/1") -> None:
         self.holds: str | None = secret
@@ -120,7 +120,7 @@ def test_a_restart_after_a_rotation_refreshes_every_session_without_the_platform
     simulate(scenario)
 
 
-def test_ordinary_refreshes_bring_the_new_seal_and_none_is_written_beside_them() -> None:
+def test_scheduled_refreshes_write_the_new_confirmation_and_no_other_write_does() -> None:
     async def scenario(world: World) -> None:
         populate(world)
         world.issuer.ttl_s = 200
@@ -140,7 +140,7 @@ def test_ordinary_refreshes_bring_the_new_seal_and_none_is_written_beside_them()
     simulate(scenario)
 
 
-def test_a_seal_that_a_leaked_former_secret_made_is_believed_for_a_while_alone() -> None:
+def test_a_confirmation_by_a_leaked_previous_secret_is_accepted_for_a_limited_time() -> None:
     async def scenario(world: World) -> None:
         populate(world)
         replica = Replica(world, FIRST)
@@ -165,7 +165,7 @@ def test_a_seal_that_a_leaked_former_secret_made_is_believed_for_a_while_alone()
     simulate(scenario)
 
 
-def test_a_follower_makes_no_seal_and_the_leader_after_it_makes_each_once() -> None:
+def test_a_standby_writes_no_confirmation_and_the_next_leader_writes_each_once() -> None:
     async def scenario(world: World) -> None:
         populate(world)
         leader = Replica(world, FIRST)
@@ -201,7 +201,9 @@ def test_a_follower_makes_no_seal_and_the_leader_after_it_makes_each_once() -> N
 
 
 @pytest.mark.parametrize("every_s", [0.0, 1.0])
-def test_a_former_seal_that_is_put_back_each_time_is_made_again_rarely(every_s: float) -> None:
+def test_a_previous_confirmation_that_is_restored_each_time_is_rewritten_rarely(
+    every_s: float,
+) -> None:
     async def scenario(world: World) -> None:
         populate(world)
         name = NAMES.secret_name("2Ab0")
@@ -233,7 +235,7 @@ def test_a_former_seal_that_is_put_back_each_time_is_made_again_rarely(every_s: 
 
 
 @pytest.mark.parametrize("every_s", [20.0, 200.0])
-def test_a_secret_that_changes_several_times_leaves_no_seal_under_any_former_one(
+def test_a_secret_that_changes_several_times_leaves_no_confirmation_by_a_previous_one(
     every_s: float,
 ) -> None:
     async def scenario(world: World) -> None:
@@ -252,7 +254,7 @@ def test_a_secret_that_changes_several_times_leaves_no_seal_under_any_former_one
     simulate(scenario)
 
 
-def test_a_seal_that_was_once_verified_ends_with_its_key() -> None:
+def test_a_verified_confirmation_ends_with_its_key() -> None:
     async def scenario(world: World) -> None:
         populate(world)
         replica = Replica(world, FIRST)
@@ -263,7 +265,7 @@ def test_a_seal_that_was_once_verified_ends_with_its_key() -> None:
             world.core.patch(SECRETS, PROJECT, NAMES.secret_name("2Ab0"), body, by=INTRUDER)
             await asyncio.sleep(1)
             _, secret = planner.objects(key)
-            directory.begin_term()  # the list is forgotten: the seal alone confirms
+            directory.begin_term()  # only the confirmation on the Secret is left
             assert directory.was_confirmed(key, None, secret)
             replica.holds = SECOND
             await asyncio.sleep(PREVIOUS_KEY_S - INTERVAL_S)
@@ -276,10 +278,10 @@ def test_a_seal_that_was_once_verified_ends_with_its_key() -> None:
 
 
 async def _nobody() -> None:
-    """Nobody waits for this one to release."""
+    """Nothing waits for this one to release."""
 
 
-def test_a_file_that_is_half_written_or_gone_renews_nothing() -> None:
+def test_a_file_that_is_half_written_or_missing_changes_nothing() -> None:
     holds: list[str | None] = [FIRST]
 
     def read() -> str:
@@ -303,7 +305,7 @@ def test_a_file_that_is_half_written_or_gone_renews_nothing() -> None:
 @pytest.mark.parametrize(
     ("after_s", "is_valid"), [(PREVIOUS_KEY_S - 1, True), (PREVIOUS_KEY_S, False)]
 )
-def test_a_former_key_ends(after_s: float, *, is_valid: bool) -> None:
+def test_a_previous_key_ends(after_s: float, *, is_valid: bool) -> None:
     now = [1000.0]
     seal = ConfirmationMac(FIRST, lambda: now[0])
     made = seal.make(KEY, "uid-1")
@@ -334,7 +336,7 @@ class RefusesSeals:
 
 
 @pytest.mark.parametrize("ttl_s", [300, 600])
-def test_a_seal_that_is_refused_costs_no_token(ttl_s: int) -> None:
+def test_a_confirmation_that_is_refused_costs_no_token(ttl_s: int) -> None:
     async def scenario(world: World) -> None:
         populate(world)
         world.issuer.ttl_s = ttl_s

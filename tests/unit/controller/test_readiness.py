@@ -11,7 +11,7 @@ from reconciler.tokens.static import StaticSource
 from tests.unit.controller.virtual import World, running, simulate
 
 
-def test_a_replica_is_not_ready_until_its_issuer_gave_one_token_and_stays_ready_then() -> None:
+def test_a_replica_is_not_ready_until_the_first_token_and_stays_ready_then() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         world.issuer.away = True

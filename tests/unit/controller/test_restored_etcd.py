@@ -125,7 +125,7 @@ def test_a_history_that_has_passed_the_lost_one_is_noticed_by_conflicts() -> Non
             before = world.core.version
             await lose_a_future(world, is_restart_seen=False)
             lost = before + 100
-            for number in range(200):  # somebody else's, before the first bookmark
+            for number in range(200):  # another client's, before the first bookmark
                 world.add_pod(f"2Ac{number}", name=f"other-{number}")
                 world.core.delete(PODS, PROJECT, f"other-{number}", AT_ONCE, by=INTRUDER)
             assert world.core.version > lost

@@ -1,4 +1,4 @@
-"""A session that failed is tried again at its own pace, whatever happens around it."""
+"""A session that failed is retried by its own back-off; other events do not change that."""
 
 import asyncio
 from collections.abc import Callable
@@ -87,7 +87,7 @@ def test_no_event_shortens_a_retry(error: KubeError, event: Callable[[World, int
 
 
 @pytest.mark.parametrize("error", STATUS.values(), ids=STATUS)
-def test_a_changed_secret_and_a_person_who_asks_shorten_a_retry_so_far_and_no_further(
+def test_a_changed_secret_and_a_persons_request_shorten_a_retry_within_limits(
     error: KubeError,
 ) -> None:
     quiet, changed, asked = tries(error), tries(error, change_secret), tries(error, ask)
@@ -110,7 +110,7 @@ def test_a_pod_that_changes_each_second_costs_no_write_while_nothing_fails() -> 
     simulate(scenario)
 
 
-def test_a_person_who_asks_is_served_at_once_when_the_fault_is_over() -> None:
+def test_a_persons_request_is_served_at_once_when_the_fault_is_over() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
         denied = InjectedFault(Forbidden("no", status=403, reason="Forbidden"))

@@ -73,7 +73,7 @@ def put_back(world: World, session_id: str, seal: str | None) -> None:
 
 
 def successor(world: World, name: str = "replica-1") -> Controller:
-    """Return another replica of the same world, whose memory is empty."""
+    """Return another replica of the same world with an empty memory."""
     fence = SwitchFence()
     fence.term = f"{name}/1"
     return Controller(replace(world.dependencies, fence=fence), world.config)
@@ -108,7 +108,7 @@ def test_a_pod_that_comes_back_days_after_its_session_was_deleted_gets_nothing()
             world.add_pod("2Ab0")
             await asyncio.sleep(LONG_S)
             assert writes_to(world, "2Ab0") == before
-        # Neither does a replica without memory give it one, though nobody can be asked.
+        # A replica without memory gives it none either, though no look-up is possible.
         world.platform.away = True
         async with running(world, successor(world)):
             await asyncio.sleep(3600)
@@ -145,14 +145,14 @@ def test_a_session_that_was_deleted_while_no_replica_ran_gives_a_later_pod_nothi
         async with running(world, successor(world)):
             await asyncio.sleep(5)
             before = writes_to(world, "2Ab0")
-            world.add_pod("2Ab0")  # long before anybody asked about this one
+            world.add_pod("2Ab0")  # long before this one is looked up
             await asyncio.sleep(LONG_S)
             assert writes_to(world, "2Ab0") == before
 
     simulate(scenario)
 
 
-def test_a_leader_of_former_days_does_not_rely_on_what_it_knew_then() -> None:
+def test_a_leader_does_not_rely_on_what_it_knew_in_an_earlier_term() -> None:
     async def scenario(world: World) -> None:
         populate(world)
         directory = world.controller.confirmations
@@ -168,13 +168,15 @@ def test_a_leader_of_former_days_does_not_rely_on_what_it_knew_then() -> None:
         assert directory.confirmation(pod.key, pod, None).value == "yes"
         directory.begin_term()
         assert directory.confirmation(pod.key, pod, None).value == "unknown"
-        assert directory.confirmation(pod.key, pod, secret).value == "yes"  # by its seal
+        assert (
+            directory.confirmation(pod.key, pod, secret).value == "yes"
+        )  # by the Secret's confirmation
 
     simulate(scenario)
 
 
 class Turns(NoElection):
-    """Leads while it is told to."""
+    """Leads while the test has it lead."""
 
     def __init__(self) -> None:
         self.is_ours = asyncio.Event()
@@ -191,7 +193,7 @@ class Turns(NoElection):
         await self.is_over.wait()
 
 
-def test_a_second_term_gives_nothing_to_whom_another_leader_revoked() -> None:
+def test_a_second_term_writes_nothing_to_sessions_that_another_leader_revoked() -> None:
     async def scenario(world: World) -> None:
         populate(world)
         turns = Turns()
@@ -313,7 +315,7 @@ def test_an_outage_after_the_list_lacked_a_session_revokes_nothing() -> None:
     simulate(scenario)
 
 
-def test_one_no_is_not_believed_and_a_yes_ends_it() -> None:
+def test_one_not_found_revokes_nothing_and_a_found_ends_it() -> None:
     async def scenario(world: World) -> None:
         populate(world)
         asked: list[float] = []
@@ -336,7 +338,7 @@ def test_one_no_is_not_believed_and_a_yes_ends_it() -> None:
     simulate(scenario)
 
 
-def test_labels_that_are_gone_do_not_make_an_answer_a_no() -> None:
+def test_removed_labels_do_not_turn_an_answer_into_not_found() -> None:
     async def scenario(world: World) -> None:
         async with served(world):
             bare = {"metadata": {"labels": {NAMES.project_id: None}}}
@@ -361,7 +363,7 @@ def test_labels_that_are_gone_do_not_make_an_answer_a_no() -> None:
 
 
 @pytest.mark.parametrize("how", ["one project fails", "rows shift"])
-def test_an_incomplete_list_asks_about_nobody_and_revokes_nothing(how: str) -> None:
+def test_an_incomplete_list_causes_no_look_up_and_revokes_nothing(how: str) -> None:
     async def scenario(world: World) -> None:
         listed = world.platform.list_running
 
@@ -388,7 +390,7 @@ def test_an_incomplete_list_asks_about_nobody_and_revokes_nothing(how: str) -> N
     simulate(scenario)
 
 
-def test_a_seal_that_a_tenant_puts_back_gives_nothing_and_is_taken_off_rarely() -> None:
+def test_a_confirmation_that_a_tenant_restores_has_no_effect_and_is_removed_rarely() -> None:
     async def scenario(world: World) -> None:
         async with served(world):
             seal = seal_of(world, "2Ab0")
@@ -406,7 +408,7 @@ def test_a_seal_that_a_tenant_puts_back_gives_nothing_and_is_taken_off_rarely() 
     simulate(scenario)
 
 
-def test_sessions_that_no_list_has_are_asked_about_at_a_bounded_rate() -> None:
+def test_sessions_that_no_list_has_are_looked_up_at_a_bounded_rate() -> None:
     async def scenario(world: World) -> None:
         populate(world, 200)
         asked: list[float] = []
@@ -429,7 +431,7 @@ def test_sessions_that_no_list_has_are_asked_about_at_a_bounded_rate() -> None:
     simulate(scenario)
 
 
-def test_a_seal_that_a_tenant_puts_back_while_no_pod_is_there_does_not_stay() -> None:
+def test_a_confirmation_that_a_tenant_restores_while_there_is_no_pod_does_not_stay() -> None:
     async def scenario(world: World) -> None:
         async with served(world):
             seal = seal_of(world, "2Ab0")
@@ -459,7 +461,7 @@ def test_a_seal_that_a_tenant_puts_back_while_no_pod_is_there_does_not_stay() ->
     [PlatformError("this ID cannot be sent", reason="invalid_id"), PlatformUnavailable("a 500")],
     ids=["unsendable", "failing"],
 )
-def test_a_session_that_cannot_be_asked_about_keeps_no_other_from_being_revoked(
+def test_a_session_that_cannot_be_looked_up_does_not_delay_the_revocation_of_others(
     error: PlatformError,
 ) -> None:
     async def scenario(world: World) -> None:

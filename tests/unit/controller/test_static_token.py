@@ -1,4 +1,4 @@
-"""A static token that somebody replaces: one write a Secret, whoever leads, and never a loop."""
+"""A static token that is replaced: one write a Secret, under any leader, and never a loop."""
 
 import asyncio
 from collections import Counter
@@ -24,7 +24,7 @@ SOON_S = 2 * LOOK_S + 5
 
 
 async def nobody() -> None:
-    """Nobody waits for this one to release."""
+    """Nothing waits for this one to release."""
 
 
 class Replica:

@@ -1,4 +1,4 @@
-"""A new leader whose own token is older than its predecessor's last: its startup resync writes."""
+"""A new leader with an older token than its predecessor's last one: its startup resync writes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -25,7 +25,7 @@ from tests.unit.controller.virtual import (
 
 SESSION = "2AbLost"
 LONG_TTL_S = 86_400
-"""No token of such a life is refreshed within a test: what is written beside it is the seal."""
+"""No token of such a life is refreshed within a test: only the confirmation is written."""
 
 
 def is_sealed(world: World) -> bool:
@@ -53,7 +53,7 @@ def fail_next_patch(world: World, fault: InjectedFault) -> list[str]:
 
 @pytest.mark.parametrize("started_s", [5.0, 2 * REWRITE_S], ids=["early", "late"])
 @pytest.mark.parametrize("error", [ServerError("oops", status=500), TransportError("reset")])
-def test_a_recreated_secret_whose_seal_patch_is_lost_once_gets_its_seal(
+def test_a_recreated_secret_gets_its_confirmation_after_one_lost_patch(
     started_s: float, error: ServerError | TransportError
 ) -> None:
     async def scenario(world: World) -> None:
@@ -84,7 +84,9 @@ def test_a_recreated_secret_whose_seal_patch_is_lost_once_gets_its_seal(
     simulate(scenario)
 
 
-def test_a_writer_that_strips_the_seal_each_second_gets_one_write_in_five_minutes() -> None:
+def test_a_writer_that_removes_the_confirmation_each_second_gets_one_write_in_five_minutes() -> (
+    None
+):
     async def scenario(world: World) -> None:
         world.issuer.ttl_s = LONG_TTL_S
         world.add(SESSION)
@@ -107,7 +109,7 @@ def test_a_writer_that_strips_the_seal_each_second_gets_one_write_in_five_minute
     simulate(scenario)
 
 
-def test_a_session_that_the_platforms_list_lacks_gets_no_seal_again() -> None:
+def test_a_session_that_the_platforms_list_lacks_gets_no_new_confirmation() -> None:
     async def scenario(world: World) -> None:
         world.issuer.ttl_s = LONG_TTL_S
         world.add(SESSION)
