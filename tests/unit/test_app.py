@@ -1,16 +1,20 @@
-"""The composition root: settings reach the parts that they are about."""
+"""The composition root: settings reach what they are about, and process 1 has its reaper."""
 
+import asyncio
 import math
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from reconciler.app.main import build
+from reconciler.app import main
 from reconciler.app.telemetry import Telemetry
 from reconciler.clock import SystemClock
 from reconciler.settings import load_settings
 from reconciler.telemetry.otlp_settings import OtlpSettings
+from reconciler.telemetry.stderr_writer import StderrWriter
 from reconciler.tokens.source import OidcSource
 
 NOWHERE = "http://127.0.0.1:1"
@@ -22,10 +26,9 @@ KUBECONFIG = {
 }
 
 
-@pytest.mark.parametrize(("heeds", "rotated_s"), [("true", 5.0), ("false", -math.inf)])
-async def test_the_issuers_keys_and_the_platforms_limit_are_as_set(
-    heeds: str, rotated_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster, an issuer and a platform that are not there."""
     config = tmp_path / "config"
     config.write_text(yaml.safe_dump(KUBECONFIG))
     variables = {
@@ -35,14 +38,21 @@ async def test_the_issuers_keys_and_the_platforms_limit_are_as_set(
         "OIDC_CLIENT_ID": "fake-id",
         "OIDC_CLIENT_SECRET": "obviously-fake-secret",
         "RECONCILER_LEADER_ELECT": "false",
+        "RECONCILER_LISTEN": "127.0.0.1:0",
         "RECONCILER_PLATFORM_PARALLEL": "3",
-        "RECONCILER_REFRESH_ON_KEY_ROTATION": heeds,
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(("heeds", "rotated_s"), [("true", 5.0), ("false", -math.inf)])
+async def test_the_issuers_keys_and_the_platforms_limit_are_as_set(
+    heeds: str, rotated_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECONCILER_REFRESH_ON_KEY_ROTATION", heeds)
     clock = SystemClock()
     telemetry = Telemetry(clock, OtlpSettings(traces=False))
-    async with build(load_settings(), clock, telemetry) as controller:
+    async with main.build(load_settings(), clock, telemetry) as controller:
         dependencies = controller._dependencies
         assert dependencies.platform_allowed is not None
         assert dependencies.platform_allowed() == 3
@@ -50,3 +60,22 @@ async def test_the_issuers_keys_and_the_platforms_limit_are_as_set(
         assert isinstance(source, OidcSource)
         source._keys.rotated_s = 5.0
         assert source.rotated_s == rotated_s
+
+
+@pytest.mark.parametrize(("pid", "reaps"), [(1, True), (2, False)])
+async def test_process_1_waits_for_what_others_left_to_it(
+    pid: int, reaps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    class Reaper:
+        async def run(self) -> None:
+            begun.set()
+
+    monkeypatch.setattr(main, "OrphanReaper", Reaper)
+    monkeypatch.setattr(main, "os", SimpleNamespace(getpid=lambda: pid))
+    running = asyncio.create_task(main._run(load_settings(), StderrWriter(2)))
+    await asyncio.sleep(0.5)  # the start waits for nobody
+    signal.raise_signal(signal.SIGTERM)
+    await running
+    assert begun.is_set() is reaps

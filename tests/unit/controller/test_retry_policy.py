@@ -1,4 +1,4 @@
-"""How long a failed session waits at most: bound by the slack, then by the life that is left."""
+"""How long a failed session waits: by the class of its failure, and at most a part of its life."""
 
 import math
 
@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.controller.decide.retry_policy import LIFE_FRACTION, max_retry_after_s
+from reconciler import backoff, errors
+from reconciler.controller.decide.retry_policy import (
+    LIFE_FRACTION,
+    classify,
+    max_retry_after_s,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,3 +38,31 @@ def test_a_retry_always_comes_while_most_of_the_life_is_left(left_s: float, gone
     bound_s = max_retry_after_s(left_s - gone_s, left_s)
     assert bound_s is not None
     assert 0 < bound_s <= LIFE_FRACTION * left_s
+
+
+@pytest.mark.parametrize(
+    ("error", "policy"),
+    [
+        (errors.TransportError("reset"), backoff.TRANSIENT),
+        (errors.ServerError("500", status=500), backoff.TRANSIENT),
+        (errors.Conflict("409", status=409), backoff.CONFLICT),
+        (errors.TooManyRequests("429", status=429), backoff.THROTTLED),
+        (errors.AuthorizerNotReady("403", status=403), backoff.STARTING),
+        (errors.Forbidden("403", status=403), backoff.MISCONFIGURED),
+        (errors.AdmissionDenied("403", status=403), backoff.MISCONFIGURED),
+        (errors.QuotaExceeded("403", status=403), backoff.THROTTLED),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.name,
+)
+def test_a_failure_has_the_pace_of_its_class(
+    error: errors.KubeError, policy: backoff.BackoffPolicy
+) -> None:
+    assert classify(error, 1).policy is policy
+
+
+def test_a_server_that_has_just_started_is_asked_again_within_5_seconds_at_most() -> None:
+    waits_s = [
+        backoff.STARTING.delay_s(attempt, fraction_of_life_s=None, rand=0.999)
+        for attempt in (1, 2, 20)
+    ]
+    assert waits_s == pytest.approx([0.1, 0.2, 5.0], rel=0.01)
