@@ -29,7 +29,7 @@ CONNECTIONS = 4
 
 
 class Candidate(Protocol):
-    """What the election asks of the controller; all but `rewound` is asked from another thread."""
+    """What the election asks of the controller, in another thread except for `relist_all`."""
 
     @property
     def has_had_token(self) -> bool:

@@ -234,8 +234,8 @@ async def build(
             kube=own,
             breaker=kube_breaker,
             clock=clock,
-            once=controller.log_dedup,
-            troubles=lambda: controller.problems() | ignored,
+            log_dedup=controller.log_dedup,
+            problems=lambda: controller.problems() | ignored,
         )
         await stack.enter_async_context(election.contend(controller))
         yield controller

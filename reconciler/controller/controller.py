@@ -158,15 +158,7 @@ class Controller:
         self.informers = NamespaceInformers(
             config.namespaces or all_namespaces, make=self._make_informers, evict=usage.evict
         )
-        self.discovery = None
-        if config.finds_namespaces:
-            self.discovery = NamespaceDiscovery(
-                platform=dependencies.platform,
-                informers=self.informers,
-                usage=usage,
-                config=config,
-                runtime=self._runtime,
-            )
+        self.discovery = self._make_discovery(usage) if config.finds_namespaces else None
         on_namespaces = self.discovery.add if self.discovery is not None else _ignore
         session_lookup = SessionLookup(
             dependencies.platform,
@@ -194,22 +186,7 @@ class Controller:
             most={PLATFORM: config.platform_parallel},
         )
         self.stats = ReconcileStats({}, {})
-        self._workers = Workers(
-            queue=self.queue,
-            reconciler=self._make_reconciler(session_lookup),
-            sessions=self.sessions,
-            bulkhead=self.bulkhead,
-            startup=self.startup,
-            observers=(
-                self.history.observe,
-                self.exposure.observe,
-                self.blocked_sessions.observe,
-                self.events.observe,
-                *dependencies.observers,
-            ),
-            stats=self.stats,
-            runtime=self._runtime,
-        )
+        self._workers = self._make_workers(session_lookup)
         self.resync = Resync(
             platform=dependencies.platform,
             confirmations=self.confirmations,
@@ -229,29 +206,40 @@ class Controller:
             config=config,
             clock=clock,
         )
-        parts = ControllerParts(
-            stores=self._stores,
-            queue=self.queue,
-            confirmations=self.confirmations,
-            sessions=self.sessions,
-            startup=self.startup,
-            informers=self.informers,
-            bulkhead=self.bulkhead,
-            stats=self.stats,
-            history=self.history,
-            blocked_sessions=self.blocked_sessions,
-            exposure=self.exposure,
-            source=dependencies.source,
-            issuer_time=dependencies.issuer_time,
-            fence=dependencies.fence,
-            breakers=self._breakers(),
-            platform_allowed=dependencies.platform_allowed,
-        )
         self.status_collector = StatusCollector(
-            parts, self._runtime, delivery_s=TOUCHED_S if config.touch else config.propagation_s
+            self._collect_parts(),
+            self._runtime,
+            delivery_s=TOUCHED_S if config.touch else config.propagation_s,
         )
         self._time_moved = asyncio.Event()
         self._subscribe()
+
+    def _make_discovery(self, usage: NamespaceUsage) -> NamespaceDiscovery:
+        return NamespaceDiscovery(
+            platform=self._dependencies.platform,
+            informers=self.informers,
+            usage=usage,
+            config=self._config,
+            runtime=self._runtime,
+        )
+
+    def _make_workers(self, session_lookup: SessionLookup) -> Workers:
+        return Workers(
+            queue=self.queue,
+            reconciler=self._make_reconciler(session_lookup),
+            sessions=self.sessions,
+            bulkhead=self.bulkhead,
+            startup=self.startup,
+            observers=(
+                self.history.observe,
+                self.exposure.observe,
+                self.blocked_sessions.observe,
+                self.events.observe,
+                *self._dependencies.observers,
+            ),
+            stats=self.stats,
+            runtime=self._runtime,
+        )
 
     def _make_reconciler(self, session_lookup: SessionLookup) -> Reconciler:
         dependencies = self._dependencies
@@ -290,6 +278,27 @@ class Controller:
             startup=self.startup,
             kube_breaker=dependencies.kube_breaker,
             runtime=self._runtime,
+        )
+
+    def _collect_parts(self) -> ControllerParts:
+        dependencies = self._dependencies
+        return ControllerParts(
+            stores=self._stores,
+            queue=self.queue,
+            confirmations=self.confirmations,
+            sessions=self.sessions,
+            startup=self.startup,
+            informers=self.informers,
+            bulkhead=self.bulkhead,
+            stats=self.stats,
+            history=self.history,
+            blocked_sessions=self.blocked_sessions,
+            exposure=self.exposure,
+            source=dependencies.source,
+            issuer_time=dependencies.issuer_time,
+            fence=dependencies.fence,
+            breakers=self._breakers(),
+            platform_allowed=dependencies.platform_allowed,
         )
 
     def _subscribe(self) -> None:

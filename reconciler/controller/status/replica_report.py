@@ -66,7 +66,7 @@ class ReplicaReport:
 
     Args:
         kube: As the account that works in our own namespace.
-        problems: Returns what is wrong now; called on the loop, once in `LOOK_S`.
+        problems: Returns what is wrong now; called on the loop, once in `INTERVAL_S`.
     """
 
     def __init__(
@@ -76,15 +76,15 @@ class ReplicaReport:
         kube: Kube,
         breaker: CircuitBreaker,
         clock: Clock,
-        once: LogDedup,
-        troubles: Callable[[], Problems],
+        log_dedup: LogDedup,
+        problems: Callable[[], Problems],
     ) -> None:
         self._reporter = reporter
         self._kube = kube
         self._breaker = breaker
         self._clock = clock
-        self._once = once
-        self._problems = troubles
+        self._log_dedup = log_dedup
+        self._problems = problems
         self._series: dict[str, _Series] = {}
 
     async def run(self) -> None:
@@ -115,7 +115,7 @@ class ReplicaReport:
             if not series.name or not await self._updated(series):
                 await self._create(reason, series)
         except Forbidden as error:
-            if self._once.should_log("events_forbidden", namespace):
+            if self._log_dedup.should_log("events_forbidden", namespace):
                 log.warning("events_forbidden", namespace=namespace, error=str(error))
         except (KubeError, ProtocolError):
             series.sent_at = self._clock.monotonic() - REPEAT_S + CHANGED_S

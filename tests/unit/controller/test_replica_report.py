@@ -27,18 +27,18 @@ ME = Reporter(PROJECT, "token-reconciler", "token-reconciler", "replica-0")
 
 
 class Reported:
-    """A report over a virtual world; `troubles` may be changed at any time."""
+    """A report over a virtual world; `problems` may be changed at any time."""
 
     def __init__(self, world: World) -> None:
-        self.troubles: dict[str, str] = {}
+        self.problems: dict[str, str] = {}
         self.world = world
         self.report = ReplicaReport(
             ME,
             kube=InProcessKube(world.core, world.clock, caller=US, faults=world.faults),
             breaker=CircuitBreaker("kube", world.clock, Random(1)),
             clock=world.clock,
-            once=LogDedup(world.clock),
-            troubles=lambda: self.troubles,
+            log_dedup=LogDedup(world.clock),
+            problems=lambda: self.problems,
         )
 
     def events(self) -> list[Mapping[str, Any]]:
@@ -56,14 +56,14 @@ def test_a_trouble_that_lasts_is_one_event_that_counts_and_is_repeated_each_minu
     async def scenario(world: World) -> None:
         found = Reported(world)
         task = asyncio.create_task(found.report.run())
-        found.troubles = {"NotReady": "waiting for the first token"}
+        found.problems = {"NotReady": "waiting for the first token"}
         await asyncio.sleep(STEADY_S + 5 * REPEAT_S - 5)
         [event] = found.events()
         assert found.said() == [("NotReady", "waiting for the first token", 5)]
         assert event["involvedObject"]["name"] == "token-reconciler"
         assert event["reportingInstance"] == "replica-0"
         assert event["type"] == "Warning"
-        found.troubles = {}
+        found.problems = {}
         await asyncio.sleep(3 * REPEAT_S)
         assert found.said() == [("NotReady", "waiting for the first token", 5)]
         task.cancel()
@@ -76,7 +76,7 @@ def test_a_trouble_that_passes_at_once_is_no_event() -> None:
         found = Reported(world)
         task = asyncio.create_task(found.report.run())
         for number in range(20):
-            found.troubles = {"EndpointFailing": "the issuer"} if number % 2 else {}
+            found.problems = {"EndpointFailing": "the issuer"} if number % 2 else {}
             await asyncio.sleep(STEADY_S - 1)
         assert found.said() == []
         task.cancel()
@@ -89,7 +89,7 @@ def test_words_that_change_all_the_time_cost_one_request_in_ten_seconds() -> Non
         found = Reported(world)
         task = asyncio.create_task(found.report.run())
         for number in range(100):
-            found.troubles = {"NotReady": f"error {number}"}
+            found.problems = {"NotReady": f"error {number}"}
             await asyncio.sleep(1)
         [(_, message, count)] = found.said()
         assert count <= 100 / CHANGED_S
@@ -112,7 +112,7 @@ def test_a_report_that_is_refused_or_fails_is_tried_again_slowly(error: Forbidde
         world.faults.rule = judge
         found = Reported(world)
         task = asyncio.create_task(found.report.run())
-        found.troubles = {"NotReady": "waiting"}
+        found.problems = {"NotReady": "waiting"}
         await asyncio.sleep(300)
         assert 2 <= asked <= 300 / CHANGED_S
         world.faults.rule = None
