@@ -1,8 +1,8 @@
 """A `Kube` that records which rights work: a 403 of a server that has just started becomes
 `AuthorizerNotReady`, for each caller and each kind."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from reconciler.clock import Clock
@@ -17,8 +17,9 @@ from reconciler.errors import (
     TransportError,
     Unauthorized,
 )
-from reconciler.kube.api import ApiResource, Body, Event, Kube, ListOptions, Page, Permit, Watch
+from reconciler.kube.api import Event, Kube, Watch
 from reconciler.kube.authorization import AccessRight, AuthorizerMemory
+from reconciler.kube.forwarding import ForwardingKube, KubeCall
 from reconciler.kube.status_errors import is_terminating
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ _BEFORE_AUTHORIZATION = (ServerError, TooManyRequests, TransportError, Unauthori
 """Errors that may come before the authorizer has run."""
 
 
-class AuthorizedKube(Kube):
+class AuthorizedKube(ForwardingKube):
     """Forwards every request and records every answer in an `AuthorizerMemory`.
 
     A 403 of admission (a quota, a policy, a webhook, a namespace that terminates) is raised
@@ -35,85 +36,13 @@ class AuthorizedKube(Kube):
     """
 
     def __init__(self, kube: Kube, authorization: AuthorizerMemory, clock: Clock) -> None:
-        self._kube = kube
+        super().__init__(kube)
         self._authorization = authorization
         self._clock = clock
 
-    async def list(
-        self,
-        resource: ApiResource[T],
-        scope: ListOptions,
-        *,
-        limit: int = 0,
-        continue_token: str = "",
-        version: str = "",
-        limit_s: float = 30.0,
-    ) -> Page[T]:
-        with self._recorded(AccessRight("list", resource.plural, scope.namespace)):
-            return await self._kube.list(
-                resource,
-                scope,
-                limit=limit,
-                continue_token=continue_token,
-                version=version,
-                limit_s=limit_s,
-            )
-
-    @asynccontextmanager
-    async def watch(
-        self, resource: ApiResource[T], scope: ListOptions, *, version: str, timeout_s: int
-    ) -> AsyncIterator[Watch[T]]:
-        opening = self._kube.watch(resource, scope, version=version, timeout_s=timeout_s)
-        async with AsyncExitStack() as stack:
-            with self._recorded(AccessRight("watch", resource.plural, scope.namespace)):
-                watch = await stack.enter_async_context(opening)
-            yield _RecordedWatch(watch, self)
-
-    async def get(
-        self, resource: ApiResource[T], namespace: str, name: str, *, limit_s: float = 10.0
-    ) -> T:
-        with self._recorded(AccessRight("get", resource.plural, namespace)):
-            return await self._kube.get(resource, namespace, name, limit_s=limit_s)
-
-    async def create(
-        self,
-        resource: ApiResource[T],
-        namespace: str,
-        body: Body,
-        *,
-        limit_s: float = 10.0,
-        permit: Permit | None = None,
-    ) -> T:
-        with self._recorded(AccessRight("create", resource.plural, namespace)):
-            return await self._kube.create(
-                resource, namespace, body, limit_s=limit_s, permit=permit
-            )
-
-    async def patch(
-        self,
-        resource: ApiResource[T],
-        namespace: str,
-        name: str,
-        body: Body,
-        *,
-        limit_s: float = 10.0,
-        permit: Permit | None = None,
-    ) -> T:
-        with self._recorded(AccessRight("patch", resource.plural, namespace)):
-            return await self._kube.patch(
-                resource, namespace, name, body, limit_s=limit_s, permit=permit
-            )
-
-    async def ready(self, *, limit_s: float = 5.0) -> None:
-        await self._kube.ready(limit_s=limit_s)
-
-    def record_failure(self, error: KubeError) -> None:
-        """Record the failure of a request or of an open watch."""
-        if isinstance(error, (TransportError, ServerError)):
-            self._authorization.lost(self._clock.monotonic())
-
     @contextmanager
-    def _recorded(self, right: AccessRight) -> Iterator[None]:
+    def around(self, call: KubeCall) -> Iterator[None]:
+        right = AccessRight(call.verb, call.resource.plural, call.namespace)
         try:
             yield
         except KubeError as error:
@@ -133,6 +62,14 @@ class AuthorizedKube(Kube):
                 causes=error.causes,
             ) from error
         self._authorization.granted(right, self._clock.monotonic())
+
+    def opened(self, watch: Watch[T]) -> Watch[T]:
+        return _RecordedWatch(watch, self)
+
+    def record_failure(self, error: KubeError) -> None:
+        """Record the failure of a request or of an open watch."""
+        if isinstance(error, (TransportError, ServerError)):
+            self._authorization.lost(self._clock.monotonic())
 
 
 class _RecordedWatch(Watch[T]):

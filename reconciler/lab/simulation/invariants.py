@@ -9,13 +9,14 @@ import base64
 import contextvars
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from reconciler.clock import format_utc
-from reconciler.kube.api import ApiResource, Body, Kube, ListOptions, Page, Permit, Watch
+from reconciler.kube.api import Body, Kube
+from reconciler.kube.forwarding import ForwardingKube, KubeCall
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.kinds import Object
 from reconciler.lab.apiserver.write_log import RESTORER, Commit
@@ -175,7 +176,7 @@ def _shown(expires_s: float) -> str | None:
     return format_utc(expires_s) if math.isfinite(expires_s) else None
 
 
-class CheckedKube:
+class CheckedKube(ForwardingKube):
     """A `Kube` that checks each request and passes it to another one.
 
     Args:
@@ -189,116 +190,40 @@ class CheckedKube:
         event_log: EventLog,
         on_write: Callable[[str], None] = lambda what: None,
     ) -> None:
-        self._kube = kube
+        super().__init__(kube)
         self._names = names
         self._event_log = event_log
         self._on_write = on_write
         self._in_flight: set[tuple[str, str]] = set()
 
-    async def list(
-        self,
-        resource: ApiResource[T],
-        scope: ListOptions,
-        *,
-        limit: int = 0,
-        continue_token: str = "",
-        version: str = "",
-        limit_s: float = 30.0,
-    ) -> Page[T]:
-        """See `reconciler.kube.api.Kube`."""
-        self._check_partial(resource)
-        NAMESPACE.set(scope.namespace or "")
-        return await self._kube.list(
-            resource,
-            scope,
-            limit=limit,
-            continue_token=continue_token,
-            version=version,
-            limit_s=limit_s,
-        )
-
-    def watch(
-        self, resource: ApiResource[T], scope: ListOptions, *, version: str, timeout_s: int
-    ) -> AbstractAsyncContextManager[Watch[T]]:
-        """See the Protocol."""
-        self._check_partial(resource)
-        return self._watch(resource, scope, version=version, timeout_s=timeout_s)
-
-    @asynccontextmanager
-    async def _watch(
-        self, resource: ApiResource[T], scope: ListOptions, *, version: str, timeout_s: int
-    ) -> AsyncIterator[Watch[T]]:
-        NAMESPACE.set(scope.namespace or "")
-        opening = self._kube.watch(resource, scope, version=version, timeout_s=timeout_s)
-        async with opening as watch:
-            yield watch
-
-    async def get(
-        self, resource: ApiResource[T], namespace: str, name: str, *, limit_s: float = 10.0
-    ) -> T:
-        """See the Protocol."""
-        if resource.plural == "secrets":
-            self._event_log.add_violation(NO_READS, f"get {namespace}/{name}")
-        NAMESPACE.set(namespace)
-        return await self._kube.get(resource, namespace, name, limit_s=limit_s)
-
-    async def create(
-        self,
-        resource: ApiResource[T],
-        namespace: str,
-        body: Body,
-        *,
-        limit_s: float = 10.0,
-        permit: Permit | None = None,
-    ) -> T:
-        """See the Protocol."""
-        self._check_partial(resource)
-        NAMESPACE.set(namespace)
-        metadata = body["metadata"]
-        owners = metadata.get("ownerReferences") or [{}]
-        if resource.plural == "secrets" and not owners[0].get("uid"):
-            self._event_log.add_violation(PRECONDITIONS, f"create {metadata['name']}: no owner")
-        if resource.plural == "events":
-            return await self._kube.create(
-                resource, namespace, body, limit_s=limit_s, permit=permit
-            )
-        self._on_write(f"{resource.plural} {namespace}/{metadata['name']}")
-        with self._exclusive(namespace, metadata):
-            return await self._kube.create(
-                resource, namespace, body, limit_s=limit_s, permit=permit
-            )
-
-    async def patch(
-        self,
-        resource: ApiResource[T],
-        namespace: str,
-        name: str,
-        body: Body,
-        *,
-        limit_s: float = 10.0,
-        permit: Permit | None = None,
-    ) -> T:
-        """See the Protocol."""
-        self._check_partial(resource)
-        NAMESPACE.set(namespace)
-        if resource.plural == "events":  # an Event's count needs no precondition
-            return await self._kube.patch(
-                resource, namespace, name, body, limit_s=limit_s, permit=permit
-            )
-        self._check_patch(resource.plural, f"{namespace}/{name}", body)
-        self._on_write(f"{resource.plural} {namespace}/{name}")
-        with self._exclusive(namespace, {"name": name}):
-            return await self._kube.patch(
-                resource, namespace, name, body, limit_s=limit_s, permit=permit
-            )
-
-    async def ready(self, *, limit_s: float = 5.0) -> None:
-        """See the Protocol."""
-        await self._kube.ready(limit_s=limit_s)
-
-    def _check_partial(self, resource: ApiResource[T]) -> None:
-        if resource.plural == "secrets" and not resource.partial:
+    @contextmanager
+    def around(self, call: KubeCall) -> Iterator[None]:
+        plural, namespace = call.resource.plural, call.namespace or ""
+        if call.verb == "get":
+            if plural == "secrets":
+                self._event_log.add_violation(NO_READS, f"get {namespace}/{call.name}")
+        elif plural == "secrets" and not call.resource.partial:
             self._event_log.add_violation(NO_READS, "a request for whole Secrets")
+        NAMESPACE.set(namespace)
+        if call.body is None:
+            yield
+            return
+        metadata = {"name": call.name} if call.name else call.body["metadata"]
+        if call.verb == "create":
+            self._check_creation(plural, metadata)
+        elif plural != "events":  # an Event's count needs no precondition
+            self._check_patch(plural, f"{namespace}/{call.name}", call.body)
+        if plural == "events":
+            yield
+            return
+        self._on_write(f"{plural} {namespace}/{metadata['name']}")
+        with self._exclusive(namespace, metadata):
+            yield
+
+    def _check_creation(self, plural: str, metadata: Mapping[str, Any]) -> None:
+        owners = metadata.get("ownerReferences") or [{}]
+        if plural == "secrets" and not owners[0].get("uid"):
+            self._event_log.add_violation(PRECONDITIONS, f"create {metadata['name']}: no owner")
 
     def _check_patch(self, plural: str, name: str, body: Body) -> None:
         metadata: Mapping[str, Any] = body.get("metadata") or {}
