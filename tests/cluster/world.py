@@ -232,8 +232,8 @@ class ExpiryWatch:
 
     def _account(self, name: str) -> None:
         """Add the time since the former token expired."""
-        dead_s = self._world.issuer.now_s() - self._expires_s.get(name, float("inf"))
-        self.expired_s += max(0.0, dead_s)
+        expired_s = self._world.issuer.now_s() - self._expires_s.get(name, float("inf"))
+        self.expired_s += max(0.0, expired_s)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from reconciler.lab.apiserver.core import Core
 JWT_LIKE = re.compile(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}")
 """A JWT's header and the beginning of its claims; needs no knowledge of the run."""
 
-BOX_CREDENTIAL = re.compile(r"box-(?:client|admin|reconciler|kubelet)-[0-9a-f]{8,}")
+LAB_CREDENTIAL = re.compile(r"lab-(?:client|admin|reconciler|kubelet)-[0-9a-f]{8,}")
 """The client secret and the bearer tokens of a lab cluster."""
 
 _MASKED = msgspec.json.encode("masked")
@@ -47,6 +47,6 @@ def find_leaks(texts: Mapping[str, str], secrets: Iterable[str] = ()) -> list[st
         name
         for name, text in texts.items()
         if JWT_LIKE.search(text)
-        or BOX_CREDENTIAL.search(text)
+        or LAB_CREDENTIAL.search(text)
         or any(needle in text for needle in wanted)
     ]

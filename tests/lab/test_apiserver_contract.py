@@ -216,9 +216,9 @@ async def real_server(plane: Any) -> AsyncIterator[Server]:
         yield Server(plane.url, session, tokens, tls, None, plane.restart_apiserver)
 
 
-@pytest.fixture(params=["box", pytest.param("real", marks=pytest.mark.cluster)])
+@pytest.fixture(params=["lab", pytest.param("real", marks=pytest.mark.cluster)])
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
-    if request.param == "box":
+    if request.param == "lab":
         opened = box_server()
     else:
         opened = real_server(request.getfixturevalue("real"))

@@ -108,7 +108,7 @@ async def test_kubectl_finds_the_plugin_and_its_completions(lab: Lab) -> None:
         (["st"], ["status", ":4"]),
         (["explain", "sess"], [one.pod, ":4"]),
         (["status", "-n", ""], ["team-a", ":4"]),
-        (["status", "--context", "b"], ["box", ":4"]),
+        (["status", "--context", "l"], ["lab", ":4"]),
     ):
         program = "kubectl_complete-token_reconciler"
         assert (await command(*words, program=program, KUBECONFIG=config)).lines == offered

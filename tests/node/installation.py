@@ -110,7 +110,7 @@ class Installation:
                     now = await self.accounts()
         except TimeoutError:
             pytest.fail(f"not everybody was renewed: {before} -> {now}")
-        assert {said.dead_s for said in now.values()} == {0.0}
+        assert {said.expired_s for said in now.values()} == {0.0}
 
 
 def run(command: str, home: Path, kubeconfig: Path, words: Mapping[str, str]) -> str:

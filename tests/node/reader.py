@@ -1,8 +1,8 @@
 """Runs inside a runner's container: reads the token file and counts expired-token seconds.
 
-Prints one JSON object a second: `dead_s`, the time in which the newest readable token was expired;
-`tokens`, the number of different tokens; `left_s`, the remaining life of the present one. It never
-prints a token. It needs only the standard library, since the image has no other package for it.
+Prints one JSON object a second: `expired_s`, the time in which the newest readable token was
+expired; `tokens`, the number of different tokens; `left_s`, the remaining life of the present one.
+It never prints a token. It needs only the standard library: the image has no other package for it.
 """
 
 import base64
@@ -27,7 +27,7 @@ class Ledger:
     """Adds up the time in which the newest token read so far was expired."""
 
     def __init__(self, now_s: float) -> None:
-        self.dead_s = 0.0
+        self.expired_s = 0.0
         self.best_s = 0.0
         self._seen: set[str] = set()
         self._before_s = now_s
@@ -39,7 +39,7 @@ class Ledger:
 
     def look(self, token: str, now_s: float) -> None:
         """Record the file's token at `now_s`; the time since the last read is the former one's."""
-        self.dead_s += max(0.0, now_s - max(self.best_s, self._before_s)) if self._seen else 0.0
+        self.expired_s += max(0.0, now_s - max(self.best_s, self._before_s)) if self._seen else 0.0
         self._seen.add(token)
         self.best_s = max(self.best_s, expiry_s(token))
         self._before_s = now_s
@@ -54,7 +54,7 @@ def main() -> None:
         if now_s - said_s >= SAY_S:
             said_s = now_s
             line = {
-                "dead_s": ledger.dead_s,
+                "expired_s": ledger.expired_s,
                 "tokens": ledger.tokens,
                 "left_s": ledger.best_s - now_s,
             }

@@ -16,7 +16,7 @@ CONTAINER = "ambient-code-runner"
 class Account:
     """The last report of the reader in a container."""
 
-    dead_s: float
+    expired_s: float
     tokens: int
     left_s: float
 

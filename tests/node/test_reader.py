@@ -17,7 +17,7 @@ def test_an_expiry_is_read_from_the_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("looks", "dead_s"),
+    ("looks", "expired_s"),
     [
         ([(0.0, 10.0), (5.0, 10.0), (10.0, 10.0)], 0.0),
         ([(0.0, 10.0), (9.0, 20.0), (20.0, 20.0)], 0.0),
@@ -29,9 +29,9 @@ def test_an_expiry_is_read_from_the_token() -> None:
     ids=["alive", "renewed", "left_to_die", "renewed_late", "older_one_comes_back", "born_dead"],
 )
 def test_time_counts_while_the_newest_token_is_dead(
-    looks: list[tuple[float, float]], dead_s: float
+    looks: list[tuple[float, float]], expired_s: float
 ) -> None:
     ledger = Ledger(looks[0][0])
     for now_s, expires_s in looks:
         ledger.look(token(expires_s), now_s)
-    assert ledger.dead_s == dead_s
+    assert ledger.expired_s == expired_s

@@ -7,7 +7,7 @@ from reconciler.lab.apiserver.kinds import KINDS, Kind
 VERSION = {
     "major": "1",
     "minor": "37",
-    "gitVersion": "v1.37.2+box",
+    "gitVersion": "v1.37.2+lab",
     "gitCommit": "",
     "gitTreeState": "clean",
     "buildDate": "2026-01-01T00:00:00Z",

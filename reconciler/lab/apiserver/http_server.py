@@ -43,7 +43,7 @@ BOOKMARK_S = 60.0
 WATCH_S = 1800
 """A watch that names no timeoutSeconds. Source: apiserver `--min-request-timeout`."""
 
-ADMIN_TOKEN = "box-admin"
+ADMIN_TOKEN = "lab-admin"
 
 
 class ApiServer:
@@ -136,15 +136,15 @@ class ApiServer:
         """
         token = token or self.admin_token
         server = f"{self.url}{PREFIX}{token}" if kubectl else self.url
-        context = {"cluster": "box", "user": "box", "namespace": namespace}
+        context = {"cluster": "lab", "user": "lab", "namespace": namespace}
         return json.dumps(
             {
                 "apiVersion": "v1",
                 "kind": "Config",
-                "current-context": "box",
-                "contexts": [{"name": "box", "context": context}],
-                "clusters": [{"name": "box", "cluster": {"server": server}}],
-                "users": [{"name": "box", "user": {"token": token}}],
+                "current-context": "lab",
+                "contexts": [{"name": "lab", "context": context}],
+                "clusters": [{"name": "lab", "cluster": {"server": server}}],
+                "users": [{"name": "lab", "user": {"token": token}}],
             },
             indent=2,
         )

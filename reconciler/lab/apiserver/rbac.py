@@ -94,7 +94,7 @@ class Authorizer:
         if asked.get("subresource"):
             resource += f"/{asked['subresource']}"
         allowed = _granted(user, asked.get("verb", ""), resource, asked.get("namespace", ""))
-        status = {"allowed": allowed} | ({"reason": "granted by the box"} if allowed else {})
+        status = {"allowed": allowed} | ({"reason": "granted by the lab"} if allowed else {})
         return _review(kinds.ACCESS_REVIEWS, spec, status)
 
     def review_token(self, body: Mapping[str, Any]) -> dict[str, Any]:

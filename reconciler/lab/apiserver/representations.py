@@ -122,5 +122,7 @@ def _untyped(item: Object) -> dict[str, Any]:
     return {key: value for key, value in item.items() if key not in ("kind", "apiVersion")}
 
 
-def _mismatch(representation: Representation, why: str) -> StatusError:
-    return not_acceptable(f"you requested {representation.value}, but the requested object {why}")
+def _mismatch(representation: Representation, reason: str) -> StatusError:
+    return not_acceptable(
+        f"you requested {representation.value}, but the requested object {reason}"
+    )

@@ -92,18 +92,18 @@ def unauthorized() -> StatusError:
     return refuse(401, "Unauthorized", "Unauthorized")
 
 
-def forbidden(kind: Kind, name: str, why: str) -> StatusError:
+def forbidden(kind: Kind, name: str, reason: str) -> StatusError:
     named = f" {quote(name)}" if name else ""
     return refuse(
-        403, "Forbidden", f"{kind.qualified}{named} is forbidden: {why}",
+        403, "Forbidden", f"{kind.qualified}{named} is forbidden: {reason}",
         details=_details(kind, name),
     )  # fmt: skip
 
 
 def terminating(kind: Kind, name: str, namespace: str) -> StatusError:
     """Source: apiserver `admission/plugin/namespace/lifecycle`."""
-    why = f"unable to create new content in namespace {namespace} because it is being terminated"
-    refusal = forbidden(kind, name, why)
+    reason = f"unable to create new content in namespace {namespace} because it is being terminated"
+    refusal = forbidden(kind, name, reason)
     refusal.status["details"]["causes"] = [
         {
             "reason": "NamespaceTerminating",
@@ -142,21 +142,21 @@ def already_exists(kind: Kind, name: str) -> StatusError:
     )  # fmt: skip
 
 
-def conflict(kind: Kind, name: str, why: str = MODIFIED) -> StatusError:
-    message = f"Operation cannot be fulfilled on {kind.qualified} {quote(name)}: {why}"
+def conflict(kind: Kind, name: str, reason: str = MODIFIED) -> StatusError:
+    message = f"Operation cannot be fulfilled on {kind.qualified} {quote(name)}: {reason}"
     return refuse(409, "Conflict", message, details=_details(kind, name))
 
 
 def precondition(kind: Kind, name: str, what: str, wanted: str, found: str) -> StatusError:
     """Return a 409 for a delete's precondition; it names the kind, not the resource."""
-    why = {
+    reason = {
         "UID": "The object might have been deleted and then recreated",
         "ResourceVersion": "The object might have been modified",
     }[what]
     qualified = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
     message = (
         f"Operation cannot be fulfilled on {qualified} {quote(name)}: the {what} in the "
-        f"precondition ({wanted}) does not match the {what} in record ({found}). {why}"
+        f"precondition ({wanted}) does not match the {what} in record ({found}). {reason}"
     )
     details = _details(kind, name) | {"kind": kind.kind}
     return refuse(409, "Conflict", message, details=details)
@@ -164,12 +164,12 @@ def precondition(kind: Kind, name: str, what: str, wanted: str, found: str) -> S
 
 def put_of_another(kind: Kind, key: str, name: str, wanted: str, found: str) -> StatusError:
     """Return a 409 for a PUT with the UID of an object that was deleted and created again."""
-    why = (
+    reason = (
         f"StorageError: invalid object, Code: 4, Key: /registry/{kind.plural}/{key}, "
         f"ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: "
         f"{wanted}, UID in object meta: {found}"
     )
-    return conflict(kind, name, why)
+    return conflict(kind, name, reason)
 
 
 def expired(message: str, *, token: str = "") -> StatusError:
@@ -214,12 +214,12 @@ def invalid_options(options: str, faults: Sequence[FieldError]) -> StatusError:
     return _invalid(f'{options}.meta.k8s.io ""', faults, details)
 
 
-def undecodable_patch(why: str) -> StatusError:
+def undecodable_patch(reason: str) -> StatusError:
     """Return a 422 for a patch whose result has the wrong type.
 
     The real server repeats the patched object here, values included; this one does not.
     """
-    fault = FieldError("patch", "FieldValueInvalid", f"Invalid value: {quote('...')}: {why}")
+    fault = FieldError("patch", "FieldValueInvalid", f"Invalid value: {quote('...')}: {reason}")
     return _invalid('"" ""', [fault], {})
 
 

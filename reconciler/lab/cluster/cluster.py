@@ -83,7 +83,7 @@ class LabCluster:
         self.clock = SystemClock()
         self.sessions: dict[str, LabSession] = {}
         """By session ID, forged ones included."""
-        client_secret = f"box-client-{secrets.token_hex(16)}"
+        client_secret = f"lab-client-{secrets.token_hex(16)}"
         self.issuer = Issuer(ttl_s=ttl_s, client_secret=client_secret, clock=self.clock)
         self.platform = LabPlatform(self._accepts, clock=self.clock)
         self.core = Core(self.clock, seed=str(seed) if seed is not None else secrets.token_hex(8))
@@ -282,11 +282,11 @@ class LabCluster:
 def _private_folder() -> tempfile.TemporaryDirectory[str]:
     """Create a directory that only its owner can read, in memory if possible."""
     parent = SHM if os.access(SHM, os.W_OK) else None
-    return tempfile.TemporaryDirectory(prefix="reconciler-box-", dir=parent)
+    return tempfile.TemporaryDirectory(prefix="reconciler-lab-", dir=parent)
 
 
 def _users() -> tuple[Authorizer, dict[str, str]]:
     """Return the authorizer, and the tokens by user name."""
     rules = {"admin": (EVERYTHING,), "reconciler": CONTROLLER_RULES, "kubelet": KUBELET_RULES}
-    tokens = {name: f"box-{name}-{secrets.token_hex(12)}" for name in rules}
+    tokens = {name: f"lab-{name}-{secrets.token_hex(12)}" for name in rules}
     return Authorizer({tokens[name]: User(name, found) for name, found in rules.items()}), tokens

@@ -10,7 +10,7 @@ from reconciler.naming import Names
 GRACE_S = 60
 """Source: platform contract: terminationGracePeriodSeconds of a runner pod."""
 
-NODE = "box-node"
+NODE = "lab-node"
 
 
 @dataclass
@@ -60,7 +60,7 @@ def pod_body(names: Names, session: LabSession) -> Object:
         "spec": {
             "nodeName": NODE,
             "terminationGracePeriodSeconds": GRACE_S,
-            "containers": [{"name": "runner", "image": "runner:box"}],
+            "containers": [{"name": "runner", "image": "runner:lab"}],
             "volumes": [{"name": "runner-token", "secret": source}],
         },
     }

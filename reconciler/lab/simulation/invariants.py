@@ -156,10 +156,10 @@ class SecretChecker:
             account.sealed = True
 
     def _check_no_token(self, commit: Commit) -> None:
-        told = {**commit.object, "data": None} if commit.kind is kinds.SECRETS else commit.object
+        public = {**commit.object, "data": None} if commit.kind is kinds.SECRETS else commit.object
         metadata = commit.object["metadata"]
         where = f"{commit.kind.plural} {metadata.get('namespace', '')}/{metadata['name']}"
-        self._event_log.check_clean(json.dumps(told), where)
+        self._event_log.check_clean(json.dumps(public), where)
 
     def _ends(self, value: str) -> float:
         ends_s = self._expiry(value)

@@ -117,27 +117,29 @@ class SimulatedReplica:
         for task in (self._task, self._elector_task):
             task.add_done_callback(self._ended)
 
-    def _build(self, around: SharedWorld, number: int) -> tuple[VirtualPlatform, Controller]:
-        clock, random = self.clock, around.random(f"replica {number}")
+    def _build(self, shared: SharedWorld, number: int) -> tuple[VirtualPlatform, Controller]:
+        clock, random = self.clock, shared.random(f"replica {number}")
         kube_breaker, platform_breaker, issuer_breaker = (
             CircuitBreaker(name, clock, random) for name in ("kube", "platform", "issuer")
         )
         issuer_time = IssuerTime(clock)
         platform = VirtualPlatform(
-            around.platform,
+            shared.platform,
             platform_breaker,
-            around.random(f"platform {number}").uniform,
+            shared.random(f"platform {number}").uniform,
             clock=clock,
             process=str(self.me),
-            budget=around.budget,
+            budget=shared.budget,
         )
-        source, upkeep = self._token_source(around, number, issuer_time, issuer_breaker, random)
+        source, background_task = self._token_source(
+            shared, number, issuer_time, issuer_breaker, random
+        )
         heartbeat = Heartbeat(clock)
-        office = LeadershipState(self._release_lease)
+        leadership = LeadershipState(self._release_lease)
         controller = Controller(
             Dependencies(
                 kube=CheckedKube(
-                    self._kube(around, str(self.me)), around.names, around.event_log, self._tried
+                    self._kube(shared, str(self.me)), shared.names, shared.event_log, self._tried
                 ),
                 platform=platform,
                 source=source,
@@ -145,22 +147,22 @@ class SimulatedReplica:
                 clock=clock,
                 random=random,
                 fence=self.fence,
-                leadership=office,
+                leadership=leadership,
                 kube_breaker=kube_breaker,
                 platform_breaker=platform_breaker,
                 issuer_breaker=issuer_breaker,
-                background_tasks=(upkeep, heartbeat.run),
+                background_tasks=(background_task, heartbeat.run),
                 # Its own random numbers, since log lines have them: other parts draw from `random`.
                 tracer=Tracer(clock, Random(TRACE_SEED)),
             ),
-            self._options(around),
+            self._options(shared),
         )
         if isinstance(source, StaticSource):
             source.on_replaced = self._replaced
         else:
             source.on_replaced = lambda _: controller.plan_all()
         self._elector = LeaderElector(
-            self._kube(around, f"{self.me} elector"),
+            self._kube(shared, f"{self.me} elector"),
             ElectionConfig(
                 namespace=HOME,
                 name=LEASE,
@@ -174,38 +176,38 @@ class SimulatedReplica:
             ),
             self.fence,
             clock=clock,
-            random=around.random(f"elector {number}"),
-            on_started_leading=lambda term: self._run_on_main_loop(office.started, term),
-            on_stopped_leading=lambda why: self._run_on_main_loop(office.stopped, why),
-            on_history_rewound=lambda why: self._run_on_main_loop(
-                partial(controller.relist_all, HOME), why
+            random=shared.random(f"elector {number}"),
+            on_started_leading=lambda term: self._run_on_main_loop(leadership.started, term),
+            on_stopped_leading=lambda reason: self._run_on_main_loop(leadership.stopped, reason),
+            on_history_rewound=lambda reason: self._run_on_main_loop(
+                partial(controller.relist_all, HOME), reason
             ),
         )
         return platform, controller
 
     def _token_source(
         self,
-        around: SharedWorld,
+        shared: SharedWorld,
         number: int,
         issuer_time: IssuerTime,
         breaker: CircuitBreaker,
         random: Random,
     ) -> tuple[OidcSource | StaticSource, Callable[[], Coroutine[Any, Any, None]]]:
         """Return the token source, and its background task."""
-        static = around.static
+        static = shared.static
         if static is None:
 
             async def ask() -> TokenResponse:
                 self._budget.asked(str(self.me), "issuer")
-                grant = await around.issuer.ask(self.clock)
+                response = await shared.issuer.ask(self.clock)
                 self.issuer_answered_at = asyncio.get_running_loop().time()
-                return grant
+                return response
 
             self._oidc = OidcSource(
                 ask, clock=self.clock, issuer_time=issuer_time, breaker=breaker, random=random
             )
             return self._oidc, self._oidc.keep_standby
-        lag_s = around.random(f"file {number}").uniform(0.0, FILE_LAG_S)
+        lag_s = shared.random(f"file {number}").uniform(0.0, FILE_LAG_S)
         since_s = self.clock.wall() - static.age_s(lag_s)
         source = StaticSource(lambda: static.read(lag_s), self.clock, since_s=since_s)
         self._mac.set_key(static.read(lag_s))
@@ -216,25 +218,25 @@ class SimulatedReplica:
         self._mac.set_key(token.reveal())
         await self.controller.plan_all()
 
-    def _options(self, around: SharedWorld) -> ControllerConfig:
-        mode = around.conditions.namespaces
+    def _options(self, shared: SharedWorld) -> ControllerConfig:
+        mode = shared.conditions.namespaces
         return ControllerConfig(
-            names=around.names,
+            names=shared.names,
             confirmation_mac=self._mac,
             propagation_s=PROPAGATION_S,
-            namespaces=around.namespaces if mode == "named" else (),
+            namespaces=shared.namespaces if mode == "named" else (),
             finds_namespaces=mode == "found",
-            workers=around.conditions.workers,
+            workers=shared.conditions.workers,
         )
 
     def _tried(self, what: str) -> None:
         self._budget.tried(str(self.me), what)
 
-    def _kube(self, around: SharedWorld, who: str) -> InProcessKube:
+    def _kube(self, shared: SharedWorld, who: str) -> InProcessKube:
         agent = f"token-reconciler/simulated ({who})"
-        caller = Caller(US, agent, around.names.field_manager)
+        caller = Caller(US, agent, shared.names.field_manager)
         return InProcessKube(
-            around.core, around.clock, caller=caller, faults=self.faults, latency_s=LATENCY_S
+            shared.core, shared.clock, caller=caller, faults=self.faults, latency_s=LATENCY_S
         )
 
     def _run_on_main_loop(self, what: Callable[[str], None], text: str) -> None:

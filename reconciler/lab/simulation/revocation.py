@@ -100,6 +100,6 @@ class RevocationChecker:
             (said.listed_at, 2, "in a list"),
         ):
             if at is not None and now_at > at + resyncs * RESYNC_S + BELIEVED_S:
-                told = f"{key} got a token {now_at - at:.0f} s after the platform had said, {how},"
-                self._event_log.add_violation(REVOKED, f"{told} that it has no such session")
+                what = f"{key} got a token {now_at - at:.0f} s after the platform had said, {how},"
+                self._event_log.add_violation(REVOKED, f"{what} that it has no such session")
                 return

@@ -65,7 +65,7 @@ async def _play(scenario: Scenario) -> Outcome:
     world = World(scenario)
     with captured_logs(world.event_log):
         await ScenarioRunner(world).play()
-    exposure, journal = world.exposure, world.event_log
+    exposure, event_log = world.exposure, world.event_log
     return Outcome(
         seed=scenario.seed,
         hours=scenario.length_s / 3600.0,
@@ -80,8 +80,8 @@ async def _play(scenario: Scenario) -> Outcome:
         expired_s=round(exposure.expired_s, 3),
         excused_s=round(exposure.excused_s, 3),
         stopping_s=round(exposure.stopping_s, 3),
-        violations=tuple(journal.violations),
-        events_total=journal.events_total,
-        last=journal.last,
-        digest=journal.digest,
+        violations=tuple(event_log.violations),
+        events_total=event_log.events_total,
+        last=event_log.last,
+        digest=event_log.digest,
     )
