@@ -47,6 +47,9 @@ from reconciler.tokens.token import Token
 
 log = structlog.get_logger()
 
+Task = Callable[[], Coroutine[Any, Any, None]]
+"""What runs in the controller's TaskGroup."""
+
 BEARER_REMAINING = 0.2
 """Least remaining life, as a fraction, of the token that we show the platform."""
 
@@ -143,31 +146,12 @@ async def build(
         await report.run()
 
     async with AsyncExitStack() as stack:
-        source: TokenSource
-        background_tasks: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
+        source, background_tasks = await _open_source(
+            stack, settings, telemetry, issuer_time, issuer_breaker, clock, random
+        )
         if settings.is_oidc:
-            session = await stack.enter_async_context(
-                open_session(settings.token_url(), clock, what="issuer")
-            )
-            endpoint = token_endpoint(settings, session, clock)
-            source = oidc = OidcSource(
-                telemetry.measure_token_request(endpoint.request_token),
-                clock=clock,
-                issuer_time=issuer_time,
-                breaker=issuer_breaker,
-                random=random,
-                refresh_on_key_rotation=settings.refresh_on_key_rotation,
-            )
-            stack.push_async_callback(oidc.close)
             mac_key = MacKeyFile(key_source.read, secret, mac, confirm_again)
-            background_tasks = (
-                oidc.keep_standby,
-                partial(environment.watch_clock, issuer_time, clock),
-                mac_key.run,
-            )
-        else:
-            source = static = static_source(settings, clock)
-            background_tasks = (static.watch_file,)
+            background_tasks += (mac_key.run,)
         session = await stack.enter_async_context(
             open_session(settings.api_server_url, clock, what="platform")
         )
@@ -180,21 +164,7 @@ async def build(
             limit_s=settings.platform_limit_s,
             parallel=settings.platform_parallel,
         )
-        credentials = find_credentials(
-            settings.kubeconfig,
-            clock,
-            token_file=settings.project_kube_token_file,
-            ignored=environment.warn_of_ignored,
-        )
-        kube = await stack.enter_async_context(
-            HttpKube(
-                credentials,
-                names,
-                connections=runs_at_most(settings.workers) + PROBES,
-                replica=str(me),
-                on_date=issuer_time.observe_api_server,
-            )
-        )
+        kube = await _open_kube(stack, settings, me, issuer_time, clock)
         election = Election(settings, me, clock, _loop_factory())
         background_tasks += election.background_tasks
         dependencies = Dependencies(
@@ -221,11 +191,7 @@ async def build(
             source.on_replaced = lambda _: controller.plan_all()
         own = kube
         if settings.project_kube_token_file is not None:
-            # The account that works in the projects may have no right in our own namespace.
-            credentials = find_credentials(settings.kubeconfig, clock)
-            own = await stack.enter_async_context(
-                HttpKube(credentials, names, connections=1, replica=f"{me} report", peer="")
-            )
+            own = await _open_own_kube(stack, settings, me, clock)
         ignored = environment.ignored_variables()
         report = ReplicaReport(
             Reporter(
@@ -239,6 +205,68 @@ async def build(
         )
         await stack.enter_async_context(election.contend(controller))
         yield controller
+
+
+async def _open_source(
+    stack: AsyncExitStack,
+    settings: Settings,
+    telemetry: Telemetry,
+    issuer_time: IssuerTime,
+    breaker: CircuitBreaker,
+    clock: Clock,
+    random: Random,
+) -> tuple[TokenSource, tuple[Task, ...]]:
+    """Make the token source, and the tasks that it needs to have running."""
+    if not settings.is_oidc:
+        static = static_source(settings, clock)
+        return static, (static.watch_file,)
+    session = await stack.enter_async_context(
+        open_session(settings.token_url(), clock, what="issuer")
+    )
+    endpoint = token_endpoint(settings, session, clock)
+    source = OidcSource(
+        telemetry.measure_token_request(endpoint.request_token),
+        clock=clock,
+        issuer_time=issuer_time,
+        breaker=breaker,
+        random=random,
+        refresh_on_key_rotation=settings.refresh_on_key_rotation,
+    )
+    stack.push_async_callback(source.close)
+    return source, (source.keep_standby, partial(environment.watch_clock, issuer_time, clock))
+
+
+async def _open_kube(
+    stack: AsyncExitStack,
+    settings: Settings,
+    me: Identity,
+    issuer_time: IssuerTime,
+    clock: Clock,
+) -> HttpKube:
+    """Open the connections to the API server, as the account for the projects' namespaces."""
+    credentials = find_credentials(
+        settings.kubeconfig,
+        clock,
+        token_file=settings.project_kube_token_file,
+        ignored=environment.warn_of_ignored,
+    )
+    kube = HttpKube(
+        credentials,
+        settings.names(),
+        connections=runs_at_most(settings.workers) + PROBES,
+        replica=str(me),
+        on_date=issuer_time.observe_api_server,
+    )
+    return await stack.enter_async_context(kube)
+
+
+async def _open_own_kube(
+    stack: AsyncExitStack, settings: Settings, me: Identity, clock: Clock
+) -> HttpKube:
+    """Open a connection as our own account: that of the projects may have no permission here."""
+    credentials = find_credentials(settings.kubeconfig, clock)
+    kube = HttpKube(credentials, settings.names(), connections=1, replica=f"{me} report", peer="")
+    return await stack.enter_async_context(kube)
 
 
 async def _replaced(mac: ConfirmationMac, controller: Controller, token: Token) -> None:
