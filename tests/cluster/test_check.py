@@ -113,8 +113,8 @@ class TestRights:
         ("resource", "verb", "words"),
         [
             ("secrets", "patch", "cannot write a token in namespace {}: patch secrets"),
-            ("secrets", "create", "cannot bring back a Secret that was deleted in namespace {}"),
-            ("pods", "watch", "cannot see which sessions live in namespace {}: watch pods"),
+            ("secrets", "create", "cannot create a Secret again that was deleted in namespace {}"),
+            ("pods", "watch", "cannot see which sessions are live in namespace {}: watch pods"),
             ("leases", "create", f"cannot elect a leader in namespace {OWN}: create leases"),
         ],
         ids=["write", "recreate", "see", "elect"],
@@ -166,7 +166,7 @@ class TestRights:
         without = {name: environment[name] for name in environment if "TOKEN_FILE" not in name}
         assert "cannot see which sessions are live" in str(await settled(without, 3))
 
-    async def test_what_is_held_beyond_need_is_noted_and_no_fault(self, world: World) -> None:
+    async def test_an_unneeded_right_is_a_warning(self, world: World) -> None:
         project = await world.add_project()
         admins = str(world.control_plane.kubeconfig(world.folder / "admin"))
         environment = world.environment(KUBECONFIG=admins, RECONCILER_NAMESPACES=project)
@@ -182,7 +182,7 @@ class TestSurroundings:
         environment = world.environment() | {"OIDC_CLIENT_SECRET": "obviously-fake-wrong"}
         code, out, errors = await run_check(environment)
         assert (code, errors) == (3, "")
-        assert "missing  issuer" in out
+        assert "FAIL issuer" in out
         assert "answered 401 invalid_client" in out
         assert "-> look at OIDC_CLIENT_ID and OIDC_CLIENT_SECRET" in out
         assert "obviously-fake-wrong" not in out
@@ -225,7 +225,7 @@ class TestSurroundings:
                     "OIDC_TOKEN_URL": "http://issuer.example/token",
                 },
                 "issuer",
-                "go through the proxy {closed_address}: add issuer.example to NO_PROXY",
+                "requests use the proxy {closed_address}; if they should not, add issuer.example",
             ),
             ({"KUBECONFIG": "/nowhere/config"}, "cluster", "/nowhere/config"),
         ],

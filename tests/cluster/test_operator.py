@@ -66,7 +66,7 @@ async def test_reading_needs_pods_secrets_and_events_and_no_more(world: World) -
     assert row["otherWriters"] == ["ambient-control-plane"]
     explained = await run(world, "explain", f"{project}/{runner.pod}")
     assert explained.code == 0
-    assert "The controller reported nothing on this pod lately." in explained.stdout
+    assert "The controller has no recent Event on this pod." in explained.stdout
     missing = await run(world, "explain", f"{project}/nosuch")
     assert (missing.code, missing.stdout) == (6, "")
     refreshed = await run(world, "refresh", "-n", project, runner.pod)
@@ -138,7 +138,7 @@ async def test_a_controller_honours_what_the_commands_ask_for(world: World) -> N
         assert await controller.terminate() == 0
     explained = await run(world, "explain", target)
     assert "there is no other writer since" in explained.stdout
-    assert "The Secret carries the seal of a confirmed session" in explained.stdout
+    assert "The platform has confirmed this session, by a signed annotation" in explained.stdout
 
     await overwrite_clearly(world, runner)
     told = (await run(world, "explain", target)).stdout

@@ -92,12 +92,12 @@ SITUATIONS = {
     "url": Situation(
         lambda place: {"OIDC_TOKEN_URL": f"{place.world.issuer.url}/nowhere"},
         "/nowhere: answered 404",
-        check="look at OIDC_TOKEN_URL",
+        check="check that OIDC_TOKEN_URL",
     ),
     "platform-url": Situation(
         lambda place: {"AMBIENT_API_SERVER_URL": place.world.issuer.url},
         "answered 404, not in the platform's words",
-        check="look at AMBIENT_API_SERVER_URL",
+        check="check AMBIENT_API_SERVER_URL",
         ready=True,
     ),
     "ca": Situation(
@@ -108,7 +108,7 @@ SITUATIONS = {
     "cluster-ca": Situation(
         lambda place: place.kubeconfig(no_ca),
         "TLS failed (self-signed certificate)",
-        check="look at KUBECONFIG",
+        check="check KUBECONFIG",
         apart=True,
     ),
     "proxy": Situation(
@@ -123,13 +123,13 @@ SITUATIONS = {
     "kubeconfig": Situation(
         lambda place: place.kubeconfig(lambda cluster: other_server(cluster, place)),
         "cannot connect to {nowhere}",
-        check="look at KUBECONFIG",
+        check="check KUBECONFIG",
         apart=True,
     ),
     "unreachable": Situation(
         lambda place: {"OIDC_TOKEN_URL": f"http://{place.nowhere}/token"},
         "cannot connect to {nowhere}",
-        check="does it run, does a firewall",
+        check="whether the server runs, and that no firewall",
     ),
     "variable": Situation(
         lambda place: {"RECONCILER_NAMESPACE": "team-a"},
@@ -203,7 +203,7 @@ def looks_healthy(page: str) -> bool:
     """Return whether every part of a page is marked as good."""
     parts = re.findall(r'<div class="(\w+)"><dt>', page)
     assert parts
-    return 'class="hero good"' in page and set(parts) <= {"good", "still"}
+    return 'class="hero good"' in page and set(parts) <= {"good", "neutral"}
 
 
 async def walk(world: World, runner: Runner, settings: Settings, situation: Situation) -> None:
