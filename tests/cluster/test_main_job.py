@@ -58,7 +58,7 @@ async def test_a_restart_refreshes_every_running_session_of_every_project(world:
 
 
 @pytest.mark.timeout(240)
-async def test_tokens_of_20_seconds_stay_alive_for_two_minutes_by_deadlines_alone(
+async def test_tokens_of_20_seconds_stay_valid_for_two_minutes_by_deadlines_alone(
     control_plane: ControlPlane, admin: Admin, tmp_path: Path
 ) -> None:
     async with open_world(control_plane, admin, tmp_path, ttl_s=SHORT_TTL_S) as world:
@@ -153,7 +153,7 @@ async def old_loop(world: World, runner: Runner, token: str) -> None:
     await world.admin.expect("PUT", path, body, fieldManager=PLATFORM_MANAGER)
 
 
-async def test_a_pod_whose_token_is_dead_is_touched_after_the_write(world: World) -> None:
+async def test_a_pod_with_an_expired_token_is_touched_after_the_write(world: World) -> None:
     [runner] = await add_sessions(world, projects=1, each=1)
     async with running(world.environment()) as controller:
         await controller.wait_for_event("startup_resync_finished")

@@ -530,7 +530,7 @@ async def test_a_resource_that_its_group_has_not_is_not_found(server: Server, pa
 
 
 @pytest.mark.parametrize("path", ["/apis/un.heard.of/v1/things", "/unheardof"])
-async def test_a_path_that_nobody_serves_is_a_plain_404(server: Server, path: str) -> None:
+async def test_an_unknown_path_is_a_plain_404(server: Server, path: str) -> None:
     answer = await server.get(path)
     assert (answer.status, answer.body) == (404, "404 page not found\n")
 
@@ -1114,7 +1114,7 @@ async def test_a_view_of_the_wrong_shape_is_not_acceptable(
     assert named in answer.message
 
 
-async def test_a_form_that_nobody_speaks_is_not_acceptable(server: Server) -> None:
+async def test_an_unknown_representation_is_not_acceptable(server: Server) -> None:
     answer = await server.get(server.secrets, accept="text/html")
     assert answer.status == 406
     assert answer.message == (

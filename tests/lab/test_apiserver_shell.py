@@ -97,7 +97,7 @@ async def test_rights_change_while_it_runs(box: ApiServer, http: aiohttp.ClientS
     assert await status_of(http, SECRETS) == 401
 
 
-async def test_a_server_that_is_away_refuses_and_resets(
+async def test_a_server_that_does_not_listen_refuses_and_resets(
     box: ApiServer, http: aiohttp.ClientSession
 ) -> None:
     url = box.url

@@ -180,7 +180,7 @@ async def test_pods_are_brought_to_running_through_their_status(box: Box) -> Non
     assert box.server.requests["patch", "pods/status"] == 1
 
 
-async def test_token_left_to_die_costs_exactly_its_gap(box: Box) -> None:
+async def test_token_left_to_expire_costs_exactly_its_gap(box: Box) -> None:
     uid = box.start("a", box.fresh(10))
     async with box.fleet() as fleet:
         await wait_running(fleet)

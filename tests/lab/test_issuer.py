@@ -414,7 +414,7 @@ async def test_another_grant_type_is_unsupported(bench: Bench) -> None:
         assert (await response.json())["error"] == "unsupported_grant_type"
 
 
-def test_a_validator_rejects_dead_foreign_and_broken_tokens() -> None:
+def test_a_validator_rejects_expired_foreign_and_broken_tokens() -> None:
     clock = ManualClock()
     issuer, stranger = Issuer(ttl_s=60, clock=clock), Issuer(ttl_s=60, clock=clock)
     token = issuer.issue()

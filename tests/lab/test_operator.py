@@ -45,7 +45,7 @@ async def test_status_shows_the_next_to_expire_first_in_plain_columns(lab: Lab) 
     assert [line.split()[0] for line in one.lines] == ["SESSION", "2AbElsewhere"]
 
 
-async def test_a_dead_token_of_a_live_pod_is_exit_1_until_its_pod_ends(lab: Lab) -> None:
+async def test_an_expired_token_of_a_running_pod_is_exit_1_until_its_pod_ends(lab: Lab) -> None:
     dead = lab.add("2AbDead", age_s=TTL_S + 60)
     ended = await lab.run("status")
     assert ended.code == 1

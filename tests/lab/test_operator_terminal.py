@@ -77,7 +77,7 @@ async def test_watching_into_a_pipe_prints_one_json_object_a_change(lab: Lab) ->
     assert [found["summary"]["expired"] for found in (first, second)] == [1, 0]
 
 
-async def test_watching_a_dead_token_ends_with_1_on_any_signal(lab: Lab) -> None:
+async def test_watching_an_expired_token_ends_with_1_on_any_signal(lab: Lab) -> None:
     lab.add("2AbOne", age_s=TTL_S + 60)
     async with terminal("status", "-w", KUBECONFIG=lab.kubeconfig("reader")) as shown:
         await shown.wait_for("the dead token", lambda text: "expired" in text)

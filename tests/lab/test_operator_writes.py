@@ -102,7 +102,7 @@ async def test_wait_survives_a_server_that_goes_away(lab: Lab) -> None:
     assert (await waiting).code == 0
 
 
-async def test_wait_runs_out_of_time_where_nobody_acts(lab: Lab) -> None:
+async def test_wait_runs_out_of_time_without_a_controller(lab: Lab) -> None:
     one = lab.add("2AbOne")
     ended = await lab.run("refresh", one.pod, "--wait", "--timeout=1s", user="writer")
     assert ended.code == 7

@@ -395,7 +395,7 @@ async def test_a_body_that_never_ends_costs_the_time_limit() -> None:
     assert str(failure).endswith("no answer within 0.05 s")
 
 
-async def test_nobody_listening_is_no_answer() -> None:
+async def test_a_port_without_a_listener_is_no_answer() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         failure = await failure_of(f"http://127.0.0.1:{unused.getsockname()[1]}")

@@ -89,7 +89,7 @@ async def test_many_projects_that_fail_in_a_row_cost_only_themselves(lab: LabPla
     assert all(result.failures[f"broken-{number}"].status == 500 for number in range(8))
 
 
-async def test_once_the_platform_is_away_the_rest_is_not_asked_for(lab: LabPlatform) -> None:
+async def test_once_the_platform_is_unreachable_the_rest_is_not_requested(lab: LabPlatform) -> None:
     for number in range(100):
         lab.add_project(f"more-{number:02}")
 

@@ -25,7 +25,7 @@ class TestMpp:
         assert len(first_tokens) == 2 * 2
         assert len({token for (_, file), token in first_tokens.items() if file == TENANT_FILE}) == 1
 
-    async def test_nobody_holds_a_right_on_the_whole_cluster(self, tenants: Installation) -> None:
+    async def test_no_account_has_a_cluster_wide_permission(self, tenants: Installation) -> None:
         assert of_kind(overlay("mpp"), "ClusterRole", "ClusterRoleBinding") == []
         for user in (OWN_USER, TENANT_USER):
             answer = await tenants.sh(f"kubectl auth can-i list secrets -A --as={user} || true")

@@ -296,7 +296,7 @@ def test_a_read_of_a_secret_is_seen() -> None:
     assert run_virtual(main()) == [invariants.NO_READS]
 
 
-def test_seconds_of_dead_tokens_are_counted_where_they_belong() -> None:
+def test_expired_token_seconds_are_counted_where_they_belong() -> None:
     async def main() -> tuple[list[str], ExposureChecker]:
         journal = EventLog(VirtualClock(asyncio.get_running_loop()), MARKS)
         exposure = ExposureChecker(journal, assert_zero=True)

@@ -36,7 +36,7 @@ def test_a_shortest_life_that_no_session_has_is_seen(monkeypatch: pytest.MonkeyP
     assert STATUS_IS_TRUE in broken()
 
 
-def test_exposure_that_nobody_had_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exposure_without_an_expired_token_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def begin(exposure: EstimatedExposure, now_s: float) -> float:
         exposure.total_s += 10.0
         return now_s
@@ -53,7 +53,7 @@ def test_exposure_that_is_not_counted_is_seen(monkeypatch: pytest.MonkeyPatch) -
     assert STATUS_IS_TRUE in broken(seed, 1.0)
 
 
-def test_an_explanation_that_calls_a_live_token_dead_is_seen(
+def test_an_explanation_that_calls_a_valid_token_expired_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(PodToken, "has_expired_token", property(lambda standing: True))

@@ -86,21 +86,21 @@ class SimulatedReplica:
         faults: Faults of its connections only.
 
     Args:
-        place: Number of the replica; the next process with this number is its successor.
+        index: Number of the replica; the next process with this number is its successor.
         pod: Number of the pod of that replica.
         number: Number of the process in the world.
         rate: Rate of its monotonic clock.
     """
 
     def __init__(
-        self, shared: SharedWorld, *, place: int, pod: int, number: int, skew_s: float, rate: float
+        self, shared: SharedWorld, *, index: int, pod: int, number: int, skew_s: float, rate: float
     ) -> None:
-        self.place = place
+        self.index = index
         self.clock = VirtualClock(asyncio.get_running_loop(), rate=rate)
         self.clock.step_s = skew_s
         self.faults = FaultInjection(shared.faults)
         self.process, self.main = FreezableScope(), FreezableScope()
-        self.me = Identity(f"replica-{place}", f"pod-{pod}", f"{number:08x}")
+        self.me = Identity(f"replica-{index}", f"pod-{pod}", f"{number:08x}")
         self.fence = LeaseFence(self.clock, self.me.term(0))
         self._event_log = shared.event_log
         self.started_at = asyncio.get_running_loop().time()

@@ -207,8 +207,8 @@ class ScenarioRunner:
             return _nothing, _nothing
         match fault.kind:
             case Fault.KILL_LEADER:
-                place = leader.place
-                kill = partial(self._world.kill, place, with_pod=fault.size < 0.5)
+                index = leader.index
+                kill = partial(self._world.kill, index, with_pod=fault.size < 0.5)
                 return kill, self._world.start_all
             case Fault.FREEZE_LEADER:
                 return leader.freeze, leader.thaw
@@ -220,8 +220,8 @@ class ScenarioRunner:
 
     def _step_clocks(self, sign: float) -> None:
         """Step every other clock an hour forward, the others back; -1.0 reverts the step."""
-        for place, replica in self._world.replicas.items():
-            replica.clock.step_s += sign * (CLOCK_STEP_S if place % 2 else -CLOCK_STEP_S)
+        for index, replica in self._world.replicas.items():
+            replica.clock.step_s += sign * (CLOCK_STEP_S if index % 2 else -CLOCK_STEP_S)
 
     def _change_secrets(self, fault: ScenarioFault) -> None:
         keys = self._world.live_keys()

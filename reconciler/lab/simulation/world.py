@@ -154,36 +154,36 @@ class World:
 
     def start_all(self) -> None:
         """Start a process for every replica without one."""
-        for place in range(self.scenario.replicas):
-            if place not in self.replicas:
-                self.start(place)
+        for index in range(self.scenario.replicas):
+            if index not in self.replicas:
+                self.start(index)
 
-    def start(self, place: int) -> None:
+    def start(self, index: int) -> None:
         """Start the next process of a replica."""
         self.starts_total += 1
-        self.event_log.note(f"process {self.starts_total} starts in place {place}")
-        self.replicas[place] = SimulatedReplica(
+        self.event_log.note(f"process {self.starts_total} of replica {index} starts")
+        self.replicas[index] = SimulatedReplica(
             self._shared,
-            place=place,
-            pod=self._pods[place],
+            index=index,
+            pod=self._pods[index],
             number=self.starts_total,
             skew_s=self.scenario.skew_s,
-            rate=self.scenario.rates[place],
+            rate=self.scenario.rates[index],
         )
 
     async def kill_all(self) -> None:
         """Kill every process: no work is drained, and requests may have been applied."""
-        for place in list(self.replicas):
-            await self.kill(place)
+        for index in list(self.replicas):
+            await self.kill(index)
 
-    async def kill(self, place: int, *, with_pod: bool = False) -> None:
+    async def kill(self, index: int, *, with_pod: bool = False) -> None:
         """Kill one process; if its pod ends, too, the Lease does not name its successor."""
-        replica = self.replicas.pop(place, None)
+        replica = self.replicas.pop(index, None)
         if replica is None:
             return
-        self._pods[place] += with_pod
+        self._pods[index] += with_pod
         await replica.kill()
-        self.event_log.note(f"process in place {place} killed")
+        self.event_log.note(f"process of replica {index} killed")
 
     def leader(self) -> SimulatedReplica | None:
         """Return the process that the Lease names, None if it has ended."""
