@@ -254,11 +254,11 @@ def test_a_takeover_relists_many_namespaces_in_slices_and_writes_beside_them() -
         kube = SlowLists(world.dependencies.kube)
         seam: Any = kube
         leadership = Succession()
-        ports = replace(world.dependencies, kube=seam, leadership=leadership)
+        dependencies = replace(world.dependencies, kube=seam, leadership=leadership)
         for name in NAMESPACES:
             world.add_project(name)
             world.add(f"2A{name}", project=name)
-        async with running(world, Controller(ports, world.config)):
+        async with running(world, Controller(dependencies, world.config)):
             await asyncio.sleep(60)
             kube.list_s, kube.hanging, kube.most = 12.0, set(NAMESPACES[:4]), 0
             kube.ended_at.clear()
@@ -309,8 +309,8 @@ def test_pods_that_nobody_knows_in_one_namespace_delay_no_new_session_in_another
     async def scenario(world: World) -> None:
         platform = SlowLookups(world.platform.breaker)
         world.platform = platform
-        ports = replace(world.dependencies, platform=platform)
-        world.controller = Controller(ports, world.config)
+        dependencies = replace(world.dependencies, platform=platform)
+        world.controller = Controller(dependencies, world.config)
         world.add_project(OTHER)
         async with running(world):
             await finished(world, 1)

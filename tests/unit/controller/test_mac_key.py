@@ -49,12 +49,14 @@ class Replica:
         self._key = MacKeyFile(self._read, secret, self.seal, self._renewed)
         self.fence = SwitchFence()
         self.fence.term = name
-        ports = replace(
+        dependencies = replace(
             world.dependencies,
             fence=self.fence,
             background_tasks=(*world.dependencies.background_tasks, self._key.run),
         )
-        self.controller = Controller(ports, replace(world.config, confirmation_mac=self.seal))
+        self.controller = Controller(
+            dependencies, replace(world.config, confirmation_mac=self.seal)
+        )
 
     def _read(self) -> str:
         if self.holds is None:

@@ -51,12 +51,12 @@ async def led(
     )
     platform.projects_there, platform.list_s = [PROJECT], list_s
     leadership = Succession()
-    ports = replace(world.dependencies, platform=platform, leadership=leadership)
+    dependencies = replace(world.dependencies, platform=platform, leadership=leadership)
     options = replace(world.config, confirmation_mac=ConfirmationMac(f"obviously-fake-{seal}"))
     for number in range(sessions):
         session = PlatformSession(id=f"2Ab{number}", project_id=PROJECT, phase="Running")
         platform.sessions[session.id] = session
-    async with running(world, Controller(ports, options)):
+    async with running(world, Controller(dependencies, options)):
         await asyncio.sleep(5)
         leadership.begin()
         yield platform, Runners(world, pool)

@@ -100,8 +100,8 @@ def test_a_static_token_counts_at_once() -> None:
         world.add("2Ab0")
         value = "obviously-fake-static-token"
         source = StaticSource(lambda: value, world.clock)
-        ports = replace(world.dependencies, source=source, background_tasks=())
-        controller = Controller(ports, world.config)
+        dependencies = replace(world.dependencies, source=source, background_tasks=())
+        controller = Controller(dependencies, world.config)
         assert "first list" in controller.readiness_problem()
         async with running(world, controller):
             await asyncio.sleep(1)

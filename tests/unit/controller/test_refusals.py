@@ -110,10 +110,10 @@ def test_a_replica_that_starts_in_a_refusal_asks_as_often_as_the_fleets_tokens_n
         )
         fence = SwitchFence()
         fence.term = "replica-1/2"
-        ports = replace(
+        dependencies = replace(
             world.dependencies, fence=fence, source=fresh, background_tasks=(fresh.keep_standby,)
         )
-        async with running(world, Controller(ports, world.config)):
+        async with running(world, Controller(dependencies, world.config)):
             asked = world.issuer.requests
             assert await expired_seconds(world, sessions, 47.0) == 0.0
             assert world.issuer.requests - asked <= 2 + 47.0 / PROBE_S

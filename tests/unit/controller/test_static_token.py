@@ -43,7 +43,7 @@ class Replica:
         fence, office = SwitchFence(), LeadershipState(nobody)
         fence.term, fence.is_open = name, alone
         source = StaticSource(static_file.read, world.clock, since_s=since_s)
-        ports = replace(
+        dependencies = replace(
             world.dependencies,
             fence=fence,
             source=source,
@@ -52,7 +52,7 @@ class Replica:
         )
         self.seal = ConfirmationMac(OLD)
         chosen = replace(options or world.config, confirmation_mac=self.seal)
-        self.controller = Controller(ports, chosen)
+        self.controller = Controller(dependencies, chosen)
         self._fence, self._office = fence, office
         source.on_replaced = self._replaced
 

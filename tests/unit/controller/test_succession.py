@@ -38,11 +38,11 @@ async def second_term(world: World, own: OidcSource) -> AsyncIterator[None]:
     """Run another replica, which leads at once, with its own tokens."""
     fence = SwitchFence()
     fence.term = "replica-1/2"
-    ports = replace(
+    dependencies = replace(
         world.dependencies, fence=fence, source=own, background_tasks=(own.keep_standby,)
     )
     try:
-        async with running(world, Controller(ports, world.config)):
+        async with running(world, Controller(dependencies, world.config)):
             await finished(world, 2)
             yield
     finally:

@@ -64,16 +64,16 @@ async def watch(world: World, *, ratio: float = 1.0, per_session: bool = False) 
     watched = Watched(telemetry, [])
     tracing = RunTraces(telemetry.tracer, Sampler(ratio).keeps, watched.traces.append)
     telemetry.tracer.listeners.append(tracing.ended)
-    ports = world.dependencies
+    dependencies = world.dependencies
     world.source = OidcSource(
         telemetry.measure_token_request(world.issuer.ask),
-        clock=ports.clock,
-        issuer_time=ports.issuer_time,
-        breaker=ports.issuer_breaker,
-        random=ports.random,
+        clock=dependencies.clock,
+        issuer_time=dependencies.issuer_time,
+        breaker=dependencies.issuer_breaker,
+        random=dependencies.random,
     )
     world.dependencies = replace(
-        ports,
+        dependencies,
         source=world.source,
         background_tasks=(world.source.keep_standby,),
         tracer=telemetry.tracer,
@@ -376,8 +376,8 @@ def test_what_was_due_before_this_replica_led_is_not_its_lateness() -> None:
         world.add("2Ab0")
         async with running(world):
             await finished(world, 1)
-        ports = replace(world.dependencies, leadership=(succession := Succession()))
-        async with running(world, Controller(ports, world.config)):
+        dependencies = replace(world.dependencies, leadership=(succession := Succession()))
+        async with running(world, Controller(dependencies, world.config)):
             await asyncio.sleep(600)
             world.logs.clear()
             succession.begin()

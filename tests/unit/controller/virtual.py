@@ -336,7 +336,7 @@ async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
     source = OidcSource(
         issuer.ask, clock=node, issuer_time=issuer_time, breaker=breakers[2], random=random
     )
-    ports = Dependencies(
+    dependencies = Dependencies(
         kube=InProcessKube(core, clock, caller=US, faults=faults, latency_s=0.005),
         platform=platform,
         source=source,
@@ -363,9 +363,9 @@ async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
         issuer=issuer,
         platform=platform,
         fence=fence,
-        controller=Controller(ports, chosen),
+        controller=Controller(dependencies, chosen),
         source=source,
-        dependencies=ports,
+        dependencies=dependencies,
         config=chosen,
         logs=capture.entries,
     )
