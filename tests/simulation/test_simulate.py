@@ -92,7 +92,7 @@ def test_a_restored_store_costs_no_token(seed: int) -> None:
 def test_without_the_word_of_the_lease_a_restored_store_costs_tokens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(LeaderElector, "_compare", lambda *args: None)
+    monkeypatch.setattr(LeaderElector, "_check_history", lambda *args: None)
     outcome = play(draw(42, inputs=["restored_store"]))
     assert {violation.invariant for violation in outcome.violations} == {
         invariants.NO_EXPIRED_TOKEN
