@@ -11,7 +11,11 @@ END_S = 253_402_300_800.0
 
 
 class Clock(Protocol):
-    """Two clocks; their values are never mixed in one expression."""
+    """Two clocks; their instants are never mixed in one expression.
+
+    A name of a monotonic instant ends in `_at`; `_s` is a duration or seconds since the epoch. The
+    tests hold the code against this rule.
+    """
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never steps; its zero has no meaning."""
