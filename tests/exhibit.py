@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from reconciler.clock import SystemClock
-from reconciler.controller.decide.retry_policy import RIGHTS
+from reconciler.controller.decide.retry_policy import PERMISSIONS
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.state.confirmations import ConfirmationStats
@@ -135,7 +135,7 @@ def queue(
 ) -> QueueStats:
     bands = dict.fromkeys(Priority, 0)
     waiting = bands | {Priority.ROUTINE: 60}
-    gated = {RIGHTS: without_right}
+    gated = {PERMISSIONS: without_right}
     schedule = ScheduleStats(bands, waiting, gated, 0, failing, 99, 1, 98, 0, oldest_s, 0.0)
     return QueueStats(schedule, 32, state)
 

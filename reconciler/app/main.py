@@ -21,7 +21,7 @@ from reconciler.app.orphan_reaper import OrphanReaper
 from reconciler.app.telemetry import Telemetry, open_telemetry
 from reconciler.clock import Clock, SystemClock
 from reconciler.controller.controller import Controller, Dependencies
-from reconciler.controller.decide.bulkhead import runs_at_most
+from reconciler.controller.decide.bulkhead import max_runs
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.runtime import ControllerConfig
 from reconciler.controller.state.mac_key import MacKeyFile
@@ -253,7 +253,7 @@ async def _open_kube(
     kube = HttpKube(
         credentials,
         settings.names(),
-        connections=runs_at_most(settings.workers) + PROBES,
+        connections=max_runs(settings.workers) + PROBES,
         replica=str(me),
         on_date=issuer_time.observe_api_server,
     )

@@ -637,7 +637,8 @@ class Controller:
         """Wake what waits for a permission in a namespace (None: anywhere)."""
         self.informers.retry_forbidden(namespace)
         woken = self.queue.wake_blocked(
-            retry_policy.RIGHTS, only=lambda key: namespace is None or key.namespace == namespace
+            retry_policy.PERMISSIONS,
+            only=lambda key: namespace is None or key.namespace == namespace,
         )
         log.info("authorized_again", namespace=namespace, sessions_woken=woken)
 

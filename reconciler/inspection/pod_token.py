@@ -132,7 +132,7 @@ def _timed(
 ) -> PodToken:
     """Add the token's times, if they are known and believed, and the state that follows."""
     issued_s, expires_s = annotations.issued_s, annotations.expires_s
-    is_ours = annotations.ours and not annotations.problem and found.confirmed
+    is_ours = annotations.is_ours and not annotations.problem and found.confirmed
     endless = is_ours and (issued_s is None or expires_s is None)
     allowed_s, near_s = context.propagation_s, 0.0
     if is_ours and issued_s is not None and expires_s is not None:
@@ -171,5 +171,5 @@ def _reason(
         return annotations.problem
     if found.state in _REASONS:
         return _REASONS[found.state]
-    session = SessionState(counted.key, counted, found.secret, Confirmation.YES, running=True)
+    session = SessionState(counted.key, counted, found.secret, Confirmation.YES, is_running=True)
     return plan(session, replace(context, static=found.endless), now_s).reason

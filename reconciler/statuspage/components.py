@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from reconciler.controller.decide.retry_policy import RIGHTS
+from reconciler.controller.decide.retry_policy import PERMISSIONS
 from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.humanize import REASON, clean, count, duration, listed, reason
 from reconciler.informer.reflector import ReflectorStats
@@ -134,7 +134,7 @@ def _endpoints(snapshot: StatusSnapshot) -> Iterator[Component]:
 
 def _api_server(snapshot: StatusSnapshot, part: Component) -> Component:
     """Return the API server's line; it is not healthy if it denies a right that is used."""
-    waiting = snapshot.queue.schedule.blocked.get(RIGHTS, 0)
+    waiting = snapshot.queue.schedule.blocked.get(PERMISSIONS, 0)
     denied = [each.protocol.last_error for each in snapshot.watches if each.is_forbidden]
     if part.severity == "bad" or not (waiting or denied):
         return part

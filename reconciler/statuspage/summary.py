@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from reconciler.controller.decide.retry_policy import RIGHTS
+from reconciler.controller.decide.retry_policy import PERMISSIONS
 from reconciler.controller.decide.token_state import (
     NOTHING_TO_READ,
     UNKNOWN_EXPIRY,
@@ -80,7 +80,7 @@ def headline(snapshot: StatusSnapshot, not_ready: str) -> tuple[Severity, str]:
         return "warn", f"{tokens}, but {listed(down)} {_is(len(down))} unreachable."
     if refusing := [_refusal(each) for each in snapshot.breakers if each.refuses]:
         return "warn", f"{tokens}, but {listed(refusing)}."
-    if denied := snapshot.queue.schedule.blocked.get(RIGHTS, 0):
+    if denied := snapshot.queue.schedule.blocked.get(PERMISSIONS, 0):
         wait = "waits" if denied == 1 else "wait"
         return "warn", f"{tokens}; {_session(denied)} {wait} for a missing right."
     if failing := fleet.failing:

@@ -1,4 +1,4 @@
-"""How many runs may wait in which place, so that a slow place costs the others nothing (pure).
+"""How many runs may wait in which place, so that a slow place does not slow the others (pure).
 
 The rules are the steps of docs/design/isolation.md. This module decides; `bulkhead_shell.py`
 has the clock, the timers and the waiting runs.
@@ -15,50 +15,50 @@ from reconciler.workqueue.items import Priority
 K = TypeVar("K", bound=Hashable)
 
 SLOW_AFTER_S = 1.0
-"""A request that takes longer than this is slow, whatever its answer: a write takes some 10 ms, and
-a webhook that hangs takes its own limit, 10 s as a rule."""
+"""A longer request is slow, even if it succeeds: a write takes some 10 ms, and a webhook that hangs
+takes its own timeout, usually 10 s."""
 
-FAST_BELOW_S = 0.1
-"""A place whose latest request took longer has no more than `RESERVE` leaves of the workers: below
-this their number bounds nobody, and a place that needs them all gets them all."""
+BRISK_BELOW_S = 0.1
+"""A place with a slower latest request may not use the share of workers that `RESERVE` keeps for
+others. Faster requests free their workers so soon that a place may use them all."""
 
 RESERVE = 4
-"""One of so many workers is kept from any one place that is not brisk: with requests of just less
-than `SLOW_AFTER_S` it could hold them all for good."""
+"""One worker in this many is not given to a single place that is not brisk: with requests of just
+less than `SLOW_AFTER_S` it could otherwise hold them all permanently."""
 
 SUSPECT_S = 60.0
-"""A place without any answer is suspect for so long after its last slow request; a prompt answer
+"""How long a place without a response stays suspect after its last slow request; a prompt response
 ends it at once."""
 
-CALL_S = 5.0
-"""A key that was called and has not come within this time does not count as called any more."""
+CALL_TIMEOUT_S = 5.0
+"""A key that was called but has not started within this time no longer counts as called."""
 
-DETACHED = 2
-"""Runs that may wait for slow requests, in multiples of the workers: two places that were healthy
-become slow at once with all workers in each."""
+DETACHED_PER_WORKER = 2
+"""Runs that may wait for slow requests, per worker: two healthy places can become slow at once with
+all workers in each."""
 
-TIDY = 64
-"""Places held before the first look whether some of them can be forgotten."""
+MIN_CLEANUP = 64
+"""Number of places before the first clean-up."""
 
 
-def runs_at_most(workers: int) -> int:
-    """Return how many runs there are at most at one time: those of workers and detached ones."""
-    return workers * (1 + DETACHED)
+def max_runs(workers: int) -> int:
+    """Return the greatest number of runs at one time: those of workers and detached ones."""
+    return workers * (1 + DETACHED_PER_WORKER)
 
 
 class RequestResult(Enum):
-    """What a request's end says of its place."""
+    """The result of a request, as evidence about its place."""
 
     ANSWERED = auto()
-    """A success, or a refusal: somebody is there."""
+    """A success or a refusal: the server responds."""
     FAILED = auto()
-    """No answer, or one that says that the server could not."""
-    NOTHING = auto()
+    """No response, or one that reports a server error."""
+    NO_RESULT = auto()
     """Nothing was sent, or the request was cancelled."""
 
 
 class BulkheadRun:
-    """One run of one key; at most one request of it is under way.
+    """One run of one key, with at most one request at a time.
 
     `is_detached`: it counts among the detached runs, and holds no worker.
     """
@@ -73,20 +73,20 @@ class BulkheadRun:
 
 
 class QueuePosition(NamedTuple):
-    """A key's place among those that wait for one place: the least is called first.
+    """A key's position among those that wait for one place: the least is called first.
 
-    `expires_at` is the instant at which its slack ends. `turn` orders the rest: first come, first
-    served in a group, and group by group; `since` those of one turn.
+    `slack_ends_at` is the instant at which its slack ends. `turn` orders the rest: in order of
+    arrival in a group, groups in turns. `arrival` orders those of one turn.
     """
 
     priority: Priority
-    ends_at: float
+    slack_ends_at: float
     turn: int
-    since: int
+    arrival: int
 
 
 class _Load(NamedTuple):
-    """How many places are suspect, and in how many of them no request is under way."""
+    """Number of suspect places, and of those among them without a request in flight."""
 
     suspects: int
     idle: int
@@ -94,13 +94,20 @@ class _Load(NamedTuple):
 
 class _Place(Generic[K]):
     __slots__ = (
-        "called", "is_brisk", "latest_turns", "limit", "most", "parked", "suspect_until", "turn",
-        "under_way",
+        "called",
+        "in_flight",
+        "is_brisk",
+        "latest_turns",
+        "limit",
+        "max_in_flight",
+        "parked",
+        "suspect_until",
+        "turn",
     )  # fmt: skip
 
     def __init__(self, most: int) -> None:
-        self.most = most
-        self.under_way = 0
+        self.max_in_flight = most
+        self.in_flight = 0
         self.is_brisk = True
         self.suspect_until = -math.inf
         self.limit = 1
@@ -119,32 +126,32 @@ class Bulkhead(Generic[K]):
     Every `begin` is followed by one `end`, every `enter` that returned True by one `leave`.
 
     Args:
-        workers: Runs that may be under way, but for those that wait for a slow request.
-        most: Requests that may be under way in a place that is not suspect, where that is fewer
-            than the workers.
+        workers: Most runs at one time, not counting those that wait for a slow request.
+        max_in_flight: Most requests at one time in a place that is not suspect, if fewer than the
+            workers.
     """
 
-    def __init__(self, *, workers: int, most: Mapping[str, int] | None = None) -> None:
+    def __init__(self, *, workers: int, max_in_flight: Mapping[str, int] | None = None) -> None:
         self._workers = workers
-        self._reserved_most = max(1, workers - max(1, workers // RESERVE))
-        self._most = most or {}
-        self._detached_most = DETACHED * workers
+        self._max_not_brisk = max(1, workers - max(1, workers // RESERVE))
+        self._max_in_flight = max_in_flight or {}
+        self._max_detached = DETACHED_PER_WORKER * workers
         self._places: dict[str, _Place[K]] = {}
         self._waiting: dict[str, None] = {}
         self._positions: dict[K, tuple[str, QueuePosition]] = {}
         self._parked_at: dict[K, str] = {}
-        self._holding: dict[BulkheadRun, None] = {}
+        self._holding_workers: dict[BulkheadRun, None] = {}
         self._count = 0
-        self._tidy_at = TIDY
+        self._cleanup_at = MIN_CLEANUP
         self.busy = 0
-        """Runs that hold a worker; read only."""
+        """Number of runs that hold a worker; read only."""
         self.detached = 0
-        """Runs that wait for a slow request, or were admitted to a suspect place; read only."""
+        """Number of runs that wait for a slow request or entered a suspect place; read only."""
 
     # Workers.
 
     def begin(self) -> BulkheadRun | None:
-        """Take a worker for a run; None where all are taken."""
+        """Take a worker for a run; None if all are taken."""
         if self.is_busy:
             return None
         self.busy += 1
@@ -156,18 +163,18 @@ class Bulkhead(Generic[K]):
         return self.busy >= self._workers
 
     def end(self, run: BulkheadRun) -> None:
-        """End a run, which has left its place."""
+        """End a run that has left its place."""
         if not run.is_detached:
             self.busy -= 1
             return
         self.detached -= 1
-        for waiting in tuple(self._holding)[:1]:
-            del self._holding[waiting]
+        for waiting in tuple(self._holding_workers)[:1]:
+            del self._holding_workers[waiting]
             self._detach(waiting)
 
     def _detach(self, run: BulkheadRun) -> bool:
-        """Free the run's worker; False where it has none, or too many are detached already."""
-        if run.is_detached or self.detached >= self._detached_most:
+        """Free the run's worker; return False if it has none, or too many are detached already."""
+        if run.is_detached or self.detached >= self._max_detached:
             return False
         run.is_detached = True
         self.detached += 1
@@ -177,14 +184,14 @@ class Bulkhead(Generic[K]):
     # Requests.
 
     def has_room(self, place: str, run: BulkheadRun, now_at: float) -> bool:
-        """Tell whether `enter` would let this run in."""
+        """Return whether `enter` would admit this run."""
         found = self._places.get(place)
         return found is None or self._room(found, self._load(found, now_at), run.is_detached) > 0
 
     def enter(self, place: str, run: BulkheadRun, now_at: float) -> bool:
-        """Begin a request of a run; False where the place is full, and the key is to be parked.
+        """Start a request of a run; return False if the place is full: park the key then.
 
-        A run that is let into a suspect place holds no worker from then on.
+        A run that enters a suspect place holds no worker from then on.
         """
         found = self._place(place, now_at)
         load = self._load(found, now_at)
@@ -192,13 +199,12 @@ class Bulkhead(Generic[K]):
             return False
         if load is not None:
             self._detach(run)
-        found.under_way += 1
+        found.in_flight += 1
         run.place, run.began_at, run.is_slow = place, now_at, False
         return True
 
     def overdue(self, run: BulkheadRun, now_at: float) -> bool:
-        """Note that a request has been under way for `SLOW_AFTER_S`: its place is suspect from now
-        on.
+        """Record that a request has taken `SLOW_AFTER_S`: its place is suspect from now on.
 
         Returns: Whether a worker became free.
         """
@@ -207,26 +213,26 @@ class Bulkhead(Generic[K]):
         run.is_slow = True
         self._suspect(self._places[run.place], now_at)
         is_free = self._detach(run)
-        if not run.is_detached:  # too many are: it is the next one
-            self._holding[run] = None
+        if not run.is_detached:  # too many are detached: it is the next one
+            self._holding_workers[run] = None
         return is_free
 
-    def leave(self, run: BulkheadRun, answer: RequestResult, now_at: float) -> None:
-        """End a run's request; its duration and its answer say what its place is worth."""
-        assert run.place is not None, "no request is under way"  # noqa: S101 - the caller's order
+    def leave(self, run: BulkheadRun, result: RequestResult, now_at: float) -> None:
+        """End a run's request; its duration and its result decide whether its place is suspect."""
+        assert run.place is not None, "no request is in flight"  # noqa: S101 - the caller's order
         found = self._places[run.place]
         is_slow = run.is_slow or now_at - run.began_at >= SLOW_AFTER_S
-        if is_slow and answer is not RequestResult.NOTHING:
+        if is_slow and result is not RequestResult.NO_RESULT:
             self._suspect(found, now_at)
-            answered = answer is RequestResult.ANSWERED
-            found.limit = min(found.limit + 1, self._workers) if answered else 1
-        elif answer is RequestResult.ANSWERED:
+            is_answered = result is RequestResult.ANSWERED
+            found.limit = min(found.limit + 1, self._workers) if is_answered else 1
+        elif result is RequestResult.ANSWERED:
             found.suspect_until = -math.inf
-        if answer is not RequestResult.NOTHING:
-            found.is_brisk = now_at - run.began_at <= FAST_BELOW_S
-        found.under_way -= 1
+        if result is not RequestResult.NO_RESULT:
+            found.is_brisk = now_at - run.began_at <= BRISK_BELOW_S
+        found.in_flight -= 1
         run.place = None
-        self._holding.pop(run, None)
+        self._holding_workers.pop(run, None)
 
     @staticmethod
     def _suspect(place: _Place[K], now_at: float) -> None:
@@ -235,62 +241,73 @@ class Bulkhead(Generic[K]):
         place.suspect_until = now_at + SUSPECT_S
 
     def _load(self, place: _Place[K], now_at: float) -> _Load | None:
-        """Return how many places are suspect; None where this one is not."""
+        """Return the load of the suspect places; None if this place is not suspect."""
         return self._suspects(now_at) if place.is_suspect(now_at) else None
 
     def _suspects(self, now_at: float) -> _Load:
         suspects = [each for each in self._places.values() if each.is_suspect(now_at)]
-        return _Load(len(suspects), sum(not each.under_way for each in suspects))
+        return _Load(len(suspects), sum(not each.in_flight for each in suspects))
 
     def _room(self, place: _Place[K], load: _Load | None, is_detached: bool) -> int:
-        """Return how many more requests may begin there."""
+        """Return how many more requests may start there."""
         if load is None:
-            most = place.most if place.is_brisk else min(place.most, self._reserved_most)
-            return most - place.under_way
+            most = (
+                place.max_in_flight
+                if place.is_brisk
+                else min(place.max_in_flight, self._max_not_brisk)
+            )
+            return most - place.in_flight
         share = max(1, self._workers // load.suspects)
-        room = min(place.limit, share, place.most) - place.under_way
+        room = min(place.limit, share, place.max_in_flight) - place.in_flight
         if is_detached:
             return room
-        # The first request of each other place goes before a second one here.
-        reserved = load.idle if place.under_way else 0
-        return min(room, self._detached_most - self.detached - reserved)
+        # The first request of each other suspect place has precedence over a second one here.
+        reserved = load.idle if place.in_flight else 0
+        return min(room, self._max_detached - self.detached - reserved)
 
     def _place(self, name: str, now_at: float) -> _Place[K]:
         found = self._places.get(name)
         if found is None:
-            if len(self._places) >= self._tidy_at:
-                self._tidy(now_at)
-            most = min(self._most.get(name, self._workers), self._workers)
+            if len(self._places) >= self._cleanup_at:
+                self._clean_up(now_at)
+            most = min(self._max_in_flight.get(name, self._workers), self._workers)
             found = self._places[name] = _Place(most)
         return found
 
-    def _tidy(self, now_at: float) -> None:
-        """Forget places about which nothing is left to know; each new place pays for its share."""
+    def _clean_up(self, now_at: float) -> None:
+        """Remove places without any state; each new place pays for its share."""
         for name, place in tuple(self._places.items()):
-            if not (place.under_way or place.is_suspect(now_at) or name in self._waiting):
+            if not (place.in_flight or place.is_suspect(now_at) or name in self._waiting):
                 del self._places[name]
-        self._tidy_at = 2 * len(self._places) + TIDY
+        self._cleanup_at = 2 * len(self._places) + MIN_CLEANUP
 
     # Keys that wait for a place.
 
     def park(
-        self, place: str, key: K, *, group: str, band: Priority, ends_at: float, now_at: float
+        self,
+        place: str,
+        key: K,
+        *,
+        group: str,
+        priority: Priority,
+        slack_ends_at: float,
+        now_at: float,
     ) -> None:
-        """Have a key wait for room; one that waited before keeps its turn among equals.
+        """Make a key wait for room; a key that waited before keeps its turn among equals.
 
         Args:
-            group: Whose key it is: those of one group do not stand before all of another's.
-            ends_at: When its slack ends, on the clock of `now_at`.
+            group: The key's tenant: keys of one group do not all go before another group's.
+            slack_ends_at: When its slack ends, on the clock of `now_at`.
         """
-        self.take(key)
+        self.unpark(key)
         found = self._place(place, now_at)
-        former = self._positions.get(key)
-        if former is not None and former[0] == place:
-            turn, since = former[1].turn, former[1].since
+        previous = self._positions.get(key)
+        if previous is not None and previous[0] == place:
+            turn, since = previous[1].turn, previous[1].arrival
         else:
             self._count += 1
             turn, since = self._next_turn(found, group), self._count
-        position = QueuePosition(band, ends_at, turn, since)
+        position = QueuePosition(priority, slack_ends_at, turn, since)
         self._positions[key] = place, position
         found.parked.push(key, rank=position)
         self._parked_at[key] = place
@@ -298,7 +315,7 @@ class Bulkhead(Generic[K]):
 
     @staticmethod
     def _next_turn(place: _Place[K], group: str) -> int:
-        """Return a turn right after those that were called, and after its group's others.
+        """Return a turn after those that were called and after its group's others.
 
         Source: start-time fair queueing (Goyal, Vin, Cheng 1996), each key of one size.
         """
@@ -308,22 +325,22 @@ class Bulkhead(Generic[K]):
         place.latest_turns[group] = turn
         return turn
 
-    def take(self, key: K) -> None:
-        """Note that a key runs: it neither waits nor is called, but keeps its turn."""
+    def unpark(self, key: K) -> None:
+        """Record that a key runs: it neither waits nor is called, but keeps its turn."""
         place = self._parked_at.pop(key, None)
         if place is not None:
             self._places[place].parked.discard(key)
             self._places[place].called.pop(key, None)
 
     def forget(self, key: K) -> None:
-        """Drop what is held of a key, whose run did not end in front of a full place."""
-        self.take(key)
+        """Remove a key whose run did not end at a full place."""
+        self.unpark(key)
         self._positions.pop(key, None)
 
     def calls(self, now_at: float) -> list[tuple[K, QueuePosition]]:
         """Return the keys for which there is room now, each place's most urgent first.
 
-        Asked after each run: each key called is to run soon, and comes once.
+        Called after each run: each returned key is to run soon, and is returned once.
         """
         called: list[tuple[K, QueuePosition]] = []
         if not self._waiting:
@@ -331,10 +348,10 @@ class Bulkhead(Generic[K]):
         suspects = self._suspects(now_at)
         for name in tuple(self._waiting):
             place = self._places[name]
-            self._drop_late(place, now_at)
+            self._expire_calls(place, now_at)
             load = suspects if place.is_suspect(now_at) else None
             room = self._room(place, load, is_detached=False) - len(place.called)
-            if room > 0 and len(place.parked):  # whoever could not be called goes first next time
+            if room > 0 and len(place.parked):  # a place without room goes first next time
                 self._waiting[name] = self._waiting.pop(name)
             while room > 0 and len(place.parked):
                 _, key = place.parked.pop()
@@ -347,18 +364,18 @@ class Bulkhead(Generic[K]):
                 del self._waiting[name]
         return called
 
-    def _drop_late(self, place: _Place[K], now_at: float) -> None:
-        for key in [key for key, at in place.called.items() if now_at - at >= CALL_S]:
+    def _expire_calls(self, place: _Place[K], now_at: float) -> None:
+        for key in [key for key, at in place.called.items() if now_at - at >= CALL_TIMEOUT_S]:
             self.forget(key)
 
-    # For people and tests.
+    # For display and tests.
 
     def is_suspect(self, place: str, now_at: float) -> bool:
         found = self._places.get(place)
         return found is not None and found.is_suspect(now_at)
 
     def suspects(self, now_at: float) -> tuple[str, ...]:
-        """Return the places that are slow now, those with the most keys waiting first."""
+        """Return the suspect places, those with the most waiting keys first."""
         found = [name for name, place in self._places.items() if place.is_suspect(now_at)]
         return tuple(sorted(found, key=lambda name: (-self.parked(name), name)))
 
@@ -367,18 +384,18 @@ class Bulkhead(Generic[K]):
         """Number of keys that wait for room in any place."""
         return sum(len(place.parked) for place in self._places.values())
 
-    def under_way(self, place: str) -> int:
+    def in_flight(self, place: str) -> int:
         found = self._places.get(place)
-        return 0 if found is None else found.under_way
+        return 0 if found is None else found.in_flight
 
     def parked(self, place: str) -> int:
         found = self._places.get(place)
         return 0 if found is None else len(found.parked)
 
-    def held(self) -> int:
-        """Return the number of keys of which something is held."""
+    def positions_total(self) -> int:
+        """Return the number of keys with a position."""
         return len(self._positions)
 
     def __len__(self) -> int:
-        """Return the number of places held."""
+        """Return the number of known places."""
         return len(self._places)

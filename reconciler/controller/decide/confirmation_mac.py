@@ -1,4 +1,4 @@
-"""Proof, kept on a Secret, that the platform once confirmed its session there (pure)."""
+"""Signed annotation on a Secret: the platform has confirmed its session (pure)."""
 
 import base64
 import hashlib
@@ -14,75 +14,75 @@ _CONTEXT = b"runner-token-reconciler token-confirmed v1"
 
 
 PREVIOUS_KEY_S = 900.0
-"""For so long after a change of the secret a seal under the former key is believed: until each
-replica has the new file (390 s on large clusters) and the leader has made each seal again. Not
-longer: a former secret may have leaked, and whoever holds it can make seals."""
+"""How long after a change of the client secret a MAC under the previous key is valid: until each
+replica has the new file (390 s on large clusters) and the leader has signed each Secret again. Not
+longer: a previous secret may have leaked, and with it anyone can sign."""
 
 
-def is_well_formed(seal: str) -> bool:
-    """Whether this may be a seal: all that one who lacks the key can tell."""
-    return _FORM.fullmatch(seal) is not None
+def is_well_formed(mac: str) -> bool:
+    """Return whether this has the form of a MAC; to know more one needs the key."""
+    return _FORM.fullmatch(mac) is not None
 
 
 class ConfirmationMac:
     """A MAC over namespace, session and the Secret's UID.
 
-    A new leader trusts what an old one confirmed while the platform is away; a tenant who copies
-    the annotation to another Secret, or makes the Secret anew, gains nothing, since the UID is the
-    server's. A keyed BLAKE2b (RFC 7693); its key is derived from the client secret, which every
-    replica holds and no tenant.
+    A new leader trusts the confirmations of the last one while the platform is unreachable. A
+    tenant who copies the annotation to another Secret, or creates the Secret again, gains nothing,
+    since the API server assigns the UID. A keyed BLAKE2b (RFC 7693); its key is derived from the
+    client secret, which every replica has and no tenant.
 
     Args:
-        monotonic: Seconds on a clock that is never set, for the end of a former key.
+        monotonic: Seconds on a clock that is never set, for the end of a previous key.
     """
 
     def __init__(self, secret: str, monotonic: Callable[[], float] = lambda: 0.0) -> None:
         self._monotonic = monotonic
         self._key = _key(secret)
-        self._former: bytes | None = None
+        self._previous_key: bytes | None = None
         self.generation = 0
-        """How many keys there were before the one of now; read only."""
-        self.renewed_at: float | None = None
-        """When the secret changed the last time, by `monotonic`; None if it never did."""
+        """Number of keys before the current one; read only."""
+        self.key_changed_at: float | None = None
+        """When the secret changed last, by `monotonic`; None if it never did."""
 
     def set_key(self, secret: str) -> None:
-        """Take the key from another secret from now on; the one before is believed for
-        `PREVIOUS_KEY_S`.
+        """Derive the key from another secret; the previous key is valid for `PREVIOUS_KEY_S`.
 
-        Whoever starts later knows the new secret alone, so that each seal is to be made again.
+        A replica that starts later knows only the new secret, so that each Secret must be signed
+        again.
         """
         if (key := _key(secret)) == self._key:
             return
-        self._key, self._former = key, self._key
+        self._key, self._previous_key = key, self._key
         self.generation += 1
-        self.renewed_at = self._monotonic()
+        self.key_changed_at = self._monotonic()
 
     def make(self, key: SessionKey, uid: str) -> str:
         return _mac(self._key, key, uid)
 
-    def is_valid(self, seal: str, key: SessionKey, uid: str) -> bool:
-        """Tell whether a seal is of this session and object, under either key."""
-        return self.is_from_current_key(seal, key, uid) or self.is_from_previous_key(seal, key, uid)
+    def is_valid(self, mac: str, key: SessionKey, uid: str) -> bool:
+        """Return whether a MAC is of this session and object, under either key."""
+        return self.is_from_current_key(mac, key, uid) or self.is_from_previous_key(mac, key, uid)
 
-    def is_from_current_key(self, seal: str, key: SessionKey, uid: str) -> bool:
-        """Tell whether a seal is valid under the key of now."""
-        return _is_equal(seal, self.make(key, uid))
+    def is_from_current_key(self, mac: str, key: SessionKey, uid: str) -> bool:
+        """Return whether a MAC is valid under the current key."""
+        return _is_equal(mac, self.make(key, uid))
 
-    def is_from_previous_key(self, seal: str, key: SessionKey, uid: str) -> bool:
-        """Tell whether a seal is valid, but under the former key."""
-        if self._former is None or self.renewed_at is None:
+    def is_from_previous_key(self, mac: str, key: SessionKey, uid: str) -> bool:
+        """Return whether a MAC is valid, but under the previous key."""
+        if self._previous_key is None or self.key_changed_at is None:
             return False
-        if self._monotonic() - self.renewed_at >= PREVIOUS_KEY_S:
-            self._former = None
+        if self._monotonic() - self.key_changed_at >= PREVIOUS_KEY_S:
+            self._previous_key = None
             return False
-        return _is_equal(seal, _mac(self._former, key, uid))
+        return _is_equal(mac, _mac(self._previous_key, key, uid))
 
     def __repr__(self) -> str:
         return "<Seal>"
 
 
 def _key(secret: str) -> bytes:
-    # One digest is made per write, so a keyed hash of 1 us is worth having over HMAC's 10 us.
+    # One digest is made per write: a keyed hash takes 1 us, an HMAC 10 us.
     return hmac.digest(secret.encode(), _CONTEXT, "sha256")
 
 

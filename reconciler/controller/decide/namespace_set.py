@@ -5,124 +5,130 @@ from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import NamedTuple
 
-LISTS = 2
-"""Whole lists in a row that must lack a namespace before it is let go."""
+MIN_LISTS = 2
+"""Consecutive complete lists that must lack a namespace before it is removed."""
 
 
 class NamespaceChanges(NamedTuple):
-    """What one list changes: namespaces to begin with and to let go, each in a steady order."""
+    """Namespaces that a list adds and removes, each in a stable order."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
 
 
 class _Absence:
-    """Since when whole lists lack a namespace (monotonic), and how many did."""
+    """First time at which complete lists lacked a namespace (monotonic), and how many did."""
 
-    __slots__ = ("count", "since_at")
+    __slots__ = ("count", "first_at")
 
     def __init__(self, since_at: float) -> None:
-        self.since_at = since_at
+        self.first_at = since_at
         self.count = 0
 
 
 class NamespaceSet:
-    """The namespaces that are watched, and what speaks against some of them.
+    """The watched namespaces, and the absences of some of them.
 
-    Whatever names one, brings it in. Only absence from whole lists that are not empty takes one
-    out, several in a row and a while apart, and never one that is held; or, where the bound is
-    reached, another in which a session runs.
+    Any name adds a namespace. It is removed only after several consecutive complete lists that are
+    not empty, over some time, have lacked it, and never while it is in use; or, at the limit, to
+    make room for one with a running session.
 
     Args:
-        seeds: Watched from the start and for ever.
-        grace_s: How long whole lists must lack a namespace, in seconds.
-        at_most: Bound on how many are watched, seeds aside: each costs connections.
+        static: Watched always.
+        grace_s: How long complete lists must lack a namespace, in seconds.
+        limit: Most watched namespaces, the static ones not counted: each costs connections.
     """
 
-    def __init__(self, seeds: Iterable[str], *, grace_s: float, at_most: int) -> None:
-        self._seeds = frozenset(seeds)
-        self._found: dict[str, float] = {}  # when a session was last said to run there
+    def __init__(self, static: Iterable[str], *, grace_s: float, limit: int) -> None:
+        self._static = frozenset(static)
+        self._last_run_at: dict[str, float] = {}  # when the platform last listed a session there
         self._absences: dict[str, _Absence] = {}
         self._grace_s = grace_s
-        self._at_most = at_most
-        self.left_out = 0
-        """How many namespaces the latest names had beyond the bound."""
+        self._limit = limit
+        self.over_limit = 0
+        """How many of the latest names were beyond the limit."""
 
     @property
     def names(self) -> frozenset[str]:
-        return self._seeds.union(self._found)
+        return self._static.union(self._last_run_at)
 
     @property
     def leaving(self) -> frozenset[str]:
-        """Namespaces that the latest whole list lacked and that are still watched."""
+        """Watched namespaces that the latest complete list lacked."""
         return frozenset(self._absences)
 
     def exceeds(self, names: Iterable[str]) -> bool:
-        """Tell whether there is no room for all of these names."""
-        fresh = {name for name in names if name not in self._seeds and name not in self._found}
-        return len(self._found) + len(fresh) > self._at_most
+        """Return whether these names together exceed the limit."""
+        fresh = {
+            name for name in names if name not in self._static and name not in self._last_run_at
+        }
+        return len(self._last_run_at) + len(fresh) > self._limit
 
-    def named(self, names: Iterable[str]) -> NamespaceChanges:
-        """Take in names that somebody gave, one or many, whatever else there may be."""
+    def add(self, names: Iterable[str]) -> NamespaceChanges:
+        """Add names from any source."""
         fresh: list[str] = []
-        self.left_out = 0
+        self.over_limit = 0
         for name in dict.fromkeys(names):
             self._absences.pop(name, None)
-            if name in self._seeds or name in self._found:
+            if name in self._static or name in self._last_run_at:
                 continue
-            if len(self._found) >= self._at_most:
-                self.left_out += 1
+            if len(self._last_run_at) >= self._limit:
+                self.over_limit += 1
                 continue
-            self._found[name] = -math.inf
+            self._last_run_at[name] = -math.inf
             fresh.append(name)
         return NamespaceChanges(added=tuple(fresh))
 
-    def occupied(
-        self, names: Iterable[str], *, now_at: float, is_held: Callable[[str], bool]
+    def add_occupied(
+        self, names: Iterable[str], *, now_at: float, in_use: Callable[[str], bool]
     ) -> NamespaceChanges:
-        """Take in namespaces in which sessions run: they come before those in which none does.
+        """Add namespaces with running sessions, which have precedence over those without.
 
-        Where the bound is reached, one in which nothing lives makes room, unless a session was said
-        to run there within `grace_s`: its pod may not be there yet.
+        At the limit each replaces one that is not in use, unless the platform listed a session in
+        that one within `grace_s`: its pod may not exist yet.
         """
         names = list(dict.fromkeys(names))
-        for name in self._found.keys() & names:
-            self._found[name] = now_at
-        missing = [name for name in names if name not in self._seeds and name not in self._found]
-        room = self._at_most - len(self._found)
-        let_go = []
-        if len(missing) > room:
-            spare = (
+        for name in self._last_run_at.keys() & names:
+            self._last_run_at[name] = now_at
+        missing = [
+            name for name in names if name not in self._static and name not in self._last_run_at
+        ]
+        free = self._limit - len(self._last_run_at)
+        removed = []
+        if len(missing) > free:
+            removable = (
                 name
-                for name, ran_at in reversed(self._found.items())
-                if now_at - ran_at > self._grace_s and not is_held(name)
+                for name, ran_at in reversed(self._last_run_at.items())
+                if now_at - ran_at > self._grace_s and not in_use(name)
             )
-            let_go = list(islice(spare, len(missing) - room))
-        for name in let_go:
-            del self._found[name]
+            removed = list(islice(removable, len(missing) - free))
+        for name in removed:
+            del self._last_run_at[name]
             self._absences.pop(name, None)
-        moves = self.named(names)
-        for name in moves.added:
-            self._found[name] = now_at
-        return NamespaceChanges(moves.added, tuple(let_go))
+        changes = self.add(names)
+        for name in changes.added:
+            self._last_run_at[name] = now_at
+        return NamespaceChanges(changes.added, tuple(removed))
 
-    def listed(
-        self, names: Collection[str], *, now_at: float, is_held: Callable[[str], bool]
+    def update(
+        self, names: Collection[str], *, now_at: float, in_use: Callable[[str], bool]
     ) -> NamespaceChanges:
-        """Take in a whole list; an empty one says nothing.
+        """Update from a complete list; an empty one changes nothing.
 
         Args:
-            is_held: Whether something still lives in a namespace.
+            in_use: Returns whether a namespace is still in use.
         """
         if not names:
             return NamespaceChanges()
-        absent = [name for name in self._found if name not in names]
-        let_go = [name for name in absent if self._is_over(name, now_at) and not is_held(name)]
-        for name in let_go:
-            del self._found[name], self._absences[name]
-        return NamespaceChanges(self.named(names).added, tuple(let_go))
+        absent = [name for name in self._last_run_at if name not in names]
+        removed = [
+            name for name in absent if self._is_absent_long(name, now_at) and not in_use(name)
+        ]
+        for name in removed:
+            del self._last_run_at[name], self._absences[name]
+        return NamespaceChanges(self.add(names).added, tuple(removed))
 
-    def _is_over(self, name: str, now_at: float) -> bool:
+    def _is_absent_long(self, name: str, now_at: float) -> bool:
         absence = self._absences.setdefault(name, _Absence(now_at))
         absence.count += 1
-        return absence.count >= LISTS and now_at - absence.since_at >= self._grace_s
+        return absence.count >= MIN_LISTS and now_at - absence.first_at >= self._grace_s

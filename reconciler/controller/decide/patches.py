@@ -1,4 +1,4 @@
-"""What is sent to the API server, field by field (pure)."""
+"""The bodies of writes to the API server (pure)."""
 
 import base64
 import math
@@ -18,24 +18,24 @@ def secret_patch(
     *,
     now_s: float,
     written_by: str,
-    seal: str,
-    honoured: tuple[str, ...],
-    held_until_s: float = math.inf,
+    confirmation: str,
+    handled_requests: tuple[str, ...],
+    readable_until_s: float = math.inf,
 ) -> dict[str, Any]:
-    """Return the merge patch that puts a token, and what is known of it, into a Secret.
+    """Return the merge patch that writes a token, and its annotations, into a Secret.
 
     The UID and resourceVersion are preconditions: another object of the same name answers 422,
     another version 409.
 
     Args:
-        token: None to leave the value as it is and write the annotations alone.
-        honoured: Digests of all refresh requests that stand on the Secret and its pod.
-        held_until_s: When the worst token ends that the pod may read now (epoch): infinite for
-            never, negative infinite for unknown. Said beside a token alone.
+        token: None to keep the value and write only the annotations.
+        handled_requests: Digests of all refresh requests on the Secret and its pod.
+        readable_until_s: Expiry of the worst token that the pod may read now (epoch): infinite for
+            none, negative infinite for unknown. Written only with a token.
     """
-    annotations: dict[str, str | None] = {names.confirmation: seal}
-    if honoured:
-        annotations[names.handled_requests] = ",".join(honoured)
+    annotations: dict[str, str | None] = {names.confirmation: confirmation}
+    if handled_requests:
+        annotations[names.handled_requests] = ",".join(handled_requests)
     body: dict[str, Any] = {
         "metadata": {
             "uid": secret.uid,
@@ -45,16 +45,16 @@ def secret_patch(
     }
     if token is not None:
         annotations |= _token_annotations(
-            token, names, now_s=now_s, written_by=written_by, held_until_s=held_until_s
+            token, names, now_s=now_s, written_by=written_by, readable_until_s=readable_until_s
         )
         body["data"] = _data(token, names)
     return body
 
 
 def revocation_patch(secret: ObjectMeta, names: Names) -> dict[str, Any]:
-    """Return the merge patch that takes the proof of a confirmation off a Secret.
+    """Return the merge patch that removes the confirmation from a Secret.
 
-    The preconditions are those of `refresh`.
+    The preconditions are those of `secret_patch`.
     """
     return {
         "metadata": {
@@ -70,11 +70,11 @@ def new_secret(
 ) -> dict[str, Any]:
     """Return a new Secret with the platform's labels, owned by its pod.
 
-    The owner makes the garbage collector remove it if the pod ends while we are away; it carries no
-    seal yet, since its UID is not known.
+    With this owner the garbage collector removes it if the pod ends while this program does not
+    run. It has no confirmation yet, since its UID is not known.
     """
     annotations = _token_annotations(
-        token, names, now_s=now_s, written_by=written_by, held_until_s=-math.inf
+        token, names, now_s=now_s, written_by=written_by, readable_until_s=-math.inf
     )
     labels = {
         names.session_id: key.session_id,
@@ -99,28 +99,28 @@ def new_secret(
 
 
 def touch_patch(pod: ObjectMeta, names: Names, *, now_s: float) -> dict[str, Any]:
-    """Return the merge patch that makes the kubelet look at a pod now.
+    """Return the merge patch that makes the kubelet sync a pod now.
 
-    The UID alone is the precondition: the kubelet's own status writes would make versions conflict.
+    The UID is the only precondition: the kubelet's own status writes would make versions conflict.
     """
     annotations = {names.touched_at: format_utc_millis(now_s)}
     return {"metadata": {"uid": pod.uid, "annotations": annotations}}
 
 
 def _token_annotations(
-    token: Token, names: Names, *, now_s: float, written_by: str, held_until_s: float
+    token: Token, names: Names, *, now_s: float, written_by: str, readable_until_s: float
 ) -> dict[str, str | None]:
     return {
-        names.expires_at: _end(token.expires_s),
+        names.expires_at: _format_expiry(token.expires_s),
         names.issued_at: None if math.isinf(token.expires_s) else format_utc(token.issued_s),
-        names.previous_expires_at: _end(held_until_s),
+        names.previous_expires_at: _format_expiry(readable_until_s),
         names.refreshed_at: format_utc_millis(now_s),
         names.refreshed_by: written_by,
     }
 
 
-def _end(instant_s: float) -> str | None:
-    """Return an expiry's text; None, which removes the annotation, for one that never comes."""
+def _format_expiry(instant_s: float) -> str | None:
+    """Return an expiry as text; None, which removes the annotation, for a token without one."""
     if math.isinf(instant_s):
         return None if instant_s > 0 else UNKNOWN
     return format_utc(instant_s)

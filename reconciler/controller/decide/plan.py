@@ -1,7 +1,7 @@
-"""The decision: what to do for one session now, or until when nothing (pure).
+"""The decision: what to do for one session now, or how long to wait (pure).
 
-It is a function of what is known and of nothing else; events, timers and resyncs only cause it to
-be asked again. Losing any of them costs time, never correctness.
+It is a function of the known state only. Events, timers and resyncs cause it to be computed again.
+A lost one costs time, never correctness.
 """
 
 import enum
@@ -24,109 +24,110 @@ from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
 from reconciler.workqueue.items import Priority
 
-LOOK_AGAIN_S = 300.0
-"""A session is planned anew at least this often, whatever an annotation claims."""
+REPLAN_S = 300.0
+"""Longest time between two plans of a session, whatever its annotations contain."""
 
 YOUNG_S = 60.0
-"""A pod younger than this may have been seen before its session was committed."""
+"""A pod younger than this may have been observed before its session was committed."""
 
-YOUNG_LOOK_S = 6.0
-"""Between look-ups of a session that the platform does not know while its pod is young: what the
-platform gave it may have half a minute to live."""
+YOUNG_RETRY_S = 6.0
+"""Time between two look-ups of a session that the platform does not know, while its pod is young:
+the token that it got from the platform may expire in half a minute."""
 
-LIST_FIRST_S = 15.0
-"""A new leader's first list of running sessions has so much time to confirm a session whose token's
-end is unknown, before that is asked for by itself: a list takes a second or two, and the platform
-gives its Secrets tokens of 30 s and more, as it reuses a cached one until then."""
+LIST_WAIT_S = 15.0
+"""How long a new leader waits for its first list of running sessions to confirm a session with an
+unknown expiry, before it looks that session up. A list takes a second or two, and the platform
+writes tokens with 30 s left or more, as it reuses a cached one until then."""
 
-LAG_S = 600.0
-"""For so long after we saw another static token, another replica may have written the former one:
-each has a file of its own, and kubelets of huge clusters take up to 390 s to change it."""
+OTHER_FILE_LAG_S = 600.0
+"""How long after we read another static token another replica may still have written the previous
+one: each replica has its own file, and kubelets of very large clusters update it within 390 s."""
 
 
-DOUBTED_LOOK_S = 11.0
-"""Until a session is asked about again that the platform said "not found" of for the first time."""
+DOUBTED_RETRY_S = 11.0
+"""Time until the second look-up of a session after the platform's first "not found"."""
 
 
 class Confirmation(enum.Enum):
-    """What the platform said of a session in this project and namespace."""
+    """The platform's confirmation of a session in this project and namespace."""
 
     YES = "yes"
     NO = "no"
     UNKNOWN = "unknown"
-    """It was never asked, or its list lacks a session that it once confirmed: it is asked now."""
+    """It was not asked yet, or its list lacks a session that it once confirmed: it is asked now."""
     DOUBTED = "doubted"
-    """It said "not found" once of a session that it had confirmed; it is asked again."""
+    """It answered "not found" once for a session that it had confirmed; it is asked again."""
     REVOKED = "revoked"
-    """It said so again, and the Secret still carries the proof of the former confirmation."""
+    """It answered so again, and the Secret still has the signed confirmation."""
 
 
 class Action(enum.Enum):
-    """What the worker carries out."""
+    """What the reconciler executes."""
 
     WRITE = "write"
     CREATE = "create"
     CONFIRM = "confirm"
     REVOKE = "revoke"
-    SEAL = "seal"
-    """Make the proof of the confirmation again, missing or under another key; the token stays."""
+    SIGN = "seal"
+    """Sign the confirmation again, if it is missing or under another key; the token stays."""
     WAIT = "wait"
     BLOCKED = "blocked"
     REMOVE = "forget"
 
 
-DUE = frozenset({Action.WRITE, Action.CREATE, Action.CONFIRM, Action.REVOKE, Action.SEAL})
-"""Actions that a worker carries out now; the others only wait."""
+DUE = frozenset({Action.WRITE, Action.CREATE, Action.CONFIRM, Action.REVOKE, Action.SIGN})
+"""Actions that are executed now; the others only wait."""
 
 
 def dependency_of(action: Action) -> str:
-    """Return what a run that carries this out depends on: "platform", "seal" or "write".
+    """Return what a run with this action depends on: "platform", "seal" or "write".
 
-    A seal that is refused holds back no token.
+    A signature that fails delays no token.
     """
-    return {Action.CONFIRM: "platform", Action.SEAL: "seal"}.get(action, "write")
+    return {Action.CONFIRM: "platform", Action.SIGN: "seal"}.get(action, "write")
 
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """All that is known of one session at one moment.
+    """The known state of one session at one moment.
 
-    `pod` is the one that counts: the newest that is not being deleted, else the newest.
-    `secret` is the object of the expected name, whoever's label it carries.
-    `running` is the platform's word, as of its last readable list. `seal_due_s` is when the proof
-    of the confirmation is to be made again (epoch), never by default.
-    `record` is our own last write of its Secret in this term, or None.
+    `pod` is the newest that is not being deleted, else the newest. `secret` is the object of the
+    expected name, with any session label. `is_running` is from the platform's last readable list.
+    `sign_due_s` is when to sign the confirmation again (epoch), never by default. `record` is our
+    own last write of its Secret in this term, or None.
     """
 
     key: SessionKey
     pod: ObjectMeta | None
     secret: ObjectMeta | None
     confirmation: Confirmation
-    running: bool
-    seal_due_s: float = math.inf
+    is_running: bool
+    sign_due_s: float = math.inf
     record: WriteRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionContext:
-    """What the decision depends on beside the session.
+    """The inputs of the decision other than the session.
 
     Args:
-        propagation_s: Time the kubelet may take to project a changed Secret, in seconds.
-        longest_ttl_s: Longest life of a token that is believed.
+        propagation_s: Longest time until the kubelet projects a changed Secret, in seconds.
+        longest_ttl_s: Longest lifetime of a token that is accepted from annotations.
         static: The token has no expiry.
         term: This leader's name in `token-refreshed-by`.
-        started_s: When its term began (epoch, issuer's time); infinite if nobody else writes in it.
-        startup: Which tokens that another wrote before that are due at once: all, those with less
-            than 0.8 of their life left, or none. What another writes later is left alone, or two
-            that overlap would rewrite each other's tokens for ever; only an elected leader need
-            not compare the two, whose clocks differ by the second of a Date header.
-        run_s: p95 of a run, seconds.
-        replaced_s: When the token that there is took another's place; see `TokenSource`.
+        term_started_s: When its term began (epoch, issuer's time); infinite if no other replica
+            writes in it.
+        startup: Which tokens that another replica wrote before that are due at once: all, those
+            with less than 0.8 of their lifetime left, or none. Tokens that another writes later
+            are left unchanged, or two overlapping replicas would rewrite each other's tokens
+            without end. Only an elected leader need not compare the two times, from clocks that
+            differ by the second of a Date header.
+        p95_run_s: p95 of a run, seconds.
+        replaced_s: When the present token replaced another; see `TokenSource`.
         generation: Of that token; see `TokenSource`.
-        rotated_s: What was issued before is under a signing key that was replaced.
-        list_began_s: Since when the list of running sessions that may confirm them all is awaited
-            (epoch, issuer's time); minus infinity while none is.
+        rotated_s: Tokens that were issued before are under a replaced signing key.
+        list_started_s: Since when the list of running sessions that may confirm them all has been
+            awaited (epoch, issuer's time); minus infinity if none is.
     """
 
     names: Names
@@ -134,25 +135,27 @@ class DecisionContext:
     longest_ttl_s: float
     static: bool = False
     term: str = ""
-    started_s: float = 0.0
+    term_started_s: float = 0.0
     startup: Literal["all", "stale", "none"] = "none"
-    run_s: float = 0.0
+    p95_run_s: float = 0.0
     replaced_s: float = -math.inf
     generation: int = 0
     rotated_s: float = -math.inf
-    list_began_s: float = -math.inf
+    list_started_s: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do, why, how urgently; `due_s` (epoch) is when to look again if nothing happens, and
-    for CONFIRM when to ask: a list may confirm the session until then; for SEAL when the token is
-    looked at, whatever becomes of the seal.
+    """What to do, why and how urgently.
 
-    `slack_s` is the time until somebody would notice; `touch` asks for a pod touch, after the write
-    or, if nothing is to be written, now; `requests` are the digests that this write honours;
-    `facts` is what a WRITE found in the Secret, and `readable_until_s` when the worst token ends
-    that the pod may read until then.
+    `due_s` (epoch) is when to plan again if nothing happens. For CONFIRM it is when to ask: a list
+    may confirm the session until then. For SIGN it is when the token is checked, even if the
+    signature fails.
+
+    `slack_s` is the time until a runner would be affected. `touch` asks for a pod touch, after the
+    write or, if nothing is to be written, now. `requests` are the digests of the requests that this
+    write handles. `annotations` are those that a WRITE found in the Secret, and
+    `readable_until_s` the expiry of the worst token that the pod may read until then.
     """
 
     action: Action
@@ -162,107 +165,109 @@ class Plan:
     slack_s: float
     touch: bool = False
     requests: tuple[str, ...] = ()
-    facts: TokenAnnotations | None = None
+    annotations: TokenAnnotations | None = None
     readable_until_s: float = math.inf
 
 
-def plan(view: SessionState, policy: DecisionContext, now_s: float) -> Plan:
+def plan(state: SessionState, context: DecisionContext, now_s: float) -> Plan:
     """Decide for one session at one instant of the issuer's time."""
-    names = policy.names
-    alive = view.pod is not None
-    if _is_to_be_revoked(view, names):
+    names = context.names
+    has_pod = state.pod is not None
+    if _must_revoke(state, names):
         return replace(_plan(Action.REVOKE, "revoked", now_s), due_s=now_s)
-    if not alive and not (view.running and view.secret is not None):
+    if not has_pod and not (state.is_running and state.secret is not None):
         return _plan(Action.REMOVE, "not_running", now_s)
-    if view.secret is not None and view.secret.session_id != view.key.session_id:
+    if state.secret is not None and state.secret.session_id != state.key.session_id:
         return _plan(Action.BLOCKED, "secret_name_taken", now_s)
-    if is_paused(names, view.pod, view.secret):
+    if is_paused(names, state.pod, state.secret):
         return _plan(Action.BLOCKED, "paused", now_s)
-    if view.secret is None:
-        return _plan_missing(view, policy, now_s)
-    facts = parse_annotations(
-        view.secret,
+    if state.secret is None:
+        return _plan_missing(state, context, now_s)
+    annotations = parse_annotations(
+        state.secret,
         names,
         now_s=now_s,
-        longest_ttl_s=policy.longest_ttl_s,
-        static=policy.static,
-        answer=view.record.response if view.record is not None else None,
+        longest_ttl_s=context.longest_ttl_s,
+        static=context.static,
+        response=state.record.response if state.record is not None else None,
     )
-    pending = pending_requests(names, view.secret, view.pod)
-    found = _due_now(facts, pending, policy, now_s, view.record)
+    pending = pending_requests(names, state.secret, state.pod)
+    found = _due_now(annotations, pending, context, now_s, state.record)
     if found is None:
-        waiting = _plan_wait(view, view.secret, facts, policy, now_s)
-        return _seal_first(view, view.secret, waiting, names, now_s)
-    reason, band = found
-    if view.confirmation is not Confirmation.YES:
-        return _unconfirmed(view, policy, now_s, facts)
-    return _plan_write(view, facts, policy, now_s, reason, band, pending)
+        waiting = _plan_wait(state, state.secret, annotations, context, now_s)
+        return _sign_first(state, state.secret, waiting, names, now_s)
+    reason, priority = found
+    if state.confirmation is not Confirmation.YES:
+        return _unconfirmed(state, context, now_s, annotations)
+    return _plan_write(state, annotations, context, now_s, reason, priority, pending)
 
 
-def _is_to_be_revoked(view: SessionState, names: Names) -> bool:
-    """Whether the proof of a former confirmation is to be taken off; a pause stops every write."""
-    if view.confirmation is not Confirmation.REVOKED or view.secret is None:
+def _must_revoke(state: SessionState, names: Names) -> bool:
+    """Return whether to remove the signed confirmation; a pause stops every write."""
+    if state.confirmation is not Confirmation.REVOKED or state.secret is None:
         return False
-    return not is_paused(names, view.pod, view.secret)
+    return not is_paused(names, state.pod, state.secret)
 
 
-_NOT_OURS = {
+_FOREIGN_REASONS = {
     Owner.FOREIGN: "foreign_writer",
     Owner.UNCLEAR: "writer_unclear",
     Owner.UNOWNED: "never_written",
 }
 
 
-def _is_known(view: SessionState, facts: TokenAnnotations) -> bool:
-    """Tell whether we know what the Secret holds though its annotations do not say it."""
-    record, secret = view.record, view.secret
+def _is_own_write(state: SessionState, annotations: TokenAnnotations) -> bool:
+    """Return whether the Secret's content is known from our own write, without its annotations."""
+    record, secret = state.record, state.secret
     if record is None or record.response is None or secret is None or record.uid != secret.uid:
         return False
-    return facts.ours and bool(facts.problem)
+    return annotations.is_ours and bool(annotations.problem)
 
 
 def _plan_write(
-    view: SessionState,
-    facts: TokenAnnotations,
-    policy: DecisionContext,
+    state: SessionState,
+    annotations: TokenAnnotations,
+    context: DecisionContext,
     now_s: float,
     reason: str,
-    band: Priority,
+    priority: Priority,
     requests: tuple[str, ...] = (),
 ) -> Plan:
-    """Return the plan of a write; the pod is touched if what it reads ends before it would look.
+    """Return the plan of a write; the pod is touched if its token expires before the next sync.
 
-    With or without a pod in the store: one may be on its way to us.
+    With or without a pod in the store: its watch event may still arrive.
     """
-    delay_s = policy.propagation_s
-    until_s = readable_until_s(facts, view.pod, policy.names, propagation_s=delay_s, now_s=now_s)
-    if _is_known(view, facts):
-        until_s = view.record.expires_s  # type: ignore[union-attr]  # `_is_known` saw it
+    delay_s = context.propagation_s
+    until_s = readable_until_s(
+        annotations, state.pod, context.names, propagation_s=delay_s, now_s=now_s
+    )
+    if _is_own_write(state, annotations):
+        until_s = state.record.expires_s  # type: ignore[union-attr]  # checked by `_is_own_write`
     left_s = until_s - now_s if math.isfinite(until_s) else 0.0
     if reason == "token_replaced":
-        # Whoever puts another in its place may have revoked it. The signing key of a whole fleet
-        # may be accepted still: who would expire first is served first.
-        until_s, left_s = UNKNOWN_S, left_s if _is_under_old_key(facts, policy) else 0.0
-    if _needs_touch(view, facts, policy, now_s):
-        band = Priority.EXPIRING
+        # The replaced token may have been revoked. A replaced signing key may still be accepted for
+        # the whole fleet: the session that would expire first is served first.
+        until_s, left_s = UNKNOWN_S, left_s if _is_under_old_key(annotations, context) else 0.0
+    if _needs_touch(state, annotations, context, now_s):
+        priority = Priority.EXPIRING
     return Plan(
         Action.WRITE,
         reason,
-        band,
+        priority,
         now_s,
-        left_s - delay_s - policy.run_s,
+        left_s - delay_s - context.p95_run_s,
         touch=until_s < now_s + delay_s,
         requests=requests,
-        facts=facts,
+        annotations=annotations,
         readable_until_s=until_s,
     )
 
 
-def _plan_missing(view: SessionState, policy: DecisionContext, now_s: float) -> Plan:
-    if view.pod is None or view.pod.is_deleting:
+def _plan_missing(state: SessionState, context: DecisionContext, now_s: float) -> Plan:
+    if state.pod is None or state.pod.is_deleting:
         return _plan(Action.BLOCKED, "pod_leaving", now_s)
-    if view.confirmation is not Confirmation.YES:
-        return _unconfirmed(view, policy, now_s)
+    if state.confirmation is not Confirmation.YES:
+        return _unconfirmed(state, context, now_s)
     return Plan(
         Action.CREATE,
         "secret_missing",
@@ -274,152 +279,160 @@ def _plan_missing(view: SessionState, policy: DecisionContext, now_s: float) -> 
     )
 
 
-def is_young(view: SessionState, now_s: float) -> bool:
-    return view.pod is not None and now_s - view.pod.created_s < YOUNG_S
+def is_young(state: SessionState, now_s: float) -> bool:
+    return state.pod is not None and now_s - state.pod.created_s < YOUNG_S
 
 
 def _unconfirmed(
-    view: SessionState, policy: DecisionContext, now_s: float, facts: TokenAnnotations | None = None
+    state: SessionState,
+    context: DecisionContext,
+    now_s: float,
+    annotations: TokenAnnotations | None = None,
 ) -> Plan:
-    if view.confirmation is Confirmation.DOUBTED:
+    if state.confirmation is Confirmation.DOUBTED:
         blocked = _plan(Action.BLOCKED, "not_confirmed", now_s)
-        return replace(blocked, due_s=now_s + DOUBTED_LOOK_S)
-    if view.confirmation in (Confirmation.NO, Confirmation.REVOKED):
+        return replace(blocked, due_s=now_s + DOUBTED_RETRY_S)
+    if state.confirmation in (Confirmation.NO, Confirmation.REVOKED):
         blocked = _plan(Action.BLOCKED, "not_confirmed", now_s)
-        is_soon = is_young(view, now_s)
-        return replace(blocked, due_s=now_s + YOUNG_LOOK_S) if is_soon else blocked
-    # No slack ends: anybody who may make a pod makes this work, and it must not become as urgent as
-    # a token that expires.
-    ask_s = max(now_s, _ask_s(view, policy, now_s, facts))
+        is_soon = is_young(state, now_s)
+        return replace(blocked, due_s=now_s + YOUNG_RETRY_S) if is_soon else blocked
+    # The slack never ends: everyone with permission to create a pod can cause this work, and it
+    # must not become as urgent as a token that expires.
+    ask_s = max(now_s, _lookup_at_s(state, context, now_s, annotations))
     return Plan(Action.CONFIRM, "not_confirmed", Priority.CHANGED, ask_s, math.inf)
 
 
-def _ask_s(
-    view: SessionState, policy: DecisionContext, now_s: float, facts: TokenAnnotations | None
+def _lookup_at_s(
+    state: SessionState,
+    context: DecisionContext,
+    now_s: float,
+    annotations: TokenAnnotations | None,
 ) -> float:
-    """Return from when on a session is asked for by itself, though a list may confirm it soon."""
-    if is_young(view, now_s):
-        return now_s  # the list may have been read before it
-    if math.isinf(policy.list_began_s):
+    """Return when to look up a session, although a list may confirm it soon."""
+    if is_young(state, now_s):
+        return now_s  # the list may be older than the session
+    if math.isinf(context.list_started_s):
         return now_s
-    if facts is None or facts.issued_s is None or facts.expires_s is None:
-        return policy.list_began_s + LIST_FIRST_S
-    ttl_s = facts.expires_s - facts.issued_s
-    return facts.expires_s - allowance_s(ttl_s, policy.propagation_s)
+    if annotations is None or annotations.issued_s is None or annotations.expires_s is None:
+        return context.list_started_s + LIST_WAIT_S
+    ttl_s = annotations.expires_s - annotations.issued_s
+    return annotations.expires_s - allowance_s(ttl_s, context.propagation_s)
 
 
 def _due_now(
-    facts: TokenAnnotations,
+    annotations: TokenAnnotations,
     pending: tuple[str, ...],
-    policy: DecisionContext,
+    context: DecisionContext,
     now_s: float,
     record: WriteRecord | None,
 ) -> tuple[str, Priority] | None:
     """Return the first reason that makes a token due, the most urgent first, or None."""
-    if not facts.ours:
-        # What was there before we ever wrote is nobody's overwriting of ours.
-        is_first = not facts.refreshed_by and record is None
-        if is_first and facts.owner is not Owner.UNOWNED:
+    if not annotations.is_ours:
+        # A token from before our first write does not overwrite ours.
+        is_first = not annotations.refreshed_by and record is None
+        if is_first and annotations.owner is not Owner.UNOWNED:
             return "first_write", Priority.EXPIRING
-        return _NOT_OURS[facts.owner], Priority.EXPIRING
-    if facts.problem:
-        return facts.problem, Priority.EXPIRING
-    remaining_s = facts.remaining_s(now_s)
-    if remaining_s is not None and facts.issued_s is not None:
+        return _FOREIGN_REASONS[annotations.owner], Priority.EXPIRING
+    if annotations.problem:
+        return annotations.problem, Priority.EXPIRING
+    remaining_s = annotations.remaining_s(now_s)
+    if remaining_s is not None and annotations.issued_s is not None:
         if remaining_s <= 0:
             return "expired", Priority.EXPIRING
-        ttl_s = remaining_s + now_s - facts.issued_s
-        if remaining_s < allowance_s(ttl_s, policy.propagation_s):
+        ttl_s = remaining_s + now_s - annotations.issued_s
+        if remaining_s < allowance_s(ttl_s, context.propagation_s):
             return "expiring", Priority.EXPIRING
     if pending:
         return "requested", Priority.CHANGED
-    if _is_replaced(facts, policy, record):
+    if _is_replaced(annotations, context, record):
         return "token_replaced", Priority.STARTUP
-    if _is_startup_due(facts, policy, now_s):
+    if _is_startup_due(annotations, context, now_s):
         return "startup_resync", Priority.STARTUP
     return None
 
 
-def _is_startup_due(facts: TokenAnnotations, policy: DecisionContext, now_s: float) -> bool:
-    if facts.refreshed_by == policy.term:
+def _is_startup_due(annotations: TokenAnnotations, context: DecisionContext, now_s: float) -> bool:
+    if annotations.refreshed_by == context.term:
         return False
-    if facts.refreshed_s is not None and facts.refreshed_s >= policy.started_s:
+    if annotations.refreshed_s is not None and annotations.refreshed_s >= context.term_started_s:
         return False
-    if policy.startup != "stale" or facts.issued_s is None or facts.expires_s is None:
-        return policy.startup == "all"
-    return facts.expires_s - now_s < MIN_REMAINING * (facts.expires_s - facts.issued_s)
+    if context.startup != "stale" or annotations.issued_s is None or annotations.expires_s is None:
+        return context.startup == "all"
+    return annotations.expires_s - now_s < MIN_REMAINING * (
+        annotations.expires_s - annotations.issued_s
+    )
 
 
 def _is_replaced(
-    facts: TokenAnnotations, policy: DecisionContext, record: WriteRecord | None
+    annotations: TokenAnnotations, context: DecisionContext, record: WriteRecord | None
 ) -> bool:
-    """Tell whether the Secret may hold the token whose place another has taken; leaders ask.
+    """Return whether the Secret may hold a replaced token; only leaders ask.
 
-    Of what we wrote in this term we know it; else times tell, so that nothing of a value needs to
-    be kept. Of two that write side by side neither makes allowance for the other's file, or both
+    For writes of this term the record decides, else times do, so that nothing of a value needs to
+    be kept. Two replicas that write side by side make no allowance for the other's file, or both
     would write in turns.
     """
-    if policy.startup == "none":
+    if context.startup == "none":
         return False
-    if _is_under_old_key(facts, policy):
+    if _is_under_old_key(annotations, context):
         return True
-    if record is not None and facts.refreshed_by == policy.term == record.evidence.term:
-        return record.evidence.is_older_token_than(policy.generation)
-    written_s = -math.inf if facts.refreshed_s is None else facts.refreshed_s
-    in_our_term = facts.refreshed_by == policy.term or written_s >= policy.started_s
-    return written_s < policy.replaced_s + (0.0 if in_our_term else LAG_S)
+    if record is not None and annotations.refreshed_by == context.term == record.evidence.term:
+        return record.evidence.is_older_token_than(context.generation)
+    written_s = -math.inf if annotations.refreshed_s is None else annotations.refreshed_s
+    in_our_term = annotations.refreshed_by == context.term or written_s >= context.term_started_s
+    return written_s < context.replaced_s + (0.0 if in_our_term else OTHER_FILE_LAG_S)
 
 
-def _is_under_old_key(facts: TokenAnnotations, policy: DecisionContext) -> bool:
-    """Tell whether the issuer signed this token before it took the key that it has now.
+def _is_under_old_key(annotations: TokenAnnotations, context: DecisionContext) -> bool:
+    """Return whether the issuer signed this token before it took its present key.
 
-    Issue times tell, which are persisted with the token, whoever wrote it and when.
+    Issue times decide: they are persisted with the token by every writer.
     """
-    return facts.issued_s is not None and facts.issued_s < policy.rotated_s
+    return annotations.issued_s is not None and annotations.issued_s < context.rotated_s
 
 
 def _plan_wait(
-    view: SessionState,
+    state: SessionState,
     secret: ObjectMeta,
-    facts: TokenAnnotations,
-    policy: DecisionContext,
+    annotations: TokenAnnotations,
+    context: DecisionContext,
     now_s: float,
 ) -> Plan:
-    if facts.issued_s is None or facts.expires_s is None:
-        touch = _needs_touch(view, facts, policy, now_s)
+    if annotations.issued_s is None or annotations.expires_s is None:
+        touch = _needs_touch(state, annotations, context, now_s)
         return replace(_plan(Action.WAIT, "no_expiry", now_s), touch=touch)
-    uid = view.pod.uid if view.pod is not None else secret.uid
-    due_s = refresh_at_s(facts.issued_s, facts.expires_s, uid)
-    slack_s = facts.expires_s - now_s - policy.propagation_s - policy.run_s
+    uid = state.pod.uid if state.pod is not None else secret.uid
+    due_s = refresh_at_s(annotations.issued_s, annotations.expires_s, uid)
+    slack_s = annotations.expires_s - now_s - context.propagation_s - context.p95_run_s
     if due_s > now_s:
-        until_s = min(due_s, now_s + LOOK_AGAIN_S)
-        touch = _needs_touch(view, facts, policy, now_s)
+        until_s = min(due_s, now_s + REPLAN_S)
+        touch = _needs_touch(state, annotations, context, now_s)
         return Plan(Action.WAIT, "renewal", Priority.ROUTINE, until_s, slack_s, touch=touch)
-    if view.confirmation is not Confirmation.YES:
-        return _unconfirmed(view, policy, now_s, facts)
-    return _plan_write(view, facts, policy, now_s, "renewal", Priority.ROUTINE)
+    if state.confirmation is not Confirmation.YES:
+        return _unconfirmed(state, context, now_s, annotations)
+    return _plan_write(state, annotations, context, now_s, "renewal", Priority.ROUTINE)
 
 
-def _seal_first(
-    view: SessionState, secret: ObjectMeta, waiting: Plan, names: Names, now_s: float
+def _sign_first(
+    state: SessionState, secret: ObjectMeta, waiting: Plan, names: Names, now_s: float
 ) -> Plan:
-    """Return the plan, or that of a seal which is due before: a write makes one by the way."""
-    if waiting.action is not Action.WAIT or view.confirmation is not Confirmation.YES:
+    """Return the plan, or that of a signature that is due earlier: a write also signs."""
+    if waiting.action is not Action.WAIT or state.confirmation is not Confirmation.YES:
         return waiting
-    if view.seal_due_s > now_s:
-        return replace(waiting, due_s=min(waiting.due_s, view.seal_due_s))
+    if state.sign_due_s > now_s:
+        return replace(waiting, due_s=min(waiting.due_s, state.sign_due_s))
     is_older = is_well_formed(secret.annotations.get(names.confirmation, ""))
     reason = "seal_renewed" if is_older else "seal_missing"
-    return replace(waiting, action=Action.SEAL, reason=reason)
+    return replace(waiting, action=Action.SIGN, reason=reason)
 
 
 def _needs_touch(
-    view: SessionState, facts: TokenAnnotations, policy: DecisionContext, now_s: float
+    state: SessionState, annotations: TokenAnnotations, context: DecisionContext, now_s: float
 ) -> bool:
     return needs_touch(
-        facts, view.pod, policy.names, propagation_s=policy.propagation_s, now_s=now_s
+        annotations, state.pod, context.names, propagation_s=context.propagation_s, now_s=now_s
     )
 
 
 def _plan(action: Action, reason: str, now_s: float) -> Plan:
-    return Plan(action, reason, Priority.ROUTINE, now_s + LOOK_AGAIN_S, LOOK_AGAIN_S)
+    return Plan(action, reason, Priority.ROUTINE, now_s + REPLAN_S, REPLAN_S)

@@ -1,4 +1,4 @@
-"""Which pods are to be touched, and when: after the Secret came back through the watch (pure)."""
+"""Which pods to touch, and when: after the Secret's write was observed in the watch (pure)."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,20 @@ from reconciler.backoff import TRANSIENT
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey
 
-AGAIN_S = 2.0
-"""A touch that overtakes the Secret on its way to the kubelet projects the old value; a second one
-cannot."""
+REPEAT_S = 2.0
+"""A touch that reaches the kubelet before the Secret projects the old value; the second one, after
+this time, cannot."""
 
-UNSEEN_S = 5.0
-"""Longest wait for our own write to come back before the pod is touched all the same."""
+MAX_WATCH_WAIT_S = 5.0
+"""Longest wait for our own write in the watch; then the pod is touched without it."""
 
-TOUCHES = 2
+TOUCHES_PER_WRITE = 2
 
-FAILURES = 8
-"""Tries of a touch, over about 45 s: then the kubelet has looked by itself, or will any moment."""
+MAX_FAILURES = 8
+"""Tries of a touch, over about 45 s: by then the kubelet has synced without it, or soon will."""
 
 MAX_PENDING = 10_000
-"""Sessions whose owed touch is remembered as asked for; one that is forgotten is touched again."""
+"""Most sessions with a remembered touch; after an eviction a pod is touched once more."""
 
 
 @dataclass(slots=True)
@@ -29,51 +29,57 @@ class _Pending:
     secret_uid: str
     version: str
     at: float
-    left: int
-    seen: bool
+    remaining: int
+    is_observed: bool
     failures: int = 0
 
 
 class PodTouches:
-    """Remembers writes whose pod must look at its Secret; memory of one entry a session.
+    """Remembers writes after which a pod must be touched; one entry per session.
 
-    Whoever removes a session drops it here too, though a touch of it be under way: the end of that
-    does not bring it back. After a crash the plan finds what is owed, from the objects alone
+    When a session is removed, call `drop`, even if a touch of it is in flight: the end of that
+    touch does not add it again. After a crash the plan finds missing touches from the objects alone
     (`projection.py`).
     """
 
     def __init__(self) -> None:
         self._pending: dict[SessionKey, _Pending] = {}
-        self._owed: LRUCache[SessionKey, tuple[str, str]] = LRUCache(MAX_PENDING)
+        self._ensured: LRUCache[SessionKey, tuple[str, str]] = LRUCache(MAX_PENDING)
 
     def request(self, key: SessionKey, secret: ObjectMeta, now_at: float) -> None:
-        """Touch the pods of `key` once this version of its Secret was seen in the watch."""
-        pending = _Pending(secret.uid, secret.version, now_at + UNSEEN_S, TOUCHES, seen=False)
+        """Touch the pods of `key` once the watch has shown this version of its Secret."""
+        pending = _Pending(
+            secret.uid,
+            secret.version,
+            now_at + MAX_WATCH_WAIT_S,
+            TOUCHES_PER_WRITE,
+            is_observed=False,
+        )
         self._pending[key] = pending
 
     def ensure(self, key: SessionKey, secret: ObjectMeta, write: str, now_at: float) -> bool:
-        """Touch the pods of `key` now for a write that the watch has brought, whoever made it.
+        """Touch the pods of `key` now, for a write by any replica that the watch has shown.
 
         Args:
-            write: What names the write of the token, whatever else of the Secret changes after it.
-        Returns: False if a touch for this very write was asked for before: a pod that cannot be
-        touched, or whose touch is taken back, stays owed one, and is not tried again and again.
+            write: Identifies the write of the token; later changes of the Secret do not matter.
+        Returns: False if a touch for this write was requested before: a pod that cannot be
+            touched, or with a reverted touch, is not tried again and again.
         """
         pending, version = self._pending.get(key), (secret.uid, secret.version)
-        if self._owed.get(key) == (secret.uid, write):
+        if self._ensured.get(key) == (secret.uid, write):
             return False
-        self._owed[key] = (secret.uid, write)
+        self._ensured[key] = (secret.uid, write)
         if pending is not None and (pending.secret_uid, pending.version) == version:
             return False
-        self._pending[key] = _Pending(*version, now_at, TOUCHES, seen=True)
+        self._pending[key] = _Pending(*version, now_at, TOUCHES_PER_WRITE, is_observed=True)
         return True
 
     def observed(self, secret: ObjectMeta, now_at: float) -> bool:
-        """Note a Secret that arrived in a watch; True if its pods are now to be touched."""
+        """Record a Secret from the watch; return True if its pods are to be touched now."""
         pending = self._pending.get(secret.key)
-        if pending is None or pending.seen or not _is_at_least(secret, pending):
+        if pending is None or pending.is_observed or not _is_at_least(secret, pending):
             return False
-        pending.seen, pending.at = True, now_at
+        pending.is_observed, pending.at = True, now_at
         return True
 
     def is_due(self, key: SessionKey, now_at: float) -> bool:
@@ -81,44 +87,44 @@ class PodTouches:
         return pending is not None and pending.at <= now_at
 
     def done(self, key: SessionKey, now_at: float) -> None:
-        """Note that the pods were touched; a second time follows after `AGAIN_S`."""
+        """Record that the pods were touched; a second touch follows after `REPEAT_S`."""
         if (pending := self._pending.get(key)) is None:
             return
-        pending.left -= 1
-        pending.seen, pending.at = True, now_at + AGAIN_S
-        if pending.left <= 0:
+        pending.remaining -= 1
+        pending.is_observed, pending.at = True, now_at + REPEAT_S
+        if pending.remaining <= 0:
             del self._pending[key]
 
-    def failed(self, key: SessionKey, now_at: float, *, draw: float) -> None:
-        """Note that the pods were not touched: they are tried again later, up to `FAILURES` times.
+    def failed(self, key: SessionKey, now_at: float, *, rand: float) -> None:
+        """Record a failed touch; it is retried later, up to `MAX_FAILURES` times.
 
         Args:
-            draw: Chance, in [0, 1).
+            rand: Random number in [0, 1).
         """
         if (pending := self._pending.get(key)) is None:
             return
         pending.failures += 1
-        if pending.failures >= FAILURES:
+        if pending.failures >= MAX_FAILURES:
             del self._pending[key]
             return
-        wait_s = TRANSIENT.delay_s(pending.failures, fraction_of_life_s=None, rand=draw)
+        wait_s = TRANSIENT.delay_s(pending.failures, fraction_of_life_s=None, rand=rand)
         self.postpone(key, now_at + wait_s)
 
     def postpone(self, key: SessionKey, at: float) -> None:
-        """Have the pods touched no sooner than `at`."""
+        """Touch the pods no earlier than `at`."""
         if (pending := self._pending.get(key)) is not None:
-            pending.seen, pending.at = True, at
+            pending.is_observed, pending.at = True, at
 
     def drop(self, key: SessionKey) -> None:
         self._pending.pop(key, None)
-        self._owed.pop(key, None)
+        self._ensured.pop(key, None)
 
     def clear(self) -> None:
-        """Forget every touch that is pending: another replica has led since it was asked for."""
+        """Forget every pending touch: another replica has led since it was requested."""
         self._pending.clear()
 
     def next_at(self, key: SessionKey) -> float | None:
-        """Return when `is_due` becomes true by itself, on the monotonic clock, or None."""
+        """Return when `is_due` becomes true, on the monotonic clock, or None."""
         pending = self._pending.get(key)
         return pending.at if pending is not None else None
 

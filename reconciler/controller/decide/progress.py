@@ -1,4 +1,4 @@
-"""Whether a write may be made again: only with evidence that is newer than the last one (pure).
+"""Whether a write may be repeated: only with evidence that is newer than the last one's (pure).
 
 docs/design/evidence-for-writes.md, steps 6-11.
 """
@@ -13,38 +13,37 @@ from reconciler.controller.decide.ownership import Owner, WriteResponse, respons
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
 
-GAIN = 0.08
-"""Part of the life that our last write left, by which the next token must end later where nothing
-else is new. Three writes fit into a fifth of a life then; tokens of the grid are a tenth of a life
-apart at least, since the spare is asked for that often."""
+MIN_GAIN = 0.08
+"""Least gain of the next token's expiry without other new evidence, as a fraction of the lifetime
+that our last write left. Three writes fit into a fifth of a lifetime then. Scheduled tokens are a
+tenth of a lifetime apart at least, since the standby token is requested that often."""
 
 MAX_SESSIONS = 20_000
-"""Sessions whose last write is remembered, the latest written first: some 10 MB at the most. One
-that is forgotten may be written once more."""
+"""Most sessions with a remembered last write, the latest written kept: some 10 MB at the most. A
+session that is evicted may be written once more."""
 
-SAME_S = 1.0
-"""Two estimates of when the issuer took one key differ by less than this: issue times are whole
-seconds."""
+ROTATION_TOLERANCE_S = 1.0
+"""Two estimates of one key rotation differ by less than this: issue times are whole seconds."""
 
-MAX_LOST = 8
-"""Writes in a row whose answers are out or lost, of each session."""
+MAX_UNANSWERED = 8
+"""Most consecutive writes with outstanding or lost responses that are kept, per session."""
 
 Content = tuple[str | None, ...]
-"""The values of what we annotate beside a token, in the order of `content_of`."""
+"""The values of a token's annotations, in the order of `content_of`."""
 
 Undone = Literal["", "token", "annotations", "secret"]
-"""What another writer took back of our last write."""
+"""The part of our last write that another writer has undone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What asks for a write beside the Secret and the time.
+    """Reasons for a write other than the Secret and the time.
 
     Args:
-        term: As whom we write.
-        generation: Of the token at hand; see `TokenSource`.
-        requests: Digests of people's requests that are not honoured yet.
-        rotated_s: When the issuer took the key that it signs with; see `TokenSource`.
+        term: Name of the writer: replica and lease term.
+        generation: Of the present token; see `TokenSource`.
+        requests: Digests of refresh requests that are not handled yet.
+        rotated_s: When the issuer took its present signing key; see `TokenSource`.
     """
 
     term: str
@@ -53,12 +52,12 @@ class Evidence:
     rotated_s: float = -math.inf
 
     def is_older_token_than(self, generation: int) -> bool:
-        """Return True if the token that was written has been replaced since."""
+        """Return True if the written token has been replaced since."""
         return generation > self.generation
 
 
 class TokenLife(NamedTuple):
-    """A token's end (epoch, issuer's time) and what is left of its life by our monotonic clock."""
+    """A token's expiry (epoch, issuer's time) and its remaining lifetime by our monotonic clock."""
 
     expires_s: float
     remaining_s: float
@@ -70,14 +69,14 @@ class WriteRecord:
 
     Args:
         sent: `token-refreshed-at` and `token-refreshed-by` as they were sent.
-        evidence: All that it took into account.
-        expires_s: End of the token that was written (epoch, issuer's time); infinite for none.
-        remaining_s: What was left of its life then, by our monotonic clock.
+        evidence: Everything that the decision used.
+        expires_s: Expiry of the written token (epoch, issuer's time); infinite for none.
+        remaining_s: Its remaining lifetime then, by our monotonic clock.
         written_at: When it was sent, monotonic.
-        answer: None while the answer is out, or lost.
-        content: What the answer showed; None while that is out, or lost.
-        before: The write before, which may be the last that was applied while this one's answer is
-            out or lost.
+        response: None while the response is outstanding, or lost.
+        content: The annotations in the response; None while it is outstanding, or lost.
+        previous: The write before, which may be the last applied one while this one's response is
+            outstanding or lost.
     """
 
     uid: str
@@ -88,41 +87,41 @@ class WriteRecord:
     written_at: float
     response: WriteResponse | None = None
     content: Content | None = None
-    before: "WriteRecord | None" = None
+    previous: "WriteRecord | None" = None
 
-    def after(self, before: "WriteRecord | None") -> "WriteRecord":
-        """Return this write as one that was sent after another; `MAX_LOST` of them are kept."""
+    def following(self, before: "WriteRecord | None") -> "WriteRecord":
+        """Return this write, sent after another; `MAX_UNANSWERED` earlier ones are kept."""
         kept: list[WriteRecord] = []
-        while before is not None and len(kept) < MAX_LOST:
+        while before is not None and len(kept) < MAX_UNANSWERED:
             kept.append(before)
-            before = before.before if before.response is None else None
+            before = before.previous if before.response is None else None
         chain: WriteRecord | None = None
         for record in reversed(kept):
-            chain = replace(record, before=chain)
-        return replace(self, before=chain)
+            chain = replace(record, previous=chain)
+        return replace(self, previous=chain)
 
     def record_response(self, secret: ObjectMeta, names: Names, *, now_at: float) -> "WriteRecord":
-        """Return this write once its answer is there: it was the last that was applied."""
-        known = self.before
+        """Return this write with its response: it was the last one applied."""
+        known = self.previous
         while known is not None and known.response is None:
-            known = known.before
-        answer = response_of(
+            known = known.previous
+        response = response_of(
             secret,
             known.response if known is not None else None,
             sent_at=self.written_at,
             now_at=now_at,
         )
         content = content_of(secret, names)
-        return replace(self, uid=secret.uid, response=answer, content=content, before=None)
+        return replace(self, uid=secret.uid, response=response, content=content, previous=None)
 
-    def lacks_s(self, life: TokenLife | None) -> float:
-        """Return by how much later a token must end to be worth a write where nothing else is new.
+    def missing_gain_s(self, life: TokenLife | None) -> float:
+        """Return the gain in expiry that a token lacks to be worth a write without new evidence.
 
-        So much longer it takes until a fresh token of its kind does; infinite for never.
+        A new token of its kind needs that much time to reach it; infinite for never.
         """
         if life is None or math.isinf(self.expires_s):
             return math.inf
-        enough_s = GAIN * max(0.0, min(self.remaining_s, life.remaining_s))
+        enough_s = MIN_GAIN * max(0.0, min(self.remaining_s, life.remaining_s))
         return enough_s - (life.expires_s - self.expires_s)
 
 
@@ -135,27 +134,27 @@ def wait_s(
     *,
     life: TokenLife | None,
 ) -> float:
-    """Return for how long a write is the last one again, seconds: 0 if it has a reason of its own.
+    """Return how many seconds a write would only repeat the last one: 0 if it has new evidence.
 
-    Infinite where time alone makes no difference.
+    Infinite if time alone makes no difference.
 
     Args:
-        record: The last one, or None where this term made none.
-        secret: What is to be written, as it is known now.
+        record: The last write, or None if there is none in this term.
+        secret: The Secret to write, as known now.
         life: Of the token to be written; None for annotations alone.
     """
     if record is None or record.uid != secret.uid or _is_new(record.evidence, evidence):
         return 0.0
-    if not is_as_left(record, secret, owner, names):
+    if not is_unchanged(record, secret, owner, names):
         return 0.0
-    return max(0.0, record.lacks_s(life))
+    return max(0.0, record.missing_gain_s(life))
 
 
-def is_as_left(record: WriteRecord, secret: ObjectMeta, owner: Owner, names: Names) -> bool:
-    """Tell whether a Secret still says what our last write made it say, whatever its version."""
+def is_unchanged(record: WriteRecord, secret: ObjectMeta, owner: Owner, names: Names) -> bool:
+    """Return whether a Secret still has the content of our last write, in any version."""
     if not _shows(secret, record, names):
         return False
-    if owner is Owner.UNOWNED:  # of a Secret whose managers are not kept nothing more is known
+    if owner is Owner.UNOWNED:  # without managed fields nothing more is known
         return record.response is None or record.response.shows_owners_of(secret)
     return owner is Owner.OURS
 
@@ -163,9 +162,9 @@ def is_as_left(record: WriteRecord, secret: ObjectMeta, owner: Owner, names: Nam
 def last_applied(
     record: WriteRecord | None, secret: ObjectMeta | None, names: Names
 ) -> WriteRecord | None:
-    """Return the last write of those remembered that a Secret shows.
+    """Return the last remembered write that a Secret shows.
 
-    None of them: the last that was answered, else the last.
+    If it shows none, the last one with a response, else the last.
     """
     if secret is None:
         return _last_answered(record)
@@ -173,14 +172,14 @@ def last_applied(
     while seen is not None:
         if _shows(secret, seen, names):
             return seen
-        seen = seen.before
+        seen = seen.previous
     return _last_answered(record)
 
 
 def _last_answered(record: WriteRecord | None) -> WriteRecord | None:
     seen = record
     while seen is not None and seen.response is None:
-        seen = seen.before
+        seen = seen.previous
     return seen or record
 
 
@@ -192,7 +191,7 @@ def _shows(secret: ObjectMeta, record: WriteRecord, names: Names) -> bool:
 def undone(
     record: WriteRecord | None, secret: ObjectMeta | None, owner: Owner, names: Names
 ) -> Undone:
-    """Return what another writer took back of our last write; "" if nothing is known of one."""
+    """Return which part of our last write another writer has undone; "" if none is known."""
     if record is None or record.response is None:
         return ""
     if secret is None or secret.uid != record.uid:
@@ -203,7 +202,7 @@ def undone(
 
 
 def content_of(secret: ObjectMeta, names: Names) -> Content:
-    """Return what a Secret's annotations say of its token; the first two name the write."""
+    """Return a Secret's annotations about its token; the first two identify the write."""
     found = secret.annotations
     return (
         found.get(names.refreshed_at),
@@ -217,7 +216,7 @@ def _is_new(before: Evidence, now: Evidence) -> bool:
     return (
         now.term != before.term
         or before.is_older_token_than(now.generation)
-        or now.rotated_s > before.rotated_s + SAME_S
+        or now.rotated_s > before.rotated_s + ROTATION_TOLERANCE_S
         or not now.requests <= before.requests
     )
 
@@ -228,7 +227,7 @@ class WriteRecords:
     def __init__(self, max_sessions: int = MAX_SESSIONS) -> None:
         self._records: LRUCache[SessionKey, WriteRecord] = LRUCache(max_sessions)
 
-    def of(self, key: SessionKey) -> WriteRecord | None:
+    def get(self, key: SessionKey) -> WriteRecord | None:
         return self._records.get(key)
 
     def put(self, key: SessionKey, record: WriteRecord | None) -> None:
@@ -239,7 +238,7 @@ class WriteRecords:
             self._records[key] = record
 
     def clear(self) -> None:
-        """Forget all: another may have written since."""
+        """Forget all: another replica may have written since."""
         self._records.clear()
 
     def __len__(self) -> int:

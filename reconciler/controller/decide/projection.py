@@ -1,7 +1,7 @@
-"""Which token a pod may still read, and whether it must be made to look at its Secret (pure).
+"""Which token a pod may still read, and whether it must be touched (pure).
 
-A Secret says when its token was written and when the one before it ends; a pod says when it was
-touched last. So a touch that is owed outlives whoever wrote the token.
+A Secret's annotations have the time of its write and the expiry of the previous token; a pod's
+annotations have the time of its last touch. So a missing touch is known after a crash, too.
 """
 
 import math
@@ -16,64 +16,64 @@ MOUNT_S = 5.0
 seconds of another clock, and a kubelet mounts from a cache."""
 
 UNKNOWN_S = -math.inf
-"""End of a token of which nothing is known: taken for dead."""
+"""Expiry of an unknown token: it counts as expired."""
 
 
 def readable_until_s(
-    facts: TokenAnnotations,
+    annotations: TokenAnnotations,
     pod: ObjectMeta | None,
     names: Names,
     *,
     propagation_s: float,
     now_s: float,
 ) -> float:
-    """Return when the worst token that the pod may read now ends (epoch); infinite for never.
+    """Return the expiry of the worst token that the pod may read now (epoch); infinite for none.
 
-    That is the Secret's own one, or the one that it replaced if the kubelet may not have looked
-    since: it looks by itself within `propagation_s`, at once when touched, and when it mounts.
+    That is the Secret's token, or the previous one if the kubelet may not have synced since. The
+    kubelet syncs within `propagation_s`, at once after a touch, and when it mounts.
     """
-    own_s = _end_s(facts)
+    own_s = _expires_s(annotations)
     if (
-        not _may_be_stale(facts, pod, names, propagation_s, now_s)
-        or facts.previous_expires_s is None
+        not _may_be_stale(annotations, pod, names, propagation_s, now_s)
+        or annotations.previous_expires_s is None
     ):
         return own_s
-    return min(own_s, facts.previous_expires_s)
+    return min(own_s, annotations.previous_expires_s)
 
 
 def needs_touch(
-    facts: TokenAnnotations,
+    annotations: TokenAnnotations,
     pod: ObjectMeta | None,
     names: Names,
     *,
     propagation_s: float,
     now_s: float,
 ) -> bool:
-    """Tell whether what the pod may read ends before the kubelet looks by itself."""
-    if facts.previous_expires_s is None or facts.refreshed_s is None:
+    """Return whether the token that the pod may read expires before the kubelet's next sync."""
+    if annotations.previous_expires_s is None or annotations.refreshed_s is None:
         return False
     return (
-        _may_be_stale(facts, pod, names, propagation_s, now_s)
-        and facts.previous_expires_s < facts.refreshed_s + propagation_s
+        _may_be_stale(annotations, pod, names, propagation_s, now_s)
+        and annotations.previous_expires_s < annotations.refreshed_s + propagation_s
     )
 
 
-def _end_s(facts: TokenAnnotations) -> float:
-    if not facts.ours or facts.problem:
+def _expires_s(annotations: TokenAnnotations) -> float:
+    if not annotations.is_ours or annotations.problem:
         return UNKNOWN_S
-    return math.inf if facts.expires_s is None else facts.expires_s
+    return math.inf if annotations.expires_s is None else annotations.expires_s
 
 
 def _may_be_stale(
-    facts: TokenAnnotations,
+    annotations: TokenAnnotations,
     pod: ObjectMeta | None,
     names: Names,
     propagation_s: float,
     now_s: float,
 ) -> bool:
-    """Tell whether the pod may read what was there before the last write."""
-    written_s = facts.refreshed_s
-    # A kubelet brings nothing to a pod that is on its way out.
+    """Return whether the pod may read the value before the last write."""
+    written_s = annotations.refreshed_s
+    # A kubelet does not update a terminating pod.
     if pod is None or pod.is_deleting or written_s is None:
         return False
     if now_s >= written_s + propagation_s or pod.created_s > written_s + MOUNT_S:

@@ -1,4 +1,4 @@
-"""Which failure waits how long, for what, and whether a human must hear of it (pure)."""
+"""Retry policy of each failure: how long to wait, for what, and whether to log it (pure)."""
 
 import math
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ ISSUER = "issuer"
 KUBE = "kube"
 PLATFORM = "platform"
 
-REFUSED = "issuer_refused"
-"""Log event of the begin of a refusal by the issuer, which concerns the whole fleet."""
+ISSUER_REFUSED = "issuer_refused"
+"""Log event at the start of a refusal by the issuer, which concerns the whole fleet."""
 
-RIGHTS = "rights"
-"""What waits here waits for a right in its namespace that the API server refuses."""
+PERMISSIONS = "rights"
+"""Sessions blocked on this wait for a permission in their namespace."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryDecision:
-    """What becomes of a session whose run failed.
+    """The retry of a session after a failed run.
 
-    `blocked_on` names the endpoint whose recovery wakes it early ("" = none); `event` is the log
-    event for what somebody must mend ("" = nothing to say beyond the count).
+    `blocked_on` is the endpoint that wakes it early when it recovers ("" = none); `event` is the
+    log event of a fault that a person must fix ("" = only counted).
     """
 
     policy: BackoffPolicy
@@ -38,23 +38,23 @@ _THROTTLED = RetryDecision(backoff.THROTTLED)
 _GONE = RetryDecision(backoff.MISCONFIGURED)
 
 
-LIFE_FRACTION = 0.25
-"""A retry never waits for more than this part of what is left: fifteen in a row still fit into the
-last seconds of a token."""
+MAX_WAIT_FRACTION = 0.25
+"""A retry never waits for more than this fraction of the remaining time: fifteen consecutive ones
+still fit into the last seconds of a token."""
 
-TAKEN_ATTEMPTS = 3
-"""AlreadyExists so often, seconds apart, with nothing to see for our selector, is no race between a
-create and its watch event: somebody took the Secret's labels."""
+MAX_CREATE_CONFLICTS = 3
+"""This many AlreadyExists, seconds apart, with no object for our selector, are not a race between a
+create and its watch event: the Secret's labels were removed."""
 
 
 def classify(error: RemoteError, attempt: int) -> RetryDecision:
-    """Class a failed request, the `attempt`-th in a row for its session; see `Verdict`."""
+    """Return the retry decision for the `attempt`-th consecutive failure of a session."""
     if isinstance(error, errors.AlreadyExists):
-        if attempt <= TAKEN_ATTEMPTS:
+        if attempt <= MAX_CREATE_CONFLICTS:
             return _CONFLICT
         return RetryDecision(backoff.MISCONFIGURED, event="secret_without_labels")
     if isinstance(error, errors.IssuerRefused):
-        return RetryDecision(backoff.TRANSIENT, ISSUER, REFUSED)
+        return RetryDecision(backoff.TRANSIENT, ISSUER, ISSUER_REFUSED)
     if isinstance(error, errors.IssuerError):
         return RetryDecision(backoff.TRANSIENT, ISSUER)
     if isinstance(error, errors.PlatformError):
@@ -74,34 +74,35 @@ def classify(error: RemoteError, attempt: int) -> RetryDecision:
     if isinstance(error, errors.AdmissionDenied):
         return RetryDecision(backoff.MISCONFIGURED, event="write_refused")
     if isinstance(error, errors.Forbidden):
-        return RetryDecision(backoff.MISCONFIGURED, RIGHTS, "write_forbidden")
+        return RetryDecision(backoff.MISCONFIGURED, PERMISSIONS, "write_forbidden")
     if isinstance(error, errors.AuthorizerNotReady):
-        return RetryDecision(backoff.STARTING, RIGHTS)
+        return RetryDecision(backoff.STARTING, PERMISSIONS)
     if error.transient:
         return _TRANSIENT
     return RetryDecision(backoff.MISCONFIGURED, event="write_refused")
 
 
 def max_retry_after_s(slack_s: float, left_s: float) -> float | None:
-    """Return the longest wait before the next try, None for no bound.
+    """Return the longest wait before the next try, None for no limit.
 
-    While there is slack, that bounds it, until a quarter of the life itself is the longer one: a
-    slack that runs out must not end in a storm. Without slack the life bounds it: tokens that live
-    no longer than the propagation allowance never have any, and their pods are touched.
+    While there is slack, a quarter of it is the limit, but not less than a quarter of the remaining
+    lifetime, so that the end of the slack does not cause many requests. Without slack the lifetime
+    limits it: tokens that live no longer than the propagation allowance never have slack, and their
+    pods are touched.
 
     Args:
-        slack_s: Seconds until the kubelet's own pace would be too slow; negative where it is.
-        left_s: Seconds until the worst token ends that the pod may read; 0 or less is expired or
-            unknown, which no haste saves.
+        slack_s: Seconds until the kubelet's next sync would be too late; negative if it is.
+        left_s: Seconds until the worst token that the pod may read expires; 0 or less means
+            expired or unknown: then a faster retry does not help.
     """
     if slack_s > 0:
-        floor_s = LIFE_FRACTION * left_s if 0 < left_s < math.inf else 0.0
-        return LIFE_FRACTION * max(slack_s, floor_s)
-    return LIFE_FRACTION * left_s if 0 < left_s < math.inf else None
+        floor_s = MAX_WAIT_FRACTION * left_s if 0 < left_s < math.inf else 0.0
+        return MAX_WAIT_FRACTION * max(slack_s, floor_s)
+    return MAX_WAIT_FRACTION * left_s if 0 < left_s < math.inf else None
 
 
 def is_replaced(error: RemoteError) -> bool:
-    """Tell a 422 that means "another object has this name now" from a wrong one.
+    """Return whether a 422 means "another object has this name now".
 
     Source: the API server answers a wrong `metadata.uid` in a patch with 422, "field is immutable".
     """

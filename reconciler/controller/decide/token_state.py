@@ -54,12 +54,12 @@ HEALTHY = frozenset({TokenState.OK, TokenState.DUE, TokenState.NO_EXPIRY})
 """States in which there is nothing to do."""
 
 NOTHING_TO_READ = (TokenState.NO_SECRET, TokenState.NO_TOKEN, TokenState.NAME_TAKEN)
-"""States in which the pod has no token of its own."""
+"""States in which the pod has no token."""
 
 UNKNOWN_EXPIRY = (
     TokenState.UNREADABLE, TokenState.FOREIGN_WRITER, TokenState.UNMANAGED, TokenState.UNKNOWN,
 )  # fmt: skip
-"""States in which the pod may have a token whose expiry is not known."""
+"""States in which the pod may have a token with an unknown expiry."""
 
 
 def written_state(
@@ -68,7 +68,7 @@ def written_state(
     """Return the state as far as the objects decide it; `OK` if the rest depends on the time.
 
     Args:
-        found: The object of the Secret's name, whatever session it belongs to.
+        found: The object of the Secret's name, of this session or another one.
         token: Its annotations; None where it is not this session's Secret.
         listed: Whether the namespace's Secrets have been listed.
     """
@@ -78,7 +78,7 @@ def written_state(
         return TokenState.NO_SECRET
     if found.session_id != session_id or token is None:
         return TokenState.NAME_TAKEN
-    if not token.ours:
+    if not token.is_ours:
         if not token.writer:
             return TokenState.NO_TOKEN
         return TokenState.FOREIGN_WRITER if token.refreshed_by else TokenState.UNMANAGED

@@ -69,7 +69,7 @@ class NamespaceDiscovery:
         self._period_s = config.resync_s
         self._max_namespaces = config.max_namespaces
         self._namespaces = NamespaceSet(
-            config.namespaces, grace_s=self._period_s, at_most=self._max_namespaces
+            config.namespaces, grace_s=self._period_s, limit=self._max_namespaces
         )
         self._has_static = bool(self._namespaces.names)
         self._interval_s = min(MAX_INTERVAL_S, self._period_s)
@@ -105,7 +105,7 @@ class NamespaceDiscovery:
     def add(self, namespaces: Iterable[str]) -> None:
         """Add namespaces of sessions that the platform named, without waiting for the next list."""
         names, now_at = list(filter(is_namespace, namespaces)), self._clock.monotonic()
-        self._apply(self._namespaces.occupied(names, now_at=now_at, is_held=self._in_use))
+        self._apply(self._namespaces.add_occupied(names, now_at=now_at, in_use=self._in_use))
 
     def _in_use(self, namespace: str) -> bool:
         """Return whether a namespace must stay; until the first lists are in, each one must."""
@@ -139,9 +139,9 @@ class NamespaceDiscovery:
             await self._list_occupied()
         if listing.error is None and listing.complete and not listing.skipped:
             now_at = self._clock.monotonic()
-            moves = self._namespaces.listed(names, now_at=now_at, is_held=self._in_use)
+            moves = self._namespaces.update(names, now_at=now_at, in_use=self._in_use)
         else:
-            moves = self._namespaces.named(names)
+            moves = self._namespaces.add(names)
         self._apply(moves)
         if not self._namespaces.names and self._log_dedup.should_log("no_namespaces_discovered"):
             log.warning("no_namespaces_discovered", reason="the platform lists no project")
@@ -188,7 +188,7 @@ class NamespaceDiscovery:
             )
             self._informers.remove(changes.removed)
         self._informers.mute(self._namespaces.leaving)
-        left_out = self._namespaces.left_out
+        left_out = self._namespaces.over_limit
         if left_out and self._log_dedup.should_log("namespace_limit_exceeded"):
             log.warning("namespace_limit_exceeded", count=left_out, at_most=self._max_namespaces)
 

@@ -101,7 +101,7 @@ class SessionActions:
                 await self._create(run, slot, state, plan)
             case Action.REVOKE:
                 await self._revoke(run.key, slot, state)
-            case Action.SEAL:
+            case Action.SIGN:
                 await self._confirm_again(run.key, slot, state)
             case _:
                 await self._refresh(run, slot, state, plan)
@@ -125,7 +125,7 @@ class SessionActions:
     async def _refresh(
         self, run: ReconcileRun, slot: BulkheadRun, state: SessionState, plan: Plan
     ) -> None:
-        secret, annotations = state.secret, plan.facts
+        secret, annotations = state.secret, plan.annotations
         assert secret is not None and annotations is not None  # noqa: S101, PT018 - of a WRITE
         token = await self._obtain(plan, slot)
         handled = requests(self._sessions.names, secret, state.pod)
@@ -174,7 +174,7 @@ class SessionActions:
         with self._bulkhead.at(key.namespace, slot), span("patch", state.secret.name):
             await self._writer.remove_confirmation(state.secret)
         # A tenant who puts the confirmation back each time is answered ever more slowly.
-        self._conflicts.overwritten(key, self._clock.monotonic(), draw=self._random.random())
+        self._conflicts.record_overwrite(key, self._clock.monotonic(), rand=self._random.random())
         self._session_lookup.record_removed(key)
 
     async def _create(
@@ -194,7 +194,7 @@ class SessionActions:
         with self._bulkhead.at(key.namespace, slot), span("create", name):
             created = await self._writer.create(key, pod, token, now_s=now_s)
         evidence = self._writes.evidence(())
-        record = self._writes.record_of(created.secret, token, plan.facts, now_s, evidence)
+        record = self._writes.record_of(created.secret, token, plan.annotations, now_s, evidence)
         self._writes.created(key, record, created.secret)
         run.wrote = run.created = True
         self._stats.created_total += 1
@@ -203,7 +203,7 @@ class SessionActions:
         log.warning("secret_recreated", **names_of(key), secret=created.secret.name, pod=pod.name)
         self._note_refresh(run, created, token.expires_s, plan, now_s)
         # Last: if this fails, the token is there, remembered, logged and due for a touch.
-        await self._write_confirmation(key, slot, created.secret, self._sessions.records.of(key))
+        await self._write_confirmation(key, slot, created.secret, self._sessions.records.get(key))
 
     async def _obtain(self, plan: Plan, slot: BulkheadRun) -> Token | None:
         began_at = self._sessions.term_began_at
@@ -238,8 +238,8 @@ class SessionActions:
     def _note_conflict(self, run: ReconcileRun, plan: Plan, what: Undone) -> None:
         """Count that a write of ours had been undone; log it when it happens again and again."""
         key, now_at = run.key, self._clock.monotonic()
-        writer = plan.facts.writer if what == "token" and plan.facts is not None else ""
-        count = self._conflicts.overwritten(key, now_at, draw=self._random.random())
+        writer = plan.annotations.writer if what == "token" and plan.annotations is not None else ""
+        count = self._conflicts.record_overwrite(key, now_at, rand=self._random.random())
         if what != "secret" or count > ISOLATED:
             run.overwrites, run.writer, run.undone = count, writer, what
         if count > ISOLATED and self._log_dedup.should_log("competing_writer", *key):

@@ -13,7 +13,7 @@ from reconciler.controller.decide.bulkhead import (
     Bulkhead,
     BulkheadRun,
     RequestResult,
-    runs_at_most,
+    max_runs,
 )
 from reconciler.controller.decide.plan import Plan
 from reconciler.controller.runtime import Runtime
@@ -84,9 +84,9 @@ class BulkheadShell:
         self._queue = queue
         self._clock = runtime.clock
         self._log_dedup = runtime.log_dedup
-        self._bulkhead: Bulkhead[SessionKey] = Bulkhead(workers=workers, most=most)
+        self._bulkhead: Bulkhead[SessionKey] = Bulkhead(workers=workers, max_in_flight=most)
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self.runs_at_most = runs_at_most(workers)
+        self.runs_at_most = max_runs(workers)
         """Most runs at one time: those of the workers, and those that wait for slow requests."""
 
     async def begin(self) -> BulkheadRun:
@@ -125,7 +125,7 @@ class BulkheadShell:
         if slot.is_detached:
             self._wake_worker()
         timer = asyncio.get_running_loop().call_later(SLOW_AFTER_S, self._overdue, slot, target)
-        answer = RequestResult.NOTHING
+        answer = RequestResult.NO_RESULT
         try:
             yield
             answer = RequestResult.ANSWERED
@@ -153,14 +153,19 @@ class BulkheadShell:
 
     def record_started(self, key: SessionKey) -> None:
         """Note that a run of a key has started."""
-        self._bulkhead.take(key)
+        self._bulkhead.unpark(key)
 
     def park(self, target: str, key: SessionKey, plan: Plan) -> None:
         """Queue a key again, by its urgency, when the target has room."""
         now_at = self._clock.monotonic()
         ends_at = now_at + plan.slack_s
         self._bulkhead.park(
-            target, key, group=key.namespace, band=plan.priority, ends_at=ends_at, now_at=now_at
+            target,
+            key,
+            group=key.namespace,
+            priority=plan.priority,
+            slack_ends_at=ends_at,
+            now_at=now_at,
         )
 
     def record_finished(self, key: SessionKey) -> None:
@@ -170,7 +175,7 @@ class BulkheadShell:
     def _call_parked(self) -> None:
         now_at = self._clock.monotonic()
         for key, position in self._bulkhead.calls(now_at):
-            slack_s = position.ends_at - now_at
+            slack_s = position.slack_ends_at - now_at
             request = ScheduleRequest(now_at, position.priority, slack_s, "place_free")
             self._queue.add(key, request)
 

@@ -65,7 +65,7 @@ class PodToucher:
         if is_done:
             self._touches.done(key, now_at)
         else:
-            self._touches.failed(key, now_at, draw=self._random.random())
+            self._touches.failed(key, now_at, rand=self._random.random())
 
     async def _touch(self, key: SessionKey, slot: BulkheadRun) -> bool:
         """Touch each of the pods; return False if a later try may succeed."""

@@ -75,9 +75,9 @@ class SecretWriter:
             self._names,
             now_s=now_s,
             written_by=self._fence.term,
-            seal=self._confirmation_mac.make(secret.key, secret.uid),
-            honoured=honoured,
-            held_until_s=held_until_s,
+            confirmation=self._confirmation_mac.make(secret.key, secret.uid),
+            handled_requests=honoured,
+            readable_until_s=held_until_s,
         )
         return self._store_response(await self._patch(self._secrets, secret, body))
 

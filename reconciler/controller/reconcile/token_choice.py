@@ -31,7 +31,11 @@ def is_improvement(token: Token, annotations: TokenAnnotations | None, reason: s
 def best_available(source: TokenSource, plan: Plan) -> Token | None:
     """Return what `choose` would return without a request to the issuer, else None."""
     token = source.best_available(min_remaining=_wanted(plan))
-    return token if token is not None and is_improvement(token, plan.facts, plan.reason) else None
+    return (
+        token
+        if token is not None and is_improvement(token, plan.annotations, plan.reason)
+        else None
+    )
 
 
 def _wanted(plan: Plan) -> float:
@@ -56,10 +60,10 @@ async def choose(source: TokenSource, plan: Plan, *, term_began_at: float) -> To
         token = await source.get(min_remaining=wanted)
     except IssuerError:
         best = source.best()
-        if best is not None and is_improvement(best, plan.facts, plan.reason):
+        if best is not None and is_improvement(best, plan.annotations, plan.reason):
             return best
         raise
-    if is_improvement(token, plan.facts, plan.reason):
+    if is_improvement(token, plan.annotations, plan.reason):
         return token
     if plan.reason != "startup_resync":
         return None
@@ -67,4 +71,4 @@ async def choose(source: TokenSource, plan: Plan, *, term_began_at: float) -> To
         token = await source.get(min_remaining=wanted, since_at=term_began_at)
     except IssuerError:
         return None  # the Secret's token outlives every available one: the write can wait
-    return token if is_improvement(token, plan.facts, plan.reason) else None
+    return token if is_improvement(token, plan.annotations, plan.reason) else None

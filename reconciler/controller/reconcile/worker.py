@@ -255,7 +255,7 @@ class Workers:
         )
         now_at = self._clock.monotonic()
         not_before = NotBefore(now_at, now_at + wait_s, dependency_of(plan.action))
-        is_seal = plan.action is Action.SEAL  # the token's deadline does not change
+        is_seal = plan.action is Action.SIGN  # the token's deadline does not change
         at = (
             min(not_before.retry_at, self._sessions.at(plan.due_s))
             if is_seal

@@ -51,7 +51,7 @@ class WriteTracker:
         Args:
             token: What is to be written; None for annotations alone.
         """
-        secret, annotations = state.secret, plan.facts
+        secret, annotations = state.secret, plan.annotations
         assert secret is not None and annotations is not None  # noqa: S101, PT018 - of a WRITE
         life = None
         if token is not None:
@@ -83,8 +83,8 @@ class WriteTracker:
     def sending(self, key: SessionKey, record: WriteRecord) -> Iterator[None]:
         """Remember a write while it is sent; forget it if it was certainly not applied."""
         records = self._sessions.records
-        before = records.of(key)
-        records.put(key, record.after(before))
+        before = records.get(key)
+        records.put(key, record.following(before))
         try:
             yield
         except KubeError as error:
@@ -97,13 +97,13 @@ class WriteTracker:
 
     def created(self, key: SessionKey, record: WriteRecord, secret: ObjectMeta) -> None:
         """Remember the write that created a Secret, and its answer."""
-        self._sessions.records.put(key, record.after(None))
+        self._sessions.records.put(key, record.following(None))
         self.answered(key, secret)
 
     def answered(self, key: SessionKey, secret: ObjectMeta) -> None:
         """Remember what the answer to a write shows."""
         records = self._sessions.records
-        if (record := records.of(key)) is not None:  # else the term has ended
+        if (record := records.get(key)) is not None:  # else the term has ended
             now_at = self._clock.monotonic()
             records.put(key, record.record_response(secret, self._sessions.names, now_at=now_at))
 
@@ -118,17 +118,17 @@ class WriteTracker:
         """
         if record is None or record.uid != secret.uid:
             return
-        self._sessions.records.put(key, replace(record, written_at=sent_at).after(record))
+        self._sessions.records.put(key, replace(record, written_at=sent_at).following(record))
         self.answered(key, secret)
 
     def undone(self, state: SessionState, plan: Plan) -> Undone:
         """Return what another writer took back of our last write, if this plan writes it again."""
-        annotations, names = plan.facts, self._sessions.names
+        annotations, names = plan.annotations, self._sessions.names
         if plan.action is Action.CREATE:
             return undone(state.record, None, Owner.UNOWNED, names)
         if plan.action is not Action.WRITE or annotations is None:
             return ""
-        if annotations.ours and not annotations.problem:
+        if annotations.is_ours and not annotations.problem:
             return ""
         found = undone(state.record, state.secret, annotations.owner, names)
         is_token = plan.reason == "foreign_writer" and bool(annotations.refreshed_by)

@@ -9,7 +9,7 @@ from cachetools import TLRUCache
 
 from reconciler.clock import Clock
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac, is_well_formed
-from reconciler.controller.decide.plan import YOUNG_LOOK_S, Confirmation
+from reconciler.controller.decide.plan import YOUNG_RETRY_S, Confirmation
 from reconciler.controller.decide.refresh_times import phase
 from reconciler.controller.state.revocations import RECHECK_S, Revocations
 from reconciler.kube.api import ObjectMeta
@@ -19,7 +19,7 @@ from reconciler.platform.models import PlatformSession
 DENIED_S = 60.0
 """How long a "not found" is used."""
 
-YOUNG_DENIED_S = YOUNG_LOOK_S - 1.0
+YOUNG_DENIED_S = YOUNG_RETRY_S - 1.0
 """The same where the pod is young; it ends before the session is planned again."""
 
 REWRITE_S = 300.0
@@ -251,7 +251,7 @@ class ConfirmationCache:
         None if it is signed with the current key, or if another replica may have signed it with a
         key that this one does not know yet.
         """
-        renewed_at = self._mac.renewed_at
+        renewed_at = self._mac.key_changed_at
         found = secret.annotations.get(self._names.confirmation, "")
         if self._is_verified(key, secret):
             return None

@@ -99,13 +99,13 @@ class SessionStateReader:
             longest_ttl_s=self._source.longest_ttl_s,
             static=best is not None and math.isinf(best.expires_s),
             term=self._fence.term,
-            started_s=math.inf if self._is_exclusive else began_s,
+            term_started_s=math.inf if self._is_exclusive else began_s,
             startup=self.startup,
-            run_s=self.run_times.p95_s,
+            p95_run_s=self.run_times.p95_s,
             replaced_s=self._source.replaced_s,
             generation=self._source.generation,
             rotated_s=self._source.rotated_s,
-            list_began_s=began_s if self._awaits_session_list else -math.inf,
+            list_started_s=began_s if self._awaits_session_list else -math.inf,
         )
         return self._context
 
@@ -150,9 +150,9 @@ class SessionStateReader:
             pod=pod,
             secret=secret,
             confirmation=self._confirmations.confirmation(key, pod, own),
-            running=self._confirmations.is_running(key),
-            seal_due_s=math.inf if own is None else self._mac_due_s(key, own),
-            record=last_applied(self.records.of(key), secret, self.names),
+            is_running=self._confirmations.is_running(key),
+            sign_due_s=math.inf if own is None else self._mac_due_s(key, own),
+            record=last_applied(self.records.get(key), secret, self.names),
         )
 
     def _mac_due_s(self, key: SessionKey, secret: ObjectMeta) -> float:

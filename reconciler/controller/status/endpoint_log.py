@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import structlog
 
 from reconciler.clock import Clock
-from reconciler.controller.decide.retry_policy import ISSUER, REFUSED
+from reconciler.controller.decide.retry_policy import ISSUER, ISSUER_REFUSED
 from reconciler.net.circuit_breaker import BreakerStats, Condition
 from reconciler.tokens.refusals import refusal_hint
 
@@ -72,7 +72,7 @@ class EndpointLog:
             log.warning("endpoint_down", **said)
         elif stats.name == ISSUER:
             hint = refusal_hint(stats.last_reason, stats.last_status)
-            log.warning(REFUSED if is_begin else REFUSES, **said, hint=hint)
+            log.warning(ISSUER_REFUSED if is_begin else REFUSES, **said, hint=hint)
         else:
             log.warning(REFUSES, **said)
 

@@ -97,7 +97,7 @@ def read(
     )
     expires_s, allowed_s = annotations.expires_s, context.propagation_s
     due_s, near_s = None, 0.0
-    if expires_s is None and annotations.ours and not annotations.problem:
+    if expires_s is None and annotations.is_ours and not annotations.problem:
         expires_s = math.inf
     if annotations.expires_s is not None and annotations.issued_s is not None:
         allowed_s = allowance_s(annotations.expires_s - annotations.issued_s, context.propagation_s)

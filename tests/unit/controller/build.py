@@ -65,23 +65,23 @@ def secret(
     return ObjectMeta(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests
 
 
-def view(
+def session_state(
     pod: ObjectMeta | None = pod(),  # noqa: B008 - frozen
     secret: ObjectMeta | None = secret(),  # noqa: B008 - frozen
     *,
     confirmation: Confirmation = Confirmation.YES,
-    running: bool = True,
+    is_running: bool = True,
 ) -> SessionState:
-    return SessionState(KEY, pod, secret, confirmation, running)
+    return SessionState(KEY, pod, secret, confirmation, is_running)
 
 
-def policy(**changes: object) -> DecisionContext:
+def decision_context(**changes: object) -> DecisionContext:
     fields: dict[str, object] = {
         "names": NAMES,
         "propagation_s": 90.0,
         "longest_ttl_s": TTL_S,
         "term": TERM,
-        "started_s": NOW_S,
+        "term_started_s": NOW_S,
         "startup": "all",
     }
     return DecisionContext(**(fields | changes))  # type: ignore[arg-type]  # fields are checked by the tests

@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from reconciler.controller.decide.bulkhead import (
-    CALL_S,
-    FAST_BELOW_S,
+    BRISK_BELOW_S,
+    CALL_TIMEOUT_S,
     RESERVE,
     SLOW_AFTER_S,
     SUSPECT_S,
@@ -18,7 +18,7 @@ from reconciler.controller.decide.bulkhead import (
     BulkheadRun,
     QueuePosition,
     RequestResult,
-    runs_at_most,
+    max_runs,
 )
 from reconciler.workqueue.items import Priority
 
@@ -105,10 +105,10 @@ class World:
         if answer is RequestResult.ANSWERED and not request.is_told:
             if self.bulkhead.is_suspect(request.place, self.now_at):
                 raise Broken(f"{request.place} is suspect after a prompt answer")
-        elif answer is not RequestResult.NOTHING and request.is_told:
+        elif answer is not RequestResult.NO_RESULT and request.is_told:
             self._is_slow(request.place)
-        if answer is not RequestResult.NOTHING:
-            is_brisk = self.now_at - request.began_at <= FAST_BELOW_S
+        if answer is not RequestResult.NO_RESULT:
+            is_brisk = self.now_at - request.began_at <= BRISK_BELOW_S
             (self.sluggish.discard if is_brisk else self.sluggish.add)(request.place)
         self.bulkhead.end(request.run)
         self.bulkhead.forget(request.key)
@@ -167,11 +167,11 @@ class World:
 
     def _work(self, key: int, run: BulkheadRun) -> None:
         found, now_at = self.keys[key], self.now_at
-        self.bulkhead.take(key)
+        self.bulkhead.unpark(key)
         self.parked.pop(key, None)
         self.called.pop(key, None)
         suspect = self.bulkhead.is_suspect(found.place, now_at)
-        before = self.bulkhead.under_way(found.place)
+        before = self.bulkhead.in_flight(found.place)
         if self.bulkhead.enter(found.place, run, now_at):
             self.requests.append(Request(key, found.place, run, now_at))
             if suspect:
@@ -185,8 +185,8 @@ class World:
             found.place,
             key,
             group=found.group,
-            band=found.band,
-            ends_at=found.ends_at,
+            priority=found.band,
+            slack_ends_at=found.ends_at,
             now_at=now_at,
         )
         self.bulkhead.end(run)
@@ -200,7 +200,7 @@ class World:
 
     def _take_calls(self) -> None:
         for key, position in self.bulkhead.calls(self.now_at):
-            if key in self.called and self.now_at - self.called[key] < CALL_S:
+            if key in self.called and self.now_at - self.called[key] < CALL_TIMEOUT_S:
                 raise Broken(f"key {key} is called twice")
             self.called[key] = self.now_at
             if key not in self.keys:
@@ -250,7 +250,7 @@ class World:
         bulkhead = self.bulkhead
         if bulkhead.busy > self.workers or bulkhead.busy < 0:
             raise Broken(f"{bulkhead.busy} runs hold {self.workers} workers")
-        if len(self.requests) > runs_at_most(self.workers) or bulkhead.detached < 0:
+        if len(self.requests) > max_runs(self.workers) or bulkhead.detached < 0:
             raise Broken(f"{len(self.requests)} requests are under way")
         if len(self.requests) != bulkhead.busy + bulkhead.detached:
             raise Broken("runs are counted wrongly")
@@ -260,7 +260,7 @@ class World:
 
     def _check_workers(self) -> None:
         """While anything is ready, no worker waits for a request that is slow."""
-        if not self.ready or self.bulkhead.detached >= runs_at_most(self.workers) - self.workers:
+        if not self.ready or self.bulkhead.detached >= max_runs(self.workers) - self.workers:
             return
         slow = [
             request for request in self.requests if not request.run.is_detached and request.is_told
@@ -271,14 +271,14 @@ class World:
     def _check_place(self, place: str) -> None:
         under_way = sum(request.place == place for request in self.requests)
         waiting = [key for key in self.parked if key in self.keys and self.keys[key].place == place]
-        called = [key for key, at in self.called.items() if self.now_at - at < CALL_S]
+        called = [key for key, at in self.called.items() if self.now_at - at < CALL_TIMEOUT_S]
         comes = [key for key in called if key not in self.keys or self.keys[key].place == place]
         suspect = self.bulkhead.is_suspect(place, self.now_at)
         if under_way > self.workers:
             raise Broken(f"{under_way} requests are under way in {place}")
         if suspect and self.now_at - self.slow_at[place] > SUSPECT_S + EPSILON_S:
             raise Broken(f"{place} is suspect and has not been slow for {SUSPECT_S} s")
-        full = self.bulkhead.detached >= runs_at_most(self.workers) - self.workers
+        full = self.bulkhead.detached >= max_runs(self.workers) - self.workers
         if waiting and not under_way and not comes and not full:
             raise Broken(f"{len(waiting)} wait for {place}, where nothing is under way")
         if waiting and not suspect and under_way + len(comes) < self._most(place):
@@ -287,13 +287,15 @@ class World:
     def _check_share(self, place: str) -> None:
         """A request was let into a suspect place: its share is a part of the workers' number."""
         suspects = [p for p in self.slow_at if self.bulkhead.is_suspect(p, self.now_at)]
-        under_way = self.bulkhead.under_way(place)
+        under_way = self.bulkhead.in_flight(place)
         if under_way > max(1, self.workers // len(suspects)):
             raise Broken(f"{under_way} requests are under way in {place}, which is suspect")
 
     def check_memory(self) -> None:
         """What is held at rest is not more than what is known."""
-        held = self.bulkhead.held()
-        known = len(self.keys) + sum(self.now_at - at < CALL_S for at in self.called.values())
+        held = self.bulkhead.positions_total()
+        known = len(self.keys) + sum(
+            self.now_at - at < CALL_TIMEOUT_S for at in self.called.values()
+        )
         if held > known + len([k for k in self.parked if k not in self.keys]):
             raise Broken(f"{held} keys are held, {known} are known")

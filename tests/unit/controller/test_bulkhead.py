@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from reconciler.controller.decide.bulkhead import (
-    CALL_S,
+    CALL_TIMEOUT_S,
     SLOW_AFTER_S,
     SUSPECT_S,
     Bulkhead,
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other
 
 PLACES = ("a", "b", "c")
 ANSWERS = st.sampled_from(
-    [RequestResult.ANSWERED, RequestResult.ANSWERED, RequestResult.FAILED, RequestResult.NOTHING]
+    [RequestResult.ANSWERED, RequestResult.ANSWERED, RequestResult.FAILED, RequestResult.NO_RESULT]
 )
 
 
@@ -90,7 +90,7 @@ class Interleaving(RuleBasedStateMachine):
         if keys := list(self.world.keys):
             self.world.vanish(keys[choice % len(keys)])
 
-    @rule(seconds=st.sampled_from([0.01, 0.5, SLOW_AFTER_S, 1.5, CALL_S, 12.0, SUSPECT_S]))
+    @rule(seconds=st.sampled_from([0.01, 0.5, SLOW_AFTER_S, 1.5, CALL_TIMEOUT_S, 12.0, SUSPECT_S]))
     def advance(self, seconds: float) -> None:
         self.world.advance(seconds)
 
@@ -102,7 +102,7 @@ class OneShareForAll(Bulkhead[int]):
         room = super()._room(place, load, is_detached)
         if load is None:
             return room
-        hung = sum(each.under_way for each in self._places.values() if each.suspect_until > 0)
+        hung = sum(each.in_flight for each in self._places.values() if each.suspect_until > 0)
         return min(room, max(1, self._workers // 4) - hung)
 
 
@@ -145,7 +145,7 @@ class SuspectForGood(Bulkhead[int]):
     """Suspicion ends by time alone: a place that recovered is served one by one."""
 
     def leave(self, run: BulkheadRun, answer: RequestResult, now_at: float) -> None:
-        failed = RequestResult.NOTHING if now_at - run.began_at < SLOW_AFTER_S else answer
+        failed = RequestResult.NO_RESULT if now_at - run.began_at < SLOW_AFTER_S else answer
         super().leave(run, failed, now_at)
 
 
@@ -198,9 +198,18 @@ class ForgetsUrgency(Bulkhead[int]):
     """First come, first served: an expired token waits behind routine."""
 
     def park(
-        self, place: str, key: int, *, group: str, band: Priority, ends_at: float, now_at: float
+        self,
+        place: str,
+        key: int,
+        *,
+        group: str,
+        priority: Priority,
+        slack_ends_at: float,
+        now_at: float,
     ) -> None:
-        super().park(place, key, group=group, band=Priority.EXPIRING, ends_at=0.0, now_at=now_at)
+        super().park(
+            place, key, group=group, priority=Priority.EXPIRING, slack_ends_at=0.0, now_at=now_at
+        )
 
 
 class OneLineForAll(Bulkhead[int]):
@@ -225,7 +234,7 @@ class LosesItsTurn(Bulkhead[int]):
     """A key that runs once more for nothing goes behind those that came after it."""
 
     def take(self, key: int) -> None:
-        super().take(key)
+        super().unpark(key)
         self._positions.pop(key, None)
 
 

@@ -13,8 +13,8 @@ from reconciler.controller.decide.annotations import (
     pending_requests,
 )
 from reconciler.controller.decide.plan import (
-    LAG_S,
-    LOOK_AGAIN_S,
+    OTHER_FILE_LAG_S,
+    REPLAN_S,
     Action,
     Confirmation,
     Plan,
@@ -23,26 +23,35 @@ from reconciler.controller.decide.plan import (
 )
 from reconciler.controller.decide.refresh_times import allowance_s, refresh_at_s
 from reconciler.workqueue.items import Priority
-from tests.unit.controller.build import NAMES, NOW_S, TERM, TTL_S, pod, policy, secret, view
+from tests.unit.controller.build import (
+    NAMES,
+    NOW_S,
+    TERM,
+    TTL_S,
+    decision_context,
+    pod,
+    secret,
+    session_state,
+)
 
 
 def decide(seen: SessionState, **changes: object) -> Plan:
-    return plan(seen, policy(**changes), NOW_S)
+    return plan(seen, decision_context(**changes), NOW_S)
 
 
 def test_a_fresh_token_waits_for_its_instant_on_the_grid() -> None:
-    found = decide(view(secret=secret(age_s=10)))
+    found = decide(session_state(secret=secret(age_s=10)))
     due_s = refresh_at_s(NOW_S - 10, NOW_S - 10 + TTL_S, "pod-uid")
     assert (found.action, found.reason, found.priority) == (
         Action.WAIT,
         "renewal",
         Priority.ROUTINE,
     )
-    assert found.due_s == pytest.approx(min(due_s, NOW_S + LOOK_AGAIN_S))
+    assert found.due_s == pytest.approx(min(due_s, NOW_S + REPLAN_S))
 
 
 def test_a_token_past_its_instant_is_renewed_without_a_touch() -> None:
-    found = decide(view(secret=secret(age_s=0.61 * TTL_S)))
+    found = decide(session_state(secret=secret(age_s=0.61 * TTL_S)))
     assert (found.action, found.reason, found.touch) == (Action.WRITE, "renewal", False)
 
 
@@ -52,14 +61,14 @@ def test_a_token_past_its_instant_is_renewed_without_a_touch() -> None:
 def test_a_token_that_dies_before_the_kubelet_looks_is_written_first_and_touched(
     age_s: float, reason: str
 ) -> None:
-    found = decide(view(secret=secret(age_s=age_s)))
+    found = decide(session_state(secret=secret(age_s=age_s)))
     assert (found.action, found.reason, found.priority) == (Action.WRITE, reason, Priority.EXPIRING)
     assert found.touch
     assert found.slack_s < 0
 
 
 def test_a_dead_token_is_touched_for_a_pod_that_may_be_on_its_way_to_us() -> None:
-    found = decide(view(pod=None, secret=secret(age_s=901)))
+    found = decide(session_state(pod=None, secret=secret(age_s=901)))
     assert (found.action, found.touch) == (Action.WRITE, True)
 
 
@@ -91,7 +100,7 @@ def test_a_dead_token_is_touched_for_a_pod_that_may_be_on_its_way_to_us() -> Non
 def test_an_expiry_that_cannot_be_believed_is_due_now(
     annotations: dict[str, str], reason: str
 ) -> None:
-    found = decide(view(secret=secret(age_s=None, annotations=annotations, by=TERM)))
+    found = decide(session_state(secret=secret(age_s=None, annotations=annotations, by=TERM)))
     assert (found.action, found.reason, found.priority) == (Action.WRITE, reason, Priority.EXPIRING)
 
 
@@ -101,12 +110,12 @@ def test_an_expiry_that_cannot_be_believed_is_due_now(
     ids=["overwritten", "empty"],
 )
 def test_a_value_that_is_not_ours_is_due_now(writers: tuple[str, ...], reason: str) -> None:
-    found = decide(view(secret=secret(writers=writers)))
+    found = decide(session_state(secret=secret(writers=writers)))
     assert (found.action, found.reason, found.touch) == (Action.WRITE, reason, True)
 
 
 def test_a_value_that_we_own_beside_another_manager_is_ours() -> None:
-    found = decide(view(secret=secret(writers=("kubectl", "token-reconciler"))))
+    found = decide(session_state(secret=secret(writers=("kubectl", "token-reconciler"))))
     assert found.action is Action.WAIT
 
 
@@ -122,7 +131,7 @@ def test_a_value_that_we_own_beside_another_manager_is_ours() -> None:
 def test_a_new_term_refreshes_what_another_term_wrote(
     startup: str, age_s: float, action: Action
 ) -> None:
-    found = decide(view(secret=secret(age_s=age_s, by="replica-1/7")), startup=startup)
+    found = decide(session_state(secret=secret(age_s=age_s, by="replica-1/7")), startup=startup)
     assert found.action is action
     if action is Action.WRITE:
         assert (found.reason, found.priority) == ("startup_resync", Priority.STARTUP)
@@ -130,9 +139,9 @@ def test_a_new_term_refreshes_what_another_term_wrote(
 
 def test_what_another_wrote_since_the_term_began_is_left_alone() -> None:
     held = secret(age_s=10, by="replica-1/7")
-    assert decide(view(secret=held), started_s=NOW_S - 20).action is Action.WAIT
+    assert decide(session_state(secret=held), term_started_s=NOW_S - 20).action is Action.WAIT
     forged = secret(age_s=-500, ttl_s=1000, by="replica-1/7", annotations=recent(10))
-    assert decide(view(secret=forged)).action is Action.WRITE
+    assert decide(session_state(secret=forged)).action is Action.WRITE
 
 
 def recent(age_s: float) -> dict[str, str]:
@@ -144,16 +153,16 @@ def recent(age_s: float) -> dict[str, str]:
 
 
 def test_a_missing_secret_is_created_for_a_confirmed_session() -> None:
-    found = decide(view(secret=None))
+    found = decide(session_state(secret=None))
     assert (found.action, found.priority, found.touch) == (Action.CREATE, Priority.EXPIRING, True)
 
 
 def test_nothing_is_created_for_a_pod_on_its_way_out() -> None:
-    assert decide(view(pod=pod(is_deleting=True), secret=None)).action is Action.BLOCKED
+    assert decide(session_state(pod=pod(is_deleting=True), secret=None)).action is Action.BLOCKED
 
 
 def test_a_pod_in_its_grace_keeps_its_token() -> None:
-    found = decide(view(pod=pod(is_deleting=True), secret=secret(age_s=901)))
+    found = decide(session_state(pod=pod(is_deleting=True), secret=secret(age_s=901)))
     assert found.action is Action.WRITE
 
 
@@ -181,7 +190,7 @@ def test_a_pod_in_its_grace_keeps_its_token() -> None:
 def test_nothing_is_written_for_a_session_that_the_platform_did_not_confirm(
     held: object, confirmation: Confirmation, action: Action
 ) -> None:
-    found = decide(view(secret=held, confirmation=confirmation))  # type: ignore[arg-type]  # a Meta
+    found = decide(session_state(secret=held, confirmation=confirmation))  # type: ignore[arg-type]  # a Meta
     assert found.action is (action if held or action is Action.CONFIRM else Action.BLOCKED)
 
 
@@ -190,22 +199,22 @@ def test_nothing_is_written_for_a_session_that_the_platform_did_not_confirm(
 )
 def test_to_ask_the_platform_is_never_as_urgent_as_a_token_that_expires(held: object) -> None:
     """Anybody who may make a pod makes such work."""
-    found = decide(view(secret=held, confirmation=Confirmation.UNKNOWN))  # type: ignore[arg-type]  # a Meta
+    found = decide(session_state(secret=held, confirmation=Confirmation.UNKNOWN))  # type: ignore[arg-type]  # a Meta
     assert found.action is Action.CONFIRM
     assert (found.priority, found.slack_s) == (Priority.CHANGED, math.inf)
 
 
 def test_a_session_without_a_pod_is_refreshed_while_the_platform_calls_it_running() -> None:
-    assert decide(view(pod=None, secret=secret(age_s=901))).action is Action.WRITE
-    gone = view(pod=None, secret=secret(age_s=901), running=False)
+    assert decide(session_state(pod=None, secret=secret(age_s=901))).action is Action.WRITE
+    gone = session_state(pod=None, secret=secret(age_s=901), is_running=False)
     assert decide(gone).action is Action.REMOVE
-    assert decide(view(pod=None, secret=None)).action is Action.REMOVE
+    assert decide(session_state(pod=None, secret=None)).action is Action.REMOVE
 
 
 @pytest.mark.parametrize("on", ["pod", "secret"])
 def test_a_pause_on_either_object_stops_every_write(on: str) -> None:
     paused = {NAMES.paused: "true"}
-    seen = view(
+    seen = session_state(
         pod=pod(annotations=paused if on == "pod" else {}),
         secret=secret(age_s=901, annotations=paused if on == "secret" else {}),
     )
@@ -217,39 +226,39 @@ def test_each_value_of_a_request_is_honoured_once(on: str) -> None:
     asked = {NAMES.requested_at: "now please"}
     seen_pod = pod(annotations=asked if on == "pod" else {})
     held = secret(annotations=asked if on == "secret" else {})
-    found = decide(view(seen_pod, held))
+    found = decide(session_state(seen_pod, held))
     assert (found.action, found.reason) == (Action.WRITE, "requested")
     honoured = {NAMES.handled_requests: ",".join(found.requests)}
     after = secret(annotations=(asked if on == "secret" else {}) | honoured)
-    assert decide(view(seen_pod, after)).action is Action.WAIT
+    assert decide(session_state(seen_pod, after)).action is Action.WAIT
     assert pending_requests(NAMES, after, pod(annotations={NAMES.requested_at: "again"}))
 
 
 def test_a_secret_of_another_session_with_the_same_name_is_left_alone() -> None:
-    found = decide(view(secret=secret(age_s=901, session_id="2ABCdef")))
+    found = decide(session_state(secret=secret(age_s=901, session_id="2ABCdef")))
     assert (found.action, found.reason) == (Action.BLOCKED, "secret_name_taken")
 
 
 def test_a_static_token_is_written_once_and_then_rests() -> None:
     held = secret(age_s=None, annotations={NAMES.refreshed_by: TERM})
-    assert decide(view(secret=held), static=True).action is Action.WAIT
+    assert decide(session_state(secret=held), static=True).action is Action.WAIT
     other = secret(age_s=None, writers=("kubectl",))
-    assert decide(view(secret=other), static=True).action is Action.WRITE
+    assert decide(session_state(secret=other), static=True).action is Action.WRITE
 
 
 def test_what_was_written_before_its_token_was_replaced_is_due_once_for_the_leader() -> None:
     before, after = (secret(age_s=None, annotations=static(age_s)) for age_s in (20, 5))
     changed = {"static": True, "replaced_s": NOW_S - 10}
-    found = decide(view(secret=before), **changed)
+    found = decide(session_state(secret=before), **changed)
     assert (found.action, found.reason, found.priority) == (
         Action.WRITE, "token_replaced", Priority.STARTUP,
     )  # fmt: skip
     assert found.touch
-    assert decide(view(secret=after), **changed).action is Action.WAIT
-    assert decide(view(secret=before), startup="none", **changed).action is Action.WAIT
+    assert decide(session_state(secret=after), **changed).action is Action.WAIT
+    assert decide(session_state(secret=before), startup="none", **changed).action is Action.WAIT
     garbage = secret(age_s=None, annotations=static(5) | {NAMES.refreshed_at: "lately"})
-    assert decide(view(secret=garbage), **changed).action is Action.WRITE
-    assert decide(view(secret=garbage), static=True).action is Action.WAIT
+    assert decide(session_state(secret=garbage), **changed).action is Action.WRITE
+    assert decide(session_state(secret=garbage), static=True).action is Action.WAIT
 
 
 @pytest.mark.parametrize("by", [TERM, "replica-1/7"])
@@ -258,7 +267,12 @@ def test_what_was_issued_under_an_older_key_is_due_once_by_its_own_urgency(by: s
     held = [secret(age_s=age_s, annotations={NAMES.refreshed_by: by}) for age_s in ages_s]
     rotated_s = NOW_S - 10
     oldest, older, first, later = (
-        decide(view(secret=each), startup="stale", started_s=NOW_S - 400, rotated_s=rotated_s)
+        decide(
+            session_state(secret=each),
+            startup="stale",
+            term_started_s=NOW_S - 400,
+            rotated_s=rotated_s,
+        )
         for each in held
     )
     for found in (oldest, older):
@@ -268,26 +282,28 @@ def test_what_was_issued_under_an_older_key_is_due_once_by_its_own_urgency(by: s
         assert found.touch
     assert 0 < oldest.slack_s < older.slack_s
     assert (first.action, later.action) == (Action.WAIT, Action.WAIT)
-    follower = decide(view(secret=held[0]), startup="none", rotated_s=rotated_s)
+    follower = decide(session_state(secret=held[0]), startup="none", rotated_s=rotated_s)
     assert follower.action is Action.WAIT
 
 
 @pytest.mark.parametrize(
-    ("age_s", "by", "started_s", "action"),
+    ("age_s", "by", "term_started_s", "action"),
     [
-        (LAG_S + 1, TERM, math.inf, Action.WAIT),
-        (LAG_S + 1, "replica-1/7", math.inf, Action.WRITE),
+        (OTHER_FILE_LAG_S + 1, TERM, math.inf, Action.WAIT),
+        (OTHER_FILE_LAG_S + 1, "replica-1/7", math.inf, Action.WRITE),
         (1, "replica-1/7", math.inf, Action.WAIT),
-        (LAG_S + 1, "replica-1/7", NOW_S - 1e4, Action.WAIT),
+        (OTHER_FILE_LAG_S + 1, "replica-1/7", NOW_S - 1e4, Action.WAIT),
     ],
     ids=["by us", "by one whose file may lag", "by one long after", "by one beside us"],
 )
 def test_another_leader_may_have_written_the_former_token_for_a_while(
-    age_s: float, by: str, started_s: float, action: Action
+    age_s: float, by: str, term_started_s: float, action: Action
 ) -> None:
     held = secret(age_s=None, annotations=static(age_s, by))
-    since = {"started_s": started_s, "replaced_s": NOW_S - LAG_S - 60}
-    assert decide(view(secret=held), static=True, startup="stale", **since).action is action
+    since = {"term_started_s": term_started_s, "replaced_s": NOW_S - OTHER_FILE_LAG_S - 60}
+    assert (
+        decide(session_state(secret=held), static=True, startup="stale", **since).action is action
+    )
 
 
 def static(age_s: float, by: str = TERM) -> dict[str, str]:
@@ -337,9 +353,9 @@ def test_whatever_the_annotations_say_a_plan_is_near_or_a_write(
             writers=("token-reconciler",) if ours else ("other",),
             annotations=annotations,
         )
-        seen = view(pod() if alive else None, held, confirmation=confirmation)
+        seen = session_state(pod() if alive else None, held, confirmation=confirmation)
         found = decide(seen, propagation_s=propagation_s)
-        assert NOW_S <= found.due_s <= NOW_S + LOOK_AGAIN_S
+        assert NOW_S <= found.due_s <= NOW_S + REPLAN_S
         if found.action in (Action.WRITE, Action.CREATE):
             assert confirmation is Confirmation.YES
             assert not paused
@@ -356,7 +372,7 @@ def test_a_token_that_can_be_believed_is_due_when_its_life_says_so(
     age_s, ttl_s = believable
     held = secret(age_s=age_s, ttl_s=ttl_s)
     facts = parse_annotations(held, NAMES, now_s=NOW_S, longest_ttl_s=TTL_S + 1, static=False)
-    assert (facts.problem, facts.ours) == ("", True)
+    assert (facts.problem, facts.is_ours) == ("", True)
     assert facts.issued_s is not None  # else `why` would say so
     assert facts.expires_s is not None
     life_s, left_s = facts.expires_s - facts.issued_s, facts.expires_s - NOW_S
@@ -370,7 +386,7 @@ def test_a_token_that_can_be_believed_is_due_when_its_life_says_so(
     else:
         reason = ""
     found = decide(
-        view(secret=held, confirmation=confirmation),
+        session_state(secret=held, confirmation=confirmation),
         propagation_s=propagation_s,
         longest_ttl_s=TTL_S + 1,
     )
@@ -378,7 +394,7 @@ def test_a_token_that_can_be_believed_is_due_when_its_life_says_so(
         assert (found.action, found.due_s) == (Action.REVOKE, NOW_S)
     elif not reason:
         assert (found.action, found.reason) == (Action.WAIT, "renewal")
-        assert found.due_s == min(due_s, NOW_S + LOOK_AGAIN_S)
+        assert found.due_s == min(due_s, NOW_S + REPLAN_S)
     elif confirmation is Confirmation.YES:
         assert (found.action, found.reason) == (Action.WRITE, reason)
         assert found.slack_s == left_s - propagation_s

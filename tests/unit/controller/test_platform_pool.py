@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
-from reconciler.controller.decide.plan import LIST_FIRST_S
+from reconciler.controller.decide.plan import LIST_WAIT_S
 from reconciler.platform.models import PlatformSession
 from reconciler.platform.pagination import ListResult
 from reconciler.platform.session_list import list_running_sessions
@@ -191,7 +191,7 @@ def test_a_replica_that_leads_from_its_start_does_not_wait_for_a_first_list_that
 
         world.platform.list_running = slow  # type: ignore[method-assign]
         async with running(world):
-            await asyncio.sleep(LIST_FIRST_S - 2)
+            await asyncio.sleep(LIST_WAIT_S - 2)
             assert world.platform.lookups == 0
             await asyncio.sleep(12)
             assert are_refreshed(world, range(40))

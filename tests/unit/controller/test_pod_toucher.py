@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reconciler.controller.decide.pod_touches import FAILURES
+from reconciler.controller.decide.pod_touches import MAX_FAILURES
 from reconciler.errors import (
     AdmissionDenied,
     Conflict,
@@ -55,7 +55,7 @@ def test_a_touch_that_fails_stops_no_token(error: KubeError) -> None:
         async with running(world):
             await asyncio.sleep(5)
             assert await dead_seconds(world, "2Ab0", during_s=3000) == 0
-        assert tries == FAILURES
+        assert tries == MAX_FAILURES
         assert len(world.secret_writes()) == pytest.approx(3000 / 360, abs=2)
         assert world.controller.stats.failures == {}
         assert len(world.events("pod_touch_failed")) == 1

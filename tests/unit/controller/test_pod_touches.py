@@ -1,6 +1,6 @@
 """Touches follow the Secret's own watch event, twice, and never come before it."""
 
-from reconciler.controller.decide.pod_touches import AGAIN_S, UNSEEN_S, PodTouches
+from reconciler.controller.decide.pod_touches import MAX_WATCH_WAIT_S, REPEAT_S, PodTouches
 from tests.unit.controller.build import KEY, secret
 
 
@@ -19,8 +19,8 @@ def test_a_pod_is_touched_twice_and_then_left_alone() -> None:
     touches.observed(secret(version="21"), 100.1)
     touches.done(KEY, 100.2)
     assert not touches.is_due(KEY, 100.2)
-    assert touches.next_at(KEY) == 100.2 + AGAIN_S
-    touches.done(KEY, 100.2 + AGAIN_S)
+    assert touches.next_at(KEY) == 100.2 + REPEAT_S
+    touches.done(KEY, 100.2 + REPEAT_S)
     assert touches.next_at(KEY) is None
     assert len(touches) == 0
 
@@ -28,7 +28,7 @@ def test_a_pod_is_touched_twice_and_then_left_alone() -> None:
 def test_a_watch_that_stays_silent_delays_a_touch_but_does_not_prevent_it() -> None:
     touches = PodTouches()
     touches.request(KEY, secret(), now_at=100.0)
-    assert touches.is_due(KEY, 100.0 + UNSEEN_S)
+    assert touches.is_due(KEY, 100.0 + MAX_WATCH_WAIT_S)
 
 
 def test_versions_are_compared_as_numbers() -> None:
@@ -55,7 +55,7 @@ def test_what_is_owed_is_asked_for_once_a_write() -> None:
     assert touches.ensure(KEY, secret(version="20"), "first", 100.0)
     assert touches.is_due(KEY, 100.0)
     touches.done(KEY, 100.0)
-    touches.done(KEY, 100.0 + AGAIN_S)
+    touches.done(KEY, 100.0 + REPEAT_S)
     assert not touches.ensure(KEY, secret(version="21"), "first", 103.0)
     assert touches.ensure(KEY, secret(version="21"), "second", 104.0)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from reconciler.controller.decide.ownership import CLOCKS_S, Owner, owner_of, response_of
+from reconciler.controller.decide.ownership import CLOCK_TOLERANCE_S, Owner, owner_of, response_of
 from reconciler.controller.decide.progress import (
-    GAIN,
-    MAX_LOST,
-    SAME_S,
+    MAX_UNANSWERED,
+    MIN_GAIN,
+    ROTATION_TOLERANCE_S,
     Evidence,
     TokenLife,
     WriteRecord,
@@ -54,7 +54,7 @@ LATER = TokenLife(NOW_S + 901, 900.0)
 
 def test_what_the_secret_still_says_is_not_written_again_whatever_its_version() -> None:
     record = answered("a")
-    assert ask(record, written("a"), LATER) == pytest.approx(900 * GAIN - 1)
+    assert ask(record, written("a"), LATER) == pytest.approx(900 * MIN_GAIN - 1)
     assert ask(record, written("a", version="99"), LATER) > 0
     assert ask(record, written("b", version="99"), LATER) == 0
 
@@ -75,14 +75,14 @@ def test_new_evidence_is_a_reason(news: dict[str, Any]) -> None:
 
 def test_one_key_rotation_that_is_estimated_twice_is_no_second_one() -> None:
     record = replace(answered("a"), evidence=Evidence(TERM, rotated_s=NOW_S))
-    assert ask(record, written("a"), LATER, rotated_s=NOW_S + SAME_S / 2) > 0
-    assert ask(record, written("a"), LATER, rotated_s=NOW_S + 2 * SAME_S) == 0
+    assert ask(record, written("a"), LATER, rotated_s=NOW_S + ROTATION_TOLERANCE_S / 2) > 0
+    assert ask(record, written("a"), LATER, rotated_s=NOW_S + 2 * ROTATION_TOLERANCE_S) == 0
 
 
 def test_a_token_gains_by_the_shorter_of_both_lives() -> None:
     record = answered("a")
-    assert ask(record, written("a"), TokenLife(NOW_S + 901 + 900 * GAIN, 900.0)) == 0
-    assert ask(record, written("a"), TokenLife(NOW_S + 901 + 60 * GAIN, 60.0)) == 0
+    assert ask(record, written("a"), TokenLife(NOW_S + 901 + 900 * MIN_GAIN, 900.0)) == 0
+    assert ask(record, written("a"), TokenLife(NOW_S + 901 + 60 * MIN_GAIN, 60.0)) == 0
     assert ask(record, written("a"), None) == math.inf
     endless = WriteRecord("secret-uid", ("a", TERM), EVIDENCE, math.inf, math.inf, 100.0)
     assert ask(endless, written("a"), TokenLife(math.inf, math.inf)) == math.inf
@@ -90,7 +90,7 @@ def test_a_token_gains_by_the_shorter_of_both_lives() -> None:
 
 def test_a_write_whose_answer_was_lost_is_the_last_one_as_soon_as_it_shows() -> None:
     first, second = answered("a"), sent("b")
-    both = second.after(first)
+    both = second.following(first)
     assert last_applied(both, written("b"), NAMES) == both
     assert ask(both, written("b"), LATER) > 0
     assert last_applied(both, written("a"), NAMES) == first
@@ -100,12 +100,12 @@ def test_a_write_whose_answer_was_lost_is_the_last_one_as_soon_as_it_shows() -> 
 
 def test_so_many_lost_answers_are_remembered_and_no_more() -> None:
     record = answered("0")
-    for number in range(1, 3 * MAX_LOST):
-        record = sent(str(number)).after(record)
-    depth, seen = 0, record.before
+    for number in range(1, 3 * MAX_UNANSWERED):
+        record = sent(str(number)).following(record)
+    depth, seen = 0, record.previous
     while seen is not None:
-        depth, seen = depth + 1, seen.before
-    assert depth == MAX_LOST
+        depth, seen = depth + 1, seen.previous
+    assert depth == MAX_UNANSWERED
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,10 @@ def test_records_are_bounded_and_end_with_the_term() -> None:
 @pytest.mark.parametrize(
     ("own_s", "foreign_s", "owner"),
     [
-        (100.0, 100.0 - CLOCKS_S, Owner.OURS),
-        (100.0, 101.0 - CLOCKS_S, Owner.UNCLEAR),
+        (100.0, 100.0 - CLOCK_TOLERANCE_S, Owner.OURS),
+        (100.0, 101.0 - CLOCK_TOLERANCE_S, Owner.UNCLEAR),
         (100.0, 100.0, Owner.UNCLEAR),
-        (100.0, 100.0 + CLOCKS_S, Owner.FOREIGN),
+        (100.0, 100.0 + CLOCK_TOLERANCE_S, Owner.FOREIGN),
         (None, 100.0, Owner.FOREIGN),
         (100.0, None, Owner.FOREIGN),
     ],
@@ -159,7 +159,7 @@ def test_an_answer_tells_better_than_times() -> None:
     assert owner_of(written("a", **equal), US, first) is Owner.OURS
     later = written("a", version="21", **equal)
     assert owner_of(later, US, first) is Owner.UNCLEAR
-    second = response_of(later, first, sent_at=50.1 + CLOCKS_S, now_at=53.0)
+    second = response_of(later, first, sent_at=50.1 + CLOCK_TOLERANCE_S, now_at=53.0)
     assert owner_of(written("a", version="22", **equal), US, second) is Owner.OURS
     overwritten = written("a", version="22", **(equal | {"foreign_s": 161.0}))
     assert owner_of(overwritten, US, second) is Owner.FOREIGN

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from reconciler import backoff, errors
 from reconciler.controller.decide.retry_policy import (
-    LIFE_FRACTION,
+    MAX_WAIT_FRACTION,
     classify,
     max_retry_after_s,
 )
@@ -37,7 +37,7 @@ def test_patience_is_a_part_of_what_is_left(
 def test_a_retry_always_comes_while_most_of_the_life_is_left(left_s: float, gone_s: float) -> None:
     bound_s = max_retry_after_s(left_s - gone_s, left_s)
     assert bound_s is not None
-    assert 0 < bound_s <= LIFE_FRACTION * left_s
+    assert 0 < bound_s <= MAX_WAIT_FRACTION * left_s
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """How often others overwrite a Secret, and when it is written again."""
 
 from reconciler.controller.decide.write_conflicts import (
+    BACKOFF,
     ISOLATED,
-    PACE,
+    MEMORY_S,
     QUIET_S,
-    REMEMBERED_S,
     WriteConflicts,
 )
 from reconciler.naming import SessionKey
@@ -16,7 +16,7 @@ def test_two_overwrites_are_chance_and_repaired_at_once() -> None:
     fights = WriteConflicts()
     for number in range(1, ISOLATED + 1):
         assert fights.paused_until(KEY, 1.0 * number) is None
-        assert fights.overwritten(KEY, 1.0 * number, draw=0.9) == number
+        assert fights.record_overwrite(KEY, 1.0 * number, rand=0.9) == number
     assert fights.paused_until(KEY, 3.0) is None
 
 
@@ -25,41 +25,41 @@ def test_one_that_comes_now_and_then_is_repaired_at_once_for_ever() -> None:
     for tick in range(1, 100):
         now_at = tick * 240.0
         assert fights.paused_until(KEY, now_at) is None
-        assert fights.overwritten(KEY, now_at, draw=0.9) == tick
+        assert fights.record_overwrite(KEY, now_at, rand=0.9) == tick
         assert fights.paused_until(KEY, now_at) is None
 
 
 def test_a_quick_exchange_is_slowed_to_the_cap_and_no_further() -> None:
     fights, now_at, pauses = WriteConflicts(), 0.0, []
     for _ in range(12):
-        fights.overwritten(KEY, now_at, draw=0.999)
+        fights.record_overwrite(KEY, now_at, rand=0.999)
         until_at = fights.paused_until(KEY, now_at)
         pauses.append(0.0 if until_at is None else round(until_at - now_at, 6))
         now_at = until_at or now_at
     assert pauses[:ISOLATED] == [0.0] * ISOLATED
     assert pauses[ISOLATED:] == sorted(pauses[ISOLATED:])
-    assert 0.99 * PACE.cap_s < pauses[-1] < PACE.cap_s
+    assert 0.99 * BACKOFF.cap_s < pauses[-1] < BACKOFF.cap_s
 
 
 def test_a_calm_minute_ends_the_slowness_but_not_the_count() -> None:
     fights = WriteConflicts()
     for number in range(10):
-        fights.overwritten(KEY, float(number), draw=0.9)
+        fights.record_overwrite(KEY, float(number), rand=0.9)
     later_at = 9.0 + QUIET_S
-    assert fights.overwritten(KEY, later_at, draw=0.9) == 11
+    assert fights.record_overwrite(KEY, later_at, rand=0.9) == 11
     assert fights.paused_until(KEY, later_at) is None
 
 
 def test_what_is_long_ago_counts_no_more() -> None:
     fights = WriteConflicts()
     for number in range(10):
-        fights.overwritten(KEY, float(number), draw=0.9)
-    assert fights.overwritten(KEY, 9.0 + REMEMBERED_S, draw=0.9) == 1
+        fights.record_overwrite(KEY, float(number), rand=0.9)
+    assert fights.record_overwrite(KEY, 9.0 + MEMORY_S, rand=0.9) == 1
 
 
 def test_each_session_has_its_own_account() -> None:
     fights = WriteConflicts()
     for number in range(10):
-        fights.overwritten(KEY, float(number), draw=0.9)
+        fights.record_overwrite(KEY, float(number), rand=0.9)
     assert fights.paused_until(OTHER, 9.0) is None
-    assert fights.overwritten(OTHER, 9.0, draw=0.9) == 1
+    assert fights.record_overwrite(OTHER, 9.0, rand=0.9) == 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reconciler.clock import format_utc, format_utc_millis
-from reconciler.controller.decide.ownership import CLOCKS_S, Owner, WriteResponse, owner_of
+from reconciler.controller.decide.ownership import CLOCK_TOLERANCE_S, Owner, WriteResponse, owner_of
 from reconciler.controller.decide.plan import (
     Action,
     Confirmation,
@@ -183,7 +183,7 @@ class Server:
         elif (
             self.current.owner != US
             and self.ours
-            and self.now_s - self.ours[0].applied_s < CLOCKS_S
+            and self.now_s - self.ours[0].applied_s < CLOCK_TOLERANCE_S
         ):
             self.news(in_flight)  # whose an equal token is cannot be told yet
         else:
@@ -315,7 +315,7 @@ class Agent:
             annotations={NAMES.requested_at: self.request} if self.request else {},
         )
         record = last_applied(self.record, meta, NAMES)
-        return SessionState(KEY, runner, meta, Confirmation.YES, running=True, record=record)
+        return SessionState(KEY, runner, meta, Confirmation.YES, is_running=True, record=record)
 
     def decide(self) -> tuple[SessionState, Plan]:
         view = self.view()
@@ -325,7 +325,7 @@ class Agent:
             longest_ttl_s=LIFE_S,
             static=self.issuer == "static",
             term=self.term,
-            started_s=math.inf,
+            term_started_s=math.inf,
             startup="all",
             replaced_s=self.replaced_s,
             generation=self.generation,
@@ -357,10 +357,10 @@ class Agent:
         if self.waiting is not None:
             return None
         view, found = self.decide()
-        if found.action is not Action.WRITE or view.secret is None or found.facts is None:
+        if found.action is not Action.WRITE or view.secret is None or found.annotations is None:
             return None
         token = self.token()
-        facts, now_s = found.facts, self.server.now_s
+        facts, now_s = found.annotations, self.server.now_s
         promised = found.reason in ("startup_resync", "requested")
         ends_s = facts.expires_s
         if ends_s is not None and token.expires_s <= ends_s and not promised:
@@ -391,7 +391,7 @@ class Agent:
             int(meta.version), token, annotations, record, self.record, self.term,
             at_server=len(self.writes),
         )  # fmt: skip
-        self.record = record.after(self.record)
+        self.record = record.following(self.record)
         self.writes.append(write)
         self.waiting = write
         return write

@@ -8,7 +8,7 @@ from reconciler.inspection.events import EventSummary
 from reconciler.inspection.pod_token import PodToken, assess
 from reconciler.inspection.report import Leader, PodReport
 from reconciler.kube.api import ObjectMeta
-from tests.unit.controller.build import NAMES, NOW_S, policy, secret
+from tests.unit.controller.build import NAMES, NOW_S, decision_context, secret
 from tests.unit.controller.build import pod as any_pod
 
 DAY_S = 86_400.0
@@ -24,7 +24,7 @@ def pod(**changes: object) -> ObjectMeta:
 
 def reader_context() -> DecisionContext:
     """Return what a command knows: no term, no start-up, no life of a token of its own."""
-    return policy(term="", startup="none", longest_ttl_s=DAY_S)
+    return decision_context(term="", startup="none", longest_ttl_s=DAY_S)
 
 
 def assessed_pod(
