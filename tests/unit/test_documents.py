@@ -275,3 +275,11 @@ def test_faults_and_commands_that_a_document_shows_exist(document: str) -> None:
     assert faults - {str(fault) for fault in DEMO_FAULTS} == set()
     commands = set(re.findall(r"(?:^|`|/)reconciler ([a-z]+)\b", text, re.MULTILINE))
     assert commands - {command.name for command in get_group(app).commands.values()} == set()
+
+
+def test_every_figure_of_the_benchmarks_is_measured() -> None:
+    rows = table_rows(REFERENCE / "benchmarks.md", "key")
+    bench = "\n".join(path.read_text() for path in (ROOT / "tests" / "bench").glob("*.py"))
+    keys = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert len(keys) > 10
+    assert {key for key in keys if f'"{key}"' not in bench} == set()
