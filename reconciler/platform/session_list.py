@@ -119,7 +119,7 @@ class _Run:
                     self.gave_up = True
         if self.gave_up:
             name = _short(_key(target))
-            raise PlatformUnavailable(f"{name}: not asked for, the platform is away")
+            raise PlatformUnavailable(f"{name}: not asked for, the platform is unreachable")
 
     def result(self, targets: list[str | None]) -> RunningSessions:
         merged = _Merge(self.anomalies)

@@ -1,6 +1,6 @@
 """Traces as a stranger finds them in a real Jaeger: the controller as a process, over real sockets.
 
-Each test has a service name of its own, so that one Jaeger serves them all.
+Each test has a separate service name, so that one Jaeger serves all tests.
 """
 
 import asyncio

@@ -16,7 +16,7 @@ OFFSET = "self._clock.wall() - self._clock.monotonic()"
 
 
 def clocks_of(node: ast.expr) -> set[str]:
-    """Return the clocks whose instants an operand holds; a difference of one clock is none."""
+    """Return the clocks of an operand's instants; the difference of two of one clock has none."""
     match node:
         case ast.Call(func=ast.Attribute(attr="wall")):
             return {"wall"}

@@ -1,4 +1,4 @@
-"""What happens before the command line is imported, and what process 1 has to do beside."""
+"""What happens before the command line is imported, and the further duties of process 1."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The issuer's settings: the URL as it is, what a request holds beside the credentials."""
+"""The issuer's settings: the URL is unchanged, and the further fields of a token request."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Values that are secret, from the environment or from files that somebody changes."""
+"""Secret values from the environment, or from files that another process changes."""
 
 import math
 from pathlib import Path

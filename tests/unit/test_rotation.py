@@ -1,4 +1,4 @@
-"""When a change of a file counts: not while somebody writes it, at once where nothing is lost."""
+"""When a change of a file counts: not during a write; at once where nothing is lost."""
 
 import os
 from pathlib import Path

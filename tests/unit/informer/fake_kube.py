@@ -89,7 +89,7 @@ WatchAnswer = Stream | Failure | Wait
 
 @dataclass
 class FakeKube(Kube):
-    """Plays `lists` and `watches` in order; the last answer of each is given for ever.
+    """Plays `lists` and `watches` in order, and then repeats the last answer of each.
 
     A `Wait` in front of an answer delays it, as a slow server would.
     """

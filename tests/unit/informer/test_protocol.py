@@ -578,7 +578,7 @@ class TestRestarts:
     UP_AT = 10.0
 
     def restarted(self, *errors: Failure, cut: bool = True) -> ListWatchProtocol:
-        """Return one whose watch is open at `UP_AT` after these answers to its attempts."""
+        """Return a protocol with a watch open at `UP_AT`, after these answers to its attempts."""
         machine = watching()
         if cut:
             machine.failed(TransportError("reset"), 5.0)

@@ -42,7 +42,7 @@ AWAY = TransportError("list pods: refused")
 
 @dataclass
 class Rig:
-    """A reflector on virtual time with a scripted server, and all that it told."""
+    """A reflector on virtual time with a scripted server, and all calls of its handlers."""
 
     kube: FakeKube
     namespace: str | None = None
@@ -59,7 +59,7 @@ class Rig:
             self.on_change(change)
 
     async def play(self, seconds: float, meanwhile: Awaitable[object] | None = None) -> None:
-        """Run for so many virtual seconds; `meanwhile` runs beside it and must end before."""
+        """Run for so many virtual seconds; `meanwhile` runs at that time and must end before."""
         clock = VirtualClock(asyncio.get_running_loop())
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:

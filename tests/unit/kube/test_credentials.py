@@ -57,7 +57,7 @@ def edit_context(path: str, **fields: Any) -> None:
 
 
 class Exec:
-    """A kubeconfig whose user is a plug-in that counts its runs."""
+    """A kubeconfig with a user's plug-in that counts its runs."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

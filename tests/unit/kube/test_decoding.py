@@ -133,7 +133,7 @@ def test_an_empty_list_is_an_empty_page(items: object) -> None:
      b'{"metadata":{"resourceVersion":"9"},"items":{}}', b'{"metadata":{"resourceVersion":"\xff"}'],
 )  # fmt: skip
 def test_what_is_no_list_is_refused_and_never_an_empty_one(body: bytes) -> None:
-    """An empty page would tell the store that every object is gone."""
+    """An empty page would remove every object from the store."""
     with pytest.raises(ProtocolError):
         SECRETS.decode_page(body)
 

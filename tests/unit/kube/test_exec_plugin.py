@@ -1,4 +1,4 @@
-"""An exec plug-in: its own words in the message, bounded, whatever it writes or leaves behind."""
+"""An exec plug-in: its last words are in the message, bounded; what it leaves behind is killed."""
 
 import asyncio
 import base64

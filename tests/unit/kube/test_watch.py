@@ -48,7 +48,7 @@ def test_a_line_longer_than_any_object_is_refused(monkeypatch: pytest.MonkeyPatc
 class CountingBytes(bytearray):
     """A buffer that counts the bytes that each operation on it reads or writes.
 
-    What changes it in place costs what is added; whatever else is done with it costs its length.
+    An in-place change costs the length of the addition; any other use costs the whole length.
     All buffers of this class count together.
     """
 

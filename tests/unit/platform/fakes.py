@@ -1,4 +1,4 @@
-"""A list on a server, small enough to be read, whose rows may change between two pages."""
+"""A small list on a server; its rows may change between two pages."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Reading a list whose rows come and go between pages."""
+"""Reading a list while rows are added and removed between its pages."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Whoever gives never waits; what cannot be delivered is counted and said once."""
+"""A caller never waits; lost items are counted, and logged once a streak."""
 
 import threading
 
@@ -11,7 +11,7 @@ LIMIT_S = 20.0
 
 
 class Collector:
-    """A receiver that is held back until `release`, and answers as it is told."""
+    """A receiver that blocks until `release`, and then returns the given answers."""
 
     def __init__(self, *answers: bool | Exception) -> None:
         self.answers = list(answers)
@@ -120,7 +120,7 @@ def test_the_first_dropped_item_is_said_and_the_loss_lasts_while_items_are_dropp
             exporter.enqueue(number)
         [said] = logs
         collector.steps.release()
-        # The batch that was on its way while items were dropped ends no loss; the next one does.
+        # A batch that was being sent while items were dropped ends no streak; the next one does.
         assert collector.begun.acquire(timeout=LIMIT_S)
         assert len(logs) == 1
         collector.steps.release()

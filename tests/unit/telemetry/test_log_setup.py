@@ -1,4 +1,4 @@
-"""The log as a person at a terminal sees it: whole, and without what was at hand in a defect."""
+"""The log in a terminal: complete, and without the local variables of a defect."""
 
 import re
 import subprocess

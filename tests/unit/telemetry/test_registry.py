@@ -1,4 +1,4 @@
-"""Names follow the conventions, series of what ended are gone, and no label can grow for ever."""
+"""Names follow the conventions, ended series are removed, and the values of a label are bounded."""
 
 import re
 from collections.abc import Iterable
