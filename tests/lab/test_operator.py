@@ -176,7 +176,7 @@ async def test_a_pod_may_be_named_in_every_usual_way(lab: Lab, words: str) -> No
         (["explain", "-n", "q", "team-a/x"], 2, "team-a/x: -n names another namespace, q"),
         (["explain", "plain"], 6, "pod team-a/plain belongs to no session: it has no label"),
         (["status", "-o", "yaml"], 2, "-o yaml: the formats are table and json"),
-        (["status", "--context", "nope"], 2, "it has no context 'nope'; there is: box"),
+        (["status", "--context", "nope"], 2, "it has no context 'nope'; there is: lab"),
         (["status", "--kubeconfig", "/nowhere/x"], 2, "KUBECONFIG /nowhere/x: no such file"),
         (["refresh"], 2, "name pods, or use -l, or use --all: exactly one of these"),
         (["refresh", "x", "--all"], 2, "one of these"),
@@ -213,7 +213,7 @@ async def test_missing_rights_and_refused_credentials_are_exit_5(lab: Lab) -> No
     unknown = await lab.run("status", user="stranger")
     assert (unknown.code, unknown.stderr) == (
         5,
-        "reconciler: the cluster rejects the credentials of context box\n",
+        "reconciler: the cluster rejects the credentials of context lab\n",
     )
 
 
