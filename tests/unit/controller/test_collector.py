@@ -105,7 +105,13 @@ async def unsendable(session_id: str, project: str | None) -> PlatformSession | 
     raise PlatformError("not asked for, this ID cannot be sent", reason="invalid_id")
 
 
-@pytest.mark.parametrize("how", ["no seal", "a forged seal", "paused", "an ID that cannot be sent"])
+async def unanswered(session_id: str, project: str | None) -> PlatformSession | None:
+    raise PlatformError("the platform answered about another session", status=200)
+
+
+@pytest.mark.parametrize(
+    "how", ["no seal", "a forged seal", "paused", "an ID that cannot be sent", "no answer about it"]
+)
 def test_a_forged_secret_that_expired_in_1970_changes_no_figure(how: str) -> None:
     async def scenario(world: World) -> None:
         for number in range(3):
@@ -115,6 +121,8 @@ def test_a_forged_secret_that_expired_in_1970_changes_no_figure(how: str) -> Non
             name = "2Forged"
             if how == "an ID that cannot be sent":
                 world.platform.session = unsendable  # type: ignore[method-assign]
+            if how == "no answer about it":
+                world.platform.session = unanswered  # type: ignore[method-assign]
             forged = {
                 NAMES.issued_at: "1970-01-01T00:00:00Z",
                 NAMES.expires_at: "1970-01-01T00:15:00Z",
@@ -140,6 +148,8 @@ def test_a_forged_secret_that_expired_in_1970_changes_no_figure(how: str) -> Non
             )
             await asyncio.sleep(60)
             assert name in await rows(world)
+            failing = world.controller.queue.stats().schedule.failing
+            assert failing == (how == "no answer about it")
             after = await alarming(world)
             passed_s = world.controller.sessions.now_s() - now_s
             for each, value in before.items():
