@@ -189,7 +189,7 @@ async def open_telemetry(
     """Make it from the OTEL_* variables; those that are not supported are logged."""
     otlp = read_otlp(os.environ)
     for each in otlp.unserved:
-        log.warning("telemetry_variable_ignored", variable=each.variable, reason=each.why)
+        log.warning("telemetry_variable_ignored", variable=each.variable, reason=each.reason)
     telemetry = Telemetry(
         clock,
         otlp,

@@ -31,7 +31,7 @@ class BreakerStats:
     """`down_for_s` is 0.0 while the endpoint is up; `outages_total` counts up to down.
 
     `refuses`: it answers, and refuses our credentials; `refused_for_s` is for how long, 0.0 while
-    it does not. `heard`: at least one request has ended since the start. `last_reason` and
+    it does not. `was_tried`: at least one request has ended since the start. `last_reason` and
     `last_status` are those of `last_error`: the peer's error code ("" = none) and the HTTP status
     (0 = no answer). `failures` counts those in a row, also below `THRESHOLD`.
     """
@@ -43,7 +43,7 @@ class BreakerStats:
     last_error: str
     refuses: bool = False
     refused_for_s: float = 0.0
-    heard: bool = True
+    was_tried: bool = True
     last_reason: str = ""
     last_status: int = 0
     failures: int = 0

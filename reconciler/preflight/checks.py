@@ -109,7 +109,7 @@ def _telemetry() -> list[Finding]:
         Finding(
             "settings",
             "WARN",
-            f"{each.variable} {each.why}",
+            f"{each.variable} {each.reason}",
             "correct or unset it; tokens are refreshed without it",
         )
         for each in read_otlp(os.environ).unserved

@@ -150,7 +150,7 @@ def _endpoint(name: str, breaker: BreakerStats, note: str) -> Component:
     if breaker.refuses:
         error = reason(breaker.last_error)
         return Component(name, f"rejects us for {duration(breaker.refused_for_s)}", error, "bad")
-    if not breaker.heard:
+    if not breaker.was_tried:
         return Component(name, "no request yet", note, "neutral")
     if breaker.failures:
         failed = f"{count(breaker.failures, 'failure')} in a row: {reason(breaker.last_error)}"

@@ -60,11 +60,11 @@ class Unserved:
     """A variable that is set and cannot be served.
 
     Args:
-        why: What is wrong with it and what is done instead; no URL and no header is quoted.
+        reason: What is wrong with it and what is done instead; no URL and no header is quoted.
     """
 
     variable: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def read_otlp(environ: Mapping[str, str]) -> OtlpSettings:
     return OtlpSettings(
         traces=traces and sampler != "always_off" and is_loadable,
         ratio=ratio,
-        unserved=tuple(Unserved(variable, why) for variable, why in unserved.items()),
+        unserved=tuple(Unserved(variable, reason) for variable, reason in unserved.items()),
     )
 
 

@@ -109,10 +109,10 @@ class Trace(Span):
         "attributes",
         "dropped_spans",
         "failed",
-        "kept",
         "links",
         "p95_s",
         "queued_at",
+        "sampled",
         "spans",
         "trace_id",
         "tracer",
@@ -125,7 +125,7 @@ class Trace(Span):
         self.queued_at = queued_at
         self.p95_s = 0.0
         self.failed = False
-        self.kept = False
+        self.sampled = False
         self.spans: list[Span] = []
         self.dropped_spans = 0
         self.attributes: dict[str, str | int | float | bool] = {}
@@ -150,7 +150,7 @@ class Trace(Span):
         Otherwise each run would be garbage in a cycle; the cycle collector runs seldom and stalls
         the process.
         """
-        if not self.kept:
+        if not self.sampled:
             self.spans = []
 
     @property

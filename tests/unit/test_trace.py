@@ -120,6 +120,6 @@ def test_runs_that_nobody_keeps_leave_no_cycles(tracer: Tracer) -> None:
 def test_a_kept_trace_keeps_its_steps(tracer: Tracer) -> None:
     with tracer.begin("reconcile") as trace, span("token_request"):
         pass
-    trace.kept = True
+    trace.sampled = True
     trace.release()
     assert [one.name for one in trace.spans] == ["token_request"]

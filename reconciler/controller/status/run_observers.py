@@ -44,7 +44,7 @@ class RunTraces:
                 trace.links.append((reason, cause))
             elif (name := CHANGES.get(reason)) is not None:
                 trace.links.append((reason, self._event(name, run).id))
-        trace.kept = True
+        trace.sampled = True
         self._export(trace)
 
     def ended(self, trace: Trace) -> None:
