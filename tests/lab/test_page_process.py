@@ -47,8 +47,8 @@ async def test_a_leader_and_a_follower_each_say_so_and_neither_shows_a_token() -
             found = await pages_until(
                 http,
                 replicas,
-                rf"(?s)All {SESSIONS} sessions hold a live token.*</strong> leads.*refreshed in",
-                rf"(?s)All {SESSIONS} sessions hold a live token.*</strong> follows",
+                rf"(?s)All {SESSIONS} sessions hold a valid token.*</strong> leader.*refreshed in",
+                rf"(?s)All {SESSIONS} sessions hold a valid token.*</strong> standby",
             )
             session = next(iter(box.sessions.values()))
             key = SessionKey(session.namespace, session.session_id)
@@ -60,7 +60,7 @@ async def test_a_leader_and_a_follower_each_say_so_and_neither_shows_a_token() -
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert session.secret in opened
-        assert "refreshed: the token that came with its Secret is replaced" in opened
+        assert "refreshed: first refresh of the token that came with its Secret" in opened
         texts = found | {"opened": opened, "news": news}
         assert box.issuer.tokens_total > 0
         assert find_leaks(texts, box.secret_values()) == []

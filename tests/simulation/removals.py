@@ -83,7 +83,7 @@ def _only_dates_tell_time(patch: pytest.MonkeyPatch) -> None:
 
 
 def _steps_plan_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(IssuerTime, "_tell", lambda *args, **named: None)
+    patch.setattr(IssuerTime, "_report_move", lambda *args, **named: None)
 
 
 def _names_alone_own(patch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from reconciler.controller.decide.bulkhead import (
     _Place,
 )
 from reconciler.workqueue.items import Priority
-from tests.interleavings import interleavings
+from tests.interleavings import check_overrides, interleavings
 from tests.unit.controller.bulkhead_model import Broken, World
 
 pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
@@ -233,7 +233,7 @@ class AllWorkersForOne(Bulkhead[int]):
 class LosesItsTurn(Bulkhead[int]):
     """A key that runs once more for nothing goes behind those that came after it."""
 
-    def take(self, key: int) -> None:
+    def unpark(self, key: int) -> None:
         super().unpark(key)
         self._positions.pop(key, None)
 
@@ -241,7 +241,7 @@ class LosesItsTurn(Bulkhead[int]):
 class WaitsForTheLost(Bulkhead[int]):
     """A call to a key that is gone counts for ever."""
 
-    def _drop_late(self, place: _Place[int], now_at: float) -> None:
+    def _expire_calls(self, place: _Place[int], now_at: float) -> None:
         pass
 
 
@@ -279,6 +279,7 @@ def test_no_interleaving_makes_one_place_pay_for_another() -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_it_finds_what_wrong_rules_cost(mutant: type[Bulkhead[int]]) -> None:
+    check_overrides(mutant)
     with pytest.raises(Broken):
         run(mutant, 20_000, Phase.generate)
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 from reconciler.leadership import rules
 from reconciler.leadership.lease import LeaseRecord
 from reconciler.leadership.rules import DRIFT, ElectionTiming, LeaseHold, ObservedLease
-from tests.interleavings import interleavings
+from tests.interleavings import check_overrides, interleavings
 from tests.unit.leadership.model import Replica, TwoHolders, Write, make_world
 
 MOST = 3
@@ -219,5 +219,6 @@ def test_no_interleaving_has_two_holders() -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_it_finds_the_two_holders_of_wrong_rules(mutant: type[Replica]) -> None:
+    check_overrides(mutant)
     with pytest.raises(TwoHolders):
         run(mutant, 20_000, Phase.generate)
