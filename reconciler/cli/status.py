@@ -25,7 +25,7 @@ from reconciler.humanize import ago
 from reconciler.inspection.fleet import PodFleet, assess_fleet
 from reconciler.inspection.printers import cells, fleet_as_json, plain
 from reconciler.kube.api import ObjectMeta
-from reconciler.tokens.source import SANE_TTL_S
+from reconciler.tokens.source import MAX_TRUSTED_TTL_S
 
 READ_S = 2.0
 """Shortest pause between two reads of the cluster, in seconds."""
@@ -55,7 +55,7 @@ def decision_context(cluster: Cluster) -> DecisionContext:
     return DecisionContext(
         names=cluster.names,
         propagation_s=cluster.settings.propagation_allowance_s,
-        longest_ttl_s=SANE_TTL_S,
+        longest_ttl_s=MAX_TRUSTED_TTL_S,
     )
 
 

@@ -40,7 +40,7 @@ from reconciler.tokens.claims import read_claims
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.refusals import refusal_hint
 from reconciler.tokens.server_clock import PROOF
-from reconciler.tokens.source import AGAIN_S
+from reconciler.tokens.source import RETRY_S
 from reconciler.tokens.token import Token
 from reconciler.tokens.token_response import to_token, token_times
 
@@ -191,7 +191,7 @@ async def _issuer(
             for _ in range(PROOF - 1):
                 if not findings.of_clocks(issuer_time.named_offsets_s()):
                     break
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(RETRY_S)
                 response = await endpoint.request_token()
                 now_s = issuer_time.observe(token_times(response), response.date_s)
         token = to_token(response, now_s=now_s)

@@ -4,7 +4,7 @@ from collections import deque
 from typing import NamedTuple
 
 from reconciler.clock import Clock
-from reconciler.tokens.server_clock import KEEP, MEMORY_S, Bounds, bounds_of, intersect
+from reconciler.tokens.server_clock import MAX_SAMPLES, MEMORY_S, Bounds, bounds_of, intersect
 
 
 class _Observation(NamedTuple):
@@ -21,7 +21,7 @@ class DateClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._observations: deque[_Observation] = deque(maxlen=KEEP)
+        self._observations: deque[_Observation] = deque(maxlen=MAX_SAMPLES)
         self._bounds: Bounds | None = None
 
     @property

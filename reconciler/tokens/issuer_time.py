@@ -12,8 +12,8 @@ from reconciler.tokens.server_clock import (
     Bounds,
     ClockEstimate,
     ServerClock,
+    TimeSource,
     TokenTimes,
-    Witness,
     apart_s,
     bounds_of,
     claims_of,
@@ -64,24 +64,24 @@ class IssuerTime:
     @property
     def observed(self) -> bool:
         """True after the first response."""
-        return self._rules.belief is not None
+        return self._rules.estimate is not None
 
     @property
-    def belief(self) -> ClockEstimate | None:
+    def estimate(self) -> ClockEstimate | None:
         """The estimate, its source, and whether it is proven; None before the first response."""
-        return self._rules.belief
+        return self._rules.estimate
 
     @property
-    def wants_another(self) -> bool:
+    def needs_another(self) -> bool:
         """True if another response, a second later, would decide which of two sources is right."""
-        return self._rules.wants_another
+        return self._rules.needs_another
 
     def now_s(self) -> float:
         """Return the issuer's time in epoch seconds."""
-        belief = self._rules.belief
-        if belief is None:
+        estimate = self._rules.estimate
+        if estimate is None:
             return self._clock.wall()
-        return self._clock.monotonic() + belief.bounds.middle_s
+        return self._clock.monotonic() + estimate.bounds.middle_s
 
     @property
     def skew_s(self) -> float:
@@ -91,10 +91,10 @@ class IssuerTime:
     @property
     def error_s(self) -> float:
         """How far `now_s` may be off, in seconds either way; 0.0 before the first response."""
-        belief = self._rules.belief
-        return 0.0 if belief is None else (belief.bounds.high_s - belief.bounds.low_s) / 2
+        estimate = self._rules.estimate
+        return 0.0 if estimate is None else (estimate.bounds.high_s - estimate.bounds.low_s) / 2
 
-    def observe(self, answer: TokenTimes, date_s: float | None) -> float:
+    def observe(self, response: TokenTimes, date_s: float | None) -> float:
         """Update the estimate from one response; return the issuer's time at its receipt.
 
         Epoch seconds. For a token that may have been issued during the request it is the earliest
@@ -104,27 +104,27 @@ class IssuerTime:
             date_s: Its Date header, epoch seconds, or None.
         """
         before_s, was_known = self.now_s(), self.observed
-        others = {Witness.WALL_CLOCK: self._wall()}
+        others = {TimeSource.WALL_CLOCK: self._wall()}
         self._issuer_date = None
         if date_s is not None:
-            self._issuer_date = bounds_of(date_s, answer.sent_at, answer.received_at)
-            others[Witness.ISSUER_DATE] = self._issuer_date
+            self._issuer_date = bounds_of(date_s, response.sent_at, response.received_at)
+            others[TimeSource.ISSUER_DATE] = self._issuer_date
         if (api_server := self._api_server_bounds()) is not None:
-            others[Witness.API_SERVER_DATE] = api_server
-        self._expires_in = claims_of(answer).get(Witness.EXPIRES_IN)
-        self._bounds = self._rules.observe(answer, others)
+            others[TimeSource.API_SERVER_DATE] = api_server
+        self._expires_in = claims_of(response).get(TimeSource.EXPIRES_IN)
+        self._bounds = self._rules.observe(response, others)
         self._report_move(before_s, is_first=not was_known)
-        if not self.wants_another:
-            self._observed_at = answer.received_at
-        return _received_s(answer, self._bounds)
+        if not self.needs_another:
+            self._observed_at = response.received_at
+        return _received_s(response, self._bounds)
 
-    def give_in(self, answer: TokenTimes) -> float:
+    def settle(self, response: TokenTimes) -> float:
         """Decide without another response; return the issuer's time at the receipt of this one."""
         before_s = self.now_s()
-        self._bounds = self._rules.give_in(self._bounds)
+        self._bounds = self._rules.settle(self._bounds)
         self._report_move(before_s, is_first=False)
-        self._observed_at = answer.received_at
-        return _received_s(answer, self._bounds)
+        self._observed_at = response.received_at
+        return _received_s(response, self._bounds)
 
     def observe_api_server(self, date: str | None) -> None:
         """Update from the Date header of an API server response that arrived just now.
@@ -140,31 +140,31 @@ class IssuerTime:
         if date_s is not None:
             self._api_server.append(date_s - self._clock.monotonic())
 
-    def offsets_s(self) -> dict[Witness, float]:
+    def offsets_s(self) -> dict[TimeSource, float]:
         """Return each clock's reading less the issuer's time, seconds; empty before it is known.
 
         0.0 for a clock that does not contradict it: the time of a slow response may be right.
         """
-        belief = self._rules.belief
-        if belief is None:
+        estimate = self._rules.estimate
+        if estimate is None:
             return {}
         claims = {
-            Witness.WALL_CLOCK: self._wall(),
-            Witness.ISSUER_DATE: self._issuer_date,
-            Witness.API_SERVER_DATE: self._api_server_bounds(),
-            Witness.EXPIRES_IN: self._expires_in,
+            TimeSource.WALL_CLOCK: self._wall(),
+            TimeSource.ISSUER_DATE: self._issuer_date,
+            TimeSource.API_SERVER_DATE: self._api_server_bounds(),
+            TimeSource.EXPIRES_IN: self._expires_in,
         }
         return {
-            witness: bounds.middle_s - belief.bounds.middle_s
-            if apart_s(bounds, belief.bounds) > 0
+            source: bounds.middle_s - estimate.bounds.middle_s
+            if apart_s(bounds, estimate.bounds) > 0
             else 0.0
-            for witness, bounds in claims.items()
+            for source, bounds in claims.items()
             if bounds is not None
         }
 
     def named_offsets_s(self) -> dict[str, float]:
         """Return the same by the names of the sources."""
-        return {witness.value: off_s for witness, off_s in self.offsets_s().items()}
+        return {source.value: off_s for source, off_s in self.offsets_s().items()}
 
     def _api_server_bounds(self) -> Bounds | None:
         if not self._api_server:
@@ -185,10 +185,10 @@ class IssuerTime:
         return f"<IssuerTime skew {self.skew_s:+.3f} s +-{self.error_s:.3f} s>"
 
 
-def _received_s(answer: TokenTimes, judged: Bounds) -> float:
+def _received_s(response: TokenTimes, judged: Bounds) -> float:
     """Return the issuer's time at a response's receipt: the earliest that its `iat` allows."""
-    received_s = judged.low_s + answer.received_at
-    token = claims_of(answer).get(Witness.TOKEN)
-    if token is None or answer.issued_s is None or apart_s(token, judged) > 0:
+    received_s = judged.low_s + response.received_at
+    token = claims_of(response).get(TimeSource.TOKEN)
+    if token is None or response.issued_s is None or apart_s(token, judged) > 0:
         return received_s
-    return max(answer.issued_s, received_s - RESOLUTION_S)
+    return max(response.issued_s, received_s - RESOLUTION_S)

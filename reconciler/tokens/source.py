@@ -1,4 +1,4 @@
-"""Where everybody gets a token: one request in flight, one spare at hand, one view of outages."""
+"""Token sources: one request in flight, one standby token, one state of outages."""
 
 import asyncio
 import math
@@ -24,15 +24,15 @@ T = TypeVar("T")
 
 
 class FlightClosed(Exception):
-    """The run was stopped from outside while somebody waited for it."""
+    """The run was stopped while callers waited for it."""
 
 
 class SingleFlight(Generic[T]):
     """Runs a coroutine function at most once at a time and gives its result to all who wait.
 
     Args:
-        run: Must end by itself within a time limit; an error that the waiters should see is best
-            returned, since one raised object collects a traceback from each of them.
+        run: Must end within a time limit. Return an error for the waiters rather than raise it,
+            since one raised object collects a traceback from each of them.
     """
 
     def __init__(self, run: Callable[[], Coroutine[Any, Any, T]]) -> None:
@@ -46,9 +46,9 @@ class SingleFlight(Generic[T]):
     async def join(self) -> T:
         """Wait for the run in flight, or start one.
 
-        Cancel: only this caller stops waiting; the run goes on for the others and for the cache.
+        Cancel: only this caller stops waiting; the run continues for the others and for the cache.
         Raises:
-            FlightClosed: The run was stopped meanwhile.
+            FlightClosed: The run was stopped.
         """
         task = self._task
         if task is None or task.done():
@@ -59,7 +59,7 @@ class SingleFlight(Generic[T]):
         return task.result()
 
     async def close(self) -> None:
-        """Stop the run in flight and wait until it is gone."""
+        """Stop the run in flight and wait for its end."""
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait((self._task,))
@@ -68,36 +68,39 @@ class SingleFlight(Generic[T]):
 log = structlog.get_logger()
 
 STANDBY_FRACTION = 0.1
-"""A new spare is minted at this age, as a fraction of its life: with the issuer away every Secret
-can be lifted to an expiry of at least 0.9 of a life from the outage's start."""
+"""A new standby token is requested at this age, as a fraction of its lifetime: while the issuer is
+unreachable every Secret can get an expiry at least 0.9 of a lifetime after the outage's start."""
 
 FRESH_FRACTION = 0.02
-"""A token that arrived this short a time ago, as a fraction of its life, is the answer to another
-question for one: an issuer that hands out half-used tokens is not asked ten thousand times for the
-same one when a fleet starts."""
+"""A token that arrived this short a time ago, as a fraction of its lifetime, also answers another
+request: an issuer that returns half-used tokens does not get ten thousand requests for the same one
+when a fleet starts."""
 
-SANE_TTL_S = 86_400.0
-"""Longest life that is believed of others' annotations by itself; a longer one only while a token
-that lives so long is at hand. Until the first token is seen, it is all we can say."""
+MAX_TRUSTED_TTL_S = 86_400.0
+"""Longest lifetime that annotations of others may claim; a longer one only while a token with such
+a lifetime is present. It applies until the first token is received."""
 
-SHORTEST_CYCLE_S = 1.0
-"""Spares are minted no more often, whatever their life, and failed mints are repeated no sooner
-than half of this on average."""
+MIN_CYCLE_S = 1.0
+"""Standby tokens are requested no more often, for any lifetime, and failed requests are repeated no
+sooner than half of this on average."""
 
-AGAIN_S = 1.1
-"""Between requests that settle a contradiction: each token has an `iat` of another second."""
+RETRY_S = 1.1
+"""Time between requests that resolve a contradiction: the next token has another second in its
+`iat`."""
 
-LONGEST_SLEEP_S = 2.0
-"""A suspended machine wakes up to a dead spare, and a caller may be refused while none is due: both
-must be noticed in seconds."""
+MAX_SLEEP_S = 2.0
+"""After a suspension of the machine the standby token may have expired, and a caller may be refused
+before one is due: both must be noticed in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStats:
-    """Counts since the start; `best_remaining_s` is None without a token at hand, `resting_s` is
-    what is left of the pause after a refusal or a Retry-After, `latest_ttl_s` the whole life of the
-    token that came last, dead or alive, None before the first. `without_s` is for how long none has
-    come, since the start before the first, 0.0 where none is asked for."""
+    """Counts since the start.
+
+    `best_remaining_s` is None without a usable token, `cooldown_s` the
+    rest of the pause after a refusal or a Retry-After, `latest_ttl_s` the whole lifetime of the
+    last token, expired or not, None before the first. `without_s` is the time without a new token,
+    since the start before the first, 0.0 if none is requested."""
 
     requests_total: int
     issued_total: int
@@ -111,17 +114,18 @@ class TokenStats:
 
 
 FleetLife = Callable[[], float | None]
-"""Gives the shortest life left of the tokens in use, seconds, negative since its end; or None."""
+"""Returns the least remaining lifetime of the tokens in use, seconds, negative after expiry; or
+None."""
 
 OnBetter = Callable[[], None]
-"""Called on the loop when a token is there that ends later than each valid one before it."""
+"""Called on the loop when a token expires later than each valid one before it."""
 
 
 class TokenSource(Protocol):
-    """Gives tokens to the workers; the implementations never put one into an error or a log.
+    """Provides tokens; implementations never put one into an error or a log.
 
-    `fleet_life_s` is to be set by whoever knows the tokens in use: it bounds pauses. `on_better` is
-    to be set by what wakes the sessions that wait for a better token.
+    Set `fleet_life_s` to a function that knows the tokens in use: it limits pauses. Set `on_better`
+    to a function that wakes the sessions that wait for a better token.
     """
 
     fleet_life_s: FleetLife
@@ -129,22 +133,22 @@ class TokenSource(Protocol):
 
     @property
     def longest_ttl_s(self) -> float:
-        """Longest life, in whole seconds, that an expiry somebody else wrote may claim."""
+        """Longest lifetime, in whole seconds, that an expiry from another writer may claim."""
         ...
 
     @property
     def replaced_s(self) -> float:
-        """When somebody put the token at hand in the place of another, epoch seconds.
+        """When the present token replaced another, epoch seconds.
 
-        What was written before may be the other; -inf where no token is ever taken back.
+        Earlier writes may hold the other one; -inf if no token is ever withdrawn.
         """
         ...
 
     @property
     def generation(self) -> int:
-        """How often a token has taken the place of another since the start of this process.
+        """How often a token has replaced another since the start of this process.
 
-        It orders the tokens where a clock that was set would not; 0 where none is ever taken back.
+        It orders the tokens even if a clock is set; 0 if none is ever withdrawn.
         """
         ...
 
@@ -152,36 +156,35 @@ class TokenSource(Protocol):
     def rotated_s(self) -> float:
         """When the first token under the issuer's present signing key was issued.
 
-        Epoch seconds, issuer's time. What was issued before is under a key that may be refused by
-        now; -inf where no key was replaced since the start.
+        Epoch seconds, issuer's time. Earlier tokens are under a key that may be rejected by now;
+        -inf if no key was replaced since the start.
         """
         ...
 
     async def get(self, *, min_remaining: float, since_at: float = -math.inf) -> Token:
-        """Return a token with enough life, asking the issuer if there is none at hand.
+        """Return a token with enough lifetime; request one if there is none.
 
         Args:
-            min_remaining: Least life left, as a fraction (0..1) of the token's own. One that was
-                minted for this call, or a moment ago, is returned even if it has less.
-            since_at: The issuer is asked, whatever is at hand, if its last token came before this
-                instant of our monotonic clock.
+            min_remaining: Least remaining lifetime, as a fraction (0..1) of the token's own. A
+                token that was requested for this call, or a moment ago, is returned with less, too.
+            since_at: Request a token if the last one came before this monotonic instant.
         Raises:
-            IssuerError: There was no usable answer, or it is known that there would be none. What
-                is at hand stays there, see `best`.
-        Cancel: the request goes on for the others who wait.
+            IssuerError: There was no usable response, or none is to be expected. Present tokens
+                stay, see `best`.
+        Cancel: the request continues for the other waiters.
         """
         ...
 
     def best(self) -> Token | None:
-        """Return the longest-living token at hand, None if all are dead; never asks."""
+        """Return the token that expires last, None if all have expired; sends no request."""
         ...
 
     def best_available(self, *, min_remaining: float) -> Token | None:
-        """Return what `get` would without asking, None where it would ask or fail."""
+        """Return what `get` would without a request, None if it would send one or fail."""
         ...
 
     async def refresh(self) -> Token:
-        """Mint now, or join the request in flight, and return the best token at hand after it.
+        """Request a token now, or join the request in flight; return the best token after it.
 
         Raises:
             IssuerError: As in `get`.
@@ -192,12 +195,12 @@ class TokenSource(Protocol):
 
 
 class OidcSource:
-    """One token for the whole fleet, from an issuer that may be away.
+    """One token for the whole fleet, from an issuer that may be unreachable.
 
     Args:
-        ask: The one request, `TokenEndpoint.ask`; must end within its own time limit.
-        issuer_time: Told of each answer; it weighs what the answer says of time.
-        breaker: Opened by outages and unusable tokens; while it is down only `refresh` asks.
+        request: The one request, `TokenEndpoint.request_token`; must end within a time limit.
+        issuer_time: Observes each response and estimates the issuer's time.
+        breaker: Opened by outages and unusable tokens; while it is open only `refresh` requests.
         refresh_on_key_rotation: Whether a new signing key makes the tokens under older ones due.
     """
 
@@ -206,7 +209,7 @@ class OidcSource:
 
     def __init__(
         self,
-        ask: Callable[[], Awaitable[TokenResponse]],
+        request: Callable[[], Awaitable[TokenResponse]],
         *,
         clock: Clock,
         issuer_time: IssuerTime,
@@ -214,13 +217,13 @@ class OidcSource:
         random: Random,
         refresh_on_key_rotation: bool = True,
     ) -> None:
-        self._ask = ask
+        self._send_request = request
         self._clock = clock
         self._issuer_time = issuer_time
         self._breaker = breaker
         self._random = random
-        self._rest = Cooldown(clock, random)
-        self._flight = SingleFlight(self._request)
+        self._cooldown = Cooldown(clock, random)
+        self._flight = SingleFlight(self._request_once)
         self._newest: Token | None = None
         self._received_at = clock.monotonic()
         self._best: Token | None = None
@@ -229,29 +232,29 @@ class OidcSource:
         self._issued = 0
         self._failures = 0
         self._last_error = ""
-        self._oddities: set[str] = set()
-        self._heeds_keys = refresh_on_key_rotation
+        self._warnings: set[str] = set()
+        self._refresh_on_key_rotation = refresh_on_key_rotation
         self._keys = SigningKeys()
         self._rotated = asyncio.Event()
         self.on_replaced: Callable[[Token], Awaitable[None]] | None = None
-        """Told of the first token under a signing key that took another's place."""
+        """Called with the first token under a signing key that replaced another."""
         self.fleet_life_s: FleetLife = lambda: None
         self.on_better: OnBetter = lambda: None
 
     @property
     def rotated_s(self) -> float:
-        return self._keys.rotated_s if self._heeds_keys else -math.inf
+        return self._keys.rotated_s if self._refresh_on_key_rotation else -math.inf
 
     @property
     def longest_ttl_s(self) -> float:
-        """Longest life seen, up to `SANE_TTL_S` or that of the best token at hand.
+        """Longest lifetime received, up to `MAX_TRUSTED_TTL_S` or that of the best present token.
 
-        Rounded up, because annotations hold whole seconds.
+        Rounded up, because annotations are in whole seconds.
         """
         best = self.best()
         if not self._longest_ttl_s:
-            return SANE_TTL_S
-        sane_s = min(self._longest_ttl_s, SANE_TTL_S)
+            return MAX_TRUSTED_TTL_S
+        sane_s = min(self._longest_ttl_s, MAX_TRUSTED_TTL_S)
         return math.ceil(sane_s if best is None else max(best.ttl_s, sane_s))
 
     async def get(self, *, min_remaining: float, since_at: float = -math.inf) -> Token:
@@ -273,8 +276,8 @@ class OidcSource:
         return self._best
 
     async def refresh(self) -> Token:
-        if self._rest.error is not None:
-            _raise(self._rest.error)
+        if self._cooldown.error is not None:
+            _raise(self._cooldown.error)
         try:
             failure = await self._flight.join()
         except FlightClosed:
@@ -283,21 +286,21 @@ class OidcSource:
             _raise(failure)
         best = self.best()
         if best is None:
-            raise invalid_token("expired", "it died before anybody could use it")
+            raise invalid_token("expired", "it expired before it could be used")
         return best
 
     async def keep_standby(self) -> None:
-        """Run for ever: keep a young token at hand, and look whether a lost issuer is back.
+        """Keep a recent standby token, and probe an unreachable issuer, until cancelled.
 
-        Cancel: a request in flight is left to `close`; tokens at hand stay.
+        Cancel: a request in flight is left to `close`; present tokens stay.
         """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._request_standby(), name="mint_spares")
+            group.create_task(self._request_standby(), name="request_standby")
             group.create_task(self._breaker.probe_while_down(self.refresh), name="probe_issuer")
-            group.create_task(self._tell_rotations(), name="tell_rotations")
+            group.create_task(self._report_rotations(), name="report_rotations")
 
     async def close(self) -> None:
-        """Stop the request in flight; those who wait for it get an error."""
+        """Stop the request in flight; its waiters get an error."""
         await self._flight.close()
 
     def stats(self) -> TokenStats:
@@ -307,7 +310,7 @@ class OidcSource:
             issued_total=self._issued,
             failures_total=self._failures,
             last_error=self._last_error,
-            cooldown_s=self._rest.remaining_s(),
+            cooldown_s=self._cooldown.remaining_s(),
             best_remaining_s=best.remaining_s(self._clock.monotonic()) if best else None,
             longest_ttl_s=self.longest_ttl_s,
             latest_ttl_s=self._newest.ttl_s if self._newest is not None else None,
@@ -318,10 +321,10 @@ class OidcSource:
         return f"<OidcSource best={self.best()}, {self._requests} requests>"
 
     def _serves(self, min_remaining: float, since_at: float) -> bool:
-        """Tell whether asking again could bring nothing better than what is at hand.
+        """Return whether another request could bring nothing better than the present token.
 
-        The newest token decides, not the best: while the issuer gives short lives, a long-lived
-        one from before must not send every caller to it.
+        The newest token decides, not the best: while the issuer returns short lifetimes, an earlier
+        token with a long one must not cause a request of every caller.
         """
         now_at, newest = self._clock.monotonic(), self._newest
         if newest is None or newest.remaining_s(now_at) <= 0 or newest.received_at < since_at:
@@ -330,117 +333,121 @@ class OidcSource:
             return True
         return newest.remaining_s(now_at) >= min_remaining * newest.ttl_s
 
-    async def _request(self) -> IssuerError | None:
-        """Ask once; the error is returned, not raised, since many may wait for it."""
+    async def _request_once(self) -> IssuerError | None:
+        """Request once; the error is returned, not raised, since many may wait for it."""
         try:
-            grant, now_s = await self._ask_for_certain()
-            token = to_token(grant, now_s=now_s)
+            response, now_s = await self._request_certain()
+            token = to_token(response, now_s=now_s)
         except IssuerError as error:
-            self._failed(error)
+            self._record_failure(error)
             return error
-        self._keep(token)
-        self._note_oddity(grant.value)
+        self._record_token(token)
+        self._log_warning(response.value)
         return None
 
-    def _note_oddity(self, value: str) -> None:
-        """Say once of each kind that tokens are odd: a validator may be stricter than we are."""
-        oddity = read_claims(value, lenient=True).warning
-        if oddity and oddity not in self._oddities:
-            self._oddities.add(oddity)
-            log.warning("token_odd", reason=oddity)
+    def _log_warning(self, value: str) -> None:
+        """Log each kind of token warning once: a validator may be stricter than this program."""
+        warning = read_claims(value, lenient=True).warning
+        if warning and warning not in self._warnings:
+            self._warnings.add(warning)
+            log.warning("token_odd", reason=warning)
 
-    async def _ask_for_certain(self) -> tuple[TokenResponse, float]:
-        """Return an answer and the issuer's time at its receipt, epoch seconds.
+    async def _request_certain(self) -> tuple[TokenResponse, float]:
+        """Return a response and the issuer's time at its receipt, epoch seconds.
 
-        A token that contradicts what earlier ones proved is not given to anybody before two more
-        have told a stepped clock from a cache and from one wrong node of the issuer.
+        A token that contradicts what earlier ones proved is not used before two more have shown
+        whether the clock was stepped, a cache answered, or one node of the issuer is wrong.
         """
         for _ in range(PROOF - 1):
-            grant, now_s = await self._ask_once()
-            if not self._issuer_time.wants_another:
-                return grant, now_s
-            await asyncio.sleep(AGAIN_S)
-        grant, now_s = await self._ask_once()
-        if self._issuer_time.wants_another:
-            now_s = self._issuer_time.give_in(token_times(grant))
-        return grant, now_s
+            response, now_s = await self._request_response()
+            if not self._issuer_time.needs_another:
+                return response, now_s
+            await asyncio.sleep(RETRY_S)
+        response, now_s = await self._request_response()
+        if self._issuer_time.needs_another:
+            now_s = self._issuer_time.settle(token_times(response))
+        return response, now_s
 
-    async def _ask_once(self) -> tuple[TokenResponse, float]:
+    async def _request_response(self) -> tuple[TokenResponse, float]:
         self._requests += 1
-        grant = await self._ask()
-        return grant, self._issuer_time.observe(token_times(grant), grant.date_s)
+        response = await self._send_request()
+        return response, self._issuer_time.observe(token_times(response), response.date_s)
 
-    def _keep(self, token: Token) -> None:
+    def _record_token(self, token: Token) -> None:
         now_at, before = self._clock.monotonic(), self.best()
         self._newest, self._received_at = token, now_at
         rotated = self._keys.observe(key_id(token.reveal()), token.issued_s)
         if rotated:
-            log.warning("signing_key_rotated", refreshes=self._heeds_keys)
+            log.warning("signing_key_rotated", refreshes=self._refresh_on_key_rotation)
             self._rotated.set()
-        # Compared on our clock: after a step of the issuer's, expiries are not comparable. However
-        # long a token under the old key would live, it may be refused by now.
+        # Compared on our clock: after a step of the issuer's, expiries are not comparable. A token
+        # under the old key may be rejected by now, even with a long lifetime.
         if (
             self._best is None
-            or (rotated and self._heeds_keys)
+            or (rotated and self._refresh_on_key_rotation)
             or token.remaining_s(now_at) >= self._best.remaining_s(now_at)
         ):
             self._best = token
         self._longest_ttl_s = max(self._longest_ttl_s, token.ttl_s)
         self._issued += 1
-        self._breaker.succeeded(wakes=self._rest.reset())
+        self._breaker.succeeded(wakes=self._cooldown.reset())
         if before is None or token.expires_s > before.expires_s:
             self.on_better()
 
-    def _failed(self, error: IssuerError) -> None:
+    def _record_failure(self, error: IssuerError) -> None:
         self._failures += 1
         self._last_error = str(error)
-        best, lives_s = self._best, []
+        best, remaining_lives_s = self._best, []
         if best is not None:
-            lives_s.append(best.remaining_s(self._clock.monotonic()))
+            remaining_lives_s.append(best.remaining_s(self._clock.monotonic()))
         if (fleet_s := self.fleet_life_s()) is not None:
-            lives_s.append(fleet_s)
+            remaining_lives_s.append(fleet_s)
         if error.transient:
-            self._rest.after_throttling(error, remaining_lives_s=lives_s)
+            self._cooldown.after_throttling(error, remaining_lives_s=remaining_lives_s)
             self._breaker.failed(error)
         else:
-            self._rest.after_refusal(error, remaining_lives_s=lives_s)
+            self._cooldown.after_refusal(error, remaining_lives_s=remaining_lives_s)
             self._breaker.refused(error)
 
     async def _request_standby(self) -> None:
-        """Mint in time for the spare, and at the end of each pause, which may end a refusal."""
+        """Request the standby token in time, and a token at the end of each cool-down."""
         while True:
-            wait_s = max(self._standby_due_in_s(), self._rest.remaining_s())
+            wait_s = max(self._standby_due_in_s(), self._cooldown.remaining_s())
             if wait_s > 0:
-                await asyncio.sleep(min(wait_s, LONGEST_SLEEP_S))
+                await asyncio.sleep(min(wait_s, MAX_SLEEP_S))
                 continue
             if self._breaker.is_open:
-                await self._breaker.wait_closed()  # the probe mints
+                await self._breaker.wait_closed()  # the probe requests a token
                 continue
             try:
                 await self.refresh()
             except IssuerError:  # counted and kept in `stats`
-                if self._rest.remaining_s() <= 0:
-                    await asyncio.sleep(SHORTEST_CYCLE_S * self._random.uniform(0.5, 1.0))
+                if self._cooldown.remaining_s() <= 0:
+                    await asyncio.sleep(MIN_CYCLE_S * self._random.uniform(0.5, 1.0))
 
-    async def _tell_rotations(self) -> None:
+    async def _report_rotations(self) -> None:
         while True:
             await self._rotated.wait()
             self._rotated.clear()
-            if self._heeds_keys and self.on_replaced is not None and self._newest is not None:
+            if (
+                self._refresh_on_key_rotation
+                and self.on_replaced is not None
+                and self._newest is not None
+            ):
                 await self.on_replaced(self._newest)
 
     def _standby_due_in_s(self) -> float:
-        if self._newest is None or self._rest.is_pending:
+        if self._newest is None or self._cooldown.is_pending:
             return 0.0
         newest = self._newest
-        # A cache that gives each token until its end has another one from that instant on.
+        # A cache that returns each token until its expiry has another one from then on.
         left_s = newest.remaining_s(newest.received_at)
-        cycle_s = max(SHORTEST_CYCLE_S, min(STANDBY_FRACTION * newest.ttl_s, left_s))
+        cycle_s = max(MIN_CYCLE_S, min(STANDBY_FRACTION * newest.ttl_s, left_s))
         return newest.received_at + cycle_s - self._clock.monotonic()
 
 
 def _raise(error: IssuerError) -> NoReturn:
-    """Raise an equal error: each waiter gets its own, or one object collects all tracebacks."""
+    """Raise a copy of an error, so that each waiter gets its own traceback."""
     raise type(error)(
         str(error), status=error.status, reason=error.reason, retry_after_s=error.retry_after_s
     )

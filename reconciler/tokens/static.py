@@ -1,4 +1,4 @@
-"""The token that the settings hold: no issuer, no spare, and a file that may hold another one."""
+"""The static token from the settings: no issuer, no standby token, and a file that may change."""
 
 import asyncio
 import math
@@ -14,21 +14,21 @@ from reconciler.tokens.token import Token
 
 log = structlog.get_logger()
 
-LOOK_S = 5.0
-"""Between looks at the file: a kubelet takes ten times as long to bring it, and a look costs 30 us.
-It is read each time, since neither times nor sizes tell for certain that it is the same."""
+RELOAD_S = 5.0
+"""Time between two reads of the file: a kubelet takes ten times as long to update it, and a read
+costs 30 us. It is read each time, since equal times and sizes do not prove equal content."""
 
 TICK_S = 0.002
-"""`token-refreshed-at` has milliseconds: what is written within the one in which the token was
-replaced looks as if it had been written before."""
+"""`token-refreshed-at` is in milliseconds: a write in the same millisecond as the replacement would
+look older than it."""
 
 
 class StaticSource:
-    """A token from the settings: nobody is asked, and no expiry unless it is a JWT with one.
+    """A token from the settings; it has no expiry unless it is a JWT with one.
 
     Args:
-        read: Gives the value of this moment; raises `SettingsError` where there is none.
-        since_s: When the value was put there, epoch seconds; -inf where it is as old as all else.
+        read: Returns the present value; raises `SettingsError` if there is none.
+        since_s: When the value was put there, epoch seconds; -inf if that is unknown.
     Raises:
         SettingsError: There is no value.
         InvalidToken: The value is `malformed` or `huge`.
@@ -41,17 +41,18 @@ class StaticSource:
     ) -> None:
         self._read = read
         self._clock = clock
-        self._token = _token_of(read(), clock)
+        self._token = _parse(read(), clock)
         self._next: Token | None = None
-        self._why_kept = ""
+        self._last_error = ""
         self.generation = 0
         self._replaced_s = min(since_s, clock.wall())
         self._replaced_at = clock.monotonic()
         self.fleet_life_s: FleetLife = lambda: None
         self.on_better: OnBetter = lambda: None
-        """Never called: `on_replaced` plans each session again, whichever token ends later."""
+        """Never called: `on_replaced` plans each session again, even if the new token expires
+        earlier."""
         self.on_replaced: Callable[[Token], Awaitable[None]] | None = None
-        """Told of each token that takes the place of another."""
+        """Called with each token that replaces another."""
 
     @property
     def longest_ttl_s(self) -> float:
@@ -60,16 +61,16 @@ class StaticSource:
 
     @property
     def replaced_s(self) -> float:
-        """When the token at hand took another's place, by today's reading of the wall clock.
+        """When the present token replaced another, by the present reading of the wall clock.
 
-        Where that was stepped back, what was written since would look older than the token, and
-        would be written again and again: the monotonic clock then tells how long ago it was.
+        After a step back of the wall clock, later writes would look older than the token and would
+        be repeated again and again; so the monotonic clock gives the time since.
         """
         ago_s = self._clock.monotonic() - self._replaced_at
         return min(self._replaced_s, self._clock.wall() - ago_s)
 
     async def get(self, *, min_remaining: float, since_at: float = -math.inf) -> Token:
-        """Return the token whatever is left of it: there will be no better one."""
+        """Return the token, even with little lifetime left: there is no better one."""
         best = self.best()
         if best is None:
             raise _expired()
@@ -89,71 +90,71 @@ class StaticSource:
         left_s = remaining_s if remaining_s > 0 else None
         ttl_s = self._token.ttl_s
         return TokenStats(
-            0, self.generation + 1, 0, self._why_kept, 0.0, left_s, self.longest_ttl_s, ttl_s
+            0, self.generation + 1, 0, self._last_error, 0.0, left_s, self.longest_ttl_s, ttl_s
         )
 
     async def watch_file(self) -> None:
-        """Run for ever: take the value that the file holds by now, and tell of it.
+        """Reload the file until cancelled, and report each new token.
 
-        Cancel: the token at hand is a whole one; somebody may not have been told of it.
+        Cancel: the present token is complete; `on_replaced` may not have been called for it.
         """
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(RELOAD_S)
             if self.reload_once() and self.on_replaced is not None:
                 await asyncio.sleep(TICK_S)
                 await self.on_replaced(self._token)
 
     def reload_once(self) -> bool:
-        """Read once; return True if another token has taken the place of the one at hand.
+        """Read once; return True if another token has replaced the present one.
 
-        A value counts when two looks in a row have found it: half a token is a token as well, and
-        a file that somebody writes in place holds one for a moment. What cannot be used changes
-        nothing, and is said once.
+        A value counts if two consecutive reads find it: half a token is a token, too, and a file
+        that is written in place contains one for a moment. An unusable value changes nothing, and
+        is logged once.
         """
         try:
-            found = self._other()
+            other = self._read_other()
         except (SettingsError, IssuerError) as error:
             self._next = None
-            if not self._why_kept:
+            if not self._last_error:
                 log.warning("static_token_reload_failed", reason=str(error))
-            self._why_kept = str(error)
+            self._last_error = str(error)
             return False
-        self._why_kept = ""
-        before, self._next = self._next, found
-        if found is None or before is None or before.reveal() != found.reveal():
+        self._last_error = ""
+        before, self._next = self._next, other
+        if other is None or before is None or before.reveal() != other.reveal():
             return False
-        self._take(found)
+        self._replace(other)
         return True
 
-    def _other(self) -> Token | None:
-        """Return what the file holds, None for the token at hand; raises for what is of no use."""
+    def _read_other(self) -> Token | None:
+        """Return the file's token, None if it is the present one; raises if it is unusable."""
         value = self._read()
         if value == self._token.reveal():
             return None
-        found = _token_of(value, self._clock)
+        found = _parse(value, self._clock)
         if found.remaining_s(self._clock.monotonic()) <= 0:
             raise _expired()
         return found
 
-    def _take(self, token: Token) -> None:
+    def _replace(self, token: Token) -> None:
         self._token, self._next = token, None
         self.generation += 1
         self._replaced_s, self._replaced_at = self._clock.wall(), self._clock.monotonic()
-        endless = math.isinf(token.expires_s)
+        is_endless = math.isinf(token.expires_s)
         log.info(
-            "static_token_replaced", expires_at=None if endless else format_utc(token.expires_s)
+            "static_token_replaced", expires_at=None if is_endless else format_utc(token.expires_s)
         )
 
     def __repr__(self) -> str:
         return f"<StaticSource {self._token!r}>"
 
 
-def _token_of(value: str, clock: Clock) -> Token:
-    """Judge a value; raises `InvalidToken` if it is `malformed` or `huge`."""
+def _parse(value: str, clock: Clock) -> Token:
+    """Parse a value; raises `InvalidToken` if it is `malformed` or `huge`."""
     claims, now_s = read_claims(value), clock.wall()
     if claims.warning:
         log.warning("token_odd", reason=claims.warning)
-    # We have it, so it was issued: an `iat` ahead of our clock says that our clock is behind.
+    # It exists, so it was issued: with an `iat` ahead of our clock, our clock is behind.
     issued_s = now_s if claims.issued_s is None else min(claims.issued_s, now_s)
     return Token(
         value,

@@ -276,7 +276,7 @@ class StatusCollector:
                 time.skew_s,
                 time.error_s,
                 token,
-                time.belief.by.value if time.belief is not None else "",
+                time.estimate.source.value if time.estimate is not None else "",
                 time.named_offsets_s(),
             ),
             queue=self._parts.queue.stats(),

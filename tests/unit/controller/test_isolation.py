@@ -335,7 +335,7 @@ def test_one_who_asks_a_slow_issuer_keeps_nobody_from_the_token_at_hand() -> Non
 
         async with running(world):
             await finished(world, 1)
-            world.source._ask = slow
+            world.source._send_request = slow
             await asyncio.sleep(300)
             best = world.source.best()
             while best is None or not 820 < best.remaining_s(world.clock.monotonic()) < 850:

@@ -119,7 +119,7 @@ def test_a_longer_life_under_the_old_key_is_worth_nothing_under_the_new_one() ->
 
 def test_where_it_is_switched_off_ordinary_refreshes_bring_the_new_key() -> None:
     async def scenario(world: World) -> None:
-        world.source._heeds_keys = False
+        world.source._refresh_on_key_rotation = False
         for session in SESSIONS:
             world.add(session)
         world.issuer.kid = lambda: "old"

@@ -34,7 +34,7 @@ def issue(world: World, value: str, *, expires_in_s: float | None) -> None:
             date_s=int(world.clock.wall()),
         )
 
-    world.source._ask = ask
+    world.source._send_request = ask
 
 
 RS256 = {"alg": "RS256", "typ": "JWT"}

@@ -14,13 +14,13 @@ from reconciler.controller.runtime import ControllerConfig
 from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.leadership.api import LeadershipState
 from reconciler.naming import SessionKey
-from reconciler.tokens.static import LOOK_S, StaticSource
+from reconciler.tokens.static import RELOAD_S, StaticSource
 from reconciler.tokens.token import Token
 from tests.unit.controller.virtual import NAMES, PLATFORM, PROJECT, SwitchFence, World, simulate
 from tests.unit.tokens.support import NEW, OLD, StaticFile, jwt
 
 SESSIONS = 5
-SOON_S = 2 * LOOK_S + 5
+SOON_S = 2 * RELOAD_S + 5
 
 
 async def nobody() -> None:

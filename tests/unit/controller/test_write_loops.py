@@ -188,7 +188,7 @@ def test_a_clock_that_is_behind_an_issuer_that_never_says_the_time(behind_s: int
             value = jwt(iat=now_s, exp=now_s + 900, jti=str(sent_at))
             return TokenResponse(value, sent_at, sent_at)
 
-        world.source._ask = ask
+        world.source._send_request = ask
         for session in SESSIONS:
             world.add(session)
         async with running(world):
@@ -321,7 +321,7 @@ def test_where_no_write_shows_that_it_was_applied_each_token_is_written_once(
                 value, sent_at, world.clock.monotonic(), expires_in_s=900.0 - age_s, date_s=now_s
             )
 
-        world.source._ask = ask
+        world.source._send_request = ask
         async with running(world):
             await asyncio.sleep(20)
             for _ in range(880):

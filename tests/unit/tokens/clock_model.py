@@ -10,14 +10,14 @@ import math
 from dataclasses import dataclass, field
 
 from reconciler.tokens.server_clock import (
-    AGREE_S,
     PROOF,
     RESOLUTION_S,
-    SAME_S,
+    SAME_ISSUER_S,
+    SAME_TIME_S,
     Bounds,
     ServerClock,
+    TimeSource,
     TokenTimes,
-    Witness,
     bounds_of,
 )
 
@@ -27,7 +27,7 @@ ROUNDING_S = 1e-3
 
 
 class WrongTime(AssertionError):
-    """The estimate is not what the witnesses prove."""
+    """The estimate is not what the sources prove."""
 
 
 @dataclass
@@ -104,14 +104,14 @@ class World:
         return min(list(self.ages_s.values())[-PROOF:], default=math.inf)
 
     def step(self, seconds: float) -> None:
-        belief = self.rules.belief
+        estimate = self.rules.estimate
         self.former |= set(self.ages_s)
         self.is_stepped_back = (
             seconds < 0
             and not self.is_stepped
-            and belief is not None
-            and self._is_near(belief.bounds, SAME_S)
-            and self.youngest_s < SAME_S
+            and estimate is not None
+            and self._is_near(estimate.bounds, SAME_TIME_S)
+            and self.youngest_s < SAME_TIME_S
         )
         self.issuer_s += seconds
         self.fresh, self.ages_s, self.refused, self.is_stepped = set(), {}, set(), True
@@ -151,18 +151,18 @@ class World:
         was_stepped_back = self.is_stepped_back
         answer, judged = self._ask(requests[0], gateway)
         for number, request in enumerate(requests[1:PROOF]):
-            if not self.rules.wants_another:
+            if not self.rules.needs_another:
                 break
             self.step_between(requests[number])
             self.now_at += AGAIN_S
             answer, judged = self._ask(request, gateway + number + 1)
-        if self.rules.wants_another:
-            judged = self.rules.give_in(judged)
+        if self.rules.needs_another:
+            judged = self.rules.settle(judged)
         self._check(answer, judged)
         if was_stepped_back and self.is_stepped_back and len(self.fresh) == len(self.ages_s):
-            belief = self.rules.belief
+            estimate = self.rules.estimate
             self._claim(
-                belief is not None and self._is_near(belief.bounds, AGREE_S),
+                estimate is not None and self._is_near(estimate.bounds, SAME_ISSUER_S),
                 "a step back was not noticed with the first token",
             )
         self.is_stepped_back = False
@@ -192,12 +192,12 @@ class World:
             sent_at,
             self.now_at,
         )
-        others = {Witness.WALL_CLOCK: Bounds(self.wall_s, self.wall_s)}
+        others = {TimeSource.WALL_CLOCK: Bounds(self.wall_s, self.wall_s)}
         if self.api_server_s is not None:
-            others[Witness.API_SERVER_DATE] = Bounds(self.api_server_s, self.api_server_s)
+            others[TimeSource.API_SERVER_DATE] = Bounds(self.api_server_s, self.api_server_s)
         if stamped:
             date_s = float(math.floor(stamped[gateway % len(stamped)]))
-            others[Witness.ISSUER_DATE] = bounds_of(date_s, sent_at, self.now_at)
+            others[TimeSource.ISSUER_DATE] = bounds_of(date_s, sent_at, self.now_at)
         if is_fresh and self.says_issued:
             self.fresh.add(issued_s)
         else:
@@ -206,30 +206,33 @@ class World:
         return answer, self.rules.observe(answer, others)
 
     def _check(self, answer: TokenTimes, judged: Bounds) -> None:
-        belief = self.rules.belief
-        if belief is None:
+        estimate = self.rules.estimate
+        if estimate is None:
             return
-        bounds = belief.bounds
+        bounds = estimate.bounds
         if answer.issued_s is not None:
             now_s = bounds.high_s + answer.received_at
-            self._claim(now_s >= answer.issued_s - AGREE_S, "a token of the future was taken")
+            self._claim(now_s >= answer.issued_s - SAME_ISSUER_S, "a token of the future was taken")
         if len(self.fresh) >= PROOF:
             self.is_stepped = False
-            self._claim(self._is_near(bounds, AGREE_S), "three fresh tokens prove the time")
+            self._claim(self._is_near(bounds, SAME_ISSUER_S), "three fresh tokens prove the time")
             self._claim(
                 judged.low_s + answer.received_at < (answer.issued_s or math.inf) + TTL_S,
                 "a fresh token was refused",
             )
-        if belief.proven and not self.is_stepped:
-            self._claim(bounds.low_s - self.issuer_s <= AGREE_S, "proven and ahead")
+        if estimate.proven and not self.is_stepped:
+            self._claim(bounds.low_s - self.issuer_s <= SAME_ISSUER_S, "proven and ahead")
         if self.says_issued:
             behind_s = self.issuer_s - bounds.high_s
             self._claim(
-                behind_s <= self.youngest_s + AGREE_S, "behind the youngest token that was seen"
+                behind_s <= self.youngest_s + SAME_ISSUER_S,
+                "behind the youngest token that was seen",
             )
         self._check_refusal(answer, judged)
         if self.answers == 1 and self._wrong() <= 1 and self._is_told() and not self._misled():
-            self._claim(self._is_near(bounds, SAME_S), "one wrong clock moves the first estimate")
+            self._claim(
+                self._is_near(bounds, SAME_TIME_S), "one wrong clock moves the first estimate"
+            )
 
     def _check_refusal(self, answer: TokenTimes, judged: Bounds) -> None:
         if not self.says_issued or answer.issued_s is None or answer.expires_s is None:
@@ -242,7 +245,7 @@ class World:
 
     def _wrong(self) -> int:
         """Return how many of the other clocks are off."""
-        return sum(abs(each - self.issuer_s) > SAME_S / 2 for each in self._clocks())
+        return sum(abs(each - self.issuer_s) > SAME_TIME_S / 2 for each in self._clocks())
 
     def _clocks(self) -> list[float]:
         """Return the offsets of the other clocks that spoke with the last answer."""
@@ -259,8 +262,8 @@ class World:
         It then supports that the token is new, as a right clock would where `expires_in` is wrong.
         """
         as_if_new_s = self.issuer_s - self.youngest_s
-        return self.youngest_s > SAME_S and any(
-            abs(each - as_if_new_s) <= SAME_S + 2 * RESOLUTION_S for each in self._clocks()
+        return self.youngest_s > SAME_TIME_S and any(
+            abs(each - as_if_new_s) <= SAME_TIME_S + 2 * RESOLUTION_S for each in self._clocks()
         )
 
     def _is_near(self, bounds: Bounds, within_s: float) -> bool:
@@ -269,4 +272,6 @@ class World:
 
     def _claim(self, is_so: bool, what: str) -> None:
         if not is_so:
-            raise WrongTime(f"{what}: {self.rules.belief}, the issuer's offset is {self.issuer_s}")
+            raise WrongTime(
+                f"{what}: {self.rules.estimate}, the issuer's offset is {self.issuer_s}"
+            )

@@ -7,7 +7,7 @@ import pytest
 
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.tokens.issuer_time import ClockMove, IssuerTime
-from reconciler.tokens.server_clock import TokenTimes, Witness
+from reconciler.tokens.server_clock import TimeSource, TokenTimes
 from tests.support import ManualClock
 from tests.unit.tokens.support import SourceBench
 
@@ -109,9 +109,9 @@ def test_each_clock_is_told_by_how_much_it_is_off() -> None:
     clock.wall_s -= 40.0
     time.observe(_answer(clock, ahead_s=40.0), clock.wall_s + 340.0)
     offsets_s = time.offsets_s()
-    assert offsets_s[Witness.WALL_CLOCK] == pytest.approx(-40, abs=1.0)
-    assert offsets_s[Witness.ISSUER_DATE] == pytest.approx(300, abs=1.0)
-    assert offsets_s[Witness.API_SERVER_DATE] == pytest.approx(0, abs=1.0)
+    assert offsets_s[TimeSource.WALL_CLOCK] == pytest.approx(-40, abs=1.0)
+    assert offsets_s[TimeSource.ISSUER_DATE] == pytest.approx(300, abs=1.0)
+    assert offsets_s[TimeSource.API_SERVER_DATE] == pytest.approx(0, abs=1.0)
 
 
 def test_the_api_servers_date_breaks_a_tie_between_a_cached_answer_and_our_clock() -> None:
@@ -129,11 +129,11 @@ def test_an_answer_of_the_api_server_that_is_read_late_blames_no_clock() -> None
     time.observe_api_server("Thu, 01 Jan 2026 00:00:00 GMT")
     clock.advance(60.0)
     time.observe_api_server("Thu, 01 Jan 2026 00:00:45 GMT")
-    assert time.offsets_s()[Witness.API_SERVER_DATE] == 0.0
+    assert time.offsets_s()[TimeSource.API_SERVER_DATE] == 0.0
     for second in range(10):
         time.observe_api_server(f"Thu, 01 Jan 2026 00:00:{40 + second} GMT")
         clock.advance(1.0)
-    assert time.offsets_s()[Witness.API_SERVER_DATE] == pytest.approx(-20, abs=1.0)
+    assert time.offsets_s()[TimeSource.API_SERVER_DATE] == pytest.approx(-20, abs=1.0)
 
 
 def test_a_slow_answer_blames_no_clock() -> None:

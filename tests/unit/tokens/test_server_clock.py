@@ -21,8 +21,8 @@ from reconciler.tokens.server_clock import (
     ClockEstimate,
     ClockSample,
     ServerClock,
+    TimeSource,
     TokenTimes,
-    Witness,
 )
 from tests.interleavings import check_overrides, interleavings
 from tests.unit.tokens.clock_model import Request, World, WrongTime
@@ -155,12 +155,12 @@ class Interleaving(RuleBasedStateMachine):
 class DateIsTheTime(ServerClock):
     """What a header says is the issuer's time."""
 
-    def observe(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
+    def observe(self, answer: TokenTimes, others: Mapping[TimeSource, Bounds]) -> Bounds:
         judged = super().observe(answer, others)
-        date = others.get(Witness.ISSUER_DATE)
+        date = others.get(TimeSource.ISSUER_DATE)
         if date is None:
             return judged
-        self.belief = ClockEstimate(date, Witness.ISSUER_DATE, proven=True)
+        self.estimate = ClockEstimate(date, TimeSource.ISSUER_DATE, proven=True)
         return date
 
 
@@ -186,8 +186,8 @@ class RepetitionsAreKept(ServerClock):
 
     def _remember(self, sample: ClockSample) -> None:
         super()._remember(sample)
-        if self._run[0].at != sample.at:
-            self._run.appendleft(sample)
+        if self._samples[0].at != sample.at:
+            self._samples.appendleft(sample)
 
 
 class LatestReceiptCounts(ServerClock):
@@ -195,9 +195,9 @@ class LatestReceiptCounts(ServerClock):
 
     def _remember(self, sample: ClockSample) -> None:
         super()._remember(sample)
-        for index, seen in enumerate(self._run):
+        for index, seen in enumerate(self._samples):
             if seen.issued_s == sample.issued_s:
-                self._run[index] = sample
+                self._samples[index] = sample
 
 
 class RepetitionsSettleNothing(ServerClock):
@@ -221,26 +221,26 @@ class OnlyProofsAreContradicted(ServerClock):
     """What no three tokens have proven is not doubted for an older token."""
 
     def _contradicts(self, sample: ClockSample) -> bool:
-        return self.belief is not None and self.belief.proven and super()._contradicts(sample)
+        return self.estimate is not None and self.estimate.proven and super()._contradicts(sample)
 
 
 class NothingRefutes(ServerClock):
     """What was proven once stays proven."""
 
-    def observe(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
-        before = self.belief
+    def observe(self, answer: TokenTimes, others: Mapping[TimeSource, Bounds]) -> Bounds:
+        before = self.estimate
         judged = super().observe(answer, others)
         if before is not None and before.proven:
-            self.belief = before
+            self.estimate = before
             return before.bounds
         return judged
 
-    def give_in(self, judged: Bounds) -> Bounds:
+    def settle(self, judged: Bounds) -> Bounds:
         return judged
 
 
 class TokensOfTheFuture(ServerClock):
-    """A token that would have been issued later than now is no reason to doubt what is believed."""
+    """A token that would have been issued later than now is no reason to doubt what wins."""
 
     def is_below(self, bounds: Bounds, sample: ClockSample) -> bool:
         return False
@@ -250,32 +250,32 @@ class NeverAsksAgain(ServerClock):
     """A contradiction waits for the next token that is due."""
 
     @property
-    def wants_another(self) -> bool:
+    def needs_another(self) -> bool:
         return False
 
 
 class WallFirst(ServerClock):
-    """Of two witnesses that differ our own clock is believed."""
+    """Of two sources that differ our own clock wins."""
 
-    def vote(self, claims: Mapping[Witness, Bounds]) -> ClockEstimate:
-        wall = claims.get(Witness.WALL_CLOCK)
+    def vote(self, claims: Mapping[TimeSource, Bounds]) -> ClockEstimate:
+        wall = claims.get(TimeSource.WALL_CLOCK)
         voted = super().vote(claims)
         if wall is None or len(claims) > 3:
             return voted
-        return ClockEstimate(wall, Witness.WALL_CLOCK, proven=False)
+        return ClockEstimate(wall, TimeSource.WALL_CLOCK, proven=False)
 
 
 class AnswersTakeNoTime(ServerClock):
     """The request's duration is forgotten."""
 
-    def observe(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
+    def observe(self, answer: TokenTimes, others: Mapping[TimeSource, Bounds]) -> Bounds:
         return super().observe(replace(answer, sent_at=answer.received_at), others)
 
 
 class ExpiresInIgnored(ServerClock):
     """A cache that says how old its token is is not listened to."""
 
-    def observe(self, answer: TokenTimes, others: Mapping[Witness, Bounds]) -> Bounds:
+    def observe(self, answer: TokenTimes, others: Mapping[TimeSource, Bounds]) -> Bounds:
         return super().observe(replace(answer, expires_in_s=None), others)
 
 
@@ -331,20 +331,20 @@ def test_a_wall_clock_as_far_behind_as_a_cached_token_is_old_is_corrected_by_the
     world.put_cache(keeps_s=60.0, is_busy=False)
     world.now_at += 15.0
     world.mint(PROMPT, 0)
-    belief = world.rules.belief
-    assert belief is not None
-    assert now_s - 16.0 <= belief.bounds.middle_s <= now_s - 14.0
+    estimate = world.rules.estimate
+    assert estimate is not None
+    assert now_s - 16.0 <= estimate.bounds.middle_s <= now_s - 14.0
     world.now_at += 60.0
     world.mint(PROMPT, 0)
-    belief = world.rules.belief
-    assert belief is not None
-    assert abs(belief.bounds.middle_s - now_s) <= 1.0
+    estimate = world.rules.estimate
+    assert estimate is not None
+    assert abs(estimate.bounds.middle_s - now_s) <= 1.0
 
 
 class SlowAnswersSettle(ServerClock):
     """An answer that contradicts nothing agrees with what was proven."""
 
-    def _doubt(self, sample: ClockSample) -> ClockSample | None:
+    def _find_contradiction(self, sample: ClockSample) -> ClockSample | None:
         return sample if self._contradicts(sample) else None
 
 
@@ -374,10 +374,10 @@ def test_of_tokens_that_agree_the_youngest_decides() -> None:
         world.put_cache(keeps_s=math.inf, is_busy=True)
         world.now_at += age_s
         world.mint([Request(), Request(), Request()], 0)
-    belief = world.rules.belief
-    assert belief is not None
-    assert belief.proven
-    assert belief.bounds.high_s >= now_s - 2.25
+    estimate = world.rules.estimate
+    assert estimate is not None
+    assert estimate.proven
+    assert estimate.bounds.high_s >= now_s - 2.25
 
 
 def test_a_slow_answer_of_the_youngest_token_widens_nothing_that_is_proven() -> None:
@@ -387,13 +387,13 @@ def test_a_slow_answer_of_the_youngest_token_widens_nothing_that_is_proven() -> 
         rules.observe(TokenTimes(now_s + at, None, None, sent_at=at, received_at=at), {})
     # From a node of the issuer that is 2 s ahead, 4 s after the request.
     rules.observe(TokenTimes(now_s + 42.0, None, None, sent_at=36.0, received_at=40.0), {})
-    assert rules.belief == ClockEstimate(
-        Bounds(now_s + 2.0, now_s + 3.0), Witness.TOKEN, proven=True
+    assert rules.estimate == ClockEstimate(
+        Bounds(now_s + 2.0, now_s + 3.0), TimeSource.TOKEN, proven=True
     )
     for at in (50.0, 60.0, 70.0):
         rules.observe(TokenTimes(now_s + at, None, None, sent_at=at, received_at=at), {})
-    assert rules.belief == ClockEstimate(
-        Bounds(now_s + 2.0, now_s + 3.0), Witness.TOKEN, proven=True
+    assert rules.estimate == ClockEstimate(
+        Bounds(now_s + 2.0, now_s + 3.0), TimeSource.TOKEN, proven=True
     )
 
 
@@ -412,9 +412,9 @@ def test_a_token_that_is_refused_still_shows_that_the_time_is_later() -> None:
     world.mint([Request(), Request(), Request()], 0)
     world.cache = None
     world.mint([Request(), Request(), Request()], 1)
-    belief = world.rules.belief
-    assert belief is not None
-    assert belief.bounds.high_s >= now_s - 2.0
+    estimate = world.rules.estimate
+    assert estimate is not None
+    assert estimate.bounds.high_s >= now_s - 2.0
 
 
 def test_two_gateways_whose_dates_differ_do_not_move_the_time_of_opaque_tokens() -> None:
@@ -424,10 +424,10 @@ def test_two_gateways_whose_dates_differ_do_not_move_the_time_of_opaque_tokens()
     for date_s in (1000.0, 1300.0, 1000.0, 1300.0):
         rules.observe(
             opaque,
-            {Witness.WALL_CLOCK: wall, Witness.ISSUER_DATE: Bounds(date_s, date_s + 1)},
+            {TimeSource.WALL_CLOCK: wall, TimeSource.ISSUER_DATE: Bounds(date_s, date_s + 1)},
         )
-        assert rules.belief is not None
-        assert rules.belief.bounds.low_s == 1000.0
+        assert rules.estimate is not None
+        assert rules.estimate.bounds.low_s == 1000.0
 
 
 class RefusesWithoutEnd(ServerClock):
@@ -445,7 +445,7 @@ def _mint_from_a_cache(world: World, *, age_s: float) -> None:
 
 
 def _right_wall(rules: ServerClock) -> World:
-    """Return a world whose only other witness is our wall clock, which is right at first."""
+    """Return a world whose only other source is our wall clock, which is right at first."""
     now_s = 1_767_225_600.25
     return World(rules, issuer_s=now_s, wall_s=now_s, date_s=[], api_server_s=None, says_left=False)
 
@@ -497,6 +497,6 @@ def test_a_cache_that_keeps_tokens_for_longer_than_they_live_moves_no_time(
         _mint_from_a_cache(world, age_s=age_s)
         world.now_at += 950.0
         world.mint(PROMPT, 0)
-        belief = world.rules.belief
-        assert belief is not None
-        assert abs(belief.bounds.middle_s - world.issuer_s) <= 2.0
+        estimate = world.rules.estimate
+        assert estimate is not None
+        assert abs(estimate.bounds.middle_s - world.issuer_s) <= 2.0

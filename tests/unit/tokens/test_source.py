@@ -9,7 +9,7 @@ import pytest
 from reconciler.errors import InvalidToken, IssuerError, IssuerRefused, IssuerUnavailable
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.net.circuit_breaker import PROBE_S
-from reconciler.tokens.source import SANE_TTL_S
+from reconciler.tokens.source import MAX_TRUSTED_TTL_S
 from tests.unit.tokens.support import SourceBench
 
 M = 0.8
@@ -333,7 +333,7 @@ def test_a_date_before_the_issue_time_is_a_lagging_proxys() -> None:
 @pytest.mark.parametrize(
     ("lives", "longest_ttl_s"),
     [
-        pytest.param([], SANE_TTL_S, id="nothing-seen-yet"),
+        pytest.param([], MAX_TRUSTED_TTL_S, id="nothing-seen-yet"),
         pytest.param([900.0], 900, id="one"),
         pytest.param([899.25], 900, id="rounded-up"),
         pytest.param([900.0, 60.0], 900, id="a-shorter-one-later"),
@@ -353,10 +353,10 @@ def test_the_longest_life_seen_is_kept(lives: list[float], longest_ttl_s: float)
 
 def test_an_absurdly_long_life_is_forgotten_with_its_token() -> None:
     async def story(bench: SourceBench) -> None:
-        bench.issuer.ttl_s = 2 * SANE_TTL_S
+        bench.issuer.ttl_s = 2 * MAX_TRUSTED_TTL_S
         await bench.source.refresh()
-        await asyncio.sleep(2 * SANE_TTL_S)
-        assert bench.source.longest_ttl_s == SANE_TTL_S
+        await asyncio.sleep(2 * MAX_TRUSTED_TTL_S)
+        assert bench.source.longest_ttl_s == MAX_TRUSTED_TTL_S
 
     _with_bench(story)
 

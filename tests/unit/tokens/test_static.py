@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from reconciler.errors import InvalidToken, SettingsError
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
-from reconciler.tokens.static import LOOK_S, StaticSource
+from reconciler.tokens.static import RELOAD_S, StaticSource
 from reconciler.tokens.token import Token
 from tests.support import ManualClock
 from tests.unit.tokens.support import NEW, OLD, StaticFile, jwt
@@ -156,7 +156,7 @@ def test_whoever_asked_is_told_of_each_token_within_two_looks() -> None:
             keeper = group.create_task(source.watch_file())
             await asyncio.sleep(3600)
             static_file.holds = NEW
-            await asyncio.sleep(2 * LOOK_S + 0.1)
+            await asyncio.sleep(2 * RELOAD_S + 0.1)
             assert told == [source.best()]
             await asyncio.sleep(3600)
             keeper.cancel()
