@@ -67,7 +67,7 @@ def test_a_start_with_refused_client_credentials_is_named_on_every_surface() -> 
             )
             assert page["Startup"].severity == "warn"
             assert "refreshed" not in page["Startup"].note.replace("0 refreshed", "")
-            assert values["endpoint_refused/issuer"] == 1
+            assert values["endpoint_refused/issuer"] == values["endpoint_down/issuer"] == 1
             assert values["endpoint_refused/platform"] == 0
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             rows = await world.controller.status_collector.rows(survey)
@@ -83,7 +83,7 @@ def test_a_start_with_refused_client_credentials_is_named_on_every_surface() -> 
             assert min(world.remaining_s(f"2Ab{n:03}") for n in range(SESSIONS)) > 800
             page, values = await shown(world)
             assert (page["Issuer"].severity, page["Platform"].value) == ("good", "OK")
-            assert values["endpoint_refused/issuer"] == 0
+            assert values["endpoint_refused/issuer"] == values["endpoint_down/issuer"] == 0
 
     simulate(scenario)
 

@@ -8,7 +8,9 @@ import pytest
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.bulkhead_shell import SlowTargets
 from reconciler.controller.reconcile.run import ReconcileStats
+from reconciler.controller.status.exposure import Exposed
 from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
+from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import BreakerStats
 from reconciler.statuspage.components import Component, components, role
 from reconciler.statuspage.summary import exposure, filters, headline, stats
@@ -245,3 +247,17 @@ def test_a_standby_says_that_it_is_standby() -> None:
 
     assert role(survey(lease=lease)) == "standby"
     assert note == "this replica is standby; 1 leader change, 2 writes blocked"
+
+
+def test_the_exposure_says_when_it_last_grew_and_for_which_sessions() -> None:
+    shown = survey([row(1)])
+    assert "Last increase" not in exposure(shown).note
+
+    exposed = tuple(
+        Exposed(SessionKey("team", name), seconds, shown.now_s - ago_s)
+        for name, seconds, ago_s in (("late", 1.5, 30), ("early", 0.01, 3600))
+    )
+    note = exposure(replace(shown, exposed=exposed)).note
+
+    assert "Last increase 30s ago" in note
+    assert "team/late (1.5 s), team/early (0.1 s)" in note
