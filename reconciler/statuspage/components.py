@@ -33,7 +33,7 @@ _STARTUP_OUTCOMES = ("refreshed", "unchanged", "blocked", "failed")
 """Outcomes of the startup resync that are shown, in this order."""
 
 MAX_NAMED = 5
-"""Most slow places that are named."""
+"""Most slow targets that are named."""
 
 LATE_S = 5.0
 """A session that is due for longer shows that there are too few workers, or that they hang."""
@@ -181,14 +181,14 @@ def _issuer(snapshot: StatusSnapshot) -> str:
 
 
 def _slow(snapshot: StatusSnapshot) -> Iterator[Component]:
-    """Return the slow places and how many sessions wait for them; nothing if there are none."""
+    """Return the slow targets and how many sessions wait for them; nothing if there are none."""
     slow = snapshot.slow
     if not slow.names and not slow.parked:
         return
     more = f" and {len(slow.names) - MAX_NAMED} more" if len(slow.names) > MAX_NAMED else ""
     named = clean(", ".join(slow.names[:MAX_NAMED]), REASON)
     wait = f"{count(slow.parked, 'due session')} waiting for fewer requests there"
-    yield Component("Slow", count(len(slow.names), "place"), f"{named}{more}; {wait}", "warn")
+    yield Component("Slow", count(len(slow.names), "target"), f"{named}{more}; {wait}", "warn")
 
 
 def _queue(snapshot: StatusSnapshot) -> Component:

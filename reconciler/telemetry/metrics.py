@@ -202,14 +202,14 @@ OVERDUE = _metric(
     "For how long the most urgent ready session has had no slack left.",
 )  # fmt: skip
 
-SLOW_PLACES = _metric(
-    "slow_places", "gauge", "{place}",
+SLOW_TARGETS = _metric(
+    "slow_targets", "gauge", "{target}",
     "Namespaces, pods of a namespace, the platform or the issuer, whose requests took more than a"
     " second within the last minute: few requests are sent there. The page and the log name them.",
 )  # fmt: skip
 PARKED = _metric(
     "sessions_parked", "gauge", "{session}",
-    "Sessions that are due and wait until fewer requests are in progress in a place.",
+    "Sessions that are due and wait until fewer requests are in progress at a target.",
 )  # fmt: skip
 PLATFORM_ALLOWED = _metric(
     "platform_requests_allowed", "gauge", "{request}",

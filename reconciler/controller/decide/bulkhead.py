@@ -1,4 +1,4 @@
-"""How many runs may wait in which place, so that a slow place does not slow the others (pure).
+"""How many runs may wait for which target, so that a slow target does not slow the others (pure).
 
 The rules are the steps of docs/design/isolation.md. This module decides; `bulkhead_shell.py`
 has the clock, the timers and the waiting runs.
@@ -19,26 +19,26 @@ SLOW_AFTER_S = 1.0
 takes its own timeout, usually 10 s."""
 
 BRISK_BELOW_S = 0.1
-"""A place with a slower latest request may not use the share of workers that `RESERVE` keeps for
-others. Faster requests free their workers so soon that a place may use them all."""
+"""A target with a slower latest request may not use the share of workers that `RESERVE` keeps for
+others. Faster requests free their workers so soon that a target may use them all."""
 
 RESERVE = 4
-"""One worker in this many is not given to a single place that is not brisk: with requests of just
+"""One worker in this many is not given to a single target that is not brisk: with requests of just
 less than `SLOW_AFTER_S` it could otherwise hold them all permanently."""
 
 SUSPECT_S = 60.0
-"""How long a place without a response stays suspect after its last slow request; a prompt response
+"""How long a target without a response stays suspect after its last slow request; a prompt response
 ends it at once."""
 
 CALL_TIMEOUT_S = 5.0
 """A key that was called but has not started within this time no longer counts as called."""
 
 DETACHED_PER_WORKER = 2
-"""Runs that may wait for slow requests, per worker: two healthy places can become slow at once with
-all workers in each."""
+"""Runs that may wait for slow requests, per worker: two healthy targets can become slow at once
+with all workers in each."""
 
 MIN_CLEANUP = 64
-"""Number of places before the first clean-up."""
+"""Number of targets before the first clean-up."""
 
 
 def max_runs(workers: int) -> int:
@@ -47,7 +47,7 @@ def max_runs(workers: int) -> int:
 
 
 class RequestResult(Enum):
-    """The result of a request, as evidence about its place."""
+    """The result of a request, as evidence about its target."""
 
     ANSWERED = auto()
     """A success or a refusal: the server responds."""
@@ -63,17 +63,17 @@ class BulkheadRun:
     `is_detached`: it counts among the detached runs, and holds no worker.
     """
 
-    __slots__ = ("began_at", "is_detached", "is_slow", "place")
+    __slots__ = ("began_at", "is_detached", "is_slow", "target")
 
     def __init__(self) -> None:
-        self.place: str | None = None
+        self.target: str | None = None
         self.began_at = 0.0
         self.is_slow = False
         self.is_detached = False
 
 
 class QueuePosition(NamedTuple):
-    """A key's position among those that wait for one place: the least is called first.
+    """A key's position among those that wait for one target: the least is called first.
 
     `slack_ends_at` is the instant at which its slack ends. `turn` orders the rest: in order of
     arrival in a group, groups in turns. `arrival` orders those of one turn.
@@ -86,13 +86,13 @@ class QueuePosition(NamedTuple):
 
 
 class _Load(NamedTuple):
-    """Number of suspect places, and of those among them without a request in flight."""
+    """Number of suspect targets, and of those among them without a request in flight."""
 
     suspects: int
     idle: int
 
 
-class _Place(Generic[K]):
+class _Target(Generic[K]):
     __slots__ = (
         "called",
         "in_flight",
@@ -121,13 +121,13 @@ class _Place(Generic[K]):
 
 
 class Bulkhead(Generic[K]):
-    """Workers, places, and the keys that wait for a place.
+    """Workers, targets, and the keys that wait for a target.
 
     Every `begin` is followed by one `end`, every `enter` that returned True by one `leave`.
 
     Args:
         workers: Most runs at one time, not counting those that wait for a slow request.
-        max_in_flight: Most requests at one time in a place that is not suspect, if fewer than the
+        max_in_flight: Most requests at one time for a target that is not suspect, if fewer than the
             workers.
     """
 
@@ -136,7 +136,7 @@ class Bulkhead(Generic[K]):
         self._max_not_brisk = max(1, workers - max(1, workers // RESERVE))
         self._max_in_flight = max_in_flight or {}
         self._max_detached = DETACHED_PER_WORKER * workers
-        self._places: dict[str, _Place[K]] = {}
+        self._targets: dict[str, _Target[K]] = {}
         self._waiting: dict[str, None] = {}
         self._positions: dict[K, tuple[str, QueuePosition]] = {}
         self._parked_at: dict[K, str] = {}
@@ -146,7 +146,7 @@ class Bulkhead(Generic[K]):
         self.busy = 0
         """Number of runs that hold a worker; read only."""
         self.detached = 0
-        """Number of runs that wait for a slow request or entered a suspect place; read only."""
+        """Number of runs that wait for a slow request or entered a suspect target; read only."""
 
     # Workers.
 
@@ -163,7 +163,7 @@ class Bulkhead(Generic[K]):
         return self.busy >= self._workers
 
     def end(self, run: BulkheadRun) -> None:
-        """End a run that has left its place."""
+        """End a run that has left its target."""
         if not run.is_detached:
             self.busy -= 1
             return
@@ -183,44 +183,44 @@ class Bulkhead(Generic[K]):
 
     # Requests.
 
-    def has_room(self, place: str, run: BulkheadRun, now_at: float) -> bool:
+    def has_room(self, target: str, run: BulkheadRun, now_at: float) -> bool:
         """Return whether `enter` would admit this run."""
-        found = self._places.get(place)
+        found = self._targets.get(target)
         return found is None or self._room(found, self._load(found, now_at), run.is_detached) > 0
 
-    def enter(self, place: str, run: BulkheadRun, now_at: float) -> bool:
-        """Start a request of a run; return False if the place is full: park the key then.
+    def enter(self, target: str, run: BulkheadRun, now_at: float) -> bool:
+        """Start a request of a run; return False if the target is full: park the key then.
 
-        A run that enters a suspect place holds no worker from then on.
+        A run that enters a suspect target holds no worker from then on.
         """
-        found = self._place(place, now_at)
+        found = self._target(target, now_at)
         load = self._load(found, now_at)
         if self._room(found, load, run.is_detached) <= 0:
             return False
         if load is not None:
             self._detach(run)
         found.in_flight += 1
-        run.place, run.began_at, run.is_slow = place, now_at, False
+        run.target, run.began_at, run.is_slow = target, now_at, False
         return True
 
     def overdue(self, run: BulkheadRun, now_at: float) -> bool:
-        """Record that a request has taken `SLOW_AFTER_S`: its place is suspect from now on.
+        """Record that a request has taken `SLOW_AFTER_S`: its target is suspect from now on.
 
         Returns: Whether a worker became free.
         """
-        if run.place is None or run.is_slow:
+        if run.target is None or run.is_slow:
             return False
         run.is_slow = True
-        self._suspect(self._places[run.place], now_at)
+        self._suspect(self._targets[run.target], now_at)
         is_free = self._detach(run)
         if not run.is_detached:  # too many are detached: it is the next one
             self._holding_workers[run] = None
         return is_free
 
     def leave(self, run: BulkheadRun, result: RequestResult, now_at: float) -> None:
-        """End a run's request; its duration and its result decide whether its place is suspect."""
-        assert run.place is not None, "no request is in flight"  # noqa: S101 - the caller's order
-        found = self._places[run.place]
+        """End a run's request; its duration and its result decide whether its target is suspect."""
+        assert run.target is not None, "no request is in flight"  # noqa: S101 - the caller's order
+        found = self._targets[run.target]
         is_slow = run.is_slow or now_at - run.began_at >= SLOW_AFTER_S
         if is_slow and result is not RequestResult.NO_RESULT:
             self._suspect(found, now_at)
@@ -231,61 +231,61 @@ class Bulkhead(Generic[K]):
         if result is not RequestResult.NO_RESULT:
             found.is_brisk = now_at - run.began_at <= BRISK_BELOW_S
         found.in_flight -= 1
-        run.place = None
+        run.target = None
         self._holding_workers.pop(run, None)
 
     @staticmethod
-    def _suspect(place: _Place[K], now_at: float) -> None:
-        if not place.is_suspect(now_at):
-            place.limit = 1
-        place.suspect_until = now_at + SUSPECT_S
+    def _suspect(target: _Target[K], now_at: float) -> None:
+        if not target.is_suspect(now_at):
+            target.limit = 1
+        target.suspect_until = now_at + SUSPECT_S
 
-    def _load(self, place: _Place[K], now_at: float) -> _Load | None:
-        """Return the load of the suspect places; None if this place is not suspect."""
-        return self._suspects(now_at) if place.is_suspect(now_at) else None
+    def _load(self, target: _Target[K], now_at: float) -> _Load | None:
+        """Return the load of the suspect targets; None if this target is not suspect."""
+        return self._suspects(now_at) if target.is_suspect(now_at) else None
 
     def _suspects(self, now_at: float) -> _Load:
-        suspects = [each for each in self._places.values() if each.is_suspect(now_at)]
+        suspects = [each for each in self._targets.values() if each.is_suspect(now_at)]
         return _Load(len(suspects), sum(not each.in_flight for each in suspects))
 
-    def _room(self, place: _Place[K], load: _Load | None, is_detached: bool) -> int:
+    def _room(self, target: _Target[K], load: _Load | None, is_detached: bool) -> int:
         """Return how many more requests may start there."""
         if load is None:
             most = (
-                place.max_in_flight
-                if place.is_brisk
-                else min(place.max_in_flight, self._max_not_brisk)
+                target.max_in_flight
+                if target.is_brisk
+                else min(target.max_in_flight, self._max_not_brisk)
             )
-            return most - place.in_flight
+            return most - target.in_flight
         share = max(1, self._workers // load.suspects)
-        room = min(place.limit, share, place.max_in_flight) - place.in_flight
+        room = min(target.limit, share, target.max_in_flight) - target.in_flight
         if is_detached:
             return room
-        # The first request of each other suspect place has precedence over a second one here.
-        reserved = load.idle if place.in_flight else 0
+        # The first request of each other suspect target has precedence over a second one here.
+        reserved = load.idle if target.in_flight else 0
         return min(room, self._max_detached - self.detached - reserved)
 
-    def _place(self, name: str, now_at: float) -> _Place[K]:
-        found = self._places.get(name)
+    def _target(self, name: str, now_at: float) -> _Target[K]:
+        found = self._targets.get(name)
         if found is None:
-            if len(self._places) >= self._cleanup_at:
+            if len(self._targets) >= self._cleanup_at:
                 self._clean_up(now_at)
             most = min(self._max_in_flight.get(name, self._workers), self._workers)
-            found = self._places[name] = _Place(most)
+            found = self._targets[name] = _Target(most)
         return found
 
     def _clean_up(self, now_at: float) -> None:
-        """Remove places without any state; each new place pays for its share."""
-        for name, place in tuple(self._places.items()):
-            if not (place.in_flight or place.is_suspect(now_at) or name in self._waiting):
-                del self._places[name]
-        self._cleanup_at = 2 * len(self._places) + MIN_CLEANUP
+        """Remove targets without any state; each new target pays for its share."""
+        for name, target in tuple(self._targets.items()):
+            if not (target.in_flight or target.is_suspect(now_at) or name in self._waiting):
+                del self._targets[name]
+        self._cleanup_at = 2 * len(self._targets) + MIN_CLEANUP
 
-    # Keys that wait for a place.
+    # Keys that wait for a target.
 
     def park(
         self,
-        place: str,
+        target: str,
         key: K,
         *,
         group: str,
@@ -300,45 +300,45 @@ class Bulkhead(Generic[K]):
             slack_ends_at: When its slack ends, on the clock of `now_at`.
         """
         self.unpark(key)
-        found = self._place(place, now_at)
+        found = self._target(target, now_at)
         previous = self._positions.get(key)
-        if previous is not None and previous[0] == place:
+        if previous is not None and previous[0] == target:
             turn, since = previous[1].turn, previous[1].arrival
         else:
             self._count += 1
             turn, since = self._next_turn(found, group), self._count
         position = QueuePosition(priority, slack_ends_at, turn, since)
-        self._positions[key] = place, position
+        self._positions[key] = target, position
         found.parked.push(key, rank=position)
-        self._parked_at[key] = place
-        self._waiting[place] = None
+        self._parked_at[key] = target
+        self._waiting[target] = None
 
     @staticmethod
-    def _next_turn(place: _Place[K], group: str) -> int:
+    def _next_turn(target: _Target[K], group: str) -> int:
         """Return a turn after those that were called and after its group's others.
 
         Source: start-time fair queueing (Goyal, Vin, Cheng 1996), each key of one size.
         """
-        if not len(place.parked):
-            place.latest_turns.clear()
-        turn = max(place.turn, place.latest_turns.get(group, 0) + 1)
-        place.latest_turns[group] = turn
+        if not len(target.parked):
+            target.latest_turns.clear()
+        turn = max(target.turn, target.latest_turns.get(group, 0) + 1)
+        target.latest_turns[group] = turn
         return turn
 
     def unpark(self, key: K) -> None:
         """Record that a key runs: it neither waits nor is called, but keeps its turn."""
-        place = self._parked_at.pop(key, None)
-        if place is not None:
-            self._places[place].parked.discard(key)
-            self._places[place].called.pop(key, None)
+        target = self._parked_at.pop(key, None)
+        if target is not None:
+            self._targets[target].parked.discard(key)
+            self._targets[target].called.pop(key, None)
 
     def forget(self, key: K) -> None:
-        """Remove a key whose run did not end at a full place."""
+        """Remove a key whose run did not end at a full target."""
         self.unpark(key)
         self._positions.pop(key, None)
 
     def calls(self, now_at: float) -> list[tuple[K, QueuePosition]]:
-        """Return the keys for which there is room now, each place's most urgent first.
+        """Return the keys for which there is room now, each target's most urgent first.
 
         Called after each run: each returned key is to run soon, and is returned once.
         """
@@ -347,49 +347,49 @@ class Bulkhead(Generic[K]):
             return called
         suspects = self._suspects(now_at)
         for name in tuple(self._waiting):
-            place = self._places[name]
-            self._expire_calls(place, now_at)
-            load = suspects if place.is_suspect(now_at) else None
-            room = self._room(place, load, is_detached=False) - len(place.called)
-            if room > 0 and len(place.parked):  # a place without room goes first next time
+            target = self._targets[name]
+            self._expire_calls(target, now_at)
+            load = suspects if target.is_suspect(now_at) else None
+            room = self._room(target, load, is_detached=False) - len(target.called)
+            if room > 0 and len(target.parked):  # a target without room goes first next time
                 self._waiting[name] = self._waiting.pop(name)
-            while room > 0 and len(place.parked):
-                _, key = place.parked.pop()
-                place.called[key] = now_at
+            while room > 0 and len(target.parked):
+                _, key = target.parked.pop()
+                target.called[key] = now_at
                 _, position = self._positions[key]
-                place.turn = max(place.turn, position.turn)
+                target.turn = max(target.turn, position.turn)
                 called.append((key, position))
                 room -= 1
-            if not len(place.parked) and not place.called:
+            if not len(target.parked) and not target.called:
                 del self._waiting[name]
         return called
 
-    def _expire_calls(self, place: _Place[K], now_at: float) -> None:
-        for key in [key for key, at in place.called.items() if now_at - at >= CALL_TIMEOUT_S]:
+    def _expire_calls(self, target: _Target[K], now_at: float) -> None:
+        for key in [key for key, at in target.called.items() if now_at - at >= CALL_TIMEOUT_S]:
             self.forget(key)
 
     # For display and tests.
 
-    def is_suspect(self, place: str, now_at: float) -> bool:
-        found = self._places.get(place)
+    def is_suspect(self, target: str, now_at: float) -> bool:
+        found = self._targets.get(target)
         return found is not None and found.is_suspect(now_at)
 
     def suspects(self, now_at: float) -> tuple[str, ...]:
-        """Return the suspect places, those with the most waiting keys first."""
-        found = [name for name, place in self._places.items() if place.is_suspect(now_at)]
+        """Return the suspect targets, those with the most waiting keys first."""
+        found = [name for name, target in self._targets.items() if target.is_suspect(now_at)]
         return tuple(sorted(found, key=lambda name: (-self.parked(name), name)))
 
     @property
     def parked_total(self) -> int:
-        """Number of keys that wait for room in any place."""
-        return sum(len(place.parked) for place in self._places.values())
+        """Number of keys that wait for room in any target."""
+        return sum(len(target.parked) for target in self._targets.values())
 
-    def in_flight(self, place: str) -> int:
-        found = self._places.get(place)
+    def in_flight(self, target: str) -> int:
+        found = self._targets.get(target)
         return 0 if found is None else found.in_flight
 
-    def parked(self, place: str) -> int:
-        found = self._places.get(place)
+    def parked(self, target: str) -> int:
+        found = self._targets.get(target)
         return 0 if found is None else len(found.parked)
 
     def positions_total(self) -> int:
@@ -397,5 +397,5 @@ class Bulkhead(Generic[K]):
         return len(self._positions)
 
     def __len__(self) -> int:
-        """Return the number of known places."""
-        return len(self._places)
+        """Return the number of known targets."""
+        return len(self._targets)

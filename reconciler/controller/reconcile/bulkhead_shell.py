@@ -176,12 +176,12 @@ class BulkheadShell:
         now_at = self._clock.monotonic()
         for key, position in self._bulkhead.calls(now_at):
             slack_s = position.slack_ends_at - now_at
-            request = ScheduleRequest(now_at, position.priority, slack_s, "place_free")
+            request = ScheduleRequest(now_at, position.priority, slack_s, "target_free")
             self._queue.add(key, request)
 
     def _overdue(self, slot: BulkheadRun, target: str) -> None:
         if self._log_dedup.should_log("requests_slow", target):
-            log.warning("requests_slow", place=target, seconds=SLOW_AFTER_S)
+            log.warning("requests_slow", target=target, seconds=SLOW_AFTER_S)
         if self._bulkhead.overdue(slot, self._clock.monotonic()):
             self._wake_worker()
 

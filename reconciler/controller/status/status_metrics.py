@@ -57,7 +57,7 @@ def _queue(snapshot: StatusSnapshot) -> Iterator[Sample]:
     for endpoint, count in schedule.blocked.items():
         yield Sample(metrics.GATED, count, (endpoint,))
     yield Sample(metrics.RUNNING, schedule.running)
-    yield Sample(metrics.SLOW_PLACES, len(snapshot.slow.names))
+    yield Sample(metrics.SLOW_TARGETS, len(snapshot.slow.names))
     yield Sample(metrics.PARKED, snapshot.slow.parked)
     yield from _known(metrics.PLATFORM_ALLOWED, snapshot.platform_allowed)
     yield Sample(metrics.OLDEST, schedule.oldest_ready_s)

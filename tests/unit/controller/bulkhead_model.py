@@ -1,4 +1,4 @@
-"""Keys, workers and places of every temper around the bulkhead: each step is somebody's choice.
+"""Keys, workers and targets of every temper around the bulkhead: each step is somebody's choice.
 
 Time moves only by `advance`. A request under way ends when the model says so: at once, late, or
 never. What the bulkhead decides is checked after each step against the promises of
@@ -34,7 +34,7 @@ class Request:
     """One under way."""
 
     key: int
-    place: str
+    target: str
     run: BulkheadRun
     began_at: float
     is_told: bool = False
@@ -42,9 +42,9 @@ class Request:
 
 @dataclass
 class Key:
-    """One key: `place` is where its request goes, `group` whose it is."""
+    """One key: `target` is where its request goes, `group` whose it is."""
 
-    place: str
+    target: str
     group: str
     band: Priority
     ends_at: float
@@ -75,19 +75,19 @@ class World:
 
     @property
     def reserved(self) -> int:
-        """What a place that is not brisk may have of the workers."""
+        """What a target that is not brisk may have of the workers."""
         return max(1, self.workers - max(1, self.workers // RESERVE))
 
-    def arrive(self, place: str, group: str, band: Priority, slack_s: float) -> None:
+    def arrive(self, target: str, group: str, band: Priority, slack_s: float) -> None:
         key = self.next_key
         self.next_key += 1
-        self.arrivals[place, group] += 1
-        self.keys[key] = Key(place, group, band, self.now_at + slack_s, self.now_at)
+        self.arrivals[target, group] += 1
+        self.keys[key] = Key(target, group, band, self.now_at + slack_s, self.now_at)
         self.ready.add(key)
         self.pump()
 
     def event(self, key: int) -> None:
-        """Something changed: a key that waits for a place runs once more, like any other."""
+        """Something changed: a key that waits for a target runs once more, like any other."""
         if key in self.keys and not any(request.key == key for request in self.requests):
             self.ready.add(key)
             self.pump()
@@ -103,13 +103,13 @@ class World:
         self.requests.remove(request)
         self.bulkhead.leave(request.run, answer, self.now_at)
         if answer is RequestResult.ANSWERED and not request.is_told:
-            if self.bulkhead.is_suspect(request.place, self.now_at):
-                raise Broken(f"{request.place} is suspect after a prompt answer")
+            if self.bulkhead.is_suspect(request.target, self.now_at):
+                raise Broken(f"{request.target} is suspect after a prompt answer")
         elif answer is not RequestResult.NO_RESULT and request.is_told:
-            self._is_slow(request.place)
+            self._is_slow(request.target)
         if answer is not RequestResult.NO_RESULT:
             is_brisk = self.now_at - request.began_at <= BRISK_BELOW_S
-            (self.sluggish.discard if is_brisk else self.sluggish.add)(request.place)
+            (self.sluggish.discard if is_brisk else self.sluggish.add)(request.target)
         self.bulkhead.end(request.run)
         self.bulkhead.forget(request.key)
         self.parked.pop(request.key, None)
@@ -129,17 +129,17 @@ class World:
                 if not request.is_told and request.began_at + SLOW_AFTER_S <= self.now_at:
                     request.is_told = True
                     self.bulkhead.overdue(request.run, self.now_at)
-                    self._is_slow(request.place)
+                    self._is_slow(request.target)
             self.pump()
             if not timers:
                 break
         self.now_at = until_at
         self.pump()
 
-    def _is_slow(self, place: str) -> None:
-        self.slow_at[place] = self.now_at
-        if not self.bulkhead.is_suspect(place, self.now_at):
-            raise Broken(f"{place} is not suspect though a request there is slow")
+    def _is_slow(self, target: str) -> None:
+        self.slow_at[target] = self.now_at
+        if not self.bulkhead.is_suspect(target, self.now_at):
+            raise Broken(f"{target} is not suspect though a request there is slow")
 
     # The workers.
 
@@ -170,19 +170,19 @@ class World:
         self.bulkhead.unpark(key)
         self.parked.pop(key, None)
         self.called.pop(key, None)
-        suspect = self.bulkhead.is_suspect(found.place, now_at)
-        before = self.bulkhead.in_flight(found.place)
-        if self.bulkhead.enter(found.place, run, now_at):
-            self.requests.append(Request(key, found.place, run, now_at))
+        suspect = self.bulkhead.is_suspect(found.target, now_at)
+        before = self.bulkhead.in_flight(found.target)
+        if self.bulkhead.enter(found.target, run, now_at):
+            self.requests.append(Request(key, found.target, run, now_at))
             if suspect:
-                self._check_share(found.place)
-            elif found.place in self.sluggish and before >= self.reserved:
-                raise Broken(f"{found.place} is not brisk and has {before + 1} workers")
+                self._check_share(found.target)
+            elif found.target in self.sluggish and before >= self.reserved:
+                raise Broken(f"{found.target} is not brisk and has {before + 1} workers")
             return
-        if not suspect and before < self._most(found.place):
-            raise Broken(f"{found.place} is healthy and has {before}, yet a request is refused")
+        if not suspect and before < self._most(found.target):
+            raise Broken(f"{found.target} is healthy and has {before}, yet a request is refused")
         self.bulkhead.park(
-            found.place,
+            found.target,
             key,
             group=found.group,
             priority=found.band,
@@ -195,8 +195,8 @@ class World:
             found.turn = self.turns
         self.parked[key] = QueuePosition(found.band, found.ends_at, found.turn, 0)
 
-    def _most(self, place: str) -> int:
-        return self.reserved if place in self.sluggish else self.workers
+    def _most(self, target: str) -> int:
+        return self.reserved if target in self.sluggish else self.workers
 
     def _take_calls(self) -> None:
         for key, position in self.bulkhead.calls(self.now_at):
@@ -208,11 +208,11 @@ class World:
             mine = self.parked.pop(key, None)
             if mine is None:
                 raise Broken(f"key {key} is called and does not wait")
-            place, group = self.keys[key].place, self.keys[key].group
+            target, group = self.keys[key].target, self.keys[key].group
             others = {
                 other: waiting
                 for other, waiting in self.parked.items()
-                if other in self.keys and self.keys[other].place == place
+                if other in self.keys and self.keys[other].target == target
             }
             for other, waiting in others.items():
                 before = waiting[:2] < mine[:2] or (
@@ -222,14 +222,14 @@ class World:
                     raise Broken(f"key {key} is called before one with an earlier position")
             if position[:2] != mine[:2]:
                 raise Broken(f"key {key} lost its position")
-            self._check_groups(place, key, mine, others)
+            self._check_groups(target, key, mine, others)
             self.ready.add(key)
-            comes = [k for k in self.called if k in self.ready and self.keys[k].place == place]
+            comes = [k for k in self.called if k in self.ready and self.keys[k].target == target]
             if len(comes) > self.workers:
-                raise Broken(f"{len(comes)} keys are called to {place} at once")
+                raise Broken(f"{len(comes)} keys are called to {target} at once")
 
     def _check_groups(
-        self, place: str, called: int, mine: QueuePosition, others: dict[int, QueuePosition]
+        self, target: str, called: int, mine: QueuePosition, others: dict[int, QueuePosition]
     ) -> None:
         """Keys of one group pass an equally urgent one of another no more often than that other
         group has had keys of its own there.
@@ -241,7 +241,7 @@ class World:
                 continue
             passed = self.passed.setdefault((other, group), set())
             passed.add(called)
-            if len(passed) > self.arrivals[place, own] + 1:
+            if len(passed) > self.arrivals[target, own] + 1:
                 raise Broken(f"key {other} of {own} waits while {len(passed)} of {group} pass")
 
     # What must hold.
@@ -255,8 +255,8 @@ class World:
         if len(self.requests) != bulkhead.busy + bulkhead.detached:
             raise Broken("runs are counted wrongly")
         self._check_workers()
-        for place in {key.place for key in self.keys.values()}:
-            self._check_place(place)
+        for target in {key.target for key in self.keys.values()}:
+            self._check_target(target)
 
     def _check_workers(self) -> None:
         """While anything is ready, no worker waits for a request that is slow."""
@@ -266,30 +266,32 @@ class World:
             request for request in self.requests if not request.run.is_detached and request.is_told
         ]
         if slow:
-            raise Broken(f"a worker waits in {slow[0].place} while {len(self.ready)} are ready")
+            raise Broken(f"a worker waits in {slow[0].target} while {len(self.ready)} are ready")
 
-    def _check_place(self, place: str) -> None:
-        under_way = sum(request.place == place for request in self.requests)
-        waiting = [key for key in self.parked if key in self.keys and self.keys[key].place == place]
+    def _check_target(self, target: str) -> None:
+        under_way = sum(request.target == target for request in self.requests)
+        waiting = [
+            key for key in self.parked if key in self.keys and self.keys[key].target == target
+        ]
         called = [key for key, at in self.called.items() if self.now_at - at < CALL_TIMEOUT_S]
-        comes = [key for key in called if key not in self.keys or self.keys[key].place == place]
-        suspect = self.bulkhead.is_suspect(place, self.now_at)
+        comes = [key for key in called if key not in self.keys or self.keys[key].target == target]
+        suspect = self.bulkhead.is_suspect(target, self.now_at)
         if under_way > self.workers:
-            raise Broken(f"{under_way} requests are under way in {place}")
-        if suspect and self.now_at - self.slow_at[place] > SUSPECT_S + EPSILON_S:
-            raise Broken(f"{place} is suspect and has not been slow for {SUSPECT_S} s")
+            raise Broken(f"{under_way} requests are under way in {target}")
+        if suspect and self.now_at - self.slow_at[target] > SUSPECT_S + EPSILON_S:
+            raise Broken(f"{target} is suspect and has not been slow for {SUSPECT_S} s")
         full = self.bulkhead.detached >= max_runs(self.workers) - self.workers
         if waiting and not under_way and not comes and not full:
-            raise Broken(f"{len(waiting)} wait for {place}, where nothing is under way")
-        if waiting and not suspect and under_way + len(comes) < self._most(place):
-            raise Broken(f"{len(waiting)} wait for {place}, which is healthy and has room")
+            raise Broken(f"{len(waiting)} wait for {target}, where nothing is under way")
+        if waiting and not suspect and under_way + len(comes) < self._most(target):
+            raise Broken(f"{len(waiting)} wait for {target}, which is healthy and has room")
 
-    def _check_share(self, place: str) -> None:
-        """A request was let into a suspect place: its share is a part of the workers' number."""
+    def _check_share(self, target: str) -> None:
+        """A request was let into a suspect target: its share is a part of the workers' number."""
         suspects = [p for p in self.slow_at if self.bulkhead.is_suspect(p, self.now_at)]
-        under_way = self.bulkhead.in_flight(place)
+        under_way = self.bulkhead.in_flight(target)
         if under_way > max(1, self.workers // len(suspects)):
-            raise Broken(f"{under_way} requests are under way in {place}, which is suspect")
+            raise Broken(f"{under_way} requests are under way in {target}, which is suspect")
 
     def check_memory(self) -> None:
         """What is held at rest is not more than what is known."""

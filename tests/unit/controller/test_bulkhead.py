@@ -1,4 +1,4 @@
-"""What is slow in one place costs the others nothing, in any interleaving that hypothesis finds;
+"""What is slow in one target costs the others nothing, in any interleaving that hypothesis finds;
 and that it would find the wrong ones.
 """
 
@@ -24,7 +24,7 @@ from reconciler.controller.decide.bulkhead import (
     QueuePosition,
     RequestResult,
     _Load,
-    _Place,
+    _Target,
 )
 from reconciler.workqueue.items import Priority
 from tests.interleavings import check_overrides, interleavings
@@ -32,14 +32,14 @@ from tests.unit.controller.bulkhead_model import Broken, World
 
 pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
 
-PLACES = ("a", "b", "c")
+TARGETS = ("a", "b", "c")
 ANSWERS = st.sampled_from(
     [RequestResult.ANSWERED, RequestResult.ANSWERED, RequestResult.FAILED, RequestResult.NO_RESULT]
 )
 
 
 class Interleaving(RuleBasedStateMachine):
-    """One run: keys come, places answer, hang and recover, time passes, in any order."""
+    """One run: keys come, targets answer, hang and recover, time passes, in any order."""
 
     bulkhead_class: ClassVar[type[Bulkhead[int]]] = Bulkhead
 
@@ -53,31 +53,31 @@ class Interleaving(RuleBasedStateMachine):
         self.world.check_memory()
 
     @rule(
-        place=st.sampled_from(PLACES),
+        name=st.sampled_from(TARGETS),
         group=st.sampled_from(["g", "h"]),
         band=st.sampled_from(Priority),
         slack_s=st.sampled_from([-10.0, 0.0, 5.0, 300.0, float("inf")]),
         count=st.integers(1, 6),
     )
-    def arrive(self, place: str, group: str, band: Priority, slack_s: float, count: int) -> None:
+    def arrive(self, name: str, group: str, band: Priority, slack_s: float, count: int) -> None:
         for _ in range(count):
-            self.world.arrive(place, group, band, slack_s)
+            self.world.arrive(name, group, band, slack_s)
 
-    @rule(place=st.sampled_from(PLACES), count=st.integers(1, 6))
-    def crowd(self, place: str, count: int) -> None:
+    @rule(name=st.sampled_from(TARGETS), count=st.integers(1, 6))
+    def crowd(self, name: str, count: int) -> None:
         """Keys of one group, none more urgent than another, and then one of another group."""
         for group in [*("g" * count), "h"]:
-            self.world.arrive(place, group, Priority.CHANGED, float("inf"))
+            self.world.arrive(name, group, Priority.CHANGED, float("inf"))
 
     @rule(choice=st.integers(0, 30), answer=ANSWERS)
     def finish(self, choice: int, answer: RequestResult) -> None:
         if requests := self.world.requests:
             self.world.finish(requests[choice % len(requests)], answer)
 
-    @rule(place=st.sampled_from(PLACES), answer=ANSWERS)
-    def finish_all(self, place: str, answer: RequestResult) -> None:
-        """A place recovers, or drops all who wait there."""
-        for request in [each for each in self.world.requests if each.place == place]:
+    @rule(name=st.sampled_from(TARGETS), answer=ANSWERS)
+    def finish_all(self, name: str, answer: RequestResult) -> None:
+        """A target recovers, or drops all runs that wait there."""
+        for request in [each for each in self.world.requests if each.target == name]:
             self.world.finish(request, answer)
 
     @rule(choice=st.integers(0, 30))
@@ -96,13 +96,13 @@ class Interleaving(RuleBasedStateMachine):
 
 
 class OneShareForAll(Bulkhead[int]):
-    """All suspect places share one bound: what hangs in A takes B's only request."""
+    """All suspect targets share one bound: what hangs in A takes B's only request."""
 
-    def _room(self, place: _Place[int], load: _Load | None, is_detached: bool) -> int:
-        room = super()._room(place, load, is_detached)
+    def _room(self, target: _Target[int], load: _Load | None, is_detached: bool) -> int:
+        room = super()._room(target, load, is_detached)
         if load is None:
             return room
-        hung = sum(each.in_flight for each in self._places.values() if each.suspect_until > 0)
+        hung = sum(each.in_flight for each in self._targets.values() if each.suspect_until > 0)
         return min(room, max(1, self._workers // 4) - hung)
 
 
@@ -117,14 +117,14 @@ class FailuresOnly(Bulkhead[int]):
     """A success is a success, however long it took."""
 
     def leave(self, run: BulkheadRun, answer: RequestResult, now_at: float) -> None:
-        place = run.place
+        target = run.target
         super().leave(run, answer, now_at)
-        if answer is RequestResult.ANSWERED and place is not None:
-            self._places[place].suspect_until = float("-inf")
+        if answer is RequestResult.ANSWERED and target is not None:
+            self._targets[target].suspect_until = float("-inf")
 
 
 class HoldsTheWorker(Bulkhead[int]):
-    """A slow request makes its place suspect and keeps its worker."""
+    """A slow request makes its target suspect and keeps its worker."""
 
     def _detach(self, run: BulkheadRun) -> bool:
         return False
@@ -137,12 +137,12 @@ class DetachesWithoutBound(Bulkhead[int]):
         self._detached_most = 1_000_000
         return super()._detach(run)
 
-    def _room(self, place: _Place[int], load: _Load | None, is_detached: bool) -> int:
-        return self._workers if load is not None else super()._room(place, load, is_detached)
+    def _room(self, target: _Target[int], load: _Load | None, is_detached: bool) -> int:
+        return self._workers if load is not None else super()._room(target, load, is_detached)
 
 
 class SuspectForGood(Bulkhead[int]):
-    """Suspicion ends by time alone: a place that recovered is served one by one."""
+    """Suspicion ends by time alone: a target that recovered is served one by one."""
 
     def leave(self, run: BulkheadRun, answer: RequestResult, now_at: float) -> None:
         failed = RequestResult.NO_RESULT if now_at - run.began_at < SLOW_AFTER_S else answer
@@ -153,34 +153,34 @@ class SuspectUntilAnswered(Bulkhead[int]):
     """Suspicion ends by an answer alone."""
 
     @staticmethod
-    def _suspect(place: _Place[int], now_at: float) -> None:
-        place.suspect_until = float("inf")
+    def _suspect(target: _Target[int], now_at: float) -> None:
+        target.suspect_until = float("inf")
 
 
 class Shut(Bulkhead[int]):
-    """A suspect place is asked nothing until its time is over."""
+    """A suspect target is asked nothing until its time is over."""
 
-    def _room(self, place: _Place[int], load: _Load | None, is_detached: bool) -> int:
-        return 0 if load is not None else super()._room(place, load, is_detached)
+    def _room(self, target: _Target[int], load: _Load | None, is_detached: bool) -> int:
+        return 0 if load is not None else super()._room(target, load, is_detached)
 
 
 class CallsNobody(Bulkhead[int]):
-    """A key that found its place full waits for its timer."""
+    """A key that found its target full waits for its timer."""
 
     def calls(self, now_at: float) -> list[tuple[int, QueuePosition]]:
         return []
 
 
 class CallsEverybody(Bulkhead[int]):
-    """One free place wakes all who wait for it."""
+    """One free target wakes all who wait for it."""
 
     def calls(self, now_at: float) -> list[tuple[int, QueuePosition]]:
         found = super().calls(now_at)
         for name in [name for name in self._waiting if found]:
-            place = self._places[name]
-            while len(place.parked):
-                _, key = place.parked.pop()
-                place.called[key] = now_at
+            target = self._targets[name]
+            while len(target.parked):
+                _, key = target.parked.pop()
+                target.called[key] = now_at
                 found.append((key, self._positions[key][1]))
         return found
 
@@ -189,9 +189,9 @@ class CallsTheLast(Bulkhead[int]):
     """Whoever came last is called first."""
 
     @staticmethod
-    def _next_turn(place: _Place[int], group: str) -> int:
-        place.turn -= 1
-        return place.turn
+    def _next_turn(target: _Target[int], group: str) -> int:
+        target.turn -= 1
+        return target.turn
 
 
 class ForgetsUrgency(Bulkhead[int]):
@@ -199,7 +199,7 @@ class ForgetsUrgency(Bulkhead[int]):
 
     def park(
         self,
-        place: str,
+        target: str,
         key: int,
         *,
         group: str,
@@ -208,7 +208,7 @@ class ForgetsUrgency(Bulkhead[int]):
         now_at: float,
     ) -> None:
         super().park(
-            place, key, group=group, priority=Priority.EXPIRING, slack_ends_at=0.0, now_at=now_at
+            target, key, group=group, priority=Priority.EXPIRING, slack_ends_at=0.0, now_at=now_at
         )
 
 
@@ -216,18 +216,18 @@ class OneLineForAll(Bulkhead[int]):
     """A thousand keys of one tenant stand before the one of another."""
 
     @staticmethod
-    def _next_turn(place: _Place[int], group: str) -> int:
-        return Bulkhead._next_turn(place, "")
+    def _next_turn(target: _Target[int], group: str) -> int:
+        return Bulkhead._next_turn(target, "")
 
 
 class AllWorkersForOne(Bulkhead[int]):
     """Requests of just less than what counts as slow may hold every worker."""
 
     def leave(self, run: BulkheadRun, answer: RequestResult, now_at: float) -> None:
-        place = run.place
+        target = run.target
         super().leave(run, answer, now_at)
-        if place is not None:
-            self._places[place].is_brisk = True
+        if target is not None:
+            self._targets[target].is_brisk = True
 
 
 class LosesItsTurn(Bulkhead[int]):
@@ -241,7 +241,7 @@ class LosesItsTurn(Bulkhead[int]):
 class WaitsForTheLost(Bulkhead[int]):
     """A call to a key that is gone counts for ever."""
 
-    def _expire_calls(self, place: _Place[int], now_at: float) -> None:
+    def _expire_calls(self, target: _Target[int], now_at: float) -> None:
         pass
 
 
@@ -273,7 +273,7 @@ def run(bulkhead_class: type[Bulkhead[int]], examples: int, *phases: Phase) -> N
     run_state_machine_as_test(Chosen, settings=interleavings(examples, *phases))
 
 
-def test_no_interleaving_makes_one_place_pay_for_another() -> None:
+def test_no_interleaving_makes_one_target_pay_for_another() -> None:
     run(Bulkhead, 500)
 
 
@@ -284,7 +284,7 @@ def test_it_finds_what_wrong_rules_cost(mutant: type[Bulkhead[int]]) -> None:
         run(mutant, 20_000, Phase.generate)
 
 
-def test_the_first_request_of_a_slow_place_goes_before_a_second_one_in_another() -> None:
+def test_the_first_request_of_a_slow_target_goes_before_a_second_one_at_another() -> None:
     """More workers than the interleavings have: a share is more than one request here."""
     bulkhead: Bulkhead[int] = Bulkhead(workers=8)
 
@@ -293,18 +293,18 @@ def test_the_first_request_of_a_slow_place_goes_before_a_second_one_in_another()
         assert run is not None
         return run
 
-    def make_slow(place: str, count: int, *, ends: bool) -> None:
+    def make_slow(target: str, count: int, *, ends: bool) -> None:
         runs = [begun() for _ in range(count)]
         for run in runs:
-            assert bulkhead.enter(place, run, 0.0)
+            assert bulkhead.enter(target, run, 0.0)
         for run in runs:
             bulkhead.overdue(run, SLOW_AFTER_S)
             if ends:
                 bulkhead.leave(run, RequestResult.ANSWERED, SLOW_AFTER_S)
                 bulkhead.end(run)
 
-    for place in ("a", "c"):
-        make_slow(place, 1, ends=True)
+    for target in ("a", "c"):
+        make_slow(target, 1, ends=True)
     make_slow("b", 8, ends=False)
     make_slow("d", 6, ends=False)
     assert bulkhead.enter("a", begun(), SLOW_AFTER_S)

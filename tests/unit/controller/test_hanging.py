@@ -1,4 +1,4 @@
-"""What hangs in one place costs only that place: a namespace, the platform, a watch."""
+"""A target that hangs costs only itself: a namespace, the platform, a watch."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -132,9 +132,9 @@ def test_a_slow_namespace_and_whom_it_holds_back_are_on_page_and_metrics() -> No
             values = {
                 sample.metric: sample.value
                 for sample in samples(survey, per_session=False)
-                if sample.metric in (metrics.SLOW_PLACES, metrics.PARKED)
+                if sample.metric in (metrics.SLOW_TARGETS, metrics.PARKED)
             }
-            assert values == {metrics.SLOW_PLACES: 1, metrics.PARKED: survey.slow.parked}
+            assert values == {metrics.SLOW_TARGETS: 1, metrics.PARKED: survey.slow.parked}
             [part] = [part for part in components(survey, "r") if part.name == "Slow"]
             assert part.note.startswith(f"{OTHER}; {survey.slow.parked} due sessions")
             kube.on = False

@@ -1,4 +1,4 @@
-"""What is slow, failing or hanging in one place costs the others nothing: the whole controller."""
+"""A slow, failing or hanging target costs the others nothing: the whole controller."""
 
 import asyncio
 from collections import Counter

@@ -130,12 +130,12 @@ def test_a_list_that_is_refused_is_named_with_its_error() -> None:
     assert (server.value, server.note) == ("denies lists", "a right is missing: GET /s: 403")
 
 
-def test_slow_places_are_named_with_what_waits_for_them() -> None:
+def test_slow_targets_are_named_with_what_waits_for_them() -> None:
     names = ("(platform)", "team-a", "team-b", "team-c", "team-d", "team-e")
 
     found = part_of("Slow", slow=SlowTargets(names, 7))
 
-    assert (found.value, found.severity) == ("6 places", "warn")
+    assert (found.value, found.severity) == ("6 targets", "warn")
     assert found.note == (
         "(platform), team-a, team-b, team-c, team-d and 1 more; 7 due sessions waiting for"
         " fewer requests there"
