@@ -1,4 +1,4 @@
-"""Electors on virtual time: real ones over the lab's core, each with a way of its own to it."""
+"""Electors on virtual time: real ones over the lab's core, each with a separate client."""
 
 import asyncio
 import math
@@ -50,7 +50,7 @@ class OwnClock:
 
 
 class LateKube(InProcessKube):
-    """A server whose answers may take a while, after it has acted: seconds by verb."""
+    """A server with late responses, after it has acted: seconds by verb."""
 
     def __init__(self, core: Core, clock: Clock, *, caller: Caller, faults: FaultInjection) -> None:
         super().__init__(core, clock, caller=caller, faults=faults, latency_s=LATENCY_S)
@@ -82,9 +82,9 @@ class CountedFaults(FaultInjection):
 
 
 class Replica:
-    """One elector, its way to the server, and what its main loop was told.
+    """One elector, its client, and the calls to its main loop.
 
-    `age_s` is the age of the main loop's last sign of life, `is_warm` whether its stores are full,
+    `age_s` is the age of the main loop's last heartbeat, `is_ready` whether its caches are synced,
     `has_token` whether its token source has given one, `token_life_s` how long that one lives,
     `lacks_token` whether it has got none for too long.
     """
@@ -94,10 +94,10 @@ class Replica:
         loop = asyncio.get_running_loop()
         self.faults = CountedFaults(loop.time)
         self.requests = self.faults.requests
-        self.told: list[tuple[str, float]] = []
-        self.rewound: list[str] = []
+        self.calls: list[tuple[str, float]] = []
+        self.history_rewinds: list[str] = []
         self.age_s = 0.0
-        self.is_warm = True
+        self.is_ready = True
         self.has_token = True
         self.lacks_token = False
         self.token_life_s = math.inf
@@ -113,7 +113,7 @@ class Replica:
                 self.me,
                 bench.timing,
                 lambda: self.age_s,
-                lambda: self.is_warm,
+                lambda: self.is_ready,
                 lambda: self.has_token,
                 lambda: self.token_life_s,
                 lambda: self.lacks_token,
@@ -121,9 +121,9 @@ class Replica:
             self.fence,
             clock=self.clock,
             random=Random(str(self.me)),
-            on_started_leading=lambda term: self.told.append((f"began {term}", bench.now_s)),
-            on_stopped_leading=lambda why: self.told.append((f"ended {why}", bench.now_s)),
-            on_history_rewound=self.rewound.append,
+            on_started_leading=lambda term: self.calls.append((f"began {term}", bench.now_s)),
+            on_stopped_leading=lambda why: self.calls.append((f"ended {why}", bench.now_s)),
+            on_history_rewound=self.history_rewinds.append,
         )
         self.task = asyncio.create_task(self.elector.run(), name=str(self.me))
 
@@ -133,8 +133,8 @@ class Replica:
 
     @property
     def words(self) -> list[str]:
-        """What the main loop was told, in order."""
-        return [text for text, _ in self.told]
+        """The calls to the main loop, in order."""
+        return [text for text, _ in self.calls]
 
     def writes(self, since_s: float) -> list[str]:
         """Return the verbs of writes that were sent since then."""
@@ -143,7 +143,7 @@ class Replica:
         ]
 
     async def kill(self) -> None:
-        """End it as kill -9 does: nothing is told to anybody."""
+        """End it as kill -9 does: no callback is called."""
         self.task.cancel()
         with suppress(asyncio.CancelledError):
             await self.task
@@ -189,7 +189,7 @@ class Bench:
         *,
         pod_uid: str | None = None,
         rate: float = 1.0,
-        warm: bool = True,
+        ready: bool = True,
         has_token: bool = True,
         lacks_token: bool = False,
         prepare: Callable[[Replica], None] = lambda _: None,
@@ -197,14 +197,14 @@ class Bench:
         """Start a replica.
 
         Args:
-            pod_uid: Of a pod of its own unless given.
+            pod_uid: Of a separate pod unless given.
             prepare: Called before its first step.
         """
         count = len(self.replicas)
         name = name or f"replica-{count}"
         uid = f"pod-{count}" if pod_uid is None else pod_uid
         replica = Replica(self, name, uid, f"n{count}", rate)
-        replica.is_warm, replica.has_token, replica.lacks_token = warm, has_token, lacks_token
+        replica.is_ready, replica.has_token, replica.lacks_token = ready, has_token, lacks_token
         prepare(replica)
         self.replicas.append(replica)
         return replica
@@ -265,7 +265,7 @@ Scenario = Callable[[Bench], Awaitable[None]]
 def on_virtual_time(
     test: Scenario | None = None, *, timing: ElectionTiming = TIMING
 ) -> Callable[..., Any]:
-    """Run a test on a fresh virtual loop with a bench of its own."""
+    """Run a test on a fresh virtual loop with a fresh bench."""
 
     def decorate(test: Scenario) -> Callable[[], None]:
         def run() -> None:

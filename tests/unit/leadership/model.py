@@ -1,8 +1,8 @@
-"""Replicas, a linearizable Lease and the network between them: every step is somebody's choice.
+"""Replicas, a linearizable Lease and the network between them: every step is a choice of the test.
 
-Real time moves only by `advance`; each replica has a clock of its own, with an offset and a rate.
+Real time moves only by `advance`; each replica has a clock with an offset and a rate.
 A replica that is given no step is frozen. A request may reach the server at any later time, or
-never, and so may its answer: what a client gave up on is applied all the same if it arrives.
+never, and so may its answer: what a client gave up on is applied if it arrives.
 Decisions and intervals are the product's own functions; nothing of them is repeated here.
 """
 
@@ -28,7 +28,7 @@ class TwoHolders(AssertionError):
 
 @dataclass
 class RealTime:
-    """Seconds, shared by all; nobody in the model can read it but through a `SkewedClock`."""
+    """Seconds, shared by all; the model reads it only through a `SkewedClock`."""
 
     now_s: float = 0.0
 
@@ -54,7 +54,7 @@ class SkewedClock:
 
 @dataclass
 class Server:
-    """One Lease whose writes carry the version that they are meant for."""
+    """One Lease; each write names the version that it replaces."""
 
     history: list[LeaseRecord] = field(default_factory=list)
 
@@ -103,7 +103,7 @@ class Replica:
     """The thinnest elector that the rules allow: no pauses, no limits, nothing forgotten.
 
     Args:
-        pod_uid: "" for a replica whose restarts nobody recognises.
+        pod_uid: "" for a replica with restarts that are not recognised.
     """
 
     def __init__(
@@ -129,15 +129,15 @@ class Replica:
         self.lives += 1
         self.me = Identity(self.name, self.pod_uid, f"life{self.lives}")
         self.fence = LeaseFence(self.clock, self.name)
-        self.sight: ObservedLease | None = None
-        self.tenure: LeaseHold | None = None
+        self.observed: ObservedLease | None = None
+        self.hold: LeaseHold | None = None
         self.waiting: Write | None = None
         self.reading: Reading | None = None
         self.watched = len(self.server.history)
 
     def decide(self) -> rules.Decision:
         now_at = self.clock.monotonic()
-        return rules.decide(self.sight, self.tenure, now_at, me=self.me, timing=self.timing)
+        return rules.decide(self.observed, self.hold, now_at, me=self.me, timing=self.timing)
 
     def act(self) -> Write | None:
         """Do what the rules say now; a write that is still waited for keeps others back."""
@@ -167,23 +167,23 @@ class Replica:
             self.reading = Reading(settled=True)
             return
         self.see(write.made, write.made.version)
-        record = self.sight.record if self.sight is not None else None
+        record = self.observed.record if self.observed is not None else None
         if record is not None and record.holder == str(self.me):
-            self.tenure = self.tenure_of(write)
-            self.fence.open(self.name, self.tenure.expires_at)
+            self.hold = self.hold_of(write)
+            self.fence.open(self.name, self.hold.expires_at)
 
-    def tenure_of(self, write: Write) -> LeaseHold:
+    def hold_of(self, write: Write) -> LeaseHold:
         return rules.hold_from(write.transitions, write.sent_at, self.timing)
 
     def see(self, record: LeaseRecord | None, version: str, *, settled: bool = False) -> None:
-        self.sight = self.look(record, version, settled=settled)
-        if self.tenure is not None and isinstance(self.decide(), Lost):
+        self.observed = self.look(record, version, settled=settled)
+        if self.hold is not None and isinstance(self.decide(), Lost):
             self.lose()
 
     def look(self, record: LeaseRecord | None, version: str, *, settled: bool) -> ObservedLease:
         now_at = self.clock.monotonic()
         return rules.observe(
-            self.sight,
+            self.observed,
             record,
             version,
             now_at,
@@ -194,13 +194,13 @@ class Replica:
 
     def lose(self) -> None:
         self.fence.close()
-        self.tenure = None
+        self.hold = None
 
     def release(self) -> None:
         """Stand down and say so; the process goes on as a follower."""
-        tenure, record = self.tenure, self.sight.record if self.sight is not None else None
+        hold, record = self.hold, self.observed.record if self.observed is not None else None
         self.lose()
-        if tenure is None or record is None or record.holder != str(self.me):
+        if hold is None or record is None or record.holder != str(self.me):
             return
         self.writes.append(
             Write(record, "", RELEASED_S, record.transitions, self.clock.monotonic())
@@ -218,7 +218,7 @@ class World:
     def check(self) -> None:
         """Raise `TwoHolders` if more than one fence is open at this moment.
 
-        A fence that opens later does so in a step of its own, after which this is called, too.
+        A fence that opens later opens in a separate step, after which this is called, too.
         """
         held = [replica.name for replica in self.replicas if replica.fence.is_open]
         if len(held) > 1:
@@ -228,10 +228,10 @@ class World:
         self.real.now_s += seconds
 
     def advance_to_decision(self, replica: Replica) -> None:
-        """Let time pass until the rules would tell this replica something new, if they will."""
+        """Let time pass until the rules decide something new for this replica, if they will."""
         decision = replica.decide()
         if isinstance(decision, Wait) and decision.until < float("inf"):
-            # A millionth on top, lest rounding between two clocks leave it a moment short.
+            # A millionth on top, as rounding between two clocks could leave it a moment short.
             until_s = replica.clock.real_s(decision.until) + 1e-6
             self.real.now_s = max(self.real.now_s, until_s)
 

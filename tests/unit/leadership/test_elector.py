@@ -45,7 +45,7 @@ async def test_of_replicas_that_start_at_once_one_leads_and_all_know_it(bench: B
     await bench.watch_over(5.0)
     [leader] = bench.leaders
     assert {replica.elector.holder for replica in replicas} == {str(leader.me)}
-    assert [len(replica.told) for replica in replicas].count(0) == 4
+    assert [len(replica.calls) for replica in replicas].count(0) == 4
     assert {line["leader"] for line in bench.events("leader_observed")} == {str(leader.me)}
     assert len(bench.events("leader_observed")) == 4
 
@@ -64,7 +64,7 @@ async def test_a_renewal_costs_one_request_a_period_and_a_follower_one_watch(ben
 
 
 @on_virtual_time
-async def test_a_follower_tries_at_the_end_of_a_dead_leaders_claim(bench: Bench) -> None:
+async def test_a_follower_tries_at_the_end_of_a_failed_leaders_lease(bench: Bench) -> None:
     leader, follower = await bench.start_pair()
     await leader.kill()
     claimed_s = bench.commits[-1].at + LEASE_S
@@ -118,7 +118,7 @@ async def test_a_container_that_restarts_in_its_pod_leads_again_at_once(bench: B
     assert await bench.led(again) - started_s <= SOON_S
     assert bench.events("lease_taken_over")[0]["predecessor"] == str(leader.me)
     await bench.watch_over(30.0)
-    assert follower.told == []
+    assert follower.calls == []
     assert bench.spec["leaseTransitions"] == 1
 
 
@@ -147,13 +147,13 @@ async def test_two_living_replicas_with_one_name_and_pod_change_once_and_rest(
 
 
 class TestLoss:
-    def test_a_partition_ends_a_tenure_at_the_deadline_while_a_request_hangs(self) -> None:
+    def test_a_partition_ends_a_term_at_the_deadline_while_a_request_hangs(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader, follower = await bench.start_pair()
             leader.faults.partition(cut=True)
             renewed_s = bench.commits[-1].at - LATENCY_S
-            lost_s = await bench.wait_for("loss", lambda: len(leader.told) == 2, 20.0)
+            lost_s = await bench.wait_for("loss", lambda: len(leader.calls) == 2, 20.0)
             assert lost_s - renewed_s == pytest.approx(DEADLINE_S, abs=0.005)
             assert leader.words[1] == "ended not renewed for 10.0 s"
             assert not leader.leads
@@ -176,7 +176,7 @@ class TestLoss:
             await bench.watch_over(DEADLINE_S - 2 * RETRY_S)
             leader.faults.partition(cut=False)
             await bench.watch_over(60.0)
-            assert [len(replica.told) for replica in (leader, follower)] == [1, 0]
+            assert [len(replica.calls) for replica in (leader, follower)] == [1, 0]
 
         scenario()
 
@@ -189,13 +189,13 @@ class TestLoss:
             await bench.wait_for("a renewal", lambda: len(leader.requests) > before, 5.0)
             edited_s = bench.now_s
             bench.edit(holderIdentity="bogus")
-            lost_s = await bench.wait_for("loss", lambda: len(leader.told) == 2, 1.0)
+            lost_s = await bench.wait_for("loss", lambda: len(leader.calls) == 2, 1.0)
             assert lost_s - edited_s <= 0.002
             assert leader.words[1] == "ended held by bogus"
 
         scenario()
 
-    def test_being_cancelled_closes_the_gate(self) -> None:
+    def test_being_cancelled_closes_the_fence(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader = await bench.start_leader()
@@ -248,11 +248,11 @@ class TestMainLoop:
 
 
 class TestCold:
-    def test_a_cold_replica_leaves_the_lease_to_a_warm_one(self) -> None:
+    def test_a_replica_without_synced_caches_leaves_the_lease_to_a_ready_one(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader, warm = await bench.start_pair()
-            cold = bench.start("a-cold-one", warm=False)
+            cold = bench.start("a-cold-one", ready=False)
             await bench.watch_over(1.0)
             leader.elector.release()
             await bench.watch_over(60.0)
@@ -261,23 +261,23 @@ class TestCold:
 
         scenario()
 
-    def test_it_takes_it_once_it_is_warm(self) -> None:
+    def test_it_acquires_it_once_it_is_ready(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            replica = bench.start(warm=False)
+            replica = bench.start(ready=False)
             await bench.watch_over(UNSYNCED_DELAY_S / 2)
             assert not replica.leads
-            replica.is_warm = True
+            replica.is_ready = True
             warm_s = bench.now_s
             assert await bench.led(replica) - warm_s <= 0.05 + SOON_S
 
         scenario()
 
     @pytest.mark.parametrize("failures", [0, 3])
-    def test_it_takes_it_cold_if_nobody_else_does(self, failures: int) -> None:
+    def test_it_acquires_it_unsynced_if_no_other_does(self, failures: int) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
-            replica = bench.start(warm=False)
+            replica = bench.start(ready=False)
             away = InjectedFault(error=ServerError("away", status=503))
             replica.faults.fail_next(away, verb="create", count=failures)
             led_s = await bench.led(replica, 20.0)
@@ -293,7 +293,7 @@ class TestCold:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader, follower = await bench.start_pair()
-            cold = bench.start("a-cold-one", warm=False)
+            cold = bench.start("a-cold-one", ready=False)
             for old, new in ((leader, follower),):
                 await bench.watch_over(UNSYNCED_DELAY_S + 1)
                 old.elector.release()
@@ -306,7 +306,7 @@ class TestCold:
 
 
 class TestWithoutToken:
-    """A replica whose source has given none yet, as in a rollout while the issuer is away."""
+    """A replica without a token so far, as in a rollout with the issuer unreachable."""
 
     def test_it_leaves_the_lease_to_one_that_has_a_token(self) -> None:
         @on_virtual_time
@@ -365,7 +365,7 @@ class TestWithoutToken:
 
 
 class TestLackingToken:
-    """A leader whose source has got no token for long; `lacks_token` is the main loop's word."""
+    """A leader without a new token for long; the main loop sets `lacks_token`."""
 
     def test_it_yields_to_a_standby_that_has_one(self) -> None:
         @on_virtual_time
@@ -414,7 +414,7 @@ class TestLackingToken:
         async def scenario(bench: Bench) -> None:
             replicas = [bench.start(has_token=False, lacks_token=True) for _ in range(3)]
             await bench.watch_over(3600.0)
-            began_s = sorted(at for one in replicas for text, at in one.told if "began" in text)
+            began_s = sorted(at for one in replicas for text, at in one.calls if "began" in text)
             assert all(b - a >= MIN_TERM_S for a, b in pairwise(began_s))
             assert bench.spec["leaseTransitions"] == 0  # the one that yields is the next to lead
             free_s = YIELD_DELAY_S + LEASE_S + 2 * RETRY_S
@@ -440,19 +440,19 @@ class TestLackingToken:
 
 
 class TestResigning:
-    def test_a_follower_resigns_without_a_write(self) -> None:
+    def test_a_standby_releases_without_a_write(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader, follower = await bench.start_pair()
             follower.elector.release()
             await asyncio.wait_for(asyncio.shield(follower.task), SOON_S)
-            assert follower.told == []
+            assert follower.calls == []
             assert follower.writes(0.0) == []
             assert bench.leaders == [leader]
 
         scenario()
 
-    def test_a_replica_resigns_before_it_has_seen_anything(self) -> None:
+    def test_a_replica_releases_before_it_has_seen_anything(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             replica = bench.start(prepare=lambda each: each.faults.partition(cut=True))
@@ -501,7 +501,7 @@ class TestResigning:
 
         scenario()
 
-    def test_a_server_that_is_away_does_not_keep_a_replica_from_ending(self) -> None:
+    def test_an_unreachable_server_does_not_keep_a_replica_from_ending(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader, follower = await bench.start_pair()

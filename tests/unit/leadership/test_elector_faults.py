@@ -1,4 +1,4 @@
-"""Electors with clocks of different rates among faults from a seed: never two, and never nobody."""
+"""Electors with different clock rates among faults from a seed: one leader, never two."""
 
 from random import Random
 
@@ -36,7 +36,7 @@ def disturb(bench: Bench, replica: Replica, random: Random) -> None:
         case 6:
             replica.age_s = random.choice([0.0, 0.0, 60.0])
         case 7:
-            replica.is_warm = random.random() < 0.7
+            replica.is_ready = random.random() < 0.7
         case 8:
             bench.clock.step_s += random.uniform(-3600.0, 3600.0)
 
@@ -44,7 +44,7 @@ def disturb(bench: Bench, replica: Replica, random: Random) -> None:
 def heal(replica: Replica) -> None:
     replica.faults.partition(cut=False)
     replica.faults.silence_watches(silent=False)
-    replica.age_s, replica.is_warm = 0.0, True
+    replica.age_s, replica.is_ready = 0.0, True
 
 
 @pytest.mark.parametrize("seed", range(12))

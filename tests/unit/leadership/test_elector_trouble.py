@@ -46,12 +46,12 @@ class TestByHand:
             leader, follower = await bench.start_pair()
             bench.delete()
             deleted_s = bench.now_s
-            await bench.wait_for("loss", lambda: len(leader.told) == 2, 0.01)
+            await bench.wait_for("loss", lambda: len(leader.calls) == 2, 0.01)
             assert leader.words[1] == "ended the Lease was deleted"
             assert await bench.led(leader) - deleted_s <= MAX_JITTER_S + SOON_S
             assert bench.spec["leaseTransitions"] == 1
             await bench.watch_over(60.0)
-            assert follower.told == []
+            assert follower.calls == []
             assert bench.warnings() == ["lease_lost"]
 
         scenario()
@@ -74,11 +74,11 @@ class TestByHand:
         async def scenario(bench: Bench) -> None:
             leader, follower = await bench.start_pair()
             bench.edit(holderIdentity="")
-            await bench.wait_for("loss", lambda: len(leader.told) == 2, 0.01)
+            await bench.wait_for("loss", lambda: len(leader.calls) == 2, 0.01)
             assert leader.words[1] == "ended its holder was emptied"
             await bench.led(leader)
             await bench.watch_over(60.0)
-            assert follower.told == []
+            assert follower.calls == []
             assert bench.spec["leaseTransitions"] == 1
             assert bench.warnings() == ["lease_lost"]
 
@@ -125,7 +125,7 @@ class TestByHand:
             leader = await bench.start_leader()
             bench.edit(holderIdentity="bogus", **edit)
             edited_s = bench.now_s
-            await bench.wait_for("loss", lambda: len(leader.told) == 2, 0.01)
+            await bench.wait_for("loss", lambda: len(leader.calls) == 2, 0.01)
             await bench.watch_over(waits_s - 1)
             taken_s = await bench.led(leader)
             assert waits_s <= taken_s - edited_s <= waits_s + MAX_JITTER_S + SOON_S
@@ -149,7 +149,7 @@ class TestByHand:
     def test_a_duration_that_was_edited_costs_no_more_than_a_sixth_of_a_token(
         self, life_s: float, edit_s: int, waits_s: float
     ) -> None:
-        """The leader dies as well; the line says when the wait for it ends."""
+        """The leader fails as well; the line says when the wait for it ends."""
 
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
@@ -231,7 +231,7 @@ class TestByHand:
             leader, follower = await bench.start_pair()
             bench.edit(**edit)
             await bench.watch_over(60.0)
-            assert [len(replica.told) for replica in (leader, follower)] == [1, 0]
+            assert [len(replica.calls) for replica in (leader, follower)] == [1, 0]
             assert bench.spec["leaseDurationSeconds"] == LEASE_S
             assert bench.warnings() == []
 
@@ -306,7 +306,7 @@ class TestRefused:
             leader = await bench.start_leader()
             failing(leader, forbidden(), "patch")
             refused_s = bench.now_s
-            await bench.wait_for("loss", lambda: len(leader.told) == 2, DEADLINE_S + 1)
+            await bench.wait_for("loss", lambda: len(leader.calls) == 2, DEADLINE_S + 1)
             await bench.watch_over(120.0)
             assert not leader.leads
             assert bench.warnings() == ["lease_refused", "lease_lost"]
@@ -324,7 +324,7 @@ class TestRefused:
             failing(leader, forbidden(), "watch", "list")
             leader.faults.drop_watches()
             await bench.watch_over(120.0)
-            assert [len(replica.told) for replica in (leader, follower)] == [1, 0]
+            assert [len(replica.calls) for replica in (leader, follower)] == [1, 0]
             assert bench.warnings() == ["lease_refused"]
 
         scenario()
@@ -344,7 +344,7 @@ class TestRefused:
 
         scenario()
 
-    def test_a_namespace_that_goes_ends_the_tenure_and_may_come_back(self) -> None:
+    def test_a_namespace_that_goes_ends_the_term_and_may_come_back(self) -> None:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             leader = await bench.start_leader()
@@ -402,7 +402,7 @@ class TestFailingServer:
             await bench.watch_over(DEADLINE_S - 2 * RETRY_S)
             failing(leader, None)
             await bench.watch_over(30.0)
-            assert [len(replica.told) for replica in (leader, follower)] == [1, 0]
+            assert [len(replica.calls) for replica in (leader, follower)] == [1, 0]
 
         scenario()
 
@@ -428,7 +428,7 @@ class TestFailingServer:
                 replica.faults.silence_watches(silent=True)
             await bench.watch_over(120.0)
             assert bench.leaders == [leader]
-            assert [len(replica.told) for replica in (leader, follower)] == [1, 0]
+            assert [len(replica.calls) for replica in (leader, follower)] == [1, 0]
             await leader.kill()
             await bench.led(follower, 2 * LEASE_S + 2 * MAX_JITTER_S)
 
@@ -468,7 +468,7 @@ class TestFailingServer:
             renewed_s = bench.commits[-1].at - LATENCY_S
             lost = InjectedFault(error=TransportError("the answer was lost"), applied=True)
             leader.faults.rule = lambda verb, _: lost if verb == "patch" else None
-            ended_s = await bench.wait_for("loss", lambda: len(leader.told) == 2, 20.0)
+            ended_s = await bench.wait_for("loss", lambda: len(leader.calls) == 2, 20.0)
             assert ended_s - renewed_s == pytest.approx(DEADLINE_S, abs=0.005)
             leader.faults.rule = None
             await bench.led(leader, 2 * LEASE_S)
@@ -487,11 +487,11 @@ class TestRestoredStore:
             bench.core.restore(version)
             await bench.watch_over(2 * RETRY_S)
             assert bench.core.version < lost
-            told = f"the Lease has version {version}, and {lost} was known: was etcd restored?"
-            assert [leader.rewound, follower.rewound] == [[told], [told]]
+            reason = f"the Lease has version {version}, and {lost} was known: was etcd restored?"
+            assert [leader.history_rewinds, follower.history_rewinds] == [[reason], [reason]]
             await bench.watch_over(120.0)
             assert bench.core.version > lost
-            assert [len(leader.rewound), len(follower.rewound)] == [1, 1]
+            assert [len(leader.history_rewinds), len(follower.history_rewinds)] == [1, 1]
             assert bench.leaders == [leader]
 
         scenario()
@@ -506,7 +506,7 @@ class TestRestoredStore:
                 for replica in replicas:
                     replica.faults.close_watches()
                 await bench.watch_over(5.0 * RETRY_S)
-            assert [replica.rewound for replica in replicas] == [[], []]
+            assert [replica.history_rewinds for replica in replicas] == [[], []]
             reads = [verb for replica in replicas for verb, _ in replica.requests if verb == "list"]
             assert len(reads) > 20
 
@@ -540,7 +540,7 @@ class TestLateAnswers:
             await bench.wait_for("it", lambda: bench.spec["holderIdentity"] == taken, 1.0)
             bench.edit(holderIdentity="bogus")
             await bench.watch_over(LEASE_S - 1.0)
-            assert follower.told == []
+            assert follower.calls == []
             assert bench.events("leader_observed")[-1]["leader"] == "bogus"
 
         scenario()
@@ -555,7 +555,7 @@ class TestLateAnswers:
             await bench.wait_for("it", lambda: bench.spec["holderIdentity"] == taken, 1.0)
             follower.clock.slept_s = 60.0
             await bench.watch_over(2.0)
-            assert follower.told == []
+            assert follower.calls == []
             await bench.led(follower, 2.0 + RETRY_S)
 
         scenario()
@@ -566,7 +566,7 @@ class TestLateAnswers:
             leader = await bench.start_leader()
             leader.clock.slept_s = 60.0
             assert not leader.leads
-            await bench.wait_for("loss", lambda: len(leader.told) == 2, 1.0 + SOON_S)
+            await bench.wait_for("loss", lambda: len(leader.calls) == 2, 1.0 + SOON_S)
             await bench.led(leader)
 
         scenario()
@@ -582,7 +582,7 @@ class TestClocks:
             leader, follower = await bench.start_pair()
             bench.clock.step_s = step_s
             await bench.watch_over(60.0)
-            assert [len(replica.told) for replica in (leader, follower)] == [1, 0]
+            assert [len(replica.calls) for replica in (leader, follower)] == [1, 0]
             assert (bench.spec["renewTime"] > bench.spec["acquireTime"]) is (step_s > 0)
             await leader.kill()
             claimed_s = bench.commits[-1].at + LEASE_S
@@ -602,8 +602,8 @@ class TestServerThatHasJustStarted:
             ]
             await bench.watch_over(60.0)
             await asyncio.gather(*restarts)
-            assert len(leader.told) == 1
-            assert follower.told == []
+            assert len(leader.calls) == 1
+            assert follower.calls == []
             assert "lease_refused" not in bench.warnings()
 
         scenario()

@@ -25,7 +25,7 @@ def refuses(fence: LeaseFence) -> bool:
     return False
 
 
-def test_it_is_closed_at_first_whatever_the_clock_shows() -> None:
+def test_it_is_closed_at_first_at_any_time() -> None:
     fence = LeaseFence(ManualClock(now_at=-3600.0), "replica-0")
     assert not fence.is_open
     assert not fence.may_write(0.0)
@@ -52,7 +52,7 @@ def test_a_write_may_start_if_it_must_end_before_the_lease(
     assert fence.fenced_total == (0 if allowed else 1)
 
 
-def test_it_closes_by_itself_at_the_end_of_the_lease(clock: ManualClock, fence: LeaseFence) -> None:
+def test_it_closes_at_the_end_of_the_lease(clock: ManualClock, fence: LeaseFence) -> None:
     fence.open("replica-0/3-n", clock.monotonic() + 15.0)
     clock.advance(14.999)
     assert not refuses(fence)

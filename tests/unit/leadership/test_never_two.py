@@ -133,14 +133,14 @@ class Interleaving(RuleBasedStateMachine):
 class NoMargin(Replica):
     """The whole lease is used: the slow clock of a holder outlasts a follower's fast one."""
 
-    def tenure_of(self, write: Write) -> LeaseHold:
+    def hold_of(self, write: Write) -> LeaseHold:
         return LeaseHold(write.transitions, write.sent_at, write.sent_at + self.timing.lease_s)
 
 
 class HalfTheMargin(Replica):
     """Only one of the two clocks is allowed for."""
 
-    def tenure_of(self, write: Write) -> LeaseHold:
+    def hold_of(self, write: Write) -> LeaseHold:
         valid_until = write.sent_at + (1 - DRIFT) * self.timing.lease_s
         return LeaseHold(write.transitions, write.sent_at, valid_until)
 
@@ -148,7 +148,7 @@ class HalfTheMargin(Replica):
 class FromTheAnswer(Replica):
     """client-go's way: validity counts from when the answer came."""
 
-    def tenure_of(self, write: Write) -> LeaseHold:
+    def hold_of(self, write: Write) -> LeaseHold:
         return rules.hold_from(write.transitions, self.clock.monotonic(), self.timing)
 
 
@@ -166,16 +166,16 @@ class FirstClaimOnly(Replica):
     """A renewal that is seen does not prolong the holder's claim."""
 
     def look(self, record: LeaseRecord | None, version: str, *, settled: bool) -> ObservedLease:
-        old, sight = self.sight, super().look(record, version, settled=settled)
-        if old is None or old.record is None or sight.record is None:
-            return sight
-        if old.record.holder != sight.record.holder:
-            return sight
-        return replace(sight, expires_at=old.expires_at)
+        old, observed = self.observed, super().look(record, version, settled=settled)
+        if old is None or old.record is None or observed.record is None:
+            return observed
+        if old.record.holder != observed.record.holder:
+            return observed
+        return replace(observed, expires_at=old.expires_at)
 
 
 class BlindWrites(Replica):
-    """A write that is applied whatever the version is by now."""
+    """A write that is applied at any version."""
 
     def act(self) -> Write | None:
         write = super().act()
@@ -188,7 +188,7 @@ class ReleasesFirst(Replica):
     """client-go's order: the Lease is given up before the work has stopped."""
 
     def release(self) -> None:
-        valid_until = self.tenure.expires_at if self.tenure is not None else None
+        valid_until = self.hold.expires_at if self.hold is not None else None
         super().release()
         if valid_until is not None:
             self.fence.open(self.name, valid_until)

@@ -75,7 +75,7 @@ FULL = {
         "garbage time", "negative", "longest duration", "most transitions", "fields of others",
     ],
 )  # fmt: skip
-def test_a_lease_is_read_whatever_is_missing(spec: Any, wanted: LeaseRecord) -> None:
+def test_a_lease_is_read_with_any_field_missing(spec: Any, wanted: LeaseRecord) -> None:
     assert decoded(spec) == wanted
 
 
@@ -110,7 +110,7 @@ def test_released_is_what_a_holder_writes_itself(spec: Any, released: bool) -> N
     assert decoded(spec).released is released
 
 
-def test_a_claim_is_client_gos_record() -> None:
+def test_the_holders_spec_is_client_gos_record() -> None:
     assert holder_spec(None, "me", lease_s=15, transitions=0, wall_s=WALL_S) == {
         "holderIdentity": "me",
         "leaseDurationSeconds": 15,

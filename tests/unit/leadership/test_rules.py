@@ -44,15 +44,15 @@ def seen(
 
     An absence has the version after the one before it.
     """
-    sight: ObservedLease | None = None
+    observed: ObservedLease | None = None
     first_at = at - apart_s * (len(versions) - 1)
     for index, found in enumerate(versions):
         version = found.version if found is not None else "1"
-        if found is None and sight is not None:
-            version = str(int(sight.version) + 1)
+        if found is None and observed is not None:
+            version = str(int(observed.version) + 1)
         is_last = index == len(versions) - 1
-        sight = observe(
-            sight,
+        observed = observe(
+            observed,
             found,
             version,
             first_at + apart_s * index,
@@ -60,14 +60,14 @@ def seen(
             timing=TIMING,
             authoritative=settled and is_last,
         )
-    assert sight is not None
-    return sight
+    assert observed is not None
+    return observed
 
 
 def decided(
-    sight: ObservedLease | None, after_s: float = 0.0, *, spread_s: float = 0.0
+    observed: ObservedLease | None, after_s: float = 0.0, *, spread_s: float = 0.0
 ) -> Decision:
-    return decide(sight, None, NOW + after_s, me=ME, timing=TIMING, jitter_s=spread_s)
+    return decide(observed, None, NOW + after_s, me=ME, timing=TIMING, jitter_s=spread_s)
 
 
 HELD, RENEWED = record(OTHER), record(OTHER, version="8")
@@ -77,7 +77,7 @@ EMPTIED = record("", FOREIGN_S, version="8")
 NOTHING = LeaseRecord("uid", "7", "", 0, "", 0)
 
 
-class TestWithoutATenure:
+class TestStandby:
     def test_nothing_is_done_before_the_first_look(self) -> None:
         assert decided(None) == Wait(math.inf)
 
@@ -130,47 +130,47 @@ class TestWithoutATenure:
             "a predecessor that still renews",
         ],
     )
-    def test_a_lease_is_left_alone_until_nobody_can_hold_it(
+    def test_a_lease_is_left_alone_until_no_replica_can_hold_it(
         self, versions: list[LeaseRecord | None], free_after_s: float, transitions: int
     ) -> None:
-        sight = seen(*versions)
+        observed = seen(*versions)
         if free_after_s:
-            assert decided(sight, free_after_s - 0.001) == Wait(NOW + free_after_s)
-        assert decided(sight, free_after_s) == Acquire(sight.record, transitions)
+            assert decided(observed, free_after_s - 0.001) == Wait(NOW + free_after_s)
+        assert decided(observed, free_after_s) == Acquire(observed.record, transitions)
 
-    def test_a_spread_delays_only_what_runs_out(self) -> None:
+    def test_a_jitter_delays_only_what_runs_out(self) -> None:
         assert decided(seen(HELD), FOREIGN_S, spread_s=0.3) == Wait(NOW + FOREIGN_S + 0.3)
         for free in (seen(HELD, RELEASED), seen(record(PREDECESSOR)), seen(OURS)):
             assert isinstance(decided(free, spread_s=0.3), Acquire)
 
-    def test_no_attempt_is_made_before_the_pause_after_a_failure(self) -> None:
-        sight = seen(record("", RELEASED_S))
-        decision = decide(sight, None, NOW, me=ME, timing=TIMING, try_at=NOW + 0.5)
+    def test_no_write_is_sent_before_the_pause_after_a_failure(self) -> None:
+        observed = seen(record("", RELEASED_S))
+        decision = decide(observed, None, NOW, me=ME, timing=TIMING, try_at=NOW + 0.5)
         assert decision == Wait(NOW + 0.5)
 
 
-class TestLooks:
+class TestObservations:
     def test_the_same_version_again_dates_from_the_first_look(self) -> None:
-        sight = seen(HELD)
-        assert observe(sight, HELD, "7", NOW + 9.0, me=ME, timing=TIMING) is sight
+        observed = seen(HELD)
+        assert observe(observed, HELD, "7", NOW + 9.0, me=ME, timing=TIMING) is observed
 
     @pytest.mark.parametrize("version", ["6", "1", "7"])
     def test_an_older_version_is_no_news(self, version: str) -> None:
-        sight = seen(HELD)
+        observed = seen(HELD)
         late = record("", RELEASED_S, version=version)
-        assert observe(sight, late, version, NOW, me=ME, timing=TIMING) is sight
+        assert observe(observed, late, version, NOW, me=ME, timing=TIMING) is observed
 
     def test_versions_are_numbers_not_text(self) -> None:
-        sight = seen(record(OTHER, version="9"), record("", RELEASED_S, version="10"))
-        assert sight.version == "10"
+        observed = seen(record(OTHER, version="9"), record("", RELEASED_S, version="10"))
+        assert observed.version == "10"
 
     def test_an_absence_of_long_ago_is_no_news(self) -> None:
-        sight = seen(HELD)
-        assert observe(sight, None, "5", NOW, me=ME, timing=TIMING) is sight
+        observed = seen(HELD)
+        assert observe(observed, None, "5", NOW, me=ME, timing=TIMING) is observed
 
     def test_versions_that_are_no_numbers_are_all_news(self) -> None:
-        sight = seen(record(OTHER, version="x1"), RELEASED)
-        assert sight.version == "8"
+        observed = seen(record(OTHER, version="x1"), RELEASED)
+        assert observed.version == "8"
 
     def test_transitions_outlive_a_deletion(self) -> None:
         assert seen(HELD, None, None).transitions == HELD.transitions
@@ -189,31 +189,29 @@ class TestRestoredFromABackup:
         ],
         ids=["held", "ours", "released", "absent"],
     )
-    def test_whoever_held_it_a_moment_ago_is_still_waited_for(
-        self, restored: LeaseRecord | None
-    ) -> None:
-        sight = seen(HELD)
-        back = observe(sight, restored, "4", NOW + 1.0, me=ME, timing=TIMING, authoritative=True)
+    def test_the_last_holder_is_still_waited_for(self, restored: LeaseRecord | None) -> None:
+        observed = seen(HELD)
+        back = observe(observed, restored, "4", NOW + 1.0, me=ME, timing=TIMING, authoritative=True)
         assert back.version == "4"
         assert decided(back, FOREIGN_S - 0.001) != Acquire(restored, 4)
         assert isinstance(decided(back, FOREIGN_S + 1.0), Acquire)
 
     def test_a_holder_that_is_still_in_it_renews_the_version_that_is_there(self) -> None:
-        sight = seen(replace(OURS, version="90"))
+        observed = seen(replace(OURS, version="90"))
         restored = replace(OURS, version="50")
-        back = observe(sight, restored, "50", NOW, me=ME, timing=TIMING, authoritative=True)
-        tenure = hold_from(3, NOW - 2.0, TIMING)
-        assert decide(back, tenure, NOW, me=ME, timing=TIMING) == Renew(restored)
+        back = observe(observed, restored, "50", NOW, me=ME, timing=TIMING, authoritative=True)
+        hold = hold_from(3, NOW - 2.0, TIMING)
+        assert decide(back, hold, NOW, me=ME, timing=TIMING) == Renew(restored)
 
 
-class TestWithATenure:
+class TestHolder:
     TENURE = hold_from(3, NOW, TIMING)
 
     def kept(
-        self, sight: ObservedLease | None, after_s: float, *, try_after_s: float = 2.0
+        self, observed: ObservedLease | None, after_s: float, *, try_after_s: float = 2.0
     ) -> Decision:
         return decide(
-            sight,
+            observed,
             self.TENURE,
             NOW + after_s,
             me=ME,
@@ -260,8 +258,8 @@ class TestWithATenure:
 
     def test_a_deadline_close_to_the_lease_does_not_outlast_it(self) -> None:
         close = ElectionTiming(10, 9.95, 2.0)
-        tenure = hold_from(3, NOW, close)
-        assert expires_at(tenure, close) == tenure.expires_at == NOW + 9.8
+        hold = hold_from(3, NOW, close)
+        assert expires_at(hold, close) == hold.expires_at == NOW + 9.8
 
 
 def test_two_requests_fit_into_the_deadline() -> None:

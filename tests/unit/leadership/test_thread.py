@@ -1,4 +1,4 @@
-"""The elector's thread, the heartbeat and the office, seen from the main loop."""
+"""The elector's thread, the heartbeat and the leadership state, seen from the main loop."""
 
 import asyncio
 import threading
@@ -28,7 +28,7 @@ ME = Identity("replica-0", "pod-0", "n0")
 
 
 class Threaded:
-    """An elector over a core of its own, on a thread; `told` is filled on that thread."""
+    """An elector with its own core, on a thread; `calls` is filled on that thread."""
 
     def __init__(self, *, is_broken: bool = False) -> None:
         self.is_broken = is_broken
@@ -37,7 +37,7 @@ class Threaded:
         self.core = Core(self.clock)
         self.core.create(NAMESPACES, "", {"metadata": {"name": NAMESPACE}})
         self.began = threading.Event()
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.threads: list[str] = []
         self.closed = threading.Event()
 
@@ -53,13 +53,13 @@ class Threaded:
                 clock=self.clock,
                 random=Random(1),
                 on_started_leading=self._begin,
-                on_stopped_leading=self.told.append,
+                on_stopped_leading=self.calls.append,
             )
         finally:
             self.closed.set()
 
     def _begin(self, term: str) -> None:
-        self.told.append(term)
+        self.calls.append(term)
         self.began.set()
         if self.is_broken:
             raise ZeroDivisionError
@@ -81,7 +81,7 @@ async def until(event: threading.Event) -> None:
 
 
 class TestThread:
-    async def test_it_elects_on_a_loop_of_its_own_until_it_resigns(self) -> None:
+    async def test_it_elects_on_a_loop_of_its_own_until_it_releases(self) -> None:
         world = Threaded()
         async with thread_of(world.opening) as elector:
             running = asyncio.create_task(elector.run())
@@ -93,7 +93,7 @@ class TestThread:
             assert world.holder == ""
             assert world.closed.is_set()
         assert world.threads == ["elector"]
-        assert world.told == ["replica-0/0-n0", "resigned"]
+        assert world.calls == ["replica-0/0-n0", "resigned"]
 
     async def test_it_elects_while_the_main_loop_is_blocked(self) -> None:
         world = Threaded()
@@ -101,7 +101,7 @@ class TestThread:
             assert world.began.wait(LIMIT_S)  # blocks this very loop
             assert world.is_open()
 
-    async def test_leaving_it_closes_the_gate_and_keeps_the_lease_to_run_out(self) -> None:
+    async def test_leaving_it_closes_the_fence_and_keeps_the_lease_to_run_out(self) -> None:
         world = Threaded()
         async with thread_of(world.opening):
             await until(world.began)
@@ -110,13 +110,13 @@ class TestThread:
         assert world.holder == str(ME)
         assert "elector" not in {thread.name for thread in threading.enumerate()}
 
-    async def test_resigning_twice_is_resigning_once(self) -> None:
+    async def test_releasing_twice_is_releasing_once(self) -> None:
         world = Threaded()
         async with thread_of(world.opening) as elector:
             await until(world.began)
             await asyncio.gather(elector.release(), elector.release())
             await elector.release()
-        assert world.told[1:] == ["resigned"]
+        assert world.calls[1:] == ["resigned"]
 
     async def test_giving_up_on_run_leaves_the_elector_alone(self) -> None:
         world = Threaded()
@@ -142,7 +142,7 @@ class TestThread:
             async with thread_of(broken):
                 pytest.fail("it was entered")
 
-    async def test_a_defect_of_the_elector_is_raised_by_run_and_closes_the_gate(self) -> None:
+    async def test_a_defect_of_the_elector_is_raised_by_run_and_closes_the_fence(self) -> None:
         world = Threaded(is_broken=True)
         async with thread_of(world.opening) as elector:
             with pytest.raises(ZeroDivisionError):
@@ -168,9 +168,9 @@ def test_a_heartbeat_is_as_old_as_the_loop_is_stalled() -> None:
     run_virtual(scenario())
 
 
-class TestOffice:
+class TestLeadershipState:
     @staticmethod
-    def office() -> tuple[LeadershipState, list[str]]:
+    def leadership() -> tuple[LeadershipState, list[str]]:
         resigned: list[str] = []
 
         async def release() -> None:
@@ -179,31 +179,31 @@ class TestOffice:
         return LeadershipState(release), resigned
 
     async def test_it_waits_for_the_beginning_and_for_the_end(self) -> None:
-        office, _ = self.office()
-        await office.wait_stopped()
-        waiting = asyncio.create_task(office.wait_started())
+        leadership, _ = self.leadership()
+        await leadership.wait_stopped()
+        waiting = asyncio.create_task(leadership.wait_started())
         await asyncio.sleep(0)
-        office.started("term")
+        leadership.started("term")
         await waiting
-        waiting = asyncio.create_task(office.wait_stopped())
+        waiting = asyncio.create_task(leadership.wait_stopped())
         await asyncio.sleep(0)
         assert not waiting.done()
-        assert office.leads
-        office.stopped("why")
+        assert leadership.leads
+        leadership.stopped("why")
         await waiting
 
     async def test_an_end_is_not_missed_though_the_next_term_begins_at_once(self) -> None:
-        office, _ = self.office()
-        office.started("one")
-        waiting = asyncio.create_task(office.wait_stopped())
+        leadership, _ = self.leadership()
+        leadership.started("one")
+        waiting = asyncio.create_task(leadership.wait_stopped())
         await asyncio.sleep(0)
-        office.stopped("why")
-        office.started("two")
+        leadership.stopped("why")
+        leadership.started("two")
         await waiting
-        assert office.leads
+        assert leadership.leads
 
-    async def test_it_resigns_through_the_elector(self) -> None:
-        office, resigned = self.office()
-        await office.release()
+    async def test_it_releases_through_the_elector(self) -> None:
+        leadership, resigned = self.leadership()
+        await leadership.release()
         assert resigned == ["resigned"]
-        assert office.is_exclusive
+        assert leadership.is_exclusive
