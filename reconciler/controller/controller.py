@@ -25,7 +25,7 @@ from reconciler.controller.reconcile.run import Observer, ReconcileStats
 from reconciler.controller.reconcile.secret_writer import SecretWriter
 from reconciler.controller.reconcile.session_lookup import SessionLookup
 from reconciler.controller.reconcile.worker import Workers
-from reconciler.controller.runtime import ControllerConfig, Runtime, Stores
+from reconciler.controller.runtime import ControllerConfig, LogDedup, Runtime, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.controller.state.startup import StartupProgress
@@ -48,7 +48,6 @@ from reconciler.naming import LIVE_PODS, SessionKey
 from reconciler.net.circuit_breaker import BreakerStats, CircuitBreaker
 from reconciler.platform.api import Platform
 from reconciler.platform.models import namespace_of
-from reconciler.telemetry.log_dedup import LogDedup
 from reconciler.telemetry.trace import Tracer
 from reconciler.tokens.issuer_time import ClockMove, IssuerTime
 from reconciler.tokens.refusals import refusal_hint, refused_part

@@ -5,13 +5,39 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+from cachetools import TTLCache
+
 from reconciler.clock import Clock
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.informer.store import Store
 from reconciler.kube.api import ApiResource, ObjectMeta
 from reconciler.naming import Names
-from reconciler.telemetry.log_dedup import LogDedup
 from reconciler.telemetry.trace import Tracer
+
+REPEAT_S = 600.0
+"""The same fact is logged again after this time, for a reader of the log's last lines."""
+
+MAX_FACTS = 4096
+
+
+class LogDedup:
+    """Bounded memory of the facts that were logged: a fault of hours must not fill the log."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._logged: TTLCache[tuple[str, ...], bool] = TTLCache(
+            MAX_FACTS, REPEAT_S, timer=clock.monotonic
+        )
+
+    def should_log(self, *fact: str) -> bool:
+        """Return True if this fact was not logged within `REPEAT_S`, and record it."""
+        if fact in self._logged:
+            return False
+        self._logged[fact] = True
+        return True
+
+    def reset(self, *fact: str) -> bool:
+        """Forget a fact that has ended; True if it was logged."""
+        return self._logged.pop(fact, False)
 
 
 @dataclass(frozen=True, slots=True)

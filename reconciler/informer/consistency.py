@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 
 from reconciler.informer.messages import Effect, Replace
-from reconciler.kube.resource_version import has_reached, is_newer
+from reconciler.kube.api import has_reached, is_newer
 
 EVERY_S = (1800.0, 3600.0)
 """Time between two checks; jittered, so that replicas and kinds do not check at one time."""

@@ -37,8 +37,7 @@ from reconciler.informer.messages import (
     RetryDelay,
     WatchRequest,
 )
-from reconciler.kube.api import Event, ObjectMeta, Page
-from reconciler.kube.resource_version import is_newer
+from reconciler.kube.api import Event, ObjectMeta, Page, is_newer
 
 PAGE_LIMIT = 500
 """Most items in a page of a list. Source: client-go pager.go. Every list is consistent and in

@@ -4,8 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from reconciler.kube.api import ObjectMeta
-from reconciler.kube.resource_version import has_reached, is_newer
+from reconciler.kube.api import ObjectMeta, has_reached, is_newer
 from reconciler.naming import SessionKey
 
 ObjectEvent = Literal["ADDED", "MODIFIED", "DELETED"]

@@ -23,10 +23,9 @@ from reconciler.errors import (
     ProtocolError,
     TransportError,
 )
-from reconciler.kube.api import Kube, ListOptions
+from reconciler.kube.api import Kube, ListOptions, is_newer
 from reconciler.kube.authorization import AuthorizerMemory
 from reconciler.kube.authorized import AuthorizedKube
-from reconciler.kube.resource_version import is_newer
 from reconciler.leadership import lease as records
 from reconciler.leadership import rules
 from reconciler.leadership.election_log import ElectionLog

@@ -12,7 +12,7 @@ subtracted from the holder's validity to allow for clocks of different rates.
 import math
 from dataclasses import dataclass
 
-from reconciler.kube.resource_version import has_reached
+from reconciler.kube.api import has_reached
 from reconciler.leadership.lease import Identity, LeaseRecord
 
 DRIFT = 0.01

@@ -107,8 +107,8 @@ def _cpu_s(controller: Controller) -> float:
 
 
 def _events(clock: SystemClock) -> Any:
+    from reconciler.controller.runtime import LogDedup
     from reconciler.net.circuit_breaker import CircuitBreaker
-    from reconciler.telemetry.log_dedup import LogDedup
 
     return EventRecorder(
         timeout_s=10.0,

@@ -3,7 +3,7 @@
 import pytest
 
 from reconciler.lab.simulation import invariants
-from reconciler.lab.simulation.budget import ENDPOINT_BUDGET, WRITE_BUDGET
+from reconciler.lab.simulation.commit_checks import ENDPOINT_BUDGET, WRITE_BUDGET
 from reconciler.lab.simulation.revocation import REVOKED
 from reconciler.lab.simulation.run import simulate
 from tests.simulation.removals import REMOVALS, SEEDS, Removal

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
+from reconciler.lab.simulation.commit_checks import NO_WRITE_WITHOUT_LEADERSHIP
 from reconciler.lab.simulation.run import play
 from reconciler.lab.simulation.scenario import ELECTION, draw_election
-from reconciler.lab.simulation.single_writer_check import NO_WRITE_WITHOUT_LEADERSHIP
 from reconciler.lab.simulation.virtual_time import FreezableScope, run_virtual
 from reconciler.leadership.lease_fence import LeaseFence
 

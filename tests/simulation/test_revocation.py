@@ -6,9 +6,9 @@ from collections.abc import Callable
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.write_log import Caller
+from reconciler.lab.simulation.commit_checks import process_of
 from reconciler.lab.simulation.event_log import EventLog
 from reconciler.lab.simulation.revocation import BELIEVED_S, RESYNC_S, REVOKED, RevocationChecker
-from reconciler.lab.simulation.single_writer_check import process_of
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.naming import Names
 

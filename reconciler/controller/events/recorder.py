@@ -15,6 +15,7 @@ from reconciler.clock import Clock, format_utc
 from reconciler.controller.events.correlator import EventCorrelator, EventSeries
 from reconciler.controller.events.rules import EventRules
 from reconciler.controller.reconcile.run import ReconcileRun
+from reconciler.controller.runtime import LogDedup
 from reconciler.errors import (
     AuthorizerNotReady,
     Forbidden,
@@ -28,7 +29,6 @@ from reconciler.kube.decoding import resource
 from reconciler.kube.status_errors import is_terminating
 from reconciler.leadership.api import WriteFence
 from reconciler.net.circuit_breaker import CircuitBreaker
-from reconciler.telemetry.log_dedup import LogDedup
 
 log = structlog.get_logger()
 

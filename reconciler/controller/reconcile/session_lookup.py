@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from reconciler.controller.decide.plan import SessionState, is_young
+from reconciler.controller.runtime import LogDedup
 from reconciler.controller.state.confirmations import ConfirmationCache, Denial
 from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable, RemoteError
 from reconciler.naming import SessionKey
 from reconciler.platform.api import Platform
-from reconciler.telemetry.log_dedup import LogDedup
 
 log = structlog.get_logger()
 

@@ -15,10 +15,10 @@ import structlog
 from reconciler.clock import Clock, format_utc
 from reconciler.controller.events.correlator import cut_text
 from reconciler.controller.events.recorder import EVENTS, MAX_TIMEOUT_S
+from reconciler.controller.runtime import LogDedup
 from reconciler.errors import Forbidden, KubeError, NotFound, ProtocolError
 from reconciler.kube.api import Kube
 from reconciler.net.circuit_breaker import CircuitBreaker
-from reconciler.telemetry.log_dedup import LogDedup
 
 log = structlog.get_logger()
 

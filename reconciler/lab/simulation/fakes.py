@@ -11,7 +11,7 @@ import msgspec
 
 from reconciler.clock import Clock
 from reconciler.errors import IssuerRefused, IssuerUnavailable, PlatformUnavailable
-from reconciler.lab.simulation.budget import EndpointBudgetChecker
+from reconciler.lab.simulation.commit_checks import EndpointBudgetChecker
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.adaptive_limit import RequestKind

@@ -15,7 +15,7 @@ from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.fault_injection import FaultInjection
 from reconciler.lab.apiserver.in_process_client import InProcessKube
 from reconciler.lab.apiserver.write_log import Caller
-from reconciler.lab.simulation.budget import EndpointBudgetChecker
+from reconciler.lab.simulation.commit_checks import EndpointBudgetChecker
 from reconciler.lab.simulation.conditions import Conditions
 from reconciler.lab.simulation.event_log import EventLog
 from reconciler.lab.simulation.fakes import (

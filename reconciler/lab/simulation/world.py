@@ -13,7 +13,12 @@ from reconciler.lab.apiserver.fault_injection import DOWN_S, FaultInjection
 from reconciler.lab.apiserver.status_errors import StatusError
 from reconciler.lab.apiserver.write_log import Caller, Commit
 from reconciler.lab.kubelet.pods import Pod
-from reconciler.lab.simulation.budget import EndpointBudgetChecker, WriteBudgetChecker
+from reconciler.lab.simulation.commit_checks import (
+    EndpointBudgetChecker,
+    SingleWriterCheck,
+    WriteBudgetChecker,
+    process_of,
+)
 from reconciler.lab.simulation.event_log import EventLog
 from reconciler.lab.simulation.fakes import MARKS, FakePlatformState, StaticTokens, VirtualIssuer
 from reconciler.lab.simulation.invariants import US, ExposureChecker, SecretChecker, value_of
@@ -21,7 +26,6 @@ from reconciler.lab.simulation.nodes import VirtualNode
 from reconciler.lab.simulation.replica import HOME, SharedWorld, SimulatedReplica
 from reconciler.lab.simulation.revocation import RevocationChecker
 from reconciler.lab.simulation.scenario import PodLifetime, Scenario, SessionPlan
-from reconciler.lab.simulation.single_writer_check import SingleWriterCheck, process_of
 from reconciler.lab.simulation.truth import REQUEST_DUE, ExposureAccount, TruthChecker
 from reconciler.lab.simulation.virtual_time import EPOCH_S, VirtualClock
 from reconciler.naming import Names, SessionKey

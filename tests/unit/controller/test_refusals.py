@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from reconciler.controller.controller import Controller
+from reconciler.controller.runtime import REPEAT_S
 from reconciler.net.circuit_breaker import PROBE_S
-from reconciler.telemetry.log_dedup import REPEAT_S
 from reconciler.tokens.source import OidcSource
 from tests.unit.controller.virtual import SwitchFence, World, finished, running, simulate
 

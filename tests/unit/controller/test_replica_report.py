@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.controller.decide.token_state import TokenState
+from reconciler.controller.runtime import LogDedup
 from reconciler.controller.status.replica_report import (
     CHANGED_S,
     REPEAT_S,
@@ -20,7 +21,6 @@ from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.in_process_client import InProcessKube
 from reconciler.lab.apiserver.kinds import EVENTS
 from reconciler.net.circuit_breaker import CircuitBreaker
-from reconciler.telemetry.log_dedup import LogDedup
 from tests.unit.controller.virtual import PROJECT, US, World, running, simulate
 
 ME = Reporter(PROJECT, "token-reconciler", "token-reconciler", "replica-0")

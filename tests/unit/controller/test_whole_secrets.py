@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from reconciler.controller.runtime import REPEAT_S
 from reconciler.lab.apiserver import in_process_client
 from reconciler.lab.apiserver.representations import Representation
-from reconciler.telemetry.log_dedup import REPEAT_S
 from tests.unit.controller.virtual import World, finished, running, simulate
 
 PLAIN = SimpleNamespace(

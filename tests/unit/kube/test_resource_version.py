@@ -1,6 +1,6 @@
 import pytest
 
-from reconciler.kube.resource_version import has_reached, is_newer
+from reconciler.kube.api import has_reached, is_newer
 
 
 @pytest.mark.parametrize(

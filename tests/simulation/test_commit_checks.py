@@ -9,8 +9,8 @@ import pytest
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import AT_ONCE, Core
 from reconciler.lab.apiserver.write_log import Caller
-from reconciler.lab.simulation import budget
-from reconciler.lab.simulation.budget import EndpointBudgetChecker, WriteBudgetChecker
+from reconciler.lab.simulation import commit_checks
+from reconciler.lab.simulation.commit_checks import EndpointBudgetChecker, WriteBudgetChecker
 from reconciler.lab.simulation.event_log import EventLog
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.naming import Names, SessionKey
@@ -23,7 +23,7 @@ FORGER = Caller("tenant", "curl", NAMES.field_manager)
 KEY = SessionKey("default", "S1")
 LABELS = {NAMES.session_id: KEY.session_id}
 TTL_S = 900.0
-WINDOW_S = budget.WINDOW * TTL_S
+WINDOW_S = commit_checks.WINDOW * TTL_S
 
 
 class Bench:
@@ -68,8 +68,8 @@ def test_a_fourth_write_that_nothing_asked_for_is_seen(kind: kinds.Kind, what: s
         for _ in range(times):
             bench.change(US, kind)
 
-    assert told_of(lambda bench: write(bench, budget.WRITES)) == []
-    told = told_of(lambda bench: write(bench, budget.WRITES + 1))
+    assert told_of(lambda bench: write(bench, commit_checks.WRITES)) == []
+    told = told_of(lambda bench: write(bench, commit_checks.WRITES + 1))
     assert told == [
         f"4 times {what} of default/S1 in 180 s by {US.agent}; without any change"
     ]  # fmt: skip
@@ -80,14 +80,14 @@ def test_writes_that_are_a_window_apart_are_not_counted_together() -> None:
         bench = Bench()
         for _ in range(10):
             bench.change(US)
-            await asyncio.sleep(WINDOW_S / budget.WRITES)
+            await asyncio.sleep(WINDOW_S / commit_checks.WRITES)
         return bench.told()
 
     assert run_virtual(main()) == []
 
 
 def test_each_change_by_others_allows_one_write_more_up_to_a_rate() -> None:
-    most = int(budget.WRITES + WINDOW_S / budget.CONTESTED_S)
+    most = int(commit_checks.WRITES + WINDOW_S / commit_checks.CONTESTED_S)
 
     def quarrel(bench: Bench, rounds: int) -> None:
         for _ in range(rounds):
@@ -100,13 +100,13 @@ def test_each_change_by_others_allows_one_write_more_up_to_a_rate() -> None:
 
 def test_a_pod_that_changes_allows_nothing_and_a_new_one_does() -> None:
     def restless(bench: Bench) -> None:
-        for _ in range(budget.WRITES + 1):
+        for _ in range(commit_checks.WRITES + 1):
             bench.change(OTHER, kinds.PODS)
             bench.change(US)
 
     def restarted(bench: Bench) -> None:
         bench.core.delete(kinds.PODS, "default", "o", AT_ONCE, by=OTHER)
-        for _ in range(budget.WRITES + 1):
+        for _ in range(commit_checks.WRITES + 1):
             bench.change(US)
 
     assert len(told_of(restless)) == 1
@@ -120,7 +120,7 @@ def test_a_tenant_in_our_name_spends_nothing_of_ours_and_each_process_has_its_ow
 
     def take_over(bench: Bench) -> None:
         for process in (US, AFTER_US):
-            for _ in range(budget.WRITES):
+            for _ in range(commit_checks.WRITES):
                 bench.change(process)
 
     assert told_of(forge) == []
@@ -130,14 +130,14 @@ def test_a_tenant_in_our_name_spends_nothing_of_ours_and_each_process_has_its_ow
 def test_what_changes_for_all_allows_each_session_a_write() -> None:
     def rotate(bench: Bench) -> None:
         bench.writes.changed_for_all()
-        for _ in range(budget.WRITES + 1):
+        for _ in range(commit_checks.WRITES + 1):
             bench.change(US)
 
     assert told_of(rotate) == []
 
 
 def test_a_token_without_end_counts_as_one_of_an_hour() -> None:
-    assert budget.window_s_of(math.inf) == 0.2 * 3600.0
+    assert commit_checks.window_s_of(math.inf) == 0.2 * 3600.0
 
 
 def test_requests_beyond_an_endpoints_pace_are_seen() -> None:
@@ -146,19 +146,19 @@ def test_requests_beyond_an_endpoints_pace_are_seen() -> None:
             bench.requests.asked("a", "issuer")
             bench.requests.asked("b", "issuer")
 
-    assert told_of(lambda bench: ask(bench, budget.REQUESTS_A_MINUTE)) == []
-    told = told_of(lambda bench: ask(bench, budget.REQUESTS_A_MINUTE + 1))
+    assert told_of(lambda bench: ask(bench, commit_checks.REQUESTS_A_MINUTE)) == []
+    told = told_of(lambda bench: ask(bench, commit_checks.REQUESTS_A_MINUTE + 1))
     assert [text.partition(":")[0] for text in told] == ["a issuer", "b issuer"]
 
 
 def test_tries_of_one_object_and_look_ups_of_one_session_are_bounded() -> None:
-    tries = int(budget.TRIES + WINDOW_S / budget.TRY_S)
+    tries = int(commit_checks.TRIES + WINDOW_S / commit_checks.TRY_S)
 
     def work(bench: Bench, more: int) -> None:
         for number in range(tries + more):
             bench.requests.tried("a", "secrets default/o")
             bench.requests.tried("a", f"secrets default/{number}")
-        for number in range(budget.LOOKUPS_A_MINUTE + more):
+        for number in range(commit_checks.LOOKUPS_A_MINUTE + more):
             bench.requests.looked_up("a", "S1")
             bench.requests.looked_up("a", f"S1-{number}")
 
