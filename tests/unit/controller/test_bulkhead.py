@@ -30,7 +30,7 @@ from reconciler.workqueue.items import Priority
 from tests.interleavings import check_overrides, interleavings
 from tests.unit.controller.bulkhead_model import Broken, World
 
-pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
+pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, next to other tests
 
 TARGETS = ("a", "b", "c")
 ANSWERS = st.sampled_from(
@@ -186,7 +186,7 @@ class CallsEverybody(Bulkhead[int]):
 
 
 class CallsTheLast(Bulkhead[int]):
-    """Whoever came last is called first."""
+    """The last arrival is called first."""
 
     @staticmethod
     def _next_turn(target: _Target[int], group: str) -> int:
@@ -239,7 +239,7 @@ class LosesItsTurn(Bulkhead[int]):
 
 
 class WaitsForTheLost(Bulkhead[int]):
-    """A call to a key that is gone counts for ever."""
+    """A call to a removed key never expires."""
 
     def _expire_calls(self, target: _Target[int], now_at: float) -> None:
         pass

@@ -5,7 +5,7 @@ from reconciler.naming import SessionKey
 from tests.unit.controller.build import KEY
 
 
-def test_a_seal_is_valid_for_its_session_and_object_alone() -> None:
+def test_a_mac_is_valid_for_its_session_and_object_alone() -> None:
     seal = ConfirmationMac("fake-client-secret")
     made = seal.make(KEY, "uid-1")
     assert seal.is_valid(made, KEY, "uid-1")
@@ -14,7 +14,7 @@ def test_a_seal_is_valid_for_its_session_and_object_alone() -> None:
     assert not ConfirmationMac("another-fake-secret").is_valid(made, KEY, "uid-1")
 
 
-def test_a_seal_of_the_secret_before_stays_valid_and_a_new_one_is_of_the_new() -> None:
+def test_a_mac_of_the_secret_before_stays_valid_and_a_new_one_is_of_the_new() -> None:
     seal = ConfirmationMac("fake-secret-1")
     made = [seal.make(KEY, "uid-1")]
     for number in (2, 3):
@@ -24,12 +24,12 @@ def test_a_seal_of_the_secret_before_stays_valid_and_a_new_one_is_of_the_new() -
     assert [seal.is_valid(each, KEY, "uid-1") for each in made] == [False, True, True]
 
 
-def test_garbage_is_no_seal() -> None:
+def test_garbage_is_no_mac() -> None:
     seal = ConfirmationMac("fake-client-secret")
     for text in ("", "v1.", "true", "ä" * 50, seal.make(KEY, "uid-1")[:-1]):
         assert not seal.is_valid(text, KEY, "uid-1")
 
 
-def test_a_seal_shows_nothing_of_its_key() -> None:
+def test_a_mac_shows_nothing_of_its_key() -> None:
     assert "fake-client-secret" not in repr(ConfirmationMac("fake-client-secret"))
     assert "fake-client-secret" not in ConfirmationMac("fake-client-secret").make(KEY, "uid-1")

@@ -50,7 +50,7 @@ def test_a_fresh_token_waits_for_its_instant_on_the_grid() -> None:
     assert found.due_s == pytest.approx(min(due_s, NOW_S + REPLAN_S))
 
 
-def test_a_token_past_its_instant_is_renewed_without_a_touch() -> None:
+def test_a_token_past_its_instant_is_refreshed_without_a_touch() -> None:
     found = decide(session_state(secret=secret(age_s=0.61 * TTL_S)))
     assert (found.action, found.reason, found.touch) == (Action.WRITE, "renewal", False)
 
@@ -58,7 +58,7 @@ def test_a_token_past_its_instant_is_renewed_without_a_touch() -> None:
 @pytest.mark.parametrize(
     ("age_s", "reason"), [(901, "expired"), (900 - 89, "expiring")], ids=["dead", "allowance"]
 )
-def test_a_token_that_dies_before_the_kubelet_looks_is_written_first_and_touched(
+def test_a_token_that_expires_before_the_next_sync_is_written_first_and_touched(
     age_s: float, reason: str
 ) -> None:
     found = decide(session_state(secret=secret(age_s=age_s)))
@@ -67,7 +67,7 @@ def test_a_token_that_dies_before_the_kubelet_looks_is_written_first_and_touched
     assert found.slack_s < 0
 
 
-def test_a_dead_token_is_touched_for_a_pod_that_may_be_on_its_way_to_us() -> None:
+def test_an_expired_token_is_touched_for_a_pod_that_is_not_observed_yet() -> None:
     found = decide(session_state(pod=None, secret=secret(age_s=901)))
     assert (found.action, found.touch) == (Action.WRITE, True)
 
@@ -97,9 +97,7 @@ def test_a_dead_token_is_touched_for_a_pod_that_may_be_on_its_way_to_us() -> Non
     ],
     ids=["absent", "garbage", "no zone", "forged", "future", "reversed", "too long a life"],
 )
-def test_an_expiry_that_cannot_be_believed_is_due_now(
-    annotations: dict[str, str], reason: str
-) -> None:
+def test_an_invalid_expiry_is_due_now(annotations: dict[str, str], reason: str) -> None:
     found = decide(session_state(secret=secret(age_s=None, annotations=annotations, by=TERM)))
     assert (found.action, found.reason, found.priority) == (Action.WRITE, reason, Priority.EXPIRING)
 
@@ -114,7 +112,7 @@ def test_a_value_that_is_not_ours_is_due_now(writers: tuple[str, ...], reason: s
     assert (found.action, found.reason, found.touch) == (Action.WRITE, reason, True)
 
 
-def test_a_value_that_we_own_beside_another_manager_is_ours() -> None:
+def test_a_value_that_we_own_with_another_manager_is_ours() -> None:
     found = decide(session_state(secret=secret(writers=("kubectl", "token-reconciler"))))
     assert found.action is Action.WAIT
 
@@ -145,7 +143,7 @@ def test_what_another_wrote_since_the_term_began_is_left_alone() -> None:
 
 
 def recent(age_s: float) -> dict[str, str]:
-    """Return believable expiry annotations beside a refresh time in the future."""
+    """Return valid expiry annotations with a refresh time in the future."""
     return {
         NAMES.issued_at: format_utc(NOW_S - age_s),
         NAMES.expires_at: format_utc(NOW_S - age_s + TTL_S),
@@ -157,7 +155,7 @@ def test_a_missing_secret_is_created_for_a_confirmed_session() -> None:
     assert (found.action, found.priority, found.touch) == (Action.CREATE, Priority.EXPIRING, True)
 
 
-def test_nothing_is_created_for_a_pod_on_its_way_out() -> None:
+def test_nothing_is_created_for_a_terminating_pod() -> None:
     assert decide(session_state(pod=pod(is_deleting=True), secret=None)).action is Action.BLOCKED
 
 
@@ -198,7 +196,7 @@ def test_nothing_is_written_for_a_session_that_the_platform_did_not_confirm(
     "held", [None, secret(age_s=901), secret(writers=())], ids=["none", "expired", "empty"]
 )
 def test_to_ask_the_platform_is_never_as_urgent_as_a_token_that_expires(held: object) -> None:
-    """Anybody who may make a pod makes such work."""
+    """Everyone with permission to create pods can cause this work."""
     found = decide(session_state(secret=held, confirmation=Confirmation.UNKNOWN))  # type: ignore[arg-type]  # a Meta
     assert found.action is Action.CONFIRM
     assert (found.priority, found.slack_s) == (Priority.CHANGED, math.inf)
@@ -222,7 +220,7 @@ def test_a_pause_on_either_object_stops_every_write(on: str) -> None:
 
 
 @pytest.mark.parametrize("on", ["pod", "secret"])
-def test_each_value_of_a_request_is_honoured_once(on: str) -> None:
+def test_each_value_of_a_request_is_handled_once(on: str) -> None:
     asked = {NAMES.requested_at: "now please"}
     seen_pod = pod(annotations=asked if on == "pod" else {})
     held = secret(annotations=asked if on == "secret" else {})
@@ -239,7 +237,7 @@ def test_a_secret_of_another_session_with_the_same_name_is_left_alone() -> None:
     assert (found.action, found.reason) == (Action.BLOCKED, "secret_name_taken")
 
 
-def test_a_static_token_is_written_once_and_then_rests() -> None:
+def test_a_static_token_is_written_once() -> None:
     held = secret(age_s=None, annotations={NAMES.refreshed_by: TERM})
     assert decide(session_state(secret=held), static=True).action is Action.WAIT
     other = secret(age_s=None, writers=("kubectl",))
@@ -296,7 +294,7 @@ def test_what_was_issued_under_an_older_key_is_due_once_by_its_own_urgency(by: s
     ],
     ids=["by us", "by one whose file may lag", "by one long after", "by one beside us"],
 )
-def test_another_leader_may_have_written_the_former_token_for_a_while(
+def test_another_leader_may_have_written_the_previous_token_for_a_while(
     age_s: float, by: str, term_started_s: float, action: Action
 ) -> None:
     held = secret(age_s=None, annotations=static(age_s, by))
@@ -307,7 +305,7 @@ def test_another_leader_may_have_written_the_former_token_for_a_while(
 
 
 def static(age_s: float, by: str = TERM) -> dict[str, str]:
-    """Return what is annotated beside a token without an end that was written `age_s` ago."""
+    """Return the annotations of a token without an expiry that was written `age_s` ago."""
     return {NAMES.refreshed_by: by, NAMES.refreshed_at: format_utc_millis(NOW_S - age_s)}
 
 
@@ -317,7 +315,7 @@ WILD = st.tuples(st.floats(-1e6, 1e6), st.floats(-1e5, 1e7))
 BELIEVABLE = st.floats(2, TTL_S).flatmap(
     lambda ttl_s: st.tuples(st.floats(1 - TOLERANCE_S, 2 * ttl_s), st.just(ttl_s))
 )
-"""An age and a life, seconds, of a token that is believed, alive or expired."""
+"""Age and lifetime, seconds, of a valid token, expired or not."""
 
 
 @given(
@@ -366,7 +364,7 @@ def test_whatever_the_annotations_say_a_plan_is_near_or_a_write(
     propagation_s=st.floats(1, 600),
     confirmation=st.sampled_from(Confirmation),
 )
-def test_a_token_that_can_be_believed_is_due_when_its_life_says_so(
+def test_a_valid_token_is_due_when_its_life_says_so(
     believable: tuple[float, float], propagation_s: float, confirmation: Confirmation
 ) -> None:
     age_s, ttl_s = believable

@@ -50,7 +50,7 @@ def test_dropping_forgets() -> None:
     assert not touches.is_due(KEY, 1e9)
 
 
-def test_what_is_owed_is_asked_for_once_a_write() -> None:
+def test_a_missing_touch_is_requested_once_a_write() -> None:
     touches = PodTouches()
     assert touches.ensure(KEY, secret(version="20"), "first", 100.0)
     assert touches.is_due(KEY, 100.0)
@@ -60,7 +60,7 @@ def test_what_is_owed_is_asked_for_once_a_write() -> None:
     assert touches.ensure(KEY, secret(version="21"), "second", 104.0)
 
 
-def test_a_write_of_our_own_is_not_owed_beside_what_waits_for_its_event() -> None:
+def test_our_own_pending_write_needs_no_second_touch() -> None:
     touches = PodTouches()
     touches.request(KEY, secret(version="20"), 100.0)
     assert not touches.ensure(KEY, secret(version="20"), "first", 100.1)

@@ -52,7 +52,7 @@ def ask(
 LATER = TokenLife(NOW_S + 901, 900.0)
 
 
-def test_what_the_secret_still_says_is_not_written_again_whatever_its_version() -> None:
+def test_an_unchanged_secret_is_not_written_again_at_any_version() -> None:
     record = answered("a")
     assert ask(record, written("a"), LATER) == pytest.approx(900 * MIN_GAIN - 1)
     assert ask(record, written("a", version="99"), LATER) > 0
@@ -119,7 +119,7 @@ def test_so_many_lost_answers_are_remembered_and_no_more() -> None:
     ],
     ids=["deleted", "made again", "overwritten", "annotated", "labelled"],
 )
-def test_what_another_took_back_is_named(held: ObjectMeta | None, what: str) -> None:
+def test_what_another_has_undone_is_named(held: ObjectMeta | None, what: str) -> None:
     record = answered("a")
     owner = Owner.UNOWNED if held is None else owner_of(held, US, record.response)
     assert undone(record, held, owner, NAMES) == what
@@ -146,14 +146,14 @@ def test_records_are_bounded_and_end_with_the_term() -> None:
         (100.0, None, Owner.FOREIGN),
     ],
 )
-def test_without_an_answer_times_tell_whose_a_token_is(
+def test_without_an_answer_times_show_the_owner(
     own_s: float | None, foreign_s: float | None, owner: Owner
 ) -> None:
     held = written("a", writers=("platform",), own_s=own_s, foreign_s=foreign_s)
     assert owner_of(held, US, None) is owner
 
 
-def test_an_answer_tells_better_than_times() -> None:
+def test_an_answer_is_better_evidence_than_times() -> None:
     equal: dict[str, Any] = {"writers": ("platform",), "own_s": 100.0, "foreign_s": 160.0}
     first = response_of(written("a", **equal), None, sent_at=50.0, now_at=50.1)
     assert owner_of(written("a", **equal), US, first) is Owner.OURS
@@ -166,7 +166,7 @@ def test_an_answer_tells_better_than_times() -> None:
     assert owner_of(written("a", uid="other", **equal), US, second) is Owner.FOREIGN
 
 
-def test_an_owner_is_ours_and_no_owner_is_nobodys() -> None:
+def test_an_owner_is_ours_and_no_owner_is_unowned() -> None:
     assert owner_of(written("a"), US, None) is Owner.OURS
     assert owner_of(written("a", writers=("kubectl", US)), US, None) is Owner.OURS
     assert owner_of(written("a", writers=()), US, None) is Owner.UNOWNED

@@ -56,20 +56,20 @@ def ask(
     )
 
 
-def test_a_pod_that_nobody_touched_may_still_read_the_dead_one() -> None:
+def test_an_untouched_pod_may_still_read_the_expired_token() -> None:
     assert ask(pod(), DEAD) == (NOW_S - 300, True)
 
 
-def test_of_an_unknown_one_the_worst_is_believed() -> None:
+def test_of_an_unknown_one_the_worst_is_assumed() -> None:
     assert ask(pod(), UNKNOWN) == (UNKNOWN_S, True)
 
 
-def test_one_that_outlives_the_kubelets_look_asks_for_nothing() -> None:
+def test_one_that_outlives_the_next_sync_asks_for_nothing() -> None:
     assert ask(pod(), LASTING) == (NOW_S + 300, False)
 
 
 @pytest.mark.parametrize("case", SEEING)
-def test_who_has_looked_or_never_will_reads_the_secrets_own(case: str) -> None:
+def test_a_pod_that_has_synced_or_never_will_reads_the_secrets_own(case: str) -> None:
     on, now_s = SEEING[case]
     assert ask(on, DEAD, now_s=now_s) == (FRESH_S, False)
 
@@ -79,9 +79,9 @@ def test_a_touch_before_the_write_is_none() -> None:
 
 
 @pytest.mark.parametrize("former", ["", "garbage", "2026-01-01T00:00:00"])
-def test_a_secret_that_does_not_say_owes_nothing(former: str) -> None:
+def test_a_secret_without_annotations_needs_no_touch(former: str) -> None:
     assert ask(pod(), former) == (FRESH_S, False)
 
 
-def test_anothers_token_is_taken_for_dead() -> None:
+def test_anothers_token_counts_as_expired() -> None:
     assert ask(pod(), "", held=secret(writers=("kubectl",)))[0] == -math.inf

@@ -19,7 +19,7 @@ UIDS = st.uuids().map(str)
 
 
 @given(ISSUED, TTLS, UIDS)
-def test_a_token_is_renewed_at_an_age_of_0_2_to_0_6_of_its_life(
+def test_a_token_is_refreshed_at_an_age_of_0_2_to_0_6_of_its_life(
     issued_s: float, ttl_s: float, uid: str
 ) -> None:
     age = (refresh_at_s(issued_s, issued_s + ttl_s, uid) - issued_s) / ttl_s
@@ -27,7 +27,7 @@ def test_a_token_is_renewed_at_an_age_of_0_2_to_0_6_of_its_life(
 
 
 @given(ISSUED, st.sampled_from([20.0, 300.0, 900.0]), UIDS)
-def test_a_token_minted_at_an_instant_of_the_grid_is_renewed_at_the_next_one(
+def test_a_token_issued_at_a_scheduled_instant_is_refreshed_at_the_next_one(
     issued_s: float, ttl_s: float, uid: str
 ) -> None:
     first = refresh_at_s(issued_s, issued_s + ttl_s, uid)

@@ -27,7 +27,7 @@ from reconciler.controller.decide.retry_policy import (
         pytest.param(-90.0, math.inf, None, id="no-expiry-and-no-slack"),
     ],
 )
-def test_patience_is_a_part_of_what_is_left(
+def test_the_wait_is_a_fraction_of_what_is_left(
     slack_s: float, left_s: float, bound_s: float | None
 ) -> None:
     assert max_retry_after_s(slack_s, left_s) == bound_s
@@ -54,7 +54,7 @@ def test_a_retry_always_comes_while_most_of_the_life_is_left(left_s: float, gone
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.name,
 )
-def test_a_failure_has_the_pace_of_its_class(
+def test_a_failure_has_the_policy_of_its_class(
     error: errors.KubeError, policy: backoff.BackoffPolicy
 ) -> None:
     assert classify(error, 1).policy is policy

@@ -12,7 +12,7 @@ from reconciler.naming import SessionKey
 KEY, OTHER = SessionKey("team-a", "2Ab0"), SessionKey("team-a", "2Ab1")
 
 
-def test_two_overwrites_are_chance_and_repaired_at_once() -> None:
+def test_two_overwrites_are_isolated_and_repaired_at_once() -> None:
     fights = WriteConflicts()
     for number in range(1, ISOLATED + 1):
         assert fights.paused_until(KEY, 1.0 * number) is None
@@ -20,7 +20,7 @@ def test_two_overwrites_are_chance_and_repaired_at_once() -> None:
     assert fights.paused_until(KEY, 3.0) is None
 
 
-def test_one_that_comes_now_and_then_is_repaired_at_once_for_ever() -> None:
+def test_one_that_comes_now_and_then_is_always_repaired_at_once() -> None:
     fights = WriteConflicts()
     for tick in range(1, 100):
         now_at = tick * 240.0
@@ -41,7 +41,7 @@ def test_a_quick_exchange_is_slowed_to_the_cap_and_no_further() -> None:
     assert 0.99 * BACKOFF.cap_s < pauses[-1] < BACKOFF.cap_s
 
 
-def test_a_calm_minute_ends_the_slowness_but_not_the_count() -> None:
+def test_a_quiet_minute_ends_the_slowness_but_not_the_count() -> None:
     fights = WriteConflicts()
     for number in range(10):
         fights.record_overwrite(KEY, float(number), rand=0.9)
@@ -57,7 +57,7 @@ def test_what_is_long_ago_counts_no_more() -> None:
     assert fights.record_overwrite(KEY, 9.0 + MEMORY_S, rand=0.9) == 1
 
 
-def test_each_session_has_its_own_account() -> None:
+def test_each_session_has_its_own_count() -> None:
     fights = WriteConflicts()
     for number in range(10):
         fights.record_overwrite(KEY, float(number), rand=0.9)

@@ -175,7 +175,7 @@ class World:
         sent_at = self.now_at
         self.now_at += request.there_s
         while math.floor(self.issuer_now_s()) in self.former:
-            self.now_at += 1.0  # a second that comes twice cannot be told from a cache
+            self.now_at += 1.0  # a repeated second looks like a cache
         issuing_s = self.issuer_now_s()
         issued_s, is_fresh = self._issue()
         left_s = TTL_S

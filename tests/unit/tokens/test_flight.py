@@ -1,4 +1,4 @@
-"""Single flight: one run, whoever waits and whoever leaves."""
+"""Single flight: one run for all waiters, also when some leave."""
 
 import asyncio
 

@@ -27,7 +27,7 @@ from reconciler.tokens.server_clock import (
 from tests.interleavings import check_overrides, interleavings
 from tests.unit.tokens.clock_model import Request, World, WrongTime
 
-pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, beside other tests
+pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, next to other tests
 
 OFF = st.one_of(st.just(0.0), st.sampled_from([-7200.0, -120.0, -40.0, 40.0, 300.0, 901.0]))
 STEPS = st.sampled_from([-3600.0, -700.0, -20.0, 20.0, 700.0, 3600.0])
@@ -445,7 +445,7 @@ def _mint_from_a_cache(world: World, *, age_s: float) -> None:
 
 
 def _right_wall(rules: ServerClock) -> World:
-    """Return a world whose only other source is our wall clock, which is right at first."""
+    """Return a world with our wall clock, right at first, as the only other source."""
     now_s = 1_767_225_600.25
     return World(rules, issuer_s=now_s, wall_s=now_s, date_s=[], api_server_s=None, says_left=False)
 

@@ -44,7 +44,7 @@ def test_what_was_issued_before_the_first_token_under_the_new_key_is_older() -> 
     watched.observe("a", 1000.0)
     assert watched.observe("b", 1090.75)
     assert watched.rotated_s == 1090.0
-    watched.observe("b", 1088.5)  # another server, whose clock is behind
+    watched.observe("b", 1088.5)  # another server with a clock that is behind
     assert watched.rotated_s == 1088.0
     watched.observe("b", 1200.0)
     assert watched.rotated_s == 1088.0

@@ -54,7 +54,7 @@ def test_a_static_value_that_is_no_token_stops_the_start(value: str) -> None:
 def test_another_value_counts_when_it_was_found_twice_in_a_row() -> None:
     clock, static_file = ManualClock(), StaticFile()
     source = StaticSource(static_file.read, clock)
-    for half in (NEW[:22], NEW[:25], OLD, NEW):  # somebody writes in place, slowly
+    for half in (NEW[:22], NEW[:25], OLD, NEW):  # a slow write in place
         static_file.holds = half
         assert not source.reload_once()
         assert value_of(source) == OLD
