@@ -74,7 +74,7 @@ async def test_a_full_disk_is_named_and_has_a_code_of_its_own(lab: Lab, words: s
     code, errors = await end(lab, f"$R {words} > /dev/full")
     assert code == OUTPUT, errors
     last = errors.splitlines()[-1]
-    assert last == "reconciler: the output could not be written: No space left on device"
+    assert last == "reconciler: cannot write the output: No space left on device"
     assert "Traceback" not in errors
 
 
