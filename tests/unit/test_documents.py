@@ -283,3 +283,8 @@ def test_every_figure_of_the_benchmarks_is_measured() -> None:
     keys = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
     assert len(keys) > 10
     assert {key for key in keys if f'"{key}"' not in bench} == set()
+
+
+def test_the_migration_installs_before_it_stops_the_loop() -> None:
+    steps = re.findall(r"^## \d+\. (.+)$", (DOCS / "migrate.md").read_text(), re.MULTILINE)
+    assert steps.index("Install") < steps.index("Stop the loop")

@@ -274,6 +274,33 @@ def test_with_the_replaced_loop_running_no_runner_keeps_its_short_lived_tokens(t
     simulate(scenario)
 
 
+@pytest.mark.parametrize(("stopped_before_s", "is_valid"), [(0, True), (60, False)])
+def test_installed_before_the_loop_is_stopped_every_secret_always_has_a_valid_token(
+    stopped_before_s: int, is_valid: bool
+) -> None:
+    """docs/migrate.md, steps 2 and 3; in the other order the loop's last token ends."""
+    lowest_s: list[float] = []
+
+    async def watch(world: World, seconds: int, *, loop: bool) -> None:
+        for second in range(seconds):
+            if loop and second % 20 == 0:
+                world.overwrite("2Ab0", world.issuer.mint(50))
+            lowest_s.append(world.left_s(world.token("2Ab0")))
+            await asyncio.sleep(1)
+
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        await watch(world, 100, loop=True)
+        await watch(world, stopped_before_s, loop=False)
+        async with running(world):
+            if not stopped_before_s:
+                await watch(world, 100, loop=True)
+            await watch(world, 1800, loop=False)
+
+    simulate(scenario)
+    assert (min(lowest_s) > 0) is is_valid
+
+
 @pytest.mark.parametrize(
     ("expires", "issued"),
     [
