@@ -57,7 +57,7 @@ def row(number: int = 0, remaining_s: float | None = 600.0, **changes: Any) -> S
         "expires_s": None if remaining_s is None else NOW_S + remaining_s,
         "remaining_s": remaining_s,
         "due_s": NOW_S + 60 + number % 300,
-        "reason": "renewal",
+        "reason": "scheduled",
         "stage": "waiting",
         "blocked_on": "",
         "block_reason": "",

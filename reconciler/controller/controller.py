@@ -363,7 +363,7 @@ class Controller:
 
     async def rewrite_confirmations(self) -> None:
         """Plan each session again: its confirmation is to be signed with the new key."""
-        await self.resync.plan_all("seal_renewed")
+        await self.resync.plan_all("confirmation_key_changed")
 
     @property
     def writes_refused(self) -> int:

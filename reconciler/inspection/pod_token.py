@@ -26,7 +26,7 @@ _REASONS = {
     TokenState.EXPIRED: "expired",
     TokenState.PAUSED: "paused",
     TokenState.EXPIRING: "expiring",
-    TokenState.OVERDUE: "renewal",
+    TokenState.OVERDUE: "scheduled",
 }
 """The plan's reason that follows from the state alone."""
 

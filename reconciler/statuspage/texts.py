@@ -4,10 +4,10 @@ from reconciler import errors
 from reconciler.controller.status.snapshot import SessionStatus
 
 REASONS = {
-    "renewal": "scheduled refresh",
+    "scheduled": "scheduled refresh",
     "startup_resync": "refresh of every token after a start",
     "token_replaced": "another static token is set, or the signing key was rotated",
-    "follow": "it was due when this replica became leader",
+    "leader_start": "it was due when this replica became leader",
     "resync": "the platform's list has it",
     "pod": "its pod changed",
     "secret": "its Secret changed",
@@ -25,8 +25,8 @@ REASONS = {
     "expiry_too_far": "the annotated expiry is later than any token's life allows",
     "no_expiry": "its token has no expiry",
     "revoked": "the platform no longer has it: its confirmation is revoked",
-    "seal_renewed": "the client secret has changed: its confirmation is signed again",
-    "seal_missing": "its confirmation is missing or invalid: it is signed again",
+    "confirmation_key_changed": "the client secret has changed: its confirmation is signed again",
+    "confirmation_missing": "its confirmation is missing or invalid: it is signed again",
     "not_running": "the cluster and the platform no longer have it",
 }
 """Why a session is or was due, by the plan's reason."""

@@ -144,14 +144,14 @@ ERRORS = _metric(
 )
 LATENESS = _metric(
     "lateness_seconds", "histogram", "s",
-    "Start of a run less the instant at which it was due, by band; of a run that writes, less the"
-    " instant at which that was first due, however often it was tried.",
-    "band", bounds=_LONG_S,
+    "Start of a run less the instant at which it was due, by priority; of a run that writes, less"
+    " the instant at which that was first due, however often it was tried.",
+    "priority", bounds=_LONG_S,
 )  # fmt: skip
 QUEUE_WAIT = _metric(
     "workqueue_queue_duration_seconds", "histogram", "s",
-    "How long a session that could run waited for a worker, by band.",
-    "band", bounds=_LONG_S,
+    "How long a session that could run waited for a worker, by priority.",
+    "priority", bounds=_LONG_S,
 )  # fmt: skip
 RUN = _metric(
     "reconcile_duration_seconds", "histogram", "s",
@@ -185,8 +185,8 @@ STARTUP = _metric(
 # The queue.
 QUEUE_DEPTH = _metric(
     "workqueue_depth", "gauge", "{session}",
-    "Sessions in the queue by band, ready (due, no worker yet) or waiting (for their time).",
-    "band", "stage",
+    "Sessions in the queue by priority, ready (due, no worker yet) or waiting (for their time).",
+    "priority", "stage",
 )  # fmt: skip
 RUNNING = _metric("active_workers", "gauge", "{session}", "Sessions that workers reconcile now.")
 GATED = _metric(

@@ -56,7 +56,7 @@ def healthy(**of_one: str) -> Series:
 KUBE = 'endpoint="kube"'
 PLATFORM = 'endpoint="platform"'
 PODS = 'resource="pods"'
-LATE = 'band="routine", le='
+LATE = 'priority="routine", le='
 PATCHED = 'write="patch", result="success"'
 FORBIDDEN = 'write="patch", result="Forbidden"'
 CONFLICT = 'write="patch", result="Conflict"'

@@ -69,7 +69,7 @@ def test_a_metric_or_a_label_that_nobody_exports_is_found() -> None:
     assert unknown("token_reconciler_nonsense > 0") == ["token_reconciler_nonsense"]
     assert unknown('token_reconciler_leader{pod="x"}') == ["token_reconciler_leader{pod}"]
     assert unknown("token_reconciler_lateness_seconds") == ["token_reconciler_lateness_seconds"]
-    assert unknown('token_reconciler_lateness_seconds_bucket{band="new", le="1"}') == []
+    assert unknown('token_reconciler_lateness_seconds_bucket{priority="new", le="1"}') == []
 
 
 def _as_promtool_has_it(case: Case) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from reconciler.statuspage.sse import MAX_STREAMS
 from tests.browser.chromium import chromium
 from tests.exhibit import NOW_S, Exhibit, Shown, row, served, survey
 
-PAST = tuple(RunRecord(NOW_S - 300 * n, "refreshed", "renewal", "") for n in range(5))
+PAST = tuple(RunRecord(NOW_S - 300 * n, "refreshed", "scheduled", "") for n in range(5))
 
 PAINT = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 ANSWER = "return performance.getEntriesByType('navigation')[0].responseStart"

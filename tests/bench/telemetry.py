@@ -49,14 +49,14 @@ def cost_of_a_refresh(*, exported: bool, ratio: float = RATIO) -> float:
     for number in range(RUNS):
         now_at = clock.monotonic()
         key = SessionKey("team-a", f"2Ab{number % 5000}")
-        work = WorkItem(key, ("renewal",), Priority.ROUTINE, now_at, now_at, 1, now_at)
+        work = WorkItem(key, ("scheduled",), Priority.ROUTINE, now_at, now_at, 1, now_at)
         attempt = ReconcileRun(work, tracer.begin("reconcile", queued_at=now_at), 0.0)
         with attempt.trace:
             with span("token_request"):
                 pass
             with span("patch", "session-2ab-creds"):
                 pass
-        attempt.outcome, attempt.reason = "refreshed", "renewal"
+        attempt.outcome, attempt.reason = "refreshed", "scheduled"
         attempt.wrote, attempt.written_s = True, now_at
         for witness in witnesses:
             witness(attempt)

@@ -27,9 +27,9 @@ return [...document.querySelectorAll("body *")]
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 
 PAST = (
-    RunRecord(NOW_S - 5, "failed", "renewal", "IssuerUnavailable"),
+    RunRecord(NOW_S - 5, "failed", "scheduled", "IssuerUnavailable"),
     RunRecord(NOW_S - 300, "blocked", "paused", ""),
-    RunRecord(NOW_S - 600, "no_better_token", "renewal", ""),
+    RunRecord(NOW_S - 600, "no_better_token", "scheduled", ""),
     RunRecord(NOW_S - 900, "refreshed", "startup_resync", ""),
 )
 

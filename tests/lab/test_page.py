@@ -178,7 +178,7 @@ async def test_hostile_names_and_annotations_stay_text(http: aiohttp.ClientSessi
 async def test_a_search_a_page_and_an_open_session_work_without_a_script(
     http: aiohttp.ClientSession,
 ) -> None:
-    past = (RunRecord(NOW_S - 5, "failed", "renewal", "IssuerUnavailable"),)
+    past = (RunRecord(NOW_S - 5, "failed", "scheduled", "IssuerUnavailable"),)
     exhibit = Exhibit(survey(row(n, 600.0 + n) for n in range(60)), lambda _: past)
     async with served(exhibit) as (url, _):
         first = await text(http, url)

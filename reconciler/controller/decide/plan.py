@@ -68,7 +68,7 @@ class Action(enum.Enum):
     CREATE = "create"
     CONFIRM = "confirm"
     REVOKE = "revoke"
-    SIGN = "seal"
+    SIGN = "sign"
     """Sign the confirmation again, if it is missing or under another key; the token stays."""
     WAIT = "wait"
     BLOCKED = "blocked"
@@ -80,11 +80,11 @@ DUE = frozenset({Action.WRITE, Action.CREATE, Action.CONFIRM, Action.REVOKE, Act
 
 
 def dependency_of(action: Action) -> str:
-    """Return what a run with this action depends on: "platform", "seal" or "write".
+    """Return what a run with this action depends on: "platform", "sign" or "write".
 
     A signature that fails delays no token.
     """
-    return {Action.CONFIRM: "platform", Action.SIGN: "seal"}.get(action, "write")
+    return {Action.CONFIRM: "platform", Action.SIGN: "sign"}.get(action, "write")
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,10 +407,10 @@ def _plan_wait(
     if due_s > now_s:
         until_s = min(due_s, now_s + REPLAN_S)
         touch = _needs_touch(state, annotations, context, now_s)
-        return Plan(Action.WAIT, "renewal", Priority.ROUTINE, until_s, slack_s, touch=touch)
+        return Plan(Action.WAIT, "scheduled", Priority.ROUTINE, until_s, slack_s, touch=touch)
     if state.confirmation is not Confirmation.YES:
         return _unconfirmed(state, context, now_s, annotations)
-    return _plan_write(state, annotations, context, now_s, "renewal", Priority.ROUTINE)
+    return _plan_write(state, annotations, context, now_s, "scheduled", Priority.ROUTINE)
 
 
 def _sign_first(
@@ -422,7 +422,7 @@ def _sign_first(
     if state.sign_due_s > now_s:
         return replace(waiting, due_s=min(waiting.due_s, state.sign_due_s))
     is_older = is_well_formed(secret.annotations.get(names.confirmation, ""))
-    reason = "seal_renewed" if is_older else "seal_missing"
+    reason = "confirmation_key_changed" if is_older else "confirmation_missing"
     return replace(waiting, action=Action.SIGN, reason=reason)
 
 

@@ -80,7 +80,7 @@ class Reconciler:
                 **names_of(key),
                 action=plan.action.value,
                 reason=plan.reason,
-                band=plan.priority.name.lower(),
+                priority=plan.priority.name.lower(),
                 due_in_s=round(plan.due_s - self._sessions.now_s(), 3),
                 slack_s=round(plan.slack_s, 3),
             )

@@ -169,7 +169,7 @@ class Workers:
         run.outcome = "refreshed" if run.wrote else "no_better_token"
         self._startup.record_result(key, "refreshed" if run.wrote else "unchanged")
         # Two scheduled refreshes may come this close if the first was late.
-        if plan.reason != "renewal" and self._log_dedup.should_log("write_without_effect", *key):
+        if plan.reason != "scheduled" and self._log_dedup.should_log("write_without_effect", *key):
             log.warning(
                 "write_without_effect", **names_of(key), **objects_of(state), reason=plan.reason
             )

@@ -68,7 +68,7 @@ def attributes_of(run: ReconcileRun) -> dict[str, str | int | float | bool]:
         "token_reconciler.outcome": run.outcome,
         "token_reconciler.reason": run.reason,
         "token_reconciler.queued_for": ",".join(work.reasons),
-        "token_reconciler.band": work.priority.name.lower(),
+        "token_reconciler.priority": work.priority.name.lower(),
         "token_reconciler.attempt": work.attempt,
         "token_reconciler.lateness_s": round(max(0.0, trace.began_at - run.due_at), 3),
     }

@@ -51,9 +51,9 @@ def _fleet(snapshot: StatusSnapshot) -> Iterator[Sample]:
 
 def _queue(snapshot: StatusSnapshot) -> Iterator[Sample]:
     schedule = snapshot.queue.schedule
-    for stage, by_band in (("ready", schedule.ready), ("waiting", schedule.waiting)):
-        for band, count in by_band.items():
-            yield Sample(metrics.QUEUE_DEPTH, count, (band.name.lower(), stage))
+    for stage, by_priority in (("ready", schedule.ready), ("waiting", schedule.waiting)):
+        for priority, count in by_priority.items():
+            yield Sample(metrics.QUEUE_DEPTH, count, (priority.name.lower(), stage))
     for endpoint, count in schedule.blocked.items():
         yield Sample(metrics.GATED, count, (endpoint,))
     yield Sample(metrics.RUNNING, schedule.running)

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 JITTER_FRACTION = 0.5
 """The periodic resync spreads its sessions over this part of its period."""
 
-LEADER_START = "follow"
+LEADER_START = "leader_start"
 """Reason of what a standby queues: its runs start when it begins to lead."""
 
 LIST_FIRST_S = 2.0

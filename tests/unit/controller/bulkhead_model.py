@@ -46,7 +46,7 @@ class Key:
 
     target: str
     group: str
-    band: Priority
+    priority: Priority
     ends_at: float
     ready_at: float
     turn: int | None = None
@@ -78,11 +78,11 @@ class World:
         """What a target that is not brisk may have of the workers."""
         return max(1, self.workers - max(1, self.workers // RESERVE))
 
-    def arrive(self, target: str, group: str, band: Priority, slack_s: float) -> None:
+    def arrive(self, target: str, group: str, priority: Priority, slack_s: float) -> None:
         key = self.next_key
         self.next_key += 1
         self.arrivals[target, group] += 1
-        self.keys[key] = Key(target, group, band, self.now_at + slack_s, self.now_at)
+        self.keys[key] = Key(target, group, priority, self.now_at + slack_s, self.now_at)
         self.ready.add(key)
         self.pump()
 
@@ -163,7 +163,7 @@ class World:
 
     def _urgency(self, key: int) -> tuple[float, float, int]:
         found = self.keys[key]
-        return found.band, found.ends_at, key
+        return found.priority, found.ends_at, key
 
     def _work(self, key: int, run: BulkheadRun) -> None:
         found, now_at = self.keys[key], self.now_at
@@ -185,7 +185,7 @@ class World:
             found.target,
             key,
             group=found.group,
-            priority=found.band,
+            priority=found.priority,
             slack_ends_at=found.ends_at,
             now_at=now_at,
         )
@@ -193,7 +193,7 @@ class World:
         if found.turn is None:
             self.turns += 1
             found.turn = self.turns
-        self.parked[key] = QueuePosition(found.band, found.ends_at, found.turn, 0)
+        self.parked[key] = QueuePosition(found.priority, found.ends_at, found.turn, 0)
 
     def _most(self, target: str) -> int:
         return self.reserved if target in self.sluggish else self.workers

@@ -55,13 +55,13 @@ class Interleaving(RuleBasedStateMachine):
     @rule(
         name=st.sampled_from(TARGETS),
         group=st.sampled_from(["g", "h"]),
-        band=st.sampled_from(Priority),
+        priority=st.sampled_from(Priority),
         slack_s=st.sampled_from([-10.0, 0.0, 5.0, 300.0, float("inf")]),
         count=st.integers(1, 6),
     )
-    def arrive(self, name: str, group: str, band: Priority, slack_s: float, count: int) -> None:
+    def arrive(self, name: str, group: str, priority: Priority, slack_s: float, count: int) -> None:
         for _ in range(count):
-            self.world.arrive(name, group, band, slack_s)
+            self.world.arrive(name, group, priority, slack_s)
 
     @rule(name=st.sampled_from(TARGETS), count=st.integers(1, 6))
     def crowd(self, name: str, count: int) -> None:

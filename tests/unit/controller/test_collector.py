@@ -44,7 +44,7 @@ def test_a_healthy_session_shows_its_life_its_next_deadline_and_why() -> None:
             await settled(world)
             row = (await rows(world))["2Aa"]
             assert (row.state, row.block_reason, row.reason, row.stage) == (
-                TokenState.OK, "", "renewal", "waiting",
+                TokenState.OK, "", "scheduled", "waiting",
             )  # fmt: skip
             assert row.pod == "session-2aa-runner"
             assert row.secret == "session-2aa-creds"

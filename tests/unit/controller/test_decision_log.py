@@ -40,7 +40,7 @@ def test_each_decision_is_one_line_at_debug_and_holds_no_token() -> None:
         assert {line["log_level"] for line in lines} == {"debug"}
         assert {line["session_id"] for line in lines} == {"2Ab0"}
         first = next(line for line in lines if line["action"] == "write")
-        assert (first["reason"], first["band"]) == ("first_write", "expiring")
+        assert (first["reason"], first["priority"]) == ("first_write", "expiring")
         writes = [line for line in lines if line["action"] == "write"]
         assert len(writes) == len(world.secret_writes())
         assert [line for line in lines if line["action"] == "wait"][-1]["due_in_s"] > 0

@@ -44,7 +44,7 @@ def test_a_fresh_token_waits_for_its_instant_on_the_grid() -> None:
     due_s = refresh_at_s(NOW_S - 10, NOW_S - 10 + TTL_S, "pod-uid")
     assert (found.action, found.reason, found.priority) == (
         Action.WAIT,
-        "renewal",
+        "scheduled",
         Priority.ROUTINE,
     )
     assert found.due_s == pytest.approx(min(due_s, NOW_S + REPLAN_S))
@@ -52,7 +52,7 @@ def test_a_fresh_token_waits_for_its_instant_on_the_grid() -> None:
 
 def test_a_token_past_its_instant_is_refreshed_without_a_touch() -> None:
     found = decide(session_state(secret=secret(age_s=0.61 * TTL_S)))
-    assert (found.action, found.reason, found.touch) == (Action.WRITE, "renewal", False)
+    assert (found.action, found.reason, found.touch) == (Action.WRITE, "scheduled", False)
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_a_valid_token_is_due_when_its_life_says_so(
     elif left_s < allowance_s(life_s, propagation_s):
         reason = "expiring"
     elif due_s <= NOW_S:
-        reason = "renewal"
+        reason = "scheduled"
     else:
         reason = ""
     found = decide(
@@ -391,7 +391,7 @@ def test_a_valid_token_is_due_when_its_life_says_so(
     if confirmation is Confirmation.REVOKED:
         assert (found.action, found.due_s) == (Action.REVOKE, NOW_S)
     elif not reason:
-        assert (found.action, found.reason) == (Action.WAIT, "renewal")
+        assert (found.action, found.reason) == (Action.WAIT, "scheduled")
         assert found.due_s == min(due_s, NOW_S + REPLAN_S)
     elif confirmation is Confirmation.YES:
         assert (found.action, found.reason) == (Action.WRITE, reason)

@@ -118,7 +118,7 @@ def test_a_reconcile_is_one_trace_from_the_queue_to_the_patch_and_names_its_caus
             "token_reconciler.outcome": "refreshed",
             "token_reconciler.reason": "first_write",
             "token_reconciler.queued_for": "startup_resync",
-            "token_reconciler.band": "expiring",
+            "token_reconciler.priority": "expiring",
             "token_reconciler.attempt": 1,
             "token_reconciler.lateness_s": 0.0,
         }

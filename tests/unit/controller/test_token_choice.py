@@ -21,7 +21,7 @@ def _with_bench(story: Callable[[SourceBench], Awaitable[None]]) -> None:
     run_virtual(main())
 
 
-@pytest.mark.parametrize("reason", ["renewal", "startup_resync", "expiring", "token_replaced"])
+@pytest.mark.parametrize("reason", ["scheduled", "startup_resync", "expiring", "token_replaced"])
 @pytest.mark.parametrize(("left", "asked"), [(0.85, 1), (0.7, 2)])
 def test_a_token_at_hand_with_less_than_the_floor_is_not_written(
     reason: str, left: float, asked: int

@@ -15,7 +15,7 @@ REFRESH_S = assessed_pod().refresh_at_s or 0.0
 """When a token issued 10 s ago is refreshed; its age is then 0.2-0.6 of its life."""
 
 CASES: dict[str, tuple[ObjectMeta | None, TokenState, str]] = {
-    "fresh": (secret(age_s=10), TokenState.OK, "renewal"),
+    "fresh": (secret(age_s=10), TokenState.OK, "scheduled"),
     "expired": (secret(age_s=TTL_S), TokenState.EXPIRED, "expired"),
     "last seconds": (secret(age_s=TTL_S - 30), TokenState.EXPIRING, "expiring"),
     "expired, without a confirmation": (

@@ -86,7 +86,7 @@ def test_the_bar_marks_the_next_refresh_unless_it_is_obstructed() -> None:
     ("outcome", "reason", "error", "severity", "words"),
     [
         ("refreshed", "expired", "", "good", "refreshed: its token has expired"),
-        ("failed", "renewal", "IssuerUnavailable", "bad", "failed: the issuer is unreachable"),
+        ("failed", "scheduled", "IssuerUnavailable", "bad", "failed: the issuer is unreachable"),
         ("blocked", "paused", "", "neutral", "blocked: paused by annotation"),
         ("no_better_token", "", "", "warn", "no better token available"),
         (

@@ -71,10 +71,10 @@ def test_a_snapshot_is_a_histogram_of_now() -> None:
 def test_what_happens_is_counted_by_its_labels() -> None:
     meters = MetricsRegistry(list)
     for _ in range(3):
-        meters.count(metrics.REFRESHES, "success", "renewal")
+        meters.count(metrics.REFRESHES, "success", "scheduled")
     meters.observe(metrics.MINT, 0.2, "success")
     found = parsed(meters)
-    labels = (("reason", "renewal"), ("result", "success"))
+    labels = (("reason", "scheduled"), ("result", "success"))
     assert found["token_reconciler_refreshes_total", labels] == 3
     assert (
         found["token_reconciler_token_request_duration_seconds_count", (("result", "success"),)]
