@@ -199,6 +199,12 @@ class TestOverlays:
         assert "subPath" not in mounts["project-kube"]  # such a file never changes
 
     @pytest.mark.parametrize("name", OVERLAYS)
+    def test_keep_every_ready_replica_until_its_successor_is_ready(self, name: str) -> None:
+        """A new replica is not ready before it has had a token; the old one has its own."""
+        spec = deployment(name)["spec"]
+        assert spec["strategy"] == {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+    @pytest.mark.parametrize("name", OVERLAYS)
     def test_mount_an_account_token_of_an_hour(self, name: str) -> None:
         """3607 s, the default of mounted tokens, would become a year in the API server."""
         pod = deployment(name)["spec"]["template"]["spec"]

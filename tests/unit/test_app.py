@@ -5,13 +5,16 @@ import math
 import signal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
 from reconciler.app import main
+from reconciler.app.election import Election
 from reconciler.app.telemetry import Telemetry
 from reconciler.clock import SystemClock
+from reconciler.leadership.lease import Identity
 from reconciler.settings import load_settings
 from reconciler.telemetry.otlp_settings import OtlpSettings
 from reconciler.telemetry.stderr_writer import StderrWriter
@@ -74,8 +77,25 @@ async def test_process_1_waits_for_what_others_left_to_it(
 
     monkeypatch.setattr(main, "OrphanReaper", Reaper)
     monkeypatch.setattr(main, "os", SimpleNamespace(getpid=lambda: pid))
+    before = signal.getsignal(signal.SIGTERM)
     running = asyncio.create_task(main._run(load_settings(), StderrWriter(2)))
-    await asyncio.sleep(0.5)  # the start waits for nobody
+    while signal.getsignal(signal.SIGTERM) is before or begun.is_set() is not reaps:
+        await asyncio.sleep(0)
     signal.raise_signal(signal.SIGTERM)
     await running
     assert begun.is_set() is reaps
+
+
+async def test_a_lease_of_an_earlier_history_has_every_list_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RECONCILER_LEADER_ELECT", "true")
+    relisted: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+    candidate: Any = SimpleNamespace(relist_all=lambda *found: relisted.set_result(found))
+    settings = load_settings()
+    me = Identity("replica-0", "", "nonce")
+    election = Election(settings, me, SystemClock(), asyncio.new_event_loop)
+    async with election._opening(candidate) as elector:
+        elector._on_history_rewound("version 7 after version 9")
+        async with asyncio.timeout(5):
+            assert await relisted == (settings.namespace, "version 7 after version 9")
