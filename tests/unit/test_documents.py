@@ -288,3 +288,10 @@ def test_every_figure_of_the_benchmarks_is_measured() -> None:
 def test_the_migration_installs_before_it_stops_the_loop() -> None:
     steps = re.findall(r"^## \d+\. (.+)$", (DOCS / "migrate.md").read_text(), re.MULTILINE)
     assert steps.index("Install") < steps.index("Stop the loop")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_constant_that_a_document_names_exists(document: str) -> None:
+    text = (ROOT / document).read_text()
+    named = set(re.findall(r"`(?:[a-z_]+\.)?((?!RECONCILER_)[A-Z]+_[A-Z_]*(?:S|WORKER))`", text))
+    assert {name for name in named if not re.search(rf"^{name} = ", SOURCE, re.MULTILINE)} == set()
