@@ -15,7 +15,7 @@ _NEEDED = ("grpc", "joserfc")
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?")
 
 
-def import_lab() -> None:
+def require_lab() -> None:
     """Raise `SettingsError` if packages that the lab needs are not installed."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -70,6 +70,7 @@ def demo(
     seed: Seed = None,
 ) -> None:
     """Run the whole system on this machine; exit 0 only if no runner held an expired token."""
+    require_lab()
     from reconciler.lab.cli.demo import run_demo
 
     raise typer.Exit(
@@ -77,7 +78,7 @@ def demo(
             sessions=sessions,
             replicas=replicas,
             ttl_s=token_ttl,
-            delay=projection_delay,
+            projection_delay=parse_delay(projection_delay),
             duration_s=duration,
             chaos=chaos or [],
             report=report,
@@ -93,9 +94,15 @@ def lab(
     seed: Seed = None,
 ) -> None:
     """Run the demo environment without a controller; print what `reconciler run` needs."""
+    require_lab()
     from reconciler.lab.cli.lab import run_lab
 
-    run_lab(sessions=sessions, ttl_s=token_ttl, delay=projection_delay, seed=seed)
+    run_lab(
+        sessions=sessions,
+        ttl_s=token_ttl,
+        projection_delay=parse_delay(projection_delay),
+        seed=seed,
+    )
 
 
 def simulate(

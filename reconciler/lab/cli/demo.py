@@ -16,16 +16,12 @@ from rich.live import Live
 from rich.text import Text
 
 from reconciler.errors import SettingsError
-from reconciler.lab.cli.commands import import_lab, parse_delay
+from reconciler.lab.chaos.schedule import parse_chaos
+from reconciler.lab.demo.demo import Demo, DemoPlan
+from reconciler.lab.demo.frame import progress_line
+from reconciler.lab.demo.report import Report
+from reconciler.lab.demo.view import draw, draw_report
 from reconciler.telemetry.log_setup import configure_logs
-
-import_lab()
-
-from reconciler.lab.chaos.schedule import parse_chaos  # noqa: E402 - after the check for the lab extra
-from reconciler.lab.demo.demo import Demo, DemoPlan  # noqa: E402
-from reconciler.lab.demo.frame import progress_line  # noqa: E402
-from reconciler.lab.demo.report import Report  # noqa: E402
-from reconciler.lab.demo.view import draw, draw_report  # noqa: E402
 
 EXIT_EXPIRED = 1
 FRAME_S = 0.25
@@ -39,7 +35,7 @@ def run_demo(
     sessions: int,
     replicas: int,
     ttl_s: float,
-    delay: str,
+    projection_delay: tuple[float, float],
     duration_s: float | None,
     chaos: list[str],
     report: str,
@@ -52,7 +48,7 @@ def run_demo(
         sessions=sessions,
         replicas=replicas,
         ttl_s=ttl_s,
-        projection_delay=parse_delay(delay),
+        projection_delay=projection_delay,
         duration_s=duration_s,
         chaos=tuple(parse_chaos(each, ttl_s=ttl_s, duration_s=duration_s) for each in chaos),
         seed=seed,

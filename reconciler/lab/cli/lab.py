@@ -5,17 +5,14 @@ import shlex
 import signal
 import sys
 
-from reconciler.lab.cli.commands import import_lab, parse_delay
+from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.telemetry.log_setup import configure_logs
 
-import_lab()
 
-from reconciler.lab.cluster.cluster import LabCluster  # noqa: E402 - after the check for the lab extra
-
-
-def run_lab(*, sessions: int, ttl_s: float, delay: str, seed: int | None) -> None:
+def run_lab(
+    *, sessions: int, ttl_s: float, projection_delay: tuple[float, float], seed: int | None
+) -> None:
     """Start the cluster, print the environment, and run until Ctrl-C."""
-    projection_delay = parse_delay(delay)
     configure_logs("info", "auto")
 
     async def main() -> None:
