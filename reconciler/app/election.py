@@ -20,7 +20,7 @@ from reconciler.leadership.api import (
 from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
 from reconciler.leadership.lease_fence import LeaseFence
-from reconciler.leadership.rules import ElectionTiming
+from reconciler.leadership.lease_timing import ElectionTiming
 from reconciler.leadership.thread import ElectorThread, Heartbeat
 from reconciler.settings import Settings
 

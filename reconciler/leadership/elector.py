@@ -26,20 +26,13 @@ from reconciler.errors import (
 from reconciler.kube.api import Kube, ListOptions, is_newer
 from reconciler.kube.authorization import AuthorizerMemory
 from reconciler.kube.authorized import AuthorizedKube
+from reconciler.leadership import election_rules, lease_timing
 from reconciler.leadership import lease as records
-from reconciler.leadership import rules
 from reconciler.leadership.election_log import ElectionLog
+from reconciler.leadership.election_rules import Acquire, Lost, ObservedLease, Renew, Wait
 from reconciler.leadership.lease import Identity, LeaseObject, LeaseRecord, lease_resource
 from reconciler.leadership.lease_fence import LeaseFence
-from reconciler.leadership.rules import (
-    Acquire,
-    ElectionTiming,
-    LeaseHold,
-    Lost,
-    ObservedLease,
-    Renew,
-    Wait,
-)
+from reconciler.leadership.lease_timing import ElectionTiming, LeaseHold
 
 log = structlog.get_logger()
 
@@ -190,9 +183,9 @@ class LeaderElector:
                 case Wait():
                     await self._sleep_until(decision.until)
 
-    def _decide(self) -> rules.Decision:
+    def _decide(self) -> election_rules.Decision:
         now_at, config = self._clock.monotonic(), self._config
-        decision = rules.decide(
+        decision = election_rules.decide(
             self._observed,
             self._hold,
             now_at,
@@ -204,7 +197,7 @@ class LeaderElector:
         )
         if isinstance(decision, Acquire | Renew) and (wait := self._must_wait(now_at)) is not None:
             if self._hold is not None:
-                return Wait(min(wait.until, rules.expires_at(self._hold, config.timing)))
+                return Wait(min(wait.until, lease_timing.expires_at(self._hold, config.timing)))
             return wait
         if not isinstance(decision, Acquire) and now_at >= self._try_at:
             self._waiting_since_at = None
@@ -284,7 +277,7 @@ class LeaderElector:
         self._try_at = sent_at + timing.retry_s * self._random.uniform(0.9, 1.0)
         if self.holder != str(config.identity):
             return  # another writer was faster; the watch has delivered its version
-        hold = rules.hold_from(transitions, sent_at, timing)
+        hold = lease_timing.hold_from(transitions, sent_at, timing)
         if self._clock.monotonic() < hold.expires_at:
             self._record_hold(hold)
 
@@ -293,7 +286,7 @@ class LeaderElector:
         timeout_s = self._config.timing.request_s
         if self._hold is None:
             return timeout_s
-        ends_at = rules.expires_at(self._hold, self._config.timing)
+        ends_at = lease_timing.expires_at(self._hold, self._config.timing)
         return max(0.0, min(timeout_s, ends_at - self._clock.monotonic()))
 
     async def _send(
@@ -444,7 +437,7 @@ class LeaderElector:
         config = self._config
         version = record.version if record is not None else version
         self._record_version(version)
-        observed = rules.observe(
+        observed = election_rules.observe(
             self._observed,
             record,
             version,
@@ -463,7 +456,7 @@ class LeaderElector:
         if self.holder not in ("", str(config.identity)):
             self._yields_until = -math.inf
         if self._hold is not None and self.holder != str(config.identity):
-            self._lose(rules.loss_reason(record))
+            self._lose(election_rules.loss_reason(record))
         self._election_log.leader_observed(self.holder, ours=self.holder == str(config.identity))
         self._wake.set()
 
@@ -471,7 +464,9 @@ class LeaderElector:
         if observed.record is None or observed.edited_at != observed.at:
             return
         life_s = self._config.token_life_s()
-        wait_s = max(0.0, rules.lease_end(observed, token_life_s=life_s) - self._clock.monotonic())
+        wait_s = max(
+            0.0, election_rules.lease_end(observed, token_life_s=life_s) - self._clock.monotonic()
+        )
         until_s = self._clock.wall() + wait_s
         self._election_log.edited(self.holder, observed.record.duration_s, wait_s, until_s)
 

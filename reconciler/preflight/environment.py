@@ -86,23 +86,19 @@ async def watch_clock(issuer_time: IssuerTime, clock: Clock) -> None:
         await asyncio.sleep(CLOCK_PERIOD_S)
         now_at = clock.monotonic()
         clock_findings = findings.of_clocks(issuer_time.named_offsets_s())
-        logged = {
-            each.witness: logged[each.witness] for each in clock_findings if each.witness in logged
-        }
-        comparisons = {
-            each.witness: comparisons.get(each.witness, 0) + 1 for each in clock_findings
-        }
+        logged = {each.clock: logged[each.clock] for each in clock_findings if each.clock in logged}
+        comparisons = {each.clock: comparisons.get(each.clock, 0) + 1 for each in clock_findings}
         for clock_finding in clock_findings:
-            if comparisons[clock_finding.witness] < MIN_COMPARISONS:
+            if comparisons[clock_finding.clock] < MIN_COMPARISONS:
                 continue
-            off_s, logged_at = logged.get(clock_finding.witness, (math.inf, -math.inf))
+            off_s, logged_at = logged.get(clock_finding.clock, (math.inf, -math.inf))
             is_same = abs(clock_finding.off_s - off_s) <= findings.SKEW_WARN_S
             if is_same and now_at - logged_at < REPEAT_S:
                 continue
-            logged[clock_finding.witness] = clock_finding.off_s, now_at
+            logged[clock_finding.clock] = clock_finding.off_s, now_at
             log.warning(
                 "clock_skew",
-                witness=clock_finding.witness,
+                clock=clock_finding.clock,
                 off_s=round(clock_finding.off_s, 1),
                 skew_s=round(issuer_time.skew_s, 1),
                 reason=clock_finding.finding.message,

@@ -72,13 +72,13 @@ class ClockFinding(NamedTuple):
     """One clock that is wrong.
 
     Args:
-        witness: `wall_clock`, `issuer_date`, `api_server_date`, or `issuer` if the other two
+        clock: `wall_clock`, `issuer_date`, `api_server_date`, or `issuer` if the other two
             machines agree with each other.
         off_s: The clock minus the issuer's time as its tokens prove it; for `issuer` the issuer's
             time minus this machine's.
     """
 
-    witness: str
+    clock: str
     off_s: float
     finding: Finding
 

@@ -169,8 +169,8 @@ def _issuer(snapshot: StatusSnapshot) -> str:
     skew = f"clock {skew_s:+.1f} ±{issuer.error_s:.1f} s" if issuer.heard else "clock unknown"
     if issuer.known_by:
         skew += f" {_SOURCES[issuer.known_by]}"
-    for witness, name in _CLOCKS.items():
-        off_s = issuer.offsets_s.get(witness, 0.0)
+    for clock, name in _CLOCKS.items():
+        off_s = issuer.offsets_s.get(clock, 0.0)
         if abs(off_s) > CLOCK_WARN_S:
             skew += f"; {name} {off_s:+.0f} s"
     standby_s = issuer.token.best_remaining_s

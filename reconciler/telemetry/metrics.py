@@ -270,7 +270,7 @@ CLOCK_OFFSET = _metric(
     "clock_offset_seconds", "gauge", "s",
     "A clock less the issuer's time: wall_clock is this machine's, issuer_date and api_server_date "
     "are Date headers; absent before the first answer.",
-    "witness",
+    "clock",
 )  # fmt: skip
 LEADER = _metric("leader", "gauge", "1", "1 while this replica may write.")
 TRANSITIONS = _metric(

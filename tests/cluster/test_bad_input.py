@@ -242,7 +242,7 @@ async def test_the_first_lines_name_what_the_surroundings_do_wrong(world: World)
     assert started["platform_proxy"] == world.issuer.url.removeprefix("http://")
     [off] = controller.events("clock_skew")
     assert 3595 < off["skew_s"] < 3605
-    assert off["witness"] == "issuer"
+    assert off["clock"] == "issuer"
     assert "fake-word" not in "".join(controller.text)
 
 

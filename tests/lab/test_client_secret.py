@@ -22,7 +22,7 @@ async def test_a_rotated_secret_confirms_what_is_written_and_a_start_without_the
             await first.wait_for_event("startup_resync_finished")
             box.issuer.client_secret = NEW
             project_files(folder, {"secret": NEW.encode()})
-            await first.wait_for_event("seal_key_renewed")
+            await first.wait_for_event("confirmation_key_changed")
             written = len(first.events("runner_token_refreshed"))
             for session in box.sessions.values():
                 asked = {"metadata": {"annotations": {box.names.requested_at: "now"}}}

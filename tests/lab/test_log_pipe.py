@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(120)
 SESSIONS = 3
 LIMIT_S = 60.0
 CLOCKS = [
-    f'token_reconciler_clock_offset_seconds{{witness="{clock}"}}'
+    f'token_reconciler_clock_offset_seconds{{clock="{clock}"}}'
     for clock in ("wall_clock", "issuer_date", "api_server_date")
 ]
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from cachetools import LRUCache
 
-from reconciler.controller.decide.write_conflicts import ISOLATED
+from reconciler.controller.decide.competing_writers import ISOLATED
 from reconciler.controller.reconcile.run import ReconcileRun
 from reconciler.naming import SessionKey
 

@@ -7,10 +7,10 @@ import structlog
 from reconciler.clock import format_utc
 from reconciler.controller.decide.annotations import requests
 from reconciler.controller.decide.bulkhead import BulkheadRun
+from reconciler.controller.decide.competing_writers import ISOLATED, CompetingWriters
 from reconciler.controller.decide.plan import Action, Plan, SessionState
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.decide.progress import Undone, WriteRecord
-from reconciler.controller.decide.write_conflicts import ISOLATED, WriteConflicts
 from reconciler.controller.reconcile import token_choice
 from reconciler.controller.reconcile.bulkhead_shell import (
     ISSUER,
@@ -71,12 +71,12 @@ class SessionActions:
         self._random = runtime.random
         self._log_dedup = runtime.log_dedup
         self._writes = WriteTracker(sessions, source, runtime.clock)
-        self._conflicts = WriteConflicts()
+        self._competing_writers = CompetingWriters()
 
     def paused_until(self, key: SessionKey, state: SessionState, plan: Plan) -> float | None:
         """Return when (monotonic) a write that others keep undoing may be made again, or None."""
         if plan.action is Action.REVOKE or self._writes.undone(state, plan):
-            return self._conflicts.paused_until(key, self._clock.monotonic())
+            return self._competing_writers.paused_until(key, self._clock.monotonic())
         return None
 
     async def execute(
@@ -174,7 +174,9 @@ class SessionActions:
         with self._bulkhead.at(key.namespace, slot), span("patch", state.secret.name):
             await self._writer.remove_confirmation(state.secret)
         # A tenant who puts the confirmation back each time is answered ever more slowly.
-        self._conflicts.record_overwrite(key, self._clock.monotonic(), rand=self._random.random())
+        self._competing_writers.record_overwrite(
+            key, self._clock.monotonic(), rand=self._random.random()
+        )
         self._session_lookup.record_removed(key)
 
     async def _create(
@@ -239,7 +241,7 @@ class SessionActions:
         """Count that a write of ours had been undone; log it when it happens again and again."""
         key, now_at = run.key, self._clock.monotonic()
         writer = plan.annotations.writer if what == "token" and plan.annotations is not None else ""
-        count = self._conflicts.record_overwrite(key, now_at, rand=self._random.random())
+        count = self._competing_writers.record_overwrite(key, now_at, rand=self._random.random())
         if what != "secret" or count > ISOLATED:
             run.overwrites, run.writer, run.undone = count, writer, what
         if count > ISOLATED and self._log_dedup.should_log("competing_writer", *key):

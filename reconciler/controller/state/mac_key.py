@@ -58,7 +58,7 @@ class MacKeyFile:
         except SettingsError as error:
             self._next = ""
             if not self._is_unusable:
-                log.warning("rotated_file_kept", peer="seals", reason=str(error))
+                log.warning("rotated_file_kept", peer="confirmations", reason=str(error))
             self._is_unusable = True
             return False
         self._is_unusable = False
@@ -67,5 +67,5 @@ class MacKeyFile:
             return False
         self._value = found
         self._mac.set_key(found)
-        log.info("seal_key_renewed")
+        log.info("confirmation_key_changed")
         return True

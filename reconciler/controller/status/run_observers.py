@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from reconciler.controller.decide.write_conflicts import ISOLATED
+from reconciler.controller.decide.competing_writers import ISOLATED
 from reconciler.controller.reconcile.run import Outcome, ReconcileRun
 from reconciler.kube.api import ObjectMeta
 from reconciler.telemetry import metrics

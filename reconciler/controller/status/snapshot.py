@@ -33,8 +33,8 @@ class LeaseStatus:
 @dataclass(frozen=True, slots=True)
 class IssuerStatus:
     """`skew_s` is the issuer's time less our wall clock, known to `error_s` either way once it was
-    `heard`; `known_by` names the witness that is believed, `offsets_s` are the clocks less the
-    issuer's time, by witness."""
+    `heard`; `known_by` names the time source that is believed, `offsets_s` are the clocks less the
+    issuer's time, by clock."""
 
     heard: bool
     skew_s: float

@@ -84,8 +84,8 @@ def _endpoints(snapshot: StatusSnapshot) -> Iterator[Sample]:
     if snapshot.issuer.heard:
         yield Sample(metrics.SKEW, snapshot.issuer.skew_s)
         yield Sample(metrics.SKEW_ERROR, snapshot.issuer.error_s)
-        for witness, off_s in snapshot.issuer.offsets_s.items():
-            yield Sample(metrics.CLOCK_OFFSET, off_s, (witness,))
+        for clock, off_s in snapshot.issuer.offsets_s.items():
+            yield Sample(metrics.CLOCK_OFFSET, off_s, (clock,))
     yield Sample(metrics.LEADER, int(snapshot.lease.leading))
     if snapshot.lease.holder:  # before the Lease is seen, a 0 would look like a counter's reset
         yield Sample(metrics.TRANSITIONS, snapshot.lease.transitions)

@@ -31,7 +31,7 @@ from reconciler.leadership.api import LeadershipState
 from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
 from reconciler.leadership.lease_fence import LeaseFence
-from reconciler.leadership.rules import ElectionTiming
+from reconciler.leadership.lease_timing import ElectionTiming
 from reconciler.leadership.thread import Heartbeat
 from reconciler.naming import Names
 from reconciler.net.circuit_breaker import CircuitBreaker

@@ -115,12 +115,12 @@ def test_one_line_names_the_clock_that_is_off_and_by_how_much() -> None:
         async with running(world):
             await asyncio.sleep(3000)
             [line] = world.events("clock_skew")
-            assert line["witness"] == "issuer_date"
+            assert line["clock"] == "issuer_date"
             assert line["off_s"] == pytest.approx(901, abs=2)
             world.node.step_s = -40.0
             await asyncio.sleep(500)
             _, line = world.events("clock_skew")
-            assert line["witness"] == "wall_clock"
+            assert line["clock"] == "wall_clock"
             assert line["off_s"] == pytest.approx(-40, abs=2)
             assert not world.events("issuer_time_moved")
         watching.cancel()

@@ -301,7 +301,7 @@ def test_a_file_that_is_half_written_or_missing_changes_nothing() -> None:
         assert seal.make(KEY, "uid-1") == made
         assert key.reload_once()
     assert seal.make(KEY, "uid-1") == ConfirmationMac(SECOND).make(KEY, "uid-1")
-    assert [line["event"] for line in lines] == ["rotated_file_kept", "seal_key_renewed"]
+    assert [line["event"] for line in lines] == ["rotated_file_kept", "confirmation_key_changed"]
 
 
 @pytest.mark.parametrize(

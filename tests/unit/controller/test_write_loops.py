@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.controller.decide.write_conflicts import ISOLATED
+from reconciler.controller.decide.competing_writers import ISOLATED
 from reconciler.errors import TransportError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import PODS, SECRETS

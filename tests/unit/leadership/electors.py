@@ -20,7 +20,7 @@ from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
 from reconciler.leadership.lease_fence import LeaseFence
-from reconciler.leadership.rules import ElectionTiming
+from reconciler.leadership.lease_timing import ElectionTiming
 
 NAMESPACE, NAME = "home", "token-reconciler"
 TIMING = ElectionTiming(15, 10.0, 2.0)

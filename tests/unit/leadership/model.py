@@ -8,18 +8,11 @@ Decisions and intervals are the product's own functions; nothing of them is repe
 
 from dataclasses import dataclass, field
 
-from reconciler.leadership import rules
+from reconciler.leadership import election_rules, lease_timing
+from reconciler.leadership.election_rules import Acquire, Lost, ObservedLease, Renew, Wait
 from reconciler.leadership.lease import RELEASED_S, Identity, LeaseRecord
 from reconciler.leadership.lease_fence import LeaseFence
-from reconciler.leadership.rules import (
-    Acquire,
-    ElectionTiming,
-    LeaseHold,
-    Lost,
-    ObservedLease,
-    Renew,
-    Wait,
-)
+from reconciler.leadership.lease_timing import ElectionTiming, LeaseHold
 
 
 class TwoHolders(AssertionError):
@@ -135,9 +128,11 @@ class Replica:
         self.reading: Reading | None = None
         self.watched = len(self.server.history)
 
-    def decide(self) -> rules.Decision:
+    def decide(self) -> election_rules.Decision:
         now_at = self.clock.monotonic()
-        return rules.decide(self.observed, self.hold, now_at, me=self.me, timing=self.timing)
+        return election_rules.decide(
+            self.observed, self.hold, now_at, me=self.me, timing=self.timing
+        )
 
     def act(self) -> Write | None:
         """Do what the rules say now; a write that is still waited for keeps others back."""
@@ -173,7 +168,7 @@ class Replica:
             self.fence.open(self.name, self.hold.expires_at)
 
     def hold_of(self, write: Write) -> LeaseHold:
-        return rules.hold_from(write.transitions, write.sent_at, self.timing)
+        return lease_timing.hold_from(write.transitions, write.sent_at, self.timing)
 
     def see(self, record: LeaseRecord | None, version: str, *, settled: bool = False) -> None:
         self.observed = self.look(record, version, settled=settled)
@@ -182,7 +177,7 @@ class Replica:
 
     def look(self, record: LeaseRecord | None, version: str, *, settled: bool) -> ObservedLease:
         now_at = self.clock.monotonic()
-        return rules.observe(
+        return election_rules.observe(
             self.observed,
             record,
             version,

@@ -7,7 +7,7 @@ import pytest
 from reconciler.errors import ServerError, TransportError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.leadership.elector import UNSYNCED_DELAY_S
-from reconciler.leadership.rules import DRIFT, ElectionTiming
+from reconciler.leadership.lease_timing import DRIFT, ElectionTiming
 from tests.unit.leadership.electors import Bench, Replica, on_virtual_time
 
 TIMING = ElectionTiming(5, 3.0, 0.5)

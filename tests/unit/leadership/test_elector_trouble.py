@@ -12,7 +12,7 @@ from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import NAMESPACES
 from reconciler.leadership.elector import MAX_JITTER_S
 from reconciler.leadership.lease import MOST_TRANSITIONS
-from reconciler.leadership.rules import MAX_LEASE_S, ElectionTiming
+from reconciler.leadership.lease_timing import MAX_LEASE_S, ElectionTiming
 from tests.unit.leadership.electors import (
     HAND,
     LATENCY_S,

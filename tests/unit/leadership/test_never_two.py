@@ -14,9 +14,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from reconciler.leadership import rules
+from reconciler.leadership import lease_timing
+from reconciler.leadership.election_rules import ObservedLease
 from reconciler.leadership.lease import LeaseRecord
-from reconciler.leadership.rules import DRIFT, ElectionTiming, LeaseHold, ObservedLease
+from reconciler.leadership.lease_timing import DRIFT, ElectionTiming, LeaseHold
 from tests.interleavings import check_overrides, interleavings
 from tests.unit.leadership.model import Replica, TwoHolders, Write, make_world
 
@@ -149,7 +150,7 @@ class FromTheAnswer(Replica):
     """client-go's way: validity counts from when the answer came."""
 
     def hold_of(self, write: Write) -> LeaseHold:
-        return rules.hold_from(write.transitions, self.clock.monotonic(), self.timing)
+        return lease_timing.hold_from(write.transitions, self.clock.monotonic(), self.timing)
 
 
 class OwnDuration(Replica):

@@ -19,7 +19,7 @@ from reconciler.leadership.api import LeadershipState
 from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
 from reconciler.leadership.lease_fence import LeaseFence
-from reconciler.leadership.rules import ElectionTiming
+from reconciler.leadership.lease_timing import ElectionTiming
 from reconciler.leadership.thread import HEARTBEAT_S, ElectorFactory, ElectorThread, Heartbeat
 from tests.unit.leadership.electors import NAME, NAMESPACE
 

@@ -116,8 +116,8 @@ def test_the_clock_that_is_wrong_is_named(
     offsets_s: dict[str, float], named: dict[str, str]
 ) -> None:
     found = findings.of_clocks(offsets_s)
-    assert [each.witness for each in found] == list(named)
-    assert all(named[each.witness] in each.finding.message for each in found)
+    assert [each.clock for each in found] == list(named)
+    assert all(named[each.clock] in each.finding.message for each in found)
     assert all(each.finding.level != "OK" and each.finding.remedy for each in found)
 
 

@@ -5,22 +5,24 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.leadership.lease import RELEASED_S, Identity, LeaseRecord
-from reconciler.leadership.rules import (
-    DRIFT,
-    MAX_LEASE_S,
+from reconciler.leadership.election_rules import (
     Acquire,
     Decision,
-    ElectionTiming,
-    LeaseHold,
     Lost,
     ObservedLease,
     Renew,
     Wait,
     decide,
+    observe,
+)
+from reconciler.leadership.lease import RELEASED_S, Identity, LeaseRecord
+from reconciler.leadership.lease_timing import (
+    DRIFT,
+    MAX_LEASE_S,
+    ElectionTiming,
+    LeaseHold,
     expires_at,
     hold_from,
-    observe,
 )
 
 TIMING = ElectionTiming(15, 10.0, 2.0)

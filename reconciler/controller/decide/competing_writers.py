@@ -22,7 +22,7 @@ ISOLATED = 2
 QUIET_S = 60.0
 """An overwrite later than this after the last one is not an answer to our repair."""
 
-BACKOFF = BackoffPolicy("conflict", base_s=1.0, cap_s=20.0)
+BACKOFF = BackoffPolicy("competing_writer", base_s=1.0, cap_s=20.0)
 """The replaced loop writes a token with 30 s left or more: a repair after a longer wait than this
 would come after its expiry. With this back-off a Secret costs at most one write per 10 s."""
 
@@ -30,30 +30,28 @@ MAX_SESSIONS = 10_000
 
 
 @dataclass(slots=True)
-class _Conflict:
-    overwrites: int = 0
+class _Overwrites:
+    count: int = 0
     consecutive: int = 0
     last_at: float = float("-inf")
     paused_until_at: float = float("-inf")
 
 
-class WriteConflicts:
+class CompetingWriters:
     """Counts recent overwrites; one entry per overwritten session."""
 
     def __init__(self) -> None:
         self._now_at = 0.0
-        self._conflicts: TTLCache[SessionKey, _Conflict] = TTLCache(
+        self._overwritten: TTLCache[SessionKey, _Overwrites] = TTLCache(
             MAX_SESSIONS, MEMORY_S, timer=lambda: self._now_at
         )
 
     def paused_until(self, key: SessionKey, now_at: float) -> float | None:
         """Return when to write `key` again, or None for now."""
         self._now_at = now_at
-        conflict = self._conflicts.get(key)
+        found = self._overwritten.get(key)
         return (
-            conflict.paused_until_at
-            if conflict is not None and now_at < conflict.paused_until_at
-            else None
+            found.paused_until_at if found is not None and now_at < found.paused_until_at else None
         )
 
     def record_overwrite(self, key: SessionKey, now_at: float, *, rand: float) -> int:
@@ -63,16 +61,14 @@ class WriteConflicts:
             rand: Random number in [0, 1).
         """
         self._now_at = now_at
-        conflict = self._conflicts.get(key) or _Conflict()
-        conflict.overwrites += 1
-        conflict.consecutive = (
-            conflict.consecutive + 1 if now_at - conflict.last_at < QUIET_S else 1
-        )
-        conflict.last_at = now_at
-        if conflict.consecutive > ISOLATED:
-            attempt = conflict.consecutive - ISOLATED
-            conflict.paused_until_at = now_at + BACKOFF.delay_s(
+        found = self._overwritten.get(key) or _Overwrites()
+        found.count += 1
+        found.consecutive = found.consecutive + 1 if now_at - found.last_at < QUIET_S else 1
+        found.last_at = now_at
+        if found.consecutive > ISOLATED:
+            attempt = found.consecutive - ISOLATED
+            found.paused_until_at = now_at + BACKOFF.delay_s(
                 attempt, fraction_of_life_s=None, rand=rand
             )
-        self._conflicts[key] = conflict
-        return conflict.overwrites
+        self._overwritten[key] = found
+        return found.count
