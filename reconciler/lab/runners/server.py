@@ -25,6 +25,9 @@ SESSION_HEADER = "lab-session"
 HELLO = b"\x08\x02"
 """A SessionWatchEvent with only its type, UPDATED: the server accepts the stream."""
 
+CALL_TASK = "rpc_task"
+"""Name of the task of a call. Source: grpcio, `aio/server.pyx.pxi`."""
+
 STOP_LIMIT_S = 1.0
 MAX_METADATA_BYTES = 64 * 1024
 """Enough for a huge token; gRPC's default of 8 KiB would cause another error."""
@@ -67,6 +70,10 @@ class SessionServer:
     ) -> None:
         self._closing.set()
         await self._server.stop(STOP_LIMIT_S)
+        # It returns before the tasks of its calls have ended.
+        calls = [task for task in asyncio.all_tasks() if task.get_name() == CALL_TASK]
+        if calls:
+            await asyncio.wait(calls, timeout=STOP_LIMIT_S)
 
     def _handlers(self) -> Any:
         """Return the service; messages are bytes, so that no code is generated."""
