@@ -51,7 +51,16 @@ def _window_s(attempt: int, base_s: float, cap_s: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class BackoffPolicy:
-    """The back-off of one class of failure: first and widest window, 0 < `base_s` <= `cap_s`."""
+    """The back-off of one class of failure: first and widest window, 0 < `base_s` <= `cap_s`.
+
+    With a random number of 0.5 each wait is half of its window:
+
+    >>> policy = BackoffPolicy("example", base_s=1.0, cap_s=10.0)
+    >>> [policy.delay_s(n, fraction_of_life_s=None, rand=0.5) for n in (1, 2, 3, 4, 5)]
+    [0.5, 1.0, 2.0, 4.0, 5.0]
+    >>> policy.delay_s(5, fraction_of_life_s=3.0, rand=0.5)
+    3.0
+    """
 
     name: str
     base_s: float

@@ -44,12 +44,20 @@ class SystemClock:
 
 
 def format_utc(epoch_s: float) -> str:
-    """Return RFC 3339 in UTC, whole seconds rounded down: `2026-01-31T12:00:00Z`."""
+    """Return RFC 3339 in UTC, whole seconds rounded down: `2026-01-31T12:00:00Z`.
+
+    >>> format_utc(1_769_860_800.9)
+    '2026-01-31T12:00:00Z'
+    """
     return datetime.fromtimestamp(int(epoch_s), UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
 def format_utc_millis(epoch_s: float) -> str:
-    """Return RFC 3339 in UTC with three digits of a second, rounded down."""
+    """Return RFC 3339 in UTC with three digits of a second, rounded down.
+
+    >>> format_utc_millis(1_769_860_800.25)
+    '2026-01-31T12:00:00.250Z'
+    """
     millis = int(epoch_s * 1000)
     return format_utc(millis // 1000)[:-1] + f".{millis % 1000:03d}Z"
 
@@ -64,6 +72,13 @@ def parse_utc(text: str) -> float | None:
     """Return seconds since the epoch, or None for text that is no RFC 3339 instant with a zone.
 
     Also None for an instant before the epoch or after the year 9999 in UTC, which has no text form.
+
+    >>> parse_utc("2026-01-31T12:00:00Z")
+    1769860800.0
+    >>> parse_utc("2026-01-31T13:00:00+01:00")
+    1769860800.0
+    >>> parse_utc("2026-01-31T12:00:00") is None
+    True
     """
     try:
         instant = datetime.fromisoformat(text)

@@ -23,6 +23,9 @@ def duration(seconds: float) -> str:
     past.
 
     Source: apimachinery `util/duration.HumanDuration`.
+
+    >>> [duration(seconds) for seconds in (47, 545, 5700, 27_000, 259_200, -30)]
+    ['47s', '9m5s', '95m', '7h30m', '3d', '-30s']
     """
     if seconds < 0:
         text = duration(-seconds)
@@ -69,6 +72,11 @@ def clean(text: str, longest: int = LONGEST) -> str:
 
     A tenant who may annotate a pod must not be able to move the cursor, or to reorder the words, in
     an operator's terminal.
+
+    >>> clean(f"two{chr(10)}lines{chr(27)}[2J")
+    'two lines�[2J'
+    >>> clean("too long", longest=4)
+    'too…'
     """
     shown = "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(sign)[0] == "C" else sign

@@ -17,7 +17,11 @@ def is_namespace(name: str) -> bool:
 
 
 class SessionKey(NamedTuple):
-    """The key of a unit of work: one session in one namespace (original case)."""
+    """The key of a unit of work: one session in one namespace (original case).
+
+    >>> str(SessionKey("team-a", "2FbX7"))
+    'team-a/2FbX7'
+    """
 
     namespace: str
     session_id: str
@@ -32,6 +36,14 @@ class Names:
 
     Source: the platform's control plane, `kube_reconciler.go` (labels, `session-<id>-creds`,
     key `api-token`; the ID is cut at 40 characters and lower-cased in object names only).
+
+    >>> names = Names()
+    >>> names.secret_name("2FbX7")
+    'session-2fbx7-creds'
+    >>> names.selector()
+    'ambient-code.io/session-id,ambient-code.io/managed=true'
+    >>> Names(prefix="example.org").paused
+    'example.org/refresh-paused'
     """
 
     prefix: str = "ambient-code.io"

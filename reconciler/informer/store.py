@@ -55,6 +55,16 @@ class Store:
     from a response.
 
     Order: every call leaves objects, indexes and versions in one consistent state.
+
+    >>> store = Store("pods")
+    >>> pod = ObjectMeta("team-a", "runner-1", "uid-1", "7", "s1", "p1", 0.0, False, {}, ())
+    >>> changes = store.replace([pod], version="9", namespace=None)
+    >>> [meta.name for meta in store.by_session(SessionKey("team-a", "s1"))]
+    ['runner-1']
+    >>> store.apply("DELETED", pod) == Change(old=pod, new=None)
+    True
+    >>> store
+    <Store pods 0 objects, 1 synced>
     """
 
     def __init__(self, kind: str) -> None:

@@ -164,6 +164,16 @@ def decide(
             error.
         jitter_s: Extra wait after the end of another's lease, so that not all try at once.
         token_life_s: Whole lifetime of a token, which limits a duration that was edited by hand.
+
+    A standby waits until 15 s after it observed the holder's last write:
+
+    >>> me, timing = Identity("replica-2", "", "n2"), ElectionTiming()
+    >>> record = LeaseRecord("uid-1", "7", "replica-1_n1", 15, acquired="", transitions=3)
+    >>> lease = observe(None, record, "7", 100.0, me=me, timing=timing)
+    >>> decide(lease, None, 101.0, me=me, timing=timing)
+    Wait(until=115.0)
+    >>> decide(lease, None, 115.0, me=me, timing=timing) == Acquire(record, transitions=4)
+    True
     """
     if hold is not None:
         return _decide_as_holder(observed, hold, now, me=me, timing=timing, try_at=try_at)

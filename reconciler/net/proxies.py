@@ -49,6 +49,12 @@ def proxy_for(url: str, environment: Mapping[str, str]) -> str | None:
 
     Raises:
         SettingsError: The proxy that applies is no URL, or of a scheme that is not supported.
+
+    >>> environment = {"HTTPS_PROXY": "proxy.example:3128", "NO_PROXY": "10.0.0.0/8,.svc"}
+    >>> proxy_for("https://issuer.example/token", environment)
+    'http://proxy.example:3128'
+    >>> [proxy_for(url, environment) for url in ("https://10.0.0.1", "https://api.team-a.svc")]
+    [None, None]
     """
     parts = urlsplit(url)
     names = {"http": "HTTP_PROXY", "https": "HTTPS_PROXY"}

@@ -112,6 +112,14 @@ def read_claims(value: str, *, lenient: bool = False) -> Claims:
             the lifetime would be unknown, and the token is `malformed`.
     Raises:
         InvalidToken: `huge` or `malformed`.
+
+    >>> payload = msgspec.json.encode({"iat": 1000, "exp": 1900})
+    >>> parts = (b'{"alg": "none"}', payload, b"not signed")
+    >>> jwt = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+    >>> read_claims(jwt)
+    Claims(issued_s=1000.0, expires_s=1900.0, warning='')
+    >>> read_claims("an-opaque-token-has-no-claims")
+    Claims(issued_s=None, expires_s=None, warning='')
     """
     if len(value) > MAX_TOKEN_BYTES:
         raise invalid_token("huge", f"longer than {MAX_TOKEN_BYTES} bytes")

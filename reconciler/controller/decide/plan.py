@@ -170,7 +170,18 @@ class Plan:
 
 
 def plan(state: SessionState, context: DecisionContext, now_s: float) -> Plan:
-    """Decide for one session at one instant of the issuer's time."""
+    """Decide for one session at one instant of the issuer's time.
+
+    A pod without a Secret gets one, as soon as the platform has confirmed its session:
+
+    >>> pod = ObjectMeta("team-a", "runner-1", "uid-1", "7", "s1", "p1", 0.0, False, {}, ())
+    >>> state = SessionState(pod.key, pod, None, Confirmation.UNKNOWN, is_running=True)
+    >>> context = DecisionContext(Names(), propagation_s=90.0, longest_ttl_s=3600.0)
+    >>> plan(state, context, 1000.0).action
+    <Action.CONFIRM: 'confirm'>
+    >>> plan(replace(state, confirmation=Confirmation.YES), context, 1000.0).action
+    <Action.CREATE: 'create'>
+    """
     names = context.names
     has_pod = state.pod is not None
     if _must_revoke(state, names):

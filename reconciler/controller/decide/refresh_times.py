@@ -30,6 +30,15 @@ def refresh_at_s(issued_s: float, expires_s: float, uid: str) -> float:
     """Return when to refresh a token (epoch, issuer's time).
 
     The age is at least `EARLIEST` and less than `EARLIEST + GRID` of the token's lifetime.
+
+    The period of a token of 900 s is 360 s. Two pods refresh at different instants of it:
+
+    >>> round(refresh_at_s(0.0, 900.0, "pod-1"))
+    200
+    >>> round(refresh_at_s(200.0, 1100.0, "pod-1"))
+    560
+    >>> round(refresh_at_s(0.0, 900.0, "pod-2"))
+    413
     """
     ttl_s = expires_s - issued_s
     period_s = GRID * ttl_s
