@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from reconciler.clock import Clock
-from reconciler.controller.decide import refresh_times, retry_policy
+from reconciler.controller.decide import refresh_grid, retry_policy
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.events.recorder import EventRecorder
 from reconciler.controller.namespaces.discovery import NamespaceDiscovery, NamespaceUsage
@@ -576,7 +576,7 @@ class Controller:
             )
         if config.touch:
             return
-        slack_s = refresh_times.slack_s(token.ttl_s, config.propagation_s)
+        slack_s = refresh_grid.slack_s(token.ttl_s, config.propagation_s)
         if slack_s <= 0:
             log.warning(
                 "token_ttl_too_short",

@@ -19,7 +19,7 @@ from reconciler.controller.decide.confirmation_mac import is_well_formed
 from reconciler.controller.decide.ownership import Owner
 from reconciler.controller.decide.progress import WriteRecord
 from reconciler.controller.decide.projection import UNKNOWN_S, needs_touch, readable_until_s
-from reconciler.controller.decide.refresh_times import MIN_REMAINING, allowance_s, refresh_at_s
+from reconciler.controller.decide.refresh_grid import MIN_REMAINING, allowance_s, refresh_at_s
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
 from reconciler.workqueue.items import Priority

@@ -2,7 +2,7 @@
 
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.controller.decide.plan import Plan
-from reconciler.controller.decide.refresh_times import MIN_REMAINING
+from reconciler.controller.decide.refresh_grid import MIN_REMAINING
 from reconciler.errors import IssuerError
 from reconciler.tokens.source import TokenSource
 from reconciler.tokens.token import Token

@@ -21,7 +21,7 @@ from reconciler.controller.decide.plan import (
     SessionState,
     plan,
 )
-from reconciler.controller.decide.refresh_times import allowance_s, refresh_at_s
+from reconciler.controller.decide.refresh_grid import allowance_s, refresh_at_s
 from reconciler.workqueue.items import Priority
 from tests.unit.controller.build import (
     NAMES,

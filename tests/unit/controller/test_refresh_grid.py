@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.controller.decide.refresh_times import (
+from reconciler.controller.decide.refresh_grid import (
     EARLIEST,
     GRID,
     allowance_s,
