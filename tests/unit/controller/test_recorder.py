@@ -61,7 +61,7 @@ def test_consecutive_failures_make_an_event_at_the_first_and_at_their_end() -> N
                 ("Normal", "RefreshRecovered", 1),
             ]
             [event, _] = events(world)
-            assert event["message"] == ("The runner's token could not be refreshed (renewal): no")
+            assert event["message"] == ("The runner's token could not be refreshed (scheduled): no")
             pod = world.core.get(PODS, PROJECT, "session-2aa-runner")["metadata"]
             assert event["involvedObject"] | {"resourceVersion": ""} == {
                 "apiVersion": "v1", "kind": "Pod", "namespace": PROJECT, "name": pod["name"],
