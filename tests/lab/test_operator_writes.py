@@ -92,12 +92,16 @@ async def test_wait_ends_when_the_request_is_honoured(lab: Lab, *, may_watch: bo
     assert ended.lines[1].startswith(f"pod/{one.pod} refreshed, its token expires in ")
 
 
-async def test_wait_survives_a_server_that_goes_away(lab: Lab) -> None:
+async def test_wait_survives_a_server_that_goes_away_and_refuses_everybody_as_it_comes_back(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = lab.add("2AbOne")
     waiting = asyncio.create_task(lab.run("refresh", one.pod, "--wait", user="writer"))
     await _until_asked(lab, one)
     await lab.server.stop_listening()
     honour(lab, one)
+    # Longer than the command waits between two lists.
+    monkeypatch.setattr(lab.server, "_unauthorized_s", 2.5)
     await lab.server.listen()
     assert (await waiting).code == 0
 
