@@ -31,6 +31,8 @@ from reconciler.errors import (
 from reconciler.kube.api import ApiResource, Body, Kube, ListOptions, ObjectMeta, Page
 from reconciler.kube.auth.contexts import Context, read_context
 from reconciler.kube.auth.credentials import find_credentials
+from reconciler.kube.authorization import AuthorizerMemory
+from reconciler.kube.authorized import AuthorizedKube
 from reconciler.kube.client import HttpKube
 from reconciler.kube.decoding import metadata_resource
 from reconciler.naming import LIVE_PODS, Names
@@ -245,7 +247,9 @@ async def open_cluster(access: Access) -> AsyncIterator[Cluster]:
     async with HttpKube(
         credentials, names, connections=CONNECTIONS, on_date=time.observe_date
     ) as kube:
-        yield Cluster(kube, settings, context, clock, time)
+        # A restarted API server refuses every account for a moment: that is no missing right.
+        authorized = AuthorizedKube(kube, AuthorizerMemory(), clock)
+        yield Cluster(authorized, settings, context, clock, time)
 
 
 def _warn_of_ignored(field: str) -> None:

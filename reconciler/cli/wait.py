@@ -1,19 +1,17 @@
 """Waiting until requested refreshes are written to the Secrets."""
 
 import asyncio
-import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from reconciler.cli.cluster import LIMIT_S, Cluster
-from reconciler.cli.exit_codes import EXIT_FORBIDDEN, EXIT_SETTINGS, EXIT_UNREACHABLE, CommandError
+from reconciler.cli.exit_codes import EXIT_SETTINGS, EXIT_UNREACHABLE, CommandError
 from reconciler.controller.decide.annotations import pending_requests
 from reconciler.controller.state.session_state import newest_live_pod
 from reconciler.errors import KubeError, ProtocolError
 from reconciler.kube.api import ListOptions, ObjectMeta
-from reconciler.kube.authorization import PATIENCE_S
 
 AGAIN_S = 1.0
 """Seconds between two lists where a watch is not allowed, or has just failed."""
@@ -90,21 +88,8 @@ async def _follow(
 
     single = f"metadata.name={next(iter(left))[0]}" if len(left) == 1 else ""
     scope = ListOptions(namespace, cluster.names.selector(), single)
-    loop = asyncio.get_running_loop()
-    has_asked, refused_at = False, math.inf
     while True:
-        secrets: list[ObjectMeta] = []
-        version = ""
-        try:
-            secrets, version = await _list(cluster, scope)
-        except CommandError as error:
-            # An API server that has just started refuses every account until it has read the roles.
-            refused_at = min(refused_at, loop.time())
-            is_over = loop.time() - refused_at >= PATIENCE_S
-            if error.code != EXIT_FORBIDDEN or not has_asked or is_over:
-                raise
-        else:
-            has_asked, refused_at = True, math.inf
+        secrets, version = await _list(cluster, scope)
         for secret in secrets:
             observe(secret)
         if left and version:
@@ -118,7 +103,10 @@ async def _follow(
 
 
 async def _list(cluster: Cluster, scope: ListOptions) -> tuple[list[ObjectMeta], str]:
-    """Return the Secrets and the version to watch from; nothing while the server is unreachable."""
+    """Return the Secrets and the version to watch from.
+
+    Nothing while the server is unreachable, or has just started and refuses every account.
+    """
     listing = cluster.kube.list(cluster.secret_kind, scope, limit_s=LIMIT_S)
     try:
         page = await cluster.ask("list secrets", scope.namespace, "secrets", listing)
