@@ -19,7 +19,8 @@ p95."""
 
 RATIO = 0.05
 """Share of ordinary traces that are kept unless OTEL_TRACES_SAMPLER says otherwise: one in twenty
-shows what is normal; to keep all would cost a third of the work that they describe."""
+shows what is normal; to keep all would add a tenth to the CPU of the refreshes.
+Source: `python -m tests.traces.compare_processors`, `make bench`."""
 
 _MASK = (1 << 64) - 1
 

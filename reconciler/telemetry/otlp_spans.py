@@ -1,7 +1,7 @@
 """Our traces as OpenTelemetry's spans, with the names of its semantic conventions.
 
-Spans are built in the exporter's thread, and only for traces that are kept: five spans cost 0.1 ms,
-a third of the request that they describe.
+Spans are built in the exporter's thread, and only for traces that are kept: to build, encode and
+send those of one refresh takes 0.1 ms of CPU. Source: `python -m tests.traces.compare_processors`.
 """
 
 from collections.abc import Iterator, Mapping
