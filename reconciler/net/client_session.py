@@ -17,8 +17,13 @@ from reconciler.net.proxies import proxy_for
 
 log = structlog.get_logger()
 
-SERVICE_CA = Path("/var/run/secrets/kubernetes.io/serviceaccount/service-ca.crt")
-"""A cluster's CA for its services; it is trusted in addition to the system's CAs."""
+_PROJECTED = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+ADDED_CAS = (_PROJECTED / "service-ca.crt", _PROJECTED / "private-ca.crt")
+"""The cluster's CA for its services, and the site's own CAs, as the manifests project them.
+
+They are trusted in addition to the system's CAs.
+"""
 
 
 def shown_url(url: str) -> str:
@@ -90,7 +95,7 @@ class Trust:
     """The files of a TLS context: CAs, and our client certificate.
 
     Args:
-        ca: The CAs to trust; None = the system's CAs and those of `SERVICE_CA`.
+        ca: The CAs to trust; None = the system's CAs and `ADDED_CAS`.
         certificate: Our client certificate, with its `key` (None = in the same file).
         verify: Whether the peer's certificate and name are checked.
     """
@@ -165,9 +170,9 @@ class Trust:
 
 
 def _bundles() -> list[Path]:
-    """Return the bundles of the system's CAs and of the cluster's CA, existing or not."""
+    """Return the bundle of the system's CAs and the added ones, existing or not."""
     known = ssl.get_default_verify_paths()
-    return [Path(os.environ.get(known.openssl_cafile_env) or known.openssl_cafile), SERVICE_CA]
+    return [Path(os.environ.get(known.openssl_cafile_env) or known.openssl_cafile), *ADDED_CAS]
 
 
 def _folders() -> list[Path]:

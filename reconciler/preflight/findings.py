@@ -223,8 +223,9 @@ def hint_of_connection(kind: str, *, variable: str, shown: str) -> str:
             return f"check the host in {variable}, which is {shown}, and this machine's DNS"
         case "tls":
             return (
-                "add its CA to those that SSL_CERT_FILE or SSL_CERT_DIR name (in a cluster:"
-                f" mount the bundle), and check that its certificate is for the host in {variable}"
+                "add its CA to those that SSL_CERT_FILE or SSL_CERT_DIR name (in a cluster: to the"
+                " ConfigMap token-reconciler-ca), and check that its certificate is for the host in"
+                f" {variable}"
             )
         case "connection" | "timeout":
             return (

@@ -15,7 +15,7 @@ from reconciler.telemetry import metrics
 from tests.cluster.conftest import REQUIRE
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "manifests" / "components" / "alerts"
+FOLDER = ROOT / "manifests" / "chart" / "files" / "alerts"
 DASHBOARD = FOLDER / "dashboard.json"
 RUNBOOKS = "docs/runbooks.md"
 LIMIT_S = 30.0

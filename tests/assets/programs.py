@@ -8,6 +8,7 @@ ETCD = "v3.7.3"
 JAEGER = "v1.76.0"
 KUBE_ROUTER = "v2.1.0"
 HYDRA = "v2.3.0"
+HELM = "v4.3.2"
 
 _HERE = Path(__file__).parent
 
@@ -83,6 +84,14 @@ PROGRAMS = (
         _HERE / "jaeger",
         "github.com/jaegertracing/jaeger/cmd/jaeger",
         stamp=(f"github.com/jaegertracing/jaeger/internal/version.latestVersion={JAEGER}",),
+        ask=("version",),
+    ),
+    Program(
+        "helm",
+        HELM,
+        _HERE / "helm",
+        "helm.sh/helm/v4/cmd/helm",
+        stamp=(f"helm.sh/helm/v4/internal/version.version={HELM}",),
         ask=("version",),
     ),
 )

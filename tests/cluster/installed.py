@@ -24,7 +24,7 @@ APART = "tests-"
 
 LEASE_RIGHTS = "base/lease-rights.yaml"
 SESSION_RIGHTS = "overlays/cluster-wide/session-rights.yaml"
-POLICIES = ("components/confinement/pods.yaml", "components/confinement/secrets.yaml")
+POLICIES = ("chart/files/confinement/pods.yaml", "chart/files/confinement/secrets.yaml")
 FILES = ("base/serviceaccount.yaml", LEASE_RIGHTS, SESSION_RIGHTS, *POLICIES)
 """Read, not rendered, so that no test needs kubectl for its account."""
 

@@ -104,7 +104,33 @@ class TestServer:
         assert "PodSecurity" in refused.body["message"]
 
 
+LABELS = {
+    f"app.kubernetes.io/{name}": value
+    for name, value in {
+        "name": "token-reconciler",
+        "instance": "token-reconciler",
+        "version": __version__,
+        "component": "controller",
+        "part-of": "ambient-code",
+        "managed-by": "kustomize",
+    }.items()
+}
+"""Source: Kubernetes, "Recommended Labels"."""
+
+
 class TestOverlays:
+    @pytest.mark.parametrize("name", OVERLAYS)
+    def test_label_every_object_and_the_pods(self, name: str) -> None:
+        template = deployment(name)["spec"]["template"]
+        for found in (*overlay(name), template):
+            labels = found["metadata"]["labels"]
+            assert {key: labels.get(key) for key in LABELS} == LABELS, found["metadata"]
+
+    @pytest.mark.parametrize("name", OVERLAYS)
+    def test_select_by_the_name_alone_since_a_selector_cannot_change(self, name: str) -> None:
+        selector = deployment(name)["spec"]["selector"]
+        assert selector == {"matchLabels": {"app.kubernetes.io/name": "token-reconciler"}}
+
     @pytest.mark.parametrize("name", OVERLAYS)
     def test_selectors_meet_the_pods(self, name: str) -> None:
         objects = overlay(name)

@@ -8,7 +8,7 @@ import yaml
 from reconciler.naming import Names
 
 NAMES = Names()
-FOLDER = Path(__file__).parents[2] / "manifests" / "components" / "confinement"
+FOLDER = Path(__file__).parents[2] / "manifests" / "chart" / "files" / "confinement"
 
 
 def variables(name: str) -> dict[str, set[str]]:

@@ -21,7 +21,7 @@ from reconciler.telemetry import metrics
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
-RULES = "manifests/components/alerts/rules.yaml"
+RULES = "manifests/chart/files/alerts/rules.yaml"
 DOCUMENTS = (
     "README.md",
     "ARCHITECTURE.md",

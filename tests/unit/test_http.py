@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.net import client_session
 from reconciler.net.client_session import (
     Peer,
     Trust,
@@ -12,6 +13,7 @@ from reconciler.net.client_session import (
     has_system_trust,
     shown_url,
 )
+from tests.lab.tls import make_certificate
 from tests.support import ManualClock
 
 
@@ -23,6 +25,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", str(folder))
     return folder
+
+
+def trusted_names() -> set[str]:
+    """Return the names in the certificates that a new connection of ours trusts."""
+    certificates = Trust().context().get_ca_certs()
+    return {str(one["subjectAltName"][0][1]) for one in certificates}
 
 
 class TestTrust:
@@ -50,6 +58,24 @@ class TestTrust:
         before = peer.version(fresh=True)
         (tmp_path / name).write_text("second")
         assert peer.version(fresh=True) != before
+
+    def test_a_private_ca_is_added_to_the_public_ones(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("public", "private"):
+            (tmp_path / name).mkdir()
+        public, _ = make_certificate(tmp_path / "public", name="DNS:public.example")
+        private, _ = make_certificate(tmp_path / "private", name="DNS:private.example")
+        added = tmp_path / "private-ca.crt"
+        monkeypatch.setenv("SSL_CERT_FILE", str(public))
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+        monkeypatch.setattr(client_session, "ADDED_CAS", (tmp_path / "none.crt", added))
+        peer = Peer("https://issuer.example", ManualClock())
+        before = peer.version(fresh=True)
+        assert trusted_names() == {"public.example"}
+        added.write_bytes(private.read_bytes())
+        assert peer.version(fresh=True) != before
+        assert trusted_names() == {"public.example", "private.example"}
 
 
 class TestProxy:
