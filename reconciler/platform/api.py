@@ -3,11 +3,15 @@
 It has two implementations: the REST client, and the fake of the simulations on virtual time.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.models import PlatformProject, PlatformSession
-from reconciler.platform.pagination import ListResult
+from reconciler.platform.pagination import ListResult, ignore_page
+
+OnPage = Callable[[list[PlatformSession]], None]
+"""Takes the rows of one page."""
 
 
 class Platform(Protocol):
@@ -22,8 +26,15 @@ class Platform(Protocol):
         """Read the projects; if a page after the first fails, the result is partial."""
         ...
 
-    async def list_running(self, project: str | None) -> ListResult[PlatformSession]:
-        """Read a project's running sessions, or (None) those of all projects."""
+    async def list_running(
+        self, project: str | None, on_page: OnPage = ignore_page
+    ) -> ListResult[PlatformSession]:
+        """Read a project's running sessions, or (None) those of all projects.
+
+        Args:
+            on_page: Called with the rows of each page as it comes; a row may come again. The result
+                has all rows, whether the pages were shown or not.
+        """
         ...
 
     async def session(self, session_id: str, project: str | None) -> PlatformSession | None:

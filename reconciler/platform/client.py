@@ -26,6 +26,7 @@ from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.net.client_pool import Requests
 from reconciler.net.client_session import describe_error, kind_of
 from reconciler.platform.adaptive_limit import RequestKind
+from reconciler.platform.api import OnPage
 from reconciler.platform.errors import ErrorAnswer, error_code, error_of, parse_retry_after
 from reconciler.platform.limiter import Limiter
 from reconciler.platform.models import (
@@ -36,7 +37,7 @@ from reconciler.platform.models import (
     T,
     decode,
 )
-from reconciler.platform.pagination import SIZE, ListResult, PageQuery, read
+from reconciler.platform.pagination import SIZE, ListResult, PageQuery, ignore_page, read
 from reconciler.telemetry.trace import span, traceparent
 
 LIMIT_S = 10.0
@@ -154,8 +155,13 @@ class PlatformClient:
 
         return await read(fetch, size=self._page_size)
 
-    async def list_running(self, project: str | None) -> ListResult[PlatformSession]:
+    async def list_running(
+        self, project: str | None, on_page: OnPage = ignore_page
+    ) -> ListResult[PlatformSession]:
         """Read a project's running sessions, or (None, no project header) those of all projects.
+
+        Args:
+            on_page: See `reconciler.platform.api.Platform`.
 
         Raises:
             RemoteError: The first page failed. No request is sent for a project name that no header
@@ -180,7 +186,7 @@ class PlatformClient:
             self._adapt_page_size(query.size, len(answer.body), len(page.items))
             return page
 
-        return await read(fetch, RUNNING_SEARCH, size=self._fitting_size)
+        return await read(fetch, RUNNING_SEARCH, size=self._fitting_size, on_page=on_page)
 
     async def session(self, session_id: str, project: str | None) -> PlatformSession | None:
         """Return one session, or None where the platform answers that it does not exist.

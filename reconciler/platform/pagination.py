@@ -9,6 +9,7 @@ Where the server does not support this, offset pages are read in passes until on
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol
 
@@ -43,6 +44,10 @@ class PageQuery:
     size: int = field(default=SIZE, compare=False)
 
 
+def ignore_page(_rows: list[T]) -> None:
+    """Wait for the whole list."""
+
+
 class Fetch(Protocol[T]):
     """Returns one page, or raises `RemoteError`; if it is too large, a smaller one is requested."""
 
@@ -70,17 +75,25 @@ class ListResult(Generic[T]):
     error: RemoteError | None
 
 
-async def read(fetch: Fetch[T], search: str = "", *, size: int = SIZE) -> ListResult[T]:
+async def read(
+    fetch: Fetch[T],
+    search: str = "",
+    *,
+    size: int = SIZE,
+    on_page: Callable[[list[T]], None] = ignore_page,
+) -> ListResult[T]:
     """Read a whole list; a row that exists from start to end is in it exactly once.
 
     Args:
         fetch: Reads one page, of at most `size` rows.
         search: The condition; its operators must bind at least as tightly as `and`.
+        on_page: Called with the readable rows of each page before the next one is requested; a row
+            may come again.
 
     Raises:
         RemoteError: The first page failed. Later failures are in the result.
     """
-    reading = _Reading(fetch, search, size)
+    reading = _Reading(fetch, search, size, on_page)
     first = await reading.ask(search)
     complete, error = False, None
     try:
@@ -100,8 +113,11 @@ async def read(fetch: Fetch[T], search: str = "", *, size: int = SIZE) -> ListRe
 class _Reading(Generic[T]):
     """A list that is being read."""
 
-    def __init__(self, fetch: Fetch[T], search: str, size: int) -> None:
+    def __init__(
+        self, fetch: Fetch[T], search: str, size: int, on_page: Callable[[list[T]], None]
+    ) -> None:
         self._fetch = fetch
+        self._on_page = on_page
         self._search = search
         self._size = size
         self.found: dict[str, T] = {}
@@ -205,8 +221,9 @@ class _Reading(Generic[T]):
 
     def _take(self, page: PlatformPage[T]) -> int:
         """Add a page's rows, the newest version of each; return the number of new ones."""
-        known = len(self.found)
-        self.found.update({item.id: item for item in page.readable})
+        known, rows = len(self.found), page.readable
+        self.found.update({item.id: item for item in rows})
+        self._on_page(rows)
         return len(self.found) - known
 
 

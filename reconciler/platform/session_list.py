@@ -6,11 +6,12 @@ A session that is missing in a list may still exist: a list may be empty because
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from reconciler.errors import PlatformUnavailable, RemoteError
-from reconciler.platform.api import Platform
+from reconciler.platform.api import OnPage, Platform
 from reconciler.platform.models import RUNNING, PlatformSession
-from reconciler.platform.pagination import ListResult
+from reconciler.platform.pagination import ListResult, ignore_page
 
 PROJECTS_LIST = "(projects)"
 """The key of the projects list in `RunningSessions.failures`; no project's ID has parentheses."""
@@ -42,17 +43,24 @@ class RunningSessions:
     complete_projects: frozenset[str]
 
 
-async def list_running_sessions(client: Platform, *, parallel: int) -> RunningSessions:
+async def list_running_sessions(
+    client: Platform, *, parallel: int, on_page: OnPage = ignore_page
+) -> RunningSessions:
     """List the projects, then the running sessions of each, `parallel` lists at a time.
 
     Where the projects cannot be listed, or there are none, one list without a project covers all.
+
+    Args:
+        on_page: Called with those running sessions of each page that name the project of their list
+            (of the list of all projects: any project), as the page comes; a session may come again.
+            The others may be in another list, too, and are in the result alone.
 
     Raises:
         RemoteError: Both the projects list and the list of all sessions failed.
     """
     if parallel < 1:
         raise ValueError(f"parallel must be at least 1, not {parallel}")
-    run = _Run(client)
+    run = _Run(client, on_page)
     targets = await run.choose_targets()
     queue = iter(targets)
     async with asyncio.TaskGroup() as group:
@@ -68,6 +76,7 @@ class _Run:
     """One listing in progress; a target is a project, or None for all of them."""
 
     client: Platform
+    on_page: OnPage
     projects: list[str] = field(default_factory=list)
     failures: dict[str, RemoteError] = field(default_factory=dict)
     anomalies: list[str] = field(default_factory=list)
@@ -97,13 +106,17 @@ class _Run:
         for target in queue:
             try:
                 await self._check_worth_asking(target)
-                listing = await self.client.list_running(target)
+                listing = await self.client.list_running(target, partial(self._take_page, target))
             except RemoteError as error:
                 self.failures[_key(target)] = error
                 continue
             self.listings[target] = listing
             if listing.error is not None:
                 self.failures[_key(target)] = listing.error
+
+    def _take_page(self, target: str | None, rows: list[PlatformSession]) -> None:
+        running = [each for each in rows if each.phase in (RUNNING, "") and each.project_id]
+        self.on_page([each for each in running if target in (None, each.project_id)])
 
     async def _check_worth_asking(self, target: str | None) -> None:
         """Raise once the platform is unreachable: 1,000 projects must not cost 1,000 time limits.

@@ -47,6 +47,45 @@ async def test_every_running_session_is_found_once_in_a_stable_order(
     assert (result.failures, result.anomalies, result.complete) == ({}, [], True)
 
 
+async def test_each_page_is_shown_before_the_next_one_is_requested() -> None:
+    async with LabPlatform() as lab:
+        lab.add_project("alpha")
+        for number in range(5):
+            lab.add_session(f"alpha-{number}", "alpha")
+        lab.add_session("alpha-stopped", "alpha", phase="Stopped")
+        shown: list[str] = []
+        seen_at_request: list[int] = []
+        lab.faults.after_page = lambda: seen_at_request.append(len(shown))
+        lab.faults.slow_s = 0.05
+        async with client_of(lab.url, page_size=2) as client:
+            result = await list_running_sessions(
+                client, parallel=1, on_page=lambda rows: shown.extend(row.id for row in rows)
+            )
+    assert ids(result) == shown == [f"alpha-{number}" for number in range(5)]
+    assert seen_at_request[-3:] == [0, 2, 4]  # one answer of projects, three of sessions
+
+
+async def test_a_page_shows_no_session_of_another_project_and_none_without_one() -> None:
+    rows = [
+        {"id": "own", "project_id": "alpha", "phase": "Running"},
+        {"id": "foreign", "project_id": "beta", "phase": "Running"},
+        {"id": "homeless", "phase": "Running", "kube_namespace": "alpha"},
+        {"id": "stopped", "project_id": "alpha", "phase": "Stopped"},
+    ]
+
+    async def handler(request: web.Request) -> web.Response:
+        items = [{"id": "alpha"}] if request.path.endswith("/projects") else rows
+        return web.json_response({"total": len(items), "items": items})
+
+    shown: list[str] = []
+    async with scripted(handler) as url, client_of(url) as client:
+        result = await list_running_sessions(
+            client, parallel=1, on_page=lambda found: shown.extend(row.id for row in found)
+        )
+    assert shown == ["own"]
+    assert ids(result) == ["own", "foreign", "homeless"]
+
+
 async def test_as_many_as_the_bound_and_no_more_are_asked_at_once() -> None:
     now, most = 0, 0
     crowded = asyncio.Event()

@@ -109,6 +109,12 @@ class ConfirmationCache:
         self._revocations.answered_yes(key)
         return key
 
+    def record_running(self, session: PlatformSession) -> SessionKey:
+        """Record a row of a list of running sessions, before the rest of the list has come."""
+        key = self.record_confirmed(session)
+        self._running.add(key)
+        return key
+
     def record_denied(self, key: SessionKey, *, is_young: bool) -> Denial:
         """Record that the platform has no such session in this namespace and project.
 
@@ -139,37 +145,38 @@ class ConfirmationCache:
         """Record that a revoked session's confirmation was removed from its Secret."""
         self._revocations.removed(key)
 
-    def update(
+    def record_list(
         self,
-        sessions: Iterable[PlatformSession],
+        found: set[SessionKey],
         *,
         complete: bool,
         complete_projects: Collection[str] = (),
-    ) -> list[SessionKey]:
-        """Take in a list of running sessions and return their keys, each once.
+    ) -> None:
+        """Take in the end of a list of running sessions, after `record_running` of each.
 
         Only a complete list that is not empty removes sessions from the running set, of a project
         or of all: an error or an empty answer must never stop refreshes. Sessions that such a list
         lacks are looked up before their next write.
 
         Args:
+            found: The keys of all its rows.
             complete_projects: Projects with a complete list that is not empty.
         """
-        keys = list(dict.fromkeys(self.record_confirmed(session) for session in sessions))
-        found = set(keys)
-        if complete and keys:
+        found = found - self._revocations.revoked()  # revoked after its row was read
+        if complete and found:
             self._running = found
             self._covers_all = True
             self._suspect([key for key in self._projects if key not in found])
         else:
             gone = {key for key in self._running if self._projects.get(key) in complete_projects}
             self._running = self._running - gone | found
-            covered = {key.namespace for key in keys if self._projects[key] in complete_projects}
+            covered = {
+                key.namespace for key in found if self._projects.get(key) in complete_projects
+            }
             self._covered |= covered
             self._suspect(
                 [key for key in self._projects if key.namespace in covered and key not in found]
             )
-        return keys
 
     def _suspect(self, keys: Iterable[SessionKey]) -> None:
         for key in keys:

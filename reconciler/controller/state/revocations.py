@@ -5,6 +5,8 @@ platform's database, or while the session's row is being written. Two of them, s
 and with no "found" between, count. No error counts.
 """
 
+from collections.abc import KeysView
+
 from cachetools import LRUCache, TLRUCache
 
 from reconciler.clock import Clock
@@ -74,6 +76,10 @@ class Revocations:
     def is_revoked(self, key: SessionKey) -> bool:
         """Whether this session gets a token only after a new "found"."""
         return key in self._revoked
+
+    def revoked(self) -> KeysView[SessionKey]:
+        """Return the revoked sessions, a live view."""
+        return self._revoked.keys()
 
     def may_remove(self, key: SessionKey) -> bool:
         """Whether the confirmation of a revoked session may be removed (again) now."""

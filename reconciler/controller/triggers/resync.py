@@ -15,8 +15,10 @@ from reconciler.controller.triggers.event_handler import EventHandler
 from reconciler.errors import OF_AN_ENDPOINT, RemoteError
 from reconciler.naming import SessionKey
 from reconciler.platform.api import Platform
+from reconciler.platform.models import PlatformSession
 from reconciler.platform.session_list import RunningSessions, list_running_sessions
 from reconciler.telemetry.trace import SpanId, Trace, span
+from reconciler.time_slice import TimeSlice
 from reconciler.workqueue.items import Trigger
 
 log = structlog.get_logger()
@@ -31,13 +33,18 @@ LIST_FIRST_S = 2.0
 """A new leader looks up no single session sooner: its first list usually takes a second or two,
 and confirms nearly all."""
 
-SLICE = 100
-"""Sessions planned in one turn of the loop: ten thousand at once would stall it for half a second,
-and the first writes would wait for the last plan."""
+PAUSE_EVERY = 50
+"""Sessions that the periodic resync queues between two of its pauses."""
+
+QUEUED = frozenset({Action.WRITE, Action.CREATE})
+"""Actions whose run plans again: a confirmation that comes before that run changes nothing."""
 
 
 class Resync:
     """Lists the platform's running sessions and queues each of them.
+
+    A list of 100,000 sessions is a thousand pages, and takes a minute or more. Each page confirms
+    its sessions when it comes, and the startup resync queues them then.
 
     Args:
         on_namespaces: Called with the namespaces of running sessions, where the configuration does
@@ -68,6 +75,7 @@ class Resync:
         self._log_dedup = runtime.log_dedup
         self._random = runtime.random
         self._tracer = runtime.tracer
+        self._clock = runtime.clock
         self.causes: dict[str, SpanId] = {}
         """The latest resync of each kind, by the reason that it queues with; runs link to it."""
 
@@ -88,13 +96,13 @@ class Resync:
             reason: Of the runs that are due now.
             news: What shortens the wait of sessions that failed.
         """
-        for index, key in enumerate(self._sessions.live_keys()):
+        turn = TimeSlice(self._clock)
+        for key in self._sessions.live_keys():
             self._event_handler.enqueue(key, reason, news=news)
-            if index % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
+            await turn.item_done()
 
     async def _run_startup(self) -> None:
-        """Queue every session; unconfirmed ones wait for the list, see `plan`."""
+        """Queue every session; unconfirmed ones wait for their page of the list, see `plan`."""
         trace = self._begin("startup_resync")
         self.causes[LEADER_START] = trace.id
         self._startup.on_finished = partial(self._end_startup, trace)
@@ -105,28 +113,31 @@ class Resync:
         self._startup.begin(trace_id)
         live = self._sessions.live_keys()
         log.info("startup_resync_started", pods=len(live))
-        with span("queue_pods", f"{len(live)} pods"):
-            for index, key in enumerate(live):
-                self._queue(key, ask_in_s=LIST_FIRST_S)
-                if index % SLICE == SLICE - 1:
-                    await asyncio.sleep(0)
-        listed = await self._list_sessions()
-        keys = self._keys(listed) if listed else ()
+        queued: set[SessionKey] = set()
+
+        def queue(key: SessionKey, *, ask_in_s: float = 0.0) -> None:
+            if key in queued:
+                return
+            action = self._event_handler.enqueue(key, "startup_resync", ask_in_s=ask_in_s)
+            if action is not Action.REMOVE:
+                self._startup.add(key, due=action is not Action.WAIT)
+            if action in QUEUED:
+                queued.add(key)
+
+        async with asyncio.TaskGroup() as group:
+            listing = group.create_task(self._list_sessions(queue))
+            with span("queue_pods", f"{len(live)} pods"):
+                turn = TimeSlice(self._clock)
+                for key in live:
+                    queue(key, ask_in_s=LIST_FIRST_S)
+                    await turn.item_done()
         self._sessions.record_listed()
-        for index, key in enumerate(dict.fromkeys([*live, *keys])):
-            if not self._startup.knows(key):
-                self._queue(key)
-            else:  # it may wait for the list since it was queued
-                self._event_handler.enqueue(key, "startup_resync")
-            if index % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
+        turn = TimeSlice(self._clock)
+        for key in dict.fromkeys([*live, *(listing.result() or ())]):
+            queue(key)
+            await turn.item_done()
         self._startup.all_listed()
         self._confirmations.prune(live)
-
-    def _queue(self, key: SessionKey, *, ask_in_s: float = 0.0) -> None:
-        action = self._event_handler.enqueue(key, "startup_resync", ask_in_s=ask_in_s)
-        if action is not Action.REMOVE:
-            self._startup.add(key, due=action is not Action.WAIT)
 
     def _begin(self, reason: str) -> Trace:
         trace = self._tracer.begin(reason)
@@ -150,24 +161,43 @@ class Resync:
         self._tracer.end(trace)
 
     async def _queue_listed(self, trace: Trace) -> None:
-        found = await self._list_sessions()
-        if found is None:
+        listed = await self._list_sessions(_ignore)
+        if listed is None:
             return
         live = self._sessions.live_keys()
-        keys = list(dict.fromkeys([*self._keys(found), *live]))
+        keys = list(dict.fromkeys([*listed, *live]))
         trace.attributes |= {"sessions": len(keys), "pods": len(live)}
         pause_s = self._period_s * JITTER_FRACTION / max(1, len(keys))
         for index, key in enumerate(keys):
             self._event_handler.enqueue(key, "resync")
-            if index % 50 == 49:
-                await asyncio.sleep(pause_s * 50)
+            if index % PAUSE_EVERY == PAUSE_EVERY - 1:
+                await asyncio.sleep(pause_s * PAUSE_EVERY)
         self._confirmations.prune(live)
 
-    async def _list_sessions(self) -> RunningSessions | None:
-        """List all projects' running sessions; None if the platform returned no list."""
+    async def _list_sessions(
+        self, on_listed: Callable[[SessionKey], None]
+    ) -> list[SessionKey] | None:
+        """List all projects' running sessions; None if the platform returned no list.
+
+        Args:
+            on_listed: Called with each watched session of a page when the page comes, and the
+                session is confirmed; a session may come again.
+
+        Returns: The watched sessions, each once, those that came before a failure included.
+        """
+        recorded: set[SessionKey] = set()
+
+        def take(rows: list[PlatformSession]) -> None:
+            keys = [self._confirmations.record_running(row) for row in rows]
+            recorded.update(keys)
+            for key in self._watched(keys):
+                on_listed(key)
+
         try:
             with span("list_sessions"):
-                found = await list_running_sessions(self._platform, parallel=self._parallel)
+                found = await list_running_sessions(
+                    self._platform, parallel=self._parallel, on_page=take
+                )
         except RemoteError as error:
             if not isinstance(error, OF_AN_ENDPOINT) and self._log_dedup.should_log(
                 "platform_not_listed"
@@ -183,12 +213,27 @@ class Resync:
         for anomaly in found.anomalies:
             if self._log_dedup.should_log("session_invalid", anomaly):
                 log.warning("session_invalid", fact=anomaly)
-        return found
+        return self._watched(await self._record_list(found, recorded))
 
-    def _keys(self, found: RunningSessions) -> list[SessionKey]:
-        keys = self._confirmations.update(
-            found.sessions, complete=found.complete, complete_projects=found.complete_projects
+    async def _record_list(
+        self, found: RunningSessions, recorded: set[SessionKey]
+    ) -> list[SessionKey]:
+        """Record what no page has confirmed, and the end of the list; return all its keys."""
+        keys: dict[SessionKey, None] = {}
+        turn = TimeSlice(self._clock)
+        for session in found.sessions:
+            key = self._confirmations.key_of(session)
+            if key not in recorded:
+                self._confirmations.record_running(session)
+            keys[key] = None
+            await turn.item_done()
+        self._confirmations.record_list(
+            set(keys), complete=found.complete, complete_projects=found.complete_projects
         )
+        return list(keys)
+
+    def _watched(self, keys: list[SessionKey]) -> list[SessionKey]:
+        """Return the sessions in watched namespaces; where any may be, watch these, too."""
         if not self._namespaces:
             self._on_namespaces({key.namespace for key in keys})
             return keys
@@ -198,3 +243,7 @@ class Resync:
         """Sleep for 0.8 to 1.0 of a period, so that replicas do not meet, and for an outage."""
         await asyncio.sleep(self._period_s * self._random.uniform(0.8, 1.0))
         await self._platform.breaker.wait_closed()
+
+
+def _ignore(_key: SessionKey) -> None:
+    """Wait for the whole list: the periodic resync queues its sessions over half a period."""

@@ -15,9 +15,10 @@ from reconciler.lab.simulation.commit_checks import EndpointBudgetChecker
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.adaptive_limit import RequestKind
+from reconciler.platform.api import OnPage
 from reconciler.platform.limiter import Limiter
 from reconciler.platform.models import RUNNING, PlatformProject, PlatformSession, T, namespace_of
-from reconciler.platform.pagination import ListResult
+from reconciler.platform.pagination import ListResult, ignore_page
 from reconciler.tokens.token_response import TokenResponse
 
 PLATFORM_PARALLEL = 8
@@ -252,7 +253,9 @@ class VirtualPlatform:
         await self._reach("")
         return _listing([PlatformProject(id=name) for name in self._state.projects])
 
-    async def list_running(self, project: str | None) -> ListResult[PlatformSession]:
+    async def list_running(
+        self, project: str | None, on_page: OnPage = ignore_page
+    ) -> ListResult[PlatformSession]:
         """See the Protocol."""
         await self._reach(project or "")
         if self._state.empty:
@@ -263,7 +266,8 @@ class VirtualPlatform:
             if project is None or session.project_id == project
         ]
         self._answered(None, found)
-        return _listing([self._named(session) for session in found])
+        on_page(named := [self._named(session) for session in found])
+        return _listing(named)
 
     async def session(self, session_id: str, project: str | None) -> PlatformSession | None:
         """See the Protocol."""

@@ -18,7 +18,9 @@ from reconciler.lab.apiserver.in_process_client import InProcessKube, InProcessW
 from reconciler.lab.apiserver.kinds import PODS, SECRETS
 from reconciler.leadership.api import NoElection
 from reconciler.naming import SessionKey
+from reconciler.platform.api import OnPage
 from reconciler.platform.models import PlatformSession
+from reconciler.platform.pagination import ignore_page
 from tests.unit.controller import virtual
 from tests.unit.controller.virtual import PROJECT, World, running
 
@@ -538,7 +540,7 @@ def test_a_platform_without_a_list_of_sessions_delays_a_start_for_seconds() -> N
             world.add_project(f"p{number}")
         world.add("2Afirst")
 
-        async def hangs(project: str | None) -> Any:
+        async def hangs(project: str | None, on_page: OnPage = ignore_page) -> Any:
             await asyncio.Event().wait()
 
         world.platform.list_running = hangs  # type: ignore[method-assign]

@@ -14,8 +14,9 @@ from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import PODS, SECRETS, Kind
 from reconciler.lab.apiserver.write_log import Commit
 from reconciler.naming import SessionKey
+from reconciler.platform.api import OnPage
 from reconciler.platform.models import PlatformSession
-from reconciler.platform.pagination import ListResult
+from reconciler.platform.pagination import ListResult, ignore_page
 from tests.unit.controller.virtual import (
     INTRUDER,
     NAMES,
@@ -329,10 +330,12 @@ def test_a_project_that_cannot_be_listed_keeps_no_stopped_session() -> None:
     async def scenario(world: World) -> None:
         listed = world.platform.list_running
 
-        async def list_running(project: str | None) -> ListResult[PlatformSession]:
+        async def list_running(
+            project: str | None, on_page: OnPage = ignore_page
+        ) -> ListResult[PlatformSession]:
             if project == "team-b":
                 raise PlatformError("answered 500", status=500)
-            return await listed(project)
+            return await listed(project, on_page)
 
         world.platform.list_running = list_running  # type: ignore[method-assign]
         world.add_project("team-b")

@@ -8,8 +8,9 @@ from dataclasses import replace
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.decide.plan import LIST_WAIT_S
+from reconciler.platform.api import OnPage
 from reconciler.platform.models import PlatformSession
-from reconciler.platform.pagination import ListResult
+from reconciler.platform.pagination import ListResult, ignore_page
 from reconciler.platform.session_list import list_running_sessions
 from tests.unit.controller.pooled_platform import Pool, PooledPlatform
 from tests.unit.controller.succession import Succession
@@ -185,9 +186,11 @@ def test_a_replica_that_leads_from_its_start_does_not_wait_for_a_first_list_that
         await add_old(world, 40)
         list_running = world.platform.list_running
 
-        async def slow(project: str | None) -> ListResult[PlatformSession]:
+        async def slow(
+            project: str | None, on_page: OnPage = ignore_page
+        ) -> ListResult[PlatformSession]:
             await asyncio.sleep(300)
-            return await list_running(project)
+            return await list_running(project, on_page)
 
         world.platform.list_running = slow  # type: ignore[method-assign]
         async with running(world):

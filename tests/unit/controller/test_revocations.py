@@ -13,8 +13,9 @@ from reconciler.controller.triggers.revocation_check import UNANSWERED_S
 from reconciler.errors import PlatformError, PlatformUnavailable
 from reconciler.lab.apiserver.kinds import PODS, SECRETS
 from reconciler.leadership.api import NoElection
+from reconciler.platform.api import OnPage
 from reconciler.platform.models import PlatformSession
-from reconciler.platform.pagination import ListResult
+from reconciler.platform.pagination import ListResult, ignore_page
 from tests.unit.controller.virtual import (
     INTRUDER,
     NAMES,
@@ -295,8 +296,10 @@ def test_an_outage_after_the_list_lacked_a_session_revokes_nothing() -> None:
         populate(world)
         listed = world.platform.list_running
 
-        async def list_running(project: str | None) -> ListResult[PlatformSession]:
-            found = await listed(project)
+        async def list_running(
+            project: str | None, on_page: OnPage = ignore_page
+        ) -> ListResult[PlatformSession]:
+            found = await listed(project, on_page)
             world.platform.away = len(found.items) == 2
             return found
 
@@ -367,10 +370,12 @@ def test_an_incomplete_list_causes_no_look_up_and_revokes_nothing(how: str) -> N
     async def scenario(world: World) -> None:
         listed = world.platform.list_running
 
-        async def list_running(project: str | None) -> ListResult[PlatformSession]:
+        async def list_running(
+            project: str | None, on_page: OnPage = ignore_page
+        ) -> ListResult[PlatformSession]:
             if project == "team-b" and how == "one project fails":
                 raise PlatformError("answered 500", status=500)
-            found = await listed(project)
+            found = await listed(project, on_page)
             return found if project != "team-b" else replace(found, complete=False)
 
         world.platform.list_running = list_running  # type: ignore[method-assign]

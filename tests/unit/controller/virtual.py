@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from random import Random
 from typing import Any
 
@@ -32,8 +33,9 @@ from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.leadership.api import NoElection
 from reconciler.naming import Names
 from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.platform.api import OnPage
 from reconciler.platform.models import RUNNING, PlatformProject, PlatformSession
-from reconciler.platform.pagination import ListResult
+from reconciler.platform.pagination import ListResult, ignore_page
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import OidcSource
 from reconciler.tokens.token_response import TokenResponse
@@ -119,7 +121,8 @@ class FakePlatform:
     """What the controller asks of the platform, from a dict; `away` fails every call.
 
     With `cut_short` the projects list has one project and then fails. `failure` is raised by every
-    call; the breaker hears of it, and of answers, as from the real client.
+    call; the breaker hears of it, and of answers, as from the real client. A list of sessions comes
+    in pages of `page_rows`, `page_s` after one another; `before_page` gets the number of each.
     """
 
     def __init__(self, breaker: CircuitBreaker) -> None:
@@ -130,6 +133,9 @@ class FakePlatform:
         self.failure: RemoteError | None = None
         self.cut_short = False
         self.lookups = 0
+        self.page_rows = 100
+        self.page_s = 0.0
+        self.before_page: Callable[[int], None] = lambda _number: None
 
     def _guard(self) -> None:
         if self.away:
@@ -147,14 +153,33 @@ class FakePlatform:
             return ListResult([PlatformProject(id=self.projects[0])], 0, 2, 0, False, error)
         return ListResult([PlatformProject(id=name) for name in self.projects], 0, 1, 0, True, None)
 
-    async def list_running(self, project: str | None) -> ListResult[PlatformSession]:
-        self._guard()
-        found = [
-            session
-            for session in self.sessions.values()
-            if project in (None, session.project_id) and session.phase == RUNNING
-        ]
-        return ListResult(found, 0, 1, 0, True, None)
+    async def list_running(
+        self, project: str | None, on_page: OnPage = ignore_page
+    ) -> ListResult[PlatformSession]:
+        found: list[PlatformSession] = []
+        last, pages = "", 0
+        while True:
+            try:
+                pages += 1
+                self.before_page(pages)
+                self._guard()
+            except RemoteError as error:
+                if pages == 1:
+                    raise
+                return ListResult(found, 0, pages, 0, False, error)
+            behind = [
+                session
+                for session in sorted(self.sessions.values(), key=attrgetter("id"))
+                if project in (None, session.project_id)
+                and session.phase == RUNNING
+                and session.id > last
+            ]
+            found += (rows := behind[: self.page_rows])
+            on_page(rows)
+            if len(behind) == len(rows):
+                return ListResult(found, 0, pages, 0, True, None)
+            last = rows[-1].id
+            await asyncio.sleep(self.page_s)
 
     async def session(self, session_id: str, project: str | None) -> PlatformSession | None:
         self._guard()
