@@ -1,0 +1,97 @@
+{{- define "token-reconciler.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* 52 characters, so that "-dashboard" fits into the 63 of a label. */}}
+{{- define "token-reconciler.fullname" -}}
+{{- $name := include "token-reconciler.name" . }}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
+{{- .Values.fullnameOverride | default $full | trunc 52 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "token-reconciler.account" -}}
+{{- if .Values.serviceAccount.create }}
+{{- .Values.serviceAccount.name | default (include "token-reconciler.fullname" .) }}
+{{- else }}
+{{- required "serviceAccount.name is required where serviceAccount.create is false" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{/*
+A selector of a Deployment cannot change. That of kustomize's installations has the name alone, so
+that a release that is called like them takes their Deployment over.
+*/}}
+{{- define "token-reconciler.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "token-reconciler.name" . }}
+{{- if ne (include "token-reconciler.fullname" .) (include "token-reconciler.name" .) }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+{{- end }}
+
+{{- define "token-reconciler.podLabels" -}}
+app.kubernetes.io/name: {{ include "token-reconciler.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/component: controller
+app.kubernetes.io/part-of: ambient-code
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "token-reconciler.labels" -}}
+{{ include "token-reconciler.podLabels" . }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "token-reconciler.image" -}}
+{{- with .Values.image }}
+{{- if .digest }}
+{{- printf "%s@%s" .repository .digest }}
+{{- else }}
+{{- printf "%s:%s" .repository (.tag | default $.Chart.AppVersion) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "token-reconciler.leaseName" -}}
+{{- get .Values.settings "RECONCILER_LEASE_NAME" | default "token-reconciler" }}
+{{- end }}
+
+{{- define "token-reconciler.caConfigMap" -}}
+{{- .Values.privateCA.configMap | default (printf "%s-ca" (include "token-reconciler.fullname" .)) }}
+{{- end }}
+
+{{/* The ConfigMap's data: `settings`, and what other values imply. */}}
+{{- define "token-reconciler.settings" -}}
+{{- $settings := dict }}
+{{- if eq .Values.rights.scope "namespaces" }}
+{{- $_ := set $settings "RECONCILER_NAMESPACES" (join "," .Values.rights.namespaces) }}
+{{- end }}
+{{- if .Values.projectAccount.secretName }}
+{{- $_ := set $settings "PROJECT_KUBE_TOKEN_FILE" "/var/run/secrets/project-kube/token" }}
+{{- end }}
+{{- range $name, $value := merge (deepCopy .Values.settings) $settings }}
+{{ $name }}: {{ toString $value | quote }}
+{{- end }}
+{{- end }}
+
+{{/* The rights on sessions; the same in a ClusterRole and in a Role. */}}
+{{- define "token-reconciler.sessionRules" -}}
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch, patch]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [list, watch, create, patch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
+
+{{- define "token-reconciler.subjects" -}}
+- kind: ServiceAccount
+  name: {{ include "token-reconciler.account" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}

@@ -1,0 +1,424 @@
+"""The Helm chart: its objects are the overlays', and Helm and the real API server accept them."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from reconciler import __version__
+from reconciler.settings import Settings
+from tests.cluster.admin import Admin
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.helm import CHART, RELEASE, comparable, helm, template, values_of
+from tests.cluster.manifests import (
+    OVERLAYS,
+    PROMETHEUS_RULE,
+    SERVICE_MONITOR,
+    Object,
+    kubectl,
+    of_kind,
+    only,
+    overlay,
+    settings_of,
+    write,
+)
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+
+FORMER = Path(__file__).with_name("former") / "cluster-wide.yaml"
+"""The objects of the overlay cluster-wide before there was a chart."""
+
+SET_BY_THE_CHART = {
+    "NAMESPACE", "RECONCILER_REPLICA", "RECONCILER_POD_UID", "PROJECT_KUBE_TOKEN_FILE",
+    "KUBECONFIG",
+}  # fmt: skip
+CREDENTIALS = {
+    f"{name}{suffix}"
+    for name in ("OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET", "AMBIENT_API_TOKEN")
+    for suffix in ("", "_FILE")
+}
+
+DIGEST = f"sha256:{'0' * 64}"
+CA = "-----BEGIN CERTIFICATE-----\nobviously-fake\n-----END CERTIFICATE-----\n"
+
+
+def home_of(mode: str) -> str:
+    return str(only(overlay(mode), "Deployment")["metadata"]["namespace"])
+
+
+def chart(mode: str, *arguments: str) -> list[Object]:
+    """Return the chart's objects with the values that make it the overlay."""
+    return template(home_of(mode), f"--values={values_of(mode)}", *arguments)
+
+
+def pod(objects: list[Object]) -> Object:
+    return dict(only(objects, "Deployment")["spec"]["template"]["spec"])
+
+
+def environment(objects: list[Object]) -> dict[str, object]:
+    [container] = pod(objects)["containers"]
+    return {one["name"]: one.get("value") for one in container["env"]}
+
+
+class TestObjects:
+    @pytest.mark.parametrize("mode", OVERLAYS)
+    def test_are_those_of_the_overlay(self, mode: str) -> None:
+        theirs, ours = comparable(overlay(mode)), comparable(chart(mode))
+        assert ours.keys() == theirs.keys()
+        for name, found in ours.items():
+            assert found == theirs[name], name
+
+    def test_that_differ_in_one_value_are_found(self) -> None:
+        changed = comparable(chart("cluster-wide", "--set=terminationGracePeriodSeconds=31"))
+        theirs = comparable(overlay("cluster-wide"))
+        different = [name for name in theirs if changed[name] != theirs[name]]
+        assert different == [("Deployment", "ambient-code", "token-reconciler")]
+
+    @pytest.mark.parametrize("mode", OVERLAYS)
+    def test_name_helm_as_their_manager(self, mode: str) -> None:
+        for found in chart(mode):
+            labels = found["metadata"]["labels"]
+            assert labels["app.kubernetes.io/managed-by"] == "Helm"
+            assert labels["helm.sh/chart"] == f"token-reconciler-{__version__}"
+
+    def test_of_another_release_have_its_name_and_select_its_pods_alone(self) -> None:
+        objects = template("elsewhere", release="blue")
+        home = {found["metadata"].get("namespace", "elsewhere") for found in objects}
+        assert home == {"elsewhere"}
+        names = {found["metadata"]["name"] for found in objects}
+        assert all(name.startswith("blue-token-reconciler") for name in names)
+        selectors = [
+            only(objects, "Deployment")["spec"]["selector"]["matchLabels"],
+            only(objects, "Service")["spec"]["selector"],
+            only(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+            only(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+            *(
+                spread["labelSelector"]["matchLabels"]
+                for spread in pod(objects)["topologySpreadConstraints"]
+            ),
+        ]
+        wanted = {
+            "app.kubernetes.io/name": "token-reconciler",
+            "app.kubernetes.io/instance": "blue",
+        }
+        assert selectors == [wanted] * 6
+        labels = only(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+        assert wanted.items() <= labels.items()
+        account = "blue-token-reconciler"
+        for binding in of_kind(objects, "RoleBinding", "ClusterRoleBinding"):
+            assert binding["subjects"] == [
+                {"kind": "ServiceAccount", "name": account, "namespace": "elsewhere"}
+            ]
+        for policy in of_kind(objects, "ValidatingAdmissionPolicy"):
+            [condition] = policy["spec"]["matchConditions"]
+            assert f"endsWith(':{account}')" in condition["expression"]
+
+    @pytest.mark.parametrize(
+        ("overrides", "name"),
+        [
+            (["--set=nameOverride=tokens"], "blue-tokens"),
+            (["--set=fullnameOverride=tokens"], "tokens"),
+            ([], "blue-token-reconciler"),
+        ],
+    )
+    def test_have_the_name_that_overrides_give(self, overrides: list[str], name: str) -> None:
+        objects = template("elsewhere", *overrides, release="blue")
+        assert only(objects, "Deployment")["metadata"]["name"] == name
+        assert pod(objects)["serviceAccountName"] == name
+
+
+class TestValues:
+    def test_put_a_private_ca_into_the_config_map_that_the_pods_project(
+        self, tmp_path: Path
+    ) -> None:
+        values = tmp_path / "values.yaml"
+        values.write_text(yaml.safe_dump({"privateCA": {"certificates": CA}}))
+        objects = template("ambient-code", f"--values={values}")
+        [added] = [
+            one for one in of_kind(objects, "ConfigMap") if one["metadata"]["name"].endswith("-ca")
+        ]
+        assert added["metadata"]["name"] == "token-reconciler-ca"
+        assert added["data"] == {"ca.crt": CA}
+
+    def test_name_a_config_map_of_the_site_instead(self) -> None:
+        objects = template(
+            "ambient-code", "--set=privateCA.configMap=site-ca,privateCA.key=bundle.pem"
+        )
+        [account] = [one for one in pod(objects)["volumes"] if one["name"] == "account"]
+        wanted = {
+            "name": "site-ca",
+            "optional": True,
+            "items": [{"key": "bundle.pem", "path": "private-ca.crt"}],
+        }
+        assert {"configMap": wanted} in account["projected"]["sources"]
+
+    def test_reach_the_pods(self, tmp_path: Path) -> None:
+        values = {
+            "image": {"repository": "registry.example/tokens", "digest": DIGEST},
+            "imagePullSecrets": [{"name": "registry"}],
+            "priorityClassName": "system-cluster-critical",
+            "nodeSelector": {"kubernetes.io/os": "linux"},
+            "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+            "affinity": {"nodeAffinity": {}},
+            "podLabels": {"team": "platform"},
+            "podAnnotations": {"example.com/note": "x"},
+            "proxy": {"https": "http://proxy.example:3128", "noProxy": ".svc,10.0.0.0/8"},
+            "extraEnv": [{"name": "RECONCILER_WORKERS", "value": "32"}],
+            "extraVolumes": [{"name": "more", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+            "resources": {"limits": {"memory": "1Gi", "cpu": 1}},
+            "settings": {"RECONCILER_RESYNC_S": 600, "RECONCILER_TOUCH": False},
+        }
+        file = tmp_path / "values.yaml"
+        file.write_text(yaml.safe_dump(values))
+        objects = template("ambient-code", f"--values={file}")
+        spec = pod(objects)
+        for name in ("imagePullSecrets", "priorityClassName", "nodeSelector", "tolerations",
+                     "affinity"):  # fmt: skip
+            assert spec[name] == values[name]
+        [container] = spec["containers"]
+        assert container["image"] == f"registry.example/tokens@{DIGEST}"
+        assert container["resources"]["limits"] == {"memory": "1Gi", "cpu": 1}
+        assert container["volumeMounts"][-1] == {"name": "more", "mountPath": "/more"}
+        assert spec["volumes"][-1] == {"name": "more", "emptyDir": {}}
+        given = environment(objects)
+        assert given["HTTPS_PROXY"] == "http://proxy.example:3128"
+        assert given["NO_PROXY"] == ".svc,10.0.0.0/8"
+        assert given["RECONCILER_WORKERS"] == "32"
+        assert "HTTP_PROXY" not in given
+        metadata = only(objects, "Deployment")["spec"]["template"]["metadata"]
+        assert metadata["labels"]["team"] == "platform"
+        assert metadata["annotations"]["example.com/note"] == "x"
+        settings = settings_of(objects)
+        assert (settings["RECONCILER_RESYNC_S"], settings["RECONCILER_TOUCH"]) == ("600", "false")
+
+    def test_replace_the_client_by_a_static_token(self) -> None:
+        objects = template("ambient-code", "--set=credentials.kind=staticToken")
+        given = environment(objects)
+        assert given["AMBIENT_API_TOKEN_FILE"] == "/var/run/secrets/token-reconciler/token"
+        assert not [name for name in given if name.startswith("OIDC_")]
+        [volume] = [one for one in pod(objects)["volumes"] if one["name"] == "credentials"]
+        assert volume["secret"]["items"] == [{"key": "token", "path": "token"}]
+
+    def test_that_change_a_setting_roll_out_the_pods(self) -> None:
+        def checksum(*arguments: str) -> object:
+            found = only(template("ambient-code", *arguments), "Deployment")
+            return found["spec"]["template"]["metadata"]["annotations"]["checksum/settings"]
+
+        assert checksum() == checksum("--set=replicas=3")
+        assert checksum() != checksum("--set=settings.LOG_LEVEL=debug")
+
+    def test_keep_rights_and_policies_with_the_settings_that_they_follow(self) -> None:
+        objects = template(
+            "ambient-code",
+            "--set=settings.RECONCILER_LEASE_NAME=other,settings.RECONCILER_PREFIX=example.com",
+            "--set=settings.RECONCILER_SECRET_KEY=jwt",
+            "--set=settings.RECONCILER_SECRET_PATTERN=run-\\{id\\}-token",
+        )
+        [role] = of_kind(objects, "Role")
+        assert [rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule] == [
+            ["other"]
+        ]
+        policies = json.dumps(of_kind(objects, "ValidatingAdmissionPolicy"))
+        for former in ("ambient-code.io", "api-token", "session-.+-creds"):
+            assert former not in policies
+        for now in ("'example.com/session-id'", "'jwt'", "'^run-.+-token$'"):
+            assert now in policies
+
+    def test_let_the_alerts_follow_the_job_and_the_runbooks(self) -> None:
+        objects = template(
+            "ambient-code",
+            "--set=prometheusRule.enabled=true",
+            "--set=prometheusRule.runbookBaseUrl=https://docs.example/tokens/",
+            release="blue",
+        )
+        rules = json.dumps(only(objects, "PrometheusRule"))
+        assert 'up{job=\\"blue-token-reconciler\\"}' in rules
+        assert 'job=\\"token-reconciler\\"' not in rules
+        urls = re.findall(r'"runbook_url": "([^"]+)"', rules)
+        assert len(urls) > 10
+        assert {url.partition("#")[0] for url in urls} == {
+            "https://docs.example/tokens/docs/runbooks.md"
+        }
+
+
+class TestSchema:
+    def test_has_every_key_of_the_values_and_no_other(self) -> None:
+        schema = json.loads((CHART / "values.schema.json").read_text())
+        values = yaml.safe_load((CHART / "values.yaml").read_text())
+        assert set(schema["properties"]) == {*values, "global"}
+        for key, value in values.items():
+            known = schema["properties"][key].get("properties")
+            if known is not None and key not in ("settings", "resources"):
+                assert set(known) == set(value), key
+
+    def test_has_every_setting_but_credentials_and_those_that_the_chart_sets(self) -> None:
+        schema = json.loads((CHART / "values.schema.json").read_text())
+        variables = {str(field.validation_alias) for field in Settings.model_fields.values()}
+        offered = set(schema["properties"]["settings"]["properties"])
+        assert offered == variables - SET_BY_THE_CHART - CREDENTIALS
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            ("replica=3", "additional properties 'replica' not allowed"),
+            ("image.tga=1.0", "additional properties 'tga' not allowed"),
+            ("image.tag=5", "got number, want string"),
+            ("image.digest=sha256:ab", "does not match pattern"),
+            ("replicas=two", "got string, want integer"),
+            ("rights.scope=team", "must be one of"),
+            ("rights.scope=namespaces", "minItems: got 0, want 1"),
+            ("settings.RECONCILER_WORKER=3", "'RECONCILER_WORKER' not allowed"),
+            ("settings.OIDC_CLIENT_SECRET=obviously-fake", "'OIDC_CLIENT_SECRET' not allowed"),
+            ("serviceAccount.create=false", "serviceAccount.name is required"),
+            ("privateCA.certificates=x,privateCA.configMap=y", "not both"),
+        ],
+    )
+    def test_refuses_a_wrong_value(self, value: str, message: str) -> None:
+        done = helm("template", RELEASE, str(CHART), f"--set={value}")
+        assert done.returncode != 0
+        assert message in done.stderr
+
+    @pytest.mark.parametrize("mode", OVERLAYS)
+    def test_and_helm_lint_find_nothing_wrong(self, mode: str) -> None:
+        done = helm("lint", "--strict", str(CHART), f"--values={values_of(mode)}")
+        assert done.returncode == 0, done.stdout
+        assert "[WARNING]" not in done.stdout
+
+
+def test_the_chart_has_the_version_of_the_tree() -> None:
+    found = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (found["version"], found["appVersion"]) == (__version__, __version__)
+
+
+def test_the_package_has_what_helm_reads_and_nothing_else(tmp_path: Path) -> None:
+    done = helm("package", str(CHART), f"--destination={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    packed = helm("template", RELEASE, str(tmp_path / f"token-reconciler-{__version__}.tgz"))
+    assert packed.returncode == 0, packed.stderr
+    assert packed.stdout == helm("template", RELEASE, str(CHART)).stdout
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An admin's kubeconfig for a cluster with the modes' namespaces and the operator's kinds."""
+    folder = tmp_path_factory.mktemp("chart")
+    path = control_plane.kubeconfig(folder / "config")
+    names = {home_of(mode) for mode in OVERLAYS} | {"team-a", "team-b"}
+    namespaces: list[Object] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        for name in sorted(names)
+    ]
+    definitions = (SERVICE_MONITOR, PROMETHEUS_RULE)
+    needed = write([*namespaces, *definitions], folder / "needed.json")
+    assert kubectl("apply", "-f", str(needed), kubeconfig=path).returncode == 0
+    for definition in definitions:
+        crd = f"crd/{definition['metadata']['name']}"
+        done = kubectl("wait", "--for=condition=Established", crd, kubeconfig=path)
+        assert done.returncode == 0, done.stderr
+    return path
+
+
+Helm = Callable[..., str]
+"""Runs Helm with the admin's kubeconfig, and returns its output; it must succeed."""
+
+
+@pytest.fixture
+def release(kubeconfig: Path) -> Helm:
+    def run(*arguments: str) -> str:
+        done = helm(*arguments, kubeconfig=kubeconfig)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+class TestServer:
+    @pytest.mark.parametrize("mode", OVERLAYS)
+    def test_takes_every_object_strictly_and_without_a_warning(
+        self, mode: str, kubeconfig: Path, tmp_path: Path
+    ) -> None:
+        file = write(chart(mode), tmp_path / "all.json")
+        done = kubectl(
+            "apply", "--dry-run=server", "--validate=strict", "-f", str(file), kubeconfig=kubeconfig
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+    async def test_installs_upgrades_rolls_back_and_uninstalls(
+        self, release: Helm, kubeconfig: Path, admin: Admin, namespace: str
+    ) -> None:
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments/blue-token-reconciler"
+        place = f"--namespace={namespace}"
+        notes = release("install", "blue", str(CHART), place)
+        assert "settings.OIDC_TOKEN_URL is not set" in notes
+        first = await admin.expect("GET", path)
+        url = "settings.OIDC_TOKEN_URL=https://issuer.example/token"
+        notes = release("upgrade", "blue", str(CHART), place, f"--set={url},replicas=3")
+        assert "WARNING" not in notes
+        upgraded = await admin.expect("GET", path)
+        assert upgraded["metadata"]["uid"] == first["metadata"]["uid"]
+        assert upgraded["spec"]["replicas"] == 3
+        assert upgraded["spec"]["template"] != first["spec"]["template"]
+        release("rollback", "blue", place)
+        back = await admin.expect("GET", path)
+        assert back["metadata"]["uid"] == first["metadata"]["uid"]
+        assert back["spec"] == first["spec"]
+        objects = template(namespace, release="blue")
+        kinds = ",".join(sorted({found["kind"].lower() for found in objects}))
+
+        def labelled() -> list[str]:
+            done = kubectl(
+                "get", kinds, place, "-o", "name", "-l", "app.kubernetes.io/instance=blue",
+                kubeconfig=kubeconfig,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            return done.stdout.split()
+
+        assert len(labelled()) == len(objects)
+        release("uninstall", "blue", place)
+        assert labelled() == []
+        gone = helm("status", "blue", place, kubeconfig=kubeconfig)
+        assert "not found" in gone.stderr
+
+    async def test_hands_over_what_kustomize_applied_of_the_former_version_and_back(
+        self, release: Helm, kubeconfig: Path, admin: Admin
+    ) -> None:
+        path = "/apis/apps/v1/namespaces/ambient-code/deployments/token-reconciler"
+        done = kubectl("apply", "-f", str(FORMER), kubeconfig=kubeconfig)
+        assert done.returncode == 0, done.stderr
+        before = await admin.expect("GET", path)
+        place = "--namespace=ambient-code"
+        # Without the flags of the guide Helm refuses objects that it did not make.
+        refused = helm("upgrade", "--install", RELEASE, str(CHART), place, kubeconfig=kubeconfig)
+        assert "cannot be imported into the current release" in refused.stderr
+        taken = ("--take-ownership", "--server-side=false")
+        release("upgrade", "--install", RELEASE, str(CHART), place, *taken)
+        after = await admin.expect("GET", path)
+        # The same Deployment with the same selector: its pods are replaced one by one.
+        assert after["metadata"]["uid"] == before["metadata"]["uid"]
+        assert after["spec"]["selector"] == before["spec"]["selector"]
+        assert after["spec"]["strategy"] == before["spec"]["strategy"]
+        # Pods of the former version may start again until they are replaced.
+        [former] = [
+            source["configMapRef"]["name"]
+            for source in before["spec"]["template"]["spec"]["containers"][0]["envFrom"]
+        ]
+        await admin.expect("GET", f"/api/v1/namespaces/ambient-code/configmaps/{former}")
+        release("upgrade", RELEASE, str(CHART), place, "--set=replicas=3")
+        assert (await admin.expect("GET", path))["spec"]["replicas"] == 3
+        release("rollback", RELEASE, "1", place)
+        assert (await admin.expect("GET", path))["spec"]["replicas"] == 2
+        done = kubectl("delete", "secrets", "-n", "ambient-code", "-l",
+                       "owner=helm,name=token-reconciler", kubeconfig=kubeconfig)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        done = kubectl("apply", "-f", str(FORMER), kubeconfig=kubeconfig)
+        assert done.returncode == 0, done.stderr
+        back = await admin.expect("GET", path)
+        assert back["metadata"]["uid"] == before["metadata"]["uid"]
+        # Labels and annotations that only the chart has stay on the pods' template.
+        assert back["spec"]["template"]["spec"] == before["spec"]["template"]["spec"]
+        done = kubectl("delete", "-f", str(FORMER), "--wait=false", kubeconfig=kubeconfig)
+        assert done.returncode == 0, done.stderr
