@@ -1,39 +1,33 @@
 """Sends one request: its time limit, and a second try with fresh credentials after a 401."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.payload import BytesPayload
 from multidict import CIMultiDict
 from yarl import URL
 
-from reconciler.errors import NotLeaderError, TransportError, Unauthorized
+from reconciler.errors import KubeError, TransportError, Unauthorized
 from reconciler.kube.api import Permit
 from reconciler.kube.auth.connection import Credentials
 from reconciler.kube.status_errors import from_response, retry_after
 from reconciler.net.client_pool import ClientPool, PooledClient
 from reconciler.net.client_session import describe_error
+from reconciler.net.exchange import CONNECT_LIMIT, Answer
+
+T = TypeVar("T")
 
 CLIENT_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError)
 """All errors that a request can raise; ValueError means an invalid address or proxy."""
 
 
-def translate_error(error: Exception, what: str) -> TransportError | NotLeaderError:
+def translate_error(error: Exception, what: str) -> TransportError:
     """Return our error for `error`, to be raised after the `except` block has ended."""
-    if isinstance(error.__cause__, NotLeaderError):  # aiohttp wraps what a body's writer raised
-        return error.__cause__
     return TransportError(f"{what}: {describe_error(error)}")
-
-
-CONNECT_S = 5.0
-
-_LIMITS = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
-"""For connecting only: the rest of a request, its credentials included, has one time limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +41,6 @@ class Request:
     data: bytes | None = field(default=None, repr=False)
     content_type: str = ""
     before_send: Permit | None = None
-
-
-class FencedBody(BytesPayload):
-    """A body that calls the write fence as its bytes go to the socket, with no await between.
-
-    Signing, connecting and waiting for a free connection happen before; a lease can end during each
-    of them. The headers wait for the body: nothing of a fenced write is sent.
-    """
-
-    def __init__(self, data: bytes, content_type: str, permit: Permit | None) -> None:
-        super().__init__(data, content_type=content_type)
-        self._permit = permit
-
-    async def write_with_length(self, writer: Any, content_length: int | None) -> None:
-        if self._permit is not None:
-            self._permit()
-        await super().write_with_length(writer, content_length)
-
-    async def write(self, writer: Any) -> None:
-        await self.write_with_length(writer, None)
 
 
 class RequestSender:
@@ -100,14 +74,16 @@ class RequestSender:
             pool: Connections to use in place of the default pool.
         Cancel: The request may have been sent.
         """
+        attempt = _fetch if request.data is None else _write
         try:
-            async with asyncio.timeout(limit_s), AsyncExitStack() as stack:
-                response = await self._send_authorized(pool or self._pool, request, stack)
-                if self._on_date is not None:
-                    self._on_date(response.headers.get("Date"))
-                return await response.read()
+            async with asyncio.timeout(limit_s):
+                answer = await self._send_authorized(pool or self._pool, request, attempt)
         except CLIENT_ERRORS as error:
             failure = translate_error(error, request.what)
+        else:
+            if self._on_date is not None:
+                self._on_date(answer.headers.get("Date"))
+            return answer.body
         raise failure
 
     @asynccontextmanager
@@ -129,76 +105,116 @@ class RequestSender:
     async def _open(
         self, request: Request, stack: AsyncExitStack, start_s: float
     ) -> aiohttp.ClientResponse:
+        async def attempt(
+            client: PooledClient, request: Request, headers: Mapping[str, str]
+        ) -> aiohttp.ClientResponse:
+            async with AsyncExitStack() as opening:
+                await opening.enter_async_context(self._streams.hold(client))
+                response = await opening.enter_async_context(_in_session(client, request, headers))
+                if response.status >= 300:
+                    body = await response.read()
+                    raise _refusal(request, Answer(response.status, response.headers, body))
+                stack.push_async_exit(opening.pop_all())
+                return response
+
         try:
             async with asyncio.timeout(start_s):
-                return await self._send_authorized(self._streams, request, stack)
+                return await self._send_authorized(self._streams, request, attempt)
         except CLIENT_ERRORS as error:
             failure = translate_error(error, request.what)
         raise failure
 
     async def _send_authorized(
-        self, pool: ClientPool, request: Request, stack: AsyncExitStack
-    ) -> aiohttp.ClientResponse:
-        """Return the response of a success; closing `stack` releases its connection.
+        self, pool: ClientPool, request: Request, attempt: "_Attempt[T]"
+    ) -> T:
+        """Return what `attempt` returns.
 
-        After a 401 the request is sent once more with credentials that were read again. After a
-        failed handshake, where nothing was sent, it is sent again if the certificates have changed.
+        After a 401 it is called once more, with credentials that were read again. After a failed
+        handshake, where nothing was sent, it is called again if the certificates have changed.
         """
         is_last = False
         while True:
-            async with AsyncExitStack() as attempt_stack:
-                client = await attempt_stack.enter_async_context(pool.acquire())
+            async with pool.acquire() as client:
                 headers = CIMultiDict({"Accept": request.accept})
                 headers.extend(await self._credentials.headers(client.connection.url))
+                if client.is_closed():
+                    raise _closed(request)
                 try:
-                    response = await _send(client, request, headers, attempt_stack)
+                    return await attempt(client, request, headers)
                 except aiohttp.ClientSSLError:
                     if is_last or not await pool.replace(client):
                         raise
                     is_last = True
                     continue
-                if response.status < 300:
-                    stack.push_async_exit(attempt_stack.pop_all())
-                    return response
-                refusal = from_response(
-                    response.status,
-                    await response.read(),
-                    what=request.what,
-                    retry_after_s=retry_after(response.headers.get("Retry-After", "")),
-                )
-            if is_last or not isinstance(refusal, Unauthorized):
-                raise refusal
+                except Unauthorized:
+                    if is_last:
+                        raise
+                except asyncio.CancelledError:
+                    # A closing connector cancels requests that wait for a free connection; our task
+                    # was not cancelled.
+                    task = asyncio.current_task()
+                    if client.is_closed() and task is not None and not task.cancelling():
+                        raise _closed(request) from None
+                    raise
             is_last = True
             await self._credentials.renew()
             await pool.replace(client)
 
 
-async def _send(
-    client: PooledClient, request: Request, headers: CIMultiDict[str], stack: AsyncExitStack
-) -> aiohttp.ClientResponse:
-    closed = TransportError(f"{request.what}: the client of the API server is closed")
-    if client.is_closed():
-        raise closed
-    body = None
-    if request.data is not None:
-        body = FencedBody(request.data, request.content_type, request.before_send)
-    try:
-        return await stack.enter_async_context(
-            client.session.request(
-                request.method,
-                URL(client.connection.url + request.target, encoded=True),
-                headers=headers,
-                data=body,
-                timeout=_LIMITS,
-                allow_redirects=False,
-                proxy=client.connection.proxy,
-                server_hostname=client.connection.server_name,
-            )
-        )
-    except asyncio.CancelledError:
-        # A closing connector cancels requests that wait for a free connection; our task was not
-        # cancelled.
-        task = asyncio.current_task()
-        if client.is_closed() and task is not None and not task.cancelling():
-            raise closed from None
-        raise
+_Attempt = Callable[[PooledClient, Request, Mapping[str, str]], Awaitable[T]]
+"""Sends a request once with a client, and raises what a refusal means."""
+
+
+async def _fetch(client: PooledClient, request: Request, headers: Mapping[str, str]) -> Answer:
+    async with _in_session(client, request, headers) as response:
+        answer = Answer(response.status, response.headers, await response.read())
+    return _success(request, answer)
+
+
+async def _write(client: PooledClient, request: Request, headers: Mapping[str, str]) -> Answer:
+    """Send a body; the fence is checked as its bytes go to the socket.
+
+    Signing, connecting and waiting for a free connection happen before; a lease can end during each
+    of them.
+    """
+    answer = await client.exchanges.send(
+        request.method,
+        request.target,
+        CIMultiDict(headers, **{"Content-Type": request.content_type}),
+        request.data or b"",
+        before_send=request.before_send,
+    )
+    return _success(request, answer)
+
+
+def _success(request: Request, answer: Answer) -> Answer:
+    if answer.status < 300:
+        return answer
+    raise _refusal(request, answer)
+
+
+def _refusal(request: Request, answer: Answer) -> KubeError:
+    return from_response(
+        answer.status,
+        answer.body,
+        what=request.what,
+        retry_after_s=retry_after(answer.headers.get("Retry-After", "")),
+    )
+
+
+def _closed(request: Request) -> TransportError:
+    return TransportError(f"{request.what}: the client of the API server is closed")
+
+
+def _in_session(
+    client: PooledClient, request: Request, headers: Mapping[str, str]
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    return client.session.request(
+        request.method,
+        URL(client.connection.url + request.target, encoded=True),
+        headers=headers,
+        timeout=CONNECT_LIMIT,
+        allow_redirects=False,
+        proxy=client.connection.proxy,
+        server_hostname=client.connection.server_name,
+    )
