@@ -84,6 +84,21 @@ def check(
     raise typer.Exit(run_check(output=output, kubeconfig=kubeconfig, context=context))
 
 
+@app.command()
+def settings(
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="table|json", help="Output format.")
+    ] = "table",
+) -> None:
+    """Print the effective settings and where each comes from.
+
+    Secrets are redacted. Exits with 2 if a setting is wrong.
+    """
+    from reconciler.cli.settings import run_settings
+
+    raise typer.Exit(run_settings(output=output))
+
+
 add_commands(app)
 
 
