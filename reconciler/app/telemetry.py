@@ -21,6 +21,7 @@ from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.controller.status.status_metrics import samples
 from reconciler.telemetry import metrics
 from reconciler.telemetry.batch_exporter import BatchExporter
+from reconciler.telemetry.loop_lag import LoopLag
 from reconciler.telemetry.metrics import Sample
 from reconciler.telemetry.otlp import span_sender
 from reconciler.telemetry.otlp_settings import OtlpSettings, Sampler, read_otlp
@@ -197,7 +198,10 @@ async def open_telemetry(
         per_session=per_session,
         log_lines_dropped=log_lines_dropped,
     )
+    lag = LoopLag(telemetry.metrics_registry)
+    lag.start()
     try:
         yield telemetry
     finally:
+        lag.close()
         await telemetry.close()

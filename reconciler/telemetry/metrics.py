@@ -298,4 +298,10 @@ LOG_DROPPED = _metric(
     "log_lines_dropped_total", "counter", "{line}",
     "Lines of the log that were dropped, since no process read standard error in time.",
 )  # fmt: skip
+LOOP_LAG = _metric(
+    "event_loop_lag_seconds", "histogram", "s",
+    "How much later than due a timer of the main event loop ran, measured fifty times a second; a"
+    " callback that blocks the loop, or a core that is not free, makes it late.",
+    bounds=_SHORT_S,
+)  # fmt: skip
 BUILD = _metric("build_info", "gauge", "1", "Always 1; the version is the label.", "version")
