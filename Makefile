@@ -62,12 +62,17 @@ test-issuers: assets-issuers ## Run the issuers' tests against all four, not Key
 	RECONCILER_ALL_ISSUERS=1 RECONCILER_REQUIRE_CLUSTER=1 $(BIN)/python -m pytest tests/issuers \
 	  -n 4 --dist loadscope --durations=0 --durations-min=1
 
-check: setup ## Lint, types, layers, wording
+# Tests that hold documents, manifests and rules of the code against the code: seconds, no server.
+CONSISTENCY := $(addprefix tests/unit/test_,documents.py examples.py wording.py clock_rule.py \
+  confinement.py settings_names.py) tests/alerts/test_dashboard.py
+
+check: setup ## Lint, types, layers, wording, documents against code; starts no server
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.wording
+	$(BIN)/python -m pytest -q $(CONSISTENCY)
 
 bench: assets ## Measure; the figures are ratios within one run, also in build/bench.json
 	$(BIN)/python -m tests.bench
