@@ -74,8 +74,9 @@ check: setup ## Lint, types, layers, wording, documents against code; starts no 
 	$(BIN)/python -m tests.wording
 	$(BIN)/python -m pytest -q $(CONSISTENCY)
 
-bench: assets ## Measure; the figures are ratios within one run, also in build/bench.json
-	$(BIN)/python -m tests.bench
+bench: assets ## Measure all figures, also in build/bench.json; QUICK=1, SESSIONS=100000, PART=resync,storm
+	$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(SESSIONS),--sessions $(SESSIONS)) \
+	  $(if $(PART),--parts $(PART))
 
 clean: ## Remove what the other targets made in this tree
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

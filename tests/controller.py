@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -85,14 +85,17 @@ class Controller:
 
 @asynccontextmanager
 async def running(
-    environment: Mapping[str, str], *, offset_s: float = 0.0
+    environment: Mapping[str, str],
+    *,
+    offset_s: float = 0.0,
+    command: Sequence[str | Path] = (COMMAND, "run"),
 ) -> AsyncIterator[Controller]:
     """Start the controller with nothing of the outer environment's settings; kill it at the end.
 
     Args:
         offset_s: Its wall clock less this machine's.
+        command: Another program, which writes its log in the same form.
     """
-    command: list[str | Path] = [COMMAND, "run"]
     if offset_s:
         command = [sys.executable, "-m", "tests.offset_clock", str(offset_s), "run"]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(CLEARED)}

@@ -1,6 +1,7 @@
 """Which programs the tests need, and how each is built and asked for its version."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 KUBERNETES = "v1.37.2"
@@ -9,8 +10,11 @@ JAEGER = "v1.76.0"
 KUBE_ROUTER = "v2.1.0"
 HYDRA = "v2.3.0"
 HELM = "v4.3.2"
+CONTROLLER_RUNTIME = "v0.25.2"
 
 _HERE = Path(__file__).parent
+PEER_MODULE = _HERE.parent / "bench" / "peers" / "go"
+"""A Go operator of ours, which `make bench` compares the product with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,14 @@ def _kubernetes(
     )
 
 
+def _own_version(library: str, module: Path) -> str:
+    """Return a version that changes with our source, so that the cache never has an older build."""
+    source = b"".join((module / name).read_bytes() for name in ("main.go", "go.mod", "go.sum"))
+    return f"{library}-{sha256(source).hexdigest()[:8]}"
+
+
+_PEER = _own_version(CONTROLLER_RUNTIME, PEER_MODULE)
+
 PROGRAMS = (
     # The shortest build first: a wrong set-up of Go shows within seconds.
     Program("etcd", ETCD, _HERE / "etcd", "go.etcd.io/etcd/server/v3"),
@@ -94,6 +106,7 @@ PROGRAMS = (
         stamp=(f"helm.sh/helm/v4/internal/version.version={HELM}",),
         ask=("version",),
     ),
+    Program("peer-operator", _PEER, PEER_MODULE, ".", stamp=(f"main.version={_PEER}",)),
 )
 
 NODE_PROGRAMS = (

@@ -1,52 +1,63 @@
-"""`python -m tests.bench`: the figures, as ratios within one run, printed and kept as JSON.
+"""`python -m tests.bench`: every figure beside its target, as a table, as JSON and as pictures.
 
-Machines are shared and noisy, so nothing here is compared with a number from another run: the
-replaced loop (emulated), a bare client and the product meet the same API server in turn, several
-times, and medians are quoted.
+Machines are shared and noisy, so that nothing here is compared with a number of another run: the
+product, its peers, a bare client and the replaced loop meet the same API server in turn.
 """
 
 import argparse
-import asyncio
-import json
 import sys
-import tempfile
+import time
 from pathlib import Path
 
-from tests.assets import find
-from tests.bench import failover, startup, telemetry
-from tests.cluster.controlplane import ControlPlane
+from rich.console import Console
 
-REPORT = Path("build/bench.json")
+from tests.assets import find
+from tests.bench import parts
+from tests.bench.plan import plan
+from tests.bench.plots import draw
+from tests.bench.report import Report, load, table
+from tests.bench.runner import Runner
+from tests.bench.say import say
+
+WIDTH = 120
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--sessions", type=int, default=1000, help="sessions in 4 projects")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of product and bare client")
-    parser.add_argument("--failovers", type=int, default=20, help="rounds of each kind of failover")
+    parser.add_argument("--quick", action="store_true", help="a small version of everything")
+    parser.add_argument("--sessions", type=int, default=0, help="of the large fleet")
+    parser.add_argument(
+        "--parts", default="", help=f"of {','.join(parts.NAMES)}; the report keeps all others"
+    )
+    parser.add_argument("--report", type=Path, default=Path("build/bench.json"))
     arguments = parser.parse_args()
+    names = tuple(filter(None, arguments.parts.split(","))) or parts.NAMES
+    if unknown := set(names) - set(parts.NAMES):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts.NAMES)}")
     binaries = find()
-    if missing := {"etcd", "kube-apiserver"} - binaries.keys():
-        print(f"bench: no {', no '.join(sorted(missing))}; build with: make assets")
+    if missing := [name for name in parts.PROGRAMS if name not in binaries]:
+        say(f"no {', no '.join(missing)}; build with: make assets")
         return 1
-    with ControlPlane(binaries) as control_plane, tempfile.TemporaryDirectory() as folder:
-        figures = asyncio.run(
-            startup.measure(
-                control_plane,
-                Path(folder),
-                sessions=arguments.sessions,
-                rounds=arguments.rounds,
-            )
-        )
-        figures |= asyncio.run(
-            failover.measure(control_plane, Path(folder), rounds=arguments.failovers)
-        )
-    print("bench: what telemetry costs of a refresh", flush=True)
-    figures |= asyncio.run(telemetry.measure())
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"\n{json.dumps(figures, indent=2)}\n\nalso in {REPORT}")
-    return 0
+    report = load(arguments.report) if arguments.parts else Report()
+    chosen = plan(quick=arguments.quick, sessions=arguments.sessions)
+    began = time.monotonic()
+    Runner(binaries, chosen, names, report=report, path=arguments.report).run()
+    code = _shown(report, arguments.report)
+    say(f"{time.monotonic() - began:.0f} s in all")
+    return code
 
 
-sys.exit(main())
+def _shown(report: Report, path: Path) -> int:
+    """Print the table and draw the pictures; return the exit code."""
+    pictures = draw(report, path.parent / path.stem)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table(report))
+    missed = ", ".join(value.key for value in report.missed)
+    say(f"{len(report.missed)} numbers miss their targets: {missed}")
+    say(f"also in {path} and, as pictures, in {', '.join(str(picture) for picture in pictures)}")
+    for run in report.failures:
+        say(f"{run.part} FAILED: {run.failure}")
+    return 1 if report.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

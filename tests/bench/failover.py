@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
 from uuid import uuid4
 
+from tests.bench.figures import Value
+from tests.bench.say import say
 from tests.cluster.admin import Admin
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.world import World, open_world
@@ -29,7 +30,7 @@ class Replica:
     stack: AsyncExitStack
 
 
-async def measure(control_plane: ControlPlane, folder: Path, *, rounds: int) -> dict[str, Any]:
+async def measure(control_plane: ControlPlane, folder: Path, *, rounds: int) -> list[Value]:
     """Return p50 and maximum, in seconds, for each way in which a leader ends."""
     async with (
         Admin.connect(
@@ -41,17 +42,20 @@ async def measure(control_plane: ControlPlane, folder: Path, *, rounds: int) -> 
         for _ in range(SESSIONS):
             await world.add(project)
         graceful = await _handovers(world, rounds, crash=False)
-        print(f"bench: graceful handovers {_shown(graceful)}", flush=True)
+        say(f"graceful handovers {_shown(graceful)}")
         crashes = [s - LEASE_S for s in await _handovers(world, rounds, crash=True)]
-        print(f"bench: crashes, less the lease of {LEASE_S} s, {_shown(crashes)}", flush=True)
+        say(f"crashes, less the lease of {LEASE_S} s, {_shown(crashes)}")
         restarts = await _restarts(world, rounds)
-        print(f"bench: restarts of a killed leader in its pod {_shown(restarts)}", flush=True)
-    return {
-        "failover_rounds": rounds,
-        "failover_graceful_s": _figures(graceful),
-        "failover_crash_minus_lease_s": _figures(crashes),
-        "restart_same_pod_s": _figures(restarts),
-    }
+        say(f"restarts of a killed leader in its pod {_shown(restarts)}")
+    return [
+        Value("failover_rounds", rounds),
+        Value("failover_graceful_p50_s", median(graceful)),
+        Value("failover_graceful_worst_s", max(graceful)),
+        Value("failover_crash_minus_lease_p50_s", median(crashes)),
+        Value("failover_crash_minus_lease_worst_s", max(crashes)),
+        Value("restart_same_pod_p50_s", median(restarts)),
+        Value("restart_same_pod_worst_s", max(restarts)),
+    ]
 
 
 async def _handovers(world: World, rounds: int, *, crash: bool) -> list[float]:
@@ -110,10 +114,6 @@ async def _start(world: World, *, pod_uid: str = "") -> Replica:
 def _first_write_s(controller: Controller) -> float:
     stamp = controller.events("runner_token_refreshed")[0]["timestamp"]
     return datetime.fromisoformat(stamp).timestamp()
-
-
-def _figures(seconds: list[float]) -> dict[str, float]:
-    return {"p50": round(median(seconds), 3), "worst": round(max(seconds), 3)}
 
 
 def _shown(seconds: list[float]) -> str:

@@ -24,6 +24,8 @@ from reconciler.telemetry.otlp_spans import SampledTrace, spans_of
 from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.telemetry.trace import Trace, Tracer, span
 from reconciler.workqueue.items import Priority, WorkItem
+from tests.bench.figures import Value, ratio
+from tests.bench.procfs import cpu_s
 from tests.controller import Controller, running
 
 RUNS = 20_000
@@ -40,7 +42,7 @@ def cost_of_a_refresh(*, exported: bool, ratio: float = RATIO) -> float:
     witnesses: list[Callable[[ReconcileRun], None]] = [
         RunHistory(clock).observe,
         EstimatedExposure(90.0).observe,
-        _events(clock).note,
+        _events(clock).observe,
         RunMetrics(MetricsRegistry(list)).observe,
     ]
     if exported:
@@ -64,20 +66,20 @@ def cost_of_a_refresh(*, exported: bool, ratio: float = RATIO) -> float:
     return (time.process_time() - began_s) / RUNS
 
 
-async def measure(*, sessions: int = 1000) -> dict[str, Any]:
+async def measure(*, sessions: int = 1000) -> list[Value]:
     """Return the shares; costs are CPU of the controller's process, in microseconds a refresh."""
     few = sessions // 20
     costs = [await _restart_cpu_s(count) for count in (few, sessions)]
     refresh_s = (costs[1] - costs[0]) / (sessions - few)
     plain_s, otlp_s = cost_of_a_refresh(exported=False), cost_of_a_refresh(exported=True)
     bare_s = refresh_s - plain_s
-    return {
-        "refresh_cpu_us": round(refresh_s * 1e6, 1),
-        "telemetry_cpu_us": round(plain_s * 1e6, 1),
-        "telemetry_otlp_cpu_us": round(otlp_s * 1e6, 1),
-        "telemetry_vs_refresh": round(plain_s / bare_s, 3),
-        "telemetry_otlp_vs_refresh": round(otlp_s / bare_s, 3),
-    }
+    return [
+        Value("refresh_cpu_us", refresh_s * 1e6),
+        Value("telemetry_cpu_us", plain_s * 1e6),
+        Value("telemetry_otlp_cpu_us", otlp_s * 1e6),
+        Value("telemetry_vs_refresh", ratio(plain_s, bare_s)),
+        Value("telemetry_otlp_vs_refresh", ratio(otlp_s, bare_s)),
+    ]
 
 
 async def _restart_cpu_s(sessions: int) -> float:
@@ -88,7 +90,7 @@ async def _restart_cpu_s(sessions: int) -> float:
         async with _settled(box.environment()):
             pass
         async with _settled(box.environment()) as controller:
-            return _cpu_s(controller)
+            return cpu_s(controller.process.pid)
 
 
 @asynccontextmanager
@@ -97,13 +99,6 @@ async def _settled(environment: dict[str, str]) -> AsyncIterator[Controller]:
         await controller.wait_for_event("startup_resync_finished", limit_s=120)
         yield controller
         await controller.terminate()
-
-
-def _cpu_s(controller: Controller) -> float:
-    """Source: proc(5), fields 14 and 15 of stat, in clock ticks of 10 ms."""
-    with open(f"/proc/{controller.process.pid}/stat") as stat:
-        fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100.0
 
 
 def _events(clock: SystemClock) -> Any:

@@ -1,0 +1,169 @@
+"""A control plane with many sessions, and for each session a Secret of the peers' own."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+
+from reconciler.naming import Names
+from tests.bench.say import say
+from tests.cluster.accounts import account_token
+from tests.cluster.admin import SECRETS, Admin, collection
+from tests.cluster.controlplane import ControlPlane, free_port
+from tests.cluster.installed import ACCOUNT
+from tests.cluster.world import Runner, World, open_world
+from tests.controller import Controller, running
+
+T = TypeVar("T")
+
+PROJECTS = 4
+CONNECTIONS = 64
+TOUCHES_PER_SESSION = 2
+"""Source: `pod_touches.TOUCHES_PER_WRITE`: the adoption replaces a token that nobody can read."""
+
+NAMES = Names()
+PEER_LABEL = "bench.example.invalid/peer"
+BARE, KOPF = "bare", "kopf"
+"""Values of `PEER_LABEL`, and prefixes of the Secrets' names. kopf adds a finalizer to its own."""
+
+
+@dataclass
+class Fleet:
+    """One world whose sessions the product has adopted: the next run is a restart."""
+
+    world: World
+    folder: Path
+
+    @property
+    def sessions(self) -> int:
+        return len(self.world.runners)
+
+    def environment(self, **settings: str) -> dict[str, str]:
+        """Return the environment of a controller of all namespaces, on a free port."""
+        listen = f"127.0.0.1:{free_port()}"
+        return self.world.environment(
+            RECONCILER_NAMESPACES="", RECONCILER_LISTEN=listen, **settings
+        )
+
+    async def renew_account(self) -> None:
+        """Ask for a new token of the account: one lasts an hour, and a long run longer."""
+        world = self.world
+        world.account_token = await account_token(world.admin, world.home, ACCOUNT)
+
+    @property
+    def limit_s(self) -> float:
+        """The longest time to wait for a step over all sessions."""
+        return 120.0 + self.sessions / 20
+
+
+@asynccontextmanager
+async def opened(
+    control_plane: ControlPlane, folder: Path, *, sessions: int, peers: Iterable[str] = ()
+) -> AsyncIterator[Fleet]:
+    """Make the sessions, and a Secret a session for each of `peers`; adopt the sessions."""
+    async with (
+        Admin.connect(
+            control_plane.url, ca_file=control_plane.ca_file, token=control_plane.admin_token
+        ) as admin,
+        open_world(control_plane, admin, folder) as world,
+    ):
+        fleet = Fleet(world, folder)
+        say(f"making {sessions:,} sessions in {PROJECTS} projects")
+        await populate(world, sessions)
+        for peer in peers:
+            await in_parallel(world.runners, partial(_add_peer, world, peer))
+        await _adopt(fleet)
+        yield fleet
+
+
+async def populate(world: World, sessions: int) -> None:
+    projects = [await world.add_project() for _ in range(PROJECTS)]
+    names = [projects[number % PROJECTS] for number in range(sessions)]
+    await in_parallel(names, world.add)
+
+
+async def in_parallel(
+    items: Iterable[T], work: Callable[[T], Awaitable[object]], *, tasks: int = CONNECTIONS
+) -> None:
+    """Do the work for each item, `tasks` at a time."""
+    todo = iter(items)
+
+    async def run() -> None:
+        for item in todo:
+            await work(item)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(tasks):
+            group.create_task(run())
+
+
+def peer_secret(runner: Runner, peer: str) -> str:
+    """Return the name of a peer's Secret of a session."""
+    return f"{peer}-{runner.secret}"
+
+
+async def _add_peer(world: World, peer: str, runner: Runner) -> None:
+    """Create a Secret like the session's, without the label by which the product selects its own.
+
+    It has the session's ID, as the policies of the manifests ask for.
+    """
+    labels = {NAMES.session_id: runner.session_id, PEER_LABEL: peer}
+    body = {
+        "metadata": {"name": peer_secret(runner, peer), "labels": labels},
+        "stringData": {NAMES.secret_key: "obviously-fake-old-token"},
+    }
+    await world.admin.expect("POST", collection(runner.namespace, SECRETS), body)
+
+
+async def _adopt(fleet: Fleet) -> None:
+    """Run the controller once, until it has written each token and made the last pod touch."""
+    environment = fleet.environment()
+    limit_s = fleet.limit_s * 3
+    async with running(environment) as controller:
+        await controller.wait_for_event("startup_resync_finished", limit_s=limit_s)
+        count = fleet.sessions
+        await controller.wait_for_event("runner_token_refreshed", count=count, limit_s=limit_s)
+        say("adopted; waiting for the pod touches")
+        async with asyncio.timeout(limit_s):
+            while await touches(environment) < TOUCHES_PER_SESSION * count:
+                await asyncio.sleep(0.5)
+        await controller.terminate()
+
+
+async def touches(environment: Mapping[str, str]) -> float:
+    """Return how many pods the controller of this environment has touched."""
+    return (await metrics(environment)).get("token_reconciler_pod_touches_total", 0.0)
+
+
+async def metrics(environment: Mapping[str, str]) -> dict[str, float]:
+    """Return the samples of /metrics without labels."""
+    url = f"http://{environment['RECONCILER_LISTEN']}/metrics"
+    async with aiohttp.ClientSession() as http, http.get(url) as response:
+        return samples(await response.text())
+
+
+def samples(text: str) -> dict[str, float]:
+    """Return name -> value of each sample that has no label.
+
+    >>> samples("# HELP a b\\na 2\\nb{c=\\"d\\"} 3\\n")
+    {'a': 2.0}
+    """
+    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
+    pairs = (line.rsplit(" ", 1) for line in lines if "{" not in line)
+    return {name: float(value) for name, value in pairs}
+
+
+async def finished_resync(controller: Controller, fleet: Fleet) -> dict[str, Any]:
+    """Wait for the end of the startup resync; return its line, in which all were refreshed."""
+    await controller.wait_for_event("startup_resync_finished", limit_s=fleet.limit_s)
+    [line] = controller.events("startup_resync_finished")
+    if line["refreshed"] != fleet.sessions:
+        raise AssertionError(f"not every session was refreshed: {json.dumps(line)}")
+    finished: dict[str, Any] = line
+    return finished

@@ -1,0 +1,1 @@
+"""Operators that do the same work with the frameworks of others."""

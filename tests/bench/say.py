@@ -1,0 +1,5 @@
+"""Progress on the terminal."""
+
+
+def say(line: str) -> None:
+    print(f"bench: {line}", flush=True)
