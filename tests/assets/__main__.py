@@ -9,6 +9,7 @@ import sys
 from types import FrameType
 
 from tests.assets import build, issuers, locate
+from tests.assets.definitions import DEFINITIONS
 from tests.assets.programs import HYDRA_PROGRAM, NODE_PROGRAMS, PROGRAMS, Program
 
 
@@ -25,7 +26,10 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     programs = PROGRAMS + NODE_PROGRAMS if arguments.node else PROGRAMS
-    packages = issuers.PACKAGES if arguments.issuers else issuers.PACKAGES[:1]
+    packages = (
+        *(issuers.PACKAGES if arguments.issuers else issuers.PACKAGES[:1]),
+        *DEFINITIONS,
+    )
     if arguments.issuers:
         programs = (*programs, HYDRA_PROGRAM)
     signal.signal(signal.SIGTERM, _interrupt)

@@ -24,7 +24,7 @@ _NPM = _ROOT / "tests/issuers/oidc_provider"
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One issuer.
+    """What another registry has: an issuer, or one file of a module.
 
     Args:
         needs: The program of the machine that brings it, and that the message names.

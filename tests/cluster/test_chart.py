@@ -185,14 +185,14 @@ class TestValues:
         assert container["volumeMounts"][-1] == {"name": "more", "mountPath": "/more"}
         assert spec["volumes"][-1] == {"name": "more", "emptyDir": {}}
         given = environment(objects)
-        assert given["HTTPS_PROXY"] == "http://proxy.example:3128"
-        assert given["NO_PROXY"] == ".svc,10.0.0.0/8"
         assert given["RECONCILER_WORKERS"] == "32"
-        assert "HTTP_PROXY" not in given
         metadata = only(objects, "Deployment")["spec"]["template"]["metadata"]
         assert metadata["labels"]["team"] == "platform"
         assert metadata["annotations"]["example.com/note"] == "x"
         settings = settings_of(objects)
+        assert settings["HTTPS_PROXY"] == "http://proxy.example:3128"
+        assert settings["NO_PROXY"] == ".svc,10.0.0.0/8"
+        assert "HTTP_PROXY" not in settings
         assert (settings["RECONCILER_RESYNC_S"], settings["RECONCILER_TOUCH"]) == ("600", "false")
 
     def test_replace_the_client_by_a_static_token(self) -> None:

@@ -72,6 +72,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.projectAccount.secretName }}
 {{- $_ := set $settings "PROJECT_KUBE_TOKEN_FILE" "/var/run/secrets/project-kube/token" }}
 {{- end }}
+{{- range $name, $value := dict "HTTP_PROXY" .Values.proxy.http "HTTPS_PROXY" .Values.proxy.https "NO_PROXY" .Values.proxy.noProxy }}
+{{- if $value }}
+{{- $_ := set $settings $name $value }}
+{{- end }}
+{{- end }}
 {{- range $name, $value := merge (deepCopy .Values.settings) $settings }}
 {{ $name }}: {{ toString $value | quote }}
 {{- end }}
