@@ -175,6 +175,22 @@ async def test_hostile_names_and_annotations_stay_text(http: aiohttp.ClientSessi
     assert "{{7*7}}" in html
 
 
+async def test_each_row_has_a_cell_under_each_header_and_an_open_session_is_as_wide(
+    http: aiohttp.ClientSession,
+) -> None:
+    opened = row(1)
+    async with served(Exhibit(survey([opened, row(2), row(3)]))) as (url, _):
+        html = await text(http, f"{url}/?open={opened.key}")
+    width, widths = 0, []
+    for tag, attributes in Elements(html).found:
+        if tag == "tr":
+            widths.append(0)
+        elif tag in ("td", "th"):
+            widths[-1] += int(attributes.get("colspan") or 1)
+            width += attributes.get("role") == "columnheader"
+    assert widths == [width] * 5
+
+
 async def test_a_search_a_page_and_an_open_session_work_without_a_script(
     http: aiohttp.ClientSession,
 ) -> None:
