@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import grpc
 import pytest
@@ -28,7 +29,7 @@ from reconciler.lab.runners.channels import Channel
 from reconciler.lab.runners.exposure_ledger import FleetReport, SessionReport
 from reconciler.lab.runners.fleet import FleetOptions, RunnerFleet
 from reconciler.lab.runners.runner import Rates
-from reconciler.lab.runners.server import SESSION_HEADER, SessionServer
+from reconciler.lab.runners.server import SESSION_HEADER, CallTasks, SessionServer
 from reconciler.naming import Names, SessionKey
 from tests.support import ManualClock
 from tests.unit.lab_fleet.signing import Issuer
@@ -345,6 +346,32 @@ async def test_open_stream_outlives_its_token_but_no_new_call_passes(box: Box) -
         await channel.close()
 
     assert seen == [True, False]
+
+
+async def test_a_call_that_was_refused_is_waited_for_after_the_server_has_stopped() -> None:
+    """gRPC's `stop` returns when the client has its answer; the call's task still runs."""
+    calls, cleaned_up = CallTasks(), asyncio.Event()
+
+    async def refuse(_request: bytes, context: Any) -> None:
+        try:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED)
+        finally:
+            await cleaned_up.wait()
+
+    server = grpc.aio.server(interceptors=[calls])
+    handlers = {"Push": grpc.unary_unary_rpc_method_handler(refuse)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("S", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await channel.unary_unary("/S/Push")(b"")
+    await server.stop(LIMIT_S)
+    ended = asyncio.create_task(calls.wait(LIMIT_S))
+    await asyncio.sleep(0)
+    assert not ended.done()
+    cleaned_up.set()
+    await ended
 
 
 async def test_forged_signature_is_refused(box: Box) -> None:

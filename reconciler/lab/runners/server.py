@@ -5,7 +5,7 @@ an open stream continues after its token expires.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,9 +25,6 @@ SESSION_HEADER = "lab-session"
 HELLO = b"\x08\x02"
 """A SessionWatchEvent with only its type, UPDATED: the server accepts the stream."""
 
-CALL_TASK = "rpc_task"
-"""Name of the task of a call. Source: grpcio, `aio/server.pyx.pxi`."""
-
 STOP_LIMIT_S = 1.0
 MAX_METADATA_BYTES = 64 * 1024
 """Enough for a huge token; gRPC's default of 8 KiB would cause another error."""
@@ -39,6 +36,31 @@ Context = Any
 """A grpc.aio.ServicerContext; the library has no types."""
 
 
+class CallTasks(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the library has no types
+    """The tasks of the calls that have not ended: a server's `stop` may return before they end.
+
+    Source: github.com/grpc/grpc/issues/37239.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], details: Any
+    ) -> Any:
+        """Record the task of a call; gRPC calls this in it, before the call's handler."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this coroutine runs in one
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await continuation(details)
+
+    async def wait(self, limit_s: float) -> None:
+        """Return when all of them have ended, or after the limit."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=limit_s)
+
+
 class SessionServer:
     """Listens on a free loopback port while entered."""
 
@@ -47,6 +69,7 @@ class SessionServer:
         self._clock = clock
         self._on_call = on_call
         self._closing = asyncio.Event()
+        self._calls = CallTasks()
         self._server: Any = None
         self.target = ""
 
@@ -55,7 +78,8 @@ class SessionServer:
 
     async def __aenter__(self) -> Self:
         self._server = grpc.aio.server(
-            options=[("grpc.so_reuseport", 0), ("grpc.max_metadata_size", MAX_METADATA_BYTES)]
+            interceptors=[self._calls],
+            options=[("grpc.so_reuseport", 0), ("grpc.max_metadata_size", MAX_METADATA_BYTES)],
         )
         self._server.add_generic_rpc_handlers((self._handlers(),))
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -70,10 +94,7 @@ class SessionServer:
     ) -> None:
         self._closing.set()
         await self._server.stop(STOP_LIMIT_S)
-        # It returns before the tasks of its calls have ended.
-        calls = [task for task in asyncio.all_tasks() if task.get_name() == CALL_TASK]
-        if calls:
-            await asyncio.wait(calls, timeout=STOP_LIMIT_S)
+        await self._calls.wait(STOP_LIMIT_S)
 
     def _handlers(self) -> Any:
         """Return the service; messages are bytes, so that no code is generated."""
