@@ -51,7 +51,10 @@ class PlatformSession(PlatformRow):
 
 
 class PlatformProject(PlatformRow):
-    """A project; its ID is its name. Source: API/plugins/projects/model.go:30-33."""
+    """A project; its ID is its name.
+
+    Source: the platform's API server, `plugins/projects/model.go`.
+    """
 
     @model_validator(mode="before")
     @classmethod
@@ -182,7 +185,7 @@ NO_NAMESPACE = "default"
 def project_namespace(project: str, mode: Mode) -> str:
     """Return the namespace of a project's sessions.
 
-    Source: namespace_provisioner.go:33-35, 113-115.
+    Source: the platform's control plane, `namespace_provisioner.go`.
     """
     name = project.lower()
     return MPP_PREFIX + name if mode == "mpp" else name
@@ -191,8 +194,8 @@ def project_namespace(project: str, mode: Mode) -> str:
 def namespace_of(session: PlatformSession, mode: Mode) -> str:
     """Return the namespace of a session's Secret and pod.
 
-    Source: kube_reconciler.go:76-84: a project wins over the recorded namespace, which is the one
-    at the time when the pod was made.
+    Source: the platform's control plane, `kube_reconciler.go`: a project wins over the recorded
+    namespace, which is the one at the time when the pod was made.
     """
     if session.project_id:
         return project_namespace(session.project_id, mode)

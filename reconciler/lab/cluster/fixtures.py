@@ -8,7 +8,8 @@ from reconciler.lab.kubelet.pods import FILE_NAME
 from reconciler.naming import Names
 
 GRACE_S = 60
-"""Source: platform contract: terminationGracePeriodSeconds of a runner pod."""
+"""Grace period of a runner pod, seconds. Source: the platform's control plane,
+`kube_reconciler.go`, terminationGracePeriodSeconds."""
 
 NODE = "lab-node"
 

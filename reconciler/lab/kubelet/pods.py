@@ -9,7 +9,8 @@ from reconciler.errors import ProtocolError
 from reconciler.naming import Names, SessionKey
 
 FILE_NAME = "bot-token"
-"""The runner's token file. Source: platform contract, the `runner-token` volume."""
+"""The runner's token file. Source: the platform's control plane, `kube_reconciler.go`,
+the volume `runner-token`."""
 
 ENDED_PHASES = frozenset({"Succeeded", "Failed"})
 

@@ -1,7 +1,7 @@
 """One runner's gRPC client: a token in memory, a stream, and pushes at random intervals.
 
-Source: platform contract section 1, "What the runner reads": the file is read when the client is
-made and when it reconnects, never because it changed.
+Source: the platform's runner, `_grpc_client.py`: the file is read when the client is made and when
+it reconnects, never because it changed.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from reconciler.lab.runners.tokens import Bearer, read_bearer
 from reconciler.naming import SessionKey
 
 CALL_LIMIT_S = 5.0
-"""Source: platform contract section 1: pushes have 5 s."""
+"""Source: the platform's runner, `_session_messages_api.py`: pushes have 5 s."""
 FILE_POLL_S = 0.5
 
 Rand = Callable[[float, float], float]

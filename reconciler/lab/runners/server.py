@@ -1,7 +1,7 @@
 """The platform's gRPC server for runners: a stream and a unary call that check tokens.
 
-Source: platform contract section 4. The token is checked once, when a call begins, with no leeway;
-an open stream continues after its token expires.
+The platform checks a token once, when a call begins, with no leeway; an open stream continues after
+its token expires. Source: `sessions.proto` of the platform's API server, and its framework.
 """
 
 import asyncio
