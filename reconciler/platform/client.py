@@ -8,7 +8,6 @@ from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from pydantic import BaseModel
 from yarl import URL
 
 from reconciler import __version__
@@ -72,7 +71,7 @@ Bearer = Callable[[bool], Awaitable[str]]
 PROJECTS, SESSIONS, SESSION = "projects", "sessions", "session"
 """Kinds of requests; the platform may refuse one kind and accept the others."""
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
 from typing import Any, cast
 
 from yarl import URL
@@ -92,7 +93,7 @@ class PooledPlatform(PlatformClient):
             self.lists += 1
             await asyncio.sleep(self.list_s)
             rows = [
-                session.model_dump()
+                asdict(session)
                 for session in self.sessions.values()
                 if project in (None, session.project_id) and session.phase == RUNNING
             ]
@@ -102,7 +103,7 @@ class PooledPlatform(PlatformClient):
         if found is None:
             body = {"kind": "Error", "code": "ambient-api-server-7"}
             return ErrorAnswer(404, json.dumps(body).encode(), None)
-        return ErrorAnswer(200, found.model_dump_json().encode(), None)
+        return ErrorAnswer(200, json.dumps(asdict(found)).encode(), None)
 
 
 def _page(items: list[dict[str, Any]]) -> ErrorAnswer:

@@ -95,7 +95,7 @@ def test_sessions_that_the_first_list_lacks_are_asked_for_within_the_platforms_l
         async with led(world) as (platform, runners):
             for number in range(0, SESSIONS, 2):
                 session = platform.sessions[f"2Ab{number}"]
-                platform.sessions[session.id] = session.model_copy(update={"phase": "Creating"})
+                platform.sessions[session.id] = replace(session, phase="Creating")
             await runners.call_for(15)
             assert are_refreshed(world, range(SESSIONS))
             assert platform.lookups == SESSIONS / 2
