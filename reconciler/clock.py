@@ -1,27 +1,101 @@
-"""The injected clock, and the text form in which instants are stored."""
+"""Points in time of two clocks, the injected clock, and the text form in which time is stored.
 
+At run time a point in time is a `float`, and `Instant(x)` is `float(x)`: the types cost nothing,
+and every library takes the values. mypy sees classes that are no floats, so that it refuses to
+compare, add or pass a point of one clock where the other is meant, and to use a point as a
+duration. A duration is a `float`.
+
+| expression | type |
+|---|---|
+| `Instant - Instant`, `EpochTime - EpochTime` | `float`, a duration in seconds |
+| `Instant + float`, `EpochTime - float` | the same kind of point |
+| `EpochTime - Instant` | `ClockOffset`: how far the two clocks are apart |
+| `Instant + ClockOffset` | `EpochTime` |
+| `EpochTime - ClockOffset` | `Instant` |
+
+Where a number comes in it becomes a point, `EpochTime(claims["exp"])`; where one goes out,
+`float(x)` converts it back. `math.inf` is no point; `NEVER` and `LONG_AGO` are.
+"""
+
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast, overload
 
-END_S = 253_402_300_800.0
-"""The first instant without a text form: the start of the year 10000."""
+if TYPE_CHECKING:
+
+    class _Point:
+        """What all points have; `Self` makes each kind accept itself alone."""
+
+        def __init__(self, seconds: float, /) -> None: ...
+        def __add__(self, seconds: float, /) -> Self: ...
+        def __radd__(self, seconds: float, /) -> Self: ...
+        @overload
+        def __sub__(self, other: Self, /) -> float: ...
+        @overload
+        def __sub__(self, seconds: float, /) -> Self: ...
+        def __sub__(self, other: Any, /) -> Any: ...
+        def __lt__(self, other: Self, /) -> bool: ...
+        def __le__(self, other: Self, /) -> bool: ...
+        def __gt__(self, other: Self, /) -> bool: ...
+        def __ge__(self, other: Self, /) -> bool: ...
+        def __float__(self) -> float: ...
+        def __int__(self) -> int: ...
+
+    class ClockOffset(_Point):
+        """Epoch seconds of a moment less its monotonic seconds."""
+
+    class Instant(_Point):
+        """Seconds on the monotonic clock; its zero has no meaning. Names end in `_at`."""
+
+        @overload  # type: ignore[override]
+        def __add__(self, seconds: float, /) -> Self: ...
+        @overload
+        def __add__(self, offset: ClockOffset, /) -> "EpochTime": ...
+        def __add__(self, other: Any, /) -> Any: ...
+
+    class EpochTime(_Point):
+        """Seconds since the epoch, UTC, by our wall clock or by the issuer's. Names end in `_s`."""
+
+        @overload  # type: ignore[override]
+        def __sub__(self, other: Self, /) -> float: ...
+        @overload
+        def __sub__(self, seconds: float, /) -> Self: ...
+        @overload
+        def __sub__(self, instant: Instant, /) -> ClockOffset: ...
+        @overload
+        def __sub__(self, offset: ClockOffset, /) -> Instant: ...
+        def __sub__(self, other: Any, /) -> Any: ...
+
+    class _Unbounded(Instant, EpochTime):
+        """A point of either clock."""
+
+else:
+    ClockOffset = Instant = EpochTime = float
+
+NEVER: Final = cast("_Unbounded", math.inf)
+"""After every other point: the expiry of a token that does not expire."""
+
+LONG_AGO: Final = cast("_Unbounded", -math.inf)
+"""Before every other point: when something last happened that has not happened yet."""
+
+EPOCH: Final = EpochTime(0)
+"""The epoch: a time in the past, where a writer gave none."""
+
+END: Final = EpochTime(253_402_300_800.0)
+"""The first moment without a text form: the start of the year 10000."""
 
 
 class Clock(Protocol):
-    """Two clocks; their instants are never mixed in one expression.
+    """Two clocks; mypy refuses to mix their points in time."""
 
-    A name of a monotonic instant ends in `_at`; `_s` is a duration or seconds since the epoch. The
-    tests hold the code against this rule.
-    """
-
-    def monotonic(self) -> float:
+    def monotonic(self) -> Instant:
         """Return seconds on a clock that never steps; its zero has no meaning."""
         ...
 
-    def wall(self) -> float:
+    def wall(self) -> EpochTime:
         """Return seconds since the epoch, UTC; this clock may step in both directions."""
         ...
 
@@ -35,15 +109,16 @@ class SystemClock:
 
     def __init__(self) -> None:
         # Bound once: the clocks are read two dozen times in each refresh.
-        self.monotonic: Callable[[], float] = (
+        self.monotonic = cast(
+            "Callable[[], Instant]",
             partial(time.clock_gettime, time.CLOCK_BOOTTIME)
             if hasattr(time, "CLOCK_BOOTTIME")
-            else time.monotonic
+            else time.monotonic,
         )
-        self.wall: Callable[[], float] = time.time
+        self.wall = cast("Callable[[], EpochTime]", time.time)
 
 
-def format_utc(epoch_s: float) -> str:
+def format_utc(epoch_s: EpochTime) -> str:
     """Return RFC 3339 in UTC, whole seconds rounded down: `2026-01-31T12:00:00Z`.
 
     >>> format_utc(1_769_860_800.9)
@@ -52,23 +127,23 @@ def format_utc(epoch_s: float) -> str:
     return datetime.fromtimestamp(int(epoch_s), UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
-def format_utc_millis(epoch_s: float) -> str:
+def format_utc_millis(epoch_s: EpochTime) -> str:
     """Return RFC 3339 in UTC with three digits of a second, rounded down.
 
     >>> format_utc_millis(1_769_860_800.25)
     '2026-01-31T12:00:00.250Z'
     """
-    millis = int(epoch_s * 1000)
-    return format_utc(millis // 1000)[:-1] + f".{millis % 1000:03d}Z"
+    millis = int(float(epoch_s) * 1000)
+    return format_utc(EpochTime(millis // 1000))[:-1] + f".{millis % 1000:03d}Z"
 
 
-def format_utc_micros(epoch_s: float) -> str:
+def format_utc_micros(epoch_s: EpochTime) -> str:
     """Return RFC 3339 in UTC with six digits of a second, the form of Kubernetes' MicroTime."""
-    micros = int(epoch_s * 1_000_000)
-    return format_utc(micros // 1_000_000)[:-1] + f".{micros % 1_000_000:06d}Z"
+    micros = int(float(epoch_s) * 1_000_000)
+    return format_utc(EpochTime(micros // 1_000_000))[:-1] + f".{micros % 1_000_000:06d}Z"
 
 
-def parse_utc(text: str) -> float | None:
+def parse_utc(text: str) -> EpochTime | None:
     """Return seconds since the epoch, or None for text that is no RFC 3339 instant with a zone.
 
     Also None for an instant before the epoch or after the year 9999 in UTC, which has no text form.
@@ -84,7 +159,7 @@ def parse_utc(text: str) -> float | None:
         instant = datetime.fromisoformat(text)
         if instant.tzinfo is None:
             return None
-        epoch_s = instant.timestamp()
+        epoch_s = EpochTime(instant.timestamp())
     except (ValueError, OverflowError):
         return None
-    return epoch_s if 0.0 <= epoch_s < END_S else None
+    return epoch_s if EPOCH <= epoch_s < END else None

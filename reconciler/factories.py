@@ -1,12 +1,11 @@
 """Makes parts from the settings for `run` and `check`: secrets, the token endpoint, the source."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from reconciler.clock import Clock
+from reconciler.clock import NEVER, Clock, EpochTime
 from reconciler.errors import IssuerError, SettingsError
 from reconciler.net.client_pool import Requests
 from reconciler.settings import Settings
@@ -35,17 +34,17 @@ class SecretSetting:
             raise SettingsError(f"{self._file} is empty")
         return value
 
-    def written_s(self) -> float:
+    def written_s(self) -> EpochTime:
         """Return when its file was written, epoch seconds; inf if unknown.
 
         It is unknown for a variable: the process before may have had another value.
         """
         if self._file is None:
-            return math.inf
+            return NEVER
         try:
-            return self._file.stat().st_mtime
+            return EpochTime(self._file.stat().st_mtime)
         except OSError:
-            return math.inf
+            return NEVER
 
 
 def _trimmed(value: str) -> str:

@@ -3,7 +3,7 @@
 import math
 import unicodedata
 
-from reconciler.clock import format_utc
+from reconciler.clock import EPOCH, EpochTime, format_utc
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 YEAR_S = 365 * DAY_S
@@ -14,7 +14,7 @@ LONGEST = 120
 REASON = 600
 """Most characters of a failure's reason: our sentence with a short quote of another program."""
 
-_LAST_S = 253_402_300_799.0
+_LAST_S = EpochTime(253_402_300_799)
 """The end of the year 9999; no instant after it has an RFC 3339 form."""
 
 
@@ -54,9 +54,9 @@ def ago(seconds: float) -> str:
     return f"{duration(seconds)} ago" if seconds >= 1 else "just now"
 
 
-def instant(epoch_s: float) -> str:
+def instant(epoch_s: EpochTime) -> str:
     """Return RFC 3339 in UTC, or `an impossible time` outside of the years 1970 to 9999."""
-    return format_utc(epoch_s) if 0 <= epoch_s <= _LAST_S else "an impossible time"
+    return format_utc(epoch_s) if EPOCH <= epoch_s <= _LAST_S else "an impossible time"
 
 
 def span(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from reconciler.clock import SystemClock
+from reconciler.clock import EpochTime, SystemClock
 from reconciler.controller.decide.retry_policy import PERMISSIONS
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.run import ReconcileStats
@@ -33,7 +33,7 @@ from reconciler.tokens.source import TokenStats
 from reconciler.workqueue.items import Priority
 from reconciler.workqueue.stats import QueueStats, ScheduleStats
 
-NOW_S = 1_767_225_600.0
+NOW_S = EpochTime(1_767_225_600)
 TTL_S = 900.0
 ALLOWANCE_S = 90.0
 
@@ -71,7 +71,7 @@ def survey(
     rows: Iterable[SessionStatus] = (),
     *,
     exposure_s: float = 0.0,
-    now_s: float = NOW_S,
+    now_s: EpochTime = NOW_S,
     standby_s: float | None = 880.0,
     down: str = "",
     **changes: Any,

@@ -2,18 +2,20 @@
 
 from dataclasses import dataclass
 
+from reconciler.clock import EpochTime, Instant
+
 
 @dataclass
 class ManualClock:
     """A `Clock` that a test moves by hand; both clocks advance together unless stepped."""
 
-    now_at: float = 1000.0
-    wall_s: float = 1_767_225_600.0
+    now_at: Instant = Instant(1000)
+    wall_s: EpochTime = EpochTime(1_767_225_600)
 
-    def monotonic(self) -> float:
+    def monotonic(self) -> Instant:
         return self.now_at
 
-    def wall(self) -> float:
+    def wall(self) -> EpochTime:
         return self.wall_s
 
     def advance(self, seconds: float) -> None:

@@ -19,7 +19,7 @@ from reconciler import __version__
 from reconciler.app.election import Election
 from reconciler.app.orphan_reaper import OrphanReaper
 from reconciler.app.telemetry import Telemetry, open_telemetry
-from reconciler.clock import Clock, SystemClock
+from reconciler.clock import LONG_AGO, Clock, Instant, SystemClock
 from reconciler.controller.controller import Controller, Dependencies
 from reconciler.controller.decide.bulkhead import max_runs
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
@@ -305,7 +305,7 @@ def _freeze_memory() -> None:
 
 def _bearer(source: TokenSource, clock: Clock) -> Bearer:
     """Show the platform the token that the runners get; request another if that one is refused."""
-    forced_at = -FORCE_S
+    forced_at: Instant = LONG_AGO
 
     async def bearer(refused: bool) -> str:
         nonlocal forced_at

@@ -1,7 +1,6 @@
 """Metrics and traces of the controller: counted, sampled, served and exported."""
 
 import asyncio
-import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from reconciler import __version__
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, Clock, Instant
 from reconciler.controller.events.recorder import EventStats
 from reconciler.controller.reconcile.run import Observer
 from reconciler.controller.status.collector import StatusCollector
@@ -72,7 +71,7 @@ class Telemetry:
         self._exporter: BatchExporter[SampledTrace] | None = None
         self._events: EventStats | None = None
         self._text = b""
-        self._text_at = -math.inf
+        self._text_at: Instant = LONG_AGO
         self._rendering: asyncio.Task[bytes] | None = None
         self.metrics_registry = MetricsRegistry(self._read)
         self.tracer = Tracer(clock, Random())

@@ -18,7 +18,7 @@ from reconciler.cli.exit_codes import (
     EXIT_UNREACHABLE,
     CommandError,
 )
-from reconciler.clock import Clock, SystemClock
+from reconciler.clock import Clock, EpochTime, SystemClock
 from reconciler.errors import (
     AdmissionDenied,
     Forbidden,
@@ -94,7 +94,7 @@ class Cluster:
             )
         self._is_warned = True
 
-    def now_s(self) -> float:
+    def now_s(self) -> EpochTime:
         """Return the API server's time, with which times in annotations are compared."""
         return self._time.now_s()
 

@@ -8,7 +8,7 @@ from reconciler.cli.exit_codes import EXIT_TIMEOUT, worst
 from reconciler.cli.output import print_clock_skew, print_err, print_out, run
 from reconciler.cli.pod_selection import PodSelection
 from reconciler.cli.wait import parse_duration, wait_refreshed
-from reconciler.clock import parse_utc
+from reconciler.clock import EPOCH, EpochTime, parse_utc
 from reconciler.controller.decide.annotations import is_paused
 from reconciler.controller.reconcile.token_choice import NEARLY_NEW
 from reconciler.humanize import duration
@@ -72,7 +72,7 @@ async def _refresh(
 
 async def _request(cluster: Cluster, pod: ObjectMeta) -> PatchResult:
     """Set the annotation to the current time; the controller handles each value once."""
-    now = datetime.fromtimestamp(cluster.now_s(), UTC)
+    now = datetime.fromtimestamp(float(cluster.now_s()), UTC)
     text = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
     return PatchResult(
         await cluster.annotate(pod, {cluster.names.requested_at: text}), "refresh requested"
@@ -90,7 +90,7 @@ def _was_nearly_new(names: Names, pod: ObjectMeta, secret: ObjectMeta) -> bool:
 
     Annotations hold whole seconds, so one second is tolerated.
     """
-    requested_s = parse_utc(pod.annotations.get(names.requested_at, "")) or 0.0
+    requested_s = parse_utc(pod.annotations.get(names.requested_at, "")) or EPOCH
     issued_s = parse_utc(secret.annotations.get(names.issued_at, ""))
     expires_s = parse_utc(secret.annotations.get(names.expires_at, ""))
     if issued_s is None or expires_s is None:
@@ -99,7 +99,7 @@ def _was_nearly_new(names: Names, pod: ObjectMeta, secret: ObjectMeta) -> bool:
 
 
 def _print_result(
-    names: Names, now_s: float, pod: ObjectMeta, secret: ObjectMeta, *, is_new: bool
+    names: Names, now_s: EpochTime, pod: ObjectMeta, secret: ObjectMeta, *, is_new: bool
 ) -> None:
     """Print the result: while the issuer is unreachable, a request is answered by the old token."""
     expires_s = parse_utc(secret.annotations.get(names.expires_at, ""))

@@ -20,6 +20,7 @@ from reconciler.cli.output import (
 )
 from reconciler.cli.pod_selection import PodSelection
 from reconciler.cli.table import columns_for, draw
+from reconciler.clock import EpochTime
 from reconciler.controller.decide.plan import DecisionContext
 from reconciler.humanize import ago
 from reconciler.inspection.fleet import PodFleet, assess_fleet
@@ -186,7 +187,7 @@ class _StatusCommand:
         for part in draw(fleet, columns=self._columns, width=width):
             self._console.print(part)
 
-    def _frame(self, fleet: PodFleet, read_s: float) -> Group:
+    def _frame(self, fleet: PodFleet, read_s: EpochTime) -> Group:
         width, height = self._console.size
         parts = draw(fleet, columns=self._columns, width=width, rows=max(2, height - 7))
         age = ago(fleet.now_s - read_s)

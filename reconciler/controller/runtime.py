@@ -7,7 +7,7 @@ from typing import Literal
 
 from cachetools import TTLCache
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, Instant
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.informer.store import Store
 from reconciler.kube.api import ApiResource, ObjectMeta
@@ -24,7 +24,7 @@ class LogDedup:
     """Bounded memory of the facts that were logged: a fault of hours must not fill the log."""
 
     def __init__(self, clock: Clock) -> None:
-        self._logged: TTLCache[tuple[str, ...], bool] = TTLCache(
+        self._logged: TTLCache[tuple[str, ...], bool, Instant] = TTLCache(
             MAX_FACTS, REPEAT_S, timer=clock.monotonic
         )
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from reconciler.clock import Instant
+
 BASE_S = 0.8
 CAP_S = 8.0
 """Source: client-go reflector.go: 0.8 s x 2, jitter 1.0 = sleep uniform in [d, 2d). With its cap of
@@ -35,9 +37,9 @@ class Backoff:
         self._base_s = base_s
         self._cap_s = cap_s
         self._step_s = base_s
-        self._slept_until_at: float | None = None
+        self._slept_until_at: Instant | None = None
 
-    def failed(self, now_at: float) -> float:
+    def failed(self, now_at: Instant) -> float:
         """Return the wait before the next request, in [d, 2d) seconds, and double the step d."""
         step_s = self._step_s
         wait_s = self._uniform(step_s, 2 * step_s)
@@ -45,7 +47,7 @@ class Backoff:
         self._slept_until_at = now_at + wait_s
         return wait_s
 
-    def healthy(self, now_at: float) -> None:
+    def healthy(self, now_at: Instant) -> None:
         """Record a success; one that comes `RESET_S` after the last wait resets the step.
 
         Silence is no success: a stream that is silent for minutes and then fails continues the

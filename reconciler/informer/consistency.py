@@ -10,9 +10,9 @@ earlier revision during the restart. A stream that continues at a version of the
 nothing, whether it is silent or not.
 """
 
-import math
 from collections.abc import Callable
 
+from reconciler.clock import LONG_AGO, NEVER, Instant
 from reconciler.informer.messages import Effect, Replace
 from reconciler.kube.api import has_reached, is_newer
 
@@ -36,37 +36,37 @@ class ConsistencyCheck:
 
     def __init__(self, uniform: Callable[[float, float], float]) -> None:
         self._uniform = uniform
-        self._due_at = 0.0
-        self._proof_at = math.inf
+        self._due_at: Instant = LONG_AGO
+        self._proof_at: Instant = NEVER
         self._held: Replace | None = None
-        self._held_until_at = 0.0
+        self._held_until_at: Instant = LONG_AGO
 
-    def is_due(self, now_at: float) -> bool:
+    def is_due(self, now_at: Instant) -> bool:
         is_routine_due = self._held is None and now_at >= self._due_at
         return is_routine_due or now_at >= self._proof_at
 
     @property
-    def proof_at(self) -> float:
+    def proof_at(self) -> Instant:
         """Return when a list is due because the server was restarted; infinity where none is."""
         return self._proof_at
 
-    def require_proof(self, due_at: float) -> None:
+    def require_proof(self, due_at: Instant) -> None:
         """Require a list at `due_at`; a further restart before that time does not postpone it."""
         self._proof_at = min(self._proof_at, due_at)
 
-    def listed(self, now_at: float) -> None:
+    def listed(self, now_at: Instant) -> None:
         """Start the period again after any complete list, and drop the list that was held."""
         self._due_at = now_at + self._uniform(*EVERY_S)
-        self._proof_at = math.inf
+        self._proof_at = NEVER
         self._held = None
 
-    def failed(self, now_at: float) -> None:
+    def failed(self, now_at: Instant) -> None:
         """Retry after `RETRY_S`; the watch continues after a failed check."""
         self._due_at = now_at + self._uniform(*RETRY_S)
         if now_at >= self._proof_at:
             self._proof_at = self._due_at
 
-    def hold(self, replace: Replace, now_at: float) -> None:
+    def hold(self, replace: Replace, now_at: Instant) -> None:
         """Hold a complete list until the stream reaches its version, for `HOLD_S` at most."""
         self.listed(now_at)
         self._held = replace
@@ -83,7 +83,7 @@ class ConsistencyCheck:
         self._held = None
         return (held, effect) if is_newer(version, held.version) else (effect, held)
 
-    def take_overdue(self, now_at: float) -> Replace | None:
+    def take_overdue(self, now_at: Instant) -> Replace | None:
         """Return the held list if the stream has not reached it in time: the list is newer."""
         held = self._held
         if held is None or now_at < self._held_until_at:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from reconciler.clock import LONG_AGO, Instant
 from reconciler.errors import (
     AuthorizerNotReady,
     Forbidden,
@@ -165,9 +166,9 @@ class _Watching:
 
     version: str
     timeout_s: int
-    asked_at: float
-    opened_at: float | None = None
-    last_event_at: float = 0.0
+    asked_at: Instant
+    opened_at: Instant | None = None
+    last_event_at: Instant = LONG_AGO
     events: int = 0
 
 
@@ -182,7 +183,7 @@ class _FailureStreak:
     failures: int = 0
     has_failed_watch: bool = False
     is_forbidden: bool = False
-    right_lost_at: float | None = None
+    right_lost_at: Instant | None = None
 
 
 class ListWatchProtocol:
@@ -218,19 +219,19 @@ class ListWatchProtocol:
         """The connection was lost, and no event came since: the server may have another history."""
         self._may_have_restarted = False
         """A list has to prove the history once the server answers."""
-        self._rewound_at = -math.inf
-        self._distrusted_at = -math.inf
-        self._next_at = 0.0
-        self._server_min_at = 0.0
+        self._rewound_at: Instant = LONG_AGO
+        self._distrusted_at: Instant = LONG_AGO
+        self._next_at: Instant = LONG_AGO
+        self._server_min_at: Instant = LONG_AGO
 
     # What to do next.
 
-    def pause(self, now_at: float) -> RetryDelay:
+    def pause(self, now_at: Instant) -> RetryDelay:
         """Return how long to wait before `request`."""
         server_min_s = max(0.0, self._server_min_at - now_at)
         return RetryDelay(max(server_min_s, self._next_at - now_at), server_min_s)
 
-    def request(self, now_at: float) -> ListRequest | WatchRequest:
+    def request(self, now_at: Instant) -> ListRequest | WatchRequest:
         """Decide the next request; the caller sends it at once."""
         if self._listing is None:
             if self._state is State.LIST_DUE or self._is_relist_requested:
@@ -251,7 +252,7 @@ class ListWatchProtocol:
         """Make the next request begin a list."""
         self._is_relist_requested = True
 
-    def distrust(self, now_at: float) -> bool:
+    def distrust(self, now_at: Instant) -> bool:
         """Make the next request begin a consistent list: a read contradicts the store.
 
         Returns: False where no further list is made: one is in progress, is requested, or was
@@ -292,7 +293,7 @@ class ListWatchProtocol:
 
     # What happened.
 
-    def page(self, page: Page[ObjectMeta], now_at: float) -> tuple[Effect, ...]:
+    def page(self, page: Page[ObjectMeta], now_at: Instant) -> tuple[Effect, ...]:
         """Take one page; the last one completes the list."""
         listing = self._listing
         assert listing is not None, "a page without a list"  # noqa: S101 - the caller's order
@@ -307,7 +308,7 @@ class ListWatchProtocol:
             return ()
         return self._complete_list(listing, now_at)
 
-    def _complete_list(self, listing: _Listing, now_at: float) -> tuple[Effect, ...]:
+    def _complete_list(self, listing: _Listing, now_at: Instant) -> tuple[Effect, ...]:
         self._end_list(State.WATCH_DUE)
         # What the stream has reached existed before this list was requested.
         is_older = is_newer(self._version, listing.first_version)
@@ -330,7 +331,7 @@ class ListWatchProtocol:
         self._may_have_restarted = listing.is_mixed
         return (*recovered, *reports, replace)
 
-    def opened(self, now_at: float) -> None:
+    def opened(self, now_at: Instant) -> None:
         """Note that the server began to answer the watch; silence counts from here."""
         if self._watching is None:
             return
@@ -339,7 +340,7 @@ class ListWatchProtocol:
             self._may_have_restarted = False
             self._check.require_proof(self._watching.asked_at + self._watching.timeout_s)
 
-    def event(self, event: Event[ObjectMeta], now_at: float) -> tuple[Effect, ...]:
+    def event(self, event: Event[ObjectMeta], now_at: Instant) -> tuple[Effect, ...]:
         """Take one event of the open watch."""
         if self._watching is not None:
             self._watching.last_event_at = now_at
@@ -356,7 +357,7 @@ class ListWatchProtocol:
         effects = self._check.insert_held_list(event.version, self._effect_of(event))
         return (*self._succeeded(now_at, "watch_recovered"), *effects)
 
-    def closed(self, now_at: float) -> tuple[Effect, ...]:
+    def closed(self, now_at: Instant) -> tuple[Effect, ...]:
         """Take a clean end of the watch: continue from the last version, unless it was short.
 
         After a close within `SHORT_S` the next request waits (hot loop); the close is a failure
@@ -378,7 +379,7 @@ class ListWatchProtocol:
         """Note that we ended the watch ourselves; this is no failure of the server."""
         self._end_watch()
 
-    def failed(self, error: KubeError | ProtocolError, now_at: float) -> tuple[Effect, ...]:
+    def failed(self, error: KubeError | ProtocolError, now_at: Instant) -> tuple[Effect, ...]:
         """Take the failure of the request in progress, at its start or in its stream."""
         self._counts.errors += 1
         if self._listing is not None:
@@ -413,7 +414,7 @@ class ListWatchProtocol:
         self._state = state
 
     def _list_failed(
-        self, listing: _Listing, error: KubeError | ProtocolError, now_at: float
+        self, listing: _Listing, error: KubeError | ProtocolError, now_at: Instant
     ) -> tuple[Effect, ...]:
         """Answer a failed page: the same page again, unless the error names a way out.
 
@@ -443,7 +444,7 @@ class ListWatchProtocol:
             self._state = State.WATCH_DUE
         return watching
 
-    def _watch_timeout_s(self, now_at: float) -> int:
+    def _watch_timeout_s(self, now_at: Instant) -> int:
         """Return a watch's length in seconds: it ends as the list after a restart is due.
 
         That list is requested between two watches. The server's clean end loses no event.
@@ -476,7 +477,7 @@ class ListWatchProtocol:
         elif started or not isinstance(error, ServerError):
             self._count_empty_watch()
 
-    def _rewound(self, version: str, seen: str, now_at: float) -> tuple[Effect, ...]:
+    def _rewound(self, version: str, seen: str, now_at: Instant) -> tuple[Effect, ...]:
         """Leave a watch that shows a version below the one after which it was to begin.
 
         The server's history has been rewound: etcd was restored to an earlier revision. A watch
@@ -495,7 +496,7 @@ class ListWatchProtocol:
         self._next_at, self._backoff_s = now_at, 0.0
         return (LogEvent("history_rewound", text, self._streak.failures),)
 
-    def _is_idle(self, now_at: float) -> bool:
+    def _is_idle(self, now_at: Instant) -> bool:
         """Return whether the open watch has been silent for as long as is accepted."""
         watching = self._watching
         if watching is None or watching.opened_at is None:
@@ -519,7 +520,7 @@ class ListWatchProtocol:
         self._counts.events += 1
         return Apply(event.type, event.object)
 
-    def _release_overdue(self, now_at: float) -> tuple[Effect, ...]:
+    def _release_overdue(self, now_at: Instant) -> tuple[Effect, ...]:
         """Continue from a check's list that the stream did not reach, though the server answers."""
         overdue = self._check.take_overdue(now_at)
         if overdue is None:
@@ -530,7 +531,7 @@ class ListWatchProtocol:
     # Failures and successes.
 
     def _failed(
-        self, name: str, text: str, now_at: float, error: Exception | None = None
+        self, name: str, text: str, now_at: Instant, error: Exception | None = None
     ) -> tuple[Effect, ...]:
         """Back off, and report the first failure of a streak; a 403 always, once a streak."""
         streak = self._streak
@@ -559,12 +560,12 @@ class ListWatchProtocol:
             return (LogEvent(name, text, streak.failures),)
         return (LogEvent(name, text, streak.failures),) if streak.failures == 1 else ()
 
-    def _may_regain(self, now_at: float) -> bool:
+    def _may_regain(self, now_at: Instant) -> bool:
         """Return whether a refused right has worked, and may come back without a person's help."""
         lost_at = self._streak.right_lost_at
         return lost_at is not None and now_at - lost_at < REGAIN_FOR_S
 
-    def _succeeded(self, now_at: float, name: str) -> tuple[Effect, ...]:
+    def _succeeded(self, now_at: Instant, name: str) -> tuple[Effect, ...]:
         """Note a success: an event, a complete list, or a watch that ended well after `SHORT_S`.
 
         A list between watches that fail ends no streak: the next watch would begin it again.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, Instant
 from reconciler.errors import (
     AuthorizerNotReady,
     Forbidden,
@@ -125,10 +125,10 @@ class Reflector:
         self._watch_timeout: asyncio.Timeout | None = None
         self._relists_requested: list[asyncio.Future[None]] = []
         self._relists_begun: list[asyncio.Future[None]] = []
-        self._answered_at: float | None = None
-        self._progress_at: float | None = None
+        self._answered_at: Instant | None = None
+        self._progress_at: Instant | None = None
         self._crashes = 0
-        self._crash_logged_at: float | None = None
+        self._crash_logged_at: Instant | None = None
         self._muted = False
 
     async def run(self) -> None:
@@ -304,7 +304,7 @@ class Reflector:
         if event.object is not None and self._handlers.on_watch_object is not None:
             self._call(self._handlers.on_watch_object, event.object)
 
-    def _record_response(self) -> float:
+    def _record_response(self) -> Instant:
         """Note that the server answered, and return now."""
         self._breaker.succeeded()
         self._retry_now.clear()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from reconciler.clock import parse_utc
+from reconciler.clock import EPOCH, EpochTime, parse_utc
 from reconciler.kube.api import ApiResource, ListOptions
 from reconciler.kube.decoding import resource, struct_decoder
 from reconciler.naming import Names
@@ -63,8 +63,8 @@ class EventSummary:
     reason: str
     message: str
     count: int
-    first_s: float
-    last_s: float
+    first_s: EpochTime
+    last_s: EpochTime
     reporter: str = ""
     """The replica that reports it: its name, or its term."""
 
@@ -85,7 +85,7 @@ def events_of_lease(namespace: str, name: str) -> ListOptions:
     return ListOptions(namespace, fields=f"involvedObject.kind=Lease,involvedObject.name={name}")
 
 
-def current_reports(reports: Iterable[EventSummary], now_s: float) -> list[EventSummary]:
+def current_reports(reports: Iterable[EventSummary], now_s: EpochTime) -> list[EventSummary]:
     """Return the reports that a replica still repeats, the latest first."""
     return [each for each in reports if now_s - each.last_s <= REPORTED_S]
 
@@ -115,12 +115,14 @@ def _read(event: RawEvent) -> EventSummary:
         reason=event.reason,
         message=event.message,
         count=max(1, series.count, event.count or 0),
-        first_s=_first_of(event.first_time, event.event_time, event.metadata.created) or last_s,
+        first_s=_first_of(
+            event.first_time, event.event_time, event.metadata.created, default=last_s
+        ),
         last_s=last_s,
         reporter=event.instance,
     )
 
 
-def _first_of(*texts: str | None) -> float:
+def _first_of(*texts: str | None, default: EpochTime = EPOCH) -> EpochTime:
     found = (parse_utc(text) for text in texts if text)
-    return next((instant_s for instant_s in found if instant_s is not None), 0.0)
+    return next((instant_s for instant_s in found if instant_s is not None), default)

@@ -1,5 +1,6 @@
 """The description of one pod's token, as sentences (pure)."""
 
+from reconciler.clock import EpochTime
 from reconciler.controller.decide.refresh_grid import EARLIEST, GRID
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.humanize import ago, clean, count, duration, instant, listed, reason, span
@@ -195,7 +196,7 @@ def _events(report: PodReport) -> list[str]:
     return [_event(each, report.now_s) for each in events]
 
 
-def _event(each: EventSummary, now_s: float) -> str:
+def _event(each: EventSummary, now_s: EpochTime) -> str:
     times = (
         "" if each.count == 1 else f", {count(each.count, 'time')} since {instant(each.first_s)}"
     )
@@ -229,7 +230,7 @@ def _replicas(report: PodReport) -> list[str]:
     return [_replica(each, report.now_s) for each in report.replicas if not each.ready][:SHOWN]
 
 
-def _replica(each: ObservedReplica, now_s: float) -> str:
+def _replica(each: ObservedReplica, now_s: EpochTime) -> str:
     line = f"Controller pod {each.name} is not ready"
     if each.waiting:
         line += f": {reason(each.waiting).rstrip('.')}"

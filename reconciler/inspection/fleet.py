@@ -1,10 +1,10 @@
 """Every live session pod with the state of its token, in the order of expiry (pure)."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide.plan import DecisionContext
 from reconciler.controller.decide.token_state import HEALTHY, TokenState
 from reconciler.controller.state.session_state import newest_live_pod
@@ -23,7 +23,7 @@ class PodFleet:
     """
 
     rows: Sequence[PodToken]
-    now_s: float
+    now_s: EpochTime
     summary: FleetSummary
 
     @property
@@ -65,7 +65,7 @@ def assess_fleet(
     pods: Iterable[ObjectMeta],
     secrets: Iterable[ObjectMeta],
     context: DecisionContext,
-    now_s: float,
+    now_s: EpochTime,
 ) -> PodFleet:
     """Join pods and Secrets by the Secret's expected name, and assess each pod.
 
@@ -84,7 +84,7 @@ def assess_fleet(
     return PodFleet(rows, now_s, _summary(rows, now_s))
 
 
-def _summary(rows: Iterable[PodToken], now_s: float) -> FleetSummary:
+def _summary(rows: Iterable[PodToken], now_s: EpochTime) -> FleetSummary:
     summary = FleetSummary()
     for row in rows:
         summary.add(
@@ -99,7 +99,7 @@ def _summary(rows: Iterable[PodToken], now_s: float) -> FleetSummary:
     return summary
 
 
-def _expiry_order(row: PodToken, now_s: float) -> tuple[float, str, str]:
+def _expiry_order(row: PodToken, now_s: EpochTime) -> tuple[EpochTime, str, str]:
     """An expiry that is not known may be now; a token without one comes last."""
-    expires_s = math.inf if row.endless else now_s if row.expires_s is None else row.expires_s
+    expires_s = NEVER if row.endless else now_s if row.expires_s is None else row.expires_s
     return expires_s, row.pod.namespace, row.pod.name

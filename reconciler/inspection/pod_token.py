@@ -1,8 +1,8 @@
 """What the cluster's objects say of one pod's token, by the controller's own arithmetic (pure)."""
 
-import math
 from dataclasses import dataclass, replace
 
+from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide.annotations import (
     TokenAnnotations,
     is_paused,
@@ -44,12 +44,12 @@ class PodToken:
     secret: ObjectMeta | None
     state: TokenState
     reason: str
-    issued_s: float | None = None
-    expires_s: float | None = None
-    refresh_at_s: float | None = None
+    issued_s: EpochTime | None = None
+    expires_s: EpochTime | None = None
+    refresh_at_s: EpochTime | None = None
     endless: bool = False
     refreshed_by: str = ""
-    refreshed_s: float | None = None
+    refreshed_s: EpochTime | None = None
     paused: bool = False
     requested: bool = False
     confirmed: bool = False
@@ -65,7 +65,7 @@ class PodToken:
         writers = self.secret.field_managers if self.secret is not None else ()
         return tuple(writer for writer in writers if writer != names.field_manager)
 
-    def remaining_s(self, now_s: float) -> float | None:
+    def remaining_s(self, now_s: EpochTime) -> float | None:
         return None if self.expires_s is None else self.expires_s - now_s
 
 
@@ -73,7 +73,7 @@ def assess(
     pod: ObjectMeta,
     secret: ObjectMeta | None,
     context: DecisionContext,
-    now_s: float,
+    now_s: EpochTime,
     *,
     newest: ObjectMeta | None = None,
 ) -> PodToken:
@@ -109,7 +109,7 @@ def assess(
     return _timed(found, annotations, counted, context, now_s)
 
 
-def _read(secret: ObjectMeta, context: DecisionContext, now_s: float) -> TokenAnnotations:
+def _read(secret: ObjectMeta, context: DecisionContext, now_s: EpochTime) -> TokenAnnotations:
     """Parse the annotations; a token without any times has no expiry, if we wrote it."""
     names = context.names
     untimed = not {names.expires_at, names.issued_at} & secret.annotations.keys()
@@ -128,7 +128,7 @@ def _timed(
     annotations: TokenAnnotations,
     counted: ObjectMeta,
     context: DecisionContext,
-    now_s: float,
+    now_s: EpochTime,
 ) -> PodToken:
     """Add the token's times, if they are known and believed, and the state that follows."""
     issued_s, expires_s = annotations.issued_s, annotations.expires_s
@@ -147,7 +147,7 @@ def _timed(
     state = state_at(
         now_s,
         written_state(found.pod.session_id, found.secret, annotations, listed=True),
-        expires_s=math.inf if endless else found.expires_s,
+        expires_s=NEVER if endless else found.expires_s,
         refresh_at_s=found.refresh_at_s,
         allowance_s=allowed_s,
         soon_s=near_s,
@@ -164,7 +164,7 @@ def _reason(
     annotations: TokenAnnotations,
     counted: ObjectMeta,
     context: DecisionContext,
-    now_s: float,
+    now_s: EpochTime,
 ) -> str:
     """Return the reason that the plan gives, or would give if it knew no more than we do."""
     if found.state is TokenState.UNREADABLE:

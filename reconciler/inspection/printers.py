@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from reconciler.clock import EpochTime
 from reconciler.humanize import clean, duration, instant
 from reconciler.inspection.explain import explain
 from reconciler.inspection.fleet import PodFleet, name_of
@@ -22,7 +23,7 @@ NONE = "<none>"
 Cells = dict[str, str]
 
 
-def cells(row: PodToken, now_s: float) -> Cells:
+def cells(row: PodToken, now_s: EpochTime) -> Cells:
     """Return one row with all columns; text of others is made printable."""
     expires = "never" if row.endless else UNKNOWN
     if row.expires_s is not None:
@@ -69,7 +70,7 @@ def fleet_as_json(fleet: PodFleet, names: Names) -> dict[str, Any]:
     }
 
 
-def row_as_json(row: PodToken, names: Names, now_s: float) -> dict[str, Any]:
+def row_as_json(row: PodToken, names: Names, now_s: EpochTime) -> dict[str, Any]:
     left = row.remaining_s(now_s)
     return {
         "namespace": row.pod.namespace,
@@ -149,7 +150,7 @@ def report_as_json(report: PodReport) -> dict[str, Any]:
     }
 
 
-def moment(epoch_s: float | None) -> str | None:
+def moment(epoch_s: EpochTime | None) -> str | None:
     return None if epoch_s is None else instant(epoch_s)
 
 

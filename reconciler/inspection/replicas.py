@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from reconciler.clock import parse_utc
+from reconciler.clock import EpochTime, parse_utc
 from reconciler.kube.api import ApiResource
 from reconciler.kube.decoding import resource, struct_decoder
 
@@ -71,7 +71,7 @@ class ObservedReplica:
     restarts: int = 0
     waiting: str = ""
     exit_code: int | None = None
-    ended_s: float | None = None
+    ended_s: EpochTime | None = None
     message: str = ""
 
 

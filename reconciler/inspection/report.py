@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reconciler.clock import parse_utc
+from reconciler.clock import EpochTime, parse_utc
 from reconciler.humanize import ago, clean, duration
 from reconciler.inspection.events import FAILED, RECOVERED, EventSummary
 from reconciler.inspection.pod_token import PodToken
@@ -17,13 +17,13 @@ class Leader:
     """The Lease; `problem` is why it is not known ("" = it was read)."""
 
     holder: str = ""
-    renewed_s: float | None = None
+    renewed_s: EpochTime | None = None
     duration_s: int = 0
     problem: str = ""
     is_absent: bool = False
     """There is no Lease: no replica has been leader, or the Lease has another name or namespace."""
 
-    def is_stale(self, now_s: float) -> bool:
+    def is_stale(self, now_s: EpochTime) -> bool:
         """Whether there is no leader: the Lease was released, or not renewed in its duration."""
         if self.problem:
             return False
@@ -35,7 +35,7 @@ def leader_of(record: LeaseRecord) -> Leader:
     return Leader(record.holder, parse_utc(record.written or record.renewed), record.duration_s)
 
 
-def describe_leader(leader: Leader, lease_name: str, now_s: float) -> str:
+def describe_leader(leader: Leader, lease_name: str, now_s: EpochTime) -> str:
     """Return a sentence that names the leader.
 
     Args:
@@ -77,7 +77,7 @@ class PodReport:
 
     pod_token: PodToken
     names: Names
-    now_s: float
+    now_s: EpochTime
     ended: bool
     sibling_pods: Sequence[str]
     events: Sequence[EventSummary]

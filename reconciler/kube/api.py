@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
+from reconciler.clock import EpochTime
 from reconciler.naming import SessionKey
 
 T = TypeVar("T")
@@ -40,12 +41,12 @@ class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
     version: str
     session_id: str
     project_id: str
-    created_s: float
+    created_s: EpochTime
     is_deleting: bool
     annotations: dict[str, str]
     field_managers: tuple[str, ...]
-    foreign_s: float | None = None
-    own_s: float | None = None
+    foreign_s: EpochTime | None = None
+    own_s: EpochTime | None = None
 
     @property
     def key(self) -> SessionKey:

@@ -10,12 +10,13 @@ first good answer. In return a right that is really missing is reported at once 
 start.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from cachetools import LRUCache
+
+from reconciler.clock import LONG_AGO, Instant
 
 LOST_S = 60.0
 """For so long after a lost connection the server may be another one, or may have restarted."""
@@ -44,8 +45,8 @@ class AccessRight(NamedTuple):
 class _Refusal:
     """A streak of 403s for one right."""
 
-    first_at: float
-    last_at: float
+    first_at: Instant
+    last_at: Instant
     is_missing: bool = False
 
 
@@ -63,15 +64,15 @@ class AuthorizerMemory:
         self._on_granted = on_granted
         self._worked: LRUCache[AccessRight, None] = LRUCache(MAX_RIGHTS)
         self._refusals: LRUCache[AccessRight, _Refusal] = LRUCache(MAX_RIGHTS)
-        self._woken_at: LRUCache[str | None, float] = LRUCache(MAX_RIGHTS)
+        self._woken_at: LRUCache[str | None, Instant] = LRUCache(MAX_RIGHTS)
         self._to_wake: dict[str | None, None] = {}
-        self._lost_until_at = -math.inf
+        self._lost_until_at: Instant = LONG_AGO
 
-    def lost(self, now_at: float) -> None:
+    def lost(self, now_at: Instant) -> None:
         """Record that no answer came, or one of a server that is starting or stopping."""
         self._lost_until_at = now_at + LOST_S
 
-    def granted(self, right: AccessRight, now_at: float) -> None:
+    def granted(self, right: AccessRight, now_at: Instant) -> None:
         """Record an answer that proves the right; an error other than a 403 proves it, too."""
         self._worked[right] = None
         if self._refusals.pop(right, None) is not None:
@@ -79,7 +80,7 @@ class AuthorizerMemory:
             self._to_wake[None if is_common else right.namespace] = None
         self._wake(now_at)
 
-    def refused(self, right: AccessRight, now_at: float) -> bool:
+    def refused(self, right: AccessRight, now_at: Instant) -> bool:
         """Take a 403 of the authorizer; return True if the right does not count as missing yet.
 
         It does not for `PATIENCE_S` after its first refusal, if it has worked in this process or a
@@ -96,9 +97,9 @@ class AuthorizerMemory:
         self._wake(now_at)
         return not refusal.is_missing
 
-    def _wake(self, now_at: float) -> None:
+    def _wake(self, now_at: Instant) -> None:
         for namespace in tuple(self._to_wake):
-            if now_at - self._woken_at.get(namespace, -math.inf) < WAKE_EVERY_S:
+            if now_at - self._woken_at.get(namespace, LONG_AGO) < WAKE_EVERY_S:
                 continue
             del self._to_wake[namespace]
             self._woken_at[namespace] = now_at

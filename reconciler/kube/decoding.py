@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from reconciler.clock import parse_utc
+from reconciler.clock import EPOCH, EpochTime, parse_utc
 from reconciler.errors import ProtocolError
 from reconciler.kube.api import ApiResource, Event, ObjectMeta, Page
 from reconciler.kube.status_errors import Status, from_status
@@ -236,7 +236,7 @@ def _meta_struct(
             meta.resourceVersion,
             session_id or "",
             project_id or "",
-            parse_utc(meta.creationTimestamp or "") or 0.0,
+            parse_utc(meta.creationTimestamp or "") or EPOCH,
             meta.deletionTimestamp is not None,
             {
                 name: value
@@ -281,9 +281,9 @@ def _owns_token(fields: Any) -> bool:
     return fields is not None and fields.data is not None and fields.data.token is not None
 
 
-def _latest_s(entries: Iterable[Any]) -> float | None:
+def _latest_s(entries: Iterable[Any]) -> EpochTime | None:
     """Return the latest time of these entries, epoch seconds; None where one has no time."""
-    latest_s: float | None = None
+    latest_s: EpochTime | None = None
     for entry in entries:
         time_s = parse_utc(entry.time or "")
         if time_s is None:

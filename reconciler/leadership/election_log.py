@@ -5,7 +5,7 @@ from typing import Literal
 
 import structlog
 
-from reconciler.clock import format_utc
+from reconciler.clock import EpochTime, format_utc
 from reconciler.errors import Forbidden, KubeError, NotFound, ProtocolError
 
 log = structlog.get_logger()
@@ -78,7 +78,7 @@ class ElectionLog:
             self._is_yielding = False
             log.info("lease_kept")
 
-    def edited(self, holder: str, duration_s: int, wait_s: float, until_s: float) -> None:
+    def edited(self, holder: str, duration_s: int, wait_s: float, until_s: EpochTime) -> None:
         """Record a lease duration that was edited by hand; logged once per holder and duration.
 
         Args:

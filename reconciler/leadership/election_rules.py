@@ -12,6 +12,7 @@ subtracted from the holder's validity to allow for clocks of different rates.
 import math
 from dataclasses import dataclass
 
+from reconciler.clock import LONG_AGO, NEVER, Instant
 from reconciler.kube.api import has_reached
 from reconciler.leadership.lease import Identity, LeaseRecord
 from reconciler.leadership.lease_timing import (
@@ -41,19 +42,19 @@ class ObservedLease:
 
     record: LeaseRecord | None
     version: str
-    at: float
-    expires_at: float
+    at: Instant
+    expires_at: Instant
     transitions: int
     first: bool
-    edited_until: float = -math.inf
-    edited_at: float = -math.inf
+    edited_until: Instant = LONG_AGO
+    edited_at: Instant = LONG_AGO
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing to do before `until`, unless something else is observed."""
 
-    until: float
+    until: Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def observe(
     old: ObservedLease | None,
     record: LeaseRecord | None,
     version: str,
-    at: float,
+    at: Instant,
     *,
     me: Identity,
     timing: ElectionTiming,
@@ -103,7 +104,8 @@ def observe(
     if old is not None and (version == old.version or (is_older and not authoritative)):
         return old
     earlier = old.expires_at if old is not None else at
-    edited_at, edited_until = -math.inf, -math.inf
+    edited_at: Instant = LONG_AGO
+    edited_until: Instant = LONG_AGO
     if record is None:
         until = earlier  # the last holder may not know yet that it is gone
     elif is_older:
@@ -131,7 +133,7 @@ def observe(
     )
 
 
-def lease_end(observed: ObservedLease, *, token_life_s: float) -> float:
+def lease_end(observed: ObservedLease, *, token_life_s: float) -> Instant:
     """Return when the observed lease ends.
 
     A duration that was edited by hand counts up to `MAX_LEASE_S` and up to `MAX_EDITED_FRACTION` of
@@ -149,11 +151,11 @@ def lease_end(observed: ObservedLease, *, token_life_s: float) -> float:
 def decide(
     observed: ObservedLease | None,
     hold: LeaseHold | None,
-    now: float,
+    now: Instant,
     *,
     me: Identity,
     timing: ElectionTiming,
-    try_at: float = -math.inf,
+    try_at: Instant = LONG_AGO,
     jitter_s: float = 0.0,
     token_life_s: float = math.inf,
 ) -> Decision:
@@ -178,7 +180,7 @@ def decide(
     if hold is not None:
         return _decide_as_holder(observed, hold, now, me=me, timing=timing, try_at=try_at)
     if observed is None:
-        return Wait(math.inf)
+        return Wait(NEVER)
     free_at = _free_at(observed, me, jitter_s, token_life_s)
     if now < max(free_at, try_at):
         return Wait(max(free_at, try_at))
@@ -192,11 +194,11 @@ def decide(
 def _decide_as_holder(
     observed: ObservedLease | None,
     hold: LeaseHold,
-    now: float,
+    now: Instant,
     *,
     me: Identity,
     timing: ElectionTiming,
-    try_at: float,
+    try_at: Instant,
 ) -> Decision:
     record = observed.record if observed is not None else None
     if record is None or record.holder != str(me):
@@ -216,7 +218,9 @@ def loss_reason(record: LeaseRecord | None) -> str:
     return f"held by {record.holder}" if record.holder else "its holder was emptied"
 
 
-def _free_at(observed: ObservedLease, me: Identity, jitter_s: float, token_life_s: float) -> float:
+def _free_at(
+    observed: ObservedLease, me: Identity, jitter_s: float, token_life_s: float
+) -> Instant:
     record, end_at = observed.record, lease_end(observed, token_life_s=token_life_s)
     if record is not None and observed.first and me.is_predecessor(record.holder):
         return observed.at

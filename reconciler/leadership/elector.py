@@ -13,7 +13,7 @@ from random import Random
 
 import structlog
 
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, Clock, Instant
 from reconciler.errors import (
     AlreadyExists,
     Conflict,
@@ -131,11 +131,11 @@ class LeaderElector:
         self._observed: ObservedLease | None = None
         self._newest_version = ""
         self._hold: LeaseHold | None = None
-        self._try_at = -math.inf
+        self._try_at: Instant = LONG_AGO
         self._jitter_s = 0.0
-        self._waiting_since_at: float | None = None
-        self._term_began_at = -math.inf
-        self._yields_until = -math.inf
+        self._waiting_since_at: Instant | None = None
+        self._term_began_at: Instant = LONG_AGO
+        self._yields_until: Instant = LONG_AGO
         self._releasing = False
         self._wake = asyncio.Event()
         self._election_log = ElectionLog(_permissions(config))
@@ -203,7 +203,7 @@ class LeaderElector:
             self._waiting_since_at = None
         return decision
 
-    def _must_wait(self, now_at: float) -> Wait | None:
+    def _must_wait(self, now_at: Instant) -> Wait | None:
         """Return until when not to write the Lease: loop stalled, caches not synced, or no token.
 
         A leader that waits so behaves like one that is partitioned: its fence closes at the
@@ -225,11 +225,11 @@ class LeaderElector:
         until = self._waiting_since_at + self._start_delay_s()
         return Wait(min(until, now_at + READY_POLL_S)) if now_at < until else None
 
-    def _must_yield(self, hold: LeaseHold, now_at: float, *, lacks_token: bool) -> Wait | None:
+    def _must_yield(self, hold: LeaseHold, now_at: Instant, *, lacks_token: bool) -> Wait | None:
         """Return until when a leader without a token does not renew, None if it continues."""
         if not lacks_token:
             self._election_log.kept()
-            self._yields_until = -math.inf
+            self._yields_until = LONG_AGO
             return None
         if now_at < self._term_began_at + MIN_TERM_S:
             return None
@@ -309,7 +309,7 @@ class LeaderElector:
         self._hold = hold
         self._fence.open(term, hold.expires_at)
         if is_new:
-            self._term_began_at, self._yields_until = hold.renewed_at, -math.inf
+            self._term_began_at, self._yields_until = hold.renewed_at, LONG_AGO
             self._election_log.kept()
             self.transitions_total += 1
             log.info("lease_acquired", term=term, transitions=hold.transitions)
@@ -318,9 +318,8 @@ class LeaderElector:
     def _lose(self, reason: str) -> None:
         self._fence.close()
         self._hold = None
-        self._try_at = (
-            -math.inf
-        )  # a Lease that is free again may be acquired before the next renewal
+        # A Lease that is free again may be acquired before the next renewal.
+        self._try_at = LONG_AGO
         log.warning("lease_lost", reason=reason)
         self._on_stopped_leading(reason)
 
@@ -454,7 +453,7 @@ class LeaderElector:
         self._fence.transitions = max(0, observed.transitions)
         self._jitter_s = self._random.uniform(0.0, MAX_JITTER_S)
         if self.holder not in ("", str(config.identity)):
-            self._yields_until = -math.inf
+            self._yields_until = LONG_AGO
         if self._hold is not None and self.holder != str(config.identity):
             self._lose(election_rules.loss_reason(record))
         self._election_log.leader_observed(self.holder, ours=self.holder == str(config.identity))
@@ -496,7 +495,7 @@ class LeaderElector:
         await self._send(record, spec, timeout_s=timeout_s)
         log.info("lease_released")
 
-    async def _sleep_until(self, until: float) -> None:
+    async def _sleep_until(self, until: Instant) -> None:
         wait_s = min(until - self._clock.monotonic(), MAX_SLEEP_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, wait_s)):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.clock import format_utc_micros
+from reconciler.clock import EpochTime, format_utc_micros
 from reconciler.kube.api import ApiResource
 from reconciler.kube.decoding import resource, struct_decoder
 
@@ -131,7 +131,7 @@ def _owners(writes: Iterable[_Write], field: str) -> Iterator[_Write]:
 
 
 def holder_spec(
-    record: LeaseRecord | None, me: str, *, lease_s: int, transitions: int, wall_s: float
+    record: LeaseRecord | None, me: str, *, lease_s: int, transitions: int, wall_s: EpochTime
 ) -> dict[str, Any]:
     """Return the spec that makes or keeps `me` the holder; the times are for display only.
 
@@ -148,7 +148,7 @@ def holder_spec(
     }
 
 
-def released_spec(*, transitions: int, wall_s: float) -> dict[str, Any]:
+def released_spec(*, transitions: int, wall_s: EpochTime) -> dict[str, Any]:
     """Return the spec that releases the Lease."""
     now = format_utc_micros(wall_s)
     return {

@@ -1,8 +1,6 @@
 """The write fence: open while this replica holds the Lease for long enough; any thread may ask."""
 
-import math
-
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, Clock, Instant
 from reconciler.errors import NotLeaderError
 
 
@@ -20,20 +18,20 @@ class LeaseFence:
         self.transitions = 0
         self.fenced_total = 0
         self._clock = clock
-        self._valid_until = -math.inf
+        self._valid_until: Instant = LONG_AGO
 
     @property
     def is_open(self) -> bool:
         return self._clock.monotonic() < self._valid_until
 
-    def open(self, term: str, valid_until: float) -> None:
+    def open(self, term: str, valid_until: Instant) -> None:
         """Allow writes that end before `valid_until`, in the name of `term`."""
         self.term = term
         self._valid_until = valid_until
 
     def close(self) -> None:
         """Allow no write from now on."""
-        self._valid_until = -math.inf
+        self._valid_until = LONG_AGO
 
     def may_write(self, need_s: float) -> bool:
         """Return whether a write that may take `need_s` may start; a refusal is counted."""

@@ -5,6 +5,8 @@ All instants are seconds on one replica's monotonic clock.
 
 from dataclasses import dataclass
 
+from reconciler.clock import Instant
+
 DRIFT = 0.01
 """Largest error of a clock's rate that the rules tolerate; NTP slews by 0.05 % at most."""
 
@@ -46,16 +48,16 @@ class LeaseHold:
     """
 
     transitions: int
-    renewed_at: float
-    expires_at: float
+    renewed_at: Instant
+    expires_at: Instant
 
 
-def hold_from(transitions: int, sent_at: float, timing: ElectionTiming) -> LeaseHold:
+def hold_from(transitions: int, sent_at: Instant, timing: ElectionTiming) -> LeaseHold:
     """Return the hold that follows from an applied write that was sent at `sent_at`."""
     valid_until = sent_at + timing.lease_s - timing.margin_s
     return LeaseHold(transitions, sent_at, valid_until)
 
 
-def expires_at(hold: LeaseHold, timing: ElectionTiming) -> float:
+def expires_at(hold: LeaseHold, timing: ElectionTiming) -> Instant:
     """Return when a hold that is not renewed ends, even with a request in flight."""
     return min(hold.renewed_at + timing.deadline_s, hold.expires_at)

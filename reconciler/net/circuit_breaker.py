@@ -8,7 +8,7 @@ from functools import partial
 from random import Random
 from typing import Literal
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, Instant
 from reconciler.errors import Forbidden, RemoteError
 
 Condition = Literal["ok", "down", "refused"]
@@ -71,8 +71,8 @@ class CircuitBreaker:
         self._clock = clock
         self._random = random
         self._failures = 0
-        self._down_at: float | None = None
-        self._refused_at: float | None = None
+        self._down_at: Instant | None = None
+        self._refused_at: Instant | None = None
         self._outages = 0
         self._last_error = ""
         self._last_reason = ""
@@ -304,7 +304,7 @@ class CircuitBreaker:
             self._failures,
         )
 
-    def _since_s(self, at: float | None) -> float:
+    def _since_s(self, at: Instant | None) -> float:
         return 0.0 if at is None else self._clock.monotonic() - at
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from reconciler.clock import Clock
+from reconciler.clock import EPOCH, LONG_AGO, Clock, EpochTime, Instant
 
 LOOK_S = 5.0
 """Time between two checks: a kubelet takes ten times as long to update a file, and a check of a
@@ -35,7 +35,7 @@ class FileRotation:
         self._clock = clock
         self._version = ""
         self._next = ""
-        self._look_at = -LOOK_S
+        self._look_at: Instant = LONG_AGO
 
     def version(self, *, fresh: bool = False) -> str:
         """Return the version of the last check.
@@ -57,21 +57,21 @@ class FileRotation:
             self._look_at = now_at + SETTLED_S
         return self._version
 
-    def _is_settled(self, written_s: float) -> bool:
+    def _is_settled(self, written_s: EpochTime) -> bool:
         return written_s <= self._clock.wall() - SETTLED_S
 
-    def _look(self) -> tuple[str, float]:
+    def _look(self) -> tuple[str, EpochTime]:
         digest, written_s = file_digest(self._paths())
         return digest.hex(), written_s
 
 
-def file_digest(paths: Iterable[Path]) -> tuple[bytes, float]:
+def file_digest(paths: Iterable[Path]) -> tuple[bytes, EpochTime]:
     """Return a digest of the files' content, and the last time of writing (epoch seconds).
 
     For a folder only its time of change counts; for an unreadable file, the error number.
     """
     digest = hashlib.blake2b(digest_size=16)
-    written_s = 0.0
+    written_s = EPOCH
     for path in paths:
         digest.update(f"\0{path}\0".encode(errors="surrogateescape"))
         try:
@@ -80,6 +80,6 @@ def file_digest(paths: Iterable[Path]) -> tuple[bytes, float]:
         except OSError as error:
             digest.update(f"\0{error.errno}".encode())
         else:
-            written_s = max(written_s, state.st_mtime)
+            written_s = max(written_s, EpochTime(state.st_mtime))
             digest.update(held)
     return digest.digest(), written_s

@@ -3,8 +3,10 @@
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
+from reconciler.clock import EpochTime
 
-def parse_date(text: str | None) -> float | None:
+
+def parse_date(text: str | None) -> EpochTime | None:
     """Return a Date header as epoch seconds, or None if it is not valid.
 
     Source: RFC 9110 5.6.7; a date without a zone is UTC, as all HTTP dates are.
@@ -13,12 +15,13 @@ def parse_date(text: str | None) -> float | None:
         return None
     try:
         instant = parsedate_to_datetime(text)
-        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
+        known = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+        return EpochTime(known.timestamp())
     except (ValueError, OverflowError):
         return None
 
 
-def parse_retry_after(text: str | None, *, now_s: float) -> float | None:
+def parse_retry_after(text: str | None, *, now_s: EpochTime) -> float | None:
     """Return a Retry-After header in seconds from now, 0 or more, or None.
 
     Args:

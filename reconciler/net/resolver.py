@@ -1,7 +1,6 @@
 """Look-ups of names in daemon threads: a silent name server delays no other name and no end."""
 
 import asyncio
-import math
 import socket
 import threading
 import time
@@ -9,6 +8,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+from reconciler.clock import LONG_AGO, Instant
 
 NAME_THREADS = 4
 """Look-ups of one name at one time: silent name servers delay each for up to 45 s."""
@@ -72,7 +73,7 @@ class _Lookup:
 
     def __init__(self) -> None:
         self.threads = 0
-        self.begun_at = -math.inf
+        self.begun_at: Instant = LONG_AGO
         self.waiters: set[_Waiter] = set()
 
 
@@ -84,7 +85,7 @@ _lock = threading.Lock()
 
 def _join(name: _Name, waiter: _Waiter) -> _Lookup:
     """Add a waiter for the name's next answer; start a look-up unless a recent one runs."""
-    now_at = time.monotonic()
+    now_at = Instant(time.monotonic())
     with _lock:
         lookup = _lookups.setdefault(name, _Lookup())
         lookup.waiters.add(waiter)

@@ -9,6 +9,8 @@ from collections.abc import Hashable
 from enum import Enum
 from typing import Generic, TypeVar
 
+from reconciler.clock import Instant
+
 T = TypeVar("T", bound=Hashable)
 
 SLOW_S = 1.0
@@ -43,7 +45,7 @@ class AdaptiveLimit(Generic[T]):
         """Requests that may be in progress now."""
         self.under_way = 0
         self._prompt = 0
-        self._halved_at: float | None = None
+        self._halved_at: Instant | None = None
         self._waiting: dict[RequestKind, deque[T]] = {kind: deque() for kind in RequestKind}
         self._next = RequestKind.SINGLE
 
@@ -67,7 +69,7 @@ class AdaptiveLimit(Generic[T]):
             self.under_way += 1
         return admitted
 
-    def ended(self, *, began_at: float, now_at: float, failed: bool) -> None:
+    def ended(self, *, began_at: Instant, now_at: Instant, failed: bool) -> None:
         """End a request that was admitted.
 
         Args:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from reconciler.clock import EpochTime
 from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable, ProtocolError
 from reconciler.net import http_dates
 from reconciler.platform.models import decode
@@ -73,7 +74,7 @@ def error_of(answer: ErrorAnswer, *, what: str, is_of_project: bool = True) -> P
     )
 
 
-def parse_retry_after(text: str | None, *, now_s: float) -> float | None:
+def parse_retry_after(text: str | None, *, now_s: EpochTime) -> float | None:
     """Return a Retry-After header in seconds from now, or None; RFC 9110 has two forms.
 
     Args:

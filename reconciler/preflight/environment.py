@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, Clock, Instant
 from reconciler.net.client_session import environment_proxy, has_system_trust, shown_url
 from reconciler.preflight import findings
 from reconciler.settings import Settings, unknown_variables
@@ -80,7 +80,7 @@ async def watch_clock(issuer_time: IssuerTime, clock: Clock) -> None:
     A clock that stays wrong is logged once in `REPEAT_S`. The first time is after
     `MIN_COMPARISONS`: which clock is wrong may depend on one that has not been observed yet.
     """
-    logged: dict[str, tuple[float, float]] = {}
+    logged: dict[str, tuple[float, Instant]] = {}
     comparisons: dict[str, int] = {}
     while True:
         await asyncio.sleep(CLOCK_PERIOD_S)
@@ -91,7 +91,7 @@ async def watch_clock(issuer_time: IssuerTime, clock: Clock) -> None:
         for clock_finding in clock_findings:
             if comparisons[clock_finding.clock] < MIN_COMPARISONS:
                 continue
-            off_s, logged_at = logged.get(clock_finding.clock, (math.inf, -math.inf))
+            off_s, logged_at = logged.get(clock_finding.clock, (math.inf, LONG_AGO))
             is_same = abs(clock_finding.off_s - off_s) <= findings.SKEW_WARN_S
             if is_same and now_at - logged_at < REPEAT_S:
                 continue

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 from urllib.parse import urlencode
 
+from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.snapshot import SessionStatus
 
@@ -139,8 +140,8 @@ def _has_words(row: SessionStatus, words: Sequence[str]) -> bool:
     return all(word in text for word in words)
 
 
-def _unknown_last(value: float | None) -> float:
-    return math.inf if value is None else value
+def _unknown_last(value: float | EpochTime | None) -> float | EpochTime:
+    return NEVER if value is None else value
 
 
 _ORDERS: dict[Sort, Callable[[SessionStatus], Any]] = {

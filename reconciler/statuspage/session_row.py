@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from reconciler.clock import EpochTime
 from reconciler.controller.decide.token_state import HEALTHY, NOTHING_TO_READ, TokenState
 from reconciler.controller.reconcile.run import Outcome
 from reconciler.controller.status.history import MAX_RUNS, RunRecord
@@ -71,7 +72,12 @@ class SessionRow:
 
 
 def row_of(
-    row: SessionStatus, runs: Sequence[RunRecord], *, now_s: float, wall_s: float, scale_s: float
+    row: SessionStatus,
+    runs: Sequence[RunRecord],
+    *,
+    now_s: EpochTime,
+    wall_s: EpochTime,
+    scale_s: float,
 ) -> SessionRow:
     """Return the row of a session.
 
@@ -128,7 +134,7 @@ def _share(seconds: float | None, scale_s: float) -> float | None:
     return round(min(100.0, max(0.0, 100 * seconds / max(scale_s, 1.0))), 1)
 
 
-def _next(row: SessionStatus, now_s: float) -> tuple[str, str]:
+def _next(row: SessionStatus, now_s: EpochTime) -> tuple[str, str]:
     """Return when the next run of a session is, and why then."""
     if row.block_reason:
         return "blocked", describe_block(row)
@@ -151,14 +157,14 @@ def _late(wait_s: float) -> str:
     return f"due {ago(-wait_s)}"
 
 
-def _run(past: RunRecord, wall_s: float) -> RunMark:
+def _run(past: RunRecord, wall_s: EpochTime) -> RunMark:
     severity, how = _OUTCOMES.get(past.outcome, ("neutral", past.outcome))
     cause = describe_error_class(past.error) if past.error else describe_reason(past.reason)
     words = clean(f"{how}: {cause}") if cause else how
     return RunMark(severity, instant(past.ended_s), ago(wall_s - past.ended_s), words)
 
 
-def _details(row: SessionStatus, now_s: float) -> list[tuple[str, str]]:
+def _details(row: SessionStatus, now_s: EpochTime) -> list[tuple[str, str]]:
     """Return the details of an opened session, by name; unknown ones are left out."""
     expires_s, due_s = row.expires_s, row.due_s
     expires = "" if expires_s is None else "never" if math.isinf(expires_s) else instant(expires_s)

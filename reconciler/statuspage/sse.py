@@ -1,7 +1,6 @@
 """Server-sent events: each reader gets its view when it changes, at a bounded cost."""
 
 import asyncio
-import math
 from asyncio import Task
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, Clock, Instant
 from reconciler.statuspage.cache import PageCache, TooManyReaders
 from reconciler.statuspage.query import SessionQuery
 
@@ -101,7 +100,8 @@ class SseStreams:
 
     async def _send(self, response: web.StreamResponse, query: SessionQuery) -> None:
         await self._write(response, "retry: 2000\n\n")
-        last, sent_at = "", -math.inf
+        last = ""
+        sent_at: Instant = LONG_AGO
         while True:
             began_at = self._clock.monotonic()
             try:

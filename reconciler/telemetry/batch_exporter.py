@@ -4,7 +4,6 @@ A collector that is unreachable, slow or faulty costs this thread's time and the
 memory, and nothing else.
 """
 
-import math
 import threading
 import time
 from collections import deque
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import structlog
+
+from reconciler.clock import LONG_AGO, Instant
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ class BatchExporter(Generic[T]):
         self._lock = threading.Lock()
         self._lost = 0
         self._is_losing = False
-        self._logged_at = -math.inf
+        self._logged_at: Instant = LONG_AGO
 
     def enqueue(self, item: T) -> bool:
         """Queue an item and return at once; False if it was dropped."""
@@ -169,7 +170,7 @@ class BatchExporter(Generic[T]):
 
     def _record_loss(self, items: int, reason: str) -> None:
         """Count lost items, and log the first loss of a streak; called by any thread."""
-        now_at = time.monotonic()
+        now_at = Instant(time.monotonic())
         with self._lock:
             self._lost += items
             pause_s = REPEAT_S if self._is_losing else PAUSE_S

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from aiohttp import web
 
+from reconciler.clock import Instant
 from reconciler.errors import SettingsError
 from reconciler.telemetry.registry import CONTENT_TYPE
 
@@ -43,7 +44,7 @@ class FirstRequestLimit:
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._served: WeakSet[asyncio.BaseTransport] = WeakSet()
-        self._seen_at: WeakKeyDictionary[asyncio.BaseTransport, float] = WeakKeyDictionary()
+        self._seen_at: WeakKeyDictionary[asyncio.BaseTransport, Instant] = WeakKeyDictionary()
 
     @web.middleware
     async def record_request(
@@ -58,9 +59,9 @@ class FirstRequestLimit:
         """Run until cancelled."""
         while True:
             await asyncio.sleep(self._limit_s / 2)
-            self._close_silent(runner, time.monotonic())
+            self._close_silent(runner, Instant(time.monotonic()))
 
-    def _close_silent(self, runner: web.AppRunner, now_at: float) -> None:
+    def _close_silent(self, runner: web.AppRunner, now_at: Instant) -> None:
         for connection in runner.server.connections if runner.server is not None else ():
             transport = connection.transport
             if transport is None or transport in self._served:

@@ -15,6 +15,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from opentelemetry.util.types import AttributeValue
 
 from reconciler import __version__
+from reconciler.clock import LONG_AGO, ClockOffset, Instant
 from reconciler.telemetry.trace import Span, SpanId, Trace
 
 _SCOPE = InstrumentationScope("reconciler", __version__)
@@ -53,7 +54,7 @@ class SampledTrace(NamedTuple):
     """A trace to export; a monotonic instant plus `offset_s` is seconds since the epoch."""
 
     trace: Trace
-    offset_s: float
+    offset_s: ClockOffset
 
 
 def spans_of(sampled: SampledTrace, resource: Resource) -> Iterator[ReadableSpan]:
@@ -102,7 +103,7 @@ def _span_of(span: Span, sampled: SampledTrace, resource: Resource) -> ReadableS
         status=_status(span.error),
         start_time=_ns(span.began_at, sampled),
         # A span that a cancelled run left open ends with its trace.
-        end_time=_ns(span.ended_at or trace.ended_at, sampled),
+        end_time=_ns(trace.ended_at if span.ended_at == LONG_AGO else span.ended_at, sampled),
         instrumentation_scope=_SCOPE,
     )
 
@@ -158,5 +159,5 @@ def _status(error: str) -> Status:
     return Status(StatusCode.ERROR, error) if error else Status(StatusCode.UNSET)
 
 
-def _ns(at: float, sampled: SampledTrace) -> int:
-    return round((at + sampled.offset_s) * 1e9)
+def _ns(at: Instant, sampled: SampledTrace) -> int:
+    return round(float(at + sampled.offset_s) * 1e9)

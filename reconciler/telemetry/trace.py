@@ -11,7 +11,7 @@ from random import Random
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, Clock, Instant
 
 MAX_SPANS = 64
 """Most spans kept of one trace; a resync of a thousand projects would have thousands."""
@@ -50,7 +50,8 @@ class Span:
         self.name = name
         self.target = target
         self.parent = parent
-        self.began_at = self.ended_at = 0.0
+        self.began_at: Instant = LONG_AGO
+        self.ended_at: Instant = LONG_AGO
         self.status = 0
         self.error = ""
         self._span_id = 0
@@ -118,7 +119,7 @@ class Trace(Span):
         "tracer",
     )  # fmt: skip
 
-    def __init__(self, tracer: "Tracer", name: str, queued_at: float | None) -> None:
+    def __init__(self, tracer: "Tracer", name: str, queued_at: Instant | None) -> None:
         super().__init__(None, name, "", None)
         self.tracer = tracer
         self.trace_id = tracer.new_id(128)
@@ -189,7 +190,7 @@ class Tracer:
         self.listeners: list[Callable[[Trace], None]] = []
         self._random = random
 
-    def begin(self, name: str, *, queued_at: float | None = None) -> Trace:
+    def begin(self, name: str, *, queued_at: Instant | None = None) -> Trace:
         """Return a trace, to enter with `with` and to pass to `end` after that."""
         return Trace(self, name, queued_at)
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from reconciler.clock import EpochTime
 from reconciler.errors import InvalidToken
 
 MAX_TOKEN_BYTES = 16 * 1024
@@ -83,8 +84,8 @@ class Claims:
     `warning` is a sentence about what is unusual in a usable token, or "".
     """
 
-    issued_s: float | None = None
-    expires_s: float | None = None
+    issued_s: EpochTime | None = None
+    expires_s: EpochTime | None = None
     warning: str = ""
 
 
@@ -92,8 +93,8 @@ class Claims:
 class Lifetime:
     """Start and end of a token's lifetime, epoch seconds in the issuer's time."""
 
-    issued_s: float
-    expires_s: float
+    issued_s: EpochTime
+    expires_s: EpochTime
 
     @property
     def ttl_s(self) -> float:
@@ -164,7 +165,7 @@ def key_id(value: str) -> str:
     return hashlib.blake2b(header.kid.encode("utf-8", "replace"), digest_size=6).hexdigest()
 
 
-def lifetime(claims: Claims, *, now_s: float, expires_in_s: float | None) -> Lifetime:
+def lifetime(claims: Claims, *, now_s: EpochTime, expires_in_s: float | None) -> Lifetime:
     """Return the lifetime of a token that arrived at `now_s`.
 
     Its own `exp` counts. Without one it is valid from now for the response's `expires_in`: that is
@@ -245,8 +246,8 @@ def _decode_base64url(part: str) -> bytes:
     return base64.b64decode(padded, altchars=b"-_", validate=True)
 
 
-def _epoch_s(claim: object) -> float | None:
+def _epoch_s(claim: object) -> EpochTime | None:
     """Return a claim as epoch seconds; None if it is absent, not a number, or not in seconds."""
     if isinstance(claim, bool) or not isinstance(claim, int | float):
         return None
-    return float(claim) if 0 <= claim <= MAX_EPOCH_S else None
+    return EpochTime(claim) if 0 <= claim <= MAX_EPOCH_S else None

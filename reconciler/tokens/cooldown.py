@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from random import Random
 
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, Clock, Instant
 from reconciler.errors import IssuerError
 from reconciler.net.circuit_breaker import PROBE_S
 
@@ -28,7 +28,7 @@ class Cooldown:
         self._clock = clock
         self._random = random
         self._refusals = 0
-        self._until_at = 0.0
+        self._until_at: Instant = LONG_AGO
         self._error: IssuerError | None = None
 
     def after_refusal(self, error: IssuerError, *, remaining_lives_s: Sequence[float] = ()) -> None:

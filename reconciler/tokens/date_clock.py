@@ -3,13 +3,13 @@
 from collections import deque
 from typing import NamedTuple
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, EpochTime, Instant
 from reconciler.tokens.server_clock import MAX_SAMPLES, MEMORY_S, Bounds, bounds_of, intersect
 
 
 class _Observation(NamedTuple):
     bounds: Bounds
-    at: float
+    at: Instant
 
 
 class DateClock:
@@ -34,11 +34,11 @@ class DateClock:
         """The server's time less our monotonic clock; None before the first observation."""
         return self._bounds
 
-    def now_s(self) -> float:
+    def now_s(self) -> EpochTime:
         """Return the server's time in epoch seconds."""
         if self._bounds is None:
             return self._clock.wall()
-        return self._clock.monotonic() + (self._bounds.low_s + self._bounds.high_s) / 2
+        return self._clock.monotonic() + self._bounds.middle_s
 
     @property
     def skew_s(self) -> float:
@@ -50,7 +50,7 @@ class DateClock:
         """How far `now_s` may be off, in seconds either way; 0.0 before the first observation."""
         return 0.0 if self._bounds is None else (self._bounds.high_s - self._bounds.low_s) / 2
 
-    def observe(self, date_s: float, sent_at: float, received_at: float) -> None:
+    def observe(self, date_s: EpochTime, sent_at: Instant, received_at: Instant) -> None:
         """Update the estimate from one response.
 
         Args:

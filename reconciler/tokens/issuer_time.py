@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, ClockOffset, EpochTime, Instant
 from reconciler.net.http_dates import parse_date
 from reconciler.tokens.server_clock import (
     RESOLUTION_S,
@@ -38,7 +38,7 @@ class ClockMove(NamedTuple):
     """
 
     moved_s: float
-    since_at: float
+    since_at: Instant
     is_first: bool
 
 
@@ -52,10 +52,10 @@ class IssuerTime:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._rules = ServerClock()
-        self._api_server: deque[float] = deque(maxlen=MAX_DATES)
+        self._api_server: deque[ClockOffset] = deque(maxlen=MAX_DATES)
         self._issuer_date: Bounds | None = None
         self._expires_in: Bounds | None = None
-        self._bounds = Bounds(-math.inf, math.inf)
+        self._bounds = Bounds(ClockOffset(-math.inf), ClockOffset(math.inf))
         self._observed_at = clock.monotonic()
         self._last_date = ""
         self.on_moved: Callable[[ClockMove], None] | None = None
@@ -76,7 +76,7 @@ class IssuerTime:
         """True if another response, a second later, would decide which of two sources is right."""
         return self._rules.needs_another
 
-    def now_s(self) -> float:
+    def now_s(self) -> EpochTime:
         """Return the issuer's time in epoch seconds."""
         estimate = self._rules.estimate
         if estimate is None:
@@ -94,7 +94,7 @@ class IssuerTime:
         estimate = self._rules.estimate
         return 0.0 if estimate is None else (estimate.bounds.high_s - estimate.bounds.low_s) / 2
 
-    def observe(self, response: TokenTimes, date_s: float | None) -> float:
+    def observe(self, response: TokenTimes, date_s: EpochTime | None) -> EpochTime:
         """Update the estimate from one response; return the issuer's time at its receipt.
 
         Epoch seconds. For a token that may have been issued during the request it is the earliest
@@ -118,7 +118,7 @@ class IssuerTime:
             self._observed_at = response.received_at
         return _received_s(response, self._bounds)
 
-    def settle(self, response: TokenTimes) -> float:
+    def settle(self, response: TokenTimes) -> EpochTime:
         """Decide without another response; return the issuer's time at the receipt of this one."""
         before_s = self.now_s()
         self._bounds = self._rules.settle(self._bounds)
@@ -176,7 +176,7 @@ class IssuerTime:
         ahead_s = self._clock.wall() - self._clock.monotonic()
         return Bounds(ahead_s, ahead_s)
 
-    def _report_move(self, before_s: float, *, is_first: bool) -> None:
+    def _report_move(self, before_s: EpochTime, *, is_first: bool) -> None:
         moved_s = self.now_s() - before_s
         if abs(moved_s) > MIN_MOVE_S and self.on_moved is not None:
             self.on_moved(ClockMove(moved_s, self._observed_at, is_first))
@@ -185,9 +185,9 @@ class IssuerTime:
         return f"<IssuerTime skew {self.skew_s:+.3f} s +-{self.error_s:.3f} s>"
 
 
-def _received_s(response: TokenTimes, judged: Bounds) -> float:
+def _received_s(response: TokenTimes, judged: Bounds) -> EpochTime:
     """Return the issuer's time at a response's receipt: the earliest that its `iat` allows."""
-    received_s = judged.low_s + response.received_at
+    received_s = response.received_at + judged.low_s
     token = claims_of(response).get(TimeSource.TOKEN)
     if token is None or response.issued_s is None or apart_s(token, judged) > 0:
         return received_s

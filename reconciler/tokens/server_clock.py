@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from reconciler.clock import NEVER, ClockOffset, EpochTime, Instant
+
 RESOLUTION_S = 1.0
 """`iat` and Date are in whole seconds: the true instant is up to one second later."""
 
@@ -36,12 +38,12 @@ MAX_SAMPLES = 64
 class Bounds(NamedTuple):
     """The issuer's time less our monotonic clock is between these two, in seconds."""
 
-    low_s: float
-    high_s: float
+    low_s: ClockOffset
+    high_s: ClockOffset
 
     @property
-    def middle_s(self) -> float:
-        return (self.low_s + self.high_s) / 2
+    def middle_s(self) -> ClockOffset:
+        return self.low_s + (self.high_s - self.low_s) / 2
 
 
 class TimeSource(enum.Enum):
@@ -79,11 +81,11 @@ class TokenTimes:
         received_at: When the response's headers arrived, monotonic.
     """
 
-    issued_s: float | None
-    expires_s: float | None
+    issued_s: EpochTime | None
+    expires_s: EpochTime | None
     expires_in_s: float | None
-    sent_at: float
-    received_at: float
+    sent_at: Instant
+    received_at: Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,11 @@ class ClockSample:
         is_refused: By the estimate it had expired when it came last.
     """
 
-    issued_s: float
-    floor_s: float
-    ceiling_s: float
+    issued_s: EpochTime
+    floor_s: ClockOffset
+    ceiling_s: ClockOffset
     bounds: Bounds
-    at: float
+    at: Instant
     is_refused: bool = False
 
 
@@ -122,7 +124,7 @@ class ServerClock:
     def __init__(self) -> None:
         self._samples: deque[ClockSample] = deque(maxlen=MAX_SAMPLES)
         """Tokens of different seconds, the latest first, each as it was first received."""
-        self._floor_s = -math.inf
+        self._floor_s = ClockOffset(-math.inf)
         self._contradicting: ClockSample | None = None
         """The youngest of the tokens that contradict what earlier ones have proven."""
         self.estimate: ClockEstimate | None = None
@@ -198,9 +200,8 @@ class ServerClock:
         if self.estimate is not None:
             known[TimeSource.MEMORY] = self.estimate.bounds
         bounds = plain if _support(plain, known) > _support(by_expires_in, known) else by_expires_in
-        ceiling_s = (
-            math.inf if response.expires_s is None else response.expires_s - response.received_at
-        )
+        ends_s = NEVER if response.expires_s is None else response.expires_s
+        ceiling_s = ends_s - response.received_at
         return ClockSample(response.issued_s, plain.low_s, ceiling_s, bounds, response.received_at)
 
     def is_repeated(self, sample: ClockSample) -> bool:
@@ -288,10 +289,14 @@ class ServerClock:
     def _latest(self) -> list[ClockSample]:
         return list(self._samples)[:PROOF]
 
-    def _ceiling_s(self) -> float:
+    def _ceiling_s(self) -> ClockOffset:
         """Return the offset's upper limit: the latest tokens had not all expired on arrival."""
         latest = self._latest()
-        return max(each.ceiling_s for each in latest) if len(latest) == PROOF else math.inf
+        return (
+            max(each.ceiling_s for each in latest)
+            if len(latest) == PROOF
+            else ClockOffset(math.inf)
+        )
 
     def _at_floor(self) -> ClockEstimate:
         """Return the earliest time by which no token was issued in the future."""
@@ -354,7 +359,7 @@ def claims_of(response: TokenTimes) -> dict[TimeSource, Bounds]:
     return claims
 
 
-def bounds_of(date_s: float, sent_at: float, received_at: float) -> Bounds:
+def bounds_of(date_s: EpochTime, sent_at: Instant, received_at: Instant) -> Bounds:
     """Return the bounds from one instant that was taken between sending and receipt."""
     return Bounds(date_s - received_at, date_s + RESOLUTION_S - sent_at)
 
@@ -367,7 +372,7 @@ def apart_s(one: Bounds, other: Bounds) -> float:
 def agreeing(newest_first: Iterable[ClockSample]) -> list[ClockSample]:
     """Return the newest samples up to the first that one of them contradicts by `SAME_ISSUER_S`."""
     found: list[ClockSample] = []
-    low_s, high_s = -math.inf, math.inf
+    low_s, high_s = ClockOffset(-math.inf), ClockOffset(math.inf)
     for sample in newest_first:
         low_s, high_s = max(low_s, sample.bounds.low_s), min(high_s, sample.bounds.high_s)
         if low_s - high_s > SAME_ISSUER_S:
@@ -413,4 +418,4 @@ def _has_expired(response: TokenTimes, bounds: Bounds) -> bool:
     """Return whether a token had expired when it arrived, so that the estimate is wrong."""
     if response.expires_s is None:
         return False
-    return bounds.low_s + response.received_at >= response.expires_s
+    return response.received_at + bounds.low_s >= response.expires_s

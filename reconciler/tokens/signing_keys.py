@@ -15,6 +15,8 @@ own key, causes one round of writes a key and no more:
 import math
 from collections import OrderedDict
 
+from reconciler.clock import LONG_AGO, EpochTime
+
 MIN_STREAK = 2
 """Tokens in a row after which a key is the one in use, not one of many."""
 
@@ -29,18 +31,18 @@ class SigningKeys:
         self._known: OrderedDict[str, None] = OrderedDict()
         self._current = ""
         self._streak = 0
-        self._candidate_s: float | None = None
-        self.rotated_s = -math.inf
+        self._candidate_s: EpochTime | None = None
+        self.rotated_s: EpochTime = LONG_AGO
         """Tokens issued before this are under a replaced key; epoch seconds, issuer's time."""
 
-    def observe(self, key: str, issued_s: float) -> bool:
+    def observe(self, key: str, issued_s: EpochTime) -> bool:
         """Record a token; return whether it shows that its key has replaced another.
 
         Args:
             key: Digest of its key's name; "" for a token without one, which is ignored.
             issued_s: Start of its lifetime, epoch seconds. Whole seconds count, as in annotations.
         """
-        since_s = float(math.floor(issued_s))
+        since_s = EpochTime(math.floor(issued_s))
         self.rotated_s = min(self.rotated_s, since_s)
         if not key:
             return False
@@ -56,7 +58,7 @@ class SigningKeys:
         self._candidate_s = since_s
         return was_settled and self._confirm(since_s)
 
-    def _confirm(self, since_s: float) -> bool:
+    def _confirm(self, since_s: EpochTime) -> bool:
         """Accept the candidate, if there is one, as the successor of all keys before it."""
         if self._candidate_s is None:
             return False

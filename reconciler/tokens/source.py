@@ -9,7 +9,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import structlog
 
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, Clock, EpochTime, Instant
 from reconciler.errors import IssuerError, IssuerUnavailable
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.tokens.claims import invalid_token, key_id, read_claims
@@ -137,7 +137,7 @@ class TokenSource(Protocol):
         ...
 
     @property
-    def replaced_s(self) -> float:
+    def replaced_s(self) -> EpochTime:
         """When the present token replaced another, epoch seconds.
 
         Earlier writes may hold the other one; -inf if no token is ever withdrawn.
@@ -153,7 +153,7 @@ class TokenSource(Protocol):
         ...
 
     @property
-    def rotated_s(self) -> float:
+    def rotated_s(self) -> EpochTime:
         """When the first token under the issuer's present signing key was issued.
 
         Epoch seconds, issuer's time. Earlier tokens are under a key that may be rejected by now;
@@ -161,7 +161,7 @@ class TokenSource(Protocol):
         """
         ...
 
-    async def get(self, *, min_remaining: float, since_at: float = -math.inf) -> Token:
+    async def get(self, *, min_remaining: float, since_at: Instant = LONG_AGO) -> Token:
         """Return a token with enough lifetime; request one if there is none.
 
         Args:
@@ -204,7 +204,7 @@ class OidcSource:
         refresh_on_key_rotation: Whether a new signing key makes the tokens under older ones due.
     """
 
-    replaced_s = -math.inf
+    replaced_s: EpochTime = LONG_AGO
     generation = 0
 
     def __init__(
@@ -242,8 +242,8 @@ class OidcSource:
         self.on_better: OnBetter = lambda: None
 
     @property
-    def rotated_s(self) -> float:
-        return self._keys.rotated_s if self._refresh_on_key_rotation else -math.inf
+    def rotated_s(self) -> EpochTime:
+        return self._keys.rotated_s if self._refresh_on_key_rotation else LONG_AGO
 
     @property
     def longest_ttl_s(self) -> float:
@@ -257,7 +257,7 @@ class OidcSource:
         sane_s = min(self._longest_ttl_s, MAX_TRUSTED_TTL_S)
         return math.ceil(sane_s if best is None else max(best.ttl_s, sane_s))
 
-    async def get(self, *, min_remaining: float, since_at: float = -math.inf) -> Token:
+    async def get(self, *, min_remaining: float, since_at: Instant = LONG_AGO) -> Token:
         token = self.best_available(min_remaining=min_remaining, since_at=since_at)
         if token is not None:
             return token
@@ -266,7 +266,7 @@ class OidcSource:
             raise IssuerUnavailable(f"the issuer is down, the last error was: {last}")
         return await self.refresh()
 
-    def best_available(self, *, min_remaining: float, since_at: float = -math.inf) -> Token | None:
+    def best_available(self, *, min_remaining: float, since_at: Instant = LONG_AGO) -> Token | None:
         best = self.best()
         return best if best is not None and self._serves(min_remaining, since_at) else None
 
@@ -320,7 +320,7 @@ class OidcSource:
     def __repr__(self) -> str:
         return f"<OidcSource best={self.best()}, {self._requests} requests>"
 
-    def _serves(self, min_remaining: float, since_at: float) -> bool:
+    def _serves(self, min_remaining: float, since_at: Instant) -> bool:
         """Return whether another request could bring nothing better than the present token.
 
         The newest token decides, not the best: while the issuer returns short lifetimes, an earlier
@@ -352,7 +352,7 @@ class OidcSource:
             self._warnings.add(warning)
             log.warning("token_odd", reason=warning)
 
-    async def _request_certain(self) -> tuple[TokenResponse, float]:
+    async def _request_certain(self) -> tuple[TokenResponse, EpochTime]:
         """Return a response and the issuer's time at its receipt, epoch seconds.
 
         A token that contradicts what earlier ones proved is not used before two more have shown
@@ -368,7 +368,7 @@ class OidcSource:
             now_s = self._issuer_time.settle(token_times(response))
         return response, now_s
 
-    async def _request_response(self) -> tuple[TokenResponse, float]:
+    async def _request_response(self) -> tuple[TokenResponse, EpochTime]:
         self._requests += 1
         response = await self._send_request()
         return response, self._issuer_time.observe(token_times(response), response.date_s)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from reconciler.clock import Clock, format_utc
+from reconciler.clock import LONG_AGO, NEVER, Clock, EpochTime, Instant, format_utc
 from reconciler.errors import IssuerError, SettingsError
 from reconciler.tokens.claims import invalid_token, read_claims
 from reconciler.tokens.source import FleetLife, OnBetter, TokenStats
@@ -34,10 +34,10 @@ class StaticSource:
         InvalidToken: The value is `malformed` or `huge`.
     """
 
-    rotated_s = -math.inf
+    rotated_s: EpochTime = LONG_AGO
 
     def __init__(
-        self, read: Callable[[], str], clock: Clock, *, since_s: float = -math.inf
+        self, read: Callable[[], str], clock: Clock, *, since_s: EpochTime = LONG_AGO
     ) -> None:
         self._read = read
         self._clock = clock
@@ -60,7 +60,7 @@ class StaticSource:
         return ttl_s if math.isinf(ttl_s) else math.ceil(ttl_s)
 
     @property
-    def replaced_s(self) -> float:
+    def replaced_s(self) -> EpochTime:
         """When the present token replaced another, by the present reading of the wall clock.
 
         After a step back of the wall clock, later writes would look older than the token and would
@@ -69,7 +69,7 @@ class StaticSource:
         ago_s = self._clock.monotonic() - self._replaced_at
         return min(self._replaced_s, self._clock.wall() - ago_s)
 
-    async def get(self, *, min_remaining: float, since_at: float = -math.inf) -> Token:
+    async def get(self, *, min_remaining: float, since_at: Instant = LONG_AGO) -> Token:
         """Return the token, even with little lifetime left: there is no better one."""
         best = self.best()
         if best is None:
@@ -159,7 +159,7 @@ def _parse(value: str, clock: Clock) -> Token:
     return Token(
         value,
         issued_s=issued_s,
-        expires_s=math.inf if claims.expires_s is None else claims.expires_s,
+        expires_s=NEVER if claims.expires_s is None else claims.expires_s,
         received_at=clock.monotonic(),
         age_at_receipt_s=max(0.0, now_s - issued_s),
     )

@@ -3,7 +3,7 @@
 import math
 from typing import Final, NoReturn, final
 
-from reconciler.clock import format_utc
+from reconciler.clock import EpochTime, Instant, format_utc
 
 
 @final
@@ -28,9 +28,9 @@ class Token:
         self,
         value: str,
         *,
-        issued_s: float,
-        expires_s: float,
-        received_at: float,
+        issued_s: EpochTime,
+        expires_s: EpochTime,
+        received_at: Instant,
         age_at_receipt_s: float = 0.0,
     ) -> None:
         self._value: Final = value
@@ -48,7 +48,7 @@ class Token:
         """Return the value; for the body of a write and nothing else."""
         return self._value
 
-    def remaining_s(self, now_at: float) -> float:
+    def remaining_s(self, now_at: Instant) -> float:
         """Return the remaining lifetime at a monotonic instant; 0 or less means expired.
 
         A step of our wall clock, or a later one of the issuer's, does not change it. The issuer's

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.clock import EpochTime, Instant
 from reconciler.errors import IssuerError, IssuerRefused, IssuerUnavailable
 from reconciler.tokens.claims import invalid_token, lifetime, read_claims
 from reconciler.tokens.server_clock import TokenTimes
@@ -27,11 +28,11 @@ class TokenResponse:
     """
 
     value: str = field(repr=False)
-    sent_at: float
-    received_at: float
+    sent_at: Instant
+    received_at: Instant
     token_type: str = "Bearer"  # noqa: S105 - a scheme's name
     expires_in_s: float | None = None
-    date_s: float | None = None
+    date_s: EpochTime | None = None
 
 
 def token_times(response: TokenResponse) -> TokenTimes:
@@ -50,7 +51,7 @@ def token_times(response: TokenResponse) -> TokenTimes:
     )
 
 
-def to_token(response: TokenResponse, *, now_s: float) -> Token:
+def to_token(response: TokenResponse, *, now_s: EpochTime) -> Token:
     """Validate a response and return its token.
 
     Args:
@@ -114,9 +115,9 @@ class RawResponse:
 
     status: int
     body: bytes | None = field(repr=False)
-    sent_at: float
-    received_at: float
-    date_s: float | None = None
+    sent_at: Instant
+    received_at: Instant
+    date_s: EpochTime | None = None
     retry_after_s: float | None = None
     other_refusal: str = ""
 

@@ -2,9 +2,16 @@
 
 from collections.abc import Hashable
 from heapq import heapify, heappop, heappush
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-R = TypeVar("R", float, tuple[float, ...])
+
+class Rank(Protocol):
+    """What can be ordered: an instant, or a tuple of comparable parts."""
+
+    def __lt__(self, other: Any, /) -> bool: ...
+
+
+R = TypeVar("R", bound=Rank)
 T = TypeVar("T", bound=Hashable)
 
 MIN_STALE_SLOTS = 8

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, NamedTuple, TypeVar
 
+from reconciler.clock import Instant
+
 
 class Priority(IntEnum):
     """Urgency class of a run; within one class the least slack goes first."""
@@ -60,11 +62,11 @@ class NotBefore(NamedTuple):
             else does not wait.
     """
 
-    failed_at: float
-    retry_at: float
+    failed_at: Instant
+    retry_at: Instant
     dependency: str = ""
 
-    def earliest_at(self, trigger: Trigger, dependency: str) -> float:
+    def earliest_at(self, trigger: Trigger, dependency: str) -> Instant:
         """Return when a request with this trigger may run, monotonic."""
         if dependency != self.dependency:
             return self.failed_at
@@ -93,10 +95,10 @@ class WorkItem(Generic[K]):
     key: K
     reasons: tuple[str, ...]
     priority: Priority
-    due_at: float
-    ready_at: float
+    due_at: Instant
+    ready_at: Instant
     attempt: int
-    first_due_at: float
+    first_due_at: Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +118,13 @@ class ScheduleRequest:
         dependency: What the run depends on; compared with that of the failed run.
     """
 
-    at: float
+    at: Instant
     priority: Priority
     slack_s: float
     reason: str
     blocked_on: str = ""
     not_before: NotBefore | None = None
-    first_due_at: float | None = None
+    first_due_at: Instant | None = None
     trigger: Trigger = Trigger.NONE
     dependency: str = ""
 
@@ -135,7 +137,7 @@ class EntryInfo(NamedTuple):
     """
 
     stage: str
-    at: float
+    at: Instant
     priority: Priority
     reasons: tuple[str, ...]
     blocked_on: str
@@ -149,11 +151,11 @@ class PendingRequest(NamedTuple):
     `first_due_at` is when the first of the merged requests was due.
     """
 
-    at: float
+    at: Instant
     priority: Priority
-    deadline_at: float
+    deadline_at: Instant
     reasons: tuple[str, ...]
-    first_due_at: float
+    first_due_at: Instant
     blocked_on: str = ""
     not_before: NotBefore | None = None
     trigger: Trigger = Trigger.NONE
@@ -177,7 +179,7 @@ class PendingRequest(NamedTuple):
         )
         return self if merged == self else merged
 
-    def _earliest_at(self, not_before: NotBefore | None) -> float:
+    def _earliest_at(self, not_before: NotBefore | None) -> Instant:
         """Return when this request may run after a merge with one that has `not_before`."""
         return (
             self.at
@@ -185,7 +187,7 @@ class PendingRequest(NamedTuple):
             else max(self.at, not_before.earliest_at(self.trigger, self.dependency))
         )
 
-    def effective_priority(self, now_at: float) -> Priority:
+    def effective_priority(self, now_at: Instant) -> Priority:
         """Return the priority, which is `EXPIRING` once the slack has ended."""
         return Priority.EXPIRING if self.deadline_at <= now_at else self.priority
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, Clock, Instant
 from reconciler.errors import ReconcilerError
 from reconciler.workqueue.items import EntryInfo, ScheduleRequest, WorkItem
 from reconciler.workqueue.schedule import Scheduler
@@ -52,7 +52,7 @@ class WorkQueue(Generic[K]):
         self._scheduler: Scheduler[K] = Scheduler()
         self._workers: deque[asyncio.Future[WorkItem[K] | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._timer_at: Instant = LONG_AGO
         self._paused = False
         self._closed = False
         self._ended = asyncio.Event()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 from enum import Enum, auto
 from typing import Generic, TypeVar
 
+from reconciler.clock import LONG_AGO, NEVER, Instant
 from reconciler.workqueue.heap import LazyHeap
 from reconciler.workqueue.items import (
     EntryInfo,
@@ -46,7 +47,7 @@ class _Entry(Generic[K]):
         self.request = request
         self.rerun: PendingRequest | None = None
         self.stage = _Stage.WAITING
-        self.ready_at = 0.0
+        self.ready_at: Instant = LONG_AGO
         self.pop_number = 0
         self.failures = 0
 
@@ -67,8 +68,8 @@ class Scheduler(Generic[K]):
 
     def __init__(self) -> None:
         self._entries: dict[K, _Entry[K]] = {}
-        self._waiting: LazyHeap[float, _Entry[K]] = LazyHeap()
-        self._ready: dict[Priority, LazyHeap[float, _Entry[K]]] = {
+        self._waiting: LazyHeap[Instant, _Entry[K]] = LazyHeap()
+        self._ready: dict[Priority, LazyHeap[Instant, _Entry[K]]] = {
             priority: LazyHeap() for priority in Priority
         }
         self._oldest: OrderedDict[_Entry[K], None] = OrderedDict()
@@ -90,7 +91,7 @@ class Scheduler(Generic[K]):
         """Number of slots of all heaps together, stale ones included."""
         return sum(heap.slots for heap in (self._waiting, *self._ready.values()))
 
-    def add(self, key: K, request: ScheduleRequest, *, now_at: float) -> None:
+    def add(self, key: K, request: ScheduleRequest, *, now_at: Instant) -> None:
         """Request a run of `key` no later than `request.at`; merges with earlier requests.
 
         The merged request has the earlier time, the more urgent priority, the smaller slack and the
@@ -115,7 +116,7 @@ class Scheduler(Generic[K]):
             self._dedups += 1
             entry.rerun = entry.rerun.merged(pending)
 
-    def pop(self, now_at: float) -> WorkItem[K] | None:
+    def pop(self, now_at: Instant) -> WorkItem[K] | None:
         """Return the next key to work on, or None if nothing is due; it runs until `done`."""
         self._promote(now_at)
         if not self._oldest:
@@ -128,7 +129,7 @@ class Scheduler(Generic[K]):
         self._starvation_picks += 1
         return self._start(next(iter(self._oldest)), now_at)
 
-    def done(self, key: K, *, next: ScheduleRequest | None, now_at: float) -> None:
+    def done(self, key: K, *, next: ScheduleRequest | None, now_at: Instant) -> None:
         """End a run; `next` replaces all earlier deadlines, None removes the key and its failures.
 
         A dirty key runs once more, no later than the request that made it dirty and
@@ -193,7 +194,7 @@ class Scheduler(Generic[K]):
         return True
 
     def wake_blocked(
-        self, endpoint: str, *, now_at: float, only: Callable[[K], bool] | None = None
+        self, endpoint: str, *, now_at: Instant, only: Callable[[K], bool] | None = None
     ) -> int:
         """Make the entries that are blocked on an endpoint due now; return their number.
 
@@ -223,12 +224,12 @@ class Scheduler(Generic[K]):
             entry.failures,
         )
 
-    def next_at(self) -> float | None:
+    def next_at(self) -> Instant | None:
         """Return when the next waiting entry is due, or None if none waits."""
         head = self._waiting.peek()
         return None if head is None else head[0]
 
-    def stats(self, now_at: float) -> ScheduleStats:
+    def stats(self, now_at: Instant) -> ScheduleStats:
         """Return the figures; entries that are due by `now_at` count as ready."""
         self._promote(now_at)
         oldest = next(iter(self._oldest), None)
@@ -244,7 +245,7 @@ class Scheduler(Generic[K]):
             pops_total=self._pops,
             starvation_picks_total=self._starvation_picks,
             oldest_ready_s=0.0 if oldest is None else now_at - oldest.ready_at,
-            longest_overdue_s=max(0.0, now_at - min(ends, default=math.inf)),
+            longest_overdue_s=max(0.0, now_at - min(ends, default=NEVER)),
         )
 
     def __repr__(self) -> str:
@@ -252,7 +253,7 @@ class Scheduler(Generic[K]):
         return f"<Scheduler ready {ready}, waiting {waiting}, running {self.running}>"
 
     def _pending_after(
-        self, next: ScheduleRequest, entry: _Entry[K], now_at: float
+        self, next: ScheduleRequest, entry: _Entry[K], now_at: Instant
     ) -> PendingRequest:
         pending = _pending(next, now_at)
         is_woken = self._woken.get(next.blocked_on, 0) >= entry.pop_number
@@ -262,7 +263,7 @@ class Scheduler(Generic[K]):
         del self._entries[entry.key]
         self._failing -= entry.failures > 0
 
-    def _promote(self, now_at: float) -> None:
+    def _promote(self, now_at: Instant) -> None:
         """Make all due entries ready, each since its own time.
 
         Done before an entry becomes ready for another cause, so that `_oldest` stays in order.
@@ -272,7 +273,7 @@ class Scheduler(Generic[K]):
             self._unwait(entry)
             self._make_ready(entry, entry.request, due_at)
 
-    def _most_urgent(self, now_at: float) -> _Entry[K]:
+    def _most_urgent(self, now_at: Instant) -> _Entry[K]:
         # Each priority's head is its first to lose its slack, so the four heads are enough.
         heads = [head[1] for heap in self._ready.values() if (head := heap.peek()) is not None]
         return min(
@@ -280,7 +281,7 @@ class Scheduler(Generic[K]):
             key=lambda entry: (entry.request.effective_priority(now_at), entry.request.deadline_at),
         )
 
-    def _start(self, entry: _Entry[K], now_at: float) -> WorkItem[K]:
+    def _start(self, entry: _Entry[K], now_at: Instant) -> WorkItem[K]:
         self._leave(entry)
         self.running += 1
         entry.stage = _Stage.RUNNING
@@ -306,7 +307,7 @@ class Scheduler(Generic[K]):
         self.running -= 1
         entry.rerun = None
 
-    def _change(self, entry: _Entry[K], request: PendingRequest, now_at: float) -> None:
+    def _change(self, entry: _Entry[K], request: PendingRequest, now_at: Instant) -> None:
         """Replace the request of an entry that is not running; a ready one keeps its age."""
         if request is entry.request:
             return
@@ -318,7 +319,7 @@ class Scheduler(Generic[K]):
         self._ready[request.priority].push(entry, rank=request.deadline_at)
         entry.request = request
 
-    def _enter(self, entry: _Entry[K], request: PendingRequest, now_at: float) -> None:
+    def _enter(self, entry: _Entry[K], request: PendingRequest, now_at: Instant) -> None:
         if request.at <= now_at:
             self._make_ready(entry, request, now_at)
             return
@@ -328,7 +329,7 @@ class Scheduler(Generic[K]):
         if request.blocked_on:
             self._blocked.setdefault(request.blocked_on, {})[entry] = None
 
-    def _make_ready(self, entry: _Entry[K], request: PendingRequest, ready_at: float) -> None:
+    def _make_ready(self, entry: _Entry[K], request: PendingRequest, ready_at: Instant) -> None:
         entry.request, entry.stage, entry.ready_at = request, _Stage.READY, ready_at
         self._ready[request.priority].push(entry, rank=request.deadline_at)
         self._oldest[entry] = None
@@ -347,7 +348,7 @@ class Scheduler(Generic[K]):
             del self._blocked[entry.request.blocked_on][entry]
 
 
-def _pending(request: ScheduleRequest, now_at: float) -> PendingRequest:
+def _pending(request: ScheduleRequest, now_at: Instant) -> PendingRequest:
     at, first_due_at = request.at, request.first_due_at
     # One NaN in a heap breaks its order without an error.
     if math.isnan(at) or math.isnan(request.slack_s):
@@ -365,7 +366,7 @@ def _pending(request: ScheduleRequest, now_at: float) -> PendingRequest:
     )
 
 
-def _unblocked(request: PendingRequest, now_at: float) -> PendingRequest:
+def _unblocked(request: PendingRequest, now_at: Instant) -> PendingRequest:
     at = min(request.at, now_at)
     return PendingRequest(
         at, request.priority, request.deadline_at, request.reasons, min(request.first_due_at, at)

@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 
 from reconciler.app.main import _freeze_memory
 from reconciler.app.telemetry import open_telemetry
-from reconciler.clock import SystemClock, format_utc
+from reconciler.clock import EpochTime, SystemClock, format_utc
 from reconciler.controller.controller import Controller, Dependencies
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.runtime import ControllerConfig
@@ -62,7 +62,7 @@ class Cluster:
 
     def __init__(self, sessions: int) -> None:
         self._sessions = sessions
-        self._began = format_utc(time.time() - 3600)
+        self._began = format_utc(EpochTime(time.time() - 3600))
         self._version = 1_000_000
         self.versions = array("Q", [1000] * sessions)
         self.writes = 0
@@ -147,7 +147,7 @@ class Cluster:
         if resource.plural == "secrets":
             self.versions[number] = self._version
             self.writes += 1
-            ours = {"manager": NAMES.field_manager, "time": format_utc(time.time())}
+            ours = {"manager": NAMES.field_manager, "time": format_utc(EpochTime(time.time()))}
             meta["managedFields"].append(meta["managedFields"][0] | ours)
         meta["resourceVersion"] = str(self._version)
         meta["annotations"] = body["metadata"]["annotations"]
@@ -233,7 +233,10 @@ def _issuer(clock: SystemClock) -> Any:
         claims = {"iat": now_s, "exp": now_s + TTL_S, "jti": "obviously-fake"}
         payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
         return TokenResponse(
-            f"eyJhbGciOiJub25lIn0.{payload}.c2ln", sent_at, clock.monotonic(), date_s=now_s
+            f"eyJhbGciOiJub25lIn0.{payload}.c2ln",
+            sent_at,
+            clock.monotonic(),
+            date_s=EpochTime(now_s),
         )
 
     return ask

@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 
+from reconciler.clock import Instant
 from reconciler.controller.status.history import RunRecord
 from reconciler.statuspage.sse import MAX_STREAMS
 from tests.browser.chromium import chromium
@@ -36,7 +37,7 @@ class Fleet(Exhibit):
         super().__init__(self._take(), lambda _: PAST)
 
     async def snapshot(self, *, max_age_s: float) -> Shown:
-        if time.monotonic() - self.shown.taken_at > max_age_s:
+        if Instant(time.monotonic()) - self.shown.taken_at > max_age_s:
             self.shown = self._take()
         return self.shown
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
-from reconciler.clock import format_utc, format_utc_millis
+from reconciler.clock import EpochTime, format_utc, format_utc_millis
 from reconciler.naming import LIVE_PODS, Names
 from tests.bench import old_loop
 from tests.bench.figures import Value, ratio
@@ -155,7 +155,7 @@ def _body(world: World) -> str:
     annotations = {
         NAMES.issued_at: format_utc(claims["iat"]),
         NAMES.expires_at: format_utc(claims["exp"]),
-        NAMES.refreshed_at: format_utc_millis(time.time()),
+        NAMES.refreshed_at: format_utc_millis(EpochTime(time.time())),
         NAMES.refreshed_by: "bare client",
     }
     token = base64.b64encode(value.encode()).decode()

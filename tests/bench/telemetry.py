@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
-from reconciler.clock import SystemClock
+from reconciler.clock import ClockOffset, Instant, SystemClock
 from reconciler.controller.events.recorder import EventRecorder
 from reconciler.controller.reconcile.run import ReconcileRun
 from reconciler.controller.status.exposure import EstimatedExposure
@@ -52,14 +52,14 @@ def cost_of_a_refresh(*, exported: bool, ratio: float = RATIO) -> float:
         now_at = clock.monotonic()
         key = SessionKey("team-a", f"2Ab{number % 5000}")
         work = WorkItem(key, ("scheduled",), Priority.ROUTINE, now_at, now_at, 1, now_at)
-        attempt = ReconcileRun(work, tracer.begin("reconcile", queued_at=now_at), 0.0)
+        attempt = ReconcileRun(work, tracer.begin("reconcile", queued_at=now_at), Instant(0))
         with attempt.trace:
             with span("token_request"):
                 pass
             with span("patch", "session-2ab-creds"):
                 pass
         attempt.outcome, attempt.reason = "refreshed", "scheduled"
-        attempt.wrote, attempt.written_s = True, now_at
+        attempt.wrote, attempt.written_s = True, clock.wall()
         for witness in witnesses:
             witness(attempt)
         attempt.trace.release()
@@ -124,6 +124,8 @@ def _sender() -> Callable[[Trace], None]:
     resource = Resource.get_empty()
 
     def keep(trace: Trace) -> None:
-        encode_spans(list(spans_of(SampledTrace(trace, 1e9), resource))).SerializeToString()
+        encode_spans(
+            list(spans_of(SampledTrace(trace, ClockOffset(1e9)), resource))
+        ).SerializeToString()
 
     return keep

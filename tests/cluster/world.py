@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.clock import NEVER, EpochTime
 from reconciler.lab.issuer.server import Issuer
 from reconciler.lab.platform.server import LabPlatform
 from reconciler.naming import Names
@@ -186,7 +187,7 @@ class ExpiryWatch:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._expires_s: dict[str, float] = {}
+        self._expires_s: dict[str, EpochTime] = {}
         self._tokens: dict[str, str] = {}
         self.versions: dict[str, int] = {}
         self.expired_s = 0.0
@@ -232,7 +233,7 @@ class ExpiryWatch:
 
     def _account(self, name: str) -> None:
         """Add the time since the former token expired."""
-        expired_s = self._world.issuer.now_s() - self._expires_s.get(name, float("inf"))
+        expired_s = self._world.issuer.now_s() - self._expires_s.get(name, NEVER)
         self.expired_s += max(0.0, expired_s)
 
 

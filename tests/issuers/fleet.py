@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from reconciler.clock import SystemClock
+from reconciler.clock import EpochTime, SystemClock
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.http_server import ApiServer
@@ -38,7 +38,7 @@ class Account:
         expired_s: Seconds with an expired token, after the first one.
     """
 
-    expires_s: float | None = None
+    expires_s: EpochTime | None = None
     expired_s: float = 0.0
     tokens: list[str] = field(default_factory=list)
     kids: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Fleet:
         self._server = server
         self._folder = folder
         self._clock = SystemClock()
-        self._written: asyncio.Queue[tuple[str, str, float]] = asyncio.Queue()
+        self._written: asyncio.Queue[tuple[str, str, EpochTime]] = asyncio.Queue()
         self._news = asyncio.Condition()
         self._judging: asyncio.Task[None] | None = None
         self._is_judgement_over = False
@@ -209,7 +209,7 @@ class Fleet:
             self.claims[token] = await self._ask_of(token)
         account = self.accounts[name]
         account.expired_s += max(0.0, at_s - (account.expires_s or at_s))
-        account.expires_s = float(self.claims[token]["exp"])
+        account.expires_s = EpochTime(self.claims[token]["exp"])
         account.tokens.append(token)
         account.kids.append(_kid(token))
 

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from reconciler.clock import SystemClock
+from reconciler.clock import Instant, SystemClock
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.http_server import ApiServer
@@ -58,7 +58,7 @@ class SteppedClock(SystemClock):
     def __init__(self) -> None:
         super().__init__()
         self.now_at = 0.0
-        self.monotonic = lambda: self.now_at
+        self.monotonic = lambda: Instant(self.now_at)
 
 
 async def next_line(answer: aiohttp.ClientResponse) -> dict[str, Any]:

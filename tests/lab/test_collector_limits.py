@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from reconciler.app import telemetry
 from reconciler.app.telemetry import CLOSE_S, Telemetry
-from reconciler.clock import SystemClock
+from reconciler.clock import ClockOffset, SystemClock
 from reconciler.net.client_session import Peer
 from reconciler.telemetry.batch_exporter import Send
 from reconciler.telemetry.otlp import TraceSender, span_sender
@@ -58,7 +58,7 @@ async def exporting(
     trace.ended_at = trace.began_at
 
     async def send() -> bool:
-        return await asyncio.to_thread(sender, [SampledTrace(trace, 0.0)])
+        return await asyncio.to_thread(sender, [SampledTrace(trace, ClockOffset(0))])
 
     try:
         yield sender, send

@@ -11,7 +11,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler.app.telemetry import Telemetry
-from reconciler.clock import SystemClock
+from reconciler.clock import EpochTime, Instant, SystemClock
 from reconciler.telemetry.http_server import serve_health
 from reconciler.telemetry.otlp_settings import OtlpSettings
 from tests.controller import running
@@ -79,11 +79,11 @@ class Steps:
     def __init__(self) -> None:
         self.now_at = 100.0
 
-    def monotonic(self) -> float:
-        return self.now_at
+    def monotonic(self) -> Instant:
+        return Instant(self.now_at)
 
-    def wall(self) -> float:
-        return 1.7e9 + self.now_at
+    def wall(self) -> EpochTime:
+        return EpochTime(1.7e9 + self.now_at)
 
 
 class Renderings:

@@ -5,7 +5,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
-from reconciler.clock import SystemClock, format_utc
+from reconciler.clock import EpochTime, SystemClock, format_utc
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.naming import Names, SessionKey
 from tests.commands import Ended, command
@@ -42,7 +42,7 @@ def page(*items: dict[str, Any], more: str = "") -> bytes:
     ).encode()
 
 
-def held(*, expires_s: float) -> dict[str, Any]:
+def held(*, expires_s: EpochTime) -> dict[str, Any]:
     """Return a Secret with a token of 15 minutes that expires then."""
     return meta(
         "session-one-creds",
@@ -81,7 +81,7 @@ async def test_a_continue_token_that_grew_too_old_starts_over_in_one_page(tmp_pa
 
 async def test_the_server_s_time_counts_and_a_clock_that_differs_is_named(tmp_path: Path) -> None:
     server_s = SystemClock().wall() + AHEAD_S
-    dated = f"Date: {formatdate(server_s, usegmt=True)}\r\n"
+    dated = f"Date: {formatdate(float(server_s), usegmt=True)}\r\n"
     dead = held(expires_s=server_s - 30)  # by our own clock it would live for an hour
     turns = (
         answer(200, page(meta("one")), headers=dated),

@@ -11,24 +11,26 @@ import sys
 import time
 from pathlib import Path
 
+from reconciler.clock import EPOCH, EpochTime
+
 FILE = Path("/var/run/secrets/ambient/bot-token")
 LOOK_S = 0.05
 SAY_S = 1.0
 
 
-def expiry_s(token: str) -> float:
+def expiry_s(token: str) -> EpochTime:
     """Return the `exp` of a JWT."""
     payload = token.split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    return float(claims["exp"])
+    return EpochTime(claims["exp"])
 
 
 class Ledger:
     """Adds up the time in which the newest token read so far was expired."""
 
-    def __init__(self, now_s: float) -> None:
+    def __init__(self, now_s: EpochTime) -> None:
         self.expired_s = 0.0
-        self.best_s = 0.0
+        self.best_s = EPOCH
         self._seen: set[str] = set()
         self._before_s = now_s
 
@@ -37,7 +39,7 @@ class Ledger:
         """Number of different tokens that were read."""
         return len(self._seen)
 
-    def look(self, token: str, now_s: float) -> None:
+    def look(self, token: str, now_s: EpochTime) -> None:
         """Record the file's token at `now_s`; the time since the last read is the former one's."""
         self.expired_s += max(0.0, now_s - max(self.best_s, self._before_s)) if self._seen else 0.0
         self._seen.add(token)
@@ -46,11 +48,11 @@ class Ledger:
 
 
 def main() -> None:
-    ledger = Ledger(time.time())
+    ledger = Ledger(EpochTime(time.time()))
     said_s = 0.0
     while True:
         now_s = time.time()
-        ledger.look(FILE.read_text(), now_s)
+        ledger.look(FILE.read_text(), EpochTime(now_s))
         if now_s - said_s >= SAY_S:
             said_s = now_s
             line = {

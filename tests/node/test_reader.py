@@ -2,18 +2,19 @@
 
 import pytest
 
+from reconciler.clock import EpochTime
 from reconciler.lab.issuer.signing_key import IssuerKey
 from tests.node.reader import Ledger, expiry_s
 
 KEY = IssuerKey()
 
 
-def token(expires_s: float) -> str:
+def token(expires_s: EpochTime) -> str:
     return KEY.sign({"exp": expires_s, "iat": 0})
 
 
 def test_an_expiry_is_read_from_the_token() -> None:
-    assert expiry_s(token(1234.0)) == 1234.0
+    assert expiry_s(token(EpochTime(1234))) == EpochTime(1234)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_an_expiry_is_read_from_the_token() -> None:
 def test_time_counts_while_the_newest_token_is_dead(
     looks: list[tuple[float, float]], expired_s: float
 ) -> None:
-    ledger = Ledger(looks[0][0])
+    ledger = Ledger(EpochTime(looks[0][0]))
     for now_s, expires_s in looks:
-        ledger.look(token(expires_s), now_s)
+        ledger.look(token(EpochTime(expires_s)), EpochTime(now_s))
     assert ledger.expired_s == expired_s

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from reconciler.clock import EpochTime
 from reconciler.controller.decide import annotations
 from reconciler.controller.decide.ownership import Owner, WriteResponse
 from reconciler.controller.state.confirmations import ConfirmationCache
@@ -65,7 +66,7 @@ def _dates_veto(patch: pytest.MonkeyPatch) -> None:
     """A token's age is counted by the Date header of its answer."""
     honest = IssuerTime.observe
 
-    def hear(time: IssuerTime, answer: TokenTimes, date_s: float | None) -> float:
+    def hear(time: IssuerTime, answer: TokenTimes, date_s: EpochTime | None) -> EpochTime:
         received_s = honest(time, answer, date_s)
         return received_s if date_s is None else date_s
 
@@ -76,7 +77,7 @@ def _only_dates_tell_time(patch: pytest.MonkeyPatch) -> None:
     """Without a Date header, our clock is taken for the issuer's."""
     honest = IssuerTime.observe
 
-    def hear(time: IssuerTime, answer: TokenTimes, date_s: float | None) -> float:
+    def hear(time: IssuerTime, answer: TokenTimes, date_s: EpochTime | None) -> EpochTime:
         return time._clock.wall() if date_s is None else honest(time, answer, date_s)
 
     patch.setattr(IssuerTime, "observe", hear)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import structlog
 
-from reconciler.clock import format_utc
+from reconciler.clock import EpochTime, format_utc
 from reconciler.kube.api import ListOptions
 from reconciler.kube.decoding import metadata_resource
 from reconciler.lab.apiserver import kinds
@@ -300,11 +300,15 @@ def test_expired_token_seconds_are_counted_where_they_belong() -> None:
     async def main() -> tuple[list[str], ExposureChecker]:
         journal = EventLog(VirtualClock(asyncio.get_running_loop()), MARKS)
         exposure = ExposureChecker(journal, assert_zero=True)
-        exposure.started("u", "S1", 110.0, now_s=100.0, excused_until_s=115.0)
-        exposure.settle(now_s=110.0)
-        exposure.projected("u", 200.0, now_s=118.0)  # expired for 8 s, 5 of them excused
-        exposure.stopping("u", now_s=199.0)
-        exposure.stopped("u", now_s=204.0)
+        exposure.started(
+            "u", "S1", EpochTime(110), now_s=EpochTime(100), excused_until_s=EpochTime(115)
+        )
+        exposure.settle(now_s=EpochTime(110))
+        exposure.projected(
+            "u", EpochTime(200), now_s=EpochTime(118)
+        )  # expired for 8 s, 5 of them excused
+        exposure.stopping("u", now_s=EpochTime(199))
+        exposure.stopped("u", now_s=EpochTime(204))
         return [violation.invariant for violation in journal.violations], exposure
 
     broken, exposure = run_virtual(main())

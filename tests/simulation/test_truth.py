@@ -2,6 +2,7 @@
 
 import pytest
 
+from reconciler.clock import EpochTime
 from reconciler.controller.status.exposure import EstimatedExposure
 from reconciler.controller.status.fleet import FleetSummary
 from reconciler.inspection.pod_token import PodToken
@@ -37,7 +38,7 @@ def test_a_shortest_life_that_no_session_has_is_seen(monkeypatch: pytest.MonkeyP
 
 
 def test_exposure_without_an_expired_token_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def begin(exposure: EstimatedExposure, now_s: float) -> float:
+    def begin(exposure: EstimatedExposure, now_s: EpochTime) -> EpochTime:
         exposure.total_s += 10.0
         return now_s
 

@@ -13,7 +13,7 @@ import yaml
 from reconciler.app import main
 from reconciler.app.election import Election
 from reconciler.app.telemetry import Telemetry
-from reconciler.clock import SystemClock
+from reconciler.clock import EpochTime, SystemClock
 from reconciler.leadership.lease import Identity
 from reconciler.settings import load_settings
 from reconciler.telemetry.otlp_settings import OtlpSettings
@@ -50,7 +50,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("heeds", "rotated_s"), [("true", 5.0), ("false", -math.inf)])
 async def test_the_issuers_keys_and_the_platforms_limit_are_as_set(
-    heeds: str, rotated_s: float, monkeypatch: pytest.MonkeyPatch
+    heeds: str, rotated_s: EpochTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECONCILER_REFRESH_ON_KEY_ROTATION", heeds)
     clock = SystemClock()
@@ -61,7 +61,7 @@ async def test_the_issuers_keys_and_the_platforms_limit_are_as_set(
         assert dependencies.platform_allowed() == 3
         source = dependencies.source
         assert isinstance(source, OidcSource)
-        source._keys.rotated_s = 5.0
+        source._keys.rotated_s = EpochTime(5)
         assert source.rotated_s == rotated_s
 
 

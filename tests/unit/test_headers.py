@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.clock import EpochTime
 from reconciler.net.http_dates import parse_date, parse_retry_after
 
-NOON_S = 1_767_268_800.0
+NOON_S = EpochTime(1_767_268_800)
 NOON = "Thu, 01 Jan 2026 12:00:00 GMT"
 
 
@@ -21,7 +22,7 @@ NOON = "Thu, 01 Jan 2026 12:00:00 GMT"
         (None, None),
     ],
 )
-def test_a_date_is_epoch_seconds_or_nothing(text: str | None, date_s: float | None) -> None:
+def test_a_date_is_epoch_seconds_or_nothing(text: str | None, date_s: EpochTime | None) -> None:
     assert parse_date(text) == date_s
 
 

@@ -1,11 +1,11 @@
 """Secret values from the environment, or from files that another process changes."""
 
-import math
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from reconciler.clock import NEVER, EpochTime
 from reconciler.errors import SettingsError
 from reconciler.factories import SecretSetting
 from reconciler.lab.kubelet.kubelet import project_files
@@ -19,12 +19,12 @@ def test_a_file_that_the_kubelet_swaps_is_read_anew(tmp_path: Path) -> None:
     assert secret.read() == OLD
     project_files(tmp_path, {"token": NEW.encode()})
     assert secret.read() == NEW
-    assert secret.written_s() == (tmp_path / "token").stat().st_mtime
+    assert secret.written_s() == EpochTime((tmp_path / "token").stat().st_mtime)
 
 
 def test_a_value_of_the_environment_is_of_this_process_alone() -> None:
     secret = SecretSetting(SecretStr(OLD), None)
-    assert (secret.read(), secret.written_s()) == (OLD, math.inf)
+    assert (secret.read(), secret.written_s()) == (OLD, NEVER)
 
 
 def test_what_editors_and_shells_add_is_no_part_of_a_value(tmp_path: Path) -> None:
@@ -52,4 +52,4 @@ def test_a_file_that_holds_no_value_is_named_and_not_shown(
 
 
 def test_a_file_that_is_not_there_was_written_at_no_known_time(tmp_path: Path) -> None:
-    assert SecretSetting(None, tmp_path / "token").written_s() == math.inf
+    assert SecretSetting(None, tmp_path / "token").written_s() == NEVER

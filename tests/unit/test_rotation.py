@@ -16,7 +16,7 @@ def clock() -> ManualClock:
 
 def write(file: Path, text: str, clock: ManualClock, *, ago_s: float = 0.0) -> None:
     file.write_text(text)
-    os.utime(file, (clock.wall() - ago_s,) * 2)
+    os.utime(file, (float(clock.wall() - ago_s),) * 2)
 
 
 def test_a_file_that_was_left_alone_counts_at_the_next_look(
@@ -56,7 +56,7 @@ def test_a_change_that_was_taken_back_is_none(tmp_path: Path, clock: ManualClock
     for text in ("two", "one", "two"):
         write(file, text, clock)
         clock.advance(LOOK_S)
-        os.utime(file, (clock.wall(),) * 2)
+        os.utime(file, (float(clock.wall()),) * 2)
         assert rotation.version() == first
 
 

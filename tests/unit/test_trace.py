@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from reconciler.clock import Instant
 from reconciler.errors import Conflict
 from reconciler.telemetry.trace import MAX_SPANS, Tracer, current, span, traceparent
 from tests.support import ManualClock
@@ -38,7 +39,7 @@ def test_outside_of_a_trace_nothing_is_recorded_or_sent() -> None:
 def test_steps_have_their_instants_their_parents_and_their_errors(
     tracer: Tracer, clock: ManualClock
 ) -> None:
-    with tracer.begin("reconcile", queued_at=990.0) as trace:
+    with tracer.begin("reconcile", queued_at=Instant(990)) as trace:
         with span("token_request"):
             clock.advance(1.0)
             with span("POST", "http://issuer/token"):

@@ -1,10 +1,9 @@
 """Parses and validates a Secret's annotations, which tenants can forge (pure)."""
 
 import hashlib
-import math
 from dataclasses import dataclass
 
-from reconciler.clock import parse_utc
+from reconciler.clock import LONG_AGO, EpochTime, parse_utc
 from reconciler.controller.decide.ownership import Owner, WriteResponse, owner_of
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names
@@ -29,17 +28,17 @@ class TokenAnnotations:
     then: None if it is not annotated, -inf if it was unknown.
     """
 
-    issued_s: float | None
-    expires_s: float | None
+    issued_s: EpochTime | None
+    expires_s: EpochTime | None
     refreshed_by: str
-    refreshed_s: float | None
+    refreshed_s: EpochTime | None
     is_ours: bool
     writer: str
     problem: str
-    previous_expires_s: float | None = None
+    previous_expires_s: EpochTime | None = None
     owner: Owner = Owner.OURS
 
-    def remaining_s(self, now_s: float) -> float | None:
+    def remaining_s(self, now_s: EpochTime) -> float | None:
         return None if self.expires_s is None else self.expires_s - now_s
 
 
@@ -47,7 +46,7 @@ def parse_annotations(
     secret: ObjectMeta,
     names: Names,
     *,
-    now_s: float,
+    now_s: EpochTime,
     longest_ttl_s: float,
     static: bool,
     response: WriteResponse | None = None,
@@ -78,7 +77,7 @@ def parse_annotations(
     if problem or not is_ours:
         issued_s = expires_s = None
     previous = annotations.get(names.previous_expires_at, "")
-    previous_s = -math.inf if previous == UNKNOWN else parse_utc(previous)
+    previous_s = LONG_AGO if previous == UNKNOWN else parse_utc(previous)
     return TokenAnnotations(
         issued_s,
         expires_s,
@@ -93,7 +92,7 @@ def parse_annotations(
 
 
 def _validate(
-    issued_s: float | None, expires_s: float | None, now_s: float, longest_ttl_s: float
+    issued_s: EpochTime | None, expires_s: EpochTime | None, now_s: EpochTime, longest_ttl_s: float
 ) -> str:
     if issued_s is None or expires_s is None:
         return "expiry_unknown"

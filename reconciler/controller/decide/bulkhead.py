@@ -4,11 +4,11 @@ The rules are the steps of docs/design/isolation.md. This module decides; `bulkh
 has the clock, the timers and the waiting runs.
 """
 
-import math
 from collections.abc import Hashable, Mapping
 from enum import Enum, auto
 from typing import Generic, NamedTuple, TypeVar
 
+from reconciler.clock import LONG_AGO, Instant
 from reconciler.workqueue.heap import LazyHeap
 from reconciler.workqueue.items import Priority
 
@@ -67,7 +67,7 @@ class BulkheadRun:
 
     def __init__(self) -> None:
         self.target: str | None = None
-        self.began_at = 0.0
+        self.began_at: Instant = LONG_AGO
         self.is_slow = False
         self.is_detached = False
 
@@ -80,7 +80,7 @@ class QueuePosition(NamedTuple):
     """
 
     priority: Priority
-    slack_ends_at: float
+    slack_ends_at: Instant
     turn: int
     arrival: int
 
@@ -109,14 +109,14 @@ class _Target(Generic[K]):
         self.max_in_flight = most
         self.in_flight = 0
         self.is_brisk = True
-        self.suspect_until = -math.inf
+        self.suspect_until: Instant = LONG_AGO
         self.limit = 1
-        self.parked: LazyHeap[tuple[float, ...], K] = LazyHeap()
-        self.called: dict[K, float] = {}
+        self.parked: LazyHeap[QueuePosition, K] = LazyHeap()
+        self.called: dict[K, Instant] = {}
         self.turn = 0
         self.latest_turns: dict[str, int] = {}
 
-    def is_suspect(self, now_at: float) -> bool:
+    def is_suspect(self, now_at: Instant) -> bool:
         return now_at < self.suspect_until
 
 
@@ -183,12 +183,12 @@ class Bulkhead(Generic[K]):
 
     # Requests.
 
-    def has_room(self, target: str, run: BulkheadRun, now_at: float) -> bool:
+    def has_room(self, target: str, run: BulkheadRun, now_at: Instant) -> bool:
         """Return whether `enter` would admit this run."""
         found = self._targets.get(target)
         return found is None or self._room(found, self._load(found, now_at), run.is_detached) > 0
 
-    def enter(self, target: str, run: BulkheadRun, now_at: float) -> bool:
+    def enter(self, target: str, run: BulkheadRun, now_at: Instant) -> bool:
         """Start a request of a run; return False if the target is full: park the key then.
 
         A run that enters a suspect target holds no worker from then on.
@@ -203,7 +203,7 @@ class Bulkhead(Generic[K]):
         run.target, run.began_at, run.is_slow = target, now_at, False
         return True
 
-    def overdue(self, run: BulkheadRun, now_at: float) -> bool:
+    def overdue(self, run: BulkheadRun, now_at: Instant) -> bool:
         """Record that a request has taken `SLOW_AFTER_S`: its target is suspect from now on.
 
         Returns: Whether a worker became free.
@@ -217,7 +217,7 @@ class Bulkhead(Generic[K]):
             self._holding_workers[run] = None
         return is_free
 
-    def leave(self, run: BulkheadRun, result: RequestResult, now_at: float) -> None:
+    def leave(self, run: BulkheadRun, result: RequestResult, now_at: Instant) -> None:
         """End a run's request; its duration and its result decide whether its target is suspect."""
         assert run.target is not None, "no request is in flight"  # noqa: S101 - the caller's order
         found = self._targets[run.target]
@@ -227,7 +227,7 @@ class Bulkhead(Generic[K]):
             is_answered = result is RequestResult.ANSWERED
             found.limit = min(found.limit + 1, self._workers) if is_answered else 1
         elif result is RequestResult.ANSWERED:
-            found.suspect_until = -math.inf
+            found.suspect_until = LONG_AGO
         if result is not RequestResult.NO_RESULT:
             found.is_brisk = now_at - run.began_at <= BRISK_BELOW_S
         found.in_flight -= 1
@@ -235,16 +235,16 @@ class Bulkhead(Generic[K]):
         self._holding_workers.pop(run, None)
 
     @staticmethod
-    def _suspect(target: _Target[K], now_at: float) -> None:
+    def _suspect(target: _Target[K], now_at: Instant) -> None:
         if not target.is_suspect(now_at):
             target.limit = 1
         target.suspect_until = now_at + SUSPECT_S
 
-    def _load(self, target: _Target[K], now_at: float) -> _Load | None:
+    def _load(self, target: _Target[K], now_at: Instant) -> _Load | None:
         """Return the load of the suspect targets; None if this target is not suspect."""
         return self._suspects(now_at) if target.is_suspect(now_at) else None
 
-    def _suspects(self, now_at: float) -> _Load:
+    def _suspects(self, now_at: Instant) -> _Load:
         suspects = [each for each in self._targets.values() if each.is_suspect(now_at)]
         return _Load(len(suspects), sum(not each.in_flight for each in suspects))
 
@@ -265,7 +265,7 @@ class Bulkhead(Generic[K]):
         reserved = load.idle if target.in_flight else 0
         return min(room, self._max_detached - self.detached - reserved)
 
-    def _target(self, name: str, now_at: float) -> _Target[K]:
+    def _target(self, name: str, now_at: Instant) -> _Target[K]:
         found = self._targets.get(name)
         if found is None:
             if len(self._targets) >= self._cleanup_at:
@@ -274,7 +274,7 @@ class Bulkhead(Generic[K]):
             found = self._targets[name] = _Target(most)
         return found
 
-    def _clean_up(self, now_at: float) -> None:
+    def _clean_up(self, now_at: Instant) -> None:
         """Remove targets without any state; each new target pays for its share."""
         for name, target in tuple(self._targets.items()):
             if not (target.in_flight or target.is_suspect(now_at) or name in self._waiting):
@@ -290,8 +290,8 @@ class Bulkhead(Generic[K]):
         *,
         group: str,
         priority: Priority,
-        slack_ends_at: float,
-        now_at: float,
+        slack_ends_at: Instant,
+        now_at: Instant,
     ) -> None:
         """Make a key wait for room; a key that waited before keeps its turn among equals.
 
@@ -337,7 +337,7 @@ class Bulkhead(Generic[K]):
         self.unpark(key)
         self._positions.pop(key, None)
 
-    def calls(self, now_at: float) -> list[tuple[K, QueuePosition]]:
+    def calls(self, now_at: Instant) -> list[tuple[K, QueuePosition]]:
         """Return the keys for which there is room now, each target's most urgent first.
 
         Called after each run: each returned key is to run soon, and is returned once.
@@ -364,17 +364,17 @@ class Bulkhead(Generic[K]):
                 del self._waiting[name]
         return called
 
-    def _expire_calls(self, target: _Target[K], now_at: float) -> None:
+    def _expire_calls(self, target: _Target[K], now_at: Instant) -> None:
         for key in [key for key, at in target.called.items() if now_at - at >= CALL_TIMEOUT_S]:
             self.forget(key)
 
     # For display and tests.
 
-    def is_suspect(self, target: str, now_at: float) -> bool:
+    def is_suspect(self, target: str, now_at: Instant) -> bool:
         found = self._targets.get(target)
         return found is not None and found.is_suspect(now_at)
 
-    def suspects(self, now_at: float) -> tuple[str, ...]:
+    def suspects(self, now_at: Instant) -> tuple[str, ...]:
         """Return the suspect targets, those with the most waiting keys first."""
         found = [name for name, target in self._targets.items() if target.is_suspect(now_at)]
         return tuple(sorted(found, key=lambda name: (-self.parked(name), name)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from cachetools import TTLCache
 
 from reconciler.backoff import BackoffPolicy
+from reconciler.clock import LONG_AGO, Instant
 from reconciler.naming import SessionKey
 
 MEMORY_S = 1800.0
@@ -33,20 +34,20 @@ MAX_SESSIONS = 10_000
 class _Overwrites:
     count: int = 0
     consecutive: int = 0
-    last_at: float = float("-inf")
-    paused_until_at: float = float("-inf")
+    last_at: Instant = LONG_AGO
+    paused_until_at: Instant = LONG_AGO
 
 
 class CompetingWriters:
     """Counts recent overwrites; one entry per overwritten session."""
 
     def __init__(self) -> None:
-        self._now_at = 0.0
-        self._overwritten: TTLCache[SessionKey, _Overwrites] = TTLCache(
+        self._now_at: Instant = LONG_AGO
+        self._overwritten: TTLCache[SessionKey, _Overwrites, Instant] = TTLCache(
             MAX_SESSIONS, MEMORY_S, timer=lambda: self._now_at
         )
 
-    def paused_until(self, key: SessionKey, now_at: float) -> float | None:
+    def paused_until(self, key: SessionKey, now_at: Instant) -> Instant | None:
         """Return when to write `key` again, or None for now."""
         self._now_at = now_at
         found = self._overwritten.get(key)
@@ -54,7 +55,7 @@ class CompetingWriters:
             found.paused_until_at if found is not None and now_at < found.paused_until_at else None
         )
 
-    def record_overwrite(self, key: SessionKey, now_at: float, *, rand: float) -> int:
+    def record_overwrite(self, key: SessionKey, now_at: Instant, *, rand: float) -> int:
         """Record an overwrite that was repaired; return the number of recent ones.
 
         Args:

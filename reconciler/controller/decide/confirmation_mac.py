@@ -6,6 +6,7 @@ import hmac
 import re
 from collections.abc import Callable
 
+from reconciler.clock import Instant
 from reconciler.naming import SessionKey
 
 _FORM = re.compile(r"v1\.[A-Za-z0-9_-]{40}")
@@ -36,13 +37,13 @@ class ConfirmationMac:
         monotonic: Seconds on a clock that is never set, for the end of a previous key.
     """
 
-    def __init__(self, secret: str, monotonic: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(self, secret: str, monotonic: Callable[[], Instant] = lambda: Instant(0)) -> None:
         self._monotonic = monotonic
         self._key = _key(secret)
         self._previous_key: bytes | None = None
         self.generation = 0
         """Number of keys before the current one; read only."""
-        self.key_changed_at: float | None = None
+        self.key_changed_at: Instant | None = None
         """When the secret changed last, by `monotonic`; None if it never did."""
 
     def set_key(self, secret: str) -> None:

@@ -1,9 +1,10 @@
 """Which namespaces are watched, by lists that may be short, empty or wrong (pure)."""
 
-import math
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import NamedTuple
+
+from reconciler.clock import LONG_AGO, Instant
 
 MIN_LISTS = 2
 """Consecutive complete lists that must lack a namespace before it is removed."""
@@ -21,7 +22,7 @@ class _Absence:
 
     __slots__ = ("count", "first_at")
 
-    def __init__(self, since_at: float) -> None:
+    def __init__(self, since_at: Instant) -> None:
         self.first_at = since_at
         self.count = 0
 
@@ -41,7 +42,7 @@ class NamespaceSet:
 
     def __init__(self, static: Iterable[str], *, grace_s: float, limit: int) -> None:
         self._static = frozenset(static)
-        self._last_run_at: dict[str, float] = {}  # when the platform last listed a session there
+        self._last_run_at: dict[str, Instant] = {}  # when the platform last listed a session there
         self._absences: dict[str, _Absence] = {}
         self._grace_s = grace_s
         self._limit = limit
@@ -75,12 +76,12 @@ class NamespaceSet:
             if len(self._last_run_at) >= self._limit:
                 self.over_limit += 1
                 continue
-            self._last_run_at[name] = -math.inf
+            self._last_run_at[name] = LONG_AGO
             fresh.append(name)
         return NamespaceChanges(added=tuple(fresh))
 
     def add_occupied(
-        self, names: Iterable[str], *, now_at: float, in_use: Callable[[str], bool]
+        self, names: Iterable[str], *, now_at: Instant, in_use: Callable[[str], bool]
     ) -> NamespaceChanges:
         """Add namespaces with running sessions, which have precedence over those without.
 
@@ -111,7 +112,7 @@ class NamespaceSet:
         return NamespaceChanges(changes.added, tuple(removed))
 
     def update(
-        self, names: Collection[str], *, now_at: float, in_use: Callable[[str], bool]
+        self, names: Collection[str], *, now_at: Instant, in_use: Callable[[str], bool]
     ) -> NamespaceChanges:
         """Update from a complete list; an empty one changes nothing.
 
@@ -128,7 +129,7 @@ class NamespaceSet:
             del self._last_run_at[name], self._absences[name]
         return NamespaceChanges(self.add(names).added, tuple(removed))
 
-    def _is_absent_long(self, name: str, now_at: float) -> bool:
+    def _is_absent_long(self, name: str, now_at: Instant) -> bool:
         absence = self._absences.setdefault(name, _Absence(now_at))
         absence.count += 1
         return absence.count >= MIN_LISTS and now_at - absence.first_at >= self._grace_s

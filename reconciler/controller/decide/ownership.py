@@ -7,6 +7,7 @@ responses to our own writes are the only evidence.
 import enum
 from typing import NamedTuple
 
+from reconciler.clock import EpochTime, Instant
 from reconciler.kube.api import ObjectMeta
 
 CLOCK_TOLERANCE_S = 2.0
@@ -39,9 +40,9 @@ class WriteResponse(NamedTuple):
     uid: str
     version: str
     field_managers: tuple[str, ...]
-    foreign_s: float | None
-    sent_at: float
-    first_seen_at: float
+    foreign_s: EpochTime | None
+    sent_at: Instant
+    first_seen_at: Instant
 
     def shows_owners_of(self, secret: ObjectMeta) -> bool:
         """Return whether the owners, and their times, are the same as after our write."""
@@ -49,7 +50,7 @@ class WriteResponse(NamedTuple):
 
 
 def response_of(
-    secret: ObjectMeta, previous: WriteResponse | None, *, sent_at: float, now_at: float
+    secret: ObjectMeta, previous: WriteResponse | None, *, sent_at: Instant, now_at: Instant
 ) -> WriteResponse:
     """Return the evidence in the response `secret` to a write of ours.
 

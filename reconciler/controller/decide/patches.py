@@ -4,7 +4,7 @@ import base64
 import math
 from typing import Any
 
-from reconciler.clock import format_utc, format_utc_millis
+from reconciler.clock import LONG_AGO, NEVER, EpochTime, format_utc, format_utc_millis
 from reconciler.controller.decide.annotations import UNKNOWN
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
@@ -16,11 +16,11 @@ def secret_patch(
     token: Token | None,
     names: Names,
     *,
-    now_s: float,
+    now_s: EpochTime,
     written_by: str,
     confirmation: str,
     handled_requests: tuple[str, ...],
-    readable_until_s: float = math.inf,
+    readable_until_s: EpochTime = NEVER,
 ) -> dict[str, Any]:
     """Return the merge patch that writes a token, and its annotations, into a Secret.
 
@@ -66,7 +66,13 @@ def revocation_patch(secret: ObjectMeta, names: Names) -> dict[str, Any]:
 
 
 def new_secret(
-    key: SessionKey, pod: ObjectMeta, token: Token, names: Names, *, now_s: float, written_by: str
+    key: SessionKey,
+    pod: ObjectMeta,
+    token: Token,
+    names: Names,
+    *,
+    now_s: EpochTime,
+    written_by: str,
 ) -> dict[str, Any]:
     """Return a new Secret with the platform's labels, owned by its pod.
 
@@ -74,7 +80,7 @@ def new_secret(
     run. It has no confirmation yet, since its UID is not known.
     """
     annotations = _token_annotations(
-        token, names, now_s=now_s, written_by=written_by, readable_until_s=-math.inf
+        token, names, now_s=now_s, written_by=written_by, readable_until_s=LONG_AGO
     )
     labels = {
         names.session_id: key.session_id,
@@ -98,7 +104,7 @@ def new_secret(
     }
 
 
-def touch_patch(pod: ObjectMeta, names: Names, *, now_s: float) -> dict[str, Any]:
+def touch_patch(pod: ObjectMeta, names: Names, *, now_s: EpochTime) -> dict[str, Any]:
     """Return the merge patch that makes the kubelet sync a pod now.
 
     The UID is the only precondition: the kubelet's own status writes would make versions conflict.
@@ -108,7 +114,7 @@ def touch_patch(pod: ObjectMeta, names: Names, *, now_s: float) -> dict[str, Any
 
 
 def _token_annotations(
-    token: Token, names: Names, *, now_s: float, written_by: str, readable_until_s: float
+    token: Token, names: Names, *, now_s: EpochTime, written_by: str, readable_until_s: EpochTime
 ) -> dict[str, str | None]:
     return {
         names.expires_at: _format_expiry(token.expires_s),
@@ -119,10 +125,10 @@ def _token_annotations(
     }
 
 
-def _format_expiry(instant_s: float) -> str | None:
+def _format_expiry(instant_s: EpochTime) -> str | None:
     """Return an expiry as text; None, which removes the annotation, for a token without one."""
     if math.isinf(instant_s):
-        return None if instant_s > 0 else UNKNOWN
+        return None if instant_s == NEVER else UNKNOWN
     return format_utc(instant_s)
 
 

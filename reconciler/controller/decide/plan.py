@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from reconciler.clock import EPOCH, LONG_AGO, NEVER, EpochTime
 from reconciler.controller.decide.annotations import (
     TokenAnnotations,
     is_paused,
@@ -102,7 +103,7 @@ class SessionState:
     secret: ObjectMeta | None
     confirmation: Confirmation
     is_running: bool
-    sign_due_s: float = math.inf
+    sign_due_s: EpochTime = NEVER
     record: WriteRecord | None = None
 
 
@@ -135,13 +136,13 @@ class DecisionContext:
     longest_ttl_s: float
     static: bool = False
     term: str = ""
-    term_started_s: float = 0.0
+    term_started_s: EpochTime = EPOCH
     startup: Literal["all", "stale", "none"] = "none"
     p95_run_s: float = 0.0
-    replaced_s: float = -math.inf
+    replaced_s: EpochTime = LONG_AGO
     generation: int = 0
-    rotated_s: float = -math.inf
-    list_started_s: float = -math.inf
+    rotated_s: EpochTime = LONG_AGO
+    list_started_s: EpochTime = LONG_AGO
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +162,15 @@ class Plan:
     action: Action
     reason: str
     priority: Priority
-    due_s: float
+    due_s: EpochTime
     slack_s: float
     touch: bool = False
     requests: tuple[str, ...] = ()
     annotations: TokenAnnotations | None = None
-    readable_until_s: float = math.inf
+    readable_until_s: EpochTime = NEVER
 
 
-def plan(state: SessionState, context: DecisionContext, now_s: float) -> Plan:
+def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Plan:
     """Decide for one session at one instant of the issuer's time.
 
     A pod without a Secret gets one, as soon as the platform has confirmed its session:
@@ -239,7 +240,7 @@ def _plan_write(
     state: SessionState,
     annotations: TokenAnnotations,
     context: DecisionContext,
-    now_s: float,
+    now_s: EpochTime,
     reason: str,
     priority: Priority,
     requests: tuple[str, ...] = (),
@@ -274,7 +275,7 @@ def _plan_write(
     )
 
 
-def _plan_missing(state: SessionState, context: DecisionContext, now_s: float) -> Plan:
+def _plan_missing(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Plan:
     if state.pod is None or state.pod.is_deleting:
         return _plan(Action.BLOCKED, "pod_leaving", now_s)
     if state.confirmation is not Confirmation.YES:
@@ -290,14 +291,14 @@ def _plan_missing(state: SessionState, context: DecisionContext, now_s: float) -
     )
 
 
-def is_young(state: SessionState, now_s: float) -> bool:
+def is_young(state: SessionState, now_s: EpochTime) -> bool:
     return state.pod is not None and now_s - state.pod.created_s < YOUNG_S
 
 
 def _unconfirmed(
     state: SessionState,
     context: DecisionContext,
-    now_s: float,
+    now_s: EpochTime,
     annotations: TokenAnnotations | None = None,
 ) -> Plan:
     if state.confirmation is Confirmation.DOUBTED:
@@ -316,9 +317,9 @@ def _unconfirmed(
 def _lookup_at_s(
     state: SessionState,
     context: DecisionContext,
-    now_s: float,
+    now_s: EpochTime,
     annotations: TokenAnnotations | None,
-) -> float:
+) -> EpochTime:
     """Return when to look up a session, although a list may confirm it soon."""
     if is_young(state, now_s):
         return now_s  # the list may be older than the session
@@ -334,7 +335,7 @@ def _due_now(
     annotations: TokenAnnotations,
     pending: tuple[str, ...],
     context: DecisionContext,
-    now_s: float,
+    now_s: EpochTime,
     record: WriteRecord | None,
 ) -> tuple[str, Priority] | None:
     """Return the first reason that makes a token due, the most urgent first, or None."""
@@ -362,7 +363,9 @@ def _due_now(
     return None
 
 
-def _is_startup_due(annotations: TokenAnnotations, context: DecisionContext, now_s: float) -> bool:
+def _is_startup_due(
+    annotations: TokenAnnotations, context: DecisionContext, now_s: EpochTime
+) -> bool:
     if annotations.refreshed_by == context.term:
         return False
     if annotations.refreshed_s is not None and annotations.refreshed_s >= context.term_started_s:
@@ -389,7 +392,7 @@ def _is_replaced(
         return True
     if record is not None and annotations.refreshed_by == context.term == record.evidence.term:
         return record.evidence.is_older_token_than(context.generation)
-    written_s = -math.inf if annotations.refreshed_s is None else annotations.refreshed_s
+    written_s = LONG_AGO if annotations.refreshed_s is None else annotations.refreshed_s
     in_our_term = annotations.refreshed_by == context.term or written_s >= context.term_started_s
     return written_s < context.replaced_s + (0.0 if in_our_term else OTHER_FILE_LAG_S)
 
@@ -407,7 +410,7 @@ def _plan_wait(
     secret: ObjectMeta,
     annotations: TokenAnnotations,
     context: DecisionContext,
-    now_s: float,
+    now_s: EpochTime,
 ) -> Plan:
     if annotations.issued_s is None or annotations.expires_s is None:
         touch = _needs_touch(state, annotations, context, now_s)
@@ -425,7 +428,7 @@ def _plan_wait(
 
 
 def _sign_first(
-    state: SessionState, secret: ObjectMeta, waiting: Plan, names: Names, now_s: float
+    state: SessionState, secret: ObjectMeta, waiting: Plan, names: Names, now_s: EpochTime
 ) -> Plan:
     """Return the plan, or that of a signature that is due earlier: a write also signs."""
     if waiting.action is not Action.WAIT or state.confirmation is not Confirmation.YES:
@@ -438,12 +441,12 @@ def _sign_first(
 
 
 def _needs_touch(
-    state: SessionState, annotations: TokenAnnotations, context: DecisionContext, now_s: float
+    state: SessionState, annotations: TokenAnnotations, context: DecisionContext, now_s: EpochTime
 ) -> bool:
     return needs_touch(
         annotations, state.pod, context.names, propagation_s=context.propagation_s, now_s=now_s
     )
 
 
-def _plan(action: Action, reason: str, now_s: float) -> Plan:
+def _plan(action: Action, reason: str, now_s: EpochTime) -> Plan:
     return Plan(action, reason, Priority.ROUTINE, now_s + REPLAN_S, REPLAN_S)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from cachetools import LRUCache
 
 from reconciler.backoff import TRANSIENT
+from reconciler.clock import Instant
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey
 
@@ -28,7 +29,7 @@ MAX_PENDING = 10_000
 class _Pending:
     secret_uid: str
     version: str
-    at: float
+    at: Instant
     remaining: int
     is_observed: bool
     failures: int = 0
@@ -46,7 +47,7 @@ class PodTouches:
         self._pending: dict[SessionKey, _Pending] = {}
         self._ensured: LRUCache[SessionKey, tuple[str, str]] = LRUCache(MAX_PENDING)
 
-    def request(self, key: SessionKey, secret: ObjectMeta, now_at: float) -> None:
+    def request(self, key: SessionKey, secret: ObjectMeta, now_at: Instant) -> None:
         """Touch the pods of `key` once the watch has shown this version of its Secret."""
         pending = _Pending(
             secret.uid,
@@ -57,7 +58,7 @@ class PodTouches:
         )
         self._pending[key] = pending
 
-    def ensure(self, key: SessionKey, secret: ObjectMeta, write: str, now_at: float) -> bool:
+    def ensure(self, key: SessionKey, secret: ObjectMeta, write: str, now_at: Instant) -> bool:
         """Touch the pods of `key` now, for a write by any replica that the watch has shown.
 
         Args:
@@ -74,7 +75,7 @@ class PodTouches:
         self._pending[key] = _Pending(*version, now_at, TOUCHES_PER_WRITE, is_observed=True)
         return True
 
-    def observed(self, secret: ObjectMeta, now_at: float) -> bool:
+    def observed(self, secret: ObjectMeta, now_at: Instant) -> bool:
         """Record a Secret from the watch; return True if its pods are to be touched now."""
         pending = self._pending.get(secret.key)
         if pending is None or pending.is_observed or not _is_at_least(secret, pending):
@@ -82,11 +83,11 @@ class PodTouches:
         pending.is_observed, pending.at = True, now_at
         return True
 
-    def is_due(self, key: SessionKey, now_at: float) -> bool:
+    def is_due(self, key: SessionKey, now_at: Instant) -> bool:
         pending = self._pending.get(key)
         return pending is not None and pending.at <= now_at
 
-    def done(self, key: SessionKey, now_at: float) -> None:
+    def done(self, key: SessionKey, now_at: Instant) -> None:
         """Record that the pods were touched; a second touch follows after `REPEAT_S`."""
         if (pending := self._pending.get(key)) is None:
             return
@@ -95,7 +96,7 @@ class PodTouches:
         if pending.remaining <= 0:
             del self._pending[key]
 
-    def failed(self, key: SessionKey, now_at: float, *, rand: float) -> None:
+    def failed(self, key: SessionKey, now_at: Instant, *, rand: float) -> None:
         """Record a failed touch; it is retried later, up to `MAX_FAILURES` times.
 
         Args:
@@ -110,7 +111,7 @@ class PodTouches:
         wait_s = TRANSIENT.delay_s(pending.failures, fraction_of_life_s=None, rand=rand)
         self.postpone(key, now_at + wait_s)
 
-    def postpone(self, key: SessionKey, at: float) -> None:
+    def postpone(self, key: SessionKey, at: Instant) -> None:
         """Touch the pods no earlier than `at`."""
         if (pending := self._pending.get(key)) is not None:
             pending.is_observed, pending.at = True, at
@@ -123,7 +124,7 @@ class PodTouches:
         """Forget every pending touch: another replica has led since it was requested."""
         self._pending.clear()
 
-    def next_at(self, key: SessionKey) -> float | None:
+    def next_at(self, key: SessionKey) -> Instant | None:
         """Return when `is_due` becomes true, on the monotonic clock, or None."""
         pending = self._pending.get(key)
         return pending.at if pending is not None else None

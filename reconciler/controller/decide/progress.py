@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from cachetools import LRUCache
 
+from reconciler.clock import LONG_AGO, EpochTime, Instant
 from reconciler.controller.decide.ownership import Owner, WriteResponse, response_of
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
@@ -49,7 +50,7 @@ class Evidence:
     term: str
     generation: int = 0
     requests: frozenset[str] = frozenset()
-    rotated_s: float = -math.inf
+    rotated_s: EpochTime = LONG_AGO
 
     def is_older_token_than(self, generation: int) -> bool:
         """Return True if the written token has been replaced since."""
@@ -59,7 +60,7 @@ class Evidence:
 class TokenLife(NamedTuple):
     """A token's expiry (epoch, issuer's time) and its remaining lifetime by our monotonic clock."""
 
-    expires_s: float
+    expires_s: EpochTime
     remaining_s: float
 
 
@@ -82,9 +83,9 @@ class WriteRecord:
     uid: str
     sent: Content
     evidence: Evidence
-    expires_s: float
+    expires_s: EpochTime
     remaining_s: float
-    written_at: float
+    written_at: Instant
     response: WriteResponse | None = None
     content: Content | None = None
     previous: "WriteRecord | None" = None
@@ -100,7 +101,9 @@ class WriteRecord:
             chain = replace(record, previous=chain)
         return replace(self, previous=chain)
 
-    def record_response(self, secret: ObjectMeta, names: Names, *, now_at: float) -> "WriteRecord":
+    def record_response(
+        self, secret: ObjectMeta, names: Names, *, now_at: Instant
+    ) -> "WriteRecord":
         """Return this write with its response: it was the last one applied."""
         known = self.previous
         while known is not None and known.response is None:

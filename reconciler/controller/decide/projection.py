@@ -4,9 +4,7 @@ A Secret's annotations have the time of its write and the expiry of the previous
 annotations have the time of its last touch. So a missing touch is known after a crash, too.
 """
 
-import math
-
-from reconciler.clock import parse_utc
+from reconciler.clock import LONG_AGO, NEVER, EpochTime, parse_utc
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names
@@ -15,7 +13,7 @@ MOUNT_S = 5.0
 """How much older than the pod a write may be and still miss its mount: creation times are whole
 seconds of another clock, and a kubelet mounts from a cache."""
 
-UNKNOWN_S = -math.inf
+UNKNOWN_S: EpochTime = LONG_AGO
 """Expiry of an unknown token: it counts as expired."""
 
 
@@ -25,8 +23,8 @@ def readable_until_s(
     names: Names,
     *,
     propagation_s: float,
-    now_s: float,
-) -> float:
+    now_s: EpochTime,
+) -> EpochTime:
     """Return the expiry of the worst token that the pod may read now (epoch); infinite for none.
 
     That is the Secret's token, or the previous one if the kubelet may not have synced since. The
@@ -47,7 +45,7 @@ def needs_touch(
     names: Names,
     *,
     propagation_s: float,
-    now_s: float,
+    now_s: EpochTime,
 ) -> bool:
     """Return whether the token that the pod may read expires before the kubelet's next sync."""
     if annotations.previous_expires_s is None or annotations.refreshed_s is None:
@@ -58,10 +56,10 @@ def needs_touch(
     )
 
 
-def _expires_s(annotations: TokenAnnotations) -> float:
+def _expires_s(annotations: TokenAnnotations) -> EpochTime:
     if not annotations.is_ours or annotations.problem:
         return UNKNOWN_S
-    return math.inf if annotations.expires_s is None else annotations.expires_s
+    return NEVER if annotations.expires_s is None else annotations.expires_s
 
 
 def _may_be_stale(
@@ -69,7 +67,7 @@ def _may_be_stale(
     pod: ObjectMeta | None,
     names: Names,
     propagation_s: float,
-    now_s: float,
+    now_s: EpochTime,
 ) -> bool:
     """Return whether the pod may read the value before the last write."""
     written_s = annotations.refreshed_s

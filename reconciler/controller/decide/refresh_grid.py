@@ -10,6 +10,8 @@ same instants, and a fleet of tokens that were issued at once spreads over the w
 import hashlib
 import math
 
+from reconciler.clock import EpochTime
+
 GRID = 0.4
 """The refresh period, as a fraction of the token's lifetime."""
 
@@ -28,25 +30,25 @@ def phase(uid: str) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def refresh_at_s(issued_s: float, expires_s: float, uid: str) -> float:
+def refresh_at_s(issued_s: EpochTime, expires_s: EpochTime, uid: str) -> EpochTime:
     """Return when to refresh a token (epoch, issuer's time).
 
     The age is at least `EARLIEST` and less than `EARLIEST + GRID` of the token's lifetime.
 
     The period of a token of 900 s is 360 s. Two pods refresh at different instants of it:
 
-    >>> round(refresh_at_s(0.0, 900.0, "pod-1"))
+    >>> round(refresh_at_s(EpochTime(0), EpochTime(900), "pod-1"))
     200
-    >>> round(refresh_at_s(200.0, 1100.0, "pod-1"))
+    >>> round(refresh_at_s(EpochTime(200), EpochTime(1100), "pod-1"))
     560
-    >>> round(refresh_at_s(0.0, 900.0, "pod-2"))
+    >>> round(refresh_at_s(EpochTime(0), EpochTime(900), "pod-2"))
     413
     """
     ttl_s = expires_s - issued_s
     period_s = GRID * ttl_s
-    offset_s = phase(uid) * period_s
+    first_s = EpochTime(phase(uid) * period_s)
     earliest_s = issued_s + EARLIEST * ttl_s
-    return offset_s + math.ceil((earliest_s - offset_s) / period_s) * period_s
+    return first_s + math.ceil((earliest_s - first_s) / period_s) * period_s
 
 
 def allowance_s(ttl_s: float, propagation_s: float) -> float:

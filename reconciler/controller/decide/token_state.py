@@ -3,6 +3,7 @@
 import enum
 import math
 
+from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.kube.api import ObjectMeta
 
@@ -86,11 +87,11 @@ def written_state(
 
 
 def state_at(
-    now_s: float,
+    now_s: EpochTime,
     written: TokenState,
     *,
-    expires_s: float | None,
-    refresh_at_s: float | None,
+    expires_s: EpochTime | None,
+    refresh_at_s: EpochTime | None,
     allowance_s: float,
     soon_s: float,
     confirmed: bool,
@@ -125,9 +126,9 @@ def state_at(
         return TokenState.OVERDUE
     if requested or late_s > -soon_s:
         return TokenState.DUE
-    return TokenState.NO_EXPIRY if expires_s == math.inf else TokenState.OK
+    return TokenState.NO_EXPIRY if expires_s == NEVER else TokenState.OK
 
 
-def soon_s(issued_s: float, expires_s: float) -> float:
+def soon_s(issued_s: EpochTime, expires_s: EpochTime) -> float:
     """Return how far from its scheduled time a refresh is `due`, in seconds."""
     return min(SOON_S, SOON_FRACTION * (expires_s - issued_s))

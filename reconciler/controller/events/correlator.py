@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
+from reconciler.clock import EpochTime, Instant
 from reconciler.controller.events.rules import EventMessage
 from reconciler.kube.api import ObjectMeta
 
@@ -34,8 +35,8 @@ class EventSeries:
 
     pod: ObjectMeta
     event: EventMessage
-    first_s: float
-    last_s: float
+    first_s: EpochTime
+    last_s: EpochTime
     count: int = 1
     name: str = ""
     queued: bool = False
@@ -44,13 +45,13 @@ class EventSeries:
 @dataclass(slots=True)
 class _Bucket:
     tokens: float
-    at: float
+    at: Instant
 
 
 @dataclass(slots=True)
 class _Similar:
     messages: set[str]
-    at: float
+    at: Instant
 
 
 class EventCorrelator:
@@ -62,7 +63,7 @@ class EventCorrelator:
         self._similar: LRUCache[tuple[str, str, str], _Similar] = LRUCache(MAX_ENTRIES)
 
     def correlate(
-        self, pod: ObjectMeta, event: EventMessage, *, now_at: float, now_s: float
+        self, pod: ObjectMeta, event: EventMessage, *, now_at: Instant, now_s: EpochTime
     ) -> EventSeries | None:
         """Return the series that counts this occurrence, or None if it is suppressed."""
         event = self._aggregated(pod, _cut(event), now_at)
@@ -76,7 +77,7 @@ class EventCorrelator:
             series.last_s = now_s
         return series
 
-    def _aggregated(self, pod: ObjectMeta, event: EventMessage, now_at: float) -> EventMessage:
+    def _aggregated(self, pod: ObjectMeta, event: EventMessage, now_at: Instant) -> EventMessage:
         key = (pod.uid, event.type, event.reason)
         similar = self._similar.get(key)
         if similar is None or now_at - similar.at > SIMILAR_S:
@@ -87,7 +88,7 @@ class EventCorrelator:
             return event
         return event._replace(message=cut_text(f"{AGGREGATE}{event.reason}"))
 
-    def _allows(self, uid: str, now_at: float) -> bool:
+    def _allows(self, uid: str, now_at: Instant) -> bool:
         bucket = self._buckets.get(uid)
         if bucket is None:
             bucket = self._buckets[uid] = _Bucket(BURST, now_at)

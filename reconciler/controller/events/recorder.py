@@ -181,7 +181,7 @@ class EventRecorder:
         series.name = ""
         # Source: client-go record/event.go: the object's name and a timestamp in nanoseconds.
         stem = series.pod.name[:MAX_NAME_PREFIX].rstrip("-.")
-        name = f"{stem}.{round(self._clock.wall() * 1e9):x}"
+        name = f"{stem}.{round(float(self._clock.wall()) * 1e9):x}"
         body = _body(series, name, component=self._component, instance=self._fence.term)
         await self._kube.create(
             EVENTS, series.pod.namespace, body, limit_s=self._timeout_s, permit=self._fence.check

@@ -5,12 +5,12 @@ lists the running sessions; until then the confirmations on the Secrets are used
 """
 
 import asyncio
-import math
 from collections.abc import Iterable
 from contextlib import suppress
 
 import structlog
 
+from reconciler.clock import LONG_AGO, Instant
 from reconciler.controller.decide.namespace_set import NamespaceChanges, NamespaceSet
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.namespaces.informers import NamespaceInformers
@@ -76,7 +76,7 @@ class NamespaceDiscovery:
         self._clock = runtime.clock
         self._random = runtime.random
         self._log_dedup = runtime.log_dedup
-        self._asked_at = -math.inf
+        self._asked_at: Instant = LONG_AGO
         self._started = asyncio.Event()
 
     @property

@@ -4,7 +4,7 @@ from typing import Any
 
 import structlog
 
-from reconciler.clock import format_utc
+from reconciler.clock import NEVER, EpochTime, Instant, format_utc
 from reconciler.controller.decide.annotations import requests
 from reconciler.controller.decide.bulkhead import BulkheadRun
 from reconciler.controller.decide.competing_writers import ISOLATED, CompetingWriters
@@ -73,7 +73,7 @@ class SessionActions:
         self._writes = WriteTracker(sessions, source, runtime.clock)
         self._competing_writers = CompetingWriters()
 
-    def paused_until(self, key: SessionKey, state: SessionState, plan: Plan) -> float | None:
+    def paused_until(self, key: SessionKey, state: SessionState, plan: Plan) -> Instant | None:
         """Return when (monotonic) a write that others keep undoing may be made again, or None."""
         if plan.action is Action.REVOKE or self._writes.undone(state, plan):
             return self._competing_writers.paused_until(key, self._clock.monotonic())
@@ -217,7 +217,12 @@ class SessionActions:
                 return await token_choice.choose(self._source, plan, term_began_at=began_at)
 
     def _note_refresh(
-        self, run: ReconcileRun, written: Written, expires_s: float, plan: Plan, now_s: float
+        self,
+        run: ReconcileRun,
+        written: Written,
+        expires_s: EpochTime,
+        plan: Plan,
+        now_s: EpochTime,
     ) -> None:
         secret, now_at = written.secret, self._clock.monotonic()
         key, run.written_s = run.key, now_s
@@ -232,7 +237,7 @@ class SessionActions:
             namespace=key.namespace,
             secret=secret.name,
             session_id=key.session_id,
-            expires_at=format_utc(expires_s) if expires_s != float("inf") else None,
+            expires_at=format_utc(expires_s) if expires_s != NEVER else None,
             reason=plan.reason,
             lateness_seconds=round(max(0.0, now_at - run.due_at), 3),
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from reconciler.clock import EpochTime, Instant
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.controller.decide.plan import SessionState
 from reconciler.controller.decide.progress import Undone
@@ -43,7 +44,7 @@ class ReconcileRun:
 
     work: WorkItem[SessionKey]
     trace: Trace
-    term_began_at: float
+    term_began_at: Instant
     outcome: Outcome = "cancelled"
     reason: str = ""
     error: Exception | None = None
@@ -53,7 +54,7 @@ class ReconcileRun:
     pod: ObjectMeta | None = None
     wrote: bool = False
     before: TokenAnnotations | None = None
-    written_s: float | None = None
+    written_s: EpochTime | None = None
     created: bool = False
     touched: bool = False
     overwrites: int = 0
@@ -65,7 +66,7 @@ class ReconcileRun:
         return self.work.key
 
     @property
-    def due_at(self) -> float:
+    def due_at(self) -> Instant:
         """When it was due, monotonic; for a write, when that was first due, before all retries.
 
         A run that writes nothing did not end any lateness.

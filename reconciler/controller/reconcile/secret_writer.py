@@ -1,9 +1,9 @@
 """The writes: each with its preconditions, inside the fence, its answer taken into the store."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide import patches
 from reconciler.controller.runtime import ControllerConfig, Stores
 from reconciler.errors import NotLeaderError
@@ -56,9 +56,9 @@ class SecretWriter:
         secret: ObjectMeta,
         token: Token | None,
         *,
-        now_s: float,
+        now_s: EpochTime,
         honoured: tuple[str, ...],
-        held_until_s: float = math.inf,
+        held_until_s: EpochTime = NEVER,
     ) -> Written:
         """Patch a Secret (`token` None: its annotations alone) and return its new state.
 
@@ -82,7 +82,7 @@ class SecretWriter:
         return self._store_response(await self._patch(self._secrets, secret, body))
 
     async def create(
-        self, key: SessionKey, pod: ObjectMeta, token: Token, *, now_s: float
+        self, key: SessionKey, pod: ObjectMeta, token: Token, *, now_s: EpochTime
     ) -> Written:
         """Create a session's Secret, owned by its pod; its confirmation needs the UID and follows.
 
@@ -99,7 +99,7 @@ class SecretWriter:
         )
         return self._store_response(created)
 
-    async def write_confirmation(self, secret: ObjectMeta, *, now_s: float) -> Written:
+    async def write_confirmation(self, secret: ObjectMeta, *, now_s: EpochTime) -> Written:
         """Write the confirmation alone.
 
         Raises: as `refresh`.
@@ -115,7 +115,7 @@ class SecretWriter:
             await self._patch(self._secrets, secret, patches.revocation_patch(secret, self._names))
         )
 
-    async def touch(self, pod: ObjectMeta, *, now_s: float) -> None:
+    async def touch(self, pod: ObjectMeta, *, now_s: EpochTime) -> None:
         """Patch a pod's annotation so that the kubelet syncs its volumes now."""
         await self._patch(self._pods, pod, patches.touch_patch(pod, self._names, now_s=now_s))
 

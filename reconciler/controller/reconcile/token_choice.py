@@ -1,5 +1,6 @@
 """Which token to write for a plan: a requested one, an available one, or none."""
 
+from reconciler.clock import Instant
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.controller.decide.plan import Plan
 from reconciler.controller.decide.refresh_grid import MIN_REMAINING
@@ -42,7 +43,7 @@ def _wanted(plan: Plan) -> float:
     return NEARLY_NEW if plan.reason == "requested" else MIN_REMAINING
 
 
-async def choose(source: TokenSource, plan: Plan, *, term_began_at: float) -> Token | None:
+async def choose(source: TokenSource, plan: Plan, *, term_began_at: Instant) -> Token | None:
     """Return a token worth writing, or None if no token is better than the one in the Secret.
 
     If the issuer is unreachable, the best available token is used, even with a short life, if it

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import structlog
 
 from reconciler import backoff, errors
+from reconciler.clock import Instant
 from reconciler.controller.decide import retry_policy
 from reconciler.controller.decide.bulkhead import BulkheadRun
 from reconciler.controller.decide.plan import Action, Plan, dependency_of
@@ -141,7 +142,7 @@ class Workers:
         self._sessions.run_times.add(self._clock.monotonic() - started_at)
         return following
 
-    def _crashed(self, run: ReconcileRun, error: Exception, started_at: float) -> ScheduleRequest:
+    def _crashed(self, run: ReconcileRun, error: Exception, started_at: Instant) -> ScheduleRequest:
         work = run.work
         self._stats.reconcile_panics_total += 1
         run.outcome, run.error = "failed", error

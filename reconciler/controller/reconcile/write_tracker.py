@@ -1,11 +1,10 @@
 """What is remembered of our own writes: each as it is sent, and what its answer shows."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from reconciler.clock import Clock, format_utc_millis
+from reconciler.clock import NEVER, Clock, EpochTime, Instant, format_utc_millis
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.controller.decide.ownership import Owner
 from reconciler.controller.decide.plan import Action, Plan, SessionState
@@ -64,7 +63,7 @@ class WriteTracker:
         secret: ObjectMeta,
         token: Token | None,
         annotations: TokenAnnotations | None,
-        now_s: float,
+        now_s: EpochTime,
         evidence: Evidence,
     ) -> WriteRecord:
         """Return what is remembered of a write that is about to be sent."""
@@ -74,7 +73,7 @@ class WriteTracker:
             expires_s, remaining_s = token.expires_s, token.remaining_s(now_at)
         else:
             ends_s = annotations.expires_s if annotations is not None else None
-            expires_s = math.inf if ends_s is None else ends_s
+            expires_s = NEVER if ends_s is None else ends_s
             remaining_s = expires_s - now_s
             sent = ()  # without an answer nothing shows it, and its requests would come again
         return WriteRecord(secret.uid, sent, evidence, expires_s, remaining_s, now_at)
@@ -108,7 +107,7 @@ class WriteTracker:
             records.put(key, record.record_response(secret, self._sessions.names, now_at=now_at))
 
     def confirmation_answered(
-        self, key: SessionKey, record: WriteRecord | None, secret: ObjectMeta, *, sent_at: float
+        self, key: SessionKey, record: WriteRecord | None, secret: ObjectMeta, *, sent_at: Instant
     ) -> None:
         """Remember a write of the confirmation alone: the record of the token goes on.
 

@@ -1,13 +1,12 @@
 """What the platform has answered about sessions: confirmed where, and running or not."""
 
 import enum
-import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from cachetools import TLRUCache
 
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, Clock, Instant
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac, is_well_formed
 from reconciler.controller.decide.plan import YOUNG_RETRY_S, Confirmation
 from reconciler.controller.decide.refresh_grid import phase
@@ -74,7 +73,7 @@ class ConfirmationCache:
         self._projects: dict[SessionKey, str] = {}
         self._previous: dict[SessionKey, str] = {}
         self._verified: dict[SessionKey, tuple[str, str, int]] = {}
-        self._rewritten_at: TLRUCache[SessionKey, float] = TLRUCache(
+        self._rewritten_at: TLRUCache[SessionKey, Instant, Instant] = TLRUCache(
             MAX_REWRITTEN, ttu=lambda _key, _at, now_at: now_at + REWRITE_S, timer=clock.monotonic
         )
         self._clock = clock
@@ -82,7 +81,7 @@ class ConfirmationCache:
         self._running: set[SessionKey] = set()
         self._covers_all = False
         self._covered: set[str] = set()
-        self._denied: TLRUCache[SessionKey, float] = TLRUCache(
+        self._denied: TLRUCache[SessionKey, float, Instant] = TLRUCache(
             MAX_DENIED, ttu=lambda _key, for_s, now_at: now_at + for_s, timer=clock.monotonic
         )
 
@@ -245,7 +244,7 @@ class ConfirmationCache:
             return False
         return self._has_valid_mac(key, secret)
 
-    def mac_due_at(self, key: SessionKey, secret: ObjectMeta) -> float | None:
+    def mac_due_at(self, key: SessionKey, secret: ObjectMeta) -> Instant | None:
         """Return when the confirmation on a Secret is to be written again, monotonic, or None.
 
         It is due if it is signed with the previous key; with an older key, if the session is known
@@ -265,7 +264,7 @@ class ConfirmationCache:
         if not is_well_formed(found):
             if key not in self._projects:
                 return None
-            since_at = max(self._term_began_at, -math.inf if renewed_at is None else renewed_at)
+            since_at = max(self._term_began_at, LONG_AGO if renewed_at is None else renewed_at)
         else:
             has_word = key in self._projects or key in self._previous
             is_former = self._mac.is_from_previous_key(found, key, secret.uid)
@@ -273,7 +272,7 @@ class ConfirmationCache:
                 return None
             since_at = renewed_at
         due_at = since_at + phase(secret.uid) * REWRITE_S
-        return max(due_at, self._rewritten_at.get(key, -math.inf) + REWRITE_S)
+        return max(due_at, self._rewritten_at.get(key, LONG_AGO) + REWRITE_S)
 
     def record_rewritten(self, key: SessionKey) -> None:
         """Record that the confirmation on a Secret was written again."""

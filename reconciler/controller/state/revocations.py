@@ -9,7 +9,7 @@ from collections.abc import KeysView
 
 from cachetools import LRUCache, TLRUCache
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, Instant
 from reconciler.naming import SessionKey
 
 RECHECK_S = 10.0
@@ -35,9 +35,9 @@ class Revocations:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._first_no: TLRUCache[SessionKey, float] = _timed(clock, FIRST_DENIAL_S)
-        self._unanswered: TLRUCache[SessionKey, float] = _timed(clock, UNANSWERED_S)
-        self._removed: TLRUCache[SessionKey, float] = _timed(clock, REVOKED_AGAIN_S)
+        self._first_no: TLRUCache[SessionKey, Instant, Instant] = _timed(clock, FIRST_DENIAL_S)
+        self._unanswered: TLRUCache[SessionKey, Instant, Instant] = _timed(clock, UNANSWERED_S)
+        self._removed: TLRUCache[SessionKey, Instant, Instant] = _timed(clock, REVOKED_AGAIN_S)
         self._revoked: LRUCache[SessionKey, None] = LRUCache(MAX_SESSIONS)
 
     def answered_no(self, key: SessionKey) -> bool:
@@ -86,7 +86,7 @@ class Revocations:
         return key not in self._removed
 
 
-def _timed(clock: Clock, for_s: float) -> "TLRUCache[SessionKey, float]":
+def _timed(clock: Clock, for_s: float) -> "TLRUCache[SessionKey, Instant, Instant]":
     return TLRUCache(
         MAX_SESSIONS, ttu=lambda _key, _value, now_at: now_at + for_s, timer=clock.monotonic
     )

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Literal
 
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, NEVER, Clock, EpochTime, Instant
 from reconciler.controller.decide.plan import DecisionContext, Plan, SessionState, plan
 from reconciler.controller.decide.progress import WriteRecords, last_applied
 from reconciler.controller.runtime import ControllerConfig, Stores
@@ -76,7 +76,7 @@ class SessionStateReader:
         self._propagation_s = config.propagation_s
         self._is_exclusive = is_exclusive
         self._context: DecisionContext | None = None
-        self._context_at = 0.0
+        self._context_at: Instant = LONG_AGO
         self.term_began_at = clock.monotonic()
         self._awaits_session_list = False
 
@@ -99,13 +99,13 @@ class SessionStateReader:
             longest_ttl_s=self._source.longest_ttl_s,
             static=best is not None and math.isinf(best.expires_s),
             term=self._fence.term,
-            term_started_s=math.inf if self._is_exclusive else began_s,
+            term_started_s=NEVER if self._is_exclusive else began_s,
             startup=self.startup,
             p95_run_s=self.run_times.p95_s,
             replaced_s=self._source.replaced_s,
             generation=self._source.generation,
             rotated_s=self._source.rotated_s,
-            list_started_s=began_s if self._awaits_session_list else -math.inf,
+            list_started_s=began_s if self._awaits_session_list else LONG_AGO,
         )
         return self._context
 
@@ -151,25 +151,25 @@ class SessionStateReader:
             secret=secret,
             confirmation=self._confirmations.confirmation(key, pod, own),
             is_running=self._confirmations.is_running(key),
-            sign_due_s=math.inf if own is None else self._mac_due_s(key, own),
+            sign_due_s=NEVER if own is None else self._mac_due_s(key, own),
             record=last_applied(self.records.get(key), secret, self.names),
         )
 
-    def _mac_due_s(self, key: SessionKey, secret: ObjectMeta) -> float:
+    def _mac_due_s(self, key: SessionKey, secret: ObjectMeta) -> EpochTime:
         at = self._confirmations.mac_due_at(key, secret)
-        return math.inf if at is None else self.now_s() + at - self._clock.monotonic()
+        return NEVER if at is None else self.now_s() + (at - self._clock.monotonic())
 
     def plan(self, key: SessionKey) -> tuple[SessionState, Plan]:
         state = self.state(key)
         return state, plan(state, self.context(), self.now_s())
 
-    def now_s(self) -> float:
+    def now_s(self) -> EpochTime:
         """Return the issuer's time, epoch seconds."""
         return self._issuer_time.now_s()
 
-    def at(self, instant_s: float) -> float:
+    def at(self, instant_s: EpochTime) -> Instant:
         """Convert an instant of the issuer's time to our monotonic clock."""
-        return self._clock.monotonic() + instant_s - self.now_s()
+        return self._clock.monotonic() + (instant_s - self.now_s())
 
     def live_keys(self) -> dict[SessionKey, None]:
         """Return the key of every pod that has not ended, in the store's order.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, Instant
 from reconciler.naming import SessionKey
 
 log = structlog.get_logger()
@@ -22,7 +22,7 @@ class StartupProgress:
         self._known: set[SessionKey] = set()
         self._pending: set[SessionKey] = set()
         self._outcomes: dict[str, int] = {}
-        self._began_at: float | None = None
+        self._began_at: Instant | None = None
         self._listed = False
         self._trace_id = ""
         self.finished = asyncio.Event()

@@ -5,12 +5,12 @@ metrics share one snapshot, which is taken at a limited rate.
 """
 
 import asyncio
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
 
+from reconciler.clock import NEVER, ClockOffset, EpochTime, Instant
 from reconciler.controller.decide.plan import DecisionContext
 from reconciler.controller.namespaces.informers import NamespaceInformers
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadShell
@@ -49,7 +49,7 @@ INTERVAL_S = 60.0
 scrapes and open status pages take more."""
 
 
-_UNKNOWN = EntryInfo("", math.inf, Priority.ROUTINE, ("",), "", 0)
+_UNKNOWN = EntryInfo("", NEVER, Priority.ROUTINE, ("",), "", 0)
 """Of a key that the queue does not hold: it is not due."""
 
 
@@ -166,7 +166,7 @@ class StatusCollector:
         return self._make_snapshot(now_s, now_at, context, readings, token)
 
     def _read(
-        self, pod: ObjectMeta, context: DecisionContext, now_s: float
+        self, pod: ObjectMeta, context: DecisionContext, now_s: EpochTime
     ) -> SessionReading | None:
         """Read a pod's session, again if its objects changed; None if another pod counts."""
         known = self._known.get(pod.uid)
@@ -184,7 +184,11 @@ class StatusCollector:
         return reading if reading.pod is pod else None
 
     def _count(
-        self, reading: SessionReading, now_s: float, counted_s: float, standby_s: float | None
+        self,
+        reading: SessionReading,
+        now_s: EpochTime,
+        counted_s: EpochTime,
+        standby_s: float | None,
     ) -> None:
         key, expires_s, pod = reading.key, reading.expires_s, reading.pod
         self._seen[key] = reading
@@ -223,7 +227,9 @@ class StatusCollector:
         excluded = sum(look is not None and look.failures > 0 for look in looks)
         return self._parts.queue.stats().schedule.failing - excluded
 
-    def _row(self, reading: SessionReading, epoch_s: float, now_s: float) -> SessionStatus:
+    def _row(
+        self, reading: SessionReading, epoch_s: ClockOffset, now_s: EpochTime
+    ) -> SessionStatus:
         """Return a session's row; `epoch_s` added to a monotonic instant gives epoch seconds."""
         key, pod, secret, expires_s = reading.key, reading.pod, reading.secret, reading.expires_s
         remaining_s = None if expires_s is None else expires_s - now_s
@@ -237,7 +243,7 @@ class StatusCollector:
             reading.state(now_s, confirmed=self._is_confirmed(reading)),
             expires_s,
             remaining_s,
-            None if look.at == math.inf else look.at + epoch_s,
+            None if look.at == NEVER else look.at + epoch_s,
             look.reasons[0],
             look.stage,
             look.blocked_on,
@@ -248,8 +254,8 @@ class StatusCollector:
 
     def _make_snapshot(
         self,
-        now_s: float,
-        now_at: float,
+        now_s: EpochTime,
+        now_at: Instant,
         context: DecisionContext,
         readings: tuple[SessionReading, ...],
         token: TokenStats,

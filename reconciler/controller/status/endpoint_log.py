@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, Instant
 from reconciler.controller.decide.retry_policy import ISSUER, ISSUER_REFUSED
 from reconciler.net.circuit_breaker import BreakerStats, Condition
 from reconciler.tokens.refusals import refusal_hint
@@ -27,7 +27,7 @@ class _LastLine:
     """The last line about one endpoint, and when it was logged (monotonic)."""
 
     condition: Condition
-    at: float
+    at: Instant
 
 
 class EndpointLog:

@@ -1,9 +1,9 @@
 """Estimated exposure: for how long pods held a token that had expired, as far as we can know."""
 
-import math
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from reconciler.clock import EPOCH, LONG_AGO, EpochTime
 from reconciler.controller.reconcile.run import ReconcileRun
 from reconciler.naming import SessionKey
 
@@ -28,7 +28,7 @@ class Exposed:
 
     key: SessionKey
     seconds: float
-    last_s: float
+    last_s: EpochTime
 
 
 class EstimatedExposure:
@@ -46,8 +46,8 @@ class EstimatedExposure:
 
     def __init__(self, propagation_s: float) -> None:
         self._propagation_s = propagation_s
-        self._counted_until_s = 0.0
-        self._known_until_s = -math.inf
+        self._counted_until_s = EPOCH
+        self._known_until_s: EpochTime = LONG_AGO
         self._moved_s = 0.0
         self._recent: OrderedDict[SessionKey, Exposed] = OrderedDict()
         self.total_s = 0.0
@@ -72,9 +72,9 @@ class EstimatedExposure:
     def written(
         self,
         key: SessionKey,
-        expires_s: float,
-        created_s: float,
-        written_s: float,
+        expires_s: EpochTime,
+        created_s: EpochTime,
+        written_s: EpochTime,
         *,
         touched: bool,
     ) -> None:
@@ -90,12 +90,12 @@ class EstimatedExposure:
         since_s = max(expires_s, created_s + EARLIEST_START_S, last_s)
         self._add(key, seen_s - since_s, written_s)
 
-    def begin(self, now_s: float) -> float:
+    def begin(self, now_s: EpochTime) -> EpochTime:
         """Begin a count of all pods at this instant (epoch); return when the last one was."""
         last_s, self._counted_until_s = self._counted_until_s, now_s
         return last_s
 
-    def time_moved(self, since_s: float, moved_s: float) -> None:
+    def time_moved(self, since_s: EpochTime, moved_s: float) -> None:
         """Go on with the issuer's time as it is known now.
 
         What had expired by the time as it was known is counted up to the last count already, and
@@ -111,7 +111,13 @@ class EstimatedExposure:
         self._counted_until_s = since_s
 
     def count(
-        self, expires_s: float, created_s: float, last_s: float, *, now_s: float, key: SessionKey
+        self,
+        expires_s: EpochTime,
+        created_s: EpochTime,
+        last_s: EpochTime,
+        *,
+        now_s: EpochTime,
+        key: SessionKey,
     ) -> None:
         """Count one pod with a token that expires or expired at `expires_s`."""
         if expires_s < now_s:
@@ -119,13 +125,13 @@ class EstimatedExposure:
             since_s = max(expires_s, created_s + EARLIEST_START_S, last_s)
             self._add(key, now_s - since_s, now_s)
 
-    def _last_s(self, expires_s: float, last_s: float) -> float:
+    def _last_s(self, expires_s: EpochTime, last_s: EpochTime) -> EpochTime:
         """Return until when a token is counted, by the issuer's time as known now."""
         if expires_s < self._known_until_s:
             return max(last_s, self._known_until_s + self._moved_s)
         return last_s
 
-    def _add(self, key: SessionKey, seconds: float, now_s: float) -> None:
+    def _add(self, key: SessionKey, seconds: float, now_s: EpochTime) -> None:
         if seconds <= 0:
             return
         self.total_s += seconds

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from cachetools import LRUCache
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, EpochTime
 from reconciler.controller.reconcile.run import Outcome, ReconcileRun
 from reconciler.naming import SessionKey
 
@@ -23,7 +23,7 @@ _RECORDED: frozenset[Outcome] = frozenset(
 class RunRecord(NamedTuple):
     """One run: its end (epoch, our wall clock), outcome and reason; `error` is a class name."""
 
-    ended_s: float
+    ended_s: EpochTime
     outcome: Outcome
     reason: str
     error: str

@@ -7,12 +7,12 @@ client-go's leader election records its Events on the Lease, too.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from reconciler.clock import Clock, format_utc
+from reconciler.clock import LONG_AGO, Clock, EpochTime, Instant, format_utc
 from reconciler.controller.events.correlator import cut_text
 from reconciler.controller.events.recorder import EVENTS, MAX_TIMEOUT_S
 from reconciler.controller.runtime import LogDedup
@@ -53,9 +53,9 @@ class Reporter:
 class _Series:
     """One Event object; instants are monotonic, but for `first_s` (epoch)."""
 
-    began_at: float
-    first_s: float
-    sent_at: float = field(default=float("-inf"))
+    began_at: Instant
+    first_s: EpochTime
+    sent_at: Instant = LONG_AGO
     message: str = ""
     count: int = 0
     name: str = ""
@@ -103,7 +103,7 @@ class ReplicaReport:
                     series.sent_at, series.message = now_at, message
                     await self._send(reason, series)
 
-    def _is_due(self, series: _Series, message: str, now_at: float) -> bool:
+    def _is_due(self, series: _Series, message: str, now_at: Instant) -> bool:
         if now_at - series.began_at < STEADY_S:
             return False
         return now_at - series.sent_at >= (REPEAT_S if message == series.message else CHANGED_S)
@@ -137,7 +137,7 @@ class ReplicaReport:
 
     async def _create(self, reason: str, series: _Series) -> None:
         series.name = ""
-        name = f"{self._reporter.lease}.{round(self._clock.wall() * 1e9):x}"
+        name = f"{self._reporter.lease}.{round(float(self._clock.wall()) * 1e9):x}"
         body = self._body(reason, series, name)
         await self._kube.create(EVENTS, self._reporter.namespace, body, limit_s=MAX_TIMEOUT_S)
         series.name = name

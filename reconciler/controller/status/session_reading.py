@@ -1,9 +1,8 @@
 """What one session's objects say about its token, kept until one of them changes (pure)."""
 
-import math
-
 import msgspec
 
+from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide.annotations import (
     is_paused,
     parse_annotations,
@@ -31,7 +30,7 @@ class SessionReading(msgspec.Struct, frozen=True, gc=False):
     secret: ObjectMeta | None
     found: ObjectMeta | None
     project: str
-    expires_s: float | None
+    expires_s: EpochTime | None
     allowance_s: float
     refreshed_by: str
     paused: bool
@@ -39,7 +38,7 @@ class SessionReading(msgspec.Struct, frozen=True, gc=False):
     certain: bool
     written: TokenState
     listed: bool = True
-    refresh_at_s: float | None = None
+    refresh_at_s: EpochTime | None = None
     soon_s: float = 0.0
     requested: bool = False
 
@@ -52,7 +51,7 @@ class SessionReading(msgspec.Struct, frozen=True, gc=False):
             and self.longest_ttl_s == longest_ttl_s
         )
 
-    def state(self, now_s: float, *, confirmed: bool) -> TokenState:
+    def state(self, now_s: EpochTime, *, confirmed: bool) -> TokenState:
         return state_at(
             now_s,
             self.written,
@@ -71,7 +70,7 @@ def read(
     pod: ObjectMeta | None,
     found: ObjectMeta | None,
     context: DecisionContext,
-    now_s: float,
+    now_s: EpochTime,
     *,
     listed: bool = True,
 ) -> SessionReading:
@@ -98,7 +97,7 @@ def read(
     expires_s, allowed_s = annotations.expires_s, context.propagation_s
     due_s, near_s = None, 0.0
     if expires_s is None and annotations.is_ours and not annotations.problem:
-        expires_s = math.inf
+        expires_s = NEVER
     if annotations.expires_s is not None and annotations.issued_s is not None:
         allowed_s = allowance_s(annotations.expires_s - annotations.issued_s, context.propagation_s)
         uid = pod.uid if pod is not None else secret.uid

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from reconciler.clock import EpochTime, Instant
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.bulkhead_shell import SlowTargets
 from reconciler.controller.reconcile.run import ReconcileStats
@@ -64,8 +65,8 @@ class StatusSnapshot:
     requests may be under way at the platform now, None where that is not limited.
     """
 
-    now_s: float
-    taken_at: float
+    now_s: EpochTime
+    taken_at: Instant
     propagation_s: float
     readings: tuple[SessionReading, ...]
     excluded: frozenset[SessionKey]
@@ -99,9 +100,9 @@ class SessionStatus(msgspec.Struct, frozen=True, gc=False):
     pod: str
     secret: str
     state: TokenState
-    expires_s: float | None
+    expires_s: EpochTime | None
     remaining_s: float | None
-    due_s: float | None
+    due_s: EpochTime | None
     reason: str
     stage: str
     blocked_on: str

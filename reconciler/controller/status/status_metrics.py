@@ -32,7 +32,8 @@ def _fleet(snapshot: StatusSnapshot) -> Iterator[Sample]:
     fleet = snapshot.fleet
     yield Sample(metrics.EXPOSURE, fleet.exposure_s)
     if snapshot.exposed:
-        yield Sample(metrics.EXPOSURE_GREW, snapshot.exposed[0].last_s - snapshot.issuer.skew_s)
+        grew_s = snapshot.exposed[0].last_s - snapshot.issuer.skew_s
+        yield Sample(metrics.EXPOSURE_GREW, float(grew_s))
     counts = HistogramValue(BOUNDS_S[:-1], tuple(fleet.remaining_counts), fleet.remaining_sum_s)
     yield Sample(metrics.REMAINING, counts)
     yield from _known(metrics.REMAINING_MIN, fleet.remaining_min_s)

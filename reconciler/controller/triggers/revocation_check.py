@@ -5,9 +5,8 @@ and a replica that starts while the platform is unreachable would accept it.
 """
 
 import asyncio
-import math
 
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, Clock, Instant
 from reconciler.controller.reconcile.session_lookup import SessionLookup
 from reconciler.controller.runtime import ControllerConfig
 from reconciler.controller.state.confirmations import ConfirmationCache
@@ -60,8 +59,8 @@ class RevocationCheck:
         self._names = config.names
         self._clock = clock
         self._period_s = config.resync_s
-        self._asked_at: dict[SessionKey, float] = {}
-        self._unanswered_at: dict[SessionKey, float] = {}
+        self._asked_at: dict[SessionKey, Instant] = {}
+        self._unanswered_at: dict[SessionKey, Instant] = {}
 
     async def run(self) -> None:
         """Look up each such session in turn, until cancelled.
@@ -103,9 +102,9 @@ class RevocationCheck:
         Revoked sessions are queued here: no pod and no event may come that removes their
         confirmation.
         """
-        found: dict[SessionKey, float] = {}
-        asked_at: dict[SessionKey, float] = {}
-        now_at, never_at = self._clock.monotonic(), -AGAIN_S
+        found: dict[SessionKey, Instant] = {}
+        asked_at: dict[SessionKey, Instant] = {}
+        now_at = self._clock.monotonic()
         for index, secret in enumerate(self._secrets.snapshot()):
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
@@ -117,11 +116,11 @@ class RevocationCheck:
             if confirmations.is_revoked(key):
                 self._event_handler.enqueue(key, "revoked")
                 continue
-            at = self._asked_at.get(key, never_at)
-            if at > never_at:
+            at = self._asked_at.get(key, LONG_AGO)
+            if at != LONG_AGO:
                 asked_at[key] = at
             is_due = now_at - at >= AGAIN_S or confirmations.is_doubted(key)
-            if now_at - self._unanswered_at.get(key, -math.inf) < UNANSWERED_S:
+            if now_at - self._unanswered_at.get(key, LONG_AGO) < UNANSWERED_S:
                 continue
             if (
                 is_due

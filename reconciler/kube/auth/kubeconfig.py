@@ -13,7 +13,7 @@ import structlog
 import yaml
 from multidict import CIMultiDict
 
-from reconciler.clock import Clock, parse_utc
+from reconciler.clock import Clock, EpochTime, Instant, parse_utc
 from reconciler.errors import SettingsError
 from reconciler.kube.auth._kubernetes_asyncio import Configuration, config
 from reconciler.kube.auth.connection import connection_of, trust_of
@@ -52,7 +52,7 @@ class _Loaded:
     trust: Trust
     named: tuple[Path, ...]
     token_file: TokenFile | None
-    expires_s: float | None
+    expires_s: EpochTime | None
     fields: Fields
 
     def headers(self) -> dict[str, str]:
@@ -98,14 +98,14 @@ class KubeconfigCredentials:
         self._loaded: _Loaded | None = None
         self._previous: _Loaded | None = None
         self._lock = asyncio.Lock()
-        self._reloaded_at: float | None = None
+        self._reloaded_at: Instant | None = None
         self._config = FileRotation(self._paths, clock)
         self._named = FileRotation(lambda: self._loaded.named if self._loaded else (), clock)
         self._version = ""
         self._tried_version = ""
         self._last_problem = ""
         self._is_connected = False
-        self._logged_at: float | None = None
+        self._logged_at: Instant | None = None
 
     def version(self, *, fresh: bool = False) -> str:
         return self._config.version(fresh=fresh) + self._named.version(fresh=fresh)
@@ -218,7 +218,7 @@ class KubeconfigCredentials:
 class _Loader(config.kube_config.KubeConfigLoader):  # type: ignore[misc]  # no types upstream
     """kubernetes-asyncio's loader with our plug-in runner, and with contexts that name no user."""
 
-    expires_s: float | None = None
+    expires_s: EpochTime | None = None
     fields: Fields
     _user: Any
 

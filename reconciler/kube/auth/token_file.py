@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, Clock, Instant
 
 REREAD_S = 30.0
 """Time after which a token file is read again. The kubelet rotates a projected token at 80 % of its
@@ -16,7 +16,7 @@ class TokenFile:
         self.path = path
         self._clock = clock
         self._value = ""
-        self._read_at = -REREAD_S
+        self._read_at: Instant = LONG_AGO
 
     def value(self, *, fresh: bool = False) -> str:
         """Return the token, read again after `REREAD_S`.

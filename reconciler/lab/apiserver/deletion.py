@@ -6,7 +6,7 @@ Source: apiserver `registry/rest/delete.go`; kubernetes `registry/core/pod/strat
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.clock import format_utc, parse_utc
+from reconciler.clock import EpochTime, format_utc, parse_utc
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.kinds import Kind, Object
 from reconciler.lab.apiserver.status_errors import precondition
@@ -44,7 +44,7 @@ def check_preconditions(kind: Kind, item: Object, options: DeleteOptions) -> Non
         raise precondition(kind, metadata["name"], "ResourceVersion", options.version, found)
 
 
-def marked(kind: Kind, item: Object, options: DeleteOptions, now_s: float) -> Object | None:
+def marked(kind: Kind, item: Object, options: DeleteOptions, now_s: EpochTime) -> Object | None:
     """Return the object with its deletionTimestamp, or None if it must be removed now.
 
     The same object is returned if it was marked before and this delete changes nothing.
@@ -59,7 +59,7 @@ def marked(kind: Kind, item: Object, options: DeleteOptions, now_s: float) -> Ob
     return _with_mark(item, now_s + grace_s, grace_s)
 
 
-def _shortened(item: Object, options: DeleteOptions, now_s: float) -> Object | None:
+def _shortened(item: Object, options: DeleteOptions, now_s: EpochTime) -> Object | None:
     """A second delete may only shorten the grace period of the first."""
     metadata = item["metadata"]
     had_s: int = metadata.get("deletionGracePeriodSeconds", 0)
@@ -86,7 +86,7 @@ def _grace_s(kind: Kind, item: Object, options: DeleteOptions) -> int:
     return 1 if grace_s < 0 else grace_s
 
 
-def _with_mark(item: Object, ends_s: float, grace_s: int) -> Object:
+def _with_mark(item: Object, ends_s: EpochTime, grace_s: int) -> Object:
     mark: dict[str, Any] = {
         "deletionTimestamp": format_utc(ends_s),
         "deletionGracePeriodSeconds": grace_s,
@@ -94,7 +94,7 @@ def _with_mark(item: Object, ends_s: float, grace_s: int) -> Object:
     return {**item, "metadata": {**item["metadata"], **mark}}
 
 
-def terminating_namespace(item: Object, now_s: float) -> Object:
+def terminating_namespace(item: Object, now_s: EpochTime) -> Object:
     """Return a terminating namespace; its objects are removed before it."""
     metadata = {**item["metadata"], "deletionTimestamp": format_utc(now_s)}
     return {**item, "metadata": metadata, "status": {**item["status"], "phase": "Terminating"}}

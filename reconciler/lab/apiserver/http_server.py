@@ -2,14 +2,13 @@
 
 import asyncio
 import json
-import math
 from collections import Counter
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
 
-from reconciler.clock import Clock, SystemClock
+from reconciler.clock import LONG_AGO, Clock, Instant, SystemClock
 from reconciler.lab.apiserver import request_info
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.fault_injection import UNAUTHORIZED_S
@@ -83,7 +82,7 @@ class ApiServer:
         self._bookmark_s = bookmark_s
         self._collects = collects
         self._unauthorized_s = unauthorized_s
-        self._authorizes_at = -math.inf
+        self._authorizes_at: Instant = LONG_AGO
         self._has_run = False
         self._collecting = False
         self._handlers = ApiHandlers(core, self.authorizer, self._clock)

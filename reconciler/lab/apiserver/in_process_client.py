@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from reconciler.clock import Clock
+from reconciler.clock import EPOCH, Clock
 from reconciler.errors import KubeError, TransportError
 from reconciler.kube.api import ApiResource, Body, Event, ListOptions, Page, Permit
 from reconciler.kube.status_errors import from_response
@@ -117,7 +117,7 @@ class InProcessWatch(Generic[T]):
         if event.type == "BOOKMARK":
             self._bookmark_at = self._now() + self._bookmark_s
         representation = Representation.PARTIAL if self._resource.partial else Representation.PLAIN
-        return event_bytes(self.feed.kind, event, representation, now_s=0.0, first=False)
+        return event_bytes(self.feed.kind, event, representation, now_s=EPOCH, first=False)
 
     async def _wait(self, until: float) -> None:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.clock import EpochTime
 from reconciler.lab.apiserver.kinds import Kind, Object
 from reconciler.lab.apiserver.paging import Listing
 from reconciler.lab.apiserver.status_errors import StatusError, not_acceptable
@@ -64,7 +65,7 @@ def partial(item: Object) -> dict[str, Any]:
 
 
 def object_bytes(
-    kind: Kind, item: Object, representation: Representation, *, now_s: float
+    kind: Kind, item: Object, representation: Representation, *, now_s: EpochTime
 ) -> bytes:
     """Encode one object; raises `StatusError` 406 for a representation of lists."""
     if representation is Representation.PARTIAL_LIST:
@@ -73,7 +74,7 @@ def object_bytes(
 
 
 def list_bytes(
-    kind: Kind, listing: Listing, representation: Representation, *, now_s: float
+    kind: Kind, listing: Listing, representation: Representation, *, now_s: EpochTime
 ) -> bytes:
     """Encode a page; raises `StatusError` 406 for a representation of single objects."""
     metadata: dict[str, Any] = {"resourceVersion": str(listing.version)}
@@ -95,7 +96,7 @@ def list_bytes(
 
 
 def event_bytes(
-    kind: Kind, event: WatchEvent, representation: Representation, *, now_s: float, first: bool
+    kind: Kind, event: WatchEvent, representation: Representation, *, now_s: EpochTime, first: bool
 ) -> bytes:
     """Encode one watch event as a line; `first` = the first of its stream."""
     item: Mapping[str, Any] = event.object
@@ -107,7 +108,7 @@ def event_bytes(
 
 
 def _represented(
-    kind: Kind, item: Object, representation: Representation, *, now_s: float, headed: bool
+    kind: Kind, item: Object, representation: Representation, *, now_s: EpochTime, headed: bool
 ) -> Mapping[str, Any]:
     if representation is Representation.PLAIN:
         return item

@@ -6,11 +6,11 @@ Source: kubernetes `pkg/printers/internalversion/printers.go`; the columns that 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from reconciler.clock import parse_utc
+from reconciler.clock import EpochTime, parse_utc
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.kinds import Kind, Object
 
-Cells = Callable[[Object, float], list[Any]]
+Cells = Callable[[Object, EpochTime], list[Any]]
 
 
 class Table(NamedTuple):
@@ -22,7 +22,7 @@ class Table(NamedTuple):
     """Number of the last columns that only `-o wide` shows."""
 
 
-def age(item: Object, now_s: float) -> str:
+def age(item: Object, now_s: EpochTime) -> str:
     """Return an object's age as kubectl prints it: with two units below ten of the larger one."""
     created_s = parse_utc(item["metadata"].get("creationTimestamp") or "")
     return "<unknown>" if created_s is None else duration(now_s - created_s)
@@ -44,7 +44,7 @@ def duration(seconds: float) -> str:
     return f"{total // 86400}d"
 
 
-def _pod(item: Object, now_s: float) -> list[Any]:
+def _pod(item: Object, now_s: EpochTime) -> list[Any]:
     status = item.get("status", {})
     containers = status.get("containerStatuses", ())
     wanted = len(item.get("spec", {}).get("containers", ()))
@@ -58,15 +58,15 @@ def _pod(item: Object, now_s: float) -> list[Any]:
     ]  # fmt: skip
 
 
-def _secret(item: Object, now_s: float) -> list[Any]:
+def _secret(item: Object, now_s: EpochTime) -> list[Any]:
     return [item["type"], len(item.get("data", {})), age(item, now_s)]
 
 
-def _lease(item: Object, now_s: float) -> list[Any]:
+def _lease(item: Object, now_s: EpochTime) -> list[Any]:
     return [(item.get("spec") or {}).get("holderIdentity", ""), age(item, now_s)]
 
 
-def _event(item: Object, now_s: float) -> list[Any]:
+def _event(item: Object, now_s: EpochTime) -> list[Any]:
     seen_s = parse_utc(item.get("lastTimestamp") or item.get("eventTime") or "")
     about = item.get("involvedObject", {})
     return [
@@ -78,17 +78,17 @@ def _event(item: Object, now_s: float) -> list[Any]:
     ]
 
 
-def _phase(item: Object, now_s: float) -> list[Any]:
+def _phase(item: Object, now_s: EpochTime) -> list[Any]:
     return [item.get("status", {}).get("phase", ""), age(item, now_s)]
 
 
-def _node(item: Object, now_s: float) -> list[Any]:
+def _node(item: Object, now_s: EpochTime) -> list[Any]:
     conditions = item.get("status", {}).get("conditions", ())
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
     return ["Ready" if ready else "NotReady", age(item, now_s)]
 
 
-def _age(item: Object, now_s: float) -> list[Any]:
+def _age(item: Object, now_s: EpochTime) -> list[Any]:
     return [age(item, now_s)]
 
 
@@ -108,7 +108,7 @@ def table_of(
     items: Sequence[Object],
     metadata: dict[str, Any],
     *,
-    now_s: float,
+    now_s: EpochTime,
     headed: bool = True,
 ) -> dict[str, Any]:
     """Return a `meta.k8s.io/v1` Table; a watch sends the columns in its first event only."""

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from reconciler.clock import Instant
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.kinds import Kind, Object
 
@@ -45,7 +46,7 @@ class Commit:
     removed: bool
     version: int
     caller: Caller
-    at: float
+    at: Instant
 
     @property
     def user(self) -> str:
@@ -61,7 +62,7 @@ class SecretWrite:
     """A write of a Secret; of its content only the annotations."""
 
     version: int
-    at: float
+    at: Instant
     agent: str
     manager: str
     verb: WriteVerb
@@ -75,7 +76,7 @@ class HolderChange:
     """A change of a lease's holder; `holder` "": released or deleted."""
 
     version: int
-    at: float
+    at: Instant
     namespace: str
     name: str
     holder: str
@@ -86,7 +87,7 @@ class ProcessWrite:
     """A write of a Secret or pod by a client whose user agent names its process."""
 
     version: int
-    at: float
+    at: Instant
     process: str
 
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from reconciler.clock import Instant
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.selectors import Selection
 from reconciler.lab.chaos.schedule import ScheduledFault
@@ -41,7 +42,7 @@ class ChaosActions:
     def __init__(self, cluster: LabCluster, replicas: Replicas) -> None:
         self.active: list[ScheduledFault] = []
         self.forged: list[str] = []
-        self.losses_at: list[float] = []
+        self.losses_at: list[Instant] = []
         self._cluster = cluster
         self._replicas = replicas
         self._actions: dict[Fault, Callable[[ScheduledFault], Action]] = {

@@ -10,7 +10,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self
 
-from reconciler.clock import SystemClock
+from reconciler.clock import EPOCH, SystemClock
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.http_server import ApiServer
@@ -249,7 +249,7 @@ class LabCluster:
 
     def _claims(self, token: str) -> dict[str, Any]:
         """Return the claims of a token of this issuer, expired or not: the fleet checks `exp`."""
-        return self.issuer.verify(token, now_s=0.0)
+        return self.issuer.verify(token, now_s=EPOCH)
 
     def _make_fleet(self) -> RunnerFleet:
         push_s = max(0.5, self.ttl_s / 10)

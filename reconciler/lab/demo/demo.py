@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from reconciler.clock import Instant
 from reconciler.lab.chaos.actions import ChaosActions
 from reconciler.lab.chaos.schedule import ScheduledFault
 from reconciler.lab.cluster.cluster import LabCluster
@@ -56,7 +57,7 @@ class Demo:
         self._sink = sink
         self._replicas: Replicas | None = None
         self._actions: ChaosActions | None = None
-        self._began_at: float | None = None
+        self._began_at: Instant | None = None
         self._kubeconfig_hint = ""
 
     def __repr__(self) -> str:
@@ -83,7 +84,7 @@ class Demo:
             self._say(f"in another terminal: {self._kubeconfig_hint} {allowance}")
             for each in replicas.all:
                 self._say(f"{each.name}: http://127.0.0.1:{each.port}/")
-            self._began_at = monotonic()
+            self._began_at = Instant(monotonic())
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(replicas.run()),
@@ -138,7 +139,7 @@ class Demo:
         )
 
     def _elapsed_s(self) -> float:
-        return 0.0 if self._began_at is None else monotonic() - self._began_at
+        return 0.0 if self._began_at is None else Instant(monotonic()) - self._began_at
 
     def _report(self, replicas: Replicas, actions: ChaosActions) -> Report:
         elapsed_s = self._elapsed_s()

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from reconciler.clock import Instant
 from reconciler.lab.apiserver.write_log import HolderChange, ProcessWrite
 
 
@@ -17,8 +18,8 @@ class LeaderTerm:
 
     process: str
     version: int
-    at: float
-    released_at: float | None
+    at: Instant
+    released_at: Instant | None
 
 
 def leader_terms(turns: Iterable[HolderChange]) -> list[LeaderTerm]:
@@ -48,7 +49,7 @@ def writes_without_leadership(
 
 
 def failover_s(
-    terms: Sequence[LeaderTerm], writes: Sequence[ProcessWrite], losses_at: Iterable[float]
+    terms: Sequence[LeaderTerm], writes: Sequence[ProcessWrite], losses_at: Iterable[Instant]
 ) -> float | None:
     """Return the longest time from the loss of a leader to the first write of the next one.
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from reconciler.clock import Instant
 from reconciler.lab.apiserver.write_log import WriteLog
 from reconciler.lab.chaos.schedule import ScheduledFault
 from reconciler.lab.cluster.replicas import Tally
@@ -76,7 +77,7 @@ def make_report(
     replicas: int,
     ttl_s: float,
     lease_s: int,
-    losses_at: list[float],
+    losses_at: list[Instant],
     duration_s: float,
     chaos: list[dict[str, Any]],
 ) -> Report:

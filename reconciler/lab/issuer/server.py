@@ -11,7 +11,7 @@ from urllib.parse import unquote_plus
 
 from aiohttp import web
 
-from reconciler.clock import Clock, SystemClock
+from reconciler.clock import Clock, EpochTime, Instant, SystemClock
 from reconciler.lab.issuer.signing_key import IssuerKey
 
 TokenFault = Literal["", "expired", "malformed", "huge", "no_exp"]
@@ -97,7 +97,7 @@ class Issuer:
         self._host = host
         self._port = port
         self._runner: web.AppRunner | None = None
-        self._cached: tuple[str, float] | None = None
+        self._cached: tuple[str, Instant] | None = None
 
     async def __aenter__(self) -> "Issuer":
         app = web.Application()
@@ -139,7 +139,7 @@ class Issuer:
         """End all faults."""
         self.faults = IssuerFaults()
 
-    def now_s(self) -> float:
+    def now_s(self) -> EpochTime:
         """Return the issuer's time, epoch seconds, with its offset."""
         return self._clock.wall() + self.faults.clock_offset_s
 
@@ -177,7 +177,7 @@ class Issuer:
         return kept[0]
 
     def verify(
-        self, token: str, leeway_s: float = 0.0, *, now_s: float | None = None
+        self, token: str, leeway_s: float = 0.0, *, now_s: EpochTime | None = None
     ) -> dict[str, Any]:
         """Return the claims of a token that a validator accepts.
 
@@ -199,7 +199,7 @@ class Issuer:
         now_s = self._clock.wall() + faults.date_offset_s
         if faults.date == "issuer":
             now_s = self.now_s()
-        response.headers["Date"] = formatdate(now_s, usegmt=True)
+        response.headers["Date"] = formatdate(float(now_s), usegmt=True)
 
     async def _jwks(self, _: web.Request) -> web.Response:
         return web.json_response(self.jwks)

@@ -7,6 +7,8 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeyParameters, RSAKey
 
+from reconciler.clock import EpochTime
+
 ALGORITHM = "RS256"
 
 
@@ -34,7 +36,7 @@ class IssuerKey:
         """Return a compact JWT."""
         return jwt.encode({"alg": ALGORITHM, "kid": self.key_id}, claims, self._key)
 
-    def verify(self, token: str, *, now_s: float, leeway_s: float = 0.0) -> dict[str, Any]:
+    def verify(self, token: str, *, now_s: EpochTime, leeway_s: float = 0.0) -> dict[str, Any]:
         """Return the claims of a valid token of this key. Cost: about 0.1 ms.
 
         Args:
@@ -53,6 +55,6 @@ class IssuerKey:
         expires_s = claims.get("exp")
         if not isinstance(expires_s, int | float):
             raise TokenRejected("malformed")
-        if now_s >= expires_s + leeway_s:
+        if now_s >= EpochTime(expires_s) + leeway_s:
             raise TokenRejected("expired")
         return claims

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from reconciler.clock import Clock, format_utc
+from reconciler.clock import Clock, EpochTime, Instant, format_utc
 from reconciler.errors import KubeError, ProtocolError
 from reconciler.lab.kubelet.api_client import ApiClient
 from reconciler.lab.kubelet.handlers import PodHandler, SecretHandler
@@ -38,13 +38,13 @@ class Containers(Protocol):
     `at_s` is wall time in seconds since the epoch, read directly after the event.
     """
 
-    def projected(self, pod: Pod, files: Mapping[str, bytes], *, at_s: float) -> None:
+    def projected(self, pod: Pod, files: Mapping[str, bytes], *, at_s: EpochTime) -> None:
         """Handle a change of the volume, which has these files now; `started` follows the first."""
         ...
 
-    def started(self, pod: Pod, directory: Path, *, at_s: float) -> None: ...
+    def started(self, pod: Pod, directory: Path, *, at_s: EpochTime) -> None: ...
 
-    def stopped(self, pod: Pod, *, at_s: float) -> None: ...
+    def stopped(self, pod: Pod, *, at_s: EpochTime) -> None: ...
 
 
 class Kubelet:
@@ -99,8 +99,8 @@ class Kubelet:
         for pod in self.node.pods():
             remove_volume(self._directory(pod))
 
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+    def _now(self) -> Instant:
+        return Instant(asyncio.get_running_loop().time())
 
     def _observe_pod(self, pod: Pod) -> None:
         self.node.observe_pod(pod, now_at=self._now())

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from reconciler.clock import Instant
 from reconciler.lab.kubelet.pods import Pod, SecretRef
 
 K = TypeVar("K", bound=Hashable)
@@ -21,8 +22,8 @@ class TimerQueue(Generic[K]):
     """
 
     def __init__(self) -> None:
-        self._at: dict[K, float] = {}
-        self._heap: list[tuple[float, int, K]] = []
+        self._at: dict[K, Instant] = {}
+        self._heap: list[tuple[Instant, int, K]] = []
         self._serial = 0
 
     def __repr__(self) -> str:
@@ -31,13 +32,13 @@ class TimerQueue(Generic[K]):
     def __contains__(self, key: K) -> bool:
         return key in self._at
 
-    def set(self, key: K, at: float) -> None:
+    def set(self, key: K, at: Instant) -> None:
         """Set the key's instant; replaces an earlier or later one."""
         self._at[key] = at
         self._serial += 1
         heapq.heappush(self._heap, (at, self._serial, key))
 
-    def set_earlier(self, key: K, at: float) -> None:
+    def set_earlier(self, key: K, at: Instant) -> None:
         """Set the key's instant unless it has an earlier one."""
         if key not in self._at or at < self._at[key]:
             self.set(key, at)
@@ -46,7 +47,7 @@ class TimerQueue(Generic[K]):
         """Remove the key, if it exists."""
         self._at.pop(key, None)
 
-    def due(self, now_at: float, *, limit: int) -> list[K]:
+    def due(self, now_at: Instant, *, limit: int) -> list[K]:
         """Remove and return up to `limit` keys that are due, earliest first."""
         taken: list[K] = []
         while len(taken) < limit and (at := self.next_at()) is not None and at <= now_at:
@@ -55,7 +56,7 @@ class TimerQueue(Generic[K]):
             taken.append(key)
         return taken
 
-    def next_at(self) -> float | None:
+    def next_at(self) -> Instant | None:
         """Return the earliest instant, or None without any key."""
         while self._heap and self._at.get(self._heap[0][2]) != self._heap[0][0]:
             heapq.heappop(self._heap)
@@ -105,7 +106,7 @@ class _State:
     started: bool = False
     stopped: bool = False
     failures: int = 0
-    ends_at: float | None = None
+    ends_at: Instant | None = None
 
 
 class Node:
@@ -141,10 +142,10 @@ class Node:
         state = self._pods.get(uid)
         return state.mounted if state is not None else ""
 
-    def next_at(self) -> float | None:
+    def next_at(self) -> Instant | None:
         return self._timers.next_at()
 
-    def observe_pod(self, pod: Pod, *, now_at: float) -> None:
+    def observe_pod(self, pod: Pod, *, now_at: Instant) -> None:
         """Record a new or changed pod."""
         state = self._pods.get(pod.uid)
         if state is None:
@@ -172,7 +173,7 @@ class Node:
             self._timers.drop((uid, kind))
         return state.pod if state.started and not state.stopped else None
 
-    def observe_secret(self, ref: SecretRef, digest: str | None, *, now_at: float) -> None:
+    def observe_secret(self, ref: SecretRef, digest: str | None, *, now_at: Instant) -> None:
         """Record a change of a Secret's values (None: the Secret was removed).
 
         Running pods mount it at their next sync. A pod before its first mount tries again after its
@@ -183,7 +184,7 @@ class Node:
             if state.started and self.mountable(uid) and state.mounted != digest:
                 self._timers.set_earlier((uid, "mount"), self._sync_at(now_at))
 
-    def due(self, now_at: float, *, limit: int = 1_000_000) -> list[KubeletAction]:
+    def due(self, now_at: Instant, *, limit: int = 1_000_000) -> list[KubeletAction]:
         """Remove and return at most `limit` actions that are due, earliest first."""
         actions: list[KubeletAction] = []
         for uid, kind in self._timers.due(now_at, limit=limit):
@@ -196,7 +197,7 @@ class Node:
                     self._timers.set((uid, "remove"), now_at)
         return actions
 
-    def note_mounted(self, uid: str, digest: str, *, newest: bool, now_at: float) -> bool:
+    def note_mounted(self, uid: str, digest: str, *, newest: bool, now_at: Instant) -> bool:
         """Record the digest of a pod's volume after a mount.
 
         Args:
@@ -222,12 +223,12 @@ class Node:
         if uid in self._pods and self._pods[uid].started:
             self._pods[uid].failures = 0
 
-    def note_unchanged(self, uid: str, *, now_at: float) -> None:
+    def note_unchanged(self, uid: str, *, now_at: Instant) -> None:
         """Record that a stale sync found no change: the sync period begins again."""
         if self.mountable(uid):
             self._timers.set((uid, "mount"), self._sync_at(now_at))
 
-    def note_failed(self, uid: str, kind: Kind, *, now_at: float) -> None:
+    def note_failed(self, uid: str, kind: Kind, *, now_at: Instant) -> None:
         """Record that an action failed; it is due again after the back-off."""
         state = self._pods.get(uid)
         if state is None or (kind == "mount" and not self.mountable(uid)):
@@ -241,10 +242,10 @@ class Node:
         behind = state.started and self._rand(0.0, 1.0) < self.timing.stale_touches
         return "mount_stale" if behind else "mount"
 
-    def _sync_at(self, now_at: float) -> float:
+    def _sync_at(self, now_at: Instant) -> Instant:
         return now_at + self._rand(*self.timing.projection_s)
 
-    def _terminate(self, state: _State, grace_s: float, now_at: float) -> None:
+    def _terminate(self, state: _State, grace_s: float, now_at: Instant) -> None:
         """Schedule the end after the grace period; a second deletion may only shorten it.
 
         The kubelet does not update the volumes of a terminating pod. Source: kubernetes issue
@@ -256,7 +257,7 @@ class Node:
             state.ends_at = ends_at
             self._end(state, ends_at)
 
-    def _end(self, state: _State, at: float) -> None:
+    def _end(self, state: _State, at: Instant) -> None:
         uid = state.pod.uid
         for kind in ("mount", "mount_stale", "report"):
             self._timers.drop((uid, kind))

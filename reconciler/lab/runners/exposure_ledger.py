@@ -8,9 +8,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from reconciler.clock import LONG_AGO, EpochTime
 from reconciler.naming import SessionKey
 
-UNREADABLE = -math.inf
+UNREADABLE: EpochTime = LONG_AGO
 """Expiry of a file that is missing, or that holds no token which the validator accepts."""
 
 State = Literal["pending", "running", "stopping", "ended"]
@@ -29,7 +30,7 @@ class SessionReport:
     namespace: str
     session_id: str
     state: State
-    expires_at_s: float | None
+    expires_at_s: EpochTime | None
     expired_token_seconds: float
     unauthenticated: int
     reauthentications: int
@@ -79,16 +80,16 @@ class ContainerExposure:
         expires_at_s: `exp` of the token in the file since then.
     """
 
-    since_s: float
-    expires_at_s: float = UNREADABLE
+    since_s: EpochTime
+    expires_at_s: EpochTime = UNREADABLE
     expired_s: float = 0.0
 
-    def expired_until(self, now_s: float) -> float:
+    def expired_until(self, now_s: EpochTime) -> float:
         """Return the expired seconds up to this instant. A clock that steps back adds nothing."""
         expired_from_s = max(self.since_s, self.expires_at_s)
         return self.expired_s + max(0.0, now_s - expired_from_s)
 
-    def change(self, now_s: float, expires_at_s: float) -> None:
+    def change(self, now_s: EpochTime, expires_at_s: EpochTime) -> None:
         """Record that the file holds another token from this instant on."""
         self.expired_s = self.expired_until(now_s)
         self.since_s = max(self.since_s, now_s)
@@ -115,7 +116,7 @@ class ExposureLedger:
     def __init__(self) -> None:
         self._sessions: dict[SessionKey, _Session] = {}
         self._owner: dict[str, SessionKey] = {}
-        self._mounted: dict[str, float] = {}
+        self._mounted: dict[str, EpochTime] = {}
 
     def __repr__(self) -> str:
         return f"<ExposureLedger {len(self._sessions)} sessions, {len(self._owner)} containers>"
@@ -124,7 +125,7 @@ class ExposureLedger:
         """Add a session to the report, even if no container of it ever starts."""
         self._of(session)
 
-    def projected(self, container: str, *, at_s: float, expires_at_s: float) -> None:
+    def projected(self, container: str, *, at_s: EpochTime, expires_at_s: EpochTime) -> None:
         """Record a change of the file; before the start: the token at the start."""
         owner = self._owner.get(container)
         if owner is None:
@@ -132,7 +133,7 @@ class ExposureLedger:
         else:
             self._sessions[owner].running[container].change(at_s, expires_at_s)
 
-    def started(self, container: str, session: SessionKey, *, at_s: float) -> None:
+    def started(self, container: str, session: SessionKey, *, at_s: EpochTime) -> None:
         """Record a start; a container without a token in its file is exposed from now on."""
         counts = self._of(session)
         expires_at_s = self._mounted.pop(container, UNREADABLE)
@@ -140,7 +141,7 @@ class ExposureLedger:
         counts.containers += 1
         self._owner[container] = session
 
-    def ended(self, container: str, *, at_s: float) -> None:
+    def ended(self, container: str, *, at_s: EpochTime) -> None:
         """Record an end; an unknown container is ignored."""
         self._mounted.pop(container, None)
         owner = self._owner.pop(container, None)
@@ -148,7 +149,7 @@ class ExposureLedger:
             counts = self._sessions[owner]
             counts.ended_expired_s += counts.running.pop(container).expired_until(at_s)
 
-    def end_all(self, *, at_s: float) -> None:
+    def end_all(self, *, at_s: EpochTime) -> None:
         """Record the end of every container: the fleet stops."""
         for container in list(self._owner):
             self.ended(container, at_s=at_s)
@@ -165,7 +166,7 @@ class ExposureLedger:
         counts.reauthentications += retry_succeeded
         counts.unauthenticated += not retry_succeeded
 
-    def report(self, session: SessionKey, *, now_s: float, state: State) -> SessionReport:
+    def report(self, session: SessionKey, *, now_s: EpochTime, state: State) -> SessionReport:
         """Return a session's figures up to now."""
         counts = self._of(session)
         running = list(counts.running.values())

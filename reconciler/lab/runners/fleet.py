@@ -13,7 +13,7 @@ from random import Random
 from types import TracebackType
 from typing import Self
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, EpochTime
 from reconciler.lab.kubelet.api_client import ApiClient
 from reconciler.lab.kubelet.kubelet import Kubelet
 from reconciler.lab.kubelet.node import KubeletTiming
@@ -190,7 +190,7 @@ class RunnerFleet:
             )
         )
 
-    def projected(self, pod: Pod, files: Mapping[str, bytes], *, at_s: float) -> None:
+    def projected(self, pod: Pod, files: Mapping[str, bytes], *, at_s: EpochTime) -> None:
         """Record a change of a pod's file (called by the kubelet)."""
         expires_at_s = UNREADABLE
         if FILE_NAME in files:
@@ -198,13 +198,13 @@ class RunnerFleet:
             expires_at_s = expiry_of(self._verify, token)
         self._ledger.projected(pod.uid, at_s=at_s, expires_at_s=expires_at_s)
 
-    def started(self, pod: Pod, directory: Path, *, at_s: float) -> None:
+    def started(self, pod: Pod, directory: Path, *, at_s: EpochTime) -> None:
         """Start a pod's runner (called by the kubelet)."""
         self._ledger.started(pod.uid, pod.session, at_s=at_s)
         if self._pool is not None:
             self._pool.start(pod.uid, pod.session, directory)
 
-    def stopped(self, pod: Pod, *, at_s: float) -> None:
+    def stopped(self, pod: Pod, *, at_s: EpochTime) -> None:
         """Stop a pod's runner (called by the kubelet)."""
         self._ledger.ended(pod.uid, at_s=at_s)
         if self._pool is not None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from reconciler.clock import EpochTime
 from reconciler.lab.runners.exposure_ledger import UNREADABLE
 
 Verify = Callable[[str], Mapping[str, Any]]
@@ -43,11 +44,11 @@ def read_bearer(path: Path) -> Bearer | None:
     return Bearer(text if text.isprintable() else "")
 
 
-def expiry_of(verify: Verify, token: str) -> float:
+def expiry_of(verify: Verify, token: str) -> EpochTime:
     """Return `exp` in seconds since the epoch, or `UNREADABLE` for a token no validator accepts."""
     # The verifier raises any error of its library; each of them means the same here.
     try:
-        expires_at_s = float(verify(token)["exp"])
+        expires_at_s = EpochTime(verify(token)["exp"])
     except Exception:
         return UNREADABLE
     return expires_at_s if math.isfinite(expires_at_s) else UNREADABLE

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, Instant
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import RESTORER, Commit, WriteLog
 from reconciler.lab.demo.leader_terms import leader_terms, writes_without_leadership
@@ -82,9 +82,9 @@ class WriteBudgetChecker:
         self._clock = clock
         self._us = us
         self._life_s = life_s
-        self._ours: dict[tuple[SessionKey, str, str], deque[float]] = defaultdict(deque)
-        self._others: dict[SessionKey, deque[float]] = defaultdict(deque)
-        self._common: deque[float] = deque()
+        self._ours: dict[tuple[SessionKey, str, str], deque[Instant]] = defaultdict(deque)
+        self._others: dict[SessionKey, deque[Instant]] = defaultdict(deque)
+        self._common: deque[Instant] = deque()
         self._lives: dict[SessionKey, deque[float]] = defaultdict(partial(deque, maxlen=LIVES))
 
     def changed_for_all(self) -> None:
@@ -132,7 +132,7 @@ class EndpointBudgetChecker:
         self._event_log = event_log
         self._clock = clock
         self._life_s = life_s
-        self._asked: dict[tuple[str, ...], deque[float]] = defaultdict(deque)
+        self._asked: dict[tuple[str, ...], deque[Instant]] = defaultdict(deque)
         self._in_flight: dict[tuple[str, str], int] = defaultdict(int)
 
     def asked(self, process: str, endpoint: str) -> None:
@@ -176,7 +176,7 @@ def window_s_of(life_s: float) -> float:
     return WINDOW * (life_s if math.isfinite(life_s) else 3600.0)
 
 
-def _since(times: deque[float], since_at: float) -> deque[float]:
+def _since(times: deque[Instant], since_at: Instant) -> deque[Instant]:
     while times and times[0] <= since_at:
         times.popleft()
     return times

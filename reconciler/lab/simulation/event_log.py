@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import structlog
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, Instant
 
 KEEP = 40
 """Number of events that are printed with a violation."""
@@ -23,14 +23,14 @@ DEFECTS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One invariant that did not hold; `at_s` counts seconds from the start."""
+    """One invariant that did not hold, and when; the loop's clock begins at 0 with the run."""
 
     invariant: str
-    at_s: float
+    at: Instant
     what: str
 
     def __str__(self) -> str:
-        return f"{self.invariant} at {self.at_s:.3f} s: {self.what}"
+        return f"{self.invariant} at {self.at:.3f} s: {self.what}"
 
 
 class EventLog:

@@ -9,7 +9,7 @@ from random import Random
 
 import msgspec
 
-from reconciler.clock import Clock
+from reconciler.clock import EPOCH, NEVER, Clock, EpochTime, Instant
 from reconciler.errors import IssuerRefused, IssuerUnavailable, PlatformUnavailable
 from reconciler.lab.simulation.commit_checks import EndpointBudgetChecker
 from reconciler.naming import SessionKey
@@ -73,14 +73,14 @@ class VirtualIssuer:
         self._date_off_s = date_off_s
         self._cached_s = cached_s
         self._cached = ""
-        self._lives: dict[str, tuple[float, float]] = {}
+        self._lives: dict[str, tuple[EpochTime, EpochTime]] = {}
 
     @property
     def is_failing(self) -> bool:
         """Whether no client gets a token."""
         return self.unreachable or self.refusing or self.slow_s >= TIMEOUT_S
 
-    def now_s(self) -> float:
+    def now_s(self) -> EpochTime:
         """Return the time of the issuer and of every validator, epoch seconds."""
         return self._clock.wall() + self.step_s
 
@@ -92,7 +92,7 @@ class VirtualIssuer:
         claims = {"iat": issued_s, "exp": expires_s, "jti": f"{self._random.getrandbits(64):016x}"}
         payload = base64.urlsafe_b64encode(msgspec.json.encode(claims)).decode().rstrip("=")
         token = f"{_HEADER}.{payload}.{self._random.getrandbits(64):016x}"
-        self._lives[token] = float(issued_s), float(expires_s)
+        self._lives[token] = EpochTime(issued_s), EpochTime(expires_s)
         return token
 
     def issue_cached(self) -> str:
@@ -102,7 +102,7 @@ class VirtualIssuer:
             self._cached = self.issue()
         return self._cached
 
-    def expiry_s(self, token: str) -> float | None:
+    def expiry_s(self, token: str) -> EpochTime | None:
         """Return a token's `exp`, or None for one that was never issued."""
         return self._lives[token][1] if token in self._lives else None
 
@@ -113,7 +113,7 @@ class VirtualIssuer:
 
     def life_s(self, token: str) -> float:
         """Return the life of a token, or of the next token if this one is unknown."""
-        issued_s, expires_s = self._lives.get(token, (0.0, self.ttl_s))
+        issued_s, expires_s = self._lives.get(token, (EPOCH, EPOCH + self.ttl_s))
         return expires_s - issued_s
 
     async def ask(self, clock: Clock) -> TokenResponse:
@@ -130,7 +130,7 @@ class VirtualIssuer:
             if self.slow_s >= TIMEOUT_S:
                 raise IssuerUnavailable("token request: no answer", reason="timeout")
         self.issued_total += 1
-        token, date_s = self.issue_cached(), float(math.floor(self.now_s() + self._date_off_s))
+        token, date_s = self.issue_cached(), EpochTime(math.floor(self.now_s() + self._date_off_s))
         return TokenResponse(
             token,
             sent_at=sent_at,
@@ -150,7 +150,7 @@ class StaticTokens:
         self._clock = clock
         self._random = random
         self._grace_s = grace_s
-        self._put: list[tuple[float, str]] = []
+        self._put: list[tuple[Instant, str]] = []
         self.rotate()
 
     def rotate(self) -> None:
@@ -176,7 +176,7 @@ class StaticTokens:
     def remaining_s(self, token: str) -> float:
         """Return a token's remaining life; infinite for the newest, -inf for an unknown one."""
         after = False
-        ended_at = math.inf
+        ended_at: Instant = NEVER
         for at, known in reversed(self._put):
             if known == token:
                 return ended_at - self._clock.monotonic() if after else math.inf

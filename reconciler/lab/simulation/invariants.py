@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from reconciler.clock import format_utc
+from reconciler.clock import EPOCH, LONG_AGO, EpochTime, Instant, format_utc
 from reconciler.kube.api import Body, Kube
 from reconciler.kube.forwarding import ForwardingKube, KubeCall
 from reconciler.lab.apiserver import kinds
@@ -40,7 +40,7 @@ US = "reconciler"
 NAMESPACE: contextvars.ContextVar[str] = contextvars.ContextVar("namespace", default="")
 """The namespace of the present request, "" for all; for faults of one namespace."""
 
-Expiry = Callable[[str], float | None]
+Expiry = Callable[[str], EpochTime | None]
 """A token's value -> its `exp` (epoch seconds, infinite for none), None for an unknown token."""
 
 Confirmed = Callable[[SessionKey, str], bool]
@@ -60,7 +60,7 @@ class _SecretState:
     """
 
     value: str = ""
-    expires_s: float = float("-inf")
+    expires_s: EpochTime = LONG_AGO
     ours: bool = False
     sealed: bool = False
     vouched: bool = False
@@ -86,14 +86,14 @@ class SecretChecker:
         self._states: dict[str, _SecretState] = {}
         self._history: dict[tuple[str, str], _SecretState] = {}
         """Each state by UID and version, for a restore of the store."""
-        self._incomparable_until_at = float("-inf")
+        self._incomparable_until_at: Instant = LONG_AGO
 
     def is_ours(self, uid: str) -> bool:
         """Return whether we wrote the token in a Secret, or our annotations about that token."""
         account = self._states.get(uid)
         return account is not None and (account.ours or account.vouched)
 
-    def forget_expiries(self, until_at: float) -> None:
+    def forget_expiries(self, until_at: Instant) -> None:
         """Drop all expiry times after a step of the issuer's clock: they cannot be compared.
 
         Args:
@@ -101,7 +101,7 @@ class SecretChecker:
         """
         self._incomparable_until_at = until_at
         for account in (*self._states.values(), *self._history.values()):
-            account.expires_s = float("-inf")
+            account.expires_s = LONG_AGO
 
     def commit(self, commit: Commit) -> None:
         """Take in one commit."""
@@ -126,8 +126,9 @@ class SecretChecker:
         account.vouched = annotated and (ours or (account.vouched and value == account.value))
         if value != account.value:
             account.value, account.ours = value, ours
-            comparable = asyncio.get_running_loop().time() >= self._incomparable_until_at
-            account.expires_s = self._ends(value) if comparable else float("-inf")
+            loop_at = Instant(asyncio.get_running_loop().time())
+            comparable = loop_at >= self._incomparable_until_at
+            account.expires_s = self._ends(value) if comparable else LONG_AGO
         self._history[place] = replace(account)
 
     def _check_ours(self, secret: Object, account: _SecretState, value: str) -> None:
@@ -161,9 +162,9 @@ class SecretChecker:
         where = f"{commit.kind.plural} {metadata.get('namespace', '')}/{metadata['name']}"
         self._event_log.check_clean(json.dumps(public), where)
 
-    def _ends(self, value: str) -> float:
+    def _ends(self, value: str) -> EpochTime:
         ends_s = self._expiry(value)
-        return float("-inf") if ends_s is None else ends_s
+        return LONG_AGO if ends_s is None else ends_s
 
 
 def value_of(secret: Object, names: Names) -> str:
@@ -172,7 +173,7 @@ def value_of(secret: Object, names: Names) -> str:
     return base64.b64decode(data).decode(errors="replace")
 
 
-def _shown(expires_s: float) -> str | None:
+def _shown(expires_s: EpochTime) -> str | None:
     return format_utc(expires_s) if math.isfinite(expires_s) else None
 
 
@@ -260,9 +261,9 @@ class CheckedKube(ForwardingKube):
 @dataclass(slots=True)
 class _Runner:
     session: str
-    expires_s: float
-    settled_s: float
-    excused_until_s: float
+    expires_s: EpochTime
+    settled_s: EpochTime
+    excused_until_s: EpochTime
     stopping: bool = False
 
 
@@ -292,56 +293,56 @@ class ExposureChecker:
         self,
         uid: str,
         session: str,
-        expires_s: float,
+        expires_s: EpochTime,
         *,
-        now_s: float,
-        excused_until_s: float = 0.0,
+        now_s: EpochTime,
+        excused_until_s: EpochTime = EPOCH,
     ) -> None:
         """Record the start of a container with a token that expires at `expires_s`."""
         self._runners[uid] = _Runner(session, expires_s, now_s, excused_until_s)
 
-    def projected(self, uid: str, expires_s: float, *, now_s: float) -> None:
+    def projected(self, uid: str, expires_s: EpochTime, *, now_s: EpochTime) -> None:
         """Record that a container's file has another token now."""
         if (runner := self._runners.get(uid)) is not None:
             self._settle(runner, now_s)
             runner.expires_s = expires_s
 
-    def stopping(self, uid: str, *, now_s: float) -> None:
+    def stopping(self, uid: str, *, now_s: EpochTime) -> None:
         """Record that a container is being stopped."""
         if (runner := self._runners.get(uid)) is not None:
             self._settle(runner, now_s)
             runner.stopping = True
 
-    def stopped(self, uid: str, *, now_s: float) -> None:
+    def stopped(self, uid: str, *, now_s: EpochTime) -> None:
         """Record that a container ended."""
         if (runner := self._runners.pop(uid, None)) is not None:
             self._settle(runner, now_s)
 
-    def excuse(self, *, now_s: float, until_s: float, namespace: str = "") -> None:
+    def excuse(self, *, now_s: EpochTime, until_s: EpochTime, namespace: str = "") -> None:
         """Excuse the seconds from now to `until_s`, in one namespace, or ("") in all."""
         for runner in self._runners.values():
             if not namespace or runner.session.startswith(f"{namespace}/"):
                 self._settle(runner, now_s)
                 runner.excused_until_s = max(runner.excused_until_s, until_s)
 
-    def shift(self, by_s: float, *, now_s: float) -> None:
+    def shift(self, by_s: float, *, now_s: EpochTime) -> None:
         """Move the expiry of every projected token after a step of the validator's clock."""
         self.settle(now_s=now_s)
         for runner in self._runners.values():
             runner.expires_s += by_s
 
-    def end_tokens(self, expires_s: float, *, now_s: float) -> None:
+    def end_tokens(self, expires_s: EpochTime, *, now_s: EpochTime) -> None:
         """Limit the expiry of every projected token to `expires_s`."""
         self.settle(now_s=now_s)
         for runner in self._runners.values():
             runner.expires_s = min(runner.expires_s, expires_s)
 
-    def settle(self, *, now_s: float) -> None:
+    def settle(self, *, now_s: EpochTime) -> None:
         """Count all seconds up to now."""
         for runner in self._runners.values():
             self._settle(runner, now_s)
 
-    def _settle(self, runner: _Runner, now_s: float) -> None:
+    def _settle(self, runner: _Runner, now_s: EpochTime) -> None:
         expired_from_s = max(runner.expires_s, runner.settled_s)
         runner.settled_s = now_s
         if expired_from_s >= now_s:

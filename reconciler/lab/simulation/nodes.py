@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, Clock, EpochTime, Instant
 from reconciler.lab.apiserver import garbage_collector, kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.deletion import DeleteOptions
@@ -41,7 +41,7 @@ class VirtualNode:
         *,
         rand: Rand,
         remaining_s: Callable[[str], float],
-        excused_until_s: Callable[[Pod], float],
+        excused_until_s: Callable[[Pod], EpochTime],
     ) -> None:
         self.projections_total = 0
         self._core = core
@@ -53,7 +53,7 @@ class VirtualNode:
         self._excused_until_s = excused_until_s
         self._node = Node(TIMING, rand)
         self._cache = SecretCache()
-        self._changed_at: dict[SecretRef, float] = {}
+        self._changed_at: dict[SecretRef, Instant] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def commit(self, commit: Commit) -> None:
@@ -109,7 +109,7 @@ class VirtualNode:
     def _mount(self, pod: Pod, *, stale: bool) -> None:
         now_at, newest = self._now(), True
         payload = self._cache.get(pod.secret)
-        if stale and now_at - self._changed_at.get(pod.secret, 0.0) < STALE_S:
+        if stale and now_at - self._changed_at.get(pod.secret, LONG_AGO) < STALE_S:
             payload = self._cache.stale(pod.secret, mounted=self._node.mounted(pod.uid))
             newest = False
             if payload is None:
@@ -161,14 +161,14 @@ class VirtualNode:
     def _set_timer(self) -> None:
         next_at = self._node.next_at()
         if self._timer is not None:
-            if next_at is not None and self._timer.when() <= next_at:
+            if next_at is not None and self._timer.when() <= float(next_at):
                 return
             self._timer.cancel()
             self._timer = None
         if next_at is not None:
-            self._timer = asyncio.get_running_loop().call_at(next_at, self._act)
+            self._timer = asyncio.get_running_loop().call_at(float(next_at), self._act)
 
-    def _now(self) -> float:
+    def _now(self) -> Instant:
         return self._clock.monotonic()
 
 

@@ -1,13 +1,13 @@
 """One process of the controller in a simulated world, with its elector and its clients."""
 
 import asyncio
-import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any
 
+from reconciler.clock import LONG_AGO, Instant
 from reconciler.controller.controller import Controller, Dependencies
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.runtime import ControllerConfig
@@ -104,7 +104,7 @@ class SimulatedReplica:
         self.fence = LeaseFence(self.clock, self.me.term(0))
         self._event_log = shared.event_log
         self.started_at = asyncio.get_running_loop().time()
-        self.resumed_at = -math.inf
+        self.resumed_at: Instant = LONG_AGO
         """When its main loop resumed after a stall."""
         self.issuer_answered_at = asyncio.get_running_loop().time()
         """When it got the issuer's last answer."""
@@ -260,7 +260,7 @@ class SimulatedReplica:
     def resume(self) -> None:
         """End a stall of the main loop."""
         self.main.thaw()
-        self.resumed_at = asyncio.get_running_loop().time()
+        self.resumed_at = Instant(asyncio.get_running_loop().time())
 
     async def kill(self) -> None:
         """End all tasks at once; no work is drained, the Lease is not released."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, Instant
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.write_log import Commit
 from reconciler.lab.simulation.event_log import EventLog
@@ -23,13 +23,13 @@ BELIEVED_S = 60.0
 class _Answers:
     """When a process got the first answer without a session: to a look-up, and to a list."""
 
-    looked_up_at: float | None = None
-    listed_at: float | None = None
+    looked_up_at: Instant | None = None
+    listed_at: Instant | None = None
 
 
 @dataclass(slots=True)
 class _DeletedSession:
-    since_at: float
+    since_at: Instant
     answers: dict[str, _Answers] = field(default_factory=dict)
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from reconciler.clock import Clock
+from reconciler.clock import LONG_AGO, NEVER, Clock, Instant
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.exposure import EARLIEST_START_S
 from reconciler.controller.status.session_reading import SessionReading
@@ -71,9 +71,9 @@ class _Session:
         pods: Earliest start of each pod, by UID.
     """
 
-    settled_at: float
-    ends_at: float = math.inf
-    pods: dict[str, float] = field(default_factory=dict)
+    settled_at: Instant
+    ends_at: Instant = NEVER
+    pods: dict[str, Instant] = field(default_factory=dict)
 
 
 class ExposureAccount:
@@ -127,10 +127,10 @@ class ExposureAccount:
                 self.pods_gone += session.pods.pop(metadata["uid"], None) is not None
             else:
                 # The API server truncates the time of creation to whole seconds.
-                made_at = now_at - self._clock.wall() % 1.0
+                made_at = now_at - float(self._clock.wall()) % 1.0
                 session.pods.setdefault(metadata["uid"], made_at + EARLIEST_START_S)
             return
-        ends_at = math.inf
+        ends_at: Instant = NEVER
         if not commit.removed and self.is_ours(metadata["uid"]):
             ends_at = now_at + self.remaining_s(value_of(commit.object, self._names))
         self.late_writes += session.ends_at < now_at and ends_at > now_at
@@ -158,7 +158,7 @@ class ExposureAccount:
         for session in self._sessions.values():
             self._settle(session, now_at)
 
-    def _settle(self, session: _Session, now_at: float) -> None:
+    def _settle(self, session: _Session, now_at: Instant) -> None:
         for starts_at in session.pods.values():
             expired_from_at = max(session.ends_at, starts_at, session.settled_at)
             self.total_s += max(0.0, now_at - expired_from_at)
@@ -179,7 +179,7 @@ class TruthChecker:
         account: ExposureAccount,
         issuer: VirtualIssuer,
     ) -> None:
-        self.time_unknown_until_at = 0.0
+        self.time_unknown_until_at: Instant = LONG_AGO
         """No replica can know the issuer's time before this instant of the loop's clock."""
         self._core = core
         self._names = names
@@ -202,7 +202,7 @@ class TruthChecker:
                 snapshot = await replica.controller.status_collector.snapshot(max_age_s=0.0)
         except TimeoutError:
             return
-        now_at = asyncio.get_running_loop().time()
+        now_at = Instant(asyncio.get_running_loop().time())
         if _is_frozen(replica) or now_at < self.time_unknown_until_at:
             return
         # An answer that arrived while the replica was frozen shows the time only roughly.

@@ -6,13 +6,15 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from reconciler.clock import EpochTime, Instant
+
 T = TypeVar("T")
 
 SHORTEST_S = 1e-6
 """Shortest timer, as on a real machine: without it, a wait for the end of an interval on a clock of
 another rate would loop without end."""
 
-EPOCH_S = 1_767_225_600.0
+EPOCH_S = EpochTime(1_767_225_600)
 """Wall time at loop time 0: 2026-01-01T00:00:00Z, so that two runs write the same instants."""
 
 
@@ -157,10 +159,10 @@ class VirtualClock:
         self._rate = rate
         self.step_s = 0.0
 
-    def monotonic(self) -> float:
-        return self._loop.time() * self._rate
+    def monotonic(self) -> Instant:
+        return Instant(self._loop.time() * self._rate)
 
-    def wall(self) -> float:
+    def wall(self) -> EpochTime:
         return EPOCH_S + self._loop.time() + self.step_s
 
 

@@ -7,6 +7,7 @@ import math
 from collections import deque
 from random import Random
 
+from reconciler.clock import NEVER, EpochTime, Instant
 from reconciler.lab.apiserver import garbage_collector, kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.fault_injection import DOWN_S, FaultInjection
@@ -122,7 +123,7 @@ class World:
             self.names, self.event_log, self.clock, us=US, process_of=process_of
         )
         self.platform.on_answer.append(self.revocation.answered)
-        self._versions: deque[tuple[float, int]] = deque(maxlen=VERSIONS)
+        self._versions: deque[tuple[Instant, int]] = deque(maxlen=VERSIONS)
         self.replicas: dict[int, SimulatedReplica] = {}
         """The running processes, by the number of their replica."""
         self.single_writer = SingleWriterCheck(
@@ -369,10 +370,10 @@ class World:
         tokens = self.issuer if self.static is None else self.static
         return tokens.remaining_s(token)
 
-    def _expiry_s(self, token: str) -> float | None:
+    def _expiry_s(self, token: str) -> EpochTime | None:
         if self.static is None:
             return self.issuer.expiry_s(token)
-        return None if self.static.remaining_s(token) == -math.inf else math.inf
+        return None if self.static.remaining_s(token) == -math.inf else NEVER
 
     def _life_s(self, key: SessionKey) -> float:
         """Return the life of the token in a session's Secret."""
@@ -388,17 +389,17 @@ class World:
             replica.platform.confirmed.get(key) == project for replica in self.replicas.values()
         )
 
-    def _excused_until_s(self, pod: Pod) -> float:
+    def _excused_until_s(self, pod: Pod) -> EpochTime:
         key = kinds.SECRETS.key(pod.secret.namespace, pod.secret.name)
         secret = self.core.peek(kinds.SECRETS, key) or {"metadata": {}}
         # The key of a confirmation with a static token changes with that token.
         has_confirmation = self.names.confirmation in secret["metadata"].get("annotations", {})
         confirmed = has_confirmation and self.static is None
-        now_at = self.clock.monotonic()
+        since_start_s = asyncio.get_running_loop().time()
         if pod.session.session_id not in self.platform.known:
-            return math.inf  # the platform did not create this runner
-        until_at = self.scenario.excused_until_s(now_at, pod.namespace, confirmed=confirmed)
-        return EPOCH_S + max(until_at, now_at + ASKED_S)
+            return NEVER  # the platform did not create this runner
+        until_s = self.scenario.excused_until_s(since_start_s, pod.namespace, confirmed=confirmed)
+        return EPOCH_S + max(until_s, since_start_s + ASKED_S)
 
     def _note(self, commit: Commit) -> None:
         self._versions.append((commit.at, commit.version))

@@ -1,12 +1,12 @@
 """Short ways to say what the cluster holds."""
 
-from reconciler.clock import format_utc, format_utc_millis
+from reconciler.clock import EpochTime, format_utc, format_utc_millis
 from reconciler.controller.decide.plan import Confirmation, DecisionContext, SessionState
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
 
 NAMES = Names()
-NOW_S = 1_767_225_600.0
+NOW_S = EpochTime(1_767_225_600)
 TTL_S = 900.0
 KEY = SessionKey("team-a", "2abcDEF")
 TERM = "replica-0/1"

@@ -8,6 +8,7 @@ docs/design/isolation.md; nothing of its rules is repeated here.
 from collections import Counter
 from dataclasses import dataclass, field
 
+from reconciler.clock import Instant
 from reconciler.controller.decide.bulkhead import (
     BRISK_BELOW_S,
     CALL_TIMEOUT_S,
@@ -36,7 +37,7 @@ class Request:
     key: int
     target: str
     run: BulkheadRun
-    began_at: float
+    began_at: Instant
     is_told: bool = False
 
 
@@ -47,8 +48,8 @@ class Key:
     target: str
     group: str
     priority: Priority
-    ends_at: float
-    ready_at: float
+    ends_at: Instant
+    ready_at: Instant
     turn: int | None = None
 
 
@@ -58,13 +59,13 @@ class World:
 
     bulkhead: Bulkhead[int]
     workers: int
-    now_at: float = 0.0
+    now_at: Instant = Instant(0)
     keys: dict[int, Key] = field(default_factory=dict)
     ready: set[int] = field(default_factory=set)
     requests: list[Request] = field(default_factory=list)
     parked: dict[int, QueuePosition] = field(default_factory=dict)
-    called: dict[int, float] = field(default_factory=dict)
-    slow_at: dict[str, float] = field(default_factory=dict)
+    called: dict[int, Instant] = field(default_factory=dict)
+    slow_at: dict[str, Instant] = field(default_factory=dict)
     sluggish: set[str] = field(default_factory=set)
     arrivals: Counter[tuple[str, str]] = field(default_factory=Counter)
     passed: dict[tuple[int, str], set[int]] = field(default_factory=dict)
@@ -161,7 +162,7 @@ class World:
             self._work(key, run)
         self.check()
 
-    def _urgency(self, key: int) -> tuple[float, float, int]:
+    def _urgency(self, key: int) -> tuple[float, Instant, int]:
         found = self.keys[key]
         return found.priority, found.ends_at, key
 

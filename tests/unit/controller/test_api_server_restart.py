@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from reconciler.clock import Instant
 from reconciler.errors import Forbidden, TransportError
 from reconciler.informer.protocol import FORBIDDEN_S, REGAIN_FOR_S, REGAIN_S
 from reconciler.kube.authorization import PATIENCE_S
@@ -146,7 +147,7 @@ def test_a_watch_that_works_again_wakes_the_other_that_is_refused() -> None:
         world.add("2Ab0")
         async with running(world):
             await settled(world)
-            asked: list[tuple[str, float]] = []
+            asked: list[tuple[str, Instant]] = []
             is_refused = True
 
             def judge(verb: str, plural: str) -> InjectedFault | None:
@@ -200,7 +201,7 @@ def test_an_informer_whose_right_is_taken_asks_each_five_seconds_and_slowly_in_t
         async with running(world):
             await settled(world)
             await asyncio.sleep(30)
-            asked: list[float] = []
+            asked: list[Instant] = []
 
             def judge(verb: str, plural: str) -> InjectedFault | None:
                 if plural != "pods" or verb not in ("list", "watch"):

@@ -15,6 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from reconciler.clock import LONG_AGO, NEVER, Instant
 from reconciler.controller.decide.bulkhead import (
     CALL_TIMEOUT_S,
     SLOW_AFTER_S,
@@ -102,25 +103,27 @@ class OneShareForAll(Bulkhead[int]):
         room = super()._room(target, load, is_detached)
         if load is None:
             return room
-        hung = sum(each.in_flight for each in self._targets.values() if each.suspect_until > 0)
+        hung = sum(
+            each.in_flight for each in self._targets.values() if each.suspect_until > Instant(0)
+        )
         return min(room, max(1, self._workers // 4) - hung)
 
 
 class SlowOnlyAtTheEnd(Bulkhead[int]):
     """A request is judged when it ends: until then it holds its worker."""
 
-    def overdue(self, run: BulkheadRun, now_at: float) -> bool:
+    def overdue(self, run: BulkheadRun, now_at: Instant) -> bool:
         return False
 
 
 class FailuresOnly(Bulkhead[int]):
     """A success is a success, however long it took."""
 
-    def leave(self, run: BulkheadRun, answer: RequestResult, now_at: float) -> None:
+    def leave(self, run: BulkheadRun, answer: RequestResult, now_at: Instant) -> None:
         target = run.target
         super().leave(run, answer, now_at)
         if answer is RequestResult.ANSWERED and target is not None:
-            self._targets[target].suspect_until = float("-inf")
+            self._targets[target].suspect_until = LONG_AGO
 
 
 class HoldsTheWorker(Bulkhead[int]):
@@ -144,7 +147,7 @@ class DetachesWithoutBound(Bulkhead[int]):
 class SuspectForGood(Bulkhead[int]):
     """Suspicion ends by time alone: a target that recovered is served one by one."""
 
-    def leave(self, run: BulkheadRun, answer: RequestResult, now_at: float) -> None:
+    def leave(self, run: BulkheadRun, answer: RequestResult, now_at: Instant) -> None:
         failed = RequestResult.NO_RESULT if now_at - run.began_at < SLOW_AFTER_S else answer
         super().leave(run, failed, now_at)
 
@@ -153,8 +156,8 @@ class SuspectUntilAnswered(Bulkhead[int]):
     """Suspicion ends by an answer alone."""
 
     @staticmethod
-    def _suspect(target: _Target[int], now_at: float) -> None:
-        target.suspect_until = float("inf")
+    def _suspect(target: _Target[int], now_at: Instant) -> None:
+        target.suspect_until = NEVER
 
 
 class Shut(Bulkhead[int]):
@@ -167,14 +170,14 @@ class Shut(Bulkhead[int]):
 class CallsNobody(Bulkhead[int]):
     """A key that found its target full waits for its timer."""
 
-    def calls(self, now_at: float) -> list[tuple[int, QueuePosition]]:
+    def calls(self, now_at: Instant) -> list[tuple[int, QueuePosition]]:
         return []
 
 
 class CallsEverybody(Bulkhead[int]):
     """One free target wakes all who wait for it."""
 
-    def calls(self, now_at: float) -> list[tuple[int, QueuePosition]]:
+    def calls(self, now_at: Instant) -> list[tuple[int, QueuePosition]]:
         found = super().calls(now_at)
         for name in [name for name in self._waiting if found]:
             target = self._targets[name]
@@ -204,11 +207,16 @@ class ForgetsUrgency(Bulkhead[int]):
         *,
         group: str,
         priority: Priority,
-        slack_ends_at: float,
-        now_at: float,
+        slack_ends_at: Instant,
+        now_at: Instant,
     ) -> None:
         super().park(
-            target, key, group=group, priority=Priority.EXPIRING, slack_ends_at=0.0, now_at=now_at
+            target,
+            key,
+            group=group,
+            priority=Priority.EXPIRING,
+            slack_ends_at=Instant(0),
+            now_at=now_at,
         )
 
 
@@ -223,7 +231,7 @@ class OneLineForAll(Bulkhead[int]):
 class AllWorkersForOne(Bulkhead[int]):
     """Requests of just less than what counts as slow may hold every worker."""
 
-    def leave(self, run: BulkheadRun, answer: RequestResult, now_at: float) -> None:
+    def leave(self, run: BulkheadRun, answer: RequestResult, now_at: Instant) -> None:
         target = run.target
         super().leave(run, answer, now_at)
         if target is not None:
@@ -241,7 +249,7 @@ class LosesItsTurn(Bulkhead[int]):
 class WaitsForTheLost(Bulkhead[int]):
     """A call to a removed key never expires."""
 
-    def _expire_calls(self, target: _Target[int], now_at: float) -> None:
+    def _expire_calls(self, target: _Target[int], now_at: Instant) -> None:
         pass
 
 
@@ -296,17 +304,19 @@ def test_the_first_request_of_a_slow_target_goes_before_a_second_one_at_another(
     def make_slow(target: str, count: int, *, ends: bool) -> None:
         runs = [begun() for _ in range(count)]
         for run in runs:
-            assert bulkhead.enter(target, run, 0.0)
+            assert bulkhead.enter(target, run, Instant(0))
         for run in runs:
-            bulkhead.overdue(run, SLOW_AFTER_S)
+            bulkhead.overdue(run, Instant(SLOW_AFTER_S))
             if ends:
-                bulkhead.leave(run, RequestResult.ANSWERED, SLOW_AFTER_S)
+                bulkhead.leave(run, RequestResult.ANSWERED, Instant(SLOW_AFTER_S))
                 bulkhead.end(run)
 
     for target in ("a", "c"):
         make_slow(target, 1, ends=True)
     make_slow("b", 8, ends=False)
     make_slow("d", 6, ends=False)
-    assert bulkhead.enter("a", begun(), SLOW_AFTER_S)
-    assert not bulkhead.enter("a", begun(), SLOW_AFTER_S)  # one detached run is left, and it is c's
-    assert bulkhead.enter("c", begun(), SLOW_AFTER_S)
+    assert bulkhead.enter("a", begun(), Instant(SLOW_AFTER_S))
+    assert not bulkhead.enter(
+        "a", begun(), Instant(SLOW_AFTER_S)
+    )  # one detached run is left, and it is c's
+    assert bulkhead.enter("c", begun(), Instant(SLOW_AFTER_S))

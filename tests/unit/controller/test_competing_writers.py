@@ -1,5 +1,6 @@
 """How often others overwrite a Secret, and when it is written again."""
 
+from reconciler.clock import Instant
 from reconciler.controller.decide.competing_writers import (
     BACKOFF,
     ISOLATED,
@@ -15,22 +16,22 @@ KEY, OTHER = SessionKey("team-a", "2Ab0"), SessionKey("team-a", "2Ab1")
 def test_two_overwrites_are_isolated_and_repaired_at_once() -> None:
     writers = CompetingWriters()
     for number in range(1, ISOLATED + 1):
-        assert writers.paused_until(KEY, 1.0 * number) is None
-        assert writers.record_overwrite(KEY, 1.0 * number, rand=0.9) == number
-    assert writers.paused_until(KEY, 3.0) is None
+        assert writers.paused_until(KEY, Instant(1.0 * number)) is None
+        assert writers.record_overwrite(KEY, Instant(1.0 * number), rand=0.9) == number
+    assert writers.paused_until(KEY, Instant(3)) is None
 
 
 def test_one_that_comes_now_and_then_is_always_repaired_at_once() -> None:
     writers = CompetingWriters()
     for tick in range(1, 100):
-        now_at = tick * 240.0
+        now_at = Instant(tick * 240.0)
         assert writers.paused_until(KEY, now_at) is None
         assert writers.record_overwrite(KEY, now_at, rand=0.9) == tick
         assert writers.paused_until(KEY, now_at) is None
 
 
 def test_a_quick_exchange_is_slowed_to_the_cap_and_no_further() -> None:
-    writers, now_at, pauses = CompetingWriters(), 0.0, []
+    writers, now_at, pauses = CompetingWriters(), Instant(0), []
     for _ in range(12):
         writers.record_overwrite(KEY, now_at, rand=0.999)
         until_at = writers.paused_until(KEY, now_at)
@@ -44,22 +45,22 @@ def test_a_quick_exchange_is_slowed_to_the_cap_and_no_further() -> None:
 def test_a_quiet_minute_ends_the_slowness_but_not_the_count() -> None:
     writers = CompetingWriters()
     for number in range(10):
-        writers.record_overwrite(KEY, float(number), rand=0.9)
+        writers.record_overwrite(KEY, Instant(number), rand=0.9)
     later_at = 9.0 + QUIET_S
-    assert writers.record_overwrite(KEY, later_at, rand=0.9) == 11
-    assert writers.paused_until(KEY, later_at) is None
+    assert writers.record_overwrite(KEY, Instant(later_at), rand=0.9) == 11
+    assert writers.paused_until(KEY, Instant(later_at)) is None
 
 
 def test_what_is_long_ago_counts_no_more() -> None:
     writers = CompetingWriters()
     for number in range(10):
-        writers.record_overwrite(KEY, float(number), rand=0.9)
-    assert writers.record_overwrite(KEY, 9.0 + MEMORY_S, rand=0.9) == 1
+        writers.record_overwrite(KEY, Instant(number), rand=0.9)
+    assert writers.record_overwrite(KEY, Instant(9.0 + MEMORY_S), rand=0.9) == 1
 
 
 def test_each_session_has_its_own_count() -> None:
     writers = CompetingWriters()
     for number in range(10):
-        writers.record_overwrite(KEY, float(number), rand=0.9)
-    assert writers.paused_until(OTHER, 9.0) is None
-    assert writers.record_overwrite(OTHER, 9.0, rand=0.9) == 1
+        writers.record_overwrite(KEY, Instant(number), rand=0.9)
+    assert writers.paused_until(OTHER, Instant(9)) is None
+    assert writers.record_overwrite(OTHER, Instant(9), rand=0.9) == 1

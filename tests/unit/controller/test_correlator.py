@@ -2,6 +2,7 @@
 
 import pytest
 
+from reconciler.clock import EpochTime, Instant
 from reconciler.controller.events.correlator import (
     AGGREGATE,
     BURST,
@@ -19,53 +20,58 @@ FAILED = EventMessage("Warning", "RefreshFailed", "no answer")
 
 
 def take(
-    correlator: EventCorrelator, at: float, happening: EventMessage = FAILED, uid: str = "u"
+    correlator: EventCorrelator, at: Instant, happening: EventMessage = FAILED, uid: str = "u"
 ) -> object:
-    found = correlator.correlate(pod(uid=uid), happening, now_at=at, now_s=1000.0 + at)
+    found = correlator.correlate(
+        pod(uid=uid), happening, now_at=at, now_s=EpochTime(1000.0 + float(at))
+    )
     return None if found is None else (found.event.message, found.count)
 
 
 def test_the_same_message_is_one_series_that_counts() -> None:
     correlator = EventCorrelator()
-    first = correlator.correlate(pod(), FAILED, now_at=0.0, now_s=1000.0)
-    again = correlator.correlate(pod(), FAILED, now_at=60.0, now_s=1060.0)
+    first = correlator.correlate(pod(), FAILED, now_at=Instant(0), now_s=EpochTime(1000))
+    again = correlator.correlate(pod(), FAILED, now_at=Instant(60), now_s=EpochTime(1060))
     assert first is again
     assert isinstance(again, EventSeries)
-    assert (again.count, again.first_s, again.last_s) == (2, 1000.0, 1060.0)
+    assert (again.count, again.first_s, again.last_s) == (2, EpochTime(1000), EpochTime(1060))
 
 
 def test_another_pod_reason_or_uid_is_another_series() -> None:
     correlator = EventCorrelator()
     others = [FAILED._replace(reason="Other"), FAILED._replace(type="Normal")]
-    assert [take(correlator, 0.0, one) for one in [FAILED, *others]] == [("no answer", 1)] * 3
-    assert take(correlator, 0.0, uid="another") == ("no answer", 1)
+    assert [take(correlator, Instant(0), one) for one in [FAILED, *others]] == [
+        ("no answer", 1)
+    ] * 3
+    assert take(correlator, Instant(0), uid="another") == ("no answer", 1)
 
 
 def test_too_many_events_of_one_object_is_suppressed_and_refills_slowly() -> None:
     correlator = EventCorrelator()
-    taken = [take(correlator, 0.0) for _ in range(BURST + 10)]
+    taken = [take(correlator, Instant(0)) for _ in range(BURST + 10)]
     assert sum(one is not None for one in taken) == BURST
-    assert take(correlator, 0.0, uid="another") is not None
-    assert take(correlator, REFILL_S - 1) is None
-    assert take(correlator, REFILL_S) is not None
-    assert take(correlator, REFILL_S + 1) is None
+    assert take(correlator, Instant(0), uid="another") is not None
+    assert take(correlator, Instant(REFILL_S - 1)) is None
+    assert take(correlator, Instant(REFILL_S)) is not None
+    assert take(correlator, Instant(REFILL_S + 1)) is None
 
 
 def test_many_messages_of_one_reason_become_one_series() -> None:
     correlator = EventCorrelator()
     messages = [
-        take(correlator, 1.0, FAILED._replace(message=f"{n}")) for n in range(MAX_SIMILAR + 3)
+        take(correlator, Instant(1), FAILED._replace(message=f"{n}"))
+        for n in range(MAX_SIMILAR + 3)
     ]
     assert messages[MAX_SIMILAR - 1] == (f"{MAX_SIMILAR - 1}", 1)
     assert messages[MAX_SIMILAR:] == [(f"{AGGREGATE}RefreshFailed", n) for n in (1, 2, 3)]
     later = 1.0 + SIMILAR_S + 1
-    assert take(correlator, later, FAILED._replace(message="new")) == ("new", 1)
+    assert take(correlator, Instant(later), FAILED._replace(message="new")) == ("new", 1)
 
 
 @pytest.mark.parametrize("letter", ["x", "é"])
 def test_a_message_is_cut_to_what_the_api_takes(letter: str) -> None:
     found = EventCorrelator().correlate(
-        pod(), FAILED._replace(message=letter * 5000), now_at=0.0, now_s=0.0
+        pod(), FAILED._replace(message=letter * 5000), now_at=Instant(0), now_s=EpochTime(0)
     )
     assert found is not None
     assert MAX_MESSAGE - 2 < len(found.event.message.encode()) <= MAX_MESSAGE

@@ -2,15 +2,16 @@
 
 import pytest
 
+from reconciler.clock import EpochTime
 from reconciler.controller.status.exposure import EstimatedExposure
 from reconciler.naming import SessionKey
 
-NOW_S = 10_000.0
-MADE_S = 0.0
+NOW_S = EpochTime(10_000)
+MADE_S = EpochTime(0)
 KEY = SessionKey("team-a", "2Ab0")
 
 
-def counted(exposure: EstimatedExposure, expires_s: float, now_s: float) -> float:
+def counted(exposure: EstimatedExposure, expires_s: EpochTime, now_s: EpochTime) -> float:
     """Return what one more count at this instant adds for one pod."""
     before_s, last_s = exposure.total_s, exposure.begin(now_s)
     exposure.count(expires_s, MADE_S, last_s, now_s=now_s, key=KEY)

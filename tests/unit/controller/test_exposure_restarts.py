@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from reconciler.clock import EpochTime
 from reconciler.controller.status.exposure import (
     EARLIEST_START_S,
     RECENT,
@@ -100,8 +101,16 @@ def test_the_sessions_that_are_named_are_bounded_and_those_of_late() -> None:
     exposure = EstimatedExposure(90.0)
     for number in range(500):
         key = SessionKey("team-a", f"2Ab{number}")
-        exposure.count(900.0, 0.0, 0.0, now_s=1000.0 + number, key=key)
-    exposure.count(900.0, 0.0, 990.0, now_s=1000.0, key=SessionKey("team-a", "2Ab495"))
+        exposure.count(
+            EpochTime(900), EpochTime(0), EpochTime(0), now_s=EpochTime(1000.0 + number), key=key
+        )
+    exposure.count(
+        EpochTime(900),
+        EpochTime(0),
+        EpochTime(990),
+        now_s=EpochTime(1000),
+        key=SessionKey("team-a", "2Ab495"),
+    )
     recent = exposure.recent()
     assert len(recent) == RECENT
     assert recent[0].key == SessionKey("team-a", "2Ab495")
@@ -118,8 +127,8 @@ def test_the_sessions_that_are_named_are_bounded_and_those_of_late() -> None:
     ],
 )
 def test_what_is_written_before_the_container_can_have_started_is_what_it_reads(
-    written_s: float, touched: bool, exposed_s: float
+    written_s: EpochTime, touched: bool, exposed_s: float
 ) -> None:
     exposure = EstimatedExposure(90.0)
-    exposure.written(KEY, 500.0, 1000.0, written_s, touched=touched)
+    exposure.written(KEY, EpochTime(500), EpochTime(1000), written_s, touched=touched)
     assert exposure.total_s == exposed_s

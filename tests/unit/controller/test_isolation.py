@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.clock import Instant
 from reconciler.controller.controller import Controller
 from reconciler.errors import KubeError, PlatformUnavailable, ServerError, TransportError
 from reconciler.kube.api import ApiResource, ListOptions, ObjectMeta, Page
@@ -75,7 +76,7 @@ class SlowLists:
         self.hangs_s = 60.0
         self.hanging: set[str] = set()
         self.under_way = self.most = 0
-        self.ended_at: dict[str, float] = {}
+        self.ended_at: dict[str, Instant] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -91,7 +92,7 @@ class SlowLists:
             return await self._inner.list(resource, scope, **more)
         finally:
             self.under_way -= 1
-            self.ended_at[namespace] = asyncio.get_running_loop().time()
+            self.ended_at[namespace] = Instant(asyncio.get_running_loop().time())
 
 
 def slow_writes(world: World) -> SlowWrites:

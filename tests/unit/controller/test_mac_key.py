@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from reconciler.clock import Instant
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide.confirmation_mac import PREVIOUS_KEY_S, ConfirmationMac
 from reconciler.controller.decide.plan import Confirmation
@@ -309,7 +310,7 @@ def test_a_file_that_is_half_written_or_missing_changes_nothing() -> None:
 )
 def test_a_previous_key_ends(after_s: float, *, is_valid: bool) -> None:
     now = [1000.0]
-    seal = ConfirmationMac(FIRST, lambda: now[0])
+    seal = ConfirmationMac(FIRST, lambda: Instant(now[0]))
     made = seal.make(KEY, "uid-1")
     seal.set_key(SECOND)
     seal.set_key(SECOND)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
+from reconciler.clock import EpochTime
 from reconciler.tokens.token_response import TokenResponse
 from tests.unit.controller.virtual import World, running, simulate
 
@@ -31,14 +32,14 @@ def issue(world: World, value: str, *, expires_in_s: float | None) -> None:
             sent_at,
             world.clock.monotonic(),
             expires_in_s=expires_in_s,
-            date_s=int(world.clock.wall()),
+            date_s=EpochTime(int(world.clock.wall())),
         )
 
     world.source._send_request = ask
 
 
 RS256 = {"alg": "RS256", "typ": "JWT"}
-NOW_S = 1_767_225_600
+NOW_S = EpochTime(1_767_225_600)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ NOW_S = 1_767_225_600
         pytest.param("eyJ1c2VyIjoxfQ.ZmFrZQ.ZmFrZS1zaWduYXR1cmU", 0, id="a-signed-cookie"),
         pytest.param(jwt(RS256, {"iat": NOW_S, "exp": "soon"}), 1, id="exp-a-word"),
         pytest.param(jwt(RS256, {"iat": NOW_S, "exp": str(NOW_S + 900)}), 1, id="exp-a-string"),
-        pytest.param(jwt(RS256, {"iat": NOW_S, "exp": (NOW_S + 900) * 1000}), 1, id="exp-in-ms"),
+        pytest.param(jwt(RS256, {"iat": NOW_S, "exp": int(NOW_S + 900) * 1000}), 1, id="exp-in-ms"),
         pytest.param(jwt(RS256, {"iat": "x", "exp": None}), 1, id="iat-a-string-no-exp"),
         pytest.param(jwt(RS256, {"sub": "x"}), 0, id="no-exp"),
         pytest.param(jwt(RS256, ["x"]), 1, id="claims-a-list"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.clock import format_utc, format_utc_millis
+from reconciler.clock import EpochTime, format_utc, format_utc_millis
 from reconciler.controller.decide.annotations import (
     TOLERANCE_S,
     parse_annotations,
@@ -295,7 +295,7 @@ def test_what_was_issued_under_an_older_key_is_due_once_by_its_own_urgency(by: s
     ids=["by us", "by one whose file may lag", "by one long after", "by one beside us"],
 )
 def test_another_leader_may_have_written_the_previous_token_for_a_while(
-    age_s: float, by: str, term_started_s: float, action: Action
+    age_s: float, by: str, term_started_s: EpochTime, action: Action
 ) -> None:
     held = secret(age_s=None, annotations=static(age_s, by))
     since = {"term_started_s": term_started_s, "replaced_s": NOW_S - OTHER_FILE_LAG_S - 60}

@@ -1,67 +1,68 @@
 """Touches follow the Secret's own watch event, twice, and never come before it."""
 
+from reconciler.clock import Instant
 from reconciler.controller.decide.pod_touches import MAX_WATCH_WAIT_S, REPEAT_S, PodTouches
 from tests.unit.controller.build import KEY, secret
 
 
 def test_a_touch_waits_until_the_write_came_back_through_the_watch() -> None:
     touches = PodTouches()
-    touches.request(KEY, secret(version="20"), now_at=100.0)
-    assert not touches.observed(secret(version="19"), 100.1)
-    assert not touches.is_due(KEY, 100.2)
-    assert touches.observed(secret(version="20"), 100.3)
-    assert touches.is_due(KEY, 100.3)
+    touches.request(KEY, secret(version="20"), now_at=Instant(100))
+    assert not touches.observed(secret(version="19"), Instant(100.1))
+    assert not touches.is_due(KEY, Instant(100.2))
+    assert touches.observed(secret(version="20"), Instant(100.3))
+    assert touches.is_due(KEY, Instant(100.3))
 
 
 def test_a_pod_is_touched_twice_and_then_left_alone() -> None:
     touches = PodTouches()
-    touches.request(KEY, secret(version="20"), now_at=100.0)
-    touches.observed(secret(version="21"), 100.1)
-    touches.done(KEY, 100.2)
-    assert not touches.is_due(KEY, 100.2)
-    assert touches.next_at(KEY) == 100.2 + REPEAT_S
-    touches.done(KEY, 100.2 + REPEAT_S)
+    touches.request(KEY, secret(version="20"), now_at=Instant(100))
+    touches.observed(secret(version="21"), Instant(100.1))
+    touches.done(KEY, Instant(100.2))
+    assert not touches.is_due(KEY, Instant(100.2))
+    assert touches.next_at(KEY) == Instant(100.2 + REPEAT_S)
+    touches.done(KEY, Instant(100.2 + REPEAT_S))
     assert touches.next_at(KEY) is None
     assert len(touches) == 0
 
 
 def test_a_watch_that_stays_silent_delays_a_touch_but_does_not_prevent_it() -> None:
     touches = PodTouches()
-    touches.request(KEY, secret(), now_at=100.0)
-    assert touches.is_due(KEY, 100.0 + MAX_WATCH_WAIT_S)
+    touches.request(KEY, secret(), now_at=Instant(100))
+    assert touches.is_due(KEY, Instant(100.0 + MAX_WATCH_WAIT_S))
 
 
 def test_versions_are_compared_as_numbers() -> None:
     touches = PodTouches()
-    touches.request(KEY, secret(version="9"), now_at=100.0)
-    assert touches.observed(secret(version="10"), 100.1)
+    touches.request(KEY, secret(version="9"), now_at=Instant(100))
+    assert touches.observed(secret(version="10"), Instant(100.1))
 
 
 def test_another_object_of_that_name_counts_as_seen() -> None:
     touches = PodTouches()
-    touches.request(KEY, secret(version="900"), now_at=100.0)
-    assert touches.observed(secret(version="3", uid="other"), 100.1)
+    touches.request(KEY, secret(version="900"), now_at=Instant(100))
+    assert touches.observed(secret(version="3", uid="other"), Instant(100.1))
 
 
 def test_dropping_forgets() -> None:
     touches = PodTouches()
-    touches.request(KEY, secret(), now_at=100.0)
+    touches.request(KEY, secret(), now_at=Instant(100))
     touches.drop(KEY)
-    assert not touches.is_due(KEY, 1e9)
+    assert not touches.is_due(KEY, Instant(1e9))
 
 
 def test_a_missing_touch_is_requested_once_a_write() -> None:
     touches = PodTouches()
-    assert touches.ensure(KEY, secret(version="20"), "first", 100.0)
-    assert touches.is_due(KEY, 100.0)
-    touches.done(KEY, 100.0)
-    touches.done(KEY, 100.0 + REPEAT_S)
-    assert not touches.ensure(KEY, secret(version="21"), "first", 103.0)
-    assert touches.ensure(KEY, secret(version="21"), "second", 104.0)
+    assert touches.ensure(KEY, secret(version="20"), "first", Instant(100))
+    assert touches.is_due(KEY, Instant(100))
+    touches.done(KEY, Instant(100))
+    touches.done(KEY, Instant(100.0 + REPEAT_S))
+    assert not touches.ensure(KEY, secret(version="21"), "first", Instant(103))
+    assert touches.ensure(KEY, secret(version="21"), "second", Instant(104))
 
 
 def test_our_own_pending_write_needs_no_second_touch() -> None:
     touches = PodTouches()
-    touches.request(KEY, secret(version="20"), 100.0)
-    assert not touches.ensure(KEY, secret(version="20"), "first", 100.1)
-    assert not touches.is_due(KEY, 100.2)
+    touches.request(KEY, secret(version="20"), Instant(100))
+    assert not touches.ensure(KEY, secret(version="20"), "first", Instant(100.1))
+    assert not touches.is_due(KEY, Instant(100.2))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.clock import NEVER, EpochTime, Instant
 from reconciler.controller.decide.ownership import CLOCK_TOLERANCE_S, Owner, owner_of, response_of
 from reconciler.controller.decide.progress import (
     MAX_UNANSWERED,
@@ -32,12 +33,14 @@ def written(at: str, *, version: str = "20", **changes: Any) -> ObjectMeta:
     return secret(age_s=None, annotations=annotations, version=version, **changes)
 
 
-def sent(at: str, *, expires_s: float = NOW_S + 900, evidence: Evidence = EVIDENCE) -> WriteRecord:
-    return WriteRecord("secret-uid", (at, TERM), evidence, expires_s, 900.0, 100.0)
+def sent(
+    at: str, *, expires_s: EpochTime = NOW_S + 900, evidence: Evidence = EVIDENCE
+) -> WriteRecord:
+    return WriteRecord("secret-uid", (at, TERM), evidence, expires_s, 900.0, Instant(100))
 
 
 def answered(at: str, **changes: Any) -> WriteRecord:
-    return sent(at).record_response(written(at, **changes), NAMES, now_at=100.1)
+    return sent(at).record_response(written(at, **changes), NAMES, now_at=Instant(100.1))
 
 
 def ask(
@@ -84,8 +87,8 @@ def test_a_token_gains_by_the_shorter_of_both_lives() -> None:
     assert ask(record, written("a"), TokenLife(NOW_S + 901 + 900 * MIN_GAIN, 900.0)) == 0
     assert ask(record, written("a"), TokenLife(NOW_S + 901 + 60 * MIN_GAIN, 60.0)) == 0
     assert ask(record, written("a"), None) == math.inf
-    endless = WriteRecord("secret-uid", ("a", TERM), EVIDENCE, math.inf, math.inf, 100.0)
-    assert ask(endless, written("a"), TokenLife(math.inf, math.inf)) == math.inf
+    endless = WriteRecord("secret-uid", ("a", TERM), EVIDENCE, NEVER, math.inf, Instant(100))
+    assert ask(endless, written("a"), TokenLife(NEVER, math.inf)) == math.inf
 
 
 def test_a_write_whose_answer_was_lost_is_the_last_one_as_soon_as_it_shows() -> None:
@@ -147,7 +150,7 @@ def test_records_are_bounded_and_end_with_the_term() -> None:
     ],
 )
 def test_without_an_answer_times_show_the_owner(
-    own_s: float | None, foreign_s: float | None, owner: Owner
+    own_s: EpochTime | None, foreign_s: EpochTime | None, owner: Owner
 ) -> None:
     held = written("a", writers=("platform",), own_s=own_s, foreign_s=foreign_s)
     assert owner_of(held, US, None) is owner
@@ -155,11 +158,13 @@ def test_without_an_answer_times_show_the_owner(
 
 def test_an_answer_is_better_evidence_than_times() -> None:
     equal: dict[str, Any] = {"writers": ("platform",), "own_s": 100.0, "foreign_s": 160.0}
-    first = response_of(written("a", **equal), None, sent_at=50.0, now_at=50.1)
+    first = response_of(written("a", **equal), None, sent_at=Instant(50), now_at=Instant(50.1))
     assert owner_of(written("a", **equal), US, first) is Owner.OURS
     later = written("a", version="21", **equal)
     assert owner_of(later, US, first) is Owner.UNCLEAR
-    second = response_of(later, first, sent_at=50.1 + CLOCK_TOLERANCE_S, now_at=53.0)
+    second = response_of(
+        later, first, sent_at=Instant(50.1 + CLOCK_TOLERANCE_S), now_at=Instant(53)
+    )
     assert owner_of(written("a", version="22", **equal), US, second) is Owner.OURS
     overwritten = written("a", version="22", **(equal | {"foreign_s": 161.0}))
     assert owner_of(overwritten, US, second) is Owner.FOREIGN

@@ -1,10 +1,8 @@
 """Which token a pod may still read, from what its Secret and itself say."""
 
-import math
-
 import pytest
 
-from reconciler.clock import format_utc, format_utc_millis
+from reconciler.clock import LONG_AGO, EpochTime, format_utc, format_utc_millis
 from reconciler.controller.decide.annotations import UNKNOWN, parse_annotations
 from reconciler.controller.decide.projection import (
     MOUNT_S,
@@ -29,12 +27,12 @@ def written(former: str) -> ObjectMeta:
     )
 
 
-def touched(at_s: float) -> ObjectMeta:
+def touched(at_s: EpochTime) -> ObjectMeta:
     return pod(annotations={NAMES.touched_at: format_utc_millis(at_s)})
 
 
 DEAD, LASTING = format_utc(NOW_S - 300), format_utc(NOW_S + 300)
-SEEING: dict[str, tuple[ObjectMeta | None, float]] = {
+SEEING: dict[str, tuple[ObjectMeta | None, EpochTime]] = {
     "no pod": (None, NOW_S),
     "a pod on its way out": (pod(is_deleting=True), NOW_S),
     "touched since": (touched(NOW_S - 9.8), NOW_S),
@@ -44,8 +42,8 @@ SEEING: dict[str, tuple[ObjectMeta | None, float]] = {
 
 
 def ask(
-    on: ObjectMeta | None, former: str, *, now_s: float = NOW_S, held: ObjectMeta | None = None
-) -> tuple[float, bool]:
+    on: ObjectMeta | None, former: str, *, now_s: EpochTime = NOW_S, held: ObjectMeta | None = None
+) -> tuple[EpochTime, bool]:
     """Return when what the pod reads ends, and whether it must look."""
     facts = parse_annotations(
         held or written(former), NAMES, now_s=now_s, longest_ttl_s=TTL_S, static=False
@@ -84,4 +82,4 @@ def test_a_secret_without_annotations_needs_no_touch(former: str) -> None:
 
 
 def test_anothers_token_counts_as_expired() -> None:
-    assert ask(pod(), "", held=secret(writers=("kubectl",)))[0] == -math.inf
+    assert ask(pod(), "", held=secret(writers=("kubectl",)))[0] == LONG_AGO

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.clock import EpochTime
 from reconciler.controller.decide.refresh_grid import (
     EARLIEST,
     GRID,
@@ -20,7 +21,7 @@ UIDS = st.uuids().map(str)
 
 @given(ISSUED, TTLS, UIDS)
 def test_a_token_is_refreshed_at_an_age_of_0_2_to_0_6_of_its_life(
-    issued_s: float, ttl_s: float, uid: str
+    issued_s: EpochTime, ttl_s: float, uid: str
 ) -> None:
     age = (refresh_at_s(issued_s, issued_s + ttl_s, uid) - issued_s) / ttl_s
     assert EARLIEST - 1e-3 <= age <= EARLIEST + GRID + 1e-3
@@ -28,7 +29,7 @@ def test_a_token_is_refreshed_at_an_age_of_0_2_to_0_6_of_its_life(
 
 @given(ISSUED, st.sampled_from([20.0, 300.0, 900.0]), UIDS)
 def test_a_token_issued_at_a_scheduled_instant_is_refreshed_at_the_next_one(
-    issued_s: float, ttl_s: float, uid: str
+    issued_s: EpochTime, ttl_s: float, uid: str
 ) -> None:
     first = refresh_at_s(issued_s, issued_s + ttl_s, uid)
     second = refresh_at_s(first, first + ttl_s, uid)
@@ -42,7 +43,7 @@ def test_the_phase_depends_on_the_uid_alone(uid: str) -> None:
 
 
 def test_a_fleet_issued_at_once_is_spread_over_the_period() -> None:
-    issued_s, ttl_s, buckets = 1_767_225_600.0, 900.0, 36
+    issued_s, ttl_s, buckets = EpochTime(1_767_225_600), 900.0, 36
     counts = [0] * buckets
     for number in range(10_000):
         due_s = refresh_at_s(issued_s, issued_s + ttl_s, f"pod-{number}")

@@ -214,14 +214,14 @@ def test_a_restart_that_lost_nothing_costs_each_reflector_one_list_and_nothing_e
             before = [reflector.stats().protocol.lists for reflector in reflectors]
             await world.faults.restart()
             up_at = asyncio.get_running_loop().time()
-            began_at: list[float] = []
-            while len(began_at) < len(reflectors):
+            after_s: list[float] = []
+            while len(after_s) < len(reflectors):
                 counts = [r.stats().protocol.lists for r in reflectors]
                 grown = sum(map(int.__sub__, counts, before))
-                began_at += [asyncio.get_running_loop().time() - up_at] * (grown - len(began_at))
+                after_s += [asyncio.get_running_loop().time() - up_at] * (grown - len(after_s))
                 await asyncio.sleep(0.5)
-            assert max(began_at) <= 75
-            assert len(set(began_at)) > 1, "all at one time"
+            assert max(after_s) <= 75
+            assert len(set(after_s)) > 1, "all at one time"
             await asyncio.sleep(1000)
             after = [reflector.stats().protocol.lists for reflector in reflectors]
             assert after == [lists + 1 for lists in before]

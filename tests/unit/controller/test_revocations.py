@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from reconciler.clock import Instant
 from reconciler.controller.controller import Controller
 from reconciler.controller.state.revocations import REVOKED_AGAIN_S
 from reconciler.controller.triggers.revocation_check import UNANSWERED_S
@@ -321,7 +322,7 @@ def test_an_outage_after_the_list_lacked_a_session_revokes_nothing() -> None:
 def test_one_not_found_revokes_nothing_and_a_found_ends_it() -> None:
     async def scenario(world: World) -> None:
         populate(world)
-        asked: list[float] = []
+        asked: list[Instant] = []
 
         async def session(session_id: str, project: str | None) -> PlatformSession | None:
             asked.append(world.clock.monotonic())
@@ -416,7 +417,7 @@ def test_a_confirmation_that_a_tenant_restores_has_no_effect_and_is_removed_rare
 def test_sessions_that_no_list_has_are_looked_up_at_a_bounded_rate() -> None:
     async def scenario(world: World) -> None:
         populate(world, 200)
-        asked: list[float] = []
+        asked: list[Instant] = []
 
         async def session(session_id: str, project: str | None) -> PlatformSession | None:
             asked.append(world.clock.monotonic())

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from reconciler.clock import EPOCH, EpochTime
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.runtime import ControllerConfig
@@ -36,7 +37,7 @@ class Replica:
         static_file: StaticFile,
         name: str = "replica-0/1",
         *,
-        since_s: float = 0.0,
+        since_s: EpochTime = EPOCH,
         alone: bool = False,
         options: ControllerConfig | None = None,
     ) -> None:

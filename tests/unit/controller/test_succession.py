@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
 
+from reconciler.clock import EpochTime
 from reconciler.controller.controller import Controller
 from reconciler.tokens.source import OidcSource
 from reconciler.tokens.token_response import TokenResponse
@@ -69,7 +70,9 @@ def test_an_issuer_that_repeats_itself_is_asked_once_and_no_expiry_moves_back() 
             asked += 1
             at = world.clock.monotonic()
             await asyncio.sleep(0.02)
-            return TokenResponse(old, at, world.clock.monotonic(), date_s=int(world.clock.wall()))
+            return TokenResponse(
+                old, at, world.clock.monotonic(), date_s=EpochTime(int(world.clock.wall()))
+            )
 
         own = await first_term(world, repeat)
         async with second_term(world, own):

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import LogCapture
 
 from reconciler.app.telemetry import Telemetry
+from reconciler.clock import ClockOffset
 from reconciler.controller.controller import Controller
 from reconciler.controller.status.run_observers import RunTraces
 from reconciler.errors import ServerError
@@ -93,7 +94,11 @@ async def settled(world: World) -> None:
 
 def spans(*traces: Trace) -> list[ReadableSpan]:
     resource = Resource.get_empty()
-    return [span for trace in traces for span in spans_of(SampledTrace(trace, 1e9), resource)]
+    return [
+        span
+        for trace in traces
+        for span in spans_of(SampledTrace(trace, ClockOffset(1e9)), resource)
+    ]
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:

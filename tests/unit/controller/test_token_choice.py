@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from reconciler.clock import EpochTime, Instant
 from reconciler.controller.decide.plan import Action, Plan
 from reconciler.controller.reconcile.token_choice import choose
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
@@ -29,8 +30,8 @@ def test_a_token_at_hand_with_less_than_the_floor_is_not_written(
     async def story(bench: SourceBench) -> None:
         first = await bench.source.get(min_remaining=0.0)
         await asyncio.sleep((1 - left) * 900)
-        plan = Plan(Action.WRITE, reason, Priority.ROUTINE, 0.0, 0.0)
-        token = await choose(bench.source, plan, term_began_at=0.0)
+        plan = Plan(Action.WRITE, reason, Priority.ROUTINE, EpochTime(0), 0.0)
+        token = await choose(bench.source, plan, term_began_at=Instant(0))
         assert token is not None
         assert len(bench.issuer.asked_at) == asked
         assert (token is first) is (asked == 1)

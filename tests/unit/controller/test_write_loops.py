@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.clock import EpochTime
 from reconciler.controller.decide.competing_writers import ISOLATED
 from reconciler.errors import TransportError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
@@ -318,7 +319,11 @@ def test_where_no_write_shows_that_it_was_applied_each_token_is_written_once(
             await asyncio.sleep(0.02)
             value = jwt(iat=now_s - age_s, exp=now_s - age_s + 900, jti=str(sent_at))
             return TokenResponse(
-                value, sent_at, world.clock.monotonic(), expires_in_s=900.0 - age_s, date_s=now_s
+                value,
+                sent_at,
+                world.clock.monotonic(),
+                expires_in_s=900.0 - age_s,
+                date_s=EpochTime(now_s),
             )
 
         world.source._send_request = ask

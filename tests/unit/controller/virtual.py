@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from structlog.testing import LogCapture
 
+from reconciler.clock import EpochTime, Instant
 from reconciler.controller.controller import Controller, Dependencies
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.runtime import ControllerConfig
@@ -71,7 +72,7 @@ class FakeIssuer:
         self.has_expires_in = False
         self.cached_s = 0.0
         self.is_busy = False
-        self._cached: tuple[str, float] | None = None
+        self._cached: tuple[str, Instant] | None = None
         self._since_s = 0.0
         self.requests = 0
         self.minted: list[str] = []
@@ -91,17 +92,17 @@ class FakeIssuer:
             sent_at,
             self._clock.monotonic(),
             expires_in_s=float(self.ttl_s) if self.has_expires_in else None,
-            date_s=None if ahead_s is None else int(self.now_s() + ahead_s),
+            date_s=None if ahead_s is None else EpochTime(int(self.now_s() + ahead_s)),
         )
 
-    def now_s(self) -> float:
+    def now_s(self) -> EpochTime:
         """Return the issuer's time, epoch seconds."""
         return self._clock.wall() + self.offset_s
 
     def _value(self) -> str:
         now_at = self._clock.monotonic()
         if self._cached is None or now_at - self._cached[1] >= self.cached_s:
-            self._since_s = now_at % self.cached_s if self.is_busy else 0.0
+            self._since_s = float(now_at) % self.cached_s if self.is_busy else 0.0
             self._cached = self.mint(self.ttl_s), now_at - self._since_s
         return self._cached[0]
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from reconciler.clock import format_utc, format_utc_millis
+from reconciler.clock import LONG_AGO, NEVER, EpochTime, Instant, format_utc, format_utc_millis
 from reconciler.controller.decide.ownership import CLOCK_TOLERANCE_S, Owner, WriteResponse, owner_of
 from reconciler.controller.decide.plan import (
     Action,
@@ -51,9 +51,9 @@ class Token:
     """A value, and its times in the issuer's time; `born_s` is when it was made by real time."""
 
     value: str
-    issued_s: float
-    expires_s: float
-    born_s: float
+    issued_s: EpochTime
+    expires_s: EpochTime
+    born_s: EpochTime
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Write:
     at_server: int
     state: str = "sent"
     applied: State | None = None
-    applied_s: float = math.inf
+    applied_s: EpochTime = NEVER
     stripped: bool = False
     heard: bool = False
 
@@ -108,7 +108,7 @@ class Server:
     """The Secret, and the account of who changed it when."""
 
     skews_s: tuple[float, ...]
-    now_s: float = NOW_S
+    now_s: EpochTime = NOW_S
     history: list[State] = field(default_factory=list)
     ours: list[Write] = field(default_factory=list)
     """What we wrote since the last news."""
@@ -213,7 +213,7 @@ class Agent:
         self.server = server
         self.issuer = issuer
         self.minted: list[Token] = []
-        self.replaced = (-math.inf, server.now_s)
+        self.replaced: tuple[EpochTime, EpochTime] = (LONG_AGO, server.now_s)
         self.clock_error_s = 0.0
         self.request = ""
         self.stripping = False
@@ -255,7 +255,7 @@ class Agent:
     # What carries them out.
 
     @property
-    def now_s(self) -> float:
+    def now_s(self) -> EpochTime:
         """What we take for the issuer's time."""
         return self.server.now_s + self.clock_error_s
 
@@ -264,13 +264,13 @@ class Agent:
         last = self.minted[-1] if self.minted else None
         if self.issuer == "static":
             if last is None:
-                last = Token("static-0", now_s, math.inf, now_s)
+                last = Token("static-0", now_s, NEVER, now_s)
                 self.minted.append(last)
             return last
         if last is not None and self.is_at_hand(last):
             return last
         ahead_s = 120.0 if self.issuer == "ahead" else 0.0
-        issued_s = float(math.floor(now_s + ahead_s))
+        issued_s = EpochTime(math.floor(now_s + ahead_s))
         made = Token(f"minted-{len(self.minted)}", issued_s, issued_s + LIFE_S, now_s)
         self.minted.append(made)
         return made
@@ -280,13 +280,13 @@ class Agent:
             self.token()
             value = f"static-{len(self.minted)}"
             self.server.now_s += 2.0
-            self.minted.append(Token(value, self.now_s, math.inf, self.server.now_s))
+            self.minted.append(Token(value, self.now_s, NEVER, self.server.now_s))
             self.replaced = (self.now_s, self.server.now_s)
             self.server.now_s += 2.0
             self.server.news(self.in_flight)
 
     @property
-    def replaced_s(self) -> float:
+    def replaced_s(self) -> EpochTime:
         """When the static token took another's place; as `StaticSource` has it."""
         at_s, real_s = self.replaced
         return min(at_s, self.now_s - (self.server.now_s - real_s))
@@ -325,7 +325,7 @@ class Agent:
             longest_ttl_s=LIFE_S,
             static=self.issuer == "static",
             term=self.term,
-            term_started_s=math.inf,
+            term_started_s=NEVER,
             startup="all",
             replaced_s=self.replaced_s,
             generation=self.generation,
@@ -374,9 +374,12 @@ class Agent:
             return None
         return self.send(view.secret, token, evidence, left_s)
 
+    def monotonic(self) -> Instant:
+        return Instant(float(self.server.now_s))
+
     def send(self, meta: ObjectMeta, token: Token, evidence: Evidence, left_s: float) -> Write:
         sent = (format_utc_millis(self.now_s), self.term)
-        record = WriteRecord(meta.uid, sent, evidence, token.expires_s, left_s, self.server.now_s)
+        record = WriteRecord(meta.uid, sent, evidence, token.expires_s, left_s, self.monotonic())
         endless = math.isinf(token.expires_s)
         annotations: dict[str, str | None] = {
             NAMES.refreshed_at: sent[0],
@@ -426,7 +429,7 @@ class Agent:
             return
         meta = write.applied.meta()
         if self.record is not None:
-            self.record = self.record.record_response(meta, NAMES, now_at=self.server.now_s)
+            self.record = self.record.record_response(meta, NAMES, now_at=self.monotonic())
         self.see(write.applied)
 
     def lose(self) -> None:

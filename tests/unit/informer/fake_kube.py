@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from reconciler.clock import Instant
 from reconciler.errors import KubeError, ProtocolError, TransportError
 from reconciler.kube.api import (
     ApiResource,
@@ -56,7 +57,7 @@ class Asked:
 
     verb: str
     version: str
-    at: float
+    at: Instant
     limit: int = 0
     continue_token: str = ""
     timeout_s: int = 0
@@ -113,7 +114,7 @@ class FakeKube(Kube):
         limit_s: float = 30.0,
     ) -> Page[Any]:
         now_at = asyncio.get_running_loop().time()
-        self.asked.append(Asked("list", version, now_at, limit, continue_token))
+        self.asked.append(Asked("list", version, Instant(now_at), limit, continue_token))
         while True:
             match self.lists.pop(0) if len(self.lists) > 1 else self.lists[0]:
                 case Wait(seconds):
@@ -130,7 +131,7 @@ class FakeKube(Kube):
         self, resource: ApiResource[Any], scope: ListOptions, *, version: str, timeout_s: int
     ) -> AsyncIterator[Watch[Any]]:
         now_at = asyncio.get_running_loop().time()
-        self.asked.append(Asked("watch", version, now_at, timeout_s=timeout_s))
+        self.asked.append(Asked("watch", version, Instant(now_at), timeout_s=timeout_s))
         watch = ScriptedWatch(await self._begin())
         self.open_watches += 1
         try:

@@ -1,5 +1,6 @@
 """Objects, pages and events in one line each."""
 
+from reconciler.clock import EpochTime
 from reconciler.kube.api import Event, EventType, ObjectMeta, Page
 
 
@@ -18,7 +19,7 @@ def meta(
         version=str(version),
         session_id=f"s-{name}" if session is None else session,
         project_id="p",
-        created_s=0.0,
+        created_s=EpochTime(0),
         is_deleting=False,
         annotations={},
         field_managers=(),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from reconciler.clock import Instant
 from reconciler.errors import Gone, KubeError, ProtocolError, ServerError, TransportError
 from reconciler.informer.reflector import ObjectHandlers, Reflector
 from reconciler.informer.store import Change, Store
@@ -145,7 +146,7 @@ async def live_through(seed: int, hours: float, fault_rate: float) -> tuple[Refl
         ObjectHandlers(mirror.hear),
     )
     running = asyncio.create_task(reflector.run())
-    while clock.monotonic() < hours * 3600:
+    while clock.monotonic() < Instant(hours * 3600):
         await asyncio.sleep(random.expovariate(1 / 5))
         written = cluster.write()
         if written.name in cluster.objects and random.random() < 0.5:

@@ -4,6 +4,7 @@ from random import Random
 import msgspec
 import pytest
 
+from reconciler.clock import Instant
 from reconciler.errors import (
     AuthorizerNotReady,
     Forbidden,
@@ -52,20 +53,20 @@ def lowest(low: float, high: float) -> float:
 
 def synced(version: int = 10) -> ListWatchProtocol:
     machine = ListWatchProtocol(lowest)
-    assert machine.request(0.0) == FIRST
-    machine.page(page(version), 0.0)
+    assert machine.request(Instant(0)) == FIRST
+    machine.page(page(version), Instant(0))
     return machine
 
 
 def watching(version: int = 10) -> ListWatchProtocol:
     machine = synced(version)
-    assert machine.request(0.0) == WatchRequest(str(version), 240)
-    machine.opened(0.0)
+    assert machine.request(Instant(0)) == WatchRequest(str(version), 240)
+    machine.opened(Instant(0))
     return machine
 
 
 def next_request(
-    machine: ListWatchProtocol, now_at: float = 0.0
+    machine: ListWatchProtocol, now_at: Instant = Instant(0)
 ) -> tuple[float, ListRequest | WatchRequest]:
     """Return the wait and what follows it."""
     wait_s = machine.pause(now_at).wait_s
@@ -78,68 +79,69 @@ class TestLists:
     ) -> None:
         machine = ListWatchProtocol(lowest)
         assert next_request(machine) == (0.0, FIRST)
-        assert machine.page(page(10, meta("a"), continue_token="t"), 0.0) == ()
-        assert machine.request(0.0) == ListRequest("", 500, "t")
-        emits = machine.page(page(10, meta("b")), 0.0)
+        assert machine.page(page(10, meta("a"), continue_token="t"), Instant(0)) == ()
+        assert machine.request(Instant(0)) == ListRequest("", 500, "t")
+        emits = machine.page(page(10, meta("b")), Instant(0))
         assert emits == (Replace((meta("a"), meta("b")), "10", check=False),)
         assert next_request(machine) == (0.0, WatchRequest("10", 240))
 
     def test_only_the_token_decides_on_more_pages(self) -> None:
         machine = ListWatchProtocol(lowest)
-        machine.request(0.0)
-        assert machine.page(page(10, continue_token="t"), 0.0) == ()
-        machine.request(0.0)
-        assert machine.page(page(11), 0.0) == (Replace((), "10", check=False),)
+        machine.request(Instant(0))
+        assert machine.page(page(10, continue_token="t"), Instant(0)) == ()
+        machine.request(Instant(0))
+        assert machine.page(page(11), Instant(0)) == (Replace((), "10", check=False),)
 
     def test_an_expired_token_costs_one_more_paged_list_at_once(self) -> None:
         machine = ListWatchProtocol(lowest)
-        machine.request(0.0)
-        machine.page(page(10, meta("a"), continue_token="t"), 0.0)
-        machine.request(0.0)
-        assert machine.failed(Gone("expired"), 0.0) == ()
+        machine.request(Instant(0))
+        machine.page(page(10, meta("a"), continue_token="t"), Instant(0))
+        machine.request(Instant(0))
+        assert machine.failed(Gone("expired"), Instant(0)) == ()
         assert next_request(machine) == (0.0, FIRST)
-        emits = machine.page(page(12, meta("b")), 0.0)
+        emits = machine.page(page(12, meta("b")), Instant(0))
         assert emits == (Replace((meta("b"),), "12", check=False),)
 
     def test_a_transport_failure_between_pages_repeats_the_page(self) -> None:
         machine = ListWatchProtocol(lowest)
-        machine.request(0.0)
-        machine.page(page(10, meta("a"), continue_token="t"), 0.0)
-        machine.request(0.0)
-        machine.failed(TransportError("reset"), 0.0)
+        machine.request(Instant(0))
+        machine.page(page(10, meta("a"), continue_token="t"), Instant(0))
+        machine.request(Instant(0))
+        machine.failed(TransportError("reset"), Instant(0))
         assert next_request(machine) == (0.8, ListRequest("", 500, "t"))
 
     def test_a_relist_is_consistent_and_paged(self) -> None:
         machine = watching()
-        machine.event(added("a", 15), 5.0)
-        machine.failed(Gone("compacted"), 5.0)
-        assert next_request(machine, 5.0) == (0.8, FIRST)
-        machine.page(page(20), 6.0)
+        machine.event(added("a", 15), Instant(5))
+        machine.failed(Gone("compacted"), Instant(5))
+        assert next_request(machine, Instant(5)) == (0.8, FIRST)
+        machine.page(page(20), Instant(6))
         assert machine.stats().relists == 1
-        assert next_request(machine, 6.0) == (0.0, WatchRequest("20", 240))
+        assert next_request(machine, Instant(6)) == (0.0, WatchRequest("20", 240))
 
     def test_tokens_that_expire_again_and_again_wait_like_any_failure(self) -> None:
         machine = ListWatchProtocol(lowest)
         for wait_s in (0.0, 0.8, 0.0):
-            machine.request(0.0)
-            machine.page(page(10, meta("a"), continue_token="t"), 0.0)
-            assert machine.request(0.0) == ListRequest("", 500, "t")
-            machine.failed(Gone("expired"), 0.0)
+            machine.request(Instant(0))
+            machine.page(page(10, meta("a"), continue_token="t"), Instant(0))
+            assert machine.request(Instant(0)) == ListRequest("", 500, "t")
+            machine.failed(Gone("expired"), Instant(0))
             assert next_request(machine) == (wait_s, FIRST)
 
     def test_pages_are_as_small_as_their_items_are_large(self) -> None:
         machine = ListWatchProtocol(lowest, first_limit=FIRST_LIMIT)
         limits = []
         for length in (100_000, PAGE_BYTES, 2 * PAGE_BYTES, 500_000_000, 100_000):
-            request = machine.request(0.0)
+            request = machine.request(Instant(0))
             assert isinstance(request, ListRequest)
             limits.append(request.limit)
             items = [meta(f"a{number}") for number in range(request.limit)]
             machine.page(
-                msgspec.structs.replace(page(10, *items, continue_token="t"), length=length), 0.0
+                msgspec.structs.replace(page(10, *items, continue_token="t"), length=length),
+                Instant(0),
             )
         assert limits == [FIRST_LIMIT, PAGE_LIMIT, PAGE_LIMIT, PAGE_LIMIT // 2, PAGE_LEAST]
-        machine.page(page(10), 0.0)
+        machine.page(page(10), Instant(0))
         assert next_request(machine)[1] == WatchRequest("10", 240)
 
     @pytest.mark.parametrize(
@@ -154,35 +156,35 @@ class TestLists:
     def test_no_list_is_unpaged_whatever_fails(self, error: KubeError) -> None:
         machine, seen = ListWatchProtocol(lowest), []
         for number in range(40):
-            request = machine.request(1000.0 * number)
+            request = machine.request(Instant(1000.0 * number))
             if isinstance(request, ListRequest):
                 seen.append(request)
             if isinstance(request, ListRequest) and number % 5 == 0:
-                machine.page(page(10, meta("a"), continue_token="t"), 1000.0 * number)
+                machine.page(page(10, meta("a"), continue_token="t"), Instant(1000.0 * number))
             elif isinstance(request, ListRequest) and number % 7 == 0:
-                machine.page(page(10, meta("a")), 1000.0 * number)
+                machine.page(page(10, meta("a")), Instant(1000.0 * number))
             else:
-                machine.failed(error, 1000.0 * number)
+                machine.failed(error, Instant(1000.0 * number))
         assert len(seen) > 10
         assert {(each.version, each.limit) for each in seen} == {("", PAGE_LIMIT)}
 
     def test_a_newest_list_that_is_refused_too_backs_off(self) -> None:
         machine = ListWatchProtocol(lowest)
-        machine.request(0.0)
-        machine.failed(ResourceVersionTooLarge("odd"), 0.0)
+        machine.request(Instant(0))
+        machine.failed(ResourceVersionTooLarge("odd"), Instant(0))
         assert next_request(machine) == (0.8, FIRST)
 
     def test_a_list_without_a_version_is_refused(self) -> None:
         machine = ListWatchProtocol(lowest)
-        machine.request(0.0)
-        machine.page(page("", meta("a")), 0.0)
+        machine.request(Instant(0))
+        machine.page(page("", meta("a")), Instant(0))
         assert machine.stats().errors == 1
         assert next_request(machine) == (0.8, FIRST)
 
     def test_unreadable_items_are_counted(self) -> None:
         machine = ListWatchProtocol(lowest)
-        machine.request(0.0)
-        machine.page(page(10, skipped=2), 0.0)
+        machine.request(Instant(0))
+        machine.page(page(10, skipped=2), Instant(0))
         assert machine.stats().skipped == 2
 
     @pytest.mark.parametrize("error", [TransportError("x"), ServerError("x"), ProtocolError("x")])
@@ -193,33 +195,33 @@ class TestLists:
             wait_s, request = next_request(machine)
             assert request == FIRST
             waits.append(wait_s)
-            machine.failed(error, 0.0)
+            machine.failed(error, Instant(0))
         assert waits == [0.0, 0.8, 1.6, 3.2, 6.4, 8.0, 8.0]
 
     def test_a_demanded_list_is_consistent_and_outlives_its_failure(self) -> None:
         machine = watching()
         machine.request_relist()
         machine.interrupted()
-        assert next_request(machine, 5.0) == (0.0, FIRST)
-        machine.failed(TransportError("reset"), 5.0)
-        assert next_request(machine, 5.0) == (0.8, FIRST)
-        machine.page(page(20), 6.0)
-        assert next_request(machine, 6.0) == (0.0, WatchRequest("20", 240))
+        assert next_request(machine, Instant(5)) == (0.0, FIRST)
+        machine.failed(TransportError("reset"), Instant(5))
+        assert next_request(machine, Instant(5)) == (0.8, FIRST)
+        machine.page(page(20), Instant(6))
+        assert next_request(machine, Instant(6)) == (0.0, WatchRequest("20", 240))
 
     def test_a_demand_during_a_list_costs_one_more(self) -> None:
         machine = ListWatchProtocol(lowest)
-        machine.request(0.0)
+        machine.request(Instant(0))
         machine.request_relist()
-        machine.page(page(10), 0.0)
+        machine.page(page(10), Instant(0))
         assert next_request(machine) == (0.0, FIRST)
 
 
-def drop(machine: ListWatchProtocol, now_at: float) -> None:
+def drop(machine: ListWatchProtocol, now_at: Instant) -> None:
     machine.closed(now_at)
 
 
 def fail(error: Failure) -> Callable[[ListWatchProtocol, float], object]:
-    return lambda machine, now_at: machine.failed(error, now_at)
+    return lambda machine, now_at: machine.failed(error, Instant(now_at))
 
 
 WATCH = WatchRequest("10", 240)
@@ -249,10 +251,10 @@ def test_each_failure_of_a_watch_has_one_answer_wherever_it_shows(
     error: Failure, wait_s: float, request_: ListRequest | WatchRequest, opened: bool
 ) -> None:
     machine = synced()
-    machine.request(0.0)
+    machine.request(Instant(0))
     if opened:
-        machine.opened(0.0)
-    machine.failed(error, 0.0)
+        machine.opened(Instant(0))
+    machine.failed(error, Instant(0))
     assert next_request(machine) == (wait_s, request_)
 
 
@@ -261,10 +263,10 @@ def test_a_lost_connection_goes_on_at_its_version_and_a_refused_one_not_for_long
     opened: bool, life_s: int
 ) -> None:
     machine = synced()
-    machine.request(0.0)
+    machine.request(Instant(0))
     if opened:
-        machine.opened(0.0)
-    machine.failed(TransportError("reset"), 0.0)
+        machine.opened(Instant(0))
+    machine.failed(TransportError("reset"), Instant(0))
     assert next_request(machine) == (0.8, WatchRequest("10", life_s))
 
 
@@ -288,39 +290,39 @@ def test_only_fruitless_watches_in_a_row_cost_a_relist(
     machine = synced()
     now_at = 0.0
     for _ in range(MAX_EMPTY_WATCHES):
-        now_at += machine.pause(now_at).wait_s
-        assert isinstance(machine.request(now_at), WatchRequest)
-        machine.opened(now_at)
+        now_at += machine.pause(Instant(now_at)).wait_s
+        assert isinstance(machine.request(Instant(now_at)), WatchRequest)
+        machine.opened(Instant(now_at))
         end(machine, now_at)
-    assert machine.pause(now_at).wait_s >= 0.8
-    assert isinstance(machine.request(now_at + 60), ListRequest) is relists
+    assert machine.pause(Instant(now_at)).wait_s >= 0.8
+    assert isinstance(machine.request(Instant(now_at + 60)), ListRequest) is relists
 
 
 def test_an_event_between_ends_the_streak() -> None:
     machine = synced()
     for number in range(3 * MAX_EMPTY_WATCHES):
-        assert isinstance(machine.request(0.0), WatchRequest)
-        machine.opened(0.0)
-        machine.event(added("a", 11 + number), 0.0)
-        machine.failed(ProtocolError("garbage"), 0.0)
+        assert isinstance(machine.request(Instant(0)), WatchRequest)
+        machine.opened(Instant(0))
+        machine.event(added("a", 11 + number), Instant(0))
+        machine.failed(ProtocolError("garbage"), Instant(0))
 
 
 def test_a_server_error_at_the_start_never_costs_a_relist() -> None:
     machine = synced()
     for _ in range(3 * MAX_EMPTY_WATCHES):
-        assert machine.request(0.0) == WATCH
-        machine.failed(ServerError("503", status=503), 0.0)
+        assert machine.request(Instant(0)) == WATCH
+        machine.failed(ServerError("503", status=503), Instant(0))
 
 
 class TestWatches:
     def test_every_event_moves_the_version_even_backwards(self) -> None:
         machine = watching()
         emits = [
-            machine.event(added("a", 11), 1.0),
-            machine.event(event("MODIFIED", meta("a", 13)), 1.0),
-            machine.event(skipped(14), 1.0),
-            machine.event(bookmark(15), 1.0),
-            machine.event(event("DELETED", meta("a", 12)), 1.0),
+            machine.event(added("a", 11), Instant(1)),
+            machine.event(event("MODIFIED", meta("a", 13)), Instant(1)),
+            machine.event(skipped(14), Instant(1)),
+            machine.event(bookmark(15), Instant(1)),
+            machine.event(event("DELETED", meta("a", 12)), Instant(1)),
         ]
         assert emits == [
             (Apply("ADDED", meta("a", 11)),),
@@ -329,36 +331,36 @@ class TestWatches:
             (Bookmark("15"),),
             (Apply("DELETED", meta("a", 12)),),
         ]
-        machine.closed(240.0)
-        assert next_request(machine, 240.0) == (0.0, WatchRequest("12", 240))
+        machine.closed(Instant(240))
+        assert next_request(machine, Instant(240)) == (0.0, WatchRequest("12", 240))
         stats = machine.stats()
         assert (stats.events, stats.bookmarks, stats.skipped, stats.relists) == (3, 1, 1, 0)
 
     def test_an_event_without_a_version_is_skipped_and_moves_nothing(self) -> None:
         machine = watching()
-        assert machine.event(skipped(""), 1.0) == ()
-        machine.closed(240.0)
-        assert machine.request(240.0) == WATCH
+        assert machine.event(skipped(""), Instant(1)) == ()
+        machine.closed(Instant(240))
+        assert machine.request(Instant(240)) == WATCH
 
     def test_a_watch_that_lived_is_followed_at_once(self) -> None:
         machine = watching()
-        machine.closed(1.0)
-        assert next_request(machine, 1.0) == (0.0, WATCH)
+        machine.closed(Instant(1))
+        assert next_request(machine, Instant(1)) == (0.0, WATCH)
 
     def test_a_short_watch_that_brought_something_is_no_failure_yet_is_paced(self) -> None:
         machine = watching()
-        machine.event(bookmark(11), 0.1)
-        machine.closed(0.2)
-        assert next_request(machine, 0.2) == (0.8, WatchRequest("11", 240))
+        machine.event(bookmark(11), Instant(0.1))
+        machine.closed(Instant(0.2))
+        assert next_request(machine, Instant(0.2)) == (0.8, WatchRequest("11", 240))
         assert machine.stats().failures == 0
 
     def test_a_watch_lasts_between_four_and_five_minutes(self) -> None:
         lives = set()
         for seed in range(100):
             machine = ListWatchProtocol(Random(seed).uniform)
-            machine.request(0.0)
-            machine.page(page(10), 0.0)
-            request = machine.request(0.0)
+            machine.request(Instant(0))
+            machine.page(page(10), Instant(0))
+            request = machine.request(Instant(0))
             assert isinstance(request, WatchRequest)
             lives.add(request.timeout_s)
         assert 240 <= min(lives) < 250
@@ -367,20 +369,20 @@ class TestWatches:
     def test_a_bookmark_arms_the_watchdog_for_good(self) -> None:
         machine = watching()
         assert machine.idle_s == 240 + IDLE_GRACE_S
-        machine.event(bookmark(11), 60.0)
+        machine.event(bookmark(11), Instant(60))
         assert machine.idle_s == IDLE_S
-        machine.closed(240.0)
-        machine.request(240.0)
+        machine.closed(Instant(240))
+        machine.request(Instant(240))
         assert machine.idle_s == IDLE_S
 
     def test_silence_is_told_from_a_reset(self) -> None:
         machine = watching()
-        machine.event(bookmark(11), 60.0)
-        assert machine.failed(TransportError("silent"), 60.0 + IDLE_S) == (
+        machine.event(bookmark(11), Instant(60))
+        assert machine.failed(TransportError("silent"), Instant(60.0 + IDLE_S)) == (
             LogEvent("watch_timed_out", "silent", 1),
         )
         assert machine.stats().idle_watches == 1
-        assert next_request(machine, 135.0) == (0.8, WatchRequest("11", 240))
+        assert next_request(machine, Instant(135)) == (0.8, WatchRequest("11", 240))
 
 
 class TestReports:
@@ -388,10 +390,10 @@ class TestReports:
         machine = watching()
         facts: list[object] = []
         for _ in range(5):
-            facts += machine.failed(TransportError("reset"), 0.0)
-            machine.request(0.0)
-            machine.opened(0.0)
-        facts += machine.event(bookmark(11), 1.0)
+            facts += machine.failed(TransportError("reset"), Instant(0))
+            machine.request(Instant(0))
+            machine.opened(Instant(0))
+        facts += machine.event(bookmark(11), Instant(1))
         assert facts == [
             LogEvent("watch_restarted", "reset", 1),
             LogEvent("watch_recovered", "reset", 5),
@@ -403,38 +405,38 @@ class TestReports:
         facts: list[object] = []
         errors: Sequence[Failure] = [TransportError("away"), Forbidden("no"), Forbidden("no")]
         for error in errors:
-            machine.request(0.0)
-            facts += machine.failed(error, 0.0)
+            machine.request(Instant(0))
+            facts += machine.failed(error, Instant(0))
         assert facts == [LogEvent("list_failed", "away", 1), LogEvent("list_forbidden", "no", 2)]
-        machine.request(0.0)
-        assert machine.page(page(10), 0.0) == (
+        machine.request(Instant(0))
+        assert machine.page(page(10), Instant(0)) == (
             LogEvent("list_recovered", "no", 3),
             Replace((), "10", check=False),
         )
 
     def test_a_relist_between_failing_watches_is_no_recovery(self) -> None:
         machine = watching()
-        machine.failed(Gone("410"), 0.0)
-        machine.request(0.0)
-        assert machine.page(page(20), 0.0) == (Replace((), "20", check=False),)
-        machine.request(0.0)
-        machine.opened(0.0)
-        assert machine.failed(Gone("410"), 0.0) == ()
+        machine.failed(Gone("410"), Instant(0))
+        machine.request(Instant(0))
+        assert machine.page(page(20), Instant(0)) == (Replace((), "20", check=False),)
+        machine.request(Instant(0))
+        machine.opened(Instant(0))
+        assert machine.failed(Gone("410"), Instant(0)) == ()
         assert machine.stats().failures == 2
 
     def test_only_the_servers_own_wish_is_a_floor(self) -> None:
         machine = watching()
-        machine.failed(TooManyRequests("429", retry_after_s=0.5), 0.0)
-        pause = machine.pause(0.0)
+        machine.failed(TooManyRequests("429", retry_after_s=0.5), Instant(0))
+        pause = machine.pause(Instant(0))
         assert (pause.wait_s, pause.server_min_s) == (0.8, 0.5)
 
     def test_stats_show_the_wait_until_health_returns(self) -> None:
         machine = watching()
-        machine.failed(TransportError("reset"), 0.0)
+        machine.failed(TransportError("reset"), Instant(0))
         assert (machine.stats().backoff_s, machine.stats().last_error) == (0.8, "reset")
-        machine.request(1.0)
-        machine.opened(1.0)
-        machine.event(bookmark(11), 1.0)
+        machine.request(Instant(1))
+        machine.opened(Instant(1))
+        machine.event(bookmark(11), Instant(1))
         assert machine.stats().backoff_s == 0.0
         assert repr(machine) == "<ListWatchProtocol watching at 11>"
         assert repr(ListWatchProtocol(lowest)) == "<ListWatchProtocol listing at nothing>"
@@ -445,18 +447,20 @@ class TestAudits:
 
     def audited(self) -> ListWatchProtocol:
         machine = watching()
-        machine.event(bookmark(11), self.DUE_AT - 1)
-        machine.closed(self.DUE_AT)
-        assert next_request(machine, self.DUE_AT) == (0.0, FIRST)
-        assert machine.page(page(50), self.DUE_AT) == ()
-        assert machine.request(self.DUE_AT) == WatchRequest("11", 240)
-        machine.opened(self.DUE_AT)
+        machine.event(bookmark(11), Instant(self.DUE_AT - 1))
+        machine.closed(Instant(self.DUE_AT))
+        assert next_request(machine, Instant(self.DUE_AT)) == (0.0, FIRST)
+        assert machine.page(page(50), Instant(self.DUE_AT)) == ()
+        assert machine.request(Instant(self.DUE_AT)) == WatchRequest("11", 240)
+        machine.opened(Instant(self.DUE_AT))
         return machine
 
     def test_a_safety_list_is_held_until_the_stream_reaches_it(self) -> None:
         machine = self.audited()
-        assert machine.event(added("a", 12), self.DUE_AT) == (Apply("ADDED", meta("a", 12)),)
-        assert machine.event(bookmark(51), self.DUE_AT) == (
+        assert machine.event(added("a", 12), Instant(self.DUE_AT)) == (
+            Apply("ADDED", meta("a", 12)),
+        )
+        assert machine.event(bookmark(51), Instant(self.DUE_AT)) == (
             Replace((), "50", check=True),
             Bookmark("51"),
         )
@@ -465,22 +469,22 @@ class TestAudits:
 
     def test_a_stream_that_stays_behind_is_given_up_for_the_list(self) -> None:
         machine = self.audited()
-        emits = machine.closed(self.DUE_AT + 240)
+        emits = machine.closed(Instant(self.DUE_AT + 240))
         assert emits == (Replace((), "50", check=True),)
-        assert machine.request(self.DUE_AT + 240) == WatchRequest("50", 240)
+        assert machine.request(Instant(self.DUE_AT + 240)) == WatchRequest("50", 240)
 
     def test_an_outage_is_no_drift(self) -> None:
         machine = self.audited()
-        machine.event(bookmark(12), self.DUE_AT + 150)
-        machine.failed(TransportError("reset"), self.DUE_AT + 200)
-        assert next_request(machine, self.DUE_AT + 200)[1] == WatchRequest("12", 240)
+        machine.event(bookmark(12), Instant(self.DUE_AT + 150))
+        machine.failed(TransportError("reset"), Instant(self.DUE_AT + 200))
+        assert next_request(machine, Instant(self.DUE_AT + 200))[1] == WatchRequest("12", 240)
 
     def test_a_failed_safety_list_does_not_stop_the_watch(self) -> None:
         machine = watching()
-        machine.closed(self.DUE_AT)
-        assert machine.request(self.DUE_AT) == FIRST
-        machine.failed(ServerError("500"), self.DUE_AT)
-        assert next_request(machine, self.DUE_AT) == (0.8, WATCH)
+        machine.closed(Instant(self.DUE_AT))
+        assert machine.request(Instant(self.DUE_AT)) == FIRST
+        machine.failed(ServerError("500"), Instant(self.DUE_AT))
+        assert next_request(machine, Instant(self.DUE_AT)) == (0.8, WATCH)
 
 
 class TestRewoundHistory:
@@ -489,81 +493,81 @@ class TestRewoundHistory:
         self, seen: Event[ObjectMeta]
     ) -> None:
         machine = watching()
-        [fact] = machine.event(seen, 60.0)
+        [fact] = machine.event(seen, Instant(60))
         assert isinstance(fact, LogEvent)
         assert fact.name == "history_rewound"
         assert not machine.is_watching
-        assert next_request(machine, 60.0) == (0.0, FIRST)
+        assert next_request(machine, Instant(60)) == (0.0, FIRST)
 
     def test_the_start_counts_and_not_the_last_event(self) -> None:
         machine = watching()
-        machine.event(added("a", 15), 1.0)
-        machine.event(bookmark(10), 2.0)
+        machine.event(added("a", 15), Instant(1))
+        machine.event(bookmark(10), Instant(2))
         assert machine.is_watching
 
     def test_a_version_that_cannot_be_compared_is_none(self) -> None:
         machine = watching()
-        machine.event(bookmark("00"), 1.0)
+        machine.event(bookmark("00"), Instant(1))
         assert machine.is_watching
 
     def test_a_server_that_does_so_again_and_again_is_paced(self) -> None:
         machine = watching()
         now_at, lists = 0.0, 0
         while now_at < 60.0:
-            machine.event(bookmark(9), now_at)
-            now_at += machine.pause(now_at).wait_s
-            assert machine.request(now_at) == FIRST
+            machine.event(bookmark(9), Instant(now_at))
+            now_at += machine.pause(Instant(now_at)).wait_s
+            assert machine.request(Instant(now_at)) == FIRST
             lists += 1
-            machine.page(page(10), now_at)
-            assert isinstance(machine.request(now_at), WatchRequest)
-            machine.opened(now_at)
+            machine.page(page(10), Instant(now_at))
+            assert isinstance(machine.request(Instant(now_at)), WatchRequest)
+            machine.opened(Instant(now_at))
         assert lists <= 12
 
     def test_a_safety_list_of_the_past_is_taken_at_once(self) -> None:
         machine = watching()
-        machine.event(bookmark(100), 1.0)
-        machine.closed(240.0)
+        machine.event(bookmark(100), Instant(1))
+        machine.closed(Instant(240))
         now_at = 4000.0
-        assert machine.request(now_at) == FIRST
-        *_, replace = machine.page(page(50, meta("a", 7)), now_at)
+        assert machine.request(Instant(now_at)) == FIRST
+        *_, replace = machine.page(page(50, meta("a", 7)), Instant(now_at))
         assert replace == Replace((meta("a", 7),), "50", check=False)
-        assert machine.request(now_at) == WatchRequest("50", 240)
+        assert machine.request(Instant(now_at)) == WatchRequest("50", 240)
 
     def test_reads_that_contradict_the_store_cost_one_list_in_ten_seconds(self) -> None:
         machine = watching()
-        asked = [machine.distrust(at / 10) for at in range(50)]
+        asked = [machine.distrust(Instant(at / 10)) for at in range(50)]
         assert asked.count(True) == 1
         machine.interrupted()
-        assert machine.request(5.0) == FIRST
-        assert not machine.distrust(50.0), "a list is under way"
-        machine.page(page(12), 50.0)
-        assert machine.distrust(50.0)
+        assert machine.request(Instant(5)) == FIRST
+        assert not machine.distrust(Instant(50)), "a list is under way"
+        machine.page(page(12), Instant(50))
+        assert machine.distrust(Instant(50))
 
     def test_a_watch_that_follows_a_lost_connection_and_is_silent_costs_a_consistent_list(
         self,
     ) -> None:
         machine = watching()
-        machine.failed(TransportError("reset"), 5.0)
-        assert isinstance(machine.request(6.0), WatchRequest)
-        machine.opened(6.0)
+        machine.failed(TransportError("reset"), Instant(5))
+        assert isinstance(machine.request(Instant(6)), WatchRequest)
+        machine.opened(Instant(6))
         assert machine.idle_s == IDLE_S
-        machine.failed(TransportError("silent"), 6.0 + IDLE_S)
-        wait_s, request = next_request(machine, 6.0 + IDLE_S)
+        machine.failed(TransportError("silent"), Instant(6.0 + IDLE_S))
+        wait_s, request = next_request(machine, Instant(6.0 + IDLE_S))
         assert request == FIRST
         assert wait_s < 2.0
-        [*_, fact, replace] = machine.page(page(7, meta("a", 5)), 90.0)
+        [*_, fact, replace] = machine.page(page(7, meta("a", 5)), Instant(90))
         assert isinstance(fact, LogEvent)
         assert fact.name == "history_rewound"
         assert replace == Replace((meta("a", 5),), "7", check=False)
-        assert machine.request(91.0) == WatchRequest("7", 240)
+        assert machine.request(Instant(91)) == WatchRequest("7", 240)
         assert machine.idle_s > IDLE_S
 
     def test_one_that_brings_something_is_believed(self) -> None:
         machine = watching()
-        machine.failed(TransportError("reset"), 5.0)
-        machine.request(6.0)
-        machine.opened(6.0)
-        machine.event(added("a", 12), 7.0)
+        machine.failed(TransportError("reset"), Instant(5))
+        machine.request(Instant(6))
+        machine.opened(Instant(6))
+        machine.event(added("a", 12), Instant(7))
         assert machine.idle_s > IDLE_S
 
 
@@ -581,14 +585,14 @@ class TestRestarts:
         """Return a protocol with a watch open at `UP_AT`, after these answers to its attempts."""
         machine = watching()
         if cut:
-            machine.failed(TransportError("reset"), 5.0)
+            machine.failed(TransportError("reset"), Instant(5))
         else:
-            machine.closed(5.0)
+            machine.closed(Instant(5))
         for error in errors:
-            assert isinstance(machine.request(6.0), WatchRequest)
-            machine.failed(error, 6.0)
-        assert isinstance(machine.request(self.UP_AT), WatchRequest)
-        machine.opened(self.UP_AT)
+            assert isinstance(machine.request(Instant(6)), WatchRequest)
+            machine.failed(error, Instant(6))
+        assert isinstance(machine.request(Instant(self.UP_AT)), WatchRequest)
+        machine.opened(Instant(self.UP_AT))
         return machine
 
     @pytest.mark.parametrize("is_silent", [False, True], ids=["events", "silence"])
@@ -608,16 +612,16 @@ class TestRestarts:
     ) -> None:
         machine = self.restarted(*errors, cut=cut)
         if not is_silent:
-            machine.event(added("a", 150), self.UP_AT + 1)
+            machine.event(added("a", 150), Instant(self.UP_AT + 1))
         ends_at = self.UP_AT + RESTARTED_S[0]
-        machine.closed(ends_at)
-        assert next_request(machine, ends_at) == (0.0, FIRST)
-        *_, replace = machine.page(page(200, meta("b", 120)), ends_at)
+        machine.closed(Instant(ends_at))
+        assert next_request(machine, Instant(ends_at)) == (0.0, FIRST)
+        *_, replace = machine.page(page(200, meta("b", 120)), Instant(ends_at))
         assert replace == Replace((meta("b", 120),), "200", check=False, proof=True)
-        assert machine.request(ends_at) == WatchRequest("200", 240)
-        machine.opened(ends_at)
-        machine.closed(ends_at + 240)
-        assert machine.request(ends_at + 240) == WatchRequest("200", 240)
+        assert machine.request(Instant(ends_at)) == WatchRequest("200", 240)
+        machine.opened(Instant(ends_at))
+        machine.closed(Instant(ends_at + 240))
+        assert machine.request(Instant(ends_at + 240)) == WatchRequest("200", 240)
 
     @pytest.mark.parametrize(
         ("errors", "cut"),
@@ -626,64 +630,64 @@ class TestRestarts:
     )
     def test_what_is_no_restart_costs_no_list(self, errors: list[Failure], cut: bool) -> None:
         machine = self.restarted(*errors, cut=cut)
-        machine.event(added("a", 150), self.UP_AT + 1)
-        machine.closed(self.UP_AT + 240)
-        assert machine.request(self.UP_AT + 240) == WatchRequest("150", 240)
+        machine.event(added("a", 150), Instant(self.UP_AT + 1))
+        machine.closed(Instant(self.UP_AT + 240))
+        assert machine.request(Instant(self.UP_AT + 240)) == WatchRequest("150", 240)
 
     def test_the_watch_before_it_ends_as_it_is_due_and_so_does_the_next(self) -> None:
         machine = watching()
-        machine.closed(5.0)
-        machine.request(6.0)
-        machine.failed(REFUSED, 6.0)
-        assert machine.request(7.0) == WatchRequest("10", int(RESTARTED_S[0]))
-        machine.opened(7.5)
-        machine.event(added("a", 12), 8.0)
-        machine.failed(TransportError("reset"), 17.0)
-        assert machine.request(18.0) == WatchRequest("12", 19)
-        machine.opened(18.0)
-        machine.failed(TransportError("reset"), 36.9)
-        assert machine.request(36.9) == WatchRequest("12", 2)
+        machine.closed(Instant(5))
+        machine.request(Instant(6))
+        machine.failed(REFUSED, Instant(6))
+        assert machine.request(Instant(7)) == WatchRequest("10", int(RESTARTED_S[0]))
+        machine.opened(Instant(7.5))
+        machine.event(added("a", 12), Instant(8))
+        machine.failed(TransportError("reset"), Instant(17))
+        assert machine.request(Instant(18)) == WatchRequest("12", 19)
+        machine.opened(Instant(18))
+        machine.failed(TransportError("reset"), Instant(36.9))
+        assert machine.request(Instant(36.9)) == WatchRequest("12", 2)
 
     def test_restarts_without_end_do_not_postpone_it(self) -> None:
         machine = self.restarted(REFUSED)
         now_at = self.UP_AT
         while now_at < self.UP_AT + RESTARTED_S[0]:
-            machine.failed(TransportError("reset"), now_at)
-            machine.request(now_at)
-            machine.failed(REFUSED, now_at)
-            assert isinstance(machine.request(now_at), WatchRequest)
-            machine.opened(now_at)
+            machine.failed(TransportError("reset"), Instant(now_at))
+            machine.request(Instant(now_at))
+            machine.failed(REFUSED, Instant(now_at))
+            assert isinstance(machine.request(Instant(now_at)), WatchRequest)
+            machine.opened(Instant(now_at))
             now_at += 5.0
-        machine.failed(TransportError("reset"), now_at)
-        assert machine.request(now_at) == FIRST
+        machine.failed(TransportError("reset"), Instant(now_at))
+        assert machine.request(Instant(now_at)) == FIRST
 
     def test_a_list_that_was_made_earlier_is_the_one(self) -> None:
         machine = self.restarted(REFUSED)
-        machine.failed(Gone("compacted"), 12.0)
-        assert machine.request(13.0) == FIRST
-        machine.page(page(20), 13.0)
-        assert machine.request(13.0) == WatchRequest("20", 240)
+        machine.failed(Gone("compacted"), Instant(12))
+        assert machine.request(Instant(13)) == FIRST
+        machine.page(page(20), Instant(13))
+        assert machine.request(Instant(13)) == WatchRequest("20", 240)
 
     def test_one_that_fails_is_made_a_minute_or_two_later(self) -> None:
         machine = self.restarted(REFUSED)
         at = self.UP_AT + RESTARTED_S[0]
-        machine.closed(at)
-        assert machine.request(at) == FIRST
-        machine.failed(UNAVAILABLE, at)
-        assert machine.request(at + 1) == WatchRequest("10", int(RETRY_S[0]) - 1)
-        machine.opened(at + 1)
-        machine.closed(at + RETRY_S[0])
-        assert machine.request(at + RETRY_S[0]) == FIRST
+        machine.closed(Instant(at))
+        assert machine.request(Instant(at)) == FIRST
+        machine.failed(UNAVAILABLE, Instant(at))
+        assert machine.request(Instant(at + 1)) == WatchRequest("10", int(RETRY_S[0]) - 1)
+        machine.opened(Instant(at + 1))
+        machine.closed(Instant(at + RETRY_S[0]))
+        assert machine.request(Instant(at + RETRY_S[0])) == FIRST
 
     def test_a_list_whose_pages_come_from_before_and_after_one_proves_nothing(self) -> None:
         machine = ListWatchProtocol(lowest)
-        machine.request(0.0)
-        machine.page(page(10, meta("a"), continue_token="t"), 0.0)
-        machine.request(0.0)
-        machine.failed(REFUSED, 0.0)
-        assert machine.request(1.0) == ListRequest("", 500, "t")
-        machine.page(page(10, meta("b")), 1.0)
-        assert machine.request(1.0) == WatchRequest("10", int(RESTARTED_S[0]))
-        machine.opened(1.0)
-        machine.closed(1.0 + RESTARTED_S[0])
-        assert machine.request(1.0 + RESTARTED_S[0]) == FIRST
+        machine.request(Instant(0))
+        machine.page(page(10, meta("a"), continue_token="t"), Instant(0))
+        machine.request(Instant(0))
+        machine.failed(REFUSED, Instant(0))
+        assert machine.request(Instant(1)) == ListRequest("", 500, "t")
+        machine.page(page(10, meta("b")), Instant(1))
+        assert machine.request(Instant(1)) == WatchRequest("10", int(RESTARTED_S[0]))
+        machine.opened(Instant(1))
+        machine.closed(Instant(1.0 + RESTARTED_S[0]))
+        assert machine.request(Instant(1.0 + RESTARTED_S[0])) == FIRST

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from reconciler.clock import EpochTime
 from reconciler.controller.decide.plan import DecisionContext
 from reconciler.inspection.events import EventSummary
 from reconciler.inspection.pod_token import PodToken, assess
@@ -31,7 +32,7 @@ def assessed_pod(
     found_secret: ObjectMeta | None = secret(),  # noqa: B008 - frozen
     on: ObjectMeta = pod(),  # noqa: B008 - frozen
     *,
-    now_s: float = NOW_S,
+    now_s: EpochTime = NOW_S,
 ) -> PodToken:
     return assess(on, found_secret, reader_context(), now_s)
 
@@ -44,7 +45,7 @@ def report_of(
     events: Sequence[EventSummary] = (),
     events_error: str = "",
     leader: Leader = Leader("replica-0", NOW_S - 2, 15),  # noqa: B008 - frozen
-    now_s: float = NOW_S,
+    now_s: EpochTime = NOW_S,
     **more: Any,
 ) -> PodReport:
     return PodReport(

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from reconciler.clock import parse_utc
+from reconciler.clock import EPOCH, EpochTime, parse_utc
 from reconciler.inspection.events import MAX_EVENTS, event_resource, summaries
 from tests.unit.controller.build import NAMES
 
@@ -26,7 +26,7 @@ NEW_STYLE: dict[str, object] = {
 }
 
 
-def read(*events: dict[str, object]) -> list[tuple[str, int, float, float]]:
+def read(*events: dict[str, object]) -> list[tuple[str, int, EpochTime, EpochTime]]:
     decode = event_resource().decode
     raws = [decode(msgspec.json.encode(event)) for event in events]
     return [(each.reason, each.count, each.first_s, each.last_s) for each in summaries(raws, NAMES)]
@@ -43,7 +43,7 @@ def test_a_bare_event_happened_once_when_it_was_made() -> None:
 
 
 def test_times_that_are_garbage_cost_only_themselves() -> None:
-    assert read(OURS | {"lastTimestamp": "yesterday"}) == [("RefreshFailed", 1, 0.0, 0.0)]
+    assert read(OURS | {"lastTimestamp": "yesterday"}) == [("RefreshFailed", 1, EPOCH, EPOCH)]
 
 
 def test_events_of_others_are_left_out() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.clock import format_utc
+from reconciler.clock import EpochTime, format_utc
 from reconciler.inspection.events import EventSummary, current_reports
 from reconciler.inspection.explain import explain
 from reconciler.inspection.hints import hints
@@ -187,7 +187,7 @@ def test_the_json_holds_all_that_the_sentences_say() -> None:
 
 
 def test_when_a_leader_renewed_follows_from_the_api_servers_clock() -> None:
-    def written(field: str, at_s: float) -> dict[str, object]:
+    def written(field: str, at_s: EpochTime) -> dict[str, object]:
         return {"time": format_utc(at_s), "fieldsV1": {"f:spec": {f"f:{field}": {}}}}
 
     lease = {
@@ -342,7 +342,13 @@ def test_the_status_of_a_pod_is_read_as_a_kubelet_writes_it() -> None:
     }
     pod = decode(json.dumps({"metadata": {"name": "r-0"}, "status": status}).encode())
     assert replica_of(pod) == ObservedReplica(
-        "r-0", False, 3, "CrashLoopBackOff: back-off 40s", 2, 1767225600.0, "reconciler: no token"
+        "r-0",
+        False,
+        3,
+        "CrashLoopBackOff: back-off 40s",
+        2,
+        EpochTime(1767225600),
+        "reconciler: no token",
     )
     young = decode(json.dumps({"metadata": {"name": "r-1"}, "status": {}}).encode())
     assert replica_of(young) == ObservedReplica("r-1", False)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.clock import EpochTime
 from reconciler.humanize import LONGEST, ago, clean, count, duration, instant, listed, span
 
 
@@ -45,7 +46,7 @@ def test_what_lies_ahead_by_another_clock_is_just_now(seconds: float, text: str)
     ("epoch_s", "text"),
     [(0, "1970-01-01T00:00:00Z"), (-1, "an impossible time"), (1e18, "an impossible time")],
 )
-def test_an_instant_that_no_calendar_holds_is_said_so(epoch_s: float, text: str) -> None:
+def test_an_instant_that_no_calendar_holds_is_said_so(epoch_s: EpochTime, text: str) -> None:
     assert instant(epoch_s) == text
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from reconciler.clock import EPOCH
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.session_reading import read
 from reconciler.inspection.pod_token import assess
@@ -11,7 +12,7 @@ from reconciler.kube.api import ObjectMeta
 from tests.unit.controller.build import NAMES, NOW_S, TTL_S, secret
 from tests.unit.inspection.build import assessed_pod, pod, reader_context
 
-REFRESH_S = assessed_pod().refresh_at_s or 0.0
+REFRESH_S = assessed_pod().refresh_at_s or EPOCH
 """When a token issued 10 s ago is refreshed; its age is then 0.2-0.6 of its life."""
 
 CASES: dict[str, tuple[ObjectMeta | None, TokenState, str]] = {
@@ -131,7 +132,7 @@ def test_a_refresh_is_due_soon_is_due_and_is_overdue(
 
 def test_for_short_tokens_soon_and_late_are_a_tenth_of_a_life() -> None:
     short, swift = secret(age_s=0, ttl_s=20), replace(reader_context(), propagation_s=1.0)
-    due_s = assessed_pod(short).refresh_at_s or 0.0
+    due_s = assessed_pod(short).refresh_at_s or EPOCH
     states = [
         assess(pod(), short, swift, due_s + late_s).state for late_s in (-2.5, -1.5, 1.5, 2.5)
     ]

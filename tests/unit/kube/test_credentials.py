@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from reconciler.clock import EpochTime
 from reconciler.errors import SettingsError
 from reconciler.kube.auth import kubeconfig
 from reconciler.kube.auth._kubernetes_asyncio import config
@@ -69,10 +70,12 @@ class Exec:
     def says(self, text: str) -> None:
         (self._folder / "says").write_text(text)
 
-    def gives(self, token: str, *, expires_s: float | None = None) -> None:
+    def gives(self, token: str, *, expires_s: EpochTime | None = None) -> None:
         status = {"token": token}
         if expires_s is not None:
-            status["expirationTimestamp"] = datetime.fromtimestamp(expires_s, UTC).isoformat()
+            status["expirationTimestamp"] = datetime.fromtimestamp(
+                float(expires_s), UTC
+            ).isoformat()
         self.says(json.dumps({"apiVersion": "v1", "kind": "ExecCredential", "status": status}))
 
     @property

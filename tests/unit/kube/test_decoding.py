@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from reconciler.clock import EpochTime
 from reconciler.errors import Gone, ProtocolError, ServerError
 from reconciler.kube.api import Event, ObjectMeta, Page
 from reconciler.kube.decoding import metadata_resource, resource, struct_decoder
@@ -55,7 +56,7 @@ def test_a_secret_is_read_as_names_times_and_owners() -> None:
         version="17",
         session_id="A",
         project_id="p",
-        created_s=1_769_860_800.0,
+        created_s=EpochTime(1_769_860_800),
         is_deleting=False,
         annotations={NAMES.confirmation: "seal"},
         field_managers=("token-reconciler", "vault"),
@@ -85,7 +86,7 @@ def test_null_and_absent_fields_are_the_same() -> None:
     found = [
         SECRETS.decode(json.dumps({"metadata": m}).encode()) for m in (bare, nulls, owners, inner)
     ]
-    assert found == [ObjectMeta("", "a", "u", "1", "", "", 0.0, False, {}, ())] * 4
+    assert found == [ObjectMeta("", "a", "u", "1", "", "", EpochTime(0), False, {}, ())] * 4
 
 
 def test_an_empty_annotation_is_present() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from reconciler.clock import Instant
 from reconciler.lab.apiserver.write_log import HolderChange, ProcessWrite
 from reconciler.lab.demo.leader_terms import (
     LeaderTerm,
@@ -12,16 +13,19 @@ from reconciler.lab.demo.leader_terms import (
 
 
 def turn(version: int, holder: str) -> HolderChange:
-    return HolderChange(version, float(version), "home", "lease", holder)
+    return HolderChange(version, Instant(version), "home", "lease", holder)
 
 
 def write(version: int, process: str) -> ProcessWrite:
-    return ProcessWrite(version, float(version), process)
+    return ProcessWrite(version, Instant(version), process)
 
 
 def test_a_term_lasts_until_another_process_takes_the_lease() -> None:
     found = leader_terms([turn(1, "a"), turn(5, ""), turn(6, "a"), turn(9, "b"), turn(12, "")])
-    assert found == [LeaderTerm("a", 1, 1.0, 5.0), LeaderTerm("b", 9, 9.0, 12.0)]
+    assert found == [
+        LeaderTerm("a", 1, Instant(1), Instant(5)),
+        LeaderTerm("b", 9, Instant(9), Instant(12)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,6 @@ def test_a_write_outside_its_processs_term_is_without_leadership(
 def test_a_failover_ends_with_the_successors_first_write() -> None:
     found = leader_terms([turn(1, "a"), turn(10, "b"), turn(20, "c")])
     writes = [write(2, "a"), write(11, "b"), write(12, "b"), write(25, "c")]
-    assert failover_s(found, writes, [7.0, 19.0]) == 6.0
-    assert failover_s(found, writes, [30.0]) is None
+    assert failover_s(found, writes, [Instant(7), Instant(19)]) == 6.0
+    assert failover_s(found, writes, [Instant(30)]) is None
     assert failover_s(found, writes, []) is None

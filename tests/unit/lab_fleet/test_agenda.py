@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.clock import Instant
 from reconciler.lab.kubelet.node import TimerQueue
 
 steps = st.lists(
@@ -19,16 +20,16 @@ def test_agenda_agrees_with_a_plain_dict(steps: list[tuple[str, int, int]], now:
             agenda.drop(key)
             model.pop(key, None)
         elif verb == "set":
-            agenda.set(key, at)
+            agenda.set(key, Instant(at))
             model[key] = at
         else:
-            agenda.set_earlier(key, at)
+            agenda.set_earlier(key, Instant(at))
             model[key] = min(at, model.get(key, at))
 
-    taken = agenda.due(now, limit=100)
+    taken = agenda.due(Instant(now), limit=100)
 
     expected = {key for key, at in model.items() if at <= now}
     assert sorted(taken) == sorted(expected)
     assert [model[key] for key in taken] == sorted(model[key] for key in expected)
-    left = [at for key, at in model.items() if key not in expected]
+    left = [Instant(at) for key, at in model.items() if key not in expected]
     assert agenda.next_at() == min(left, default=None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.clock import EpochTime
 from reconciler.lab.runners.exposure_ledger import UNREADABLE
 from reconciler.lab.runners.tokens import expiry_of, read_bearer
 
@@ -49,4 +50,4 @@ def test_unusable_expiry_is_expired_for_ever(exp: object) -> None:
 def test_unverifiable_token_is_expired_for_ever() -> None:
     assert expiry_of(refuse, "t") == UNREADABLE
     assert expiry_of(lambda _: {}, "t") == UNREADABLE
-    assert expiry_of(lambda _: {"exp": 17}, "t") == 17.0
+    assert expiry_of(lambda _: {"exp": 17}, "t") == EpochTime(17)

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from structlog.testing import LogCapture
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, EpochTime, Instant
 from reconciler.lab.apiserver.core import AT_ONCE, Core
 from reconciler.lab.apiserver.fault_injection import FaultInjection, InjectedFault
 from reconciler.lab.apiserver.in_process_client import InProcessKube
@@ -42,10 +42,10 @@ class OwnClock:
         self._loop = loop
         self._rate = rate
 
-    def monotonic(self) -> float:
-        return 7000.0 + self._rate * self._loop.time() + self.slept_s
+    def monotonic(self) -> Instant:
+        return Instant(7000.0 + self._rate * self._loop.time() + self.slept_s)
 
-    def wall(self) -> float:
+    def wall(self) -> EpochTime:
         return self._wall.wall()
 
 
@@ -73,11 +73,11 @@ class CountedFaults(FaultInjection):
 
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__()
-        self.requests: list[tuple[str, float]] = []
+        self.requests: list[tuple[str, Instant]] = []
         self._now = now
 
     def fault_of(self, verb: str, resource: str) -> InjectedFault:
-        self.requests.append((verb, self._now()))
+        self.requests.append((verb, Instant(self._now())))
         return super().fault_of(verb, resource)
 
 
@@ -94,7 +94,7 @@ class Replica:
         loop = asyncio.get_running_loop()
         self.faults = CountedFaults(loop.time)
         self.requests = self.faults.requests
-        self.calls: list[tuple[str, float]] = []
+        self.calls: list[tuple[str, Instant]] = []
         self.history_rewinds: list[str] = []
         self.age_s = 0.0
         self.is_ready = True
@@ -136,7 +136,7 @@ class Replica:
         """The calls to the main loop, in order."""
         return [text for text, _ in self.calls]
 
-    def writes(self, since_s: float) -> list[str]:
+    def writes(self, since_s: Instant) -> list[str]:
         """Return the verbs of writes that were sent since then."""
         return [
             verb for verb, at_s in self.requests if at_s >= since_s and verb in ("create", "patch")
@@ -168,8 +168,8 @@ class Bench:
             self.commits.append(commit)
 
     @property
-    def now_s(self) -> float:
-        return self._loop.time()
+    def now_s(self) -> Instant:
+        return Instant(self._loop.time())
 
     @property
     def leaders(self) -> list[Replica]:
@@ -209,7 +209,7 @@ class Bench:
         self.replicas.append(replica)
         return replica
 
-    async def wait_for(self, what: str, condition: Callable[[], bool], limit_s: float) -> float:
+    async def wait_for(self, what: str, condition: Callable[[], bool], limit_s: float) -> Instant:
         """Return the virtual instant at which `condition` is true, found to a millisecond."""
         until_s = self.now_s + limit_s
         while not condition():
@@ -242,7 +242,7 @@ class Bench:
         await self.watch_over(1.0)
         return leader, follower
 
-    async def led(self, replica: Replica, limit_s: float = 5.0) -> float:
+    async def led(self, replica: Replica, limit_s: float = 5.0) -> Instant:
         return await self.wait_for(f"{replica.me} leads", lambda: replica.leads, limit_s)
 
     def edit(self, **spec: Any) -> None:

@@ -8,6 +8,7 @@ Decisions and intervals are the product's own functions; nothing of them is repe
 
 from dataclasses import dataclass, field
 
+from reconciler.clock import NEVER, EpochTime, Instant
 from reconciler.leadership import election_rules, lease_timing
 from reconciler.leadership.election_rules import Acquire, Lost, ObservedLease, Renew, Wait
 from reconciler.leadership.lease import RELEASED_S, Identity, LeaseRecord
@@ -34,15 +35,15 @@ class SkewedClock:
     offset_s: float
     rate: float
 
-    def monotonic(self) -> float:
-        return self.offset_s + self.real.now_s * self.rate
+    def monotonic(self) -> Instant:
+        return Instant(self.offset_s + self.real.now_s * self.rate)
 
-    def wall(self) -> float:
-        return self.monotonic()
+    def wall(self) -> EpochTime:
+        return EpochTime(float(self.monotonic()))
 
-    def real_s(self, at: float) -> float:
+    def real_s(self, at: Instant) -> float:
         """Return the real time at which this clock shows `at`."""
-        return (at - self.offset_s) / self.rate
+        return float(at - self.offset_s) / self.rate
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Write:
     holder: str
     duration_s: int
     transitions: int
-    sent_at: float
+    sent_at: Instant
     state: str = "sent"
     made: LeaseRecord | None = None
     is_blind: bool = False
@@ -225,7 +226,7 @@ class World:
     def advance_to_decision(self, replica: Replica) -> None:
         """Let time pass until the rules decide something new for this replica, if they will."""
         decision = replica.decide()
-        if isinstance(decision, Wait) and decision.until < float("inf"):
+        if isinstance(decision, Wait) and decision.until != NEVER:
             # A millionth on top, as rounding between two clocks could leave it a moment short.
             until_s = replica.clock.real_s(decision.until) + 1e-6
             self.real.now_s = max(self.real.now_s, until_s)

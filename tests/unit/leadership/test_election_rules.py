@@ -1,10 +1,10 @@
 """The lease rules row by row: what was seen and when, and what is to be done now."""
 
-import math
 from dataclasses import replace
 
 import pytest
 
+from reconciler.clock import NEVER, Instant
 from reconciler.leadership.election_rules import (
     Acquire,
     Decision,
@@ -30,7 +30,7 @@ ME = Identity("replica-0", "pod-0", "me")
 OTHER = "replica-1_pod-1_other"
 PREDECESSOR = "replica-0_pod-0_before"
 FOREIGN_S = 40
-NOW = 1000.0
+NOW = Instant(1000)
 
 
 def record(
@@ -40,7 +40,7 @@ def record(
 
 
 def seen(
-    *versions: LeaseRecord | None, at: float = NOW, apart_s: float = 2.0, settled: bool = False
+    *versions: LeaseRecord | None, at: Instant = NOW, apart_s: float = 2.0, settled: bool = False
 ) -> ObservedLease:
     """Look at one version after the other, the last of them at `at`; None is an absence.
 
@@ -81,7 +81,7 @@ NOTHING = LeaseRecord("uid", "7", "", 0, "", 0)
 
 class TestStandby:
     def test_nothing_is_done_before_the_first_look(self) -> None:
-        assert decided(None) == Wait(math.inf)
+        assert decided(None) == Wait(NEVER)
 
     @pytest.mark.parametrize(
         ("versions", "free_after_s", "transitions"),

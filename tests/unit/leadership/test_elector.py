@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from reconciler.clock import Instant
 from reconciler.errors import ServerError, TransportError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.leadership.elector import (
@@ -27,7 +28,7 @@ CUT = InjectedFault(error=TransportError("the answer was lost"), applied=True)
 @on_virtual_time
 async def test_the_first_replica_makes_the_lease_in_client_gos_form(bench: Bench) -> None:
     leader = bench.start()
-    assert await bench.led(leader) <= MAX_JITTER_S + SOON_S
+    assert await bench.led(leader) <= Instant(MAX_JITTER_S + SOON_S)
     assert leader.words == ["began replica-0/0-n0"]
     assert leader.fence.term == "replica-0/0-n0"
     spec = bench.spec
@@ -128,7 +129,7 @@ async def test_without_a_pod_a_restart_waits_like_anybody(bench: Bench) -> None:
     await bench.led(leader)
     await leader.kill()
     again = bench.start("replica-0", pod_uid="")
-    assert await bench.led(again, 2 * LEASE_S) >= LEASE_S
+    assert await bench.led(again, 2 * LEASE_S) >= Instant(LEASE_S)
 
 
 @on_virtual_time
@@ -257,7 +258,7 @@ class TestCold:
             leader.elector.release()
             await bench.watch_over(60.0)
             assert bench.leaders == [warm]
-            assert cold.writes(0.0) == []
+            assert cold.writes(Instant(0)) == []
 
         scenario()
 
@@ -280,7 +281,7 @@ class TestCold:
             replica = bench.start(ready=False)
             away = InjectedFault(error=ServerError("away", status=503))
             replica.faults.fail_next(away, verb="create", count=failures)
-            led_s = await bench.led(replica, 20.0)
+            led_s = float(await bench.led(replica, 20.0))
             assert (
                 UNSYNCED_DELAY_S
                 <= led_s
@@ -317,7 +318,7 @@ class TestWithoutToken:
             leader.elector.release()
             await bench.watch_over(60.0)
             assert bench.leaders == [follower]
-            assert fresh.writes(0.0) == []
+            assert fresh.writes(Instant(0)) == []
 
         scenario()
 
@@ -335,7 +336,7 @@ class TestWithoutToken:
             await bench.led(again)
             await bench.watch_over(60.0)
             assert bench.leaders == [again]
-            assert fresh.writes(0.0) == []
+            assert fresh.writes(Instant(0)) == []
 
         scenario()
 
@@ -447,7 +448,7 @@ class TestResigning:
             follower.elector.release()
             await asyncio.wait_for(asyncio.shield(follower.task), SOON_S)
             assert follower.calls == []
-            assert follower.writes(0.0) == []
+            assert follower.writes(Instant(0)) == []
             assert bench.leaders == [leader]
 
         scenario()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from reconciler.clock import Instant
 from reconciler.errors import NotLeaderError
 from reconciler.leadership.lease_fence import LeaseFence
 from tests.support import ManualClock
@@ -26,7 +27,7 @@ def refuses(fence: LeaseFence) -> bool:
 
 
 def test_it_is_closed_at_first_at_any_time() -> None:
-    fence = LeaseFence(ManualClock(now_at=-3600.0), "replica-0")
+    fence = LeaseFence(ManualClock(now_at=Instant(-3600)), "replica-0")
     assert not fence.is_open
     assert not fence.may_write(0.0)
     assert refuses(fence)

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from reconciler.clock import EpochTime
 from reconciler.errors import ProtocolError
 from reconciler.leadership.lease import (
     MOST_TRANSITIONS,
@@ -17,7 +18,7 @@ from reconciler.leadership.lease import (
     released_spec,
 )
 
-WALL_S = 1_767_225_600.25
+WALL_S = EpochTime(1_767_225_600.25)
 NOW = "2026-01-01T00:00:00.250000Z"
 LEASE = lease_resource()
 
@@ -152,7 +153,7 @@ def test_what_is_written_reads_back(spec: dict[str, Any]) -> None:
 
 
 def test_whole_seconds_are_written_with_six_digits() -> None:
-    spec = holder_spec(None, "me", lease_s=15, transitions=0, wall_s=1_767_225_600.0)
+    spec = holder_spec(None, "me", lease_s=15, transitions=0, wall_s=EpochTime(1_767_225_600))
     assert spec["renewTime"] == "2026-01-01T00:00:00.000000Z"
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.clock import Instant
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.platform.adaptive_limit import SLOW_S, AdaptiveLimit, RequestKind
 from reconciler.platform.limiter import Limiter
@@ -20,7 +21,7 @@ def begun(limit: AdaptiveLimit[int], count: int, kind: RequestKind = RequestKind
     return limit.admit()
 
 
-def end_all(limit: AdaptiveLimit[int], count: int, *, at: float, took_s: float) -> None:
+def end_all(limit: AdaptiveLimit[int], count: int, *, at: Instant, took_s: float) -> None:
     for _ in range(count):
         limit.ended(began_at=at - took_s, now_at=at, failed=False)
 
@@ -29,7 +30,7 @@ def test_as_many_as_the_limit_are_under_way_and_the_rest_waits() -> None:
     limit: AdaptiveLimit[int] = AdaptiveLimit(3)
     assert begun(limit, 5) == [0, 1, 2]
     assert len(limit) == 2
-    limit.ended(began_at=0.0, now_at=0.1, failed=False)
+    limit.ended(began_at=Instant(0), now_at=Instant(0.1), failed=False)
     assert limit.admit() == [3]
 
 
@@ -37,14 +38,14 @@ def test_one_round_of_slow_answers_halves_it_once_and_each_further_round_again()
     limit: AdaptiveLimit[int] = AdaptiveLimit(8)
     for round_at, allowed in ((10.0, 4), (20.0, 2), (30.0, 1), (40.0, 1)):
         count = len(begun(limit, limit.allowed))
-        end_all(limit, count, at=round_at, took_s=2.0)
+        end_all(limit, count, at=Instant(round_at), took_s=2.0)
         assert limit.allowed == allowed
 
 
 def test_a_failure_halves_it_however_prompt_it_is() -> None:
     limit: AdaptiveLimit[int] = AdaptiveLimit(8)
     begun(limit, 1)
-    limit.ended(began_at=1.0, now_at=1.01, failed=True)
+    limit.ended(began_at=Instant(1), now_at=Instant(1.01), failed=True)
     assert limit.allowed == 4
 
 
@@ -52,11 +53,11 @@ def test_prompt_rounds_raise_it_by_one_each_up_to_the_most() -> None:
     limit: AdaptiveLimit[int] = AdaptiveLimit(4)
     for round_at in (10.0, 20.0):
         count = len(begun(limit, limit.allowed))
-        end_all(limit, count, at=round_at, took_s=2.0)
+        end_all(limit, count, at=Instant(round_at), took_s=2.0)
     assert limit.allowed == 1
     for allowed in (2, 3, 4, 4):
         count = len(begun(limit, limit.allowed))
-        end_all(limit, count, at=50.0, took_s=0.1)
+        end_all(limit, count, at=Instant(50), took_s=0.1)
         assert limit.allowed == allowed
 
 
@@ -64,7 +65,7 @@ def test_prompt_rounds_raise_it_by_one_each_up_to_the_most() -> None:
 def test_an_answer_after_exactly_the_limit_of_slowness_is_prompt(took_s: float) -> None:
     limit: AdaptiveLimit[int] = AdaptiveLimit(8)
     begun(limit, 1)
-    end_all(limit, 1, at=took_s, took_s=took_s)
+    end_all(limit, 1, at=Instant(took_s), took_s=took_s)
     assert limit.allowed == (8 if took_s == SLOW_S else 4)
 
 
@@ -77,7 +78,7 @@ def test_the_kinds_take_turns_while_both_wait() -> None:
     order = []
     while admitted := limit.admit():
         order += admitted
-        limit.ended(began_at=0.0, now_at=0.0, failed=False)
+        limit.ended(began_at=Instant(0), now_at=Instant(0), failed=False)
     assert order == ["single 0", "list 0", "single 1", "list 1", "list 2"]
 
 
@@ -111,7 +112,9 @@ def test_never_more_than_allowed_begin_and_nobody_is_lost(
                 limit.given_up()
             else:
                 took_s = 5.0 if step == "slow" else 0.1
-                limit.ended(began_at=now_at - took_s, now_at=now_at, failed=step == "fail")
+                limit.ended(
+                    began_at=Instant(now_at - took_s), now_at=Instant(now_at), failed=step == "fail"
+                )
         before = limit.under_way
         new = limit.admit()
         admitted += len(new)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from reconciler.clock import EpochTime
 from reconciler.errors import PlatformError, PlatformRefused, PlatformUnavailable
 from reconciler.platform.errors import ErrorAnswer, error_of, parse_retry_after
 
@@ -65,4 +66,4 @@ def test_code_that_is_free_text_is_dropped() -> None:
     ],
 )
 def test_retry_after_is_seconds_from_now(text: str | None, seconds: float | None) -> None:
-    assert parse_retry_after(text, now_s=1000.0) == seconds
+    assert parse_retry_after(text, now_s=EpochTime(1000)) == seconds

@@ -9,6 +9,7 @@ mint are the claims of docs/design/issuer-time.md; the decisions are the product
 import math
 from dataclasses import dataclass, field
 
+from reconciler.clock import NEVER, ClockOffset, EpochTime, Instant
 from reconciler.tokens.server_clock import (
     PROOF,
     RESOLUTION_S,
@@ -53,8 +54,8 @@ class Cache:
     keeps_s: float
     is_busy: bool
     origin_s: float
-    filled_at: float
-    issued_s: float = 0.0
+    filled_at: Instant
+    issued_s: EpochTime = EpochTime(0)
 
 
 @dataclass
@@ -70,32 +71,32 @@ class World:
     """
 
     rules: ServerClock
-    issuer_s: float
-    wall_s: float
-    date_s: list[float]
-    api_server_s: float | None
+    issuer_s: ClockOffset
+    wall_s: ClockOffset
+    date_s: list[ClockOffset]
+    api_server_s: ClockOffset | None
     says_issued: bool = True
     says_left: bool = True
     is_honest: bool = False
-    now_at: float = 1000.0
+    now_at: Instant = Instant(1000)
     cache: Cache | None = None
-    fresh: set[float] = field(default_factory=set)
+    fresh: set[EpochTime] = field(default_factory=set)
     """Seconds of the tokens, issued for us, that came in a row since the latest step."""
     is_stepped: bool = False
     """The issuer's clock was stepped, and `PROOF` fresh tokens have not come since."""
-    ages_s: dict[float, float] = field(default_factory=dict)
+    ages_s: dict[EpochTime, float] = field(default_factory=dict)
     """Age at the first receipt of each token since the latest step, by its second, oldest first."""
-    former: set[float] = field(default_factory=set)
+    former: set[EpochTime] = field(default_factory=set)
     """Seconds of the tokens that came before the latest step."""
-    refused: set[float] = field(default_factory=set)
+    refused: set[EpochTime] = field(default_factory=set)
     """Seconds of the tokens that were refused in a row since then, though they had not expired."""
     is_stepped_back: bool = False
     """The clock was stepped back before this mint; what was believed before was right."""
     answers: int = 0
-    gateway_s: float | None = None
+    gateway_s: ClockOffset | None = None
     """Of the gateway that passed the last answer on."""
 
-    def issuer_now_s(self) -> float:
+    def issuer_now_s(self) -> EpochTime:
         return self.now_at + self.issuer_s
 
     @property
@@ -123,13 +124,13 @@ class World:
         self.cache = Cache(keeps_s, is_busy, origin_s, self.now_at)
         self._fill(self.cache, self.now_at)
 
-    def _fill(self, cache: Cache, at: float) -> None:
+    def _fill(self, cache: Cache, at: Instant) -> None:
         cache.filled_at = at
         cache.issued_s = self._issue_at(at - cache.origin_s)
         while cache.issued_s in self.former:
             cache.issued_s -= 1.0  # as in `_ask`
 
-    def _issue(self) -> tuple[float, bool]:
+    def _issue(self) -> tuple[EpochTime, bool]:
         """Return the `iat` of the token of this moment, and whether it was issued for us."""
         cache = self.cache
         if cache is not None and self.now_at - cache.filled_at >= cache.keeps_s:
@@ -143,8 +144,8 @@ class World:
             return cache.issued_s, False
         return self._issue_at(self.now_at), True
 
-    def _issue_at(self, at: float) -> float:
-        return float(math.floor(at + self.issuer_s))
+    def _issue_at(self, at: Instant) -> EpochTime:
+        return EpochTime(math.floor(at + self.issuer_s))
 
     def mint(self, requests: list[Request], gateway: int) -> None:
         """Ask as the token source does, then check what is believed."""
@@ -174,13 +175,13 @@ class World:
     def _ask(self, request: Request, gateway: int) -> tuple[TokenTimes, Bounds]:
         sent_at = self.now_at
         self.now_at += request.there_s
-        while math.floor(self.issuer_now_s()) in self.former:
+        while EpochTime(math.floor(self.issuer_now_s())) in self.former:
             self.now_at += 1.0  # a repeated second looks like a cache
         issuing_s = self.issuer_now_s()
         issued_s, is_fresh = self._issue()
         left_s = TTL_S
         if self.is_honest:
-            left_s -= math.floor(issuing_s) - issued_s
+            left_s -= EpochTime(math.floor(issuing_s)) - issued_s
         stamped = [self.now_at + ahead_s for ahead_s in self.date_s]
         self.now_at += request.back_s
         self.answers += 1
@@ -196,7 +197,7 @@ class World:
         if self.api_server_s is not None:
             others[TimeSource.API_SERVER_DATE] = Bounds(self.api_server_s, self.api_server_s)
         if stamped:
-            date_s = float(math.floor(stamped[gateway % len(stamped)]))
+            date_s = EpochTime(math.floor(stamped[gateway % len(stamped)]))
             others[TimeSource.ISSUER_DATE] = bounds_of(date_s, sent_at, self.now_at)
         if is_fresh and self.says_issued:
             self.fresh.add(issued_s)
@@ -211,13 +212,13 @@ class World:
             return
         bounds = estimate.bounds
         if answer.issued_s is not None:
-            now_s = bounds.high_s + answer.received_at
+            now_s = answer.received_at + bounds.high_s
             self._claim(now_s >= answer.issued_s - SAME_ISSUER_S, "a token of the future was taken")
         if len(self.fresh) >= PROOF:
             self.is_stepped = False
             self._claim(self._is_near(bounds, SAME_ISSUER_S), "three fresh tokens prove the time")
             self._claim(
-                judged.low_s + answer.received_at < (answer.issued_s or math.inf) + TTL_S,
+                answer.received_at + judged.low_s < (answer.issued_s or NEVER) + TTL_S,
                 "a fresh token was refused",
             )
         if estimate.proven and not self.is_stepped:
@@ -237,7 +238,7 @@ class World:
     def _check_refusal(self, answer: TokenTimes, judged: Bounds) -> None:
         if not self.says_issued or answer.issued_s is None or answer.expires_s is None:
             return
-        if judged.low_s + answer.received_at < answer.expires_s:
+        if answer.received_at + judged.low_s < answer.expires_s:
             self.refused = set()
         elif self.ages_s[answer.issued_s] < TTL_S:
             self.refused.add(answer.issued_s)
@@ -247,7 +248,7 @@ class World:
         """Return how many of the other clocks are off."""
         return sum(abs(each - self.issuer_s) > SAME_TIME_S / 2 for each in self._clocks())
 
-    def _clocks(self) -> list[float]:
+    def _clocks(self) -> list[ClockOffset]:
         """Return the offsets of the other clocks that spoke with the last answer."""
         clocks = [self.wall_s, self.api_server_s, self.gateway_s]
         return [each for each in clocks if each is not None]

@@ -8,7 +8,7 @@ from random import Random
 
 import msgspec
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, EpochTime, Instant
 from reconciler.errors import IssuerError, SettingsError
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.tokens.issuer_time import IssuerTime
@@ -49,7 +49,7 @@ class FakeIssuer:
     age_s: float = 0.0
     skew_s: float = 0.0
     fault: Callable[[], IssuerError] | None = None
-    asked_at: list[float] = field(default_factory=list)
+    asked_at: list[Instant] = field(default_factory=list)
 
     async def ask(self) -> TokenResponse:
         sent_at = self.clock.monotonic()
@@ -64,7 +64,7 @@ class FakeIssuer:
             sent_at=sent_at,
             received_at=self.clock.monotonic(),
             expires_in_s=self.ttl_s - self.age_s,
-            date_s=date_s,
+            date_s=EpochTime(date_s),
         )
 
 

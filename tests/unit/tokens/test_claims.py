@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.clock import EpochTime
 from reconciler.errors import InvalidToken
 from reconciler.tokens.claims import (
     MAX_TOKEN_BYTES,
@@ -15,17 +16,19 @@ from reconciler.tokens.claims import (
 )
 from tests.unit.tokens.support import jwt, jwt_of
 
-NOW_S = 1_767_225_600.0
+NOW_S = EpochTime(1_767_225_600)
 OPAQUE = "ya29.an-opaque-token-of-some-issuer"
 
 
 @pytest.mark.parametrize(
     ("value", "claims"),
     [
-        pytest.param(jwt(iat=10, exp=20), Claims(10.0, 20.0), id="integers"),
-        pytest.param(jwt(iat=10.25, exp=20.5), Claims(10.25, 20.5), id="fractions"),
-        pytest.param(jwt(exp=20), Claims(None, 20.0), id="no-iat"),
-        pytest.param(jwt(iat=10), Claims(10.0, None), id="no-exp"),
+        pytest.param(jwt(iat=10, exp=20), Claims(EpochTime(10), EpochTime(20)), id="integers"),
+        pytest.param(
+            jwt(iat=10.25, exp=20.5), Claims(EpochTime(10.25), EpochTime(20.5)), id="fractions"
+        ),
+        pytest.param(jwt(exp=20), Claims(None, EpochTime(20)), id="no-iat"),
+        pytest.param(jwt(iat=10), Claims(EpochTime(10), None), id="no-exp"),
         pytest.param(jwt(sub="x", realm_access={"roles": ["a"]}), Claims(), id="neither"),
         pytest.param(jwt(iat=None, exp=None), Claims(), id="null"),
         pytest.param(OPAQUE, Claims(), id="opaque"),
@@ -62,7 +65,7 @@ def test_claims_are_read_as_the_token_says(value: str, claims: Claims) -> None:
         pytest.param(jwt_of(b'{"exp":1e999}'), "malformed", id="exp-infinite"),
         pytest.param(jwt(exp=-1), "malformed", id="exp-negative"),
         pytest.param(jwt(iat=-1.5, exp=20), "malformed", id="iat-negative"),
-        pytest.param(jwt(exp=NOW_S * 1000), "malformed", id="exp-in-milliseconds"),
+        pytest.param(jwt(exp=float(NOW_S) * 1000), "malformed", id="exp-in-milliseconds"),
         pytest.param(jwt_of(b'{"exp":1%s}' % (b"0" * 400)), "malformed", id="exp-enormous"),
     ],
 )
@@ -86,7 +89,7 @@ def test_what_cannot_be_read_has_a_named_reason(value: str, reason: str) -> None
     ],
 )  # fmt: skip
 def test_a_life_comes_from_exp_or_else_from_expires_in(
-    claims: Claims, expires_in_s: float | None, issued_s: float, expires_s: float
+    claims: Claims, expires_in_s: float | None, issued_s: EpochTime, expires_s: EpochTime
 ) -> None:
     life = lifetime(claims, now_s=NOW_S, expires_in_s=expires_in_s)
     assert (life.issued_s, life.expires_s) == (issued_s, expires_s)
@@ -136,11 +139,15 @@ def test_any_payload_is_read_or_refused_by_name(payload: bytes) -> None:
 @pytest.mark.parametrize(
     ("value", "claims"),
     [
-        pytest.param(jwt(iat=10, exp="20"), Claims(10.0, None), id="exp-a-string"),
-        pytest.param(jwt(iat="x", exp=20), Claims(None, 20.0), id="iat-a-string"),
-        pytest.param(jwt(iat=10, exp=NOW_S * 1000), Claims(10.0, None), id="exp-in-milliseconds"),
-        pytest.param(jwt(iat=10, exp=True), Claims(10.0, None), id="exp-a-boolean"),
-        pytest.param(jwt(iat=10, exp=-1), Claims(10.0, None), id="exp-negative"),
+        pytest.param(jwt(iat=10, exp="20"), Claims(EpochTime(10), None), id="exp-a-string"),
+        pytest.param(jwt(iat="x", exp=20), Claims(None, EpochTime(20)), id="iat-a-string"),
+        pytest.param(
+            jwt(iat=10, exp=float(NOW_S) * 1000),
+            Claims(EpochTime(10), None),
+            id="exp-in-milliseconds",
+        ),
+        pytest.param(jwt(iat=10, exp=True), Claims(EpochTime(10), None), id="exp-a-boolean"),
+        pytest.param(jwt(iat=10, exp=-1), Claims(EpochTime(10), None), id="exp-negative"),
         pytest.param(jwt_of(b"[1, 2]"), Claims(), id="claims-a-list"),
         pytest.param(jwt_of(b"\xff\xfe"), Claims(), id="claims-not-utf8"),
     ],
@@ -169,7 +176,7 @@ _instants = st.one_of(
 
 @given(iat=_instants, exp=_instants, now_s=st.floats(0, 4e9), expires_in=st.floats(-1e9, 1e9))
 def test_a_life_that_is_accepted_is_finite_positive_and_below_ten_years(
-    iat: float, exp: float, now_s: float, expires_in: float
+    iat: float, exp: float, now_s: EpochTime, expires_in: float
 ) -> None:
     try:
         claims = read_claims(jwt(iat=iat, exp=exp))

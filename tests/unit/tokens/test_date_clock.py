@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.clock import ClockOffset, EpochTime, Instant
 from reconciler.tokens.date_clock import DateClock
 from reconciler.tokens.server_clock import MEMORY_S, Bounds, bounds_of, intersect
 from tests.support import ManualClock
@@ -18,7 +19,7 @@ class _Issuer:
         self.clock = clock
         self.ahead_s = clock.wall_s - clock.now_at + skew_s
 
-    def now_s(self) -> float:
+    def now_s(self) -> EpochTime:
         return self.clock.now_at + self.ahead_s
 
     def tell(self, time: DateClock, *, there_s: float = 0.0, back_s: float = 0.0) -> None:
@@ -26,7 +27,7 @@ class _Issuer:
         self.clock.advance(there_s)
         date_s = float(math.floor(self.now_s()))
         self.clock.advance(back_s)
-        time.observe(date_s, sent_at, self.clock.now_at)
+        time.observe(EpochTime(date_s), sent_at, self.clock.now_at)
 
 
 def test_before_the_first_answer_the_wall_clock_is_the_best_guess() -> None:
@@ -126,5 +127,9 @@ def test_narrowing_never_leaves_the_newest_bounds(newest_first: list[Bounds]) ->
 
 
 def test_a_slow_answer_proves_less() -> None:
-    assert bounds_of(100.0, 10.0, 10.0) == Bounds(90.0, 91.0)
-    assert bounds_of(100.0, 10.0, 14.0) == Bounds(86.0, 91.0)
+    assert bounds_of(EpochTime(100), Instant(10), Instant(10)) == Bounds(
+        ClockOffset(90), ClockOffset(91)
+    )
+    assert bounds_of(EpochTime(100), Instant(10), Instant(14)) == Bounds(
+        ClockOffset(86), ClockOffset(91)
+    )

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from reconciler.clock import EpochTime
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.tokens.issuer_time import ClockMove, IssuerTime
 from reconciler.tokens.server_clock import TimeSource, TokenTimes
@@ -29,7 +30,9 @@ async def _proven(bench: SourceBench) -> None:
 
 def _answer(clock: ManualClock, *, ahead_s: float = 0.0) -> TokenTimes:
     issued_s = float(int(clock.wall_s + ahead_s))
-    return TokenTimes(issued_s, issued_s + 900, 900.0, clock.now_at, clock.now_at)
+    return TokenTimes(
+        EpochTime(issued_s), EpochTime(issued_s + 900), 900.0, clock.now_at, clock.now_at
+    )
 
 
 def test_before_the_first_answer_the_wall_clock_is_the_best_guess() -> None:

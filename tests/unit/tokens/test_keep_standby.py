@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from reconciler.clock import Instant
 from reconciler.errors import IssuerRefused, IssuerUnavailable
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.net.circuit_breaker import PROBE_S
@@ -37,7 +38,7 @@ def test_the_best_token_is_never_older_than_a_tenth_of_its_life(ttl_s: float) ->
         for _ in range(500):
             await asyncio.sleep(ttl_s / 97)
             assert _age_s(bench) <= 0.1 * ttl_s + 0.1
-        assert len(bench.issuer.asked_at) <= 1 + bench.clock.monotonic() / (0.1 * ttl_s)
+        assert len(bench.issuer.asked_at) <= 1 + float(bench.clock.monotonic()) / (0.1 * ttl_s)
 
     _with_standby(story, ttl_s=ttl_s, takes_s=0.05)
 
@@ -111,7 +112,7 @@ def test_refused_credentials_are_tried_again_slowly_and_recover() -> None:
 
 def test_an_outage_that_turns_into_a_refusal_wakes_no_session_until_that_ends_too() -> None:
     async def story(bench: SourceBench) -> None:
-        heard: list[float] = []
+        heard: list[Instant] = []
         bench.breaker.on_recovery(lambda: heard.append(bench.clock.monotonic()))
         await asyncio.sleep(100)
         bench.issuer.fault = lambda: IssuerUnavailable("away")

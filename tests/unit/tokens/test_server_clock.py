@@ -16,6 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from reconciler.clock import ClockOffset, EpochTime, Instant
 from reconciler.tokens.server_clock import (
     Bounds,
     ClockEstimate,
@@ -28,6 +29,9 @@ from tests.interleavings import check_overrides, interleavings
 from tests.unit.tokens.clock_model import Request, World, WrongTime
 
 pytestmark = pytest.mark.timeout(600)  # hundreds of interleavings, next to other tests
+
+RIGHT = ClockOffset(1_767_225_600.25)
+"""The issuer's time less our monotonic clock."""
 
 OFF = st.one_of(st.just(0.0), st.sampled_from([-7200.0, -120.0, -40.0, 40.0, 300.0, 901.0]))
 STEPS = st.sampled_from([-3600.0, -700.0, -20.0, 20.0, 700.0, 3600.0])
@@ -76,10 +80,10 @@ class Interleaving(RuleBasedStateMachine):
     ) -> None:
         self.world = World(
             self.rules_class(),
-            issuer_s=1_767_225_600.25,
-            wall_s=1_767_225_600.25 + wall_s,
-            date_s=[1_767_225_600.25 + date_s for date_s in dates],
-            api_server_s=None if api_server_s is None else 1_767_225_600.25 + api_server_s,
+            issuer_s=RIGHT,
+            wall_s=RIGHT + wall_s,
+            date_s=[RIGHT + date_s for date_s in dates],
+            api_server_s=None if api_server_s is None else RIGHT + api_server_s,
             says_issued=says_issued,
             says_left=says_left,
             is_honest=is_honest,
@@ -178,7 +182,7 @@ class RepetitionProves(ServerClock):
         return False
 
     def _remember(self, sample: ClockSample) -> None:
-        super()._remember(replace(sample, issued_s=sample.issued_s + sample.at / 1e6))
+        super()._remember(replace(sample, issued_s=sample.issued_s + float(sample.at) / 1e6))
 
 
 class RepetitionsAreKept(ServerClock):
@@ -210,8 +214,8 @@ class RepetitionsSettleNothing(ServerClock):
 class AllMayHaveExpired(ServerClock):
     """Tokens may all have expired before they came, however many they are."""
 
-    def _ceiling_s(self) -> float:
-        return math.inf
+    def _ceiling_s(self) -> ClockOffset:
+        return ClockOffset(math.inf)
 
     def are_too_many_refused(self) -> bool:
         return False
@@ -319,7 +323,7 @@ def test_it_finds_the_wrong_time_of_wrong_rules(mutant: type[ServerClock]) -> No
 def test_a_wall_clock_as_far_behind_as_a_cached_token_is_old_is_corrected_by_the_next_token() -> (
     None
 ):
-    now_s = 1_767_225_600.25
+    now_s = RIGHT
     world = World(
         ServerClock(),
         issuer_s=now_s,
@@ -349,7 +353,7 @@ class SlowAnswersSettle(ServerClock):
 
 
 def _slow_after_a_cache(rules: ServerClock) -> None:
-    now_s = 1_767_225_600.25
+    now_s = RIGHT
     world = World(rules, issuer_s=now_s, wall_s=now_s, date_s=[], api_server_s=None)
     prompt, slow = Request(), Request(back_s=1.0)
     for _ in range(3):
@@ -368,8 +372,14 @@ def test_a_slow_answer_does_not_settle_which_of_two_times_is_right() -> None:
 
 
 def test_of_tokens_that_agree_the_youngest_decides() -> None:
-    now_s = 1_767_225_600.25
-    world = World(ServerClock(), issuer_s=now_s, wall_s=now_s, date_s=[], api_server_s=None)
+    now_s = RIGHT
+    world = World(
+        ServerClock(),
+        issuer_s=now_s,
+        wall_s=now_s,
+        date_s=[],
+        api_server_s=None,
+    )
     for age_s in (2.0, 3.0, 4.0):
         world.put_cache(keeps_s=math.inf, is_busy=True)
         world.now_at += age_s
@@ -384,21 +394,36 @@ def test_a_slow_answer_of_the_youngest_token_widens_nothing_that_is_proven() -> 
     now_s = 1_767_225_600.0
     rules = ServerClock()
     for at in (10.0, 20.0, 30.0):
-        rules.observe(TokenTimes(now_s + at, None, None, sent_at=at, received_at=at), {})
+        rules.observe(
+            TokenTimes(
+                EpochTime(now_s + at), None, None, sent_at=Instant(at), received_at=Instant(at)
+            ),
+            {},
+        )
     # From a node of the issuer that is 2 s ahead, 4 s after the request.
-    rules.observe(TokenTimes(now_s + 42.0, None, None, sent_at=36.0, received_at=40.0), {})
+    rules.observe(
+        TokenTimes(
+            EpochTime(now_s + 42.0), None, None, sent_at=Instant(36), received_at=Instant(40)
+        ),
+        {},
+    )
     assert rules.estimate == ClockEstimate(
-        Bounds(now_s + 2.0, now_s + 3.0), TimeSource.TOKEN, proven=True
+        Bounds(ClockOffset(now_s + 2.0), ClockOffset(now_s + 3.0)), TimeSource.TOKEN, proven=True
     )
     for at in (50.0, 60.0, 70.0):
-        rules.observe(TokenTimes(now_s + at, None, None, sent_at=at, received_at=at), {})
+        rules.observe(
+            TokenTimes(
+                EpochTime(now_s + at), None, None, sent_at=Instant(at), received_at=Instant(at)
+            ),
+            {},
+        )
     assert rules.estimate == ClockEstimate(
-        Bounds(now_s + 2.0, now_s + 3.0), TimeSource.TOKEN, proven=True
+        Bounds(ClockOffset(now_s + 2.0), ClockOffset(now_s + 3.0)), TimeSource.TOKEN, proven=True
     )
 
 
 def test_a_token_that_is_refused_still_shows_that_the_time_is_later() -> None:
-    now_s, ahead_s = 1_767_225_600.25, 901.0
+    now_s, ahead_s = RIGHT, 901.0
     world = World(
         ServerClock(),
         issuer_s=now_s,
@@ -419,15 +444,18 @@ def test_a_token_that_is_refused_still_shows_that_the_time_is_later() -> None:
 
 def test_two_gateways_whose_dates_differ_do_not_move_the_time_of_opaque_tokens() -> None:
     rules = ServerClock()
-    opaque = TokenTimes(None, None, 900.0, sent_at=10.0, received_at=10.0)
-    wall = Bounds(950.0, 950.0)
+    opaque = TokenTimes(None, None, 900.0, sent_at=Instant(10), received_at=Instant(10))
+    wall = Bounds(ClockOffset(950), ClockOffset(950))
     for date_s in (1000.0, 1300.0, 1000.0, 1300.0):
         rules.observe(
             opaque,
-            {TimeSource.WALL_CLOCK: wall, TimeSource.ISSUER_DATE: Bounds(date_s, date_s + 1)},
+            {
+                TimeSource.WALL_CLOCK: wall,
+                TimeSource.ISSUER_DATE: Bounds(ClockOffset(date_s), ClockOffset(date_s + 1)),
+            },
         )
         assert rules.estimate is not None
-        assert rules.estimate.bounds.low_s == 1000.0
+        assert rules.estimate.bounds.low_s == ClockOffset(1000)
 
 
 class RefusesWithoutEnd(ServerClock):
@@ -446,8 +474,15 @@ def _mint_from_a_cache(world: World, *, age_s: float) -> None:
 
 def _right_wall(rules: ServerClock) -> World:
     """Return a world with our wall clock, right at first, as the only other source."""
-    now_s = 1_767_225_600.25
-    return World(rules, issuer_s=now_s, wall_s=now_s, date_s=[], api_server_s=None, says_left=False)
+    now_s = RIGHT
+    return World(
+        rules,
+        issuer_s=now_s,
+        wall_s=now_s,
+        date_s=[],
+        api_server_s=None,
+        says_left=False,
+    )
 
 
 def _stepped_back_behind_a_cache(rules: ServerClock) -> None:

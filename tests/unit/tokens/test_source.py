@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from reconciler.clock import Instant
 from reconciler.errors import InvalidToken, IssuerError, IssuerRefused, IssuerUnavailable
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.net.circuit_breaker import PROBE_S
@@ -249,7 +250,7 @@ def test_the_first_token_after_a_pause_wakes_all_who_were_held_back(
     fault: Callable[[], IssuerError], woken: int
 ) -> None:
     async def story(bench: SourceBench) -> None:
-        heard: list[float] = []
+        heard: list[Instant] = []
         bench.breaker.on_recovery(lambda: heard.append(bench.clock.monotonic()))
         await bench.source.refresh()
         bench.issuer.fault = fault

@@ -6,6 +6,7 @@ import math
 import pytest
 from structlog.testing import capture_logs
 
+from reconciler.clock import LONG_AGO, NEVER
 from reconciler.errors import InvalidToken, SettingsError
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.tokens.static import RELOAD_S, StaticSource
@@ -30,7 +31,7 @@ async def test_a_static_token_lives_for_ever_unless_it_says_otherwise() -> None:
     clock = ManualClock()
     endless = holding(OLD, clock)
     limited = holding(jwt(iat=clock.wall_s - 100, exp=clock.wall_s + 800), clock)
-    assert (await endless.get(min_remaining=M)).expires_s == math.inf
+    assert (await endless.get(min_remaining=M)).expires_s == NEVER
     assert endless.longest_ttl_s == math.inf
     assert limited.longest_ttl_s == 900
     clock.advance(799)
@@ -123,7 +124,7 @@ def test_a_file_that_is_mended_as_it_was_is_said_again_when_it_breaks_again() ->
 def test_a_wall_clock_that_steps_does_not_make_what_was_written_since_look_older() -> None:
     clock, static_file = ManualClock(), StaticFile()
     source = StaticSource(static_file.read, clock)
-    assert source.replaced_s == -math.inf
+    assert source.replaced_s == LONG_AGO
     static_file.holds = NEW
     source.reload_once()
     source.reload_once()
@@ -137,7 +138,7 @@ def test_a_wall_clock_that_steps_does_not_make_what_was_written_since_look_older
 
 def test_a_file_from_the_future_counts_as_of_now() -> None:
     clock = ManualClock()
-    assert StaticSource(StaticFile().read, clock, since_s=math.inf).replaced_s == clock.wall_s
+    assert StaticSource(StaticFile().read, clock, since_s=NEVER).replaced_s == clock.wall_s
     assert StaticSource(StaticFile().read, clock, since_s=clock.wall_s - 9).replaced_s == (
         clock.wall_s - 9
     )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from reconciler.clock import EpochTime, Instant
 from reconciler.errors import InvalidToken
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.token import Token
@@ -9,28 +10,28 @@ from reconciler.tokens.token_response import TokenResponse, to_token, token_time
 from tests.support import ManualClock
 from tests.unit.tokens.support import jwt
 
-NOW_S = 1_767_225_600.0
+NOW_S = EpochTime(1_767_225_600)
 VALUE = jwt(iat=NOW_S - 100, exp=NOW_S + 800)
 
 
 def _response(
     value: str = VALUE,
     *,
-    date_s: float | None = None,
+    date_s: EpochTime | None = None,
     expires_in_s: float | None = None,
     token_type: str = "Bearer",
 ) -> TokenResponse:
     return TokenResponse(
         value,
-        sent_at=9.0,
-        received_at=10.0,
+        sent_at=Instant(9),
+        received_at=Instant(10),
         token_type=token_type,
         expires_in_s=expires_in_s,
         date_s=date_s,
     )
 
 
-def _token(response: TokenResponse, *, wall_s: float = NOW_S) -> Token:
+def _token(response: TokenResponse, *, wall_s: EpochTime = NOW_S) -> Token:
     """Return the token of the first response on a machine with this wall clock."""
     issuer_time = IssuerTime(ManualClock(response.received_at, wall_s))
     return to_token(response, now_s=issuer_time.observe(token_times(response), response.date_s))
@@ -53,10 +54,10 @@ def _token(response: TokenResponse, *, wall_s: float = NOW_S) -> Token:
     ],
 )
 def test_age_at_receipt_is_what_most_sources_say(
-    date_s: float | None, expires_in_s: float | None, wall_s: float, remaining_s: float
+    date_s: EpochTime | None, expires_in_s: float | None, wall_s: EpochTime, remaining_s: float
 ) -> None:
     response = _response(date_s=date_s, expires_in_s=expires_in_s)
-    assert _token(response, wall_s=wall_s).remaining_s(10.0) == remaining_s
+    assert _token(response, wall_s=wall_s).remaining_s(Instant(10)) == remaining_s
 
 
 @pytest.mark.parametrize(
@@ -74,9 +75,9 @@ def test_a_token_that_is_expired_when_it_arrives_is_refused(response: TokenRespo
 
 def test_an_opaque_token_lives_from_the_date_for_expires_in() -> None:
     response = _response("an-opaque-token-of-some-issuer", date_s=NOW_S, expires_in_s=300.0)
-    token = _token(response, wall_s=0.0)
+    token = _token(response, wall_s=EpochTime(0))
     assert (token.issued_s, token.expires_s) == (NOW_S, NOW_S + 300)
-    assert token.remaining_s(10.0) == 300.0
+    assert token.remaining_s(Instant(10)) == 300.0
 
 
 @pytest.mark.parametrize("token_type", ["Bearer", "bearer", "BEARER", ""])

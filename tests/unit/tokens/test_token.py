@@ -7,6 +7,7 @@ import traceback
 
 import pytest
 
+from reconciler.clock import EpochTime, Instant
 from reconciler.tokens.token import Token
 
 VALUE = "eyJhbGciOiJSUzI1NiJ9.secret-of-the-fleet.signature"
@@ -14,7 +15,11 @@ VALUE = "eyJhbGciOiJSUzI1NiJ9.secret-of-the-fleet.signature"
 
 def _token(value: str = VALUE, *, ttl_s: float = 900.0, age_s: float = 0.0) -> Token:
     return Token(
-        value, issued_s=100.0, expires_s=100.0 + ttl_s, received_at=50.0, age_at_receipt_s=age_s
+        value,
+        issued_s=EpochTime(100),
+        expires_s=EpochTime(100.0 + ttl_s),
+        received_at=Instant(50),
+        age_at_receipt_s=age_s,
     )
 
 
@@ -51,12 +56,12 @@ def test_a_token_takes_no_new_attributes_and_has_no_dict() -> None:
 
 def test_life_runs_on_our_clock_from_the_age_at_receipt() -> None:
     token = _token(age_s=100.0)
-    assert token.remaining_s(50.0) == 800.0
-    assert token.remaining_s(850.0) == 0.0
-    assert token.remaining_s(851.0) < 0
+    assert token.remaining_s(Instant(50)) == 800.0
+    assert token.remaining_s(Instant(850)) == 0.0
+    assert token.remaining_s(Instant(851)) < 0
 
 
 def test_a_token_without_expiry_never_ends() -> None:
     token = _token(ttl_s=math.inf)
-    assert token.remaining_s(1e12) == math.inf
+    assert token.remaining_s(Instant(1e12)) == math.inf
     assert "never" in repr(token)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.clock import EpochTime, Instant
 from reconciler.errors import InvalidToken, IssuerError, IssuerRefused, IssuerUnavailable
 from reconciler.tokens.token_response import (
     RawResponse,
@@ -21,7 +22,9 @@ GOOD = {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 900}
 
 def _answer(body: object, status: int = 200) -> RawResponse:
     data = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
-    return RawResponse(status, data, sent_at=1.0, received_at=2.0, date_s=3.0)
+    return RawResponse(
+        status, data, sent_at=Instant(1), received_at=Instant(2), date_s=EpochTime(3)
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,11 @@ def test_expires_in_is_a_number_or_a_string_of_one(member: object, seconds: floa
 def test_a_good_answer_is_a_token_response_with_its_times() -> None:
     response = parse_token_response(_answer(GOOD), request="x")
     assert (response.value, response.token_type) == (TOKEN, "Bearer")
-    assert (response.sent_at, response.received_at, response.date_s) == (1.0, 2.0, 3.0)
+    assert (response.sent_at, response.received_at, response.date_s) == (
+        Instant(1),
+        Instant(2),
+        EpochTime(3),
+    )
 
 
 @pytest.mark.parametrize(

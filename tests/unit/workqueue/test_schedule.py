@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from reconciler.clock import LONG_AGO, Instant
 from reconciler.naming import SessionKey
 from reconciler.workqueue.heap import MIN_STALE_SLOTS
 from reconciler.workqueue.items import (
@@ -18,7 +19,7 @@ from reconciler.workqueue.items import (
 )
 from reconciler.workqueue.schedule import STARVATION_INTERVAL, Scheduler
 
-NOW = 1000.0
+NOW = Instant(1000)
 
 
 class TimedScheduler:
@@ -145,7 +146,7 @@ def test_entries_come_due_in_the_order_of_time(scheduler: TimedScheduler) -> Non
         scheduler.add(f"at {after_s}", after_s=after_s)
     seen = []
     for _ in range(3):
-        scheduler.now_at = scheduler.schedule.next_at() or 0.0
+        scheduler.now_at = scheduler.schedule.next_at() or LONG_AGO
         seen += scheduler.run_all()
     assert seen == ["at 10", "at 20", "at 30"]
 
@@ -545,12 +546,12 @@ def test_a_hundred_thousand_adds_of_a_thousand_keys_hold_only_a_thousand_entries
     for number in range(100_000):
         schedule.add(
             keys[number % 1000],
-            ScheduleRequest(1e6 - number, Priority.ROUTINE, float(-number), "event"),
-            now_at=0.0,
+            ScheduleRequest(Instant(1e6 - number), Priority.ROUTINE, float(-number), "event"),
+            now_at=Instant(0),
         )
         if number % 1000 == 0:
             assert schedule.slots <= 2 * len(schedule) + 5 * MIN_STALE_SLOTS
-    assert (len(schedule), schedule.stats(0.0).dedups_total) == (1000, 99_000)
+    assert (len(schedule), schedule.stats(Instant(0)).dedups_total) == (1000, 99_000)
 
 
 def test_runs_without_end_leave_nothing_behind() -> None:
@@ -568,10 +569,12 @@ def test_failing_keys_are_counted_until_they_recover_or_leave() -> None:
     schedule: Scheduler[str] = Scheduler()
 
     def failing() -> int:
-        return schedule.stats(0.0).failing
+        return schedule.stats(Instant(0)).failing
 
     for key in ("a", "b", "c"):
-        schedule.add(key, ScheduleRequest(0.0, Priority.ROUTINE, 1.0, "r"), now_at=0.0)
+        schedule.add(
+            key, ScheduleRequest(Instant(0), Priority.ROUTINE, 1.0, "r"), now_at=Instant(0)
+        )
         schedule.record_failure(key)
         schedule.record_failure(key)
     assert failing() == 3
@@ -580,10 +583,12 @@ def test_failing_keys_are_counted_until_they_recover_or_leave() -> None:
     assert failing() == 2
     schedule.remove("b")
     assert failing() == 1
-    work = schedule.pop(0.0)
+    work = schedule.pop(Instant(0))
     while work is not None and work.key != "c":
-        work = schedule.pop(0.0)
-    assert schedule.entry_info("c") == EntryInfo("running", 0.0, Priority.ROUTINE, ("r",), "", 2)
-    schedule.done("c", next=None, now_at=0.0)
+        work = schedule.pop(Instant(0))
+    assert schedule.entry_info("c") == EntryInfo(
+        "running", Instant(0), Priority.ROUTINE, ("r",), "", 2
+    )
+    schedule.done("c", next=None, now_at=Instant(0))
     assert failing() == 0
     assert schedule.entry_info("c") is None

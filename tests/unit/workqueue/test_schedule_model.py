@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from reconciler.clock import Instant
 from reconciler.workqueue.heap import MIN_STALE_SLOTS
 from reconciler.workqueue.items import (
     CHANGED_FRACTION,
@@ -30,14 +31,14 @@ DEPENDENCIES = st.sampled_from(["write", "platform"])
 class Wanted:
     """A key's request, in the simplest form."""
 
-    at: float
+    at: Instant
     priority: Priority
-    deadline_at: float
+    deadline_at: Instant
     reasons: list[str]
     endpoint: str = ""
     trigger: Trigger = Trigger.NONE
     dependency: str = ""
-    failed_at: float | None = None
+    failed_at: Instant | None = None
     tried: str = ""
 
     def absorb(self, other: "Wanted") -> None:
@@ -54,9 +55,9 @@ class Wanted:
         self.reasons += [reason for reason in other.reasons if reason not in self.reasons]
         self.endpoint = self.endpoint or other.endpoint
 
-    until_at: float = 0.0
+    until_at: Instant = Instant(0)
 
-    def not_before(self, failed: "Wanted") -> float:
+    def not_before(self, failed: "Wanted") -> Instant:
         """Return when this may run after a merge with one that has failed."""
         if failed.failed_at is None or self.dependency != failed.tried:
             at = self.at
@@ -76,7 +77,7 @@ class Known:
     wanted: Wanted | None
     running: bool = False
     opened: set[str] = field(default_factory=set)
-    ready_at: float | None = None
+    ready_at: Instant | None = None
     bound: int = 0
     picks: int = 0
     failures: int = 0
@@ -87,7 +88,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         super().__init__()
         self.schedule: Scheduler[str] = Scheduler()
         self.model: dict[str, Known] = {}
-        self.now_at = 100.0
+        self.now_at = Instant(100)
         self.turn = 0
 
     def ready(self) -> list[str]:
@@ -149,7 +150,16 @@ class ScheduleMachine(RuleBasedStateMachine):
             now_at=self.now_at,
         )
         self.want(
-            key, Wanted(at, priority, self.now_at + slack_s, [reason], "", trigger, dependency)
+            key,
+            Wanted(
+                at,
+                priority,
+                self.now_at + slack_s,
+                [reason],
+                "",
+                trigger,
+                dependency,
+            ),
         )
 
     @rule(seconds=st.integers(0, 6))
@@ -181,7 +191,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.count_pick(ready)
         known.wanted, known.running, known.ready_at, known.opened = None, True, None, set()
 
-    def urgency(self, key: str) -> tuple[Priority, float]:
+    def urgency(self, key: str) -> tuple[Priority, Instant]:
         wanted = self.model[key].wanted
         assert wanted is not None
         late = wanted.deadline_at <= self.now_at
@@ -249,7 +259,11 @@ class ScheduleMachine(RuleBasedStateMachine):
         if endpoint in known.opened:
             wanted.at, wanted.endpoint = min(wanted.at, self.now_at), ""
         else:
-            wanted.failed_at, wanted.until_at, wanted.tried = self.now_at, at, dependency
+            wanted.failed_at, wanted.until_at, wanted.tried = (
+                self.now_at,
+                at,
+                dependency,
+            )
         self.want(key, wanted)
 
     @rule(endpoint=ENDPOINTS)

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import kopf
 
-from reconciler.clock import format_utc, format_utc_millis
+from reconciler.clock import EpochTime, format_utc, format_utc_millis
 from reconciler.naming import Names
 
 NAMES = Names()
@@ -68,7 +68,7 @@ async def refresh(patch: kopf.Patch, **_: Any) -> None:
     new = await token()
     patch.metadata.annotations[NAMES.issued_at] = format_utc(new["issued_s"])
     patch.metadata.annotations[NAMES.expires_at] = format_utc(new["expires_s"])
-    patch.metadata.annotations[NAMES.refreshed_at] = format_utc_millis(time.time())
+    patch.metadata.annotations[NAMES.refreshed_at] = format_utc_millis(EpochTime(time.time()))
     patch.metadata.annotations[NAMES.refreshed_by] = writer
     patch["data"] = {NAMES.secret_key: base64.b64encode(new["value"].encode()).decode()}
 
