@@ -1,7 +1,6 @@
-"""No expression mixes instants of the two clocks; types cannot show it, since sums are floats.
+"""What mypy cannot say of the two clocks: a float that is a point in time escapes the types.
 
-A value of `Clock.wall()` is wall time, as is `now_s`. A value of `Clock.monotonic()` is monotonic
-time, as is every name that ends in `_at`.
+`test_time_types.py` has what mypy refuses.
 """
 
 import ast
@@ -11,77 +10,85 @@ import pytest
 
 import reconciler
 
-OFFSET = "self._clock.wall() - self._clock.monotonic()"
-"""The one form that is meant: how far the clocks are apart at this moment."""
+EPOCH_NAMES = ("now_s", "expires_s", "issued_s", "epoch_s")
+"""Names that are seconds since the epoch everywhere."""
+
+LOOP_TIMES = {"telemetry/loop_lag.py"}
+"""Modules with times of the event loop, which is neither of the two clocks."""
+
+READERS = {
+    "clock.py",  # the injected clock
+    "net/resolver.py",  # threads of look-ups, shared by two loops
+    "telemetry/batch_exporter.py",  # a thread of its own
+    "telemetry/http_server.py",  # the age of connections, before there is a clock
+    "telemetry/otlp_adapter.py",  # the exporter's thread; durations alone
+}
+"""Modules that read a clock of the machine themselves."""
 
 
-def clocks_of(node: ast.expr) -> set[str]:
-    """Return the clocks of an operand's instants; the difference of two of one clock has none."""
-    match node:
-        case ast.Call(func=ast.Attribute(attr="wall")):
-            return {"wall"}
-        case ast.Call(func=ast.Attribute(attr="monotonic")):
-            return {"monotonic"}
-        case ast.Call(func=ast.Name(id="min" | "max"), args=arguments):
-            return set().union(*map(clocks_of, arguments))
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            return {"monotonic"} if name.endswith("_at") else {"wall"} if name == "now_s" else set()
-        case ast.BinOp(left=left, op=ast.Sub(), right=right) if len(
-            clocks_of(left)
-        ) == 1 and clocks_of(left) == clocks_of(right):
-            return set()
-        case ast.BinOp(left=left, op=ast.Add() | ast.Sub(), right=right):
-            return clocks_of(left) | clocks_of(right)
-    return set()
-
-
-def mixed_in(source: str) -> list[str]:
-    """Return the sums, differences and comparisons that hold instants of both clocks."""
-    found = []
+def annotations(source: str) -> list[tuple[str, str]]:
+    """Return the annotated names of a module, and their types."""
+    found: list[tuple[str, ast.expr | None]] = []
     for node in ast.walk(ast.parse(source)):
         match node:
-            case ast.BinOp(left=left, op=ast.Add() | ast.Sub(), right=right):
-                clocks = clocks_of(left) | clocks_of(right)
-            case ast.Compare(left=left, comparators=others):
-                clocks = set().union(clocks_of(left), *map(clocks_of, others))
-            case _:
-                continue
-        if len(clocks) > 1:
-            found.append(ast.unparse(node))
-    return found
+            case ast.arg(arg=name, annotation=kind):
+                found.append((name, kind))
+            case ast.AnnAssign(target=ast.Name(id=name) | ast.Attribute(attr=name)):
+                found.append((name, node.annotation))
+            case ast.FunctionDef(name=name, returns=kind):
+                found.append((name, kind))
+            case ast.AsyncFunctionDef(name=name, returns=kind):
+                found.append((name, kind))
+    return [(name, ast.unparse(kind)) for name, kind in found if kind is not None]
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "clock.wall() < deadline_at",
-        "clock.monotonic() - now_s",
-        "min(self._due_at, self._clock.wall()) + 5",
-        "now_s + 3 > self._clock.monotonic()",
-    ],
-)
-def test_a_mixture_is_found(source: str) -> None:
-    assert mixed_in(source)
+def untyped_points(source: str) -> list[str]:
+    """Return the names of points in time that are annotated as numbers."""
+    return [
+        name
+        for name, kind in annotations(source)
+        if "float" in kind and (name.endswith("_at") or name == "at" or name in EPOCH_NAMES)
+    ]
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "clock.monotonic() - began_at > 3",
-        "clock.wall() + (now_at - began_at)",
-        "expires_s - clock.wall() < 60",
-        "format_utc(clock.wall()) + str(now_at)",
-    ],
-)
-def test_one_clock_or_a_duration_is_no_mixture(source: str) -> None:
-    assert not mixed_in(source)
+def reads_a_clock(source: str) -> bool:
+    return any(
+        isinstance(node, ast.Attribute)
+        and ast.unparse(node) in ("time.time", "time.monotonic", "datetime.now")
+        for node in ast.walk(ast.parse(source))
+    )
 
 
-def test_no_expression_mixes_the_clocks() -> None:
+def product() -> dict[str, str]:
+    """Return the source of each module of the product, by its path."""
     package = Path(reconciler.__file__).parent
-    found = {
-        (str(path.relative_to(package)), mixture)
-        for path in package.rglob("*.py")
-        for mixture in mixed_in(path.read_text())
-    }
-    assert found == {("app/telemetry.py", OFFSET), ("tokens/issuer_time.py", OFFSET)}
+    paths = {str(path.relative_to(package)): path for path in package.rglob("*.py")}
+    return {name: path.read_text() for name, path in paths.items() if not name.startswith("lab/")}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(now_at: float) -> None: ...",
+        "class A:\n    expires_s: float | None = None",
+        "def next_at(self) -> float | None: ...",
+        "self._asked_at: dict[str, float] = {}",
+    ],
+)
+def test_a_point_that_is_a_number_is_found(source: str) -> None:
+    assert untyped_points(source)
+
+
+@pytest.mark.parametrize(
+    "source", ["def f(now_at: Instant, wait_s: float) -> None: ...", "expires_s: EpochTime = NEVER"]
+)
+def test_a_typed_point_or_a_duration_is_not(source: str) -> None:
+    assert not untyped_points(source)
+
+
+def test_no_point_in_time_is_a_number() -> None:
+    assert {name for name, source in product().items() if untyped_points(source)} == LOOP_TIMES
+
+
+def test_the_machines_clocks_are_read_in_few_modules() -> None:
+    assert {name for name, source in product().items() if reads_a_clock(source)} == READERS
