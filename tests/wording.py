@@ -64,7 +64,16 @@ _NOT_NEWLINE = re.compile(r"[^\n]")
 
 def documents() -> list[Path]:
     """Return the files in which each of the words is an error."""
-    names = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "Makefile", "Dockerfile", ".ci/run")
+    names = (
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "CONTRIBUTING.md",
+        "Makefile",
+        "Dockerfile",
+        ".ci/run",
+    )
     folders = (("docs", "*.md"), ("manifests", "*.yaml"), ("manifests", "*.env"))
     found = [path for folder, glob in folders for path in sorted((ROOT / folder).rglob(glob))]
     return [*(ROOT / name for name in names), *found]

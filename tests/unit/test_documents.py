@@ -26,9 +26,17 @@ RULES = "manifests/chart/files/alerts/rules.yaml"
 DOCUMENTS = (
     "README.md",
     "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
     *sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md")),
 )
-TOP = ("README", "ARCHITECTURE", "CHANGELOG")
+TOP = ("README", "ARCHITECTURE", "CHANGELOG", "CONTRIBUTING", "SECURITY")
+TABLES_OF_TESTS = {
+    DOCS / "failures.md": ("fault", 130),
+    DOCS / "upgrade.md": ("what the versions share", 5),
+    ROOT / "SECURITY.md": ("threat", 15),
+}
+"""Document -> first heading of its tables with tests in the last column, and their least rows."""
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 
 PRODUCT = [
@@ -190,8 +198,12 @@ def test_decisions_are_numbered_without_a_gap() -> None:
 
 
 def named_tests() -> list[str]:
-    """Return each test, file or folder that docs/failures.md names in its last column."""
-    rows = table_rows(DOCS / "failures.md", "fault")
+    """Return each test, file or folder that a document names in the last column of such a table."""
+    rows = [
+        row
+        for document, (heading, _) in TABLES_OF_TESTS.items()
+        for row in table_rows(document, heading)
+    ]
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row[2])]
 
 
@@ -211,7 +223,7 @@ def defined_tests(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", sorted(set(named_tests())))
-def test_a_test_that_the_failures_name_exists(name: str) -> None:
+def test_a_test_that_a_document_names_exists(name: str) -> None:
     pattern, _, test = name.partition("::")
     files = sorted(ROOT.glob(pattern))
     assert files != []
@@ -219,9 +231,11 @@ def test_a_test_that_the_failures_name_exists(name: str) -> None:
         assert fnmatch.filter(defined_tests(files[0]), test.replace("...", "*")) != []
 
 
-def test_every_failure_names_a_test() -> None:
-    rows = table_rows(DOCS / "failures.md", "fault")
-    assert len(rows) > 130
+@pytest.mark.parametrize("document", TABLES_OF_TESTS, ids=lambda path: path.stem)
+def test_every_row_of_such_a_table_names_a_test(document: Path) -> None:
+    heading, least = TABLES_OF_TESTS[document]
+    rows = table_rows(document, heading)
+    assert len(rows) > least
     assert [row[0] for row in rows if "`tests/" not in row[2]] == []
 
 
