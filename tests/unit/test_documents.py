@@ -57,7 +57,7 @@ def table_rows(document: Path, first_heading: str) -> list[list[str]]:
     rows: list[list[str]] = []
     is_inside = False
     for line in document.read_text().splitlines():
-        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
         if not cells:
             is_inside = False
         elif cells[0] == first_heading:
@@ -70,7 +70,7 @@ def table_rows(document: Path, first_heading: str) -> list[list[str]]:
 def events_in_the_table() -> set[str]:
     """Return the first column of the reference's tables of log events."""
     rows = table_rows(REFERENCE / "log-events.md", "log event")
-    return {name for row in rows for name in re.findall(NAME, row[0])}
+    return {name for row in rows for name in re.findall(r"[a-z_]+", row[0])}
 
 
 def is_said(name: str) -> bool:
@@ -84,10 +84,54 @@ def test_every_event_of_the_table_is_one_that_the_log_may_say() -> None:
     assert {name for name in found if not is_said(name)} == set()
 
 
-def test_every_warning_is_in_the_table() -> None:
-    called = re.findall(rf'log\.(?:warning|error|exception)\(\s*"({NAME})"', SOURCE)
+LOG_LEVELS = frozenset({"info", "warning", "error", "exception"})
+
+
+def texts(node: ast.expr) -> set[str]:
+    """Return the strings that an expression may be, as far as it shows them."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return {text}
+        case ast.IfExp(body=body, orelse=orelse):
+            return texts(body) | texts(orelse)
+    return set()
+
+
+def logged_events() -> set[str]:
+    """Return the events that the product's code passes to a log, `debug` apart."""
+    calls = [
+        node for path in PRODUCT for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]  # fmt: skip
+    events = set()
+    for call in calls:
+        function = call.func
+        assert isinstance(function, ast.Attribute)
+        if function.attr in LOG_LEVELS and ast.unparse(function.value).endswith("log"):
+            events |= texts(call.args[0])
+    return events
+
+
+def test_every_event_of_the_log_is_in_the_table() -> None:
+    called = logged_events()
+    assert len(called) > 40
     judged = re.findall(rf'(?:says|event)="({NAME})"', SOURCE)
     assert {*called, *judged} - events_in_the_table() == set()
+
+
+RENAMED = table_rows(ROOT / "CHANGELOG.md", "before")
+
+
+def test_a_renamed_log_event_or_metric_has_its_new_name_alone() -> None:
+    exported = {metric.name.removeprefix(metrics.PREFIX) for metric in metrics.ALL}
+    rows = [row for row in RENAMED if re.match(r"(log event|metric) `[a-z_]+`$", row[0])]
+    assert len(rows) > 30
+    for before, now in rows:
+        [former], [current] = (re.findall(r"`([a-z_]+)`", cell) for cell in (before, now))
+        if before.startswith("metric"):
+            assert (former in exported, current in exported) == (False, True), former
+        else:
+            assert (is_said(former), is_said(current)) == (False, True), former
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, RULES])
