@@ -51,7 +51,9 @@ class InClusterCredentials:
         else:
             return connection_of(loaded, trust_of(loaded))
         if not os.environ.get("KUBERNETES_SERVICE_HOST"):
-            raise SettingsError(f"not in a pod, and KUBECONFIG is not set: {problem}")
+            raise SettingsError(
+                "not in a pod, KUBECONFIG is not set, and there is no ~/.kube/config"
+            )
         file = self._folder / ("token" if "token" in problem.lower() else "ca.crt")
         raise SettingsError(f"{file}: {problem}")
 

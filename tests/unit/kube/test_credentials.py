@@ -147,7 +147,10 @@ async def test_outside_a_pod_one_line_says_so(
 ) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr(config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
-    with pytest.raises(SettingsError, match="not in a pod, and KUBECONFIG is not set"):
+    with pytest.raises(
+        SettingsError,
+        match=r"^not in a pod, KUBECONFIG is not set, and there is no ~/\.kube/config$",
+    ):
         await find_credentials("", clock).connection()
 
 
