@@ -300,6 +300,23 @@ def test_a_module_that_the_architecture_names_exists() -> None:
     assert missing == {"auth/"}
 
 
+def rooms() -> set[str]:
+    """Return the modules and packages of reconciler/, and the packages of its controller."""
+    package = ROOT / "reconciler"
+    modules = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    packages = [*package.glob("*/__init__.py"), *package.glob("controller/*/__init__.py")]
+    return modules | {f"{path.parent.relative_to(package)}/" for path in packages}
+
+
+def test_the_architecture_has_each_room_in_its_table_and_in_its_drawing() -> None:
+    table = table_rows(ROOT / "ARCHITECTURE.md", "room")
+    listed = [name for row in table for name in re.findall(r"`([^`]+)`", row[0])]
+    assert sorted(listed) == sorted(rooms())
+    text = (ROOT / "ARCHITECTURE.md").read_text().partition("## Rooms")[2]
+    drawn = set(re.findall(r"[\w]+(?:\.py|/)", text.split("```")[1]))
+    assert {re.sub("controller/(?=.)", "", name) for name in rooms()} - drawn == set()
+
+
 def test_the_reference_has_every_annotation_that_is_decoded() -> None:
     documented = {
         row[0].strip("`") for row in table_rows(REFERENCE / "annotations.md", "annotation")
