@@ -15,8 +15,8 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from opentelemetry.util.types import AttributeValue
 
 from reconciler import __version__
-from reconciler.clock import LONG_AGO, ClockOffset, Instant
-from reconciler.telemetry.trace import Span, SpanId, Trace
+from reconciler.clock import ClockOffset, Instant
+from reconciler.telemetry.trace import UNSET_AT, Span, SpanId, Trace
 
 _SCOPE = InstrumentationScope("reconciler", __version__)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -103,7 +103,7 @@ def _span_of(span: Span, sampled: SampledTrace, resource: Resource) -> ReadableS
         status=_status(span.error),
         start_time=_ns(span.began_at, sampled),
         # A span that a cancelled run left open ends with its trace.
-        end_time=_ns(trace.ended_at if span.ended_at == LONG_AGO else span.ended_at, sampled),
+        end_time=_ns(trace.ended_at if span.ended_at == UNSET_AT else span.ended_at, sampled),
         instrumentation_scope=_SCOPE,
     )
 

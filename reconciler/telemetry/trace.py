@@ -11,13 +11,16 @@ from random import Random
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from reconciler.clock import LONG_AGO, Clock, Instant
+from reconciler.clock import Clock, Instant
 
 MAX_SPANS = 64
 """Most spans kept of one trace; a resync of a thousand projects would have thousands."""
 
 HEADER = "traceparent"
 """Source: W3C Trace Context, 3.2."""
+
+UNSET_AT = Instant(0)
+"""Begin and end of a span before they are known; exporters need a finite number."""
 
 _CURRENT: ContextVar["Span | None"] = ContextVar("reconciler_span", default=None)
 
@@ -50,8 +53,7 @@ class Span:
         self.name = name
         self.target = target
         self.parent = parent
-        self.began_at: Instant = LONG_AGO
-        self.ended_at: Instant = LONG_AGO
+        self.began_at = self.ended_at = UNSET_AT
         self.status = 0
         self.error = ""
         self._span_id = 0
