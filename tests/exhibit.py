@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from reconciler.clock import EpochTime, SystemClock
-from reconciler.controller.decide.retry_policy import PERMISSIONS
+from reconciler.controller.decide.error_policy import PERMISSIONS
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.state.confirmations import ConfirmationStats

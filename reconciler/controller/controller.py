@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from reconciler.clock import Clock
-from reconciler.controller.decide import refresh_grid, retry_policy
+from reconciler.controller.decide import error_policy, refresh_grid
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.events.recorder import EventRecorder
 from reconciler.controller.namespaces.discovery import NamespaceDiscovery, NamespaceUsage
@@ -306,9 +306,9 @@ class Controller:
         dependencies.source.fleet_life_s = self._fleet_life_s
         dependencies.source.on_better = self._on_better_token
         for breaker, endpoint in (
-            (dependencies.kube_breaker, retry_policy.KUBE),
-            (dependencies.issuer_breaker, retry_policy.ISSUER),
-            (dependencies.platform_breaker, retry_policy.PLATFORM),
+            (dependencies.kube_breaker, error_policy.KUBE),
+            (dependencies.issuer_breaker, error_policy.ISSUER),
+            (dependencies.platform_breaker, error_policy.PLATFORM),
         ):
             breaker.on_condition = self._endpoint_log.changed
             breaker.on_recovery(partial(self._wake_blocked, endpoint))
@@ -626,7 +626,7 @@ class Controller:
         This does not need an outage: one failed request, or a cache that returned the same token
         again, is enough.
         """
-        self.queue.wake_blocked(retry_policy.ISSUER)
+        self.queue.wake_blocked(error_policy.ISSUER)
 
     def _wake_blocked(self, endpoint: str) -> None:
         woken = self.queue.wake_blocked(endpoint)
@@ -636,7 +636,7 @@ class Controller:
         """Wake what waits for a permission in a namespace (None: anywhere)."""
         self.informers.retry_forbidden(namespace)
         woken = self.queue.wake_blocked(
-            retry_policy.PERMISSIONS,
+            error_policy.PERMISSIONS,
             only=lambda key: namespace is None or key.namespace == namespace,
         )
         log.info("authorized_again", namespace=namespace, sessions_woken=woken)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from reconciler.controller.decide.retry_policy import PERMISSIONS
+from reconciler.controller.decide.error_policy import PERMISSIONS
 from reconciler.controller.decide.token_state import (
     NOTHING_TO_READ,
     UNKNOWN_EXPIRY,

@@ -7,9 +7,9 @@ import structlog
 
 from reconciler import errors
 from reconciler.controller.decide.bulkhead import BulkheadRun
+from reconciler.controller.decide.error_policy import needs_fresh_read
 from reconciler.controller.decide.plan import Action, Plan, SessionState
 from reconciler.controller.decide.pod_touches import PodTouches
-from reconciler.controller.decide.retry_policy import is_replaced
 from reconciler.controller.reconcile.actions import SessionActions
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadFull
 from reconciler.controller.reconcile.pod_toucher import PodToucher
@@ -26,11 +26,6 @@ log = structlog.get_logger()
 
 MAX_PASSES = 4
 """Plans in one run: confirm, create, write. A fourth means that the objects change as we work."""
-
-
-STALE_CONFLICTS = 3
-"""Failures in a row, a conflict the last, after which the Secret is read again: the watch should
-have brought its version seconds ago."""
 
 
 class Reconciler:
@@ -107,13 +102,12 @@ class Reconciler:
         Returns: The error that decides on the retry: a conflict instead of a `NotFound` if the plan
             was made from an old state, and the same error otherwise.
         """
-        is_gone = isinstance(error, errors.NotFound)
-        is_stale = isinstance(error, errors.Conflict) or is_replaced(error)
-        if not is_gone and not (is_stale and work.attempt >= STALE_CONFLICTS):
+        if not needs_fresh_read(error, work.attempt):
             return error
         # If it cannot be read, the retry follows in any case.
         with suppress(RemoteError, ProtocolError, BulkheadFull):
-            if await self._actions.refetch(work.key, slot) and is_gone:
+            is_read = await self._actions.refetch(work.key, slot)
+            if is_read and isinstance(error, errors.NotFound):
                 return errors.Conflict(str(error), status=error.status)
         return error
 

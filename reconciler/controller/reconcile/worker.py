@@ -6,10 +6,10 @@ import structlog
 
 from reconciler import backoff, errors
 from reconciler.clock import Instant
-from reconciler.controller.decide import retry_policy
+from reconciler.controller.decide import error_policy
 from reconciler.controller.decide.bulkhead import BulkheadRun
+from reconciler.controller.decide.error_policy import RetryDecision
 from reconciler.controller.decide.plan import Action, Plan, dependency_of
-from reconciler.controller.decide.retry_policy import RetryDecision
 from reconciler.controller.reconcile.actions import NoBetterTokenError, NoProgressError
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadFull, BulkheadShell
 from reconciler.controller.reconcile.reconciler import Reconciler
@@ -122,7 +122,7 @@ class Workers:
         except NoBetterTokenError:
             run.outcome = "no_better_token"
             self._startup.record_result(work.key, "unchanged")
-            decision = RetryDecision(backoff.TRANSIENT, retry_policy.ISSUER)
+            decision = RetryDecision(backoff.TRANSIENT, error_policy.ISSUER)
             return self._retry(work, decision, self._queue.record_failure(work.key))
         except NoProgressError as error:
             return self._without_effect(run, error.wait_s)
@@ -188,7 +188,7 @@ class Workers:
         work, name = run.work, type(error).__name__
         self._stats.failures[name] = self._stats.failures.get(name, 0) + 1
         failures = self._queue.record_failure(work.key)
-        decision = retry_policy.classify(error, failures)
+        decision = error_policy.classify(error, failures)
         run.outcome, run.error, run.failures = "failed", error, failures
         run.blocked_on, run.routine = decision.blocked_on, decision.policy in ROUTINE
         self._report(work.key, error, decision, failures)
@@ -245,7 +245,7 @@ class Workers:
     ) -> ScheduleRequest:
         """Return the time of the retry: never later than a fraction of the remaining life."""
         _, plan = self._sessions.plan(work.key)
-        life_s = retry_policy.max_retry_after_s(
+        life_s = error_policy.max_retry_after_s(
             plan.slack_s, plan.readable_until_s - self._sessions.now_s()
         )
         wait_s = decision.policy.delay_s(

@@ -1,4 +1,4 @@
-"""Retry policy of each failure: how long to wait, for what, and whether to log it (pure)."""
+"""What each error (a 409, a 403, a 5xx) causes: a wait, a fresh read, a line in the log (pure)."""
 
 import math
 from dataclasses import dataclass
@@ -47,6 +47,11 @@ MAX_CREATE_CONFLICTS = 3
 create and its watch event: the Secret's labels were removed."""
 
 
+STALE_CONFLICTS = 3
+"""Failures in a row, a conflict the last, after which the Secret is read again: the watch should
+have brought its version seconds ago."""
+
+
 def classify(error: RemoteError, attempt: int) -> RetryDecision:
     """Return the retry decision for the `attempt`-th consecutive failure of a session."""
     if isinstance(error, errors.AlreadyExists):
@@ -80,6 +85,14 @@ def classify(error: RemoteError, attempt: int) -> RetryDecision:
     if error.transient:
         return _TRANSIENT
     return RetryDecision(backoff.MISCONFIGURED, event="write_refused")
+
+
+def needs_fresh_read(error: RemoteError, attempt: int) -> bool:
+    """Return whether the `attempt`-th error in a row shows that the store has an old Secret."""
+    if isinstance(error, errors.NotFound):
+        return True
+    is_stale = isinstance(error, errors.Conflict) or is_replaced(error)
+    return is_stale and attempt >= STALE_CONFLICTS
 
 
 def max_retry_after_s(slack_s: float, left_s: float) -> float | None:

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler import backoff, errors
-from reconciler.controller.decide.retry_policy import (
+from reconciler.controller.decide.error_policy import (
     MAX_WAIT_FRACTION,
+    STALE_CONFLICTS,
     classify,
     max_retry_after_s,
+    needs_fresh_read,
 )
 
 
@@ -66,3 +68,28 @@ def test_a_server_that_has_just_started_is_asked_again_within_5_seconds_at_most(
         for attempt in (1, 2, 20)
     ]
     assert waits_s == pytest.approx([0.1, 0.2, 5.0], rel=0.01)
+
+
+REPLACED = errors.Invalid(
+    "another object",
+    status=422,
+    causes=(errors.Cause("FieldValueInvalid", "field is immutable", "metadata.uid"),),
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt", "is_needed"),
+    [
+        (errors.NotFound("gone", status=404), 1, True),
+        (errors.Conflict("stale", status=409), STALE_CONFLICTS - 1, False),
+        (errors.Conflict("stale", status=409), STALE_CONFLICTS, True),
+        (REPLACED, STALE_CONFLICTS - 1, False),
+        (REPLACED, STALE_CONFLICTS, True),
+        (errors.Invalid("a wrong field", status=422), STALE_CONFLICTS, False),
+        (errors.ServerError("broken", status=500), STALE_CONFLICTS, False),
+    ],
+)
+def test_a_secret_is_read_again_where_the_store_has_an_old_one(
+    error: errors.RemoteError, attempt: int, is_needed: bool
+) -> None:
+    assert needs_fresh_read(error, attempt) is is_needed
