@@ -22,10 +22,10 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.manifests import RESTRICTED
 from tests.cluster.world import World, open_world
 from tests.image.__main__ import ARCHIVE
-from tests.image.build import IMAGE, ROOT, build_pause
+from tests.image.build import ROOT, build_pause
 from tests.node import enforcer, network
 from tests.node.guide import blocks, commands
-from tests.node.installation import TTL_S, Installation, add_runners, make_home
+from tests.node.installation import TTL_S, Installation, add_runners, make_home, own_values
 from tests.node.node import Node
 from tests.node.tenants import Place, account_tokens, install
 
@@ -143,14 +143,7 @@ async def installed(
         places = {project: project for project in ("team-a", "team-b")}
         runners = await add_runners(world, node, places, each=2)
         site, guide = blocks("yaml", under=FIRST)[0], blocks("sh", under=FIRST)
-        for theirs, ours in (
-            ("registry.example/runner-token-reconciler", IMAGE.rpartition(":")[0]),
-            ("https://ambient-api-server.ambient-code.svc:8000", world.platform.url),
-            ("https://issuer.example/realms/platform/protocol/openid-connect/token",
-             world.issuer.token_url),
-        ):  # fmt: skip
-            assert theirs in site
-            site = site.replace(theirs, ours)
+        site = own_values(site, world)
         made = Installation(world, node, "ambient-code", make_home(home, site=site), runners)
         image, *rest = commands(guide[0])
         assert image.startswith("docker build")  # done, and the node has it

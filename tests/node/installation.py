@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.conftest import require
 from tests.cluster.manifests import MANIFESTS
 from tests.cluster.world import Runner, World
+from tests.image.build import IMAGE
 from tests.node.node import Node
 from tests.node.runners import Account, account, add_reader, add_runner
 
@@ -113,12 +115,30 @@ class Installation:
         assert {said.expired_s for said in now.values()} == {0.0}
 
 
+def own_values(text: str, world: World) -> str:
+    """Replace a reader's own values in a file of the guide by those of the test's world."""
+    for theirs, ours in (
+        ("registry.example/runner-token-reconciler", IMAGE.rpartition(":")[0]),
+        ("https://ambient-api-server.ambient-code.svc:8000", world.platform.url),
+        ("https://issuer.example/realms/platform/protocol/openid-connect/token",
+         world.issuer.token_url),
+    ):  # fmt: skip
+        assert theirs in text
+        text = text.replace(theirs, ours)
+    return text
+
+
 def run(command: str, home: Path, kubeconfig: Path, words: Mapping[str, str]) -> str:
     """Run one shell command; raises `AssertionError` with its output if it fails."""
     done = subprocess.run(
         ["sh", "-ec", command],
         cwd=home,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "KUBECONFIG": str(kubeconfig), **words},
+        env={
+            "PATH": f"{require('helm')['helm'].parent}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(home),
+            "KUBECONFIG": str(kubeconfig),
+            **words,
+        },
         capture_output=True,
         text=True,
         timeout=COMMAND_LIMIT_S,

@@ -1,10 +1,14 @@
 """The guide's commands for other permissions and for the removal, after all other tests."""
 
+import asyncio
+
 import pytest
 
-from tests.cluster.world import NAMES
+from tests.cluster.world import NAMES, Runner
+from tests.node.conftest import FIRST
 from tests.node.guide import blocks, commands
-from tests.node.installation import LABEL, Installation
+from tests.node.installation import LABEL, ROUND_S, Installation, own_values
+from tests.node.test_helm import HELM
 
 pytestmark = [
     pytest.mark.cluster,
@@ -55,6 +59,43 @@ class TestRemoval:
         for command in commands(cleaning):
             await installed.sh(command)
         assert await self.annotations(installed) == set()
+
+    async def test_is_the_same_with_helm_after_a_first_installation_by_it(
+        self, installed: Installation
+    ) -> None:
+        [values] = blocks("yaml", under=HELM)
+        file = installed.home / "site/values.yaml"
+        file.write_text(own_values(values, installed.world))
+        _, create_secret, _ = commands(blocks("sh", under=FIRST)[0])
+        install, *_, removal = blocks("sh", under=HELM)
+        first, check = commands(install)
+        for command in (create_secret, first):
+            await installed.sh(command)
+        assert "FAIL" not in await installed.sh(check)
+        await installed.settled()
+        await self.first_refresh(installed)
+        for command in commands(removal):
+            await installed.sh(command)
+        everywhere = await installed.kubectl("get", KINDS, "-l", LABEL, "-o", "name")
+        assert everywhere.split() == []
+        kinds = ",".join(
+            kind for kind in KINDS.split(",") if not kind.startswith(("cluster", "validating"))
+        )
+        own = ("get", f"{kinds},secrets,leases", "-n", installed.namespace, "-o", "name")
+        assert set((await installed.kubectl(*own)).split()) == {
+            "configmap/kube-root-ca.crt",
+            "serviceaccount/default",
+        }
+
+    async def first_refresh(self, installed: Installation) -> None:
+        """Wait until every session has a token of the installation."""
+        async with asyncio.timeout(ROUND_S):
+            while not all([await self.is_confirmed(installed, one) for one in installed.runners]):
+                await asyncio.sleep(0.5)
+
+    async def is_confirmed(self, installed: Installation, runner: Runner) -> bool:
+        secret = await installed.world.secret(runner)
+        return NAMES.confirmation in secret["metadata"].get("annotations", {})
 
     async def annotations(self, installed: Installation) -> set[str]:
         """Return the names of all annotations on the sessions' Secrets and pods."""
