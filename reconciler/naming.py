@@ -30,6 +30,30 @@ class SessionKey(NamedTuple):
         return f"{self.namespace}/{self.session_id}"
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of `count` parts of all sessions; the parts are numbered from 0.
+
+    >>> str(Shard(0, 3))
+    '0/3'
+    """
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+ALL_SESSIONS = Shard(0, 1)
+"""The only shard of an installation without shards."""
+
+
+def object_id(session_id: str) -> str:
+    """Return a session's ID as the names of its objects have it; two IDs may share one."""
+    return session_id[:40].lower()
+
+
 @dataclass(frozen=True)
 class Names:
     """Label, annotation and object names; the defaults are the platform's.
@@ -142,4 +166,4 @@ class Names:
 
     def secret_name(self, session_id: str) -> str:
         """Return the name of a session's Secret; two IDs may share one (cut, lower-cased)."""
-        return self.secret_pattern.format(id=session_id[:40].lower())
+        return self.secret_pattern.format(id=object_id(session_id))

@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from reconciler.errors import SettingsError
-from reconciler.naming import Names, is_namespace
+from reconciler.naming import ALL_SESSIONS, Names, Shard, is_namespace
 
 PREFIX = "RECONCILER_"
 
@@ -50,6 +50,12 @@ Source: zerolog `ParseLevel`.
 FROM_PLATFORM = "@platform"
 """As a namespace: those of the platform's projects. It is no valid name of a namespace."""
 
+
+MAX_SHARDS = 16
+"""Each shard may have a request at the platform, of which each takes two connections of the
+platform's 50 to its database: more shards would leave too few for the runners."""
+
+_SHARD = re.compile(r"(\d{1,6})/(\d{1,6})", re.ASCII)
 
 _FORM_FIELD = re.compile(r"[-._~A-Za-z0-9]+")
 
@@ -150,11 +156,27 @@ def _namespaces(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _shard(value: Any) -> Any:
+    """Read `i/n`."""
+    if not isinstance(value, str):
+        return value
+    if (found := _SHARD.fullmatch(value.strip())) is None:
+        raise ValueError("must be i/n: 0/3 is the first of three shards")
+    shard = Shard(int(found[1]), int(found[2]))
+    if not 1 <= shard.count <= MAX_SHARDS:
+        raise ValueError(f"must be i/n with n from 1 to {MAX_SHARDS}")
+    if shard.index >= shard.count:
+        last = Shard(shard.count - 1, shard.count)
+        raise ValueError(f"must count the shards from 0: the last one is {last}")
+    return shard
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 BaseUrl = Annotated[HttpUrl, AfterValidator(_base_url)]
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 MountedFile = Annotated[Path, AfterValidator(_mounted_file)]
 FormFields = Annotated[list[tuple[str, str]], NoDecode, BeforeValidator(_form)]
+ShardSetting = Annotated[Shard, NoDecode, BeforeValidator(_shard)]
 Namespaces = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)]
 
 
@@ -315,8 +337,13 @@ class Settings(BaseSettings):
     lease_name: str = Field(
         "token-reconciler",
         pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-        max_length=253,
-        description="The Lease in our own namespace.",
+        max_length=250,
+        description="The Lease in our own namespace; of a shard, its index is appended: `-0`.",
+    )
+    shard: ShardSetting = Field(
+        ALL_SESSIONS,
+        description="i/n: work on part i, counted from 0, of n parts of all sessions. Each part has"
+        " its own Lease. One replica bears 100,000 sessions: most need no shards.",
     )
     lease_duration_s: int = Field(
         15,
@@ -412,6 +439,18 @@ class Settings(BaseSettings):
     def listed_namespaces(self) -> list[str]:
         """The named namespaces; an empty list means all, unless `finds_namespaces`."""
         return [name for name in self.namespaces if name != FROM_PLATFORM]
+
+    @property
+    def lease(self) -> str:
+        """The name of the Lease that this replica contends for."""
+        is_only = self.shard.count == 1
+        return self.lease_name if is_only else f"{self.lease_name}-{self.shard.index}"
+
+    @property
+    def platform_share(self) -> int:
+        """The requests to the platform at one time of this shard: of all shards together, those of
+        `platform_parallel`, and at least one each."""
+        return max(1, self.platform_parallel // self.shard.count)
 
     @property
     def is_oidc(self) -> bool:

@@ -127,7 +127,7 @@ class Election:
                 kube,
                 ElectionConfig(
                     namespace=settings.namespace,
-                    name=settings.lease_name,
+                    name=settings.lease,
                     identity=me,
                     timing=ElectionTiming(
                         settings.lease_duration_s,

@@ -68,8 +68,6 @@ def run(settings: Settings, outlet: StderrWriter) -> None:
     """
     configure_logs(settings.log_level, settings.log_format)
     outlet.on_drained = _warn_of_dropped
-    gc.freeze()  # what was imported stays
-    gc.enable()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(settings, outlet))
 
@@ -164,7 +162,7 @@ async def build(
             clock=clock,
             breaker=platform_breaker,
             limit_s=settings.platform_limit_s,
-            parallel=settings.platform_parallel,
+            parallel=settings.platform_share,
         )
         kube = await _open_kube(stack, settings, me, issuer_time, clock)
         election = Election(settings, me, clock, _loop_factory())
@@ -196,9 +194,7 @@ async def build(
             own = await _open_own_kube(stack, settings, me, clock)
         ignored = environment.ignored_variables()
         report = ReplicaReport(
-            Reporter(
-                settings.namespace, settings.lease_name, names.field_manager, settings.replica
-            ),
+            Reporter(settings.namespace, settings.lease, names.field_manager, settings.replica),
             kube=own,
             breaker=kube_breaker,
             clock=clock,
@@ -291,9 +287,10 @@ def _config(settings: Settings, mac: ConfirmationMac) -> ControllerConfig:
         resync_s=settings.resync_s,
         touch=settings.touch,
         request_limit_s=settings.request_limit_s,
-        platform_parallel=settings.platform_parallel,
+        platform_parallel=settings.platform_share,
         drain_s=settings.drain_s,
         lease_s=float(settings.lease_duration_s) if settings.leader_elect else 0.0,
+        shard=settings.shard,
         on_synced=_freeze_memory,
     )
 

@@ -14,6 +14,7 @@ import structlog
 from reconciler.clock import Clock
 from reconciler.controller.decide import error_policy, refresh_grid
 from reconciler.controller.decide.pod_touches import PodTouches
+from reconciler.controller.decide.sharding import of_shard
 from reconciler.controller.events.recorder import EventRecorder
 from reconciler.controller.namespaces.discovery import NamespaceDiscovery, NamespaceUsage
 from reconciler.controller.namespaces.informers import InformerPair, NamespaceInformers
@@ -119,8 +120,10 @@ class Controller:
         self._stores = Stores(
             self.pods,
             self.secrets,
-            metadata_resource("pods", names),
-            metadata_resource("secrets", names, on_data=self._warn_of_value),
+            of_shard(metadata_resource("pods", names), config.shard),
+            of_shard(
+                metadata_resource("secrets", names, on_data=self._warn_of_value), config.shard
+            ),
         )
         self.queue: WorkQueue[SessionKey] = WorkQueue(clock)
         self.queue.pause()
@@ -138,7 +141,6 @@ class Controller:
             source=dependencies.source,
             issuer_time=dependencies.issuer_time,
             fence=dependencies.fence,
-            is_exclusive=dependencies.leadership.is_exclusive,
             config=config,
             clock=clock,
         )

@@ -11,7 +11,7 @@ from reconciler.clock import Clock, Instant
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.informer.store import Store
 from reconciler.kube.api import ApiResource, ObjectMeta
-from reconciler.naming import Names
+from reconciler.naming import ALL_SESSIONS, Names, Shard
 from reconciler.telemetry.trace import Tracer
 
 REPEAT_S = 600.0
@@ -81,5 +81,7 @@ class ControllerConfig:
     platform_parallel: int = 8
     drain_s: float = 20.0
     lease_s: float = 0.0
+    shard: Shard = ALL_SESSIONS
+    """The part of all sessions that this replica works on."""
     on_synced: Callable[[], None] = lambda: None
     """Called once, when the first lists are in the stores."""

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -53,7 +52,7 @@ class HttpKube:
         on_date: Callable[[str | None], None] | None = None,
         peer: str = "kube",
     ) -> None:
-        self._by = urlencode({"fieldManager": names.field_manager})
+        self._manager = names.field_manager
         agent = f"{names.field_manager}/{__version__}" + (f" ({replica})" if replica else "")
         headers = {"User-Agent": agent}
         self._requests = ClientPool(
@@ -170,7 +169,7 @@ class HttpKube:
     ) -> Request:
         return Request(
             method,
-            f"{path}?{self._by}",
+            _target(path, {"fieldManager": self._manager}),
             what=f"{method} {path}",
             accept=_accept(resource, "PartialObjectMetadata"),
             data=msgspec.json.encode(body),
@@ -196,14 +195,14 @@ def _selectors(scope: ListOptions) -> dict[str, str]:
 
 
 def _path(resource: ApiResource[Any], namespace: str | None, name: str = "") -> str:
-    collection = _collection(resource.group, resource.version, namespace, resource.plural)
-    return f"{collection}/{quote(name, safe='')}" if name else collection
-
-
-@lru_cache(maxsize=1024)
-def _collection(group: str, version: str, namespace: str | None, plural: str) -> str:
-    scope = f"namespaces/{quote(namespace, safe='')}/" if namespace else ""
-    return f"{f'/apis/{group}' if group else '/api'}/{version}/{scope}{plural}"
+    base = f"/apis/{resource.group}" if resource.group else "/api"
+    parts = [base, resource.version]
+    if namespace:
+        parts += ["namespaces", quote(namespace, safe="")]
+    parts.append(resource.plural)
+    if name:
+        parts.append(quote(name, safe=""))
+    return "/".join(parts)
 
 
 def _accept(resource: ApiResource[Any], view: str) -> str:

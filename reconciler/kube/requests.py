@@ -136,8 +136,6 @@ class RequestSender:
         while True:
             async with pool.acquire() as client:
                 headers = CIMultiDict({"Accept": request.accept})
-                if request.content_type:
-                    headers["Content-Type"] = request.content_type
                 headers.extend(await self._credentials.headers(client.connection.url))
                 if client.is_closed():
                     raise _closed(request)
@@ -182,7 +180,7 @@ async def _write(client: PooledClient, request: Request, headers: Mapping[str, s
     answer = await client.exchanges.send(
         request.method,
         request.target,
-        headers,
+        CIMultiDict(headers, **{"Content-Type": request.content_type}),
         request.data or b"",
         before_send=request.before_send,
     )

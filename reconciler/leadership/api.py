@@ -65,11 +65,6 @@ class Leadership(Protocol):
     @property
     def leads(self) -> bool: ...
 
-    @property
-    def is_exclusive(self) -> bool:
-        """True if no other replica writes while this one leads."""
-        ...
-
     async def wait_started(self) -> None:
         """Return while this replica leads."""
         ...
@@ -87,7 +82,6 @@ class NoElection:
     """Leadership of the only replica: it always leads; nothing prevents a second one."""
 
     leads = True
-    is_exclusive = False
 
     async def wait_started(self) -> None:
         return
@@ -107,8 +101,6 @@ class LeadershipState:
     Args:
         release: Releases the Lease; returns when that is done.
     """
-
-    is_exclusive = True
 
     def __init__(self, release: Callable[[], Awaitable[None]]) -> None:
         self._release = release

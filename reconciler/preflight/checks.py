@@ -94,8 +94,12 @@ def _settings(settings: Settings) -> Finding:
     where = ", ".join(settings.listed_namespaces) or "all namespaces"
     if settings.finds_namespaces:
         where = " and ".join([*settings.listed_namespaces, "the namespaces of every project"])
+    if settings.shard.count > 1:
+        where = f"shard {settings.shard} of the sessions in {where}"
+    else:
+        where = f"sessions in {where}"
     source = shown_url(settings.token_url()) if settings.is_oidc else "the settings"
-    return Finding("settings", "OK", f"sessions in {where}; tokens from {source}")
+    return Finding("settings", "OK", f"{where}; tokens from {source}")
 
 
 def misspelled() -> list[Finding]:
@@ -131,7 +135,7 @@ async def _cluster(
     """
     cluster_wide = not settings.namespaces
     in_sessions = bool(namespaces) or cluster_wide
-    needed = used(touch=settings.touch, elects=settings.leader_elect, lease=settings.lease_name)
+    needed = used(touch=settings.touch, elects=settings.leader_elect, lease=settings.lease)
     wanted = questions(needed, namespaces=namespaces, own=settings.namespace)
     excess = questions(EXCESS_PERMISSIONS, namespaces=namespaces, own=settings.namespace)
     limit_s = settings.request_limit_s

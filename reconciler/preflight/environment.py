@@ -32,14 +32,15 @@ def proxy_of(url: str) -> str:
 
 
 def described(settings: Settings) -> dict[str, str]:
-    """Return the endpoints, and their proxies if there are any, for the first log line."""
+    """Return shard, endpoints, and their proxies if there are any, for the first log line."""
     endpoints = {"platform": settings.api_server_url}
     if settings.is_oidc:
         endpoints["issuer"] = settings.token_url()
     urls = endpoints | {"kube": _in_cluster_url()}
     proxies = {f"{name}_proxy": proxy_of(url) for name, url in urls.items()}
     shown = {name: shown_url(url) for name, url in endpoints.items()}
-    return shown | {name: proxy for name, proxy in proxies.items() if proxy}
+    shard = {"shard": str(settings.shard)} if settings.shard.count > 1 else {}
+    return shard | shown | {name: proxy for name, proxy in proxies.items() if proxy}
 
 
 def _in_cluster_url() -> str:

@@ -13,9 +13,10 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.manifests import (
     MANIFESTS,
     OVERLAYS,
+    PROMETHEUS_RULE,
     RESTRICTED,
+    SERVICE_MONITOR,
     Object,
-    define,
     kubectl,
     of_kind,
     only,
@@ -53,10 +54,14 @@ def kubeconfig(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFac
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
         for name in sorted(names)
     ]
-    needed = write(namespaces, folder / "needed.json")
+    definitions = (SERVICE_MONITOR, PROMETHEUS_RULE)
+    needed = write([*namespaces, *definitions], folder / "needed.json")
     done = kubectl("apply", "-f", str(needed), kubeconfig=path)
     assert done.returncode == 0, done.stderr
-    define(path, "servicemonitor", "prometheusrule")
+    for definition in definitions:
+        name = definition["metadata"]["name"]
+        done = kubectl("wait", "--for=condition=Established", f"crd/{name}", kubeconfig=path)
+        assert done.returncode == 0, done.stderr
     return path
 
 

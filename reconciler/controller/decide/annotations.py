@@ -1,8 +1,7 @@
 """Parses and validates a Secret's annotations, which tenants can forge (pure)."""
 
 import hashlib
-
-import msgspec
+from dataclasses import dataclass
 
 from reconciler.clock import LONG_AGO, EpochTime, parse_utc
 from reconciler.controller.decide.ownership import Owner, WriteResponse, owner_of
@@ -17,7 +16,8 @@ UNKNOWN = "unknown"
 """Annotation value for an unknown expiry."""
 
 
-class TokenAnnotations(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class TokenAnnotations:
     """One Secret's token, epoch seconds in the issuer's time.
 
     `issued_s` and `expires_s` are both None if they are invalid; then `problem` is the reason.

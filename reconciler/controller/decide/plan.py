@@ -6,11 +6,8 @@ A lost one costs time, never correctness.
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
-
-import msgspec
-from msgspec.structs import replace
 
 from reconciler.clock import EPOCH, LONG_AGO, NEVER, EpochTime
 from reconciler.controller.decide.annotations import (
@@ -91,7 +88,8 @@ def dependency_of(action: Action) -> str:
     return {Action.CONFIRM: "platform", Action.SIGN: "sign"}.get(action, "write")
 
 
-class SessionState(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class SessionState:
     """The known state of one session at one moment.
 
     `pod` is the newest that is not being deleted, else the newest. `secret` is the object of the
@@ -118,13 +116,13 @@ class DecisionContext:
         longest_ttl_s: Longest lifetime of a token that is accepted from annotations.
         static: The token has no expiry.
         term: This leader's name in `token-refreshed-by`.
-        term_started_s: When its term began (epoch, issuer's time); infinite if no other replica
-            writes in it.
+        term_started_s: When its term began (epoch, issuer's time), with an allowance for the
+            replicas' clocks.
         startup: Which tokens that another replica wrote before that are due at once: all, those
             with less than 0.8 of their lifetime left, or none. Tokens that another writes later
-            are left unchanged, or two overlapping replicas would rewrite each other's tokens
-            without end. Only an elected leader need not compare the two times, from clocks that
-            differ by the second of a Date header.
+            are left unchanged, and each session is written once, or two overlapping leaders would
+            rewrite each other's tokens without end: two shards while n changes, or two replicas
+            without an election.
         p95_run_s: p95 of a run, seconds.
         replaced_s: When the present token replaced another; see `TokenSource`.
         generation: Of that token; see `TokenSource`.
@@ -147,7 +145,8 @@ class DecisionContext:
     list_started_s: EpochTime = LONG_AGO
 
 
-class Plan(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Plan:
     """What to do, why and how urgently.
 
     `due_s` (epoch) is when to plan again if nothing happens. For CONFIRM it is when to ask: a list
@@ -359,7 +358,8 @@ def _due_now(
         return "requested", Priority.CHANGED
     if _is_replaced(annotations, context, record):
         return "token_replaced", Priority.STARTUP
-    if _is_startup_due(annotations, context, now_s):
+    has_written = record is not None and record.response is not None
+    if not has_written and _is_startup_due(annotations, context, now_s):
         return "startup_resync", Priority.STARTUP
     return None
 

@@ -4,11 +4,10 @@ docs/design/evidence-for-writes.md, steps 6-11.
 """
 
 import math
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-import msgspec
 from cachetools import LRUCache
-from msgspec.structs import replace
 
 from reconciler.clock import LONG_AGO, EpochTime, Instant
 from reconciler.controller.decide.ownership import Owner, WriteResponse, response_of
@@ -37,7 +36,8 @@ Undone = Literal["", "token", "annotations", "secret"]
 """The part of our last write that another writer has undone."""
 
 
-class Evidence(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Evidence:
     """Reasons for a write other than the Secret and the time.
 
     Args:
@@ -64,7 +64,8 @@ class TokenLife(NamedTuple):
     remaining_s: float
 
 
-class WriteRecord(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class WriteRecord:
     """Our last write of a session's Secret.
 
     Args:
@@ -188,11 +189,6 @@ def _last_answered(record: WriteRecord | None) -> WriteRecord | None:
 def _shows(secret: ObjectMeta, record: WriteRecord, names: Names) -> bool:
     content = content_of(secret, names)
     return content[:2] == record.sent if record.content is None else content == record.content
-
-
-def is_unanswered(record: WriteRecord | None, secret: ObjectMeta, names: Names) -> bool:
-    """Return whether a Secret shows our last write, whose response is outstanding or lost."""
-    return record is not None and record.response is None and _shows(secret, record, names)
 
 
 def undone(

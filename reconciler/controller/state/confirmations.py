@@ -150,6 +150,7 @@ class ConfirmationCache:
         *,
         complete: bool,
         complete_projects: Collection[str] = (),
+        covered: Collection[str] = (),
     ) -> None:
         """Take in the end of a list of running sessions, after `record_running` of each.
 
@@ -158,20 +159,22 @@ class ConfirmationCache:
         lacks are looked up before their next write.
 
         Args:
-            found: The keys of all its rows.
+            found: The keys of its rows that are of this shard.
+            complete: It was read to its end, and is not empty: it has a row, of any shard.
+            covered: Namespaces of such projects' rows, of any shard.
             complete_projects: Projects with a complete list that is not empty.
         """
         found = found - self._revocations.revoked()  # revoked after its row was read
-        if complete and found:
+        if complete:
             self._running = found
             self._covers_all = True
             self._suspect([key for key in self._projects if key not in found])
         else:
             gone = {key for key in self._running if self._projects.get(key) in complete_projects}
             self._running = self._running - gone | found
-            covered = {
+            covered = set(covered).union(
                 key.namespace for key in found if self._projects.get(key) in complete_projects
-            }
+            )
             self._covered |= covered
             self._suspect(
                 [key for key in self._projects if key.namespace in covered and key not in found]

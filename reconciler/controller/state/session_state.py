@@ -7,7 +7,7 @@ from typing import Literal
 
 from reconciler.clock import LONG_AGO, NEVER, Clock, EpochTime, Instant
 from reconciler.controller.decide.plan import DecisionContext, Plan, SessionState, plan
-from reconciler.controller.decide.progress import WriteRecords, is_unanswered, last_applied
+from reconciler.controller.decide.progress import WriteRecords, last_applied
 from reconciler.controller.runtime import ControllerConfig, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.kube.api import ObjectMeta
@@ -18,6 +18,12 @@ from reconciler.tokens.source import TokenSource
 
 CONTEXT_S = 0.1
 """Age at which the longest lifetime seen and the p95 are read again; neither changes faster."""
+
+
+CLOCK_ERROR_S = 10.0
+"""Two replicas' estimates of the issuer's time differ by less: by the second of a Date header. A
+token that another replica wrote until this long after our term began counts as its predecessor's.
+"""
 
 
 class RunTimes:
@@ -41,9 +47,6 @@ class RunTimes:
 class SessionStateReader:
     """Reads, never waits, never writes: the same answer for the same state.
 
-    Args:
-        is_exclusive: No other replica writes while this one leads.
-
     `startup` is that of the `DecisionContext`: the configured value while this replica leads, else
     "none". `term_began_at` is when it last began to lead, monotonic. `records` are the writes of
     this term; the reconciler keeps them.
@@ -57,7 +60,6 @@ class SessionStateReader:
         source: TokenSource,
         issuer_time: IssuerTime,
         fence: WriteFence,
-        is_exclusive: bool,
         config: ControllerConfig,
         clock: Clock,
     ) -> None:
@@ -74,7 +76,6 @@ class SessionStateReader:
         self._clock = clock
         self._fence = fence
         self._propagation_s = config.propagation_s
-        self._is_exclusive = is_exclusive
         self._context: DecisionContext | None = None
         self._context_at: Instant = LONG_AGO
         self.term_began_at = clock.monotonic()
@@ -99,7 +100,7 @@ class SessionStateReader:
             longest_ttl_s=self._source.longest_ttl_s,
             static=best is not None and math.isinf(best.expires_s),
             term=self._fence.term,
-            term_started_s=NEVER if self._is_exclusive else began_s,
+            term_started_s=began_s + CLOCK_ERROR_S,
             startup=self.startup,
             p95_run_s=self.run_times.p95_s,
             replaced_s=self._source.replaced_s,
@@ -142,10 +143,6 @@ class SessionStateReader:
         secret = self._secrets.get(key.namespace, self.names.secret_name(key.session_id))
         return newest_live_pod(self._pods.by_session(key)), secret
 
-    def is_unanswered_write(self, secret: ObjectMeta) -> bool:
-        """Return whether a version of a Secret is our own write, and its response has not come."""
-        return is_unanswered(self.records.get(secret.key), secret, self.names)
-
     def state(self, key: SessionKey) -> SessionState:
         pod, secret = self.objects(key)
         own = secret if secret is not None and secret.session_id == key.session_id else None
@@ -175,12 +172,12 @@ class SessionStateReader:
         """Convert an instant of the issuer's time to our monotonic clock."""
         return self._clock.monotonic() + (instant_s - self.now_s())
 
-    def live_keys(self) -> tuple[SessionKey, ...]:
-        """Return the key of every session with a pod that has not ended, each once.
+    def live_keys(self) -> dict[SessionKey, None]:
+        """Return the key of every pod that has not ended, in the store's order.
 
-        Cost: O(sessions).
+        Cost: O(pods).
         """
-        return self._pods.session_keys()
+        return {pod.key: None for pod in self._pods.snapshot() if pod.session_id}
 
     def pods_to_touch(self, key: SessionKey) -> list[ObjectMeta]:
         return [pod for pod in self._pods.by_session(key) if not pod.is_deleting]

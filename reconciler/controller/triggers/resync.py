@@ -7,6 +7,7 @@ from functools import partial
 import structlog
 
 from reconciler.controller.decide.plan import Action
+from reconciler.controller.decide.sharding import owns
 from reconciler.controller.runtime import ControllerConfig, Runtime
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
@@ -71,6 +72,7 @@ class Resync:
         self._on_namespaces = on_namespaces
         self._period_s = config.resync_s
         self._parallel = config.platform_parallel
+        self._shard = config.shard
         self._namespaces = frozenset(() if config.finds_namespaces else config.namespaces)
         self._log_dedup = runtime.log_dedup
         self._random = runtime.random
@@ -188,7 +190,7 @@ class Resync:
         recorded: set[SessionKey] = set()
 
         def take(rows: list[PlatformSession]) -> None:
-            keys = [self._confirmations.record_running(row) for row in rows]
+            keys = [self._confirmations.record_running(row) for row in rows if self._is_own(row)]
             recorded.update(keys)
             for key in self._watched(keys):
                 on_listed(key)
@@ -218,19 +220,32 @@ class Resync:
     async def _record_list(
         self, found: RunningSessions, recorded: set[SessionKey]
     ) -> list[SessionKey]:
-        """Record what no page has confirmed, and the end of the list; return all its keys."""
+        """Record what no page has confirmed, and the end of the list; return its keys.
+
+        The sessions of other shards are not kept. They show that the list is not empty.
+        """
         keys: dict[SessionKey, None] = {}
+        covered: set[str] = set()
         turn = TimeSlice(self._clock)
         for session in found.sessions:
             key = self._confirmations.key_of(session)
-            if key not in recorded:
-                self._confirmations.record_running(session)
-            keys[key] = None
+            if session.project_id in found.complete_projects:
+                covered.add(key.namespace)
+            if self._is_own(session):
+                if key not in recorded:
+                    self._confirmations.record_running(session)
+                keys[key] = None
             await turn.item_done()
         self._confirmations.record_list(
-            set(keys), complete=found.complete, complete_projects=found.complete_projects
+            set(keys),
+            complete=found.complete and bool(found.sessions),
+            complete_projects=found.complete_projects,
+            covered=covered,
         )
         return list(keys)
+
+    def _is_own(self, session: PlatformSession) -> bool:
+        return owns(self._shard, self._confirmations.key_of(session))
 
     def _watched(self, keys: list[SessionKey]) -> list[SessionKey]:
         """Return the sessions in watched namespaces; where any may be, watch these, too."""

@@ -183,19 +183,29 @@ def _since(times: deque[Instant], since_at: Instant) -> deque[Instant]:
 
 
 class SingleWriterCheck:
-    """Checks every commit against the holders of the Lease; a commit hook.
+    """Checks every commit against the holders of one Lease; a commit hook.
 
     Args:
-        open_fences: Returns the processes that may write now.
+        lease: Name of the Lease.
+        contends: Whether a process contends for that Lease; the writes of others are not checked.
+        open_fences: Returns the processes of that Lease that may write now.
     """
 
-    def __init__(self, event_log: EventLog, open_fences: Callable[[], Sequence[str]]) -> None:
+    def __init__(
+        self,
+        event_log: EventLog,
+        lease: str,
+        contends: Callable[[str], bool],
+        open_fences: Callable[[], Sequence[str]],
+    ) -> None:
         self.process = ""
         """The last process that acquired the Lease."""
         self.changes_total = 0
         self.since_version = 0
         """The version at which that process acquired it."""
         self._event_log = event_log
+        self._lease = lease
+        self._contends = contends
         self._open_fences = open_fences
         self._write_log = WriteLog()
 
@@ -205,11 +215,12 @@ class SingleWriterCheck:
         if commit.caller is RESTORER:
             return  # no restore goes back beyond the last change of the Lease's holder
         write_log.record(commit)
-        terms = leader_terms(write_log.holder_changes)
+        terms = leader_terms(turn for turn in write_log.holder_changes if turn.name == self._lease)
         if terms and terms[-1].process != self.process:
             self.changes_total += bool(self.process)
             self.process, self.since_version = terms[-1].process, commit.version
-        for write in writes_without_leadership(terms, write_log.process_writes):
+        writes = [write for write in write_log.process_writes if self._contends(write.process)]
+        for write in writes_without_leadership(terms, writes):
             what = f"{write.process} at version {write.version}"
             self._event_log.add_violation(NO_WRITE_WITHOUT_LEADERSHIP, what)
         write_log.process_writes.clear()

@@ -33,7 +33,7 @@ from reconciler.leadership.lease import Identity
 from reconciler.leadership.lease_fence import LeaseFence
 from reconciler.leadership.lease_timing import ElectionTiming
 from reconciler.leadership.thread import Heartbeat
-from reconciler.naming import Names
+from reconciler.naming import ALL_SESSIONS, Names, Shard
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.telemetry.trace import Tracer
 from reconciler.tokens.issuer_time import IssuerTime
@@ -87,15 +87,26 @@ class SimulatedReplica:
 
     Args:
         index: Number of the replica; the next process with this number is its successor.
+        shard: The part of all sessions that it works on, with a Lease of its own.
         pod: Number of the pod of that replica.
         number: Number of the process in the world.
         rate: Rate of its monotonic clock.
     """
 
     def __init__(
-        self, shared: SharedWorld, *, index: int, pod: int, number: int, skew_s: float, rate: float
+        self,
+        shared: SharedWorld,
+        *,
+        index: int,
+        pod: int,
+        number: int,
+        skew_s: float,
+        rate: float,
+        shard: Shard = ALL_SESSIONS,
     ) -> None:
         self.index = index
+        self.shard = shard
+        self.lease = LEASE if shard.count == 1 else f"{LEASE}-{shard.index}"
         self.clock = VirtualClock(asyncio.get_running_loop(), rate=rate)
         self.clock.step_s = skew_s
         self.faults = FaultInjection(shared.faults)
@@ -113,7 +124,8 @@ class SimulatedReplica:
         self._mac = ConfirmationMac(MAC_SECRET)
         self.platform, self.controller = self._build(shared, number)
         self._elector_task = self.process.create_task(self._elector.run(), name="elector")
-        self._task = self.main.create_task(self.controller.run(asyncio.Event()), name="controller")
+        self._stop = asyncio.Event()
+        self._task = self.main.create_task(self.controller.run(self._stop), name="controller")
         for task in (self._task, self._elector_task):
             task.add_done_callback(self._ended)
 
@@ -165,7 +177,7 @@ class SimulatedReplica:
             self._kube(shared, f"{self.me} elector"),
             ElectionConfig(
                 namespace=HOME,
-                name=LEASE,
+                name=self.lease,
                 identity=self.me,
                 timing=ElectionTiming(),
                 heartbeat_age_s=heartbeat.age_s,
@@ -227,6 +239,7 @@ class SimulatedReplica:
             namespaces=shared.namespaces if mode == "named" else (),
             finds_namespaces=mode == "found",
             workers=shared.conditions.workers,
+            shard=self.shard,
         )
 
     def _tried(self, what: str) -> None:
@@ -269,6 +282,17 @@ class SimulatedReplica:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        if self._oidc is not None:
+            await self._oidc.close()
+
+    async def terminate(self) -> None:
+        """End as after SIGTERM: drain, release the Lease, stop."""
+        for task in (self._task, self._elector_task):
+            task.remove_done_callback(self._ended)
+        self._stop.set()
+        await self._task
+        self._elector_task.cancel()
+        await asyncio.wait([self._elector_task])
         if self._oidc is not None:
             await self._oidc.close()
 

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import contextlib
 import math
-from collections import deque
+from collections import Counter, deque
 from random import Random
 
 from reconciler.clock import NEVER, EpochTime, Instant
@@ -24,12 +24,12 @@ from reconciler.lab.simulation.event_log import EventLog
 from reconciler.lab.simulation.fakes import MARKS, FakePlatformState, StaticTokens, VirtualIssuer
 from reconciler.lab.simulation.invariants import US, ExposureChecker, SecretChecker, value_of
 from reconciler.lab.simulation.nodes import VirtualNode
-from reconciler.lab.simulation.replica import HOME, SharedWorld, SimulatedReplica
+from reconciler.lab.simulation.replica import HOME, LEASE, SharedWorld, SimulatedReplica
 from reconciler.lab.simulation.revocation import RevocationChecker
 from reconciler.lab.simulation.scenario import PodLifetime, Scenario, SessionPlan
 from reconciler.lab.simulation.truth import REQUEST_DUE, ExposureAccount, TruthChecker
 from reconciler.lab.simulation.virtual_time import EPOCH_S, VirtualClock
-from reconciler.naming import Names, SessionKey
+from reconciler.naming import ALL_SESSIONS, Names, SessionKey, Shard
 
 OPERATOR = Caller("platform", "control-plane", "ambient-control-plane")
 """The platform's control plane, which creates pods and Secrets."""
@@ -126,12 +126,13 @@ class World:
         self._versions: deque[tuple[Instant, int]] = deque(maxlen=VERSIONS)
         self.replicas: dict[int, SimulatedReplica] = {}
         """The running processes, by the number of their replica."""
-        self.single_writer = SingleWriterCheck(
-            self.event_log, lambda: [str(r.me) for r in self.replicas.values() if r.fence.is_open]
-        )
+        self._leases: dict[str, str] = {}
+        """The Lease that each process contends for, ended ones included."""
+        self.single_writer = self._single_writer_check(LEASE)
+        self._single_writers = {LEASE: self.single_writer}
         self.writes_total = 0
         self.starts_total = 0
-        self._pods = dict.fromkeys(range(scenario.replicas), 0)
+        self._pods: Counter[int] = Counter()
         self._shared = SharedWorld(
             core=self.core,
             names=self.names,
@@ -163,17 +164,34 @@ class World:
             if index not in self.replicas:
                 self.start(index)
 
-    def start(self, index: int) -> None:
+    def start(self, index: int, shard: Shard = ALL_SESSIONS) -> None:
         """Start the next process of a replica."""
         self.starts_total += 1
         self.event_log.note(f"process {self.starts_total} of replica {index} starts")
-        self.replicas[index] = SimulatedReplica(
+        replica = self.replicas[index] = SimulatedReplica(
             self._shared,
             index=index,
             pod=self._pods[index],
             number=self.starts_total,
             skew_s=self.scenario.skew_s,
-            rate=self.scenario.rates[index],
+            rate=self.scenario.rates[index % len(self.scenario.rates)],
+            shard=shard,
+        )
+        self._leases[str(replica.me)] = replica.lease
+        if replica.lease not in self._single_writers:
+            check = self._single_writers[replica.lease] = self._single_writer_check(replica.lease)
+            self.core.on_commit.append(check.commit)
+
+    def _single_writer_check(self, lease: str) -> SingleWriterCheck:
+        return SingleWriterCheck(
+            self.event_log,
+            lease,
+            lambda process: self._leases.get(process, lease) == lease,
+            lambda: [
+                str(replica.me)
+                for replica in self.replicas.values()
+                if replica.lease == lease and replica.fence.is_open
+            ],
         )
 
     async def kill_all(self) -> None:
@@ -189,6 +207,13 @@ class World:
         self._pods[index] += with_pod
         await replica.kill()
         self.event_log.note(f"process of replica {index} killed")
+
+    async def terminate(self, index: int) -> None:
+        """End one process and its pod as a rollout does: it drains, and releases the Lease."""
+        self._pods[index] += 1
+        await self.replicas[index].terminate()
+        del self.replicas[index]
+        self.event_log.note(f"process of replica {index} terminated")
 
     def leader(self) -> SimulatedReplica | None:
         """Return the process that the Lease names, None if it has ended."""

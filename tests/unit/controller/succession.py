@@ -6,8 +6,6 @@ import asyncio
 class Succession:
     """A leadership that the test starts: until then this replica stands by."""
 
-    is_exclusive = True
-
     def __init__(self) -> None:
         self._began = asyncio.Event()
 

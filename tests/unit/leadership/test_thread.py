@@ -206,4 +206,3 @@ class TestLeadershipState:
         leadership, resigned = self.leadership()
         await leadership.release()
         assert resigned == ["resigned"]
-        assert leadership.is_exclusive
