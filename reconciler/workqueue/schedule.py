@@ -5,8 +5,8 @@ done. Requests that arrive while it runs are merged and cause exactly one more r
 """
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator
 from enum import Enum, auto
 from typing import Generic, TypeVar
 
@@ -26,6 +26,15 @@ K = TypeVar("K", bound=Hashable)
 STARVATION_INTERVAL = 8
 """One pick in this many goes to the longest ready entry. An eighth of the throughput lets a resync
 end under any load, and delays an urgent key by at most one run in eight."""
+
+
+MAX_PROMOTED = 1000
+"""Most entries that become ready in one call: a few milliseconds. A hundred thousand that are due
+at one instant would block the event loop for half a second."""
+
+PROMOTION_PAUSE_S = 0.01
+"""Time after `MAX_PROMOTED` entries until more become ready, the earliest due first: the loop has
+two thirds of its time for the work that is ready. A hundred thousand take 1.5 s."""
 
 
 class _Stage(Enum):
@@ -61,9 +70,10 @@ class Scheduler(Generic[K]):
         `STARVATION_INTERVAL`-th pick goes to the longest ready entry instead, so that no priority
         starves: an entry is served after at most `STARVATION_INTERVAL` x (number ready before it +
         1) picks.
-    Cost: O(log n) amortised a call, but O(g log n) if g entries become due at once or are blocked
-        on the endpoint that recovers. About 200 dict insertions for add + pop + done of one key
-        among 100,000 that wait; about 60 for each entry that is blocked on an endpoint.
+    Cost: O(log n) amortised a call; up to `MAX_PROMOTED` times that if many entries become due at
+        once, or are blocked on the endpoint that recovers. About 200 dict insertions for add + pop
+        + done of one key among 100,000 that wait; about 60 for each entry that is blocked on an
+        endpoint.
     """
 
     def __init__(self) -> None:
@@ -75,6 +85,8 @@ class Scheduler(Generic[K]):
         self._oldest: OrderedDict[_Entry[K], None] = OrderedDict()
         self._blocked: dict[str, dict[_Entry[K], None]] = {}
         self._woken: dict[str, int] = {}
+        self._waking: deque[tuple[str, Iterator[_Entry[K]]]] = deque()
+        self._promote_at: Instant = LONG_AGO
         self._waiting_in = dict.fromkeys(Priority, 0)
         self._since_starvation_pick = 0
         self._adds = self._dedups = self._pops = self._starvation_picks = 0
@@ -205,8 +217,8 @@ class Scheduler(Generic[K]):
         self._woken[endpoint] = self._pops
         blocked = self._blocked.get(endpoint, ())
         woken = tuple(entry for entry in blocked if only is None or only(entry.key))
-        for entry in woken:
-            self._change(entry, _unblocked(entry.request, now_at), now_at)
+        self._waking.append((endpoint, iter(woken)))
+        self._promote(now_at)
         return len(woken)
 
     def entry_info(self, key: K) -> EntryInfo | None:
@@ -225,9 +237,11 @@ class Scheduler(Generic[K]):
         )
 
     def next_at(self) -> Instant | None:
-        """Return when the next waiting entry is due, or None if none waits."""
+        """Return when the next waiting entry becomes ready, or None if none waits."""
+        if self._waking:
+            return self._promote_at
         head = self._waiting.peek()
-        return None if head is None else head[0]
+        return None if head is None else max(head[0], self._promote_at)
 
     def stats(self, now_at: Instant) -> ScheduleStats:
         """Return the figures; entries that are due by `now_at` count as ready."""
@@ -264,14 +278,36 @@ class Scheduler(Generic[K]):
         self._failing -= entry.failures > 0
 
     def _promote(self, now_at: Instant) -> None:
-        """Make all due entries ready, each since its own time.
+        """Make due entries ready, each since its own time, `MAX_PROMOTED` at the most.
 
-        Done before an entry becomes ready for another cause, so that `_oldest` stays in order.
+        Done before an entry becomes ready for another cause, so that `_oldest` stays in order,
+        unless more than that are due.
         """
-        while (head := self._waiting.peek()) is not None and head[0] <= now_at:
+        if now_at < self._promote_at:
+            return
+        left = MAX_PROMOTED
+        while left and (head := self._waiting.peek()) is not None and head[0] <= now_at:
             due_at, entry = self._waiting.pop()
             self._unwait(entry)
             self._make_ready(entry, entry.request, due_at)
+            left -= 1
+        while left and self._waking:
+            left -= 1
+            self._wake_next(now_at)
+        if not left:
+            self._promote_at = now_at + PROMOTION_PAUSE_S
+
+    def _wake_next(self, now_at: Instant) -> None:
+        """Make the next entry due that was blocked when its endpoint recovered.
+
+        Not if it has run since, and is blocked again.
+        """
+        endpoint, entries = self._waking[0]
+        entry = next(entries, None)
+        if entry is None:
+            self._waking.popleft()
+        elif entry in self._blocked.get(endpoint, ()) and entry.pop_number <= self._woken[endpoint]:
+            self._change(entry, _unblocked(entry.request, now_at), now_at)
 
     def _most_urgent(self, now_at: Instant) -> _Entry[K]:
         # Each priority's head is its first to lose its slack, so the four heads are enough.

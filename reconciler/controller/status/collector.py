@@ -34,15 +34,13 @@ from reconciler.kube.api import ObjectMeta
 from reconciler.leadership.api import WriteFence
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.time_slice import TimeSlice
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import TokenSource, TokenStats
 from reconciler.workqueue.items import EntryInfo, Priority
 from reconciler.workqueue.queue import WorkQueue
 
 log = structlog.get_logger()
-
-SLICE = 200
-"""Sessions read in one turn of the loop: one or two milliseconds."""
 
 INTERVAL_S = 60.0
 """A snapshot is taken at least this often, so that the exposure of pods that end is counted;
@@ -78,7 +76,7 @@ class ControllerParts:
 class StatusCollector:
     """Takes snapshots in slices and keeps the newest; concurrent callers share one.
 
-    Cost: 2 us a session (12 where it changed), at most `SLICE` of them in one turn of the loop.
+    Cost: 2 us a session (12 where it changed), in turns of the loop.
 
     Args:
         delivery_s: What a pod needs at most to see a token written in time, in seconds.
@@ -125,14 +123,14 @@ class StatusCollector:
     async def rows(self, snapshot: StatusSnapshot) -> tuple[SessionStatus, ...]:
         """Return one row a session, in the snapshot's order, with the due times of this moment.
 
-        Cost: 5 us a session, at most `SLICE` of them in one turn of the loop.
+        Cost: 5 us a session, in turns of the loop.
         """
         epoch_s = self._parts.sessions.now_s() - self._clock.monotonic()
         found: list[SessionStatus] = []
-        for start in range(0, len(snapshot.readings), SLICE):
-            part = snapshot.readings[start : start + SLICE]
-            found += [self._row(reading, epoch_s, snapshot.now_s) for reading in part]
-            await asyncio.sleep(0)
+        turn = TimeSlice(self._clock)
+        for reading in snapshot.readings:
+            found.append(self._row(reading, epoch_s, snapshot.now_s))
+            await turn.item_done()
         return tuple(found)
 
     def runs(self, key: SessionKey) -> tuple[RunRecord, ...]:
@@ -144,14 +142,14 @@ class StatusCollector:
         context, token = self._parts.sessions.context(), self._parts.source.stats()
         self._fleet, self._seen, self._excluded = FleetSummary(), {}, set()
         counted_s = self._parts.exposure.begin(now_s)
-        pods = self._parts.stores.pods.snapshot()
-        for start in range(0, len(pods), SLICE):
-            for pod in pods[start : start + SLICE]:
-                reading = self._read(pod, context, now_s)
-                if reading is not None:
-                    self._count(reading, now_s, counted_s, token.best_remaining_s)
-            await asyncio.sleep(0)
+        turn = TimeSlice(self._clock)
+        for pod in self._parts.stores.pods.snapshot():
+            reading = self._read(pod, context, now_s)
+            if reading is not None:
+                self._count(reading, now_s, counted_s, token.best_remaining_s)
+            await turn.item_done()
         for key in self._parts.confirmations.running():
+            await turn.item_done()
             if not self._parts.stores.pods.has_session(key):
                 reading = read(key, *self._parts.sessions.objects(key), context, now_s)
                 if reading.secret is not None:
@@ -162,7 +160,7 @@ class StatusCollector:
             self._parts.blocked_sessions.keep({reading.key for reading in readings})
         fleet.survive(self._delivery_s)
         fleet.exposure_s = self._parts.exposure.total_s
-        fleet.failing = self._failing()
+        fleet.failing = await self._failing()
         return self._make_snapshot(now_s, now_at, context, readings, token)
 
     def _read(
@@ -221,10 +219,13 @@ class StatusCollector:
             return "not_confirmed"
         return self._parts.blocked_sessions.of(reading.key)
 
-    def _failing(self) -> int:
+    async def _failing(self) -> int:
         """Return the number of sessions with a failed last run, without the excluded ones."""
-        looks = [self._parts.queue.entry_info(key) for key in self._excluded]
-        excluded = sum(look is not None and look.failures > 0 for look in looks)
+        excluded, turn = 0, TimeSlice(self._clock)
+        for key in self._excluded:
+            look = self._parts.queue.entry_info(key)
+            excluded += look is not None and look.failures > 0
+            await turn.item_done()
         return self._parts.queue.stats().schedule.failing - excluded
 
     def _row(

@@ -15,6 +15,7 @@ from reconciler.controller.triggers.event_handler import EventHandler
 from reconciler.errors import RemoteError
 from reconciler.informer.store import Store
 from reconciler.naming import SessionKey
+from reconciler.time_slice import TimeSlice
 
 INTERVAL_S = 15.0
 """Between two passes over the Secrets, in addition to the time of the look-ups."""
@@ -32,9 +33,6 @@ before a write it is looked up in any case."""
 UNANSWERED_S = 300.0
 """A session without an answer, while the platform answers about others, is looked up again after
 this long."""
-
-SLICE = 1000
-"""Secrets checked in one turn of the loop: a millisecond."""
 
 
 class RevocationCheck:
@@ -105,9 +103,9 @@ class RevocationCheck:
         found: dict[SessionKey, Instant] = {}
         asked_at: dict[SessionKey, Instant] = {}
         now_at = self._clock.monotonic()
-        for index, secret in enumerate(self._secrets.snapshot()):
-            if index % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
+        turn = TimeSlice(self._clock)
+        for secret in self._secrets.snapshot():
+            await turn.item_done()
             key, confirmations = secret.key, self._confirmations
             if self._names.confirmation not in secret.annotations or confirmations.is_running(key):
                 continue

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from reconciler.controller.decide.token_state import TokenState
-from reconciler.controller.status.collector import SLICE
 from reconciler.controller.status.fleet import FleetSummary
 from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
 from reconciler.controller.status.status_metrics import samples
@@ -17,6 +16,7 @@ from reconciler.lab.apiserver.kinds import PODS, SECRETS
 from reconciler.naming import SessionKey
 from reconciler.platform.models import PlatformSession
 from reconciler.telemetry import metrics
+from reconciler.time_slice import MAX_ITEMS
 from tests.lab.leaks import find_leaks
 from tests.unit.controller.virtual import INTRUDER, NAMES, PROJECT, US, World, running, simulate
 
@@ -227,7 +227,7 @@ def test_estimated_exposure_counts_what_the_issuer_cost_and_never_goes_back() ->
 
 def test_a_snapshot_shares_the_loop_and_is_shared() -> None:
     async def scenario(world: World) -> None:
-        count = 5 * SLICE
+        count = 2 * MAX_ITEMS
         for number in range(count):
             world.add(f"2Ab{number}")
         async with running(world):
@@ -250,7 +250,7 @@ def test_a_snapshot_shares_the_loop_and_is_shared() -> None:
             ticker.cancel()
             assert first is second
             assert len(first.readings) == count
-            assert turns >= count // SLICE
+            assert turns >= count // MAX_ITEMS
 
     simulate(scenario)
 
