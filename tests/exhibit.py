@@ -79,7 +79,7 @@ def survey(
     """Return a survey of these rows.
 
     Args:
-        down: Name of the endpoint that is away, or "".
+        down: Name of the endpoint that is unreachable, or "".
     """
     shown, fleet = tuple(rows), FleetSummary()
     for each in shown:

@@ -240,7 +240,7 @@ CASES = (
         healthy() | {on("a", "watch_silence_seconds", PODS): "0 30 60 0 30 60 0 30 60 75 0x60"},
     ),
     Case(
-        "the API server is away, and its watches are silent",
+        "the API server is unreachable, and its watches are silent",
         "TokenReconcilerEndpointDown",
         healthy()
         | {
@@ -256,7 +256,7 @@ CASES = (
         healthy() | {on("a", "endpoint_down", ISSUER): "0x5 1x3 0x60"},
     ),
     Case(
-        "the issuer stays away",
+        "the issuer stays unreachable",
         "TokenReconcilerEndpointDown",
         healthy() | {on("a", "endpoint_down", ISSUER): "0x5 1x9 0x60"},
         quiet="4m",
@@ -273,7 +273,7 @@ CASES = (
         },
     ),
     Case(
-        "the issuer refuses us: that, and not that it is away",
+        "the issuer refuses us: that, and not that it is unreachable",
         "TokenReconcilerEndpointRefused",
         healthy()
         | {

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(180)
 
 @dataclass(frozen=True)
 class Scene:
-    box: LabCluster
+    lab: LabCluster
     replicas: list[Replica]
     prometheus: Prometheus
 
@@ -38,9 +38,9 @@ async def scene(
     folder: Path, *, replicas: int = 1, settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[Scene]:
     """Have a fleet whose tokens are all alive, and a Prometheus that knows it; nothing fires."""
-    async with LabCluster(ttl_s=TTL_S, projection_delay=(0.2, 0.6)) as box:
-        box.populate(SESSIONS)
-        controllers = Replicas(replicas, box.environment() | dict(settings or {}), lambda _: None)
+    async with LabCluster(ttl_s=TTL_S, projection_delay=(0.2, 0.6)) as lab:
+        lab.populate(SESSIONS)
+        controllers = Replicas(replicas, lab.environment() | dict(settings or {}), lambda _: None)
         running = asyncio.create_task(controllers.run())
         try:
             ports = [replica.port for replica in controllers.all]
@@ -49,7 +49,7 @@ async def scene(
                 await prometheus.wait_value(ALL_LIVE)
                 await prometheus.wait_value(f"count(up == 1) == {replicas}")
                 await prometheus.wait_quiet()
-                yield Scene(box, controllers.all, prometheus)
+                yield Scene(lab, controllers.all, prometheus)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -57,21 +57,21 @@ async def scene(
 
 async def test_a_long_outage_of_the_issuer_fires_one_alert_after_the_other(tmp_path: Path) -> None:
     async with scene(tmp_path) as on:
-        on.box.issuer.faults.unreachable = True
+        on.lab.issuer.faults.unreachable = True
         down = await on.prometheus.wait_fires("TokenReconcilerEndpointDown")
         assert down["labels"]["endpoint"] == "issuer"
-        assert_readable(down, "The endpoint issuer is unreachable", on.box)
+        assert_readable(down, "The endpoint issuer is unreachable", on.lab)
         low = await on.prometheus.wait_fires("TokenReconcilerFleetSurvivalLow")
         assert "TokenReconcilerExposureGrowing" not in await on.prometheus.firing()
-        assert_readable(low, "0.4 of a token's life", on.box)
+        assert_readable(low, "0.4 of a token's life", on.lab)
         ends = await on.prometheus.wait_fires("TokenReconcilerTokensExpiring")
-        assert_readable(ends, "A runner's token expires", on.box)
+        assert_readable(ends, "A runner's token expires", on.lab)
         growing = await on.prometheus.wait_fires("TokenReconcilerExposureGrowing")
-        assert_readable(growing, "Runners hold expired tokens", on.box)
+        assert_readable(growing, "Runners hold expired tokens", on.lab)
         assert growing["labels"]["severity"] == "critical"
-        assert on.box.fleet.report().expired_token_seconds > 0
+        assert on.lab.fleet.report().expired_token_seconds > 0
 
-        on.box.issuer.faults.unreachable = False
+        on.lab.issuer.faults.unreachable = False
         await on.prometheus.wait_value(ALL_LIVE)
         await on.prometheus.wait_quiet()
 
@@ -88,9 +88,9 @@ async def test_a_killed_leader_without_a_follower_fires_until_its_successor_lead
     async with scene(tmp_path, settings=lease) as on:
         [replica] = on.replicas
         replica.kill(with_pod=True)
-        nobody = await on.prometheus.wait_fires("TokenReconcilerNoLeader")
-        assert_readable(nobody, "No replica leads", on.box)
-        assert nobody["labels"]["severity"] == "critical"
+        no_leader = await on.prometheus.wait_fires("TokenReconcilerNoLeader")
+        assert_readable(no_leader, "No replica leads", on.lab)
+        assert no_leader["labels"]["severity"] == "critical"
         await on.prometheus.wait_value(LEADS)
         await on.prometheus.wait_quiet()
 
@@ -105,7 +105,7 @@ async def test_frozen_replicas_fire_one_by_one_then_all_are_absent(tmp_path: Pat
         assert "TokenReconcilerAbsent" not in await on.prometheus.firing()
         second.freeze()
         absent = await on.prometheus.wait_fires("TokenReconcilerAbsent")
-        assert_readable(absent, "No replica can be scraped", on.box)
+        assert_readable(absent, "No replica can be scraped", on.lab)
         first.thaw()
         second.thaw()
         await on.prometheus.wait_value(LEADS)
@@ -121,11 +121,11 @@ async def test_every_panel_of_the_dashboard_shows_a_healthy_fleet(tmp_path: Path
                 await on.prometheus.ask("query", query=each)
 
 
-def assert_readable(alert: Alert, says: str, box: LabCluster) -> None:
+def assert_readable(alert: Alert, says: str, lab: LabCluster) -> None:
     """Hold an alert's text to what it should say: filled in, and without any secret."""
     notes = alert["annotations"]
     assert says in notes["summary"]
     text = " ".join(notes.values())
     assert "<error" not in text
     assert "<no value>" not in text
-    assert find_leaks({"alert": text}, box.secret_values()) == []
+    assert find_leaks({"alert": text}, lab.secret_values()) == []

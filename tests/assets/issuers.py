@@ -113,8 +113,8 @@ def _run(command: list[str], folder: Path, **environment: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BuildError(f"{command[0]}: {error}") from None
     except subprocess.CalledProcessError as error:
-        told = (error.stdout + error.stderr)[-2000:]
-        raise BuildError(f"{' '.join(command)} exits {error.returncode}:\n{told}") from None
+        output = (error.stdout + error.stderr)[-2000:]
+        raise BuildError(f"{' '.join(command)} exits {error.returncode}:\n{output}") from None
 
 
 KEYCLOAK_PACKAGE = Package("keycloak", KEYCLOAK, "mvn", _keycloak, f"keycloak-{KEYCLOAK}/bin/kc.sh")

@@ -47,9 +47,9 @@ async def test_a_recreated_secret_is_told_where_kubectl_describes_the_pod(world:
     assert event["reportingComponent"] == "token-reconciler"
     assert event["count"] == 1
     listed = await world.admin.expect("GET", collection(project, "events"))
-    told = {one["involvedObject"]["name"] for one in listed["items"]}
-    assert told == {runner.pod}
-    assert quiet.pod not in told
+    recorded = {one["involvedObject"]["name"] for one in listed["items"]}
+    assert recorded == {runner.pod}
+    assert quiet.pod not in recorded
     kubeconfig = world.control_plane.kubeconfig(world.folder / "admin")
     shown = await asyncio.to_thread(_describe, kubeconfig, project, runner.pod)
     assert "SecretRecreated" in shown

@@ -179,7 +179,7 @@ class Files:
         other["users"].append({"name": "u", "user": user})
         self.user.write_text(json.dumps(other))
 
-    def told(self, name: str) -> dict[str, Any]:
+    def exec_info(self, name: str) -> dict[str, Any]:
         """Return the ExecCredential that the plug-in got."""
         found: dict[str, Any] = json.loads((self.user.parent / name).read_text())
         return found
@@ -270,5 +270,5 @@ async def test_a_plug_in_is_told_of_the_cluster_what_kubectl_tells_it(
     assert shown.returncode == 0, shown.stderr
     monkeypatch.setenv("DUMP", "ours")
     await find_credentials(files.paths, SystemClock()).headers()
-    assert files.told("ours") == files.told("kubectl")
-    assert ("cluster" in files.told("ours")["spec"]) == bool(asks)
+    assert files.exec_info("ours") == files.exec_info("kubectl")
+    assert ("cluster" in files.exec_info("ours")["spec"]) == bool(asks)

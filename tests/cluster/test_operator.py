@@ -102,14 +102,14 @@ async def test_events_of_the_controller_are_told(world: World) -> None:
         "action": "Refresh",
         "type": "Warning",
         "reason": "RefreshFailed",
-        "message": "the issuer is away",
+        "message": "the issuer is unreachable",
         "eventTime": "2026-01-01T00:00:00.000000Z",
         "series": {"count": 4, "lastObservedTime": "2026-01-01T00:01:00.000000Z"},
     }
     await world.admin.expect("POST", f"/api/v1/namespaces/{project}/events", event)
     ended = await allowed(world, READER, project, "explain", f"{project}/{runner.pod}")
     assert "Warning RefreshFailed (" in ended.stdout
-    assert "4 times since 2026-01-01T00:00:00Z): the issuer is away." in ended.stdout
+    assert "4 times since 2026-01-01T00:00:00Z): the issuer is unreachable." in ended.stdout
 
 
 async def test_a_controller_honours_what_the_commands_ask_for(world: World) -> None:
@@ -141,8 +141,8 @@ async def test_a_controller_honours_what_the_commands_ask_for(world: World) -> N
     assert "The platform has confirmed this session, by a signed annotation" in explained.stdout
 
     await overwrite_clearly(world, runner)
-    told = (await run(world, "explain", target)).stdout
-    assert "that test-admin wrote over ours" in told
+    output = (await run(world, "explain", target)).stdout
+    assert "that test-admin wrote over ours" in output
 
 
 async def overwrite_clearly(world: World, runner: Runner) -> None:

@@ -155,10 +155,10 @@ async def test_a_lease_taken_and_deleted_by_hand_is_won_again_without_a_restart(
     async with deeds.running(), replicas(world, 2) as (first, second):
         succession = Succession(first, second)
         path = leases(world.home, "token-reconciler")
-        body = {"spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 2}}
+        body = {"spec": {"holderIdentity": "another-replica", "leaseDurationSeconds": 2}}
         await world.admin.expect("PATCH", path, body, content_type=MERGE)
         await first.wait_for_event("lease_lost")
-        assert first.events("lease_lost")[0]["reason"] == "held by somebody"
+        assert first.events("lease_lost")[0]["reason"] == "held by another-replica"
         leader = await succession.winner()
         lost, succession = len(leader.events("lease_lost")), Succession(first, second)
         await world.admin.expect("DELETE", path)

@@ -13,14 +13,14 @@ from tests.issuers.issuer import Json, RealIssuer
 SESSIONS = 2
 
 
-class Told(RealIssuer):
+class FakeIntrospection(RealIssuer):
     """Not a server: a test sets the expiry of opaque tokens in `ends`, epoch seconds.
 
     Args:
         failures: Number of requests without an answer, as during a restart.
     """
 
-    name = "told"
+    name = "fake"
     token_url = "http://127.0.0.1:1/token"
 
     def __init__(self, folder: Path, failures: int = 0) -> None:
@@ -54,13 +54,13 @@ class Told(RealIssuer):
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Told:
-    return Told(tmp_path, failures=2)
+def introspection(tmp_path: Path) -> FakeIntrospection:
+    return FakeIntrospection(tmp_path, failures=2)
 
 
 @pytest.fixture
-async def fleet(told: Told, tmp_path: Path) -> AsyncIterator[Fleet]:
-    async with open_fleet(told, tmp_path, sessions=SESSIONS) as opened:
+async def fleet(introspection: FakeIntrospection, tmp_path: Path) -> AsyncIterator[Fleet]:
+    async with open_fleet(introspection, tmp_path, sessions=SESSIONS) as opened:
         yield opened
 
 
@@ -70,10 +70,10 @@ async def put(fleet: Fleet, token: str) -> None:
 
 
 async def test_an_expired_token_counts_for_each_secret_until_it_is_replaced(
-    told: Told, fleet: Fleet
+    introspection: FakeIntrospection, fleet: Fleet
 ) -> None:
     now_s = time.time()
-    told.ends = {"fake-first": now_s - 30, "fake-second": now_s + 600}
+    introspection.ends = {"fake-first": now_s - 30, "fake-second": now_s + 600}
     await put(fleet, "fake-first")
     assert fleet.expired_s >= SESSIONS * 30
     await put(fleet, "fake-second")
@@ -83,24 +83,24 @@ async def test_an_expired_token_counts_for_each_secret_until_it_is_replaced(
 
 
 async def test_valid_tokens_cost_nothing_and_each_is_asked_about_until_it_is_known(
-    told: Told, fleet: Fleet
+    introspection: FakeIntrospection, fleet: Fleet
 ) -> None:
-    told.ends = {"fake-first": time.time() + 600, "fake-second": time.time() + 600}
+    introspection.ends = {"fake-first": time.time() + 600, "fake-second": time.time() + 600}
     await put(fleet, "fake-first")
-    del told.ends["fake-first"]  # its client is deleted: what is known stays known
+    del introspection.ends["fake-first"]  # its client is deleted: what is known stays known
     await put(fleet, "fake-second")
     assert fleet.expired_s == 0
-    assert told.asked == ["fake-first"] * 3 + ["fake-second"]
+    assert introspection.asked == ["fake-first"] * 3 + ["fake-second"]
 
 
-async def hold_revoked_token(told: Told, folder: Path) -> None:
-    async with open_fleet(told, folder, sessions=SESSIONS) as fleet:
+async def hold_revoked_token(introspection: FakeIntrospection, folder: Path) -> None:
+    async with open_fleet(introspection, folder, sessions=SESSIONS) as fleet:
         with pytest.raises(AssertionError, match="inactive"):
             await put(fleet, "fake-revoked")
 
 
 async def test_a_token_that_the_issuer_calls_inactive_fails_the_wait_and_the_test(
-    told: Told, tmp_path: Path
+    introspection: FakeIntrospection, tmp_path: Path
 ) -> None:
     with pytest.raises(AssertionError, match="inactive"):
-        await hold_revoked_token(told, tmp_path)
+        await hold_revoked_token(introspection, tmp_path)

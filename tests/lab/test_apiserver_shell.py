@@ -26,7 +26,7 @@ LIMIT_S = 10.0
 
 
 @pytest.fixture
-async def box() -> AsyncIterator[ApiServer]:
+async def server() -> AsyncIterator[ApiServer]:
     reader = Rule(("get", "list"), ("secrets",), ("default",))
     rights = Authorizer(
         {"admin": User("admin", (EVERYTHING,)), "reader": User("reader", (reader,))}
@@ -36,9 +36,9 @@ async def box() -> AsyncIterator[ApiServer]:
 
 
 @pytest.fixture
-async def http(box: ApiServer) -> AsyncIterator[aiohttp.ClientSession]:
+async def http(server: ApiServer) -> AsyncIterator[aiohttp.ClientSession]:
     headers = {"Authorization": "Bearer admin", "User-Agent": "test/1"}
-    async with aiohttp.ClientSession(box.url, headers=headers) as session:
+    async with aiohttp.ClientSession(server.url, headers=headers) as session:
         yield session
 
 
@@ -48,8 +48,8 @@ async def status_of(http: aiohttp.ClientSession, path: str, **options: Any) -> i
         return answer.status
 
 
-def make_secret(box: ApiServer, name: str = "s") -> None:
-    box.core.create(kinds.SECRETS, "default", {"metadata": {"name": name}})
+def make_secret(server: ApiServer, name: str = "s") -> None:
+    server.core.create(kinds.SECRETS, "default", {"metadata": {"name": name}})
 
 
 class SteppedClock(SystemClock):
@@ -80,7 +80,7 @@ WATCH = {"watch": "1", "allowWatchBookmarks": "true"}
 
 
 async def test_a_rule_covers_its_verbs_and_its_namespace(
-    box: ApiServer, http: aiohttp.ClientSession
+    server: ApiServer, http: aiohttp.ClientSession
 ) -> None:
     reader = {"headers": {"Authorization": "Bearer reader"}}
     assert await status_of(http, SECRETS, **reader) == 200
@@ -90,26 +90,26 @@ async def test_a_rule_covers_its_verbs_and_its_namespace(
     assert await status_of(http, SECRETS, params={"watch": "1"}, **reader) == 403
 
 
-async def test_rights_change_while_it_runs(box: ApiServer, http: aiohttp.ClientSession) -> None:
-    box.authorizer.users["admin"] = User("admin")
+async def test_rights_change_while_it_runs(server: ApiServer, http: aiohttp.ClientSession) -> None:
+    server.authorizer.users["admin"] = User("admin")
     assert await status_of(http, SECRETS) == 403
-    del box.authorizer.users["admin"]
+    del server.authorizer.users["admin"]
     assert await status_of(http, SECRETS) == 401
 
 
 async def test_a_server_that_does_not_listen_refuses_and_resets(
-    box: ApiServer, http: aiohttp.ClientSession
+    server: ApiServer, http: aiohttp.ClientSession
 ) -> None:
-    url = box.url
+    url = server.url
     async with http.get(SECRETS, params=WATCH) as watch:
         await next_line(watch)
-        await box.stop_listening()
+        await server.stop_listening()
         with pytest.raises(aiohttp.ClientError):
             await watch.content.read()
     with pytest.raises(aiohttp.ClientConnectorError):
         await status_of(http, SECRETS)
-    await box.listen()
-    assert box.url == url
+    await server.listen()
+    assert server.url == url
     assert await status_of(http, SECRETS) == 200
 
 
@@ -120,13 +120,13 @@ async def test_a_server_that_has_just_been_restarted_authorizes_administrators_a
         rights = Authorizer({"admin": User("admin", (EVERYTHING,)), "reader": User("r", (reader,))})
         core = Core(clock)
         async with (
-            ApiServer(core, clock=clock, authorizer=rights, unauthorized_s=5.0) as box,
-            aiohttp.ClientSession(box.url, headers={"Authorization": "Bearer admin"}) as admin,
-            aiohttp.ClientSession(box.url, headers={"Authorization": "Bearer reader"}) as http,
+            ApiServer(core, clock=clock, authorizer=rights, unauthorized_s=5.0) as server,
+            aiohttp.ClientSession(server.url, headers={"Authorization": "Bearer admin"}) as admin,
+            aiohttp.ClientSession(server.url, headers={"Authorization": "Bearer reader"}) as http,
         ):
             assert await status_of(http, SECRETS) == 200
-            await box.stop_listening()
-            await box.listen()
+            await server.stop_listening()
+            await server.listen()
             for path in (SECRETS, "/readyz"):
                 assert await status_of(http, path) == 403
                 assert await status_of(admin, path) == 200
@@ -140,133 +140,139 @@ async def test_a_server_that_has_just_been_restarted_authorizes_administrators_a
 
 
 async def test_throttling_is_plain_text_with_a_wait(
-    box: ApiServer, http: aiohttp.ClientSession
+    server: ApiServer, http: aiohttp.ClientSession
 ) -> None:
-    box.faults.throttle(retry_after_s=3)
+    server.faults.throttle(retry_after_s=3)
     async with http.get(SECRETS) as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (429, "3")
         assert await answer.text() == "Too many requests, please try again later.\n"
-    box.faults.clear()
+    server.faults.clear()
     assert await status_of(http, SECRETS) == 200
 
 
 @pytest.mark.parametrize("status", [500, 503, 504])
 async def test_a_share_of_requests_fails(
-    box: ApiServer, http: aiohttp.ClientSession, status: int
+    server: ApiServer, http: aiohttp.ClientSession, status: int
 ) -> None:
-    box.faults.fail(status, share=0.25)
+    server.faults.fail(status, share=0.25)
     statuses = [await status_of(http, SECRETS) for _ in range(8)]
     assert sorted(statuses) == [200] * 6 + [status] * 2
-    assert box.answers[status] == 2
+    assert server.answers[status] == 2
 
 
-async def test_slowness_delays_every_answer(box: ApiServer, http: aiohttp.ClientSession) -> None:
-    box.faults.slow_s = 30.0
+async def test_slowness_delays_every_answer(server: ApiServer, http: aiohttp.ClientSession) -> None:
+    server.faults.slow_s = 30.0
     with pytest.raises(TimeoutError):
         await status_of(http, SECRETS, timeout=aiohttp.ClientTimeout(total=0.1))
 
 
-async def test_bookmarks_come_between_events(box: ApiServer, http: aiohttp.ClientSession) -> None:
-    version = str(box.core.version)
+async def test_bookmarks_come_between_events(
+    server: ApiServer, http: aiohttp.ClientSession
+) -> None:
+    version = str(server.core.version)
     async with http.get(SECRETS, params=WATCH | {"resourceVersion": version}) as watch:
         assert (await next_line(watch))["type"] == "BOOKMARK"
-        make_secret(box)
+        make_secret(server)
         event = await next_line(watch)
         while event["type"] == "BOOKMARK":
             event = await next_line(watch)
         assert event["type"] == "ADDED"
         mark = await next_line(watch)
-    assert mark["object"]["metadata"] == {"resourceVersion": str(box.core.version)}
+    assert mark["object"]["metadata"] == {"resourceVersion": str(server.core.version)}
 
 
 async def test_a_watch_that_did_not_ask_gets_no_bookmark(
-    box: ApiServer, http: aiohttp.ClientSession
+    server: ApiServer, http: aiohttp.ClientSession
 ) -> None:
-    params = {"watch": "1", "timeoutSeconds": "1", "resourceVersion": str(box.core.version)}
+    params = {"watch": "1", "timeoutSeconds": "1", "resourceVersion": str(server.core.version)}
     async with http.get(SECRETS, params=params) as watch:
         assert await watch.content.read() == b""
 
 
-async def test_all_watches_end_on_order(box: ApiServer, http: aiohttp.ClientSession) -> None:
+async def test_all_watches_end_on_order(server: ApiServer, http: aiohttp.ClientSession) -> None:
     async with http.get(SECRETS, params=WATCH) as watch:
         await next_line(watch)
-        assert box.close_watches() == 1
+        assert server.close_watches() == 1
         await asyncio.wait_for(watch.content.read(), LIMIT_S)
-    assert box.watches == 0
+    assert server.watches == 0
 
 
-async def test_silence_holds_everything_back(box: ApiServer, http: aiohttp.ClientSession) -> None:
+async def test_silence_holds_everything_back(
+    server: ApiServer, http: aiohttp.ClientSession
+) -> None:
     async with http.get(SECRETS, params=WATCH) as watch:
         await next_line(watch)
-        box.silence_watches(silent=True)
-        make_secret(box)
+        server.silence_watches(silent=True)
+        make_secret(server)
         # Several bookmarks' worth; events that were sent before still arrive.
         heard = await lines_within(watch, 0.3)
         assert len(heard) <= 1
         assert all(event["type"] == "BOOKMARK" for event in heard)
-        box.silence_watches(silent=False)
+        server.silence_watches(silent=False)
         event = await next_line(watch)
         assert event["type"] == "ADDED"
 
 
 async def test_a_client_that_leaves_frees_its_watch(
-    box: ApiServer, http: aiohttp.ClientSession
+    server: ApiServer, http: aiohttp.ClientSession
 ) -> None:
     async with http.get(SECRETS, params={"watch": "1"}) as watch:
-        assert box.watches == 1
+        assert server.watches == 1
         watch.close()
     async with asyncio.timeout(LIMIT_S):
-        while box.watches:
+        while server.watches:
             await asyncio.sleep(0.01)
 
 
-async def test_what_a_pod_owned_goes_by_itself(box: ApiServer, http: aiohttp.ClientSession) -> None:
-    pod = box.core.create(kinds.PODS, "default", {"metadata": {"name": "p"}})
+async def test_what_a_pod_owned_goes_by_itself(
+    server: ApiServer, http: aiohttp.ClientSession
+) -> None:
+    pod = server.core.create(kinds.PODS, "default", {"metadata": {"name": "p"}})
     owner = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": pod["metadata"]["uid"]}
     body = {"metadata": {"name": "s", "ownerReferences": [owner]}}
-    box.core.create(kinds.SECRETS, "default", body)
+    server.core.create(kinds.SECRETS, "default", body)
     async with http.delete(f"{PODS}/p") as answer:
         assert answer.status == 200
     assert await status_of(http, f"{SECRETS}/s") == 404
 
 
-async def test_a_namespace_goes_by_itself(box: ApiServer, http: aiohttp.ClientSession) -> None:
-    box.core.create(kinds.NAMESPACES, "", {"metadata": {"name": "n"}})
-    box.core.create(kinds.SECRETS, "n", {"metadata": {"name": "s"}})
+async def test_a_namespace_goes_by_itself(server: ApiServer, http: aiohttp.ClientSession) -> None:
+    server.core.create(kinds.NAMESPACES, "", {"metadata": {"name": "n"}})
+    server.core.create(kinds.SECRETS, "n", {"metadata": {"name": "s"}})
     async with http.delete("/api/v1/namespaces/n") as answer:
         assert answer.status == 200
     assert await status_of(http, "/api/v1/namespaces/n") == 404
 
 
 async def test_a_collection_is_deleted_by_selector(
-    box: ApiServer, http: aiohttp.ClientSession
+    server: ApiServer, http: aiohttp.ClientSession
 ) -> None:
     for name, labels in (("s", {"a": "1"}), ("t", {})):
         body = {"metadata": {"name": name, "labels": labels}}
-        box.core.create(kinds.SECRETS, "default", body)
+        server.core.create(kinds.SECRETS, "default", body)
     async with http.delete(SECRETS, params={"labelSelector": "a"}) as answer:
         assert answer.status == 200
-    assert [item["metadata"]["name"] for item in box.core.list(kinds.SECRETS).items] == ["t"]
+    assert [item["metadata"]["name"] for item in server.core.list(kinds.SECRETS).items] == ["t"]
 
 
 async def test_requests_and_secret_patches_are_counted(
-    box: ApiServer, http: aiohttp.ClientSession
+    server: ApiServer, http: aiohttp.ClientSession
 ) -> None:
     ledger = WriteLog()
-    box.core.on_commit.append(ledger.record)
-    make_secret(box)
+    server.core.on_commit.append(ledger.record)
+    make_secret(server)
     for value in ("1", "2", "2"):
         change = json.dumps({"metadata": {"annotations": {"a": value}}})
         async with http.patch(f"{SECRETS}/s", data=change, headers=MERGE) as answer:
             assert answer.status == 200
-    assert box.requests["patch", "secrets"] == 3
-    assert box.answers[200] == 3
+    assert server.requests["patch", "secrets"] == 3
+    assert server.answers[200] == 3
     # The third changed nothing, so nothing was written.
     assert ledger.secret_patches == {"test/1": 2}
 
 
-async def test_a_body_has_a_limit(box: ApiServer, http: aiohttp.ClientSession) -> None:
-    make_secret(box)
+async def test_a_body_has_a_limit(server: ApiServer, http: aiohttp.ClientSession) -> None:
+    make_secret(server)
 
     async def endless() -> AsyncIterator[bytes]:
         while True:
@@ -280,37 +286,37 @@ async def test_a_body_has_a_limit(box: ApiServer, http: aiohttp.ClientSession) -
 
 
 @pytest.fixture
-def kubeconfig(box: ApiServer, tmp_path: Path) -> Path:
+def kubeconfig(server: ApiServer, tmp_path: Path) -> Path:
     path = tmp_path / "kubeconfig"
-    path.write_text(box.kubeconfig(kubectl=True))
+    path.write_text(server.kubeconfig(kubectl=True))
     return path
 
 
 @pytest.fixture
-def fleet(box: ApiServer) -> None:
+def fleet(server: ApiServer) -> None:
     """A pod on a node, a Secret, a Lease and an Event about the pod."""
     pod = {
         "metadata": {"name": "p", "labels": {"app": "runner"}},
         "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]},
     }
-    box.core.create(kinds.PODS, "default", pod)
+    server.core.create(kinds.PODS, "default", pod)
     secret = {"metadata": {"name": "s"}, "stringData": {"api-token": "x"}}
-    box.core.create(kinds.SECRETS, "default", secret)
+    server.core.create(kinds.SECRETS, "default", secret)
     lease = {"metadata": {"name": "l"}, "spec": {"holderIdentity": "replica-1"}}
-    box.core.create(kinds.LEASES, "default", lease)
+    server.core.create(kinds.LEASES, "default", lease)
     event = {
         "metadata": {"name": "e"},
         "involvedObject": {
             "kind": "Pod",
             "namespace": "default",
             "name": "p",
-            "uid": box.core.get(kinds.PODS, "default", "p")["metadata"]["uid"],
+            "uid": server.core.get(kinds.PODS, "default", "p")["metadata"]["uid"],
         },
         "reason": "TokenRefreshed",
         "message": "good until noon",
         "type": "Normal",
     }
-    box.core.create(kinds.EVENTS, "default", event)
+    server.core.create(kinds.EVENTS, "default", event)
 
 
 async def kubectl(kubeconfig: Path, *arguments: str) -> str:
@@ -359,32 +365,32 @@ async def test_kubectl_describes_with_events(kubeconfig: Path) -> None:
 
 
 @pytest.mark.usefixtures("fleet")
-async def test_kubectl_annotates_and_labels(box: ApiServer, kubeconfig: Path) -> None:
+async def test_kubectl_annotates_and_labels(server: ApiServer, kubeconfig: Path) -> None:
     await kubectl(kubeconfig, "annotate", "pod", "p", "a.io/b=1")
     await kubectl(kubeconfig, "annotate", "pod", "p", "a.io/b=2", "--overwrite")
     await kubectl(kubeconfig, "label", "secret", "s", "l=1")
-    pod = box.core.get(kinds.PODS, "default", "p")
+    pod = server.core.get(kinds.PODS, "default", "p")
     assert pod["metadata"]["annotations"] == {"a.io/b": "2"}
     managers = {entry["manager"] for entry in pod["metadata"]["managedFields"]}
     assert "kubectl-annotate" in managers
-    assert box.core.get(kinds.SECRETS, "default", "s")["metadata"]["labels"] == {"l": "1"}
+    assert server.core.get(kinds.SECRETS, "default", "s")["metadata"]["labels"] == {"l": "1"}
 
 
 @pytest.mark.usefixtures("fleet")
-async def test_kubectl_deletes(box: ApiServer, kubeconfig: Path) -> None:
+async def test_kubectl_deletes(server: ApiServer, kubeconfig: Path) -> None:
     assert await kubectl(kubeconfig, "delete", "secret", "s") == 'secret "s" deleted\n'
     await kubectl(kubeconfig, "delete", "pod", "p", "--grace-period=0", "--force")
-    assert (box.core.count(kinds.SECRETS), box.core.count(kinds.PODS)) == (0, 0)
+    assert (server.core.count(kinds.SECRETS), server.core.count(kinds.PODS)) == (0, 0)
 
 
 @pytest.mark.usefixtures("fleet")
-async def test_kubectl_watches(box: ApiServer, kubeconfig: Path) -> None:
+async def test_kubectl_watches(server: ApiServer, kubeconfig: Path) -> None:
     async def end_pod() -> None:
-        while not box.watches:
+        while not server.watches:
             await asyncio.sleep(0.01)
         status = {"status": {"phase": "Running"}}
-        box.core.patch(kinds.PODS, "default", "p", status, subresource="status")
-        box.close_watches()
+        server.core.patch(kinds.PODS, "default", "p", status, subresource="status")
+        server.close_watches()
 
     async with asyncio.TaskGroup() as group:
         printed = group.create_task(kubectl(kubeconfig, "get", "pods", "-w"))

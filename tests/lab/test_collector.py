@@ -28,19 +28,19 @@ AWAY = "http://127.0.0.1:1"
         (stream(b"200 and then nothing"), False),
         (silence(), False),
     ],
-    ids=["away", "refuses", "throttles", "babbles", "no http", "never ends", "hangs"],
+    ids=["unreachable", "refuses", "throttles", "babbles", "no http", "never ends", "hangs"],
 )
 async def test_a_bad_collector_costs_its_own_telemetry_alone(
     turn: Turn | None, delivers: bool
 ) -> None:
     turns = [turn] * MANY if turn is not None else []
     async with (
-        LabCluster(seed=1) as box,
+        LabCluster(seed=1) as lab,
         scripted(*turns) as collector,
         aiohttp.ClientSession() as http,
     ):
-        box.populate(20)
-        settings = box.environment() | {
+        lab.populate(20)
+        settings = lab.environment() | {
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url if turns else AWAY,
             "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
             "OTEL_TRACES_SAMPLER": "always_on",
@@ -50,7 +50,7 @@ async def test_a_bad_collector_costs_its_own_telemetry_alone(
             [finished] = controller.events("startup_resync_finished")
             assert finished["refreshed"] == 20
             wanted = "sent" if delivers else "failed"
-            await scraped(http, box, f'{{result="{wanted}",signal="traces"}}')
+            await scraped(http, lab, f'{{result="{wanted}",signal="traces"}}')
             # A flush without a time limit would wait for such a collector without end.
             assert await controller.terminate() == 0
             await controller.wait_for_event("stopped")
@@ -63,14 +63,14 @@ async def test_a_bad_collector_costs_its_own_telemetry_alone(
         assert "obviously not OTLP" not in text
 
 
-async def scraped(http: aiohttp.ClientSession, box: LabCluster, labels: str) -> None:
+async def scraped(http: aiohttp.ClientSession, lab: LabCluster, labels: str) -> None:
     """Return once the count of items with these labels is above zero."""
     pattern = re.compile(
         rf"^token_reconciler_telemetry_items_total{re.escape(labels)} ([\d.]+)$", re.MULTILINE
     )
     async with asyncio.timeout(20):
         while True:
-            async with http.get(f"http://127.0.0.1:{box.port}/metrics") as answer:
+            async with http.get(f"http://127.0.0.1:{lab.port}/metrics") as answer:
                 found = pattern.search(await answer.text())
             if found is not None and float(found[1]) > 0:
                 return
@@ -89,9 +89,9 @@ async def scraped(http: aiohttp.ClientSession, box: LabCluster, labels: str) -> 
 async def test_a_variable_that_cannot_be_served_warns_once_and_stops_no_refresh(
     variable: str, value: str
 ) -> None:
-    async with LabCluster(seed=1) as box:
-        box.populate(5)
-        settings = box.environment() | {"OTEL_EXPORTER_OTLP_ENDPOINT": AWAY, variable: value}
+    async with LabCluster(seed=1) as lab:
+        lab.populate(5)
+        settings = lab.environment() | {"OTEL_EXPORTER_OTLP_ENDPOINT": AWAY, variable: value}
         async with running(settings) as controller:
             await controller.wait_for_event("startup_resync_finished")
             [finished] = controller.events("startup_resync_finished")

@@ -42,7 +42,7 @@ QUIET = Rates(push_s=NEVER_S, reconnect_s=NEVER_S, pause_s=NEVER_S)
 
 
 @dataclass
-class Box:
+class Peers:
     """An API server, an issuer and the validator's clock; each test creates a fleet."""
 
     server: ApiServer
@@ -132,11 +132,11 @@ def issuer() -> Issuer:
 
 
 @pytest.fixture
-async def box(issuer: Issuer, tmp_path: Path) -> AsyncIterator[Box]:
+async def peers(issuer: Issuer, tmp_path: Path) -> AsyncIterator[Peers]:
     core = Core(SystemClock())
     core.create(kinds.NAMESPACES, "", {"metadata": {"name": "ns"}})
     async with ApiServer(core) as server:
-        yield Box(server, issuer, ManualClock(), tmp_path)
+        yield Peers(server, issuer, ManualClock(), tmp_path)
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
@@ -158,13 +158,13 @@ async def wait_running(fleet: RunnerFleet, count: int = 1) -> None:
     await wait_until(running)
 
 
-async def test_fresh_tokens_cost_nothing(box: Box) -> None:
+async def test_fresh_tokens_cost_nothing(peers: Peers) -> None:
     for session in ("a", "b", "c"):
-        box.start(session, box.fresh(900))
-    async with box.fleet() as fleet:
+        peers.start(session, peers.fresh(900))
+    async with peers.fleet() as fleet:
         await wait_running(fleet, 3)
         await wait_until(lambda: all(s.grpc_calls > 20 for s in fleet.report().sessions))
-        box.clock.advance(899)
+        peers.clock.advance(899)
     report = fleet.report()
 
     assert report.expired_token_seconds == 0
@@ -173,49 +173,49 @@ async def test_fresh_tokens_cost_nothing(box: Box) -> None:
     assert {session.containers for session in report.sessions} == {1}
 
 
-async def test_pods_are_brought_to_running_through_their_status(box: Box) -> None:
-    box.start("a", box.fresh(900))
-    async with box.fleet():
-        await wait_until(lambda: box.phase("a") == "Running")
+async def test_pods_are_brought_to_running_through_their_status(peers: Peers) -> None:
+    peers.start("a", peers.fresh(900))
+    async with peers.fleet():
+        await wait_until(lambda: peers.phase("a") == "Running")
 
-    assert box.server.requests["patch", "pods/status"] == 1
+    assert peers.server.requests["patch", "pods/status"] == 1
 
 
-async def test_token_left_to_expire_costs_exactly_its_gap(box: Box) -> None:
-    uid = box.start("a", box.fresh(10))
-    async with box.fleet() as fleet:
+async def test_token_left_to_expire_costs_exactly_its_gap(peers: Peers) -> None:
+    uid = peers.start("a", peers.fresh(10))
+    async with peers.fleet() as fleet:
         await wait_running(fleet)
-        box.clock.advance(15)
+        peers.clock.advance(15)
         assert only(fleet.report()).expired_token_seconds == 5
         await wait_until(lambda: fleet.report().unauthenticated > 0)
 
-        token = box.fresh(100)
-        box.write_secret("a", token)
-        box.clock.advance(7)
-        box.touch("a")
-        await wait_until(lambda: box.file(uid) == token)
-        box.clock.advance(90)
+        token = peers.fresh(100)
+        peers.write_secret("a", token)
+        peers.clock.advance(7)
+        peers.touch("a")
+        await wait_until(lambda: peers.file(uid) == token)
+        peers.clock.advance(90)
         assert only(fleet.report()).expired_token_seconds == 12
-        assert only(fleet.report()).expires_at_s == box.clock.wall() + 3
+        assert only(fleet.report()).expires_at_s == peers.clock.wall() + 3
 
-        box.clock.advance(4)
+        peers.clock.advance(4)
     report = fleet.report()
 
     assert report.expired_token_seconds == 13
     assert report.worst == only(report)
 
 
-async def test_memory_of_a_runner_is_refused_once_for_a_token_that_died_in_it(box: Box) -> None:
-    uid = box.start("a", box.fresh(10))
+async def test_memory_of_a_runner_is_refused_once_for_a_token_that_died_in_it(peers: Peers) -> None:
+    uid = peers.start("a", peers.fresh(10))
     rates = Rates(push_s=(0.02, 0.05), reconnect_s=NEVER_S)
-    async with box.fleet(rates=rates) as fleet:
+    async with peers.fleet(rates=rates) as fleet:
         await wait_running(fleet)
-        token = box.fresh(100)
-        box.write_secret("a", token)
-        box.touch("a")
-        await wait_until(lambda: box.file(uid) == token)
+        token = peers.fresh(100)
+        peers.write_secret("a", token)
+        peers.touch("a")
+        await wait_until(lambda: peers.file(uid) == token)
         calls = fleet.report().grpc_calls
-        box.clock.advance(20)
+        peers.clock.advance(20)
         await wait_until(lambda: fleet.report().grpc_calls > calls + 10)
         report = fleet.report()
 
@@ -223,121 +223,121 @@ async def test_memory_of_a_runner_is_refused_once_for_a_token_that_died_in_it(bo
     assert (report.unauthenticated, report.expired_token_seconds) == (0, 0)
 
 
-async def test_touch_projects_at_once(box: Box) -> None:
-    uid = box.start("a", box.fresh(100))
-    async with box.fleet() as fleet:
+async def test_touch_projects_at_once(peers: Peers) -> None:
+    uid = peers.start("a", peers.fresh(100))
+    async with peers.fleet() as fleet:
         await wait_running(fleet)
-        token = box.fresh(200)
-        box.write_secret("a", token)
+        token = peers.fresh(200)
+        peers.write_secret("a", token)
         began = time.monotonic()
-        box.touch("a")
-        await wait_until(lambda: box.file(uid) == token)
+        peers.touch("a")
+        await wait_until(lambda: peers.file(uid) == token)
 
         assert time.monotonic() - began >= 0.15
 
 
-async def test_change_without_a_touch_waits_for_the_drawn_sync(box: Box) -> None:
-    uid = box.start("a", box.fresh(100))
-    async with box.fleet(delay=(0.6, 0.7)) as fleet:
+async def test_change_without_a_touch_waits_for_the_drawn_sync(peers: Peers) -> None:
+    uid = peers.start("a", peers.fresh(100))
+    async with peers.fleet(delay=(0.6, 0.7)) as fleet:
         await wait_running(fleet)
-        token = box.fresh(200)
+        token = peers.fresh(200)
         began = time.monotonic()
-        box.write_secret("a", token)
-        await wait_until(lambda: box.file(uid) == token)
+        peers.write_secret("a", token)
+        await wait_until(lambda: peers.file(uid) == token)
 
         assert time.monotonic() - began >= 0.6
 
 
-async def test_stale_touch_projects_the_old_value_until_the_next_drawn_sync(box: Box) -> None:
-    uid = box.start("a", box.fresh(100))
-    async with box.fleet(delay=(1.0, 1.5)) as fleet:
+async def test_stale_touch_projects_the_old_value_until_the_next_drawn_sync(peers: Peers) -> None:
+    uid = peers.start("a", peers.fresh(100))
+    async with peers.fleet(delay=(1.0, 1.5)) as fleet:
         await wait_running(fleet)
         fleet.set_stale_touches(1.0)
-        old, new = box.fresh(200), box.fresh(300)
-        box.write_secret("a", old)
-        box.write_secret("a", new)
-        box.touch("a")
+        old, new = peers.fresh(200), peers.fresh(300)
+        peers.write_secret("a", old)
+        peers.write_secret("a", new)
+        peers.touch("a")
 
-        await wait_until(lambda: box.file(uid) == old)
-        assert only(fleet.report()).expires_at_s == box.clock.wall() + 200
-        await wait_until(lambda: box.file(uid) == new)
+        await wait_until(lambda: peers.file(uid) == old)
+        assert only(fleet.report()).expires_at_s == peers.clock.wall() + 200
+        await wait_until(lambda: peers.file(uid) == new)
 
 
-async def test_missing_secret_blocks_the_pod_until_a_retry_finds_it(box: Box) -> None:
-    box.start_pod("a")
-    async with box.fleet() as fleet:
-        await wait_until(lambda: box.server.requests["get", "secrets"] >= 2)
-        assert box.phase("a") == "Pending"
+async def test_missing_secret_blocks_the_pod_until_a_retry_finds_it(peers: Peers) -> None:
+    peers.start_pod("a")
+    async with peers.fleet() as fleet:
+        await wait_until(lambda: peers.server.requests["get", "secrets"] >= 2)
+        assert peers.phase("a") == "Pending"
         assert only(fleet.report()).state == "pending"
         assert only(fleet.report()).containers == 0
 
-        box.write_secret("a", box.fresh(100))
+        peers.write_secret("a", peers.fresh(100))
         await wait_running(fleet)
         assert only(fleet.report()).expired_token_seconds == 0
 
 
-async def test_restarted_session_gets_a_container_account_of_its_own(box: Box) -> None:
-    old = box.start("a", box.fresh(10))
-    async with box.fleet() as fleet:
+async def test_restarted_session_gets_a_container_account_of_its_own(peers: Peers) -> None:
+    old = peers.start("a", peers.fresh(10))
+    async with peers.fleet() as fleet:
         await wait_running(fleet)
-        box.clock.advance(12)
-        box.delete_pod("a")
-        await wait_until(lambda: box.phase("a") == "gone")
-        box.clock.advance(1000)
+        peers.clock.advance(12)
+        peers.delete_pod("a")
+        await wait_until(lambda: peers.phase("a") == "gone")
+        peers.clock.advance(1000)
         await wait_until(lambda: only(fleet.report()).state == "ended")
         assert only(fleet.report()).expired_token_seconds == 2
-        assert not (box.root / old).exists()
+        assert not (peers.root / old).exists()
 
-        box.start("a", box.issuer.issued[-1])
+        peers.start("a", peers.issuer.issued[-1])
         await wait_running(fleet)
-        box.clock.advance(3)
+        peers.clock.advance(3)
         report = only(fleet.report())
 
     assert (report.containers, report.expired_token_seconds) == (2, 5)
 
 
-async def test_deleted_pod_keeps_its_runner_through_its_grace(box: Box) -> None:
-    uid = box.start("a", box.fresh(100))
-    async with box.fleet(grace_s=1.0) as fleet:
+async def test_deleted_pod_keeps_its_runner_through_its_grace(peers: Peers) -> None:
+    uid = peers.start("a", peers.fresh(100))
+    async with peers.fleet(grace_s=1.0) as fleet:
         await wait_running(fleet)
-        box.delete_pod("a")
+        peers.delete_pod("a")
         await wait_until(lambda: only(fleet.report()).state == "stopping")
         calls = fleet.report().grpc_calls
         await wait_until(lambda: fleet.report().grpc_calls > calls + 3)
-        assert box.file(uid)
-        await wait_until(lambda: box.phase("a") == "gone")
+        assert peers.file(uid)
+        await wait_until(lambda: peers.phase("a") == "gone")
 
 
 @pytest.mark.parametrize("compacted", [False, True], ids=["resumed", "version-gone"])
-async def test_outage_of_the_api_server_is_caught_up_with(box: Box, compacted: bool) -> None:
-    uid, _ = box.start("a", box.fresh(100)), box.start("b", box.fresh(100))
-    async with box.fleet() as fleet:
+async def test_outage_of_the_api_server_is_caught_up_with(peers: Peers, compacted: bool) -> None:
+    uid, _ = peers.start("a", peers.fresh(100)), peers.start("b", peers.fresh(100))
+    async with peers.fleet() as fleet:
         await wait_running(fleet, 2)
-        await box.server.stop_listening()
-        token = box.fresh(200)
-        box.write_secret("a", token)
-        box.touch("a")
-        box.delete_pod("b", grace_s=0)
+        await peers.server.stop_listening()
+        token = peers.fresh(200)
+        peers.write_secret("a", token)
+        peers.touch("a")
+        peers.delete_pod("b", grace_s=0)
         if compacted:
-            box.server.core.compact()
-        await box.server.listen()
+            peers.server.core.compact()
+        await peers.server.listen()
 
-        await wait_until(lambda: box.file(uid) == token)
+        await wait_until(lambda: peers.file(uid) == token)
         await wait_until(lambda: [s.state for s in fleet.report().sessions].count("ended") == 1)
 
 
-async def test_open_stream_outlives_its_token_but_no_new_call_passes(box: Box) -> None:
+async def test_open_stream_outlives_its_token_but_no_new_call_passes(peers: Peers) -> None:
     seen: list[bool] = []
 
     def note(_session: SessionKey, accepted: bool) -> None:
         seen.append(accepted)
 
-    async with SessionServer(box.issuer.verify, box.clock, note) as server:
+    async with SessionServer(peers.issuer.verify, peers.clock, note) as server:
         channel = Channel(server.target)
-        metadata = (("authorization", f"Bearer {box.fresh(10)}"), (SESSION_HEADER, "ns/a"))
+        metadata = (("authorization", f"Bearer {peers.fresh(10)}"), (SESSION_HEADER, "ns/a"))
         stream = channel.watch(b"", metadata=metadata)
         await stream.read()
-        box.clock.advance(10)
+        peers.clock.advance(10)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.push(b"", metadata=metadata)
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -374,10 +374,10 @@ async def test_a_call_that_was_refused_is_waited_for_after_the_server_has_stoppe
     await ended
 
 
-async def test_forged_signature_is_refused(box: Box) -> None:
-    async with SessionServer(box.issuer.verify, box.clock, lambda *_: None) as server:
+async def test_forged_signature_is_refused(peers: Peers) -> None:
+    async with SessionServer(peers.issuer.verify, peers.clock, lambda *_: None) as server:
         channel = Channel(server.target)
-        forged = Issuer().token(box.clock.wall() + 100)
+        forged = Issuer().token(peers.clock.wall() + 100)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.push(b"", metadata=(("authorization", f"Bearer {forged}"),))
         await channel.close()
@@ -386,37 +386,37 @@ async def test_forged_signature_is_refused(box: Box) -> None:
 
 
 async def test_nothing_that_is_said_shows_a_token(
-    box: Box, caplog: pytest.LogCaptureFixture
+    peers: Peers, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    box.start("a", box.fresh(5))
-    box.start("b", "not-a-token-but-secret")
+    peers.start("a", peers.fresh(5))
+    peers.start("b", "not-a-token-but-secret")
     with structlog.testing.capture_logs() as logs:
-        async with box.fleet() as fleet:
+        async with peers.fleet() as fleet:
             await wait_running(fleet, 2)
-            box.clock.advance(10)
+            peers.clock.advance(10)
             await wait_until(lambda: fleet.report().unauthenticated > 3)
-            await box.server.stop_listening()
+            await peers.server.stop_listening()
             await wait_until(lambda: any(e["event"] == "lab_watch_failed" for e in logs))
             said = repr(vars(fleet))
-            await box.server.listen()
+            await peers.server.listen()
 
     said += f"{logs} {caplog.text} {fleet.report()}"
-    hidden = [*box.issuer.issued, "not-a-token-but-secret", box.server.admin_token]
+    hidden = [*peers.issuer.issued, "not-a-token-but-secret", peers.server.admin_token]
     assert not [value for value in hidden if value in said]
 
 
-async def test_volumes_are_gone_when_the_fleet_is(box: Box) -> None:
-    box.start("a", box.fresh(100))
-    async with box.fleet(rates=QUIET) as fleet:
+async def test_volumes_are_gone_when_the_fleet_is(peers: Peers) -> None:
+    peers.start("a", peers.fresh(100))
+    async with peers.fleet(rates=QUIET) as fleet:
         await wait_running(fleet)
-        assert list(box.root.iterdir())
+        assert list(peers.root.iterdir())
 
-    assert not list(box.root.iterdir())
+    assert not list(peers.root.iterdir())
     assert only(fleet.report()).state == "ended"
 
 
-async def test_error_of_the_caller_leaves_the_fleet_unwrapped(box: Box) -> None:
+async def test_error_of_the_caller_leaves_the_fleet_unwrapped(peers: Peers) -> None:
     with pytest.raises(LookupError):
-        async with box.fleet():
+        async with peers.fleet():
             raise LookupError

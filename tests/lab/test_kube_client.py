@@ -548,8 +548,8 @@ BODIES = {"list": BESIDE, "list with garbage": BROKEN, "get": b"", "create": b""
 
 @pytest.mark.parametrize("case", BODIES)
 async def test_of_a_secret_that_comes_whole_no_value_is_kept_and_it_is_told(case: str) -> None:
-    told: list[bool] = []
-    whole = metadata_resource("secrets", NAMES, on_data=lambda: told.append(True))
+    calls: list[bool] = []
+    whole = metadata_resource("secrets", NAMES, on_data=lambda: calls.append(True))
     async with connected(answer(200, BODIES[case] or json.dumps(WHOLE).encode())) as (kube, _, _):
         match case:
             case "get":
@@ -561,29 +561,29 @@ async def test_of_a_secret_that_comes_whole_no_value_is_kept_and_it_is_told(case
             case _:
                 one = (await kube.list(whole, ALL)).items[-1]
     assert one.name == "a"
-    assert told == [True]
+    assert calls == [True]
     assert not [value for value in (MARKER, VALUE) if value in repr(one)]
 
 
 @pytest.mark.parametrize("kind", ["ADDED", "MODIFIED", "DELETED"])
 async def test_of_an_event_with_a_whole_secret_no_value_is_kept_and_it_is_told(kind: str) -> None:
-    told: list[bool] = []
-    whole = metadata_resource("secrets", NAMES, on_data=lambda: told.append(True))
+    calls: list[bool] = []
+    whole = metadata_resource("secrets", NAMES, on_data=lambda: calls.append(True))
     async with (
         connected(stream(event(kind, WHOLE))) as (kube, _, _),
         kube.watch(whole, ALL, version="1", timeout_s=9) as watch,
     ):
         found = await watch.receive(idle_s=2)
-    assert told == [True]
+    assert calls == [True]
     assert not [value for value in (MARKER, VALUE) if value in repr(found)]
 
 
 async def test_metadata_alone_is_never_told() -> None:
-    told: list[bool] = []
-    partial = metadata_resource("secrets", NAMES, on_data=lambda: told.append(True))
+    calls: list[bool] = []
+    partial = metadata_resource("secrets", NAMES, on_data=lambda: calls.append(True))
     async with connected(answer(200, OBJECT)) as (kube, _, _):
         await kube.get(partial, "team", "a")
-    assert told == []
+    assert calls == []
 
 
 async def test_no_request_waits_for_credentials_that_are_read_again_and_hang() -> None:

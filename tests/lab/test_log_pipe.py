@@ -60,7 +60,7 @@ class Unread:
 
 
 @asynccontextmanager
-async def unread(box: LabCluster, name: str) -> AsyncIterator[Unread]:
+async def unread(lab: LabCluster, name: str) -> AsyncIterator[Unread]:
     read_fd, write_fd = os.pipe()
     fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, 4096)
     os.set_blocking(write_fd, False)
@@ -69,14 +69,14 @@ async def unread(box: LabCluster, name: str) -> AsyncIterator[Unread]:
             os.write(write_fd, b"\n" * 512)
     os.set_blocking(write_fd, True)
     try:
-        async with started(box, name, write_fd) as found:
+        async with started(lab, name, write_fd) as found:
             yield found
     finally:
         os.close(read_fd)
 
 
 @asynccontextmanager
-async def started(box: LabCluster, name: str, write_fd: int) -> AsyncIterator[Unread]:
+async def started(lab: LabCluster, name: str, write_fd: int) -> AsyncIterator[Unread]:
     """Start a replica that has both its outputs there, which are closed here."""
     port = free_port()
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(CLEARED)}
@@ -84,7 +84,7 @@ async def started(box: LabCluster, name: str, write_fd: int) -> AsyncIterator[Un
     process = await asyncio.create_subprocess_exec(
         COMMAND,
         "run",
-        env=inherited | box.environment() | own | {"LOG_LEVEL": "debug"},
+        env=inherited | lab.environment() | own | {"LOG_LEVEL": "debug"},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=write_fd,
         stderr=write_fd,
@@ -104,27 +104,27 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-def writers(box: LabCluster) -> set[str]:
+def writers(lab: LabCluster) -> set[str]:
     """Return which replicas wrote the tokens that the Secrets hold now, "" for none."""
     found = set()
-    for session in box.sessions.values():
-        secret = box.core.get(kinds.SECRETS, session.namespace, session.secret)
-        value = base64.b64decode(secret["data"][box.names.secret_key]).decode()
-        by = secret["metadata"].get("annotations", {}).get(box.names.refreshed_by, "")
+    for session in lab.sessions.values():
+        secret = lab.core.get(kinds.SECRETS, session.namespace, session.secret)
+        value = base64.b64decode(secret["data"][lab.names.secret_key]).decode()
+        by = secret["metadata"].get("annotations", {}).get(lab.names.refreshed_by, "")
         found.add("" if value == session.first_token else by.partition("/")[0])
     return found
 
 
 async def test_replicas_whose_logs_are_not_read_refresh_take_over_answer_and_end() -> None:
-    async with LabCluster() as box:
-        box.populate(SESSIONS)
-        async with unread(box, "first") as first:
-            await until(lambda: writers(box) == {"first"})
+    async with LabCluster() as lab:
+        lab.populate(SESSIONS)
+        async with unread(lab, "first") as first:
+            await until(lambda: writers(lab) == {"first"})
             assert await first.status("/livez") == 200
-            async with unread(box, "second") as second:
+            async with unread(lab, "second") as second:
                 await second.is_ready()
                 first.process.kill()
-                await until(lambda: writers(box) == {"second"})
+                await until(lambda: writers(lab) == {"second"})
                 assert await second.status("/livez") == 200
                 second.process.send_signal(signal.SIGTERM)
                 async with asyncio.timeout(LIMIT_S):
@@ -132,12 +132,12 @@ async def test_replicas_whose_logs_are_not_read_refresh_take_over_answer_and_end
 
 
 async def test_metrics_count_lines_that_were_dropped_and_tell_each_clock_that_was_heard() -> None:
-    async with LabCluster() as box:
-        box.populate(1)
+    async with LabCluster() as lab:
+        lab.populate(1)
         read_fd, write_fd = os.pipe()
         os.close(read_fd)  # each line is dropped at once
-        async with started(box, "first", write_fd) as first:
-            await until(lambda: writers(box) == {"first"})
+        async with started(lab, "first", write_fd) as first:
+            await until(lambda: writers(lab) == {"first"})
             text = ""
             async with asyncio.timeout(LIMIT_S):
                 while any(clock not in text for clock in CLOCKS):

@@ -129,7 +129,7 @@ async def test_explain_tells_failures_leader_and_what_to_do(lab: Lab) -> None:
             "source": {"component": component},
             "type": "Warning",
             "reason": "RefreshFailed",
-            "message": f"the issuer is away, says {component}",
+            "message": f"the issuer is unreachable, says {component}",
             "count": 3,
             "lastTimestamp": format_utc(SystemClock().wall() - 30),
         }
@@ -145,13 +145,17 @@ async def test_explain_tells_failures_leader_and_what_to_do(lab: Lab) -> None:
     }
     core.create(kinds.LEASES, "ambient-code", lease)
     async with asyncio.timeout(30):  # the claim runs out by the server's clock, not its holder's
-        told = ""
-        while "There is no leader" not in told:
-            told = (await lab.run("explain", f"team-a/{late.pod}", user="admin")).stdout
-    assert "the issuer is away, says token-reconciler." in told
-    assert "kubelet" not in told
-    assert "There is no leader: replica-7 last renewed lease ambient-code/token-reconciler" in told
-    assert "Next: There is no leader; check the controller's pods: kubectl get pods,leases" in told
+        output = ""
+        while "There is no leader" not in output:
+            output = (await lab.run("explain", f"team-a/{late.pod}", user="admin")).stdout
+    assert "the issuer is unreachable, says token-reconciler." in output
+    assert "kubelet" not in output
+    assert (
+        "There is no leader: replica-7 last renewed lease ambient-code/token-reconciler" in output
+    )
+    assert (
+        "Next: There is no leader; check the controller's pods: kubectl get pods,leases" in output
+    )
     blind = await lab.run("explain", f"team-a/{late.pod}")
     assert "The leader is unknown: no right to get lease token-reconciler" in blind.stdout
     found = json.loads((await lab.run("explain", "2AbLate", "-o", "json", user="admin")).stdout)
@@ -225,12 +229,12 @@ async def test_a_server_that_is_not_there_or_fails_is_exit_4(lab: Lab) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))  # bound, never listening: every connection is refused
         port = reserved.getsockname()[1]
-        path = lab.folder / "away"
+        path = lab.folder / "unreachable"
         text = lab.server.kubeconfig().replace(lab.server.url, f"http://127.0.0.1:{port}")
         path.write_text(text)
-        away = await lab.run("status", KUBECONFIG=str(path))
-    assert (away.code, away.stdout) == (4, "")
-    [line] = away.stderr.splitlines()
+        failed = await lab.run("status", KUBECONFIG=str(path))
+    assert (failed.code, failed.stdout) == (4, "")
+    [line] = failed.stderr.splitlines()
     assert f"cannot connect to 127.0.0.1:{port} (Connection refused)" in line
 
 

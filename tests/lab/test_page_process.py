@@ -39,9 +39,9 @@ async def pages_until(
 
 async def test_a_leader_and_a_follower_each_say_so_and_neither_shows_a_token() -> None:
     logs: list[str] = []
-    async with LabCluster(ttl_s=20.0, projection_delay=(0.2, 0.6)) as box:
-        box.populate(SESSIONS)
-        replicas = Replicas(2, box.environment(), logs.append)
+    async with LabCluster(ttl_s=20.0, projection_delay=(0.2, 0.6)) as lab:
+        lab.populate(SESSIONS)
+        replicas = Replicas(2, lab.environment(), logs.append)
         running = asyncio.create_task(replicas.run())
         async with aiohttp.ClientSession() as http:
             found = await pages_until(
@@ -50,7 +50,7 @@ async def test_a_leader_and_a_follower_each_say_so_and_neither_shows_a_token() -
                 rf"(?s)All {SESSIONS} sessions hold a valid token.*</strong> leader.*refreshed in",
                 rf"(?s)All {SESSIONS} sessions hold a valid token.*</strong> standby",
             )
-            session = next(iter(box.sessions.values()))
+            session = next(iter(lab.sessions.values()))
             key = SessionKey(session.namespace, session.session_id)
             (leader,) = [each for each in replicas.all if "leading" in each.state]
             opened = await page(http, leader, f"?q={key.session_id}&open={key}")
@@ -62,14 +62,14 @@ async def test_a_leader_and_a_follower_each_say_so_and_neither_shows_a_token() -
         assert session.secret in opened
         assert "refreshed: first refresh of the token that came with its Secret" in opened
         texts = found | {"opened": opened, "news": news}
-        assert box.issuer.tokens_total > 0
-        assert find_leaks(texts, box.secret_values()) == []
+        assert lab.issuer.tokens_total > 0
+        assert find_leaks(texts, lab.secret_values()) == []
 
 
 async def test_the_page_can_be_switched_off() -> None:
     logs: list[str] = []
-    async with LabCluster(ttl_s=20.0) as box:
-        environment = box.environment() | {"RECONCILER_STATUS_PAGE": "false"}
+    async with LabCluster(ttl_s=20.0) as lab:
+        environment = lab.environment() | {"RECONCILER_STATUS_PAGE": "false"}
         replicas = Replicas(1, environment, logs.append)
         running = asyncio.create_task(replicas.run())
         (replica,) = replicas.all

@@ -17,13 +17,13 @@ async def _answer(http: aiohttp.ClientSession, url: str) -> tuple[int, str]:
 
 
 async def test_a_wrong_token_url_is_not_ready_and_names_it_until_it_gives_a_token() -> None:
-    async with LabCluster() as box:
-        box.populate(2)
-        box.issuer.faults.status = 404
+    async with LabCluster() as lab:
+        lab.populate(2)
+        lab.issuer.faults.status = 404
         with socket.socket() as reserved:
             reserved.bind(("127.0.0.1", 0))
             listen = f"127.0.0.1:{reserved.getsockname()[1]}"
-        environment = box.environment() | {"RECONCILER_LISTEN": listen, "LOG_LEVEL": "debug"}
+        environment = lab.environment() | {"RECONCILER_LISTEN": listen, "LOG_LEVEL": "debug"}
         async with running(environment) as controller, aiohttp.ClientSession() as http:
             await controller.wait_for_event("stores_synced")
             async with asyncio.timeout(30):
@@ -32,16 +32,16 @@ async def test_a_wrong_token_url_is_not_ready_and_names_it_until_it_gives_a_toke
             status, why = await _answer(http, f"http://{listen}/readyz")
             assert status == 503
             assert "waiting for the first token" in why
-            assert box.issuer.token_url in why
+            assert lab.issuer.token_url in why
             assert (await _answer(http, f"http://{listen}/livez"))[0] == 200
             healed = datetime.now(UTC)
-            box.issuer.clear_faults()
+            lab.issuer.clear_faults()
             await controller.wait_for_event("runner_token_refreshed", count=2)
             assert await _answer(http, f"http://{listen}/readyz") == (200, "ok\n")
-            box.issuer.faults.unreachable = True
+            lab.issuer.faults.unreachable = True
             async with asyncio.timeout(30):
-                asked = box.issuer.requests_total
-                while box.issuer.requests_total == asked:
+                asked = lab.issuer.requests_total
+                while lab.issuer.requests_total == asked:
                     await asyncio.sleep(0.2)
             assert (await _answer(http, f"http://{listen}/readyz"))[0] == 200
             assert await controller.terminate() == 0

@@ -27,20 +27,20 @@ class Door:
         return True
 
 
-def token_of(box: LabCluster, session: LabSession) -> str:
-    secret = box.core.get(kinds.SECRETS, session.namespace, session.secret)
-    return base64.b64decode(secret["data"][box.names.secret_key]).decode()
+def token_of(lab: LabCluster, session: LabSession) -> str:
+    secret = lab.core.get(kinds.SECRETS, session.namespace, session.secret)
+    return base64.b64decode(secret["data"][lab.names.secret_key]).decode()
 
 
 async def test_a_swapped_file_reaches_the_platform_and_every_session_without_a_restart() -> None:
     door = Door()
-    async with LabCluster() as box:
-        box.platform.verify = door.verify
-        box.populate(SESSIONS)
-        folder = box.kubectl_config().parent / "static"
+    async with LabCluster() as lab:
+        lab.platform.verify = door.verify
+        lab.populate(SESSIONS)
+        folder = lab.kubectl_config().parent / "static"
         project_files(folder, {"token": OLD.encode()})
         environment = {
-            name: value for name, value in box.environment().items() if "OIDC" not in name
+            name: value for name, value in lab.environment().items() if "OIDC" not in name
         }
         environment |= {
             "AMBIENT_API_TOKEN_FILE": str(folder / "token"),
@@ -49,12 +49,12 @@ async def test_a_swapped_file_reaches_the_platform_and_every_session_without_a_r
         }
         async with running(environment) as controller:
             await controller.wait_for_event("runner_token_refreshed", count=SESSIONS)
-            assert {token_of(box, each) for each in box.sessions.values()} == {OLD}
+            assert {token_of(lab, each) for each in lab.sessions.values()} == {OLD}
             door.accepts = NEW
             door.passed.clear()
             project_files(folder, {"token": NEW.encode()})
             await controller.wait_for_event("runner_token_refreshed", count=2 * SESSIONS)
-            assert {token_of(box, each) for each in box.sessions.values()} == {NEW}
+            assert {token_of(lab, each) for each in lab.sessions.values()} == {NEW}
             async with asyncio.timeout(20):
                 await door.passed.wait()
             project_files(folder, {})

@@ -47,17 +47,17 @@ class Bench:
         body = {"metadata": {"annotations": {"n": str(self._count)}}}
         self.core.patch(kind, "default", "o", body, by=by)
 
-    def told(self) -> list[str]:
+    def findings(self) -> list[str]:
         return [violation.what for violation in self.journal.violations]
 
 
-def told_of(case: Callable[[Bench], object]) -> list[str]:
+def findings_of(case: Callable[[Bench], object]) -> list[str]:
     """Return the violations of a history at one instant."""
 
     async def main() -> list[str]:
         bench = Bench()
         case(bench)
-        return bench.told()
+        return bench.findings()
 
     return run_virtual(main())
 
@@ -68,9 +68,9 @@ def test_a_fourth_write_that_nothing_asked_for_is_seen(kind: kinds.Kind, what: s
         for _ in range(times):
             bench.change(US, kind)
 
-    assert told_of(lambda bench: write(bench, commit_checks.WRITES)) == []
-    told = told_of(lambda bench: write(bench, commit_checks.WRITES + 1))
-    assert told == [
+    assert findings_of(lambda bench: write(bench, commit_checks.WRITES)) == []
+    findings = findings_of(lambda bench: write(bench, commit_checks.WRITES + 1))
+    assert findings == [
         f"4 times {what} of default/S1 in 180 s by {US.agent}; without any change"
     ]  # fmt: skip
 
@@ -81,7 +81,7 @@ def test_writes_that_are_a_window_apart_are_not_counted_together() -> None:
         for _ in range(10):
             bench.change(US)
             await asyncio.sleep(WINDOW_S / commit_checks.WRITES)
-        return bench.told()
+        return bench.findings()
 
     assert run_virtual(main()) == []
 
@@ -94,8 +94,8 @@ def test_each_change_by_others_allows_one_write_more_up_to_a_rate() -> None:
             bench.change(OTHER)
             bench.change(US)
 
-    assert told_of(lambda bench: quarrel(bench, most)) == []
-    assert len(told_of(lambda bench: quarrel(bench, most + 1))) == 1
+    assert findings_of(lambda bench: quarrel(bench, most)) == []
+    assert len(findings_of(lambda bench: quarrel(bench, most + 1))) == 1
 
 
 def test_a_pod_that_changes_allows_nothing_and_a_new_one_does() -> None:
@@ -109,8 +109,8 @@ def test_a_pod_that_changes_allows_nothing_and_a_new_one_does() -> None:
         for _ in range(commit_checks.WRITES + 1):
             bench.change(US)
 
-    assert len(told_of(restless)) == 1
-    assert told_of(restarted) == []
+    assert len(findings_of(restless)) == 1
+    assert findings_of(restarted) == []
 
 
 def test_a_tenant_in_our_name_spends_nothing_of_ours_and_each_process_has_its_own() -> None:
@@ -123,8 +123,8 @@ def test_a_tenant_in_our_name_spends_nothing_of_ours_and_each_process_has_its_ow
             for _ in range(commit_checks.WRITES):
                 bench.change(process)
 
-    assert told_of(forge) == []
-    assert told_of(take_over) == []
+    assert findings_of(forge) == []
+    assert findings_of(take_over) == []
 
 
 def test_what_changes_for_all_allows_each_session_a_write() -> None:
@@ -133,7 +133,7 @@ def test_what_changes_for_all_allows_each_session_a_write() -> None:
         for _ in range(commit_checks.WRITES + 1):
             bench.change(US)
 
-    assert told_of(rotate) == []
+    assert findings_of(rotate) == []
 
 
 def test_a_token_without_end_counts_as_one_of_an_hour() -> None:
@@ -146,9 +146,9 @@ def test_requests_beyond_an_endpoints_pace_are_seen() -> None:
             bench.requests.asked("a", "issuer")
             bench.requests.asked("b", "issuer")
 
-    assert told_of(lambda bench: ask(bench, commit_checks.REQUESTS_A_MINUTE)) == []
-    told = told_of(lambda bench: ask(bench, commit_checks.REQUESTS_A_MINUTE + 1))
-    assert [text.partition(":")[0] for text in told] == ["a issuer", "b issuer"]
+    assert findings_of(lambda bench: ask(bench, commit_checks.REQUESTS_A_MINUTE)) == []
+    findings = findings_of(lambda bench: ask(bench, commit_checks.REQUESTS_A_MINUTE + 1))
+    assert [text.partition(":")[0] for text in findings] == ["a issuer", "b issuer"]
 
 
 def test_tries_of_one_object_and_look_ups_of_one_session_are_bounded() -> None:
@@ -162,9 +162,9 @@ def test_tries_of_one_object_and_look_ups_of_one_session_are_bounded() -> None:
             bench.requests.looked_up("a", "S1")
             bench.requests.looked_up("a", f"S1-{number}")
 
-    assert told_of(lambda bench: work(bench, 0)) == []
-    told = told_of(lambda bench: work(bench, 1))
-    assert [text.partition(":")[0] for text in told] == [
+    assert findings_of(lambda bench: work(bench, 0)) == []
+    findings = findings_of(lambda bench: work(bench, 1))
+    assert [text.partition(":")[0] for text in findings] == [
         "a write secrets default/o", "a look-up S1"
     ]  # fmt: skip
 
@@ -176,10 +176,10 @@ def test_requests_side_by_side_are_bounded() -> None:
             bench.requests.in_flight("b", "platform", 2),
         ):
             with bench.requests.in_flight("a", "platform", 2):
-                assert bench.told() == []
+                assert bench.findings() == []
                 with bench.requests.in_flight("a", "platform", 2):
                     pass
             with bench.requests.in_flight("a", "platform", 2):
                 pass
 
-    assert told_of(crowd) == ["a has 3 requests in flight at platform, at most 2"]
+    assert findings_of(crowd) == ["a has 3 requests in flight at platform, at most 2"]

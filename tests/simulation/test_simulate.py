@@ -225,8 +225,8 @@ def test_what_was_sealed_after_the_copy_of_a_restored_store_is_not_sealed() -> N
 
 
 def test_a_token_in_an_annotation_is_seen() -> None:
-    told = {NAMES.expires_at: format_utc(ENDS_S["jwt-a"]), "note": "jwt-a"}
-    assert judge(lambda bench: bench.write("jwt-a", annotations=told)) == [
+    annotations = {NAMES.expires_at: format_utc(ENDS_S["jwt-a"]), "note": "jwt-a"}
+    assert judge(lambda bench: bench.write("jwt-a", annotations=annotations)) == [
         invariants.NO_TOKEN_EXPOSED
     ]
 

@@ -25,18 +25,18 @@ Json = dict[str, Any]
 
 
 @pytest.fixture
-async def box() -> AsyncIterator[LabCluster]:
+async def lab() -> AsyncIterator[LabCluster]:
     async with LabCluster(ttl_s=60.0, seed=1) as opened:
         yield opened
 
 
-def environment(box: LabCluster, jaeger: Jaeger, service: str, **more: str) -> dict[str, str]:
+def environment(lab: LabCluster, jaeger: Jaeger, service: str, **more: str) -> dict[str, str]:
     standard = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.otlp_url,
         "OTEL_SERVICE_NAME": service,
         "OTEL_TRACES_SAMPLER": "always_on",
     }
-    return box.environment() | standard | more
+    return lab.environment() | standard | more
 
 
 async def found(what: str, ask: Callable[[], list[Json]]) -> list[Json]:
@@ -62,17 +62,17 @@ def parents(span: Json) -> set[str]:
     return {one["spanID"] for one in span["references"] if one["refType"] == "CHILD_OF"}
 
 
-async def started(controller: Controller, box: LabCluster) -> None:
+async def started(controller: Controller, lab: LabCluster) -> None:
     await controller.wait_for_event("startup_resync_finished")
-    await controller.wait_for_event("runner_token_refreshed", count=len(box.sessions))
+    await controller.wait_for_event("runner_token_refreshed", count=len(lab.sessions))
 
 
 async def test_a_stranger_reads_a_reconcile_and_the_resync_that_queued_it(
-    box: LabCluster, jaeger: Jaeger
+    lab: LabCluster, jaeger: Jaeger
 ) -> None:
-    box.populate(6)
-    async with running(environment(box, jaeger, "readable")) as controller:
-        await started(controller, box)
+    lab.populate(6)
+    async with running(environment(lab, jaeger, "readable")) as controller:
+        await started(controller, lab)
         [resync] = await found(
             "startup resync", lambda: jaeger.traces("readable", operation="startup_resync")
         )
@@ -113,13 +113,13 @@ async def test_a_stranger_reads_a_reconcile_and_the_resync_that_queued_it(
 
 
 async def test_failures_are_kept_with_their_cause_when_nothing_else_is(
-    box: LabCluster, jaeger: Jaeger
+    lab: LabCluster, jaeger: Jaeger
 ) -> None:
-    box.populate(4)
-    broken = next(iter(box.sessions.values()))
-    box.core.patch(kinds.SECRETS, broken.namespace, broken.secret, {"immutable": True})
+    lab.populate(4)
+    broken = next(iter(lab.sessions.values()))
+    lab.core.patch(kinds.SECRETS, broken.namespace, broken.secret, {"immutable": True})
     settings = environment(
-        box, jaeger, "failing", OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="0"
+        lab, jaeger, "failing", OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="0"
     )
     async with running(settings) as controller:
         await controller.wait_for_event("write_refused")
@@ -140,12 +140,12 @@ async def test_failures_are_kept_with_their_cause_when_nothing_else_is(
 
 
 async def test_a_deleted_secret_shows_the_event_that_queued_its_repair(
-    box: LabCluster, jaeger: Jaeger
+    lab: LabCluster, jaeger: Jaeger
 ) -> None:
-    box.populate(2)
-    async with running(environment(box, jaeger, "repairing")) as controller:
-        await started(controller, box)
-        box.delete_secret(next(iter(box.sessions.values())))
+    lab.populate(2)
+    async with running(environment(lab, jaeger, "repairing")) as controller:
+        await started(controller, lab)
+        lab.delete_secret(next(iter(lab.sessions.values())))
         await controller.wait_for_event("secret_recreated")
         line = controller.events("secret_recreated")[0]
         repair = (await found("repair", lambda: jaeger.trace(line["trace_id"])))[0]
@@ -164,12 +164,12 @@ async def test_a_deleted_secret_shows_the_event_that_queued_its_repair(
     assert all(found <= events or "startup_resync" in found for found in linked)
 
 
-async def test_no_token_and_no_credential_reaches_jaeger(box: LabCluster, jaeger: Jaeger) -> None:
-    box.populate(3)
-    async with running(environment(box, jaeger, "clean")) as controller:
-        await started(controller, box)
+async def test_no_token_and_no_credential_reaches_jaeger(lab: LabCluster, jaeger: Jaeger) -> None:
+    lab.populate(3)
+    async with running(environment(lab, jaeger, "clean")) as controller:
+        await started(controller, lab)
         await found("traces", lambda: jaeger.traces("clean", operation="standby_token_request"))
         assert await controller.terminate() == 0
     texts = {trace["traceID"]: repr(trace) for trace in jaeger.traces("clean")}
     assert len(texts) > 3
-    assert find_leaks(texts, box.secret_values()) == []
+    assert find_leaks(texts, lab.secret_values()) == []

@@ -122,22 +122,22 @@ def test_events_wait_for_a_server_that_authorizes_nobody_yet() -> None:
         world.add("2Ab0")
         async with running(world):
             await settled(world)
-            told = world.controller.events.stats
+            stats = world.controller.events.stats
             world.overwrite("2Ab0")
             await asyncio.sleep(5)
-            assert (told.created, told.updated) == (1, 0)
+            assert (stats.created, stats.updated) == (1, 0)
             world.faults.fail_next(InjectedFault(TransportError("reset")), verb="create")
             world.faults.rule = refused("events")
             world.add("2Ab1")
             world.delete_secret("2Ab1")
             await asyncio.sleep(8)
-            assert (told.created, told.updated) == (1, 0)
+            assert (stats.created, stats.updated) == (1, 0)
             assert len(world.controller.events) > 0
             world.faults.rule = None
             await asyncio.sleep(5)
-            assert told.created > 1
+            assert stats.created > 1
             assert len(world.controller.events) == 0
-            assert told.dropped == told.forbidden == 0
+            assert stats.dropped == stats.forbidden == 0
 
     simulate(scenario)
 

@@ -20,7 +20,7 @@ async def settled(world: World) -> None:
         await asyncio.sleep(5)
 
 
-def told(world: World) -> list[tuple[str, str, int]]:
+def recorded(world: World) -> list[tuple[str, str, int]]:
     """Return type, reason and count of every Event, oldest first."""
     found = sorted(events(world), key=lambda one: int(one["metadata"]["resourceVersion"]))
     return [(one["type"], one["reason"], one["count"]) for one in found]
@@ -37,7 +37,7 @@ def test_an_hour_without_trouble_makes_no_event() -> None:
         async with running(world):
             await settled(world)
             await asyncio.sleep(3600)
-        assert told(world) == []
+        assert recorded(world) == []
         assert world.controller.events.stats == EventStats()
 
     simulate(scenario)
@@ -56,7 +56,7 @@ def test_consecutive_failures_make_an_event_at_the_first_and_at_their_end() -> N
             await asyncio.sleep(700)
             world.faults.rule = None
             await asyncio.sleep(60)
-            assert told(world) == [
+            assert recorded(world) == [
                 ("Warning", "RefreshFailed", 1),
                 ("Normal", "RefreshRecovered", 1),
             ]
@@ -82,7 +82,7 @@ def test_a_conflict_is_no_failure_worth_an_event() -> None:
             for _ in range(30):
                 await asyncio.sleep(30)
                 world.core.patch(PODS, PROJECT, "session-2aa-runner", version, by=INTRUDER)
-        assert told(world) == []
+        assert recorded(world) == []
 
     simulate(scenario)
 
@@ -94,17 +94,17 @@ def test_an_overwrite_a_competing_writer_and_a_deletion_make_events() -> None:
             await settled(world)
             world.overwrite("2Aa")
             await asyncio.sleep(20)
-            assert told(world) == [("Warning", "TokenOverwritten", 1)]
+            assert recorded(world) == [("Warning", "TokenOverwritten", 1)]
             assert "kubectl overwrote" in events(world)[0]["message"]
             for number in range(12):
                 world.overwrite("2Aa", f"obviously-fake-intruder-{number}")
                 await asyncio.sleep(20)
-            reasons = {reason: count for _, reason, count in told(world)}
+            reasons = {reason: count for _, reason, count in recorded(world)}
             assert reasons["SecretFoughtOver"] >= 1
-            assert len(told(world)) == 2
+            assert len(recorded(world)) == 2
             world.delete_secret("2Aa")
             await asyncio.sleep(400)
-            assert ("Warning", "SecretRecreated", 1) in told(world)
+            assert ("Warning", "SecretRecreated", 1) in recorded(world)
             assert find_leaks(core_texts(world.core), world.issuer.minted) == []
 
     simulate(scenario)
@@ -119,7 +119,10 @@ def test_a_pause_makes_one_event_however_long_it_lasts() -> None:
                 body = {"metadata": {"annotations": {NAMES.paused: value}}}
                 world.core.patch(PODS, PROJECT, "session-2aa-runner", body, by=INTRUDER)
                 await asyncio.sleep(1000)
-            assert told(world) == [("Normal", "RefreshResumed", 1), ("Normal", "RefreshPaused", 2)]
+            assert recorded(world) == [
+                ("Normal", "RefreshResumed", 1),
+                ("Normal", "RefreshPaused", 2),
+            ]
 
     simulate(scenario)
 
@@ -152,7 +155,7 @@ def test_a_storm_is_bounded_and_delays_no_refresh() -> None:
         (ServerError("no", status=500), EventStats(dropped=3), 0),
         (Forbidden("events is forbidden", status=403), EventStats(forbidden=3), 1),
     ],
-    ids=["away", "failing", "forbidden"],
+    ids=["unreachable", "failing", "forbidden"],
 )
 def test_an_event_that_cannot_be_made_costs_one_count_and_a_missing_right_one_line(
     error: Exception, stats: EventStats, lines: int
@@ -185,7 +188,7 @@ def test_only_a_replica_that_may_write_records_events() -> None:
             world.core.patch(PODS, PROJECT, "session-2aa-runner", body, by=INTRUDER)
             await asyncio.sleep(60)
             assert world.events("session_blocked")
-            assert told(world) == []
+            assert recorded(world) == []
 
     simulate(scenario)
 
@@ -200,7 +203,7 @@ def test_events_of_an_outage_come_after_it_and_repetitions_share_one() -> None:
             await asyncio.sleep(700)
             world.faults.rule = None
             await asyncio.sleep(30)
-            assert told(world) == [
+            assert recorded(world) == [
                 ("Warning", "RefreshFailed", 1),
                 ("Normal", "RefreshRecovered", 1),
             ]

@@ -403,11 +403,18 @@ class TestReports:
     def test_a_missing_right_is_reported_once_even_amid_other_failures(self) -> None:
         machine = ListWatchProtocol(lowest)
         facts: list[object] = []
-        errors: Sequence[Failure] = [TransportError("away"), Forbidden("no"), Forbidden("no")]
+        errors: Sequence[Failure] = [
+            TransportError("unreachable"),
+            Forbidden("no"),
+            Forbidden("no"),
+        ]
         for error in errors:
             machine.request(Instant(0))
             facts += machine.failed(error, Instant(0))
-        assert facts == [LogEvent("list_failed", "away", 1), LogEvent("list_forbidden", "no", 2)]
+        assert facts == [
+            LogEvent("list_failed", "unreachable", 1),
+            LogEvent("list_forbidden", "no", 2),
+        ]
         machine.request(Instant(0))
         assert machine.page(page(10), Instant(0)) == (
             LogEvent("list_recovered", "no", 3),

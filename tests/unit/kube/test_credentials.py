@@ -203,12 +203,12 @@ async def test_a_field_without_effect_is_named_once(
     }
     path = write_config(tmp_path / "config", {"user": {"exec": section}})
     edit_context(path, colour="red")
-    told: list[str] = []
-    credentials = find_credentials(path, clock, ignored=told.append)
+    fields: list[str] = []
+    credentials = find_credentials(path, clock, ignored=fields.append)
     await credentials.connection()
     clock.advance(RELOAD_PAUSE_S)
     await credentials.renew()
-    assert (told, plugin.runs) == (["context.colour"], 2)
+    assert (fields, plugin.runs) == (["context.colour"], 2)
 
 
 async def test_a_user_that_is_not_there_is_not_nobody(tmp_path: Path, clock: ManualClock) -> None:

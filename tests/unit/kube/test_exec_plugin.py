@@ -124,11 +124,11 @@ async def test_a_missing_command_comes_with_the_kubeconfigs_hint() -> None:
 
 @pytest.mark.parametrize("asks", [True, False, None])
 async def test_it_is_told_of_the_cluster_if_it_asks(asks: bool | None, tmp_path: Path) -> None:
-    told = tmp_path / "info"
-    script = f"printf %s \"$KUBERNETES_EXEC_INFO\" > {told}; echo '{ANSWER}'"
+    info = tmp_path / "info"
+    script = f"printf %s \"$KUBERNETES_EXEC_INFO\" > {info}; echo '{ANSWER}'"
     plugin = shell(script, provideClusterInfo=asks, env=[{"name": "EMPTY", "value": None}])
     await run_plugin(plugin, cluster={"server": "https://k"}, limit_s=LIMIT_S)
-    spec = json.loads(told.read_text())["spec"]
+    spec = json.loads(info.read_text())["spec"]
     assert spec == {"interactive": False} | ({"cluster": {"server": "https://k"}} if asks else {})
 
 

@@ -290,7 +290,7 @@ def test_a_commit_names_its_writer() -> None:
 
 def test_a_restore_tells_of_the_end_of_an_object_before_another_takes_its_name() -> None:
     core = new_core()
-    told: list[tuple[str, bool, str]] = []
+    commits: list[tuple[str, bool, str]] = []
     first = core.create(kinds.PODS, "default", {"metadata": {"name": "p"}})
     gone = core.create(kinds.PODS, "default", {"metadata": {"name": "q"}})
     version = core.version
@@ -300,7 +300,7 @@ def test_a_restore_tells_of_the_end_of_an_object_before_another_takes_its_name()
     late = core.create(kinds.PODS, "default", {"metadata": {"name": "r"}})
 
     def hook(commit: Commit) -> None:
-        told.append((commit.verb, commit.removed, commit.object["metadata"]["uid"]))
+        commits.append((commit.verb, commit.removed, commit.object["metadata"]["uid"]))
 
     core.on_commit.append(hook)
     core.restore(version)
@@ -308,7 +308,7 @@ def test_a_restore_tells_of_the_end_of_an_object_before_another_takes_its_name()
         name: item["metadata"]["uid"]
         for name, item in {"first": first, "gone": gone, "second": second, "late": late}.items()
     }
-    assert sorted(told) == sorted(
+    assert sorted(commits) == sorted(
         [
             ("delete", True, uids["late"]),
             ("delete", True, uids["second"]),
@@ -317,7 +317,7 @@ def test_a_restore_tells_of_the_end_of_an_object_before_another_takes_its_name()
         ]
     )
     ended, restored = ("delete", True, uids["second"]), ("update", False, uids["first"])
-    assert told.index(ended) < told.index(restored)
+    assert commits.index(ended) < commits.index(restored)
 
 
 def test_a_dry_run_is_no_commit() -> None:

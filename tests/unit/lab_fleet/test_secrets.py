@@ -76,7 +76,7 @@ def test_no_repr_or_error_shows_a_value() -> None:
     with pytest.raises(ProtocolError) as caught:
         decode_secret(json.dumps(body).encode())
 
-    told = repr(caught.value) + repr(payload("hidden-value")) + repr(filled("hidden-value"))
-    assert "hidden-value" not in told
-    assert shown not in told
+    texts = repr(caught.value) + repr(payload("hidden-value")) + repr(filled("hidden-value"))
+    assert "hidden-value" not in texts
+    assert shown not in texts
     assert caught.value.__cause__ is None

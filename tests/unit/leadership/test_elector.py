@@ -279,8 +279,8 @@ class TestCold:
         @on_virtual_time
         async def scenario(bench: Bench) -> None:
             replica = bench.start(ready=False)
-            away = InjectedFault(error=ServerError("away", status=503))
-            replica.faults.fail_next(away, verb="create", count=failures)
+            unreachable = InjectedFault(error=ServerError("unreachable", status=503))
+            replica.faults.fail_next(unreachable, verb="create", count=failures)
             led_s = float(await bench.led(replica, 20.0))
             assert (
                 UNSYNCED_DELAY_S

@@ -221,7 +221,7 @@ class TestByHand:
             {"leaseDurationSeconds": 1},
             {"leaseTransitions": 2**31 - 1},
             {"leaseTransitions": None},
-            {"preferredHolder": "somebody"},
+            {"preferredHolder": "another-replica"},
         ],
         ids=["future", "no times", "absurd", "short", "most", "no count", "preferred"],
     )

@@ -197,16 +197,16 @@ async def test_unreadable_rows_are_counted_once_and_cost_no_other(keyset: str) -
 
 
 async def test_a_first_page_that_fails_raises() -> None:
-    away = PlatformUnavailable("away")
-    with pytest.raises(PlatformUnavailable, match="away"):
-        await read(FakeList(letters(9), fail_at={1: away}), SEARCH, size=3)
+    unavailable = PlatformUnavailable("unreachable")
+    with pytest.raises(PlatformUnavailable, match="unreachable"):
+        await read(FakeList(letters(9), fail_at={1: unavailable}), SEARCH, size=3)
 
 
 async def test_a_later_page_that_fails_keeps_what_was_read() -> None:
-    away = PlatformUnavailable("away")
-    listing = await read(FakeList(letters(9), fail_at={3: away}), SEARCH, size=3)
+    unavailable = PlatformUnavailable("unreachable")
+    listing = await read(FakeList(letters(9), fail_at={3: unavailable}), SEARCH, size=3)
     assert ids(listing) == sorted(letters(6))
-    assert (listing.error, listing.complete) == (away, False)
+    assert (listing.error, listing.complete) == (unavailable, False)
 
 
 async def test_no_rows_where_the_count_says_some_is_not_settled() -> None:

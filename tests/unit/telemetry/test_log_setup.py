@@ -66,7 +66,7 @@ import structlog
 from reconciler.telemetry.log_setup import configure_logs
 
 configure_logs("info", "console")
-structlog.get_logger().warning("endpoint_down", endpoint="issuer", error="away")
+structlog.get_logger().warning("endpoint_down", endpoint="issuer", error="unreachable")
 """
 
 

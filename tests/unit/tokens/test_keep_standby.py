@@ -63,7 +63,7 @@ def test_an_outage_is_probed_at_the_probes_pace_and_its_end_is_noticed() -> None
     async def story(bench: SourceBench) -> None:
         await asyncio.sleep(100)
         before = len(bench.issuer.asked_at)
-        bench.issuer.fault = lambda: IssuerUnavailable("away")
+        bench.issuer.fault = lambda: IssuerUnavailable("unreachable")
         await asyncio.sleep(400)
         assert bench.breaker.stats().down
         assert 400 / PROBE_S / 2 <= len(bench.issuer.asked_at) - before <= 400
@@ -79,7 +79,7 @@ def test_an_outage_is_probed_at_the_probes_pace_and_its_end_is_noticed() -> None
 def test_the_standby_token_outlives_an_outage_by_nine_tenths_of_a_life() -> None:
     async def story(bench: SourceBench) -> None:
         await asyncio.sleep(1234)
-        bench.issuer.fault = lambda: IssuerUnavailable("away")
+        bench.issuer.fault = lambda: IssuerUnavailable("unreachable")
         await asyncio.sleep(0.9 * 900 - 1)
         assert bench.source.best() is not None
 
@@ -115,7 +115,7 @@ def test_an_outage_that_turns_into_a_refusal_wakes_no_session_until_that_ends_to
         heard: list[Instant] = []
         bench.breaker.on_recovery(lambda: heard.append(bench.clock.monotonic()))
         await asyncio.sleep(100)
-        bench.issuer.fault = lambda: IssuerUnavailable("away")
+        bench.issuer.fault = lambda: IssuerUnavailable("unreachable")
         await asyncio.sleep(300)
         assert bench.breaker.stats().down
         bench.issuer.fault = lambda: IssuerRefused("no", status=401)
@@ -133,7 +133,7 @@ def test_an_outage_that_turns_into_a_refusal_wakes_no_session_until_that_ends_to
 def test_an_issuer_that_is_unreachable_from_the_start_is_waited_for() -> None:
     async def main() -> None:
         bench = SourceBench.open(VirtualClock(asyncio.get_running_loop()))
-        bench.issuer.fault = lambda: IssuerUnavailable("away")
+        bench.issuer.fault = lambda: IssuerUnavailable("unreachable")
         keeper = asyncio.create_task(bench.source.keep_standby())
         await asyncio.sleep(60)
         assert bench.source.best() is None
