@@ -209,3 +209,15 @@ def test_the_exposure_that_a_step_cost_is_counted() -> None:
         assert spent_s <= counted_s <= spent_s + 30 * 95
 
     simulate(scenario)
+
+
+def test_what_is_due_now_is_due_at_this_instant() -> None:
+    """Not a rounding error later, for which the queue would sleep a millisecond."""
+
+    async def scenario(world: World) -> None:
+        sessions = world.controller.sessions
+        for number in range(100):
+            await asyncio.sleep(0.1 + number / 7)
+            assert sessions.at(sessions.now_s()) == world.clock.monotonic()
+
+    simulate(scenario)
