@@ -11,7 +11,7 @@ from tests.simulation.removals import REMOVALS, SEEDS, Removal
 FOUND = {
     "times tell who owns a token, not names alone": (10, WRITE_BUDGET),
     "a Date header is a hint, no veto": (149, invariants.NO_EXPIRED_TOKEN),
-    "tokens prove the issuer's time": (112, invariants.NO_EXPIRED_TOKEN),
+    "tokens prove the issuer's time": (156, invariants.NO_EXPIRED_TOKEN),
     "a step of the issuer's clock plans again": (50, invariants.NO_EXPIRED_TOKEN),
     "a repeated not found ends a confirmation": (30, REVOKED),
     "the platform's limit is shared": (0, ENDPOINT_BUDGET),
