@@ -25,10 +25,9 @@ from reconciler.lab.apiserver.deletion import DeleteOptions
 from reconciler.lab.apiserver.http_server import ApiServer
 from reconciler.lab.apiserver.status_errors import StatusError
 from reconciler.lab.kubelet.node import KubeletTiming
-from reconciler.lab.runners.channels import Channel
 from reconciler.lab.runners.exposure_ledger import FleetReport, SessionReport
 from reconciler.lab.runners.fleet import FleetOptions, RunnerFleet
-from reconciler.lab.runners.runner import Rates
+from reconciler.lab.runners.runner import Channel, Rates
 from reconciler.lab.runners.server import SESSION_HEADER, CallTasks, SessionServer
 from reconciler.naming import Names, SessionKey
 from tests.support import ManualClock

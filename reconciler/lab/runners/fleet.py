@@ -18,7 +18,6 @@ from reconciler.lab.kubelet.api_client import ApiClient
 from reconciler.lab.kubelet.kubelet import Kubelet
 from reconciler.lab.kubelet.node import KubeletTiming
 from reconciler.lab.kubelet.pods import FILE_NAME, Pod
-from reconciler.lab.runners.channels import Channels
 from reconciler.lab.runners.exposure_ledger import (
     UNREADABLE,
     ExposureLedger,
@@ -26,7 +25,7 @@ from reconciler.lab.runners.exposure_ledger import (
     State,
     summarize,
 )
-from reconciler.lab.runners.runner import CallLedger, Rand, Rates, Runner
+from reconciler.lab.runners.runner import CallLedger, Channels, Rand, Rates, Runner
 from reconciler.lab.runners.server import SessionServer
 from reconciler.lab.runners.tokens import Bearer, Verify, expiry_of
 from reconciler.naming import Names, SessionKey

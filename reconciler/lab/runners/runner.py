@@ -7,14 +7,21 @@ it reconnects, never because it changed.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
 
 import grpc
 
 from reconciler.lab.kubelet.pods import FILE_NAME
-from reconciler.lab.runners.channels import Channel
-from reconciler.lab.runners.server import SESSION_HEADER
+from reconciler.lab.runners.server import (
+    MAX_METADATA_BYTES,
+    PUSH,
+    SERVICE,
+    SESSION_HEADER,
+    WATCH,
+)
 from reconciler.lab.runners.tokens import Bearer, read_bearer
 from reconciler.naming import SessionKey
 
@@ -22,8 +29,56 @@ CALL_LIMIT_S = 5.0
 """Source: the platform's runner, `_session_messages_api.py`: pushes have 5 s."""
 FILE_POLL_S = 0.5
 
+CHANNELS = 4
+"""HTTP/2 connections that the runners share: 250 streams each for 1,000 runners."""
+
 Rand = Callable[[float, float], float]
 T = TypeVar("T")
+
+
+class Channel:
+    """One connection with the two methods of the service; requests and responses are bytes."""
+
+    def __init__(self, target: str) -> None:
+        # Channels with equal options would share one connection.
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ]
+        self._channel = grpc.aio.insecure_channel(target, options=options)
+        self.watch = self._channel.unary_stream(f"/{SERVICE}/{WATCH}")
+        self.push = self._channel.unary_unary(f"/{SERVICE}/{PUSH}")
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class Channels:
+    """A fixed pool, used round robin, open while entered."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._all: list[Channel] = []
+        self._next: Any = None
+
+    async def __aenter__(self) -> Self:
+        self._all = [Channel(self._target) for _ in range(CHANNELS)]
+        self._next = cycle(self._all)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for channel in self._all:
+            await channel.close()
+
+    def next_channel(self) -> Channel:
+        """Return the next channel; the pool still owns it."""
+        channel: Channel = next(self._next)
+        return channel
 
 
 @dataclass(frozen=True, slots=True)
