@@ -15,6 +15,7 @@ ARGO_CD = "v3.5.7"
 HELM_CONTROLLER = "v1.4.0"
 KUSTOMIZE_CONTROLLER = "v1.9.6"
 SOURCE_CONTROLLER = "v1.9.6"
+PROMETHEUS_OPERATOR = "v0.85.0"
 
 _FILE = "definition.yaml"
 
@@ -82,5 +83,19 @@ DEFINITIONS = (
         "config/crd/bases/source.toolkit.fluxcd.io_gitrepositories.yaml",
         "bd0c08183287b2eea0d885751fc686bc4b2b583e919de6bd57859170b8d1727f",
     ),
+    _definition(
+        "servicemonitor",
+        "github.com/prometheus-operator/prometheus-operator",
+        PROMETHEUS_OPERATOR,
+        "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
+        "1dae27b7189b5ce7b9ab764656c18b4c75a45cde1e6f3af6a5e84c4317628919",
+    ),
+    _definition(
+        "prometheusrule",
+        "github.com/prometheus-operator/prometheus-operator",
+        PROMETHEUS_OPERATOR,
+        "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
+        "98fd16c9ab79fba8dcd6ef62c957c98cd6546ab74ce0a4ecf09ddf2fda03020e",
+    ),
 )
-"""Of Argo CD and Flux, for the examples; the newest that Go 1.26 can download."""
+"""Of Argo CD, Flux and the Prometheus Operator; the newest that Go 1.26 can download."""

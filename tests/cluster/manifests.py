@@ -2,17 +2,21 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.cluster.conftest import require
+from tests.assets import issuers
+from tests.assets.definitions import DEFINITIONS
+from tests.cluster.conftest import require, unavailable
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 OVERLAYS = ("cluster-wide", "namespaces", "mpp", "monitoring", "dev")
 LIMIT_S = 60.0
+POLL_S = 0.2
 
 RESTRICTED = {
     f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")
@@ -65,135 +69,29 @@ def settings_of(objects: Iterable[Object]) -> dict[str, str]:
     return dict(found)
 
 
-SERVICE_MONITOR: Object = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "servicemonitors.monitoring.coreos.com"},
-    "spec": {
-        "group": "monitoring.coreos.com",
-        "scope": "Namespaced",
-        "names": {
-            "kind": "ServiceMonitor",
-            "plural": "servicemonitors",
-            "singular": "servicemonitor",
-        },
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "required": ["spec"],
-                        "properties": {
-                            "spec": {
-                                "type": "object",
-                                "required": ["endpoints", "selector"],
-                                "properties": {
-                                    "selector": {
-                                        "type": "object",
-                                        "properties": {
-                                            "matchLabels": {
-                                                "type": "object",
-                                                "additionalProperties": {"type": "string"},
-                                            }
-                                        },
-                                    },
-                                    "endpoints": {
-                                        "type": "array",
-                                        "items": {
-                                            "type": "object",
-                                            "properties": {
-                                                "port": {"type": "string"},
-                                                "path": {"type": "string"},
-                                                "interval": {"type": "string"},
-                                            },
-                                        },
-                                    },
-                                },
-                            }
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
-"""The part of the Prometheus Operator's definition that we use.
-
-Source: prometheus-operator example/prometheus-operator-crd, ServiceMonitor v1.
-"""
-
-
 def write(objects: Iterable[Object], path: Path) -> Path:
     """Write objects to a file that kubectl reads."""
     path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
     return path
 
 
-_TEXT: Object = {"type": "string"}
-_TEXTS: Object = {"type": "object", "additionalProperties": _TEXT}
-RULE_FIELDS: Object = {
-    "alert": _TEXT,
-    "record": _TEXT,
-    "expr": {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, _TEXT]},
-    "for": _TEXT,
-    "labels": _TEXTS,
-    "annotations": _TEXTS,
-}
+def define(kubeconfig: Path, *names: str) -> None:
+    """Give a cluster definitions of custom resources that `make assets` has fetched.
 
-PROMETHEUS_RULE: Object = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "prometheusrules.monitoring.coreos.com"},
-    "spec": {
-        "group": "monitoring.coreos.com",
-        "scope": "Namespaced",
-        "names": {
-            "kind": "PrometheusRule",
-            "plural": "prometheusrules",
-            "singular": "prometheusrule",
-        },
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "required": ["spec"],
-                        "properties": {
-                            "spec": {
-                                "type": "object",
-                                "properties": {
-                                    "groups": {
-                                        "type": "array",
-                                        "items": {
-                                            "type": "object",
-                                            "required": ["name"],
-                                            "properties": {
-                                                "name": {"type": "string"},
-                                                "interval": {"type": "string"},
-                                                "rules": {
-                                                    "type": "array",
-                                                    "items": {
-                                                        "type": "object",
-                                                        "required": ["expr"],
-                                                        "properties": RULE_FIELDS,
-                                                    },
-                                                },
-                                            },
-                                        },
-                                    }
-                                },
-                            }
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
-"""The same of its PrometheusRule v1."""
+    Args:
+        names: As in `tests.assets.definitions`.
+    """
+    wanted = [definition for definition in DEFINITIONS if definition.name in names]
+    assert len(wanted) == len(names)
+    for definition in wanted:
+        if (file := issuers.find(definition)) is None:
+            unavailable(f"no definition of {definition.name}: run `make assets`")
+        # The longest do not fit into the annotation of a client-side apply.
+        done = kubectl("apply", "--server-side", "-f", str(file), kubeconfig=kubeconfig)
+        assert done.returncode == 0, done.stderr
+    deadline_at = time.monotonic() + LIMIT_S
+    established = ("--for=condition=Established", "crd", "--all", "--timeout=30s")
+    # `kubectl wait` fails where a definition has no conditions yet.
+    while (done := kubectl("wait", *established, kubeconfig=kubeconfig)).returncode != 0:
+        assert time.monotonic() < deadline_at, done.stderr
+        time.sleep(POLL_S)

@@ -15,9 +15,8 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.helm import CHART, RELEASE, comparable, helm, template, values_of
 from tests.cluster.manifests import (
     OVERLAYS,
-    PROMETHEUS_RULE,
-    SERVICE_MONITOR,
     Object,
+    define,
     kubectl,
     of_kind,
     only,
@@ -312,13 +311,9 @@ def kubeconfig(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFac
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         for name in sorted(names)
     ]
-    definitions = (SERVICE_MONITOR, PROMETHEUS_RULE)
-    needed = write([*namespaces, *definitions], folder / "needed.json")
+    needed = write(namespaces, folder / "needed.json")
     assert kubectl("apply", "-f", str(needed), kubeconfig=path).returncode == 0
-    for definition in definitions:
-        crd = f"crd/{definition['metadata']['name']}"
-        done = kubectl("wait", "--for=condition=Established", crd, kubeconfig=path)
-        assert done.returncode == 0, done.stderr
+    define(path, "servicemonitor", "prometheusrule")
     return path
 
 
@@ -420,5 +415,7 @@ class TestServer:
         assert back["metadata"]["uid"] == before["metadata"]["uid"]
         # Labels and annotations that only the chart has stay on the pods' template.
         assert back["spec"]["template"]["spec"] == before["spec"]["template"]["spec"]
-        done = kubectl("delete", "-f", str(FORMER), "--wait=false", kubeconfig=kubeconfig)
-        assert done.returncode == 0, done.stderr
+        ours = ("configmaps", "-n", "ambient-code", "-l", f"app.kubernetes.io/name={RELEASE}")
+        for which in (("-f", str(FORMER)), ours):  # as the guide removes an installation
+            done = kubectl("delete", *which, "--wait=false", kubeconfig=kubeconfig)
+            assert done.returncode == 0, done.stderr

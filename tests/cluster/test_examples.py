@@ -9,14 +9,12 @@ import pytest
 import yaml
 
 from reconciler.settings import Settings
-from tests.assets import issuers
-from tests.assets.definitions import DEFINITIONS
-from tests.cluster.conftest import unavailable
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.helm import comparable, template
 from tests.cluster.manifests import (
     MANIFESTS,
     Object,
+    define,
     kubectl,
     of_kind,
     only,
@@ -48,23 +46,12 @@ def kubeconfig(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFac
     """An admin's kubeconfig for a cluster with the definitions of Argo CD and Flux."""
     folder = tmp_path_factory.mktemp("examples")
     path = control_plane.kubeconfig(folder / "config")
-    files = []
-    for definition in DEFINITIONS:
-        if (file := issuers.find(definition)) is None:
-            unavailable(f"no definition of {definition.name}: run `make assets`")
-        files.append(file)
     namespaces: list[Object] = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in NAMESPACES
     ]
-    files.append(write(namespaces, folder / "namespaces.json"))
-    for file in files:
-        # Argo CD's definitions are too long for the annotation of a client-side apply.
-        done = kubectl("apply", "--server-side", "-f", str(file), kubeconfig=path)
-        assert done.returncode == 0, done.stderr
-    done = kubectl(
-        "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s", kubeconfig=path
-    )
-    assert done.returncode == 0, done.stderr
+    needed = write(namespaces, folder / "namespaces.json")
+    assert kubectl("apply", "-f", str(needed), kubeconfig=path).returncode == 0
+    define(path, "application", "applicationset", "helmrelease", "kustomization", "gitrepository")
     return path
 
 

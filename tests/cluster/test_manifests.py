@@ -13,10 +13,9 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.manifests import (
     MANIFESTS,
     OVERLAYS,
-    PROMETHEUS_RULE,
     RESTRICTED,
-    SERVICE_MONITOR,
     Object,
+    define,
     kubectl,
     of_kind,
     only,
@@ -54,14 +53,10 @@ def kubeconfig(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFac
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
         for name in sorted(names)
     ]
-    definitions = (SERVICE_MONITOR, PROMETHEUS_RULE)
-    needed = write([*namespaces, *definitions], folder / "needed.json")
+    needed = write(namespaces, folder / "needed.json")
     done = kubectl("apply", "-f", str(needed), kubeconfig=path)
     assert done.returncode == 0, done.stderr
-    for definition in definitions:
-        name = definition["metadata"]["name"]
-        done = kubectl("wait", "--for=condition=Established", f"crd/{name}", kubeconfig=path)
-        assert done.returncode == 0, done.stderr
+    define(path, "servicemonitor", "prometheusrule")
     return path
 
 
