@@ -74,11 +74,13 @@ class AuthorizerMemory:
 
     def granted(self, right: AccessRight, now_at: Instant) -> None:
         """Record an answer that proves the right; an error other than a 403 proves it, too."""
-        self._worked[right] = None
-        if self._refusals.pop(right, None) is not None:
+        if right not in self._worked:
+            self._worked[right] = None
+        if self._refusals and self._refusals.pop(right, None) is not None:
             is_common = right.namespace is None or now_at < self._lost_until_at
             self._to_wake[None if is_common else right.namespace] = None
-        self._wake(now_at)
+        if self._to_wake:
+            self._wake(now_at)
 
     def refused(self, right: AccessRight, now_at: Instant) -> bool:
         """Take a 403 of the authorizer; return True if the right does not count as missing yet.

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -52,7 +53,7 @@ class HttpKube:
         on_date: Callable[[str | None], None] | None = None,
         peer: str = "kube",
     ) -> None:
-        self._manager = names.field_manager
+        self._by = urlencode({"fieldManager": names.field_manager})
         agent = f"{names.field_manager}/{__version__}" + (f" ({replica})" if replica else "")
         headers = {"User-Agent": agent}
         self._requests = ClientPool(
@@ -169,7 +170,7 @@ class HttpKube:
     ) -> Request:
         return Request(
             method,
-            _target(path, {"fieldManager": self._manager}),
+            f"{path}?{self._by}",
             what=f"{method} {path}",
             accept=_accept(resource, "PartialObjectMetadata"),
             data=msgspec.json.encode(body),
@@ -195,14 +196,14 @@ def _selectors(scope: ListOptions) -> dict[str, str]:
 
 
 def _path(resource: ApiResource[Any], namespace: str | None, name: str = "") -> str:
-    base = f"/apis/{resource.group}" if resource.group else "/api"
-    parts = [base, resource.version]
-    if namespace:
-        parts += ["namespaces", quote(namespace, safe="")]
-    parts.append(resource.plural)
-    if name:
-        parts.append(quote(name, safe=""))
-    return "/".join(parts)
+    collection = _collection(resource.group, resource.version, namespace, resource.plural)
+    return f"{collection}/{quote(name, safe='')}" if name else collection
+
+
+@lru_cache(maxsize=1024)
+def _collection(group: str, version: str, namespace: str | None, plural: str) -> str:
+    scope = f"namespaces/{quote(namespace, safe='')}/" if namespace else ""
+    return f"{f'/apis/{group}' if group else '/api'}/{version}/{scope}{plural}"
 
 
 def _accept(resource: ApiResource[Any], view: str) -> str:

@@ -136,6 +136,8 @@ class RequestSender:
         while True:
             async with pool.acquire() as client:
                 headers = CIMultiDict({"Accept": request.accept})
+                if request.content_type:
+                    headers["Content-Type"] = request.content_type
                 headers.extend(await self._credentials.headers(client.connection.url))
                 if client.is_closed():
                     raise _closed(request)
@@ -180,7 +182,7 @@ async def _write(client: PooledClient, request: Request, headers: Mapping[str, s
     answer = await client.exchanges.send(
         request.method,
         request.target,
-        CIMultiDict(headers, **{"Content-Type": request.content_type}),
+        headers,
         request.data or b"",
         before_send=request.before_send,
     )

@@ -167,8 +167,11 @@ class ClientPool:
         version = self._source.version()
         if version != client.version and self._may_retry(version):
             self._start_renewal(client, version)
-        async with self.hold(client):
+        client.users += 1
+        try:
             yield client
+        finally:
+            await self._give_back(client)
 
     @asynccontextmanager
     async def hold(self, client: PooledClient) -> AsyncIterator[None]:
@@ -177,10 +180,13 @@ class ClientPool:
         try:
             yield
         finally:
-            client.users -= 1
-            if not client.users and client in self._draining:
-                self._draining.discard(client)
-                await client.session.close()
+            await self._give_back(client)
+
+    async def _give_back(self, client: PooledClient) -> None:
+        client.users -= 1
+        if not client.users and client in self._draining:
+            self._draining.discard(client)
+            await client.session.close()
 
     @asynccontextmanager
     async def request(

@@ -120,6 +120,9 @@ class WorkQueue(Generic[K]):
         """Remove a key, unless it is running; return whether it is unknown now."""
         return self._scheduler.remove(key)
 
+    def is_running(self, key: K) -> bool:
+        return self._scheduler.is_running(key)
+
     def entry_info(self, key: K) -> EntryInfo | None:
         """Return a key's entry, or None for an unknown key; changes nothing."""
         return self._scheduler.entry_info(key)

@@ -221,6 +221,10 @@ class Scheduler(Generic[K]):
         self._promote(now_at)
         return len(woken)
 
+    def is_running(self, key: K) -> bool:
+        entry = self._entries.get(key)
+        return entry is not None and entry.stage is _Stage.RUNNING
+
     def entry_info(self, key: K) -> EntryInfo | None:
         """Return a key's entry, or None for an unknown key; changes nothing."""
         entry = self._entries.get(key)

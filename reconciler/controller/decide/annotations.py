@@ -1,7 +1,8 @@
 """Parses and validates a Secret's annotations, which tenants can forge (pure)."""
 
 import hashlib
-from dataclasses import dataclass
+
+import msgspec
 
 from reconciler.clock import LONG_AGO, EpochTime, parse_utc
 from reconciler.controller.decide.ownership import Owner, WriteResponse, owner_of
@@ -16,8 +17,7 @@ UNKNOWN = "unknown"
 """Annotation value for an unknown expiry."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenAnnotations:
+class TokenAnnotations(msgspec.Struct, frozen=True):
     """One Secret's token, epoch seconds in the issuer's time.
 
     `issued_s` and `expires_s` are both None if they are invalid; then `problem` is the reason.

@@ -6,8 +6,11 @@ A lost one costs time, never correctness.
 
 import enum
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from reconciler.clock import EPOCH, LONG_AGO, NEVER, EpochTime
 from reconciler.controller.decide.annotations import (
@@ -88,8 +91,7 @@ def dependency_of(action: Action) -> str:
     return {Action.CONFIRM: "platform", Action.SIGN: "sign"}.get(action, "write")
 
 
-@dataclass(frozen=True, slots=True)
-class SessionState:
+class SessionState(msgspec.Struct, frozen=True):
     """The known state of one session at one moment.
 
     `pod` is the newest that is not being deleted, else the newest. `secret` is the object of the
@@ -145,8 +147,7 @@ class DecisionContext:
     list_started_s: EpochTime = LONG_AGO
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What to do, why and how urgently.
 
     `due_s` (epoch) is when to plan again if nothing happens. For CONFIRM it is when to ask: a list

@@ -4,10 +4,11 @@ docs/design/evidence-for-writes.md, steps 6-11.
 """
 
 import math
-from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+import msgspec
 from cachetools import LRUCache
+from msgspec.structs import replace
 
 from reconciler.clock import LONG_AGO, EpochTime, Instant
 from reconciler.controller.decide.ownership import Owner, WriteResponse, response_of
@@ -36,8 +37,7 @@ Undone = Literal["", "token", "annotations", "secret"]
 """The part of our last write that another writer has undone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True):
     """Reasons for a write other than the Secret and the time.
 
     Args:
@@ -64,8 +64,7 @@ class TokenLife(NamedTuple):
     remaining_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class WriteRecord:
+class WriteRecord(msgspec.Struct, frozen=True):
     """Our last write of a session's Secret.
 
     Args:
@@ -189,6 +188,11 @@ def _last_answered(record: WriteRecord | None) -> WriteRecord | None:
 def _shows(secret: ObjectMeta, record: WriteRecord, names: Names) -> bool:
     content = content_of(secret, names)
     return content[:2] == record.sent if record.content is None else content == record.content
+
+
+def is_unanswered(record: WriteRecord | None, secret: ObjectMeta, names: Names) -> bool:
+    """Return whether a Secret shows our last write, whose response is outstanding or lost."""
+    return record is not None and record.response is None and _shows(secret, record, names)
 
 
 def undone(

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from reconciler.clock import NEVER, Clock, EpochTime, Instant, format_utc_millis
 from reconciler.controller.decide.annotations import TokenAnnotations

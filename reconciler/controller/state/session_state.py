@@ -7,7 +7,7 @@ from typing import Literal
 
 from reconciler.clock import LONG_AGO, NEVER, Clock, EpochTime, Instant
 from reconciler.controller.decide.plan import DecisionContext, Plan, SessionState, plan
-from reconciler.controller.decide.progress import WriteRecords, last_applied
+from reconciler.controller.decide.progress import WriteRecords, is_unanswered, last_applied
 from reconciler.controller.runtime import ControllerConfig, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.kube.api import ObjectMeta
@@ -142,6 +142,10 @@ class SessionStateReader:
         """Return the pod that counts and the Secret of the expected name, of any session."""
         secret = self._secrets.get(key.namespace, self.names.secret_name(key.session_id))
         return newest_live_pod(self._pods.by_session(key)), secret
+
+    def is_unanswered_write(self, secret: ObjectMeta) -> bool:
+        """Return whether a version of a Secret is our own write, and its response has not come."""
+        return is_unanswered(self.records.get(secret.key), secret, self.names)
 
     def state(self, key: SessionKey) -> SessionState:
         pod, secret = self.objects(key)

@@ -42,6 +42,13 @@ class EventHandler:
         self._changed(change, "pod")
 
     def secret_changed(self, change: Change) -> None:
+        new = change.new
+        if (
+            new is not None
+            and self._queue.is_running(new.key)
+            and self._sessions.is_unanswered_write(new)
+        ):
+            return  # the run that waits for the response plans after it
         self._changed(change, "secret")
 
     def secret_seen(self, secret: ObjectMeta) -> None:

@@ -1,6 +1,5 @@
 """No write without evidence, in any interleaving that is found; and what else would be found."""
 
-from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 
 from reconciler.clock import parse_utc
 from reconciler.controller.decide.ownership import Owner, WriteResponse

@@ -1,10 +1,10 @@
 """What is remembered of our writes, and what it keeps from being written again."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.clock import NEVER, EpochTime, Instant
 from reconciler.controller.decide.ownership import CLOCK_TOLERANCE_S, Owner, owner_of, response_of

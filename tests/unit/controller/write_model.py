@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from msgspec import structs
+
 from reconciler.clock import LONG_AGO, NEVER, EpochTime, Instant, format_utc, format_utc_millis
 from reconciler.controller.decide.ownership import CLOCK_TOLERANCE_S, Owner, WriteResponse, owner_of
 from reconciler.controller.decide.plan import (
@@ -349,7 +351,7 @@ class Agent:
         fields: dict[str, Any] = {
             name: getattr(view.secret, name) for name in view.secret.__struct_fields__
         }
-        told = replace(view, secret=ObjectMeta(**(fields | believed[found])), record=None)
+        told = structs.replace(view, secret=ObjectMeta(**(fields | believed[found])), record=None)
         return plan(told, policy, self.now_s)
 
     def act(self) -> Write | None:
