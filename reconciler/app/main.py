@@ -68,6 +68,8 @@ def run(settings: Settings, outlet: StderrWriter) -> None:
     """
     configure_logs(settings.log_level, settings.log_format)
     outlet.on_drained = _warn_of_dropped
+    gc.freeze()  # what was imported stays
+    gc.enable()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(settings, outlet))
 
