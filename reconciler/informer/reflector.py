@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from random import Random
@@ -32,9 +32,10 @@ from reconciler.informer.messages import (
     WatchRequest,
 )
 from reconciler.informer.protocol import FIRST_LIMIT, ListWatchProtocol
-from reconciler.informer.store import Change, Store, count_rewound
+from reconciler.informer.store import Change, Store, is_rewound
 from reconciler.kube.api import ApiResource, Event, Kube, ListOptions, ObjectMeta
 from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.time_slice import TimeSlice
 
 LIST_S = 60.0
 """Time limit for one page of a LIST."""
@@ -81,8 +82,7 @@ class ObjectHandlers(NamedTuple):
     that must not lose a change resyncs from the store.
 
     Args:
-        on_change: Gets each change after it is in the store. A relist's changes come as deletions,
-            changes, additions.
+        on_change: Gets each change after it is in the store. A relist's deletions come first.
         on_watch_object: Gets every object of a watch event, also one that the store has already
             from `Store.apply_write_response`: our write has come back. Lists do not call it.
     """
@@ -256,9 +256,9 @@ class Reflector:
                 limit_s=LIST_S,
             )
         except (KubeError, ProtocolError) as error:
-            self._failed(error, started=False)
+            await self._failed(error, started=False)
             return
-        self._execute(self._protocol.page(page, self._record_response()))
+        await self._execute(self._protocol.page(page, self._record_response()))
 
     async def _watch(self, request: WatchRequest) -> None:
         """Watch until it ends: closed, failed, interrupted, beyond its time, or cancelled."""
@@ -279,26 +279,26 @@ class Reflector:
                 self._protocol.opened(self._record_response())
                 handled = 0
                 while (event := await watch.receive(idle_s=self._protocol.idle_s)) is not None:
-                    self._receive(event)
+                    await self._receive(event)
                     if not self._protocol.is_watching:
                         return
                     handled += 1
                     if handled % YIELD_EVERY == 0:
                         await asyncio.sleep(0)
-            self._execute(self._protocol.closed(self._clock.monotonic()))
+            await self._execute(self._protocol.closed(self._clock.monotonic()))
         except (KubeError, ProtocolError) as error:
-            self._failed(error, started=opened)
+            await self._failed(error, started=opened)
         except TimeoutError:
             if timeout.expired():
                 self._protocol.interrupted()
             else:
                 what = f"watch {self._resource.plural}: no answer in {START_S:.0f} s"
-                self._failed(TransportError(what), started=False)
+                await self._failed(TransportError(what), started=False)
         finally:
             self._watch_timeout = None
 
-    def _receive(self, event: Event[ObjectMeta]) -> None:
-        self._execute(self._protocol.event(event, self._record_response()))
+    async def _receive(self, event: Event[ObjectMeta]) -> None:
+        await self._execute(self._protocol.event(event, self._record_response()))
         if not self._protocol.is_watching:
             return
         if event.object is not None and self._handlers.on_watch_object is not None:
@@ -311,7 +311,7 @@ class Reflector:
         self._answered_at = self._progress_at = self._clock.monotonic()
         return self._answered_at
 
-    def _failed(self, error: KubeError | ProtocolError, *, started: bool) -> None:
+    async def _failed(self, error: KubeError | ProtocolError, *, started: bool) -> None:
         """Report a failure to the circuit breaker and to the protocol.
 
         An error inside a stream comes from a server that is reachable. So does a 500 in one
@@ -330,9 +330,24 @@ class Reflector:
                 self._breaker.succeeded()
         if isinstance(error, Forbidden):
             self._initialized.set()
-        self._execute(self._protocol.failed(error, self._clock.monotonic()))
+        await self._execute(self._protocol.failed(error, self._clock.monotonic()))
 
-    def _execute(self, effects: tuple[Effect, ...]) -> None:
+    async def _execute(self, effects: tuple[Effect, ...]) -> None:
+        """Carry out effects; a whole list in turns, as a hundred thousand objects take a second.
+
+        Cancel: The rest is carried out in one turn, as the protocol counts on all of them.
+        """
+        steps = self._steps(effects)
+        turn: TimeSlice | None = None
+        try:
+            for _ in steps:
+                turn = turn or TimeSlice(self._clock)
+                await turn.item_done()
+        finally:
+            for _ in steps:
+                pass
+
+    def _steps(self, effects: tuple[Effect, ...]) -> Iterator[None]:
         for effect in effects:
             match effect:
                 case Apply():
@@ -342,7 +357,7 @@ class Reflector:
                 case Bookmark():
                     self._store.set_resource_version(effect.version, self._scope.namespace)
                 case Replace():
-                    self._replace(effect)
+                    yield from self._apply_list(effect)
                 case LogEvent():
                     is_recovery = effect.name.endswith("_recovered")
                     log = self._log.info if is_recovery else self._log.warning
@@ -350,18 +365,22 @@ class Reflector:
                         log = self._log.debug
                     log(effect.name, error=effect.error, failures=effect.failures)
 
-    def _replace(self, listed: Replace) -> None:
+    def _apply_list(self, listed: Replace) -> Iterator[None]:
         reached = self._store.version(self._scope.namespace)
-        changes = self._store.replace(listed.items, listed.version, self._scope.namespace)
-        for change in changes:
-            self._call(self._handlers.on_change, change)
-        fields = {"objects": len(listed.items), "changes": len(changes), "rv": listed.version}
+        changes = rewound = 0
+        for change in self._store.replace(listed.items, listed.version, self._scope.namespace):
+            if change is not None:
+                changes += 1
+                rewound += is_rewound(change, reached)
+                self._call(self._handlers.on_change, change)
+            yield
+        fields = {"objects": len(listed.items), "changes": changes, "rv": listed.version}
         if listed.check:
-            self._protocol.found_drift(len(changes))
+            self._protocol.found_drift(changes)
             if changes:
                 self._log.warning("drift_found", **fields)
             return
-        if listed.proof and (rewound := count_rewound(changes, reached)):
+        if listed.proof and rewound:
             text = f"{rewound} objects changed below version {reached}: was etcd restored?"
             self._log.warning("history_rewound", error=text, failures=0)
         self._log.info("relisted" if self._is_synced else "listed", **fields)

@@ -1,6 +1,6 @@
 """The objects of one kind as last seen, with the indexes that the controller reads (pure)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -58,7 +58,7 @@ class Store:
 
     >>> store = Store("pods")
     >>> pod = ObjectMeta("team-a", "runner-1", "uid-1", "7", "s1", "p1", 0.0, False, {}, ())
-    >>> changes = store.replace([pod], version="9", namespace=None)
+    >>> changes = list(store.replace([pod], version="9", namespace=None))
     >>> [meta.name for meta in store.by_session(SessionKey("team-a", "s1"))]
     ['runner-1']
     >>> store.apply("DELETED", pod) == Change(old=pod, new=None)
@@ -95,7 +95,7 @@ class Store:
 
     def replace(
         self, items: Iterable[ObjectMeta], version: str, namespace: str | None
-    ) -> list[Change]:
+    ) -> Iterator[Change | None]:
         """Make a scope equal to a complete list, except for write responses newer than that list.
 
         A list that is older than what the stream had reached replaces everything: history was
@@ -106,31 +106,44 @@ class Store:
             version: The list's own version.
             namespace: The scope; None = all namespaces.
 
-        Returns:
-            What changed: deletions first, then changes, then additions. An object under a new UID
-            is a deletion and an addition.
+        Returns: What changes, each object when the iterator comes to it: first what is gone, then
+            the list in its order. An object under a new UID is a deletion and an addition. None is
+            a step that changes nothing.
+
+        Order: The scope has the list, and its version, when the iterator has ended. Between two
+            steps write responses may come, and each object is the listed one, the one before, or
+            that response. It must be run to its end: no event would bring what is left out.
         Cost: O(objects in the scope + items).
         """
-        listed = {(item.namespace, item.name): item for item in items}
-        deleted: list[Change] = []
-        changed: list[Change] = []
+        listed: dict[str, dict[str, ObjectMeta]] = {}
+        for item in items:
+            listed.setdefault(item.namespace, {})[item.name] = item
+            yield None
         reached = self.version(namespace)
         for stored in self._in_scope(namespace):
-            key = stored.namespace, stored.name
-            new = listed.get(key)
-            # One version may name two states in two histories: all fields are compared.
-            if _survives(stored, reached, version) or stored == new:
-                listed.pop(key, None)
-            elif new is None or new.uid != stored.uid:
-                deleted.append(Change(stored, None))
-                self._remove(stored)
-            else:
-                changed.append(Change(stored, listed.pop(key)))
-                self._put(stored, new)
-        for new in listed.values():
-            self._put(None, new)
+            new = listed.get(stored.namespace, {}).get(stored.name)
+            present = self.get(stored.namespace, stored.name)
+            is_listed = new is not None and new.uid == stored.uid
+            if (
+                is_listed
+                or present is None
+                or present.uid != stored.uid
+                or _survives(present, reached, version)
+            ):
+                yield None
+                continue
+            self._remove(present)
+            yield Change(present, None)
+        for named in listed.values():
+            for new in named.values():
+                present = self.get(new.namespace, new.name)
+                # One version may name two states in two histories: all fields are compared.
+                if present == new or (present is not None and _survives(present, reached, version)):
+                    yield None
+                    continue
+                self._put(present, new)
+                yield Change(present, new)
         self._versions[namespace] = version
-        return [*deleted, *changed, *(Change(None, new) for new in listed.values())]
 
     def apply_write_response(self, meta: ObjectMeta) -> Change | None:
         """Store the response to our own write at once, so that we read what we wrote.
@@ -218,6 +231,14 @@ class Store:
     def has_session(self, key: SessionKey) -> bool:
         return key in self._sessions
 
+    def session_keys(self) -> tuple[SessionKey, ...]:
+        """Return the key of each session with an object: the index's own keys, a frozen copy.
+
+        Who keeps one of them for each session keeps no second copy of it.
+        Cost: O(sessions).
+        """
+        return tuple(self._sessions)
+
     def namespaces(self) -> frozenset[str]:
         """Return the namespaces that hold at least one object."""
         return frozenset(self._objects)
@@ -297,17 +318,17 @@ class Store:
             del self._sessions[meta.key]
 
 
-def count_rewound(changes: Iterable[Change], reached: str | None) -> int:
-    """Count the listed objects whose versions the stream had passed without showing them.
+def is_rewound(change: Change, reached: str | None) -> bool:
+    """Return whether a list shows an object at a version that the stream had passed without it.
 
     Args:
-        changes: What `Store.replace` returned.
+        change: One of `Store.replace`.
         reached: The scope's version before that. In the same history every object with a lower
             version was in the store.
     """
-    if reached is None:
-        return 0
-    return sum(c.new is not None and has_reached(reached, c.new.version) for c in changes)
+    if reached is None or change.new is None:
+        return False
+    return has_reached(reached, change.new.version)
 
 
 def _same(one: ObjectMeta, other: ObjectMeta) -> bool:

@@ -7,6 +7,8 @@ holds its values, which must not become Python objects even for a moment.
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import lru_cache
+from sys import intern
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -67,6 +69,8 @@ _STATUS = msgspec.json.Decoder(Status)
 _VALUE: "msgspec.json.Decoder[str | None]" = msgspec.json.Decoder(str | None)
 _ABSENT = msgspec.Raw(b"null")
 _QUOTE = ord('"')
+_NO_ANNOTATIONS: dict[str, str] = {}
+"""Of each object without one, most pods: one dict for all; nothing changes an object's metadata."""
 
 
 def metadata_resource(
@@ -216,6 +220,8 @@ def _meta_struct(
         ("managedFields", list[managed] | None, None),  # type: ignore[valid-type]  # built above
     )
     values = msgspec.structs.astuple
+    shared = {names.expires_at, names.issued_at, names.previous_expires_at, names.refreshed_by}
+    is_shared = tuple(name in shared for name in ours)
 
     def build(partial: Any) -> ObjectMeta:
         if partial.data is not None:
@@ -229,23 +235,24 @@ def _meta_struct(
         if owners and any(w.manager != names.field_manager for w in owners):
             foreign_s = _latest_s(w for w in owners if w.manager != names.field_manager)
             own_s = _latest_s(w for w in meta.managedFields if w.manager == names.field_manager)
+        # A fleet's objects share these texts; without `intern` each object has copies of its own.
         return ObjectMeta(
-            meta.namespace,
+            intern(meta.namespace),
             meta.name,
             meta.uid,
             meta.resourceVersion,
-            session_id or "",
-            project_id or "",
+            intern(session_id) if session_id else "",
+            intern(project_id) if project_id else "",
             parse_utc(meta.creationTimestamp or "") or EPOCH,
             meta.deletionTimestamp is not None,
             {
-                name: value
-                for name, raw in zip(ours, values(found), strict=True)
+                name: intern(value) if repeats else value
+                for name, repeats, raw in zip(ours, is_shared, values(found), strict=True)
                 if raw is not _ABSENT and (value := _text(raw)) is not None
             }
             if found is not None
-            else {},
-            tuple([w.manager for w in owners]),
+            else _NO_ANNOTATIONS,
+            _managers(tuple([w.manager for w in owners])) if owners else (),
             foreign_s,
             own_s,
         )
@@ -275,6 +282,12 @@ def _text(raw: msgspec.Raw) -> str | None:
     if view[0] != _QUOTE:
         raise ProtocolError("an annotation is no text")
     return f"sha256:{hashlib.sha256(view).hexdigest()}"
+
+
+@lru_cache(maxsize=1024)
+def _managers(managers: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the same tuple for equal ones: a fleet has one or two."""
+    return managers
 
 
 def _owns_token(fields: Any) -> bool:

@@ -176,12 +176,12 @@ class SessionStateReader:
         """Convert an instant of the issuer's time to our monotonic clock."""
         return self._clock.monotonic() + (instant_s - self.now_s())
 
-    def live_keys(self) -> dict[SessionKey, None]:
-        """Return the key of every pod that has not ended, in the store's order.
+    def live_keys(self) -> tuple[SessionKey, ...]:
+        """Return the key of every session with a pod that has not ended, each once.
 
-        Cost: O(pods).
+        Cost: O(sessions).
         """
-        return {pod.key: None for pod in self._pods.snapshot() if pod.session_id}
+        return self._pods.session_keys()
 
     def pods_to_touch(self, key: SessionKey) -> list[ObjectMeta]:
         return [pod for pod in self._pods.by_session(key) if not pod.is_deleting]

@@ -20,6 +20,7 @@ class StartupProgress:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._known: set[SessionKey] = set()
+        self._sessions = 0
         self._pending: set[SessionKey] = set()
         self._outcomes: dict[str, int] = {}
         self._began_at: Instant | None = None
@@ -34,7 +35,7 @@ class StartupProgress:
         self._trace_id = trace_id
         self._began_at = self._clock.monotonic()
         self._outcomes = {}
-        self._known, self._pending = set(), set()
+        self._known, self._pending, self._sessions = set(), set(), 0
         self._listed = False
         self.finished.clear()
 
@@ -46,16 +47,13 @@ class StartupProgress:
     @property
     def sessions(self) -> int:
         """Number of sessions that were added so far."""
-        return len(self._known)
-
-    def knows(self, key: SessionKey) -> bool:
-        return key in self._known
+        return self._sessions
 
     def add(self, key: SessionKey, *, due: bool) -> None:
         """Count a session once; one that is not due has its result: unchanged."""
         if key in self._known:
             return
-        self._known.add(key)
+        self._know(key)
         self._pending.add(key)
         if not due:
             self.record_result(key, "unchanged")
@@ -73,16 +71,21 @@ class StartupProgress:
         if self._began_at is None:
             return
         if key not in self._known and outcome != "unchanged":
-            self._known.add(key)  # it ran before the resync listed it
+            self._know(key)  # it ran before the resync listed it
         elif key not in self._pending:
             return
         self._pending.discard(key)
         self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
         self._finish_if_done()
 
+    def _know(self, key: SessionKey) -> None:
+        self._known.add(key)
+        self._sessions += 1
+
     def _finish_if_done(self) -> None:
         if self._pending or not self._listed or self._began_at is None:
             return
+        self._known = set()  # only the number is read from now on
         self.seconds = self._clock.monotonic() - self._began_at
         self._began_at = None
         self.finished.set()

@@ -88,9 +88,9 @@ class StatusCollector:
         self._log_dedup = runtime.log_dedup
         self._delivery_s = delivery_s
         self._lock = asyncio.Lock()
-        self._known: dict[str, SessionReading] = {}
         self._fleet = FleetSummary()
         self._seen: dict[SessionKey, SessionReading] = {}
+        self._known: dict[SessionKey, SessionReading] = {}
         self._excluded: set[SessionKey] = set()
         self.latest: StatusSnapshot | None = None
 
@@ -140,7 +140,12 @@ class StatusCollector:
     async def _collect(self) -> StatusSnapshot:
         now_s, now_at = self._parts.sessions.now_s(), self._clock.monotonic()
         context, token = self._parts.sessions.context(), self._parts.source.stats()
-        self._fleet, self._seen, self._excluded = FleetSummary(), {}, set()
+        self._fleet, self._known, self._seen, self._excluded = (
+            FleetSummary(),
+            self._seen,
+            {},
+            set(),
+        )
         counted_s = self._parts.exposure.begin(now_s)
         turn = TimeSlice(self._clock)
         for pod in self._parts.stores.pods.snapshot():
@@ -155,7 +160,7 @@ class StatusCollector:
                 if reading.secret is not None:
                     self._count(reading, now_s, counted_s, token.best_remaining_s)
         fleet, readings = self._fleet, tuple(self._seen.values())
-        self._known = {reading.pod.uid: reading for reading in readings if reading.pod is not None}
+        self._known = {}
         if len(self._parts.blocked_sessions):
             self._parts.blocked_sessions.keep({reading.key for reading in readings})
         fleet.survive(self._delivery_s)
@@ -167,7 +172,7 @@ class StatusCollector:
         self, pod: ObjectMeta, context: DecisionContext, now_s: EpochTime
     ) -> SessionReading | None:
         """Read a pod's session, again if its objects changed; None if another pod counts."""
-        known = self._known.get(pod.uid)
+        known = self._known.get(pod.key)
         if known is not None:
             found = self._parts.stores.secrets.get(pod.namespace, known.secret_name)
             listed = known.listed or not self._parts.stores.secrets.synced(pod.namespace)

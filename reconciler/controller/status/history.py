@@ -1,6 +1,5 @@
 """Memory of runs: the last results of each session, and why nothing is written to it."""
 
-from collections import deque
 from typing import NamedTuple
 
 from cachetools import LRUCache
@@ -34,7 +33,8 @@ class RunHistory:
 
     def __init__(self, clock: Clock, max_sessions: int = MAX_SESSIONS) -> None:
         self._clock = clock
-        self._records: LRUCache[SessionKey, deque[RunRecord]] = LRUCache(max_sessions)
+        # A deque has 600 bytes for its first record.
+        self._records: LRUCache[SessionKey, tuple[RunRecord, ...]] = LRUCache(max_sessions)
 
     def observe(self, run: ReconcileRun) -> None:
         """Record a run that did, or should have done, something."""
@@ -42,14 +42,12 @@ class RunHistory:
             self._records.pop(run.key, None)
         if run.outcome not in _RECORDED:
             return
-        past = self._records.get(run.key)
-        if past is None:
-            past = self._records[run.key] = deque(maxlen=MAX_RUNS)
-        past.append(RunRecord(self._clock.wall(), run.outcome, run.reason, run.error_class))
+        record = RunRecord(self._clock.wall(), run.outcome, run.reason, run.error_class)
+        self._records[run.key] = (record, *self._records.get(run.key, ()))[:MAX_RUNS]
 
     def of(self, key: SessionKey) -> tuple[RunRecord, ...]:
         """Return a session's last runs, the newest first."""
-        return tuple(reversed(self._records.get(key, ())))
+        return self._records.get(key, ())
 
     def __len__(self) -> int:
         return len(self._records)

@@ -75,7 +75,8 @@ def read(
     listed: bool = True,
 ) -> SessionReading:
     """Read a session's pod and the Secret of the expected name, of any session."""
-    name = context.names.secret_name(key.session_id)
+    # One text for the two, where there are two: a fleet has as many names as sessions.
+    name = found.name if found is not None else context.names.secret_name(key.session_id)
     secret = found if found is not None and found.session_id == key.session_id else None
     project = pod.project_id if pod is not None else secret.project_id if secret else ""
     paused = is_paused(context.names, pod, secret)

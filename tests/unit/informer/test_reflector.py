@@ -27,6 +27,7 @@ from reconciler.kube.decoding import metadata_resource
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.naming import Names
 from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.time_slice import MAX_ITEMS
 from tests.unit.informer.fake_kube import (
     SILENT,
     Call,
@@ -506,7 +507,8 @@ class TestSafetyLists:
 def test_one_namespace_leaves_the_others_alone() -> None:
     rig = Rig(FakeKube([page(10)]), namespace="x")
     rig.kube.watches = [Stream([bookmark(12), SILENT])]
-    rig.store.replace([meta("b", 3, namespace="y")], "5", "y")
+    for _ in rig.store.replace([meta("b", 3, namespace="y")], "5", "y"):
+        pass
     play(5.0, [], rig=rig)
     assert (rig.store.version("x"), rig.store.version("y"), len(rig.store)) == ("12", "5", 1)
     assert repr(rig.reflector) == "<Reflector pods in x <ListWatchProtocol watching at 12>>"
@@ -551,3 +553,42 @@ class TestServerThatHasJustStarted:
         assert [asked.verb for asked in rig.kube.asked] == ["list"] + ["watch"] * 7
         names = [entry["event"] for entry in logs]
         assert "watch_forbidden" not in names
+
+
+def many(count: int) -> list[ObjectMeta]:
+    return [meta(f"o{number:05}", 1 + number) for number in range(count)]
+
+
+def test_other_tasks_run_while_a_long_list_is_taken_in() -> None:
+    sizes: list[int] = []
+
+    async def look(rig: Rig) -> None:
+        while not rig.reflector.is_initialized:
+            sizes.append(len(rig.store))
+            await asyncio.sleep(0)
+
+    items = many(5 * MAX_ITEMS)
+    rig = play(1.0, [page(len(items), *items)], meanwhile=look)
+    between = sorted({size for size in sizes if 0 < size < len(items)})
+    assert len(between) >= 4
+    assert max(after - before for before, after in pairwise(between)) <= MAX_ITEMS
+    assert len(rig.changes) == len(rig.store) == len(items)
+
+
+def test_a_list_that_is_cut_short_by_a_cancellation_is_taken_in_whole() -> None:
+    items = many(3 * MAX_ITEMS)
+    rig = Rig(FakeKube([page(len(items), *items)], [Stream([SILENT])]))
+
+    async def main() -> None:
+        rig.build()
+        running = asyncio.create_task(rig.reflector.run())
+        while not len(rig.store):
+            await asyncio.sleep(0)
+        assert len(rig.store) < len(items)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert len(rig.store) == len(items)
+        assert rig.store.version(None) == str(len(items))
+        assert rig.reflector.is_initialized
+
+    run_virtual(main())

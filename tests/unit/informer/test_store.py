@@ -13,8 +13,16 @@ from tests.unit.informer.objects import meta
 
 def synced(*items: ObjectMeta, version: int | str = 10, namespace: str | None = None) -> Store:
     store = Store("pods")
-    store.replace(items, str(version), namespace)
+    replaced(store, items, str(version), namespace)
     return store
+
+
+def replaced(
+    store: Store, items: Iterable[ObjectMeta], version: str, namespace: str | None
+) -> list[Change]:
+    """Replace a scope, and return what has changed."""
+    steps = store.replace(items, version, namespace)
+    return [change for change in steps if change is not None]
 
 
 def check_indexes(store: Store) -> None:
@@ -107,31 +115,58 @@ class TestEvents:
 
 
 class TestReplace:
-    def test_deletions_come_first_then_changes_then_additions(self) -> None:
+    def test_deletions_come_first_then_the_list_in_its_order(self) -> None:
         store = synced(meta("a", 1), meta("b", 2), meta("c", 3))
-        changes = store.replace([meta("d", 11), meta("b", 12), meta("c", 3)], "20", None)
+        changes = replaced(store, [meta("d", 11), meta("b", 12), meta("c", 3)], "20", None)
         assert changes == [
             Change(meta("a", 1), None),
-            Change(meta("b", 2), meta("b", 12)),
             Change(None, meta("d", 11)),
+            Change(meta("b", 2), meta("b", 12)),
         ]
+
+    def test_a_response_between_two_steps_stays_if_it_is_newer_than_the_list(self) -> None:
+        for step in range(8):
+            store = synced(meta("a", 1), meta("b", 2), version=10)
+            steps = store.replace([meta("a", 11), meta("b", 12), meta("c", 13)], "20", None)
+            for _ in range(step):
+                next(steps)
+            store.apply_write_response(meta("b", 21))
+            store.apply_write_response(meta("d", 22))
+            assert store.version(None) == "10"
+            for _ in steps:
+                check_indexes(store)
+            found = {item.name: item.version for item in store.snapshot()}
+            assert found == {"a": "11", "b": "21", "c": "13", "d": "22"}
+            assert store.version(None) == "20"
+
+    def test_each_step_leaves_an_object_as_it_was_or_as_it_is_listed(self) -> None:
+        old = [meta("a", 1), meta("b", 2, uid="one"), meta("c", 3)]
+        new = [meta("b", 12, uid="two"), meta("c", 13), meta("d", 14)]
+        store = synced(*old)
+        for change in store.replace(new, "20", None):
+            check_indexes(store)
+            assert all(item in [*old, *new] for item in store.snapshot())
+            if change is not None:
+                shown = store.get("ns", (change.new or change.old or old[0]).name)
+                assert shown == change.new
+        assert sorted(store.snapshot(), key=lambda item: item.name) == new
 
     def test_a_recreation_in_a_gap_is_a_deletion_and_an_addition(self) -> None:
         old, new = meta("a", 1, uid="one"), meta("a", 12, uid="two")
-        assert synced(old).replace([new], "20", None) == [Change(old, None), Change(None, new)]
+        assert replaced(synced(old), [new], "20", None) == [Change(old, None), Change(None, new)]
 
     def test_a_second_relist_does_not_delete_again(self) -> None:
         store = synced(meta("a", 1))
-        assert len(store.replace([], "20", None)) == 1
-        assert store.replace([], "21", None) == []
+        assert len(replaced(store, [], "20", None)) == 1
+        assert replaced(store, [], "21", None) == []
         assert store.apply("DELETED", meta("a", 22)) is None
 
     def test_a_namespace_is_replaced_without_its_neighbours(self) -> None:
         store = Store("pods")
-        store.replace([meta("a", 1, namespace="x")], "5", "x")
-        store.replace([meta("a", 2, namespace="y")], "6", "y")
+        replaced(store, [meta("a", 1, namespace="x")], "5", "x")
+        replaced(store, [meta("a", 2, namespace="y")], "6", "y")
         assert (store.synced("x"), store.synced("z"), store.synced(None)) == (True, False, False)
-        assert store.replace([], "9", "x") == [Change(meta("a", 1, namespace="x"), None)]
+        assert replaced(store, [], "9", "x") == [Change(meta("a", 1, namespace="x"), None)]
         assert (store.version("x"), store.version("y")) == ("9", "6")
         assert store.namespaces() == {"y"}
 
@@ -147,7 +182,7 @@ class TestReplace:
     def test_history_that_was_rewound_is_believed(self) -> None:
         store = synced(meta("a", 900), meta("b", 901), version=1000)
         store.apply_write_response(meta("c", 1001))
-        changes = store.replace([meta("a", 90)], "100", None)
+        changes = replaced(store, [meta("a", 90)], "100", None)
         assert Change(meta("a", 900), meta("a", 90)) in changes
         assert [item.name for item in store.snapshot()] == ["a"]
 
@@ -179,15 +214,15 @@ class TestOwnAnswers:
         store = synced(meta("a", 5), version=10)
         store.apply_write_response(meta("a", 15))
         store.apply_write_response(meta("new", 16))
-        assert store.replace([meta("a", 5)], "14", None) == []
+        assert replaced(store, [meta("a", 5)], "14", None) == []
         assert store.get("ns", "a") == meta("a", 15)
         assert store.get("ns", "new") == meta("new", 16)
-        assert len(store.replace([meta("a", 15)], "20", None)) == 1
+        assert len(replaced(store, [meta("a", 15)], "20", None)) == 1
 
     def test_an_answer_before_the_first_list_survives_that_list(self) -> None:
         store = Store("secrets")
         store.apply_write_response(meta("a", 15))
-        assert store.replace([meta("a", 5)], "14", None) == []
+        assert replaced(store, [meta("a", 5)], "14", None) == []
         assert store.get("ns", "a") == meta("a", 15)
 
     @pytest.mark.parametrize("stored", [[meta("a", "zz")], []])
@@ -274,7 +309,7 @@ def test_store_and_listeners_follow_any_history_of_a_cluster(
 ) -> None:
     cluster, store, listener = Cluster(), Store("pods"), Listener()
     answers: list[ObjectMeta] = []
-    listener.hear(store.replace([], "1", None))
+    listener.hear(replaced(store, [], "1", None))
     for step, key, session in steps:
         match step:
             case "put":
@@ -291,7 +326,7 @@ def test_store_and_listeners_follow_any_history_of_a_cluster(
                 listener.hear([store.apply(kind, item)])  # type: ignore[arg-type]  # one of three
             case "relist":
                 cluster.read = len(cluster.history)
-                listener.hear(store.replace(cluster.objects.values(), str(cluster.version), None))
+                listener.hear(replaced(store, cluster.objects.values(), str(cluster.version), None))
             case "bookmark" if cluster.read == len(cluster.history):
                 store.set_resource_version(str(cluster.version), None)
         check_indexes(store)
@@ -318,7 +353,7 @@ def test_events_in_any_order_leave_what_a_naive_model_says(
     events: list[tuple[str, str, int, str, str]],
 ) -> None:
     store, listener = Store("pods"), Listener()
-    store.replace([], "1", None)
+    replaced(store, [], "1", None)
     model: dict[str, ObjectMeta] = {}
     reached = 1
     for kind, name, number, uid, session in events:
@@ -331,7 +366,7 @@ def test_events_in_any_order_leave_what_a_naive_model_says(
                 for n, o in model.items()
                 if int(o.version) > number >= reached and int(o.version) > reached
             }
-            listener.hear(store.replace([item], str(number), None))
+            listener.hear(replaced(store, [item], str(number), None))
             # Of two histories one version may name two states: the list's is the one that is.
             model, reached = {name: item} | own, number
         elif kind == "ACCEPT":
@@ -355,8 +390,8 @@ def test_events_in_any_order_leave_what_a_naive_model_says(
 class TestForget:
     def test_drops_one_scope_with_its_indexes_and_its_version(self) -> None:
         store = Store("pods")
-        store.replace([meta("a", 1, namespace="x")], "5", "x")
-        store.replace([meta("a", 2, namespace="y")], "6", "y")
+        replaced(store, [meta("a", 1, namespace="x")], "5", "x")
+        replaced(store, [meta("a", 2, namespace="y")], "6", "y")
         assert [item.namespace for item in store.forget("x")] == ["x"]
         check_indexes(store)
         assert store.namespaces() == {"y"}
@@ -367,9 +402,9 @@ class TestForget:
 
     def test_a_scope_that_is_back_begins_anew(self) -> None:
         store = Store("pods")
-        store.replace([meta("a", 9, namespace="x")], "9", "x")
+        replaced(store, [meta("a", 9, namespace="x")], "9", "x")
         store.forget("x")
-        changes = store.replace([meta("a", 3, namespace="x")], "4", "x")
+        changes = replaced(store, [meta("a", 3, namespace="x")], "4", "x")
         assert [change.old for change in changes] == [None]
         assert store.version("x") == "4"
 
@@ -461,4 +496,4 @@ class TestBelief:
 
 def test_a_list_replaces_an_object_that_has_its_version_but_another_content() -> None:
     stored, listed = meta("a", 5), meta("a", 5, session="another")
-    assert synced(stored).replace([listed], "9", None) == [Change(stored, listed)]
+    assert replaced(synced(stored), [listed], "9", None) == [Change(stored, listed)]
