@@ -90,7 +90,7 @@ class TestOfShard:
 
     def test_an_event_of_another_shard_advances_the_version_and_changes_nothing(self) -> None:
         store = Store("secrets")
-        store.replace([], "1", None)
+        assert list(store.replace([], "1", None)) == []
         event = self.resource.decode_event(self.event("MODIFIED", self.other, "7"))
         assert event.type == "DELETED"
         assert event.object is not None
@@ -100,7 +100,7 @@ class TestOfShard:
 
     def test_an_object_that_a_label_moves_to_another_shard_is_removed(self) -> None:
         store = Store("secrets")
-        store.replace([], "1", None)
+        assert list(store.replace([], "1", None)) == []
         ours = self.resource.decode_event(self.event("ADDED", self.own, "2", name="one"))
         assert ours.object is not None
         assert store.apply("ADDED", ours.object) == Change(None, ours.object)
