@@ -300,6 +300,7 @@ class Controller:
             fence=dependencies.fence,
             breakers=self._breakers(),
             platform_allowed=dependencies.platform_allowed,
+            shard=self._config.shard,
         )
 
     def _subscribe(self) -> None:

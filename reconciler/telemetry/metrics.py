@@ -83,6 +83,7 @@ REMAINING = _metric(
 REMAINING_MIN = _metric(
     "remaining_life_min_seconds", "gauge", "s",
     "Shortest life left of a token whose pod lives; negative once it has expired.",
+    "shard",
 )  # fmt: skip
 SURVIVAL = _metric(
     "fleet_survival_seconds", "gauge", "s",
@@ -275,7 +276,10 @@ CLOCK_OFFSET = _metric(
     "are Date headers; absent before the first answer.",
     "clock",
 )  # fmt: skip
-LEADER = _metric("leader", "gauge", "1", "1 while this replica may write.")
+LEADER = _metric("leader", "gauge", "1", "1 while this replica may write.", "shard")
+SHARDS = _metric(
+    "shards", "gauge", "{shard}", "Parts of all sessions, of which this replica has one."
+)
 TRANSITIONS = _metric(
     "lease_transitions_total", "counter", "{transition}", "Changes of the leader seen."
 )

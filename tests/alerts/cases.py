@@ -173,6 +173,60 @@ CASES = (
         healthy(leader=f"1x6 0{LENGTH}") | {on("b", "leader"): "0x5 1x60"},
     ),
     Case(
+        "one of three shards does not run",
+        "TokenReconcilerShardMissing",
+        {on(f"{index}", "leader", f'shard="{index}"'): f"1{LENGTH}" for index in range(2)}
+        | {on("2", "leader", 'shard="2"'): "1x4 _x20 1x60"}
+        | {on("0", "shards"): f"3{LENGTH}", on("1", "shards"): f"3{LENGTH}"}
+        | {on("a", "build_info"): f"1{LENGTH}"},
+        quiet="6m",
+        firing="11m",
+        over="14m",
+    ),
+    Case(
+        "three shards run",
+        "TokenReconcilerShardMissing",
+        {on(f"{index}", "leader", f'shard="{index}"'): f"1{LENGTH}" for index in range(3)}
+        | {on(f"{index}", "shards"): f"3{LENGTH}" for index in range(3)}
+        | {on("a", "build_info"): f"1{LENGTH}"},
+    ),
+    Case(
+        "one of two shards has no leader",
+        "TokenReconcilerNoLeader",
+        healthy()
+        | {on("0", "leader", 'shard="0"'): f"1{LENGTH}"}
+        | {on("1", "leader", 'shard="1"'): "1x4 0x10 1x60"},
+        quiet="3m",
+        firing="4m",
+        over="8m",
+    ),
+    Case(
+        "the tokens of one shard of two are left to die",
+        "TokenReconcilerTokensExpiring",
+        healthy()
+        | {on("0", "remaining_life_min_seconds", 'shard="0"'): f"400{LENGTH}"}
+        | {on("1", "remaining_life_min_seconds", 'shard="1"'): "200-30x10 400x60"},
+        quiet="2m30s",
+        firing="4m",
+        over="6m",
+    ),
+    Case(
+        "a change of n is left half done",
+        "TokenReconcilerShardsDiffer",
+        {on(f"{index}", "leader", f'shard="{index}"'): f"1{LENGTH}" for index in range(4)}
+        | {on("0", "shards"): "3x10 4x100", on("1", "shards"): f"3{LENGTH}"}
+        | {on("a", "build_info"): f"1{LENGTH}"},
+        quiet="30m",
+        firing="40m",
+    ),
+    Case(
+        "a change of n",
+        "TokenReconcilerShardsDiffer",
+        {on(f"{index}", "leader", f'shard="{index}"'): f"1{LENGTH}" for index in range(4)}
+        | {on("0", "shards"): "3x10 4x100", on("1", "shards"): "3x40 4x80"}
+        | {on("a", "build_info"): f"1{LENGTH}"},
+    ),
+    Case(
         "the lead changes each minute",
         "TokenReconcilerLeaderFlapping",
         healthy() | {on("a", "lease_transitions_total"): "7x5 7+0.5x20 17x120"},

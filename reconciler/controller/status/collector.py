@@ -32,7 +32,7 @@ from reconciler.controller.status.snapshot import (
 )
 from reconciler.kube.api import ObjectMeta
 from reconciler.leadership.api import WriteFence
-from reconciler.naming import SessionKey
+from reconciler.naming import SessionKey, Shard
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.time_slice import TimeSlice
 from reconciler.tokens.issuer_time import IssuerTime
@@ -71,6 +71,7 @@ class ControllerParts:
     fence: WriteFence
     breakers: tuple[CircuitBreaker, ...]
     platform_allowed: Callable[[], int] | None
+    shard: Shard
 
 
 class StatusCollector:
@@ -269,7 +270,12 @@ class StatusCollector:
         parts = self._parts
         time, startup, fence = parts.issuer_time, parts.startup, parts.fence
         lease = LeaseStatus(
-            fence.term, fence.is_open, fence.holder, fence.transitions, fence.fenced_total
+            fence.term,
+            fence.is_open,
+            fence.holder,
+            fence.transitions,
+            fence.fenced_total,
+            parts.shard,
         )
         return StatusSnapshot(
             now_s=now_s,

@@ -14,7 +14,7 @@ from reconciler.controller.status.exposure import Exposed
 from reconciler.controller.status.fleet import FleetSummary
 from reconciler.controller.status.session_reading import SessionReading
 from reconciler.informer.reflector import ReflectorStats
-from reconciler.naming import SessionKey
+from reconciler.naming import ALL_SESSIONS, SessionKey, Shard
 from reconciler.net.circuit_breaker import BreakerStats
 from reconciler.tokens.source import TokenStats
 from reconciler.workqueue.stats import QueueStats
@@ -22,13 +22,15 @@ from reconciler.workqueue.stats import QueueStats
 
 @dataclass(frozen=True, slots=True)
 class LeaseStatus:
-    """`holder` is the observed leader, "" for none; `transitions` is the Lease's count."""
+    """`holder` is the observed leader of the shard, "" for none; `transitions` is its Lease's
+    count."""
 
     term: str
     leading: bool
     holder: str
     transitions: int
     fenced_total: int
+    shard: Shard = ALL_SESSIONS
 
 
 @dataclass(frozen=True, slots=True)

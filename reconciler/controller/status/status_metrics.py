@@ -36,7 +36,9 @@ def _fleet(snapshot: StatusSnapshot) -> Iterator[Sample]:
         yield Sample(metrics.EXPOSURE_GREW, float(grew_s))
     counts = HistogramValue(BOUNDS_S[:-1], tuple(fleet.remaining_counts), fleet.remaining_sum_s)
     yield Sample(metrics.REMAINING, counts)
-    yield from _known(metrics.REMAINING_MIN, fleet.remaining_min_s)
+    if fleet.remaining_min_s is not None:
+        shard = str(snapshot.lease.shard.index)
+        yield Sample(metrics.REMAINING_MIN, fleet.remaining_min_s, (shard,))
     yield from _known(metrics.SURVIVAL, fleet.survival_s)
     yield from _known(metrics.SPARE, snapshot.issuer.token.best_remaining_s)
     yield from _known(metrics.LIFE, snapshot.issuer.token.latest_ttl_s)
@@ -87,7 +89,9 @@ def _endpoints(snapshot: StatusSnapshot) -> Iterator[Sample]:
         yield Sample(metrics.SKEW_ERROR, snapshot.issuer.error_s)
         for clock, off_s in snapshot.issuer.offsets_s.items():
             yield Sample(metrics.CLOCK_OFFSET, off_s, (clock,))
-    yield Sample(metrics.LEADER, int(snapshot.lease.leading))
+    shard = snapshot.lease.shard
+    yield Sample(metrics.LEADER, int(snapshot.lease.leading), (str(shard.index),))
+    yield Sample(metrics.SHARDS, shard.count)
     if snapshot.lease.holder:  # before the Lease is seen, a 0 would look like a counter's reset
         yield Sample(metrics.TRANSITIONS, snapshot.lease.transitions)
     yield Sample(metrics.REFUSED, snapshot.lease.fenced_total)

@@ -208,7 +208,8 @@ def test_the_counters_agree_with_the_cluster() -> None:
         valid = ("sessions{state=ok}", "sessions{state=due}")
         assert sum(values.get(name, 0) for name in valid) == 4
         assert values["estimated_exposure_seconds_total"] == 0
-        assert values["leader"] == 1
+        assert values["leader{shard=0}"] == 1
+        assert values["shards"] == 1
         assert values["watch_bookmarks_total{namespace=,resource=pods}"] > 20
         assert values["endpoint_down{endpoint=kube}"] == 0
 
@@ -252,7 +253,7 @@ def test_an_outage_shows_and_series_of_ended_pods_are_gone() -> None:
             assert values["endpoint_outages_total{endpoint=issuer}"] == 1
             assert values["fleet_survival_seconds"] == 0
             assert values["sessions{state=expired}"] == 1
-            assert values["remaining_life_min_seconds"] < 0
+            assert values["remaining_life_min_seconds{shard=0}"] < 0
             assert values["estimated_exposure_seconds_total"] > 50
             assert values["token_request_duration_seconds_count{result=IssuerUnavailable}"] > 0
             assert values["refresh_errors_total{error=IssuerUnavailable}"] > 0
