@@ -349,8 +349,27 @@ def test_faults_and_commands_that_a_document_shows_exist(document: str) -> None:
     text = (ROOT / document).read_text()
     faults = set(re.findall(r"--chaos ([a-z-]+)@", text)) | set(re.findall(r"`([a-z-]+)@\d", text))
     assert faults - {str(fault) for fault in DEMO_FAULTS} == set()
-    commands = set(re.findall(r"(?:^|`|/)reconciler ([a-z]+)\b", text, re.MULTILINE))
-    assert commands - {command.name for command in get_group(app).commands.values()} == set()
+    known = get_group(app).commands
+    for name, words in re.findall(
+        r"(?:^|`|/)reconciler ([a-z]+)\b([^`\n]*)", text.replace("\\\n", " "), re.MULTILINE
+    ):
+        assert name in known
+        options = {option for parameter in known[name].params for option in parameter.opts}
+        shown = set(re.findall(r"(?<=\s)--?[A-Za-z][a-z-]*", words.partition("#")[0]))
+        assert shown - options - {"--help"} == set(), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_targets_and_modules_that_a_document_has_run_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    blocks = re.findall(r"^```.*?^```", text, re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`([^`]+)`", re.sub(r"(?ms)^```.*?^```", "", text))
+    code = "\n".join([*blocks, *(" ".join(words.split()) for words in inline)])
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make ([a-z-]+)", code, re.MULTILINE)) - targets == set()
+    for module in re.findall(r"python -m (tests[a-z_.]*)", code):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
 def test_the_benchmarks_are_those_of_the_table() -> None:
