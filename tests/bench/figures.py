@@ -93,6 +93,23 @@ FIGURES = (
     Figure("go_rss_mb", "MB"),
     Figure("kopf_rss_mb", "MB"),
     Figure("rss_vs_go", "", {10_000: Target(1)}),
+    # profile
+    Figure("profile_percent_COMPONENT", "%"),
+    # memory
+    Figure("session_bytes", "B"),
+    Figure("session_bytes_COMPONENT", "B"),
+    # idle
+    Figure("idle_cpu_percent", "%"),
+    Figure("renewing_cpu_percent", "%", {10_000: Target(1)}),
+    # takeover
+    Figure("takeover_first_write_s", "s"),
+    Figure("takeover_relist_s", "s"),
+    Figure("takeover_resync_s", "s"),
+    # pages
+    Figure("page_ms", "ms"),
+    Figure("page_bytes", "B"),
+    Figure("metrics_ms", "ms"),
+    Figure("metrics_bytes", "B"),
     # failover
     Figure("failover_rounds", ""),
     Figure("failover_graceful_p50_s", "s"),
@@ -101,12 +118,25 @@ FIGURES = (
     Figure("failover_crash_minus_lease_worst_s", "s", _at_most(1)),
     Figure("restart_same_pod_p50_s", "s"),
     Figure("restart_same_pod_worst_s", "s"),
+    # storm
+    Figure("storm_changes_rate", "/s", _at_least(5000)),
+    Figure("storm_urgent_p50_ms", "ms"),
+    Figure("storm_urgent_p99_ms", "ms", _at_most(50)),
+    Figure("storm_urgent_worst_ms", "ms"),
+    Figure("storm_cpu_percent", "%"),
     # telemetry
     Figure("refresh_cpu_us", "us"),
     Figure("telemetry_cpu_us", "us"),
     Figure("telemetry_otlp_cpu_us", "us"),
     Figure("telemetry_vs_refresh", ""),
     Figure("telemetry_otlp_vs_refresh", ""),
+    # steady
+    Figure("steady_rate", "/s"),
+    Figure("steady_lateness_p50_s", "s"),
+    Figure("steady_lateness_p99_s", "s", _at_most(1)),
+    Figure("steady_lateness_worst_s", "s"),
+    Figure("steady_cpu_percent", "%"),
+    Figure("steady_cpu_ms", "ms"),
 )  # fmt: skip
 
 BY_NAME = {figure.name: figure for figure in FIGURES}

@@ -142,21 +142,25 @@ async def touches(environment: Mapping[str, str]) -> float:
 
 
 async def metrics(environment: Mapping[str, str]) -> dict[str, float]:
-    """Return the samples of /metrics without labels."""
+    """Return the samples of /metrics, summed over labels."""
     url = f"http://{environment['RECONCILER_LISTEN']}/metrics"
     async with aiohttp.ClientSession() as http, http.get(url) as response:
         return samples(await response.text())
 
 
 def samples(text: str) -> dict[str, float]:
-    """Return name -> value of each sample that has no label.
+    """Return name -> the sum of its samples over all labels.
 
-    >>> samples("# HELP a b\\na 2\\nb{c=\\"d\\"} 3\\n")
-    {'a': 2.0}
+    >>> samples('# HELP a b\\na 2\\nb{c="d"} 3\\nb{c="e f"} 4\\n')
+    {'a': 2.0, 'b': 7.0}
     """
-    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
-    pairs = (line.rsplit(" ", 1) for line in lines if "{" not in line)
-    return {name: float(value) for name, value in pairs}
+    sums: dict[str, float] = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            series, _, value = line.rpartition(" ")
+            name = series.partition("{")[0]
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return sums
 
 
 async def finished_resync(controller: Controller, fleet: Fleet) -> dict[str, Any]:

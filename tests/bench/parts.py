@@ -7,7 +7,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench import failover, resync, telemetry
+from tests.bench import (
+    failover,
+    idle,
+    observed,
+    pages,
+    resync,
+    steady,
+    storm,
+    takeover,
+    telemetry,
+)
 from tests.bench.figures import Value
 from tests.bench.fleet import BARE, KOPF, Fleet
 from tests.bench.plan import Plan
@@ -36,16 +46,57 @@ async def _resync(fleet: Fleet, binaries: Binaries, plan: Plan) -> Sequence[Valu
     return await resync.measure(fleet, binaries, rounds=plan.rounds(fleet.sessions))
 
 
+async def _profile(fleet: Fleet, _: Binaries, __: Plan) -> Sequence[Value]:
+    return await observed.profile(fleet)
+
+
+async def _memory(fleet: Fleet, _: Binaries, __: Plan) -> Sequence[Value]:
+    return await observed.memory(fleet)
+
+
+async def _idle(fleet: Fleet, _: Binaries, plan: Plan) -> Sequence[Value]:
+    return await idle.measure(fleet, seconds=plan.idle_s, renews=plan.renews)
+
+
+async def _takeover(fleet: Fleet, _: Binaries, __: Plan) -> Sequence[Value]:
+    return await takeover.measure(fleet)
+
+
+async def _pages(fleet: Fleet, _: Binaries, __: Plan) -> Sequence[Value]:
+    return await pages.measure(fleet)
+
+
+async def _steady(control_plane: ControlPlane, folder: Path, plan: Plan) -> Sequence[Value]:
+    return await steady.measure(control_plane, folder, rate=plan.steady_rate, seconds=plan.steady_s)
+
+
 async def _failover(control_plane: ControlPlane, folder: Path, plan: Plan) -> Sequence[Value]:
     return await failover.measure(control_plane, folder, rounds=plan.failovers)
+
+
+async def _storm(_: ControlPlane, __: Path, plan: Plan) -> Sequence[Value]:
+    return await storm.measure(sessions=plan.storm_sessions, seconds=plan.storm_s)
 
 
 async def _telemetry(_: ControlPlane, __: Path, plan: Plan) -> Sequence[Value]:
     return await telemetry.measure(sessions=plan.telemetry_sessions)
 
 
-FLEET_PARTS = (FleetPart("resync", _resync),)
-SINGLE_PARTS = (SinglePart("failover", _failover), SinglePart("telemetry", _telemetry))
+FLEET_PARTS = (
+    FleetPart("resync", _resync),
+    FleetPart("profile", _profile),
+    FleetPart("memory", _memory),
+    FleetPart("idle", _idle),
+    FleetPart("takeover", _takeover),
+    FleetPart("pages", _pages),
+)
+SINGLE_PARTS = (
+    SinglePart("failover", _failover),
+    SinglePart("storm", _storm),
+    SinglePart("telemetry", _telemetry),
+    # Last: its sessions make the control plane slower.
+    SinglePart("steady", _steady),
+)
 
 PROGRAMS = ("etcd", "kube-apiserver", "peer-operator")
 """What `make assets` must have built for them."""

@@ -17,7 +17,9 @@ class Plan:
         steady_rate: Renewals a second in the steady state.
         steady_s: For how long it is measured.
         failovers: Rounds of each kind of failover.
-        storm_s: How long the storm lasts.
+        idle_s: Over how long an idle leader is measured.
+        storm_sessions: Sessions whose pods change in the storm.
+        storm_s: How long it lasts.
         telemetry_sessions: Sessions of the fleet in which a refresh's cost is measured.
         renews: Whether to wait until 15-minute tokens are refreshed.
     """
@@ -26,6 +28,8 @@ class Plan:
     steady_rate: float = 278.0
     steady_s: float = 60.0
     failovers: int = 20
+    idle_s: float = 60.0
+    storm_sessions: int = 1000
     storm_s: float = 60.0
     telemetry_sessions: int = 1000
     renews: bool = True
@@ -53,7 +57,7 @@ def plan(*, quick: bool, sessions: int = 0) -> Plan:
     if quick:
         sizes = (sessions // 5, sessions) if sessions else (200, 1000)
         return Plan(
-            sizes, steady_rate=50.0, steady_s=15.0, failovers=2, storm_s=10.0,
-            telemetry_sessions=200, renews=False,
+            sizes, steady_rate=50.0, steady_s=15.0, failovers=2, idle_s=5.0,
+            storm_sessions=500, storm_s=10.0, telemetry_sessions=200, renews=False,
         )  # fmt: skip
     return Plan(tuple(sorted({FIRST_SIZE, sessions or LARGE})))

@@ -14,7 +14,8 @@ from tests.cluster.conftest import require
 pytestmark = pytest.mark.cluster
 
 TINY = Plan(
-    sizes=(8, 16), steady_rate=4.0, steady_s=2.0, failovers=1, storm_s=1.0, telemetry_sessions=40,
+    sizes=(8, 16), steady_rate=4.0, steady_s=2.0, failovers=1, idle_s=1.0,
+    storm_sessions=20, storm_s=1.0, telemetry_sessions=40,
     renews=False,
 )  # fmt: skip
 

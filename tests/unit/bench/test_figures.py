@@ -1,5 +1,6 @@
 """What `make bench` computes: ratios, quantiles, targets, /proc, and what it prints of them."""
 
+import doctest
 import math
 import os
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.bench import fleet, procfs
+from tests.bench import components, figures, fleet, procfs
+from tests.bench import plan as plan_module
+from tests.bench import report as report_module
+from tests.bench.components import PACKAGE, component
 from tests.bench.figures import BY_NAME, FIGURES, Target, Value, growth, quantile, ratio
 from tests.bench.plan import plan
 from tests.bench.plots import draw
@@ -81,9 +85,9 @@ def test_a_status_without_the_field_is_an_error() -> None:
         procfs.parse_mb("Name:\tzombie\n", "VmRSS")
 
 
-def test_samples_with_labels_are_left_out() -> None:
-    text = '# TYPE x counter\ntoken_x_total 2.0\ntoken_y{a="b c"} 3.0\n'
-    assert fleet.samples(text) == {"token_x_total": 2.0}
+def test_samples_are_summed_over_labels() -> None:
+    text = '# TYPE x counter\ntoken_x_total 2.0\ntoken_y{a="b c"} 3.0\ntoken_y{a="d"} 4.0\n'
+    assert fleet.samples(text) == {"token_x_total": 2.0, "token_y": 7.0}
 
 
 def test_a_row_has_the_figure_beside_its_target() -> None:
@@ -162,3 +166,25 @@ def test_pictures_show_what_was_measured_and_load_nothing(tmp_path: Path) -> Non
     assert all(text in picture for text in ("product", "bare client", "10,000 sessions", "1.3"))
     assert "<script xlink" not in picture
     assert "@import" not in picture
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        pytest.param(["/lib/ssl.py", "informer/store.py", "entry.py"], "informer", id="innermost"),
+        pytest.param(["controller/state/sessions.py"], "controller_state", id="divided"),
+        pytest.param(["controller/controller.py"], "controller_controller", id="a-file-of-it"),
+        pytest.param(["clock.py"], "clock", id="module"),
+        pytest.param(["/lib/ssl.py"], "other", id="library"),
+        pytest.param([], "other", id="nothing"),
+    ],
+)
+def test_a_stack_belongs_to_its_innermost_part_of_the_product(files: list[str], name: str) -> None:
+    paths = [file if file.startswith("/") else str(PACKAGE / file) for file in files]
+    assert component(paths) == name
+
+
+def test_the_examples_of_the_bench_run() -> None:
+    for module in (components, figures, fleet, plan_module, procfs, report_module):
+        result = doctest.testmod(module)
+        assert (result.failed, result.attempted > 0) == (0, True)
