@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 
-from reconciler.clock import SystemClock
+from reconciler.clock import Instant, SystemClock
 from reconciler.lab.apiserver import kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.http_server import ApiServer
@@ -53,7 +53,7 @@ class StormServer:
         user = User(CONTROLLER, (EVERYTHING,))
         self.server = ApiServer(self.core, authorizer=Authorizer({TOKEN: user}))
         self._sessions: list[LabSession] = []
-        self._written: dict[str, asyncio.Future[float]] = {}
+        self._written: dict[str, asyncio.Future[Instant]] = {}
         self._namespace(HOME)
         for number in range(sessions):
             self._add(f"2Ab{number:024d}", f"team-{number // PROJECT_SESSIONS}")
@@ -121,8 +121,8 @@ class StormServer:
         patch = {"stringData": {NAMES.secret_key: token}}
         self.core.patch(kinds.SECRETS, session.namespace, session.secret, patch, by=PLATFORM)
         async with asyncio.timeout(LIMIT_S):
-            written_at: float = await written
-            return written_at - began
+            waited_s: float = await written - began
+        return waited_s
 
     def _note(self, commit: Commit) -> None:
         if commit.kind is not kinds.SECRETS or commit.user != CONTROLLER:
