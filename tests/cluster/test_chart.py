@@ -14,7 +14,7 @@ from tests.cluster.admin import Admin
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.helm import CHART, RELEASE, comparable, helm, template, values_of
 from tests.cluster.manifests import (
-    OVERLAYS,
+    MANIFESTS,
     Object,
     define,
     kubectl,
@@ -27,12 +27,15 @@ from tests.cluster.manifests import (
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
+MODES = sorted(path.name for path in (MANIFESTS / "overlays").iterdir())
+"""Every overlay, each with a file of values."""
+
 FORMER = Path(__file__).with_name("former") / "cluster-wide.yaml"
 """The objects of the overlay cluster-wide before there was a chart."""
 
 SET_BY_THE_CHART = {
     "NAMESPACE", "RECONCILER_REPLICA", "RECONCILER_POD_UID", "PROJECT_KUBE_TOKEN_FILE",
-    "KUBECONFIG",
+    "KUBECONFIG", "RECONCILER_SHARD",
 }  # fmt: skip
 CREDENTIALS = {
     f"{name}{suffix}"
@@ -45,7 +48,7 @@ CA = "-----BEGIN CERTIFICATE-----\nobviously-fake\n-----END CERTIFICATE-----\n"
 
 
 def home_of(mode: str) -> str:
-    return str(only(overlay(mode), "Deployment")["metadata"]["namespace"])
+    return str(only(overlay(mode), "ServiceAccount")["metadata"]["namespace"])
 
 
 def chart(mode: str, *arguments: str) -> list[Object]:
@@ -63,7 +66,7 @@ def environment(objects: list[Object]) -> dict[str, object]:
 
 
 class TestObjects:
-    @pytest.mark.parametrize("mode", OVERLAYS)
+    @pytest.mark.parametrize("mode", MODES)
     def test_are_those_of_the_overlay(self, mode: str) -> None:
         theirs, ours = comparable(overlay(mode)), comparable(chart(mode))
         assert ours.keys() == theirs.keys()
@@ -76,7 +79,7 @@ class TestObjects:
         different = [name for name in theirs if changed[name] != theirs[name]]
         assert different == [("Deployment", "ambient-code", "token-reconciler")]
 
-    @pytest.mark.parametrize("mode", OVERLAYS)
+    @pytest.mark.parametrize("mode", MODES)
     def test_name_helm_as_their_manager(self, mode: str) -> None:
         for found in chart(mode):
             labels = found["metadata"]["labels"]
@@ -114,6 +117,27 @@ class TestObjects:
         for policy in of_kind(objects, "ValidatingAdmissionPolicy"):
             [condition] = policy["spec"]["matchConditions"]
             assert f"endsWith(':{account}')" in condition["expression"]
+
+    def test_of_shards_are_a_deployment_and_a_budget_for_each(self) -> None:
+        objects = template("ambient-code", "--set=shards.count=2,shards.keepSingle=true")
+        found = of_kind(objects, "Deployment")
+        assert [one["metadata"]["name"] for one in found] == [
+            "token-reconciler", "token-reconciler-0", "token-reconciler-1"
+        ]  # fmt: skip
+        shards = []
+        for one, budget in zip(found, of_kind(objects, "PodDisruptionBudget"), strict=True):
+            selector = one["spec"]["selector"]
+            assert budget["spec"]["selector"] == selector
+            template_labels = one["spec"]["template"]["metadata"]["labels"]
+            assert selector["matchLabels"].items() <= template_labels.items()
+            shard = selector["matchLabels"].get("ambient-code.io/shard")
+            assert environment([one]).get("RECONCILER_SHARD") == (shard and f"{shard}/2")
+            shards.append(shard)
+        assert shards == [None, "0", "1"]
+        [role] = of_kind(objects, "Role")
+        assert role["rules"][1]["resourceNames"] == [
+            "token-reconciler", "token-reconciler-0", "token-reconciler-1"
+        ]  # fmt: skip
 
     @pytest.mark.parametrize(
         ("overrides", "name"),
@@ -281,7 +305,7 @@ class TestSchema:
         assert done.returncode != 0
         assert message in done.stderr
 
-    @pytest.mark.parametrize("mode", OVERLAYS)
+    @pytest.mark.parametrize("mode", MODES)
     def test_and_helm_lint_find_nothing_wrong(self, mode: str) -> None:
         done = helm("lint", "--strict", str(CHART), f"--values={values_of(mode)}")
         assert done.returncode == 0, done.stdout
@@ -306,7 +330,7 @@ def kubeconfig(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFac
     """An admin's kubeconfig for a cluster with the modes' namespaces and the operator's kinds."""
     folder = tmp_path_factory.mktemp("chart")
     path = control_plane.kubeconfig(folder / "config")
-    names = {home_of(mode) for mode in OVERLAYS} | {"team-a", "team-b"}
+    names = {home_of(mode) for mode in MODES} | {"team-a", "team-b"}
     namespaces: list[Object] = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         for name in sorted(names)
@@ -332,7 +356,7 @@ def release(kubeconfig: Path) -> Helm:
 
 
 class TestServer:
-    @pytest.mark.parametrize("mode", OVERLAYS)
+    @pytest.mark.parametrize("mode", MODES)
     def test_takes_every_object_strictly_and_without_a_warning(
         self, mode: str, kubeconfig: Path, tmp_path: Path
     ) -> None:

@@ -28,6 +28,23 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- end }}
 
+{{/*
+The Deployments: one, or one for each shard. A list of objects with the suffix of the name, and the
+shard's number and the number of shards, or no number where there is one Deployment alone.
+*/}}
+{{- define "token-reconciler.deployments" -}}
+{{- $count := int .Values.shards.count }}
+{{- if or (eq $count 1) .Values.shards.keepSingle }}
+- suffix: ""
+{{- end }}
+{{- if gt $count 1 }}
+{{- range $index := until $count }}
+- suffix: "-{{ $index }}"
+  shard: "{{ $index }}"
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "token-reconciler.podLabels" -}}
 app.kubernetes.io/name: {{ include "token-reconciler.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -57,6 +74,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- define "token-reconciler.leaseName" -}}
 {{- get .Values.settings "RECONCILER_LEASE_NAME" | default "token-reconciler" }}
+{{- end }}
+
+{{/* The Leases: of the one Deployment, which leads until the shards do, and of each shard. */}}
+{{- define "token-reconciler.leaseNames" -}}
+{{- $name := include "token-reconciler.leaseName" . }}
+{{- $names := list $name }}
+{{- $count := int .Values.shards.count }}
+{{- if gt $count 1 }}
+{{- range $index := until $count }}
+{{- $names = append $names (printf "%s-%d" $name $index) }}
+{{- end }}
+{{- end }}
+{{- toJson $names }}
 {{- end }}
 
 {{- define "token-reconciler.caConfigMap" -}}
