@@ -8,6 +8,7 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from reconciler.clock import LONG_AGO, NEVER, Instant
@@ -397,13 +398,19 @@ def _pending(request: ScheduleRequest, now_at: Instant) -> PendingRequest:
         at,
         request.priority,
         now_at + request.slack_s,
-        (request.reason,),
+        _alone(request.reason),
         at if first_due_at is None else min(at, first_due_at),
         request.blocked_on,
         request.not_before,
         request.trigger,
         request.dependency,
     )
+
+
+@lru_cache(maxsize=256)
+def _alone(reason: str) -> tuple[str, ...]:
+    """Return the reason as a tuple, one for all entries with it."""
+    return (reason,)
 
 
 def _unblocked(request: PendingRequest, now_at: Instant) -> PendingRequest:

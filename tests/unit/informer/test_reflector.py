@@ -592,3 +592,18 @@ def test_a_list_that_is_cut_short_by_a_cancellation_is_taken_in_whole() -> None:
         assert rig.reflector.is_initialized
 
     run_virtual(main())
+
+
+def test_a_relist_holds_no_second_copy_of_what_has_not_changed() -> None:
+    first = [meta("a", 1), meta("b", 2)]
+    again = page(20, meta("a", 1), meta("b", 12))
+
+    async def relist(rig: Rig) -> None:
+        await rig.reflector.wait_initialized()
+        await rig.reflector.relist()
+
+    rig = play(
+        5.0, [page(10, *first), again], [Stream([SILENT]), Stream([SILENT])], meanwhile=relist
+    )
+    assert again.items[0] is first[0]
+    assert [change.new for change in rig.changes] == [*first, meta("b", 12)]
