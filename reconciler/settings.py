@@ -156,10 +156,8 @@ def _namespaces(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _shard(value: Any) -> Any:
-    """Read `i/n`."""
-    if not isinstance(value, str):
-        return value
+def parse_shard(value: str) -> Shard:
+    """Read `i/n`; raises ValueError."""
     if (found := _SHARD.fullmatch(value.strip())) is None:
         raise ValueError("must be i/n: 0/3 is the first of three shards")
     shard = Shard(int(found[1]), int(found[2]))
@@ -176,7 +174,11 @@ BaseUrl = Annotated[HttpUrl, AfterValidator(_base_url)]
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 MountedFile = Annotated[Path, AfterValidator(_mounted_file)]
 FormFields = Annotated[list[tuple[str, str]], NoDecode, BeforeValidator(_form)]
-ShardSetting = Annotated[Shard, NoDecode, BeforeValidator(_shard)]
+ShardSetting = Annotated[
+    Shard,
+    NoDecode,
+    BeforeValidator(lambda value: parse_shard(value) if isinstance(value, str) else value),
+]
 Namespaces = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)]
 
 
@@ -443,8 +445,11 @@ class Settings(BaseSettings):
     @property
     def lease(self) -> str:
         """The name of the Lease that this replica contends for."""
-        is_only = self.shard.count == 1
-        return self.lease_name if is_only else f"{self.lease_name}-{self.shard.index}"
+        return self.lease_of(self.shard)
+
+    def lease_of(self, shard: Shard) -> str:
+        """Return the name of a shard's Lease."""
+        return self.lease_name if shard.count == 1 else f"{self.lease_name}-{shard.index}"
 
     @property
     def platform_share(self) -> int:

@@ -12,6 +12,7 @@ from reconciler.cli.exit_codes import EXIT_EXPIRED, EXIT_NOT_FOUND, CommandError
 from reconciler.cli.output import print_clock_skew, print_json, print_out, run, wants_json
 from reconciler.cli.pod_selection import PodSelection, find, parse_target
 from reconciler.cli.status import decision_context
+from reconciler.controller.decide.sharding import owns
 from reconciler.controller.decide.token_state import HEALTHY
 from reconciler.controller.state.session_state import newest_live_pod
 from reconciler.inspection.events import (
@@ -62,9 +63,11 @@ async def _report(cluster: Cluster, pod: ObjectMeta, *, is_live: bool) -> PodRep
     same = await cluster.list_all(cluster.pod_kind, ListOptions(pod.namespace, session, LIVE_PODS))
     secret = await cluster.secret(pod.namespace, pod.session_id)
     events, events_error = await _events(cluster, pod)
-    leader = await _leader(cluster)
-    reports, reports_error = await _reports(cluster)
-    replicas, replicas_error = await _replicas(cluster)
+    all_replicas, replicas_error = await _replicas(cluster)
+    replicas = [each for each in all_replicas if owns(each.shard, pod.key)]
+    lease = cluster.settings.lease_of(replicas[0].shard if replicas else cluster.settings.shard)
+    leader = await _leader(cluster, lease)
+    reports, reports_error = await _reports(cluster, lease)
     now_s = cluster.now_s()
     newest = newest_live_pod(same) or pod
     return PodReport(
@@ -77,11 +80,12 @@ async def _report(cluster: Cluster, pod: ObjectMeta, *, is_live: bool) -> PodRep
         events_error=events_error,
         leader=leader,
         lease_namespace=cluster.settings.namespace,
-        lease_name=cluster.settings.lease_name,
+        lease_name=lease,
         reports=current_reports(reports, now_s),
         reports_error=reports_error,
         replicas=replicas,
         replicas_error=replicas_error,
+        other_shards=() if replicas else sorted({str(each.shard) for each in all_replicas}),
     )
 
 
@@ -93,9 +97,9 @@ async def _events(cluster: Cluster, pod: ObjectMeta) -> tuple[list[EventSummary]
     return summaries(found, cluster.names), ""
 
 
-async def _reports(cluster: Cluster) -> tuple[list[EventSummary], str]:
+async def _reports(cluster: Cluster, name: str) -> tuple[list[EventSummary], str]:
     """Return what the replicas report on the Lease, and the error if that cannot be read."""
-    namespace, name = cluster.settings.namespace, cluster.settings.lease_name
+    namespace = cluster.settings.namespace
     try:
         found = await cluster.list_all(event_resource(), events_of_lease(namespace, name))
     except CommandError as error:
@@ -114,8 +118,8 @@ async def _replicas(cluster: Cluster) -> tuple[list[ObservedReplica], str]:
     return [replica_of(pod) for pod in found], ""
 
 
-async def _leader(cluster: Cluster) -> Leader:
-    namespace, name = cluster.settings.namespace, cluster.settings.lease_name
+async def _leader(cluster: Cluster, name: str) -> Leader:
+    namespace = cluster.settings.namespace
     get = cluster.kube.get(lease_resource(), namespace, name, limit_s=LIMIT_S)
     try:
         return leader_of(read(await cluster.ask(f"get lease {name}", namespace, "leases", get)))

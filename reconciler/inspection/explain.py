@@ -221,6 +221,11 @@ def _replicas(report: PodReport) -> list[str]:
     if report.replicas_error:
         return [f"The state of the controller's pods is unknown: {report.replicas_error}."]
     is_running = report.leader.holder or report.reports or report.reports_error
+    if report.other_shards:
+        return [
+            f"No pod of the controller in namespace {report.lease_namespace} has a shard with this "
+            f"session: they have {', '.join(report.other_shards)}."
+        ]
     if not report.replicas and not is_running:
         return [
             f"Namespace {report.lease_namespace} has no pod of the controller, and no replica has "

@@ -71,8 +71,9 @@ class PodReport:
         lease_namespace: The namespace of the Lease `lease_name`.
         reports: What keeps replicas from refreshing tokens, by their own Events on the Lease.
         reports_error: Why the reports are unknown ("" = they were read).
-        replicas: The controller's pods in the Lease's namespace.
+        replicas: The controller's pods, of this session's shard, in the Lease's namespace.
         replicas_error: Why the replicas are unknown ("" = they were read).
+        other_shards: The shards of the controller's pods, if none of them has this session.
     """
 
     pod_token: PodToken
@@ -89,6 +90,7 @@ class PodReport:
     reports_error: str = ""
     replicas: Sequence[ObservedReplica] = ()
     replicas_error: str = ""
+    other_shards: Sequence[str] = ()
 
     @property
     def has_expired_token(self) -> bool:

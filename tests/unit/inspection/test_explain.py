@@ -13,6 +13,7 @@ from reconciler.inspection.printers import report_as_json
 from reconciler.inspection.replicas import ObservedReplica, replica_of, replica_resource
 from reconciler.inspection.report import Leader, describe_leader, leader_of
 from reconciler.leadership.lease import lease_resource, read
+from reconciler.naming import Shard
 from tests.unit.controller.build import NAMES, NOW_S, SEAL, TTL_S, secret
 from tests.unit.inspection.build import assessed_pod, pod, report_of
 
@@ -352,6 +353,24 @@ def test_the_status_of_a_pod_is_read_as_a_kubelet_writes_it() -> None:
     )
     young = decode(json.dumps({"metadata": {"name": "r-1"}, "status": {}}).encode())
     assert replica_of(young) == ObservedReplica("r-1", False)
+
+
+@pytest.mark.parametrize(
+    ("value", "shard"), [("1/3", Shard(1, 3)), ("3/3", Shard(0, 1)), (None, Shard(0, 1))]
+)
+def test_the_shard_of_a_pod_is_that_of_its_environment(value: str | None, shard: Shard) -> None:
+    env = [{"name": "NAMESPACE", "valueFrom": {}}]
+    env += [{"name": "RECONCILER_SHARD", "value": value}] if value else []
+    body = {"metadata": {"name": "r-0"}, "spec": {"containers": [{"env": env}]}}
+    assert replica_of(replica_resource().decode(json.dumps(body).encode())).shard == shard
+
+
+def test_a_session_that_no_shard_has_is_said_to_have_none() -> None:
+    report = report_of(assessed_pod(secret()), replicas=[], other_shards=["0/3", "2/3"])
+    assert explain(report)[-1] == (
+        f"No pod of the controller in namespace {report.lease_namespace} has a shard with this"
+        " session: they have 0/3, 2/3."
+    )
 
 
 def test_a_report_counts_while_it_is_repeated() -> None:
