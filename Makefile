@@ -64,7 +64,7 @@ test-issuers: assets-issuers ## Run the issuers' tests against all four, not Key
 
 # Tests that hold documents, manifests and rules of the code against the code: seconds, no server.
 CONSISTENCY := $(addprefix tests/unit/test_,documents.py examples.py wording.py clock_rule.py \
-  confinement.py settings_names.py) tests/alerts/test_dashboard.py
+  confinement.py settings_names.py chart_values.py) tests/alerts/test_dashboard.py
 
 check: setup ## Lint, types, layers, wording, documents against code; starts no server
 	$(BIN)/ruff check .

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from reconciler import __version__
-from reconciler.settings import Settings
 from tests.cluster.admin import Admin
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.helm import CHART, RELEASE, comparable, helm, template, values_of
@@ -32,16 +31,6 @@ MODES = sorted(path.name for path in (MANIFESTS / "overlays").iterdir())
 
 FORMER = Path(__file__).with_name("former") / "cluster-wide.yaml"
 """The objects of the overlay cluster-wide before there was a chart."""
-
-SET_BY_THE_CHART = {
-    "NAMESPACE", "RECONCILER_REPLICA", "RECONCILER_POD_UID", "PROJECT_KUBE_TOKEN_FILE",
-    "KUBECONFIG", "RECONCILER_SHARD",
-}  # fmt: skip
-CREDENTIALS = {
-    f"{name}{suffix}"
-    for name in ("OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET", "AMBIENT_API_TOKEN")
-    for suffix in ("", "_FILE")
-}
 
 DIGEST = f"sha256:{'0' * 64}"
 CA = "-----BEGIN CERTIFICATE-----\nobviously-fake\n-----END CERTIFICATE-----\n"
@@ -269,21 +258,6 @@ class TestValues:
 
 
 class TestSchema:
-    def test_has_every_key_of_the_values_and_no_other(self) -> None:
-        schema = json.loads((CHART / "values.schema.json").read_text())
-        values = yaml.safe_load((CHART / "values.yaml").read_text())
-        assert set(schema["properties"]) == {*values, "global"}
-        for key, value in values.items():
-            known = schema["properties"][key].get("properties")
-            if known is not None and key not in ("settings", "resources"):
-                assert set(known) == set(value), key
-
-    def test_has_every_setting_but_credentials_and_those_that_the_chart_sets(self) -> None:
-        schema = json.loads((CHART / "values.schema.json").read_text())
-        variables = {str(field.validation_alias) for field in Settings.model_fields.values()}
-        offered = set(schema["properties"]["settings"]["properties"])
-        assert offered == variables - SET_BY_THE_CHART - CREDENTIALS
-
     @pytest.mark.parametrize(
         ("value", "message"),
         [
@@ -310,11 +284,6 @@ class TestSchema:
         done = helm("lint", "--strict", str(CHART), f"--values={values_of(mode)}")
         assert done.returncode == 0, done.stdout
         assert "[WARNING]" not in done.stdout
-
-
-def test_the_chart_has_the_version_of_the_tree() -> None:
-    found = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert (found["version"], found["appVersion"]) == (__version__, __version__)
 
 
 def test_the_package_has_what_helm_reads_and_nothing_else(tmp_path: Path) -> None:
