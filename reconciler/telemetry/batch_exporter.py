@@ -89,6 +89,7 @@ class BatchExporter(Generic[T]):
         self._thread: threading.Thread | None = None
         self._sent = self._failed = self._dropped = 0
         self._lock = threading.Lock()
+        self._in_flight = 0
         self._lost = 0
         self._is_losing = False
         self._logged_at: Instant = LONG_AGO
@@ -110,12 +111,15 @@ class BatchExporter(Generic[T]):
         return True
 
     def close(self, limit_s: float) -> None:
-        """Send the waiting items for `limit_s` at most, and end; the rest is dropped."""
+        """Send the waiting items for `limit_s` at most, and end; the rest is dropped.
+
+        A batch that is still being sent then counts as dropped, also if it arrives later.
+        """
         self._closing = True
         self._wake.set()
         if self._thread is not None:
             self._thread.join(limit_s)
-        left = len(self._items)
+        left = len(self._items) + self._end_flight()
         self._items.clear()
         if left:
             self._dropped += left
@@ -147,7 +151,14 @@ class BatchExporter(Generic[T]):
                 batch.append(self._items.popleft())
         return batch
 
+    def _end_flight(self) -> int:
+        """Return the size of the batch that is being sent, once; 0 if the other thread has it."""
+        with self._lock:
+            items, self._in_flight = self._in_flight, 0
+        return items
+
     def _deliver(self, batch: list[T]) -> None:
+        self._in_flight = len(batch)
         lost = self._lost
         try:
             arrived = self._send(batch)
@@ -156,6 +167,8 @@ class BatchExporter(Generic[T]):
             arrived, reason = False, type(error).__name__
         else:
             reason = self._send.problem or "the collector did not take it"
+        if not self._end_flight():
+            return
         if not arrived:
             self._failed += len(batch)
             self._record_loss(len(batch), reason)

@@ -64,10 +64,14 @@ def test_a_collector_that_hangs_does_not_hold_up_the_end() -> None:
     exporter.enqueue(0)
     assert collector.reached.wait(LIMIT_S)
     exporter.enqueue(1)
-    exporter.close(0.01)
-    assert exporter.stats().dropped == 1
+    with capture_logs() as logs:
+        exporter.close(0.01)
+    assert exporter.stats().dropped == 2
+    assert [line["items"] for line in logs] == [2]
     assert not exporter.enqueue(2)
     collector.release.set()
+    assert collector.closed.wait(LIMIT_S)
+    assert exporter.stats() == ExporterStats(sent=0, failed=0, dropped=3, queued=0)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,7 @@ def test_what_is_left_at_the_end_is_said_and_the_sender_is_closed_after_its_last
         exporter.enqueue(1)
         exporter.enqueue(2)
         exporter.close(0.01)
-    assert [(line["event"], line["items"]) for line in logs] == [("telemetry_export_failed", 2)]
+    assert [(line["event"], line["items"]) for line in logs] == [("telemetry_export_failed", 3)]
     assert not collector.closed.is_set()
     collector.release.set()
     assert collector.closed.wait(LIMIT_S)
