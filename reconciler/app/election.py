@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from reconciler.clock import Clock
 from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
 from reconciler.leadership.api import (
     AlwaysOpenFence,
+    Candidate,
     Leadership,
     LeadershipState,
     NoElection,
@@ -26,33 +27,6 @@ from reconciler.settings import Settings
 
 CONNECTIONS = 4
 """A watch, a renewal, a read at the same time, and one that hangs."""
-
-
-class Candidate(Protocol):
-    """What the election asks of the controller, in another thread except for `relist_all`."""
-
-    @property
-    def has_had_token(self) -> bool:
-        """True once the token source has returned a token in this process."""
-        ...
-
-    @property
-    def lacks_token(self) -> bool:
-        """True while no token has come for so long that another replica may have one."""
-        ...
-
-    @property
-    def token_life_s(self) -> float:
-        """Whole lifetime of the last token; inf before the first."""
-        ...
-
-    def not_synced(self) -> str:
-        """Return what is missing in the stores, "" once they hold a first list."""
-        ...
-
-    def relist_all(self, namespace: str, why: str) -> None:
-        """List everything again: an object was read that is of an earlier history."""
-        ...
 
 
 class Election:
@@ -86,8 +60,14 @@ class Election:
             self._loop = asyncio.get_running_loop()
 
     @asynccontextmanager
-    async def contend(self, candidate: Candidate) -> AsyncIterator[None]:
+    async def contend(
+        self, candidate: Candidate, on_history_rewound: Callable[[str, str], None]
+    ) -> AsyncIterator[None]:
         """Contend for the Lease until the block ends; does nothing without leader election.
+
+        Args:
+            on_history_rewound: Called on the main loop with the namespace of the Lease and the
+                reason, when the Lease that was read is of an earlier history.
 
         Raises:
             SettingsError: The server cannot be known.
@@ -95,7 +75,9 @@ class Election:
         if not self._settings.leader_elect:
             yield
             return
-        self._thread = ElectorThread(partial(self._opening, candidate), self._loop_factory)
+        self._thread = ElectorThread(
+            partial(self._opening, candidate, on_history_rewound), self._loop_factory
+        )
         async with self._thread:
             yield
 
@@ -108,7 +90,9 @@ class Election:
         await self._thread.release()
 
     @asynccontextmanager
-    async def _opening(self, candidate: Candidate) -> AsyncIterator[LeaderElector]:
+    async def _opening(
+        self, candidate: Candidate, on_history_rewound: Callable[[str, str], None]
+    ) -> AsyncIterator[LeaderElector]:
         """Make the elector and its connection, on the thread's own loop.
 
         The Lease is in our own namespace: the account for the projects' namespaces is not used.
@@ -134,11 +118,8 @@ class Election:
                         settings.renew_deadline_s,
                         settings.retry_period_s,
                     ),
+                    candidate=candidate,
                     heartbeat_age_s=self._heartbeat.age_s,
-                    is_ready=lambda: not candidate.not_synced(),
-                    has_token=lambda: candidate.has_had_token,
-                    lacks_token=lambda: candidate.lacks_token,
-                    token_life_s=lambda: candidate.token_life_s,
                 ),
                 self._lease_fence,
                 clock=self._clock,
@@ -146,7 +127,7 @@ class Election:
                 on_started_leading=self._on_main_loop(self._state.started),
                 on_stopped_leading=self._on_main_loop(self._state.stopped),
                 on_history_rewound=self._on_main_loop(
-                    partial(candidate.relist_all, settings.namespace)
+                    partial(on_history_rewound, settings.namespace)
                 ),
             )
 

@@ -6,11 +6,10 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from random import Random
-from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -18,21 +17,20 @@ import structlog
 from reconciler import __version__
 from reconciler.app.election import Election
 from reconciler.app.orphan_reaper import OrphanReaper
-from reconciler.app.telemetry import Telemetry, open_telemetry
-from reconciler.clock import LONG_AGO, Clock, Instant, SystemClock
-from reconciler.controller.controller import Controller, Dependencies
+from reconciler.app.telemetry import MetricsEndpoint, Telemetry, open_telemetry
+from reconciler.clock import Clock, SystemClock
+from reconciler.controller.compose import compose
+from reconciler.controller.controller import Controller
 from reconciler.controller.decide.bulkhead import max_runs
-from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.controller.ports import IssuerPort, Ports
 from reconciler.controller.runtime import ControllerConfig
-from reconciler.controller.state.mac_key import MacKeyFile
-from reconciler.controller.status.replica_report import ReplicaReport, Reporter
+from reconciler.controller.status.replica_report import Reporter
 from reconciler.factories import client_secret, static_source, static_token, token_endpoint
 from reconciler.kube.auth.credentials import find_credentials
 from reconciler.kube.client import HttpKube
 from reconciler.leadership.lease import Identity
-from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.net.client_session import open_session
-from reconciler.platform.client import Bearer, PlatformClient
+from reconciler.platform.client import PlatformClient
 from reconciler.preflight import environment
 from reconciler.preflight.wait_for_credentials import wait_for_files
 from reconciler.settings import Settings
@@ -41,23 +39,12 @@ from reconciler.telemetry.http_server import serve_health
 from reconciler.telemetry.log_setup import configure_logs
 from reconciler.telemetry.stderr_writer import StderrWriter
 from reconciler.tokens.issuer_time import IssuerTime
-from reconciler.tokens.source import OidcSource, TokenSource
 from reconciler.tokens.static import StaticSource
-from reconciler.tokens.token import Token
 
 log = structlog.get_logger()
 
-Task = Callable[[], Coroutine[Any, Any, None]]
-"""What runs in the controller's TaskGroup."""
-
-BEARER_REMAINING = 0.2
-"""Least remaining life, as a fraction, of the token that we show the platform."""
-
 PROBES = 4
 """Connections for probes, Events and single reads, in addition to those of the runs."""
-
-FORCE_S = 10.0
-"""Least time between two token requests that a refusal of the platform causes."""
 
 
 def run(settings: Settings, outlet: StderrWriter) -> None:
@@ -67,15 +54,10 @@ def run(settings: Settings, outlet: StderrWriter) -> None:
         outlet: The writer to standard error, where the log goes.
     """
     configure_logs(settings.log_level, settings.log_format)
-    outlet.on_drained = _warn_of_dropped
     gc.freeze()  # what was imported stays
     gc.enable()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(settings, outlet))
-
-
-def _warn_of_dropped(lines: int) -> None:
-    log.warning("log_lines_dropped", lines=lines, reason="no process read the log in time")
 
 
 async def _run(settings: Settings, outlet: StderrWriter) -> None:
@@ -85,19 +67,20 @@ async def _run(settings: Settings, outlet: StderrWriter) -> None:
         return
     async with AsyncExitStack() as stack:
         clock = SystemClock()
-        telemetry = await stack.enter_async_context(
-            open_telemetry(
-                clock,
-                replica=settings.replica,
-                per_session=settings.metrics_per_session,
-                log_lines_dropped=lambda: outlet.dropped_total,
-            )
-        )
+        telemetry = await stack.enter_async_context(open_telemetry(clock, replica=settings.replica))
         controller = await stack.enter_async_context(build(settings, clock, telemetry))
-        telemetry.attach(controller)
+        metrics = MetricsEndpoint(
+            telemetry.metrics_registry,
+            controller.status_collector,
+            controller.events.stats,
+            clock,
+            per_session=settings.metrics_per_session,
+            log_lines_dropped=lambda: outlet.dropped_total,
+        )
+        stack.callback(metrics.close)
         page = mount(
             controller.status_collector,
-            not_ready=controller.readiness_problem,
+            not_ready=controller.health.readiness_problem,
             replica=settings.replica,
             clock=clock,
             ignored=tuple(environment.ignored_variables().values()),
@@ -105,9 +88,9 @@ async def _run(settings: Settings, outlet: StderrWriter) -> None:
         await stack.enter_async_context(
             serve_health(
                 settings.listen,
-                live=controller.liveness_problem,
-                ready=controller.readiness_problem,
-                scrape=telemetry.scrape,
+                live=controller.health.liveness_problem,
+                ready=controller.health.readiness_problem,
+                scrape=metrics.scrape,
                 mounts=(page,) if settings.status_page else (),
             )
         )
@@ -130,110 +113,60 @@ async def build(
     settings: Settings, clock: Clock, telemetry: Telemetry
 ) -> AsyncIterator[Controller]:
     """Make the controller and its connections, which close with the context."""
-    random = Random()
-    names = settings.names()
+    random, issuer_time = Random(), IssuerTime(clock)
     me = Identity(settings.replica, settings.pod_uid, uuid4().hex[:8])
-    breakers = [CircuitBreaker(name, clock, random) for name in ("kube", "platform", "issuer")]
-    kube_breaker, platform_breaker, issuer_breaker = breakers
-    issuer_time = IssuerTime(clock)
-    key_of = client_secret if settings.is_oidc else static_token
-    key_source = key_of(settings)
-    secret = key_source.read()
-    mac = ConfirmationMac(secret, clock.monotonic)
-
-    async def confirm_again() -> None:
-        await controller.rewrite_confirmations()
-
-    async def keep_reporting() -> None:
-        await report.run()
-
+    secret = client_secret(settings) if settings.is_oidc else static_token(settings)
     async with AsyncExitStack() as stack:
-        source, background_tasks = await _open_source(
-            stack, settings, telemetry, issuer_time, issuer_breaker, clock, random
-        )
+        election = Election(settings, me, clock, _loop_factory())
+        background_tasks = election.background_tasks
         if settings.is_oidc:
-            mac_key = MacKeyFile(key_source.read, secret, mac, confirm_again)
-            background_tasks += (mac_key.run,)
+            background_tasks += (partial(environment.watch_clock, issuer_time, clock),)
         session = await stack.enter_async_context(
             open_session(settings.api_server_url, clock, what="platform")
         )
-        platform = PlatformClient(
-            session,
-            settings.api_server_url,
-            bearer=_bearer(source, clock),
-            clock=clock,
-            breaker=platform_breaker,
-            limit_s=settings.platform_limit_s,
-            parallel=settings.platform_share,
-        )
         kube = await _open_kube(stack, settings, me, issuer_time, clock)
-        election = Election(settings, me, clock, _loop_factory())
-        background_tasks += election.background_tasks
-        dependencies = Dependencies(
+        ports = Ports(
             kube=kube,
-            platform=platform,
-            platform_allowed=lambda: platform.allowed,
-            source=source,
+            tokens=await _open_tokens(stack, settings, telemetry, clock),
+            secret=secret.read(),
+            reread_secret=secret.read if settings.is_oidc else None,
+            connect_platform=partial(
+                PlatformClient,
+                session,
+                settings.api_server_url,
+                clock=clock,
+                limit_s=settings.platform_limit_s,
+                parallel=settings.platform_share,
+            ),
             issuer_time=issuer_time,
             clock=clock,
             random=random,
             fence=election.fence,
             leadership=election.leadership,
-            kube_breaker=kube_breaker,
-            platform_breaker=platform_breaker,
-            issuer_breaker=issuer_breaker,
-            background_tasks=(*background_tasks, keep_reporting),
+            reporter=await _make_reporter(stack, settings, me, kube, clock),
+            background_tasks=background_tasks,
             tracer=telemetry.tracer,
             observers=telemetry.observers,
         )
-        controller = Controller(dependencies, _config(settings, mac))
-        if isinstance(source, StaticSource):
-            source.on_replaced = partial(_replaced, mac, controller)
-        elif isinstance(source, OidcSource):
-            source.on_replaced = lambda _: controller.plan_all()
-        own = kube
-        if settings.project_kube_token_file is not None:
-            own = await _open_own_kube(stack, settings, me, clock)
-        ignored = environment.ignored_variables()
-        report = ReplicaReport(
-            Reporter(settings.namespace, settings.lease, names.field_manager, settings.replica),
-            kube=own,
-            breaker=kube_breaker,
-            clock=clock,
-            log_dedup=controller.log_dedup,
-            problems=lambda: controller.problems() | ignored,
-        )
-        await stack.enter_async_context(election.contend(controller))
+        controller = compose(ports, _config(settings))
+        await stack.enter_async_context(election.contend(controller.health, controller.relist_all))
         yield controller
 
 
-async def _open_source(
-    stack: AsyncExitStack,
-    settings: Settings,
-    telemetry: Telemetry,
-    issuer_time: IssuerTime,
-    breaker: CircuitBreaker,
-    clock: Clock,
-    random: Random,
-) -> tuple[TokenSource, tuple[Task, ...]]:
-    """Make the token source, and the tasks that it needs to have running."""
+async def _open_tokens(
+    stack: AsyncExitStack, settings: Settings, telemetry: Telemetry, clock: Clock
+) -> IssuerPort | StaticSource:
+    """Open the connection to the issuer, or read the static token."""
     if not settings.is_oidc:
-        static = static_source(settings, clock)
-        return static, (static.watch_file,)
+        return static_source(settings, clock)
     session = await stack.enter_async_context(
         open_session(settings.token_url(), clock, what="issuer")
     )
     endpoint = token_endpoint(settings, session, clock)
-    source = OidcSource(
+    return IssuerPort(
         telemetry.measure_token_request(endpoint.request_token),
-        clock=clock,
-        issuer_time=issuer_time,
-        breaker=breaker,
-        random=random,
         refresh_on_key_rotation=settings.refresh_on_key_rotation,
     )
-    stack.push_async_callback(source.close)
-    return source, (source.keep_standby, partial(environment.watch_clock, issuer_time, clock))
 
 
 async def _open_kube(
@@ -260,25 +193,34 @@ async def _open_kube(
     return await stack.enter_async_context(kube)
 
 
-async def _open_own_kube(
-    stack: AsyncExitStack, settings: Settings, me: Identity, clock: Clock
-) -> HttpKube:
-    """Open a connection as our own account: that of the projects may have no permission here."""
-    credentials = find_credentials(settings.kubeconfig, clock)
-    kube = HttpKube(credentials, settings.names(), connections=1, replica=f"{me} report", peer="")
-    return await stack.enter_async_context(kube)
+async def _make_reporter(
+    stack: AsyncExitStack, settings: Settings, me: Identity, kube: HttpKube, clock: Clock
+) -> Reporter:
+    """Report as our own account: that of the projects may have no permission in our namespace."""
+    own = kube
+    if settings.project_kube_token_file is not None:
+        own = await stack.enter_async_context(
+            HttpKube(
+                find_credentials(settings.kubeconfig, clock),
+                settings.names(),
+                connections=1,
+                replica=f"{me} report",
+                peer="",
+            )
+        )
+    return Reporter(
+        namespace=settings.namespace,
+        lease=settings.lease,
+        component=settings.names().field_manager,
+        replica=settings.replica,
+        kube=own,
+        lasting=environment.ignored_variables(),
+    )
 
 
-async def _replaced(mac: ConfirmationMac, controller: Controller, token: Token) -> None:
-    """Take in another static token; without an issuer it is also the key of the confirmations."""
-    mac.set_key(token.reveal())
-    await controller.plan_all()
-
-
-def _config(settings: Settings, mac: ConfirmationMac) -> ControllerConfig:
+def _config(settings: Settings) -> ControllerConfig:
     return ControllerConfig(
         names=settings.names(),
-        confirmation_mac=mac,
         namespaces=tuple(settings.listed_namespaces),
         finds_namespaces=settings.finds_namespaces,
         max_namespaces=settings.max_namespaces,
@@ -302,20 +244,6 @@ def _freeze_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
-
-
-def _bearer(source: TokenSource, clock: Clock) -> Bearer:
-    """Show the platform the token that the runners get; request another if that one is refused."""
-    forced_at: Instant = LONG_AGO
-
-    async def bearer(refused: bool) -> str:
-        nonlocal forced_at
-        if refused and clock.monotonic() - forced_at >= FORCE_S:
-            forced_at = clock.monotonic()
-            return (await source.refresh()).reveal()
-        return (await source.get(min_remaining=BEARER_REMAINING)).reveal()
-
-    return bearer
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

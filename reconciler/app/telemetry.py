@@ -16,7 +16,6 @@ from reconciler.controller.events.recorder import EventStats
 from reconciler.controller.reconcile.run import Observer
 from reconciler.controller.status.collector import StatusCollector
 from reconciler.controller.status.run_observers import RunMetrics, RunTraces
-from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.controller.status.status_metrics import samples
 from reconciler.telemetry import metrics
 from reconciler.telemetry.batch_exporter import BatchExporter
@@ -28,7 +27,6 @@ from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.telemetry.trace import Trace, Tracer, current
 
 if TYPE_CHECKING:
-    from reconciler.controller.controller import Controller
     from reconciler.telemetry.otlp_spans import SampledTrace
 
 T = TypeVar("T")
@@ -47,72 +45,26 @@ of tokens."""
 
 
 class Telemetry:
-    """Observes the controller; it is made before the controller, which calls its observers.
+    """What the controller counts and traces with; it is made before the controller.
 
-    Args:
-        per_session: Export a series for each session.
-        log_lines_dropped: Returns how many lines of the log were dropped since the start.
+    Attributes:
+        observers: Called by the controller with each run.
     """
 
-    def __init__(
-        self,
-        clock: Clock,
-        otlp: OtlpSettings,
-        *,
-        replica: str = "",
-        per_session: bool = False,
-        log_lines_dropped: Callable[[], int] = lambda: 0,
-    ) -> None:
+    def __init__(self, clock: Clock, otlp: OtlpSettings, *, replica: str = "") -> None:
         self._clock = clock
         self._otlp = otlp
-        self._per_session = per_session
-        self._log_lines_dropped = log_lines_dropped
-        self._status_collector: StatusCollector | None = None
         self._exporter: BatchExporter[SampledTrace] | None = None
-        self._events: EventStats | None = None
-        self._text = b""
-        self._text_at: Instant = LONG_AGO
-        self._rendering: asyncio.Task[bytes] | None = None
-        self.metrics_registry = MetricsRegistry(self._read)
+        self.metrics_registry = MetricsRegistry()
+        self.metrics_registry.register(self._read)
         self.tracer = Tracer(clock, Random())
         self.observers: tuple[Observer, ...] = (RunMetrics(self.metrics_registry).observe,)
-        self._run_traces: RunTraces | None = None
         if otlp.traces:
             try:
                 self._send_traces(replica)
             except Exception as error:
                 # A fault of the library, or of a variable it reads, must not stop refreshes.
                 log.warning("telemetry_off", signal="traces", reason=type(error).__name__)
-
-    def attach(self, controller: "Controller") -> None:
-        """Read this controller from now on."""
-        self._status_collector = controller.status_collector
-        self._events = controller.events.stats
-        if self._run_traces is not None:
-            self._run_traces.causes = controller.resync.causes
-
-    async def scrape(self) -> bytes:
-        """Return all metrics in Prometheus' text format; works before anything else does.
-
-        The text is rendered in a thread, once for all scrapes within `RENDER_S`: each rendering
-        takes interpreter time from the refreshes.
-        Cancel: The rendering continues for the other callers that wait for it.
-        """
-        if self._clock.monotonic() - self._text_at < RENDER_S:
-            return self._text
-        if self._rendering is None:
-            self._rendering = asyncio.create_task(self._render(), name="render_metrics")
-        return await asyncio.shield(self._rendering)
-
-    async def _render(self) -> bytes:
-        try:
-            if self._status_collector is not None:
-                await self._status_collector.update(max_age_s=SCRAPE_AGE_S)
-            self._text = await asyncio.to_thread(self.metrics_registry.render)
-            self._text_at = self._clock.monotonic()
-            return self._text
-        finally:
-            self._rendering = None
 
     def measure_token_request(self, ask: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
         """Return `ask`, measured; a request outside of a run becomes a separate trace."""
@@ -133,8 +85,6 @@ class Telemetry:
 
     async def close(self) -> None:
         """Send what is queued, for `CLOSE_S` at most."""
-        if self._rendering is not None:
-            self._rendering.cancel()
         if self._exporter is not None:
             await asyncio.to_thread(self._exporter.close, CLOSE_S)
 
@@ -159,44 +109,88 @@ class Telemetry:
 
         tracing = RunTraces(self.tracer, Sampler(self._otlp.ratio).keeps, keep)
         self._exporter = exporter
-        self._run_traces = tracing
-        self.tracer.is_recorded = True
-        self.tracer.listeners.append(tracing.ended)
         self.observers += (tracing.observe,)
 
     def _read(self) -> Iterator[Sample]:
         yield Sample(metrics.BUILD, 1, (__version__,))
-        yield Sample(metrics.LOG_DROPPED, self._log_lines_dropped())
-        latest: StatusSnapshot | None = (
-            None if self._status_collector is None else self._status_collector.latest
-        )
-        if latest is not None:
-            yield from samples(latest, per_session=self._per_session)
         if self._exporter is not None:
             stats = self._exporter.stats()
             for result in ("sent", "failed", "dropped"):
                 labels = (self._exporter.signal, result)
                 yield Sample(metrics.TELEMETRY, getattr(stats, result), labels)
-        if self._events is not None:
-            for result, count in asdict(self._events).items():
-                yield Sample(metrics.EVENTS, count, (result,))
+
+
+class MetricsEndpoint:
+    """The text of /metrics; in its gauges it shows the newest snapshot of the controller.
+
+    Args:
+        per_session: Export a series for each session.
+        log_lines_dropped: Returns how many lines of the log were dropped since the start.
+    """
+
+    def __init__(
+        self,
+        registry: MetricsRegistry,
+        status_collector: StatusCollector,
+        events: EventStats,
+        clock: Clock,
+        *,
+        per_session: bool = False,
+        log_lines_dropped: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._registry = registry
+        self._status_collector = status_collector
+        self._events = events
+        self._clock = clock
+        self._per_session = per_session
+        self._log_lines_dropped = log_lines_dropped
+        self._text = b""
+        self._text_at: Instant = LONG_AGO
+        self._rendering: asyncio.Task[bytes] | None = None
+        registry.register(self._read)
+
+    async def scrape(self) -> bytes:
+        """Return all metrics in Prometheus' text format, also before the controller runs.
+
+        The text is rendered in a thread, once for all scrapes within `RENDER_S`: each rendering
+        takes interpreter time from the refreshes.
+        Cancel: The rendering continues for the other callers that wait for it.
+        """
+        if self._clock.monotonic() - self._text_at < RENDER_S:
+            return self._text
+        if self._rendering is None:
+            self._rendering = asyncio.create_task(self._render(), name="render_metrics")
+        return await asyncio.shield(self._rendering)
+
+    def close(self) -> None:
+        """Cancel a rendering."""
+        if self._rendering is not None:
+            self._rendering.cancel()
+
+    async def _render(self) -> bytes:
+        try:
+            await self._status_collector.update(max_age_s=SCRAPE_AGE_S)
+            self._text = await asyncio.to_thread(self._registry.render)
+            self._text_at = self._clock.monotonic()
+            return self._text
+        finally:
+            self._rendering = None
+
+    def _read(self) -> Iterator[Sample]:
+        yield Sample(metrics.LOG_DROPPED, self._log_lines_dropped())
+        if (latest := self._status_collector.latest) is not None:
+            yield from samples(latest, per_session=self._per_session)
+        for result, count in asdict(self._events).items():
+            yield Sample(metrics.EVENTS, count, (result,))
 
 
 @asynccontextmanager
-async def open_telemetry(
-    clock: Clock, *, replica: str, per_session: bool, log_lines_dropped: Callable[[], int]
-) -> AsyncIterator[Telemetry]:
+async def open_telemetry(clock: Clock, *, replica: str) -> AsyncIterator[Telemetry]:
     """Make it from the OTEL_* variables; those that are not supported are logged."""
     otlp = read_otlp(os.environ)
     for each in otlp.unserved:
         log.warning("telemetry_variable_ignored", variable=each.variable, reason=each.reason)
-    telemetry = Telemetry(
-        clock,
-        otlp,
-        replica=replica,
-        per_session=per_session,
-        log_lines_dropped=log_lines_dropped,
-    )
+    telemetry = Telemetry(clock, otlp, replica=replica)
     lag = LoopLag(telemetry.metrics_registry)
     lag.start()
     try:

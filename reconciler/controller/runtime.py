@@ -8,7 +8,6 @@ from typing import Literal
 from cachetools import TTLCache
 
 from reconciler.clock import Clock, Instant
-from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.informer.store import Store
 from reconciler.kube.api import ApiResource, ObjectMeta
 from reconciler.naming import ALL_SESSIONS, Names, Shard
@@ -65,7 +64,6 @@ class ControllerConfig:
     """The settings that the controller depends on; see `Settings` for units and reasons."""
 
     names: Names
-    confirmation_mac: ConfirmationMac
     namespaces: Sequence[str] = ()
     finds_namespaces: bool = False
     """Watch the namespaces of the platform's projects, too. Without this, an empty `namespaces`

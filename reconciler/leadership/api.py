@@ -42,6 +42,29 @@ class WriteFence(Protocol):
         ...
 
 
+class Candidate(Protocol):
+    """What the election asks of its replica, from another thread."""
+
+    @property
+    def has_had_token(self) -> bool:
+        """True once the token source has returned a token in this process."""
+        ...
+
+    @property
+    def lacks_token(self) -> bool:
+        """True while no token has come for so long that another replica may have one."""
+        ...
+
+    @property
+    def token_life_s(self) -> float:
+        """Whole lifetime of the last token; inf before the first."""
+        ...
+
+    def not_synced(self) -> str:
+        """Return what is missing in the stores, "" once they hold a first list."""
+        ...
+
+
 class AlwaysOpenFence:
     """The fence of the only replica: always open."""
 

@@ -28,6 +28,7 @@ from reconciler.kube.authorization import AuthorizerMemory
 from reconciler.kube.authorized import AuthorizedKube
 from reconciler.leadership import election_rules, lease_timing
 from reconciler.leadership import lease as records
+from reconciler.leadership.api import Candidate
 from reconciler.leadership.election_log import ElectionLog
 from reconciler.leadership.election_rules import Acquire, Lost, ObservedLease, Renew, Wait
 from reconciler.leadership.lease import Identity, LeaseObject, LeaseRecord, lease_resource
@@ -72,28 +73,21 @@ the default length, and longer than any garbage collection."""
 
 @dataclass(frozen=True, slots=True)
 class ElectionConfig:
-    """The Lease of an elector, and what it asks about its replica.
+    """The Lease of an elector, and its replica.
 
     Args:
         namespace: Of the Lease.
         name: Of the Lease.
-        heartbeat_age_s: Seconds since the main loop's last heartbeat.
-        is_ready: True once the caches are synced.
-        has_token: True once the token source has returned a token in this process.
-        token_life_s: Whole lifetime of the last token; inf before the first.
-        lacks_token: True while the token source has had no token for so long that another replica
-            may have one.
+        candidate: The replica.
+        heartbeat_age_s: Returns the seconds since the main loop's last heartbeat.
     """
 
     namespace: str
     name: str
     identity: Identity
     timing: ElectionTiming
+    candidate: Candidate
     heartbeat_age_s: Callable[[], float]
-    is_ready: Callable[[], bool]
-    has_token: Callable[[], bool] = lambda: True
-    token_life_s: Callable[[], float] = lambda: math.inf
-    lacks_token: Callable[[], bool] = lambda: False
 
 
 class LeaderElector:
@@ -193,7 +187,7 @@ class LeaderElector:
             timing=config.timing,
             try_at=self._try_at,
             jitter_s=self._jitter_s,
-            token_life_s=config.token_life_s(),
+            token_life_s=config.candidate.token_life_s,
         )
         if isinstance(decision, Acquire | Renew) and (wait := self._must_wait(now_at)) is not None:
             if self._hold is not None:
@@ -215,7 +209,7 @@ class LeaderElector:
             self._election_log.stalled(stalled_s)
             return Wait(now_at + MAX_SLEEP_S)
         self._election_log.loop_recovered()
-        lacks_token = self._config.lacks_token()
+        lacks_token = self._config.candidate.lacks_token
         if self._hold is not None:
             return self._must_yield(self._hold, now_at, lacks_token=lacks_token)
         if lacks_token and now_at < self._yields_until:
@@ -238,10 +232,10 @@ class LeaderElector:
         return Wait(now_at + MAX_SLEEP_S)
 
     def _start_delay_s(self) -> float:
-        config = self._config
-        if not config.has_token() or config.lacks_token():
+        candidate = self._config.candidate
+        if not candidate.has_had_token or candidate.lacks_token:
             return 0.0 if math.isfinite(self._yields_until) else NO_TOKEN_DELAY_S
-        return 0.0 if self._config.is_ready() else UNSYNCED_DELAY_S
+        return UNSYNCED_DELAY_S if candidate.not_synced() else 0.0
 
     async def _acquire(self, decision: Acquire) -> None:
         record, me = decision.record, self._config.identity
@@ -462,7 +456,7 @@ class LeaderElector:
     def _log_edited_duration(self, observed: ObservedLease) -> None:
         if observed.record is None or observed.edited_at != observed.at:
             return
-        life_s = self._config.token_life_s()
+        life_s = self._config.candidate.token_life_s
         wait_s = max(
             0.0, election_rules.lease_end(observed, token_life_s=life_s) - self._clock.monotonic()
         )

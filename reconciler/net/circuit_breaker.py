@@ -80,6 +80,7 @@ class CircuitBreaker:
         self._up = asyncio.Event()
         self._up.set()
         self._probe_due = asyncio.Event()
+        self._condition_listeners: list[Callable[[BreakerStats], None]] = []
         self._listeners: list[Callable[[], None]] = []
         self._refusal_listeners: list[Callable[[], None]] = []
         self._refuses = False
@@ -87,9 +88,6 @@ class CircuitBreaker:
         self._heard = False
         self._suspect = False
         self._refused = asyncio.Event()
-        self.on_condition: Callable[[BreakerStats], None] = lambda stats: None
-        """Called on the loop with the new state, once for each change of condition, before the
-        waiters are woken."""
 
     @property
     def is_open(self) -> bool:
@@ -113,6 +111,13 @@ class CircuitBreaker:
     @property
     def last_error(self) -> str:
         return self._last_error
+
+    def on_condition(self, callback: Callable[[BreakerStats], None]) -> None:
+        """Call `callback` on the loop with the new state, once for each change of condition.
+
+        It is called before the waiters are woken.
+        """
+        self._condition_listeners.append(callback)
 
     def on_recovery(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` on the loop each time the endpoint recovers.
@@ -161,7 +166,7 @@ class CircuitBreaker:
             self._refused.clear()
         self._close()
         if is_over:
-            self.on_condition(self.stats())
+            self._report_condition()
         for callback in tuple(self._listeners):
             callback()
 
@@ -184,7 +189,7 @@ class CircuitBreaker:
         self._refused.set()
         self._close()
         if is_new:
-            self.on_condition(self.stats())
+            self._report_condition()
 
     def failed(self, error: RemoteError, *, part: str = "") -> None:
         """Record that the endpoint was unreachable or failed; `THRESHOLD` in a row open the
@@ -214,7 +219,11 @@ class CircuitBreaker:
             self._outages += 1
             self._up.clear()
             self._probe_due.set()
-            self.on_condition(self.stats())
+            self._report_condition()
+
+    def _report_condition(self) -> None:
+        for callback in self._condition_listeners:
+            callback(self.stats())
 
     def _close(self) -> None:
         self._down_at = None

@@ -3,7 +3,7 @@
 It has two implementations: the REST client, and the fake of the simulations on virtual time.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from reconciler.net.circuit_breaker import CircuitBreaker
@@ -13,6 +13,9 @@ from reconciler.platform.pagination import ListResult, ignore_page
 OnPage = Callable[[list[PlatformSession]], None]
 """Takes the rows of one page."""
 
+Bearer = Callable[[bool], Awaitable[str]]
+"""Returns the token for a request; called with True after the last one was refused."""
+
 
 class Platform(Protocol):
     """Read-only calls. Each has a time limit; each failure is a `RemoteError`."""
@@ -20,6 +23,11 @@ class Platform(Protocol):
     @property
     def breaker(self) -> CircuitBreaker:
         """The platform's circuit breaker, shared; it gets the result of every request."""
+        ...
+
+    @property
+    def allowed(self) -> int | None:
+        """Requests that may be in progress at one time now; None: there is no limit."""
         ...
 
     async def list_projects(self) -> ListResult[PlatformProject]:

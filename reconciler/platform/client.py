@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, urlencode
@@ -25,7 +24,7 @@ from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.net.client_pool import Requests
 from reconciler.net.client_session import describe_error, kind_of
 from reconciler.platform.adaptive_limit import RequestKind
-from reconciler.platform.api import OnPage
+from reconciler.platform.api import Bearer, OnPage
 from reconciler.platform.errors import ErrorAnswer, error_code, error_of, parse_retry_after
 from reconciler.platform.limiter import Limiter
 from reconciler.platform.models import (
@@ -64,9 +63,6 @@ RUNNING_SEARCH = f"phase = '{RUNNING}'"
 
 _PROJECT = re.compile(r"[a-zA-Z0-9_-]{1,63}")
 _SESSION = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9_.-]{0,252}")
-
-Bearer = Callable[[bool], Awaitable[str]]
-"""Returns the token for a request; called with True after the last one was refused."""
 
 PROJECTS, SESSIONS, SESSION = "projects", "sessions", "session"
 """Kinds of requests; the platform may refuse one kind and accept the others."""

@@ -37,19 +37,21 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library is typ
 
 
 class MetricsRegistry:
-    """The process's metrics. `observe` and `count` run on the event loop, `render` in any thread.
+    """The process's metrics: `observe` and `count` run on the event loop, `render` anywhere."""
 
-    Args:
-        read: Returns the values that are read at a scrape: gauges, and counters that other parts
-            keep. Called at each scrape, in the thread that renders; it must read immutable data.
-    """
-
-    def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self._growing: dict[Metric, Counter | Histogram] = {}
         self._children: dict[tuple[str, tuple[str, ...]], Counter | Histogram] = {}
         self._series: dict[str, int] = {}
         ProcessCollector(registry=self.registry)
+
+    def register(self, read: Callable[[], Iterable[Sample]]) -> None:
+        """Also export, from now on, what `read` returns: gauges, and counters of other parts.
+
+        Args:
+            read: Called at each scrape, in the thread that renders; it must read immutable data.
+        """
         self.registry.register(_Read(read))
 
     def count(self, metric: Metric, *labels: str, by: float = 1.0) -> None:

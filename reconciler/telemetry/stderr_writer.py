@@ -16,6 +16,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger()
+
 CAPACITY_BYTES = 4 * 1024 * 1024
 """Most bytes that wait; more is dropped. A startup resync of ten thousand sessions writes 3 MiB."""
 
@@ -30,6 +34,10 @@ CLOSE_S = 1.0
 """Longest wait, at the end of the process, for lines that were not written yet."""
 
 
+def _warn_of_dropped(lines: int) -> None:
+    log.warning("log_lines_dropped", lines=lines, reason="no process read the log in time")
+
+
 class StderrWriter(io.TextIOBase):
     """A text file; `write` puts the text into a bounded queue and returns.
 
@@ -40,9 +48,17 @@ class StderrWriter(io.TextIOBase):
     Args:
         fd: The descriptor; no other part of the process writes to it.
         capacity_bytes: Most bytes that wait, those of the write in progress included.
+        on_drained: Called in the thread with the number of dropped lines, once the queue is empty
+            again; it logs them.
     """
 
-    def __init__(self, fd: int, *, capacity_bytes: int = CAPACITY_BYTES) -> None:
+    def __init__(
+        self,
+        fd: int,
+        *,
+        capacity_bytes: int = CAPACITY_BYTES,
+        on_drained: Callable[[int], None] = _warn_of_dropped,
+    ) -> None:
         self._fd = fd
         self._capacity = capacity_bytes
         # Reentrant: the garbage collector may run a finalizer that logs while the lock is held.
@@ -57,8 +73,7 @@ class StderrWriter(io.TextIOBase):
         self._reported = 0
         self.dropped_total = 0
         """Lines that were dropped since the start."""
-        self.on_drained: Callable[[int], None] = lambda lines: None
-        """Called in the thread with the number of dropped lines, once the queue is empty again."""
+        self._on_drained = on_drained
 
     def write(self, text: str) -> int:
         """Queue a text and return at once."""
@@ -147,7 +162,7 @@ class StderrWriter(io.TextIOBase):
             if self._is_broken or self._items or not lines:
                 return
             self._reported = self.dropped_total
-        self.on_drained(lines)
+        self._on_drained(lines)
 
 
 def redirect_output(*, capacity_bytes: int = CAPACITY_BYTES) -> StderrWriter:

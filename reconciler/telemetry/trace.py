@@ -181,16 +181,25 @@ class Tracer:
     Args:
         random: The generator of IDs. No decision uses it, so that tracing changes no behaviour.
 
-    `listeners` are called with each trace that ends through `end`. `is_recorded` is True where one
-    of them may keep it; the `traceparent` header carries it as the sampled flag.
+    `causes` holds the latest resync of each kind, by the reason with which it queues runs: the
+    traces of these runs link to it.
     """
 
     def __init__(self, clock: Clock, random: Random) -> None:
         self.monotonic = clock.monotonic
         self.wall = clock.wall
-        self.is_recorded = False
-        self.listeners: list[Callable[[Trace], None]] = []
+        self.causes: dict[str, SpanId] = {}
+        self._listeners: list[Callable[[Trace], None]] = []
         self._random = random
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether a listener may keep a trace; the sampled flag of `traceparent` says so."""
+        return bool(self._listeners)
+
+    def on_end(self, callback: Callable[[Trace], None]) -> None:
+        """Call `callback` with each trace that ends through `end`."""
+        self._listeners.append(callback)
 
     def begin(self, name: str, *, queued_at: Instant | None = None) -> Trace:
         """Return a trace, to enter with `with` and to pass to `end` after that."""
@@ -198,7 +207,7 @@ class Tracer:
 
     def end(self, trace: Trace) -> None:
         """Pass a trace to the listeners, after its block has ended."""
-        for listener in self.listeners:
+        for listener in self._listeners:
             listener(trace)
 
     def new_id(self, bits: int) -> int:

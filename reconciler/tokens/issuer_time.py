@@ -58,8 +58,11 @@ class IssuerTime:
         self._bounds = Bounds(ClockOffset(-math.inf), ClockOffset(math.inf))
         self._observed_at = clock.monotonic()
         self._last_date = ""
-        self.on_moved: Callable[[ClockMove], None] | None = None
-        """Called when the estimate moves by more than `MIN_MOVE_S`."""
+        self._move_listeners: list[Callable[[ClockMove], None]] = []
+
+    def on_moved(self, callback: Callable[[ClockMove], None]) -> None:
+        """Call `callback` when the estimate moves by more than `MIN_MOVE_S`."""
+        self._move_listeners.append(callback)
 
     @property
     def observed(self) -> bool:
@@ -178,8 +181,10 @@ class IssuerTime:
 
     def _report_move(self, before_s: EpochTime, *, is_first: bool) -> None:
         moved_s = self.now_s() - before_s
-        if abs(moved_s) > MIN_MOVE_S and self.on_moved is not None:
-            self.on_moved(ClockMove(moved_s, self._observed_at, is_first))
+        if abs(moved_s) <= MIN_MOVE_S:
+            return
+        for callback in self._move_listeners:
+            callback(ClockMove(moved_s, self._observed_at, is_first))
 
     def __repr__(self) -> str:
         return f"<IssuerTime skew {self.skew_s:+.3f} s +-{self.error_s:.3f} s>"

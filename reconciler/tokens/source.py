@@ -113,23 +113,31 @@ class TokenStats:
     without_s: float = 0.0
 
 
-FleetLife = Callable[[], float | None]
-"""Returns the least remaining lifetime of the tokens in use, seconds, negative after expiry; or
-None."""
-
 OnBetter = Callable[[], None]
 """Called on the loop when a token expires later than each valid one before it."""
 
+OnReplaced = Callable[[Token], Awaitable[None]]
+"""Called with the first token that replaces withdrawn ones: of another file, or signing key."""
+
 
 class TokenSource(Protocol):
-    """Provides tokens; implementations never put one into an error or a log.
+    """Provides tokens; implementations never put one into an error or a log."""
 
-    Set `fleet_life_s` to a function that knows the tokens in use: it limits pauses. Set `on_better`
-    to a function that wakes the sessions that wait for a better token.
-    """
+    def on_better(self, callback: OnBetter) -> None:
+        """Call `callback` when sessions that wait for a better token can have one."""
+        ...
 
-    fleet_life_s: FleetLife
-    on_better: OnBetter
+    def on_replaced(self, callback: OnReplaced) -> None:
+        """Call `callback` when every session is to have the new token; in order of the calls."""
+        ...
+
+    def observe_fleet(self, first_expiry_at: Instant | None) -> None:
+        """Take in when the first of the tokens in use expires (monotonic); it limits pauses.
+
+        Args:
+            first_expiry_at: May be past; None: no token is in use, or none that expires.
+        """
+        ...
 
     @property
     def longest_ttl_s(self) -> float:
@@ -191,6 +199,10 @@ class TokenSource(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """Stop the request in flight; its waiters get an error."""
+        ...
+
     def stats(self) -> TokenStats: ...
 
 
@@ -236,10 +248,19 @@ class OidcSource:
         self._refresh_on_key_rotation = refresh_on_key_rotation
         self._keys = SigningKeys()
         self._rotated = asyncio.Event()
-        self.on_replaced: Callable[[Token], Awaitable[None]] | None = None
-        """Called with the first token under a signing key that replaced another."""
-        self.fleet_life_s: FleetLife = lambda: None
-        self.on_better: OnBetter = lambda: None
+        self._better_listeners: list[OnBetter] = []
+        self._replaced_listeners: list[OnReplaced] = []
+        self._first_expiry_at: Instant | None = None
+
+    def on_better(self, callback: OnBetter) -> None:
+        self._better_listeners.append(callback)
+
+    def on_replaced(self, callback: OnReplaced) -> None:
+        """Call `callback` with the first token under a signing key that replaced another."""
+        self._replaced_listeners.append(callback)
+
+    def observe_fleet(self, first_expiry_at: Instant | None) -> None:
+        self._first_expiry_at = first_expiry_at
 
     @property
     def rotated_s(self) -> EpochTime:
@@ -300,7 +321,6 @@ class OidcSource:
             group.create_task(self._report_rotations(), name="report_rotations")
 
     async def close(self) -> None:
-        """Stop the request in flight; its waiters get an error."""
         await self._flight.close()
 
     def stats(self) -> TokenStats:
@@ -392,7 +412,8 @@ class OidcSource:
         self._issued += 1
         self._breaker.succeeded(wakes=self._cooldown.reset())
         if before is None or token.expires_s > before.expires_s:
-            self.on_better()
+            for callback in self._better_listeners:
+                callback()
 
     def _record_failure(self, error: IssuerError) -> None:
         self._failures += 1
@@ -400,8 +421,8 @@ class OidcSource:
         best, remaining_lives_s = self._best, []
         if best is not None:
             remaining_lives_s.append(best.remaining_s(self._clock.monotonic()))
-        if (fleet_s := self.fleet_life_s()) is not None:
-            remaining_lives_s.append(fleet_s)
+        if self._first_expiry_at is not None:
+            remaining_lives_s.append(self._first_expiry_at - self._clock.monotonic())
         if error.transient:
             self._cooldown.after_throttling(error, remaining_lives_s=remaining_lives_s)
             self._breaker.failed(error)
@@ -429,12 +450,9 @@ class OidcSource:
         while True:
             await self._rotated.wait()
             self._rotated.clear()
-            if (
-                self._refresh_on_key_rotation
-                and self.on_replaced is not None
-                and self._newest is not None
-            ):
-                await self.on_replaced(self._newest)
+            if self._refresh_on_key_rotation and self._newest is not None:
+                for callback in self._replaced_listeners:
+                    await callback(self._newest)
 
     def _standby_due_in_s(self) -> float:
         if self._newest is None or self._cooldown.is_pending:

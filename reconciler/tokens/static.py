@@ -2,14 +2,14 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import structlog
 
 from reconciler.clock import LONG_AGO, NEVER, Clock, EpochTime, Instant, format_utc
 from reconciler.errors import IssuerError, SettingsError
 from reconciler.tokens.claims import invalid_token, read_claims
-from reconciler.tokens.source import FleetLife, OnBetter, TokenStats
+from reconciler.tokens.source import OnBetter, OnReplaced, TokenStats
 from reconciler.tokens.token import Token
 
 log = structlog.get_logger()
@@ -47,12 +47,17 @@ class StaticSource:
         self.generation = 0
         self._replaced_s = min(since_s, clock.wall())
         self._replaced_at = clock.monotonic()
-        self.fleet_life_s: FleetLife = lambda: None
-        self.on_better: OnBetter = lambda: None
-        """Never called: `on_replaced` plans each session again, even if the new token expires
-        earlier."""
-        self.on_replaced: Callable[[Token], Awaitable[None]] | None = None
-        """Called with each token that replaces another."""
+        self._replaced_listeners: list[OnReplaced] = []
+
+    def on_better(self, callback: OnBetter) -> None:
+        """Ignore it: those who wait hear of each new token through `on_replaced`."""
+
+    def on_replaced(self, callback: OnReplaced) -> None:
+        """Call `callback` with each token that replaces another."""
+        self._replaced_listeners.append(callback)
+
+    def observe_fleet(self, first_expiry_at: Instant | None) -> None:
+        """Ignore it: no request is sent, and none has to pause."""
 
     @property
     def longest_ttl_s(self) -> float:
@@ -85,6 +90,9 @@ class StaticSource:
     async def refresh(self) -> Token:
         return await self.get(min_remaining=0.0)
 
+    async def close(self) -> None:
+        """Do nothing: no request is in flight."""
+
     def stats(self) -> TokenStats:
         remaining_s = self._token.remaining_s(self._clock.monotonic())
         left_s = remaining_s if remaining_s > 0 else None
@@ -96,13 +104,14 @@ class StaticSource:
     async def watch_file(self) -> None:
         """Reload the file until cancelled, and report each new token.
 
-        Cancel: the present token is complete; `on_replaced` may not have been called for it.
+        Cancel: the present token is complete; it may not have been reported.
         """
         while True:
             await asyncio.sleep(RELOAD_S)
-            if self.reload_once() and self.on_replaced is not None:
+            if self.reload_once():
                 await asyncio.sleep(TICK_S)
-                await self.on_replaced(self._token)
+                for callback in self._replaced_listeners:
+                    await callback(self._token)
 
     def reload_once(self) -> bool:
         """Read once; return True if another token has replaced the present one.

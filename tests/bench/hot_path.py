@@ -200,10 +200,10 @@ def _runs(latency_s: float, brisk_s: float) -> None:
     async def scenario(world: World) -> None:
         for number in range(SESSIONS):
             world.add(f"2Ab{number}")
-        slow = replace(world.dependencies, kube=Slow(world.dependencies.kube))
+        slow = replace(world.ports, kube=Slow(world.ports.kube))
         for term in ("first", "second"):
-            world.dependencies.fence.term = term  # type: ignore[misc]  # the fake's is a field
-            controller = Controller(slow, world.config)
+            world.fence.term = term
+            controller = Controller(slow, world.endpoints, world.config)
             counts.clear()
             async with running(world, controller):
                 await controller.startup.finished.wait()

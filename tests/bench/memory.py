@@ -26,10 +26,10 @@ from random import Random
 from typing import Any, Generic, TypeVar
 
 from reconciler.app.main import _freeze_memory
-from reconciler.app.telemetry import open_telemetry
+from reconciler.app.telemetry import MetricsEndpoint, open_telemetry
 from reconciler.clock import EpochTime, SystemClock, format_utc
-from reconciler.controller.controller import Controller, Dependencies
-from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.controller.compose import compose
+from reconciler.controller.ports import IssuerPort, Ports
 from reconciler.controller.runtime import ControllerConfig
 from reconciler.kube.api import ApiResource, Event, ListOptions, Page
 from reconciler.leadership.api import AlwaysOpenFence, NoElection
@@ -40,8 +40,8 @@ from reconciler.platform.models import PlatformPage, PlatformProject, PlatformSe
 from reconciler.platform.pagination import ListResult, PageQuery, ignore_page, read
 from reconciler.telemetry.log_setup import configure_logs
 from reconciler.tokens.issuer_time import IssuerTime
-from reconciler.tokens.source import OidcSource
 from reconciler.tokens.token_response import TokenResponse
+from reconciler.workqueue.items import Trigger
 
 T = TypeVar("T")
 
@@ -299,42 +299,35 @@ class Lag:
 
 
 async def _first_start(sessions: int, *, trace: bool) -> dict[str, Any]:
-    clock, random = SystemClock(), Random(7)
-    breakers = [CircuitBreaker(name, clock, random) for name in ("kube", "platform", "issuer")]
-    issuer_time, cluster = IssuerTime(clock), Cluster(sessions)
-    source = OidcSource(
-        _issuer(clock), clock=clock, issuer_time=issuer_time, breaker=breakers[2], random=random
-    )
+    clock, cluster = SystemClock(), Cluster(sessions)
     figures: dict[str, Any] = {}
-    async with open_telemetry(
-        clock, replica="replica-0", per_session=False, log_lines_dropped=lambda: 0
-    ) as telemetry:
+    async with open_telemetry(clock, replica="replica-0") as telemetry:
         synced = asyncio.Event()
 
         def on_synced() -> None:
             _freeze_memory()
             synced.set()
 
-        dependencies = Dependencies(
+        ports = Ports(
             kube=cluster,
-            platform=Platform(sessions, breakers[1]),
-            source=source,
-            issuer_time=issuer_time,
+            tokens=IssuerPort(_issuer(clock)),
+            secret="obviously-fake-client-secret",
+            connect_platform=lambda *, bearer, breaker: Platform(sessions, breaker),
+            issuer_time=IssuerTime(clock),
             clock=clock,
-            random=random,
+            random=Random(7),
             fence=AlwaysOpenFence("replica-0"),
             leadership=NoElection(),
-            kube_breaker=breakers[0],
-            platform_breaker=breakers[1],
-            issuer_breaker=breakers[2],
-            background_tasks=(source.keep_standby,),
             tracer=telemetry.tracer,
             observers=telemetry.observers,
         )
-        mac = ConfirmationMac("obviously-fake-client-secret")
-        config = ControllerConfig(names=NAMES, confirmation_mac=mac, on_synced=on_synced)
-        controller = Controller(dependencies, config)
-        telemetry.attach(controller)
+        controller = compose(ports, ControllerConfig(names=NAMES, on_synced=on_synced))
+        metrics = MetricsEndpoint(
+            telemetry.metrics_registry,
+            controller.status_collector,
+            controller.events.stats,
+            clock,
+        )
         if trace:
             tracemalloc.start()
         lag, stop = Lag(), asyncio.Event()
@@ -352,18 +345,18 @@ async def _first_start(sessions: int, *, trace: bool) -> dict[str, Any]:
             await controller.startup.finished.wait()
             figures["resync_s"] = time.monotonic() - began_at - figures["synced_s"]
             figures["resynced_mib"], figures["resync_turn_cpu_ms"] = rss_mib(), lag.take_ms()
-            await telemetry.scrape()
+            await metrics.scrape()
             figures["scraped_mib"], figures["scrape_turn_cpu_ms"] = rss_mib(), lag.take_ms()
             if trace:
                 figures["components"] = _components(sessions)
                 tracemalloc.stop()
             await controller.informers.relist()
             figures["relisted_mib"], figures["relist_turn_cpu_ms"] = rss_mib(), lag.take_ms()
-            await controller.plan_all()
+            controller.sessions.clear_context()
+            await controller.resync.plan_all("token_replaced", news=Trigger.REQUESTED)
             figures["plan_all_turn_cpu_ms"] = lag.take_ms()
             watching.cancel()
             stop.set()
-    await source.close()
     return {
         name: round(value, 1) if isinstance(value, float) else value
         for name, value in figures.items()

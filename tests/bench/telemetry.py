@@ -43,7 +43,7 @@ def cost_of_a_refresh(*, exported: bool, ratio: float = RATIO) -> float:
         RunHistory(clock).observe,
         EstimatedExposure(90.0).observe,
         _events(clock).observe,
-        RunMetrics(MetricsRegistry(list)).observe,
+        RunMetrics(MetricsRegistry()).observe,
     ]
     if exported:
         witnesses.append(RunTraces(tracer, Sampler(ratio).keeps, _sender()).observe)

@@ -54,8 +54,9 @@ class Ready:
     def not_synced(self) -> str:
         return ""
 
-    def relist_all(self, namespace: str, why: str) -> None:
-        return None
+
+def _ignore(_namespace: str, _why: str) -> None:
+    """Ignore that the Lease is of an earlier history."""
 
 
 class Place:
@@ -101,7 +102,10 @@ class Place:
         """Run an election in this process, on a separate thread, until the block ends."""
         me = Identity(name, f"pod-of-{name}", secrets.token_hex(4))
         election = Election(self.settings(user=user), me, SystemClock(), asyncio.new_event_loop)
-        async with election.contend(Ready()), asyncio.TaskGroup() as group:
+        async with (
+            election.contend(Ready(), lambda namespace, why: None),
+            asyncio.TaskGroup() as group,
+        ):
             tasks = [group.create_task(part()) for part in election.background_tasks]
             try:
                 yield election

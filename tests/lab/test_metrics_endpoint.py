@@ -6,12 +6,14 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from reconciler.app.telemetry import Telemetry
-from reconciler.clock import EpochTime, Instant, SystemClock
+from reconciler.app.telemetry import MetricsEndpoint, Telemetry
+from reconciler.clock import Clock, EpochTime, Instant, SystemClock
+from reconciler.controller.events.recorder import EventStats
 from reconciler.telemetry.http_server import serve_health
 from reconciler.telemetry.otlp_settings import OtlpSettings
 from tests.controller import running
@@ -19,9 +21,23 @@ from tests.controller import running
 OFF = OtlpSettings(traces=False)
 
 
+class NoSessions:
+    """The status collector of a controller that has taken no snapshot yet."""
+
+    latest = None
+
+    async def update(self, *, max_age_s: float) -> None:
+        pass
+
+
+def _endpoint(clock: Clock) -> MetricsEndpoint:
+    collector: Any = NoSessions()
+    registry = Telemetry(clock, OFF).metrics_registry
+    return MetricsEndpoint(registry, collector, EventStats(), clock)
+
+
 async def test_metrics_stand_beside_the_probes_and_are_text_of_the_agreed_version() -> None:
-    telemetry = Telemetry(SystemClock(), OFF)
-    port = _free_port()
+    telemetry, port = _endpoint(SystemClock()), _free_port()
     url = f"http://127.0.0.1:{port}"
     async with (
         serve_health(
@@ -87,14 +103,14 @@ class Steps:
 
 
 class Renderings:
-    """Wraps a telemetry's rendering: counts the calls, and delays them until released."""
+    """Wraps an endpoint's rendering: counts the calls, and delays them until released."""
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, endpoint: MetricsEndpoint) -> None:
         self.count = self.under_way = self.most_at_once = 0
         self.may_go_on = threading.Event()
         self.error: Exception | None = None
-        self._render = telemetry.metrics_registry.render
-        telemetry.metrics_registry.render = self  # type: ignore[method-assign]
+        self._render = endpoint._registry.render
+        endpoint._registry.render = self  # type: ignore[method-assign]
 
     def __call__(self) -> bytes:
         self.count += 1
@@ -110,19 +126,19 @@ class Renderings:
 @asynccontextmanager
 async def scraped() -> AsyncIterator[tuple[str, Steps, Renderings, aiohttp.ClientSession]]:
     clock, port = Steps(), _free_port()
-    telemetry = Telemetry(clock, OFF)
-    renderings = Renderings(telemetry)
+    endpoint = _endpoint(clock)
+    renderings = Renderings(endpoint)
     listen = f"127.0.0.1:{port}"
     connector = aiohttp.TCPConnector(limit=0)
     async with (
-        serve_health(listen, live=lambda: "", ready=lambda: "", scrape=telemetry.scrape),
+        serve_health(listen, live=lambda: "", ready=lambda: "", scrape=endpoint.scrape),
         aiohttp.ClientSession(connector=connector) as http,
     ):
         try:
             yield f"http://{listen}/metrics", clock, renderings, http
         finally:
             renderings.may_go_on.set()
-            await telemetry.close()
+            endpoint.close()
 
 
 async def _body(http: aiohttp.ClientSession, url: str) -> bytes:

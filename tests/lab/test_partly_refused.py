@@ -33,7 +33,7 @@ async def test_the_refusal_of_one_kind_stays_until_the_same_is_given(
 
     async with scripted(answer) as url, client_of(url) as client:
         conditions: list[str] = []
-        client.breaker.on_condition = lambda stats: conditions.append(stats.condition)
+        client.breaker.on_condition(lambda stats: conditions.append(stats.condition))
         for _ in range(3):
             await ask_for_all(client)
             assert client.breaker.refuses

@@ -37,7 +37,7 @@ async def test_the_issuer_is_told_the_step_that_asks() -> None:
 
 async def test_the_platform_is_told_the_page_that_is_asked_for() -> None:
     tracer = Tracer(ManualClock(), Random(1))
-    tracer.is_recorded = True
+    tracer.on_end(lambda trace: None)
     async with scripted(*[answer(404)] * 2) as platform, client_of(platform.url) as client:
         with tracer.begin("resync") as trace, pytest.raises(PlatformError):
             await client.projects()

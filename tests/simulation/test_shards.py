@@ -104,7 +104,7 @@ class Shards:
         await self.until(lambda: self.leader(_index(shard)) is not None)
 
     def _is_ready(self, pod: int) -> bool:
-        return not self.world.replicas[pod].controller.readiness_problem()
+        return not self.world.replicas[pod].controller.health.readiness_problem()
 
     async def delete(self, index: int | None) -> None:
         """Delete a Deployment: all its replicas end at the same time."""

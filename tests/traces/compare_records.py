@@ -26,7 +26,7 @@ STEPS = ("token_request", "POST", "patch", "touch")
 
 def observations() -> dict[str, Callable[[], None]]:
     """Return what observes one value, by whose it is."""
-    registry = MetricsRegistry(list)
+    registry = MetricsRegistry()
     meter = MeterProvider(metric_readers=[InMemoryMetricReader()]).get_meter("bench")
     histogram = meter.create_histogram("write_duration_seconds")
 

@@ -56,10 +56,8 @@ async def test_the_issuers_keys_and_the_platforms_limit_are_as_set(
     clock = SystemClock()
     telemetry = Telemetry(clock, OtlpSettings(traces=False))
     async with main.build(load_settings(), clock, telemetry) as controller:
-        dependencies = controller._dependencies
-        assert dependencies.platform_allowed is not None
-        assert dependencies.platform_allowed() == 3
-        source = dependencies.source
+        assert controller.endpoints.platform.allowed == 3
+        source = controller.endpoints.source
         assert isinstance(source, OidcSource)
         source._keys.rotated_s = EpochTime(5)
         assert source.rotated_s == rotated_s
@@ -91,11 +89,11 @@ async def test_a_lease_of_an_earlier_history_has_every_list_read_again(
 ) -> None:
     monkeypatch.setenv("RECONCILER_LEADER_ELECT", "true")
     relisted: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
-    candidate: Any = SimpleNamespace(relist_all=lambda *found: relisted.set_result(found))
+    candidate: Any = SimpleNamespace()
     settings = load_settings()
     me = Identity("replica-0", "", "nonce")
     election = Election(settings, me, SystemClock(), asyncio.new_event_loop)
-    async with election._opening(candidate) as elector:
+    async with election._opening(candidate, lambda *found: relisted.set_result(found)) as elector:
         elector._on_history_rewound("version 7 after version 9")
         async with asyncio.timeout(5):
             assert await relisted == (settings.namespace, "version 7 after version 9")

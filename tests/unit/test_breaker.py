@@ -140,7 +140,7 @@ def test_a_refusal_of_one_kind_of_request_ends_by_a_success_of_that_kind() -> No
         breaker = CircuitBreaker("platform", VirtualClock(asyncio.get_running_loop()), Random(1))
         conditions: list[str] = []
         woken: list[str] = []
-        breaker.on_condition = lambda stats: conditions.append(stats.condition)
+        breaker.on_condition(lambda stats: conditions.append(stats.condition))
         breaker.on_recovery(lambda: woken.append("woken"))
         error = PlatformRefused("list projects: the platform answered 403", status=403)
         for _ in range(5):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide import patches
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.runtime import ControllerConfig, Stores
 from reconciler.errors import NotLeaderError
 from reconciler.informer.store import Store
@@ -37,6 +38,7 @@ class SecretWriter:
         kube: Kube,
         stores: Stores,
         fence: WriteFence,
+        confirmation_mac: ConfirmationMac,
         config: ControllerConfig,
         on_rewound: Callable[[str, str], None],
     ) -> None:
@@ -46,7 +48,7 @@ class SecretWriter:
         self._store = stores.secrets
         self._pod_store = stores.pods
         self._names = config.names
-        self._confirmation_mac = config.confirmation_mac
+        self._confirmation_mac = confirmation_mac
         self._fence = fence
         self._limit_s = config.request_limit_s
         self._on_rewound = on_rewound

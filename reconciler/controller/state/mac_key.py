@@ -20,7 +20,6 @@ class MacKeyFile:
     Args:
         read: Returns the current secret; raises `SettingsError` if there is none.
         value: The secret that the key is derived from now.
-        on_changed: Called after each change.
     """
 
     def __init__(
@@ -28,24 +27,28 @@ class MacKeyFile:
         read: Callable[[], str],
         value: str,
         mac: ConfirmationMac,
-        on_changed: Callable[[], Awaitable[None]],
     ) -> None:
         self._read = read
         self._value = value
         self._mac = mac
-        self._on_changed = on_changed
+        self._listeners: list[Callable[[], Awaitable[None]]] = []
         self._next = ""
         self._is_unusable = False
+
+    def on_changed(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Call `callback` after each change."""
+        self._listeners.append(callback)
 
     async def run(self) -> None:
         """Read the file every `INTERVAL_S` until cancelled.
 
-        Cancel: the key is complete; the callback may not have been called.
+        Cancel: the key is complete; the listeners may not have been called.
         """
         while True:
             await asyncio.sleep(INTERVAL_S)
             if self.reload_once():
-                await self._on_changed()
+                for callback in self._listeners:
+                    await callback()
 
     def reload_once(self) -> bool:
         """Read once; return True if the key was changed.

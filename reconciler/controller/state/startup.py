@@ -28,11 +28,16 @@ class StartupProgress:
         self._trace_id = ""
         self.finished = asyncio.Event()
         self.seconds = 0.0
-        self.on_finished: Callable[[], None] | None = None
+        self._on_finished: Callable[[], None] = lambda: None
 
-    def begin(self, trace_id: str = "") -> None:
-        """Start counting; `trace_id` goes into the log line at the end of the resync."""
-        self._trace_id = trace_id
+    def begin(self, trace_id: str, on_finished: Callable[[], None]) -> None:
+        """Start counting.
+
+        Args:
+            trace_id: Goes into the log line at the end of the resync.
+            on_finished: Called once, when each session has had its first result.
+        """
+        self._trace_id, self._on_finished = trace_id, on_finished
         self._began_at = self._clock.monotonic()
         self._outcomes = {}
         self._known, self._pending, self._sessions = set(), set(), 0
@@ -97,5 +102,4 @@ class StartupProgress:
             # Logged within the last session's run; without this the line would have that trace ID.
             **({"trace_id": self._trace_id} if self._trace_id else {}),
         )
-        if self.on_finished is not None:
-            self.on_finished()
+        self._on_finished()

@@ -5,7 +5,6 @@ metrics share one snapshot, which is taken at a limited rate.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
@@ -34,6 +33,7 @@ from reconciler.kube.api import ObjectMeta
 from reconciler.leadership.api import WriteFence
 from reconciler.naming import SessionKey, Shard
 from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.platform.api import Platform
 from reconciler.time_slice import TimeSlice
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.source import TokenSource, TokenStats
@@ -70,7 +70,7 @@ class ControllerParts:
     issuer_time: IssuerTime
     fence: WriteFence
     breakers: tuple[CircuitBreaker, ...]
-    platform_allowed: Callable[[], int] | None
+    platform: Platform
     shard: Shard
 
 
@@ -119,6 +119,10 @@ class StatusCollector:
             if latest is not None and self._clock.monotonic() - latest.taken_at <= max_age_s:
                 return latest
             self.latest = latest = await self._collect()
+            remaining_s = latest.fleet.remaining_min_s
+            self._parts.source.observe_fleet(
+                None if remaining_s is None else latest.taken_at + remaining_s
+            )
             return latest
 
     async def rows(self, snapshot: StatusSnapshot) -> tuple[SessionStatus, ...]:
@@ -286,7 +290,7 @@ class StatusCollector:
             fleet=self._fleet,
             exposed=self._parts.exposure.recent(),
             slow=parts.bulkhead.slow_targets(),
-            platform_allowed=parts.platform_allowed() if parts.platform_allowed else None,
+            platform_allowed=parts.platform.allowed,
             watches=tuple(reflector.stats() for reflector in self._parts.informers.reflectors),
             breakers=tuple(breaker.stats() for breaker in self._parts.breakers),
             issuer=IssuerStatus(

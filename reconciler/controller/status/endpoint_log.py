@@ -1,12 +1,13 @@
 """Log lines about endpoints: the start of a problem, one line a minute, and its end."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
 
 from reconciler.clock import Clock, Instant
 from reconciler.controller.decide.error_policy import ISSUER, ISSUER_REFUSED
-from reconciler.net.circuit_breaker import BreakerStats, Condition
+from reconciler.net.circuit_breaker import BreakerStats, CircuitBreaker, Condition
 from reconciler.tokens.refusals import refusal_hint
 
 log = structlog.get_logger()
@@ -33,11 +34,13 @@ class _LastLine:
 class EndpointLog:
     """Logs a problem of an endpoint once, not for each session that meets it."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, breakers: Iterable[CircuitBreaker]) -> None:
         self._clock = clock
         self._last_lines: dict[str, _LastLine] = {}
+        for breaker in breakers:
+            breaker.on_condition(self._changed)
 
-    def changed(self, stats: BreakerStats) -> None:
+    def _changed(self, stats: BreakerStats) -> None:
         """Log that a problem starts or changes; `recovered` logs its end."""
         if stats.condition == "ok":
             return

@@ -7,7 +7,7 @@ client-go's leader election records its Events on the Lease, too.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -41,12 +41,19 @@ Problems = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Who reports, and on which Lease; the Lease does not have to exist."""
+    """Who reports, and on which Lease; the Lease does not have to exist.
+
+    Args:
+        kube: As the account that works in our own namespace.
+        lasting: Problems that last as long as the process.
+    """
 
     namespace: str
     lease: str
     component: str
     replica: str
+    kube: Kube
+    lasting: Problems = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -65,7 +72,6 @@ class ReplicaReport:
     """Reports each problem once it is steady, when its message changes, and while it lasts.
 
     Args:
-        kube: As the account that works in our own namespace.
         problems: Returns what is wrong now; called on the loop, once in `INTERVAL_S`.
     """
 
@@ -73,14 +79,13 @@ class ReplicaReport:
         self,
         reporter: Reporter,
         *,
-        kube: Kube,
         breaker: CircuitBreaker,
         clock: Clock,
         log_dedup: LogDedup,
         problems: Callable[[], Problems],
     ) -> None:
         self._reporter = reporter
-        self._kube = kube
+        self._kube = reporter.kube
         self._breaker = breaker
         self._clock = clock
         self._log_dedup = log_dedup
@@ -91,7 +96,7 @@ class ReplicaReport:
         """Report until cancelled; what cannot be sent is retried at the next turn, never faster."""
         while True:
             await asyncio.sleep(INTERVAL_S)
-            found = self._problems()
+            found = {**self._problems(), **self._reporter.lasting}
             now_at, now_s = self._clock.monotonic(), self._clock.wall()
             self._series = {
                 reason: self._series.get(reason) or _Series(now_at, now_s) for reason in found

@@ -1,13 +1,13 @@
 """Observers of the reconcile runs: metrics, and traces with links to what queued them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from reconciler.controller.decide.competing_writers import ISOLATED
 from reconciler.controller.reconcile.run import Outcome, ReconcileRun
 from reconciler.kube.api import ObjectMeta
 from reconciler.telemetry import metrics
 from reconciler.telemetry.registry import MetricsRegistry
-from reconciler.telemetry.trace import SpanId, Trace, Tracer
+from reconciler.telemetry.trace import Trace, Tracer
 from reconciler.workqueue.items import Priority
 
 CHANGES = {"pod": "pod_changed", "secret": "secret_changed", "touch": "secret_seen"}
@@ -25,14 +25,13 @@ class RunTraces:
 
     Args:
         keep: Exports one trace.
-        causes: The latest resync of each kind, by the reason with which it queues.
     """
 
     def __init__(self, tracer: Tracer, keeps: IsSampled, keep: Callable[[Trace], None]) -> None:
         self._tracer = tracer
         self._is_sampled = keeps
         self._export = keep
-        self.causes: Mapping[str, SpanId] = {}
+        tracer.on_end(self._ended)
 
     def observe(self, run: ReconcileRun) -> None:
         trace = run.trace
@@ -40,14 +39,14 @@ class RunTraces:
             return
         trace.attributes = attributes_of(run)
         for reason in run.work.reasons:
-            if (cause := self.causes.get(reason)) is not None:
+            if (cause := self._tracer.causes.get(reason)) is not None:
                 trace.links.append((reason, cause))
             elif (name := CHANGES.get(reason)) is not None:
                 trace.links.append((reason, self._event(name, run).id))
         trace.sampled = True
         self._export(trace)
 
-    def ended(self, trace: Trace) -> None:
+    def _ended(self, trace: Trace) -> None:
         """Export a trace that is no run: a resync always, a token request if it is sampled."""
         if trace.name.endswith("resync") or self._is_sampled(trace):
             self._export(trace)

@@ -18,7 +18,7 @@ from reconciler.naming import SessionKey
 from reconciler.platform.api import Platform
 from reconciler.platform.models import PlatformSession
 from reconciler.platform.session_list import RunningSessions, list_running_sessions
-from reconciler.telemetry.trace import SpanId, Trace, span
+from reconciler.telemetry.trace import Trace, span
 from reconciler.time_slice import TimeSlice
 from reconciler.workqueue.items import Trigger
 
@@ -78,8 +78,6 @@ class Resync:
         self._random = runtime.random
         self._tracer = runtime.tracer
         self._clock = runtime.clock
-        self.causes: dict[str, SpanId] = {}
-        """The latest resync of each kind, by the reason that it queues with; runs link to it."""
 
     async def run(self) -> None:
         """Run the startup resync, then one resync each period, until cancelled.
@@ -106,13 +104,12 @@ class Resync:
     async def _run_startup(self) -> None:
         """Queue every session; unconfirmed ones wait for their page of the list, see `plan`."""
         trace = self._begin("startup_resync")
-        self.causes[LEADER_START] = trace.id
-        self._startup.on_finished = partial(self._end_startup, trace)
+        self._tracer.causes[LEADER_START] = trace.id
+        self._startup.begin(trace.hex_id, partial(self._end_startup, trace))
         with trace:
-            await self._queue_all(trace.hex_id)
+            await self._queue_all()
 
-    async def _queue_all(self, trace_id: str) -> None:
-        self._startup.begin(trace_id)
+    async def _queue_all(self) -> None:
         live = self._sessions.live_keys()
         log.info("startup_resync_started", pods=len(live))
         queued: set[SessionKey] = set()
@@ -143,7 +140,7 @@ class Resync:
 
     def _begin(self, reason: str) -> Trace:
         trace = self._tracer.begin(reason)
-        self.causes[reason] = trace.id
+        self._tracer.causes[reason] = trace.id
         return trace
 
     def _end_startup(self, trace: Trace) -> None:

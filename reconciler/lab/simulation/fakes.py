@@ -227,7 +227,11 @@ class FakePlatformState:
 
 
 class VirtualPlatform:
-    """One client of the platform; keeps the sessions that the platform confirmed to it."""
+    """One client of the platform.
+
+    Args:
+        confirmed: Takes the sessions in the platform's answers, with their projects.
+    """
 
     def __init__(
         self,
@@ -238,18 +242,23 @@ class VirtualPlatform:
         clock: Clock,
         process: str,
         budget: EndpointBudgetChecker,
+        confirmed: dict[SessionKey, str],
     ) -> None:
         self.breaker = breaker
-        self.confirmed: dict[SessionKey, str] = {}
-        """Sessions in the platform's answers, with their projects."""
+        self._confirmed = confirmed
         self._state = state
         self._rand = rand
         self._process = process
         self._limiter = Limiter(clock, most=PLATFORM_PARALLEL)
         self._budget = budget
 
-    async def list_projects(self) -> ListResult[PlatformProject]:
+    @property
+    def allowed(self) -> int:
         """See `reconciler.platform.api.Platform`."""
+        return self._limiter.limit.allowed
+
+    async def list_projects(self) -> ListResult[PlatformProject]:
+        """See the Protocol."""
         await self._reach("")
         return _listing([PlatformProject(id=name) for name in self._state.projects])
 
@@ -298,7 +307,7 @@ class VirtualPlatform:
 
     def _named(self, session: PlatformSession) -> PlatformSession:
         key = SessionKey(namespace_of(session, "standard"), session.id)
-        self.confirmed[key] = session.project_id
+        self._confirmed[key] = session.project_id
         return session
 
 

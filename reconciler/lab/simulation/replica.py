@@ -1,15 +1,14 @@
 """One process of the controller in a simulated world, with its elector and its clients."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Any
 
 from reconciler.clock import LONG_AGO, Instant
-from reconciler.controller.controller import Controller, Dependencies
-from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.controller.compose import compose
+from reconciler.controller.ports import IssuerPort, Ports
 from reconciler.controller.runtime import ControllerConfig
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.fault_injection import FaultInjection
@@ -33,13 +32,12 @@ from reconciler.leadership.lease import Identity
 from reconciler.leadership.lease_fence import LeaseFence
 from reconciler.leadership.lease_timing import ElectionTiming
 from reconciler.leadership.thread import Heartbeat
-from reconciler.naming import ALL_SESSIONS, Names, Shard
+from reconciler.naming import ALL_SESSIONS, Names, SessionKey, Shard
 from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.platform.api import Bearer
 from reconciler.telemetry.trace import Tracer
 from reconciler.tokens.issuer_time import IssuerTime
-from reconciler.tokens.source import OidcSource
 from reconciler.tokens.static import StaticSource
-from reconciler.tokens.token import Token
 from reconciler.tokens.token_response import TokenResponse
 
 LATENCY_S = 0.005
@@ -119,122 +117,104 @@ class SimulatedReplica:
         """When its main loop resumed after a stall."""
         self.issuer_answered_at = asyncio.get_running_loop().time()
         """When it got the issuer's last answer."""
+        self.confirmed: dict[SessionKey, str] = {}
+        """Sessions in the platform's answers to this process, with their projects."""
+        self.asks_issuer = shared.static is None
         self._budget = shared.budget
-        self._oidc: OidcSource | None = None
-        self._mac = ConfirmationMac(MAC_SECRET)
-        self.platform, self.controller = self._build(shared, number)
+        heartbeat = Heartbeat(self.clock)
+        leadership = LeadershipState(self._release_lease)
+        self.controller = compose(
+            self._ports(shared, number, heartbeat, leadership), self._config(shared)
+        )
+        self._elector = self._make_elector(shared, number, heartbeat, leadership)
         self._elector_task = self.process.create_task(self._elector.run(), name="elector")
         self._stop = asyncio.Event()
         self._task = self.main.create_task(self.controller.run(self._stop), name="controller")
         for task in (self._task, self._elector_task):
             task.add_done_callback(self._ended)
 
-    def _build(self, shared: SharedWorld, number: int) -> tuple[VirtualPlatform, Controller]:
-        clock, random = self.clock, shared.random(f"replica {number}")
-        kube_breaker, platform_breaker, issuer_breaker = (
-            CircuitBreaker(name, clock, random) for name in ("kube", "platform", "issuer")
+    def _ports(
+        self,
+        shared: SharedWorld,
+        number: int,
+        heartbeat: Heartbeat,
+        leadership: LeadershipState,
+    ) -> Ports:
+        kube = self._kube(shared, str(self.me))
+        tokens, secret = self._tokens(shared, number)
+        return Ports(
+            kube=CheckedKube(kube, shared.names, shared.event_log, self._tried),
+            tokens=tokens,
+            secret=secret,
+            connect_platform=partial(self._connect_platform, shared, number),
+            issuer_time=IssuerTime(self.clock),
+            clock=self.clock,
+            random=shared.random(f"replica {number}"),
+            fence=self.fence,
+            leadership=leadership,
+            background_tasks=(heartbeat.run,),
+            # Its own random numbers, since log lines have them: other parts draw from `random`.
+            tracer=Tracer(self.clock, Random(TRACE_SEED)),
         )
-        issuer_time = IssuerTime(clock)
-        platform = VirtualPlatform(
+
+    def _tokens(self, shared: SharedWorld, number: int) -> tuple[IssuerPort | StaticSource, str]:
+        """Return where tokens come from, and the secret of the confirmations."""
+        if (static := shared.static) is None:
+            return IssuerPort(partial(self._request_token, shared)), MAC_SECRET
+        lag_s = shared.random(f"file {number}").uniform(0.0, FILE_LAG_S)
+        since_s = self.clock.wall() - static.age_s(lag_s)
+        read = partial(static.read, lag_s)
+        return StaticSource(read, self.clock, since_s=since_s), read()
+
+    async def _request_token(self, shared: SharedWorld) -> TokenResponse:
+        self._budget.asked(str(self.me), "issuer")
+        response = await shared.issuer.ask(self.clock)
+        self.issuer_answered_at = asyncio.get_running_loop().time()
+        return response
+
+    def _connect_platform(
+        self, shared: SharedWorld, number: int, *, bearer: Bearer, breaker: CircuitBreaker
+    ) -> VirtualPlatform:
+        del bearer  # the simulated platform serves every caller
+        return VirtualPlatform(
             shared.platform,
-            platform_breaker,
+            breaker,
             shared.random(f"platform {number}").uniform,
-            clock=clock,
+            clock=self.clock,
             process=str(self.me),
             budget=shared.budget,
+            confirmed=self.confirmed,
         )
-        source, background_task = self._token_source(
-            shared, number, issuer_time, issuer_breaker, random
-        )
-        heartbeat = Heartbeat(clock)
-        leadership = LeadershipState(self._release_lease)
-        controller = Controller(
-            Dependencies(
-                kube=CheckedKube(
-                    self._kube(shared, str(self.me)), shared.names, shared.event_log, self._tried
-                ),
-                platform=platform,
-                source=source,
-                issuer_time=issuer_time,
-                clock=clock,
-                random=random,
-                fence=self.fence,
-                leadership=leadership,
-                kube_breaker=kube_breaker,
-                platform_breaker=platform_breaker,
-                issuer_breaker=issuer_breaker,
-                background_tasks=(background_task, heartbeat.run),
-                # Its own random numbers, since log lines have them: other parts draw from `random`.
-                tracer=Tracer(clock, Random(TRACE_SEED)),
-            ),
-            self._options(shared),
-        )
-        if isinstance(source, StaticSource):
-            source.on_replaced = self._replaced
-        else:
-            source.on_replaced = lambda _: controller.plan_all()
-        self._elector = LeaderElector(
+
+    def _make_elector(
+        self,
+        shared: SharedWorld,
+        number: int,
+        heartbeat: Heartbeat,
+        leadership: LeadershipState,
+    ) -> LeaderElector:
+        return LeaderElector(
             self._kube(shared, f"{self.me} elector"),
             ElectionConfig(
                 namespace=HOME,
                 name=self.lease,
                 identity=self.me,
                 timing=ElectionTiming(),
+                candidate=self.controller.health,
                 heartbeat_age_s=heartbeat.age_s,
-                is_ready=lambda: not controller.not_synced(),
-                has_token=lambda: controller.has_had_token,
-                lacks_token=lambda: controller.lacks_token,
-                token_life_s=lambda: controller.token_life_s,
             ),
             self.fence,
-            clock=clock,
+            clock=self.clock,
             random=shared.random(f"elector {number}"),
-            on_started_leading=lambda term: self._run_on_main_loop(leadership.started, term),
-            on_stopped_leading=lambda reason: self._run_on_main_loop(leadership.stopped, reason),
-            on_history_rewound=lambda reason: self._run_on_main_loop(
-                partial(controller.relist_all, HOME), reason
-            ),
+            on_started_leading=self._on_main_loop(leadership.started),
+            on_stopped_leading=self._on_main_loop(leadership.stopped),
+            on_history_rewound=self._on_main_loop(partial(self.controller.relist_all, HOME)),
         )
-        return platform, controller
 
-    def _token_source(
-        self,
-        shared: SharedWorld,
-        number: int,
-        issuer_time: IssuerTime,
-        breaker: CircuitBreaker,
-        random: Random,
-    ) -> tuple[OidcSource | StaticSource, Callable[[], Coroutine[Any, Any, None]]]:
-        """Return the token source, and its background task."""
-        static = shared.static
-        if static is None:
-
-            async def ask() -> TokenResponse:
-                self._budget.asked(str(self.me), "issuer")
-                response = await shared.issuer.ask(self.clock)
-                self.issuer_answered_at = asyncio.get_running_loop().time()
-                return response
-
-            self._oidc = OidcSource(
-                ask, clock=self.clock, issuer_time=issuer_time, breaker=breaker, random=random
-            )
-            return self._oidc, self._oidc.keep_standby
-        lag_s = shared.random(f"file {number}").uniform(0.0, FILE_LAG_S)
-        since_s = self.clock.wall() - static.age_s(lag_s)
-        source = StaticSource(lambda: static.read(lag_s), self.clock, since_s=since_s)
-        self._mac.set_key(static.read(lag_s))
-        return source, source.watch_file
-
-    async def _replaced(self, token: Token) -> None:
-        """Do as the product does when its file has another token."""
-        self._mac.set_key(token.reveal())
-        await self.controller.plan_all()
-
-    def _options(self, shared: SharedWorld) -> ControllerConfig:
+    def _config(self, shared: SharedWorld) -> ControllerConfig:
         mode = shared.conditions.namespaces
         return ControllerConfig(
             names=shared.names,
-            confirmation_mac=self._mac,
             propagation_s=PROPAGATION_S,
             namespaces=shared.namespaces if mode == "named" else (),
             finds_namespaces=mode == "found",
@@ -252,14 +232,9 @@ class SimulatedReplica:
             shared.core, shared.clock, caller=caller, faults=self.faults, latency_s=LATENCY_S
         )
 
-    def _run_on_main_loop(self, what: Callable[[str], None], text: str) -> None:
-        """Schedule a callback of the elector on the main loop, which may be stalled now."""
-        self.main.call_soon(lambda: what(text))
-
-    @property
-    def asks_issuer(self) -> bool:
-        """Whether its tokens come from an issuer."""
-        return self._oidc is not None
+    def _on_main_loop(self, call: Callable[[str], None]) -> Callable[[str], None]:
+        """Return a function that schedules the call on the main loop, which may be stalled."""
+        return lambda text: self.main.call_soon(lambda: call(text))
 
     def freeze(self) -> None:
         """Stop the process and its main loop."""
@@ -282,8 +257,6 @@ class SimulatedReplica:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        if self._oidc is not None:
-            await self._oidc.close()
 
     async def terminate(self) -> None:
         """End as after SIGTERM: drain, release the Lease, stop."""
@@ -293,8 +266,6 @@ class SimulatedReplica:
         await self._task
         self._elector_task.cancel()
         await asyncio.wait([self._elector_task])
-        if self._oidc is not None:
-            await self._oidc.close()
 
     async def _release_lease(self) -> None:
         self._elector.release()

@@ -195,7 +195,7 @@ class TruthChecker:
 
     async def check(self, replica: SimulatedReplica) -> None:
         """Check one replica's present status; skip a replica that is frozen or not ready."""
-        if _is_frozen(replica) or replica.controller.readiness_problem():
+        if _is_frozen(replica) or replica.controller.health.readiness_problem():
             return
         try:
             async with asyncio.timeout(SNAPSHOT_TIMEOUT_S):

@@ -410,9 +410,7 @@ class World:
         return min(self.issuer.life_s(value), self.issuer.ttl_s)
 
     def _was_confirmed(self, key: SessionKey, project: str) -> bool:
-        return any(
-            replica.platform.confirmed.get(key) == project for replica in self.replicas.values()
-        )
+        return any(replica.confirmed.get(key) == project for replica in self.replicas.values())
 
     def _excused_until_s(self, pod: Pod) -> EpochTime:
         key = kinds.SECRETS.key(pod.secret.namespace, pod.secret.name)

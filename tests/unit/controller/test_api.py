@@ -36,7 +36,7 @@ def add_session(world: World, verb: str) -> None:
 
 
 def replica(world: World, fence: LeaseFence) -> Controller:
-    return Controller(replace(world.dependencies, fence=fence), world.config)
+    return Controller(replace(world.ports, fence=fence), world.endpoints, world.config)
 
 
 @WRITES

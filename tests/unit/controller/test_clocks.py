@@ -90,11 +90,11 @@ def test_a_step_of_the_issuers_clock_costs_nothing_after_it_was_noticed(
         ids = populate(world, 60)
         async with running(world):
             await asyncio.sleep(1000)
-            before_ahead_s = world.dependencies.issuer_time.skew_s
+            before_ahead_s = world.ports.issuer_time.skew_s
             before, stepped_at = len(world.secret_writes()), world.clock.monotonic()
             world.issuer.offset_s = step_s
             noticed_s, unnoticed = 0, 0
-            while abs(world.dependencies.issuer_time.skew_s - before_ahead_s) < 5:
+            while abs(world.ports.issuer_time.skew_s - before_ahead_s) < 5:
                 unnoticed += await expired_s(world, ids, 1)
                 noticed_s += 1
                 assert noticed_s < 95
@@ -112,7 +112,7 @@ def test_one_line_names_the_clock_that_is_off_and_by_how_much() -> None:
         world.issuer.date_ahead_s = 901.0
         world.issuer.has_expires_in = True
         populate(world, 1)
-        watching = asyncio.create_task(watch_clock(world.dependencies.issuer_time, world.node))
+        watching = asyncio.create_task(watch_clock(world.ports.issuer_time, world.node))
         async with running(world):
             await asyncio.sleep(3000)
             [line] = world.events("clock_skew")
@@ -141,7 +141,7 @@ def test_a_cache_before_the_issuer_costs_no_token_and_no_storm() -> None:
             assert await expired_s(world, ids, 3600) == 0
         assert len(world.secret_writes()) - before < 3 * 10 * SESSIONS
         assert world.issuer.requests - asked < 200
-        assert abs(world.dependencies.issuer_time.skew_s) < 2
+        assert abs(world.ports.issuer_time.skew_s) < 2
 
     simulate(scenario)
 
@@ -165,7 +165,7 @@ def test_a_short_cache_before_the_issuer_costs_neither_tokens_nor_writes(
             spent_s = await expired_s(world, ids, 4 * ttl_s)
             counted_s = world.controller.exposure.total_s
         writes = len(world.secret_writes()) - before
-        behind_s = -node_ahead_s - world.dependencies.issuer_time.skew_s
+        behind_s = -node_ahead_s - world.ports.issuer_time.skew_s
         assert spent_s == counted_s == 0
         assert writes == pytest.approx(10 * SESSIONS, rel=0.1)
         assert world.issuer.requests - asked < 3 * 40
@@ -192,7 +192,7 @@ def test_tokens_are_taken_again_after_a_step_back_behind_a_cache(step_s: float) 
             await asyncio.sleep(5)
             assert is_jwt(world.token("2Abnew"))
             assert world.remaining_s("2Abnew") > 0
-            assert abs(world.dependencies.issuer_time.skew_s - step_s) <= 45 + 2
+            assert abs(world.ports.issuer_time.skew_s - step_s) <= 45 + 2
 
     simulate(scenario)
 

@@ -75,7 +75,7 @@ def test_a_recreated_secret_gets_its_confirmation_after_one_lost_patch(
         world.platform.away = True
         again = SwitchFence()
         again.term = "replica-0/2"
-        second = Controller(replace(world.dependencies, fence=again), world.config)
+        second = Controller(replace(world.ports, fence=again), world.endpoints, world.config)
         async with running(world, second):
             await finished(world, 2)
             refreshed = world.secret(SESSION)["metadata"]["annotations"][NAMES.refreshed_by]

@@ -84,8 +84,8 @@ class Switch(NoElection):
 
 def limit(world: World, *denied: str) -> Limited:
     """Give the world a controller with limited permissions."""
-    kube = Limited(world.dependencies.kube, *denied)
-    world.controller = Controller(replace(world.dependencies, kube=kube), world.config)
+    kube = Limited(world.ports.kube, *denied)
+    world.controller = Controller(replace(world.ports, kube=kube), world.endpoints, world.config)
     return kube
 
 
@@ -112,7 +112,7 @@ def test_only_namespaces_of_projects_are_asked_for_and_all_their_sessions_live()
         world.add("2Ab", project="team-b")
         async with running(world):
             await settled(world)
-            assert world.controller.readiness_problem() == ""
+            assert world.controller.health.readiness_problem() == ""
             assert watched(world) == {PROJECT, "team-b"}
             assert world.controller.startup.outcomes == {"refreshed": 2}
             await asyncio.sleep(3600)
@@ -151,7 +151,7 @@ def test_a_namespace_whose_lists_fail_at_a_start_costs_only_itself() -> None:
         async with running(world):
             await refreshed(world, "2Aa", PROJECT, within_s=CACHE_SYNC_TIMEOUT_S + 5)
             await settled(world)
-            assert world.controller.readiness_problem() == ""
+            assert world.controller.health.readiness_problem() == ""
             await asyncio.sleep(1800)
             assert world.remaining_s("2Aa") > 300
             kube.failing = set()
@@ -170,7 +170,10 @@ def test_lists_that_fail_everywhere_are_waited_for() -> None:
         kube.failing = {("secrets", PROJECT), ("secrets", "team-b")}
         async with running(world):
             await asyncio.sleep(600)
-            assert "waiting for the first list of secrets" in world.controller.readiness_problem()
+            assert (
+                "waiting for the first list of secrets"
+                in world.controller.health.readiness_problem()
+            )
             assert world.secret_writes() == []
             kube.failing = set()
             await refreshed(world, "2Aa", PROJECT, within_s=60)
@@ -278,7 +281,9 @@ def test_rights_that_go_before_the_last_pod_leave_no_entry_behind() -> None:
 def test_a_standby_has_synced_namespaces_that_came_before_its_term() -> None:
     async def scenario(world: World) -> None:
         switch = Switch()
-        world.controller = Controller(replace(world.dependencies, leadership=switch), world.config)
+        world.controller = Controller(
+            replace(world.ports, leadership=switch), world.endpoints, world.config
+        )
         world.add("2Aa")
         async with running(world):
             await asyncio.sleep(60)
@@ -286,7 +291,7 @@ def test_a_standby_has_synced_namespaces_that_came_before_its_term() -> None:
             world.add("2Anew", project="team-new")
             await asyncio.sleep(60)
             assert not world.secret_writes()
-            assert world.controller.readiness_problem() == ""
+            assert world.controller.health.readiness_problem() == ""
             assert watched(world) == {PROJECT, "team-new"}
             assert world.controller.secrets.synced("team-new")
             switch.began.set()
@@ -328,10 +333,10 @@ def test_a_namespace_without_rights_costs_only_itself_and_is_noticed_when_it_get
         world.add("2Ac", project="team-c")
         async with running(world):
             await settled(world)
-            assert world.controller.readiness_problem() == ""
+            assert world.controller.health.readiness_problem() == ""
             await refreshed(world, "2Ac", "team-c", within_s=5)
             await asyncio.sleep(3600)
-            assert world.controller.liveness_problem() == ""
+            assert world.controller.health.liveness_problem() == ""
             assert len(world.events("list_forbidden")) == 2  # pods and Secrets, once each
             assert len(kube.refused) < 2 * 3600 / 30 + 2
             kube.denied.clear()
@@ -348,7 +353,7 @@ def test_a_new_namespace_whose_rights_come_later_is_tried_often_at_first() -> No
             world.add_project("team-new")
             world.add("2Anew", project="team-new")
             await asyncio.sleep(60)
-            assert world.controller.readiness_problem() == ""
+            assert world.controller.health.readiness_problem() == ""
             kube.denied.clear()
             await refreshed(world, "2Anew", "team-new", within_s=7)
 
@@ -364,7 +369,7 @@ def test_rights_that_are_taken_away_for_long_do_not_look_like_a_stalled_stream()
             kube.denied.add("team-b")
             world.faults.drop_watches()
             await asyncio.sleep(3000)
-            assert world.controller.liveness_problem() == ""
+            assert world.controller.health.liveness_problem() == ""
 
     simulate(scenario)
 
@@ -376,13 +381,14 @@ def test_without_a_name_the_start_waits_for_the_platform_and_writes_nothing() ->
         async with running(world):
             await asyncio.sleep(600)
             assert (
-                world.controller.readiness_problem() == "waiting for the platform to name a project"
+                world.controller.health.readiness_problem()
+                == "waiting for the platform to name a project"
             )
-            assert world.controller.liveness_problem() == ""
+            assert world.controller.health.liveness_problem() == ""
             assert world.commits[-1].caller != virtual.US
             world.platform.away = False
             await refreshed(world, "2Aa", PROJECT, within_s=10)
-            assert world.controller.readiness_problem() == ""
+            assert world.controller.health.readiness_problem() == ""
 
     simulate(scenario)
 
@@ -392,7 +398,7 @@ def test_a_platform_that_names_no_project_at_all_is_asked_again_soon() -> None:
         world.platform.projects.clear()
         async with running(world):
             await asyncio.sleep(60)
-            assert world.controller.readiness_problem()
+            assert world.controller.health.readiness_problem()
             assert len(world.events("no_namespaces_discovered")) == 1
             world.platform.projects.append(PROJECT)
             world.add("2Aa")
@@ -410,14 +416,14 @@ def test_static_names_are_served_by_confirmations_while_the_platform_is_unreacha
             await settled(world)
         world.platform.away = True
         world.fence.term = "replica-0/2"
-        world.controller = Controller(world.dependencies, world.config)
+        world.controller = Controller(world.ports, world.endpoints, world.config)
         await asyncio.sleep(700)
         before = len(world.issuer.minted)
         async with running(world):
             async with asyncio.timeout(20):
                 while world.token("2Aa") not in world.issuer.minted[before:]:
                     await asyncio.sleep(0.5)
-            assert world.controller.readiness_problem() == ""
+            assert world.controller.health.readiness_problem() == ""
             assert watched(world) == {PROJECT}
             world.platform.away = False
             async with asyncio.timeout(35):
@@ -517,7 +523,9 @@ def test_a_session_beyond_the_limit_replaces_an_empty_namespace() -> None:
 def test_a_standby_knows_which_projects_have_running_sessions() -> None:
     async def scenario(world: World) -> None:
         switch = Switch()
-        world.controller = Controller(replace(world.dependencies, leadership=switch), world.config)
+        world.controller = Controller(
+            replace(world.ports, leadership=switch), world.endpoints, world.config
+        )
         for number in range(10):
             world.add_project(f"p{number}")
         world.add("2Alate", project="p9")

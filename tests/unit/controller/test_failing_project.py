@@ -27,7 +27,7 @@ class PartialPlatform(PooledPlatform):
     hangs_s = 0.0
 
     def __init__(self, world: World) -> None:
-        breaker = world.dependencies.platform_breaker
+        breaker = world.endpoints.platform_breaker
         super().__init__(breaker, world.clock, Pool(), limit_s=5.0)
         self.asked: Counter[str] = Counter()
         self.probes = 0
@@ -51,7 +51,7 @@ async def partial(world: World, *, sessions: int = 20) -> AsyncIterator[PartialP
     world.add("2Aa0")
     platform.sessions["2Aa0"] = PlatformSession(id="2Aa0", project_id=PROJECT, phase="Running")
     async with running(
-        world, Controller(replace(world.dependencies, platform=platform), world.config)
+        world, Controller(world.ports, replace(world.endpoints, platform=platform), world.config)
     ):
         await finished(world, 1)
         platform.failing = frozenset({FAILING})

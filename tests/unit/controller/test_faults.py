@@ -52,7 +52,8 @@ def successor(world: World) -> Controller:
     """Return another replica of the same world, with another term."""
     fence = SwitchFence()
     fence.term = "replica-1/1"
-    return Controller(replace(world.dependencies, fence=fence, background_tasks=()), world.config)
+    endpoints = replace(world.endpoints, background_tasks=())
+    return Controller(replace(world.ports, fence=fence), endpoints, world.config)
 
 
 def test_an_hour_without_faults_leaves_no_expired_token_and_writes_as_scheduled() -> None:

@@ -84,8 +84,8 @@ class UnreadableSecrets(Kube):
 
 
 def trouble(world: World, kind: type[Kube]) -> Kube:
-    kube = kind(world.dependencies.kube)
-    world.controller = Controller(replace(world.dependencies, kube=kube), world.config)
+    kube = kind(world.ports.kube)
+    world.controller = Controller(replace(world.ports, kube=kube), world.endpoints, world.config)
     return kube
 
 
@@ -177,7 +177,9 @@ def test_a_platform_that_hangs_is_not_asked_by_every_worker(*, wholly: bool) -> 
     async def scenario(world: World) -> None:
         platform = HangingPlatform(world.platform.breaker, wholly=wholly)
         world.platform = platform
-        world.controller = Controller(replace(world.dependencies, platform=platform), world.config)
+        world.controller = Controller(
+            world.ports, replace(world.endpoints, platform=platform), world.config
+        )
         healthy = [f"2Aa{number}" for number in range(50)]
         for session in healthy:
             world.add(session)
@@ -208,8 +210,8 @@ def test_a_namespace_that_cannot_be_read_neither_shuts_the_breaker_nor_restarts_
             world.faults.drop_watches()
             for _ in range(300):
                 await asyncio.sleep(10)
-                assert world.controller.liveness_problem() == ""
-                assert not world.dependencies.kube_breaker.is_open
+                assert world.controller.health.liveness_problem() == ""
+                assert not world.endpoints.kube_breaker.is_open
                 # Its token is renewed by its deadline, which needs no watch.
                 assert world.left_s(world.token("2Ab", OTHER)) > 270
 

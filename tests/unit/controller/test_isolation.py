@@ -96,9 +96,9 @@ class SlowLists:
 
 
 def slow_writes(world: World) -> SlowWrites:
-    kube = SlowWrites(world.dependencies.kube)
+    kube = SlowWrites(world.ports.kube)
     seam: Any = kube
-    world.controller = Controller(replace(world.dependencies, kube=seam), world.config)
+    world.controller = Controller(replace(world.ports, kube=seam), world.endpoints, world.config)
     return kube
 
 
@@ -141,7 +141,7 @@ def test_a_webhook_that_hangs_and_one_slow_look_up_delay_no_new_session_elsewher
     async def scenario(world: World) -> None:
         platform = OneSlowFailure(world.platform.breaker)
         world.platform = platform
-        world.dependencies = replace(world.dependencies, platform=platform)
+        world.endpoints = replace(world.endpoints, platform=platform)
         kube = slow_writes(world)
         world.add_project(OTHER)
         for number in range(2000):
@@ -228,7 +228,7 @@ def test_while_the_api_server_is_down_it_is_asked_by_one_probe_and_by_no_worker(
             world.faults.rule = judge
             world.faults.drop_watches()
             async with asyncio.timeout(60):
-                while not world.dependencies.kube_breaker.is_open:
+                while not world.endpoints.kube_breaker.is_open:
                     await asyncio.sleep(0.1)
             await asyncio.sleep(1)
             asked.clear()
@@ -252,14 +252,14 @@ def test_a_takeover_relists_many_namespaces_in_slices_and_writes_beside_them() -
     """Each namespace's lists take 12 s, and those of four hang."""
 
     async def scenario(world: World) -> None:
-        kube = SlowLists(world.dependencies.kube)
+        kube = SlowLists(world.ports.kube)
         seam: Any = kube
         leadership = Succession()
-        dependencies = replace(world.dependencies, kube=seam, leadership=leadership)
+        ports = replace(world.ports, kube=seam, leadership=leadership)
         for name in NAMESPACES:
             world.add_project(name)
             world.add(f"2A{name}", project=name)
-        async with running(world, Controller(dependencies, world.config)):
+        async with running(world, Controller(ports, world.endpoints, world.config)):
             await asyncio.sleep(60)
             kube.list_s, kube.hanging, kube.most = 12.0, set(NAMESPACES[:4]), 0
             kube.ended_at.clear()
@@ -310,8 +310,7 @@ def test_pods_that_nobody_knows_in_one_namespace_delay_no_new_session_in_another
     async def scenario(world: World) -> None:
         platform = SlowLookups(world.platform.breaker)
         world.platform = platform
-        dependencies = replace(world.dependencies, platform=platform)
-        world.controller = Controller(dependencies, world.config)
+        world.endpoints = replace(world.endpoints, platform=platform)
         world.add_project(OTHER)
         async with running(world):
             await finished(world, 1)

@@ -155,8 +155,8 @@ def test_a_replica_that_starts_in_the_middle_of_it_writes_every_session_once() -
         fresh = OidcSource(
             world.issuer.ask,
             clock=world.clock,
-            issuer_time=world.dependencies.issuer_time,
-            breaker=world.dependencies.issuer_breaker,
+            issuer_time=world.ports.issuer_time,
+            breaker=world.endpoints.issuer_breaker,
             random=Random(8),
         )
         async with second_term(world, fresh):

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.controller.controller import STUCK_S, Controller
+from reconciler.controller.controller import Controller
+from reconciler.controller.status.health import STUCK_S
 from reconciler.errors import TransportError
 from reconciler.informer.reflector import LIST_S
 from reconciler.kube.api import ApiResource, ListOptions, Page
@@ -55,8 +56,8 @@ class Hanging:
 
 
 def hanging(world: World) -> Hanging:
-    kube = Hanging(world.dependencies.kube)
-    world.controller = Controller(replace(world.dependencies, kube=kube), world.config)
+    kube = Hanging(world.ports.kube)
+    world.controller = Controller(replace(world.ports, kube=kube), world.endpoints, world.config)
     return kube
 
 
@@ -86,8 +87,8 @@ def test_lists_that_time_out_restart_no_replica(watched: tuple[str, ...], broken
             for _ in range(int(4 * STUCK_S) // 10):
                 await asyncio.sleep(10)
                 # The breaker does not excuse it: others may be answered all the while.
-                world.dependencies.kube_breaker.succeeded()
-                assert world.controller.liveness_problem() == ""
+                world.endpoints.kube_breaker.succeeded()
+                assert world.controller.health.liveness_problem() == ""
             assert kube.hung > 10
             assert world.remaining_s("2Ab0") > 300
 
@@ -103,9 +104,9 @@ def test_a_list_that_never_ends_is_what_a_restart_mends() -> None:
             kube.limit_s = None
             await begin_to_hang(world, kube, OTHER)
             await asyncio.sleep(STUCK_S - 10)
-            assert world.controller.liveness_problem() == ""
+            assert world.controller.health.liveness_problem() == ""
             await asyncio.sleep(400)
-            assert "team-b" in world.controller.liveness_problem()
+            assert "team-b" in world.controller.health.liveness_problem()
 
     simulate(scenario, namespaces=(PROJECT, OTHER))
 
@@ -115,6 +116,6 @@ def test_a_quiet_cluster_is_no_stall() -> None:
         async with running(world):
             for _ in range(720):
                 await asyncio.sleep(10)
-                assert world.controller.liveness_problem() == ""
+                assert world.controller.health.liveness_problem() == ""
 
     simulate(scenario)

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.clock import Instant
+from reconciler.controller.compose import connect
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide.confirmation_mac import PREVIOUS_KEY_S, ConfirmationMac
 from reconciler.controller.decide.plan import Confirmation
@@ -19,7 +20,7 @@ from reconciler.controller.state.mac_key import INTERVAL_S, MacKeyFile
 from reconciler.errors import Invalid, SettingsError
 from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.lab.apiserver.write_log import Commit
-from reconciler.leadership.api import LeadershipState
+from reconciler.leadership.api import Leadership, LeadershipState
 from reconciler.naming import SessionKey
 from tests.unit.controller.build import KEY
 from tests.unit.controller.virtual import (
@@ -44,28 +45,32 @@ LONG_TTL_S = 86_400
 class Replica:
     """A controller that watches a secret in a separate file, and leads from the start."""
 
-    def __init__(self, world: World, secret: str, name: str = "replica-0/1") -> None:
+    def __init__(
+        self,
+        world: World,
+        secret: str,
+        name: str = "replica-0/1",
+        *,
+        leadership: Leadership | None = None,
+    ) -> None:
         self.holds: str | None = secret
-        self.seal = ConfirmationMac(secret, world.clock.monotonic)
-        self._key = MacKeyFile(self._read, secret, self.seal, self._renewed)
         self.fence = SwitchFence()
         self.fence.term = name
-        dependencies = replace(
-            world.dependencies,
+        ports = replace(
+            world.ports,
+            secret=secret,
+            reread_secret=self._read,
             fence=self.fence,
-            background_tasks=(*world.dependencies.background_tasks, self._key.run),
+            leadership=leadership or world.ports.leadership,
         )
-        self.controller = Controller(
-            dependencies, replace(world.config, confirmation_mac=self.seal)
-        )
+        endpoints = connect(ports)
+        self.seal = endpoints.confirmation_mac
+        self.controller = Controller(ports, endpoints, world.config)
 
     def _read(self) -> str:
         if self.holds is None:
             raise SettingsError("the file is not there")
         return self.holds
-
-    async def _renewed(self) -> None:
-        await self.controller.rewrite_confirmations()
 
 
 @asynccontextmanager
@@ -175,17 +180,8 @@ def test_a_standby_writes_no_confirmation_and_the_next_leader_writes_each_once()
         async with leading(world, leader, 1):
             pass
         office = LeadershipState(_nobody)
-        follower = Replica(world, FIRST, "replica-1/1")
+        follower = Replica(world, FIRST, "replica-1/1", leadership=office)
         follower.fence.is_open = False
-        follower.controller = Controller(
-            replace(
-                world.dependencies,
-                fence=follower.fence,
-                leadership=office,
-                background_tasks=(*world.dependencies.background_tasks, follower._key.run),
-            ),
-            replace(world.config, confirmation_mac=follower.seal),
-        )
         async with running(world, follower.controller):
             await asyncio.sleep(60)
             written = len(world.secret_writes())
@@ -293,7 +289,7 @@ def test_a_file_that_is_half_written_or_missing_changes_nothing() -> None:
         return holds[0]
 
     seal = ConfirmationMac(FIRST)
-    key = MacKeyFile(read, FIRST, seal, _nobody)
+    key = MacKeyFile(read, FIRST, seal)
     made = seal.make(KEY, "uid-1")
     with capture_logs() as lines:
         for value in ("o", "obviously", None, None, SECOND, FIRST, FIRST, SECOND):
@@ -343,8 +339,8 @@ def test_a_confirmation_that_is_refused_costs_no_token(ttl_s: int) -> None:
     async def scenario(world: World) -> None:
         populate(world)
         world.issuer.ttl_s = ttl_s
-        kube: Any = RefusesSeals(world.dependencies.kube)
-        world.dependencies = replace(world.dependencies, kube=kube)
+        kube: Any = RefusesSeals(world.ports.kube)
+        world.ports = replace(world.ports, kube=kube)
         async with leading(world, replica := Replica(world, FIRST), 1):
             await asyncio.sleep(2 * ttl_s)
 

@@ -48,16 +48,17 @@ async def led(
     """Have a follower begin to lead over sessions whose seals, if any, it cannot read."""
     pool = Pool()
     platform = PooledPlatform(
-        world.dependencies.platform_breaker, world.clock, pool, parallel=PARALLEL, limit_s=600.0
+        world.endpoints.platform_breaker, world.clock, pool, parallel=PARALLEL, limit_s=600.0
     )
     platform.projects_there, platform.list_s = [PROJECT], list_s
     leadership = Succession()
-    dependencies = replace(world.dependencies, platform=platform, leadership=leadership)
-    options = replace(world.config, confirmation_mac=ConfirmationMac(f"obviously-fake-{seal}"))
+    ports = replace(world.ports, leadership=leadership)
+    mac = ConfirmationMac(f"obviously-fake-{seal}")
+    endpoints = replace(world.endpoints, platform=platform, confirmation_mac=mac)
     for number in range(sessions):
         session = PlatformSession(id=f"2Ab{number}", project_id=PROJECT, phase="Running")
         platform.sessions[session.id] = session
-    async with running(world, Controller(dependencies, options)):
+    async with running(world, Controller(ports, endpoints, world.config)):
         await asyncio.sleep(5)
         leadership.begin()
         yield platform, Runners(world, pool)
@@ -161,9 +162,7 @@ def test_a_session_whose_token_ends_before_the_first_list_is_asked_for_before() 
 def test_a_slow_platform_is_asked_less_at_one_time_and_more_again_when_it_is_prompt() -> None:
     async def scenario(world: World) -> None:
         pool = Pool()
-        platform = PooledPlatform(
-            world.dependencies.platform_breaker, world.clock, pool, parallel=8
-        )
+        platform = PooledPlatform(world.endpoints.platform_breaker, world.clock, pool, parallel=8)
         platform.projects_there = [f"p{number}" for number in range(100)]
 
         async def busiest(list_s: float) -> int:

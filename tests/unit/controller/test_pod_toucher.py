@@ -66,14 +66,14 @@ def test_a_touch_that_fails_stops_no_token(error: KubeError) -> None:
 def test_a_touch_whose_answer_cannot_be_read_stops_no_token_either() -> None:
     async def scenario(world: World) -> None:
         world.add("2Ab0")
-        patch = world.dependencies.kube.patch
+        patch = world.ports.kube.patch
 
         async def babbling(resource, *args, **more):  # type: ignore[no-untyped-def]
             if resource.plural == "pods":
                 raise ProtocolError("not an object")
             return await patch(resource, *args, **more)
 
-        world.dependencies.kube.patch = babbling  # type: ignore[method-assign]
+        world.ports.kube.patch = babbling  # type: ignore[method-assign]
         async with running(world):
             await asyncio.sleep(5)
             assert await dead_seconds(world, "2Ab0", during_s=1800) == 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.controller.controller import Controller
+from reconciler.controller.compose import compose
 from reconciler.tokens.static import StaticSource
 from tests.unit.controller.virtual import World, running, simulate
 
@@ -17,8 +17,8 @@ def test_a_replica_is_not_ready_until_the_first_token_and_stays_ready_then() -> 
         world.issuer.away = True
         async with running(world):
             await asyncio.sleep(130)
-            assert world.controller.not_synced() == ""
-            assert world.controller.readiness_problem() == (
+            assert world.controller.health.not_synced() == ""
+            assert world.controller.health.readiness_problem() == (
                 "waiting for the first token; the last error was: the issuer is away"
             )
             said = [line["reason"] for line in world.events("not_ready")]
@@ -26,17 +26,17 @@ def test_a_replica_is_not_ready_until_the_first_token_and_stays_ready_then() -> 
             assert "waiting for the first token" in said[0]
             world.issuer.away = False
             await asyncio.sleep(3)
-            assert world.controller.readiness_problem() == ""
+            assert world.controller.health.readiness_problem() == ""
             world.issuer.away = True
             await asyncio.sleep(1200)
             assert world.source.best() is None
-            assert world.controller.readiness_problem() == ""
+            assert world.controller.health.readiness_problem() == ""
 
     simulate(scenario)
 
 
 def lacks_token(world: World) -> bool:
-    return world.controller.lacks_token
+    return world.controller.health.lacks_token
 
 
 @pytest.mark.parametrize("fault", ["away", "refused"])
@@ -86,7 +86,7 @@ def test_a_refused_client_is_named_as_the_reason() -> None:
         world.issuer.refused = True
         async with running(world):
             await asyncio.sleep(60)
-            assert world.controller.readiness_problem() == (
+            assert world.controller.health.readiness_problem() == (
                 "waiting for the first token, and the issuer refuses our credentials; the last"
                 " error was: answered 401; look at OIDC_CLIENT_ID and OIDC_CLIENT_SECRET, and the"
                 " Secret they come from"
@@ -100,13 +100,12 @@ def test_a_static_token_counts_at_once() -> None:
         world.add("2Ab0")
         value = "obviously-fake-static-token"
         source = StaticSource(lambda: value, world.clock)
-        dependencies = replace(world.dependencies, source=source, background_tasks=())
-        controller = Controller(dependencies, world.config)
-        assert "first list" in controller.readiness_problem()
+        controller = compose(replace(world.ports, tokens=source, secret=value), world.config)
+        assert "first list" in controller.health.readiness_problem()
         async with running(world, controller):
             await asyncio.sleep(1)
-            assert controller.readiness_problem() == ""
-            assert not controller.lacks_token
+            assert controller.health.readiness_problem() == ""
+            assert not controller.health.lacks_token
             data = world.secret("2Ab0")["data"]
             assert base64.b64encode(value.encode()).decode() in data.values()
 

@@ -49,11 +49,11 @@ def test_a_refusal_shorter_than_nine_tenths_of_a_life_costs_nothing(
             await asyncio.sleep(offset_s)
             setattr(world.issuer, kind, True)
             asked = world.issuer.requests
-            assert not world.dependencies.issuer_breaker.stats().refuses
+            assert not world.endpoints.issuer_breaker.stats().refuses
             assert await expired_seconds(world, sessions, seconds) == 0.0
             if kind == "refused":
                 assert world.issuer.requests - asked <= 2 + seconds / PROBE_S
-                assert world.dependencies.issuer_breaker.stats().refuses
+                assert world.endpoints.issuer_breaker.stats().refuses
                 assert abs(len(world.events("endpoint_refuses")) - seconds / 60) <= 1
             setattr(world.issuer, kind, False)
             assert await expired_seconds(world, sessions, ttl_s / 4) == 0.0
@@ -104,16 +104,15 @@ def test_a_replica_that_starts_in_a_refusal_asks_as_often_as_the_fleets_tokens_n
         fresh = OidcSource(
             world.issuer.ask,
             clock=world.clock,
-            issuer_time=world.dependencies.issuer_time,
-            breaker=world.dependencies.issuer_breaker,
+            issuer_time=world.ports.issuer_time,
+            breaker=world.endpoints.issuer_breaker,
             random=Random(9),
         )
         fence = SwitchFence()
         fence.term = "replica-1/2"
-        dependencies = replace(
-            world.dependencies, fence=fence, source=fresh, background_tasks=(fresh.keep_standby,)
-        )
-        async with running(world, Controller(dependencies, world.config)):
+        ports = replace(world.ports, fence=fence)
+        endpoints = replace(world.endpoints, source=fresh, background_tasks=(fresh.keep_standby,))
+        async with running(world, Controller(ports, endpoints, world.config)):
             asked = world.issuer.requests
             assert await expired_seconds(world, sessions, 47.0) == 0.0
             assert world.issuer.requests - asked <= 2 + 47.0 / PROBE_S

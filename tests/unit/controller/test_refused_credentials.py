@@ -55,7 +55,7 @@ def test_a_start_with_refused_client_credentials_is_named_on_every_surface() -> 
         await begin(world)
         async with running(world):
             await asyncio.sleep(100)
-            why = world.controller.readiness_problem()
+            why = world.controller.health.readiness_problem()
             assert "the issuer refuses our credentials" in why
             assert "answered 401" in why
             page, values = await shown(world)
@@ -95,7 +95,7 @@ def test_a_refused_scope_is_no_wrong_secret_on_any_surface() -> None:
         await begin(world)
         async with running(world):
             await asyncio.sleep(150)
-            why = world.controller.readiness_problem()
+            why = world.controller.health.readiness_problem()
             assert "the issuer refuses our request; the last error was: answered 400; " in why
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             _, sentence = headline(survey, "")
@@ -166,7 +166,7 @@ def test_an_endpoint_that_changes_its_mind_all_the_time_makes_no_storm_of_lines(
         async with running(world):
             await asyncio.sleep(10)
             already = len(world.logs)
-            breaker = world.dependencies.platform_breaker
+            breaker = world.endpoints.platform_breaker
             for _ in range(600):
                 breaker.refused(PlatformRefused("list: the platform answered 401", status=401))
                 await asyncio.sleep(0.5)
@@ -184,7 +184,7 @@ def test_the_end_of_a_pause_that_an_answer_asked_for_is_not_the_end_of_an_outage
     async def scenario(world: World) -> None:
         async with running(world):
             await asyncio.sleep(10)
-            world.dependencies.issuer_breaker.succeeded(wakes=True)
+            world.endpoints.issuer_breaker.succeeded(wakes=True)
             assert world.events("endpoint_recovered") == []
 
     simulate(scenario)

@@ -23,8 +23,6 @@ from reconciler.lab.apiserver.kinds import EVENTS
 from reconciler.net.circuit_breaker import CircuitBreaker
 from tests.unit.controller.virtual import PROJECT, US, World, running, simulate
 
-ME = Reporter(PROJECT, "token-reconciler", "token-reconciler", "replica-0")
-
 
 class Reported:
     """A report over a virtual world; `problems` may be changed at any time."""
@@ -32,9 +30,9 @@ class Reported:
     def __init__(self, world: World) -> None:
         self.problems: dict[str, str] = {}
         self.world = world
+        kube = InProcessKube(world.core, world.clock, caller=US, faults=world.faults)
         self.report = ReplicaReport(
-            ME,
-            kube=InProcessKube(world.core, world.clock, caller=US, faults=world.faults),
+            Reporter(PROJECT, "token-reconciler", "token-reconciler", "replica-0", kube),
             breaker=CircuitBreaker("kube", world.clock, Random(1)),
             clock=world.clock,
             log_dedup=LogDedup(world.clock),
@@ -129,15 +127,15 @@ def test_an_issuer_that_refuses_us_before_and_after_the_first_token_is_a_trouble
         world.issuer.refused = True
         async with running(world):
             await asyncio.sleep(60)
-            found = world.controller.problems()
+            found = world.controller.health.problems()
             assert list(found) == ["NotReady"]
             assert "the issuer refuses our credentials" in found["NotReady"]
             world.issuer.refused = False
             await asyncio.sleep(60)
-            assert world.controller.problems() == {}
+            assert world.controller.health.problems() == {}
             world.issuer.refused = True
             await asyncio.sleep(800)
-            assert world.controller.problems() == {
+            assert world.controller.health.problems() == {
                 "EndpointFailing": "the issuer refuses our credentials: answered 401"
             }
 
@@ -154,7 +152,7 @@ def test_lists_that_are_refused_are_a_trouble_with_their_error() -> None:
         )
         async with running(world):
             await asyncio.sleep(30)
-            found = world.controller.problems()
+            found = world.controller.health.problems()
             assert found["ListForbidden"].endswith("the last error was: GET /secrets: 403")
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
             # Not listed is not absent: nobody knows whether a Secret is there.

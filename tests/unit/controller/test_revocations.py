@@ -78,7 +78,7 @@ def successor(world: World, name: str = "replica-1") -> Controller:
     """Return another replica of the same world with an empty memory."""
     fence = SwitchFence()
     fence.term = f"{name}/1"
-    return Controller(replace(world.dependencies, fence=fence), world.config)
+    return Controller(replace(world.ports, fence=fence), world.endpoints, world.config)
 
 
 def test_a_session_that_the_platform_deleted_gets_nothing_though_its_pod_is_kept() -> None:
@@ -200,7 +200,7 @@ def test_a_second_term_writes_nothing_to_sessions_that_another_leader_revoked() 
         populate(world)
         turns = Turns()
         turns.is_ours.set()
-        replica = Controller(replace(world.dependencies, leadership=turns), world.config)
+        replica = Controller(replace(world.ports, leadership=turns), world.endpoints, world.config)
         async with running(world, replica):
             await settled(world)
             turns.is_ours.clear()

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.clock import EPOCH, EpochTime
+from reconciler.controller.compose import connect
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.runtime import ControllerConfig
@@ -16,7 +17,6 @@ from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.leadership.api import LeadershipState
 from reconciler.naming import SessionKey
 from reconciler.tokens.static import RELOAD_S, StaticSource
-from reconciler.tokens.token import Token
 from tests.unit.controller.virtual import NAMES, PLATFORM, PROJECT, SwitchFence, World, simulate
 from tests.unit.tokens.support import NEW, OLD, StaticFile, jwt
 
@@ -44,22 +44,17 @@ class Replica:
         fence, office = SwitchFence(), LeadershipState(nobody)
         fence.term, fence.is_open = name, alone
         source = StaticSource(static_file.read, world.clock, since_s=since_s)
-        dependencies = replace(
-            world.dependencies,
+        ports = replace(
+            world.ports,
+            tokens=source,
+            secret=OLD,
             fence=fence,
-            source=source,
-            background_tasks=(source.watch_file,),
-            leadership=world.dependencies.leadership if alone else office,
+            leadership=world.ports.leadership if alone else office,
         )
-        self.seal = ConfirmationMac(OLD)
-        chosen = replace(options or world.config, confirmation_mac=self.seal)
-        self.controller = Controller(dependencies, chosen)
+        endpoints = connect(ports)
+        self.seal = endpoints.confirmation_mac
+        self.controller = Controller(ports, endpoints, options or world.config)
         self._fence, self._office = fence, office
-        source.on_replaced = self._replaced
-
-    async def _replaced(self, token: Token) -> None:
-        self.seal.set_key(token.reveal())
-        await self.controller.plan_all()
 
     def lead(self) -> None:
         self._fence.is_open = True

@@ -20,8 +20,8 @@ async def first_term(world: World, ask: Callable[[], Awaitable[TokenResponse]]) 
     own = OidcSource(
         ask,
         clock=world.clock,
-        issuer_time=world.dependencies.issuer_time,
-        breaker=world.dependencies.issuer_breaker,
+        issuer_time=world.ports.issuer_time,
+        breaker=world.endpoints.issuer_breaker,
         random=Random(8),
     )
     await own.refresh()
@@ -39,11 +39,10 @@ async def second_term(world: World, own: OidcSource) -> AsyncIterator[None]:
     """Run another replica, which leads at once, with its own tokens."""
     fence = SwitchFence()
     fence.term = "replica-1/2"
-    dependencies = replace(
-        world.dependencies, fence=fence, source=own, background_tasks=(own.keep_standby,)
-    )
+    ports = replace(world.ports, fence=fence)
+    endpoints = replace(world.endpoints, source=own, background_tasks=(own.keep_standby,))
     try:
-        async with running(world, Controller(dependencies, world.config)):
+        async with running(world, Controller(ports, endpoints, world.config)):
             await finished(world, 2)
             yield
     finally:

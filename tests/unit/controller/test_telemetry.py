@@ -14,9 +14,12 @@ from opentelemetry.sdk.trace import ReadableSpan
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import LogCapture
 
-from reconciler.app.telemetry import Telemetry
+from reconciler.app.telemetry import MetricsEndpoint, Telemetry
 from reconciler.clock import ClockOffset
+from reconciler.controller.compose import connect
 from reconciler.controller.controller import Controller
+from reconciler.controller.ports import IssuerPort
+from reconciler.controller.status.collector import StatusCollector
 from reconciler.controller.status.run_observers import RunTraces
 from reconciler.errors import ServerError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
@@ -24,7 +27,6 @@ from reconciler.telemetry.log_setup import add_trace_id
 from reconciler.telemetry.otlp_settings import OtlpSettings, Sampler
 from reconciler.telemetry.otlp_spans import SampledTrace, spans_of
 from reconciler.telemetry.trace import Trace
-from reconciler.tokens.source import OidcSource
 from tests.lab.leaks import find_leaks
 from tests.unit.controller.succession import Succession
 from tests.unit.controller.virtual import World, finished, running, simulate
@@ -35,6 +37,7 @@ OFF = OtlpSettings(traces=False)
 @dataclass
 class Watched:
     telemetry: Telemetry
+    status_collector: StatusCollector
     traces: list[Trace]
 
     def named(self, name: str) -> list[Trace]:
@@ -42,8 +45,7 @@ class Watched:
 
     async def values(self) -> dict[str, float]:
         """Return every sample by its text without the prefix: `refreshes_total{...}`."""
-        assert self.telemetry._status_collector is not None
-        await self.telemetry._status_collector.snapshot(max_age_s=0.0)
+        await self.status_collector.snapshot(max_age_s=0.0)
         return {
             _text(sample.name, sample.labels): sample.value
             for family in text_string_to_metric_families(
@@ -61,29 +63,28 @@ def _text(name: str, labels: dict[str, str]) -> str:
 async def watch(world: World, *, ratio: float = 1.0, per_session: bool = False) -> Watched:
     """Put a controller into the world that is looked at; what is kept stays in a list."""
     await world.source.close()
-    telemetry = Telemetry(world.clock, OFF, per_session=per_session)
-    watched = Watched(telemetry, [])
-    tracing = RunTraces(telemetry.tracer, Sampler(ratio).keeps, watched.traces.append)
-    telemetry.tracer.listeners.append(tracing.ended)
-    dependencies = world.dependencies
-    world.source = OidcSource(
-        telemetry.measure_token_request(world.issuer.ask),
-        clock=dependencies.clock,
-        issuer_time=dependencies.issuer_time,
-        breaker=dependencies.issuer_breaker,
-        random=dependencies.random,
-    )
-    world.dependencies = replace(
-        dependencies,
-        source=world.source,
-        background_tasks=(world.source.keep_standby,),
+    telemetry, traces = Telemetry(world.clock, OFF), list[Trace]()
+    tracing = RunTraces(telemetry.tracer, Sampler(ratio).keeps, traces.append)
+    world.ports = replace(
+        world.ports,
+        tokens=IssuerPort(telemetry.measure_token_request(world.issuer.ask)),
         tracer=telemetry.tracer,
         observers=(*telemetry.observers, tracing.observe),
     )
-    world.controller = Controller(world.dependencies, world.config)
-    telemetry.attach(world.controller)
-    tracing.causes = world.controller.resync.causes
-    return watched
+    world.endpoints = connect(world.ports)
+    _endpoint(telemetry, world, per_session=per_session)
+    return Watched(telemetry, world.controller.status_collector, traces)
+
+
+def _endpoint(telemetry: Telemetry, world: World, *, per_session: bool = False) -> MetricsEndpoint:
+    controller = world.controller
+    return MetricsEndpoint(
+        telemetry.metrics_registry,
+        controller.status_collector,
+        controller.events.stats,
+        world.clock,
+        per_session=per_session,
+    )
 
 
 async def settled(world: World) -> None:
@@ -265,7 +266,7 @@ def test_metrics_are_there_before_anything_else_is() -> None:
     async def scenario(world: World) -> None:
         telemetry = Telemetry(world.clock, OFF)
         assert b"token_reconciler_build_info" in telemetry.metrics_registry.render()
-        telemetry.attach(world.controller)  # not running: no list, no session, no answer
+        _endpoint(telemetry, world)  # not running: no list, no session, no answer
         await world.controller.status_collector.snapshot()
         text = telemetry.metrics_registry.render()
         assert b'token_reconciler_watch_synced{namespace="",resource="pods"} 0.0' in text
@@ -330,10 +331,8 @@ def test_who_fails_to_look_on_takes_no_token_along() -> None:
         for number in range(3):
             world.add(f"2Ab{number}")
         await watch(world)
-        world.dependencies = replace(
-            world.dependencies, observers=(crash, *world.dependencies.observers)
-        )
-        world.controller = Controller(world.dependencies, world.config)
+        ports = replace(world.ports, observers=(crash, *world.ports.observers))
+        world.controller = Controller(ports, world.endpoints, world.config)
         world.controller.status_collector._collect = crash  # type: ignore[method-assign,assignment]  # a defect
         async with running(world):
             await settled(world)
@@ -382,8 +381,8 @@ def test_what_was_due_before_this_replica_led_is_not_its_lateness() -> None:
         world.add("2Ab0")
         async with running(world):
             await finished(world, 1)
-        dependencies = replace(world.dependencies, leadership=(succession := Succession()))
-        async with running(world, Controller(dependencies, world.config)):
+        ports = replace(world.ports, leadership=(succession := Succession()))
+        async with running(world, Controller(ports, world.endpoints, world.config)):
             await asyncio.sleep(600)
             world.logs.clear()
             succession.begin()

@@ -14,8 +14,9 @@ import structlog
 from structlog.testing import LogCapture
 
 from reconciler.clock import EpochTime, Instant
-from reconciler.controller.controller import Controller, Dependencies
-from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.controller.compose import connect
+from reconciler.controller.controller import Controller
+from reconciler.controller.ports import Endpoints, IssuerPort, Ports
 from reconciler.controller.runtime import ControllerConfig
 from reconciler.errors import (
     IssuerRefused,
@@ -34,7 +35,7 @@ from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.leadership.api import NoElection
 from reconciler.naming import Names
 from reconciler.net.circuit_breaker import CircuitBreaker
-from reconciler.platform.api import OnPage
+from reconciler.platform.api import Bearer, OnPage
 from reconciler.platform.models import RUNNING, PlatformProject, PlatformSession
 from reconciler.platform.pagination import ListResult, ignore_page
 from reconciler.tokens.issuer_time import IssuerTime
@@ -128,6 +129,7 @@ class FakePlatform:
 
     def __init__(self, breaker: CircuitBreaker) -> None:
         self.breaker = breaker
+        self.allowed: int | None = None
         self.projects = [PROJECT]
         self.sessions: dict[str, PlatformSession] = {}
         self.away = False
@@ -224,12 +226,28 @@ class World:
     issuer: FakeIssuer
     platform: FakePlatform
     fence: SwitchFence
-    controller: Controller
-    source: OidcSource
-    dependencies: Dependencies
+    ports: Ports
+    endpoints: Endpoints
     config: ControllerConfig
     logs: list[MutableMapping[str, Any]]
     commits: list[Commit] = field(default_factory=list)
+    _controller: Controller | None = None
+
+    @property
+    def controller(self) -> Controller:
+        """The controller of `ports`, `endpoints` and `config`, made at its first use."""
+        if self._controller is None:
+            self._controller = Controller(self.ports, self.endpoints, self.config)
+        return self._controller
+
+    @controller.setter
+    def controller(self, controller: Controller) -> None:
+        self._controller = controller
+
+    @property
+    def source(self) -> OidcSource:
+        assert isinstance(self.endpoints.source, OidcSource)
+        return self.endpoints.source
 
     def add_project(self, project: str) -> None:
         """Add a project and its namespace, which have one name."""
@@ -356,49 +374,46 @@ async def _world(options: dict[str, Any]) -> AsyncIterator[World]:
     core = Core(clock, seed="test")
     core.create(NAMESPACES, "", {"metadata": {"name": PROJECT}})
     faults, random = FaultInjection(), Random(7)
-    breakers = [CircuitBreaker(name, node, random) for name in ("kube", "platform", "issuer")]
-    issuer, platform, fence = FakeIssuer(clock), FakePlatform(breakers[1]), SwitchFence()
-    issuer_time = IssuerTime(node)
-    source = OidcSource(
-        issuer.ask, clock=node, issuer_time=issuer_time, breaker=breakers[2], random=random
-    )
-    dependencies = Dependencies(
+    issuer, fence = FakeIssuer(clock), SwitchFence()
+    platforms: list[FakePlatform] = []
+
+    def connect_platform(*, bearer: Bearer, breaker: CircuitBreaker) -> FakePlatform:
+        if not platforms:
+            platforms.append(FakePlatform(breaker))
+        platforms[0].breaker = breaker
+        return platforms[0]
+
+    ports = Ports(
         kube=InProcessKube(core, clock, caller=US, faults=faults, latency_s=0.005),
-        platform=platform,
-        source=source,
-        issuer_time=issuer_time,
+        tokens=IssuerPort(issuer.ask),
+        secret="obviously-fake-client-secret",
+        connect_platform=connect_platform,
+        issuer_time=IssuerTime(node),
         clock=node,
         random=random,
         fence=fence,
         leadership=NoElection(),
-        kube_breaker=breakers[0],
-        platform_breaker=breakers[1],
-        issuer_breaker=breakers[2],
-        background_tasks=(source.keep_standby,),
     )
+    endpoints = connect(ports)
     capture = LogCapture()
     structlog.configure(processors=[capture], cache_logger_on_first_use=False)
-    chosen = ControllerConfig(
-        names=NAMES, confirmation_mac=ConfirmationMac("obviously-fake-client-secret"), **options
-    )
+    chosen = ControllerConfig(names=NAMES, **options)
     world = World(
         clock=clock,
         node=node,
         core=core,
         faults=faults,
         issuer=issuer,
-        platform=platform,
+        platform=platforms[0],
         fence=fence,
-        controller=Controller(dependencies, chosen),
-        source=source,
-        dependencies=dependencies,
+        ports=ports,
+        endpoints=endpoints,
         config=chosen,
         logs=capture.entries,
     )
     core.on_commit.append(world.commits.append)
-    source.on_replaced = lambda _: world.controller.plan_all()
     try:
         yield world
     finally:
         structlog.reset_defaults()
-        await source.close()
+        await endpoints.source.close()

@@ -112,11 +112,8 @@ class Replica:
                 NAME,
                 self.me,
                 bench.timing,
+                self,
                 lambda: self.age_s,
-                lambda: self.is_ready,
-                lambda: self.has_token,
-                lambda: self.token_life_s,
-                lambda: self.lacks_token,
             ),
             self.fence,
             clock=self.clock,
@@ -126,6 +123,13 @@ class Replica:
             on_history_rewound=self.history_rewinds.append,
         )
         self.task = asyncio.create_task(self.elector.run(), name=str(self.me))
+
+    @property
+    def has_had_token(self) -> bool:
+        return self.has_token
+
+    def not_synced(self) -> str:
+        return "" if self.is_ready else "caches are not synced"
 
     @property
     def leads(self) -> bool:

@@ -1,6 +1,7 @@
 """The elector's thread, the heartbeat and the leadership state, seen from the main loop."""
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,17 @@ LIMIT_S = 10.0
 ME = Identity("replica-0", "pod-0", "n0")
 
 
+class Ready:
+    """A candidate with synced caches and a token of unknown life."""
+
+    has_had_token = True
+    lacks_token = False
+    token_life_s = math.inf
+
+    def not_synced(self) -> str:
+        return ""
+
+
 class Threaded:
     """An elector with its own core, on a thread; `calls` is filled on that thread."""
 
@@ -48,7 +60,7 @@ class Threaded:
         try:
             yield LeaderElector(
                 InProcessKube(self.core, self.clock, caller=caller, faults=FaultInjection()),
-                ElectionConfig(NAMESPACE, NAME, ME, ElectionTiming(), lambda: 0.0, lambda: True),
+                ElectionConfig(NAMESPACE, NAME, ME, ElectionTiming(), Ready(), lambda: 0.0),
                 self.fence,
                 clock=self.clock,
                 random=Random(1),

@@ -21,7 +21,7 @@ def measured(registry: MetricsRegistry) -> dict[str, float]:
 
 
 def run(stalls_s: list[float]) -> dict[str, float]:
-    registry = MetricsRegistry(lambda: ())
+    registry = MetricsRegistry()
     loop = VirtualLoop()
 
     async def main() -> None:

@@ -46,7 +46,8 @@ def test_what_is_looked_up_is_gone_when_its_source_is() -> None:
     def read() -> Iterable[Sample]:
         return now
 
-    meters = MetricsRegistry(read)
+    meters = MetricsRegistry()
+    meters.register(read)
     series = (
         "token_reconciler_session_remaining_life_seconds",
         (("namespace", "team-a"), ("session_id", "2Aa")),
@@ -58,7 +59,8 @@ def test_what_is_looked_up_is_gone_when_its_source_is() -> None:
 
 def test_a_snapshot_is_a_histogram_of_now() -> None:
     counts = HistogramValue((0.0, 60.0), (1, 2, 3), 500.0)
-    meters = MetricsRegistry(lambda: [Sample(metrics.REMAINING, counts)])
+    meters = MetricsRegistry()
+    meters.register(lambda: [Sample(metrics.REMAINING, counts)])
     found = parsed(meters)
     name = metrics.REMAINING.name
     assert found[f"{name}_bucket", (("le", "0.0"),)] == 1
@@ -69,7 +71,7 @@ def test_a_snapshot_is_a_histogram_of_now() -> None:
 
 
 def test_what_happens_is_counted_by_its_labels() -> None:
-    meters = MetricsRegistry(list)
+    meters = MetricsRegistry()
     for _ in range(3):
         meters.count(metrics.REFRESHES, "success", "scheduled")
     meters.observe(metrics.MINT, 0.2, "success")
@@ -83,7 +85,7 @@ def test_what_happens_is_counted_by_its_labels() -> None:
 
 
 def test_a_label_without_bounds_ends_up_in_other() -> None:
-    meters = MetricsRegistry(list)
+    meters = MetricsRegistry()
     for number in range(2 * MAX_SERIES):
         meters.count(metrics.ERRORS, f"Error{number}")
         meters.count(metrics.ERRORS, f"Error{number}")

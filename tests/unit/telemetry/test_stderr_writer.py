@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.app import main
-from reconciler.settings import read_settings
 from reconciler.telemetry.stderr_writer import StderrWriter
 
 LIMIT_S = 30.0
@@ -73,14 +71,13 @@ def test_a_full_pipe_holds_no_writer_and_what_is_too_much_is_counted_and_told(
 ) -> None:
     told: list[int] = []
     is_told = threading.Event()
-    writer = StderrWriter(pipe.write_fd, capacity_bytes=1000)
 
     def on_drained(lines: int) -> None:
         told.append(lines)
         writer.write("dropped\n")
         is_told.set()
 
-    writer.on_drained = on_drained
+    writer = StderrWriter(pipe.write_fd, capacity_bytes=1000, on_drained=on_drained)
     pipe.fill()
     os.set_blocking(pipe.write_fd, blocking)
     for number in range(50):
@@ -98,8 +95,7 @@ def test_a_full_pipe_holds_no_writer_and_what_is_too_much_is_counted_and_told(
 
 def test_a_reader_that_is_gone_ends_nothing_and_is_not_reported_to_itself(pipe: Pipe) -> None:
     told: list[int] = []
-    writer = StderrWriter(pipe.write_fd)
-    writer.on_drained = told.append
+    writer = StderrWriter(pipe.write_fd, on_drained=told.append)
     os.close(pipe.read_fd)
     for _ in range(3):
         writer.write("lost\n")
@@ -107,18 +103,10 @@ def test_a_reader_that_is_gone_ends_nothing_and_is_not_reported_to_itself(pipe: 
     assert (writer.dropped_total, told) == (3, [])
 
 
-def test_the_controller_says_in_its_log_how_many_lines_were_dropped(
-    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def ends_at_once(*_: object) -> None:
-        pass
-
-    monkeypatch.setattr(main, "configure_logs", lambda *_: None)
-    monkeypatch.setattr(main, "_run", ends_at_once)
-    outlet = StderrWriter(pipe.write_fd)
-    main.run(read_settings(), outlet)
+def test_the_writer_logs_how_many_lines_were_dropped(pipe: Pipe) -> None:
+    writer = StderrWriter(pipe.write_fd)
     with capture_logs() as lines:
-        outlet.on_drained(3)
+        writer._on_drained(3)
     assert [(line["event"], line["lines"]) for line in lines] == [("log_lines_dropped", 3)]
 
 
@@ -151,7 +139,6 @@ import structlog
 from reconciler.telemetry.log_setup import configure_logs
 
 configure_logs("info", sys.argv[1])
-writer.on_drained = lambda lines: structlog.get_logger().warning("log_lines_dropped", lines=lines)
 
 async def main():
     stop = asyncio.Event()

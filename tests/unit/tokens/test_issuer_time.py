@@ -60,7 +60,7 @@ def test_a_step_is_proven_by_two_more_tokens_before_one_is_given(step_s: float) 
     moves: list[ClockMove] = []
 
     async def story(bench: SourceBench) -> None:
-        bench.issuer_time.on_moved = moves.append
+        bench.issuer_time.on_moved(moves.append)
         await _proven(bench)
         heard_at = bench.clock.monotonic() - 2
         asked = len(bench.issuer.asked_at)
@@ -97,7 +97,7 @@ def test_one_node_of_the_issuer_that_is_ahead_moves_nothing_and_gives_nobody_a_t
 def test_the_first_estimate_that_differs_from_the_wall_is_a_move_too() -> None:
     clock = ManualClock()
     time, moves = IssuerTime(clock), list[ClockMove]()
-    time.on_moved = moves.append
+    time.on_moved(moves.append)
     time.observe(_answer(clock, ahead_s=40.0), None)
     [move] = moves
     assert move.is_first

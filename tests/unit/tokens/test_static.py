@@ -152,7 +152,7 @@ def test_whoever_asked_is_told_of_each_token_within_two_looks() -> None:
         async def tell(token: Token) -> None:
             told.append(token)
 
-        source.on_replaced = tell
+        source.on_replaced(tell)
         async with asyncio.TaskGroup() as group:
             keeper = group.create_task(source.watch_file())
             await asyncio.sleep(3600)
