@@ -32,7 +32,6 @@ from reconciler.platform.models import (
     PlatformPage,
     PlatformProject,
     PlatformSession,
-    T,
     decode,
 )
 from reconciler.platform.pagination import SIZE, ListResult, PageQuery, ignore_page, read
@@ -124,14 +123,6 @@ class PlatformClient:
     def allowed(self) -> int:
         """Requests that may be in progress at one time now; fewer while the platform is slow."""
         return self._limiter.limit.allowed
-
-    async def projects(self) -> list[str]:
-        """Return the IDs of all projects; raises if any page failed."""
-        return [project.id for project in _whole(await self.list_projects())]
-
-    async def running_sessions(self, project: str | None) -> list[PlatformSession]:
-        """Return a project's running sessions (None: every project's); raises as `projects`."""
-        return _whole(await self.list_running(project))
 
     async def list_projects(self) -> ListResult[PlatformProject]:
         """Read the projects; if a page after the first fails, the result is partial."""
@@ -431,9 +422,3 @@ def _part(project: str | None) -> str:
 def _check(pattern: re.Pattern[str], text: str, what: str) -> None:
     if not pattern.fullmatch(text):
         raise PlatformError(f"{what}: not asked for, this ID cannot be sent", reason="invalid_id")
-
-
-def _whole(listing: ListResult[T]) -> list[T]:
-    if listing.error is not None:
-        raise listing.error
-    return listing.items

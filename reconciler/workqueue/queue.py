@@ -167,11 +167,6 @@ class WorkQueue(Generic[K]):
             pass
         return self._scheduler.running == 0
 
-    def shutdown(self) -> None:
-        """Close now, and end a `drain` that still waits; later calls of `done` are harmless."""
-        self._close()
-        self._ended.set()
-
     def stats(self) -> QueueStats:
         """Return the current figures."""
         state = "closed" if self._closed else "paused" if self._paused else "open"

@@ -10,6 +10,8 @@ from aiohttp import web
 
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.client import PageLimits, PlatformClient
+from reconciler.platform.models import PlatformSession, T
+from reconciler.platform.pagination import ListResult
 from tests.support import ManualClock
 
 
@@ -31,6 +33,21 @@ class Tokens:
         self.asked.append(refused)
         self.number += refused
         return self.current
+
+
+def whole(listing: ListResult[T]) -> list[T]:
+    """Return a list's rows; raises the error of the page that failed."""
+    if listing.error is not None:
+        raise listing.error
+    return listing.items
+
+
+async def projects(client: PlatformClient) -> list[str]:
+    return [project.id for project in whole(await client.list_projects())]
+
+
+async def running_sessions(client: PlatformClient, project: str | None) -> list[PlatformSession]:
+    return whole(await client.list_running(project))
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from reconciler.errors import PlatformRefused
 from reconciler.platform.client import PlatformClient
-from tests.lab.platform_client import client_of, scripted
+from tests.lab.platform_client import client_of, projects, running_sessions, scripted
 
 FORBIDDEN = {"kind": "Error", "code": "platform-403", "reason": "forbidden"}
 SESSION = {"id": "2Abc", "project_id": "team-a", "phase": "Running"}
@@ -51,8 +51,8 @@ async def test_the_refusal_of_one_kind_stays_until_the_same_is_given(
 async def ask_for_all(client: PlatformClient) -> None:
     """Send each kind of request once; the one that is refused raises."""
     with suppress(PlatformRefused):
-        await client.projects()
+        await projects(client)
     with suppress(PlatformRefused):
-        await client.running_sessions(None)
+        await running_sessions(client, None)
     with suppress(PlatformRefused):
         await client.session("2Abc", None)

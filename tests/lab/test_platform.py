@@ -20,7 +20,7 @@ from reconciler.errors import (
 )
 from reconciler.lab.platform.server import BASE_PATH, LabPlatform
 from reconciler.platform.models import PlatformSession
-from tests.lab.platform_client import Tokens, client_of, scripted
+from tests.lab.platform_client import Tokens, client_of, projects, running_sessions, scripted
 
 
 @pytest.fixture
@@ -159,9 +159,9 @@ async def test_requests_look_as_the_sdks_do() -> None:
         return web.json_response({"total": 0, "items": []})
 
     async with scripted(handler) as url, client_of(url + "/") as client:
-        await client.projects()
-        await client.running_sessions("Alpha_1")
-        await client.running_sessions(None)
+        await projects(client)
+        await running_sessions(client, "Alpha_1")
+        await running_sessions(client, None)
     search = "search=phase+%3D+%27Running%27"
     assert [request.raw_path.removeprefix(BASE_PATH) for request in seen] == [
         "/projects?orderBy=id&page=1&size=100",
@@ -182,7 +182,7 @@ async def test_a_project_that_no_header_can_carry_is_never_sent(
     lab: LabPlatform, project: str
 ) -> None:
     async with client_of(lab.url) as client:
-        for ask in (client.running_sessions(project), client.session("s", project)):
+        for ask in (running_sessions(client, project), client.session("s", project)):
             with pytest.raises(PlatformError, match="cannot be sent") as caught:
                 await ask
             assert not caught.value.transient
@@ -207,12 +207,12 @@ async def test_projects_and_running_sessions_are_listed(lab: LabPlatform) -> Non
     fill(lab, "beta", 1)
     lab.set_phase("alpha-0001", "Stopped")
     async with client_of(lab.url) as client:
-        assert await client.projects() == ["alpha", "beta"]
+        assert await projects(client) == ["alpha", "beta"]
         session = PlatformSession(
             id="alpha-0000", project_id="alpha", phase="Running", kube_namespace=""
         )
-        assert await client.running_sessions("alpha") == [session]
-        assert [s.id for s in await client.running_sessions(None)] == ["alpha-0000", "beta-0000"]
+        assert await running_sessions(client, "alpha") == [session]
+        assert [s.id for s in await running_sessions(client, None)] == ["alpha-0000", "beta-0000"]
         await client.probe()
 
 
@@ -250,7 +250,7 @@ async def test_a_refused_token_is_replaced_once(lab: LabPlatform) -> None:
     lab.verify = lambda token: token == "synthetic-token-000002"
     fill(lab, "alpha", 1)
     async with client_of(lab.url, tokens=tokens) as client:
-        assert await client.projects() == ["alpha"]
+        assert await projects(client) == ["alpha"]
     assert tokens.asked == [False, True]
 
 
@@ -262,7 +262,7 @@ async def test_a_token_refused_twice_is_an_error_and_the_platform_is_up() -> Non
     async with LabPlatform(refuse) as lab, client_of(lab.url, tokens=tokens) as client:
         for _ in range(3):
             with pytest.raises(PlatformError, match="401") as caught:
-                await client.projects()
+                await projects(client)
             assert (caught.value.transient, caught.value.status) == (False, 401)
         assert not client.breaker.is_open
     assert tokens.asked == [False, True] * 3
@@ -282,10 +282,10 @@ async def test_without_a_token_nothing_is_sent(lab: LabPlatform) -> None:
     for bearer, error in ((none, IssuerUnavailable), (never, IssuerUnavailable)):
         async with client_of(lab.url, tokens=bearer, limit_s=0.05) as client:
             with pytest.raises(error, match="no token"):
-                await client.projects()
+                await projects(client)
     async with client_of(lab.url, tokens=forged) as client:
         with pytest.raises(InvalidToken) as caught:
-            await client.projects()
+            await projects(client)
         assert "Forged" not in str(caught.value)
         assert not client.breaker.is_open
     assert not lab.requests
@@ -310,7 +310,7 @@ async def test_no_error_carries_the_token(lab: LabPlatform) -> None:
     port = server.sockets[0].getsockname()[1]
     async with server, client_of(f"http://127.0.0.1:{port}") as client:
         with pytest.raises(PlatformUnavailable) as caught:
-            await client.projects()
+            await projects(client)
     texts = [f"{error!r} {error} {vars(error)}" for error in chain(caught.value)]
     assert not [text for text in texts if "synthetic" in text]
 
@@ -327,7 +327,7 @@ async def failure_of(url: str, **settings: Any) -> PlatformError:
         failures = []
         for _ in range(3):
             with pytest.raises(PlatformError) as caught:
-                await client.running_sessions("alpha")
+                await running_sessions(client, "alpha")
             failures.append(caught.value)
         assert len({str(failure) for failure in failures}) == 1
         if client.breaker.is_suspect:
@@ -438,9 +438,9 @@ async def test_an_answer_after_an_outage_closes_the_breaker(lab: LabPlatform) ->
                 await client.probe()
         lab.faults.unreachable = False
         assert client.breaker.is_open
-        await client.running_sessions("alpha")
+        await running_sessions(client, "alpha")
         assert client.breaker.is_open  # that names one project
-        await client.projects()
+        await projects(client)
         assert not client.breaker.is_open
 
 
@@ -466,8 +466,8 @@ async def test_empty_lists_are_empty_and_no_error(lab: LabPlatform) -> None:
     fill(lab, "alpha", 3)
     lab.faults.empty = True
     async with client_of(lab.url) as client:
-        assert await client.projects() == []
-        assert await client.running_sessions("alpha") == []
+        assert await projects(client) == []
+        assert await running_sessions(client, "alpha") == []
 
 
 # Pages.
@@ -483,7 +483,7 @@ async def test_every_session_is_found_once_however_the_server_pages(
     lab.faults.keyset, lab.faults.unordered = keyset, unordered
     async with client_of(lab.url, page_size=5) as client:
         for _ in range(4):
-            found = [session.id for session in await client.running_sessions("alpha")]
+            found = [session.id for session in await running_sessions(client, "alpha")]
             assert len(found) == len(set(found)) == 23
             assert set(found) == names
         assert not client.breaker.is_open
@@ -493,7 +493,7 @@ async def test_a_search_that_the_database_refuses_is_no_outage(lab: LabPlatform)
     fill(lab, "alpha", 12)
     lab.faults.keyset = "broken"
     async with client_of(lab.url, page_size=5) as client:
-        await asyncio.gather(*(client.running_sessions("alpha") for _ in range(8)))
+        await asyncio.gather(*(running_sessions(client, "alpha") for _ in range(8)))
         assert client.breaker.stats().outages_total == 0
 
 
@@ -501,7 +501,7 @@ async def test_projects_over_many_pages_are_found_once(lab: LabPlatform) -> None
     for number in range(12):
         lab.add_project(f"project-{number:02}")
     async with client_of(lab.url, page_size=5) as client:
-        assert await client.projects() == [f"project-{number:02}" for number in range(12)]
+        assert await projects(client) == [f"project-{number:02}" for number in range(12)]
     assert lab.requests["GET /projects"] == 3
 
 
@@ -517,7 +517,7 @@ async def test_sessions_that_leave_between_pages_hide_no_other(lab: LabPlatform)
 
     lab.faults.after_page = leave
     async with client_of(lab.url, page_size=5) as client:
-        found = [session.id for session in await client.running_sessions("alpha")]
+        found = [session.id for session in await running_sessions(client, "alpha")]
     assert len(found) == len(set(found))
     assert gone
     assert names - gone <= set(found)
@@ -533,7 +533,7 @@ async def test_sessions_that_arrive_between_pages_double_no_other(lab: LabPlatfo
 
     lab.faults.after_page = arrive
     async with client_of(lab.url, page_size=5) as client:
-        found = [session.id for session in await client.running_sessions("alpha")]
+        found = [session.id for session in await running_sessions(client, "alpha")]
     assert len(found) == len(set(found))
     assert names <= set(found)
 
@@ -551,4 +551,4 @@ async def test_a_page_that_fails_late_is_an_error_with_what_was_read(lab: LabPla
         assert isinstance(listing.error, PlatformUnavailable)
         lab.faults.status = 0
         with pytest.raises(PlatformUnavailable):
-            await client.running_sessions("alpha")
+            await running_sessions(client, "alpha")

@@ -8,7 +8,7 @@ import pytest
 from reconciler.errors import IssuerError, PlatformError
 from reconciler.telemetry.trace import Tracer, span
 from reconciler.tokens.oidc import ClientCredentials, TokenEndpoint
-from tests.lab.platform_client import client_of
+from tests.lab.platform_client import client_of, projects
 from tests.lab.scripted_server import answer, scripted
 from tests.support import ManualClock
 
@@ -40,9 +40,9 @@ async def test_the_platform_is_told_the_page_that_is_asked_for() -> None:
     tracer.on_end(lambda trace: None)
     async with scripted(*[answer(404)] * 2) as platform, client_of(platform.url) as client:
         with tracer.begin("resync") as trace, pytest.raises(PlatformError):
-            await client.projects()
+            await projects(client)
         with pytest.raises(PlatformError):
-            await client.projects()
+            await projects(client)
     [page] = trace.spans
     assert (page.name, page.status) == ("GET", 404)
     assert "/api/ambient/v1/projects?" in page.target

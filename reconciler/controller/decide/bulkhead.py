@@ -394,10 +394,6 @@ class Bulkhead(Generic[K]):
         found = self._targets.get(target)
         return 0 if found is None else len(found.parked)
 
-    def positions_total(self) -> int:
-        """Return the number of keys with a position."""
-        return len(self._positions)
-
     def __len__(self) -> int:
         """Return the number of known targets."""
         return len(self._targets)

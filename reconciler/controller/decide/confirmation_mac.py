@@ -61,10 +61,6 @@ class ConfirmationMac:
     def make(self, key: SessionKey, uid: str) -> str:
         return _mac(self._key, key, uid)
 
-    def is_valid(self, mac: str, key: SessionKey, uid: str) -> bool:
-        """Return whether a MAC is of this session and object, under either key."""
-        return self.is_from_current_key(mac, key, uid) or self.is_from_previous_key(mac, key, uid)
-
     def is_from_current_key(self, mac: str, key: SessionKey, uid: str) -> bool:
         """Return whether a MAC is valid under the current key."""
         return _is_equal(mac, self.make(key, uid))

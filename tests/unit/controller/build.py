@@ -1,6 +1,7 @@
 """Short ways to say what the cluster holds."""
 
 from reconciler.clock import EpochTime, format_utc, format_utc_millis
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.controller.decide.plan import Confirmation, DecisionContext, SessionState
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
@@ -11,6 +12,11 @@ TTL_S = 900.0
 KEY = SessionKey("team-a", "2abcDEF")
 TERM = "replica-0/1"
 SEAL = "v1." + "obviously-fake".ljust(40, "-")
+
+
+def is_confirmed(mac: ConfirmationMac, text: str, key: SessionKey, uid: str) -> bool:
+    """Return whether a confirmation is of this session and object, under either key."""
+    return mac.is_from_current_key(text, key, uid) or mac.is_from_previous_key(text, key, uid)
 
 
 def pod(**changes: object) -> ObjectMeta:

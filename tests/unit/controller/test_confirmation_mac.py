@@ -2,16 +2,16 @@
 
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
 from reconciler.naming import SessionKey
-from tests.unit.controller.build import KEY
+from tests.unit.controller.build import KEY, is_confirmed
 
 
 def test_a_mac_is_valid_for_its_session_and_object_alone() -> None:
     seal = ConfirmationMac("fake-client-secret")
     made = seal.make(KEY, "uid-1")
-    assert seal.is_valid(made, KEY, "uid-1")
-    assert not seal.is_valid(made, KEY, "uid-2")
-    assert not seal.is_valid(made, SessionKey("team-b", KEY.session_id), "uid-1")
-    assert not ConfirmationMac("another-fake-secret").is_valid(made, KEY, "uid-1")
+    assert is_confirmed(seal, made, KEY, "uid-1")
+    assert not is_confirmed(seal, made, KEY, "uid-2")
+    assert not is_confirmed(seal, made, SessionKey("team-b", KEY.session_id), "uid-1")
+    assert not is_confirmed(ConfirmationMac("another-fake-secret"), made, KEY, "uid-1")
 
 
 def test_a_mac_of_the_secret_before_stays_valid_and_a_new_one_is_of_the_new() -> None:
@@ -20,14 +20,14 @@ def test_a_mac_of_the_secret_before_stays_valid_and_a_new_one_is_of_the_new() ->
     for number in (2, 3):
         seal.set_key(f"fake-secret-{number}")
         made.append(seal.make(KEY, "uid-1"))
-        assert ConfirmationMac(f"fake-secret-{number}").is_valid(made[-1], KEY, "uid-1")
-    assert [seal.is_valid(each, KEY, "uid-1") for each in made] == [False, True, True]
+        assert is_confirmed(ConfirmationMac(f"fake-secret-{number}"), made[-1], KEY, "uid-1")
+    assert [is_confirmed(seal, each, KEY, "uid-1") for each in made] == [False, True, True]
 
 
 def test_garbage_is_no_mac() -> None:
     seal = ConfirmationMac("fake-client-secret")
     for text in ("", "v1.", "true", "ä" * 50, seal.make(KEY, "uid-1")[:-1]):
-        assert not seal.is_valid(text, KEY, "uid-1")
+        assert not is_confirmed(seal, text, KEY, "uid-1")
 
 
 def test_a_mac_shows_nothing_of_its_key() -> None:

@@ -67,7 +67,9 @@ def test_its_confirmation_is_valid_under_the_same_client_secret(secret: ObjectMe
     key = SessionKey(secret.namespace, secret.session_id)
     confirmation = secret.annotations[NAMES.confirmation]
     assert ConfirmationMac(CLIENT_SECRET).is_from_current_key(confirmation, key, secret.uid)
-    assert not ConfirmationMac("obviously-another").is_valid(confirmation, key, secret.uid)
+    assert not ConfirmationMac("obviously-another").is_from_current_key(
+        confirmation, key, secret.uid
+    )
 
 
 @pytest.mark.parametrize(

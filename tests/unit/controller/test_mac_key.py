@@ -22,7 +22,7 @@ from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.lab.apiserver.write_log import Commit
 from reconciler.leadership.api import Leadership, LeadershipState
 from reconciler.naming import SessionKey
-from tests.unit.controller.build import KEY
+from tests.unit.controller.build import KEY, is_confirmed
 from tests.unit.controller.virtual import (
     INTRUDER,
     NAMES,
@@ -143,7 +143,7 @@ def test_scheduled_refreshes_write_the_new_confirmation_and_no_other_write_does(
             for secret in replica.controller.secrets.snapshot():
                 key = SessionKey(secret.namespace, secret.session_id)
                 found = secret.annotations[NAMES.confirmation]
-                assert ConfirmationMac(SECOND).is_valid(found, key, secret.uid)
+                assert is_confirmed(ConfirmationMac(SECOND), found, key, secret.uid)
 
     simulate(scenario)
 
@@ -248,7 +248,9 @@ def test_a_secret_that_changes_several_times_leaves_no_confirmation_by_a_previou
             for number in range(SESSIONS):
                 metadata = world.secret(f"2Ab{number}")["metadata"]
                 seal = metadata["annotations"][NAMES.confirmation]
-                assert last.is_valid(seal, SessionKey(PROJECT, f"2Ab{number}"), metadata["uid"])
+                assert is_confirmed(
+                    last, seal, SessionKey(PROJECT, f"2Ab{number}"), metadata["uid"]
+                )
 
     simulate(scenario)
 
@@ -311,10 +313,10 @@ def test_a_previous_key_ends(after_s: float, *, is_valid: bool) -> None:
     seal.set_key(SECOND)
     seal.set_key(SECOND)
     now[0] += after_s
-    assert seal.is_valid(made, KEY, "uid-1") == is_valid
+    assert is_confirmed(seal, made, KEY, "uid-1") == is_valid
     now[0] = 1000.0
-    assert seal.is_valid(made, KEY, "uid-1") == is_valid
-    assert seal.is_valid(seal.make(KEY, "uid-1"), KEY, "uid-1")
+    assert is_confirmed(seal, made, KEY, "uid-1") == is_valid
+    assert is_confirmed(seal, seal.make(KEY, "uid-1"), KEY, "uid-1")
 
 
 class RefusesSeals:

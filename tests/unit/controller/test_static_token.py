@@ -17,6 +17,7 @@ from reconciler.lab.apiserver.kinds import SECRETS
 from reconciler.leadership.api import LeadershipState
 from reconciler.naming import SessionKey
 from reconciler.tokens.static import RELOAD_S, StaticSource
+from tests.unit.controller.build import is_confirmed
 from tests.unit.controller.virtual import NAMES, PLATFORM, PROJECT, SwitchFence, World, simulate
 from tests.unit.tokens.support import NEW, OLD, StaticFile, jwt
 
@@ -150,8 +151,8 @@ def test_a_seal_is_made_anew_with_the_value_that_a_later_start_will_know() -> No
             await asyncio.sleep(SOON_S)
         for secret in replica.controller.secrets.snapshot():
             key = SessionKey(secret.namespace, secret.session_id)
-            assert ConfirmationMac(NEW).is_valid(
-                secret.annotations[NAMES.confirmation], key, secret.uid
+            assert is_confirmed(
+                ConfirmationMac(NEW), secret.annotations[NAMES.confirmation], key, secret.uid
             )
 
     simulate(scenario)
