@@ -28,7 +28,6 @@ from reconciler.controller.reconcile.worker import Workers
 from reconciler.controller.runtime import ControllerConfig, LogDedup, Runtime, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
-from reconciler.controller.state.startup import StartupProgress
 from reconciler.controller.status.collector import ControllerParts, StatusCollector
 from reconciler.controller.status.endpoint_log import REPORT_S, EndpointLog
 from reconciler.controller.status.exposure import TOUCHED_S, EstimatedExposure
@@ -40,6 +39,7 @@ from reconciler.controller.triggers.event_handler import EventHandler
 from reconciler.controller.triggers.replan import Replan
 from reconciler.controller.triggers.resync import LEADER_START, Resync
 from reconciler.controller.triggers.revocation_check import RevocationCheck
+from reconciler.controller.triggers.startup import StartupProgress
 from reconciler.errors import IssuerError
 from reconciler.informer.reflector import ObjectHandlers, Reflector
 from reconciler.informer.store import Store
@@ -215,8 +215,8 @@ class Controller:
             reconciler=self._make_reconciler(session_lookup),
             sessions=self.sessions,
             bulkhead=self.bulkhead,
-            startup=self.startup,
             observers=(
+                self.startup.observe,
                 self.history.observe,
                 self.exposure.observe,
                 self.blocked_sessions.observe,
@@ -262,7 +262,6 @@ class Controller:
             actions=actions,
             touches=self.touches,
             toucher=toucher,
-            startup=self.startup,
             kube_breaker=endpoints.kube_breaker,
             runtime=self._runtime,
         )

@@ -16,7 +16,6 @@ from reconciler.controller.reconcile.pod_toucher import PodToucher
 from reconciler.controller.reconcile.run import ReconcileRun, names_of, objects_of
 from reconciler.controller.runtime import Runtime
 from reconciler.controller.state.session_state import SessionStateReader
-from reconciler.controller.state.startup import StartupProgress
 from reconciler.errors import ProtocolError, RemoteError
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import CircuitBreaker
@@ -38,7 +37,6 @@ class Reconciler:
         actions: SessionActions,
         touches: PodTouches | None,
         toucher: PodToucher | None,
-        startup: StartupProgress,
         kube_breaker: CircuitBreaker,
         runtime: Runtime,
     ) -> None:
@@ -46,7 +44,6 @@ class Reconciler:
         self._actions = actions
         self._touches = touches
         self._toucher = toucher
-        self._startup = startup
         self._kube_breaker = kube_breaker
         self._clock = runtime.clock
         self._log_dedup = runtime.log_dedup
@@ -76,7 +73,7 @@ class Reconciler:
             if plan.action in (Action.WAIT, Action.BLOCKED, Action.REMOVE):
                 return self._finish(run, state, plan)
             if plan.action is Action.CONFIRM and plan.due_s > self._sessions.now_s():
-                run.outcome = "unchanged"  # a list is under way that may confirm it
+                run.outcome, run.awaits_list = "unchanged", True
                 return self._requeue(key, plan)
             run.reason = plan.reason
             if self._kube_breaker.is_open:
@@ -119,7 +116,6 @@ class Reconciler:
             if self._touches is not None:
                 self._touches.drop(key)
             self._sessions.records.put(key, None)
-            self._startup.record_result(key, "unchanged")
             return None
         if plan.action is Action.BLOCKED:
             if self._log_dedup.should_log(plan.reason, *key):
@@ -127,10 +123,8 @@ class Reconciler:
                     "session_blocked", reason=plan.reason, **names_of(key), **objects_of(state)
                 )
             run.outcome, run.reason = "blocked", plan.reason
-            self._startup.record_result(key, "blocked")
         else:
             run.outcome = "refreshed" if run.wrote else "unchanged"
-            self._startup.record_result(key, run.outcome)
         return self._requeue(key, plan)
 
     def _log_plan(self, key: SessionKey, plan: Plan) -> None:

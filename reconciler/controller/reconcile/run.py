@@ -33,6 +33,7 @@ class ReconcileRun:
         error: The error that it failed with, or None; `failures` counts consecutive failures.
         shared: The endpoint that is unreachable or refuses us, if that is the cause; or "".
         routine: Failed in a way that heals by planning again: a conflict.
+        awaits_list: Nothing was done yet: a list of the platform is under way that may confirm it.
         wrote: Whether a write of the Secret was applied, even of annotations alone.
         before: The Secret's annotations before the write; None for a new Secret.
         written_s: When a token was written (epoch, issuer's time), or None.
@@ -52,6 +53,7 @@ class ReconcileRun:
     blocked_on: str = ""
     routine: bool = False
     pod: ObjectMeta | None = None
+    awaits_list: bool = False
     wrote: bool = False
     before: TokenAnnotations | None = None
     written_s: EpochTime | None = None

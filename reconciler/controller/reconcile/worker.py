@@ -22,7 +22,6 @@ from reconciler.controller.reconcile.run import (
 )
 from reconciler.controller.runtime import Runtime
 from reconciler.controller.state.session_state import SessionStateReader
-from reconciler.controller.state.startup import StartupProgress
 from reconciler.errors import NotLeaderError, ProtocolError, RemoteError
 from reconciler.naming import SessionKey
 from reconciler.workqueue.items import NotBefore, Priority, ScheduleRequest, WorkItem
@@ -51,7 +50,6 @@ class Workers:
         reconciler: Reconciler,
         sessions: SessionStateReader,
         bulkhead: BulkheadShell,
-        startup: StartupProgress,
         observers: Sequence[Observer],
         stats: ReconcileStats,
         runtime: Runtime,
@@ -60,7 +58,6 @@ class Workers:
         self._reconciler = reconciler
         self._sessions = sessions
         self._bulkhead = bulkhead
-        self._startup = startup
         self._observers = observers
         self._stats = stats
         self._clock = runtime.clock
@@ -121,7 +118,6 @@ class Workers:
             return self._parked(run, full.target)
         except NoBetterTokenError:
             run.outcome = "no_better_token"
-            self._startup.record_result(work.key, "unchanged")
             decision = RetryDecision(backoff.TRANSIENT, error_policy.ISSUER)
             return self._retry(work, decision, self._queue.record_failure(work.key))
         except NoProgressError as error:
@@ -146,7 +142,6 @@ class Workers:
         work = run.work
         self._stats.reconcile_panics_total += 1
         run.outcome, run.error = "failed", error
-        self._startup.record_result(work.key, "failed")
         wait_s = backoff.MISCONFIGURED.delay_s(
             self._queue.record_failure(work.key),
             fraction_of_life_s=None,
@@ -168,7 +163,6 @@ class Workers:
         key, now_at = run.key, self._clock.monotonic()
         state, plan = self._sessions.plan(key)
         run.outcome = "refreshed" if run.wrote else "no_better_token"
-        self._startup.record_result(key, "refreshed" if run.wrote else "unchanged")
         # Two scheduled refreshes may come this close if the first was late.
         if plan.reason != "scheduled" and self._log_dedup.should_log("write_without_effect", *key):
             log.warning(
@@ -192,7 +186,6 @@ class Workers:
         run.outcome, run.error, run.failures = "failed", error, failures
         run.blocked_on, run.routine = decision.blocked_on, decision.policy in ROUTINE
         self._report(work.key, error, decision, failures)
-        self._startup.record_result(work.key, "failed")
         return self._retry(work, decision, failures, retry_after_s=error.retry_after_s)
 
     def _report(

@@ -17,7 +17,6 @@ from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.runtime import Runtime, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
-from reconciler.controller.state.startup import StartupProgress
 from reconciler.controller.status.exposure import EstimatedExposure
 from reconciler.controller.status.fleet import FleetSummary
 from reconciler.controller.status.history import BlockedSessions, RunHistory, RunRecord
@@ -29,6 +28,7 @@ from reconciler.controller.status.snapshot import (
     StartupStatus,
     StatusSnapshot,
 )
+from reconciler.controller.triggers.startup import StartupProgress
 from reconciler.kube.api import ObjectMeta
 from reconciler.leadership.api import WriteFence
 from reconciler.naming import SessionKey, Shard

@@ -4,7 +4,7 @@ from reconciler.clock import Clock
 from reconciler.controller.decide.plan import DUE, Action, Plan, SessionState, dependency_of
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.state.session_state import SessionStateReader
-from reconciler.controller.state.startup import StartupProgress
+from reconciler.controller.triggers.startup import StartupProgress
 from reconciler.informer.store import Change
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey

@@ -11,8 +11,8 @@ from reconciler.controller.decide.sharding import owns
 from reconciler.controller.runtime import ControllerConfig, Runtime
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
-from reconciler.controller.state.startup import StartupProgress
 from reconciler.controller.triggers.event_handler import EventHandler
+from reconciler.controller.triggers.startup import StartupProgress
 from reconciler.errors import OF_AN_ENDPOINT, RemoteError
 from reconciler.naming import SessionKey
 from reconciler.platform.api import Platform

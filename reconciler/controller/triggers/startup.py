@@ -6,15 +6,27 @@ from collections.abc import Callable
 import structlog
 
 from reconciler.clock import Clock, Instant
+from reconciler.controller.reconcile.run import Outcome, ReconcileRun
 from reconciler.naming import SessionKey
 
 log = structlog.get_logger()
 
 
+RESULTS: dict[Outcome, str] = {
+    "refreshed": "refreshed",
+    "unchanged": "unchanged",
+    "no_better_token": "unchanged",
+    "removed": "unchanged",
+    "failed": "failed",
+    "blocked": "blocked",
+}
+"""Outcomes of a run that are results of its session."""
+
+
 class StartupProgress:
     """Counts the sessions of the startup resync until each had its first result.
 
-    Order: `begin` before the first key is queued; `record_result` at any time.
+    Order: `begin` before the first key is queued; `observe` and `record_result` at any time.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -68,10 +80,16 @@ class StartupProgress:
         self._listed = True
         self._finish_if_done()
 
-    def record_result(self, key: SessionKey, outcome: str) -> None:
-        """Take in how a run ended: `refreshed`, `unchanged`, `failed` or `blocked`.
+    def observe(self, run: ReconcileRun) -> None:
+        """Take in how a run ended; one that ended before it did anything is no result."""
+        outcome = RESULTS.get(run.outcome)
+        if outcome is not None and not run.awaits_list:
+            self.record_result(run.key, outcome)
 
-        Only a session's first result counts.
+    def record_result(self, key: SessionKey, outcome: str) -> None:
+        """Take in a session's result: `refreshed`, `unchanged`, `failed` or `blocked`.
+
+        Only the first one counts.
         """
         if self._began_at is None:
             return
@@ -99,7 +117,7 @@ class StartupProgress:
             sessions=self.sessions,
             seconds=round(self.seconds, 3),
             **self.outcomes,
-            # Logged within the last session's run; without this the line would have that trace ID.
+            # Logged at the end of the last session's run, which has another trace ID.
             **({"trace_id": self._trace_id} if self._trace_id else {}),
         )
         self._on_finished()
