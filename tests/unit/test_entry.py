@@ -38,6 +38,22 @@ def test_a_signal_during_the_imports_ends_the_controller() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+LEAN = """
+    import sys
+    from reconciler import entry
+    entry._import_structlog_alone()
+    import reconciler.cli.main, reconciler.settings, reconciler.app.main
+    print(sorted({name.partition(".")[0] for name in sys.modules} & {"rich", "urllib3", "grpc"}))
+    import rich.table, urllib3.util
+    assert urllib3.PoolManager
+"""
+
+
+def test_a_run_imports_no_library_that_only_other_commands_need() -> None:
+    ended = run(LEAN)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[]\n", "")
+
+
 REAPED = """
     import ctypes, os, subprocess, sys, time
     PR_SET_CHILD_SUBREAPER = 36

@@ -16,6 +16,7 @@ from reconciler.controller.decide.progress import (
     TokenLife,
     WriteRecord,
     WriteRecords,
+    is_unanswered,
     last_applied,
     undone,
     wait_s,
@@ -175,3 +176,11 @@ def test_an_owner_is_ours_and_no_owner_is_unowned() -> None:
     assert owner_of(written("a"), US, None) is Owner.OURS
     assert owner_of(written("a", writers=("kubectl", US)), US, None) is Owner.OURS
     assert owner_of(written("a", writers=()), US, None) is Owner.UNOWNED
+
+
+def test_the_event_of_a_write_is_known_only_while_its_response_is_outstanding() -> None:
+    event = written("a")
+    assert is_unanswered(sent("a"), event, NAMES)
+    assert not is_unanswered(sent("a"), written("b"), NAMES)
+    assert not is_unanswered(answered("a"), event, NAMES)
+    assert not is_unanswered(None, event, NAMES)
