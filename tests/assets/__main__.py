@@ -10,7 +10,13 @@ from types import FrameType
 
 from tests.assets import build, issuers, locate
 from tests.assets.definitions import DEFINITIONS
-from tests.assets.programs import HYDRA_PROGRAM, NODE_PROGRAMS, PROGRAMS, Program
+from tests.assets.programs import (
+    HYDRA_PROGRAM,
+    NODE_PROGRAMS,
+    OLDEST_APISERVER,
+    PROGRAMS,
+    Program,
+)
 
 
 def main() -> int:
@@ -25,7 +31,7 @@ def main() -> int:
         "--issuers", action="store_true", help="every issuer of the tests, not Keycloak alone"
     )
     arguments = parser.parse_args()
-    programs = PROGRAMS + NODE_PROGRAMS if arguments.node else PROGRAMS
+    programs = (*PROGRAMS, OLDEST_APISERVER, *(NODE_PROGRAMS if arguments.node else ()))
     packages = (
         *(issuers.PACKAGES if arguments.issuers else issuers.PACKAGES[:1]),
         *DEFINITIONS,

@@ -93,7 +93,7 @@ def _candidates(program: Program) -> Iterator[tuple[Path, bool]]:
     """Yield the existing files to try, best first, and whether each must be the pinned version."""
     named = os.environ.get("KUBEBUILDER_ASSETS")
     if named and (path := Path(named) / program.name).is_file():
-        yield path.absolute(), False
+        yield path.absolute(), program.is_pinned
     if (path := cached(program)).is_file():
         yield path, True
     if program.any_on_path and (on_path := shutil.which(program.name)):

@@ -5,6 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 
 KUBERNETES = "v1.37.2"
+OLDEST_KUBERNETES = "v1.30.14"
 ETCD = "v3.7.3"
 JAEGER = "v1.76.0"
 KUBE_ROUTER = "v2.1.0"
@@ -29,6 +30,7 @@ class Program:
         stamp: Linker settings that tell the binary its version.
         ask: Arguments that make it print its version and exit 0.
         any_on_path: True if whatever PATH offers is good enough.
+        is_pinned: True if no other version will do, not even one that the user named.
         tags: Build tags.
         cgo: True if it holds C code, so that a C compiler is needed.
     """
@@ -40,6 +42,7 @@ class Program:
     stamp: tuple[str, ...] = ()
     ask: tuple[str, ...] = ("--version",)
     any_on_path: bool = False
+    is_pinned: bool = False
     tags: tuple[str, ...] = ()
     cgo: bool = False
 
@@ -53,10 +56,10 @@ class Program:
         return " ".join(("-s -w", *(f"-X {setting}" for setting in self.stamp)))
 
 
-def _stamp(*packages: str) -> tuple[str, ...]:
+def _stamp(*packages: str, version: str = KUBERNETES) -> tuple[str, ...]:
     """Source: kubernetes hack/lib/version.sh."""
-    major, minor, _ = KUBERNETES.removeprefix("v").split(".")
-    values = {"gitVersion": KUBERNETES, "gitMajor": major, "gitMinor": minor}
+    major, minor, _ = version.removeprefix("v").split(".")
+    values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     return tuple(
         f"{package}.{name}={value}" for package in packages for name, value in values.items()
     )
@@ -108,6 +111,18 @@ PROGRAMS = (
     ),
     Program("peer-operator", _PEER, PEER_MODULE, ".", stamp=(f"main.version={_PEER}",)),
 )
+
+OLDEST_APISERVER = Program(
+    "kube-apiserver",
+    OLDEST_KUBERNETES,
+    _HERE / "kubernetes-oldest",
+    "k8s.io/kubernetes/cmd/kube-apiserver",
+    stamp=_stamp(
+        "k8s.io/component-base/version", "k8s.io/client-go/pkg/version", version=OLDEST_KUBERNETES
+    ),
+    is_pinned=True,
+)
+"""The oldest API server that is supported; docs/support.md names its version."""
 
 NODE_PROGRAMS = (
     *(_kubernetes(name) for name in ("kube-scheduler", "kube-controller-manager", "kubelet")),
