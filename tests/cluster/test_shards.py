@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.controller.decide.sharding import shard_of
 from reconciler.naming import SessionKey
-from tests.cluster.admin import MERGE, RBAC, Admin
+from tests.cluster.admin import MERGE, RBAC, SECRETS, Admin, collection
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.world import ExpiryWatch, World, open_world
 from tests.controller import Controller, running
@@ -127,3 +127,14 @@ async def test_each_session_has_one_writer_and_a_dead_leader_is_its_own_shards(
         for runner in world.runners:
             world.issuer.verify(await world.token(runner))
     assert watch.expired_s == 0
+
+
+async def test_the_server_has_no_selector_of_its_own_for_shards(world: World) -> None:
+    """Its feature gate is off; with it on, decision 0020 is to be made again."""
+    path = collection(world.runners[0].namespace, SECRETS)
+    none = "shardRange(object.metadata.uid, '0x0000000000000000', '0x0000000000000001')"
+    everything = (await world.admin.expect("GET", path))["items"]
+    assert everything
+    assert len((await world.admin.expect("GET", path, shardSelector=none))["items"]) == len(
+        everything
+    )
