@@ -5,6 +5,7 @@ product, its peers, a bare client and the replaced loop meet the same API server
 """
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -40,6 +41,7 @@ def main() -> int:
         return 1
     report = load(arguments.report) if arguments.parts else Report()
     chosen = plan(quick=arguments.quick, sessions=arguments.sessions)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C
     began = time.monotonic()
     Runner(binaries, chosen, names, report=report, path=arguments.report).run()
     code = _shown(report, arguments.report)

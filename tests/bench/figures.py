@@ -96,6 +96,7 @@ FIGURES = (
     # profile
     Figure("profile_percent_COMPONENT", "%"),
     # memory
+    Figure("event_loop_mb", "MB"),
     Figure("session_bytes", "B"),
     Figure("session_bytes_COMPONENT", "B"),
     # idle

@@ -16,6 +16,8 @@ from tests.bench.say import say
 from tests.controller import Controller, running
 
 TOP = 12
+EVENT_LOOP = "app"
+"""The component whose innermost frame runs the event loop."""
 
 
 async def profile(fleet: Fleet) -> list[Value]:
@@ -43,7 +45,7 @@ async def profile(fleet: Fleet) -> list[Value]:
 async def memory(fleet: Fleet) -> list[Value]:
     """Return the bytes of one session by component: all sessions less those of one project.
 
-    Both runs have as many connections, whose buffers so count for no session.
+    What the event loop has allocated is shown separately: it is the connections' buffers.
     """
     namespace = fleet.world.runners[0].namespace
     some = sum(runner.namespace == namespace for runner in fleet.world.runners)
@@ -52,10 +54,11 @@ async def memory(fleet: Fleet) -> list[Value]:
     every = await _allocated(fleet, fleet.environment(), fleet.sessions)
     found = {
         name: (every.get(name, 0) - few.get(name, 0)) / (fleet.sessions - some)
-        for name in sorted({*few, *every})
+        for name in sorted({*few, *every} - {EVENT_LOOP})
     }
+    buffers = Value("event_loop_mb", every.get(EVENT_LOOP, 0) / 2**20, fleet.sessions)
     total = Value("session_bytes", sum(found.values()), fleet.sessions)
-    return [total, *_values("session_bytes_COMPONENT", fleet, found, least=16.0)]
+    return [buffers, total, *_values("session_bytes_COMPONENT", fleet, found, least=16.0)]
 
 
 def _values(name: str, fleet: Fleet, found: Mapping[str, float], *, least: float) -> list[Value]:

@@ -43,7 +43,8 @@ class SinglePart:
 
 
 async def _resync(fleet: Fleet, binaries: Binaries, plan: Plan) -> Sequence[Value]:
-    return await resync.measure(fleet, binaries, rounds=plan.rounds(fleet.sessions))
+    rounds = plan.rounds(fleet.sessions)
+    return await resync.measure(fleet, binaries, rounds=rounds, old_loop_most=plan.old_loop_most)
 
 
 async def _profile(fleet: Fleet, _: Binaries, __: Plan) -> Sequence[Value]:

@@ -14,6 +14,7 @@ class Plan:
 
     Args:
         sizes: Numbers of sessions in the fleets, ascending.
+        old_loop_most: Most sessions with which the replaced loop is run.
         steady_rate: Renewals a second in the steady state.
         steady_s: For how long it is measured.
         failovers: Rounds of each kind of failover.
@@ -25,6 +26,7 @@ class Plan:
     """
 
     sizes: tuple[int, ...]
+    old_loop_most: int = FIRST_SIZE
     steady_rate: float = 278.0
     steady_s: float = 60.0
     failovers: int = 20
@@ -57,7 +59,7 @@ def plan(*, quick: bool, sessions: int = 0) -> Plan:
     if quick:
         sizes = (sessions // 5, sessions) if sessions else (200, 1000)
         return Plan(
-            sizes, steady_rate=50.0, steady_s=15.0, failovers=2, idle_s=5.0,
+            sizes, old_loop_most=sizes[0], steady_rate=50.0, steady_s=15.0, failovers=2, idle_s=5.0,
             storm_sessions=500, storm_s=10.0, telemetry_sessions=200, renews=False,
         )  # fmt: skip
     return Plan(tuple(sorted({FIRST_SIZE, sessions or LARGE})))

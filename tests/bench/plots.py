@@ -44,8 +44,8 @@ def draw(report: Report, folder: Path) -> list[Path]:
     return paths
 
 
-def _bars(title: str, labels: Iterable[str], **options: Any) -> Any:
-    chart = pygal.Bar(
+def _bars(title: str, labels: Iterable[str], *, kind: Any = pygal.Bar, **options: Any) -> Any:
+    return kind(
         style=CleanStyle,
         # No script: the library's default is one from another host.
         js=(),
@@ -56,7 +56,6 @@ def _bars(title: str, labels: Iterable[str], **options: Any) -> Any:
         legend_at_bottom=True,
         **options,
     )
-    return chart
 
 
 def _sizes(report: Report, names: Sequence[str]) -> list[int]:
@@ -80,8 +79,9 @@ def _components(report: Report, figure: str, title: str) -> Any:
     order: dict[str, float] = {}
     for value in found:
         order[value.component] = max(order.get(value.component, 0.0), value.value)
-    components = sorted(order, key=lambda component: -order[component])
-    chart = _bars(title, components, x_label_rotation=30)
+    components = sorted(order, key=lambda component: order[component])
+    height = 200 + 30 * len(components)
+    chart = _bars(title, components, kind=pygal.HorizontalBar, height=height)
     by_place = {(value.sessions, value.component): value.value for value in found}
     for size in sizes:
         chart.add(f"{size:,} sessions", [by_place.get((size, name)) for name in components])

@@ -24,14 +24,17 @@ NAMES = Names()
 KOPF_MOST = 10_000
 """kopf writes some 85 tokens a second: with more sessions than this it is not run."""
 
-OLD_LOOP_MOST = 1000
-"""The replaced loop's rate is its client's limit, whatever the number of sessions."""
 
-
-async def measure(fleet: Fleet, binaries: Mapping[str, Path], *, rounds: int) -> list[Value]:
+async def measure(
+    fleet: Fleet, binaries: Mapping[str, Path], *, rounds: int, old_loop_most: int
+) -> list[Value]:
     """Run bare client, product and Go operator in turn, `rounds` times; the others once.
 
     Ratios are the medians of the rounds' ratios.
+
+    Args:
+        old_loop_most: With more sessions the replaced loop is not run: its rate is its client's
+            limit for any number.
     """
     bares: list[dict[str, float]] = []
     ours: list[Resync] = []
@@ -52,7 +55,7 @@ async def measure(fleet: Fleet, binaries: Mapping[str, Path], *, rounds: int) ->
         await measured(fleet, kopf_peer(fleet))
         kopf = await measured(fleet, kopf_peer(fleet))
         found |= _of_kopf(kopf, found)
-    if fleet.sessions <= OLD_LOOP_MOST:
+    if fleet.sessions <= old_loop_most:
         say(f"the replaced loop, {2 * fleet.sessions / old_loop.RATE:.0f} s")
         found["old_loop_rate"] = await old_loop.measure(fleet.world)
         found["rate_vs_old_loop"] = ratio(found["rate"], found["old_loop_rate"])
