@@ -72,6 +72,8 @@ class Store:
         self._objects: dict[str, dict[str, ObjectMeta]] = {}
         self._sessions: dict[SessionKey, tuple[str, ...]] = {}
         self._versions: dict[str | None, str] = {}
+        self._incoming: dict[str | None, str] = {}
+        """By synced scope, the version of the list that `replace` is taking in."""
 
     def apply(self, event_type: ObjectEvent, meta: ObjectMeta) -> Change | None:
         """Take one watch event; None where it changed nothing (known, or older than known)."""
@@ -120,6 +122,8 @@ class Store:
             listed.setdefault(item.namespace, {})[item.name] = item
             yield None
         reached = self.version(namespace)
+        if namespace in self._versions:
+            self._incoming[namespace] = version
         for stored in self._in_scope(namespace):
             new = listed.get(stored.namespace, {}).get(stored.name)
             present = self.get(stored.namespace, stored.name)
@@ -144,6 +148,7 @@ class Store:
                 self._put(present, new)
                 yield Change(present, new)
         self._versions[namespace] = version
+        self._incoming.pop(namespace, None)
 
     def apply_write_response(self, meta: ObjectMeta) -> Change | None:
         """Store the response to our own write at once, so that we read what we wrote.
@@ -153,10 +158,11 @@ class Store:
 
         Returns:
             The change; None where the store has this version or a newer one already, or where the
-            object is absent although the stream has passed the response: it was deleted since.
+            object is absent although the stream, or a list that is being taken in, has passed the
+            response: it was deleted since.
         """
         stored = self.get(meta.namespace, meta.name)
-        known = stored.version if stored is not None else self.version(meta.namespace)
+        known = stored.version if stored is not None else self._passed(meta.namespace)
         if known is not None and not is_newer(meta.version, known):
             return None
         self._put(stored, meta)
@@ -193,8 +199,8 @@ class Store:
             assert stored is not None  # noqa: S101 - the two differ
             self._remove(stored)
             return ReadResult(Change(stored, None), rewound)
-        if stored is None and not rewound and _is_older(version, self.version(namespace)):
-            # The stream has passed the read, and the object is absent.
+        if stored is None and not rewound and _is_older(version, self._passed(namespace)):
+            # The stream, or a list, has passed the read, and the object is absent.
             return ReadResult(None, rewound)
         self._put(stored, found)
         return ReadResult(Change(stored, found), rewound)
@@ -281,6 +287,11 @@ class Store:
             return None
         self._remove(stored)
         return Change(stored, None)
+
+    def _passed(self, namespace: str) -> str | None:
+        """Return the version at which an object that is absent was absent."""
+        scope = self._scope_of(namespace)
+        return self._incoming.get(scope, self._versions.get(scope))
 
     def _scope_of(self, namespace: str | None) -> str | None:
         return namespace if namespace in self._versions else None

@@ -139,6 +139,19 @@ class TestReplace:
             assert found == {"a": "11", "b": "21", "c": "13", "d": "22"}
             assert store.version(None) == "20"
 
+    def test_a_late_response_between_two_steps_brings_back_no_deleted_object(self) -> None:
+        for step in range(5):
+            store = synced(meta("a", 1), meta("b", 2), version=10)
+            read = store.entry("ns", "c")
+            steps = store.replace([meta("b", 2)], "20", None)
+            for _ in range(step):
+                next(steps)
+            store.apply_write_response(meta("a", 15))  # both were deleted at 16
+            store.apply_read("ns", "c", meta("c", 14), "15", read)
+            for _ in steps:
+                check_indexes(store)
+            assert store.snapshot() == (meta("b", 2),)
+
     def test_each_step_leaves_an_object_as_it_was_or_as_it_is_listed(self) -> None:
         old = [meta("a", 1), meta("b", 2, uid="one"), meta("c", 3)]
         new = [meta("b", 12, uid="two"), meta("c", 13), meta("d", 14)]
