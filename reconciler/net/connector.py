@@ -44,6 +44,20 @@ class Connector(aiohttp.TCPConnector):
         made.close = made.abort  # type: ignore[method-assign]  # no close_notify
         return made
 
+    async def connect(self, *args: Any, **named: Any) -> aiohttp.connector.Connection:
+        """Return a connection on which the peer has sent nothing since its last answer.
+
+        aiohttp takes what an idle connection received for the answer to the next request.
+
+        Raises:
+            aiohttp.ServerDisconnectedError: The peer has sent something; nothing was sent to it.
+        """
+        connection = await super().connect(*args, **named)
+        if connection.protocol is not None and connection.protocol.should_close:
+            connection.close()
+            raise aiohttp.ServerDisconnectedError
+        return connection
+
     async def close(self, *, abort_ssl: bool = False) -> None:
         """Close every connection, also those of cancelled requests; takes up to `GRACE_S`."""
         await super().close(abort_ssl=abort_ssl)

@@ -18,10 +18,10 @@ from yarl import URL
 CONNECT_LIMIT = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
 """For connecting only: the rest of a request, its credentials included, has one time limit."""
 
-_REPLACED = frozenset({"Accept"})
-"""Headers that aiohttp sets for every request, and that ours set themselves."""
-
 PROXY_AUTHORIZATION = "Proxy-Authorization"
+
+_REPLACED = frozenset({"Accept", PROXY_AUTHORIZATION})
+"""Headers that aiohttp sets, and that are rendered for each request."""
 
 
 class Answer(NamedTuple):
@@ -85,12 +85,14 @@ class Exchanges:
             before_send: Called as the bytes go to the socket, with no await between; what it raises
                 ends the request with nothing sent.
         Raises:
-            ValueError: The URL or a header is not usable.
+            ValueError: The URL, the target or a header is not usable.
             aiohttp.ClientError, HttpProcessingError, OSError: No whole answer came.
         Cancel: The request may have been sent; its connection is closed.
         """
         peer = self._peer
         own = _render(headers)
+        if not target.isascii() or not target.isprintable() or " " in target:
+            raise ValueError("a target is not encoded")
         connection = await self._connector.connect(peer, [], CONNECT_LIMIT)
         try:
             protocol = connection.protocol

@@ -83,6 +83,39 @@ async def test_a_header_with_a_line_break_sends_nothing() -> None:
         assert server.requests == []
 
 
+async def test_a_target_that_is_not_encoded_sends_nothing() -> None:
+    async with scripted(answer()) as server, client_of(to(server.url)) as client:
+        for target in ("/a b", "/a HTTP/1.1\r\nB: c\r\nD: ", "/a\n", "/a\0", "/\u00e9"):
+            with pytest.raises(ValueError, match="not encoded"):
+                await patch(client, target)
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("method", ["PATCH", "GET"])
+async def test_an_answer_to_no_request_is_not_the_next_ones(method: str) -> None:
+    arrived = asyncio.Event()
+
+    async def twice(peer: Peer) -> None:
+        await answer(body=b"first")(peer)
+        await arrived.wait()
+        await answer(body=b"extra")(peer)
+
+    third = answer(body=b"third")
+    async with scripted(twice, third) as server, client_of(to(server.url)) as client:
+        await patch(client)
+        [waiting] = client.session.connector._conns.values()  # type: ignore[union-attr]
+        arrived.set()
+        while not waiting[0][0].should_close:
+            await asyncio.sleep(0)
+        if method == "PATCH":
+            with pytest.raises(aiohttp.ServerDisconnectedError):
+                await patch(client)
+            assert (await patch(client)).body == b"third"
+        else:  # aiohttp's session asks again by itself
+            async with client.session.get(server.url) as response:
+                assert await response.read() == b"third"
+
+
 async def test_a_lost_connection_is_an_error_and_no_request_is_sent_again() -> None:
     async def reset(peer: Peer) -> None:
         peer.reset()
@@ -109,6 +142,7 @@ async def test_a_proxy_without_a_tunnel_gets_the_whole_url_and_its_password() ->
         async with client_of(by_proxy) as client:
             await patch(client, "/x")
         [request] = proxy.requests
+        assert proxy.raw.count(b"\r\nProxy-Authorization: ") == 1
     assert request.line == "PATCH http://api.example/x HTTP/1.1"
     assert request.headers["host"] == "api.example"
     assert request.headers["proxy-authorization"] == "Basic dTpw"
