@@ -74,6 +74,7 @@ class Store:
         self._versions: dict[str | None, str] = {}
         self._incoming: dict[str | None, str] = {}
         """By synced scope, the version of the list that `replace` is taking in."""
+        self._replacing: dict[str | None, Iterator[Change | None]] = {}
 
     def apply(self, event_type: ObjectEvent, meta: ObjectMeta) -> Change | None:
         """Take one watch event; None where it changed nothing (known, or older than known)."""
@@ -114,9 +115,20 @@ class Store:
 
         Order: The scope has the list, and its version, when the iterator has ended. Between two
             steps write responses may come, and each object is the listed one, the one before, or
-            that response. It must be run to its end: no event would bring what is left out.
+            that response. It must be run to its end: no event would bring what is left out. It
+            ends early where `forget` drops the scope.
         Cost: O(objects in the scope + items).
         """
+        steps = self._replacing[namespace] = self._replace(items, version, namespace)
+        for step in steps:
+            yield step
+            if self._replacing.get(namespace) is not steps:
+                return
+        del self._replacing[namespace]
+
+    def _replace(
+        self, items: Iterable[ObjectMeta], version: str, namespace: str | None
+    ) -> Iterator[Change | None]:
         listed: dict[str, dict[str, ObjectMeta]] = {}
         for item in items:
             listed.setdefault(item.namespace, {})[item.name] = item
@@ -208,8 +220,11 @@ class Store:
     def forget(self, namespace: str) -> tuple[ObjectMeta, ...]:
         """Drop a scope that has no reflector any more, and return its objects.
 
-        Order: its reflector has ended, and no write there is in progress whose response could come.
+        Order: its reflector takes in nothing more; a list that is being taken in ends here. No
+            write there is in progress whose response could come.
         """
+        for taking in (self._incoming, self._replacing):
+            taking.pop(namespace, None)
         dropped = self._in_scope(namespace)
         for stored in dropped:
             self._remove(stored)

@@ -413,6 +413,21 @@ class TestForget:
         assert store.synced("y")
         assert store.forget("x") == ()
 
+    @pytest.mark.parametrize("is_first", [True, False])
+    def test_a_list_that_is_being_taken_in_ends_with_its_scope(self, is_first: bool) -> None:
+        items = [meta("a", 1, namespace="x"), meta("b", 2, namespace="x")]
+        for step in range(1, 5):
+            store = Store("pods")
+            if not is_first:
+                replaced(store, items[:1], "1", "x")
+            steps = store.replace(items, "5", "x")
+            for _ in range(step):
+                next(steps)
+            store.forget("x")
+            assert list(steps) == []
+            assert len(store) == 0
+            assert not store.synced("x")
+
     def test_a_scope_that_is_back_begins_anew(self) -> None:
         store = Store("pods")
         replaced(store, [meta("a", 9, namespace="x")], "9", "x")
