@@ -229,7 +229,8 @@ class Resync:
             if session.project_id in found.complete_projects:
                 covered.add(key.namespace)
             if self._is_own(session):
-                if key not in recorded:
+                # One that was revoked during the list is looked up: its row is older.
+                if key not in recorded and not self._confirmations.is_revoked(key):
                     self._confirmations.record_running(session)
                 keys[key] = None
             await turn.item_done()

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 import pytest
 
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
-from reconciler.controller.state.confirmations import ConfirmationCache
+from reconciler.controller.state.confirmations import ConfirmationCache, Denial
 from reconciler.controller.state.revocations import RECHECK_S
 from reconciler.errors import PlatformUnavailable
 from reconciler.naming import SessionKey
+from reconciler.platform.api import OnPage
 from reconciler.platform.models import PlatformSession, namespace_of
+from reconciler.platform.pagination import ListResult
 from tests.support import ManualClock
 from tests.unit.controller.virtual import NAMES, PROJECT, World, finished, running, simulate
 
@@ -122,3 +124,36 @@ def test_the_end_of_a_list_brings_no_session_back_that_was_revoked_since_its_pag
     assert cache.is_revoked(gone)
     assert not cache.was_confirmed(gone, None, None)
     assert cache.was_confirmed(kept, None, None)
+
+
+def test_a_row_of_no_page_brings_no_session_back_that_was_revoked_during_the_list() -> None:
+    """A row that names another project than its list counts at the end of all lists."""
+    row = PlatformSession(id="2Amoved", project_id="team-b", phase="Running")
+    key = SessionKey("team-b", row.id)
+
+    async def scenario(world: World) -> None:
+        world.add_project("team-b")
+        world.add("2Ab000")
+        list_running = world.platform.list_running
+
+        async def with_row(project: str | None, on_page: OnPage) -> ListResult[PlatformSession]:
+            listing = await list_running(project, on_page)
+            if project == "team-b":
+                cache = world.controller.confirmations
+                cache.record_confirmed(row)
+                cache.record_denied(key, is_young=False)
+                await asyncio.sleep(RECHECK_S)
+                assert cache.record_denied(key, is_young=False) is Denial.REVOKED
+            else:
+                listing.items.append(row)
+            return listing
+
+        world.platform.list_running = with_row  # type: ignore[method-assign]
+        async with running(world):
+            await world.controller.startup.finished.wait()
+            cache = world.controller.confirmations
+            assert cache.is_revoked(key)
+            assert not cache.is_running(key)
+            assert not cache.was_confirmed(key, None, None)
+
+    simulate(scenario)
