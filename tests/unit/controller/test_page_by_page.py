@@ -148,7 +148,7 @@ def test_a_row_of_no_page_brings_no_session_back_that_was_revoked_during_the_lis
                 listing.items.append(row)
             return listing
 
-        world.platform.list_running = with_row  # type: ignore[method-assign]
+        world.platform.list_running = with_row  # type: ignore[assignment, method-assign]
         async with running(world):
             await world.controller.startup.finished.wait()
             cache = world.controller.confirmations
