@@ -117,6 +117,8 @@ async def build(
     me = Identity(settings.replica, settings.pod_uid, uuid4().hex[:8])
     secret = client_secret(settings) if settings.is_oidc else static_token(settings)
     async with AsyncExitStack() as stack:
+        # Before the API server: a wrong setting is named first, wherever it runs.
+        tokens = await _open_tokens(stack, settings, telemetry, clock)
         election = Election(settings, me, clock, _loop_factory())
         background_tasks = election.background_tasks
         if settings.is_oidc:
@@ -127,7 +129,7 @@ async def build(
         kube = await _open_kube(stack, settings, me, issuer_time, clock)
         ports = Ports(
             kube=kube,
-            tokens=await _open_tokens(stack, settings, telemetry, clock),
+            tokens=tokens,
             secret=secret.read(),
             reread_secret=secret.read if settings.is_oidc else None,
             connect_platform=partial(
