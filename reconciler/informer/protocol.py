@@ -72,6 +72,11 @@ IDLE_GRACE_S = 5.0
 SHORT_S = 1.0
 """A clean close before this is no normal end. Source: client-go "very short watch"."""
 
+UNREADABLE_IN_STORE = "StorageReadError"
+"""Reason of the ERROR event for an object that etcd holds in a form that the API server cannot
+decode, and that was deleted so: no DELETED event can follow (KEP-3926, apimachinery
+`StatusReasonStoreReadError`)."""
+
 MAX_EMPTY_WATCHES = 3
 """Watches in a row that brought only an error or a close; then the version is suspect. A server
 without a watch cache before etcd closes a watch at a stale version cleanly, with no 410."""
@@ -468,7 +473,9 @@ class ListWatchProtocol:
 
     def _judge_version(self, error: KubeError | ProtocolError, *, started: bool) -> None:
         """Decide whether the version can still be trusted after a failed watch."""
-        if isinstance(error, Gone | ResourceVersionTooLarge):
+        if isinstance(error, Gone | ResourceVersionTooLarge) or (
+            isinstance(error, ServerError) and error.reason == UNREADABLE_IN_STORE
+        ):
             self._state = State.LIST_DUE
         elif isinstance(
             error, TransportError | TooManyRequests | Unauthorized | Forbidden | AuthorizerNotReady

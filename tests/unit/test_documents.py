@@ -33,6 +33,7 @@ DOCUMENTS = (
 TOP = ("README", "ARCHITECTURE", "CHANGELOG", "CONTRIBUTING", "SECURITY")
 TABLES_OF_TESTS = {
     DOCS / "failures.md": ("fault", 130),
+    DOCS / "conformance.md": ("upstream test", 50),
     DOCS / "upgrade.md": ("what the versions share", 5),
     ROOT / "SECURITY.md": ("threat", 15),
 }
@@ -281,6 +282,12 @@ def test_every_row_of_such_a_table_names_a_test(document: Path) -> None:
     rows = table_rows(document, heading)
     assert len(rows) > least
     assert [row[0] for row in rows if "`tests/" not in row[2]] == []
+
+
+def test_the_conformance_table_has_each_number_once() -> None:
+    document = DOCS / "conformance.md"
+    rows = table_rows(document, "upstream test") + table_rows(document, "upstream behaviour")
+    assert sorted(row[0].split()[0] for row in rows) == [f"T{n:02}" for n in range(1, 63)]
 
 
 def test_a_module_that_the_architecture_names_exists() -> None:

@@ -244,6 +244,7 @@ RELIST = FIRST
         (ProtocolError("garbage"), 0.8, WATCH),
         (Gone("410", status=410), 0.8, RELIST),
         (ResourceVersionTooLarge("504", status=504), 0.8, FIRST),
+        (ServerError("unreadable", status=500, reason="StorageReadError"), 0.8, RELIST),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )

@@ -138,6 +138,18 @@ def test_a_deletion_in_a_gap_is_notified_by_the_relist() -> None:
     assert rig.kube.verbs()[:4] == [("list", ""), ("watch", "10"), ("list", ""), ("watch", "20")]
 
 
+def test_the_unsafe_deletion_of_an_unreadable_object_is_notified_by_the_relist() -> None:
+    unreadable, other = meta("unreadable", 3), meta("other", 4)
+    error = ServerError("500 event", status=500, reason="StorageReadError")
+    rig = play(
+        10.0,
+        [page(10, unreadable, other), page(20, other)],
+        [Stream([error]), Stream([SILENT])],
+    )
+    assert rig.changes[2:] == [Change(unreadable, None)]
+    assert rig.kube.verbs()[:4] == [("list", ""), ("watch", "10"), ("list", ""), ("watch", "20")]
+
+
 @pytest.mark.parametrize(
     "answer", [Gone("410", status=410), Stream([Gone("410")])], ids=["status", "event"]
 )
