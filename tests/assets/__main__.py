@@ -17,6 +17,7 @@ from tests.assets.programs import (
     PROGRAMS,
     Program,
 )
+from tests.assets.typescript import TYPESCRIPT_PACKAGE
 
 
 def main() -> int:
@@ -35,6 +36,7 @@ def main() -> int:
     packages = (
         *(issuers.PACKAGES if arguments.issuers else issuers.PACKAGES[:1]),
         *DEFINITIONS,
+        TYPESCRIPT_PACKAGE,
     )
     if arguments.issuers:
         programs = (*programs, HYDRA_PROGRAM)

@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.assets import locate
@@ -89,9 +90,10 @@ def _keycloak(folder: Path) -> None:
         script.chmod(0o755)
 
 
-def _oidc_provider(folder: Path) -> None:
+def npm_packages(module: Path, folder: Path) -> None:
+    """Fill `folder` with the packages that the lock file in `module` names; runs none of them."""
     for name in ("package.json", "package-lock.json"):
-        shutil.copy(_NPM / name, folder)
+        shutil.copy(module / name, folder)
     _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder)
 
 
@@ -119,8 +121,9 @@ def _run(command: list[str], folder: Path, **environment: str) -> None:
 
 KEYCLOAK_PACKAGE = Package("keycloak", KEYCLOAK, "mvn", _keycloak, f"keycloak-{KEYCLOAK}/bin/kc.sh")
 OIDC_PROVIDER_PACKAGE = Package(
-    "oidc-provider", OIDC_PROVIDER, "npm", _oidc_provider, "node_modules/oidc-provider/package.json"
-)
+    "oidc-provider", OIDC_PROVIDER, "npm", partial(npm_packages, _NPM),
+    "node_modules/oidc-provider/package.json",
+)  # fmt: skip
 DJANGO_TOOLKIT_PACKAGE = Package(
     "django-oauth-toolkit", DJANGO_TOOLKIT, sys.executable, _django_toolkit, "bin/python"
 )

@@ -12,10 +12,13 @@ KUBE_ROUTER = "v2.1.0"
 HYDRA = "v2.3.0"
 HELM = "v4.3.2"
 CONTROLLER_RUNTIME = "v0.25.2"
+GRPC_GO = "v1.83.2"
 
 _HERE = Path(__file__).parent
 PEER_MODULE = _HERE.parent / "bench" / "peers" / "go"
 """A Go operator of ours, which `make bench` compares the product with."""
+RUNNER_MODULE = _HERE.parent / "runners" / "go"
+"""The example in Go of docs/runners.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,17 @@ def _kubernetes(
 
 def _own_version(library: str, module: Path) -> str:
     """Return a version that changes with our source, so that the cache never has an older build."""
-    source = b"".join((module / name).read_bytes() for name in ("main.go", "go.mod", "go.sum"))
+    sources = [*sorted(module.glob("*.go")), module / "go.mod", module / "go.sum"]
+    source = b"".join(path.read_bytes() for path in sources)
     return f"{library}-{sha256(source).hexdigest()[:8]}"
 
 
 _PEER = _own_version(CONTROLLER_RUNTIME, PEER_MODULE)
+_RUNNER = _own_version(GRPC_GO, RUNNER_MODULE)
+
+RUNNER_PROGRAM = Program(
+    "runner-example", _RUNNER, RUNNER_MODULE, ".", stamp=(f"main.version={_RUNNER}",)
+)
 
 PROGRAMS = (
     # The shortest build first: a wrong set-up of Go shows within seconds.
@@ -110,6 +119,7 @@ PROGRAMS = (
         ask=("version",),
     ),
     Program("peer-operator", _PEER, PEER_MODULE, ".", stamp=(f"main.version={_PEER}",)),
+    RUNNER_PROGRAM,
 )
 
 OLDEST_APISERVER = Program(

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+	"os"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+const tokenFile = "/var/run/secrets/ambient/bot-token"
+
+func bearer(file string) (string, error) {
+	token, err := os.ReadFile(file)
+	return "Bearer " + strings.TrimSpace(string(token)), err
+}
+
+func call(ctx context.Context, file string, method func(context.Context) error) error {
+	send := func(token string) error {
+		limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		return method(metadata.AppendToOutgoingContext(limited, "authorization", token))
+	}
+	token, err := bearer(file)
+	if err != nil {
+		return err
+	}
+	err = send(token)
+	if newest, _ := bearer(file); status.Code(err) == codes.Unauthenticated && newest != token {
+		return send(newest)
+	}
+	return err
+}

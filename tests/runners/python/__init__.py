@@ -1,0 +1,1 @@
+"""The example in Python and a program that uses it."""
