@@ -35,6 +35,7 @@ from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.kube.api import ObjectMeta
 from reconciler.kube.decoding import metadata_resource
 from reconciler.net.client_pool import ClientPool, Connection
+from reconciler.net.client_session import Trust
 from reconciler.telemetry.log_setup import configure_logs
 from tests.lab.tls import make_certificate, serving
 from tests.unit.controller.build import NAMES, NOW_S, decision_context, pod, secret, session_state
@@ -275,6 +276,17 @@ def _calls() -> None:
         _show(name, best / number * 1e6)
 
 
+def _contexts() -> None:
+    """Show what a TLS context with the system's CAs costs, and a context that only loads them."""
+    calls: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("a TLS context that loads the system's CAs, once", ssl.create_default_context),
+        ("a peer's TLS context (the product)", lambda: Trust().context(lenient=True)),
+    )
+    for name, call in calls:
+        best = min(timeit.repeat(call, number=1, repeat=ROUNDS, timer=time.process_time))
+        print(f"{name}: {best * 1e3:.0f} ms", flush=True)
+
+
 def _answer(meta: ObjectMeta) -> dict[str, Any]:
     """Return a Secret's metadata as the API server sends it."""
     fields: dict[str, Any] = {
@@ -328,6 +340,7 @@ def main() -> None:
     for brisk_s in (0.1, bulkhead.BRISK_BELOW_S):
         _runs(0.12, brisk_s)
     _calls()
+    _contexts()
     _starts()
 
 

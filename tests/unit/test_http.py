@@ -1,7 +1,10 @@
 """The way out: which proxy, and who vouches for a peer."""
 
 import ssl
+import subprocess
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,7 @@ from reconciler.net.client_session import (
     has_system_trust,
     shown_url,
 )
-from tests.lab.tls import make_certificate
+from tests.lab.tls import Certificate, make_certificate, serving
 from tests.support import ManualClock
 
 
@@ -31,6 +34,22 @@ def trusted_names() -> set[str]:
     """Return the names in the certificates that a new connection of ours trusts."""
     certificates = Trust().context().get_ca_certs()
     return {str(one["subjectAltName"][0][1]) for one in certificates}
+
+
+def accepts(tls: ssl.SSLContext, certificate: Certificate, name: str) -> bool:
+    """Return whether a client with this context trusts a server with this certificate."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = tls.wrap_bio(to_client, to_server, server_hostname=name)
+    server = serving(certificate).wrap_bio(to_server, to_client, server_side=True)
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()  # says hello
+    with suppress(ssl.SSLWantReadError):
+        server.do_handshake()  # sends its certificate
+    try:
+        client.do_handshake()
+    except ssl.SSLCertVerificationError:
+        return False
+    return True
 
 
 class TestTrust:
@@ -76,6 +95,44 @@ class TestTrust:
         added.write_bytes(private.read_bytes())
         assert peer.version(fresh=True) != before
         assert trusted_names() == {"public.example", "private.example"}
+
+    def test_each_bundle_is_loaded_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        public, _ = make_certificate(tmp_path, name="DNS:public.example")
+        monkeypatch.setenv("SSL_CERT_FILE", str(public))
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+        loads: list[object] = []
+        load = ssl.SSLContext.load_verify_locations
+        load_defaults = ssl.SSLContext.set_default_verify_paths
+
+        def load_one(tls: ssl.SSLContext, cafile: Any = None, *more: Any) -> None:
+            loads.extend(filter(None, [cafile]))
+            load(tls, cafile, *more)
+
+        def load_all(tls: ssl.SSLContext) -> None:
+            loads.append(public)
+            load_defaults(tls)
+
+        monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", load_one)
+        monkeypatch.setattr(ssl.SSLContext, "set_default_verify_paths", load_all)
+        assert trusted_names() == {"public.example"}
+        assert loads == [public]
+
+    @pytest.mark.parametrize("is_trusted", [True, False])
+    def test_each_folder_of_the_systems_cas_is_trusted(
+        self, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, is_trusted: bool
+    ) -> None:
+        certificate = make_certificate(tmp_path, name="DNS:public.example")
+        monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'none'}:{folder}")
+        digest = subprocess.run(
+            ["openssl", "x509", "-hash", "-noout", "-in", certificate[0]],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        if is_trusted:
+            name = f"{digest.stdout.strip()}.0"
+            (folder / name).write_bytes(certificate[0].read_bytes())
+        assert accepts(Trust().context(), certificate, "public.example") is is_trusted
 
 
 class TestProxy:
