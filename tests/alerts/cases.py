@@ -63,6 +63,8 @@ CONFLICT = 'write="patch", result="Conflict"'
 REPEATED = 'pattern="repeated"'
 CHANCE = 'pattern="isolated"'
 ISSUER = 'endpoint="issuer"'
+EAST = 'cluster="east"'
+WEST = 'cluster="west"'
 
 CASES = (
     Case(
@@ -168,6 +170,15 @@ CASES = (
         over="8m",
     ),
     Case(
+        "each of two clusters has its leader",
+        "TokenReconcilerTwoLeaders",
+        {
+            on("a", "build_info", EAST): f"1{LENGTH}",
+            on("a", "leader", EAST): f"1{LENGTH}",
+            on("a", "leader", WEST): f"1{LENGTH}",
+        },
+    ),
+    Case(
         "a failover that was scraped in its middle",
         "TokenReconcilerTwoLeaders",
         healthy(leader=f"1x6 0{LENGTH}") | {on("b", "leader"): "0x5 1x60"},
@@ -248,7 +259,34 @@ CASES = (
         firing="9m",
         over="12m",
     ),
+    Case(
+        "nobody has been there for more than an hour",
+        "TokenReconcilerAbsent",
+        {on("a", "build_info"): "1x2 _x200 1x20"},
+        quiet="7m",
+        firing="90m",
+    ),
     Case("one of two is there", "TokenReconcilerAbsent", {on("b", "build_info"): f"1{LENGTH}"}),
+    Case(
+        "one of two clusters has none",
+        "TokenReconcilerAbsent",
+        {
+            on("a", "build_info", EAST): "1x2 _x20 1x60",
+            on("a", "build_info", WEST): f"1{LENGTH}",
+        },
+        quiet="7m",
+        firing="9m",
+        over="12m",
+    ),
+    Case(
+        "one of two replicas is replaced by another",
+        "TokenReconcilerAbsent",
+        {
+            on("a", "build_info"): f"1{LENGTH}",
+            on("b", "build_info"): "1x2",
+            on("c", "build_info"): "_x3 1x60",
+        },
+    ),
     Case(
         "a replica does not answer",
         "TokenReconcilerReplicaDown",
@@ -369,6 +407,17 @@ CASES = (
         quiet="2m",
         firing="4m",
         over="8m",
+    ),
+    Case(
+        "a follower has the name of another cluster's leader",
+        "TokenReconcilerOverdue",
+        {
+            on("a", "build_info", EAST): f"1{LENGTH}",
+            on("a", "leader", EAST): f"1{LENGTH}",
+            on("b", "leader", WEST): f"1{LENGTH}",
+            on("a", "leader", WEST): f"0{LENGTH}",
+            on("a", "queue_longest_overdue_seconds", WEST): f"0+30{LENGTH}",
+        },
     ),
     Case(
         "a follower holds what is due",

@@ -19,11 +19,19 @@ def panels() -> list[Panel]:
     return found
 
 
+def annotations() -> list[Panel]:
+    found: list[Panel] = dashboard()["annotations"]["list"]
+    return found
+
+
 def queries(panel: Panel, *, namespace: str = "ambient-code", window: str = "5m") -> list[str]:
-    """Return a panel's expressions with Grafana's variables filled in."""
+    """Return a panel's expressions as Grafana sends them for all clusters."""
     return [
-        re.sub(r"\$__rate_interval|\$__range", window, target["expr"]).replace(
-            "$namespace", namespace
-        )
-        for target in panel["targets"]
+        filled(target["expr"], namespace=namespace, window=window) for target in panel["targets"]
     ]
+
+
+def filled(expression: str, *, namespace: str = "ambient-code", window: str = "5m") -> str:
+    """Return an expression with Grafana's variables filled in, for all clusters."""
+    ranged = re.sub(r"\$__rate_interval|\$__range", window, expression)
+    return ranged.replace("$namespace", namespace).replace("$cluster", ".*")

@@ -20,7 +20,7 @@ DASHBOARD = FOLDER / "dashboard.json"
 RUNBOOKS = "docs/runbooks.md"
 LIMIT_S = 30.0
 
-TARGET = frozenset({"job", "namespace", "exported_namespace", "instance", "le"})
+TARGET = frozenset({"cluster", "job", "namespace", "exported_namespace", "instance", "le"})
 """Labels that come from the scrape, and a bucket's own."""
 
 Rule = dict[str, Any]
@@ -94,6 +94,14 @@ def unknown(expression: str) -> list[str]:
             if label not in labels
         ]
     return wrong
+
+
+def aggregations(expression: str) -> list[set[str]]:
+    """Return the labels of each `by (...)` and `on (...)`; those of `on ()` are left out."""
+    return [
+        {label.strip() for label in found.split(",")}
+        for found in re.findall(r"\b(?:by|on) \(([^)]+)\)", expression)
+    ]
 
 
 def _series(metric: metrics.Metric) -> Iterator[str]:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.alerts.dashboard import Panel, dashboard, panels, queries
-from tests.alerts.rules import DASHBOARD, FOLDER, promtool, unknown
+from reconciler.telemetry import metrics
+from tests.alerts.dashboard import Panel, annotations, dashboard, filled, panels, queries
+from tests.alerts.rules import DASHBOARD, FOLDER, aggregations, promtool, unknown
 
 COLUMNS = 24
 
@@ -21,11 +22,33 @@ def test_a_panel_says_what_it_shows_and_asks_for_what_is_exported(panel: Panel) 
     assert len(ids) == len(set(ids)) > 0
     for target in panel["targets"]:
         assert unknown(target["expr"]) == []
-        assert 'namespace="$namespace"' in target["expr"]
+        assert _unscoped(target["expr"]) == []
+
+
+@pytest.mark.parametrize("annotation", annotations(), ids=lambda each: each["name"])
+def test_an_annotation_asks_for_what_is_exported(annotation: Panel) -> None:
+    assert unknown(annotation["expr"]) == []
+    assert _unscoped(annotation["expr"]) == []
+    assert annotation["datasource"]["uid"] == "${datasource}"
+    (kept,) = aggregations(annotation["expr"])
+    shown = re.findall(r"{{(\w+)}}", annotation["titleFormat"])
+    assert {*shown, *annotation["tagKeys"].split(",")} == kept
+
+
+def test_leader_changes_and_outages_are_annotated() -> None:
+    assert {each["name"] for each in annotations()} == {"Leader changes", "Outages", "Refusals"}
+
+
+def _unscoped(expression: str) -> list[str]:
+    """Return the metrics of which series of other clusters or namespaces are selected, too."""
+    scope = '{cluster=~"$cluster", namespace="$namespace"'
+    found = re.findall(rf"({metrics.PREFIX}\w+)(.{{{len(scope)}}})", expression)
+    return [name for name, matchers in found if matchers != scope]
 
 
 def test_promtool_takes_every_query(tmp_path: Path) -> None:
     expressions = [query for panel in panels() for query in queries(panel)]
+    expressions += [filled(annotation["expr"]) for annotation in annotations()]
     assert not [expression for expression in expressions if "$" in expression]
     path = tmp_path / "rules.yml"
     rules = [{"record": f"panel:{n}", "expr": each} for n, each in enumerate(expressions)]

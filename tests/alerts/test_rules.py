@@ -9,7 +9,17 @@ import yaml
 
 from reconciler import errors
 from tests.alerts.cases import CASES, STEP_S, Case
-from tests.alerts.rules import ROOT, RUNBOOKS, Rule, alerts, promtool, rules, unknown, write_rules
+from tests.alerts.rules import (
+    ROOT,
+    RUNBOOKS,
+    Rule,
+    aggregations,
+    alerts,
+    promtool,
+    rules,
+    unknown,
+    write_rules,
+)
 
 FIRING = 'count by (alertname) (ALERTS{alertstate="firing"})'
 
@@ -63,6 +73,14 @@ def test_every_alert_has_its_section_and_every_section_its_alert() -> None:
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
 def test_every_rule_asks_for_what_is_exported(rule: Rule) -> None:
     assert unknown(rule["expr"]) == []
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
+def test_no_rule_mixes_clusters(rule: Rule) -> None:
+    """An aggregation or a match without `cluster` joins series of different clusters."""
+    plain = re.findall(r"\b(?:max|min|sum|count|avg|group) ?\(", rule["expr"])
+    assert plain == []
+    assert all("cluster" in labels for labels in aggregations(rule["expr"]))
 
 
 def test_a_metric_or_a_label_that_nobody_exports_is_found() -> None:
