@@ -26,6 +26,7 @@ from reconciler.informer.reflector import ReflectorStats
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import BreakerStats
 from reconciler.statuspage.cache import PageCache
+from reconciler.statuspage.identity import PageIdentity
 from reconciler.statuspage.server import add_page
 from reconciler.statuspage.sse import SseStreams
 from reconciler.telemetry.http_server import health_app
@@ -36,6 +37,7 @@ from reconciler.workqueue.stats import QueueStats, ScheduleStats
 NOW_S = EpochTime(1_767_225_600)
 TTL_S = 900.0
 ALLOWANCE_S = 90.0
+IDENTITY = PageIdentity("replica-0", "ambient-code", "east")
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ def survey(
             BreakerStats(name, name == down, 12.0 if name == down else 0.0, 1, f"{name} is mute")
             for name in ("kube", "platform", "issuer")
         ),
-        "issuer": IssuerStatus(True, 0.25, 0.5, TokenStats(9, 9, 0, "", 0.0, standby_s, TTL_S)),
+        "issuer": IssuerStatus(
+            True, 0.25, 0.5, TokenStats(9, 9, 0, "", 0.0, standby_s, TTL_S, TTL_S)
+        ),
         "queue": queue(failing=sum(each.failures > 0 for each in shown)),
         "lease": LeaseStatus("replica-0/3-0a1b2c3d", True, "replica-0_uid_0a1b2c3d", 3, 0),
         "reconciler": ReconcileStats({}, {}, pod_touches_total=5),
@@ -131,12 +135,18 @@ def watch(
 
 
 def queue(
-    *, state: str = "open", oldest_s: float = 0.0, failing: int = 0, without_right: int = 0
+    *,
+    state: str = "open",
+    oldest_s: float = 0.0,
+    failing: int = 0,
+    without_right: int = 0,
+    for_issuer: int = 0,
+    overdue_s: float = 0.0,
 ) -> QueueStats:
     bands = dict.fromkeys(Priority, 0)
     waiting = bands | {Priority.ROUTINE: 60}
-    gated = {PERMISSIONS: without_right}
-    schedule = ScheduleStats(bands, waiting, gated, 0, failing, 99, 1, 98, 0, oldest_s, 0.0)
+    gated = {PERMISSIONS: without_right, "issuer": for_issuer}
+    schedule = ScheduleStats(bands, waiting, gated, 0, failing, 99, 1, 98, 0, oldest_s, overdue_s)
     return QueueStats(schedule, 32, state)
 
 
@@ -171,7 +181,7 @@ async def served(
     exhibit: Exhibit, *, port: int = 0, **limits: float
 ) -> AsyncIterator[tuple[str, SseStreams]]:
     """Serve the page beside the probes; yields its URL without the last slash, and its streams."""
-    views = PageCache(exhibit, not_ready=lambda: "", replica="replica-0")
+    views = PageCache(exhibit, not_ready=lambda: "", identity=IDENTITY)
     streams = SseStreams(views, SystemClock(), **limits)  # type: ignore[arg-type]  # floats, one int
     app = health_app(live=lambda: "", ready=lambda: "")
     add_page(app, views, streams)

@@ -34,6 +34,7 @@ from reconciler.platform.client import PlatformClient
 from reconciler.preflight import environment
 from reconciler.preflight.wait_for_credentials import wait_for_files
 from reconciler.settings import Settings
+from reconciler.statuspage.identity import PageIdentity, cluster_name
 from reconciler.statuspage.server import mount
 from reconciler.telemetry.http_server import serve_health
 from reconciler.telemetry.log_setup import configure_logs
@@ -81,9 +82,8 @@ async def _run(settings: Settings, outlet: StderrWriter) -> None:
         page = mount(
             controller.status_collector,
             not_ready=controller.health.readiness_problem,
-            replica=settings.replica,
+            identity=_identity(settings),
             clock=clock,
-            ignored=tuple(environment.ignored_variables().values()),
         )
         await stack.enter_async_context(
             serve_health(
@@ -238,6 +238,16 @@ def _config(settings: Settings) -> ControllerConfig:
         lease_s=float(settings.lease_duration_s) if settings.leader_elect else 0.0,
         shard=settings.shard,
         on_synced=_freeze_memory,
+    )
+
+
+def _identity(settings: Settings) -> PageIdentity:
+    return PageIdentity(
+        replica=settings.replica,
+        namespace=settings.namespace,
+        cluster=cluster_name(os.environ),
+        port=int(settings.listen.rpartition(":")[2]),
+        ignored=tuple(environment.ignored_variables().values()),
     )
 
 

@@ -1,7 +1,7 @@
 """Views of the newest snapshot as HTML. Each view is rendered once for all its readers."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from cachetools import LRUCache
@@ -10,6 +10,7 @@ from reconciler.controller.status.history import RunRecord
 from reconciler.controller.status.snapshot import SessionStatus, StatusSnapshot
 from reconciler.errors import ReconcilerError
 from reconciler.naming import SessionKey
+from reconciler.statuspage.identity import PageIdentity
 from reconciler.statuspage.query import SessionQuery, select
 from reconciler.statuspage.render import PageModel, Render
 
@@ -42,8 +43,6 @@ class PageCache:
 
     Args:
         not_ready: Returns why the replica is not ready, or "", as the probe does.
-        replica: The name of this replica.
-        ignored: One message for each variable that is no setting.
     """
 
     def __init__(
@@ -51,12 +50,11 @@ class PageCache:
         source: PageSource,
         *,
         not_ready: Callable[[], str],
-        replica: str,
-        ignored: Sequence[str] = (),
+        identity: PageIdentity,
     ) -> None:
         self._source = source
         self._not_ready = not_ready
-        self._render = Render(replica, ignored)
+        self._render = Render(identity)
         self._lock = asyncio.Lock()
         self._waiting = 0
         self._snapshot: StatusSnapshot | None = None

@@ -1,6 +1,5 @@
 """What the refreshes depend on, one line each: leader, endpoints, watches, queue (pure)."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.humanize import REASON, clean, count, duration, listed, reason
 from reconciler.informer.reflector import ReflectorStats
 from reconciler.net.circuit_breaker import BreakerStats
+from reconciler.statuspage.identity import leader_name
 from reconciler.statuspage.session_row import Severity
 
 STALE_S = 90.0
@@ -59,6 +59,8 @@ def components(
 ) -> tuple[Component, ...]:
     """Return every component, in the order in which a refresh needs them.
 
+    A standby has no line for what only the leader uses: the platform, the queue, the startup.
+
     Args:
         ignored: One message for each variable that is no setting.
     """
@@ -71,9 +73,11 @@ def components(
         _leader(snapshot, replica),
         *_watches(snapshot),
         *_endpoints(snapshot),
-        *_slow(snapshot),
-        _queue(snapshot),
-        _startup(snapshot),
+        *(
+            [*_slow(snapshot), _queue(snapshot), _startup(snapshot)]
+            if snapshot.lease.leading
+            else []
+        ),
     )
 
 
@@ -86,8 +90,7 @@ def _leader(snapshot: StatusSnapshot, replica: str) -> Component:
         return Component("Leader", clean(replica), f"this replica; {changes}")
     if not lease.holder:
         return Component("Leader", "none", "no replica writes until one acquires the Lease", "bad")
-    holder = re.split("[_/]", lease.holder)[0]
-    return Component("Leader", clean(holder), f"this replica is standby; {changes}")
+    return Component("Leader", clean(leader_name(lease)), f"this replica is standby; {changes}")
 
 
 def _watches(snapshot: StatusSnapshot) -> Iterator[Component]:
@@ -118,14 +121,15 @@ def _watched(watch: ReflectorStats) -> str:
 
 def _endpoints(snapshot: StatusSnapshot) -> Iterator[Component]:
     notes = {
-        "kube": f"{snapshot.reconciler.pod_touches_total:,} touches,"
-        f" {snapshot.reconciler.created_total:,} Secrets created",
+        "kube": _written(snapshot) if snapshot.lease.leading else "no write by a standby",
         "issuer": _issuer(snapshot),
         "platform": f"{count(snapshot.confirmations.running, 'running session')} in its list"
         + ("" if snapshot.platform_allowed is None else f", {_limit(snapshot.platform_allowed)}"),
     }
     names = {"kube": "API server", "issuer": "Issuer", "platform": "Platform"}
     for breaker in snapshot.breakers:
+        if breaker.name == "platform" and not snapshot.lease.leading:
+            continue
         part = _endpoint(
             names.get(breaker.name, breaker.name), breaker, notes.get(breaker.name, "")
         )
@@ -157,6 +161,11 @@ def _endpoint(name: str, breaker: BreakerStats, note: str) -> Component:
         return Component(name, "failing", failed, "warn")
     outages = f", {count(breaker.outages_total, 'outage')}" if breaker.outages_total else ""
     return Component(name, "OK", f"{note}{outages}")
+
+
+def _written(snapshot: StatusSnapshot) -> str:
+    stats = snapshot.reconciler
+    return f"{stats.pod_touches_total:,} touches, {stats.created_total:,} Secrets created"
 
 
 def _limit(requests: int) -> str:

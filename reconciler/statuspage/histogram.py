@@ -18,13 +18,17 @@ STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Sessions with a remaining life of `from_s` to `to_s`; `height` is 0-100, of the tallest."""
+    """Sessions with a remaining life of `from_s` to `to_s`; `height` is 0-100, of the tallest.
+
+    `allowance` is where in the column's width the propagation allowance is, 0-100; None outside.
+    """
 
     from_s: float
     to_s: float
     count: int
     height: float
     severity: Severity
+    allowance: float | None = None
 
     @property
     def name(self) -> str:
@@ -47,11 +51,14 @@ class ExpiryHistogram:
     outside: int
 
 
-def distribute(rows: Iterable[SessionStatus], *, ttl_s: float) -> ExpiryHistogram:
+def distribute(
+    rows: Iterable[SessionStatus], *, ttl_s: float, allowance_s: float = 0.0
+) -> ExpiryHistogram:
     """Count the rows' remaining lives.
 
     Args:
         ttl_s: The whole life of a token, which fixes the scale; 0.0 while it is not known.
+        allowance_s: The propagation allowance, which is marked; 0.0 for none.
     """
     lives, outside, expiring_s = [], 0, 0.0
     for row in rows:
@@ -74,6 +81,7 @@ def distribute(rows: Iterable[SessionStatus], *, ttl_s: float) -> ExpiryHistogra
             count,
             round(100 * count / tallest, 1),
             _severity(number, (number - 1) * step_s, expiring_s),
+            _mark(number, allowance_s / step_s),
         )
         for number, count in enumerate(counts)
     ]
@@ -90,4 +98,10 @@ def _step(longest_s: float) -> float:
 def _severity(number: int, from_s: float, expiring_s: float) -> Severity:
     if number == 0:
         return "bad"
-    return "warn" if from_s < expiring_s else "good"
+    return "bad" if from_s < expiring_s else "good"
+
+
+def _mark(number: int, position: float) -> float | None:
+    """Return where in a column a position is; column `number` ends at position `number`."""
+    is_within = number > 0 and number - 1 < position <= number
+    return round(100 * (position - number + 1), 1) if is_within else None

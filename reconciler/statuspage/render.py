@@ -7,15 +7,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__
+from reconciler.controller.decide.refresh_grid import allowance_s
 from reconciler.controller.status.history import RunRecord
 from reconciler.controller.status.snapshot import SessionStatus, StatusSnapshot
-from reconciler.humanize import clean, instant
+from reconciler.humanize import clean, duration, instant
 from reconciler.naming import SessionKey
 from reconciler.statuspage.components import components, role
 from reconciler.statuspage.histogram import distribute
+from reconciler.statuspage.identity import PageIdentity, leader_name
 from reconciler.statuspage.query import QueryResult, SessionQuery
 from reconciler.statuspage.session_row import row_of
-from reconciler.statuspage.summary import exposure, filters, headline, stats
+from reconciler.statuspage.summary import details, exposure, filters, headline, stats
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -36,9 +38,8 @@ class PageModel:
 class Render:
     """The templates, which are compiled at the first view."""
 
-    def __init__(self, replica: str, ignored: Sequence[str] = ()) -> None:
-        self._replica = replica
-        self._ignored = ignored
+    def __init__(self, identity: PageIdentity) -> None:
+        self._identity = identity
 
     def view(self, model: PageModel, *, whole: bool) -> str:
         """Return the whole document, or the part of it that changes. Cost: 5 ms."""
@@ -47,20 +48,30 @@ class Render:
 
     def _context(self, model: PageModel) -> dict[str, Any]:
         snapshot, query, result = model.snapshot, model.query, model.result
-        histogram = distribute(model.rows, ttl_s=_whole_life(snapshot))
+        identity, lease = self._identity, snapshot.lease
+        life_s = _whole_life(snapshot)
+        allowed_s = allowance_s(life_s, snapshot.propagation_s) if life_s else 0.0
+        histogram = distribute(model.rows, ttl_s=life_s, allowance_s=allowed_s)
         wall_s = snapshot.now_s - snapshot.issuer.skew_s
         severity, sentence = headline(snapshot, model.not_ready)
         return {
             "version": __version__,
-            "replica": clean(self._replica),
+            "replica": clean(identity.replica),
+            "place": identity.place(lease.shard),
+            "leading": lease.leading,
+            "leader": clean(leader_name(lease)),
+            "leader_command": identity.leader_command(lease),
+            "port": identity.port,
             "role": role(snapshot),
             "at": instant(snapshot.now_s),
             "severity": severity,
             "headline": sentence,
+            "details": details(snapshot, sentence),
+            "allowance": duration(allowed_s) if allowed_s else "",
             "exposure": exposure(snapshot),
             "stats": stats(snapshot),
             "histogram": histogram,
-            "components": components(snapshot, self._replica, self._ignored),
+            "components": components(snapshot, identity.replica, identity.ignored),
             "filters": filters(snapshot),
             "query": query,
             "result": result,
@@ -71,6 +82,7 @@ class Render:
                     now_s=snapshot.now_s,
                     wall_s=wall_s,
                     scale_s=histogram.scale_s,
+                    leading=lease.leading,
                 )
                 for row in result.rows
             ],

@@ -1,6 +1,6 @@
 """The page's routes, and the headers that limit a browser to showing it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from importlib.resources import files
 
@@ -8,6 +8,7 @@ from aiohttp import ETag, web
 
 from reconciler.clock import Clock
 from reconciler.statuspage.cache import PageCache, PageSource, TooManyReaders
+from reconciler.statuspage.identity import PageIdentity
 from reconciler.statuspage.query import SessionQuery
 from reconciler.statuspage.sse import SseStreams
 
@@ -43,20 +44,16 @@ def mount(
     source: PageSource,
     *,
     not_ready: Callable[[], str],
-    replica: str,
+    identity: PageIdentity,
     clock: Clock,
-    ignored: Sequence[str] = (),
 ) -> Callable[[web.Application], None]:
     """Return a function that adds the page to an application: `/`, its events and static files.
-
-    Args:
-        ignored: One message for each variable that is no setting.
 
     Every response of that application, errors too, has `HEADERS`, and is not cached.
     """
 
     def add(app: web.Application) -> None:
-        views = PageCache(source, not_ready=not_ready, replica=replica, ignored=ignored)
+        views = PageCache(source, not_ready=not_ready, identity=identity)
         add_page(app, views, SseStreams(views, clock))
 
     return add

@@ -23,7 +23,7 @@ Severity = Literal["good", "warn", "bad", "neutral"]
 
 def severity_of(state: TokenState) -> Severity:
     """Return how bad a state is."""
-    if state is TokenState.EXPIRED or state in NOTHING_TO_READ:
+    if state in (TokenState.EXPIRED, TokenState.EXPIRING) or state in NOTHING_TO_READ:
         return "bad"
     if state in (TokenState.PAUSED, TokenState.UNCONFIRMED):
         return "neutral"
@@ -78,6 +78,7 @@ def row_of(
     now_s: EpochTime,
     wall_s: EpochTime,
     scale_s: float,
+    leading: bool = True,
 ) -> SessionRow:
     """Return the row of a session.
 
@@ -85,10 +86,11 @@ def row_of(
         runs: Its recent runs, the newest first.
         now_s: The snapshot's instant in the issuer's time; `wall_s` is the same by our own clock.
         scale_s: The life that a full bar means.
+        leading: Whether this replica leads; only the leader knows the next run.
     """
     next_run, reason = _next(row, now_s)
     due = None
-    if row.due_s is not None and row.expires_s is not None and not _is_obstructed(row):
+    if leading and row.due_s is not None and row.expires_s is not None and not _is_obstructed(row):
         due = _share(row.expires_s - max(row.due_s, now_s), scale_s)
     return SessionRow(
         key=str(row.key),
@@ -102,7 +104,7 @@ def row_of(
         next=next_run,
         reason=clean(reason),
         runs=tuple(_run(each, wall_s) for each in runs[:MAX_RUNS]),
-        details=tuple(_details(row, now_s)),
+        details=tuple(_details(row, now_s, leading=leading)),
     )
 
 
@@ -164,11 +166,11 @@ def _run(past: RunRecord, wall_s: EpochTime) -> RunMark:
     return RunMark(severity, instant(past.ended_s), ago(wall_s - past.ended_s), words)
 
 
-def _details(row: SessionStatus, now_s: EpochTime) -> list[tuple[str, str]]:
+def _details(row: SessionStatus, now_s: EpochTime, *, leading: bool) -> list[tuple[str, str]]:
     """Return the details of an opened session, by name; unknown ones are left out."""
     expires_s, due_s = row.expires_s, row.due_s
     expires = "" if expires_s is None else "never" if math.isinf(expires_s) else instant(expires_s)
-    due = "" if due_s is None or row.block_reason else instant(max(due_s, now_s))
+    due = "" if due_s is None or row.block_reason or not leading else instant(max(due_s, now_s))
     named = [
         ("Token expires", expires),
         ("Next run", due),

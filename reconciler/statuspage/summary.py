@@ -1,5 +1,6 @@
 """The fleet in one sentence and a few figures, the exposure first (pure)."""
 
+import math
 from dataclasses import dataclass
 
 from reconciler.controller.decide.error_policy import PERMISSIONS
@@ -9,7 +10,7 @@ from reconciler.controller.decide.token_state import (
     TokenState,
 )
 from reconciler.controller.status.snapshot import StatusSnapshot
-from reconciler.humanize import REASON, ago, clean, count, duration, listed
+from reconciler.humanize import REASON, ago, clean, count, duration, instant, listed
 from reconciler.net.circuit_breaker import BreakerStats
 from reconciler.statuspage.query import SessionQuery
 from reconciler.statuspage.session_row import Severity, severity_of
@@ -20,16 +21,27 @@ MAX_NAMED = 5
 
 ENDPOINTS = {"kube": "the API server", "issuer": "the issuer", "platform": "the platform"}
 
+WAITED_FOR = ENDPOINTS | {PERMISSIONS: "a missing right"}
+
+SHORT_SURVIVAL = 0.4
+"""As a fraction of a token's life, as in the alert TokenReconcilerFleetSurvivalLow."""
+
+DATE_LENGTH = len("2026-01-01")
+
+OVERDUE_S = 15.0
+"""As in the alert TokenReconcilerOverdue."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """`link` is a relative URL, or ""."""
+    """`link` is a relative URL, or ""; `meaning` says what the figure is."""
 
     name: str
     value: str
     note: str
     severity: Severity = "good"
     link: str = ""
+    meaning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +61,10 @@ def exposure(snapshot: StatusSnapshot) -> Stat:
     if exposed:
         when = ago(snapshot.now_s - exposed[0].last_s)
         named = [f"{each.key} ({max(0.1, each.seconds):.1f} s)" for each in exposed[:MAX_NAMED]]
-        grew = f" Last increase {when}, for (latest first) {clean(', '.join(named), REASON)}."
+        at = instant(exposed[0].last_s)
+        grew = (
+            f" Last increase {when}, at {at}, for (latest first) {clean(', '.join(named), REASON)}."
+        )
     shown = f"{seconds:,.0f}" if seconds >= 10 or seconds == 0 else f"{max(0.1, seconds):.1f}"
     return Stat(
         "Estimated exposure",
@@ -61,29 +76,42 @@ def exposure(snapshot: StatusSnapshot) -> Stat:
 
 
 def headline(snapshot: StatusSnapshot, not_ready: str) -> tuple[Severity, str]:
-    """Return the fleet's state in one sentence, the worst first."""
+    """Return the fleet's state in one sentence, the worst first.
+
+    It is bad where an alert of severity `critical` would fire, once its condition has lasted.
+    """
     fleet = snapshot.fleet
     if not_ready:
         return "warn", f"Not ready: {not_ready}."
     states = fleet.states
+    if not snapshot.lease.leading and not snapshot.lease.holder:
+        return "bad", "No replica leads: no token is refreshed."
     if expired := states[TokenState.EXPIRED]:
         return "bad", f"{_hold(expired)} an expired token."
     if missing := sum(states[state] for state in NOTHING_TO_READ):
         return "bad", f"{_have(missing)} no token to read."
     if expiring := states[TokenState.EXPIRING]:
-        return "warn", f"{_hold(expiring)} a token that may expire before it is replaced."
+        return "bad", f"{_hold(expiring)} a token that may expire before it is replaced."
     unknown = sum(states[state] for state in UNKNOWN_EXPIRY)
     tokens = "No token is known to have expired" if unknown else "Every token is valid"
     if not any(states.values()):
         tokens = "No session is refreshed"
+    is_short = _is_survival_short(snapshot)
+    urgent: Severity = "bad" if is_short else "warn"
     if down := [ENDPOINTS[each.name] for each in snapshot.breakers if each.down]:
-        return "warn", f"{tokens}, but {listed(down)} {_is(len(down))} unreachable."
+        return urgent, f"{tokens}, but {listed(down)} {_is(len(down))} unreachable."
     if refusing := [_refusal(each) for each in snapshot.breakers if each.refuses]:
-        return "warn", f"{tokens}, but {listed(refusing)}."
+        return urgent, f"{tokens}, but {listed(refusing)}."
+    if is_short and fleet.survival_s is not None:
+        short = f"the fleet survives for only {duration(fleet.survival_s)} without the issuer"
+        return "bad", f"{tokens}, but {short}."
+    if late := _missed(snapshot):
+        return "warn", late
     if denied := snapshot.queue.schedule.blocked.get(PERMISSIONS, 0):
         wait = "waits" if denied == 1 else "wait"
         return "warn", f"{tokens}; {_session(denied)} {wait} for a missing right."
-    if failing := fleet.failing:
+    failing = fleet.failing if snapshot.lease.leading else 0
+    if failing:
         return "warn", f"{tokens}; {_session(failing)} failed in the last run."
     if unknown:
         return "warn", f"{_hold(unknown)} a token with an unknown expiry."
@@ -97,6 +125,70 @@ def headline(snapshot: StatusSnapshot, not_ready: str) -> tuple[Severity, str]:
     return "good", f"{'All' if refreshed > 1 else 'The'} {_all(refreshed)}{also}."
 
 
+def details(snapshot: StatusSnapshot, sentence: str) -> tuple[str, ...]:
+    """Return what follows from a fault, with times: missed deadlines, waits, the first expiry.
+
+    Args:
+        sentence: That of `headline`, which is not repeated.
+    """
+    fleet, found = snapshot.fleet, [_missed(snapshot), _waits(snapshot)]
+    failing = [each.name for each in snapshot.breakers if each.down or each.refuses]
+    if failing or fleet.states[TokenState.EXPIRING] or _is_survival_short(snapshot):
+        found.append(_first_expiry(snapshot))
+    if "issuer" in failing and fleet.survival_s and math.isfinite(fleet.survival_s):
+        until = _at(snapshot, fleet.survival_s)
+        found.append(f"With the standby token every pod can have a valid one until {until}.")
+    return tuple(each for each in found if each and each != sentence)
+
+
+def _missed(snapshot: StatusSnapshot) -> str:
+    """Return who missed the deadline of a refresh, or ""; as the alert on the queue has it."""
+    late_s = snapshot.queue.schedule.longest_overdue_s
+    if number := snapshot.fleet.states[TokenState.OVERDUE]:
+        verb = "has" if number == 1 else "have"
+        return f"{_session(number)} {verb} missed the deadline of a refresh."
+    if snapshot.lease.leading and late_s > OVERDUE_S:
+        return f"A due session has missed its deadline by {duration(late_s)}: no worker took it."
+    return ""
+
+
+def _waits(snapshot: StatusSnapshot) -> str:
+    """Return how many sessions wait for what, or ""; a standby does not know."""
+    if not snapshot.lease.leading:
+        return ""
+    blocked = snapshot.queue.schedule.blocked
+    waiting = [
+        f"{_session(number)} for {WAITED_FOR.get(name, name)}"
+        for name, number in sorted(blocked.items())
+        if number
+    ]
+    return f"Waiting: {listed(waiting)}." if waiting else ""
+
+
+def _first_expiry(snapshot: StatusSnapshot) -> str:
+    fleet = snapshot.fleet
+    seconds, key = fleet.next_to_expire_s, fleet.next_to_expire
+    if seconds is None or key is None:
+        return ""
+    named = clean(str(key))
+    return f"The next token expires at {_at(snapshot, seconds)}, in {duration(seconds)}: {named}."
+
+
+def _is_survival_short(snapshot: StatusSnapshot) -> bool:
+    """Whether the alert on the fleet's survival would fire."""
+    survival_s, life_s = snapshot.fleet.survival_s, snapshot.issuer.token.latest_ttl_s
+    if survival_s is None or life_s is None or math.isinf(life_s):
+        return False
+    return survival_s < SHORT_SURVIVAL * life_s
+
+
+def _at(snapshot: StatusSnapshot, seconds: float) -> str:
+    """Return the time of day in UTC, with its date unless that is today."""
+    text = instant(snapshot.now_s + seconds)
+    today = instant(snapshot.now_s)[:DATE_LENGTH]
+    return f"{text[DATE_LENGTH + 1 : -1]} UTC" if text[:DATE_LENGTH] == today else text
+
+
 def _refusal(breaker: BreakerStats) -> str:
     what = refused_part(breaker.last_reason, breaker.last_status)
     return f"{ENDPOINTS[breaker.name]} rejects {what}"
@@ -105,14 +197,17 @@ def _refusal(breaker: BreakerStats) -> str:
 def stats(snapshot: StatusSnapshot) -> tuple[Stat, ...]:
     """Return the other figures: survival, next to expire, number of sessions."""
     fleet, failing = snapshot.fleet, snapshot.fleet.failing
+    is_known = snapshot.lease.leading
+    note = f"{failing:,} failing, {sum(fleet.blocked.values()):,} blocked"
     return (
         _survival(snapshot),
         _next_to_expire(snapshot),
         Stat(
             "Sessions",
             f"{fleet.sessions:,}",
-            f"{failing:,} failing, {sum(fleet.blocked.values()):,} blocked",
-            "warn" if failing else "good",
+            note if is_known else "with a pod or a Secret in the cluster",
+            "warn" if failing and is_known else "good",
+            meaning="" if is_known else "Only the leader knows which of them fail.",
         ),
     )
 
@@ -125,7 +220,7 @@ def filters(snapshot: StatusSnapshot) -> tuple[Filter, ...]:
     ]
     found = [
         *(each for each in by_state if each.severity != "good"),
-        Filter("failing", fleet.failing, "failing", "warn"),
+        Filter("failing", fleet.failing if snapshot.lease.leading else 0, "failing", "warn"),
         Filter("blocked", sum(fleet.blocked.values()), "blocked", "neutral"),
         *(each for each in by_state if each.severity == "good"),
     ]
@@ -140,16 +235,15 @@ def _survival(snapshot: StatusSnapshot) -> Stat:
         return Stat(name, "-", "not known yet", "neutral")
     if seconds == float("inf"):
         return Stat(name, "unlimited", "no token here has an expiry")
-    note = "if the issuer is unreachable from now on"
+    note = (
+        f"If the issuer is unreachable from now on, every pod has a valid token until"
+        f" {_at(snapshot, seconds)}: its own or the standby token."
+    )
     issuer = [each for each in snapshot.breakers if each.name == "issuer"]
-    is_down = any(each.down or each.refuses for each in issuer)
-    return Stat(name, duration(seconds), note, _survival_severity(seconds, is_down=is_down))
-
-
-def _survival_severity(seconds: float, *, is_down: bool) -> Severity:
-    if not seconds:
-        return "bad"
-    return "warn" if is_down else "good"
+    severity: Severity = "warn" if any(each.down or each.refuses for each in issuer) else "good"
+    if not seconds or _is_survival_short(snapshot):
+        severity = "bad"
+    return Stat(name, duration(seconds), note, severity)
 
 
 def _next_to_expire(snapshot: StatusSnapshot) -> Stat:
@@ -158,7 +252,9 @@ def _next_to_expire(snapshot: StatusSnapshot) -> Stat:
     name = "Next to expire"
     if seconds is not None and key is not None:
         link = SessionQuery(text=str(key), opened=str(key)).url()
-        return Stat(name, f"in {duration(seconds)}", clean(str(key)), "good", link)
+        severity: Severity = "bad" if fleet.states[TokenState.EXPIRING] else "good"
+        meaning = f"At {_at(snapshot, seconds)}, unless it is refreshed before."
+        return Stat(name, f"in {duration(seconds)}", clean(str(key)), severity, link, meaning)
     if fleet.states[TokenState.EXPIRED]:
         link = SessionQuery(show=TokenState.EXPIRED).url()
         return Stat(name, "expired", "every token with a known expiry has expired", "bad", link)

@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.history import RunRecord
-from reconciler.controller.status.snapshot import SessionStatus
+from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
 from reconciler.naming import SessionKey
 from tests.browser.chromium import Browser, on_show
 from tests.exhibit import NOW_S, Exhibit, row, survey
@@ -231,6 +231,38 @@ def test_hostile_names_do_nothing(browser: Browser) -> None:
 
         assert browser.run("return document.querySelectorAll('main img, main script').length") == 0
         assert browser.console() == []
+        browser.open("about:blank")
+
+
+@pytest.mark.parametrize("down", ["", "issuer"])
+def test_the_first_row_is_visible_on_a_laptop(browser: Browser, down: str) -> None:
+    with on_show(Exhibit(survey([row(n) for n in range(9)], down=down), attempts)) as url:
+        browser.look(width=1280, height=800)
+        browser.open(url)
+        browser.wait_live()
+
+        edge = browser.run(
+            "return document.querySelector('tbody tr').getBoundingClientRect().bottom"
+        )
+        assert edge <= 800
+        browser.open("about:blank")
+
+
+def test_a_standby_names_the_leader_and_hides_what_it_does_not_know(browser: Browser) -> None:
+    lease = LeaseStatus("replica-0/3-0a1b", False, "replica-1_uid_0a1b2c3d", 3, 0)
+    with on_show(Exhibit(survey([row(1, failures=3)], lease=lease), attempts)) as url:
+        browser.open(f"{url}?open=team-1%2F2Ab00001")
+        browser.wait_live()
+
+        assert "The leader, replica-1, knows" in browser.text(".role")
+        command = "kubectl -n ambient-code port-forward replica-1 8080"
+        assert browser.text(".role code") == command
+        assert len(browser.texts("thead th")) == 2
+        assert "Next run" not in browser.text("main").replace("next runs", "")
+        assert browser.run("return document.title") == (
+            "east / ambient-code · Runner tokens · replica-0 (standby)"
+        )
+        assert browser.run(CONTRAST)["poor"] == []
         browser.open("about:blank")
 
 

@@ -16,6 +16,7 @@ from yarl import URL
 from reconciler.clock import SystemClock
 from reconciler.controller.status.history import RunRecord
 from reconciler.statuspage.cache import MAX_VIEWS, MAX_WAITING, PageCache
+from reconciler.statuspage.identity import PageIdentity
 from reconciler.statuspage.query import PAGE_ROWS, SessionQuery
 from reconciler.statuspage.server import add_page
 from reconciler.statuspage.sse import SseStreams
@@ -286,7 +287,7 @@ async def test_too_many_who_wait_are_sent_away(
             return await super().snapshot(max_age_s=max_age_s)
 
     exhibit = Slow(survey([row(1)]))
-    views = PageCache(exhibit, not_ready=lambda: "", replica="r")
+    views = PageCache(exhibit, not_ready=lambda: "", identity=PageIdentity("r"))
     streams = SseStreams(views, SystemClock())
     app = health_app(live=lambda: "", ready=lambda: "")
     add_page(app, views, streams)
@@ -313,7 +314,7 @@ async def test_too_many_who_wait_are_sent_away(
 
 async def test_a_view_is_made_once_for_all_who_look_and_few_are_kept() -> None:
     exhibit = Exhibit(survey([row(1)]))
-    views = PageCache(exhibit, not_ready=lambda: "", replica="r")
+    views = PageCache(exhibit, not_ready=lambda: "", identity=PageIdentity("r"))
 
     first, second = await asyncio.gather(views.part(SessionQuery()), views.part(SessionQuery()))
     assert first is second

@@ -36,5 +36,20 @@ def test_columns_say_what_they_hold() -> None:
     spread = distribute([row(1, -4.0), row(2, 59.0), row(3, 60.0), row(4, 600.0)], ttl_s=900.0)
 
     counted = [(c.name, c.count, c.severity) for c in spread.columns if c.count]
-    assert counted == [("expired", 1, "bad"), ("0s to 60s", 2, "warn"), ("9m to 10m", 1, "good")]
+    assert counted == [("expired", 1, "bad"), ("0s to 60s", 2, "bad"), ("9m to 10m", 1, "good")]
     assert spread.columns[1].height == 100
+
+
+@pytest.mark.parametrize(
+    ("allowance_s", "number", "position"),
+    [(90.0, 2, 50.0), (60.0, 1, 100.0), (1.0, 1, 1.7), (0.0, None, None), (5000.0, None, None)],
+)
+def test_the_allowance_is_marked_in_the_column_that_it_ends_in(
+    allowance_s: float, number: int | None, position: float | None
+) -> None:
+    spread = distribute([row(1)], ttl_s=900.0, allowance_s=allowance_s)
+
+    marks = {n: each.allowance for n, each in enumerate(spread.columns)}
+    assert {n: mark for n, mark in marks.items() if mark is not None} == (
+        {} if number is None else {number: position}
+    )

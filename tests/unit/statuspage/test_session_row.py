@@ -25,7 +25,7 @@ def line(
     ("remaining_s", "life", "state", "share", "severity"),
     [
         (600.0, "10m", "ok", 66.7, "good"),
-        (5.0, "5s", "expiring", 0.6, "warn"),
+        (5.0, "5s", "expiring", 0.6, "bad"),
         (-30.0, "-30s", "expired", 0.0, "bad"),
         (None, "-", "unmanaged", None, "warn"),
         (2000.0, "33m", "ok", 100.0, "good"),

@@ -13,8 +13,10 @@ from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import BreakerStats
 from reconciler.statuspage.components import Component, components, role
-from reconciler.statuspage.summary import exposure, filters, headline, stats
+from reconciler.statuspage.summary import details, exposure, filters, headline, stats
 from tests.exhibit import queue, row, survey, watch
+
+STANDBY = LeaseStatus("a/1", False, "replica-1_uid_nonce", 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ from tests.exhibit import queue, row, survey, watch
         ([row(1), row(2, -1.0)], {}, "bad", "1 session holds an expired token."),
         ([row(1, 5.0), row(2, -1.0), row(3, -1.0)], {}, "bad", "2 sessions hold an expired token."),
         ([row(1, None, state=TokenState.NO_SECRET)], {}, "bad", "1 session has no token to read."),
-        ([row(1, 5.0)], {"down": "issuer"}, "warn", "1 session holds a token that may expire"),
+        ([row(1, 5.0)], {"down": "issuer"}, "bad", "1 session holds a token that may expire"),
         (
             [row(1)],
             {"down": "issuer"},
@@ -59,6 +61,37 @@ from tests.exhibit import queue, row, survey, watch
             "warn",
             "No token is known to have expired; 1 session waits for a missing right.",
         ),
+        (
+            [row(1, 300.0)],
+            {"down": "issuer", "standby_s": None},
+            "bad",
+            "Every token is valid, but the issuer is unreachable.",
+        ),
+        (
+            [row(1, 300.0)],
+            {"standby_s": None},
+            "bad",
+            "Every token is valid, but the fleet survives for only 4m59s without the issuer.",
+        ),
+        (
+            [row(1), row(2, state=TokenState.OVERDUE)],
+            {},
+            "warn",
+            "1 session has missed the deadline of a refresh.",
+        ),
+        (
+            [row(1)],
+            {"queue": queue(overdue_s=16.0)},
+            "warn",
+            "A due session has missed its deadline by 16s: no worker took it.",
+        ),
+        (
+            [row(1)],
+            {"lease": LeaseStatus("a/1", False, "", 1, 0)},
+            "bad",
+            "No replica leads: no token is refreshed.",
+        ),
+        ([row(1, failures=2)], {"lease": STANDBY}, "good", "The session holds a valid token."),
     ],
 )
 def test_the_worst_is_said(
@@ -261,3 +294,44 @@ def test_the_exposure_says_when_it_last_grew_and_for_which_sessions() -> None:
 
     assert "Last increase 30s ago" in note
     assert "team/late (1.5 s), team/early (0.1 s)" in note
+
+
+def test_a_fault_says_who_missed_what_who_waits_and_when_the_first_token_expires() -> None:
+    late = [row(n, 13.0 + n, state=TokenState.OVERDUE) for n in range(3)]
+    shown = survey(
+        [*late, row(9, 5.0)],
+        down="issuer",
+        standby_s=31.0,
+        queue=queue(for_issuer=4, without_right=1),
+    )
+
+    assert details(shown, headline(shown, "")[1]) == (
+        "3 sessions have missed the deadline of a refresh.",
+        "Waiting: 4 sessions for the issuer and 1 session for a missing right.",
+        "The next token expires at 00:00:05 UTC, in 5s: team-2/2Ab00009.",
+        "With the standby token every pod can have a valid one until 00:00:30 UTC.",
+    )
+
+
+def test_a_healthy_fleet_has_no_details_and_no_sentence_is_said_twice() -> None:
+    assert details(survey([row(1)]), "") == ()
+    late = survey([row(1, state=TokenState.OVERDUE)])
+    assert details(late, headline(late, "")[1]) == ()
+
+
+def test_an_expiry_on_another_day_has_its_date() -> None:
+    upcoming = stats(survey([row(1, 90_000.0)]))[1]
+
+    assert upcoming.meaning == "At 2026-01-02T01:00:00Z, unless it is refreshed before."
+
+
+def test_a_standby_shows_nothing_that_only_the_leader_knows() -> None:
+    shown = survey([row(1, failures=2)], lease=STANDBY, queue=queue(for_issuer=3, overdue_s=99.0))
+
+    assert details(shown, "") == ()
+    assert "failing" not in {each.name for each in filters(shown)}
+    sessions = stats(shown)[2]
+    assert (sessions.note, sessions.severity) == ("with a pod or a Secret in the cluster", "good")
+    assert [part.name for part in components(shown, "replica-0")] == [
+        "Leader", "Watches", "API server", "Issuer",
+    ]  # fmt: skip

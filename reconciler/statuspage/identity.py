@@ -1,0 +1,58 @@
+"""Which replica serves the page, of which cluster and namespace, and how to reach the leader."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from reconciler.controller.status.snapshot import LeaseStatus
+from reconciler.humanize import clean
+from reconciler.naming import ALL_SESSIONS, Shard
+
+CLUSTER_ATTRIBUTE = "k8s.cluster.name"
+"""Source: OpenTelemetry semantic conventions, resource attributes of Kubernetes."""
+
+_POD = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+"""A name that is safe in a command. Source: RFC 1123, as Kubernetes restricts a pod's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageIdentity:
+    """One replica; `namespace` and `cluster` are "" where they are not known.
+
+    Args:
+        port: Of the page, in the leader's pod too.
+        ignored: One message for each variable that is no setting.
+    """
+
+    replica: str
+    namespace: str = ""
+    cluster: str = ""
+    port: int = 8080
+    ignored: Sequence[str] = ()
+
+    def place(self, shard: Shard) -> str:
+        """Return cluster, namespace and shard in a line; "" if none is known."""
+        part = f"shard {shard}" if shard != ALL_SESSIONS else ""
+        return clean(" / ".join(each for each in (self.cluster, self.namespace, part) if each))
+
+    def leader_command(self, lease: LeaseStatus) -> str:
+        """Return the command that makes the leader's page reachable, "" where no pod is known."""
+        pod = leader_name(lease)
+        if not (_POD.fullmatch(pod) and _POD.fullmatch(self.namespace)):
+            return ""
+        return f"kubectl -n {self.namespace} port-forward {pod} {self.port}"
+
+
+def leader_name(lease: LeaseStatus) -> str:
+    """Return the leader's name, which is its pod's, from the holder of the Lease; "" for none."""
+    return re.split("[_/]", lease.holder)[0]
+
+
+def cluster_name(environ: Mapping[str, str]) -> str:
+    """Return the cluster that OTEL_RESOURCE_ATTRIBUTES names, or ""."""
+    for pair in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+        name, _, value = pair.partition("=")
+        if name.strip() == CLUSTER_ATTRIBUTE:
+            return unquote(value.strip())
+    return ""
