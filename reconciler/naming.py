@@ -148,8 +148,16 @@ class Names:
         """Pod or Secret annotation set by a human: `true` stops us from writing."""
         return self._ours("refresh-paused")
 
+    @cached_property
+    def shard(self) -> str:
+        """Lease annotation: the shard `i/n` of the leader that wrote it."""
+        return self._ours("shard")
+
     def annotations(self) -> tuple[str, ...]:
-        """Return the annotations that are decoded; others may hold secrets and are skipped."""
+        """Return the annotations of pods and Secrets that are decoded.
+
+        Others may hold secrets, and are skipped.
+        """
         return (
             self.expires_at, self.issued_at, self.previous_expires_at, self.refreshed_at,
             self.refreshed_by, self.confirmation, self.handled_requests, self.touched_at,

@@ -452,6 +452,11 @@ class Settings(BaseSettings):
         return self.lease_name if shard.count == 1 else f"{self.lease_name}-{shard.index}"
 
     @property
+    def lease_annotations(self) -> dict[str, str]:
+        """The annotations of the Lease; none without shards."""
+        return {self.names().shard: str(self.shard)} if self.shard.count > 1 else {}
+
+    @property
     def platform_share(self) -> int:
         """The requests to the platform at one time of this shard: of all shards together, those of
         `platform_parallel`, and at least one each."""

@@ -120,6 +120,7 @@ class Election:
                     ),
                     candidate=candidate,
                     heartbeat_age_s=self._heartbeat.age_s,
+                    annotations=settings.lease_annotations,
                 ),
                 self._lease_fence,
                 clock=self._clock,

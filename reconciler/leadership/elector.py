@@ -6,9 +6,9 @@ stall of the main loop does not lose the Lease, and cannot cause a late write if
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import structlog
@@ -80,6 +80,7 @@ class ElectionConfig:
         name: Of the Lease.
         candidate: The replica.
         heartbeat_age_s: Returns the seconds since the main loop's last heartbeat.
+        annotations: Written to the Lease with each renewal.
     """
 
     namespace: str
@@ -88,6 +89,7 @@ class ElectionConfig:
     timing: ElectionTiming
     candidate: Candidate
     heartbeat_age_s: Callable[[], float]
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 class LeaderElector:
@@ -288,11 +290,11 @@ class LeaderElector:
     ) -> LeaseObject:
         config = self._config
         if record is None:
-            body = records.new_lease(config.name, spec)
+            body = records.new_lease(config.name, spec, config.annotations)
             return await self._kube.create(
                 self._resource, config.namespace, body, limit_s=timeout_s
             )
-        body = records.patch_of(record, spec)
+        body = records.patch_of(record, spec, config.annotations)
         return await self._kube.patch(
             self._resource, config.namespace, config.name, body, limit_s=timeout_s
         )

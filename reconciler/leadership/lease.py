@@ -1,12 +1,12 @@
 """The Lease as it is read and written (pure): client-go's record, so that kubectl shows it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from reconciler.clock import EpochTime, format_utc_micros
+from reconciler.clock import EpochTime, format_utc_micros, parse_utc
 from reconciler.kube.api import ApiResource
 from reconciler.kube.decoding import resource, struct_decoder
 
@@ -41,6 +41,7 @@ class _Write(msgspec.Struct):
 class _Metadata(msgspec.Struct):
     uid: str
     resourceVersion: str
+    annotations: dict[str, str] | None = None
     managedFields: list[_Write] | None = None
 
 
@@ -86,6 +87,17 @@ class LeaseRecord:
     def released(self) -> bool:
         """True if the last holder released it."""
         return not self.holder and self.duration_s == RELEASED_S
+
+    def is_held(self, now_s: EpochTime) -> bool:
+        """Return whether its holder renewed it within its duration, as far as its times show it.
+
+        For display only: the election trusts no written time.
+
+        Args:
+            now_s: By the API server's clock.
+        """
+        renewed_s = parse_utc(self.written or self.renewed)
+        return bool(self.holder) and renewed_s is not None and now_s - renewed_s <= self.duration_s
 
 
 def read(lease: LeaseObject) -> LeaseRecord:
@@ -160,17 +172,24 @@ def released_spec(*, transitions: int, wall_s: EpochTime) -> dict[str, Any]:
     }
 
 
-def patch_of(record: LeaseRecord, spec: dict[str, Any]) -> dict[str, Any]:
+def patch_of(
+    record: LeaseRecord, spec: dict[str, Any], annotations: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the merge patch of one version; other managers' fields do not change."""
-    return {"metadata": {"uid": record.uid, "resourceVersion": record.version}, "spec": spec}
+    metadata = {"uid": record.uid, "resourceVersion": record.version}
+    return {"metadata": metadata | _annotated(annotations), "spec": spec}
 
 
-def new_lease(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+def _annotated(annotations: Mapping[str, str]) -> dict[str, Any]:
+    return {"annotations": dict(annotations)} if annotations else {}
+
+
+def new_lease(name: str, spec: dict[str, Any], annotations: Mapping[str, str]) -> dict[str, Any]:
     """Return a Lease to create."""
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
-        "metadata": {"name": name},
+        "metadata": {"name": name} | _annotated(annotations),
         "spec": spec,
     }
 

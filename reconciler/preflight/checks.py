@@ -26,6 +26,7 @@ from reconciler.kube.client import HttpKube
 from reconciler.naming import is_namespace
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.net.client_session import open_session, shown_url
+from reconciler.net.http_dates import parse_date
 from reconciler.platform.client import PlatformClient
 from reconciler.platform.models import project_namespace
 from reconciler.preflight import findings
@@ -33,10 +34,12 @@ from reconciler.preflight.access_review import PARALLEL, ask_all, list_sessions
 from reconciler.preflight.environment import proxy_of
 from reconciler.preflight.findings import Finding
 from reconciler.preflight.permissions import EXCESS_PERMISSIONS, questions, used
+from reconciler.preflight.shards import check_shards
 from reconciler.preflight.wait_for_credentials import missing
 from reconciler.settings import Settings, unknown_variables
 from reconciler.telemetry.otlp_settings import read_otlp
 from reconciler.tokens.claims import read_claims
+from reconciler.tokens.date_clock import DateClock
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.refusals import refusal_hint
 from reconciler.tokens.server_clock import PROOF
@@ -70,10 +73,10 @@ async def run_checks(
         platform, projects = await _platform(settings, clock, token)
         found = [project_namespace(project, settings.platform_mode) for project in projects]
         names = dict.fromkeys([*settings.listed_namespaces, *filter(is_namespace, found)])
-        cluster = await _cluster(settings, account, tuple(names), issuer_time)
+        cluster = await _cluster(settings, account, tuple(names), issuer_time, clock)
     else:
         (cluster, (issuer, token)) = await asyncio.gather(
-            _cluster(settings, account, tuple(settings.namespaces), issuer_time),
+            _cluster(settings, account, tuple(settings.namespaces), issuer_time, clock),
             _issuer(settings, clock, issuer_time),
         )
         platform, _ = await _platform(settings, clock, token)
@@ -125,10 +128,12 @@ async def _cluster(
     account: Callable[..., Credentials],
     namespaces: tuple[str, ...],
     issuer_time: IssuerTime,
+    clock: Clock,
 ) -> list[Finding]:
     """Ask the authorizer about each right: for sessions' namespaces and the Lease's, by account.
 
-    The accounts may be the same. If all rights are granted, one list confirms them.
+    The accounts may be the same. If all rights are granted, one list confirms them, and with shards
+    the Leases show which of them has a leader.
 
     Args:
         namespaces: Of the sessions; none = all, or none known yet if the platform names them.
@@ -141,12 +146,20 @@ async def _cluster(
     limit_s = settings.request_limit_s
     url = ""
     ignored: list[str] = []
+    shards: list[Finding] = []
+    server_time, began_at = DateClock(clock), clock.monotonic()
+
+    def on_date(date: str | None) -> None:
+        issuer_time.observe_api_server(date)
+        if (date_s := parse_date(date)) is not None:
+            server_time.observe(date_s, began_at, clock.monotonic())
+
     try:
         session_account = account(
             token_file=settings.project_kube_token_file, ignored=ignored.append
         )
         url = (await session_account.connection()).url
-        async with _kube(session_account, settings, issuer_time) as kube:
+        async with _kube(session_account, settings, on_date) as kube:
             with suppress(Forbidden):  # the server responds, and denies this page
                 await kube.ready(limit_s=limit_s)
             asks = [pair for pair in wanted if pair[0].where == "sessions" and in_sessions]
@@ -156,9 +169,11 @@ async def _cluster(
             # Without a right the list fails, and says no more than the finding does.
             lists = in_sessions and not findings.has_failed(granted)
             listed = [await list_sessions(kube, settings, namespaces)] if lists else []
-        async with _kube(account(), settings, issuer_time) as kube:
+        async with _kube(account(), settings, on_date) as kube:
             asks = [pair for pair in wanted if pair[0].where == "own"]
             answers += await ask_all(kube, asks, limit_s=limit_s)
+            if settings.leader_elect and settings.shard.count > 1:
+                shards = await check_shards(kube, settings, server_time.now_s)
     except (RemoteError, ProtocolError, SettingsError) as error:
         hint = "check KUBECONFIG, or in a pod its service account"
         return [findings.of_failure("cluster", error, hint=hint, **_proxy(url))]
@@ -170,6 +185,7 @@ async def _cluster(
         *findings.of_rights(answers, cluster_wide=cluster_wide),
         *findings.of_excess(unneeded),
         *listed,
+        *shards,
     ]
 
 
@@ -255,13 +271,10 @@ def _ignored_field(field: str) -> Finding:
     return Finding("cluster", "WARN", message, "remove it, or use a context without it")
 
 
-def _kube(account: Credentials, settings: Settings, issuer_time: IssuerTime) -> HttpKube:
-    return HttpKube(
-        account,
-        settings.names(),
-        connections=PARALLEL,
-        on_date=issuer_time.observe_api_server,
-    )
+def _kube(
+    account: Credentials, settings: Settings, on_date: Callable[[str | None], None]
+) -> HttpKube:
+    return HttpKube(account, settings.names(), connections=PARALLEL, on_date=on_date)
 
 
 def _life(token: Token, settings: Settings) -> Finding:

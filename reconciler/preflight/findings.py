@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from reconciler.preflight.permissions import AccessQuery, Permission, rule
 
-Area = Literal["settings", "cluster", "rights", "issuer", "clock", "platform"]
+Area = Literal["settings", "cluster", "rights", "issuer", "clock", "platform", "shards"]
 Level = Literal["OK", "WARN", "FAIL"]
 """`FAIL` keeps the controller from its work; `WARN` does not."""
 

@@ -13,6 +13,7 @@ from reconciler.controller.decide.sharding import shard_of
 from reconciler.naming import SessionKey
 from tests.cluster.admin import MERGE, RBAC, SECRETS, Admin, collection
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.test_check import examined
 from tests.cluster.world import ExpiryWatch, World, open_world
 from tests.controller import Controller, running
 
@@ -71,6 +72,12 @@ async def shards(world: World) -> AsyncIterator[list[list[Controller]]]:
         yield found
 
 
+async def shards_found(world: World, shard: str) -> list[str]:
+    """Return what `check` says of the shards."""
+    _, found = await examined(world.environment(RECONCILER_SHARD=shard))
+    return [finding["message"] for finding in found if finding["area"] == "shards"]
+
+
 async def leader_of(pair: list[Controller]) -> Controller:
     """Return the replica that leads, once it has refreshed its sessions."""
     async with asyncio.timeout(60):
@@ -114,6 +121,12 @@ async def test_each_session_has_one_writer_and_a_dead_leader_is_its_own_shards(
                 await asyncio.sleep(0.05)
         early = Counter(line["session_id"] for one in leaders for line in _resync(one))
         assert early == dict.fromkeys([key.session_id for key in keys], 1)
+        assert await shards_found(world, f"0/{COUNT}") == ["each of the 3 shards has a leader"]
+        assert await shards_found(world, "0/2") == [
+            f"the leader of Lease token-reconciler-{index} has shard {index}/3, and n is 2 here: a"
+            " session can have two leaders, or none"
+            for index in range(COUNT)
+        ]
         leaders[1].kill()
         [heir] = [each for each in found[1] if each is not leaders[1]]
         await heir.wait_for_event("startup_resync_finished", limit_s=60)

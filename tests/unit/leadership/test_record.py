@@ -159,16 +159,42 @@ def test_whole_seconds_are_written_with_six_digits() -> None:
 
 def test_a_patch_holds_its_preconditions_and_a_new_lease_its_name() -> None:
     spec = {"holderIdentity": "me"}
-    assert patch_of(record(), spec) == {
+    assert patch_of(record(), spec, {}) == {
         "metadata": {"uid": "u", "resourceVersion": "7"},
         "spec": spec,
     }
-    assert new_lease("l", spec) == {
+    assert patch_of(record(), spec, {"shard": "0/3"})["metadata"] == {
+        "uid": "u", "resourceVersion": "7", "annotations": {"shard": "0/3"},
+    }  # fmt: skip
+    annotated = new_lease("l", spec, {"shard": "0/3"})
+    assert annotated["metadata"] == {"name": "l", "annotations": {"shard": "0/3"}}
+    assert new_lease("l", spec, {}) == {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {"name": "l"},
         "spec": spec,
     }
+
+
+@pytest.mark.parametrize(
+    ("fields", "age_s", "is_held"),
+    [
+        ({"renewed": NOW}, 15.0, True),
+        ({"renewed": NOW}, 15.1, False),
+        # The API server's time of the write counts, not the holder's clock.
+        ({"renewed": "2020-01-01T00:00:00Z", "written": NOW}, 1.0, True),
+        ({"renewed": NOW, "written": "2020-01-01T00:00:00Z"}, 1.0, False),
+        ({"renewed": NOW, "holder": "", "duration_s": 1}, 0.5, False),
+        ({"renewed": "yesterday"}, 1.0, False),
+        ({}, 1.0, False),
+    ],
+    ids=["at the end", "past it", "server's time", "old write", "released", "garbage", "no time"],
+)
+def test_a_lease_is_held_until_its_duration_has_passed_since_the_last_renewal(
+    fields: dict[str, Any], age_s: float, is_held: bool
+) -> None:
+    found = record(**({"holder": "a", "duration_s": 15} | fields))
+    assert found.is_held(WALL_S + age_s) is is_held
 
 
 def test_the_most_transitions_leave_room_for_one_more_in_32_bits() -> None:
