@@ -16,10 +16,12 @@ from tests.assets import find
 from tests.bench import parts
 from tests.bench.plan import plan
 from tests.bench.plots import draw
+from tests.bench.readme import section, with_section
 from tests.bench.report import Report, load, table
 from tests.bench.runner import Runner
 from tests.bench.say import say
 
+README = Path("README.md")
 WIDTH = 120
 
 
@@ -31,7 +33,17 @@ def main() -> int:
         "--parts", default="", help=f"of {','.join(parts.NAMES)}; the report keeps all others"
     )
     parser.add_argument("--report", type=Path, default=Path("build/bench.json"))
+    parser.add_argument(
+        "--readme", metavar="RUN", default="", help="measure nothing: write the report to README"
+    )
     arguments = parser.parse_args()
+    if arguments.readme:
+        try:
+            written = section(load(arguments.report), arguments.readme)
+        except ValueError as error:
+            parser.error(str(error))
+        README.write_text(with_section(README.read_text(), written))
+        return 0
     names = tuple(filter(None, arguments.parts.split(","))) or parts.NAMES
     if unknown := set(names) - set(parts.NAMES):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts.NAMES)}")
