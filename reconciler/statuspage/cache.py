@@ -1,4 +1,4 @@
-"""Views of the newest snapshot as HTML. Each view is rendered once for all its readers."""
+"""Views of the newest snapshot as HTML or JSON. Each view is rendered once for all its readers."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,8 +11,9 @@ from reconciler.controller.status.snapshot import SessionStatus, StatusSnapshot
 from reconciler.errors import ReconcilerError
 from reconciler.naming import SessionKey
 from reconciler.statuspage.identity import PageIdentity
+from reconciler.statuspage.page_model import PageModel
 from reconciler.statuspage.query import SessionQuery, select
-from reconciler.statuspage.render import PageModel, Render
+from reconciler.statuspage.render import Form, Render
 
 MAX_AGE_S = 2.0
 """Greatest age of a snapshot; a view that is loaded again within it is the same."""
@@ -59,7 +60,7 @@ class PageCache:
         self._waiting = 0
         self._snapshot: StatusSnapshot | None = None
         self._rows: tuple[SessionStatus, ...] = ()
-        self._views: LRUCache[tuple[SessionQuery, bool], str] = LRUCache(MAX_VIEWS)
+        self._views: LRUCache[tuple[SessionQuery, Form], str] = LRUCache(MAX_VIEWS)
 
     def __len__(self) -> int:
         """Return the number of views that are kept."""
@@ -67,29 +68,33 @@ class PageCache:
 
     async def page(self, query: SessionQuery) -> str:
         """Return the whole document; raises `TooManyReaders`."""
-        return await self._view(query, whole=True)
+        return await self._view(query, "page")
 
     async def part(self, query: SessionQuery) -> str:
         """Return the part of the document that changes; raises `TooManyReaders`."""
-        return await self._view(query, whole=False)
+        return await self._view(query, "part")
 
-    async def _view(self, query: SessionQuery, *, whole: bool) -> str:
+    async def json(self, query: SessionQuery) -> str:
+        """Return what the document shows as JSON; raises `TooManyReaders`."""
+        return await self._view(query, "json")
+
+    async def _view(self, query: SessionQuery, form: Form) -> str:
         if self._waiting >= MAX_WAITING:
             raise TooManyReaders("too many readers wait for this page")
         self._waiting += 1
         try:
             async with self._lock:
-                return await self._cached(query, whole=whole)
+                return await self._cached(query, form)
         finally:
             self._waiting -= 1
 
-    async def _cached(self, query: SessionQuery, *, whole: bool) -> str:
+    async def _cached(self, query: SessionQuery, form: Form) -> str:
         snapshot = await self._source.snapshot(max_age_s=MAX_AGE_S)
         if snapshot is not self._snapshot:
             self._rows = await self._source.rows(snapshot)
             self._snapshot = snapshot
             self._views.clear()
-        key = (query, whole)
+        key = (query, form)
         cached = self._views.get(key)
         if cached is not None:
             return cached
@@ -97,5 +102,5 @@ class PageCache:
         result = await asyncio.to_thread(select, rows, query)
         runs = {row.key: self._source.runs(row.key) for row in result.rows}
         model = PageModel(snapshot, rows, query, result, runs, self._not_ready())
-        html = self._views[key] = await asyncio.to_thread(self._render.view, model, whole=whole)
-        return html
+        view = self._views[key] = await asyncio.to_thread(self._render.view, model, form)
+        return view

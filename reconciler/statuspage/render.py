@@ -1,21 +1,18 @@
-"""A view of a snapshot as HTML."""
+"""A view of a snapshot as HTML or JSON."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from reconciler import __version__
 from reconciler.controller.decide.refresh_grid import allowance_s
-from reconciler.controller.status.history import RunRecord
-from reconciler.controller.status.snapshot import SessionStatus, StatusSnapshot
+from reconciler.controller.status.snapshot import StatusSnapshot
 from reconciler.humanize import clean, duration, instant
-from reconciler.naming import SessionKey
 from reconciler.statuspage.components import components, role
 from reconciler.statuspage.histogram import distribute
 from reconciler.statuspage.identity import PageIdentity, leader_name
-from reconciler.statuspage.query import QueryResult, SessionQuery
+from reconciler.statuspage.json_view import encode
+from reconciler.statuspage.page_model import PageModel
 from reconciler.statuspage.session_row import row_of
 from reconciler.statuspage.summary import details, exposure, filters, headline, stats
 
@@ -23,16 +20,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-@dataclass(frozen=True, slots=True)
-class PageModel:
-    """The input of one view; `runs` has the recent runs of the rows in `result`."""
-
-    snapshot: StatusSnapshot
-    rows: Sequence[SessionStatus]
-    query: SessionQuery
-    result: QueryResult
-    runs: Mapping[SessionKey, tuple[RunRecord, ...]]
-    not_ready: str
+Form = Literal["page", "part", "json"]
 
 
 class Render:
@@ -41,9 +29,11 @@ class Render:
     def __init__(self, identity: PageIdentity) -> None:
         self._identity = identity
 
-    def view(self, model: PageModel, *, whole: bool) -> str:
-        """Return the whole document, or the part of it that changes. Cost: 5 ms."""
-        template = self._environment.get_template("page.html" if whole else "main.html")
+    def view(self, model: PageModel, form: Form) -> str:
+        """Return the whole document, the part of it that changes, or JSON. Cost: 5 ms."""
+        if form == "json":
+            return encode(model, self._identity)
+        template = self._environment.get_template("page.html" if form == "page" else "main.html")
         return template.render(self._context(model))
 
     def _context(self, model: PageModel) -> dict[str, Any]:

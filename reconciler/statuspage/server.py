@@ -47,7 +47,7 @@ def mount(
     identity: PageIdentity,
     clock: Clock,
 ) -> Callable[[web.Application], None]:
-    """Return a function that adds the page to an application: `/`, its events and static files.
+    """Return a function that adds the page to an application, also as JSON and as events.
 
     Every response of that application, errors too, has `HEADERS`, and is not cached.
     """
@@ -61,7 +61,8 @@ def mount(
 
 def add_page(app: web.Application, views: PageCache, streams: SseStreams) -> None:
     """Add the page to an application without routes at these paths."""
-    app.router.add_get("/", _page(views))
+    app.router.add_get("/", _view(views.page, "text/html"))
+    app.router.add_get("/view.json", _view(views.json, "application/json"))
     app.router.add_get("/events", streams.handle, allow_head=False)
     for name, kind in STATIC.items():
         app.router.add_get(f"/{name}", _static(name, kind))
@@ -75,13 +76,13 @@ async def _protect(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.setdefault("Cache-Control", "no-store")
 
 
-def _page(views: PageCache) -> Handler:
+def _view(render: Callable[[SessionQuery], Awaitable[str]], kind: str) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         try:
-            html = await views.page(SessionQuery.parse(request.query))
+            text = await render(SessionQuery.parse(request.query))
         except TooManyReaders as error:
             return web.Response(status=503, text=f"{error}\n", headers={"Retry-After": "2"})
-        return web.Response(text=html, content_type="text/html")
+        return web.Response(text=text, content_type=kind)
 
     return handle
 

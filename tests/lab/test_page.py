@@ -14,7 +14,9 @@ from aiohttp import web
 from yarl import URL
 
 from reconciler.clock import SystemClock
+from reconciler.controller.decide.token_state import TokenState
 from reconciler.controller.status.history import RunRecord
+from reconciler.controller.status.snapshot import LeaseStatus
 from reconciler.statuspage.cache import MAX_VIEWS, MAX_WAITING, PageCache
 from reconciler.statuspage.identity import PageIdentity
 from reconciler.statuspage.query import PAGE_ROWS, SessionQuery
@@ -208,6 +210,38 @@ async def test_a_search_a_page_and_an_open_session_work_without_a_script(
     assert found.count('class="name"') == 1
     assert "session-2ab00042-creds" in found
     assert "failed: the issuer is unreachable" in found
+
+
+async def test_each_view_has_the_same_as_json(http: aiohttp.ClientSession) -> None:
+    rows = [row(1, failures=2), row(2, float("inf"), state=TokenState.NO_EXPIRY), row(3, -5.0)]
+    runs = (RunRecord(NOW_S - 5, "failed", "scheduled", "IssuerUnavailable"),)
+    exhibit = Exhibit(survey(rows, down="issuer", exposure_s=2.5), lambda _: runs)
+    async with served(exhibit) as (url, _):
+        page = await text(http, f"{url}/?q=team-1&open=team-1%2F2Ab00001")
+        [link] = re.findall(r'class="json" href="([^"]+)"', page)
+        async with http.get(f"{url}/{link.replace('&amp;', '&')}") as answer:
+            assert answer.content_type == "application/json"
+            one = msgspec.json.decode(await answer.read())
+        everything = msgspec.json.decode(await text(http, f"{url}/view.json"))
+        exhibit.shown = survey(rows, lease=LeaseStatus("a/1", False, "replica-1_uid", 1, 0))
+        standby = msgspec.json.decode(await text(http, f"{url}/view.json"))
+
+    assert [each["session_id"] for each in one["sessions"]] == ["2Ab00001"]
+    assert (one["found"], one["role"], one["cluster"]) == (1, "leader", "east")
+    assert one["sessions"][0]["expires_at"] == "2026-01-01T00:10:00Z"
+    assert one["sessions"][0]["runs"] == [
+        {
+            "ended_at": "2025-12-31T23:59:55Z", "outcome": "failed", "reason": "scheduled",
+            "error": "IssuerUnavailable",
+        }
+    ]  # fmt: skip
+    assert (everything["severity"], everything["estimated_exposure_s"]) == ("bad", 2.5)
+    assert everything["headline"] == "1 session holds an expired token."
+    assert everything["sessions_by_filter"]["expired"] == 1
+    unending = next(each for each in everything["sessions"] if each["state"] == "no_expiry")
+    assert (unending["expires_at"], unending["remaining_s"]) == (None, None)
+    assert (standby["role"], standby["leader"]) == ("standby", "replica-1")
+    assert not {"due_at", "runs", "failures", "stage"} & standby["sessions"][0].keys()
 
 
 async def test_a_watcher_gets_its_view_at_once_and_again_when_it_changes(

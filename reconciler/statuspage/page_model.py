@@ -1,0 +1,21 @@
+"""What one view of the page is made of (pure)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reconciler.controller.status.history import RunRecord
+from reconciler.controller.status.snapshot import SessionStatus, StatusSnapshot
+from reconciler.naming import SessionKey
+from reconciler.statuspage.query import QueryResult, SessionQuery
+
+
+@dataclass(frozen=True, slots=True)
+class PageModel:
+    """The input of one view; `runs` has the recent runs of the rows in `result`."""
+
+    snapshot: StatusSnapshot
+    rows: Sequence[SessionStatus]
+    query: SessionQuery
+    result: QueryResult
+    runs: Mapping[SessionKey, tuple[RunRecord, ...]]
+    not_ready: str
