@@ -125,15 +125,7 @@ class Cluster:
         Raises:
             CommandError: There is no such pod.
         """
-        if name == name.lower():
-            live = f"metadata.name={name},{LIVE_PODS}"
-            if found := await self.list_all(self.pod_kind, ListOptions(namespace, fields=live)):
-                return found[0], True
-        if len(name) <= LABEL_LENGTH and (
-            found := await self.list_all(
-                self.pod_kind, ListOptions(namespace, f"{self.names.session_id}={name}", LIVE_PODS)
-            )
-        ):
+        if found := await self.live_pods(namespace, name):
             return max(found, key=lambda pod: (not pod.is_deleting, pod.created_s)), True
         get = self.kube.get(self.pod_kind, namespace, name.lower(), limit_s=LIMIT_S)
         try:
@@ -144,6 +136,17 @@ class Cluster:
             problem = f"no pod or session {name} in namespace {namespace}"
             failure = CommandError(problem, EXIT_NOT_FOUND)
         raise failure
+
+    async def live_pods(self, namespace: str | None, name: str) -> list[ObjectMeta]:
+        """Return the live pods of that name, or else of that session; `namespace` None = all."""
+        if name == name.lower():
+            live = f"metadata.name={name},{LIVE_PODS}"
+            if found := await self.list_all(self.pod_kind, ListOptions(namespace, fields=live)):
+                return found
+        if len(name) > LABEL_LENGTH:
+            return []
+        session = f"{self.names.session_id}={name}"
+        return await self.list_all(self.pod_kind, ListOptions(namespace, session, LIVE_PODS))
 
     async def annotate(self, pod: ObjectMeta, annotations: dict[str, str | None]) -> ObjectMeta:
         """Set annotations of this very pod (None removes one), and return the pod."""

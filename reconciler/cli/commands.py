@@ -40,8 +40,22 @@ Kubeconfig = Annotated[
 Output = Annotated[
     str,
     typer.Option(
-        "--output", "-o", metavar="table|json", help="Output format.",
+        "--output", "-o", metavar="table|yaml|json", help="Output format.",
         autocompletion=_complete("output"),
+    ),
+]  # fmt: skip
+FleetFormat = Annotated[
+    str,
+    typer.Option(
+        "--output", "-o", metavar="table|wide|yaml|json|name", help="Output format.",
+        autocompletion=_complete("fleet_output"),
+    ),
+]  # fmt: skip
+SortBy = Annotated[
+    str,
+    typer.Option(
+        metavar="FIELD", help="Order of the pods: a field of -o json, as .expiresAt.",
+        autocompletion=_complete("sort_field"),
     ),
 ]  # fmt: skip
 Pod = Annotated[
@@ -71,26 +85,34 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def status(
+    pods: Pods = None,
     namespace: Namespace = "",
     everywhere: Everywhere = False,
     selector: Selector = "",
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Update the list until Ctrl-C.")
     ] = False,
-    output: Output = "table",
+    output: FleetFormat = "table",
+    no_headers: Annotated[
+        bool, typer.Option("--no-headers", help="Print no line with the columns' names.")
+    ] = False,
+    sort_by: SortBy = "",
     context: Context = "",
     kubeconfig: Kubeconfig = "",
 ) -> None:
     """List the live session pods and when their tokens expire.
 
-    The next to expire comes first. Exits with 1 if a live pod has an expired token.
+    Without a name: all of the namespace. The next to expire comes first. Exits with 1 if a live pod
+    has an expired token.
     """
     from reconciler.cli.cluster import Access
+    from reconciler.cli.fleet_output import parse_fleet_output
     from reconciler.cli.pod_selection import PodSelection
     from reconciler.cli.status import run_status
 
-    selection = PodSelection(namespace=namespace, everywhere=everywhere, labels=selector)
-    _end(run_status(Access(kubeconfig, context), selection, output=output, watch=watch))
+    selection = PodSelection(pods or (), namespace, everywhere, selector)
+    shown = parse_fleet_output(output, no_headers=no_headers, sort_by=sort_by)
+    _end(run_status(Access(kubeconfig, context), selection, shown, watch=watch))
 
 
 def explain(

@@ -4,11 +4,20 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from reconciler.cli import explain, fleet_output
 from reconciler.cli.cluster import Access, Cluster, open_cluster
 from reconciler.cli.pod_selection import PodSelection
 from reconciler.errors import ReconcilerError
+from reconciler.inspection.printers import SORT_FIELDS
 from reconciler.kube.auth.contexts import context_names
 from reconciler.settings import read_settings
+
+_WORDS = {
+    "output": explain.FORMATS,
+    "fleet_output": fleet_output.FORMATS,
+    "sort_field": [f".{name}" for name in SORT_FIELDS],
+}
+"""The candidates that need no cluster."""
 
 LIMIT_S = 3.0
 """Longest wait for the cluster after TAB was pressed."""
@@ -21,13 +30,13 @@ def suggest(kind: str, typed: Mapping[str, Any], incomplete: str) -> list[str]:
     and the command itself reports it.
 
     Args:
-        kind: `context`, `namespace`, `output` or `pod`.
+        kind: `context`, `namespace`, `pod`, or one of `_WORDS`.
         typed: The options before the word, by parameter name.
     """
     access = Access(typed.get("kubeconfig") or "", typed.get("context") or "")
     try:
-        if kind == "output":
-            found = ["table", "json"]
+        if kind in _WORDS:
+            found = [*_WORDS[kind]]
         elif kind == "context":
             found = context_names(access.kubeconfig or read_settings().kubeconfig)
         else:

@@ -9,7 +9,14 @@ from rich.text import Text
 
 from reconciler.cli.cluster import LIMIT_S, Access, Cluster, open_cluster
 from reconciler.cli.exit_codes import EXIT_EXPIRED, EXIT_NOT_FOUND, CommandError
-from reconciler.cli.output import print_clock_skew, print_json, print_out, run, wants_json
+from reconciler.cli.output import (
+    check_format,
+    print_clock_skew,
+    print_json,
+    print_out,
+    print_yaml,
+    run,
+)
 from reconciler.cli.pod_selection import PodSelection, find, parse_target
 from reconciler.cli.status import decision_context
 from reconciler.controller.decide.sharding import owns
@@ -34,23 +41,28 @@ from reconciler.kube.api import ListOptions, ObjectMeta
 from reconciler.leadership.lease import lease_resource, read
 from reconciler.naming import LIVE_PODS
 
+FORMATS = ("table", "yaml", "json")
+
 WIDEST = 100
 """Columns at which sentences are wrapped in a wider terminal; in a pipe they are not wrapped."""
 
 
 def run_explain(access: Access, pod: str, selection: PodSelection, *, output: str) -> int:
     """Print the report of one pod; returns 1 if it is live and its token has expired."""
-    return run(_explain(access, pod, selection, as_json=wants_json(output)))
+    check_format(output, FORMATS)
+    return run(_explain(access, pod, selection, output))
 
 
-async def _explain(access: Access, text: str, selection: PodSelection, *, as_json: bool) -> int:
+async def _explain(access: Access, text: str, selection: PodSelection, output: str) -> int:
     async with open_cluster(access) as cluster:
         default = cluster.context.namespace
         target = parse_target(text, namespace=selection.namespace, default=default)
         pod, is_live = await find(cluster, target)
         report = await _report(cluster, pod, is_live=is_live)
-        if as_json:
+        if output == "json":
             print_json(report_as_json(report))
+        elif output == "yaml":
+            print_yaml(report_as_json(report))
         else:
             _print(report)
         print_clock_skew(cluster)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from reconciler.cli.cluster import Cluster
@@ -36,10 +36,23 @@ def print_clock_skew(cluster: Cluster) -> None:
         )
 
 
+def print_yaml(found: dict[str, Any]) -> None:
+    """Print one YAML document, all text of others escaped as in JSON."""
+    import yaml
+
+    print_out(yaml.safe_dump(found, sort_keys=False).rstrip())
+
+
+def check_format(output: str, formats: Sequence[str]) -> None:
+    """Raise `CommandError` for a format that the command does not have."""
+    if output not in formats:
+        listed = f"{', '.join(formats[:-1])} and {formats[-1]}"
+        raise CommandError(f"-o {output}: the formats are {listed}", EXIT_SETTINGS)
+
+
 def wants_json(output: str) -> bool:
     """Return whether JSON is requested; raises `CommandError` for an unknown format."""
-    if output not in ("table", "json"):
-        raise CommandError(f"-o {output}: the formats are table and json", EXIT_SETTINGS)
+    check_format(output, ("table", "json"))
     return output == "json"
 
 

@@ -79,6 +79,40 @@ async def find(cluster: Cluster, target: PodRef) -> tuple[ObjectMeta, bool]:
     return pod, is_live
 
 
+async def list_pods(
+    cluster: Cluster, selection: PodSelection
+) -> tuple[list[ObjectMeta], list[CommandError]]:
+    """Return the live session pods to show, and an error for each name without one.
+
+    Without names these are all pods of the scope. A name is looked for in all namespaces by `-A`.
+
+    Raises:
+        CommandError: Pods are selected in two ways.
+    """
+    default = cluster.context.namespace
+    if not selection.pods:
+        return await cluster.session_pods(selection.scope(default), selection.labels), []
+    if selection.labels:
+        raise CommandError("name pods, or use -l: not both", EXIT_SETTINGS)
+    targets = [
+        (parse_target(text, namespace=selection.namespace, default=default), text)
+        for text in selection.pods
+    ]
+    found: dict[str, ObjectMeta] = {}
+    failed: list[CommandError] = []
+    for target, text in targets:
+        anywhere = selection.everywhere and text.rpartition("/")[0] in ("", *_TYPES)
+        pods = await cluster.live_pods(None if anywhere else target.namespace, target.name)
+        named = {pod.uid: pod for pod in pods if pod.session_id}
+        found |= named
+        if not named:
+            where = "in any namespace" if anywhere else f"in namespace {target.namespace}"
+            failed.append(
+                CommandError(f"no live pod or session {target.name} {where}", EXIT_NOT_FOUND)
+            )
+    return list(found.values()), failed
+
+
 async def select_pods(
     cluster: Cluster, selection: PodSelection
 ) -> tuple[list[ObjectMeta], list[CommandError]]:

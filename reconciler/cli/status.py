@@ -9,22 +9,29 @@ from rich.live import Live
 from rich.text import Text
 
 from reconciler.cli.cluster import Access, Cluster, open_cluster
-from reconciler.cli.exit_codes import EXIT_EXPIRED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, CommandError
+from reconciler.cli.exit_codes import (
+    EXIT_EXPIRED,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_FOUND,
+    EXIT_UNREACHABLE,
+    CommandError,
+)
+from reconciler.cli.fleet_output import FleetOutput
 from reconciler.cli.output import (
     print_clock_skew,
     print_err,
     print_json,
     print_out,
+    print_yaml,
     run,
-    wants_json,
 )
-from reconciler.cli.pod_selection import PodSelection
+from reconciler.cli.pod_selection import PodSelection, list_pods
 from reconciler.cli.table import columns_for, draw
 from reconciler.clock import EpochTime
 from reconciler.controller.decide.plan import DecisionContext
 from reconciler.humanize import ago
 from reconciler.inspection.fleet import PodFleet, assess_fleet
-from reconciler.inspection.printers import cells, fleet_as_json, plain
+from reconciler.inspection.printers import fleet_as_json
 from reconciler.kube.api import ObjectMeta
 from reconciler.tokens.source import MAX_TRUSTED_TTL_S
 
@@ -39,9 +46,9 @@ FRAME_S = 1.0
 """Seconds between two frames of the terminal view."""
 
 
-def run_status(access: Access, selection: PodSelection, *, output: str, watch: bool) -> int:
+def run_status(access: Access, selection: PodSelection, output: FleetOutput, *, watch: bool) -> int:
     """Print the fleet once, or until Ctrl-C; returns the exit code of the last read."""
-    command = _StatusCommand(selection, as_json=wants_json(output))
+    command = _StatusCommand(selection, output)
     if not watch:
         return run(command.once(access))
     try:
@@ -63,27 +70,35 @@ def decision_context(cluster: Cluster) -> DecisionContext:
 class _StatusCommand:
     """Reads the cluster and prints the fleet."""
 
-    def __init__(self, selection: PodSelection, *, as_json: bool) -> None:
+    def __init__(self, selection: PodSelection, output: FleetOutput) -> None:
         self._choice = selection
-        self._as_json = as_json
+        self._output = output
         self._console = Console(highlight=False)
-        self._is_interactive = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._is_interactive = (
+            output.is_for_terminal
+            and self._console.is_terminal
+            and not self._console.is_dumb_terminal
+        )
         self._columns = columns_for(everywhere=selection.everywhere)
         self._pods: list[ObjectMeta] = []
         self._secrets: list[ObjectMeta] = []
         self._fleet: PodFleet | None = None
+        self._missing: list[CommandError] = []
         self._problem = ""
 
     @property
     def code(self) -> int:
         if self._fleet is None:
             return EXIT_INTERRUPTED
-        return EXIT_EXPIRED if self._fleet.expired else 0
+        if self._fleet.expired:
+            return EXIT_EXPIRED
+        return EXIT_NOT_FOUND if self._missing else 0
 
     async def once(self, access: Access) -> int:
         async with open_cluster(access) as cluster:
             await self._read(cluster)
             self._print(cluster)
+            self._print_missing()
             print_clock_skew(cluster)
         return self.code
 
@@ -95,28 +110,35 @@ class _StatusCommand:
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         async with open_cluster(access) as cluster:
             await self._read(cluster)
+            self._print_missing()
             print_clock_skew(cluster)
-            if self._is_interactive and not self._as_json:
+            if self._is_interactive:
                 await self._animate(cluster)
             else:
                 await self._stream(cluster)
 
     def finish(self) -> None:
         """Print the last frame again, since the alternate screen is closed."""
-        if self._fleet is not None and self._is_interactive and not self._as_json:
+        if self._fleet is not None and self._is_interactive:
             self._draw(self._fleet)
 
     async def _read(self, cluster: Cluster) -> None:
         """Read pods first: a Secret is made before its pod, so the later list contains it."""
-        scope = self._choice.scope(cluster.context.namespace)
-        pods = await cluster.session_pods(scope, self._choice.labels)
-        self._secrets = await cluster.session_secrets(scope) if pods else []
+        pods, self._missing = await list_pods(cluster, self._choice)
+        if self._choice.pods:
+            keys = {pod.key for pod in pods}
+            found = [await cluster.secret(*key) for key in keys]
+            self._secrets = [secret for secret in found if secret is not None]
+        else:
+            scope = self._choice.scope(cluster.context.namespace)
+            self._secrets = await cluster.session_secrets(scope) if pods else []
         self._pods = pods
         self._assess(cluster)
 
     def _assess(self, cluster: Cluster) -> PodFleet:
         context = decision_context(cluster)
-        self._fleet = assess_fleet(self._pods, self._secrets, context, cluster.now_s())
+        fleet = assess_fleet(self._pods, self._secrets, context, cluster.now_s())
+        self._fleet = self._output.sort(fleet, cluster.names)
         return self._fleet
 
     async def _read_again(self, cluster: Cluster) -> float:
@@ -156,7 +178,7 @@ class _StatusCommand:
             if self._problem and self._problem != printed_problem:
                 print_err(self._problem)
             elif not self._problem and found != shown:
-                if shown is not None and not self._as_json:
+                if shown is not None and not self._output.is_document:
                     print_out("")
                 self._print(cluster, indent=None)
                 shown = found
@@ -166,9 +188,15 @@ class _StatusCommand:
 
     def _print(self, cluster: Cluster, *, indent: int | None = 2) -> None:
         fleet = self._fleet or self._assess(cluster)
-        if self._as_json:
+        if self._output.format == "json":
             print_json(fleet_as_json(fleet, cluster.names), indent=indent)
+        elif self._output.format == "yaml":
+            if indent is None:
+                print_out("---")
+            print_yaml(fleet_as_json(fleet, cluster.names))
         elif not fleet.rows:
+            if self._choice.pods:
+                return
             scope = self._choice.scope(cluster.context.namespace)
             where = "in any namespace" if scope is None else f"in namespace {scope}"
             print_err(
@@ -177,10 +205,15 @@ class _StatusCommand:
         elif self._is_interactive:
             self._draw(fleet)
         else:
-            sys.stderr.write(f"{'; '.join(fleet.headline())}\n")
-            rows = [cells(row, fleet.now_s) for row in fleet.rows]
-            for line in plain(rows, self._columns):
+            if self._output.format != "name":
+                sys.stderr.write(f"{'; '.join(fleet.headline())}\n")
+            everywhere = self._choice.everywhere
+            for line in self._output.lines(fleet, cluster.names, everywhere=everywhere):
                 print_out(line)
+
+    def _print_missing(self) -> None:
+        for error in self._missing:
+            print_err(str(error))
 
     def _draw(self, fleet: PodFleet) -> None:
         width = self._console.width
@@ -189,7 +222,13 @@ class _StatusCommand:
 
     def _frame(self, fleet: PodFleet, read_s: EpochTime) -> Group:
         width, height = self._console.size
-        parts = draw(fleet, columns=self._columns, width=width, rows=max(2, height - 7))
+        parts = draw(
+            fleet,
+            columns=self._columns,
+            width=width,
+            rows=max(2, height - 7),
+            by_expiry=not self._output.sort_field,
+        )
         age = ago(fleet.now_s - read_s)
         footer = f"{self._problem}; read {age}" if self._problem else f"read {age}"
         style = "bold red" if self._problem else "dim"

@@ -32,12 +32,18 @@ def columns_for(*, everywhere: bool) -> tuple[str, ...]:
 
 
 def draw(
-    fleet: PodFleet, *, columns: tuple[str, ...], width: int, rows: int | None = None
+    fleet: PodFleet,
+    *,
+    columns: tuple[str, ...],
+    width: int,
+    rows: int | None = None,
+    by_expiry: bool = True,
 ) -> list[Text | Table]:
     """Return the headline and the table.
 
     Args:
         width: Characters of the terminal; columns are left out until the rest fits.
+        by_expiry: The rows are in the order of expiry.
         rows: Lines for pods; the other pods are counted in one line. None = all.
     """
     shown = fleet.rows if rows is None or len(fleet.rows) <= rows else fleet.rows[: rows - 1]
@@ -56,7 +62,8 @@ def draw(
     if shown:
         parts += [Text(), table]
     if hidden := len(fleet.rows) - len(shown):
-        parts.append(Text(f"and {hidden} more, which expire later", style="dim"))
+        later = ", which expire later" if by_expiry else ""
+        parts.append(Text(f"and {hidden} more{later}", style="dim"))
     return parts
 
 

@@ -20,6 +20,30 @@ UNKNOWN = "unknown"
 NONE = "<none>"
 """What kubectl prints for a missing value."""
 
+WIDE_COLUMNS = ("PROJECT", "SECRET", "NEXT", "REASON")
+"""What `-o wide` adds; NEXT is the time until the next refresh."""
+
+SORT_FIELDS = (
+    "namespace",
+    "pod",
+    "session",
+    "project",
+    "terminating",
+    "secret",
+    "state",
+    "reason",
+    "expiresAt",
+    "expiresInSeconds",
+    "issuedAt",
+    "refreshAt",
+    "refreshedAt",
+    "refreshedBy",
+    "paused",
+    "requested",
+    "confirmed",
+)
+"""The fields of a row's JSON that have an order."""
+
 Cells = dict[str, str]
 
 
@@ -43,6 +67,16 @@ def cells(row: PodToken, now_s: EpochTime) -> Cells:
         if row.refreshed_s is None
         else duration(max(0.0, now_s - row.refreshed_s)),
         "BY": clean(row.refreshed_by) or NONE,
+    }
+
+
+def wide_cells(row: PodToken, names: Names, now_s: EpochTime) -> Cells:
+    """Return the columns that `-o wide` adds."""
+    return {
+        "PROJECT": clean(row.pod.project_id) or NONE,
+        "SECRET": clean(names.secret_name(row.pod.session_id)),
+        "NEXT": NONE if row.refresh_at_s is None else duration(row.refresh_at_s - now_s),
+        "REASON": clean(row.reason) or NONE,
     }
 
 

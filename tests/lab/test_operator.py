@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from reconciler.clock import SystemClock, format_utc, format_utc_millis
 from reconciler.lab.apiserver import kinds
@@ -110,6 +111,50 @@ async def test_a_namespace_without_sessions_is_no_failure(lab: Lab) -> None:
     )
 
 
+async def test_status_of_named_pods_shows_these_alone(lab: Lab) -> None:
+    one = lab.add("2AbOne")
+    lab.add("2AbTwo", age_s=TTL_S + 60)
+    lab.add("2AbThree", namespace="team-b")
+    named = await lab.run("status", one.pod, "--no-headers")
+    assert [line.split()[:2] for line in named.lines] == [["2AbOne", one.pod]]
+    assert (named.code, named.stderr.splitlines()[0][:14]) == (0, "1 session pod:")
+    both = await lab.run("status", "2AbTwo", "nosuch", "-o", "name")
+    assert (both.code, both.stdout) == (1, "pod/session-2abtwo-runner\n")
+    assert both.stderr == "reconciler: no live pod or session nosuch in namespace team-a\n"
+    part = await lab.run("status", "2AbOne", "nosuch", "-o", "name")
+    assert (part.code, part.stdout) == (6, f"pod/{one.pod}\n")
+    anywhere = await lab.run("status", "-A", "2AbThree", "--no-headers")
+    assert [line.split()[:2] for line in anywhere.lines] == [["team-b", "2AbThree"]]
+    assert " ok " in anywhere.lines[0]
+
+
+async def test_wide_has_more_columns_and_yaml_is_what_json_is(lab: Lab) -> None:
+    one = lab.add("2AbOne")
+    wide = await lab.run("status", "-o", "wide")
+    columns = wide.lines[0].split()
+    assert columns[-4:] == ["PROJECT", "SECRET", "NEXT", "REASON"]
+    values = re.split(r" {3,}", wide.lines[1])
+    assert dict(zip(columns, values, strict=True))["SECRET"] == one.secret
+    as_yaml = yaml.safe_load((await lab.run("status", "-o", "yaml")).stdout)
+    as_json = json.loads((await lab.run("status", "-o", "json")).stdout)
+    for found in (as_yaml, as_json):  # two reads: all but the passing seconds is equal
+        del found["at"], found["sessions"][0]["expiresInSeconds"]
+    assert as_yaml == as_json
+    described = yaml.safe_load((await lab.run("explain", one.pod, "-o", "yaml")).stdout)
+    assert (described["pod"], described["state"]) == (one.pod, "ok")
+
+
+async def test_sort_by_orders_every_format_and_puts_what_is_unknown_first(lab: Lab) -> None:
+    lab.add("2Ab10", age_s=10)
+    lab.add("2Ab9", age_s=300)
+    lab.add("2AbNone", age_s=None)
+    by_name = await lab.run("status", "--sort-by={.session}", "--no-headers")
+    assert [line.split()[0] for line in by_name.lines] == ["2Ab9", "2Ab10", "2AbNone"]
+    by_expiry = await lab.run("status", "--sort-by=.expiresAt", "-o", "json")
+    rows = json.loads(by_expiry.stdout)["sessions"]
+    assert [row["session"] for row in rows] == ["2AbNone", "2Ab9", "2Ab10"]
+
+
 async def test_a_thousand_sessions_are_read_page_by_page(lab: Lab) -> None:
     for number in range(1001):
         lab.add(f"2Ab{number:04}")
@@ -179,7 +224,13 @@ async def test_a_pod_may_be_named_in_every_usual_way(lab: Lab, words: str) -> No
         (["explain", "x,y=z"], 2, "'x,y=z' is no pod's name: use POD or NAMESPACE/POD"),
         (["explain", "-n", "q", "team-a/x"], 2, "team-a/x: -n names another namespace, q"),
         (["explain", "plain"], 6, "pod team-a/plain belongs to no session: it has no label"),
-        (["status", "-o", "yaml"], 2, "-o yaml: the formats are table and json"),
+        (["status", "-o", "x"], 2, "-o x: the formats are table, wide, yaml, json and name"),
+        (["explain", "x", "-o", "wide"], 2, "-o wide: the formats are table, yaml and json"),
+        (["status", "--sort-by=.nope"], 2, "--sort-by=.nope: the fields are .namespace, .pod"),
+        (["status", "nosuch"], 6, "no live pod or session nosuch in namespace team-a"),
+        (["status", "nosuch", "-A"], 6, "no live pod or session nosuch in any namespace"),
+        (["status", "plain"], 6, "no live pod or session plain in namespace team-a"),
+        (["status", "x", "-l", "a=b"], 2, "name pods, or use -l: not both"),
         (["status", "--context", "nope"], 2, "it has no context 'nope'; there is: lab"),
         (["status", "--kubeconfig", "/nowhere/x"], 2, "KUBECONFIG /nowhere/x: no such file"),
         (["refresh"], 2, "name pods, or use -l, or use --all: exactly one of these"),
