@@ -69,74 +69,39 @@ class Controller:
         self._ports = ports
         self.endpoints = endpoints
         self._config = config
-        names, clock = config.names, ports.clock
-        self.log_dedup = LogDedup(clock)
-        self.tracer = ports.tracer or Tracer(clock, Random())
-        self._runtime = Runtime(clock, ports.random, self.log_dedup, self.tracer)
+        clock = ports.clock
+        tracer = ports.tracer or Tracer(clock, Random())
+        self._runtime = Runtime(clock, ports.random, LogDedup(clock), tracer)
         self._kube = AuthorizedKube(ports.kube, AuthorizerMemory(self._on_authorized), clock)
-        self.pods, self.secrets = Store("pods"), Store("secrets")
-        self._stores = Stores(
-            self.pods,
-            self.secrets,
-            of_shard(metadata_resource("pods", names), config.shard),
-            of_shard(
-                metadata_resource("secrets", names, on_data=self._warn_of_value), config.shard
-            ),
-        )
+        self._stores = self._make_stores()
+        self.pods, self.secrets = self._stores.pods, self._stores.secrets
         self.queue: WorkQueue[SessionKey] = WorkQueue(clock)
         self._endpoint_log = EndpointLog(clock, endpoints.breakers)
         self.startup = StartupProgress(clock)
-        self.confirmations = ConfirmationCache(
-            clock,
-            names,
-            endpoints.confirmation_mac,
-            lambda session: namespace_of(session, config.mode),
-        )
-        self.sessions = SessionStateReader(
-            stores=self._stores,
-            confirmations=self.confirmations,
-            source=endpoints.source,
-            issuer_time=ports.issuer_time,
-            fence=ports.fence,
-            config=config,
-            clock=clock,
-        )
+        self.confirmations = self._make_confirmations()
+        self.sessions = self._make_sessions()
         self.touches = PodTouches() if config.touch else None
         self.event_handler = EventHandler(
             self.sessions, self.queue, self.touches, self.startup, clock
         )
-        usage = NamespaceUsage(
-            stores=self._stores,
-            confirmations=self.confirmations,
-            sessions=self.sessions,
-            queue=self.queue,
-            touches=self.touches,
-        )
+        usage = self._make_usage()
         all_namespaces = () if config.finds_namespaces else (None,)
         self.informers = NamespaceInformers(
             config.namespaces or all_namespaces, make=self._make_informers, evict=usage.evict
         )
         self.discovery = self._make_discovery(usage) if config.finds_namespaces else None
-        on_namespaces = self.discovery.add if self.discovery is not None else _ignore
+        self._on_namespaces = self.discovery.add if self.discovery is not None else _ignore
         session_lookup = SessionLookup(
             endpoints.platform,
             self.confirmations,
             self.sessions,
-            self.log_dedup,
-            on_namespaces,
+            self._runtime.log_dedup,
+            self._on_namespaces,
         )
         self.history = RunHistory(clock)
         self.exposure = EstimatedExposure(config.propagation_s)
         self.blocked_sessions = BlockedSessions()
-        self.events = EventRecorder(
-            kube=self._kube,
-            fence=ports.fence,
-            breaker=endpoints.kube_breaker,
-            clock=clock,
-            log_dedup=self.log_dedup,
-            component=names.field_manager,
-            timeout_s=config.request_limit_s,
-        )
+        self.events = self._make_event_recorder()
         self.bulkhead = BulkheadShell(
             self.queue,
             self._runtime,
@@ -145,60 +110,57 @@ class Controller:
         )
         self.stats = ReconcileStats({}, {})
         self._workers = self._make_workers(session_lookup)
-        self.resync = Resync(
-            platform=endpoints.platform,
-            confirmations=self.confirmations,
-            sessions=self.sessions,
-            event_handler=self.event_handler,
-            startup=self.startup,
-            on_namespaces=on_namespaces,
-            config=config,
-            runtime=self._runtime,
-        )
-        self.revocation_check = RevocationCheck(
-            secrets=self.secrets,
-            confirmations=self.confirmations,
-            sessions=self.sessions,
-            session_lookup=session_lookup,
-            event_handler=self.event_handler,
-            config=config,
-            clock=clock,
-        )
+        self.resync = self._make_resync()
         self.status_collector = StatusCollector(
             self._collect_parts(),
             self._runtime,
             delivery_s=TOUCHED_S if config.touch else config.propagation_s,
         )
-        self.health = Health(
-            informers=self.informers,
-            discovery=self.discovery,
-            source=endpoints.source,
-            kube_breaker=endpoints.kube_breaker,
-            platform_breaker=endpoints.platform_breaker,
-            issuer_breaker=endpoints.issuer_breaker,
-        )
+        self.health = self._make_health()
         self._report = self._make_report()
-        self._term = Term(
-            ports.leadership,
-            queue=self.queue,
-            informers=self.informers,
+        self._term = self._make_term(self._make_revocation_check(session_lookup))
+        self._listen()
+        self._replan = self._make_replan()
+
+    def _make_stores(self) -> Stores:
+        names, shard = self._config.names, self._config.shard
+        return Stores(
+            pods=Store("pods"),
+            secrets=Store("secrets"),
+            pod_resource=of_shard(metadata_resource("pods", names), shard),
+            secret_resource=of_shard(
+                metadata_resource("secrets", names, on_data=self._warn_of_value), shard
+            ),
+        )
+
+    def _make_confirmations(self) -> ConfirmationCache:
+        config = self._config
+        return ConfirmationCache(
+            self._runtime.clock,
+            config.names,
+            self.endpoints.confirmation_mac,
+            lambda session: namespace_of(session, config.mode),
+        )
+
+    def _make_sessions(self) -> SessionStateReader:
+        return SessionStateReader(
+            stores=self._stores,
+            confirmations=self.confirmations,
+            source=self.endpoints.source,
+            issuer_time=self._ports.issuer_time,
+            fence=self._ports.fence,
+            config=self._config,
+            clock=self._runtime.clock,
+        )
+
+    def _make_usage(self) -> NamespaceUsage:
+        return NamespaceUsage(
+            stores=self._stores,
             confirmations=self.confirmations,
             sessions=self.sessions,
+            queue=self.queue,
             touches=self.touches,
-            resync=self.resync,
-            revocation_check=self.revocation_check,
         )
-        ports.issuer_time.on_moved(self._on_time_moved)
-        self._replan = Replan(
-            self.sessions,
-            self.resync,
-            source=endpoints.source,
-            issuer_time=ports.issuer_time,
-            mac_key=endpoints.mac_key,
-        )
-        endpoints.source.on_better(self._on_better_token)
-        for breaker in endpoints.breakers:
-            breaker.on_recovery(partial(self._wake_blocked, breaker.name))
 
     def _make_discovery(self, usage: NamespaceUsage) -> NamespaceDiscovery:
         return NamespaceDiscovery(
@@ -207,6 +169,17 @@ class Controller:
             usage=usage,
             config=self._config,
             runtime=self._runtime,
+        )
+
+    def _make_event_recorder(self) -> EventRecorder:
+        return EventRecorder(
+            kube=self._kube,
+            fence=self._ports.fence,
+            breaker=self.endpoints.kube_breaker,
+            clock=self._runtime.clock,
+            log_dedup=self._runtime.log_dedup,
+            component=self._config.names.field_manager,
+            timeout_s=self._config.request_limit_s,
         )
 
     def _make_workers(self, session_lookup: SessionLookup) -> Workers:
@@ -266,6 +239,29 @@ class Controller:
             runtime=self._runtime,
         )
 
+    def _make_resync(self) -> Resync:
+        return Resync(
+            platform=self.endpoints.platform,
+            confirmations=self.confirmations,
+            sessions=self.sessions,
+            event_handler=self.event_handler,
+            startup=self.startup,
+            on_namespaces=self._on_namespaces,
+            config=self._config,
+            runtime=self._runtime,
+        )
+
+    def _make_revocation_check(self, session_lookup: SessionLookup) -> RevocationCheck:
+        return RevocationCheck(
+            secrets=self.secrets,
+            confirmations=self.confirmations,
+            sessions=self.sessions,
+            session_lookup=session_lookup,
+            event_handler=self.event_handler,
+            config=self._config,
+            clock=self._runtime.clock,
+        )
+
     def _collect_parts(self) -> ControllerParts:
         ports, endpoints = self._ports, self.endpoints
         return ControllerParts(
@@ -288,6 +284,17 @@ class Controller:
             shard=self._config.shard,
         )
 
+    def _make_health(self) -> Health:
+        endpoints = self.endpoints
+        return Health(
+            informers=self.informers,
+            discovery=self.discovery,
+            source=endpoints.source,
+            kube_breaker=endpoints.kube_breaker,
+            platform_breaker=endpoints.platform_breaker,
+            issuer_breaker=endpoints.issuer_breaker,
+        )
+
     def _make_report(self) -> ReplicaReport | None:
         if self._ports.reporter is None:
             return None
@@ -295,9 +302,37 @@ class Controller:
             self._ports.reporter,
             breaker=self.endpoints.kube_breaker,
             clock=self._runtime.clock,
-            log_dedup=self.log_dedup,
+            log_dedup=self._runtime.log_dedup,
             problems=self.health.problems,
         )
+
+    def _make_term(self, revocation_check: RevocationCheck) -> Term:
+        return Term(
+            self._ports.leadership,
+            queue=self.queue,
+            informers=self.informers,
+            confirmations=self.confirmations,
+            sessions=self.sessions,
+            touches=self.touches,
+            resync=self.resync,
+            revocation_check=revocation_check,
+        )
+
+    def _make_replan(self) -> Replan:
+        return Replan(
+            self.sessions,
+            self.resync,
+            source=self.endpoints.source,
+            issuer_time=self._ports.issuer_time,
+            mac_key=self.endpoints.mac_key,
+        )
+
+    def _listen(self) -> None:
+        """Subscribe to the issuer's time, to better tokens and to endpoints that recover."""
+        self._ports.issuer_time.on_moved(self._on_time_moved)
+        self.endpoints.source.on_better(self._on_better_token)
+        for breaker in self.endpoints.breakers:
+            breaker.on_recovery(partial(self._wake_blocked, breaker.name))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then finish what is in flight; call it once.
@@ -326,7 +361,7 @@ class Controller:
 
         The data was not decoded, but its bytes went through this process.
         """
-        if self.log_dedup.should_log("secret_value_received"):
+        if self._runtime.log_dedup.should_log("secret_value_received"):
             log.warning(
                 "secret_value_received",
                 reason="the API server, or what is before it, sent data instead of metadata",
@@ -339,7 +374,7 @@ class Controller:
             namespace: Where an object was read that is older than what was known.
             why: What was read, and what was known before.
         """
-        if self.log_dedup.should_log("history_rewound"):
+        if self._runtime.log_dedup.should_log("history_rewound"):
             log.warning("history_rewound", namespace=namespace, error=why)
         for reflector in self.informers.reflectors:
             reflector.distrust()
