@@ -58,10 +58,14 @@ def run(settings: Settings, outlet: StderrWriter) -> None:
     gc.freeze()  # what was imported stays
     gc.enable()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(settings, outlet))
+        runner.run(run_until_signal(settings, outlet))
 
 
-async def _run(settings: Settings, outlet: StderrWriter) -> None:
+async def run_until_signal(settings: Settings, outlet: StderrWriter) -> None:
+    """Run the controller on the present loop, whose SIGTERM and SIGINT handlers it sets.
+
+    Raises: as `run`.
+    """
     stop = asyncio.Event()
     _stop_on_signals(stop)
     if not await wait_for_files(settings, stop):

@@ -2,10 +2,10 @@
 
 import asyncio
 import math
+import re
 import signal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
@@ -13,12 +13,16 @@ import yaml
 from reconciler.app import main
 from reconciler.app.election import Election
 from reconciler.app.telemetry import Telemetry
-from reconciler.clock import EpochTime, SystemClock
+from reconciler.clock import LONG_AGO, SystemClock
+from reconciler.lab.apiserver.core import Core
+from reconciler.lab.apiserver.http_server import ApiServer
+from reconciler.lab.apiserver.kinds import NAMESPACES
+from reconciler.lab.issuer.server import Issuer
+from reconciler.lab.issuer.signing_key import IssuerKey
 from reconciler.leadership.lease import Identity
 from reconciler.settings import load_settings
 from reconciler.telemetry.otlp_settings import OtlpSettings
 from reconciler.telemetry.stderr_writer import StderrWriter
-from reconciler.tokens.source import OidcSource
 
 NOWHERE = "http://127.0.0.1:1"
 KUBECONFIG = {
@@ -27,6 +31,17 @@ KUBECONFIG = {
     "clusters": [{"name": "k", "cluster": {"server": NOWHERE}}],
     "users": [{"name": "u", "user": {}}],
 }
+
+
+class Candidate:
+    """A replica with synced caches and a token."""
+
+    has_had_token = True
+    lacks_token = False
+    token_life_s = math.inf
+
+    def not_synced(self) -> str:
+        return ""
 
 
 @pytest.fixture(autouse=True)
@@ -48,19 +63,24 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.mark.parametrize(("heeds", "rotated_s"), [("true", 5.0), ("false", -math.inf)])
+@pytest.mark.parametrize("heeds", [True, False])
 async def test_the_issuers_keys_and_the_platforms_limit_are_as_set(
-    heeds: str, rotated_s: EpochTime, monkeypatch: pytest.MonkeyPatch
+    heeds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RECONCILER_REFRESH_ON_KEY_ROTATION", heeds)
+    monkeypatch.setenv("RECONCILER_REFRESH_ON_KEY_ROTATION", str(heeds).lower())
     clock = SystemClock()
     telemetry = Telemetry(clock, OtlpSettings(traces=False))
-    async with main.build(load_settings(), clock, telemetry) as controller:
-        assert controller.endpoints.platform.allowed == 3
-        source = controller.endpoints.source
-        assert isinstance(source, OidcSource)
-        source._keys.rotated_s = EpochTime(5)
-        assert source.rotated_s == rotated_s
+    async with Issuer(client_id="fake-id", client_secret="obviously-fake-secret") as issuer:
+        monkeypatch.setenv("OIDC_TOKEN_URL", issuer.token_url)
+        async with main.build(load_settings(), clock, telemetry) as controller:
+            assert controller.endpoints.platform.allowed == 3
+            source = controller.endpoints.source
+            await source.refresh()
+            issuer.key = IssuerKey()
+            token = await source.refresh()
+            rotated_s = math.floor(token.issued_s) if heeds else LONG_AGO
+            assert source.rotated_s == rotated_s
+            await source.close()
 
 
 @pytest.mark.parametrize(("pid", "reaps"), [(1, True), (2, False)])
@@ -76,7 +96,7 @@ async def test_process_1_waits_for_what_others_left_to_it(
     monkeypatch.setattr(main, "OrphanReaper", Reaper)
     monkeypatch.setattr(main, "os", SimpleNamespace(getpid=lambda: pid))
     before = signal.getsignal(signal.SIGTERM)
-    running = asyncio.create_task(main._run(load_settings(), StderrWriter(2)))
+    running = asyncio.create_task(main.run_until_signal(load_settings(), StderrWriter(2)))
     while signal.getsignal(signal.SIGTERM) is before or begun.is_set() is not reaps:
         await asyncio.sleep(0)
     signal.raise_signal(signal.SIGTERM)
@@ -85,15 +105,28 @@ async def test_process_1_waits_for_what_others_left_to_it(
 
 
 async def test_a_lease_of_an_earlier_history_has_every_list_read_again(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECONCILER_LEADER_ELECT", "true")
+    monkeypatch.setenv("RECONCILER_RETRY_PERIOD_S", "0.1")
+    settings, clock = load_settings(), SystemClock()
+    core = Core(clock)
+    core.create(NAMESPACES, "", {"metadata": {"name": settings.namespace}})
     relisted: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
-    candidate: Any = SimpleNamespace()
-    settings = load_settings()
-    me = Identity("replica-0", "", "nonce")
-    election = Election(settings, me, SystemClock(), asyncio.new_event_loop)
-    async with election._opening(candidate, lambda *found: relisted.set_result(found)) as elector:
-        elector._on_history_rewound("version 7 after version 9")
-        async with asyncio.timeout(5):
-            assert await relisted == (settings.namespace, "version 7 after version 9")
+    election = Election(settings, Identity("replica-0", "", "nonce"), clock, asyncio.new_event_loop)
+    async with ApiServer(core) as server, asyncio.timeout(60):
+        (tmp_path / "config").write_text(server.kubeconfig())
+        async with election.contend(Candidate(), lambda *found: relisted.set_result(found)):
+            tasks = [asyncio.create_task(part()) for part in election.background_tasks]
+            await election.leadership.wait_started()
+            before = core.version
+            while core.version == before:  # the next renewal
+                await asyncio.sleep(0)
+            core.restore(before)
+            namespace, why = await relisted
+            await election.leadership.release()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+    assert namespace == settings.namespace
+    assert re.fullmatch(r"the Lease has version \d+, and \d+ was known: was etcd restored\?", why)
