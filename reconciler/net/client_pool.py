@@ -278,7 +278,10 @@ class ClientPool:
             await client.session.close()
 
     def _new_client(self, connection: Connection, version: str) -> PooledClient:
-        connector = Connector(limit=self._connections, ssl=connection.tls or True)
+        tls = connection.tls
+        if tls is None and (connection.proxy or "").startswith("https:"):
+            tls = ssl.create_default_context()  # for the proxy: aiohttp's own may be without CAs
+        connector = Connector(limit=self._connections, ssl=tls or True)
         limits: dict[str, Any] = {
             "max_line_size": self._header_bytes,
             "max_field_size": self._header_bytes,

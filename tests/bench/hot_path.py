@@ -313,9 +313,13 @@ IMPORTS = "import reconciler.cli.main, reconciler.settings, reconciler.app.main;
 FORMS = {
     "the start's imports, all of structlog's, with collections": IMPORTS,
     "without rich": "from reconciler import entry; entry._import_structlog_alone(); " + IMPORTS,
-    "without rich and collections (the product)": (
+    "without rich and collections": (
         "import gc; gc.disable(); from reconciler import entry; entry._import_structlog_alone(); "
         + IMPORTS
+    ),
+    "without rich, collections and the system's CAs (the product)": (
+        "import gc; gc.disable(); from reconciler import entry; entry._import_structlog_alone(); "
+        "entry._import_aiohttp_without_cas(); " + IMPORTS
     ),
 }
 

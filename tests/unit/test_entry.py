@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from reconciler.kube.auth.credentials import kubeconfig_path
+from tests.lab.tls import make_certificate
 
 LIMIT_S = 60.0
 
@@ -52,6 +54,42 @@ LEAN = """
 def test_a_run_imports_no_library_that_only_other_commands_need() -> None:
     ended = run(LEAN)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[]\n", "")
+
+
+BARE = """
+    import sys
+    from reconciler import entry
+    entry._import_aiohttp_without_cas()
+    import asyncio, aiohttp.connector, ssl
+    from reconciler.net.client_pool import ClientPool, Connection
+    from reconciler.net.client_session import Trust
+
+    class Source:
+        def __init__(self, url, tls, proxy):
+            self._connection = Connection(url, tls, proxy, "")
+        def version(self, *, fresh=False):
+            return ""
+        async def connection(self):
+            return self._connection
+
+    async def cas(*connection):
+        async with ClientPool(Source(*connection), what="", connections=1) as pool:
+            client = await pool.open()
+            return len(client.session.connector._ssl.get_ca_certs())
+
+    print(len(aiohttp.connector._SSL_CONTEXT_VERIFIED.get_ca_certs()))
+    print(asyncio.run(cas("https://a.example", Trust().context(), None)))
+    print(asyncio.run(cas("http://a.example", None, "https://proxy.example:3128")))
+"""
+
+
+def test_each_connection_of_a_run_has_the_systems_cas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, _ = make_certificate(tmp_path, name="DNS:public.example")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    ended = run(BARE)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "0\n1\n1\n", "")
 
 
 REAPED = """
