@@ -9,6 +9,7 @@ import sys
 from types import FrameType
 
 from tests.assets import build, issuers, locate
+from tests.assets.axe_core import AXE_PACKAGE
 from tests.assets.definitions import DEFINITIONS
 from tests.assets.programs import (
     HYDRA_PROGRAM,
@@ -37,6 +38,7 @@ def main() -> int:
         *(issuers.PACKAGES if arguments.issuers else issuers.PACKAGES[:1]),
         *DEFINITIONS,
         TYPESCRIPT_PACKAGE,
+        AXE_PACKAGE,
     )
     if arguments.issuers:
         programs = (*programs, HYDRA_PROGRAM)
