@@ -1,7 +1,7 @@
 """The user's own connection to the cluster: their kubeconfig, their rights, the server's time.
 
 Every failure is raised as a `CommandError` of one line. The commands request only the metadata of
-pods and Secrets, and never a Secret's value.
+Secrets, never a value; of pods `explain` also requests how the pod mounts its Secret.
 """
 
 import sys

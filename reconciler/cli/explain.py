@@ -38,6 +38,7 @@ from reconciler.inspection.printers import report_as_json
 from reconciler.inspection.replicas import REPLICAS, ObservedReplica, replica_of, replica_resource
 from reconciler.inspection.report import Leader, PodReport, leader_of
 from reconciler.kube.api import ListOptions, ObjectMeta
+from reconciler.kube.secret_mounts import secret_mounts_resource
 from reconciler.leadership.lease import lease_resource, read
 from reconciler.naming import LIVE_PODS
 
@@ -97,8 +98,15 @@ async def _report(cluster: Cluster, pod: ObjectMeta, *, is_live: bool) -> PodRep
         reports_error=reports_error,
         replicas=replicas,
         replicas_error=replicas_error,
+        subpath_containers=await _subpath_containers(cluster, pod),
         other_shards=() if replicas else sorted({str(each.shard) for each in all_replicas}),
     )
+
+
+async def _subpath_containers(cluster: Cluster, pod: ObjectMeta) -> tuple[str, ...]:
+    scope = ListOptions(pod.namespace, fields=f"metadata.name={pod.name}")
+    found = await cluster.list_all(secret_mounts_resource(cluster.names), scope)
+    return found[0].by_subpath if found else ()
 
 
 async def _events(cluster: Cluster, pod: ObjectMeta) -> tuple[list[EventSummary], str]:

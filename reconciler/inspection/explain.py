@@ -20,6 +20,7 @@ def explain(report: PodReport) -> list[str]:
         _last_write(report),
         _next_refresh(report),
         _confirmation(report),
+        _subpath(report),
         *_events(report),
         describe_leader(report.leader, lease, report.now_s),
         *_replica_reports(report),
@@ -182,6 +183,16 @@ def _confirmation(report: PodReport) -> str:
     return (
         "The platform has not confirmed this session yet (the Secret has no signed annotation); it "
         "must do so before the first write."
+    )
+
+
+def _subpath(report: PodReport) -> str:
+    containers = [f"container {clean(name)}" for name in report.subpath_containers]
+    if report.ended or not containers:
+        return ""
+    return (
+        f"The kubelet never updates the token's file in {listed(containers)}: the "
+        "Secret is mounted by subPath. Such a container keeps the token that it started with."
     )
 
 

@@ -24,13 +24,21 @@ class Hint(NamedTuple):
         return f"{self.text}: {self.command}" if self.command else f"{self.text}."
 
 
+_DIRECTORY = Hint(
+    "Mount the Secret as a directory, without subPath, in the template of the session's pods, and"
+    " restart the session: the mounts of a pod cannot be changed"
+)
+
+
 def hints(report: PodReport) -> list[Hint]:
     """Return what to do, the first step first; empty when there is nothing to do."""
     token = report.pod_token
     needs_no_secret = token.pod.is_deleting and token.secret is None
-    if report.ended or needs_no_secret or token.state in HEALTHY:
+    if report.ended or needs_no_secret:
         return []
-    found = []
+    found = [_DIRECTORY] if report.subpath_containers else []
+    if token.state in HEALTHY:
+        return found
     if token.paused:
         found.append(Hint("Resume its refreshes", f"reconciler resume {name_of(token.pod)}"))
     if token.unlabelled:

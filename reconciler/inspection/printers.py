@@ -135,6 +135,7 @@ def report_as_json(report: PodReport) -> dict[str, Any]:
         "at": instant(report.now_s),
         "state": report.state,
         "otherPods": list(report.sibling_pods),
+        "subPathContainers": list(report.subpath_containers),
         "events": [
             {
                 "type": "Warning" if each.is_warning else "Normal",

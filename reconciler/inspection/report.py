@@ -73,6 +73,8 @@ class PodReport:
         reports_error: Why the reports are unknown ("" = they were read).
         replicas: The controller's pods, of this session's shard, in the Lease's namespace.
         replicas_error: Why the replicas are unknown ("" = they were read).
+        subpath_containers: Containers that mount the Secret by subPath, so that their file is never
+            updated.
         other_shards: The shards of the controller's pods, if none of them has this session.
     """
 
@@ -91,6 +93,7 @@ class PodReport:
     replicas: Sequence[ObservedReplica] = ()
     replicas_error: str = ""
     other_shards: Sequence[str] = ()
+    subpath_containers: Sequence[str] = ()
 
     @property
     def has_expired_token(self) -> bool:

@@ -8,6 +8,7 @@ import msgspec
 from reconciler.errors import KubeError, ProtocolError, RemoteError
 from reconciler.kube.api import Kube, ListOptions
 from reconciler.kube.decoding import metadata_resource, resource, struct_decoder
+from reconciler.kube.secret_mounts import SecretMounts, secret_mounts_resource
 from reconciler.naming import LIVE_PODS
 from reconciler.preflight.findings import Answer, Finding
 from reconciler.preflight.permissions import AccessQuery, Permission
@@ -106,3 +107,28 @@ async def list_sessions(kube: Kube, settings: Settings, namespaces: tuple[str, .
             more |= bool(page.continue_token)
     found = f"{counts['pods']} pods and {counts['secrets']} Secrets of sessions"
     return Finding("cluster", "OK", f"lists the metadata of {found}{', and more' if more else ''}")
+
+
+async def list_mounts(
+    kube: Kube, settings: Settings, namespaces: tuple[str, ...]
+) -> list[SecretMounts]:
+    """List how sessions' pods mount their Secret: the first `MAX_COUNTED` of each namespace.
+
+    Args:
+        namespaces: None = all of them, by one list.
+
+    Raises:
+        KubeError, ProtocolError: A list failed.
+    """
+    names = settings.names()
+    found: list[SecretMounts] = []
+    for namespace in namespaces or (None,):
+        scope = ListOptions(namespace, names.selector(), LIVE_PODS)
+        page = await kube.list(
+            secret_mounts_resource(names),
+            scope,
+            limit=MAX_COUNTED,
+            limit_s=settings.request_limit_s,
+        )
+        found += page.items
+    return found

@@ -30,7 +30,7 @@ from reconciler.net.http_dates import parse_date
 from reconciler.platform.client import PlatformClient
 from reconciler.platform.models import project_namespace
 from reconciler.preflight import findings
-from reconciler.preflight.access_review import PARALLEL, ask_all, list_sessions
+from reconciler.preflight.access_review import PARALLEL, ask_all, list_mounts, list_sessions
 from reconciler.preflight.environment import proxy_of
 from reconciler.preflight.findings import Finding
 from reconciler.preflight.permissions import EXCESS_PERMISSIONS, questions, used
@@ -169,6 +169,9 @@ async def _cluster(
             # Without a right the list fails, and says no more than the finding does.
             lists = in_sessions and not findings.has_failed(granted)
             listed = [await list_sessions(kube, settings, namespaces)] if lists else []
+            # If the metadata cannot be listed, the finding above says so.
+            if lists and not findings.has_failed(listed):
+                listed += findings.of_mounts(await list_mounts(kube, settings, namespaces))
         async with _kube(account(), settings, on_date) as kube:
             asks = [pair for pair in wanted if pair[0].where == "own"]
             answers += await ask_all(kube, asks, limit_s=limit_s)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple
 
+from reconciler.kube.secret_mounts import SecretMounts
 from reconciler.preflight.permissions import AccessQuery, Permission, rule
 
 Area = Literal["settings", "cluster", "rights", "issuer", "clock", "platform", "shards"]
@@ -50,6 +51,31 @@ def of_rights(answers: Iterable[Answer], *, cluster_wide: bool) -> list[Finding]
     return [
         _missing_rights([ask for _, ask in group], _reasons(group), cluster_wide=cluster_wide)
         for group in _grouped(missing)
+    ]
+
+
+MOST_NAMED = 3
+"""Most pods that one finding names."""
+
+
+def of_mounts(pods: Sequence[SecretMounts]) -> list[Finding]:
+    """Return a warning that names the session pods which mount their Secret by subPath."""
+    found = [pod for pod in pods if pod.by_subpath]
+    if not found:
+        return []
+    named = ", ".join(
+        f"{pod.namespace}/{pod.pod} (container {', '.join(pod.by_subpath)})"
+        for pod in found[:MOST_NAMED]
+    )
+    more = f", and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return [
+        Finding(
+            "cluster",
+            "WARN",
+            f"the kubelet never updates the token of {len(found)} of {len(pods)} session pods,"
+            f" which mount the Secret by subPath: {named}{more}",
+            "mount the Secret as a directory, without subPath, in the template of session pods",
+        )
     ]
 
 

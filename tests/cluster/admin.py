@@ -118,16 +118,19 @@ class Admin:
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         secret: str | None = None,
+        subpath: str = "",
     ) -> Json:
         """Create a pod, which stays Pending: there is no scheduler.
 
         Args:
             secret: Name of a Secret to mount, as a runner does.
+            subpath: Key of the Secret to mount alone, as a runner should not do; "" = all.
         """
         spec: Json = {"containers": [{"name": "runner", "image": "example.invalid/runner"}]}
         if secret is not None:
             spec["volumes"] = [{"name": "token", "secret": {"secretName": secret}}]
-            spec["containers"][0]["volumeMounts"] = [{"name": "token", "mountPath": "/token"}]
+            mount = {"name": "token", "mountPath": "/token", "subPath": subpath}
+            spec["containers"][0]["volumeMounts"] = [mount]
         metadata = _metadata(name, labels, annotations)
         return await self.expect(
             "POST", collection(namespace, PODS), {"metadata": metadata, "spec": spec}

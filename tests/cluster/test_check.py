@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.naming import Names
 from reconciler.preflight.permissions import PERMISSIONS, TOUCH
 from tests.cluster.admin import Admin, Json, rule
 from tests.cluster.controlplane import ControlPlane
@@ -281,6 +282,17 @@ class TestSurroundings:
         assert code == 0
         said = [verdict["message"] for verdict in found if verdict["area"] == "cluster"]
         assert "lists the metadata of 2 pods and 2 Secrets of sessions" in said
+
+    async def test_a_pod_that_mounts_its_secret_by_subpath_is_named(self, world: World) -> None:
+        project = await world.add_project()
+        await world.add(project)
+        frozen = await world.add(project, subpath=Names().secret_key)
+        code, found = await examined(world.environment(RECONCILER_NAMESPACES=project))
+        assert code == 0
+        [warning] = [each for each in found if "by subPath" in each["message"]]
+        assert (warning["level"], warning["area"]) == ("WARN", "cluster")
+        assert "of 1 of 2 session pods" in warning["message"]
+        assert f"{project}/{frozen.pod} (container runner)" in warning["message"]
 
     async def test_another_kubeconfig_and_context_are_asked_for_by_options(
         self, world: World, tmp_path: Path

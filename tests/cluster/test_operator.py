@@ -83,6 +83,15 @@ async def test_without_the_right_to_events_only_they_are_missing(world: World) -
     assert "The leader is unknown: no right to get lease token-reconciler" in ended.stdout
 
 
+async def test_a_mount_by_subpath_is_read_with_the_right_to_list_pods_alone(world: World) -> None:
+    project = await world.add_project()
+    runner = await world.add(project, token=OLD_TOKEN, subpath=NAMES.secret_key)
+    target = f"{project}/{runner.pod}"
+    ended = await allowed(world, READER[:2], project, "explain", target)
+    assert "never updates the token's file in container runner" in ended.stdout
+    assert "Next: Mount the Secret as a directory" in ended.stdout
+
+
 async def test_events_of_the_controller_are_told(world: World) -> None:
     project = await world.add_project()
     runner = await world.add(project, token=OLD_TOKEN)

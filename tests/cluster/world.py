@@ -91,6 +91,7 @@ class World:
         with_pod: bool = True,
         known: bool = True,
         namespace: str = "",
+        subpath: str = "",
         **labels: str,
     ) -> Runner:
         """Create a running session: the platform's row, its Secret and its pod, in that order."""
@@ -106,8 +107,9 @@ class World:
             await self.add_secret(runner, token)
         if with_pod:
             await self.admin.create_pod(
-                namespace, runner.pod, labels=self.labels(runner) | labels, secret=runner.secret
-            )
+                namespace, runner.pod, labels=self.labels(runner) | labels, secret=runner.secret,
+                subpath=subpath,
+            )  # fmt: skip
         self.runners.append(runner)
         return runner
 

@@ -376,3 +376,18 @@ def test_a_session_that_no_shard_has_is_said_to_have_none() -> None:
 def test_a_report_counts_while_it_is_repeated() -> None:
     over = replace(REFUSED, last_s=NOW_S - 151)
     assert current_reports([REFUSED, over], NOW_S) == [REFUSED]
+
+
+def test_a_container_that_mounts_by_subpath_is_named_while_its_token_is_healthy() -> None:
+    row = assessed_pod(secret(annotations=CONFIRMED))
+    frozen = report_of(row, subpath_containers=("runner",))
+    assert (
+        "The kubelet never updates the token's file in container runner: the Secret is mounted by "
+        "subPath. Such a container keeps the token that it started with."
+    ) in explain(frozen)
+    [hint] = hints(frozen)
+    assert hint.text.startswith("Mount the Secret as a directory")
+    assert report_as_json(frozen)["subPathContainers"] == ["runner"]
+    ended = report_of(row, subpath_containers=("runner",), ended=True)
+    assert "subPath" not in "\n".join(explain(ended))
+    assert hints(ended) == []

@@ -6,6 +6,7 @@ import pytest
 
 from reconciler.cli.check import as_json, as_text
 from reconciler.errors import IssuerUnavailable
+from reconciler.kube.secret_mounts import SecretMounts
 from reconciler.preflight import findings
 from reconciler.preflight.findings import Answer, Finding
 from reconciler.preflight.permissions import EXCESS_PERMISSIONS, PERMISSIONS, questions
@@ -53,6 +54,18 @@ class TestRights:
         [finding] = findings.of_excess(granted)
         assert finding.level == "WARN"
         assert "may also get, delete secrets in namespace a" in finding.message
+
+
+class TestMounts:
+    def test_directories_are_no_finding(self) -> None:
+        assert findings.of_mounts([SecretMounts("a", "one", ())]) == []
+
+    def test_pods_that_mount_by_subpath_are_named_and_beyond_three_counted(self) -> None:
+        frozen = [SecretMounts("a", f"pod-{number}", ("runner",)) for number in range(5)]
+        [finding] = findings.of_mounts([*frozen, SecretMounts("a", "fine", ())])
+        assert (finding.area, finding.level) == ("cluster", "WARN")
+        assert "of 5 of 6 session pods" in finding.message
+        assert finding.message.endswith("a/pod-2 (container runner), and 2 more")
 
 
 @pytest.mark.parametrize(
