@@ -28,7 +28,7 @@ from reconciler.cli.output import (
 from reconciler.cli.pod_selection import PodSelection, list_pods
 from reconciler.cli.table import columns_for, draw
 from reconciler.clock import EpochTime
-from reconciler.controller.decide.plan import DecisionContext
+from reconciler.controller.decide.refresh_plan import DecisionContext
 from reconciler.humanize import ago
 from reconciler.inspection.fleet import PodFleet, assess_fleet
 from reconciler.inspection.printers import fleet_as_json

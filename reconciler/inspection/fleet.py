@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reconciler.clock import NEVER, EpochTime
-from reconciler.controller.decide.plan import DecisionContext
+from reconciler.controller.decide.refresh_plan import DecisionContext
 from reconciler.controller.decide.token_state import HEALTHY, TokenState
 from reconciler.controller.state.session_state import newest_live_pod
 from reconciler.controller.status.fleet import FleetSummary

@@ -10,8 +10,13 @@ from reconciler.controller.decide.annotations import (
     pending_requests,
 )
 from reconciler.controller.decide.confirmation_mac import is_well_formed
-from reconciler.controller.decide.plan import Confirmation, DecisionContext, SessionState, plan
 from reconciler.controller.decide.refresh_grid import allowance_s, refresh_at_s
+from reconciler.controller.decide.refresh_plan import (
+    Confirmation,
+    DecisionContext,
+    SessionState,
+    plan,
+)
 from reconciler.controller.decide.token_state import TokenState, soon_s, state_at, written_state
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names

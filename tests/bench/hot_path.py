@@ -29,7 +29,7 @@ from yarl import URL
 from reconciler.clock import EPOCH, format_utc, parse_utc
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide import bulkhead
-from reconciler.controller.decide.plan import plan
+from reconciler.controller.decide.refresh_plan import plan
 from reconciler.controller.reconcile.reconciler import Reconciler
 from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.kube.api import ObjectMeta

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from reconciler.clock import Instant
-from reconciler.controller.decide import plan
+from reconciler.controller.decide import refresh_plan
 from reconciler.controller.decide.annotations import TokenAnnotations
-from reconciler.controller.decide.plan import DecisionContext
+from reconciler.controller.decide.refresh_plan import DecisionContext
 from reconciler.controller.decide.sharding import owns
 from reconciler.controller.state import session_state
 from reconciler.lab.apiserver import kinds
@@ -293,7 +293,7 @@ def test_two_shards_that_took_themselves_for_the_only_writer_would_write_in_turn
     def is_due(annotations: TokenAnnotations, context: DecisionContext, now_s: float) -> bool:
         return context.startup == "all" and annotations.refreshed_by != context.term
 
-    monkeypatch.setattr(plan, "_is_startup_due", is_due)
+    monkeypatch.setattr(refresh_plan, "_is_startup_due", is_due)
     monkeypatch.setattr(session_state, "last_applied", lambda record, secret, names: None)
 
     async def course() -> None:

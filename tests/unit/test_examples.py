@@ -35,7 +35,7 @@ def test_every_example_of_a_module_runs(name: str, count: int) -> None:
 def test_the_seams_that_a_new_reader_meets_first_have_examples() -> None:
     assert {
         "reconciler.clock",
-        "reconciler.controller.decide.plan",
+        "reconciler.controller.decide.refresh_plan",
         "reconciler.informer.store",
         "reconciler.naming",
         "reconciler.workqueue.queue",

@@ -1,6 +1,6 @@
 """The grid of scheduled refreshes: instants that every replica computes alike (pure).
 
-`plan.py` decides by them, and by all else that makes a token due.
+`refresh_plan.py` decides by them, and by all else that makes a token due.
 
 A session's refreshes are at instants congruent to its phase modulo `GRID` x TTL, counted from the
 epoch in the issuer's time. The phase is derived from the pod's UID. So a new leader computes the

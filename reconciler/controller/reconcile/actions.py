@@ -8,9 +8,9 @@ from reconciler.clock import NEVER, EpochTime, Instant, format_utc
 from reconciler.controller.decide.annotations import requests
 from reconciler.controller.decide.bulkhead import BulkheadRun
 from reconciler.controller.decide.competing_writers import ISOLATED, CompetingWriters
-from reconciler.controller.decide.plan import Action, Plan, SessionState
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.decide.progress import Undone, WriteRecord
+from reconciler.controller.decide.refresh_plan import Action, Plan, SessionState
 from reconciler.controller.reconcile import token_choice
 from reconciler.controller.reconcile.bulkhead_shell import (
     ISSUER,

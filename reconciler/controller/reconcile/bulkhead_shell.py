@@ -15,7 +15,7 @@ from reconciler.controller.decide.bulkhead import (
     RequestResult,
     max_runs,
 )
-from reconciler.controller.decide.plan import Plan
+from reconciler.controller.decide.refresh_plan import Plan
 from reconciler.controller.runtime import Runtime
 from reconciler.errors import (
     IssuerUnavailable,

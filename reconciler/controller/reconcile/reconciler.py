@@ -8,8 +8,8 @@ import structlog
 from reconciler import errors
 from reconciler.controller.decide.bulkhead import BulkheadRun
 from reconciler.controller.decide.error_policy import needs_fresh_read
-from reconciler.controller.decide.plan import Action, Plan, SessionState
 from reconciler.controller.decide.pod_touches import PodTouches
+from reconciler.controller.decide.refresh_plan import Action, Plan, SessionState
 from reconciler.controller.reconcile.actions import SessionActions
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadFull
 from reconciler.controller.reconcile.pod_toucher import PodToucher

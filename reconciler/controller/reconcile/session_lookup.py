@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from reconciler.controller.decide.plan import SessionState, is_young
+from reconciler.controller.decide.refresh_plan import SessionState, is_young
 from reconciler.controller.runtime import LogDedup
 from reconciler.controller.state.confirmations import ConfirmationCache, Denial
 from reconciler.controller.state.session_state import SessionStateReader

@@ -9,7 +9,7 @@ from reconciler.clock import Instant
 from reconciler.controller.decide import error_policy
 from reconciler.controller.decide.bulkhead import BulkheadRun
 from reconciler.controller.decide.error_policy import RetryDecision
-from reconciler.controller.decide.plan import Action, Plan, dependency_of
+from reconciler.controller.decide.refresh_plan import Action, Plan, dependency_of
 from reconciler.controller.reconcile.actions import NoBetterTokenError, NoProgressError
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadFull, BulkheadShell
 from reconciler.controller.reconcile.reconciler import Reconciler

@@ -8,7 +8,6 @@ from msgspec.structs import replace
 from reconciler.clock import NEVER, Clock, EpochTime, Instant, format_utc_millis
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.controller.decide.ownership import Owner
-from reconciler.controller.decide.plan import Action, Plan, SessionState
 from reconciler.controller.decide.progress import (
     Evidence,
     TokenLife,
@@ -17,6 +16,7 @@ from reconciler.controller.decide.progress import (
     undone,
     wait_s,
 )
+from reconciler.controller.decide.refresh_plan import Action, Plan, SessionState
 from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.errors import KubeError, NotLeaderError
 from reconciler.kube.api import ObjectMeta

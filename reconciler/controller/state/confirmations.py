@@ -8,8 +8,8 @@ from cachetools import TLRUCache
 
 from reconciler.clock import LONG_AGO, Clock, Instant
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac, is_well_formed
-from reconciler.controller.decide.plan import YOUNG_RETRY_S, Confirmation
 from reconciler.controller.decide.refresh_grid import phase
+from reconciler.controller.decide.refresh_plan import YOUNG_RETRY_S, Confirmation
 from reconciler.controller.state.revocations import RECHECK_S, Revocations
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from reconciler.clock import LONG_AGO, NEVER, Clock, EpochTime, Instant
-from reconciler.controller.decide.plan import DecisionContext, Plan, SessionState, plan
 from reconciler.controller.decide.progress import WriteRecords, is_unanswered, last_applied
+from reconciler.controller.decide.refresh_plan import DecisionContext, Plan, SessionState, plan
 from reconciler.controller.runtime import ControllerConfig, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.kube.api import ObjectMeta

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from reconciler.clock import NEVER, ClockOffset, EpochTime, Instant
-from reconciler.controller.decide.plan import DecisionContext
+from reconciler.controller.decide.refresh_plan import DecisionContext
 from reconciler.controller.namespaces.informers import NamespaceInformers
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadShell
 from reconciler.controller.reconcile.run import ReconcileStats

@@ -8,8 +8,8 @@ from reconciler.controller.decide.annotations import (
     parse_annotations,
     pending_requests,
 )
-from reconciler.controller.decide.plan import DecisionContext
 from reconciler.controller.decide.refresh_grid import allowance_s, refresh_at_s
+from reconciler.controller.decide.refresh_plan import DecisionContext
 from reconciler.controller.decide.token_state import TokenState, soon_s, state_at, written_state
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import SessionKey

@@ -1,8 +1,8 @@
 """From changes to queue entries: all work comes through here and is planned once."""
 
 from reconciler.clock import Clock
-from reconciler.controller.decide.plan import DUE, Action, Plan, SessionState, dependency_of
 from reconciler.controller.decide.pod_touches import PodTouches
+from reconciler.controller.decide.refresh_plan import DUE, Action, Plan, SessionState, dependency_of
 from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.controller.triggers.startup import StartupProgress
 from reconciler.informer.store import Change

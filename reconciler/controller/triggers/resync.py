@@ -6,7 +6,7 @@ from functools import partial
 
 import structlog
 
-from reconciler.controller.decide.plan import Action
+from reconciler.controller.decide.refresh_plan import Action
 from reconciler.controller.decide.sharding import owns
 from reconciler.controller.runtime import ControllerConfig, Runtime
 from reconciler.controller.state.confirmations import ConfirmationCache

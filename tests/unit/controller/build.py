@@ -2,7 +2,7 @@
 
 from reconciler.clock import EpochTime, format_utc, format_utc_millis
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
-from reconciler.controller.decide.plan import Confirmation, DecisionContext, SessionState
+from reconciler.controller.decide.refresh_plan import Confirmation, DecisionContext, SessionState
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.controller.controller import Controller
-from reconciler.controller.decide.plan import SessionState
+from reconciler.controller.decide.refresh_plan import SessionState
 from reconciler.errors import Conflict, Forbidden, PlatformError, ServerError, TransportError
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.kinds import PODS, SECRETS, Kind

@@ -13,7 +13,7 @@ import pytest
 from reconciler.clock import EpochTime, parse_utc
 from reconciler.controller.decide.annotations import parse_annotations
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
-from reconciler.controller.decide.plan import Action, Confirmation, SessionState, plan
+from reconciler.controller.decide.refresh_plan import Action, Confirmation, SessionState, plan
 from reconciler.kube.api import ObjectMeta
 from reconciler.kube.decoding import metadata_resource
 from reconciler.leadership.lease import Identity, LeaseObject, read

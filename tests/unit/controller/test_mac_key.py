@@ -14,7 +14,7 @@ from reconciler.clock import Instant
 from reconciler.controller.compose import connect
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide.confirmation_mac import PREVIOUS_KEY_S, ConfirmationMac
-from reconciler.controller.decide.plan import Confirmation
+from reconciler.controller.decide.refresh_plan import Confirmation
 from reconciler.controller.state.confirmations import REWRITE_S
 from reconciler.controller.state.mac_key import INTERVAL_S, MacKeyFile
 from reconciler.errors import Invalid, SettingsError

@@ -12,7 +12,8 @@ from reconciler.controller.decide.annotations import (
     parse_annotations,
     pending_requests,
 )
-from reconciler.controller.decide.plan import (
+from reconciler.controller.decide.refresh_grid import allowance_s, refresh_at_s
+from reconciler.controller.decide.refresh_plan import (
     OTHER_FILE_LAG_S,
     REPLAN_S,
     Action,
@@ -21,7 +22,6 @@ from reconciler.controller.decide.plan import (
     SessionState,
     plan,
 )
-from reconciler.controller.decide.refresh_grid import allowance_s, refresh_at_s
 from reconciler.workqueue.items import Priority
 from tests.unit.controller.build import (
     NAMES,

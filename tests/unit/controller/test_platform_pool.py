@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from reconciler.controller.controller import Controller
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
-from reconciler.controller.decide.plan import LIST_WAIT_S
+from reconciler.controller.decide.refresh_plan import LIST_WAIT_S
 from reconciler.platform.api import OnPage
 from reconciler.platform.models import PlatformSession
 from reconciler.platform.pagination import ListResult, ignore_page

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from reconciler.clock import EpochTime, Instant
-from reconciler.controller.decide.plan import Action, Plan
+from reconciler.controller.decide.refresh_plan import Action, Plan
 from reconciler.controller.reconcile.token_choice import choose
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.workqueue.items import Priority

@@ -13,14 +13,6 @@ from msgspec import structs
 
 from reconciler.clock import LONG_AGO, NEVER, EpochTime, Instant, format_utc, format_utc_millis
 from reconciler.controller.decide.ownership import CLOCK_TOLERANCE_S, Owner, WriteResponse, owner_of
-from reconciler.controller.decide.plan import (
-    Action,
-    Confirmation,
-    DecisionContext,
-    Plan,
-    SessionState,
-    plan,
-)
 from reconciler.controller.decide.progress import (
     Evidence,
     TokenLife,
@@ -28,6 +20,14 @@ from reconciler.controller.decide.progress import (
     last_applied,
     undone,
     wait_s,
+)
+from reconciler.controller.decide.refresh_plan import (
+    Action,
+    Confirmation,
+    DecisionContext,
+    Plan,
+    SessionState,
+    plan,
 )
 from reconciler.kube.api import ObjectMeta
 from reconciler.tokens.source import FRESH_FRACTION

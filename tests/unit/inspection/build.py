@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reconciler.clock import EpochTime
-from reconciler.controller.decide.plan import DecisionContext
+from reconciler.controller.decide.refresh_plan import DecisionContext
 from reconciler.inspection.events import EventSummary
 from reconciler.inspection.pod_token import PodToken, assess
 from reconciler.inspection.report import Leader, PodReport

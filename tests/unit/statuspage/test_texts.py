@@ -4,12 +4,12 @@ import ast
 import inspect
 from pathlib import Path
 
-from reconciler.controller.decide import plan
+from reconciler.controller.decide import refresh_plan
 from reconciler.statuspage.texts import BLOCKS, REASONS
 
 
 def test_every_reason_that_the_plan_can_give_has_words() -> None:
-    tree = ast.parse(Path(inspect.getsourcefile(plan) or "").read_text())
+    tree = ast.parse(Path(inspect.getsourcefile(refresh_plan) or "").read_text())
     texts = {
         node.value
         for node in ast.walk(tree)
