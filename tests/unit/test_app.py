@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import re
 import signal
 from pathlib import Path
@@ -94,7 +95,7 @@ async def test_process_1_waits_for_what_others_left_to_it(
             begun.set()
 
     monkeypatch.setattr(main, "OrphanReaper", Reaper)
-    monkeypatch.setattr(main, "os", SimpleNamespace(getpid=lambda: pid))
+    monkeypatch.setattr(main, "os", SimpleNamespace(getpid=lambda: pid, environ=os.environ))
     before = signal.getsignal(signal.SIGTERM)
     running = asyncio.create_task(main.run_until_signal(load_settings(), StderrWriter(2)))
     while signal.getsignal(signal.SIGTERM) is before or begun.is_set() is not reaps:
