@@ -1,4 +1,4 @@
-"""Credentials from a kubeconfig: token, token file, client certificate, OIDC or exec plug-in."""
+"""Credentials from a kubeconfig: token, token file, client certificate or exec plug-in."""
 
 import asyncio
 import logging
@@ -358,6 +358,6 @@ def problem_of(error: Exception) -> str:
     text = str(error)
     if missing := _MISSING.search(text):
         return f"it has no {missing[1]}"
-    if text.startswith(("File does not exists: ", "oidc: ")):
+    if text.startswith("File does not exists: "):
         return text.splitlines()[0]
     return f"not a readable kubeconfig ({type(error).__name__})"

@@ -53,7 +53,9 @@ _EXEC = frozenset(
 _NO_EFFECT = frozenset({"extensions", "disable-compression"})
 """Known fields that may be ignored without loss."""
 
-_PROVIDERS = ("gcp", "oidc")
+_PROVIDERS = ("gcp",)
+"""Not `oidc`: kubernetes-asyncio sends client secret and refresh token to an issuer of which it
+checks no certificate, or fails if the kubeconfig names a CA (`OpenIDRequestor`)."""
 
 _HEADER_KEY = frozenset(string.ascii_letters + string.digits + "!#$&'*+-.^_`|~")
 """Characters that a header's name may hold unescaped; not `%`, which begins an escape."""
@@ -131,7 +133,8 @@ def _check_user(user: Mapping[str, Any]) -> None:
     provider = user.get("auth-provider")
     if isinstance(provider, Mapping) and provider.get("name") not in _PROVIDERS:
         raise SettingsError(
-            f"its user's auth-provider {str(provider.get('name'))[:80]!r} is not supported"
+            f"its user's auth-provider {str(provider.get('name'))[:80]!r} is not supported: use an"
+            " exec plug-in"
         )
     plugin = user.get("exec")
     if not isinstance(plugin, Mapping):

@@ -47,6 +47,7 @@ def test_an_impersonation_is_these_headers_and_no_other() -> None:
         ("user", WHO | {"as-user-extra": {"a": "b"}}, "as-user-extra holds something that is no"),
         ("user", {"as-scopes": ["read"]}, "its user sets 'as-scopes', which is not supported"),
         ("user", {"auth-provider": {"name": "azure"}}, "auth-provider 'azure' is not supported"),
+        ("user", {"auth-provider": {"name": "oidc"}}, "'oidc' is not supported: use an exec plug"),
         ("user", {"exec": {"interactiveMode": "Always"}}, "asks at a terminal"),
         ("user", {"exec": {"policy": "x"}}, "its user's exec sets 'policy'"),
         ("user", "a token", "its user is no mapping"),
