@@ -36,9 +36,8 @@ from reconciler.kube.authorized import AuthorizedKube
 from reconciler.kube.client import HttpKube
 from reconciler.kube.decoding import metadata_resource
 from reconciler.naming import LIVE_PODS, Names
-from reconciler.net.http_dates import parse_date
 from reconciler.settings import Settings, read_settings
-from reconciler.tokens.date_clock import DateClock
+from reconciler.tokens.date_clock import ServerTime
 
 T = TypeVar("T")
 
@@ -215,20 +214,6 @@ class Cluster:
 
 class _Expired(CommandError):
     """The list's continue token has expired."""
-
-
-class ServerTime(DateClock):
-    """The API server's time, from its Date headers, by the controller's rules for them."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock)
-        self._clock = clock
-        self.sent_at = clock.monotonic()
-
-    def observe_date(self, date: str | None) -> None:
-        date_s = parse_date(date)
-        if date_s is not None:
-            self.observe(date_s, self.sent_at, self._clock.monotonic())
 
 
 @asynccontextmanager

@@ -12,9 +12,8 @@ from reconciler.cli.exit_codes import EXIT_EXPIRED, EXIT_NOT_FOUND, CommandError
 from reconciler.cli.output import (
     check_format,
     print_clock_skew,
-    print_json,
+    print_document,
     print_out,
-    print_yaml,
     run,
 )
 from reconciler.cli.pod_selection import PodSelection, find, parse_target
@@ -60,12 +59,10 @@ async def _explain(access: Access, text: str, selection: PodSelection, output: s
         target = parse_target(text, namespace=selection.namespace, default=default)
         pod, is_live = await find(cluster, target)
         report = await _report(cluster, pod, is_live=is_live)
-        if output == "json":
-            print_json(report_as_json(report))
-        elif output == "yaml":
-            print_yaml(report_as_json(report))
-        else:
+        if output == "table":
             _print(report)
+        else:
+            print_document(report_as_json(report), output)
         print_clock_skew(cluster)
     return EXIT_EXPIRED if report.has_expired_token else 0
 

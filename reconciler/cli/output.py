@@ -36,10 +36,18 @@ def print_clock_skew(cluster: Cluster) -> None:
         )
 
 
-def print_yaml(found: dict[str, Any]) -> None:
-    """Print one YAML document, all text of others escaped as in JSON."""
+def print_document(found: dict[str, Any], output: str, *, streamed: bool = False) -> None:
+    """Print one document of `output`, json or yaml; in a stream each is told from the next.
+
+    All text of others is escaped in YAML as in JSON.
+    """
+    if output == "json":
+        print_json(found, indent=None if streamed else 2)
+        return
     import yaml
 
+    if streamed:
+        print_out("---")
     print_out(yaml.safe_dump(found, sort_keys=False).rstrip())
 
 

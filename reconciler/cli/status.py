@@ -19,10 +19,9 @@ from reconciler.cli.exit_codes import (
 from reconciler.cli.fleet_output import FleetOutput
 from reconciler.cli.output import (
     print_clock_skew,
+    print_document,
     print_err,
-    print_json,
     print_out,
-    print_yaml,
     run,
 )
 from reconciler.cli.pod_selection import PodSelection, list_pods
@@ -180,20 +179,17 @@ class _StatusCommand:
             elif not self._problem and found != shown:
                 if shown is not None and not self._output.is_document:
                     print_out("")
-                self._print(cluster, indent=None)
+                self._print(cluster, streamed=True)
                 shown = found
             printed_problem = self._problem
             await asyncio.sleep(wait_s)
             wait_s = await self._read_again(cluster)
 
-    def _print(self, cluster: Cluster, *, indent: int | None = 2) -> None:
+    def _print(self, cluster: Cluster, *, streamed: bool = False) -> None:
         fleet = self._fleet or self._assess(cluster)
-        if self._output.format == "json":
-            print_json(fleet_as_json(fleet, cluster.names), indent=indent)
-        elif self._output.format == "yaml":
-            if indent is None:
-                print_out("---")
-            print_yaml(fleet_as_json(fleet, cluster.names))
+        if self._output.is_document:
+            found = fleet_as_json(fleet, cluster.names)
+            print_document(found, self._output.format, streamed=streamed)
         elif not fleet.rows:
             if self._choice.pods:
                 return

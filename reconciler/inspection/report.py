@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reconciler.clock import EpochTime, parse_utc
+from reconciler.clock import EpochTime
 from reconciler.humanize import ago, clean, duration
 from reconciler.inspection.events import FAILED, RECOVERED, EventSummary
 from reconciler.inspection.pod_token import PodToken
 from reconciler.inspection.replicas import ObservedReplica
-from reconciler.leadership.lease import LeaseRecord
+from reconciler.leadership.lease import LeaseRecord, is_held
 from reconciler.naming import Names
 
 
@@ -25,14 +25,12 @@ class Leader:
 
     def is_stale(self, now_s: EpochTime) -> bool:
         """Whether there is no leader: the Lease was released, or not renewed in its duration."""
-        if self.problem:
-            return False
-        return not self.holder or self.renewed_s is None or now_s - self.renewed_s > self.duration_s
+        held = is_held(self.holder, self.renewed_s, self.duration_s, now_s)
+        return not self.problem and not held
 
 
 def leader_of(record: LeaseRecord) -> Leader:
-    # The API server's time of the write, if known: the holder's clock (`renewTime`) may be wrong.
-    return Leader(record.holder, parse_utc(record.written or record.renewed), record.duration_s)
+    return Leader(record.holder, record.renewed_s, record.duration_s)
 
 
 def describe_leader(leader: Leader, lease_name: str, now_s: EpochTime) -> str:

@@ -88,16 +88,28 @@ class LeaseRecord:
         """True if the last holder released it."""
         return not self.holder and self.duration_s == RELEASED_S
 
-    def is_held(self, now_s: EpochTime) -> bool:
-        """Return whether its holder renewed it within its duration, as far as its times show it.
+    @property
+    def renewed_s(self) -> EpochTime | None:
+        """When it was renewed, for display; None where that is not written.
 
-        For display only: the election trusts no written time.
-
-        Args:
-            now_s: By the API server's clock.
+        By the API server's clock, if known: the holder's (`renewTime`) may be wrong.
         """
-        renewed_s = parse_utc(self.written or self.renewed)
-        return bool(self.holder) and renewed_s is not None and now_s - renewed_s <= self.duration_s
+        return parse_utc(self.written or self.renewed)
+
+    def is_held(self, now_s: EpochTime) -> bool:
+        """Return whether this version has a leader: see the function `is_held`."""
+        return is_held(self.holder, self.renewed_s, self.duration_s, now_s)
+
+
+def is_held(holder: str, renewed_s: EpochTime | None, duration_s: float, now_s: EpochTime) -> bool:
+    """Return whether a Lease has a holder that renewed it within its duration.
+
+    For display only: the election trusts no written time.
+
+    Args:
+        now_s: By the API server's clock.
+    """
+    return bool(holder) and renewed_s is not None and now_s - renewed_s <= duration_s
 
 
 def read(lease: LeaseObject) -> LeaseRecord:

@@ -26,7 +26,6 @@ from reconciler.kube.client import HttpKube
 from reconciler.naming import is_namespace
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.net.client_session import open_session, shown_url
-from reconciler.net.http_dates import parse_date
 from reconciler.platform.client import PlatformClient
 from reconciler.platform.models import project_namespace
 from reconciler.preflight import findings
@@ -39,7 +38,7 @@ from reconciler.preflight.wait_for_credentials import missing
 from reconciler.settings import Settings, unknown_variables
 from reconciler.telemetry.otlp_settings import read_otlp
 from reconciler.tokens.claims import read_claims
-from reconciler.tokens.date_clock import DateClock
+from reconciler.tokens.date_clock import ServerTime
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.refusals import refusal_hint
 from reconciler.tokens.server_clock import PROOF
@@ -147,12 +146,11 @@ async def _cluster(
     url = ""
     ignored: list[str] = []
     shards: list[Finding] = []
-    server_time, began_at = DateClock(clock), clock.monotonic()
+    server_time = ServerTime(clock)
 
     def on_date(date: str | None) -> None:
         issuer_time.observe_api_server(date)
-        if (date_s := parse_date(date)) is not None:
-            server_time.observe(date_s, began_at, clock.monotonic())
+        server_time.observe_date(date)
 
     try:
         session_account = account(

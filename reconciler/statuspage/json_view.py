@@ -15,8 +15,8 @@ from reconciler.statuspage.identity import PageIdentity, leader_name
 from reconciler.statuspage.page_model import PageModel
 from reconciler.statuspage.summary import details, filters, headline
 
-LEADER_ONLY = ("due_s", "reason", "stage", "blocked_on", "failures", "block_reason")
-"""Fields of a session that a standby does not know."""
+LEADER_ONLY = ("reason", "stage", "blocked_on", "failures", "block_reason")
+"""Fields of a session that a standby does not know, beside `due_s`."""
 
 
 def encode(model: PageModel, identity: PageIdentity) -> str:

@@ -4,6 +4,7 @@ from collections import deque
 from typing import NamedTuple
 
 from reconciler.clock import Clock, EpochTime, Instant
+from reconciler.net.http_dates import parse_date
 from reconciler.tokens.server_clock import MAX_SAMPLES, MEMORY_S, Bounds, bounds_of, intersect
 
 
@@ -67,3 +68,20 @@ class DateClock:
 
     def __repr__(self) -> str:
         return f"<DateClock skew {self.skew_s:+.3f} s +-{self.error_s:.3f} s>"
+
+
+class ServerTime(DateClock):
+    """The API server's time, from its Date headers, by the controller's rules for them.
+
+    `sent_at` is when the latest request started, monotonic; at first, when this was made.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.sent_at = clock.monotonic()
+
+    def observe_date(self, date: str | None) -> None:
+        """Update the estimate from a response's Date header; None or another text is ignored."""
+        date_s = parse_date(date)
+        if date_s is not None:
+            self.observe(date_s, self.sent_at, self._clock.monotonic())

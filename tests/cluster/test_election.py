@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -28,6 +27,7 @@ from tests.cluster.deeds import LEASES_GROUP, leases
 from tests.cluster.installed import ACCOUNT, LEASE_RIGHTS, account_file, install
 from tests.cluster.world import NAMES, open_world
 from tests.controller import running
+from tests.unit.leadership.electors import Ready
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -42,17 +42,6 @@ SHORT_LEASE = {
     "RECONCILER_REQUEST_LIMIT_S": "3",
 }
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
-
-
-class Ready:
-    """A candidate with synced caches and a token of unknown life."""
-
-    has_had_token = True
-    lacks_token = False
-    token_life_s = math.inf
-
-    def not_synced(self) -> str:
-        return ""
 
 
 def _ignore(_namespace: str, _why: str) -> None:

@@ -24,6 +24,7 @@ from reconciler.leadership.lease import Identity
 from reconciler.settings import load_settings
 from reconciler.telemetry.otlp_settings import OtlpSettings
 from reconciler.telemetry.stderr_writer import StderrWriter
+from tests.unit.leadership.electors import Ready
 
 NOWHERE = "http://127.0.0.1:1"
 KUBECONFIG = {
@@ -32,17 +33,6 @@ KUBECONFIG = {
     "clusters": [{"name": "k", "cluster": {"server": NOWHERE}}],
     "users": [{"name": "u", "user": {}}],
 }
-
-
-class Candidate:
-    """A replica with synced caches and a token."""
-
-    has_had_token = True
-    lacks_token = False
-    token_life_s = math.inf
-
-    def not_synced(self) -> str:
-        return ""
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +107,7 @@ async def test_a_lease_of_an_earlier_history_has_every_list_read_again(
     election = Election(settings, Identity("replica-0", "", "nonce"), clock, asyncio.new_event_loop)
     async with ApiServer(core) as server, asyncio.timeout(60):
         (tmp_path / "config").write_text(server.kubeconfig())
-        async with election.contend(Candidate(), lambda *found: relisted.set_result(found)):
+        async with election.contend(Ready(), lambda *found: relisted.set_result(found)):
             tasks = [asyncio.create_task(part()) for part in election.background_tasks]
             await election.leadership.wait_started()
             before = core.version

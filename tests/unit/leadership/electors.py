@@ -30,6 +30,17 @@ HAND = Caller("somebody", "kubectl", "kubectl-edit")
 Line = MutableMapping[str, Any]
 
 
+class Ready:
+    """A candidate with synced caches and a token of unknown life."""
+
+    has_had_token = True
+    lacks_token = False
+    token_life_s = math.inf
+
+    def not_synced(self) -> str:
+        return ""
+
+
 class OwnClock:
     """One machine's clock: its rate is off by a part, and it may sleep with its machine.
 

@@ -1,7 +1,6 @@
 """The elector's thread, the heartbeat and the leadership state, seen from the main loop."""
 
 import asyncio
-import math
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,21 +21,10 @@ from reconciler.leadership.lease import Identity
 from reconciler.leadership.lease_fence import LeaseFence
 from reconciler.leadership.lease_timing import ElectionTiming
 from reconciler.leadership.thread import HEARTBEAT_S, ElectorFactory, ElectorThread, Heartbeat
-from tests.unit.leadership.electors import NAME, NAMESPACE
+from tests.unit.leadership.electors import NAME, NAMESPACE, Ready
 
 LIMIT_S = 10.0
 ME = Identity("replica-0", "pod-0", "n0")
-
-
-class Ready:
-    """A candidate with synced caches and a token of unknown life."""
-
-    has_had_token = True
-    lacks_token = False
-    token_life_s = math.inf
-
-    def not_synced(self) -> str:
-        return ""
 
 
 class Threaded:
