@@ -169,6 +169,17 @@ def parse_shard(value: str) -> Shard:
     return shard
 
 
+def _matches(pattern: str, form: str) -> AfterValidator:
+    """Return a validator of text; pydantic's own `pattern` would answer with the expression."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ValueError(f"must be {form}")
+        return value
+
+    return AfterValidator(check)
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 BaseUrl = Annotated[HttpUrl, AfterValidator(_base_url)]
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
@@ -180,6 +191,19 @@ ShardSetting = Annotated[
     BeforeValidator(lambda value: parse_shard(value) if isinstance(value, str) else value),
 ]
 Namespaces = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)]
+SecretPattern = Annotated[
+    str,
+    _matches(r"[a-z0-9-]*\{id\}[a-z0-9-]*", "{id} among lower-case letters, digits and dashes"),
+]
+SecretKey = Annotated[str, _matches(r"[-._a-zA-Z0-9]+", "letters, digits, '-', '_' and '.'")]
+ObjectName = Annotated[
+    str,
+    _matches(
+        r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?",
+        "lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
+    ),
+]
+Uid = Annotated[str, _matches(r"[-0-9a-zA-Z]*", "letters, digits and dashes")]
 
 
 class Settings(BaseSettings):
@@ -187,6 +211,7 @@ class Settings(BaseSettings):
 
     # Case counts: of two variables that differ in case alone, one would hide the other.
     model_config = SettingsConfigDict(
+        allow_inf_nan=False,
         alias_generator=AliasGenerator(validation_alias=lambda name: f"{PREFIX}{name.upper()}"),
         case_sensitive=True,
         env_ignore_empty=True,
@@ -336,9 +361,8 @@ class Settings(BaseSettings):
         True,
         description="Contend for the Lease before writing; without it there must be one replica.",
     )
-    lease_name: str = Field(
+    lease_name: ObjectName = Field(
         "token-reconciler",
-        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
         max_length=250,
         description="The Lease in our own namespace; of a shard, its index is appended: `-0`.",
     )
@@ -358,9 +382,8 @@ class Settings(BaseSettings):
         10.0, gt=0, description="Seconds without a renewal after which a leader stops to lead."
     )
     retry_period_s: float = Field(2.0, gt=0, description="Seconds between renewals.")
-    pod_uid: str = Field(
+    pod_uid: Uid = Field(
         "",
-        pattern=r"^[-0-9a-zA-Z]*$",
         max_length=64,
         description="UID of our pod (downward API): a container that restarts takes its own lease"
         " over at once.",
@@ -384,8 +407,8 @@ class Settings(BaseSettings):
         " Prometheus of a large fleet may not want.",
     )
     prefix: str = Field("ambient-code.io", description="Prefix of labels and annotations.")
-    secret_pattern: str = Field("session-{id}-creds", pattern=r"^[a-z0-9-]*\{id\}[a-z0-9-]*$")
-    secret_key: str = Field("api-token", pattern=r"^[-._a-zA-Z0-9]+$")
+    secret_pattern: SecretPattern = Field("session-{id}-creds")
+    secret_key: SecretKey = Field("api-token")
 
     @model_validator(mode="before")
     @classmethod
@@ -586,13 +609,28 @@ def _no_credentials(settings: Settings) -> str:
     )
 
 
+_MESSAGES = {
+    "value_error": "{error}",
+    "bool_parsing": "must be true or false",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a number",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "string_too_long": "must have at most {max_length} characters",
+}
+"""By pydantic's type of an error, with the fields of its context."""
+
+
 def _sentence(found: Any) -> str:
     """Return a message for one error of the validator: the variable's name, and the fault."""
+    message = _MESSAGES.get(found["type"], "has a wrong value").format(**found.get("ctx", {}))
     if not found["loc"]:
-        return str(found["msg"]).removeprefix("Value error, ")
+        return message
     name = str(found["loc"][0])
     variable = name if name.isupper() else f"RECONCILER_{name.upper()}"
-    message = str(found["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     shown = (
         ""
         if "SECRET" in variable or "TOKEN" in variable or "URL" in variable

@@ -1,9 +1,9 @@
-"""Which variables are settings, and what is said of those that are none."""
+"""Which variables are settings, and what is said of those that are none, or have a wrong value."""
 
 import pytest
 
 from reconciler.errors import SettingsError
-from reconciler.settings import read_settings, unknown_variables
+from reconciler.settings import Settings, read_settings, unknown_variables
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,40 @@ def test_an_address_that_nothing_can_listen_on_is_refused(
     monkeypatch.setenv("RECONCILER_LISTEN", text)
     with pytest.raises(SettingsError, match=r"^RECONCILER_LISTEN must"):
         read_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("RECONCILER_WORKERS", "many", "must be a whole number (is 'many')"),
+        ("RECONCILER_WORKERS", "1.5", "must be a whole number (is '1.5')"),
+        ("RECONCILER_WORKERS", "0", "must be at least 1 (is '0')"),
+        ("RECONCILER_WORKERS", "257", "must be at most 256 (is '257')"),
+        ("RECONCILER_REQUEST_LIMIT_S", "0", "must be more than 0 (is '0')"),
+        ("RECONCILER_REQUEST_LIMIT_S", "10 s", "must be a number (is '10 s')"),
+        ("RECONCILER_RESYNC_S", "inf", "must be a number (is 'inf')"),
+        ("RECONCILER_TOUCH", "maybe", "must be true or false (is 'maybe')"),
+        ("LOG_LEVEL", "loud", "must be 'debug', 'info', 'warning' or 'error' (is 'loud')"),
+        ("RECONCILER_POD_UID", "a" * 65, f"must have at most 64 characters (is '{'a' * 65}')"),
+        ("RECONCILER_POD_UID", "a_b", "must be letters, digits and dashes (is 'a_b')"),
+        ("OIDC_TOKEN_URL", "x", "must be a URL that begins with http:// or https://"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_words_for_the_operator(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as refused:
+        read_settings()
+    assert str(refused.value) == f"{name} {words}"
+
+
+def test_every_setting_says_which_form_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = [str(field.validation_alias) for field in Settings.model_fields.values()]
+    for name in variables:
+        monkeypatch.setenv(name, "/nowhere/@ ?")
+    with pytest.raises(SettingsError) as refused:
+        read_settings()
+    lines = str(refused.value).splitlines()
+    assert len(lines) > len(variables) / 2
+    assert [line for line in lines if line.split()[1] not in ("must", "names")] == []
