@@ -25,7 +25,7 @@ class SecretSetting:
         if self._file is None:
             return _trimmed(self._value.get_secret_value()) if self._value else ""
         try:
-            value = _trimmed(self._file.read_text())
+            value = _trimmed(_read_mounted(self._file))
         except OSError as error:
             raise SettingsError(f"{self._file}: {error.strerror}") from None
         except UnicodeDecodeError:
@@ -45,6 +45,18 @@ class SecretSetting:
             return EpochTime(self._file.stat().st_mtime)
         except OSError:
             return NEVER
+
+
+def _read_mounted(file: Path) -> str:
+    """Return a file's text; a missing file is opened again at once.
+
+    A kubelet replaces a mounted directory by the rename of a link, and then removes the former one.
+    An open between the two fails (kubernetes#92851). It is no missing credential.
+    """
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return file.read_text()
 
 
 def _trimmed(value: str) -> str:

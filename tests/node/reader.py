@@ -52,7 +52,11 @@ def main() -> None:
     said_s = 0.0
     while True:
         now_s = time.time()
-        ledger.look(FILE.read_text(), EpochTime(now_s))
+        try:
+            ledger.look(FILE.read_text(), EpochTime(now_s))
+        except FileNotFoundError:  # the kubelet replaces the directory (kubernetes#92851)
+            time.sleep(LOOK_S)
+            continue
         if now_s - said_s >= SAY_S:
             said_s = now_s
             line = {

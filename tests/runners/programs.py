@@ -84,13 +84,15 @@ class ExampleProgram:
 
 @asynccontextmanager
 async def started(command: list[str], target: str, file: Path) -> AsyncIterator[ExampleProgram]:
-    """Start a program that calls `target` with the token in `file`; ended on leaving."""
+    """Start a program that calls `target` with the token in `file`; it ends with its input."""
     process = await asyncio.create_subprocess_exec(
         *command, target, str(file),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
+    assert process.stdin is not None
     try:
         yield ExampleProgram(process)
     finally:
-        process.kill()
-        await process.wait()
+        process.stdin.close()
+        async with asyncio.timeout(LIMIT_S):
+            await process.wait()

@@ -4,6 +4,7 @@ The file is replaced as a kubelet does it: a new directory, and a link that is r
 """
 
 import re
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from reconciler.lab.kubelet.kubelet import project_files
 from reconciler.lab.kubelet.pods import FILE_NAME
 from reconciler.lab.runners.server import SessionServer
 from reconciler.naming import SessionKey
+from tests.cluster.conftest import unavailable
 from tests.runners.programs import EXAMPLES, Example, ExampleProgram, started
 from tests.support import ManualClock
 from tests.unit.lab_fleet.signing import Issuer
@@ -24,6 +26,7 @@ OK = int(grpc.StatusCode.OK.value[0])
 UNAUTHENTICATED = int(grpc.StatusCode.UNAUTHENTICATED.value[0])
 LIFE_S = 900.0
 MOST_LINES = 20
+STRACE = shutil.which("strace")
 
 each_example = pytest.mark.parametrize(
     "example", EXAMPLES, ids=lambda example: example.fence, scope="module"
@@ -119,6 +122,34 @@ async def test_a_second_refusal_ends_the_call(world: World, program: ExampleProg
     world.on_refused = replace_by_an_expired_token
     assert await program.call() == UNAUTHENTICATED
     assert world.accepted == [False, False]
+
+
+@each_example
+async def test_a_file_that_is_missing_for_one_open_is_opened_again(
+    world: World, command: list[str]
+) -> None:
+    """kubernetes#92851: the kubelet removes the former directory while a reader resolves it."""
+    if STRACE is None:
+        unavailable("no strace: install Debian's package strace")
+    world.refresh()
+    fault = "openat:error=ENOENT:when=1"
+    traced = [
+        STRACE,
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-P",
+        str(world.file),
+        "-e",
+        f"inject={fault}",
+    ]
+    async with (
+        world.server,
+        started([*traced, *command], world.server.target, world.file) as program,
+    ):
+        assert await program.call() == OK
+    assert world.accepted == [True]
 
 
 @each_example

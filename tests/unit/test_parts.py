@@ -22,6 +22,23 @@ def test_a_file_that_the_kubelet_swaps_is_read_anew(tmp_path: Path) -> None:
     assert secret.written_s() == EpochTime((tmp_path / "token").stat().st_mtime)
 
 
+def test_a_file_that_is_missing_for_one_open_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kubernetes#92851: the kubelet removes the former directory while a reader resolves it."""
+    project_files(tmp_path, {"token": OLD.encode()})
+    opens: list[Path] = []
+
+    def read_text(file: Path) -> str:
+        opens.append(file)
+        if len(opens) == 1:
+            raise FileNotFoundError
+        return OLD
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert SecretSetting(None, tmp_path / "token").read() == OLD
+
+
 def test_a_value_of_the_environment_is_of_this_process_alone() -> None:
     secret = SecretSetting(SecretStr(OLD), None)
     assert (secret.read(), secret.written_s()) == (OLD, NEVER)

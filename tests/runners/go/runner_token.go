@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"time"
@@ -15,6 +16,9 @@ const tokenFile = "/var/run/secrets/ambient/bot-token"
 
 func bearer(file string) (string, error) {
 	token, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) { // opened while the kubelet replaced the directory
+		token, err = os.ReadFile(file)
+	}
 	return "Bearer " + strings.TrimSpace(string(token)), err
 }
 

@@ -8,7 +8,11 @@ TOKEN_FILE = Path("/var/run/secrets/ambient/bot-token")
 
 
 def bearer(file: Path = TOKEN_FILE) -> tuple[tuple[str, str], ...]:
-    return (("authorization", f"Bearer {file.read_text('ascii').strip()}"),)
+    try:
+        token = file.read_text("ascii")
+    except FileNotFoundError:  # opened while the kubelet replaced the directory
+        token = file.read_text("ascii")
+    return (("authorization", f"Bearer {token.strip()}"),)
 
 
 def call(method: Callable[..., Any], request: Any, file: Path = TOKEN_FILE) -> Any:

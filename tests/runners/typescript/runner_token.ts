@@ -5,8 +5,16 @@ export const TOKEN_FILE = "/var/run/secrets/ambient/bot-token";
 
 export function bearer(file = TOKEN_FILE): Metadata {
   const metadata = new Metadata();
-  metadata.set("authorization", `Bearer ${readFileSync(file, "ascii").trim()}`);
+  metadata.set("authorization", `Bearer ${read(file).trim()}`);
   return metadata;
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, "ascii");
+  } catch { // opened while the kubelet replaced the directory
+    return readFileSync(file, "ascii");
+  }
 }
 
 export async function call<Answer>(method: (token: Metadata) => Promise<Answer>, file = TOKEN_FILE): Promise<Answer> {
