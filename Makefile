@@ -39,10 +39,8 @@ assets-issuers: setup ## The same, and every issuer of the tests, not Keycloak a
 image: setup ## Build the image without a registry (root, buildah, debootstrap); build/image.tar
 	$(BIN)/python -m tests.image
 
-sbom: setup ## List the image's packages, from the lock file; build/sbom.cdx.json
-	@mkdir -p build
-	$(BIN)/uv export --quiet --preview-features sbom-export --format cyclonedx1.5 --frozen --no-dev \
-	  --output-file build/sbom.cdx.json
+sbom: setup ## List the image's packages with their licences; build/sbom.cdx.json
+	$(BIN)/python -m tests.release.sbom
 
 test: setup ## Run every test that can run here; print what was skipped and how to get it
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 \
