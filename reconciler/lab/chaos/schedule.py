@@ -55,5 +55,15 @@ def parse_chaos(text: str, *, ttl_s: float, duration_s: float | None = None) -> 
     return ScheduledFault(fault, start_s, length_s)
 
 
+def list_faults() -> list[str]:
+    """Return a line for each fault of a demo: its name, what happens, and its usual length."""
+    width = max(map(len, DEMO_FAULTS))
+    return [
+        f"{fault:<{width}}  {fault.help}"
+        + (f" (for {fault.demo_ttl:g} of a token's life)" if fault.demo_ttl else "")
+        for fault in DEMO_FAULTS
+    ]
+
+
 def _names() -> str:
     return f"the names are {', '.join(DEMO_FAULTS)}"

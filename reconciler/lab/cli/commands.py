@@ -45,6 +45,18 @@ TokenTtl = Annotated[float, typer.Option(min=5, metavar="S", help="Life of a tok
 Delay = Annotated[
     str, typer.Option(metavar="A-B", help="Seconds from a Secret's change to the runner's file.")
 ]
+
+
+def _complete_fault(incomplete: str) -> list[tuple[str, str]]:
+    from reconciler.lab.fault_catalogue import DEMO_FAULTS
+
+    faults = [
+        ("list", "print every fault and end"),
+        *((str(each), each.help) for each in DEMO_FAULTS),
+    ]
+    return [(name, text) for name, text in faults if name.startswith(incomplete)]
+
+
 Seed = Annotated[
     int | None, typer.Option(help="Of all random numbers; none: a new one for each run.")
 ]
@@ -62,7 +74,11 @@ def demo(
     ] = None,
     chaos: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[@START[+SECONDS]]", help="A fault to inject; may be repeated."),
+        typer.Option(
+            metavar="NAME[@START[+SECONDS]]",
+            help="A fault to inject; may be repeated. `list` prints every fault.",
+            autocompletion=_complete_fault,
+        ),
     ] = None,
     report: Annotated[
         str, typer.Option(metavar="json", help="Print the report as one JSON object.")
@@ -70,6 +86,11 @@ def demo(
     seed: Seed = None,
 ) -> None:
     """Run the whole system on this machine; exit 0 only if no runner held an expired token."""
+    if chaos and "list" in chaos:
+        from reconciler.lab.chaos.schedule import list_faults
+
+        typer.echo("\n".join(list_faults()))
+        return
     require_lab()
     from reconciler.lab.cli.demo import run_demo
 
