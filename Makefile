@@ -25,7 +25,8 @@ $(VENV)/.locked: uv.lock pyproject.toml
 	@touch $@
 
 demo: setup ## Run the whole system on this machine, with its live view
-	$(BIN)/reconciler demo
+	@# In a process group of its own, so that Ctrl-C ends the demo and not make with it.
+	@if [ -t 0 ]; then set -m; fi; $(BIN)/reconciler demo
 
 assets: setup ## Find or build the real servers that the cluster tests need
 	$(BIN)/python -m tests.assets

@@ -19,6 +19,12 @@ from tests.controller import CLEARED
 BIN = Path(sys.executable).parent
 LIMIT_S = 30.0
 
+_TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    " os.execvp(sys.argv[1], sys.argv[1:])"
+)
+"""Make standard input the controlling terminal, which sends Ctrl-C to the foreground processes."""
+
 _ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[()][A-Z0-9]|[=>])")
 
 
@@ -66,8 +72,9 @@ async def command(*words: str | Path, program: str = "reconciler", **settings: s
 class Terminal:
     """A command in a terminal of its own; `text` is all that it drew, without colours."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, keyboard: int) -> None:
         self._process = process
+        self._keyboard = keyboard
         self.raw = ""
         self._news = asyncio.Event()
 
@@ -93,6 +100,10 @@ class Terminal:
         """Look only at what is drawn from now on."""
         self.raw = ""
 
+    def type(self, text: str) -> None:
+        r"""Type text; "\x03" is Ctrl-C."""
+        os.write(self._keyboard, text.encode())
+
     async def end(self, number: signal.Signals = signal.SIGINT) -> int:
         """Send a signal and return the exit code."""
         self._process.send_signal(number)
@@ -105,23 +116,27 @@ class Terminal:
 
 @asynccontextmanager
 async def terminal(
-    *words: str | Path, columns: int = 120, rows: int = 30, **settings: str
+    *words: str | Path,
+    program: str | Path = BIN / "reconciler",
+    columns: int = 120,
+    rows: int = 30,
+    **settings: str,
 ) -> AsyncIterator[Terminal]:
     """Run a command in a terminal of that size; killed at the end if it still runs."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     try:
         process = await asyncio.create_subprocess_exec(
-            BIN / "reconciler",
-            *words,
+            *(sys.executable, "-c", _TAKE_TERMINAL, program, *words),
             env=environment(TERM="xterm-256color", **settings),
+            start_new_session=True,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
         )
     finally:
         os.close(theirs)
-    shown = Terminal(process)
+    shown = Terminal(process, ours)
     loop = asyncio.get_running_loop()
 
     def read() -> None:
