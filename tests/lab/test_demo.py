@@ -19,6 +19,7 @@ from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.lab.cluster.replicas import Replicas
 from reconciler.lab.demo.demo import Demo, DemoPlan
 from reconciler.lab.fault_catalogue import DEMO_FAULTS, Fault
+from tests.commands import terminal
 from tests.controller import CLEARED, COMMAND
 from tests.lab.leaks import core_texts, find_leaks
 
@@ -30,6 +31,7 @@ KEYS = [
     "reauthentications", "grpc_calls", "lateness_p99_s", "leader_changes", "failover_s",
     "writes_fenced", "writes_applied_without_leadership", "chaos",
 ]  # fmt: skip
+ROOT = Path(__file__).parents[2]
 SMALL = ("--sessions", "8", "--token-ttl", "8", "--projection-delay", "0.2-0.6", "--report", "json")
 
 
@@ -114,6 +116,12 @@ async def test_an_outage_that_outlasts_the_tokens_is_reported_and_fails_the_run(
     assert ended.code == 1
 
 
+async def test_each_failed_try_is_counted() -> None:
+    ended = await run(*SMALL, "--duration", "8", "--chaos", "api-throttle@1+5")
+
+    assert ended.report()["refresh_failures"] > ended.stderr.count('"event":"refresh_failed"') > 0
+
+
 async def test_a_forged_pod_gets_no_token() -> None:
     ended = await run(*SMALL, "--duration", "6", "--chaos", "forged-pod@2")
 
@@ -142,6 +150,23 @@ async def test_what_cannot_be_run_is_refused_in_one_line(
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
     assert all(word in line for word in words)
+
+
+async def test_every_fault_is_listed_with_what_it_does() -> None:
+    ended = await run("--chaos", "list")
+
+    assert ended.code == 0
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == [*DEMO_FAULTS]
+    assert all(fault.help in ended.stdout for fault in DEMO_FAULTS)
+
+
+async def test_ctrl_c_in_a_terminal_ends_make_demo_with_0() -> None:
+    words = ("--directory", ROOT, "--assume-old=.venv/.locked", "demo")
+    async with terminal(*words, program="make", columns=100) as shown:
+        await shown.wait_for("how to end it", lambda text: "Ctrl-C ends the demo with" in text)
+        shown.type("\x03")
+        assert await shown.wait() == 0
+        await shown.wait_for("its result", lambda text: "no runner held an expired token" in text)
 
 
 async def test_ctrl_c_ends_it_promptly_with_the_report_and_leaves_no_child() -> None:

@@ -1,8 +1,9 @@
-"""`reconciler run` in separate processes; their logs are the only information about them."""
+"""`reconciler run` in separate processes, known by their logs and their metrics."""
 
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import structlog
 
 from reconciler.errors import SettingsError
@@ -30,10 +32,9 @@ CLEARED = (
 )  # fmt: skip
 """Prefixes of inherited variables that name another cluster or change how Python runs."""
 
-FAILURES = frozenset({
-    "refresh_failed", "issuer_refused", "write_forbidden", "write_refused", "quota_exceeded",
-    "secret_without_labels", "reconcile_crashed",
-})  # fmt: skip
+_FAILED = re.compile(r'^token_reconciler_refreshes_total\{.*result="failure".*\} (\S+)$', re.M)
+READ_S = 1.0
+"""Seconds between two reads of the metrics, and the longest wait for an answer."""
 
 SETTINGS_EXIT = 2
 PAUSE_S = 1.0
@@ -50,10 +51,10 @@ _CALL = (
 
 @dataclass
 class Tally:
-    """Counts from the logs of all replicas, ended processes included.
+    """Counts from the logs and metrics of all replicas, ended processes included.
 
     Args:
-        failures: Failures as logged: one line for each object and cause, not one for each try.
+        failed: Failed tries to refresh a token, by process, from its last metrics.
         resync_sessions: Sessions of the slowest startup resync.
         resync_s: Duration of the slowest startup resync; None: none finished.
         unexpected: How often a controller ended unexpectedly.
@@ -62,12 +63,21 @@ class Tally:
     """
 
     refreshes: int = 0
-    failures: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
     resync_sessions: int = 0
     resync_s: float | None = None
     unexpected: int = 0
     fenced: dict[str, int] = field(default_factory=dict)
     lateness_s: list[float] = field(default_factory=list)
+
+    @property
+    def failures(self) -> int:
+        return sum(self.failed.values())
+
+    def add_metrics(self, text: str, process: str) -> None:
+        """Count what a process exports; a counter of a process never shrinks."""
+        failed = sum(int(float(value)) for value in _FAILED.findall(text))
+        self.failed[process] = max(failed, self.failed.get(process, 0))
 
     def add(self, line: Line, process: str = "") -> None:
         """Count one log line of a process."""
@@ -75,8 +85,6 @@ class Tally:
         if event == "runner_token_refreshed":
             self.refreshes += 1
             self.lateness_s.append(line["lateness_seconds"])
-        elif event in FAILURES:
-            self.failures += 1
         elif event == "startup_resync_finished" and line["seconds"] >= (self.resync_s or 0.0):
             self.resync_sessions, self.resync_s = line["sessions"], line["seconds"]
         elif event in ("leadership_ended", "stopped"):
@@ -139,6 +147,17 @@ class Replica:
         """Return whether a lease's holder is, or was, a process of this replica."""
         return identity.startswith(f"{self.name}_")
 
+    async def read_metrics(self, session: aiohttp.ClientSession) -> None:
+        """Count the process' failures; a process that gives no answer keeps its last count."""
+        process = self._process_name
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with session.get(f"http://127.0.0.1:{self.port}/metrics") as answer:
+                self._tally.add_metrics(await answer.text(), process)
+
+    @property
+    def _process_name(self) -> str:
+        return f"{self.name} {self.starts}"
+
     def kill(self, *, with_pod: bool = False) -> None:
         """Send SIGKILL; the next process starts at once, in the same pod or in another."""
         self._killed = True
@@ -197,7 +216,7 @@ class Replica:
             with suppress(json.JSONDecodeError):
                 line = json.loads(text)
                 if isinstance(line, dict):
-                    self._tally.add(line, f"{self.name} {self.starts}")
+                    self._tally.add(line, self._process_name)
                     self._follow(line)
 
     def _follow(self, line: Line) -> None:
@@ -234,6 +253,19 @@ class Replicas:
         async with asyncio.TaskGroup() as group:
             for replica in self.all:
                 group.create_task(replica.run())
+
+    async def count_failures(self) -> None:
+        """Read the metrics until cancelled; a killed process' last second is not counted."""
+        while True:
+            await self.read_metrics()
+            await asyncio.sleep(READ_S)
+
+    async def read_metrics(self) -> None:
+        """Read every process' metrics once."""
+        limit = aiohttp.ClientTimeout(total=READ_S)
+        async with aiohttp.ClientSession(timeout=limit) as session, asyncio.TaskGroup() as group:
+            for replica in self.all:
+                group.create_task(replica.read_metrics(session))
 
     def leader(self, holder: str) -> Replica | None:
         """Return the replica that holds the lease, None if the holder is another client."""

@@ -83,11 +83,13 @@ class Demo:
             allowance = f"RECONCILER_PROPAGATION_ALLOWANCE_S={cluster.allowance_s:g}"
             self._say(f"in another terminal: {self._kubeconfig_hint} {allowance}")
             for each in replicas.all:
-                self._say(f"{each.name}: http://127.0.0.1:{each.port}/")
+                self._say(f"status page of {each.name}: {page_of(each)}")
+            self._say("Ctrl-C ends the demo and prints its report")
             self._began_at = Instant(monotonic())
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(replicas.run()),
+                    group.create_task(replicas.count_failures()),
                     *(group.create_task(actions.inject(fault)) for fault in plan.chaos),
                     group.create_task(show(self)),
                 ]
@@ -96,6 +98,7 @@ class Demo:
                         await stop.wait()
                 except TimeoutError:
                     pass
+                await replicas.read_metrics()
                 report = self._report(replicas, actions)
                 for task in tasks:
                     task.cancel()
@@ -132,7 +135,7 @@ class Demo:
             controllers=tuple(_describe(each, leader=each is leader) for each in replicas.all)
             if replicas
             else (),
-            page_url=f"http://127.0.0.1:{shown.port}/" if shown is not None else "",
+            page_url=page_of(shown) if shown is not None else "",
             chaos=tuple(str(each) for each in actions.active) if actions else (),
             waiting=tuple(str(each) for each in sorted(waiting, key=lambda c: c.start_s)),
             kubeconfig_hint=self._kubeconfig_hint,
@@ -159,6 +162,11 @@ class Demo:
                 for each in self.plan.chaos
             ],
         )
+
+
+def page_of(replica: Replica) -> str:
+    """Return the address of a replica's status page."""
+    return f"http://127.0.0.1:{replica.port}/"
 
 
 def _describe(replica: Replica, *, leader: bool) -> str:

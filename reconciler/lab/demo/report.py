@@ -29,10 +29,9 @@ class Report:
     """Field names are the contract; a field without a measurement is None or 0.
 
     `expired_token_seconds` and `unauthenticated` come from the runners and the gRPC server.
-    `refreshes`, `refresh_failures`, `startup_resync`, `lateness_p99_s` (time of the write less due
-    time) and `writes_fenced` (blocked because the replica was not the leader) come from the
-    controllers' logs. The leaders, and when each of them wrote, come from the API server's write
-    log.
+    `refreshes`, `startup_resync`, `lateness_p99_s` and `writes_fenced` come from the controllers'
+    logs, `refresh_failures` from their metrics. The leaders, and when each of them wrote, come from
+    the API server's write log. `MEANINGS` has what each field counts.
     """
 
     sessions: int
@@ -66,6 +65,30 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+MEANINGS = {
+    "sessions": "sessions at the end",
+    "replicas": "controllers; one of them leads",
+    "token_ttl_s": "life of a token, seconds",
+    "lease_s": "a leader that is silent for so long is replaced",
+    "duration_s": "length of the run",
+    "refreshes": "tokens that the controllers wrote",
+    "refresh_failures": "failed tries to refresh a token; each is repeated",
+    "startup_resync.sessions": "tokens refreshed at a controller's start",
+    "startup_resync.seconds": "time for that, at the slowest start",
+    "expired_token_seconds": "time with an expired token in a runner's file, all runners together",
+    "unauthenticated": "calls refused although the runner had read its file again",
+    "reauthentications": "calls that succeeded after the runner had read its file again",
+    "grpc_calls": "calls of the runners with their token",
+    "lateness_p99_s": "99 of 100 tokens were written at most so long after they were due",
+    "leader_changes": "times that another controller became the leader",
+    "failover_s": "longest time from the loss of a leader to the next leader's first write",
+    "writes_fenced": "writes that a controller held back, as it no longer led",
+    "writes_applied_without_leadership": "writes by a controller that did not lead",
+    "chaos": "a fault that was injected",
+}
+"""What each figure of the report counts, by its name in the table."""
 
 
 def make_report(

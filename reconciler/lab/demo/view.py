@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reconciler.lab.demo.frame import Bar, Frame
-from reconciler.lab.demo.report import Report
+from reconciler.lab.demo.report import MEANINGS, Report
 
 _DIGITS = {
     "0": ("┏━┓", "┃ ┃", "┗━┛"), "1": (" ╻ ", " ┃ ", " ╹ "), "2": ("╺━┓", "┏━┛", "┗━╸"),
@@ -79,10 +79,12 @@ def _state_lines(frame: Frame, width: int) -> list[Text]:
     chaos.append("  ".join(frame.chaos) or "none now", style="bold yellow" if frame.chaos else "")
     if frame.waiting:
         chaos.append("  next " + " ".join(frame.waiting), style="dim")
-    page = f"{frame.page_url} "
-    gap = width - chaos.cell_len - len(page)
+    end = "Ctrl-C ends the demo with its report "
+    gap = width - chaos.cell_len - len(end)
     if gap > 1:
-        chaos.append(" " * gap + page, style="dim")
+        chaos.append(" " * gap + end, style="dim")
+    if frame.page_url:
+        lines.append(Text.assemble((" page       ", "dim"), frame.page_url))
     if frame.kubeconfig_hint:
         lines.append(Text.assemble((" kubectl    ", "dim"), frame.kubeconfig_hint))
     return [*lines, chaos]
@@ -136,14 +138,15 @@ def _rule(title: str, width: int) -> Text:
 
 
 def draw_report(report: Report) -> Table:
-    """Return the report as a table, its result as the title."""
-    table = Table(title=_result(report), min_width=50)
-    table.title_style = "bold green" if report.is_good else "bold red"
+    """Return the report as a table; its result is below it, the last line in a low terminal."""
+    table = Table(caption=_result(report), caption_justify="left")
+    table.caption_style = "bold green" if report.is_good else "bold red"
     table.add_column("figure")
     table.add_column("value", justify="right")
+    table.add_column("means", min_width=24)
     for name, value in _rows(report.as_dict()):
         bad = name in ("expired_token_seconds", "unauthenticated") and value != "0"
-        table.add_row(name, value, style="bold red" if bad else "")
+        table.add_row(name, value, MEANINGS[name], style="bold red" if bad else "")
     return table
 
 

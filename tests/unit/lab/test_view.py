@@ -1,8 +1,10 @@
 """The live view at any size, the progress lines, and the result of the report."""
 
 import json
+from io import StringIO
 
 import pytest
+from rich.console import Console
 from rich.text import Text
 
 from reconciler.lab.apiserver.write_log import WriteLog
@@ -10,8 +12,8 @@ from reconciler.lab.chaos.schedule import ScheduledFault
 from reconciler.lab.cli.demo import LogTail, readable
 from reconciler.lab.cluster.replicas import Tally
 from reconciler.lab.demo.frame import Bar, Frame, progress_line
-from reconciler.lab.demo.report import Report, describe_fault, make_report
-from reconciler.lab.demo.view import draw
+from reconciler.lab.demo.report import MEANINGS, Report, describe_fault, make_report
+from reconciler.lab.demo.view import draw, draw_report
 from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.runners.exposure_ledger import FleetReport
 
@@ -96,10 +98,31 @@ def test_the_slowest_startup_resync_is_the_one_that_is_reported() -> None:
     for sessions, seconds in ((8, 0.5), (9, 0.2)):
         tally.add({"event": "startup_resync_finished", "sessions": sessions, "seconds": seconds})
     tally.add({"event": "runner_token_refreshed", "lateness_seconds": 0.25})
-    tally.add({"event": "refresh_failed"})
 
     assert (tally.resync_sessions, tally.resync_s) == (8, 0.5)
-    assert (tally.refreshes, tally.failures) == (1, 1)
+    assert tally.refreshes == 1
+
+
+def test_failures_are_those_of_every_process_by_its_last_metrics() -> None:
+    tally = Tally()
+    other = 'token_reconciler_refreshes_total{reason="scheduled",result="success"} 9.0\n'
+    counter = 'token_reconciler_refreshes_total{reason="scheduled",result="failure"} '
+    for process, value in (("first", 3), ("first", 5), ("second", 2), ("second", 0)):
+        tally.add_metrics(f"{other}{counter}{value}.0\n", process)
+
+    assert tally.failures == 7
+
+
+def test_each_figure_of_the_report_has_its_meaning() -> None:
+    console = Console(width=300, record=True, file=StringIO())
+    console.print(draw_report(report_of(0.0, 0, 0)))
+    lines = console.export_text().splitlines()
+
+    named = {
+        line.split("│")[1].strip(): line.split("│")[3].strip() for line in lines if "│" in line
+    }
+    assert {name: text for name, text in named.items() if name} == MEANINGS
+    assert lines[-1].strip() == "passed: no runner held an expired token"
 
 
 def report_of(expired_s: float, unauthenticated: int, tokens: int) -> Report:
