@@ -55,6 +55,8 @@ MAX_SHARDS = 16
 """Each shard may have a request at the platform, of which each takes two connections of the
 platform's 50 to its database: more shards would leave too few for the runners."""
 
+TRACE_ID = "{trace_id}"
+
 _SHARD = re.compile(r"(\d{1,6})/(\d{1,6})", re.ASCII)
 
 _FORM_FIELD = re.compile(r"[-._~A-Za-z0-9]+")
@@ -96,6 +98,13 @@ def _base_url(value: str) -> str:
     if urlsplit(value).query:
         raise ValueError("must not hold a query or fragment")
     return value.rstrip("/")
+
+
+def _trace_url(value: str) -> str:
+    """Validate a URL in which `TRACE_ID` stands for a trace's ID."""
+    if TRACE_ID not in value:
+        raise ValueError(f"must hold {TRACE_ID}, which stands for a trace's ID")
+    return value
 
 
 def _form(value: Any) -> Any:
@@ -182,6 +191,7 @@ def _matches(pattern: str, form: str) -> AfterValidator:
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 BaseUrl = Annotated[HttpUrl, AfterValidator(_base_url)]
+TraceUrl = Annotated[HttpUrl, AfterValidator(_trace_url)]
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 MountedFile = Annotated[Path, AfterValidator(_mounted_file)]
 FormFields = Annotated[list[tuple[str, str]], NoDecode, BeforeValidator(_form)]
@@ -397,6 +407,19 @@ class Settings(BaseSettings):
         True,
         description="Serve the status page beside the probes. It shows names of sessions, pods and"
         " Secrets, and no token, to every client that reaches RECONCILER_LISTEN.",
+    )
+    dashboard_url: HttpUrl | None = Field(
+        None, description="The dashboard in your Grafana; the status page links to it."
+    )
+    runbook_url: HttpUrl | None = Field(
+        None,
+        description="docs/runbooks.md where your team reads it. The status page links to an alert's"
+        " section, and the manifests write it into the alerts.",
+    )
+    trace_url: TraceUrl | None = Field(
+        None,
+        description="A trace in your Jaeger or Grafana; `{trace_id}` stands for its ID. The status"
+        " page links the runs of a session to their traces.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto: readable in a terminal, JSON elsewhere."

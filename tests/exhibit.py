@@ -26,7 +26,7 @@ from reconciler.informer.reflector import ReflectorStats
 from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import BreakerStats
 from reconciler.statuspage.cache import PageCache
-from reconciler.statuspage.identity import PageIdentity
+from reconciler.statuspage.identity import Links, PageIdentity
 from reconciler.statuspage.server import add_page
 from reconciler.statuspage.sse import SseStreams
 from reconciler.telemetry.http_server import health_app
@@ -37,7 +37,12 @@ from reconciler.workqueue.stats import QueueStats, ScheduleStats
 NOW_S = EpochTime(1_767_225_600)
 TTL_S = 900.0
 ALLOWANCE_S = 90.0
-IDENTITY = PageIdentity("replica-0", "ambient-code", "east")
+LINKS = Links(
+    "https://grafana.example/d/token-reconciler",
+    "https://docs.example/runbooks.md",
+    "https://jaeger.example/trace/{trace_id}",
+)
+IDENTITY = PageIdentity("replica-0", "ambient-code", "east", links=LINKS)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from reconciler.platform.client import PlatformClient
 from reconciler.preflight import environment
 from reconciler.preflight.wait_for_credentials import wait_for_files
 from reconciler.settings import Settings
-from reconciler.statuspage.identity import PageIdentity, cluster_name
+from reconciler.statuspage.identity import Links, PageIdentity, cluster_name
 from reconciler.statuspage.server import mount
 from reconciler.telemetry.http_server import serve_health
 from reconciler.telemetry.log_setup import configure_logs
@@ -252,6 +252,11 @@ def _identity(settings: Settings) -> PageIdentity:
         cluster=cluster_name(os.environ),
         port=int(settings.listen.rpartition(":")[2]),
         ignored=tuple(environment.ignored_variables().values()),
+        links=Links(
+            dashboard=settings.dashboard_url or "",
+            runbooks=settings.runbook_url or "",
+            traces=settings.trace_url or "",
+        ),
     )
 
 

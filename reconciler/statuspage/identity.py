@@ -8,12 +8,30 @@ from urllib.parse import unquote
 from reconciler.controller.status.snapshot import LeaseStatus
 from reconciler.humanize import clean
 from reconciler.naming import ALL_SESSIONS, Shard
+from reconciler.settings import TRACE_ID
 
 CLUSTER_ATTRIBUTE = "k8s.cluster.name"
 """Source: OpenTelemetry semantic conventions, resource attributes of Kubernetes."""
 
 _POD = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 """A name that is safe in a command. Source: RFC 1123, as Kubernetes restricts a pod's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Addresses elsewhere, each "" for none; in `traces`, `TRACE_ID` stands for an ID."""
+
+    dashboard: str = ""
+    runbooks: str = ""
+    traces: str = ""
+
+    def runbook(self, alert: str) -> str:
+        """Return the address of an alert's section; "" without one."""
+        return f"{self.runbooks}#{alert.lower()}" if self.runbooks and alert else ""
+
+    def trace(self, trace_id: str) -> str:
+        """Return the address of a trace; "" without one."""
+        return self.traces.replace(TRACE_ID, trace_id) if trace_id else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +48,7 @@ class PageIdentity:
     cluster: str = ""
     port: int = 8080
     ignored: Sequence[str] = ()
+    links: Links = Links()
 
     def place(self, shard: Shard) -> str:
         """Return cluster, namespace and shard in a line; "" if none is known."""

@@ -25,7 +25,7 @@ def encode(model: PageModel, identity: PageIdentity) -> str:
     Units: `_s` are seconds; `_at` is RFC 3339 in UTC, those of tokens in the issuer's time.
     """
     snapshot, result, fleet = model.snapshot, model.result, model.snapshot.fleet
-    severity, sentence = headline(snapshot, model.not_ready)
+    severity, sentence, alert = headline(snapshot, model.not_ready)
     lease = snapshot.lease
     view = {
         "version": __version__,
@@ -39,6 +39,8 @@ def encode(model: PageModel, identity: PageIdentity) -> str:
         "severity": severity,
         "headline": sentence,
         "details": details(snapshot, sentence),
+        "runbook_url": identity.links.runbook(alert) or None,
+        "dashboard_url": identity.links.dashboard or None,
         "estimated_exposure_s": fleet.exposure_s,
         "fleet_survival_s": fleet.survival_s,
         "next_to_expire": str(fleet.next_to_expire) if fleet.next_to_expire else None,

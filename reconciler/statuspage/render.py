@@ -43,7 +43,7 @@ class Render:
         allowed_s = allowance_s(life_s, snapshot.propagation_s) if life_s else 0.0
         histogram = distribute(model.rows, ttl_s=life_s, allowance_s=allowed_s)
         wall_s = snapshot.now_s - snapshot.issuer.skew_s
-        severity, sentence = headline(snapshot, model.not_ready)
+        severity, sentence, alert = headline(snapshot, model.not_ready)
         return {
             "version": __version__,
             "replica": clean(identity.replica),
@@ -57,6 +57,8 @@ class Render:
             "severity": severity,
             "headline": sentence,
             "details": details(snapshot, sentence),
+            "runbook": identity.links.runbook(alert),
+            "dashboard": identity.links.dashboard,
             "allowance": duration(allowed_s) if allowed_s else "",
             "exposure": exposure(snapshot),
             "stats": stats(snapshot),

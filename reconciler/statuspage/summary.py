@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from reconciler.controller.decide.error_policy import PERMISSIONS
 from reconciler.controller.decide.token_state import (
@@ -75,23 +76,39 @@ def exposure(snapshot: StatusSnapshot) -> Stat:
     )
 
 
-def headline(snapshot: StatusSnapshot, not_ready: str) -> tuple[Severity, str]:
+class Headline(NamedTuple):
+    """The fleet's state; `alert` is the one of which the runbook says what to do, or ""."""
+
+    severity: Severity
+    sentence: str
+    alert: str = ""
+
+
+def headline(snapshot: StatusSnapshot, not_ready: str) -> Headline:
     """Return the fleet's state in one sentence, the worst first.
 
     It is bad where an alert of severity `critical` would fire, once its condition has lasted.
     """
     fleet = snapshot.fleet
     if not_ready:
-        return "warn", f"Not ready: {not_ready}."
+        return Headline("warn", f"Not ready: {not_ready}.")
     states = fleet.states
     if not snapshot.lease.leading and not snapshot.lease.holder:
-        return "bad", "No replica leads: no token is refreshed."
+        return Headline(
+            "bad", "No replica leads: no token is refreshed.", "TokenReconcilerNoLeader"
+        )
     if expired := states[TokenState.EXPIRED]:
-        return "bad", f"{_hold(expired)} an expired token."
+        return Headline(
+            "bad", f"{_hold(expired)} an expired token.", "TokenReconcilerExposureGrowing"
+        )
     if missing := sum(states[state] for state in NOTHING_TO_READ):
-        return "bad", f"{_have(missing)} no token to read."
+        return Headline("bad", f"{_have(missing)} no token to read.")
     if expiring := states[TokenState.EXPIRING]:
-        return "bad", f"{_hold(expiring)} a token that may expire before it is replaced."
+        return Headline(
+            "bad",
+            f"{_hold(expiring)} a token that may expire before it is replaced.",
+            "TokenReconcilerTokensExpiring",
+        )
     unknown = sum(states[state] for state in UNKNOWN_EXPIRY)
     tokens = "No token is known to have expired" if unknown else "Every token is valid"
     if not any(states.values()):
@@ -99,30 +116,44 @@ def headline(snapshot: StatusSnapshot, not_ready: str) -> tuple[Severity, str]:
     is_short = _is_survival_short(snapshot)
     urgent: Severity = "bad" if is_short else "warn"
     if down := [ENDPOINTS[each.name] for each in snapshot.breakers if each.down]:
-        return urgent, f"{tokens}, but {listed(down)} {_is(len(down))} unreachable."
+        return Headline(
+            urgent,
+            f"{tokens}, but {listed(down)} {_is(len(down))} unreachable.",
+            "TokenReconcilerEndpointDown",
+        )
     if refusing := [_refusal(each) for each in snapshot.breakers if each.refuses]:
-        return urgent, f"{tokens}, but {listed(refusing)}."
+        return Headline(
+            urgent, f"{tokens}, but {listed(refusing)}.", "TokenReconcilerEndpointRefused"
+        )
     if is_short and fleet.survival_s is not None:
         short = f"the fleet survives for only {duration(fleet.survival_s)} without the issuer"
-        return "bad", f"{tokens}, but {short}."
+        return Headline("bad", f"{tokens}, but {short}.", "TokenReconcilerFleetSurvivalLow")
     if late := _missed(snapshot):
-        return "warn", late
+        return Headline("warn", late, "TokenReconcilerOverdue")
     if denied := snapshot.queue.schedule.blocked.get(PERMISSIONS, 0):
         wait = "waits" if denied == 1 else "wait"
-        return "warn", f"{tokens}; {_session(denied)} {wait} for a missing right."
+        return Headline(
+            "warn",
+            f"{tokens}; {_session(denied)} {wait} for a missing right.",
+            "TokenReconcilerWritesFailing",
+        )
     failing = fleet.failing if snapshot.lease.leading else 0
     if failing:
-        return "warn", f"{tokens}; {_session(failing)} failed in the last run."
+        return Headline(
+            "warn",
+            f"{tokens}; {_session(failing)} failed in the last run.",
+            "TokenReconcilerSessionsFailing",
+        )
     if unknown:
-        return "warn", f"{_hold(unknown)} a token with an unknown expiry."
+        return Headline("warn", f"{_hold(unknown)} a token with an unknown expiry.")
     if not fleet.sessions:
-        return "good", "There are no sessions."
+        return Headline("good", "There are no sessions.")
     blocked = sum(fleet.blocked.values())
     refreshed = fleet.sessions - blocked
     also = f"; {_session(blocked)} blocked" if blocked else ""
     if not refreshed:
-        return "good", f"No session is to be refreshed{also}."
-    return "good", f"{'All' if refreshed > 1 else 'The'} {_all(refreshed)}{also}."
+        return Headline("good", f"No session is to be refreshed{also}.")
+    return Headline("good", f"{'All' if refreshed > 1 else 'The'} {_all(refreshed)}{also}.")
 
 
 def details(snapshot: StatusSnapshot, sentence: str) -> tuple[str, ...]:

@@ -14,9 +14,14 @@ def dashboard() -> dict[str, Any]:
     return found
 
 
-def panels() -> list[Panel]:
+def everything() -> list[Panel]:
+    """Return the panels and the rows."""
     found: list[Panel] = dashboard()["panels"]
     return found
+
+
+def panels() -> list[Panel]:
+    return [each for each in everything() if each["type"] != "row"]
 
 
 def annotations() -> list[Panel]:

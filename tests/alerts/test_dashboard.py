@@ -1,16 +1,29 @@
 """The dashboard is one that Grafana can show: whole, laid out, asking only for what is exported."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from reconciler.telemetry import metrics
-from tests.alerts.dashboard import Panel, annotations, dashboard, filled, panels, queries
+from tests.alerts.dashboard import (
+    Panel,
+    annotations,
+    dashboard,
+    everything,
+    filled,
+    panels,
+    queries,
+)
 from tests.alerts.rules import DASHBOARD, FOLDER, aggregations, promtool, unknown
+from tests.cluster.conftest import require
 
 COLUMNS = 24
+
+LEFT_OUT = "required field is missing from input"
+LIMIT_S = 30.0
 
 
 @pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel["title"].replace(" ", "_"))
@@ -59,15 +72,43 @@ def test_promtool_takes_every_query(tmp_path: Path) -> None:
 
 def test_panels_have_numbers_of_their_own_and_do_not_overlap() -> None:
     taken: dict[tuple[int, int], str] = {}
-    for panel in panels():
+    for panel in everything():
         at = panel["gridPos"]
         assert at["x"] + at["w"] <= COLUMNS
         for x in range(at["x"], at["x"] + at["w"]):
             for y in range(at["y"], at["y"] + at["h"]):
                 assert (x, y) not in taken, f"{panel['title']} lies on {taken[x, y]}"
                 taken[x, y] = panel["title"]
-    numbers = [panel["id"] for panel in panels()]
+    numbers = [panel["id"] for panel in everything()]
     assert len(numbers) == len(set(numbers))
+
+
+def test_every_panel_stands_below_a_row() -> None:
+    shown = sorted(everything(), key=lambda each: (each["gridPos"]["y"], each["gridPos"]["x"]))
+    assert shown[0]["type"] == "row"
+    assert len({each["title"] for each in shown if each["type"] == "row"}) == 3
+    assert all(each["gridPos"]["w"] == COLUMNS for each in shown if each["type"] == "row")
+
+
+def test_grafanas_schema_has_every_field_of_the_dashboard(tmp_path: Path) -> None:
+    """Fields that are left out are no fault: Grafana fills them in when it loads a dashboard."""
+
+    def faults(text: str) -> list[str]:
+        path = tmp_path / "dashboard.json"
+        path.write_text(text)
+        program = require("dashboard-schema")["dashboard-schema"]
+        done = subprocess.run(
+            [program, str(path)], capture_output=True, text=True, timeout=LIMIT_S, check=True
+        )
+        return [line for line in done.stdout.splitlines() if not line.endswith(LEFT_OUT)]
+
+    text = DASHBOARD.read_text()
+    assert faults(text) == []
+    assert faults(text.replace('"expr"', '"query"', 1)) == [
+        "annotations.list[0].AnnotationQuery: unexpected field 'query'"
+    ]
+    [fault] = faults(text.replace('"w": 24', '"w": "24"', 1))
+    assert fault.startswith("panels[0].gridPos.w: json: cannot unmarshal string")
 
 
 def test_every_variable_is_declared() -> None:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from reconciler import errors
+from reconciler.statuspage import summary
 from tests.alerts.cases import CASES, STEP_S, Case
 from tests.alerts.rules import (
     ROOT,
@@ -130,3 +131,20 @@ def test_every_class_of_error_that_a_rule_leaves_out_exists(rule: Rule) -> None:
     }
     known = {name for name, found in vars(errors).items() if isinstance(found, type)}
     assert named - known == named & {"success", "CancelledError"}
+
+
+def test_the_page_has_the_thresholds_of_the_alerts() -> None:
+    def threshold(alert: str, pattern: str) -> float:
+        [expression] = [rule["expr"] for rule in alerts() if rule["alert"] == alert]
+        [found] = re.findall(pattern, expression)
+        return float(found)
+
+    survival = threshold("TokenReconcilerFleetSurvivalLow", r"< ([\d.]+) \* cluster_job_namespace")
+    overdue_s = threshold("TokenReconcilerOverdue", r"longest_overdue_seconds > ([\d.]+)")
+    assert (survival, overdue_s) == (summary.SHORT_SURVIVAL, summary.OVERDUE_S)
+
+
+def test_the_page_links_to_runbooks_of_alerts_that_exist() -> None:
+    named = set(re.findall(r'"(TokenReconciler\w+)"', Path(summary.__file__).read_text()))
+    assert len(named) > 5
+    assert named <= {alert["alert"] for alert in alerts()}

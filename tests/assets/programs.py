@@ -13,12 +13,15 @@ HYDRA = "v2.3.0"
 HELM = "v4.3.2"
 CONTROLLER_RUNTIME = "v0.25.2"
 GRPC_GO = "v1.83.2"
+GRAFANA_SDK = "v0.0.22"
 
 _HERE = Path(__file__).parent
 PEER_MODULE = _HERE.parent / "bench" / "peers" / "go"
 """A Go operator of ours, which `make bench` compares the product with."""
 RUNNER_MODULE = _HERE.parent / "runners" / "go"
 """The example in Go of docs/runners.md."""
+SCHEMA_MODULE = _HERE.parent / "alerts" / "schema"
+"""A program of ours that compares a dashboard with Grafana's published schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ def _own_version(library: str, module: Path) -> str:
 
 _PEER = _own_version(CONTROLLER_RUNTIME, PEER_MODULE)
 _RUNNER = _own_version(GRPC_GO, RUNNER_MODULE)
+_SCHEMA = _own_version(GRAFANA_SDK, SCHEMA_MODULE)
 
 RUNNER_PROGRAM = Program(
     "runner-example", _RUNNER, RUNNER_MODULE, ".", stamp=(f"main.version={_RUNNER}",)
@@ -120,6 +124,7 @@ PROGRAMS = (
     ),
     Program("peer-operator", _PEER, PEER_MODULE, ".", stamp=(f"main.version={_PEER}",)),
     RUNNER_PROGRAM,
+    Program("dashboard-schema", _SCHEMA, SCHEMA_MODULE, ".", stamp=(f"main.version={_SCHEMA}",)),
 )
 
 OLDEST_APISERVER = Program(

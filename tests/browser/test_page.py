@@ -266,6 +266,26 @@ def test_a_standby_names_the_leader_and_hides_what_it_does_not_know(browser: Bro
         browser.open("about:blank")
 
 
+def test_the_links_lead_to_the_dashboard_and_to_the_runbook_of_the_alert(browser: Browser) -> None:
+    with on_show(Exhibit(survey([row(1, -5.0)]))) as url:
+        browser.open(url)
+        browser.wait_live()
+        # In the bubbling phase the page's own listener on the document has already run.
+        browser.run(
+            "window.left = []; window.addEventListener('click', event => {"
+            " if (!event.defaultPrevented) window.left.push(event.target.href);"
+            " event.preventDefault(); })"
+        )
+        for css in (".top a", ".said a"):
+            browser.driver.find_element("css selector", css).click()
+
+        assert browser.run("return window.left") == [
+            "https://grafana.example/d/token-reconciler",
+            "https://docs.example/runbooks.md#tokenreconcilerexposuregrowing",
+        ]
+        browser.open("about:blank")
+
+
 def query(browser: Browser) -> dict[str, list[str]]:
     return parse_qs(urlsplit(browser.driver.current_url).query)
 

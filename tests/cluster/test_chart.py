@@ -244,7 +244,7 @@ class TestValues:
         objects = template(
             "ambient-code",
             "--set=prometheusRule.enabled=true",
-            "--set=prometheusRule.runbookBaseUrl=https://docs.example/tokens/",
+            "--set=settings.RECONCILER_RUNBOOK_URL=https://docs.example/runbooks.md",
             release="blue",
         )
         rules = json.dumps(only(objects, "PrometheusRule"))
@@ -252,9 +252,7 @@ class TestValues:
         assert 'job=\\"token-reconciler\\"' not in rules
         urls = re.findall(r'"runbook_url": "([^"]+)"', rules)
         assert len(urls) > 10
-        assert {url.partition("#")[0] for url in urls} == {
-            "https://docs.example/tokens/docs/runbooks.md"
-        }
+        assert {url.partition("#")[0] for url in urls} == {"https://docs.example/runbooks.md"}
 
 
 class TestSchema:

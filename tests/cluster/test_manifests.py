@@ -1,9 +1,11 @@
 """Every overlay: the real API server accepts it with strict validation, and it is complete."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from reconciler import __version__
 from reconciler.kube.auth.credentials import SERVICE_ACCOUNT
@@ -120,6 +122,32 @@ class TestOverlays:
         for found in (*overlay(name), template):
             labels = found["metadata"]["labels"]
             assert {key: labels.get(key) for key in LABELS} == LABELS, found["metadata"]
+
+    def test_make_the_runbooks_of_the_alerts_absolute_by_one_setting(self) -> None:
+        address = "https://docs.example/tokens/runbooks.md"
+        # kustomize reads no absolute path; a folder beside the overlays is a site's own.
+        with tempfile.TemporaryDirectory(dir=MANIFESTS, prefix="site-") as folder:
+            Path(folder, "kustomization.yaml").write_text(
+                yaml.safe_dump({
+                    "namespace": "elsewhere",
+                    "resources": ["../overlays/monitoring"],
+                    "components": ["../components/runbooks"],
+                    "configMapGenerator": [{
+                        "name": "token-reconciler-settings",
+                        "namespace": "ambient-code",
+                        "behavior": "merge",
+                        "literals": [f"RECONCILER_RUNBOOK_URL={address}"],
+                    }],
+                })
+            )  # fmt: skip
+            objects = render(Path(folder))
+        groups = only(objects, "PrometheusRule")["spec"]["groups"]
+        rules = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+        assert len(rules) > 10
+        for rule in rules:
+            found = rule["annotations"]["runbook_url"]
+            assert found == f"{address}#{rule['alert'].lower()}"
+        assert settings_of(objects)["RECONCILER_RUNBOOK_URL"] == address
 
     @pytest.mark.parametrize("name", OVERLAYS)
     def test_select_by_the_name_alone_since_a_selector_cannot_change(self, name: str) -> None:

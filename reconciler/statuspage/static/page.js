@@ -134,7 +134,7 @@ async function go(url, { keep = "push" } = {}) {
 document.addEventListener("click", (event) => {
   const anchor = event.target.closest("main a[href]");
   const plain = event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
-  if (!anchor || !plain || new URL(anchor.href).pathname !== location.pathname) return;
+  if (!anchor || !plain || anchor.href.split("?")[0] !== location.href.split(/[?#]/)[0]) return;
   event.preventDefault();
   go(anchor.href);
 });

@@ -98,7 +98,7 @@ def test_a_refused_scope_is_no_wrong_secret_on_any_surface() -> None:
             why = world.controller.health.readiness_problem()
             assert "the issuer refuses our request; the last error was: answered 400; " in why
             survey = await world.controller.status_collector.snapshot(max_age_s=0.0)
-            _, sentence = headline(survey, "")
+            sentence = headline(survey, "").sentence
             lines = said_of(world, "issuer")
             assert [line["event"] for line in lines[:2]] == ["issuer_refused", "endpoint_refuses"]
             for said in (why, *(line["hint"] for line in lines)):

@@ -4,7 +4,7 @@ import pytest
 
 from reconciler.controller.status.snapshot import LeaseStatus
 from reconciler.naming import ALL_SESSIONS, Shard
-from reconciler.statuspage.identity import PageIdentity, cluster_name, leader_name
+from reconciler.statuspage.identity import Links, PageIdentity, cluster_name, leader_name
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,12 @@ def test_the_command_to_the_leader_holds_nothing_but_a_pods_name(holder: str, co
     assert PageIdentity("r", "ambient-code", port=9090).leader_command(lease) == command
     assert PageIdentity("r").leader_command(lease) == ""
     assert leader_name(lease) in holder
+
+
+def test_a_link_leads_to_the_section_of_the_alert_or_to_the_trace() -> None:
+    links = Links(runbooks="https://docs.example/r.md", traces="https://j.example/t/{trace_id}?x=1")
+
+    assert links.runbook("TokenReconcilerLate") == "https://docs.example/r.md#tokenreconcilerlate"
+    assert links.trace("0af7") == "https://j.example/t/0af7?x=1"
+    assert (links.runbook(""), links.trace(""), Links().runbook("TokenReconcilerLate")) == ("",) * 3
+    assert Links().trace("0af7") == ""

@@ -107,7 +107,7 @@ def test_an_issuer_that_refuses_us_never_looks_healthy() -> None:
     issuer = BreakerStats("issuer", False, 0.0, 0, "answered 401", refuses=True, refused_for_s=9.0)
     shown = survey([row(1, 300.0)], breakers=(issuer,))
 
-    assert headline(shown, "") == (
+    assert headline(shown, "")[:2] == (
         "warn",
         "Every token is valid, but the issuer rejects our credentials.",
     )
@@ -123,7 +123,7 @@ def test_a_request_that_the_issuer_refuses_is_not_called_credentials() -> None:
     )  # fmt: skip
     shown = survey([row(1, 300.0)], breakers=(issuer,))
 
-    assert headline(shown, "") == (
+    assert headline(shown, "")[:2] == (
         "warn",
         "Every token is valid, but the issuer rejects our request.",
     )
@@ -189,7 +189,7 @@ def test_a_variable_without_effect_is_the_first_part() -> None:
 
 
 def test_what_is_not_ready_says_so_first() -> None:
-    assert headline(survey(), "waiting for pods") == ("warn", "Not ready: waiting for pods.")
+    assert headline(survey(), "waiting for pods")[:2] == ("warn", "Not ready: waiting for pods.")
 
 
 @pytest.mark.parametrize(
