@@ -9,7 +9,7 @@ UV_VERSION := 0.13.9
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image sbom check bench clean
+.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image sbom check bench mutants clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -63,7 +63,7 @@ test-issuers: assets-issuers ## Run the issuers' tests against all four, not Key
 
 # Tests that hold documents, manifests and rules of the code against the code: seconds, no server.
 CONSISTENCY := $(addprefix tests/unit/test_,documents.py examples.py wording.py clock_rule.py \
-  confinement.py settings_names.py chart_values.py) tests/alerts/test_dashboard.py
+  confinement.py settings_names.py chart_values.py mutants.py) tests/alerts/test_dashboard.py
 
 check: setup ## Lint, types, layers, wording, documents against code; starts no server
 	$(BIN)/ruff check .
@@ -76,6 +76,9 @@ check: setup ## Lint, types, layers, wording, documents against code; starts no 
 bench: assets ## Measure all figures, also in build/bench.json; QUICK=1, SESSIONS=100000, PART=resync,storm
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(SESSIONS),--sessions $(SESSIONS)) \
 	  $(if $(PART),--parts $(PART))
+
+mutants: assets ## Remove one defence after another; a test must fail each time. ONLY="lease fence", SEEDS=5
+	$(BIN)/python -m tests.mutants --workers $(WORKERS) $(if $(SEEDS),--seeds $(SEEDS)) $(ONLY)
 
 clean: ## Remove what the other targets made in this tree
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

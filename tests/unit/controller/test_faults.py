@@ -95,16 +95,24 @@ def test_an_issuer_outage_within_the_slack_costs_nothing_with_a_standby_token() 
     simulate(scenario)
 
 
-def test_an_api_outage_ends_with_one_write_per_secret() -> None:
+def test_an_api_outage_sends_no_write_and_ends_with_one_per_secret() -> None:
+    asked: list[str] = []
+
+    def unreachable(verb: str, _plural: str) -> InjectedFault:
+        asked.append(verb)
+        return InjectedFault(TransportError("no route"))
+
     async def scenario(world: World) -> None:
         for number in range(10):
             world.add(f"2Ab{number}")
         async with running(world):
             await settled(world)
             await asyncio.sleep(400)
-            world.faults.rule = lambda verb, plural: InjectedFault(TransportError("no route"))
+            world.faults.rule = unreachable
             world.faults.drop_watches()
             await asyncio.sleep(300)
+            assert asked
+            assert "patch" not in asked
             before = len(world.secret_writes())
             world.faults.rule = None
             await asyncio.sleep(20)

@@ -72,6 +72,18 @@ def test_foreign_annotations_labels_and_data_are_never_materialised() -> None:
         assert MARKER not in str(msgspec.to_builtins(found))
 
 
+def test_a_value_in_the_data_is_passed_over_and_not_decoded() -> None:
+    """A decoder that makes an object of this number refuses it as too large."""
+    one = json.dumps(full() | {"data": {"api-token": 0}}).replace(
+        '"api-token": 0', '"api-token": 1e999'
+    )
+    assert SECRETS.decode(one.encode()).name == "session-a-creds"
+    page = SECRETS.decode_page(
+        f'{{"metadata": {{"resourceVersion": "9"}}, "items": [{one}]}}'.encode()
+    )
+    assert (len(page.items), page.skipped) == (1, 0)
+
+
 def test_null_and_absent_fields_are_the_same() -> None:
     bare = {"name": "a", "uid": "u", "resourceVersion": "1"}
     nulls = bare | dict.fromkeys(

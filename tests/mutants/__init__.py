@@ -1,0 +1,1 @@
+"""Mutants: the product without one defence each; a test or a simulated world must fail with it."""

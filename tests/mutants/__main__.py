@@ -1,0 +1,243 @@
+"""`python -m tests.mutants`: apply each mutant in a copy of the tree, and print what fails with it.
+
+The simulation is tried first, then the mutant's tests. What has failed is run once more without the
+mutant and must pass there. Results are kept in build/mutants.json, by a digest of the mutant, the
+product and the mutant's tests: a second run continues where the first one ended.
+
+Exit codes: 0 every mutant was killed; 1 otherwise.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+import msgspec
+
+from tests.mutants.catalogue import ROOT, Mutant, load
+
+RESULTS = ROOT / "build" / "mutants.json"
+LIMIT_S = 600.0
+"""Longest run of one command; a mutant that makes it hang is killed by this limit."""
+SURVIVED = "-"
+TIME_LIMIT = "the time limit"
+
+_VIOLATED = re.compile(r"^seed (\d+): FAILED.*?^  violated: ([^\n]*)", re.MULTILINE | re.DOTALL)
+_FAILED = re.compile(r"^FAILED (tests/.+?)(?: - .*)?$", re.MULTILINE)
+_SIMULATE = "from reconciler.entry import main; main()"
+
+
+class Copy:
+    """A copy of the tree in which commands run; its product comes before the installed one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        for name in filter(None, listed.stdout.split("\0")):
+            if (source := ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, folder / name)
+
+    @contextmanager
+    def without_defence(self, mutant: Mutant) -> Iterator[None]:
+        """Apply a mutant while the block runs."""
+        path = self.folder / mutant.file
+        path.write_text(mutant.apply(path.read_text()))
+        # Python recognises a changed module by its time in whole seconds and its size.
+        os.utime(path, (path.stat().st_mtime + 10,) * 2)
+        try:
+            yield
+        finally:
+            shutil.copy2(ROOT / mutant.file, path)
+
+    def simulate(self, seeds: Sequence[int]) -> str:
+        """Return the first seed that violates an invariant, with the invariant; "" for none."""
+        for seed in seeds:
+            arguments = ["simulate", "--seeds", "1", "--seed", str(seed)]
+            code, output = self._run([sys.executable, "-c", _SIMULATE, *arguments])
+            if code is None:
+                return f"seed {seed}: {TIME_LIMIT}"
+            if found := _VIOLATED.search(output):
+                return f"seed {found[1]}: {found[2]}"
+            if code:
+                return f"seed {seed}: {output.strip().splitlines()[-1]}"
+        return ""
+
+    def test(self, selection: Sequence[str]) -> str:
+        """Return the first test that fails; "" for none.
+
+        Raises:
+            RuntimeError: pytest did not run the tests.
+        """
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        code, output = self._run([*command, *selection])
+        if code is None:
+            return f"{' '.join(selection)}: {TIME_LIMIT}"
+        if code == 0:
+            return ""
+        if code != 1 or not (found := _FAILED.search(output)):
+            raise RuntimeError(f"pytest {' '.join(selection)} ended with {code}:\n{output[-2000:]}")
+        return found[1]
+
+    def _run(self, command: list[str]) -> tuple[int | None, str]:
+        """Return the exit code, None beyond the time limit, and the output."""
+        process = subprocess.Popen(
+            command, cwd=self.folder, env=os.environ | {"PYTHONPATH": str(self.folder)},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            output, _ = process.communicate(timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return None, ""
+        return process.returncode, output
+
+
+class Results:
+    """The killer of each mutant, kept in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+
+    def killer(self, digest: str) -> str | None:
+        """Return the killer of a former run, or None."""
+        found = self._read().get(digest)
+        return None if found is None else str(found["killer"])
+
+    def put(self, digest: str, mutant: Mutant, killer: str, seconds: float) -> None:
+        """Keep a result; a run of other mutants may write the file, too."""
+        with self._lock:
+            found = self._read()
+            found[digest] = {"name": mutant.name, "killer": killer, "seconds": round(seconds, 1)}
+            self._path.parent.mkdir(exist_ok=True)
+            self._path.write_text(json.dumps(found, indent=1, sort_keys=True))
+
+    def _read(self) -> dict[str, dict[str, object]]:
+        if not self._path.exists():
+            return {}
+        found: dict[str, dict[str, object]] = json.loads(self._path.read_text())
+        return found
+
+
+def digest_of(mutant: Mutant, product: bytes, options: argparse.Namespace) -> str:
+    """Return a digest of all that decides on a mutant's result."""
+    digest = hashlib.sha256(product)
+    digest.update(json.dumps([msgspec.to_builtins(mutant), options.seeds], sort_keys=True).encode())
+    for selection in mutant.tests:
+        for word in selection.split():
+            if (path := ROOT / word.partition("::")[0]).is_file():
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def product_digest() -> bytes:
+    digest = hashlib.sha256()
+    for folder in ("reconciler", "manifests"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(str(path).encode() + path.read_bytes())
+    return digest.digest()
+
+
+def find_killer(copy: Copy, mutant: Mutant, seeds: Sequence[int]) -> str:
+    """Return what fails with a mutant and passes without it; `SURVIVED` if nothing does."""
+    with copy.without_defence(mutant):
+        if found := copy.simulate(tuple(dict.fromkeys([*mutant.seeds, *seeds]))):
+            return f"simulation, {found}"
+        for selection in mutant.tests:
+            if found := copy.test(selection.split()):
+                return found
+    return SURVIVED
+
+
+def main(arguments: list[str]) -> int:
+    """Print a table of the mutants and their killers."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants")
+    parser.add_argument("--workers", type=int, default=2, help="copies of the tree, one core each")
+    parser.add_argument("--seeds", type=int, default=0, help="worlds beyond those of each mutant")
+    parser.add_argument("names", nargs="*", help="parts of mutants' names or files; default: all")
+    options = parser.parse_args(arguments)
+    mutants = [
+        mutant
+        for mutant in load()
+        if not options.names or any(n in mutant.name or n in mutant.file for n in options.names)
+    ]
+    results, product = Results(RESULTS), product_digest()
+    killers: dict[str, str] = {}
+    copies: SimpleQueue[Copy] = SimpleQueue()
+
+    def kill(mutant: Mutant) -> None:
+        digest = digest_of(mutant, product, options)
+        killer = results.killer(digest)
+        if killer is None:
+            began = time.monotonic()
+            copy = copies.get()
+            try:
+                killer = find_killer(copy, mutant, range(options.seeds))
+            finally:
+                copies.put(copy)
+            if killer != SURVIVED:  # a missing test is looked for again
+                results.put(digest, mutant, killer, time.monotonic() - began)
+        killers[mutant.name] = killer
+        _print(f"{mutant.name:70} {killer}")
+
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        for number in range(options.workers):
+            copies.put(Copy(Path(folder) / str(number)))
+        with ThreadPoolExecutor(options.workers) as pool:
+            list(pool.map(kill, mutants))
+        broken = _failing_without(copies.get(), set(killers.values()))
+    return _report(killers, broken)
+
+
+def _failing_without(copy: Copy, killers: set[str]) -> str:
+    """Return a killer that fails without any mutant, too; "" for none."""
+    seeds = [
+        int(found[1])
+        for one in sorted(killers)
+        if (found := re.match(r"simulation, seed (\d+)", one))
+    ]
+    tests = sorted(one for one in killers if one.startswith("tests/") and TIME_LIMIT not in one)
+    failing = copy.simulate(sorted(set(seeds)))
+    return failing or (copy.test(tests) if tests else "")
+
+
+def _report(killers: dict[str, str], broken: str) -> int:
+    kinds = Counter(
+        killer.split(",")[0].rpartition("/")[0] or killer for killer in killers.values()
+    )
+    _print(f"\n{len(killers)} mutants")
+    for kind, count in kinds.most_common():
+        _print(f"{count:5} killed by {kind}" if kind != SURVIVED else f"{count:5} survived")
+    if broken:
+        _print(f"fails without any mutant: {broken}")
+    return 1 if broken or SURVIVED in killers.values() else 0
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
