@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +17,8 @@ from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.http_server import ApiServer
 from reconciler.lab.apiserver.rbac import EVERYTHING, Authorizer, Rule, User
 from reconciler.lab.apiserver.write_log import WriteLog
+from reconciler.lab.cluster.cluster import LabCluster
+from tests.cluster.conftest import require
 
 SECRETS = "/api/v1/namespaces/default/secrets"
 PODS = "/api/v1/namespaces/default/pods"
@@ -285,6 +286,25 @@ async def test_a_body_has_a_limit(server: ApiServer, http: aiohttp.ClientSession
 # kubectl
 
 
+async def test_the_kubeconfig_of_lab_serves_kubectl(tmp_path: Path) -> None:
+    async with LabCluster() as cluster:
+        cluster.populate(2)
+        session = next(iter(cluster.sessions.values()))
+        where = ("-n", session.namespace)
+        config = Path(cluster.environment()["KUBECONFIG"])
+
+        pods = await kubectl(config, "get", "pods", *where, "-o", "name")
+        assert f"pod/{session.pod}" in pods.splitlines()
+        annotation = cluster.names.requested_at
+        await kubectl(config, "annotate", "pod", session.pod, *where, f"{annotation}=now")
+        pod = cluster.server.core.get(kinds.PODS, session.namespace, session.pod)
+        assert pod["metadata"]["annotations"][annotation] == "now"
+
+        await kubectl(cluster.kubectl_config(), "delete", "secret", session.secret, *where)
+        left = await kubectl(config, "get", "secrets", *where, "-o", "name")
+        assert f"secret/{session.secret}" not in left.splitlines()
+
+
 @pytest.fixture
 def kubeconfig(server: ApiServer, tmp_path: Path) -> Path:
     path = tmp_path / "kubeconfig"
@@ -321,12 +341,9 @@ def fleet(server: ApiServer) -> None:
 
 async def kubectl(kubeconfig: Path, *arguments: str) -> str:
     """Run kubectl and return its standard output; it must succeed."""
-    program = shutil.which("kubectl")
-    if program is None:
-        pytest.skip("no kubectl on PATH")
     done = await asyncio.to_thread(
         subprocess.run,
-        [program, *arguments],
+        [str(require("kubectl")["kubectl"]), *arguments],
         env={"KUBECONFIG": str(kubeconfig), "HOME": str(kubeconfig.parent), "PATH": "/usr/bin"},
         capture_output=True,
         text=True,

@@ -31,9 +31,9 @@ async def _run(cluster: LabCluster, sessions: int) -> None:
         environment = cluster.environment()
         lines = [
             f"# {sessions} sessions run here until Ctrl-C; their tokens live {cluster.ttl_s:g} s.",
-            "# In another terminal, for `reconciler run`:",
+            "# In another terminal, for `reconciler run`, the other commands, and kubectl:",
             *(f"export {name}={shlex.quote(text)}" for name, text in environment.items()),
-            "# For kubectl, which sends no token over plain HTTP, instead of the KUBECONFIG above:",
+            "# With an administrator's rights, instead of the controller's above:",
             f"# export KUBECONFIG={shlex.quote(str(cluster.kubectl_config()))}",
         ]
         sys.stdout.write("\n".join(lines) + "\n")

@@ -140,7 +140,8 @@ class LabCluster:
     # For controllers and operators
 
     def environment(self) -> dict[str, str]:
-        """Return the complete environment of `reconciler run`; writes its kubeconfig."""
+        """Return the complete environment of `reconciler run`; writes its kubeconfig, which also
+        serves kubectl with the controller's rights."""
         return {
             "KUBECONFIG": str(self._write("kubeconfig", token=self._tokens["reconciler"])),
             "AMBIENT_API_SERVER_URL": self.platform.url,
@@ -157,7 +158,7 @@ class LabCluster:
 
     def kubectl_config(self) -> Path:
         """Write an administrator's kubeconfig for kubectl and return its path."""
-        return self._write("kubectl.config", kubectl=True)
+        return self._write("kubectl.config")
 
     def secret_values(self) -> set[str]:
         """Return every value that must not appear in any output: issued tokens and credentials."""
@@ -272,9 +273,10 @@ class LabCluster:
             ),
         )
 
-    def _write(self, name: str, *, token: str = "", kubectl: bool = False) -> Path:
+    def _write(self, name: str, *, token: str = "") -> Path:
+        """Write a kubeconfig that kubectl can use, too; by default the administrator's."""
         path = self._folder / name
-        path.write_text(self.server.kubeconfig(token=token, kubectl=kubectl))
+        path.write_text(self.server.kubeconfig(token=token, kubectl=True))
         path.chmod(0o600)
         return path
 
