@@ -1,6 +1,6 @@
 """A fleet to look at: surveys of any size, made as the controller makes them."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from reconciler.controller.status.snapshot import (
     StartupStatus,
     StatusSnapshot,
 )
+from reconciler.controller.status.trend import SERIES, Trend, TrendReading
 from reconciler.informer.messages import ListWatchStats
 from reconciler.informer.reflector import ReflectorStats
 from reconciler.naming import SessionKey
@@ -127,6 +128,15 @@ def survey(
     return Shown(**(fields | changes))
 
 
+def trend_of(**values: Mapping[int, float]) -> TrendReading:
+    """Return 200 minutes of a replica.
+
+    Args:
+        values: For each series the minutes with another value than 0.
+    """
+    return {name: tuple(values.get(name, {}).get(n, 0.0) for n in range(200)) for name in SERIES}
+
+
 def watch(
     resource: str, *, namespace: str | None = None, synced: bool = True, silent_s: float | None = 4
 ) -> ReflectorStats:
@@ -168,6 +178,7 @@ class Exhibit:
         self.shown = shown
         self.taken = 0
         self._past = past
+        self.history: TrendReading = Trend().read()
 
     async def snapshot(self, *, max_age_s: float) -> StatusSnapshot:
         self.taken += 1
@@ -176,6 +187,9 @@ class Exhibit:
     async def rows(self, survey: StatusSnapshot) -> tuple[SessionStatus, ...]:
         assert isinstance(survey, Shown)
         return survey.rows
+
+    def trend(self) -> TrendReading:
+        return self.history
 
     def runs(self, key: SessionKey) -> tuple[RunRecord, ...]:
         return tuple(self._past(key))

@@ -34,6 +34,7 @@ from reconciler.controller.status.exposure import TOUCHED_S, EstimatedExposure
 from reconciler.controller.status.health import Health
 from reconciler.controller.status.history import BlockedSessions, RunHistory
 from reconciler.controller.status.replica_report import ReplicaReport
+from reconciler.controller.status.trend import Trend
 from reconciler.controller.term import Term
 from reconciler.controller.triggers.event_handler import EventHandler
 from reconciler.controller.triggers.replan import Replan
@@ -100,6 +101,7 @@ class Controller:
         )
         self.history = RunHistory(clock)
         self.exposure = EstimatedExposure(config.propagation_s)
+        self.trend = Trend()
         self.blocked_sessions = BlockedSessions()
         self.events = self._make_event_recorder()
         self.bulkhead = BulkheadShell(
@@ -192,6 +194,7 @@ class Controller:
                 self.startup.observe,
                 self.history.observe,
                 self.exposure.observe,
+                self.trend.observe,
                 self.blocked_sessions.observe,
                 self.events.observe,
                 *self._ports.observers,
@@ -276,6 +279,7 @@ class Controller:
             history=self.history,
             blocked_sessions=self.blocked_sessions,
             exposure=self.exposure,
+            trend=self.trend,
             source=endpoints.source,
             issuer_time=ports.issuer_time,
             fence=ports.fence,

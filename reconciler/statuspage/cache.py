@@ -8,6 +8,7 @@ from cachetools import LRUCache
 
 from reconciler.controller.status.history import RunRecord
 from reconciler.controller.status.snapshot import SessionStatus, StatusSnapshot
+from reconciler.controller.status.trend import TrendReading
 from reconciler.errors import ReconcilerError
 from reconciler.naming import SessionKey
 from reconciler.statuspage.identity import PageIdentity
@@ -37,6 +38,8 @@ class PageSource(Protocol):
     async def rows(self, snapshot: StatusSnapshot) -> tuple[SessionStatus, ...]: ...
 
     def runs(self, key: SessionKey) -> tuple[RunRecord, ...]: ...
+
+    def trend(self) -> TrendReading: ...
 
 
 class PageCache:
@@ -101,6 +104,8 @@ class PageCache:
         rows = self._rows
         result = await asyncio.to_thread(select, rows, query)
         runs = {row.key: self._source.runs(row.key) for row in result.rows}
-        model = PageModel(snapshot, rows, query, result, runs, self._not_ready())
+        model = PageModel(
+            snapshot, rows, query, result, runs, self._source.trend(), self._not_ready()
+        )
         view = self._views[key] = await asyncio.to_thread(self._render.view, model, form)
         return view

@@ -9,6 +9,7 @@ from reconciler import __version__
 from reconciler.clock import EpochTime
 from reconciler.controller.status.history import RunRecord
 from reconciler.controller.status.snapshot import SessionStatus
+from reconciler.controller.status.trend import STEP_S
 from reconciler.humanize import instant
 from reconciler.statuspage.components import components, role
 from reconciler.statuspage.identity import PageIdentity, leader_name
@@ -50,6 +51,7 @@ def encode(model: PageModel, identity: PageIdentity) -> str:
             asdict(each) for each in components(snapshot, identity.replica, identity.ignored)
         ],
         "sessions_by_filter": {each.show or "all": each.count for each in filters(snapshot)},
+        "history": {"step_s": STEP_S, "series": model.trend},
         "found": result.total,
         "page": result.page,
         "pages": result.pages,

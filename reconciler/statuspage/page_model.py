@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from reconciler.controller.status.history import RunRecord
 from reconciler.controller.status.snapshot import SessionStatus, StatusSnapshot
+from reconciler.controller.status.trend import TrendReading
 from reconciler.naming import SessionKey
 from reconciler.statuspage.query import QueryResult, SessionQuery
 
@@ -18,4 +19,5 @@ class PageModel:
     query: SessionQuery
     result: QueryResult
     runs: Mapping[SessionKey, tuple[RunRecord, ...]]
+    trend: TrendReading
     not_ready: str

@@ -13,7 +13,7 @@ from reconciler.controller.status.history import RunRecord
 from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
 from reconciler.naming import SessionKey
 from tests.browser.chromium import Browser, on_show
-from tests.exhibit import NOW_S, Exhibit, row, survey
+from tests.exhibit import NOW_S, Exhibit, row, survey, trend_of
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
 
@@ -32,6 +32,13 @@ PAST = (
     RunRecord(NOW_S - 600, "no_better_token", "scheduled", ""),
     RunRecord(NOW_S - 900, "refreshed", "startup_resync", ""),
 )
+
+HISTORY = trend_of(
+    exposure_s={120: 12.0, 121: 48.0}, failures={121: 140.0},
+    lateness_s={n: 0.3 + n % 7 * 0.2 for n in range(200)} | {121: 40.0},
+    refreshes=dict.fromkeys(range(200), 160.0) | {120: 20.0, 121: 0.0, 122: 900.0},
+    leader_changes={60: 1.0}, issuer=dict.fromkeys(range(110, 122), 1.0), kube={30: 1.0},
+)  # fmt: skip
 
 FLEET = [row(n, 30.0 + n * 0.08) for n in range(10_000)]
 
@@ -235,14 +242,16 @@ def test_hostile_names_do_nothing(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("down", ["", "issuer"])
-def test_the_first_row_is_visible_on_a_laptop(browser: Browser, down: str) -> None:
-    with on_show(Exhibit(survey([row(n) for n in range(9)], down=down), attempts)) as url:
+def test_the_first_rows_are_visible_on_a_laptop(browser: Browser, down: str) -> None:
+    exhibit = Exhibit(survey([row(n) for n in range(9)], down=down), attempts)
+    exhibit.history = HISTORY
+    with on_show(exhibit) as url:
         browser.look(width=1280, height=800)
         browser.open(url)
         browser.wait_live()
 
         edge = browser.run(
-            "return document.querySelector('tbody tr').getBoundingClientRect().bottom"
+            "return document.querySelector('tbody tr:nth-child(2)').getBoundingClientRect().bottom"
         )
         assert edge <= 800
         browser.open("about:blank")
@@ -284,6 +293,20 @@ def test_the_links_lead_to_the_dashboard_and_to_the_runbook_of_the_alert(browser
             "https://docs.example/runbooks.md#tokenreconcilerexposuregrowing",
         ]
         browser.open("about:blank")
+
+
+def test_the_last_hours_are_drawn_without_the_script(browser: Browser) -> None:
+    exhibit = Exhibit(survey([row(1)]))
+    exhibit.history = HISTORY
+    with on_show(exhibit) as url:
+        browser.scripts(allowed=False)
+        browser.open(url)
+        drawn = browser.driver.find_elements("css selector", ".plots path")
+
+        # A bar on the right side shows the last of 200 minutes; the failed runs have one bar.
+        assert [each.size["width"] > 0 for each in drawn] == [True] * 6
+        names = [each.text for each in browser.driver.find_elements("css selector", ".plots dt")]
+        assert names == ["Exposure", "Lateness", "Refreshes", "Leader changes", "Outages"]
 
 
 def query(browser: Browser) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.resources
+import math
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -23,7 +24,7 @@ from reconciler.statuspage.query import PAGE_ROWS, SessionQuery
 from reconciler.statuspage.server import add_page
 from reconciler.statuspage.sse import SseStreams
 from reconciler.telemetry.http_server import health_app
-from tests.exhibit import NOW_S, Exhibit, row, served, survey
+from tests.exhibit import NOW_S, Exhibit, row, served, survey, trend_of
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>\u202e\x1b[2J{{7*7}}'
 
@@ -217,6 +218,7 @@ async def test_each_view_has_the_same_as_json(http: aiohttp.ClientSession) -> No
     rows = [row(1, failures=2), row(2, float("inf"), state=TokenState.NO_EXPIRY), row(3, -5.0)]
     runs = (RunRecord(NOW_S - 5, "failed", "scheduled", "IssuerUnavailable"),)
     exhibit = Exhibit(survey(rows, down="issuer", exposure_s=2.5), lambda _: runs)
+    exhibit.history = trend_of(issuer={198: 1.0, 199: math.nan})
     async with served(exhibit) as (url, _):
         page = await text(http, f"{url}/?q=team-1&open=team-1%2F2Ab00001")
         [link] = re.findall(r'class="json" href="([^"]+)"', page)
@@ -241,6 +243,8 @@ async def test_each_view_has_the_same_as_json(http: aiohttp.ClientSession) -> No
     assert everything["sessions_by_filter"]["expired"] == 1
     unending = next(each for each in everything["sessions"] if each["state"] == "no_expiry")
     assert (unending["expires_at"], unending["remaining_s"]) == (None, None)
+    assert everything["history"]["step_s"] == 60
+    assert everything["history"]["series"]["issuer"][-2:] == [1.0, None]
     assert (standby["role"], standby["leader"]) == ("standby", "replica-1")
     assert not {"due_at", "runs", "failures", "stage"} & standby["sessions"][0].keys()
 

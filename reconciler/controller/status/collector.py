@@ -28,6 +28,7 @@ from reconciler.controller.status.snapshot import (
     StartupStatus,
     StatusSnapshot,
 )
+from reconciler.controller.status.trend import Trend, TrendReading
 from reconciler.controller.triggers.startup import StartupProgress
 from reconciler.kube.api import ObjectMeta
 from reconciler.leadership.api import WriteFence
@@ -66,6 +67,7 @@ class ControllerParts:
     history: RunHistory
     blocked_sessions: BlockedSessions
     exposure: EstimatedExposure
+    trend: Trend
     source: TokenSource
     issuer_time: IssuerTime
     fence: WriteFence
@@ -119,6 +121,7 @@ class StatusCollector:
             if latest is not None and self._clock.monotonic() - latest.taken_at <= max_age_s:
                 return latest
             self.latest = latest = await self._collect()
+            self._parts.trend.add(latest)
             remaining_s = latest.fleet.remaining_min_s
             self._parts.source.observe_fleet(
                 None if remaining_s is None else latest.taken_at + remaining_s
@@ -141,6 +144,10 @@ class StatusCollector:
     def runs(self, key: SessionKey) -> tuple[RunRecord, ...]:
         """Return a session's last runs, the newest first; called for the rows that are shown."""
         return self._parts.history.of(key)
+
+    def trend(self) -> TrendReading:
+        """Return the last hours of this replica."""
+        return self._parts.trend.read()
 
     async def _collect(self) -> StatusSnapshot:
         now_s, now_at = self._parts.sessions.now_s(), self._clock.monotonic()
