@@ -37,14 +37,13 @@ from reconciler.preflight.shards import check_shards
 from reconciler.preflight.wait_for_credentials import missing
 from reconciler.settings import Settings, unknown_variables
 from reconciler.telemetry.otlp_settings import read_otlp
-from reconciler.tokens.claims import read_claims
 from reconciler.tokens.date_clock import ServerTime
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.refusals import refusal_hint
 from reconciler.tokens.server_clock import PROOF
 from reconciler.tokens.source import RETRY_S
 from reconciler.tokens.token import Token
-from reconciler.tokens.token_response import to_token, token_times
+from reconciler.tokens.token_response import to_token
 
 _NO_NAMESPACE = Finding(
     "rights", "FAIL", "no session namespace is known: the platform returned no project",
@@ -208,13 +207,13 @@ async def _issuer(
         async with open_session(settings.token_url(), clock) as session:
             endpoint = token_endpoint(settings, session, clock)
             response = await endpoint.request_token()
-            now_s = issuer_time.observe(token_times(response), response.date_s)
+            now_s = issuer_time.observe(response.times, response.date_s)
             for _ in range(PROOF - 1):
                 if not findings.of_clocks(issuer_time.named_offsets_s()):
                     break
                 await asyncio.sleep(RETRY_S)
                 response = await endpoint.request_token()
-                now_s = issuer_time.observe(token_times(response), response.date_s)
+                now_s = issuer_time.observe(response.times, response.date_s)
         token = to_token(response, now_s=now_s)
     except (IssuerError, SettingsError) as error:
         failure = findings.of_failure(
@@ -284,8 +283,7 @@ def _life(token: Token, settings: Settings) -> Finding:
 
 
 def _odd(token: Token) -> list[Finding]:
-    oddity = read_claims(token.reveal(), lenient=True).warning
-    return [findings.of_oddity(oddity)] if oddity else []
+    return [findings.of_oddity(token.warning)] if token.warning else []
 
 
 def _clocks(issuer_time: IssuerTime) -> list[Finding]:

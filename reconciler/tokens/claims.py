@@ -1,4 +1,4 @@
-"""A token's own claims about its lifetime; decoded, not verified (pure).
+"""A token's own claims about its lifetime and its signing key; decoded, not verified (pure).
 
 The validator verifies. The controller needs the time of the next refresh, and must not write a
 value that no validator could accept to ten thousand files.
@@ -28,9 +28,6 @@ MIN_TOKEN_BYTES = 20
 
 Source: ambient go-sdk `client.go`, checks at construction.
 """
-
-MAX_TTL_S = 10 * 365 * 86_400.0
-"""A lifetime beyond ten years has a wrong unit (milliseconds)."""
 
 MAX_EPOCH_S = 100_000_000_000.0
 """The year 5138: a larger number is in milliseconds."""
@@ -81,24 +78,15 @@ _PAYLOAD_DECODER = msgspec.json.Decoder(_Payload)
 class Claims:
     """`exp` and `iat` in epoch seconds; None if the token has none.
 
+    `signing_key` is a short digest of the `kid` in a JWT's header, "" if there is none. Equal
+    digests mean the same key (RFC 7515 4.1.4); a digest, since a `kid` may have any length.
     `warning` is a sentence about what is unusual in a usable token, or "".
     """
 
     issued_s: EpochTime | None = None
     expires_s: EpochTime | None = None
     warning: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Lifetime:
-    """Start and end of a token's lifetime, epoch seconds in the issuer's time."""
-
-    issued_s: EpochTime
-    expires_s: EpochTime
-
-    @property
-    def ttl_s(self) -> float:
-        return self.expires_s - self.issued_s
+    signing_key: str = ""
 
 
 def read_claims(value: str, *, lenient: bool = False) -> Claims:
@@ -118,9 +106,9 @@ def read_claims(value: str, *, lenient: bool = False) -> Claims:
     >>> parts = (b'{"alg": "none"}', payload, b"not signed")
     >>> jwt = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
     >>> read_claims(jwt)
-    Claims(issued_s=1000.0, expires_s=1900.0, warning='')
+    Claims(issued_s=1000.0, expires_s=1900.0, warning='', signing_key='')
     >>> read_claims("an-opaque-token-has-no-claims")
-    Claims(issued_s=None, expires_s=None, warning='')
+    Claims(issued_s=None, expires_s=None, warning='', signing_key='')
     """
     if len(value) > MAX_TOKEN_BYTES:
         raise invalid_token("huge", f"longer than {MAX_TOKEN_BYTES} bytes")
@@ -130,7 +118,8 @@ def read_claims(value: str, *, lenient: bool = False) -> Claims:
     if not _BEARER.fullmatch(value):
         warning = _check_characters(value)
     parts = value.rstrip("=").split(".")
-    if not _is_jwt(value, parts):
+    header = _jwt_header(value, parts)
+    if header is None:
         return Claims(warning=warning)
     payload = _decode_payload(parts[1])
     decoded, problems = _Payload() if payload is None else payload, []
@@ -147,51 +136,7 @@ def read_claims(value: str, *, lenient: bool = False) -> Claims:
     ]
     if problems and not lenient:
         raise invalid_token("malformed", problems[0])
-    return Claims(issued_s, expires_s, warning or "; ".join(problems))
-
-
-def key_id(value: str) -> str:
-    """Return a short digest of the `kid` in a JWT's header, "" if there is none.
-
-    Equal digests mean the same signing key (RFC 7515 4.1.4); a digest, since a `kid` may have any
-    length.
-    """
-    parts = value.split(".")
-    if len(parts) != 3:
-        return ""
-    header = _decode_header(parts[0])
-    if header is None or header.kid is None:
-        return ""
-    return hashlib.blake2b(header.kid.encode("utf-8", "replace"), digest_size=6).hexdigest()
-
-
-def lifetime(claims: Claims, *, now_s: EpochTime, expires_in_s: float | None) -> Lifetime:
-    """Return the lifetime of a token that arrived at `now_s`.
-
-    Its own `exp` counts. Without one it is valid from now for the response's `expires_in`: that is
-    the rule for opaque tokens. Without an `iat` it counts as issued now.
-
-    Args:
-        now_s: The issuer's time at receipt, epoch seconds.
-        expires_in_s: The response's `expires_in` in seconds, or None.
-    Raises:
-        InvalidToken: `no_expiry`, `expired` or `malformed`.
-    """
-    if claims.expires_s is None:
-        if expires_in_s is None:
-            raise invalid_token("no_expiry", "it has no exp, and the response has no expires_in")
-        life = Lifetime(now_s, now_s + expires_in_s)
-    elif claims.issued_s is None:
-        life = Lifetime(now_s, claims.expires_s)
-    else:
-        life = Lifetime(claims.issued_s, claims.expires_s)
-        if life.ttl_s <= 0:
-            raise invalid_token("malformed", "it ends before it begins")
-    if life.ttl_s <= 0:
-        raise invalid_token("expired", "it had expired when it arrived")
-    if life.ttl_s > MAX_TTL_S:
-        raise invalid_token("malformed", "its lifetime is more than ten years")
-    return life
+    return Claims(issued_s, expires_s, warning or "; ".join(problems), _digest(header.kid))
 
 
 def invalid_token(reason: Reason, message: str) -> InvalidToken:
@@ -208,15 +153,21 @@ def _check_characters(value: str) -> str:
     return "it holds characters that RFC 6750 does not allow in a bearer token"
 
 
-def _is_jwt(value: str, parts: list[str]) -> bool:
-    """Return whether there are claims to read; raises for a truncated JWT."""
+def _jwt_header(value: str, parts: list[str]) -> _Header | None:
+    """Return a JWT's header; None without claims to read; raises for a truncated JWT."""
     header = _decode_header(parts[0])
     if len(parts) == 3:
-        return header is not None
+        return header
     is_truncated = header is not None and len(parts) != _JWE_PARTS
     if is_truncated or (len(parts) == 1 and value.startswith(_JOSE) and not _is_object(value)):
         raise invalid_token("malformed", "it starts like a JWT and does not go on like one")
-    return False
+    return None
+
+
+def _digest(kid: str | None) -> str:
+    if kid is None:
+        return ""
+    return hashlib.blake2b(kid.encode("utf-8", "replace"), digest_size=6).hexdigest()
 
 
 def _decode_header(part: str) -> _Header | None:

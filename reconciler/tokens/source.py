@@ -12,13 +12,13 @@ import structlog
 from reconciler.clock import LONG_AGO, Clock, EpochTime, Instant
 from reconciler.errors import IssuerError, IssuerUnavailable
 from reconciler.net.circuit_breaker import CircuitBreaker
-from reconciler.tokens.claims import invalid_token, key_id, read_claims
+from reconciler.tokens.claims import invalid_token
 from reconciler.tokens.cooldown import Cooldown
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.server_clock import PROOF
 from reconciler.tokens.signing_keys import SigningKeys
 from reconciler.tokens.token import Token
-from reconciler.tokens.token_response import TokenResponse, to_token, token_times
+from reconciler.tokens.token_response import TokenResponse, to_token
 
 T = TypeVar("T")
 
@@ -362,15 +362,11 @@ class OidcSource:
             self._record_failure(error)
             return error
         self._record_token(token)
-        self._log_warning(response.value)
+        # Each kind is logged once: a validator may be stricter than this program.
+        if token.warning and token.warning not in self._warnings:
+            self._warnings.add(token.warning)
+            log.warning("token_odd", reason=token.warning)
         return None
-
-    def _log_warning(self, value: str) -> None:
-        """Log each kind of token warning once: a validator may be stricter than this program."""
-        warning = read_claims(value, lenient=True).warning
-        if warning and warning not in self._warnings:
-            self._warnings.add(warning)
-            log.warning("token_odd", reason=warning)
 
     async def _request_certain(self) -> tuple[TokenResponse, EpochTime]:
         """Return a response and the issuer's time at its receipt, epoch seconds.
@@ -385,18 +381,18 @@ class OidcSource:
             await asyncio.sleep(RETRY_S)
         response, now_s = await self._request_response()
         if self._issuer_time.needs_another:
-            now_s = self._issuer_time.settle(token_times(response))
+            now_s = self._issuer_time.settle(response.times)
         return response, now_s
 
     async def _request_response(self) -> tuple[TokenResponse, EpochTime]:
         self._requests += 1
         response = await self._send_request()
-        return response, self._issuer_time.observe(token_times(response), response.date_s)
+        return response, self._issuer_time.observe(response.times, response.date_s)
 
     def _record_token(self, token: Token) -> None:
         now_at, before = self._clock.monotonic(), self.best()
         self._newest, self._received_at = token, now_at
-        rotated = self._keys.observe(key_id(token.reveal()), token.issued_s)
+        rotated = self._keys.observe(token.signing_key, token.issued_s)
         if rotated:
             log.warning("signing_key_rotated", refreshes=self._refresh_on_key_rotation)
             self._rotated.set()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from reconciler.clock import LONG_AGO, NEVER, Clock, EpochTime, Instant, format_utc
+from reconciler.clock import LONG_AGO, NEVER, Clock, EpochTime, Instant
 from reconciler.errors import IssuerError, SettingsError
 from reconciler.tokens.claims import invalid_token, read_claims
 from reconciler.tokens.source import OnBetter, OnReplaced, TokenStats
@@ -149,10 +149,7 @@ class StaticSource:
         self._token, self._next = token, None
         self.generation += 1
         self._replaced_s, self._replaced_at = self._clock.wall(), self._clock.monotonic()
-        is_endless = math.isinf(token.expires_s)
-        log.info(
-            "static_token_replaced", expires_at=None if is_endless else format_utc(token.expires_s)
-        )
+        log.info("static_token_replaced", expires_at=token.expires_text)
 
     def __repr__(self) -> str:
         return f"<StaticSource {self._token!r}>"
@@ -171,6 +168,8 @@ def _parse(value: str, clock: Clock) -> Token:
         expires_s=NEVER if claims.expires_s is None else claims.expires_s,
         received_at=clock.monotonic(),
         age_at_receipt_s=max(0.0, now_s - issued_s),
+        signing_key=claims.signing_key,
+        warning=claims.warning,
     )
 
 

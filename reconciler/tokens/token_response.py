@@ -3,18 +3,22 @@
 import codecs
 import re
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from reconciler.clock import EpochTime, Instant
 from reconciler.errors import IssuerError, IssuerRefused, IssuerUnavailable
-from reconciler.tokens.claims import invalid_token, lifetime, read_claims
+from reconciler.tokens.claims import Claims, invalid_token, read_claims
 from reconciler.tokens.server_clock import TokenTimes
 from reconciler.tokens.token import Token
 
+MAX_TTL_S = 10 * 365 * 86_400.0
+"""A lifetime beyond ten years has a wrong unit (milliseconds)."""
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, eq=False)
 class TokenResponse:
     """The issuer's token response, not validated yet.
 
@@ -34,21 +38,22 @@ class TokenResponse:
     expires_in_s: float | None = None
     date_s: EpochTime | None = None
 
+    @cached_property
+    def claims(self) -> Claims:
+        """The claims of its token, read once; raises `InvalidToken` if they cannot be read.
 
-def token_times(response: TokenResponse) -> TokenTimes:
-    """Return the times in a response.
+        With a lifetime in the response, a token with unreadable claims can still be used.
+        """
+        has_lifetime = self.expires_in_s is not None and self.expires_in_s > 0
+        return read_claims(self.value, lenient=has_lifetime)
 
-    Raises:
-        InvalidToken: Its token cannot be read.
-    """
-    claims = read_claims(response.value, lenient=_has_lifetime(response))
-    return TokenTimes(
-        claims.issued_s,
-        claims.expires_s,
-        response.expires_in_s,
-        response.sent_at,
-        response.received_at,
-    )
+    @property
+    def times(self) -> TokenTimes:
+        """The times in this response; raises `InvalidToken` as `claims`."""
+        claims = self.claims
+        return TokenTimes(
+            claims.issued_s, claims.expires_s, self.expires_in_s, self.sent_at, self.received_at
+        )
 
 
 def to_token(response: TokenResponse, *, now_s: EpochTime) -> Token:
@@ -61,23 +66,50 @@ def to_token(response: TokenResponse, *, now_s: EpochTime) -> Token:
     """
     if response.token_type.lower() not in ("bearer", ""):
         raise invalid_token("not_bearer", "its token_type is not Bearer")
-    claims = read_claims(response.value, lenient=_has_lifetime(response))
-    life = lifetime(claims, now_s=now_s, expires_in_s=response.expires_in_s)
-    age_s = max(0.0, now_s - life.issued_s)
-    if age_s >= life.ttl_s:
+    claims = response.claims
+    issued_s, expires_s = lifetime(claims, now_s=now_s, expires_in_s=response.expires_in_s)
+    age_s = max(0.0, now_s - issued_s)
+    if age_s >= expires_s - issued_s:
         raise invalid_token("expired", "it had expired when it arrived")
     return Token(
         response.value,
-        issued_s=life.issued_s,
-        expires_s=life.expires_s,
+        issued_s=issued_s,
+        expires_s=expires_s,
         received_at=response.received_at,
         age_at_receipt_s=age_s,
+        signing_key=claims.signing_key,
+        warning=claims.warning,
     )
 
 
-def _has_lifetime(response: TokenResponse) -> bool:
-    """Return whether a token with unreadable claims can still be used."""
-    return response.expires_in_s is not None and response.expires_in_s > 0
+def lifetime(
+    claims: Claims, *, now_s: EpochTime, expires_in_s: float | None
+) -> tuple[EpochTime, EpochTime]:
+    """Return start and end of the life of a token that arrived at `now_s`, issuer's time.
+
+    Its own `exp` counts. Without one it is valid from now for the response's `expires_in`: that is
+    the rule for opaque tokens. Without an `iat` it counts as issued now.
+
+    Args:
+        now_s: The issuer's time at receipt, epoch seconds.
+        expires_in_s: The response's `expires_in` in seconds, or None.
+    Raises:
+        InvalidToken: `no_expiry`, `expired` or `malformed`.
+    """
+    issued_s, expires_s = claims.issued_s, claims.expires_s
+    if expires_s is None:
+        if expires_in_s is None:
+            raise invalid_token("no_expiry", "it has no exp, and the response has no expires_in")
+        issued_s, expires_s = now_s, now_s + expires_in_s
+    elif issued_s is None:
+        issued_s = now_s
+    elif expires_s <= issued_s:
+        raise invalid_token("malformed", "it ends before it begins")
+    if expires_s <= issued_s:
+        raise invalid_token("expired", "it had expired when it arrived")
+    if expires_s - issued_s > MAX_TTL_S:
+        raise invalid_token("malformed", "its lifetime is more than ten years")
+    return issued_s, expires_s
 
 
 _REFUSAL_CODES = frozenset(

@@ -26,7 +26,6 @@ from reconciler.tokens.date_clock import DateClock
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.oidc import ClientCredentials, TokenEndpoint
 from reconciler.tokens.source import OidcSource
-from reconciler.tokens.token_response import token_times
 from tests.support import ManualClock
 
 SECRET = "p@ss:w%rd+ \u00fc/\u20ac"
@@ -377,7 +376,7 @@ async def test_an_answer_without_a_date_gives_the_time_by_its_token(bench: Bench
     clock = SystemClock()
     time = IssuerTime(clock)
     grant = await bench.endpoint().request_token()
-    time.observe(token_times(grant), grant.date_s)
+    time.observe(grant.times, grant.date_s)
     assert time.skew_s == pytest.approx(120, abs=1.0 + time.error_s)
 
 

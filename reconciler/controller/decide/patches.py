@@ -117,8 +117,8 @@ def _token_annotations(
     token: Token, names: Names, *, now_s: EpochTime, written_by: str, readable_until_s: EpochTime
 ) -> dict[str, str | None]:
     return {
-        names.expires_at: _format_expiry(token.expires_s),
-        names.issued_at: None if math.isinf(token.expires_s) else format_utc(token.issued_s),
+        names.expires_at: token.expires_text,
+        names.issued_at: token.issued_text,
         names.previous_expires_at: _format_expiry(readable_until_s),
         names.refreshed_at: format_utc_millis(now_s),
         names.refreshed_by: written_by,
@@ -126,7 +126,7 @@ def _token_annotations(
 
 
 def _format_expiry(instant_s: EpochTime) -> str | None:
-    """Return an expiry as text; None, which removes the annotation, for a token without one."""
+    """Return another token's expiry as text; None removes the annotation: it has no expiry."""
     if math.isinf(instant_s):
         return None if instant_s == NEVER else UNKNOWN
     return format_utc(instant_s)

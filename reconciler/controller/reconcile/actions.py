@@ -4,7 +4,7 @@ from typing import Any
 
 import structlog
 
-from reconciler.clock import NEVER, EpochTime, Instant, format_utc
+from reconciler.clock import EpochTime, Instant
 from reconciler.controller.decide.annotations import requests
 from reconciler.controller.decide.bulkhead import BulkheadRun
 from reconciler.controller.decide.competing_writers import ISOLATED, CompetingWriters
@@ -152,7 +152,7 @@ class SessionActions:
         run.before = annotations
         if undone := self._writes.undone(state, plan):
             self._note_conflict(run, plan, undone)
-        self._note_refresh(run, written, token.expires_s, plan, now_s)
+        self._note_refresh(run, written, token, plan, now_s)
 
     async def _confirm_again(self, key: SessionKey, slot: BulkheadRun, state: SessionState) -> None:
         assert state.secret is not None  # noqa: S101 - SEAL is planned for a Secret that is there
@@ -203,7 +203,7 @@ class SessionActions:
         if undone := self._writes.undone(state, plan):
             self._note_conflict(run, plan, undone)
         log.warning("secret_recreated", **names_of(key), secret=created.secret.name, pod=pod.name)
-        self._note_refresh(run, created, token.expires_s, plan, now_s)
+        self._note_refresh(run, created, token, plan, now_s)
         # Last: if this fails, the token is there, remembered, logged and due for a touch.
         await self._write_confirmation(key, slot, created.secret, self._sessions.records.get(key))
 
@@ -220,7 +220,7 @@ class SessionActions:
         self,
         run: ReconcileRun,
         written: Written,
-        expires_s: EpochTime,
+        token: Token,
         plan: Plan,
         now_s: EpochTime,
     ) -> None:
@@ -237,7 +237,7 @@ class SessionActions:
             namespace=key.namespace,
             secret=secret.name,
             session_id=key.session_id,
-            expires_at=format_utc(expires_s) if expires_s != NEVER else None,
+            expires_at=token.expires_text,
             reason=plan.reason,
             lateness_seconds=round(max(0.0, now_at - run.due_at), 3),
         )

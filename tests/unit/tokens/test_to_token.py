@@ -6,7 +6,7 @@ from reconciler.clock import EpochTime, Instant
 from reconciler.errors import InvalidToken
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.token import Token
-from reconciler.tokens.token_response import TokenResponse, to_token, token_times
+from reconciler.tokens.token_response import TokenResponse, to_token
 from tests.support import ManualClock
 from tests.unit.tokens.support import jwt
 
@@ -34,7 +34,7 @@ def _response(
 def _token(response: TokenResponse, *, wall_s: EpochTime = NOW_S) -> Token:
     """Return the token of the first response on a machine with this wall clock."""
     issuer_time = IssuerTime(ManualClock(response.received_at, wall_s))
-    return to_token(response, now_s=issuer_time.observe(token_times(response), response.date_s))
+    return to_token(response, now_s=issuer_time.observe(response.times, response.date_s))
 
 
 @pytest.mark.parametrize(
