@@ -64,20 +64,20 @@ def parse_annotations(
     annotations = secret.annotations
     refreshed_by = annotations.get(names.refreshed_by, "")
     refreshed_s = parse_utc(annotations.get(names.refreshed_at, ""))
+    issued_s = parse_utc(annotations.get(names.issued_at, ""))
+    expires_s = parse_utc(annotations.get(names.expires_at, ""))
+    previous = annotations.get(names.previous_expires_at, "")
+    previous_s = LONG_AGO if previous == UNKNOWN else parse_utc(previous)
     if refreshed_s is not None and refreshed_s > now_s + TOLERANCE_S:
         refreshed_s = None
     others = [writer for writer in secret.field_managers if writer != names.field_manager]
     owner = owner_of(secret, names.field_manager, response)
     is_ours = owner is Owner.OURS or (lenient and owner is Owner.UNCLEAR)
-    issued_s = parse_utc(annotations.get(names.issued_at, ""))
-    expires_s = parse_utc(annotations.get(names.expires_at, ""))
     problem = _validate(issued_s, expires_s, now_s, longest_ttl_s)
     if static and names.expires_at not in annotations and refreshed_by:
         problem = ""
     if problem or not is_ours:
         issued_s = expires_s = None
-    previous = annotations.get(names.previous_expires_at, "")
-    previous_s = LONG_AGO if previous == UNKNOWN else parse_utc(previous)
     return TokenAnnotations(
         issued_s,
         expires_s,

@@ -4,6 +4,8 @@ A Secret's annotations have the time of its write and the expiry of the previous
 annotations have the time of its last touch. So a missing touch is known after a crash, too.
 """
 
+from typing import NamedTuple
+
 from reconciler.clock import LONG_AGO, NEVER, EpochTime, parse_utc
 from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.kube.api import ObjectMeta
@@ -17,43 +19,38 @@ UNKNOWN_S: EpochTime = LONG_AGO
 """Expiry of an unknown token: it counts as expired."""
 
 
-def readable_until_s(
+class PodToken(NamedTuple):
+    """The worst token that a pod may read now.
+
+    Args:
+        until_s: Its expiry (epoch); infinite for none.
+        needs_touch: It expires before the kubelet's next sync.
+    """
+
+    until_s: EpochTime
+    needs_touch: bool
+
+
+def pod_token(
     annotations: TokenAnnotations,
     pod: ObjectMeta | None,
     names: Names,
     *,
     propagation_s: float,
     now_s: EpochTime,
-) -> EpochTime:
-    """Return the expiry of the worst token that the pod may read now (epoch); infinite for none.
+) -> PodToken:
+    """Return the token that the pod may read.
 
     That is the Secret's token, or the previous one if the kubelet may not have synced since. The
     kubelet syncs within `propagation_s`, at once after a touch, and when it mounts.
     """
-    own_s = _expires_s(annotations)
-    if (
-        not _may_be_stale(annotations, pod, names, propagation_s, now_s)
-        or annotations.previous_expires_s is None
-    ):
-        return own_s
-    return min(own_s, annotations.previous_expires_s)
-
-
-def needs_touch(
-    annotations: TokenAnnotations,
-    pod: ObjectMeta | None,
-    names: Names,
-    *,
-    propagation_s: float,
-    now_s: EpochTime,
-) -> bool:
-    """Return whether the token that the pod may read expires before the kubelet's next sync."""
-    if annotations.previous_expires_s is None or annotations.refreshed_s is None:
-        return False
-    return (
-        _may_be_stale(annotations, pod, names, propagation_s, now_s)
-        and annotations.previous_expires_s < annotations.refreshed_s + propagation_s
-    )
+    own_s, previous_s = _expires_s(annotations), annotations.previous_expires_s
+    written_s = annotations.refreshed_s
+    if previous_s is None or written_s is None:
+        return PodToken(own_s, needs_touch=False)
+    if not _may_be_stale(written_s, pod, names, propagation_s, now_s):
+        return PodToken(own_s, needs_touch=False)
+    return PodToken(min(own_s, previous_s), needs_touch=previous_s < written_s + propagation_s)
 
 
 def _expires_s(annotations: TokenAnnotations) -> EpochTime:
@@ -63,16 +60,15 @@ def _expires_s(annotations: TokenAnnotations) -> EpochTime:
 
 
 def _may_be_stale(
-    annotations: TokenAnnotations,
+    written_s: EpochTime,
     pod: ObjectMeta | None,
     names: Names,
     propagation_s: float,
     now_s: EpochTime,
 ) -> bool:
     """Return whether the pod may read the value before the last write."""
-    written_s = annotations.refreshed_s
     # A kubelet does not update a terminating pod.
-    if pod is None or pod.is_deleting or written_s is None:
+    if pod is None or pod.is_deleting:
         return False
     if now_s >= written_s + propagation_s or pod.created_s > written_s + MOUNT_S:
         return False

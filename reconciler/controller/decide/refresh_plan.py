@@ -22,7 +22,7 @@ from reconciler.controller.decide.annotations import (
 from reconciler.controller.decide.confirmation_mac import is_well_formed
 from reconciler.controller.decide.ownership import Owner
 from reconciler.controller.decide.progress import WriteRecord
-from reconciler.controller.decide.projection import UNKNOWN_S, needs_touch, readable_until_s
+from reconciler.controller.decide.projection import UNKNOWN_S, pod_token
 from reconciler.controller.decide.refresh_grid import MIN_REMAINING, allowance_s, refresh_at_s
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
@@ -184,15 +184,15 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
     >>> plan(replace(state, confirmation=Confirmation.YES), context, 1000.0).action
     <Action.CREATE: 'create'>
     """
-    names = context.names
-    has_pod = state.pod is not None
-    if _must_revoke(state, names):
+    names, has_secret = context.names, state.secret is not None
+    paused = is_paused(names, state.pod, state.secret)  # it stops every write
+    if state.confirmation is Confirmation.REVOKED and has_secret and not paused:
         return replace(_plan(Action.REVOKE, "revoked", now_s), due_s=now_s)
-    if not has_pod and not (state.is_running and state.secret is not None):
+    if state.pod is None and not (state.is_running and has_secret):
         return _plan(Action.REMOVE, "not_running", now_s)
     if state.secret is not None and state.secret.session_id != state.key.session_id:
         return _plan(Action.BLOCKED, "secret_name_taken", now_s)
-    if is_paused(names, state.pod, state.secret):
+    if paused:
         return _plan(Action.BLOCKED, "paused", now_s)
     if state.secret is None:
         return _plan_missing(state, context, now_s)
@@ -213,13 +213,6 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
     if state.confirmation is not Confirmation.YES:
         return _unconfirmed(state, context, now_s, annotations)
     return _plan_write(state, annotations, context, now_s, reason, priority, pending)
-
-
-def _must_revoke(state: SessionState, names: Names) -> bool:
-    """Return whether to remove the signed confirmation; a pause stops every write."""
-    if state.confirmation is not Confirmation.REVOKED or state.secret is None:
-        return False
-    return not is_paused(names, state.pod, state.secret)
 
 
 _FOREIGN_REASONS = {
@@ -251,7 +244,7 @@ def _plan_write(
     With or without a pod in the store: its watch event may still arrive.
     """
     delay_s = context.propagation_s
-    until_s = readable_until_s(
+    until_s, needs_touch = pod_token(
         annotations, state.pod, context.names, propagation_s=delay_s, now_s=now_s
     )
     if _is_own_write(state, annotations):
@@ -261,7 +254,7 @@ def _plan_write(
         # The replaced token may have been revoked. A replaced signing key may still be accepted for
         # the whole fleet: the session that would expire first is served first.
         until_s, left_s = UNKNOWN_S, left_s if _is_under_old_key(annotations, context) else 0.0
-    if _needs_touch(state, annotations, context, now_s):
+    if needs_touch:
         priority = Priority.EXPIRING
     return Plan(
         Action.WRITE,
@@ -414,15 +407,17 @@ def _plan_wait(
     context: DecisionContext,
     now_s: EpochTime,
 ) -> Plan:
+    delay_s = context.propagation_s
+    touch = pod_token(
+        annotations, state.pod, context.names, propagation_s=delay_s, now_s=now_s
+    ).needs_touch
     if annotations.issued_s is None or annotations.expires_s is None:
-        touch = _needs_touch(state, annotations, context, now_s)
         return replace(_plan(Action.WAIT, "no_expiry", now_s), touch=touch)
     uid = state.pod.uid if state.pod is not None else secret.uid
     due_s = refresh_at_s(annotations.issued_s, annotations.expires_s, uid)
-    slack_s = annotations.expires_s - now_s - context.propagation_s - context.p95_run_s
+    slack_s = annotations.expires_s - now_s - delay_s - context.p95_run_s
     if due_s > now_s:
         until_s = min(due_s, now_s + REPLAN_S)
-        touch = _needs_touch(state, annotations, context, now_s)
         return Plan(Action.WAIT, "scheduled", Priority.ROUTINE, until_s, slack_s, touch=touch)
     if state.confirmation is not Confirmation.YES:
         return _unconfirmed(state, context, now_s, annotations)
@@ -440,14 +435,6 @@ def _sign_first(
     is_older = is_well_formed(secret.annotations.get(names.confirmation, ""))
     reason = "confirmation_key_changed" if is_older else "confirmation_missing"
     return replace(waiting, action=Action.SIGN, reason=reason)
-
-
-def _needs_touch(
-    state: SessionState, annotations: TokenAnnotations, context: DecisionContext, now_s: EpochTime
-) -> bool:
-    return needs_touch(
-        annotations, state.pod, context.names, propagation_s=context.propagation_s, now_s=now_s
-    )
 
 
 def _plan(action: Action, reason: str, now_s: EpochTime) -> Plan:

@@ -4,12 +4,7 @@ import pytest
 
 from reconciler.clock import LONG_AGO, EpochTime, format_utc, format_utc_millis
 from reconciler.controller.decide.annotations import UNKNOWN, parse_annotations
-from reconciler.controller.decide.projection import (
-    MOUNT_S,
-    UNKNOWN_S,
-    needs_touch,
-    readable_until_s,
-)
+from reconciler.controller.decide.projection import MOUNT_S, UNKNOWN_S, PodToken, pod_token
 from reconciler.kube.api import ObjectMeta
 from tests.unit.controller.build import NAMES, NOW_S, TTL_S, pod, secret
 
@@ -43,15 +38,12 @@ SEEING: dict[str, tuple[ObjectMeta | None, EpochTime]] = {
 
 def ask(
     on: ObjectMeta | None, former: str, *, now_s: EpochTime = NOW_S, held: ObjectMeta | None = None
-) -> tuple[EpochTime, bool]:
+) -> PodToken:
     """Return when what the pod reads ends, and whether it must look."""
     facts = parse_annotations(
         held or written(former), NAMES, now_s=now_s, longest_ttl_s=TTL_S, static=False
     )
-    return (
-        readable_until_s(facts, on, NAMES, propagation_s=D, now_s=now_s),
-        needs_touch(facts, on, NAMES, propagation_s=D, now_s=now_s),
-    )
+    return pod_token(facts, on, NAMES, propagation_s=D, now_s=now_s)
 
 
 def test_an_untouched_pod_may_still_read_the_expired_token() -> None:
