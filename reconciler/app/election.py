@@ -1,4 +1,4 @@
-"""The election composed: fence, heartbeat, an elector with its own thread and connection."""
+"""The election of a process: an elector with its own thread and connection, or none."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -14,15 +14,14 @@ from reconciler.leadership.api import (
     AlwaysOpenFence,
     Candidate,
     Leadership,
-    LeadershipState,
     NoElection,
     WriteFence,
 )
-from reconciler.leadership.elector import ElectionConfig, LeaderElector
+from reconciler.leadership.elector import LeaderElector
 from reconciler.leadership.lease import Identity
-from reconciler.leadership.lease_fence import LeaseFence
+from reconciler.leadership.lease_election import LeaseElection
 from reconciler.leadership.lease_timing import ElectionTiming
-from reconciler.leadership.thread import ElectorThread, Heartbeat
+from reconciler.leadership.thread import ElectorThread
 from reconciler.settings import Settings
 
 CONNECTIONS = 4
@@ -50,13 +49,13 @@ class Election:
         self._me = me
         self._clock = clock
         self._loop_factory = loop_factory
-        self._heartbeat = Heartbeat(clock)
         self._thread: ElectorThread | None = None
         if settings.leader_elect:
-            self._lease_fence = LeaseFence(clock, me.term(0))
-            self._state = LeadershipState(self._release)
-            self.fence, self.leadership = self._lease_fence, self._state
-            self.background_tasks = (self._heartbeat.run, self._run)
+            election = self._lease_election = LeaseElection(
+                me, clock, call_soon=self._call_soon, release=self._release
+            )
+            self.fence, self.leadership = election.fence, election.leadership
+            self.background_tasks = (election.heartbeat.run, self._run)
             self._loop = asyncio.get_running_loop()
 
     @asynccontextmanager
@@ -107,36 +106,19 @@ class Election:
             peer="",
         )
         async with kube:
-            yield LeaderElector(
+            yield self._lease_election.make_elector(
                 kube,
-                ElectionConfig(
-                    namespace=settings.namespace,
-                    name=settings.lease,
-                    identity=me,
-                    timing=ElectionTiming(
-                        settings.lease_duration_s,
-                        settings.renew_deadline_s,
-                        settings.retry_period_s,
-                    ),
-                    candidate=candidate,
-                    heartbeat_age_s=self._heartbeat.age_s,
-                    annotations=settings.lease_annotations,
+                candidate,
+                namespace=settings.namespace,
+                lease=settings.lease,
+                timing=ElectionTiming(
+                    settings.lease_duration_s, settings.renew_deadline_s, settings.retry_period_s
                 ),
-                self._lease_fence,
-                clock=self._clock,
                 random=Random(),
-                on_started_leading=self._on_main_loop(self._state.started),
-                on_stopped_leading=self._on_main_loop(self._state.stopped),
-                on_history_rewound=self._on_main_loop(
-                    partial(on_history_rewound, settings.namespace)
-                ),
+                on_history_rewound=on_history_rewound,
+                annotations=settings.lease_annotations,
             )
 
-    def _on_main_loop(self, call: Callable[[str], None]) -> Callable[[str], None]:
-        """Return a function that makes the call on the main loop."""
-
-        def schedule(text: str) -> None:
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(call, text)
-
-        return schedule
+    def _call_soon(self, call: Callable[[], None]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call)

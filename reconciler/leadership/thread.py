@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from typing import Self
 
-from reconciler.clock import Clock
 from reconciler.leadership.elector import LeaderElector
 
 ElectorFactory = Callable[[], AbstractAsyncContextManager[LeaderElector]]
@@ -81,24 +80,3 @@ def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) 
         loop.call_soon_threadsafe(callback)
     except RuntimeError:
         return  # its loop has just ended, so that there is nothing left to call
-
-
-HEARTBEAT_S = 0.5
-"""Time between two heartbeats."""
-
-
-class Heartbeat:
-    """Records the time while its event loop runs; any thread may read it."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._beat_at = clock.monotonic()
-
-    async def run(self) -> None:
-        while True:
-            self._beat_at = self._clock.monotonic()
-            await asyncio.sleep(HEARTBEAT_S)
-
-    def age_s(self) -> float:
-        """Return the seconds since the last heartbeat."""
-        return self._clock.monotonic() - self._beat_at

@@ -26,12 +26,9 @@ from reconciler.lab.simulation.fakes import (
 from reconciler.lab.simulation.invariants import US, CheckedKube
 from reconciler.lab.simulation.scenario import PROPAGATION_S
 from reconciler.lab.simulation.virtual_time import FreezableScope, VirtualClock
-from reconciler.leadership.api import LeadershipState
-from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
-from reconciler.leadership.lease_fence import LeaseFence
+from reconciler.leadership.lease_election import LeaseElection
 from reconciler.leadership.lease_timing import ElectionTiming
-from reconciler.leadership.thread import Heartbeat
 from reconciler.naming import ALL_SESSIONS, Names, SessionKey, Shard
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.api import Bearer
@@ -110,7 +107,11 @@ class SimulatedReplica:
         self.faults = FaultInjection(shared.faults)
         self.process, self.main = FreezableScope(), FreezableScope()
         self.me = Identity(f"replica-{index}", f"pod-{pod}", f"{number:08x}")
-        self.fence = LeaseFence(self.clock, self.me.term(0))
+        # Its main loop may be stalled; calls are made when it resumes.
+        election = LeaseElection(
+            self.me, self.clock, call_soon=self.main.call_soon, release=self._release_lease
+        )
+        self.fence = election.fence
         self._event_log = shared.event_log
         self.started_at = asyncio.get_running_loop().time()
         self.resumed_at: Instant = LONG_AGO
@@ -121,25 +122,23 @@ class SimulatedReplica:
         """Sessions in the platform's answers to this process, with their projects."""
         self.asks_issuer = shared.static is None
         self._budget = shared.budget
-        heartbeat = Heartbeat(self.clock)
-        leadership = LeadershipState(self._release_lease)
-        self.controller = compose(
-            self._ports(shared, number, heartbeat, leadership), self._config(shared)
+        self.controller = compose(self._ports(shared, number, election), self._config(shared))
+        self._elector = election.make_elector(
+            self._kube(shared, f"{self.me} elector"),
+            self.controller.health,
+            namespace=HOME,
+            lease=self.lease,
+            timing=ElectionTiming(),
+            random=shared.random(f"elector {number}"),
+            on_history_rewound=self.controller.relist_all,
         )
-        self._elector = self._make_elector(shared, number, heartbeat, leadership)
         self._elector_task = self.process.create_task(self._elector.run(), name="elector")
         self._stop = asyncio.Event()
         self._task = self.main.create_task(self.controller.run(self._stop), name="controller")
         for task in (self._task, self._elector_task):
             task.add_done_callback(self._ended)
 
-    def _ports(
-        self,
-        shared: SharedWorld,
-        number: int,
-        heartbeat: Heartbeat,
-        leadership: LeadershipState,
-    ) -> Ports:
+    def _ports(self, shared: SharedWorld, number: int, election: LeaseElection) -> Ports:
         kube = self._kube(shared, str(self.me))
         tokens, secret = self._tokens(shared, number)
         return Ports(
@@ -151,8 +150,8 @@ class SimulatedReplica:
             clock=self.clock,
             random=shared.random(f"replica {number}"),
             fence=self.fence,
-            leadership=leadership,
-            background_tasks=(heartbeat.run,),
+            leadership=election.leadership,
+            background_tasks=(election.heartbeat.run,),
             # Its own random numbers, since log lines have them: other parts draw from `random`.
             tracer=Tracer(self.clock, Random(TRACE_SEED)),
         )
@@ -186,31 +185,6 @@ class SimulatedReplica:
             confirmed=self.confirmed,
         )
 
-    def _make_elector(
-        self,
-        shared: SharedWorld,
-        number: int,
-        heartbeat: Heartbeat,
-        leadership: LeadershipState,
-    ) -> LeaderElector:
-        return LeaderElector(
-            self._kube(shared, f"{self.me} elector"),
-            ElectionConfig(
-                namespace=HOME,
-                name=self.lease,
-                identity=self.me,
-                timing=ElectionTiming(),
-                candidate=self.controller.health,
-                heartbeat_age_s=heartbeat.age_s,
-            ),
-            self.fence,
-            clock=self.clock,
-            random=shared.random(f"elector {number}"),
-            on_started_leading=self._on_main_loop(leadership.started),
-            on_stopped_leading=self._on_main_loop(leadership.stopped),
-            on_history_rewound=self._on_main_loop(partial(self.controller.relist_all, HOME)),
-        )
-
     def _config(self, shared: SharedWorld) -> ControllerConfig:
         mode = shared.conditions.namespaces
         return ControllerConfig(
@@ -231,10 +205,6 @@ class SimulatedReplica:
         return InProcessKube(
             shared.core, shared.clock, caller=caller, faults=self.faults, latency_s=LATENCY_S
         )
-
-    def _on_main_loop(self, call: Callable[[str], None]) -> Callable[[str], None]:
-        """Return a function that schedules the call on the main loop, which may be stalled."""
-        return lambda text: self.main.call_soon(lambda: call(text))
 
     def freeze(self) -> None:
         """Stop the process and its main loop."""

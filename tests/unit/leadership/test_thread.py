@@ -18,9 +18,10 @@ from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
 from reconciler.leadership.api import LeadershipState
 from reconciler.leadership.elector import ElectionConfig, LeaderElector
 from reconciler.leadership.lease import Identity
+from reconciler.leadership.lease_election import HEARTBEAT_S, Heartbeat
 from reconciler.leadership.lease_fence import LeaseFence
 from reconciler.leadership.lease_timing import ElectionTiming
-from reconciler.leadership.thread import HEARTBEAT_S, ElectorFactory, ElectorThread, Heartbeat
+from reconciler.leadership.thread import ElectorFactory, ElectorThread
 from tests.unit.leadership.electors import NAME, NAMESPACE, Ready
 
 LIMIT_S = 10.0
