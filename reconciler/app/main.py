@@ -155,7 +155,9 @@ async def build(
             observers=telemetry.observers,
         )
         controller = compose(ports, _config(settings))
-        await stack.enter_async_context(election.contend(controller.health, controller.relist_all))
+        await stack.enter_async_context(
+            election.contend(controller.health, controller.informers.distrust)
+        )
         yield controller
 
 

@@ -12,25 +12,24 @@ import structlog
 
 from reconciler.controller.decide import error_policy, refresh_grid
 from reconciler.controller.decide.pod_touches import PodTouches
-from reconciler.controller.decide.sharding import of_shard
 from reconciler.controller.events.recorder import EventRecorder
 from reconciler.controller.namespaces.discovery import NamespaceDiscovery, NamespaceUsage
-from reconciler.controller.namespaces.informers import InformerPair, NamespaceInformers
+from reconciler.controller.namespaces.informers import NamespaceInformers
 from reconciler.controller.ports import Endpoints, Ports
 from reconciler.controller.reconcile.actions import SessionActions
-from reconciler.controller.reconcile.bulkhead_shell import PLATFORM, BulkheadShell
+from reconciler.controller.reconcile.bulkhead_shell import BulkheadShell
 from reconciler.controller.reconcile.pod_toucher import PodToucher
 from reconciler.controller.reconcile.reconciler import Reconciler
 from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.reconcile.secret_writer import SecretWriter
 from reconciler.controller.reconcile.session_lookup import SessionLookup
 from reconciler.controller.reconcile.worker import Workers
-from reconciler.controller.runtime import ControllerConfig, LogDedup, Runtime, Stores
+from reconciler.controller.runtime import ControllerConfig, LogDedup, Runtime, make_stores
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.controller.status.collector import ControllerParts, StatusCollector
 from reconciler.controller.status.endpoint_log import REPORT_S, EndpointLog
-from reconciler.controller.status.exposure import TOUCHED_S, EstimatedExposure
+from reconciler.controller.status.exposure import EstimatedExposure
 from reconciler.controller.status.health import Health
 from reconciler.controller.status.history import BlockedSessions, RunHistory
 from reconciler.controller.status.replica_report import ReplicaReport
@@ -42,13 +41,9 @@ from reconciler.controller.triggers.resync import LEADER_START, Resync
 from reconciler.controller.triggers.revocation_check import RevocationCheck
 from reconciler.controller.triggers.startup import StartupProgress
 from reconciler.errors import IssuerError
-from reconciler.informer.reflector import ObjectHandlers, Reflector
-from reconciler.informer.store import Store
-from reconciler.kube.api import ApiResource, ListOptions, ObjectMeta
 from reconciler.kube.authorization import AuthorizerMemory
 from reconciler.kube.authorized import AuthorizedKube
-from reconciler.kube.decoding import metadata_resource
-from reconciler.naming import LIVE_PODS, SessionKey
+from reconciler.naming import SessionKey
 from reconciler.platform.models import namespace_of
 from reconciler.telemetry.trace import Tracer
 from reconciler.tokens.issuer_time import ClockMove
@@ -72,117 +67,105 @@ class Controller:
         self._config = config
         clock = ports.clock
         tracer = ports.tracer or Tracer(clock, Random())
-        self._runtime = Runtime(clock, ports.random, LogDedup(clock), tracer)
+        self._runtime = runtime = Runtime(config, clock, ports.random, LogDedup(clock), tracer)
         self._kube = AuthorizedKube(ports.kube, AuthorizerMemory(self._on_authorized), clock)
-        self._stores = self._make_stores()
+        self._stores = make_stores(runtime)
         self.pods, self.secrets = self._stores.pods, self._stores.secrets
         self.queue: WorkQueue[SessionKey] = WorkQueue(clock)
         self._endpoint_log = EndpointLog(clock, endpoints.breakers)
         self.startup = StartupProgress(clock)
-        self.confirmations = self._make_confirmations()
-        self.sessions = self._make_sessions()
-        self.touches = PodTouches() if config.touch else None
+        self.confirmations = ConfirmationCache(
+            clock,
+            config.names,
+            endpoints.confirmation_mac,
+            lambda session: namespace_of(session, config.mode),
+        )
+        self.sessions = SessionStateReader(
+            stores=self._stores,
+            confirmations=self.confirmations,
+            source=endpoints.source,
+            issuer_time=ports.issuer_time,
+            fence=ports.fence,
+            runtime=runtime,
+        )
+        self.touches = PodTouches(enabled=config.touch)
         self.event_handler = EventHandler(
             self.sessions, self.queue, self.touches, self.startup, clock
         )
-        usage = self._make_usage()
-        all_namespaces = () if config.finds_namespaces else (None,)
-        self.informers = NamespaceInformers(
-            config.namespaces or all_namespaces, make=self._make_informers, evict=usage.evict
-        )
-        self.discovery = self._make_discovery(usage) if config.finds_namespaces else None
-        self._on_namespaces = self.discovery.add if self.discovery is not None else _ignore
+        self.informers, self.discovery = self._make_informers()
+        on_namespaces = self.discovery.add if self.discovery is not None else _ignore
         session_lookup = SessionLookup(
-            endpoints.platform,
-            self.confirmations,
-            self.sessions,
-            self._runtime.log_dedup,
-            self._on_namespaces,
+            endpoints.platform, self.confirmations, self.sessions, runtime.log_dedup, on_namespaces
         )
         self.history = RunHistory(clock)
         self.exposure = EstimatedExposure(config.propagation_s)
         self.trend = Trend()
         self.blocked_sessions = BlockedSessions()
-        self.events = self._make_event_recorder()
-        self.bulkhead = BulkheadShell(
-            self.queue,
-            self._runtime,
-            workers=config.workers,
-            most={PLATFORM: config.platform_parallel},
+        self.events = EventRecorder(
+            kube=self._kube, fence=ports.fence, breaker=endpoints.kube_breaker, runtime=runtime
         )
+        self.bulkhead = BulkheadShell(self.queue, runtime)
         self.stats = ReconcileStats({}, {})
         self._workers = self._make_workers(session_lookup)
-        self.resync = self._make_resync()
-        self.status_collector = StatusCollector(
-            self._collect_parts(),
-            self._runtime,
-            delivery_s=TOUCHED_S if config.touch else config.propagation_s,
-        )
-        self.health = self._make_health()
-        self._report = self._make_report()
-        self._term = self._make_term(self._make_revocation_check(session_lookup))
-        self._listen()
-        self._replan = self._make_replan()
-
-    def _make_stores(self) -> Stores:
-        names, shard = self._config.names, self._config.shard
-        return Stores(
-            pods=Store("pods"),
-            secrets=Store("secrets"),
-            pod_resource=of_shard(metadata_resource("pods", names), shard),
-            secret_resource=of_shard(
-                metadata_resource("secrets", names, on_data=self._warn_of_value), shard
-            ),
-        )
-
-    def _make_confirmations(self) -> ConfirmationCache:
-        config = self._config
-        return ConfirmationCache(
-            self._runtime.clock,
-            config.names,
-            self.endpoints.confirmation_mac,
-            lambda session: namespace_of(session, config.mode),
-        )
-
-    def _make_sessions(self) -> SessionStateReader:
-        return SessionStateReader(
-            stores=self._stores,
+        self.resync = Resync(
+            platform=endpoints.platform,
             confirmations=self.confirmations,
-            source=self.endpoints.source,
-            issuer_time=self._ports.issuer_time,
-            fence=self._ports.fence,
-            config=self._config,
-            clock=self._runtime.clock,
+            sessions=self.sessions,
+            event_handler=self.event_handler,
+            startup=self.startup,
+            on_namespaces=on_namespaces,
+            runtime=runtime,
+        )
+        self.status_collector = StatusCollector(self._collect_parts(), runtime)
+        self.health = Health(
+            informers=self.informers,
+            discovery=self.discovery,
+            source=endpoints.source,
+            kube_breaker=endpoints.kube_breaker,
+            platform_breaker=endpoints.platform_breaker,
+            issuer_breaker=endpoints.issuer_breaker,
+        )
+        self._report: ReplicaReport | None = None
+        if ports.reporter is not None:
+            self._report = ReplicaReport(
+                ports.reporter,
+                breaker=endpoints.kube_breaker,
+                problems=self.health.problems,
+                runtime=runtime,
+            )
+        self._term = self._make_term(session_lookup)
+        self._listen()
+        self._replan = Replan(
+            self.sessions,
+            self.resync,
+            source=endpoints.source,
+            issuer_time=ports.issuer_time,
+            mac_key=endpoints.mac_key,
         )
 
-    def _make_usage(self) -> NamespaceUsage:
-        return NamespaceUsage(
+    def _make_informers(self) -> tuple[NamespaceInformers, NamespaceDiscovery | None]:
+        endpoints, runtime = self.endpoints, self._runtime
+        usage = NamespaceUsage(
             stores=self._stores,
             confirmations=self.confirmations,
             sessions=self.sessions,
             queue=self.queue,
             touches=self.touches,
         )
-
-    def _make_discovery(self, usage: NamespaceUsage) -> NamespaceDiscovery:
-        return NamespaceDiscovery(
-            platform=self.endpoints.platform,
-            informers=self.informers,
-            usage=usage,
-            config=self._config,
-            runtime=self._runtime,
-        )
-
-    def _make_event_recorder(self) -> EventRecorder:
-        return EventRecorder(
+        informers = NamespaceInformers(
             kube=self._kube,
-            fence=self._ports.fence,
-            breaker=self.endpoints.kube_breaker,
-            clock=self._runtime.clock,
-            log_dedup=self._runtime.log_dedup,
-            component=self._config.names.field_manager,
-            timeout_s=self._config.request_limit_s,
+            breaker=endpoints.kube_breaker,
+            stores=self._stores,
+            event_handler=self.event_handler,
+            evict=usage.evict,
+            runtime=runtime,
         )
+        discovery = None
+        if runtime.config.finds_namespaces:
+            discovery = NamespaceDiscovery(
+                platform=endpoints.platform, informers=informers, usage=usage, runtime=runtime
+            )
+        return informers, discovery
 
     def _make_workers(self, session_lookup: SessionLookup) -> Workers:
         return Workers(
@@ -210,8 +193,8 @@ class Controller:
             stores=self._stores,
             fence=ports.fence,
             confirmation_mac=endpoints.confirmation_mac,
-            config=self._config,
-            on_rewound=self.relist_all,
+            runtime=self._runtime,
+            on_rewound=self.informers.distrust,
         )
         actions = SessionActions(
             sessions=self.sessions,
@@ -223,16 +206,14 @@ class Controller:
             stats=self.stats,
             runtime=self._runtime,
         )
-        toucher = None
-        if self.touches is not None:
-            toucher = PodToucher(
-                self.touches,
-                sessions=self.sessions,
-                writer=writer,
-                bulkhead=self.bulkhead,
-                stats=self.stats,
-                runtime=self._runtime,
-            )
+        toucher = PodToucher(
+            self.touches,
+            sessions=self.sessions,
+            writer=writer,
+            bulkhead=self.bulkhead,
+            stats=self.stats,
+            runtime=self._runtime,
+        )
         return Reconciler(
             sessions=self.sessions,
             actions=actions,
@@ -240,29 +221,6 @@ class Controller:
             toucher=toucher,
             kube_breaker=endpoints.kube_breaker,
             runtime=self._runtime,
-        )
-
-    def _make_resync(self) -> Resync:
-        return Resync(
-            platform=self.endpoints.platform,
-            confirmations=self.confirmations,
-            sessions=self.sessions,
-            event_handler=self.event_handler,
-            startup=self.startup,
-            on_namespaces=self._on_namespaces,
-            config=self._config,
-            runtime=self._runtime,
-        )
-
-    def _make_revocation_check(self, session_lookup: SessionLookup) -> RevocationCheck:
-        return RevocationCheck(
-            secrets=self.secrets,
-            confirmations=self.confirmations,
-            sessions=self.sessions,
-            session_lookup=session_lookup,
-            event_handler=self.event_handler,
-            config=self._config,
-            clock=self._runtime.clock,
         )
 
     def _collect_parts(self) -> ControllerParts:
@@ -285,32 +243,9 @@ class Controller:
             fence=ports.fence,
             breakers=endpoints.breakers,
             platform=endpoints.platform,
-            shard=self._config.shard,
         )
 
-    def _make_health(self) -> Health:
-        endpoints = self.endpoints
-        return Health(
-            informers=self.informers,
-            discovery=self.discovery,
-            source=endpoints.source,
-            kube_breaker=endpoints.kube_breaker,
-            platform_breaker=endpoints.platform_breaker,
-            issuer_breaker=endpoints.issuer_breaker,
-        )
-
-    def _make_report(self) -> ReplicaReport | None:
-        if self._ports.reporter is None:
-            return None
-        return ReplicaReport(
-            self._ports.reporter,
-            breaker=self.endpoints.kube_breaker,
-            clock=self._runtime.clock,
-            log_dedup=self._runtime.log_dedup,
-            problems=self.health.problems,
-        )
-
-    def _make_term(self, revocation_check: RevocationCheck) -> Term:
+    def _make_term(self, session_lookup: SessionLookup) -> Term:
         return Term(
             self._ports.leadership,
             queue=self.queue,
@@ -319,16 +254,14 @@ class Controller:
             sessions=self.sessions,
             touches=self.touches,
             resync=self.resync,
-            revocation_check=revocation_check,
-        )
-
-    def _make_replan(self) -> Replan:
-        return Replan(
-            self.sessions,
-            self.resync,
-            source=self.endpoints.source,
-            issuer_time=self._ports.issuer_time,
-            mac_key=self.endpoints.mac_key,
+            revocation_check=RevocationCheck(
+                secrets=self.secrets,
+                confirmations=self.confirmations,
+                sessions=self.sessions,
+                session_lookup=session_lookup,
+                event_handler=self.event_handler,
+                runtime=self._runtime,
+            ),
         )
 
     def _listen(self) -> None:
@@ -359,29 +292,6 @@ class Controller:
                     task.cancel()
         finally:
             await self.endpoints.source.close()
-
-    def _warn_of_value(self) -> None:
-        """Log that a Secret came with its data, which was not requested.
-
-        The data was not decoded, but its bytes went through this process.
-        """
-        if self._runtime.log_dedup.should_log("secret_value_received"):
-            log.warning(
-                "secret_value_received",
-                reason="the API server, or what is before it, sent data instead of metadata",
-            )
-
-    def relist_all(self, namespace: str, why: str) -> None:
-        """List everything again: the API server has lost a part of its history, in all namespaces.
-
-        Args:
-            namespace: Where an object was read that is older than what was known.
-            why: What was read, and what was known before.
-        """
-        if self._runtime.log_dedup.should_log("history_rewound"):
-            log.warning("history_rewound", namespace=namespace, error=why)
-        for reflector in self.informers.reflectors:
-            reflector.distrust()
 
     @property
     def writes_refused(self) -> int:
@@ -486,43 +396,6 @@ class Controller:
             only=lambda key: namespace is None or key.namespace == namespace,
         )
         log.info("authorized_again", namespace=namespace, sessions_woken=woken)
-
-    def _make_informers(self, namespace: str | None) -> InformerPair:
-        stores, events = self._stores, self.event_handler
-        pods = self._reflector(
-            stores.pod_resource,
-            stores.pods,
-            namespace,
-            LIVE_PODS,
-            ObjectHandlers(events.pod_changed),
-        )
-        secrets = self._reflector(
-            stores.secret_resource,
-            stores.secrets,
-            namespace,
-            "",
-            ObjectHandlers(events.secret_changed, events.secret_seen),
-        )
-        return InformerPair(pods, secrets)
-
-    def _reflector(
-        self,
-        resource: ApiResource[ObjectMeta],
-        store: Store,
-        namespace: str | None,
-        fields: str,
-        handlers: ObjectHandlers,
-    ) -> Reflector:
-        return Reflector(
-            self._kube,
-            resource,
-            ListOptions(namespace, self._config.names.selector(), fields),
-            store,
-            clock=self._runtime.clock,
-            random=self._runtime.random,
-            breaker=self.endpoints.kube_breaker,
-            handlers=handlers,
-        )
 
 
 def _ignore(_namespaces: Iterable[str]) -> None:

@@ -5,13 +5,18 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+import structlog
 from cachetools import TTLCache
 
 from reconciler.clock import Clock, Instant
+from reconciler.controller.decide.sharding import of_shard
 from reconciler.informer.store import Store
 from reconciler.kube.api import ApiResource, ObjectMeta
+from reconciler.kube.decoding import metadata_resource
 from reconciler.naming import ALL_SESSIONS, Names, Shard
 from reconciler.telemetry.trace import Tracer
+
+log = structlog.get_logger()
 
 REPEAT_S = 600.0
 """The same fact is logged again after this time, for a reader of the log's last lines."""
@@ -40,26 +45,6 @@ class LogDedup:
 
 
 @dataclass(frozen=True, slots=True)
-class Runtime:
-    """What every part gets: time, randomness, the log's memory, and traces."""
-
-    clock: Clock
-    random: Random
-    log_dedup: LogDedup
-    tracer: Tracer
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """The two resources that are watched: the store of each, and how its objects are decoded."""
-
-    pods: Store
-    secrets: Store
-    pod_resource: ApiResource[ObjectMeta]
-    secret_resource: ApiResource[ObjectMeta]
-
-
-@dataclass(frozen=True, slots=True)
 class ControllerConfig:
     """The settings that the controller depends on; see `Settings` for units and reasons."""
 
@@ -83,3 +68,47 @@ class ControllerConfig:
     """The part of all sessions that this replica works on."""
     on_synced: Callable[[], None] = lambda: None
     """Called once, when the first lists are in the stores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What every part gets: the configuration, time, randomness, the log's memory, and traces."""
+
+    config: ControllerConfig
+    clock: Clock
+    random: Random
+    log_dedup: LogDedup
+    tracer: Tracer
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The two resources that are watched: the store of each, and how its objects are decoded."""
+
+    pods: Store
+    secrets: Store
+    pod_resource: ApiResource[ObjectMeta]
+    secret_resource: ApiResource[ObjectMeta]
+
+
+def make_stores(runtime: Runtime) -> Stores:
+    """Return empty stores of this shard's objects.
+
+    That a Secret comes with its data, which is not requested, is logged: the data is not decoded,
+    but its bytes went through this process.
+    """
+    names, shard = runtime.config.names, runtime.config.shard
+
+    def warn_of_value() -> None:
+        if runtime.log_dedup.should_log("secret_value_received"):
+            log.warning(
+                "secret_value_received",
+                reason="the API server, or what is before it, sent data instead of metadata",
+            )
+
+    return Stores(
+        pods=Store("pods"),
+        secrets=Store("secrets"),
+        pod_resource=of_shard(metadata_resource("pods", names), shard),
+        secret_resource=of_shard(metadata_resource("secrets", names, on_data=warn_of_value), shard),
+    )

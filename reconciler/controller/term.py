@@ -28,7 +28,7 @@ class Term:
         informers: NamespaceInformers,
         confirmations: ConfirmationCache,
         sessions: SessionStateReader,
-        touches: PodTouches | None,
+        touches: PodTouches,
         resync: Resync,
         revocation_check: RevocationCheck,
     ) -> None:
@@ -46,8 +46,7 @@ class Term:
         """Work for one term as the leader; with `relist`, list everything at the same time."""
         self._confirmations.begin_term()
         self._sessions.begin_term()
-        if self._touches is not None:
-            self._touches.clear()
+        self._touches.clear()
         self._queue.resume()
         try:
             async with asyncio.TaskGroup() as group:

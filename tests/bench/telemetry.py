@@ -18,7 +18,7 @@ from reconciler.controller.status.history import RunHistory
 from reconciler.controller.status.run_observers import RunMetrics, RunTraces
 from reconciler.lab.cluster.cluster import LabCluster
 from reconciler.leadership.api import AlwaysOpenFence
-from reconciler.naming import SessionKey
+from reconciler.naming import Names, SessionKey
 from reconciler.telemetry.otlp_settings import RATIO, Sampler
 from reconciler.telemetry.otlp_spans import SampledTrace, spans_of
 from reconciler.telemetry.registry import MetricsRegistry
@@ -102,17 +102,16 @@ async def _settled(environment: dict[str, str]) -> AsyncIterator[Controller]:
 
 
 def _events(clock: SystemClock) -> Any:
-    from reconciler.controller.runtime import LogDedup
+    from reconciler.controller.runtime import ControllerConfig, LogDedup, Runtime
     from reconciler.net.circuit_breaker import CircuitBreaker
 
     return EventRecorder(
-        timeout_s=10.0,
         kube=None,  # type: ignore[arg-type]  # a normal refresh reports no event
         fence=AlwaysOpenFence("bench"),
         breaker=CircuitBreaker("kube", clock, Random(1)),
-        clock=clock,
-        log_dedup=LogDedup(clock),
-        component="token-reconciler",
+        runtime=Runtime(
+            ControllerConfig(Names()), clock, Random(1), LogDedup(clock), Tracer(clock, Random(1))
+        ),
     )
 
 

@@ -41,14 +41,23 @@ class PodTouches:
     When a session is removed, call `drop`, even if a touch of it is in flight: the end of that
     touch does not add it again. After a crash the plan finds missing touches from the objects alone
     (`projection.py`).
+
+    Args:
+        enabled: Without this, no touch is ever pending.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._enabled = enabled
         self._pending: dict[SessionKey, _Pending] = {}
         self._ensured: LRUCache[SessionKey, tuple[str, str]] = LRUCache(MAX_PENDING)
 
-    def request(self, key: SessionKey, secret: ObjectMeta, now_at: Instant) -> None:
-        """Touch the pods of `key` once the watch has shown this version of its Secret."""
+    def request(self, key: SessionKey, secret: ObjectMeta, now_at: Instant) -> bool:
+        """Touch the pods of `key` once the watch has shown this version of its Secret.
+
+        Returns: Whether they will be touched.
+        """
+        if not self._enabled:
+            return False
         pending = _Pending(
             secret.uid,
             secret.version,
@@ -57,6 +66,7 @@ class PodTouches:
             is_observed=False,
         )
         self._pending[key] = pending
+        return True
 
     def ensure(self, key: SessionKey, secret: ObjectMeta, write: str, now_at: Instant) -> bool:
         """Touch the pods of `key` now, for a write by any replica that the watch has shown.
@@ -66,6 +76,8 @@ class PodTouches:
         Returns: False if a touch for this write was requested before: a pod that cannot be
             touched, or with a reverted touch, is not tried again and again.
         """
+        if not self._enabled:
+            return False
         pending, version = self._pending.get(key), (secret.uid, secret.version)
         if self._ensured.get(key) == (secret.uid, write):
             return False

@@ -11,11 +11,11 @@ from typing import Any
 
 import structlog
 
-from reconciler.clock import Clock, format_utc
+from reconciler.clock import format_utc
 from reconciler.controller.events.correlator import EventCorrelator, EventSeries
 from reconciler.controller.events.rules import EventRules
 from reconciler.controller.reconcile.run import ReconcileRun
-from reconciler.controller.runtime import LogDedup
+from reconciler.controller.runtime import Runtime
 from reconciler.errors import (
     AuthorizerNotReady,
     Forbidden,
@@ -60,31 +60,19 @@ class EventStats:
 
 
 class EventRecorder:
-    """An observer of runs that records Events on pods, if this replica may write.
-
-    Args:
-        component: `source.component` and `reportingComponent`.
-        timeout_s: Longest wait for a response; at most `MAX_TIMEOUT_S`. A short Lease needs less.
-    """
+    """An observer of runs that records Events on pods, if this replica may write."""
 
     def __init__(
-        self,
-        *,
-        kube: Kube,
-        fence: WriteFence,
-        breaker: CircuitBreaker,
-        clock: Clock,
-        log_dedup: LogDedup,
-        component: str,
-        timeout_s: float,
+        self, *, kube: Kube, fence: WriteFence, breaker: CircuitBreaker, runtime: Runtime
     ) -> None:
         self._kube = kube
         self._fence = fence
         self._breaker = breaker
-        self._clock = clock
-        self._log_dedup = log_dedup
-        self._component = component
-        self._timeout_s = min(MAX_TIMEOUT_S, timeout_s)
+        self._clock = runtime.clock
+        self._log_dedup = runtime.log_dedup
+        self._component = runtime.config.names.field_manager
+        # A short Lease needs a shorter limit.
+        self._timeout_s = min(MAX_TIMEOUT_S, runtime.config.request_limit_s)
         self._rules = EventRules()
         self._correlator = EventCorrelator()
         self._pending: deque[EventSeries] = deque()

@@ -14,7 +14,7 @@ from reconciler.clock import LONG_AGO, Instant
 from reconciler.controller.decide.namespace_set import NamespaceChanges, NamespaceSet
 from reconciler.controller.decide.pod_touches import PodTouches
 from reconciler.controller.namespaces.informers import NamespaceInformers
-from reconciler.controller.runtime import ControllerConfig, Runtime, Stores
+from reconciler.controller.runtime import Runtime, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.errors import OF_AN_ENDPOINT, RemoteError
@@ -59,9 +59,9 @@ class NamespaceDiscovery:
         platform: Platform,
         informers: NamespaceInformers,
         usage: "NamespaceUsage",
-        config: ControllerConfig,
         runtime: Runtime,
     ) -> None:
+        config = runtime.config
         self._platform = platform
         self._informers = informers
         self._usage = usage
@@ -214,7 +214,7 @@ class NamespaceUsage:
         confirmations: ConfirmationCache,
         sessions: SessionStateReader,
         queue: WorkQueue[SessionKey],
-        touches: PodTouches | None,
+        touches: PodTouches,
     ) -> None:
         self._pods = stores.pods
         self._secrets = stores.secrets
@@ -244,5 +244,4 @@ class NamespaceUsage:
         """Remove a namespace's objects, and their sessions' entries in the queue and touches."""
         for dropped in (*self._pods.forget(namespace), *self._secrets.forget(namespace)):
             self._queue.remove(dropped.key)
-            if self._touches is not None:
-                self._touches.drop(dropped.key)
+            self._touches.drop(dropped.key)

@@ -1,12 +1,22 @@
 """A pair of reflectors for each namespace, started and stopped at run time."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from reconciler.informer.reflector import Reflector
+import structlog
+
+from reconciler.controller.runtime import Runtime, Stores
+from reconciler.controller.triggers.event_handler import EventHandler
+from reconciler.informer.reflector import ObjectHandlers, Reflector
+from reconciler.informer.store import Store
+from reconciler.kube.api import ApiResource, Kube, ListOptions, ObjectMeta
 from reconciler.kube.list_slots import ListSlots
+from reconciler.naming import LIVE_PODS
+from reconciler.net.circuit_breaker import CircuitBreaker
+
+log = structlog.get_logger()
 
 FAST_RETRY_S = 5.0
 """Time between tries in a new namespace: its role binding may be created after it."""
@@ -28,23 +38,34 @@ class InformerPair(NamedTuple):
 
 
 class NamespaceInformers:
-    """Runs the pairs. `NamespaceDiscovery`, if there is one, decides which.
+    """Makes and runs the pairs: the configured ones, or one pair (None) for all namespaces.
+
+    `NamespaceDiscovery`, if there is one, adds and removes others.
 
     Args:
-        make: Makes a namespace's pair (None: the one for all namespaces).
         evict: Removes a namespace from the stores and the queue.
     """
 
     def __init__(
         self,
-        names: Iterable[str | None],
         *,
-        make: Callable[[str | None], InformerPair],
+        kube: Kube,
+        breaker: CircuitBreaker,
+        stores: Stores,
+        event_handler: EventHandler,
         evict: Callable[[str], None],
+        runtime: Runtime,
     ) -> None:
-        self._make = make
+        config = runtime.config
+        self._kube = kube
+        self._breaker = breaker
+        self._stores = stores
+        self._event_handler = event_handler
         self._evict = evict
-        self._pairs: dict[str | None, InformerPair] = {name: make(name) for name in names}
+        self._runtime = runtime
+        all_namespaces = () if config.finds_namespaces else (None,)
+        names: Sequence[str | None] = config.namespaces or all_namespaces
+        self._pairs = {name: self._make_pair(name) for name in names}
         self._added_later: set[str | None] = set()
         self._tasks: dict[str | None, asyncio.Task[None]] = {}
         self._unstarted: list[str | None] = [*self._pairs]
@@ -79,7 +100,7 @@ class NamespaceInformers:
         for name in names:
             if name in self._pairs:
                 continue
-            self._pairs[name] = self._make(name)
+            self._pairs[name] = self._make_pair(name)
             if self.all_initialized:
                 self._added_later.add(name)
             self._unstarted.append(name)
@@ -138,15 +159,22 @@ class NamespaceInformers:
 
         Cancel: lists that have started continue.
         """
-        slices = ListSlots()
-
-        async def relist(reflector: Reflector) -> None:
-            async with slices.slot():
-                await reflector.relist()
-
+        slots = ListSlots()
         async with asyncio.TaskGroup() as group:
             for reflector in self.reflectors:
-                group.create_task(relist(reflector))
+                group.create_task(_relist(reflector, slots))
+
+    def distrust(self, namespace: str, why: str) -> None:
+        """List everything again: the API server has lost a part of its history, in all namespaces.
+
+        Args:
+            namespace: Where an object was read that is older than what was known.
+            why: What was read, and what was known before.
+        """
+        if self._runtime.log_dedup.should_log("history_rewound"):
+            log.warning("history_rewound", namespace=namespace, error=why)
+        for reflector in self.reflectors:
+            reflector.distrust()
 
     def uninitialized(self) -> list[str]:
         """Return the names of reflectors that are waited for and have neither a list nor a 403.
@@ -160,6 +188,41 @@ class NamespaceInformers:
             for reflector in pair
             if not reflector.is_initialized
         ]
+
+    def _make_pair(self, namespace: str | None) -> InformerPair:
+        stores, events = self._stores, self._event_handler
+        selector = self._runtime.config.names.selector()
+        pods = self._make_reflector(
+            stores.pods,
+            stores.pod_resource,
+            ListOptions(namespace, selector, LIVE_PODS),
+            ObjectHandlers(events.pod_changed),
+        )
+        secrets = self._make_reflector(
+            stores.secrets,
+            stores.secret_resource,
+            ListOptions(namespace, selector),
+            ObjectHandlers(events.secret_changed, events.secret_seen),
+        )
+        return InformerPair(pods, secrets)
+
+    def _make_reflector(
+        self,
+        store: Store,
+        resource: ApiResource[ObjectMeta],
+        scope: ListOptions,
+        handlers: ObjectHandlers,
+    ) -> Reflector:
+        return Reflector(
+            self._kube,
+            resource,
+            scope,
+            store,
+            clock=self._runtime.clock,
+            random=self._runtime.random,
+            breaker=self._breaker,
+            handlers=handlers,
+        )
 
 
 def _is_initialized(pair: InformerPair) -> bool:
@@ -181,6 +244,11 @@ async def _run_pair(pair: InformerPair, *, secrets_first: bool) -> None:
             group.create_task(_retry_fast(pair))
             await pair.secrets.wait_initialized()
         group.create_task(pair.pods.run())
+
+
+async def _relist(reflector: Reflector, slots: ListSlots) -> None:
+    async with slots.slot():
+        await reflector.relist()
 
 
 async def _retry_fast(pair: InformerPair) -> None:

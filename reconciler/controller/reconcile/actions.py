@@ -55,7 +55,7 @@ class SessionActions:
         writer: SecretWriter,
         source: TokenSource,
         session_lookup: SessionLookup,
-        touches: PodTouches | None,
+        touches: PodTouches,
         bulkhead: BulkheadShell,
         stats: ReconcileStats,
         runtime: Runtime,
@@ -226,11 +226,9 @@ class SessionActions:
     ) -> None:
         secret, now_at = written.secret, self._clock.monotonic()
         key, run.written_s = run.key, now_s
-        run.touched = plan.touch and self._touches is not None
-        if plan.touch and self._touches is not None:
-            self._touches.request(key, secret, now_at)
-            if written.already_observed:
-                self._touches.observed(secret, now_at)
+        run.touched = plan.touch and self._touches.request(key, secret, now_at)
+        if run.touched and written.already_observed:
+            self._touches.observed(secret, now_at)
         self._stats.refreshes[plan.reason] = self._stats.refreshes.get(plan.reason, 0) + 1
         log.info(
             "runner_token_refreshed",

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -66,27 +66,18 @@ def touches_in(namespace: str) -> str:
 
 
 class BulkheadShell:
-    """Gives workers to runs, and limits the requests to each target.
+    """Gives workers to runs, and limits the requests to each target."""
 
-    Args:
-        workers: See `Bulkhead`.
-        most: See `Bulkhead`.
-    """
-
-    def __init__(
-        self,
-        queue: WorkQueue[SessionKey],
-        runtime: Runtime,
-        *,
-        workers: int,
-        most: Mapping[str, int],
-    ) -> None:
+    def __init__(self, queue: WorkQueue[SessionKey], runtime: Runtime) -> None:
+        config = runtime.config
         self._queue = queue
         self._clock = runtime.clock
         self._log_dedup = runtime.log_dedup
-        self._bulkhead: Bulkhead[SessionKey] = Bulkhead(workers=workers, max_in_flight=most)
+        self._bulkhead: Bulkhead[SessionKey] = Bulkhead(
+            workers=config.workers, max_in_flight={PLATFORM: config.platform_parallel}
+        )
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self.runs_at_most = max_runs(workers)
+        self.runs_at_most = max_runs(config.workers)
         """Most runs at one time: those of the workers, and those that wait for slow requests."""
 
     async def begin(self) -> BulkheadRun:

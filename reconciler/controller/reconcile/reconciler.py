@@ -35,8 +35,8 @@ class Reconciler:
         *,
         sessions: SessionStateReader,
         actions: SessionActions,
-        touches: PodTouches | None,
-        toucher: PodToucher | None,
+        touches: PodTouches,
+        toucher: PodToucher,
         kube_breaker: CircuitBreaker,
         runtime: Runtime,
     ) -> None:
@@ -63,8 +63,7 @@ class Reconciler:
             Exception: See `SessionActions.execute`.
         Cancel: A write in flight may have been applied.
         """
-        if self._toucher is not None:
-            await self._toucher.touch_if_due(key, slot)
+        await self._toucher.touch_if_due(key, slot)
         for _ in range(MAX_PASSES):
             state, plan = self._sessions.plan(key)
             run.pod = state.pod
@@ -113,8 +112,7 @@ class Reconciler:
         key = run.key
         if plan.action is Action.REMOVE:
             run.outcome = "removed"
-            if self._touches is not None:
-                self._touches.drop(key)
+            self._touches.drop(key)
             self._sessions.records.put(key, None)
             return None
         if plan.action is Action.BLOCKED:
@@ -140,7 +138,7 @@ class Reconciler:
 
     def _requeue(self, key: SessionKey, plan: Plan) -> ScheduleRequest:
         at = self._sessions.at(plan.due_s)
-        touch_at = self._touches.next_at(key) if self._touches is not None else None
+        touch_at = self._touches.next_at(key)
         if touch_at is not None and touch_at < at:
             return ScheduleRequest(touch_at, Priority.EXPIRING, plan.slack_s, "touch")
         return ScheduleRequest(at, plan.priority, plan.slack_s, plan.reason)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from reconciler.clock import NEVER, EpochTime
 from reconciler.controller.decide import patches
 from reconciler.controller.decide.confirmation_mac import ConfirmationMac
-from reconciler.controller.runtime import ControllerConfig, Stores
+from reconciler.controller.runtime import Runtime, Stores
 from reconciler.errors import NotLeaderError
 from reconciler.informer.store import Store
 from reconciler.kube.api import ApiResource, Kube, ListOptions, ObjectMeta
@@ -39,7 +39,7 @@ class SecretWriter:
         stores: Stores,
         fence: WriteFence,
         confirmation_mac: ConfirmationMac,
-        config: ControllerConfig,
+        runtime: Runtime,
         on_rewound: Callable[[str, str], None],
     ) -> None:
         self._kube = kube
@@ -47,10 +47,10 @@ class SecretWriter:
         self._secrets = stores.secret_resource
         self._store = stores.secrets
         self._pod_store = stores.pods
-        self._names = config.names
+        self._names = runtime.config.names
         self._confirmation_mac = confirmation_mac
         self._fence = fence
-        self._limit_s = config.request_limit_s
+        self._limit_s = runtime.config.request_limit_s
         self._on_rewound = on_rewound
 
     async def refresh(

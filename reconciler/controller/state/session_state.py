@@ -5,10 +5,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Literal
 
-from reconciler.clock import LONG_AGO, NEVER, Clock, EpochTime, Instant
+from reconciler.clock import LONG_AGO, NEVER, EpochTime, Instant
 from reconciler.controller.decide.progress import WriteRecords, is_unanswered, last_applied
 from reconciler.controller.decide.refresh_plan import DecisionContext, Plan, SessionState, plan
-from reconciler.controller.runtime import ControllerConfig, Stores
+from reconciler.controller.runtime import Runtime, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.kube.api import ObjectMeta
 from reconciler.leadership.api import WriteFence
@@ -60,9 +60,9 @@ class SessionStateReader:
         source: TokenSource,
         issuer_time: IssuerTime,
         fence: WriteFence,
-        config: ControllerConfig,
-        clock: Clock,
+        runtime: Runtime,
     ) -> None:
+        config, clock = runtime.config, runtime.clock
         self.names = config.names
         self.startup: Literal["all", "stale", "none"] = "none"
         self._startup_mode = config.startup

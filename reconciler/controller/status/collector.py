@@ -17,7 +17,7 @@ from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.runtime import Runtime, Stores
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
-from reconciler.controller.status.exposure import EstimatedExposure
+from reconciler.controller.status.exposure import TOUCHED_S, EstimatedExposure
 from reconciler.controller.status.fleet import FleetSummary
 from reconciler.controller.status.history import BlockedSessions, RunHistory, RunRecord
 from reconciler.controller.status.session_reading import SessionReading, read
@@ -32,7 +32,7 @@ from reconciler.controller.status.trend import Trend, TrendReading
 from reconciler.controller.triggers.startup import StartupProgress
 from reconciler.kube.api import ObjectMeta
 from reconciler.leadership.api import WriteFence
-from reconciler.naming import SessionKey, Shard
+from reconciler.naming import SessionKey
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.platform.api import Platform
 from reconciler.time_slice import TimeSlice
@@ -73,23 +73,22 @@ class ControllerParts:
     fence: WriteFence
     breakers: tuple[CircuitBreaker, ...]
     platform: Platform
-    shard: Shard
 
 
 class StatusCollector:
     """Takes snapshots in slices and keeps the newest; concurrent callers share one.
 
     Cost: 2 us a session (12 where it changed), in turns of the loop.
-
-    Args:
-        delivery_s: What a pod needs at most to see a token written in time, in seconds.
     """
 
-    def __init__(self, parts: ControllerParts, runtime: Runtime, *, delivery_s: float) -> None:
+    def __init__(self, parts: ControllerParts, runtime: Runtime) -> None:
         self._parts = parts
         self._clock = runtime.clock
         self._log_dedup = runtime.log_dedup
-        self._delivery_s = delivery_s
+        config = runtime.config
+        self._shard = config.shard
+        # What a pod needs at most to see a token that was written in time.
+        self._delivery_s = TOUCHED_S if config.touch else config.propagation_s
         self._lock = asyncio.Lock()
         self._fleet = FleetSummary()
         self._seen: dict[SessionKey, SessionReading] = {}
@@ -286,7 +285,7 @@ class StatusCollector:
             fence.holder,
             fence.transitions,
             fence.fenced_total,
-            parts.shard,
+            self._shard,
         )
         return StatusSnapshot(
             now_s=now_s,

@@ -12,10 +12,10 @@ from typing import Any
 
 import structlog
 
-from reconciler.clock import LONG_AGO, Clock, EpochTime, Instant, format_utc
+from reconciler.clock import LONG_AGO, EpochTime, Instant, format_utc
 from reconciler.controller.events.correlator import cut_text
 from reconciler.controller.events.recorder import EVENTS, MAX_TIMEOUT_S
-from reconciler.controller.runtime import LogDedup
+from reconciler.controller.runtime import Runtime
 from reconciler.errors import Forbidden, KubeError, NotFound, ProtocolError
 from reconciler.kube.api import Kube
 from reconciler.net.circuit_breaker import CircuitBreaker
@@ -80,15 +80,14 @@ class ReplicaReport:
         reporter: Reporter,
         *,
         breaker: CircuitBreaker,
-        clock: Clock,
-        log_dedup: LogDedup,
+        runtime: Runtime,
         problems: Callable[[], Problems],
     ) -> None:
         self._reporter = reporter
         self._kube = reporter.kube
         self._breaker = breaker
-        self._clock = clock
-        self._log_dedup = log_dedup
+        self._clock = runtime.clock
+        self._log_dedup = runtime.log_dedup
         self._problems = problems
         self._series: dict[str, _Series] = {}
 

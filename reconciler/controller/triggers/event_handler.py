@@ -23,7 +23,7 @@ class EventHandler:
         self,
         sessions: SessionStateReader,
         queue: WorkQueue[SessionKey],
-        touches: PodTouches | None,
+        touches: PodTouches,
         startup: StartupProgress,
         clock: Clock,
     ) -> None:
@@ -53,8 +53,7 @@ class EventHandler:
 
     def secret_seen(self, secret: ObjectMeta) -> None:
         """Take note of a Secret in the watch: a touch may have waited for its write to appear."""
-        now_at = self._clock.monotonic()
-        if self._touches is not None and self._touches.observed(secret, now_at):
+        if self._touches.observed(secret, self._clock.monotonic()):
             self._touch_now(secret.key)
 
     def enqueue(
@@ -78,8 +77,7 @@ class EventHandler:
             self._queue.add(key, ScheduleRequest(now_at, Priority.ROUTINE, 0.0, reason))
             return Action.BLOCKED
         if plan.action is Action.REMOVE:
-            if self._touches is not None:
-                self._touches.drop(key)
+            self._touches.drop(key)
             if self._queue.remove(key):
                 self._startup.record_result(key, "unchanged")
             return plan.action
@@ -110,9 +108,7 @@ class EventHandler:
 
     def _ensure_touch(self, state: SessionState, plan: Plan) -> bool:
         """Record a touch that is pending nowhere: its writer crashed, or did not know the pod."""
-        if self._touches is None or not (plan.touch and self._sessions.leads):
-            return False
-        if state.secret is None:
+        if state.secret is None or not (plan.touch and self._sessions.leads):
             return False
         write = state.secret.annotations.get(self._sessions.names.refreshed_at, "")
         return self._touches.ensure(state.key, state.secret, write, self._clock.monotonic())

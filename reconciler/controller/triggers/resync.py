@@ -8,7 +8,7 @@ import structlog
 
 from reconciler.controller.decide.refresh_plan import Action
 from reconciler.controller.decide.sharding import owns
-from reconciler.controller.runtime import ControllerConfig, Runtime
+from reconciler.controller.runtime import Runtime
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.controller.triggers.event_handler import EventHandler
@@ -61,9 +61,9 @@ class Resync:
         event_handler: EventHandler,
         startup: StartupProgress,
         on_namespaces: Callable[[Iterable[str]], None],
-        config: ControllerConfig,
         runtime: Runtime,
     ) -> None:
+        config = runtime.config
         self._platform = platform
         self._confirmations = confirmations
         self._sessions = sessions

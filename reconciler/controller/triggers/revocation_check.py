@@ -6,9 +6,9 @@ and a replica that starts while the platform is unreachable would accept it.
 
 import asyncio
 
-from reconciler.clock import LONG_AGO, Clock, Instant
+from reconciler.clock import LONG_AGO, Instant
 from reconciler.controller.reconcile.session_lookup import SessionLookup
-from reconciler.controller.runtime import ControllerConfig
+from reconciler.controller.runtime import Runtime
 from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.controller.state.session_state import SessionStateReader
 from reconciler.controller.triggers.event_handler import EventHandler
@@ -46,17 +46,16 @@ class RevocationCheck:
         sessions: SessionStateReader,
         session_lookup: SessionLookup,
         event_handler: EventHandler,
-        config: ControllerConfig,
-        clock: Clock,
+        runtime: Runtime,
     ) -> None:
         self._secrets = secrets
         self._confirmations = confirmations
         self._sessions = sessions
         self._session_lookup = session_lookup
         self._event_handler = event_handler
-        self._names = config.names
-        self._clock = clock
-        self._period_s = config.resync_s
+        self._names = runtime.config.names
+        self._clock = runtime.clock
+        self._period_s = runtime.config.resync_s
         self._asked_at: dict[SessionKey, Instant] = {}
         self._unanswered_at: dict[SessionKey, Instant] = {}
 

@@ -130,7 +130,7 @@ class SimulatedReplica:
             lease=self.lease,
             timing=ElectionTiming(),
             random=shared.random(f"elector {number}"),
-            on_history_rewound=self.controller.relist_all,
+            on_history_rewound=self.controller.informers.distrust,
         )
         self._elector_task = self.process.create_task(self._elector.run(), name="elector")
         self._stop = asyncio.Event()

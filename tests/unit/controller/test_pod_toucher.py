@@ -158,7 +158,7 @@ def test_touches_of_sessions_that_ended_are_forgotten() -> None:
                 world.delete_pod(f"2Ab{number}")
                 world.delete_secret(f"2Ab{number}")
             await asyncio.sleep(1)
-            assert len(world.controller.touches or ()) <= 1
+            assert len(world.controller.touches) <= 1
 
     simulate(scenario)
 
@@ -175,9 +175,9 @@ def test_a_namespace_that_is_let_go_takes_its_touches_along() -> None:
             await asyncio.sleep(1)
             world.add("2Ab0", project="team-b")
             await asyncio.sleep(10)
-            assert len(world.controller.touches or ()) == 1
+            assert len(world.controller.touches) == 1
             world.controller.informers.remove(["team-b"])
-            assert len(world.controller.touches or ()) == 0
+            assert len(world.controller.touches) == 0
 
     simulate(scenario, finds_namespaces=True)
 
@@ -195,6 +195,6 @@ def test_a_touch_whose_session_ends_under_way_crashes_nothing() -> None:
             world.delete_secret("2Ab0")
             await asyncio.sleep(20)
             assert world.controller.stats.reconcile_panics_total == 0
-            assert len(world.controller.touches or ()) == 0
+            assert len(world.controller.touches) == 0
 
     simulate(scenario)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.controller.decide.token_state import TokenState
-from reconciler.controller.runtime import LogDedup
+from reconciler.controller.runtime import ControllerConfig, LogDedup, Runtime
 from reconciler.controller.status.replica_report import (
     CHANGED_S,
     REPEAT_S,
@@ -21,6 +21,8 @@ from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.in_process_client import InProcessKube
 from reconciler.lab.apiserver.kinds import EVENTS
 from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.telemetry.trace import Tracer
+from tests.unit.controller.build import NAMES
 from tests.unit.controller.virtual import PROJECT, US, World, running, simulate
 
 
@@ -34,8 +36,13 @@ class Reported:
         self.report = ReplicaReport(
             Reporter(PROJECT, "token-reconciler", "token-reconciler", "replica-0", kube),
             breaker=CircuitBreaker("kube", world.clock, Random(1)),
-            clock=world.clock,
-            log_dedup=LogDedup(world.clock),
+            runtime=Runtime(
+                ControllerConfig(NAMES),
+                world.clock,
+                Random(1),
+                LogDedup(world.clock),
+                Tracer(world.clock, Random(1)),
+            ),
             problems=lambda: self.problems,
         )
 

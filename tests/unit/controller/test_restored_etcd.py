@@ -105,7 +105,7 @@ def test_a_lease_of_an_earlier_history_has_everything_listed_at_once() -> None:
             await asyncio.sleep(100)
             await lose_a_future(world)
             world.add("2Ae0")
-            world.controller.relist_all("home", "the Lease is of an earlier history")
+            world.controller.informers.distrust("home", "the Lease is of an earlier history")
             async with asyncio.timeout(1):
                 while world.token("2Ae0") not in world.issuer.minted:
                     await asyncio.sleep(0.01)
