@@ -18,6 +18,7 @@ from reconciler.kube.status_errors import from_response, retry_after
 from reconciler.net.client_pool import ClientPool, PooledClient
 from reconciler.net.client_session import describe_error
 from reconciler.net.exchange import CONNECT_LIMIT, Answer
+from reconciler.telemetry.trace import request_span
 
 T = TypeVar("T")
 
@@ -81,6 +82,8 @@ class RequestSender:
         except CLIENT_ERRORS as error:
             failure = translate_error(error, request.what)
         else:
+            if (span := request_span()) is not None:
+                span.status = answer.status
             if self._on_date is not None:
                 self._on_date(answer.headers.get("Date"))
             return answer.body
@@ -141,6 +144,8 @@ class RequestSender:
                 headers.extend(await self._credentials.headers(client.connection.url))
                 if client.is_closed():
                     raise _closed(request)
+                if (span := request_span()) is not None:
+                    span.send_to(client.connection.url + request.target)
                 try:
                     return await attempt(client, request, headers)
                 except aiohttp.ClientSSLError:

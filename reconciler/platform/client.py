@@ -345,11 +345,27 @@ class PlatformClient:
         }
         if project is not None:
             headers["X-Ambient-Project"] = project
+        with span("GET", method="GET") as request_span:
+            if request_span is not None:
+                request_span.url, request_span.resends = str(url), int(fresh)
+            answer = await self._request(
+                url, headers | traceparent(), project, what, kind, max_bytes
+            )
+            if request_span is not None:
+                request_span.status = answer.status
+            return answer
+
+    async def _request(
+        self,
+        url: URL,
+        headers: dict[str, str],
+        project: str | None,
+        what: str,
+        kind: RequestKind,
+        max_bytes: int,
+    ) -> ErrorAnswer:
         try:
-            with span("GET", str(url)) as request_span:
-                answer = await self._in_turn(url, headers | traceparent(), kind, max_bytes)
-                if request_span is not None and answer is not None:
-                    request_span.status = answer.status
+            answer = await self._in_turn(url, headers, kind, max_bytes)
             if answer is not None:
                 return answer
             raise PlatformAnswerTooLarge(f"{what}: more than {max_bytes} bytes")

@@ -59,7 +59,7 @@ def span_sender(replica: str, environ: Mapping[str, str], clock: Clock) -> Trace
 
     from reconciler.telemetry.otlp_spans import spans_of
 
-    resource = _resource(replica, environ)
+    resource = resource_of(replica, environ)
     adapter, exporter = _exporter(OTLPSpanExporter, environ, clock)
 
     def export(batch: list["SampledTrace"]) -> bool:
@@ -96,15 +96,26 @@ def _trust(environ: Mapping[str, str]) -> Trust:
     return Trust(path("CERTIFICATE"), path("CLIENT_CERTIFICATE"), path("CLIENT_KEY"))
 
 
-def _resource(replica: str, environ: Mapping[str, str]) -> "Resource":
-    """Return our resource attributes; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win."""
-    from opentelemetry.sdk.resources import Resource
+def resource_of(replica: str, environ: Mapping[str, str]) -> "Resource":
+    """Return who sends the traces; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win.
 
-    ours = {"service.version": __version__, "service.instance.id": replica}
-    named = environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    if not environ.get("OTEL_SERVICE_NAME") and "service.name=" not in named:
-        ours["service.name"] = SERVICE
-    return Resource.create({k: v for k, v in ours.items() if f"{k}=" not in named})
+    The manifests set NAMESPACE, RECONCILER_REPLICA and RECONCILER_POD_UID by the downward API.
+    Source: OpenTelemetry semantic conventions, "Resource attributes in K8s".
+    """
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+
+    ours = {
+        "service.name": SERVICE,
+        "service.version": __version__,
+        "service.instance.id": replica,
+    }
+    if namespace := environ.get("NAMESPACE"):
+        ours["service.namespace"] = namespace
+        if uid := environ.get("RECONCILER_POD_UID"):
+            ours |= {
+                "k8s.namespace.name": namespace, "k8s.pod.name": replica, "k8s.pod.uid": uid,
+            }  # fmt: skip
+    return Resource.create().merge(Resource(ours)).merge(OTELResourceDetector().detect())
 
 
 def _silence_libraries() -> None:

@@ -4,50 +4,36 @@ Spans are built in the exporter's thread, and only for traces that are kept: to 
 send those of one refresh takes 0.1 ms of CPU. Source: `python -m tests.traces.compare_processors`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
 from reconciler import __version__
 from reconciler.clock import ClockOffset, Instant
+from reconciler.telemetry.log_setup import bounded
 from reconciler.telemetry.trace import UNSET_AT, Span, SpanId, Trace
 
 _SCOPE = InstrumentationScope("reconciler", __version__)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
-class _Request(NamedTuple):
-    """A span for one request to the API server; `target_attribute` names its target."""
-
-    method: str
-    template: str
-    status: int
-    target_attribute: str
-
-
+_BY_OBJECT = "token_reconciler.secret.name"
 _REQUESTS = {
-    "patch": _Request(
-        "PATCH",
-        "/api/v1/namespaces/{namespace}/secrets/{name}",
-        200,
-        "token_reconciler.secret.name",
-    ),
-    "create": _Request(
-        "POST", "/api/v1/namespaces/{namespace}/secrets", 201, "token_reconciler.secret.name"
-    ),
-    "refetch": _Request(
-        "GET", "/api/v1/namespaces/{namespace}/secrets", 200, "token_reconciler.secret.name"
-    ),
-    "touch": _Request("PATCH", "/api/v1/namespaces/{namespace}/pods/{name}", 200, "k8s.pod.name"),
+    "patch": ("/api/v1/namespaces/{namespace}/secrets/{name}", _BY_OBJECT),
+    "create": ("/api/v1/namespaces/{namespace}/secrets", _BY_OBJECT),
+    "refetch_secrets": ("/api/v1/namespaces/{namespace}/secrets", _BY_OBJECT),
+    "refetch_pods": ("/api/v1/namespaces/{namespace}/pods", "k8s.pod.name"),
+    "touch": ("/api/v1/namespaces/{namespace}/pods/{name}", "k8s.pod.name"),
 }
-_METHODS = frozenset({"GET", "POST"})
-"""Spans with these names are requests to the issuer or the platform; their target is the URL."""
+"""`url.template` of the requests to the API server, and the attribute that names their object."""
+
+_PORTS = {"http": 80, "https": 443}
 
 
 class SampledTrace(NamedTuple):
@@ -61,18 +47,25 @@ def spans_of(sampled: SampledTrace, resource: Resource) -> Iterator[ReadableSpan
     """Yield the spans of one trace, the root first."""
     trace = sampled.trace
     began_at = trace.began_at if trace.queued_at is None else trace.queued_at
+    end_ns = _ns(trace.ended_at, sampled)
+    attributes: dict[str, AttributeValue] = dict(trace.attributes)
+    if trace.error:
+        attributes["error.type"] = trace.error
+    if trace.dropped_spans:
+        attributes["token_reconciler.dropped_steps"] = trace.dropped_spans
     yield ReadableSpan(
         trace.name,
         context=_context(trace.id),
         resource=resource,
-        attributes=_root_attributes(trace),
+        attributes=attributes,
+        events=_events(trace, end_ns),
         links=[
             Link(_context(cause), {"token_reconciler.reason": reason})
             for reason, cause in trace.links
         ],
-        status=_status(trace.error or ("failed" if trace.failed else "")),
+        status=_status(trace.error or ("failed" if trace.failed else ""), trace.message),
         start_time=_ns(began_at, sampled),
-        end_time=_ns(trace.ended_at, sampled),
+        end_time=end_ns,
         instrumentation_scope=_SCOPE,
     )
     if trace.queued_at is not None:
@@ -93,70 +86,70 @@ def spans_of(sampled: SampledTrace, resource: Resource) -> Iterator[ReadableSpan
 def _span_of(span: Span, sampled: SampledTrace, resource: Resource) -> ReadableSpan:
     trace = span.trace
     parent = span.parent or trace
+    template, named_by = _REQUESTS.get(span.name, ("", "token_reconciler.target"))
+    attributes: dict[str, AttributeValue] = _request_attributes(span) if span.method else {}
+    if template:
+        attributes["url.template"] = template
+        attributes["k8s.namespace.name"] = trace.attributes.get("k8s.namespace.name", "")
+    if span.target:
+        attributes[named_by] = span.target
+    if error := _error_type(span):
+        attributes["error.type"] = error
+    # A span that a cancelled run left open ends with its trace.
+    end_ns = _ns(trace.ended_at if span.ended_at == UNSET_AT else span.ended_at, sampled)
     return ReadableSpan(
-        span.name,
+        f"{span.method} {template}".strip() if span.method else span.name,
         context=_context(SpanId(trace.trace_id, span.span_id)),
         parent=_context(SpanId(trace.trace_id, parent.span_id)),
         resource=resource,
-        attributes=_span_attributes(span, trace.attributes),
-        kind=_kind(span),
-        status=_status(span.error),
+        attributes=attributes,
+        events=_events(span, end_ns),
+        kind=SpanKind.CLIENT if span.method else SpanKind.INTERNAL,
+        status=_status(error, span.message),
         start_time=_ns(span.began_at, sampled),
-        # A span that a cancelled run left open ends with its trace.
-        end_time=_ns(trace.ended_at if span.ended_at == UNSET_AT else span.ended_at, sampled),
+        end_time=end_ns,
         instrumentation_scope=_SCOPE,
     )
 
 
-def _root_attributes(trace: Trace) -> dict[str, AttributeValue]:
-    attributes: dict[str, AttributeValue] = dict(trace.attributes)
-    if trace.error:
-        attributes.setdefault("error.type", trace.error)
-    if trace.dropped_spans:
-        attributes["token_reconciler.dropped_steps"] = trace.dropped_spans
-    return attributes
+def _request_attributes(span: Span) -> dict[str, AttributeValue]:
+    """Return the attributes of an HTTP client span; no URL shows credentials.
 
-
-def _span_attributes(
-    span: Span, trace_attributes: Mapping[str, AttributeValue]
-) -> dict[str, AttributeValue]:
-    attributes: dict[str, AttributeValue] = {}
-    request = _REQUESTS.get(span.name)
-    if request is not None:
-        attributes["http.request.method"] = request.method
-        attributes["url.template"] = request.template
-        attributes[request.target_attribute] = span.target
-        attributes["http.response.status_code"] = span.status or (
-            0 if span.error else request.status
-        )
-        if namespace := trace_attributes.get("k8s.namespace.name"):
-            attributes["k8s.namespace.name"] = namespace
-    elif span.name in _METHODS:
-        parts = urlsplit(span.target)
-        attributes["http.request.method"] = span.name
-        attributes["url.full"] = span.target
-        attributes["server.address"] = parts.hostname or ""
+    Source: OpenTelemetry semantic conventions, "HTTP client span" (stable).
+    """
+    attributes: dict[str, AttributeValue] = {"http.request.method": span.method}
+    if span.url:  # else the request was not sent
+        url = urlsplit(span.url)
+        host = url.netloc.rpartition("@")[2]
+        attributes["url.full"] = url._replace(netloc=host).geturl()
+        attributes["server.address"] = url.hostname or ""
+        attributes["server.port"] = url.port or _PORTS.get(url.scheme, 0)
+        attributes["network.protocol.version"] = "1.1"
+    if span.status:
         attributes["http.response.status_code"] = span.status
-    elif span.target:
-        attributes["token_reconciler.target"] = span.target
-    if attributes.get("http.response.status_code") == 0:
-        del attributes["http.response.status_code"]  # no answer at all
-    if span.error:
-        attributes["error.type"] = span.error
+    if span.resends:
+        attributes["http.request.resend_count"] = span.resends
     return attributes
 
 
-def _kind(span: Span) -> SpanKind:
-    is_request = span.name in _REQUESTS or span.name in _METHODS
-    return SpanKind.CLIENT if is_request else SpanKind.INTERNAL
+def _error_type(span: Span) -> str:
+    """Return the class of the error, or the status of an answer that is an error; "" for none."""
+    return span.error or (str(span.status) if span.status >= 400 else "")
+
+
+def _events(span: Span, at_ns: int) -> list[Event]:
+    if not span.error:
+        return []
+    words = {"exception.type": span.error, "exception.message": bounded(span.message)}
+    return [Event("exception", words, at_ns)]
 
 
 def _context(span: SpanId) -> SpanContext:
     return SpanContext(span.trace_id, span.span_id, is_remote=False, trace_flags=_SAMPLED)
 
 
-def _status(error: str) -> Status:
-    return Status(StatusCode.ERROR, error) if error else Status(StatusCode.UNSET)
+def _status(error: str, message: str) -> Status:
+    return Status(StatusCode.ERROR, bounded(message) or error) if error else Status()
 
 
 def _ns(at: Instant, sampled: SampledTrace) -> int:

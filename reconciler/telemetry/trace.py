@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from reconciler.clock import Clock, Instant
+from reconciler.errors import ReconcilerError
 
 MAX_SPANS = 64
 """Most spans kept of one trace; a resync of a thousand projects would have thousands."""
@@ -36,27 +37,35 @@ class Span:
     """One part of a trace, open while its `with` block runs; spans begun inside are its children.
 
     Args:
-        target: The object or URL of the work; never holds a token.
+        target: The object of the work; never holds a token.
+        method: The HTTP method, where the work is one request; else "".
 
-    `status` is the HTTP status of an answer, 0 without one; `error` the class of what ended it.
+    `url` is the last address that the request was sent to, and `resends` how often it was sent
+    again there; `status` is the HTTP status of the answer, 0 without one. `error` is the class of
+    what ended the work, `message` its text.
     """
 
     __slots__ = (
-        "_span_id", "_token", "_trace", "began_at", "ended_at", "error", "name", "parent", "status",
-        "target",
+        "_span_id", "_token", "_trace", "began_at", "ended_at", "error", "message", "method",
+        "name", "parent", "resends", "status", "target", "url",
     )  # fmt: skip
 
     def __init__(
-        self, trace: "Trace | None", name: str, target: str, parent: "Span | None"
+        self,
+        trace: "Trace | None",
+        name: str,
+        target: str,
+        parent: "Span | None",
+        method: str = "",
     ) -> None:
         self._trace = trace
         self.name = name
         self.target = target
         self.parent = parent
+        self.method = method
         self.began_at = self.ended_at = UNSET_AT
-        self.status = 0
-        self.error = ""
-        self._span_id = 0
+        self.status = self.resends = self._span_id = 0
+        self.url = self.error = self.message = ""
         self._token: Token[Span | None] | None = None
 
     def __enter__(self) -> Self:
@@ -74,9 +83,20 @@ class Span:
         if self._token is not None:
             _CURRENT.reset(self._token)
             self._token = None
-        if kind is not None:
-            self.error = kind.__name__
+        if error is not None:
             self.status = self.status or getattr(error, "status", 0)
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Record what ended the work."""
+        self.error = type(error).__name__
+        if isinstance(error, ReconcilerError):  # another error may quote a header
+            self.message = str(error)
+
+    def send_to(self, url: str) -> None:
+        """Record that the request is sent to `url`; a second call records that it is sent again."""
+        self.resends += bool(self.url)
+        self.url = url
 
     @property
     def trace(self) -> "Trace":
@@ -165,12 +185,12 @@ class Trace(Span):
         """The trace ID as logs and Jaeger show it."""
         return f"{self.trace_id:032x}"
 
-    def add(self, name: str, target: str, parent: Span) -> Span | None:
+    def add(self, name: str, target: str, parent: Span, method: str = "") -> Span | None:
         """Return a new span, or None where the trace has `MAX_SPANS` already."""
         if len(self.spans) >= MAX_SPANS:
             self.dropped_spans += 1
             return None
-        span = Span(self, name, target, parent)
+        span = Span(self, name, target, parent, method)
         self.spans.append(span)
         return span
 
@@ -215,17 +235,26 @@ class Tracer:
         return self._random.getrandbits(bits) or 1
 
 
-def span(name: str, target: str = "") -> AbstractContextManager[Span | None]:
-    """Return a new span of the current trace; without a trace a context that does nothing."""
+def span(name: str, target: str = "", method: str = "") -> AbstractContextManager[Span | None]:
+    """Return a new span of the current trace; without a trace a context that does nothing.
+
+    Args: As of `Span`.
+    """
     parent = _CURRENT.get()
     if parent is None:
         return nullcontext()
-    return parent.trace.add(name, target, parent) or nullcontext()
+    return parent.trace.add(name, target, parent, method) or nullcontext()
 
 
 def current() -> Span | None:
     """Return the innermost open span of this task, or None."""
     return _CURRENT.get()
+
+
+def request_span() -> Span | None:
+    """Return the innermost open span if its work is one request, else None."""
+    innermost = _CURRENT.get()
+    return innermost if innermost is not None and innermost.method else None
 
 
 def traceparent() -> dict[str, str]:

@@ -9,7 +9,7 @@ from urllib.parse import quote_plus, urlsplit
 import aiohttp
 from yarl import URL
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, Instant
 from reconciler.errors import IssuerRefused, IssuerUnavailable, SettingsError
 from reconciler.net.client_pool import Requests
 from reconciler.net.client_session import describe_error, kind_of, shown_url
@@ -108,45 +108,42 @@ class TokenEndpoint:
             raise IssuerRefused(f"{self._description}: {error}", reason="no_credentials") from error
 
     async def _request(self, credentials: ClientCredentials) -> RawResponse:
-        # aiohttp's errors may hold the request's headers and so the secret: our error is raised
-        # outside the handler, so that nothing is chained.
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._try_styles(credentials)
-        except TimeoutError:
-            reason, message = "timeout", f"no answer in {self._timeout_s:g} s"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            # ValueError: aiohttp raises it for a host in .netrc, or an invalid one.
-            reason, message = kind_of(error), describe_error(error, system_trust=True)
-        raise IssuerUnavailable(f"{self._description}: {message}", reason=reason)
-
-    async def _try_styles(self, credentials: ClientCredentials) -> RawResponse:
-        first = await self._post(credentials, self._style)
+        end_at = self._clock.monotonic() + self._timeout_s
+        first = await self._post(credentials, self._style, end_at)
         if is_success(first) or not is_refusal(first):
             return first
         other: AuthStyle = "body" if self._style == "basic" else "basic"
-        second = await self._post(credentials, other)
+        second = await self._post(credentials, other, end_at, resends=1)
         if is_success(second):
             self._style = other
             return second
         return more_specific(first, second) if is_refusal(second) else second
 
-    async def _post(self, credentials: ClientCredentials, style: AuthStyle) -> RawResponse:
-        form = [("grant_type", "client_credentials"), *self._fields]
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-        with span("POST", self._shown_url) as current:
-            response = await self._exchange(form, headers | traceparent(), credentials, style)
-            if current is not None:
-                current.status = response.status
-            return response
-
-    async def _exchange(
-        self,
-        form: list[tuple[str, str]],
-        headers: dict[str, str],
-        credentials: ClientCredentials,
-        style: AuthStyle,
+    async def _post(
+        self, credentials: ClientCredentials, style: AuthStyle, end_at: Instant, *, resends: int = 0
     ) -> RawResponse:
+        with span("POST", method="POST") as current:
+            if current is not None:
+                current.url, current.resends = self._shown_url, resends
+            # aiohttp's errors may hold the request's headers and so the secret: our error is raised
+            # outside the handler, so that nothing is chained.
+            try:
+                async with asyncio.timeout(end_at - self._clock.monotonic()):
+                    response = await self._exchange(credentials, style)
+            except TimeoutError:
+                reason, message = "timeout", f"no answer in {self._timeout_s:g} s"
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                # ValueError: aiohttp raises it for a host in .netrc, or an invalid one.
+                reason, message = kind_of(error), describe_error(error, system_trust=True)
+            else:
+                if current is not None:
+                    current.status = response.status
+                return response
+            raise IssuerUnavailable(f"{self._description}: {message}", reason=reason)
+
+    async def _exchange(self, credentials: ClientCredentials, style: AuthStyle) -> RawResponse:
+        form = [("grant_type", "client_credentials"), *self._fields]
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"} | traceparent()
         if style == "basic":
             headers["Authorization"] = _basic(credentials)
         else:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from reconciler import __version__
+from reconciler.telemetry.otlp import resource_of
 from tests.cluster.admin import Admin
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.helm import CHART, RELEASE, comparable, helm, template, values_of
@@ -61,6 +62,28 @@ class TestObjects:
         assert ours.keys() == theirs.keys()
         for name, found in ours.items():
             assert found == theirs[name], name
+
+    @pytest.mark.parametrize("render", [overlay, chart])
+    def test_name_the_pod_in_its_traces(
+        self, render: Callable[[str], list[Object]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "k8s.cluster.name=east")
+        [container] = pod(render("cluster-wide"))["containers"]
+        of_pod = {"metadata.namespace": "ambient-code", "metadata.name": "a-b", "metadata.uid": "1"}
+        environ = {
+            one["name"]: of_pod[one["valueFrom"]["fieldRef"]["fieldPath"]]
+            for one in container["env"]
+            if "valueFrom" in one
+        }
+        found = resource_of(environ["RECONCILER_REPLICA"], environ).attributes
+        assert {
+            "service.namespace": "ambient-code",
+            "service.version": __version__,
+            "service.instance.id": "a-b",
+            "k8s.namespace.name": "ambient-code",
+            "k8s.pod.name": "a-b",
+            "k8s.cluster.name": "east",
+        }.items() <= found.items()
 
     def test_that_differ_in_one_value_are_found(self) -> None:
         changed = comparable(chart("cluster-wide", "--set=terminationGracePeriodSeconds=31"))

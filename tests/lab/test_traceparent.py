@@ -29,7 +29,7 @@ async def test_the_issuer_is_told_the_step_that_asks() -> None:
             await endpoint.request_token()
     [mint, post] = trace.spans
     assert post.parent is mint
-    assert (post.name, post.target, post.status) == ("POST", f"{issuer.url}/token", 500)
+    assert (post.name, post.url, post.status) == ("POST", f"{issuer.url}/token", 500)
     inside, outside = issuer.requests
     assert inside.headers["traceparent"] == f"00-{trace.hex_id}-{post.span_id:016x}-00"
     assert "traceparent" not in outside.headers
@@ -45,7 +45,7 @@ async def test_the_platform_is_told_the_page_that_is_asked_for() -> None:
             await projects(client)
     [page] = trace.spans
     assert (page.name, page.status) == ("GET", 404)
-    assert "/api/ambient/v1/projects?" in page.target
+    assert "/api/ambient/v1/projects?" in page.url
     inside, outside = platform.requests
     assert inside.headers["traceparent"] == f"00-{trace.hex_id}-{page.span_id:016x}-01"
     assert "traceparent" not in outside.headers

@@ -19,6 +19,8 @@ from tests.traces.jaeger import Jaeger
 pytestmark = pytest.mark.cluster
 
 LIMIT_S = 20.0
+SECRETS = "/api/v1/namespaces/{namespace}/secrets"
+PATCH = f"PATCH {SECRETS}/{{name}}"
 FAILED = '{"token_reconciler.outcome":"failed"}'
 
 Json = dict[str, Any]
@@ -82,17 +84,20 @@ async def test_a_stranger_reads_a_reconcile_and_the_resync_that_queued_it(
     assert not controller.events("telemetry_export_failed")
 
     spans = by_name(trace)
-    assert {"reconcile", "queue", "token_request", "patch"} <= spans.keys()
+    assert {"reconcile", "queue", "token_request", PATCH} <= spans.keys()
     root = spans["reconcile"]
     assert all(
-        parents(spans[name]) == {root["spanID"]} for name in ("queue", "token_request", "patch")
+        parents(spans[name]) == {root["spanID"]} for name in ("queue", "token_request", PATCH)
     )
     assert tags(root)["token_reconciler.session.id"] == line["session_id"]
     assert tags(root)["k8s.namespace.name"] == line["namespace"]
     assert tags(root)["token_reconciler.reason"] == line["reason"]
-    assert tags(spans["patch"])["http.request.method"] == "PATCH"
-    assert tags(spans["patch"])["http.response.status_code"] == 200
-    assert tags(spans["patch"])["span.kind"] == "client"
+    patch = tags(spans[PATCH])
+    assert patch["http.request.method"] == "PATCH"
+    assert patch["http.response.status_code"] == 200
+    assert patch["span.kind"] == "client"
+    assert patch["url.full"].startswith(f"http://{patch['server.address']}:{patch['server.port']}/")
+    assert f"/secrets/{patch['token_reconciler.secret.name']}?" in patch["url.full"]
     assert sum(span["duration"] for span in spans.values()) > 0
 
     resync_spans = by_name(resync)
@@ -135,8 +140,14 @@ async def test_failures_are_kept_with_their_cause_when_nothing_else_is(
         spans = by_name(trace)
         assert tags(spans["reconcile"])["token_reconciler.session.id"] == broken.session_id
         assert tags(spans["reconcile"])["error.type"] == "Invalid"
-        assert tags(spans["patch"])["http.response.status_code"] == 422
-        assert tags(spans["patch"])["error"] is True
+        patch = tags(spans[PATCH])
+        assert patch["http.response.status_code"] == 422
+        assert patch["error"] is True
+        assert "422 Invalid" in patch["otel.status_description"]
+        [exception] = spans[PATCH]["logs"]
+        fields = {field["key"]: field["value"] for field in exception["fields"]}
+        assert (fields["event"], fields["exception.type"]) == ("exception", "Invalid")
+        assert fields["exception.message"] == patch["otel.status_description"]
 
 
 async def test_a_deleted_secret_shows_the_event_that_queued_its_repair(
@@ -151,8 +162,8 @@ async def test_a_deleted_secret_shows_the_event_that_queued_its_repair(
         repair = (await found("repair", lambda: jaeger.trace(line["trace_id"])))[0]
         assert await controller.terminate() == 0
     spans = by_name(repair)
-    assert {"queue", "refetch", "token_request", "create"} <= spans.keys()
-    assert tags(spans["create"])["http.response.status_code"] == 201
+    assert {"queue", f"GET {SECRETS}", "token_request", f"POST {SECRETS}"} <= spans.keys()
+    assert tags(spans[f"POST {SECRETS}"])["http.response.status_code"] == 201
     causes = [one for one in spans["reconcile"]["references"] if one["refType"] == "FOLLOWS_FROM"]
     linked = [set(by_name(trace)) for one in causes for trace in jaeger.trace(one["traceID"])]
     reasons = tags(spans["reconcile"])["token_reconciler.queued_for"].split(",")

@@ -52,7 +52,8 @@ def test_steps_have_their_instants_their_parents_and_their_errors(
     }  # fmt: skip
     assert found["POST"].parent is found["token_request"]
     assert found["token_request"].parent is trace
-    assert (found["patch"].error, found["patch"].status) == ("Conflict", 409)
+    failed = found["patch"]
+    assert (failed.error, failed.message, failed.status) == ("Conflict", "obviously", 409)
     assert not trace.failed
     assert trace.seconds == 6.0
 

@@ -139,7 +139,7 @@ class SessionActions:
         record = self._writes.record_of(secret, token, annotations, now_s, evidence)
         with (
             self._bulkhead.at(run.key.namespace, slot),
-            span("patch", secret.name),
+            span("patch", secret.name, "PATCH"),
             self._writes.sending(run.key, record),
         ):
             written = await self._writer.refresh(
@@ -165,13 +165,13 @@ class SessionActions:
         """Write the confirmation alone; the record of the token's write goes on."""
         now_s = self._sessions.now_s()
         sent_at = self._clock.monotonic()
-        with self._bulkhead.at(key.namespace, slot), span("patch", secret.name):
+        with self._bulkhead.at(key.namespace, slot), span("patch", secret.name, "PATCH"):
             written = await self._writer.write_confirmation(secret, now_s=now_s)
         self._writes.confirmation_answered(key, record, written.secret, sent_at=sent_at)
 
     async def _revoke(self, key: SessionKey, slot: BulkheadRun, state: SessionState) -> None:
         assert state.secret is not None  # noqa: S101 - REVOKE is planned for a Secret that is there
-        with self._bulkhead.at(key.namespace, slot), span("patch", state.secret.name):
+        with self._bulkhead.at(key.namespace, slot), span("patch", state.secret.name, "PATCH"):
             await self._writer.remove_confirmation(state.secret)
         # A tenant who puts the confirmation back each time is answered ever more slowly.
         self._competing_writers.record_overwrite(
@@ -185,7 +185,7 @@ class SessionActions:
         key, pod = run.key, state.pod
         assert pod is not None  # noqa: S101 - CREATE is planned for a pod that is there
         name = self._sessions.names.secret_name(key.session_id)
-        with self._bulkhead.at(key.namespace, slot), span("refetch", name):
+        with self._bulkhead.at(key.namespace, slot):
             is_stale = await self._writer.refetch(key) or await self._writer.refetch_pod(pod)
         if is_stale:
             return
@@ -193,7 +193,7 @@ class SessionActions:
         if token is None:
             raise NoBetterTokenError
         now_s = self._sessions.now_s()
-        with self._bulkhead.at(key.namespace, slot), span("create", name):
+        with self._bulkhead.at(key.namespace, slot), span("create", name, "POST"):
             created = await self._writer.create(key, pod, token, now_s=now_s)
         evidence = self._writes.evidence(())
         record = self._writes.record_of(created.secret, token, plan.annotations, now_s, evidence)

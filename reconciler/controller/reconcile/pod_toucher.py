@@ -71,7 +71,10 @@ class PodToucher:
         """Touch each of the pods; return False if a later try may succeed."""
         for pod in self._sessions.pods_to_touch(key):
             try:
-                with self._bulkhead.at(touches_in(key.namespace), slot), span("touch", pod.name):
+                with (
+                    self._bulkhead.at(touches_in(key.namespace), slot),
+                    span("touch", pod.name, "PATCH"),
+                ):
                     await self._writer.touch(pod, now_s=self._sessions.now_s())
                 self._stats.pod_touches_total += 1
             except (errors.NotFound, errors.Invalid):

@@ -12,6 +12,7 @@ from reconciler.informer.store import Store
 from reconciler.kube.api import ApiResource, Kube, ListOptions, ObjectMeta
 from reconciler.leadership.api import WriteFence
 from reconciler.naming import LIVE_PODS, SessionKey
+from reconciler.telemetry.trace import span
 from reconciler.tokens.token import Token
 
 
@@ -151,7 +152,8 @@ class SecretWriter:
         """Read one object by a list, since we have no permission to get it."""
         scope = ListOptions(namespace, self._names.selector(), f"metadata.name={name}{fields}")
         entry = store.entry(namespace, name)
-        page = await self._kube.list(resource, scope, limit_s=self._limit_s)
+        with span(f"refetch_{resource.plural}", name, "GET"):
+            page = await self._kube.list(resource, scope, limit_s=self._limit_s)
         if page.skipped:
             return False  # it exists, but cannot be decoded
         found = page.items[0] if page.items else None

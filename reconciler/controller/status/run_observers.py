@@ -38,6 +38,8 @@ class RunTraces:
         if not self._is_sampled(trace):
             return
         trace.attributes = attributes_of(run)
+        if run.error is not None:
+            trace.fail(run.error)
         for reason in run.work.reasons:
             if (cause := self._tracer.causes.get(reason)) is not None:
                 trace.links.append((reason, cause))
@@ -71,9 +73,6 @@ def attributes_of(run: ReconcileRun) -> dict[str, str | int | float | bool]:
         "token_reconciler.attempt": work.attempt,
         "token_reconciler.lateness_s": round(max(0.0, trace.began_at - run.due_at), 3),
     }
-    if run.error is not None:
-        attributes["error.type"] = run.error_class
-        attributes["token_reconciler.error"] = str(run.error)
     return attributes
 
 
