@@ -118,23 +118,29 @@ class Cluster:
         )
         return found[0] if found else None
 
-    async def pod(self, namespace: str, name: str) -> tuple[ObjectMeta, bool]:
+    async def pod(self, namespace: str | None, name: str) -> tuple[ObjectMeta, bool]:
         """Return a pod, by its name or its session's ID, and whether it is live.
 
+        Args:
+            namespace: None = look in all of them.
+
         Raises:
-            CommandError: There is no such pod.
+            CommandError: There is no such pod, or one in more than one namespace.
         """
-        if found := await self.live_pods(namespace, name):
-            return max(found, key=lambda pod: (not pod.is_deleting, pod.created_s)), True
-        get = self.kube.get(self.pod_kind, namespace, name.lower(), limit_s=LIMIT_S)
-        try:
-            return await self.ask(f"get pod {name}", namespace, "pods", get), False
-        except CommandError as error:
-            failure = error
-        if failure.code == EXIT_NOT_FOUND:
-            problem = f"no pod or session {name} in namespace {namespace}"
-            failure = CommandError(problem, EXIT_NOT_FOUND)
-        raise failure
+        is_live = True
+        found = await self.live_pods(namespace, name)
+        if not found:
+            is_live = False
+            ended = ListOptions(namespace, fields=f"metadata.name={name}")
+            found = await self.list_all(self.pod_kind, ended)
+        if not found:
+            problem = f"no pod or session {name} {in_namespace(namespace)}"
+            raise CommandError(problem, EXIT_NOT_FOUND)
+        namespaces = sorted({pod.namespace for pod in found})
+        if len(namespaces) > 1:
+            problem = f"{name} is in the namespaces {', '.join(namespaces)}: use NAMESPACE/POD"
+            raise CommandError(problem, EXIT_SETTINGS)
+        return max(found, key=lambda pod: (not pod.is_deleting, pod.created_s)), is_live
 
     async def live_pods(self, namespace: str | None, name: str) -> list[ObjectMeta]:
         """Return the live pods of that name, or else of that session; `namespace` None = all."""
@@ -210,6 +216,11 @@ class Cluster:
             return CommandError(f"cannot {what} {where}: {problem}", EXIT_SETTINGS)
         problem = str(error).partition(": ")[2] or str(error)
         return CommandError(f"cannot {what} {where}: {problem}", EXIT_UNREACHABLE)
+
+
+def in_namespace(namespace: str | None) -> str:
+    """Return where something was looked for, as the end of a sentence that says it is missing."""
+    return "in any namespace" if namespace is None else f"in namespace {namespace}"
 
 
 class _Expired(CommandError):

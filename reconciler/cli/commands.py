@@ -24,7 +24,9 @@ Namespace = Annotated[
         autocompletion=_complete("namespace"),
     ),
 ]  # fmt: skip
-Everywhere = Annotated[bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")]
+Everywhere = Annotated[
+    bool, typer.Option("--all-namespaces", "-A", help="In all namespaces, also for a name.")
+]
 Selector = Annotated[
     str, typer.Option("--selector", "-l", metavar="SEL", help="Label selector of pods.")
 ]
@@ -118,6 +120,7 @@ def status(
 def explain(
     pod: Pod,
     namespace: Namespace = "",
+    everywhere: Everywhere = False,
     output: Output = "table",
     context: Context = "",
     kubeconfig: Kubeconfig = "",
@@ -131,7 +134,7 @@ def explain(
     from reconciler.cli.explain import run_explain
     from reconciler.cli.pod_selection import PodSelection
 
-    selection = PodSelection(namespace=namespace)
+    selection = PodSelection(namespace=namespace, everywhere=everywhere)
     _end(run_explain(Access(kubeconfig, context), pod, selection, output=output))
 
 

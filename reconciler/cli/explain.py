@@ -55,8 +55,7 @@ def run_explain(access: Access, pod: str, selection: PodSelection, *, output: st
 
 async def _explain(access: Access, text: str, selection: PodSelection, output: str) -> int:
     async with open_cluster(access) as cluster:
-        default = cluster.context.namespace
-        target = parse_target(text, namespace=selection.namespace, default=default)
+        target = parse_target(text, selection, default=cluster.context.namespace)
         pod, is_live = await find(cluster, target)
         report = await _report(cluster, pod, is_live=is_live)
         if output == "table":

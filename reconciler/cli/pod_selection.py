@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from reconciler.cli.cluster import Cluster
+from reconciler.cli.cluster import Cluster, in_namespace
 from reconciler.cli.exit_codes import EXIT_NOT_FOUND, EXIT_SETTINGS, CommandError
 from reconciler.cli.output import print_err
 from reconciler.controller.state.session_state import newest_live_pod
@@ -17,9 +17,9 @@ _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?")
 
 
 class PodRef(NamedTuple):
-    """One pod by name; the namespace is never empty."""
+    """One pod by name, or a session by its ID; the namespace is never empty, None = any."""
 
-    namespace: str
+    namespace: str | None
     name: str
 
 
@@ -46,25 +46,25 @@ class PodSelection:
         return None if self.everywhere else self.namespace or default
 
 
-def parse_target(text: str, *, namespace: str, default: str) -> PodRef:
-    """Read one argument.
+def parse_target(text: str, selection: PodSelection, *, default: str) -> PodRef:
+    """Read one argument; without its namespace it is in that of `-n`, or in any by `-A`.
 
     Args:
-        namespace: The value of `-n`, "" if not given.
         default: The context's namespace.
 
     Raises:
         CommandError: It is no pod's name, or names another namespace than `-n`.
     """
     first, slash, name = text.rpartition("/")
-    pod_namespace = namespace or default
+    namespace = selection.scope(default)
     if slash and first not in _TYPES:
-        if namespace and namespace != first:
-            raise CommandError(f"{text}: -n names another namespace, {namespace}", EXIT_SETTINGS)
-        pod_namespace = first
-    if not _NAME.fullmatch(name) or not _NAME.fullmatch(pod_namespace):
+        if selection.namespace not in ("", first):
+            problem = f"{text}: -n names another namespace, {selection.namespace}"
+            raise CommandError(problem, EXIT_SETTINGS)
+        namespace = first
+    if not _NAME.fullmatch(name) or not (namespace is None or _NAME.fullmatch(namespace)):
         raise CommandError(f"{text!r} is no pod's name: use POD or NAMESPACE/POD", EXIT_SETTINGS)
-    return PodRef(pod_namespace, name)
+    return PodRef(namespace, name)
 
 
 async def find(cluster: Cluster, target: PodRef) -> tuple[ObjectMeta, bool]:
@@ -84,7 +84,7 @@ async def list_pods(
 ) -> tuple[list[ObjectMeta], list[CommandError]]:
     """Return the live session pods to show, and an error for each name without one.
 
-    Without names these are all pods of the scope. A name is looked for in all namespaces by `-A`.
+    Without names these are all pods of the scope.
 
     Raises:
         CommandError: Pods are selected in two ways.
@@ -94,22 +94,16 @@ async def list_pods(
         return await cluster.session_pods(selection.scope(default), selection.labels), []
     if selection.labels:
         raise CommandError("name pods, or use -l: not both", EXIT_SETTINGS)
-    targets = [
-        (parse_target(text, namespace=selection.namespace, default=default), text)
-        for text in selection.pods
-    ]
+    targets = [parse_target(text, selection, default=default) for text in selection.pods]
     found: dict[str, ObjectMeta] = {}
     failed: list[CommandError] = []
-    for target, text in targets:
-        anywhere = selection.everywhere and text.rpartition("/")[0] in ("", *_TYPES)
-        pods = await cluster.live_pods(None if anywhere else target.namespace, target.name)
+    for target in targets:
+        pods = await cluster.live_pods(*target)
         named = {pod.uid: pod for pod in pods if pod.session_id}
         found |= named
         if not named:
-            where = "in any namespace" if anywhere else f"in namespace {target.namespace}"
-            failed.append(
-                CommandError(f"no live pod or session {target.name} {where}", EXIT_NOT_FOUND)
-            )
+            problem = f"no live pod or session {target.name} {in_namespace(target.namespace)}"
+            failed.append(CommandError(problem, EXIT_NOT_FOUND))
     return list(found.values()), failed
 
 
@@ -128,13 +122,8 @@ async def select_pods(
     if not selection.pods:
         scope = selection.scope(cluster.context.namespace)
         return await cluster.session_pods(scope, selection.labels), []
-    if selection.everywhere:
-        raise CommandError("-A needs -l or --all, and no names", EXIT_SETTINGS)
     default = cluster.context.namespace
-    targets = [
-        parse_target(text, namespace=selection.namespace, default=default)
-        for text in selection.pods
-    ]
+    targets = [parse_target(text, selection, default=default) for text in selection.pods]
     found: list[ObjectMeta] = []
     failed: list[CommandError] = []
     for target in targets:

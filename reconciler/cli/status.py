@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from reconciler.cli.cluster import Access, Cluster, open_cluster
+from reconciler.cli.cluster import Access, Cluster, in_namespace, open_cluster
 from reconciler.cli.exit_codes import (
     EXIT_EXPIRED,
     EXIT_INTERRUPTED,
@@ -194,9 +194,9 @@ class _StatusCommand:
             if self._choice.pods:
                 return
             scope = self._choice.scope(cluster.context.namespace)
-            where = "in any namespace" if scope is None else f"in namespace {scope}"
             print_err(
-                f"no session pods {where}" + ("" if scope is None else "; -A lists all namespaces")
+                f"no session pods {in_namespace(scope)}"
+                + ("" if scope is None else "; -A lists all namespaces")
             )
         elif self._is_interactive:
             self._draw(fleet)

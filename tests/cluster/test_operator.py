@@ -17,7 +17,7 @@ from tests.controller import running
 from tests.lab.leaks import find_leaks
 
 OLD_TOKEN = "obviously-fake-old-token"
-READER = [rule("pods", "get", "list"), rule("secrets", "list"), rule("events", "list")]
+READER = [rule("pods", "list"), rule("secrets", "list"), rule("events", "list")]
 WRITER = [*READER, rule("pods", "patch")]
 
 

@@ -21,7 +21,7 @@ from tests.lab.leaks import find_leaks
 
 NAMES = Names()
 TOKEN = "obviously-fake-token-of-a-runner"
-READER = (Rule(("get", "list"), ("pods",)), Rule(("list",), ("secrets", "events")))
+READER = (Rule(("list",), ("pods", "secrets", "events")),)
 WRITER = (*READER, Rule(("patch",), ("pods",)))
 CONTROLLER = Caller(manager=NAMES.field_manager)
 PLATFORM = Caller(manager=NAMES.managed_by)

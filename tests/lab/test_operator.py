@@ -208,6 +208,18 @@ async def test_explain_tells_failures_leader_and_what_to_do(lab: Lab) -> None:
     assert [event["count"] for event in found["events"]] == [3]
 
 
+async def test_a_session_is_found_in_any_namespace_unless_two_have_it(lab: Lab) -> None:
+    one = lab.add("2AbOne", namespace="team-b")
+    for words in ("status", "explain", "refresh", "pause", "resume"):
+        ended = await lab.run(words, "2AbOne", "-A", user="writer")
+        assert (ended.code, one.pod in ended.stdout) == (0, True)
+    lab.add("2AbOne", namespace="team-c")
+    for words in ("explain", "refresh", "pause", "resume"):
+        twice = await lab.run(words, "2AbOne", "-A", user="writer")
+        assert (twice.code, twice.stdout) == (2, "")
+        assert "2AbOne is in the namespaces team-b, team-c: use NAMESPACE/POD" in twice.stderr
+
+
 @pytest.mark.parametrize("words", ["{pod}", "team-a/{pod}", "pod/{pod}", "{session_id}"])
 async def test_a_pod_may_be_named_in_every_usual_way(lab: Lab, words: str) -> None:
     one = lab.add("2AbOne")
@@ -235,7 +247,8 @@ async def test_a_pod_may_be_named_in_every_usual_way(lab: Lab, words: str) -> No
         (["status", "--kubeconfig", "/nowhere/x"], 2, "KUBECONFIG /nowhere/x: no such file"),
         (["refresh"], 2, "name pods, or use -l, or use --all: exactly one of these"),
         (["refresh", "x", "--all"], 2, "one of these"),
-        (["refresh", "x", "-A"], 2, "-A needs -l or --all, and no names"),
+        (["refresh", "x", "-A"], 6, "no pod or session x in any namespace"),
+        (["explain", "x", "-A"], 6, "no pod or session x in any namespace"),
         (["refresh", "x", "--timeout=soon"], 2, "--timeout=soon: not a time like 30s, 5m or 1h30m"),
         (["pause", "x", "--dry-run=server"], 2, "--dry-run=server: must be none or client"),
     ],

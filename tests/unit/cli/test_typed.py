@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
 from reconciler.cli.exit_codes import CommandError
 from reconciler.cli.main import app
-from reconciler.cli.pod_selection import PodRef, parse_target
+from reconciler.cli.pod_selection import PodRef, PodSelection, parse_target
 from reconciler.cli.wait import parse_duration
 
 HEAVY = ("aiohttp", "asyncio", "kubernetes_asyncio", "msgspec", "pydantic", "structlog", "yaml")
@@ -38,26 +39,29 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "namespace", "target"),
+    ("text", "options", "target"),
     [
-        ("one", "", PodRef("default-ns", "one")),
-        ("one", "team", PodRef("team", "one")),
-        ("team/one", "", PodRef("team", "one")),
-        ("team/one", "team", PodRef("team", "one")),
-        ("pod/one", "", PodRef("default-ns", "one")),
-        ("pods/one", "team", PodRef("team", "one")),
+        ("one", {}, PodRef("default-ns", "one")),
+        ("one", {"namespace": "team"}, PodRef("team", "one")),
+        ("team/one", {}, PodRef("team", "one")),
+        ("team/one", {"namespace": "team"}, PodRef("team", "one")),
+        ("pod/one", {}, PodRef("default-ns", "one")),
+        ("pods/one", {"namespace": "team"}, PodRef("team", "one")),
+        ("one", {"everywhere": True}, PodRef(None, "one")),
+        ("pod/one", {"everywhere": True}, PodRef(None, "one")),
+        ("team/one", {"everywhere": True}, PodRef("team", "one")),
     ],
 )
 def test_a_pod_is_named_with_its_namespace_or_within_one(
-    text: str, namespace: str, target: PodRef
+    text: str, options: dict[str, Any], target: PodRef
 ) -> None:
-    assert parse_target(text, namespace=namespace, default="default-ns") == target
+    assert parse_target(text, PodSelection(**options), default="default-ns") == target
 
 
 @pytest.mark.parametrize("text", ["", "/", "a/", "/b", "a/b/c", "a b", "a,b", "a=b", "..", "a\n"])
 def test_what_could_become_another_selector_names_no_pod(text: str) -> None:
     with pytest.raises(CommandError, match="is no pod's name"):
-        parse_target(text, namespace="", default="default-ns")
+        parse_target(text, PodSelection(), default="default-ns")
 
 
 def test_renew_is_a_hidden_name_of_refresh() -> None:
