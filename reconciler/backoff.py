@@ -8,47 +8,6 @@ FLOOR_S = 0.05
 most."""
 
 
-def delay_s(
-    attempt: int,
-    *,
-    base_s: float,
-    cap_s: float,
-    fraction_of_life_s: float | None,
-    rand: float,
-    retry_after_s: float | None = None,
-) -> float:
-    """Return the seconds until the next attempt: `rand` x a window that doubles with each failure.
-
-    Args:
-        attempt: Number of failures in a row, 1 or more.
-        base_s: The window after the first failure.
-        cap_s: The widest window.
-        fraction_of_life_s: Longest wait: the part of the token's remaining life that may be spent
-            waiting. The wait is never shorter than `FLOOR_S`. None, zero and less mean no bound: an
-            expired token gains nothing from a faster retry, and thousands of expired sessions that
-            retry at the floor would keep the failing endpoint down.
-        rand: Random number in [0, 1).
-        retry_after_s: The peer's Retry-After. The jitter is added to it, otherwise all callers that
-            the peer refused would return at one instant. At most `cap_s` of it is used: a mistaken
-            hour would outlast every token. `fraction_of_life_s` bounds the sum.
-
-    Raises:
-        ValueError: `attempt` or `rand` is out of range.
-    """
-    if attempt < 1 or not 0 <= rand < 1:
-        raise ValueError(f"attempt is 1 or more, rand in [0, 1): {attempt}, {rand}")
-    server_min_s = min(max(retry_after_s or 0.0, 0.0), cap_s)
-    delay = rand * _window_s(attempt, base_s, cap_s) + server_min_s
-    if fraction_of_life_s is not None and fraction_of_life_s > 0:
-        delay = min(delay, fraction_of_life_s)
-    return max(delay, FLOOR_S)
-
-
-def _window_s(attempt: int, base_s: float, cap_s: float) -> float:
-    # 2 ** 1024 is no float; no cap is 2 ** 64 times its base.
-    return min(cap_s, math.ldexp(base_s, min(attempt - 1, 64)))
-
-
 @dataclass(frozen=True, slots=True)
 class BackoffPolicy:
     """The back-off of one class of failure: first and widest window, 0 < `base_s` <= `cap_s`.
@@ -74,15 +33,31 @@ class BackoffPolicy:
         rand: float,
         retry_after_s: float | None = None,
     ) -> float:
-        """Return `delay_s` with the windows of this class."""
-        return delay_s(
-            attempt,
-            base_s=self.base_s,
-            cap_s=self.cap_s,
-            fraction_of_life_s=fraction_of_life_s,
-            rand=rand,
-            retry_after_s=retry_after_s,
-        )
+        """Return the seconds until the next attempt: `rand` x a window that doubles each time.
+
+        Args:
+            attempt: Number of failures in a row, 1 or more.
+            fraction_of_life_s: Longest wait: the part of the token's remaining life that may be
+                spent waiting. The wait is never shorter than `FLOOR_S`. None, zero and less mean no
+                bound: an expired token gains nothing from a faster retry, and thousands of expired
+                sessions that retry at the floor would keep the failing endpoint down.
+            rand: Random number in [0, 1).
+            retry_after_s: The peer's Retry-After. The jitter is added to it, otherwise all callers
+                that the peer refused would return at one instant. At most `cap_s` of it is used: a
+                mistaken hour would outlast every token. `fraction_of_life_s` bounds the sum.
+
+        Raises:
+            ValueError: `attempt` or `rand` is out of range.
+        """
+        if attempt < 1 or not 0 <= rand < 1:
+            raise ValueError(f"attempt is 1 or more, rand in [0, 1): {attempt}, {rand}")
+        server_min_s = min(max(retry_after_s or 0.0, 0.0), self.cap_s)
+        # 2 ** 1024 is no float; no cap is 2 ** 64 times its base.
+        window_s = min(self.cap_s, math.ldexp(self.base_s, min(attempt - 1, 64)))
+        wait_s = rand * window_s + server_min_s
+        if fraction_of_life_s is not None and fraction_of_life_s > 0:
+            wait_s = min(wait_s, fraction_of_life_s)
+        return max(wait_s, FLOOR_S)
 
 
 TRANSIENT = BackoffPolicy("transient", base_s=0.5, cap_s=30.0)

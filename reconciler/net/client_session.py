@@ -53,6 +53,19 @@ def environment_proxy(url: str) -> str | None:
     return proxy_for(url, os.environ)
 
 
+async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:
+    """Return a whole body; None, and the connection is closed, where it has more bytes."""
+    chunks: list[bytes] = []
+    length = 0
+    async for chunk in response.content.iter_any():
+        chunks.append(chunk)
+        length += len(chunk)
+        if length > max_bytes:
+            response.close()
+            return None
+    return b"".join(chunks)
+
+
 class Peer:
     """A peer outside of Kubernetes: its URL, the proxy of the environment, and the trusted CAs.
 

@@ -22,7 +22,7 @@ from reconciler.errors import (
 )
 from reconciler.net.circuit_breaker import CircuitBreaker
 from reconciler.net.client_pool import Requests
-from reconciler.net.client_session import describe_error, kind_of
+from reconciler.net.client_session import describe_error, kind_of, read_body
 from reconciler.platform.adaptive_limit import RequestKind
 from reconciler.platform.api import Bearer, OnPage
 from reconciler.platform.errors import ErrorAnswer, error_code, error_of, parse_retry_after
@@ -398,7 +398,7 @@ class PlatformClient:
             asyncio.timeout(self._limit_s),
             self._session.request("GET", url, headers=headers, allow_redirects=False) as response,
         ):
-            body = await self._read(response, max_bytes)
+            body = await read_body(response, max_bytes)
             if body is None:
                 return None
             after = response.headers.get("Retry-After")
@@ -416,18 +416,6 @@ class PlatformClient:
         if not (token.isascii() and token.isprintable()):
             raise InvalidToken(f"{what}: no header can carry the token", reason="malformed")
         return token
-
-    async def _read(self, response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:
-        """Return the body, or None where it has more than `max_bytes`."""
-        chunks: list[bytes] = []
-        length = 0
-        async for chunk in response.content.iter_any():
-            chunks.append(chunk)
-            length += len(chunk)
-            if length > max_bytes:
-                response.close()
-                return None
-        return b"".join(chunks)
 
 
 def _part(project: str | None) -> str:

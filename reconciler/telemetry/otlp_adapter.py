@@ -20,7 +20,7 @@ from yarl import URL
 
 from reconciler.errors import SettingsError
 from reconciler.net.client_pool import ClientPool
-from reconciler.net.client_session import BIG_HEADERS, Peer, describe_error
+from reconciler.net.client_session import BIG_HEADERS, Peer, describe_error, read_body
 
 MAX_BODY_BYTES = 64 * 1024
 """Longest answer that is read: an export's answer is empty, or one message."""
@@ -117,7 +117,9 @@ class BoundedAdapter(BaseAdapter):
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None),
             ) as answer:
-                body = await _read(answer)
+                body = await read_body(answer, MAX_BODY_BYTES)
+        if body is None:
+            raise TooLongError
         return _response(request, answer, body)
 
     def _can_wait(self, response: requests.Response) -> bool:
@@ -130,17 +132,6 @@ class BoundedAdapter(BaseAdapter):
         except ValueError:
             return False  # a date, which would need the wall clock
         return self._monotonic() + wait_s < self._end_at
-
-
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    """Return a whole body; raises `ClientError` for one above `MAX_BODY_BYTES`."""
-    body = bytearray()
-    async for chunk in answer.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            answer.close()
-            raise TooLongError
-    return bytes(body)
 
 
 class TooLongError(aiohttp.ClientError):

@@ -12,7 +12,7 @@ from yarl import URL
 from reconciler.clock import Clock, Instant
 from reconciler.errors import IssuerRefused, IssuerUnavailable, SettingsError
 from reconciler.net.client_pool import Requests
-from reconciler.net.client_session import describe_error, kind_of, shown_url
+from reconciler.net.client_session import describe_error, kind_of, read_body, shown_url
 from reconciler.net.http_dates import parse_date, parse_retry_after
 from reconciler.telemetry.trace import span, traceparent
 from reconciler.tokens.token_response import (
@@ -30,8 +30,6 @@ every due session waits for it."""
 
 MAX_RESPONSE_BYTES = 64 * 1024
 """Read at most: a token of 16 KiB, plus a refresh token and an ID token that some issuers add."""
-
-_CHUNK_BYTES = 8 * 1024
 
 AuthStyle = Literal["basic", "body"]
 
@@ -157,7 +155,7 @@ class TokenEndpoint:
             date_s = parse_date(response.headers.get("Date"))
             return RawResponse(
                 response.status,
-                await _read(response.content),
+                await read_body(response, MAX_RESPONSE_BYTES),
                 sent_at,
                 received_at,
                 date_s,
@@ -166,16 +164,6 @@ class TokenEndpoint:
                     now_s=self._clock.wall() if date_s is None else date_s,
                 ),
             )
-
-
-async def _read(content: aiohttp.StreamReader) -> bytes | None:
-    """Return the body, or None as soon as it is longer than `MAX_RESPONSE_BYTES`."""
-    body = bytearray()
-    async for chunk in content.iter_chunked(_CHUNK_BYTES):
-        body += chunk
-        if len(body) > MAX_RESPONSE_BYTES:
-            return None
-    return bytes(body)
 
 
 def _basic(credentials: ClientCredentials) -> str:

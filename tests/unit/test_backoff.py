@@ -11,6 +11,8 @@ from reconciler.backoff import CONFLICT, FLOOR_S, MISCONFIGURED, THROTTLED, TRAN
 
 ALMOST_ONE = math.nextafter(1.0, 0.0)
 
+POLICY = backoff.BackoffPolicy("any", base_s=1.0, cap_s=30.0)
+
 
 @pytest.mark.parametrize(
     ("attempt", "window_s"),
@@ -19,9 +21,7 @@ ALMOST_ONE = math.nextafter(1.0, 0.0)
 def test_the_window_doubles_up_to_its_cap_and_never_overflows(
     attempt: int, window_s: float
 ) -> None:
-    delay_s = backoff.delay_s(
-        attempt, base_s=1.0, cap_s=30.0, fraction_of_life_s=None, rand=ALMOST_ONE
-    )
+    delay_s = POLICY.delay_s(attempt, fraction_of_life_s=None, rand=ALMOST_ONE)
     assert delay_s == pytest.approx(window_s)
 
 
@@ -44,14 +44,7 @@ def test_the_window_doubles_up_to_its_cap_and_never_overflows(
 def test_bounds_have_their_order(
     rand: float, life_s: float | None, retry_after_s: float | None, expected_s: float
 ) -> None:
-    delay_s = backoff.delay_s(
-        4,
-        base_s=1.0,
-        cap_s=30.0,
-        fraction_of_life_s=life_s,
-        rand=rand,
-        retry_after_s=retry_after_s,
-    )
+    delay_s = POLICY.delay_s(4, fraction_of_life_s=life_s, rand=rand, retry_after_s=retry_after_s)
     assert delay_s == pytest.approx(expected_s)
 
 
