@@ -396,12 +396,11 @@ class OidcSource:
         if rotated:
             log.warning("signing_key_rotated", refreshes=self._refresh_on_key_rotation)
             self._rotated.set()
-        # Compared on our clock: after a step of the issuer's, expiries are not comparable. A token
-        # under the old key may be rejected by now, even with a long lifetime.
+        # A token under the old key may be rejected by now, even with a long lifetime.
         if (
             self._best is None
             or (rotated and self._refresh_on_key_rotation)
-            or token.remaining_s(now_at) >= self._best.remaining_s(now_at)
+            or self._certain_s(token) >= self._certain_s(self._best)
         ):
             self._best = token
         self._longest_ttl_s = max(self._longest_ttl_s, token.ttl_s)
@@ -410,6 +409,15 @@ class OidcSource:
         if before is None or token.expires_s > before.expires_s:
             for callback in self._better_listeners:
                 callback()
+
+    def _certain_s(self, token: Token) -> float:
+        """Return a token's remaining lifetime by the clock that leaves it less.
+
+        A step forward of the issuer's clock expires an earlier token that by ours outlives the next
+        one; after a step back only ours is right.
+        """
+        by_issuer_s = token.expires_s - self._issuer_time.now_s()
+        return min(by_issuer_s, token.remaining_s(self._clock.monotonic()))
 
     def _record_failure(self, error: IssuerError) -> None:
         self._failures += 1

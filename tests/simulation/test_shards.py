@@ -57,7 +57,7 @@ def scenario() -> Scenario:
         for index in range(SESSIONS)
     )
     rates = (1.0, 1.002, 0.998)
-    return Scenario(7, 1.0, HOUR_S, PROJECTS, lives, (), 0.0, True, rates)
+    return Scenario(7, 1.0, HOUR_S, PROJECTS, lives, (), 0.0, rates)
 
 
 class Shards:

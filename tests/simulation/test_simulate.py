@@ -99,11 +99,10 @@ def test_without_the_word_of_the_lease_a_restored_store_costs_tokens(
     }
 
 
-def test_a_fault_that_outlasts_the_tokens_is_counted_and_not_judged() -> None:
-    seed = next(seed for seed in range(100) if not draw(seed).within_slack)
-    outcome = simulate(seed)
+def test_a_fault_that_outlasts_the_tokens_is_counted_and_excused() -> None:
+    outcome = simulate(1)  # the issuer is unreachable for longer than tokens live
     assert outcome.passed
-    assert outcome.expired_s > 0
+    assert outcome.excused_s > 1000
 
 
 def test_the_logs_configuration_comes_back() -> None:
@@ -299,14 +298,18 @@ def test_a_read_of_a_secret_is_seen() -> None:
 def test_expired_token_seconds_are_counted_where_they_belong() -> None:
     async def main() -> tuple[list[str], ExposureChecker]:
         journal = EventLog(VirtualClock(asyncio.get_running_loop()), MARKS)
-        exposure = ExposureChecker(journal, assert_zero=True)
+        exposure = ExposureChecker(journal)
         exposure.started(
-            "u", "S1", EpochTime(110), now_s=EpochTime(100), excused_until_s=EpochTime(115)
+            "u",
+            "S1",
+            EpochTime(110),
+            due_s=EpochTime(100),
+            now_s=EpochTime(100),
+            excused_until_s=EpochTime(115),
         )
         exposure.settle(now_s=EpochTime(110))
-        exposure.projected(
-            "u", EpochTime(200), now_s=EpochTime(118)
-        )  # expired for 8 s, 5 of them excused
+        # expired for 8 s, 5 of them excused
+        exposure.projected("u", EpochTime(200), due_s=EpochTime(180), now_s=EpochTime(118))
         exposure.stopping("u", now_s=EpochTime(199))
         exposure.stopped("u", now_s=EpochTime(204))
         return [violation.invariant for violation in journal.violations], exposure
@@ -319,42 +322,23 @@ def test_expired_token_seconds_are_counted_where_they_belong() -> None:
 # The command
 
 
-def test_the_command_prints_a_line_a_seed_and_exits_with_0() -> None:
-    answer = command("--seeds", "2", "--seed", "3", "--hours", "0.1")
-    assert answer.returncode == 0, answer.stderr
-    first, second, summary = answer.stdout.splitlines()
-    assert first.startswith("seed 3: ok; ")
-    assert second.startswith("seed 4: ok; ")
-    assert summary == "2 seeds, 0 failed"
-    assert answer.stderr == ""
-
-
-def test_a_failure_is_printed_with_its_seed_and_its_events(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from reconciler.lab.cli.simulate import run_simulations
-    from reconciler.lab.kubelet.node import KubeletTiming
-    from reconciler.lab.simulation import nodes
-
-    monkeypatch.setattr(nodes, "TIMING", KubeletTiming(projection_s=(900.0, 1000.0)))
-    assert run_simulations(seeds=1, first=16, hours=1.0) == 1
-    printed = capsys.readouterr().out
-    assert "seed 16: FAILED" in printed
-    assert f"violated: {invariants.NO_EXPIRED_TOKEN} at " in printed
-    assert "repeat with: reconciler simulate --seeds 1 --seed 16 --hours 1" in printed
-    assert printed.endswith("1 seeds, 1 failed: 16\n")
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def test_the_command_prints_a_line_a_seed_and_a_summary() -> None:
+    answer = subprocess.run(
         [
             sys.executable,
             "-c",
             "from reconciler.cli.main import main; main()",
-            "simulate",
-            *arguments,
+            *("simulate", "--seeds", "2", "--from", "4", "--sessions", "5"),
         ],
         capture_output=True,
         text=True,
         check=False,
     )
+    assert answer.returncode == 0, answer.stderr
+    first, second, pairs, hours, summary = answer.stdout.splitlines()
+    assert first.startswith("seed 4: ok; ")
+    assert second.startswith("seed 5: ok; ")
+    assert pairs.startswith("pairs of moves: ")
+    assert hours.startswith("fleet-hours: ")
+    assert summary == "2 seeds, 0 failed"
+    assert answer.stderr == ""

@@ -50,7 +50,6 @@ def test_exposure_that_is_not_counted_is_seen(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(EstimatedExposure, "count", lambda *args, **named: None)
     monkeypatch.setattr(EstimatedExposure, "observe", lambda *args: None)
     seed = 83  # the issuer is unreachable for longer than tokens live
-    assert not draw(seed).within_slack
     assert STATUS_IS_TRUE in broken(seed, 1.0)
 
 

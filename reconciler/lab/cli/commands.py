@@ -5,6 +5,7 @@ The module of each is imported when it runs, so that `reconciler --help` stays f
 
 import re
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -128,10 +129,28 @@ def lab(
 
 def simulate(
     seeds: Annotated[int, typer.Option(min=1, help="Number of worlds.")] = 20,
-    first_seed: Annotated[int, typer.Option("--seed", help="Seed of the first world.")] = 0,
-    hours: Annotated[float, typer.Option(min=0.01, max=48, help="Virtual hours of each.")] = 1.0,
+    first_seed: Annotated[int, typer.Option("--from", help="Seed of the first world.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that play worlds.")] = 1,
+    results: Annotated[
+        Path | None, typer.Option(help="File of the results: a later run continues from it.")
+    ] = None,
+    moves: Annotated[
+        str | None, typer.Option(help="Moves instead of the drawn ones, as a failure prints them.")
+    ] = None,
+    sessions: Annotated[int | None, typer.Option(min=1, help="Only the first sessions.")] = None,
 ) -> None:
-    """Run seeded worlds on virtual time, check every invariant; exit 1 if one is violated."""
+    """Play seeded worlds on virtual time, check every invariant; exit 1 if one is violated."""
     from reconciler.lab.cli.simulate import run_simulations
 
-    raise typer.Exit(run_simulations(seeds=seeds, first=first_seed, hours=hours))
+    try:
+        code = run_simulations(
+            seeds=seeds,
+            first=first_seed,
+            workers=workers,
+            results=results,
+            moves=moves,
+            sessions=sessions,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    raise typer.Exit(code)

@@ -22,6 +22,9 @@ STATIC_EXCLUDES = frozenset({"no_date", "wrong_date", "issuer_step", "cached_tok
 
 SHORT_TTL_S = 300.0
 
+PROPAGATION_S = 90.0
+"""The controller's default propagation allowance."""
+
 SHORT = frozenset({"short_lives", "starting_kube"})
 """Inputs that need tokens with a short life: with a longer one, pauses of minutes do nothing."""
 
@@ -54,6 +57,8 @@ class Conditions:
         crowded: Whether many sessions in two namespaces share few workers, so that one namespace
             could occupy all of them.
         revived: Whether tenants start pods of sessions that the platform has deleted.
+        touch: Whether the controllers touch pods.
+        propagation_s: Their propagation allowance; the world's kubelet is never slower.
     """
 
     inputs: frozenset[Input] = frozenset()
@@ -68,6 +73,8 @@ class Conditions:
     revived: bool = False
     workers: int = 64
     crowded: bool = False
+    touch: bool = True
+    propagation_s: float = PROPAGATION_S
 
 
 USUAL = Conditions()

@@ -33,6 +33,7 @@ NO_TOKEN_EXPOSED = "no_token_exposed"
 TRUE_EXPIRY = "expiry_as_annotated"
 NO_READS = "no_secret_read"
 NO_EXPIRED_TOKEN = "no_expired_token"
+PROGRESS = "progress"
 
 US = "reconciler"
 """The user of every replica's writes; a tenant can use our field manager's name, but not this."""
@@ -260,8 +261,11 @@ class CheckedKube(ForwardingKube):
 
 @dataclass(slots=True)
 class _Runner:
+    """One container; `due_s` is when the refresh of its token was due."""
+
     session: str
     expires_s: EpochTime
+    due_s: EpochTime
     settled_s: EpochTime
     excused_until_s: EpochTime
     stopping: bool = False
@@ -273,20 +277,27 @@ class ExposureChecker:
     All instants are epoch seconds of the validator's clock.
 
     Attributes:
+        lived_s: Seconds of all containers.
         expired_s: Seconds that nothing excuses.
-        excused_s: Seconds of runners that started with an expired token during a fault.
+        excused_s: Seconds in which the faults made a refresh impossible.
         stopping_s: Seconds of terminating pods, since a kubelet does not update their volumes.
 
     Args:
-        assert_zero: Whether a second in `expired_s` is a violation.
+        late_until_s: Until when a refresh was impossible that was due at the first instant, and
+            needed at the second, in a namespace; EPOCH if it was possible.
     """
 
-    def __init__(self, event_log: EventLog, *, assert_zero: bool) -> None:
+    def __init__(
+        self,
+        event_log: EventLog,
+        late_until_s: Callable[[EpochTime, EpochTime, str], EpochTime] = lambda *_: EPOCH,
+    ) -> None:
+        self.lived_s = 0.0
         self.expired_s = 0.0
         self.excused_s = 0.0
         self.stopping_s = 0.0
         self._event_log = event_log
-        self._assert_zero = assert_zero
+        self._late_until_s = late_until_s
         self._runners: dict[str, _Runner] = {}
 
     def started(
@@ -295,17 +306,20 @@ class ExposureChecker:
         session: str,
         expires_s: EpochTime,
         *,
+        due_s: EpochTime,
         now_s: EpochTime,
         excused_until_s: EpochTime = EPOCH,
     ) -> None:
         """Record the start of a container with a token that expires at `expires_s`."""
-        self._runners[uid] = _Runner(session, expires_s, now_s, excused_until_s)
+        self._runners[uid] = _Runner(session, expires_s, due_s, now_s, excused_until_s)
 
-    def projected(self, uid: str, expires_s: EpochTime, *, now_s: EpochTime) -> None:
+    def projected(
+        self, uid: str, expires_s: EpochTime, *, due_s: EpochTime, now_s: EpochTime
+    ) -> None:
         """Record that a container's file has another token now."""
         if (runner := self._runners.get(uid)) is not None:
             self._settle(runner, now_s)
-            runner.expires_s = expires_s
+            runner.expires_s, runner.due_s = expires_s, due_s
 
     def stopping(self, uid: str, *, now_s: EpochTime) -> None:
         """Record that a container is being stopped."""
@@ -318,10 +332,10 @@ class ExposureChecker:
         if (runner := self._runners.pop(uid, None)) is not None:
             self._settle(runner, now_s)
 
-    def excuse(self, *, now_s: EpochTime, until_s: EpochTime, namespace: str = "") -> None:
-        """Excuse the seconds from now to `until_s`, in one namespace, or ("") in all."""
+    def excuse(self, *, now_s: EpochTime, until_s: EpochTime, session: str = "") -> None:
+        """Excuse the seconds from now to `until_s`, of one session, or ("") of all."""
         for runner in self._runners.values():
-            if not namespace or runner.session.startswith(f"{namespace}/"):
+            if session in ("", runner.session):
                 self._settle(runner, now_s)
                 runner.excused_until_s = max(runner.excused_until_s, until_s)
 
@@ -330,12 +344,13 @@ class ExposureChecker:
         self.settle(now_s=now_s)
         for runner in self._runners.values():
             runner.expires_s += by_s
+            runner.due_s += by_s
 
     def end_tokens(self, expires_s: EpochTime, *, now_s: EpochTime) -> None:
         """Limit the expiry of every projected token to `expires_s`."""
         self.settle(now_s=now_s)
         for runner in self._runners.values():
-            runner.expires_s = min(runner.expires_s, expires_s)
+            runner.expires_s, runner.due_s = min(runner.expires_s, expires_s), now_s
 
     def settle(self, *, now_s: EpochTime) -> None:
         """Count all seconds up to now."""
@@ -344,16 +359,19 @@ class ExposureChecker:
 
     def _settle(self, runner: _Runner, now_s: EpochTime) -> None:
         expired_from_s = max(runner.expires_s, runner.settled_s)
+        self.lived_s += now_s - runner.settled_s
         runner.settled_s = now_s
         if expired_from_s >= now_s:
             return
         if runner.stopping:
             self.stopping_s += now_s - expired_from_s
             return
-        counted_from_s = min(max(expired_from_s, runner.excused_until_s), now_s)
+        namespace = runner.session.partition("/")[0]
+        late_until_s = self._late_until_s(runner.due_s, runner.expires_s, namespace)
+        counted_from_s = min(max(expired_from_s, runner.excused_until_s, late_until_s), now_s)
         self.excused_s += counted_from_s - expired_from_s
         expired_s = now_s - counted_from_s
         self.expired_s += expired_s
-        if expired_s > 0 and self._assert_zero:
+        if expired_s > 0:
             what = f"the runner of {runner.session} had an expired token for {expired_s:.3f} s"
             self._event_log.add_violation(NO_EXPIRED_TOKEN, what)

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
 from reconciler.clock import LONG_AGO, Clock, EpochTime, Instant
+from reconciler.controller.decide.refresh_grid import GRID
 from reconciler.lab.apiserver import garbage_collector, kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.deletion import DeleteOptions
@@ -15,6 +17,7 @@ from reconciler.lab.apiserver.write_log import Caller, Commit
 from reconciler.lab.kubelet.node import KubeletAction, KubeletTiming, Node, Rand
 from reconciler.lab.kubelet.pods import Pod, SecretRef, decode_pod
 from reconciler.lab.kubelet.secrets import Payload, SecretCache
+from reconciler.lab.simulation.conditions import PROPAGATION_S
 from reconciler.lab.simulation.event_log import EventLog
 from reconciler.lab.simulation.invariants import ExposureChecker, value_of
 from reconciler.naming import Names
@@ -25,7 +28,7 @@ STALE_S = 1.0
 """Longest time after a change of a Secret for which the kubelet's cache may lack it."""
 
 TIMING = KubeletTiming(projection_s=(60.0, 85.0), stale_touches=0.2)
-"""Five seconds less than the controller's propagation allowance: a write takes time, too."""
+"""Five seconds less than the controller's default allowance: a write takes time, too."""
 
 
 class VirtualNode:
@@ -41,7 +44,9 @@ class VirtualNode:
         *,
         rand: Rand,
         remaining_s: Callable[[str], float],
+        life_s: Callable[[str], float],
         excused_until_s: Callable[[Pod], EpochTime],
+        propagation_s: float,
     ) -> None:
         self.projections_total = 0
         self._core = core
@@ -50,8 +55,9 @@ class VirtualNode:
         self._exposure = exposure
         self._event_log = event_log
         self._remaining_s = remaining_s
+        self._life_s = life_s
         self._excused_until_s = excused_until_s
-        self._node = Node(TIMING, rand)
+        self._node = Node(_timing(propagation_s), rand)
         self._cache = SecretCache()
         self._changed_at: dict[SecretRef, Instant] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -127,15 +133,21 @@ class VirtualNode:
     def _project(self, pod: Pod, token: str, *, first: bool) -> None:
         now_s, left_s = self._clock.wall(), self._remaining_s(token)
         expires_s = now_s + left_s
+        due_s = expires_s - GRID * self._life_s(token)
         self.projections_total += 1
         self._event_log.note(f"projected {pod.session} first={first} left={left_s:.3f}")
         if first:
             until_s = self._excused_until_s(pod)
             self._exposure.started(
-                pod.uid, str(pod.session), expires_s, now_s=now_s, excused_until_s=until_s
+                pod.uid,
+                str(pod.session),
+                expires_s,
+                due_s=due_s,
+                now_s=now_s,
+                excused_until_s=until_s,
             )
         else:
-            self._exposure.projected(pod.uid, expires_s, now_s=now_s)
+            self._exposure.projected(pod.uid, expires_s, due_s=due_s, now_s=now_s)
 
     def _report(self, pod: Pod) -> None:
         try:
@@ -170,6 +182,12 @@ class VirtualNode:
 
     def _now(self) -> Instant:
         return self._clock.monotonic()
+
+
+def _timing(propagation_s: float) -> KubeletTiming:
+    """Return the kubelet's delays, in proportion to the controllers' allowance."""
+    first_s, last_s = (delay_s * propagation_s / PROPAGATION_S for delay_s in TIMING.projection_s)
+    return replace(TIMING, projection_s=(first_s, last_s))
 
 
 def _bytes(item: Object) -> bytes:

@@ -8,7 +8,7 @@ from reconciler import errors
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation.invariants import NAMESPACE
-from reconciler.lab.simulation.scenario import ScenarioFault as Drawn
+from reconciler.lab.simulation.moves import Move as Drawn
 
 FaultRule = Callable[[str, str], InjectedFault | None]
 

@@ -24,7 +24,6 @@ from reconciler.lab.simulation.fakes import (
     VirtualPlatform,
 )
 from reconciler.lab.simulation.invariants import US, CheckedKube
-from reconciler.lab.simulation.scenario import PROPAGATION_S
 from reconciler.lab.simulation.virtual_time import FreezableScope, VirtualClock
 from reconciler.leadership.lease import Identity
 from reconciler.leadership.lease_election import LeaseElection
@@ -189,7 +188,8 @@ class SimulatedReplica:
         mode = shared.conditions.namespaces
         return ControllerConfig(
             names=shared.names,
-            propagation_s=PROPAGATION_S,
+            propagation_s=shared.conditions.propagation_s,
+            touch=shared.conditions.touch,
             namespaces=shared.namespaces if mode == "named" else (),
             finds_namespaces=mode == "found",
             workers=shared.conditions.workers,
@@ -212,17 +212,19 @@ class SimulatedReplica:
         self.main.freeze()
 
     def thaw(self) -> None:
+        """End one `freeze`."""
         self.process.thaw()
         self.resume()
 
     def resume(self) -> None:
-        """End a stall of the main loop."""
+        """End one stall of the main loop."""
         self.main.thaw()
         self.resumed_at = Instant(asyncio.get_running_loop().time())
 
     async def kill(self) -> None:
         """End all tasks at once; no work is drained, the Lease is not released."""
-        self.thaw()
+        self.process.release()
+        self.main.release()
         tasks = [self._task, self._elector_task]
         for task in tasks:
             task.cancel()

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from reconciler.lab.simulation.event_log import Violation, captured_logs
+from reconciler.lab.simulation.moves import Move
 from reconciler.lab.simulation.scenario import Scenario, draw
 from reconciler.lab.simulation.scenario_runner import ScenarioRunner
 from reconciler.lab.simulation.virtual_time import run_virtual
@@ -16,10 +17,10 @@ class Outcome:
 
     Args:
         faults: Kind and number of the faults of the scenario, in the order of their names.
-        within_slack: Whether no fault lasts longer than what tokens must survive.
-        expired_s: Expired-token seconds that nothing excuses; more than 0 is a violation if
-            `within_slack` is true.
-        excused_s: Expired-token seconds of runners that started with an expired token in a fault.
+        moves: The moves that had a target, in the order of their starts.
+        lived_s: Seconds of all runners.
+        expired_s: Expired-token seconds that nothing excuses; more than 0 is a violation.
+        excused_s: Expired-token seconds in which the faults made a refresh impossible.
         stopping_s: Expired-token seconds of terminating pods.
         last: The last events before the end, oldest first.
         digest: Digest of all events.
@@ -29,12 +30,13 @@ class Outcome:
     hours: float
     sessions: int
     faults: tuple[tuple[str, int], ...]
-    within_slack: bool
+    moves: tuple[Move, ...]
     writes_total: int
     issued_total: int
     projections_total: int
     controller_starts: int
     leader_changes: int
+    lived_s: float
     expired_s: float
     excused_s: float
     stopping_s: float
@@ -64,19 +66,21 @@ def play(scenario: Scenario) -> Outcome:
 async def _play(scenario: Scenario) -> Outcome:
     world = World(scenario)
     with captured_logs(world.event_log):
-        await ScenarioRunner(world).play()
+        runner = ScenarioRunner(world)
+        await runner.play()
     exposure, event_log = world.exposure, world.event_log
     return Outcome(
         seed=scenario.seed,
         hours=scenario.length_s / 3600.0,
         sessions=sum(not life.forged for life in scenario.sessions),
         faults=tuple(sorted(Counter(fault.kind for fault in scenario.faults).items())),
-        within_slack=scenario.within_slack,
+        moves=runner.played,
         writes_total=world.writes_total,
         issued_total=world.issuer.issued_total,
         projections_total=world.node.projections_total,
         controller_starts=world.starts_total,
         leader_changes=world.single_writer.changes_total,
+        lived_s=round(exposure.lived_s, 3),
         expired_s=round(exposure.expired_s, 3),
         excused_s=round(exposure.excused_s, 3),
         stopping_s=round(exposure.stopping_s, 3),

@@ -6,12 +6,18 @@ from random import Random
 from typing import Literal
 
 from reconciler.lab.fault_catalogue import Fault
-from reconciler.lab.simulation.conditions import DRAWN, USUAL, Conditions, Input, draw_conditions
+from reconciler.lab.simulation.conditions import (
+    DRAWN,
+    PROPAGATION_S,
+    USUAL,
+    Conditions,
+    Input,
+    draw_conditions,
+)
+from reconciler.lab.simulation.moves import Move
+from reconciler.lab.simulation.obstacles import COLD_START_S, Obstacles
 
 TTL_S = 900.0
-PROPAGATION_S = 90.0
-"""The controller's propagation allowance; the world's kubelet is never slower."""
-
 SLACK_S = 0.4 * TTL_S - PROPAGATION_S
 """Longest fault that no runner notices."""
 
@@ -24,16 +30,6 @@ RECOVERY_S = 60.0
 STEP_S = 150.0
 """The same after a step of the issuer's clock: a replica detects it with its next token request, at
 most a tenth of a life later."""
-
-PAUSE_S = 15.0
-"""Longest time from a fault's end until all waiting sessions are served."""
-
-WATCH_PAUSE_S = 16.0
-"""Longest pause of a watch after many failures, in which a new pod is not observed. Source:
-`informer.backoff`, 8 s with a jitter of 1.0."""
-
-COLD_START_S = 10.0
-"""The fleet exists before the controller: tokens that expire so early are not counted."""
 
 LONGEST_S: dict[Fault, float] = {
     Fault.ISSUER_OUTAGE: SLACK_S - DETECTION_S,
@@ -68,23 +64,6 @@ LONGEST_S: dict[Fault, float] = {
 }
 """Longest fault that must not let any token expire, for tokens of `TTL_S`. Faults of the platform
 may last for any time: no running session needs it."""
-
-HARMLESS = frozenset(
-    {
-        Fault.ISSUER_SLOW,
-        Fault.ISSUER_SHORT_TTL,
-        Fault.PLATFORM_EMPTY_LISTS,
-        Fault.DELETE_SECRET,
-        Fault.STALE_SECRET,
-        Fault.CLOCK_STEP,
-        Fault.ROTATE_STATIC_TOKEN,
-        Fault.POD_CHURN,
-    }
-)
-"""Faults in which even a session that starts with an expired token is served at once."""
-
-LOCAL = frozenset({Fault.NAMESPACE_SLOW, Fault.NAMESPACE_HANG, Fault.NAMESPACE_ERRORS})
-"""Faults of one namespace: sessions in other namespaces are served at once."""
 
 SCALED = frozenset(
     {
@@ -151,28 +130,8 @@ ELECTION: tuple[Fault, ...] = (
 RATE = 0.005
 """Largest error of a replica's clock rate: half of what the lease rules allow."""
 
-WATCH_BREAKING = frozenset(
-    {Fault.WATCH_RESET, Fault.COMPACTION, Fault.API_ERRORS, Fault.API_RESTART}
-)
-
-PLATFORM_ONLY = frozenset({Fault.PLATFORM_OUTAGE, Fault.PLATFORM_PARTIAL_OUTAGE})
-
 FATAL: tuple[Fault, ...] = (Fault.ISSUER_OUTAGE, Fault.API_OUTAGE, Fault.RESTART_ALL)
-"""Faults that sometimes last longer than a token's life: their exposure is reported only."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScenarioFault:
-    """One fault; `size` in [0, 1) is its severity, which each kind uses in its own way."""
-
-    kind: Fault
-    at_s: float
-    length_s: float
-    size: float
-
-    @property
-    def end_s(self) -> float:
-        return self.at_s + self.length_s
+"""Faults that sometimes last longer than a token's life: their exposure is excused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,14 +169,17 @@ class SessionPlan:
     revived_s: float | None = None
 
 
+SessionKind = Literal["", "forged", "deleted"]
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """Everything that happens in one world.
 
     Args:
         hours: The requested length; a world with short-lived tokens is shorter.
+        faults: The moves of the world.
         skew_s: The controller's wall clock less that of all others.
-        within_slack: Whether no fault is longer than its entry in `LONGEST_S`.
         rates: Rate of each replica's monotonic clock.
     """
 
@@ -226,9 +188,8 @@ class Scenario:
     length_s: float
     projects: tuple[str, ...]
     sessions: tuple[SessionPlan, ...]
-    faults: tuple[ScenarioFault, ...]
+    faults: tuple[Move, ...]
     skew_s: float
-    within_slack: bool
     rates: tuple[float, ...]
     conditions: Conditions = USUAL
 
@@ -236,30 +197,13 @@ class Scenario:
     def replicas(self) -> int:
         return len(self.rates)
 
-    def namespace_of(self, fault: ScenarioFault) -> str:
+    def namespace_of(self, fault: Move) -> str:
         """Return the namespace of a fault of one namespace."""
         return self.projects[int(fault.size * len(self.projects))].lower()
 
-    def excused_until_s(self, at_s: float, namespace: str, *, confirmed: bool) -> float:
-        """Return until when a runner that starts at `at_s` may have an expired token.
-
-        A runner that starts with an expired token during a fault waits for the fault's end. An
-        outage of the platform excuses only sessions that were never confirmed.
-
-        Args:
-            confirmed: Whether its Secret has a confirmation of the platform.
-        """
-        if at_s < COLD_START_S:
-            return COLD_START_S
-        for fault in self.faults:
-            if fault.kind in HARMLESS or (confirmed and fault.kind in PLATFORM_ONLY):
-                continue
-            if fault.kind in LOCAL and self.namespace_of(fault) != namespace:
-                continue
-            pause_s = WATCH_PAUSE_S if fault.kind in WATCH_BREAKING else PAUSE_S
-            if fault.at_s - 5.0 <= at_s <= fault.end_s + pause_s:
-                return fault.end_s + pause_s + PAUSE_S
-        return 0.0
+    def obstacles(self) -> Obstacles:
+        """Return when the faults make a write, or the sight of a change, impossible."""
+        return Obstacles(self.faults, replicas=self.replicas, namespace_of=self.namespace_of)
 
 
 def draw(seed: int, hours: float = 1.0, inputs: Collection[Input] = DRAWN) -> Scenario:
@@ -277,29 +221,29 @@ def draw(seed: int, hours: float = 1.0, inputs: Collection[Input] = DRAWN) -> Sc
         number = 2
     projects = tuple(f"Team-{letter}" for letter in "abcdef"[:number])
     lives = [
-        _session_plan(random, f"Sess{index:04d}", random.choice(projects), length_s, conditions)
+        draw_session(random, f"Sess{index:04d}", random.choice(projects), length_s, conditions)
         for index in range(random.randint(20, 80) + CROWD * conditions.crowded)
     ]
     forged = random.randint(0, 2) + 3 * conditions.forged
     lives += [
-        _session_plan(
+        draw_session(
             random, f"Fake{index:04d}", random.choice(projects), length_s, conditions, "forged"
         )
         for index in range(forged)
     ]
     lives += [
-        _session_plan(
+        draw_session(
             random, f"Gone{index:04d}", random.choice(projects), length_s, conditions, "deleted"
         )
         for index in range(4 * conditions.revived)
     ]
-    faults, within = _faults(random, length_s, conditions)
+    faults = _faults(random, length_s, conditions)
     skew_s = conditions.skew_s
     if not skew_s and not conditions.static and random.random() < 0.2:
         skew_s = random.uniform(-3600.0, 3600.0)
     rates = tuple(random.uniform(1 - RATE, 1 + RATE) for _ in range(random.choice((1, 2, 3))))
     return Scenario(
-        seed, hours, length_s, projects, tuple(lives), faults, skew_s, within, rates, conditions
+        seed, hours, length_s, projects, tuple(lives), faults, skew_s, rates, conditions
     )
 
 
@@ -308,29 +252,30 @@ def draw_election(seed: int) -> Scenario:
     random = Random(f"election {seed}")
     length_s = 600.0
     lives = tuple(
-        _session_plan(random, f"Sess{index:04d}", "Team-a", length_s, USUAL) for index in range(8)
+        draw_session(random, f"Sess{index:04d}", "Team-a", length_s, USUAL) for index in range(8)
     )
-    faults: list[ScenarioFault] = []
+    faults: list[Move] = []
     at_s = random.uniform(12.0, 20.0)
     while at_s < length_s - 60.0:
         kind = random.choice(ELECTION)
         span_s = random.uniform(0.5, 45.0)
-        faults.append(ScenarioFault(kind, at_s, span_s, random.random()))
+        faults.append(Move(kind, at_s, span_s, random.random()))
         # Often the next fault begins before the last one ends.
         at_s += random.uniform(1.0, 50.0)
     rates = tuple(random.uniform(1 - RATE, 1 + RATE) for _ in range(3))
     hours = length_s / 3600.0
-    return Scenario(seed, hours, length_s, ("Team-a",), lives, tuple(faults), 0.0, False, rates)
+    return Scenario(seed, hours, length_s, ("Team-a",), lives, tuple(faults), 0.0, rates)
 
 
-def _session_plan(
+def draw_session(
     random: Random,
     session_id: str,
     project: str,
     length_s: float,
     conditions: Conditions,
-    kind: Literal["", "forged", "deleted"] = "",
+    kind: SessionKind = "",
 ) -> SessionPlan:
+    """Return one session with its pods."""
     scale = conditions.ttl_s / TTL_S
     start_s = 0.0 if random.random() < 0.6 else random.uniform(0.0, length_s)
     stays: list[PodLifetime] = []
@@ -355,13 +300,12 @@ def _token_s(random: Random, ttl_s: float) -> float | None:
     chance = random.random()
     if chance < 0.1:
         return None
-    return random.uniform(30.0, 90.0) if chance < 0.3 else random.uniform(90.0, ttl_s)
+    least_s, old_s = min(30.0, 0.5 * ttl_s), min(90.0, 0.75 * ttl_s)
+    return random.uniform(least_s, old_s) if chance < 0.3 else random.uniform(old_s, ttl_s)
 
 
-def _faults(
-    random: Random, length_s: float, conditions: Conditions
-) -> tuple[tuple[ScenarioFault, ...], bool]:
-    faults: list[ScenarioFault] = []
+def _faults(random: Random, length_s: float, conditions: Conditions) -> tuple[Move, ...]:
+    faults: list[Move] = []
     scale = conditions.ttl_s / TTL_S
     longest = {kind: _longest_s(kind, scale) for kind in LONGEST_S if _is_drawn(kind, conditions)}
     kinds = [kind for kind in longest for _ in range(WEIGHT if kind in NEEDS else 1)]
@@ -375,11 +319,10 @@ def _faults(
             kind, span_s, fatal = fatal, random.uniform(1.0, 2.0) * conditions.ttl_s, None
         if at_s + span_s + 2 * RECOVERY_S > length_s:
             break
-        faults.append(ScenarioFault(kind, at_s, span_s, random.random()))
+        faults.append(Move(kind, at_s, span_s, random.random()))
         pause_s = STEP_S if kind == Fault.ISSUER_CLOCK_STEP else RECOVERY_S
         at_s += span_s + pause_s + random.expovariate(1 / (150.0 * scale))
-    within = all(fault.length_s <= _longest_s(fault.kind, scale) for fault in faults)
-    return tuple(faults), within
+    return tuple(faults)
 
 
 def _longest_s(kind: Fault, scale: float) -> float:

@@ -2,17 +2,21 @@
 
 import asyncio
 import itertools
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 from reconciler.lab.apiserver import kinds
+from reconciler.lab.apiserver.fault_injection import FaultInjection
 from reconciler.lab.apiserver.write_log import Commit
 from reconciler.lab.fault_catalogue import Fault
 from reconciler.lab.simulation.invariants import US
+from reconciler.lab.simulation.moves import Move
+from reconciler.lab.simulation.obstacles import slow_s
 from reconciler.lab.simulation.random_faults import local_fault, random_fault, starting
-from reconciler.lab.simulation.scenario import TTL_S, ScenarioFault, SessionPlan
+from reconciler.lab.simulation.scenario import SessionPlan
 from reconciler.lab.simulation.world import CLOCK_STEP_S, World
 from reconciler.naming import SessionKey
 
@@ -35,14 +39,14 @@ MISSED_S = 120.0
 RESTLESS = 5
 """Number of pods that change at the same time."""
 
-SERVED_S = 60.0
-"""Longest time from the end of a namespace's slowness until its waiting sessions are served."""
-
 DOWN_S = 3.5
 """Time from the end of an API server to the first answer of the next one."""
 
 REQUEST_S = 400.0
 """Mean time between two refreshes that an operator requests."""
+
+
+Change = Callable[[], None]
 
 
 class ScenarioRunner:
@@ -51,6 +55,16 @@ class ScenarioRunner:
     def __init__(self, world: World) -> None:
         self._world = world
         self._random = world.random("course")
+        self._values: dict[tuple[int, str], list[object]] = defaultdict(list)
+        self._holds: Counter[str] = Counter()
+        self._without_effect: set[Move] = set()
+
+    @property
+    def played(self) -> tuple[Move, ...]:
+        """The moves that had a target, in the order of their starts."""
+        now_s = asyncio.get_running_loop().time()
+        moves = sorted(self._world.scenario.faults, key=lambda move: move.at_s)
+        return tuple(m for m in moves if m.at_s < now_s and m not in self._without_effect)
 
     async def play(self) -> None:
         """Run until the scenario's end or a violation."""
@@ -69,6 +83,7 @@ class ScenarioRunner:
                 for task in tasks:
                     if task.done():
                         task.result()
+            world.check_progress()
         finally:
             for task in tasks:
                 task.cancel()
@@ -107,7 +122,7 @@ class ScenarioRunner:
                 number += 1
                 self._world.request_refresh(self._random.choice(keys), f"request {number}")
 
-    async def _inject(self, fault: ScenarioFault) -> None:
+    async def _inject(self, fault: Move) -> None:
         await _sleep_until(fault.at_s)
         self._world.event_log.note(f"fault {fault.kind} {fault.length_s:.3f} {fault.size:.3f}")
         async with self._injected(fault):
@@ -115,7 +130,7 @@ class ScenarioRunner:
         self._world.event_log.note(f"fault {fault.kind} over")
 
     @asynccontextmanager
-    async def _injected(self, fault: ScenarioFault) -> AsyncIterator[None]:
+    async def _injected(self, fault: Move) -> AsyncIterator[None]:
         """Begin a fault, then end it."""
         begin, end = self._switches(fault)
         if (begun := begin()) is not None:
@@ -129,21 +144,19 @@ class ScenarioRunner:
         end()
         self._world.truth.issuer_changed()
 
-    def _switches(
-        self, fault: ScenarioFault
-    ) -> tuple[Callable[[], Awaitable[None] | None], Callable[[], None]]:
-        world = self._world
+    def _switches(self, fault: Move) -> tuple[Callable[[], Awaitable[None] | None], Change]:
+        world, switch = self._world, self._switch
         match fault.kind:
             case Fault.ISSUER_OUTAGE:
-                return _switch(world.issuer, "unreachable", True, False)
+                return switch(world.issuer, "unreachable", True, False)
             case Fault.ISSUER_REFUSAL:
-                return _switch(world.issuer, "refusing", True, False)
+                return switch(world.issuer, "refusing", True, False)
             case Fault.ISSUER_SLOW:
-                return _switch(world.issuer, "slow_s", 1.0 + 6.0 * fault.size, 0.0)
+                return switch(world.issuer, "slow_s", slow_s(fault), 0.0)
             case Fault.ISSUER_SHORT_TTL:
                 life_s = world.conditions.ttl_s
                 shorter_s = life_s / 3 + life_s / 3 * fault.size
-                return _switch(world.issuer, "ttl_s", shorter_s, life_s)
+                return switch(world.issuer, "ttl_s", shorter_s, life_s)
             case Fault.ISSUER_CLOCK_STEP:
                 # A step forward expires tokens; after a step back, tokens are from the future.
                 parts = STEPS_AHEAD if fault.size < 0.7 else STEPS_BACK
@@ -152,22 +165,20 @@ class ScenarioRunner:
             case Fault.ROTATE_STATIC_TOKEN:
                 return world.rotate_static, _nothing
             case Fault.PLATFORM_OUTAGE:
-                return _switch(world.platform, "unreachable", True, False)
+                return switch(world.platform, "unreachable", True, False)
             case Fault.PLATFORM_EMPTY_LISTS:
-                return _switch(world.platform, "empty", True, False)
+                return switch(world.platform, "empty", True, False)
             case Fault.PLATFORM_PARTIAL_OUTAGE:
                 projects = world.scenario.projects
                 failing = frozenset(projects[: 1 + int(fault.size * len(projects))])
-                return _switch(world.platform, "failing", failing, frozenset())
+                return switch(world.platform, "failing", failing, frozenset())
             case Fault.API_ERRORS:
                 rule = random_fault(self._random, 0.2 + 0.6 * fault.size)
-                return _switch(world.faults, "rule", rule, None)
+                return switch(world.faults, "rule", rule, None)
             case Fault.API_OUTAGE:
-                cut = world.faults.partition
-                return partial(cut, cut=True), partial(cut, cut=False)
+                return self._counted("api", partial(_cut, world.faults))
             case Fault.WATCH_SILENCE:
-                silence = world.faults.silence_watches
-                return partial(silence, silent=True), partial(silence, silent=False)
+                return self._counted("watches", partial(_silence, world.faults))
             case Fault.RESTART_ALL:
                 return world.kill_all, world.start_all
             case (
@@ -184,26 +195,24 @@ class ScenarioRunner:
             case Fault.WATCH_RESET | Fault.COMPACTION | Fault.POD_CHURN | Fault.STRIP_ANNOTATIONS:
                 return _nothing, _nothing
             case Fault.NAMESPACE_SLOW | Fault.NAMESPACE_HANG | Fault.NAMESPACE_ERRORS:
-                namespace = world.scenario.namespace_of(fault)
-                rule = local_fault(fault, namespace)
-                if fault.kind != Fault.NAMESPACE_ERRORS:
-                    world.excuse_namespace(namespace, fault.length_s + SERVED_S)
-                return _switch(world.faults, "rule", rule, None)
+                rule = local_fault(fault, world.scenario.namespace_of(fault))
+                return switch(world.faults, "rule", rule, None)
             case Fault.RESTORE_STORE:
                 return partial(world.restore_store, MISSED_S * fault.size), _nothing
             case Fault.API_RESTART:
                 rule = starting(asyncio.get_running_loop().time() + DOWN_S)
                 world.faults.drop_watches()
-                return _switch(world.faults, "rule", rule, None)
+                return switch(world.faults, "rule", rule, None)
             case _:
                 raise ValueError(f"a simulation cannot inject {fault.kind}")
 
     def _switches_of_leader(
-        self, fault: ScenarioFault
-    ) -> tuple[Callable[[], Awaitable[None] | None], Callable[[], None]]:
+        self, fault: Move
+    ) -> tuple[Callable[[], Awaitable[None] | None], Change]:
         """Return the switches for the leader at the fault's start; without a leader, no-ops."""
         leader = self._world.leader()
         if leader is None:
+            self._without_effect.add(fault)
             return _nothing, _nothing
         match fault.kind:
             case Fault.KILL_LEADER:
@@ -215,25 +224,54 @@ class ScenarioRunner:
             case Fault.STALL_LEADER:
                 return leader.main.freeze, leader.resume
             case _:
-                cut = leader.faults.partition
-                return partial(cut, cut=True), partial(cut, cut=False)
+                return self._counted(str(leader.me), partial(_cut, leader.faults))
+
+    def _switch(
+        self, target: object, name: str, during: object, after: object
+    ) -> tuple[Change, Change]:
+        """Set an attribute while a move lasts; of several moves, the latest counts."""
+        values = self._values[id(target), name]
+
+        def begin() -> None:
+            values.append(during)
+            setattr(target, name, during)
+
+        def end() -> None:
+            values.remove(during)
+            setattr(target, name, values[-1] if values else after)
+
+        return begin, end
+
+    def _counted(self, name: str, change: Callable[[bool], None]) -> tuple[Change, Change]:
+        """Hold a state from the start of the first of several moves to the end of the last."""
+
+        def begin() -> None:
+            self._holds[name] += 1
+            change(True)
+
+        def end() -> None:
+            self._holds[name] -= 1
+            change(self._holds[name] > 0)
+
+        return begin, end
 
     def _step_clocks(self, sign: float) -> None:
         """Step every other clock an hour forward, the others back; -1.0 reverts the step."""
         for index, replica in self._world.replicas.items():
             replica.clock.step_s += sign * (CLOCK_STEP_S if index % 2 else -CLOCK_STEP_S)
 
-    def _change_secrets(self, fault: ScenarioFault) -> None:
+    def _change_secrets(self, fault: Move) -> None:
         keys = self._world.live_keys()
         self._random.shuffle(keys)
         for key in keys[: 1 + int(fault.size * 5)]:
             if fault.kind == Fault.DELETE_SECRET:
                 self._world.delete_secret(key)
             else:
-                remaining_s = self._random.uniform(100.0, TTL_S)
+                ttl_s = self._world.conditions.ttl_s
+                remaining_s = self._random.uniform(ttl_s / 9, ttl_s)
                 self._world.overwrite_secret(key, remaining_s=remaining_s)
 
-    async def _repeat(self, fault: ScenarioFault) -> None:
+    async def _repeat(self, fault: Move) -> None:
         """Do the repeated part of a fault until cancelled."""
         match fault.kind:
             case Fault.WATCH_RESET | Fault.COMPACTION:
@@ -243,14 +281,14 @@ class ScenarioRunner:
             case Fault.STRIP_ANNOTATIONS:
                 await self._strip(fault)
 
-    async def _drop_watches(self, fault: ScenarioFault) -> None:
+    async def _drop_watches(self, fault: Move) -> None:
         while True:
             if fault.kind == Fault.COMPACTION:
                 self._world.core.compact()
             self._world.faults.drop_watches()
             await asyncio.sleep(self._random.uniform(0.5, 20.0))
 
-    async def _change_pods(self, fault: ScenarioFault) -> None:
+    async def _change_pods(self, fault: Move) -> None:
         """Change a few pods each second, for `namespace-errors` in that namespace."""
         for number in itertools.count():
             keys = self._world.live_keys()
@@ -261,7 +299,7 @@ class ScenarioRunner:
                 self._world.change_pod(key, f"{number}")
             await asyncio.sleep(RESTLESS_S)
 
-    async def _strip(self, fault: ScenarioFault) -> None:
+    async def _strip(self, fault: Move) -> None:
         """Remove our annotations from a few Secrets, a moment after each of our writes."""
         keys = set(self._world.live_keys()[: 1 + int(fault.size * 3)])
         loop, world = asyncio.get_running_loop(), self._world
@@ -284,10 +322,12 @@ class ScenarioRunner:
             world.core.on_commit.remove(undo)
 
 
-def _switch(
-    target: object, name: str, during: object, after: object
-) -> tuple[Callable[[], None], Callable[[], None]]:
-    return partial(setattr, target, name, during), partial(setattr, target, name, after)
+def _cut(faults: FaultInjection, is_cut: bool) -> None:
+    faults.partition(cut=is_cut)
+
+
+def _silence(faults: FaultInjection, is_silent: bool) -> None:
+    faults.silence_watches(silent=is_silent)
 
 
 def _nothing() -> None:

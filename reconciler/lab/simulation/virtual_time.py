@@ -43,8 +43,12 @@ class FreezableScope:
     """
 
     def __init__(self) -> None:
-        self.frozen = False
+        self._freezes = 0
         self._deferred: list[_ScopedCallback] = []
+
+    @property
+    def frozen(self) -> bool:
+        return self._freezes > 0
 
     def create_task(self, main: Coroutine[Any, Any, T], *, name: str = "") -> asyncio.Task[T]:
         """Start a task in this scope; the tasks that it starts are in it, too."""
@@ -59,10 +63,19 @@ class FreezableScope:
         asyncio.get_running_loop().call_soon(callback, context=context)
 
     def freeze(self) -> None:
-        self.frozen = True
+        """Stop the scope until as many calls of `thaw`."""
+        self._freezes += 1
 
     def thaw(self) -> None:
-        self.frozen = False
+        """End one `freeze`; the scope runs when the last one has ended."""
+        if self._freezes <= 1:
+            self.release()
+        else:
+            self._freezes -= 1
+
+    def release(self) -> None:
+        """End every `freeze`."""
+        self._freezes = 0
         held, self._deferred = self._deferred, []
         for guarded in held:
             guarded.reschedule()

@@ -7,7 +7,8 @@ import math
 from collections import Counter, deque
 from random import Random
 
-from reconciler.clock import NEVER, EpochTime, Instant
+from reconciler.clock import EPOCH, NEVER, EpochTime, Instant
+from reconciler.controller.decide.refresh_grid import GRID
 from reconciler.lab.apiserver import garbage_collector, kinds
 from reconciler.lab.apiserver.core import Core
 from reconciler.lab.apiserver.fault_injection import DOWN_S, FaultInjection
@@ -22,8 +23,15 @@ from reconciler.lab.simulation.commit_checks import (
 )
 from reconciler.lab.simulation.event_log import EventLog
 from reconciler.lab.simulation.fakes import MARKS, FakePlatformState, StaticTokens, VirtualIssuer
-from reconciler.lab.simulation.invariants import US, ExposureChecker, SecretChecker, value_of
+from reconciler.lab.simulation.invariants import (
+    PROGRESS,
+    US,
+    ExposureChecker,
+    SecretChecker,
+    value_of,
+)
 from reconciler.lab.simulation.nodes import VirtualNode
+from reconciler.lab.simulation.obstacles import SERVED_S
 from reconciler.lab.simulation.replica import HOME, LEASE, SharedWorld, SimulatedReplica
 from reconciler.lab.simulation.revocation import RevocationChecker
 from reconciler.lab.simulation.scenario import PodLifetime, Scenario, SessionPlan
@@ -88,7 +96,8 @@ class World:
         )
         self.static = self._static_tokens() if conditions.static else None
         self.platform = FakePlatformState(scenario.projects)
-        self.exposure = ExposureChecker(self.event_log, assert_zero=scenario.within_slack)
+        self.obstacles = scenario.obstacles()
+        self.exposure = ExposureChecker(self.event_log, self._late_until_s)
         self.secrets = SecretChecker(
             self.names, self.event_log, self._expiry_s, self._was_confirmed
         )
@@ -100,7 +109,9 @@ class World:
             self.event_log,
             rand=self.random("node").uniform,
             remaining_s=self.remaining_s,
+            life_s=self._token_life_s,
             excused_until_s=self._excused_until_s,
+            propagation_s=conditions.propagation_s,
         )
         self.write_budget = WriteBudgetChecker(
             self.names, self.event_log, self.clock, us=US, life_s=self._life_s
@@ -133,6 +144,8 @@ class World:
         self.writes_total = 0
         self.starts_total = 0
         self._pods: Counter[int] = Counter()
+        self._pod_since_s: dict[SessionKey, float] = {}
+        """When each session's last pod was created, seconds since the start."""
         self._shared = SharedWorld(
             core=self.core,
             names=self.names,
@@ -255,6 +268,8 @@ class World:
             self.core.create(kinds.PODS, namespace, pod, by=by)
         except StatusError:
             return  # the former pod is still terminating
+        key = SessionKey(namespace, life.session_id)
+        self._pod_since_s[key] = asyncio.get_running_loop().time()
         self.core.bind(namespace, self.pod_name(life), "node-0", by=OPERATOR)
 
     def _forge_secret(self, namespace: str, name: str, labels: dict[str, str]) -> None:
@@ -291,12 +306,14 @@ class World:
         garbage_collector.collect(self.core)
 
     def delete_secret(self, key: SessionKey) -> None:
+        self.excuse_change(key)
         with contextlib.suppress(StatusError):
             name = self.names.secret_name(key.session_id)
             self.core.delete(kinds.SECRETS, key.namespace, name, by=OPERATOR)
 
     def overwrite_secret(self, key: SessionKey, *, remaining_s: float) -> None:
         """Write a token that was cached for a while, as the platform does."""
+        self.excuse_change(key)
         name = self.names.secret_name(key.session_id)
         with contextlib.suppress(StatusError):
             body = {"data": self._data(remaining_s)}
@@ -311,6 +328,7 @@ class World:
 
     def strip_annotations(self, key: SessionKey) -> None:
         """Remove all our annotations from a Secret, as a controller that owns them does."""
+        self.excuse_change(key)
         name = self.names.secret_name(key.session_id)
         ours = dict.fromkeys(self.names.annotations())
         with contextlib.suppress(StatusError):
@@ -336,10 +354,14 @@ class World:
         self.truth.time_unknown_until_at = self.clock.monotonic() + noticed_s
         self.write_budget.changed_for_all()
 
-    def excuse_namespace(self, namespace: str, for_s: float) -> None:
-        """Excuse exposure in a namespace that is too slow to serve all its sessions."""
-        now_s = self.clock.wall()
-        self.exposure.excuse(now_s=now_s, until_s=now_s + for_s, namespace=namespace)
+    def excuse_change(self, key: SessionKey) -> None:
+        """Excuse a session that another client changes until our repair of it is in the file."""
+        at_s = asyncio.get_running_loop().time()
+        until_s = self.obstacles.hides_until_s(at_s, key.namespace, confirmed=self.static is None)
+        if until_s > at_s:
+            delivered_s = EPOCH_S + until_s + self.conditions.propagation_s
+            now_s = self.clock.wall()
+            self.exposure.excuse(now_s=now_s, until_s=delivered_s, session=str(key))
 
     def rotate_static(self) -> None:
         """Write another static token into the files; the former one is valid for a while."""
@@ -363,6 +385,23 @@ class World:
             self.event_log.note(f"restored from {self.core.version} to {version}")
             self.core.restore(version)
             self._versions.append((self.clock.monotonic(), version))
+
+    def check_progress(self) -> None:
+        """Check that every refresh is done that was due when all moves had ended."""
+        now_s = asyncio.get_running_loop().time()
+        served_s = max(self.obstacles.last_end_s(), float(self.truth.time_unknown_until_at))
+        if self.static is not None or now_s < served_s:
+            return
+        for key in self.live_keys():
+            if key.session_id not in self.platform.running:
+                continue
+            name = self.names.secret_name(key.session_id)
+            secret = self.core.peek(kinds.SECRETS, kinds.SECRETS.key(key.namespace, name))
+            token = "" if secret is None else value_of(secret, self.names)
+            late_s = GRID * self.issuer.life_s(token) - self.remaining_s(token) - SERVED_S
+            if late_s > 0.0 and now_s > self._pod_since_s[key] + SERVED_S:
+                what = f"{key}: a refresh is {late_s + SERVED_S:.0f} s late after the last move"
+                self.event_log.add_violation(PROGRESS, what)
 
     def live_keys(self) -> list[SessionKey]:
         """Return the sessions that have a pod now, in the order of their names."""
@@ -421,8 +460,20 @@ class World:
         since_start_s = asyncio.get_running_loop().time()
         if pod.session.session_id not in self.platform.known:
             return NEVER  # the platform did not create this runner
-        until_s = self.scenario.excused_until_s(since_start_s, pod.namespace, confirmed=confirmed)
-        return EPOCH_S + max(until_s, since_start_s + ASKED_S)
+        until_s = self.obstacles.hides_until_s(since_start_s, pod.namespace, confirmed=confirmed)
+        served_s = max(until_s, since_start_s + ASKED_S, float(self.truth.time_unknown_until_at))
+        if not self.conditions.touch:
+            served_s += self.conditions.propagation_s
+        return EPOCH_S + served_s
+
+    def _late_until_s(self, due_s: EpochTime, expires_s: EpochTime, namespace: str) -> EpochTime:
+        delivery_s = self.conditions.propagation_s
+        needed_s = expires_s - delivery_s - EPOCH_S
+        until_s = self.obstacles.excused_until_s(due_s - EPOCH_S, needed_s, namespace)
+        return EPOCH_S + until_s + delivery_s if until_s else EPOCH
+
+    def _token_life_s(self, token: str) -> float:
+        return self.issuer.life_s(token) if self.static is None else 0.0
 
     def _note(self, commit: Commit) -> None:
         self._versions.append((commit.at, commit.version))

@@ -126,6 +126,19 @@ def test_a_longer_life_displaces_the_best_even_if_the_issuers_clock_went_back() 
     _with_bench(story)
 
 
+def test_a_shorter_life_displaces_the_best_that_a_step_of_the_issuers_clock_expires() -> None:
+    async def story(bench: SourceBench) -> None:
+        old = await bench.source.get(min_remaining=M)
+        bench.issuer.skew_s, bench.issuer.ttl_s = 700, 600
+        await asyncio.sleep(190)
+        new = await bench.source.get(min_remaining=M)
+        assert new is bench.source.best()
+        assert new is not old
+        assert new.expires_s > old.expires_s
+
+    _with_bench(story)
+
+
 def test_best_never_asks_and_never_returns_a_dead_token() -> None:
     async def story(bench: SourceBench) -> None:
         assert bench.source.best() is None

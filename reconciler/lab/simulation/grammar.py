@@ -1,0 +1,210 @@
+"""The grammar of sentences: each port's moves, and how a seed draws modes and moves (pure).
+
+Moves overlap at will. Each seed has one ordered pair of moves from a fixed permutation of all
+pairs, so that rare pairs are as frequent as others; the rest of its sentence is drawn.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Literal
+
+from reconciler.lab.fault_catalogue import Fault
+from reconciler.lab.simulation.conditions import OFF_S, PROPAGATION_S, Conditions
+from reconciler.lab.simulation.moves import Move
+from reconciler.lab.simulation.scenario import (
+    FATAL,
+    LONGEST_S,
+    OF_ISSUER,
+    RATE,
+    RECOVERY_S,
+    TTL_S,
+    Scenario,
+    SessionKind,
+    draw_session,
+)
+
+Port = Literal["kube", "issuer", "platform", "clock", "network", "process", "tenant", "operator"]
+
+MOVES: dict[Port, tuple[Fault, ...]] = {
+    "kube": (
+        Fault.API_RESTART,
+        Fault.API_ERRORS,
+        Fault.COMPACTION,
+        Fault.RESTORE_STORE,
+        Fault.NAMESPACE_SLOW,
+        Fault.NAMESPACE_ERRORS,
+    ),
+    "issuer": (
+        Fault.ISSUER_OUTAGE,
+        Fault.ISSUER_SLOW,
+        Fault.ISSUER_SHORT_TTL,
+        Fault.ISSUER_REFUSAL,
+    ),
+    "platform": (
+        Fault.PLATFORM_OUTAGE,
+        Fault.PLATFORM_PARTIAL_OUTAGE,
+        Fault.PLATFORM_EMPTY_LISTS,
+        Fault.STALE_SECRET,
+    ),
+    "clock": (Fault.CLOCK_STEP, Fault.ISSUER_CLOCK_STEP),
+    "network": (
+        Fault.API_OUTAGE,
+        Fault.PARTITION_LEADER,
+        Fault.WATCH_RESET,
+        Fault.WATCH_SILENCE,
+        Fault.NAMESPACE_HANG,
+    ),
+    "process": (
+        Fault.RESTART_ALL,
+        Fault.KILL_LEADER,
+        Fault.FREEZE_LEADER,
+        Fault.STALL_LEADER,
+    ),
+    "tenant": (Fault.DELETE_SECRET, Fault.POD_CHURN),
+    "operator": (Fault.ROTATE_STATIC_TOKEN, Fault.STRIP_ANNOTATIONS),
+}
+"""The moves of each port."""
+
+Pair = tuple[Fault, Fault]
+"""A move and one that begins before the world has recovered from it."""
+
+
+def _is_possible(pair: Pair) -> bool:
+    """Return whether one world can have both: with a static token it has no issuer."""
+    return not (Fault.ROTATE_STATIC_TOKEN in pair and OF_ISSUER & set(pair))
+
+
+KINDS = tuple(itertools.chain(*MOVES.values()))
+
+PAIRS: tuple[Pair, ...] = tuple(
+    (first, second) for first in KINDS for second in KINDS if _is_possible((first, second))
+)
+
+TTLS_S = (20.0, 60.0, 300.0, 900.0, 900.0, 900.0, 3600.0, 86_400.0)
+"""Lives of tokens; most often the platform's."""
+
+LONG_S = 3600.0
+"""A world does not last longer with tokens that live longer than this."""
+
+MOST_SESSIONS = 500
+
+SESSION_HOURS = 6.0
+"""The product of sessions and hours has this limit: a core plays a world in less than a second."""
+
+ALLOWANCE = 0.1
+"""The propagation allowance is at most this part of a token's life."""
+
+FATAL_CHANCE = 0.03
+"""Share of the moves of `FATAL` that may outlast the tokens."""
+
+SHORTEST_S = 0.5
+
+_ORDER = Random("pairs").sample(PAIRS, len(PAIRS))
+
+
+def draw_sentence(seed: int) -> Scenario:
+    """Return the sentence of a seed: the same in every process."""
+    random = Random(f"sentence {seed}")
+    pair = _ORDER[seed % len(_ORDER)]
+    conditions = _draw_modes(random, pair)
+    life_s = min(conditions.ttl_s, LONG_S)
+    moves = _draw_moves(random, pair, conditions)
+    settled_s = 0.65 * life_s + RECOVERY_S + conditions.propagation_s
+    length_s = round(max(move.end_s for move in moves) + settled_s, 3)
+    projects = tuple(f"Team-{letter}" for letter in "abcdef"[: random.randint(1, 6)])
+    most = min(MOST_SESSIONS, SESSION_HOURS / (length_s / 3600.0))
+    number = round(math.exp(random.uniform(0.0, math.log(most))))
+    sessions = [
+        draw_session(random, f"Sess{index:04d}", random.choice(projects), length_s, conditions)
+        for index in range(number)
+    ]
+    others: tuple[tuple[str, SessionKind], ...] = (("Fake", "forged"), ("Gone", "deleted"))
+    for name, kind in others:
+        sessions += [
+            draw_session(
+                random, f"{name}{index}", random.choice(projects), length_s, conditions, kind
+            )
+            for index in range(random.randint(0, 3))
+        ]
+    rates = tuple(random.uniform(1 - RATE, 1 + RATE) for _ in range(random.randint(1, 3)))
+    return Scenario(
+        seed,
+        length_s / 3600.0,
+        length_s,
+        projects,
+        tuple(sessions),
+        moves,
+        conditions.skew_s,
+        rates,
+        conditions,
+    )
+
+
+def limited(sentence: Scenario, *, moves: Iterable[Move], sessions: int) -> Scenario:
+    """Return a sentence with other moves and only its first sessions."""
+    return replace(sentence, faults=tuple(moves), sessions=sentence.sessions[:sessions])
+
+
+def pairs_of(moves: Sequence[Move], ttl_s: float) -> set[Pair]:
+    """Return the pairs of moves in a sentence; `moves` are in the order of their starts."""
+    near_s = RECOVERY_S * _scale(ttl_s)
+    return {
+        (first.kind, second.kind)
+        for first, second in itertools.combinations(moves, 2)
+        if second.at_s <= first.end_s + near_s
+    }
+
+
+def _draw_modes(random: Random, pair: Pair) -> Conditions:
+    static = Fault.ROTATE_STATIC_TOKEN in pair
+    static |= not OF_ISSUER & set(pair) and random.random() < 0.1
+    ttl_s = TTL_S if static else random.choice(TTLS_S)
+    off_s = random.choice((-1, 1)) * random.choice(OFF_S)
+    return Conditions(
+        ttl_s=ttl_s,
+        static=static,
+        sends_date=random.random() < 0.7,
+        date_off_s=off_s if random.random() < 0.2 else 0.0,
+        cached_s=ttl_s * random.uniform(0.02, 0.3) if random.random() < 0.2 else 0.0,
+        skew_s=0.0 if static or random.random() < 0.7 else random.choice((-1, 1)) * off_s,
+        namespaces=random.choice(("cluster", "named", "found")),
+        forged=random.random() < 0.3,
+        revived=True,
+        touch=random.random() < 0.8,
+        propagation_s=min(PROPAGATION_S, ALLOWANCE * ttl_s),
+    )
+
+
+def _draw_moves(random: Random, pair: Pair, conditions: Conditions) -> tuple[Move, ...]:
+    life_s = min(conditions.ttl_s, LONG_S)
+    scale = _scale(conditions.ttl_s)
+    first = _draw_move(random, pair[0], random.uniform(0.1, 0.5) * life_s, conditions)
+    gap_s = random.choice((0.0, 0.5, 5.0, RECOVERY_S)) * scale
+    at_s = random.choice((first.at_s, random.uniform(first.at_s, first.end_s), first.end_s + gap_s))
+    moves = [first, _draw_move(random, pair[1], at_s, conditions)]
+    excluded = OF_ISSUER if conditions.static else {Fault.ROTATE_STATIC_TOKEN}
+    kinds = [kind for kind in KINDS if kind not in excluded]
+    for _ in range(random.randint(0, 5)):
+        at_s = first.at_s + random.uniform(-0.1, 0.6) * life_s
+        moves.append(_draw_move(random, random.choice(kinds), at_s, conditions))
+    return tuple(sorted(moves, key=lambda move: move.at_s))
+
+
+def _draw_move(random: Random, kind: Fault, at_s: float, conditions: Conditions) -> Move:
+    # Short ones are as frequent as long ones: most of a sentence must not be excused.
+    length_s = LONGEST_S[kind] * _scale(conditions.ttl_s) * random.random() ** 2
+    if kind in FATAL and random.random() < FATAL_CHANCE:
+        length_s = random.uniform(1.0, 1.5) * min(conditions.ttl_s, LONG_S)
+    return Move(
+        kind,
+        round(max(at_s, SHORTEST_S), 3),
+        round(max(length_s, SHORTEST_S), 3),
+        round(random.random(), 6),
+    )
+
+
+def _scale(ttl_s: float) -> float:
+    return min(ttl_s, LONG_S) / TTL_S

@@ -1,0 +1,164 @@
+"""The intervals in which moves make a write, or the sight of a change, impossible (pure).
+
+An expired token is excused only inside them. All instants are seconds since the world's start.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from reconciler.lab.fault_catalogue import Fault
+from reconciler.lab.simulation.moves import LOCAL, Move
+
+Interval = tuple[float, float]
+
+BEFORE_S = 5.0
+"""A write that begins so long before an obstacle may fail in it."""
+
+PAUSE_S = 15.0
+"""Longest time from an obstacle's end until all waiting sessions are served."""
+
+WATCH_PAUSE_S = 16.0
+"""Longest pause of a watch after many failures, in which a new pod is not observed. Source:
+`informer.backoff`, 8 s with a jitter of 1.0."""
+
+COLD_START_S = 10.0
+"""The fleet exists before the controller: tokens that expire so early are not counted."""
+
+SERVED_S = 60.0
+"""Longest time from the end of a namespace's slowness until its waiting sessions are served."""
+
+TAKEOVER_S = 30.0
+"""Longest time from the end of a leader until another replica writes: a lease of 15 s that was just
+renewed, the clocks' margin, a retry, and the first round of the sessions that wait."""
+
+TIMEOUT_S = 5.0
+"""Time limit of a token request, as in the product."""
+
+RESTORED_S = 4.0
+"""Time for which an API server is unavailable while its store is restored."""
+
+WATCH_BREAKING = frozenset(
+    {Fault.WATCH_RESET, Fault.COMPACTION, Fault.API_ERRORS, Fault.API_RESTART}
+)
+
+BLIND = WATCH_BREAKING | {Fault.WATCH_SILENCE, Fault.ISSUER_CLOCK_STEP}
+"""Moves in which a new pod, or a changed Secret, is seen late; refreshes go on."""
+
+PLATFORM_ONLY = frozenset({Fault.PLATFORM_OUTAGE, Fault.PLATFORM_PARTIAL_OUTAGE})
+"""Moves that a session waits for only until its first confirmation."""
+
+LEADER_LOST = frozenset(
+    {Fault.KILL_LEADER, Fault.FREEZE_LEADER, Fault.STALL_LEADER, Fault.PARTITION_LEADER}
+)
+
+WRITE_STOPPING = LEADER_LOST | {
+    Fault.ISSUER_OUTAGE,
+    Fault.ISSUER_REFUSAL,
+    Fault.API_ERRORS,
+    Fault.API_OUTAGE,
+    Fault.API_RESTART,
+    Fault.RESTART_ALL,
+    Fault.RESTORE_STORE,
+    Fault.NAMESPACE_SLOW,
+    Fault.NAMESPACE_HANG,
+    Fault.NAMESPACE_ERRORS,
+}
+"""Moves in which no token, or no write, is possible."""
+
+
+class Obstacles:
+    """The obstacles of one sentence.
+
+    Args:
+        replicas: Number of replicas; with one, nobody replaces a leader.
+        namespace_of: The namespace of a move of `LOCAL`.
+    """
+
+    def __init__(
+        self, moves: Sequence[Move], *, replicas: int, namespace_of: Callable[[Move], str]
+    ) -> None:
+        self._moves = moves
+        self._replicas = replicas
+        self._namespace_of = namespace_of
+        self._known: dict[tuple[str, bool, bool], list[Interval]] = {}
+
+    def excused_until_s(self, due_s: float, needed_s: float, namespace: str) -> float:
+        """Return until when a write that was due from `due_s` to `needed_s` was impossible.
+
+        Returns: 0.0 if there was time for it in between.
+        """
+        for from_s, to_s in self._intervals(namespace, blind=False, unconfirmed=False):
+            if from_s <= due_s and needed_s <= to_s:
+                return to_s
+        return 0.0
+
+    def hides_until_s(self, at_s: float, namespace: str, *, confirmed: bool) -> float:
+        """Return until when a session that changes at `at_s` may wait to be served; 0.0: at once.
+
+        Args:
+            confirmed: Whether its Secret has a confirmation of the platform.
+        """
+        found = [COLD_START_S] if at_s < COLD_START_S else []
+        for from_s, to_s in self._intervals(namespace, blind=True, unconfirmed=not confirmed):
+            if from_s <= at_s <= to_s:
+                found.append(to_s + PAUSE_S)
+        return max(found, default=0.0)
+
+    def last_end_s(self) -> float:
+        """Return when all sessions are served after the last move of any kind."""
+        return max((move.end_s + SERVED_S for move in self._moves), default=SERVED_S)
+
+    def _intervals(self, namespace: str, *, blind: bool, unconfirmed: bool) -> list[Interval]:
+        key = namespace, blind, unconfirmed
+        if key not in self._known:
+            found = (
+                self._interval(move, blind=blind, unconfirmed=unconfirmed)
+                for move in self._moves
+                if move.kind not in LOCAL or self._namespace_of(move) == namespace
+            )
+            self._known[key] = _merged(interval for interval in found if interval is not None)
+        return self._known[key]
+
+    def _interval(self, move: Move, *, blind: bool, unconfirmed: bool) -> Interval | None:
+        stops = move.kind in WRITE_STOPPING or is_timing_out(move)
+        counts = stops or (blind and move.kind in BLIND)
+        if not counts and not (unconfirmed and move.kind in PLATFORM_ONLY):
+            return None
+        pause_s = WATCH_PAUSE_S if blind and move.kind in WATCH_BREAKING else PAUSE_S
+        if move.kind in (Fault.NAMESPACE_SLOW, Fault.NAMESPACE_HANG):
+            pause_s = SERVED_S
+        return move.at_s - BEFORE_S, self._end_s(move) + pause_s
+
+    def _end_s(self, move: Move) -> float:
+        """Return when a move's obstacle ends: a standby replaces a leader that does not return."""
+        if move.kind is Fault.RESTORE_STORE:
+            return move.at_s + RESTORED_S
+        if move.kind not in LEADER_LOST:
+            return move.end_s
+        away = [
+            other
+            for other in self._moves
+            if other.kind in LEADER_LOST and other.at_s < move.end_s and move.at_s < other.end_s
+        ]
+        if len(away) >= self._replicas:
+            return move.end_s
+        return min(move.end_s, move.at_s + TAKEOVER_S)
+
+
+def is_timing_out(move: Move) -> bool:
+    """Return whether the issuer is so slow that token requests reach their time limit."""
+    return move.kind is Fault.ISSUER_SLOW and slow_s(move) + 0.2 >= TIMEOUT_S
+
+
+def slow_s(move: Move) -> float:
+    """Return the issuer's delay in `issuer-slow`."""
+    return 1.0 + 6.0 * move.size
+
+
+def _merged(intervals: Iterable[Interval]) -> list[Interval]:
+    merged: list[Interval] = []
+    for from_s, to_s in sorted(intervals):
+        if merged and from_s <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], to_s)
+        else:
+            merged.append((from_s, to_s))
+    return merged

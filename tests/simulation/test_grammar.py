@@ -1,0 +1,170 @@
+"""Sentences of overlapping moves: drawn, judged, covered and shrunk."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from reconciler.lab.cli.simulate import play_seed, run_simulations
+from reconciler.lab.fault_catalogue import Fault
+from reconciler.lab.simulation import grammar, obstacles
+from reconciler.lab.simulation.grammar import PAIRS, draw_sentence, limited, pairs_of
+from reconciler.lab.simulation.invariants import NO_EXPIRED_TOKEN
+from reconciler.lab.simulation.moves import Move
+from reconciler.lab.simulation.obstacles import PAUSE_S, TAKEOVER_S, Obstacles
+from reconciler.lab.simulation.run import play
+from reconciler.lab.simulation.shrinking import Shrinker
+
+FIXED = 8
+A_DAY = 4
+"""Seeds of each date, besides the fixed ones."""
+
+TODAY = 1_000_000 + A_DAY * datetime.now(UTC).date().toordinal()
+
+SHORT = 60.0
+
+
+def short_seed(above: int = 0) -> int:
+    """Return the first seed with tokens of 60 s from an issuer."""
+    return next(
+        seed for seed in range(above, above + 200) if draw_sentence(seed).conditions.ttl_s == SHORT
+    )
+
+
+@pytest.mark.parametrize("seed", [*range(FIXED), *range(TODAY, TODAY + A_DAY)])
+def test_every_invariant_holds_whatever_moves_coincide(seed: int) -> None:
+    result = play_seed(seed)
+    assert result.passed, result.text
+
+
+def test_the_same_sentence_is_the_same_run() -> None:
+    seed = short_seed()
+    assert draw_sentence(seed) == draw_sentence(seed)
+    first, second = play(draw_sentence(seed)), play(draw_sentence(seed))
+    assert first == second
+    assert first.digest != play(draw_sentence(seed + 1)).digest
+
+
+def test_a_sentence_is_repeated_from_its_text() -> None:
+    moves = draw_sentence(7).faults
+    assert tuple(Move.parse(str(move)) for move in moves) == moves
+    for text in ("kill-leader", "no-such-move@1.0+1.0*0.5", "kill-leader@1.0+1.0"):
+        with pytest.raises(ValueError, match="a move is"):
+            Move.parse(text)
+
+
+def test_the_seeds_draw_nearly_every_pair_of_moves() -> None:
+    seen = set[grammar.Pair]()
+    for seed in range(2000):
+        sentence = draw_sentence(seed)
+        seen |= pairs_of(sentence.faults, sentence.conditions.ttl_s)
+    assert seen <= set(PAIRS)
+    assert len(seen) >= 0.9 * len(PAIRS)
+
+
+def test_a_move_that_begins_after_the_recovery_makes_no_pair() -> None:
+    first, near, far = (Move(Fault.KILL_LEADER, at_s, 10.0, 0.0) for at_s in (0.0, 60.0, 200.0))
+    assert pairs_of([first, near], 900.0) == {(Fault.KILL_LEADER, Fault.KILL_LEADER)}
+    assert pairs_of([first, far], 900.0) == set()
+
+
+def judged(moves: Sequence[Move], *, replicas: int = 1) -> Obstacles:
+    return Obstacles(moves, replicas=replicas, namespace_of=lambda move: "team-a")
+
+
+def test_a_refresh_is_excused_only_if_the_moves_left_no_time_for_it() -> None:
+    outage = Move(Fault.ISSUER_OUTAGE, 100.0, 50.0, 0.0)
+    late = Move(Fault.API_OUTAGE, 160.0, 40.0, 0.0)
+    assert judged([outage]).excused_until_s(120.0, 140.0, "team-b") == 150.0 + PAUSE_S
+    assert judged([outage]).excused_until_s(120.0, 190.0, "team-b") == 0.0
+    assert judged([outage, late]).excused_until_s(120.0, 190.0, "team-b") == 200.0 + PAUSE_S
+
+
+def test_a_namespace_excuses_no_other() -> None:
+    slow = judged([Move(Fault.NAMESPACE_ERRORS, 100.0, 50.0, 0.0)])
+    assert slow.excused_until_s(120.0, 140.0, "team-a") == 150.0 + PAUSE_S
+    assert slow.excused_until_s(120.0, 140.0, "team-b") == 0.0
+
+
+def test_a_standby_ends_the_excuse_of_a_lost_leader() -> None:
+    lost = Move(Fault.FREEZE_LEADER, 100.0, 200.0, 0.0)
+    ends_s = 100.0 + TAKEOVER_S + PAUSE_S
+    assert judged([lost]).excused_until_s(100.0, 110.0, "") == 300.0 + PAUSE_S
+    assert judged([lost], replicas=2).excused_until_s(100.0, 110.0, "") == ends_s
+    assert judged([lost, lost], replicas=2).excused_until_s(100.0, 110.0, "") == 300.0 + PAUSE_S
+
+
+def test_an_outage_of_the_platform_excuses_only_what_was_never_confirmed() -> None:
+    found = judged([Move(Fault.PLATFORM_OUTAGE, 100.0, 50.0, 0.0)])
+    assert found.hides_until_s(120.0, "", confirmed=True) == 0.0
+    assert found.hides_until_s(120.0, "", confirmed=False) == 150.0 + 2 * PAUSE_S
+
+
+OUTAGE = Move(Fault.ISSUER_OUTAGE, 40.0, 60.0, 0.5)
+"""Longer than a token of 60 s lives."""
+
+
+@pytest.fixture
+def unexcused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Excuse no outage of the issuer, so that it violates an invariant."""
+    stopping = obstacles.WRITE_STOPPING - {Fault.ISSUER_OUTAGE}
+    monkeypatch.setattr(obstacles, "WRITE_STOPPING", stopping)
+
+
+@pytest.mark.usefixtures("unexcused")
+def test_a_failing_sentence_shrinks_to_the_moves_that_cause_it() -> None:
+    drawn = draw_sentence(short_seed())
+    others = (
+        Move(Fault.WATCH_RESET, 5.0, 3.0, 0.5),
+        Move(Fault.CLOCK_STEP, 12.0, 4.0, 0.5),
+        Move(Fault.POD_CHURN, 30.0, 10.0, 0.5),
+    )
+    sentence = limited(drawn, moves=(*others, OUTAGE), sessions=len(drawn.sessions))
+    shrinker = Shrinker(sentence, play(sentence))
+    shrinker.shrink()
+    assert shrinker.sentence.faults == (OUTAGE,)
+    assert len(shrinker.sentence.sessions) < len(sentence.sessions)
+    assert shrinker.outcome.violations[0].invariant == NO_EXPIRED_TOKEN
+
+
+@pytest.mark.usefixtures("unexcused")
+def test_a_failure_prints_a_command_that_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
+    seed, text = short_seed(), str(OUTAGE)
+    assert run_simulations(seeds=1, first=seed, moves=text) == 1
+    printed = capsys.readouterr().out
+    assert f"seed {seed}: FAILED" in printed
+    assert f"violated: {NO_EXPIRED_TOKEN} at " in printed
+    assert f"minimal sentence: {text}\n  timeline:\n    40.000 begin issuer-outage" in printed
+    assert f"repeat with: reconciler simulate --from {seed} --seeds 1 --sessions " in printed
+    assert f"--moves '{text}'" in printed
+    assert printed.endswith(f"1 seeds, 1 failed: {seed}\n")
+
+
+def test_a_run_continues_from_its_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, seed = tmp_path / "results", short_seed()
+    for seeds in (1, 2):
+        assert run_simulations(seeds=seeds, first=seed, sessions=2, results=results) == 0
+    printed = capsys.readouterr().out
+    assert printed.count(f"seed {seed}: ok") == 1
+    assert printed.endswith("2 seeds, 0 failed\n")
+    assert len(results.read_bytes().splitlines()) == 2
+
+
+FOUND = {
+    "a step ahead of the issuer's clock with shorter tokens": (
+        1,
+        "issuer-short-ttl@438.638+147.536*0.989641 issuer-clock-step@438.638+0.554*0.590055",
+        1,
+    ),
+}
+"""What sentences found: the seed, the minimal sentence, and the number of sessions."""
+
+
+@pytest.mark.parametrize(("seed", "moves", "sessions"), FOUND.values(), ids=FOUND)
+def test_what_failed_once_stays_repaired(seed: int, moves: str, sessions: int) -> None:
+    chosen = tuple(map(Move.parse, moves.split()))
+    result = play_seed(seed, moves=chosen, sessions=sessions)
+    assert result.passed, result.text
