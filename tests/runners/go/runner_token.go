@@ -23,18 +23,14 @@ func bearer(file string) (string, error) {
 }
 
 func call(ctx context.Context, file string, method func(context.Context) error) error {
-	send := func(token string) error {
-		limited, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		return method(metadata.AppendToOutgoingContext(limited, "authorization", token))
-	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	token, err := bearer(file)
-	if err != nil {
-		return err
+	if err == nil {
+		err = method(metadata.AppendToOutgoingContext(ctx, "authorization", token))
 	}
-	err = send(token)
 	if newest, _ := bearer(file); status.Code(err) == codes.Unauthenticated && newest != token {
-		return send(newest)
+		return method(metadata.AppendToOutgoingContext(ctx, "authorization", newest))
 	}
 	return err
 }

@@ -3,28 +3,21 @@ import { Metadata, ServiceError, status } from "@grpc/grpc-js";
 
 export const TOKEN_FILE = "/var/run/secrets/ambient/bot-token";
 
-export function bearer(file = TOKEN_FILE): Metadata {
-  const metadata = new Metadata();
-  metadata.set("authorization", `Bearer ${read(file).trim()}`);
-  return metadata;
-}
-
-function read(file: string): string {
+export function bearer(file = TOKEN_FILE): string {
   try {
-    return readFileSync(file, "ascii");
+    return `Bearer ${readFileSync(file, "ascii").trim()}`;
   } catch { // opened while the kubelet replaced the directory
-    return readFileSync(file, "ascii");
+    return `Bearer ${readFileSync(file, "ascii").trim()}`;
   }
 }
 
 export async function call<Answer>(method: (token: Metadata) => Promise<Answer>, file = TOKEN_FILE): Promise<Answer> {
   const token = bearer(file);
   try {
-    return await method(token);
+    return await method(Metadata.fromHttp2Headers({ authorization: token }));
   } catch (error) {
     const newest = bearer(file);
-    const isSame = String(newest.get("authorization")) === String(token.get("authorization"));
-    if ((error as ServiceError).code !== status.UNAUTHENTICATED || isSame) throw error;
-    return await method(newest);
+    if ((error as ServiceError).code !== status.UNAUTHENTICATED || newest === token) throw error;
+    return await method(Metadata.fromHttp2Headers({ authorization: newest }));
   }
 }
