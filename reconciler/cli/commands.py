@@ -42,15 +42,15 @@ Kubeconfig = Annotated[
 Output = Annotated[
     str,
     typer.Option(
-        "--output", "-o", metavar="table|yaml|json", help="Output format.",
+        "--output", "-o", metavar="table|yaml|json|jsonpath=TEMPLATE", help="Output format.",
         autocompletion=_complete("output"),
     ),
 ]  # fmt: skip
 FleetFormat = Annotated[
     str,
     typer.Option(
-        "--output", "-o", metavar="table|wide|yaml|json|name", help="Output format.",
-        autocompletion=_complete("fleet_output"),
+        "--output", "-o", metavar="table|wide|yaml|json|name|jsonpath=TEMPLATE",
+        help="Output format.", autocompletion=_complete("fleet_output"),
     ),
 ]  # fmt: skip
 SortBy = Annotated[

@@ -10,6 +10,7 @@ from rich.text import Text
 from reconciler.cli.cluster import LIMIT_S, Access, Cluster, open_cluster
 from reconciler.cli.exit_codes import EXIT_EXPIRED, EXIT_NOT_FOUND, CommandError
 from reconciler.cli.output import (
+    JSONPATH,
     check_format,
     print_clock_skew,
     print_document,
@@ -41,7 +42,7 @@ from reconciler.kube.secret_mounts import secret_mounts_resource
 from reconciler.leadership.lease import lease_resource, read
 from reconciler.naming import LIVE_PODS
 
-FORMATS = ("table", "yaml", "json")
+FORMATS = ("table", "yaml", "json", JSONPATH)
 
 WIDEST = 100
 """Columns at which sentences are wrapped in a wider terminal; in a pipe they are not wrapped."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reconciler.cli.exit_codes import EXIT_SETTINGS, CommandError
-from reconciler.cli.output import check_format
+from reconciler.cli.output import JSONPATH, check_format
 from reconciler.cli.table import columns_for
 from reconciler.inspection.fleet import PodFleet
 from reconciler.inspection.printers import (
@@ -20,7 +20,7 @@ from reconciler.inspection.printers import (
 )
 from reconciler.naming import Names
 
-FORMATS = ("table", "wide", "yaml", "json", "name")
+FORMATS = ("table", "wide", "yaml", "json", "name", JSONPATH)
 
 _FIELD = re.compile(r"\{?\.?(\w+)\}?")
 _NUMBER = re.compile(r"(\d+)")
@@ -31,7 +31,7 @@ class FleetOutput:
     """The output options of `status`.
 
     Args:
-        format: One of `FORMATS`.
+        format: One of `FORMATS`, or `JSONPATH` with its template.
         headers: False = `--no-headers`.
         sort_field: A field of a row's JSON; "" = the order of expiry.
     """
@@ -42,8 +42,8 @@ class FleetOutput:
 
     @property
     def is_document(self) -> bool:
-        """Return whether the output is JSON or YAML."""
-        return self.format in ("json", "yaml")
+        """Return whether the output is made from the fleet's JSON."""
+        return self.format in ("json", "yaml") or self.format.startswith(JSONPATH)
 
     @property
     def is_for_terminal(self) -> bool:

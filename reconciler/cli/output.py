@@ -8,7 +8,11 @@ from typing import Any
 
 from reconciler.cli.cluster import Cluster
 from reconciler.cli.exit_codes import EXIT_INTERRUPTED, EXIT_SETTINGS, CommandError
+from reconciler.cli.jsonpath import parse, render
 from reconciler.humanize import duration
+
+JSONPATH = "jsonpath="
+"""The format whose template follows it."""
 
 
 def print_out(line: str) -> None:
@@ -37,10 +41,15 @@ def print_clock_skew(cluster: Cluster) -> None:
 
 
 def print_document(found: dict[str, Any], output: str, *, streamed: bool = False) -> None:
-    """Print one document of `output`, json or yaml; in a stream each is told from the next.
+    """Print one document of `output`: json, yaml, or `jsonpath=` with a template.
 
-    All text of others is escaped in YAML as in JSON.
+    In a stream each is told from the next, but for a template, which decides that itself. All text
+    of others is escaped.
     """
+    if output.startswith(JSONPATH):
+        sys.stdout.write(render(parse(output.removeprefix(JSONPATH)), found))
+        sys.stdout.flush()
+        return
     if output == "json":
         print_json(found, indent=None if streamed else 2)
         return
@@ -52,8 +61,10 @@ def print_document(found: dict[str, Any], output: str, *, streamed: bool = False
 
 
 def check_format(output: str, formats: Sequence[str]) -> None:
-    """Raise `CommandError` for a format that the command does not have."""
-    if output not in formats:
+    """Raise `CommandError` for a format that the command does not have, or a wrong template."""
+    if JSONPATH in formats and output.startswith(JSONPATH):
+        parse(output.removeprefix(JSONPATH))
+    elif output not in formats:
         listed = f"{', '.join(formats[:-1])} and {formats[-1]}"
         raise CommandError(f"-o {output}: the formats are {listed}", EXIT_SETTINGS)
 

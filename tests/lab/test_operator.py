@@ -144,6 +144,15 @@ async def test_wide_has_more_columns_and_yaml_is_what_json_is(lab: Lab) -> None:
     assert (described["pod"], described["state"]) == (one.pod, "ok")
 
 
+async def test_a_jsonpath_template_gives_single_values(lab: Lab) -> None:
+    one, other = lab.add("2AbOne"), lab.add("2AbOther", secret=False)
+    template = '{range .sessions[?(@.state!="ok")]}{.namespace}/{.pod}{"\\n"}{end}'
+    ended = await lab.run("status", "-o", f"jsonpath={template}")
+    assert (ended.code, ended.stdout) == (0, f"team-a/{other.pod}\n")
+    explained = await lab.run("explain", one.pod, "-o", "jsonpath={.state}")
+    assert explained.stdout == "ok"
+
+
 async def test_sort_by_orders_every_format_and_puts_what_is_unknown_first(lab: Lab) -> None:
     lab.add("2Ab10", age_s=10)
     lab.add("2Ab9", age_s=300)
@@ -236,8 +245,17 @@ async def test_a_pod_may_be_named_in_every_usual_way(lab: Lab, words: str) -> No
         (["explain", "x,y=z"], 2, "'x,y=z' is no pod's name: use POD or NAMESPACE/POD"),
         (["explain", "-n", "q", "team-a/x"], 2, "team-a/x: -n names another namespace, q"),
         (["explain", "plain"], 6, "pod team-a/plain belongs to no session: it has no label"),
-        (["status", "-o", "x"], 2, "-o x: the formats are table, wide, yaml, json and name"),
-        (["explain", "x", "-o", "wide"], 2, "-o wide: the formats are table, yaml and json"),
+        (
+            ["status", "-o", "x"],
+            2,
+            "-o x: the formats are table, wide, yaml, json, name and jsonpath=",
+        ),
+        (
+            ["explain", "x", "-o", "wide"],
+            2,
+            "-o wide: the formats are table, yaml, json and jsonpath=",
+        ),
+        (["status", "-o", "jsonpath={.a"], 2, "-o jsonpath: '{.a': there is no } to this {"),
         (["status", "--sort-by=.nope"], 2, "--sort-by=.nope: the fields are .namespace, .pod"),
         (["status", "nosuch"], 6, "no live pod or session nosuch in namespace team-a"),
         (["status", "nosuch", "-A"], 6, "no live pod or session nosuch in any namespace"),
