@@ -10,6 +10,7 @@ from aiohttp import web
 from reconciler.clock import EpochTime, SystemClock
 from reconciler.controller.decide.error_policy import PERMISSIONS
 from reconciler.controller.decide.token_state import TokenState
+from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.reconcile.run import ReconcileStats
 from reconciler.controller.state.confirmations import ConfirmationStats
 from reconciler.controller.status.fleet import FleetSummary
@@ -179,6 +180,7 @@ class Exhibit:
         self.taken = 0
         self._past = past
         self.history: TrendReading = Trend().read()
+        self.recorded: Mapping[str, tuple[PodEvent, ...]] = {}
 
     async def snapshot(self, *, max_age_s: float) -> StatusSnapshot:
         self.taken += 1
@@ -187,6 +189,9 @@ class Exhibit:
     async def rows(self, survey: StatusSnapshot) -> tuple[SessionStatus, ...]:
         assert isinstance(survey, Shown)
         return survey.rows
+
+    def events(self, namespace: str, pod: str) -> tuple[PodEvent, ...]:
+        return self.recorded.get(f"{namespace}/{pod}", ())
 
     def trend(self) -> TrendReading:
         return self.history

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from cachetools import LRUCache
 
+from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.status.history import RunRecord
 from reconciler.controller.status.snapshot import SessionStatus, StatusSnapshot
 from reconciler.controller.status.trend import TrendReading
@@ -38,6 +39,8 @@ class PageSource(Protocol):
     async def rows(self, snapshot: StatusSnapshot) -> tuple[SessionStatus, ...]: ...
 
     def runs(self, key: SessionKey) -> tuple[RunRecord, ...]: ...
+
+    def events(self, namespace: str, pod: str) -> tuple[PodEvent, ...]: ...
 
     def trend(self) -> TrendReading: ...
 
@@ -104,8 +107,13 @@ class PageCache:
         rows = self._rows
         result = await asyncio.to_thread(select, rows, query)
         runs = {row.key: self._source.runs(row.key) for row in result.rows}
+        events = {
+            row.key: self._source.events(row.namespace, row.pod)
+            for row in result.rows
+            if str(row.key) == query.opened
+        }
         model = PageModel(
-            snapshot, rows, query, result, runs, self._source.trend(), self._not_ready()
+            snapshot, rows, query, result, runs, events, self._source.trend(), self._not_ready()
         )
         view = self._views[key] = await asyncio.to_thread(self._render.view, model, form)
         return view

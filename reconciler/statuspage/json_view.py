@@ -55,25 +55,42 @@ def encode(model: PageModel, identity: PageIdentity) -> str:
         "found": result.total,
         "page": result.page,
         "pages": result.pages,
-        "sessions": [
-            _session(row, model.runs[row.key], leading=lease.leading) for row in result.rows
-        ],
+        "sessions": [_session(row, model, identity) for row in result.rows],
     }
     return msgspec.json.encode(view).decode()
 
 
-def _session(
-    row: SessionStatus, runs: tuple[RunRecord, ...], *, leading: bool
-) -> dict[str, object]:
+def _session(row: SessionStatus, model: PageModel, identity: PageIdentity) -> dict[str, object]:
     found: dict[str, object] = msgspec.structs.asdict(row)
     found["expires_at"] = _time(found.pop("expires_s"))
     due_at = _time(found.pop("due_s"))
-    if not leading:
+    if row.key in model.events:
+        found["events"] = [
+            {
+                "type": each.type,
+                "reason": each.reason,
+                "message": each.message,
+                "count": each.count,
+                "last_at": instant(each.last_s),
+            }
+            for each in model.events[row.key]
+        ]
+    if not model.snapshot.lease.leading:
         return {name: value for name, value in found.items() if name not in LEADER_ONLY}
-    ended = [each._asdict() | {"ended_at": instant(each.ended_s)} for each in runs]
-    for each in ended:
-        del each["ended_s"]
-    return found | {"due_at": due_at, "runs": ended}
+    runs = [_run(each, identity) for each in model.runs[row.key]]
+    return found | {"due_at": due_at, "runs": runs}
+
+
+def _run(run: RunRecord, identity: PageIdentity) -> dict[str, object]:
+    trace_id = run.hex_trace_id
+    return {
+        "ended_at": instant(run.ended_s),
+        "outcome": run.outcome,
+        "reason": run.reason,
+        "error": run.error,
+        "trace_id": trace_id or None,
+        "trace_url": (run.exported and identity.links.trace(trace_id)) or None,
+    }
 
 
 def _time(value: object) -> str | None:

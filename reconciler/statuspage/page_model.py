@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.status.history import RunRecord
 from reconciler.controller.status.snapshot import SessionStatus, StatusSnapshot
 from reconciler.controller.status.trend import TrendReading
@@ -12,12 +13,14 @@ from reconciler.statuspage.query import QueryResult, SessionQuery
 
 @dataclass(frozen=True, slots=True)
 class PageModel:
-    """The input of one view; `runs` has the recent runs of the rows in `result`."""
+    """The input of one view; `runs` has the recent runs of the rows in `result`, `events` the
+    Events of the opened one."""
 
     snapshot: StatusSnapshot
     rows: Sequence[SessionStatus]
     query: SessionQuery
     result: QueryResult
     runs: Mapping[SessionKey, tuple[RunRecord, ...]]
+    events: Mapping[SessionKey, tuple[PodEvent, ...]]
     trend: TrendReading
     not_ready: str

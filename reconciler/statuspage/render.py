@@ -77,6 +77,8 @@ class Render:
                 row_of(
                     row,
                     model.runs[row.key],
+                    model.events.get(row.key, ()),
+                    identity=identity,
                     now_s=snapshot.now_s,
                     wall_s=wall_s,
                     scale_s=histogram.scale_s,

@@ -7,10 +7,13 @@ from typing import Literal
 
 from reconciler.clock import EpochTime
 from reconciler.controller.decide.token_state import HEALTHY, NOTHING_TO_READ, TokenState
+from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.reconcile.run import Outcome
 from reconciler.controller.status.history import MAX_RUNS, RunRecord
 from reconciler.controller.status.snapshot import SessionStatus
-from reconciler.humanize import ago, clean, duration, instant
+from reconciler.humanize import REASON, ago, clean, duration, instant
+from reconciler.statuspage.identity import Links, PageIdentity
+from reconciler.statuspage.session_commands import commands
 from reconciler.statuspage.texts import (
     BLOCKING_ENDPOINTS,
     describe_block,
@@ -41,12 +44,17 @@ _OUTCOMES: dict[Outcome, tuple[Severity, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class RunMark:
-    """One run; `words` say how it ended and why."""
+    """One run, or one Event; `words` say how it ended and why.
+
+    `trace_id` is "" where none is known, `trace_url` where the trace cannot be seen.
+    """
 
     severity: Severity
     when: str
     ended: str
     words: str
+    trace_id: str = ""
+    trace_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +77,16 @@ class SessionRow:
     reason: str
     runs: tuple[RunMark, ...]
     details: tuple[tuple[str, str], ...]
+    events: tuple[RunMark, ...] = ()
+    commands: tuple[str, ...] = ()
 
 
 def row_of(
     row: SessionStatus,
     runs: Sequence[RunRecord],
+    events: Sequence[PodEvent] = (),
     *,
+    identity: PageIdentity,
     now_s: EpochTime,
     wall_s: EpochTime,
     scale_s: float,
@@ -83,7 +95,7 @@ def row_of(
     """Return the row of a session.
 
     Args:
-        runs: Its recent runs, the newest first.
+        runs: Its recent runs, the newest first; `events` the Events of its pod.
         now_s: The snapshot's instant in the issuer's time; `wall_s` is the same by our own clock.
         scale_s: The life that a full bar means.
         leading: Whether this replica leads; only the leader knows the next run.
@@ -103,8 +115,10 @@ def row_of(
         due=due,
         next=next_run,
         reason=clean(reason),
-        runs=tuple(_run(each, wall_s) for each in runs[:MAX_RUNS]),
+        runs=tuple(_run(each, wall_s, identity.links) for each in runs[:MAX_RUNS]),
         details=tuple(_details(row, now_s, leading=leading)),
+        events=tuple(_event(each, wall_s) for each in events[:MAX_RUNS]),
+        commands=commands(row, identity),
     )
 
 
@@ -159,11 +173,21 @@ def _late(wait_s: float) -> str:
     return f"due {ago(-wait_s)}"
 
 
-def _run(past: RunRecord, wall_s: EpochTime) -> RunMark:
+def _event(event: PodEvent, wall_s: EpochTime) -> RunMark:
+    severity: Severity = "warn" if event.type == "Warning" else "good"
+    times = f" ({event.count:,} times)" if event.count > 1 else ""
+    words = clean(f"{event.reason}: {event.message}", REASON) + times
+    return RunMark(severity, instant(event.last_s), ago(wall_s - event.last_s), words)
+
+
+def _run(past: RunRecord, wall_s: EpochTime, links: Links) -> RunMark:
     severity, how = _OUTCOMES.get(past.outcome, ("neutral", past.outcome))
     cause = describe_error_class(past.error) if past.error else describe_reason(past.reason)
     words = clean(f"{how}: {cause}") if cause else how
-    return RunMark(severity, instant(past.ended_s), ago(wall_s - past.ended_s), words)
+    trace_id = past.hex_trace_id
+    when, ended = instant(past.ended_s), ago(wall_s - past.ended_s)
+    url = links.trace(trace_id) if past.exported else ""
+    return RunMark(severity, when, ended, words, trace_id, url)
 
 
 def _details(row: SessionStatus, now_s: EpochTime, *, leading: bool) -> list[tuple[str, str]]:

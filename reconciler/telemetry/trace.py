@@ -26,6 +26,11 @@ UNSET_AT = Instant(0)
 _CURRENT: ContextVar["Span | None"] = ContextVar("reconciler_span", default=None)
 
 
+def hex_id(trace_id: int) -> str:
+    """Return a trace's ID in hexadecimal digits. Source: W3C Trace Context, 3.2.2.3."""
+    return f"{trace_id:032x}"
+
+
 class SpanId(NamedTuple):
     """The IDs by which another trace links to a span: 128 and 64 bits, neither of them zero."""
 
@@ -183,7 +188,7 @@ class Trace(Span):
     @property
     def hex_id(self) -> str:
         """The trace ID as logs and Jaeger show it."""
-        return f"{self.trace_id:032x}"
+        return hex_id(self.trace_id)
 
     def add(self, name: str, target: str, parent: Span, method: str = "") -> Span | None:
         """Return a new span, or None where the trace has `MAX_SPANS` already."""

@@ -8,7 +8,7 @@ from reconciler.controller.status.snapshot import LeaseStatus
 from tests.assets import issuers
 from tests.assets.axe_core import AXE_PACKAGE
 from tests.browser.chromium import Browser, on_show
-from tests.browser.test_page import attempts, mixed
+from tests.browser.test_page import attempts, lively, mixed
 from tests.cluster.conftest import unavailable
 from tests.exhibit import Exhibit, row, survey
 
@@ -39,7 +39,7 @@ def violations(browser: Browser, axe: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("fleet", FLEETS)
 def test_nothing_keeps_a_reader_out(browser: Browser, axe: str, fleet: str, scheme: str) -> None:
-    with on_show(Exhibit(FLEETS[fleet], attempts)) as url:
+    with on_show(lively(FLEETS[fleet])) as url:
         browser.look(scheme=scheme)
         browser.open(f"{url}?open=team-1%2F2Ab00001")
         browser.wait_live()

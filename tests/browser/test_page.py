@@ -9,11 +9,12 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from reconciler.controller.decide.token_state import TokenState
+from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.status.history import RunRecord
 from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
 from reconciler.naming import SessionKey
 from tests.browser.chromium import Browser, on_show
-from tests.exhibit import NOW_S, Exhibit, row, survey, trend_of
+from tests.exhibit import NOW_S, Exhibit, Shown, row, survey, trend_of
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
 
@@ -27,8 +28,8 @@ return [...document.querySelectorAll("body *")]
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 
 PAST = (
-    RunRecord(NOW_S - 5, "failed", "scheduled", "IssuerUnavailable"),
-    RunRecord(NOW_S - 300, "blocked", "paused", ""),
+    RunRecord(NOW_S - 5, "failed", "scheduled", "IssuerUnavailable", 0xAF7651 << 100, True),
+    RunRecord(NOW_S - 300, "blocked", "paused", "", 0x4BF92F << 100),
     RunRecord(NOW_S - 600, "no_better_token", "scheduled", ""),
     RunRecord(NOW_S - 900, "refreshed", "startup_resync", ""),
 )
@@ -39,6 +40,13 @@ HISTORY = trend_of(
     refreshes=dict.fromkeys(range(200), 160.0) | {120: 20.0, 121: 0.0, 122: 900.0},
     leader_changes={60: 1.0}, issuer=dict.fromkeys(range(110, 122), 1.0), kube={30: 1.0},
 )  # fmt: skip
+
+RECORDED = {
+    "team-1/session-2ab00001-runner": (
+        PodEvent("Normal", "RefreshPaused", "Refreshing the token is paused", 1, NOW_S - 300),
+        PodEvent("Warning", "RefreshFailed", f"no token: {'x' * 300}", 7, NOW_S - 900),
+    )
+}
 
 FLEET = [row(n, 30.0 + n * 0.08) for n in range(10_000)]
 
@@ -62,6 +70,13 @@ def attempts(key: SessionKey) -> Sequence[RunRecord]:
 def large() -> Iterator[str]:
     with on_show(Exhibit(survey(FLEET), attempts)) as url:
         yield url
+
+
+def lively(fleet: Shown) -> Exhibit:
+    """Return a fleet with runs, Events and a history."""
+    exhibit = Exhibit(fleet, attempts)
+    exhibit.history, exhibit.recorded = HISTORY, RECORDED
+    return exhibit
 
 
 def shown(browser: Browser) -> list[str]:
@@ -174,10 +189,10 @@ def test_a_server_that_goes_away_is_told_and_found_again(browser: Browser) -> No
         browser.open("about:blank")
 
 
-@pytest.mark.parametrize("width", [360, 320, 768])
-@pytest.mark.parametrize("path", ["", "?open=team-2%2F2Ab00002", "?q=nothing+like+it"])
+@pytest.mark.parametrize("width", [390, 320, 768, 1280])
+@pytest.mark.parametrize("path", ["", "?open=team-1%2F2Ab00001", "?q=nothing+like+it"])
 def test_no_width_makes_it_scroll_sideways(browser: Browser, width: int, path: str) -> None:
-    with on_show(Exhibit(survey(mixed(), down="issuer"), attempts)) as url:
+    with on_show(lively(survey(mixed(), down="issuer"))) as url:
         browser.look(width=width, height=800)
         browser.open(url + path)
         browser.wait_live()
@@ -191,11 +206,10 @@ def test_no_width_makes_it_scroll_sideways(browser: Browser, width: int, path: s
 @pytest.mark.parametrize("tone", ["good", "warn", "bad"])
 def test_everything_can_be_read(browser: Browser, scheme: str, tone: str) -> None:
     rows = {"good": [row(1)], "warn": [row(1), row(2, 20.0)], "bad": mixed()}[tone]
-    exhibit = Exhibit(
+    exhibit = lively(
         survey(
             rows, exposure_s=4.0 if tone == "bad" else 0.0, down="issuer" if tone != "good" else ""
-        ),
-        attempts,
+        )
     )
     with on_show(exhibit) as url:
         browser.look(scheme=scheme)
@@ -243,8 +257,7 @@ def test_hostile_names_do_nothing(browser: Browser) -> None:
 
 @pytest.mark.parametrize("down", ["", "issuer"])
 def test_the_first_rows_are_visible_on_a_laptop(browser: Browser, down: str) -> None:
-    exhibit = Exhibit(survey([row(n) for n in range(9)], down=down), attempts)
-    exhibit.history = HISTORY
+    exhibit = lively(survey([row(n) for n in range(9)], down=down))
     with on_show(exhibit) as url:
         browser.look(width=1280, height=800)
         browser.open(url)
@@ -307,6 +320,21 @@ def test_the_last_hours_are_drawn_without_the_script(browser: Browser) -> None:
         assert [each.size["width"] > 0 for each in drawn] == [True] * 6
         names = [each.text for each in browser.driver.find_elements("css selector", ".plots dt")]
         assert names == ["Exposure", "Lateness", "Refreshes", "Leader changes", "Outages"]
+
+
+def test_an_opened_session_has_its_traces_its_events_and_commands(browser: Browser) -> None:
+    with on_show(lively(survey([row(1)]))) as url:
+        browser.open(f"{url}?open=team-1%2F2Ab00001")
+        browser.wait_live()
+
+        [link] = browser.driver.find_elements("css selector", ".trace a")
+        assert link.get_attribute("href") == f"https://jaeger.example/trace/{0xAF7651 << 100:032x}"
+        assert len(browser.texts(".trace")) == 2
+        assert "RefreshFailed" in browser.text(".opened")
+        assert browser.texts(".commands code")[0] == (
+            "reconciler explain team-1/session-2ab00001-runner"
+        )
+        browser.open("about:blank")
 
 
 def query(browser: Browser) -> dict[str, list[str]]:

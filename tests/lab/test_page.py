@@ -16,6 +16,7 @@ from yarl import URL
 
 from reconciler.clock import SystemClock
 from reconciler.controller.decide.token_state import TokenState
+from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.status.history import RunRecord
 from reconciler.controller.status.snapshot import LeaseStatus
 from reconciler.statuspage.cache import MAX_VIEWS, MAX_WAITING, PageCache
@@ -216,8 +217,10 @@ async def test_a_search_a_page_and_an_open_session_work_without_a_script(
 
 async def test_each_view_has_the_same_as_json(http: aiohttp.ClientSession) -> None:
     rows = [row(1, failures=2), row(2, float("inf"), state=TokenState.NO_EXPIRY), row(3, -5.0)]
-    runs = (RunRecord(NOW_S - 5, "failed", "scheduled", "IssuerUnavailable"),)
+    runs = (RunRecord(NOW_S - 5, "failed", "scheduled", "IssuerUnavailable", 7, True),)
     exhibit = Exhibit(survey(rows, down="issuer", exposure_s=2.5), lambda _: runs)
+    failed = PodEvent("Warning", "RefreshFailed", "no answer", 2, NOW_S)
+    exhibit.recorded = {"team-1/session-2ab00001-runner": (failed,)}
     exhibit.history = trend_of(issuer={198: 1.0, 199: math.nan})
     async with served(exhibit) as (url, _):
         page = await text(http, f"{url}/?q=team-1&open=team-1%2F2Ab00001")
@@ -235,7 +238,8 @@ async def test_each_view_has_the_same_as_json(http: aiohttp.ClientSession) -> No
     assert one["sessions"][0]["runs"] == [
         {
             "ended_at": "2025-12-31T23:59:55Z", "outcome": "failed", "reason": "scheduled",
-            "error": "IssuerUnavailable",
+            "error": "IssuerUnavailable", "trace_id": f"{7:032x}",
+            "trace_url": f"https://jaeger.example/trace/{7:032x}",
         }
     ]  # fmt: skip
     assert (everything["severity"], everything["estimated_exposure_s"]) == ("bad", 2.5)
@@ -243,6 +247,15 @@ async def test_each_view_has_the_same_as_json(http: aiohttp.ClientSession) -> No
     assert everything["sessions_by_filter"]["expired"] == 1
     unending = next(each for each in everything["sessions"] if each["state"] == "no_expiry")
     assert (unending["expires_at"], unending["remaining_s"]) == (None, None)
+    assert one["sessions"][0]["events"] == [
+        {
+            "type": "Warning", "reason": "RefreshFailed", "message": "no answer", "count": 2,
+            "last_at": "2026-01-01T00:00:00Z",
+        }
+    ]  # fmt: skip
+    assert "events" not in everything["sessions"][0]
+    assert one["dashboard_url"] == "https://grafana.example/d/token-reconciler"
+    assert everything["runbook_url"].endswith("runbooks.md#tokenreconcilerexposuregrowing")
     assert everything["history"]["step_s"] == 60
     assert everything["history"]["series"]["issuer"][-2:] == [1.0, None]
     assert (standby["role"], standby["leader"]) == ("standby", "replica-1")

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from reconciler.clock import format_utc
-from reconciler.controller.events.correlator import EventCorrelator, EventSeries
+from reconciler.controller.events.correlator import EventCorrelator, EventSeries, PodEvent
 from reconciler.controller.events.rules import EventRules
 from reconciler.controller.reconcile.run import ReconcileRun
 from reconciler.controller.runtime import Runtime
@@ -92,6 +92,10 @@ class EventRecorder:
                 self.stats.suppressed += 1
             elif not series.queued:
                 self._enqueue(series)
+
+    def of(self, namespace: str, pod: str) -> tuple[PodEvent, ...]:
+        """Return the Events of a pod that this replica recorded, the latest first."""
+        return self._correlator.of(namespace, pod)
 
     async def run(self) -> None:
         """Send the queued Events, one after another, until cancelled.

@@ -11,6 +11,8 @@ import structlog
 
 from reconciler.clock import NEVER, ClockOffset, EpochTime, Instant
 from reconciler.controller.decide.refresh_plan import DecisionContext
+from reconciler.controller.events.correlator import PodEvent
+from reconciler.controller.events.recorder import EventRecorder
 from reconciler.controller.namespaces.informers import NamespaceInformers
 from reconciler.controller.reconcile.bulkhead_shell import BulkheadShell
 from reconciler.controller.reconcile.run import ReconcileStats
@@ -67,6 +69,7 @@ class ControllerParts:
     history: RunHistory
     blocked_sessions: BlockedSessions
     exposure: EstimatedExposure
+    events: EventRecorder
     trend: Trend
     source: TokenSource
     issuer_time: IssuerTime
@@ -143,6 +146,10 @@ class StatusCollector:
     def runs(self, key: SessionKey) -> tuple[RunRecord, ...]:
         """Return a session's last runs, the newest first; called for the rows that are shown."""
         return self._parts.history.of(key)
+
+    def events(self, namespace: str, pod: str) -> tuple[PodEvent, ...]:
+        """Return the Events of a pod that this replica recorded, the latest first."""
+        return self._parts.events.of(namespace, pod)
 
     def trend(self) -> TrendReading:
         """Return the last hours of this replica."""

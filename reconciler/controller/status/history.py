@@ -7,6 +7,7 @@ from cachetools import LRUCache
 from reconciler.clock import Clock, EpochTime
 from reconciler.controller.reconcile.run import Outcome, ReconcileRun
 from reconciler.naming import SessionKey
+from reconciler.telemetry.trace import hex_id
 
 MAX_RUNS = 5
 
@@ -20,12 +21,23 @@ _RECORDED: frozenset[Outcome] = frozenset(
 
 
 class RunRecord(NamedTuple):
-    """One run: its end (epoch, our wall clock), outcome and reason; `error` is a class name."""
+    """One run: its end (epoch, our wall clock), outcome and reason; `error` is a class name.
+
+    `trace_id` is that of the log lines, 0 for a refresh of which the trace was not exported:
+    100,000 numbers would take 4 MB. `exported` is True if the trace was sent to the collector.
+    """
 
     ended_s: EpochTime
     outcome: Outcome
     reason: str
     error: str
+    trace_id: int = 0
+    exported: bool = False
+
+    @property
+    def hex_trace_id(self) -> str:
+        """The ID as logs and Jaeger show it, "" for none."""
+        return hex_id(self.trace_id) if self.trace_id else ""
 
 
 class RunHistory:
@@ -42,7 +54,11 @@ class RunHistory:
             self._records.pop(run.key, None)
         if run.outcome not in _RECORDED:
             return
-        record = RunRecord(self._clock.wall(), run.outcome, run.reason, run.error_class)
+        trace = run.trace
+        trace_id = trace.trace_id if trace.sampled or run.outcome != "refreshed" else 0
+        record = RunRecord(
+            self._clock.wall(), run.outcome, run.reason, run.error_class, trace_id, trace.sampled
+        )
         self._records[run.key] = (record, *self._records.get(run.key, ()))[:MAX_RUNS]
 
     def of(self, key: SessionKey) -> tuple[RunRecord, ...]:

@@ -2,12 +2,14 @@
 
 import asyncio
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import msgspec
 import pytest
 
 from reconciler.controller.decide.token_state import TokenState
+from reconciler.controller.reconcile.run import ReconcileRun
 from reconciler.controller.status.fleet import FleetSummary
 from reconciler.controller.status.snapshot import LeaseStatus, SessionStatus
 from reconciler.controller.status.status_metrics import samples
@@ -55,7 +57,7 @@ def test_a_healthy_session_shows_its_life_its_next_deadline_and_why() -> None:
             assert world.clock.wall() < row.due_s <= world.clock.wall() + 301
             assert row.refreshed_by == "replica-0/1"
             [past] = world.controller.status_collector.runs(row.key)
-            assert past[1:] == ("refreshed", "first_write", "")
+            assert past[1:4] == ("refreshed", "first_write", "")
 
     simulate(scenario)
 
@@ -339,3 +341,27 @@ def test_a_session_that_is_not_to_be_refreshed_is_counted_apart(hold: str) -> No
     assert fleet.remaining_sum_s == 120.0
     assert (fleet.sessions, fleet.blocked) == (4, {hold: 1})
     assert fleet.unconfirmed == (hold == "not_confirmed")
+
+
+def test_a_session_has_the_traces_of_its_runs_and_its_events() -> None:
+    async def scenario(world: World) -> None:
+        def keep_failures(run: ReconcileRun) -> None:
+            run.trace.sampled = run.outcome == "failed"
+
+        world.ports = replace(world.ports, observers=(keep_failures,))
+        world.add("2Aa")
+        async with running(world):
+            await settled(world)
+            collector = world.controller.status_collector
+            [first] = collector.runs(key("2Aa"))
+            world.issuer.refused = True
+            await asyncio.sleep(900)
+            failed, *_ = collector.runs(key("2Aa"))
+            events = collector.events(PROJECT, "session-2aa-runner")
+        assert (first.outcome, first.hex_trace_id, first.exported) == ("refreshed", "", False)
+        assert (failed.outcome, failed.exported) == ("failed", True)
+        assert len(failed.hex_trace_id) == 32
+        assert [each.reason for each in events] == ["RefreshFailed"]
+        assert collector.events(PROJECT, "another") == ()
+
+    simulate(scenario)

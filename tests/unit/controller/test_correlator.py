@@ -75,3 +75,16 @@ def test_a_message_is_cut_to_what_the_api_takes(letter: str) -> None:
     )
     assert found is not None
     assert MAX_MESSAGE - 2 < len(found.event.message.encode()) <= MAX_MESSAGE
+
+
+def test_the_events_of_a_pod_are_those_of_its_name_the_latest_first() -> None:
+    correlator = EventCorrelator()
+    for at, event in ((0, FAILED), (5, FAILED._replace(reason="Other")), (9, FAILED)):
+        take(correlator, Instant(at), event)
+    correlator.correlate(pod(name="another"), FAILED, now_at=Instant(9), now_s=EpochTime(2000))
+
+    found = correlator.of(pod().namespace, pod().name)
+    assert [(each.reason, each.count, each.last_s) for each in found] == [
+        ("RefreshFailed", 2, EpochTime(1009)), ("Other", 1, EpochTime(1005)),
+    ]  # fmt: skip
+    assert correlator.of("elsewhere", pod().name) == ()

@@ -6,19 +6,24 @@ import pytest
 
 from reconciler import errors
 from reconciler.controller.decide.token_state import TokenState
+from reconciler.controller.events.correlator import PodEvent
 from reconciler.controller.reconcile.run import Outcome
 from reconciler.controller.status.history import RunRecord
 from reconciler.statuspage.session_row import SessionRow, row_of
 from reconciler.statuspage.texts import describe_error_class
-from tests.exhibit import NOW_S, row
+from tests.exhibit import IDENTITY, NOW_S, row
 
 
 def line(
-    remaining_s: float | None = 600.0, past: tuple[RunRecord, ...] = (), **changes: Any
+    remaining_s: float | None = 600.0,
+    past: tuple[RunRecord, ...] = (),
+    events: tuple[PodEvent, ...] = (),
+    **changes: Any,
 ) -> SessionRow:
     return row_of(
-        row(7, remaining_s, **changes), past, now_s=NOW_S, wall_s=NOW_S - 100, scale_s=900.0
-    )
+        row(7, remaining_s, **changes), past, events,
+        identity=IDENTITY, now_s=NOW_S, wall_s=NOW_S - 100, scale_s=900.0,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -128,3 +133,37 @@ def test_foreign_text_is_short_printable_and_on_one_line() -> None:
 
     assert max(len(value) for _, value in shown.details) <= 120
     assert shown.session_id == "a\ufffdb\ufffd[2J c"
+
+
+def test_a_run_links_to_its_trace_only_if_that_was_exported() -> None:
+    kept = RunRecord(NOW_S, "failed", "scheduled", "Conflict", 0xAF7, True)
+    [seen, logged, unknown] = line(
+        past=(kept, kept._replace(exported=False), RunRecord(*kept[:4]))
+    ).runs
+
+    assert seen.trace_id == "00000000000000000000000000000af7"
+    assert seen.trace_url == f"https://jaeger.example/trace/{seen.trace_id}"
+    assert (logged.trace_id, logged.trace_url) == (seen.trace_id, "")
+    assert (unknown.trace_id, unknown.trace_url) == ("", "")
+
+
+def test_an_event_has_its_reason_its_message_and_its_count() -> None:
+    failed = PodEvent("Warning", "RefreshFailed", "no answer\x1b[2J", 4, NOW_S - 130)
+    [mark, healthy] = line(events=(failed, PodEvent("Normal", "X", "y", 1, NOW_S - 130))).events
+
+    assert (mark.severity, mark.ended) == ("warn", "30s ago")
+    assert mark.words.startswith("RefreshFailed: no answer")
+    assert "\x1b" not in mark.words
+    assert mark.words.endswith(" (4 times)")
+    assert (healthy.severity, healthy.words) == ("good", "X: y")
+
+
+def test_the_commands_name_the_session_and_hold_no_word_with_a_meaning_to_a_shell() -> None:
+    assert line().commands == (
+        "reconciler explain team-0/session-2ab00007-runner",
+        "kubectl -n team-0 describe pod session-2ab00007-runner",
+        "reconciler refresh team-0/session-2ab00007-runner",
+        "kubectl -n ambient-code logs replica-0 | grep 2Ab00007",
+    )
+    for wrong in ("$(reboot)", "a b", "-n", "x;y", "`id`", ""):
+        assert line(pod=wrong, session_id=wrong).commands == ()
