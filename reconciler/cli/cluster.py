@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from reconciler.cli.exit_codes import (
     EXIT_FORBIDDEN,
+    EXIT_NO_API_SERVER,
     EXIT_NOT_FOUND,
     EXIT_SETTINGS,
     EXIT_UNREACHABLE,
@@ -209,6 +210,10 @@ class Cluster:
             scope = "-A" if namespace is None else f"-n {namespace}"
             check = f"kubectl auth can-i {what.partition(' ')[0]} {plural} {scope}"
             return CommandError(f"no right to {what} {where}; check with: {check}", EXIT_FORBIDDEN)
+        if isinstance(error, NotFound) and error.reason != "NotFound":
+            whose = f" of context {self.context.name}" if self.context.name else ""
+            problem = f"the server{whose} is no Kubernetes API server: it answered 404"
+            return CommandError(f"cannot {what} {where}: {problem}", EXIT_NO_API_SERVER)
         if isinstance(error, NotFound):
             return CommandError(f"cannot {what} {where}: not found", EXIT_NOT_FOUND)
         if isinstance(error, KubeError) and error.status == HTTPStatus.BAD_REQUEST:

@@ -94,6 +94,16 @@ async def test_the_server_s_time_counts_and_a_clock_that_differs_is_named(tmp_pa
     assert "this machine's clock is 60m behind the API server's" in ended.stderr
 
 
+async def test_a_404_of_another_server_is_exit_9(tmp_path: Path) -> None:
+    async with scripted(answer(404, b"<html>Not Found</html>")) as server:
+        ended = await status(server, tmp_path)
+    assert (ended.code, ended.stdout) == (9, "")
+    assert ended.stderr == (
+        "reconciler: cannot list pods in namespace team: the server of context c is no Kubernetes"
+        " API server: it answered 404\n"
+    )
+
+
 async def test_an_answer_that_is_no_list_is_exit_4(tmp_path: Path) -> None:
     async with scripted(answer(200, b"<html>a login page</html>")) as server:
         ended = await status(server, tmp_path)
