@@ -99,6 +99,24 @@ def settings(
     raise typer.Exit(run_settings(output=output))
 
 
+SHELLS = ("bash", "zsh", "fish")
+
+
+@app.command()
+def completion(
+    shell: Annotated[
+        str, typer.Argument(metavar="|".join(SHELLS), autocompletion=lambda: [*SHELLS])
+    ],
+) -> None:
+    """Print the completion script of a shell, as in: source <(reconciler completion bash)."""
+    if shell not in SHELLS:
+        raise CommandError(f"completion {shell}: the shells are bash, zsh and fish", EXIT_SETTINGS)
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    variable = "_RECONCILER_COMPLETE"
+    typer.echo(get_completion_script(prog_name="reconciler", complete_var=variable, shell=shell))
+
+
 add_commands(app)
 
 
