@@ -121,7 +121,8 @@ def _request_attributes(span: Span) -> dict[str, AttributeValue]:
     if span.url:  # else the request was not sent
         url = urlsplit(span.url)
         host = url.netloc.rpartition("@")[2]
-        attributes["url.full"] = url._replace(netloc=host).geturl()
+        path = url.path[max(0, url.path.find("/api/")) :]  # a proxy's prefix may be a credential
+        attributes["url.full"] = url._replace(netloc=host, path=path).geturl()
         attributes["server.address"] = url.hostname or ""
         attributes["server.port"] = url.port or _PORTS.get(url.scheme, 0)
         attributes["network.protocol.version"] = "1.1"

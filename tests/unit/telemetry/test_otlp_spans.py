@@ -51,9 +51,16 @@ def test_the_port_is_that_of_the_url_or_of_its_scheme(url: str, port: int) -> No
     assert (of_request(url=url).attributes or {})["server.port"] == port
 
 
-def test_credentials_in_a_url_are_not_sent() -> None:
-    built = of_request(url="https://user:obviously-fake@host:8443/path")
-    assert (built.attributes or {})["url.full"] == "https://host:8443/path"
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://user:obviously-fake@host:8443/path", "https://host:8443/path"),
+        ("https://host/proxy/obviously-fake/api/v1/pods?a=b", "https://host/api/v1/pods?a=b"),
+    ],
+)
+def test_credentials_in_a_url_are_not_sent(url: str, sent: str) -> None:
+    built = of_request(url=url)
+    assert (built.attributes or {})["url.full"] == sent
     assert "obviously-fake" not in built.to_json()
 
 
