@@ -11,6 +11,7 @@ ARG UV_VERSION=0.13.9
 ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1 \
     UV_PYTHON_DOWNLOADS=never
@@ -24,13 +25,15 @@ RUN UV_PROJECT_ENVIRONMENT=/opt/reconciler \
       /opt/uv/bin/uv sync --frozen --only-group build --quiet
 COPY README.md LICENSE CHANGELOG.md ./
 COPY reconciler reconciler
-# hatchling comes from the lock as well, so nothing is resolved here.
+# hatchling comes from the lock as well, so nothing is resolved here. pip installs the wheel, as uv
+# writes the wheel's time next to it.
 RUN /opt/uv/bin/uv build --wheel --no-build-isolation --python /opt/build/bin/python3 --quiet \
-    && /opt/uv/bin/uv pip install --python /opt/reconciler/bin/python3 --no-deps --no-index --quiet \
-      dist/*.whl
-# A root file system that is read-only keeps no bytecode. The client's models and APIs, half of all
-# files, are never imported (kube/auth/_kubernetes_asyncio.py).
-RUN /opt/reconciler/bin/python3 -m compileall -q -j 0 \
+    && /opt/uv/bin/pip --python /opt/reconciler/bin/python3 install --no-deps --no-index --quiet \
+      --no-compile --find-links dist runner-token-reconciler
+# A root file system that is read-only keeps no bytecode. It is found by hash, without a look at the
+# source, as the files of an image that is built again have other times. The client's models and
+# APIs, half of all files, are never imported (kube/auth/_kubernetes_asyncio.py).
+RUN /opt/reconciler/bin/python3 -m compileall -q --invalidation-mode unchecked-hash \
       -x 'kubernetes_asyncio/client/(api|models)/' /opt/reconciler
 
 FROM ${RUN_BASE}

@@ -9,7 +9,7 @@ UV_VERSION := 0.13.9
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image sbom check bench mutants clean
+.PHONY: help setup demo test test-fast test-node assets assets-node assets-issuers test-issuers image release sbom check bench mutants clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,8 +37,20 @@ assets-node: setup ## The same, and what a whole node needs: kubelet, scheduler,
 assets-issuers: setup ## The same, and every issuer of the tests, not Keycloak alone
 	$(BIN)/python -m tests.assets --issuers
 
-image: setup ## Build the image without a registry (root, buildah, debootstrap); build/image.tar
+# The log of HEAD changes with each commit, whose time and name the image has.
+IMAGE_SOURCES := Dockerfile .dockerignore pyproject.toml uv.lock README.md LICENSE CHANGELOG.md \
+  $(wildcard $(shell git ls-files reconciler tests/image && git rev-parse --git-path logs/HEAD))
+
+image: build/image.tar ## Build the image without a registry (root, buildah, debootstrap); build/image.tar
+
+build/image.tar: $(IMAGE_SOURCES) | setup
 	$(BIN)/python -m tests.image
+
+# Where the releases of this product are published; docs/release.md.
+URL ?= https://releases.example/runner-token-reconciler
+
+release: setup ## Build the files of a release, which must be the same each time; VERSION=0.1.0
+	$(BIN)/python -m tests.release "$(VERSION)" "$(URL)"
 
 sbom: setup ## List the image's packages with their licences; build/sbom.cdx.json
 	$(BIN)/python -m tests.release.sbom
@@ -53,7 +65,7 @@ test-fast: setup ## Run the unit tests alone
 
 # The node has separate network, mount and process namespaces: it reaches nothing outside, and ends
 # with all its processes.
-test-node: assets-node image ## A whole node with a real kubelet (root on Linux, containerd, CNI plugins)
+test-node: assets-node build/image.tar ## A whole node with a real kubelet (root on Linux, containerd, CNI plugins)
 	RECONCILER_NODE_TESTS=1 RECONCILER_REQUIRE_CLUSTER=1 \
 	  tests/node/enclosed.sh $(BIN)/python -m pytest tests/node
 

@@ -11,6 +11,7 @@ JAEGER = "v1.76.0"
 KUBE_ROUTER = "v2.1.0"
 HYDRA = "v2.3.0"
 HELM = "v4.3.2"
+KREW = "v0.4.3"
 CONTROLLER_RUNTIME = "v0.25.2"
 GRPC_GO = "v1.83.2"
 GRAFANA_SDK = "v0.0.22"
@@ -120,6 +121,14 @@ PROGRAMS = (
         _HERE / "helm",
         "helm.sh/helm/v4/cmd/helm",
         stamp=(f"helm.sh/helm/v4/internal/version.version={HELM}",),
+        ask=("version",),
+    ),
+    Program(
+        "krew",
+        KREW,
+        _HERE / "krew",
+        "sigs.k8s.io/krew/cmd/krew",
+        stamp=(f"sigs.k8s.io/krew/internal/version.gitTag={KREW}",),
         ask=("version",),
     ),
     Program("peer-operator", _PEER, PEER_MODULE, ".", stamp=(f"main.version={_PEER}",)),

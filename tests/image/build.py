@@ -6,16 +6,19 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from reconciler import __version__
 from tests.assets.build import sole_builder
 from tests.assets.locate import cache_dir
+from tests.image.archive import pack
 
 SUITE = "bookworm"
-BASE = f"localhost/python-base:{SUITE}"
+OWN_BASE = f"localhost/python-base:{SUITE}"
+BASE = os.environ.get("BASE") or OWN_BASE
+"""Any image with Python that buildah has or can pull; a release names it by its digest."""
 IMAGE = f"localhost/runner-token-reconciler:{__version__}"
 PAUSE = "localhost/pause:1"
 NEEDED = ("buildah", "debootstrap")
@@ -34,20 +37,6 @@ class ImageError(Exception):
     """The image could not be built; the message says what to do about it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
-    """What came out: sizes in bytes, as they lie on disk, unpacked."""
-
-    archive: Path
-    image_bytes: int
-    base_bytes: int
-
-    @property
-    def own_bytes(self) -> int:
-        """What we add to the base."""
-        return self.image_bytes - self.base_bytes
-
-
 def why_not() -> str:
     """Return "" where an image can be built, else what is missing."""
     if os.name != "posix" or os.geteuid() != 0:
@@ -56,28 +45,34 @@ def why_not() -> str:
     return f"no {' and no '.join(missing)} on PATH: install them" if missing else ""
 
 
-def build(archive: Path, say: Say) -> Built:
-    """Build the image and write it to `archive` (docker-archive).
+def build(archive: Path, say: Say) -> None:
+    """Build the image and write it to `archive` (OCI): the same bytes for one commit and base.
 
     Raises:
         ImageError: A program is missing or failed; its own words are in the message.
     """
     if why := why_not():
         raise ImageError(why)
+    archive.parent.mkdir(parents=True, exist_ok=True)
     with sole_builder(say):
         _make_base(say)
         say(f"{IMAGE}: building")
         _buildah(
             "build", "--isolation=chroot", "--network=host", "--quiet", f"--tag={IMAGE}",
+            f"--timestamp={committed_at_s()}",
             f"--build-arg=BUILD_BASE={BASE}", f"--build-arg=RUN_BASE={BASE}",
-            f"--build-arg=VERSION={__version__}", f"--build-arg=REVISION={_revision()}",
+            f"--build-arg=VERSION={__version__}", f"--build-arg=REVISION={revision()}",
             f"--volume={CERTIFICATES}:{CERTIFICATES}:ro", str(ROOT),
         )  # fmt: skip
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        archive.unlink(missing_ok=True)
         _buildah("rmi", "--prune")  # what this build's tag was taken from
-        _buildah("push", "--quiet", IMAGE, f"docker-archive:{archive}:{IMAGE}")
-        return Built(archive, _size(IMAGE), _size(BASE))
+        with TemporaryDirectory(dir=archive.parent) as layout:
+            _buildah("push", "--quiet", IMAGE, f"oci:{layout}:{IMAGE}")
+            pack(Path(layout), archive)
+
+
+def load(archive: Path) -> None:
+    """Tag the archive's image as `IMAGE` in buildah's store, which all trees of this user share."""
+    _buildah("pull", "--quiet", f"oci-archive:{archive}")
 
 
 def build_pause(archive: Path) -> None:
@@ -94,14 +89,23 @@ def build_pause(archive: Path) -> None:
 
 def config_of(image: str = IMAGE) -> dict[str, Any]:
     """Return the `config` member of an image's OCI description."""
-    described = json.loads(_buildah("inspect", "--type=image", image))
-    config: dict[str, Any] = described["OCIv1"]["config"]
+    config: dict[str, Any] = _inspect(image)["OCIv1"]["config"]
     return config
 
 
+def base_digest() -> str:
+    """Return the digest of the manifest of the base."""
+    return str(_inspect(BASE)["FromImageDigest"])
+
+
+def _inspect(image: str) -> dict[str, Any]:
+    described: dict[str, Any] = json.loads(_buildah("inspect", "--type=image", image))
+    return described
+
+
 def _make_base(say: Say) -> None:
-    """Make the base with Python and CA certificates, unless the cache has it."""
-    if BASE in _buildah("images", "--format={{.Name}}:{{.Tag}}").split():
+    """Make the base with Python and CA certificates, unless the cache has it or it is another's."""
+    if BASE != OWN_BASE or BASE in _buildah("images", "--format={{.Name}}:{{.Tag}}").split():
         return
     say(f"{BASE}: building with debootstrap (minutes)")
     folder = cache_dir() / "unfinished-base"
@@ -131,7 +135,7 @@ def root_of(image: str = IMAGE) -> Iterator[Path]:
         _buildah("rm", container)
 
 
-def _size(image: str) -> int:
+def size(image: str) -> int:
     """Return the bytes of an image's files."""
     with root_of(image) as root:
         return sum(
@@ -141,13 +145,22 @@ def _size(image: str) -> int:
         )
 
 
-def _revision() -> str:
+def revision() -> str:
     """Return the commit that is built, marked where the tree has changes beside it."""
-    described = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"],
+    return _git("describe", "--always", "--dirty", "--abbrev=40") or "unknown"
+
+
+def committed_at_s() -> int:
+    """Return the Unix time of the commit, the time of everything that is made from it."""
+    return int(_git("log", "-1", "--format=%ct") or "0")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), *arguments],
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
-    return described.stdout.strip() or "unknown"
+    return done.stdout.strip()
 
 
 def _buildah(*arguments: str) -> str:
@@ -159,8 +172,9 @@ def _buildah(*arguments: str) -> str:
 
 def _run(*command: str) -> str:
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=LIMIT_S, check=False, cwd=ROOT
-    )
+        command, capture_output=True, text=True, timeout=LIMIT_S, check=False, cwd=ROOT,
+        umask=0o022,  # the modes of the image's files
+    )  # fmt: skip
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
         raise ImageError(f"{command[0]} failed (exit {done.returncode}):\n{tail}")

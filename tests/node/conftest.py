@@ -22,7 +22,7 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.manifests import RESTRICTED
 from tests.cluster.world import World, open_world
 from tests.image.__main__ import ARCHIVE
-from tests.image.build import ROOT, build_pause
+from tests.image.build import ROOT, build_pause, load
 from tests.node import enforcer, network
 from tests.node.guide import blocks, commands
 from tests.node.installation import TTL_S, Installation, add_runners, make_home, own_values
@@ -81,6 +81,7 @@ def node_plane(programs: dict[str, Path], node_audit: AuditLog) -> Iterator[Cont
 def node(programs: dict[str, Path], node_plane: ControlPlane, folder: Path) -> Iterator[Node]:
     """A ready node with the shipped image."""
     pause = folder / "pause.tar"
+    load(ROOT / ARCHIVE)
     build_pause(pause)
     with Node(programs, node_plane, folder, images=(ROOT / ARCHIVE, pause)) as ready:
         pause.unlink()

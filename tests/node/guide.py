@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs"
-INSTALL, MIGRATE = DOCS / "install.md", DOCS / "migrate.md"
+INSTALL, MIGRATE, RELEASE = (DOCS / name for name in ("install.md", "migrate.md", "release.md"))
 
 
 def blocks(language: str, *, under: str, guide: Path = INSTALL) -> list[str]:

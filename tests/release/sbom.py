@@ -23,7 +23,8 @@ from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
-ROOT = Path(__file__).parents[2]
+from tests.image.build import ROOT, committed_at_s
+
 PRODUCT = "runner-token-reconciler"
 FILE = Path("build/sbom.cdx.json")
 INSTALL_LIMIT_S = 300.0
@@ -49,12 +50,13 @@ def installed(environment: Path) -> list[Distribution]:
     return list(distributions(path=[str(site)]))
 
 
-def bill(found: Iterable[Distribution], made_at_utc: datetime) -> str:
-    """Return the bill of these packages as JSON; the same for the same packages and time.
+def bill(found: Iterable[Distribution]) -> str:
+    """Return the bill of these packages as JSON; the same for the same packages and commit.
 
     Raises:
         SbomError: A package declares no licence, or the schema refuses the bill.
     """
+    made_at_utc = datetime.fromtimestamp(committed_at_s(), UTC)
     distributions_by_name = {canonicalize_name(one.name): one for one in found}
     parts = {name: _component(name, one) for name, one in distributions_by_name.items()}
     product = parts[NormalizedName(PRODUCT)]
@@ -106,18 +108,9 @@ def _needs(one: Distribution) -> Iterator[NormalizedName]:
             yield canonicalize_name(requirement.name)
 
 
-def committed_at_utc() -> datetime:
-    """Return the time of the commit, the time of everything that is made from it."""
-    said = subprocess.run(
-        ["git", "-C", ROOT, "log", "-1", "--format=%ct"],
-        capture_output=True, text=True, timeout=30, check=True,
-    )  # fmt: skip
-    return datetime.fromtimestamp(int(said.stdout), UTC)
-
-
 def main() -> None:
     FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(bill(packages(ROOT / "build/packages"), committed_at_utc()))
+    FILE.write_text(bill(packages(ROOT / "build/packages")))
 
 
 if __name__ == "__main__":

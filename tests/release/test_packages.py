@@ -1,10 +1,8 @@
 """The wheel, the sdist and the bill of materials have the product alone."""
 
 import json
-import subprocess
 import tarfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from importlib.metadata import Distribution, PathDistribution
 from pathlib import Path
 from zipfile import ZipFile
@@ -12,18 +10,14 @@ from zipfile import ZipFile
 import pytest
 
 from reconciler import __version__
-from tests.release.sbom import PRODUCT, ROOT, SbomError, bill, packages
-
-MADE_AT_UTC = datetime(2026, 1, 1, tzinfo=UTC)
+from tests.release.release import build_packages
+from tests.release.sbom import PRODUCT, SbomError, bill, packages
 
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
-    subprocess.run(
-        [ROOT / ".venv/bin/uv", "build", "--quiet", "--out-dir", folder],
-        cwd=ROOT, check=True, timeout=120,
-    )  # fmt: skip
+    build_packages(folder)
     return folder
 
 
@@ -47,28 +41,28 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Distribution]:
 
 class TestBillOfMaterials:
     def test_names_the_product_with_its_version(self, found: list[Distribution]) -> None:
-        product = json.loads(bill(found, MADE_AT_UTC))["metadata"]["component"]
+        product = json.loads(bill(found))["metadata"]["component"]
         assert (product["name"], product["version"]) == (PRODUCT, __version__)
 
     def test_names_what_runs_and_no_more_each_with_a_licence(
         self, found: list[Distribution]
     ) -> None:
-        parts = json.loads(bill(found, MADE_AT_UTC))["components"]
+        parts = json.loads(bill(found))["components"]
         names = {part["name"] for part in parts}
         assert {"aiohttp", "msgspec", "pydantic"} <= names
         assert not names & {PRODUCT, "grpcio", "joserfc", "pytest", "uv", "hatchling"}
         assert [part["name"] for part in parts if not part["licenses"]] == []
 
     def test_has_no_address_of_a_registry(self, found: list[Distribution]) -> None:
-        lines = bill(found, MADE_AT_UTC).splitlines()
+        lines = bill(found).splitlines()
         assert [line for line in lines if "://" in line and '"$schema"' not in line] == []
 
     def test_is_the_same_for_the_same_packages(self, found: list[Distribution]) -> None:
-        assert bill(found, MADE_AT_UTC) == bill(reversed(found), MADE_AT_UTC)
+        assert bill(found) == bill(reversed(found))
 
     def test_a_package_without_a_licence_is_refused(
         self, found: list[Distribution], tmp_path: Path
     ) -> None:
         (tmp_path / "METADATA").write_text("Metadata-Version: 2.1\nName: unlicensed\nVersion: 1\n")
         with pytest.raises(SbomError, match="unlicensed 1 declares no licence"):
-            bill([*found, PathDistribution(tmp_path)], MADE_AT_UTC)
+            bill([*found, PathDistribution(tmp_path)])
