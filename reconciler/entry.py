@@ -13,9 +13,10 @@ import sys
 
 def main() -> None:
     """Run the command line."""
-    if sys.argv[1:2] == ["run"]:
+    if sys.argv[1:2] in (["run"], ["demo"]):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: os._exit(0))  # nothing is started yet
+    if sys.argv[1:2] == ["run"]:
         gc.disable()  # until `app.main.run`: a tenth of the imports' CPU, and they leave no garbage
     open_standard_files()
     _import_structlog_alone()

@@ -26,7 +26,7 @@ SIGNALLED = """
     class Finder:
         def find_spec(self, name, path=None, target=None):
             if name == "reconciler.cli.main":
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.Signals[sys.argv.pop()])
                 raise SystemExit("the signal was lost")
     sys.meta_path.insert(0, Finder())
     sys.argv = ["reconciler", *sys.argv[1:]]
@@ -35,8 +35,9 @@ SIGNALLED = """
 """
 
 
-def test_a_signal_during_the_imports_ends_the_controller() -> None:
-    ended = run(SIGNALLED, "run")
+@pytest.mark.parametrize("words", [("run", "SIGTERM"), ("run", "SIGINT"), ("demo", "SIGINT")])
+def test_a_signal_during_the_imports_ends_the_program(words: tuple[str, str]) -> None:
+    ended = run(SIGNALLED, *words)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
