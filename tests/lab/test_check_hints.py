@@ -16,6 +16,7 @@ from reconciler.settings import Settings
 from reconciler.tokens.issuer_time import IssuerTime
 from reconciler.tokens.token import Token
 from tests.lab.tls import make_certificate, serving
+from tests.unit.tokens.support import jwt
 
 BASE = {"AMBIENT_API_SERVER_URL": "http://127.0.0.1:1", "OIDC_CLIENT_ID": "fake-client"}
 
@@ -106,3 +107,13 @@ async def test_with_a_static_token_no_issuer_is_asked(monkeypatch: pytest.Monkey
     assert found[1].message.startswith("none is used: runners get the token in AMBIENT_API_TOKEN")
     assert not any("gives tokens" in each.message for each in found)
     assert [each.level for each in found[1:]] == ["OK", "WARN"]
+
+
+async def test_of_an_expired_static_token_its_own_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OIDC_CLIENT_ID", raising=False)
+    monkeypatch.setitem(BASE, "OIDC_CLIENT_ID", "")
+    found = await asked(monkeypatch, AMBIENT_API_TOKEN=jwt(iat=1_000, exp=2_000))
+    [issuer] = [each for each in found if each.area == "issuer"]
+    assert (issuer.level, issuer.remedy) == ("FAIL", "check AMBIENT_API_TOKEN")

@@ -16,9 +16,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
+import venv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,21 +35,30 @@ from tests.mutants.catalogue import ROOT, Mutant, load
 RESULTS = ROOT / "build" / "mutants.json"
 LIMIT_S = 600.0
 """Longest run of one command; a mutant that makes it hang is killed by this limit."""
-SURVIVED = "-"
+SURVIVED = "survived"
 TIME_LIMIT = "the time limit"
 
 _VIOLATED = re.compile(r"^violated: (.*)", re.MULTILINE)
 _FAILED = re.compile(r"^FAILED (tests/.+?)(?: - .*)?$", re.MULTILINE)
+
 _SIMULATE = (
     "import sys; from reconciler.lab.simulation.run import simulate;"
     "outcome = simulate(int(sys.argv[1]));"
     "print(*(f'violated: {each}' for each in outcome.violations), sep='\\n');"
     "sys.exit(not outcome.passed)"
 )
+SCRIPTS = ("reconciler", "kubectl-token_reconciler")
+
+
+class SelectionError(Exception):
+    """pytest has run no test: its arguments select none, or a test file cannot be imported."""
 
 
 class Copy:
-    """A copy of the tree in which commands run; its product comes before the installed one."""
+    """A copy of the tree with an interpreter that imports its product.
+
+    Tests start processes without our environment, by `sys.executable` or by the scripts next to it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,6 +70,15 @@ class Copy:
             if (source := ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, folder / name)
+        venv.create(folder / ".venv", symlinks=True)
+        self._bin = folder / ".venv" / "bin"
+        packages = sysconfig.get_path("purelib")
+        own = sysconfig.get_path("purelib", vars={"base": str(folder / ".venv")})
+        Path(own, "copy.pth").write_text(f"{folder}\n{packages}\n")
+        for name in SCRIPTS:
+            script = Path(sys.executable).with_name(name).read_text().splitlines(keepends=True)
+            (self._bin / name).write_text(f"#!{self._bin}/python\n{''.join(script[1:])}")
+            (self._bin / name).chmod(0o755)
 
     @contextmanager
     def without_defence(self, mutant: Mutant) -> Iterator[None]:
@@ -75,7 +95,7 @@ class Copy:
     def simulate(self, seeds: Sequence[int]) -> str:
         """Return the first seed that violates an invariant, with the invariant; "" for none."""
         for seed in seeds:
-            code, output = self._run([sys.executable, "-c", _SIMULATE, str(seed)])
+            code, output = self._run(["python", "-c", _SIMULATE, str(seed)])
             if code is None:
                 return f"seed {seed}: {TIME_LIMIT}"
             if found := _VIOLATED.search(output):
@@ -88,22 +108,22 @@ class Copy:
         """Return the first test that fails; "" for none.
 
         Raises:
-            RuntimeError: pytest did not run the tests.
+            SelectionError: pytest has run no test.
         """
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-        code, output = self._run([*command, *selection])
+        command = ["python", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *selection]
+        code, output = self._run(command)
         if code is None:
             return f"{' '.join(selection)}: {TIME_LIMIT}"
         if code == 0:
             return ""
         if code != 1 or not (found := _FAILED.search(output)):
-            raise RuntimeError(f"pytest {' '.join(selection)} ended with {code}:\n{output[-2000:]}")
+            raise SelectionError(f"pytest {' '.join(selection)} has exit code {code}")
         return found[1]
 
     def _run(self, command: list[str]) -> tuple[int | None, str]:
         """Return the exit code, None beyond the time limit, and the output."""
         process = subprocess.Popen(
-            command, cwd=self.folder, env=os.environ | {"PYTHONPATH": str(self.folder)},
+            [self._bin / command[0], *command[1:]], cwd=self.folder,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True,
         )  # fmt: skip
@@ -198,9 +218,11 @@ def main(arguments: list[str]) -> int:
             copy = copies.get()
             try:
                 killer = find_killer(copy, mutant, range(options.seeds))
+            except SelectionError as error:
+                killer = f"{SURVIVED} {error}"
             finally:
                 copies.put(copy)
-            if killer != SURVIVED:  # a missing test is looked for again
+            if not killer.startswith(SURVIVED):  # a missing test is looked for again
                 results.put(digest, mutant, killer, time.monotonic() - began)
         killers[mutant.name] = killer
         _print(f"{mutant.name:70} {killer}")
@@ -227,15 +249,24 @@ def _failing_without(copy: Copy, killers: set[str]) -> str:
 
 
 def _report(killers: dict[str, str], broken: str) -> int:
-    kinds = Counter(
-        killer.split(",")[0].rpartition("/")[0] or killer for killer in killers.values()
-    )
+    kinds = Counter(map(_kind, killers.values()))
     _print(f"\n{len(killers)} mutants")
     for kind, count in kinds.most_common():
-        _print(f"{count:5} killed by {kind}" if kind != SURVIVED else f"{count:5} survived")
+        _print(f"{count:5} {kind}")
     if broken:
         _print(f"fails without any mutant: {broken}")
-    return 1 if broken or SURVIVED in killers.values() else 0
+    return 1 if broken or SURVIVED in map(_kind, killers.values()) else 0
+
+
+def _kind(killer: str) -> str:
+    """Return what a killer is counted as: the simulation, or a folder of tests."""
+    if killer.startswith(SURVIVED):
+        return SURVIVED
+    return (
+        killer.partition(",")[0]
+        if killer.startswith("simulation")
+        else os.path.dirname(killer.partition("::")[0])
+    )
 
 
 def _print(line: str) -> None:

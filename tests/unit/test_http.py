@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.errors import SettingsError
 from reconciler.net import client_session
 from reconciler.net.client_session import (
     Peer,
@@ -65,6 +66,17 @@ class TestTrust:
         assert not has_system_trust()
         bundle.write_text("certificate")
         assert has_system_trust()
+
+    def test_a_bundle_that_ends_in_the_middle_of_a_certificate_is_refused(
+        self, tmp_path: Path
+    ) -> None:
+        bundle = tmp_path / "ca.crt"
+        whole = make_certificate(tmp_path)[0].read_bytes()
+        bundle.write_bytes(whole)
+        Trust(bundle).context()
+        bundle.write_bytes(whole + b"-----BEGIN CERTIFI")  # OpenSSL loads what comes before
+        with pytest.raises(SettingsError, match="ends in the middle of a certificate"):
+            Trust(bundle).context()
 
     @pytest.mark.parametrize("name", ["tls.crt", "tls.key"])
     def test_a_certificate_of_ours_that_is_replaced_is_noticed(

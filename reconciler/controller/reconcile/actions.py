@@ -75,7 +75,7 @@ class SessionActions:
 
     def paused_until(self, key: SessionKey, state: SessionState, plan: Plan) -> Instant | None:
         """Return when (monotonic) a write that others keep undoing may be made again, or None."""
-        if plan.action is Action.REVOKE or self._writes.undone(state, plan):
+        if self._writes.undone(state, plan):
             return self._competing_writers.paused_until(key, self._clock.monotonic())
         return None
 
@@ -173,10 +173,6 @@ class SessionActions:
         assert state.secret is not None  # noqa: S101 - REVOKE is planned for a Secret that is there
         with self._bulkhead.at(key.namespace, slot), span("patch", state.secret.name, "PATCH"):
             await self._writer.remove_confirmation(state.secret)
-        # A tenant who puts the confirmation back each time is answered ever more slowly.
-        self._competing_writers.record_overwrite(
-            key, self._clock.monotonic(), rand=self._random.random()
-        )
         self._session_lookup.record_removed(key)
 
     async def _create(

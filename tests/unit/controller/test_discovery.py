@@ -8,10 +8,14 @@ from functools import partial
 from typing import Any
 
 from reconciler.controller.controller import Controller
-from reconciler.controller.namespaces.discovery import OCCUPIED_TIMEOUT_S
+from reconciler.controller.decide.confirmation_mac import ConfirmationMac
+from reconciler.controller.namespaces.discovery import OCCUPIED_TIMEOUT_S, NamespaceUsage
 from reconciler.controller.namespaces.informers import CACHE_SYNC_TIMEOUT_S
+from reconciler.controller.runtime import Stores
+from reconciler.controller.state.confirmations import ConfirmationCache
 from reconciler.errors import Forbidden, ServerError
 from reconciler.kube.api import ApiResource, ListOptions, Page
+from reconciler.kube.decoding import metadata_resource
 from reconciler.lab.apiserver.core import AT_ONCE
 from reconciler.lab.apiserver.fault_injection import InjectedFault
 from reconciler.lab.apiserver.in_process_client import InProcessKube, InProcessWatch
@@ -22,7 +26,7 @@ from reconciler.platform.api import OnPage
 from reconciler.platform.models import PlatformSession
 from reconciler.platform.pagination import ignore_page
 from tests.unit.controller import virtual
-from tests.unit.controller.virtual import PROJECT, World, running
+from tests.unit.controller.virtual import NAMES, PROJECT, World, running
 
 RESYNC_S = 360.0
 
@@ -231,6 +235,37 @@ def test_a_deleted_project_is_unwatched_and_evicted_after_its_last_pod() -> None
     simulate(scenario)
 
 
+def test_a_namespace_is_in_use_while_a_write_there_is_in_flight() -> None:
+    async def scenario(world: World) -> None:
+        controller, queue = world.controller, world.controller.queue
+        usage = NamespaceUsage(
+            stores=Stores(
+                controller.pods,
+                controller.secrets,
+                metadata_resource("pods", NAMES),
+                metadata_resource("secrets", NAMES),
+            ),
+            confirmations=ConfirmationCache(world.clock, NAMES, ConfirmationMac("fake"), str),
+            sessions=controller.sessions,
+            queue=queue,
+            touches=controller.touches,
+        )
+        world.add("2Aa")
+        world.faults.rule = lambda verb, plural: (
+            InjectedFault(delay_s=0.5) if (verb, plural) == ("patch", "secrets") else None
+        )
+        async with running(world):
+            async with asyncio.timeout(30):
+                while not queue.stats().schedule.running:
+                    await asyncio.sleep(0.01)
+            assert usage.in_use(PROJECT, is_forbidden=True)
+            async with asyncio.timeout(30):
+                await queue.wait_idle()
+            assert not usage.in_use(PROJECT, is_forbidden=True)
+
+    simulate(scenario)
+
+
 def test_rights_that_go_with_a_namespace_are_not_reported() -> None:
     async def scenario(world: World) -> None:
         kube = limit(world)
@@ -433,6 +468,22 @@ def test_static_names_are_served_by_confirmations_while_the_platform_is_unreacha
             world.delete_pod("2Aa")
             await asyncio.sleep(3 * RESYNC_S)
             assert PROJECT in watched(world)
+
+    simulate(scenario, namespaces=(PROJECT,))
+
+
+def test_static_names_do_not_wait_for_a_platform_that_hangs() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Aa")
+
+        async def hangs() -> Any:
+            await asyncio.Event().wait()
+
+        world.platform.list_projects = hangs  # type: ignore[method-assign]
+        async with running(world), asyncio.timeout(30):
+            while world.controller.health.readiness_problem():
+                await asyncio.sleep(0.5)
+        assert watched(world) == {PROJECT}
 
     simulate(scenario, namespaces=(PROJECT,))
 

@@ -1,5 +1,7 @@
 """Which namespaces are watched: any name adds one, only repeated absence removes one."""
 
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,6 +93,18 @@ def test_the_limit_leaves_the_latest_out_and_counts_them() -> None:
     assert watched.over_limit == 2
     assert watched.add(["a"]).added == ()
     assert watched.over_limit == 0
+
+
+def test_at_the_limit_a_namespace_with_sessions_replaces_one_that_is_not_in_use() -> None:
+    watched = roster(at_most=2)
+    watched.add(["used", "empty"])
+    later = partial(watched.add_occupied, now_at=Instant(2 * GRACE_S), in_use={"used"}.__contains__)
+    assert later(["a"]) == NamespaceChanges(("a",), ("empty",))
+    assert watched.names == {"used", "a"}
+    # The platform has just listed a session in `a`, and `used` has a pod.
+    assert later(["b"]) == NamespaceChanges()
+    assert watched.names == {"used", "a"}
+    assert watched.over_limit == 1
 
 
 NAMES = st.lists(st.sampled_from("abcdef"), unique=True, max_size=6)

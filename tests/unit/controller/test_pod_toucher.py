@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from reconciler.clock import EpochTime
 from reconciler.controller.decide.pod_touches import MAX_FAILURES
 from reconciler.errors import (
     AdmissionDenied,
@@ -15,8 +16,9 @@ from reconciler.errors import (
     TooManyRequests,
     TransportError,
 )
+from reconciler.kube.api import ObjectMeta
 from reconciler.lab.apiserver.fault_injection import InjectedFault
-from tests.unit.controller.virtual import World, running, simulate
+from tests.unit.controller.virtual import PROJECT, World, running, simulate
 
 
 async def dead_seconds(world: World, *sessions: str, during_s: int) -> int:
@@ -196,5 +198,40 @@ def test_a_touch_whose_session_ends_under_way_crashes_nothing() -> None:
             await asyncio.sleep(20)
             assert world.controller.stats.reconcile_panics_total == 0
             assert len(world.controller.touches) == 0
+
+    simulate(scenario)
+
+
+def test_a_touch_of_an_earlier_term_is_forgotten() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        touches = world.controller.touches
+        secret = ObjectMeta(PROJECT, "any", "uid-1", "1", "2Ended", "", EpochTime(0), False, {}, ())
+        touches.request(secret.key, secret, world.clock.monotonic())
+        async with running(world):
+            await asyncio.sleep(10)
+            assert len(touches) == 0
+
+    simulate(scenario)
+
+
+def test_a_pod_that_ends_while_its_secret_is_written_leaves_no_touch() -> None:
+    async def scenario(world: World) -> None:
+        world.add("2Ab0")
+        world.faults.rule = lambda verb, plural: (
+            InjectedFault(delay_s=2.0) if (verb, plural) == ("patch", "secrets") else None
+        )
+        controller = world.controller
+        async with running(world):
+            async with asyncio.timeout(30):
+                while not controller.queue.stats().schedule.running:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)
+            world.delete_pod("2Ab0")
+            del world.platform.sessions["2Ab0"]
+            controller.confirmations.record_list(set(), complete=True)
+            await asyncio.sleep(20)
+            assert len(controller.touches) == 0
+        assert world.events("runner_token_refreshed")
 
     simulate(scenario)

@@ -2,12 +2,17 @@
 
 import asyncio
 from collections.abc import MutableMapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from reconciler.controller.compose import connect
 from reconciler.controller.status.status_metrics import samples
 from reconciler.errors import IssuerRefused, PlatformRefused
+from reconciler.net.circuit_breaker import CircuitBreaker
+from reconciler.platform.api import Bearer, Platform
+from reconciler.platform.models import PlatformSession
 from reconciler.statuspage.components import Component, components
 from reconciler.statuspage.summary import headline
 from reconciler.statuspage.texts import BLOCKING_ENDPOINTS, describe_block
@@ -138,6 +143,14 @@ def test_a_refusal_is_one_line_at_its_begin_one_a_minute_and_one_at_its_end() ->
 @pytest.mark.parametrize("sessions", [0, SESSIONS])
 def test_a_platform_that_refuses_our_token_is_named_until_it_takes_it(sessions: int) -> None:
     async def scenario(world: World) -> None:
+        looked_up: list[str] = []
+        session = world.platform.session
+
+        async def counted(session_id: str, project: str | None) -> PlatformSession | None:
+            looked_up.append(session_id)
+            return await session(session_id, project)
+
+        world.platform.session = counted  # type: ignore[method-assign]
         world.platform.failure = PlatformRefused("list: the platform answered 401", status=401)
         await begin(world, sessions)
         async with running(world):
@@ -149,6 +162,7 @@ def test_a_platform_that_refuses_our_token_is_named_until_it_takes_it(sessions: 
             assert values["endpoint_refused/platform"] == 1
             lines = [line["event"] for line in said_of(world, "platform")]
             assert lines == ["endpoint_refuses"] * 3
+            assert looked_up == []  # a probe finds the end of the refusal, not each session
             world.platform.failure = None
             await asyncio.sleep(40)
             page, values = await shown(world)
@@ -186,5 +200,25 @@ def test_the_end_of_a_pause_that_an_answer_asked_for_is_not_the_end_of_an_outage
             await asyncio.sleep(10)
             world.endpoints.issuer_breaker.succeeded(wakes=True)
             assert world.events("endpoint_recovered") == []
+
+    simulate(scenario)
+
+
+def test_a_platform_that_refuses_each_token_costs_one_token_in_ten_seconds() -> None:
+    async def scenario(world: World) -> None:
+        bearers: list[Bearer] = []
+
+        def connect_platform(*, bearer: Bearer, breaker: CircuitBreaker) -> Platform:
+            bearers.append(bearer)
+            return world.platform
+
+        endpoints = connect(replace(world.ports, connect_platform=connect_platform))
+        await bearers[0](False)
+        before = world.issuer.requests
+        for _ in range(20):
+            await bearers[0](True)
+            await asyncio.sleep(1)
+        assert world.issuer.requests == before + 2
+        await endpoints.source.close()
 
     simulate(scenario)

@@ -471,23 +471,24 @@ def test_a_session_that_cannot_be_looked_up_does_not_delay_the_revocation_of_oth
     error: PlatformError,
 ) -> None:
     async def scenario(world: World) -> None:
-        populate(world, 6)
+        populate(world, 36)
         ask, asked = world.platform.session, []
+        silent = {f"2Ab{number}" for number in range(30)}
 
         async def session(session_id: str, project: str | None) -> PlatformSession | None:
             asked.append(session_id)
-            if session_id in ("2Ab0", "2Ab1"):
+            if session_id in silent:
                 raise error
             return await ask(session_id, project)
 
         async with running(world):
             await settled(world)
             world.platform.session = session  # type: ignore[method-assign]
-            for number in range(5):
+            for number in range(35):
                 world.delete_pod(f"2Ab{number}")
                 del world.platform.sessions[f"2Ab{number}"]
             await asyncio.sleep(3 * RESYNC_S)
-            assert [n for n in range(6) if seal_of(world, f"2Ab{n}")] == [0, 1, 5]
+            assert [n for n in range(36) if seal_of(world, f"2Ab{n}")] == [*range(30), 35]
             # Those without an answer are asked about again, and not without a pause.
             before = len(asked)
             await asyncio.sleep(3600)
@@ -522,3 +523,20 @@ def test_a_project_label_that_cannot_be_sent_does_not_keep_a_session_from_being_
             assert writes_to(world, "2Ab0") == before
 
     simulate(scenario)
+
+
+def test_a_look_up_that_hangs_delays_no_token_of_a_session_that_was_confirmed() -> None:
+    async def scenario(world: World) -> None:
+        async with served(world):
+            del world.platform.sessions["2Ab0"]
+
+            async def hangs(session_id: str, project: str | None) -> PlatformSession | None:
+                await asyncio.Event().wait()
+                return None
+
+            world.platform.session = hangs  # type: ignore[method-assign]
+            for _ in range(int(LONG_S / 60)):
+                await asyncio.sleep(60)
+                assert world.remaining_s("2Ab0") > 300
+
+    simulate(scenario, resync_s=RESYNC_S)

@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from reconciler.clock import EpochTime, Instant
+from reconciler.controller.decide.annotations import TokenAnnotations
 from reconciler.controller.decide.refresh_plan import Action, Plan
-from reconciler.controller.reconcile.token_choice import choose
+from reconciler.controller.reconcile.token_choice import choose, is_improvement
 from reconciler.lab.simulation.virtual_time import VirtualClock, run_virtual
+from reconciler.tokens.token import Token
 from reconciler.workqueue.items import Priority
 from tests.unit.tokens.support import SourceBench
 
@@ -38,3 +40,30 @@ def test_a_token_at_hand_with_less_than_the_floor_is_not_written(
         assert token.remaining_s(bench.clock.monotonic()) >= 0.8 * 900
 
     _with_bench(story)
+
+
+@pytest.mark.parametrize(
+    ("reason", "later_s", "is_written"),
+    [
+        ("scheduled", 1, True),
+        ("scheduled", 0, False),
+        ("scheduled", -1, False),
+        ("expiring", -1, False),
+        ("startup_resync", 0, True),
+        ("startup_resync", -1, False),
+        ("requested", 0, True),
+        ("requested", -1, False),
+        ("token_replaced", -1, True),
+    ],
+)
+def test_an_expiry_moves_backwards_for_a_replaced_token_alone(
+    reason: str, later_s: float, *, is_written: bool
+) -> None:
+    found = TokenAnnotations(EpochTime(0), EpochTime(900), "", None, True, "", "")
+    token = Token(
+        "obviously-fake-token",
+        issued_s=EpochTime(0),
+        expires_s=EpochTime(900) + later_s,
+        received_at=Instant(0),
+    )
+    assert is_improvement(token, found, reason) is is_written
