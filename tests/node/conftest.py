@@ -35,7 +35,7 @@ WANTED = "RECONCILER_NODE_TESTS"
 FIRST = "In three commands"
 """The guide's heading above the installation commands."""
 
-NEEDED = ("containerd", "ctr", "runc", "ip", "buildah")
+NEEDED = ("containerd", "ctr", "runc", "ip", "buildah", "skopeo", "docker-registry")
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,9 @@ state = "{folder}/state"
   restrict_oom_score_adj = true
   disable_apparmor = true
 
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "{registries}"
+
 [plugins."io.containerd.grpc.v1.cri".cni]
   bin_dir = "{plugins}"
   conf_dir = "{cni}"
@@ -42,10 +45,16 @@ class Containerd:
     def __init__(self, folder: Path, cni: Path) -> None:
         self._folder = folder
         self.socket = folder / "containerd.sock"
+        self.registries = folder / "registries"
         file = folder / "containerd.toml"
         file.write_text(
             CONFIGURATION.format(
-                folder=folder, socket=self.socket, pause=PAUSE, plugins=PLUGINS, cni=cni
+                folder=folder,
+                socket=self.socket,
+                pause=PAUSE,
+                plugins=PLUGINS,
+                cni=cni,
+                registries=self.registries,
             )
         )
         command = [_program("containerd"), "--config", str(file)]
