@@ -37,6 +37,13 @@ class Column:
         return f"{duration(self.from_s)} to {duration(self.to_s)}"
 
     @property
+    def label(self) -> str:
+        """The count in four characters, as wide as a column: 999, 7.5k, 75k."""
+        if self.count < 1000:
+            return str(self.count)
+        return f"{self.count / 1000:.{1 if self.count < 9950 else 0}f}k"
+
+    @property
     def tick(self) -> str:
         return "≤ 0" if self.to_s <= 0 else duration(self.to_s)
 

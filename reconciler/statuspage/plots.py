@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from reconciler.controller.status.trend import ENDPOINTS, STEP_S, STEPS, TrendReading
+from reconciler.controller.status.trend import ENDPOINTS, STEP_S, TrendReading
 from reconciler.humanize import duration
 from reconciler.statuspage.session_row import Severity
 
 HEIGHT = 24
 """Units of a plot's height; its width has a unit for each step."""
+
+LEAST_STEPS = 30
+"""Steps of a plot in the first half hour of a replica."""
 
 _NAMES = {"kube": "API server", "platform": "Platform", "issuer": "Issuer"}
 
@@ -21,6 +24,11 @@ class Plot:
     name: str
     note: str
     bars: tuple[tuple[Severity, str], ...]
+
+
+def steps_of(trend: TrendReading) -> int:
+    """Return the width of each plot: the steps that are known, and at least `LEAST_STEPS`."""
+    return max(LEAST_STEPS, len(trend["exposure_s"]))
 
 
 def plots(trend: TrendReading, *, leading: bool) -> tuple[Plot, ...]:
@@ -73,7 +81,7 @@ def _bars(values: Sequence[float], top: float = 0.0) -> str:
     """
     top = top or _most(values)
     heights = [max(1, round(HEIGHT * value / top)) if value > 0 else 0 for value in values]
-    path, x = [], STEPS - len(heights)
+    path, x = [], max(0, LEAST_STEPS - len(heights))
     for height, steps in groupby(heights):
         width = len(tuple(steps))
         if height:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from reconciler import __version__
 from reconciler.controller.decide.refresh_grid import allowance_s
 from reconciler.controller.status.snapshot import StatusSnapshot
-from reconciler.controller.status.trend import STEP_S, STEPS
+from reconciler.controller.status.trend import STEP_S
 from reconciler.humanize import clean, duration, instant
 from reconciler.statuspage.components import components, role
 from reconciler.statuspage.histogram import distribute
 from reconciler.statuspage.identity import PageIdentity, leader_name
 from reconciler.statuspage.json_view import encode
 from reconciler.statuspage.page_model import PageModel
-from reconciler.statuspage.plots import HEIGHT, plots
+from reconciler.statuspage.plots import HEIGHT, plots, steps_of
 from reconciler.statuspage.session_row import row_of
 from reconciler.statuspage.summary import details, exposure, filters, headline, stats
 
@@ -66,8 +66,8 @@ class Render:
             "stats": stats(snapshot),
             "histogram": histogram,
             "plots": plots(model.trend, leading=lease.leading),
-            "hours": round(STEPS * STEP_S / 3600),
-            "steps": STEPS,
+            "period": duration(STEP_S * steps_of(model.trend)),
+            "steps": steps_of(model.trend),
             "height": HEIGHT,
             "components": components(snapshot, identity.replica, identity.ignored),
             "filters": filters(snapshot),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.statuspage.histogram import COLUMNS, distribute
+from reconciler.statuspage.histogram import COLUMNS, Column, distribute
 from tests.exhibit import row
 
 lives = st.one_of(st.none(), st.just(float("inf")), st.floats(-5000, 200_000))
@@ -53,3 +53,11 @@ def test_the_allowance_is_marked_in_the_column_that_it_ends_in(
     assert {n: mark for n, mark in marks.items() if mark is not None} == (
         {} if number is None else {number: position}
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "label"),
+    [(7, "7"), (999, "999"), (1000, "1.0k"), (9949, "9.9k"), (9950, "10k"), (99_500, "100k")],
+)
+def test_a_count_fits_above_its_column(count: int, label: str) -> None:
+    assert Column(0.0, 60.0, count, 50.0, "good").label == label

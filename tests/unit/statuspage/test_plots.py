@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from reconciler.controller.status.trend import STEPS, Trend
-from reconciler.statuspage.plots import HEIGHT, Plot, plots
+from reconciler.controller.status.trend import Trend
+from reconciler.statuspage.plots import HEIGHT, LEAST_STEPS, Plot, plots
 from tests.exhibit import trend_of
 
 
@@ -31,7 +31,7 @@ def test_the_words_say_what_is_drawn() -> None:
 def test_a_bar_stands_for_equal_minutes_and_the_newest_is_at_the_right() -> None:
     [bars] = plots(trend_of(refreshes={0: 4.0, 1: 4.0, 199: 2.0}), leading=True)[2].bars[:1]
 
-    assert bars == ("good", f"M40 {HEIGHT}v-24h2v24zM239 {HEIGHT}v-12h1v12z")
+    assert bars == ("good", f"M0 {HEIGHT}v-24h2v24zM199 {HEIGHT}v-12h1v12z")
 
 
 @pytest.mark.parametrize("value", [0.001, 1.0, 1e9])
@@ -48,7 +48,7 @@ def test_what_is_unknown_is_not_drawn() -> None:
 
     [exposure] = [plot for plot in plots(trend, leading=True) if plot.name == "Exposure"]
     assert exposure.note == "5.0 s"
-    assert exposure.bars == (("bad", f"M{STEPS - 2} {HEIGHT}v-24h1v24z"),)
+    assert exposure.bars == (("bad", f"M{LEAST_STEPS - 2} {HEIGHT}v-24h1v24z"),)
 
 
 def test_a_standby_has_no_plot_of_what_it_never_did() -> None:
