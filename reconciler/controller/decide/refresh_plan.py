@@ -22,7 +22,7 @@ from reconciler.controller.decide.annotations import (
 from reconciler.controller.decide.confirmation_mac import is_well_formed
 from reconciler.controller.decide.ownership import Owner
 from reconciler.controller.decide.progress import WriteRecord
-from reconciler.controller.decide.projection import UNKNOWN_S, pod_token
+from reconciler.controller.decide.projection import UNKNOWN_S, PodToken, pod_token
 from reconciler.controller.decide.refresh_grid import MIN_REMAINING, allowance_s, refresh_at_s
 from reconciler.kube.api import ObjectMeta
 from reconciler.naming import Names, SessionKey
@@ -204,15 +204,23 @@ def plan(state: SessionState, context: DecisionContext, now_s: EpochTime) -> Pla
         static=context.static,
         response=state.record.response if state.record is not None else None,
     )
+    readable = pod_token(
+        annotations, state.pod, names, propagation_s=context.propagation_s, now_s=now_s
+    )
     pending = pending_requests(names, state.secret, state.pod)
     found = _due_now(annotations, pending, context, now_s, state.record)
     if found is None:
-        waiting = _plan_wait(state, state.secret, annotations, context, now_s)
-        return _sign_first(state, state.secret, waiting, names, now_s)
+        due_s = _scheduled_s(state, state.secret, annotations)
+        if due_s > now_s:
+            waiting = _plan_wait(annotations, readable, context, now_s, due_s)
+            return _sign_first(state, state.secret, waiting, names, now_s)
+        found = "scheduled", Priority.ROUTINE
     reason, priority = found
     if state.confirmation is not Confirmation.YES:
         return _unconfirmed(state, context, now_s, annotations)
-    return _plan_write(state, annotations, context, now_s, reason, priority, pending)
+    if (own := _own_write(state, annotations)) is not None:
+        readable = readable._replace(until_s=own.expires_s)
+    return _plan_write(annotations, readable, context, now_s, reason, priority, pending)
 
 
 _FOREIGN_REASONS = {
@@ -222,39 +230,34 @@ _FOREIGN_REASONS = {
 }
 
 
-def _is_own_write(state: SessionState, annotations: TokenAnnotations) -> bool:
-    """Return whether the Secret's content is known from our own write, without its annotations."""
+def _own_write(state: SessionState, annotations: TokenAnnotations) -> WriteRecord | None:
+    """Return our write if it shows what the Secret holds, and the annotations do not."""
     record, secret = state.record, state.secret
     if record is None or record.response is None or secret is None or record.uid != secret.uid:
-        return False
-    return annotations.is_ours and bool(annotations.problem)
+        return None
+    return record if annotations.is_ours and annotations.problem else None
 
 
 def _plan_write(
-    state: SessionState,
     annotations: TokenAnnotations,
+    readable: PodToken,
     context: DecisionContext,
     now_s: EpochTime,
     reason: str,
     priority: Priority,
-    requests: tuple[str, ...] = (),
+    requests: tuple[str, ...],
 ) -> Plan:
     """Return the plan of a write; the pod is touched if its token expires before the next sync.
 
     With or without a pod in the store: its watch event may still arrive.
     """
-    delay_s = context.propagation_s
-    until_s, needs_touch = pod_token(
-        annotations, state.pod, context.names, propagation_s=delay_s, now_s=now_s
-    )
-    if _is_own_write(state, annotations):
-        until_s = state.record.expires_s  # type: ignore[union-attr]  # checked by `_is_own_write`
+    delay_s, until_s = context.propagation_s, readable.until_s
     left_s = until_s - now_s if math.isfinite(until_s) else 0.0
     if reason == "token_replaced":
         # The replaced token may have been revoked. A replaced signing key may still be accepted for
         # the whole fleet: the session that would expire first is served first.
         until_s, left_s = UNKNOWN_S, left_s if _is_under_old_key(annotations, context) else 0.0
-    if needs_touch:
+    if readable.needs_touch:
         priority = Priority.EXPIRING
     return Plan(
         Action.WRITE,
@@ -400,35 +403,36 @@ def _is_under_old_key(annotations: TokenAnnotations, context: DecisionContext) -
     return annotations.issued_s is not None and annotations.issued_s < context.rotated_s
 
 
+def _scheduled_s(
+    state: SessionState, secret: ObjectMeta, annotations: TokenAnnotations
+) -> EpochTime:
+    """Return when the token is refreshed if nothing else makes it due; never without an expiry."""
+    if annotations.issued_s is None or annotations.expires_s is None:
+        return NEVER
+    uid = state.pod.uid if state.pod is not None else secret.uid
+    return refresh_at_s(annotations.issued_s, annotations.expires_s, uid)
+
+
 def _plan_wait(
-    state: SessionState,
-    secret: ObjectMeta,
     annotations: TokenAnnotations,
+    readable: PodToken,
     context: DecisionContext,
     now_s: EpochTime,
+    due_s: EpochTime,
 ) -> Plan:
-    delay_s = context.propagation_s
-    touch = pod_token(
-        annotations, state.pod, context.names, propagation_s=delay_s, now_s=now_s
-    ).needs_touch
-    if annotations.issued_s is None or annotations.expires_s is None:
+    touch = readable.needs_touch
+    if annotations.expires_s is None:
         return replace(_plan(Action.WAIT, "no_expiry", now_s), touch=touch)
-    uid = state.pod.uid if state.pod is not None else secret.uid
-    due_s = refresh_at_s(annotations.issued_s, annotations.expires_s, uid)
-    slack_s = annotations.expires_s - now_s - delay_s - context.p95_run_s
-    if due_s > now_s:
-        until_s = min(due_s, now_s + REPLAN_S)
-        return Plan(Action.WAIT, "scheduled", Priority.ROUTINE, until_s, slack_s, touch=touch)
-    if state.confirmation is not Confirmation.YES:
-        return _unconfirmed(state, context, now_s, annotations)
-    return _plan_write(state, annotations, context, now_s, "scheduled", Priority.ROUTINE)
+    slack_s = annotations.expires_s - now_s - context.propagation_s - context.p95_run_s
+    until_s = min(due_s, now_s + REPLAN_S)
+    return Plan(Action.WAIT, "scheduled", Priority.ROUTINE, until_s, slack_s, touch=touch)
 
 
 def _sign_first(
     state: SessionState, secret: ObjectMeta, waiting: Plan, names: Names, now_s: EpochTime
 ) -> Plan:
     """Return the plan, or that of a signature that is due earlier: a write also signs."""
-    if waiting.action is not Action.WAIT or state.confirmation is not Confirmation.YES:
+    if state.confirmation is not Confirmation.YES:
         return waiting
     if state.sign_due_s > now_s:
         return replace(waiting, due_s=min(waiting.due_s, state.sign_due_s))
